@@ -1,0 +1,73 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+
+	"github.com/uptrace/bun"
+
+	"parley/model"
+	"parley/store"
+	"parley/text"
+)
+
+const userList = 'u' // the letter of this list's cursors
+
+// UserCursor is where a person stands among all people.
+func UserCursor(u *model.User) string { return store.NewCursor(userList).Text(u.NicknameKey).String() }
+
+// SearchUsers lists everybody by nickname, or those whose nickname or display name contains the search.
+func (s *Service) SearchUsers(
+	ctx context.Context, _ model.Actor, search string, page store.Page,
+) (store.Slice[*model.User], error) {
+	var none store.Slice[*model.User]
+	window, err := page.Window(20)
+	if err != nil {
+		return none, err
+	}
+	var found []*model.User
+	q := s.db.NewSelect().Model(&found).OrderExpr("u.nickname_key").Limit(int64(window.Limit) + 1)
+	if search = text.Fold(text.Clean(search)); search != "" {
+		q = q.Where(`u.search_key LIKE ? ESCAPE '!'`, "%"+likeEscaper.Replace(search)+"%")
+	}
+	if window.Cursor != "" {
+		c := store.ReadCursor(userList, window.Cursor)
+		after := c.ReadText()
+		if err := c.Done(); err != nil {
+			return none, err
+		}
+		q = q.Where("u.nickname_key > ?", after)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return none, store.Error(err)
+	}
+	return store.Cut(window, found), nil
+}
+
+var likeEscaper = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_") //nolint:gochecknoglobals // a constant
+
+// Users returns the people with these ids; who is not there is missing from the map.
+func (s *Service) Users(ctx context.Context, ids []model.UserID) (map[model.UserID]*model.User, error) {
+	var found []*model.User
+	err := s.db.NewSelect().Model(&found).Where("u.id IN (?)", bun.List(ids)).Scan(ctx)
+	if err != nil {
+		return nil, store.Error(err)
+	}
+	byID := make(map[model.UserID]*model.User, len(found))
+	for _, u := range found {
+		byID[u.ID] = u
+	}
+	return byID, nil
+}
+
+// UserByNickname returns nil where there is none.
+func (s *Service) UserByNickname(ctx context.Context, _ model.Actor, nickname string) (*model.User, error) {
+	u := new(model.User)
+	err := s.db.NewSelect().Model(u).Where("u.nickname_key = ?", text.Fold(text.Clean(nickname))).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // nobody has it
+	}
+	return u, store.Error(err)
+}

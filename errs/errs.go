@@ -1,0 +1,129 @@
+// Package errs has the one error type that crosses package borders: a code for programs, a message for people, and, where
+// a person can correct it, the place in the input.
+//
+// An error is made where its reason is known and mapped to the API once, in package graph. An error of any other type is
+// internal: it is logged, and clients see an id.
+package errs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Code is the kind of an error, spelled as in the API.
+type Code string
+
+// Codes of requests that fail as a whole: extensions.code of a GraphQL error.
+const (
+	Unauthenticated Code = "UNAUTHENTICATED"
+	Forbidden       Code = "FORBIDDEN"
+	NotFound        Code = "NOT_FOUND"
+	BadUserInput    Code = "BAD_USER_INPUT"
+	RateLimited     Code = "RATE_LIMITED"
+	Unavailable     Code = "UNAVAILABLE"
+	Internal        Code = "INTERNAL_SERVER_ERROR"
+)
+
+// Codes of what a person can correct: UserErrorCode in the schema. NotFound serves here too.
+const (
+	Required           Code = "REQUIRED"
+	TooShort           Code = "TOO_SHORT"
+	TooLong            Code = "TOO_LONG"
+	Invalid            Code = "INVALID"
+	Taken              Code = "TAKEN"
+	Conflict           Code = "CONFLICT"
+	InvalidCredentials Code = "INVALID_CREDENTIALS"
+	TokenExpired       Code = "TOKEN_EXPIRED"
+	LimitReached       Code = "LIMIT_REACHED"
+)
+
+// Error is a failure whose reason is known.
+type Error struct {
+	Code    Code
+	Message string // one sentence in English, for the person who made the request
+	// Path is where in the input the mistake is, outermost first: "members", "1", "userId".
+	// A path, even an empty one that is not nil, marks what the person can correct.
+	Path       []string
+	RetryAfter time.Duration // with RateLimited and Unavailable: when to try again; 0 where nobody knows
+	cause      error
+}
+
+// New makes an error for the request as a whole.
+func New(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Wrap makes an error for the request as a whole that keeps its cause for the log.
+func Wrap(cause error, code Code, format string, args ...any) *Error {
+	e := New(code, format, args...)
+	e.cause = cause
+	return e
+}
+
+// Input makes an error that the person can correct. The path is dotted, list positions included: "members.1.userId".
+func Input(code Code, path, format string, args ...any) *Error {
+	e := New(code, format, args...)
+	e.Path = strings.Split(path, ".")
+	return e
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(string(e.Code))
+	if e.Path != nil {
+		b.WriteString(" at ")
+		b.WriteString(strings.Join(e.Path, "."))
+	}
+	b.WriteString(": ")
+	b.WriteString(e.Message)
+	if e.cause != nil {
+		b.WriteString(": ")
+		b.WriteString(e.cause.Error())
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.cause }
+
+// List is several mistakes in one input, all of which the person can correct.
+type List []*Error
+
+// Add appends a mistake, as Input makes it.
+func (l *List) Add(code Code, path, format string, args ...any) {
+	*l = append(*l, Input(code, path, format, args...))
+}
+
+// Err is the list as an error, or nil when it is empty.
+func (l List) Err() error {
+	if len(l) == 0 {
+		return nil
+	}
+	return l
+}
+
+func (l List) Error() string {
+	parts := make([]string, len(l))
+	for i, e := range l {
+		parts[i] = e.Error()
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Correctable returns the mistakes in err that a person can correct, or nil when err is of another kind.
+func Correctable(err error) List {
+	if l, ok := errors.AsType[List](err); ok {
+		return l
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Path != nil {
+		return List{e}
+	}
+	return nil
+}
+
+// Is reports whether err, or what it wraps, is an Error of this code.
+func Is(err error, code Code) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == code
+}

@@ -1,0 +1,170 @@
+// Package model holds what is stored, mapped by Bun, and the ids: data without behaviour. Rules live in auth and chat.
+//
+// Times are UTC, cut to microseconds. What must never reach a client (hashes, secrets) stands in structs of its own, after
+// which no GraphQL type is named.
+package model
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Actor is who acts: every operation of auth and chat takes one, and checks for itself what they may do.
+type Actor struct {
+	UserID    UserID
+	SessionID SessionID
+}
+
+// User is a registered person.
+type User struct {
+	bun.BaseModel `bun:"table:users,alias:u"`
+
+	ID          UserID `bun:",pk,type:uuid"`
+	Email       string // as written; EmailKey is what is unique
+	EmailKey    string
+	Nickname    string
+	NicknameKey string
+	DisplayName *string
+	SearchKey   string // nickname and display name, folded
+	CreatedAt   time.Time
+}
+
+// Credentials is apart from User, so that no query for people can bring a password hash along.
+type Credentials struct {
+	bun.BaseModel `bun:"table:credentials"`
+
+	UserID       UserID `bun:",pk,type:uuid"`
+	PasswordHash string // argon2id, in PHC string format
+	UpdatedAt    time.Time
+}
+
+// Session is one device of one person, from signing in to signing out.
+type Session struct {
+	bun.BaseModel `bun:"table:sessions,alias:s"`
+
+	ID         SessionID `bun:",pk,type:uuid"`
+	UserID     UserID    `bun:",type:uuid"`
+	CreatedAt  time.Time
+	LastUsedAt time.Time
+	ExpiresAt  time.Time // when its refresh token ends; moves with every refresh
+	RevokedAt  *time.Time
+	UserAgent  *string
+	IP         *string `bun:"ip"`
+}
+
+// SessionSecrets is what a session keeps of its refresh tokens: hashes only.
+type SessionSecrets struct {
+	bun.BaseModel `bun:"table:sessions,alias:s"`
+
+	Session      `bun:",extend"`
+	RefreshHash  []byte // SHA-256 of the token that works
+	PreviousHash []byte // SHA-256 of the one before it, to notice a second use
+	RotatedAt    *time.Time
+}
+
+type ConversationKind string
+
+const (
+	Group  ConversationKind = "GROUP"
+	Direct ConversationKind = "DIRECT"
+)
+
+type Conversation struct {
+	bun.BaseModel `bun:"table:conversations,alias:c"`
+
+	ID             ConversationID `bun:",pk,type:uuid"`
+	Kind           ConversationKind
+	Title          string
+	DirectKey      *string // the two user ids, sorted; nil in a group
+	LastSeq        int64
+	CreatedAt      time.Time
+	LastActivityAt time.Time
+}
+
+type Role string
+
+const (
+	Owner  Role = "OWNER"
+	Admin  Role = "ADMIN"
+	Member Role = "MEMBER"
+)
+
+type ConversationMember struct {
+	bun.BaseModel `bun:"table:conversation_members,alias:cm"`
+
+	ConversationID ConversationID `bun:",pk,type:uuid"`
+	UserID         UserID         `bun:",pk,type:uuid"`
+	Role           Role
+	JoinedAt       time.Time
+	JoinedSeq      int64 // the event that made them a member
+	LastReadSeq    int64
+	MutedUntil     *time.Time
+	Archived       bool
+	Pinned         bool
+}
+
+// ID names the membership to clients.
+func (m *ConversationMember) ID() MemberID {
+	return MemberID{Conversation: m.ConversationID, User: m.UserID}
+}
+
+type EventKind string
+
+const (
+	ConversationCreated EventKind = "conversation_created"
+	MessageAdded        EventKind = "message_added"
+	MemberRemoved       EventKind = "member_removed"
+)
+
+// Event is one durable change of a conversation. Its seq orders all of them, from 1, without gaps.
+type Event struct {
+	bun.BaseModel `bun:"table:events,alias:e"`
+
+	ConversationID ConversationID `bun:",pk,type:uuid"`
+	Seq            int64          `bun:",pk"`
+	Kind           EventKind
+	ActorID        *UserID         `bun:",type:uuid"` // nil once the account is gone
+	MessageID      *MessageID      `bun:",type:uuid"`
+	Data           json.RawMessage // what the kind needs; see the structs named after it
+	At             time.Time
+	// Position orders events across conversations: on PostgreSQL the id of the writing transaction, on SQLite a counter.
+	Position int64
+
+	Message *Message `bun:"-"` // what MessageID names, where the kind is about a message
+}
+
+// ConversationCreatedData says all that the conversation began with.
+type ConversationCreatedData struct {
+	Kind    ConversationKind `json:"kind"`
+	Title   string           `json:"title"`
+	Members []MemberData     `json:"members"`
+}
+
+// MemberData is a member in the data of an event.
+type MemberData struct {
+	UserID UserID `json:"userId"`
+	Role   Role   `json:"role"`
+}
+
+// MemberRemovedData says who is a member no longer.
+type MemberRemovedData struct {
+	UserID UserID `json:"userId"`
+}
+
+type Message struct {
+	bun.BaseModel `bun:"table:messages,alias:m"`
+
+	ID             MessageID      `bun:",pk,type:uuid"`
+	ConversationID ConversationID `bun:",type:uuid"`
+	Seq            int64
+	AuthorID       *UserID `bun:",type:uuid"` // nil once the account is gone
+	Content        string
+	ReplyToID      *MessageID `bun:",type:uuid"`
+	CreatedAt      time.Time
+	EditedAt       *time.Time
+	DeletedAt      *time.Time
+	IdempotencyKey *string
+	RequestHash    []byte // SHA-256 of the input that came with the key
+}

@@ -1,0 +1,151 @@
+package store
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"parley/errs"
+)
+
+// MaxPage is how many items a page may hold.
+const MaxPage = 100
+
+// Page is what a client asks of a list, in the terms of the Relay connection spec. Cursors are empty where none was given.
+type Page struct {
+	First, Last   *int
+	After, Before string
+}
+
+// Window is a Page that has been checked: up to Limit items, in the list's order or, with Backwards, from its other end.
+type Window struct {
+	Limit     int
+	Backwards bool
+	Cursor    string // where to start, exclusive; empty at the end of the list that the walk begins with
+}
+
+// Window checks a page. fallback is how many items it holds where the client did not say: counted from the list's start,
+// or where negative from its end.
+func (p Page) Window(fallback int) (Window, error) {
+	if p.First != nil && p.Last != nil {
+		return Window{}, errs.New(errs.BadUserInput, "Give first or last, not both.")
+	}
+	if p.First == nil && p.Last == nil {
+		switch {
+		case p.After != "" && p.Before == "":
+			fallback = max(fallback, -fallback)
+		case p.Before != "" && p.After == "":
+			fallback = min(fallback, -fallback)
+		}
+		if count := max(fallback, -fallback); fallback < 0 {
+			p.Last = &count
+		} else {
+			p.First = &count
+		}
+	}
+	w := Window{Cursor: p.After, Backwards: p.Last != nil}
+	name, count, other := "first", p.First, p.Before
+	if w.Backwards {
+		name, count, other = "last", p.Last, p.After
+		w.Cursor = p.Before
+	}
+	if *count < 0 || *count > MaxPage {
+		return Window{}, errs.New(errs.BadUserInput, "%s has to be from 0 to %d, not %d.", name, MaxPage, *count)
+	}
+	if other != "" {
+		return Window{}, errs.New(errs.BadUserInput, "first goes with after, and last with before.")
+	}
+	w.Limit = *count
+	return w, nil
+}
+
+// Slice is one page of a list: its items in the list's order, and whether there is more on either side.
+type Slice[T any] struct {
+	Items        []T
+	More, Before bool // after its last item; before its first
+}
+
+// Cut makes a slice of what a query found that was asked for one item more than the window holds, in the order of the walk.
+func Cut[T any](w Window, found []T) Slice[T] {
+	more := len(found) > w.Limit
+	found = found[:min(len(found), w.Limit)]
+	// On the side that the walk came from there is something exactly when it did not start at the list's end: the item
+	// that the cursor names.
+	behind := w.Cursor != ""
+	if w.Backwards {
+		slices.Reverse(found)
+		return Slice[T]{Items: found, More: behind, Before: more}
+	}
+	return Slice[T]{Items: found, More: more, Before: behind}
+}
+
+// Cursor builds and reads the position of an item in a list: one letter for the list, and what the list is sorted by.
+// It is opaque to clients, and needs no secret: it says nothing that its reader may not see, and selects nothing.
+type Cursor struct {
+	raw []byte
+	bad bool
+}
+
+// NewCursor starts a cursor of the list that the letter stands for.
+func NewCursor(list byte) *Cursor { return &Cursor{raw: []byte{list}} }
+
+func (c *Cursor) Int(n int64) *Cursor {
+	c.raw = binary.BigEndian.AppendUint64(c.raw, uint64(n))
+	return c
+}
+
+func (c *Cursor) Time(t time.Time) *Cursor { return c.Int(t.UnixMicro()) }
+
+func (c *Cursor) UUID(id [16]byte) *Cursor {
+	c.raw = append(c.raw, id[:]...)
+	return c
+}
+
+// Text has to come last.
+func (c *Cursor) Text(s string) *Cursor {
+	c.raw = append(c.raw, s...)
+	return c
+}
+
+func (c *Cursor) String() string { return base64.RawURLEncoding.EncodeToString(c.raw) }
+
+// maxCursor is longer than any cursor that is made here.
+const maxCursor = 512
+
+// ReadCursor begins to read a cursor of the list that the letter stands for.
+func ReadCursor(list byte, s string) *Cursor {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(s) > maxCursor || len(raw) == 0 || raw[0] != list {
+		return &Cursor{bad: true}
+	}
+	return &Cursor{raw: raw[1:]}
+}
+
+func (c *Cursor) take(n int) []byte {
+	if c.bad || len(c.raw) < n {
+		c.bad = true
+		return make([]byte, n)
+	}
+	taken := c.raw[:n]
+	c.raw = c.raw[n:]
+	return taken
+}
+
+func (c *Cursor) ReadInt() int64      { return int64(binary.BigEndian.Uint64(c.take(8))) }
+func (c *Cursor) ReadTime() time.Time { return time.UnixMicro(c.ReadInt()).UTC() }
+func (c *Cursor) ReadUUID() uuid.UUID { return uuid.UUID(c.take(16)) }
+func (c *Cursor) ReadText() string    { return string(c.take(len(c.raw))) }
+
+var errCursor = errors.New("not a cursor")
+
+// Done ends the reading. The error is BAD_USER_INPUT.
+func (c *Cursor) Done() error {
+	if c.bad || len(c.raw) > 0 {
+		return errs.Wrap(errCursor, errs.BadUserInput, "That is not a cursor of this list.")
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+// Package store opens the database, PostgreSQL or SQLite by URL, and has what is the same for every use of it:
+// transactions with one clock and with work that waits for the commit, the meaning of driver errors, and pages.
+//
+// # Concurrency
+//
+// A DB may be used by any number of goroutines. On SQLite there is one connection that writes, and transactions take turns
+// for it; a step inside a transaction that used the DB instead of the Tx would wait for itself, so steps take the Tx, or a
+// bun.IDB where they serve both. Reads outside a transaction go to a pool of their own and never wait for the writer.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// DB is a database of either kind.
+type DB struct {
+	*bun.DB
+	postgres bool
+	now      func() time.Time
+}
+
+// Options are the settings of Open; the zero value serves.
+type Options struct {
+	MaxConns int              // connections to PostgreSQL; 0 means 20
+	Now      func() time.Time // the clock of transactions; nil means the system's
+}
+
+// Open opens the database that the URL names, "postgres://…" or "sqlite:PATH", and makes sure that it answers.
+// A SQLite file that is not there is made, with its folder.
+func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	db := &DB{now: opts.Now}
+	scheme, rest, _ := strings.Cut(databaseURL, ":")
+	var err error
+	switch scheme {
+	case "postgres", "postgresql":
+		db.postgres = true
+		db.DB, err = openPostgres(databaseURL, opts.MaxConns)
+	case "sqlite":
+		db.DB, err = openSQLite(rest)
+	default:
+		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q", scheme+":")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := db.PingContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the database does not answer: %w", err), db.Close())
+	}
+	return db, nil
+}
+
+// Postgres reports whether this is PostgreSQL, for the few statements that differ.
+func (db *DB) Postgres() bool { return db.postgres }
+
+// Now is the time as it is stored: UTC, cut to microseconds, which is what both databases keep.
+func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
+
+func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
+	cfg, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, errors.New("the PostgreSQL URL cannot be read") // the cause would print the password
+	}
+	// Bun writes its arguments into the statement, so a prepared one would be used once; this mode saves the round trip.
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	utc := stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{
+			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+		})
+		return nil
+	})
+	pool := stdlib.OpenDB(*cfg, utc)
+	if maxConns == 0 {
+		maxConns = 20
+	}
+	pool.SetMaxOpenConns(maxConns)
+	pool.SetMaxIdleConns(maxConns)
+	pool.SetConnMaxIdleTime(5 * time.Minute)
+	return bun.NewDB(pool, pgdialect.New()), nil
+}
+
+func openSQLite(path string) (*bun.DB, error) {
+	path = strings.TrimPrefix(path, "//")
+	if path == "" || strings.HasPrefix(path, ":memory:") {
+		return nil, errors.New("a SQLite URL names a file: sqlite:data/parley.db")
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of the SQLite file: %w", err)
+	}
+	pragmas := url.Values{"_pragma": {
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
+	}}
+	// Immediate: a transaction that reads first and writes later would otherwise fail when another came between.
+	writer, err := openSQLiteFile(path, pragmas, url.Values{"_txlock": {"immediate"}}, 1)
+	if err != nil {
+		return nil, err
+	}
+	readers, err := openSQLiteFile(path, pragmas, url.Values{"_pragma": {"query_only(1)"}}, max(4, runtime.NumCPU()))
+	if err != nil {
+		return nil, errors.Join(err, writer.Close())
+	}
+	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})), nil
+}
+
+func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, error) {
+	query := url.Values{}
+	for _, values := range []url.Values{base, extra} {
+		for key, list := range values {
+			query[key] = append(query[key], list...)
+		}
+	}
+	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
+	pool, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open the SQLite file: %w", err)
+	}
+	pool.SetMaxOpenConns(conns)
+	pool.SetMaxIdleConns(conns)
+	return pool, nil
+}
+
+// sqliteReaders sends what only reads, outside transactions, to connections that cannot write.
+type sqliteReaders struct{ pool *sql.DB }
+
+func (r sqliteReaders) ResolveConn(_ context.Context, query bun.Query) bun.IConn {
+	if bun.IsReadOnlyQuery(query) {
+		return r.pool
+	}
+	return nil
+}
+
+func (r sqliteReaders) Close() error { return r.pool.Close() }

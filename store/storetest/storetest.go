@@ -1,0 +1,139 @@
+// Package storetest gives tests real databases: each test its own, empty but for the tables, of both kinds.
+//
+// A package that uses it calls Main from its TestMain, which ends the private PostgreSQL server that the first test of a
+// process starts, and looks for goroutines left behind.
+package storetest
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"parley/migrations"
+	"parley/store"
+	"parley/store/privatepg"
+)
+
+// Skip lists, separated by commas, what the person who runs the tests does without: "postgres", "browser". Everything else
+// that is missing fails.
+const Skip = "PARLEY_TEST_SKIP"
+
+// Skipped reports whether the person who runs the tests does without part.
+func Skipped(part string) bool {
+	for p := range strings.SplitSeq(os.Getenv(Skip), ",") {
+		if strings.TrimSpace(p) == part {
+			return true
+		}
+	}
+	return false
+}
+
+// Each runs fn on a fresh SQLite and on a fresh PostgreSQL, as parallel subtests.
+func Each(t *testing.T, fn func(t *testing.T, db *store.DB)) {
+	t.Helper()
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		fn(t, MustSQLite(t))
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		fn(t, MustPostgres(t))
+	})
+}
+
+// MustSQLite opens a database in a file of its own.
+func MustSQLite(tb testing.TB) *store.DB {
+	tb.Helper()
+	return MustOpen(tb, SQLiteURL(tb))
+}
+
+// MustPostgres opens a database of its own on the process's private server.
+func MustPostgres(tb testing.TB) *store.DB {
+	tb.Helper()
+	return MustOpen(tb, PostgresURL(tb))
+}
+
+// MustOpen opens a database with all its tables; it is closed when the test ends.
+func MustOpen(tb testing.TB, url string) *store.DB {
+	tb.Helper()
+	db, err := store.Open(tb.Context(), url, store.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	if _, err := migrations.Up(tb.Context(), db.DB); err != nil {
+		tb.Fatal(err)
+	}
+	return db
+}
+
+// SQLiteURL names a database that is not there yet.
+func SQLiteURL(tb testing.TB) string {
+	tb.Helper()
+	return "sqlite:" + filepath.Join(tb.TempDir(), "parley.db")
+}
+
+// PostgresURL names an empty database, made for the caller on the process's private server.
+func PostgresURL(tb testing.TB) string {
+	tb.Helper()
+	if Skipped("postgres") {
+		tb.Skipf("%s names postgres", Skip)
+	}
+	server, err := postgres()
+	if err != nil {
+		tb.Fatalf("%v; to do without, set %s=postgres", err, Skip)
+	}
+	name := fmt.Sprintf("test%d", databases.Add(1))
+	admin, err := sql.Open("pgx", server.URL("postgres"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = admin.Close() }()
+	if _, err := admin.ExecContext(tb.Context(), "CREATE DATABASE "+name); err != nil {
+		tb.Fatal(err)
+	}
+	return server.URL(name)
+}
+
+//nolint:gochecknoglobals // one server for a process of tests
+var (
+	databases atomic.Int64
+	running   atomic.Pointer[privatepg.Server]
+	postgres  = sync.OnceValues(func() (*privatepg.Server, error) {
+		server, err := privatepg.Start(context.Background())
+		if err == nil {
+			running.Store(server)
+		}
+		return server, err
+	})
+)
+
+// Main runs the tests of a package. It fails them when goroutines are left behind.
+func Main(m *testing.M) {
+	code := m.Run()
+	if server := running.Load(); server != nil {
+		if err := server.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop PostgreSQL:", err)
+			code = max(code, 1)
+		}
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"parley/errs"
+)
+
+// Tx is a transaction, with the one time at which everything in it happens.
+type Tx struct {
+	bun.Tx
+	Now      time.Time // UTC, cut to microseconds
+	postgres bool
+	after    []func()
+}
+
+// Postgres reports whether this is PostgreSQL, for the few statements that differ.
+func (tx *Tx) Postgres() bool { return tx.postgres }
+
+// AfterCommit has fn run once the transaction is in, in the order of the calls; never, when it fails. What others are told
+// about a change waits here, because before the commit there is nothing to tell.
+func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
+
+// maxTries bounds how often a transaction that the database gave up in favour of another is run again.
+const maxTries = 5
+
+// InTx runs fn in a transaction: committed when fn returns nil, rolled back when it returns an error or panics.
+// Where the database gave the transaction up in favour of another (a deadlock), nothing of it is stored, and fn runs again
+// from the start; so fn must not change anything but what its transaction, and its own variables, hold.
+// Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the commit's outcome is unknown.
+func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	for try := 1; ; try++ {
+		err := db.tryTx(ctx, fn)
+		if err == nil || try == maxTries || !gaveWay(err) {
+			return err
+		}
+	}
+}
+
+func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) (err error) {
+	btx, err := db.BeginTx(ctx, &sql.TxOptions{})
+	if err != nil {
+		return unavailable(err)
+	}
+	tx := &Tx{Tx: btx, Now: db.Now(), postgres: db.postgres}
+	done := false
+	defer func() {
+		if !done { // an error, or a panic on its way up
+			_ = btx.Rollback()
+		}
+	}()
+	if err := fn(ctx, tx); err != nil {
+		return unavailable(err)
+	}
+	if err := btx.Commit(); err != nil {
+		if gaveWay(err) {
+			return err
+		}
+		return errs.Wrap(err, errs.Unavailable, "The change may or may not be stored. Try again.")
+	}
+	done = true
+	for _, fn := range tx.after {
+		fn()
+	}
+	return nil
+}
