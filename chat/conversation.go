@@ -1,0 +1,231 @@
+package chat
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/uptrace/bun"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+	"parley/text"
+)
+
+const maxTitle = 200
+
+// CreateConversation is what a new group is made from.
+type CreateConversation struct {
+	Title   *string
+	Members []*NewMember
+}
+
+// NewMember is a person to be in a conversation from its start.
+type NewMember struct {
+	UserID model.UserID
+	Role   model.Role
+}
+
+// CreateConversation starts a group with everybody in it. The actor is its owner, listed or not.
+func (s *Service) CreateConversation(
+	ctx context.Context, actor model.Actor, in CreateConversation,
+) (*model.Conversation, error) {
+	var problems errs.List
+	title := in.checkTitle(&problems)
+	in.checkMembers(&problems, actor)
+	if len(in.Members) > MaxMembers+1 {
+		return nil, problems.Err() // refused already, and too many to look up
+	}
+	var c *model.Conversation
+	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		problems := slices.Clone(problems) // what is found out below counts for this try only
+		nicknames, err := nicknamesOf(ctx, tx, actor, in.Members)
+		if err != nil {
+			return err
+		}
+		for i, m := range in.Members {
+			if _, there := nicknames[m.UserID]; !there {
+				problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i), "There is no such person.")
+			}
+		}
+		if err := problems.Err(); err != nil {
+			return err
+		}
+		members := in.membersWithOwner(actor)
+		c = &model.Conversation{
+			ID: model.NewConversationID(), Kind: model.Group, Title: title, LastSeq: 1, CreatedAt: tx.Now, LastActivityAt: tx.Now,
+		}
+		if c.Title == "" {
+			c.Title = joinNicknames(members, nicknames)
+		}
+		return s.insertConversation(ctx, tx, actor, c, members)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (in CreateConversation) checkTitle(problems *errs.List) string {
+	if in.Title == nil {
+		return ""
+	}
+	title := text.Clean(*in.Title)
+	if problem := text.Problem(title, false); problem != "" {
+		problems.Add(errs.Invalid, "title", "The title %s.", problem)
+	} else if text.Len(title) > maxTitle {
+		problems.Add(errs.TooLong, "title", "A title has at most %d characters.", maxTitle)
+	}
+	return title
+}
+
+func (in CreateConversation) checkMembers(problems *errs.List, actor model.Actor) {
+	first := map[model.UserID]int{}
+	for i, m := range in.Members {
+		if j, listed := first[m.UserID]; listed {
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i), "This person is listed already, at position %d.", j)
+			continue
+		}
+		first[m.UserID] = i
+		if m.Role == model.Owner && m.UserID != actor.UserID {
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i), "A conversation has one owner, and that is who creates it.")
+		}
+	}
+	first[actor.UserID] = 0
+	switch {
+	case len(first) == 1:
+		problems.Add(errs.Required, "members", "At least one other person is needed.")
+	case len(first) > MaxMembers:
+		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these are %d.", MaxMembers, len(first))
+	}
+}
+
+// membersWithOwner lists everybody with their role, the owner first.
+func (in CreateConversation) membersWithOwner(actor model.Actor) []model.MemberData {
+	members := []model.MemberData{{UserID: actor.UserID, Role: model.Owner}}
+	for _, m := range in.Members {
+		if m.UserID != actor.UserID {
+			members = append(members, model.MemberData{UserID: m.UserID, Role: m.Role})
+		}
+	}
+	return members
+}
+
+// nicknamesOf looks up the people to be, the actor among them; who is not there is missing.
+func nicknamesOf(
+	ctx context.Context, tx *store.Tx, actor model.Actor, members []*NewMember,
+) (map[model.UserID]string, error) {
+	ids := []model.UserID{actor.UserID}
+	for _, m := range members {
+		ids = append(ids, m.UserID)
+	}
+	var found []model.User
+	err := tx.NewSelect().Model(&found).Column("id", "nickname").Where("u.id IN (?)", bun.List(ids)).Scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nicknames := make(map[model.UserID]string, len(found))
+	for _, u := range found {
+		nicknames[u.ID] = u.Nickname
+	}
+	return nicknames, nil
+}
+
+func joinNicknames(members []model.MemberData, nicknames map[model.UserID]string) string {
+	names := make([]string, len(members))
+	for i, m := range members {
+		names[i] = nicknames[m.UserID]
+	}
+	return strings.Join(names, ", ")
+}
+
+func (s *Service) insertConversation(
+	ctx context.Context, tx *store.Tx, actor model.Actor, c *model.Conversation, members []model.MemberData,
+) error {
+	if _, err := tx.NewInsert().Model(c).Exec(ctx); err != nil {
+		return err
+	}
+	rows := make([]*model.ConversationMember, len(members))
+	for i, m := range members {
+		rows[i] = &model.ConversationMember{
+			ConversationID: c.ID, UserID: m.UserID, Role: m.Role, JoinedAt: tx.Now, JoinedSeq: c.LastSeq, LastReadSeq: c.LastSeq,
+		}
+	}
+	if _, err := tx.NewInsert().Model(&rows).Exec(ctx); err != nil {
+		return err
+	}
+	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated, ActorID: &actor.UserID}
+	return s.appendEvent(ctx, tx, e, model.ConversationCreatedData{Kind: c.Kind, Title: c.Title, Members: members})
+}
+
+const conversationList = 'c' // the letter of this list's cursors
+
+// ConversationCursor is where a conversation stands in its members' lists.
+func ConversationCursor(c *model.Conversation) string {
+	return store.NewCursor(conversationList).Time(c.LastActivityAt).UUID(c.ID).String()
+}
+
+// MyConversations lists the conversations that the actor is in, newest activity first.
+func (s *Service) MyConversations(
+	ctx context.Context, actor model.Actor, page store.Page,
+) (store.Slice[*model.Conversation], error) {
+	var none store.Slice[*model.Conversation]
+	window, err := page.Window(20)
+	if err != nil {
+		return none, err
+	}
+	var found []*model.Conversation
+	q := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id")).
+		OrderExpr("c.last_activity_at DESC, c.id DESC").Limit(int64(window.Limit) + 1)
+	if window.Cursor != "" {
+		cursor := store.ReadCursor(conversationList, window.Cursor)
+		at, id := cursor.ReadTime(), model.ConversationID(cursor.ReadUUID())
+		if err := cursor.Done(); err != nil {
+			return none, err
+		}
+		q = q.Where("(c.last_activity_at, c.id) < (?, ?)", at, id)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return none, store.Error(err)
+	}
+	return store.Cut(window, found), nil
+}
+
+// Conversation returns nil where there is none that the actor may see.
+func (s *Service) Conversation(
+	ctx context.Context, actor model.Actor, id model.ConversationID,
+) (*model.Conversation, error) {
+	found, err := s.Conversations(ctx, actor, []model.ConversationID{id})
+	return found[id], err
+}
+
+// Conversations returns those of the conversations that the actor is in.
+func (s *Service) Conversations(
+	ctx context.Context, actor model.Actor, ids []model.ConversationID,
+) (map[model.ConversationID]*model.Conversation, error) {
+	var found []*model.Conversation
+	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id")).Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
+	if err != nil {
+		return nil, store.Error(err)
+	}
+	byID := make(map[model.ConversationID]*model.Conversation, len(found))
+	for _, c := range found {
+		byID[c.ID] = c
+	}
+	return byID, nil
+}
+
+// position is how far a conversation has come, for somebody who is about to follow it. NOT_FOUND for anybody but a member.
+func (s *Service) position(ctx context.Context, actor model.Actor, id model.ConversationID) (int64, error) {
+	var seq int64
+	err := s.db.NewSelect().Model((*model.Conversation)(nil)).Column("c.last_seq").Apply(sharedWith(actor, "c.id")).
+		Where("c.id = ?", id).Scan(ctx, &seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, errNoConversation
+	}
+	return seq, store.Error(err)
+}

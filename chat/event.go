@@ -1,0 +1,78 @@
+package chat
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+
+	"github.com/uptrace/bun"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+var errNoConversation = errs.New(errs.NotFound, "There is no such conversation.") //nolint:gochecknoglobals // a constant
+
+// nextSeq locks the conversation until the transaction ends, and takes its next number.
+func nextSeq(ctx context.Context, tx *store.Tx, id model.ConversationID) (seq int64, err error) {
+	err = tx.NewUpdate().Model((*model.Conversation)(nil)).
+		Set("last_seq = last_seq + 1").Set("last_activity_at = ?", tx.Now).
+		Where("id = ?", id).Returning("last_seq").Scan(ctx, &seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, errNoConversation
+	}
+	return seq, err
+}
+
+// appendEvent writes what happened at a seq that nextSeq has taken, and has it announced after the commit.
+func (s *Service) appendEvent(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
+	e.At = tx.Now
+	if e.Data, err = json.Marshal(data); err != nil {
+		return err
+	}
+	position := "(SELECT coalesce(max(position), 0) + 1 FROM events)"
+	if tx.Postgres() {
+		position = "pg_current_xact_id()::text::bigint"
+	}
+	if _, err := tx.NewInsert().Model(e).Value("position", "?", bun.Safe(position)).Exec(ctx); err != nil {
+		return err
+	}
+	tx.AfterCommit(func() { s.announce(e) })
+	return nil
+}
+
+// eventsAfter reads the events after a seq, oldest first, at most limit of them, with the messages that they are about.
+func eventsAfter(
+	ctx context.Context, db bun.IDB, id model.ConversationID, after int64, limit int,
+) (events []*model.Event, err error) {
+	err = db.NewSelect().Model(&events).Where("e.conversation_id = ?", id).Where("e.seq > ?", after).
+		OrderExpr("e.seq").Limit(int64(limit)).Scan(ctx)
+	if err != nil || len(events) == 0 {
+		return nil, err
+	}
+	var messages []*model.Message
+	var ids []model.MessageID
+	for _, e := range events {
+		if e.MessageID != nil {
+			ids = append(ids, *e.MessageID)
+		}
+	}
+	if len(ids) == 0 {
+		return events, nil
+	}
+	if err := db.NewSelect().Model(&messages).Where("m.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+		return nil, err
+	}
+	byID := make(map[model.MessageID]*model.Message, len(messages))
+	for _, m := range messages {
+		byID[m.ID] = m
+	}
+	for _, e := range events {
+		if e.MessageID != nil {
+			e.Message = byID[*e.MessageID]
+		}
+	}
+	return events, nil
+}

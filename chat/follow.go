@@ -1,0 +1,182 @@
+package chat
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"time"
+
+	"parley/errs"
+	"parley/model"
+	"parley/pubsub"
+	"parley/store"
+)
+
+const (
+	// followQueue is how many hints wait for one follower before it goes back to reading the database.
+	followQueue = 64
+	// followPage is how many events one read brings.
+	followPage = 200
+	// gapPatience is how long a follower that sees a gap waits for the missing hint before it reads the database: hints of
+	// senders that commit at almost the same time overtake each other, and the missing one is usually right behind.
+	gapPatience = 50 * time.Millisecond
+)
+
+// Follow yields every event of a conversation after a seq, each exactly once, in order: first what is stored, then what
+// comes live. after nil means from now on. The actor has to be a member (NOT_FOUND), and after must not be beyond the
+// newest event (BAD_USER_INPUT).
+//
+// The sequence ends with one error: ctx's, FORBIDDEN once the actor is no longer a member (after the event that says so),
+// or UNAVAILABLE. A consumer may take its time: nobody waits for it, and it misses nothing.
+func (s *Service) Follow(
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
+) (iter.Seq2[*model.Event, error], error) {
+	seen, err := s.position(ctx, actor, id)
+	if err != nil {
+		return nil, err
+	}
+	if after != nil {
+		if *after < 0 || *after > seen {
+			return nil, errs.New(errs.BadUserInput, "afterSeq has to be from 0 to %d, the newest event; it is %d.", seen, *after)
+		}
+		seen = *after
+	}
+	return func(yield func(*model.Event, error) bool) {
+		f := follower{service: s, actor: actor, id: id, seen: seen, yield: yield}
+		if err := f.run(ctx); !errors.Is(err, errStopped) {
+			yield(nil, err)
+		}
+	}, nil
+}
+
+//nolint:gochecknoglobals // constants
+var (
+	errStopped  = errors.New("the consumer has had enough")
+	errOverflow = errors.New("the queue of hints was full")
+	errRemoved  = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
+)
+
+type follower struct {
+	service *Service
+	actor   model.Actor
+	id      model.ConversationID
+	yield   func(*model.Event, error) bool
+	seen    int64 // the seq that was yielded last
+}
+
+// run begins anew after each overflow: what was in the queue is lost, and is read from the database instead.
+func (f *follower) run(ctx context.Context) error {
+	for {
+		// Subscribing comes before reading, so that nothing falls between the two.
+		sub := f.service.hints.Subscribe(topicOf(f.id), followQueue)
+		err := f.follow(ctx, sub)
+		sub.Close()
+		if !errors.Is(err, errOverflow) {
+			return err
+		}
+	}
+}
+
+func (f *follower) follow(ctx context.Context, sub *pubsub.Subscription[hint]) error {
+	if err := f.catchUp(ctx); err != nil {
+		return err
+	}
+	early := map[int64]*model.Event{} // events that came before one that has to be yielded before them
+	var promised int64                // the highest seq that a hint has told of
+	gap := time.NewTimer(0)
+	defer gap.Stop()
+	gap.Stop()
+	waiting := false
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-gap.C:
+			waiting = false
+			if err := f.catchUp(ctx); err != nil {
+				return err
+			}
+		case h, ok := <-sub.C:
+			if !ok {
+				return errOverflow
+			}
+			promised = max(promised, h.seq)
+			if h.seq > f.seen && h.event != nil {
+				early[h.seq] = h.event
+			}
+		}
+		if err := f.deliverInOrder(early); err != nil {
+			return err
+		}
+		switch {
+		case len(early) > followQueue: // the gap is too wide to be waited out
+			if err := f.catchUp(ctx); err != nil {
+				return err
+			}
+			clear(early)
+		case promised <= f.seen:
+			gap.Stop()
+			waiting = false
+		case !waiting:
+			gap.Reset(gapPatience)
+			waiting = true
+		}
+	}
+}
+
+// deliverInOrder yields what has come for as long as nothing is missing, and forgets what was yielded already.
+func (f *follower) deliverInOrder(early map[int64]*model.Event) error {
+	for e := early[f.seen+1]; e != nil; e = early[f.seen+1] {
+		if err := f.deliver(e); err != nil {
+			return err
+		}
+	}
+	for seq := range early {
+		if seq <= f.seen {
+			delete(early, seq)
+		}
+	}
+	return nil
+}
+
+// catchUp reads and yields everything that is stored beyond what was seen.
+func (f *follower) catchUp(ctx context.Context) error {
+	for {
+		events, err := eventsAfter(ctx, f.service.db, f.id, f.seen, followPage)
+		if err != nil {
+			return store.Error(err)
+		}
+		// After the reading: nothing is yielded that was read after a removal had been committed.
+		if err := requireMember(ctx, f.service.db, f.actor, f.id); errs.Is(err, errs.NotFound) {
+			return errRemoved
+		} else if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if err := f.deliver(e); err != nil {
+				return err
+			}
+		}
+		if len(events) < followPage {
+			return nil
+		}
+	}
+}
+
+func (f *follower) deliver(e *model.Event) error {
+	f.seen = e.Seq
+	if !f.yield(e, nil) {
+		return errStopped
+	}
+	if e.Kind == model.MemberRemoved {
+		var removed model.MemberRemovedData
+		if err := json.Unmarshal(e.Data, &removed); err != nil {
+			return err
+		}
+		if removed.UserID == f.actor.UserID {
+			return errRemoved
+		}
+	}
+	return nil
+}

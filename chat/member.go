@@ -1,0 +1,135 @@
+package chat
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/uptrace/bun"
+
+	"parley/model"
+	"parley/store"
+)
+
+// MaxMembers is how many people one conversation holds.
+const MaxMembers = 500
+
+// requireMember is NOT_FOUND for anybody else: to them the conversation does not exist.
+func requireMember(ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID) error {
+	member, err := db.NewSelect().Model((*model.ConversationMember)(nil)).
+		Where("cm.conversation_id = ?", id).Where("cm.user_id = ?", actor.UserID).Exists(ctx)
+	if err != nil {
+		return store.Error(err)
+	}
+	if !member {
+		return errNoConversation
+	}
+	return nil
+}
+
+// sharedWith narrows a query about conversations, messages or members to the conversations that the actor is in. column is
+// where the query has the conversation's id.
+func sharedWith(actor model.Actor, column string) func(*bun.SelectQuery) *bun.SelectQuery {
+	return func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Join("JOIN conversation_members AS viewer ON viewer.conversation_id = ?", bun.Safe(column)).
+			Where("viewer.user_id = ?", actor.UserID)
+	}
+}
+
+const memberList = 'm' // the letter of this list's cursors
+
+// MemberCursor is where a member stands among the members of their conversation.
+func MemberCursor(m *model.ConversationMember) string {
+	return store.NewCursor(memberList).Int(m.JoinedSeq).UUID(m.UserID).String()
+}
+
+// Members lists the members of a conversation in order of joining.
+func (s *Service) Members(
+	ctx context.Context, actor model.Actor, id model.ConversationID, page store.Page,
+) (store.Slice[*model.ConversationMember], error) {
+	var none store.Slice[*model.ConversationMember]
+	window, err := page.Window(50)
+	if err != nil {
+		return none, err
+	}
+	if err := requireMember(ctx, s.db, actor, id); err != nil {
+		return none, err
+	}
+	var found []*model.ConversationMember
+	q := s.db.NewSelect().Model(&found).Where("cm.conversation_id = ?", id).
+		OrderExpr("cm.joined_seq, cm.user_id").Limit(int64(window.Limit) + 1)
+	if window.Cursor != "" {
+		c := store.ReadCursor(memberList, window.Cursor)
+		seq, user := c.ReadInt(), model.UserID(c.ReadUUID())
+		if err := c.Done(); err != nil {
+			return none, err
+		}
+		q = q.Where("(cm.joined_seq, cm.user_id) > (?, ?)", seq, user)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return none, store.Error(err)
+	}
+	return store.Cut(window, found), nil
+}
+
+// Member returns nil where there is none that the actor may see.
+func (s *Service) Member(ctx context.Context, actor model.Actor, id model.MemberID) (*model.ConversationMember, error) {
+	m := new(model.ConversationMember)
+	err := s.db.NewSelect().Model(m).Apply(sharedWith(actor, "cm.conversation_id")).
+		Where("cm.conversation_id = ?", id.Conversation).Where("cm.user_id = ?", id.User).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no such member
+	}
+	return m, store.Error(err)
+}
+
+// Memberships returns the actor's own membership in each of the conversations.
+func (s *Service) Memberships(
+	ctx context.Context, actor model.Actor, ids []model.ConversationID,
+) (map[model.ConversationID]*model.ConversationMember, error) {
+	return membersByConversation(ctx, s.db.NewSelect().
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id = ?", actor.UserID))
+}
+
+// Owners returns the owner of each of the conversations that the actor is in.
+func (s *Service) Owners(
+	ctx context.Context, actor model.Actor, ids []model.ConversationID,
+) (map[model.ConversationID]*model.ConversationMember, error) {
+	return membersByConversation(ctx, s.db.NewSelect().Apply(sharedWith(actor, "cm.conversation_id")).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.role = ?", model.Owner))
+}
+
+func membersByConversation(
+	ctx context.Context, q *bun.SelectQuery,
+) (map[model.ConversationID]*model.ConversationMember, error) {
+	var found []*model.ConversationMember
+	if err := q.Model(&found).Scan(ctx); err != nil {
+		return nil, store.Error(err)
+	}
+	byConversation := make(map[model.ConversationID]*model.ConversationMember, len(found))
+	for _, m := range found {
+		byConversation[m.ConversationID] = m
+	}
+	return byConversation, nil
+}
+
+// MemberCounts says how many members each of the conversations has that the actor is in.
+func (s *Service) MemberCounts(
+	ctx context.Context, actor model.Actor, ids []model.ConversationID,
+) (map[model.ConversationID]int, error) {
+	var found []struct {
+		ConversationID model.ConversationID
+		Count          int
+	}
+	err := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
+		ColumnExpr("cm.conversation_id, count(*) AS count").Apply(sharedWith(actor, "cm.conversation_id")).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).GroupExpr("cm.conversation_id").Scan(ctx, &found)
+	if err != nil {
+		return nil, store.Error(err)
+	}
+	counts := make(map[model.ConversationID]int, len(found))
+	for _, row := range found {
+		counts[row.ConversationID] = row.Count
+	}
+	return counts, nil
+}

@@ -1,0 +1,190 @@
+package chat
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+
+	"github.com/uptrace/bun"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+	"parley/text"
+)
+
+const (
+	maxContent        = 4000
+	maxIdempotencyKey = 128
+)
+
+// SendMessage is a message to be sent.
+type SendMessage struct {
+	ConversationID model.ConversationID
+	Content        string
+	IdempotencyKey *string // of one author in one conversation: the same key with the same input is the same message
+}
+
+// errKeyUsed rolls back a send whose idempotency key came before.
+var errKeyUsed = errors.New("the idempotency key was used before") //nolint:gochecknoglobals // a constant
+
+// SendMessage stores a message, and tells the followers once it is stored.
+func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMessage) (*model.Message, error) {
+	content, err := in.check()
+	if err != nil {
+		return nil, err
+	}
+	m := &model.Message{
+		ID: model.NewMessageID(), ConversationID: in.ConversationID, AuthorID: &actor.UserID, Content: content,
+		IdempotencyKey: in.IdempotencyKey,
+	}
+	if m.IdempotencyKey != nil {
+		sum := sha256.Sum256([]byte(content))
+		m.RequestHash = sum[:]
+	}
+	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if m.Seq, err = nextSeq(ctx, tx, in.ConversationID); err != nil {
+			return err
+		}
+		// After the lock: a removal that was committed while this waited for it counts.
+		if err := requireMember(ctx, tx, actor, in.ConversationID); err != nil {
+			return err
+		}
+		m.CreatedAt = tx.Now
+		if err := insertMessage(ctx, tx, m); err != nil {
+			return err
+		}
+		return s.appendEvent(ctx, tx, &model.Event{
+			ConversationID: m.ConversationID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID, Message: m,
+		}, struct{}{})
+	})
+	if errors.Is(err, errKeyUsed) {
+		return s.firstWithKey(ctx, m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (in SendMessage) check() (content string, err error) {
+	var problems errs.List
+	content = text.Clean(in.Content)
+	switch problem := text.Problem(content, true); {
+	case content == "":
+		problems.Add(errs.Required, "content", "A message is not empty.")
+	case problem != "":
+		problems.Add(errs.Invalid, "content", "The message %s.", problem)
+	case text.Len(content) > maxContent:
+		problems.Add(errs.TooLong, "content", "A message has at most %d characters, and this one has %d.", maxContent, text.Len(content))
+	}
+	if key := in.IdempotencyKey; key != nil {
+		switch {
+		case *key == "":
+			problems.Add(errs.Required, "idempotencyKey", "An idempotency key is not empty; leave it out to send without one.")
+		case text.Problem(*key, false) != "":
+			problems.Add(errs.Invalid, "idempotencyKey", "The idempotency key %s.", text.Problem(*key, false))
+		case text.Len(*key) > maxIdempotencyKey:
+			problems.Add(errs.TooLong, "idempotencyKey", "An idempotency key has at most %d characters.", maxIdempotencyKey)
+		}
+	}
+	return content, problems.Err()
+}
+
+func insertMessage(ctx context.Context, tx *store.Tx, m *model.Message) error {
+	res, err := tx.NewInsert().Model(m).On("CONFLICT DO NOTHING").Exec(ctx)
+	if err != nil {
+		return err
+	}
+	switch n, err := res.RowsAffected(); {
+	case err != nil:
+		return err
+	case n == 0:
+		return errKeyUsed // the lock on the conversation leaves no other conflict
+	}
+	return nil
+}
+
+// firstWithKey finds the message that was sent with the same key before.
+func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*model.Message, error) {
+	first := new(model.Message)
+	err := s.db.NewSelect().Model(first).Where("m.conversation_id = ?", again.ConversationID).
+		Where("m.author_id = ?", *again.AuthorID).Where("m.idempotency_key = ?", *again.IdempotencyKey).Scan(ctx)
+	if err != nil {
+		return nil, store.Error(err)
+	}
+	if !bytes.Equal(first.RequestHash, again.RequestHash) {
+		return nil, errs.Input(errs.Conflict, "idempotencyKey", "This key was used before, for a message with another content.")
+	}
+	return first, nil
+}
+
+const messageList = 'M' // the letter of this list's cursors
+
+// MessageCursor is where a message stands in its conversation.
+func MessageCursor(m *model.Message) string { return store.NewCursor(messageList).Int(m.Seq).String() }
+
+// Messages lists the messages of a conversation, oldest first; the newest 50 where the page does not say.
+func (s *Service) Messages(
+	ctx context.Context, actor model.Actor, id model.ConversationID, page store.Page,
+) (store.Slice[*model.Message], error) {
+	var none store.Slice[*model.Message]
+	window, err := page.Window(-50)
+	if err != nil {
+		return none, err
+	}
+	if err := requireMember(ctx, s.db, actor, id); err != nil {
+		return none, err
+	}
+	var found []*model.Message
+	q := s.db.NewSelect().Model(&found).Where("m.conversation_id = ?", id).Limit(int64(window.Limit) + 1)
+	order, beyond := "m.seq", "m.seq > ?"
+	if window.Backwards {
+		order, beyond = "m.seq DESC", "m.seq < ?"
+	}
+	q = q.OrderExpr(order)
+	if window.Cursor != "" {
+		cursor := store.ReadCursor(messageList, window.Cursor)
+		seq := cursor.ReadInt()
+		if err := cursor.Done(); err != nil {
+			return none, err
+		}
+		q = q.Where(beyond, seq)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return none, store.Error(err)
+	}
+	return store.Cut(window, found), nil
+}
+
+// Message returns nil where there is none that the actor may see.
+func (s *Service) Message(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
+	m := new(model.Message)
+	err := s.db.NewSelect().Model(m).Apply(sharedWith(actor, "m.conversation_id")).Where("m.id = ?", id).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no such message
+	}
+	return m, store.Error(err)
+}
+
+// LastMessages returns the newest message of each of the conversations that the actor is in.
+func (s *Service) LastMessages(
+	ctx context.Context, actor model.Actor, ids []model.ConversationID,
+) (map[model.ConversationID]*model.Message, error) {
+	var found []*model.Message
+	newest := s.db.NewSelect().Model((*model.Message)(nil)).ModelTableExpr("messages AS n").ColumnExpr("max(n.seq)").
+		Where("n.conversation_id = c.id")
+	err := s.db.NewSelect().Model(&found).
+		Join("JOIN conversations AS c ON c.id = m.conversation_id AND m.seq = (?)", newest).
+		Apply(sharedWith(actor, "c.id")).Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
+	if err != nil {
+		return nil, store.Error(err)
+	}
+	byConversation := make(map[model.ConversationID]*model.Message, len(found))
+	for _, m := range found {
+		byConversation[m.ConversationID] = m
+	}
+	return byConversation, nil
+}
