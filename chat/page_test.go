@@ -1,0 +1,352 @@
+package chat
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// listed is an item of any list: its cursor, and enough to recognize it.
+type listed struct{ Cursor, ID string }
+
+// list is one of the lists of package chat, as ann sees it.
+type list struct {
+	name     string
+	fallback store.Page // what a page without sizes has to be the same as
+	page     func(store.Page) (store.Slice[listed], error)
+	want     []listed // all of it, in order
+}
+
+// positions says where in the list the items stand, from 0; -1 for what is not in it.
+func (l list) positions(items []listed) (positions []int) {
+	for _, item := range items {
+		positions = append(positions, slices.Index(l.want, item))
+	}
+	return positions
+}
+
+func span(from, to int) (positions []int) {
+	for i := from; i < to; i++ {
+		positions = append(positions, i)
+	}
+	return positions
+}
+
+func listOf[T any](items []T, cursor, id func(T) string) []listed {
+	out := make([]listed, len(items))
+	for i, item := range items {
+		out[i] = listed{cursor(item), id(item)}
+	}
+	return out
+}
+
+func pager[T any](
+	fetch func(store.Page) (store.Slice[T], error), cursor, id func(T) string,
+) func(store.Page) (store.Slice[listed], error) {
+	return func(p store.Page) (store.Slice[listed], error) {
+		got, err := fetch(p)
+		return store.Slice[listed]{Items: listOf(got.Items, cursor, id), More: got.More, Before: got.Before}, err
+	}
+}
+
+// longLists are three lists of listLength items each, which is more than any page holds.
+const listLength = 103
+
+func longLists(t *testing.T, db *store.DB) []list {
+	t.Helper()
+	w := MustWorld(t, db, "ann", "ben")
+	return []list{conversationsOf(t, w), membersOf(t, w), messagesOf(t, w)}
+}
+
+func conversationsOf(t *testing.T, w *world) list {
+	t.Helper()
+	// Whole seconds, parts of one, and equal times: each would break an order of texts, or one without a second key.
+	start := time.Date(2026, 11, 22, 10, 15, 30, 0, time.UTC)
+	var all []*model.Conversation
+	for i := range listLength - 2 { // membersOf and messagesOf add one each
+		c := MustConversation(t, w, "ann", "ben")
+		c.LastActivityAt = start.Add(time.Duration(i/3) * 100_001 * time.Microsecond).Truncate(time.Duration(1+i%4*499_999) * time.Microsecond)
+		all = append(all, c)
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	if _, err := w.db.NewUpdate().Model(&all).Column("last_activity_at").Bulk().Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return list{
+		name: "MyConversations", fallback: store.Page{First: new(20)},
+		page: pager(func(p store.Page) (store.Slice[*model.Conversation], error) {
+			return w.MyConversations(t.Context(), w.actor("ann"), p)
+		}, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
+		want: nil, // read once the other lists are made, which add to this one
+	}
+}
+
+func membersOf(t *testing.T, w *world) list {
+	t.Helper()
+	c := MustConversation(t, w, "ann", "ben")
+	w.crowd(listLength - 2)
+	var all []*model.ConversationMember
+	for _, actor := range w.actors {
+		all = append(all, &model.ConversationMember{
+			ConversationID: c.ID, UserID: actor.UserID, Role: model.Member, JoinedAt: c.CreatedAt, JoinedSeq: 1 + rand.Int64N(30),
+		})
+	}
+	_, err := w.db.NewDelete().Model((*model.ConversationMember)(nil)).Where("conversation_id = ?", c.ID).Exec(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.db.NewInsert().Model(&all).Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(all, func(a, b *model.ConversationMember) int {
+		if a.JoinedSeq != b.JoinedSeq {
+			return int(a.JoinedSeq - b.JoinedSeq)
+		}
+		return bytes.Compare(a.UserID[:], b.UserID[:])
+	})
+	id := func(m *model.ConversationMember) string { return m.ID().String() }
+	return list{
+		name: "Members", fallback: store.Page{First: new(50)},
+		page: pager(func(p store.Page) (store.Slice[*model.ConversationMember], error) {
+			return w.Members(t.Context(), w.actor("ann"), c.ID, p)
+		}, MemberCursor, id),
+		want: listOf(all, MemberCursor, id),
+	}
+}
+
+func messagesOf(t *testing.T, w *world) list {
+	t.Helper()
+	c := MustConversation(t, w, "ann", "ben")
+	var all []*model.Message
+	for i := range listLength {
+		all = append(all, w.send([]string{"ann", "ben"}[i%2], c.ID, fmt.Sprint(i)))
+		if i%10 == 0 { // other events leave holes between the messages
+			w.skipSeq(t, c.ID)
+		}
+	}
+	id := func(m *model.Message) string { return m.ID.String() }
+	return list{
+		name: "Messages", fallback: store.Page{Last: new(50)},
+		page: pager(func(p store.Page) (store.Slice[*model.Message], error) {
+			return w.Messages(t.Context(), w.actor("ann"), c.ID, p)
+		}, MessageCursor, id),
+		want: listOf(all, MessageCursor, id),
+	}
+}
+
+// skipSeq writes an event that is no message and changes nothing.
+func (w *world) skipSeq(t *testing.T, id model.ConversationID) {
+	t.Helper()
+	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		seq, err := nextSeq(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		return w.appendEvent(ctx, tx, &model.Event{ConversationID: id, Seq: seq, Kind: "nothing"}, struct{}{})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantConversations reads the conversations past the rules, and sorts them here.
+func wantConversations(t *testing.T, db *store.DB) []listed {
+	t.Helper()
+	var all []*model.Conversation
+	if err := db.NewSelect().Model(&all).Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(all, func(a, b *model.Conversation) int {
+		if order := b.LastActivityAt.Compare(a.LastActivityAt); order != 0 {
+			return order
+		}
+		return bytes.Compare(b.ID[:], a.ID[:])
+	})
+	return listOf(all, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() })
+}
+
+func eachList(t *testing.T, fn func(t *testing.T, l list)) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		for _, l := range longLists(t, db) {
+			if l.want == nil {
+				l.want = wantConversations(t, db)
+			}
+			if len(l.want) != listLength {
+				t.Fatalf("%s has %d items", l.name, len(l.want))
+			}
+			t.Run(l.name, func(t *testing.T) { fn(t, l) })
+		}
+	})
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	eachList(t, func(t *testing.T, l list) {
+		t.Run("sizes", func(t *testing.T) { testPageSizes(t, l) })
+		t.Run("refusals", func(t *testing.T) { testPageRefusals(t, l) })
+		for _, size := range []int{1, 2, 7, 50, 100} {
+			t.Run(fmt.Sprintf("forwards by %d", size), func(t *testing.T) { testWalkForwards(t, l, size) })
+			t.Run(fmt.Sprintf("backwards by %d", size), func(t *testing.T) { testWalkBackwards(t, l, size) })
+		}
+	})
+}
+
+func testPageSizes(t *testing.T, l list) {
+	whole := len(l.want)
+	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
+	tests := map[string]struct {
+		page         store.Page
+		from, to     int
+		before, more bool
+	}{
+		"first 0":                  {store.Page{First: new(0)}, 0, 0, false, true},
+		"first 0 after the last":   {store.Page{First: new(0), After: last}, 0, 0, true, false},
+		"first 1":                  {store.Page{First: new(1)}, 0, 1, false, true},
+		"first 100":                {store.Page{First: new(100)}, 0, 100, false, true},
+		"first 100 after the 3rd":  {store.Page{First: new(100), After: third}, 3, whole, true, false},
+		"first 1 after the last":   {store.Page{First: new(1), After: last}, whole, whole, true, false},
+		"last 0":                   {store.Page{Last: new(0)}, whole, whole, true, false},
+		"last 1":                   {store.Page{Last: new(1)}, whole - 1, whole, true, false},
+		"last 100":                 {store.Page{Last: new(100)}, whole - 100, whole, true, false},
+		"last 2 before the 3rd":    {store.Page{Last: new(2), Before: third}, 0, 2, false, true},
+		"last 1 before the 3rd":    {store.Page{Last: new(1), Before: third}, 1, 2, true, true},
+		"last 100 before the last": {store.Page{Last: new(100), Before: last}, whole - 101, whole - 1, true, true},
+		"last 1 before the first":  {store.Page{Last: new(1), Before: l.want[0].Cursor}, 0, 0, false, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := l.page(test.page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "positions", span(test.from, test.to), l.positions(got.Items))
+			wantEqual(t, "before and more", []bool{test.before, test.more}, []bool{got.Before, got.More})
+		})
+	}
+	t.Run("none", func(t *testing.T) {
+		got, err := l.page(store.Page{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := l.page(l.fallback)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "positions where no size was asked for", l.positions(want.Items), l.positions(got.Items))
+		wantEqual(t, "before and more", []bool{want.Before, want.More}, []bool{got.Before, got.More})
+	})
+}
+
+func testPageRefusals(t *testing.T, l list) {
+	here := l.want[5].Cursor
+	tests := map[string]store.Page{
+		"first -1":           {First: new(-1)},
+		"first 101":          {First: new(101)},
+		"last -1":            {Last: new(-1)},
+		"last 101":           {Last: new(101)},
+		"first and last":     {First: new(1), Last: new(1)},
+		"first and before":   {First: new(1), Before: here},
+		"last and after":     {Last: new(1), After: here},
+		"after and before":   {After: here, Before: here},
+		"garbage":            {After: "garbage"},
+		"not base64":         {After: "!"},
+		"garbage before":     {Last: new(1), Before: "garbage"},
+		"cut short":          {After: here[:len(here)-4]},
+		"something appended": {After: here + "AAAA"},
+		"much too long":      {After: string(bytes.Repeat([]byte("A"), 10_000))},
+		"of people":          {After: store.NewCursor('u').Text("ann").String()},
+	}
+	for name, cursor := range map[string]string{
+		"MyConversations": ConversationCursor(new(model.Conversation)),
+		"Members":         MemberCursor(new(model.ConversationMember)),
+		"Messages":        MessageCursor(new(model.Message)),
+	} {
+		if name != l.name {
+			tests["of "+name] = store.Page{After: cursor}
+		}
+	}
+	for name, page := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := l.page(page)
+			wantCode(t, err, errs.BadUserInput)
+			if len(got.Items) != 0 {
+				t.Errorf("and yet there are %d items", len(got.Items))
+			}
+		})
+	}
+}
+
+func testWalkForwards(t *testing.T, l list, size int) {
+	var walked []listed
+	for page := (store.Page{First: &size}); ; {
+		got, err := l.page(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		walked = append(walked, got.Items...)
+		if before := page.After != ""; got.Before != before || got.More != (len(walked) < len(l.want)) {
+			t.Fatalf("after %d: before %v, more %v", len(walked), got.Before, got.More)
+		}
+		if !got.More || len(got.Items) == 0 {
+			break
+		}
+		page.After = got.Items[len(got.Items)-1].Cursor
+	}
+	wantEqual(t, "the walk", span(0, len(l.want)), l.positions(walked))
+}
+
+func testWalkBackwards(t *testing.T, l list, size int) {
+	var walked []listed
+	for page := (store.Page{Last: &size}); ; {
+		got, err := l.page(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		walked = append(slices.Clone(got.Items), walked...)
+		if more := page.Before != ""; got.More != more || got.Before != (len(walked) < len(l.want)) {
+			t.Fatalf("after %d: before %v, more %v", len(walked), got.Before, got.More)
+		}
+		if !got.Before || len(got.Items) == 0 {
+			break
+		}
+		page.Before = got.Items[0].Cursor
+	}
+	wantEqual(t, "the walk", span(0, len(l.want)), l.positions(walked))
+}
+
+func TestNewestActivityComesFirst(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben", "zoe")
+		a, b, c := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "zoe")
+		wantOrder(t, w, "ann", c, b, a)
+		wantOrder(t, w, "ben", b, a)
+		w.send("ben", a.ID, "up")
+		wantOrder(t, w, "ann", a, c, b)
+		wantOrder(t, w, "ben", a, b)
+		wantOrder(t, w, "zoe", c)
+		if _, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: b.ID}); err == nil {
+			t.Error("a blank message was sent")
+		}
+		wantOrder(t, w, "ann", a, c, b)
+	})
+}
+
+func wantOrder(t *testing.T, w *world, nickname string, want ...*model.Conversation) {
+	t.Helper()
+	got, err := w.MyConversations(t.Context(), w.actor(nickname), store.Page{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := func(c *model.Conversation) string { return c.ID.String() }
+	wantEqual(t, nickname+"'s conversations", listOf(want, id, id), listOf(got.Items, id, id))
+}

@@ -1,0 +1,119 @@
+// Package config has the settings: their defaults, their names as environment variables and flags, and which combinations
+// are refused.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Settings of a server. Each is a flag, and an environment variable of the same name with the prefix PARLEY_; a flag wins.
+// The help texts are for the operator: what it is, the unit, and what the default means.
+type Settings struct {
+	Addr        string `default:"localhost:8080" help:"Address to listen on, host:port. An empty host is every interface; port 0 is any free one."`
+	DataDir     string `default:"data" help:"Folder for what this node keeps: the SQLite file and the signing key." type:"path"`
+	DatabaseURL string `help:"sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME. Default: sqlite:DIR/parley.db in the data folder." name:"database-url" placeholder:"URL"`
+	MaxDBConns  int    `default:"20" help:"Connections to PostgreSQL at most." name:"max-db-conns"`
+	Migrate     bool   `default:"true" help:"Bring the tables up to date at start; on unless set to false." negatable:""`
+
+	JWTSecret  string        `help:"Key that signs access tokens, at least 32 characters; the same on every node. Default: made once, and kept in the data folder." name:"jwt-secret" placeholder:"SECRET"`
+	Issuer     string        `default:"parley" help:"Name of this server, or cluster, in its access tokens (iss and aud)."`
+	AccessTTL  time.Duration `default:"15m" help:"How long an access token is valid." name:"access-ttl"`
+	RefreshTTL time.Duration `default:"720h" help:"How long a session lasts without being refreshed." name:"refresh-ttl"`
+
+	AllowedOrigins []string `default:"http://localhost:*,http://127.0.0.1:*" help:"Web pages that may use the API beside the server's own: origins, separated by commas, with :* for any port; * for everybody."`
+	Playground     bool     `default:"true" help:"Serve the playground at /; on unless set to false." negatable:""`
+	Introspection  bool     `default:"true" help:"Let clients read the schema; the playground needs it. On unless set to false." negatable:""`
+
+	MaxBodyBytes  int64 `default:"262144" help:"Bytes of one request, or of one WebSocket message, at most."`
+	MaxTokens     int   `default:"2500" help:"Tokens of a GraphQL document at most."`
+	MaxDepth      int   `default:"15" help:"Levels of nested fields at most."`
+	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
+	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full."`
+
+	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are compared with the database, which repairs a lost hint."`
+	StopTimeout  time.Duration `default:"20s" help:"How long running requests may take to finish when the server stops."`
+
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
+	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
+}
+
+const minSecret = 32
+
+// Validate refuses what cannot work or is not safe, each with the name of its setting, and fills in the defaults that depend
+// on other settings.
+func (s *Settings) Validate() error {
+	var problems []error
+	refuse := func(name, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
+	}
+	if s.DatabaseURL == "" {
+		s.DatabaseURL = "sqlite:" + filepath.Join(s.DataDir, "parley.db")
+	}
+	if !strings.HasPrefix(s.DatabaseURL, "sqlite:") && !s.Postgres() {
+		refuse("PARLEY_DATABASE_URL", "it has to begin with sqlite: or postgres://")
+	}
+	if s.JWTSecret != "" && len(s.JWTSecret) < minSecret {
+		refuse("PARLEY_JWT_SECRET", "it has %d characters, and needs at least %d", len(s.JWTSecret), minSecret)
+	}
+	for name, value := range map[string]time.Duration{
+		"PARLEY_ACCESS_TTL": s.AccessTTL, "PARLEY_REFRESH_TTL": s.RefreshTTL, "PARLEY_COMPARE_EVERY": s.CompareEvery,
+		"PARLEY_STOP_TIMEOUT": s.StopTimeout,
+	} {
+		if value <= 0 {
+			refuse(name, "%v is not a time to wait", value)
+		}
+	}
+	if s.AccessTTL > s.RefreshTTL {
+		refuse("PARLEY_ACCESS_TTL", "%v is longer than PARLEY_REFRESH_TTL, %v", s.AccessTTL, s.RefreshTTL)
+	}
+	if s.Issuer == "" {
+		refuse("PARLEY_ISSUER", "it must not be empty")
+	}
+	for name, value := range map[string]int64{
+		"PARLEY_MAX_BODY_BYTES": s.MaxBodyBytes, "PARLEY_MAX_TOKENS": int64(s.MaxTokens), "PARLEY_MAX_DEPTH": int64(s.MaxDepth),
+		"PARLEY_MAX_ALIASES": int64(s.MaxAliases), "PARLEY_MAX_COMPLEXITY": int64(s.MaxComplexity),
+	} {
+		if value < 1 {
+			refuse(name, "%d is less than 1", value)
+		}
+	}
+	if s.MaxDBConns < 2 {
+		refuse("PARLEY_MAX_DB_CONNS", "%d is less than 2", s.MaxDBConns)
+	}
+	for _, origin := range s.AllowedOrigins {
+		if !isOrigin(origin) {
+			refuse("PARLEY_ALLOWED_ORIGINS", "%q is not an origin like https://app.example.org or http://localhost:*", origin)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func isOrigin(s string) bool {
+	if s == "*" {
+		return true
+	}
+	u, err := url.Parse(strings.TrimSuffix(s, ":*"))
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Path == "" && u.RawQuery == ""
+}
+
+// Postgres reports whether the database is PostgreSQL.
+func (s *Settings) Postgres() bool {
+	return strings.HasPrefix(s.DatabaseURL, "postgres://") || strings.HasPrefix(s.DatabaseURL, "postgresql://")
+}
+
+// KeyFile is where the signing key is kept when no secret is set.
+func (s *Settings) KeyFile() string { return filepath.Join(s.DataDir, "jwt.key") }
+
+// Database names the database for people: without the password.
+func (s *Settings) Database() string {
+	u, err := url.Parse(s.DatabaseURL)
+	if err != nil || !s.Postgres() {
+		return s.DatabaseURL
+	}
+	return u.Redacted()
+}

@@ -1,0 +1,71 @@
+package graph
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+
+	"parley/errs"
+	"parley/model"
+)
+
+// Node is anything that `node` may find: a pointer to one of model's structs.
+type Node any
+
+// Viewer is the signed-in person.
+type Viewer struct{ User *model.User }
+
+// Email is for the person's own eyes only, and so a field of Viewer and not of User.
+func (v *Viewer) Email() string { return v.User.Email }
+
+const timeLayout = "2006-01-02T15:04:05.000000Z"
+
+// MarshalTime writes an instant as the schema promises.
+func MarshalTime(t time.Time) graphql.Marshaler {
+	return graphql.WriterFunc(func(w io.Writer) {
+		_, _ = io.WriteString(w, strconv.Quote(t.UTC().Format(timeLayout)))
+	})
+}
+
+// UnmarshalTime reads an instant of any offset and precision, RFC 3339.
+func UnmarshalTime(v any) (time.Time, error) {
+	s, ok := v.(string)
+	if !ok {
+		return time.Time{}, errs.New(errs.BadUserInput, "A time is a string, got %v.", v)
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return time.Time{}, errs.Wrap(err, errs.BadUserInput, "A time is written as in RFC 3339, like 2026-11-22T10:15:30Z, not %q.", s)
+	}
+	return t.UTC().Truncate(time.Microsecond), nil
+}
+
+// parseID reads an argument of type ID. The error names the argument.
+func parseID[T any, P interface {
+	*T
+	UnmarshalText(b []byte) error
+}](argument, s string) (T, error) {
+	parsed, err := model.ParseID[T, P](s)
+	if e, ok := errors.AsType[*errs.Error](err); ok {
+		err = errs.New(e.Code, "%s: %s", argument, e.Message)
+	}
+	return parsed, err
+}
+
+func deref[T any](p *T) (value T) {
+	if p != nil {
+		value = *p
+	}
+	return value
+}
+
+func int64Ptr(p *int) *int64 {
+	if p == nil {
+		return nil
+	}
+	n := int64(*p)
+	return &n
+}

@@ -1,0 +1,104 @@
+package graph
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/errcode"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"parley/auth"
+	"parley/errs"
+	"parley/store"
+)
+
+// authPayload makes the payload of what signs a person in.
+func authPayload(ctx context.Context) func(*auth.SignedIn, error) (*AuthPayload, error) {
+	return func(signedIn *auth.SignedIn, err error) (*AuthPayload, error) {
+		problems, err := userErrors(err)
+		if err != nil || signedIn == nil {
+			return &AuthPayload{UserErrors: problems}, err
+		}
+		return signIn(ctx, signedIn), nil
+	}
+}
+
+// userErrors takes what a person can correct out of err, for the payload of a mutation; anything else comes back as err.
+func userErrors(err error) ([]*UserError, error) {
+	list := errs.Correctable(err)
+	if list == nil {
+		return []*UserError{}, err
+	}
+	found := make([]*UserError, len(list))
+	for i, e := range list {
+		found[i] = &UserError{Code: e.Code, Message: e.Message, Path: append([]string{"input"}, e.Path...)}
+	}
+	return found, nil
+}
+
+// presenter is the one place where an error takes the form that clients see.
+type presenter struct{ log *slog.Logger }
+
+func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
+	var shown *gqlerror.Error
+	if !errors.As(err, &shown) {
+		shown = &gqlerror.Error{Path: graphql.GetPath(ctx)}
+	}
+	code, message, extra := p.explain(ctx, err, shown)
+	return &gqlerror.Error{
+		Message: message, Path: shown.Path, Locations: shown.Locations, Extensions: withCode(code, extra),
+	}
+}
+
+func withCode(code string, extra map[string]any) map[string]any {
+	extensions := map[string]any{"code": code}
+	for key, value := range extra {
+		extensions[key] = value
+	}
+	return extensions
+}
+
+func (p presenter) explain(
+	ctx context.Context, err error, shown *gqlerror.Error,
+) (code, message string, extra map[string]any) {
+	if known, ok := errors.AsType[*errs.Error](store.Error(err)); ok && known.Code != errs.Internal {
+		if known.Code == errs.Unavailable {
+			p.log.WarnContext(ctx, "a request could not be served", "error", err, "path", shown.Path.String())
+		}
+		if known.RetryAfter > 0 {
+			extra = map[string]any{"retryAfterMs": known.RetryAfter.Milliseconds()}
+		}
+		return string(known.Code), known.Message, extra
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return string(errs.Unavailable), "The request was cut short. Try again.", nil
+	}
+	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil { // from the parser, the validator, or our limits
+		if code == errcode.ValidationFailed && strings.HasPrefix(shown.Path.String(), "variable") {
+			code = string(errs.BadUserInput)
+		}
+		return code, shown.Message, nil
+	}
+	id := newErrorID()
+	p.log.ErrorContext(ctx, "internal error", "error_id", id, "error", err, "path", shown.Path.String())
+	return string(errs.Internal), "Something went wrong on our side. The operator finds it in the log by this id: " + id + ".",
+		map[string]any{"errorId": id}
+}
+
+func newErrorID() string {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails, see its documentation
+	return hex.EncodeToString(id[:])
+}
+
+// recovered makes an internal error of a panic, with its stack for the log.
+func recovered(_ context.Context, reason any) error {
+	return fmt.Errorf("panic: %v\n%s", reason, debug.Stack())
+}

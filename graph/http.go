@@ -1,0 +1,149 @@
+package graph
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/rs/cors"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"parley/errs"
+)
+
+const (
+	bodyTimeout   = 15 * time.Second // for a request to arrive whole
+	answerTimeout = 60 * time.Second // for an answer to be made and taken
+)
+
+// writeError answers a request that does not get as far as GraphQL.
+func writeError(w http.ResponseWriter, status int, e *errs.Error) {
+	body, err := json.Marshal(&graphql.Response{
+		Errors: gqlerror.List{{Message: e.Message, Extensions: withCode(string(e.Code), nil)}},
+	})
+	if err != nil {
+		panic(err) // two strings always marshal
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// readWhole takes in the body of a POST, up to the limit and within the time, and refuses what is not a GraphQL request in
+// JSON, with words of our own instead of the decoder's.
+func readWhole(limit int64, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if !isJSON(r) {
+			writeError(w, http.StatusUnsupportedMediaType, errs.New(errs.BadUserInput, "The Content-Type has to be application/json."))
+			return
+		}
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		_ = control.SetReadDeadline(time.Time{}) // it would end a server-sent stream
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			writeError(w, http.StatusRequestEntityTooLarge, errs.New(errs.BadUserInput, "The request is larger than %d bytes.", limit))
+			return
+		}
+		if err != nil {
+			writeError(w, http.StatusRequestTimeout, errs.New(errs.BadUserInput, "The request did not arrive whole."))
+			return
+		}
+		if problem := checkRequest(body); problem != nil {
+			writeError(w, http.StatusBadRequest, problem)
+			return
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(answerTimeout)) // streams set their own with every write
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
+func checkRequest(body []byte) *errs.Error {
+	var request struct {
+		Query         string         `json:"query"`
+		OperationName *string        `json:"operationName"`
+		Variables     map[string]any `json:"variables"`
+		Extensions    map[string]any `json:"extensions"`
+	}
+	err := json.Unmarshal(body, &request)
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		what := wrong.Field
+		if what == "" {
+			what = "request"
+		}
+		return errs.New(errs.BadUserInput, "The %s is of the wrong JSON type: %s.", what, wrong.Value)
+	}
+	if err != nil {
+		return errs.New(errs.BadUserInput, "The request is not valid JSON.")
+	}
+	if request.Query == "" {
+		return errs.New(errs.BadUserInput, "The request has no query.")
+	}
+	return nil
+}
+
+// remoteIP is the address of the peer, without its port.
+func remoteIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
+// origins decides which web pages may talk to this server: its own, and those that the operator lists. What is no browser
+// sends no Origin, and is not asked.
+type origins []string
+
+// allow checks the header Origin. A listed origin is exact, "https://app.example.org", or has any port,
+// "http://localhost:*"; "*" is everybody.
+func (o origins) allow(r *http.Request, origin string) bool {
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	if strings.EqualFold(u.Host, r.Host) {
+		return true
+	}
+	for _, listed := range o {
+		if listed == "*" || strings.EqualFold(listed, origin) {
+			return true
+		}
+		if anyPort, ok := strings.CutSuffix(listed, ":*"); ok && strings.EqualFold(anyPort, u.Scheme+"://"+u.Hostname()) {
+			return true
+		}
+	}
+	return false
+}
+
+// guard refuses pages of other origins, and answers the browsers' questions before requests of the allowed ones (CORS).
+func (o origins) guard(next http.Handler) http.Handler {
+	answers := cors.New(cors.Options{
+		AllowOriginRequestFunc: o.allow,
+		AllowedMethods:         []string{http.MethodGet, http.MethodPost},
+		AllowedHeaders:         []string{"Authorization", "Content-Type", "Accept"},
+		MaxAge:                 600,
+	})
+	return answers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !o.allow(r, r.Header.Get("Origin")) {
+			writeError(w, http.StatusForbidden, errs.New(errs.Forbidden, "Pages of this origin may not use this server."))
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+}

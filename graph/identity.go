@@ -1,0 +1,100 @@
+package graph
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/99designs/gqlgen/graphql"
+
+	"parley/auth"
+	"parley/errs"
+	"parley/model"
+)
+
+// identity is who asks. A token that was sent and is not valid does no harm to what needs none: signing in has to work for
+// a client whose old token has expired.
+type identity struct {
+	grant  *auth.Grant // nil without a valid token
+	err    error       // why the token that was sent is not valid
+	client auth.Client
+}
+
+type identityKey struct{}
+
+func withIdentity(ctx context.Context, who *identity) context.Context {
+	return context.WithValue(ctx, identityKey{}, who)
+}
+
+// identityOf never returns nil.
+func identityOf(ctx context.Context) *identity {
+	if who, ok := ctx.Value(identityKey{}).(*identity); ok {
+		return who
+	}
+	return &identity{}
+}
+
+var errNoToken = errs.New(errs.Unauthenticated, //nolint:gochecknoglobals // a constant
+	"Sign in first, and send the access token as \"Authorization: Bearer <token>\".")
+
+// actor is who asks, or UNAUTHENTICATED.
+func actor(ctx context.Context) (model.Actor, error) {
+	switch who := identityOf(ctx); {
+	case who.grant != nil:
+		return who.grant.Actor, nil
+	case who.err != nil:
+		return model.Actor{}, who.err
+	}
+	return model.Actor{}, errNoToken
+}
+
+// signIn makes a person who has just signed in the one who asks, for what stands below the field that signed them in.
+func signIn(ctx context.Context, signedIn *auth.SignedIn) *AuthPayload {
+	identityOf(ctx).grant = &auth.Grant{Actor: signedIn.Actor(), ExpiresAt: signedIn.Tokens.ExpiresAt}
+	return &AuthPayload{Tokens: &signedIn.Tokens, Viewer: &Viewer{User: signedIn.User}, UserErrors: []*UserError{}}
+}
+
+// gate is the one place that holds the rule of the schema: every field needs a signed-in viewer unless it is @public.
+func gate(ctx context.Context, next graphql.Resolver) (any, error) {
+	field := graphql.GetFieldContext(ctx)
+	if !isPublic(field.Object, field.Field) {
+		if _, err := actor(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if field.Object == "Mutation" {
+		// A copy for each: signing in with one field of a document signs nobody in for the next.
+		who := *identityOf(ctx)
+		ctx = withIdentity(ctx, &who)
+	}
+	return next(ctx)
+}
+
+func isPublic(object string, field graphql.CollectedField) bool {
+	return strings.HasPrefix(field.Name, "__") || strings.HasPrefix(object, "__") || // introspection
+		field.Definition.Directives.ForName("public") != nil
+}
+
+// identify reads the Authorization header.
+func identify(service *auth.Service, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who := authenticate(r.Context(), service, r.Header.Get("Authorization"))
+		who.client = auth.Client{UserAgent: r.UserAgent(), IP: remoteIP(r)}
+		next.ServeHTTP(w, r.WithContext(withIdentity(r.Context(), who)))
+	})
+}
+
+func authenticate(ctx context.Context, service *auth.Service, authorization string) *identity {
+	if authorization == "" {
+		return &identity{}
+	}
+	scheme, token, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return &identity{err: errs.New(errs.Unauthenticated, "The Authorization has to be \"Bearer <token>\".")}
+	}
+	grant, err := service.Authenticate(ctx, strings.TrimSpace(token))
+	if err != nil {
+		return &identity{err: err}
+	}
+	return &identity{grant: &grant}
+}

@@ -1,0 +1,87 @@
+package graph
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+// node finds any object by its id. A nil of a concrete type would not be null to gqlgen, hence found.
+func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prefix, _, _ := strings.Cut(id, "_")
+	switch prefix {
+	case "user":
+		key, err := parseID[model.UserID](argument, id)
+		if err != nil {
+			return nil, err
+		}
+		return found(loadUser(ctx, key))
+	case "conv":
+		key, err := parseID[model.ConversationID](argument, id)
+		if err != nil {
+			return nil, err
+		}
+		return found(load(ctx, func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, key))
+	case "msg":
+		key, err := parseID[model.MessageID](argument, id)
+		if err != nil {
+			return nil, err
+		}
+		return found(r.Chat.Message(ctx, who, key))
+	case "member":
+		key, err := parseID[model.MemberID](argument, id)
+		if err != nil {
+			return nil, err
+		}
+		return found(r.Chat.Member(ctx, who, key))
+	}
+	return nil, errs.New(errs.BadUserInput, "%s: Expected the id of a user, a conversation, a message or a member, got %q.", argument, id)
+}
+
+func found[T any](p *T, err error) (Node, error) {
+	if p == nil || err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (r *queryResolver) nodes(ctx context.Context, ids []string) ([]Node, error) {
+	if len(ids) > store.MaxPage {
+		return nil, errs.New(errs.BadUserInput, "ids: At most %d at once, not %d.", store.MaxPage, len(ids))
+	}
+	nodes := make([]Node, len(ids))
+	for i, id := range ids {
+		var err error
+		if nodes[i], err = r.node(ctx, "ids."+strconv.Itoa(i), id); err != nil {
+			return nil, err
+		}
+	}
+	return nodes, nil
+}
+
+// user finds a person by one of two ways.
+func (r *queryResolver) user(ctx context.Context, id, nickname *string) (*model.User, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case (id == nil) == (nickname == nil):
+		return nil, errs.New(errs.BadUserInput, "Give either id or nickname.")
+	case nickname != nil:
+		return r.Auth.UserByNickname(ctx, who, *nickname)
+	}
+	key, err := parseID[model.UserID]("id", *id)
+	if err != nil {
+		return nil, err
+	}
+	return loadUser(ctx, key)
+}

@@ -1,0 +1,69 @@
+// Package graph is the GraphQL edge: it translates between the schema and auth and chat, which have the rules, and knows no
+// SQL. Resolvers are a few lines; what is the same for all of them (who asks, errors, loaders, limits, connections) has a
+// file of its own.
+//
+// # Concurrency
+//
+// gqlgen runs the fields of one response on several goroutines. A subscription has one goroutine that follows the
+// conversation and one that writes. A connection that has to end (session over, server stopping) is marked as ended before
+// its context is cancelled, so that nothing is written to it any more, and above all no "complete", which would tell a
+// client not to come back.
+package graph
+
+import (
+	"context"
+	"iter"
+
+	"parley/auth"
+	"parley/chat"
+	"parley/model"
+	"parley/store"
+)
+
+// Resolver answers the fields that are not simply there.
+type Resolver struct {
+	Auth *auth.Service
+	Chat *chat.Service
+}
+
+// page takes a connection's arguments as they come.
+func page(first *int, after *string, last *int, before *string) store.Page {
+	p := store.Page{First: first, Last: last}
+	if after != nil {
+		p.After = *after
+	}
+	if before != nil {
+		p.Before = *before
+	}
+	return p
+}
+
+// stream turns what Follow yields into the channel that gqlgen wants. pick chooses what of an event to send, if anything.
+func stream[T any](
+	ctx context.Context, events iter.Seq2[*model.Event, error], pick func(*model.Event) (T, bool),
+) <-chan T {
+	items := make(chan T)
+	go func() {
+		defer close(items)
+		for e, err := range events {
+			if err != nil {
+				if ctx.Err() == nil {
+					failStream(ctx, err)
+				}
+				return
+			}
+			if item, ok := pick(e); ok {
+				select {
+				case items <- item:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return items
+}
+
+func addedMessage(e *model.Event) (*model.Message, bool) {
+	return e.Message, e.Kind == model.MessageAdded && e.Message != nil
+}

@@ -1,0 +1,97 @@
+package graph
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/handler/extension"
+	"github.com/99designs/gqlgen/graphql/handler/lru"
+	"github.com/99designs/gqlgen/graphql/handler/transport"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"parley/auth"
+	"parley/chat"
+	"parley/errs"
+)
+
+// Options are the settings of a Server; the zero value serves.
+type Options struct {
+	Limits         Limits
+	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
+	Introspection  bool
+	Log            *slog.Logger // nil means slog.Default
+}
+
+// Server answers GraphQL over HTTP, WebSocket and server-sent events, all on one path.
+type Server struct {
+	http.Handler
+	live *live
+}
+
+// documents is how many parsed documents are kept.
+const documents = 1000
+
+// New makes the server. Drain has to be called before the process stops.
+func New(authService *auth.Service, chatService *chat.Service, opts Options) *Server {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	limits := opts.Limits.withDefaults()
+	resolver := &Resolver{Auth: authService, Chat: chatService}
+	present := presenter{opts.Log}.present
+	connections := &live{open: map[connection]struct{}{}}
+
+	gql := handler.New(NewExecutableSchema(Config{Resolvers: resolver}))
+	gql.SetErrorPresenter(present)
+	gql.SetRecoverFunc(recovered)
+	gql.SetQueryCache(lru.New[*ast.QueryDocument](documents))
+	gql.SetParserTokenLimit(limits.Tokens)
+	gql.Use(limits)
+	gql.Use(subscriptionsNeedStreams{})
+	if opts.Introspection {
+		gql.Use(extension.Introspection{})
+	} else {
+		gql.SetDisableSuggestion(true) // it would tell the schema word by word
+	}
+	gql.AroundFields(gate)
+	gql.AroundResponses(resolver.withLoaders)
+
+	gql.AddTransport(webSocket{auth: authService, live: connections, streaming: &streaming{present: present}, limits: limits})
+	gql.AddTransport(serverSent{auth: authService, live: connections, present: present}) // before POST, which would take it
+	gql.AddTransport(transport.POST{})
+	gql.AddTransport(transport.GET{})
+
+	h := readWhole(limits.BodyBytes, gql)
+	h = identify(authService, h)
+	h = origins(opts.AllowedOrigins).guard(h)
+	return &Server{Handler: h, live: connections}
+}
+
+// Drain ends every WebSocket (1012) and server-sent stream so that its client comes back, here or to another node, and
+// takes no new ones. Requests that are being answered go on.
+func (s *Server) Drain() { s.live.drain() }
+
+// subscriptionsNeedStreams refuses a subscription over a transport that would carry only its first event.
+type subscriptionsNeedStreams struct{}
+
+var (
+	_ graphql.HandlerExtension        = subscriptionsNeedStreams{}
+	_ graphql.OperationContextMutator = subscriptionsNeedStreams{}
+)
+
+func (subscriptionsNeedStreams) ExtensionName() string                   { return "SubscriptionsNeedStreams" }
+func (subscriptionsNeedStreams) Validate(graphql.ExecutableSchema) error { return nil }
+
+func (subscriptionsNeedStreams) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
+	if op.Operation.Operation != ast.Subscription || ctx.Value(streamingKey{}) != nil {
+		return nil
+	}
+	err := gqlerror.Errorf(
+		"A subscription needs a WebSocket (%s), or a POST that accepts text/event-stream and nothing else.", subprotocol)
+	err.Extensions = withCode(string(errs.BadUserInput), nil)
+	return err
+}

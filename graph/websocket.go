@@ -1,0 +1,252 @@
+package graph
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/handler/transport"
+	"github.com/coder/websocket"
+
+	"parley/auth"
+	"parley/errs"
+)
+
+const (
+	subprotocol  = "graphql-transport-ws"
+	initTimeout  = 10 * time.Second
+	pingInterval = 25 * time.Second // a client that leaves two unanswered is gone
+	writeTimeout = 10 * time.Second // a client that takes nothing for so long is gone
+)
+
+// webSocket carries operations over graphql-transport-ws
+// (https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md), with gqlgen's transport on a connection of ours.
+type webSocket struct {
+	auth      *auth.Service
+	live      *live
+	streaming *streaming
+	limits    Limits
+}
+
+var _ graphql.Transport = webSocket{}
+
+func (t webSocket) Supports(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+}
+
+func (t webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
+	if !offers(r, subprotocol) {
+		writeError(w, http.StatusBadRequest, errs.New(errs.BadUserInput, "The WebSocket has to offer the subprotocol %s.", subprotocol))
+		return
+	}
+	ctx, cancel := context.WithCancel(withStreaming(r.Context(), t.streaming))
+	defer cancel()
+	s := &socket{cancel: cancel}
+	if !t.live.add(s) {
+		writeError(w, http.StatusServiceUnavailable, errDraining)
+		return
+	}
+	defer t.live.remove(s)
+	defer s.release()
+	inner := transport.Websocket{
+		Implementation: s,
+		InitFunc: func(ctx context.Context, payload transport.InitPayload) (context.Context, *transport.InitPayload, error) {
+			return t.init(ctx, s, payload)
+		},
+		InitTimeout:      initTimeout,
+		PingPongInterval: pingInterval,
+		PayloadReadLimit: &t.limits.BodyBytes,
+	}
+	inner.Do(w, r.WithContext(ctx), exec)
+}
+
+var errDraining = errs.New(errs.Unavailable, "The server is stopping. Try again.") //nolint:gochecknoglobals // a constant
+
+func offers(r *http.Request, protocol string) bool {
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		offered := strings.Split(line, ",")
+		if slices.ContainsFunc(offered, func(p string) bool { return strings.TrimSpace(p) == protocol }) {
+			return true
+		}
+	}
+	return false
+}
+
+// init decides who is at the other end: by the connection's parameters or, where they say nothing, by the header that came
+// with the upgrade. A token that is not valid is refused; without any, only @public fields are answered.
+func (t webSocket) init(
+	ctx context.Context, s *socket, payload transport.InitPayload,
+) (context.Context, *transport.InitPayload, error) {
+	who := identityOf(ctx)
+	if authorization := payload.Authorization(); authorization != "" {
+		client := who.client
+		who = authenticate(ctx, t.auth, authorization)
+		who.client = client
+	}
+	if who.err != nil {
+		reason := "Forbidden"
+		if e, ok := errors.AsType[*errs.Error](who.err); ok {
+			reason = e.Message
+		}
+		ctx = transport.AppendCloseReason(transport.WithWebsocketCloseCode(ctx, closeForbidden), closeReason(reason))
+		return ctx, nil, who.err
+	}
+	if who.grant != nil {
+		s.hold(t.auth.Lease(*who.grant, func(reason error) { s.end(closeForbidden, reason.Error()) }))
+	}
+	return withIdentity(ctx, who), nil, nil
+}
+
+// socket is one WebSocket, behind the interface that gqlgen's transport wants.
+type socket struct {
+	cancel context.CancelFunc // stops everything that runs on it
+
+	mu    sync.Mutex // guards what follows; never held while writing
+	conn  *websocket.Conn
+	lease *auth.Lease
+	ended bool
+	dead  *time.Timer
+}
+
+var (
+	_ transport.WebsocketImplementation = (*socket)(nil)
+	_ transport.WebsocketConn           = (*socket)(nil)
+	_ transport.WebsocketReadLimiter    = (*socket)(nil)
+	_ transport.WebsocketReadDeadliner  = (*socket)(nil)
+	_ connection                        = (*socket)(nil)
+)
+
+func (s *socket) Accept(
+	w http.ResponseWriter, r *http.Request, _ transport.WebsocketAcceptOptions,
+) (transport.WebsocketConn, error) {
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{subprotocol},
+		InsecureSkipVerify: true, // origins are checked for all requests alike, before this
+		CompressionMode:    websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.conn = conn
+	ended := s.ended
+	s.mu.Unlock()
+	if ended { // while the connection was being upgraded
+		s.close(closeServiceRestart, "The server is restarting: connect again and resume.")
+	}
+	return s, nil
+}
+
+// hold keeps the lease that ends this socket, for release.
+func (s *socket) hold(l *auth.Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lease = l
+}
+
+func (s *socket) release() {
+	s.mu.Lock()
+	lease := s.lease
+	s.mu.Unlock()
+	if lease != nil {
+		lease.Release()
+	}
+}
+
+func (s *socket) end(code int, reason string) {
+	s.mu.Lock()
+	already, conn := s.ended, s.conn
+	s.ended = true
+	s.mu.Unlock()
+	if already {
+		return
+	}
+	s.cancel()
+	if conn != nil {
+		s.close(code, reason)
+	}
+}
+
+// close says goodbye without waiting for the other side's answer, which may never come.
+func (s *socket) close(code int, reason string) {
+	go func() { _ = s.conn.Close(websocket.StatusCode(code), closeReason(reason)) }()
+}
+
+// closeReason is cut to what a close frame can carry (RFC 6455, section 5.5).
+func closeReason(reason string) string {
+	for len(reason) > 123 {
+		runes := []rune(reason)
+		reason = string(runes[:len(runes)-1])
+	}
+	return reason
+}
+
+func (s *socket) isEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+func (s *socket) NextReader() (messageType int, r io.Reader, err error) {
+	kind, data, err := s.conn.Read(context.Background()) //nolint:contextcheck // ends with the connection
+	if err != nil {
+		// Whatever the reason, nothing more comes; the transport has no use for it.
+		return int(kind), nil, transport.ErrWebsocketClosed
+	}
+	return int(kind), bytes.NewReader(data), nil
+}
+
+func (s *socket) WriteJSON(v any) error {
+	if s.isEnded() {
+		return transport.ErrWebsocketClosed
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	return s.conn.Write(ctx, websocket.MessageText, data) // closes the connection when the time is up
+}
+
+// WriteClose is the transport's own goodbye. It answers violations of the protocol with 1002, where the protocol has codes
+// of its own.
+func (s *socket) WriteClose(code int, message string) error {
+	switch {
+	case code == closeUnsupportedProtocol && message == "connection initialisation timeout":
+		code = closeInitTimeout
+	case code == closeUnsupportedProtocol:
+		code = closeBadRequest
+	}
+	s.end(code, message)
+	return nil
+}
+
+// Close comes after WriteClose, whose goroutine ends the connection.
+func (s *socket) Close() error { return nil }
+
+func (s *socket) Subprotocol() string { return s.conn.Subprotocol() }
+
+func (s *socket) SetReadLimit(limit int64) { s.conn.SetReadLimit(limit) }
+
+// SetReadDeadline is how the transport notices a client that does not answer pings.
+func (s *socket) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead != nil {
+		s.dead.Stop()
+		s.dead = nil
+	}
+	if !t.IsZero() {
+		s.dead = time.AfterFunc(time.Until(t), func() { _ = s.conn.CloseNow() })
+	}
+	return nil
+}

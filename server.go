@@ -1,0 +1,311 @@
+// Parley is a self-hosted messenger backend with a GraphQL API. This file wires the parts together, in reading order, and
+// says why they start and stop in the order they do.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/go-chi/chi/v5"
+
+	"parley/auth"
+	"parley/chat"
+	"parley/config"
+	"parley/graph"
+	"parley/migrations"
+	"parley/store"
+	"parley/web"
+)
+
+func main() {
+	// SIGTERM is how a supervisor stops a service, SIGINT is Ctrl-C. A second one ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program, apart from its process: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var cli commandLine
+	exited := -1
+	parser, err := kong.New(&cli,
+		kong.Name("parley"), kong.Description("A self-hosted messenger backend with a GraphQL API."),
+		kong.DefaultEnvars("PARLEY"), kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code }),
+		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "parley:", err)
+		return 1
+	}
+	if len(args) > 0 && args[0] == "help" {
+		args = append(args[1:], "--help")
+	}
+	command, err := parser.Parse(args)
+	if exited >= 0 { // after --help
+		return exited
+	}
+	if err == nil {
+		err = cli.Validate()
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "parley: %v\nSee parley help.\n", err)
+		return 2
+	}
+	command.BindTo(ctx, (*context.Context)(nil))
+	command.BindTo(stdout, (*io.Writer)(nil))
+	if err := command.Run(&cli.Settings, newLog(cli.Settings, stderr)); err != nil {
+		fmt.Fprintln(stderr, "parley:", err)
+		return 1
+	}
+	return 0
+}
+
+type commandLine struct {
+	config.Settings
+	Serve   serveCommand   `cmd:"" default:"1" help:"Run the server (this is what happens without a command)."`
+	Migrate migrateCommand `cmd:"" help:"Bring the tables up to date, or show or take back what was done."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+	Help    struct{}       `cmd:"" help:"Show this list of commands and settings, with their defaults."`
+}
+
+func newLog(s config.Settings, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(s.LogLevel)) // one of its enum
+	options := &slog.HandlerOptions{Level: level}
+	if s.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+type serveCommand struct{}
+
+// Run serves until ctx ends, and then stops in order.
+func (serveCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logger) error {
+	server, err := start(ctx, s, log)
+	if err != nil {
+		return err
+	}
+	log.Info("parley is up", "version", version(), "playground", server.playground(), "api", server.url+"/graphql",
+		"database", s.Database(), "data", server.dataDir)
+	<-ctx.Done()
+	log.Info("parley is stopping")
+	err = server.stop()
+	log.Info("parley has stopped")
+	return err
+}
+
+// server is a running Parley.
+type server struct {
+	settings *config.Settings
+	log      *slog.Logger
+	url      string
+	dataDir  string
+
+	db       *store.DB
+	graph    *graph.Server
+	http     *http.Server
+	work     sync.WaitGroup // goroutines that live as long as the server
+	stopWork context.CancelFunc
+	stopping chan struct{} // closed when stopping begins, for /readyz
+	served   chan error    // how serving HTTP ended
+}
+
+// start builds every part, each from those before it: database, rules, API, and last the listener, so that nothing is
+// answered before everything is there to answer it.
+func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server, err error) {
+	dataDir, err := filepath.Abs(s.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	if s.Migrate {
+		if err := migrateUp(ctx, db, log); err != nil {
+			return nil, err
+		}
+	}
+	key := []byte(s.JWTSecret)
+	if len(key) == 0 {
+		if key, err = auth.LoadOrMakeKey(s.KeyFile()); err != nil {
+			return nil, err
+		}
+	}
+	authService, err := auth.New(db, auth.Options{Key: key, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL})
+	if err != nil {
+		return nil, err
+	}
+	chatService := chat.New(db, chat.Options{CompareEvery: s.CompareEvery, Log: log})
+	graphServer := graph.New(authService, chatService, graph.Options{
+		Limits: graph.Limits{
+			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
+		},
+		AllowedOrigins: s.AllowedOrigins, Introspection: s.Introspection, Log: log,
+	})
+
+	srv := &server{
+		settings: s, log: log, dataDir: dataDir, db: db, graph: graphServer,
+		stopping: make(chan struct{}), served: make(chan error, 1),
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("PARLEY_ADDR: %w", err)
+	}
+	srv.url = "http://" + reachable(listener.Addr(), s.Addr)
+	warn(s, log)
+
+	// From here on nothing fails. The work outlives ctx: it is needed while requests are still being finished.
+	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	srv.stopWork = stopWork
+	srv.work.Go(func() { chatService.Run(workCtx) })
+	srv.http = &http.Server{
+		Handler:           srv.routes(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers' clients do wrong
+	}
+	go func() { srv.served <- srv.http.Serve(listener) }()
+	return srv, nil
+}
+
+// stop first says that no more should come (/readyz), then sends the long-lived clients elsewhere, lets running requests
+// finish, and ends the work and the database last, because requests need both.
+func (srv *server) stop() error {
+	close(srv.stopping)
+	srv.graph.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), srv.settings.StopTimeout)
+	defer cancel()
+	err := srv.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("some requests did not finish in %v: %w", srv.settings.StopTimeout, err), srv.http.Close())
+	}
+	if served := <-srv.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	srv.stopWork()
+	srv.work.Wait()
+	return errors.Join(err, srv.db.Close())
+}
+
+func (srv *server) routes() http.Handler {
+	r := chi.NewRouter()
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	r.Get("/readyz", srv.ready)
+	r.Handle("/graphql", srv.graph)
+	if srv.settings.Playground {
+		r.Handle("/*", web.Playground("/graphql"))
+	}
+	return r
+}
+
+// ready says whether this node should get requests: not while it stops, and not without its database.
+func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-srv.stopping:
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		return
+	default:
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := srv.db.PingContext(ctx); err != nil {
+		srv.log.WarnContext(ctx, "not ready: the database does not answer", "error", err)
+		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+func (srv *server) playground() string {
+	if !srv.settings.Playground {
+		return "off"
+	}
+	return srv.url + "/"
+}
+
+// reachable is an address that a person can open: the host that was asked for, with the port that was got.
+func reachable(got net.Addr, asked string) string {
+	host, _, _ := net.SplitHostPort(asked)
+	_, port, _ := net.SplitHostPort(got.String())
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// warn says loudly what an operator should know about a server that others can reach.
+func warn(s *config.Settings, log *slog.Logger) {
+	host, _, _ := net.SplitHostPort(s.Addr)
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return
+	}
+	log.Warn("others can reach this server: put it behind a proxy that speaks TLS, because tokens travel in the clear", "addr", s.Addr)
+	for _, origin := range s.AllowedOrigins {
+		if origin == "*" || strings.HasPrefix(origin, "http://") {
+			log.Warn("pages that come without TLS, or from anywhere, may use the API (PARLEY_ALLOWED_ORIGINS)", "origin", origin)
+		}
+	}
+}
+
+type migrateCommand struct {
+	Direction string `arg:"" default:"up" enum:"up,down,status" help:"up (the default) applies what is missing; down takes back the newest group, with its data; status lists all."`
+}
+
+func (c migrateCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer) (err error) {
+	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	switch c.Direction {
+	case "down":
+		reverted, err := migrations.Down(ctx, db.DB)
+		for _, name := range reverted {
+			log.Info("took back", "migration", name)
+		}
+		return err
+	case "status":
+		list, err := migrations.List(ctx, db.DB)
+		for _, m := range list {
+			state := "missing"
+			if m.Applied {
+				state = "applied"
+			}
+			fmt.Fprintln(out, state, m.Name)
+		}
+		return err
+	}
+	return migrateUp(ctx, db, log)
+}
+
+func migrateUp(ctx context.Context, db *store.DB, log *slog.Logger) error {
+	applied, err := migrations.Up(ctx, db.DB)
+	for _, name := range applied {
+		log.Info("applied", "migration", name)
+	}
+	if err != nil {
+		return fmt.Errorf("bring the tables up to date: %w", err)
+	}
+	return nil
+}
