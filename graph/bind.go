@@ -21,6 +21,19 @@ type Viewer struct{ User *model.User }
 // Email is for the person's own eyes only, and so a field of Viewer and not of User.
 func (v *Viewer) Email() string { return v.User.Email }
 
+// MarshalString writes a text.
+func MarshalString(s string) graphql.Marshaler { return graphql.MarshalString(s) }
+
+// UnmarshalString takes only what is a text already, as the GraphQL specification has it (section 3.5.3): gqlgen's own
+// would make "5" of the number 5.
+func UnmarshalString(v any) (string, error) {
+	s, ok := v.(string)
+	if !ok {
+		return "", errs.New(errs.BadUserInput, "Expected a text, got %v.", v)
+	}
+	return s, nil
+}
+
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
 // MarshalTime writes an instant as the schema promises.

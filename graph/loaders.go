@@ -24,7 +24,7 @@ type loaders struct {
 }
 
 // gathering is how long a loader waits for more keys. The fields of one response that ask for the same thing start together.
-const gathering = 300 * time.Microsecond
+const gathering = 500 * time.Microsecond
 
 func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 	return &loaders{

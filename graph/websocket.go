@@ -92,17 +92,21 @@ func (t webSocket) init(
 		who.client = client
 	}
 	if who.err != nil {
-		reason := "Forbidden"
-		if e, ok := errors.AsType[*errs.Error](who.err); ok {
-			reason = e.Message
-		}
-		ctx = transport.AppendCloseReason(transport.WithWebsocketCloseCode(ctx, closeForbidden), closeReason(reason))
+		ctx = transport.AppendCloseReason(transport.WithWebsocketCloseCode(ctx, closeForbidden), why(who.err))
 		return ctx, nil, who.err
 	}
 	if who.grant != nil {
-		s.hold(t.auth.Lease(*who.grant, func(reason error) { s.end(closeForbidden, reason.Error()) }))
+		s.hold(t.auth.Lease(*who.grant, func(reason error) { s.end(closeForbidden, why(reason)) }))
 	}
 	return withIdentity(ctx, who), nil, nil
+}
+
+// why is an error in words for the client.
+func why(err error) string {
+	if e, ok := errors.AsType[*errs.Error](err); ok {
+		return e.Message
+	}
+	return "Forbidden"
 }
 
 // socket is one WebSocket, behind the interface that gqlgen's transport wants.
