@@ -53,12 +53,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:], "--help")
 	}
-	command, err := parser.Parse(args)
-	if exited >= 0 { // after --help
+	command, err := parser.Parse(args) // which calls Settings.Validate too
+	if exited >= 0 {                   // after --help
 		return exited
-	}
-	if err == nil {
-		err = cli.Validate()
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "parley: %v\nSee parley help.\n", err)

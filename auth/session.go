@@ -42,7 +42,7 @@ type Login struct {
 // browser may race.
 const refreshGrace = 10 * time.Second
 
-var errCredentials = errs.Input(errs.InvalidCredentials, "password", //nolint:gochecknoglobals // a constant
+var errCredentials = errs.Input(errs.InvalidCredentials, "password",
 	"The e-mail address and the password do not belong together.")
 
 // Login starts a session. An unknown address and a wrong password get the same answer after the same work.
@@ -112,7 +112,7 @@ func optional(s string, limit int) *string {
 	return &s
 }
 
-var errRefresh = errs.Input(errs.TokenExpired, "refreshToken", //nolint:gochecknoglobals // a constant
+var errRefresh = errs.Input(errs.TokenExpired, "refreshToken",
 	"The refresh token is expired, or was used before, or its session has ended. Sign in again.")
 
 // Refresh trades a refresh token for new tokens. A token that was used before ends its session, because then somebody else
@@ -201,7 +201,7 @@ type sessionCheck struct {
 // checkFor is how long a look at a session counts. Its end on another node is noticed within this time.
 const checkFor = time.Second
 
-var errSessionEnded = errs.New(errs.Unauthenticated, //nolint:gochecknoglobals // a constant
+var errSessionEnded = errs.New(errs.Unauthenticated,
 	"The session has ended. Sign in again.")
 
 // Authenticate says what an access token stands for, if it is valid and its session has not ended. UNAUTHENTICATED

@@ -50,7 +50,6 @@ func (s *Service) Follow(
 	}, nil
 }
 
-//nolint:gochecknoglobals // constants
 var (
 	errStopped  = errors.New("the consumer has had enough")
 	errOverflow = errors.New("the queue of hints was full")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"strings"
 
@@ -59,9 +60,7 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 
 func withCode(code string, extra map[string]any) map[string]any {
 	extensions := map[string]any{"code": code}
-	for key, value := range extra {
-		extensions[key] = value
-	}
+	maps.Copy(extensions, extra)
 	return extensions
 }
 

@@ -61,7 +61,7 @@ func TestLoadersGather(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		hook := new(countingHook)
-		db.DB = db.DB.WithQueryHook(hook)
+		db.DB = db.WithQueryHook(hook)
 		s := mustServe(t, db)
 		ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
 		statements := func(first int) int64 {

@@ -134,10 +134,10 @@ func (o origins) allow(r *http.Request, origin string) bool {
 // guard refuses pages of other origins, and answers the browsers' questions before requests of the allowed ones (CORS).
 func (o origins) guard(next http.Handler) http.Handler {
 	answers := cors.New(cors.Options{
-		AllowOriginRequestFunc: o.allow,
-		AllowedMethods:         []string{http.MethodGet, http.MethodPost},
-		AllowedHeaders:         []string{"Authorization", "Content-Type", "Accept"},
-		MaxAge:                 600,
+		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) { return o.allow(r, origin), nil },
+		AllowedMethods:             []string{http.MethodGet, http.MethodPost},
+		AllowedHeaders:             []string{"Authorization", "Content-Type", "Accept"},
+		MaxAge:                     600,
 	})
 	return answers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !o.allow(r, r.Header.Get("Origin")) {

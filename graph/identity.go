@@ -34,7 +34,7 @@ func identityOf(ctx context.Context) *identity {
 	return &identity{}
 }
 
-var errNoToken = errs.New(errs.Unauthenticated, //nolint:gochecknoglobals // a constant
+var errNoToken = errs.New(errs.Unauthenticated,
 	"Sign in first, and send the access token as \"Authorization: Bearer <token>\".")
 
 // actor is who asks, or UNAUTHENTICATED.

@@ -44,8 +44,8 @@ var (
 	_ graphql.OperationContextMutator = Limits{}
 )
 
-func (l Limits) ExtensionName() string                          { return "Limits" }
-func (l Limits) Validate(schema graphql.ExecutableSchema) error { return nil }
+func (l Limits) ExtensionName() string                   { return "Limits" }
+func (l Limits) Validate(graphql.ExecutableSchema) error { return nil }
 
 // MutateOperationContext refuses an operation that asks for too much, before any of it runs.
 func (l Limits) MutateOperationContext(_ context.Context, op *graphql.OperationContext) *gqlerror.Error {

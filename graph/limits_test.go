@@ -53,10 +53,14 @@ func TestLimits(t *testing.T) {
 		"too many tokens":    {"{" + strings.Repeat(" viewer { email }", 700) + " }", []string{"GRAPHQL_PARSE_FAILED"}},
 		"nested brackets":    {"{ users(search: " + strings.Repeat("[", 100_000) + ") { nodes { id } } }", []string{"GRAPHQL_PARSE_FAILED"}},
 		"doubling fragments": {doubling(25), []string{"OPERATION_TOO_LARGE"}},
-		"large pages": {`{ viewer { conversations(first: 100) { nodes { messages(first: 100) { nodes { id seq content } } } } } }`,
-			[]string{"OPERATION_TOO_LARGE"}},
-		"large pages by default": {`{ viewer { conversations(first: 100) { nodes { members { nodes { id role joinedAt user { id nickname } } } } } } }`,
-			[]string{"OPERATION_TOO_LARGE"}},
+		"large pages": {
+			`{ viewer { conversations(first: 100) { nodes { messages(first: 100) { nodes { id seq content } } } } } }`,
+			[]string{"OPERATION_TOO_LARGE"},
+		},
+		"large pages by default": {
+			`{ viewer { conversations(first: 100) { nodes { members { nodes { id role joinedAt user { id nickname } } } } } } }`,
+			[]string{"OPERATION_TOO_LARGE"},
+		},
 		"ordinary pages": {`{ viewer { conversations { nodes { title members(first: 5) { nodes { user { nickname } } } messages(last: 50) { nodes { id } } } } } }`, nil},
 	} {
 		a := s.do(ann.token, c.query, nil)

@@ -70,7 +70,7 @@ var (
 	_ connection   = (*sentStream)(nil)
 )
 
-var errStreamEnded = errors.New("the stream has ended") //nolint:gochecknoglobals // a constant
+var errStreamEnded = errors.New("the stream has ended")
 
 func (s *sentStream) Write(p []byte) (int, error) {
 	s.mu.Lock()

@@ -93,29 +93,47 @@ func TestWhatGoesWrong(t *testing.T) {
 			variables map[string]any
 			want      []string
 		}{
-			"register: nothing right": {"", register, in("email", "no", "nickname", "x", "password", "short"),
-				[]string{"INVALID input.email", "TOO_SHORT input.nickname", "TOO_SHORT input.password"}},
-			"register: both taken": {"", register, in("email", "ANN@example.org", "nickname", "ANN", "password", "long enough"),
-				[]string{"TAKEN input.email", "TAKEN input.nickname"}},
+			"register: nothing right": {
+				"", register, in("email", "no", "nickname", "x", "password", "short"),
+				[]string{"INVALID input.email", "TOO_SHORT input.nickname", "TOO_SHORT input.password"},
+			},
+			"register: both taken": {
+				"", register, in("email", "ANN@example.org", "nickname", "ANN", "password", "long enough"),
+				[]string{"TAKEN input.email", "TAKEN input.nickname"},
+			},
 			"register: a missing field": {"", register, in("email", "x@example.org"), []string{"BAD_USER_INPUT"}},
-			"register: a number for a text": {"", register, in("email", 5, "nickname", "xx", "password", "long enough"),
-				[]string{"BAD_USER_INPUT"}},
-			"login: wrong password": {"", login, in("email", "ann@example.org", "password", "wrong"),
-				[]string{"INVALID_CREDENTIALS input.password"}},
-			"login: unknown address": {"", login, in("email", "zoe@example.org", "password", "wrong"),
-				[]string{"INVALID_CREDENTIALS input.password"}},
+			"register: a number for a text": {
+				"", register, in("email", 5, "nickname", "xx", "password", "long enough"),
+				[]string{"BAD_USER_INPUT"},
+			},
+			"login: wrong password": {
+				"", login, in("email", "ann@example.org", "password", "wrong"),
+				[]string{"INVALID_CREDENTIALS input.password"},
+			},
+			"login: unknown address": {
+				"", login, in("email", "zoe@example.org", "password", "wrong"),
+				[]string{"INVALID_CREDENTIALS input.password"},
+			},
 			"refresh: not a token": {"", refresh, in("refreshToken", "x"), []string{"TOKEN_EXPIRED input.refreshToken"}},
 
 			"create: nobody else":  {ann.token, createConversation, in("members", members()), []string{"REQUIRED input.members"}},
 			"create: only oneself": {ann.token, createConversation, in("members", members(in("userId", ann.id)["in"])), []string{"REQUIRED input.members"}},
-			"create: unknown person": {ann.token, createConversation, in("members", members(in("userId", bob.id)["in"], in("userId", nobody)["in"])),
-				[]string{"NOT_FOUND input.members.1.userId"}},
-			"create: twice": {ann.token, createConversation, in("members", members(in("userId", bob.id)["in"], in("userId", bob.id)["in"])),
-				[]string{"CONFLICT input.members.1.userId"}},
-			"create: a second owner": {ann.token, createConversation, in("members", members(in("userId", bob.id, "role", "OWNER")["in"])),
-				[]string{"CONFLICT input.members.0.role"}},
-			"create: a long title": {ann.token, createConversation, in("title", strings.Repeat("x", 201), "members", members(in("userId", bob.id)["in"])),
-				[]string{"TOO_LONG input.title"}},
+			"create: unknown person": {
+				ann.token, createConversation, in("members", members(in("userId", bob.id)["in"], in("userId", nobody)["in"])),
+				[]string{"NOT_FOUND input.members.1.userId"},
+			},
+			"create: twice": {
+				ann.token, createConversation, in("members", members(in("userId", bob.id)["in"], in("userId", bob.id)["in"])),
+				[]string{"CONFLICT input.members.1.userId"},
+			},
+			"create: a second owner": {
+				ann.token, createConversation, in("members", members(in("userId", bob.id, "role", "OWNER")["in"])),
+				[]string{"CONFLICT input.members.0.role"},
+			},
+			"create: a long title": {
+				ann.token, createConversation, in("title", strings.Repeat("x", 201), "members", members(in("userId", bob.id)["in"])),
+				[]string{"TOO_LONG input.title"},
+			},
 			"create: not an id":      {ann.token, createConversation, in("members", members(in("userId", "bob")["in"])), []string{"BAD_USER_INPUT"}},
 			"create: not a role":     {ann.token, createConversation, in("members", members(in("userId", bob.id, "role", "KING")["in"])), []string{"BAD_USER_INPUT"}},
 			"create: not signed in":  {"", createConversation, in("members", members(in("userId", bob.id)["in"])), []string{"UNAUTHENTICATED"}},

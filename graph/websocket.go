@@ -68,7 +68,7 @@ func (t webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Graph
 	inner.Do(w, r.WithContext(ctx), exec)
 }
 
-var errDraining = errs.New(errs.Unavailable, "The server is stopping. Try again.") //nolint:gochecknoglobals // a constant
+var errDraining = errs.New(errs.Unavailable, "The server is stopping. Try again.")
 
 func offers(r *http.Request, protocol string) bool {
 	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {

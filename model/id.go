@@ -71,6 +71,7 @@ func (id MessageID) MarshalText() ([]byte, error)      { return []byte(id.String
 func (id *UserID) UnmarshalText(b []byte) error {
 	return parseInto((*uuid.UUID)(id), userPrefix, string(b))
 }
+
 func (id *SessionID) UnmarshalText(b []byte) error {
 	return parseInto((*uuid.UUID)(id), sessionPrefix, string(b))
 }

@@ -85,7 +85,7 @@ func TestPublishingSubscribingAndClosingMayRace(t *testing.T) {
 				s := bus.Subscribe("a", 1)
 				<-s.C
 				wg.Go(s.Close)
-				for range s.C { //nolint:revive // until it is closed
+				for range s.C {
 				}
 			}
 		})

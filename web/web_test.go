@@ -14,6 +14,7 @@ import (
 
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/validator/rules"
 	"github.com/vektah/gqlparser/v2/validator"
 
 	"parley/web"
@@ -310,7 +311,7 @@ func TestOperations(t *testing.T) {
 
 	var names []string
 	for _, tab := range tabs {
-		doc, errs := gqlparser.LoadQuery(schema, tab.Query)
+		doc, errs := gqlparser.LoadQueryWithRules(schema, tab.Query, rules.NewDefaultRules())
 		if errs != nil {
 			t.Errorf("%v\n%s", errs, tab.Query)
 			continue

@@ -1,0 +1,43 @@
+# What anyone would guess; `make` alone lists it.
+.DEFAULT_GOAL := help
+TOOL := go tool -modfile=tools/go.mod
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: ## Serve on http://localhost:8080, with data in ./data
+	go run .
+
+.PHONY: test
+test: ## Everything there is to test, with what it needs installed or started; arguments for go test in ARGS
+	scripts/prepare-tests
+	$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -race -timeout 15m $(ARGS) ./...
+
+.PHONY: check
+check: gen-check lint test ## Exactly what CI runs
+
+.PHONY: gen
+gen: ## Generate graph/ from schema.graphqls
+	go tool gqlgen
+
+.PHONY: gen-check
+gen-check: ## Fail when generated code or go.mod is stale
+	scripts/check-generated
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(TOOL) golangci-lint fmt
+
+.PHONY: lint
+lint: ## Look for what reviewers should not have to
+	$(TOOL) golangci-lint run
+
+.PHONY: bench
+bench: ## Measure, and print ratios; takes some minutes
+	go run ./bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz everything that reads bytes from outside, 20 seconds each
+	scripts/fuzz 20s

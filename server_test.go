@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"parley/store/privatepg"
+	"parley/store/storetest"
+)
+
+func TestMain(m *testing.M) { storetest.Main(m) }
+
+// output is what a program writes, and lets a test wait for a line of it.
+type output struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	wrote chan struct{}
+}
+
+func newOutput() *output { return &output{wrote: make(chan struct{}, 1)} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.wrote <- struct{}{}:
+	default:
+	}
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func (o *output) mustMatch(t *testing.T, pattern string) []string {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		if found := regexp.MustCompile(pattern).FindStringSubmatch(o.String()); found != nil {
+			return found
+		}
+		select {
+		case <-o.wrote:
+		case <-deadline:
+			t.Fatalf("no %s in %s", pattern, o)
+		}
+	}
+}
+
+// mustStart runs the whole program on a free port; stop ends it and returns its exit code.
+func mustStart(t *testing.T, args ...string) (url string, log *output, stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	log = newOutput()
+	exited := make(chan int, 1)
+	args = append([]string{"--addr=127.0.0.1:0"}, args...)
+	go func() { exited <- run(ctx, args, io.Discard, log) }()
+	stop = sync.OnceValue(func() int {
+		cancel()
+		return <-exited
+	})
+	t.Cleanup(func() { stop() })
+	url = log.mustMatch(t, `playground=(\S+)/`)[1]
+	return url, log, stop
+}
+
+func get(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+func TestServeAndStop(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, database := t.TempDir(), url(t)
+			base, log, stop := mustStart(t, "--data-dir="+dir, "--database-url="+database)
+			for path, want := range map[string]string{
+				"/livez": "ok", "/readyz": "ok", "/": "<!doctype html>", "/graphql?query={__typename}": "Query",
+			} {
+				if status, body := get(t, base+path); status != 200 || !strings.Contains(strings.ToLower(body), strings.ToLower(want)) {
+					t.Errorf("%s: %d %.80s", path, status, body)
+				}
+			}
+			if status, _ := get(t, base+"/nothing"); status != 404 {
+				t.Errorf("/nothing: %d", status)
+			}
+			if code := stop(); code != 0 {
+				t.Errorf("exit code %d: %s", code, log)
+			}
+			log.mustMatch(t, "parley has stopped")
+			if strings.Contains(log.String(), "level=ERROR") || strings.Contains(log.String(), "level=WARN") {
+				t.Error(log)
+			}
+			// And again on the same data.
+			base, _, _ = mustStart(t, "--data-dir="+dir, "--database-url="+database)
+			if status, _ := get(t, base+"/readyz"); status != 200 {
+				t.Errorf("started again: %d", status)
+			}
+		})
+	}
+}
+
+func TestNotReadyWithoutTheDatabase(t *testing.T) {
+	t.Parallel()
+	server, err := privatepg.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopDatabase := sync.OnceFunc(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stopDatabase)
+	base, log, _ := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+server.URL("postgres"))
+	stopDatabase()
+	if status, body := get(t, base+"/readyz"); status != 503 || !strings.Contains(body, "database") {
+		t.Errorf("/readyz: %d %s", status, body)
+	}
+	if status, _ := get(t, base+"/livez"); status != 200 {
+		t.Errorf("/livez: %d", status)
+	}
+	log.mustMatch(t, "not ready")
+}
+
+func TestWhatCannotStart(t *testing.T) {
+	t.Parallel()
+	taken, _, _ := mustStart(t, "--data-dir="+t.TempDir())
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"no such command": {[]string{"nonsense"}, 2, "nonsense"},
+		"no such flag":    {[]string{"--nonsense"}, 2, "nonsense"},
+		"a bad setting":   {[]string{"--jwt-secret=short"}, 2, "PARLEY_JWT_SECRET"},
+		"no database":     {[]string{"--database-url=postgres://127.0.0.1:1/x", "--data-dir=" + t.TempDir()}, 1, "the database does not answer"},
+		"a taken port":    {[]string{"--addr=" + strings.TrimPrefix(taken, "http://"), "--data-dir=" + t.TempDir()}, 1, "address already in use"},
+	} {
+		out := newOutput()
+		if code := run(t.Context(), c.args, io.Discard, out); code != c.code || !strings.Contains(out.String(), c.says) {
+			t.Errorf("%s: %d %s", name, code, out)
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	url := "--database-url=" + storetest.SQLiteURL(t)
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"help"}, "PARLEY_DATABASE_URL"},
+		{[]string{"help"}, `--addr="localhost:8080"`},
+		{[]string{"version"}, "parley "},
+		{[]string{"migrate", "status", url}, "missing 20261122000001_accounts"},
+		{[]string{"migrate", url}, "msg=applied migration=20261122000001_accounts"},
+		{[]string{"migrate", "status", url}, "applied 20261122000002_conversations"},
+		{[]string{"migrate", "down", url}, `msg="took back" migration=20261122000002_conversations`},
+		{[]string{"migrate", "status", url}, "missing 20261122000002_conversations"},
+	} {
+		out := newOutput()
+		if code := run(t.Context(), c.args, out, out); code != 0 || !strings.Contains(out.String(), c.says) {
+			t.Errorf("%v: %d %s", c.args, code, out)
+		}
+	}
+}
+
+func TestWarnsWhenOthersCanReachIt(t *testing.T) {
+	t.Parallel()
+	_, log, _ := mustStart(t, "--data-dir="+t.TempDir(), "--addr=:0")
+	log.mustMatch(t, "others can reach this server")
+}
