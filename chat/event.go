@@ -13,7 +13,7 @@ import (
 	"parley/store"
 )
 
-var errNoConversation = errs.New(errs.NotFound, "There is no such conversation.") //nolint:gochecknoglobals // a constant
+var errNoConversation = errs.New(errs.NotFound, "There is no such conversation.")
 
 // nextSeq locks the conversation until the transaction ends, and takes its next number.
 func nextSeq(ctx context.Context, tx *store.Tx, id model.ConversationID) (seq int64, err error) {

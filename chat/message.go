@@ -28,7 +28,7 @@ type SendMessage struct {
 }
 
 // errKeyUsed rolls back a send whose idempotency key came before.
-var errKeyUsed = errors.New("the idempotency key was used before") //nolint:gochecknoglobals // a constant
+var errKeyUsed = errors.New("the idempotency key was used before")
 
 // SendMessage stores a message, and tells the followers once it is stored.
 func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMessage) (*model.Message, error) {

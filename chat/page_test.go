@@ -21,7 +21,7 @@ type listed struct{ Cursor, ID string }
 // list is one of the lists of package chat, as ann sees it.
 type list struct {
 	name     string
-	fallback store.Page // what a page without sizes has to be the same as
+	fallback int // how many items a page has where no size was asked for; negative: the last ones
 	page     func(store.Page) (store.Slice[listed], error)
 	want     []listed // all of it, in order
 }
@@ -58,9 +58,10 @@ func pager[T any](
 	}
 }
 
-// longLists are three lists of listLength items each, which is more than any page holds.
+// listLength is more than any page holds.
 const listLength = 103
 
+// longLists are three lists of listLength items each.
 func longLists(t *testing.T, db *store.DB) []list {
 	t.Helper()
 	w := MustWorld(t, db, "ann", "ben")
@@ -82,7 +83,7 @@ func conversationsOf(t *testing.T, w *world) list {
 		t.Fatal(err)
 	}
 	return list{
-		name: "MyConversations", fallback: store.Page{First: new(20)},
+		name: "MyConversations", fallback: 20,
 		page: pager(func(p store.Page) (store.Slice[*model.Conversation], error) {
 			return w.MyConversations(t.Context(), w.actor("ann"), p)
 		}, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
@@ -115,7 +116,7 @@ func membersOf(t *testing.T, w *world) list {
 	})
 	id := func(m *model.ConversationMember) string { return m.ID().String() }
 	return list{
-		name: "Members", fallback: store.Page{First: new(50)},
+		name: "Members", fallback: 50,
 		page: pager(func(p store.Page) (store.Slice[*model.ConversationMember], error) {
 			return w.Members(t.Context(), w.actor("ann"), c.ID, p)
 		}, MemberCursor, id),
@@ -135,7 +136,7 @@ func messagesOf(t *testing.T, w *world) list {
 	}
 	id := func(m *model.Message) string { return m.ID.String() }
 	return list{
-		name: "Messages", fallback: store.Page{Last: new(50)},
+		name: "Messages", fallback: -50,
 		page: pager(func(p store.Page) (store.Slice[*model.Message], error) {
 			return w.Messages(t.Context(), w.actor("ann"), c.ID, p)
 		}, MessageCursor, id),
@@ -191,29 +192,57 @@ func eachList(t *testing.T, fn func(t *testing.T, l list)) {
 func TestPages(t *testing.T) {
 	t.Parallel()
 	eachList(t, func(t *testing.T, l list) {
-		t.Run("sizes", func(t *testing.T) { testPageSizes(t, l) })
 		t.Run("refusals", func(t *testing.T) { testPageRefusals(t, l) })
-		for _, size := range []int{1, 2, 7, 50, 100} {
-			t.Run(fmt.Sprintf("forwards by %d", size), func(t *testing.T) { testWalkForwards(t, l, size) })
-			t.Run(fmt.Sprintf("backwards by %d", size), func(t *testing.T) { testWalkBackwards(t, l, size) })
-		}
+		t.Run("forwards", func(t *testing.T) { testPagesForwards(t, l) })
+		t.Run("backwards", func(t *testing.T) { testPagesBackwards(t, l) })
 	})
 }
 
-func testPageSizes(t *testing.T, l list) {
+type pageTest struct {
+	page         store.Page
+	from, to     int
+	before, more bool
+}
+
+func testPage(t *testing.T, l list, name string, test pageTest) {
+	t.Run(name, func(t *testing.T) {
+		got, err := l.page(test.page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "positions", span(test.from, test.to), l.positions(got.Items))
+		wantEqual(t, "before and more", []bool{test.before, test.more}, []bool{got.Before, got.More})
+	})
+}
+
+func testPagesForwards(t *testing.T, l list) {
 	whole := len(l.want)
 	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
-	tests := map[string]struct {
-		page         store.Page
-		from, to     int
-		before, more bool
-	}{
-		"first 0":                  {store.Page{First: new(0)}, 0, 0, false, true},
-		"first 0 after the last":   {store.Page{First: new(0), After: last}, 0, 0, true, false},
-		"first 1":                  {store.Page{First: new(1)}, 0, 1, false, true},
-		"first 100":                {store.Page{First: new(100)}, 0, 100, false, true},
-		"first 100 after the 3rd":  {store.Page{First: new(100), After: third}, 3, whole, true, false},
-		"first 1 after the last":   {store.Page{First: new(1), After: last}, whole, whole, true, false},
+	tests := map[string]pageTest{
+		"first 0":                 {store.Page{First: new(0)}, 0, 0, false, true},
+		"first 0 after the last":  {store.Page{First: new(0), After: last}, whole, whole, true, false},
+		"first 1":                 {store.Page{First: new(1)}, 0, 1, false, true},
+		"first 100":               {store.Page{First: new(100)}, 0, 100, false, true},
+		"first 100 after the 3rd": {store.Page{First: new(100), After: third}, 3, whole, true, false},
+		"first 1 after the last":  {store.Page{First: new(1), After: last}, whole, whole, true, false},
+		"no size":                 {store.Page{}, 0, l.fallback, false, true},
+		"no size after the 3rd":   {store.Page{After: third}, 3, 3 + max(l.fallback, -l.fallback), true, true},
+	}
+	if l.fallback < 0 {
+		tests["no size"] = pageTest{store.Page{}, whole + l.fallback, whole, true, false}
+	}
+	for name, test := range tests {
+		testPage(t, l, name, test)
+	}
+	for _, size := range []int{3, 50, 100} {
+		t.Run(fmt.Sprintf("all by %d", size), func(t *testing.T) { testWalkForwards(t, l, size) })
+	}
+}
+
+func testPagesBackwards(t *testing.T, l list) {
+	whole := len(l.want)
+	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
+	tests := map[string]pageTest{
 		"last 0":                   {store.Page{Last: new(0)}, whole, whole, true, false},
 		"last 1":                   {store.Page{Last: new(1)}, whole - 1, whole, true, false},
 		"last 100":                 {store.Page{Last: new(100)}, whole - 100, whole, true, false},
@@ -221,29 +250,14 @@ func testPageSizes(t *testing.T, l list) {
 		"last 1 before the 3rd":    {store.Page{Last: new(1), Before: third}, 1, 2, true, true},
 		"last 100 before the last": {store.Page{Last: new(100), Before: last}, whole - 101, whole - 1, true, true},
 		"last 1 before the first":  {store.Page{Last: new(1), Before: l.want[0].Cursor}, 0, 0, false, true},
+		"no size before the 3rd":   {store.Page{Before: third}, 0, 2, false, true},
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			got, err := l.page(test.page)
-			if err != nil {
-				t.Fatal(err)
-			}
-			wantEqual(t, "positions", span(test.from, test.to), l.positions(got.Items))
-			wantEqual(t, "before and more", []bool{test.before, test.more}, []bool{got.Before, got.More})
-		})
+		testPage(t, l, name, test)
 	}
-	t.Run("none", func(t *testing.T) {
-		got, err := l.page(store.Page{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, err := l.page(l.fallback)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantEqual(t, "positions where no size was asked for", l.positions(want.Items), l.positions(got.Items))
-		wantEqual(t, "before and more", []bool{want.Before, want.More}, []bool{got.Before, got.More})
-	})
+	for _, size := range []int{3, 50, 100} {
+		t.Run(fmt.Sprintf("all by %d", size), func(t *testing.T) { testWalkBackwards(t, l, size) })
+	}
 }
 
 func testPageRefusals(t *testing.T, l list) {

@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	// A check of a property here is many transactions, and what fails once in a race need not fail again from a file.
 	if os.Getenv("RAPID_CHECKS") == "" {
-		_ = flag.Set("rapid.checks", "12")
+		_ = flag.Set("rapid.checks", "8")
 	}
 	_ = flag.Set("rapid.nofailfile", "true")
 	storetest.Main(m)

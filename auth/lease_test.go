@@ -1,0 +1,265 @@
+package auth
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"parley/errs"
+	"parley/model"
+)
+
+// ending notes how often a lease has ended, and that it was with the right code.
+type ending struct {
+	t     *testing.T
+	count atomic.Int64
+	first chan struct{}
+	once  sync.Once
+}
+
+func newEnding(t *testing.T) *ending { return &ending{t: t, first: make(chan struct{})} }
+
+func (e *ending) end(reason error) {
+	if !errs.Is(reason, errs.Unauthenticated) {
+		e.t.Errorf("ended with %v, want UNAUTHENTICATED", reason)
+	}
+	e.count.Add(1)
+	e.once.Do(func() { close(e.first) })
+}
+
+func (e *ending) want(name string, n int64) {
+	e.t.Helper()
+	if got := e.count.Load(); got != n {
+		e.t.Errorf("%s: ended %d times, want %d", name, got, n)
+	}
+}
+
+// wait ends the test where the lease does not end.
+func (e *ending) wait(name string) {
+	e.t.Helper()
+	select {
+	case <-e.first:
+	case <-time.After(patience):
+		e.t.Fatalf("%s: the lease has not ended", name)
+	}
+}
+
+// held is how many leases the service still knows: one that stayed would be a leak.
+func (w *world) held() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, leases := range w.leases {
+		n += len(leases)
+	}
+	return n + len(w.leases)
+}
+
+func TestLeasesEndWithTheirSession(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, laptop, bob := w.register("ann"), w.login("ann"), w.register("bob")
+		tabs := []*ending{newEnding(t), newEnding(t), newEnding(t)}
+		for _, e := range tabs {
+			w.Lease(w.grant(ann), e.end)
+		}
+		released, elsewhere, other := newEnding(t), newEnding(t), newEnding(t)
+		r := w.Lease(w.grant(ann), released.end)
+		r.Release()
+		r.Release()
+		l1, l2 := w.Lease(w.grant(laptop), elsewhere.end), w.Lease(w.grant(bob), other.end)
+		w.logout(ann)
+		// Logout returns once everything on this node has been told.
+		for _, e := range tabs {
+			e.want("a socket of the session", 1)
+		}
+		w.logout(ann)
+		r.Release()
+		for _, e := range tabs {
+			e.want("after a second logout", 1)
+		}
+		released.want("released before", 0)
+		elsewhere.want("another session of hers", 0)
+		other.want("another person", 0)
+		l1.Release()
+		l2.Release()
+		w.logout(laptop)
+		elsewhere.want("released after", 0)
+		if n := w.held(); n != 0 {
+			t.Errorf("%d leases are still kept", n)
+		}
+	})
+}
+
+func TestLeasesEndWhenARefreshTokenIsUsedTwice(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob := w.register("ann"), w.register("bob")
+		socket, other := newEnding(t), newEnding(t)
+		w.Lease(w.grant(ann), socket.end)
+		l := w.Lease(w.grant(bob), other.end)
+		next := w.refresh(ann.Tokens.RefreshToken)
+		w.refresh(ann.Tokens.RefreshToken)
+		socket.want("a refresh, and its repetition within the grace", 0)
+		w.refresh(next.Tokens.RefreshToken)
+		w.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
+		socket.want("the second use", 1)
+		other.want("another person", 0)
+		l.Release()
+	})
+}
+
+// Between the check of a token and the lease there is time for the session to end: nobody would tell the lease later.
+func TestALeaseOfASessionThatHasJustEndedEnds(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		grant := w.grant(ann)
+		w.logout(ann)
+		late := newEnding(t)
+		lease := w.Lease(grant, late.end)
+		defer lease.Release()
+		select {
+		case <-late.first:
+		case <-time.After(2 * time.Second): // twice what the API promises for the end of its streams
+			t.Error("the lease goes on, though the session had ended before it began")
+		}
+	})
+}
+
+func TestLeasesRaceWithLogout(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		grant := w.grant(ann)
+		kept, released := make([]*ending, 20), make([]*ending, 20)
+		leases := make([]*Lease, len(released))
+		for i := range kept {
+			kept[i], released[i] = newEnding(t), newEnding(t)
+			w.Lease(grant, kept[i].end)
+			leases[i] = w.Lease(grant, released[i].end)
+		}
+		together(4+len(leases), func(i int) {
+			if i < 4 {
+				if err := w.Logout(t.Context(), ann.Actor()); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			leases[i-4].Release()
+		})
+		for i := range kept {
+			kept[i].want("kept", 1)
+			if n := released[i].count.Load(); n > 1 {
+				t.Errorf("released in the race: ended %d times", n)
+			}
+		}
+		if n := w.held(); n != 0 {
+			t.Errorf("%d leases are still kept", n)
+		}
+	})
+}
+
+// bubble runs fn where time passes only when everything waits. The database is opened outside, and asked only for the time.
+func bubble(t *testing.T, fn func(t *testing.T, w *world)) {
+	t.Helper()
+	db := mustSQLite(t, time.Now)
+	synctest.Test(t, func(t *testing.T) {
+		fn(t, &world{Service: mustService(t, db), t: t})
+	})
+}
+
+// pass lets time pass, and what is due happen.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, w *world) {
+		actor := model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()}
+		lease := func(ttl time.Duration) (*ending, *Lease) {
+			e := newEnding(t)
+			return e, w.Lease(Grant{Actor: actor, ExpiresAt: w.db.Now().Add(ttl)}, e.end)
+		}
+		long, _ := lease(2 * accessTTL)
+		short, _ := lease(accessTTL)
+		released, r := lease(accessTTL)
+		late, l := lease(accessTTL)
+		r.Release()
+
+		pass(accessTTL - time.Microsecond)
+		short.want("a microsecond before", 0)
+		pass(time.Microsecond)
+		short.want("at its expiry", 1)
+		late.want("at its expiry", 1)
+		l.Release()
+		long.want("the lease of a newer token", 0)
+
+		w.sessionsEnded(actor.SessionID)
+		long.want("at the end of the session", 1)
+		short.want("which had ended before", 1)
+		pass(10 * accessTTL)
+		for name, e := range map[string]*ending{"long": long, "short": short, "late": late} {
+			e.want(name+", long after", 1)
+		}
+		released.want("released", 0)
+		if n := w.held(); n != 0 {
+			t.Errorf("%d leases are still kept", n)
+		}
+	})
+}
+
+func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, w *world) {
+		for _, ttl := range []time.Duration{0, -time.Microsecond, -time.Hour, -1 << 62} {
+			e := newEnding(t)
+			w.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(ttl)}, e.end)
+			synctest.Wait() // nothing else passes here, no time either
+			e.want(ttl.String(), 1)
+		}
+		if n := w.held(); n != 0 {
+			t.Errorf("%d leases are still kept", n)
+		}
+	})
+}
+
+// What is called at the end does what ends of sockets do: it gives its lease back, and looks after others.
+func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, w *world) {
+		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(time.Minute)}
+		var own, other *Lease
+		ended, forgotten := newEnding(t), newEnding(t)
+		own = w.Lease(grant, func(reason error) {
+			ended.end(reason)
+			own.Release()
+			other.Release()
+		})
+		other = w.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: grant.ExpiresAt.Add(time.Minute)}, forgotten.end)
+		w.sessionsEnded(grant.Actor.SessionID)
+		ended.want("the session's end", 1)
+		pass(time.Hour)
+		ended.want("long after", 1)
+		forgotten.want("released by the end of another", 0)
+	})
+}
+
+// The real clock, a real token: what the parts above leave out is how they fit together.
+func TestALeaseEndsWithARealToken(t *testing.T) {
+	t.Parallel()
+	db := mustMigrate(t, mustSQLite(t, time.Now))
+	w := &world{Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }), t: t}
+	ann := w.register("ann")
+	socket := newEnding(t)
+	w.Lease(Grant{Actor: ann.Actor(), ExpiresAt: ann.Tokens.ExpiresAt}, socket.end)
+	socket.wait("a token of two seconds")
+	if early := ann.Tokens.ExpiresAt.Sub(db.Now()); early > 0 {
+		t.Errorf("ended %v before the token's expiry", early)
+	}
+	w.wantUnauthenticated("the token itself", ann.Tokens.AccessToken)
+	socket.want("afterwards", 1)
+}

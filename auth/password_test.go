@@ -1,0 +1,204 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alexedwards/argon2id"
+
+	"parley/model"
+)
+
+func TestPasswordsCountExactlyAsGiven(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("🐙", 255)
+	each(t, func(t *testing.T, w *world) {
+		for i, c := range []struct {
+			name, given string
+			others      []string
+		}{
+			{"plain", "Password1", []string{"", "password1", "PASSWORD1", "Password", "Password12", " Password1", "Password1 "}},
+			{"space at the end", "password ", []string{"password", "password  ", "password\t", "password\u00a0"}},
+			{"space at the start", " password", []string{"password", "  password"}},
+			{"line break at the end", "password\r\n", []string{"password", "password\n"}},
+			{"composed", "p\u00e4ssword", []string{"pa\u0308ssword"}},
+			{"full width", "ｐassword", []string{"password"}},
+			{"zero width", "pass\u200bword", []string{"password"}},
+			{"NUL", "password\x00one", []string{"password", "password\x00two"}},
+			{"the last of 256 characters", long + "a", []string{long + "b", long, long + "aa"}},
+		} {
+			in := Register{Email: fmt.Sprintf("p%d@example.org", i), Nickname: fmt.Sprintf("p%d", i), Password: c.given}
+			if _, err := w.Register(t.Context(), in, Client{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Login(t.Context(), Login{Email: in.Email, Password: c.given}, Client{}); err != nil {
+				t.Errorf("%s: its own password: %v", c.name, err)
+			}
+			for _, other := range c.others {
+				_, err := w.Login(t.Context(), Login{Email: in.Email, Password: other}, Client{})
+				if problems(err) != "INVALID_CREDENTIALS password" {
+					t.Errorf("%s: %q works too (%v)", c.name, other, err)
+				}
+			}
+		}
+	})
+}
+
+// passwordHash is what is stored of a person's password.
+func (w *world) passwordHash(who *SignedIn) string {
+	w.t.Helper()
+	c := &model.Credentials{UserID: who.User.ID}
+	if err := w.db.NewSelect().Model(c).WherePK().Scan(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return c.PasswordHash
+}
+
+func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob := w.register("ann"), w.register("bob")
+		annHash, bobHash := w.passwordHash(ann), w.passwordHash(bob)
+		if annHash == bobHash {
+			t.Error("the same password has the same hash: there is no salt")
+		}
+		if !strings.HasPrefix(annHash, "$argon2id$v=19$m=64,t=1,p=1$") || strings.Contains(annHash, password) {
+			t.Errorf("got %s", annHash)
+		}
+		// An operator may change the cost at any time: old hashes still work, new ones are of the new cost.
+		other := w.node(w.clock, func(o *Options) {
+			o.Argon2 = &argon2id.Params{Memory: 128, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+		})
+		other.login("ann")
+		if hash := other.passwordHash(other.register("cat")); !strings.HasPrefix(hash, "$argon2id$v=19$m=128,t=2,p=1$") {
+			t.Errorf("got %s", hash)
+		}
+		w.login("cat")
+	})
+}
+
+// The least that OWASP's Password Storage Cheat Sheet recommends, for who sets nothing.
+func TestPasswordsCostEnoughByDefault(t *testing.T) {
+	t.Parallel()
+	s := mustService(t, mustSQLite(t, newClock().Now), func(o *Options) { o.Argon2 = nil })
+	hash, err := s.hashPassword(t.Context(), password)
+	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Errorf("got %s (%v)", hash, err)
+	}
+}
+
+// Hashing takes memory, so only a few run at once; who waits may give up.
+func TestPasswordsTakeTurns(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.register("ann")
+		for range cap(w.hashing) {
+			w.hashing <- struct{}{}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		answers := make(chan error, 1)
+		go func() {
+			_, err := w.Login(ctx, Login{Email: "ann@example.org", Password: password}, Client{})
+			answers <- err
+		}()
+		select {
+		case err := <-answers:
+			t.Fatalf("did not wait for its turn: %v", err)
+		default:
+		}
+		cancel()
+		select {
+		case err := <-answers:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want the request's own end", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("still waits for its turn after its request has ended")
+		}
+		for range cap(w.hashing) {
+			<-w.hashing
+		}
+		// A turn is given back after a match, a mismatch and a hash that cannot be read.
+		for range 2 * cap(w.hashing) {
+			w.login("ann")
+			if _, err := w.passwordMatches(t.Context(), password, "not a hash"); err == nil {
+				t.Error("matches what is no hash")
+			}
+			if matches, err := w.passwordMatches(t.Context(), "nobody's password", ""); matches || err != nil {
+				t.Errorf("matches no account: %t (%v)", matches, err)
+			}
+		}
+	})
+}
+
+// What is shown to others is made from a model.User, so no way of following its fields may lead to a secret.
+func TestNoSecretIsReachableFromAUser(t *testing.T) {
+	t.Parallel()
+	seen := map[reflect.Type]bool{}
+	var visit func(typ reflect.Type, path string)
+	visit = func(typ reflect.Type, path string) {
+		if seen[typ] {
+			return
+		}
+		seen[typ] = true
+		switch typ.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map, reflect.Chan:
+			visit(typ.Elem(), path)
+		case reflect.Interface:
+			t.Errorf("%s may hold anything", path)
+		case reflect.Struct:
+			for field := range typ.Fields() {
+				name := strings.ToLower(field.Name)
+				if slices.ContainsFunc([]string{"password", "hash", "secret", "credential", "token", "session"}, func(part string) bool {
+					return strings.Contains(name, part)
+				}) {
+					t.Errorf("%s.%s is reachable", path, field.Name)
+				}
+				visit(field.Type, path+"."+field.Name)
+			}
+		}
+	}
+	visit(reflect.TypeFor[model.User](), "User")
+	for _, secret := range []reflect.Type{reflect.TypeFor[model.Credentials](), reflect.TypeFor[model.SessionSecrets]()} {
+		if seen[secret] {
+			t.Errorf("%v is reachable", secret)
+		}
+	}
+}
+
+// Who measures how long a refusal takes should not learn which addresses have accounts. A clock proves nothing on a busy
+// machine, so this only prints what it saw, for a person to compare.
+func TestTimeOfRefusals(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		costly := w.node(w.clock, func(o *Options) {
+			o.Argon2 = &argon2id.Params{Memory: 2048, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+		})
+		costly.register("ann")
+		const tries = 31
+		var medians [2]time.Duration
+		var first [2]time.Duration
+		for i, email := range []string{"ann@example.org", "nobody@example.org"} {
+			took := make([]time.Duration, tries)
+			for j := range took {
+				began := time.Now()
+				_, err := costly.Login(t.Context(), Login{Email: email, Password: "a wrong password"}, Client{})
+				took[j] = time.Since(began)
+				if problems(err) != "INVALID_CREDENTIALS password" {
+					t.Fatal(err)
+				}
+			}
+			first[i] = took[0]
+			slices.Sort(took)
+			medians[i] = took[tries/2]
+		}
+		t.Logf("median of %d: wrong password %v, unknown address %v; the first of each: %v, %v",
+			tries, medians[0], medians[1], first[0], first[1])
+	})
+}

@@ -1,0 +1,334 @@
+package auth
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+// invite stores people past the rules of passwords, each "nickname" or "nickname|display name".
+func (w *world) invite(names ...string) []*model.User {
+	w.t.Helper()
+	people := make([]*model.User, len(names))
+	for i, name := range names {
+		nickname, display, named := strings.Cut(name, "|")
+		in := Register{Email: fmt.Sprintf("invited%d@example.org", i), Nickname: nickname, Password: password}
+		if named {
+			in.DisplayName = &display
+		}
+		u, err := in.user()
+		if err != nil {
+			w.t.Fatalf("%q: %v", name, err)
+		}
+		u.CreatedAt = w.clock.Now()
+		people[i] = u
+	}
+	if _, err := w.db.NewInsert().Model(&people).Exec(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return people
+}
+
+func nicknames(people []*model.User) []string {
+	names := []string{}
+	for _, u := range people {
+		names = append(names, u.Nickname)
+	}
+	return names
+}
+
+// search asks as somebody; everybody sees the same people.
+func (w *world) search(what string, page store.Page) (store.Slice[*model.User], error) {
+	return w.SearchUsers(w.t.Context(), model.Actor{UserID: model.NewUserID()}, what, page)
+}
+
+func TestSearchUsersPages(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		// Names whose order depends on a locale, on case, or on how many bytes a character has.
+		names := []string{"Zoe", "ann", "Ann B", "ann-c", "ann_d", "ärger", "Ärger 2", "ßeta", "Éva", "eva", "小明", "🐙🦑", "ﬁx", "12", "a1"}
+		for i := range 8 {
+			names = append(names, fmt.Sprintf("Person %d", i))
+		}
+		want := w.invite(names...)
+		slices.SortFunc(want, func(a, b *model.User) int { return strings.Compare(a.NicknameKey, b.NicknameKey) })
+		for size := range len(want) + 2 {
+			if size == 0 {
+				continue
+			}
+			var got []*model.User
+			for after := ""; ; {
+				slice, err := w.search("", store.Page{First: &size, After: after})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if slice.Before != (after != "") || slice.More != (len(got)+len(slice.Items) < len(want)) || len(slice.Items) > size {
+					t.Errorf("size %d, from %d: %d items, before %t, more %t", size, len(got), len(slice.Items), slice.Before, slice.More)
+				}
+				got = append(got, slice.Items...)
+				if !slice.More || len(slice.Items) == 0 {
+					break
+				}
+				after = UserCursor(slice.Items[len(slice.Items)-1])
+			}
+			if diff := cmp.Diff(nicknames(want), nicknames(got)); diff != "" {
+				t.Errorf("size %d (-want +got):\n%s", size, diff)
+			}
+		}
+
+		for name, c := range map[string]struct {
+			page store.Page
+			want []*model.User
+			more bool
+		}{
+			"no size":               {store.Page{}, want[:20], true},
+			"none":                  {store.Page{First: new(0)}, nil, true},
+			"none after the last":   {store.Page{First: new(0), After: UserCursor(want[len(want)-1])}, nil, false},
+			"after the last":        {store.Page{After: UserCursor(want[len(want)-1])}, nil, false},
+			"as many as may be":     {store.Page{First: new(store.MaxPage)}, want, false},
+			"after nobody there is": {store.Page{First: new(2), After: UserCursor(&model.User{NicknameKey: "person 0a"})}, want[indexOf(want, "Person 1"):][:2], true},
+			"after the empty name":  {store.Page{First: new(1), After: UserCursor(&model.User{})}, want[:1], true},
+		} {
+			slice, err := w.search("", c.page)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			if diff := cmp.Diff(nicknames(c.want), nicknames(slice.Items)); diff != "" || slice.More != c.more {
+				t.Errorf("%s: more %t (-want +got):\n%s", name, slice.More, diff)
+			}
+		}
+		slice, err := w.search("PERSON", store.Page{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
+		if diff := cmp.Diff([]string{"Person 5", "Person 6", "Person 7"}, nicknames(slice.Items)); err != nil || diff != "" || slice.More {
+			t.Errorf("a page of a search: more %t, %v (-want +got):\n%s", slice.More, err, diff)
+		}
+	})
+}
+
+func indexOf(people []*model.User, nickname string) int {
+	return slices.IndexFunc(people, func(u *model.User) bool { return u.Nickname == nickname })
+}
+
+func TestSearchUsersRefusesPages(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.invite("ann")[0]
+		cursor := func(raw string) store.Page {
+			return store.Page{After: base64.RawURLEncoding.EncodeToString([]byte(raw))}
+		}
+		for name, page := range map[string]store.Page{
+			"less than none":       {First: new(-1)},
+			"too many":             {First: new(store.MaxPage + 1)},
+			"both ends":            {First: new(1), Last: new(1)},
+			"garbage":              {After: "garbage!"},
+			"a bare name":          {After: "ann"},
+			"an id":                {After: ann.ID.String()},
+			"another list's":       cursor("mann"),
+			"padded":               {After: UserCursor(ann) + "="},
+			"SQL":                  {After: "' OR 1=1 --"},
+			"a megabyte":           {After: strings.Repeat("A", 1<<20)},
+		} {
+			slice, err := w.search("", page)
+			if !errs.Is(err, errs.BadUserInput) {
+				t.Errorf("%s: got %v (%v), want BAD_USER_INPUT", name, nicknames(slice.Items), err)
+			}
+		}
+	})
+}
+
+// Anybody can write such a cursor, and no database takes what it holds.
+func TestSearchUsersRefusesCursorsThatHoldNoText(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.invite("ann")
+		for _, held := range []string{"an\x00n", "\x00", "an\xff", "\xed\xa0\x80", "\xc3"} {
+			slice, err := w.search("", store.Page{After: UserCursor(&model.User{NicknameKey: held})})
+			if !errs.Is(err, errs.BadUserInput) {
+				t.Errorf("%q: got %v (%v), want BAD_USER_INPUT", held, nicknames(slice.Items), err)
+			}
+		}
+	})
+}
+
+// A name may fold to many times its length. The page that ends with it must not be the last that anybody can see.
+func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		for i, long := range []string{
+			strings.Repeat("🐙", maxNickname),
+			strings.Repeat("\U0001d7d8", maxNickname),
+			strings.Repeat("\u0390", maxNickname), // three characters each, once folded
+			strings.Repeat("\ufdfa", maxNickname), // eighteen: a whole blessing in one character
+		} {
+			u := &model.User{Nickname: long}
+			full, err := Register{Email: "a@example.org", Nickname: u.Nickname, Password: password}.user()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.search("", store.Page{First: new(1), After: UserCursor(full)}); err != nil {
+				t.Errorf("name %d, whose key has %d bytes: %v", i, len(full.NicknameKey), err)
+			}
+		}
+	})
+}
+
+func TestSearchUsersFinds(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.invite("ann", "Annabel|Bella Donna", "bob|Ann's brother", "Ångström", "Straße", "ﬁne", "Οδυσσεύς", "cent%", "un_der",
+			"ba!ng", `back\slash`, `quo'te`, `dou"ble`, "que?ry", "two words", "小明|Xiǎo Míng", "star*", "[ab]", "semi;--", "zed|100% _real_", "$1 :x @y")
+		for what, want := range map[string][]string{
+			"ann":           {"Annabel", "ann", "bob"},
+			"ANN":           {"Annabel", "ann", "bob"},
+			"  ann\n":       {"Annabel", "ann", "bob"},
+			"ａｎｎ":           {"Annabel", "ann", "bob"},
+			"nna":           {"Annabel"},
+			"bella d":       {"Annabel"},
+			"DONNA":         {"Annabel"},
+			"ann's":         {"bob"},
+			"ångs":          {"Ångström"},
+			"A\u030aNGS":    {"Ångström"},
+			"\u212bngstr":   {"Ångström"},
+			"strasse":       {"Straße"},
+			"STRASSE":       {"Straße"},
+			"ß":             {"Straße"},
+			"fi":            {"ﬁne"},
+			"ΣΣΕΎΣ":         {"Οδυσσεύς"},
+			"明":             {"小明"},
+			"xiǎo":          {"小明"},
+			"XIA\u030cO":    {"小明"},
+			"%":             {"cent%", "zed"},
+			"_":             {"un_der", "zed"},
+			"!":             {"ba!ng"},
+			`\`:             {`back\slash`},
+			"'":             {"bob", `quo'te`},
+			`"`:             {`dou"ble`},
+			"?":             {"que?ry"},
+			"*":             {"star*"},
+			"[ab]":          {"[ab]"},
+			";--":           {"semi;--"},
+			"$1":            {"$1 :x @y"},
+			":x @":          {"$1 :x @y"},
+			"t%":            {"cent%"},
+			"n_d":           {"un_der"},
+			"a!n":           {"ba!ng"},
+			`k\s`:           {`back\slash`},
+			"0% _r":         {"zed"},
+			"o w":           {"two words"},
+			"%n%":           {},
+			"a_n":           {},
+			"!%":            {},
+			`\%`:            {},
+			"__":            {},
+			"' OR '1'='1":   {},
+			"invited0@":     {}, // an address is nobody else's business
+			"example.org":   {},
+			"nobody":        {},
+			"ann\nbella":    {},
+			"annabel bella": {},
+			"\u200b":        {},
+			"\xff":          {},
+			"a\u0301nn":     {},
+		} {
+			slice, err := w.search(what, store.Page{First: new(store.MaxPage)})
+			if err != nil {
+				t.Errorf("%q: %v", what, err)
+				continue
+			}
+			got := nicknames(slice.Items)
+			slices.Sort(got)
+			slices.Sort(want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%q (-want +got):\n%s", what, diff)
+			}
+		}
+	})
+}
+
+// A search that no name can contain finds nobody, or is refused; it is no fault of ours that an operator should read of.
+func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.invite("ann|Lee")[0]
+		for name, what := range map[string]string{
+			"NUL": "\x00", "NUL inside": "an\x00n", "half a surrogate": "\xed\xa0\x80", "half a character": "an\xc3",
+			"very long": strings.Repeat("a", 100_000), "very many wildcards": strings.Repeat("%_", 50_000),
+		} {
+			slice, err := w.search(what, store.Page{})
+			if len(slice.Items) != 0 || err != nil && !errs.Is(err, errs.BadUserInput) {
+				t.Errorf("%s: got %v (%v), want nobody or BAD_USER_INPUT", name, nicknames(slice.Items), err)
+			}
+			u, err := w.UserByNickname(t.Context(), model.Actor{}, what)
+			if u != nil || err != nil && !errs.Is(err, errs.BadUserInput) {
+				t.Errorf("%s, as a nickname: got %v (%v), want nobody or BAD_USER_INPUT", name, u, err)
+			}
+		}
+		// The two names of one person are two.
+		if slice, err := w.search("ann\nlee", store.Page{}); err != nil || len(slice.Items) != 0 {
+			t.Errorf("a search across two names found %v (%v), for example %v", nicknames(slice.Items), err, ann.SearchKey)
+		}
+	})
+}
+
+func TestUserByNickname(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		people := w.invite("Ångström ﬁ|Anders", "Straße", "a%", "a_")
+		for nickname, want := range map[string]*model.User{
+			"Ångström ﬁ": people[0], "ångström fi": people[0], "A\u030aNGSTRO\u0308M FI": people[0], "  ångström ﬁ\n": people[0],
+			"STRASSE": people[1], "straße": people[1], "a%": people[2], "A_": people[3], "Ａ_": people[3],
+			"": nil, "a": nil, "%": nil, "ångström": nil, "Anders": nil, "strase": nil, "ab": nil, "' OR '1'='1": nil,
+			people[0].Email: nil, people[0].ID.String(): nil,
+		} {
+			got, err := w.UserByNickname(t.Context(), model.Actor{}, nickname)
+			if err != nil {
+				t.Errorf("%q: %v", nickname, err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%q (-want +got):\n%s", nickname, diff)
+			}
+		}
+	})
+}
+
+func TestUsers(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		people := w.invite("ann", "bob", "cat")
+		ann, bob := people[0], people[1]
+		nobody := model.NewUserID()
+		for name, c := range map[string]struct {
+			ids  []model.UserID
+			want []*model.User
+		}{
+			"nil":             {nil, nil},
+			"none":            {[]model.UserID{}, nil},
+			"one":             {[]model.UserID{ann.ID}, []*model.User{ann}},
+			"two, one twice":  {[]model.UserID{bob.ID, ann.ID, bob.ID}, []*model.User{ann, bob}},
+			"unknown":         {[]model.UserID{nobody}, nil},
+			"known and not":   {[]model.UserID{nobody, ann.ID, {}}, []*model.User{ann}},
+			"a thousand nots": {append(slices.Repeat([]model.UserID{nobody}, 1000), bob.ID), []*model.User{bob}},
+		} {
+			got, err := w.Users(t.Context(), c.ids)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			want := map[model.UserID]*model.User{}
+			for _, u := range c.want {
+				want[u.ID] = u
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", name, diff)
+			}
+		}
+	})
+}

@@ -1,0 +1,366 @@
+package auth
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley/model"
+)
+
+func TestRefreshRotates(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		other := w.login("ann")
+		w.clock.forward(time.Minute)
+		next, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.Tokens.RefreshToken == ann.Tokens.RefreshToken || next.Tokens.AccessToken == ann.Tokens.AccessToken {
+			t.Error("a token stayed the same")
+		}
+		if diff := cmp.Diff(ann.User, next.User); diff != "" {
+			t.Errorf("user (-want +got):\n%s", diff)
+		}
+		want := model.Session{
+			ID: ann.Session.ID, UserID: ann.User.ID, CreatedAt: ann.Session.CreatedAt, LastUsedAt: w.clock.Now(),
+			ExpiresAt: w.clock.Now().Add(refreshTTL), UserAgent: new("Firefox 2"), IP: new("192.0.2.2"),
+		}
+		for name, s := range map[string]model.Session{"returned": next.Session, "stored": w.secrets(ann.Session.ID).Session} {
+			if diff := cmp.Diff(want, s); diff != "" {
+				t.Errorf("session, %s (-want +got):\n%s", name, diff)
+			}
+		}
+		w.grant(next)
+		w.grant(other)
+		// It goes on for as long as it is used, well past what one token lasts.
+		for range 5 {
+			w.clock.forward(refreshTTL - time.Microsecond)
+			next = w.refresh(next.Tokens.RefreshToken)
+			w.grant(next)
+		}
+		w.wantTokenExpired("the other session, which nobody used", other.Tokens.RefreshToken)
+	})
+}
+
+// Two tabs of one browser race: the slower one must not sign the person out.
+func TestRefreshGivesTheSameSuccessorWithinTheGrace(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		first := w.refresh(ann.Tokens.RefreshToken)
+		before := w.secrets(ann.Session.ID)
+		for _, d := range []time.Duration{0, refreshGrace / 2, refreshGrace - refreshGrace/2} {
+			w.clock.forward(d)
+			again := w.refresh(ann.Tokens.RefreshToken)
+			if again.Tokens.RefreshToken != first.Tokens.RefreshToken {
+				t.Error("another successor")
+			}
+			w.grant(again)
+		}
+		if diff := cmp.Diff(before, w.secrets(ann.Session.ID)); diff != "" {
+			t.Errorf("a second use has changed the row, which would prolong the grace (-before +after):\n%s", diff)
+		}
+		w.grant(w.refresh(first.Tokens.RefreshToken))
+	})
+}
+
+func TestRefreshRacesWithOneToken(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		other := w.node(w.clock)
+		successors := make([]string, 20)
+		together(len(successors), func(i int) {
+			s := w
+			if i%2 == 0 { // two tabs may well reach two nodes
+				s = other
+			}
+			signedIn, err := s.Refresh(t.Context(), ann.Tokens.RefreshToken, Client{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			successors[i] = signedIn.Tokens.RefreshToken
+		})
+		used, ok := w.tokens.readRefresh(ann.Tokens.RefreshToken)
+		successor, ok2 := w.tokens.readRefresh(successors[0])
+		if !ok || !ok2 {
+			t.Fatal("not refresh tokens")
+		}
+		for _, s := range successors {
+			if s != successors[0] {
+				t.Errorf("two successors: %s and %s", s, successors[0])
+			}
+		}
+		// More than one rotation would have left the first token behind.
+		row := w.secrets(ann.Session.ID)
+		if !bytes.Equal(row.PreviousHash, used.hash()) || !bytes.Equal(row.RefreshHash, successor.hash()) {
+			t.Error("what is stored is not one rotation from the first token to its successor")
+		}
+		w.grant(w.refresh(successors[0]))
+	})
+}
+
+// Whoever uses a token a second time may have stolen it, or have had it stolen: neither keeps the session.
+func TestRefreshAfterTheGraceEndsTheSession(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, other := w.register("ann"), w.login("ann")
+		next := w.refresh(ann.Tokens.RefreshToken)
+		w.grant(next)
+		w.clock.forward(refreshGrace + time.Microsecond)
+		w.grant(next)
+		w.wantTokenExpired("the second use", ann.Tokens.RefreshToken)
+		w.wantEnded("the newest tokens", next)
+		w.wantEnded("the first tokens", ann)
+		w.grant(other)
+		w.grant(w.refresh(other.Tokens.RefreshToken))
+		if at := w.secrets(ann.Session.ID).RevokedAt; at == nil || !at.Equal(w.clock.Now()) {
+			t.Errorf("revoked at %v, want now", at)
+		}
+	})
+}
+
+// The grace is for the newest token's parent only: nobody races with what is two generations old.
+func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob := w.register("ann"), w.register("bob")
+		second := w.refresh(w.refresh(ann.Tokens.RefreshToken).Tokens.RefreshToken)
+		w.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
+		w.wantEnded("the newest tokens", second)
+		w.grant(bob)
+
+		tokens := []*SignedIn{w.login("ann")}
+		for range 20 {
+			w.clock.forward(time.Minute)
+			tokens = append(tokens, w.refresh(tokens[len(tokens)-1].Tokens.RefreshToken))
+		}
+		// A month-old copy is as telling as a fresh one, though its hash is long gone.
+		w.wantTokenExpired("twenty generations old", tokens[0].Tokens.RefreshToken)
+		w.wantEnded("the newest tokens", tokens[20])
+	})
+}
+
+func TestRefreshOfASessionThatIsOver(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob, cat, dan := w.register("ann"), w.register("bob"), w.register("cat"), w.register("dan")
+		// The grace answers for a session that lives, not for one that was ended inside it.
+		next := w.refresh(bob.Tokens.RefreshToken)
+		w.logout(bob)
+		w.wantTokenExpired("the newest token after logout", next.Tokens.RefreshToken)
+		w.wantTokenExpired("its parent after logout, within the grace", bob.Tokens.RefreshToken)
+
+		w.clock.forward(refreshTTL - time.Microsecond)
+		cat = w.refresh(cat.Tokens.RefreshToken)
+		w.clock.forward(time.Microsecond)
+		w.wantTokenExpired("at its expiry", ann.Tokens.RefreshToken)
+		w.wantTokenExpired("at its expiry, again", ann.Tokens.RefreshToken)
+		w.refresh(cat.Tokens.RefreshToken)
+		w.clock.forward(10 * refreshTTL)
+		w.wantTokenExpired("long after its expiry", dan.Tokens.RefreshToken)
+
+		// Rows of a person who is gone go with them.
+		eve := w.register("eve")
+		if _, err := w.db.NewDelete().Model(eve.User).WherePK().Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.wantTokenExpired("a person who is gone", eve.Tokens.RefreshToken)
+	})
+}
+
+// What never was a token of ours is refused, and ends nothing: anybody could send it.
+func TestRefreshWithWhatIsNoToken(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		token := ann.Tokens.RefreshToken
+		raw, err := base64.RawURLEncoding.DecodeString(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := newTokens(Options{Key: bytes.Repeat([]byte("x"), MinKeyLen), Issuer: issuer}, w.clock.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := w.secrets(ann.Session.ID)
+		for name, s := range map[string]string{
+			"empty": "", "blank": " ", "garbage": "garbage", "NUL": "\x00", "not UTF-8": "\xff", "an id": ann.Session.ID.String(),
+			"an access token":                    ann.Tokens.AccessToken,
+			"a megabyte":                         strings.Repeat("A", 1<<20),
+			"all zero":                           base64url(make([]byte, refreshLen)),
+			"truncated":                          token[:len(token)-1],
+			"without its tag":                    base64url(raw[:refreshIDLen+refreshSecretLen]),
+			"longer":                             token + "AAAA",
+			"twice":                              token + token,
+			"padded":                             token + "==",
+			"hexadecimal":                        hex.EncodeToString(raw),
+			"in other base64":                    base64.StdEncoding.EncodeToString(raw),
+			"a bit of the id":                    flip(token, 5),
+			"a bit of the secret":                flip(token, 200),
+			"a bit of the tag":                   flip(token, 511),
+			"another server's, for this session": theirs.firstRefresh(ann.Session.ID).String(),
+			"another server's next":              theirs.nextRefresh(raw).String(),
+		} {
+			w.wantTokenExpired(name, s)
+		}
+		// A tag of ours is on everything that ever was a token, and on this, which leads to no session.
+		w.wantTokenExpired("no such session", w.tokens.firstRefresh(model.NewSessionID()).String())
+		if diff := cmp.Diff(before, w.secrets(ann.Session.ID)); diff != "" {
+			t.Errorf("the session has changed (-before +after):\n%s", diff)
+		}
+		w.grant(w.refresh(token))
+	})
+}
+
+// Every single bit of a token counts, and so does how it is written.
+func TestRefreshTokensHaveOneSpelling(t *testing.T) {
+	t.Parallel()
+	service, err := newTokens(testOptions(), newClock().Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := service.firstRefresh(model.NewSessionID()).String()
+	if _, ok := service.readRefresh(token); !ok {
+		t.Fatal("its own token is refused")
+	}
+	for bit := range refreshLen * 8 {
+		if _, ok := service.readRefresh(flip(token, bit)); ok {
+			t.Errorf("bit %d does not count", bit)
+		}
+	}
+	// base64 skips line breaks, even where it is strict.
+	for _, other := range []string{token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:], token + "=", token + " "} {
+		if _, ok := service.readRefresh(other); ok {
+			t.Errorf("%q is read as %s", other, token)
+		}
+	}
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	for i := range token {
+		for _, c := range alphabet {
+			other := token[:i] + string(c) + token[i+1:]
+			if _, ok := service.readRefresh(other); ok && other != token {
+				t.Errorf("%s is read as %s", other, token)
+			}
+		}
+	}
+}
+
+// Who reads the database, or a backup of it, cannot act as anybody.
+func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		given := []*SignedIn{ann, w.refresh(ann.Tokens.RefreshToken), w.login("ann")}
+		given = append(given, w.refresh(given[1].Tokens.RefreshToken))
+		needles := map[string][]byte{}
+		for i, s := range given {
+			raw, ok := w.tokens.readRefresh(s.Tokens.RefreshToken)
+			if !ok {
+				t.Fatal("not a refresh token")
+			}
+			// Without the id that it begins with, which is stored, and no secret.
+			for name, part := range map[string][]byte{"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen], "tag": raw[refreshLen-refreshTagLen:]} {
+				needles[fmt.Sprint(i, name, "raw")] = part
+				needles[fmt.Sprint(i, name, "hex")] = []byte(hex.EncodeToString(part))
+				// Three bytes are four characters, so a part of something longer has three ways to be written.
+				for shift := range 3 {
+					cut := part[shift : shift+(len(part)-shift)/3*3]
+					needles[fmt.Sprint(i, name, "base64url", shift)] = []byte(base64.RawURLEncoding.EncodeToString(cut))
+					needles[fmt.Sprint(i, name, "base64", shift)] = []byte(base64.RawStdEncoding.EncodeToString(cut))
+				}
+			}
+			needles[fmt.Sprint(i, "access")] = []byte(s.Tokens.AccessToken)
+		}
+		for _, table := range []string{"sessions", "users", "credentials"} {
+			for column, value := range w.everything(table) {
+				for name, needle := range needles {
+					if bytes.Contains(value, needle) || bytes.Contains(bytes.ToLower(value), needle) {
+						t.Errorf("%s of a token stands in %s, %s", name, table, column)
+					}
+				}
+			}
+		}
+		// The search is worth something only if it finds what is there.
+		used, _ := w.tokens.readRefresh(given[3].Tokens.RefreshToken)
+		found := false
+		for _, value := range w.everything("sessions") {
+			found = found || bytes.Contains(value, used.hash())
+		}
+		if !found {
+			t.Error("not even the hash was found")
+		}
+	})
+}
+
+// everything is every value of every row, by row and column.
+func (w *world) everything(table string) map[string][]byte {
+	w.t.Helper()
+	rows, err := w.db.QueryContext(w.t.Context(), "SELECT * FROM "+table)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	columns, err := rows.Columns()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	values := map[string][]byte{}
+	for n := 0; rows.Next(); n++ {
+		row, into := make([]any, len(columns)), make([]any, len(columns))
+		for i := range row {
+			into[i] = &row[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			w.t.Fatal(err)
+		}
+		for i, value := range row {
+			b, ok := value.([]byte)
+			if !ok {
+				b = fmt.Append(nil, value)
+			}
+			values[fmt.Sprintf("row %d, %s", n, columns[i])] = b
+		}
+	}
+	if err := rows.Err(); err != nil || len(values) == 0 {
+		w.t.Fatalf("%d values (%v)", len(values), err)
+	}
+	return values
+}
+
+// Whatever the bytes, nothing panics; and what is accepted is spelled as it would be given out.
+func FuzzReadRefreshToken(f *testing.F) {
+	service, err := newTokens(testOptions(), newClock().Now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	first := service.refresh(model.SessionID{1}, bytes.Repeat([]byte{2}, refreshSecretLen)) // the same in every run
+	f.Add(first.String())
+	f.Add(service.nextRefresh(first).String())
+	f.Add(first.String() + "=")
+	f.Add(first.String()[:85])
+	f.Add("")
+	f.Add("\x00")
+	f.Fuzz(func(t *testing.T, s string) {
+		token, ok := service.readRefresh(s)
+		if !ok {
+			return
+		}
+		if token.String() != s {
+			t.Errorf("%q was read as %q", s, token)
+		}
+		if next, ok := service.readRefresh(service.nextRefresh(token).String()); !ok || next.session() != token.session() {
+			t.Errorf("the successor of %q is no token of the same session", s)
+		}
+	})
+}

@@ -1,0 +1,336 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/errs"
+	"parley/model"
+)
+
+// forged is an access token as an attacker would write it: any header, any claims, any signature.
+type forged struct {
+	header, claims map[string]any
+	sign           func(signed []byte) []byte
+}
+
+// forge starts from a token that is right in every respect; a test changes the one thing that it is about.
+func forge(now time.Time, actor model.Actor) forged {
+	return forged{
+		header: map[string]any{"alg": "HS256", "typ": "JWT"},
+		claims: map[string]any{
+			"iss": issuer, "aud": issuer, "sub": actor.UserID.String(), "sid": actor.SessionID.String(),
+			"iat": now.Unix(), "exp": now.Add(accessTTL).Unix(),
+		},
+		sign: signer(sha256.New, testOptions().Key),
+	}
+}
+
+func signer(hash func() hash.Hash, key []byte) func([]byte) []byte {
+	return func(signed []byte) []byte {
+		h := hmac.New(hash, key)
+		h.Write(signed)
+		return h.Sum(nil)
+	}
+}
+
+func (f forged) String() string {
+	header, err1 := json.Marshal(f.header)
+	claims, err2 := json.Marshal(f.claims)
+	if err1 != nil || err2 != nil {
+		panic("a test's token is no JSON")
+	}
+	signed := base64url(header) + "." + base64url(claims)
+	return signed + "." + base64url(f.sign([]byte(signed)))
+}
+
+func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+func TestAccessTokens(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		now := w.clock.Now()
+		grant := w.grant(ann)
+		if !grant.ExpiresAt.Equal(ann.Tokens.ExpiresAt) {
+			t.Errorf("expires %v, and the client was told %v", grant.ExpiresAt, ann.Tokens.ExpiresAt)
+		}
+		if d := grant.ExpiresAt.Sub(now); d > accessTTL || d <= accessTTL-time.Second {
+			t.Errorf("expires in %v, want %v, cut to a second", d, accessTTL)
+		}
+		if got, err := w.Authenticate(t.Context(), forge(now, ann.Actor()).String()); err != nil || got.Actor != ann.Actor() {
+			t.Errorf("what the attacks start from is refused, so they would prove nothing: %v", err)
+		}
+		w.clock.forward(ann.Tokens.ExpiresAt.Sub(now) - time.Microsecond)
+		w.grant(ann)
+		w.clock.forward(time.Microsecond)
+		_, err := w.Authenticate(t.Context(), ann.Tokens.AccessToken)
+		if !errs.Is(err, errs.Unauthenticated) || !strings.Contains(err.Error(), "Trade the refresh token") {
+			t.Errorf("got %v, want UNAUTHENTICATED and what to do about it", err)
+		}
+		w.grant(w.refresh(ann.Tokens.RefreshToken))
+	})
+}
+
+// Each attack changes one thing of a token that works.
+func TestAccessTokensCannotBeForged(t *testing.T) {
+	t.Parallel()
+	key := testOptions().Key
+	each(t, func(t *testing.T, w *world) {
+		ann, bob := w.register("ann"), w.register("bob")
+		alg := func(alg string, sign func([]byte) []byte) func(*forged) {
+			return func(f *forged) { f.header["alg"], f.sign = alg, sign }
+		}
+		header := func(name string, value any, sign func([]byte) []byte) func(*forged) {
+			return func(f *forged) { f.header[name], f.sign = value, sign }
+		}
+		claim := func(name string, value any) func(*forged) { return func(f *forged) { f.claims[name] = value } }
+		without := func(name string) func(*forged) { return func(f *forged) { delete(f.claims, name) } }
+		unsigned := func([]byte) []byte { return nil }
+		theirs := []byte("a key that the attacker made up, long enough")
+		for name, change := range map[string]func(*forged){
+			"alg none":                            alg("none", unsigned),
+			"alg None":                            alg("None", unsigned),
+			"alg nOnE":                            alg("nOnE", unsigned),
+			"alg empty":                           alg("", unsigned),
+			"HS384 with the same key":             alg("HS384", signer(sha512.New384, key)),
+			"RS256 that is an HMAC of the public": alg("RS256", signer(sha256.New, []byte(issuer))),
+			"HS512 with the same key":             alg("HS512", signer(sha512.New, key)),
+			"no alg":                              func(f *forged) { delete(f.header, "alg"); f.sign = unsigned },
+			"no alg, another key":                 func(f *forged) { delete(f.header, "alg"); f.sign = signer(sha256.New, theirs) },
+			"no signature":                        func(f *forged) { f.sign = unsigned },
+			"an empty key":                        func(f *forged) { f.sign = signer(sha256.New, nil) },
+			"another server's key":                func(f *forged) { f.sign = signer(sha256.New, bytes.Repeat([]byte("x"), MinKeyLen)) },
+			"the key that refresh tokens use":     func(f *forged) { f.sign = signer(sha256.New, w.tokens.refreshKey) },
+			"half the signature": func(f *forged) {
+				f.sign = func(b []byte) []byte { return signer(sha256.New, key)(b)[:16] }
+			},
+			"a key in the header": header("jwk", map[string]any{"kty": "oct", "k": base64url(theirs)}, signer(sha256.New, theirs)),
+			"a key's address":     header("jku", "https://attacker.example/keys.json", signer(sha256.New, theirs)),
+			"a key's id":          header("kid", "../../../../dev/null", signer(sha256.New, nil)),
+
+			"no iss":              without("iss"),
+			"no aud":              without("aud"),
+			"no sub":              without("sub"),
+			"no sid":              without("sid"),
+			"no exp":              without("exp"),
+			"another issuer":      claim("iss", "https://other.test"),
+			"part of the issuer":  claim("iss", issuer[:len(issuer)-1]),
+			"another audience":    claim("aud", "https://other.test"),
+			"no one's audience":   claim("aud", []string{}),
+			"others' audience":    claim("aud", []string{"https://other.test", issuer + ".evil"}),
+			"expired":             claim("exp", w.clock.Now().Unix()),
+			"expired at 0":        claim("exp", 0),
+			"expired before 1970": claim("exp", -1),
+			"exp null":            claim("exp", nil),
+			"sub empty":           claim("sub", ""),
+			"sub null":            claim("sub", nil),
+			"sub a number":        claim("sub", 1),
+			"sub a list":          claim("sub", []string{ann.User.ID.String()}),
+			"sub a session":       claim("sub", ann.Session.ID.String()),
+			"sub a conversation":  claim("sub", model.ConversationID(ann.User.ID).String()),
+			"sub a bare UUID":     claim("sub", "01890a5d-ac96-774b-bcce-b302099a8057"),
+			"sid empty":           claim("sid", ""),
+			"sid null":            claim("sid", nil),
+			"sid a number":        claim("sid", 1),
+			"sid a user":          claim("sid", model.UserID(ann.Session.ID).String()),
+			"sid an object":       claim("sid", map[string]string{"id": ann.Session.ID.String()}),
+			"sid no session":      claim("sid", model.NewSessionID().String()),
+		} {
+			f := forge(w.clock.Now(), ann.Actor())
+			f.header, f.claims = maps.Clone(f.header), maps.Clone(f.claims)
+			change(&f)
+			w.wantUnauthenticated(name, f.String())
+		}
+		w.grant(ann)
+		w.grant(bob)
+	})
+}
+
+func TestAccessTokensCannotBeAltered(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob := w.register("ann"), w.register("bob")
+		token := ann.Tokens.AccessToken
+		part := strings.Split(token, ".")
+		ours, theirs := part[1], strings.Split(bob.Tokens.AccessToken, ".")[1]
+		later := forge(w.clock.Now(), ann.Actor())
+		later.claims["exp"] = w.clock.Now().Add(time.Hour * 24 * 365).Unix()
+		for name, altered := range map[string]string{
+			"empty":                   "",
+			"one dot":                 ".",
+			"two dots":                "..",
+			"three dots":              "...",
+			"blank":                   "   ",
+			"NUL":                     "\x00",
+			"garbage":                 "garbage",
+			"three times garbage":     "garbage.garbage.garbage",
+			"not base64":              "!.!.!",
+			"JSON":                    `{"sub":"` + ann.User.ID.String() + `"}`,
+			"JSON with a signature":   fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, part[0], theirs, part[2]),
+			"another's payload":       part[0] + "." + theirs + "." + part[2],
+			"a later expiry":          part[0] + "." + strings.Split(later.String(), ".")[1] + "." + part[2],
+			"no payload":              part[0] + ".." + part[2],
+			"no header":               "." + part[1] + "." + part[2],
+			"no signature":            part[0] + "." + part[1] + ".",
+			"no third part":           part[0] + "." + part[1],
+			"four parts":              token + "." + part[2],
+			"five parts":              token + "..",
+			"the parts in disorder":   part[1] + "." + part[0] + "." + part[2],
+			"another's signature":     part[0] + "." + part[1] + "." + strings.Split(bob.Tokens.AccessToken, ".")[2],
+			"the first bit":           part[0] + "." + part[1] + "." + flip(part[2], 0),
+			"a bit in the middle":     part[0] + "." + part[1] + "." + flip(part[2], 128),
+			"the last bit":            part[0] + "." + part[1] + "." + flip(part[2], 255),
+			"a bit of the payload":    part[0] + "." + flip(ours, 400) + "." + part[2],
+			"a bit of the header":     flip(part[0], 40) + "." + part[1] + "." + part[2],
+			"truncated":               token[:len(token)-2],
+			"two tokens":              token + token,
+			"two tokens, a comma":     token + "," + token,
+			"its scheme":              "Bearer " + token,
+			"a refresh token":         ann.Tokens.RefreshToken,
+			"a megabyte":              strings.Repeat("a", 1<<20),
+			"a megabyte of dots":      strings.Repeat(".", 1<<20),
+			"a megabyte of signature": token + strings.Repeat("A", 1<<20),
+			"a megabyte of payload":   part[0] + "." + strings.Repeat("e30", 1<<18) + "." + part[2],
+			"deep JSON":               part[0] + "." + base64url(bytes.Repeat([]byte("["), 1<<18)) + "." + part[2],
+		} {
+			w.wantUnauthenticated(name, altered)
+		}
+		w.grant(ann)
+		w.wantTokenExpired("an access token for a refresh token", token)
+	})
+}
+
+// flip changes one bit of what the base64 stands for.
+func flip(encoded string, bit int) string {
+	raw, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		panic(err)
+	}
+	raw[bit/8] ^= 0x80 >> (bit % 8)
+	return base64url(raw)
+}
+
+// A session belongs to one person, whatever a node has just seen of it.
+func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob := w.register("ann"), w.register("bob")
+		mixed := forge(w.clock.Now(), model.Actor{UserID: ann.User.ID, SessionID: bob.Session.ID}).String()
+		w.node(w.clock).wantUnauthenticated("on a node that never saw the session", mixed)
+
+		seen := w.node(w.clock)
+		seen.grant(bob)
+		seen.wantUnauthenticated("on a node that has just seen it alive", mixed)
+
+		misled := w.node(w.clock)
+		misled.wantUnauthenticated("before its owner comes", mixed)
+		misled.grant(bob)
+	})
+}
+
+// RFC 8725, section 3.1: the algorithm that is named is the one that is used, or the token is refused. The signatures here
+// are right, so only who has the key could make these; what is refused early cannot become a hole later.
+func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
+	t.Parallel()
+	now := newClock().Now()
+	service, err := newTokens(testOptions(), func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, alg := range []string{"none", "RS256", "PS256", "ES256", "EdDSA", "HS384", "HS512"} {
+		f := forge(now, model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()})
+		f.header["alg"] = alg
+		if _, err := service.read(f.String()); !errs.Is(err, errs.Unauthenticated) {
+			t.Errorf("%s over an HS256 signature: got %v, want UNAUTHENTICATED", alg, err)
+		}
+	}
+}
+
+// The clocks of two machines are never quite the same, and a client that has signed in at one asks another next.
+func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ahead := newClock()
+		ahead.forward(time.Second - 100*time.Millisecond) // in the next second already, as JWTs count
+		ann := w.node(ahead).register("ann")
+		w.grant(ann)
+	})
+}
+
+// Two servers that share a key by mistake still do not take each other's tokens.
+func TestAccessTokensAreForOneIssuer(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		other := w.node(w.clock, func(o *Options) { o.Issuer = "https://other.test" })
+		other.wantUnauthenticated("another issuer's", ann.Tokens.AccessToken)
+		keyed := w.node(w.clock, func(o *Options) { o.Key = bytes.Repeat([]byte("x"), MinKeyLen) })
+		keyed.wantUnauthenticated("another key's", ann.Tokens.AccessToken)
+		w.grant(ann)
+	})
+}
+
+func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
+	t.Parallel()
+	db := mustSQLite(t, newClock().Now)
+	for name, change := range map[string]func(*Options){
+		"no key":      func(o *Options) { o.Key = nil },
+		"a short key": func(o *Options) { o.Key = o.Key[:MinKeyLen-1] },
+		"no issuer":   func(o *Options) { o.Issuer = "" },
+	} {
+		opts := testOptions()
+		change(&opts)
+		if s, err := New(db, opts); err == nil || s != nil {
+			t.Errorf("%s: nothing was said", name)
+		} else if strings.Contains(err.Error(), "kkk") {
+			t.Errorf("%s: the error shows the key: %v", name, err)
+		}
+	}
+}
+
+// Whatever the bytes, nothing panics; and what is accepted says what was signed. The bytes themselves may differ from
+// those that were signed, in how base64 is written.
+func FuzzReadAccessToken(f *testing.F) {
+	now := newClock().Now()
+	service, err := newTokens(testOptions(), func() time.Time { return now })
+	if err != nil {
+		f.Fatal(err)
+	}
+	ann := model.Actor{UserID: model.UserID{1}, SessionID: model.SessionID{2}}
+	signed, expiresAt, err := service.access(ann)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(signed)
+	f.Add(signed[:len(signed)-1])
+	f.Add(signed + "=")
+	f.Add("")
+	f.Add("..")
+	for _, alg := range []string{"none", "HS512", "RS256"} {
+		attack := forge(now, model.Actor{UserID: model.UserID{3}, SessionID: model.SessionID{4}})
+		attack.header["alg"], attack.sign = alg, func([]byte) []byte { return nil }
+		f.Add(attack.String())
+	}
+	part := strings.Split(signed, ".")
+	f.Add(fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, part[0], part[1], part[2]))
+	f.Add(`{"iss":"` + issuer + `","aud":"` + issuer + `"}`)
+	f.Fuzz(func(t *testing.T, token string) {
+		switch grant, err := service.read(token); {
+		case err != nil && (!errs.Is(err, errs.Unauthenticated) || grant != (Grant{})):
+			t.Errorf("%q: got %v (%v)", token, grant, err)
+		case err == nil && (grant.Actor != ann || !grant.ExpiresAt.Equal(expiresAt)):
+			t.Errorf("%q was never signed, and stands for %v", token, grant)
+		}
+	})
+}

@@ -1,0 +1,255 @@
+package auth
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alexedwards/argon2id"
+
+	"parley/errs"
+	"parley/migrations"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+func TestMain(m *testing.M) { storetest.Main(m) }
+
+const (
+	// patience ends a test that waits for what never comes. It is no measure of speed.
+	patience = 30 * time.Second
+
+	password   = "correct horse battery staple"
+	issuer     = "https://parley.test"
+	accessTTL  = 15 * time.Minute
+	refreshTTL = 30 * 24 * time.Hour
+)
+
+// clock is a time that only the test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// newClock starts inside a second: a rule that cuts to seconds somewhere shows only there.
+func newClock() *clock {
+	return &clock{now: time.Date(2026, 11, 22, 10, 15, 30, 123_456_000, time.UTC)}
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) forward(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// world is a Service on a database whose clock the test moves.
+type world struct {
+	*Service
+	t     *testing.T
+	clock *clock
+	url   string
+}
+
+// each runs fn on a fresh SQLite and on a fresh PostgreSQL, as storetest.Each does, but with a clock that the test moves.
+func each(t *testing.T, fn func(t *testing.T, w *world)) {
+	t.Helper()
+	for _, kind := range []struct {
+		name string
+		url  func(testing.TB) string
+	}{{"SQLite", storetest.SQLiteURL}, {"PostgreSQL", storetest.PostgresURL}} {
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			c, url := newClock(), kind.url(t)
+			fn(t, &world{Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t, clock: c, url: url})
+		})
+	}
+}
+
+// mustOpen opens a database; it is closed when the test ends.
+func mustOpen(t *testing.T, url string, now func() time.Time) *store.DB {
+	t.Helper()
+	db, err := store.Open(t.Context(), url, store.Options{Now: now, MaxConns: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+// mustMigrate gives a new database its tables.
+func mustMigrate(t *testing.T, db *store.DB) *store.DB {
+	t.Helper()
+	if _, err := migrations.Up(t.Context(), db.DB); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// mustSQLite is an empty database, for a Service that is asked nothing that is stored.
+func mustSQLite(t *testing.T, now func() time.Time) *store.DB {
+	t.Helper()
+	return mustOpen(t, storetest.SQLiteURL(t), now)
+}
+
+// testOptions hash passwords at next to no cost, because what is tested is hardly ever the cost.
+func testOptions() Options {
+	return Options{
+		Key: bytes.Repeat([]byte("k"), MinKeyLen), Issuer: issuer, AccessTTL: accessTTL, RefreshTTL: refreshTTL,
+		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32},
+	}
+}
+
+func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service {
+	t.Helper()
+	opts := testOptions()
+	for _, fn := range change {
+		fn(&opts)
+	}
+	s, err := New(db, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// node is another Service over the same database, as on another machine: with connections, a memory and a clock of its own.
+func (w *world) node(c *clock, change ...func(*Options)) *world {
+	w.t.Helper()
+	return &world{Service: mustService(w.t, mustOpen(w.t, w.url, c.Now), change...), t: w.t, clock: c, url: w.url}
+}
+
+// register makes an account whose address is the nickname's.
+func (w *world) register(nickname string) *SignedIn {
+	w.t.Helper()
+	in := Register{Email: nickname + "@example.org", Nickname: nickname, Password: password}
+	signedIn, err := w.Register(w.t.Context(), in, Client{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return signedIn
+}
+
+// login starts another session of who registered as nickname.
+func (w *world) login(nickname string) *SignedIn {
+	w.t.Helper()
+	signedIn, err := w.Login(w.t.Context(), Login{Email: nickname + "@example.org", Password: password}, Client{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return signedIn
+}
+
+// refresh trades a token that has to work.
+func (w *world) refresh(token string) *SignedIn {
+	w.t.Helper()
+	signedIn, err := w.Refresh(w.t.Context(), token, Client{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return signedIn
+}
+
+func (w *world) logout(who *SignedIn) {
+	w.t.Helper()
+	if err := w.Logout(w.t.Context(), who.Actor()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// grant is what the access token stands for, which has to work.
+func (w *world) grant(who *SignedIn) Grant {
+	w.t.Helper()
+	grant, err := w.Authenticate(w.t.Context(), who.Tokens.AccessToken)
+	if err != nil {
+		w.t.Fatalf("the access token does not work: %v", err)
+	}
+	if grant.Actor != who.Actor() {
+		w.t.Fatalf("the access token is of %v, want %v", grant.Actor, who.Actor())
+	}
+	return grant
+}
+
+// wantUnauthenticated makes sure that the access token is refused, and how.
+func (w *world) wantUnauthenticated(name, accessToken string) {
+	w.t.Helper()
+	grant, err := w.Authenticate(w.t.Context(), accessToken)
+	if !errs.Is(err, errs.Unauthenticated) || grant != (Grant{}) {
+		w.t.Errorf("%s: got %v (%v), want nobody and UNAUTHENTICATED", name, grant, err)
+	}
+}
+
+// wantTokenExpired makes sure that the refresh token is refused, and how.
+func (w *world) wantTokenExpired(name, refreshToken string) {
+	w.t.Helper()
+	signedIn, err := w.Refresh(w.t.Context(), refreshToken, Client{})
+	if signedIn != nil || problems(err) != "TOKEN_EXPIRED refreshToken" {
+		w.t.Errorf("%s: got %v (%v), want nobody and TOKEN_EXPIRED", name, signedIn, err)
+	}
+}
+
+// wantEnded makes sure that nothing works any more that the session was given.
+func (w *world) wantEnded(name string, who *SignedIn) {
+	w.t.Helper()
+	w.wantUnauthenticated(name, who.Tokens.AccessToken)
+	w.wantTokenExpired(name, who.Tokens.RefreshToken)
+}
+
+// secrets is the row of a session.
+func (w *world) secrets(id model.SessionID) *model.SessionSecrets {
+	w.t.Helper()
+	row := new(model.SessionSecrets)
+	if err := w.db.NewSelect().Model(row).Where("s.id = ?", id).Scan(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return row
+}
+
+// rows counts the rows of every table that signing in writes.
+func (w *world) rows() map[string]int64 {
+	w.t.Helper()
+	counts := map[string]int64{}
+	for _, table := range []string{"users", "credentials", "sessions"} {
+		n, err := w.db.NewSelect().Table(table).Count(w.t.Context())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		counts[table] = n
+	}
+	return counts
+}
+
+// problems is what a person can correct, as "CODE path", in the order of the input; "" where err is of another kind.
+func problems(err error) string {
+	var found []string
+	for _, e := range errs.Correctable(err) {
+		found = append(found, string(e.Code)+" "+strings.Join(e.Path, "."))
+	}
+	return strings.Join(found, ", ")
+}
+
+// together runs fn n times at once, and waits.
+func together(n int, fn func(i int)) {
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			fn(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}
