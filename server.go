@@ -25,6 +25,7 @@ import (
 	"parley/chat"
 	"parley/config"
 	"parley/graph"
+	"parley/mail"
 	"parley/migrations"
 	"parley/store"
 	"parley/web"
@@ -114,6 +115,7 @@ type server struct {
 
 	db       *store.DB
 	graph    *graph.Server
+	jwks     []byte
 	http     *http.Server
 	work     sync.WaitGroup // goroutines that live as long as the server
 	stopWork context.CancelFunc
@@ -121,8 +123,8 @@ type server struct {
 	served   chan error    // how serving HTTP ended
 }
 
-// start builds every part, each from those before it: database, rules, API, and last the listener, so that nothing is
-// answered before everything is there to answer it.
+// start builds every part, each from those before it: database, rules, API, and serves last, so that nothing is answered
+// before everything is there to answer it.
 func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server, err error) {
 	dataDir, err := filepath.Abs(s.DataDir)
 	if err != nil {
@@ -142,39 +144,64 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 			return nil, err
 		}
 	}
-	key := []byte(s.JWTSecret)
-	if len(key) == 0 {
-		if key, err = auth.LoadOrMakeKey(s.KeyFile()); err != nil {
-			return nil, err
-		}
-	}
-	authService, err := auth.New(db, auth.Options{Key: key, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL})
-	if err != nil {
-		return nil, err
-	}
-	chatService := chat.New(db, chat.Options{CompareEvery: s.CompareEvery, Log: log})
-	graphServer := graph.New(authService, chatService, graph.Options{
-		Limits: graph.Limits{
-			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
-		},
-		AllowedOrigins: s.AllowedOrigins, Introspection: s.Introspection, Log: log,
-	})
-
-	srv := &server{
-		settings: s, log: log, dataDir: dataDir, db: db, graph: graphServer,
-		stopping: make(chan struct{}), served: make(chan error, 1),
-	}
+	// Listening comes early, because mails say where; what comes in waits until it is served.
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_ADDR: %w", err)
 	}
-	srv.url = "http://" + reachable(listener.Addr(), s.Addr)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, listener.Close())
+		}
+	}()
+	url := "http://" + reachable(listener.Addr(), s.Addr)
+
+	keys, err := signingKeys(s)
+	if err != nil {
+		return nil, err
+	}
+	outbox, err := mail.New(db, mail.Options{SMTPURL: s.SMTPURL, From: s.MailFrom, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	chatService := chat.New(db, chat.Options{
+		RequireVerifiedEmail: s.RequireVerifiedEmail, CompareEvery: s.CompareEvery, Log: log,
+	})
+	authService, err := auth.New(db, auth.Options{
+		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
+		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,
+		RateLimits: s.RateLimits, Mail: outbox, Link: s.Link(url), OnDelete: chatService.RemoveAccount, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	proxies, err := s.Proxies()
+	if err != nil {
+		return nil, err
+	}
+	graphServer := graph.New(authService, chatService, graph.Options{
+		Limits: graph.Limits{
+			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
+		},
+		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection, Log: log,
+	})
+	jwks, err := authService.JWKS()
+	if err != nil {
+		return nil, err
+	}
+
+	srv := &server{
+		settings: s, log: log, url: url, dataDir: dataDir, db: db, graph: graphServer, jwks: jwks,
+		stopping: make(chan struct{}), served: make(chan error, 1),
+	}
 	warn(s, log)
 
 	// From here on nothing fails. The work outlives ctx: it is needed while requests are still being finished.
 	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	srv.stopWork = stopWork
 	srv.work.Go(func() { chatService.Run(workCtx) })
+	srv.work.Go(func() { authService.Run(workCtx) })
+	srv.work.Go(func() { outbox.Run(workCtx) })
 	srv.http = &http.Server{
 		Handler:           srv.routes(),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -184,6 +211,33 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 	go func() { srv.served <- srv.http.Serve(listener) }()
 	return srv, nil
+}
+
+// signingKeys are the key that signs access tokens and, while it replaces another, that one.
+func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
+	add := func(k auth.Key, errKey error) {
+		keys = append(keys, k)
+		err = errors.Join(err, errKey)
+	}
+	switch {
+	case s.JWTKeyFile != "":
+		add(auth.ReadKeyFile(s.JWTKeyFile))
+	case s.JWTSecret != "":
+		add(auth.SecretKey([]byte(s.JWTSecret)))
+	default:
+		secret, err := auth.LoadOrMakeSecret(s.SecretFile())
+		if err != nil {
+			return nil, err
+		}
+		add(auth.SecretKey(secret))
+	}
+	if s.JWTPreviousKeyFile != "" {
+		add(auth.ReadKeyFile(s.JWTPreviousKeyFile))
+	}
+	if s.JWTPreviousSecret != "" {
+		add(auth.SecretKey([]byte(s.JWTPreviousSecret)))
+	}
+	return keys, err
 }
 
 // stop first says that no more should come (/readyz), then sends the long-lived clients elsewhere, lets running requests
@@ -209,7 +263,13 @@ func (srv *server) routes() http.Handler {
 	r := chi.NewRouter()
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	r.Get("/readyz", srv.ready)
+	r.Get("/.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		w.Header().Set("Cache-Control", "max-age=300")
+		_, _ = w.Write(srv.jwks)
+	})
 	r.Handle("/graphql", srv.graph)
+	r.Handle("/account/*", web.Account("/graphql"))
 	if srv.settings.Playground {
 		r.Handle("/*", web.Playground("/graphql"))
 	}

@@ -2,10 +2,13 @@ package auth
 
 import (
 	"context"
-	"net/mail"
+	"crypto/subtle"
+	"errors"
+	netmail "net/mail"
 	"strings"
 
 	"parley/errs"
+	"parley/mail"
 	"parley/model"
 	"parley/store"
 	"parley/text"
@@ -24,10 +27,19 @@ type Register struct {
 	Nickname    string
 	Password    string
 	DisplayName *string
+	// InvitationCode is needed where the operator lets only invited people register.
+	InvitationCode *string
 }
 
-// Register makes an account and signs it in from the client.
+// Register makes an account and signs it in from the client; where addresses are concealed it signs nobody in, and
+// returns nil, whether the address had an account or not. A mail with a link to confirm the address goes out in any case.
 func (s *Service) Register(ctx context.Context, in Register, from Client) (*SignedIn, error) {
+	if err := s.allow(ctx, "register from "+network(from.IP), registerByAddress); err != nil {
+		return nil, err
+	}
+	if err := s.requireInvitation(in.InvitationCode); err != nil {
+		return nil, err
+	}
 	u, err := in.user()
 	if err != nil {
 		return nil, err
@@ -38,8 +50,11 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 	}
 	var signedIn *SignedIn
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := requireFree(ctx, tx, u); err != nil {
+		signedIn = nil
+		if owner, err := s.requireFree(ctx, tx, u); err != nil {
 			return err
+		} else if owner != nil { // the address has an account, and nobody is to know
+			return s.mailNotice(ctx, tx, mail.RegistrationAttempt, owner.Email, owner)
 		}
 		u.CreatedAt = tx.Now
 		if err := insertUser(ctx, tx, u); err != nil {
@@ -49,17 +64,42 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		if _, err := tx.NewInsert().Model(c).Exec(ctx); err != nil {
 			return err
 		}
+		if err := s.audit(ctx, tx, registered, &u.ID, nil, from); err != nil {
+			return err
+		}
+		if err := s.sendVerification(ctx, tx, u); err != nil {
+			return err
+		}
+		if s.opts.ConcealEmails {
+			return nil
+		}
 		signedIn, err = s.startSession(ctx, tx, u, from)
 		return err
 	})
+	if s.opts.ConcealEmails && errors.Is(err, errEmailTaken) { // in the moment since requireFree looked
+		return nil, nil //nolint:nilnil // as the comment says
+	}
 	return signedIn, err
+}
+
+func (s *Service) requireInvitation(code *string) error {
+	switch {
+	case s.opts.Registration == Closed:
+		return errs.New(errs.Forbidden, "Registration is closed here.")
+	case s.opts.Registration == Invite && code == nil:
+		return errs.Input(errs.Required, "invitationCode", "An invitation code is needed here.")
+	case s.opts.Registration == Invite && subtle.ConstantTimeCompare([]byte(*code), []byte(s.opts.InvitationCode)) == 0:
+		return errs.Input(errs.Invalid, "invitationCode", "This is not the invitation code.")
+	}
+	return nil
 }
 
 // user checks the input and brings it into the form that is stored.
 func (in Register) user() (*model.User, error) {
 	var problems errs.List
 	u := &model.User{
-		ID: model.NewUserID(), Email: checkEmail(&problems, "email", in.Email),
+		ID: model.NewUserID(), ShowPresence: true, SendReadReceipts: true,
+		Email:    checkEmail(&problems, "email", in.Email),
 		Nickname: checkNickname(&problems, "nickname", in.Nickname),
 	}
 	checkPassword(&problems, "password", in.Password)
@@ -81,7 +121,7 @@ func searchKey(u *model.User) string {
 
 func checkEmail(problems *errs.List, path, email string) string {
 	email = text.Clean(email)
-	parsed, err := mail.ParseAddress(email) // RFC 5322
+	parsed, err := netmail.ParseAddress(email) // RFC 5322
 	switch {
 	case email == "":
 		problems.Add(errs.Required, path, "An e-mail address is needed.")
@@ -132,37 +172,40 @@ func negated(problem string) string {
 	return strings.Replace(problem, "is not ", "has to be ", 1)
 }
 
-// requireFree says which of the names that have to be unique are taken, all of them at once.
-func requireFree(ctx context.Context, tx *store.Tx, u *model.User) error {
-	var taken []model.User
-	err := tx.NewSelect().Model(&taken).Column("email_key", "nickname_key").
-		Where("email_key = ? OR nickname_key = ?", u.EmailKey, u.NicknameKey).Scan(ctx)
+// requireFree says which of the names that have to be unique are taken, all of them at once. Where addresses are concealed
+// it returns the owner of a taken one instead of saying so.
+func (s *Service) requireFree(ctx context.Context, tx *store.Tx, u *model.User) (owner *model.User, err error) {
+	var taken []*model.User
+	err = tx.NewSelect().Model(&taken).Where("email_key = ? OR nickname_key = ?", u.EmailKey, u.NicknameKey).Scan(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var problems errs.List
 	for _, other := range taken {
 		if other.EmailKey == u.EmailKey {
-			problems.Add(errs.Taken, "email", emailTaken)
+			if s.opts.ConcealEmails {
+				owner = other
+			} else {
+				problems = append(problems, errEmailTaken)
+			}
 		}
 		if other.NicknameKey == u.NicknameKey {
 			problems.Add(errs.Taken, "nickname", nicknameTaken)
 		}
 	}
-	return problems.Err()
+	return owner, problems.Err()
 }
 
-const (
-	emailTaken    = "There is an account with this e-mail address."
-	nicknameTaken = "Somebody else has this nickname."
-)
+const nicknameTaken = "Somebody else has this nickname."
+
+var errEmailTaken = errs.Input(errs.Taken, "email", "There is an account with this e-mail address.")
 
 // insertUser leaves the last word to the database: another may have taken a name since requireFree looked.
 func insertUser(ctx context.Context, tx *store.Tx, u *model.User) error {
 	_, err := tx.NewInsert().Model(u).Exec(ctx)
 	switch {
 	case store.UniqueEmail.BrokenBy(err):
-		return errs.Input(errs.Taken, "email", emailTaken)
+		return errEmailTaken
 	case store.UniqueNickname.BrokenBy(err):
 		return errs.Input(errs.Taken, "nickname", nicknameTaken)
 	}

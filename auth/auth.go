@@ -3,31 +3,58 @@
 // # Concurrency
 //
 // A Service may be used by any number of goroutines. At most a few passwords are hashed at once, because each takes
-// memory; the others wait their turn. The functions that leases call when a session ends run on the goroutine that ended it
-// or on a timer's, and must not block.
+// memory; the others wait their turn, and beyond a bound they are refused. The functions that leases call when a session
+// ends run on the goroutine that ended it, on Run's, or on a timer's, and must not block.
 package auth
 
 import (
+	"context"
+	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/alexedwards/argon2id"
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"parley/mail"
 	"parley/model"
 	"parley/store"
 )
 
+// Registration says who may make an account.
+type Registration string
+
+const (
+	Open   Registration = "open"
+	Invite Registration = "invite" // whoever has the invitation code
+	Closed Registration = "closed"
+)
+
 // Options are the settings of a Service.
 type Options struct {
-	Key        []byte // signs access tokens (HS256); at least MinKeyLen bytes
+	Keys       []Key  // the first signs access tokens, all of them verify
 	Issuer     string // the claims iss and aud of access tokens: which server, or cluster, they are for
 	AccessTTL  time.Duration
 	RefreshTTL time.Duration
 	// Argon2 is the cost of hashing a password; nil means 19 MiB, 2 passes, 1 lane, the least that OWASP's Password
 	// Storage Cheat Sheet recommends. Hashes say what they were made with, so it may be changed at any time.
 	Argon2 *argon2id.Params
+
+	Registration   Registration // empty means Open
+	InvitationCode string       // with Invite
+	// ConcealEmails keeps registering from telling whether an address has an account: nobody is signed in by it then, and
+	// the mail that follows says how to go on.
+	ConcealEmails bool
+	RateLimits    bool
+
+	Mail *mail.Outbox
+	// Link makes the address of the page that a mail leads to; action is "verify-email" or "reset-password".
+	Link func(action, token string) string
+	// OnDelete removes what an account has outside of this package, in the transaction that removes the account.
+	OnDelete func(ctx context.Context, tx *store.Tx, id model.UserID) error
+	Log      *slog.Logger // nil means slog.Default
 }
 
 // Service is the accounts of one database.
@@ -35,7 +62,9 @@ type Service struct {
 	db      *store.DB
 	opts    Options
 	tokens  tokens
+	ledger  ledger        // nil without rate limits
 	hashing chan struct{} // one place for each password that may be hashed at once
+	waiting atomic.Int64  // for such a place
 	// decoy is compared with where there is no such account, so that its answer takes the time of any other.
 	decoy func() string
 
@@ -48,10 +77,16 @@ type Service struct {
 // checkedSessions is how many sessions are remembered as alive, each for a second.
 const checkedSessions = 1 << 16
 
-// New makes the service. It starts nothing.
+// New makes the service. Run has to run beside it.
 func New(db *store.DB, opts Options) (*Service, error) {
 	if opts.Argon2 == nil {
 		opts.Argon2 = &argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+	}
+	if opts.Registration == "" {
+		opts.Registration = Open
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
 	}
 	tokens, err := newTokens(opts, db.Now)
 	if err != nil {
@@ -66,6 +101,11 @@ func New(db *store.DB, opts Options) (*Service, error) {
 		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
 		leases:  map[model.SessionID]map[*Lease]struct{}{},
 	}
+	if opts.RateLimits {
+		if s.ledger, err = newLedger(db); err != nil {
+			return nil, err
+		}
+	}
 	s.decoy = sync.OnceValue(func() string {
 		hash, err := argon2id.CreateHash("nobody's password", opts.Argon2)
 		if err != nil {
@@ -74,4 +114,12 @@ func New(db *store.DB, opts Options) (*Service, error) {
 		return hash
 	})
 	return s, nil
+}
+
+// newLedger shares the count of attempts where there may be several nodes.
+func newLedger(db *store.DB) (ledger, error) {
+	if db.Postgres() {
+		return inDatabase{db}, nil
+	}
+	return newInMemory()
 }

@@ -21,14 +21,25 @@ func (s *Service) Lease(grant Grant, end func(reason error)) *Lease {
 	l := &Lease{service: s, session: grant.Actor.SessionID, end: end}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.leases[l.session] == nil {
-		s.leases[l.session] = map[*Lease]struct{}{}
-	}
-	s.leases[l.session][l] = struct{}{}
+	s.add(l)
 	l.expiry = time.AfterFunc(grant.ExpiresAt.Sub(s.db.Now()), func() {
-		l.finish(errs.New(errs.Unauthenticated, "The access token is expired. Trade the refresh token for a new one."))
+		l.finish(errs.New(errs.Unauthenticated, expiredMessage))
 	})
 	return l
+}
+
+// Renew moves the lease to another grant of the same account: to its session, and to its expiry.
+func (l *Lease) Renew(grant Grant) {
+	s := l.service
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, counted := s.leases[l.session][l]; !counted {
+		return
+	}
+	s.drop(l)
+	l.session = grant.Actor.SessionID
+	s.add(l)
+	l.expiry.Reset(grant.ExpiresAt.Sub(s.db.Now()))
 }
 
 // Release gives the lease back. It may be called more than once.
@@ -46,13 +57,25 @@ func (l *Lease) forget() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.expiry.Stop()
+	_, counted := s.leases[l.session][l]
+	s.drop(l)
+	return counted
+}
+
+// add and drop need the lock.
+func (s *Service) add(l *Lease) {
+	if s.leases[l.session] == nil {
+		s.leases[l.session] = map[*Lease]struct{}{}
+	}
+	s.leases[l.session][l] = struct{}{}
+}
+
+func (s *Service) drop(l *Lease) {
 	held := s.leases[l.session]
-	_, counted := held[l]
 	delete(held, l)
 	if len(held) == 0 {
 		delete(s.leases, l.session)
 	}
-	return counted
 }
 
 // sessionsEnded tells everything on this node that hangs on the sessions.

@@ -2,6 +2,10 @@ package auth
 
 import (
 	"context"
+	_ "embed"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/alexedwards/argon2id"
 
@@ -14,12 +18,28 @@ const (
 	maxPassword = 256
 )
 
+// The 10,000 most common of those that are long enough, one a line, most common first; counted by zxcvbn
+// (https://github.com/dropbox/zxcvbn) over leaked passwords.
+//
+//go:embed common_passwords.txt
+var commonPasswords string
+
+var isCommon = sync.OnceValue(func() map[string]bool { //nolint:gochecknoglobals // a constant table
+	common := map[string]bool{}
+	for line := range strings.Lines(commonPasswords) {
+		common[strings.TrimSuffix(line, "\n")] = true
+	}
+	return common
+})
+
 func checkPassword(problems *errs.List, path, password string) {
 	switch n := text.Len(password); {
 	case n < minPassword:
 		problems.Add(errs.TooShort, path, "A password has at least %d characters.", minPassword)
 	case n > maxPassword:
 		problems.Add(errs.TooLong, path, "A password has at most %d characters.", maxPassword)
+	case isCommon()[strings.ToLower(password)]:
+		problems.Add(errs.Invalid, path, "This is one of the passwords that are tried first. Choose another.")
 	}
 }
 
@@ -44,7 +64,16 @@ func (s *Service) passwordMatches(ctx context.Context, password, hash string) (m
 	return matches && known, err
 }
 
+// maxWaiting is how many wait to have a password hashed: with two cores, about a second's work.
+const maxWaiting = 100
+
 func (s *Service) takingTurns(ctx context.Context, fn func() error) error {
+	defer s.waiting.Add(-1)
+	if s.waiting.Add(1) > maxWaiting {
+		busy := errs.New(errs.Unavailable, "Too many people are signing in just now. Try again.")
+		busy.RetryAfter = 2 * time.Second
+		return busy
+	}
 	select {
 	case s.hashing <- struct{}{}:
 		defer func() { <-s.hashing }()

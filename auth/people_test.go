@@ -74,7 +74,7 @@ func TestSearchUsersPages(t *testing.T) {
 					t.Errorf("size %d, from %d: %d items, before %t, more %t", size, len(got), len(slice.Items), slice.Before, slice.More)
 				}
 				got = append(got, slice.Items...)
-				if !slice.More || len(slice.Items) == 0 {
+				if !slice.More || len(slice.Items) == 0 || len(got) > len(want) { // the last: it goes in circles
 					break
 				}
 				after = UserCursor(slice.Items[len(slice.Items)-1])
@@ -125,16 +125,16 @@ func TestSearchUsersRefusesPages(t *testing.T) {
 			return store.Page{After: base64.RawURLEncoding.EncodeToString([]byte(raw))}
 		}
 		for name, page := range map[string]store.Page{
-			"less than none":       {First: new(-1)},
-			"too many":             {First: new(store.MaxPage + 1)},
-			"both ends":            {First: new(1), Last: new(1)},
-			"garbage":              {After: "garbage!"},
-			"a bare name":          {After: "ann"},
-			"an id":                {After: ann.ID.String()},
-			"another list's":       cursor("mann"),
-			"padded":               {After: UserCursor(ann) + "="},
-			"SQL":                  {After: "' OR 1=1 --"},
-			"a megabyte":           {After: strings.Repeat("A", 1<<20)},
+			"less than none": {First: new(-1)},
+			"too many":       {First: new(store.MaxPage + 1)},
+			"both ends":      {First: new(1), Last: new(1)},
+			"garbage":        {After: "garbage!"},
+			"a bare name":    {After: "ann"},
+			"an id":          {After: ann.ID.String()},
+			"another list's": cursor("mann"),
+			"padded":         {After: UserCursor(ann) + "="},
+			"SQL":            {After: "' OR 1=1 --"},
+			"a megabyte":     {After: strings.Repeat("A", 1<<20)},
 		} {
 			slice, err := w.search("", page)
 			if !errs.Is(err, errs.BadUserInput) {

@@ -256,6 +256,30 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	}
 }
 
+// A successor is made from the token before it, which a thief may have; only the server's key keeps it from being known.
+func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	ours, err1 := newTokens(opts, newClock().Now)
+	opts.Key = bytes.Repeat([]byte("x"), MinKeyLen)
+	theirs, err2 := newTokens(opts, newClock().Now)
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	secret := func(r refreshToken) []byte { return r[refreshIDLen : refreshIDLen+refreshSecretLen] }
+	token := ours.firstRefresh(model.NewSessionID())
+	next := ours.nextRefresh(token)
+	if bytes.Equal(secret(next), secret(theirs.nextRefresh(token))) {
+		t.Error("the successor does not depend on the key")
+	}
+	if bytes.Equal(secret(next), secret(token)) || bytes.Equal(secret(next), secret(ours.nextRefresh(next))) {
+		t.Error("a successor repeats")
+	}
+	if bytes.Equal(secret(token), secret(ours.firstRefresh(token.session()))) {
+		t.Error("the first token of a session can be guessed")
+	}
+}
+
 // Who reads the database, or a backup of it, cannot act as anybody.
 func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 	t.Parallel()

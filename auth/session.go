@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -32,6 +33,9 @@ func (s *SignedIn) Actor() model.Actor {
 	return model.Actor{UserID: s.User.ID, SessionID: s.Session.ID}
 }
 
+// Grant is what the new access token stands for.
+func (s *SignedIn) Grant() Grant { return Grant{Actor: s.Actor(), ExpiresAt: s.Tokens.ExpiresAt} }
+
 // Login is what a person signs in with.
 type Login struct {
 	Email    string
@@ -47,6 +51,18 @@ var errCredentials = errs.Input(errs.InvalidCredentials, "password",
 
 // Login starts a session. An unknown address and a wrong password get the same answer after the same work.
 func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, error) {
+	if err := s.allow(ctx, "login from "+network(from.IP), loginByAddress); err != nil {
+		return nil, err
+	}
+	// Counted for each pair of account and address, so that nobody elsewhere can slow the owner down.
+	account := "login to " + text.Fold(text.Clean(in.Email)) + " from " + network(from.IP)
+	if err := s.allow(ctx, account, loginByAccount); err != nil {
+		return nil, err
+	}
+	failures := "failed " + account
+	if err := s.requirePatience(ctx, failures); err != nil {
+		return nil, err
+	}
 	u := new(model.User)
 	var hash string
 	err := s.db.NewSelect().Model(u).Where("u.email_key = ?", text.Fold(text.Clean(in.Email))).Scan(ctx)
@@ -62,7 +78,17 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 		return nil, err
 	}
 	if !matches {
+		var known *model.UserID
+		if hash != "" {
+			known = &u.ID
+		}
+		if err := errors.Join(s.failed(ctx, failures), s.auditAlone(ctx, loginFailed, known, nil, from)); err != nil {
+			return nil, err
+		}
 		return nil, errCredentials
+	}
+	if err := s.succeeded(ctx, failures); err != nil {
+		return nil, err
 	}
 	var signedIn *SignedIn
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
@@ -83,6 +109,9 @@ func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User,
 		RefreshHash: refresh.hash(),
 	}
 	if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.audit(ctx, tx, loggedIn, &u.ID, &id, from); err != nil {
 		return nil, err
 	}
 	return s.signedIn(u, row.Session, refresh)
@@ -117,14 +146,27 @@ var errRefresh = errs.Input(errs.TokenExpired, "refreshToken",
 
 // Refresh trades a refresh token for new tokens. A token that was used before ends its session, because then somebody else
 // may have it; except within the grace, which gives the same successor again.
-func (s *Service) Refresh(ctx context.Context, token string, from Client) (*SignedIn, error) {
-	used, ours := s.tokens.readRefresh(token)
-	if !ours {
+//
+// Where account is given, a token of any other account is FORBIDDEN, and stays as it was.
+func (s *Service) Refresh(ctx context.Context, token string, account *model.UserID, from Client) (*SignedIn, error) {
+	if err := s.allow(ctx, "refresh from "+network(from.IP), refreshByAddress); err != nil {
+		return nil, err
+	}
+	used, ok := readRefresh(token)
+	if !ok {
 		return nil, errRefresh
+	}
+	if err := s.allow(ctx, "refresh "+used.session().String(), refreshBySession); err != nil {
+		return nil, err
 	}
 	var signedIn *SignedIn
 	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
+		if account != nil {
+			if err := requireOwn(ctx, tx, *account, used.session()); err != nil {
+				return err
+			}
+		}
 		row := new(model.SessionSecrets)
 		// The row lock makes two that race with one token take turns here.
 		res, err := tx.NewUpdate().Model(row).
@@ -140,7 +182,7 @@ func (s *Service) Refresh(ctx context.Context, token string, from Client) (*Sign
 		if n, err := res.RowsAffected(); err != nil {
 			return err
 		} else if n == 0 {
-			again, err := s.usedAgain(ctx, tx, used)
+			again, err := s.usedAgain(ctx, tx, used, from)
 			if err != nil || again == nil {
 				return err
 			}
@@ -161,7 +203,12 @@ func (s *Service) Refresh(ctx context.Context, token string, from Client) (*Sign
 
 // usedAgain decides about a token of ours that is not its session's newest: within the grace it returns the session, and
 // otherwise ends it and returns nil.
-func (s *Service) usedAgain(ctx context.Context, tx *store.Tx, used refreshToken) (*model.SessionSecrets, error) {
+func (s *Service) usedAgain(
+	ctx context.Context, tx *store.Tx, used refreshToken, from Client,
+) (*model.SessionSecrets, error) {
+	if !s.tokens.ours(used) {
+		return nil, nil //nolint:nilnil // made up, and no reason to end the session that it names
+	}
 	row := new(model.SessionSecrets)
 	err := tx.NewSelect().Model(row).Where("s.id = ?", used.session()).
 		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).Scan(ctx)
@@ -174,22 +221,123 @@ func (s *Service) usedAgain(ctx context.Context, tx *store.Tx, used refreshToken
 	if string(row.PreviousHash) == string(used.hash()) && tx.Now.Sub(*row.RotatedAt) <= refreshGrace {
 		return row, nil
 	}
+	if err := s.audit(ctx, tx, refreshReused, &row.UserID, &row.ID, from); err != nil {
+		return nil, err
+	}
 	return nil, s.revoke(ctx, tx, row.ID)
 }
 
+var errOtherAccount = errs.New(errs.Forbidden, "This refresh token belongs to another account.")
+
+// requireOwn is FORBIDDEN for a session of another account. A session that is not there passes: what comes next says so.
+func requireOwn(ctx context.Context, tx *store.Tx, account model.UserID, id model.SessionID) error {
+	foreign, err := tx.NewSelect().Model((*model.Session)(nil)).
+		Where("s.id = ?", id).Where("s.user_id <> ?", account).Exists(ctx)
+	if err == nil && foreign {
+		return errOtherAccount
+	}
+	return err
+}
+
 // Logout ends the session that the actor acts in.
-func (s *Service) Logout(ctx context.Context, actor model.Actor) error {
+func (s *Service) Logout(ctx context.Context, actor model.Actor, from Client) error {
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := s.audit(ctx, tx, loggedOut, &actor.UserID, &actor.SessionID, from); err != nil {
+			return err
+		}
 		return s.revoke(ctx, tx, actor.SessionID)
 	})
 }
 
+// Sessions lists the actor's sessions that have not ended, the last used first.
+func (s *Service) Sessions(ctx context.Context, actor model.Actor) ([]*model.Session, error) {
+	found := []*model.Session{}
+	err := s.db.NewSelect().Model(&found).Where("s.user_id = ?", actor.UserID).
+		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", s.db.Now()).
+		OrderExpr("s.last_used_at DESC, s.id DESC").Scan(ctx)
+	return found, store.Error(err)
+}
+
+// Session is one of the actor's own that has not ended, or nil.
+func (s *Service) Session(ctx context.Context, actor model.Actor, id model.SessionID) (*model.Session, error) {
+	all, err := s.Sessions(ctx, actor)
+	for _, session := range all {
+		if session.ID == id {
+			return session, err
+		}
+	}
+	return nil, err
+}
+
+// RevokeSession ends one of the actor's sessions.
+func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model.SessionID, from Client) error {
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		own, err := liveSessions(ctx, tx, actor.UserID)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(own, id) {
+			return errs.Input(errs.NotFound, "sessionId", "You have no such session.")
+		}
+		if err := s.audit(ctx, tx, sessionRevoked, &actor.UserID, &id, from); err != nil {
+			return err
+		}
+		return s.revoke(ctx, tx, id)
+	})
+}
+
+// RevokeOtherSessions ends all of the actor's sessions but the one they act in, and says how many.
+func (s *Service) RevokeOtherSessions(ctx context.Context, actor model.Actor, from Client) (n int, err error) {
+	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		n, err = s.revokeAll(ctx, tx, actor.UserID, &actor.SessionID, from)
+		return err
+	})
+	return n, err
+}
+
+// revokeAll ends all sessions of an account but one.
+func (s *Service) revokeAll(
+	ctx context.Context, tx *store.Tx, user model.UserID, but *model.SessionID, from Client,
+) (int, error) {
+	ids, err := liveSessions(ctx, tx, user)
+	if err != nil {
+		return 0, err
+	}
+	if but != nil {
+		ids = slices.DeleteFunc(ids, func(id model.SessionID) bool { return id == *but })
+	}
+	for _, id := range ids {
+		if err := s.audit(ctx, tx, sessionRevoked, &user, &id, from); err != nil {
+			return 0, err
+		}
+	}
+	return len(ids), s.revoke(ctx, tx, ids...)
+}
+
+func liveSessions(ctx context.Context, tx *store.Tx, user model.UserID) (ids []model.SessionID, err error) {
+	err = tx.NewSelect().Model((*model.Session)(nil)).Column("id").Where("s.user_id = ?", user).
+		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).Scan(ctx, &ids)
+	return ids, err
+}
+
 // revoke ends sessions: their tokens stop working, and what hangs on them is told.
 func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.SessionID) error {
+	if len(ids) == 0 {
+		return nil
+	}
 	_, err := tx.NewUpdate().Model((*model.Session)(nil)).Set("revoked_at = ?", tx.Now).
 		Where("id IN (?)", bun.List(ids)).Where("revoked_at IS NULL").Exec(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids { // for the other nodes, see Run
+		_, err := tx.NewInsert().Model(&revocation{SessionID: id, At: tx.Now}).On("CONFLICT DO NOTHING").Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
 	tx.AfterCommit(func() { s.sessionsEnded(ids...) })
-	return err
+	return nil
 }
 
 // sessionCheck is what was last seen of a session.

@@ -6,10 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/go-chi/jwtauth/v5"
@@ -18,9 +14,6 @@ import (
 	"parley/errs"
 	"parley/model"
 )
-
-// MinKeyLen is the least length of a signing key in bytes: that of HS256's hash (RFC 7518, section 3.2).
-const MinKeyLen = 32
 
 // Tokens is what a client keeps after signing in.
 type Tokens struct {
@@ -37,40 +30,40 @@ type Grant struct {
 
 // tokens makes and reads access tokens (JWTs) and refresh tokens (ours).
 type tokens struct {
-	jwt        *jwtauth.JWTAuth
-	issuer     string
-	accessTTL  time.Duration
-	refreshKey []byte
-	now        func() time.Time
+	issuer    string
+	accessTTL time.Duration
+	now       func() time.Time
+	// Of several keys the first signs, and all verify: so that a key can be replaced without signing anybody out.
+	jwts        []*jwtauth.JWTAuth
+	refreshKeys [][]byte
 }
 
 const sessionClaim = "sid"
 
 func newTokens(opts Options, now func() time.Time) (tokens, error) {
-	if len(opts.Key) < MinKeyLen {
-		return tokens{}, fmt.Errorf("the signing key has %d bytes, and needs at least %d", len(opts.Key), MinKeyLen)
+	if len(opts.Keys) == 0 {
+		return tokens{}, errors.New("the key for access tokens is missing")
 	}
 	if opts.Issuer == "" {
 		return tokens{}, errors.New("the issuer of access tokens is missing")
 	}
+	t := tokens{issuer: opts.Issuer, accessTTL: opts.AccessTTL, now: now}
 	validate := []jwt.ValidateOption{
 		jwt.WithClock(jwt.ClockFunc(now)), jwt.WithIssuer(opts.Issuer), jwt.WithAudience(opts.Issuer),
 		// Without these, a token that lacks one of them would pass.
 		jwt.WithRequiredClaim(jwt.ExpirationKey), jwt.WithRequiredClaim(jwt.SubjectKey), jwt.WithRequiredClaim(sessionClaim),
 	}
-	return tokens{
-		jwt:        jwtauth.New("HS256", opts.Key, nil, validate...),
-		issuer:     opts.Issuer,
-		accessTTL:  opts.AccessTTL,
-		refreshKey: mac(opts.Key, []byte("parley: refresh tokens")), // a key of its own for each use
-		now:        now,
-	}, nil
+	for _, k := range opts.Keys {
+		t.jwts = append(t.jwts, jwtauth.New(k.algorithm, k.sign, k.verify, validate...))
+		t.refreshKeys = append(t.refreshKeys, mac(k.secret, []byte("parley: refresh tokens"))) // a key of its own for each use
+	}
+	return t, nil
 }
 
 func (t tokens) access(actor model.Actor) (token string, expiresAt time.Time, err error) {
 	now := t.now()
 	expiresAt = now.Add(t.accessTTL).Truncate(time.Second) // a JWT counts in seconds
-	_, token, err = t.jwt.Encode(map[string]any{
+	_, token, err = t.jwts[0].Encode(map[string]any{
 		jwt.IssuerKey: t.issuer, jwt.AudienceKey: t.issuer, jwt.SubjectKey: actor.UserID.String(),
 		jwt.IssuedAtKey: now.Unix(), jwt.ExpirationKey: expiresAt.Unix(), sessionClaim: actor.SessionID.String(),
 	})
@@ -79,9 +72,9 @@ func (t tokens) access(actor model.Actor) (token string, expiresAt time.Time, er
 
 // read checks everything about an access token that the token itself can tell.
 func (t tokens) read(token string) (Grant, error) {
-	verified, err := jwtauth.VerifyToken(t.jwt, token)
+	verified, err := t.verify(token)
 	if errors.Is(err, jwtauth.ErrExpired) {
-		return Grant{}, errs.Wrap(err, errs.Unauthenticated, "The access token is expired. Trade the refresh token for a new one.")
+		return Grant{}, errs.Wrap(err, errs.Unauthenticated, expiredMessage)
 	}
 	invalid := func(err error) (Grant, error) {
 		return Grant{}, errs.Wrap(err, errs.Unauthenticated, "The access token is not valid here. Sign in again.")
@@ -101,6 +94,18 @@ func (t tokens) read(token string) (Grant, error) {
 	}
 	expiresAt, _ := verified.Expiration()
 	return Grant{Actor: model.Actor{UserID: userID, SessionID: sessionID}, ExpiresAt: expiresAt}, nil
+}
+
+const expiredMessage = "The access token is expired. Trade the refresh token for a new one."
+
+func (t tokens) verify(token string) (verified jwt.Token, err error) {
+	for _, ja := range t.jwts {
+		verified, err = jwtauth.VerifyToken(ja, token)
+		if err == nil || errors.Is(err, jwtauth.ErrExpired) { // signed with this key, which settles it
+			return verified, err
+		}
+	}
+	return nil, err
 }
 
 // A refresh token is the session's id, 32 bytes that nobody can guess, and a tag over both that shows, years later, that it
@@ -123,29 +128,42 @@ func (t tokens) firstRefresh(id model.SessionID) refreshToken {
 }
 
 func (t tokens) nextRefresh(r refreshToken) refreshToken {
-	return t.refresh(r.session(), mac(t.refreshKey, []byte("next"), r))
+	return t.refresh(r.session(), mac(t.refreshKeys[0], []byte("next"), r))
 }
 
 func (t tokens) refresh(id model.SessionID, secret []byte) refreshToken {
 	r := append(append(make(refreshToken, 0, refreshLen), id[:]...), secret...)
-	return append(r, mac(t.refreshKey, []byte("tag"), r)[:refreshTagLen]...)
+	return append(r, refreshTag(t.refreshKeys[0], r)...)
 }
 
-// readRefresh reports false for what never was a refresh token of ours.
-func (t tokens) readRefresh(s string) (refreshToken, bool) {
+func refreshTag(key, untagged []byte) []byte {
+	return mac(key, []byte("tag"), untagged)[:refreshTagLen]
+}
+
+// readRefresh reports false for what has not the form of a refresh token.
+func readRefresh(s string) (refreshToken, bool) {
 	r, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(r) != refreshLen {
-		return nil, false
-	}
+	return r, err == nil && len(r) == refreshLen
+}
+
+// ours reports whether a refresh token was made here. That alone is good for nothing but to end its session; what works is
+// decided by the stored hash, so that a session outlives the key that its token was tagged with.
+func (t tokens) ours(r refreshToken) bool {
 	untagged := r[:refreshIDLen+refreshSecretLen]
-	return r, hmac.Equal(mac(t.refreshKey, []byte("tag"), untagged)[:refreshTagLen], r[len(untagged):])
+	for _, key := range t.refreshKeys {
+		if hmac.Equal(refreshTag(key, untagged), r[len(untagged):]) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r refreshToken) session() model.SessionID { return model.SessionID(r[:refreshIDLen]) }
 func (r refreshToken) String() string           { return base64.RawURLEncoding.EncodeToString(r) }
+func (r refreshToken) hash() []byte             { return hashOf(r) }
 
-func (r refreshToken) hash() []byte {
-	sum := sha256.Sum256(r)
+func hashOf(secret []byte) []byte {
+	sum := sha256.Sum256(secret)
 	return sum[:]
 }
 
@@ -155,32 +173,4 @@ func mac(key []byte, parts ...[]byte) []byte {
 		h.Write(part)
 	}
 	return h.Sum(nil)
-}
-
-// LoadOrMakeKey reads the signing key that the file holds, or makes one there that only its owner may read.
-func LoadOrMakeKey(path string) ([]byte, error) {
-	key, err := os.ReadFile(path)
-	if err == nil {
-		if len(key) < MinKeyLen {
-			return nil, fmt.Errorf("the signing key in %s is too short: remove the file, and everybody signs in again", path)
-		}
-		return key, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read the signing key: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of the signing key: %w", err)
-	}
-	key = make([]byte, MinKeyLen)
-	_, _ = rand.Read(key)
-	// Written under another name first: a crash leaves a whole key or none.
-	whole := path + ".new"
-	if err := os.WriteFile(whole, key, 0o600); err != nil {
-		return nil, fmt.Errorf("keep the signing key: %w", err)
-	}
-	if err := os.Rename(whole, path); err != nil {
-		return nil, fmt.Errorf("keep the signing key: %w", err)
-	}
-	return key, nil
 }

@@ -26,6 +26,8 @@ import (
 
 // Options are the settings of a Service; the zero value serves.
 type Options struct {
+	// RequireVerifiedEmail lets only people with a verified address start conversations.
+	RequireVerifiedEmail bool
 	// CompareEvery is how often Run asks the database whether a hint went missing; 0 means 3 seconds.
 	CompareEvery time.Duration
 	Log          *slog.Logger // nil means slog.Default

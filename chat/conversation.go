@@ -43,6 +43,9 @@ func (s *Service) CreateConversation(
 	var c *model.Conversation
 	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		problems := slices.Clone(problems) // what is found out below counts for this try only
+		if err := s.requireVerified(ctx, tx, actor); err != nil {
+			return err
+		}
 		nicknames, err := nicknamesOf(ctx, tx, actor, in.Members)
 		if err != nil {
 			return err
@@ -68,6 +71,18 @@ func (s *Service) CreateConversation(
 		return nil, err
 	}
 	return c, nil
+}
+
+func (s *Service) requireVerified(ctx context.Context, tx *store.Tx, actor model.Actor) error {
+	if !s.opts.RequireVerifiedEmail {
+		return nil
+	}
+	verified, err := tx.NewSelect().Model((*model.User)(nil)).
+		Where("u.id = ?", actor.UserID).Where("u.email_verified_at IS NOT NULL").Exists(ctx)
+	if err == nil && !verified {
+		return errs.New(errs.Forbidden, "Confirm your e-mail address first: follow the link in the mail, or ask for another.")
+	}
+	return err
 }
 
 func (in CreateConversation) checkTitle(problems *errs.List) string {

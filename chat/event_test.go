@@ -1,7 +1,9 @@
 package chat
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -16,7 +18,10 @@ import (
 
 // sameData takes two spellings of one JSON value for equal: jsonb does not keep the spelling.
 func sameData() cmp.Option {
-	ofData := func(p cmp.Path) bool { return p.Last().String() == ".Data" } // by name: other bytes would be assignable, too
+	ofData := func(p cmp.Path) bool {
+		field, ok := p.Last().(cmp.StructField)
+		return ok && field.Name() == "Data" // by name, because any other bytes are assignable, too
+	}
 	return cmp.FilterPath(ofData, cmp.Comparer(func(a, b json.RawMessage) bool {
 		var x, y any
 		return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && cmp.Equal(x, y)
@@ -85,6 +90,41 @@ func TestHintsCarryTheEventAsStored(t *testing.T) {
 				t.Errorf("position %d comes after %d", e.Position, before)
 			}
 		}
+	})
+}
+
+func TestNobodyIsToldBeforeItIsStored(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		var told []int64
+		w.publish = func(topic string, h hint) {
+			told = append(told, h.seq)
+			// Another connection sees what is committed, and nothing else.
+			n, err := db.NewSelect().Model((*model.Event)(nil)).
+				Where("e.conversation_id = ?", h.event.ConversationID).Where("e.seq = ?", h.seq).Count(t.Context())
+			if err != nil || n != 1 {
+				t.Errorf("seq %d was told while %d of it were stored (%v)", h.seq, n, err)
+			}
+			if topic != topicOf(h.event.ConversationID) || h.event.Seq != h.seq {
+				t.Errorf("event %+v was told as seq %d of %s", h.event, h.seq, topic)
+			}
+		}
+		c := MustConversation(t, w, "ann", "ben")
+		w.sendMany("ben", c.ID, 2)
+		w.remove("ben", c.ID)
+		errLater := errors.New("something later in the transaction fails")
+		err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			e := &model.Event{ConversationID: c.ID, Seq: 5, Kind: "nothing"}
+			if err := w.appendEvent(ctx, tx, e, struct{}{}); err != nil {
+				return err
+			}
+			return errLater
+		})
+		if !errors.Is(err, errLater) {
+			t.Fatal(err)
+		}
+		wantEqual(t, "what was told", []int64{1, 2, 3, 4}, told)
 	})
 }
 

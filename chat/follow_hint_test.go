@@ -25,6 +25,7 @@ func TestHintsMayComeInAnyWay(t *testing.T) {
 		"shuffled":                         whole(4, 2, 6, 3, 5),
 		"doubled":                          whole(2, 2, 3, 3, 4, 4, 5, 5, 6, 6),
 		"all of it twice":                  whole(2, 3, 4, 5, 6, 2, 3, 4, 5, 6),
+		"a gap that closes, then another":  whole(3, 2, 6),
 		"old ones between":                 whole(1, 2, 1, 3, 2, 4, 1, 5, 6, 3),
 		"only the last":                    whole(6),
 		"the first missing":                whole(3, 4, 5, 6),

@@ -191,30 +191,6 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestFollowEndsWithItsDeadline(t *testing.T) {
-	t.Parallel()
-	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		ctx, cancel := context.WithTimeout(t.Context(), gapPatience)
-		defer cancel()
-		events, err := w.Follow(ctx, w.actor("ben"), c.ID, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var ends []error
-		for e, err := range events {
-			if e != nil {
-				t.Errorf("got %+v", e)
-			}
-			ends = append(ends, err)
-		}
-		if len(ends) != 1 || !errors.Is(ends[0], context.DeadlineExceeded) {
-			t.Errorf("it ended with %v", ends)
-		}
-	})
-}
-
 func TestAConsumerMayStopAtAnyTime(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -20,11 +21,27 @@ type Settings struct {
 	MaxDBConns  int    `default:"20" help:"Connections to PostgreSQL at most." name:"max-db-conns"`
 	Migrate     bool   `default:"true" help:"Bring the tables up to date at start; on unless set to false." negatable:""`
 
-	JWTSecret  string        `help:"Key that signs access tokens, at least 32 characters; the same on every node. Default: made once, and kept in the data folder." name:"jwt-secret" placeholder:"SECRET"`
+	JWTSecret          string `help:"Key that signs access tokens, at least 32 characters; the same on every node. Default: made once, and kept in the data folder." name:"jwt-secret" placeholder:"SECRET"`
+	JWTPreviousSecret  string `help:"The secret before this one: tokens that it signed are still accepted, while it is being replaced." name:"jwt-previous-secret" placeholder:"SECRET"`
+	JWTKeyFile         string `help:"Ed25519 private key (PEM, PKCS #8) that signs access tokens instead of a secret; its public half is at /.well-known/jwks.json." name:"jwt-key-file" placeholder:"FILE" type:"path"`
+	JWTPreviousKeyFile string `help:"The key file before this one, while it is being replaced." name:"jwt-previous-key-file" placeholder:"FILE" type:"path"`
+
 	Issuer     string        `default:"parley" help:"Name of this server, or cluster, in its access tokens (iss and aud)."`
 	AccessTTL  time.Duration `default:"15m" help:"How long an access token is valid." name:"access-ttl"`
 	RefreshTTL time.Duration `default:"720h" help:"How long a session lasts without being refreshed." name:"refresh-ttl"`
 
+	Registration         string `default:"open" enum:"open,invite,closed" help:"Who may make an account: everybody (open), who has the invitation code (invite), or nobody (closed)."`
+	InvitationCode       string `help:"The code for invited people." placeholder:"CODE"`
+	RequireVerifiedEmail bool   `help:"Only people who confirmed their e-mail address may start conversations."`
+	ConcealEmails        bool   `help:"Registering does not tell whether an address has an account: the answer is always that a mail is on its way."`
+	RateLimits           bool   `default:"true" help:"Slow down whoever registers, signs in, or asks for mails too often; on unless set to false." negatable:""`
+
+	SMTPURL     string `help:"Server for outgoing mail: smtp://USER:PASSWORD@HOST:587 (STARTTLS) or smtps://HOST:465. Without one, links are written to the log." name:"smtp-url" placeholder:"URL"`
+	MailFrom    string `default:"Parley <parley@localhost>" help:"Sender of mails."`
+	PublicURL   string `help:"Where people reach this server, for links in mails. Default: the address it listens on." name:"public-url" placeholder:"URL"`
+	AccountLink string `help:"Page that a mailed link leads to, with {action} (verify-email, reset-password) and {token} in it. Default: the built-in page, PUBLIC-URL/account/{action}#token={token}." placeholder:"URL"`
+
+	TrustedProxies []string `help:"Networks of proxies whose X-Forwarded-For is believed, like 10.0.0.0/8, separated by commas. Everybody else's is ignored." placeholder:"CIDR,..."`
 	AllowedOrigins []string `default:"http://localhost:*,http://127.0.0.1:*" help:"Web pages that may use the API beside the server's own: origins, separated by commas, with :* for any port; * for everybody."`
 	Playground     bool     `default:"true" help:"Serve the playground at /; on unless set to false." negatable:""`
 	Introspection  bool     `default:"true" help:"Let clients read the schema; the playground needs it. On unless set to false." negatable:""`
@@ -68,6 +85,24 @@ func (s *Settings) Validate() error {
 			refuse(name, "%v is not a time to wait", value)
 		}
 	}
+	if s.JWTPreviousSecret != "" && len(s.JWTPreviousSecret) < minSecret {
+		refuse("PARLEY_JWT_PREVIOUS_SECRET", "it has %d characters, and needs at least %d", len(s.JWTPreviousSecret), minSecret)
+	}
+	if s.JWTSecret != "" && s.JWTKeyFile != "" {
+		refuse("PARLEY_JWT_KEY_FILE", "set this or PARLEY_JWT_SECRET, not both; the one to be replaced goes into the setting for the previous one")
+	}
+	if (s.Registration == "invite") != (s.InvitationCode != "") {
+		refuse("PARLEY_INVITATION_CODE", "it goes with PARLEY_REGISTRATION=invite, and only with it")
+	}
+	if s.AccountLink != "" && (!strings.Contains(s.AccountLink, "{action}") || !strings.Contains(s.AccountLink, "{token}")) {
+		refuse("PARLEY_ACCOUNT_LINK", "it needs {action} and {token} in it")
+	}
+	if s.PublicURL != "" && !isOrigin(strings.TrimSuffix(s.PublicURL, "/")) {
+		refuse("PARLEY_PUBLIC_URL", "%q is not an address like https://chat.example.org", s.PublicURL)
+	}
+	if _, err := s.Proxies(); err != nil {
+		refuse("PARLEY_TRUSTED_PROXIES", "%v", err)
+	}
 	if s.AccessTTL > s.RefreshTTL {
 		refuse("PARLEY_ACCESS_TTL", "%v is longer than PARLEY_REFRESH_TTL, %v", s.AccessTTL, s.RefreshTTL)
 	}
@@ -106,8 +141,37 @@ func (s *Settings) Postgres() bool {
 	return strings.HasPrefix(s.DatabaseURL, "postgres://") || strings.HasPrefix(s.DatabaseURL, "postgresql://")
 }
 
-// KeyFile is where the signing key is kept when no secret is set.
-func (s *Settings) KeyFile() string { return filepath.Join(s.DataDir, "jwt.key") }
+// SecretFile is where the signing secret is kept when none is set.
+func (s *Settings) SecretFile() string { return filepath.Join(s.DataDir, "jwt.secret") }
+
+// Proxies are the networks of TrustedProxies; a single address is a network too.
+func (s *Settings) Proxies() (networks []netip.Prefix, err error) {
+	for _, text := range s.TrustedProxies {
+		network, err := netip.ParsePrefix(text)
+		if addr, errAddr := netip.ParseAddr(text); errAddr == nil {
+			network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network like 10.0.0.0/8", text)
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
+}
+
+// Link makes the addresses in mails; publicURL serves where the setting is empty.
+func (s *Settings) Link(publicURL string) func(action, token string) string {
+	pattern := s.AccountLink
+	if pattern == "" {
+		if s.PublicURL != "" {
+			publicURL = s.PublicURL
+		}
+		pattern = strings.TrimSuffix(publicURL, "/") + "/account/{action}#token={token}"
+	}
+	return func(action, token string) string {
+		return strings.NewReplacer("{action}", action, "{token}", token).Replace(pattern)
+	}
+}
 
 // Database names the database for people: without the password.
 func (s *Settings) Database() string {

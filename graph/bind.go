@@ -34,6 +34,16 @@ func UnmarshalString(v any) (string, error) {
 	return s, nil
 }
 
+// EmailVerified reports whether the person has shown that the address is theirs.
+func (v *Viewer) EmailVerified() bool { return v.User.EmailVerifiedAt != nil }
+
+// Settings is what the person lets others know.
+func (v *Viewer) Settings() *Settings { return settingsOf(v.User) }
+
+func settingsOf(u *model.User) *Settings {
+	return &Settings{ShowPresence: u.ShowPresence, SendReadReceipts: u.SendReadReceipts}
+}
+
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
 // MarshalTime writes an instant as the schema promises.

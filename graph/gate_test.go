@@ -39,9 +39,11 @@ func TestPublicFields(t *testing.T) {
 	slices.Sort(public)
 	want := []string{
 		"AuthPayload.tokens", "AuthPayload.userErrors", "AuthPayload.viewer",
-		"Mutation.login", "Mutation.refreshSession", "Mutation.register",
+		"Mutation.login", "Mutation.refreshSession", "Mutation.register", "Mutation.requestPasswordReset",
+		"Mutation.resetPassword", "Mutation.verifyEmail", "RequestPasswordResetPayload.userErrors",
+		"ResetPasswordPayload.userErrors",
 		"Tokens.accessToken", "Tokens.expiresAt", "Tokens.refreshToken",
-		"UserError.code", "UserError.message", "UserError.path",
+		"UserError.code", "UserError.message", "UserError.path", "VerifyEmailPayload.userErrors",
 	}
 	if diff := cmp.Diff(want, public); diff != "" {
 		t.Error(diff)

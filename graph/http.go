@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,13 +95,30 @@ func checkRequest(body []byte) *errs.Error {
 	return nil
 }
 
-// remoteIP is the address of the peer, without its port.
-func remoteIP(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+// proxies are the networks whose word is taken for where a request came from.
+type proxies []netip.Prefix
+
+func (p proxies) trusted(addr netip.Addr) bool {
+	return slices.ContainsFunc(p, func(network netip.Prefix) bool { return network.Contains(addr) })
+}
+
+// clientIP is the address that a request came from: the peer's or, where the peer is a trusted proxy, the last one in
+// X-Forwarded-For that is not. What anybody else writes there is ignored.
+func (p proxies) clientIP(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return ""
 	}
-	return host
+	addr := peer.Addr().Unmap()
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && p.trusted(addr); i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		addr = hop.Unmap()
+	}
+	return addr.String()
 }
 
 // origins decides which web pages may talk to this server: its own, and those that the operator lists. What is no browser

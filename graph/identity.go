@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"github.com/99designs/gqlgen/graphql"
 
@@ -15,9 +16,23 @@ import (
 // identity is who asks. A token that was sent and is not valid does no harm to what needs none: signing in has to work for
 // a client whose old token has expired.
 type identity struct {
-	grant  *auth.Grant // nil without a valid token
-	err    error       // why the token that was sent is not valid
+	// grant is nil without a valid token. On a WebSocket it changes when the session is refreshed over it, while other
+	// operations run.
+	grant  atomic.Pointer[auth.Grant]
+	err    error // why the token that was sent is not valid
 	client auth.Client
+}
+
+func (who *identity) with(client auth.Client) *identity {
+	who.client = client
+	return who
+}
+
+// copy is for what is to change apart from the original.
+func (who *identity) copy() *identity {
+	c := &identity{err: who.err, client: who.client}
+	c.grant.Store(who.grant.Load())
+	return c
 }
 
 type identityKey struct{}
@@ -39,10 +54,11 @@ var errNoToken = errs.New(errs.Unauthenticated,
 
 // actor is who asks, or UNAUTHENTICATED.
 func actor(ctx context.Context) (model.Actor, error) {
-	switch who := identityOf(ctx); {
-	case who.grant != nil:
-		return who.grant.Actor, nil
-	case who.err != nil:
+	who := identityOf(ctx)
+	if grant := who.grant.Load(); grant != nil {
+		return grant.Actor, nil
+	}
+	if who.err != nil {
 		return model.Actor{}, who.err
 	}
 	return model.Actor{}, errNoToken
@@ -50,7 +66,8 @@ func actor(ctx context.Context) (model.Actor, error) {
 
 // signIn makes a person who has just signed in the one who asks, for what stands below the field that signed them in.
 func signIn(ctx context.Context, signedIn *auth.SignedIn) *AuthPayload {
-	identityOf(ctx).grant = &auth.Grant{Actor: signedIn.Actor(), ExpiresAt: signedIn.Tokens.ExpiresAt}
+	grant := signedIn.Grant()
+	identityOf(ctx).grant.Store(&grant)
 	return &AuthPayload{Tokens: &signedIn.Tokens, Viewer: &Viewer{User: signedIn.User}, UserErrors: []*UserError{}}
 }
 
@@ -64,8 +81,7 @@ func gate(ctx context.Context, next graphql.Resolver) (any, error) {
 	}
 	if field.Object == "Mutation" {
 		// A copy for each: signing in with one field of a document signs nobody in for the next.
-		who := *identityOf(ctx)
-		ctx = withIdentity(ctx, &who)
+		ctx = withIdentity(ctx, identityOf(ctx).copy())
 	}
 	return next(ctx)
 }
@@ -76,10 +92,10 @@ func isPublic(object string, field graphql.CollectedField) bool {
 }
 
 // identify reads the Authorization header.
-func identify(service *auth.Service, next http.Handler) http.Handler {
+func identify(service *auth.Service, proxies proxies, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := authenticate(r.Context(), service, r.Header.Get("Authorization"))
-		who.client = auth.Client{UserAgent: r.UserAgent(), IP: remoteIP(r)}
+		who := authenticate(r.Context(), service, r.Header.Get("Authorization")).
+			with(auth.Client{UserAgent: r.UserAgent(), IP: proxies.clientIP(r)})
 		next.ServeHTTP(w, r.WithContext(withIdentity(r.Context(), who)))
 	})
 }
@@ -96,5 +112,7 @@ func authenticate(ctx context.Context, service *auth.Service, authorization stri
 	if err != nil {
 		return &identity{err: err}
 	}
-	return &identity{grant: &grant}
+	who := new(identity)
+	who.grant.Store(&grant)
+	return who
 }

@@ -16,6 +16,14 @@ type AuthPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+type ChangeEmailPayload struct {
+	UserErrors []*UserError `json:"userErrors"`
+}
+
+type ChangePasswordPayload struct {
+	UserErrors []*UserError `json:"userErrors"`
+}
+
 type ConversationConnection struct {
 	Edges []*ConversationEdge `json:"edges"`
 	// The same as the edges' nodes.
@@ -44,6 +52,15 @@ type CreateConversationPayload struct {
 	// Null when there are userErrors.
 	Conversation *model.Conversation `json:"conversation,omitempty"`
 	UserErrors   []*UserError        `json:"userErrors"`
+}
+
+type DeleteAccountInput struct {
+	// The viewer's password, so that an open session alone is not enough.
+	Password string `json:"password"`
+}
+
+type DeleteAccountPayload struct {
+	UserErrors []*UserError `json:"userErrors"`
 }
 
 type LogoutPayload struct {
@@ -79,10 +96,70 @@ type RefreshSessionInput struct {
 	RefreshToken string `json:"refreshToken"`
 }
 
+type RequestEmailVerificationPayload struct {
+	// Always empty.
+	UserErrors []*UserError `json:"userErrors"`
+}
+
+type RequestPasswordResetInput struct {
+	Email string `json:"email"`
+}
+
+type RequestPasswordResetPayload struct {
+	// Always empty: nothing is told about the address.
+	UserErrors []*UserError `json:"userErrors"`
+}
+
+type ResetPasswordInput struct {
+	// From the mailed link.
+	Token string `json:"token"`
+	// As in register.
+	NewPassword string `json:"newPassword"`
+}
+
+type ResetPasswordPayload struct {
+	UserErrors []*UserError `json:"userErrors"`
+}
+
+type RevokeOtherSessionsPayload struct {
+	// How many were ended.
+	Revoked int `json:"revoked"`
+	// Always empty.
+	UserErrors []*UserError `json:"userErrors"`
+}
+
+type RevokeSessionInput struct {
+	SessionID string `json:"sessionId"`
+}
+
+type RevokeSessionPayload struct {
+	UserErrors []*UserError `json:"userErrors"`
+}
+
 type SendMessagePayload struct {
 	// Null when there are userErrors.
 	Message    *model.Message `json:"message,omitempty"`
 	UserErrors []*UserError   `json:"userErrors"`
+}
+
+// What a person lets others know.
+type Settings struct {
+	// Whether one is online, and when one was last seen.
+	ShowPresence bool `json:"showPresence"`
+	// How far one has read. Who hides theirs does not see others' either.
+	SendReadReceipts bool `json:"sendReadReceipts"`
+}
+
+type UpdateProfilePayload struct {
+	// Null when there are userErrors.
+	User       *model.User  `json:"user,omitempty"`
+	UserErrors []*UserError `json:"userErrors"`
+}
+
+type UpdateSettingsPayload struct {
+	Settings *Settings `json:"settings,omitempty"`
+	// Always empty.
+	UserErrors []*UserError `json:"userErrors"`
 }
 
 type UserConnection struct {
@@ -105,4 +182,13 @@ type UserError struct {
 	Message string `json:"message"`
 	// Where in the arguments, outermost first, list positions counted from 0: ["input", "members", "1", "userId"].
 	Path []string `json:"path"`
+}
+
+type VerifyEmailInput struct {
+	// From the mailed link.
+	Token string `json:"token"`
+}
+
+type VerifyEmailPayload struct {
+	UserErrors []*UserError `json:"userErrors"`
 }

@@ -36,6 +36,12 @@ func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, er
 			return nil, err
 		}
 		return found(r.Chat.Message(ctx, who, key))
+	case "session":
+		key, err := parseID[model.SessionID](argument, id)
+		if err != nil {
+			return nil, err
+		}
+		return found(r.Auth.Session(ctx, who, key))
 	case "member":
 		key, err := parseID[model.MemberID](argument, id)
 		if err != nil {
@@ -43,7 +49,7 @@ func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, er
 		}
 		return found(r.Chat.Member(ctx, who, key))
 	}
-	return nil, errs.New(errs.BadUserInput, "%s: Expected the id of a user, a conversation, a message or a member, got %q.", argument, id)
+	return nil, errs.New(errs.BadUserInput, "%s: Expected the id of a user, a conversation, a message, a member or a session, got %q.", argument, id)
 }
 
 func found[T any](p *T, err error) (Node, error) {

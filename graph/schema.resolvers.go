@@ -74,7 +74,12 @@ func (r *mutationResolver) Login(ctx context.Context, input auth.Login) (*AuthPa
 }
 
 func (r *mutationResolver) RefreshSession(ctx context.Context, input RefreshSessionInput) (*AuthPayload, error) {
-	return authPayload(ctx)(r.Auth.Refresh(ctx, input.RefreshToken, identityOf(ctx).client))
+	socket := socketOf(ctx)
+	signedIn, err := r.Auth.Refresh(ctx, input.RefreshToken, socket.account(), identityOf(ctx).client)
+	if err == nil {
+		socket.renew(signedIn)
+	}
+	return authPayload(ctx)(signedIn, err)
 }
 
 func (r *mutationResolver) Logout(ctx context.Context) (*LogoutPayload, error) {
@@ -82,7 +87,107 @@ func (r *mutationResolver) Logout(ctx context.Context) (*LogoutPayload, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &LogoutPayload{UserErrors: []*UserError{}}, r.Auth.Logout(ctx, who)
+	problems, err := userErrors(r.Auth.Logout(ctx, who, identityOf(ctx).client))
+	return &LogoutPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) RevokeSession(ctx context.Context, input RevokeSessionInput) (*RevokeSessionPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseID[model.SessionID]("sessionId", input.SessionID)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := userErrors(r.Auth.RevokeSession(ctx, who, key, identityOf(ctx).client))
+	return &RevokeSessionPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) RevokeOtherSessions(ctx context.Context) (*RevokeOtherSessionsPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := r.Auth.RevokeOtherSessions(ctx, who, identityOf(ctx).client)
+	problems, err := userErrors(err)
+	return &RevokeOtherSessionsPayload{Revoked: n, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) UpdateProfile(ctx context.Context, input auth.UpdateProfile) (*UpdateProfilePayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := r.Auth.UpdateProfile(ctx, who, input)
+	problems, err := userErrors(err)
+	if len(problems) > 0 {
+		u = nil
+	}
+	return &UpdateProfilePayload{User: u, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) UpdateSettings(ctx context.Context, input auth.UpdateSettings) (*UpdateSettingsPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := r.Auth.UpdateSettings(ctx, who, input)
+	if err != nil {
+		return nil, err
+	}
+	return &UpdateSettingsPayload{Settings: settingsOf(u), UserErrors: []*UserError{}}, nil
+}
+
+func (r *mutationResolver) ChangeEmail(ctx context.Context, input auth.ChangeEmail) (*ChangeEmailPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := userErrors(r.Auth.ChangeEmail(ctx, who, input, identityOf(ctx).client))
+	return &ChangeEmailPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) ChangePassword(ctx context.Context, input auth.ChangePassword) (*ChangePasswordPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := userErrors(r.Auth.ChangePassword(ctx, who, input, identityOf(ctx).client))
+	return &ChangePasswordPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) RequestPasswordReset(ctx context.Context, input RequestPasswordResetInput) (*RequestPasswordResetPayload, error) {
+	problems, err := userErrors(r.Auth.RequestPasswordReset(ctx, input.Email, identityOf(ctx).client))
+	return &RequestPasswordResetPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) ResetPassword(ctx context.Context, input ResetPasswordInput) (*ResetPasswordPayload, error) {
+	problems, err := userErrors(r.Auth.ResetPassword(ctx, input.Token, input.NewPassword, identityOf(ctx).client))
+	return &ResetPasswordPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) RequestEmailVerification(ctx context.Context) (*RequestEmailVerificationPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := userErrors(r.Auth.RequestEmailVerification(ctx, who))
+	return &RequestEmailVerificationPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) VerifyEmail(ctx context.Context, input VerifyEmailInput) (*VerifyEmailPayload, error) {
+	problems, err := userErrors(r.Auth.VerifyEmail(ctx, input.Token, identityOf(ctx).client))
+	return &VerifyEmailPayload{UserErrors: problems}, err
+}
+
+func (r *mutationResolver) DeleteAccount(ctx context.Context, input DeleteAccountInput) (*DeleteAccountPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := userErrors(r.Auth.DeleteAccount(ctx, who, input.Password, identityOf(ctx).client))
+	return &DeleteAccountPayload{UserErrors: problems}, err
 }
 
 func (r *mutationResolver) CreateConversation(ctx context.Context, input chat.CreateConversation) (*CreateConversationPayload, error) {
@@ -146,6 +251,11 @@ func (r *queryResolver) Conversation(ctx context.Context, id string) (*model.Con
 	return load(ctx, func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, key)
 }
 
+func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool, error) {
+	who, err := actor(ctx)
+	return obj.ID == who.SessionID, err
+}
+
 func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID string, afterSeq *int) (<-chan *model.Message, error) {
 	who, err := actor(ctx)
 	if err != nil {
@@ -160,6 +270,14 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 		return nil, err
 	}
 	return stream(ctx, events, addedMessage), nil
+}
+
+func (r *viewerResolver) Sessions(ctx context.Context, obj *Viewer) ([]*model.Session, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.Auth.Sessions(ctx, who)
 }
 
 func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, first *int, after *string) (*ConversationConnection, error) {
@@ -183,6 +301,8 @@ func (r *Resolver) Mutation() MutationResolver { return &mutationResolver{r} }
 
 func (r *Resolver) Query() QueryResolver { return &queryResolver{r} }
 
+func (r *Resolver) Session() SessionResolver { return &sessionResolver{r} }
+
 func (r *Resolver) Subscription() SubscriptionResolver { return &subscriptionResolver{r} }
 
 func (r *Resolver) Viewer() ViewerResolver { return &viewerResolver{r} }
@@ -193,6 +313,7 @@ type (
 	messageResolver            struct{ *Resolver }
 	mutationResolver           struct{ *Resolver }
 	queryResolver              struct{ *Resolver }
+	sessionResolver            struct{ *Resolver }
 	subscriptionResolver       struct{ *Resolver }
 	viewerResolver             struct{ *Resolver }
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/handler"
@@ -22,6 +23,7 @@ import (
 type Options struct {
 	Limits         Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
+	TrustedProxies []netip.Prefix
 	Introspection  bool
 	Log            *slog.Logger // nil means slog.Default
 }
@@ -66,7 +68,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	gql.AddTransport(transport.GET{})
 
 	h := readWhole(limits.BodyBytes, gql)
-	h = identify(authService, h)
+	h = identify(authService, opts.TrustedProxies, h)
 	h = origins(opts.AllowedOrigins).guard(h)
 	return &Server{Handler: h, live: connections}
 }

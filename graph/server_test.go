@@ -18,6 +18,7 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/graph"
+	"parley/mail"
 	"parley/store"
 	"parley/store/storetest"
 )
@@ -39,8 +40,19 @@ func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.
 	log := new(syncBuffer)
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	opts := graph.Options{Introspection: true, Log: logger}
+	key, err := auth.SecretKey(bytes.Repeat([]byte("k"), auth.MinKeyLen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbox, err := mail.New(db, mail.Options{From: "Parley <parley@example.org>", Log: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Log: logger})
 	authOpts := auth.Options{
-		Key: bytes.Repeat([]byte("k"), auth.MinKeyLen), Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,
+		Mail: outbox, OnDelete: chatService.RemoveAccount, Log: logger,
+		Link: func(action, token string) string { return "https://chat.example.org/" + action + "#token=" + token },
+		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,
 		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32},
 	}
 	for _, fn := range change {
@@ -50,10 +62,11 @@ func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.
 	if err != nil {
 		t.Fatal(err)
 	}
-	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Log: logger})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { chatService.Run(ctx) })
+	running.Go(func() { authService.Run(ctx) })
+	running.Go(func() { outbox.Run(ctx) })
 
 	server := graph.New(authService, chatService, opts)
 	listening := httptest.NewServer(server)

@@ -44,7 +44,7 @@ func (t serverSent) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		return
 	}
 	defer t.live.remove(s)
-	if grant := identityOf(ctx).grant; grant != nil {
+	if grant := identityOf(ctx).grant.Load(); grant != nil {
 		lease := t.auth.Lease(*grant, func(reason error) {
 			s.fail(t.present(ctx, reason))
 			s.end(closeForbidden, "")

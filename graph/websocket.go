@@ -18,6 +18,7 @@ import (
 
 	"parley/auth"
 	"parley/errs"
+	"parley/model"
 )
 
 const (
@@ -87,18 +88,16 @@ func (t webSocket) init(
 ) (context.Context, *transport.InitPayload, error) {
 	who := identityOf(ctx)
 	if authorization := payload.Authorization(); authorization != "" {
-		client := who.client
-		who = authenticate(ctx, t.auth, authorization)
-		who.client = client
+		who = authenticate(ctx, t.auth, authorization).with(who.client)
 	}
 	if who.err != nil {
 		ctx = transport.AppendCloseReason(transport.WithWebsocketCloseCode(ctx, closeForbidden), why(who.err))
 		return ctx, nil, who.err
 	}
-	if who.grant != nil {
-		s.hold(t.auth.Lease(*who.grant, func(reason error) { s.end(closeForbidden, why(reason)) }))
+	if grant := who.grant.Load(); grant != nil {
+		s.hold(who, t.auth.Lease(*grant, func(reason error) { s.end(closeForbidden, why(reason)) }))
 	}
-	return withIdentity(ctx, who), nil, nil
+	return context.WithValue(withIdentity(ctx, who), socketKey{}, s), nil, nil
 }
 
 // why is an error in words for the client.
@@ -115,9 +114,46 @@ type socket struct {
 
 	mu    sync.Mutex // guards what follows; never held while writing
 	conn  *websocket.Conn
-	lease *auth.Lease
+	who   *identity   // nil when nobody is signed in
+	lease *auth.Lease // ends the socket with the session
 	ended bool
 	dead  *time.Timer
+}
+
+type socketKey struct{}
+
+// socketOf is the WebSocket that an operation came over, or nil. A nil socket is nobody's, and cannot be renewed.
+func socketOf(ctx context.Context) *socket {
+	s, _ := ctx.Value(socketKey{}).(*socket)
+	return s
+}
+
+// account is whose the socket is, if anybody's.
+func (s *socket) account() *model.UserID {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.who == nil {
+		return nil
+	}
+	return &s.who.grant.Load().Actor.UserID
+}
+
+// renew has the socket live as long as the new tokens.
+func (s *socket) renew(signedIn *auth.SignedIn) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.who == nil {
+		return
+	}
+	grant := signedIn.Grant()
+	s.who.grant.Store(&grant)
+	s.lease.Renew(grant)
 }
 
 var (
@@ -149,11 +185,11 @@ func (s *socket) Accept(
 	return s, nil
 }
 
-// hold keeps the lease that ends this socket, for release.
-func (s *socket) hold(l *auth.Lease) {
+// hold keeps who the socket belongs to, and the lease that ends it.
+func (s *socket) hold(who *identity, l *auth.Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lease = l
+	s.who, s.lease = who, l
 }
 
 func (s *socket) release() {

@@ -51,6 +51,9 @@ func NewSessionID() SessionID           { return SessionID(newV7()) }
 func NewConversationID() ConversationID { return ConversationID(newV7()) }
 func NewMessageID() MessageID           { return MessageID(newV7()) }
 
+// NewAuditID is for the log of the operator, which no client sees.
+func NewAuditID() uuid.UUID { return newV7() }
+
 // newV7 panics only when the system has no randomness, and then nothing can go on.
 func newV7() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 )
 
@@ -27,8 +28,13 @@ type User struct {
 	Nickname    string
 	NicknameKey string
 	DisplayName *string
+	About       *string
 	SearchKey   string // nickname and display name, folded
 	CreatedAt   time.Time
+
+	EmailVerifiedAt  *time.Time
+	ShowPresence     bool
+	SendReadReceipts bool
 }
 
 // Credentials is apart from User, so that no query for people can bring a password hash along.
@@ -62,6 +68,32 @@ type SessionSecrets struct {
 	RefreshHash  []byte // SHA-256 of the token that works
 	PreviousHash []byte // SHA-256 of the one before it, to notice a second use
 	RotatedAt    *time.Time
+}
+
+// OneTimeToken is what a mailed link carries: its hash, and what it is good for.
+type OneTimeToken struct {
+	bun.BaseModel `bun:"table:one_time_tokens"`
+
+	Hash      []byte `bun:",pk"` // SHA-256
+	Purpose   string
+	UserID    UserID  `bun:",type:uuid"`
+	Email     *string // the new address that the token confirms, where it does
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	UsedAt    *time.Time
+}
+
+// AuditEntry is one thing that happened to an account, for its operator.
+type AuditEntry struct {
+	bun.BaseModel `bun:"table:audit_log"`
+
+	ID        uuid.UUID `bun:",pk,type:uuid"`
+	At        time.Time
+	Action    string
+	UserID    *UserID    `bun:",type:uuid"`
+	SessionID *SessionID `bun:",type:uuid"`
+	IP        *string    `bun:"ip"`
+	UserAgent *string
 }
 
 type ConversationKind string
@@ -116,6 +148,7 @@ const (
 	ConversationCreated EventKind = "conversation_created"
 	MessageAdded        EventKind = "message_added"
 	MemberRemoved       EventKind = "member_removed"
+	MemberRoleChanged   EventKind = "member_role_changed"
 )
 
 // Event is one durable change of a conversation. Its seq orders all of them, from 1, without gaps.
@@ -152,6 +185,9 @@ type MemberData struct {
 type MemberRemovedData struct {
 	UserID UserID `json:"userId"`
 }
+
+// MemberRoleChangedData says who has which role now.
+type MemberRoleChangedData = MemberData
 
 type Message struct {
 	bun.BaseModel `bun:"table:messages,alias:m"`

@@ -55,7 +55,16 @@ func Error(err error) error { return unavailable(err) }
 // gaveWay reports that the database rolled the transaction back in favour of another, and running it again is the cure.
 func gaveWay(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (pgErr.Code == "40001" || pgErr.Code == "40P01") // serialization_failure, deadlock_detected
+	if !ok {
+		return false
+	}
+	switch pgErr.Code {
+	case "40001", // serialization_failure
+		"40P01", // deadlock_detected
+		"23503": // foreign_key_violation: it was there when fn looked; the next time fn sees that it is gone
+		return true
+	}
+	return false
 }
 
 func unavailable(err error) error {

@@ -25,12 +25,22 @@ func (tx *Tx) Postgres() bool { return tx.postgres }
 // about a change waits here, because before the commit there is nothing to tell.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
+// Lock keeps others from changing the rows, and from referring to them, until the transaction ends. On SQLite nobody else
+// writes then in any case.
+func (tx *Tx) Lock(ctx context.Context, table any, where string, args ...any) error {
+	if !tx.postgres {
+		return nil
+	}
+	_, err := tx.NewSelect().Model(table).ColumnExpr("1").Where(where, args...).For("UPDATE").Exec(ctx)
+	return err
+}
+
 // maxTries bounds how often a transaction that the database gave up in favour of another is run again.
 const maxTries = 5
 
 // InTx runs fn in a transaction: committed when fn returns nil, rolled back when it returns an error or panics.
-// Where the database gave the transaction up in favour of another (a deadlock), nothing of it is stored, and fn runs again
-// from the start; so fn must not change anything but what its transaction, and its own variables, hold.
+// Where the database gave the transaction up in favour of another (a deadlock, or what it refers to was removed meanwhile),
+// nothing of it is stored, and fn runs again from the start; so fn must not change anything but what its transaction, and its own variables, hold.
 // Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the commit's outcome is unknown.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	for try := 1; ; try++ {

@@ -1,5 +1,6 @@
-// Package web is what a browser gets from Parley: the GraphQL playground. All of it is in the binary, so that the page needs
-// no network beyond the server that it came from. The libraries in third_party are made by vendor.sh and are committed.
+// Package web is what a browser gets from Parley: the GraphQL playground, and the pages that mailed links lead to. All of
+// it is in the binary, so that a page needs no network beyond the server that it came from. The libraries in third_party
+// are made by vendor.sh and are committed.
 package web
 
 import (
@@ -22,40 +23,33 @@ import (
 	"time"
 )
 
-//go:embed index.html icon.svg playground.css playground.js operations third_party
+//go:embed index.html icon.svg playground.css playground.js operations third_party account
 var files embed.FS
 
-// contentSecurityPolicy lets the page load and call nothing but its own host.
-//
-// CodeMirror and the components in GraphiQL put style elements into the page, hence 'unsafe-inline' for styles; scripts
-// stay limited to files. GraphiQL's style sheet contains its fonts and two images as data URLs. 'self' in connect-src
-// covers the WebSocket of the same host and port (CSP level 3, section 6.7.2.8).
-const contentSecurityPolicy = "default-src 'none'; " +
+// ownHostOnly is the part of the content security policy that all pages share: they load and call nothing but their own
+// host, and scripts are files. 'self' in connect-src covers the WebSocket of the same host and port (CSP level 3, section
+// 6.7.2.8). What a page may show, it adds: without a directive of its own, it gets 'none'.
+const ownHostOnly = "default-src 'none'; " +
 	"script-src 'self'; " +
-	"style-src 'self' 'unsafe-inline'; " +
-	"img-src 'self' data:; " +
-	"font-src 'self' data:; " +
 	"connect-src 'self'; " +
 	"base-uri 'none'; " +
 	"form-action 'none'; " +
-	"frame-ancestors 'none'"
+	"frame-ancestors 'none'; "
 
-// Playground returns the handler of the GraphQL playground: the page at /, its files below /playground/, and 404 for
-// anything else. It answers GET and HEAD. The endpoint is the path of the API on the same host, where the page sends
-// queries and mutations by POST and subscriptions by WebSocket (graphql-transport-ws).
+// site serves pages and the assets that they load, and 404 for anything else. It answers GET and HEAD.
 //
-// The files are addressed under a version that is computed from their contents, so clients may keep them for a year; the
-// page itself is asked for again each time.
-func Playground(endpoint string) http.Handler {
-	assets := loadAssets()
-	version := versionOf(assets)
-	page := newAsset("index.html", renderPage(endpoint, "/playground/"+version))
+// The assets are addressed under a version that is computed from their contents, so clients may keep them for a year.
+type site struct {
+	mux    *http.ServeMux
+	policy string
+	assets string // the path of the assets, without a slash at its end
+}
 
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		page.serve(w, r, "no-cache")
-	})
-	mux.HandleFunc("GET /playground/{version}/{name}", func(w http.ResponseWriter, r *http.Request) {
+// newSite returns a site with its assets below root, and no page yet.
+func newSite(policy, root string, assets map[string]*asset) *site {
+	version := versionOf(assets)
+	s := &site{mux: http.NewServeMux(), policy: policy, assets: root + "/" + version}
+	s.mux.HandleFunc("GET "+root+"/{version}/{name}", func(w http.ResponseWriter, r *http.Request) {
 		a, ok := assets[r.PathValue("name")]
 		// Another version's path must not answer with this version's file, which would then be kept under it.
 		if !ok || r.PathValue("version") != version {
@@ -64,30 +58,40 @@ func Playground(endpoint string) http.Handler {
 		}
 		a.serve(w, r, "public, max-age=31536000, immutable")
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", contentSecurityPolicy)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		mux.ServeHTTP(w, r)
+	return s
+}
+
+// page adds a page, which is made of templates: the first is the page, the others are what it refers to.
+func (s *site) page(pattern, cacheControl, endpoint string, templates ...string) {
+	page := newAsset(templates[0], renderPage(endpoint, s.assets, templates...))
+	s.mux.HandleFunc("GET "+pattern, func(w http.ResponseWriter, r *http.Request) {
+		page.serve(w, r, cacheControl)
 	})
 }
 
-// renderPage fills in what differs from server to server. It panics when index.html is no template, which no input can
-// cause: the file is part of the binary.
-func renderPage(endpoint, assets string) []byte {
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", s.policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	s.mux.ServeHTTP(w, r)
+}
+
+// renderPage fills in what differs from server to server. It panics when a file is no template, which no input can cause:
+// the files are part of the binary.
+func renderPage(endpoint, assets string, templates ...string) []byte {
 	var page bytes.Buffer
 	data := struct{ Endpoint, Assets string }{endpoint, assets}
-	if err := template.Must(template.ParseFS(files, "index.html")).Execute(&page, data); err != nil {
-		panic(fmt.Sprintf("web: index.html: %v", err))
+	if err := template.Must(template.ParseFS(files, templates...)).Execute(&page, data); err != nil {
+		panic(fmt.Sprintf("web: %s: %v", templates[0], err))
 	}
 	return page.Bytes()
 }
 
-// loadAssets returns everything below /playground/<version>/, by name.
-func loadAssets() map[string]*asset {
+// loadAssets returns the files that the patterns name, by the names under which they are served.
+func loadAssets(patterns ...string) map[string]*asset {
 	assets := make(map[string]*asset)
-	for _, pattern := range []string{"icon.svg", "playground.*", "third_party/*"} {
+	for _, pattern := range patterns {
 		for _, name := range glob(pattern) {
 			served := strings.TrimSuffix(path.Base(name), ".gz")
 			if strings.HasSuffix(name, ".gz") {
@@ -97,32 +101,7 @@ func loadAssets() map[string]*asset {
 			}
 		}
 	}
-	operations, err := json.Marshal(loadOperations())
-	if err != nil {
-		panic(fmt.Sprintf("web: operations: %v", err))
-	}
-	assets["operations.json"] = newAsset("operations.json", operations)
 	return assets
-}
-
-// operation is one of the tabs that a new visitor finds.
-type operation struct {
-	Query string `json:"query"`
-	// Variables is the text for the editor, a JSON object.
-	Variables string `json:"variables"`
-}
-
-// loadOperations returns the tabs in their order, which is that of the file names.
-func loadOperations() []operation {
-	var operations []operation
-	for _, name := range glob("operations/*.graphql") {
-		variables := strings.TrimSuffix(name, ".graphql") + ".json"
-		operations = append(operations, operation{
-			Query:     strings.TrimSpace(string(read(name))),
-			Variables: strings.TrimSpace(string(read(variables))),
-		})
-	}
-	return operations
 }
 
 // glob and read panic where a file is missing: then the binary was built from an incomplete tree.

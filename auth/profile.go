@@ -1,0 +1,234 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"parley/errs"
+	"parley/mail"
+	"parley/model"
+	"parley/store"
+	"parley/text"
+)
+
+const maxAbout = 500
+
+// UpdateProfile changes what is given, and leaves what is nil. A blank display name or about is none.
+type UpdateProfile struct {
+	Nickname    *string
+	DisplayName *string
+	About       *string
+}
+
+// UpdateProfile changes how others see the actor.
+func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in UpdateProfile) (u *model.User, err error) {
+	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if u, err = userByID(ctx, tx, actor.UserID); err != nil {
+			return err
+		}
+		var problems errs.List
+		if in.Nickname != nil {
+			u.Nickname = checkNickname(&problems, "nickname", *in.Nickname)
+			u.NicknameKey = text.Fold(u.Nickname)
+		}
+		if in.DisplayName != nil {
+			u.DisplayName = checkDisplayName(&problems, "displayName", *in.DisplayName)
+		}
+		if in.About != nil {
+			u.About = checkAbout(&problems, "about", *in.About)
+		}
+		if err := problems.Err(); err != nil {
+			return err
+		}
+		u.SearchKey = searchKey(u)
+		_, err := tx.NewUpdate().Model(u).Column("nickname", "nickname_key", "display_name", "about", "search_key").WherePK().Exec(ctx)
+		if store.UniqueNickname.BrokenBy(err) {
+			return errs.Input(errs.Taken, "nickname", nicknameTaken)
+		}
+		return err
+	})
+	return u, err
+}
+
+func checkAbout(problems *errs.List, path, about string) *string {
+	about = text.Clean(about)
+	switch problem := text.Problem(about, true); {
+	case about == "":
+		return nil
+	case problem != "":
+		problems.Add(errs.Invalid, path, "The text %s.", problem)
+	case text.Len(about) > maxAbout:
+		problems.Add(errs.TooLong, path, "The text has at most %d characters.", maxAbout)
+	}
+	return &about
+}
+
+// UpdateSettings changes what is given, and leaves what is nil.
+type UpdateSettings struct {
+	ShowPresence     *bool
+	SendReadReceipts *bool
+}
+
+// UpdateSettings changes what the actor lets others know.
+func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in UpdateSettings) (u *model.User, err error) {
+	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if u, err = userByID(ctx, tx, actor.UserID); err != nil {
+			return err
+		}
+		if in.ShowPresence != nil {
+			u.ShowPresence = *in.ShowPresence
+		}
+		if in.SendReadReceipts != nil {
+			u.SendReadReceipts = *in.SendReadReceipts
+		}
+		_, err := tx.NewUpdate().Model(u).Column("show_presence", "send_read_receipts").WherePK().Exec(ctx)
+		return err
+	})
+	return u, err
+}
+
+// ChangePassword is a change of the actor's own password, who has to know the old one.
+type ChangePassword struct {
+	OldPassword string
+	NewPassword string
+}
+
+// ChangePassword sets another password, and ends the actor's other sessions.
+func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in ChangePassword, from Client) error {
+	var problems errs.List
+	checkPassword(&problems, "newPassword", in.NewPassword)
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	if err := s.requirePassword(ctx, actor, "oldPassword", in.OldPassword, from); err != nil {
+		return err
+	}
+	hash, err := s.hashPassword(ctx, in.NewPassword)
+	if err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u, err := userByID(ctx, tx, actor.UserID)
+		if err != nil {
+			return err
+		}
+		if err := setPassword(ctx, tx, u.ID, hash); err != nil {
+			return err
+		}
+		if err := s.audit(ctx, tx, passwordChanged, &u.ID, &actor.SessionID, from); err != nil {
+			return err
+		}
+		if err := s.mailNotice(ctx, tx, mail.PasswordChanged, u.Email, u); err != nil {
+			return err
+		}
+		_, err = s.revokeAll(ctx, tx, u.ID, &actor.SessionID, from)
+		return err
+	})
+}
+
+// requirePassword makes sure that it is the person, and not only their open session, who asks.
+func (s *Service) requirePassword(ctx context.Context, actor model.Actor, path, password string, from Client) error {
+	if err := s.allow(ctx, "password in "+actor.SessionID.String(), passwordBySession); err != nil {
+		return err
+	}
+	var hash string
+	err := s.db.NewSelect().Model((*model.Credentials)(nil)).Column("password_hash").
+		Where("user_id = ?", actor.UserID).Scan(ctx, &hash)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return store.Error(err)
+	}
+	matches, err := s.passwordMatches(ctx, password, hash)
+	if err != nil {
+		return err
+	}
+	if !matches {
+		if err := s.auditAlone(ctx, passwordWrong, &actor.UserID, &actor.SessionID, from); err != nil {
+			return err
+		}
+		return errs.Input(errs.InvalidCredentials, path, "This is not your password.")
+	}
+	return nil
+}
+
+// ChangeEmail is a change of the actor's address, who has to know the password.
+type ChangeEmail struct {
+	NewEmail string
+	Password string
+}
+
+// ChangeEmail mails a link to the new address, which becomes the actor's once the link is followed, and a notice to the old.
+func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeEmail, from Client) error {
+	var problems errs.List
+	email := checkEmail(&problems, "newEmail", in.NewEmail)
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	if err := s.requirePassword(ctx, actor, "password", in.Password, from); err != nil {
+		return err
+	}
+	if err := s.allow(ctx, "change of "+actor.UserID.String(), mailByAccount); err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u, err := userByID(ctx, tx, actor.UserID)
+		if err != nil {
+			return err
+		}
+		other := new(model.User)
+		err = tx.NewSelect().Model(other).Where("u.email_key = ?", text.Fold(email)).Where("u.id <> ?", u.ID).Scan(ctx)
+		switch {
+		case err == nil && s.opts.ConcealEmails:
+			return s.mailNotice(ctx, tx, mail.RegistrationAttempt, other.Email, other)
+		case err == nil:
+			return errs.Input(errs.Taken, "newEmail", "There is an account with this e-mail address.")
+		case !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+		token, err := issue(ctx, tx, changeEmail, u.ID, &email, verifyTTL)
+		if err != nil {
+			return err
+		}
+		if err := s.audit(ctx, tx, emailChangeAsked, &u.ID, &actor.SessionID, from); err != nil {
+			return err
+		}
+		if err := s.mailNotice(ctx, tx, mail.EmailChanging, u.Email, u); err != nil {
+			return err
+		}
+		return s.mailLink(ctx, tx, mail.ChangeEmail, email, u, verifyPage, token)
+	})
+}
+
+// DeleteAccount removes the actor's account, with all that says who they are. Their messages stay, under no author.
+func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password string, from Client) error {
+	if err := s.requirePassword(ctx, actor, "password", password, from); err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		// Nobody can make the account a member of anything more from here on.
+		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", actor.UserID); err != nil {
+			return err
+		}
+		if _, err := userByID(ctx, tx, actor.UserID); err != nil {
+			return err
+		}
+		if _, err := s.revokeAll(ctx, tx, actor.UserID, nil, from); err != nil {
+			return err
+		}
+		if err := s.opts.OnDelete(ctx, tx, actor.UserID); err != nil {
+			return err
+		}
+		// The log keeps that an account was deleted, but not whose, nor from where it was used.
+		_, err := tx.NewUpdate().Model((*model.AuditEntry)(nil)).Set("user_id = NULL").Set("session_id = NULL").
+			Set("ip = NULL").Set("user_agent = NULL").Where("user_id = ?", actor.UserID).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.audit(ctx, tx, accountDeleted, nil, nil, Client{}); err != nil {
+			return err
+		}
+		// Credentials, sessions and one-time tokens go with it.
+		_, err = tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", actor.UserID).Exec(ctx)
+		return err
+	})
+}

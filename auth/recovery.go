@@ -1,0 +1,167 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"parley/errs"
+	"parley/mail"
+	"parley/model"
+	"parley/store"
+	"parley/text"
+)
+
+// The pages that mailed links lead to.
+const (
+	verifyPage = "verify-email"
+	resetPage  = "reset-password"
+)
+
+// RequestPasswordReset mails a link to the account's address. Whether there is such an account shows neither in the answer
+// nor in how often it may be asked for.
+func (s *Service) RequestPasswordReset(ctx context.Context, email string, from Client) error {
+	if err := s.allow(ctx, "mail from "+network(from.IP), mailByAddress); err != nil {
+		return err
+	}
+	key := text.Fold(text.Clean(email))
+	tooMany := s.allow(ctx, "reset of "+key, mailByAccount)
+	if tooMany != nil && !errs.Is(tooMany, errs.RateLimited) {
+		return tooMany
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u := new(model.User)
+		err := tx.NewSelect().Model(u).Where("u.email_key = ?", key).Scan(ctx)
+		if errors.Is(err, sql.ErrNoRows) {
+			return s.audit(ctx, tx, resetRequested, nil, nil, from)
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.audit(ctx, tx, resetRequested, &u.ID, nil, from); err != nil || tooMany != nil {
+			return err
+		}
+		token, err := issue(ctx, tx, resetPassword, u.ID, nil, resetTTL)
+		if err != nil {
+			return err
+		}
+		return s.mailLink(ctx, tx, mail.PasswordReset, u.Email, u, resetPage, token)
+	})
+}
+
+// ResetPassword sets a new password with the token from the mail, and ends every session of the account. Whoever got the
+// mail has shown that the address is theirs.
+func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, from Client) error {
+	if err := s.allow(ctx, "token from "+network(from.IP), tokenByAddress); err != nil {
+		return err
+	}
+	var problems errs.List
+	checkPassword(&problems, "newPassword", newPassword)
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	hash, err := s.hashPassword(ctx, newPassword)
+	if err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		redeemed, err := redeem(ctx, tx, token, resetPassword)
+		if err != nil {
+			return err
+		}
+		u, err := userByID(ctx, tx, redeemed.UserID)
+		if err != nil {
+			return err
+		}
+		if err := setPassword(ctx, tx, u.ID, hash); err != nil {
+			return err
+		}
+		if u.EmailVerifiedAt == nil {
+			if err := setVerified(ctx, tx, u.ID); err != nil {
+				return err
+			}
+		}
+		if err := s.audit(ctx, tx, passwordReset, &u.ID, nil, from); err != nil {
+			return err
+		}
+		if err := s.mailNotice(ctx, tx, mail.PasswordChanged, u.Email, u); err != nil {
+			return err
+		}
+		_, err = s.revokeAll(ctx, tx, u.ID, nil, from)
+		return err
+	})
+}
+
+// RequestEmailVerification mails another link to the actor's address, unless it is verified.
+func (s *Service) RequestEmailVerification(ctx context.Context, actor model.Actor) error {
+	if err := s.allow(ctx, "verification of "+actor.UserID.String(), mailByAccount); err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u, err := userByID(ctx, tx, actor.UserID)
+		if err != nil || u.EmailVerifiedAt != nil {
+			return err
+		}
+		return s.sendVerification(ctx, tx, u)
+	})
+}
+
+func (s *Service) sendVerification(ctx context.Context, tx *store.Tx, u *model.User) error {
+	token, err := issue(ctx, tx, verifyEmail, u.ID, nil, verifyTTL)
+	if err != nil {
+		return err
+	}
+	return s.mailLink(ctx, tx, mail.VerifyEmail, u.Email, u, verifyPage, token)
+}
+
+// VerifyEmail takes the token of a mailed link as the proof that the address is the person's: the one they have, or the one
+// that ChangeEmail asked for, which becomes theirs.
+func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) error {
+	if err := s.allow(ctx, "token from "+network(from.IP), tokenByAddress); err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		redeemed, err := redeem(ctx, tx, token, verifyEmail, changeEmail)
+		if err != nil {
+			return err
+		}
+		what := emailVerified
+		if redeemed.Email != nil {
+			what = emailChanged
+			_, err := tx.NewUpdate().Model((*model.User)(nil)).
+				Set("email = ?", *redeemed.Email).Set("email_key = ?", text.Fold(*redeemed.Email)).
+				Where("id = ?", redeemed.UserID).Exec(ctx)
+			if store.UniqueEmail.BrokenBy(err) {
+				return errs.Input(errs.Taken, "token", "By now there is another account with this e-mail address.")
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if err := setVerified(ctx, tx, redeemed.UserID); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, what, &redeemed.UserID, nil, from)
+	})
+}
+
+func setVerified(ctx context.Context, tx *store.Tx, id model.UserID) error {
+	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("email_verified_at = ?", tx.Now).Where("id = ?", id).Exec(ctx)
+	return err
+}
+
+func setPassword(ctx context.Context, tx *store.Tx, id model.UserID, hash string) error {
+	_, err := tx.NewUpdate().Model((*model.Credentials)(nil)).
+		Set("password_hash = ?", hash).Set("updated_at = ?", tx.Now).Where("user_id = ?", id).Exec(ctx)
+	return err
+}
+
+// userByID is UNAUTHENTICATED where the account is gone: it is asked for the actor, or for whose token was just redeemed.
+func userByID(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User, error) {
+	u := new(model.User)
+	err := tx.NewSelect().Model(u).Where("u.id = ?", id).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, errSessionEnded
+	}
+	return u, err
+}

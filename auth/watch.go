@@ -1,0 +1,88 @@
+package auth
+
+import (
+	"context"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"parley/model"
+)
+
+// revocation says that a session has ended, for nodes that have not ended it themselves.
+type revocation struct {
+	bun.BaseModel `bun:"table:revocations"`
+
+	SessionID model.SessionID `bun:",pk,type:uuid"`
+	At        time.Time
+}
+
+const (
+	// watchEvery bounds how long a session lives on elsewhere after it was ended.
+	watchEvery = 500 * time.Millisecond
+	// watchBack is how far each look reaches back: what was committed late, or by a node whose clock is behind.
+	watchBack  = time.Minute
+	cleanEvery = 10 * time.Minute
+)
+
+// Run ends what hangs on sessions that other nodes have ended, and clears away what is over, until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	watch, clean := time.NewTicker(watchEvery), time.NewTicker(cleanEvery)
+	defer watch.Stop()
+	defer clean.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-watch.C:
+			err = s.watchRevocations(ctx)
+		case <-clean.C:
+			err = s.clean(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.opts.Log.Warn("cannot look after the sessions", "error", err)
+		}
+	}
+}
+
+func (s *Service) watchRevocations(ctx context.Context) error {
+	if !s.hasLeases() {
+		return nil // requests look for themselves
+	}
+	var ended []model.SessionID
+	err := s.db.NewSelect().Model((*revocation)(nil)).Column("session_id").
+		Where("at > ?", s.db.Now().Add(-watchBack)).Scan(ctx, &ended)
+	if err == nil {
+		s.sessionsEnded(ended...)
+	}
+	return err
+}
+
+func (s *Service) hasLeases() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.leases) > 0
+}
+
+// clean removes what nobody can use any more.
+func (s *Service) clean(ctx context.Context) error {
+	now := s.db.Now()
+	for _, over := range []struct {
+		table, column string
+		before        time.Time
+	}{
+		// An access token outlives the session that it was made in, and so must the word that it is void.
+		{"revocations", "at", now.Add(-s.opts.AccessTTL - 2*watchBack)},
+		{"sessions", "expires_at", now.Add(-s.opts.AccessTTL)},
+		{"one_time_tokens", "expires_at", now.Add(-24 * time.Hour)},
+		{"rate_limits", "at", now.Add(-failuresForgive)},
+		{"audit_log", "at", now.Add(-auditKept)},
+	} {
+		_, err := s.db.NewDelete().Table(over.table).Where("? < ?", bun.Ident(over.column), over.before).Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

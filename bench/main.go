@@ -1,0 +1,225 @@
+// Bench measures what Parley costs beside the least that the same work can cost, and prints it as Markdown:
+//
+//	go run ./bench [-short] [-only send|follow|wire]
+//
+// Each figure stands beside a yardstick that was measured in the same run, in turns with it, because a ratio survives a
+// slow or busy machine and a time does not. It never passes or fails on a time; it fails, with exit code 1, when an event
+// was lost, doubled or reordered, or when it could not measure.
+//
+// It needs Linux, for its clocks of other processes, and uses the loopback interface only.
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"parley/store/privatepg"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// scale is how much is measured. More of it makes the figures steadier, not different.
+type scale struct {
+	rounds int // of each side of a pair
+
+	sendTime time.Duration // of one round
+
+	followMessages int // of one round, one after the other
+	followBursts   int // of one round
+
+	wireTime time.Duration // of one round
+}
+
+//nolint:gochecknoglobals // constants
+var (
+	full  = scale{rounds: 7, sendTime: 500 * time.Millisecond, followMessages: 100, followBursts: 2, wireTime: 3 * time.Second}
+	short = scale{rounds: 3, sendTime: 100 * time.Millisecond, followMessages: 25, followBursts: 1, wireTime: 600 * time.Millisecond}
+)
+
+// bench is one run.
+type bench struct {
+	scale
+	out      io.Writer
+	progress io.Writer
+	dir      string            // for everything that is to be gone afterwards
+	postgres *privatepg.Server // nil where none is installed, or needed
+}
+
+// run is the program, apart from its process: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == yardstickArgument {
+		return exitCode(serveYardstick(ctx, stdout), stderr)
+	}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	isShort := flags.Bool("short", false, "finish in less than a minute, with figures that vary more")
+	only := flags.String("only", "", "measure one part: send, follow or wire")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	parts := []string{"send", "follow", "wire"}
+	if *only != "" {
+		if !slices.Contains(parts, *only) || flags.NArg() > 0 {
+			fmt.Fprintln(stderr, "bench: -only takes one of", strings.Join(parts, ", "))
+			return 2
+		}
+		parts = []string{*only}
+	}
+	b := &bench{scale: full, out: stdout, progress: stderr}
+	if *isShort {
+		b.scale = short
+	}
+	return exitCode(b.measure(ctx, parts), stderr)
+}
+
+func exitCode(err error, stderr io.Writer) int {
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func (b *bench) measure(ctx context.Context, parts []string) (err error) {
+	if b.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if slices.Contains(parts, "send") {
+		if err := b.startPostgres(ctx); err != nil {
+			return err
+		}
+	}
+	if b.postgres != nil {
+		defer func() { err = errors.Join(err, b.postgres.Stop()) }()
+	}
+	if err := b.describeMachine(ctx); err != nil {
+		return err
+	}
+	for _, part := range parts {
+		switch part {
+		case "send":
+			err = b.sending(ctx)
+		case "follow":
+			err = b.following(ctx)
+		case "wire":
+			err = b.overTheWire(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", part, err)
+		}
+	}
+	return nil
+}
+
+// startPostgres starts a server that keeps what it promises: without fsync, the driver's overhead would be compared with a
+// commit that costs nothing.
+func (b *bench) startPostgres(ctx context.Context) (err error) {
+	b.postgres, err = privatepg.Start(ctx, "fsync = on", "synchronous_commit = on", "full_page_writes = on")
+	if errors.Is(err, privatepg.ErrNotInstalled) {
+		return nil
+	}
+	return err
+}
+
+// describeMachine says what the figures were taken on: without it they mean nothing.
+func (b *bench) describeMachine(ctx context.Context) error {
+	flushed, err := timeToFlush(b.dir)
+	if err != nil {
+		return err
+	}
+	b.printf("# Parley's benchmarks\n\n")
+	b.printf("- %s, %s\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"), b.howMuch())
+	b.printf("- %d cores%s, %s/%s, %s\n", runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	if b.postgres != nil {
+		version, err := b.postgresVersion(ctx)
+		if err != nil {
+			return err
+		}
+		b.printf("- PostgreSQL %s, with fsync\n", version)
+	} else {
+		b.printf("- without PostgreSQL: not installed, or not needed for this part\n")
+	}
+	b.printf("- flushing 8 KiB to disk takes %s; load average at the start: %s\n", duration(flushed), loadAverage())
+	b.printf("- every ratio is Parley divided by its yardstick, the median of %d rounds in turns (lowest–highest)\n", b.rounds)
+	return nil
+}
+
+func (b *bench) howMuch() string {
+	if b.scale == short {
+		return "short run"
+	}
+	return "full run"
+}
+
+func (b *bench) postgresVersion(ctx context.Context) (version string, err error) {
+	db, err := sql.Open("pgx", b.postgres.URL("postgres"))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	err = db.QueryRowContext(ctx, "SHOW server_version").Scan(&version)
+	return version, err
+}
+
+func cpuModel() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return " (" + strings.TrimSpace(value) + ")"
+		}
+	}
+	return ""
+}
+
+func loadAverage() string {
+	load, err := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(load))
+	if err != nil || len(fields) == 0 {
+		return "unknown"
+	}
+	return fields[0]
+}
+
+// timeToFlush is what the disk asks for keeping something, which is the floor under every commit.
+func timeToFlush(dir string) (_ time.Duration, err error) {
+	f, err := os.Create(filepath.Join(dir, "flush"))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	block := make([]byte, 8<<10)
+	var times []float64
+	for range 30 {
+		start := time.Now()
+		if _, err := f.Write(block); err != nil {
+			return 0, err
+		}
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+		times = append(times, time.Since(start).Seconds())
+	}
+	return seconds(median(times)), nil
+}
+
+func (b *bench) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
+
+// note says on the side what is going on, for whoever waits.
+func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }

@@ -1,0 +1,89 @@
+package chat
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"parley/model"
+	"parley/store"
+)
+
+// RemoveAccount takes a person out of everything, in the transaction that removes their account: out of their conversations,
+// whose ownership passes on, and away from their messages, which stay. It is for the removal of accounts alone, which has
+// made sure of who asks.
+func (s *Service) RemoveAccount(ctx context.Context, tx *store.Tx, id model.UserID) error {
+	var memberships []*model.ConversationMember
+	// In order of id, so that two who leave the same conversations lock them in the same order.
+	err := tx.NewSelect().Model(&memberships).Where("cm.user_id = ?", id).OrderExpr("cm.conversation_id").Scan(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range memberships {
+		if err := s.removeLeaving(ctx, tx, m); err != nil {
+			return err
+		}
+	}
+	_, err1 := tx.NewUpdate().Model((*model.Message)(nil)).Set("author_id = NULL").Set("idempotency_key = NULL").
+		Set("request_hash = NULL").Where("author_id = ?", id).Exec(ctx)
+	if err1 != nil {
+		return err1
+	}
+	_, err2 := tx.NewUpdate().Model((*model.Event)(nil)).Set("actor_id = NULL").Where("actor_id = ?", id).Exec(ctx)
+	if err2 != nil {
+		return err2
+	}
+	_, err = tx.NewDelete().Table("reactions").Where("user_id = ?", id).Exec(ctx)
+	return err
+}
+
+// removeLeaving ends one membership. A conversation that is left empty goes with it; one that is left without its owner gets
+// the next.
+func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
+	seq, err := nextSeq(ctx, tx, m.ConversationID)
+	if err != nil {
+		return err
+	}
+	// Under the lock: they may have become the owner just before.
+	if err := tx.NewSelect().Model(m).WherePK().Scan(ctx); err != nil {
+		return err
+	}
+	if _, err := tx.NewDelete().Model(m).WherePK().Exec(ctx); err != nil {
+		return err
+	}
+	heir, err := successor(ctx, tx, m.ConversationID)
+	if err != nil {
+		return err
+	}
+	if heir == nil {
+		_, err := tx.NewDelete().Model((*model.Conversation)(nil)).Where("id = ?", m.ConversationID).Exec(ctx)
+		return err
+	}
+	removed := &model.Event{ConversationID: m.ConversationID, Seq: seq, Kind: model.MemberRemoved}
+	if err := s.appendEvent(ctx, tx, removed, model.MemberRemovedData{UserID: m.UserID}); err != nil {
+		return err
+	}
+	if m.Role != model.Owner {
+		return nil
+	}
+	if seq, err = nextSeq(ctx, tx, m.ConversationID); err != nil {
+		return err
+	}
+	if _, err := tx.NewUpdate().Model(heir).Set("role = ?", model.Owner).WherePK().Exec(ctx); err != nil {
+		return err
+	}
+	promoted := &model.Event{ConversationID: m.ConversationID, Seq: seq, Kind: model.MemberRoleChanged}
+	return s.appendEvent(ctx, tx, promoted, model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner})
+}
+
+// successor is who owns a conversation next: of the admins, else of the members, the one who joined first; nil where nobody
+// is left.
+func successor(ctx context.Context, tx *store.Tx, id model.ConversationID) (*model.ConversationMember, error) {
+	heir := new(model.ConversationMember)
+	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).
+		OrderExpr("CASE cm.role WHEN 'ADMIN' THEN 0 ELSE 1 END, cm.joined_seq, cm.user_id").Limit(1).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // nobody
+	}
+	return heir, err
+}
