@@ -244,9 +244,9 @@ func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
 // finish, and ends the work and the database last, because requests need both.
 func (srv *server) stop() error {
 	close(srv.stopping)
-	srv.graph.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), srv.settings.StopTimeout)
 	defer cancel()
+	srv.graph.Drain(ctx)
 	err := srv.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("some requests did not finish in %v: %w", srv.settings.StopTimeout, err), srv.http.Close())
@@ -319,7 +319,7 @@ func warn(s *config.Settings, log *slog.Logger) {
 	}
 	log.Warn("others can reach this server: put it behind a proxy that speaks TLS, because tokens travel in the clear", "addr", s.Addr)
 	for _, origin := range s.AllowedOrigins {
-		if origin == "*" || strings.HasPrefix(origin, "http://") {
+		if origin == "*" || strings.HasPrefix(origin, "http://") && !strings.HasSuffix(origin, ":*") {
 			log.Warn("pages that come without TLS, or from anywhere, may use the API (PARLEY_ALLOWED_ORIGINS)", "origin", origin)
 		}
 	}

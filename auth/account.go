@@ -158,6 +158,8 @@ func checkDisplayName(problems *errs.List, path, name string) *string {
 		return nil
 	case text.Problem(name, false) != "":
 		problems.Add(errs.Invalid, path, "A display name %s.", negated(text.Problem(name, false)))
+	case text.Deceptive(name):
+		problems.Add(errs.Invalid, path, "A display name has no characters that turn the direction of writing or end the line.")
 	case text.Len(name) > maxDisplayName:
 		problems.Add(errs.TooLong, path, "A display name has at most %d characters.", maxDisplayName)
 	}

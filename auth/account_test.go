@@ -25,6 +25,7 @@ func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 		want := &model.User{
 			ID: got.User.ID, Email: "Ann@Example.org", EmailKey: "ann@example.org", Nickname: "Ann Lee", NicknameKey: "ann lee",
 			DisplayName: new("Ann L."), SearchKey: "ann lee\nann l.", CreatedAt: w.clock.Now(),
+			ShowPresence: true, SendReadReceipts: true,
 		}
 		stored, err := w.Users(t.Context(), []model.UserID{got.User.ID})
 		if err != nil {
@@ -45,10 +46,15 @@ func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 			}
 		}
 		w.grant(got)
-		if diff := cmp.Diff(map[string]int64{"users": 1, "credentials": 1, "sessions": 1}, w.rows()); diff != "" {
+		if diff := cmp.Diff(accounts(1), w.rows()); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// accounts is how many rows n accounts take, each with its first session and a mail to confirm its address.
+func accounts(n int64) map[string]int64 {
+	return map[string]int64{"users": n, "credentials": n, "sessions": n, "one_time_tokens": n, "mails": n}
 }
 
 // What a person may be called. The names are those that are stored; "" where it is the one that was given.
@@ -82,7 +88,7 @@ func TestRegisterAccepts(t *testing.T) {
 			{name: "an address beyond ASCII", change: func(in *Register) { in.Email = "Änne@exämple.org" }, emailKey: "änne@exämple.org"},
 			{name: "254 bytes", change: func(in *Register) { in.Email = strings.Repeat("a", 254-len("@example.org")) + "@example.org" }},
 			{name: "white space around", change: func(in *Register) { in.Email = "\tspace@example.org\r\n" }, email: "space@example.org"},
-			{name: "8 characters", change: func(in *Register) { in.Password = "12345678" }},
+			{name: "8 characters", change: func(in *Register) { in.Password = "3f!k9~Zq" }},
 			{name: "8 characters of four bytes", change: func(in *Register) { in.Password = strings.Repeat("🐙", 8) }},
 			{name: "256 characters of four bytes", change: func(in *Register) { in.Password = strings.Repeat("🐙", 256) }},
 			{name: "8 spaces", change: func(in *Register) { in.Password = strings.Repeat(" ", 8) }},
@@ -158,6 +164,8 @@ func TestRegisterRefuses(t *testing.T) {
 		{"not UTF-8", nickname("an\xff"), "INVALID nickname"},
 		{"half a surrogate pair", nickname("an\xed\xa0\x80"), "INVALID nickname"},
 
+		{"the most common of all", secret("12345678"), "INVALID password"},
+		{"a common one, whatever its case", secret("PassWord1"), "INVALID password"},
 		{"7 characters", secret("1234567"), "TOO_SHORT password"},
 		{"7 characters of four bytes", secret(strings.Repeat("🐙", 7)), "TOO_SHORT password"},
 		{"no password", secret(""), "TOO_SHORT password"},
@@ -306,8 +314,7 @@ func TestRegisterRacesForOneName(t *testing.T) {
 					t.Errorf("%d have the same %s", won.Load(), field)
 				}
 			}
-			n := 2 * (round + 1)
-			if diff := cmp.Diff(map[string]int64{"users": n, "credentials": n, "sessions": n}, w.rows()); diff != "" {
+			if diff := cmp.Diff(accounts(2*(round+1)), w.rows()); diff != "" {
 				t.Errorf("rows (-want +got):\n%s", diff)
 			}
 		}

@@ -66,7 +66,7 @@ type Service struct {
 	hashing chan struct{} // one place for each password that may be hashed at once
 	waiting atomic.Int64  // for such a place
 	// decoy is compared with where there is no such account, so that its answer takes the time of any other.
-	decoy func() string
+	decoy string
 
 	checked *lru.Cache[model.SessionID, sessionCheck]
 
@@ -106,14 +106,8 @@ func New(db *store.DB, opts Options) (*Service, error) {
 			return nil, err
 		}
 	}
-	s.decoy = sync.OnceValue(func() string {
-		hash, err := argon2id.CreateHash("nobody's password", opts.Argon2)
-		if err != nil {
-			panic(err) // the system has no randomness
-		}
-		return hash
-	})
-	return s, nil
+	s.decoy, err = argon2id.CreateHash("nobody's password", opts.Argon2)
+	return s, err
 }
 
 // newLedger shares the count of attempts where there may be several nodes.

@@ -105,6 +105,11 @@ func (s *Service) JWKS() ([]byte, error) {
 func LoadOrMakeSecret(path string) ([]byte, error) {
 	secret, err := os.ReadFile(path)
 	if err == nil {
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+			if err := os.Chmod(path, 0o600); err != nil {
+				return nil, fmt.Errorf("keep the signing secret to its owner: %w", err)
+			}
+		}
 		if len(secret) < MinKeyLen {
 			return nil, fmt.Errorf("the signing secret in %s is too short: remove the file, and everybody signs in again", path)
 		}
@@ -118,12 +123,22 @@ func LoadOrMakeSecret(path string) ([]byte, error) {
 	}
 	secret = make([]byte, MinKeyLen)
 	_, _ = rand.Read(secret) // never fails, see its documentation
-	// Written under another name first: a crash leaves a whole secret or none.
-	whole := path + ".new"
-	if err := os.WriteFile(whole, secret, 0o600); err != nil {
+	// Written under another name first, and linked to its own: a crash leaves a whole secret or none, and of two that start
+	// at once the second takes what the first has made.
+	whole, err := os.CreateTemp(filepath.Dir(path), "secret-*")
+	if err != nil {
 		return nil, fmt.Errorf("keep the signing secret: %w", err)
 	}
-	if err := os.Rename(whole, path); err != nil {
+	_, errWrite := whole.Write(secret)
+	err = errors.Join(errWrite, whole.Sync(), whole.Close())
+	if err == nil {
+		err = os.Link(whole.Name(), path)
+	}
+	err2 := os.Remove(whole.Name())
+	if errors.Is(err, fs.ErrExist) {
+		return LoadOrMakeSecret(path)
+	}
+	if err := errors.Join(err, err2); err != nil {
 		return nil, fmt.Errorf("keep the signing secret: %w", err)
 	}
 	return secret, nil

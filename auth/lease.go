@@ -16,7 +16,7 @@ type Lease struct {
 }
 
 // Lease calls end once, with an UNAUTHENTICATED error that says why, when the grant's session has ended or its access token
-// has expired; never after Release. It is called at once for a token that is expired already.
+// has expired; not after Release, unless it was under way. It is called at once for a token that is expired already.
 func (s *Service) Lease(grant Grant, end func(reason error)) *Lease {
 	l := &Lease{service: s, session: grant.Actor.SessionID, end: end}
 	s.mu.Lock()
@@ -25,6 +25,9 @@ func (s *Service) Lease(grant Grant, end func(reason error)) *Lease {
 	l.expiry = time.AfterFunc(grant.ExpiresAt.Sub(s.db.Now()), func() {
 		l.finish(errs.New(errs.Unauthenticated, expiredMessage))
 	})
+	if seen, ok := s.checked.Get(l.session); ok && !seen.alive { // since the grant was looked at
+		go l.finish(errSessionEnded)
+	}
 	return l
 }
 

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/hex"
 	"net/netip"
 	"sync"
 	"time"
@@ -54,7 +55,7 @@ func (s *Service) allow(ctx context.Context, key string, r rate) error {
 	}
 	var wait time.Duration
 	now := s.db.Now()
-	err := s.ledger.update(ctx, key, func(a *attempts) {
+	err := s.ledger.update(ctx, hashed(key), func(a *attempts) {
 		wait = 0
 		full := a.At
 		if full.Before(now) {
@@ -93,7 +94,7 @@ func (s *Service) requirePatience(ctx context.Context, key string) error {
 	}
 	var wait time.Duration
 	now := s.db.Now()
-	err := s.ledger.update(ctx, key, func(a *attempts) { wait = a.At.Sub(now) })
+	err := s.ledger.update(ctx, hashed(key), func(a *attempts) { wait = a.At.Sub(now) })
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func (s *Service) failed(ctx context.Context, key string) error {
 		return nil
 	}
 	now := s.db.Now()
-	return s.ledger.update(ctx, key, func(a *attempts) {
+	return s.ledger.update(ctx, hashed(key), func(a *attempts) {
 		if now.Sub(a.At) > failuresForgive {
 			a.Count = 0
 		}
@@ -122,8 +123,11 @@ func (s *Service) succeeded(ctx context.Context, key string) error {
 	if s.ledger == nil {
 		return nil
 	}
-	return s.ledger.update(ctx, key, func(a *attempts) { *a = attempts{} })
+	return s.ledger.update(ctx, hashed(key), func(a *attempts) { *a = attempts{} })
 }
+
+// hashed keeps addresses out of the table.
+func hashed(key string) string { return hex.EncodeToString(hashOf([]byte(key))) }
 
 // network is what stands for an address: itself or, of IPv6, the network that one customer commonly gets.
 func network(ip string) string {

@@ -53,7 +53,7 @@ var errOneTime = errs.Input(errs.TokenExpired, "token", "The link is expired, or
 // redeem uses a token up. TOKEN_EXPIRED where it does not work, or not for any of these purposes.
 func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose) (*model.OneTimeToken, error) {
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(secret) != oneTimeLen {
+	if err != nil || len(secret) != oneTimeLen || base64.RawURLEncoding.EncodeToString(secret) != token {
 		return nil, errOneTime
 	}
 	row := new(model.OneTimeToken)

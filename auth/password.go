@@ -55,7 +55,7 @@ func (s *Service) hashPassword(ctx context.Context, password string) (hash strin
 func (s *Service) passwordMatches(ctx context.Context, password, hash string) (matches bool, err error) {
 	known := hash != ""
 	if !known {
-		hash = s.decoy()
+		hash = s.decoy
 	}
 	err = s.takingTurns(ctx, func() error {
 		matches, err = argon2id.ComparePasswordAndHash(password, hash)

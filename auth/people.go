@@ -28,22 +28,37 @@ func (s *Service) SearchUsers(
 		return none, err
 	}
 	var found []*model.User
-	q := s.db.NewSelect().Model(&found).OrderExpr("u.nickname_key").Limit(int64(window.Limit) + 1)
-	if search = text.Fold(text.Clean(search)); search != "" {
+	q := s.db.NewSelect().Model(&found)
+	if text.Clean(search) != "" {
+		if search = lookup(search); search == "" {
+			return none, nil
+		}
 		q = q.Where(`u.search_key LIKE ? ESCAPE '!'`, "%"+likeEscaper.Replace(search)+"%")
 	}
+	var position []any
 	if window.Cursor != "" {
 		c := store.ReadCursor(userList, window.Cursor)
-		after := c.ReadText()
+		position = []any{c.ReadText()}
 		if err := c.Done(); err != nil {
 			return none, err
 		}
-		q = q.Where("u.nickname_key > ?", after)
 	}
-	if err := q.Scan(ctx); err != nil {
+	if err := window.Apply(q, store.Order{Columns: []string{"u.nickname_key"}}, position...).Scan(ctx); err != nil {
 		return none, store.Error(err)
 	}
 	return store.Cut(window, found), nil
+}
+
+// maxLookup is longer than any name or address.
+const maxLookup = 512
+
+// lookup brings what somebody is looked up by into the form that is compared; empty for what nobody can be called.
+func lookup(s string) string {
+	s = text.Clean(s)
+	if text.Problem(s, false) != "" || len(s) > maxLookup {
+		return ""
+	}
+	return text.Fold(s)
 }
 
 var likeEscaper = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_") //nolint:gochecknoglobals // a constant
@@ -65,7 +80,7 @@ func (s *Service) Users(ctx context.Context, ids []model.UserID) (map[model.User
 // UserByNickname returns nil where there is none.
 func (s *Service) UserByNickname(ctx context.Context, _ model.Actor, nickname string) (*model.User, error) {
 	u := new(model.User)
-	err := s.db.NewSelect().Model(u).Where("u.nickname_key = ?", text.Fold(text.Clean(nickname))).Scan(ctx)
+	err := s.db.NewSelect().Model(u).Where("u.nickname_key = ?", lookup(nickname)).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nobody has it
 	}

@@ -24,7 +24,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 	if err := s.allow(ctx, "mail from "+network(from.IP), mailByAddress); err != nil {
 		return err
 	}
-	key := text.Fold(text.Clean(email))
+	key := lookup(email)
 	tooMany := s.allow(ctx, "reset of "+key, mailByAccount)
 	if tooMany != nil && !errs.Is(tooMany, errs.RateLimited) {
 		return tooMany

@@ -20,7 +20,7 @@ func TestRefreshRotates(t *testing.T) {
 		ann := w.register("ann")
 		other := w.login("ann")
 		w.clock.forward(time.Minute)
-		next, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
+		next, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,15 +84,15 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 			if i%2 == 0 { // two tabs may well reach two nodes
 				s = other
 			}
-			signedIn, err := s.Refresh(t.Context(), ann.Tokens.RefreshToken, Client{})
+			signedIn, err := s.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			successors[i] = signedIn.Tokens.RefreshToken
 		})
-		used, ok := w.tokens.readRefresh(ann.Tokens.RefreshToken)
-		successor, ok2 := w.tokens.readRefresh(successors[0])
+		used, ok := readOurs(w.tokens, ann.Tokens.RefreshToken)
+		successor, ok2 := readOurs(w.tokens, successors[0])
 		if !ok || !ok2 {
 			t.Fatal("not refresh tokens")
 		}
@@ -133,7 +133,7 @@ func TestRefreshAfterTheGraceEndsTheSession(t *testing.T) {
 // The grace is for the newest token's parent only: nobody races with what is two generations old.
 func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(_ *testing.T, w *world) {
 		ann, bob := w.register("ann"), w.register("bob")
 		second := w.refresh(w.refresh(ann.Tokens.RefreshToken).Tokens.RefreshToken)
 		w.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
@@ -189,7 +189,7 @@ func TestRefreshWithWhatIsNoToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		theirs, err := newTokens(Options{Key: bytes.Repeat([]byte("x"), MinKeyLen), Issuer: issuer}, w.clock.Now)
+		theirs, err := newTokens(Options{Keys: []Key{secretKey("x")}, Issuer: issuer}, w.clock.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,17 +231,17 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := service.firstRefresh(model.NewSessionID()).String()
-	if _, ok := service.readRefresh(token); !ok {
+	if _, ok := readOurs(service, token); !ok {
 		t.Fatal("its own token is refused")
 	}
 	for bit := range refreshLen * 8 {
-		if _, ok := service.readRefresh(flip(token, bit)); ok {
+		if _, ok := readOurs(service, flip(token, bit)); ok {
 			t.Errorf("bit %d does not count", bit)
 		}
 	}
 	// base64 skips line breaks, even where it is strict.
 	for _, other := range []string{token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:], token + "=", token + " "} {
-		if _, ok := service.readRefresh(other); ok {
+		if _, ok := readOurs(service, other); ok {
 			t.Errorf("%q is read as %s", other, token)
 		}
 	}
@@ -249,7 +249,7 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	for i := range token {
 		for _, c := range alphabet {
 			other := token[:i] + string(c) + token[i+1:]
-			if _, ok := service.readRefresh(other); ok && other != token {
+			if _, ok := readOurs(service, other); ok && other != token {
 				t.Errorf("%s is read as %s", other, token)
 			}
 		}
@@ -261,7 +261,7 @@ func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
 	ours, err1 := newTokens(opts, newClock().Now)
-	opts.Key = bytes.Repeat([]byte("x"), MinKeyLen)
+	opts.Keys = []Key{secretKey("x")}
 	theirs, err2 := newTokens(opts, newClock().Now)
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
@@ -289,7 +289,7 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 		given = append(given, w.refresh(given[1].Tokens.RefreshToken))
 		needles := map[string][]byte{}
 		for i, s := range given {
-			raw, ok := w.tokens.readRefresh(s.Tokens.RefreshToken)
+			raw, ok := readOurs(w.tokens, s.Tokens.RefreshToken)
 			if !ok {
 				t.Fatal("not a refresh token")
 			}
@@ -316,7 +316,7 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 			}
 		}
 		// The search is worth something only if it finds what is there.
-		used, _ := w.tokens.readRefresh(given[3].Tokens.RefreshToken)
+		used, _ := readOurs(w.tokens, given[3].Tokens.RefreshToken)
 		found := false
 		for _, value := range w.everything("sessions") {
 			found = found || bytes.Contains(value, used.hash())
@@ -376,14 +376,14 @@ func FuzzReadRefreshToken(f *testing.F) {
 	f.Add("")
 	f.Add("\x00")
 	f.Fuzz(func(t *testing.T, s string) {
-		token, ok := service.readRefresh(s)
+		token, ok := readOurs(service, s)
 		if !ok {
 			return
 		}
 		if token.String() != s {
 			t.Errorf("%q was read as %q", s, token)
 		}
-		if next, ok := service.readRefresh(service.nextRefresh(token).String()); !ok || next.session() != token.session() {
+		if next, ok := readOurs(service, service.nextRefresh(token).String()); !ok || next.session() != token.session() {
 			t.Errorf("the successor of %q is no token of the same session", s)
 		}
 	})

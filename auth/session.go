@@ -55,7 +55,7 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 		return nil, err
 	}
 	// Counted for each pair of account and address, so that nobody elsewhere can slow the owner down.
-	account := "login to " + text.Fold(text.Clean(in.Email)) + " from " + network(from.IP)
+	account := "login to " + lookup(in.Email) + " from " + network(from.IP)
 	if err := s.allow(ctx, account, loginByAccount); err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	}
 	u := new(model.User)
 	var hash string
-	err := s.db.NewSelect().Model(u).Where("u.email_key = ?", text.Fold(text.Clean(in.Email))).Scan(ctx)
+	err := s.db.NewSelect().Model(u).Where("u.email_key = ?", lookup(in.Email)).Scan(ctx)
 	if err == nil {
 		err = s.db.NewSelect().Model((*model.Credentials)(nil)).Column("password_hash").
 			Where("user_id = ?", u.ID).Scan(ctx, &hash)
@@ -343,6 +343,7 @@ func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.Session
 // sessionCheck is what was last seen of a session.
 type sessionCheck struct {
 	at    time.Time
+	user  model.UserID // whose token was looked at
 	alive bool
 }
 
@@ -371,7 +372,7 @@ func (s *Service) Authenticate(ctx context.Context, accessToken string) (Grant, 
 
 func (s *Service) sessionAlive(ctx context.Context, actor model.Actor) (bool, error) {
 	now := s.db.Now()
-	if seen, ok := s.checked.Get(actor.SessionID); ok && now.Sub(seen.at) < checkFor {
+	if seen, ok := s.checked.Get(actor.SessionID); ok && now.Sub(seen.at) < checkFor && (seen.user == actor.UserID || !seen.alive) {
 		return seen.alive, nil
 	}
 	alive, err := s.db.NewSelect().Model((*model.Session)(nil)).
@@ -379,6 +380,13 @@ func (s *Service) sessionAlive(ctx context.Context, actor model.Actor) (bool, er
 	if err != nil {
 		return false, store.Error(err)
 	}
-	s.checked.Add(actor.SessionID, sessionCheck{at: now, alive: alive})
+	if alive { // the end is remembered by who ends it, and a token with the wrong user in it ends nothing
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if seen, ok := s.checked.Get(actor.SessionID); ok && !seen.alive {
+			return false, nil // it ended while this looked
+		}
+		s.checked.Add(actor.SessionID, sessionCheck{at: now, user: actor.UserID, alive: true})
+	}
 	return alive, nil
 }

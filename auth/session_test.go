@@ -160,7 +160,7 @@ func TestLogoutEndsTheSessionAtOnce(t *testing.T) {
 			t.Errorf("a second logout has changed the row (-before +after):\n%s", diff)
 		}
 		nobody := model.Actor{UserID: phone.User.ID, SessionID: model.NewSessionID()}
-		if err := w.Logout(t.Context(), nobody); err != nil {
+		if err := w.Logout(t.Context(), nobody, Client{}); err != nil {
 			t.Errorf("a session that never was: %v", err)
 		}
 	})
@@ -168,7 +168,7 @@ func TestLogoutEndsTheSessionAtOnce(t *testing.T) {
 
 func TestLogoutIsNoticedByOtherNodesWithinASecond(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(_ *testing.T, w *world) {
 		ann, bob := w.register("ann"), w.register("bob")
 		warm, cold := w.node(w.clock), w.node(w.clock)
 		warm.grant(ann)
@@ -210,11 +210,11 @@ func TestLogoutRacesWithEverything(t *testing.T) {
 			together(9, func(i int) {
 				switch {
 				case i == 0:
-					if err := w.Logout(t.Context(), ann.Actor()); err != nil {
+					if err := w.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
 						t.Error(err)
 					}
 				case i < 5:
-					signedIn, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, Client{})
+					signedIn, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{})
 					if err == nil {
 						newest[i-1] = signedIn.Tokens.RefreshToken
 					} else if problems(err) != "TOKEN_EXPIRED refreshToken" {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-chi/jwtauth/v5"
+	"github.com/lestrrat-go/jwx/v3/jws"
 	"github.com/lestrrat-go/jwx/v3/jwt"
 
 	"parley/errs"
@@ -35,6 +36,7 @@ type tokens struct {
 	now       func() time.Time
 	// Of several keys the first signs, and all verify: so that a key can be replaced without signing anybody out.
 	jwts        []*jwtauth.JWTAuth
+	algorithms  []string
 	refreshKeys [][]byte
 }
 
@@ -54,6 +56,7 @@ func newTokens(opts Options, now func() time.Time) (tokens, error) {
 		jwt.WithRequiredClaim(jwt.ExpirationKey), jwt.WithRequiredClaim(jwt.SubjectKey), jwt.WithRequiredClaim(sessionClaim),
 	}
 	for _, k := range opts.Keys {
+		t.algorithms = append(t.algorithms, k.algorithm)
 		t.jwts = append(t.jwts, jwtauth.New(k.algorithm, k.sign, k.verify, validate...))
 		t.refreshKeys = append(t.refreshKeys, mac(k.secret, []byte("parley: refresh tokens"))) // a key of its own for each use
 	}
@@ -61,11 +64,11 @@ func newTokens(opts Options, now func() time.Time) (tokens, error) {
 }
 
 func (t tokens) access(actor model.Actor) (token string, expiresAt time.Time, err error) {
-	now := t.now()
-	expiresAt = now.Add(t.accessTTL).Truncate(time.Second) // a JWT counts in seconds
+	expiresAt = t.now().Add(t.accessTTL).Truncate(time.Second) // a JWT counts in seconds
 	_, token, err = t.jwts[0].Encode(map[string]any{
 		jwt.IssuerKey: t.issuer, jwt.AudienceKey: t.issuer, jwt.SubjectKey: actor.UserID.String(),
-		jwt.IssuedAtKey: now.Unix(), jwt.ExpirationKey: expiresAt.Unix(), sessionClaim: actor.SessionID.String(),
+		jwt.ExpirationKey: expiresAt.Unix(), sessionClaim: actor.SessionID.String(),
+		// No iat: a node whose clock is a little behind would take a new token for one from the future.
 	})
 	return token, expiresAt, err
 }
@@ -99,13 +102,29 @@ func (t tokens) read(token string) (Grant, error) {
 const expiredMessage = "The access token is expired. Trade the refresh token for a new one."
 
 func (t tokens) verify(token string) (verified jwt.Token, err error) {
-	for _, ja := range t.jwts {
+	algorithm := algorithmOf(token)
+	err = jwtauth.ErrAlgoInvalid
+	for i, ja := range t.jwts {
+		if t.algorithms[i] != algorithm {
+			continue
+		}
 		verified, err = jwtauth.VerifyToken(ja, token)
 		if err == nil || errors.Is(err, jwtauth.ErrExpired) { // signed with this key, which settles it
 			return verified, err
 		}
 	}
 	return nil, err
+}
+
+// algorithmOf is what a token says that it was signed with. Only a key of that very algorithm is asked, and each key has one:
+// so a token cannot choose how it is verified (RFC 8725, section 3.1).
+func algorithmOf(token string) string {
+	message, err := jws.ParseString(token)
+	if err != nil || len(message.Signatures()) != 1 {
+		return ""
+	}
+	algorithm, _ := message.Signatures()[0].ProtectedHeaders().Algorithm()
+	return algorithm.String()
 }
 
 // A refresh token is the session's id, 32 bytes that nobody can guess, and a tag over both that shows, years later, that it
@@ -143,7 +162,7 @@ func refreshTag(key, untagged []byte) []byte {
 // readRefresh reports false for what has not the form of a refresh token.
 func readRefresh(s string) (refreshToken, bool) {
 	r, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	return r, err == nil && len(r) == refreshLen
+	return r, err == nil && len(r) == refreshLen && refreshToken(r).String() == s // the decoder passes over line breaks
 }
 
 // ours reports whether a refresh token was made here. That alone is good for nothing but to end its session; what works is

@@ -32,7 +32,7 @@ func forge(now time.Time, actor model.Actor) forged {
 			"iss": issuer, "aud": issuer, "sub": actor.UserID.String(), "sid": actor.SessionID.String(),
 			"iat": now.Unix(), "exp": now.Add(accessTTL).Unix(),
 		},
-		sign: signer(sha256.New, testOptions().Key),
+		sign: signer(sha256.New, secretOf("k")),
 	}
 }
 
@@ -85,8 +85,8 @@ func TestAccessTokens(t *testing.T) {
 // Each attack changes one thing of a token that works.
 func TestAccessTokensCannotBeForged(t *testing.T) {
 	t.Parallel()
-	key := testOptions().Key
-	each(t, func(t *testing.T, w *world) {
+	key := secretOf("k")
+	each(t, func(_ *testing.T, w *world) {
 		ann, bob := w.register("ann"), w.register("bob")
 		alg := func(alg string, sign func([]byte) []byte) func(*forged) {
 			return func(f *forged) { f.header["alg"], f.sign = alg, sign }
@@ -110,8 +110,8 @@ func TestAccessTokensCannotBeForged(t *testing.T) {
 			"no alg, another key":                 func(f *forged) { delete(f.header, "alg"); f.sign = signer(sha256.New, theirs) },
 			"no signature":                        func(f *forged) { f.sign = unsigned },
 			"an empty key":                        func(f *forged) { f.sign = signer(sha256.New, nil) },
-			"another server's key":                func(f *forged) { f.sign = signer(sha256.New, bytes.Repeat([]byte("x"), MinKeyLen)) },
-			"the key that refresh tokens use":     func(f *forged) { f.sign = signer(sha256.New, w.tokens.refreshKey) },
+			"another server's key":                func(f *forged) { f.sign = signer(sha256.New, secretOf("x")) },
+			"the key that refresh tokens use":     func(f *forged) { f.sign = signer(sha256.New, w.tokens.refreshKeys[0]) },
 			"half the signature": func(f *forged) {
 				f.sign = func(b []byte) []byte { return signer(sha256.New, key)(b)[:16] }
 			},
@@ -159,7 +159,7 @@ func TestAccessTokensCannotBeForged(t *testing.T) {
 
 func TestAccessTokensCannotBeAltered(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(_ *testing.T, w *world) {
 		ann, bob := w.register("ann"), w.register("bob")
 		token := ann.Tokens.AccessToken
 		part := strings.Split(token, ".")
@@ -224,7 +224,7 @@ func flip(encoded string, bit int) string {
 // A session belongs to one person, whatever a node has just seen of it.
 func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(_ *testing.T, w *world) {
 		ann, bob := w.register("ann"), w.register("bob")
 		mixed := forge(w.clock.Now(), model.Actor{UserID: ann.User.ID, SessionID: bob.Session.ID}).String()
 		w.node(w.clock).wantUnauthenticated("on a node that never saw the session", mixed)
@@ -260,7 +260,7 @@ func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 // The clocks of two machines are never quite the same, and a client that has signed in at one asks another next.
 func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(_ *testing.T, w *world) {
 		ahead := newClock()
 		ahead.forward(time.Second - 100*time.Millisecond) // in the next second already, as JWTs count
 		ann := w.node(ahead).register("ann")
@@ -271,11 +271,11 @@ func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
 // Two servers that share a key by mistake still do not take each other's tokens.
 func TestAccessTokensAreForOneIssuer(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(_ *testing.T, w *world) {
 		ann := w.register("ann")
 		other := w.node(w.clock, func(o *Options) { o.Issuer = "https://other.test" })
 		other.wantUnauthenticated("another issuer's", ann.Tokens.AccessToken)
-		keyed := w.node(w.clock, func(o *Options) { o.Key = bytes.Repeat([]byte("x"), MinKeyLen) })
+		keyed := w.node(w.clock, func(o *Options) { o.Keys = []Key{secretKey("x")} })
 		keyed.wantUnauthenticated("another key's", ann.Tokens.AccessToken)
 		w.grant(ann)
 	})
@@ -285,16 +285,18 @@ func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 	t.Parallel()
 	db := mustSQLite(t, newClock().Now)
 	for name, change := range map[string]func(*Options){
-		"no key":      func(o *Options) { o.Key = nil },
-		"a short key": func(o *Options) { o.Key = o.Key[:MinKeyLen-1] },
-		"no issuer":   func(o *Options) { o.Issuer = "" },
+		"no keys":   func(o *Options) { o.Keys = nil },
+		"no issuer": func(o *Options) { o.Issuer = "" },
 	} {
 		opts := testOptions()
 		change(&opts)
 		if s, err := New(db, opts); err == nil || s != nil {
 			t.Errorf("%s: nothing was said", name)
-		} else if strings.Contains(err.Error(), "kkk") {
-			t.Errorf("%s: the error shows the key: %v", name, err)
+		}
+	}
+	for _, size := range []int{0, MinKeyLen - 1} {
+		if _, err := SecretKey(secretOf("k")[:size]); err == nil || strings.Contains(err.Error(), "kkk") {
+			t.Errorf("a secret of %d bytes: got %v", size, err)
 		}
 	}
 }

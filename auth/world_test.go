@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/alexedwards/argon2id"
 
 	"parley/errs"
+	"parley/mail"
 	"parley/migrations"
 	"parley/model"
 	"parley/store"
@@ -104,17 +106,34 @@ func mustSQLite(t *testing.T, now func() time.Time) *store.DB {
 	return mustOpen(t, storetest.SQLiteURL(t), now)
 }
 
+// secretKey is a key whose secret is one letter again and again, so that a test can sign with it too.
+func secretKey(letter string) Key {
+	key, err := SecretKey(secretOf(letter))
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+func secretOf(letter string) []byte { return bytes.Repeat([]byte(letter), MinKeyLen) }
+
 // testOptions hash passwords at next to no cost, because what is tested is hardly ever the cost.
 func testOptions() Options {
 	return Options{
-		Key: bytes.Repeat([]byte("k"), MinKeyLen), Issuer: issuer, AccessTTL: accessTTL, RefreshTTL: refreshTTL,
+		Keys: []Key{secretKey("k")}, Issuer: issuer, AccessTTL: accessTTL, RefreshTTL: refreshTTL,
 		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32},
+		Log:    slog.New(slog.DiscardHandler),
 	}
 }
 
 func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service {
 	t.Helper()
 	opts := testOptions()
+	outbox, err := mail.New(db, mail.Options{Log: opts.Log}) // keeps mails, and sends none without Run
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.Mail, opts.Link = outbox, func(action, token string) string { return issuer + "/" + action + "#token=" + token }
 	for _, fn := range change {
 		fn(&opts)
 	}
@@ -155,7 +174,7 @@ func (w *world) login(nickname string) *SignedIn {
 // refresh trades a token that has to work.
 func (w *world) refresh(token string) *SignedIn {
 	w.t.Helper()
-	signedIn, err := w.Refresh(w.t.Context(), token, Client{})
+	signedIn, err := w.Refresh(w.t.Context(), token, nil, Client{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -164,7 +183,7 @@ func (w *world) refresh(token string) *SignedIn {
 
 func (w *world) logout(who *SignedIn) {
 	w.t.Helper()
-	if err := w.Logout(w.t.Context(), who.Actor()); err != nil {
+	if err := w.Logout(w.t.Context(), who.Actor(), Client{}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -194,7 +213,7 @@ func (w *world) wantUnauthenticated(name, accessToken string) {
 // wantTokenExpired makes sure that the refresh token is refused, and how.
 func (w *world) wantTokenExpired(name, refreshToken string) {
 	w.t.Helper()
-	signedIn, err := w.Refresh(w.t.Context(), refreshToken, Client{})
+	signedIn, err := w.Refresh(w.t.Context(), refreshToken, nil, Client{})
 	if signedIn != nil || problems(err) != "TOKEN_EXPIRED refreshToken" {
 		w.t.Errorf("%s: got %v (%v), want nobody and TOKEN_EXPIRED", name, signedIn, err)
 	}
@@ -217,11 +236,11 @@ func (w *world) secrets(id model.SessionID) *model.SessionSecrets {
 	return row
 }
 
-// rows counts the rows of every table that signing in writes.
+// rows counts the rows of every table that signing up and in write, but for the audit log, which keeps refusals too.
 func (w *world) rows() map[string]int64 {
 	w.t.Helper()
 	counts := map[string]int64{}
-	for _, table := range []string{"users", "credentials", "sessions"} {
+	for _, table := range []string{"users", "credentials", "sessions", "one_time_tokens", "mails"} {
 		n, err := w.db.NewSelect().Table(table).Count(w.t.Context())
 		if err != nil {
 			w.t.Fatal(err)
@@ -229,6 +248,12 @@ func (w *world) rows() map[string]int64 {
 		counts[table] = n
 	}
 	return counts
+}
+
+// readOurs reads a refresh token that the server has made; false for any other.
+func readOurs(t tokens, s string) (refreshToken, bool) {
+	r, ok := readRefresh(s)
+	return r, ok && t.ours(r)
 }
 
 // problems is what a person can correct, as "CODE path", in the order of the input; "" where err is of another kind.

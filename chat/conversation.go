@@ -193,18 +193,18 @@ func (s *Service) MyConversations(
 	if err != nil {
 		return none, err
 	}
-	var found []*model.Conversation
-	q := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id")).
-		OrderExpr("c.last_activity_at DESC, c.id DESC").Limit(int64(window.Limit) + 1)
+	var position []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(conversationList, window.Cursor)
-		at, id := cursor.ReadTime(), model.ConversationID(cursor.ReadUUID())
+		position = []any{cursor.ReadTime(), model.ConversationID(cursor.ReadUUID())}
 		if err := cursor.Done(); err != nil {
 			return none, err
 		}
-		q = q.Where("(c.last_activity_at, c.id) < (?, ?)", at, id)
 	}
-	if err := q.Scan(ctx); err != nil {
+	var found []*model.Conversation
+	q := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id"))
+	newestFirst := store.Order{Columns: []string{"c.last_activity_at", "c.id"}, Descending: true}
+	if err := window.Apply(q, newestFirst, position...).Scan(ctx); err != nil {
 		return none, store.Error(err)
 	}
 	return store.Cut(window, found), nil

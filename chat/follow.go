@@ -21,14 +21,17 @@ const (
 	// gapPatience is how long a follower that sees a gap waits for the missing hint before it reads the database: hints of
 	// senders that commit at almost the same time overtake each other, and the missing one is usually right behind.
 	gapPatience = 50 * time.Millisecond
+	// How long to wait before reading again when the database cannot be reached, doubling from first to last.
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 5 * time.Second
 )
 
 // Follow yields every event of a conversation after a seq, each exactly once, in order: first what is stored, then what
 // comes live. after nil means from now on. The actor has to be a member (NOT_FOUND), and after must not be beyond the
 // newest event (BAD_USER_INPUT).
 //
-// The sequence ends with one error: ctx's, FORBIDDEN once the actor is no longer a member (after the event that says so),
-// or UNAVAILABLE. A consumer may take its time: nobody waits for it, and it misses nothing.
+// The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member (after the event that says so).
+// A consumer may take its time: nobody waits for it, and it misses nothing.
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[*model.Event, error], error) {
@@ -69,15 +72,14 @@ func (f *follower) run(ctx context.Context) error {
 	for {
 		// Subscribing comes before reading, so that nothing falls between the two.
 		sub := f.service.hints.Subscribe(topicOf(f.id), followQueue)
-		err := f.follow(ctx, sub)
-		sub.Close()
-		if !errors.Is(err, errOverflow) {
+		if err := f.follow(ctx, sub); !errors.Is(err, errOverflow) {
 			return err
 		}
 	}
 }
 
 func (f *follower) follow(ctx context.Context, sub *pubsub.Subscription[hint]) error {
+	defer sub.Close()
 	if err := f.catchUp(ctx); err != nil {
 		return err
 	}
@@ -101,7 +103,11 @@ func (f *follower) follow(ctx context.Context, sub *pubsub.Subscription[hint]) e
 				return errOverflow
 			}
 			promised = max(promised, h.seq)
-			if h.seq > f.seen && h.event != nil {
+			if h.event != nil && h.seq == f.seen+1 && len(early) == 0 { // as nearly always
+				if err := f.deliverLive(h.event); err != nil {
+					return err
+				}
+			} else if h.event != nil && h.seq > f.seen {
 				early[h.seq] = h.event
 			}
 		}
@@ -115,8 +121,10 @@ func (f *follower) follow(ctx context.Context, sub *pubsub.Subscription[hint]) e
 			}
 			clear(early)
 		case promised <= f.seen:
-			gap.Stop()
-			waiting = false
+			if waiting {
+				gap.Stop()
+				waiting = false
+			}
 		case !waiting:
 			gap.Reset(gapPatience)
 			waiting = true
@@ -127,7 +135,7 @@ func (f *follower) follow(ctx context.Context, sub *pubsub.Subscription[hint]) e
 // deliverInOrder yields what has come for as long as nothing is missing, and forgets what was yielded already.
 func (f *follower) deliverInOrder(early map[int64]*model.Event) error {
 	for e := early[f.seen+1]; e != nil; e = early[f.seen+1] {
-		if err := f.deliver(e); err != nil {
+		if err := f.deliverLive(e); err != nil {
 			return err
 		}
 	}
@@ -139,8 +147,26 @@ func (f *follower) deliverInOrder(early map[int64]*model.Event) error {
 	return nil
 }
 
-// catchUp reads and yields everything that is stored beyond what was seen.
+// catchUp reads and yields everything that is stored beyond what was seen. While the database is away it waits for it: that
+// is no reason to end a stream that has lost nothing.
 func (f *follower) catchUp(ctx context.Context) error {
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		err := f.tryCatchUp(ctx)
+		if ctx.Err() != nil && !errors.Is(err, errStopped) {
+			return context.Cause(ctx) // whatever the database made of it
+		}
+		if !errs.Is(err, errs.Unavailable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (f *follower) tryCatchUp(ctx context.Context) error {
 	for {
 		events, err := eventsAfter(ctx, f.service.db, f.id, f.seen, followPage)
 		if err != nil {
@@ -148,7 +174,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 		}
 		// After the reading: nothing is yielded that was read after a removal had been committed.
 		if err := requireMember(ctx, f.service.db, f.actor, f.id); errs.Is(err, errs.NotFound) {
-			return errRemoved
+			return f.deliverRemoval(ctx)
 		} else if err != nil {
 			return err
 		}
@@ -168,14 +194,52 @@ func (f *follower) deliver(e *model.Event) error {
 	if !f.yield(e, nil) {
 		return errStopped
 	}
-	if e.Kind == model.MemberRemoved {
-		var removed model.MemberRemovedData
-		if err := json.Unmarshal(e.Data, &removed); err != nil {
-			return err
-		}
-		if removed.UserID == f.actor.UserID {
-			return errRemoved
-		}
+	return nil
+}
+
+// deliverLive ends the stream with the event that says that the actor is no longer a member. In what catchUp reads there
+// may be such an event of long ago, before they came back.
+func (f *follower) deliverLive(e *model.Event) error {
+	if err := f.deliver(e); err != nil {
+		return err
+	}
+	if removed, err := f.removes(e); err != nil || removed {
+		return orElse(err, errRemoved)
 	}
 	return nil
+}
+
+// deliverRemoval ends the stream of somebody who is found to be no longer a member: with the event that says so, and
+// nothing of what else happened meanwhile.
+func (f *follower) deliverRemoval(ctx context.Context) error {
+	var removals []*model.Event
+	err := f.service.db.NewSelect().Model(&removals).Where("e.conversation_id = ?", f.id).Where("e.seq > ?", f.seen).
+		Where("e.kind = ?", model.MemberRemoved).OrderExpr("e.seq DESC").Scan(ctx)
+	if err != nil {
+		return store.Error(err)
+	}
+	for _, e := range removals {
+		if removed, err := f.removes(e); err != nil {
+			return err
+		} else if removed {
+			return orElse(f.deliver(e), errRemoved)
+		}
+	}
+	return errRemoved // with the conversation itself
+}
+
+func (f *follower) removes(e *model.Event) (bool, error) {
+	if e.Kind != model.MemberRemoved {
+		return false, nil
+	}
+	var removed model.MemberRemovedData
+	err := json.Unmarshal(e.Data, &removed)
+	return removed.UserID == f.actor.UserID, err
+}
+
+func orElse(err, fallback error) error {
+	if err != nil {
+		return err
+	}
+	return fallback
 }

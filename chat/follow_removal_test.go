@@ -52,20 +52,20 @@ func TestARemovedMemberIsToldSoAndNoMore(t *testing.T) {
 		},
 		"before the replay": func(r *removal, p *pulled) {
 			r.happens()
-			p.events(1, 4)
+			p.event(4)
 		},
 		"behind an overflow": func(r *removal, p *pulled) {
 			p.events(1, 3)
 			r.sendMany("ann", r.conversation.ID, followQueue+1)
 			r.happens()
-			p.events(4, 4+followQueue+1)
+			p.until(4 + followQueue + 1)
 		},
 		"behind a page": func(r *removal, p *pulled) {
 			p.event(1)
 			r.conversation.LastSeq = 3
 			r.fill("ann", r.conversation, 2*followPage)
 			r.happens()
-			p.events(2, 4+2*followPage)
+			p.until(4 + 2*followPage)
 		},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

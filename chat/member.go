@@ -55,18 +55,17 @@ func (s *Service) Members(
 	if err := requireMember(ctx, s.db, actor, id); err != nil {
 		return none, err
 	}
-	var found []*model.ConversationMember
-	q := s.db.NewSelect().Model(&found).Where("cm.conversation_id = ?", id).
-		OrderExpr("cm.joined_seq, cm.user_id").Limit(int64(window.Limit) + 1)
+	var position []any
 	if window.Cursor != "" {
 		c := store.ReadCursor(memberList, window.Cursor)
-		seq, user := c.ReadInt(), model.UserID(c.ReadUUID())
+		position = []any{c.ReadInt(), model.UserID(c.ReadUUID())}
 		if err := c.Done(); err != nil {
 			return none, err
 		}
-		q = q.Where("(cm.joined_seq, cm.user_id) > (?, ?)", seq, user)
 	}
-	if err := q.Scan(ctx); err != nil {
+	var found []*model.ConversationMember
+	q := s.db.NewSelect().Model(&found).Where("cm.conversation_id = ?", id)
+	if err := window.Apply(q, store.Order{Columns: []string{"cm.joined_seq", "cm.user_id"}}, position...).Scan(ctx); err != nil {
 		return none, store.Error(err)
 	}
 	return store.Cut(window, found), nil

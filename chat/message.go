@@ -138,22 +138,17 @@ func (s *Service) Messages(
 	if err := requireMember(ctx, s.db, actor, id); err != nil {
 		return none, err
 	}
-	var found []*model.Message
-	q := s.db.NewSelect().Model(&found).Where("m.conversation_id = ?", id).Limit(int64(window.Limit) + 1)
-	order, beyond := "m.seq", "m.seq > ?"
-	if window.Backwards {
-		order, beyond = "m.seq DESC", "m.seq < ?"
-	}
-	q = q.OrderExpr(order)
+	var position []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(messageList, window.Cursor)
-		seq := cursor.ReadInt()
+		position = []any{cursor.ReadInt()}
 		if err := cursor.Done(); err != nil {
 			return none, err
 		}
-		q = q.Where(beyond, seq)
 	}
-	if err := q.Scan(ctx); err != nil {
+	var found []*model.Message
+	q := s.db.NewSelect().Model(&found).Where("m.conversation_id = ?", id)
+	if err := window.Apply(q, store.Order{Columns: []string{"m.seq"}}, position...).Scan(ctx); err != nil {
 		return none, store.Error(err)
 	}
 	return store.Cut(window, found), nil

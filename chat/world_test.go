@@ -245,6 +245,18 @@ func (p *pulled) events(from, to int64) (events []*model.Event) {
 	return events
 }
 
+// until takes events, in order, up to the one of this seq: some of them may be left out.
+func (p *pulled) until(seq int64) {
+	p.t.Helper()
+	for last := int64(0); last != seq; {
+		e, err, ok := p.next()
+		if err != nil || !ok || e.Seq <= last || e.Seq > seq {
+			p.t.Fatalf("got %+v (%v) after seq %d, on the way to %d", e, err, last, seq)
+		}
+		last = e.Seq
+	}
+}
+
 // end takes the error that following ends with, and makes sure that nothing comes after it.
 func (p *pulled) end() error {
 	p.t.Helper()

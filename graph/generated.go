@@ -68,7 +68,7 @@ type ComplexityRoot struct {
 		LastMessage    func(childComplexity int) int
 		LastSeq        func(childComplexity int) int
 		MemberCount    func(childComplexity int) int
-		Members        func(childComplexity int, first *int, after *string) int
+		Members        func(childComplexity int, first *int, after *string, last *int, before *string) int
 		Messages       func(childComplexity int, first *int, after *string, last *int, before *string) int
 		Owner          func(childComplexity int) int
 		Title          func(childComplexity int) int
@@ -169,7 +169,7 @@ type ComplexityRoot struct {
 		Node         func(childComplexity int, id string) int
 		Nodes        func(childComplexity int, ids []string) int
 		User         func(childComplexity int, id *string, nickname *string) int
-		Users        func(childComplexity int, search *string, first *int, after *string) int
+		Users        func(childComplexity int, search *string, first *int, after *string, last *int, before *string) int
 		Viewer       func(childComplexity int) int
 	}
 
@@ -263,7 +263,7 @@ type ComplexityRoot struct {
 	}
 
 	Viewer struct {
-		Conversations func(childComplexity int, first *int, after *string) int
+		Conversations func(childComplexity int, first *int, after *string, last *int, before *string) int
 		Email         func(childComplexity int) int
 		EmailVerified func(childComplexity int) int
 		Sessions      func(childComplexity int) int
@@ -279,7 +279,7 @@ type ComplexityRoot struct {
 type ConversationResolver interface {
 	Owner(ctx context.Context, obj *model.Conversation) (*model.User, error)
 	MemberCount(ctx context.Context, obj *model.Conversation) (int, error)
-	Members(ctx context.Context, obj *model.Conversation, first *int, after *string) (*ConversationMemberConnection, error)
+	Members(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*ConversationMemberConnection, error)
 	Messages(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*MessageConnection, error)
 	LastMessage(ctx context.Context, obj *model.Conversation) (*model.Message, error)
 	ViewerMember(ctx context.Context, obj *model.Conversation) (*model.ConversationMember, error)
@@ -316,7 +316,7 @@ type QueryResolver interface {
 	Node(ctx context.Context, id string) (Node, error)
 	Nodes(ctx context.Context, ids []string) ([]Node, error)
 	User(ctx context.Context, id *string, nickname *string) (*model.User, error)
-	Users(ctx context.Context, search *string, first *int, after *string) (*UserConnection, error)
+	Users(ctx context.Context, search *string, first *int, after *string, last *int, before *string) (*UserConnection, error)
 	Conversation(ctx context.Context, id string) (*model.Conversation, error)
 }
 type SessionResolver interface {
@@ -328,7 +328,7 @@ type SubscriptionResolver interface {
 type ViewerResolver interface {
 	Sessions(ctx context.Context, obj *Viewer) ([]*model.Session, error)
 
-	Conversations(ctx context.Context, obj *Viewer, first *int, after *string) (*ConversationConnection, error)
+	Conversations(ctx context.Context, obj *Viewer, first *int, after *string, last *int, before *string) (*ConversationConnection, error)
 }
 
 // endregion ************************** generated!.gotpl **************************
@@ -434,7 +434,7 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 			return 0, false
 		}
 
-		return e.ComplexityRoot.Conversation.Members(childComplexity, args["first"].(*int), args["after"].(*string)), true
+		return e.ComplexityRoot.Conversation.Members(childComplexity, args["first"].(*int), args["after"].(*string), args["last"].(*int), args["before"].(*string)), true
 	case "Conversation.messages":
 		if e.ComplexityRoot.Conversation.Messages == nil {
 			break
@@ -903,7 +903,7 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 			return 0, false
 		}
 
-		return e.ComplexityRoot.Query.Users(childComplexity, args["search"].(*string), args["first"].(*int), args["after"].(*string)), true
+		return e.ComplexityRoot.Query.Users(childComplexity, args["search"].(*string), args["first"].(*int), args["after"].(*string), args["last"].(*int), args["before"].(*string)), true
 	case "Query.viewer":
 		if e.ComplexityRoot.Query.Viewer == nil {
 			break
@@ -1171,7 +1171,7 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 			return 0, false
 		}
 
-		return e.ComplexityRoot.Viewer.Conversations(childComplexity, args["first"].(*int), args["after"].(*string)), true
+		return e.ComplexityRoot.Viewer.Conversations(childComplexity, args["first"].(*int), args["after"].(*string), args["last"].(*int), args["before"].(*string)), true
 	case "Viewer.email":
 		if e.ComplexityRoot.Viewer.Email == nil {
 			break
@@ -1325,8 +1325,9 @@ var sources = []*ast.Source{
 # - Ids are opaque to clients. They follow the TypeID spec: a prefix that names the type, an underscore, and a UUIDv7 in
 #   26 characters of Crockford's base32 (user_01h455vb4pex5vsknk084sn02q), so that they sort by creation. An id of another
 #   type, or no id at all, is BAD_USER_INPUT, and the message says which kind was expected.
-# - Lists are Relay connections (https://relay.dev/graphql/connections.htm). A page holds at most 100 items. Cursors are
-#   opaque; one of another list is BAD_USER_INPUT.
+# - Lists are Relay connections (https://relay.dev/graphql/connections.htm): ` + "`" + `first` + "`" + ` walks forwards, from ` + "`" + `after` + "`" + ` where it is
+#   given, and ` + "`" + `last` + "`" + ` backwards, from ` + "`" + `before` + "`" + `; the items of a page stand in the list's order either way. A page holds at most
+#   100 items. Cursors are opaque; one of another list is BAD_USER_INPUT.
 # - Each mutation takes one ` + "`" + `input` + "`" + ` and returns one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the
 #   path of the input field; then nothing was changed, and the payload's other fields are null.
 # - What a person cannot correct is a GraphQL error, whose extensions.code is one of:
@@ -1334,7 +1335,8 @@ var sources = []*ast.Source{
 #     FORBIDDEN              signed in, but not allowed
 #     NOT_FOUND              not there, or not for the viewer to see: the two are never told apart
 #     BAD_USER_INPUT         a malformed id, cursor, variable or page size
-#     UNAVAILABLE            cannot be served just now; safe to try again
+#     UNAVAILABLE            cannot be served just now: try again. Where a commit's answer was lost, the change may be stored;
+#                            sendMessage with an idempotencyKey can be repeated all the same
 #     RATE_LIMITED           too fast; extensions.retryAfterMs says when to try again
 #     INTERNAL_SERVER_ERROR  our fault; extensions.errorId is what the operator finds in the log
 #     GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_TOO_LARGE    the document itself
@@ -1410,9 +1412,9 @@ type Query {
   user(id: ID, nickname: String): User
   """
   Everybody who is registered, sorted by nickname. With ` + "`" + `search` + "`" + `, only those whose nickname or display name contains it,
-  whatever its case and Unicode form.
+  whatever its case and Unicode form. The first 20 unless the page says otherwise.
   """
-  users(search: String, first: Int = 20, after: String): UserConnection!
+  users(search: String, first: Int, after: String, last: Int, before: String): UserConnection!
   "A conversation that the viewer is a member of; null where there is none."
   conversation(id: ID!): Conversation
 }
@@ -1541,8 +1543,8 @@ type Viewer {
   "Where the person is signed in; the last used first."
   sessions: [Session!]!
   settings: Settings!
-  "The viewer's conversations, newest activity first."
-  conversations(first: Int = 20, after: String): ConversationConnection!
+  "The viewer's conversations, newest activity first; the first 20 unless the page says otherwise."
+  conversations(first: Int, after: String, last: Int, before: String): ConversationConnection!
 }
 
 "One device of one person, from signing in to signing out."
@@ -1749,8 +1751,8 @@ type Conversation implements Node {
   "Null only in a direct conversation."
   owner: User
   memberCount: Int!
-  "In order of joining."
-  members(first: Int = 50, after: String): ConversationMemberConnection!
+  "In order of joining; the first 50 unless the page says otherwise."
+  members(first: Int, after: String, last: Int, before: String): ConversationMemberConnection!
   """
   Oldest to newest inside a page, whichever way it was asked for. ` + "`" + `first` + "`" + ` walks forwards from the oldest (or from ` + "`" + `after` + "`" + `),
   ` + "`" + `last` + "`" + ` backwards from the newest (or from ` + "`" + `before` + "`" + `); give one of the two, or neither for the newest 50.
@@ -2386,6 +2388,22 @@ func (ec *executionContext) field_Conversation_members_args(ctx context.Context,
 		return nil, err
 	}
 	args["after"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "last",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["last"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "before",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["before"] = arg3
 	return args, nil
 }
 
@@ -2728,6 +2746,22 @@ func (ec *executionContext) field_Query_users_args(ctx context.Context, rawArgs 
 		return nil, err
 	}
 	args["after"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["last"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "before",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["before"] = arg4
 	return args, nil
 }
 
@@ -2772,6 +2806,22 @@ func (ec *executionContext) field_Viewer_conversations_args(ctx context.Context,
 		return nil, err
 	}
 	args["after"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "last",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["last"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "before",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["before"] = arg3
 	return args, nil
 }
 
@@ -3198,7 +3248,7 @@ func (ec *executionContext) _Conversation_members(ctx context.Context, field gra
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Conversation().Members(ctx, obj, fc.Args["first"].(*int), fc.Args["after"].(*string))
+			return ec.Resolvers.Conversation().Members(ctx, obj, fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *ConversationMemberConnection) graphql.Marshaler {
@@ -5156,7 +5206,7 @@ func (ec *executionContext) _Query_users(ctx context.Context, field graphql.Coll
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Users(ctx, fc.Args["search"].(*string), fc.Args["first"].(*int), fc.Args["after"].(*string))
+			return ec.Resolvers.Query().Users(ctx, fc.Args["search"].(*string), fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *UserConnection) graphql.Marshaler {
@@ -6501,7 +6551,7 @@ func (ec *executionContext) _Viewer_conversations(ctx context.Context, field gra
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Viewer().Conversations(ctx, obj, fc.Args["first"].(*int), fc.Args["after"].(*string))
+			return ec.Resolvers.Viewer().Conversations(ctx, obj, fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *ConversationConnection) graphql.Marshaler {

@@ -125,7 +125,7 @@ func (m *measurer) pageSize(field *ast.Field) int {
 			return min(max(1, n), store.MaxPage)
 		}
 	}
-	return store.MaxPage // left to the field, which has its default
+	return 50 // the largest of the fields' own defaults
 }
 
 func toInt(v any) (int, bool) {

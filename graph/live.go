@@ -28,6 +28,7 @@ type live struct {
 	mu       sync.Mutex // guards what follows
 	open     map[connection]struct{}
 	draining bool
+	gone     chan struct{} // closed when draining, and the last one has been removed
 }
 
 // add reports false when the node is stopping, and takes no more.
@@ -45,12 +46,22 @@ func (l *live) remove(c connection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.open, c)
+	l.noticeGone()
 }
 
-// drain ends every connection, and lets none begin any more.
-func (l *live) drain() {
+func (l *live) noticeGone() {
+	if l.draining && len(l.open) == 0 {
+		close(l.gone)
+	}
+}
+
+// drain ends every connection, lets none begin any more, and waits until all have said goodbye: the process that ends
+// right after this would take the close frames with it.
+func (l *live) drain(ctx context.Context) {
 	l.mu.Lock()
 	l.draining = true
+	l.gone = make(chan struct{})
+	l.noticeGone()
 	all := make([]connection, 0, len(l.open))
 	for c := range l.open {
 		all = append(all, c)
@@ -58,6 +69,10 @@ func (l *live) drain() {
 	l.mu.Unlock()
 	for _, c := range all {
 		c.end(closeServiceRestart, "The server is restarting: connect again and resume.")
+	}
+	select {
+	case <-l.gone:
+	case <-ctx.Done():
 	}
 }
 

@@ -24,12 +24,12 @@ func (r *conversationResolver) MemberCount(ctx context.Context, obj *model.Conve
 	return load(ctx, func(l *loaders) byConversation[int] { return l.memberCounts }, obj.ID)
 }
 
-func (r *conversationResolver) Members(ctx context.Context, obj *model.Conversation, first *int, after *string) (*ConversationMemberConnection, error) {
+func (r *conversationResolver) Members(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*ConversationMemberConnection, error) {
 	who, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Chat.Members(ctx, who, obj.ID, page(first, after, nil, nil))
+	found, err := r.Chat.Members(ctx, who, obj.ID, page(first, after, last, before))
 	return memberConnection(found), err
 }
 
@@ -234,12 +234,12 @@ func (r *queryResolver) User(ctx context.Context, id *string, nickname *string) 
 	return r.user(ctx, id, nickname)
 }
 
-func (r *queryResolver) Users(ctx context.Context, search *string, first *int, after *string) (*UserConnection, error) {
+func (r *queryResolver) Users(ctx context.Context, search *string, first *int, after *string, last *int, before *string) (*UserConnection, error) {
 	who, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Auth.SearchUsers(ctx, who, deref(search), page(first, after, nil, nil))
+	found, err := r.Auth.SearchUsers(ctx, who, deref(search), page(first, after, last, before))
 	return userConnection(found), err
 }
 
@@ -280,12 +280,12 @@ func (r *viewerResolver) Sessions(ctx context.Context, obj *Viewer) ([]*model.Se
 	return r.Auth.Sessions(ctx, who)
 }
 
-func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, first *int, after *string) (*ConversationConnection, error) {
+func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, first *int, after *string, last *int, before *string) (*ConversationConnection, error) {
 	who, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Chat.MyConversations(ctx, who, page(first, after, nil, nil))
+	found, err := r.Chat.MyConversations(ctx, who, page(first, after, last, before))
 	return conversationConnection(found), err
 }
 

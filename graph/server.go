@@ -75,7 +75,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 
 // Drain ends every WebSocket (1012) and server-sent stream so that its client comes back, here or to another node, and
 // takes no new ones. Requests that are being answered go on.
-func (s *Server) Drain() { s.live.drain() }
+func (s *Server) Drain(ctx context.Context) { s.live.drain(ctx) }
 
 // subscriptionsNeedStreams refuses a subscription over a transport that would carry only its first event.
 type subscriptionsNeedStreams struct{}

@@ -71,7 +71,7 @@ func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.
 	server := graph.New(authService, chatService, opts)
 	listening := httptest.NewServer(server)
 	t.Cleanup(func() {
-		server.Drain()
+		server.Drain(context.Background())
 		listening.Close()
 		cancel()
 		running.Wait()

@@ -313,7 +313,7 @@ func TestSocketEnds(t *testing.T) {
 		}
 
 		c = follow(bob)
-		s.graph.Drain()
+		s.graph.Drain(t.Context())
 		if code, _ := c.closed("complete", "error"); code != 1012 {
 			t.Errorf("the server stops: %d", code)
 		}

@@ -44,6 +44,7 @@ func (t serverSent) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		return
 	}
 	defer t.live.remove(s)
+	defer s.end(0, "") // a lease or a heartbeat that is just under way must not write once this has returned
 	if grant := identityOf(ctx).grant.Load(); grant != nil {
 		lease := t.auth.Lease(*grant, func(reason error) {
 			s.fail(t.present(ctx, reason))
@@ -51,8 +52,9 @@ func (t serverSent) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		})
 		defer lease.Release()
 	}
-	ctx = withStreaming(ctx, &streaming{present: t.present, fail: s.next})
-	transport.SSE{KeepAlivePingInterval: heartbeat}.Do(s, r.WithContext(ctx), exec)
+	// Not ctx itself: the lease's function reads it.
+	streamCtx := withStreaming(ctx, &streaming{present: t.present, fail: s.next})
+	transport.SSE{KeepAlivePingInterval: heartbeat}.Do(s, r.WithContext(streamCtx), exec)
 }
 
 // sentStream is the response that gqlgen's transport writes to.
@@ -131,7 +133,7 @@ func (s *sentStream) end(int, string) {
 	s.cancel()
 }
 
-// isEventStream reports whether a request's Content-Type is JSON, as all of ours have to be.
+// isJSON reports whether a request says that it is JSON, as all of ours have to.
 func isJSON(r *http.Request) bool {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err == nil && media == "application/json"

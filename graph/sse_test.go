@@ -123,7 +123,7 @@ func TestServerSentEvents(t *testing.T) {
 			t.Errorf("and then %+v", e)
 		}
 		// The server stops: the stream is cut, so that the client comes back.
-		s.graph.Drain()
+		s.graph.Drain(t.Context())
 		if e, more := <-bobs; more {
 			t.Errorf("the server stops: %+v", e)
 		}

@@ -111,6 +111,7 @@ func why(err error) string {
 // socket is one WebSocket, behind the interface that gqlgen's transport wants.
 type socket struct {
 	cancel context.CancelFunc // stops everything that runs on it
+	failed string             // the operation that the frame before has ended with an error; for the writer alone
 
 	mu    sync.Mutex // guards what follows; never held while writing
 	conn  *websocket.Conn
@@ -252,9 +253,31 @@ func (s *socket) WriteJSON(v any) error {
 	if err != nil {
 		return err
 	}
+	if s.repeatsEnd(data) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	return s.conn.Write(ctx, websocket.MessageText, data) // closes the connection when the time is up
+}
+
+// repeatsEnd reports that a frame completes an operation that an error has ended: gqlgen sends both, and the protocol has
+// one. The transport writes one frame at a time.
+func (s *socket) repeatsEnd(data []byte) bool {
+	before := s.failed
+	s.failed = ""
+	failed, completed := bytes.HasSuffix(data, []byte(`"type":"error"}`)), bytes.HasSuffix(data, []byte(`"type":"complete"}`))
+	if !failed && (!completed || before == "") {
+		return false
+	}
+	var frame struct{ ID string }
+	if err := json.Unmarshal(data, &frame); err != nil {
+		return false
+	}
+	if failed {
+		s.failed = frame.ID
+	}
+	return completed && frame.ID == before
 }
 
 // WriteClose is the transport's own goodbye. It answers violations of the protocol with 1002, where the protocol has codes

@@ -35,6 +35,33 @@ func TestARolledBackTransactionSendsNothing(t *testing.T) {
 	})
 }
 
+func TestTheCommitRingsTheBell(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		server := newMailServer(t)
+		o := w.outbox(plain(server.start()), func(opts *Options) { opts.PollEvery = time.Hour })
+		err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			if err := o.Enqueue(ctx, tx, verify("ann")); err != nil {
+				return err
+			}
+			if len(o.bell) != 0 {
+				t.Error("it rings before there is anything to find")
+			}
+			return nil
+		})
+		if err != nil || len(o.bell) != 1 {
+			t.Fatalf("it rings %d times (%v)", len(o.bell), err)
+		}
+		w.run(o)
+		server.next()
+		w.until("Run waits for the bell", func() bool { return len(o.bell) == 0 })
+		for _, key := range []string{"bob", "cy", "dee"} { // any of which a look could find that was under way
+			w.enqueue(o, verify(key))
+			server.next()
+		}
+	})
+}
+
 func TestTheSameKeyOnce(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

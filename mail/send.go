@@ -122,7 +122,7 @@ func failed(ctx context.Context, step string, err error) *failure {
 }
 
 // enhancedStatus is RFC 3463's way to say more than a reply code does.
-var enhancedStatus = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`) //nolint:gochecknoglobals // a constant
+var enhancedStatus = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
 
 // brief cuts what a server says to what is worth keeping.
 func brief(s string) string {

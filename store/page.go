@@ -5,9 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/uptrace/bun"
 
 	"parley/errs"
 )
@@ -63,6 +66,28 @@ func (p Page) Window(fallback int) (Window, error) {
 	return w, nil
 }
 
+// Order is what a list is sorted by: columns that are unique together, all in the same direction.
+type Order struct {
+	Columns    []string
+	Descending bool
+}
+
+// Apply has a query walk through the list in the window's direction: beyond the position, which is given for the window's
+// cursor alone, and for one item more than the window holds, so that Cut can tell whether there is one.
+func (w Window) Apply(q *bun.SelectQuery, o Order, position ...any) *bun.SelectQuery {
+	direction, beyond := "ASC", ">"
+	if o.Descending != w.Backwards {
+		direction, beyond = "DESC", "<"
+	}
+	for _, column := range o.Columns {
+		q = q.OrderExpr("? ?", bun.Safe(column), bun.Safe(direction))
+	}
+	if len(position) > 0 {
+		q = q.Where("(?) ? (?)", bun.Safe(strings.Join(o.Columns, ", ")), bun.Safe(beyond), bun.List(position))
+	}
+	return q.Limit(int64(w.Limit) + 1)
+}
+
 // Slice is one page of a list: its items in the list's order, and whether there is more on either side.
 type Slice[T any] struct {
 	Items        []T
@@ -113,13 +138,14 @@ func (c *Cursor) Text(s string) *Cursor {
 
 func (c *Cursor) String() string { return base64.RawURLEncoding.EncodeToString(c.raw) }
 
-// maxCursor is longer than any cursor that is made here.
-const maxCursor = 512
+// maxCursor is longer than any cursor that is made here: folding can make a nickname of 32 characters much longer.
+const maxCursor = 4096
 
 // ReadCursor begins to read a cursor of the list that the letter stands for.
 func ReadCursor(list byte, s string) *Cursor {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(s) > maxCursor || len(raw) == 0 || raw[0] != list {
+	if err != nil || len(s) > maxCursor || len(raw) == 0 || raw[0] != list ||
+		base64.RawURLEncoding.EncodeToString(raw) != s { // the decoder passes over line breaks
 		return &Cursor{bad: true}
 	}
 	return &Cursor{raw: raw[1:]}
@@ -138,7 +164,15 @@ func (c *Cursor) take(n int) []byte {
 func (c *Cursor) ReadInt() int64      { return int64(binary.BigEndian.Uint64(c.take(8))) }
 func (c *Cursor) ReadTime() time.Time { return time.UnixMicro(c.ReadInt()).UTC() }
 func (c *Cursor) ReadUUID() uuid.UUID { return uuid.UUID(c.take(16)) }
-func (c *Cursor) ReadText() string    { return string(c.take(len(c.raw))) }
+
+func (c *Cursor) ReadText() string {
+	text := string(c.take(len(c.raw)))
+	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) { // which no text has that is stored
+		c.bad = true
+		return ""
+	}
+	return text
+}
 
 var errCursor = errors.New("not a cursor")
 

@@ -46,7 +46,18 @@ func Problem(s string, multiline bool) string {
 func Invisible(s string) bool {
 	for _, r := range s {
 		if unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point,
-			unicode.Variation_Selector) || unicode.IsSpace(r) && r != ' ' {
+			unicode.Variation_Selector) || unicode.IsSpace(r) && r != ' ' || r == '\u2800' { // the last is a blank in braille
+			return true
+		}
+	}
+	return false
+}
+
+// Deceptive reports whether s has a character that makes it look like something else in a line: one that turns the
+// direction of writing (UAX #9), or ends the line. Joiners are no such, because emoji and some scripts need them.
+func Deceptive(s string) bool {
+	for _, r := range s {
+		if unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			return true
 		}
 	}

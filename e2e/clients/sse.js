@@ -1,0 +1,20 @@
+// Follows a conversation with graphql-sse.
+import {createClient} from 'graphql-sse';
+
+import {allowed, authorization, follow, reconnects, where} from './follower.js';
+import {atEnd, tell} from './script.js';
+
+const client = createClient({
+  url: where,
+  headers: authorization,
+  retryAttempts: reconnects,
+  retry: () => {
+    tell('closed');
+    return allowed();
+  },
+  on: {
+    connected: () => tell('connected'),
+  },
+});
+follow(client);
+atEnd(() => client.dispose());

@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// The clients that can follow, by their scripts.
+const (
+	webSocket  = "websocket.js" // graphql-ws
+	serverSent = "sse.js"       // graphql-sse
+)
+
+// follower is a client library that follows one conversation.
+type follower struct {
+	*script
+	messages []message // that have come so far
+}
+
+// event is what a follower tells.
+type event struct {
+	Type   string
+	Result answer
+	Errors []apiError
+	Code   int
+	Reason string
+}
+
+// way is how to follow.
+type way struct {
+	AccessToken    string `json:"accessToken,omitempty"`
+	RefreshToken   string `json:"refreshToken,omitempty"` // to get a fresh access token for each connection
+	ConversationID string `json:"conversationId"`
+	AfterSeq       *int64 `json:"afterSeq,omitempty"`
+	Reconnect      bool   `json:"reconnect"` // when reconnect is called; without, the end of the connection is the end
+}
+
+// follow starts a follower with the access token of p.
+func (p *person) follow(client string, w way) *follower {
+	p.t.Helper()
+	w.AccessToken = p.tokens.AccessToken
+	return p.server.follow(client, w)
+}
+
+func (s *server) follow(client string, w way) *follower {
+	s.t.Helper()
+	return &follower{script: mustRun(s.t, client, struct {
+		API   string `json:"api"`
+		Query string `json:"query"`
+		way
+	}{
+		API: s.api, way: w,
+		Query: `subscription ($conversationId: ID!, $afterSeq: Int) {
+			messageAdded(conversationId: $conversationId, afterSeq: $afterSeq) {` + messageFields + `}
+		}`,
+	})}
+}
+
+// event takes the next event. A message is kept.
+func (f *follower) event() (e event) {
+	f.t.Helper()
+	line := f.next(&e)
+	if e.Type != "next" || e.Result.Errors != nil {
+		return e
+	}
+	var data struct{ MessageAdded *message }
+	if err := json.Unmarshal(e.Result.Data, &data); err != nil || data.MessageAdded == nil {
+		f.t.Fatalf("%s: no message: %s", f.name, line)
+	}
+	f.messages = append(f.messages, *data.MessageAdded)
+	return e
+}
+
+// want takes the next event, which has to be of this type.
+func (f *follower) want(kind string) event {
+	f.t.Helper()
+	e := f.event()
+	if e.Type != kind {
+		f.t.Fatalf("%s: got %+v, want %q", f.name, e, kind)
+	}
+	return e
+}
+
+// wantMessage takes the next event, which has to be this message.
+func (f *follower) wantMessage(want message) {
+	f.t.Helper()
+	if e := f.want("next"); e.Result.Errors != nil {
+		f.t.Fatalf("%s: got %+v, want a message", f.name, e.Result.Errors)
+	}
+	if diff := cmp.Diff(want, f.messages[len(f.messages)-1]); diff != "" {
+		f.t.Errorf("%s: message (-want +got):\n%s", f.name, diff)
+	}
+}
+
+// wantRefused takes the error of the subscription, whichever of the two forms a transport gives it, and makes sure that no
+// message comes with it.
+func (f *follower) wantRefused(code string) {
+	f.t.Helper()
+	e := f.event()
+	got := codeOf(e.Errors)
+	if e.Type == "next" {
+		got = e.Result.code()
+		f.want("complete")
+	}
+	if got != code {
+		f.t.Errorf("%s: got %+v, want %s", f.name, e, code)
+	}
+}
+
+// wantClosed takes messages until the connection closes, which has to be without the end of the subscription.
+func (f *follower) wantClosed() event {
+	f.t.Helper()
+	for {
+		switch e := f.event(); {
+		case e.Type == "closed":
+			return e
+		case e.Type != "next" || e.Result.Errors != nil:
+			f.t.Fatalf("%s: got %+v, want messages until it is closed", f.name, e)
+		}
+	}
+}
+
+// expired takes the next event of a client whose access token may expire at any time, and reports whether it did.
+func (f *follower) expired() bool {
+	f.t.Helper()
+	switch e := f.event(); {
+	case e.Type == "closed" && e.Code == 4403 && e.Reason != "":
+		return true
+	case e.Type != "refreshed" && e.Type != "connected" && (e.Type != "next" || e.Result.Errors != nil):
+		f.t.Fatalf("%s: got %+v, want messages, or to be closed with 4403 and a reason", f.name, e)
+	}
+	return false
+}
+
+// last is the seq of the last message that has come; 0 without any.
+func (f *follower) last() int64 {
+	if len(f.messages) == 0 {
+		return 0
+	}
+	return f.messages[len(f.messages)-1].Seq
+}
+
+// reconnect lets the client come back.
+func (f *follower) reconnect(api string) {
+	f.t.Helper()
+	f.tell(map[string]string{"api": api})
+}
+
+// until takes messages until seq has come.
+func (f *follower) until(seq int64) {
+	f.t.Helper()
+	for f.last() < seq {
+		if e := f.want("next"); e.Result.Errors != nil {
+			f.t.Fatalf("%s: got %+v instead of seq %d", f.name, e.Result.Errors, seq)
+		}
+	}
+}
+
+// wantAll waits for the last of these messages, and compares: nothing missing, nothing twice, in order.
+func (f *follower) wantAll(want []message) {
+	f.t.Helper()
+	f.until(want[len(want)-1].Seq)
+	wantMessages(f.t, f.name, want, f.messages)
+}
+
+func wantMessages(t *testing.T, who string, want, got []message) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("%s: messages (-want +got):\n%s", who, diff)
+	}
+}

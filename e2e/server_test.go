@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"parley/store/storetest"
+)
+
+// server is the built program, running with a data folder of its own. It may be ended and started again on the same data,
+// each time on another port.
+type server struct {
+	t    *testing.T
+	env  []string
+	http *http.Client
+
+	api  string // of the one that runs now
+	page string
+	*process
+
+	mu  sync.Mutex // guards what follows
+	log []string
+	bad []string // lines of the log that no test should cause
+}
+
+// mustServe starts a server; env are settings in the form NAME=value. It is stopped when the test ends.
+func mustServe(t *testing.T, env ...string) *server {
+	t.Helper()
+	s := &server{t: t, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
+	s.env = environment(append([]string{
+		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_LOG_FORMAT=json", "PARLEY_DATA_DIR=" + t.TempDir(),
+		"GORACE=atexit_sleep_ms=0", // it would wait a second for races at the end
+	}, env...)...)
+	t.Cleanup(func() {
+		s.http.CloseIdleConnections()
+		if s.process != nil && s.isRunning() {
+			s.stop()
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.bad) > 0 {
+			t.Errorf("in the server's log:\n%s", strings.Join(s.bad, "\n"))
+		}
+		if t.Failed() {
+			t.Logf("the server's log:\n%s", strings.Join(s.log, "\n"))
+		}
+	})
+	s.start()
+	return s
+}
+
+// onBoth runs fn for a server on SQLite and for one on PostgreSQL, as parallel subtests.
+func onBoth(t *testing.T, fn func(t *testing.T, databaseURL string)) {
+	t.Helper()
+	t.Parallel()
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		fn(t, storetest.SQLiteURL(t))
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		fn(t, storetest.PostgresURL(t))
+	})
+}
+
+func on(databaseURL string) (setting string) { return "PARLEY_DATABASE_URL=" + databaseURL }
+
+// start starts the program, and waits until it says that it is up.
+func (s *server) start() {
+	s.t.Helper()
+	up := make(chan logLine, 1)
+	cmd := exec.Command(os.Getenv(binaryEnv))
+	cmd.Env = s.env
+	cmd.Stderr = &lines{each: func(text []byte) {
+		if line := s.read(string(text)); line.Msg == "parley is up" {
+			up <- line
+		}
+	}}
+	var err error
+	if s.process, err = startProcess(cmd); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case line := <-up:
+		s.api, s.page = line.API, line.Playground
+	case <-s.ended:
+		s.t.Fatalf("the server did not start: %v", s.err)
+	case <-time.After(patience):
+		s.t.Fatal("the server did not say that it is up")
+	}
+}
+
+type logLine struct {
+	Level      string `json:"level"`
+	Msg        string `json:"msg"`
+	API        string `json:"api"`
+	Playground string `json:"playground"`
+}
+
+// read keeps a line of the log. What is no JSON comes from the runtime: a panic, or a data race.
+func (s *server) read(text string) (line logLine) {
+	err := json.Unmarshal([]byte(text), &line)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = append(s.log, text)
+	if err != nil || line.Level == "ERROR" {
+		s.bad = append(s.bad, text)
+	}
+	return line
+}
+
+// stop ends the server as a supervisor does.
+func (s *server) stop() {
+	s.t.Helper()
+	if err := s.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Errorf("the server has ended by itself: %v", s.err)
+		return
+	}
+	if !s.endsWithin(patience) {
+		s.t.Error("the server did not stop")
+	} else if s.err != nil {
+		s.t.Errorf("the server did not stop cleanly: %v", s.err)
+	}
+}
+
+// kill ends the server with no chance to say goodbye.
+func (s *server) kill() {
+	s.t.Helper()
+	if err := s.Process.Kill(); err != nil {
+		s.t.Errorf("the server has ended by itself: %v", s.err)
+	}
+	<-s.ended
+}
