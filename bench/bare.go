@@ -18,7 +18,7 @@ import (
 // bareConns is what store opens to PostgreSQL unless it is told otherwise.
 const bareConns = 20
 
-var errBareConflict = errors.New("a message that is new was there already") //nolint:gochecknoglobals // a constant
+var errBareConflict = errors.New("a message that is new was there already")
 
 // openBarePostgres sends with pgx alone, whose pool prepares each statement once for each connection.
 func openBarePostgres(ctx context.Context, url string, author model.UserID) (send, func() error, error) {

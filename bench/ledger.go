@@ -63,7 +63,7 @@ func (a account) cells() []string {
 	return []string{strconv.Itoa(a.deliveries), strconv.Itoa(a.lost), strconv.Itoa(a.doubled), strconv.Itoa(a.reordered)}
 }
 
-var errPromise = errors.New("a message was lost, doubled or reordered") //nolint:gochecknoglobals // a constant
+var errPromise = errors.New("a message was lost, doubled or reordered")
 
 // broken is errPromise where there is anything to complain of.
 func (a account) broken() error {

@@ -149,9 +149,10 @@ func TestRunRepairsTheOtherNodesHints(t *testing.T) {
 			if _, err := from.SendMessage(t.Context(), here.actor("ann"), SendMessage{ConversationID: c.ID, Content: "x"}); err != nil {
 				t.Fatal(err)
 			}
-			if seq%3 == 0 {
+			switch seq % 3 {
+			case 0:
 				p.events(seq-1, seq)
-			} else if seq%3 == 1 {
+			case 1:
 				p.event(seq)
 			}
 		}

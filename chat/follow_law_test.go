@@ -71,7 +71,7 @@ func drawLaw(rt *rapid.T) lawPlan {
 	return plan
 }
 
-func (p lawPlan) total() int { return p.senders * p.each }
+func (plan lawPlan) total() int { return plan.senders * plan.each }
 
 // fate is what becomes of a hint.
 type fate struct {

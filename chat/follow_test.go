@@ -223,11 +223,14 @@ func TestAConsumerThatPanicsLeavesNothingBehind(t *testing.T) {
 		}
 		func() {
 			defer func() {
-				if recover() == nil {
+				if reason := recover(); reason == nil {
 					t.Error("the panic did not come through")
 				}
 			}()
-			for range events {
+			for _, err := range events {
+				if err != nil {
+					t.Error(err)
+				}
 				panic("as a resolver may, and its server goes on")
 			}
 		}()
