@@ -30,7 +30,8 @@ const (
 // comes live. after nil means from now on. The actor has to be a member (NOT_FOUND), and after must not be beyond the
 // newest event (BAD_USER_INPUT).
 //
-// The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member (after the event that says so).
+// The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member, after the event that says so.
+// Of what happened before that and has not been yielded when the removal is noticed, nothing more is.
 // A consumer may take its time: nobody waits for it, and it misses nothing.
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,

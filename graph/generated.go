@@ -1741,7 +1741,7 @@ enum MemberRole {
 type Conversation implements Node {
   id: ID!
   kind: ConversationKind!
-  "Never blank: where nobody gave one, it is the nicknames of the first members, joined by a comma and a space."
+  "Never blank: where nobody gave one, it is the nicknames of those it began with, joined by a comma and a space."
   title: String!
   createdAt: Time!
   "When the newest event happened."
