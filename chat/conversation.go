@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -20,8 +21,10 @@ const maxTitle = 200
 
 // CreateConversation is what a new group is made from.
 type CreateConversation struct {
-	Title   *string
-	Members []*NewMember
+	Title             *string
+	Members           []*NewMember
+	HistoryVisibility model.History // empty means FromStart
+	MembersMayRename  bool
 }
 
 // NewMember is a person to be in a conversation from its start.
@@ -35,7 +38,10 @@ func (s *Service) CreateConversation(
 	ctx context.Context, actor model.Actor, in CreateConversation,
 ) (*model.Conversation, error) {
 	var problems errs.List
-	title := in.checkTitle(&problems)
+	var title string
+	if in.Title != nil {
+		title = checkTitle(&problems, *in.Title)
+	}
 	in.checkMembers(&problems, actor)
 	if len(in.Members) > MaxMembers+1 {
 		return nil, problems.Err() // refused already, and too many to look up
@@ -46,7 +52,7 @@ func (s *Service) CreateConversation(
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
 			return err
 		}
-		nicknames, err := nicknamesOf(ctx, tx, actor, in.Members)
+		nicknames, err := nicknamesOf(ctx, tx, in.Members, actor.UserID)
 		if err != nil {
 			return err
 		}
@@ -61,6 +67,7 @@ func (s *Service) CreateConversation(
 		members := in.membersWithOwner(actor)
 		c = &model.Conversation{
 			ID: model.NewConversationID(), Kind: model.Group, Title: title, LastSeq: 1, CreatedAt: tx.Now, LastActivityAt: tx.Now,
+			History: cmp.Or(in.HistoryVisibility, model.FromStart), MembersMayRename: in.MembersMayRename,
 		}
 		if c.Title == "" {
 			c.Title = joinNicknames(members, nicknames)
@@ -85,11 +92,8 @@ func (s *Service) requireVerified(ctx context.Context, tx *store.Tx, actor model
 	return err
 }
 
-func (in CreateConversation) checkTitle(problems *errs.List) string {
-	if in.Title == nil {
-		return ""
-	}
-	title := text.Clean(*in.Title)
+func checkTitle(problems *errs.List, title string) string {
+	title = text.Clean(title)
 	if problem := text.Problem(title, false); problem != "" {
 		problems.Add(errs.Invalid, "title", "The title %s.", problem)
 	} else if text.Len(title) > maxTitle {
@@ -130,11 +134,10 @@ func (in CreateConversation) membersWithOwner(actor model.Actor) []model.MemberD
 	return members
 }
 
-// nicknamesOf looks up the people to be, the actor among them; who is not there is missing.
+// nicknamesOf looks up the people to be; who is not there is missing.
 func nicknamesOf(
-	ctx context.Context, tx *store.Tx, actor model.Actor, members []*NewMember,
+	ctx context.Context, tx *store.Tx, members []*NewMember, ids ...model.UserID,
 ) (map[model.UserID]string, error) {
-	ids := []model.UserID{actor.UserID}
 	for _, m := range members {
 		ids = append(ids, m.UserID)
 	}
@@ -174,7 +177,9 @@ func (s *Service) insertConversation(
 		return err
 	}
 	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated, ActorID: &actor.UserID}
-	return s.appendEvent(ctx, tx, e, model.ConversationCreatedData{Kind: c.Kind, Title: c.Title, Members: members})
+	return s.appendEvent(ctx, tx, e, model.ConversationCreatedData{
+		Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename, Members: members,
+	})
 }
 
 const conversationList = 'c' // the letter of this list's cursors
@@ -234,13 +239,13 @@ func (s *Service) Conversations(
 	return byID, nil
 }
 
-// position is how far a conversation has come, for somebody who is about to follow it. NOT_FOUND for anybody but a member.
-func (s *Service) position(ctx context.Context, actor model.Actor, id model.ConversationID) (int64, error) {
-	var seq int64
-	err := s.db.NewSelect().Model((*model.Conversation)(nil)).Column("c.last_seq").Apply(sharedWith(actor, "c.id")).
-		Where("c.id = ?", id).Scan(ctx, &seq)
+// position is how far a conversation has come, and after which event somebody who is about to follow it may see it.
+// NOT_FOUND for anybody but a member.
+func (s *Service) position(ctx context.Context, actor model.Actor, id model.ConversationID) (last, hidden int64, err error) {
+	err = s.db.NewSelect().Model((*model.Conversation)(nil)).ColumnExpr("c.last_seq, viewer.hidden_seq").
+		Apply(sharedWith(actor, "c.id")).Where("c.id = ?", id).Scan(ctx, &last, &hidden)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, errNoConversation
+		return 0, 0, errNoConversation
 	}
-	return seq, store.Error(err)
+	return last, hidden, store.Error(err)
 }

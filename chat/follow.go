@@ -36,7 +36,7 @@ const (
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[*model.Event, error], error) {
-	seen, err := s.position(ctx, actor, id)
+	seen, hidden, err := s.position(ctx, actor, id)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (s *Service) Follow(
 		if *after < 0 || *after > seen {
 			return nil, errs.New(errs.BadUserInput, "afterSeq has to be from 0 to %d, the newest event; it is %d.", seen, *after)
 		}
-		seen = *after
+		seen = max(*after, hidden)
 	}
 	return func(yield func(*model.Event, error) bool) {
 		f := follower{service: s, actor: actor, id: id, seen: seen, yield: yield}
@@ -174,9 +174,11 @@ func (f *follower) tryCatchUp(ctx context.Context) error {
 			return store.Error(err)
 		}
 		// After the reading: nothing is yielded that was read after a removal had been committed.
-		if err := requireMember(ctx, f.service.db, f.actor, f.id); errs.Is(err, errs.NotFound) {
+		m, err := memberOf(ctx, f.service.db, f.actor, f.id)
+		switch {
+		case errs.Is(err, errs.NotFound), err == nil && m.HiddenSeq > f.seen: // or removed, and already back
 			return f.deliverRemoval(ctx)
-		} else if err != nil {
+		case err != nil:
 			return err
 		}
 		for _, e := range events {

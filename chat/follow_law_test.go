@@ -207,14 +207,14 @@ func (p followerPlan) run(
 ) (run followerRun) {
 	sent.wait(p.startAt)
 	actor := w.actors["cleo"]
-	run.earliest, run.err = w.position(ctx, actor, id)
+	run.earliest, _, run.err = w.position(ctx, actor, id)
 	var after *int64
 	if p.from <= 100 {
 		after = new(run.earliest * int64(p.from) / 100)
 	}
 	events, err := w.Follow(ctx, actor, id, after)
 	run.err = errors.Join(run.err, err)
-	run.latest, err = w.position(ctx, actor, id)
+	run.latest, _, err = w.position(ctx, actor, id)
 	run.err = errors.Join(run.err, err)
 	started()
 	if after != nil {

@@ -14,17 +14,19 @@ import (
 // MaxMembers is how many people one conversation holds.
 const MaxMembers = 500
 
-// requireMember is NOT_FOUND for anybody else: to them the conversation does not exist.
-func requireMember(ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID) error {
-	member, err := db.NewSelect().Model((*model.ConversationMember)(nil)).
-		Where("cm.conversation_id = ?", id).Where("cm.user_id = ?", actor.UserID).Exists(ctx)
+// memberOf is the actor's own membership; NOT_FOUND for anybody else: to them the conversation does not exist.
+func memberOf(
+	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID,
+) (*model.ConversationMember, error) {
+	m := new(model.ConversationMember)
+	err := db.NewSelect().Model(m).Where("cm.conversation_id = ?", id).Where("cm.user_id = ?", actor.UserID).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, errNoConversation
+	}
 	if err != nil {
-		return store.Error(err)
+		return nil, store.Error(err)
 	}
-	if !member {
-		return errNoConversation
-	}
-	return nil
+	return m, nil
 }
 
 // sharedWith narrows a query about conversations, messages or members to the conversations that the actor is in. column is
@@ -52,7 +54,7 @@ func (s *Service) Members(
 	if err != nil {
 		return none, err
 	}
-	if err := requireMember(ctx, s.db, actor, id); err != nil {
+	if _, err := memberOf(ctx, s.db, actor, id); err != nil {
 		return none, err
 	}
 	var position []any
@@ -110,6 +112,23 @@ func membersByConversation(
 		byConversation[m.ConversationID] = m
 	}
 	return byConversation, nil
+}
+
+// Partners returns the other member of each of the direct conversations that the actor is in.
+func (s *Service) Partners(
+	ctx context.Context, actor model.Actor, ids []model.ConversationID,
+) (map[model.ConversationID]model.UserID, error) {
+	found, err := membersByConversation(ctx, s.db.NewSelect().Apply(sharedWith(actor, "cm.conversation_id")).
+		Join("JOIN conversations AS c ON c.id = cm.conversation_id").Where("c.kind = ?", model.Direct).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id <> ?", actor.UserID))
+	if err != nil {
+		return nil, err
+	}
+	partners := make(map[model.ConversationID]model.UserID, len(found))
+	for id, m := range found {
+		partners[id] = m.UserID
+	}
+	return partners, nil
 }
 
 // MemberCounts says how many members each of the conversations has that the actor is in.

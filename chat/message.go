@@ -49,7 +49,7 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 			return err
 		}
 		// After the lock: a removal that was committed while this waited for it counts.
-		if err := requireMember(ctx, tx, actor, in.ConversationID); err != nil {
+		if _, err := memberOf(ctx, tx, actor, in.ConversationID); err != nil {
 			return err
 		}
 		m.CreatedAt = tx.Now
@@ -135,7 +135,8 @@ func (s *Service) Messages(
 	if err != nil {
 		return none, err
 	}
-	if err := requireMember(ctx, s.db, actor, id); err != nil {
+	viewer, err := memberOf(ctx, s.db, actor, id)
+	if err != nil {
 		return none, err
 	}
 	var position []any
@@ -147,7 +148,7 @@ func (s *Service) Messages(
 		}
 	}
 	var found []*model.Message
-	q := s.db.NewSelect().Model(&found).Where("m.conversation_id = ?", id)
+	q := s.db.NewSelect().Model(&found).Where("m.conversation_id = ?", id).Where("m.seq > ?", viewer.HiddenSeq)
 	if err := window.Apply(q, store.Order{Columns: []string{"m.seq"}}, position...).Scan(ctx); err != nil {
 		return none, store.Error(err)
 	}
@@ -157,7 +158,8 @@ func (s *Service) Messages(
 // Message returns nil where there is none that the actor may see.
 func (s *Service) Message(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
 	m := new(model.Message)
-	err := s.db.NewSelect().Model(m).Apply(sharedWith(actor, "m.conversation_id")).Where("m.id = ?", id).Scan(ctx)
+	err := s.db.NewSelect().Model(m).Apply(sharedWith(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").
+		Where("m.id = ?", id).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no such message
 	}
@@ -173,7 +175,7 @@ func (s *Service) LastMessages(
 		Where("n.conversation_id = c.id")
 	err := s.db.NewSelect().Model(&found).
 		Join("JOIN conversations AS c ON c.id = m.conversation_id AND m.seq = (?)", newest).
-		Apply(sharedWith(actor, "c.id")).Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
+		Apply(sharedWith(actor, "c.id")).Where("m.seq > viewer.hidden_seq").Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)
 	}

@@ -37,6 +37,8 @@ const (
 	InvalidCredentials Code = "INVALID_CREDENTIALS"
 	TokenExpired       Code = "TOKEN_EXPIRED"
 	LimitReached       Code = "LIMIT_REACHED"
+	OwnerRequired      Code = "OWNER_REQUIRED"
+	AlreadyMember      Code = "ALREADY_MEMBER"
 )
 
 // Error is a failure whose reason is known.

@@ -20,6 +20,7 @@ type loaders struct {
 	lastMessages  *dataloadgen.Loader[model.ConversationID, *model.Message]
 	memberships   *dataloadgen.Loader[model.ConversationID, *model.ConversationMember]
 	owners        *dataloadgen.Loader[model.ConversationID, *model.ConversationMember]
+	partners      *dataloadgen.Loader[model.ConversationID, model.UserID]
 	memberCounts  *dataloadgen.Loader[model.ConversationID, int]
 }
 
@@ -33,6 +34,7 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		lastMessages:  newLoader(actingAs(actor, r.Chat.LastMessages)),
 		memberships:   newLoader(actingAs(actor, r.Chat.Memberships)),
 		owners:        newLoader(actingAs(actor, r.Chat.Owners)),
+		partners:      newLoader(actingAs(actor, r.Chat.Partners)),
 		memberCounts:  newLoader(actingAs(actor, r.Chat.MemberCounts)),
 	}
 }

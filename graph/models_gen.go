@@ -8,6 +8,12 @@ import (
 	"parley/model"
 )
 
+type AddMembersPayload struct {
+	// Null when there are userErrors.
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	UserErrors   []*UserError        `json:"userErrors"`
+}
+
 type AuthPayload struct {
 	// Null when there are userErrors.
 	Tokens *auth.Tokens `json:"tokens,omitempty"`
@@ -18,6 +24,12 @@ type AuthPayload struct {
 
 type ChangeEmailPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
+}
+
+type ChangeMemberRolePayload struct {
+	// Null when there are userErrors.
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	UserErrors   []*UserError        `json:"userErrors"`
 }
 
 type ChangePasswordPayload struct {
@@ -63,6 +75,10 @@ type DeleteAccountPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+type LeaveConversationPayload struct {
+	UserErrors []*UserError `json:"userErrors"`
+}
+
 type LogoutPayload struct {
 	// Always empty: signing out cannot be done wrong.
 	UserErrors []*UserError `json:"userErrors"`
@@ -80,6 +96,12 @@ type MessageEdge struct {
 	Node   *model.Message `json:"node"`
 }
 
+type OpenDirectConversationPayload struct {
+	// Null when there are userErrors.
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	UserErrors   []*UserError        `json:"userErrors"`
+}
+
 // Where a page stands in its list, as in the Relay connection spec.
 type PageInfo struct {
 	// More follows after this page; known whichever way the list was walked.
@@ -94,6 +116,18 @@ type PageInfo struct {
 
 type RefreshSessionInput struct {
 	RefreshToken string `json:"refreshToken"`
+}
+
+type RemoveMemberPayload struct {
+	// Null when there are userErrors.
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	UserErrors   []*UserError        `json:"userErrors"`
+}
+
+type RenameConversationPayload struct {
+	// Null when there are userErrors.
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	UserErrors   []*UserError        `json:"userErrors"`
 }
 
 type RequestEmailVerificationPayload struct {
@@ -148,6 +182,18 @@ type Settings struct {
 	ShowPresence bool `json:"showPresence"`
 	// How far one has read. Who hides theirs does not see others' either.
 	SendReadReceipts bool `json:"sendReadReceipts"`
+}
+
+type TransferOwnershipPayload struct {
+	// Null when there are userErrors.
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	UserErrors   []*UserError        `json:"userErrors"`
+}
+
+type UpdateConversationSettingsPayload struct {
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	// Always empty.
+	UserErrors []*UserError `json:"userErrors"`
 }
 
 type UpdateProfilePayload struct {

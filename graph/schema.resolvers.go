@@ -12,6 +12,10 @@ import (
 	"parley/model"
 )
 
+func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversation) (string, error) {
+	return r.title(ctx, obj)
+}
+
 func (r *conversationResolver) Owner(ctx context.Context, obj *model.Conversation) (*model.User, error) {
 	owner, err := load(ctx, func(l *loaders) byConversation[*model.ConversationMember] { return l.owners }, obj.ID)
 	if err != nil || owner == nil {
@@ -198,6 +202,85 @@ func (r *mutationResolver) CreateConversation(ctx context.Context, input chat.Cr
 	created, err := r.Chat.CreateConversation(ctx, who, input)
 	problems, err := userErrors(err)
 	return &CreateConversationPayload{Conversation: created, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*OpenDirectConversationPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.OpenDirect(ctx, who, input.UserID)
+	problems, err := userErrors(err)
+	return &OpenDirectConversationPayload{Conversation: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) RenameConversation(ctx context.Context, input RenameConversationInput) (*RenameConversationPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.Rename(ctx, who, input.ConversationID, input.Title)
+	problems, err := userErrors(err)
+	return &RenameConversationPayload{Conversation: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*UpdateConversationSettingsPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.UpdateConversationSettings(ctx, who, input.ConversationID, input.MembersMayRename)
+	problems, err := userErrors(err)
+	return &UpdateConversationSettingsPayload{Conversation: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) AddMembers(ctx context.Context, input AddMembersInput) (*AddMembersPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.AddMembers(ctx, who, input.ConversationID, input.Members)
+	problems, err := userErrors(err)
+	return &AddMembersPayload{Conversation: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) RemoveMember(ctx context.Context, input RemoveMemberInput) (*RemoveMemberPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.RemoveMember(ctx, who, input.ConversationID, input.UserID)
+	problems, err := userErrors(err)
+	return &RemoveMemberPayload{Conversation: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ChangeMemberRolePayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.ChangeRole(ctx, who, input.ConversationID, input.UserID, input.Role)
+	problems, err := userErrors(err)
+	return &ChangeMemberRolePayload{Conversation: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*TransferOwnershipPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.TransferOwnership(ctx, who, input.ConversationID, input.UserID)
+	problems, err := userErrors(err)
+	return &TransferOwnershipPayload{Conversation: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveConversationInput) (*LeaveConversationPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := userErrors(r.Chat.Leave(ctx, who, input.ConversationID))
+	return &LeaveConversationPayload{UserErrors: problems}, err
 }
 
 func (r *mutationResolver) SendMessage(ctx context.Context, input chat.SendMessage) (*SendMessagePayload, error) {

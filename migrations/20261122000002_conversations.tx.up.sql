@@ -3,6 +3,8 @@ CREATE TABLE conversations (
   kind             text NOT NULL CONSTRAINT conversations_kind_check CHECK (kind IN ('GROUP', 'DIRECT')),
   title            text NOT NULL,
   direct_key       text,
+  history          text NOT NULL CONSTRAINT conversations_history_check CHECK (history IN ('FROM_START', 'FROM_JOINING')),
+  members_may_rename boolean NOT NULL,
   last_seq         bigint NOT NULL,
   created_at       {{.Time}} NOT NULL,
   last_activity_at {{.Time}} NOT NULL,
@@ -15,6 +17,7 @@ CREATE TABLE conversation_members (
   role            text NOT NULL CONSTRAINT conversation_members_role_check CHECK (role IN ('OWNER', 'ADMIN', 'MEMBER')),
   joined_at       {{.Time}} NOT NULL,
   joined_seq      bigint NOT NULL,
+  hidden_seq      bigint NOT NULL, -- they see what comes after this event
   last_read_seq   bigint NOT NULL,
   muted_until     {{.Time}},
   archived        boolean NOT NULL,

@@ -110,10 +110,21 @@ type Conversation struct {
 	Kind           ConversationKind
 	Title          string
 	DirectKey      *string // the two user ids, sorted; nil in a group
+	History        History
+	// MembersMayRename extends to everybody what else only the owner and the admins may.
+	MembersMayRename bool
 	LastSeq        int64
 	CreatedAt      time.Time
 	LastActivityAt time.Time
 }
+
+// History is how much of what was before them new members see.
+type History string
+
+const (
+	FromStart   History = "FROM_START"
+	FromJoining History = "FROM_JOINING"
+)
 
 type Role string
 
@@ -131,6 +142,7 @@ type ConversationMember struct {
 	Role           Role
 	JoinedAt       time.Time
 	JoinedSeq      int64 // the event that made them a member
+	HiddenSeq      int64 // they see what comes after this event; 0 is everything
 	LastReadSeq    int64
 	MutedUntil     *time.Time
 	Archived       bool
@@ -147,6 +159,9 @@ type EventKind string
 const (
 	ConversationCreated EventKind = "conversation_created"
 	MessageAdded        EventKind = "message_added"
+	ConversationRenamed EventKind = "conversation_renamed"
+	SettingsChanged     EventKind = "conversation_settings_changed"
+	MemberAdded         EventKind = "member_added"
 	MemberRemoved       EventKind = "member_removed"
 	MemberRoleChanged   EventKind = "member_role_changed"
 )
@@ -170,10 +185,25 @@ type Event struct {
 
 // ConversationCreatedData says all that the conversation began with.
 type ConversationCreatedData struct {
-	Kind    ConversationKind `json:"kind"`
-	Title   string           `json:"title"`
-	Members []MemberData     `json:"members"`
+	Kind             ConversationKind `json:"kind"`
+	Title            string           `json:"title"`
+	History          History          `json:"history"`
+	MembersMayRename bool             `json:"membersMayRename"`
+	Members          []MemberData     `json:"members"`
 }
+
+// ConversationRenamedData says what the conversation is called now.
+type ConversationRenamedData struct {
+	Title string `json:"title"`
+}
+
+// SettingsChangedData says how the conversation is set now.
+type SettingsChangedData struct {
+	MembersMayRename bool `json:"membersMayRename"`
+}
+
+// MemberAddedData says who has become a member, and as what.
+type MemberAddedData = MemberData
 
 // MemberData is a member in the data of an event.
 type MemberData struct {

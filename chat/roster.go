@@ -1,0 +1,371 @@
+package chat
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+// change is one story of changing a conversation: what it is and who asks, both as they are under the conversation's lock,
+// so that whatever raced with it has either happened or waits.
+type change struct {
+	tx           *store.Tx
+	actor        model.Actor
+	conversation *model.Conversation
+	member       *model.ConversationMember // the actor
+}
+
+// changing locks the conversation and runs fn; NOT_FOUND for anybody but a member. It returns the conversation as it is
+// afterwards.
+func (s *Service) changing(
+	ctx context.Context, actor model.Actor, id model.ConversationID, fn func(ctx context.Context, c *change) error,
+) (*model.Conversation, error) {
+	var c *change
+	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", id); err != nil {
+			return err
+		}
+		c = &change{tx: tx, actor: actor, conversation: new(model.Conversation)}
+		var err error
+		if c.member, err = memberOf(ctx, tx, actor, id); err != nil {
+			return err
+		}
+		if err := tx.NewSelect().Model(c.conversation).Where("c.id = ?", id).Scan(ctx); err != nil {
+			return err
+		}
+		return fn(ctx, c)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.conversation, nil
+}
+
+// record writes one event of the change, with the next seq.
+func (s *Service) record(ctx context.Context, c *change, kind model.EventKind, data any) (err error) {
+	if c.conversation.LastSeq, err = nextSeq(ctx, c.tx, c.conversation.ID); err != nil {
+		return err
+	}
+	c.conversation.LastActivityAt = c.tx.Now
+	e := &model.Event{ConversationID: c.conversation.ID, Seq: c.conversation.LastSeq, Kind: kind, ActorID: &c.actor.UserID}
+	return s.appendEvent(ctx, c.tx, e, data)
+}
+
+func (c *change) requireGroup() error {
+	if c.conversation.Kind == model.Direct {
+		return errs.New(errs.Forbidden, "A direct conversation has its two members and no more, and no name or roles.")
+	}
+	return nil
+}
+
+func (c *change) requireRole(roles ...model.Role) error {
+	if err := c.requireGroup(); err != nil {
+		return err
+	}
+	if !slices.Contains(roles, c.member.Role) {
+		return errs.New(errs.Forbidden, "Your role in this conversation does not allow that.")
+	}
+	return nil
+}
+
+// Rename gives a conversation another title: its owner, its admins and, where the owner allows it, its members may.
+func (s *Service) Rename(ctx context.Context, actor model.Actor, id model.ConversationID, title string) (*model.Conversation, error) {
+	var problems errs.List
+	if title = checkTitle(&problems, title); title == "" {
+		problems.Add(errs.Required, "title", "A title is not empty.")
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+		may := []model.Role{model.Owner, model.Admin}
+		if c.conversation.MembersMayRename {
+			may = append(may, model.Member)
+		}
+		if err := c.requireRole(may...); err != nil || c.conversation.Title == title {
+			return err
+		}
+		c.conversation.Title = title
+		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("title").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return s.record(ctx, c, model.ConversationRenamed, model.ConversationRenamedData{Title: title})
+	})
+}
+
+// UpdateConversationSettings says what members may; the owner may say so.
+func (s *Service) UpdateConversationSettings(
+	ctx context.Context, actor model.Actor, id model.ConversationID, membersMayRename bool,
+) (*model.Conversation, error) {
+	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+		if err := c.requireRole(model.Owner); err != nil || c.conversation.MembersMayRename == membersMayRename {
+			return err
+		}
+		c.conversation.MembersMayRename = membersMayRename
+		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("members_may_rename").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return s.record(ctx, c, model.SettingsChanged, model.SettingsChangedData{MembersMayRename: membersMayRename})
+	})
+}
+
+// AddMembers makes people members, all of them or none. The owner and the admins may, and only the owner may add admins.
+func (s *Service) AddMembers(
+	ctx context.Context, actor model.Actor, id model.ConversationID, members []*NewMember,
+) (*model.Conversation, error) {
+	var problems errs.List
+	checkNewMembers(&problems, members)
+	if len(members) > MaxMembers {
+		return nil, problems.Err() // refused already, and too many to look up
+	}
+	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+		if err := c.requireRole(model.Owner, model.Admin); err != nil {
+			return err
+		}
+		problems := slices.Clone(problems) // what is found out below counts for this try only
+		if err := c.checkAdded(ctx, &problems, members); err != nil {
+			return err
+		}
+		if err := problems.Err(); err != nil {
+			return err
+		}
+		for _, m := range members {
+			if err := s.addMember(ctx, c, m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func checkNewMembers(problems *errs.List, members []*NewMember) {
+	if len(members) == 0 {
+		problems.Add(errs.Required, "members", "At least one person is needed.")
+	}
+	if len(members) > MaxMembers {
+		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members.", MaxMembers)
+	}
+	first := map[model.UserID]int{}
+	for i, m := range members {
+		if j, listed := first[m.UserID]; listed {
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i), "This person is listed already, at position %d.", j)
+			continue
+		}
+		first[m.UserID] = i
+		if m.Role == model.Owner {
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i), "A conversation has one owner; to make it another, transfer it.")
+		}
+	}
+}
+
+// checkAdded finds out who cannot be added.
+func (c *change) checkAdded(ctx context.Context, problems *errs.List, members []*NewMember) error {
+	nicknames, err := nicknamesOf(ctx, c.tx, members)
+	if err != nil {
+		return err
+	}
+	var present []model.UserID
+	err = c.tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id").
+		Where("cm.conversation_id = ?", c.conversation.ID).Scan(ctx, &present)
+	if err != nil {
+		return err
+	}
+	for i, m := range members {
+		switch _, there := nicknames[m.UserID]; {
+		case !there:
+			problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i), "There is no such person.")
+		case slices.Contains(present, m.UserID):
+			problems.Add(errs.AlreadyMember, fmt.Sprintf("members.%d.userId", i), "%s is a member already.", nicknames[m.UserID])
+		case m.Role == model.Admin && c.member.Role != model.Owner:
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i), "Only the owner adds admins.")
+		}
+	}
+	if n := len(present) + len(members); n > MaxMembers {
+		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these would be %d.", MaxMembers, n)
+	}
+	return nil
+}
+
+func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error {
+	if err := s.record(ctx, c, model.MemberAdded, model.MemberAddedData{UserID: m.UserID, Role: m.Role}); err != nil {
+		return err
+	}
+	row := &model.ConversationMember{
+		ConversationID: c.conversation.ID, UserID: m.UserID, Role: m.Role,
+		JoinedAt: c.tx.Now, JoinedSeq: c.conversation.LastSeq, LastReadSeq: c.conversation.LastSeq,
+	}
+	if c.conversation.History == model.FromJoining {
+		row.HiddenSeq = c.conversation.LastSeq - 1
+	}
+	_, err := c.tx.NewInsert().Model(row).Exec(ctx)
+	return err
+}
+
+// RemoveMember ends another's membership. The owner may remove anybody, and admins may remove members.
+func (s *Service) RemoveMember(
+	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
+) (*model.Conversation, error) {
+	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+		if err := c.requireRole(model.Owner, model.Admin); err != nil {
+			return err
+		}
+		other, err := c.other(ctx, user)
+		if err != nil {
+			return err
+		}
+		if c.member.Role == model.Admin && other.Role != model.Member {
+			return errs.New(errs.Forbidden, "Admins remove members, and only the owner removes admins.")
+		}
+		return s.endMembership(ctx, c, other)
+	})
+}
+
+// other is another member of the conversation.
+func (c *change) other(ctx context.Context, user model.UserID) (*model.ConversationMember, error) {
+	if user == c.actor.UserID {
+		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
+	}
+	var found []*model.ConversationMember
+	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).Where("cm.user_id = ?", user).Scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, errs.Input(errs.NotFound, "userId", "There is no such member.")
+	}
+	return found[0], nil
+}
+
+func (s *Service) endMembership(ctx context.Context, c *change, m *model.ConversationMember) error {
+	if _, err := c.tx.NewDelete().Model(m).WherePK().Exec(ctx); err != nil {
+		return err
+	}
+	return s.record(ctx, c, model.MemberRemoved, model.MemberRemovedData{UserID: m.UserID})
+}
+
+// ChangeRole makes another member an admin, or an admin a member again. Only the owner may.
+func (s *Service) ChangeRole(
+	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID, role model.Role,
+) (*model.Conversation, error) {
+	if role == model.Owner {
+		return nil, errs.Input(errs.Conflict, "role", "A conversation has one owner; to make it another, transfer it.")
+	}
+	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+		if err := c.requireRole(model.Owner); err != nil {
+			return err
+		}
+		other, err := c.other(ctx, user)
+		if err != nil || other.Role == role {
+			return err
+		}
+		return s.setRole(ctx, c, other, role)
+	})
+}
+
+func (s *Service) setRole(ctx context.Context, c *change, m *model.ConversationMember, role model.Role) error {
+	if _, err := c.tx.NewUpdate().Model(m).Set("role = ?", role).WherePK().Exec(ctx); err != nil {
+		return err
+	}
+	return s.record(ctx, c, model.MemberRoleChanged, model.MemberRoleChangedData{UserID: m.UserID, Role: role})
+}
+
+// TransferOwnership makes another member the owner, and the one who was an admin.
+func (s *Service) TransferOwnership(
+	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
+) (*model.Conversation, error) {
+	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+		if err := c.requireRole(model.Owner); err != nil {
+			return err
+		}
+		other, err := c.other(ctx, user)
+		if err != nil {
+			return err
+		}
+		// In this order: the database holds that there are never two.
+		if err := s.setRole(ctx, c, c.member, model.Admin); err != nil {
+			return err
+		}
+		return s.setRole(ctx, c, other, model.Owner)
+	})
+}
+
+// Leave ends the actor's own membership. The owner transfers the conversation first, unless alone in it: then it ends.
+func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.ConversationID) error {
+	_, err := s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+		if err := c.requireGroup(); err != nil {
+			return err
+		}
+		if c.member.Role != model.Owner {
+			return s.endMembership(ctx, c, c.member)
+		}
+		members, err := c.tx.NewSelect().Model((*model.ConversationMember)(nil)).
+			Where("cm.conversation_id = ?", c.conversation.ID).Count(ctx)
+		if err != nil {
+			return err
+		}
+		if members > 1 {
+			return errs.Input(errs.OwnerRequired, "conversationId", "A conversation needs an owner: transfer it to somebody first.")
+		}
+		_, err = c.tx.NewDelete().Model(c.conversation).WherePK().Exec(ctx)
+		return err
+	})
+	return err
+}
+
+// OpenDirect finds the conversation of the actor and another person, or starts it: one for each pair, whoever opens it.
+func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.UserID) (*model.Conversation, error) {
+	if user == actor.UserID {
+		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
+	}
+	var c *model.Conversation
+	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+		key := directKey(actor.UserID, user)
+		if c, err = directByKey(ctx, tx, key); err != nil || c != nil {
+			return err
+		}
+		if err := s.requireVerified(ctx, tx, actor); err != nil {
+			return err
+		}
+		nicknames, err := nicknamesOf(ctx, tx, nil, user)
+		if err != nil {
+			return err
+		}
+		if len(nicknames) == 0 {
+			return errs.Input(errs.NotFound, "userId", "There is no such person.")
+		}
+		c = &model.Conversation{
+			ID: model.NewConversationID(), Kind: model.Direct, DirectKey: &key, History: model.FromStart, LastSeq: 1,
+			CreatedAt: tx.Now, LastActivityAt: tx.Now,
+		}
+		return s.insertConversation(ctx, tx, actor, c, []model.MemberData{
+			{UserID: actor.UserID, Role: model.Member}, {UserID: user, Role: model.Member},
+		})
+	})
+	if store.UniqueDirectKey.BrokenBy(err) { // the other opened it at the same moment
+		c, err = directByKey(ctx, s.db, directKey(actor.UserID, user))
+	}
+	if err != nil {
+		return nil, store.Error(err)
+	}
+	return c, nil
+}
+
+func directKey(a, b model.UserID) string {
+	ids := []string{a.String(), b.String()}
+	slices.Sort(ids)
+	return ids[0] + " " + ids[1]
+}
+
+func directByKey(ctx context.Context, db bun.IDB, key string) (*model.Conversation, error) {
+	var found []*model.Conversation
+	if err := db.NewSelect().Model(&found).Where("c.direct_key = ?", key).Scan(ctx); err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0], nil
+}
