@@ -261,6 +261,7 @@ func (srv *server) stop() error {
 
 func (srv *server) routes() http.Handler {
 	r := chi.NewRouter()
+	r.Use(boundAnswers)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	r.Get("/readyz", srv.ready)
 	r.Get("/.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -276,6 +277,19 @@ func (srv *server) routes() http.Handler {
 	return r
 }
 
+// answerTimeout is for an answer to be made and taken; a server-sent stream sets its own with every write, and a WebSocket
+// has none of net/http's.
+const answerTimeout = time.Minute
+
+func boundAnswers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // ready says whether this node should get requests: not while it stops, and not without its database.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
@@ -286,7 +300,7 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	if err := srv.db.PingContext(ctx); err != nil {
+	if _, err := srv.db.NewSelect().ColumnExpr("1").Exec(ctx); err != nil {
 		srv.log.WarnContext(ctx, "not ready: the database does not answer", "error", err)
 		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
 		return

@@ -54,7 +54,7 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		if owner, err := s.requireFree(ctx, tx, u); err != nil {
 			return err
 		} else if owner != nil { // the address has an account, and nobody is to know
-			return s.mailNotice(ctx, tx, mail.RegistrationAttempt, owner.Email, owner)
+			return s.noticeAttempt(ctx, tx, owner)
 		}
 		u.CreatedAt = tx.Now
 		if err := insertUser(ctx, tx, u); err != nil {
@@ -80,6 +80,18 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		return nil, nil //nolint:nilnil // as the comment says
 	}
 	return signedIn, err
+}
+
+// noticeAttempt tells the owner of an address that somebody tried to use it; not so often that it would be a nuisance.
+func (s *Service) noticeAttempt(ctx context.Context, tx *store.Tx, owner *model.User) error {
+	err := s.allow(ctx, "attempt on "+owner.ID.String(), mailByAccount)
+	if errs.Is(err, errs.RateLimited) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.mailNotice(ctx, tx, mail.RegistrationAttempt, owner.Email, owner)
 }
 
 func (s *Service) requireInvitation(code *string) error {

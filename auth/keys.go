@@ -111,7 +111,7 @@ func LoadOrMakeSecret(path string) ([]byte, error) {
 			}
 		}
 		if len(secret) < MinKeyLen {
-			return nil, fmt.Errorf("the signing secret in %s is too short: remove the file, and everybody signs in again", path)
+			return nil, fmt.Errorf("the signing secret in %s is too short: remove the file, and clients refresh their sessions", path)
 		}
 		return secret, nil
 	}

@@ -77,7 +77,7 @@ func tooFast(wait time.Duration) error {
 		return nil
 	}
 	err := errs.New(errs.RateLimited, "Too many attempts. Try again later.")
-	err.RetryAfter = wait.Round(time.Millisecond)
+	err.RetryAfter = (wait + time.Millisecond - 1).Truncate(time.Millisecond) // never too short
 	return err
 }
 

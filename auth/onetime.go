@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -35,17 +36,22 @@ const oneTimeLen = 32
 // issue makes a token that works once, and voids those that were issued before for the same purpose. Only its hash is
 // stored; the token itself is in the mail alone.
 func issue(ctx context.Context, tx *store.Tx, what purpose, user model.UserID, newEmail *string, ttl time.Duration) (string, error) {
-	_, err := tx.NewDelete().Model((*model.OneTimeToken)(nil)).
-		Where("user_id = ?", user).Where("purpose = ?", what).Where("used_at IS NULL").Exec(ctx)
-	if err != nil {
+	if err := void(ctx, tx, user, what); err != nil {
 		return "", err
 	}
 	var secret [oneTimeLen]byte
 	_, _ = rand.Read(secret[:]) // never fails, see its documentation
-	_, err = tx.NewInsert().Model(&model.OneTimeToken{
+	_, err := tx.NewInsert().Model(&model.OneTimeToken{
 		Hash: hashOf(secret[:]), Purpose: string(what), UserID: user, Email: newEmail, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(ttl),
 	}).Exec(ctx)
 	return base64.RawURLEncoding.EncodeToString(secret[:]), err
+}
+
+// void makes unused tokens worthless.
+func void(ctx context.Context, tx *store.Tx, user model.UserID, purposes ...purpose) error {
+	_, err := tx.NewDelete().Model((*model.OneTimeToken)(nil)).
+		Where("user_id = ?", user).Where("purpose IN (?)", bun.List(purposes)).Where("used_at IS NULL").Exec(ctx)
+	return err
 }
 
 var errOneTime = errs.Input(errs.TokenExpired, "token", "The link is expired, or was used before. Ask for a new one.")
@@ -64,7 +70,7 @@ func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose
 		return nil, err
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return nil, orElse(err, errOneTime)
+		return nil, cmp.Or[error](err, errOneTime)
 	}
 	return row, nil
 }
@@ -84,11 +90,4 @@ func (s *Service) mailNotice(ctx context.Context, tx *store.Tx, kind mail.Kind, 
 	return s.opts.Mail.Enqueue(ctx, tx, mail.Message{
 		Kind: kind, To: to, Nickname: u.Nickname, Key: model.NewAuditID().String(),
 	})
-}
-
-func orElse(err, fallback error) error {
-	if err != nil {
-		return err
-	}
-	return fallback
 }

@@ -64,7 +64,7 @@ func (s *Service) passwordMatches(ctx context.Context, password, hash string) (m
 	return matches && known, err
 }
 
-// maxWaiting is how many wait to have a password hashed: with two cores, about a second's work.
+// maxWaiting is how many passwords are being hashed or wait to be: with two cores, about a second's work.
 const maxWaiting = 100
 
 func (s *Service) takingTurns(ctx context.Context, fn func() error) error {

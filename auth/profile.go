@@ -24,7 +24,7 @@ type UpdateProfile struct {
 // UpdateProfile changes how others see the actor.
 func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in UpdateProfile) (u *model.User, err error) {
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if u, err = userByID(ctx, tx, actor.UserID); err != nil {
+		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
 		}
 		var problems errs.List
@@ -73,7 +73,7 @@ type UpdateSettings struct {
 // UpdateSettings changes what the actor lets others know.
 func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in UpdateSettings) (u *model.User, err error) {
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if u, err = userByID(ctx, tx, actor.UserID); err != nil {
+		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
 		}
 		if in.ShowPresence != nil {
@@ -101,7 +101,8 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	if err := problems.Err(); err != nil {
 		return err
 	}
-	if err := s.requirePassword(ctx, actor, "oldPassword", in.OldPassword, from); err != nil {
+	old, err := s.requirePassword(ctx, actor, "oldPassword", in.OldPassword, from)
+	if err != nil {
 		return err
 	}
 	hash, err := s.hashPassword(ctx, in.NewPassword)
@@ -109,7 +110,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := userByID(ctx, tx, actor.UserID)
+		u, err := checkedUser(ctx, tx, actor.UserID, old)
 		if err != nil {
 			return err
 		}
@@ -127,28 +128,30 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	})
 }
 
-// requirePassword makes sure that it is the person, and not only their open session, who asks.
-func (s *Service) requirePassword(ctx context.Context, actor model.Actor, path, password string, from Client) error {
+// requirePassword makes sure that it is the person, and not only their open session, who asks. It returns the hash that it
+// checked, for checkedUser.
+func (s *Service) requirePassword(
+	ctx context.Context, actor model.Actor, path, password string, from Client,
+) (hash string, err error) {
 	if err := s.allow(ctx, "password in "+actor.SessionID.String(), passwordBySession); err != nil {
-		return err
+		return "", err
 	}
-	var hash string
-	err := s.db.NewSelect().Model((*model.Credentials)(nil)).Column("password_hash").
+	err = s.db.NewSelect().Model((*model.Credentials)(nil)).Column("password_hash").
 		Where("user_id = ?", actor.UserID).Scan(ctx, &hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return store.Error(err)
+		return "", store.Error(err)
 	}
 	matches, err := s.passwordMatches(ctx, password, hash)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !matches {
 		if err := s.auditAlone(ctx, passwordWrong, &actor.UserID, &actor.SessionID, from); err != nil {
-			return err
+			return "", err
 		}
-		return errs.Input(errs.InvalidCredentials, path, "This is not your password.")
+		return "", errs.Input(errs.InvalidCredentials, path, "This is not your password.")
 	}
-	return nil
+	return hash, nil
 }
 
 // ChangeEmail is a change of the actor's address, who has to know the password.
@@ -164,29 +167,25 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 	if err := problems.Err(); err != nil {
 		return err
 	}
-	if err := s.requirePassword(ctx, actor, "password", in.Password, from); err != nil {
+	hash, err := s.requirePassword(ctx, actor, "password", in.Password, from)
+	if err != nil {
 		return err
 	}
 	if err := s.allow(ctx, "change of "+actor.UserID.String(), mailByAccount); err != nil {
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := userByID(ctx, tx, actor.UserID)
+		u, err := checkedUser(ctx, tx, actor.UserID, hash)
 		if err != nil {
 			return err
 		}
 		other := new(model.User)
 		err = tx.NewSelect().Model(other).Where("u.email_key = ?", text.Fold(email)).Where("u.id <> ?", u.ID).Scan(ctx)
-		switch {
-		case err == nil && s.opts.ConcealEmails:
-			return s.mailNotice(ctx, tx, mail.RegistrationAttempt, other.Email, other)
-		case err == nil:
+		taken := err == nil
+		if taken && !s.opts.ConcealEmails {
 			return errs.Input(errs.Taken, "newEmail", "There is an account with this e-mail address.")
-		case !errors.Is(err, sql.ErrNoRows):
-			return err
 		}
-		token, err := issue(ctx, tx, changeEmail, u.ID, &email, verifyTTL)
-		if err != nil {
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		if err := s.audit(ctx, tx, emailChangeAsked, &u.ID, &actor.SessionID, from); err != nil {
@@ -195,21 +194,35 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 		if err := s.mailNotice(ctx, tx, mail.EmailChanging, u.Email, u); err != nil {
 			return err
 		}
+		if taken { // only its owner is told
+			return s.noticeAttempt(ctx, tx, other)
+		}
+		token, err := issue(ctx, tx, changeEmail, u.ID, &email, verifyTTL)
+		if err != nil {
+			return err
+		}
 		return s.mailLink(ctx, tx, mail.ChangeEmail, email, u, verifyPage, token)
 	})
 }
 
 // DeleteAccount removes the actor's account, with all that says who they are. Their messages stay, under no author.
 func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password string, from Client) error {
-	if err := s.requirePassword(ctx, actor, "password", password, from); err != nil {
+	hash, err := s.requirePassword(ctx, actor, "password", password, from)
+	if err != nil {
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		// Nobody can make the account a member of anything more from here on.
-		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", actor.UserID); err != nil {
+		u, err := checkedUser(ctx, tx, actor.UserID, hash) // locked: nobody can make them a member of anything more from here on
+		if err != nil {
 			return err
 		}
-		if _, err := userByID(ctx, tx, actor.UserID); err != nil {
+		var addresses []string // that they were about to change to
+		err = tx.NewSelect().Model((*model.OneTimeToken)(nil)).Column("email").
+			Where("user_id = ?", u.ID).Where("email IS NOT NULL").Scan(ctx, &addresses)
+		if err != nil {
+			return err
+		}
+		if err := s.opts.Mail.Discard(ctx, tx, append(addresses, u.Email)...); err != nil {
 			return err
 		}
 		if _, err := s.revokeAll(ctx, tx, actor.UserID, nil, from); err != nil {
@@ -219,7 +232,7 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 			return err
 		}
 		// The log keeps that an account was deleted, but not whose, nor from where it was used.
-		_, err := tx.NewUpdate().Model((*model.AuditEntry)(nil)).Set("user_id = NULL").Set("session_id = NULL").
+		_, err = tx.NewUpdate().Model((*model.AuditEntry)(nil)).Set("user_id = NULL").Set("session_id = NULL").
 			Set("ip = NULL").Set("user_agent = NULL").Where("user_id = ?", actor.UserID).Exec(ctx)
 		if err != nil {
 			return err

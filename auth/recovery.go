@@ -69,7 +69,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 		if err != nil {
 			return err
 		}
-		u, err := userByID(ctx, tx, redeemed.UserID)
+		u, err := lockedUser(ctx, tx, redeemed.UserID)
 		if err != nil {
 			return err
 		}
@@ -137,6 +137,10 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) er
 			if err != nil {
 				return err
 			}
+			// Links in the old mailbox open nothing any more.
+			if err := void(ctx, tx, redeemed.UserID, verifyEmail, resetPassword); err != nil {
+				return err
+			}
 		}
 		if err := setVerified(ctx, tx, redeemed.UserID); err != nil {
 			return err
@@ -150,10 +154,37 @@ func setVerified(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	return err
 }
 
+// setPassword leaves no way in that was asked for under the old one.
 func setPassword(ctx context.Context, tx *store.Tx, id model.UserID, hash string) error {
+	if err := void(ctx, tx, id, resetPassword, changeEmail); err != nil {
+		return err
+	}
 	_, err := tx.NewUpdate().Model((*model.Credentials)(nil)).
 		Set("password_hash = ?", hash).Set("updated_at = ?", tx.Now).Where("user_id = ?", id).Exec(ctx)
 	return err
+}
+
+// lockedUser is userByID, and keeps the account from being removed until the transaction ends.
+func lockedUser(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User, error) {
+	if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", id); err != nil {
+		return nil, err
+	}
+	return userByID(ctx, tx, id)
+}
+
+// checkedUser is lockedUser for somebody whose password was checked before the transaction, against this hash: the password
+// may have been changed since, to keep just them out.
+func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string) (*model.User, error) {
+	u, err := lockedUser(ctx, tx, id)
+	if err != nil {
+		return nil, err
+	}
+	same, err := tx.NewSelect().Model((*model.Credentials)(nil)).
+		Where("user_id = ?", id).Where("password_hash = ?", hash).Exists(ctx)
+	if err == nil && !same {
+		return nil, errSessionEnded
+	}
+	return u, err
 }
 
 // userByID is UNAUTHENTICATED where the account is gone: it is asked for the actor, or for whose token was just redeemed.

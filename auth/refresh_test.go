@@ -368,7 +368,7 @@ func FuzzReadRefreshToken(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	first := service.refresh(model.SessionID{1}, bytes.Repeat([]byte{2}, refreshSecretLen)) // the same in every run
+	first := newRefresh(service.refreshKeys[0], model.SessionID{1}, bytes.Repeat([]byte{2}, refreshSecretLen)) // the same in every run
 	f.Add(first.String())
 	f.Add(service.nextRefresh(first).String())
 	f.Add(first.String() + "=")

@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -77,25 +79,41 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	if err != nil {
 		return nil, err
 	}
-	if !matches {
-		var known *model.UserID
-		if hash != "" {
-			known = &u.ID
-		}
-		if err := errors.Join(s.failed(ctx, failures), s.auditAlone(ctx, loginFailed, known, nil, from)); err != nil {
-			return nil, err
-		}
-		return nil, errCredentials
-	}
-	if err := s.succeeded(ctx, failures); err != nil {
-		return nil, err
-	}
+	// Where addresses are concealed, the first sign-in must not tell that registering with an address has worked.
+	matches = matches && (u.EmailVerifiedAt != nil || !s.opts.ConcealEmails)
 	var signedIn *SignedIn
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		signedIn = nil
+		var known *model.UserID
+		if hash != "" {
+			switch _, err := checkedUser(ctx, tx, u.ID, hash); {
+			case err == nil:
+				known = &u.ID
+			case !errors.Is(err, errSessionEnded): // that is an account that was removed, or a password changed, meanwhile
+				return err
+			}
+		}
+		if !matches || known == nil {
+			return s.audit(ctx, tx, loginFailed, known, nil, from)
+		}
 		signedIn, err = s.startSession(ctx, tx, u, from)
 		return err
 	})
-	return signedIn, err
+	if err != nil {
+		return nil, err
+	}
+	if signedIn == nil {
+		return nil, cmp.Or(s.failed(ctx, failures), s.errCredentials())
+	}
+	return signedIn, s.succeeded(ctx, failures)
+}
+
+func (s *Service) errCredentials() error {
+	if s.opts.ConcealEmails {
+		return errs.Input(errs.InvalidCredentials, "password",
+			"The e-mail address and the password do not belong together, or the address is not confirmed yet: follow the link in the mail.")
+	}
+	return errCredentials
 }
 
 func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User, from Client) (*SignedIn, error) {
@@ -114,7 +132,21 @@ func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User,
 	if err := s.audit(ctx, tx, loggedIn, &u.ID, &id, from); err != nil {
 		return nil, err
 	}
+	if err := s.endSurplus(ctx, tx, u.ID, from); err != nil {
+		return nil, err
+	}
 	return s.signedIn(u, row.Session, refresh)
+}
+
+// maxSessions is how many sessions an account has at most: a new one ends the one that was not used for longest.
+const maxSessions = 100
+
+func (s *Service) endSurplus(ctx context.Context, tx *store.Tx, user model.UserID, from Client) error {
+	ids, err := liveSessions(ctx, tx, user)
+	if err != nil || len(ids) <= maxSessions {
+		return err
+	}
+	return s.endSessions(ctx, tx, user, ids[maxSessions:], from)
 }
 
 func (s *Service) signedIn(u *model.User, session model.Session, refresh refreshToken) (*SignedIn, error) {
@@ -156,8 +188,10 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 	if !ok {
 		return nil, errRefresh
 	}
-	if err := s.allow(ctx, "refresh "+used.session().String(), refreshBySession); err != nil {
-		return nil, err
+	if s.tokens.ours(used) { // what is made up must not count for the session that it names
+		if err := s.allow(ctx, "refresh "+used.session().String(), refreshBySession); err != nil {
+			return nil, err
+		}
 	}
 	var signedIn *SignedIn
 	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
@@ -167,10 +201,11 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 				return err
 			}
 		}
+		next := s.tokens.nextRefresh(used)
 		row := new(model.SessionSecrets)
 		// The row lock makes two that race with one token take turns here.
 		res, err := tx.NewUpdate().Model(row).
-			Set("previous_hash = refresh_hash").Set("refresh_hash = ?", s.tokens.nextRefresh(used).hash()).
+			Set("previous_hash = refresh_hash").Set("refresh_hash = ?", next.hash()).
 			Set("rotated_at = ?", tx.Now).Set("last_used_at = ?", tx.Now).Set("expires_at = ?", tx.Now.Add(s.opts.RefreshTTL)).
 			Set("user_agent = ?", optional(from.UserAgent, maxUserAgent)).Set("ip = ?", optional(from.IP, maxUserAgent)).
 			Where("id = ?", used.session()).Where("refresh_hash = ?", used.hash()).
@@ -182,17 +217,15 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 		if n, err := res.RowsAffected(); err != nil {
 			return err
 		} else if n == 0 {
-			again, err := s.usedAgain(ctx, tx, used, from)
-			if err != nil || again == nil {
+			if row, next, err = s.usedAgain(ctx, tx, used, from); err != nil || row == nil {
 				return err
 			}
-			row = again
 		}
 		u := new(model.User)
 		if err := tx.NewSelect().Model(u).Where("u.id = ?", row.UserID).Scan(ctx); err != nil {
 			return err
 		}
-		signedIn, err = s.signedIn(u, row.Session, s.tokens.nextRefresh(used))
+		signedIn, err = s.signedIn(u, row.Session, next)
 		return err
 	})
 	if err == nil && signedIn == nil {
@@ -201,30 +234,33 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 	return signedIn, err
 }
 
-// usedAgain decides about a token of ours that is not its session's newest: within the grace it returns the session, and
-// otherwise ends it and returns nil.
+// usedAgain decides about a token of ours that is not its session's newest: within the grace it returns the session and the
+// same successor, and otherwise ends the session and returns nil.
 func (s *Service) usedAgain(
 	ctx context.Context, tx *store.Tx, used refreshToken, from Client,
-) (*model.SessionSecrets, error) {
+) (session *model.SessionSecrets, successor refreshToken, err error) {
 	if !s.tokens.ours(used) {
-		return nil, nil //nolint:nilnil // made up, and no reason to end the session that it names
+		return nil, nil, nil // made up, and no reason to end the session that it names
 	}
 	row := new(model.SessionSecrets)
-	err := tx.NewSelect().Model(row).Where("s.id = ?", used.session()).
+	err = tx.NewSelect().Model(row).Where("s.id = ?", used.session()).
 		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // there is no such session any more
+		return nil, nil, nil // there is no such session any more
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if string(row.PreviousHash) == string(used.hash()) && tx.Now.Sub(*row.RotatedAt) <= refreshGrace {
-		return row, nil
+	if bytes.Equal(row.PreviousHash, used.hash()) && tx.Now.Sub(*row.RotatedAt) <= refreshGrace {
+		if successor = s.tokens.successor(used, row.RefreshHash); successor == nil {
+			return nil, nil, nil // made with a key that this node does not have
+		}
+		return row, successor, nil
 	}
 	if err := s.audit(ctx, tx, refreshReused, &row.UserID, &row.ID, from); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return nil, s.revoke(ctx, tx, row.ID)
+	return nil, nil, s.revoke(ctx, tx, row.ID)
 }
 
 var errOtherAccount = errs.New(errs.Forbidden, "This refresh token belongs to another account.")
@@ -260,13 +296,13 @@ func (s *Service) Sessions(ctx context.Context, actor model.Actor) ([]*model.Ses
 
 // Session is one of the actor's own that has not ended, or nil.
 func (s *Service) Session(ctx context.Context, actor model.Actor, id model.SessionID) (*model.Session, error) {
-	all, err := s.Sessions(ctx, actor)
-	for _, session := range all {
-		if session.ID == id {
-			return session, err
-		}
+	session := new(model.Session)
+	err := s.db.NewSelect().Model(session).Where("s.id = ?", id).Where("s.user_id = ?", actor.UserID).
+		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", s.db.Now()).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // they have no such session
 	}
-	return nil, err
+	return session, store.Error(err)
 }
 
 // RevokeSession ends one of the actor's sessions.
@@ -306,17 +342,25 @@ func (s *Service) revokeAll(
 	if but != nil {
 		ids = slices.DeleteFunc(ids, func(id model.SessionID) bool { return id == *but })
 	}
-	for _, id := range ids {
-		if err := s.audit(ctx, tx, sessionRevoked, &user, &id, from); err != nil {
-			return 0, err
-		}
-	}
-	return len(ids), s.revoke(ctx, tx, ids...)
+	return len(ids), s.endSessions(ctx, tx, user, ids, from)
 }
 
+func (s *Service) endSessions(
+	ctx context.Context, tx *store.Tx, user model.UserID, ids []model.SessionID, from Client,
+) error {
+	for _, id := range ids {
+		if err := s.audit(ctx, tx, sessionRevoked, &user, &id, from); err != nil {
+			return err
+		}
+	}
+	return s.revoke(ctx, tx, ids...)
+}
+
+// liveSessions lists an account's sessions that have not ended, the last used first.
 func liveSessions(ctx context.Context, tx *store.Tx, user model.UserID) (ids []model.SessionID, err error) {
 	err = tx.NewSelect().Model((*model.Session)(nil)).Column("id").Where("s.user_id = ?", user).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).Scan(ctx, &ids)
+		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).
+		OrderExpr("s.last_used_at DESC, s.id DESC").Scan(ctx, &ids)
 	return ids, err
 }
 

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -143,16 +144,28 @@ type refreshToken []byte
 func (t tokens) firstRefresh(id model.SessionID) refreshToken {
 	var secret [refreshSecretLen]byte
 	_, _ = rand.Read(secret[:]) // never fails, see its documentation
-	return t.refresh(id, secret[:])
+	return newRefresh(t.refreshKeys[0], id, secret[:])
 }
 
-func (t tokens) nextRefresh(r refreshToken) refreshToken {
-	return t.refresh(r.session(), mac(t.refreshKeys[0], []byte("next"), r))
+func (t tokens) nextRefresh(r refreshToken) refreshToken { return nextRefresh(t.refreshKeys[0], r) }
+
+// successor makes the token again that followed another: with whichever key it was made, while keys are being replaced.
+func (t tokens) successor(of refreshToken, hash []byte) refreshToken {
+	for _, key := range t.refreshKeys {
+		if next := nextRefresh(key, of); bytes.Equal(next.hash(), hash) {
+			return next
+		}
+	}
+	return nil
 }
 
-func (t tokens) refresh(id model.SessionID, secret []byte) refreshToken {
+func nextRefresh(key []byte, r refreshToken) refreshToken {
+	return newRefresh(key, r.session(), mac(key, []byte("next"), r))
+}
+
+func newRefresh(key []byte, id model.SessionID, secret []byte) refreshToken {
 	r := append(append(make(refreshToken, 0, refreshLen), id[:]...), secret...)
-	return append(r, refreshTag(t.refreshKeys[0], r)...)
+	return append(r, refreshTag(key, r)...)
 }
 
 func refreshTag(key, untagged []byte) []byte {

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -27,22 +28,27 @@ const (
 
 // Run ends what hangs on sessions that other nodes have ended, and clears away what is over, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
-	watch, clean := time.NewTicker(watchEvery), time.NewTicker(cleanEvery)
-	defer watch.Stop()
-	defer clean.Stop()
+	var both sync.WaitGroup
+	// Apart, and each look with an end: clearing away may take its time, and noticing that a session has ended may not.
+	both.Go(func() { s.repeat(ctx, watchEvery, 5*time.Second, s.watchRevocations) })
+	both.Go(func() { s.repeat(ctx, cleanEvery, time.Minute, s.clean) })
+	both.Wait()
+}
+
+func (s *Service) repeat(ctx context.Context, every, timeout time.Duration, do func(context.Context) error) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return
-		case <-watch.C:
-			err = s.watchRevocations(ctx)
-		case <-clean.C:
-			err = s.clean(ctx)
+		case <-tick.C:
 		}
-		if err != nil && ctx.Err() == nil {
+		bounded, cancel := context.WithTimeout(ctx, timeout)
+		if err := do(bounded); err != nil && ctx.Err() == nil {
 			s.opts.Log.Warn("cannot look after the sessions", "error", err)
 		}
+		cancel()
 	}
 }
 

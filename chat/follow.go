@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,7 +208,7 @@ func (f *follower) deliverLive(e *model.Event) error {
 		return err
 	}
 	if removed, err := f.removes(e); err != nil || removed {
-		return orElse(err, errRemoved)
+		return cmp.Or[error](err, errRemoved)
 	}
 	return nil
 }
@@ -225,7 +226,7 @@ func (f *follower) deliverRemoval(ctx context.Context) error {
 		if removed, err := f.removes(e); err != nil {
 			return err
 		} else if removed {
-			return orElse(f.deliver(e), errRemoved)
+			return cmp.Or[error](f.deliver(e), errRemoved)
 		}
 	}
 	return errRemoved // with the conversation itself
@@ -238,11 +239,4 @@ func (f *follower) removes(e *model.Event) (bool, error) {
 	var removed model.MemberRemovedData
 	err := json.Unmarshal(e.Data, &removed)
 	return removed.UserID == f.actor.UserID, err
-}
-
-func orElse(err, fallback error) error {
-	if err != nil {
-		return err
-	}
-	return fallback
 }

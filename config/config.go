@@ -97,7 +97,7 @@ func (s *Settings) Validate() error {
 	if s.AccountLink != "" && (!strings.Contains(s.AccountLink, "{action}") || !strings.Contains(s.AccountLink, "{token}")) {
 		refuse("PARLEY_ACCOUNT_LINK", "it needs {action} and {token} in it")
 	}
-	if s.PublicURL != "" && !isOrigin(strings.TrimSuffix(s.PublicURL, "/")) {
+	if public := strings.TrimSuffix(s.PublicURL, "/"); public != "" && (!isOrigin(public) || strings.Contains(public, "*")) {
 		refuse("PARLEY_PUBLIC_URL", "%q is not an address like https://chat.example.org", s.PublicURL)
 	}
 	if _, err := s.Proxies(); err != nil {

@@ -16,7 +16,7 @@ import (
 // difference to a page, so one is enough.
 func TestPlayground(t *testing.T) {
 	t.Parallel()
-	browser := mustBrowse(t)
+	browser := mustBrowse(t, "playground.js")
 	srv := mustServe(t)
 
 	ada := browser.open("ada", srv.page)
@@ -112,7 +112,7 @@ var (
 	messageAdded       = tab{6, "subscription MessageAdded("}
 )
 
-// browser is a headless Chromium. What goes wrong in any of its pages fails the test.
+// browser is a headless Chromium, driven by a script. What goes wrong in any of its pages fails the test.
 type browser struct{ *script }
 
 // page is one person's page in a browser.
@@ -121,7 +121,7 @@ type page struct {
 	name string
 }
 
-func mustBrowse(t *testing.T) *browser {
+func mustBrowse(t *testing.T, script string) *browser {
 	t.Helper()
 	if storetest.Skipped("browser") {
 		t.Skipf("%s names browser", storetest.Skip)
@@ -131,7 +131,7 @@ func mustBrowse(t *testing.T) *browser {
 		t.Fatalf("%v; to do without, set %s=browser", err, storetest.Skip)
 	}
 	home := t.TempDir()
-	b := &browser{mustRun(t, "playground.js", map[string]string{"executable": executable},
+	b := &browser{mustRun(t, script, map[string]string{"executable": executable},
 		// The profile, the caches and whatever else a browser leaves go with the test.
 		"HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home)}
 	t.Cleanup(func() {
@@ -150,7 +150,7 @@ func findBrowser() (path string, err error) {
 			return path, nil
 		}
 	}
-	return "", errors.New("there is no Chromium: the playground is tested in a real browser (Debian: apt-get install chromium)")
+	return "", errors.New("there is no Chromium: pages are tested in a real browser (Debian: apt-get install chromium)")
 }
 
 func (b *browser) open(name, url string) *page {

@@ -21,8 +21,9 @@ type server struct {
 	env  []string
 	http *http.Client
 
-	api  string // of the one that runs now
-	page string
+	api   string // of the one that runs now
+	page  string
+	links chan string // of mails, where no SMTP is set
 	*process
 
 	mu  sync.Mutex // guards what follows
@@ -33,7 +34,7 @@ type server struct {
 // mustServe starts a server; env are settings in the form NAME=value. It is stopped when the test ends.
 func mustServe(t *testing.T, env ...string) *server {
 	t.Helper()
-	s := &server{t: t, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
+	s := &server{t: t, links: make(chan string, 1000), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
 	s.env = environment(append([]string{
 		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_LOG_FORMAT=json", "PARLEY_DATA_DIR=" + t.TempDir(),
 		"GORACE=atexit_sleep_ms=0", // it would wait a second for races at the end
@@ -79,8 +80,12 @@ func (s *server) start() {
 	cmd := exec.Command(os.Getenv(binaryEnv))
 	cmd.Env = s.env
 	cmd.Stderr = &lines{each: func(text []byte) {
-		if line := s.read(string(text)); line.Msg == "parley is up" {
+		line := s.read(string(text))
+		if line.Msg == "parley is up" {
 			up <- line
+		}
+		if line.Link != "" {
+			s.links <- line.Link
 		}
 	}}
 	var err error
@@ -102,6 +107,7 @@ type logLine struct {
 	Msg        string `json:"msg"`
 	API        string `json:"api"`
 	Playground string `json:"playground"`
+	Link       string `json:"link"`
 }
 
 // read keeps a line of the log. What is no JSON comes from the runtime: a panic, or a data race.
@@ -137,4 +143,16 @@ func (s *server) kill() {
 		s.t.Errorf("the server has ended by itself: %v", s.err)
 	}
 	<-s.ended
+}
+
+// nextLink is the link of the next mail that the log has instead of sending it.
+func (s *server) nextLink() string {
+	s.t.Helper()
+	select {
+	case link := <-s.links:
+		return link
+	case <-time.After(patience):
+		s.t.Fatal("there is no link in the log")
+		return ""
+	}
 }

@@ -1741,7 +1741,8 @@ type Mutation {
   "Confirms an address with the token from the mail. userErrors: TOKEN_EXPIRED, TAKEN."
   verifyEmail(input: VerifyEmailInput!): VerifyEmailPayload @public
   """
-  Removes the viewer's account for good: everything that says who they are is gone, and their messages stay under no author.
+  Removes the viewer's account for good: their profile, address, password and sessions are gone, and their messages stay
+  under no author. What people wrote, titles of conversations included, may still name them.
   A conversation of theirs passes to the admin who joined first, else to the member who did; one that is left empty goes
   too. userErrors: INVALID_CREDENTIALS.
   """

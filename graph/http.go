@@ -19,10 +19,8 @@ import (
 	"parley/errs"
 )
 
-const (
-	bodyTimeout   = 15 * time.Second // for a request to arrive whole
-	answerTimeout = 60 * time.Second // for an answer to be made and taken
-)
+// bodyTimeout is for a request to arrive whole.
+const bodyTimeout = 15 * time.Second
 
 // writeError answers a request that does not get as far as GraphQL.
 func writeError(w http.ResponseWriter, status int, e *errs.Error) {
@@ -65,7 +63,6 @@ func readWhole(limit int64, next http.Handler) http.Handler {
 			writeError(w, http.StatusBadRequest, problem)
 			return
 		}
-		_ = control.SetWriteDeadline(time.Now().Add(answerTimeout)) // streams set their own with every write
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(w, r)
 	})
@@ -112,7 +109,11 @@ func (p proxies) clientIP(r *http.Request) string {
 	addr := peer.Addr().Unmap()
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && p.trusted(addr); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		text := strings.TrimSpace(hops[i])
+		hop, err := netip.ParseAddr(text)
+		if withPort, errPort := netip.ParseAddrPort(text); errPort == nil {
+			hop, err = withPort.Addr(), nil
+		}
 		if err != nil {
 			break
 		}

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"context"
 	"math"
 
@@ -21,20 +22,12 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	l.BodyBytes = orDefault(l.BodyBytes, 256<<10)
-	l.Tokens = orDefault(l.Tokens, 2500)
-	l.Depth = orDefault(l.Depth, 15)
-	l.Aliases = orDefault(l.Aliases, 30)
-	l.Complexity = orDefault(l.Complexity, 20_000)
+	l.BodyBytes = cmp.Or(l.BodyBytes, 256<<10)
+	l.Tokens = cmp.Or(l.Tokens, 2500)
+	l.Depth = cmp.Or(l.Depth, 15)
+	l.Aliases = cmp.Or(l.Aliases, 30)
+	l.Complexity = cmp.Or(l.Complexity, 20_000)
 	return l
-}
-
-func orDefault[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }
 
 const codeTooLarge = "OPERATION_TOO_LARGE"
@@ -60,6 +53,8 @@ func (l Limits) MutateOperationContext(_ context.Context, op *graphql.OperationC
 		return tooLarge("The operation is %d levels deep; the limit is %d.", size.depth, l.Depth)
 	case m.aliases > l.Aliases:
 		return tooLarge("The document has %d aliases; the limit is %d.", m.aliases, l.Aliases)
+	case m.introspection > maxIntrospection:
+		return tooLarge("The operation asks for %d fields of the schema; the limit is %d.", m.introspection, maxIntrospection)
 	case size.cost > l.Complexity:
 		return tooLarge("The answer could have %d fields; the limit is %d. Ask for smaller pages.", size.cost, l.Complexity)
 	}
@@ -72,6 +67,10 @@ func tooLarge(format string, args ...any) *gqlerror.Error {
 	return err
 }
 
+// maxIntrospection bounds what is asked of the schema, in which one field may be answered hundreds of times. The playground
+// asks for about 300.
+const maxIntrospection = 1000
+
 // measure is the size of a part of an operation.
 type measure struct{ depth, cost int }
 
@@ -81,6 +80,9 @@ type measurer struct {
 	variables map[string]any
 	fragments map[string]measure
 	aliases   int
+	// introspection is the part of the cost that is about the schema; in a fragment it counts once, because aliases could
+	// repeat it only at the root.
+	introspection int
 }
 
 func (m *measurer) selections(set ast.SelectionSet) (total measure) {
@@ -88,8 +90,9 @@ func (m *measurer) selections(set ast.SelectionSet) (total measure) {
 		var part measure
 		switch s := selection.(type) {
 		case *ast.Field:
-			if s.Name == "__schema" || s.Name == "__type" {
-				continue // the validator bounds introspection by a rule of its own
+			if s.Name == "__schema" || s.Name == "__type" { // it goes deeper than anything else, and is bounded by itself
+				m.introspection = plus(m.introspection, plus(1, m.selections(s.SelectionSet).cost))
+				continue
 			}
 			part = m.selections(s.SelectionSet)
 			part = measure{depth: part.depth + 1, cost: plus(1, times(part.cost, m.pageSize(s)))}

@@ -1,11 +1,13 @@
 package graph_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/99designs/gqlgen/graphql/introspection"
 	"github.com/google/go-cmp/cmp"
 
 	"parley/store/storetest"
@@ -153,5 +155,60 @@ func TestOrigins(t *testing.T) {
 	}
 	if got := res.Header.Get("Access-Control-Allow-Credentials"); got != "" {
 		t.Errorf("cookies are not used, and nothing should be sent on their account: %v", res.Header)
+	}
+}
+
+// Introspection is bounded by what it asks for, however its aliases are spread over fragments.
+func TestIntrospectionIsBounded(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	const many = `query { a: __schema { ...S } b: __schema { ...S } c: __schema { ...S } }
+		fragment S on __Schema { a: types { ...T } b: types { ...T } c: types { ...T } }
+		fragment T on __Type { a: fields { ...F } b: fields { ...F } c: fields { ...F } }
+		fragment F on __Field { a: type { ...N } b: type { ...N } c: type { ...N } }
+		fragment N on __Type { a: ofType { ...O } b: ofType { ...O } c: ofType { ...O } }
+		fragment O on __Type { a: name b: name c: name d: kind e: kind f: kind }`
+	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, s.do("", many, nil).codes()); diff != "" {
+		t.Error(diff)
+	}
+	if a := s.do("", introspection.Query, nil); a.Errors != nil {
+		t.Errorf("what tools ask for: %+v", a.Errors)
+	}
+}
+
+// Whatever a client does to break off, its connection is given back.
+func TestSocketsThatAreGivenUpAreClosed(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	c := s.mustConnect()
+	c.send(frame{Type: "connection_init", Payload: json.RawMessage(`[]`)})
+	if code, _ := c.closed("connection_ack"); code != 4400 {
+		t.Errorf("closed with %d", code)
+	}
+}
+
+func TestOperationsOfOneSocketAreBounded(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	ann := s.mustRegister("ann")
+	id := s.mustConversation(ann, s.mustRegister("bob"))
+	c := s.mustDial(ann.token, nil)
+	following := make([]operation, 100)
+	for i := range following {
+		following[i] = c.subscribe(messageAdded, map[string]any{"id": id, "after": 0})
+	}
+	s.mustSend(ann, id, "hi")
+	for _, o := range following {
+		o.message(t)
+	}
+	if got := c.subscribe(`{ viewer { email } }`, nil).failure(t); !cmp.Equal(got, []string{"RATE_LIMITED"}) {
+		t.Errorf("one more: %v", got)
+	}
+	c.send(frame{ID: following[0].id, Type: "complete"})
+	for {
+		f := c.subscribe(`{ viewer { email } }`, nil).frame() // once the server has seen that one is over
+		if !strings.Contains(string(f.Payload), "RATE_LIMITED") {
+			return
+		}
 	}
 }

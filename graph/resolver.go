@@ -45,6 +45,11 @@ func stream[T any](
 	items := make(chan T)
 	go func() {
 		defer close(items)
+		defer func() {
+			if reason := recover(); reason != nil {
+				failStream(ctx, recovered(ctx, reason))
+			}
+		}()
 		for e, err := range events {
 			if err != nil {
 				if ctx.Err() == nil {

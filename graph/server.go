@@ -49,8 +49,8 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 
 	gql := handler.New(NewExecutableSchema(Config{Resolvers: resolver}))
 	gql.SetErrorPresenter(present)
-	gql.SetRecoverFunc(recovered)
-	gql.SetQueryCache(lru.New[*ast.QueryDocument](documents))
+	gql.SetRecoverFunc(func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) })
+	gql.SetQueryCache(shortDocuments{lru.New[*ast.QueryDocument](documents)})
 	gql.SetParserTokenLimit(limits.Tokens)
 	gql.Use(limits)
 	gql.Use(subscriptionsNeedStreams{})
@@ -59,6 +59,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	} else {
 		gql.SetDisableSuggestion(true) // it would tell the schema word by word
 	}
+	gql.AroundOperations(boundOperations)
 	gql.AroundFields(gate)
 	gql.AroundResponses(resolver.withLoaders)
 
@@ -76,6 +77,19 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 // Drain ends every WebSocket (1012) and server-sent stream so that its client comes back, here or to another node, and
 // takes no new ones. Requests that are being answered go on.
 func (s *Server) Drain(ctx context.Context) { s.live.drain(ctx) }
+
+// shortDocuments keeps no document that is long: a stranger could fill the memory with them.
+type shortDocuments struct {
+	graphql.Cache[*ast.QueryDocument]
+}
+
+const longDocument = 8 << 10 // bytes
+
+func (c shortDocuments) Add(ctx context.Context, text string, document *ast.QueryDocument) {
+	if len(text) <= longDocument {
+		c.Cache.Add(ctx, text, document)
+	}
+}
 
 // subscriptionsNeedStreams refuses a subscription over a transport that would carry only its first event.
 type subscriptionsNeedStreams struct{}

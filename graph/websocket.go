@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/handler/transport"
 	"github.com/coder/websocket"
+	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/auth"
 	"parley/errs"
@@ -44,6 +46,10 @@ func (t webSocket) Supports(r *http.Request) bool {
 }
 
 func (t webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
+	if problem := checkHandshake(r); problem != "" {
+		writeError(w, http.StatusBadRequest, errs.New(errs.BadUserInput, "%s", problem))
+		return
+	}
 	if !offers(r, subprotocol) {
 		writeError(w, http.StatusBadRequest, errs.New(errs.BadUserInput, "The WebSocket has to offer the subprotocol %s.", subprotocol))
 		return
@@ -57,6 +63,7 @@ func (t webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Graph
 	}
 	defer t.live.remove(s)
 	defer s.release()
+	defer s.end(closeBadRequest, "The message is not valid.") // gqlgen leaves some connections open that it gives up
 	inner := transport.Websocket{
 		Implementation: s,
 		InitFunc: func(ctx context.Context, payload transport.InitPayload) (context.Context, *transport.InitPayload, error) {
@@ -70,6 +77,22 @@ func (t webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Graph
 }
 
 var errDraining = errs.New(errs.Unavailable, "The server is stopping. Try again.")
+
+// checkHandshake says what is wrong with the request for a WebSocket (RFC 6455, section 4.2.1): the library would write it to
+// the log, where strangers have nothing to write.
+func checkHandshake(r *http.Request) string {
+	switch {
+	case r.Method != http.MethodGet:
+		return "A WebSocket begins with a GET."
+	case !strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade"):
+		return "A WebSocket begins with \"Connection: Upgrade\"."
+	case r.Header.Get("Sec-WebSocket-Version") != "13":
+		return "The Sec-WebSocket-Version has to be 13."
+	case r.Header.Get("Sec-WebSocket-Key") == "":
+		return "The Sec-WebSocket-Key is missing."
+	}
+	return ""
+}
 
 func offers(r *http.Request, protocol string) bool {
 	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
@@ -113,12 +136,13 @@ type socket struct {
 	cancel context.CancelFunc // stops everything that runs on it
 	failed string             // the operation that the frame before has ended with an error; for the writer alone
 
-	mu    sync.Mutex // guards what follows; never held while writing
-	conn  *websocket.Conn
-	who   *identity   // nil when nobody is signed in
-	lease *auth.Lease // ends the socket with the session
-	ended bool
-	dead  *time.Timer
+	mu         sync.Mutex // guards what follows; never held while writing
+	conn       *websocket.Conn
+	operations int         // that are running
+	who        *identity   // nil when nobody is signed in
+	lease      *auth.Lease // ends the socket with the session
+	ended      bool
+	dead       *time.Timer
 }
 
 type socketKey struct{}
@@ -127,6 +151,49 @@ type socketKey struct{}
 func socketOf(ctx context.Context) *socket {
 	s, _ := ctx.Value(socketKey{}).(*socket)
 	return s
+}
+
+// maxOperations is how many operations may run on one socket at once.
+const maxOperations = 100
+
+// begin counts an operation, and reports false when there are too many.
+func (s *socket) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.operations >= maxOperations {
+		return false
+	}
+	s.operations++
+	return true
+}
+
+func (s *socket) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.operations--
+}
+
+// boundOperations refuses an operation on a socket that has as many as it may.
+func boundOperations(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+	s := socketOf(ctx)
+	if s == nil {
+		return next(ctx)
+	}
+	if !s.begin() {
+		return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{{
+			Message:    fmt.Sprintf("At most %d operations run on one socket at once.", maxOperations),
+			Extensions: withCode(string(errs.RateLimited), nil),
+		}}})
+	}
+	answers := next(ctx)
+	finished := sync.OnceFunc(s.finish)
+	return func(ctx context.Context) *graphql.Response {
+		answer := answers(ctx)
+		if answer == nil { // gqlgen asks until then
+			finished()
+		}
+		return answer
+	}
 }
 
 // account is whose the socket is, if anybody's.

@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/uptrace/bun"
 
 	"parley/store"
 	"parley/text"
@@ -175,6 +176,12 @@ func (o *Outbox) Enqueue(ctx context.Context, tx *store.Tx, m Message) error {
 	}
 	tx.AfterCommit(o.ring)
 	return nil
+}
+
+// Discard takes back what still waits for these addresses, in the caller's transaction.
+func (o *Outbox) Discard(ctx context.Context, tx *store.Tx, to ...string) error {
+	_, err := tx.NewDelete().Model((*row)(nil)).Where("recipient IN (?)", bun.List(to)).Exec(ctx)
+	return err
 }
 
 func (o *Outbox) ring() {

@@ -40,6 +40,8 @@ CREATE UNIQUE INDEX sessions_previous_hash_unique ON sessions (previous_hash) WH
 --bun:split
 CREATE INDEX sessions_user_id ON sessions (user_id);
 --bun:split
+CREATE INDEX sessions_expires_at ON sessions (expires_at);
+--bun:split
 CREATE TABLE revocations (
   session_id {{.UUID}} NOT NULL PRIMARY KEY, -- of a session that may be gone, with its account
   at         {{.Time}} NOT NULL
@@ -56,6 +58,8 @@ CREATE TABLE one_time_tokens (
   expires_at {{.Time}} NOT NULL,
   used_at    {{.Time}}
 );
+--bun:split
+CREATE INDEX one_time_tokens_expires_at ON one_time_tokens (expires_at);
 --bun:split
 CREATE INDEX one_time_tokens_user_id ON one_time_tokens (user_id, purpose);
 --bun:split

@@ -98,8 +98,8 @@ type Slice[T any] struct {
 func Cut[T any](w Window, found []T) Slice[T] {
 	more := len(found) > w.Limit
 	found = found[:min(len(found), w.Limit)]
-	// On the side that the walk came from there is something exactly when it did not start at the list's end: the item
-	// that the cursor names.
+	// On the side that the walk came from there is something when it did not start at the list's end: the item that the
+	// cursor names, unless that has gone meanwhile.
 	behind := w.Cursor != ""
 	if w.Backwards {
 		slices.Reverse(found)
@@ -162,8 +162,15 @@ func (c *Cursor) take(n int) []byte {
 }
 
 func (c *Cursor) ReadInt() int64      { return int64(binary.BigEndian.Uint64(c.take(8))) }
-func (c *Cursor) ReadTime() time.Time { return time.UnixMicro(c.ReadInt()).UTC() }
 func (c *Cursor) ReadUUID() uuid.UUID { return uuid.UUID(c.take(16)) }
+
+func (c *Cursor) ReadTime() time.Time {
+	t := time.UnixMicro(c.ReadInt()).UTC()
+	if t.Year() < 1 || t.Year() > 9999 { // which no database writes
+		c.bad = true
+	}
+	return t
+}
 
 func (c *Cursor) ReadText() string {
 	text := string(c.take(len(c.raw)))

@@ -1,49 +1,12 @@
-// Drives the playground in a browser. Parameters: executable, the browser. Each instruction names a page and what to do
-// there, and is answered by one event "done"; what goes wrong in a page comes as an event "trouble" of its own.
-import {chromium} from 'playwright-core';
+// Drives the playground in a browser, as browser.js does any page.
+import {does, obey, pages} from './browser.js';
 
-import {atEnd, instruction, params, tell} from './script.js';
+const {open} = does;
 
-const browser = await chromium.launch({
-  executablePath: params.executable,
-  args: [
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync',
-  ],
-});
-
-const pages = new Map();
-
-const does = {
-  // Each page is a person of its own: a context shares nothing with another.
-  async open(name, {url}) {
-    const context = await browser.newContext();
-    const page = await context.newPage();
-    const trouble = (what) => tell('trouble', {page: name, what});
-    const {host} = new URL(url);
-    const check = (address) => {
-      const {protocol, host: other} = new URL(address);
-      if (protocol !== 'data:' && protocol !== 'blob:' && other !== host) {
-        trouble(`it asks another host: ${address}`);
-      }
-    };
-    page.on('request', (request) => check(request.url()));
-    page.on('websocket', (socket) => check(socket.url()));
-    page.on('requestfailed', (request) => trouble(`${request.url()}: ${request.failure()?.errorText}`));
-    page.on('pageerror', (error) => trouble(`uncaught: ${error.message}`));
-    page.on('console', (message) => {
-      if (message.type() === 'error') {
-        trouble(`console: ${message.text()}`);
-      }
-    });
-    await page.addInitScript(() => {
-      document.addEventListener('securitypolicyviolation', (event) => {
-        console.error(`the content security policy forbids ${event.blockedURI} (${event.violatedDirective})`);
-      });
-    });
-    pages.set(name, page);
-    await page.goto(url);
-    await page.waitForSelector('main[data-schema="loaded"]');
+Object.assign(does, {
+  async open(name, where) {
+    await open(name, where);
+    await pages.get(name).waitForSelector('main[data-schema="loaded"]');
   },
 
   // Runs one of the prepared tabs, with other variables where they are given, and answers with the first response.
@@ -71,33 +34,5 @@ const does = {
     }, contains);
     return found.jsonValue();
   },
-
-  async value(name, {testid}) {
-    return pages.get(name).inputValue(`[data-testid="${testid}"]`);
-  },
-
-  async click(name, {testid}) {
-    await pages.get(name).click(`[data-testid="${testid}"]`);
-  },
-
-  // Waits until an element says something.
-  async says(name, {testid, text}) {
-    await pages.get(name).waitForFunction(
-      ([id, wanted]) => document.querySelector(`[data-testid="${id}"]`)?.textContent === wanted, [testid, text],
-    );
-  },
-};
-
-atEnd(() => browser.close());
-
-async function obey() {
-  for (;;) {
-    const {page, action, ...rest} = await instruction();
-    try {
-      tell('done', {value: await does[action](page, rest)});
-    } catch (error) {
-      tell('failed', {reason: `${page}, ${action}: ${error.message}`});
-    }
-  }
-}
+});
 obey();

@@ -1,0 +1,459 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"parley/errs"
+	"parley/mail"
+	"parley/model"
+)
+
+func (w *world) limited(change ...func(*Options)) *world {
+	w.t.Helper()
+	return w.node(w.clock, append([]func(*Options){func(o *Options) { o.RateLimits = true }}, change...)...)
+}
+
+// waiting is what a refusal says about when to come back; 0 where err is no such refusal.
+func waiting(err error) time.Duration {
+	if e, ok := errors.AsType[*errs.Error](err); ok && e.Code == errs.RateLimited {
+		return e.RetryAfter
+	}
+	return 0
+}
+
+// wantWait makes sure that an attempt is refused, and for how long.
+func (w *world) wantWait(name string, err error, want time.Duration) {
+	w.t.Helper()
+	if got := waiting(err); got != want {
+		w.t.Errorf("%s: has to wait %v (%v), want %v", name, got, err, want)
+	}
+}
+
+// limitTest is one line of the table in docs/security.md.
+type limitTest struct {
+	burst int
+	every time.Duration
+	// try makes one attempt. What it comes to does not matter, but for its being let through.
+	try func(w *world, n int) error
+	// apart is an attempt that is counted elsewhere.
+	apart func(w *world) error
+}
+
+// here is the client of most attempts.
+func here() Client { return Client{IP: "192.0.2.1"} }
+
+func elsewhere() Client { return Client{IP: "192.0.2.2"} }
+
+func limitTests() map[string]limitTest {
+	register := func(w *world, from Client) error {
+		_, err := w.Register(w.t.Context(), Register{}, from) // refused for what it lacks, which costs no hash
+		return err
+	}
+	refresh := func(w *world, token string, from Client) error {
+		_, err := w.Refresh(w.t.Context(), token, nil, from)
+		return err
+	}
+	login := func(w *world, nickname string, from Client) error {
+		_, err := w.Login(w.t.Context(), Login{Email: nickname + "@example.org", Password: password}, from)
+		return err
+	}
+	session, other := model.NewSessionID(), model.NewSessionID()
+	return map[string]limitTest{
+		"register": {
+			300, 12 * time.Second,
+			func(w *world, _ int) error { return register(w, here()) }, func(w *world) error { return register(w, elsewhere()) },
+		},
+		"login by address": {
+			100, time.Second,
+			func(w *world, n int) error { return login(w, fmt.Sprint("nobody", n), here()) },
+			func(w *world) error { return login(w, "ann", elsewhere()) },
+		},
+		"login by account and address": {
+			20, 10 * time.Second,
+			func(w *world, _ int) error { return login(w, "ann", here()) }, func(w *world) error { return login(w, "bob", here()) },
+		},
+		"login by account and address, from elsewhere": {
+			20, 10 * time.Second,
+			func(w *world, _ int) error { return login(w, "ann", here()) }, func(w *world) error { return login(w, "ann", elsewhere()) },
+		},
+		"refresh by address": {
+			300, 500 * time.Millisecond,
+			func(w *world, _ int) error { return refresh(w, "x", here()) }, func(w *world) error { return refresh(w, "x", elsewhere()) },
+		},
+		"refresh by session": {
+			20, 3 * time.Second,
+			func(w *world, n int) error {
+				return refresh(w, w.tokens.firstRefresh(session).String(), Client{IP: fmt.Sprint("192.0.2.", n%200)})
+			},
+			func(w *world) error { return refresh(w, w.tokens.firstRefresh(other).String(), here()) },
+		},
+		"requestPasswordReset": {
+			20, time.Minute,
+			func(w *world, n int) error {
+				return w.RequestPasswordReset(w.t.Context(), fmt.Sprint("nobody", n), here())
+			},
+			func(w *world) error { return w.RequestPasswordReset(w.t.Context(), "nobody", elsewhere()) },
+		},
+		"resetPassword and verifyEmail": {
+			30, 5 * time.Second,
+			func(w *world, n int) error {
+				if n%2 == 0 {
+					return w.VerifyEmail(w.t.Context(), "x", here())
+				}
+				return w.ResetPassword(w.t.Context(), "x", newPassword, here())
+			},
+			func(w *world) error { return w.VerifyEmail(w.t.Context(), "x", elsewhere()) },
+		},
+	}
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		base.register("ann")
+		base.register("bob")
+		for name, test := range limitTests() {
+			t.Run(name, func(t *testing.T) {
+				// Counting begins anew with a clock that is far ahead of all that was counted before.
+				base.clock.forward(24 * time.Hour)
+				w := base.limited()
+				w.t = t
+				n := 0
+				try := func() error {
+					n++
+					return test.try(w, n)
+				}
+				for range test.burst {
+					if err := try(); waiting(err) != 0 {
+						t.Fatalf("attempt %d of %d: %v", n, test.burst, err)
+					}
+				}
+				w.wantWait("after the burst", try(), test.every)
+				w.wantWait("a refusal is not counted", try(), test.every)
+				if err := test.apart(w); waiting(err) != 0 {
+					t.Errorf("what is counted elsewhere: %v", err)
+				}
+				w.clock.forward(test.every - time.Millisecond)
+				w.wantWait("a little early", try(), time.Millisecond)
+				w.clock.forward(time.Millisecond)
+				w.wantWait("one interval later", try(), 0)
+				w.wantWait("which lets one through", try(), test.every)
+				w.clock.forward(3 * test.every)
+				for range 3 {
+					w.wantWait("three intervals later", try(), 0)
+				}
+				w.wantWait("and no more", try(), test.every)
+				w.clock.forward(time.Duration(test.burst) * test.every)
+				for range test.burst {
+					w.wantWait("when all is full again", try(), 0)
+				}
+				w.wantWait("and no more than full", try(), test.every)
+			})
+		}
+	})
+}
+
+// With limits off nobody waits, as in all the other tests.
+func TestLimitsMayBeOff(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.register("ann")
+		for range 40 {
+			_, err := w.Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, here())
+			w.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
+		}
+		w.login("ann")
+	})
+}
+
+func TestAPasswordAskedForAgainIsLimitedBySession(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		base.register("ann")
+		w := base.limited(func(o *Options) { o.OnDelete = nothingElse })
+		ann, laptop := w.login("ann"), w.login("ann")
+		for i := range 10 {
+			var err error
+			switch i % 3 {
+			case 0:
+				err = w.DeleteAccount(t.Context(), ann.Actor(), "wrong password", here())
+			case 1:
+				err = w.ChangePassword(t.Context(), ann.Actor(), ChangePassword{"wrong password", newPassword}, here())
+			case 2:
+				err = w.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{"a@example.com", "wrong password"}, here())
+			}
+			if len(errs.Correctable(err)) != 1 {
+				t.Fatalf("attempt %d: %v", i, err)
+			}
+		}
+		w.wantWait("the right one", w.DeleteAccount(t.Context(), ann.Actor(), password, here()), 30*time.Second)
+		w.clock.forward(30 * time.Second)
+		w.do("another session", w.ChangePassword(t.Context(), laptop.Actor(), ChangePassword{password, newPassword}, here()))
+	})
+}
+
+func TestMailsToOneAccountAreLimited(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		ann := base.register("ann")
+		base.register("bob")
+		w := base.limited()
+		for name, try := range map[string]func(i int) error{
+			"verification": func(int) error { return w.RequestEmailVerification(t.Context(), ann.Actor()) },
+			"change":       func(i int) error { return w.askForAddress(w.login("ann"), fmt.Sprintf("ann%d@example.com", i)) },
+		} {
+			w.takeMails()
+			for i := range 5 {
+				w.do(name, try(i))
+			}
+			w.wantWait(name, try(5), 10*time.Minute)
+			sent := map[string]int{}
+			for _, m := range w.takeMails() {
+				sent[string(m.Kind)]++
+			}
+			for kind, n := range sent {
+				if n != 5 {
+					t.Errorf("%s: %d mails of kind %s, want 5", name, n, kind)
+				}
+			}
+		}
+	})
+}
+
+// Whoever knows an address could otherwise have any number of mails sent there.
+func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		base.register("ann")
+		base.takeMails()
+		w := base.limited(func(o *Options) { o.ConcealEmails = true })
+		for i := range 10 {
+			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i), Password: password}
+			if signedIn, err := w.Register(t.Context(), in, Client{IP: fmt.Sprint("192.0.2.", i)}); signedIn != nil || err != nil {
+				t.Fatalf("got %v (%v), which tells", signedIn, err)
+			}
+		}
+		n := 0
+		for _, m := range w.takeMails() {
+			if m.Kind == mail.RegistrationAttempt {
+				n++
+			}
+		}
+		if n < 1 || n > 5 {
+			t.Errorf("%d mails to one account, want at most 5", n)
+		}
+	})
+}
+
+func TestFailuresSlowDown(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		base.register("ann")
+		base.register("bob")
+		w := base.limited()
+		login := func(nickname, with string, from Client) error {
+			_, err := w.Login(t.Context(), Login{Email: nickname + "@example.org", Password: with}, from)
+			return err
+		}
+		fail := func(name string) {
+			t.Helper()
+			w.wantProblem(name, login("ann", "wrong password", here()), "INVALID_CREDENTIALS password")
+		}
+		const cap = 15 * time.Minute
+		for range 3 {
+			fail("for free")
+		}
+		for n, wait := 4, 2*time.Second; n < 16; n, wait = n+1, min(2*wait, cap) {
+			fail(fmt.Sprintf("failure %d", n))
+			w.wantWait("the wrong one", login("ann", "wrong password", here()), wait)
+			w.wantWait("the right one", login("ann", password, here()), wait)
+			w.wantWait("the address, written otherwise", login(" ANN", password, here()), wait)
+			w.do("another address", login("ann", password, elsewhere()))
+			w.do("another account", login("bob", password, here()))
+			w.clock.forward(wait - time.Millisecond)
+			w.wantWait("a little early", login("ann", password, here()), time.Millisecond)
+			w.clock.forward(time.Millisecond)
+			if wait < 16*time.Second {
+				w.clock.forward(time.Minute) // so that the other limit, of attempts, stays out of this
+			}
+		}
+		// An hour after the penalty nothing is held against anybody, and a microsecond before everything still is.
+		w.clock.forward(time.Hour)
+		fail("within the hour")
+		w.wantWait("within the hour", login("ann", password, here()), cap)
+		w.clock.forward(cap + time.Hour + time.Microsecond)
+		for range 3 {
+			fail("for free again")
+		}
+		fail("the fourth")
+		w.wantWait("the fourth", login("ann", password, here()), 2*time.Second)
+		w.clock.forward(2 * time.Second)
+		w.do("success", login("ann", password, here()))
+		for range 3 {
+			fail("after a success")
+		}
+		w.do("after a success, and three failures", login("ann", password, here()))
+	})
+}
+
+// Unknown addresses slow down as known ones do, or waiting would tell which is which.
+func TestFailuresForNobodySlowDownToo(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		w := base.limited()
+		for range 4 {
+			_, err := w.Login(t.Context(), Login{Email: "nobody@example.org", Password: password}, here())
+			w.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
+		}
+		_, err := w.Login(t.Context(), Login{Email: "nobody@example.org", Password: password}, here())
+		w.wantWait("the fifth", err, 2*time.Second)
+	})
+}
+
+// A client that waits as long as it was told is let through, to the microsecond.
+func TestRetryAfterIsLongEnough(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		w := base.limited()
+		r := rate{1, 10 * time.Second}
+		for i, late := range []time.Duration{0, 400 * time.Microsecond, 600 * time.Microsecond, 999 * time.Microsecond, 10*time.Second - 400*time.Microsecond} {
+			key := fmt.Sprint("key", i)
+			w.do("first", w.allow(t.Context(), key, r))
+			w.clock.forward(late)
+			err := w.allow(t.Context(), key, r)
+			if !errs.Is(err, errs.RateLimited) {
+				t.Fatalf("got %v, want RATE_LIMITED", err)
+			}
+			wait := waiting(err)
+			if wait <= 0 || wait%time.Millisecond != 0 {
+				t.Errorf("%v late: has to wait %v", late, wait)
+			}
+			w.clock.forward(wait)
+			if err := w.allow(t.Context(), key, r); err != nil {
+				t.Errorf("%v late: waited %v, as told, and: %v", late, wait, err)
+			}
+		}
+	})
+}
+
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	for ip, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8:0:1::1": "2001:db8:0:1::/64",
+		"2001:db8:0:1:ffff:ffff:ffff:ffff": "2001:db8:0:1::/64", "2001:db8:0:2::1": "2001:db8:0:2::/64", "::1": "::/64",
+		"fe80::1%eth0": "fe80::/64", "fe80::1%eth1": "fe80::/64",
+		"": "unknown", "no address": "unknown", "192.0.2.1:80": "unknown", "192.0.2": "unknown",
+	} {
+		if got := network(ip); got != want {
+			t.Errorf("%q counts as %s, want %s", ip, got, want)
+		}
+	}
+}
+
+// One customer has 2^64 addresses of IPv6, and is one customer.
+func TestANetworkOfIPv6IsOneAddress(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		base.register("ann")
+		w := base.limited()
+		login := func(with, ip string) error {
+			_, err := w.Login(t.Context(), Login{Email: "ann@example.org", Password: with}, Client{IP: ip})
+			return err
+		}
+		for i := range 4 {
+			w.wantProblem("wrong", login("wrong password", fmt.Sprintf("2001:db8:0:1::%d", i)), "INVALID_CREDENTIALS password")
+		}
+		w.wantWait("a neighbour", login(password, "2001:db8:0:1:abcd::9"), 2*time.Second)
+		w.do("another network", login(password, "2001:db8:0:2::1"))
+	})
+}
+
+// On PostgreSQL the nodes count together; on SQLite there is but one.
+func TestNodesShareLimits(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		base.register("ann")
+		nodes := []*world{base.limited(), base.limited()}
+		together := base.db.Postgres()
+		r := rate{4, time.Hour}
+		passed := 0
+		for i := range 8 {
+			if nodes[i%2].allow(t.Context(), "key", r) == nil {
+				passed++
+			}
+		}
+		want := 8
+		if together {
+			want = 4
+		}
+		if passed != want {
+			t.Errorf("%d attempts were let through, want %d", passed, want)
+		}
+		for i := range 4 {
+			_, err := nodes[i%2].Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, here())
+			base.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
+		}
+		_, err := nodes[0].Login(t.Context(), Login{Email: "ann@example.org", Password: password}, here())
+		if slowed := waiting(err) == 2*time.Second; slowed != together {
+			t.Errorf("failures on both nodes: %v", err)
+		}
+	})
+}
+
+func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		nodes := []*world{base.limited()}
+		if base.db.Postgres() {
+			nodes = append(nodes, base.limited())
+		}
+		var passed, refused atomic.Int64
+		together(50, func(i int) {
+			switch err := nodes[i%len(nodes)].allow(t.Context(), "key", rate{7, time.Hour}); {
+			case err == nil:
+				passed.Add(1)
+			case waiting(err) == time.Hour:
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+		if passed.Load() != 7 || refused.Load() != 43 {
+			t.Errorf("%d were let through and %d refused, want 7 and 43", passed.Load(), refused.Load())
+		}
+	})
+}
+
+// The counts outlive accounts, and are no list of who was here.
+func TestLimitsAreCountedUnderHashes(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		w := base.limited()
+		in := Register{Email: "ann@example.org", Nickname: "ann", Password: password}
+		ann, err := w.Register(t.Context(), in, here())
+		w.do("register", err)
+		_, _ = w.Login(t.Context(), Login{Email: in.Email, Password: "wrong password"}, here())
+		w.do("reset", w.RequestPasswordReset(t.Context(), in.Email, here()))
+		w.do("verify", w.RequestEmailVerification(t.Context(), ann.Actor()))
+		w.refresh(ann.Tokens.RefreshToken)
+		var keys []string
+		if memory, ok := w.ledger.(*inMemory); ok {
+			keys = memory.entries.Keys()
+		} else if err := w.db.NewSelect().Table("rate_limits").Column("key").Scan(t.Context(), &keys); err != nil {
+			t.Fatal(err)
+		}
+		if len(keys) < 8 {
+			t.Errorf("only %d counts: %v", len(keys), keys)
+		}
+		for _, key := range keys {
+			if len(key) != 64 || strings.Trim(key, "0123456789abcdef") != "" {
+				t.Errorf("%q is no hash", key)
+			}
+		}
+	})
+}

@@ -1,0 +1,261 @@
+package auth
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley/model"
+	"parley/store"
+)
+
+func TestAChangeOfPasswordEndsTheOtherSessions(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, laptop, bob := w.register("ann"), w.login("ann"), w.register("bob")
+		w.takeMails()
+		stays, ends := newEnding(t), newEnding(t)
+		defer w.Lease(w.grant(ann), stays.end).Release()
+		w.Lease(w.grant(laptop), ends.end)
+		change := func(old, to string) error {
+			return w.ChangePassword(t.Context(), ann.Actor(), ChangePassword{OldPassword: old, NewPassword: to}, Client{})
+		}
+		w.wantProblem("wrong", change("wrong password", newPassword), "INVALID_CREDENTIALS oldPassword")
+		w.wantProblem("blank", change("", newPassword), "INVALID_CREDENTIALS oldPassword")
+		w.wantProblem("short", change(password, "seven77"), "TOO_SHORT newPassword")
+		w.wantProblem("weak", change(password, weak), "INVALID newPassword")
+		w.wantProblem("long", change(password, strings.Repeat("é", 257)), "TOO_LONG newPassword")
+		w.grant(laptop)
+		w.signsIn("refused", "ann@example.org", password, true)
+		w.wantMails("refused")
+
+		w.do("change", change(password, newPassword))
+		w.wantMails("change", "password_changed ann@example.org")
+		w.grant(ann)
+		stays.want("this session", 0)
+		ends.want("the other", 1)
+		w.wantEnded("the other", laptop)
+		w.refresh(ann.Tokens.RefreshToken)
+		w.grant(bob)
+		w.signsIn("old", "ann@example.org", password, false)
+		w.signsIn("new", "ann@example.org", newPassword, true)
+		w.signsIn("another person", "bob@example.org", password, true)
+	})
+}
+
+func TestUpdateProfile(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		w.register("bob")
+		want := w.user(ann.User.ID)
+		update := func(name string, in UpdateProfile, change func()) {
+			t.Helper()
+			got, err := w.UpdateProfile(t.Context(), ann.Actor(), in)
+			w.do(name, err)
+			change()
+			want.SearchKey = got.SearchKey // what it finds is looked at below
+			for from, u := range map[string]*model.User{"returned": got, "stored": w.user(ann.User.ID)} {
+				if diff := cmp.Diff(want, u); diff != "" {
+					t.Errorf("%s: %s (-want +got):\n%s", name, from, diff)
+				}
+			}
+		}
+		finds := func(what string, people ...string) {
+			t.Helper()
+			found, err := w.search(what, store.Page{})
+			if diff := cmp.Diff(append([]string{}, people...), nicknames(found.Items)); err != nil || diff != "" {
+				t.Errorf("%q finds (-want +got):\n%s(%v)", what, diff, err)
+			}
+		}
+		update("nothing", UpdateProfile{}, func() {})
+		update("display name", UpdateProfile{DisplayName: new(" Ann of Cleves ")}, func() { want.DisplayName = new("Ann of Cleves") })
+		finds("cleves", "ann")
+		update("about", UpdateProfile{About: new(" one\ntwo ")}, func() { want.About = new("one\ntwo") })
+		update("nickname", UpdateProfile{Nickname: new("Zoë")}, func() { want.Nickname, want.NicknameKey = "Zoë", "zoë" })
+		finds("zoë", "Zoë")
+		finds("cleves", "Zoë")
+		finds("ann o", "Zoë")
+		finds("zoëann") // a match reaches not from one name into the other
+		update("her own nickname, written otherwise", UpdateProfile{Nickname: new("ZOË")}, func() { want.Nickname = "ZOË" })
+		update("blank display name", UpdateProfile{DisplayName: new(" ")}, func() { want.DisplayName = nil })
+		finds("cleves")
+		update("blank about", UpdateProfile{About: new("")}, func() { want.About = nil })
+		update("all", UpdateProfile{Nickname: new("ann"), DisplayName: new("A"), About: new("B")}, func() {
+			want.Nickname, want.NicknameKey, want.DisplayName, want.About = "ann", "ann", new("A"), new("B")
+		})
+		finds("zoë")
+
+		for _, test := range []struct {
+			in   UpdateProfile
+			want string
+		}{
+			{UpdateProfile{Nickname: new("BOB")}, "TAKEN nickname"},
+			{UpdateProfile{Nickname: new("")}, "REQUIRED nickname"},
+			{UpdateProfile{Nickname: new("a")}, "TOO_SHORT nickname"},
+			{UpdateProfile{Nickname: new(strings.Repeat("a", 33))}, "TOO_LONG nickname"},
+			{UpdateProfile{DisplayName: new("a\x01b")}, "INVALID displayName"},
+			{UpdateProfile{DisplayName: new("a\u202Eb")}, "INVALID displayName"},
+			{UpdateProfile{About: new(strings.Repeat("a", 501))}, "TOO_LONG about"},
+			{UpdateProfile{About: new("a\x00b")}, "INVALID about"},
+			{UpdateProfile{Nickname: new("a"), DisplayName: new("\x01"), About: new(strings.Repeat("a", 501))},
+				"TOO_SHORT nickname, INVALID displayName, TOO_LONG about"},
+			{UpdateProfile{Nickname: new("bob"), About: new("refused together")}, "TAKEN nickname"},
+		} {
+			u, err := w.UpdateProfile(t.Context(), ann.Actor(), test.in)
+			w.wantProblem(test.want, err, test.want)
+			_ = u // says nothing beside an error
+			if diff := cmp.Diff(want, w.user(ann.User.ID)); diff != "" {
+				t.Errorf("refused with %s, and yet stored (-want +got):\n%s", test.want, diff)
+			}
+		}
+		update("500", UpdateProfile{About: new(strings.Repeat("é", 500))}, func() { want.About = new(strings.Repeat("é", 500)) })
+		finds("bob", "bob")
+	})
+}
+
+func TestUpdateSettings(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob := w.register("ann"), w.register("bob")
+		for _, test := range []struct {
+			in                 UpdateSettings
+			presence, receipts bool
+		}{
+			{UpdateSettings{}, true, true},
+			{UpdateSettings{ShowPresence: new(false)}, false, true},
+			{UpdateSettings{SendReadReceipts: new(false)}, false, false},
+			{UpdateSettings{ShowPresence: new(true)}, true, false},
+			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true},
+		} {
+			got, err := w.UpdateSettings(t.Context(), ann.Actor(), test.in)
+			w.do("update", err)
+			for from, u := range map[string]*model.User{"returned": got, "stored": w.user(ann.User.ID)} {
+				if u.ShowPresence != test.presence || u.SendReadReceipts != test.receipts {
+					t.Errorf("%s: %t, %t, want %t, %t", from, u.ShowPresence, u.SendReadReceipts, test.presence, test.receipts)
+				}
+			}
+		}
+		if u := w.user(bob.User.ID); !u.ShowPresence || !u.SendReadReceipts {
+			t.Error("another person's settings have changed")
+		}
+	})
+}
+
+// ids lists sessions in order.
+func ids(sessions []*model.Session) (list []model.SessionID) {
+	for _, s := range sessions {
+		list = append(list, s.ID)
+	}
+	return list
+}
+
+func TestSessionsAreTheActorsOwn(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		ann := w.register("ann")
+		bob := w.register("bob")
+		w.clock.forward(time.Minute)
+		laptop := w.login("ann")
+		w.clock.forward(time.Minute)
+		tablet := w.login("ann")
+		w.clock.forward(time.Minute)
+		w.refresh(ann.Tokens.RefreshToken)
+		list := func(name string, actor model.Actor, want ...*SignedIn) {
+			t.Helper()
+			var wanted []model.SessionID
+			for _, s := range want {
+				wanted = append(wanted, s.Session.ID)
+			}
+			got, err := w.Sessions(ctx, actor)
+			if diff := cmp.Diff(wanted, ids(got)); err != nil || diff != "" {
+				t.Errorf("%s (-want +got):\n%s(%v)", name, diff, err)
+			}
+		}
+		list("the last used first", ann.Actor(), ann, tablet, laptop)
+		list("another person's", bob.Actor(), bob)
+
+		for name, id := range map[string]model.SessionID{"unknown": model.NewSessionID(), "another person's": bob.Session.ID} {
+			w.wantProblem(name, w.RevokeSession(ctx, ann.Actor(), id, Client{}), "NOT_FOUND sessionId")
+			if s, err := w.Session(ctx, ann.Actor(), id); s != nil || err != nil {
+				t.Errorf("%s: sees %+v (%v)", name, s, err)
+			}
+		}
+		w.grant(bob)
+		ends, stays := newEnding(t), newEnding(t)
+		w.Lease(w.grant(laptop), ends.end)
+		defer w.Lease(w.grant(tablet), stays.end).Release()
+		w.do("revoke", w.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}))
+		ends.want("revoked", 1)
+		stays.want("another session", 0)
+		w.wantEnded("revoked", laptop)
+		list("without the revoked", ann.Actor(), ann, tablet)
+		w.wantProblem("again", w.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}), "NOT_FOUND sessionId")
+
+		n, err := w.RevokeOtherSessions(ctx, tablet.Actor(), Client{})
+		if n != 1 || err != nil {
+			t.Errorf("ended %d sessions (%v), want 1", n, err)
+		}
+		w.wantUnauthenticated("the other", ann.Tokens.AccessToken)
+		stays.want("this session", 0)
+		list("alone", ann.Actor(), tablet)
+		n, err = w.RevokeOtherSessions(ctx, tablet.Actor(), Client{})
+		if n != 0 || err != nil {
+			t.Errorf("ended %d sessions (%v), want none", n, err)
+		}
+		w.grant(bob)
+		w.do("one's own", w.RevokeSession(ctx, tablet.Actor(), tablet.Session.ID, Client{}))
+		w.wantEnded("one's own", tablet)
+		list("none", ann.Actor())
+
+		w.clock.forward(refreshTTL)
+		list("over", bob.Actor())
+		w.wantProblem("over", w.RevokeSession(ctx, bob.Actor(), bob.Session.ID, Client{}), "NOT_FOUND sessionId")
+	})
+}
+
+// Who races to sign in while all other sessions are ended may be too late or too early, and everything stays consistent.
+func TestRevokingRaces(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		others := []*SignedIn{w.login("ann"), w.login("ann"), w.login("ann"), w.login("ann")}
+		results := make([]error, 2*len(others))
+		together(len(results), func(i int) {
+			if i%2 == 0 {
+				_, results[i] = w.RevokeOtherSessions(t.Context(), ann.Actor(), Client{})
+			} else if err := w.RevokeSession(t.Context(), ann.Actor(), others[i/2].Session.ID, Client{}); problems(err) != "NOT_FOUND sessionId" {
+				results[i] = err
+			}
+		})
+		if i := slices.IndexFunc(results, func(err error) bool { return err != nil }); i >= 0 {
+			t.Error(results[i])
+		}
+		w.grant(ann)
+		for _, other := range others {
+			w.wantEnded("the other", other)
+		}
+	})
+}
+
+func TestAPasswordIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann := w.register("ann")
+		bob := w.register("bob")
+		w.takeMails()
+		// Bob's password opens nothing of Ann's.
+		w.do("bob", w.ChangePassword(t.Context(), bob.Actor(), ChangePassword{OldPassword: password, NewPassword: newPassword}, Client{}))
+		w.takeMails()
+		err := w.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{NewEmail: "ann@example.com", Password: newPassword}, Client{})
+		w.wantProblem("another's password", err, "INVALID_CREDENTIALS password")
+		w.wantMails("another's password")
+		if n, err := w.db.NewSelect().Table("one_time_tokens").Where("purpose = ?", string(changeEmail)).Count(t.Context()); err != nil || n != 0 {
+			t.Errorf("%d links (%v)", n, err)
+		}
+	})
+}

@@ -1,0 +1,278 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"parley/errs"
+	"parley/mail"
+	"parley/model"
+	"parley/store"
+)
+
+// nothingElse is what an account has outside of this package in most tests here.
+func nothingElse(context.Context, *store.Tx, model.UserID) error { return nil }
+
+// removing is a node that can delete accounts.
+func (w *world) removing(onDelete func(context.Context, *store.Tx, model.UserID) error) *world {
+	w.t.Helper()
+	return w.node(w.clock, func(o *Options) { o.OnDelete = onDelete })
+}
+
+// all is every value of every row of every table, by table, then row and column.
+func (w *world) all() map[string]map[string][]byte {
+	w.t.Helper()
+	list := "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+	if w.db.Postgres() {
+		list = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+	}
+	var tables []string
+	if err := w.db.NewRaw(list).Scan(w.t.Context(), &tables); err != nil {
+		w.t.Fatal(err)
+	}
+	found := map[string]map[string][]byte{}
+	for _, table := range tables {
+		if n, err := w.db.NewSelect().Table(table).Count(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		} else if n > 0 {
+			found[table] = w.everything(table)
+		}
+	}
+	return found
+}
+
+// traces names the places that still have something of a person.
+func (w *world) traces(needles map[string][]byte) (found []string) {
+	w.t.Helper()
+	for table, values := range w.all() {
+		for place, value := range values {
+			for name, needle := range needles {
+				if bytes.Contains(bytes.ToLower(value), bytes.ToLower(needle)) {
+					found = append(found, fmt.Sprintf("%s, %s: %s", table, place, name))
+				}
+			}
+		}
+	}
+	return found
+}
+
+func TestADeletedAccountLeavesNoTrace(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		var told []model.UserID
+		w := base.removing(func(_ context.Context, _ *store.Tx, id model.UserID) error {
+			told = append(told, id)
+			return nil
+		})
+		ctx := t.Context()
+		from := Client{IP: "192.0.2.66", UserAgent: "traceable/1.0"}
+		in := Register{Email: "Vanishing@example.org", Nickname: "Vanishing", Password: password, DisplayName: new("Vanna Ishing")}
+		who, err := w.Register(ctx, in, from)
+		w.do("register", err)
+		bob := w.register("bob")
+		_, err = w.UpdateProfile(ctx, who.Actor(), UpdateProfile{About: new("a life story")})
+		w.do("profile", err)
+		laptop, err := w.Login(ctx, Login{Email: in.Email, Password: password}, from)
+		w.do("login", err)
+		_, _ = w.Login(ctx, Login{Email: in.Email, Password: "wrong password"}, from)
+		next, err := w.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from)
+		w.do("refresh", err)
+		w.do("reset", w.RequestPasswordReset(ctx, in.Email, from))
+		w.do("change", w.ChangeEmail(ctx, who.Actor(), ChangeEmail{NewEmail: "elsewhere@example.com", Password: password}, from))
+		needles := map[string][]byte{
+			"id": []byte(uuid.UUID(who.User.ID).String()), "id, as clients see it": []byte(who.User.ID.String()),
+			"e-mail": []byte("vanishing@"), "new e-mail": []byte("elsewhere@"), "nickname": []byte("vanishing"), "name": []byte("vanna"),
+			"about": []byte("life story"), "address": []byte(from.IP), "user agent": []byte(from.UserAgent),
+			"password": []byte(base.passwordHash(who)),
+		}
+		for _, s := range []*SignedIn{who, next} {
+			needles["refresh token of "+s.Session.ID.String()] = w.secrets(s.Session.ID).RefreshHash
+		}
+		needles["previous refresh token"] = w.secrets(next.Session.ID).PreviousHash
+		var hashes [][]byte
+		if err := w.db.NewSelect().Table("one_time_tokens").Column("hash").Where("user_id = ?", who.User.ID).Scan(ctx, &hashes); err != nil {
+			t.Fatal(err)
+		}
+		for _, hash := range hashes {
+			needles["link "+hex.EncodeToString(hash)] = hash
+		}
+		if len(hashes) != 3 || len(w.traces(needles)) < len(needles) {
+			t.Fatalf("%d links; before, only %v was found", len(hashes), w.traces(needles))
+		}
+		w.sendMails()
+		others := w.user(bob.User.ID)
+		phoneEnds, laptopEnds, bobStays := newEnding(t), newEnding(t), newEnding(t)
+		w.Lease(w.grant(who), phoneEnds.end)
+		w.Lease(w.grant(next), laptopEnds.end)
+		defer w.Lease(w.grant(bob), bobStays.end).Release()
+
+		w.wantProblem("wrong", w.DeleteAccount(ctx, who.Actor(), "wrong password", from), "INVALID_CREDENTIALS password")
+		w.wantProblem("blank", w.DeleteAccount(ctx, who.Actor(), "", from), "INVALID_CREDENTIALS password")
+		w.grant(who)
+		if len(told) != 0 {
+			t.Error("the rest was removed without the password")
+		}
+		w.do("delete", w.DeleteAccount(ctx, who.Actor(), password, from))
+		if found := w.traces(needles); len(found) > 0 {
+			t.Errorf("left behind:\n%s", strings.Join(found, "\n"))
+		}
+		if diff := cmp.Diff([]model.UserID{who.User.ID}, told); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+		phoneEnds.want("phone", 1)
+		laptopEnds.want("laptop", 1)
+		bobStays.want("another person", 0)
+		w.wantEnded("phone", who)
+		w.wantEnded("laptop", next)
+		base.wantUnauthenticated("on another node", who.Tokens.AccessToken)
+		w.signsIn("the account", in.Email, password, false)
+		if diff := cmp.Diff(others, w.user(bob.User.ID)); diff != "" {
+			t.Errorf("another person (-want +got):\n%s", diff)
+		}
+		w.grant(bob)
+		_, err = w.Register(ctx, in, from)
+		w.do("the names are free again", err)
+	})
+}
+
+// A mail that still waits would keep the address, the nickname and a link, for as long as the mail server is away.
+func TestADeletedAccountsMailsAreNotSent(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		w := base.removing(nothingElse)
+		ann := w.register("ann")
+		w.register("bob")
+		w.do("delete", w.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
+		for _, m := range w.takeMails() {
+			if m.Recipient == "ann@example.org" {
+				t.Errorf("a mail of kind %s still waits to go to %s", m.Kind, m.Recipient)
+			}
+		}
+	})
+}
+
+func TestDeletingIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		broken := errors.New("broken in between")
+		w := base.removing(func(context.Context, *store.Tx, model.UserID) error { return broken })
+		ann := w.register("ann")
+		stays := newEnding(t)
+		defer w.Lease(w.grant(ann), stays.end).Release()
+		before := w.all()
+		if err := w.DeleteAccount(t.Context(), ann.Actor(), password, Client{}); !errors.Is(err, broken) {
+			t.Errorf("got %v, want what went wrong", err)
+		}
+		if diff := cmp.Diff(before, w.all()); diff != "" {
+			t.Errorf("has changed (-before +after):\n%s", diff)
+		}
+		stays.want("after a failure", 0)
+		w.grant(ann)
+		w.refresh(ann.Tokens.RefreshToken)
+		w.signsIn("after a failure", "ann@example.org", password, true)
+	})
+}
+
+// A session may do something at the very moment in which its account goes. None of that is the server's mistake.
+func TestDeletingRacesWithEverything(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		w := base.removing(nothingElse)
+		for round := range 5 {
+			name := fmt.Sprintf("ann%d", round)
+			ann, phone, tablet := w.register(name), w.login(name), w.login(name)
+			w.takeMails()
+			w.do("ask", w.RequestPasswordReset(t.Context(), name+"@example.org", Client{}))
+			reset := w.token(mail.PasswordReset)
+			calls := map[string]func() error{
+				"delete":       func() error { return w.DeleteAccount(t.Context(), ann.Actor(), password, Client{}) },
+				"delete again": func() error { return w.DeleteAccount(t.Context(), phone.Actor(), password, Client{}) },
+				"refresh": func() error {
+					_, err := w.Refresh(t.Context(), tablet.Tokens.RefreshToken, nil, Client{})
+					return err
+				},
+				"logout": func() error { return w.Logout(t.Context(), phone.Actor(), Client{}) },
+				"revoke": func() error {
+					_, err := w.RevokeOtherSessions(t.Context(), tablet.Actor(), Client{})
+					return err
+				},
+				"profile": func() error {
+					_, err := w.UpdateProfile(t.Context(), tablet.Actor(), UpdateProfile{About: new("still here")})
+					return err
+				},
+				"forgotten": func() error { return w.RequestPasswordReset(t.Context(), name+"@example.org", Client{}) },
+				"verify":    func() error { return w.RequestEmailVerification(t.Context(), tablet.Actor()) },
+				"reset":     func() error { return w.ResetPassword(t.Context(), reset, password, Client{}) },
+				"address": func() error {
+					in := ChangeEmail{NewEmail: name + "@example.com", Password: password}
+					return w.ChangeEmail(t.Context(), tablet.Actor(), in, Client{})
+				},
+			}
+			var names []string
+			for name := range calls {
+				names = append(names, name)
+			}
+			results := make([]error, len(names))
+			together(len(names), func(i int) { results[i] = calls[names[i]]() })
+			for i, err := range results {
+				if err != nil && len(errs.Correctable(err)) == 0 && !errs.Is(err, errs.Unauthenticated) {
+					t.Errorf("%s: %v", names[i], err)
+				}
+			}
+			// Whichever came first, the account is gone.
+			if n, err := w.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", ann.User.ID).Count(t.Context()); err != nil || n != 0 {
+				t.Errorf("%d accounts are left (%v)", n, err)
+			}
+		}
+		if n, err := w.db.NewSelect().Table("sessions").Count(t.Context()); err != nil || n != 0 {
+			t.Errorf("%d sessions are left (%v)", n, err)
+		}
+	})
+}
+
+// Nobody can tell the moment in which an account goes from any other: a sign-in is refused as for an unknown address.
+func TestDeletingDuringASignIn(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		other := w.removing(nothingElse)
+		ann := w.register("ann")
+		var signedIn *SignedIn
+		var err error
+		w.meanwhile(func() {
+			signedIn, err = w.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, Client{})
+		}, func() {
+			other.do("delete", other.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
+		})
+		if signedIn != nil {
+			t.Errorf("signed in to nothing: %+v", signedIn)
+		}
+		w.wantProblem("sign in", err, "INVALID_CREDENTIALS password")
+	})
+}
+
+// An attempt that fails just after the account has gone must not bring a trace of it back.
+func TestDeletingDuringAFailure(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		other := w.removing(nothingElse)
+		ann := w.register("ann")
+		from := Client{IP: "192.0.2.66"}
+		w.meanwhile(func() {
+			_, err := w.Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, from)
+			w.wantProblem("sign in", err, "INVALID_CREDENTIALS password")
+		}, func() {
+			other.do("delete", other.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
+		})
+		if found := w.traces(map[string][]byte{"id": []byte(uuid.UUID(ann.User.ID).String())}); len(found) > 0 {
+			t.Errorf("left behind:\n%s", strings.Join(found, "\n"))
+		}
+	})
+}

@@ -1,0 +1,258 @@
+package auth
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley/model"
+)
+
+// No two machines have quite the same time, and what ends on one has ended on the other within two looks.
+func TestWatchingWithAClockThatIsOff(t *testing.T) {
+	t.Parallel()
+	if 2*watchEvery > time.Second {
+		t.Errorf("looks every %v: a session would live on for more than a second", watchEvery)
+	}
+	for name, off := range map[string]time.Duration{"30 s behind": -30 * time.Second, "30 s ahead": 30 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			each(t, func(t *testing.T, w *world) {
+				ann, laptop := w.register("ann"), w.login("ann")
+				c := newClock()
+				c.forward(off)
+				node := w.node(c)
+				ends, stays := newEnding(t), newEnding(t)
+				node.Lease(node.grant(ann), ends.end)
+				defer node.Lease(node.grant(laptop), stays.end).Release()
+				node.run()
+				w.do("revoke", w.RevokeSession(t.Context(), laptop.Actor(), ann.Session.ID, Client{}))
+				since := time.Now()
+				ends.wait("on the other node")
+				t.Logf("after %v", time.Since(since))
+				node.wantUnauthenticated("on the other node", ann.Tokens.AccessToken)
+				stays.want("another session", 0)
+				node.grant(laptop)
+			})
+		})
+	}
+}
+
+// What ends many sessions at once ends them everywhere.
+func TestWatchingAReset(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.register("ann")
+		token := w.askForReset("ann@example.org")
+		node := w.node(w.clock)
+		var endings []*ending
+		for range 3 {
+			e := newEnding(t)
+			node.Lease(node.grant(w.login("ann")), e.end)
+			endings = append(endings, e)
+		}
+		node.run()
+		w.do("reset", w.ResetPassword(t.Context(), token, newPassword, Client{}))
+		for i, e := range endings {
+			e.wait(fmt.Sprint("session ", i))
+		}
+	})
+}
+
+// The rows of an account that is gone say nothing any more; that its sessions have ended is said apart.
+func TestWatchingADeletion(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *world) {
+		w := base.removing(nothingElse)
+		ann := w.register("ann")
+		node := w.node(w.clock)
+		e := newEnding(t)
+		node.Lease(node.grant(ann), e.end)
+		node.run()
+		w.do("delete", w.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
+		e.wait("a deleted account's")
+	})
+}
+
+func TestCleanRemovesWhatIsOver(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		ann := w.register("ann")
+		now := w.db.Now()
+		count := func() map[string]int64 {
+			n := w.rows()
+			for _, table := range []string{"revocations", "rate_limits", "audit_log"} {
+				m, err := w.db.NewSelect().Table(table).Count(ctx)
+				w.do(table, err)
+				n[table] = m
+			}
+			return n
+		}
+		kept := count()
+		insert := func(row any) {
+			t.Helper()
+			_, err := w.db.NewInsert().Model(row).Exec(ctx)
+			w.do("insert", err)
+		}
+		// Of each, one that is over by a microsecond, and one that is not.
+		for i, late := range []time.Duration{-time.Microsecond, 0} {
+			insert(&revocation{SessionID: model.NewSessionID(), At: now.Add(-accessTTL - 2*time.Minute + late)})
+			id := model.NewSessionID()
+			insert(&model.SessionSecrets{
+				Session: model.Session{
+					ID: id, UserID: ann.User.ID, CreatedAt: now, LastUsedAt: now, ExpiresAt: now.Add(-accessTTL + late),
+				},
+				RefreshHash: hashOf(id[:]),
+			})
+			insert(&model.OneTimeToken{
+				Hash: hashOf([]byte{byte(i)}), Purpose: "verify_email", UserID: ann.User.ID, CreatedAt: now, ExpiresAt: now.Add(-24*time.Hour + late),
+			})
+			insert(&rateLimitRow{Key: fmt.Sprint(i), At: now.Add(-time.Hour + late)})
+			insert(&model.AuditEntry{ID: model.NewAuditID(), At: now.Add(-365*24*time.Hour + late), Action: "registered"})
+		}
+		for _, table := range []string{"sessions", "one_time_tokens", "revocations", "rate_limits", "audit_log"} {
+			kept[table]++
+		}
+		w.do("clean", w.clean(ctx))
+		if diff := cmp.Diff(kept, count()); diff != "" {
+			t.Errorf("rows (-want +got):\n%s", diff)
+		}
+		w.do("clean again", w.clean(ctx))
+		if diff := cmp.Diff(kept, count()); diff != "" {
+			t.Errorf("rows, cleaned twice (-want +got):\n%s", diff)
+		}
+		w.grant(ann)
+		w.refresh(ann.Tokens.RefreshToken)
+	})
+}
+
+// What was cleaned away must not make a token work again that the row kept from working.
+func TestCleaningBringsNothingBack(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.register("ann")
+		out := w.login("ann")
+		w.logout(out)
+		used := w.askForReset("ann@example.org")
+		w.do("reset", w.ResetPassword(t.Context(), used, newPassword, Client{}))
+		for range 40 {
+			w.clock.forward(24 * time.Hour)
+			w.do("clean", w.clean(t.Context()))
+			w.wantEnded("signed out", out)
+			w.wantProblem("used", w.ResetPassword(t.Context(), used, newPassword, Client{}), tokenExpired)
+		}
+		if n := w.rows(); n["sessions"] != 0 || n["one_time_tokens"] != 0 {
+			t.Errorf("after 40 days: %v", n)
+		}
+	})
+}
+
+func TestRenewMovesTheDeadline(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, w *world) {
+		actor := model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()}
+		grant := func(ttl time.Duration) Grant { return Grant{Actor: actor, ExpiresAt: w.db.Now().Add(ttl)} }
+		later, sooner, over, released := newEnding(t), newEnding(t), newEnding(t), newEnding(t)
+		l, s := w.Lease(grant(accessTTL), later.end), w.Lease(grant(accessTTL), sooner.end)
+		o, r := w.Lease(grant(accessTTL/4), over.end), w.Lease(grant(accessTTL), released.end)
+		r.Release()
+		pass(accessTTL / 2)
+		l.Renew(grant(accessTTL))
+		s.Renew(grant(accessTTL / 4))
+		o.Renew(grant(accessTTL))
+		r.Renew(grant(accessTTL))
+		over.want("ended before", 1)
+		pass(accessTTL / 4)
+		sooner.want("moved nearer", 1)
+		pass(accessTTL / 4)
+		later.want("at the first deadline", 0)
+		pass(accessTTL/2 - time.Microsecond)
+		later.want("just before the new deadline", 0)
+		pass(time.Microsecond)
+		later.want("at the new deadline", 1)
+		pass(10 * accessTTL)
+		over.want("renewed after its end", 1)
+		released.want("renewed after its release", 0)
+		l.Renew(grant(accessTTL))
+		l.Release()
+		if n := w.held(); n != 0 {
+			t.Errorf("%d leases are still kept", n)
+		}
+	})
+}
+
+func TestRenewMovesTheSession(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		first, second := w.register("ann"), w.login("ann")
+		moved, stays := newEnding(t), newEnding(t)
+		l := w.Lease(w.grant(first), moved.end)
+		other := w.Lease(w.grant(first), stays.end)
+		l.Renew(w.grant(second))
+		w.logout(first)
+		moved.want("after the end of the session that it came from", 0)
+		stays.want("left behind", 1)
+		w.logout(second)
+		moved.want("after the end of the session that it went to", 1)
+
+		third := w.login("ann")
+		l.Renew(w.grant(third)) // too late, and nothing comes of it
+		other.Renew(w.grant(third))
+		w.logout(third)
+		moved.want("renewed after its end", 1)
+		stays.want("renewed after its end", 1)
+		if n := w.held(); n != 0 {
+			t.Errorf("%d leases are still kept", n)
+		}
+	})
+}
+
+// Between the check of the new token and Renew there is time for its session to end.
+func TestRenewToASessionThatHasJustEnded(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		first, second := w.register("ann"), w.login("ann")
+		e := newEnding(t)
+		l := w.Lease(w.grant(first), e.end)
+		grant := w.grant(second)
+		w.logout(second)
+		l.Renew(grant)
+		w.run()
+		e.wait("renewed to a session that had just ended")
+	})
+}
+
+func TestRenewRaces(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		for round := range 5 {
+			name := fmt.Sprint("ann", round)
+			first, second := w.register(name), w.login(name)
+			e := newEnding(t)
+			l := w.Lease(w.grant(first), e.end)
+			a, b := w.grant(first), w.grant(second)
+			together(8, func(i int) {
+				switch i % 4 {
+				case 0:
+					l.Renew(a)
+				case 1:
+					l.Renew(b)
+				case 2:
+					w.logout(first)
+				case 3:
+					w.logout(second)
+				}
+			})
+			if n := e.count.Load(); n > 1 {
+				t.Errorf("ended %d times", n)
+			}
+			l.Release()
+		}
+		if n := w.held(); n != 0 {
+			t.Errorf("%d leases are still kept", n)
+		}
+	})
+}

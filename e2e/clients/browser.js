@@ -1,0 +1,76 @@
+// Drives a browser. Parameters: executable, the browser. Each instruction names a page and what to do there, and is answered by
+// one event "done"; what goes wrong in a page comes as an event "trouble" of its own.
+import {chromium} from 'playwright-core';
+
+import {atEnd, instruction, params, tell} from './script.js';
+
+const browser = await chromium.launch({
+  executablePath: params.executable,
+  args: [
+    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync',
+  ],
+});
+
+export const pages = new Map();
+
+// What a page can be told to do; a script adds what only its own pages can.
+export const does = {
+  // Each page is a person of its own: a context shares nothing with another.
+  async open(name, {url}) {
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    const trouble = (what) => tell('trouble', {page: name, what});
+    const {host} = new URL(url);
+    const check = (address) => {
+      const {protocol, host: other} = new URL(address);
+      if (protocol !== 'data:' && protocol !== 'blob:' && other !== host) {
+        trouble(`it asks another host: ${address}`);
+      }
+    };
+    page.on('request', (request) => check(request.url()));
+    page.on('websocket', (socket) => check(socket.url()));
+    page.on('requestfailed', (request) => trouble(`${request.url()}: ${request.failure()?.errorText}`));
+    page.on('pageerror', (error) => trouble(`uncaught: ${error.message}`));
+    page.on('console', (message) => {
+      if (message.type() === 'error') {
+        trouble(`console: ${message.text()}`);
+      }
+    });
+    await page.addInitScript(() => {
+      document.addEventListener('securitypolicyviolation', (event) => {
+        console.error(`the content security policy forbids ${event.blockedURI} (${event.violatedDirective})`);
+      });
+    });
+    pages.set(name, page);
+    await page.goto(url);
+  },
+
+  async value(name, {testid}) {
+    return pages.get(name).inputValue(`[data-testid="${testid}"]`);
+  },
+
+  async click(name, {testid}) {
+    await pages.get(name).click(`[data-testid="${testid}"]`);
+  },
+
+  // Waits until an element says something.
+  async says(name, {testid, text}) {
+    await pages.get(name).waitForFunction(
+      ([id, wanted]) => document.querySelector(`[data-testid="${id}"]`)?.textContent === wanted, [testid, text],
+    );
+  },
+};
+
+atEnd(() => browser.close());
+
+export async function obey() {
+  for (;;) {
+    const {page, action, ...rest} = await instruction();
+    try {
+      tell('done', {value: await does[action](page, rest)});
+    } catch (error) {
+      tell('failed', {reason: `${page}, ${action}: ${error.message}`});
+    }
+  }
+}
