@@ -80,9 +80,9 @@ func barePostgresSend(ctx context.Context, tx pgx.Tx, to model.ConversationID, a
 
 // bareSQLite sends with database/sql alone, on one connection, as store has one that writes.
 type bareSQLite struct {
-	db                                            *sql.DB
-	author                                        string
-	nextSeq, isMember, insertMessage, insertEvent *sql.Stmt
+	db                                                          *sql.DB
+	author                                                      string
+	nextSeq, isMember, insertMessage, nextPosition, insertEvent *sql.Stmt
 }
 
 func openBareSQLite(ctx context.Context, path string, author model.UserID) (send, func() error, error) {
@@ -104,8 +104,9 @@ func openBareSQLite(ctx context.Context, path string, author model.UserID) (send
 		&b.insertMessage: `INSERT INTO messages (id, conversation_id, seq, author_id, content, reply_to_id, created_at, edited_at,
 			deleted_at, idempotency_key, request_hash)
 			VALUES (?, ?, ?, ?, ?, NULL, ?, NULL, NULL, ?, ?) ON CONFLICT DO NOTHING`,
+		&b.nextPosition: `UPDATE event_position SET last = last + 1`,
 		&b.insertEvent: `INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position)
-			VALUES (?, ?, ?, ?, ?, '{}', ?, (SELECT coalesce(max(position), 0) + 1 FROM events))`,
+			VALUES (?, ?, ?, ?, ?, '{}', ?, (SELECT last FROM event_position))`,
 	} {
 		if *statement, err = db.PrepareContext(ctx, text); err != nil {
 			return nil, nil, errors.Join(err, db.Close())
@@ -146,6 +147,9 @@ func (b *bareSQLite) sendIn(ctx context.Context, tx *sql.Tx, to string) error {
 	}
 	if n, err := done.RowsAffected(); err != nil || n != 1 {
 		return errors.Join(err, errBareConflict)
+	}
+	if _, err := tx.StmtContext(ctx, b.nextPosition).ExecContext(ctx); err != nil {
+		return err
 	}
 	_, err = tx.StmtContext(ctx, b.insertEvent).
 		ExecContext(ctx, to, seq, string(model.MessageAdded), b.author, id, now)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/uptrace/bun"
 
@@ -153,12 +152,20 @@ func nicknamesOf(
 	return nicknames, nil
 }
 
+// joinNicknames names as many of the members as a title has room for.
 func joinNicknames(members []model.MemberData, nicknames map[model.UserID]string) string {
-	names := make([]string, len(members))
+	var title string
 	for i, m := range members {
-		names[i] = nicknames[m.UserID]
+		longer := nicknames[m.UserID]
+		if i > 0 {
+			longer = title + ", " + longer
+		}
+		if text.Len(longer) > maxTitle-len("…") {
+			return title + ", …"
+		}
+		title = longer
 	}
-	return strings.Join(names, ", ")
+	return title
 }
 
 func (s *Service) insertConversation(

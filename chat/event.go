@@ -32,9 +32,12 @@ func (s *Service) appendEvent(ctx context.Context, tx *store.Tx, e *model.Event,
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
 	}
-	position := "(SELECT coalesce(max(position), 0) + 1 FROM events)"
-	if tx.Postgres() {
-		position = "pg_current_xact_id()::text::bigint"
+	position := "pg_current_xact_id()::text::bigint"
+	if !tx.Postgres() {
+		position = "(SELECT last FROM event_position)"
+		if _, err := tx.ExecContext(ctx, "UPDATE event_position SET last = last + 1"); err != nil {
+			return err
+		}
 	}
 	if _, err := tx.NewInsert().Model(e).Value("position", "?", bun.Safe(position)).Exec(ctx); err != nil {
 		return err

@@ -58,7 +58,7 @@ func TestTheFirstEventSaysHowItAllBegan(t *testing.T) {
 					t.Fatal(err)
 				}
 				wantEqual(t, "the data", model.ConversationCreatedData{
-					Kind: stored.Kind, Title: stored.Title,
+					Kind: stored.Kind, Title: stored.Title, History: model.FromStart,
 					Members: []model.MemberData{
 						{UserID: w.id("olga"), Role: model.Owner}, {UserID: w.id("ann"), Role: model.Admin}, {UserID: w.id("ben"), Role: model.Member},
 					},

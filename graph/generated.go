@@ -2057,7 +2057,7 @@ type Conversation implements Node {
   historyVisibility: HistoryVisibility!
   "Members may rename it, and not only the owner and the admins."
   membersMayRename: Boolean!
-  "Never blank. A direct conversation is called after the other person. A group where nobody gave a title: the nicknames of those it began with, joined by a comma and a space."
+  "Never blank. A direct conversation is called after the other person. A group where nobody gave a title: the nicknames of those it began with, joined by a comma and a space, as far as 200 characters go."
   title: String! @perViewer
   createdAt: Time!
   "When the newest event happened."
@@ -2113,7 +2113,10 @@ type ConversationMemberEdge {
 }
 
 input CreateConversationInput {
-  "Up to 200 characters. Left out or blank: the members' nicknames, the owner's first, joined by a comma and a space."
+  """
+  Up to 200 characters. Left out or blank: the members' nicknames, the owner's first, joined by a comma and a space, as far
+  as 200 characters go.
+  """
   title: String
   "At least one person beside the viewer; at most 500 members in all, the viewer included."
   members: [ConversationMemberInput!]!

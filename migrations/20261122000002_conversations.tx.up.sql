@@ -70,6 +70,14 @@ CREATE TABLE events (
   PRIMARY KEY (conversation_id, seq)
 );
 --bun:split
+{{- if not .Postgres}}
+CREATE TABLE event_position (
+  last integer NOT NULL -- of all events, those of conversations that are gone included
+);
+--bun:split
+INSERT INTO event_position (last) VALUES (0);
+--bun:split
+{{- end}}
 CREATE INDEX events_position ON events (position);
 --bun:split
 CREATE INDEX events_actor_id ON events (actor_id) WHERE actor_id IS NOT NULL;
