@@ -44,6 +44,10 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 	if err != nil {
 		return nil, err
 	}
+	quiet, err := s.quietAttempt(ctx, u.Email)
+	if err != nil {
+		return nil, err
+	}
 	hash, err := s.hashPassword(ctx, in.Password) // before the transaction, which should be short
 	if err != nil {
 		return nil, err
@@ -54,7 +58,7 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		if owner, err := s.requireFree(ctx, tx, u); err != nil {
 			return err
 		} else if owner != nil { // the address has an account, and nobody is to know
-			return s.noticeAttempt(ctx, tx, owner)
+			return s.noticeAttempt(ctx, tx, owner, quiet)
 		}
 		u.CreatedAt = tx.Now
 		if err := insertUser(ctx, tx, u); err != nil {
@@ -82,14 +86,23 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 	return signedIn, err
 }
 
-// noticeAttempt tells the owner of an address that somebody tried to use it; not so often that it would be a nuisance.
-func (s *Service) noticeAttempt(ctx context.Context, tx *store.Tx, owner *model.User) error {
-	err := s.allow(ctx, "attempt on "+owner.ID.String(), mailByAccount)
-	if errs.Is(err, errs.RateLimited) {
-		return nil
+// quietAttempt counts an attempt to use an address that may be somebody's, and reports whether there were so many that its
+// owner has been told often enough. It comes before the transaction, because on PostgreSQL counting is one of its own.
+func (s *Service) quietAttempt(ctx context.Context, email string) (quiet bool, err error) {
+	if !s.opts.ConcealEmails {
+		return false, nil
 	}
-	if err != nil {
-		return err
+	err = s.allow(ctx, "attempt on "+lookup(email), mailByAccount)
+	if errs.Is(err, errs.RateLimited) {
+		return true, nil
+	}
+	return false, err
+}
+
+// noticeAttempt tells the owner of an address that somebody tried to use it.
+func (s *Service) noticeAttempt(ctx context.Context, tx *store.Tx, owner *model.User, quiet bool) error {
+	if quiet {
+		return nil
 	}
 	return s.mailNotice(ctx, tx, mail.RegistrationAttempt, owner.Email, owner)
 }

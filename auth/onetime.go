@@ -56,6 +56,12 @@ func void(ctx context.Context, tx *store.Tx, user model.UserID, purposes ...purp
 
 var errOneTime = errs.Input(errs.TokenExpired, "token", "The link is expired, or was used before. Ask for a new one.")
 
+// hashOfToken is what is stored of a token.
+func hashOfToken(token string) []byte {
+	secret, _ := base64.RawURLEncoding.DecodeString(token) // as issue has made it
+	return hashOf(secret)
+}
+
 // redeem uses a token up. TOKEN_EXPIRED where it does not work, or not for any of these purposes.
 func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose) (*model.OneTimeToken, error) {
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(token)
@@ -81,7 +87,7 @@ func (s *Service) mailLink(
 ) error {
 	return s.opts.Mail.Enqueue(ctx, tx, mail.Message{
 		Kind: kind, To: to, Nickname: u.Nickname, Link: s.opts.Link(page, token),
-		Key: hex.EncodeToString(hashOf([]byte(token))),
+		Key: hex.EncodeToString(hashOfToken(token)),
 	})
 }
 

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 
 	"parley/errs"
@@ -174,6 +175,10 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 	if err := s.allow(ctx, "change of "+actor.UserID.String(), mailByAccount); err != nil {
 		return err
 	}
+	quiet, err := s.quietAttempt(ctx, email)
+	if err != nil {
+		return err
+	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		u, err := checkedUser(ctx, tx, actor.UserID, hash)
 		if err != nil {
@@ -195,7 +200,7 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 			return err
 		}
 		if taken { // only its owner is told
-			return s.noticeAttempt(ctx, tx, other)
+			return s.noticeAttempt(ctx, tx, other, quiet)
 		}
 		token, err := issue(ctx, tx, changeEmail, u.ID, &email, verifyTTL)
 		if err != nil {
@@ -216,13 +221,15 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 		if err != nil {
 			return err
 		}
-		var addresses []string // that they were about to change to
-		err = tx.NewSelect().Model((*model.OneTimeToken)(nil)).Column("email").
-			Where("user_id = ?", u.ID).Where("email IS NOT NULL").Scan(ctx, &addresses)
-		if err != nil {
+		var tokens []*model.OneTimeToken
+		if err := tx.NewSelect().Model(&tokens).Where("user_id = ?", u.ID).Scan(ctx); err != nil {
 			return err
 		}
-		if err := s.opts.Mail.Discard(ctx, tx, append(addresses, u.Email)...); err != nil {
+		keys := make([]string, len(tokens))
+		for i, token := range tokens { // which may wait to go to an address that is not theirs yet
+			keys[i] = hex.EncodeToString(token.Hash)
+		}
+		if err := s.opts.Mail.Discard(ctx, tx, u.Email, keys...); err != nil {
 			return err
 		}
 		if _, err := s.revokeAll(ctx, tx, actor.UserID, nil, from); err != nil {

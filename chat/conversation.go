@@ -55,6 +55,9 @@ func (s *Service) CreateConversation(
 		if err != nil {
 			return err
 		}
+		if _, there := nicknames[actor.UserID]; !there {
+			return errNoAccount
+		}
 		for i, m := range in.Members {
 			if _, there := nicknames[m.UserID]; !there {
 				problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i), "There is no such person.")
@@ -69,7 +72,7 @@ func (s *Service) CreateConversation(
 			History: cmp.Or(in.HistoryVisibility, model.FromStart), MembersMayRename: in.MembersMayRename,
 		}
 		if c.Title == "" {
-			c.Title = joinNicknames(members, nicknames)
+			c.Title, c.Untitled = joinNicknames(members, nicknames), true
 		}
 		return s.insertConversation(ctx, tx, actor, c, members)
 	})
@@ -78,6 +81,9 @@ func (s *Service) CreateConversation(
 	}
 	return c, nil
 }
+
+// errNoAccount is for who acts with an account that has just been removed.
+var errNoAccount = errs.New(errs.Unauthenticated, "The account is gone.")
 
 func (s *Service) requireVerified(ctx context.Context, tx *store.Tx, actor model.Actor) error {
 	if !s.opts.RequireVerifiedEmail {
@@ -152,13 +158,20 @@ func nicknamesOf(
 	return nicknames, nil
 }
 
-// joinNicknames names as many of the members as a title has room for.
 func joinNicknames(members []model.MemberData, nicknames map[model.UserID]string) string {
-	var title string
+	names := make([]string, len(members))
 	for i, m := range members {
-		longer := nicknames[m.UserID]
+		names[i] = nicknames[m.UserID]
+	}
+	return joinNames(names)
+}
+
+// joinNames makes a title of as many names as it has room for.
+func joinNames(names []string) (title string) {
+	for i, name := range names {
+		longer := name
 		if i > 0 {
-			longer = title + ", " + longer
+			longer = title + ", " + name
 		}
 		if text.Len(longer) > maxTitle-len("…") {
 			return title + ", …"

@@ -3,7 +3,10 @@ package chat
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
+
+	"github.com/uptrace/bun"
 
 	"parley/model"
 	"parley/store"
@@ -59,8 +62,16 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 		_, err := tx.NewDelete().Model((*model.Conversation)(nil)).Where("id = ?", m.ConversationID).Exec(ctx)
 		return err
 	}
+	// A direct conversation can be found no more by the pair that it was of.
+	if _, err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("direct_key = NULL").
+		Where("id = ?", m.ConversationID).Exec(ctx); err != nil {
+		return err
+	}
 	removed := &model.Event{ConversationID: m.ConversationID, Seq: seq, Kind: model.MemberRemoved}
 	if err := s.appendEvent(ctx, tx, removed, model.MemberRemovedData{UserID: m.UserID}); err != nil {
+		return err
+	}
+	if err := s.forgetNickname(ctx, tx, m.ConversationID); err != nil {
 		return err
 	}
 	if m.Role != model.Owner {
@@ -74,6 +85,60 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 	}
 	promoted := &model.Event{ConversationID: m.ConversationID, Seq: seq, Kind: model.MemberRoleChanged}
 	return s.appendEvent(ctx, tx, promoted, model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner})
+}
+
+// forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes the old one out of the log.
+func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.ConversationID) error {
+	c := new(model.Conversation)
+	if err := tx.NewSelect().Model(c).Where("c.id = ?", id).Scan(ctx); err != nil || !c.Untitled {
+		return err
+	}
+	var names []string
+	err := tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("u.nickname").
+		Join("JOIN users AS u ON u.id = cm.user_id").Where("cm.conversation_id = ?", id).
+		OrderExpr("cm.joined_seq, cm.user_id").Scan(ctx, &names)
+	if err != nil {
+		return err
+	}
+	c.Title = joinNames(names)
+	if _, err := tx.NewUpdate().Model(c).Column("title").WherePK().Exec(ctx); err != nil {
+		return err
+	}
+	if err := rewriteTitles(ctx, tx, id, c.Title); err != nil {
+		return err
+	}
+	seq, err := nextSeq(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	renamed := &model.Event{ConversationID: id, Seq: seq, Kind: model.ConversationRenamed}
+	return s.appendEvent(ctx, tx, renamed, model.ConversationRenamedData{Title: c.Title})
+}
+
+// rewriteTitles gives the events of an untitled conversation, all of whose titles are made of nicknames, the newest one.
+func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, title string) error {
+	var told []*model.Event
+	err := tx.NewSelect().Model(&told).Where("e.conversation_id = ?", id).
+		Where("e.kind IN (?)", bun.List([]model.EventKind{model.ConversationCreated, model.ConversationRenamed})).Scan(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range told {
+		data := map[string]json.RawMessage{}
+		if err := json.Unmarshal(e.Data, &data); err != nil {
+			return err
+		}
+		if data["title"], err = json.Marshal(title); err != nil {
+			return err
+		}
+		if e.Data, err = json.Marshal(data); err != nil {
+			return err
+		}
+		if _, err := tx.NewUpdate().Model(e).Column("data").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // successor is who owns a conversation next: of the admins, else of the members, the one who joined first; nil where nobody

@@ -91,8 +91,8 @@ func (s *Service) Rename(ctx context.Context, actor model.Actor, id model.Conver
 		if err := c.requireRole(may...); err != nil || c.conversation.Title == title {
 			return err
 		}
-		c.conversation.Title = title
-		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("title").WherePK().Exec(ctx); err != nil {
+		c.conversation.Title, c.conversation.Untitled = title, false
+		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("title", "untitled").WherePK().Exec(ctx); err != nil {
 			return err
 		}
 		return s.record(ctx, c, model.ConversationRenamed, model.ConversationRenamedData{Title: title})
@@ -332,11 +332,14 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
 			return err
 		}
-		nicknames, err := nicknamesOf(ctx, tx, nil, user)
+		nicknames, err := nicknamesOf(ctx, tx, nil, user, actor.UserID)
 		if err != nil {
 			return err
 		}
-		if len(nicknames) == 0 {
+		if _, there := nicknames[actor.UserID]; !there {
+			return errNoAccount
+		}
+		if _, there := nicknames[user]; !there {
 			return errs.Input(errs.NotFound, "userId", "There is no such person.")
 		}
 		c = &model.Conversation{

@@ -178,9 +178,9 @@ func (o *Outbox) Enqueue(ctx context.Context, tx *store.Tx, m Message) error {
 	return nil
 }
 
-// Discard takes back what still waits for these addresses, in the caller's transaction.
-func (o *Outbox) Discard(ctx context.Context, tx *store.Tx, to ...string) error {
-	_, err := tx.NewDelete().Model((*row)(nil)).Where("recipient IN (?)", bun.List(to)).Exec(ctx)
+// Discard takes back, in the caller's transaction, what still waits for an address, and the mails with these keys.
+func (o *Outbox) Discard(ctx context.Context, tx *store.Tx, to string, keys ...string) error {
+	_, err := tx.NewDelete().Model((*row)(nil)).Where("recipient = ? OR key IN (?)", to, bun.List(append(keys, ""))).Exec(ctx)
 	return err
 }
 

@@ -2,6 +2,7 @@ CREATE TABLE conversations (
   id               {{.UUID}} NOT NULL PRIMARY KEY,
   kind             text NOT NULL CONSTRAINT conversations_kind_check CHECK (kind IN ('GROUP', 'DIRECT')),
   title            text NOT NULL,
+  untitled         boolean NOT NULL, -- nobody gave the title: it is made of nicknames
   direct_key       text,
   history          text NOT NULL CONSTRAINT conversations_history_check CHECK (history IN ('FROM_START', 'FROM_JOINING')),
   members_may_rename boolean NOT NULL,

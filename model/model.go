@@ -109,6 +109,7 @@ type Conversation struct {
 	ID             ConversationID `bun:",pk,type:uuid"`
 	Kind           ConversationKind
 	Title          string
+	Untitled       bool    // nobody gave the title: it is made of nicknames
 	DirectKey      *string // the two user ids, sorted; nil in a group
 	History        History
 	// MembersMayRename extends to everybody what else only the owner and the admins may.
