@@ -101,8 +101,10 @@ func TestUpdateProfile(t *testing.T) {
 			{UpdateProfile{DisplayName: new("a\u202Eb")}, "INVALID displayName"},
 			{UpdateProfile{About: new(strings.Repeat("a", 501))}, "TOO_LONG about"},
 			{UpdateProfile{About: new("a\x00b")}, "INVALID about"},
-			{UpdateProfile{Nickname: new("a"), DisplayName: new("\x01"), About: new(strings.Repeat("a", 501))},
-				"TOO_SHORT nickname, INVALID displayName, TOO_LONG about"},
+			{
+				UpdateProfile{Nickname: new("a"), DisplayName: new("\x01"), About: new(strings.Repeat("a", 501))},
+				"TOO_SHORT nickname, INVALID displayName, TOO_LONG about",
+			},
 			{UpdateProfile{Nickname: new("bob"), About: new("refused together")}, "TAKEN nickname"},
 		} {
 			u, err := w.UpdateProfile(t.Context(), ann.Actor(), test.in)

@@ -203,9 +203,12 @@ func TestOwnershipPassesOn(t *testing.T) {
 			seqs  string // of joining
 			heir  int
 		}{
-			{"the only admin", "MAM", "111", 1}, {"the admin, though the last to join", "MMA", "123", 2},
-			{"the admin who joined first", "AAM", "321", 1}, {"an admin before an older member", "MMA", "112", 2},
-			{"without admins, who joined first", "MMM", "312", 1}, {"without admins, who joined first of all", "MMM", "123", 0},
+			{"the only admin", "MAM", "111", 1},
+			{"the admin, though the last to join", "MMA", "123", 2},
+			{"the admin who joined first", "AAM", "321", 1},
+			{"an admin before an older member", "MMA", "112", 2},
+			{"without admins, who joined first", "MMM", "312", 1},
+			{"without admins, who joined first of all", "MMM", "123", 0},
 		} {
 			names := []string{fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i), fmt.Sprint("d", i)}
 			w.invite(names...)

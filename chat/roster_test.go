@@ -25,8 +25,10 @@ type company struct {
 func mustCompany(t *testing.T, w *world, change ...func(*CreateConversation)) *company {
 	t.Helper()
 	in := CreateConversation{Members: []*NewMember{
-		{UserID: w.id("admin"), Role: model.Admin}, {UserID: w.id("admin2"), Role: model.Admin},
-		{UserID: w.id("member"), Role: model.Member}, {UserID: w.id("member2"), Role: model.Member},
+		{UserID: w.id("admin"), Role: model.Admin},
+		{UserID: w.id("admin2"), Role: model.Admin},
+		{UserID: w.id("member"), Role: model.Member},
+		{UserID: w.id("member2"), Role: model.Member},
 		{UserID: w.id("removed"), Role: model.Member},
 	}}
 	for _, fn := range change {
@@ -257,8 +259,10 @@ func TestAddMembersIsAllOrNothing(t *testing.T) {
 		w := companyWorld(t, db)
 		co := mustCompany(t, w)
 		_, err := w.AddMembers(t.Context(), w.actor("owner"), co.c.ID, []*NewMember{
-			{UserID: w.id("new"), Role: model.Member}, {UserID: w.id("member"), Role: model.Member},
-			{UserID: model.NewUserID(), Role: model.Member}, {UserID: w.id("new"), Role: model.Member},
+			{UserID: w.id("new"), Role: model.Member},
+			{UserID: w.id("member"), Role: model.Member},
+			{UserID: model.NewUserID(), Role: model.Member},
+			{UserID: w.id("new"), Role: model.Member},
 		})
 		if got, want := outcome(err), "CONFLICT members.3.userId, ALREADY_MEMBER members.1.userId, NOT_FOUND members.2.userId"; got != want {
 			t.Errorf("got %s, want %s", got, want)

@@ -26,7 +26,7 @@ type member struct {
 func (s *server) join(library, nickname string, clockBehind time.Duration) *member {
 	s.t.Helper()
 	return &member{&follower{script: mustRun(s.t, "member.js", map[string]any{
-		"api": s.api, "library": library, "clockBehind": clockBehind.Milliseconds(),
+		"api": s.api, "client": library, "clockBehind": clockBehind.Milliseconds(),
 	})}, nickname, map[string]int{}}
 }
 

@@ -5,7 +5,7 @@ import (
 	"parley/model"
 )
 
-// The inputs whose ids are of one kind: gqlgen reads them as such, and a wrong one is refused with its place in the input.
+// OpenDirectConversationInput and those after it are the inputs whose ids are of one kind: gqlgen reads them as such, and a wrong one is refused with its place in the input.
 type (
 	OpenDirectConversationInput struct{ UserID model.UserID }
 

@@ -106,17 +106,17 @@ const (
 type Conversation struct {
 	bun.BaseModel `bun:"table:conversations,alias:c"`
 
-	ID             ConversationID `bun:",pk,type:uuid"`
-	Kind           ConversationKind
-	Title          string
-	Untitled       bool    // nobody gave the title: it is made of nicknames
-	DirectKey      *string // the two user ids, sorted; nil in a group
-	History        History
+	ID        ConversationID `bun:",pk,type:uuid"`
+	Kind      ConversationKind
+	Title     string
+	Untitled  bool    // nobody gave the title: it is made of nicknames
+	DirectKey *string // the two user ids, sorted; nil in a group
+	History   History
 	// MembersMayRename extends to everybody what else only the owner and the admins may.
 	MembersMayRename bool
-	LastSeq        int64
-	CreatedAt      time.Time
-	LastActivityAt time.Time
+	LastSeq          int64
+	CreatedAt        time.Time
+	LastActivityAt   time.Time
 }
 
 // History is how much of what was before them new members see.

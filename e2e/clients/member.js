@@ -1,4 +1,4 @@
-// A person with an application of their own, made as docs/accounts.md says. Parameters: api; library, apollo or urql;
+// A person with an application of their own, made as docs/accounts.md says. Parameters: api; client, apollo or urql;
 // clockBehind, by how many milliseconds the clock of the device is late. Every instruction is one operation: a subscription
 // begins, and anything else is answered by one event "done" with its result.
 import {gql as parse} from '@apollo/client';
@@ -89,7 +89,7 @@ const libraries = {
   },
 };
 
-const client = libraries[params.library]();
+const client = libraries[params.client]();
 
 async function obey() {
   for (;;) {
