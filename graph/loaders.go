@@ -29,7 +29,7 @@ const gathering = 500 * time.Microsecond
 
 func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 	return &loaders{
-		users:         newLoader(r.Auth.Users),
+		users:         newLoader(r.people.load),
 		conversations: newLoader(actingAs(actor, r.Chat.Conversations)),
 		lastMessages:  newLoader(actingAs(actor, r.Chat.LastMessages)),
 		memberships:   newLoader(actingAs(actor, r.Chat.Memberships)),

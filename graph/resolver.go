@@ -22,8 +22,9 @@ import (
 
 // Resolver answers the fields that are not simply there.
 type Resolver struct {
-	Auth *auth.Service
-	Chat *chat.Service
+	Auth   *auth.Service
+	Chat   *chat.Service
+	people *gatherer[model.UserID, *model.User]
 }
 
 // page takes a connection's arguments as they come.

@@ -17,6 +17,7 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/errs"
+	"parley/model"
 )
 
 // Options are the settings of a Server; the zero value serves.
@@ -43,7 +44,8 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		opts.Log = slog.Default()
 	}
 	limits := opts.Limits.withDefaults()
-	resolver := &Resolver{Auth: authService, Chat: chatService}
+	people := &gatherer[model.UserID, *model.User]{find: authService.Users}
+	resolver := &Resolver{Auth: authService, Chat: chatService, people: people}
 	present := presenter{opts.Log}.present
 	connections := &live{open: map[connection]struct{}{}}
 
