@@ -5,40 +5,48 @@ import (
 	"parley/model"
 )
 
-// OpenDirectConversationInput and those after it are the inputs whose ids are of one kind: gqlgen reads them as such, and a wrong one is refused with its place in the input.
-type (
-	OpenDirectConversationInput struct{ UserID model.UserID }
+// The inputs here are ours and not generated because their ids are of one kind each: gqlgen reads them as such, and a wrong
+// one is refused with its place in the input.
 
-	RenameConversationInput struct {
-		ConversationID model.ConversationID
-		Title          string
-	}
+// OpenDirectConversationInput is as the schema says, like all of these.
+type OpenDirectConversationInput struct{ UserID model.UserID }
 
-	UpdateConversationSettingsInput struct {
-		ConversationID   model.ConversationID
-		MembersMayRename bool
-	}
+// RenameConversationInput is as the schema says.
+type RenameConversationInput struct {
+	ConversationID model.ConversationID
+	Title          string
+}
 
-	AddMembersInput struct {
-		ConversationID model.ConversationID
-		Members        []*chat.NewMember
-	}
+// UpdateConversationSettingsInput is as the schema says.
+type UpdateConversationSettingsInput struct {
+	ConversationID   model.ConversationID
+	MembersMayRename bool
+}
 
-	RemoveMemberInput struct {
-		ConversationID model.ConversationID
-		UserID         model.UserID
-	}
+// AddMembersInput is as the schema says.
+type AddMembersInput struct {
+	ConversationID model.ConversationID
+	Members        []*chat.NewMember
+}
 
-	ChangeMemberRoleInput struct {
-		ConversationID model.ConversationID
-		UserID         model.UserID
-		Role           model.Role
-	}
+// RemoveMemberInput is as the schema says.
+type RemoveMemberInput struct {
+	ConversationID model.ConversationID
+	UserID         model.UserID
+}
 
-	TransferOwnershipInput struct {
-		ConversationID model.ConversationID
-		UserID         model.UserID
-	}
+// ChangeMemberRoleInput is as the schema says.
+type ChangeMemberRoleInput struct {
+	ConversationID model.ConversationID
+	UserID         model.UserID
+	Role           model.Role
+}
 
-	LeaveConversationInput struct{ ConversationID model.ConversationID }
-)
+// TransferOwnershipInput is as the schema says.
+type TransferOwnershipInput struct {
+	ConversationID model.ConversationID
+	UserID         model.UserID
+}
+
+// LeaveConversationInput is as the schema says.
+type LeaveConversationInput struct{ ConversationID model.ConversationID }
