@@ -172,6 +172,8 @@ func lockedUser(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User
 	return userByID(ctx, tx, id)
 }
 
+var errPasswordChanged = errs.New(errs.Unauthenticated, "The password was changed meanwhile. Try again.")
+
 // checkedUser is lockedUser for somebody whose password was checked before the transaction, against this hash: the password
 // may have been changed since, to keep just them out.
 func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string) (*model.User, error) {
@@ -182,7 +184,7 @@ func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string
 	same, err := tx.NewSelect().Model((*model.Credentials)(nil)).
 		Where("user_id = ?", id).Where("password_hash = ?", hash).Exists(ctx)
 	if err == nil && !same {
-		return nil, errSessionEnded
+		return nil, errPasswordChanged
 	}
 	return u, err
 }

@@ -89,7 +89,7 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 			switch _, err := checkedUser(ctx, tx, u.ID, hash); {
 			case err == nil:
 				known = &u.ID
-			case !errors.Is(err, errSessionEnded): // that is an account that was removed, or a password changed, meanwhile
+			case !errors.Is(err, errSessionEnded) && !errors.Is(err, errPasswordChanged): // either meanwhile
 				return err
 			}
 		}

@@ -33,7 +33,7 @@ type Settings struct {
 	Registration         string `default:"open" enum:"open,invite,closed" help:"Who may make an account: everybody (open), who has the invitation code (invite), or nobody (closed)."`
 	InvitationCode       string `help:"The code for invited people." placeholder:"CODE"`
 	RequireVerifiedEmail bool   `help:"Only people who confirmed their e-mail address may start conversations."`
-	ConcealEmails        bool   `help:"Registering does not tell whether an address has an account: the answer is always that a mail is on its way."`
+	ConcealEmails        bool   `help:"Registering does not tell whether an address has an account: the answer is always that a mail is on its way, and nobody signs in before confirming the address. Nicknames still tell: registering one again, with another address, shows whether the first time worked."`
 	RateLimits           bool   `default:"true" help:"Slow down whoever registers, signs in, or asks for mails too often; on unless set to false." negatable:""`
 
 	SMTPURL     string `help:"Server for outgoing mail: smtp://USER:PASSWORD@HOST:587 (STARTTLS) or smtps://HOST:465. Without one, links are written to the log." name:"smtp-url" placeholder:"URL"`

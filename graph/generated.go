@@ -1602,7 +1602,8 @@ var sources = []*ast.Source{
 #     BAD_USER_INPUT         a malformed id, cursor, variable or page size
 #     UNAVAILABLE            cannot be served just now: try again. Where a commit's answer was lost, the change may be stored;
 #                            sendMessage with an idempotencyKey can be repeated all the same
-#     RATE_LIMITED           too fast; extensions.retryAfterMs says when to try again
+#     RATE_LIMITED           too fast, or too much at once; extensions.retryAfterMs says when to try
+#                            again, where that is known
 #     INTERNAL_SERVER_ERROR  our fault; extensions.errorId is what the operator finds in the log
 #     GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_TOO_LARGE    the document itself
 # - Every field needs a signed-in viewer unless it is marked @public. The access token goes into the HTTP header
@@ -1658,7 +1659,10 @@ enum UserErrorCode {
   NOT_FOUND
   "It contradicts something else: another field, or an earlier request."
   CONFLICT
-  "The e-mail address and the password do not belong together. Never says which of the two is wrong."
+  """
+  The e-mail address and the password do not belong together. Never says which of the two is wrong, nor, where the operator
+  has addresses concealed, whether the address still has to be confirmed.
+  """
   INVALID_CREDENTIALS
   "The token is expired, was used before, was revoked, or never was one of ours. Sign in again."
   TOKEN_EXPIRED
@@ -1692,12 +1696,15 @@ type Mutation {
   """
   Makes an account, signs it in, and mails a link that confirms the address. userErrors: REQUIRED, TOO_SHORT, TOO_LONG,
   INVALID, TAKEN. FORBIDDEN where the operator has closed registration. An operator may also have it conceal which addresses
-  have an account: then tokens and viewer are null although there are no userErrors, and the mail says how to go on.
+  have an account: then tokens and viewer are null although there are no userErrors, the mail says how to go on, and ` + "`" + `login` + "`" + `
+  works once the address is confirmed. A taken nickname is TAKEN all the same.
   """
   register(input: RegisterInput!): AuthPayload @public
   """
   Signs in, which starts a session of its own for this device. userErrors: INVALID_CREDENTIALS. After a few wrong passwords
-  from one address, each makes the next attempt from there wait longer (RATE_LIMITED).
+  from one address, each makes the next attempt from there wait longer (RATE_LIMITED). Where the operator conceals which
+  addresses have an account, it is INVALID_CREDENTIALS too until the address is confirmed, by the link that ` + "`" + `register` + "`" + ` mails
+  or by that of ` + "`" + `requestPasswordReset` + "`" + `. An account has at most 100 sessions: another ends the one not used for longest.
   """
   login(input: LoginInput!): AuthPayload @public
   """
@@ -1760,7 +1767,7 @@ type Mutation {
   """
   Finds the direct conversation of the viewer and another person, or starts it: there is one for each pair, whoever opens
   it. It has these two members and no more, no owner, and no title of its own. userErrors: NOT_FOUND, CONFLICT (with
-  oneself). FORBIDDEN as in createConversation.
+  oneself). FORBIDDEN as in createConversation, where it has to be started.
   """
   openDirectConversation(input: OpenDirectConversationInput!): OpenDirectConversationPayload
   """
@@ -1786,8 +1793,8 @@ type Mutation {
   "Makes another member the owner, and the viewer an admin. Only the owner may; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT."
   transferOwnership(input: TransferOwnershipInput!): TransferOwnershipPayload
   """
-  Ends the viewer's membership of a group. Its owner transfers it first (OWNER_REQUIRED), unless alone in it: then the
-  conversation ends.
+  Ends the viewer's membership of a group. Its owner transfers it first (userErrors: OWNER_REQUIRED), unless alone in it: then
+  the conversation ends. FORBIDDEN in a direct conversation, as all changes of groups are.
   """
   leaveConversation(input: LeaveConversationInput!): LeaveConversationPayload
 
@@ -1887,9 +1894,9 @@ type Tokens {
 }
 
 type AuthPayload {
-  "Null when there are userErrors."
+  "Null when nobody is signed in: there are userErrors, or addresses are concealed (register)."
   tokens: Tokens @public
-  "The person who is signed in now; null when there are userErrors."
+  "The person who is signed in now; null as the tokens."
   viewer: Viewer @public
   userErrors: [UserError!]! @public
 }
@@ -2057,7 +2064,11 @@ type Conversation implements Node {
   historyVisibility: HistoryVisibility!
   "Members may rename it, and not only the owner and the admins."
   membersMayRename: Boolean!
-  "Never blank. A direct conversation is called after the other person. A group where nobody gave a title: the nicknames of those it began with, joined by a comma and a space, as far as 200 characters go."
+  """
+  Never blank. A direct conversation is called after the other person: by their display name, else their nickname, and
+  "Deleted account" once that is gone. A group where nobody gave a title is called by the nicknames of those it began with,
+  joined by a comma and a space, as far as 200 characters go; when the account of a member is removed, by those who are left.
+  """
   title: String! @perViewer
   createdAt: Time!
   "When the newest event happened."

@@ -15,9 +15,9 @@ type AddMembersPayload struct {
 }
 
 type AuthPayload struct {
-	// Null when there are userErrors.
+	// Null when nobody is signed in: there are userErrors, or addresses are concealed (register).
 	Tokens *auth.Tokens `json:"tokens,omitempty"`
-	// The person who is signed in now; null when there are userErrors.
+	// The person who is signed in now; null as the tokens.
 	Viewer     *Viewer      `json:"viewer,omitempty"`
 	UserErrors []*UserError `json:"userErrors"`
 }
