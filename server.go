@@ -140,9 +140,12 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		}
 	}()
 	if s.Migrate {
-		if err := migrateUp(ctx, db, log); err != nil {
-			return nil, err
-		}
+		err = migrateUp(ctx, db, log)
+	} else {
+		err = requireMigrated(ctx, db)
+	}
+	if err != nil {
+		return nil, err
 	}
 	// Listening comes early, because mails say where; what comes in waits until it is served.
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
@@ -368,6 +371,20 @@ func (c migrateCommand) Run(ctx context.Context, s *config.Settings, log *slog.L
 		return err
 	}
 	return migrateUp(ctx, db, log)
+}
+
+// requireMigrated keeps a server from starting on tables that it does not know.
+func requireMigrated(ctx context.Context, db *store.DB) error {
+	list, err := migrations.List(ctx, db.DB)
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if !m.Applied {
+			return fmt.Errorf("the tables are not up to date (%s is missing): run parley migrate, or start without PARLEY_MIGRATE=false", m.Name)
+		}
+	}
+	return nil
 }
 
 func migrateUp(ctx context.Context, db *store.DB, log *slog.Logger) error {

@@ -160,6 +160,7 @@ func TestWhatCannotStart(t *testing.T) {
 		"no such flag":    {[]string{"--nonsense"}, 2, "nonsense"},
 		"a bad setting":   {[]string{"--jwt-secret=short"}, 2, "PARLEY_JWT_SECRET"},
 		"no database":     {[]string{"--database-url=postgres://127.0.0.1:1/x", "--data-dir=" + t.TempDir()}, 1, "the database does not answer"},
+		"no tables":       {[]string{"--no-migrate", "--data-dir=" + t.TempDir()}, 1, "run parley migrate"},
 		"a taken port":    {[]string{"--addr=" + strings.TrimPrefix(taken, "http://"), "--data-dir=" + t.TempDir()}, 1, "address already in use"},
 	} {
 		out := newOutput()

@@ -25,5 +25,8 @@ func version() string {
 			v = s.Value
 		}
 	}
+	if v == "(devel)" {
+		return "from source, commit unknown"
+	}
 	return v
 }

@@ -80,8 +80,11 @@ func (p presenter) explain(
 		return string(errs.Unavailable), "The request was cut short. Try again.", nil
 	}
 	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil { // from the parser, the validator, or our limits
-		if code == errcode.ValidationFailed && strings.HasPrefix(shown.Path.String(), "variable") {
-			code = string(errs.BadUserInput)
+		if name, ok := strings.CutPrefix(shown.Path.String(), "variable."); ok && code == errcode.ValidationFailed {
+			return string(errs.BadUserInput), "$" + name + ": " + shown.Message, nil
+		}
+		if code == errcode.ValidationFailed && shown.Path == nil && strings.HasSuffix(shown.Message, " not found") {
+			return code, "The document has no operation of this name: say in operationName which one to run.", nil
 		}
 		return code, shown.Message, nil
 	}

@@ -2134,7 +2134,7 @@ input CreateConversationInput {
   "What people see who join later."
   historyVisibility: HistoryVisibility! = FROM_START
   "Let members rename the conversation, and not only the owner and the admins."
-  membersMayRename: Boolean! = false
+  membersMayRename: Boolean = false
 }
 
 input ConversationMemberInput {
@@ -9382,7 +9382,7 @@ func (ec *executionContext) unmarshalInputCreateConversationInput(ctx context.Co
 			it.HistoryVisibility = data
 		case "membersMayRename":
 			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("membersMayRename"))
-			data, err := ec.unmarshalNBoolean2bool(ctx, v)
+			data, err := ec.unmarshalOBoolean2bool(ctx, v)
 			if err != nil {
 				return it, err
 			}

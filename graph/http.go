@@ -2,6 +2,7 @@ package graph
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -39,8 +40,14 @@ func writeError(w http.ResponseWriter, status int, e *errs.Error) {
 // JSON, with words of our own instead of the decoder's.
 func readWhole(limit int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			next.ServeHTTP(w, r)
+		switch r.Method {
+		case http.MethodGet: // also the beginning of a WebSocket
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), queriesOnlyKey{}, true)))
+			return
+		case http.MethodPost:
+		default:
+			w.Header().Set("Allow", "GET, POST")
+			writeError(w, http.StatusMethodNotAllowed, errs.New(errs.BadUserInput, "Use POST, GET, or a WebSocket."))
 			return
 		}
 		if !isJSON(r) {
@@ -68,6 +75,9 @@ func readWhole(limit int64, next http.Handler) http.Handler {
 	})
 }
 
+// queriesOnlyKey marks what came with a GET.
+type queriesOnlyKey struct{}
+
 func checkRequest(body []byte) *errs.Error {
 	var request struct {
 		Query         string         `json:"query"`
@@ -77,11 +87,16 @@ func checkRequest(body []byte) *errs.Error {
 	}
 	err := json.Unmarshal(body, &request)
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		what := wrong.Field
-		if what == "" {
-			what = "request"
+		switch wrong.Field {
+		case "":
+			return errs.New(errs.BadUserInput, "The request has to be one JSON object, not %s: operations are not batched.", wrong.Value)
+		case "query", "operationName":
+			return errs.New(errs.BadUserInput, "%q has to be a JSON string, not %s.", wrong.Field, wrong.Value)
 		}
-		return errs.New(errs.BadUserInput, "The %s is of the wrong JSON type: %s.", what, wrong.Value)
+		return errs.New(errs.BadUserInput, "%q has to be a JSON object, not %s.", wrong.Field, wrong.Value)
+	}
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return errs.New(errs.BadUserInput, "The request is not valid JSON, from byte %d on.", syntax.Offset)
 	}
 	if err != nil {
 		return errs.New(errs.BadUserInput, "The request is not valid JSON.")

@@ -55,7 +55,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	gql.SetQueryCache(shortDocuments{lru.New[*ast.QueryDocument](documents)})
 	gql.SetParserTokenLimit(limits.Tokens)
 	gql.Use(limits)
-	gql.Use(subscriptionsNeedStreams{})
+	gql.Use(fitsTransport{})
 	if opts.Introspection {
 		gql.Use(extension.Introspection{})
 	} else {
@@ -93,19 +93,25 @@ func (c shortDocuments) Add(ctx context.Context, text string, document *ast.Quer
 	}
 }
 
-// subscriptionsNeedStreams refuses a subscription over a transport that would carry only its first event.
-type subscriptionsNeedStreams struct{}
+// fitsTransport refuses a subscription over a transport that would carry only its first event, and a mutation with GET.
+type fitsTransport struct{}
 
 var (
-	_ graphql.HandlerExtension        = subscriptionsNeedStreams{}
-	_ graphql.OperationContextMutator = subscriptionsNeedStreams{}
+	_ graphql.HandlerExtension        = fitsTransport{}
+	_ graphql.OperationContextMutator = fitsTransport{}
 )
 
-func (subscriptionsNeedStreams) ExtensionName() string                   { return "SubscriptionsNeedStreams" }
-func (subscriptionsNeedStreams) Validate(graphql.ExecutableSchema) error { return nil }
+func (fitsTransport) ExtensionName() string                   { return "FitsTransport" }
+func (fitsTransport) Validate(graphql.ExecutableSchema) error { return nil }
 
-func (subscriptionsNeedStreams) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
-	if op.Operation.Operation != ast.Subscription || ctx.Value(streamingKey{}) != nil {
+func (fitsTransport) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
+	streams := ctx.Value(streamingKey{}) != nil // also a WebSocket, which has begun with a GET
+	if op.Operation.Operation == ast.Mutation && !streams && ctx.Value(queriesOnlyKey{}) != nil {
+		err := gqlerror.Errorf("A mutation has to be sent with POST: a link on a foreign page could send a GET.")
+		err.Extensions = withCode(string(errs.BadUserInput), nil)
+		return err
+	}
+	if op.Operation.Operation != ast.Subscription || streams {
 		return nil
 	}
 	err := gqlerror.Errorf(
