@@ -38,8 +38,6 @@ func checkPassword(problems *errs.List, path, password string) {
 		problems.Add(errs.TooShort, path, "A password has at least %d characters.", minPassword)
 	case n > maxPassword:
 		problems.Add(errs.TooLong, path, "A password has at most %d characters.", maxPassword)
-	case strings.Trim(password, password[:1]) == "":
-		problems.Add(errs.Invalid, path, "A password is not one character again and again.")
 	case isCommon()[strings.ToLower(password)]:
 		problems.Add(errs.Invalid, path, "This is one of the passwords that are tried first. Choose another.")
 	}
