@@ -20,8 +20,9 @@ type rate struct {
 	every time.Duration
 }
 
-// How often somebody may try. By address they are generous, because many people may share one; by account they count one
-// address at a time, so that a stranger elsewhere cannot keep anybody out.
+// How often somebody may try. By address they are generous, because many people may share one. Signing in to an account
+// counts one address at a time, so that a stranger elsewhere cannot keep anybody out; mails to an account count alone, and
+// beyond that are left out in silence where a stranger can ask for them.
 //
 //nolint:gochecknoglobals // a constant table
 var (

@@ -27,14 +27,14 @@ func (s *Service) RemoveAccount(ctx context.Context, tx *store.Tx, id model.User
 			return err
 		}
 	}
-	_, err1 := tx.NewUpdate().Model((*model.Message)(nil)).Set("author_id = NULL").Set("idempotency_key = NULL").
+	_, err = tx.NewUpdate().Model((*model.Message)(nil)).Set("author_id = NULL").Set("idempotency_key = NULL").
 		Set("request_hash = NULL").Where("author_id = ?", id).Exec(ctx)
-	if err1 != nil {
-		return err1
+	if err != nil {
+		return err
 	}
-	_, err2 := tx.NewUpdate().Model((*model.Event)(nil)).Set("actor_id = NULL").Where("actor_id = ?", id).Exec(ctx)
-	if err2 != nil {
-		return err2
+	_, err = tx.NewUpdate().Model((*model.Event)(nil)).Set("actor_id = NULL").Where("actor_id = ?", id).Exec(ctx)
+	if err != nil {
+		return err
 	}
 	_, err = tx.NewDelete().Table("reactions").Where("user_id = ?", id).Exec(ctx)
 	return err
@@ -43,12 +43,15 @@ func (s *Service) RemoveAccount(ctx context.Context, tx *store.Tx, id model.User
 // removeLeaving ends one membership. A conversation that is left empty goes with it; one that is left without its owner gets
 // the next.
 func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
-	seq, err := nextSeq(ctx, tx, m.ConversationID)
-	if err != nil {
+	if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", m.ConversationID); err != nil {
 		return err
 	}
-	// Under the lock: they may have become the owner just before.
-	if err := tx.NewSelect().Model(m).WherePK().Scan(ctx); err != nil {
+	// Under the lock: just before it they may have become the owner, or have left, or the conversation may have ended.
+	err := tx.NewSelect().Model(m).WherePK().Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if _, err := tx.NewDelete().Model(m).WherePK().Exec(ctx); err != nil {
@@ -65,6 +68,10 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 	// A direct conversation can be found no more by the pair that it was of.
 	if _, err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("direct_key = NULL").
 		Where("id = ?", m.ConversationID).Exec(ctx); err != nil {
+		return err
+	}
+	seq, err := nextSeq(ctx, tx, m.ConversationID)
+	if err != nil {
 		return err
 	}
 	removed := &model.Event{ConversationID: m.ConversationID, Seq: seq, Kind: model.MemberRemoved}

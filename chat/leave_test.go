@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -472,4 +473,42 @@ func compact(data []byte) []byte {
 func countOf(w *world, table string) (int, error) {
 	n, err := w.db.NewSelect().Table(table).Count(w.t.Context())
 	return int(n), err
+}
+
+// Whoever's account goes while they leave, are removed, or end the conversation themselves is gone all the same.
+func TestLeavingRacesWithTheRoster(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db)
+		for round := range 5 {
+			names := []string{fmt.Sprint("ann", round), fmt.Sprint("bob", round), fmt.Sprint("cat", round)}
+			w.invite(names...)
+			group, alone := MustConversation(t, w, names[0], names[1], names[2]), MustConversation(t, w, names[1], names[2])
+			if err := w.Leave(t.Context(), w.actor(names[2]), alone.ID); err != nil {
+				t.Fatal(err)
+			}
+			bob := w.actor(names[1])
+			var wg sync.WaitGroup
+			for what, do := range map[string]func() error{
+				"removal of the account": func() error { return w.leave(names[1]) },
+				"removal": func() error {
+					_, err := w.RemoveMember(t.Context(), w.actor(names[0]), group.ID, bob.UserID)
+					return err
+				},
+				"leaving":             func() error { return w.Leave(t.Context(), bob, group.ID) },
+				"ending what is left": func() error { return w.Leave(t.Context(), bob, alone.ID) },
+			} {
+				wg.Go(func() {
+					if err := do(); err != nil && !errs.Is(err, errs.NotFound) {
+						t.Errorf("%s: %v", what, err)
+					}
+				})
+			}
+			wg.Wait()
+			if there, err := w.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", bob.UserID).Exists(t.Context()); err != nil || there {
+				t.Errorf("the account is still there: %v (%v)", there, err)
+			}
+			w.checkAll()
+		}
+	})
 }

@@ -106,6 +106,8 @@ func value(schema *ast.Schema, name string, typ *ast.Type) string {
 			}
 		}
 		return "{" + strings.Join(fields, ", ") + "}"
+	case name == "sessionId":
+		return strconv.Quote(model.NewSessionID().String())
 	case name == "userId":
 		return strconv.Quote(model.NewUserID().String())
 	case name == "conversationId":

@@ -8,7 +8,10 @@ import (
 // The inputs here are ours and not generated because their ids are of one kind each: gqlgen reads them as such, and a wrong
 // one is refused with its place in the input.
 
-// OpenDirectConversationInput is as the schema says, like all of these.
+// RevokeSessionInput is as the schema says, like all of these.
+type RevokeSessionInput struct{ SessionID model.SessionID }
+
+// OpenDirectConversationInput is as the schema says.
 type OpenDirectConversationInput struct{ UserID model.UserID }
 
 // RenameConversationInput is as the schema says.

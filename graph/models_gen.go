@@ -162,10 +162,6 @@ type RevokeOtherSessionsPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
-type RevokeSessionInput struct {
-	SessionID string `json:"sessionId"`
-}
-
 type RevokeSessionPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }

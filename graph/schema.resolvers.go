@@ -100,11 +100,7 @@ func (r *mutationResolver) RevokeSession(ctx context.Context, input RevokeSessio
 	if err != nil {
 		return nil, err
 	}
-	key, err := parseID[model.SessionID]("sessionId", input.SessionID)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Auth.RevokeSession(ctx, who, key, identityOf(ctx).client))
+	problems, err := userErrors(r.Auth.RevokeSession(ctx, who, input.SessionID, identityOf(ctx).client))
 	return &RevokeSessionPayload{UserErrors: problems}, err
 }
 

@@ -50,9 +50,6 @@ func (c Constraint) BrokenBy(err error) bool {
 	return false
 }
 
-// Error gives err the code UNAVAILABLE where the database, not the request, is the reason; any other comes back as it is.
-func Error(err error) error { return unavailable(err) }
-
 // gaveWay reports that the database rolled the transaction back in favour of another, and running it again is the cure.
 func gaveWay(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
@@ -68,7 +65,8 @@ func gaveWay(err error) bool {
 	return false
 }
 
-func unavailable(err error) error {
+// Error gives err the code UNAVAILABLE where the database, not the request, is the reason; any other comes back as it is.
+func Error(err error) error {
 	if err == nil || !isUnavailable(err) {
 		return err
 	}

@@ -40,8 +40,8 @@ const maxTries = 5
 
 // InTx runs fn in a transaction: committed when fn returns nil, rolled back when it returns an error or panics.
 // Where the database gave the transaction up in favour of another (a deadlock, or what it refers to was removed meanwhile),
-// nothing of it is stored, and fn runs again from the start; so fn must not change anything but what its transaction, and its own variables, hold.
-// Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the commit's outcome is unknown.
+// nothing of it is stored, and fn runs again from the start; so fn must not change anything but what its transaction, and
+// its own variables, hold. Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the commit's outcome is unknown.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	for try := 1; ; try++ {
 		err := db.tryTx(ctx, fn)
@@ -54,7 +54,7 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) err
 func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) (err error) {
 	btx, err := db.BeginTx(ctx, &sql.TxOptions{})
 	if err != nil {
-		return unavailable(err)
+		return Error(err)
 	}
 	tx := &Tx{Tx: btx, Now: db.Now(), postgres: db.postgres}
 	done := false
@@ -64,7 +64,7 @@ func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 		}
 	}()
 	if err := fn(ctx, tx); err != nil {
-		return unavailable(err)
+		return Error(err)
 	}
 	if err := btx.Commit(); err != nil {
 		if gaveWay(err) {
