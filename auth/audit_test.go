@@ -164,7 +164,7 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 
 		next := keep(w.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from))
 		check("refresh")
-		w.clock.forward(refreshGrace + time.Microsecond)
+		w.clock.Forward(refreshGrace + time.Microsecond)
 		_, err = w.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from)
 		w.wantProblem("reuse", err, "TOKEN_EXPIRED refreshToken")
 		check("reuse", entry{"refresh_token_reused", id, next.Session.ID.String()})

@@ -32,7 +32,7 @@ func TestVerifyEmail(t *testing.T) {
 		second := w.token(mail.VerifyEmail)
 		first := sent[0].Link[len(issuer+"/verify-email#token="):]
 		w.wantProblem("the first", w.VerifyEmail(t.Context(), first, Client{}), tokenExpired)
-		w.clock.forward(48*time.Hour - time.Microsecond)
+		w.clock.Forward(48*time.Hour - time.Microsecond)
 		w.do("the second", w.VerifyEmail(t.Context(), second, Client{}))
 		if at := w.user(ann.User.ID).EmailVerifiedAt; at == nil || !at.Equal(w.db.Now()) {
 			t.Errorf("verified at %v", at)
@@ -43,7 +43,7 @@ func TestVerifyEmail(t *testing.T) {
 		if w.user(bob.User.ID).EmailVerifiedAt != nil {
 			t.Error("another address is verified too")
 		}
-		w.clock.forward(time.Microsecond)
+		w.clock.Forward(time.Microsecond)
 		others := sent[1].Link[len(issuer+"/verify-email#token="):]
 		w.wantProblem("after 48 hours", w.VerifyEmail(t.Context(), others, Client{}), tokenExpired)
 	})
@@ -99,7 +99,7 @@ func TestALaterChangeOfAddressVoidsTheOneBefore(t *testing.T) {
 		w.do("two", w.askForAddress(ann, "two@example.com"))
 		two := w.token(mail.ChangeEmail)
 		w.wantProblem("one", w.VerifyEmail(t.Context(), one, Client{}), tokenExpired)
-		w.clock.forward(48*time.Hour - time.Microsecond)
+		w.clock.Forward(48*time.Hour - time.Microsecond)
 		w.do("two", w.VerifyEmail(t.Context(), two, Client{}))
 		if email := w.user(ann.User.ID).Email; email != "two@example.com" {
 			t.Errorf("the address is %s", email)

@@ -20,6 +20,7 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jwt"
 
 	"parley/model"
+	"parley/store/storetest"
 )
 
 // keyFile writes a private key as openssl does, and returns where.
@@ -138,7 +139,7 @@ func TestSecretsAreNotPublished(t *testing.T) {
 func TestAPublicKeyIsNoSecret(t *testing.T) {
 	t.Parallel()
 	key, private := ed25519Key(t)
-	c := newClock()
+	c := storetest.NewClock()
 	w := &world{Service: mustService(t, mustSQLite(t, c.Now), signedWith(key)), t: t, clock: c}
 	actor := model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()}
 	good, _, err := w.tokens.access(actor)
@@ -212,7 +213,7 @@ func TestReuseIsNoticedAcrossKeys(t *testing.T) {
 		if again.Tokens.RefreshToken != next.Tokens.RefreshToken {
 			t.Error("within the grace the successor is another")
 		}
-		w.clock.forward(refreshGrace + time.Microsecond)
+		w.clock.Forward(refreshGrace + time.Microsecond)
 		w.wantTokenExpired("the second use", ann.Tokens.RefreshToken)
 		w.wantEnded("the session", next)
 	})

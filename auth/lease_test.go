@@ -9,6 +9,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/store/storetest"
 )
 
 // ending notes how often a lease has ended, and that it was with the right code.
@@ -137,9 +138,9 @@ func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		ann, bob, cat := w.register("ann"), w.register("bob"), w.register("cat")
 		next := w.refresh(bob.Tokens.RefreshToken)
-		behind := newClock()
-		behind.forward(-10 * time.Second) // no two machines have quite the same time
-		for name, c := range map[string]*clock{"in time": w.clock, "behind": behind} {
+		behind := storetest.NewClock()
+		behind.Forward(-10 * time.Second) // no two machines have quite the same time
+		for name, c := range map[string]*storetest.Clock{"in time": w.clock, "behind": behind} {
 			node := w.node(c)
 			annEnds, bobEnds, catStays := newEnding(t), newEnding(t), newEnding(t)
 			for e, who := range map[*ending]*SignedIn{annEnds: ann, bobEnds: next, catStays: cat} {
@@ -149,7 +150,7 @@ func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 			node.run()
 			w.logout(ann)
 			annEnds.wait("after logout, " + name)
-			w.clock.forward(refreshGrace + time.Microsecond)
+			w.clock.Forward(refreshGrace + time.Microsecond)
 			w.wantTokenExpired("the second use", bob.Tokens.RefreshToken)
 			bobEnds.wait("after a second use of a refresh token, " + name)
 			annEnds.want("after logout, "+name, 1)

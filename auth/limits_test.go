@@ -120,7 +120,7 @@ func TestLimits(t *testing.T) {
 		for name, test := range limitTests() {
 			t.Run(name, func(t *testing.T) {
 				// Counting begins anew with a clock that is far ahead of all that was counted before.
-				base.clock.forward(24 * time.Hour)
+				base.clock.Forward(24 * time.Hour)
 				w := base.limited()
 				w.t = t
 				n := 0
@@ -138,17 +138,17 @@ func TestLimits(t *testing.T) {
 				if err := test.apart(w); waiting(err) != 0 {
 					t.Errorf("what is counted elsewhere: %v", err)
 				}
-				w.clock.forward(test.every - time.Millisecond)
+				w.clock.Forward(test.every - time.Millisecond)
 				w.wantWait("a little early", try(), time.Millisecond)
-				w.clock.forward(time.Millisecond)
+				w.clock.Forward(time.Millisecond)
 				w.wantWait("one interval later", try(), 0)
 				w.wantWait("which lets one through", try(), test.every)
-				w.clock.forward(3 * test.every)
+				w.clock.Forward(3 * test.every)
 				for range 3 {
 					w.wantWait("three intervals later", try(), 0)
 				}
 				w.wantWait("and no more", try(), test.every)
-				w.clock.forward(time.Duration(test.burst) * test.every)
+				w.clock.Forward(time.Duration(test.burst) * test.every)
 				for range test.burst {
 					w.wantWait("when all is full again", try(), 0)
 				}
@@ -192,7 +192,7 @@ func TestAPasswordAskedForAgainIsLimitedBySession(t *testing.T) {
 			}
 		}
 		w.wantWait("the right one", w.DeleteAccount(t.Context(), ann.Actor(), password, here()), 30*time.Second)
-		w.clock.forward(30 * time.Second)
+		w.clock.Forward(30 * time.Second)
 		w.do("another session", w.ChangePassword(t.Context(), laptop.Actor(), ChangePassword{password, newPassword}, here()))
 	})
 }
@@ -275,24 +275,24 @@ func TestFailuresSlowDown(t *testing.T) {
 			w.wantWait("the address, written otherwise", login(" ANN", password, here()), wait)
 			w.do("another address", login("ann", password, elsewhere()))
 			w.do("another account", login("bob", password, here()))
-			w.clock.forward(wait - time.Millisecond)
+			w.clock.Forward(wait - time.Millisecond)
 			w.wantWait("a little early", login("ann", password, here()), time.Millisecond)
-			w.clock.forward(time.Millisecond)
+			w.clock.Forward(time.Millisecond)
 			if wait < 16*time.Second {
-				w.clock.forward(time.Minute) // so that the other limit, of attempts, stays out of this
+				w.clock.Forward(time.Minute) // so that the other limit, of attempts, stays out of this
 			}
 		}
 		// An hour after the penalty nothing is held against anybody, and a microsecond before everything still is.
-		w.clock.forward(time.Hour)
+		w.clock.Forward(time.Hour)
 		fail("within the hour")
 		w.wantWait("within the hour", login("ann", password, here()), cap)
-		w.clock.forward(cap + time.Hour + time.Microsecond)
+		w.clock.Forward(cap + time.Hour + time.Microsecond)
 		for range 3 {
 			fail("for free again")
 		}
 		fail("the fourth")
 		w.wantWait("the fourth", login("ann", password, here()), 2*time.Second)
-		w.clock.forward(2 * time.Second)
+		w.clock.Forward(2 * time.Second)
 		w.do("success", login("ann", password, here()))
 		for range 3 {
 			fail("after a success")
@@ -324,7 +324,7 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 		for i, late := range []time.Duration{0, 400 * time.Microsecond, 600 * time.Microsecond, 999 * time.Microsecond, 10*time.Second - 400*time.Microsecond} {
 			key := fmt.Sprint("key", i)
 			w.do("first", w.allow(t.Context(), key, r))
-			w.clock.forward(late)
+			w.clock.Forward(late)
 			err := w.allow(t.Context(), key, r)
 			if !errs.Is(err, errs.RateLimited) {
 				t.Fatalf("got %v, want RATE_LIMITED", err)
@@ -333,7 +333,7 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 			if wait <= 0 || wait%time.Millisecond != 0 {
 				t.Errorf("%v late: has to wait %v", late, wait)
 			}
-			w.clock.forward(wait)
+			w.clock.Forward(wait)
 			if err := w.allow(t.Context(), key, r); err != nil {
 				t.Errorf("%v late: waited %v, as told, and: %v", late, wait, err)
 			}

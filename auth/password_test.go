@@ -13,6 +13,7 @@ import (
 	"github.com/alexedwards/argon2id"
 
 	"parley/model"
+	"parley/store/storetest"
 )
 
 func TestPasswordsCountExactlyAsGiven(t *testing.T) {
@@ -86,7 +87,7 @@ func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
 // The least that OWASP's Password Storage Cheat Sheet recommends, for who sets nothing.
 func TestPasswordsCostEnoughByDefault(t *testing.T) {
 	t.Parallel()
-	s := mustService(t, mustSQLite(t, newClock().Now), func(o *Options) { o.Argon2 = nil })
+	s := mustService(t, mustSQLite(t, storetest.NewClock().Now), func(o *Options) { o.Argon2 = nil })
 	hash, err := s.hashPassword(t.Context(), password)
 	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("got %s (%v)", hash, err)

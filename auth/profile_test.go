@@ -161,11 +161,11 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 		ctx := t.Context()
 		ann := w.register("ann")
 		bob := w.register("bob")
-		w.clock.forward(time.Minute)
+		w.clock.Forward(time.Minute)
 		laptop := w.login("ann")
-		w.clock.forward(time.Minute)
+		w.clock.Forward(time.Minute)
 		tablet := w.login("ann")
-		w.clock.forward(time.Minute)
+		w.clock.Forward(time.Minute)
 		w.refresh(ann.Tokens.RefreshToken)
 		list := func(name string, actor model.Actor, want ...*SignedIn) {
 			t.Helper()
@@ -214,7 +214,7 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 		w.wantEnded("one's own", tablet)
 		list("none", ann.Actor())
 
-		w.clock.forward(refreshTTL)
+		w.clock.Forward(refreshTTL)
 		list("over", bob.Actor())
 		w.wantProblem("over", w.RevokeSession(ctx, bob.Actor(), bob.Session.ID, Client{}), "NOT_FOUND sessionId")
 	})

@@ -187,7 +187,7 @@ func TestAResetKeepsWhenTheAddressWasVerified(t *testing.T) {
 		ann := w.register("ann")
 		w.do("verify", w.VerifyEmail(t.Context(), w.token(mail.VerifyEmail), Client{}))
 		first := w.clock.Now()
-		w.clock.forward(time.Hour)
+		w.clock.Forward(time.Hour)
 		w.do("reset", w.ResetPassword(t.Context(), w.askForReset("ann@example.org"), newPassword, Client{}))
 		if at := w.user(ann.User.ID).EmailVerifiedAt; at == nil || !at.Equal(first) {
 			t.Errorf("verified at %v, want %v", at, first)
@@ -200,10 +200,10 @@ func TestAResetLinkWorksFor30Minutes(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.register("ann")
 		token := w.askForReset("ann@example.org")
-		w.clock.forward(30 * time.Minute)
+		w.clock.Forward(30 * time.Minute)
 		w.wantProblem("after 30 minutes", w.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
 		token = w.askForReset("ann@example.org")
-		w.clock.forward(30*time.Minute - time.Microsecond)
+		w.clock.Forward(30*time.Minute - time.Microsecond)
 		w.do("just before", w.ResetPassword(t.Context(), token, newPassword, Client{}))
 	})
 }
@@ -342,10 +342,10 @@ func TestTooManyResetsAreSilent(t *testing.T) {
 			n.wantMails("one too many")
 			n.wantEntries("one too many", from, entry{Action: "password_reset_requested", User: ann.User.ID.String()})
 		}
-		n.clock.forward(10*time.Minute - time.Microsecond)
+		n.clock.Forward(10*time.Minute - time.Microsecond)
 		w.do("a little early", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
 		n.wantMails("a little early")
-		n.clock.forward(time.Microsecond)
+		n.clock.Forward(time.Microsecond)
 		w.do("ten minutes later", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
 		n.wantMails("ten minutes later", "password_reset ann@example.org")
 
@@ -483,7 +483,7 @@ func TestAResetEndsASignInThatIsUnderWay(t *testing.T) {
 		} else {
 			w.wantProblem("the old password", err, "INVALID_CREDENTIALS password")
 		}
-		w.clock.forward(2 * checkFor)
+		w.clock.Forward(2 * checkFor)
 		w.wantEnded("the session before", ann)
 	})
 }

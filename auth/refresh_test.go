@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"parley/model"
+	"parley/store/storetest"
 )
 
 func TestRefreshRotates(t *testing.T) {
@@ -19,7 +20,7 @@ func TestRefreshRotates(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		ann := w.register("ann")
 		other := w.login("ann")
-		w.clock.forward(time.Minute)
+		w.clock.Forward(time.Minute)
 		next, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
 		if err != nil {
 			t.Fatal(err)
@@ -43,7 +44,7 @@ func TestRefreshRotates(t *testing.T) {
 		w.grant(other)
 		// It goes on for as long as it is used, well past what one token lasts.
 		for range 5 {
-			w.clock.forward(refreshTTL - time.Microsecond)
+			w.clock.Forward(refreshTTL - time.Microsecond)
 			next = w.refresh(next.Tokens.RefreshToken)
 			w.grant(next)
 		}
@@ -59,7 +60,7 @@ func TestRefreshGivesTheSameSuccessorWithinTheGrace(t *testing.T) {
 		first := w.refresh(ann.Tokens.RefreshToken)
 		before := w.secrets(ann.Session.ID)
 		for _, d := range []time.Duration{0, refreshGrace / 2, refreshGrace - refreshGrace/2} {
-			w.clock.forward(d)
+			w.clock.Forward(d)
 			again := w.refresh(ann.Tokens.RefreshToken)
 			if again.Tokens.RefreshToken != first.Tokens.RefreshToken {
 				t.Error("another successor")
@@ -117,7 +118,7 @@ func TestRefreshAfterTheGraceEndsTheSession(t *testing.T) {
 		ann, other := w.register("ann"), w.login("ann")
 		next := w.refresh(ann.Tokens.RefreshToken)
 		w.grant(next)
-		w.clock.forward(refreshGrace + time.Microsecond)
+		w.clock.Forward(refreshGrace + time.Microsecond)
 		w.grant(next)
 		w.wantTokenExpired("the second use", ann.Tokens.RefreshToken)
 		w.wantEnded("the newest tokens", next)
@@ -142,7 +143,7 @@ func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
 
 		tokens := []*SignedIn{w.login("ann")}
 		for range 20 {
-			w.clock.forward(time.Minute)
+			w.clock.Forward(time.Minute)
 			tokens = append(tokens, w.refresh(tokens[len(tokens)-1].Tokens.RefreshToken))
 		}
 		// A month-old copy is as telling as a fresh one, though its hash is long gone.
@@ -161,13 +162,13 @@ func TestRefreshOfASessionThatIsOver(t *testing.T) {
 		w.wantTokenExpired("the newest token after logout", next.Tokens.RefreshToken)
 		w.wantTokenExpired("its parent after logout, within the grace", bob.Tokens.RefreshToken)
 
-		w.clock.forward(refreshTTL - time.Microsecond)
+		w.clock.Forward(refreshTTL - time.Microsecond)
 		cat = w.refresh(cat.Tokens.RefreshToken)
-		w.clock.forward(time.Microsecond)
+		w.clock.Forward(time.Microsecond)
 		w.wantTokenExpired("at its expiry", ann.Tokens.RefreshToken)
 		w.wantTokenExpired("at its expiry, again", ann.Tokens.RefreshToken)
 		w.refresh(cat.Tokens.RefreshToken)
-		w.clock.forward(10 * refreshTTL)
+		w.clock.Forward(10 * refreshTTL)
 		w.wantTokenExpired("long after its expiry", dan.Tokens.RefreshToken)
 
 		// Rows of a person who is gone go with them.
@@ -226,7 +227,7 @@ func TestRefreshWithWhatIsNoToken(t *testing.T) {
 // Every single bit of a token counts, and so does how it is written.
 func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	t.Parallel()
-	service, err := newTokens(testOptions(), newClock().Now)
+	service, err := newTokens(testOptions(), storetest.NewClock().Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,9 +261,9 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
-	ours, err1 := newTokens(opts, newClock().Now)
+	ours, err1 := newTokens(opts, storetest.NewClock().Now)
 	opts.Keys = []Key{secretKey("x")}
-	theirs, err2 := newTokens(opts, newClock().Now)
+	theirs, err2 := newTokens(opts, storetest.NewClock().Now)
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
@@ -364,7 +365,7 @@ func (w *world) everything(table string) map[string][]byte {
 
 // Whatever the bytes, nothing panics; and what is accepted is spelled as it would be given out.
 func FuzzReadRefreshToken(f *testing.F) {
-	service, err := newTokens(testOptions(), newClock().Now)
+	service, err := newTokens(testOptions(), storetest.NewClock().Now)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func TestLogin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.clock.forward(time.Hour)
+		w.clock.Forward(time.Hour)
 		for _, email := range []string{
 			"Ännchen@Example.org", "ännchen@example.org", "ÄNNCHEN@EXAMPLE.ORG", "A\u0308nnchen@example.org", "  ännchen@example.org\n",
 			"ännchen@ｅxample.org",
@@ -144,7 +144,7 @@ func TestLogoutEndsTheSessionAtOnce(t *testing.T) {
 		w.grant(phone) // so that the service remembers it as alive
 		w.logout(phone)
 		w.wantEnded("after logout", phone)
-		w.clock.forward(checkFor)
+		w.clock.Forward(checkFor)
 		w.wantEnded("a second later", phone)
 		for _, other := range []*SignedIn{laptop, bob} {
 			w.grant(other)
@@ -177,7 +177,7 @@ func TestLogoutIsNoticedByOtherNodesWithinASecond(t *testing.T) {
 		cold.wantEnded("a node that never saw it", ann)
 		warm.wantTokenExpired("its refresh token, which is never answered from memory", ann.Tokens.RefreshToken)
 		// Whether the memory of it still counts inside the second is no promise either way.
-		w.clock.forward(checkFor)
+		w.clock.Forward(checkFor)
 		warm.wantUnauthenticated("a second later", ann.Tokens.AccessToken)
 		warm.grant(bob)
 	})
@@ -193,7 +193,7 @@ func TestMemoryOfASessionIsNotExtendedByUse(t *testing.T) {
 		w.logout(ann)
 		const steps = 10
 		for range steps {
-			w.clock.forward(checkFor / steps)
+			w.clock.Forward(checkFor / steps)
 			_, _ = warm.Authenticate(t.Context(), ann.Tokens.AccessToken)
 		}
 		warm.wantUnauthenticated("a second after logout", ann.Tokens.AccessToken)
@@ -228,7 +228,7 @@ func TestLogoutRacesWithEverything(t *testing.T) {
 			for _, token := range append(newest, ann.Tokens.RefreshToken) {
 				w.wantTokenExpired("after the race", token)
 			}
-			w.clock.forward(checkFor)
+			w.clock.Forward(checkFor)
 			w.wantUnauthenticated("after the race", ann.Tokens.AccessToken)
 		}
 	})

@@ -16,6 +16,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/store/storetest"
 )
 
 // forged is an access token as an attacker would write it: any header, any claims, any signature.
@@ -71,9 +72,9 @@ func TestAccessTokens(t *testing.T) {
 		if got, err := w.Authenticate(t.Context(), forge(now, ann.Actor()).String()); err != nil || got.Actor != ann.Actor() {
 			t.Errorf("what the attacks start from is refused, so they would prove nothing: %v", err)
 		}
-		w.clock.forward(ann.Tokens.ExpiresAt.Sub(now) - time.Microsecond)
+		w.clock.Forward(ann.Tokens.ExpiresAt.Sub(now) - time.Microsecond)
 		w.grant(ann)
-		w.clock.forward(time.Microsecond)
+		w.clock.Forward(time.Microsecond)
 		_, err := w.Authenticate(t.Context(), ann.Tokens.AccessToken)
 		if !errs.Is(err, errs.Unauthenticated) || !strings.Contains(err.Error(), "Trade the refresh token") {
 			t.Errorf("got %v, want UNAUTHENTICATED and what to do about it", err)
@@ -243,7 +244,7 @@ func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 // are right, so only who has the key could make these; what is refused early cannot become a hole later.
 func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 	t.Parallel()
-	now := newClock().Now()
+	now := storetest.NewClock().Now()
 	service, err := newTokens(testOptions(), func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
@@ -261,8 +262,8 @@ func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
 	t.Parallel()
 	each(t, func(_ *testing.T, w *world) {
-		ahead := newClock()
-		ahead.forward(time.Second - 100*time.Millisecond) // in the next second already, as JWTs count
+		ahead := storetest.NewClock()
+		ahead.Forward(time.Second - 100*time.Millisecond) // in the next second already, as JWTs count
 		ann := w.node(ahead).register("ann")
 		w.grant(ann)
 	})
@@ -283,7 +284,7 @@ func TestAccessTokensAreForOneIssuer(t *testing.T) {
 
 func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 	t.Parallel()
-	db := mustSQLite(t, newClock().Now)
+	db := mustSQLite(t, storetest.NewClock().Now)
 	for name, change := range map[string]func(*Options){
 		"no keys":   func(o *Options) { o.Keys = nil },
 		"no issuer": func(o *Options) { o.Issuer = "" },
@@ -304,7 +305,7 @@ func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 // Whatever the bytes, nothing panics; and what is accepted says what was signed. The bytes themselves may differ from
 // those that were signed, in how base64 is written.
 func FuzzReadAccessToken(f *testing.F) {
-	now := newClock().Now()
+	now := storetest.NewClock().Now()
 	service, err := newTokens(testOptions(), func() time.Time { return now })
 	if err != nil {
 		f.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"parley/model"
+	"parley/store/storetest"
 )
 
 // No two machines have quite the same time, and what ends on one has ended on the other within two looks.
@@ -21,8 +22,8 @@ func TestWatchingWithAClockThatIsOff(t *testing.T) {
 			t.Parallel()
 			each(t, func(t *testing.T, w *world) {
 				ann, laptop := w.register("ann"), w.login("ann")
-				c := newClock()
-				c.forward(off)
+				c := storetest.NewClock()
+				c.Forward(off)
 				node := w.node(c)
 				ends, stays := newEnding(t), newEnding(t)
 				node.Lease(node.grant(ann), ends.end)
@@ -139,7 +140,7 @@ func TestCleaningBringsNothingBack(t *testing.T) {
 		used := w.askForReset("ann@example.org")
 		w.do("reset", w.ResetPassword(t.Context(), used, newPassword, Client{}))
 		for range 40 {
-			w.clock.forward(24 * time.Hour)
+			w.clock.Forward(24 * time.Hour)
 			w.do("clean", w.clean(t.Context()))
 			w.wantEnded("signed out", out)
 			w.wantProblem("used", w.ResetPassword(t.Context(), used, newPassword, Client{}), tokenExpired)

@@ -30,34 +30,11 @@ const (
 	refreshTTL = 30 * 24 * time.Hour
 )
 
-// clock is a time that only the test moves.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-// newClock starts inside a second: a rule that cuts to seconds somewhere shows only there.
-func newClock() *clock {
-	return &clock{now: time.Date(2026, 11, 22, 10, 15, 30, 123_456_000, time.UTC)}
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) forward(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // world is a Service on a database whose clock the test moves.
 type world struct {
 	*Service
 	t     *testing.T
-	clock *clock
+	clock *storetest.Clock
 	url   string
 }
 
@@ -70,7 +47,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	}{{"SQLite", storetest.SQLiteURL}, {"PostgreSQL", storetest.PostgresURL}} {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
-			c, url := newClock(), kind.url(t)
+			c, url := storetest.NewClock(), kind.url(t)
 			fn(t, &world{Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t, clock: c, url: url})
 		})
 	}
@@ -145,7 +122,7 @@ func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service 
 }
 
 // node is another Service over the same database, as on another machine: with connections, a memory and a clock of its own.
-func (w *world) node(c *clock, change ...func(*Options)) *world {
+func (w *world) node(c *storetest.Clock, change ...func(*Options)) *world {
 	w.t.Helper()
 	return &world{Service: mustService(w.t, mustOpen(w.t, w.url, c.Now), change...), t: w.t, clock: c, url: w.url}
 }

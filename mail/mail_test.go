@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"parley/store"
+	"parley/store/storetest"
 )
 
 func TestARolledBackTransactionSendsNothing(t *testing.T) {
@@ -103,7 +104,7 @@ func TestCrashes(t *testing.T) {
 		if r := w.row("alive"); r.Attempts != 1 || r.SentAt != nil {
 			t.Errorf("another works at it, and it was taken: %+v", r)
 		}
-		w.clock.forward(time.Minute) // the other has died
+		w.clock.Forward(time.Minute) // the other has died
 		if got := server.next(); got.to != "alive@example.org" {
 			t.Errorf("a mail to %s came", got.to)
 		}
@@ -126,7 +127,7 @@ func TestAClaimThatExpiredHandsOverNothing(t *testing.T) {
 		if again, err := o.claim(t.Context()); err != nil || again != nil {
 			t.Fatalf("claimed twice: %v (%v)", again, err)
 		}
-		w.clock.forward(o.opts.ConnectTimeout + claimMargin)
+		w.clock.Forward(o.opts.ConnectTimeout + claimMargin)
 		quick, err := o.claim(t.Context())
 		if err != nil || quick == nil || quick.ID != slow.ID {
 			t.Fatalf("claimed %v (%v)", quick, err)
@@ -206,9 +207,9 @@ func TestOldRowsAreRemoved(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		o := w.outbox("")
 		w.enqueue(o, verify("old"))
-		w.clock.forward(keepFor)
+		w.clock.Forward(keepFor)
 		w.enqueue(o, verify("young"))
-		w.clock.forward(time.Second)
+		w.clock.Forward(time.Second)
 		w.run(o)
 		count := func() int64 {
 			n, err := w.db.NewSelect().Model((*row)(nil)).Count(t.Context())
@@ -219,7 +220,7 @@ func TestOldRowsAreRemoved(t *testing.T) {
 		}
 		w.until("the old one is gone", func() bool { return count() == 1 })
 		w.row("young")
-		w.clock.forward(keepFor) // while it runs
+		w.clock.Forward(keepFor) // while it runs
 		w.until("all are gone", func() bool { return count() == 0 })
 	})
 }
@@ -346,7 +347,7 @@ func TestEveryKindHasItsTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kind := range kinds() {
-		r := &row{Kind: kind, Recipient: "ann@example.org", Nickname: "Ann", CreatedAt: newClock().Now()}
+		r := &row{Kind: kind, Recipient: "ann@example.org", Nickname: "Ann", CreatedAt: storetest.NewClock().Now()}
 		if kind.hasLink() {
 			r.Link = link
 		}

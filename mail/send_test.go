@@ -96,12 +96,12 @@ func TestAServerThatWasDownIsTriedAgain(t *testing.T) {
 		w.enqueue(o, verify("ann"))
 		w.log.wait(1, tryAgain)
 		w.wantWaiting("ann", 24*time.Second, 36*time.Second, "connect: ")
-		w.clock.forward(36 * time.Second)
+		w.clock.Forward(36 * time.Second)
 		w.log.wait(2, tryAgain)
 		w.wantWaiting("ann", 48*time.Second, 72*time.Second, "refused")
 		server := newMailServer(t)
 		server.serve(up())
-		w.clock.forward(72 * time.Second)
+		w.clock.Forward(72 * time.Second)
 		server.next()
 		w.log.wait(1, sent)
 		w.wantSent("ann")
@@ -116,7 +116,7 @@ func TestAMailIsGivenUpAfterADay(t *testing.T) {
 		w.run(o)
 		w.enqueue(o, verify("ann"))
 		w.log.wait(1, tryAgain)
-		w.clock.forward(24*time.Hour + time.Second)
+		w.clock.Forward(24*time.Hour + time.Second)
 		w.log.wait(1, gaveUp)
 		w.wantFailed("ann", "connect: ")
 	})
@@ -205,7 +205,7 @@ func TestAnswers(t *testing.T) {
 				} else {
 					w.wantFailed("ann", test.reason)
 				}
-				w.clock.forward(time.Hour)
+				w.clock.Forward(time.Hour)
 				if test.goesOut {
 					if got := server.next(); got.to != "ann@example.org" {
 						t.Errorf("a mail to %s came", got.to)
@@ -213,7 +213,7 @@ func TestAnswers(t *testing.T) {
 					w.log.wait(1, sent)
 					w.wantSent("ann")
 				}
-				w.clock.forward(10 * time.Hour)
+				w.clock.Forward(10 * time.Hour)
 				w.enqueue(o, verify("bob"))
 				if got := server.next(); got.to != "bob@example.org" {
 					t.Errorf("a mail to %s came", got.to)

@@ -35,33 +35,11 @@ const (
 	link   = "https://parley.test/verify?token=s3cret&next=/"
 )
 
-// clock is a time that only the test moves.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newClock() *clock {
-	return &clock{now: time.Date(2026, 11, 22, 10, 15, 30, 123_456_000, time.UTC)}
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) forward(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // world is a database whose clock the test moves, and what its outboxes log.
 type world struct {
 	t     *testing.T
 	db    *store.DB
-	clock *clock
+	clock *storetest.Clock
 	url   string
 	log   *logLines
 }
@@ -88,7 +66,7 @@ func on(t *testing.T, name string, url func(testing.TB) string, fn func(t *testi
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		t.Parallel()
-		w := &world{t: t, clock: newClock(), url: url(t), log: newLogLines(t)}
+		w := &world{t: t, clock: storetest.NewClock(), url: url(t), log: newLogLines(t)}
 		w.db = w.open()
 		if _, err := migrations.Up(t.Context(), w.db.DB); err != nil {
 			t.Fatal(err)
