@@ -29,6 +29,8 @@ import (
 type Options struct {
 	// RequireVerifiedEmail lets only people with a verified address start conversations.
 	RequireVerifiedEmail bool
+	// EditWindow is how long after sending it a message can be edited; 0 means for ever.
+	EditWindow time.Duration
 	// CompareEvery is how often Run asks the database whether a hint went missing; 0 means 3 seconds.
 	CompareEvery time.Duration
 	Log          *slog.Logger // nil means slog.Default

@@ -196,7 +196,7 @@ func (s *Service) insertConversation(
 	if _, err := tx.NewInsert().Model(&rows).Exec(ctx); err != nil {
 		return err
 	}
-	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated, ActorID: &actor.UserID}
+	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated, ActorID: &actor.UserID, At: c.CreatedAt}
 	return s.appendEvent(ctx, tx, e, model.ConversationCreatedData{
 		Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename, Members: members,
 	})
@@ -209,9 +209,17 @@ func ConversationCursor(c *model.Conversation) string {
 	return store.NewCursor(conversationList).Time(c.LastActivityAt).UUID(c.ID).String()
 }
 
+// ConversationFilter narrows the actor's conversations; nil narrows nothing.
+type ConversationFilter struct {
+	Archived *bool
+	Pinned   *bool
+	Muted    *bool
+	Unread   *bool // with at least one message that the actor has not read
+}
+
 // MyConversations lists the conversations that the actor is in, newest activity first.
 func (s *Service) MyConversations(
-	ctx context.Context, actor model.Actor, page store.Page,
+	ctx context.Context, actor model.Actor, filter ConversationFilter, page store.Page,
 ) (store.Slice[*model.Conversation], error) {
 	var none store.Slice[*model.Conversation]
 	window, err := page.Window(20)
@@ -227,12 +235,36 @@ func (s *Service) MyConversations(
 		}
 	}
 	var found []*model.Conversation
-	q := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id"))
+	q := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id"), s.only(actor, filter))
 	newestFirst := store.Order{Columns: []string{"c.last_activity_at", "c.id"}, Descending: true}
 	if err := window.Apply(q, newestFirst, position...).Scan(ctx); err != nil {
 		return none, store.Error(err)
 	}
 	return store.Cut(window, found), nil
+}
+
+// only narrows a query of the actor's conversations c, whose membership is viewer.
+func (s *Service) only(actor model.Actor, filter ConversationFilter) func(*bun.SelectQuery) *bun.SelectQuery {
+	return func(q *bun.SelectQuery) *bun.SelectQuery {
+		narrow := func(wanted *bool, condition string, args ...any) {
+			if wanted != nil && *wanted {
+				q = q.Where(condition, args...)
+			} else if wanted != nil {
+				q = q.Where("NOT ("+condition+")", args...)
+			}
+		}
+		narrow(filter.Archived, "viewer.archived_seq > 0 AND viewer.archived_seq >= c.last_message_seq")
+		narrow(filter.Pinned, "viewer.pinned")
+		narrow(filter.Muted, "viewer.muted_until IS NOT NULL AND viewer.muted_until > ?", s.db.Now())
+		unread := s.db.NewSelect().Model((*model.Message)(nil)).ColumnExpr("1").Apply(unreadBy(actor, "viewer"))
+		narrow(filter.Unread, "c.last_message_seq > viewer.last_read_seq AND EXISTS (?)", unread)
+		return q
+	}
+}
+
+// Archived reports whether a member has put a conversation away, and no message has come since.
+func Archived(c *model.Conversation, m *model.ConversationMember) bool {
+	return m.ArchivedSeq > 0 && m.ArchivedSeq >= c.LastMessageSeq
 }
 
 // Conversation returns nil where there is none that the actor may see.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -15,20 +16,39 @@ import (
 
 var errNoConversation = errs.New(errs.NotFound, "There is no such conversation.")
 
-// nextSeq locks the conversation until the transaction ends, and takes its next number.
-func nextSeq(ctx context.Context, tx *store.Tx, id model.ConversationID) (seq int64, err error) {
-	err = tx.NewUpdate().Model((*model.Conversation)(nil)).
-		Set("last_seq = last_seq + 1").Set("last_activity_at = ?", tx.Now).
-		Where("id = ?", id).Returning("last_seq").Scan(ctx, &seq)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, errNoConversation
-	}
-	return seq, err
+// place is where an event stands in its conversation: its number, and its time, which never steps back as the numbers rise.
+type place struct {
+	seq    int64
+	at     time.Time
+	active time.Time // when the conversation's newest activity was; at, where this is activity
 }
 
-// appendEvent writes what happened at a seq that nextSeq has taken, and has it announced after the commit.
+// nextPlace locks the conversation until the transaction ends, and takes its next number. Activity brings the conversation
+// to the top of its members' lists; edits, deletions and reactions are none.
+func nextPlace(ctx context.Context, tx *store.Tx, id model.ConversationID, kind model.EventKind) (p place, err error) {
+	q := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = last_seq + 1").Where("id = ?", id)
+	switch kind {
+	case model.MessageEdited, model.MessageDeleted, model.ReactionAdded, model.ReactionRemoved:
+	case model.MessageAdded:
+		q = q.Set("last_message_seq = last_seq + 1")
+		fallthrough
+	default:
+		// Whoever waited for the lock, or has a clock that is behind, does not turn time back.
+		q = q.Set("last_activity_at = CASE WHEN last_activity_at < ? THEN ? ELSE last_activity_at END", tx.Now, tx.Now)
+	}
+	err = q.Returning("last_seq, last_activity_at").Scan(ctx, &p.seq, &p.active)
+	if errors.Is(err, sql.ErrNoRows) {
+		return place{}, errNoConversation
+	}
+	p.at = p.active
+	if p.at.Before(tx.Now) { // this is no activity, and comes after it
+		p.at = tx.Now
+	}
+	return p, err
+}
+
+// appendEvent writes what happened at a place that nextPlace has taken, and has it announced after the commit.
 func (s *Service) appendEvent(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
-	e.At = tx.Now
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
 	}

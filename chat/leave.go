@@ -16,6 +16,9 @@ import (
 // whose ownership passes on, and away from their messages, which stay. It is for the removal of accounts alone, which has
 // made sure of who asks.
 func (s *Service) RemoveAccount(ctx context.Context, tx *store.Tx, id model.UserID) error {
+	if err := s.removeReactions(ctx, tx, id); err != nil {
+		return err
+	}
 	var memberships []*model.ConversationMember
 	// In order of id, so that two who leave the same conversations lock them in the same order.
 	err := tx.NewSelect().Model(&memberships).Where("cm.user_id = ?", id).OrderExpr("cm.conversation_id").Scan(ctx)
@@ -36,8 +39,48 @@ func (s *Service) RemoveAccount(ctx context.Context, tx *store.Tx, id model.User
 	if err != nil {
 		return err
 	}
-	_, err = tx.NewDelete().Table("reactions").Where("user_id = ?", id).Exec(ctx)
+	_, err = tx.NewDelete().Model((*model.Mention)(nil)).Where("user_id = ?", id).Exec(ctx)
 	return err
+}
+
+// removeReactions takes a person's reactions back, also where they are a member no longer.
+func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.UserID) error {
+	var reactions []*model.Reaction
+	err := tx.NewSelect().Model(&reactions).Where("r.user_id = ?", id).
+		OrderExpr("r.conversation_id, r.created_at").Scan(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range reactions {
+		if err := s.removeReactionOf(ctx, tx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.Reaction) error {
+	if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", r.ConversationID); err != nil {
+		return err
+	}
+	res, err := tx.NewDelete().Model(r).WherePK().Exec(ctx)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return err // it went with its message just before
+	}
+	m := new(model.Message)
+	if err := tx.NewSelect().Model(m).Where("m.id = ?", r.MessageID).Scan(ctx); err != nil {
+		return err
+	}
+	left, err := tx.NewSelect().Model((*model.Reaction)(nil)).Where("r.conversation_id = ?", r.ConversationID).
+		Where("r.message_id = ?", r.MessageID).Where("r.emoji = ?", r.Emoji).Count(ctx)
+	if err != nil {
+		return err
+	}
+	return s.happen(ctx, tx, r.ConversationID, model.ReactionRemoved, m,
+		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
 }
 
 // removeLeaving ends one membership. A conversation that is left empty goes with it; one that is left without its owner gets
@@ -70,12 +113,7 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 		Where("id = ?", m.ConversationID).Exec(ctx); err != nil {
 		return err
 	}
-	seq, err := nextSeq(ctx, tx, m.ConversationID)
-	if err != nil {
-		return err
-	}
-	removed := &model.Event{ConversationID: m.ConversationID, Seq: seq, Kind: model.MemberRemoved}
-	if err := s.appendEvent(ctx, tx, removed, model.MemberRemovedData{UserID: m.UserID}); err != nil {
+	if err := s.happen(ctx, tx, m.ConversationID, model.MemberRemoved, nil, model.MemberRemovedData{UserID: m.UserID}); err != nil {
 		return err
 	}
 	if err := s.forgetNickname(ctx, tx, m.ConversationID); err != nil {
@@ -84,14 +122,11 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 	if m.Role != model.Owner {
 		return nil
 	}
-	if seq, err = nextSeq(ctx, tx, m.ConversationID); err != nil {
-		return err
-	}
 	if _, err := tx.NewUpdate().Model(heir).Set("role = ?", model.Owner).WherePK().Exec(ctx); err != nil {
 		return err
 	}
-	promoted := &model.Event{ConversationID: m.ConversationID, Seq: seq, Kind: model.MemberRoleChanged}
-	return s.appendEvent(ctx, tx, promoted, model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner})
+	promoted := model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner}
+	return s.happen(ctx, tx, m.ConversationID, model.MemberRoleChanged, nil, promoted)
 }
 
 // forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes the old one out of the log.
@@ -114,12 +149,22 @@ func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.Con
 	if err := rewriteTitles(ctx, tx, id, c.Title); err != nil {
 		return err
 	}
-	seq, err := nextSeq(ctx, tx, id)
+	return s.happen(ctx, tx, id, model.ConversationRenamed, nil, model.ConversationRenamedData{Title: c.Title})
+}
+
+// happen writes an event that nobody is named for; m is nil where it is not about a message.
+func (s *Service) happen(
+	ctx context.Context, tx *store.Tx, id model.ConversationID, kind model.EventKind, m *model.Message, data any,
+) error {
+	p, err := nextPlace(ctx, tx, id, kind)
 	if err != nil {
 		return err
 	}
-	renamed := &model.Event{ConversationID: id, Seq: seq, Kind: model.ConversationRenamed}
-	return s.appendEvent(ctx, tx, renamed, model.ConversationRenamedData{Title: c.Title})
+	e := &model.Event{ConversationID: id, Seq: p.seq, At: p.at, Kind: kind, Message: m}
+	if m != nil {
+		e.MessageID = &m.ID
+	}
+	return s.appendEvent(ctx, tx, e, data)
 }
 
 // rewriteTitles gives the events of an untitled conversation, all of whose titles are made of nicknames, the newest one.

@@ -45,32 +45,40 @@ func MemberCursor(m *model.ConversationMember) string {
 	return store.NewCursor(memberList).Int(m.JoinedSeq).UUID(m.UserID).String()
 }
 
-// Members lists the members of a conversation in order of joining.
+var membersInOrder = store.Order{Columns: []string{"cm.joined_seq", "cm.user_id"}} //nolint:gochecknoglobals // a constant
+
+func readMemberCursor(window store.Window) (position []any, err error) {
+	if window.Cursor == "" {
+		return nil, nil
+	}
+	c := store.ReadCursor(memberList, window.Cursor)
+	position = []any{c.ReadInt(), model.UserID(c.ReadUUID())}
+	return position, c.Done()
+}
+
+// Members lists the members of each of the conversations that the actor is in, in order of joining.
 func (s *Service) Members(
-	ctx context.Context, actor model.Actor, id model.ConversationID, page store.Page,
-) (store.Slice[*model.ConversationMember], error) {
-	var none store.Slice[*model.ConversationMember]
-	window, err := page.Window(50)
+	ctx context.Context, actor model.Actor, ids []model.ConversationID, window store.Window,
+) (map[model.ConversationID]store.Slice[*model.ConversationMember], error) {
+	position, err := readMemberCursor(window)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
-	if _, err := memberOf(ctx, s.db, actor, id); err != nil {
-		return none, err
-	}
-	var position []any
-	if window.Cursor != "" {
-		c := store.ReadCursor(memberList, window.Cursor)
-		position = []any{c.ReadInt(), model.UserID(c.ReadUUID())}
-		if err := c.Done(); err != nil {
-			return none, err
-		}
+	queries := make([]*bun.SelectQuery, len(ids))
+	for i, id := range ids {
+		q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Apply(sharedWith(actor, "cm.conversation_id")).
+			Where("cm.conversation_id = ?", id)
+		queries[i] = window.Apply(q, membersInOrder, position...)
 	}
 	var found []*model.ConversationMember
-	q := s.db.NewSelect().Model(&found).Where("cm.conversation_id = ?", id)
-	if err := window.Apply(q, store.Order{Columns: []string{"cm.joined_seq", "cm.user_id"}}, position...).Scan(ctx); err != nil {
-		return none, store.Error(err)
+	if err := eachOf(ctx, s.db, queries, &found); err != nil {
+		return nil, err
 	}
-	return store.Cut(window, found), nil
+	byConversation := map[model.ConversationID][]*model.ConversationMember{}
+	for _, m := range found {
+		byConversation[m.ConversationID] = append(byConversation[m.ConversationID], m)
+	}
+	return cutEach(window, ids, byConversation), nil
 }
 
 // Member returns nil where there is none that the actor may see.

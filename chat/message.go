@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"errors"
 
 	"github.com/uptrace/bun"
@@ -24,7 +23,8 @@ const (
 type SendMessage struct {
 	ConversationID model.ConversationID
 	Content        string
-	IdempotencyKey *string // of one author in one conversation: the same key with the same input is the same message
+	ReplyToID      *model.MessageID // a message of the same conversation
+	IdempotencyKey *string          // of one author in one conversation: the same key with the same input is the same message
 }
 
 // errKeyUsed rolls back a send whose idempotency key came before.
@@ -38,26 +38,34 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 	}
 	m := &model.Message{
 		ID: model.NewMessageID(), ConversationID: in.ConversationID, AuthorID: &actor.UserID, Content: content,
-		IdempotencyKey: in.IdempotencyKey,
+		ReplyToID: in.ReplyToID, IdempotencyKey: in.IdempotencyKey,
 	}
 	if m.IdempotencyKey != nil {
-		sum := sha256.Sum256([]byte(content))
-		m.RequestHash = sum[:]
+		m.RequestHash = requestHash(m)
 	}
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if m.Seq, err = nextSeq(ctx, tx, in.ConversationID); err != nil {
+		p, err := nextPlace(ctx, tx, in.ConversationID, model.MessageAdded)
+		if err != nil {
 			return err
 		}
+		m.Seq, m.CreatedAt = p.seq, p.at
 		// After the lock: a removal that was committed while this waited for it counts.
-		if _, err := memberOf(ctx, tx, actor, in.ConversationID); err != nil {
+		member, err := memberOf(ctx, tx, actor, in.ConversationID)
+		if err != nil {
 			return err
 		}
-		m.CreatedAt = tx.Now
+		if err := checkReply(ctx, tx, member, m); err != nil {
+			return err
+		}
 		if err := insertMessage(ctx, tx, m); err != nil {
 			return err
 		}
+		if err := insertMentions(ctx, tx, m); err != nil {
+			return err
+		}
 		return s.appendEvent(ctx, tx, &model.Event{
-			ConversationID: m.ConversationID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID, Message: m,
+			ConversationID: m.ConversationID, Seq: m.Seq, At: m.CreatedAt, Kind: model.MessageAdded, ActorID: m.AuthorID,
+			MessageID: &m.ID, Message: m,
 		}, struct{}{})
 	})
 	if errors.Is(err, errKeyUsed) {
@@ -71,15 +79,7 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 
 func (in SendMessage) check() (content string, err error) {
 	var problems errs.List
-	content = text.Clean(in.Content)
-	switch problem := text.Problem(content, true); {
-	case content == "":
-		problems.Add(errs.Required, "content", "A message is not empty.")
-	case problem != "":
-		problems.Add(errs.Invalid, "content", "The message %s.", problem)
-	case text.Len(content) > maxContent:
-		problems.Add(errs.TooLong, "content", "A message has at most %d characters, and this one has %d.", maxContent, text.Len(content))
-	}
+	content = checkContent(&problems, in.Content)
 	if key := in.IdempotencyKey; key != nil {
 		switch {
 		case *key == "":
@@ -93,8 +93,49 @@ func (in SendMessage) check() (content string, err error) {
 	return content, problems.Err()
 }
 
+func checkContent(problems *errs.List, content string) string {
+	content = text.Clean(content)
+	switch problem := text.Problem(content, true); {
+	case content == "":
+		problems.Add(errs.Required, "content", "A message is not empty.")
+	case problem != "":
+		problems.Add(errs.Invalid, "content", "The message %s.", problem)
+	case text.Len(content) > maxContent:
+		problems.Add(errs.TooLong, "content", "A message has at most %d characters, and this one has %d.", maxContent, text.Len(content))
+	}
+	return content
+}
+
+// requestHash tells two requests with the same key apart.
+func requestHash(m *model.Message) []byte {
+	request := m.Content
+	if m.ReplyToID != nil {
+		request += "\x00" + m.ReplyToID.String() // no content has a NUL
+	}
+	sum := sha256.Sum256([]byte(request))
+	return sum[:]
+}
+
+// checkReply makes sure that what a message answers is there, and is for its author to see. It may be deleted.
+func checkReply(ctx context.Context, tx *store.Tx, author *model.ConversationMember, m *model.Message) error {
+	if m.ReplyToID == nil {
+		return nil
+	}
+	there, err := tx.NewSelect().Model((*model.Message)(nil)).Where("m.id = ?", *m.ReplyToID).
+		Where("m.conversation_id = ?", m.ConversationID).Where("m.seq > ?", author.HiddenSeq).Exists(ctx)
+	if err == nil && !there {
+		return errs.Input(errs.NotFound, "replyToId", "There is no such message in this conversation.")
+	}
+	return err
+}
+
+// insertMessage stores a message with its words.
 func insertMessage(ctx context.Context, tx *store.Tx, m *model.Message) error {
-	res, err := tx.NewInsert().Model(m).On("CONFLICT DO NOTHING").Exec(ctx)
+	q := tx.NewInsert().Model(m).On("CONFLICT DO NOTHING")
+	if tx.Postgres() {
+		q = q.Value("tokens", "?", tokensValue(m))
+	}
+	res, err := q.Exec(ctx)
 	if err != nil {
 		return err
 	}
@@ -104,7 +145,11 @@ func insertMessage(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	case n == 0:
 		return errKeyUsed // the lock on the conversation leaves no other conflict
 	}
-	return nil
+	if tx.Postgres() {
+		return nil
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)", tokenText(m))
+	return err
 }
 
 // firstWithKey finds the message that was sent with the same key before.
@@ -115,8 +160,8 @@ func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*mode
 	if err != nil {
 		return nil, store.Error(err)
 	}
-	if !bytes.Equal(first.RequestHash, again.RequestHash) {
-		return nil, errs.Input(errs.Conflict, "idempotencyKey", "This key was used before, for a message with another content.")
+	if first.DeletedAt == nil && !bytes.Equal(first.RequestHash, again.RequestHash) {
+		return nil, errs.Input(errs.Conflict, "idempotencyKey", "This key was used before, for another message.")
 	}
 	return first, nil
 }
@@ -155,15 +200,21 @@ func (s *Service) Messages(
 	return store.Cut(window, found), nil
 }
 
-// Message returns nil where there is none that the actor may see.
-func (s *Service) Message(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
-	m := new(model.Message)
-	err := s.db.NewSelect().Model(m).Apply(sharedWith(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").
-		Where("m.id = ?", id).Scan(ctx)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // no such message
+// MessagesByID returns those of the messages that the actor may see.
+func (s *Service) MessagesByID(
+	ctx context.Context, actor model.Actor, ids []model.MessageID,
+) (map[model.MessageID]*model.Message, error) {
+	var found []*model.Message
+	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").
+		Where("m.id IN (?)", bun.List(ids)).Scan(ctx)
+	if err != nil {
+		return nil, store.Error(err)
 	}
-	return m, store.Error(err)
+	byID := make(map[model.MessageID]*model.Message, len(found))
+	for _, m := range found {
+		byID[m.ID] = m
+	}
+	return byID, nil
 }
 
 // LastMessages returns the newest message of each of the conversations that the actor is in.
@@ -171,10 +222,8 @@ func (s *Service) LastMessages(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.Message, error) {
 	var found []*model.Message
-	newest := s.db.NewSelect().Model((*model.Message)(nil)).ModelTableExpr("messages AS n").ColumnExpr("max(n.seq)").
-		Where("n.conversation_id = c.id")
 	err := s.db.NewSelect().Model(&found).
-		Join("JOIN conversations AS c ON c.id = m.conversation_id AND m.seq = (?)", newest).
+		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.last_message_seq = m.seq").
 		Apply(sharedWith(actor, "c.id")).Where("m.seq > viewer.hidden_seq").Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)

@@ -85,7 +85,7 @@ func conversationsOf(t *testing.T, w *world) list {
 	return list{
 		name: "MyConversations", fallback: 20,
 		page: pager(func(p store.Page) (store.Slice[*model.Conversation], error) {
-			return w.MyConversations(t.Context(), w.actor("ann"), p)
+			return w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{}, p)
 		}, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
 		want: nil, // read once the other lists are made, which add to this one
 	}
@@ -118,7 +118,7 @@ func membersOf(t *testing.T, w *world) list {
 	return list{
 		name: "Members", fallback: 50,
 		page: pager(func(p store.Page) (store.Slice[*model.ConversationMember], error) {
-			return w.Members(t.Context(), w.actor("ann"), c.ID, p)
+			return w.MembersOf(t.Context(), w.actor("ann"), c.ID, p)
 		}, MemberCursor, id),
 		want: listOf(all, MemberCursor, id),
 	}
@@ -148,11 +148,7 @@ func messagesOf(t *testing.T, w *world) list {
 func (w *world) skipSeq(t *testing.T, id model.ConversationID) {
 	t.Helper()
 	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		seq, err := nextSeq(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		return w.appendEvent(ctx, tx, &model.Event{ConversationID: id, Seq: seq, Kind: "nothing"}, struct{}{})
+		return w.happen(ctx, tx, id, "nothing", nil, struct{}{})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -357,7 +353,7 @@ func TestNewestActivityComesFirst(t *testing.T) {
 
 func wantOrder(t *testing.T, w *world, nickname string, want ...*model.Conversation) {
 	t.Helper()
-	got, err := w.MyConversations(t.Context(), w.actor(nickname), store.Page{})
+	got, err := w.MyConversations(t.Context(), w.actor(nickname), ConversationFilter{}, store.Page{})
 	if err != nil {
 		t.Fatal(err)
 	}

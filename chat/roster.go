@@ -48,13 +48,27 @@ func (s *Service) changing(
 }
 
 // record writes one event of the change, with the next seq.
-func (s *Service) record(ctx context.Context, c *change, kind model.EventKind, data any) (err error) {
-	if c.conversation.LastSeq, err = nextSeq(ctx, c.tx, c.conversation.ID); err != nil {
-		return err
+func (s *Service) record(ctx context.Context, c *change, kind model.EventKind, data any) error {
+	_, err := s.recordAbout(ctx, c, kind, nil, data)
+	return err
+}
+
+// recordAbout is record for an event about a message.
+func (s *Service) recordAbout(
+	ctx context.Context, c *change, kind model.EventKind, m *model.Message, data any,
+) (place, error) {
+	p, err := nextPlace(ctx, c.tx, c.conversation.ID, kind)
+	if err != nil {
+		return place{}, err
 	}
-	c.conversation.LastActivityAt = c.tx.Now
-	e := &model.Event{ConversationID: c.conversation.ID, Seq: c.conversation.LastSeq, Kind: kind, ActorID: &c.actor.UserID}
-	return s.appendEvent(ctx, c.tx, e, data)
+	e := &model.Event{
+		ConversationID: c.conversation.ID, Seq: p.seq, At: p.at, Kind: kind, ActorID: &c.actor.UserID, Message: m,
+	}
+	if m != nil {
+		e.MessageID = &m.ID
+	}
+	c.conversation.LastSeq, c.conversation.LastActivityAt = p.seq, p.active
+	return p, s.appendEvent(ctx, c.tx, e, data)
 }
 
 func (c *change) requireGroup() error {
@@ -198,7 +212,7 @@ func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error 
 	}
 	row := &model.ConversationMember{
 		ConversationID: c.conversation.ID, UserID: m.UserID, Role: m.Role,
-		JoinedAt: c.tx.Now, JoinedSeq: c.conversation.LastSeq, LastReadSeq: c.conversation.LastSeq,
+		JoinedAt: c.conversation.LastActivityAt, JoinedSeq: c.conversation.LastSeq, LastReadSeq: c.conversation.LastSeq,
 	}
 	if c.conversation.History == model.FromJoining {
 		row.HiddenSeq = c.conversation.LastSeq - 1

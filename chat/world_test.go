@@ -145,9 +145,11 @@ func (w *world) remove(nickname string, id model.ConversationID) *model.Event {
 	w.t.Helper()
 	e := &model.Event{ConversationID: id, Kind: model.MemberRemoved, ActorID: new(w.id(nickname))}
 	err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) (err error) {
-		if e.Seq, err = nextSeq(ctx, tx, id); err != nil {
+		p, err := nextPlace(ctx, tx, id, e.Kind)
+		if err != nil {
 			return err
 		}
+		e.Seq, e.At = p.seq, p.at
 		_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).
 			Where("conversation_id = ?", id).Where("user_id = ?", w.id(nickname)).Exec(ctx)
 		if err != nil {
@@ -159,6 +161,24 @@ func (w *world) remove(nickname string, id model.ConversationID) *model.Event {
 		w.t.Fatal(err)
 	}
 	return e
+}
+
+// Message finds one message.
+func (w *world) Message(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
+	found, err := w.MessagesByID(ctx, actor, []model.MessageID{id})
+	return found[id], err
+}
+
+// MembersOf lists the members of one conversation.
+func (w *world) MembersOf(
+	ctx context.Context, actor model.Actor, id model.ConversationID, page store.Page,
+) (store.Slice[*model.ConversationMember], error) {
+	window, err := page.Window(50)
+	if err != nil {
+		return store.Slice[*model.ConversationMember]{}, err
+	}
+	found, err := w.Members(ctx, actor, []model.ConversationID{id}, window)
+	return found[id], err
 }
 
 // stored reads all events of a conversation, past the rules.

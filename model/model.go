@@ -115,8 +115,9 @@ type Conversation struct {
 	// MembersMayRename extends to everybody what else only the owner and the admins may.
 	MembersMayRename bool
 	LastSeq          int64
+	LastMessageSeq   int64 // 0 while there is none
 	CreatedAt        time.Time
-	LastActivityAt   time.Time
+	LastActivityAt   time.Time // of the newest event that is no edit, deletion or reaction
 }
 
 // History is how much of what was before them new members see.
@@ -146,8 +147,18 @@ type ConversationMember struct {
 	HiddenSeq      int64 // they see what comes after this event; 0 is everything
 	LastReadSeq    int64
 	MutedUntil     *time.Time
-	Archived       bool
+	ArchivedSeq    int64 // archived until a message comes after this event; 0 when not
 	Pinned         bool
+	Draft          *string
+}
+
+// Forever is when a mute ends that has no end.
+var Forever = time.Date(9999, time.December, 31, 23, 59, 59, 999_999_000, time.UTC) //nolint:gochecknoglobals // a constant
+
+// Unread is how much of a conversation somebody has not read: messages of others, and those of them that mention them.
+type Unread struct {
+	Messages int
+	Mentions int
 }
 
 // ID names the membership to clients.
@@ -160,6 +171,10 @@ type EventKind string
 const (
 	ConversationCreated EventKind = "conversation_created"
 	MessageAdded        EventKind = "message_added"
+	MessageEdited       EventKind = "message_edited"
+	MessageDeleted      EventKind = "message_deleted"
+	ReactionAdded       EventKind = "reaction_added"
+	ReactionRemoved     EventKind = "reaction_removed"
 	ConversationRenamed EventKind = "conversation_renamed"
 	SettingsChanged     EventKind = "conversation_settings_changed"
 	MemberAdded         EventKind = "member_added"
@@ -220,6 +235,13 @@ type MemberRemovedData struct {
 // MemberRoleChangedData says who has which role now.
 type MemberRoleChangedData = MemberData
 
+// ReactionData says who put, or took back, which emoji, and how many have it there now.
+type ReactionData struct {
+	UserID UserID `json:"userId"`
+	Emoji  string `json:"emoji"`
+	Count  int    `json:"count"`
+}
+
 type Message struct {
 	bun.BaseModel `bun:"table:messages,alias:m"`
 
@@ -233,5 +255,34 @@ type Message struct {
 	EditedAt       *time.Time
 	DeletedAt      *time.Time
 	IdempotencyKey *string
-	RequestHash    []byte // SHA-256 of the input that came with the key
+	RequestHash    []byte // SHA-256 of the input that came with the key; nil once the message is deleted
+}
+
+// Mention is a member whom a message names.
+type Mention struct {
+	bun.BaseModel `bun:"table:mentions,alias:mn"`
+
+	ConversationID ConversationID `bun:",pk,type:uuid"`
+	UserID         UserID         `bun:",pk,type:uuid"`
+	Seq            int64          `bun:",pk"`
+	MessageID      MessageID      `bun:",type:uuid"`
+}
+
+// Reaction is one emoji that one person put to one message.
+type Reaction struct {
+	bun.BaseModel `bun:"table:reactions,alias:r"`
+
+	ConversationID ConversationID `bun:",pk,type:uuid"`
+	MessageID      MessageID      `bun:",pk,type:uuid"`
+	UserID         UserID         `bun:",pk,type:uuid"`
+	Emoji          string         `bun:",pk"`
+	CreatedAt      time.Time
+}
+
+// ReactionGroup is all reactions to a message with the same emoji.
+type ReactionGroup struct {
+	MessageID     MessageID
+	Emoji         string
+	Count         int
+	ViewerReacted bool
 }

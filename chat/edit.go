@@ -1,0 +1,135 @@
+package chat
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+// EditMessage is what a message is to say from now on.
+type EditMessage struct {
+	MessageID model.MessageID
+	Content   string
+	// Expected, where it is set, is when the message was edited last as far as the author knows, nil for never. An edit that
+	// has come since then is not overwritten.
+	Expected *Edited
+}
+
+// Edited is when a message was edited last; At is nil for never.
+type Edited struct{ At *time.Time }
+
+// EditMessage gives a message another content. Only its author may, and for as long as Options.EditWindow says.
+func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMessage) (*model.Message, error) {
+	var problems errs.List
+	content := checkContent(&problems, in.Content)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	return s.changingMessage(ctx, actor, in.MessageID, func(ctx context.Context, c *change, m *model.Message) error {
+		switch {
+		case m.AuthorID == nil || *m.AuthorID != actor.UserID:
+			return errs.New(errs.Forbidden, "Only its author edits a message.")
+		case m.DeletedAt != nil:
+			return errs.Input(errs.Conflict, "messageId", "The message is deleted.")
+		case m.Content == content: // also when the answer to this very edit was lost
+			return nil
+		case s.opts.EditWindow > 0 && c.tx.Now.Sub(m.CreatedAt) > s.opts.EditWindow:
+			return errs.New(errs.Forbidden, "A message can be edited for %v after it was sent.", s.opts.EditWindow)
+		case in.Expected != nil && !in.Expected.is(m.EditedAt):
+			return errs.Input(errs.Conflict, "expectedEditedAt", "The message has been edited meanwhile.")
+		}
+		m.Content = content
+		p, err := s.recordAbout(ctx, c, model.MessageEdited, m, struct{}{})
+		if err != nil {
+			return err
+		}
+		m.EditedAt = &p.at
+		if _, err := c.tx.NewUpdate().Model(m).Column("content", "edited_at").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		if err := indexMessage(ctx, c.tx, m); err != nil {
+			return err
+		}
+		if err := deleteMentions(ctx, c.tx, m); err != nil {
+			return err
+		}
+		return insertMentions(ctx, c.tx, m)
+	})
+}
+
+func (e Edited) is(at *time.Time) bool {
+	if e.At == nil || at == nil {
+		return e.At == at
+	}
+	return e.At.Equal(*at)
+}
+
+// DeleteMessage takes away a message's content, its words, mentions and reactions; its place stays. The author may, and in a
+// group the owner and the admins. Deleting what is deleted does nothing.
+func (s *Service) DeleteMessage(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
+	return s.changingMessage(ctx, actor, id, func(ctx context.Context, c *change, m *model.Message) error {
+		if m.AuthorID == nil || *m.AuthorID != actor.UserID {
+			if err := c.requireRole(model.Owner, model.Admin); err != nil {
+				return err
+			}
+		}
+		if m.DeletedAt != nil {
+			return nil
+		}
+		p, err := s.recordAbout(ctx, c, model.MessageDeleted, m, struct{}{})
+		if err != nil {
+			return err
+		}
+		m.Content, m.RequestHash, m.DeletedAt = "", nil, &p.at
+		if _, err := c.tx.NewUpdate().Model(m).Column("content", "request_hash", "deleted_at").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		if err := indexMessage(ctx, c.tx, m); err != nil {
+			return err
+		}
+		if err := deleteMentions(ctx, c.tx, m); err != nil {
+			return err
+		}
+		_, err = c.tx.NewDelete().Model((*model.Reaction)(nil)).
+			Where("conversation_id = ?", m.ConversationID).Where("message_id = ?", m.ID).Exec(ctx)
+		return err
+	})
+}
+
+var errNoMessage = errs.New(errs.NotFound, "There is no such message.")
+
+// changingMessage locks the conversation of a message and runs fn with both as they are then; NOT_FOUND for anybody who does
+// not see the message. It returns the message as it is afterwards.
+func (s *Service) changingMessage(
+	ctx context.Context, actor model.Actor, id model.MessageID,
+	fn func(ctx context.Context, c *change, m *model.Message) error,
+) (*model.Message, error) {
+	found, err := s.MessagesByID(ctx, actor, []model.MessageID{id})
+	if err != nil {
+		return nil, err
+	}
+	if found[id] == nil {
+		return nil, errNoMessage
+	}
+	var m *model.Message
+	_, err = s.changing(ctx, actor, found[id].ConversationID, func(ctx context.Context, c *change) error {
+		m = new(model.Message)
+		err := c.tx.NewSelect().Model(m).Where("m.id = ?", id).Where("m.seq > ?", c.member.HiddenSeq).Scan(ctx)
+		if errors.Is(err, sql.ErrNoRows) {
+			return errNoMessage
+		}
+		if err != nil {
+			return err
+		}
+		return fn(ctx, c, m)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, store.Error(err)
+}

@@ -1,0 +1,137 @@
+package chat
+
+import (
+	"context"
+
+	"github.com/uptrace/bun"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+// MaxUnread is where counting what is unread ends: it stands for as many or more.
+const MaxUnread = 1000
+
+// MarkRead says that the actor has read everything up to a seq. What was read stays read, and nobody has read what is not
+// there yet: a smaller seq changes nothing, and a larger one means the newest event.
+func (s *Service) MarkRead(
+	ctx context.Context, actor model.Actor, id model.ConversationID, seq int64,
+) (*model.ConversationMember, error) {
+	if seq < 0 {
+		return nil, errs.Input(errs.Invalid, "seq", "A seq is not negative.")
+	}
+	return s.changingMembership(ctx, actor, id, func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
+		var last int64
+		err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").Where("c.id = ?", id).Scan(ctx, &last)
+		if seq = min(seq, last); err != nil || seq <= m.LastReadSeq {
+			return err
+		}
+		m.LastReadSeq = seq
+		return updateMembership(ctx, tx, m, "last_read_seq")
+	})
+}
+
+// unreadBy is a condition on messages m: those of others that a member, who is the actor, has not read. member is what the
+// query calls the membership.
+func unreadBy(actor model.Actor, member string) func(*bun.SelectQuery) *bun.SelectQuery {
+	alias := bun.Safe(member)
+	return func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("m.conversation_id = ?.conversation_id", alias).Where("m.seq > ?.last_read_seq", alias).
+			Where("m.author_id IS DISTINCT FROM ?", actor.UserID).Where("m.deleted_at IS NULL")
+	}
+}
+
+// unread selects, of the actor's memberships, how much of each conversation is not read.
+func (s *Service) unread(actor model.Actor) *bun.SelectQuery {
+	messages := s.db.NewSelect().Model((*model.Message)(nil)).ColumnExpr("1").Apply(unreadBy(actor, "cm")).Limit(MaxUnread)
+	mentions := s.db.NewSelect().Model((*model.Mention)(nil)).ColumnExpr("1").
+		Join("JOIN messages AS m ON m.conversation_id = mn.conversation_id AND m.seq = mn.seq").
+		Where("mn.conversation_id = cm.conversation_id").Where("mn.user_id = cm.user_id").Where("mn.seq > cm.last_read_seq").
+		Apply(unreadBy(actor, "cm")).Limit(MaxUnread)
+	return s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("cm.conversation_id").
+		ColumnExpr("(SELECT count(*) FROM (?) AS some) AS messages", messages).
+		ColumnExpr("(SELECT count(*) FROM (?) AS some) AS mentions", mentions).
+		// Where nothing has come since then, there is nothing to count.
+		Join("JOIN conversations AS c ON c.id = cm.conversation_id AND c.last_message_seq > cm.last_read_seq").
+		Where("cm.user_id = ?", actor.UserID)
+}
+
+// Unread says how much of each of the conversations the actor has not read: messages of others that are not deleted.
+func (s *Service) Unread(
+	ctx context.Context, actor model.Actor, ids []model.ConversationID,
+) (map[model.ConversationID]model.Unread, error) {
+	var found []struct {
+		ConversationID model.ConversationID
+		model.Unread   `bun:",extend"`
+	}
+	if err := s.unread(actor).Where("cm.conversation_id IN (?)", bun.List(ids)).Scan(ctx, &found); err != nil {
+		return nil, store.Error(err)
+	}
+	byConversation := make(map[model.ConversationID]model.Unread, len(found))
+	for _, row := range found {
+		byConversation[row.ConversationID] = row.Unread
+	}
+	return byConversation, nil
+}
+
+// UnreadInAll says how much the actor has not read in all conversations that are not muted.
+func (s *Service) UnreadInAll(ctx context.Context, actor model.Actor) (model.Unread, error) {
+	var all model.Unread
+	of := s.unread(actor).Where("cm.muted_until IS NULL OR cm.muted_until <= ?", s.db.Now())
+	err := s.db.NewSelect().TableExpr("(?) AS u", of).
+		ColumnExpr("coalesce(sum(u.messages), 0) AS messages, coalesce(sum(u.mentions), 0) AS mentions").Scan(ctx, &all)
+	return all, store.Error(err)
+}
+
+// letsKnow reports whether the actor lets others know how far they have read.
+func (s *Service) letsKnow(ctx context.Context, actor model.Actor) (bool, error) {
+	lets, err := s.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", actor.UserID).Where("u.send_read_receipts").
+		Exists(ctx)
+	return lets, store.Error(err)
+}
+
+// SeenBy lists, for each of the messages, the members who have read up to it, in order of joining: those who were there when it
+// came, beside its author, and who let others know. Who hides how far they have read does not see it of others.
+func (s *Service) SeenBy(
+	ctx context.Context, actor model.Actor, ids []model.MessageID, window store.Window,
+) (map[model.MessageID]store.Slice[*model.ConversationMember], error) {
+	position, err := readMemberCursor(window)
+	if err != nil {
+		return nil, err
+	}
+	lets, err := s.letsKnow(ctx, actor)
+	if err != nil || !lets {
+		return nil, err
+	}
+	queries := make([]*bun.SelectQuery, len(ids))
+	for i, id := range ids {
+		q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("m.id AS parent").ColumnExpr("cm.*").
+			Join("JOIN messages AS m ON m.conversation_id = cm.conversation_id").
+			Join("JOIN users AS u ON u.id = cm.user_id AND u.send_read_receipts").
+			Apply(sharedWith(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").Where("m.id = ?", id).
+			Where("cm.last_read_seq >= m.seq").Where("cm.joined_seq < m.seq").Where("m.author_id IS DISTINCT FROM cm.user_id")
+		queries[i] = window.Apply(q, membersInOrder, position...)
+	}
+	var found []struct {
+		Parent                   model.MessageID
+		model.ConversationMember `bun:",extend"`
+	}
+	if err := eachOf(ctx, s.db, queries, &found); err != nil {
+		return nil, err
+	}
+	byMessage := map[model.MessageID][]*model.ConversationMember{}
+	for i := range found {
+		byMessage[found[i].Parent] = append(byMessage[found[i].Parent], &found[i].ConversationMember)
+	}
+	return cutEach(window, ids, byMessage), nil
+}
+
+// LastRead is how far a member has read, as far as the viewer may know it: of themselves, and where both let others know.
+// of is the member as a person.
+func LastRead(m *model.ConversationMember, viewer, of *model.User) *int64 {
+	if viewer.ID != m.UserID && !(viewer.SendReadReceipts && of.SendReadReceipts) {
+		return nil
+	}
+	return &m.LastReadSeq
+}

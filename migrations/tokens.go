@@ -1,0 +1,53 @@
+package migrations
+
+import (
+	"context"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/migrate"
+
+	"parley/text"
+)
+
+// indexedAtOnce bounds one statement.
+const indexedAtOnce = 500
+
+// indexMessages finds the words of the messages that are stored already.
+func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migration) error {
+	return m.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		for last := (uuid.UUID{}); ; {
+			var found []struct {
+				ID      uuid.UUID
+				Content string
+			}
+			err := tx.NewSelect().Table("messages").Column("id", "content").Where("id > ?", last).Where("deleted_at IS NULL").
+				OrderExpr("id").Limit(indexedAtOnce).Scan(ctx, &found)
+			if err != nil || len(found) == 0 {
+				return err
+			}
+			for _, message := range found {
+				if err := indexMessage(ctx, tx, message.ID, text.Tokens(message.Content)); err != nil {
+					return err
+				}
+				last = message.ID
+			}
+		}
+	})
+}
+
+// forgetTokens has nothing to do: the migration before goes back with it, and takes the tokens along.
+func forgetTokens(context.Context, *migrate.Migrator, *migrate.Migration) error { return nil }
+
+func indexMessage(ctx context.Context, tx bun.Tx, id uuid.UUID, tokens []string) error {
+	if tx.Dialect().Name() == dialect.PG {
+		_, err := tx.ExecContext(ctx, "UPDATE messages SET tokens = array_to_tsvector(?::text[]) WHERE id = ?", pgdialect.Array(tokens), id)
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) SELECT rowid, ? FROM messages WHERE id = ?",
+		strings.Join(tokens, " "), id)
+	return err
+}

@@ -1,0 +1,155 @@
+package text
+
+import (
+	"slices"
+	"unicode"
+)
+
+// maxToken is how many code points of a word are compared.
+const maxToken = 64
+
+// Tokens finds the words of a text, each once, in order, folded: what a search compares, whatever the database. A word is a
+// run of letters, marks and digits; a symbol, such as an emoji, is a word of its own. Scripts that write no space between
+// words give every character, and every two that follow each other, so that a part of a sentence is found in it.
+func Tokens(s string) []string { return tokens(s, true) }
+
+// Terms finds what a query looks for: as Tokens, but where two characters follow each other not each of them alone as well.
+func Terms(s string) []string { return tokens(s, false) }
+
+func tokens(s string, singles bool) (list []string) {
+	runes := []rune(Fold(s))
+	seen := map[string]bool{}
+	add := func(token []rune) {
+		if t := string(token[:min(len(token), maxToken)]); !seen[t] {
+			seen[t] = true
+			list = append(list, t)
+		}
+	}
+	for _, w := range words(runes) {
+		word := runes[w.from:w.to]
+		if !unspaced(word[0]) {
+			add(word)
+			continue
+		}
+		for i := range word {
+			if singles || len(word) == 1 {
+				add(word[i : i+1])
+			}
+			if i > 0 {
+				add(word[i-1 : i+1])
+			}
+		}
+	}
+	return list
+}
+
+// span is a part of a text, in code points.
+type span struct{ from, to int }
+
+// words cuts text where a word begins or ends. All of a word is of scripts with spaces, or all of those without.
+func words(s []rune) (list []span) {
+	start := -1 // of the word that is open
+	end := func(at int) {
+		if start >= 0 {
+			list = append(list, span{start, at})
+			start = -1
+		}
+	}
+	for i, r := range s {
+		switch {
+		case unicode.Is(unicode.So, r):
+			end(i)
+			list = append(list, span{i, i + 1})
+		case !inWord(r):
+			end(i)
+		case start >= 0 && unspaced(r) != unspaced(s[start]) && !unicode.Is(unicode.M, r):
+			end(i)
+			start = i
+		case start < 0:
+			start = i
+		}
+	}
+	end(len(s))
+	return list
+}
+
+// inWord leaves out variation selectors: they are marks, but say only how a character looks.
+func inWord(r rune) bool {
+	return unicode.In(r, unicode.L, unicode.M, unicode.N) && !unicode.Is(unicode.Variation_Selector, r)
+}
+
+// unspaced reports whether r is of a script that writes words without spaces between them.
+func unspaced(r rune) bool {
+	return r == 'ー' || // which lengthens the kana before it, and belongs to no one script
+		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+}
+
+// Part is a piece of a text that either was searched for or was not.
+type Part struct {
+	Text  string
+	Match bool
+}
+
+// Snippet cuts about size code points out of a text, from a little before its first match on, and tells apart what matches
+// one of the terms. An ellipsis stands where something was cut off.
+func Snippet(s string, terms []string, size int) []Part {
+	runes := []rune(s)
+	found := matches(runes, terms)
+	from := 0
+	if len(found) > 0 && len(runes) > size {
+		from = max(0, min(found[0].from-size/4, len(runes)-size))
+	}
+	to := min(len(runes), from+size)
+	var parts []Part
+	add := func(s string, match bool) {
+		if s != "" {
+			parts = append(parts, Part{s, match})
+		}
+	}
+	at := from
+	if from > 0 {
+		add("…", false)
+	}
+	for _, m := range found {
+		if m.from >= to {
+			break
+		}
+		add(string(runes[at:max(at, m.from)]), false)
+		add(string(runes[max(at, m.from):min(m.to, to)]), true)
+		at = min(m.to, to)
+	}
+	add(string(runes[at:to]), false)
+	if to < len(runes) {
+		add("…", false)
+	}
+	return parts
+}
+
+// matches finds the parts of a text that one of the terms stands for, in order, none within another.
+func matches(s []rune, terms []string) (list []span) {
+	add := func(m span) {
+		if last := len(list) - 1; last >= 0 && m.from <= list[last].to && unspaced(s[m.from]) {
+			list[last].to = max(list[last].to, m.to) // two of a script without spaces that share a character, or touch
+			return
+		}
+		list = append(list, m)
+	}
+	for _, w := range words(s) {
+		if !unspaced(s[w.from]) {
+			folded := tokens(string(s[w.from:w.to]), true)
+			if slices.ContainsFunc(folded, func(t string) bool { return slices.Contains(terms, t) }) {
+				add(w)
+			}
+			continue
+		}
+		for i := w.from; i < w.to; i++ {
+			for n := min(2, w.to-i); n > 0; n-- {
+				if slices.Contains(terms, Fold(string(s[i:i+n]))) {
+					add(span{i, i + n})
+					break
+				}
+			}
+		}
+	}
+	return list
+}
