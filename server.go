@@ -168,7 +168,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		return nil, err
 	}
 	chatService := chat.New(db, chat.Options{
-		RequireVerifiedEmail: s.RequireVerifiedEmail, CompareEvery: s.CompareEvery, Log: log,
+		RequireVerifiedEmail: s.RequireVerifiedEmail, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Log: log,
 	})
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,

@@ -130,8 +130,8 @@ func (s *Service) SeenBy(
 // LastRead is how far a member has read, as far as the viewer may know it: of themselves, and where both let others know.
 // of is the member as a person.
 func LastRead(m *model.ConversationMember, viewer, of *model.User) *int64 {
-	if viewer.ID != m.UserID && !(viewer.SendReadReceipts && of.SendReadReceipts) {
-		return nil
+	if viewer.ID == m.UserID || viewer.SendReadReceipts && of.SendReadReceipts {
+		return &m.LastReadSeq
 	}
-	return &m.LastReadSeq
+	return nil
 }

@@ -33,7 +33,7 @@ type Search struct {
 // Found is a message that a search has found, with a part of its content.
 type Found struct {
 	Message *model.Message
-	Snippet []text.Part
+	Snippet []*text.Part
 }
 
 const searchList = 's' // the letter of this list's cursors

@@ -52,6 +52,7 @@ type Settings struct {
 	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
 	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full."`
 
+	EditWindow   time.Duration `default:"24h" help:"How long after sending it a message can be edited; 0 is for ever."`
 	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are compared with the database, which repairs a lost hint."`
 	StopTimeout  time.Duration `default:"20s" help:"How long running requests may take to finish when the server stops."`
 
@@ -108,6 +109,9 @@ func (s *Settings) Validate() error {
 	}
 	if s.Issuer == "" {
 		refuse("PARLEY_ISSUER", "it must not be empty")
+	}
+	if s.EditWindow < 0 {
+		refuse("PARLEY_EDIT_WINDOW", "%v is not a time to wait", s.EditWindow)
 	}
 	for name, value := range map[string]int64{
 		"PARLEY_MAX_BODY_BYTES": s.MaxBodyBytes, "PARLEY_MAX_TOKENS": int64(s.MaxTokens), "PARLEY_MAX_DEPTH": int64(s.MaxDepth),

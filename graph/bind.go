@@ -15,9 +15,6 @@ import (
 // Node is anything that `node` may find: a pointer to one of model's structs.
 type Node any
 
-// Viewer is the signed-in person.
-type Viewer struct{ User *model.User }
-
 // Email is for the person's own eyes only, and so a field of Viewer and not of User.
 func (v *Viewer) Email() string { return v.User.Email }
 

@@ -1,11 +1,31 @@
 package graph
 
 import (
+	"context"
+	"slices"
+
 	"parley/auth"
 	"parley/chat"
 	"parley/model"
 	"parley/store"
 )
+
+// How many items a page holds where the client does not say.
+const (
+	membersPage = 50
+	peoplePage  = 20
+)
+
+// pageFor is one page of a list that a parent has, through the loader that knows the pages of others like it.
+func pageFor[K comparable, T any](
+	ctx context.Context, fallback int, p store.Page, parent K, choose func(*loaders) pages[K, T],
+) (store.Slice[T], error) {
+	window, err := p.Window(fallback)
+	if err != nil {
+		return store.Slice[T]{}, err
+	}
+	return load(ctx, choose, pageOf[K]{parent, window})
+}
 
 // edges pairs each item with its cursor, and says where the page stands.
 func edges[T, E any](slice store.Slice[T], cursor func(T) string, edge func(string, T) E) ([]E, *PageInfo) {
@@ -44,4 +64,36 @@ func memberConnection(slice store.Slice[*model.ConversationMember]) *Conversatio
 func messageConnection(slice store.Slice[*model.Message]) *MessageConnection {
 	list, info := edges(slice, chat.MessageCursor, func(c string, m *model.Message) *MessageEdge { return &MessageEdge{c, m} })
 	return &MessageConnection{Edges: list, Nodes: slice.Items, PageInfo: info}
+}
+
+// peopleConnection makes a list of people of what names them, whose cursors it keeps. Whose account has just gone is left out.
+func peopleConnection[T any](
+	ctx context.Context, slice store.Slice[T], cursor func(T) string, user func(T) model.UserID,
+) (*UserConnection, error) {
+	ids := make([]model.UserID, len(slice.Items))
+	for i, item := range slice.Items {
+		ids[i] = user(item)
+	}
+	nodes, err := loadUsers(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[model.UserID]*model.User, len(nodes))
+	for _, u := range nodes {
+		byID[u.ID] = u
+	}
+	list, info := edges(slice, cursor, func(c string, item T) *UserEdge { return &UserEdge{c, byID[user(item)]} })
+	list = slices.DeleteFunc(list, func(e *UserEdge) bool { return e.Node == nil })
+	return &UserConnection{Edges: list, Nodes: nodes, PageInfo: info}, nil
+}
+
+func searchConnection(slice store.Slice[*chat.Found]) *MessageSearchConnection {
+	nodes := make([]*model.Message, len(slice.Items))
+	for i, f := range slice.Items {
+		nodes[i] = f.Message
+	}
+	list, info := edges(slice, chat.FoundCursor, func(c string, f *chat.Found) *MessageSearchEdge {
+		return &MessageSearchEdge{c, f.Message, f.Snippet}
+	})
+	return &MessageSearchConnection{Edges: list, Nodes: nodes, PageInfo: info}
 }

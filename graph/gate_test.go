@@ -112,6 +112,8 @@ func value(schema *ast.Schema, name string, typ *ast.Type) string {
 		return strconv.Quote(model.NewUserID().String())
 	case name == "conversationId":
 		return strconv.Quote(model.NewConversationID().String())
+	case name == "messageId":
+		return strconv.Quote(model.NewMessageID().String())
 	case typ.NamedType == "Int":
 		return "1"
 	case typ.NamedType == "Boolean":

@@ -1,6 +1,10 @@
 package graph
 
 import (
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+
 	"parley/chat"
 	"parley/model"
 )
@@ -53,3 +57,39 @@ type TransferOwnershipInput struct {
 
 // LeaveConversationInput is as the schema says.
 type LeaveConversationInput struct{ ConversationID model.ConversationID }
+
+// SaveDraftInput is as the schema says.
+type SaveDraftInput struct {
+	ConversationID model.ConversationID
+	Content        string
+}
+
+// MarkReadInput is as the schema says.
+type MarkReadInput struct {
+	ConversationID model.ConversationID
+	Seq            int64
+}
+
+// EditMessageInput is as the schema says.
+type EditMessageInput struct {
+	MessageID        model.MessageID
+	Content          string
+	ExpectedEditedAt graphql.Omittable[*time.Time]
+}
+
+func (in EditMessageInput) edit() chat.EditMessage {
+	edit := chat.EditMessage{MessageID: in.MessageID, Content: in.Content}
+	if at, given := in.ExpectedEditedAt.ValueOK(); given {
+		edit.Expected = &chat.Edited{At: at}
+	}
+	return edit
+}
+
+// DeleteMessageInput is as the schema says.
+type DeleteMessageInput struct{ MessageID model.MessageID }
+
+// ReactionInput is as the schema says of AddReactionInput and RemoveReactionInput.
+type ReactionInput struct {
+	MessageID model.MessageID
+	Emoji     string
+}

@@ -7,25 +7,32 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vikstrous/dataloadgen"
 
+	"parley/chat"
 	"parley/model"
+	"parley/store"
 )
 
 // loaders gather what the fields of one response ask for into few queries. They live for that response only, so that a long
 // subscription never serves what was true an hour ago, and for one actor, because what is found depends on who asks.
 type loaders struct {
-	users         *dataloadgen.Loader[model.UserID, *model.User]
-	conversations *dataloadgen.Loader[model.ConversationID, *model.Conversation]
-	lastMessages  *dataloadgen.Loader[model.ConversationID, *model.Message]
-	memberships   *dataloadgen.Loader[model.ConversationID, *model.ConversationMember]
-	owners        *dataloadgen.Loader[model.ConversationID, *model.ConversationMember]
-	partners      *dataloadgen.Loader[model.ConversationID, model.UserID]
-	memberCounts  *dataloadgen.Loader[model.ConversationID, int]
+	users         *loader[model.UserID, *model.User]
+	conversations *loader[model.ConversationID, *model.Conversation]
+	lastMessages  *loader[model.ConversationID, *model.Message]
+	memberships   *loader[model.ConversationID, *model.ConversationMember]
+	owners        *loader[model.ConversationID, *model.ConversationMember]
+	partners      *loader[model.ConversationID, model.UserID]
+	memberCounts  *loader[model.ConversationID, int]
+	unread        *loader[model.ConversationID, model.Unread]
+	members       pages[model.ConversationID, *model.ConversationMember]
+	messages      *loader[model.MessageID, *model.Message]
+	mentioned     *loader[model.MessageID, []model.UserID]
+	reactions     *loader[model.MessageID, []*model.ReactionGroup]
+	reactors      pages[chat.EmojiOn, *chat.Reactor]
+	seenBy        pages[model.MessageID, *model.ConversationMember]
 }
-
-// gathering is how long a loader waits for more keys. The fields of one response that ask for the same thing start together.
-const gathering = 500 * time.Microsecond
 
 func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 	return &loaders{
@@ -36,11 +43,74 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		owners:        newLoader(actingAs(actor, r.Chat.Owners)),
 		partners:      newLoader(actingAs(actor, r.Chat.Partners)),
 		memberCounts:  newLoader(actingAs(actor, r.Chat.MemberCounts)),
+		unread:        newLoader(actingAs(actor, r.Chat.Unread)),
+		members:       newLoader(actingAs(actor, byPage(r.Chat.Members))),
+		messages:      newLoader(actingAs(actor, r.Chat.MessagesByID)),
+		mentioned:     newLoader(actingAs(actor, r.Chat.Mentioned)),
+		reactions:     newLoader(actingAs(actor, r.Chat.Reactions)),
+		reactors:      newLoader(actingAs(actor, byPage(r.Chat.Reactors))),
+		seenBy:        newLoader(actingAs(actor, byPage(r.Chat.SeenBy))),
 	}
 }
 
-func newLoader[K comparable, V any](find func(context.Context, []K) (map[K]V, error)) *dataloadgen.Loader[K, V] {
-	return dataloadgen.NewMappedLoader(find, dataloadgen.WithWait(gathering))
+// loader looks things up by key, those of fields that ask at the same moment together.
+type loader[K comparable, V any] struct {
+	*dataloadgen.Loader[K, V]
+	find func(context.Context, []K) (map[K]V, error)
+}
+
+// gathering is how long a loader waits for more keys, where what is asked for was not foreseen.
+const gathering = 500 * time.Microsecond
+
+func newLoader[K comparable, V any](find func(context.Context, []K) (map[K]V, error)) *loader[K, V] {
+	return &loader[K, V]{dataloadgen.NewMappedLoader(find, dataloadgen.WithWait(gathering)), find}
+}
+
+// foresee looks up at once what fields are about to ask for. Where it fails, the fields ask themselves, and tell.
+func (l *loader[K, V]) foresee(ctx context.Context, keys []K) map[K]V {
+	if len(keys) == 0 {
+		return nil
+	}
+	found, err := l.find(ctx, keys)
+	if err != nil {
+		return nil
+	}
+	for _, key := range keys {
+		l.Prime(key, found[key])
+	}
+	return found
+}
+
+// pageOf names one page of a list that each of many parents has.
+type pageOf[K comparable] struct {
+	parent K
+	window store.Window
+}
+
+// pages names the type of the loaders of such lists.
+type pages[K comparable, T any] = *loader[pageOf[K], store.Slice[T]]
+
+// byPage has a query that is for one page of many parents serve a loader, whose keys may be of several pages.
+func byPage[K comparable, V any](
+	find func(context.Context, model.Actor, []K, store.Window) (map[K]V, error),
+) func(context.Context, model.Actor, []pageOf[K]) (map[pageOf[K]]V, error) {
+	return func(ctx context.Context, actor model.Actor, pages []pageOf[K]) (map[pageOf[K]]V, error) {
+		parents := map[store.Window][]K{}
+		for _, p := range pages {
+			parents[p.window] = append(parents[p.window], p.parent)
+		}
+		all := make(map[pageOf[K]]V, len(pages))
+		for window, list := range parents {
+			found, err := find(ctx, actor, list, window)
+			if err != nil {
+				return nil, err
+			}
+			for parent, v := range found {
+				all[pageOf[K]{parent, window}] = v
+			}
+		}
+		return all, nil
+	}
 }
 
 func actingAs[K comparable, V any](
@@ -58,10 +128,21 @@ type responseLoaders struct {
 
 type loadersKey struct{}
 
+func (r *Resolver) freshLoaders(ctx context.Context) context.Context {
+	return context.WithValue(ctx, loadersKey{}, &responseLoaders{resolver: r, byActor: map[model.Actor]*loaders{}})
+}
+
 // withLoaders gives each response loaders of its own.
 func (r *Resolver) withLoaders(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	fresh := &responseLoaders{resolver: r, byActor: map[model.Actor]*loaders{}}
-	return next(context.WithValue(ctx, loadersKey{}, fresh))
+	return next(r.freshLoaders(ctx))
+}
+
+// withLoadersAfterEach gives each mutation of an operation loaders of its own: it must not see what was before it.
+func (r *Resolver) withLoadersAfterEach(ctx context.Context, next graphql.RootResolver) graphql.Marshaler {
+	if graphql.GetOperationContext(ctx).Operation.Operation == ast.Mutation {
+		ctx = r.freshLoaders(ctx)
+	}
+	return next(ctx)
 }
 
 func loadersOf(ctx context.Context) (*loaders, error) {
@@ -84,7 +165,7 @@ func loadersOf(ctx context.Context) (*loaders, error) {
 }
 
 // load looks one key up; what is not there, or not for the actor to see, is the zero value.
-func load[K comparable, V any](ctx context.Context, choose func(*loaders) *dataloadgen.Loader[K, V], key K) (V, error) {
+func load[K comparable, V any](ctx context.Context, choose func(*loaders) *loader[K, V], key K) (V, error) {
 	var zero V
 	l, err := loadersOf(ctx)
 	if err != nil {
@@ -98,8 +179,46 @@ func load[K comparable, V any](ctx context.Context, choose func(*loaders) *datal
 }
 
 func loadUser(ctx context.Context, key model.UserID) (*model.User, error) {
-	return load(ctx, func(l *loaders) *dataloadgen.Loader[model.UserID, *model.User] { return l.users }, key)
+	return load(ctx, func(l *loaders) *loader[model.UserID, *model.User] { return l.users }, key)
 }
 
-// byConversation names the type of the loaders that are keyed by a conversation.
-type byConversation[V any] = *dataloadgen.Loader[model.ConversationID, V]
+// byConversation and byMessage name the types of the loaders that are keyed by one.
+type (
+	byConversation[V any] = *loader[model.ConversationID, V]
+	byMessage[V any]      = *loader[model.MessageID, V]
+)
+
+func loadMessage(ctx context.Context, key model.MessageID) (*model.Message, error) {
+	return load(ctx, func(l *loaders) byMessage[*model.Message] { return l.messages }, key)
+}
+
+func loadConversation(ctx context.Context, key model.ConversationID) (*model.Conversation, error) {
+	return load(ctx, func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, key)
+}
+
+func loadMembership(ctx context.Context, key model.ConversationID) (*model.ConversationMember, error) {
+	return load(ctx, func(l *loaders) byConversation[*model.ConversationMember] { return l.memberships }, key)
+}
+
+// loadUsers looks people up in the order of their ids; who is gone is left out.
+func loadUsers(ctx context.Context, ids []model.UserID) ([]*model.User, error) {
+	users := make([]*model.User, 0, len(ids))
+	l, err := loadersOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	thunks := make([]func() (*model.User, error), len(ids))
+	for i, id := range ids {
+		thunks[i] = l.users.LoadThunk(ctx, id)
+	}
+	for _, thunk := range thunks {
+		u, err := thunk()
+		if err != nil && !errors.Is(err, dataloadgen.ErrNotFound) {
+			return nil, err
+		}
+		if u != nil {
+			users = append(users, u)
+		}
+	}
+	return users, nil
+}

@@ -6,12 +6,19 @@ import (
 	"parley/auth"
 	"parley/errs"
 	"parley/model"
+	"parley/text"
 )
 
 type AddMembersPayload struct {
 	// Null when there are userErrors.
 	Conversation *model.Conversation `json:"conversation,omitempty"`
 	UserErrors   []*UserError        `json:"userErrors"`
+}
+
+type AddReactionPayload struct {
+	// Null when there are userErrors.
+	Message    *model.Message `json:"message,omitempty"`
+	UserErrors []*UserError   `json:"userErrors"`
 }
 
 type AuthPayload struct {
@@ -75,6 +82,18 @@ type DeleteAccountPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+type DeleteMessagePayload struct {
+	Message *model.Message `json:"message,omitempty"`
+	// Always empty.
+	UserErrors []*UserError `json:"userErrors"`
+}
+
+type EditMessagePayload struct {
+	// Null when there are userErrors.
+	Message    *model.Message `json:"message,omitempty"`
+	UserErrors []*UserError   `json:"userErrors"`
+}
+
 type LeaveConversationPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
@@ -82,6 +101,12 @@ type LeaveConversationPayload struct {
 type LogoutPayload struct {
 	// Always empty: signing out cannot be done wrong.
 	UserErrors []*UserError `json:"userErrors"`
+}
+
+type MarkReadPayload struct {
+	// The viewer's own; null when there are userErrors.
+	Member     *model.ConversationMember `json:"member,omitempty"`
+	UserErrors []*UserError              `json:"userErrors"`
 }
 
 type MessageConnection struct {
@@ -94,6 +119,20 @@ type MessageConnection struct {
 type MessageEdge struct {
 	Cursor string         `json:"cursor"`
 	Node   *model.Message `json:"node"`
+}
+
+type MessageSearchConnection struct {
+	Edges []*MessageSearchEdge `json:"edges"`
+	// The same as the edges' nodes.
+	Nodes    []*model.Message `json:"nodes"`
+	PageInfo *PageInfo        `json:"pageInfo"`
+}
+
+type MessageSearchEdge struct {
+	Cursor string         `json:"cursor"`
+	Node   *model.Message `json:"node"`
+	// About 160 characters of the content, around the first match, in pieces that together are the text to show.
+	Snippet []*text.Part `json:"snippet"`
 }
 
 type OpenDirectConversationPayload struct {
@@ -122,6 +161,12 @@ type RemoveMemberPayload struct {
 	// Null when there are userErrors.
 	Conversation *model.Conversation `json:"conversation,omitempty"`
 	UserErrors   []*UserError        `json:"userErrors"`
+}
+
+type RemoveReactionPayload struct {
+	// Null when there are userErrors.
+	Message    *model.Message `json:"message,omitempty"`
+	UserErrors []*UserError   `json:"userErrors"`
 }
 
 type RenameConversationPayload struct {
@@ -166,6 +211,12 @@ type RevokeSessionPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+type SaveDraftPayload struct {
+	// Null when there are userErrors.
+	Conversation *model.Conversation `json:"conversation,omitempty"`
+	UserErrors   []*UserError        `json:"userErrors"`
+}
+
 type SendMessagePayload struct {
 	// Null when there are userErrors.
 	Message    *model.Message `json:"message,omitempty"`
@@ -190,6 +241,12 @@ type UpdateConversationSettingsPayload struct {
 	Conversation *model.Conversation `json:"conversation,omitempty"`
 	// Always empty.
 	UserErrors []*UserError `json:"userErrors"`
+}
+
+type UpdateMembershipPayload struct {
+	// The viewer's own; null when there are userErrors.
+	Member     *model.ConversationMember `json:"member,omitempty"`
+	UserErrors []*UserError              `json:"userErrors"`
 }
 
 type UpdateProfilePayload struct {

@@ -29,13 +29,13 @@ func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, er
 		if err != nil {
 			return nil, err
 		}
-		return found(load(ctx, func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, key))
+		return found(loadConversation(ctx, key))
 	case "msg":
 		key, err := parseID[model.MessageID](argument, id)
 		if err != nil {
 			return nil, err
 		}
-		return found(r.Chat.Message(ctx, who, key))
+		return found(loadMessage(ctx, key))
 	case "session":
 		key, err := parseID[model.SessionID](argument, id)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/model"
+	"time"
 )
 
 func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversation) (string, error) {
@@ -29,11 +30,10 @@ func (r *conversationResolver) MemberCount(ctx context.Context, obj *model.Conve
 }
 
 func (r *conversationResolver) Members(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*ConversationMemberConnection, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found, err := r.Chat.Members(ctx, who, obj.ID, page(first, after, last, before))
+	found, err := pageFor(ctx, membersPage, page(first, after, last, before), obj.ID,
+		func(l *loaders) pages[model.ConversationID, *model.ConversationMember] {
+			return l.members
+		})
 	return memberConnection(found), err
 }
 
@@ -43,6 +43,7 @@ func (r *conversationResolver) Messages(ctx context.Context, obj *model.Conversa
 		return nil, err
 	}
 	found, err := r.Chat.Messages(ctx, who, obj.ID, page(first, after, last, before))
+	foresee(ctx, found.Items, (*lookahead).messagesHave)
 	return messageConnection(found), err
 }
 
@@ -51,15 +52,61 @@ func (r *conversationResolver) LastMessage(ctx context.Context, obj *model.Conve
 }
 
 func (r *conversationResolver) ViewerMember(ctx context.Context, obj *model.Conversation) (*model.ConversationMember, error) {
-	return load(ctx, func(l *loaders) byConversation[*model.ConversationMember] { return l.memberships }, obj.ID)
+	return loadMembership(ctx, obj.ID)
+}
+
+func (r *conversationResolver) Draft(ctx context.Context, obj *model.Conversation) (*string, error) {
+	own, err := loadMembership(ctx, obj.ID)
+	if err != nil || own == nil {
+		return nil, err
+	}
+	return own.Draft, nil
 }
 
 func (r *conversationMemberResolver) User(ctx context.Context, obj *model.ConversationMember) (*model.User, error) {
 	return loadUser(ctx, obj.UserID)
 }
 
+func (r *conversationMemberResolver) LastReadSeq(ctx context.Context, obj *model.ConversationMember) (*int, error) {
+	return lastRead(ctx, obj)
+}
+
+func (r *conversationMemberResolver) UnreadCount(ctx context.Context, obj *model.ConversationMember) (*int, error) {
+	return unread(ctx, obj, func(u model.Unread) int { return u.Messages })
+}
+
+func (r *conversationMemberResolver) UnreadMentionCount(ctx context.Context, obj *model.ConversationMember) (*int, error) {
+	return unread(ctx, obj, func(u model.Unread) int { return u.Mentions })
+}
+
+func (r *conversationMemberResolver) MutedUntil(ctx context.Context, obj *model.ConversationMember) (*time.Time, error) {
+	if !isViewer(ctx, obj) || obj.MutedUntil == nil || !obj.MutedUntil.After(time.Now()) {
+		return nil, nil
+	}
+	return obj.MutedUntil, nil
+}
+
+func (r *conversationMemberResolver) Archived(ctx context.Context, obj *model.ConversationMember) (*bool, error) {
+	if !isViewer(ctx, obj) {
+		return nil, nil
+	}
+	c, err := loadConversation(ctx, obj.ConversationID)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	archived := chat.Archived(c, obj)
+	return &archived, nil
+}
+
+func (r *conversationMemberResolver) Pinned(ctx context.Context, obj *model.ConversationMember) (*bool, error) {
+	if !isViewer(ctx, obj) {
+		return nil, nil
+	}
+	return &obj.Pinned, nil
+}
+
 func (r *messageResolver) Conversation(ctx context.Context, obj *model.Message) (*model.Conversation, error) {
-	return load(ctx, func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, obj.ConversationID)
+	return loadConversation(ctx, obj.ConversationID)
 }
 
 func (r *messageResolver) Author(ctx context.Context, obj *model.Message) (*model.User, error) {
@@ -67,6 +114,36 @@ func (r *messageResolver) Author(ctx context.Context, obj *model.Message) (*mode
 		return nil, nil
 	}
 	return loadUser(ctx, *obj.AuthorID)
+}
+
+func (r *messageResolver) ReplyTo(ctx context.Context, obj *model.Message) (*model.Message, error) {
+	if obj.ReplyToID == nil {
+		return nil, nil
+	}
+	return loadMessage(ctx, *obj.ReplyToID)
+}
+
+func (r *messageResolver) Mentions(ctx context.Context, obj *model.Message) ([]*model.User, error) {
+	ids, err := load(ctx, func(l *loaders) byMessage[[]model.UserID] { return l.mentioned }, obj.ID)
+	if err != nil {
+		return nil, err
+	}
+	return loadUsers(ctx, ids)
+}
+
+func (r *messageResolver) Reactions(ctx context.Context, obj *model.Message) ([]*model.ReactionGroup, error) {
+	return load(ctx, func(l *loaders) byMessage[[]*model.ReactionGroup] { return l.reactions }, obj.ID)
+}
+
+func (r *messageResolver) SeenBy(ctx context.Context, obj *model.Message, first *int, after *string, last *int, before *string) (*UserConnection, error) {
+	found, err := pageFor(ctx, peoplePage, page(first, after, last, before), obj.ID,
+		func(l *loaders) pages[model.MessageID, *model.ConversationMember] {
+			return l.seenBy
+		})
+	if err != nil {
+		return nil, err
+	}
+	return peopleConnection(ctx, found, chat.MemberCursor, func(m *model.ConversationMember) model.UserID { return m.UserID })
 }
 
 func (r *mutationResolver) Register(ctx context.Context, input auth.Register) (*AuthPayload, error) {
@@ -289,6 +366,80 @@ func (r *mutationResolver) SendMessage(ctx context.Context, input chat.SendMessa
 	return &SendMessagePayload{Message: sent, UserErrors: problems}, err
 }
 
+func (r *mutationResolver) EditMessage(ctx context.Context, input EditMessageInput) (*EditMessagePayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	edited, err := r.Chat.EditMessage(ctx, who, input.edit())
+	problems, err := userErrors(err)
+	return &EditMessagePayload{Message: edited, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) DeleteMessage(ctx context.Context, input DeleteMessageInput) (*DeleteMessagePayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	deleted, err := r.Chat.DeleteMessage(ctx, who, input.MessageID)
+	problems, err := userErrors(err)
+	return &DeleteMessagePayload{Message: deleted, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) AddReaction(ctx context.Context, input ReactionInput) (*AddReactionPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.AddReaction(ctx, who, input.MessageID, input.Emoji)
+	problems, err := userErrors(err)
+	return &AddReactionPayload{Message: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) RemoveReaction(ctx context.Context, input ReactionInput) (*RemoveReactionPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.Chat.RemoveReaction(ctx, who, input.MessageID, input.Emoji)
+	problems, err := userErrors(err)
+	return &RemoveReactionPayload{Message: changed, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) MarkRead(ctx context.Context, input MarkReadInput) (*MarkReadPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, err := r.Chat.MarkRead(ctx, who, input.ConversationID, input.Seq)
+	problems, err := userErrors(err)
+	return &MarkReadPayload{Member: own, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*UpdateMembershipPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, err := r.Chat.UpdateMembership(ctx, who, input)
+	problems, err := userErrors(err)
+	return &UpdateMembershipPayload{Member: own, UserErrors: problems}, err
+}
+
+func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) (*SaveDraftPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = r.Chat.SaveDraft(ctx, who, input.ConversationID, input.Content)
+	problems, err := userErrors(err)
+	if err != nil || len(problems) > 0 {
+		return &SaveDraftPayload{UserErrors: problems}, err
+	}
+	c, err := loadConversation(ctx, input.ConversationID)
+	return &SaveDraftPayload{Conversation: c, UserErrors: problems}, err
+}
+
 func (r *queryResolver) Viewer(ctx context.Context) (*Viewer, error) {
 	who, err := actor(ctx)
 	if err != nil {
@@ -327,7 +478,35 @@ func (r *queryResolver) Conversation(ctx context.Context, id string) (*model.Con
 	if err != nil {
 		return nil, err
 	}
-	return load(ctx, func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, key)
+	c, err := loadConversation(ctx, key)
+	if c != nil {
+		foresee(ctx, []*model.Conversation{c}, (*lookahead).conversationsHave)
+	}
+	return c, err
+}
+
+func (r *queryResolver) SearchMessages(ctx context.Context, query string, conversationID *string, authorID *string, sentAfter *time.Time, sentBefore *time.Time, first *int, after *string, last *int, before *string) (*MessageSearchConnection, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	search, err := newSearch(query, conversationID, authorID, sentAfter, sentBefore)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.Chat.SearchMessages(ctx, who, search, page(first, after, last, before))
+	connection := searchConnection(found)
+	foresee(ctx, connection.Nodes, (*lookahead).messagesHave)
+	return connection, err
+}
+
+func (r *reactionGroupResolver) Users(ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int, before *string) (*UserConnection, error) {
+	found, err := pageFor(ctx, peoplePage, page(first, after, last, before), chat.EmojiOn{MessageID: obj.MessageID, Emoji: obj.Emoji},
+		func(l *loaders) pages[chat.EmojiOn, *chat.Reactor] { return l.reactors })
+	if err != nil {
+		return nil, err
+	}
+	return peopleConnection(ctx, found, chat.ReactorCursor, func(r *chat.Reactor) model.UserID { return r.UserID })
 }
 
 func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool, error) {
@@ -359,13 +538,24 @@ func (r *viewerResolver) Sessions(ctx context.Context, obj *Viewer) ([]*model.Se
 	return r.Auth.Sessions(ctx, who)
 }
 
-func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, first *int, after *string, last *int, before *string) (*ConversationConnection, error) {
+func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, filter *chat.ConversationFilter, first *int, after *string, last *int, before *string) (*ConversationConnection, error) {
 	who, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Chat.MyConversations(ctx, who, page(first, after, last, before))
+	found, err := r.Chat.MyConversations(ctx, who, deref(filter), page(first, after, last, before))
+	foresee(ctx, found.Items, (*lookahead).conversationsHave)
 	return conversationConnection(found), err
+}
+
+func (r *viewerResolver) UnreadCount(ctx context.Context, obj *Viewer) (int, error) {
+	all, err := obj.unread(ctx, r.Chat)
+	return all.Messages, err
+}
+
+func (r *viewerResolver) UnreadMentionCount(ctx context.Context, obj *Viewer) (int, error) {
+	all, err := obj.unread(ctx, r.Chat)
+	return all.Mentions, err
 }
 
 func (r *Resolver) Conversation() ConversationResolver { return &conversationResolver{r} }
@@ -380,6 +570,8 @@ func (r *Resolver) Mutation() MutationResolver { return &mutationResolver{r} }
 
 func (r *Resolver) Query() QueryResolver { return &queryResolver{r} }
 
+func (r *Resolver) ReactionGroup() ReactionGroupResolver { return &reactionGroupResolver{r} }
+
 func (r *Resolver) Session() SessionResolver { return &sessionResolver{r} }
 
 func (r *Resolver) Subscription() SubscriptionResolver { return &subscriptionResolver{r} }
@@ -392,6 +584,7 @@ type (
 	messageResolver            struct{ *Resolver }
 	mutationResolver           struct{ *Resolver }
 	queryResolver              struct{ *Resolver }
+	reactionGroupResolver      struct{ *Resolver }
 	sessionResolver            struct{ *Resolver }
 	subscriptionResolver       struct{ *Resolver }
 	viewerResolver             struct{ *Resolver }

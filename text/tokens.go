@@ -92,7 +92,7 @@ type Part struct {
 
 // Snippet cuts about size code points out of a text, from a little before its first match on, and tells apart what matches
 // one of the terms. An ellipsis stands where something was cut off.
-func Snippet(s string, terms []string, size int) []Part {
+func Snippet(s string, terms []string, size int) []*Part {
 	runes := []rune(s)
 	found := matches(runes, terms)
 	from := 0
@@ -100,10 +100,10 @@ func Snippet(s string, terms []string, size int) []Part {
 		from = max(0, min(found[0].from-size/4, len(runes)-size))
 	}
 	to := min(len(runes), from+size)
-	var parts []Part
+	var parts []*Part
 	add := func(s string, match bool) {
 		if s != "" {
-			parts = append(parts, Part{s, match})
+			parts = append(parts, &Part{s, match})
 		}
 	}
 	at := from
