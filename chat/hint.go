@@ -80,9 +80,9 @@ func decodeHint(topic string, data []byte) (h hint, err error) {
 		return hint{}, err
 	}
 	var wire struct { // a wireHint of any version
-		Version int             `json:"v"`
-		Seq     int64           `json:"seq"`
-		Event   json.RawMessage `json:"event"`
+		Version int              `json:"v"`
+		Seq     int64            `json:"seq"`
+		Event   *json.RawMessage `json:"event"`
 	}
 	if err := json.Unmarshal(data, &wire); err != nil {
 		return hint{}, err
@@ -94,7 +94,7 @@ func decodeHint(topic string, data []byte) (h hint, err error) {
 		return hint{seq: wire.Seq}, nil
 	}
 	var e model.Event
-	if err := json.Unmarshal(wire.Event, &e); err != nil {
+	if err := json.Unmarshal(*wire.Event, &e); err != nil {
 		return hint{}, err
 	}
 	if err := checkEvent(&e, id, wire.Seq); err != nil {

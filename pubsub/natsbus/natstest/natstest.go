@@ -2,6 +2,7 @@
 package natstest
 
 import (
+	"context"
 	"io"
 	"net"
 	"slices"
@@ -185,7 +186,7 @@ func (s *Server) serve(client net.Conn) {
 	if via == "" {
 		return
 	}
-	to, err := net.Dial("tcp", via)
+	to, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", via)
 	if err != nil {
 		return
 	}
