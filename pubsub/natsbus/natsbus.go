@@ -272,7 +272,7 @@ func (c *Conn) again(ctx context.Context, nc *nats.Conn) {
 		return
 	}
 	c.dialing.Add(1)
-	c.retry = time.AfterFunc(c.opts.RetryEvery+rand.N(c.opts.RetryEvery), func() { //nolint:gosec // not a secret
+	c.retry = time.AfterFunc(c.opts.RetryEvery+rand.N(c.opts.RetryEvery), func() {
 		defer c.dialing.Done()
 		c.dial(ctx)
 	})
