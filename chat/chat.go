@@ -15,6 +15,7 @@ package chat
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ type Options struct {
 	EditWindow time.Duration
 	// CompareEvery is how often Run asks the database whether a hint went missing; 0 means 3 seconds.
 	CompareEvery time.Duration
+	// MaxReplays is how many followers read from the database at once, after having been away; 0 means 16. Others wait.
+	MaxReplays int
 	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
 	Nodes *natsbus.Conn
 	Log   *slog.Logger // nil means slog.Default
@@ -47,6 +50,9 @@ type Service struct {
 	hints *pubsub.Bus[hint]
 	nodes *natsbus.Link[hint] // nil on a node alone
 	lost  *lostHints
+	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
+	feeds   map[model.ConversationID]*feed
+	replays chan struct{} // a place for each follower that reads what it missed
 	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
 	publish func(topic string, h hint)
 }
@@ -59,7 +65,13 @@ func New(db *store.DB, opts Options) *Service {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	s := &Service{db: db, opts: opts, hints: pubsub.New[hint](), lost: newLostHints()}
+	if opts.MaxReplays == 0 {
+		opts.MaxReplays = 16
+	}
+	s := &Service{
+		db: db, opts: opts, hints: pubsub.New[hint](), lost: newLostHints(),
+		feeds: map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
+	}
 	s.publish = s.hints.Publish
 	if opts.Nodes != nil {
 		s.joinNodes()
@@ -78,20 +90,15 @@ func (s *Service) Run(ctx context.Context) {
 	}
 	tick := time.NewTicker(s.opts.CompareEvery)
 	defer tick.Stop()
-	known := map[model.ConversationID]int64{}
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			err = s.compare(ctx, known)
+			err = s.compare(ctx, s.openFeeds())
 		case <-s.lost.bell:
-			if topics, all := s.lost.take(); all {
-				err = s.compare(ctx, known)
-			} else {
-				err = s.compareTopics(ctx, known, topics)
-			}
+			err = s.compare(ctx, s.lostFeeds())
 		}
 		if err != nil && ctx.Err() == nil { // the next tick repairs what this should have
 			s.opts.Log.Warn("cannot compare the followed conversations with the database", "error", err)
@@ -99,43 +106,53 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
+func (s *Service) openFeeds() []*feed {
+	s.feedsMu.Lock()
+	defer s.feedsMu.Unlock()
+	return slices.Collect(maps.Values(s.feeds))
+}
+
+// lostFeeds are those for which hints may have been lost.
+func (s *Service) lostFeeds() []*feed {
+	topics, all := s.lost.take()
+	if all {
+		return s.openFeeds()
+	}
+	s.feedsMu.Lock()
+	defer s.feedsMu.Unlock()
+	var feeds []*feed
+	for _, topic := range topics {
+		if id, err := conversationOf(topic); err == nil && s.feeds[id] != nil {
+			feeds = append(feeds, s.feeds[id])
+		}
+	}
+	return feeds
+}
+
 // compareAtOnce bounds one statement.
 const compareAtOnce = 1000
 
-// compare looks at all that is followed. known is, for each of them, the seq that was hinted at last: whoever follows it now
-// has heard of that, or has begun to read later.
-func (s *Service) compare(ctx context.Context, known map[model.ConversationID]int64) error {
-	topics := s.hints.Topics()
-	followed := make(map[string]bool, len(topics))
-	for _, topic := range topics {
-		followed[topic] = true
-	}
-	for id := range known {
-		if !followed[topicOf(id)] {
-			delete(known, id)
+// compare tells feeds how far their conversations have come.
+func (s *Service) compare(ctx context.Context, feeds []*feed) error {
+	for some := range slices.Chunk(feeds, compareAtOnce) {
+		ids := make([]model.ConversationID, len(some))
+		for i, f := range some {
+			ids[i] = f.id
 		}
-	}
-	return s.compareTopics(ctx, known, topics)
-}
-
-func (s *Service) compareTopics(ctx context.Context, known map[model.ConversationID]int64, topics []string) error {
-	var ids []model.ConversationID
-	for _, topic := range topics {
-		if id, err := conversationOf(topic); err == nil {
-			ids = append(ids, id)
-		}
-	}
-	for some := range slices.Chunk(ids, compareAtOnce) {
-		var moved []model.Conversation
-		err := s.db.NewSelect().Model(&moved).Column("id", "last_seq").Where("c.id IN (?)", bun.List(some)).Scan(ctx)
+		var found []model.Conversation
+		err := s.db.NewSelect().Model(&found).Column("id", "last_seq").Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
 		if err != nil {
 			return err
 		}
-		for _, c := range moved {
-			if known[c.ID] != c.LastSeq {
-				known[c.ID] = c.LastSeq
-				// Straight to the bus: this repairs what publish may have lost.
-				s.hints.Publish(topicOf(c.ID), hint{seq: c.LastSeq})
+		last := make(map[model.ConversationID]int64, len(found))
+		for _, c := range found {
+			last[c.ID] = c.LastSeq
+		}
+		for _, f := range some {
+			if seq, there := last[f.id]; there {
+				f.compare(seq)
+			} else {
+				f.doubt()
 			}
 		}
 	}

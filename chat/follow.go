@@ -6,26 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"sync"
 	"time"
 
 	"parley/errs"
 	"parley/model"
-	"parley/pubsub"
 	"parley/store"
 )
 
-const (
-	// followQueue is how many hints wait for one follower before it goes back to reading the database.
-	followQueue = 64
-	// followPage is how many events one read brings.
-	followPage = 200
-	// gapPatience is how long a follower that sees a gap waits for the missing hint before it reads the database: hints of
-	// senders that commit at almost the same time overtake each other, and the missing one is usually right behind.
-	gapPatience = 50 * time.Millisecond
-	// How long to wait before reading again when the database cannot be reached, doubling from first to last.
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 5 * time.Second
-)
+// followQueue is how many events wait for one follower before it goes back to reading the database.
+const followQueue = 64
 
 // Follow yields every event of a conversation after a seq, each exactly once, in order: first what is stored, then what
 // comes live. after nil means from now on. The actor has to be a member (NOT_FOUND), and after must not be beyond the
@@ -37,206 +27,358 @@ const (
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[*model.Event, error], error) {
-	seen, hidden, err := s.position(ctx, actor, id)
+	followed, err := s.follow(ctx, actor, id, after)
 	if err != nil {
 		return nil, err
 	}
+	return func(yield func(*model.Event, error) bool) {
+		for item, err := range followed {
+			if item.Event == nil && err == nil {
+				continue // CaughtUp, which not everybody wants to know
+			}
+			if !yield(item.Event, err) {
+				return
+			}
+		}
+	}, nil
+}
+
+// Followed is an event or, where Event is nil, the news that everything up to CaughtUp has been told: what comes now is live.
+type Followed struct {
+	Event    *model.Event
+	CaughtUp int64
+}
+
+// FollowAll is Follow that also says, once, where replay ends.
+func (s *Service) FollowAll(
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
+) (iter.Seq2[Followed, error], error) {
+	return s.follow(ctx, actor, id, after)
+}
+
+func (s *Service) follow(
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
+) (iter.Seq2[Followed, error], error) {
+	// Whoever may not follow, or asks for what is not there, is told before anything begins.
+	last, hidden, err := s.position(ctx, actor, id)
+	if err != nil {
+		return nil, err
+	}
+	seen := last
 	if after != nil {
-		if *after < 0 || *after > seen {
-			return nil, errs.New(errs.BadUserInput, "afterSeq has to be from 0 to %d, the newest event; it is %d.", seen, *after)
+		if *after < 0 || *after > last {
+			return nil, errs.New(errs.BadUserInput, "afterSeq has to be from 0 to %d, the newest event; it is %d.", last, *after)
 		}
 		seen = max(*after, hidden)
 	}
-	return func(yield func(*model.Event, error) bool) {
-		f := follower{service: s, actor: actor, id: id, seen: seen, yield: yield}
-		if err := f.run(ctx); !errors.Is(err, errStopped) {
-			yield(nil, err)
+	return func(yield func(Followed, error) bool) {
+		st := newStream()
+		fo, err := s.attach(ctx, st, actor, id, seen)
+		if err == nil {
+			defer fo.detach()
+			err = fo.run(ctx, yield)
+		}
+		if !errors.Is(err, errStopped) {
+			yield(Followed{}, err)
 		}
 	}, nil
 }
 
 var (
-	errStopped  = errors.New("the consumer has had enough")
-	errOverflow = errors.New("the queue of hints was full")
-	errRemoved  = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
+	errStopped = errors.New("the consumer has had enough")
+	errRemoved = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
 )
 
-type follower struct {
-	service *Service
-	actor   model.Actor
-	id      model.ConversationID
-	yield   func(*model.Event, error) bool
-	seen    int64 // the seq that was yielded last
+// stream is what one consumer follows, one conversation or many. Feeds put into it without waiting; the consumer takes.
+type stream struct {
+	bell chan struct{} // rings when there is something to take
+
+	mu    sync.Mutex // guards ready, and in each follower what says so; taken last
+	ready []*follower
 }
 
-// run begins anew after each overflow: what was in the queue is lost, and is read from the database instead.
-func (f *follower) run(ctx context.Context) error {
+func newStream() *stream { return &stream{bell: make(chan struct{}, 1)} }
+
+// next waits for a follower that has something to do.
+func (st *stream) next(ctx context.Context) (*follower, error) {
 	for {
-		// Subscribing comes before reading, so that nothing falls between the two.
-		sub := f.service.hints.Subscribe(topicOf(f.id), followQueue)
-		if err := f.follow(ctx, sub); !errors.Is(err, errOverflow) {
-			return err
+		st.mu.Lock()
+		if len(st.ready) > 0 {
+			fo := st.ready[0]
+			st.ready = st.ready[1:]
+			fo.isReady = false
+			st.mu.Unlock()
+			return fo, nil
 		}
-	}
-}
-
-func (f *follower) follow(ctx context.Context, sub *pubsub.Subscription[hint]) error {
-	defer sub.Close()
-	if err := f.catchUp(ctx); err != nil {
-		return err
-	}
-	early := map[int64]*model.Event{} // events that came before one that has to be yielded before them
-	var promised int64                // the highest seq that a hint has told of
-	gap := time.NewTimer(0)
-	defer gap.Stop()
-	gap.Stop()
-	waiting := false
-	for {
+		st.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-gap.C:
-			waiting = false
-			if err := f.catchUp(ctx); err != nil {
-				return err
-			}
-		case h, ok := <-sub.C:
-			if !ok {
-				return errOverflow
-			}
-			promised = max(promised, h.seq)
-			if h.event != nil && h.seq == f.seen+1 && len(early) == 0 { // as nearly always
-				if err := f.deliverLive(h.event); err != nil {
-					return err
-				}
-			} else if h.event != nil && h.seq > f.seen {
-				early[h.seq] = h.event
-			}
-		}
-		if err := f.deliverInOrder(early); err != nil {
-			return err
-		}
-		switch {
-		case len(early) > followQueue: // the gap is too wide to be waited out
-			if err := f.catchUp(ctx); err != nil {
-				return err
-			}
-			clear(early)
-		case promised <= f.seen:
-			if waiting {
-				gap.Stop()
-				waiting = false
-			}
-		case !waiting:
-			gap.Reset(gapPatience)
-			waiting = true
+			return nil, context.Cause(ctx)
+		case <-st.bell:
 		}
 	}
 }
 
-// deliverInOrder yields what has come for as long as nothing is missing, and forgets what was yielded already.
-func (f *follower) deliverInOrder(early map[int64]*model.Event) error {
-	for e := early[f.seen+1]; e != nil; e = early[f.seen+1] {
-		if err := f.deliverLive(e); err != nil {
+// follower is one conversation in a stream.
+type follower struct {
+	service *Service
+	stream  *stream
+	feed    *feed
+	actor   model.Actor
+	id      model.ConversationID
+	checked int64 // the newest event when the actor was found to be a member
+	seen    int64 // the event that the consumer had last; its own
+
+	// Guarded by the stream's lock.
+	queue   []*model.Event
+	behind  bool         // what comes after seen has to be read, because the queue does not have it
+	removed bool         // the actor is a member no longer
+	removal *model.Event // which says so
+	isReady bool
+}
+
+// attach begins to follow a conversation in a stream, after a seq.
+func (s *Service) attach(
+	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen int64,
+) (*follower, error) {
+	fo := &follower{service: s, stream: st, actor: actor, id: id, seen: seen}
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		fo.feed = s.feedOf(id)
+		// After the feed listens, so that nothing falls between the two.
+		last, _, err := s.position(ctx, actor, id)
+		if err == nil {
+			fo.checked = last
+			fo.feed.join(fo, last)
+			return fo, nil
+		}
+		if errs.Is(err, errs.NotFound) { // since it was begun
+			fo.removed = true
+			fo.ring()
+			return fo, nil
+		}
+		fo.feed.release()
+		if err := awaitDatabase(ctx, err, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// awaitDatabase waits where the database is away, and returns any other error.
+func awaitDatabase(ctx context.Context, err error, wait time.Duration) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // whatever the database made of it
+	}
+	if !errs.Is(err, errs.Unavailable) {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(wait):
+		return nil
+	}
+}
+
+func (fo *follower) detach() { fo.feed.leave(fo) }
+
+// push adds events that follow each other, and what was pushed before.
+func (fo *follower) push(events []*model.Event) {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	switch {
+	case fo.removed || fo.behind:
+		return
+	case len(fo.queue)+len(events) > followQueue: // too slow: it reads at its own speed
+		fo.queue, fo.behind = nil, true
+	default:
+		fo.queue = append(fo.queue, events...)
+	}
+	fo.ring()
+}
+
+func (fo *follower) fallBehind() {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	fo.queue, fo.behind = nil, true
+	fo.ring()
+}
+
+func (fo *follower) remove(e *model.Event) {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	if !fo.removed {
+		fo.queue, fo.removed, fo.removal = nil, true, e
+		fo.ring()
+	}
+}
+
+func (fo *follower) ring() {
+	if !fo.isReady {
+		fo.isReady = true
+		fo.stream.ready = append(fo.stream.ready, fo)
+	}
+	select {
+	case fo.stream.bell <- struct{}{}:
+	default: // it rings already
+	}
+}
+
+// take empties what has been put in.
+func (fo *follower) take() (events []*model.Event, behind, removed bool) {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	events, behind = fo.queue, fo.behind
+	fo.queue, fo.behind = nil, false
+	return events, behind, fo.removed
+}
+
+func (fo *follower) isRemoved() bool {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	return fo.removed
+}
+
+func (fo *follower) run(ctx context.Context, yield func(Followed, error) bool) error {
+	deliver := func(e *model.Event) error {
+		if !yield(Followed{Event: e}, nil) {
+			return errStopped
+		}
+		return nil
+	}
+	// What there is already comes first, if only to find that there is nothing.
+	if err := fo.drain(ctx, deliver); err != nil {
+		return err
+	}
+	if !yield(Followed{CaughtUp: fo.seen}, nil) {
+		return errStopped
+	}
+	for {
+		if _, err := fo.stream.next(ctx); err != nil {
+			return err
+		}
+		if err := fo.drain(ctx, deliver); err != nil {
 			return err
 		}
 	}
-	for seq := range early {
-		if seq <= f.seen {
-			delete(early, seq)
+}
+
+// drain delivers what there is. It returns errRemoved after the event that says so.
+func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error) error {
+	events, behind, removed := fo.take()
+	if removed {
+		return fo.deliverRemoval(ctx, deliver)
+	}
+	if behind {
+		if err := fo.catchUp(ctx, deliver); err != nil {
+			return err
+		}
+	}
+	for _, e := range events {
+		if e.Seq <= fo.seen { // it was read already
+			continue
+		}
+		if fo.isRemoved() {
+			return fo.deliverRemoval(ctx, deliver)
+		}
+		fo.seen = e.Seq
+		if err := deliver(e); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// catchUp reads and yields everything that is stored beyond what was seen. While the database is away it waits for it: that
-// is no reason to end a stream that has lost nothing.
-func (f *follower) catchUp(ctx context.Context) error {
+// catchUp reads and delivers everything that is stored beyond what was seen. While the database is away it waits for it.
+func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) error) error {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		err := f.tryCatchUp(ctx)
-		if ctx.Err() != nil && !errors.Is(err, errStopped) {
-			return context.Cause(ctx) // whatever the database made of it
-		}
-		if !errs.Is(err, errs.Unavailable) {
+		err := fo.tryCatchUp(ctx, deliver)
+		if err == nil || errors.Is(err, errStopped) || errors.Is(err, errRemoved) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(wait):
+		if err := awaitDatabase(ctx, err, wait); err != nil {
+			return err
 		}
 	}
 }
 
-func (f *follower) tryCatchUp(ctx context.Context) error {
+func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) error) error {
 	for {
-		events, err := eventsAfter(ctx, f.service.db, f.id, f.seen, followPage)
-		if err != nil {
-			return store.Error(err)
-		}
-		// After the reading: nothing is yielded that was read after a removal had been committed.
-		m, err := memberOf(ctx, f.service.db, f.actor, f.id)
+		events, err := fo.readPage(ctx)
 		switch {
-		case errs.Is(err, errs.NotFound), err == nil && m.HiddenSeq > f.seen: // or removed, and already back
-			return f.deliverRemoval(ctx)
+		case errors.Is(err, errRemoved):
+			return fo.deliverRemoval(ctx, deliver)
 		case err != nil:
 			return err
 		}
 		for _, e := range events {
-			if err := f.deliver(e); err != nil {
+			if fo.isRemoved() {
+				return fo.deliverRemoval(ctx, deliver)
+			}
+			fo.seen = e.Seq
+			if err := deliver(e); err != nil {
 				return err
 			}
 		}
-		if len(events) < followPage {
+		if len(events) < feedPage {
 			return nil
 		}
 	}
 }
 
-func (f *follower) deliver(e *model.Event) error {
-	f.seen = e.Seq
-	if !f.yield(e, nil) {
-		return errStopped
+// readPage reads what comes next; errRemoved where the actor is found to be a member no longer.
+func (fo *follower) readPage(ctx context.Context) ([]*model.Event, error) {
+	select { // so that many who come back at once do not take every connection to the database
+	case fo.service.replays <- struct{}{}:
+		defer func() { <-fo.service.replays }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	return nil
-}
-
-// deliverLive ends the stream with the event that says that the actor is no longer a member. In what catchUp reads there
-// may be such an event of long ago, before they came back.
-func (f *follower) deliverLive(e *model.Event) error {
-	if err := f.deliver(e); err != nil {
-		return err
-	}
-	if removed, err := f.removes(e); err != nil || removed {
-		return cmp.Or[error](err, errRemoved)
-	}
-	return nil
-}
-
-// deliverRemoval ends the stream of somebody who is found to be no longer a member: with the event that says so, and
-// nothing of what else happened meanwhile.
-func (f *follower) deliverRemoval(ctx context.Context) error {
-	var removals []*model.Event
-	err := f.service.db.NewSelect().Model(&removals).Where("e.conversation_id = ?", f.id).Where("e.seq > ?", f.seen).
-		Where("e.kind = ?", model.MemberRemoved).OrderExpr("e.seq DESC").Scan(ctx)
+	events, err := eventsAfter(ctx, fo.service.db, fo.id, fo.seen, feedPage)
 	if err != nil {
-		return store.Error(err)
+		return nil, store.Error(err)
 	}
-	for _, e := range removals {
-		if removed, err := f.removes(e); err != nil {
+	// After the reading: nothing is yielded that was read after a removal had been committed.
+	m, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
+	if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or removed, and already back
+		return nil, errRemoved
+	}
+	return events, err
+}
+
+// deliverRemoval ends what somebody follows who is no longer a member: with the event that says so, and nothing of what else
+// happened meanwhile.
+func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Event) error) error {
+	fo.stream.mu.Lock()
+	removal := fo.removal
+	fo.stream.mu.Unlock()
+	if removal == nil {
+		var err error
+		if removal, err = fo.readRemoval(ctx); err != nil {
 			return err
-		} else if removed {
-			return cmp.Or[error](f.deliver(e), errRemoved)
 		}
 	}
-	return errRemoved // with the conversation itself
+	if removal == nil || removal.Seq <= fo.seen {
+		return errRemoved // with the conversation itself
+	}
+	fo.seen = removal.Seq
+	return cmp.Or[error](deliver(removal), errRemoved)
 }
 
-func (f *follower) removes(e *model.Event) (bool, error) {
-	if e.Kind != model.MemberRemoved {
-		return false, nil
+func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
+	var removals []*model.Event
+	err := fo.service.db.NewSelect().Model(&removals).Where("e.conversation_id = ?", fo.id).Where("e.seq > ?", fo.seen).
+		Where("e.kind = ?", model.MemberRemoved).OrderExpr("e.seq DESC").Scan(ctx)
+	if err != nil {
+		return nil, store.Error(err)
 	}
-	var removed model.MemberRemovedData
-	err := json.Unmarshal(e.Data, &removed)
-	return removed.UserID == f.actor.UserID, err
+	for _, e := range removals {
+		var removed model.MemberRemovedData
+		if err := json.Unmarshal(e.Data, &removed); err != nil {
+			return nil, err
+		}
+		if removed.UserID == fo.actor.UserID {
+			return e, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // there is none
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/errs"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -108,10 +109,8 @@ func TestASlowConsumerMissesNothingAndHoldsNobodyUp(t *testing.T) {
 		for range overflows {
 			// The consumer is not there to take anything: a sender who waited for it would wait for good.
 			w.sendMany("ann", c.ID, burst)
-			if topics := w.hints.Topics(); len(topics) != 0 {
-				t.Fatalf("the queue did not overflow: %v", topics)
-			}
-			for len(w.hints.Topics()) == 0 { // until what was queued is taken, and it listens again
+			w.eventually(func() bool { return w.behind(c.ID) }) // the queue has overflowed
+			for w.behind(c.ID) {
 				got = append(got, p.event(int64(len(got))+1))
 			}
 		}
@@ -159,40 +158,44 @@ func TestRunRepairsTheOtherNodesHints(t *testing.T) {
 	})
 }
 
-func TestCompareHintsAtWhatMoved(t *testing.T) {
+func TestCompareFindsWhatMoved(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := MustWorld(t, db, "ann", "ben")
 		w.publish = func(string, hint) {}
-		c, other := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben")
-		known := map[model.ConversationID]int64{}
-		sub := w.hints.Subscribe(topicOf(c.ID), 100)
-		defer sub.Close()
-		// More topics than one statement asks for, and some that are none of a conversation.
+		c := MustConversation(t, w, "ann", "ben")
+		p := w.pull(t, "ben", c.ID, new(int64(0)))
+		p.event(1)
+		// More than one statement asks for, of conversations that are not there.
 		for range compareAtOnce {
-			defer w.hints.Subscribe(topicOf(model.NewConversationID()), 1).Close()
+			defer w.feedOf(model.NewConversationID()).release()
 		}
-		defer w.hints.Subscribe("conversation_nonsense", 1).Close()
-		defer w.hints.Subscribe("something_else", 1).Close()
-
-		hinted := func() (seqs []int64) {
-			if err := w.compare(t.Context(), known); err != nil {
+		for seq := int64(2); seq <= 6; seq += 2 {
+			w.sendMany("ann", c.ID, 2)
+			if err := w.compare(t.Context(), w.openFeeds()); err != nil {
 				t.Fatal(err)
 			}
-			for len(sub.C) > 0 {
-				seqs = append(seqs, (<-sub.C).seq)
-			}
-			return seqs
+			p.events(seq, seq+1)
 		}
-		wantEqual(t, "the first time", []int64{1}, hinted())
-		wantEqual(t, "nothing moved", []int64(nil), hinted())
-		w.send("ann", other.ID, "elsewhere")
-		wantEqual(t, "another moved", []int64(nil), hinted())
-		w.sendMany("ann", c.ID, 2)
-		wantEqual(t, "it moved twice", []int64{3}, hinted())
-		sub.Close()
-		hinted()
-		wantEqual(t, "what it remembers of those that nobody follows", map[model.ConversationID]int64{}, known)
+	})
+}
+
+func TestCompareFindsWhatIsGone(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		p := w.pull(t, "ann", c.ID, new(int64(0)))
+		p.event(1)
+		w.publish = func(string, hint) {}
+		w.remove("ben", c.ID)
+		if err := w.Leave(t.Context(), w.actor("ann"), c.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.compare(t.Context(), w.openFeeds()); err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, p.end(), errs.Forbidden)
 	})
 }
 

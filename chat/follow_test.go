@@ -100,7 +100,7 @@ func TestFollowReplaysPagesWhole(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := MustWorld(t, db, "ann", "ben")
-		for _, n := range []int{followPage - 1, followPage, followPage + 1, 2 * followPage} {
+		for _, n := range []int{feedPage - 1, feedPage, feedPage + 1, 2 * feedPage} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
 				c := MustConversation(t, w, "ann", "ben")
 				w.fill("ann", c, n)
@@ -160,22 +160,22 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	tests := map[string]func(p *pulled, cancel func()){
 		"before it begins": func(_ *pulled, cancel func()) { cancel() },
 		"between two pages": func(p *pulled, cancel func()) {
-			p.events(1, followPage)
+			p.events(1, feedPage)
 			cancel()
 		},
 		"while live": func(p *pulled, cancel func()) {
-			p.events(1, followPage+1)
+			p.events(1, feedPage+1)
 			cancel()
 		},
 		"while it waits": func(p *pulled, cancel func()) {
-			p.events(1, followPage+1)
+			p.events(1, feedPage+1)
 			go cancel()
 		},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := MustWorld(t, db, "ann", "ben")
 		c := MustConversation(t, w, "ann", "ben")
-		w.fill("ann", c, followPage)
+		w.fill("ann", c, feedPage)
 		for name, until := range tests {
 			t.Run(name, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())

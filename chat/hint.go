@@ -17,6 +17,7 @@ import (
 type hint struct {
 	seq   int64
 	event *model.Event
+	read  bool // a feed's own: what is missing has been waited for long enough
 }
 
 const topicPrefix = "conversation_"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +180,34 @@ func (w *world) MembersOf(
 	}
 	found, err := w.Members(ctx, actor, []model.ConversationID{id}, window)
 	return found[id], err
+}
+
+// eventually waits for what another goroutine is about to do.
+func (w *world) eventually(done func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			w.t.Fatal("it has not happened")
+		}
+	}
+}
+
+// behind reports whether a follower of the conversation has lost its queue.
+func (w *world) behind(id model.ConversationID) bool {
+	w.feedsMu.Lock()
+	f := w.feeds[id]
+	w.feedsMu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for fo := range f.followers {
+		fo.stream.mu.Lock()
+		behind := fo.behind
+		fo.stream.mu.Unlock()
+		if behind {
+			return true
+		}
+	}
+	return false
 }
 
 // stored reads all events of a conversation, past the rules.

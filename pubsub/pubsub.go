@@ -7,7 +7,7 @@
 //
 // Publish never waits: it puts the message into each subscription's bounded queue, or ends a subscription whose queue is
 // full. Within one topic, messages of one publisher arrive in the order in which they were published; those of several have
-// no order. The bus makes each subscription's channel and is the only one to close it. A watcher is called with the bus locked,
+// no order. The bus makes each subscription's channel and is the only one to close it. A handler or a watcher is called with the bus locked,
 // so that what it hears has an order; it may lock what is its own, and never calls the bus.
 package pubsub
 
@@ -28,12 +28,13 @@ func New[T any]() *Bus[T] {
 // Subscription is one listener on one topic.
 type Subscription[T any] struct {
 	// C delivers what is published from the moment of subscribing. It is closed after what was queued when the
-	// subscription ends: by Close, or because the queue was full.
+	// subscription ends: by Close, or because the queue was full. Nil where the subscription is handled by a function.
 	C <-chan T
 
 	bus        *Bus[T]
 	topic      string
 	queue      chan T
+	handle     func(T) // instead of the queue
 	ended      bool
 	overflowed bool
 }
@@ -42,16 +43,29 @@ type Subscription[T any] struct {
 func (b *Bus[T]) Subscribe(topic string, size int) *Subscription[T] {
 	queue := make(chan T, max(size, 1))
 	s := &Subscription[T]{C: queue, bus: b, topic: topic, queue: queue}
+	b.add(s)
+	return s
+}
+
+// Handle has fn called with what is published on a topic, until the subscription is closed; there are no calls any more once
+// Close has returned. fn is called by the publishers, several at once, with the bus locked: it must return at once, and not
+// call the bus.
+func (b *Bus[T]) Handle(topic string, fn func(T)) *Subscription[T] {
+	s := &Subscription[T]{bus: b, topic: topic, handle: fn}
+	b.add(s)
+	return s
+}
+
+func (b *Bus[T]) add(s *Subscription[T]) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.topics[topic] == nil {
-		b.topics[topic] = map[*Subscription[T]]struct{}{}
+	if b.topics[s.topic] == nil {
+		b.topics[s.topic] = map[*Subscription[T]]struct{}{}
 		if b.watcher != nil {
-			b.watcher(topic, true)
+			b.watcher(s.topic, true)
 		}
 	}
-	b.topics[topic][s] = struct{}{}
-	return s
+	b.topics[s.topic][s] = struct{}{}
 }
 
 // Watch has watcher told of each topic that gets its first subscription (here) or has lost its last one, one after the other
@@ -77,6 +91,10 @@ func (b *Bus[T]) Publish(topic string, message T) {
 	var full []*Subscription[T]
 	b.mu.RLock()
 	for s := range b.topics[topic] {
+		if s.handle != nil {
+			s.handle(message)
+			continue
+		}
 		select {
 		case s.queue <- message:
 		default:
@@ -134,5 +152,7 @@ func (s *Subscription[T]) end() {
 			s.bus.watcher(s.topic, false)
 		}
 	}
-	close(s.queue)
+	if s.queue != nil {
+		close(s.queue)
+	}
 }
