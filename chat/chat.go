@@ -50,6 +50,12 @@ type Service struct {
 	hints *pubsub.Bus[hint]
 	nodes *natsbus.Link[hint] // nil on a node alone
 	lost  *lostHints
+
+	people      *pubsub.Bus[news]
+	nodesNews   *natsbus.Link[news] // nil on a node alone
+	lostNews    *lostHints
+	publishNews func(topic string, n news)
+
 	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
 	feeds   map[model.ConversationID]*feed
 	replays chan struct{} // a place for each follower that reads what it missed
@@ -70,9 +76,10 @@ func New(db *store.DB, opts Options) *Service {
 	}
 	s := &Service{
 		db: db, opts: opts, hints: pubsub.New[hint](), lost: newLostHints(),
+		people: pubsub.New[news](), lostNews: newLostHints(),
 		feeds: map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
 	}
-	s.publish = s.hints.Publish
+	s.publish, s.publishNews = s.hints.Publish, s.people.Publish
 	if opts.Nodes != nil {
 		s.joinNodes()
 	}
@@ -86,6 +93,7 @@ func (s *Service) Run(ctx context.Context) {
 	if s.nodes != nil {
 		var joined sync.WaitGroup
 		joined.Go(func() { s.nodes.Run(ctx) })
+		joined.Go(func() { s.nodesNews.Run(ctx) })
 		defer joined.Wait()
 	}
 	tick := time.NewTicker(s.opts.CompareEvery)

@@ -193,8 +193,11 @@ func (s *Service) insertConversation(
 			ConversationID: c.ID, UserID: m.UserID, Role: m.Role, JoinedAt: tx.Now, JoinedSeq: c.LastSeq, LastReadSeq: c.LastSeq,
 		}
 	}
-	if _, err := tx.NewInsert().Model(&rows).Exec(ctx); err != nil {
+	if err := insertMembers(ctx, tx, rows); err != nil {
 		return err
+	}
+	for _, m := range members {
+		s.tell(tx, c.ID, m.UserID)
 	}
 	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated, ActorID: &actor.UserID, At: c.CreatedAt}
 	return s.appendEvent(ctx, tx, e, model.ConversationCreatedData{

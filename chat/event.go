@@ -52,14 +52,11 @@ func (s *Service) appendEvent(ctx context.Context, tx *store.Tx, e *model.Event,
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
 	}
-	position := "pg_current_xact_id()::text::bigint"
-	if !tx.Postgres() {
-		position = "(SELECT last FROM event_position)"
-		if _, err := tx.ExecContext(ctx, "UPDATE event_position SET last = last + 1"); err != nil {
-			return err
-		}
+	position, err := nextPosition(ctx, tx)
+	if err != nil {
+		return err
 	}
-	if _, err := tx.NewInsert().Model(e).Value("position", "?", bun.Safe(position)).Exec(ctx); err != nil {
+	if err := tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").Scan(ctx, &e.Position); err != nil {
 		return err
 	}
 	tx.AfterCommit(func() { s.announce(e) })

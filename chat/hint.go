@@ -44,6 +44,11 @@ func (s *Service) joinNodes() {
 		s.hints.Publish(topic, h)
 		s.nodes.Publish(topic, h)
 	}
+	s.nodesNews = natsbus.Join(s.opts.Nodes, "news", s.people, newsCodec, s.lostNews.mark)
+	s.publishNews = func(topic string, n news) {
+		s.people.Publish(topic, n)
+		s.nodesNews.Publish(topic, n)
+	}
 }
 
 const (

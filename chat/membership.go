@@ -96,6 +96,7 @@ func (s *Service) changingMembership(
 		if m, err = memberOf(ctx, tx, actor, id); err != nil {
 			return err
 		}
+		s.tell(tx, id, actor.UserID)
 		return fn(ctx, tx, m)
 	})
 	if err != nil {
@@ -105,6 +106,10 @@ func (s *Service) changingMembership(
 }
 
 func updateMembership(ctx context.Context, tx *store.Tx, m *model.ConversationMember, columns ...string) error {
-	_, err := tx.NewUpdate().Model(m).Column(columns...).WherePK().Exec(ctx)
+	position, err := nextPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.NewUpdate().Model(m).Column(append(columns, "position")...).Value("position", "?", position).WherePK().Exec(ctx)
 	return err
 }

@@ -217,8 +217,8 @@ func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error 
 	if c.conversation.History == model.FromJoining {
 		row.HiddenSeq = c.conversation.LastSeq - 1
 	}
-	_, err := c.tx.NewInsert().Model(row).Exec(ctx)
-	return err
+	s.tell(c.tx, row.ConversationID, row.UserID)
+	return insertMembers(ctx, c.tx, []*model.ConversationMember{row})
 }
 
 // RemoveMember ends another's membership. The owner may remove anybody, and admins may remove members.
@@ -260,7 +260,10 @@ func (s *Service) endMembership(ctx context.Context, c *change, m *model.Convers
 	if _, err := c.tx.NewDelete().Model(m).WherePK().Exec(ctx); err != nil {
 		return err
 	}
-	return s.record(ctx, c, model.MemberRemoved, model.MemberRemovedData{UserID: m.UserID})
+	if err := s.record(ctx, c, model.MemberRemoved, model.MemberRemovedData{UserID: m.UserID}); err != nil {
+		return err
+	}
+	return s.recordDeparture(ctx, c.tx, m.ConversationID, m.UserID, c.conversation.LastSeq)
 }
 
 // ChangeRole makes another member an admin, or an admin a member again. Only the owner may.
@@ -326,8 +329,10 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 		if members > 1 {
 			return errs.Input(errs.OwnerRequired, "conversationId", "A conversation needs an owner: transfer it to somebody first.")
 		}
-		_, err = c.tx.NewDelete().Model(c.conversation).WherePK().Exec(ctx)
-		return err
+		if _, err = c.tx.NewDelete().Model(c.conversation).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return s.recordDeparture(ctx, c.tx, id, actor.UserID, c.conversation.LastSeq+1)
 	})
 	return err
 }

@@ -150,6 +150,17 @@ type ConversationMember struct {
 	ArchivedSeq    int64 // archived until a message comes after this event; 0 when not
 	Pinned         bool
 	Draft          *string
+	Position       int64 // when it began or was changed last, in the terms of Event.Position
+}
+
+// Departure is the newest end of somebody's membership.
+type Departure struct {
+	bun.BaseModel `bun:"table:departures,alias:d"`
+
+	UserID         UserID         `bun:",pk,type:uuid"`
+	ConversationID ConversationID `bun:",pk,type:uuid"`
+	Seq            int64          // of the event that says so
+	Position       int64
 }
 
 // Forever is when a mute ends that has no end.
