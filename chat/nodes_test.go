@@ -134,6 +134,35 @@ func (p *pulled) collect(last int64) (events []*model.Event) {
 	}
 }
 
+// TestWhatIsSentBeforeNATSKnowsOfAFollower has a follower begin while its subscription cannot get to NATS. What is sent then
+// is told to nobody, and found as soon as NATS knows.
+func TestWhatIsSentBeforeNATSKnowsOfAFollower(t *testing.T) {
+	t.Parallel()
+	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
+	way := natstest.MustForward(t, s)
+	urls := []string{s.URL(), way.URL(), s.URL()}
+	nodes := MustNodes(t, db, 3, s, never, func(o *natsbus.Options) { o.URLs, urls = urls[:1], urls[1:] }, "ann", "ben")
+	c, other := MustConversation(t, nodes[0], "ann", "ben"), MustConversation(t, nodes[0], "ann", "ben")
+	early := []*pulled{nodes[1].pull(t, "ben", c.ID, new(int64(0))), nodes[2].pull(t, "ben", c.ID, new(int64(0)))}
+	for _, p := range early {
+		p.event(1)
+	}
+	waitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.chat.topic.")) == 2 })
+	nodes[0].send("ann", c.ID, "all that was to be said of connecting has been said")
+	for _, p := range early {
+		p.event(2)
+	}
+	way.Hang()
+	late := nodes[1].pull(t, "ben", other.ID, new(int64(0)))
+	late.event(1)
+	nodes[0].send("ann", other.ID, "into the dark")
+	nodes[0].send("ann", c.ID, "behind it")
+	early[1].event(3) // so NATS has dealt with both
+	way.Resume()
+	late.event(2)
+	early[0].event(3)
+}
+
 // TestAHintBringsTheEvent makes sure that what comes over NATS is delivered without reading the database.
 func TestAHintBringsTheEvent(t *testing.T) {
 	t.Parallel()

@@ -227,15 +227,17 @@ func TestWhatDidNotFitIsTold(t *testing.T) {
 func TestMoreThanCanBeTaken(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
-	free := make(chan struct{})
+	hold := make(chan struct{})
+	free := sync.OnceFunc(func() { close(hold) })
 	slow := mustNode(t, s.URL(), func(o *natsbus.Options, c *natsbus.Codec[string]) {
 		o.Buffer = 4
 		decode := c.Decode
 		c.Decode = func(topic string, data []byte) (string, error) {
-			<-free
+			<-hold
 			return decode(topic, data)
 		}
 	})
+	t.Cleanup(free) // before the node ends, which waits for its work
 	slow.joined()
 	quick := mustNodes(t, s, 1)[0]
 	sub := slow.subscribe("a")
@@ -243,7 +245,7 @@ func TestMoreThanCanBeTaken(t *testing.T) {
 		quick.link.Publish("a", "one of many")
 	}
 	slow.joined() // it is told that it may have missed something
-	close(free)
+	free()
 	eventually(t, "it takes messages again", func() bool {
 		quick.link.Publish("a", "again") // which may be too much, too, at first
 		for {

@@ -208,7 +208,7 @@ func (c *Conn) dial(ctx context.Context) {
 	nc, err := nats.Connect(strings.Join(c.opts.URLs, ","),
 		nats.Name(c.opts.Name),
 		nats.NoEcho(),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(c.opts.RetryEvery), nats.ReconnectJitter(c.opts.RetryEvery, c.opts.RetryEvery),
 		nats.ReconnectBufSize(-1), // a hint that has waited for an outage is of no use: followers will have read by then
 		nats.Timeout(netTimeout), nats.FlusherTimeout(netTimeout), nats.ReconnectOnFlusherError(),
@@ -260,8 +260,8 @@ func (s *socket) Close() error {
 	return s.Conn.Close()
 }
 
-// again makes a new connection in place of one that nats.go has given up, as it does when the server says something that it
-// does not know.
+// again makes a new connection in place of one that nats.go has given up, as it does when credentials are refused twice, or
+// when the server says something that it does not know.
 func (c *Conn) again(ctx context.Context, nc *nats.Conn) {
 	if nc != nil {
 		c.isAway(nc, nc.LastError())
