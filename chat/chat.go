@@ -18,6 +18,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -38,6 +39,8 @@ type Options struct {
 	CompareEvery time.Duration
 	// MaxReplays is how many followers read from the database at once, after having been away; 0 means 16. Others wait.
 	MaxReplays int
+	// MaxReplayed is how many events a stream of everything catches up with; beyond, it begins anew. 0 means 10,000.
+	MaxReplayed int
 	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
 	Nodes *natsbus.Conn
 	Log   *slog.Logger // nil means slog.Default
@@ -58,7 +61,8 @@ type Service struct {
 
 	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
 	feeds   map[model.ConversationID]*feed
-	replays chan struct{} // a place for each follower that reads what it missed
+	settled atomic.Pointer[settled] // by the newest round
+	replays chan struct{}           // a place for each follower that reads what it missed
 	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
 	publish func(topic string, h hint)
 }
@@ -71,6 +75,9 @@ func New(db *store.DB, opts Options) *Service {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.MaxReplayed == 0 {
+		opts.MaxReplayed = 10_000
+	}
 	if opts.MaxReplays == 0 {
 		opts.MaxReplays = 16
 	}
@@ -79,6 +86,7 @@ func New(db *store.DB, opts Options) *Service {
 		people: pubsub.New[news](), lostNews: newLostHints(),
 		feeds: map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
 	}
+	s.settled.Store(&settled{})
 	s.publish, s.publishNews = s.hints.Publish, s.people.Publish
 	if opts.Nodes != nil {
 		s.joinNodes()
@@ -104,9 +112,12 @@ func (s *Service) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			err = s.compare(ctx, s.openFeeds())
+			err = s.compareAll(ctx)
 		case <-s.lost.bell:
-			err = s.compare(ctx, s.lostFeeds())
+			err = s.compare(ctx, 0, s.lostFeeds())
+		case <-s.lostNews.bell:
+			s.lostNews.take()
+			err = s.compareAll(ctx)
 		}
 		if err != nil && ctx.Err() == nil { // the next tick repairs what this should have
 			s.opts.Log.Warn("cannot compare the followed conversations with the database", "error", err)
@@ -137,11 +148,51 @@ func (s *Service) lostFeeds() []*feed {
 	return feeds
 }
 
+// settled is what one round of comparing all followed conversations with the database has found out.
+type settled struct {
+	round   int64
+	horizon int64 // read before the conversations were
+}
+
+// compareAll looks at everything that is followed here, conversations and people.
+func (s *Service) compareAll(ctx context.Context) error {
+	before := s.settled.Load()
+	horizon, err := s.horizon(ctx)
+	if err != nil {
+		return err
+	}
+	now := &settled{round: before.round + 1, horizon: horizon}
+	if err := s.compare(ctx, now.round, s.openFeeds()); err != nil {
+		return err
+	}
+	if len(s.people.Topics()) > 0 {
+		if err := s.retellNews(ctx, before.horizon); err != nil {
+			return err
+		}
+	}
+	s.settled.Store(now)
+	return nil
+}
+
+// retellNews tells the people who listen here what has changed at or beyond a position.
+func (s *Service) retellNews(ctx context.Context, since int64) error {
+	var changed []model.Departure
+	members := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id", "conversation_id").Where("position >= ?", since)
+	departures := s.db.NewSelect().Model((*model.Departure)(nil)).Column("user_id", "conversation_id").Where("position >= ?", since)
+	if err := eachOf(ctx, s.db, []*bun.SelectQuery{members, departures}, &changed); err != nil {
+		return err
+	}
+	for _, c := range changed {
+		s.people.Publish(personTopic(c.UserID), news{c.ConversationID})
+	}
+	return nil
+}
+
 // compareAtOnce bounds one statement.
 const compareAtOnce = 1000
 
 // compare tells feeds how far their conversations have come.
-func (s *Service) compare(ctx context.Context, feeds []*feed) error {
+func (s *Service) compare(ctx context.Context, round int64, feeds []*feed) error {
 	for some := range slices.Chunk(feeds, compareAtOnce) {
 		ids := make([]model.ConversationID, len(some))
 		for i, f := range some {
@@ -158,7 +209,7 @@ func (s *Service) compare(ctx context.Context, feeds []*feed) error {
 		}
 		for _, f := range some {
 			if seq, there := last[f.id]; there {
-				f.compare(seq)
+				f.compare(round, seq)
 			} else {
 				f.doubt()
 			}

