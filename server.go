@@ -183,6 +183,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		RequireVerifiedEmail: s.RequireVerifiedEmail, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
 		Log: log,
 	})
+	if err := chatService.CheckEpoch(ctx); err != nil {
+		return nil, err
+	}
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
 		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,

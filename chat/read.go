@@ -50,8 +50,8 @@ func (s *Service) unread(actor model.Actor) *bun.SelectQuery {
 		Where("mn.conversation_id = cm.conversation_id").Where("mn.user_id = cm.user_id").Where("mn.seq > cm.last_read_seq").
 		Apply(unreadBy(actor, "cm")).Limit(MaxUnread)
 	return s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("cm.conversation_id").
-		ColumnExpr("(SELECT count(*) FROM (?) AS some) AS messages", messages).
-		ColumnExpr("(SELECT count(*) FROM (?) AS some) AS mentions", mentions).
+		ColumnExpr("(SELECT count(*) FROM (?) AS counted) AS messages", messages).
+		ColumnExpr("(SELECT count(*) FROM (?) AS counted) AS mentions", mentions).
 		// Where nothing has come since then, there is nothing to count.
 		Join("JOIN conversations AS c ON c.id = cm.conversation_id AND c.last_message_seq > cm.last_read_seq").
 		Where("cm.user_id = ?", actor.UserID)

@@ -200,6 +200,10 @@ func loadMembership(ctx context.Context, key model.ConversationID) (*model.Conve
 	return load(ctx, func(l *loaders) byConversation[*model.ConversationMember] { return l.memberships }, key)
 }
 
+func loadUnread(ctx context.Context, key model.ConversationID) (model.Unread, error) {
+	return load(ctx, func(l *loaders) byConversation[model.Unread] { return l.unread }, key)
+}
+
 // loadUsers looks people up in the order of their ids; who is gone is left out.
 func loadUsers(ctx context.Context, ids []model.UserID) ([]*model.User, error) {
 	users := make([]*model.User, 0, len(ids))

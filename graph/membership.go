@@ -41,7 +41,7 @@ func unread(ctx context.Context, m *model.ConversationMember, count func(model.U
 	if !isViewer(ctx, m) {
 		return nil, nil
 	}
-	u, err := load(ctx, func(l *loaders) byConversation[model.Unread] { return l.unread }, m.ConversationID)
+	u, err := loadUnread(ctx, m.ConversationID)
 	if err != nil {
 		return nil, err
 	}

@@ -39,11 +39,11 @@ func page(first *int, after *string, last *int, before *string) store.Page {
 	return p
 }
 
-// stream turns what Follow yields into the channel that gqlgen wants. pick chooses what of an event to send, if anything.
-func stream[T any](
-	ctx context.Context, events iter.Seq2[*model.Event, error], pick func(*model.Event) (T, bool),
-) <-chan T {
-	items := make(chan T)
+// stream turns what is followed into the channel that gqlgen wants. pick chooses what of an item to send, if anything.
+func stream[T, U any](
+	ctx context.Context, followed iter.Seq2[T, error], pick func(T) (item U, ok bool, err error),
+) <-chan U {
+	items := make(chan U)
 	go func() {
 		defer close(items)
 		defer func() {
@@ -51,25 +51,31 @@ func stream[T any](
 				failStream(ctx, recovered(ctx, reason))
 			}
 		}()
-		for e, err := range events {
+		for f, err := range followed {
+			var item U
+			ok := false
+			if err == nil {
+				item, ok, err = pick(f)
+			}
 			if err != nil {
 				if ctx.Err() == nil {
 					failStream(ctx, err)
 				}
 				return
 			}
-			if item, ok := pick(e); ok {
-				select {
-				case items <- item:
-				case <-ctx.Done():
-					return
-				}
+			if !ok {
+				continue
+			}
+			select {
+			case items <- item:
+			case <-ctx.Done():
+				return
 			}
 		}
 	}()
 	return items
 }
 
-func addedMessage(e *model.Event) (*model.Message, bool) {
-	return e.Message, e.Kind == model.MessageAdded && e.Message != nil
+func addedMessage(e *model.Event) (*model.Message, bool, error) {
+	return e.Message, e.Kind == model.MessageAdded && e.Message != nil, nil
 }

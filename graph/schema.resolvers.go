@@ -530,6 +530,53 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 	return stream(ctx, events, addedMessage), nil
 }
 
+func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversationID string, afterSeq *int) (<-chan ConversationEvent, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseID[model.ConversationID]("conversationId", conversationID)
+	if err != nil {
+		return nil, err
+	}
+	followed, err := r.Chat.FollowAll(ctx, who, key, int64Ptr(afterSeq))
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, followed, conversationEvent(key)), nil
+}
+
+func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-chan *ViewerEvent, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	events, err := r.Chat.MyEvents(ctx, who, after)
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, events, viewerEvent), nil
+}
+
+func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, r.Chat.Joined(ctx, who), func(id model.ConversationID) (*model.Conversation, bool, error) {
+		c, err := r.Chat.Conversation(ctx, who, id)
+		return c, c != nil, err
+	}), nil
+}
+
+func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxUpdate, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, r.Chat.Inbox(ctx, who), inboxUpdate), nil
+}
+
 func (r *viewerResolver) Sessions(ctx context.Context, obj *Viewer) ([]*model.Session, error) {
 	who, err := actor(ctx)
 	if err != nil {
@@ -556,6 +603,10 @@ func (r *viewerResolver) UnreadCount(ctx context.Context, obj *Viewer) (int, err
 func (r *viewerResolver) UnreadMentionCount(ctx context.Context, obj *Viewer) (int, error) {
 	all, err := obj.unread(ctx, r.Chat)
 	return all.Mentions, err
+}
+
+func (r *viewerResolver) EventsCursor(ctx context.Context, obj *Viewer) (string, error) {
+	return r.eventsCursor(ctx)
 }
 
 func (r *Resolver) Conversation() ConversationResolver { return &conversationResolver{r} }

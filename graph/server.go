@@ -64,6 +64,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	gql.AroundOperations(boundOperations)
 	gql.AroundFields(gate)
 	gql.AroundResponses(resolver.withLoaders)
+	gql.AroundResponses(resolver.withEventsCursor)
 	gql.AroundRootFields(resolver.withLoadersAfterEach)
 
 	gql.AddTransport(webSocket{auth: authService, live: connections, streaming: &streaming{present: present}, limits: limits})
