@@ -81,15 +81,26 @@ func (s *Service) Members(
 	return cutEach(window, ids, byConversation), nil
 }
 
-// Member returns nil where there is none that the actor may see.
-func (s *Service) Member(ctx context.Context, actor model.Actor, id model.MemberID) (*model.ConversationMember, error) {
-	m := new(model.ConversationMember)
-	err := s.db.NewSelect().Model(m).Apply(sharedWith(actor, "cm.conversation_id")).
-		Where("cm.conversation_id = ?", id.Conversation).Where("cm.user_id = ?", id.User).Scan(ctx)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // no such member
+// MembersByID returns those of the members that the actor may see.
+func (s *Service) MembersByID(
+	ctx context.Context, actor model.Actor, ids []model.MemberID,
+) (map[model.MemberID]*model.ConversationMember, error) {
+	var found []*model.ConversationMember
+	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "cm.conversation_id")).
+		WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
+			for _, id := range ids {
+				q = q.WhereOr("cm.conversation_id = ? AND cm.user_id = ?", id.Conversation, id.User)
+			}
+			return q
+		}).Scan(ctx)
+	if err != nil {
+		return nil, store.Error(err)
 	}
-	return m, store.Error(err)
+	byID := make(map[model.MemberID]*model.ConversationMember, len(found))
+	for _, m := range found {
+		byID[m.ID()] = m
+	}
+	return byID, nil
 }
 
 // Memberships returns the actor's own membership in each of the conversations.

@@ -103,7 +103,7 @@ func TestListsOfAConversationAreForMembers(t *testing.T) {
 				if err != nil || len(members.Items) > 0 {
 					t.Errorf("members: %v, %v", members.Items, err)
 				}
-				_, err = w.Messages(t.Context(), w.actor(test.nickname), test.id, store.Page{})
+				_, err = w.MessagesOf(t.Context(), w.actor(test.nickname), test.id, store.Page{})
 				wantCode(t, err, errs.NotFound)
 			})
 		}

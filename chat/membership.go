@@ -82,6 +82,14 @@ func (s *Service) SaveDraft(
 	})
 }
 
+// MutedUntil is when a mute ends; nil where there is none any more.
+func (s *Service) MutedUntil(m *model.ConversationMember) *time.Time {
+	if m.MutedUntil == nil || !m.MutedUntil.After(s.db.Now()) {
+		return nil
+	}
+	return m.MutedUntil
+}
+
 // changingMembership locks the actor's own membership and runs fn; NOT_FOUND for anybody but a member. It returns the
 // membership as it is afterwards.
 func (s *Service) changingMembership(

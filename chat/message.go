@@ -171,33 +171,33 @@ const messageList = 'M' // the letter of this list's cursors
 // MessageCursor is where a message stands in its conversation.
 func MessageCursor(m *model.Message) string { return store.NewCursor(messageList).Int(m.Seq).String() }
 
-// Messages lists the messages of a conversation, oldest first; the newest 50 where the page does not say.
+// Messages lists the messages of each of the conversations that the actor is in, oldest first.
 func (s *Service) Messages(
-	ctx context.Context, actor model.Actor, id model.ConversationID, page store.Page,
-) (store.Slice[*model.Message], error) {
-	var none store.Slice[*model.Message]
-	window, err := page.Window(-50)
-	if err != nil {
-		return none, err
-	}
-	viewer, err := memberOf(ctx, s.db, actor, id)
-	if err != nil {
-		return none, err
-	}
+	ctx context.Context, actor model.Actor, ids []model.ConversationID, window store.Window,
+) (map[model.ConversationID]store.Slice[*model.Message], error) {
 	var position []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(messageList, window.Cursor)
 		position = []any{cursor.ReadInt()}
 		if err := cursor.Done(); err != nil {
-			return none, err
+			return nil, err
 		}
 	}
-	var found []*model.Message
-	q := s.db.NewSelect().Model(&found).Where("m.conversation_id = ?", id).Where("m.seq > ?", viewer.HiddenSeq)
-	if err := window.Apply(q, store.Order{Columns: []string{"m.seq"}}, position...).Scan(ctx); err != nil {
-		return none, store.Error(err)
+	queries := make([]*bun.SelectQuery, len(ids))
+	for i, id := range ids {
+		q := s.db.NewSelect().Model((*model.Message)(nil)).Apply(sharedWith(actor, "m.conversation_id")).
+			Where("m.conversation_id = ?", id).Where("m.seq > viewer.hidden_seq")
+		queries[i] = window.Apply(q, store.Order{Columns: []string{"m.seq"}}, position...)
 	}
-	return store.Cut(window, found), nil
+	var found []*model.Message
+	if err := eachOf(ctx, s.db, queries, &found); err != nil {
+		return nil, err
+	}
+	byConversation := map[model.ConversationID][]*model.Message{}
+	for _, m := range found {
+		byConversation[m.ConversationID] = append(byConversation[m.ConversationID], m)
+	}
+	return cutEach(window, ids, byConversation), nil
 }
 
 // MessagesByID returns those of the messages that the actor may see.

@@ -79,7 +79,7 @@ type mine struct {
 }
 
 func (m *myConversations) memberships(ctx context.Context, only ...model.ConversationID) (found []mine, err error) {
-	q := m.service.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("cm.*, c.last_seq").
+	q := m.service.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("?TableColumns, c.last_seq").
 		Join("JOIN conversations AS c ON c.id = cm.conversation_id").Where("cm.user_id = ?", m.actor.UserID).
 		OrderExpr("cm.conversation_id")
 	if len(only) > 0 {

@@ -20,7 +20,8 @@ func eachOf(ctx context.Context, db *store.DB, queries []*bun.SelectQuery, dest 
 	for i, q := range queries {
 		parts[i], args[i] = "SELECT * FROM (?) AS page", q
 	}
-	return store.Error(db.NewRaw(strings.Join(parts, " UNION ALL "), args...).Scan(ctx, dest))
+	// A query that reads, as the store sees it: on SQLite it does not wait for who writes.
+	return store.Error(db.NewSelect().TableExpr("("+strings.Join(parts, " UNION ALL ")+") AS pages", args...).Scan(ctx, dest))
 }
 
 // cutEach makes a slice for each parent of what its query has found.

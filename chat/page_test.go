@@ -138,7 +138,7 @@ func messagesOf(t *testing.T, w *world) list {
 	return list{
 		name: "Messages", fallback: -50,
 		page: pager(func(p store.Page) (store.Slice[*model.Message], error) {
-			return w.Messages(t.Context(), w.actor("ann"), c.ID, p)
+			return w.MessagesOf(t.Context(), w.actor("ann"), c.ID, p)
 		}, MessageCursor, id),
 		want: listOf(all, MessageCursor, id),
 	}

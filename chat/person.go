@@ -62,11 +62,11 @@ func nextPosition(ctx context.Context, tx *store.Tx) (schema.QueryAppender, erro
 
 // horizon is the position below which everything is settled: whatever is stored there is stored by now, and nothing will come.
 func (s *Service) horizon(ctx context.Context) (position int64, err error) {
-	query := "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+	q := s.db.NewSelect().ColumnExpr("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 	if !s.db.Postgres() {
-		query = "SELECT last + 1 FROM event_position"
+		q = s.db.NewSelect().Table("event_position").ColumnExpr("last + 1")
 	}
-	return position, store.Error(s.db.NewRaw(query).Scan(ctx, &position))
+	return position, store.Error(q.Scan(ctx, &position))
 }
 
 func insertMembers(ctx context.Context, tx *store.Tx, rows []*model.ConversationMember) error {

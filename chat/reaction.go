@@ -103,7 +103,7 @@ func (c *change) reactionCounts(ctx context.Context, m *model.Message) (map[stri
 // reactionsTo narrows a query for reactions to those to messages that the actor may see.
 func reactionsTo(actor model.Actor, ids []model.MessageID) func(*bun.SelectQuery) *bun.SelectQuery {
 	return func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Join("JOIN messages AS m ON m.id = r.message_id").Apply(sharedWith(actor, "m.conversation_id")).
+		return q.Join("JOIN messages AS m ON m.conversation_id = r.conversation_id AND m.id = r.message_id").Apply(sharedWith(actor, "m.conversation_id")).
 			Where("m.seq > viewer.hidden_seq").Where("r.message_id IN (?)", bun.List(ids))
 	}
 }

@@ -106,7 +106,7 @@ func (s *Service) SeenBy(
 	}
 	queries := make([]*bun.SelectQuery, len(ids))
 	for i, id := range ids {
-		q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("m.id AS parent").ColumnExpr("cm.*").
+		q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("m.id AS parent").ColumnExpr("?TableColumns").
 			Join("JOIN messages AS m ON m.conversation_id = cm.conversation_id").
 			Join("JOIN users AS u ON u.id = cm.user_id AND u.send_read_receipts").
 			Apply(sharedWith(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").Where("m.id = ?", id).

@@ -305,7 +305,7 @@ func TestHistoryVisibility(t *testing.T) {
 			}
 			w.send("ann", c.ID, "after")
 
-			slice, err := w.Messages(t.Context(), w.actor("cleo"), c.ID, store.Page{})
+			slice, err := w.MessagesOf(t.Context(), w.actor("cleo"), c.ID, store.Page{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -329,7 +329,7 @@ func TestHistoryVisibility(t *testing.T) {
 			}
 			p.event(5)
 			wantCode(t, p.end(), errs.Forbidden)
-			if _, err := w.Messages(t.Context(), w.actor("cleo"), c.ID, store.Page{}); !errs.Is(err, errs.NotFound) {
+			if _, err := w.MessagesOf(t.Context(), w.actor("cleo"), c.ID, store.Page{}); !errs.Is(err, errs.NotFound) {
 				t.Errorf("%s: once removed: %v", history, err)
 			}
 		}

@@ -12,8 +12,9 @@ import (
 
 // How many items a page holds where the client does not say.
 const (
-	membersPage = 50
-	peoplePage  = 20
+	membersPage  = 50
+	messagesPage = -50 // the newest
+	peoplePage   = 20
 )
 
 // pageFor is one page of a list that a parent has, through the loader that knows the pages of others like it.

@@ -26,8 +26,10 @@ type loaders struct {
 	partners      *loader[model.ConversationID, model.UserID]
 	memberCounts  *loader[model.ConversationID, int]
 	unread        *loader[model.ConversationID, model.Unread]
+	membersByID   *loader[model.MemberID, *model.ConversationMember]
 	members       pages[model.ConversationID, *model.ConversationMember]
 	messages      *loader[model.MessageID, *model.Message]
+	messagePages  pages[model.ConversationID, *model.Message]
 	mentioned     *loader[model.MessageID, []model.UserID]
 	reactions     *loader[model.MessageID, []*model.ReactionGroup]
 	reactors      pages[chat.EmojiOn, *chat.Reactor]
@@ -44,8 +46,10 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		partners:      newLoader(actingAs(actor, r.Chat.Partners)),
 		memberCounts:  newLoader(actingAs(actor, r.Chat.MemberCounts)),
 		unread:        newLoader(actingAs(actor, r.Chat.Unread)),
+		membersByID:   newLoader(actingAs(actor, r.Chat.MembersByID)),
 		members:       newLoader(actingAs(actor, byPage(r.Chat.Members))),
 		messages:      newLoader(actingAs(actor, r.Chat.MessagesByID)),
+		messagePages:  newLoader(actingAs(actor, byPage(r.Chat.Messages))),
 		mentioned:     newLoader(actingAs(actor, r.Chat.Mentioned)),
 		reactions:     newLoader(actingAs(actor, r.Chat.Reactions)),
 		reactors:      newLoader(actingAs(actor, byPage(r.Chat.Reactors))),
@@ -57,28 +61,49 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 type loader[K comparable, V any] struct {
 	*dataloadgen.Loader[K, V]
 	find func(context.Context, []K) (map[K]V, error)
+
+	mu       sync.Mutex // guards what follows; held while looking up, so that nobody looks up the same
+	foreseen map[K]bool // whether it is there
+	found    map[K]V
 }
 
 // gathering is how long a loader waits for more keys, where what is asked for was not foreseen.
 const gathering = 500 * time.Microsecond
 
 func newLoader[K comparable, V any](find func(context.Context, []K) (map[K]V, error)) *loader[K, V] {
-	return &loader[K, V]{dataloadgen.NewMappedLoader(find, dataloadgen.WithWait(gathering)), find}
+	return &loader[K, V]{
+		Loader: dataloadgen.NewMappedLoader(find, dataloadgen.WithWait(gathering)), find: find,
+		foreseen: map[K]bool{}, found: map[K]V{},
+	}
 }
 
 // foresee looks up at once what fields are about to ask for. Where it fails, the fields ask themselves, and tell.
 func (l *loader[K, V]) foresee(ctx context.Context, keys []K) map[K]V {
-	if len(keys) == 0 {
-		return nil
-	}
-	found, err := l.find(ctx, keys)
-	if err != nil {
-		return nil
-	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var unknown []K
 	for _, key := range keys {
-		l.Prime(key, found[key])
+		if _, known := l.foreseen[key]; !known {
+			unknown = append(unknown, key)
+		}
 	}
-	return found
+	if len(unknown) > 0 {
+		found, err := l.find(ctx, unknown)
+		if err != nil {
+			return nil
+		}
+		for _, key := range unknown {
+			l.found[key], l.foreseen[key] = found[key]
+			l.Prime(key, found[key])
+		}
+	}
+	all := make(map[K]V, len(keys))
+	for _, key := range keys {
+		if l.foreseen[key] {
+			all[key] = l.found[key]
+		}
+	}
+	return all
 }
 
 // pageOf names one page of a list that each of many parents has.

@@ -157,6 +157,13 @@ func (l *lookahead) conversationsHave(ctx context.Context, a asked, list []*mode
 		}
 		l.membersHave(ctx, a.under("members"), members)
 	}
+	if a.has("messages") {
+		var messages []*model.Message
+		for _, slice := range l.messagePages.foresee(ctx, pagesOf(ids, l.windows(a, "messages", messagesPage))) {
+			messages = append(messages, slice.Items...)
+		}
+		l.messagesHave(ctx, a.under("messages"), messages)
+	}
 	if a.has("lastMessage") {
 		l.messagesHave(ctx, a.under("lastMessage"), slices.Collect(maps.Values(l.lastMessages.foresee(ctx, ids))))
 	}

@@ -2,6 +2,8 @@ package graph
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,7 +49,7 @@ func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, er
 		if err != nil {
 			return nil, err
 		}
-		return found(r.Chat.Member(ctx, who, key))
+		return found(load(ctx, func(l *loaders) *loader[model.MemberID, *model.ConversationMember] { return l.membersByID }, key))
 	}
 	return nil, errs.New(errs.BadUserInput, "%s: Expected the id of a user, a conversation, a message, a member or a session, got %q.", argument, id)
 }
@@ -63,6 +65,7 @@ func (r *queryResolver) nodes(ctx context.Context, ids []string) ([]Node, error)
 	if len(ids) > store.MaxPage {
 		return nil, errs.New(errs.BadUserInput, "ids: At most %d at once, not %d.", store.MaxPage, len(ids))
 	}
+	foreseeNodes(ctx, ids)
 	nodes := make([]Node, len(ids))
 	for i, id := range ids {
 		var err error
@@ -90,4 +93,30 @@ func (r *queryResolver) user(ctx context.Context, id, nickname *string) (*model.
 		return nil, err
 	}
 	return loadUser(ctx, key)
+}
+
+// foreseeNodes looks up at once what the ids name, and what is asked of it; what is no id is told of by node.
+func foreseeNodes(ctx context.Context, ids []string) {
+	l, err := loadersOf(ctx)
+	if err != nil {
+		return
+	}
+	users, conversations := keysOf[model.UserID](ids), keysOf[model.ConversationID](ids)
+	messages, members := keysOf[model.MessageID](ids), keysOf[model.MemberID](ids)
+	l.users.foresee(ctx, users)
+	foresee(ctx, slices.Collect(maps.Values(l.conversations.foresee(ctx, conversations))), (*lookahead).conversationsHave)
+	foresee(ctx, slices.Collect(maps.Values(l.messages.foresee(ctx, messages))), (*lookahead).messagesHave)
+	foresee(ctx, slices.Collect(maps.Values(l.membersByID.foresee(ctx, members))), (*lookahead).membersHave)
+}
+
+func keysOf[T any, P interface {
+	*T
+	UnmarshalText(b []byte) error
+}](ids []string) (keys []T) {
+	for _, id := range ids {
+		if key, err := model.ParseID[T, P](id); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }

@@ -38,11 +38,8 @@ func (r *conversationResolver) Members(ctx context.Context, obj *model.Conversat
 }
 
 func (r *conversationResolver) Messages(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*MessageConnection, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found, err := r.Chat.Messages(ctx, who, obj.ID, page(first, after, last, before))
+	found, err := pageFor(ctx, messagesPage, page(first, after, last, before), obj.ID,
+		func(l *loaders) pages[model.ConversationID, *model.Message] { return l.messagePages })
 	foresee(ctx, found.Items, (*lookahead).messagesHave)
 	return messageConnection(found), err
 }
@@ -80,10 +77,10 @@ func (r *conversationMemberResolver) UnreadMentionCount(ctx context.Context, obj
 }
 
 func (r *conversationMemberResolver) MutedUntil(ctx context.Context, obj *model.ConversationMember) (*time.Time, error) {
-	if !isViewer(ctx, obj) || obj.MutedUntil == nil || !obj.MutedUntil.After(time.Now()) {
+	if !isViewer(ctx, obj) {
 		return nil, nil
 	}
-	return obj.MutedUntil, nil
+	return r.Chat.MutedUntil(obj), nil
 }
 
 func (r *conversationMemberResolver) Archived(ctx context.Context, obj *model.ConversationMember) (*bool, error) {

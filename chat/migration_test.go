@@ -1,0 +1,177 @@
+package chat
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun/migrate"
+
+	"parley/migrations"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// mustOpenOld opens a database with the tables that it had before messages could be edited, searched and read.
+func mustOpenOld(t *testing.T, url string) *store.DB {
+	t.Helper()
+	db, err := store.Open(t.Context(), url, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	all, old := migrate.NewMigrations(), migrate.NewMigrations()
+	if err := all.Discover(os.DirFS("../migrations")); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all.Sorted() {
+		if m.Name <= "20261122000003" {
+			old.Add(m)
+		}
+	}
+	types := migrations.Dialect{UUID: "text", Time: "text", JSON: "text", Bytes: "blob", SortedText: "text"}
+	if db.Postgres() {
+		types = migrations.Dialect{
+			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea", SortedText: `text COLLATE "C"`,
+		}
+	}
+	m := migrate.NewMigrator(db.DB, old, migrate.WithTemplateData(types), migrate.WithMarkAppliedOnSuccess(true))
+	if err := m.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// What was stored before messages could be searched and conversations were put away until the next message is found, and
+// put away, all the same; also after one step back and forward again.
+func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
+	t.Parallel()
+	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			db := mustOpenOld(t, url(t))
+			w := MustWorld(t, db, "ann", "ben")
+			const many = 1203 // more than are indexed at once
+			full, quiet := model.NewConversationID(), model.NewConversationID()
+			w.storeOld(full, many)
+			w.storeOld(quiet, 0)
+			up := func() {
+				t.Helper()
+				if _, err := migrations.Up(t.Context(), db.DB); err != nil {
+					t.Fatal(err)
+				}
+			}
+			check := func(what string) {
+				t.Helper()
+				w.checkMigrated(t, what, full, quiet, many)
+			}
+			up()
+			check("after the migration")
+			before := w.contents(full)
+			if _, err := migrations.Down(t.Context(), db.DB); err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "put away, one step back",
+				[]string{"archived=true ", "archived=true "}, w.dump("SELECT CASE WHEN archived THEN 'true' ELSE 'false' END AS archived FROM conversation_members WHERE user_id = ?", w.id("ann")))
+			up()
+			check("after going back and forth")
+			after := w.contents(full)
+			for _, table := range []string{"conversations", "messages", "events", "message_tokens"} {
+				wantEqual(t, table, before[table], after[table])
+			}
+			m := w.send("ben", full, "something quite new")
+			wantEqual(t, "what is found of what is new", []string{m.Content}, w.search("ann", Search{Query: "quite"}))
+			if err := w.Leave(t.Context(), w.actor("ben"), full); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Leave(t.Context(), w.actor("ann"), full); err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "what is found once the conversation has ended", []string(nil), w.search("ann", Search{Query: "word"}))
+		})
+	}
+}
+
+// storeOld writes a conversation of ann, who has put it away, and ben, with n messages, every third of them deleted, and one
+// more event after them.
+func (w *world) storeOld(id model.ConversationID, n int) {
+	w.t.Helper()
+	now := w.db.Now().Add(-time.Hour)
+	w.exec(`INSERT INTO conversations (id, kind, title, untitled, history, members_may_rename, last_seq, created_at, last_activity_at)
+		VALUES (?, 'GROUP', 'old', false, 'FROM_START', false, ?, ?, ?)`, id, n+2, now, now)
+	for i, name := range []string{"ann", "ben"} {
+		w.exec(`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at, joined_seq, hidden_seq, last_read_seq, archived, pinned)
+			VALUES (?, ?, ?, ?, 1, 0, 1, ?, false)`, id, w.id(name), []string{"OWNER", "MEMBER"}[i], now, i == 0)
+	}
+	event := func(seq int, kind model.EventKind, message any) string {
+		return w.db.NewRaw("(?, ?, ?, ?, ?, ?, ?, 1)", id, seq, string(kind), w.id("ben"), message, "{}", now).String()
+	}
+	events := []string{event(1, model.ConversationCreated, nil)}
+	var messages []string
+	for i := range n {
+		m := model.NewMessageID()
+		content, deleted := fmt.Sprintf("word Straße n%d 北京", i), any(nil)
+		if i%3 == 2 {
+			content, deleted = "", now
+		}
+		messages = append(messages, w.db.NewRaw("(?, ?, ?, ?, ?, ?, ?)", m, id, i+2, w.id("ben"), content, now, deleted).String())
+		events = append(events, event(i+2, model.MessageAdded, m))
+	}
+	events = append(events, event(n+2, model.ConversationRenamed, nil))
+	if n > 0 {
+		w.exec("INSERT INTO messages (id, conversation_id, seq, author_id, content, created_at, deleted_at) VALUES " + strings.Join(messages, ", "))
+	}
+	w.exec("INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position) VALUES " + strings.Join(events, ", "))
+}
+
+func (w *world) checkMigrated(t *testing.T, what string, full, quiet model.ConversationID, many int) {
+	t.Helper()
+	ctx := t.Context()
+	found, err := w.Conversations(ctx, w.actor("ann"), []model.ConversationID{full, quiet})
+	if err != nil || found[full].LastMessageSeq != int64(many)+1 || found[quiet].LastMessageSeq != 0 {
+		t.Errorf("%s: %+v (%v)", what, found, err)
+	}
+	for name, want := range map[string]int{"ann": 2, "ben": 0} {
+		list, err := w.MyConversations(ctx, w.actor(name), ConversationFilter{Archived: new(true)}, store.Page{})
+		if err != nil || len(list.Items) != want {
+			t.Errorf("%s: %s has put away %d, want %d (%v)", what, name, len(list.Items), want, err)
+		}
+		for _, c := range list.Items {
+			m, err := memberOf(ctx, w.db, w.actor(name), c.ID)
+			if err != nil || m.ArchivedSeq != c.LastSeq || !Archived(c, m) {
+				t.Errorf("%s: archived at %+v of %+v (%v)", what, m, c, err)
+			}
+		}
+	}
+	all := 0
+	for page := (store.Page{First: new(100)}); ; {
+		found, err := w.SearchMessages(ctx, w.actor("ann"), Search{Query: "STRASSE 北京"}, page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all += len(found.Items); !found.More {
+			break
+		}
+		page.After = FoundCursor(found.Items[len(found.Items)-1])
+	}
+	wantEqual(t, what+": how many are found", many-many/3, all)
+	for _, i := range []int{0, 499, 501, 1000, many - 3} {
+		want := []string{fmt.Sprintf("word Straße n%d 北京", i)}
+		if i%3 == 2 {
+			want = nil
+		}
+		wantEqual(t, fmt.Sprint(what, ": number ", i), want, w.search("ann", Search{Query: fmt.Sprint("n", i)}))
+	}
+	each, _ := w.unreadOf("ann", &model.Conversation{ID: full}, &model.Conversation{ID: quiet})
+	wantEqual(t, what+": unread", []model.Unread{{Messages: many - many/3}, {}}, each)
+}

@@ -1,0 +1,618 @@
+package chat
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// The law of MyEvents, for every conversation and every time that somebody is in it: after Joined, each event once, in order of
+// seq, none missing, until the removal, and then Left; whatever becomes of hints and news, and wherever and however often they
+// come back with the cursor of their last item.
+func TestMyEventsTellsWhatIsStored(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		nodes := MustTwoNodes(t, db, Options{CompareEvery: compareSoon})
+		var checks atomic.Int64
+		rapid.Check(t, func(rt *rapid.T) {
+			plan := drawMyLaw(rt)
+			law := newMyLaw(t, nodes, plan, int(checks.Add(1)))
+			law.run(rt)
+		})
+	})
+}
+
+// twoNodes are services of one database whose hints and news go through one weather.
+type twoNodes struct {
+	worlds  [2]*world
+	weather atomic.Pointer[weather]
+}
+
+// MustTwoNodes makes them, with hints and news that arrive on their own node alone as long as there is no weather.
+func MustTwoNodes(t *testing.T, db *store.DB, opts Options) *twoNodes {
+	t.Helper()
+	n := &twoNodes{}
+	for i := range n.worlds {
+		w := &world{Service: New(db, opts), t: t, actors: map[string]model.Actor{}}
+		w.publish = func(topic string, h hint) {
+			n.blow(i, func(to *Service, bare bool) {
+				if bare {
+					h.event = nil
+				}
+				to.hints.Publish(topic, h)
+			})
+		}
+		w.publishNews = func(topic string, told news) {
+			n.blow(i, func(to *Service, _ bool) { to.people.Publish(topic, told) })
+		}
+		n.worlds[i] = w
+	}
+	n.worlds[1].actors = n.worlds[0].actors
+	var running sync.WaitGroup
+	for _, w := range n.worlds {
+		running.Go(func() { w.Run(t.Context()) })
+	}
+	t.Cleanup(running.Wait)
+	return n
+}
+
+func (n *twoNodes) blow(from int, deliver func(to *Service, bare bool)) {
+	over := n.weather.Load()
+	for i, w := range n.worlds {
+		switch {
+		case over == nil && i == from:
+			deliver(w.Service, false)
+		case over != nil && (i == from || over.crosses):
+			over.blow(func(bare bool) { deliver(w.Service, bare) })
+		}
+	}
+}
+
+// weather is chaos for messages of any kind.
+type weather struct {
+	fates   []fate
+	crosses bool // from one node to the other, too
+
+	mu   sync.Mutex
+	met  int
+	held []heldMessage
+}
+
+type heldMessage struct {
+	deliver func()
+	left    int // messages that go first
+}
+
+func (w *weather) blow(deliver func(bare bool)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.fates[w.met%len(w.fates)]
+	w.met++
+	switch f.kind {
+	case "lost":
+		return
+	case "doubled":
+		w.held = append(w.held, heldMessage{func() { deliver(false) }, f.delay * 2})
+	}
+	w.held = append(w.held, heldMessage{func() { deliver(f.kind == "bare") }, f.delay})
+	due := func(h heldMessage) bool { return h.left <= 0 }
+	for _, h := range slices.Backward(w.held) {
+		if due(h) {
+			h.deliver()
+		}
+	}
+	w.held = slices.DeleteFunc(w.held, due)
+	for i := range w.held {
+		w.held[i].left--
+	}
+}
+
+// myLawPlan is drawn before anything starts, because rapid serves one goroutine.
+type myLawPlan struct {
+	fates    []fate
+	crosses  bool
+	workers  [][]myDeed
+	sessions []mySession
+	from     string // "now", "cursor"
+}
+
+// myDeed is what somebody does to one of the conversations.
+type myDeed struct {
+	kind string
+	in   int
+	node int
+}
+
+// mySession is one time that the client is there.
+type mySession struct {
+	node   int
+	items  int // that it takes before it goes
+	behind int // deeds that have to be done before it takes the next item, beside one for each item before
+}
+
+const myGroups = 3
+
+func drawMyLaw(rt *rapid.T) myLawPlan {
+	deed := rapid.Custom(func(rt *rapid.T) myDeed {
+		return myDeed{
+			kind: rapid.SampledFrom([]string{
+				"send", "send", "send", "send", "answer", "edit", "remove", "add", "add", "again", "leave", "new", "direct", "ended", "read",
+			}).Draw(rt, "kind"),
+			in:   rapid.IntRange(0, myGroups-1).Draw(rt, "in"),
+			node: rapid.IntRange(0, 1).Draw(rt, "node"),
+		}
+	})
+	session := rapid.Custom(func(rt *rapid.T) mySession {
+		return mySession{
+			node:   rapid.IntRange(0, 1).Draw(rt, "node"),
+			items:  rapid.SampledFrom([]int{1, 1, 2, 3, 5, 10}).Draw(rt, "items"),
+			behind: rapid.SampledFrom([]int{0, 0, 0, 3, 10}).Draw(rt, "behind"),
+		}
+	})
+	return myLawPlan{
+		fates:    rapid.SliceOfN(rapid.Custom(drawFate), 1, 30).Draw(rt, "fates"),
+		crosses:  rapid.Bool().Draw(rt, "crosses"),
+		workers:  rapid.SliceOfN(rapid.SliceOfN(deed, 5, 30), 1, 4).Draw(rt, "workers"),
+		sessions: rapid.SliceOfN(session, 1, 30).Draw(rt, "sessions"),
+		from:     rapid.SampledFrom([]string{"now", "cursor"}).Draw(rt, "from"),
+	}
+}
+
+// myLaw is one check. ann owns the groups and does most; ben is the one who follows, and cleo is there to be left with.
+type myLaw struct {
+	t              *testing.T
+	nodes          *twoNodes
+	plan           myLawPlan
+	ann, ben, cleo model.Actor
+	groups         []model.ConversationID
+	first          map[model.ConversationID]model.MessageID // ann's, to be edited
+	home           *model.Conversation                      // of ann and ben; nothing happens there before the end
+	done           *progress
+}
+
+func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
+	t.Helper()
+	nodes.weather.Store(nil)
+	w := nodes.worlds[0]
+	names := []string{fmt.Sprint("ann", check), fmt.Sprint("ben", check), fmt.Sprint("cleo", check)}
+	w.invite(names...)
+	l := &myLaw{
+		t: t, nodes: nodes, plan: plan, first: map[model.ConversationID]model.MessageID{},
+		ann: w.actor(names[0]), ben: w.actor(names[1]), cleo: w.actor(names[2]),
+	}
+	for i := range myGroups {
+		in := CreateConversation{Members: w.members(names[2])}
+		if i != 0 {
+			in.Members = w.members(names[1:]...)
+		}
+		if i == 2 {
+			in.HistoryVisibility = model.FromJoining
+		}
+		c, err := w.CreateConversation(t.Context(), l.ann, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := w.SendMessage(t.Context(), l.ann, SendMessage{ConversationID: c.ID, Content: "the first"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.groups = append(l.groups, c.ID)
+		l.first[c.ID] = m.ID
+	}
+	var err error
+	if l.home, err = w.OpenDirect(t.Context(), l.cleo, l.ben.UserID); err != nil {
+		t.Fatal(err)
+	}
+	deeds := 0
+	for _, worker := range plan.workers {
+		deeds += len(worker)
+	}
+	l.done = newProgress(deeds)
+	nodes.weather.Store(&weather{fates: plan.fates, crosses: plan.crosses})
+	return l
+}
+
+// do does one of the deeds. That somebody is in already, or no longer, is nobody's fault.
+func (l *myLaw) do(ctx context.Context, d myDeed, n int) error {
+	w, id := l.nodes.worlds[d.node], l.groups[d.in]
+	ben := []*NewMember{{UserID: l.ben.UserID, Role: model.Member}}
+	var err error
+	switch d.kind {
+	case "send":
+		_, err = w.SendMessage(ctx, l.ann, SendMessage{ConversationID: id, Content: fmt.Sprint("sent ", n)})
+	case "answer":
+		_, err = w.SendMessage(ctx, l.ben, SendMessage{ConversationID: id, Content: fmt.Sprint("answer ", n)})
+	case "edit":
+		_, err = w.EditMessage(ctx, l.ann, EditMessage{MessageID: l.first[id], Content: fmt.Sprint("edit ", n)})
+	case "remove":
+		_, err = w.RemoveMember(ctx, l.ann, id, l.ben.UserID)
+	case "add":
+		_, err = w.AddMembers(ctx, l.ann, id, ben)
+	case "again":
+		if _, err = w.RemoveMember(ctx, l.ann, id, l.ben.UserID); err == nil {
+			_, err = w.AddMembers(ctx, l.ann, id, ben)
+		}
+	case "leave":
+		err = w.Leave(ctx, l.ben, id)
+	case "read":
+		_, err = w.MarkRead(ctx, l.ben, id, 1000)
+	case "direct":
+		var c *model.Conversation
+		if c, err = w.OpenDirect(ctx, l.ann, l.ben.UserID); err == nil {
+			_, err = w.SendMessage(ctx, l.ann, SendMessage{ConversationID: c.ID, Content: "to ben alone"})
+		}
+	case "new":
+		var c *model.Conversation
+		if c, err = w.CreateConversation(ctx, l.cleo, CreateConversation{Members: ben}); err == nil {
+			_, err = w.SendMessage(ctx, l.cleo, SendMessage{ConversationID: c.ID, Content: "in a new one"})
+		}
+	case "ended":
+		var c *model.Conversation
+		others := []*NewMember{{UserID: l.cleo.UserID, Role: model.Member}}
+		if c, err = w.CreateConversation(ctx, l.ben, CreateConversation{Members: others}); err == nil {
+			err = errors.Join(w.Leave(ctx, l.cleo, c.ID), w.Leave(ctx, l.ben, c.ID))
+		}
+	}
+	if errs.Is(err, errs.NotFound) || len(errs.Correctable(err)) > 0 {
+		return nil
+	}
+	return err
+}
+
+func (l *myLaw) run(rt *rapid.T) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	client := &myClient{
+		law: l, in: map[model.ConversationID]*myPeriod{}, joins: map[model.ConversationID]int{}, ends: map[model.ConversationID]int{},
+	}
+	if err := client.begin(ctx); err != nil {
+		rt.Fatal(err)
+	}
+	var working, following sync.WaitGroup
+	failed := make([]error, len(l.plan.workers))
+	finished := make(chan struct{})
+	var violation error
+	following.Go(func() { violation = client.follow(ctx, finished) })
+	for i, deeds := range l.plan.workers {
+		working.Go(func() {
+			for n, d := range deeds {
+				if err := l.do(ctx, d, n); err != nil {
+					failed[i] = errors.Join(failed[i], fmt.Errorf("%+v: %w", d, err))
+				}
+				l.done.step()
+			}
+		})
+	}
+	working.Wait()
+	close(finished)
+	following.Wait()
+	if err := errors.Join(append(failed, violation)...); err != nil {
+		rt.Fatalf("%v\nthe plan: %+v\nwhat ben was told:\n%s", err, l.plan, client.story())
+	}
+}
+
+// myClient is ben's, and knows the law.
+type myClient struct {
+	law    *myLaw
+	cursor *string
+	live   bool // CaughtUp has come, since it came back
+	in     map[model.ConversationID]*myPeriod
+	told   []string
+	truth  map[model.ConversationID]myTruth // once all is done
+
+	joins, ends map[model.ConversationID]int // how often they were told
+}
+
+// myPeriod is one time that ben is in a conversation.
+type myPeriod struct {
+	joined  bool  // Joined has come
+	seq     int64 // of the event that came last; 0 for none since Joined
+	removed bool  // and that is the removal
+	over    bool  // Left has come
+}
+
+// myTruth is what is stored in the end of a conversation that ben is in.
+type myTruth struct{ joined, last int64 }
+
+// begin starts the client where nothing has happened yet.
+func (c *myClient) begin(ctx context.Context) error {
+	w := c.law.nodes.worlds[0]
+	cursor, err := w.MyEventsCursor(ctx, c.law.ben)
+	if err != nil {
+		return err
+	}
+	if c.law.plan.from == "now" {
+		items, err := w.MyEvents(ctx, c.law.ben, nil)
+		if err != nil {
+			return err
+		}
+		for item, err := range items {
+			if err != nil {
+				return err
+			}
+			if !item.CaughtUp {
+				return fmt.Errorf("got %s before CaughtUp", tellItem(item))
+			}
+			cursor = item.Cursor
+			break
+		}
+	}
+	c.cursor = &cursor
+	own, err := w.listenFor(c.law.ben).closed().memberships(ctx)
+	for _, m := range own {
+		c.in[m.ConversationID] = &myPeriod{seq: m.LastSeq}
+	}
+	return err
+}
+
+// closed ends listening at once, for who only wants to read.
+func (m *myConversations) closed() *myConversations {
+	m.close()
+	return m
+}
+
+func (c *myClient) follow(ctx context.Context, finished <-chan struct{}) error {
+	for i := 0; ; i++ {
+		select {
+		case <-finished:
+			if c.truth == nil {
+				if err := c.learnTruth(ctx); err != nil {
+					return err
+				}
+			}
+			if c.missing() == "" {
+				return c.finish(ctx)
+			}
+		default:
+		}
+		s := c.law.plan.sessions[i%len(c.law.plan.sessions)]
+		if err := c.session(ctx, s, finished); err != nil {
+			return err
+		}
+	}
+}
+
+// session follows for a while.
+func (c *myClient) session(ctx context.Context, s mySession, finished <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if c.truth == nil { // whoever waits when nothing happens any more begins anew
+		watching := make(chan struct{})
+		defer func() { cancel(); <-watching }()
+		go func() {
+			defer close(watching)
+			select {
+			case <-finished:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	items, err := c.law.nodes.worlds[s.node].MyEvents(ctx, c.law.ben, c.cursor)
+	if err != nil {
+		return err
+	}
+	c.live = false
+	c.told = append(c.told, fmt.Sprintf("— comes back to node %d", s.node))
+	taken, base := 0, int(c.law.done.sent.Load())
+	for item, err := range items {
+		if err != nil {
+			if c.truth == nil && errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return fmt.Errorf("%w; missing is %s", err, c.missing())
+		}
+		if err := c.take(item); err != nil {
+			return err
+		}
+		if taken++; taken >= s.items || c.truth != nil && c.missing() == "" {
+			return nil
+		}
+		if s.behind > 0 {
+			c.law.done.wait(base + taken + s.behind)
+		}
+	}
+	return nil
+}
+
+func tellItem(item MyEvent) string {
+	switch {
+	case item.Event != nil:
+		return fmt.Sprintf("%v: %d %s", item.Event.ConversationID, item.Event.Seq, item.Event.Kind)
+	case item.Joined != nil:
+		return fmt.Sprintf("%v: joined", *item.Joined)
+	case item.Left != nil:
+		return fmt.Sprintf("%v: left", *item.Left)
+	case item.CaughtUp:
+		return "caught up"
+	case item.Reset:
+		return "reset"
+	}
+	return "nothing"
+}
+
+func (c *myClient) story() (story string) {
+	for _, line := range c.told {
+		story += line + "\n"
+	}
+	return story
+}
+
+// take holds an item against the law.
+func (c *myClient) take(item MyEvent) error {
+	c.told = append(c.told, tellItem(item))
+	c.cursor = &item.Cursor
+	switch {
+	case item.Event != nil:
+		return c.takeEvent(item.Event)
+	case item.Joined != nil:
+		// Whoever was away for both the end and the next beginning is told of the beginning alone.
+		if p := c.in[*item.Joined]; p != nil && !p.over && c.live {
+			return fmt.Errorf("%v: joined while in", *item.Joined)
+		}
+		c.joins[*item.Joined]++
+		c.in[*item.Joined] = &myPeriod{joined: true}
+	case item.Left != nil:
+		// And whoever was away for both a beginning and its end, of the end alone.
+		p := c.in[*item.Left]
+		if (p == nil || p.over) && c.live {
+			return fmt.Errorf("%v: left while not in", *item.Left)
+		}
+		c.ends[*item.Left]++
+		c.in[*item.Left] = &myPeriod{over: true}
+	case item.CaughtUp:
+		if c.live {
+			return errors.New("caught up twice")
+		}
+		c.live = true
+	default:
+		return fmt.Errorf("%s is no item that there should be", tellItem(item))
+	}
+	return nil
+}
+
+func (c *myClient) takeEvent(e *model.Event) error {
+	p := c.in[e.ConversationID]
+	switch {
+	case p == nil || p.over || p.removed:
+		return fmt.Errorf("%s: told while not in", tellItem(MyEvent{Event: e}))
+	case p.seq == 0: // the end of the check knows whether that is the right one
+	case e.Seq <= p.seq:
+		return fmt.Errorf("%s: told again, or late, after %d", tellItem(MyEvent{Event: e}), p.seq)
+	}
+	var removed model.MemberRemovedData
+	if e.Kind == model.MemberRemoved {
+		if err := json.Unmarshal(e.Data, &removed); err != nil {
+			return err
+		}
+	}
+	p.removed = removed.UserID == c.law.ben.UserID
+	if p.seq != 0 && e.Seq != p.seq+1 && !p.removed { // of what goes before a removal, nothing more need be told
+		return fmt.Errorf("%s: missing is what comes after %d", tellItem(MyEvent{Event: e}), p.seq)
+	}
+	if p.seq == 0 && !p.removed {
+		if err := c.isBeginning(e); err != nil {
+			return err
+		}
+	}
+	p.seq = e.Seq
+	return c.checkHidden(e)
+}
+
+// isBeginning makes sure that the first event of a period follows the one that made ben a member.
+func (c *myClient) isBeginning(e *model.Event) error {
+	events, err := eventsAfter(context.WithoutCancel(c.law.t.Context()), c.law.nodes.worlds[0].db, e.ConversationID, e.Seq-2, 1)
+	if err != nil || len(events) == 0 { // it has ended
+		return err
+	}
+	if before := events[0]; before.Seq != e.Seq-1 || !c.makesMember(before) {
+		return fmt.Errorf("%s: the first one after joining, but before it came %s", tellItem(MyEvent{Event: e}), before.Kind)
+	}
+	return nil
+}
+
+func (c *myClient) makesMember(e *model.Event) bool {
+	var added model.MemberAddedData
+	return e.Kind == model.ConversationCreated ||
+		e.Kind == model.MemberAdded && json.Unmarshal(e.Data, &added) == nil && added.UserID == c.law.ben.UserID
+}
+
+// checkHidden looks for the first message, which is hidden from who joined the third group later.
+func (c *myClient) checkHidden(e *model.Event) error {
+	if e.MessageID == nil {
+		return nil
+	}
+	hidden := e.ConversationID == c.law.groups[2] && *e.MessageID == c.law.first[e.ConversationID] && c.in[e.ConversationID].joined
+	if hidden != (e.Message == nil) {
+		return fmt.Errorf("%s: with message %+v, though hidden is %v", tellItem(MyEvent{Event: e}), e.Message, hidden)
+	}
+	return nil
+}
+
+func (c *myClient) learnTruth(ctx context.Context) error {
+	c.truth = map[model.ConversationID]myTruth{}
+	w := c.law.nodes.worlds[0]
+	own, err := w.listenFor(c.law.ben).closed().memberships(ctx)
+	for _, m := range own {
+		c.truth[m.ConversationID] = myTruth{m.JoinedSeq, m.LastSeq}
+	}
+	return err
+}
+
+// checkCounts makes sure that no beginning and no end was told twice.
+func (c *myClient) checkCounts() error {
+	for _, id := range append(c.law.groups, c.law.home.ID) {
+		joins, ends := 0, 0
+		for _, e := range c.law.nodes.worlds[0].stored(id) {
+			var removed model.MemberRemovedData
+			if e.Kind == model.MemberRemoved && json.Unmarshal(e.Data, &removed) == nil && removed.UserID == c.law.ben.UserID {
+				ends++
+			}
+			if c.makesMember(e) {
+				joins++
+			}
+		}
+		if c.joins[id] > joins || c.ends[id] > ends {
+			return fmt.Errorf("%v: joined was told %d times, and left %d; they happened %d and %d times", id, c.joins[id], c.ends[id], joins, ends)
+		}
+	}
+	return nil
+}
+
+// missing says what has yet to be told.
+func (c *myClient) missing() (missing string) {
+	for id, truth := range c.truth {
+		p := c.in[id]
+		switch {
+		case p == nil || p.over:
+			missing += fmt.Sprintf("%v: joined at %d; ", id, truth.joined)
+		case p.seq != truth.last && (p.seq != 0 || truth.joined != truth.last):
+			missing += fmt.Sprintf("%v: from %d to %d; ", id, p.seq, truth.last)
+		}
+	}
+	for id, p := range c.in {
+		if _, there := c.truth[id]; !there && !p.over {
+			missing += fmt.Sprintf("%v: left; ", id)
+		}
+	}
+	return missing
+}
+
+// finish makes sure that nothing comes any more, on either node, before what happens now.
+func (c *myClient) finish(ctx context.Context) error {
+	c.law.nodes.weather.Store(nil)
+	m, err := c.law.nodes.worlds[0].SendMessage(ctx, c.law.cleo, SendMessage{ConversationID: c.law.home.ID, Content: "the last"})
+	if err != nil {
+		return err
+	}
+	for i, w := range c.law.nodes.worlds {
+		items, err := w.MyEvents(ctx, c.law.ben, c.cursor)
+		if err != nil {
+			return err
+		}
+		for item, err := range items {
+			if err != nil {
+				return fmt.Errorf("waiting for the last on node %d: %w", i, err)
+			}
+			if item.Event != nil && item.Event.MessageID != nil && *item.Event.MessageID == m.ID {
+				break
+			}
+			if !item.CaughtUp {
+				return fmt.Errorf("after all was told, node %d says %s", i, tellItem(item))
+			}
+		}
+	}
+	return c.checkCounts()
+}

@@ -1,0 +1,322 @@
+package chat
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+	"parley/text"
+)
+
+// search lists the contents that somebody finds, newest first.
+func (w *world) search(who string, in Search) (contents []string) {
+	w.t.Helper()
+	found, err := w.SearchMessages(w.t.Context(), w.actor(who), in, store.Page{First: new(100)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range found.Items {
+		contents = append(contents, f.Message.Content)
+	}
+	return contents
+}
+
+func TestSearchFindsOnlyOnesOwn(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben", "cat", "zoe")
+		open, hidden := MustConversation(t, w, "ann", "ben"), MustHidden(t, w, "ann", "ben")
+		direct, err := w.OpenDirect(t.Context(), w.actor("ann"), w.id("ben"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send("ann", open.ID, "word open 1")
+		w.send("ann", hidden.ID, "word hidden 1")
+		w.send("ann", direct.ID, "word direct 1")
+		w.add("ann", open.ID, "cat")
+		w.add("ann", hidden.ID, "cat")
+		w.send("ben", open.ID, "word open 2")
+		w.send("ben", hidden.ID, "word hidden 2")
+		want := func(who string, contents ...string) {
+			t.Helper()
+			wantEqual(t, "what "+who+" finds", contents, w.search(who, Search{Query: "WORD"}))
+		}
+		want("ann", "word hidden 2", "word open 2", "word direct 1", "word hidden 1", "word open 1")
+		want("cat", "word hidden 2", "word open 2", "word open 1")
+		want("zoe")
+		for _, c := range []*model.Conversation{open, hidden, direct} { // asked for by name it is no more theirs
+			wantEqual(t, "what zoe finds", []string(nil), w.search("zoe", Search{Query: "word", ConversationID: &c.ID}))
+		}
+		if err := w.Leave(t.Context(), w.actor("cat"), open.ID); err != nil {
+			t.Fatal(err)
+		}
+		want("cat", "word hidden 2")
+		if _, err := w.RemoveMember(t.Context(), w.actor("ann"), hidden.ID, w.id("cat")); err != nil {
+			t.Fatal(err)
+		}
+		want("cat")
+		w.add("ann", hidden.ID, "cat")
+		want("cat")
+		w.add("ann", open.ID, "cat")
+		want("cat", "word open 2", "word open 1")
+		w.mustLeave("cat")
+		want("cat")
+		// A conversation that ends takes its words along, and its places may be given to others.
+		if err := w.Leave(t.Context(), w.actor("ben"), hidden.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Leave(t.Context(), w.actor("ann"), hidden.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.send("zoe", MustConversation(t, w, "zoe", "ann").ID, "something else")
+		want("ann", "word open 2", "word direct 1", "word open 1")
+		want("zoe")
+	})
+}
+
+func TestSearchFilters(t *testing.T) {
+	t.Parallel()
+	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
+		w := MustWorld(t, db, "ann", "ben", "zoe")
+		a, b := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben")
+		var sent []*model.Message
+		for i, c := range []*model.Conversation{a, b, a, b} {
+			clock.Forward(time.Microsecond)
+			sent = append(sent, w.send([]string{"ann", "ben"}[i/2], c.ID, fmt.Sprint("word ", i)))
+		}
+		at := func(i int) *time.Time { return &sent[i].CreatedAt }
+		elsewhere := at(1).In(time.FixedZone("", 5*3600))
+		for name, test := range map[string]struct {
+			in   Search
+			want string
+		}{
+			"all":                   {Search{}, "3210"},
+			"conversation":          {Search{ConversationID: &a.ID}, "20"},
+			"unknown conversation":  {Search{ConversationID: new(model.NewConversationID())}, ""},
+			"author":                {Search{AuthorID: new(w.id("ben"))}, "32"},
+			"author with no part":   {Search{AuthorID: new(w.id("zoe"))}, ""},
+			"author, conversation":  {Search{AuthorID: new(w.id("ben")), ConversationID: &b.ID}, "3"},
+			"after":                 {Search{SentAfter: at(1)}, "32"},
+			"after, another zone":   {Search{SentAfter: &elsewhere}, "32"},
+			"before":                {Search{SentBefore: at(2)}, "10"},
+			"between":               {Search{SentAfter: at(0), SentBefore: at(3)}, "21"},
+			"between, turned round": {Search{SentAfter: at(3), SentBefore: at(0)}, ""},
+			"everything at once":    {Search{SentAfter: at(0), SentBefore: at(3), AuthorID: new(w.id("ann")), ConversationID: &b.ID}, "1"},
+		} {
+			test.in.Query = "word"
+			var got strings.Builder
+			for _, content := range w.search("ann", test.in) {
+				got.WriteString(strings.TrimPrefix(content, "word "))
+			}
+			wantEqual(t, name, test.want, got.String())
+		}
+		w.mustLeave("ben")
+		wantEqual(t, "of who is gone", []string(nil), w.search("ann", Search{Query: "word", AuthorID: new(w.id("ben"))}))
+		wantEqual(t, "how many are still there", 4, len(w.search("ann", Search{Query: "word"})))
+	})
+}
+
+func TestEditsAndDeletionsCountAtOnce(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		m, other := w.send("ben", c.ID, "apple pear"), w.send("ben", c.ID, "apple")
+		finds := func(query string, want ...string) {
+			t.Helper()
+			wantEqual(t, query, want, w.search("ann", Search{Query: query}))
+		}
+		finds("apple", "apple", "apple pear")
+		w.edit("ben", m, "plum pear")
+		finds("apple", "apple")
+		finds("plum", "plum pear")
+		finds("pear", "plum pear")
+		w.edit("ben", m, "!?") // no word at all
+		finds("pear")
+		w.edit("ben", m, "cherry")
+		finds("cherry", "cherry")
+		w.delete("ben", m)
+		finds("cherry")
+		w.delete("ben", other)
+		finds("apple")
+		w.send("ben", c.ID, "apple again")
+		finds("apple", "apple again")
+	})
+}
+
+// Pages are cut between messages of the same time, too, and what is sent meanwhile changes none of them.
+func TestSearchPages(t *testing.T) {
+	t.Parallel()
+	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
+		w := MustWorld(t, db, "ann", "ben")
+		const n = 23
+		for i := range n {
+			c := MustConversation(t, w, "ann", "ben")
+			w.send("ben", c.ID, fmt.Sprint("word ", i))
+			if i%5 == 0 {
+				clock.Forward(time.Microsecond)
+			}
+		}
+		all, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{First: new(100)})
+		if err != nil || len(all.Items) != n || all.More || all.Before {
+			t.Fatalf("%d found, %+v (%v)", len(all.Items), all, err)
+		}
+		for i := range n - 1 {
+			a, b := all.Items[i].Message, all.Items[i+1].Message
+			if a.CreatedAt.Before(b.CreatedAt) || a.CreatedAt.Equal(b.CreatedAt) && a.ID.String() <= b.ID.String() {
+				t.Errorf("%v stands before %v", a, b)
+			}
+		}
+		for size := 1; size <= n; size += 3 {
+			for _, backwards := range []bool{false, true} {
+				var got []*Found
+				page := store.Page{First: &size}
+				if backwards {
+					page = store.Page{Last: &size}
+				}
+				for i := 0; ; i++ {
+					found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, page)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if i == 0 {
+						w.send("ben", MustConversation(t, w, "ben", "ann").ID, "another one")
+					}
+					if backwards {
+						got = append(slices.Clone(found.Items), got...)
+						if !found.Before {
+							break
+						}
+						page.Before = FoundCursor(found.Items[0])
+						continue
+					}
+					got = append(got, found.Items...)
+					if !found.More {
+						break
+					}
+					page.After = FoundCursor(found.Items[len(found.Items)-1])
+				}
+				wantEqual(t, fmt.Sprint("pages of ", size, ", backwards: ", backwards), all.Items, got)
+			}
+		}
+		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{After: MessageCursor(all.Items[0].Message)})
+		wantCode(t, err, errs.BadUserInput)
+		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{First: new(101)})
+		wantCode(t, err, errs.BadUserInput)
+	})
+}
+
+func TestSearchQueries(t *testing.T) {
+	t.Parallel()
+	words := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "w%d ", i)
+		}
+		return b.String()
+	}
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		w.send("ben", c.ID, "near "+words(30))
+		w.send("ben", c.ID, "AND or not NEAR, rock'n'roll: \"it\" is 3.14 & C++; foo_bar, a*b, tokens:w1 w2")
+		for query, want := range map[string]int{ // how many are found; -1 is refused
+			"near": 2, "NEAR": 2, "w1 w2": 2, "w2   w1": 2, "w29 w0": 1, "w29 w30": 0, "w": 0, "rock": 1, "rock'n'roll": 1,
+			"NEAR(w1 w2)": 2, "NEAR(w1 w2, 5)": 0, "w1 AND w2": 1, "w1 OR w99": 0, "NOT w1": 1, "tokens:w1": 1, "tokens : w1": 1,
+			"w*": 0, `"w1 w2"`: 2, `"w1`: 2, "w1\"": 2, "'w1'": 2, "w1' | 'w2": 2, "w1:*": 2, "w1 & !w2": 2, "w1 <-> w2": 2, "^w1": 2,
+			"-w1": 2, "{tokens}": 1, "w1\\": 2, "\\'w1": 2, "?": -1, "w1 ? ?0": 0, "%": -1, "w_": 0, "foo_bar": 1, "3.14": 1, "c++": 1,
+			"C": 1, "$1": 0, ";--": -1, "": -1, "  \n ": -1, "\"": -1, "*": -1, "''": -1, ":": -1, "&|!()<>": -1, "\\": -1,
+			words(20): 1, words(21): -1, strings.Repeat("w1 ", 60): 2, strings.Repeat("x", 200): 0, strings.Repeat("x", 201): -1,
+			strings.Repeat(" ", 201): -1, "w1\x00": -1, "\xff": -1, "w1\tw2\nw3": 1, "\u200b": -1, "\u0301": 0,
+		} {
+			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.Page{})
+			if want < 0 {
+				if !errs.Is(err, errs.BadUserInput) {
+					t.Errorf("%q: got %v, want BAD_USER_INPUT", query, err)
+				}
+				continue
+			}
+			if err != nil || len(found.Items) != want {
+				t.Errorf("%q finds %d, want %d (%v)", query, len(found.Items), want, err)
+			}
+		}
+	})
+}
+
+// Whatever is written and whatever is asked for, both databases find what package text says there is.
+func TestSearchFindsWhatTokensSay(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	pieces := []string{
+		"a", "b", "ab", "A", "é", "e\u0301", "ß", "SS", "Σ", "ς", "ı", "İ", "I", "i", "你", "好", "こ", "カ", "ー", "ｶ", "ไ", "ท", "한", "국", "अ", "्",
+		"م", "ש", "ּ", "😀", "👍🏽", "👨‍👩‍👧", "🇳🇴", "❤️", "1", "½", "٣", "ﬁ", " ", " ", "\n", "\"", "'", "*", "\\", ":", "&", "|", "!", "(", ")", "^", "-",
+		"+", "NEAR", "AND", "?", "%", "_", "$", ".", ",", "@", "\u200d", "\u200f", "\u00ad", "\U000e0101", "\u0378", "\ufffd", "～", "™", "§", "¼",
+	}
+	draw := func(n int) string {
+		var b strings.Builder
+		for range n {
+			b.WriteString(pieces[random.IntN(len(pieces))])
+		}
+		return b.String()
+	}
+	var contents, queries []string
+	for range 60 {
+		contents = append(contents, "x"+draw(1+random.IntN(8)))
+	}
+	for range 250 {
+		queries = append(queries, draw(1+random.IntN(3)))
+	}
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		for i := range contents {
+			contents := []string{text.Clean(contents[i])}
+			if got := w.send("ben", c.ID, contents[0]).Content; got != contents[0] {
+				t.Errorf("%q is stored as %q", contents[0], got)
+			}
+		}
+		for _, query := range queries {
+			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.Page{First: new(100)})
+			terms := text.Terms(query)
+			if len(terms) == 0 {
+				if !errs.Is(err, errs.BadUserInput) {
+					t.Errorf("%q: got %v, want BAD_USER_INPUT", query, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%q: %v", query, err)
+				continue
+			}
+			var got, want []string
+			for _, f := range found.Items {
+				got = append(got, f.Message.Content)
+				var whole strings.Builder
+				for _, p := range f.Snippet {
+					whole.WriteString(p.Text)
+				}
+				if whole.String() != f.Message.Content {
+					t.Errorf("%q: the snippet of %q is %q", query, f.Message.Content, whole.String())
+				}
+			}
+			for _, content := range contents {
+				tokens := text.Tokens(content)
+				if !slices.ContainsFunc(terms, func(term string) bool { return !slices.Contains(tokens, term) }) {
+					want = append(want, text.Clean(content))
+				}
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			wantEqual(t, fmt.Sprintf("what %q finds", query), want, got)
+		}
+	})
+}
