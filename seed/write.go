@@ -81,10 +81,13 @@ func writeBatch(ctx context.Context, tx *store.Tx, b *batch) error {
 
 func insert[T any](ctx context.Context, tx *store.Tx, rows []T) error {
 	return inParts(rows, func(part []T) error {
-		_, err := tx.NewInsert().Model(&part).Exec(ctx)
+		_, err := tx.NewInsert().Model(&part).Returning(nothing).Exec(ctx)
 		return err
 	})
 }
+
+// nothing keeps Bun from reading back, into rows that the walk still looks at, what the database made of them.
+const nothing = "NULL"
 
 func inParts[T any](rows []T, fn func(part []T) error) error {
 	for len(rows) > 0 {
@@ -117,7 +120,7 @@ func position(ctx context.Context, tx *store.Tx, events []*model.Event) error {
 // insertMessages stores messages with their words.
 func insertMessages(ctx context.Context, tx *store.Tx, messages []*message) error {
 	return inParts(messages, func(part []*message) error {
-		q := tx.NewInsert().Model(&part)
+		q := tx.NewInsert().Model(&part).Returning(nothing)
 		if tx.Postgres() {
 			_, err := q.Exec(ctx)
 			return err
