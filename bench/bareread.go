@@ -68,7 +68,8 @@ func (r barePostgresReader) membersOf(ctx context.Context, ids []string) ([][]an
 func (r barePostgresReader) search(ctx context.Context, word, reader string) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM messages AS m
 		JOIN conversation_members AS v ON v.conversation_id = m.conversation_id AND v.user_id = ?
-		WHERE m.tokens @@ ?::tsquery AND m.seq > v.hidden_seq ORDER BY m.created_at DESC, m.id DESC LIMIT 21`, reader, "'"+word+"'")
+		WHERE m.tokens @@ ?::tsquery AND m.seq > v.hidden_seq
+		ORDER BY m.created_at DESC, m.id DESC LIMIT 21`, reader, "'"+word+"'")
 }
 
 type bareSQLiteReader struct {
@@ -149,11 +150,11 @@ const (
 	messageColumns = `m.id, m.conversation_id, m.seq, m.author_id, m.content, m.reply_to_id, m.created_at, m.edited_at,
 		m.deleted_at, m.idempotency_key, m.request_hash`
 	unreadMessages = `(SELECT count(*) FROM (SELECT 1 FROM messages AS m WHERE m.conversation_id = v.conversation_id
-		AND m.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM v.user_id AND m.deleted_at IS NULL LIMIT 1000) AS some)`
+		AND m.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM v.user_id AND m.deleted_at IS NULL LIMIT 1000) AS counted)`
 	unreadMentions = `(SELECT count(*) FROM (SELECT 1 FROM mentions AS n JOIN messages AS m
 		ON m.conversation_id = n.conversation_id AND m.seq = n.seq WHERE n.conversation_id = v.conversation_id
 		AND n.user_id = v.user_id AND n.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM v.user_id
-		AND m.deleted_at IS NULL LIMIT 1000) AS some)`
+		AND m.deleted_at IS NULL LIMIT 1000) AS counted)`
 	unreadHere = ` FROM conversation_members AS v
 		JOIN conversations AS c ON c.id = v.conversation_id AND c.last_message_seq > v.last_read_seq WHERE v.user_id = ?`
 )
@@ -232,8 +233,9 @@ func (l *library) bareNewest(ctx context.Context) (int, error) {
 }
 
 func (l *library) bareUnread(ctx context.Context) (int, error) {
-	found, err := l.bare.query(ctx, `SELECT coalesce(sum(messages), 0), coalesce(sum(mentions), 0) FROM (SELECT `+unreadMessages+
-		` AS messages, `+unreadMentions+` AS mentions`+unreadHere+` AND (v.muted_until IS NULL OR v.muted_until <= ?)) AS u`,
+	found, err := l.bare.query(ctx,
+		`SELECT coalesce(sum(messages), 0), coalesce(sum(mentions), 0) FROM (SELECT `+unreadMessages+
+			` AS messages, `+unreadMentions+` AS mentions`+unreadHere+` AND (v.muted_until IS NULL OR v.muted_until <= ?)) AS u`,
 		l.me(), l.db.Now())
 	return len(found), err
 }

@@ -73,10 +73,11 @@ func (b *bench) reading(ctx context.Context) (err error) {
 		}
 	}
 	b.printf("\n## Reading\n\n")
-	b.printf("What `parley seed` makes, with a thousandth as many people and a hundredth as many conversations as messages, read by a\n")
-	b.printf("person with as many conversations as most, beside prepared statements through the bare driver that bring the same rows.\n")
-	b.printf("The first page of conversations is 20 of them with their last messages, the viewer's memberships and unread counts, 5\n")
-	b.printf("members each, and all these people. \"Over HTTP\" is the same, asked of the built server, beside the same statements.\n\n")
+	b.printf("What `parley seed` makes, with a hundredth as many conversations as messages and a tenth as many people as those,\n")
+	b.printf("read by a person with as many conversations as most, beside prepared statements through the bare driver that bring\n")
+	b.printf("the same rows. The first page of conversations is 20 of them with their last messages, the viewer's memberships and\n")
+	b.printf("unread counts, 5 members each, and all these people. \"Over HTTP\" is the same asked of the built server, beside the\n")
+	b.printf("same statements.\n\n")
 	t.print(b.out)
 	b.printf("\nHow they grow with the number of messages:\n\n")
 	growth.print(b.out)
@@ -108,7 +109,8 @@ func (b *bench) readFrom(
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		t.add(r.name, kind, strconv.Itoa(messages), strconv.Itoa(rows), medianDuration(p.parley), medianDuration(p.yardstick), p.ratio())
+		t.add(r.name, kind, strconv.Itoa(messages), strconv.Itoa(rows),
+			medianDuration(p.parley), medianDuration(p.yardstick), p.ratio())
 		if grown[r.name] == nil {
 			grown[r.name] = &pair{}
 			*names = append(*names, r.name)
@@ -227,7 +229,8 @@ func (l *library) chooseReader(ctx context.Context) error {
 		return err
 	}
 	l.reader = model.Actor{UserID: people[len(people)/2]}
-	if err := l.db.NewSelect().Model((*model.User)(nil)).Column("email").Where("u.id = ?", l.reader.UserID).Scan(ctx, &l.email); err != nil {
+	err = l.db.NewSelect().Model((*model.User)(nil)).Column("email").Where("u.id = ?", l.reader.UserID).Scan(ctx, &l.email)
+	if err != nil {
 		return err
 	}
 	err = l.db.NewSelect().Model((*model.ConversationMember)(nil)).Column("cm.conversation_id").

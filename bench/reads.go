@@ -23,9 +23,9 @@ func (l *library) reads() []read {
 	rare.name, often.name = "search, a rare word", "search, a common word"
 	return []read{
 		{"first page of conversations", l.conversations, l.bareConversations},
-		{"the same, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows), l.bareConversations},
+		{"the same conversations, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows), l.bareConversations},
 		{"newest 50 messages", l.newest, l.bareNewest},
-		{"the same, over HTTP", l.overHTTP(messagesQuery, l.messageRows), l.bareNewest},
+		{"the same messages, over HTTP", l.overHTTP(messagesQuery, l.messageRows), l.bareNewest},
 		{"unread in all", l.unread, l.bareUnread},
 		rare,
 		often,

@@ -126,7 +126,8 @@ func (w *walk) join(c *conversation, person int, role model.Role) *model.Convers
 	return m
 }
 
-// share shares the messages out: the larger a group, the more is said in it as a rule, and a few are much busier than others.
+// share shares the messages out: the larger a group, the more is said in it as a rule, and a few are much busier than
+// others.
 func (w *walk) share() {
 	busy := map[*conversation]float64{}
 	for _, c := range w.conversations {
@@ -154,7 +155,9 @@ func (w *walk) share() {
 func (w *walk) begin(c *conversation, at time.Time) {
 	c.ID = model.ConversationID(w.id(at))
 	c.CreatedAt = at
-	data := model.ConversationCreatedData{Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename}
+	data := model.ConversationCreatedData{
+		Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename,
+	}
 	for _, m := range c.members {
 		m.ConversationID, m.JoinedAt, m.JoinedSeq, m.LastReadSeq = c.ID, at, 1, 1
 		data.Members = append(data.Members, model.MemberData{UserID: m.UserID, Role: m.Role})
@@ -167,7 +170,7 @@ func (w *walk) begin(c *conversation, at time.Time) {
 	if c.Kind == model.Direct {
 		return
 	}
-	for n := int(w.rng.ExpFloat64() * 1.5); n > 0; n-- {
+	for n := int(w.rng.ExpFloat64() * 2.5); n > 0; n-- {
 		when := at.Add(time.Duration(w.rng.Float64() * float64(c.ends.Sub(at)))).Truncate(time.Microsecond)
 		w.at(when, func(at time.Time) { w.reorganize(c, at) })
 	}
@@ -244,7 +247,8 @@ func (w *walk) removeOrPromote(c *conversation, owner, other *model.Conversation
 	case w.chance(0.4):
 		if other.Role == model.Member {
 			other.Role = model.Admin
-			w.record(c, model.MemberRoleChanged, at, owner.UserID, nil, model.MemberRoleChangedData{UserID: other.UserID, Role: other.Role})
+			w.record(c, model.MemberRoleChanged, at, owner.UserID, nil,
+				model.MemberRoleChangedData{UserID: other.UserID, Role: other.Role})
 		}
 	case c.pending == 0 && len(c.members) > 2:
 		actor := owner

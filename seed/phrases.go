@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// language is what sentences are made of: an opener, a clause and a tail, each of which may be missing but the clause. A # is
-// some number.
+// language is what sentences are made of: an opener, a clause and a tail, each of which may be missing but the clause. A #
+// is some number.
 type language struct {
 	space                  string // between sentences
 	openers, clauses, ends []string
@@ -17,7 +17,10 @@ type language struct {
 var languages = []language{
 	{
 		" ",
-		[]string{"Morning!", "Quick question:", "Good news:", "Sorry for the late answer.", "Thanks a lot.", "Hm,", "Just saw it:", "By the way,"},
+		[]string{
+			"Morning!", "Quick question:", "Good news:", "Sorry for the late answer.", "Thanks a lot.",
+			"Hm,", "Just saw it:", "By the way,",
+		},
 		[]string{
 			"the meeting is moved to # o'clock", "I have put the notes of the meeting into the folder", "ticket # is done",
 			"the train is # minutes late", "can somebody look at ticket #", "the build is green again", "lunch at the usual place",
@@ -26,7 +29,10 @@ var languages = []language{
 			"my flight lands at #", "the heating is broken again", "the photos of the trip are in the album",
 			"the review took longer than I thought", "there are # seats left for the concert",
 		},
-		[]string{"Does that work for you?", "See you there.", "No hurry.", "Please tell the others.", "What do you think?", "👍", "🎉", "I am on my way."},
+		[]string{
+			"Does that work for you?", "See you there.", "No hurry.", "Please tell the others.", "What do you think?",
+			"👍", "🎉", "I am on my way.",
+		},
 		[]string{"Release #", "Lunch", "Book club", "Trip to Lisbon", "Platform team", "Neighbours", "Sunday football", "Support"},
 	},
 	{

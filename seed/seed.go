@@ -1,8 +1,8 @@
 // Package seed fills an empty database with people who have been talking for a year: to try Parley out, and to measure it.
 //
-// It writes rows in bulk, past the operations of chat, which would take hours for a million messages; but what it leaves is what
-// these operations would have left. It walks through the year from its beginning to its end, so that rows lie in the database
-// in the order in which they would have come, and every event takes the next seq of its conversation.
+// It writes rows in bulk, past the operations of chat, which would take hours for a million messages; but what it leaves
+// is what these operations would have left. It walks through the year from its beginning to its end, so that rows lie in
+// the database in the order in which they would have come, and every event takes the next seq of its conversation.
 //
 // # Concurrency
 //

@@ -60,13 +60,15 @@ type replayed struct {
 	Seats        map[model.UserID]seat
 	Messages     map[model.MessageID]model.Message // without what the log does not tell
 	Reactions    map[reaction]time.Time
+	counts       map[reaction]int // without a user: of all
 }
 
 // replay goes through a log, and makes sure of each event that whoever did it might have.
 func replay(t *testing.T, events []model.Event) *replayed {
 	t.Helper()
 	r := &replayed{
-		Seats: map[model.UserID]seat{}, Messages: map[model.MessageID]model.Message{}, Reactions: map[reaction]time.Time{},
+		Seats: map[model.UserID]seat{}, Messages: map[model.MessageID]model.Message{},
+		Reactions: map[reaction]time.Time{}, counts: map[reaction]int{},
 	}
 	c := &r.Conversation
 	var before model.Event
@@ -111,7 +113,7 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 	switch e.Kind {
 	case model.ConversationCreated:
 		*c = model.Conversation{
-			ID: e.ConversationID, Kind: data.Kind, Title: data.Title, History: data.ConversationCreatedData.History, CreatedAt: e.At,
+			ID: e.ConversationID, Kind: data.Kind, Title: data.Title, History: data.History, CreatedAt: e.At,
 			MembersMayRename: data.MembersMayRename, LastSeq: 1,
 		}
 		for _, m := range data.Members {
@@ -178,14 +180,12 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 		if r.Reactions[key] = e.At; there {
 			delete(r.Reactions, key)
 		}
-		count := 0
-		for other := range r.Reactions {
-			if other.Message == key.Message && other.Emoji == key.Emoji {
-				count++
-			}
+		all := reaction{Message: key.Message, Emoji: key.Emoji}
+		if r.counts[all]++; there {
+			r.counts[all] -= 2
 		}
-		if count != data.Count {
-			t.Errorf("%+v, and by the log there are %d", e, count)
+		if r.counts[all] != data.Count {
+			t.Errorf("%+v, and by the log there are %d", e, r.counts[all])
 		}
 	default:
 		t.Errorf("an event of kind %s", e.Kind)
@@ -197,7 +197,7 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 func TestTheLogTellsTheTables(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		size := Size{People: 45, Conversations: 60, Messages: 12_000} // of three transactions
+		size := Size{People: 45, Conversations: 60, Messages: 3000} // of several transactions
 		filled := mustFill(t, db, size, 7)
 		people := byID(mustRead[*model.User](t, db, "u.id"), func(u *model.User) model.UserID { return u.ID })
 		messages := mustRead[*model.Message](t, db, "m.conversation_id, m.seq")
@@ -209,8 +209,12 @@ func TestTheLogTellsTheTables(t *testing.T) {
 		members := mustRead[*model.ConversationMember](t, db, "cm.user_id")
 		reacted := mustRead[model.Reaction](t, db, "r.user_id")
 		kinds := map[model.EventKind]int{}
+		logs := map[model.ConversationID][]model.Event{}
+		for _, e := range events {
+			logs[e.ConversationID] = append(logs[e.ConversationID], e)
+		}
 		for _, c := range mustRead[model.Conversation](t, db, "c.id") {
-			own := slices.DeleteFunc(slices.Clone(events), func(e model.Event) bool { return e.ConversationID != c.ID })
+			own := logs[c.ID]
 			for _, e := range own {
 				kinds[e.Kind]++
 			}
@@ -272,7 +276,8 @@ func messagesOf(t *testing.T, c model.Conversation, messages []*model.Message) m
 			t.Errorf("%+v answers what is not before it", m)
 		}
 		deleted := m.DeletedAt != nil
-		if deleted != (m.Content == "") || deleted != (m.RequestHash == nil) || m.Content != text.Clean(m.Content) || text.Len(m.Content) > 4000 {
+		if deleted != (m.Content == "") || deleted != (m.RequestHash == nil) ||
+			m.Content != text.Clean(m.Content) || text.Len(m.Content) > 4000 {
 			t.Errorf("%+v is not as it would be stored", m)
 		}
 		own[m.ID] = model.Message{
@@ -326,7 +331,7 @@ func checkPositions(t *testing.T, db *store.DB) {
 		}
 	}
 	if db.Postgres() {
-		if len(positions) < 3 {
+		if len(positions) < 2 {
 			t.Errorf("%d transactions", len(positions))
 		}
 		return
@@ -368,7 +373,8 @@ func checkWords(t *testing.T, db *store.DB, messages []*model.Message) {
 
 // checkMentions compares the mentions with the names in the messages.
 func checkMentions(
-	t *testing.T, db *store.DB, messages []*model.Message, people map[model.UserID]*model.User, members []*model.ConversationMember,
+	t *testing.T, db *store.DB, messages []*model.Message, people map[model.UserID]*model.User,
+	members []*model.ConversationMember,
 ) {
 	t.Helper()
 	byNickname := byID(slices.Collect(maps.Values(people)), func(u *model.User) string { return u.Nickname })
@@ -407,11 +413,13 @@ func TestOperationsGoOn(t *testing.T) {
 		}
 		actor := model.Actor{UserID: *m.AuthorID}
 		key := m.IdempotencyKey
-		again, err := service.SendMessage(ctx, actor, chat.SendMessage{ConversationID: m.ConversationID, Content: "other", IdempotencyKey: key})
-		if !errs.Is(err, errs.BadUserInput) && errs.Correctable(err) == nil {
+		again, err := service.SendMessage(ctx, actor,
+			chat.SendMessage{ConversationID: m.ConversationID, Content: "other", IdempotencyKey: key})
+		if errs.Correctable(err) == nil {
 			t.Errorf("a key for another message: %+v (%v)", again, err)
 		}
-		sent, err := service.SendMessage(ctx, actor, chat.SendMessage{ConversationID: m.ConversationID, Content: "zyzzyva", ReplyToID: &m.ID})
+		sent, err := service.SendMessage(ctx, actor,
+			chat.SendMessage{ConversationID: m.ConversationID, Content: "zyzzyva", ReplyToID: &m.ID})
 		if err != nil {
 			t.Fatal(err)
 		}

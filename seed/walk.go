@@ -45,7 +45,7 @@ type message struct {
 }
 
 // batchSize is how many events are stored in one transaction.
-const batchSize = 5000
+const batchSize = 2000
 
 // moment is when something happens. The number keeps two of the same time in order.
 type moment struct {
@@ -228,7 +228,8 @@ func (w *walk) react(c *conversation, m *model.Message, there map[string][]model
 		return
 	}
 	there[emoji] = append(there[emoji], by.UserID)
-	w.record(c, model.ReactionAdded, at, by.UserID, m, model.ReactionData{UserID: by.UserID, Emoji: emoji, Count: len(there[emoji])})
+	w.record(c, model.ReactionAdded, at, by.UserID, m,
+		model.ReactionData{UserID: by.UserID, Emoji: emoji, Count: len(there[emoji])})
 	if later := w.soon(at); w.chance(0.03) && !later.After(w.now) {
 		c.pending++
 		w.at(later, func(at time.Time) {
