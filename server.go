@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 	"parley/mail"
 	"parley/migrations"
 	"parley/pubsub/natsbus"
+	"parley/seed"
 	"parley/store"
 	"parley/web"
 )
@@ -76,6 +78,7 @@ type commandLine struct {
 	config.Settings
 	Serve   serveCommand   `cmd:"" default:"1" help:"Run the server (this is what happens without a command)."`
 	Migrate migrateCommand `cmd:"" help:"Bring the tables up to date, or show or take back what was done."`
+	Seed    seedCommand    `cmd:"" help:"Fill an empty database with people who have been talking for a year, to try Parley out or to measure it."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Help    struct{}       `cmd:"" help:"Show this list of commands and settings, with their defaults."`
 }
@@ -415,6 +418,51 @@ func (c migrateCommand) Run(ctx context.Context, s *config.Settings, log *slog.L
 		return err
 	}
 	return migrateUp(ctx, db, log)
+}
+
+type seedCommand struct {
+	Large         bool   `help:"1,000 people, 10,000 conversations, 1,000,000 messages; takes some minutes. Without it 20, 30 and 2,000."`
+	People        int    `help:"How many people, instead." placeholder:"N"`
+	Conversations int    `help:"How many conversations, instead." placeholder:"N"`
+	Messages      int    `help:"How many messages, instead." placeholder:"N"`
+	Seed          uint64 `default:"1" help:"Another number makes other people say other things."`
+}
+
+func (c seedCommand) size() seed.Size {
+	size := seed.Small
+	if c.Large {
+		size = seed.Large
+	}
+	return seed.Size{
+		People: cmp.Or(c.People, size.People), Conversations: cmp.Or(c.Conversations, size.Conversations),
+		Messages: cmp.Or(c.Messages, size.Messages),
+	}
+}
+
+func (c seedCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer) (err error) {
+	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := migrateUp(ctx, db, log); err != nil {
+		return err
+	}
+	var said time.Time
+	size := c.size()
+	filled, err := seed.Fill(ctx, db, seed.Options{Size: size, Seed: c.Seed, Progress: func(messages int) {
+		if now := time.Now(); now.Sub(said) >= 5*time.Second || messages == size.Messages {
+			said = now
+			log.Info("seeding", "messages", messages, "of", size.Messages)
+		}
+	}})
+	if err != nil {
+		return fmt.Errorf("seed %s: %w", s.Database(), err)
+	}
+	fmt.Fprintf(out, "%d people, %d conversations, %d messages, %d events.\nEverybody's password is %q. Sign in as %s (%s), or as %s (%s).\n",
+		len(filled.People), filled.Conversations, filled.Messages, filled.Events, seed.Password,
+		filled.People[0].Email, filled.People[0].Nickname, filled.People[1].Email, filled.People[1].Nickname)
+	return nil
 }
 
 // requireMigrated keeps a server from starting on tables that it does not know.

@@ -1,6 +1,6 @@
 // Bench measures what Parley costs beside the least that the same work can cost, and prints it as Markdown:
 //
-//	go run ./bench [-short] [-only send|follow|wire]
+//	go run ./bench [-short] [-only send|follow|wire|read]
 //
 // Each figure stands beside a yardstick that was measured in the same run, in turns with it, because a ratio survives a
 // slow or busy machine and a time does not. It never passes or fails on a time; it fails, with exit code 1, when an event
@@ -44,12 +44,21 @@ type scale struct {
 	followBursts   int // of one round
 
 	wireTime time.Duration // of one round
+
+	readMessages []int         // in the database, one size after the other
+	readTime     time.Duration // of one round
 }
 
 //nolint:gochecknoglobals // constants
 var (
-	full  = scale{rounds: 7, sendTime: 500 * time.Millisecond, followMessages: 100, followBursts: 2, wireTime: 3 * time.Second}
-	short = scale{rounds: 3, sendTime: 100 * time.Millisecond, followMessages: 25, followBursts: 1, wireTime: 600 * time.Millisecond}
+	full = scale{
+		rounds: 7, sendTime: 500 * time.Millisecond, followMessages: 100, followBursts: 2, wireTime: 3 * time.Second,
+		readMessages: []int{10_000, 100_000, 1_000_000}, readTime: 200 * time.Millisecond,
+	}
+	short = scale{
+		rounds: 3, sendTime: 100 * time.Millisecond, followMessages: 25, followBursts: 1, wireTime: 600 * time.Millisecond,
+		readMessages: []int{10_000, 100_000}, readTime: 50 * time.Millisecond,
+	}
 )
 
 // bench is one run.
@@ -69,11 +78,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	isShort := flags.Bool("short", false, "finish in less than a minute, with figures that vary more")
-	only := flags.String("only", "", "measure one part: send, follow or wire")
+	only := flags.String("only", "", "measure one part: send, follow, wire or read")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	parts := []string{"send", "follow", "wire"}
+	parts := []string{"send", "follow", "wire", "read"}
 	if *only != "" {
 		if !slices.Contains(parts, *only) || flags.NArg() > 0 {
 			fmt.Fprintln(stderr, "bench: -only takes one of", strings.Join(parts, ", "))
@@ -101,7 +110,7 @@ func (b *bench) measure(ctx context.Context, parts []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if slices.Contains(parts, "send") {
+	if slices.Contains(parts, "send") || slices.Contains(parts, "read") {
 		if err := b.startPostgres(ctx); err != nil {
 			return err
 		}
@@ -120,6 +129,8 @@ func (b *bench) measure(ctx context.Context, parts []string) (err error) {
 			err = b.following(ctx)
 		case "wire":
 			err = b.overTheWire(ctx)
+		case "read":
+			err = b.reading(ctx)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", part, err)
@@ -162,7 +173,7 @@ func (b *bench) describeMachine(ctx context.Context) error {
 }
 
 func (b *bench) howMuch() string {
-	if b.scale == short {
+	if b.rounds == short.rounds {
 		return "short run"
 	}
 	return "full run"

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"parley/seed"
 )
 
 const (
@@ -28,11 +30,10 @@ const (
 // overTheWire measures the built server with its WebSocket clients beside a server that only writes to raw WebSockets.
 func (b *bench) overTheWire(ctx context.Context) error {
 	b.note("over the wire: building the server")
-	binary := filepath.Join(b.dir, "parley")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "parley").CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, out)
+	parley := &parleyServer{binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "wire")}
+	if err := parley.build(ctx); err != nil {
+		return err
 	}
-	parley := &parleyServer{binary: binary, dir: filepath.Join(b.dir, "wire")}
 	if err := parley.populate(ctx); err != nil {
 		return err
 	}
@@ -129,6 +130,7 @@ func kilobytes(b float64) string { return fmt.Sprintf("%.1f KiB", b/1024) }
 type parleyServer struct {
 	*child
 	binary, dir  string
+	database     string   // its URL, where it is not the one in dir
 	fields       string   // what each follower asks for
 	tokens       []string // the members' access tokens; the first is the sender's
 	conversation string
@@ -136,6 +138,13 @@ type parleyServer struct {
 }
 
 // start begins with the memory of a server that has done nothing yet.
+func (p *parleyServer) build(ctx context.Context) error {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", p.binary, "parley").CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return nil
+}
+
 func (p *parleyServer) start(ctx context.Context) (err error) {
 	cmd := exec.Command(p.binary) //nolint:noctx // ended by stop
 	for _, setting := range os.Environ() {
@@ -144,6 +153,9 @@ func (p *parleyServer) start(ctx context.Context) (err error) {
 		}
 	}
 	cmd.Env = append(cmd.Env, "PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATA_DIR="+p.dir, "PARLEY_LOG_FORMAT=json")
+	if p.database != "" {
+		cmd.Env = append(cmd.Env, "PARLEY_DATABASE_URL="+p.database)
+	}
 	p.child, err = startChild(ctx, cmd, func(line string) string {
 		var entry struct{ Msg, API string }
 		if json.Unmarshal([]byte(line), &entry) != nil || entry.Msg != "parley is up" {
@@ -207,7 +219,28 @@ func (p *parleyServer) populate(ctx context.Context) error {
 
 // ask runs a mutation with one variable, in, as the first of the people once there is one.
 func (p *parleyServer) ask(ctx context.Context, query string, in, data any) error {
-	request, err := json.Marshal(map[string]any{"query": query, "variables": map[string]any{"in": in}})
+	return p.query(ctx, query, map[string]any{"in": in}, data)
+}
+
+// login has what follows be asked by somebody whom seed has made.
+func (p *parleyServer) login(ctx context.Context, email string) error {
+	var answer struct {
+		Login struct{ Tokens *struct{ AccessToken string } }
+	}
+	err := p.ask(ctx, "mutation ($in: LoginInput!) { login(input: $in) { tokens { accessToken } } }",
+		map[string]any{"email": email, "password": seed.Password}, &answer)
+	if err != nil {
+		return err
+	}
+	if answer.Login.Tokens == nil {
+		return fmt.Errorf("%s was not signed in", email)
+	}
+	p.tokens = []string{answer.Login.Tokens.AccessToken}
+	return nil
+}
+
+func (p *parleyServer) query(ctx context.Context, query string, variables map[string]any, data any) error {
+	request, err := json.Marshal(map[string]any{"query": query, "variables": variables})
 	if err != nil {
 		return err
 	}

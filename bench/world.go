@@ -46,8 +46,10 @@ func newWorld(ctx context.Context, url string, people int) (_ *world, err error)
 		}
 		w.people = append(w.people, model.Actor{UserID: users[i].ID, SessionID: model.NewSessionID()})
 	}
-	if _, err := db.NewInsert().Model(&users).Exec(ctx); err != nil {
-		return nil, err
+	if people > 0 {
+		if _, err := db.NewInsert().Model(&users).Exec(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return w, w.flush(ctx, true)
 }

@@ -26,23 +26,21 @@ type place struct {
 // nextPlace locks the conversation until the transaction ends, and takes its next number. Activity brings the conversation
 // to the top of its members' lists; edits, deletions and reactions are none.
 func nextPlace(ctx context.Context, tx *store.Tx, id model.ConversationID, kind model.EventKind) (p place, err error) {
-	q := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = last_seq + 1").Where("id = ?", id)
+	// Whoever waited for the lock, or has a clock that is behind, does not turn time back.
+	const later = "CASE WHEN coalesce(last_event_at, last_activity_at) < ? THEN ? ELSE coalesce(last_event_at, last_activity_at) END"
+	q := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = last_seq + 1").
+		Set("last_event_at = "+later, tx.Now, tx.Now).Where("id = ?", id)
 	switch kind {
 	case model.MessageEdited, model.MessageDeleted, model.ReactionAdded, model.ReactionRemoved:
 	case model.MessageAdded:
 		q = q.Set("last_message_seq = last_seq + 1")
 		fallthrough
 	default:
-		// Whoever waited for the lock, or has a clock that is behind, does not turn time back.
-		q = q.Set("last_activity_at = CASE WHEN last_activity_at < ? THEN ? ELSE last_activity_at END", tx.Now, tx.Now)
+		q = q.Set("last_activity_at = "+later, tx.Now, tx.Now)
 	}
-	err = q.Returning("last_seq, last_activity_at").Scan(ctx, &p.seq, &p.active)
+	err = q.Returning("last_seq, last_event_at, last_activity_at").Scan(ctx, &p.seq, &p.at, &p.active)
 	if errors.Is(err, sql.ErrNoRows) {
 		return place{}, errNoConversation
-	}
-	p.at = p.active
-	if p.at.Before(tx.Now) { // this is no activity, and comes after it
-		p.at = tx.Now
 	}
 	return p, err
 }

@@ -2,7 +2,6 @@ package chat
 
 import (
 	"context"
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 const (
 	// feedPage is how many events one read brings.
 	feedPage = 200
-	// maxEarly is how many events may wait for one before them; then the gap is too wide to be waited out.
+	// maxEarly is how far beyond the edge an event may be to wait for those before it; else the gap is too wide to be waited out.
 	maxEarly = 64
 	// gapPatience is how long a gap may close by itself before the database is read: hints of senders that commit at almost
 	// the same time overtake each other, and the missing one is usually right behind.
@@ -141,12 +140,17 @@ func (f *feed) take(hints []hint) (read bool) {
 	for _, h := range hints {
 		read = read || h.read
 		f.promised = max(f.promised, h.seq)
-		if h.event != nil && (!f.begun || h.seq > f.edge) {
+		if h.event != nil && (!f.begun || h.seq > f.edge && h.seq <= f.edge+maxEarly) {
 			f.early[h.seq] = h.event
+		}
+		if h.event != nil && h.seq > f.edge {
 			f.noticeRemoval(h.event)
 		}
 	}
 	if !f.begun {
+		if len(f.early) > maxEarly { // it is read then
+			clear(f.early)
+		}
 		return false
 	}
 	f.handOnInOrder()
@@ -154,7 +158,7 @@ func (f *feed) take(hints []hint) (read bool) {
 	case f.promised <= f.edge:
 		f.closeGap()
 		return false
-	case read || len(f.early) > maxEarly:
+	case read || f.promised > f.edge+maxEarly:
 		return true
 	case f.gap == nil:
 		f.awaitGap(gapPatience)
@@ -181,6 +185,9 @@ func (f *feed) handOn(events []*model.Event) {
 	if len(events) == 0 {
 		return
 	}
+	for _, e := range events {
+		f.noticeRemoval(e) // once more, for who has joined since it came
+	}
 	for fo := range f.followers {
 		fo.push(events)
 	}
@@ -191,13 +198,8 @@ func (f *feed) noticeRemoval(e *model.Event) {
 	if e.Kind != model.MemberRemoved {
 		return
 	}
-	var removed model.MemberRemovedData
-	if err := json.Unmarshal(e.Data, &removed); err != nil {
-		f.service.opts.Log.Error("an event of a removal cannot be read", "conversation", f.id, "seq", e.Seq, "error", err)
-		return
-	}
 	for fo := range f.followers {
-		if fo.actor.UserID == removed.UserID && e.Seq > fo.checked {
+		if fo.endsWith(e) {
 			fo.remove(e)
 		}
 	}
@@ -229,9 +231,8 @@ func (f *feed) read() {
 			f.mu.Unlock()
 			return
 		}
-		for _, e := range events {
-			f.noticeRemoval(e)
-			f.edge = e.Seq
+		if len(events) > 0 {
+			f.edge = events[len(events)-1].Seq
 		}
 		f.handOn(events)
 		f.handOnInOrder()

@@ -318,6 +318,19 @@ func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) er
 	return deliver(e)
 }
 
+// endsWith reports whether an event ends the membership that is followed; those of earlier ones do not.
+func (fo *follower) endsWith(e *model.Event) bool {
+	if e.Kind != model.MemberRemoved || e.Seq <= fo.checked {
+		return false
+	}
+	var removed model.MemberRemovedData
+	if err := json.Unmarshal(e.Data, &removed); err != nil {
+		fo.service.opts.Log.Error("the event of a removal cannot be read", "conversation", fo.id, "seq", e.Seq, "error", err)
+		return false
+	}
+	return removed.UserID == fo.actor.UserID
+}
+
 // catchUp reads and delivers everything that is stored beyond what was seen. While the database is away it waits for it.
 func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) error) error {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
@@ -346,6 +359,9 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 			}
 			if err := fo.deliver(e, deliver); err != nil {
 				return err
+			}
+			if fo.endsWith(e) { // and they are back: which is another membership
+				return errRemoved
 			}
 		}
 		if len(events) < feedPage {

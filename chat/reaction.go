@@ -34,18 +34,17 @@ func (s *Service) AddReaction(
 		if _, there := kinds[emoji]; !there && len(kinds) >= MaxReactions {
 			return errs.Input(errs.LimitReached, "emoji", "A message has at most %d different reactions.", MaxReactions)
 		}
-		reaction := &model.Reaction{
-			ConversationID: m.ConversationID, MessageID: m.ID, UserID: actor.UserID, Emoji: emoji, CreatedAt: c.tx.Now,
-		}
-		res, err := c.tx.NewInsert().Model(reaction).On("CONFLICT DO NOTHING").Exec(ctx)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
+		reaction := &model.Reaction{ConversationID: m.ConversationID, MessageID: m.ID, UserID: actor.UserID, Emoji: emoji}
+		if there, err := c.tx.NewSelect().Model(reaction).WherePK().Exists(ctx); err != nil || there {
 			return err
 		}
 		data := model.ReactionData{UserID: actor.UserID, Emoji: emoji, Count: kinds[emoji] + 1}
-		_, err = s.recordAbout(ctx, c, model.ReactionAdded, m, data)
+		p, err := s.recordAbout(ctx, c, model.ReactionAdded, m, data)
+		if err != nil {
+			return err
+		}
+		reaction.CreatedAt = p.at
+		_, err = c.tx.NewInsert().Model(reaction).Exec(ctx)
 		return err
 	})
 }

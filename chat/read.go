@@ -24,10 +24,10 @@ func (s *Service) MarkRead(
 	return s.changingMembership(ctx, actor, id, func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
 		var last int64
 		err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").Where("c.id = ?", id).Scan(ctx, &last)
-		if seq = min(seq, last); err != nil || seq <= m.LastReadSeq {
+		if err != nil || min(seq, last) <= m.LastReadSeq {
 			return err
 		}
-		m.LastReadSeq = seq
+		m.LastReadSeq = min(seq, last)
 		return updateMembership(ctx, tx, m, "last_read_seq")
 	})
 }

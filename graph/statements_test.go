@@ -213,7 +213,7 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			{
 				"messages", `query($id: ID!, $n: Int) { conversation(id: $id) { messages(last: $n) { nodes { ` + messageFields + `
 					seenBy(first: 3) { nodes { nickname } } } } } }`,
-				"conversation.messages.nodes", c.messages, true, 10,
+				"conversation.messages.nodes", c.messages, true, 9,
 			},
 			{
 				"search", `query($n: Int) { searchMessages(query: "engine", first: $n) { nodes {

@@ -1,5 +1,7 @@
 DROP TABLE stream_epoch;
 --bun:split
+ALTER TABLE conversations DROP COLUMN last_event_at;
+--bun:split
 CREATE INDEX events_position ON events (position);
 --bun:split
 DROP INDEX events_conversation_id_position;

@@ -18,6 +18,9 @@ CREATE INDEX events_conversation_id_position ON events (conversation_id, positio
 --bun:split
 DROP INDEX events_position;
 --bun:split
+-- No event of a conversation is earlier than the one before it; null until there is one.
+ALTER TABLE conversations ADD COLUMN last_event_at {{.Time}};
+--bun:split
 -- Positions of another epoch say nothing: one begins when a database is restored into another server.
 CREATE TABLE stream_epoch (
   epoch bigint NOT NULL

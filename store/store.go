@@ -108,6 +108,7 @@ func openSQLite(path string) (*bun.DB, error) {
 	}
 	pragmas := url.Values{"_pragma": {
 		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
+		"secure_delete(1)", // what is deleted is gone from the file too
 	}}
 	// Immediate: a transaction that reads first and writes later would otherwise fail when another came between.
 	writer, err := openSQLiteFile(path, pragmas, url.Values{"_txlock": {"immediate"}}, 1)

@@ -31,8 +31,8 @@ var emoji = sync.OnceValue(func() map[string]string {
 	table := make(map[string]string, len(all))
 	for _, e := range all {
 		key := unqualified(e.Character)
-		if strings.HasPrefix(e.Slug, "regional-indicator") {
-			continue // half a flag
+		if strings.HasPrefix(e.Slug, "regional-indicator") || strings.HasPrefix(e.Character, "\ufe0f") {
+			continue // half a flag; or a mistake in the list, where a selector stands before what it selects
 		}
 		if len(e.Character) > len(table[key]) {
 			table[key] = e.Character

@@ -1,0 +1,83 @@
+package seed
+
+import (
+	"strconv"
+	"time"
+
+	"parley/model"
+	"parley/text"
+)
+
+// name is what somebody is called: for signing in and being mentioned, and for reading.
+type name struct{ nickname, display string }
+
+//nolint:gochecknoglobals // a constant table
+var names = []name{
+	{"ada", "Ada Lindqvist"},
+	{"jonas", "Jonas Weber"},
+	{"mira", "Mira Novák"},
+	{"лев", "Лев Орлов"},
+	{"aiko", "山田 愛子"},
+	{"zoë", "Zoë Martin"},
+	{"omar", "عمر حداد"},
+	{"lucía", "Lucía Fernández"},
+	{"wei", "王伟"},
+	{"anita", "अनीता शर्मा"},
+	{"rui", "Rui Tavares"},
+	{"eleni", "Ελένη Παππά"},
+	{"minji", "김민지"},
+	{"bruno", "Bruno Costa"},
+	{"sofia", "Sofia Rossi"},
+	{"катя", "Катя Белова"},
+	{"leila", "ليلى منصور"},
+	{"finn", "Finn Ó Murchú"},
+	{"priya", "प्रिया नायर"},
+	{"kenji", "佐藤 健二"},
+	{"marek", "Marek Dvořák"},
+	{"noor", "Noor de Vries"},
+	{"tomás", "Tomás Vega"},
+	{"grete", "Grete Sørensen"},
+	{"yusuf", "Yusuf Demir"},
+	{"inès", "Inès Laurent"},
+	{"olga", "Ольга Кузнецова"},
+	{"hana", "鈴木 花"},
+	{"david", "David Okafor"},
+	{"mei", "陈梅"},
+	{"łukasz", "Łukasz Zieliński"},
+	{"rosa", "Rosa Almeida"},
+	{"peter", "Peter Horváth"},
+	{"nadia", "نادية سالم"},
+	{"samuel", "Samuel Mensah"},
+	{"élodie", "Élodie Petit"},
+	{"ivan", "Иван Соколов"},
+	{"tuulia", "Tuulia Mäkinen"},
+	{"rahul", "राहुल वर्मा"},
+	{"ewa", "Ewa Kowalska"},
+}
+
+// invite makes the people, who registered in the month before the year that they talked.
+func (w *walk) invite() {
+	month := 30 * day
+	for i := range w.size.People {
+		n := names[i%len(names)]
+		if round := i / len(names); round > 0 {
+			n.nickname += strconv.Itoa(round + 1)
+		}
+		at := w.now.Add(-year - month + time.Duration(i)*month/time.Duration(w.size.People)).Truncate(time.Microsecond)
+		u := &model.User{
+			ID: model.UserID(w.id(at)), Email: "person" + strconv.Itoa(i+1) + "@example.org", Nickname: n.nickname, CreatedAt: at,
+			EmailVerifiedAt: &at, ShowPresence: w.chance(0.95), SendReadReceipts: w.chance(0.9),
+		}
+		if w.chance(0.8) {
+			u.DisplayName = &n.display
+		}
+		// As auth makes them.
+		u.EmailKey, u.NicknameKey = text.Fold(u.Email), text.Fold(u.Nickname)
+		u.SearchKey = u.NicknameKey
+		if u.DisplayName != nil {
+			u.SearchKey += "\n" + text.Fold(*u.DisplayName)
+		}
+		w.people = append(w.people, u)
+		w.speaks = append(w.speaks, w.among(len(languages)))
+	}
+}

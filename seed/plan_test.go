@@ -1,0 +1,204 @@
+package seed
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/uptrace/bun"
+
+	"parley/chat"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// noted keeps the queries that are made while it listens.
+type noted struct {
+	mu      sync.Mutex
+	queries []string
+}
+
+func (n *noted) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+
+func (n *noted) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if strings.HasPrefix(e.Query, "SELECT") {
+		n.queries = append(n.queries, e.Query)
+	}
+}
+
+func (n *noted) take() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	taken := n.queries
+	n.queries = nil
+	return taken
+}
+
+// What a plan must not have: going through all of a table that grows with what is said. On SQLite tables go by the names
+// that the queries give them.
+var (
+	wholeTable = regexp.MustCompile(
+		`Seq Scan on (messages|events|conversations|conversation_members|reactions|mentions)\b`)
+	wholeLiteTable  = regexp.MustCompile(`SCAN (m|e|c|cm|r|mn|viewer)\b`)
+	withoutAnyIndex = regexp.MustCompile(`AUTOMATIC .*INDEX`) // made for this one query, of all of the table
+)
+
+// However much has been said, nothing that clients ask for goes through all of it.
+func TestReadsUseIndexes(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		mustFill(t, db, Size{People: 300, Conversations: 2500, Messages: 25_000}, 3)
+		listening := new(noted)
+		plain := db.DB
+		db.DB = db.WithQueryHook(listening)
+		for name, read := range readsOf(t, db) {
+			listening.take()
+			if err := read(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			queries := listening.take()
+			if len(queries) == 0 {
+				t.Errorf("%s asks nothing", name)
+			}
+			for _, query := range queries {
+				plan := planOf(t, plain, db.Postgres(), query)
+				if wholeTable.MatchString(plan) || wholeLiteTable.MatchString(plan) || withoutAnyIndex.MatchString(plan) {
+					t.Errorf("%s goes through all of a table:\n%s\n%.1500s", name, plan, query)
+				}
+			}
+		}
+	})
+}
+
+func planOf(t *testing.T, db *bun.DB, postgres bool, query string) string {
+	t.Helper()
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }() // at once: on SQLite there is only one
+	explain := "EXPLAIN QUERY PLAN "
+	if postgres {
+		explain = "EXPLAIN "
+		// What a page costs that is not on a spinning disk: with the default, tables of this size are still read as a whole.
+		if _, err := conn.ExecContext(t.Context(), "SET random_page_cost = 1.1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := conn.QueryContext(t.Context(), explain+query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var plan []string
+	for rows.Next() {
+		var line string
+		to := []any{&line}
+		if !postgres {
+			to = []any{new(int), new(int), new(int), &line}
+		}
+		if err := rows.Scan(to...); err != nil {
+			t.Fatal(err)
+		}
+		plan = append(plan, line)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(plan, "\n")
+}
+
+// readsOf are the reads of somebody in the middle of it.
+func readsOf(t *testing.T, db *store.DB) map[string]func() error {
+	t.Helper()
+	ctx := t.Context()
+	service := chat.New(db, chat.Options{})
+	m := new(model.Message) // one that has reactions
+	err := db.NewSelect().Model(m).Join("JOIN reactions AS r ON r.message_id = m.id").
+		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").OrderExpr("m.seq DESC").Limit(1).Scan(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := model.Actor{UserID: *m.AuthorID}
+	list, err := service.MyConversations(ctx, who, chat.ConversationFilter{}, store.Page{})
+	if err != nil || len(list.Items) < 2 {
+		t.Fatalf("%+v (%v)", list.Items, err)
+	}
+	var ids []model.ConversationID
+	for _, c := range list.Items {
+		ids = append(ids, c.ID)
+	}
+	one, newest := []model.ConversationID{m.ConversationID}, store.Window{Limit: 50, Backwards: true}
+	pages, err := service.Messages(ctx, who, one, newest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := pages[m.ConversationID]
+	var messages []model.MessageID
+	for _, m := range page.Items {
+		messages = append(messages, m.ID)
+	}
+	reactions, err := service.Reactions(ctx, who, []model.MessageID{m.ID})
+	if err != nil || len(reactions[m.ID]) == 0 {
+		t.Fatalf("%+v (%v)", reactions, err)
+	}
+	five, yes := store.Window{Limit: 5}, true
+	search := func(in chat.Search) func() error {
+		return func() error { return second(service.SearchMessages(ctx, who, in, store.Page{})) }
+	}
+	conversations := func(filter chat.ConversationFilter, page store.Page) func() error {
+		return func() error { return second(service.MyConversations(ctx, who, filter, page)) }
+	}
+	return map[string]func() error{
+		"conversations": conversations(chat.ConversationFilter{}, store.Page{}),
+		"conversations, further": conversations(chat.ConversationFilter{},
+			store.Page{After: chat.ConversationCursor(list.Items[1])}),
+		"unread conversations": conversations(chat.ConversationFilter{Unread: &yes}, store.Page{}),
+		"conversations by id":  func() error { return second(service.Conversations(ctx, who, ids)) },
+		"last messages":        func() error { return second(service.LastMessages(ctx, who, ids)) },
+		"memberships":          func() error { return second(service.Memberships(ctx, who, ids)) },
+		"owners":               func() error { return second(service.Owners(ctx, who, ids)) },
+		"partners":             func() error { return second(service.Partners(ctx, who, ids)) },
+		"member counts":        func() error { return second(service.MemberCounts(ctx, who, ids)) },
+		"members":              func() error { return second(service.Members(ctx, who, ids, five)) },
+		"unread":               func() error { return second(service.Unread(ctx, who, ids)) },
+		"unread in all":        func() error { return second(service.UnreadInAll(ctx, who)) },
+		"messages":             func() error { return second(service.Messages(ctx, who, one, newest)) },
+		"messages before": func() error {
+			before := store.Window{Limit: 50, Backwards: true, Cursor: chat.MessageCursor(m)}
+			return second(service.Messages(ctx, who, one, before))
+		},
+		"messages by id": func() error { return second(service.MessagesByID(ctx, who, messages)) },
+		"mentions":       func() error { return second(service.Mentioned(ctx, who, messages)) },
+		"reactions":      func() error { return second(service.Reactions(ctx, who, messages)) },
+		"reactors": func() error {
+			groups := []chat.EmojiOn{{MessageID: m.ID, Emoji: reactions[m.ID][0].Emoji}}
+			return second(service.Reactors(ctx, who, groups, five))
+		},
+		"seen by":                   func() error { return second(service.SeenBy(ctx, who, messages, five)) },
+		"search, a common word":     search(chat.Search{Query: "the"}),
+		"search, a rare word":       search(chat.Search{Query: "99999"}),
+		"search in a conversation":  search(chat.Search{Query: "the", ConversationID: &m.ConversationID}),
+		"what somebody else wrote":  search(chat.Search{Query: "the", AuthorID: &who.UserID}),
+		"following from the middle": func() error { return followOne(ctx, service, who, m) },
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func followOne(ctx context.Context, service *chat.Service, who model.Actor, m *model.Message) error {
+	after := m.Seq - 1
+	events, err := service.Follow(ctx, who, m.ConversationID, &after)
+	if err != nil {
+		return err
+	}
+	for _, err := range events {
+		return err
+	}
+	return nil
+}
