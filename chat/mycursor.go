@@ -13,7 +13,8 @@ import (
 )
 
 // myCursor is where somebody's stream of everything stands: it has told every event below the horizon, and of the
-// conversations in told everything up to that seq, and nothing else. docs/adr has the argument why nothing can fall through.
+// conversations in told everything up to that seq, and nothing else; a negative one is that of the membership's end, which has
+// been told too. docs/adr has the argument why nothing can fall through.
 type myCursor struct {
 	epoch   int64
 	horizon int64

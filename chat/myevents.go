@@ -307,7 +307,7 @@ func (m *myEvents) startAt(ctx context.Context, from myCursor, now []mine) (map[
 		beyond, there := recent[id]
 		switch {
 		case explicit:
-			start[id] = told
+			start[id] = max(told, -told)
 		case there:
 			start[id] = beyond.first - 1
 		}
@@ -334,7 +334,7 @@ func (m *myEvents) departures(ctx context.Context, from myCursor, now []mine) (l
 	return slices.DeleteFunc(left, func(d model.Departure) bool {
 		again := slices.ContainsFunc(now, func(own mine) bool { return own.ConversationID == d.ConversationID })
 		told, explicit := from.told[d.ConversationID]
-		if explicit && told >= d.Seq {
+		if explicit && -told >= d.Seq {
 			m.left[d.ConversationID] = d
 			return true
 		}
@@ -355,7 +355,7 @@ func (m *myEvents) item(e MyEvent) error {
 	m.advance()
 	told := maps.Clone(m.told)
 	for id, d := range m.left {
-		told[id] = d.Seq
+		told[id] = -d.Seq
 	}
 	e.Cursor = myCursor{m.epoch, m.horizon, told}.encode(m.actor.UserID)
 	if !m.yield(e, nil) {
