@@ -28,6 +28,7 @@ import (
 	"parley/mail"
 	"parley/migrations"
 	"parley/store"
+	"parley/verify"
 	"parley/web"
 )
 
@@ -75,6 +76,7 @@ type commandLine struct {
 	config.Settings
 	Serve   serveCommand   `cmd:"" default:"1" help:"Run the server (this is what happens without a command)."`
 	Migrate migrateCommand `cmd:"" help:"Bring the tables up to date, or show or take back what was done."`
+	Verify  verify.Command `cmd:"" help:"Prove that no message is lost, doubled, reordered or leaked, against running servers or with --chaos."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Help    struct{}       `cmd:"" help:"Show this list of commands and settings, with their defaults."`
 }
