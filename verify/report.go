@@ -50,14 +50,14 @@ func (r *report) add(k kind, n int, took time.Duration) {
 	r.repairs[k].longest = max(r.repairs[k].longest, took)
 }
 
-// delivered tells how long a message took from being confirmed to somebody who listens. It is the time to repair of the
-// faults during which it was confirmed.
+// delivered tells how long a message took from being confirmed to somebody who listens. It is the time to repair of a fault
+// that fell into it, or the other way round.
 func (r *report) delivered(acked, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	found := kind("no fault of the cluster")
 	for _, w := range r.windows {
-		if !acked.Before(w.from) && (w.to.IsZero() || acked.Before(w.to.Add(aftermath))) {
+		if at.After(w.from) && (w.to.IsZero() || acked.Before(w.to.Add(aftermath))) {
 			found = w.kind
 		}
 	}
