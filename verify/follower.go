@@ -189,7 +189,7 @@ func (l *listening) listen(ctx context.Context) error {
 		case f, ok := <-l.socket.frames:
 			if !ok {
 				if closeCode(l.socket.err) == 4403 {
-					l.device.doubt(l.token)
+					l.doubt()
 				}
 				return l.socket.err
 			}
@@ -276,7 +276,7 @@ func (l *listening) refused(ctx context.Context, list []apiError) error {
 	err := l.client.judge(list)
 	switch code := codeOf(err); code {
 	case "UNAUTHENTICATED":
-		l.device.doubt(l.token)
+		l.doubt()
 		return fmt.Errorf("%w: %w", errRefused, err)
 	case "FORBIDDEN", "NOT_FOUND", "":
 		if errors.Is(err, errUnknown) {
@@ -360,6 +360,12 @@ func (l *listening) renew(ctx context.Context) error {
 		return l.socket.because(err)
 	}
 	return nil
+}
+
+// doubt has the device ask for other tokens.
+func (l *listening) doubt() {
+	l.endRenewal(nil) // which holds the device
+	l.device.doubt(l.token)
 }
 
 // endRenewal takes the answer, or nothing where there is none any more.

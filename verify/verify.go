@@ -196,9 +196,9 @@ func (w *world) prepare(ctx context.Context, i int) error {
 }
 
 // play has everything happen, and returns when it has come to rest.
-func (w *world) play(ctx context.Context, c *cluster) error {
+func (w *world) play(parent context.Context, c *cluster) error {
 	w.began = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, w.plan.length+2*settling)
+	ctx, cancel := context.WithTimeout(parent, w.plan.length+2*settling)
 	defer cancel()
 	load, stopLoad := context.WithTimeout(ctx, w.plan.length)
 	defer stopLoad()
@@ -232,20 +232,20 @@ func (w *world) play(ctx context.Context, c *cluster) error {
 	}
 	breaking.Wait()
 	sending.Wait()
-	err := errors.Join(broken, w.close(ctx))
+	w.close(ctx)
 	late := time.AfterFunc(settling, stopFollowing) // what has not come by then is lost
 	following.Wait()
 	late.Stop()
 	w.background.Wait()
-	if err != nil {
+	if err := errors.Join(broken, context.Cause(parent)); err != nil {
 		return err
 	}
-	return w.compare(ctx)
+	return w.compare(parent)
 }
 
 // close sends the last messages of each conversation: two, because the second proves that nothing comes between the first
 // and it. Whoever has both has everything.
-func (w *world) close(ctx context.Context) error {
+func (w *world) close(ctx context.Context) {
 	s := &sender{world: w, number: senders, rand: w.plan.rand("last")}
 	w.finished = map[string]int64{}
 	for range 2 {
@@ -257,7 +257,6 @@ func (w *world) close(ctx context.Context) error {
 		w.finished[id] = w.ledger.floorOf(id)
 	}
 	close(w.closing)
-	return context.Cause(ctx)
 }
 
 // complete reports whether there is nothing more to come after a seq.
@@ -272,8 +271,10 @@ func (w *world) complete(conversation string, seq int64) bool {
 
 // compare reads everything again, from the database as the API shows it.
 func (w *world) compare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
 	for i, id := range w.conversations {
-		list, err := w.list(context.WithoutCancel(ctx), i)
+		list, err := w.list(ctx, i)
 		if err != nil {
 			return fmt.Errorf("read %s to the end: %w", id, err)
 		}
