@@ -27,6 +27,7 @@ import (
 	"parley/graph"
 	"parley/mail"
 	"parley/migrations"
+	"parley/pubsub/natsbus"
 	"parley/store"
 	"parley/verify"
 	"parley/web"
@@ -100,7 +101,7 @@ func (serveCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logge
 		return err
 	}
 	log.Info("parley is up", "version", version(), "playground", server.playground(), "api", server.url+"/graphql",
-		"database", s.Database(), "data", server.dataDir)
+		"database", s.Database(), "nats", s.NATS(), "data", server.dataDir)
 	<-ctx.Done()
 	log.Info("parley is stopping")
 	err = server.stop()
@@ -116,6 +117,7 @@ type server struct {
 	dataDir  string
 
 	db       *store.DB
+	nodes    *natsbus.Conn // nil on a node alone
 	graph    *graph.Server
 	jwks     []byte
 	http     *http.Server
@@ -169,8 +171,18 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
+	// Before chat, which speaks over it. Nothing waits for NATS: without it, a message of another node is late, not lost.
+	nodes, err := joinNodes(s, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && nodes != nil {
+			nodes.Close()
+		}
+	}()
 	chatService := chat.New(db, chat.Options{
-		RequireVerifiedEmail: s.RequireVerifiedEmail, CompareEvery: s.CompareEvery, Log: log,
+		RequireVerifiedEmail: s.RequireVerifiedEmail, CompareEvery: s.CompareEvery, Nodes: nodes, Log: log,
 	})
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
@@ -196,7 +208,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 
 	srv := &server{
-		settings: s, log: log, url: url, dataDir: dataDir, db: db, graph: graphServer, jwks: jwks,
+		settings: s, log: log, url: url, dataDir: dataDir, db: db, nodes: nodes, graph: graphServer, jwks: jwks,
 		stopping: make(chan struct{}), served: make(chan error, 1),
 	}
 	warn(s, log)
@@ -216,6 +228,22 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 	go func() { srv.served <- srv.http.Serve(listener) }()
 	return srv, nil
+}
+
+// joinNodes begins to connect to NATS, where it is set.
+func joinNodes(s *config.Settings, log *slog.Logger) (*natsbus.Conn, error) {
+	if len(s.NATSURL) == 0 {
+		return nil, nil // a node alone
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	nodes, err := natsbus.Open(natsbus.Options{URLs: s.NATSURL, Prefix: s.NATSSubject, Name: "parley " + host, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("PARLEY_NATS_URL: %w", err)
+	}
+	return nodes, nil
 }
 
 // signingKeys are the key that signs access tokens and, while it replaces another, that one.
@@ -246,7 +274,8 @@ func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
 }
 
 // stop first says that no more should come (/readyz), then sends the long-lived clients elsewhere, lets running requests
-// finish, and ends the work and the database last, because requests need both.
+// finish, and ends the work and the database last, because requests need both. NATS goes between those two: chat's work hands
+// over the hints of the last requests when it ends, and what has not left by then would be late on the other nodes.
 func (srv *server) stop() error {
 	close(srv.stopping)
 	ctx, cancel := context.WithTimeout(context.Background(), srv.settings.StopTimeout)
@@ -261,6 +290,9 @@ func (srv *server) stop() error {
 	}
 	srv.stopWork()
 	srv.work.Wait()
+	if srv.nodes != nil {
+		srv.nodes.Close()
+	}
 	return errors.Join(err, srv.db.Close())
 }
 
@@ -295,7 +327,8 @@ func boundAnswers(next http.Handler) http.Handler {
 	})
 }
 
-// ready says whether this node should get requests: not while it stops, and not without its database.
+// ready says whether this node should get requests: not while it stops, and not without its database. Without NATS it
+// should: its messages arrive all the same, and where NATS is away from all nodes there would be none left to ask.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-srv.stopping:
@@ -308,6 +341,10 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	if _, err := srv.db.NewSelect().ColumnExpr("1").Exec(ctx); err != nil {
 		srv.log.WarnContext(ctx, "not ready: the database does not answer", "error", err)
 		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	if srv.nodes != nil && !srv.nodes.Status().Connected {
+		_, _ = fmt.Fprintf(w, "ok, but NATS is away: what other nodes store is up to %v late\n", srv.settings.CompareEvery)
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
@@ -332,6 +369,9 @@ func reachable(got net.Addr, asked string) string {
 
 // warn says loudly what an operator should know about a server that others can reach.
 func warn(s *config.Settings, log *slog.Logger) {
+	if len(s.NATSURL) > 0 && s.JWTSecret == "" && s.JWTKeyFile == "" {
+		log.Warn("this node signs with a key of its own: without the same PARLEY_JWT_SECRET or PARLEY_JWT_KEY_FILE on all nodes, they refuse each other's tokens")
+	}
 	host, _, _ := net.SplitHostPort(s.Addr)
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 		return

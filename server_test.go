@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
+
+	"parley/pubsub/natsbus/natstest"
 	"parley/store/privatepg"
 	"parley/store/storetest"
 )
@@ -161,6 +164,7 @@ func TestWhatCannotStart(t *testing.T) {
 		"a bad setting":   {[]string{"--jwt-secret=short"}, 2, "PARLEY_JWT_SECRET"},
 		"no database":     {[]string{"--database-url=postgres://127.0.0.1:1/x", "--data-dir=" + t.TempDir()}, 1, "the database does not answer"},
 		"no tables":       {[]string{"--no-migrate", "--data-dir=" + t.TempDir()}, 1, "run parley migrate"},
+		"NATS for SQLite": {[]string{"--nats-url=nats://127.0.0.1:4222"}, 2, "NATS joins nodes that share a PostgreSQL database"},
 		"a taken port":    {[]string{"--addr=" + strings.TrimPrefix(taken, "http://"), "--data-dir=" + t.TempDir()}, 1, "address already in use"},
 	} {
 		out := newOutput()
@@ -190,6 +194,41 @@ func TestCommands(t *testing.T) {
 		if code := run(t.Context(), c.args, out, out); code != 0 || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%v: %d %s", c.args, code, out)
 		}
+	}
+}
+
+// TestReadyWithoutNATS starts a node before NATS is there. It serves, says so, and says when that changes.
+func TestReadyWithoutNATS(t *testing.T) {
+	t.Parallel()
+	nats := natstest.MustStartWith(t, natsserver.Options{Username: "ann", Password: "natspassword"})
+	nats.Stop()
+	base, log, stop := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+storetest.PostgresURL(t), "--compare-every=7s",
+		"--nats-url=nats://ann:natspassword@"+nats.Addr(), "--nats-subject=other.parley", "--log-level=debug",
+		"--jwt-secret=the same on all nodes, and long enough")
+	ready := func(want string) {
+		t.Helper()
+		if status, body := get(t, base+"/readyz"); status != 200 || body != want+"\n" {
+			t.Errorf("/readyz: %d %q", status, body)
+		}
+	}
+	log.mustMatch(t, "level=WARN msg=\"NATS is away")
+	ready("ok, but NATS is away: what other nodes store is up to 7s late")
+	nats.Start()
+	log.mustMatch(t, "level=INFO msg=\"NATS is connected")
+	ready("ok")
+	nats.Stop()
+	log.mustMatch(t, "(?s)NATS is away.*NATS is connected.*NATS is away")
+	ready("ok, but NATS is away: what other nodes store is up to 7s late")
+	nats.Start()
+	log.mustMatch(t, "(?s)NATS is away.*NATS is connected.*NATS is away.*NATS is connected")
+	if subjects := nats.Subscriptions("other.parley."); len(subjects) == 0 {
+		t.Error("it does not use the subject of the setting")
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if text := log.String(); strings.Contains(text, "natspassword") || strings.Count(text, "NATS is away") != 2 {
+		t.Error(text)
 	}
 }
 

@@ -15,13 +15,15 @@ package chat
 import (
 	"context"
 	"log/slog"
-	"strings"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
 
 	"parley/model"
 	"parley/pubsub"
+	"parley/pubsub/natsbus"
 	"parley/store"
 )
 
@@ -31,7 +33,9 @@ type Options struct {
 	RequireVerifiedEmail bool
 	// CompareEvery is how often Run asks the database whether a hint went missing; 0 means 3 seconds.
 	CompareEvery time.Duration
-	Log          *slog.Logger // nil means slog.Default
+	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
+	Nodes *natsbus.Conn
+	Log   *slog.Logger // nil means slog.Default
 }
 
 // Service is the conversations of one database.
@@ -39,14 +43,10 @@ type Service struct {
 	db    *store.DB
 	opts  Options
 	hints *pubsub.Bus[hint]
+	nodes *natsbus.Link[hint] // nil on a node alone
+	lost  *lostHints
 	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
 	publish func(topic string, h hint)
-}
-
-// hint says that a conversation has reached a seq. event is what happened there, where the publisher had it at hand.
-type hint struct {
-	seq   int64
-	event *model.Event
 }
 
 // New makes the service. Run has to run beside it.
@@ -57,33 +57,42 @@ func New(db *store.DB, opts Options) *Service {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	s := &Service{db: db, opts: opts, hints: pubsub.New[hint]()}
+	s := &Service{db: db, opts: opts, hints: pubsub.New[hint](), lost: newLostHints()}
 	s.publish = s.hints.Publish
+	if opts.Nodes != nil {
+		s.joinNodes()
+	}
 	return s
 }
 
-const topicPrefix = "conversation_"
-
-func topicOf(id model.ConversationID) string { return topicPrefix + id.String() }
-
-func (s *Service) announce(e *model.Event) {
-	s.publish(topicOf(e.ConversationID), hint{seq: e.Seq, event: e})
-}
-
 // Run asks the database, again and again until ctx ends, which of the conversations that are followed here have moved, and
-// hints at it: for the hint that never came, because the node that owed it is dead or cut off.
+// hints at it: for the hint that never came, because the node that owed it is dead or cut off. Where it is known that hints
+// may have been lost, it asks at once. Meanwhile hints go to the other nodes, and come from them.
 func (s *Service) Run(ctx context.Context) {
+	if s.nodes != nil {
+		var joined sync.WaitGroup
+		joined.Go(func() { s.nodes.Run(ctx) })
+		defer joined.Wait()
+	}
 	tick := time.NewTicker(s.opts.CompareEvery)
 	defer tick.Stop()
 	known := map[model.ConversationID]int64{}
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := s.compare(ctx, known); err != nil && ctx.Err() == nil {
-				s.opts.Log.Warn("cannot compare the followed conversations with the database", "error", err)
+			err = s.compare(ctx, known)
+		case <-s.lost.bell:
+			if topics, all := s.lost.take(); all {
+				err = s.compare(ctx, known)
+			} else {
+				err = s.compareTopics(ctx, known, topics)
 			}
+		}
+		if err != nil && ctx.Err() == nil { // the next tick repairs what this should have
+			s.opts.Log.Warn("cannot compare the followed conversations with the database", "error", err)
 		}
 	}
 }
@@ -91,25 +100,30 @@ func (s *Service) Run(ctx context.Context) {
 // compareAtOnce bounds one statement.
 const compareAtOnce = 1000
 
+// compare looks at all that is followed. known is, for each of them, the seq that was hinted at last: whoever follows it now
+// has heard of that, or has begun to read later.
 func (s *Service) compare(ctx context.Context, known map[model.ConversationID]int64) error {
-	followed := map[model.ConversationID]bool{}
-	var ids []model.ConversationID
-	for _, topic := range s.hints.Topics() {
-		if text, ok := strings.CutPrefix(topic, topicPrefix); ok {
-			if id, err := model.ParseID[model.ConversationID](text); err == nil {
-				followed[id] = true
-				ids = append(ids, id)
-			}
-		}
+	topics := s.hints.Topics()
+	followed := make(map[string]bool, len(topics))
+	for _, topic := range topics {
+		followed[topic] = true
 	}
 	for id := range known {
-		if !followed[id] {
+		if !followed[topicOf(id)] {
 			delete(known, id)
 		}
 	}
-	for len(ids) > 0 {
-		some := ids[:min(len(ids), compareAtOnce)]
-		ids = ids[len(some):]
+	return s.compareTopics(ctx, known, topics)
+}
+
+func (s *Service) compareTopics(ctx context.Context, known map[model.ConversationID]int64, topics []string) error {
+	var ids []model.ConversationID
+	for _, topic := range topics {
+		if id, err := conversationOf(topic); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	for some := range slices.Chunk(ids, compareAtOnce) {
 		var moved []model.Conversation
 		err := s.db.NewSelect().Model(&moved).Column("id", "last_seq").Where("c.id IN (?)", bun.List(some)).Scan(ctx)
 		if err != nil {

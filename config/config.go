@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"parley/pubsub/natsbus"
 )
 
 // Settings of a server. Each is a flag, and an environment variable of the same name with the prefix PARLEY_; a flag wins.
@@ -20,6 +22,9 @@ type Settings struct {
 	DatabaseURL string `help:"sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME. Default: sqlite:DIR/parley.db in the data folder." name:"database-url" placeholder:"URL"`
 	MaxDBConns  int    `default:"20" help:"Connections to PostgreSQL at most." name:"max-db-conns"`
 	Migrate     bool   `default:"true" help:"Bring the tables up to date at start; on unless set to false." negatable:""`
+
+	NATSURL     []string `help:"NATS, by which several nodes on one PostgreSQL database tell each other of new messages at once: nats://USER:PASSWORD@HOST:4222 or tls://…; several servers of one NATS cluster separated by commas. Without, nodes find what others have stored by comparing with the database." name:"nats-url" placeholder:"URL,..."`
+	NATSSubject string   `default:"parley" help:"What the subjects at NATS begin with; another one for each Parley that shares a NATS." name:"nats-subject"`
 
 	JWTSecret          string `help:"Key that signs access tokens, at least 32 characters; the same on every node. Default: made once, and kept in the data folder." name:"jwt-secret" placeholder:"SECRET"`
 	JWTPreviousSecret  string `help:"The secret before this one: tokens that it signed are still accepted, while it is being replaced." name:"jwt-previous-secret" placeholder:"SECRET"`
@@ -73,6 +78,17 @@ func (s *Settings) Validate() error {
 	}
 	if !strings.HasPrefix(s.DatabaseURL, "sqlite:") && !s.Postgres() {
 		refuse("PARLEY_DATABASE_URL", "it has to begin with sqlite: or postgres://")
+	}
+	for i, address := range s.NATSURL {
+		if err := natsbus.CheckURL(address); err != nil {
+			refuse("PARLEY_NATS_URL", "address %d: %v", i+1, err) // not the address: it may have a password in it
+		}
+	}
+	if len(s.NATSURL) > 0 && !s.Postgres() {
+		refuse("PARLEY_NATS_URL", "NATS joins nodes that share a PostgreSQL database; a SQLite file has one node, which needs no NATS")
+	}
+	if err := natsbus.CheckPrefix(s.NATSSubject); err != nil {
+		refuse("PARLEY_NATS_SUBJECT", "%v", err)
 	}
 	if s.JWTSecret != "" && len(s.JWTSecret) < minSecret {
 		refuse("PARLEY_JWT_SECRET", "it has %d characters, and needs at least %d", len(s.JWTSecret), minSecret)
@@ -180,4 +196,16 @@ func (s *Settings) Database() string {
 		return s.DatabaseURL
 	}
 	return u.Redacted()
+}
+
+// NATS names the servers of NATS for people, without passwords and tokens; "off" without any.
+func (s *Settings) NATS() string {
+	if len(s.NATSURL) == 0 {
+		return "off"
+	}
+	names := make([]string, len(s.NATSURL))
+	for i, address := range s.NATSURL {
+		names[i] = natsbus.Redacted(address)
+	}
+	return strings.Join(names, ",")
 }

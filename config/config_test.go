@@ -45,6 +45,10 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--max-db-conns=1":                      "PARLEY_MAX_DB_CONNS",
 		"--allowed-origins=app.example.org":     "PARLEY_ALLOWED_ORIGINS",
 		"--allowed-origins=https://a.example/x": "PARLEY_ALLOWED_ORIGINS",
+		"--nats-url=nats://h:4222":              "PARLEY_NATS_URL", // with SQLite
+		"--nats-subject=a b":                    "PARLEY_NATS_SUBJECT",
+		"--nats-subject=":                       "PARLEY_NATS_SUBJECT",
+		"--nats-subject=>":                      "PARLEY_NATS_SUBJECT",
 	} {
 		if _, err := parse(t, flag); err == nil || !strings.Contains(err.Error(), variable+":") {
 			t.Errorf("%s: %v", flag, err)
@@ -68,5 +72,29 @@ func TestDatabaseHidesThePassword(t *testing.T) {
 	if got := s.Database(); strings.Contains(got, "secret") ||
 		!strings.Contains(got, "db.example/parley") {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestNATS(t *testing.T) {
+	t.Parallel()
+	const postgres = "--database-url=postgres://h/x"
+	s, err := parse(t, postgres, "--nats-url=nats://ann:secret@a.example:4222,tls://t0ken@b.example", "--nats-subject=chat.parley-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.NATS(); got != "nats://a.example:4222,tls://b.example" {
+		t.Errorf("got %s", got)
+	}
+	if s, err := parse(t, postgres); err != nil || s.NATS() != "off" || s.NATSSubject != "parley" {
+		t.Errorf("without: %s, %v", s.NATS(), err)
+	}
+	for _, address := range []string{"http://ann:secret@h", "ann:secret@h:4222", "nats://ann:sec/ret@h", "nats://ann:secret%@h", "nats://"} {
+		_, err := parse(t, postgres, "--nats-url=nats://fine:4222,"+address)
+		if err == nil || !strings.Contains(err.Error(), "PARLEY_NATS_URL: address 2:") || strings.Contains(err.Error(), "sec") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	if _, err := parse(t, "--nats-url=nats://h"); err == nil || !strings.Contains(err.Error(), "SQLite file has one node") {
+		t.Errorf("with SQLite: %v", err)
 	}
 }

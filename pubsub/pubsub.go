@@ -7,15 +7,17 @@
 //
 // Publish never waits: it puts the message into each subscription's bounded queue, or ends a subscription whose queue is
 // full. Within one topic, messages of one publisher arrive in the order in which they were published; those of several have
-// no order. The bus makes each subscription's channel and is the only one to close it.
+// no order. The bus makes each subscription's channel and is the only one to close it. A watcher is called with the bus locked,
+// so that what it hears has an order; it may lock what is its own, and never calls the bus.
 package pubsub
 
 import "sync"
 
 // Bus is a set of topics that carry messages of one type.
 type Bus[T any] struct {
-	mu     sync.RWMutex // guards topics, the sets in it, and each subscription's ended and overflowed
-	topics map[string]map[*Subscription[T]]struct{}
+	mu      sync.RWMutex // guards watcher, topics, the sets in it, and each subscription's ended and overflowed
+	topics  map[string]map[*Subscription[T]]struct{}
+	watcher func(topic string, here bool)
 }
 
 // New makes a bus without topics: a topic is there while somebody is subscribed to it.
@@ -44,9 +46,30 @@ func (b *Bus[T]) Subscribe(topic string, size int) *Subscription[T] {
 	defer b.mu.Unlock()
 	if b.topics[topic] == nil {
 		b.topics[topic] = map[*Subscription[T]]struct{}{}
+		if b.watcher != nil {
+			b.watcher(topic, true)
+		}
 	}
 	b.topics[topic][s] = struct{}{}
 	return s
+}
+
+// Watch has watcher told of each topic that gets its first subscription (here) or has lost its last one, one after the other
+// and in the order in which it happens, beginning with those that are there. It must return at once, and not call the bus.
+// A bus has one watcher; nil ends that.
+//
+// Subscribe returns after the watcher has been told. Whoever subscribes and then reads what is stored so knows that the
+// watcher heard of the topic before the reading.
+func (b *Bus[T]) Watch(watcher func(topic string, here bool)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.watcher = watcher
+	if watcher == nil {
+		return
+	}
+	for topic := range b.topics {
+		watcher(topic, true)
+	}
 }
 
 // Publish hands a message to every subscription of the topic, and returns at once.
@@ -107,6 +130,9 @@ func (s *Subscription[T]) end() {
 	delete(subscriptions, s)
 	if len(subscriptions) == 0 {
 		delete(s.bus.topics, s.topic)
+		if s.bus.watcher != nil {
+			s.bus.watcher(s.topic, false)
+		}
 	}
 	close(s.queue)
 }

@@ -1,0 +1,265 @@
+package natsbus_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+
+	"parley/pubsub"
+	"parley/pubsub/natsbus"
+	"parley/pubsub/natsbus/natstest"
+)
+
+func TestEveryOtherNodeHearsEachMessageOnceAndInOrder(t *testing.T) {
+	t.Parallel()
+	const each = 400
+	nodes := mustNodes(t, natstest.MustStart(t), 3)
+	var subs []*pubsub.Subscription[string]
+	for _, n := range nodes {
+		subs = append(subs, n.subscribe("a"))
+	}
+	other := nodes[2].subscribe("b")
+	var senders sync.WaitGroup
+	for i, n := range nodes {
+		senders.Go(func() {
+			for seq := range each {
+				n.link.Publish("a", fmt.Sprintf("%d:%03d", i, seq))
+			}
+		})
+	}
+	senders.Wait()
+	for i, n := range nodes {
+		var got, want []string
+		for range 2 * each {
+			got = append(got, n.next(subs[i]))
+		}
+		for from := range nodes {
+			for seq := range each {
+				if from != i { // what a node says does not come back to it
+					want = append(want, fmt.Sprintf("%d:%03d", from, seq))
+				}
+			}
+		}
+		// In order of each sender: sorting by sender alone has to give them all.
+		slices.SortStableFunc(got, func(a, b string) int { return strings.Compare(a[:1], b[:1]) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("node %d (-want +got):\n%s", i, diff)
+		}
+	}
+	// A marker behind all of it: nothing came twice, and nothing on another topic.
+	nodes[0].link.Publish("a", "end")
+	nodes[0].link.Publish("b", "end")
+	nodes[1].want(subs[1], "end")
+	nodes[2].want(subs[2], "end")
+	nodes[2].want(other, "end")
+	nodes[1].link.Publish("a", "end")
+	nodes[0].want(subs[0], "end")
+}
+
+func TestOneSubscriptionForEachTopicAndNode(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	nodes := mustNodes(t, s, 2)
+	topics := func() []string { return s.Subscriptions("parley.test.topic.") }
+	var subs []*pubsub.Subscription[string]
+	for _, n := range nodes {
+		for range 3 {
+			subs = append(subs, n.bus.Subscribe("a", 1), n.bus.Subscribe("b", 1))
+		}
+		n.settled()
+	}
+	a, b := "parley.test.topic.a", "parley.test.topic.b"
+	isNow := func(want ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("the subscriptions are %v", want), func() bool { return slices.Equal(topics(), want) })
+	}
+	isNow(a, a, b, b)
+	for _, sub := range subs[:11] {
+		sub.Close()
+	}
+	isNow(b)
+	subs[11].Close()
+	isNow()
+	if control := s.Subscriptions("parley.test."); len(control) != 2 {
+		t.Errorf("beside topics there are %v", control)
+	}
+	nodes[0].stop()
+	eventually(t, "a node that ends leaves nothing behind", func() bool { return len(s.Subscriptions("parley.")) == 1 })
+}
+
+// TestLeavingAndComing has topics lose their last subscription and get a first one at the same time. In the end there has to
+// be a NATS subscription for those that are there, and for no other.
+func TestLeavingAndComing(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	nodes := mustNodes(t, s, 2)
+	n := nodes[0]
+	stay := make([]*pubsub.Subscription[string], 6)
+	var coming sync.WaitGroup
+	for i := range stay {
+		topic := fmt.Sprintf("t%d", i%3) // two on each
+		coming.Go(func() {
+			for range 300 {
+				n.bus.Subscribe(topic, 1).Close()
+			}
+			if i%3 != 2 {
+				stay[i] = n.bus.Subscribe(topic, 10)
+			}
+		})
+	}
+	coming.Wait()
+	n.settled()
+	eventually(t, "only t0 and t1 are subscribed to", func() bool {
+		return slices.Equal(s.Subscriptions("parley.test.topic."), []string{"parley.test.topic.t0", "parley.test.topic.t1"})
+	})
+	for i := range 2 {
+		nodes[1].link.Publish(fmt.Sprintf("t%d", i), "hello")
+		n.want(stay[i], "hello")
+		n.want(stay[i+3], "hello")
+	}
+}
+
+func TestTopicsThatCannotBeSubjectsStayLocal(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	nodes := mustNodes(t, s, 2)
+	var subs []*pubsub.Subscription[string]
+	for _, topic := range []string{"*", ">", "a.b", "a b", "", "é", "a\r\nPUB x"} {
+		subs = append(subs, nodes[0].bus.Subscribe(topic, 10))
+		nodes[1].link.Publish(topic, "out of bounds")
+	}
+	good := nodes[0].subscribe("a")
+	if topics := s.Subscriptions("parley.test.topic."); len(topics) != 1 {
+		t.Errorf("subscribed to %v", topics)
+	}
+	nodes[1].link.Publish("a", "fine")
+	nodes[0].want(good, "fine")
+	for _, sub := range subs {
+		if len(sub.C) > 0 {
+			t.Errorf("%q has come", <-sub.C)
+		}
+	}
+}
+
+func TestClustersOnOneServerAreApart(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	prefixed := func(prefix string) *node {
+		n := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Prefix = prefix })
+		n.joined()
+		return n
+	}
+	red, blue, red2 := prefixed("chat.red"), prefixed("chat.blue"), prefixed("chat.red")
+	onRed, onBlue := red2.subscribe("a"), blue.subscribe("a")
+	red.link.Publish("a", "red")
+	red2.want(onRed, "red")
+	red2.link.Publish("a", "red again")
+	red.stop() // has handed over what it had, so that this comes behind it:
+	prefixed("chat.blue").link.Publish("a", "blue")
+	blue.want(onBlue, "blue")
+}
+
+func TestBrokenMessagesAreDropped(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	n := mustNodes(t, s, 1)[0]
+	sub := n.subscribe("a")
+	stranger, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	for _, text := range []string{"loud!", "fine", "!", "also fine"} {
+		if err := stranger.Publish("parley.test.topic.a", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.want(sub, "fine", "also fine")
+	if got := n.Status(); got.Broken != 2 || got.Received != 2 {
+		t.Errorf("counted %+v", got)
+	}
+	if n.log.lines("broken") != 0 {
+		t.Errorf("anybody could fill the log: %s", n.log)
+	}
+}
+
+// TestPublishingNeverWaits publishes far more than fits anywhere while the network lets nothing through.
+func TestPublishingNeverWaits(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	n := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Buffer = 8 })
+	n.joined()
+	s.Hang()
+	const messages = 2000
+	large := strings.Repeat("x", 64<<10) // 128 MB in all, more than any socket takes
+	for range messages {
+		n.link.Publish("a", large)
+	}
+	if got := n.Status(); got.Dropped == 0 || got.Sent+got.Dropped > messages {
+		t.Errorf("counted %+v", got)
+	}
+	n.stop() // which does not wait for the network either, or for no longer than a goodbye
+	if got := n.Status(); got.Sent+got.Dropped != messages {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// TestWhatDidNotFitIsTold fills the small buffer of one node: the other has to learn that it may have missed something.
+func TestWhatDidNotFitIsTold(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	small := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Buffer = 1 })
+	small.joined()
+	other := mustNodes(t, s, 1)[0]
+	for small.Status().Dropped == 0 {
+		small.link.Publish("a", "x")
+	}
+	other.joined() // it is told again
+}
+
+// TestMoreThanCanBeTaken has messages come while a node takes none: what is too much is dropped here, not at the server,
+// which would cut the node off, and the node knows.
+func TestMoreThanCanBeTaken(t *testing.T) {
+	t.Parallel()
+	s := natstest.MustStart(t)
+	hold := make(chan struct{})
+	free := sync.OnceFunc(func() { close(hold) })
+	slow := mustNode(t, s.URL(), func(o *natsbus.Options, c *natsbus.Codec[string]) {
+		o.Buffer = 4
+		decode := c.Decode
+		c.Decode = func(topic string, data []byte) (string, error) {
+			<-hold
+			return decode(topic, data)
+		}
+	})
+	t.Cleanup(free) // before the node ends, which waits for its work
+	slow.joined()
+	quick := mustNodes(t, s, 1)[0]
+	sub := slow.subscribe("a")
+	for range 100 {
+		quick.link.Publish("a", "one of many")
+	}
+	slow.joined() // it is told that it may have missed something
+	free()
+	eventually(t, "it takes messages again", func() bool {
+		quick.link.Publish("a", "again") // which may be too much, too, at first
+		for {
+			select {
+			case message := <-sub.C:
+				if message == "again" {
+					return true
+				}
+			default:
+				return false
+			}
+		}
+	})
+	if got := slow.Status(); got.Missed == 0 || !got.Connected {
+		t.Errorf("counted %+v", got)
+	}
+}
