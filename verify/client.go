@@ -243,8 +243,7 @@ func (p *person) register(ctx context.Context, node int) error {
 		return err
 	}, func(error) { unsure = true })
 	if unsure && codeOf(err) == "TAKEN" { // by the try whose answer was lost
-		p.main.session, err = p.login(ctx, node)
-		return err
+		answer, err = p.login(ctx, node)
 	}
 	if err != nil {
 		return fmt.Errorf("register: %w: %w", errClosed, err)
@@ -256,20 +255,18 @@ func (p *person) register(ctx context.Context, node int) error {
 	return nil
 }
 
-func (p *person) login(ctx context.Context, node int) (*session, error) {
-	var answer signedIn
-	err := p.client.insist(ctx, node, func(node int) error {
+func (p *person) login(ctx context.Context, node int) (answer signedIn, err error) {
+	err = p.client.insist(ctx, node, func(node int) error {
 		return p.client.ask(ctx, node, "", `mutation ($in: LoginInput!) { login(input: $in) { `+tokenFields+` } }`,
 			map[string]any{"in": map[string]any{"email": p.email, "password": p.password}}, &answer)
 	}, nil)
 	if err != nil {
-		return nil, fmt.Errorf("login: %w", err)
+		return answer, fmt.Errorf("login: %w", err)
 	}
 	if answer.Tokens == nil || answer.Viewer == nil {
-		return nil, fmt.Errorf("login: %w: nobody was signed in", errClosed)
+		return answer, fmt.Errorf("login: %w: nobody was signed in", errClosed)
 	}
-	p.id = answer.Viewer.User.ID
-	return answer.session(), nil
+	return answer, nil
 }
 
 // signIn is a session that is alive, as far as can be told, and its access token.
@@ -280,7 +277,10 @@ func (d *device) signIn(ctx context.Context, node int) (id, token string, err er
 		err = d.refresh(ctx, node)
 	}
 	if codeOf(err) == "TOKEN_EXPIRED" || d.session == nil {
-		d.session, err = d.person.login(ctx, node)
+		var answer signedIn
+		if answer, err = d.person.login(ctx, node); err == nil {
+			d.session = answer.session()
+		}
 	}
 	if err != nil {
 		return "", "", err

@@ -49,6 +49,9 @@ const clusterNodes = 3
 // settling is how long everything may take to come, and every outcome to be known, once nothing is broken any more.
 const settling = time.Minute
 
+// settlingBroken is enough where the promise is known to be broken.
+const settlingBroken = 5 * time.Second
+
 // world is a run.
 type world struct {
 	plan     *plan
@@ -233,7 +236,11 @@ func (w *world) play(parent context.Context, c *cluster) error {
 	breaking.Wait()
 	sending.Wait()
 	w.close(ctx)
-	late := time.AfterFunc(settling, stopFollowing) // what has not come by then is lost
+	patience := settling // what has not come by then is lost
+	if _, first := w.ledger.result(); first != nil {
+		patience = settlingBroken
+	}
+	late := time.AfterFunc(patience, stopFollowing)
 	following.Wait()
 	late.Stop()
 	w.background.Wait()
