@@ -50,8 +50,7 @@ func TestVerifyChaos(t *testing.T) {
 		t.Skipf("%s names postgres", storetest.Skip)
 	}
 	nats := filepath.Join(t.TempDir(), "nats-server")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", nats, "github.com/nats-io/nats-server/v2")
-	build.Dir = ".."
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", nats, "github.com/nats-io/nats-server/v2")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build nats-server: %v\n%s", err, out)
 	}
@@ -150,7 +149,7 @@ func (l *liar) pass(w http.ResponseWriter, r *http.Request) {
 	defer func() { _ = client.CloseNow() }()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
-	server, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(l.upstream, "http"), &websocket.DialOptions{ //nolint:bodyclose // there is none
+	server, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(l.upstream, "http"), &websocket.DialOptions{
 		Subprotocols: []string{protocol},
 	})
 	if err != nil {

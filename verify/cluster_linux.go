@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -113,7 +114,7 @@ func (c *cluster) startNode(ctx context.Context, i int) error {
 	}
 	cmd := exec.Command(c.binary, "serve") //nolint:noctx // ended by stop
 	cmd.Dir = dir
-	cmd.Env = append(c.env[:len(c.env):len(c.env)], "PARLEY_DATA_DIR="+dir, "PARLEY_NATS_URL=nats://"+c.relays[i].address())
+	cmd.Env = append(slices.Clip(c.env), "PARLEY_DATA_DIR="+dir, "PARLEY_NATS_URL=nats://"+c.relays[i].address())
 	node, err := startChild(ctx, cmd, filepath.Join(dir, "log"), func(line string) string {
 		var entry struct{ Msg, API string }
 		if json.Unmarshal([]byte(line), &entry) != nil || entry.Msg != "parley is up" {
@@ -227,21 +228,36 @@ func (c *cluster) do(ctx context.Context, f fault) error {
 	return nil
 }
 
-// logged has the last warnings and errors of the nodes, and whatever is no line of their logs: a panic, or a data race.
+// logged has the last warnings and errors of each node.
 func (c *cluster) logged(last int) (found []string) {
 	for i := range clusterNodes {
-		data, err := os.ReadFile(filepath.Join(c.dir, fmt.Sprintf("node%d", i+1), "log"))
-		if err != nil {
-			continue
-		}
-		var of []string
-		for line := range strings.Lines(string(data)) {
-			var entry struct{ Level string }
-			if json.Unmarshal([]byte(line), &entry) != nil || entry.Level == "WARN" || entry.Level == "ERROR" {
-				of = append(of, fmt.Sprintf("node %d: %s", i+1, strings.TrimSpace(line)))
-			}
-		}
+		of := c.grep(i, func(level string) bool { return level == "WARN" || level == "ERROR" })
 		found = append(found, of[max(0, len(of)-last):]...)
+	}
+	return found
+}
+
+// crashed has what the nodes have written that is no line of their logs: a panic, or a data race.
+func (c *cluster) crashed() (found []string) {
+	for i := range clusterNodes {
+		found = append(found, c.grep(i, func(level string) bool { return level == "" })...)
+	}
+	return found
+}
+
+// grep finds the lines of a node's log that have such a level; what is no line of it has none.
+func (c *cluster) grep(i int, such func(level string) bool) (found []string) {
+	data, err := os.ReadFile(filepath.Join(c.dir, fmt.Sprintf("node%d", i+1), "log"))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(data)) {
+		var entry struct{ Level string }
+		_ = json.Unmarshal([]byte(line), &entry)
+		// A node that is killed may leave half a line.
+		if such(entry.Level) && (entry.Level != "" || !strings.HasPrefix(line, "{")) {
+			found = append(found, fmt.Sprintf("node %d: %s", i+1, strings.TrimSpace(line)))
+		}
 	}
 	return found
 }

@@ -20,3 +20,5 @@ func (*cluster) stop() error { return nil }
 func (*cluster) play(context.Context, *world) error { return nil }
 
 func (*cluster) logged(int) []string { return nil }
+
+func (*cluster) crashed() []string { return nil }

@@ -34,10 +34,7 @@ func (c Command) Run(ctx context.Context, out io.Writer) error {
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64N(1_000_000) + 1
 	}
-	err := Run(ctx, Options{
-		URLs: c.URLs, Chaos: c.Chaos, NATSServer: c.NATSServer, Keep: c.Keep, For: c.For, Seed: c.Seed,
-		Conversations: c.Conversations, People: c.People, Followers: c.Followers, Rate: c.Rate, Grace: c.Grace,
-	}, out)
+	err := Run(ctx, Options(c), out)
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("interrupted"), err)
 	}

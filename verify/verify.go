@@ -106,13 +106,24 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 		return err
 	}
 	err = w.conclude(o)
-	if c != nil && errors.Is(err, ErrViolated) {
-		fmt.Fprintln(out, "\nThe last warnings of the nodes:")
-		for _, line := range c.logged(20) {
-			fmt.Fprintln(out, " ", line)
-		}
+	if c == nil {
+		return err
+	}
+	if errors.Is(err, ErrViolated) {
+		printLines(out, "The last warnings of the nodes", c.logged(20))
+	}
+	if lines := c.crashed(); len(lines) > 0 {
+		printLines(out, "What the nodes have said outside their logs", lines[:min(len(lines), 200)])
+		err = errors.Join(err, errors.New("a node has crashed, or found a data race"))
 	}
 	return err
+}
+
+func printLines(w io.Writer, title string, lines []string) {
+	fmt.Fprintf(w, "\n%s:\n", title)
+	for _, line := range lines {
+		fmt.Fprintln(w, " ", line)
+	}
 }
 
 func (o *Options) check() error {
