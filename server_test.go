@@ -221,8 +221,14 @@ func TestReadyWithoutNATS(t *testing.T) {
 	ready("ok, but NATS is away: what other nodes store is up to 7s late")
 	nats.Start()
 	log.mustMatch(t, "(?s)NATS is away.*NATS is connected.*NATS is away.*NATS is connected")
-	if subjects := nats.Subscriptions("other.parley."); len(subjects) == 0 {
-		t.Error("it does not use the subject of the setting")
+	// Subscribing follows, and nothing tells when.
+	deadline := time.After(30 * time.Second)
+	for tick := time.Tick(time.Millisecond); len(nats.Subscriptions("other.parley.")) == 0; {
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatal("it does not use the subject of the setting")
+		}
 	}
 	if code := stop(); code != 0 {
 		t.Errorf("exit code %d", code)
