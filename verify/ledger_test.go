@@ -399,6 +399,8 @@ func TestAViolationIsToldExactly(t *testing.T) {
 	c.send(2, 3, 4)
 	s.note(c.now, "node 1: subscribes after seq %d", 0)
 	s.get(c, 2, 4)
+	c.send(5)
+	s.get(c, 5) // which is none of its story
 	_, first := c.result()
 	var told strings.Builder
 	newReport().tell(&told, first, c.now.Add(-time.Second))

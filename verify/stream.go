@@ -28,15 +28,15 @@ func (s span) has(seq int64) bool { return s.from <= seq && seq <= s.to }
 type step struct {
 	at   time.Time
 	what string
-	seqs *span // of deliveries, which are told together
-	n    int
+	n    int  // of deliveries, which are told together
+	seqs span // of these
 }
 
 func (s step) String() string {
-	if s.seqs == nil {
+	switch s.n {
+	case 0:
 		return s.what
-	}
-	if s.n == 1 {
+	case 1:
 		return fmt.Sprintf("received seq %d", s.seqs.to)
 	}
 	return fmt.Sprintf("received %d messages, seq %d to %d", s.n, s.seqs.from, s.seqs.to)
@@ -92,12 +92,12 @@ func (s *stream) keep(next step) {
 }
 
 func (s *stream) keepReceived(seq int64, at time.Time) {
-	if n := len(s.steps); n > 0 && s.steps[n-1].seqs != nil && seq > s.steps[n-1].seqs.to {
+	if n := len(s.steps); n > 0 && s.steps[n-1].n > 0 && seq > s.steps[n-1].seqs.to {
 		s.steps[n-1].seqs.to = seq
 		s.steps[n-1].n++
 		return
 	}
-	s.keep(step{at: at, seqs: &span{seq, seq}, n: 1})
+	s.keep(step{at: at, n: 1, seqs: span{seq, seq}})
 }
 
 func (s *stream) violation(seq int64, what, expected, came string) violation {
