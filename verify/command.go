@@ -21,6 +21,7 @@ type Command struct {
 	Followers     int           `env:"-" default:"60" help:"How many streams are followed."`
 	Rate          int           `env:"-" default:"60" help:"Messages a second, in all."`
 	Grace         time.Duration `env:"-" default:"5s" help:"How long a node may take to notice that a session has ended."`
+	Patience      time.Duration `env:"-" default:"6s" help:"How long a client waits for a node that is silent before it goes to another."`
 }
 
 // Help is what "parley verify --help" says above the flags.

@@ -33,10 +33,7 @@ type repair struct {
 	target int64
 }
 
-const (
-	pingEvery   = 2 * time.Second
-	silentAfter = 6 * time.Second // then it looks for another node
-)
+const pingEvery = 2 * time.Second
 
 var (
 	errRemoved = errors.New("no longer a member")
@@ -203,7 +200,7 @@ func (l *listening) listen(ctx context.Context) error {
 			}
 			nextBreak.Reset(l.untilBreak())
 		case <-ping.C:
-			if time.Since(l.heard) > silentAfter {
+			if time.Since(l.heard) > l.patience {
 				return errSilent
 			}
 			if err := l.socket.write(ctx, frame{Type: "ping"}); err != nil {

@@ -10,7 +10,7 @@ import (
 func TestOptionsThatCannotWork(t *testing.T) {
 	t.Parallel()
 	good := Options{
-		URLs: []string{"http://localhost:1"}, For: time.Second, Conversations: 1, People: 4, Followers: 1, Rate: 1, Grace: time.Second,
+		URLs: []string{"http://localhost:1"}, For: time.Second, Conversations: 1, People: 4, Followers: 1, Rate: 1, Grace: time.Second, Patience: time.Second,
 	}
 	for want, change := range map[string]func(o *Options){
 		"which servers":       func(o *Options) { o.URLs = nil },

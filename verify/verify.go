@@ -38,6 +38,7 @@ type Options struct {
 	Followers     int
 	Rate          int           // messages a second, of all senders together
 	Grace         time.Duration // how long a node may take to notice that a session has ended
+	Patience      time.Duration // how long a client waits for a silent node before it looks for another
 }
 
 // ErrViolated says that the promise was broken.
@@ -59,6 +60,7 @@ type world struct {
 	client   *client
 	ledger   *ledger
 	report   *report
+	patience time.Duration
 	out      io.Writer
 	began    time.Time // the plan's times count from here
 	closing  chan struct{}
@@ -83,7 +85,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	p := draw(o.Seed, o.For, sizes{
 		conversations: o.Conversations, people: o.People, followers: o.Followers, rate: o.Rate, nodes: count, chaos: o.Chaos,
 	})
-	w := &world{plan: p, ledger: newLedger(o.Grace), report: newReport(), out: out, closing: make(chan struct{})}
+	w := &world{plan: p, ledger: newLedger(o.Grace), report: newReport(), patience: o.Patience, out: out, closing: make(chan struct{})}
 	fmt.Fprintf(out, "seed %d: %d people, %d conversations, %d followers, %d messages a second for %v, on %d nodes\n",
 		o.Seed, o.People, o.Conversations, o.Followers, o.Rate, o.For, count)
 
@@ -132,7 +134,7 @@ func (o *Options) check() error {
 		return errors.New("--chaos starts servers of its own, and leaves others alone: give it no addresses")
 	case !o.Chaos && len(o.URLs) == 0:
 		return errors.New("say which servers to verify, by their addresses, or have --chaos start some")
-	case o.For < time.Second || o.Conversations < 1 || o.Followers < 1 || o.Rate < 1 || o.Grace <= 0:
+	case o.For < time.Second || o.Conversations < 1 || o.Followers < 1 || o.Rate < 1 || o.Grace <= 0 || o.Patience <= 0:
 		return errors.New("the time is at least a second, and there is at least one of everything")
 	case o.People < 4:
 		return errors.New("it takes at least 4 people")
@@ -163,8 +165,8 @@ func (o Options) command() string {
 	if o.Chaos {
 		where = "--chaos"
 	}
-	return fmt.Sprintf("parley verify %s --seed %d --for %v --conversations %d --people %d --followers %d --rate %d",
-		where, o.Seed, o.For, o.Conversations, o.People, o.Followers, o.Rate)
+	return fmt.Sprintf("parley verify %s --seed %d --for %v --conversations %d --people %d --followers %d --rate %d --grace %v --patience %v",
+		where, o.Seed, o.For, o.Conversations, o.People, o.Followers, o.Rate, o.Grace, o.Patience)
 }
 
 // populate registers the people, and starts the conversations.
