@@ -38,6 +38,10 @@ lint: ## Look for what reviewers should not have to
 bench: ## Measure, and print ratios; takes some minutes
 	go run ./bench $(ARGS)
 
+.PHONY: verify
+verify: ## Prove the promise on a cluster that breaks, for a minute; arguments for parley verify in ARGS
+	scripts/verify $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz everything that reads bytes from outside, 20 seconds each
 	scripts/fuzz 20s

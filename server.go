@@ -31,6 +31,7 @@ import (
 	"parley/pubsub/natsbus"
 	"parley/seed"
 	"parley/store"
+	"parley/verify"
 	"parley/web"
 )
 
@@ -79,6 +80,7 @@ type commandLine struct {
 	Serve   serveCommand   `cmd:"" default:"1" help:"Run the server (this is what happens without a command)."`
 	Migrate migrateCommand `cmd:"" help:"Bring the tables up to date, or show or take back what was done."`
 	Seed    seedCommand    `cmd:"" help:"Fill an empty database with people who have been talking for a year, to try Parley out or to measure it."`
+	Verify  verify.Command `cmd:"" help:"Prove that no message is lost, doubled, reordered or leaked, against running servers or with --chaos."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Help    struct{}       `cmd:"" help:"Show this list of commands and settings, with their defaults."`
 }

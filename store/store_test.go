@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/uptrace/bun"
 
 	"parley/errs"
@@ -223,6 +224,20 @@ func TestADatabaseThatIsGoneIsUnavailable(t *testing.T) {
 		return err
 	})
 	if !errs.Is(err, errs.Unavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAClosedConnectionIsUnavailable(t *testing.T) {
+	t.Parallel()
+	conn, err := pgx.Connect(t.Context(), storetest.PostgresURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "SELECT 1"); !errs.Is(store.Error(err), errs.Unavailable) {
 		t.Errorf("got %v", err)
 	}
 }

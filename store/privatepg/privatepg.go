@@ -1,5 +1,5 @@
 // Package privatepg starts a PostgreSQL server of one's own from the binaries installed on the machine: on a free port of
-// the loopback interface, in a temporary folder, ended with the process that started it. For tests and benchmarks.
+// the loopback interface, in a temporary folder, ended with the process that started it. For tests, benchmarks and `parley verify --chaos`.
 package privatepg
 
 import (
@@ -29,6 +29,8 @@ var ErrNotInstalled = errors.New("no PostgreSQL server is installed (Debian: apt
 type Server struct {
 	port    int
 	dir     string
+	binary  string
+	attr    *syscall.SysProcAttr
 	process *os.Process
 	ended   chan struct{}
 }
@@ -56,6 +58,7 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	if err != nil {
 		return err
 	}
+	s.binary, s.attr = filepath.Join(bin, "postgres"), attr
 	data := filepath.Join(s.dir, "data")
 	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"),
 		"--pgdata", data, "--username", "parley", "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
@@ -80,21 +83,21 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 		if s.port, err = freePort(); err != nil {
 			return err
 		}
-		if err = s.run(ctx, filepath.Join(bin, "postgres"), data, attr); err == nil || try == 5 {
+		if err = s.run(ctx); err == nil || try == 5 {
 			return err
 		}
 	}
 }
 
-func (s *Server) run(ctx context.Context, binary, data string, attr *syscall.SysProcAttr) error {
+func (s *Server) run(ctx context.Context) error {
 	logFile, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(binary, "-D", data, "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)) //nolint:noctx // outlives ctx
+	cmd := exec.Command(s.binary, "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)) //nolint:noctx // outlives ctx
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	withDeath := *attr
+	withDeath := *s.attr
 	withDeath.Pdeathsig = syscall.SIGQUIT // "immediate shutdown", when this process is killed before it can call Stop
 	cmd.SysProcAttr = &withDeath
 
@@ -144,6 +147,22 @@ func (s *Server) URL(database string) string {
 
 // PID is the process id of the server, for measuring what it costs.
 func (s *Server) PID() int { return s.process.Pid }
+
+// Restart ends the server at once (PostgreSQL's "immediate shutdown", after which it recovers from its log), and starts it
+// again at the same address after a while. What was committed survives it, unless settings say otherwise (the default ones
+// do: give synchronous_commit).
+func (s *Server) Restart(ctx context.Context, after time.Duration) error {
+	if err := s.process.Signal(syscall.SIGQUIT); err != nil {
+		return err
+	}
+	<-s.ended
+	select {
+	case <-time.After(after):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return s.run(ctx)
+}
 
 // Stop ends the server and removes what it left.
 func (s *Server) Stop() error {

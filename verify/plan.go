@@ -1,0 +1,243 @@
+package verify
+
+import (
+	"cmp"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// plan is everything that will be tried, drawn from a seed before anything begins. The same seed and sizes give the same
+// plan; what the servers make of it depends on the moment, as in any distributed system.
+type plan struct {
+	seed          uint64
+	length        time.Duration
+	people        int // numbered from 0; the last strangers of them are in no conversation
+	strangers     int
+	rate          int // messages a second, of all senders together
+	conversations []conversationPlan
+	followers     []followerPlan
+	churns        []churn
+	revocations   []revocation
+	faults        []fault
+}
+
+// conversationPlan is a conversation, and who is in it from the beginning.
+type conversationPlan struct {
+	members     []int // the first is the owner; the first authors of them write, and are never removed
+	fromJoining bool  // who comes back does not see what was written meanwhile
+	padding     int   // characters that are added to each message, so that streams fill the buffers of the network
+	weight      int   // how often it is written to
+}
+
+// authors of a conversation write in it.
+const authors = 3
+
+// followerPlan is somebody who follows one conversation from its beginning.
+type followerPlan struct {
+	person, conversation, node int
+	start                      time.Duration
+	own                        bool // with a session of its own, which may be revoked
+	tight                      bool // with small buffers, so that the server notices when it does not read
+	breaks                     []planned
+}
+
+// planned is one break of a follower's stream.
+type planned struct {
+	at    time.Duration
+	kind  kind
+	away  time.Duration // how long it is gone, or asleep
+	depth int           // where in what comes next the connection is cut: see attempt
+}
+
+// churn removes a member, and adds them again.
+type churn struct {
+	at, away             time.Duration
+	conversation, person int
+}
+
+// revocation ends the session of a follower.
+type revocation struct {
+	at       time.Duration
+	follower int
+}
+
+// fault is something that happens to the cluster.
+type fault struct {
+	at, length time.Duration
+	kind       kind
+	node       int
+}
+
+// kind is a kind of break or fault, in the words of the report.
+type kind string
+
+const (
+	cutLive      kind = "socket cut while live"
+	cutHandshake kind = "socket cut before connection_ack"
+	cutAck       kind = "socket cut after connection_ack"
+	cutReplay    kind = "socket cut in the replay"
+	sleeping     kind = "client asleep"
+	renewing     kind = "token renewed on the socket"
+	switching    kind = "node switched"
+	again        kind = "subscribed again on the socket"
+
+	nodeLost      kind = "connection lost"
+	nodeSilent    kind = "node silent"
+	nodeLeft      kind = "closed by a stopping node"
+	sessionOver   kind = "session or token over"
+	closedByOther kind = "closed for another reason"
+	wasRefused    kind = "subscription refused for a while"
+	wasRemoved    kind = "removed and added again"
+
+	killNode        kind = "node killed"
+	stopNode        kind = "node stopped in order"
+	freezeNode      kind = "node frozen"
+	cutNATS         kind = "node cut from NATS"
+	restartNATS     kind = "NATS restarted"
+	restartPostgres kind = "PostgreSQL restarted"
+)
+
+// sizes of a run.
+type sizes struct {
+	conversations, people, followers, rate, nodes int
+	chaos                                         bool
+}
+
+// draw makes a plan. Each part has a generator of its own, so that a change of one part leaves the others as they were.
+func draw(seed uint64, length time.Duration, s sizes) *plan {
+	p := &plan{seed: seed, length: length, people: s.people, strangers: 2, rate: s.rate}
+	p.people += p.strangers
+	p.drawConversations(p.rand("conversations"), s)
+	p.drawFollowers(p.rand("followers"), s)
+	p.drawRights(p.rand("rights"))
+	if s.chaos {
+		p.drawFaults(p.rand("faults"), s.nodes)
+	}
+	return p
+}
+
+// rand is the generator of one part.
+func (p *plan) rand(part string) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(part))
+	return rand.New(rand.NewPCG(p.seed, h.Sum64()))
+}
+
+func (p *plan) drawConversations(r *rand.Rand, s sizes) {
+	for i := range s.conversations {
+		c := conversationPlan{
+			members: r.Perm(s.people)[:min(s.people, 4+r.IntN(6))], fromJoining: i%2 == 1, padding: r.IntN(200), weight: 2,
+		}
+		if i%10 == 0 { // busy ones, with long messages
+			c.padding, c.weight = 3000, s.conversations
+		}
+		p.conversations = append(p.conversations, c)
+	}
+}
+
+func (p *plan) drawFollowers(r *rand.Rand, s sizes) {
+	for i := range s.followers {
+		c := i % len(p.conversations)
+		members := p.conversations[c].members
+		round := i / len(p.conversations) // the first follower of each conversation is the member who may be removed
+		f := followerPlan{
+			conversation: c, person: members[(len(members)-1+round)%len(members)], node: r.IntN(s.nodes),
+			own: i%5 == 4, tight: i%3 == 0,
+		}
+		if i%7 == 6 { // comes late, to a long replay
+			f.start = p.within(r, p.length/2)
+		}
+		for at := f.start + p.pause(r); at < p.length; at += p.pause(r) {
+			f.breaks = append(f.breaks, drawBreak(r, at, p.length))
+		}
+		p.followers = append(p.followers, f)
+	}
+}
+
+// pause is the time from one break of a follower to the next.
+func (p *plan) pause(r *rand.Rand) time.Duration { return 2*time.Second + p.within(r, 8*time.Second) }
+
+func (p *plan) within(r *rand.Rand, d time.Duration) time.Duration {
+	return time.Duration(r.Int64N(int64(max(d, 1))))
+}
+
+func drawBreak(r *rand.Rand, at, length time.Duration) planned {
+	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping, renewing, switching, again}
+	b := planned{at: at, kind: kinds[r.IntN(len(kinds))], depth: r.IntN(1000)}
+	short := time.Duration(r.Int64N(int64(time.Second)))
+	switch b.kind {
+	case cutLive, switching:
+		b.away = short
+	case cutReplay: // long enough for something to replay
+		b.away = time.Second + 3*short
+	case sleeping: // up to longer than what a server waits for a client to take a frame
+		b.away = min(time.Second+12*short, length/4)
+	default:
+	}
+	return b
+}
+
+// drawRights removes the last member of a conversation and adds them again, and ends sessions.
+func (p *plan) drawRights(r *rand.Rand) {
+	free := make([]time.Duration, len(p.conversations)) // since when nobody is being removed from it
+	for at := 2*time.Second + p.within(r, time.Second); at < p.length-5*time.Second; at += time.Second + p.within(r, 2*time.Second) {
+		c := r.IntN(len(p.conversations))
+		members := p.conversations[c].members
+		away := 500*time.Millisecond + p.within(r, 4*time.Second)
+		if len(members) <= authors || at < free[c] {
+			continue
+		}
+		p.churns = append(p.churns, churn{at: at, away: away, conversation: c, person: members[len(members)-1]})
+		free[c] = at + away + 3*time.Second
+	}
+	var own []int
+	for i, f := range p.followers {
+		if f.own {
+			own = append(own, i)
+		}
+	}
+	for at := 3*time.Second + p.within(r, time.Second); len(own) > 0 && at < p.length; at += 2*time.Second + p.within(r, 4*time.Second) {
+		p.revocations = append(p.revocations, revocation{at: at, follower: own[r.IntN(len(own))]})
+	}
+}
+
+// drawFaults has one fault after the other, every kind before any comes again.
+func (p *plan) drawFaults(r *rand.Rand, nodes int) {
+	kinds := []kind{killNode, freezeNode, cutNATS, restartNATS, restartPostgres, killNode, stopNode}
+	var left []kind
+	for at := 3 * time.Second; ; {
+		if len(left) == 0 {
+			left = slices.Clone(kinds)
+			r.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+		}
+		f := fault{at: at, kind: left[0], node: r.IntN(nodes), length: 200*time.Millisecond + p.within(r, 2*time.Second)}
+		switch f.kind {
+		case freezeNode:
+			longest := min(20*time.Second, p.length/5)
+			f.length = longest/2 + p.within(r, longest/2)
+		case cutNATS, restartNATS:
+			f.length = time.Second + p.within(r, 6*time.Second)
+		default:
+		}
+		if f.at+f.length > p.length-2*time.Second {
+			return
+		}
+		left = left[1:]
+		p.faults = append(p.faults, f)
+		at += f.length + 2*time.Second + p.within(r, 2*time.Second)
+	}
+}
+
+// churnsByConversation has the churns of each conversation in their order: one at a time, so that it is known who is in it.
+func (p *plan) churnsByConversation() map[int][]churn {
+	by := map[int][]churn{}
+	for _, c := range p.churns {
+		by[c.conversation] = append(by[c.conversation], c)
+	}
+	for _, list := range by {
+		slices.SortFunc(list, func(a, b churn) int { return cmp.Compare(a.at, b.at) })
+	}
+	return by
+}
