@@ -266,7 +266,7 @@ func TestSocketInitialisation(t *testing.T) {
 	}{
 		"a bad token":     {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"Bearer x"}`)}, 4403},
 		"no bearer":       {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"x"}`)}, 4403},
-		"out of place":    {frame{Type: "subscribe", ID: "1", Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4400},
+		"too early":       {frame{Type: "subscribe", ID: "1", Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4401},
 		"no such message": {frame{Type: "hello"}, 4400},
 	} {
 		socket := s.mustConnect()
