@@ -258,8 +258,8 @@ func (b *outbox) makeRoom() {
 	}
 }
 
-// end throws away what waits, says the last words instead, and lets nothing more in. With errors, each operation that is
-// left fails with them. It reports false when the end has come before.
+// end throws away the results that wait, says the last words instead, and lets nothing more in. With errors, each operation
+// that is left fails with them. It reports false when the end has come before.
 func (b *outbox) end(last []item, errors []byte) bool {
 	b.mu.Lock()
 	if b.ended {
@@ -275,8 +275,8 @@ func (b *outbox) end(last []item, errors []byte) bool {
 	}
 	b.operations = nil
 	if b.queue != nil {
-		clear(b.queue.items)
-		b.queue.items, b.bytes = b.queue.items[:0], 0
+		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool { return it.op != nil || last == nil })
+		b.bytes = 0 // nothing more is let in, so nothing has to be counted
 		b.giveBack()
 	}
 	if b.room != nil {
