@@ -31,6 +31,8 @@ type item struct {
 // itemOverhead stands for what an item takes beside its data, so that empty ones count too.
 const itemOverhead = 64
 
+func (it item) size() int { return len(it.data) + itemOverhead }
+
 // carrier is the connection below an outbox: a WebSocket, or a server-sent stream. It is called without the lock.
 type carrier interface {
 	// wake has a writer come, and is not called again until that one has found nothing. Here means that the calling goroutine
@@ -156,7 +158,7 @@ func (b *outbox) completed(id string) bool {
 	if b.queue != nil {
 		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool {
 			if it.op == o {
-				b.bytes -= len(it.data) + itemOverhead
+				b.bytes -= it.size()
 			}
 			return it.op == o
 		})
@@ -178,24 +180,23 @@ func (b *outbox) add(it item) bool {
 }
 
 // fits needs the lock. What ends an operation may take twice the room, so that it never has to wait.
-func (b *outbox) fits(it item, size int) bool {
+func (b *outbox) fits(it item) bool {
 	factor := 1
 	if it.kind == kindError || it.kind == kindComplete {
 		factor = 2
 	}
 	n := b.queue.len()
-	return n == 0 || n < factor*b.bounds.items && b.bytes+size <= factor*b.bounds.bytes
+	return n == 0 || n < factor*b.bounds.items && b.bytes+it.size() <= factor*b.bounds.bytes
 }
 
 // try queues an item, unless the outbox is full. For whoever waits, room is closed when it may not be any more.
 func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err error) {
-	size := len(it.data) + itemOverhead
 	b.mu.Lock()
 	if b.ended || it.op != nil && it.op.over {
 		b.mu.Unlock()
 		return false, nil, errEnded
 	}
-	if !b.fits(it, size) {
+	if !b.fits(it) {
 		defer b.mu.Unlock()
 		if waits && b.room == nil {
 			b.room = make(chan struct{})
@@ -206,7 +207,7 @@ func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err 
 	if over {
 		b.forget(it.op)
 	}
-	wake := b.push(it, size)
+	wake := b.push(it)
 	b.mu.Unlock()
 	if over {
 		it.op.cancel()
@@ -218,12 +219,12 @@ func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err 
 }
 
 // push needs the lock, and reports whether the writer has to be woken once that is given back.
-func (b *outbox) push(it item, size int) (wake bool) {
+func (b *outbox) push(it item) (wake bool) {
 	if b.queue == nil {
 		b.queue = queues.Get().(*queue)
 	}
 	b.queue.items = append(b.queue.items, it)
-	b.bytes += size
+	b.bytes += it.size()
 	wake = !b.writing
 	b.writing = true
 	return wake
@@ -236,7 +237,7 @@ func (b *outbox) take(batch []item) []item {
 	defer b.mu.Unlock()
 	n, size := 0, 0
 	for n < b.queue.len() && (n == 0 || size < batchBytes) {
-		size += len(b.queue.items[n].data) + itemOverhead
+		size += b.queue.items[n].size()
 		n++
 	}
 	if n > 0 {
@@ -285,7 +286,7 @@ func (b *outbox) end(last []item, errors []byte) bool {
 	}
 	wake := false
 	for _, it := range last {
-		wake = b.push(it, len(it.data)+itemOverhead) || wake
+		wake = b.push(it) || wake
 	}
 	b.mu.Unlock()
 	if wake {

@@ -167,7 +167,7 @@ func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 		return
 	}
 	s.ctx, s.release, s.state = ctx, release, stateReady
-	wake := s.push(item{kind: kindMessage, data: []byte(`{"type":"connection_ack"}`)}, itemOverhead)
+	wake := s.push(item{kind: kindMessage, data: []byte(`{"type":"connection_ack"}`)})
 	s.mu.Unlock()
 	if wake {
 		s.wake(false)

@@ -35,6 +35,15 @@ type Query { name: String! broken: String }
 type Mutation { rename(to: String): String! }
 type Subscription { ticks(to: Int!): Int! silence: Int! fails: Int! refused: Int! panics: Int! taken: Int! }`
 
+// schema executes what is generated otherwise.
+type schema struct{ definitions *ast.Schema }
+
+func (s schema) Schema() *ast.Schema { return s.definitions }
+
+func (schema) Complexity(context.Context, string, string, int, map[string]any) (int, bool) { return 0, false }
+
+func (schema) Exec(ctx context.Context) graphql.ResponseHandler { return execute(ctx) }
+
 // world is a server of a small schema, with what its hooks saw.
 type world struct {
 	t      *testing.T
@@ -50,10 +59,7 @@ type world struct {
 func mustServe(t *testing.T, change ...func(*Options)) *world {
 	t.Helper()
 	w := &world{t: t, taken: make(chan *Operation, 1000)}
-	exec := executor.New(&graphql.ExecutableSchemaMock{
-		SchemaFunc: sync.OnceValue(func() *ast.Schema { return gqlparser.MustLoadSchema(&ast.Source{Input: testSchema}) }),
-		ExecFunc:   execute,
-	})
+	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	opts := Options{
 		Exec: exec, Present: present,
