@@ -12,6 +12,7 @@ import (
 const (
 	webSocket  = "websocket.js" // graphql-ws
 	serverSent = "sse.js"       // graphql-sse
+	single     = "single.js"    // graphql-sse, one stream for all operations
 )
 
 // follower is a client library that follows one conversation.

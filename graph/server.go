@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/executor"
@@ -24,7 +25,10 @@ type Options struct {
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
 	TrustedProxies []netip.Prefix
 	Introspection  bool
-	Log            *slog.Logger // nil means slog.Default
+	Documents      []string      // the only ones that are answered, see ReadDocuments; nil means all
+	Compression    bool          // of WebSocket messages
+	DrainSpread    time.Duration // over which Drain ends connections
+	Log            *slog.Logger  // nil means slog.Default
 }
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events, all on one path.
@@ -64,7 +68,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	s := &Server{auth: authService}
 	s.wire = wire.New(wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.initSocket, Hold: s.hold, Same: sameAccount,
-		MaxMessage: int(limits.BodyBytes),
+		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	})
 	s.Handler = identify(authService, opts.TrustedProxies, s.wire)
 	s.Handler = origins(opts.AllowedOrigins).guard(s.Handler)

@@ -40,7 +40,9 @@ type schema struct{ definitions *ast.Schema }
 
 func (s schema) Schema() *ast.Schema { return s.definitions }
 
-func (schema) Complexity(context.Context, string, string, int, map[string]any) (int, bool) { return 0, false }
+func (schema) Complexity(context.Context, string, string, int, map[string]any) (int, bool) {
+	return 0, false
+}
 
 func (schema) Exec(ctx context.Context) graphql.ResponseHandler { return execute(ctx) }
 
@@ -383,7 +385,9 @@ func (w *world) do(method, query, body string, header http.Header) *http.Respons
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	req.Header = header
+	if header != nil {
+		req.Header = header
+	}
 	transport := new(http.Transport)
 	w.t.Cleanup(transport.CloseIdleConnections)
 	res, err := transport.RoundTrip(req)
