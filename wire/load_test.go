@@ -234,7 +234,7 @@ func TestMessageThatTricklesIn(t *testing.T) {
 	trickling.raw(frameOf(finBit|opText, `{"type":"ping"}`)[:8])
 	fragments.raw(frameOf(opText, `{"type":`))
 	for name, c := range map[string]*client{"a frame": trickling, "a fragment": fragments} {
-		if code, reason := c.closed(); code != closePolicy || reason == "" {
+		if code, reason := c.closed(); code != CloseTryAgain || reason == "" {
 			t.Errorf("%s: closed with %d %q", name, code, reason)
 		}
 	}

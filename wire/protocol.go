@@ -20,7 +20,6 @@ const (
 	closeProtocolError = 1002
 	closeNoStatus      = 1005 // stands for a close frame without a code, and is never sent
 	closeInvalidData   = 1007
-	closePolicy        = 1008
 	closeTooBig        = 1009
 
 	CloseServiceRestart = 1012 // connect again, and resume

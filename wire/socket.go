@@ -199,7 +199,7 @@ func (s *socket) silent() error {
 	case s.stateIs(stateNew) && !now.Before(s.initBy):
 		return &violation{CloseInitTimeout, "Connection initialisation timeout"}
 	case !s.wholeBy.IsZero() && !now.Before(s.wholeBy):
-		return &violation{closePolicy, "The message did not arrive whole in time."}
+		return &violation{CloseTryAgain, "The message did not arrive whole in time."}
 	case !s.stateIs(stateNew) && s.wholeBy.IsZero():
 		if s.unanswered >= 2 {
 			return errDead

@@ -56,7 +56,7 @@ type Options struct {
 	Compression      bool          // of WebSocket messages, where the client offers it
 	Documents        []string      // the only ones that are answered, unless nil
 	InitTimeout      time.Duration // from the handshake to connection_init; default 10 seconds
-	PingInterval     time.Duration // without a word from the client; one that leaves two pings unanswered is gone; default 25 seconds
+	PingInterval     time.Duration // without a word from the client, which is gone after two unanswered; default 25 seconds
 	MessageTimeout   time.Duration // for a message or a request that has begun to be there whole; default 15 seconds
 	WriteTimeout     time.Duration // in which a client has to take something; default 10 seconds
 	Linger           time.Duration // for a client's answer to a close frame; default 2 seconds
