@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/vektah/gqlparser/v2"
+	"github.com/vektah/gqlparser/v2/validator/rules"
 
 	"parley/wire"
 )
@@ -31,7 +32,7 @@ func ReadDocuments(file string) ([]string, error) {
 		if actual := wire.Hash(document); !strings.EqualFold(strings.TrimPrefix(hash, "sha256:"), actual) {
 			problems = append(problems, fmt.Errorf("%s: the document under %s has the hash %s", file, hash, actual))
 		}
-		if _, err := gqlparser.LoadQuery(schema, document); err != nil {
+		if _, err := gqlparser.LoadQueryWithRules(schema, document, rules.NewDefaultRules()); err != nil {
 			problems = append(problems, fmt.Errorf("%s: the document %s: %w", file, hash, err))
 		}
 		documents = append(documents, document)

@@ -106,7 +106,7 @@ func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (o *Oper
 	if b.ended || b.find(id) != nil {
 		return nil, true
 	}
-	if b.running >= limit {
+	if max(b.running, len(b.operations)) >= limit { // one that was taken over has no work of its own
 		return o, false
 	}
 	b.running++

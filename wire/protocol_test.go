@@ -315,6 +315,31 @@ func TestDrain(t *testing.T) {
 	w.server.Drain(context.Background()) // a second time has nothing to do
 }
 
+// Those that the executor does not run count too.
+func TestTooManyOperationsThatAreTaken(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.MaxOperations = 2 })
+	c := w.open()
+	for _, id := range []string{"1", "2"} {
+		c.send(subscribe(id, "subscription { taken }"))
+		<-w.taken
+	}
+	c.send(subscribe("3", "{ name }"))
+	c.want(failed("3", "RATE_LIMITED", "At most 2 operations run on one connection at once."))
+}
+
+// A panic while it is found out who is there ends one socket, and not the process.
+func TestPanicInInitialisation(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t)
+	c := w.dial()
+	c.send(`{"type":"connection_init","payload":{"token":"panic"}}`)
+	if code, reason := c.closed(); code != CloseTryAgain || reason == "" {
+		t.Errorf("closed with %d %q", code, reason)
+	}
+	w.open()
+}
+
 func TestTooManyOperations(t *testing.T) {
 	t.Parallel()
 	w := mustServe(t, func(o *Options) { o.MaxOperations = 2 })

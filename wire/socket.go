@@ -66,21 +66,41 @@ func (s *socket) serve(early []byte) {
 // read handles one message after the other. What takes long or calls deep goes on here, while a new goroutine reads on:
 // its stack is small again, and stays so while the socket is idle.
 func (s *socket) read() {
-	for {
-		message, err := s.nextMessage()
-		if err == nil {
-			var work func()
-			if work, err = s.receive(message); work != nil {
-				go s.read()
-				work()
-				return
-			}
+	work, err := s.nextWork()
+	if err != nil {
+		s.stopReading(err)
+		return
+	}
+	go s.read()
+	defer func() {
+		if reason := recover(); reason != nil {
+			v := s.panicked(reason)
+			s.end(v.code, v.reason)
 		}
-		if err != nil {
-			s.stopReading(err)
-			return
+	}()
+	work()
+}
+
+// nextWork handles messages until one is more than a moment's work.
+func (s *socket) nextWork() (work func(), err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = s.panicked(reason)
+		}
+	}()
+	for work == nil && err == nil {
+		var message []byte
+		if message, err = s.nextMessage(); err == nil {
+			work, err = s.receive(message)
 		}
 	}
+	return work, err
+}
+
+// panicked logs what would end the process, and ends one socket for it.
+func (s *socket) panicked(reason any) *violation {
+	s.server.recovered(context.Background(), reason)
+	return &violation{CloseTryAgain, "Something went wrong on our side."}
 }
 
 // nextMessage waits for a message. It is valid until the next call.

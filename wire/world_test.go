@@ -72,6 +72,8 @@ func mustServe(t *testing.T, change ...func(*Options)) *world {
 				return nil, errs.New(errs.Unauthenticated, "The token is not valid.")
 			case "later":
 				return nil, errs.New(errs.Unavailable, "Try again.")
+			case "panic":
+				panic("who is there?")
 			case "slow": // until the client gives up
 				<-ctx.Done()
 			}
