@@ -99,7 +99,7 @@ func (s *socket) nextWork() (work func(), err error) {
 
 // panicked logs what would end the process, and ends one socket for it.
 func (s *socket) panicked(reason any) *violation {
-	s.server.recovered(context.Background(), reason)
+	_ = s.server.recovered(context.Background(), reason)
 	return &violation{CloseTryAgain, "Something went wrong on our side."}
 }
 
