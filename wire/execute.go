@@ -14,8 +14,9 @@ import (
 	"parley/errs"
 )
 
-// execute runs an operation of a connection that stays, and puts its results into the connection's outbox.
-func (s *Server) execute(ctx context.Context, op *Operation, p *params) {
+// execute runs an operation of a connection that stays, and puts its results into the connection's outbox. Of a subscription
+// it leaves the rest to the caller, who may wait for that on a goroutine with a small stack.
+func (s *Server) execute(ctx context.Context, op *Operation, p *params) (rest func()) {
 	failed := &failure{present: s.opts.Present}
 	ctx = context.WithValue(graphql.StartOperationTrace(ctx), failureKey{}, failed)
 	defer func() {
@@ -26,12 +27,27 @@ func (s *Server) execute(ctx context.Context, op *Operation, p *params) {
 	oc, list := s.prepare(ctx, p)
 	if list != nil {
 		op.Fail(list)
-		return
+		return nil
 	}
-	if oc.Operation.Operation == ast.Subscription && s.opts.Subscribe != nil && s.opts.Subscribe(ctx, op, oc) {
-		return
+	subscription := oc.Operation.Operation == ast.Subscription
+	if subscription && s.opts.Subscribe != nil && s.opts.Subscribe(ctx, op, oc) {
+		return nil
 	}
 	responses, ctx := s.opts.Exec.DispatchOperation(graphql.WithOperationContext(ctx, oc), oc)
+	if subscription {
+		return func() { s.deliver(ctx, op, responses, failed) }
+	}
+	s.deliver(ctx, op, responses, failed)
+	return nil
+}
+
+// deliver puts results into the outbox until there are no more.
+func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.ResponseHandler, failed *failure) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			op.Fail(gqlerror.List{s.recovered(ctx, reason)})
+		}
+	}()
 	for {
 		response := responses(ctx)
 		if response == nil {

@@ -207,8 +207,15 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 		return nil, nil
 	}
 	return func() {
-		defer s.returned()
-		s.server.execute(ctx, op, m.params)
+		rest := s.server.execute(ctx, op, m.params)
+		if rest == nil {
+			s.returned()
+			return
+		}
+		go func() {
+			defer s.returned()
+			rest()
+		}()
 	}, nil
 }
 

@@ -51,7 +51,9 @@ func (st *stream) start(ctx context.Context, op *Operation, p *params) {
 	}
 	st.running.Go(func() {
 		defer st.returned()
-		st.server.execute(ctx, op, p)
+		if rest := st.server.execute(ctx, op, p); rest != nil {
+			rest()
+		}
 	})
 }
 
