@@ -203,11 +203,16 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
+	documents, err := trustedDocuments(s)
+	if err != nil {
+		return nil, fmt.Errorf("PARLEY_TRUSTED_DOCUMENTS: %w", err)
+	}
 	graphServer := graph.New(authService, chatService, graph.Options{
 		Limits: graph.Limits{
 			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
 		},
-		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection, Log: log,
+		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection,
+		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
 	})
 	jwks, err := authService.JWKS()
 	if err != nil {
@@ -278,6 +283,15 @@ func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
 		add(auth.SecretKey([]byte(s.JWTPreviousSecret)))
 	}
 	return keys, err
+}
+
+// trustedDocuments are those that are answered when others are not: the operator's, and those of our own pages.
+func trustedDocuments(s *config.Settings) ([]string, error) {
+	if s.TrustedDocuments == "" {
+		return nil, nil
+	}
+	documents, err := graph.ReadDocuments(s.TrustedDocuments)
+	return append(documents, web.AccountDocuments()...), err
 }
 
 // stop first says that no more should come (/readyz), then sends the long-lived clients elsewhere, lets running requests

@@ -51,6 +51,9 @@ type Settings struct {
 	Playground     bool     `default:"true" help:"Serve the playground at /; on unless set to false." negatable:""`
 	Introspection  bool     `default:"true" help:"Let clients read the schema; the playground needs it. On unless set to false." negatable:""`
 
+	TrustedDocuments string `help:"JSON file of the GraphQL documents that are answered, {SHA-256: DOCUMENT}; all others are refused, and the playground is off. Default: all are answered." placeholder:"FILE" type:"path"`
+	Compression      bool   `help:"Compress WebSocket messages of 512 bytes and more, for clients that offer it. It costs CPU time for every follower." negatable:""`
+
 	MaxBodyBytes  int64 `default:"262144" help:"Bytes of one request, or of one WebSocket message, at most."`
 	MaxTokens     int   `default:"2500" help:"Tokens of a GraphQL document at most."`
 	MaxDepth      int   `default:"15" help:"Levels of nested fields at most."`
@@ -60,6 +63,7 @@ type Settings struct {
 	EditWindow   time.Duration `default:"24h" help:"How long after sending it a message can be edited; 0 is for ever."`
 	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are compared with the database, which repairs a lost hint."`
 	StopTimeout  time.Duration `default:"20s" help:"How long running requests may take to finish when the server stops."`
+	DrainSpread  time.Duration `default:"3s" help:"Over how long live connections are sent away when the server stops, so that not all come back at once; a few take less, and none longer than half of the stop timeout."`
 
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
 	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
@@ -101,6 +105,13 @@ func (s *Settings) Validate() error {
 		if value <= 0 {
 			refuse(name, "%v is not a time to wait", value)
 		}
+	}
+	if s.DrainSpread < 0 {
+		refuse("PARLEY_DRAIN_SPREAD", "%v is not a time", s.DrainSpread)
+	}
+	s.DrainSpread = min(s.DrainSpread, s.StopTimeout/2) // the rest is for what still runs
+	if s.TrustedDocuments != "" {
+		s.Playground = false // it asks for whatever its user writes
 	}
 	if s.JWTPreviousSecret != "" && len(s.JWTPreviousSecret) < minSecret {
 		refuse("PARLEY_JWT_PREVIOUS_SECRET", "it has %d characters, and needs at least %d", len(s.JWTPreviousSecret), minSecret)

@@ -40,6 +40,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--access-ttl=0s":                       "PARLEY_ACCESS_TTL",
 		"--access-ttl=800h":                     "PARLEY_ACCESS_TTL",
 		"--stop-timeout=-1s":                    "PARLEY_STOP_TIMEOUT",
+		"--drain-spread=-1s":                    "PARLEY_DRAIN_SPREAD",
 		"--issuer=":                             "PARLEY_ISSUER",
 		"--max-depth=0":                         "PARLEY_MAX_DEPTH",
 		"--max-db-conns=1":                      "PARLEY_MAX_DB_CONNS",
@@ -96,5 +97,19 @@ func TestNATS(t *testing.T) {
 	}
 	if _, err := parse(t, "--nats-url=nats://h"); err == nil || !strings.Contains(err.Error(), "SQLite file has one node") {
 		t.Errorf("with SQLite: %v", err)
+	}
+}
+
+func TestSettingsThatDependOnOthers(t *testing.T) {
+	t.Parallel()
+	s, err := parse(t, "--stop-timeout=2s", "--drain-spread=5s", "--trusted-documents=documents.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.DrainSpread != s.StopTimeout/2 {
+		t.Errorf("connections are sent away for %v of %v", s.DrainSpread, s.StopTimeout)
+	}
+	if s.Playground {
+		t.Error("the playground is on, and could ask for nothing")
 	}
 }

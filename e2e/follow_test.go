@@ -34,6 +34,7 @@ func TestFollow(t *testing.T) {
 		late := []*follower{
 			grace.follow(webSocket, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
 			ada.follow(serverSent, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
+			ada.follow(single, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
 			ada.follow(webSocket, way{ConversationID: conversation, AfterSeq: new(first[0].messages[29].Seq)}),
 		}
 		for _, f := range late {
@@ -43,10 +44,10 @@ func TestFollow(t *testing.T) {
 
 		listed := grace.listed(conversation)
 		crowd.wantSent(listed)
-		for _, f := range append(first, late[:2]...) {
+		for _, f := range append(first, late[:3]...) {
 			f.wantAll(listed)
 		}
-		late[2].wantAll(listed[30:])
+		late[3].wantAll(listed[30:])
 		// Nothing old comes again behind what is new.
 		last := ada.send(conversation, "the last one")
 		for _, f := range append(first, late...) {
@@ -85,6 +86,7 @@ func TestRefused(t *testing.T) {
 		}{
 			{linus.follow(webSocket, all), "NOT_FOUND"},
 			{linus.follow(serverSent, all), "NOT_FOUND"},
+			{linus.follow(single, all), "NOT_FOUND"},
 			{nobody.follow(webSocket, all), "UNAUTHENTICATED"},
 			{nobody.follow(serverSent, all), "UNAUTHENTICATED"},
 			{bad.follow(serverSent, all), "UNAUTHENTICATED"},
@@ -117,7 +119,8 @@ func TestLogout(t *testing.T) {
 
 		leaving := ada.again()
 		socket, stream, staying := leaving.follow(webSocket, all), leaving.follow(serverSent, all), ada.follow(webSocket, all)
-		for _, f := range []*follower{socket, stream, staying} {
+		shared := leaving.follow(single, all)
+		for _, f := range []*follower{socket, stream, shared, staying} {
 			f.want("connected")
 			f.wantMessage(hello)
 		}
@@ -131,6 +134,7 @@ func TestLogout(t *testing.T) {
 			t.Errorf("the subscription has failed with %+v", e)
 		}
 		stream.wantRefused("UNAUTHENTICATED")
+		shared.wantRefused("UNAUTHENTICATED")
 		staying.wantMessage(secret)
 	})
 }

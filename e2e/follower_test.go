@@ -12,6 +12,7 @@ import (
 const (
 	webSocket  = "websocket.js" // graphql-ws
 	serverSent = "sse.js"       // graphql-sse
+	single     = "single.js"    // graphql-sse, one stream for all operations
 )
 
 // follower is a client library that follows one conversation.
@@ -95,13 +96,16 @@ func (f *follower) wantMessage(want message) {
 	}
 }
 
-// wantRefused takes the error of the subscription, whichever of the two forms a transport gives it, and makes sure that no
-// message comes with it.
+// wantRefused takes the error that ends the subscription: a WebSocket has a message for it, a stream a last result.
 func (f *follower) wantRefused(code string) {
 	f.t.Helper()
-	e := f.event()
-	got := codeOf(e.Errors)
-	if e.Type == "next" {
+	var e event
+	var got string
+	if f.name == webSocket {
+		e = f.want("error")
+		got = codeOf(e.Errors)
+	} else {
+		e = f.want("next")
 		got = e.Result.code()
 		f.want("complete")
 	}

@@ -1,111 +1,17 @@
 package graph
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/99designs/gqlgen/graphql"
 	"github.com/rs/cors"
-	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/errs"
+	"parley/wire"
 )
-
-// bodyTimeout is for a request to arrive whole.
-const bodyTimeout = 15 * time.Second
-
-// writeError answers a request that does not get as far as GraphQL.
-func writeError(w http.ResponseWriter, status int, e *errs.Error) {
-	body, err := json.Marshal(&graphql.Response{
-		Errors: gqlerror.List{{Message: e.Message, Extensions: withCode(string(e.Code), nil)}},
-	})
-	if err != nil {
-		panic(err) // two strings always marshal
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(body)
-}
-
-// readWhole takes in the body of a POST, up to the limit and within the time, and refuses what is not a GraphQL request in
-// JSON, with words of our own instead of the decoder's.
-func readWhole(limit int64, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.Method {
-		case http.MethodGet: // also the beginning of a WebSocket
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), queriesOnlyKey{}, true)))
-			return
-		case http.MethodPost:
-		default:
-			w.Header().Set("Allow", "GET, POST")
-			writeError(w, http.StatusMethodNotAllowed, errs.New(errs.BadUserInput, "Use POST, GET, or a WebSocket."))
-			return
-		}
-		if !isJSON(r) {
-			writeError(w, http.StatusUnsupportedMediaType, errs.New(errs.BadUserInput, "The Content-Type has to be application/json."))
-			return
-		}
-		control := http.NewResponseController(w)
-		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-		_ = control.SetReadDeadline(time.Time{}) // it would end a server-sent stream
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			writeError(w, http.StatusRequestEntityTooLarge, errs.New(errs.BadUserInput, "The request is larger than %d bytes.", limit))
-			return
-		}
-		if err != nil {
-			writeError(w, http.StatusRequestTimeout, errs.New(errs.BadUserInput, "The request did not arrive whole."))
-			return
-		}
-		if problem := checkRequest(body); problem != nil {
-			writeError(w, http.StatusBadRequest, problem)
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		next.ServeHTTP(w, r)
-	})
-}
-
-// queriesOnlyKey marks what came with a GET.
-type queriesOnlyKey struct{}
-
-func checkRequest(body []byte) *errs.Error {
-	var request struct {
-		Query         string         `json:"query"`
-		OperationName *string        `json:"operationName"`
-		Variables     map[string]any `json:"variables"`
-		Extensions    map[string]any `json:"extensions"`
-	}
-	err := json.Unmarshal(body, &request)
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		switch wrong.Field {
-		case "":
-			return errs.New(errs.BadUserInput, "The request has to be one JSON object, not %s: operations are not batched.", wrong.Value)
-		case "query", "operationName":
-			return errs.New(errs.BadUserInput, "%q has to be a JSON string, not %s.", wrong.Field, wrong.Value)
-		}
-		return errs.New(errs.BadUserInput, "%q has to be a JSON object, not %s.", wrong.Field, wrong.Value)
-	}
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return errs.New(errs.BadUserInput, "The request is not valid JSON, from byte %d on.", syntax.Offset)
-	}
-	if err != nil {
-		return errs.New(errs.BadUserInput, "The request is not valid JSON.")
-	}
-	if request.Query == "" {
-		return errs.New(errs.BadUserInput, "The request has no query.")
-	}
-	return nil
-}
 
 // proxies are the networks whose word is taken for where a request came from.
 type proxies []netip.Prefix
@@ -169,13 +75,13 @@ func (o origins) allow(r *http.Request, origin string) bool {
 func (o origins) guard(next http.Handler) http.Handler {
 	answers := cors.New(cors.Options{
 		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) { return o.allow(r, origin), nil },
-		AllowedMethods:             []string{http.MethodGet, http.MethodPost},
+		AllowedMethods:             []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete},
 		AllowedHeaders:             []string{"*"}, // clients name themselves in headers of their own
 		MaxAge:                     600,
 	})
 	return answers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !o.allow(r, r.Header.Get("Origin")) {
-			writeError(w, http.StatusForbidden, errs.New(errs.Forbidden, "Pages of this origin may not use this server."))
+			wire.WriteError(w, http.StatusForbidden, errs.New(errs.Forbidden, "Pages of this origin may not use this server."))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -4,102 +4,100 @@ import (
 	"context"
 	"sync"
 
-	"github.com/99designs/gqlgen/graphql/handler/transport"
-	"github.com/vektah/gqlparser/v2/gqlerror"
+	"parley/auth"
+	"parley/model"
 )
 
-// Close codes of a WebSocket, as clients of graphql-transport-ws act on them.
-const (
-	closeUnsupportedProtocol = 1002
-	closeServiceRestart      = 1012 // connect again, and resume
-	closeBadRequest          = 4400
-	closeForbidden           = 4403 // connect again with fresh connection parameters
-	closeInitTimeout         = 4408
-)
+// socket is whose a WebSocket is.
+type socket struct {
+	who *identity
 
-// connection is a client that stays: a WebSocket, or a server-sent stream.
-type connection interface {
-	// end stops all that runs on the connection, tells the client why, and lets nothing more through.
-	end(code int, reason string)
+	mu    sync.Mutex  // guards lease
+	lease *auth.Lease // ends the socket with the session; nil when nobody is signed in
 }
 
-// live knows the connections of this node, so that they can be ended together.
-type live struct {
-	mu       sync.Mutex // guards what follows
-	open     map[connection]struct{}
-	draining bool
-	gone     chan struct{} // closed when draining, and the last one has been removed
+type socketKey struct{}
+
+// socketOf is the WebSocket that an operation came over, or nil. A nil socket is nobody's, and cannot be renewed.
+func socketOf(ctx context.Context) *socket {
+	s, _ := ctx.Value(socketKey{}).(*socket)
+	return s
 }
 
-// add reports false when the node is stopping, and takes no more.
-func (l *live) add(c connection) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.draining {
-		return false
+// account is whose the socket is, if anybody's.
+func (s *socket) account() *model.UserID {
+	if s == nil {
+		return nil
 	}
-	l.open[c] = struct{}{}
-	return true
-}
-
-func (l *live) remove(c connection) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.open, c)
-	l.noticeGone()
-}
-
-func (l *live) noticeGone() {
-	if l.draining && len(l.open) == 0 {
-		close(l.gone)
+	grant := s.who.grant.Load()
+	if grant == nil {
+		return nil
 	}
+	return &grant.Actor.UserID
 }
 
-// drain ends every connection, lets none begin any more, and waits until all have said goodbye: the process that ends
-// right after this would take the close frames with it.
-func (l *live) drain(ctx context.Context) {
-	l.mu.Lock()
-	l.draining = true
-	l.gone = make(chan struct{})
-	l.noticeGone()
-	all := make([]connection, 0, len(l.open))
-	for c := range l.open {
-		all = append(all, c)
-	}
-	l.mu.Unlock()
-	for _, c := range all {
-		c.end(closeServiceRestart, "The server is restarting: connect again and resume.")
-	}
-	select {
-	case <-l.gone:
-	case <-ctx.Done():
-	}
-}
-
-// streaming is what a transport that can carry subscriptions puts into the context.
-type streaming struct {
-	present func(context.Context, error) *gqlerror.Error
-	// fail sends the error that ends one subscription; nil where gqlgen's transport does that by itself.
-	fail func(*gqlerror.Error)
-}
-
-type streamingKey struct{}
-
-func withStreaming(ctx context.Context, s *streaming) context.Context {
-	return context.WithValue(ctx, streamingKey{}, s)
-}
-
-// failStream ends the subscription that ctx belongs to with an error that its client sees. It has to be called before the
-// subscription's channel is closed.
-func failStream(ctx context.Context, err error) {
-	s, ok := ctx.Value(streamingKey{}).(*streaming)
-	if !ok {
+// renew has the socket live as long as the new tokens.
+func (s *socket) renew(signedIn *auth.SignedIn) {
+	if s == nil {
 		return
 	}
-	shown := s.present(ctx, err)
-	if s.fail == nil {
-		transport.AddSubscriptionError(ctx, shown)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease == nil {
 		return
 	}
-	s.fail(shown)
+	grant := signedIn.Grant()
+	s.who.grant.Store(&grant)
+	s.lease.Renew(grant)
+}
+
+// detach is a context for a socket, which outlives its request: of that it keeps who asked.
+func detach(ctx context.Context) context.Context {
+	return withIdentity(context.Background(), identityOf(ctx)) //nolint:contextcheck // it has to outlive the request
+}
+
+// initSocket decides who is at the other end of a WebSocket: by the connection's parameters or, where they say nothing, by
+// the header that came with the upgrade. A token that is not valid is refused; without any, only @public fields are answered.
+func (s *Server) initSocket(ctx context.Context, params map[string]any) (context.Context, error) {
+	who := identityOf(ctx)
+	if authorization := authorizationIn(params); authorization != "" {
+		who = authenticate(ctx, s.auth, authorization).with(who.client)
+	}
+	if who.err != nil {
+		return nil, who.err
+	}
+	return context.WithValue(withIdentity(ctx, who), socketKey{}, &socket{who: who}), nil
+}
+
+func authorizationIn(params map[string]any) string {
+	for _, name := range []string{"Authorization", "authorization"} {
+		if text, ok := params[name].(string); ok && text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// hold has a connection end with the session of whoever uses it.
+func (s *Server) hold(ctx context.Context, end func(reason error)) (release func()) {
+	grant := identityOf(ctx).grant.Load()
+	if grant == nil {
+		return func() {}
+	}
+	lease := s.auth.Lease(*grant, end)
+	if socket := socketOf(ctx); socket != nil {
+		socket.mu.Lock()
+		socket.lease = lease
+		socket.mu.Unlock()
+	}
+	return lease.Release
+}
+
+// sameAccount keeps a stream to the account that has begun it.
+func sameAccount(stream, request context.Context) bool {
+	a, b := identityOf(stream).grant.Load(), identityOf(request).grant.Load()
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return a.Actor.UserID == b.Actor.UserID
 }

@@ -5,9 +5,7 @@
 // # Concurrency
 //
 // gqlgen runs the fields of one response on several goroutines. A subscription has one goroutine that follows the
-// conversation and one that writes. A connection that has to end (session over, server stopping) is marked as ended before
-// its context is cancelled, so that nothing is written to it any more, and above all no "complete", which would tell a
-// client not to come back.
+// conversation and one that executes what it selects; package wire says how the results reach the client.
 package graph
 
 import (
@@ -18,6 +16,7 @@ import (
 	"parley/chat"
 	"parley/model"
 	"parley/store"
+	"parley/wire"
 )
 
 // Resolver answers the fields that are not simply there.
@@ -48,7 +47,7 @@ func stream[T, U any](
 		defer close(items)
 		defer func() {
 			if reason := recover(); reason != nil {
-				failStream(ctx, recovered(ctx, reason))
+				wire.Fail(ctx, recovered(ctx, reason))
 			}
 		}()
 		for f, err := range followed {
@@ -59,7 +58,7 @@ func stream[T, U any](
 			}
 			if err != nil {
 				if ctx.Err() == nil {
-					failStream(ctx, err)
+					wire.Fail(ctx, err)
 				}
 				return
 			}

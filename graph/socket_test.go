@@ -154,19 +154,13 @@ func (o operation) message(t *testing.T) string {
 	return strconv.Itoa(int(m["seq"].(float64))) + " " + m["content"].(string) + " by " + a.str(t, "messageAdded.author.nickname")
 }
 
-// failure is the codes of the error that ends the operation, as its only result or as an error frame.
+// failure is the codes of the error that ends the operation.
 func (o operation) failure(t *testing.T) []string {
 	t.Helper()
 	f := o.frame()
 	var a answer
-	var err error
-	if f.Type == "error" {
-		err = json.Unmarshal(f.Payload, &a.Errors)
-	} else {
-		err = json.Unmarshal(f.Payload, &a)
-	}
-	if err != nil {
-		t.Fatalf("%s: %v", f.Payload, err)
+	if err := json.Unmarshal(f.Payload, &a.Errors); err != nil || f.Type != "error" {
+		t.Fatalf("%+v: %v", f, err)
 	}
 	return a.codes()
 }
@@ -266,7 +260,7 @@ func TestSocketInitialisation(t *testing.T) {
 	}{
 		"a bad token":     {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"Bearer x"}`)}, 4403},
 		"no bearer":       {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"x"}`)}, 4403},
-		"out of place":    {frame{Type: "subscribe", ID: "1", Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4400},
+		"too early":       {frame{Type: "subscribe", ID: "1", Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4401},
 		"no such message": {frame{Type: "hello"}, 4400},
 	} {
 		socket := s.mustConnect()

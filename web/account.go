@@ -1,6 +1,9 @@
 package web
 
-import "net/http"
+import (
+	"net/http"
+	"regexp"
+)
 
 // These pages are our own to the last line, so nothing has to be allowed for the sake of a library.
 const accountPolicy = ownHostOnly +
@@ -21,4 +24,16 @@ func Account(endpoint string) http.Handler {
 		s.page("/account/"+name, "no-store", endpoint, "account/layout.html", "account/"+name+".html")
 	}
 	return s
+}
+
+// AccountDocuments are what the pages send, for a server that answers only documents that it knows.
+func AccountDocuments() (documents []string) {
+	script, err := files.ReadFile("account/account.js")
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	for _, match := range regexp.MustCompile(`query: '([^']+)'`).FindAllSubmatch(script, -1) {
+		documents = append(documents, string(match[1]))
+	}
+	return documents
 }

@@ -1,0 +1,25 @@
+package e2e
+
+import "testing"
+
+// TestAudits runs every audit that npm's graphql-http has of GraphQL over HTTP: what a server MUST, SHOULD and MAY do.
+func TestAudits(t *testing.T) {
+	t.Parallel()
+	srv := mustServe(t)
+	audits := mustRun(t, "audit.js", map[string]string{"api": srv.api})
+	seen := 0
+	for {
+		var e struct{ Type, ID, Name, Status, Reason, Answer string }
+		audits.next(&e)
+		if e.Type == "done" {
+			break
+		}
+		seen++
+		if e.Status != "ok" {
+			t.Errorf("%s: %s: %s: %s (%s)", e.ID, e.Name, e.Status, e.Reason, e.Answer)
+		}
+	}
+	if seen != 61 { // as many as 1.23.1 has
+		t.Errorf("there were %d audits", seen)
+	}
+}

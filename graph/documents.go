@@ -1,0 +1,41 @@
+package graph
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/vektah/gqlparser/v2"
+	"github.com/vektah/gqlparser/v2/validator/rules"
+
+	"parley/wire"
+)
+
+// ReadDocuments reads the documents that an operator trusts: a JSON object of documents by their SHA-256, in hexadecimal
+// digits, with or without "sha256:" before them. One that would never be answered, because it is not what its hash says or
+// does not fit the schema, is an error.
+func ReadDocuments(file string) ([]string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var manifest map[string]string
+	if err := json.Unmarshal(b, &manifest); err != nil || manifest == nil {
+		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash: %w", file, err)
+	}
+	schema := NewExecutableSchema(Config{}).Schema()
+	documents := make([]string, 0, len(manifest))
+	var problems []error
+	for hash, document := range manifest {
+		if actual := wire.Hash(document); !strings.EqualFold(strings.TrimPrefix(hash, "sha256:"), actual) {
+			problems = append(problems, fmt.Errorf("%s: the document under %s has the hash %s", file, hash, actual))
+		}
+		if _, err := gqlparser.LoadQueryWithRules(schema, document, rules.NewDefaultRules()); err != nil {
+			problems = append(problems, fmt.Errorf("%s: the document %s: %w", file, hash, err))
+		}
+		documents = append(documents, document)
+	}
+	return documents, errors.Join(problems...)
+}

@@ -1,0 +1,59 @@
+package graph_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"parley/graph"
+	"parley/web"
+	"parley/wire"
+)
+
+func TestReadDocuments(t *testing.T) {
+	t.Parallel()
+	const good, bad = "{ viewer { email } }", "{ nonsense }"
+	for name, c := range map[string]struct{ manifest, says string }{
+		"good":              {`{"` + wire.Hash(good) + `": "` + good + `"}`, ""},
+		"good, with prefix": {`{"sha256:` + strings.ToUpper(wire.Hash(good)) + `": "` + good + `"}`, ""},
+		"empty":             {`{}`, ""},
+		"another's hash":    {`{"` + wire.Hash(bad) + `": "` + good + `"}`, "has the hash " + wire.Hash(good)},
+		"not of the schema": {`{"` + wire.Hash(bad) + `": "` + bad + `"}`, "nonsense"},
+		"a list":            {`["` + good + `"]`, "not a JSON object"},
+		"null":              {`null`, "not a JSON object"},
+		"not JSON":          {`{`, "not a JSON object"},
+	} {
+		file := filepath.Join(t.TempDir(), "documents.json")
+		if err := os.WriteFile(file, []byte(c.manifest), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		documents, err := graph.ReadDocuments(file)
+		if c.says == "" && (err != nil || documents == nil) || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %q %v", name, documents, err)
+		}
+	}
+	if _, err := graph.ReadDocuments(filepath.Join(t.TempDir(), "nowhere")); err == nil {
+		t.Error("a file that is not there was read")
+	}
+}
+
+// The pages that mailed links lead to work whatever the operator trusts, so what they ask has to fit the schema.
+func TestDocumentsOfAccountPages(t *testing.T) {
+	t.Parallel()
+	documents := web.AccountDocuments()
+	if len(documents) != 2 {
+		t.Fatalf("got %q", documents)
+	}
+	manifest := map[string]string{}
+	for _, d := range documents {
+		manifest[wire.Hash(d)] = d
+	}
+	file := filepath.Join(t.TempDir(), "documents.json")
+	if err := os.WriteFile(file, mustJSON(t, manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := graph.ReadDocuments(file); err != nil {
+		t.Error(err)
+	}
+}

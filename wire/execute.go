@@ -1,0 +1,150 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"parley/errs"
+)
+
+// execute runs an operation of a connection that stays, and puts its results into the connection's outbox. Of a subscription
+// it leaves the rest to the caller, who may wait for that on a goroutine with a small stack.
+func (s *Server) execute(ctx context.Context, op *Operation, p *params) (rest func()) {
+	failed := &failure{present: s.opts.Present}
+	ctx = context.WithValue(graphql.StartOperationTrace(ctx), failureKey{}, failed)
+	defer func() {
+		if reason := recover(); reason != nil {
+			op.Fail(gqlerror.List{s.recovered(ctx, reason)})
+		}
+	}()
+	oc, list := s.prepare(ctx, p)
+	if list != nil {
+		op.Fail(list)
+		return nil
+	}
+	subscription := oc.Operation.Operation == ast.Subscription
+	if subscription && s.opts.Subscribe != nil && s.opts.Subscribe(ctx, op, oc) {
+		return nil
+	}
+	responses, ctx := s.opts.Exec.DispatchOperation(graphql.WithOperationContext(ctx, oc), oc)
+	if subscription {
+		return func() { s.deliver(ctx, op, responses, failed) }
+	}
+	s.deliver(ctx, op, responses, failed)
+	return nil
+}
+
+// deliver puts results into the outbox until there are no more.
+func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.ResponseHandler, failed *failure) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			op.Fail(gqlerror.List{s.recovered(ctx, reason)})
+		}
+	}()
+	for {
+		response := responses(ctx)
+		if response == nil {
+			break
+		}
+		if response.Data == nil { // it did not begin
+			op.Fail(response.Errors)
+			return
+		}
+		if err := op.Put(ctx, Encode(response)); err != nil {
+			return
+		}
+	}
+	if list := failed.errors(); list != nil {
+		op.Fail(list)
+		return
+	}
+	op.Complete()
+}
+
+// prepare finds, parses and validates a document. Errors are those that keep an operation from beginning.
+func (s *Server) prepare(ctx context.Context, p *params) (*graphql.OperationContext, gqlerror.List) {
+	if err := s.documents.resolve(p); err != nil {
+		return nil, gqlerror.List{s.opts.Present(ctx, err)}
+	}
+	oc, list := s.opts.Exec.CreateOperationContext(ctx, &p.RawParams)
+	if oc != nil && oc.Doc != nil {
+		s.documents.validated(p)
+	}
+	if len(list) > 0 {
+		return oc, s.opts.Exec.DispatchError(graphql.WithOperationContext(ctx, oc), list).Errors
+	}
+	return oc, nil
+}
+
+// recovered makes an internal error of a panic, with its stack for the log.
+func (s *Server) recovered(ctx context.Context, reason any) *gqlerror.Error {
+	return s.opts.Present(ctx, fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))
+}
+
+// Encode is a response as JSON. It copies the data, which the executor uses again.
+func Encode(r *graphql.Response) []byte {
+	if len(r.Errors) > 0 || len(r.Extensions) > 0 || r.Data == nil || r.HasNext != nil || r.Label != "" || r.Path != nil {
+		return mustMarshal(r)
+	}
+	const begins = `{"data":`
+	b := make([]byte, 0, len(begins)+len(r.Data)+1)
+	return append(append(append(b, begins...), r.Data...), '}')
+}
+
+// encodeErrors is the response of an operation that did not begin: it has no data, not even null (GraphQL, section 7.1).
+func encodeErrors(list gqlerror.List) []byte {
+	return mustMarshal(struct {
+		Errors gqlerror.List `json:"errors"`
+	}{list})
+}
+
+// failure is how a subscription ends before its time.
+type failure struct {
+	present func(context.Context, error) *gqlerror.Error
+
+	mu   sync.Mutex // guards list
+	list gqlerror.List
+}
+
+type failureKey struct{}
+
+func (f *failure) errors() gqlerror.List {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.list
+}
+
+// Fail has the subscription that ctx belongs to end with an error. It has to be called before the channel is closed from
+// which its results come.
+func Fail(ctx context.Context, err error) {
+	if f, ok := ctx.Value(failureKey{}).(*failure); ok {
+		shown := f.present(ctx, err)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.list = append(f.list, shown)
+	}
+}
+
+func tooManyOperations(limit int) gqlerror.List {
+	return gqlerror.List{coded(errs.RateLimited, "At most %d operations run on one connection at once.", limit)}
+}
+
+func coded(code errs.Code, format string, args ...any) *gqlerror.Error {
+	return &gqlerror.Error{Message: fmt.Sprintf(format, args...), Extensions: map[string]any{"code": string(code)}}
+}
+
+// errorOf is a problem with a request, in the form of GraphQL.
+func errorOf(err error) *gqlerror.Error {
+	code := errs.BadUserInput
+	if e, ok := errors.AsType[*errs.Error](err); ok {
+		code = e.Code
+	}
+	return coded(code, "%s", why(err))
+}

@@ -1,0 +1,145 @@
+package wire
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha1" //nolint:gosec // the handshake has it (RFC 6455, section 1.3); nothing depends on its strength
+	"encoding/base64"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"parley/errs"
+)
+
+// isUpgrade tells a request for a WebSocket from others.
+func isUpgrade(r *http.Request) bool { return hasToken(r.Header, "Upgrade", "websocket") }
+
+// hasToken looks for a token in a header that is a list (RFC 9110, section 5.6.1).
+func hasToken(h http.Header, name, token string) bool {
+	return slices.ContainsFunc(listed(h, name), func(t string) bool { return strings.EqualFold(t, token) })
+}
+
+func listed(h http.Header, name string) (tokens []string) {
+	for _, line := range h.Values(name) {
+		for t := range strings.SplitSeq(line, ",") {
+			tokens = append(tokens, strings.TrimSpace(t))
+		}
+	}
+	return tokens
+}
+
+// checkHandshake says what is wrong with the request for a WebSocket (RFC 6455, section 4.2.1), if anything.
+func checkHandshake(r *http.Request) string {
+	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
+	switch {
+	case r.Method != http.MethodGet:
+		return "A WebSocket begins with a GET."
+	case !r.ProtoAtLeast(1, 1):
+		return "A WebSocket begins with HTTP/1.1."
+	case !hasToken(r.Header, "Connection", "Upgrade"):
+		return "A WebSocket begins with \"Connection: Upgrade\"."
+	case r.Header.Get("Sec-WebSocket-Version") != "13":
+		return "The Sec-WebSocket-Version has to be 13."
+	case r.Header.Get("Sec-WebSocket-Key") == "":
+		return "The Sec-WebSocket-Key is missing."
+	case err != nil || len(key) != 16:
+		return "The Sec-WebSocket-Key has to be 16 bytes in base64."
+	case !slices.Contains(listed(r.Header, "Sec-WebSocket-Protocol"), Subprotocol):
+		return "The WebSocket has to offer the subprotocol " + Subprotocol + "."
+	}
+	return ""
+}
+
+// accept answers a key (RFC 6455, section 4.2.2).
+func accept(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see the import
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// upgrade makes a WebSocket of a request. What net/http has kept for the request is given back when this returns: the socket
+// lives on by itself.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
+	if problem := checkHandshake(r); problem != "" {
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		WriteError(w, http.StatusBadRequest, errs.New(errs.BadUserInput, "%s", problem))
+		return
+	}
+	ctx, cancel := context.WithCancel(s.opts.Detach(r.Context()))
+	c := &socket{server: s, cancel: cancel, ctx: ctx}
+	c.bounds, c.carrier, c.writing = &s.bounds, c, true // until it is attached
+	c.deflates = s.opts.Compression && offersDeflate(r.Header)
+	if !s.live.add(c) {
+		cancel()
+		WriteError(w, http.StatusServiceUnavailable, errDraining)
+		return
+	}
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		c.drop()
+		WriteError(w, http.StatusBadRequest, errs.New(errs.BadUserInput, "This connection cannot become a WebSocket."))
+		return
+	}
+	if err := c.attach(conn, answer(r, c.deflates), s.opts.WriteTimeout); err != nil {
+		c.drop()
+		_ = conn.Close()
+		return
+	}
+	c.serve(early(buffered.Reader))
+}
+
+var errDraining = errs.New(errs.Unavailable, "The server is stopping. Try again.")
+
+// drop gives up what never became a socket.
+func (s *socket) drop() {
+	s.outbox.end(nil, nil)
+	s.cancel()
+	s.server.live.remove(s)
+}
+
+// attach writes the answer to the handshake. From then on frames may be written.
+func (s *socket) attach(conn net.Conn, answer string, timeout time.Duration) error {
+	_ = conn.SetDeadline(time.Now().Add(timeout)) // also undoes what net/http had set
+	if _, err := io.WriteString(conn, answer); err != nil {
+		return err
+	}
+	_ = conn.SetDeadline(time.Time{})
+	if sc, ok := conn.(syscall.Conn); ok && hasRaw {
+		s.raw, _ = sc.SyscallConn()
+	}
+	s.mu.Lock()
+	s.net = conn
+	s.writing = s.queue.len() > 0 // it was ended meanwhile
+	wake := s.writing
+	s.mu.Unlock()
+	if wake {
+		s.wake(false)
+	}
+	return nil
+}
+
+func answer(r *http.Request, deflate bool) string {
+	var b strings.Builder
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
+	b.WriteString(accept(r.Header.Get("Sec-WebSocket-Key")))
+	b.WriteString("\r\nSec-WebSocket-Protocol: " + Subprotocol + "\r\n")
+	if deflate {
+		b.WriteString("Sec-WebSocket-Extensions: " + deflateAnswer + "\r\n")
+	}
+	b.WriteString("\r\n")
+	return b.String()
+}
+
+// early is what a client has sent right behind its request.
+func early(r *bufio.Reader) []byte {
+	n := r.Buffered()
+	if n == 0 {
+		return nil
+	}
+	b, _ := r.Peek(n)
+	return b
+}

@@ -1,0 +1,173 @@
+package wire
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// TestHTTP has a rule of GraphQL over HTTP in each row; what npm's graphql-http asks for runs in e2e.
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.MaxMessage = 1000 })
+	const (
+		ok     = `{"data":{"name":"parley"}}`
+		query  = `{"query":"{ name }"}`
+		post   = http.MethodPost
+		get    = http.MethodGet
+		modern = graphqlJSON
+	)
+	in := func(s string) string { return "?query=" + url.QueryEscape(s) }
+	for name, c := range map[string]struct {
+		method, url, contentType, accept, body string
+		status                                 int
+		media, says                            string
+	}{
+		"no accept":                    {post, "", legacyJSON, "", query, 200, legacyJSON, ok},
+		"anything":                     {post, "", legacyJSON, "*/*", query, 200, legacyJSON, ok},
+		"the new type":                 {post, "", legacyJSON, modern, query, 200, modern, ok},
+		"the legacy type":              {post, "", legacyJSON, legacyJSON, query, 200, legacyJSON, ok},
+		"both":                         {post, "", legacyJSON, modern + ", " + legacyJSON, query, 200, modern, ok},
+		"both, legacy rather":          {post, "", legacyJSON, modern + ";q=0.5, " + legacyJSON, query, 200, legacyJSON, ok},
+		"the new one is not wanted":    {post, "", legacyJSON, modern + ";q=0, */*", query, 200, legacyJSON, ok},
+		"JSON beside events":           {post, "", legacyJSON, "text/event-stream, " + legacyJSON, query, 200, legacyJSON, ok},
+		"in UTF-8":                     {post, "", legacyJSON + "; charset=UTF-8", modern + "; charset=utf-8", query, 200, modern, ok},
+		"in Latin-1":                   {post, "", legacyJSON + "; charset=iso-8859-1", "", query, 415, legacyJSON, "UTF-8"},
+		"asked for in Latin-1":         {post, "", legacyJSON, legacyJSON + "; charset=iso-8859-1", query, 406, legacyJSON, "can be"},
+		"HTML":                         {post, "", legacyJSON, "text/html", query, 406, legacyJSON, "can be"},
+		"nothing is wanted":            {post, "", legacyJSON, "*/*;q=0", query, 406, legacyJSON, "can be"},
+		"PATCH":                        {"PATCH", "", legacyJSON, "", query, 405, legacyJSON, "Use POST"},
+		"a form":                       {post, "", "application/x-www-form-urlencoded", "", "query={name}", 415, legacyJSON, "application/json"},
+		"a file":                       {post, "", "multipart/form-data; boundary=x", "", "--x--", 415, legacyJSON, "application/json"},
+		"plain text":                   {post, "", "text/plain", "", query, 415, legacyJSON, "application/json"},
+		"no type":                      {post, "", "", "", query, 415, legacyJSON, "application/json"},
+		"invalid UTF-8":                {post, "", legacyJSON, "", "{\"query\":\"{ name }\",\"x\":\"\xff\"}", 400, legacyJSON, "not UTF-8"},
+		"too large":                    {post, "", legacyJSON, "", strings.Repeat(" ", 1001), 413, legacyJSON, "larger than 1000"},
+		"names in other case":          {post, "", legacyJSON, "", `{"Query":"{ name }"}`, 400, legacyJSON, "no query"},
+		"does not parse":               {post, "", legacyJSON, modern, `{"query":"{"}`, 400, modern, `"errors"`},
+		"does not parse, legacy":       {post, "", legacyJSON, legacyJSON, `{"query":"{"}`, 200, legacyJSON, `"errors"`},
+		"does not validate":            {post, "", legacyJSON, modern, `{"query":"{ x }"}`, 400, modern, `"errors"`},
+		"no such operation":            {post, "", legacyJSON, modern, `{"query":"query A { name }","operationName":"B"}`, 400, modern, `"errors"`},
+		"a missing variable":           {post, "", legacyJSON, modern, `{"query":"mutation($t: String!) { rename(to: $t) }"}`, 400, modern, `"errors"`},
+		"a field that fails":           {post, "", legacyJSON, modern, `{"query":"{ broken }"}`, 200, modern, `"data":{"broken":null}`},
+		"GET":                          {get, in("{ name }"), "", modern, "", 200, modern, ok},
+		"GET with variables":           {get, in("query($x: Boolean!) { name @include(if: $x) }") + "&variables=" + url.QueryEscape(`{"x": true}`), "", "", "", 200, legacyJSON, ok},
+		"GET with bad variables":       {get, in("{ name }") + "&variables=x", "", "", "", 400, legacyJSON, `\"variables\"`},
+		"GET with bad extensions":      {get, in("{ name }") + "&extensions=[]", "", "", "", 400, legacyJSON, `\"extensions\"`},
+		"GET with nothing":             {get, "", "", "", "", 400, legacyJSON, "no query"},
+		"GET with a broken URL":        {get, "?query=%zz", "", "", "", 400, legacyJSON, "URL"},
+		"a mutation with GET":          {get, in("mutation { rename }"), "", modern, "", 405, modern, "POST"},
+		"a mutation with GET, legacy":  {get, in("mutation { rename }"), "", "", "", 405, legacyJSON, "POST"},
+		"a mutation with POST":         {post, "", legacyJSON, modern, `{"query":"mutation { rename }"}`, 200, modern, `"rename"`},
+		"a subscription":               {post, "", legacyJSON, modern, `{"query":"subscription { silence }"}`, 400, modern, "WebSocket"},
+		"a subscription, legacy":       {post, "", legacyJSON, legacyJSON, `{"query":"subscription { silence }"}`, 200, legacyJSON, "WebSocket"},
+		"a subscription that panics":   {post, "", legacyJSON, modern, `{"query":"subscription { panics }"}`, 400, modern, "WebSocket"},
+		"the body of another language": {post, "", legacyJSON, "", `<query/>`, 400, legacyJSON, "not valid JSON, from byte 1"},
+	} {
+		header := http.Header{}
+		for key, value := range map[string]string{"Content-Type": c.contentType, "Accept": c.accept} {
+			if value != "" {
+				header.Set(key, value)
+			}
+		}
+		res := w.do(c.method, c.url, c.body, header)
+		body := make([]byte, 10_000)
+		n, _ := res.Body.Read(body)
+		_ = res.Body.Close()
+		text := string(body[:n])
+		if res.StatusCode != c.status || !strings.Contains(text, c.says) || res.Header.Get("Content-Type") != c.media+"; charset=utf-8" {
+			t.Errorf("%s: %d %s %s", name, res.StatusCode, res.Header.Get("Content-Type"), text)
+		}
+		if begun := strings.Contains(text, `"data"`); begun != (c.status == 200 && !strings.HasPrefix(text, `{"errors"`) || strings.Contains(c.says, `"data"`)) {
+			t.Errorf("%s: data has to be there exactly when the operation has begun: %s", name, text)
+		}
+	}
+}
+
+// What clients send by its hash is known once it was sent with its document, and was one.
+func TestPersistedQueries(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t)
+	ask := func(query, hash string, version any) string {
+		fields := map[string]any{"extensions": map[string]any{"persistedQuery": map[string]any{"version": version, "sha256Hash": hash}}}
+		if query != "" {
+			fields["query"] = query
+		}
+		_, body := w.request(http.MethodPost, "", string(mustMarshal(fields)), http.Header{"Content-Type": {legacyJSON}})
+		return body
+	}
+	const query, invalid, unparsed, ok = "{ name }", "{ nonsense }", "{", `{"data":{"name":"parley"}}`
+	long := "{ name } #" + strings.Repeat("x", maxPersistedSize)
+	for _, step := range []struct {
+		what, query, hash string
+		version           any
+		says              string
+	}{
+		{"nobody has sent it", "", Hash(query), 1, `"code":"PERSISTED_QUERY_NOT_FOUND"`},
+		{"sent under another's hash", query, Hash(invalid), 1, "not that of the query"},
+		{"and so not kept", "", Hash(invalid), 1, "PERSISTED_QUERY_NOT_FOUND"},
+		{"sent", query, Hash(query), 1, ok},
+		{"known", "", Hash(query), 1, ok},
+		{"known in capitals too", "", strings.ToUpper(Hash(query)), 1, ok},
+		{"not valid", invalid, Hash(invalid), 1, "nonsense"},
+		{"and so not kept", "", Hash(invalid), 1, "PERSISTED_QUERY_NOT_FOUND"},
+		{"does not parse", unparsed, Hash(unparsed), 1, "errors"},
+		{"and so not kept", "", Hash(unparsed), 1, "PERSISTED_QUERY_NOT_FOUND"},
+		{"very long", long, Hash(long), 1, ok},
+		{"and so not kept", "", Hash(long), 1, "PERSISTED_QUERY_NOT_FOUND"},
+		{"another version", "", Hash(query), 2, "version 1"},
+		{"a version that is a text", "", Hash(query), "1", "version 1"},
+		{"no hash", "", "", 1, "64 hexadecimal digits"},
+		{"half a hash", "", Hash(query)[:32], 1, "64 hexadecimal digits"},
+	} {
+		if body := ask(step.query, step.hash, step.version); !strings.Contains(body, step.says) {
+			t.Errorf("%s: %s", step.what, body)
+		}
+	}
+	for i := range maxPersisted { // the oldest go
+		q := "{ a" + itoa(i) + ": name }"
+		ask(q, Hash(q), 1)
+	}
+	if body := ask("", Hash(query), 1); !strings.Contains(body, "PERSISTED_QUERY_NOT_FOUND") {
+		t.Errorf("the oldest of %d: %s", maxPersisted+1, body)
+	}
+	c := w.open() // over a socket, the same
+	c.send(`{"id":"1","type":"subscribe","payload":{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"` + Hash("{ a5: name }") + `"}}}}`)
+	c.want(`{"id":"1","type":"next","payload":{"data":{"name":"parley"}}}`) // the test's schema knows no aliases
+	c.want(complete("1"))
+}
+
+func TestTrustedDocuments(t *testing.T) {
+	t.Parallel()
+	const query, ticks, other, ok = "{ name }", "subscription { ticks(to: 1) }", "{ broken }", `{"data":{"name":"parley"}}`
+	w := mustServe(t, func(o *Options) { o.Documents = []string{query, ticks} })
+	header := http.Header{"Content-Type": {legacyJSON}}
+	persisted := func(hash string) string {
+		return `"extensions":{"persistedQuery":{"version":1,"sha256Hash":"` + hash + `"}}`
+	}
+	for name, c := range map[string]struct{ body, says string }{
+		"by its id":               {`{"documentId":"sha256:` + Hash(query) + `"}`, ok},
+		"by its bare id":          {`{"documentId":"` + Hash(query) + `"}`, ok},
+		"by the extension":        {`{` + persisted(Hash(query)) + `}`, ok},
+		"whole":                   {`{"query":"` + query + `"}`, ok},
+		"whole, with its id":      {`{"query":"` + query + `","documentId":"` + Hash(query) + `"}`, ok},
+		"another's id":            {`{"documentId":"sha256:` + Hash(other) + `"}`, "PERSISTED_QUERY_NOT_SUPPORTED"},
+		"another":                 {`{"query":"` + other + `"}`, "PERSISTED_QUERY_NOT_SUPPORTED"},
+		"another, with its hash":  {`{"query":"` + other + `",` + persisted(Hash(other)) + `}`, "PERSISTED_QUERY_NOT_SUPPORTED"},
+		"another, with this hash": {`{"query":"` + other + `",` + persisted(Hash(query)) + `}`, "not that of the query"},
+		"an id that is none":      {`{"documentId":"md5:x"}`, "64 hexadecimal digits"},
+		"with a space more":       {`{"query":"{  name }"}`, "PERSISTED_QUERY_NOT_SUPPORTED"},
+	} {
+		if _, body := w.request(http.MethodPost, "", c.body, header); !strings.Contains(body, c.says) {
+			t.Errorf("%s: %s", name, body)
+		}
+	}
+	if _, body := w.request(http.MethodGet, "?documentId=sha256:"+Hash(query), "", nil); body != ok {
+		t.Errorf("GET: %s", body)
+	}
+	c := w.open()
+	c.send(`{"id":"1","type":"subscribe","payload":{"documentId":"sha256:` + Hash(ticks) + `"}}`)
+	c.want(tick("1", 1))
+	c.want(complete("1"))
+}

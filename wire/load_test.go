@@ -1,0 +1,276 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// goroutines waits until their number does not change any more, and returns it.
+func goroutines(t *testing.T) int {
+	t.Helper()
+	last, same := -1, 0
+	eventually(t, "as many goroutines as before", func() bool {
+		if n := runtime.NumGoroutine(); n != last {
+			last, same = n, 0
+		}
+		same++
+		return same > 50
+	})
+	return last
+}
+
+// An idle connection has one goroutine at most. It runs alone, because it counts.
+func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // see above
+	w := mustServe(t)
+	before := goroutines(t)
+	const connections = 500
+	clients := make([]*client, connections)
+	for i := range clients {
+		clients[i] = w.open()
+	}
+	if got := goroutines(t) - before; got > connections {
+		t.Errorf("%d goroutines for %d connections", got, connections)
+	}
+	for _, c := range clients { // as many subscriptions as there may be, of those that the executor does not run
+		for i := range 3 {
+			c.send(subscribe(itoa(i), "subscription { taken }"))
+			<-w.taken
+		}
+	}
+	if got := goroutines(t) - before; got > connections {
+		t.Errorf("%d goroutines for %d connections with subscriptions", got, connections)
+	}
+	for _, c := range clients {
+		_ = c.conn.Close()
+	}
+	if got := goroutines(t); got > before {
+		t.Errorf("%d goroutines more than before", got-before)
+	}
+}
+
+// Subscribing and completing leaves nothing behind. It runs alone, because it counts.
+func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see above
+	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
+	c := w.open()
+	cycle := func(n int) {
+		for i := range n {
+			id := fmt.Sprint(i % 7)
+			c.send(subscribe(id, "subscription { silence }"))
+			c.send(complete(id))
+			c.send(subscribe(id, "subscription { ticks(to: 1) }"))
+			c.want(tick(id, 1))
+			c.want(complete(id))
+		}
+		c.send(`{"type":"ping"}`)
+		c.want(`{"type":"pong"}`)
+	}
+	cycle(500)
+	before, heapBefore := goroutines(t), heap()
+	cycle(10_000)
+	if got := goroutines(t); got > before {
+		t.Errorf("%d goroutines more than before", got-before)
+	}
+	if grown := int64(heap()) - int64(heapBefore); grown > 1<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC() // also what is in pools
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// A client that takes nothing is ended with 1013; what waits for it is bounded, and nobody else notices.
+func TestClientThatStalls(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.QueueBytes = 64 << 10 })
+	stalled, other := w.open(), w.open()
+	stalled.send(subscribe("s", "subscription { taken }"))
+	op := <-w.taken
+	other.send(subscribe("o", "subscription { taken }"))
+	others := <-w.taken
+	payload := bytes.Repeat([]byte("1"), 4<<10) // a thousand connections may share it
+	queued := 0
+	for ctx := t.Context(); op.Put(ctx, payload) == nil; queued++ { // until the operating system keeps no more either
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+	}
+	for op.Next(payload) {
+		queued++
+		op.box.mu.Lock()
+		waiting := op.box.bytes
+		op.box.mu.Unlock()
+		if waiting > 64<<10 {
+			t.Fatalf("%d bytes wait", waiting)
+		}
+	}
+	others.Next([]byte(`{"data":{"taken":1}}`))
+	other.want(`{"id":"o","type":"next","payload":{"data":{"taken":1}}}`)
+	other.send(subscribe("p", "{ name }"))
+	other.want(`{"id":"p","type":"next","payload":{"data":{"name":"parley"}}}`)
+
+	received := 0
+	for {
+		opcode, b, err := stalled.read()
+		if err != nil {
+			t.Fatalf("after %d: %v", received, err)
+		}
+		if opcode == opClose {
+			if code := int(b[0])<<8 | int(b[1]); code != CloseTryAgain || string(b[2:]) != overflowReason {
+				t.Errorf("closed with %d %s", code, b[2:])
+			}
+			break
+		}
+		received++
+	}
+	if received == 0 || received > queued {
+		t.Errorf("%d were queued, %d came", queued, received)
+	}
+}
+
+// Whoever can wait for a slow client does, and loses nothing.
+func TestPutWaitsForSlowClient(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.QueueItems, o.QueueBytes = 10, 100<<10 })
+	c := w.open()
+	c.send(subscribe("s", "subscription { taken }"))
+	op := <-w.taken
+	const items = 2000
+	padding := strings.Repeat("x", 8<<10) // more in all than the operating system keeps
+	done := make(chan error, 1)
+	go func() {
+		for i := range items {
+			if err := op.Put(t.Context(), fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, i, padding)); err != nil {
+				done <- err
+				return
+			}
+		}
+		op.Complete()
+		done <- nil
+	}()
+	for i := range items {
+		c.want(fmt.Sprintf(`{"id":"s","type":"next","payload":{"n":%d,"x":"%s"}}`, i, padding))
+	}
+	c.want(complete("s"))
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A client that takes nothing at all loses its connection when the time for a write is up, and whoever waits for it is told.
+func TestClientThatNeverReads(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
+	c := w.open()
+	c.send(subscribe("s", "subscription { taken }"))
+	op := <-w.taken
+	payload := bytes.Repeat([]byte("1"), 64<<10)
+	for op.Put(t.Context(), payload) == nil {
+	}
+	eventually(t, "the connection is gone", func() bool { return w.connections() == 0 })
+}
+
+func (w *world) connections() int {
+	w.server.live.mu.Lock()
+	defer w.server.live.mu.Unlock()
+	return len(w.server.live.open)
+}
+
+// Half-open: the other side is there no more, and says nothing. Those who answer pings stay.
+func TestDeadPeers(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.PingInterval = 100 * time.Millisecond })
+	dead := make([]*client, 100)
+	for i := range dead {
+		dead[i] = w.open()
+		dead[i].send(subscribe("s", "subscription { silence }"))
+	}
+	alive := w.open()
+	answered := 0
+	for w.connections() > 1 || answered < 5 {
+		opcode, _, err := alive.read()
+		if err != nil {
+			t.Fatalf("after %d pings: %v", answered, err)
+		}
+		if opcode != opPing {
+			t.Fatalf("got %d, want a ping", opcode)
+		}
+		alive.raw(frameOf(finBit|opPong, ""))
+		answered++
+	}
+	for _, c := range dead {
+		for pings := 0; ; pings++ {
+			opcode, _, err := c.read()
+			if err == nil && opcode == opPing {
+				continue
+			}
+			if pings != 2 || !errors.Is(err, io.EOF) && !isReset(err) {
+				t.Fatalf("after %d pings: %d %v, want the end without a close frame", pings, opcode, err)
+			}
+			break
+		}
+	}
+}
+
+func isReset(err error) bool { _, ok := errors.AsType[*net.OpError](err); return ok }
+
+// A message has to arrive whole in time, however busily it trickles in.
+func TestMessageThatTricklesIn(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.MessageTimeout = 100 * time.Millisecond })
+	trickling, fragments := w.open(), w.open()
+	trickling.raw(frameOf(finBit|opText, `{"type":"ping"}`)[:8])
+	fragments.raw(frameOf(opText, `{"type":`))
+	for name, c := range map[string]*client{"a frame": trickling, "a fragment": fragments} {
+		if code, reason := c.closed(); code != CloseTryAgain || reason == "" {
+			t.Errorf("%s: closed with %d %q", name, code, reason)
+		}
+	}
+}
+
+// What waits for one connection leaves together, in order.
+func TestCoalescing(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t)
+	c := w.open()
+	c.send(subscribe("s", "subscription { taken }"))
+	op := <-w.taken
+	op.box.mu.Lock()
+	op.box.writing = true // as while another write is under way
+	op.box.mu.Unlock()
+	var want []byte
+	for i := range 20 {
+		op.Next(fmt.Appendf(nil, "%d", i))
+		text := fmt.Sprintf(`{"id":"s","type":"next","payload":%d}`, i)
+		want = append(appendHeader(want, opText, len(text), false), text...)
+	}
+	s := op.box.carrier.(*socket)
+	p := pages.Get().(*page)
+	defer pages.Put(p)
+	if s.print(p); !bytes.Equal(p.bytes, want) {
+		t.Errorf("one write would carry %q", p.bytes)
+	}
+	op.Complete()
+	if more := s.flush(p); !more {
+		t.Error("nothing was left")
+	}
+	s.flush(p) // finds nothing, and so is done
+	c.want(complete("s"))
+	op.box.mu.Lock()
+	defer op.box.mu.Unlock()
+	if op.box.queue != nil || op.box.writing || op.box.bytes != 0 {
+		t.Errorf("an idle outbox keeps %v %v %d", op.box.queue, op.box.writing, op.box.bytes)
+	}
+}

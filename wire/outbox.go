@@ -1,0 +1,330 @@
+package wire
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/vektah/gqlparser/v2/gqlerror"
+)
+
+// kind of an item.
+type kind byte
+
+const (
+	kindNext kind = iota
+	kindError
+	kindComplete
+	kindMessage // a whole message: an acknowledgement, or the answer to a ping
+	kindPing    // of the WebSocket, with nothing in it
+	kindPong    // of the WebSocket
+	kindGoodbye // the last item
+)
+
+// item is what waits to be written. Its data is never changed, because a thousand connections may share it.
+type item struct {
+	op   *Operation // nil for what belongs to the connection
+	kind kind
+	data []byte
+}
+
+// itemOverhead stands for what an item takes beside its data, so that empty ones count too.
+const itemOverhead = 64
+
+func (it item) size() int { return len(it.data) + itemOverhead }
+
+// carrier is the connection below an outbox: a WebSocket, or a server-sent stream. It is called without the lock.
+type carrier interface {
+	// wake has a writer come, and is not called again until that one has found nothing. Here means that the calling goroutine
+	// may write itself, because it serves nobody else.
+	wake(here bool)
+	overflow() // ends the connection, because more is to be written than may wait
+}
+
+// bounds of what may wait on one connection.
+type bounds struct{ items, bytes int }
+
+// outbox is what waits to be written on one connection, and the operations that put it there. Whoever puts something in
+// never writes: a writer is told that there is something, takes all of it at once, and comes back until nothing is left.
+// So a message that comes alone leaves at once, and what comes while another write is under way leaves with the next.
+type outbox struct {
+	bounds *bounds
+	carrier
+
+	mu         sync.Mutex // guards what follows; never held while writing
+	queue      *queue     // nil when nothing waits
+	bytes      int        // of what waits
+	operations []*Operation
+	running    int           // operations whose work has not returned yet, also those that the client has completed
+	room       chan struct{} // closed when there is room again; nil while nobody waits for that
+	writing    bool          // the writer has been woken, and is not done
+	ended      bool
+}
+
+// Operation is one that a client has asked for, on a connection that stays. Its methods may be called by several goroutines,
+// in whatever order: after its end, or that of its connection, they do nothing.
+type Operation struct {
+	box    *outbox
+	id     string // as the client wrote it
+	quoted string // the same as JSON
+	cancel context.CancelFunc
+	over   bool // guarded by box.mu
+}
+
+// Next queues a result, the JSON of a GraphQL response, which must not be changed afterwards. It never waits: a connection
+// that has too much waiting already is ended with 1013, so that its client comes back and resumes. It reports whether the
+// result was queued.
+func (o *Operation) Next(payload []byte) bool { return o.box.add(item{o, kindNext, payload}) }
+
+// Put is Next for whoever can wait: for room on the connection, until ctx ends.
+func (o *Operation) Put(ctx context.Context, payload []byte) error {
+	for {
+		full, room, err := o.box.try(item{o, kindNext, payload}, true)
+		if !full {
+			return err
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Fail ends the operation with errors. It never waits.
+func (o *Operation) Fail(list gqlerror.List) { o.box.add(item{o, kindError, mustMarshal(list)}) }
+
+// Complete ends the operation: there is nothing more to come. It never waits.
+func (o *Operation) Complete() { o.box.add(item{o, kindComplete, nil}) }
+
+// begin registers an operation. It returns nil when its id is in use, or the connection has ended; ok is false when there
+// are too many already.
+func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (o *Operation, ok bool) {
+	o = &Operation{box: b, id: id, quoted: string(mustMarshal(id)), cancel: cancel}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended || b.find(id) != nil {
+		return nil, true
+	}
+	if max(b.running, len(b.operations)) >= limit { // one that was taken over has no work of its own
+		return o, false
+	}
+	b.running++
+	b.operations = append(b.operations, o)
+	return o, true
+}
+
+// returned says that an operation's work is done, whoever ended it.
+func (b *outbox) returned() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.running--
+}
+
+// find needs the lock.
+func (b *outbox) find(id string) *Operation {
+	for _, o := range b.operations {
+		if o.id == id {
+			return o
+		}
+	}
+	return nil
+}
+
+// forget needs the lock.
+func (b *outbox) forget(o *Operation) {
+	for i, other := range b.operations {
+		if other == o {
+			last := len(b.operations) - 1
+			b.operations[i] = b.operations[last]
+			b.operations[last] = nil
+			b.operations = b.operations[:last]
+			break
+		}
+	}
+	o.over = true
+}
+
+// completed ends an operation that its client wants no more of; what waits for it is thrown away. It reports whether there
+// was one.
+func (b *outbox) completed(id string) bool {
+	b.mu.Lock()
+	o := b.find(id)
+	if o == nil {
+		b.mu.Unlock()
+		return false
+	}
+	b.forget(o)
+	if b.queue != nil {
+		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool {
+			if it.op == o {
+				b.bytes -= it.size()
+			}
+			return it.op == o
+		})
+		b.makeRoom()
+	}
+	b.mu.Unlock()
+	o.cancel()
+	return true
+}
+
+// add queues an item, and ends the connection when there is no room for it.
+func (b *outbox) add(it item) bool {
+	full, _, err := b.try(it, false)
+	if full {
+		b.overflow()
+		return false
+	}
+	return err == nil
+}
+
+// fits needs the lock. What ends an operation may take twice the room, so that it never has to wait.
+func (b *outbox) fits(it item) bool {
+	factor := 1
+	if it.kind == kindError || it.kind == kindComplete {
+		factor = 2
+	}
+	n := b.queue.len()
+	return n == 0 || n < factor*b.bounds.items && b.bytes+it.size() <= factor*b.bounds.bytes
+}
+
+// try queues an item, unless the outbox is full. For whoever waits, room is closed when it may not be any more.
+func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err error) {
+	b.mu.Lock()
+	if b.ended || it.op != nil && it.op.over {
+		b.mu.Unlock()
+		return false, nil, errEnded
+	}
+	if !b.fits(it) {
+		defer b.mu.Unlock()
+		if waits && b.room == nil {
+			b.room = make(chan struct{})
+		}
+		return true, b.room, nil
+	}
+	over := it.kind == kindError || it.kind == kindComplete
+	if over {
+		b.forget(it.op)
+	}
+	wake := b.push(it)
+	b.mu.Unlock()
+	if over {
+		it.op.cancel()
+	}
+	if wake {
+		b.wake(waits)
+	}
+	return false, nil, nil
+}
+
+// push needs the lock, and reports whether the writer has to be woken once that is given back.
+func (b *outbox) push(it item) (wake bool) {
+	if b.queue == nil {
+		b.queue = queues.Get().(*queue)
+	}
+	b.queue.items = append(b.queue.items, it)
+	b.bytes += it.size()
+	wake = !b.writing
+	b.writing = true
+	return wake
+}
+
+// take hands the writer what waits, about as much as one write should carry. Nothing means that the writer is done: the next
+// item wakes it again.
+func (b *outbox) take(batch []item) []item {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n, size := 0, 0
+	for n < b.queue.len() && (n == 0 || size < batchBytes) {
+		size += b.queue.items[n].size()
+		n++
+	}
+	if n > 0 {
+		batch = append(batch, b.queue.items[:n]...)
+		b.queue.items = slices.Delete(b.queue.items, 0, n)
+		b.bytes -= size
+		b.giveBack()
+	}
+	b.writing = n > 0
+	b.makeRoom()
+	return batch
+}
+
+// makeRoom needs the lock. It lets go on who waits, once half of what may wait is free.
+func (b *outbox) makeRoom() {
+	if b.room != nil && b.queue.len() <= b.bounds.items/2 && b.bytes <= b.bounds.bytes/2 {
+		close(b.room)
+		b.room = nil
+	}
+}
+
+// end throws away the results that wait, says the last words instead, and lets nothing more in. With errors, each operation
+// that is left fails with them. It reports false when the end has come before.
+func (b *outbox) end(last []item, errors []byte) bool {
+	b.mu.Lock()
+	if b.ended {
+		b.mu.Unlock()
+		return false
+	}
+	b.ended = true
+	for _, o := range b.operations {
+		o.over = true
+		if errors != nil {
+			last = append(last, item{o, kindError, errors})
+		}
+	}
+	b.operations = nil
+	if b.queue != nil {
+		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool { return it.op != nil || last == nil })
+		b.bytes = 0 // nothing more is let in, so nothing has to be counted
+		b.giveBack()
+	}
+	if b.room != nil {
+		close(b.room)
+		b.room = nil
+	}
+	wake := false
+	for _, it := range last {
+		wake = b.push(it) || wake
+	}
+	b.mu.Unlock()
+	if wake {
+		b.wake(false)
+	}
+	return true
+}
+
+// hasEnded reports whether nothing more is let in.
+func (b *outbox) hasEnded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended
+}
+
+// batchBytes is about how much leaves with one write, so that a connection with much to say holds up others little.
+const batchBytes = 64 << 10
+
+// queue is borrowed while something waits: a connection that is idle has none.
+type queue struct{ items []item }
+
+//nolint:gochecknoglobals // memory that all connections share
+var queues = sync.Pool{New: func() any { return &queue{make([]item, 0, 8)} }}
+
+func (q *queue) len() int {
+	if q == nil {
+		return 0
+	}
+	return len(q.items)
+}
+
+// giveBack needs the lock. A queue that has grown large is left to the garbage collector.
+func (b *outbox) giveBack() {
+	if b.queue.len() > 0 {
+		return
+	}
+	if cap(b.queue.items) <= 64 {
+		queues.Put(b.queue)
+	}
+	b.queue = nil
+}

@@ -1,0 +1,46 @@
+//go:build unix
+
+package wire
+
+import (
+	"errors"
+	"io"
+	"syscall"
+)
+
+const hasRaw = true
+
+// tryRead reads what is there. again reports that nothing is.
+func tryRead(fd uintptr, b []byte) (n int, again bool, err error) {
+	for {
+		n, err = syscall.Read(int(fd), b) //nolint:gosec // it was an int before
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			return 0, true, nil
+		case err != nil:
+			return 0, false, err
+		case n == 0:
+			return 0, false, io.EOF
+		}
+		return n, false, nil
+	}
+}
+
+// tryWrite writes what there is room for.
+func tryWrite(fd uintptr, b []byte) (written int, err error) {
+	for written < len(b) {
+		n, err := syscall.Write(int(fd), b[written:]) //nolint:gosec // it was an int before
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			return written, nil
+		case err != nil:
+			return written, err
+		}
+		written += n
+	}
+	return written, nil
+}

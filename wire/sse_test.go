@@ -1,0 +1,256 @@
+package wire
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/errs"
+)
+
+// events is a stream as a client reads it.
+type events struct {
+	t      *testing.T
+	lines  *bufio.Scanner
+	cancel context.CancelFunc
+}
+
+// stream opens one. The request is given up when the test ends.
+func (w *world) stream(method, query, body string, header http.Header) *events {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	req, err := http.NewRequestWithContext(ctx, method, w.url+query, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header = http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}
+	maps.Copy(req.Header, header)
+	transport := new(http.Transport)
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		cancel()
+		_ = res.Body.Close()
+		transport.CloseIdleConnections()
+	})
+	if got := res.Header.Get("Content-Type"); got != eventStream || res.StatusCode != 200 {
+		w.t.Fatalf("%d %s", res.StatusCode, got)
+	}
+	return &events{w.t, bufio.NewScanner(res.Body), cancel}
+}
+
+// line is the next one that is not empty; "end" when there is none.
+func (e *events) line() string {
+	for e.lines.Scan() {
+		if text := e.lines.Text(); text != "" {
+			return text
+		}
+	}
+	return "end"
+}
+
+func (e *events) want(lines ...string) {
+	e.t.Helper()
+	for _, want := range lines {
+		got := e.line()
+		for got == ":" {
+			got = e.line()
+		}
+		if got != want {
+			e.t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func query(text string) string { return string(mustMarshal(map[string]string{"query": text})) }
+
+// TestDistinctConnections is graphql-sse's mode of one stream for one operation.
+func TestDistinctConnections(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t)
+	for text, want := range map[string][]string{
+		"subscription { ticks(to: 2) }": {
+			"event: next", `data: {"data":{"ticks":1}}`, "event: next", `data: {"data":{"ticks":2}}`, "event: complete", "data:", "end",
+		},
+		"{ name }":                 {"event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end"},
+		"subscription { refused }": {"event: next", `data: {"errors":[{"message":"There is none.","extensions":{"code":"NOT_FOUND"}}]}`, "event: complete", "data:", "end"},
+		"subscription { fails }": {
+			"event: next", `data: {"data":{"fails":1}}`,
+			"event: next", `data: {"errors":[{"message":"No more.","extensions":{"code":"FORBIDDEN"}}]}`, "event: complete", "data:", "end",
+		},
+		"subscription { panics }": {
+			"event: next", `data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`,
+			"event: complete", "data:", "end",
+		},
+	} {
+		w.stream(http.MethodPost, "", query(text), nil).want(want...)
+	}
+	w.stream(http.MethodGet, "?query=%7Bname%7D", "", nil).want("event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end")
+	if status, body := w.request(http.MethodPost, "", "{}", http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}); status != 400 {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+// A client that goes away ends its operation, a lease ends it with an error, and a server that stops cuts it off.
+func TestEndsOfStreams(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t)
+	open := func() (*events, *Operation) {
+		e := w.stream(http.MethodPost, "", query("subscription { taken }"), nil)
+		op := <-w.taken
+		op.Next([]byte(`1`))
+		e.want("event: next", "data: 1")
+		return e, op
+	}
+	left, op := open()
+	left.cancel()
+	eventually(t, "the operation has ended", func() bool { return !op.Next([]byte(`2`)) })
+
+	leased, op := open()
+	w.lease(1)(errs.New(errs.Unauthenticated, "The session has ended."))
+	leased.want("event: next", `data: {"errors":[{"message":"The session has ended.","extensions":{"code":"UNAUTHENTICATED"}}]}`,
+		"event: complete", "data:", "end")
+	if op.Next([]byte(`2`)) {
+		t.Error("the operation goes on")
+	}
+
+	cut, _ := open()
+	w.server.Drain(t.Context())
+	cut.want("end")
+}
+
+func TestHeartbeat(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.Heartbeat = 10 * time.Millisecond })
+	e := w.stream(http.MethodPost, "", query("subscription { silence }"), nil)
+	for range 5 {
+		if got := e.line(); got != ":" {
+			t.Fatalf("got %s", got)
+		}
+	}
+}
+
+// TestSingleConnection is graphql-sse's mode of one stream for all operations.
+func TestSingleConnection(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.MaxOperations = 3 })
+	status, token := w.request(http.MethodPut, "", "", nil)
+	if status != http.StatusCreated || len(token) < 26 {
+		t.Fatalf("%d %s", status, token)
+	}
+	with := http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}}
+	start := func(id, text string) (int, string) {
+		return w.request(http.MethodPost, "", string(mustMarshal(map[string]any{
+			"query": text, "extensions": map[string]any{"operationId": id},
+		})), with)
+	}
+	if status, _ := start("1", "{ name }"); status != http.StatusNotFound {
+		t.Errorf("before the stream is there: %d", status)
+	}
+	e := w.stream(http.MethodGet, "?token="+token, "", nil)
+	e.lines.Scan() // which says that it has begun
+	for name, c := range map[string]struct {
+		method, query, body string
+		header              http.Header
+		status              int
+	}{
+		"a second stream":     {http.MethodGet, "?token=" + token, "", http.Header{"Accept": {eventStream}}, 409},
+		"a stream as JSON":    {http.MethodGet, "?token=" + token, "", nil, 406},
+		"a token of nobody":   {http.MethodGet, "?token=x", "", http.Header{"Accept": {eventStream}}, 404},
+		"an operation of it":  {http.MethodPost, "?token=x", query("{ name }"), http.Header{"Content-Type": {legacyJSON}}, 404},
+		"no operation id":     {http.MethodPost, "", query("{ name }"), with, 400},
+		"a stranger":          {http.MethodPost, "", query("{ name }"), http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}, "Stranger": {"x"}}, 403},
+		"a stranger's ending": {http.MethodDelete, "?operationId=1", "", http.Header{streamHeader: {token}, "Stranger": {"x"}}, 403},
+		"ending without id":   {http.MethodDelete, "", "", with, 400},
+		"ending what is not":  {http.MethodDelete, "?operationId=9", "", with, 200},
+		"ending without any":  {http.MethodDelete, "?operationId=9", "", nil, 404},
+	} {
+		if status, body := w.request(c.method, c.query, c.body, c.header); status != c.status {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
+	}
+
+	if status, body := start("a", "subscription { ticks(to: 1) }"); status != http.StatusAccepted || body != "" {
+		t.Fatalf("%d %s", status, body)
+	}
+	e.want("event: next", `data: {"id":"a","payload":{"data":{"ticks":1}}}`, "event: complete", `data: {"id":"a"}`)
+	start("a", "{ nonsense }") // the id is free again
+	if e.want("event: next"); !strings.HasPrefix(e.line(), `data: {"id":"a","payload":{"errors":[`) {
+		t.Error("no errors")
+	}
+	e.want("event: complete", `data: {"id":"a"}`)
+
+	start("s", "subscription { taken }")
+	op := <-w.taken
+	if status, _ := start("s", "{ name }"); status != http.StatusConflict {
+		t.Errorf("an id in use: %d", status)
+	}
+	op.Next([]byte(`1`))
+	e.want("event: next", `data: {"id":"s","payload":1}`)
+	if status, _ := w.request(http.MethodDelete, "?operationId=s", "", with); status != http.StatusOK {
+		t.Errorf("ending: %d", status)
+	}
+	if op.Next([]byte(`2`)) {
+		t.Error("the operation goes on")
+	}
+	for i := range 3 {
+		start(fmt.Sprint(i), "subscription { silence }")
+	}
+	if status, body := start("one more", "{ name }"); status != http.StatusTooManyRequests || !strings.Contains(body, "RATE_LIMITED") {
+		t.Errorf("%d %s", status, body)
+	}
+	w.lease(0)(errs.New(errs.Unauthenticated, "The session has ended."))
+	ends := 0
+	for text := e.line(); text != "end"; text = e.line() {
+		if strings.HasPrefix(text, "event: complete") {
+			ends++
+		}
+	}
+	if ends != 3 {
+		t.Errorf("%d operations have ended", ends)
+	}
+	eventually(t, "the token is void", func() bool {
+		status, _ := start("late", "{ name }")
+		return status == http.StatusNotFound
+	})
+}
+
+func TestReservationsEnd(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.ReservationLasts = time.Millisecond })
+	_, token := w.request(http.MethodPut, "", "", nil)
+	eventually(t, "the reservation has ended", func() bool {
+		w.server.streams.mu.Lock()
+		defer w.server.streams.mu.Unlock()
+		return len(w.server.streams.reserved) == 0 && w.server.streams.waiting == 0
+	})
+	if status, _ := w.request(http.MethodGet, "?token="+token, "", http.Header{"Accept": {eventStream}}); status != http.StatusNotFound {
+		t.Errorf("%d", status)
+	}
+}
+
+// A stream that takes nothing is cut when more is to be written than may wait.
+func TestStreamThatStalls(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t, func(o *Options) { o.QueueBytes, o.WriteTimeout = 64<<10, 100*time.Millisecond })
+	e := w.stream(http.MethodPost, "", query("subscription { taken }"), nil)
+	op := <-w.taken
+	payload := mustMarshal(strings.Repeat("x", 4<<10))
+	for op.Next(payload) {
+	}
+	last := ""
+	for text := e.line(); text != "end"; text = e.line() {
+		last = text
+	}
+	if strings.HasPrefix(last, "event: complete") {
+		t.Error("the stream was completed: its client will not come back")
+	}
+	eventually(t, "the stream is gone", func() bool { return w.connections() == 0 })
+}

@@ -1,0 +1,400 @@
+package wire
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/executor"
+	"github.com/vektah/gqlparser/v2"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+	"go.uber.org/goleak"
+
+	"parley/errs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience ends a test that waits for what never comes. It is no measure of speed.
+const patience = 30 * time.Second
+
+const testSchema = `
+type Query { name: String! broken: String }
+type Mutation { rename(to: String): String! }
+type Subscription { ticks(to: Int!): Int! silence: Int! fails: Int! refused: Int! panics: Int! taken: Int! }`
+
+// schema executes what is generated otherwise.
+type schema struct{ definitions *ast.Schema }
+
+func (s schema) Schema() *ast.Schema { return s.definitions }
+
+func (schema) Complexity(context.Context, string, string, int, map[string]any) (int, bool) {
+	return 0, false
+}
+
+func (schema) Exec(ctx context.Context) graphql.ResponseHandler { return execute(ctx) }
+
+// world is a server of a small schema, with what its hooks saw.
+type world struct {
+	t      *testing.T
+	url    string
+	server *Server
+	taken  chan *Operation // subscriptions to "taken", which the executor never sees
+
+	mu      sync.Mutex
+	ends    []func(error) // of Hold, one for each connection
+	release int           // how often a connection gave back what it held
+}
+
+func mustServe(t *testing.T, change ...func(*Options)) *world {
+	t.Helper()
+	w := &world{t: t, taken: make(chan *Operation, 1000)}
+	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
+	exec.SetErrorPresenter(present)
+	opts := Options{
+		Exec: exec, Present: present,
+		Detach: func(context.Context) context.Context { return context.Background() },
+		Init: func(ctx context.Context, params map[string]any) (context.Context, error) {
+			switch params["token"] {
+			case "bad":
+				return nil, errs.New(errs.Unauthenticated, "The token is not valid.")
+			case "later":
+				return nil, errs.New(errs.Unavailable, "Try again.")
+			case "panic":
+				panic("who is there?")
+			case "slow": // until the client gives up
+				<-ctx.Done()
+			}
+			return ctx, nil
+		},
+		Hold: w.hold,
+		Same: func(_, request context.Context) bool { return request.Value(strangerKey{}) == nil },
+		Subscribe: func(_ context.Context, op *Operation, oc *graphql.OperationContext) bool {
+			if rootField(oc) != "taken" {
+				return false
+			}
+			w.taken <- op
+			return true
+		},
+	}
+	for _, fn := range change {
+		fn(&opts)
+	}
+	w.server = New(opts)
+	listening := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Stranger") != "" {
+			r = r.WithContext(context.WithValue(r.Context(), strangerKey{}, true))
+		}
+		w.server.ServeHTTP(rw, r)
+	}))
+	w.url = listening.URL
+	t.Cleanup(func() {
+		w.server.Drain(context.Background())
+		listening.Close()
+	})
+	return w
+}
+
+type strangerKey struct{}
+
+func (w *world) hold(_ context.Context, end func(error)) (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ends = append(w.ends, end)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.release++
+	}
+}
+
+// lease ends what the i-th connection depends on.
+func (w *world) lease(i int) func(error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ends[i]
+}
+
+func present(_ context.Context, err error) *gqlerror.Error {
+	if e, ok := errors.AsType[*gqlerror.Error](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*errs.Error](err); ok {
+		return coded(e.Code, "%s", e.Message)
+	}
+	return coded(errs.Internal, "Something went wrong.")
+}
+
+func rootField(oc *graphql.OperationContext) string {
+	return oc.Operation.SelectionSet[0].(*ast.Field).Name
+}
+
+func execute(ctx context.Context) graphql.ResponseHandler {
+	oc := graphql.GetOperationContext(ctx)
+	data := func(v any) *graphql.Response {
+		return &graphql.Response{Data: mustMarshal(map[string]any{rootField(oc): v})}
+	}
+	switch rootField(oc) {
+	case "name", "rename":
+		return graphql.OneShot(data("parley"))
+	case "broken":
+		r := data(nil)
+		r.Errors = gqlerror.List{coded(errs.NotFound, "There is none.")}
+		return graphql.OneShot(r)
+	case "ticks":
+		to, n := oc.Operation.SelectionSet[0].(*ast.Field).ArgumentMap(oc.Variables)["to"], 0
+		return func(ctx context.Context) *graphql.Response {
+			if n++; ctx.Err() != nil || fmt.Sprint(n-1) == fmt.Sprint(to) {
+				return nil
+			}
+			return data(n)
+		}
+	case "silence":
+		return func(ctx context.Context) *graphql.Response {
+			<-ctx.Done()
+			return nil
+		}
+	case "fails":
+		first := true
+		return func(ctx context.Context) *graphql.Response {
+			if first {
+				first = false
+				return data(1)
+			}
+			Fail(ctx, errs.New(errs.Forbidden, "No more."))
+			return nil
+		}
+	case "refused":
+		return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{coded(errs.NotFound, "There is none.")}})
+	case "panics":
+		panic("at the disco")
+	}
+	return func(context.Context) *graphql.Response { return nil }
+}
+
+// client is a WebSocket that can also do what no library would.
+type client struct {
+	t    *testing.T
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+func (w *world) tryDial(headers ...string) (*client, *http.Response) {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	lines := append([]string{
+		"GET / HTTP/1.1", "Host: parley", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
+		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: other, " + Subprotocol,
+	}, headers...)
+	for i, h := range headers { // a header that is given replaces, or without a value removes
+		name, value, _ := strings.Cut(h, ":")
+		for j, line := range lines[:7] {
+			if strings.HasPrefix(line, name) {
+				lines[j], lines[7+i] = h, "X: x"
+				if strings.TrimSpace(value) == "" {
+					lines[j] = "X: x"
+				}
+			}
+		}
+	}
+	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+		w.t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &client{w.t, conn, r}, res
+}
+
+func (w *world) dial(headers ...string) *client {
+	w.t.Helper()
+	c, res := w.tryDial(headers...)
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		w.t.Fatalf("got %s", res.Status)
+	}
+	return c
+}
+
+// open dials, and gets through the initialisation.
+func (w *world) open(headers ...string) *client {
+	w.t.Helper()
+	c := w.dial(headers...)
+	c.send(`{"type":"connection_init"}`)
+	c.want(`{"type":"connection_ack"}`)
+	return c
+}
+
+// frameOf is a client's frame.
+func frameOf(first byte, payload string) []byte {
+	b := []byte{first}
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, maskBit|byte(n))
+	case n <= 0xFFFF:
+		b = binary.BigEndian.AppendUint16(append(b, maskBit|126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, maskBit|127), uint64(n))
+	}
+	mask := [4]byte{0xA1, 0x00, 0xC3, 0xF7}
+	b = append(b, mask[:]...)
+	body := []byte(payload)
+	for i := range body {
+		body[i] ^= mask[i%4]
+	}
+	return append(b, body...)
+}
+
+func (c *client) raw(b []byte) {
+	c.t.Helper()
+	if _, err := c.conn.Write(b); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *client) send(text string) {
+	c.t.Helper()
+	c.raw(frameOf(finBit|opText, text))
+}
+
+// read takes the next frame, which the server has to have written as RFC 6455 asks.
+func (c *client) read() (opcode byte, payload []byte, err error) {
+	var head [2]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	if head[0]&finBit == 0 || head[0]&reservedBits != 0 || head[1]&maskBit != 0 {
+		c.t.Errorf("the server's frame begins with %x", head)
+	}
+	size := uint64(head[1])
+	var long [8]byte
+	switch size {
+	case 126:
+		_, err = io.ReadFull(c.r, long[6:])
+		size = binary.BigEndian.Uint64(long[:])
+	case 127:
+		_, err = io.ReadFull(c.r, long[:])
+		size = binary.BigEndian.Uint64(long[:])
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	payload = make([]byte, size)
+	_, err = io.ReadFull(c.r, payload)
+	if head[0]&compressedBit != 0 && err == nil {
+		payload, err = inflate(payload, 1<<20)
+	}
+	return head[0] & 0x0F, payload, err
+}
+
+// want takes the next frame, which has to be this message.
+func (c *client) want(text string) {
+	c.t.Helper()
+	opcode, payload, err := c.read()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if opcode != opText || string(payload) != text {
+		if opcode == opClose && len(payload) > 1 {
+			c.t.Fatalf("closed with %d %s, want %s", binary.BigEndian.Uint16(payload), payload[2:], text)
+		}
+		c.t.Fatalf("got %d %q, want %s", opcode, payload, text)
+	}
+}
+
+// closed takes the next frame, which has to be the last one, and returns its code and reason.
+func (c *client) closed() (code int, reason string) {
+	c.t.Helper()
+	opcode, payload, err := c.read()
+	if err != nil {
+		c.t.Fatalf("instead of a close frame: %v", err)
+	}
+	if opcode != opClose {
+		c.t.Fatalf("got %d %q, want a close frame", opcode, payload)
+	}
+	if _, _, err := c.read(); !errors.Is(err, io.EOF) {
+		c.t.Errorf("after the close frame: %v", err)
+	}
+	if len(payload) < 2 {
+		return closeNoStatus, ""
+	}
+	return int(binary.BigEndian.Uint16(payload)), string(payload[2:])
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func subscribe(id, query string) string {
+	return string(mustMarshal(map[string]any{"id": id, "type": "subscribe", "payload": map[string]any{"query": query}}))
+}
+
+func tick(id string, n int) string {
+	return fmt.Sprintf(`{"id":%s,"type":"next","payload":{"data":{"ticks":%d}}}`, mustMarshal(id), n)
+}
+
+func complete(id string) string { return fmt.Sprintf(`{"id":%s,"type":"complete"}`, mustMarshal(id)) }
+
+func failed(id, code, message string) string {
+	list := gqlerror.List{{Message: message, Extensions: map[string]any{"code": code}}}
+	return fmt.Sprintf(`{"id":%s,"type":"error","payload":%s}`, mustMarshal(id), mustMarshal(list))
+}
+
+// request sends a request over HTTP.
+func (w *world) request(method, query, body string, header http.Header) (status int, answer string) {
+	w.t.Helper()
+	res := w.do(method, query, body, header)
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+func (w *world) do(method, query, body string, header http.Header) *http.Response {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+query, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if header != nil {
+		req.Header = header
+	}
+	transport := new(http.Transport)
+	w.t.Cleanup(transport.CloseIdleConnections)
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return res
+}
