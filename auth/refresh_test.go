@@ -148,7 +148,7 @@ func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
 		}
 		// A month-old copy is as telling as a fresh one, though its hash is long gone.
 		w.wantTokenExpired("twenty generations old", tokens[0].Tokens.RefreshToken)
-		w.wantEnded("the newest tokens", tokens[16])
+		w.wantEnded("the newest tokens", tokens[20])
 	})
 }
 

@@ -148,7 +148,7 @@ func format(prefix string, id uuid.UUID) string { return prefix + "_" + suffix(i
 // suffix encodes 130 bits, the two highest of them zero. encoding/base32 fills up at the low end, so the UUID is shifted
 // to stand at the end of 20 bytes, whose 32 digits then begin with six zeros too many.
 func suffix(id uuid.UUID) string {
-	var padded [16]byte
+	var padded [20]byte
 	copy(padded[4:], id[:])
 	return crockford.EncodeToString(padded[:])[6:]
 }
