@@ -2,6 +2,7 @@ package chat
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -122,9 +123,7 @@ func (a *attendance) giveBack(arrived []model.UserID, gone map[model.UserID]time
 	for _, user := range arrived {
 		a.arrived[user] = true
 	}
-	for user, seen := range gone {
-		a.gone[user] = seen
-	}
+	maps.Copy(a.gone, gone)
 }
 
 func (a *attendance) everybody() (all []model.UserID) {

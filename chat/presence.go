@@ -63,24 +63,32 @@ func (s *Service) Presences(
 			return nil, err
 		}
 		for _, p := range found {
-			byUser[p.UserID] = p
+			if p.Shown {
+				byUser[p.UserID] = p.Presence
+			}
 		}
 	}
 	return byUser, nil
 }
 
-// readPresences is Presences in order of the ids; with ids nil, of everybody beside the actor.
-func (s *Service) readPresences(ctx context.Context, actor model.Actor, ids []model.UserID) ([]Presence, error) {
+// knownPresence is that of somebody who shares a conversation with the actor, or is the actor.
+type knownPresence struct {
+	Presence
+	Shown bool // to others; else it is not to leave this package
+}
+
+// readPresences reads in order of the ids; with ids nil, of everybody beside the actor.
+func (s *Service) readPresences(ctx context.Context, actor model.Actor, ids []model.UserID) ([]knownPresence, error) {
 	known := s.db.NewSelect().TableExpr("conversation_members AS theirs").Column("theirs.user_id").
 		Apply(sharedWith(actor, "theirs.conversation_id"))
 	newest := func(column string) *bun.SelectQuery {
 		return s.db.NewSelect().Model((*model.Presence)(nil)).ColumnExpr("max(?)", bun.Ident(column)).
 			Join("JOIN nodes AS n ON n.id = p.node_id").Where("p.user_id = u.id")
 	}
-	q := s.db.NewSelect().TableExpr("users AS u").ColumnExpr("u.id AS user_id, sg.last_seen_at").
+	q := s.db.NewSelect().TableExpr("users AS u").ColumnExpr("u.id AS user_id, u.show_presence AS shown, sg.last_seen_at").
 		ColumnExpr("(?) AS node_seen_at", newest("n.seen_at")).ColumnExpr("(?) AS alive_until", newest("n.alive_until")).
 		ColumnExpr("? AS now", s.clock(0)).
-		Join("LEFT JOIN sightings AS sg ON sg.user_id = u.id").Where("u.show_presence").OrderExpr("u.id")
+		Join("LEFT JOIN sightings AS sg ON sg.user_id = u.id").OrderExpr("u.id")
 	if ids == nil {
 		q = q.Where("u.id IN (?)", known).Where("u.id <> ?", actor.UserID)
 	} else {
@@ -88,6 +96,7 @@ func (s *Service) readPresences(ctx context.Context, actor model.Actor, ids []mo
 	}
 	var found []struct {
 		UserID     model.UserID
+		Shown      bool
 		LastSeenAt *time.Time
 		// Of the nodes that the person is connected to, the newest.
 		NodeSeenAt *time.Time
@@ -97,7 +106,7 @@ func (s *Service) readPresences(ctx context.Context, actor model.Actor, ids []mo
 	if err := q.Scan(ctx, &found); err != nil {
 		return nil, store.Error(err)
 	}
-	presences := make([]Presence, len(found))
+	presences := make([]knownPresence, len(found))
 	for i, row := range found {
 		p := Presence{UserID: row.UserID, LastSeenAt: row.LastSeenAt}
 		switch alive := row.AliveUntil; {
@@ -107,7 +116,7 @@ func (s *Service) readPresences(ctx context.Context, actor model.Actor, ids []mo
 		case p.LastSeenAt == nil || p.LastSeenAt.Before(*row.NodeSeenAt): // of a node that is yet to be given up
 			p.LastSeenAt = row.NodeSeenAt
 		}
-		presences[i] = p
+		presences[i] = knownPresence{p, row.Shown}
 	}
 	return presences, nil
 }
@@ -154,8 +163,11 @@ func (s *Service) tellPresences(ctx context.Context, w *presenceWatch, yield fun
 	}
 }
 
-// presencesSoon waits for the database where it is away. Only some read at once: when many people come and go, many want to know.
-func (s *Service) presencesSoon(ctx context.Context, actor model.Actor, ids []model.UserID, all bool) (found []Presence, err error) {
+// presencesSoon waits for the database where it is away. Only some read at once: when many people come and go, many want
+// to know.
+func (s *Service) presencesSoon(
+	ctx context.Context, actor model.Actor, ids []model.UserID, all bool,
+) (found []knownPresence, err error) {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		select {
 		case s.replays <- struct{}{}:
@@ -173,7 +185,9 @@ func (s *Service) presencesSoon(ctx context.Context, actor model.Actor, ids []mo
 	}
 }
 
-func (s *Service) presencesOf(ctx context.Context, actor model.Actor, ids []model.UserID, all bool) (found []Presence, err error) {
+func (s *Service) presencesOf(
+	ctx context.Context, actor model.Actor, ids []model.UserID, all bool,
+) (found []knownPresence, err error) {
 	if all {
 		return s.readPresences(ctx, actor, nil)
 	}

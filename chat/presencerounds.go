@@ -32,9 +32,8 @@ func (s *Service) watchPresences(ctx context.Context) {
 
 // presencesCompared is what a round leaves to the next one.
 type presencesCompared struct {
-	begun   bool                  // there has been one since somebody watches
-	horizon int64                 // read before the rest was
-	hidden  map[model.UserID]bool // who does not let it show
+	begun   bool  // there has been one since somebody watches
+	horizon int64 // read before the rest was
 	joined  map[model.MemberID]beginning
 }
 
@@ -62,9 +61,6 @@ func (s *Service) comparePresences(ctx context.Context) error {
 		return err
 	}
 	now := presencesCompared{begun: true, horizon: horizon, joined: before.joined}
-	if now.hidden, err = s.whoHides(ctx); err != nil {
-		return err
-	}
 	if !before.begun {
 		now.joined = map[model.MemberID]beginning{}
 		for _, w := range s.watches.all() { // what has happened since they began is not known
@@ -76,7 +72,7 @@ func (s *Service) comparePresences(ctx context.Context) error {
 	if err := s.compareSightings(ctx, before.horizon); err != nil {
 		return err
 	}
-	if err := s.compareHidden(ctx, before.hidden, now.hidden); err != nil {
+	if err := s.compareHidden(ctx); err != nil {
 		return err
 	}
 	if err := s.compareMemberships(ctx, before.horizon, now.joined); err != nil {
@@ -102,51 +98,16 @@ func setOf(users []model.UserID) map[model.UserID]bool {
 	return set
 }
 
-func (s *Service) whoHides(ctx context.Context) (map[model.UserID]bool, error) {
+// compareHidden tells of those who hide now, or do no longer.
+func (s *Service) compareHidden(ctx context.Context) error {
 	var users []model.UserID
 	err := s.db.NewSelect().Model((*model.User)(nil)).Column("id").Where("NOT u.show_presence").Scan(ctx, &users)
-	return setOf(users), store.Error(err)
-}
-
-// compareHidden tells of those who hide now, or do no longer: these to all who share a conversation with them.
-func (s *Service) compareHidden(ctx context.Context, before, now map[model.UserID]bool) error {
-	hide, show := map[model.UserID]bool{}, []model.UserID{}
-	for user := range now {
-		if !before[user] {
-			hide[user] = true
-		}
-	}
-	for user := range before {
-		if !now[user] {
-			show = append(show, user)
-		}
-	}
-	s.watches.mark(hide)
-	if len(show) == 0 {
-		return nil
-	}
-	var conversations []model.ConversationID
-	err := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Distinct().Column("conversation_id").
-		Where("cm.user_id IN (?)", bun.List(show)).Scan(ctx, &conversations)
 	if err != nil {
 		return store.Error(err)
 	}
-	return s.introduce(ctx, show, conversations)
-}
-
-// introduce has the members of conversations look at some people.
-func (s *Service) introduce(ctx context.Context, users []model.UserID, conversations []model.ConversationID) error {
-	members, err := s.membersOf(ctx, conversations)
-	if err != nil {
-		return err
-	}
-	watches := s.watches.byUser()
-	for _, those := range members {
-		for _, member := range those {
-			for _, w := range watches[member] {
-				w.markNew(users)
-			}
-		}
+	hidden := setOf(users)
+	for _, w := range s.watches.all() {
+		w.markHiders(hidden)
 	}
 	return nil
 }

@@ -16,7 +16,8 @@ type presenceWatch struct {
 	bell  chan struct{}
 
 	mu      sync.Mutex                 // guards what follows
-	told    map[model.UserID]*Presence // nil of somebody who was found and is yet to be told
+	told    map[model.UserID]*Presence // of all who share a conversation; nil while there is nothing to tell, or it is yet to be told
+	hiders  map[model.UserID]bool      // those of them who do not let it show
 	dirty   map[model.UserID]bool
 	all     bool      // of everybody
 	reading bool      // what is found is not in told yet, so every sign counts
@@ -40,6 +41,17 @@ func (w *presenceWatch) markNew(users []model.UserID) {
 	defer w.mu.Unlock()
 	for _, user := range users {
 		w.look(user)
+	}
+}
+
+// markHiders has the watch look at those whom it knows otherwise than they are: hidden is everybody who hides now.
+func (w *presenceWatch) markHiders(hidden map[model.UserID]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for user := range w.told {
+		if hidden[user] != w.hiders[user] {
+			w.look(user)
+		}
 	}
 }
 
@@ -75,7 +87,7 @@ func (w *presenceWatch) take() (ids []model.UserID, all bool) {
 }
 
 // compare finds out what is news of that which was read, of some or of everybody.
-func (w *presenceWatch) compare(ids []model.UserID, all bool, found []Presence) (changed []Presence) {
+func (w *presenceWatch) compare(ids []model.UserID, all bool, found []knownPresence) (changed []Presence) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reading = false
@@ -92,13 +104,22 @@ func (w *presenceWatch) compare(ids []model.UserID, all bool, found []Presence) 
 		if !known {
 			w.told[p.UserID] = nil
 		}
-		if told == nil || !told.equal(p) {
-			changed = append(changed, p)
+		if p.Shown {
+			delete(w.hiders, p.UserID)
+		} else {
+			w.hiders[p.UserID] = true
+		}
+		switch {
+		case p.Shown && (told == nil || !told.equal(p.Presence)):
+			changed = append(changed, p.Presence)
+		case !p.Shown && told != nil:
+			changed = append(changed, Presence{UserID: p.UserID})
 		}
 	}
 	for id := range gone { // who may not be known, or not any more
 		told := w.told[id]
 		delete(w.told, id)
+		delete(w.hiders, id)
 		if told != nil {
 			changed = append(changed, Presence{UserID: id})
 		}
@@ -117,6 +138,9 @@ func (w *presenceWatch) tell(p Presence) bool {
 		return false
 	}
 	w.told[p.UserID] = &p
+	if w.hiders[p.UserID] {
+		w.told[p.UserID] = nil
+	}
 	return true
 }
 
@@ -144,7 +168,7 @@ func newPresenceWatches() *presenceWatches {
 
 func (ws *presenceWatches) begin(actor model.Actor) *presenceWatch {
 	w := &presenceWatch{
-		actor: actor, bell: make(chan struct{}, 1), told: map[model.UserID]*Presence{}, dirty: map[model.UserID]bool{},
+		actor: actor, bell: make(chan struct{}, 1), told: map[model.UserID]*Presence{}, hiders: map[model.UserID]bool{}, dirty: map[model.UserID]bool{},
 	}
 	w.markAll()
 	ws.mu.Lock()
