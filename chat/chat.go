@@ -41,6 +41,14 @@ type Options struct {
 	MaxReplays int
 	// MaxReplayed is how many events a stream of everything catches up with; beyond, it begins anew. 0 means 10,000.
 	MaxReplayed int
+	// TypingEvery is how often, at most, it is passed on that somebody types; 0 means 3 seconds.
+	TypingEvery time.Duration
+	// TypingTimeout is how long after the last sign somebody counts as typing; 0 means 6 seconds.
+	TypingTimeout time.Duration
+	// PresenceTimeout is how long somebody counts as online after their last connection has ended; 0 means 30 seconds.
+	PresenceTimeout time.Duration
+	// NodeTimeout is how long people count as online whose node gives no sign of life; 0 means 30 seconds.
+	NodeTimeout time.Duration
 	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
 	Nodes *natsbus.Conn
 	Log   *slog.Logger // nil means slog.Default
@@ -59,6 +67,17 @@ type Service struct {
 	lostNews    *lostHints
 	publishNews func(topic string, n news)
 
+	typing        *pubsub.Bus[typingSign]
+	nodesTyping   *natsbus.Link[typingSign] // nil on a node alone
+	publishTyping func(topic string, sign typingSign)
+	typists       *typists
+
+	cameOrWent        *pubsub.Bus[presenceSign]
+	nodesCameOrWent   *natsbus.Link[presenceSign] // nil on a node alone
+	publishCameOrWent func(topic string, sign presenceSign)
+	attendance        *attendance
+	watches           *presenceWatches
+
 	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
 	feeds   map[model.ConversationID]*feed
 	settled atomic.Pointer[settled] // by the newest round
@@ -72,6 +91,18 @@ func New(db *store.DB, opts Options) *Service {
 	if opts.CompareEvery == 0 {
 		opts.CompareEvery = 3 * time.Second
 	}
+	if opts.TypingEvery == 0 {
+		opts.TypingEvery = 3 * time.Second
+	}
+	if opts.TypingTimeout == 0 {
+		opts.TypingTimeout = 6 * time.Second
+	}
+	if opts.PresenceTimeout == 0 {
+		opts.PresenceTimeout = 30 * time.Second
+	}
+	if opts.NodeTimeout == 0 {
+		opts.NodeTimeout = 30 * time.Second
+	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
@@ -84,10 +115,14 @@ func New(db *store.DB, opts Options) *Service {
 	s := &Service{
 		db: db, opts: opts, hints: pubsub.New[hint](), lost: newLostHints(),
 		people: pubsub.New[news](), lostNews: newLostHints(),
+		typing: pubsub.New[typingSign](), typists: newTypists(opts.TypingEvery),
+		cameOrWent: pubsub.New[presenceSign](), attendance: newAttendance(opts.PresenceTimeout, opts.NodeTimeout), watches: newPresenceWatches(),
 		feeds: map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
 	}
 	s.settled.Store(&settled{})
 	s.publish, s.publishNews = s.hints.Publish, s.people.Publish
+	s.publishTyping, s.publishCameOrWent = s.typing.Publish, s.cameOrWent.Publish
+	s.cameOrWent.Handle(presenceTopic, s.watches.hear)
 	if opts.Nodes != nil {
 		s.joinNodes()
 	}
@@ -96,14 +131,18 @@ func New(db *store.DB, opts Options) *Service {
 
 // Run asks the database, again and again until ctx ends, which of the conversations that are followed here have moved, and
 // hints at it: for the hint that never came, because the node that owed it is dead or cut off. Where it is known that hints
-// may have been lost, it asks at once. Meanwhile hints go to the other nodes, and come from them.
+// may have been lost, it asks at once. Meanwhile hints go to the other nodes, and come from them, and it is kept who is online.
 func (s *Service) Run(ctx context.Context) {
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	if s.nodes != nil {
-		var joined sync.WaitGroup
-		joined.Go(func() { s.nodes.Run(ctx) })
-		joined.Go(func() { s.nodesNews.Run(ctx) })
-		defer joined.Wait()
+		beside.Go(func() { s.nodes.Run(ctx) })
+		beside.Go(func() { s.nodesNews.Run(ctx) })
+		beside.Go(func() { s.nodesTyping.Run(ctx) })
+		beside.Go(func() { s.nodesCameOrWent.Run(ctx) })
 	}
+	beside.Go(func() { s.attend(ctx) })
+	beside.Go(func() { s.watchPresences(ctx) })
 	tick := time.NewTicker(s.opts.CompareEvery)
 	defer tick.Stop()
 	for {

@@ -49,6 +49,16 @@ func (s *Service) joinNodes() {
 		s.people.Publish(topic, n)
 		s.nodesNews.Publish(topic, n)
 	}
+	s.nodesTyping = natsbus.Join(s.opts.Nodes, "typing", s.typing, typingCodec, func([]string) {}) // what is lost is over soon
+	s.publishTyping = func(topic string, sign typingSign) {
+		s.typing.Publish(topic, sign)
+		s.nodesTyping.Publish(topic, sign)
+	}
+	s.nodesCameOrWent = natsbus.Join(s.opts.Nodes, "presence", s.cameOrWent, presenceCodec, s.watches.lost)
+	s.publishCameOrWent = func(topic string, sign presenceSign) {
+		s.cameOrWent.Publish(topic, sign)
+		s.nodesCameOrWent.Publish(topic, sign)
+	}
 }
 
 const (

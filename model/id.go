@@ -23,6 +23,9 @@ type (
 	MessageID      uuid.UUID
 )
 
+// NodeID names a running server in the database. No client sees it, so it has no prefix.
+type NodeID uuid.UUID
+
 // MemberID names one person's place in one conversation. It is made of the ids of both, so it is stored nowhere.
 type MemberID struct {
 	Conversation ConversationID
@@ -50,6 +53,7 @@ func NewUserID() UserID                 { return UserID(newV7()) }
 func NewSessionID() SessionID           { return SessionID(newV7()) }
 func NewConversationID() ConversationID { return ConversationID(newV7()) }
 func NewMessageID() MessageID           { return MessageID(newV7()) }
+func NewNodeID() NodeID                 { return NodeID(newV7()) }
 
 // NewAuditID is for the log of the operator, which no client sees.
 func NewAuditID() uuid.UUID { return newV7() }
@@ -120,11 +124,13 @@ func (id UserID) Value() (driver.Value, error)         { return uuid.UUID(id).St
 func (id SessionID) Value() (driver.Value, error)      { return uuid.UUID(id).String(), nil }
 func (id ConversationID) Value() (driver.Value, error) { return uuid.UUID(id).String(), nil }
 func (id MessageID) Value() (driver.Value, error)      { return uuid.UUID(id).String(), nil }
+func (id NodeID) Value() (driver.Value, error)         { return uuid.UUID(id).String(), nil }
 
 func (id *UserID) Scan(v any) error         { return (*uuid.UUID)(id).Scan(v) }
 func (id *SessionID) Scan(v any) error      { return (*uuid.UUID)(id).Scan(v) }
 func (id *ConversationID) Scan(v any) error { return (*uuid.UUID)(id).Scan(v) }
 func (id *MessageID) Scan(v any) error      { return (*uuid.UUID)(id).Scan(v) }
+func (id *NodeID) Scan(v any) error         { return (*uuid.UUID)(id).Scan(v) }
 
 // ParseID reads an id of the kind that T stands for. The error is BAD_USER_INPUT and says which kind was expected.
 func ParseID[T any, P interface {

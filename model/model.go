@@ -163,6 +163,32 @@ type Departure struct {
 	Position       int64
 }
 
+// Node is a running server, as the others know it.
+type Node struct {
+	bun.BaseModel `bun:"table:nodes,alias:n"`
+
+	ID         NodeID    `bun:",pk,type:uuid"`
+	SeenAt     time.Time // when it gave its last sign of life; by PostgreSQL's clock, where there is one
+	AliveUntil time.Time // unless it gives another one before
+}
+
+// Presence says that a person has a live connection on a node, or had one until a short while ago.
+type Presence struct {
+	bun.BaseModel `bun:"table:presences,alias:p"`
+
+	UserID UserID `bun:",pk,type:uuid"`
+	NodeID NodeID `bun:",pk,type:uuid"`
+}
+
+// Sighting is when somebody was connected last.
+type Sighting struct {
+	bun.BaseModel `bun:"table:sightings,alias:sg"`
+
+	UserID     UserID `bun:",pk,type:uuid"`
+	LastSeenAt *time.Time
+	Position   int64 // when they came or went last, in the terms of Event.Position
+}
+
 // Forever is when a mute ends that has no end.
 var Forever = time.Date(9999, time.December, 31, 23, 59, 59, 999_999_000, time.UTC) //nolint:gochecknoglobals // a constant
 
