@@ -304,7 +304,8 @@ func compareUsers(a, b model.UserID) int { return slices.Compare(a[:], b[:]) }
 
 // existing leaves out those whose account is gone. One that goes in this moment makes the transaction run again.
 func existing(ctx context.Context, tx *store.Tx, users []model.UserID) (there []model.UserID, err error) {
-	err = tx.NewSelect().Model((*model.User)(nil)).Column("id").Where("u.id IN (?)", bun.List(users)).OrderExpr("u.id").Scan(ctx, &there)
+	err = tx.NewSelect().Model((*model.User)(nil)).Column("id").Where("u.id IN (?)", bun.List(users)).OrderExpr("u.id").
+		Scan(ctx, &there)
 	return there, err
 }
 
@@ -341,7 +342,8 @@ func (s *Service) giveUp(ctx context.Context) error {
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		var nodes []model.Node
-		err := tx.NewDelete().Model((*model.Node)(nil)).Where("alive_until <= ?", s.clock(0)).Returning("id, seen_at").Scan(ctx, &nodes)
+		err := tx.NewDelete().Model((*model.Node)(nil)).Where("alive_until <= ?", s.clock(0)).Returning("id, seen_at").
+			Scan(ctx, &nodes)
 		if err != nil {
 			return err
 		}

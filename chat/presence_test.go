@@ -21,6 +21,11 @@ const (
 	forGood = time.Hour
 )
 
+var (
+	quietly     = Options{CompareEvery: never, PresenceTimeout: forGood, NodeTimeout: forGood}
+	impatiently = Options{CompareEvery: never, PresenceTimeout: aMoment, NodeTimeout: forGood}
+)
+
 // pulledPresence takes what PresenceChanges yields one at a time.
 type pulledPresence struct {
 	t    *testing.T
@@ -103,7 +108,7 @@ func (w *world) untilOnline(viewer, nickname string, want bool) {
 func TestWhoMayKnowAPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, PresenceTimeout: forGood, NodeTimeout: forGood}, "ann", "ben", "eve", "hid", "off")
+		w := MustWorldWith(t, db, quietly, "ann", "ben", "eve", "hid", "off")
 		c := MustConversation(t, w, "ann", "ben", "hid", "off")
 		w.setShown("hid", false)
 		for _, name := range []string{"ann", "ben", "eve", "hid"} {
@@ -142,7 +147,7 @@ func TestWhoMayKnowAPresence(t *testing.T) {
 func TestPresenceComesAndGoes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, PresenceTimeout: aMoment, NodeTimeout: forGood}, "ann", "ben", "eve")
+		w := MustWorldWith(t, db, impatiently, "ann", "ben", "eve")
 		MustConversation(t, w, "ann", "ben")
 		p := w.pullPresence(t, "ann")
 		if first := p.want("ben", false); first.LastSeenAt != nil {
@@ -171,7 +176,8 @@ func TestPresenceComesAndGoes(t *testing.T) {
 func TestAReconnectTellsNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: compareSoon, PresenceTimeout: forGood, NodeTimeout: forGood}, "ann", "ben", "eve")
+		opts := Options{CompareEvery: compareSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		w := MustWorldWith(t, db, opts, "ann", "ben", "eve")
 		MustConversation(t, w, "ann", "ben", "eve")
 		release := w.Connected(w.id("ben"))
 		w.untilOnline("ann", "ben", true)
@@ -239,7 +245,7 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 func TestPresenceOfARemovedAccount(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, PresenceTimeout: forGood, NodeTimeout: forGood}, "ann", "ben", "eve")
+		w := MustWorldWith(t, db, quietly, "ann", "ben", "eve")
 		MustConversation(t, w, "ann", "ben", "eve")
 		release := w.Connected(w.id("ben"))
 		w.untilOnline("ann", "ben", true)
@@ -266,7 +272,7 @@ func TestPresenceOfARemovedAccount(t *testing.T) {
 func TestASlowConsumerOfPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, PresenceTimeout: aMoment, NodeTimeout: forGood}, "ann", "ben", "eve")
+		w := MustWorldWith(t, db, impatiently, "ann", "ben", "eve")
 		MustConversation(t, w, "ann", "ben", "eve")
 		p := w.pullPresence(t, "ann")
 		p.want("ben", false)
@@ -340,7 +346,8 @@ func TestPresenceOverNATS(t *testing.T) {
 func TestADeadNodesPeopleGoOffline(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: compareSoon, PresenceTimeout: forGood, NodeTimeout: forGood}, "ann", "ben", "eve")
+		opts := Options{CompareEvery: compareSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		w := MustWorldWith(t, db, opts, "ann", "ben", "eve")
 		MustConversation(t, w, "ann", "ben", "eve")
 		start := db.Now()
 		dying := New(db, Options{CompareEvery: never, PresenceTimeout: forGood, NodeTimeout: 2 * time.Second})
@@ -367,7 +374,7 @@ func TestADeadNodesPeopleGoOffline(t *testing.T) {
 func TestANodeThatWasGivenUpComesBack(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, PresenceTimeout: forGood, NodeTimeout: forGood}, "ann", "ben", "eve")
+		w := MustWorldWith(t, db, quietly, "ann", "ben", "eve")
 		MustConversation(t, w, "ann", "ben", "eve")
 		defer w.Connected(w.id("ben"))()
 		w.untilOnline("ann", "ben", true)

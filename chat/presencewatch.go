@@ -16,7 +16,7 @@ type presenceWatch struct {
 	bell  chan struct{}
 
 	mu      sync.Mutex                 // guards what follows
-	told    map[model.UserID]*Presence // of all who share a conversation; nil while there is nothing to tell, or it is yet to be told
+	told    map[model.UserID]*Presence // of all who share a conversation; nil while nothing is told
 	hiders  map[model.UserID]bool      // those of them who do not let it show
 	dirty   map[model.UserID]bool
 	all     bool      // of everybody
@@ -168,7 +168,8 @@ func newPresenceWatches() *presenceWatches {
 
 func (ws *presenceWatches) begin(actor model.Actor) *presenceWatch {
 	w := &presenceWatch{
-		actor: actor, bell: make(chan struct{}, 1), told: map[model.UserID]*Presence{}, hiders: map[model.UserID]bool{}, dirty: map[model.UserID]bool{},
+		actor: actor, bell: make(chan struct{}, 1), told: map[model.UserID]*Presence{},
+		hiders: map[model.UserID]bool{}, dirty: map[model.UserID]bool{},
 	}
 	w.markAll()
 	ws.mu.Lock()

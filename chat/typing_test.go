@@ -82,7 +82,8 @@ const always = time.Nanosecond
 func TestTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, TypingEvery: always, TypingTimeout: forGood}, "ann", "ben", "cas", "eve")
+		opts := Options{CompareEvery: never, TypingEvery: always, TypingTimeout: forGood}
+		w := MustWorldWith(t, db, opts, "ann", "ben", "cas", "eve")
 		c, other := MustConversation(t, w, "ann", "ben", "cas", "eve"), MustConversation(t, w, "ann", "ben")
 		p := w.pullTyping(t, "ann", c.ID)
 		p.begin(w, "ben", c.ID)
