@@ -80,7 +80,9 @@ type Service struct {
 
 	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
 	feeds   map[model.ConversationID]*feed
-	settled atomic.Pointer[settled] // by the newest round
+	rounds  atomic.Int64            // of comparing that have begun
+	settled atomic.Pointer[settled] // by the newest round that succeeded
+	reached int64                   // what Run has noted of it
 	replays chan struct{}           // a place for each follower that reads what it missed
 	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
 	publish func(topic string, h hint)
@@ -143,6 +145,9 @@ func (s *Service) Run(ctx context.Context) {
 	}
 	beside.Go(func() { s.attend(ctx) })
 	beside.Go(func() { s.watchPresences(ctx) })
+	if horizon, err := s.horizon(ctx); err == nil { // else the first round tells of everything
+		s.settled.CompareAndSwap(s.settled.Load(), &settled{horizon: horizon})
+	}
 	tick := time.NewTicker(s.opts.CompareEvery)
 	defer tick.Stop()
 	for {
@@ -200,29 +205,38 @@ func (s *Service) compareAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := &settled{round: before.round + 1, horizon: horizon}
+	now := &settled{round: s.rounds.Add(1), horizon: horizon}
 	if err := s.compare(ctx, now.round, s.openFeeds()); err != nil {
 		return err
 	}
-	if len(s.people.Topics()) > 0 {
-		if err := s.retellNews(ctx, before.horizon); err != nil {
-			return err
-		}
+	if err := s.retellNews(ctx, before.horizon); err != nil {
+		return err
 	}
 	s.settled.Store(now)
-	return nil
+	return s.noteReached(ctx, horizon)
 }
 
 // retellNews tells the people who listen here what has changed at or beyond a position.
 func (s *Service) retellNews(ctx context.Context, since int64) error {
-	var changed []model.Departure
-	members := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id", "conversation_id").Where("position >= ?", since)
-	departures := s.db.NewSelect().Model((*model.Departure)(nil)).Column("user_id", "conversation_id").Where("position >= ?", since)
-	if err := eachOf(ctx, s.db, []*bun.SelectQuery{members, departures}, &changed); err != nil {
-		return err
+	var people []model.UserID
+	for _, topic := range s.people.Topics() {
+		if id, err := personOf(topic); err == nil {
+			people = append(people, id)
+		}
 	}
-	for _, c := range changed {
-		s.people.Publish(personTopic(c.UserID), news{c.ConversationID})
+	for some := range slices.Chunk(people, compareAtOnce) {
+		changed := func(table any) *bun.SelectQuery {
+			return s.db.NewSelect().Model(table).Column("user_id", "conversation_id").
+				Where("position >= ?", since).Where("user_id IN (?)", bun.List(some))
+		}
+		var found []model.Departure
+		members, departures := changed((*model.ConversationMember)(nil)), changed((*model.Departure)(nil))
+		if err := eachOf(ctx, s.db, []*bun.SelectQuery{members, departures}, &found); err != nil {
+			return err
+		}
+		for _, c := range found {
+			s.people.Publish(personTopic(c.UserID), news{c.ConversationID})
+		}
 	}
 	return nil
 }

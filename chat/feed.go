@@ -275,6 +275,7 @@ func (f *feed) compare(round, last int64) {
 func (f *feed) doubt() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.compared = comparison{}
 	for fo := range f.followers {
 		fo.fallBehind()
 	}

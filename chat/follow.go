@@ -134,6 +134,12 @@ func (st *stream) tell(id model.ConversationID) {
 	st.ring()
 }
 
+func (st *stream) hasNews() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.news) > 0
+}
+
 func (st *stream) ring() {
 	select {
 	case st.bell <- struct{}{}:

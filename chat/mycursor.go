@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 
 	"github.com/uptrace/bun"
 
@@ -113,21 +114,23 @@ func (s *Service) epoch(ctx context.Context) (epoch int64, err error) {
 // CheckEpoch begins a new epoch where the database has positions that its server has yet to reach: it was restored from
 // another one, whose numbers say nothing here. It has to be done before anything is served.
 func (s *Service) CheckEpoch(ctx context.Context) error {
+	if !s.db.Postgres() {
+		return nil // the counter is restored with what it has counted
+	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if !tx.Postgres() {
-			return nil // the counter is restored with what it has counted
-		}
-		var ahead bool
-		for _, table := range []string{"events", "conversation_members", "departures"} {
-			var found bool
-			err := tx.NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE position > pg_current_xact_id()::text::bigint)", bun.Ident(table)).
-				Scan(ctx, &found)
+		// Whatever this sees was written below the snapshot's end.
+		const ahead = "%s >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+		restored := false
+		for table, column := range map[string]string{
+			"stream_epoch": "reached", "conversation_members": "position", "departures": "position",
+		} {
+			there, err := tx.NewSelect().Table(table).ColumnExpr("1").Where(fmt.Sprintf(ahead, column)).Exists(ctx)
 			if err != nil {
 				return err
 			}
-			ahead = ahead || found
+			restored = restored || there
 		}
-		if !ahead {
+		if !restored {
 			return nil
 		}
 		s.opts.Log.Warn("this database comes from another server: streams of events begin anew")
@@ -136,7 +139,20 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, "UPDATE stream_epoch SET epoch = epoch + 1")
+		_, err := tx.ExecContext(ctx, "UPDATE stream_epoch SET epoch = epoch + 1, reached = 0")
 		return err
 	})
+}
+
+// reachedStep is by how many positions the note of what has been reached may be behind.
+const reachedStep = 1000
+
+// noteReached keeps how far positions have come, for CheckEpoch, which would have to read every event to know.
+func (s *Service) noteReached(ctx context.Context, horizon int64) error {
+	if !s.db.Postgres() || horizon < s.reached+reachedStep {
+		return nil
+	}
+	s.reached = horizon
+	_, err := s.db.NewUpdate().Table("stream_epoch").Set("reached = ?", horizon).Where("reached < ?", horizon).Exec(ctx)
+	return store.Error(err)
 }

@@ -160,7 +160,9 @@ type myEvents struct {
 	told    map[model.ConversationID]int64 // conversations about which the horizon does not say how far they have been told
 	newest  map[model.ConversationID]int64 // the highest position that may have been told of each
 	left    map[model.ConversationID]model.Departure
-	live    bool  // all that was missed has been told
+	leaving model.ConversationID   // whose removal is being told, and the end not yet
+	heard   []model.ConversationID // of which there is news that has not been looked at
+	live    bool                   // all that was missed has been told
 	round   int64 // of the comparison that the horizon is from
 }
 
@@ -198,13 +200,13 @@ func (m *myEvents) run(ctx context.Context, from *myCursor) error {
 		if err != nil {
 			return err
 		}
-		if fo != nil && m.followers[fo.id] == fo {
-			if err := m.drain(ctx, fo); err != nil {
+		for m.heard = heard; len(m.heard) > 0; m.heard = m.heard[1:] {
+			if err := m.lookAt(ctx, m.heard[0]); err != nil {
 				return err
 			}
 		}
-		for _, id := range heard {
-			if err := m.lookAt(ctx, id); err != nil {
+		if fo != nil && m.followers[fo.id] == fo {
+			if err := m.drain(ctx, fo); err != nil {
 				return err
 			}
 		}
@@ -326,8 +328,9 @@ func (m *myEvents) forget() {
 
 // departures are the conversations that the actor has left since the cursor, and is not in again.
 func (m *myEvents) departures(ctx context.Context, from myCursor, now []mine) (left []model.Departure, err error) {
-	err = m.service.db.NewSelect().Model(&left).Where("d.user_id = ?", m.actor.UserID).Where("d.position >= ?", from.horizon).
-		OrderExpr("d.position").Scan(ctx)
+	named := bun.List(slices.Collect(maps.Keys(from.told)))
+	err = m.service.db.NewSelect().Model(&left).Where("d.user_id = ?", m.actor.UserID).
+		Where("d.position >= ? OR d.conversation_id IN (?)", from.horizon, named).OrderExpr("d.position").Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)
 	}
@@ -337,6 +340,9 @@ func (m *myEvents) departures(ctx context.Context, from myCursor, now []mine) (l
 		if explicit && -told >= d.Seq {
 			m.left[d.ConversationID] = d
 			return true
+		}
+		if explicit && !again {
+			m.told[d.ConversationID] = told // until its end is told
 		}
 		return again
 	}), nil
@@ -369,13 +375,16 @@ func (m *myEvents) item(e MyEvent) error {
 // need not be named.
 func (m *myEvents) advance() {
 	settled := m.service.settled.Load()
-	if !m.live || settled == nil || settled.round == m.round || settled.horizon < m.horizon {
+	if !m.live || settled.round == m.round || settled.horizon < m.horizon {
+		return
+	}
+	if len(m.heard) > 0 || m.stream.hasNews() { // which may be of a conversation that is not followed yet; told of before settled was
 		return
 	}
 	told := map[model.ConversationID]int64{}
 	for id, fo := range m.followers {
 		last, compared := fo.feed.comparedIn(settled.round)
-		if !compared || fo.seen < last || m.newest[id] >= settled.horizon {
+		if !compared || fo.seen < last || m.newest[id] >= settled.horizon || id == m.leaving {
 			told[id] = fo.seen
 		}
 	}
@@ -395,7 +404,7 @@ func (m *myEvents) tellJoined(fo *follower, own mine) error {
 }
 
 func (m *myEvents) tellLeft(d model.Departure) error {
-	m.left[d.ConversationID] = d
+	m.left[d.ConversationID], m.leaving = d, model.ConversationID{}
 	delete(m.told, d.ConversationID)
 	delete(m.newest, d.ConversationID)
 	return m.item(MyEvent{Left: &d.ConversationID})
@@ -404,6 +413,9 @@ func (m *myEvents) tellLeft(d model.Departure) error {
 // drain tells what there is of one conversation, and its end.
 func (m *myEvents) drain(ctx context.Context, fo *follower) error {
 	err := fo.drain(ctx, func(e *model.Event) error {
+		if fo.endsWith(e) {
+			m.leaving = fo.id
+		}
 		m.told[fo.id] = e.Seq
 		m.newest[fo.id] = max(m.newest[fo.id], e.Position)
 		return m.item(MyEvent{Event: e})

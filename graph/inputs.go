@@ -93,3 +93,9 @@ type ReactionInput struct {
 	MessageID model.MessageID
 	Emoji     string
 }
+
+// SetTypingInput is as the schema says.
+type SetTypingInput struct {
+	ConversationID model.ConversationID
+	Typing         bool
+}

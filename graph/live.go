@@ -90,7 +90,11 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 		socket.lease = lease
 		socket.mu.Unlock()
 	}
-	return lease.Release
+	gone := s.chat.Connected(grant.Actor.UserID)
+	return func() {
+		gone()
+		lease.Release()
+	}
 }
 
 // sameAccount keeps a stream to the account that has begun it.

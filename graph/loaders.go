@@ -19,6 +19,7 @@ import (
 // subscription never serves what was true an hour ago, and for one actor, because what is found depends on who asks.
 type loaders struct {
 	users         *loader[model.UserID, *model.User]
+	presences     *loader[model.UserID, chat.Presence]
 	conversations *loader[model.ConversationID, *model.Conversation]
 	lastMessages  *loader[model.ConversationID, *model.Message]
 	memberships   *loader[model.ConversationID, *model.ConversationMember]
@@ -39,6 +40,7 @@ type loaders struct {
 func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 	return &loaders{
 		users:         newLoader(r.people.load),
+		presences:     newLoader(actingAs(actor, r.Chat.Presences)),
 		conversations: newLoader(actingAs(actor, r.Chat.Conversations)),
 		lastMessages:  newLoader(actingAs(actor, r.Chat.LastMessages)),
 		memberships:   newLoader(actingAs(actor, r.Chat.Memberships)),

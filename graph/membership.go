@@ -2,8 +2,11 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/vikstrous/dataloadgen"
 
 	"parley/chat"
 	"parley/model"
@@ -68,6 +71,19 @@ func (v *Viewer) unread(ctx context.Context, service *chat.Service) (model.Unrea
 		v.counted, v.countErr = service.UnreadInAll(ctx, who)
 	})
 	return v.counted, v.countErr
+}
+
+// presence is whether somebody is there, as far as the viewer may know.
+func presence(ctx context.Context, id model.UserID) (*chat.Presence, error) {
+	l, err := loadersOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := l.presences.Load(ctx, id)
+	if errors.Is(err, dataloadgen.ErrNotFound) || err == nil && found.UserID != id {
+		return nil, nil
+	}
+	return &found, err
 }
 
 // newSearch reads the arguments of a search.

@@ -223,6 +223,11 @@ type SendMessagePayload struct {
 	UserErrors []*UserError   `json:"userErrors"`
 }
 
+type SetTypingPayload struct {
+	// Always empty.
+	UserErrors []*UserError `json:"userErrors"`
+}
+
 // What a person lets others know.
 type Settings struct {
 	// Whether one is online, and when one was last seen.

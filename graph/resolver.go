@@ -78,3 +78,6 @@ func stream[T, U any](
 func addedMessage(e *model.Event) (*model.Message, bool, error) {
 	return e.Message, e.Kind == model.MessageAdded && e.Message != nil, nil
 }
+
+// each sends every item as it is.
+func each[T any](item T) (*T, bool, error) { return &item, true, nil }

@@ -437,6 +437,19 @@ func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) 
 	return &SaveDraftPayload{Conversation: c, UserErrors: problems}, err
 }
 
+func (r *mutationResolver) SetTyping(ctx context.Context, input SetTypingInput) (*SetTypingPayload, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	problems, err := userErrors(r.Chat.SetTyping(ctx, who, input.ConversationID, input.Typing))
+	return &SetTypingPayload{UserErrors: problems}, err
+}
+
+func (r *presenceResolver) User(ctx context.Context, obj *chat.Presence) (*model.User, error) {
+	return loadUser(ctx, obj.UserID)
+}
+
 func (r *queryResolver) Viewer(ctx context.Context) (*Viewer, error) {
 	who, err := actor(ctx)
 	if err != nil {
@@ -574,6 +587,38 @@ func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxU
 	return stream(ctx, r.Chat.Inbox(ctx, who), inboxUpdate), nil
 }
 
+func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string) (<-chan *chat.Typing, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseID[model.ConversationID]("conversationId", conversationID)
+	if err != nil {
+		return nil, err
+	}
+	typing, err := r.Chat.Typing(ctx, who, key)
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, typing, each), nil
+}
+
+func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, r.Chat.PresenceChanges(ctx, who), each), nil
+}
+
+func (r *typingIndicatorResolver) User(ctx context.Context, obj *chat.Typing) (*model.User, error) {
+	return loadUser(ctx, obj.UserID)
+}
+
+func (r *userResolver) Presence(ctx context.Context, obj *model.User) (*chat.Presence, error) {
+	return presence(ctx, obj.ID)
+}
+
 func (r *viewerResolver) Sessions(ctx context.Context, obj *Viewer) ([]*model.Session, error) {
 	who, err := actor(ctx)
 	if err != nil {
@@ -616,6 +661,8 @@ func (r *Resolver) Message() MessageResolver { return &messageResolver{r} }
 
 func (r *Resolver) Mutation() MutationResolver { return &mutationResolver{r} }
 
+func (r *Resolver) Presence() PresenceResolver { return &presenceResolver{r} }
+
 func (r *Resolver) Query() QueryResolver { return &queryResolver{r} }
 
 func (r *Resolver) ReactionGroup() ReactionGroupResolver { return &reactionGroupResolver{r} }
@@ -624,6 +671,10 @@ func (r *Resolver) Session() SessionResolver { return &sessionResolver{r} }
 
 func (r *Resolver) Subscription() SubscriptionResolver { return &subscriptionResolver{r} }
 
+func (r *Resolver) TypingIndicator() TypingIndicatorResolver { return &typingIndicatorResolver{r} }
+
+func (r *Resolver) User() UserResolver { return &userResolver{r} }
+
 func (r *Resolver) Viewer() ViewerResolver { return &viewerResolver{r} }
 
 type (
@@ -631,9 +682,12 @@ type (
 	conversationMemberResolver struct{ *Resolver }
 	messageResolver            struct{ *Resolver }
 	mutationResolver           struct{ *Resolver }
+	presenceResolver           struct{ *Resolver }
 	queryResolver              struct{ *Resolver }
 	reactionGroupResolver      struct{ *Resolver }
 	sessionResolver            struct{ *Resolver }
 	subscriptionResolver       struct{ *Resolver }
+	typingIndicatorResolver    struct{ *Resolver }
+	userResolver               struct{ *Resolver }
 	viewerResolver             struct{ *Resolver }
 )

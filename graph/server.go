@@ -35,6 +35,7 @@ type Options struct {
 type Server struct {
 	http.Handler
 	auth *auth.Service
+	chat *chat.Service
 	wire *wire.Server
 }
 
@@ -67,7 +68,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	exec.AroundResponses(resolver.withEventsCursor)
 	exec.AroundRootFields(resolver.withLoadersAfterEach)
 
-	s := &Server{auth: authService}
+	s := &Server{auth: authService, chat: chatService}
 	s.wire = wire.New(wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.initSocket, Hold: s.hold, Same: sameAccount,
 		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,

@@ -23,7 +23,8 @@ ALTER TABLE conversations ADD COLUMN last_event_at {{.Time}};
 --bun:split
 -- Positions of another epoch say nothing: one begins when a database is restored into another server.
 CREATE TABLE stream_epoch (
-  epoch bigint NOT NULL
+  epoch   bigint NOT NULL,
+  reached bigint NOT NULL -- no position has been given beyond it, or few
 );
 --bun:split
-INSERT INTO stream_epoch (epoch) VALUES (1);
+INSERT INTO stream_epoch (epoch, reached) VALUES (1, 0);
