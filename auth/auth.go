@@ -70,6 +70,9 @@ type Service struct {
 
 	checked *lru.Cache[model.SessionID, sessionCheck]
 
+	looking sync.Mutex           // held by who looks at revocations out of turn
+	looked  atomic.Pointer[look] // the last time
+
 	mu     sync.Mutex // guards leases
 	leases map[model.SessionID]map[*Lease]struct{}
 }

@@ -52,17 +52,66 @@ func (s *Service) repeat(ctx context.Context, every, timeout time.Duration, do f
 	}
 }
 
+// watchRevocations looks back to where it has looked before, so that an outage, or a process that was stopped for a while,
+// hides no end.
 func (s *Service) watchRevocations(ctx context.Context) error {
-	if !s.hasLeases() {
-		return nil // requests look for themselves
-	}
-	var ended []model.SessionID
-	err := s.db.NewSelect().Model((*revocation)(nil)).Column("session_id").
-		Where("at > ?", s.db.Now().Add(-watchBack)).Scan(ctx, &ended)
-	if err == nil {
+	now := look{began: time.Now(), since: s.db.Now()}
+	if s.hasLeases() { // else requests look for themselves
+		from := now.since
+		if before := s.looked.Load(); before != nil {
+			from = before.since
+		}
+		var ended []model.SessionID
+		err := s.db.NewSelect().Model((*revocation)(nil)).Column("session_id").Where("at > ?", from.Add(-watchBack)).Scan(ctx, &ended)
+		if err != nil {
+			return err
+		}
 		s.sessionsEnded(ended...)
 	}
-	return err
+	s.looked.Store(&now)
+	return nil
+}
+
+// look is when revocations were looked at.
+type look struct {
+	began time.Time // by this process's clock
+	since time.Time // the same, by the database's
+}
+
+// watchStale is how old the last look may be for what is live to go on being delivered.
+const watchStale = 3 * watchEvery
+
+// AwaitWatch returns at once as long as revocations are being looked at. Where that has stopped, because the process was
+// stopped, or the database is away, it looks, and waits until it could: whatever hangs on a session that has ended meanwhile
+// has been ended when it returns. The error is ctx's.
+func (s *Service) AwaitWatch(ctx context.Context) error {
+	for {
+		if s.watches() || s.lookNow(ctx) == nil {
+			return ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+func (s *Service) watches() bool {
+	looked := s.looked.Load()
+	return looked != nil && time.Since(looked.began) < watchStale
+}
+
+// lookNow looks once for all who wait for it.
+func (s *Service) lookNow(ctx context.Context) error {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	if s.watches() {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return s.watchRevocations(bounded)
 }
 
 func (s *Service) hasLeases() bool {

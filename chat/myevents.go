@@ -454,12 +454,32 @@ func (m *myEvents) departure(ctx context.Context, id model.ConversationID) (mode
 
 func (m *myEvents) lookAt(ctx context.Context, id model.ConversationID) error {
 	f, own, err := m.look(ctx, id)
-	if err != nil || own == nil {
+	if err != nil {
 		return err
+	}
+	if own == nil && m.followers[id] == nil {
+		return m.lookForEnd(ctx, id)
+	}
+	if own == nil {
+		return nil
 	}
 	fo := m.follow(f, *own, max(own.JoinedSeq, own.HiddenSeq))
 	if err := m.tellJoined(fo, *own); err != nil {
 		return err
 	}
 	return m.drain(ctx, fo)
+}
+
+// lookForEnd tells the end of a membership that began and ended before anything could be told of it, as it would be told to
+// somebody who was away.
+func (m *myEvents) lookForEnd(ctx context.Context, id model.ConversationID) error {
+	d, err := m.departure(ctx, id)
+	if err != nil || d.Seq == math.MaxInt64 || d.Position < m.horizon || m.left[id].Seq >= d.Seq {
+		return err
+	}
+	if _, known := m.left[id]; known { // the end before was told already
+		m.left[id] = d
+		return nil
+	}
+	return m.tellLeft(d)
 }

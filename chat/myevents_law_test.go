@@ -465,11 +465,7 @@ func (c *myClient) take(item MyEvent) error {
 		c.joins[*item.Joined]++
 		c.in[*item.Joined] = &myPeriod{joined: true}
 	case item.Left != nil:
-		// And whoever was away for both a beginning and its end, or came back between the two, of the end alone.
-		p := c.in[*item.Left]
-		if p != nil && p.over && c.live {
-			return fmt.Errorf("%v: left while not in", *item.Left)
-		}
+		// A membership that began and ended before it could be told of is told by its end alone; checkCounts counts those.
 		c.ends[*item.Left]++
 		c.in[*item.Left] = &myPeriod{over: true}
 	case item.CaughtUp:
@@ -551,8 +547,13 @@ func (c *myClient) learnTruth(ctx context.Context) error {
 	return err
 }
 
-// mayBeAgain allows Joined where it was told last, of a time before: nothing happened in either that could tell them apart.
+// mayBeAgain allows Joined where it was told last, of a time before: nothing happened in either that could tell them apart. And
+// it allows the end alone of a membership of which nothing was told, whose news were lost.
 func (c *myClient) mayBeAgain(item MyEvent) bool {
+	if item.Left != nil {
+		p := c.in[*item.Left]
+		return p == nil || p.over
+	}
 	if item.Joined == nil || c.joins[*item.Joined] == 0 {
 		return false
 	}

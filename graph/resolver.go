@@ -38,9 +38,10 @@ func page(first *int, after *string, last *int, before *string) store.Page {
 	return p
 }
 
-// stream turns what is followed into the channel that gqlgen wants. pick chooses what of an item to send, if anything.
+// stream turns what is followed into the channel that gqlgen wants. pick chooses what of an item to send, if anything. Nothing
+// is sent while it is not known whether the session still lasts.
 func stream[T, U any](
-	ctx context.Context, followed iter.Seq2[T, error], pick func(T) (item U, ok bool, err error),
+	ctx context.Context, r *Resolver, followed iter.Seq2[T, error], pick func(T) (item U, ok bool, err error),
 ) <-chan U {
 	items := make(chan U)
 	go func() {
@@ -64,6 +65,9 @@ func stream[T, U any](
 			}
 			if !ok {
 				continue
+			}
+			if r.Auth.AwaitWatch(ctx) != nil {
+				return
 			}
 			select {
 			case items <- item:

@@ -537,7 +537,7 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, events, addedMessage), nil
+	return stream(ctx, r.Resolver, events, addedMessage), nil
 }
 
 func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversationID string, afterSeq *int) (<-chan ConversationEvent, error) {
@@ -553,7 +553,7 @@ func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversat
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, followed, conversationEvent(key)), nil
+	return stream(ctx, r.Resolver, followed, conversationEvent(key)), nil
 }
 
 func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-chan *ViewerEvent, error) {
@@ -565,7 +565,7 @@ func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-cha
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, events, viewerEvent), nil
+	return stream(ctx, r.Resolver, events, viewerEvent), nil
 }
 
 func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error) {
@@ -573,7 +573,7 @@ func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *m
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Chat.Joined(ctx, who), func(id model.ConversationID) (*model.Conversation, bool, error) {
+	return stream(ctx, r.Resolver, r.Chat.Joined(ctx, who), func(id model.ConversationID) (*model.Conversation, bool, error) {
 		c, err := r.Chat.Conversation(ctx, who, id)
 		return c, c != nil, err
 	}), nil
@@ -584,7 +584,7 @@ func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxU
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Chat.Inbox(ctx, who), inboxUpdate), nil
+	return stream(ctx, r.Resolver, r.Chat.Inbox(ctx, who), inboxUpdate), nil
 }
 
 func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string) (<-chan *chat.Typing, error) {
@@ -600,7 +600,7 @@ func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, typing, each), nil
+	return stream(ctx, r.Resolver, typing, each), nil
 }
 
 func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error) {
@@ -608,7 +608,7 @@ func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *cha
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Chat.PresenceChanges(ctx, who), each), nil
+	return stream(ctx, r.Resolver, r.Chat.PresenceChanges(ctx, who), each), nil
 }
 
 func (r *typingIndicatorResolver) User(ctx context.Context, obj *chat.Typing) (*model.User, error) {
