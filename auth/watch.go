@@ -86,7 +86,7 @@ const watchStale = 3 * watchEvery
 // has been ended when it returns. The error is ctx's.
 func (s *Service) AwaitWatch(ctx context.Context) error {
 	for {
-		if s.watches() || s.lookNow(ctx) == nil {
+		if s.Watches() || s.lookNow(ctx) == nil {
 			return ctx.Err()
 		}
 		select {
@@ -97,7 +97,8 @@ func (s *Service) AwaitWatch(ctx context.Context) error {
 	}
 }
 
-func (s *Service) watches() bool {
+// Watches reports whether revocations are being looked at, so that AwaitWatch would return at once.
+func (s *Service) Watches() bool {
 	looked := s.looked.Load()
 	return looked != nil && time.Since(looked.began) < watchStale
 }
@@ -106,7 +107,7 @@ func (s *Service) watches() bool {
 func (s *Service) lookNow(ctx context.Context) error {
 	s.looking.Lock()
 	defer s.looking.Unlock()
-	if s.watches() {
+	if s.Watches() {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)

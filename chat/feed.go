@@ -2,6 +2,8 @@ package chat
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -136,7 +138,14 @@ func (f *feed) work() {
 // take sorts hints in, and hands on what has its turn. It reports whether the rest has to be read.
 func (f *feed) take(hints []hint) (read bool) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	ready, followers, read := f.sort(hints)
+	f.mu.Unlock()
+	handOn(ready, followers)
+	return read
+}
+
+// sort needs the lock.
+func (f *feed) sort(hints []hint) (ready []*model.Event, followers []*follower, read bool) {
 	for _, h := range hints {
 		read = read || h.read
 		f.promised = max(f.promised, h.seq)
@@ -151,23 +160,24 @@ func (f *feed) take(hints []hint) (read bool) {
 		if len(f.early) > maxEarly { // it is read then
 			clear(f.early)
 		}
-		return false
+		return nil, nil, false
 	}
-	f.handOnInOrder()
+	ready = f.nextInOrder()
+	followers = f.toTell(ready)
 	switch {
 	case f.promised <= f.edge:
 		f.closeGap()
-		return false
+		return ready, followers, false
 	case read || f.promised > f.edge+maxEarly:
-		return true
+		return ready, followers, true
 	case f.gap == nil:
 		f.awaitGap(gapPatience)
 	}
-	return false
+	return ready, followers, false
 }
 
-func (f *feed) handOnInOrder() {
-	var ready []*model.Event
+// nextInOrder takes what has its turn. It needs the lock.
+func (f *feed) nextInOrder() (ready []*model.Event) {
 	for e := f.early[f.edge+1]; e != nil; e = f.early[f.edge+1] {
 		delete(f.early, e.Seq)
 		ready = append(ready, e)
@@ -178,17 +188,24 @@ func (f *feed) handOnInOrder() {
 			delete(f.early, seq)
 		}
 	}
-	f.handOn(ready)
+	return ready
 }
 
-func (f *feed) handOn(events []*model.Event) {
+// toTell lists the followers whom events are to be handed on to. Who joins from now on finds the edge beyond these events, and
+// reads them. It needs the lock.
+func (f *feed) toTell(events []*model.Event) []*follower {
 	if len(events) == 0 {
-		return
+		return nil
 	}
 	for _, e := range events {
 		f.noticeRemoval(e) // once more, for who has joined since it came
 	}
-	for fo := range f.followers {
+	return slices.Collect(maps.Keys(f.followers))
+}
+
+// handOn is done without the lock, by the one goroutine that works on the feed: a sink may take its time with an event.
+func handOn(events []*model.Event, followers []*follower) {
+	for _, fo := range followers {
 		fo.push(events)
 	}
 }
@@ -234,15 +251,18 @@ func (f *feed) read() {
 		if len(events) > 0 {
 			f.edge = events[len(events)-1].Seq
 		}
-		f.handOn(events)
-		f.handOnInOrder()
-		if len(events) < feedPage {
+		last := len(events) < feedPage
+		events = append(events, f.nextInOrder()...)
+		followers := f.toTell(events)
+		if last {
 			f.promised = f.edge // what is promised beyond that is not so, or comes again
 			f.closeGap()
-			f.mu.Unlock()
-			return
 		}
 		f.mu.Unlock()
+		handOn(events, followers)
+		if last {
+			return
+		}
 	}
 }
 

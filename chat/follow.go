@@ -61,16 +61,9 @@ func (s *Service) follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[Followed, error], error) {
 	// Whoever may not follow, or asks for what is not there, is told before anything begins.
-	last, hidden, err := s.position(ctx, actor, id)
+	seen, err := s.startOf(ctx, actor, id, after)
 	if err != nil {
 		return nil, err
-	}
-	seen := last
-	if after != nil {
-		if *after < 0 || *after > last {
-			return nil, errs.New(errs.BadUserInput, "afterSeq has to be from 0 to %d, the newest event; it is %d.", last, *after)
-		}
-		seen = max(*after, hidden)
 	}
 	return func(yield func(Followed, error) bool) {
 		st := newStream()
@@ -158,7 +151,12 @@ type follower struct {
 	checked int64 // the newest event when the actor was found to be a member
 	seen    int64 // the event that the consumer had last; its own
 
+	ctx          context.Context //nolint:containedctx // of what follows, for a sink; it has no goroutine that could have it
+	sink         *Sink           // nil for a consumer that takes
+	toldCaughtUp bool
+
 	// Guarded by the stream's lock.
+	working bool // a goroutine delivers to the sink; else the feed does, and seen is guarded too
 	queue   []*model.Event
 	behind  bool         // what comes after seen has to be read, because the queue does not have it
 	removed bool         // the actor is a member no longer
@@ -217,6 +215,9 @@ func (fo *follower) push(events []*model.Event) {
 	switch {
 	case fo.removed || fo.behind:
 		return
+	case fo.sink != nil && !fo.working:
+		fo.deliverLive(events)
+		return
 	case len(fo.queue)+len(events) > followQueue: // too slow: it reads at its own speed
 		fo.queue, fo.behind = nil, true
 	default:
@@ -242,6 +243,10 @@ func (fo *follower) remove(e *model.Event) {
 }
 
 func (fo *follower) ring() {
+	if fo.sink != nil {
+		fo.begin()
+		return
+	}
 	if !fo.isReady {
 		fo.isReady = true
 		fo.stream.ready = append(fo.stream.ready, fo)

@@ -55,9 +55,7 @@ func TestVerifyChaos(t *testing.T) {
 		t.Fatalf("build nats-server: %v\n%s", err, out)
 	}
 	// Less than the default, because the nodes have the race detector in them, and share the machine with the other tests.
-	// Ended sessions get a grace longer than clients stay with a node that is frozen: on waking it delivers at once what has
-	// queued up for it, before it has looked at which sessions have ended meanwhile.
-	out, code := verify(t, "--chaos", "--for=60s", "--grace=10s", "--nats-server="+nats,
+	out, code := verify(t, "--chaos", "--for=60s", "--nats-server="+nats,
 		"--conversations=10", "--people=20", "--followers=30", "--rate=30")
 	if code != 0 {
 		t.Errorf("verify has ended with %d:\n%s", code, out)

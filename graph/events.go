@@ -156,6 +156,19 @@ func conversationEvent(id model.ConversationID) func(chat.Followed) (Conversatio
 	}
 }
 
+// givenEvent is a stream of one item.
+func givenEvent(conversation string, item chat.Followed) (<-chan ConversationEvent, error) {
+	id, err := parseID[model.ConversationID]("conversationId", conversation)
+	if err != nil {
+		return nil, err
+	}
+	e, _, err := conversationEvent(id)(item)
+	if err != nil {
+		return nil, err
+	}
+	return just(e), nil
+}
+
 // ViewerEvent is one item of the viewer's stream.
 type ViewerEvent struct {
 	Cursor string

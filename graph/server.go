@@ -71,6 +71,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	s := &Server{auth: authService, chat: chatService}
 	s.wire = wire.New(wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.initSocket, Hold: s.hold, Same: sameAccount,
+		Subscribe:  newShared(resolver, exec, present).subscribe,
 		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	})
 	s.Handler = identify(authService, opts.TrustedProxies, s.wire)

@@ -76,6 +76,12 @@ type Operation struct {
 // result was queued.
 func (o *Operation) Next(payload []byte) bool { return o.box.add(item{o, kindNext, payload}) }
 
+// TryNext is Next for whoever keeps what there is no room for: then it reports false, and nothing has happened.
+func (o *Operation) TryNext(payload []byte) bool {
+	full, _, _ := o.box.try(item{o, kindNext, payload}, false)
+	return !full
+}
+
 // Put is Next for whoever can wait: for room on the connection, until ctx ends.
 func (o *Operation) Put(ctx context.Context, payload []byte) error {
 	for {

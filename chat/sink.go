@@ -1,0 +1,112 @@
+package chat
+
+import (
+	"context"
+	"errors"
+
+	"parley/errs"
+	"parley/model"
+)
+
+// Sink is a consumer that is called, and has no goroutine of its own while nothing happens. Its functions are called one at a
+// time, the last of them End, if at all.
+type Sink struct {
+	// Live takes an event at once. False means that there is no room for it: it comes again, through Replay.
+	Live func(*model.Event) bool
+	// Replay takes an event of those that were missed; it may wait until there is room.
+	Replay func(context.Context, *model.Event) error
+	// CaughtUp is called once, when everything up to a seq has been told.
+	CaughtUp func(ctx context.Context, seq int64) error
+	// End is called where following ends before its context does: FORBIDDEN once the actor is no longer a member.
+	End func(error)
+}
+
+// FollowInto is Follow for a Sink. It returns once it is clear that the actor may follow, and goes on until ctx ends.
+func (s *Service) FollowInto(
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
+) error {
+	seen, err := s.startOf(ctx, actor, id, after)
+	if err != nil {
+		return err
+	}
+	st := newStream()
+	fo, err := s.attach(ctx, st, actor, id, seen)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, fo.detach)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	fo.sink, fo.ctx = &sink, ctx
+	fo.begin()
+	return nil
+}
+
+// begin has a goroutine deliver what cannot be delivered at once. It needs the stream's lock.
+func (fo *follower) begin() {
+	if !fo.working {
+		fo.working = true
+		go fo.work()
+	}
+}
+
+// work delivers what waits, and what has to be read, until there is nothing of either: from then on the feed delivers.
+func (fo *follower) work() {
+	for {
+		err := fo.drain(fo.ctx, func(e *model.Event) error { return fo.sink.Replay(fo.ctx, e) })
+		if err == nil && !fo.toldCaughtUp {
+			fo.toldCaughtUp = true
+			err = fo.sink.CaughtUp(fo.ctx, fo.seen)
+		}
+		if err != nil {
+			if fo.ctx.Err() == nil {
+				fo.sink.End(err)
+			}
+			return // and so stays working: nothing is delivered any more
+		}
+		fo.stream.mu.Lock()
+		if fo.queue == nil && !fo.behind && !fo.removed {
+			fo.working = false
+			fo.stream.mu.Unlock()
+			return
+		}
+		fo.stream.mu.Unlock()
+	}
+}
+
+// deliverLive hands events to a sink that has had everything before them. It needs the stream's lock.
+func (fo *follower) deliverLive(events []*model.Event) {
+	for _, e := range events {
+		if e.Seq <= fo.seen {
+			continue
+		}
+		live := func(e *model.Event) error {
+			if !fo.sink.Live(e) {
+				return errStopped
+			}
+			return nil
+		}
+		before := fo.seen
+		if err := fo.deliver(e, live); errors.Is(err, errStopped) {
+			fo.seen, fo.behind = before, true
+			fo.begin()
+			return
+		}
+	}
+}
+
+// startOf finds out after which event somebody begins to follow; an error where they may not, or it is not there.
+func (s *Service) startOf(
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
+) (seen int64, err error) {
+	last, hidden, err := s.position(ctx, actor, id)
+	switch {
+	case err != nil:
+		return 0, err
+	case after == nil:
+		return last, nil
+	case *after < 0 || *after > last:
+		return 0, errs.New(errs.BadUserInput, "afterSeq has to be from 0 to %d, the newest event; it is %d.", last, *after)
+	}
+	return max(*after, hidden), nil
+}

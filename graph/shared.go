@@ -1,0 +1,282 @@
+package graph
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/executor"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"parley/chat"
+	"parley/model"
+	"parley/wire"
+)
+
+// shared serves subscriptions to one conversation whose answer is the same for all who asked the same: each event is executed
+// and encoded once, and every follower's connection gets these very bytes. Who may follow is decided for each. A follower that
+// waits costs no goroutine: the conversation's feed puts what comes into its connection's outbox.
+type shared struct {
+	resolver *Resolver
+	exec     *executor.Executor
+	present  func(context.Context, error) *gqlerror.Error
+	answers  *lru.Cache[answerKey, *answer]
+}
+
+// answerKey is what was asked of one event. The event is that very one in memory, which all followers on this node are handed:
+// what is read again from the database is executed again, and shows what is true by then.
+type answerKey struct {
+	event *model.Event
+	asked [sha256.Size]byte
+}
+
+// answer is made by whoever needs it first.
+type answer struct {
+	once    sync.Once
+	payload []byte // nil where it cannot be shared
+}
+
+// keptAnswers is how many answers are at hand: an answer is needed while an event is handed to the followers.
+const keptAnswers = 1024
+
+func newShared(r *Resolver, exec *executor.Executor, present func(context.Context, error) *gqlerror.Error) *shared {
+	answers, err := lru.New[answerKey, *answer](keptAnswers)
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	return &shared{resolver: r, exec: exec, present: present, answers: answers}
+}
+
+// sharing is one subscription that is served like this.
+type sharing struct {
+	*shared
+	oc    *graphql.OperationContext
+	op    *wire.Operation
+	ctx   context.Context //nolint:containedctx // the operation's
+	who   model.Actor
+	id    model.ConversationID
+	asked [sha256.Size]byte
+	pick  func(*model.Event) bool
+}
+
+// subscribe takes a subscription over, and reports false for all that the executor serves: other subscriptions, those that show
+// what depends on who is looking, people who do not see the whole history, and whatever is wrong, for the executor to tell.
+func (s *shared) subscribe(ctx context.Context, op *wire.Operation, oc *graphql.OperationContext) bool {
+	field, asked, ok := s.sharable(oc)
+	if !ok {
+		return false
+	}
+	who, err := actor(ctx)
+	if err != nil {
+		return false
+	}
+	arguments := field.ArgumentMap(oc.Variables)
+	text, _ := arguments["conversationId"].(string)
+	id, err := model.ParseID[model.ConversationID](text)
+	if err != nil {
+		return false
+	}
+	var after *int64
+	if value := arguments["afterSeq"]; value != nil {
+		n, ok := toInt(value)
+		if !ok {
+			return false
+		}
+		after = new(int64(n))
+	}
+	own, err := s.resolver.Chat.Memberships(ctx, who, []model.ConversationID{id})
+	if err != nil || own[id] == nil || own[id].HiddenSeq > 0 {
+		return false
+	}
+	sh := &sharing{shared: s, oc: oc, op: op, ctx: ctx, who: who, id: id, asked: asked, pick: everyEvent}
+	if field.Name == "messageAdded" {
+		sh.pick = addedOnly
+	}
+	return s.resolver.Chat.FollowInto(ctx, who, id, after, chat.Sink{
+		Live: sh.live, Replay: sh.replay, CaughtUp: sh.caughtUp, End: sh.end,
+	}) == nil
+}
+
+func everyEvent(*model.Event) bool { return true }
+
+func addedOnly(e *model.Event) bool { return e.Kind == model.MessageAdded && e.Message != nil }
+
+// sharable finds the one field of a subscription that has the same value for everybody, and names what is asked of it.
+func (s *shared) sharable(oc *graphql.OperationContext) (field *ast.Field, asked [sha256.Size]byte, ok bool) {
+	if len(oc.Operation.SelectionSet) != 1 {
+		return nil, asked, false
+	}
+	field, ok = oc.Operation.SelectionSet[0].(*ast.Field)
+	if !ok || len(field.Directives) > 0 || field.Name != "messageAdded" && field.Name != "conversationEvents" {
+		return nil, asked, false
+	}
+	variables := map[string]any{}
+	if !sameForAll(field.SelectionSet, oc.Variables, variables) {
+		return nil, asked, false
+	}
+	values, err := json.Marshal(variables)
+	if err != nil {
+		return nil, asked, false
+	}
+	return field, sha256.Sum256(slices.Concat([]byte(oc.RawQuery), []byte{0}, []byte(oc.Operation.Name), []byte{0}, values)), true
+}
+
+// sameForAll reports whether nothing in a selection depends on who is looking, and collects the variables that it has.
+func sameForAll(set ast.SelectionSet, values, used map[string]any) bool {
+	for _, selection := range set {
+		switch s := selection.(type) {
+		case *ast.Field:
+			if s.Definition == nil || s.Definition.Directives.ForName("perViewer") != nil {
+				return false
+			}
+			for _, a := range s.Arguments {
+				collectVariables(a.Value, values, used)
+			}
+			collectDirectives(s.Directives, values, used)
+			if !sameForAll(s.SelectionSet, values, used) {
+				return false
+			}
+		case *ast.InlineFragment:
+			collectDirectives(s.Directives, values, used)
+			if !sameForAll(s.SelectionSet, values, used) {
+				return false
+			}
+		case *ast.FragmentSpread:
+			collectDirectives(s.Directives, values, used)
+			if !sameForAll(s.Definition.SelectionSet, values, used) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func collectDirectives(list ast.DirectiveList, values, used map[string]any) {
+	for _, d := range list {
+		for _, a := range d.Arguments {
+			collectVariables(a.Value, values, used)
+		}
+	}
+}
+
+func collectVariables(v *ast.Value, values, used map[string]any) {
+	if v.Kind == ast.Variable {
+		used[v.Raw] = values[v.Raw]
+	}
+	for _, child := range v.Children {
+		collectVariables(child.Value, values, used)
+	}
+}
+
+// live puts an event into the connection's outbox, unless there is no room, or it is not known whether the session still lasts.
+func (sh *sharing) live(e *model.Event) bool {
+	if !sh.pick(e) {
+		return true
+	}
+	if !sh.resolver.Auth.Watches() {
+		return false
+	}
+	payload := sh.answerTo(e)
+	if payload == nil {
+		payload = sh.execute(sh.ctx, chat.Followed{Event: e})
+	}
+	return sh.op.TryNext(payload)
+}
+
+func (sh *sharing) replay(ctx context.Context, e *model.Event) error {
+	if !sh.pick(e) {
+		return nil
+	}
+	if err := sh.resolver.Auth.AwaitWatch(ctx); err != nil {
+		return err
+	}
+	return sh.op.Put(ctx, sh.execute(ctx, chat.Followed{Event: e}))
+}
+
+func (sh *sharing) caughtUp(ctx context.Context, seq int64) error {
+	if sh.oc.Operation.SelectionSet[0].(*ast.Field).Name != "conversationEvents" {
+		return nil
+	}
+	return sh.op.Put(ctx, sh.execute(ctx, chat.Followed{CaughtUp: seq}))
+}
+
+func (sh *sharing) end(err error) {
+	sh.op.Fail(gqlerror.List{sh.present(sh.ctx, err)})
+}
+
+// answerTo is the answer for all who asked the same of an event; nil where each has to make their own.
+func (sh *sharing) answerTo(e *model.Event) []byte {
+	key := answerKey{e, sh.asked}
+	a, there := sh.answers.Get(key)
+	if !there {
+		a = &answer{}
+		if before, there, _ := sh.answers.PeekOrAdd(key, a); there {
+			a = before
+		}
+	}
+	a.once.Do(func() {
+		// The connection that happens to be first may end meanwhile: others need the answer all the same.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.ctx), answerTimeout)
+		defer cancel()
+		payload, ok := sh.tryExecute(ctx, chat.Followed{Event: e})
+		if !ok {
+			return
+		}
+		// Whoever is a member no longer is shown less than the others.
+		if own, err := sh.resolver.Chat.Memberships(ctx, sh.who, []model.ConversationID{sh.id}); err == nil && own[sh.id] != nil {
+			a.payload = payload
+		}
+	})
+	return a.payload
+}
+
+// answerTimeout bounds how long one answer may hold up the followers of a conversation.
+const answerTimeout = 10 * time.Second
+
+func (sh *sharing) execute(ctx context.Context, item chat.Followed) []byte {
+	payload, _ := sh.tryExecute(ctx, item)
+	return payload
+}
+
+type givenKey struct{}
+
+// given is the one item that a subscription is executed for, where it is executed item by item.
+func given(ctx context.Context) (chat.Followed, bool) {
+	item, ok := ctx.Value(givenKey{}).(chat.Followed)
+	return item, ok
+}
+
+// tryExecute runs the operation for one item, and reports whether the answer is without errors.
+func (sh *sharing) tryExecute(ctx context.Context, item chat.Followed) (payload []byte, ok bool) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			shown := sh.present(ctx, fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))
+			payload, ok = wire.Encode(&graphql.Response{Errors: gqlerror.List{shown}, Data: json.RawMessage("null")}), false
+		}
+	}()
+	ctx = graphql.WithOperationContext(context.WithValue(graphql.StartOperationTrace(ctx), givenKey{}, item), sh.oc)
+	responses, ctx := sh.exec.DispatchOperation(ctx, sh.oc)
+	response := responses(ctx)
+	if response == nil {
+		shown := sh.present(ctx, errors.New("an event has no answer"))
+		response = &graphql.Response{Errors: gqlerror.List{shown}, Data: json.RawMessage("null")}
+	}
+	return wire.Encode(response), len(response.Errors) == 0
+}
+
+// just is a subscription of one item.
+func just[T any](item T) <-chan T {
+	items := make(chan T, 1)
+	items <- item
+	close(items)
+	return items
+}
