@@ -152,7 +152,7 @@ func (p *parleyServer) start(ctx context.Context) (err error) {
 			cmd.Env = append(cmd.Env, setting)
 		}
 	}
-	cmd.Env = append(cmd.Env, "PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATA_DIR="+p.dir, "PARLEY_LOG_FORMAT=json")
+	cmd.Env = append(cmd.Env, "PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATA_DIR="+p.dir, "PARLEY_LOG_FORMAT=json", "PARLEY_MAX_SOCKETS=1000000")
 	if p.database != "" {
 		cmd.Env = append(cmd.Env, "PARLEY_DATABASE_URL="+p.database)
 	}

@@ -60,6 +60,9 @@ type Settings struct {
 	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
 	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full."`
 
+	MaxSockets int `default:"50" help:"Live connections that one account has on a node at most; one more is closed with 1013."`
+	MaxReplays int `default:"16" help:"Followers of a node that read what they missed at once; others wait their turn."`
+
 	EditWindow   time.Duration `default:"24h" help:"How long after sending it a message can be edited; 0 is for ever."`
 	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are compared with the database, which repairs a lost hint."`
 	StopTimeout  time.Duration `default:"20s" help:"How long running requests may take to finish when the server stops."`
@@ -143,6 +146,7 @@ func (s *Settings) Validate() error {
 	for name, value := range map[string]int64{
 		"PARLEY_MAX_BODY_BYTES": s.MaxBodyBytes, "PARLEY_MAX_TOKENS": int64(s.MaxTokens), "PARLEY_MAX_DEPTH": int64(s.MaxDepth),
 		"PARLEY_MAX_ALIASES": int64(s.MaxAliases), "PARLEY_MAX_COMPLEXITY": int64(s.MaxComplexity),
+		"PARLEY_MAX_SOCKETS": int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
 	} {
 		if value < 1 {
 			refuse(name, "%d is less than 1", value)

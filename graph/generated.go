@@ -3126,7 +3126,7 @@ type Subscription {
   have, to any server, and nothing is missed or comes twice. Without: from now on, which ` + "`" + `CaughtUp` + "`" + ` says first.
   In each conversation the order is that of seq; between conversations there is none. Of a conversation that the viewer joins
   comes ` + "`" + `ConversationJoined` + "`" + ` first and then what happens in it from there on; ` + "`" + `ConversationLeft` + "`" + ` is the last of one that they
-  leave. A cursor that is too old to be served gets ` + "`" + `StreamReset` + "`" + ` first: fetch anew what is shown, and go on from there.
+  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served gets ` + "`" + `StreamReset` + "`" + ` first: fetch anew what is shown, and go on from there.
   BAD_USER_INPUT for what is no cursor, or another account's.
   """
   events(after: String): ViewerEvent!

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"parley/auth"
+	"parley/errs"
 	"parley/model"
 )
 
@@ -84,6 +85,10 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 	if grant == nil {
 		return func() {}
 	}
+	if !s.connections.begin(grant.Actor.UserID) {
+		end(errs.New(errs.RateLimited, "At most %d live connections of one account: end some.", s.connections.max))
+		return func() {}
+	}
 	lease := s.auth.Lease(*grant, end)
 	if socket := socketOf(ctx); socket != nil {
 		socket.mu.Lock()
@@ -94,6 +99,34 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 	return func() {
 		gone()
 		lease.Release()
+		s.connections.finish(grant.Actor.UserID)
+	}
+}
+
+// connections counts the live connections of each account on this node.
+type connections struct {
+	max int
+
+	mu   sync.Mutex // guards open
+	open map[model.UserID]int
+}
+
+// begin reports false where there are as many as may be.
+func (c *connections) begin(id model.UserID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[id] >= c.max {
+		return false
+	}
+	c.open[id]++
+	return true
+}
+
+func (c *connections) finish(id model.UserID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[id]--; c.open[id] == 0 {
+		delete(c.open, id)
 	}
 }
 

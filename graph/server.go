@@ -1,8 +1,10 @@
 package graph
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"time"
@@ -21,6 +23,7 @@ import (
 
 // Options are the settings of a Server; the zero value serves.
 type Options struct {
+	MaxConnections int // that are live of one account; 0 means any number
 	Limits         Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
 	TrustedProxies []netip.Prefix
@@ -37,6 +40,8 @@ type Server struct {
 	auth *auth.Service
 	chat *chat.Service
 	wire *wire.Server
+
+	connections *connections
 }
 
 // documents is how many parsed documents are kept.
@@ -68,7 +73,10 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	exec.AroundResponses(resolver.withEventsCursor)
 	exec.AroundRootFields(resolver.withLoadersAfterEach)
 
-	s := &Server{auth: authService, chat: chatService}
+	s := &Server{
+		auth: authService, chat: chatService,
+		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[model.UserID]int{}},
+	}
 	s.wire = wire.New(wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.initSocket, Hold: s.hold, Same: sameAccount,
 		Subscribe:  newShared(resolver, exec, present).subscribe,

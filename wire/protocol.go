@@ -158,7 +158,7 @@ func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 		s.end(closeCodeFor(err), why(err))
 		return
 	}
-	release := s.server.opts.Hold(ctx, func(reason error) { s.end(CloseForbidden, why(reason)) })
+	release := s.server.opts.Hold(ctx, func(reason error) { s.end(closeCodeFor(reason), why(reason)) })
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -173,12 +173,13 @@ func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 	}
 }
 
-// closeCodeFor tells who may not from what cannot be known at present.
+// closeCodeFor tells who may not from what cannot be at present.
 func closeCodeFor(err error) int {
-	if e, ok := errors.AsType[*errs.Error](err); ok && e.Code != errs.Unavailable {
-		return CloseForbidden
+	e, ok := errors.AsType[*errs.Error](err)
+	if !ok || e.Code == errs.Unavailable || e.Code == errs.RateLimited {
+		return CloseTryAgain
 	}
-	return CloseTryAgain
+	return CloseForbidden
 }
 
 // why is an error in words for the client.
