@@ -163,7 +163,7 @@ type myEvents struct {
 	leaving model.ConversationID   // whose removal is being told, and the end not yet
 	heard   []model.ConversationID // of which there is news that has not been looked at
 	live    bool                   // all that was missed has been told
-	round   int64 // of the comparison that the horizon is from
+	round   int64                  // of the comparison that the horizon is from
 }
 
 func (m *myEvents) run(ctx context.Context, from *myCursor) error {

@@ -72,7 +72,7 @@ func (w *world) replay(t *testing.T, id model.ConversationID) *told {
 				t.Fatalf("event %d is about a message that is not there", e.Seq)
 			}
 		}
-		switch e.Kind { //nolint:exhaustive // the rest is about members
+		switch e.Kind {
 		case model.MessageAdded:
 			m = &toldMessage{
 				ID: *e.MessageID, Author: w.name(e.ActorID), At: e.At, Content: e.Message.Content,

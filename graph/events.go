@@ -49,9 +49,10 @@ type concerned struct{ user model.UserID }
 // User is whom it is about.
 func (c concerned) User(ctx context.Context) (*model.User, error) { return loadUser(ctx, c.user) }
 
-// The events, as the schema has them.
+// ConversationCreated, like the others here, is an event as the schema has it.
+type ConversationCreated struct{ happening }
+
 type (
-	ConversationCreated struct{ happening }
 	ConversationRenamed struct {
 		happening
 		Title string

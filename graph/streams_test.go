@@ -2,6 +2,7 @@ package graph_test
 
 import (
 	"encoding/json"
+	"maps"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -68,9 +69,7 @@ func told() []map[string]any {
 	user := func(name string) map[string]any { return map[string]any{"nickname": name} }
 	event := func(kind string, seq float64, by string, more map[string]any) map[string]any {
 		e := map[string]any{"__typename": kind, "seq": seq, "actor": user(by), "conversation": map[string]any{"title": "new"}}
-		for k, v := range more {
-			e[k] = v
-		}
+		maps.Copy(e, more)
 		return e
 	}
 	list := []map[string]any{
