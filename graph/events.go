@@ -49,10 +49,9 @@ type concerned struct{ user model.UserID }
 // User is whom it is about.
 func (c concerned) User(ctx context.Context) (*model.User, error) { return loadUser(ctx, c.user) }
 
-// ConversationCreated, like the others here, is an event as the schema has it.
-type ConversationCreated struct{ happening }
-
+// ConversationCreated and the others here are events, as the schema has them.
 type (
+	ConversationCreated struct{ happening }
 	ConversationRenamed struct {
 		happening
 		Title string
