@@ -49,8 +49,8 @@ type concerned struct{ user model.UserID }
 // User is whom it is about.
 func (c concerned) User(ctx context.Context) (*model.User, error) { return loadUser(ctx, c.user) }
 
-// ConversationCreated and the others here are events, as the schema has them.
-type (
+// The events, as the schema has them.
+type ( //nolint:revive // it describes each
 	ConversationCreated struct{ happening }
 	ConversationRenamed struct {
 		happening
