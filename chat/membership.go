@@ -118,6 +118,6 @@ func updateMembership(ctx context.Context, tx *store.Tx, m *model.ConversationMe
 	if err != nil {
 		return err
 	}
-	_, err = tx.NewUpdate().Model(m).Column(append(columns, "position")...).Value("position", "?", position).WherePK().Exec(ctx)
-	return err
+	return tx.NewUpdate().Model(m).Column(append(columns, "position")...).Value("position", "?", position).WherePK().
+		Returning("position").Scan(ctx, &m.Position)
 }
