@@ -225,17 +225,16 @@ func (s *Service) retellNews(ctx context.Context, since int64) error {
 		}
 	}
 	for some := range slices.Chunk(people, compareAtOnce) {
-		changed := func(table any) *bun.SelectQuery {
-			return s.db.NewSelect().Model(table).Column("user_id", "conversation_id").
-				Where("position >= ?", since).Where("user_id IN (?)", bun.List(some))
-		}
-		var found []model.Departure
-		members, departures := changed((*model.ConversationMember)(nil)), changed((*model.Departure)(nil))
-		if err := eachOf(ctx, s.db, []*bun.SelectQuery{members, departures}, &found); err != nil {
-			return err
-		}
-		for _, c := range found {
-			s.people.Publish(personTopic(c.UserID), news{c.ConversationID})
+		for _, table := range []string{"conversation_members", "departures"} {
+			var found []model.Departure
+			err := s.db.NewSelect().Table(table).Column("user_id", "conversation_id").
+				Where("position >= ?", since).Where("user_id IN (?)", bun.List(some)).Scan(ctx, &found)
+			if err != nil {
+				return store.Error(err)
+			}
+			for _, c := range found {
+				s.people.Publish(personTopic(c.UserID), news{c.ConversationID})
+			}
 		}
 	}
 	return nil

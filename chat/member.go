@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -64,21 +65,27 @@ func (s *Service) Members(
 	if err != nil {
 		return nil, err
 	}
-	queries := make([]*bun.SelectQuery, len(ids))
-	for i, id := range ids {
-		q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Apply(sharedWith(actor, "cm.conversation_id")).
-			Where("cm.conversation_id = ?", id)
-		queries[i] = window.Apply(q, membersInOrder, position...)
-	}
 	var found []*model.ConversationMember
-	if err := eachOf(ctx, s.db, queries, &found); err != nil {
+	page := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Where("cm.conversation_id = viewer.conversation_id")
+	q := s.db.NewSelect().Model((*model.ConversationMember)(nil))
+	err = s.pageEach(ctx, q, "cm", "conversation_members AS viewer",
+		window.Apply(page, membersInOrder, position...), viewing(actor, ids), &found)
+	if err != nil {
 		return nil, err
 	}
-	byConversation := map[model.ConversationID][]*model.ConversationMember{}
-	for _, m := range found {
-		byConversation[m.ConversationID] = append(byConversation[m.ConversationID], m)
+	of := func(m *model.ConversationMember) model.ConversationID { return m.ConversationID }
+	return cutEach(window, ids, found, of, compareMembers), nil
+}
+
+func compareMembers(a, b *model.ConversationMember) int {
+	return cmp.Or(cmp.Compare(a.JoinedSeq, b.JoinedSeq), compareBytes(a.UserID, b.UserID))
+}
+
+// viewing narrows a query with a table of memberships, called viewer, to the actor's in some conversations.
+func viewing(actor model.Actor, ids []model.ConversationID) func(*bun.SelectQuery) *bun.SelectQuery {
+	return func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("viewer.user_id = ?", actor.UserID).Where("viewer.conversation_id IN (?)", bun.List(ids))
 	}
-	return cutEach(window, ids, byConversation), nil
 }
 
 // MembersByID returns those of the members that the actor may see.

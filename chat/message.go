@@ -2,6 +2,7 @@ package chat
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -183,21 +184,18 @@ func (s *Service) Messages(
 			return nil, err
 		}
 	}
-	queries := make([]*bun.SelectQuery, len(ids))
-	for i, id := range ids {
-		q := s.db.NewSelect().Model((*model.Message)(nil)).Apply(sharedWith(actor, "m.conversation_id")).
-			Where("m.conversation_id = ?", id).Where("m.seq > viewer.hidden_seq")
-		queries[i] = window.Apply(q, store.Order{Columns: []string{"m.seq"}}, position...)
-	}
 	var found []*model.Message
-	if err := eachOf(ctx, s.db, queries, &found); err != nil {
+	page := s.db.NewSelect().Model((*model.Message)(nil)).Where("m.conversation_id = viewer.conversation_id").
+		Where("m.seq > viewer.hidden_seq")
+	q := s.db.NewSelect().Model((*model.Message)(nil))
+	err := s.pageEach(ctx, q, "m", "conversation_members AS viewer",
+		window.Apply(page, store.Order{Columns: []string{"m.seq"}}, position...), viewing(actor, ids), &found)
+	if err != nil {
 		return nil, err
 	}
-	byConversation := map[model.ConversationID][]*model.Message{}
-	for _, m := range found {
-		byConversation[m.ConversationID] = append(byConversation[m.ConversationID], m)
-	}
-	return cutEach(window, ids, byConversation), nil
+	of := func(m *model.Message) model.ConversationID { return m.ConversationID }
+	bySeq := func(a, b *model.Message) int { return cmp.Compare(a.Seq, b.Seq) }
+	return cutEach(window, ids, found, of, bySeq), nil
 }
 
 // MessagesByID returns those of the messages that the actor may see.

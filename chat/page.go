@@ -2,33 +2,49 @@ package chat
 
 import (
 	"context"
-	"strings"
+	"slices"
 
 	"github.com/uptrace/bun"
 
 	"parley/store"
 )
 
-// eachOf runs many queries of the same columns as one statement: the same page of a list for each of many parents. Unlike one
-// query that numbers the rows of all parents, each of these stops where its page ends. The rows of each come in its order.
-func eachOf(ctx context.Context, db *store.DB, queries []*bun.SelectQuery, dest any) error {
-	if len(queries) == 0 {
-		return nil
+// pageEach reads the same page of a list for each of many parents, in one statement. q is a query for the items without a
+// condition; parents is what stands after FROM and names the parents; page is one parent's page, which refers to the parent, and
+// whose items are called alias there and in q. Unlike a query that numbers the items of all parents, each page stops where it
+// ends. The items come in any order.
+func (s *Service) pageEach(
+	ctx context.Context, q *bun.SelectQuery, alias, parents string, page *bun.SelectQuery,
+	narrow func(*bun.SelectQuery) *bun.SelectQuery, dest any,
+) error {
+	name := bun.Safe(alias)
+	if s.db.Postgres() {
+		q = q.ModelTableExpr(parents).Join("JOIN LATERAL (?) AS ? ON true", page, name)
+	} else {
+		q = q.TableExpr(parents).Where("?.rowid IN (?)", name, page.ColumnExpr("?.rowid", name))
 	}
-	parts := make([]string, len(queries))
-	args := make([]any, len(queries))
-	for i, q := range queries {
-		parts[i], args[i] = "SELECT * FROM (?) AS page", q
-	}
-	// A query that reads, as the store sees it: on SQLite it does not wait for who writes.
-	return store.Error(db.NewSelect().TableExpr("("+strings.Join(parts, " UNION ALL ")+") AS pages", args...).Scan(ctx, dest))
+	return store.Error(q.Apply(narrow).Scan(ctx, dest))
 }
 
-// cutEach makes a slice for each parent of what its query has found.
-func cutEach[K comparable, T any](w store.Window, parents []K, found map[K][]T) map[K]store.Slice[T] {
-	slices := make(map[K]store.Slice[T], len(parents))
-	for _, parent := range parents {
-		slices[parent] = store.Cut(w, found[parent])
+// cutEach makes a slice for each parent of what its page has, in the list's order.
+func cutEach[K comparable, T any](
+	w store.Window, parents []K, items []T, parent func(T) K, compare func(a, b T) int,
+) map[K]store.Slice[T] {
+	found := map[K][]T{}
+	for _, item := range items {
+		found[parent(item)] = append(found[parent(item)], item)
 	}
-	return slices
+	pages := make(map[K]store.Slice[T], len(parents))
+	for _, p := range parents {
+		list := found[p]
+		slices.SortFunc(list, compare)
+		if w.Backwards {
+			slices.Reverse(list) // the order of the walk
+		}
+		pages[p] = store.Cut(w, list)
+	}
+	return pages
 }
+
+// compareBytes orders ids as the databases do.
+func compareBytes[T ~[16]byte](a, b T) int { return slices.Compare(a[:], b[:]) }

@@ -1,8 +1,8 @@
 package chat
 
 import (
+	"cmp"
 	"context"
-	"time"
 
 	"github.com/uptrace/bun"
 
@@ -128,15 +128,9 @@ func (s *Service) Reactions(
 
 const reactorList = 'r' // the letter of this list's cursors
 
-// Reactor is somebody who has put an emoji to a message.
-type Reactor struct {
-	UserID model.UserID
-	At     time.Time
-}
-
 // ReactorCursor is where somebody stands among those who put the same emoji to a message.
-func ReactorCursor(r *Reactor) string {
-	return store.NewCursor(reactorList).Time(r.At).UUID(r.UserID).String()
+func ReactorCursor(r *model.Reaction) string {
+	return store.NewCursor(reactorList).Time(r.CreatedAt).UUID(r.UserID).String()
 }
 
 // EmojiOn names a group of reactions.
@@ -148,7 +142,7 @@ type EmojiOn struct {
 // Reactors lists, for each group of reactions to messages that the actor may see, who reacted, in the order in which they did.
 func (s *Service) Reactors(
 	ctx context.Context, actor model.Actor, groups []EmojiOn, window store.Window,
-) (map[EmojiOn]store.Slice[*Reactor], error) {
+) (map[EmojiOn]store.Slice[*model.Reaction], error) {
 	var position []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(reactorList, window.Cursor)
@@ -157,23 +151,25 @@ func (s *Service) Reactors(
 			return nil, err
 		}
 	}
-	order := store.Order{Columns: []string{"r.created_at", "r.user_id"}}
-	queries := make([]*bun.SelectQuery, len(groups))
+	ids := make([]model.MessageID, len(groups))
 	for i, g := range groups {
-		q := s.db.NewSelect().Model((*model.Reaction)(nil)).ColumnExpr("r.message_id, r.emoji, r.user_id, r.created_at AS at").
-			Apply(reactionsTo(actor, []model.MessageID{g.MessageID})).Where("r.emoji = ?", g.Emoji)
-		queries[i] = window.Apply(q, order, position...)
+		ids[i] = g.MessageID
 	}
-	var found []struct {
-		EmojiOn `bun:",extend"`
-		Reactor `bun:",extend"`
+	var found []*model.Reaction
+	page := s.db.NewSelect().Model((*model.Reaction)(nil)).Where("r.message_id = g.message_id").Where("r.emoji = g.emoji")
+	order := store.Order{Columns: []string{"r.created_at", "r.user_id"}}
+	parents := "(SELECT DISTINCT message_id, emoji FROM reactions) AS g JOIN messages AS m ON m.id = g.message_id " +
+		"JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id"
+	visible := func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("viewer.user_id = ?", actor.UserID).Where("m.seq > viewer.hidden_seq").Where("g.message_id IN (?)", bun.List(ids))
 	}
-	if err := eachOf(ctx, s.db, queries, &found); err != nil {
+	q := s.db.NewSelect().Model((*model.Reaction)(nil))
+	if err := s.pageEach(ctx, q, "r", parents, window.Apply(page, order, position...), visible, &found); err != nil {
 		return nil, err
 	}
-	byGroup := map[EmojiOn][]*Reactor{}
-	for i := range found {
-		byGroup[found[i].EmojiOn] = append(byGroup[found[i].EmojiOn], &found[i].Reactor)
+	of := func(r *model.Reaction) EmojiOn { return EmojiOn{MessageID: r.MessageID, Emoji: r.Emoji} }
+	inOrder := func(a, b *model.Reaction) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), compareBytes(a.UserID, b.UserID))
 	}
-	return cutEach(window, groups, byGroup), nil
+	return cutEach(window, groups, found, of, inOrder), nil
 }

@@ -104,27 +104,36 @@ func (s *Service) SeenBy(
 	if err != nil || !lets {
 		return nil, err
 	}
-	queries := make([]*bun.SelectQuery, len(ids))
-	for i, id := range ids {
-		q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("m.id AS parent").ColumnExpr("?TableColumns").
-			Join("JOIN messages AS m ON m.conversation_id = cm.conversation_id").
-			Join("JOIN users AS u ON u.id = cm.user_id AND u.send_read_receipts").
-			Apply(sharedWith(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").Where("m.id = ?", id).
-			Where("cm.last_read_seq >= m.seq").Where("cm.joined_seq < m.seq").Where("m.author_id IS DISTINCT FROM cm.user_id")
-		queries[i] = window.Apply(q, membersInOrder, position...)
+	var found []*seenBy
+	page := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
+		Join("JOIN users AS u ON u.id = cm.user_id AND u.send_read_receipts").Where("cm.conversation_id = m.conversation_id").
+		Where("cm.last_read_seq >= m.seq").Where("cm.joined_seq < m.seq").Where("m.author_id IS DISTINCT FROM cm.user_id")
+	q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("m.id AS parent").ColumnExpr("?TableColumns")
+	parents := "messages AS m JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id"
+	visible := func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("viewer.user_id = ?", actor.UserID).Where("m.seq > viewer.hidden_seq").Where("m.id IN (?)", bun.List(ids))
 	}
-	var found []struct {
-		Parent                   model.MessageID
-		model.ConversationMember `bun:",extend"`
-	}
-	if err := eachOf(ctx, s.db, queries, &found); err != nil {
+	err = s.pageEach(ctx, q, "cm", parents, window.Apply(page, membersInOrder, position...), visible, &found)
+	if err != nil {
 		return nil, err
 	}
-	byMessage := map[model.MessageID][]*model.ConversationMember{}
-	for i := range found {
-		byMessage[found[i].Parent] = append(byMessage[found[i].Parent], &found[i].ConversationMember)
+	of := func(by *seenBy) model.MessageID { return by.Parent }
+	inOrder := func(a, b *seenBy) int { return compareMembers(&a.ConversationMember, &b.ConversationMember) }
+	slices := make(map[model.MessageID]store.Slice[*model.ConversationMember], len(ids))
+	for id, page := range cutEach(window, ids, found, of, inOrder) {
+		members := make([]*model.ConversationMember, len(page.Items))
+		for i, by := range page.Items {
+			members[i] = &by.ConversationMember
+		}
+		slices[id] = store.Slice[*model.ConversationMember]{Items: members, More: page.More, Before: page.Before}
 	}
-	return cutEach(window, ids, byMessage), nil
+	return slices, nil
+}
+
+// seenBy is a member who has read up to a message.
+type seenBy struct {
+	Parent                   model.MessageID
+	model.ConversationMember `bun:",extend"`
 }
 
 // LastRead is how far a member has read, as far as the viewer may know it: of themselves, and where both let others know.

@@ -33,7 +33,7 @@ type loaders struct {
 	messagePages  pages[model.ConversationID, *model.Message]
 	mentioned     *loader[model.MessageID, []model.UserID]
 	reactions     *loader[model.MessageID, []*model.ReactionGroup]
-	reactors      pages[chat.EmojiOn, *chat.Reactor]
+	reactors      pages[chat.EmojiOn, *model.Reaction]
 	seenBy        pages[model.MessageID, *model.ConversationMember]
 }
 

@@ -512,11 +512,11 @@ func (r *queryResolver) SearchMessages(ctx context.Context, query string, conver
 
 func (r *reactionGroupResolver) Users(ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int, before *string) (*UserConnection, error) {
 	found, err := pageFor(ctx, peoplePage, page(first, after, last, before), chat.EmojiOn{MessageID: obj.MessageID, Emoji: obj.Emoji},
-		func(l *loaders) pages[chat.EmojiOn, *chat.Reactor] { return l.reactors })
+		func(l *loaders) pages[chat.EmojiOn, *model.Reaction] { return l.reactors })
 	if err != nil {
 		return nil, err
 	}
-	return peopleConnection(ctx, found, chat.ReactorCursor, func(r *chat.Reactor) model.UserID { return r.UserID })
+	return peopleConnection(ctx, found, chat.ReactorCursor, func(r *model.Reaction) model.UserID { return r.UserID })
 }
 
 func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool, error) {
