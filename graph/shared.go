@@ -177,7 +177,8 @@ func collectVariables(v *ast.Value, values, used map[string]any) {
 	}
 }
 
-// live puts an event into the connection's outbox, unless there is no room, or it is not known whether the session still lasts.
+// live puts an event into the connection's outbox, unless there is no room, or no answer that can be shared, or it is not known
+// whether the session still lasts: then it is read and answered for this follower alone.
 func (sh *sharing) live(e *model.Event) bool {
 	if !sh.pick(e) {
 		return true
@@ -186,10 +187,7 @@ func (sh *sharing) live(e *model.Event) bool {
 		return false
 	}
 	payload := sh.answerTo(e)
-	if payload == nil {
-		payload = sh.execute(sh.ctx, chat.Followed{Event: e})
-	}
-	return sh.op.TryNext(payload)
+	return payload != nil && sh.op.TryNext(payload)
 }
 
 func (sh *sharing) replay(ctx context.Context, e *model.Event) error {
