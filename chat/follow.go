@@ -28,7 +28,7 @@ const followQueue = 64
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[*model.Event, error], error) {
-	followed, err := s.follow(ctx, actor, id, after)
+	followed, err := s.FollowAll(ctx, actor, id, after)
 	if err != nil {
 		return nil, err
 	}
@@ -52,12 +52,6 @@ type Followed struct {
 
 // FollowAll is Follow that also says, once, where replay ends.
 func (s *Service) FollowAll(
-	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
-) (iter.Seq2[Followed, error], error) {
-	return s.follow(ctx, actor, id, after)
-}
-
-func (s *Service) follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[Followed, error], error) {
 	// Whoever may not follow, or asks for what is not there, is told before anything begins.
@@ -168,30 +162,43 @@ type follower struct {
 func (s *Service) attach(
 	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen int64,
 ) (*follower, error) {
-	fo := &follower{service: s, stream: st, actor: actor, id: id, seen: seen}
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		fo.feed = s.feedOf(id)
-		// After the feed listens, so that nothing falls between the two.
-		last, hidden, err := s.position(ctx, actor, id)
-		if err == nil {
-			fo.checked, fo.hidden = last, hidden
-			fo.feed.join(fo, last)
-			return fo, nil
-		}
-		if errs.Is(err, errs.NotFound) { // since it was begun
-			fo.removed = true
-			fo.ring()
-			return fo, nil
-		}
+	fo := &follower{service: s, stream: st, actor: actor, id: id, seen: seen, feed: s.feedOf(id)}
+	// After the feed listens, so that nothing falls between the two.
+	err := onceThere(ctx, func() (err error) {
+		fo.checked, fo.hidden, err = s.position(ctx, actor, id)
+		return err
+	})
+	switch {
+	case err == nil:
+		fo.feed.join(fo, fo.checked)
+	case errs.Is(err, errs.NotFound): // since it was begun
+		fo.removed = true
+		fo.ring()
+	default:
 		fo.feed.release()
+		return nil, err
+	}
+	return fo, nil
+}
+
+// onceThere runs what needs the database, again for as long as that is away.
+func onceThere(ctx context.Context, fn func() error) error {
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		err := fn()
+		if err == nil {
+			return nil
+		}
 		if err := awaitDatabase(ctx, err, wait); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
 
 // awaitDatabase waits where the database is away, and returns any other error.
 func awaitDatabase(ctx context.Context, err error, wait time.Duration) error {
+	if errors.Is(err, errStopped) || errors.Is(err, errRemoved) {
+		return err
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // whatever the database made of it
 	}
@@ -344,15 +351,7 @@ func (fo *follower) endsWith(e *model.Event) bool {
 
 // catchUp reads and delivers everything that is stored beyond what was seen. While the database is away it waits for it.
 func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) error) error {
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		err := fo.tryCatchUp(ctx, deliver)
-		if err == nil || errors.Is(err, errStopped) || errors.Is(err, errRemoved) {
-			return err
-		}
-		if err := awaitDatabase(ctx, err, wait); err != nil {
-			return err
-		}
-	}
+	return onceThere(ctx, func() error { return fo.tryCatchUp(ctx, deliver) })
 }
 
 func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) error) error {
@@ -428,11 +427,7 @@ func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
 		return nil, store.Error(err)
 	}
 	for _, e := range removals {
-		var removed model.MemberRemovedData
-		if err := json.Unmarshal(e.Data, &removed); err != nil {
-			return nil, err
-		}
-		if removed.UserID == fo.actor.UserID {
+		if fo.endsWith(e) {
 			return e, nil
 		}
 	}

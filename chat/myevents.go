@@ -122,16 +122,12 @@ func (m *myConversations) look(ctx context.Context, id model.ConversationID) (*f
 }
 
 // membershipsSoon is memberships that waits for the database where it is away.
-func (m *myConversations) membershipsSoon(ctx context.Context, only ...model.ConversationID) ([]mine, error) {
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		found, err := m.memberships(ctx, only...)
-		if err == nil {
-			return found, nil
-		}
-		if err := awaitDatabase(ctx, err, wait); err != nil {
-			return nil, err
-		}
-	}
+func (m *myConversations) membershipsSoon(ctx context.Context, only ...model.ConversationID) (found []mine, err error) {
+	err = onceThere(ctx, func() error {
+		found, err = m.memberships(ctx, only...)
+		return err
+	})
+	return found, err
 }
 
 // openFeeds has the conversations that the actor is in listened to, before it is read how far they have come.
@@ -186,7 +182,7 @@ func (m *myEvents) run(ctx context.Context, from *myCursor) error {
 			return err
 		}
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(m.followers), compareIDs) {
+	for _, id := range slices.SortedFunc(maps.Keys(m.followers), compareBytes) {
 		if err := m.drain(ctx, m.followers[id]); err != nil {
 			return err
 		}
@@ -213,20 +209,15 @@ func (m *myEvents) run(ctx context.Context, from *myCursor) error {
 	}
 }
 
-func compareIDs(a, b model.ConversationID) int { return slices.Compare(a[:], b[:]) }
-
 // begin follows all of the actor's conversations from where the cursor says.
 func (m *myEvents) begin(ctx context.Context, from *myCursor) (
 	joined []mine, left []model.Departure, reset bool, err error,
 ) {
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		if joined, left, reset, err = m.tryBegin(ctx, from); err == nil {
-			return joined, left, reset, nil
-		}
-		if err := awaitDatabase(ctx, err, wait); err != nil {
-			return nil, nil, false, err
-		}
-	}
+	err = onceThere(ctx, func() (err error) {
+		joined, left, reset, err = m.tryBegin(ctx, from)
+		return err
+	})
+	return joined, left, reset, err
 }
 
 func (m *myEvents) tryBegin(ctx context.Context, from *myCursor) (
@@ -436,20 +427,15 @@ func (m *myEvents) drain(ctx context.Context, fo *follower) error {
 
 // departure reads what is stored of the end of a membership.
 func (m *myEvents) departure(ctx context.Context, id model.ConversationID) (model.Departure, error) {
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		var found []model.Departure
-		err := m.service.db.NewSelect().Model(&found).Where("d.user_id = ?", m.actor.UserID).Where("d.conversation_id = ?", id).
-			Scan(ctx)
-		switch {
-		case err == nil && len(found) == 1:
-			return found[0], nil
-		case err == nil: // none: it is nothing to come back to
-			return model.Departure{UserID: m.actor.UserID, ConversationID: id, Seq: math.MaxInt64}, nil
-		}
-		if err := awaitDatabase(ctx, store.Error(err), wait); err != nil {
-			return model.Departure{}, err
-		}
+	var found []model.Departure
+	err := onceThere(ctx, func() error {
+		return store.Error(m.service.db.NewSelect().Model(&found).Where("d.user_id = ?", m.actor.UserID).
+			Where("d.conversation_id = ?", id).Scan(ctx))
+	})
+	if len(found) == 0 { // it is nothing to come back to
+		return model.Departure{UserID: m.actor.UserID, ConversationID: id, Seq: math.MaxInt64}, err
 	}
+	return found[0], err
 }
 
 func (m *myEvents) lookAt(ctx context.Context, id model.ConversationID) error {

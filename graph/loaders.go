@@ -38,7 +38,7 @@ type loaders struct {
 }
 
 func (r *Resolver) newLoaders(actor model.Actor) *loaders {
-	return &loaders{
+	l := &loaders{
 		users:         newLoader(r.people.load),
 		presences:     newLoader(actingAs(actor, r.Chat.Presences)),
 		conversations: newLoader(actingAs(actor, r.Chat.Conversations)),
@@ -57,6 +57,8 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		reactors:      newLoader(actingAs(actor, byPage(r.Chat.Reactors))),
 		seenBy:        newLoader(actingAs(actor, byPage(r.Chat.SeenBy))),
 	}
+	l.users.find = r.Auth.Users // what is foreseen waits for no other response
+	return l
 }
 
 // loader looks things up by key, those of fields that ask at the same moment together.

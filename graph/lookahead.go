@@ -20,7 +20,6 @@ type lookahead struct {
 	viewer    model.UserID
 	variables map[string]any
 	people    map[model.UserID]struct{} // looked up last, all together
-	presence  bool                      // is asked of some of them
 }
 
 // foresee runs look for the items of the field that ctx belongs to.
@@ -39,11 +38,7 @@ func foresee[T any](ctx context.Context, items []T, look func(*lookahead, contex
 		people: map[model.UserID]struct{}{},
 	}
 	look(ahead, ctx, askedOf(field.Field.Selections), items)
-	ids := slices.Collect(maps.Keys(ahead.people))
-	l.users.foresee(ctx, ids)
-	if ahead.presence {
-		l.presences.foresee(ctx, ids)
-	}
+	l.users.foresee(ctx, slices.Collect(maps.Keys(ahead.people)))
 }
 
 // asked is what a selection asks for, by name: fragments are resolved, and connections passed through. Conditions are not
