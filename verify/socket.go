@@ -8,7 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -71,39 +71,54 @@ func (w *wire) reset() {
 	_ = w.Close()
 }
 
-// dial opens a WebSocket, up to before connection_init. It is cut after budget bytes, the upgrade's included. A tight one
-// has small buffers.
-func dial(ctx context.Context, url string, tight bool, budget int64) (*socket, error) {
-	s := &socket{frames: make(chan frame)}
+// dialWire opens the TCP connection, before net/http has a part in it: the transport would dial in a goroutine of its own,
+// and leave a connection behind that comes after the time is up.
+func dialWire(ctx context.Context, address string, tight bool, budget int64) (*wire, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
 	dialer := &net.Dialer{}
 	if tight {
 		dialer.Control = smallBuffers
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		s.wire = &wire{Conn: conn}
-		s.wire.left.Store(budget)
-		return s.wire, nil
-	}}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{Conn: conn}
+	w.left.Store(budget)
+	return w, nil
+}
+
+// dial opens a WebSocket, up to before connection_init. It is cut after budget bytes, the upgrade's included. A tight one
+// has small buffers.
+func dial(ctx context.Context, address string, tight bool, budget int64) (*socket, error) {
 	timed, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, resp, err := websocket.Dial(timed, "ws"+strings.TrimPrefix(url, "http"), &websocket.DialOptions{
+	w, err := dialWire(timed, address, tight, budget)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return w, nil
+	}}
+	conn, resp, err := websocket.Dial(timed, address, &websocket.DialOptions{
 		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{subprotocol},
 	})
 	if resp != nil && resp.Body != nil {
 		_ = resp.Body.Close()
 	}
 	if err != nil {
-		if s.wire != nil {
-			s.wire.reset()
-		}
+		w.reset()
 		return nil, err
 	}
+	s := &socket{conn: conn, wire: w, frames: make(chan frame)}
 	conn.SetReadLimit(8 << 20)
-	s.conn = conn
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx)) // until close
 	s.stop = stop
 	go s.read(reading)
