@@ -52,6 +52,9 @@ type Options struct {
 	Mail *mail.Outbox
 	// Link makes the address of the page that a mail leads to; action is "verify-email" or "reset-password".
 	Link func(action, token string) string
+	// BeforeDelete locks what OnDelete is going to change, before the account itself is locked; nil where there is nothing. Whoever
+	// changes that locks it first and the account second, so the other order would have the two wait for each other.
+	BeforeDelete func(ctx context.Context, tx *store.Tx, id model.UserID) error
 	// OnDelete removes what an account has outside of this package, in the transaction that removes the account.
 	OnDelete func(ctx context.Context, tx *store.Tx, id model.UserID) error
 	Log      *slog.Logger // nil means slog.Default

@@ -217,6 +217,11 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if s.opts.BeforeDelete != nil {
+			if err := s.opts.BeforeDelete(ctx, tx, actor.UserID); err != nil {
+				return err
+			}
+		}
 		u, err := checkedUser(ctx, tx, actor.UserID, hash) // locked: nobody can make them a member of anything more from here on
 		if err != nil {
 			return err

@@ -7,9 +7,9 @@
 // # Concurrency
 //
 // A Service may be used by any number of goroutines. Hints about new events leave after the commit, and may overtake each
-// other on the way; Follow puts them in order. Senders never wait for followers. Whoever locks more than one row locks the
-// conversation first; only the removal of an account has locked that before, and where the two meet, the database gives one
-// up, which store runs again.
+// other on the way; Follow puts them in order. Senders never wait for followers. Whoever locks more than one row locks
+// conversations first, in order of id. Where two transactions wait for each other all the same, the database gives one up,
+// which store runs again.
 package chat
 
 import (

@@ -12,6 +12,19 @@ import (
 	"parley/store"
 )
 
+// LockForRemoval locks the conversations that RemoveAccount is going to change, in order of id. It has to be done before the
+// account is locked, in the same transaction: senders lock their conversation first, and then refer to the account.
+func (s *Service) LockForRemoval(ctx context.Context, tx *store.Tx, id model.UserID) error {
+	if !tx.Postgres() {
+		return nil
+	}
+	_, err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("id").
+		Where("c.id IN (SELECT conversation_id FROM conversation_members WHERE user_id = ?)", id).
+		WhereOr("c.id IN (SELECT conversation_id FROM reactions WHERE user_id = ?)", id).
+		OrderExpr("c.id").For("UPDATE").Exec(ctx)
+	return err
+}
+
 // RemoveAccount takes a person out of everything, in the transaction that removes their account: out of their conversations,
 // whose ownership passes on, and away from their messages, which stay. It is for the removal of accounts alone, which has
 // made sure of who asks.

@@ -30,6 +30,9 @@ func (w *world) leaveAnd(nickname string, fail error) error {
 	w.t.Helper()
 	id := w.id(nickname)
 	return w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		if err := w.LockForRemoval(ctx, tx, id); err != nil {
+			return err
+		}
 		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", id); err != nil {
 			return err
 		}
