@@ -23,6 +23,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/batch"
 	"parley/model"
 	"parley/pubsub"
 	"parley/pubsub/natsbus"
@@ -49,6 +50,8 @@ type Options struct {
 	PresenceTimeout time.Duration
 	// NodeTimeout is how long people count as online whose node gives no sign of life; 0 means 30 seconds.
 	NodeTimeout time.Duration
+	// Sending is how messages share commits.
+	Sending batch.Options
 	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
 	Nodes *natsbus.Conn
 	Log   *slog.Logger // nil means slog.Default
@@ -56,11 +59,12 @@ type Options struct {
 
 // Service is the conversations of one database.
 type Service struct {
-	db    *store.DB
-	opts  Options
-	hints *pubsub.Bus[hint]
-	nodes *natsbus.Link[hint] // nil on a node alone
-	lost  *lostHints
+	db      *store.DB
+	opts    Options
+	sending *batch.Writer[model.ConversationID, *outgoing]
+	hints   *pubsub.Bus[hint]
+	nodes   *natsbus.Link[hint] // nil on a node alone
+	lost    *lostHints
 
 	people      *pubsub.Bus[news]
 	nodesNews   *natsbus.Link[news] // nil on a node alone
@@ -121,6 +125,7 @@ func New(db *store.DB, opts Options) *Service {
 		cameOrWent: pubsub.New[presenceSign](), attendance: newAttendance(opts.PresenceTimeout, opts.NodeTimeout), watches: newPresenceWatches(),
 		feeds: map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
 	}
+	s.sending = batch.New[model.ConversationID](s.storeMessages, opts.Sending)
 	s.settled.Store(&settled{})
 	s.publish, s.publishNews = s.hints.Publish, s.people.Publish
 	s.publishTyping, s.publishCameOrWent = s.typing.Publish, s.cameOrWent.Publish

@@ -57,7 +57,7 @@ func (s *Service) appendEvent(ctx context.Context, tx *store.Tx, e *model.Event,
 	if err := tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").Scan(ctx, &e.Position); err != nil {
 		return err
 	}
-	tx.AfterCommit(func() { s.announce(e) })
+	tx.AfterCommit(func() { s.announce([]*model.Event{e}) })
 	return nil
 }
 

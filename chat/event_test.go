@@ -75,7 +75,7 @@ func TestHintsCarryTheEventAsStored(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := MustWorld(t, db, "ann", "ben")
 		var told []*model.Event
-		w.publish = func(_ string, h hint) { told = append(told, h.event) }
+		w.publish = func(_ string, h hint) { told = append(told, h.events...) }
 		c := MustConversation(t, w, "ann", "ben")
 		w.send("ann", c.ID, "Cafe\u0301 \r\n 👍")
 		in := SendMessage{ConversationID: c.ID, Content: "again", IdempotencyKey: new("key")}
@@ -102,12 +102,12 @@ func TestNobodyIsToldBeforeItIsStored(t *testing.T) {
 			told = append(told, h.seq)
 			// Another connection sees what is committed, and nothing else.
 			n, err := db.NewSelect().Model((*model.Event)(nil)).
-				Where("e.conversation_id = ?", h.event.ConversationID).Where("e.seq = ?", h.seq).Count(t.Context())
+				Where("e.conversation_id = ?", h.events[0].ConversationID).Where("e.seq = ?", h.seq).Count(t.Context())
 			if err != nil || n != 1 {
 				t.Errorf("seq %d was told while %d of it were stored (%v)", h.seq, n, err)
 			}
-			if topic != topicOf(h.event.ConversationID) || h.event.Seq != h.seq {
-				t.Errorf("event %+v was told as seq %d of %s", h.event, h.seq, topic)
+			if topic != topicOf(h.events[0].ConversationID) || h.events[0].Seq != h.seq {
+				t.Errorf("event %+v was told as seq %d of %s", h.events[0], h.seq, topic)
 			}
 		}
 		c := MustConversation(t, w, "ann", "ben")

@@ -149,11 +149,16 @@ func (f *feed) sort(hints []hint) (ready []*model.Event, followers []*follower, 
 	for _, h := range hints {
 		read = read || h.read
 		f.promised = max(f.promised, h.seq)
-		if h.event != nil && (!f.begun || h.seq > f.edge && h.seq <= f.edge+maxEarly) {
-			f.early[h.seq] = h.event
+		for _, e := range h.events {
+			if !f.begun || e.Seq > f.edge && e.Seq <= f.edge+maxEarly {
+				f.early[e.Seq] = e
+			}
+			if e.Seq > f.edge {
+				f.noticeRemoval(e)
+			}
 		}
-		if h.event != nil && h.seq > f.edge {
-			f.noticeRemoval(h.event)
+		if f.begun {
+			ready = append(ready, f.nextInOrder()...)
 		}
 	}
 	if !f.begun {
@@ -162,7 +167,6 @@ func (f *feed) sort(hints []hint) (ready []*model.Event, followers []*follower, 
 		}
 		return nil, nil, false
 	}
-	ready = f.nextInOrder()
 	followers = f.toTell(ready)
 	switch {
 	case f.promised <= f.edge:

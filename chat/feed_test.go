@@ -130,7 +130,7 @@ func TestThousandsOfHintsInNoOrder(t *testing.T) {
 			publishing.Go(func() {
 				for i := worker; i < n; i += 4 {
 					e := stored[1+i*7919%n] // 7919 is prime, so each comes once
-					w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, event: e})
+					w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, events: []*model.Event{e}})
 				}
 			})
 		}
@@ -182,7 +182,7 @@ func TestForgedEventsDoNotStay(t *testing.T) {
 		f := w.feed(c.ID)
 		for i := range 10 * maxEarly {
 			e := &model.Event{ConversationID: c.ID, Seq: int64(1_000_000 + i), Kind: model.ConversationRenamed, Data: []byte("{}")}
-			w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, event: e})
+			w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, events: []*model.Event{e}})
 		}
 		waitUntil(t, "it is idle", f.idle)
 		w.sendMany("ann", c.ID, 3)

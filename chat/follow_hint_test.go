@@ -74,7 +74,7 @@ func (p hintPlan) of(stored []*model.Event) hint {
 	if !p.whole {
 		return hint{seq: p.seq}
 	}
-	return hint{seq: p.seq, event: stored[p.seq-1]}
+	return hint{seq: p.seq, events: stored[p.seq-1 : p.seq]}
 }
 
 func TestAGapTooWideToWaitFor(t *testing.T) {
@@ -90,7 +90,7 @@ func TestAGapTooWideToWaitFor(t *testing.T) {
 		go func() { // beside the follower, who may be quick enough to see the gap, or overflow
 			defer close(done)
 			for _, e := range stored[2:] {
-				w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, event: e})
+				w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, events: []*model.Event{e}})
 			}
 		}()
 		wantEqual(t, "events", stored[1:], p.events(2, c.LastSeq), sameData())

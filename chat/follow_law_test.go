@@ -110,7 +110,7 @@ func (c *chaos) publish(h hint) {
 	case "doubled":
 		c.held = append(c.held, heldHint{h, f.delay * 2})
 	case "bare":
-		h.event = nil
+		h.events = nil
 	}
 	c.held = append(c.held, heldHint{h, f.delay})
 	c.release(func(h heldHint) bool { return h.left <= 0 })

@@ -81,7 +81,9 @@ func TestFollowIsLive(t *testing.T) {
 		w := MustWorld(t, db, "ann", "ben")
 		told := map[int64]*model.Event{}
 		w.publish = func(topic string, h hint) {
-			told[h.seq] = h.event
+			for _, e := range h.events {
+				told[e.Seq] = e
+			}
 			w.hints.Publish(topic, h)
 		}
 		c := MustConversation(t, w, "ann", "ben")

@@ -13,12 +13,16 @@ import (
 	"parley/pubsub/natsbus"
 )
 
-// hint says that a conversation has reached a seq. event is what happened there, where the publisher had it at hand.
+// hint says that a conversation has reached a seq. events are what happened last, up to there and in order of seq, where the
+// publisher had it at hand.
 type hint struct {
-	seq   int64
-	event *model.Event
-	read  bool // a feed's own: what is missing has been waited for long enough
+	seq    int64
+	events []*model.Event
+	read   bool // a feed's own: what is missing has been waited for long enough
 }
+
+// maxTogether is how many events one hint has at most; more of one commit are told in several.
+const maxTogether = 32
 
 const topicPrefix = "conversation_"
 
@@ -32,8 +36,10 @@ func conversationOf(topic string) (id model.ConversationID, err error) {
 	return model.ParseID[model.ConversationID](text)
 }
 
-func (s *Service) announce(e *model.Event) {
-	s.publish(topicOf(e.ConversationID), hint{seq: e.Seq, event: e})
+// announce tells of events that a conversation has got one after the other.
+func (s *Service) announce(events []*model.Event) {
+	last := events[len(events)-1]
+	s.publish(topicOf(last.ConversationID), hint{seq: last.Seq, events: events})
 }
 
 // joinNodes has hints go to the other nodes too, and theirs come to the bus. What comes from there goes to the bus alone, or
@@ -64,20 +70,20 @@ func (s *Service) joinNodes() {
 const (
 	// hintVersion is raised when an event of a node before would be misread, although it can be decoded. Nodes of different
 	// versions, as there are while a cluster is updated, then tell each other the seq alone.
-	hintVersion = 1
+	hintVersion = 2
 	// maxHint is in bytes. What is larger is cheaper to read, where somebody follows, than to send to every node.
 	maxHint = 32 << 10
 )
 
 // wireHint is a hint between nodes, as JSON.
 type wireHint struct {
-	Version int          `json:"v"`
-	Seq     int64        `json:"seq"`
-	Event   *model.Event `json:"event,omitempty"`
+	Version int            `json:"v"`
+	Seq     int64          `json:"seq"`
+	Events  []*model.Event `json:"events,omitempty"`
 }
 
 func encodeHint(h hint) ([]byte, error) {
-	data, err := json.Marshal(wireHint{hintVersion, h.seq, h.event})
+	data, err := json.Marshal(wireHint{hintVersion, h.seq, h.events})
 	if err == nil && len(data) > maxHint {
 		return json.Marshal(wireHint{Version: hintVersion, Seq: h.seq})
 	}
@@ -96,9 +102,9 @@ func decodeHint(topic string, data []byte) (h hint, err error) {
 		return hint{}, err
 	}
 	var wire struct { // a wireHint of any version
-		Version int              `json:"v"`
-		Seq     int64            `json:"seq"`
-		Event   *json.RawMessage `json:"event"`
+		Version int             `json:"v"`
+		Seq     int64           `json:"seq"`
+		Events  json.RawMessage `json:"events"`
 	}
 	if err := json.Unmarshal(data, &wire); err != nil {
 		return hint{}, err
@@ -106,20 +112,29 @@ func decodeHint(topic string, data []byte) (h hint, err error) {
 	if wire.Seq < 1 {
 		return hint{}, fmt.Errorf("%d is not a seq", wire.Seq)
 	}
-	if wire.Version != hintVersion || wire.Event == nil {
-		return hint{seq: wire.Seq}, nil
+	h.seq = wire.Seq
+	if wire.Version != hintVersion || wire.Events == nil {
+		return h, nil
 	}
-	var e model.Event
-	if err := json.Unmarshal(*wire.Event, &e); err != nil {
+	if err := json.Unmarshal(wire.Events, &h.events); err != nil {
 		return hint{}, err
 	}
-	if err := checkEvent(&e, id, wire.Seq); err != nil {
-		return hint{}, err
+	first := wire.Seq - int64(len(h.events)) + 1
+	if first < 1 {
+		return hint{}, fmt.Errorf("%d events cannot end with seq %d", len(h.events), wire.Seq)
 	}
-	if e.MessageID != nil && e.Message == nil {
-		return hint{seq: wire.Seq}, nil // the followers read it
+	for i, e := range h.events {
+		if e == nil {
+			return hint{}, errors.New("an event is null")
+		}
+		if err := checkEvent(e, id, first+int64(i)); err != nil {
+			return hint{}, err
+		}
 	}
-	return hint{seq: wire.Seq, event: &e}, nil
+	if slices.ContainsFunc(h.events, func(e *model.Event) bool { return e.MessageID != nil && e.Message == nil }) {
+		h.events = nil // the followers read them
+	}
+	return h, nil
 }
 
 func checkEvent(e *model.Event, id model.ConversationID, seq int64) error {

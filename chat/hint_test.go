@@ -15,9 +15,9 @@ import (
 func messageHint(id model.ConversationID, seq int64, content string) hint {
 	at := time.Date(2026, 11, 22, 10, 15, 30, 123_456_000, time.UTC)
 	m := &model.Message{ID: model.NewMessageID(), ConversationID: id, Seq: seq, AuthorID: new(model.NewUserID()), Content: content, CreatedAt: at}
-	return hint{seq: seq, event: &model.Event{
+	return hint{seq: seq, events: []*model.Event{{
 		ConversationID: id, Seq: seq, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID, Data: []byte("{}"), At: at, Message: m,
-	}}
+	}}}
 }
 
 func TestHintsComeAsTheyWere(t *testing.T) {
@@ -25,12 +25,15 @@ func TestHintsComeAsTheyWere(t *testing.T) {
 	id := model.NewConversationID()
 	removed := &model.Event{ConversationID: id, Seq: 9, Kind: model.MemberRemoved, Data: []byte(`{"userId":"` + model.NewUserID().String() + `"}`)}
 	full := messageHint(id, 7, "full")
-	fill(reflect.ValueOf(full.event).Elem()) // whatever a column of today or tomorrow is
-	fill(reflect.ValueOf(full.event.Message).Elem())
-	full.event.ConversationID, full.event.Seq, full.event.Kind, full.event.Data = id, 7, model.MessageAdded, []byte(`{"a": 1}`)
-	full.event.Message.ConversationID, full.event.Message.Seq, full.event.MessageID = id, 7, &full.event.Message.ID
+	fill(reflect.ValueOf(full.events[0]).Elem()) // whatever a column of today or tomorrow is
+	fill(reflect.ValueOf(full.events[0].Message).Elem())
+	full.events[0].ConversationID, full.events[0].Seq, full.events[0].Kind, full.events[0].Data = id, 7, model.MessageAdded, []byte(`{"a": 1}`)
+	full.events[0].Message.ConversationID, full.events[0].Message.Seq, full.events[0].MessageID = id, 7, &full.events[0].Message.ID
+	two := messageHint(id, 3, "the first of two")
+	two.seq, two.events = 4, append(two.events, messageHint(id, 4, "the second").events...)
 	for name, h := range map[string]hint{
-		"a message": messageHint(id, 42, "héllo \x00 </script> \u2028 🎉"), "everything in it": full, "a removal": {seq: 9, event: removed}, "the seq alone": {seq: 1},
+		"two of one commit": two,
+		"a message":         messageHint(id, 42, "héllo \x00 </script> \u2028 🎉"), "everything in it": full, "a removal": {seq: 9, events: []*model.Event{removed}}, "the seq alone": {seq: 1},
 	} {
 		data, err := encodeHint(h)
 		if err != nil {
@@ -81,7 +84,7 @@ func TestALargeHintIsTheSeqAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := decodeHint(topicOf(id), data)
-		if err != nil || got.seq != 5 || (got.event != nil) != c.whole || len(data) > maxHint {
+		if err != nil || got.seq != 5 || (got.events != nil) != c.whole || len(data) > maxHint {
 			t.Errorf("%d: %d bytes, %+v, %v", c.length, len(data), got, err)
 		}
 	}
@@ -92,7 +95,7 @@ func brokenHints(id model.ConversationID) map[string]string {
 	of := func(change func(*hint)) string {
 		h := messageHint(id, 2, "not stored")
 		change(&h)
-		data, err := json.Marshal(wireHint{hintVersion, h.seq, h.event})
+		data, err := json.Marshal(wireHint{hintVersion, h.seq, h.events})
 		if err != nil {
 			panic(err)
 		}
@@ -102,23 +105,26 @@ func brokenHints(id model.ConversationID) map[string]string {
 		"nothing":                      "",
 		"no JSON":                      "\x00\xff",
 		"another shape":                `[1]`,
-		"no seq":                       `{"v":1}`,
-		"a seq of 0":                   `{"v":1,"seq":0}`,
-		"a negative seq":               `{"v":1,"seq":-5}`,
-		"a fraction":                   `{"v":1,"seq":2.5}`,
-		"too large a seq":              `{"v":1,"seq":9223372036854775808}`,
-		"too much":                     `{"v":1,"seq":2,"x":"` + strings.Repeat("x", maxHint) + `"}`,
-		"an event of another shape":    `{"v":1,"seq":2,"event":"x"}`,
-		"an empty event":               `{"v":1,"seq":2,"event":{}}`,
-		"another conversation":         of(func(h *hint) { h.event.ConversationID = model.NewConversationID() }),
-		"another seq":                  of(func(h *hint) { h.event.Seq = 3 }),
-		"no kind":                      of(func(h *hint) { h.event.Kind = "" }),
-		"no message id":                of(func(h *hint) { h.event.MessageID = nil }),
-		"neither id nor message":       of(func(h *hint) { h.event.MessageID, h.event.Message = nil, nil }),
-		"another message":              of(func(h *hint) { h.event.MessageID = new(model.NewMessageID()) }),
-		"a message of another place":   of(func(h *hint) { h.event.Message.Seq = 1 }),
-		"one of another conversation":  of(func(h *hint) { h.event.Message.ConversationID = model.NewConversationID() }),
-		"a removal of nobody readable": of(func(h *hint) { h.event.Kind, h.event.Data = model.MemberRemoved, []byte(`{"userId": 5}`) }),
+		"no seq":                       `{"v":2}`,
+		"a seq of 0":                   `{"v":2,"seq":0}`,
+		"a negative seq":               `{"v":2,"seq":-5}`,
+		"a fraction":                   `{"v":2,"seq":2.5}`,
+		"too large a seq":              `{"v":2,"seq":9223372036854775808}`,
+		"too much":                     `{"v":2,"seq":2,"x":"` + strings.Repeat("x", maxHint) + `"}`,
+		"an event of another shape":    `{"v":2,"seq":2,"events":"x"}`,
+		"a null in place of an event":  `{"v":2,"seq":2,"events":[null]}`,
+		"more events than seqs":        `{"v":2,"seq":1,"events":[{},{}]}`,
+		"a gap":                        of(func(h *hint) { h.seq, h.events = 9, append(h.events, messageHint(id, 9, "x").events...) }),
+		"an empty event":               `{"v":2,"seq":2,"events":[{}]}`,
+		"another conversation":         of(func(h *hint) { h.events[0].ConversationID = model.NewConversationID() }),
+		"another seq":                  of(func(h *hint) { h.events[0].Seq = 3 }),
+		"no kind":                      of(func(h *hint) { h.events[0].Kind = "" }),
+		"no message id":                of(func(h *hint) { h.events[0].MessageID = nil }),
+		"neither id nor message":       of(func(h *hint) { h.events[0].MessageID, h.events[0].Message = nil, nil }),
+		"another message":              of(func(h *hint) { h.events[0].MessageID = new(model.NewMessageID()) }),
+		"a message of another place":   of(func(h *hint) { h.events[0].Message.Seq = 1 }),
+		"one of another conversation":  of(func(h *hint) { h.events[0].Message.ConversationID = model.NewConversationID() }),
+		"a removal of nobody readable": of(func(h *hint) { h.events[0].Kind, h.events[0].Data = model.MemberRemoved, []byte(`{"userId": 5}`) }),
 	}
 }
 
@@ -145,14 +151,14 @@ func TestHintsThatAreTakenForTheirSeqAlone(t *testing.T) {
 	t.Parallel()
 	id := model.NewConversationID()
 	for name, data := range map[string]string{
-		"another version":        `{"v":2,"seq":5,"event":{"what":"will be"}}`,
-		"no version":             `{"seq":5,"event":7}`,
-		"null":                   `{"v":1,"seq":5,"event":null}`,
-		"more than is known":     `{"v":1,"seq":5,"more":true}`,
-		"a message that is gone": `{"v":1,"seq":5,"event":{"ConversationID":"` + id.String() + `","Seq":5,"Kind":"later","MessageID":"` + model.NewMessageID().String() + `"}}`,
+		"another version":        `{"v":3,"seq":5,"events":{"what":"will be"}}`,
+		"no version":             `{"seq":5,"events":7}`,
+		"null":                   `{"v":2,"seq":5,"events":null}`,
+		"more than is known":     `{"v":2,"seq":5,"more":true}`,
+		"a message that is gone": `{"v":2,"seq":5,"events":[{"ConversationID":"` + id.String() + `","Seq":5,"Kind":"later","MessageID":"` + model.NewMessageID().String() + `"}]}`,
 	} {
 		h, err := decodeHint(topicOf(id), []byte(data))
-		if err != nil || h.seq != 5 || h.event != nil {
+		if err != nil || h.seq != 5 || h.events != nil {
 			t.Errorf("%s: %+v, %v", name, h, err)
 		}
 	}
@@ -178,8 +184,8 @@ func FuzzDecodeHint(f *testing.F) {
 		if h.seq < 1 {
 			t.Fatalf("seq %d", h.seq)
 		}
-		if e := h.event; e != nil {
-			if e.ConversationID != id || e.Seq != h.seq || (e.Kind == model.MessageAdded) && e.Message == nil {
+		for i, e := range h.events {
+			if e.ConversationID != id || e.Seq != h.seq-int64(len(h.events)-1-i) || (e.Kind == model.MessageAdded) && e.Message == nil {
 				t.Fatalf("event %+v", e)
 			}
 		}

@@ -20,7 +20,7 @@ const (
 	maxName = 32
 )
 
-// insertMentions finds out whom of the members a message names, as it is sent: a later change of the nickname changes nothing.
+// insertMentions finds out whom of the members a message names, as it is edited: a later change of the nickname changes nothing.
 func insertMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	candidates := mentionCandidates(m.Content)
 	if len(candidates) == 0 {
@@ -41,11 +41,22 @@ func insertMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	for _, u := range members {
 		byKey[u.NicknameKey] = u.ID
 	}
-	var mentions []*model.Mention
+	mentions := mentionsOf(m, candidates, func(name string) (model.UserID, bool) {
+		id, there := byKey[name]
+		return id, there
+	})
+	_, err = tx.NewInsert().Model(&mentions).Exec(ctx)
+	return err
+}
+
+// mentionsOf lists the members whom a message names, each once. who finds the member of a name.
+func mentionsOf(
+	m *model.Message, candidates [][]string, who func(name string) (model.UserID, bool),
+) (mentions []*model.Mention) {
 	mentioned := map[model.UserID]bool{}
 	for _, names := range candidates {
 		for _, name := range names {
-			id, there := byKey[name]
+			id, there := who(name)
 			if !there {
 				continue
 			}
@@ -58,8 +69,7 @@ func insertMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {
 			break // the longest name counts
 		}
 	}
-	_, err = tx.NewInsert().Model(&mentions).Exec(ctx)
-	return err
+	return mentions
 }
 
 func deleteMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {

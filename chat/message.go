@@ -9,6 +9,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/batch"
 	"parley/errs"
 	"parley/model"
 	"parley/store"
@@ -28,7 +29,7 @@ type SendMessage struct {
 	IdempotencyKey *string          // of one author in one conversation: the same key with the same input is the same message
 }
 
-// errKeyUsed rolls back a send whose idempotency key came before.
+// errKeyUsed refuses a message whose idempotency key came before: that is the first one's.
 var errKeyUsed = errors.New("the idempotency key was used before")
 
 // SendMessage stores a message, and tells the followers once it is stored.
@@ -44,38 +45,42 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 	if m.IdempotencyKey != nil {
 		m.RequestHash = requestHash(m)
 	}
-	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		p, err := nextPlace(ctx, tx, in.ConversationID, model.MessageAdded)
-		if err != nil {
-			return err
-		}
-		m.Seq, m.CreatedAt = p.seq, p.at
-		// After the lock: a removal that was committed while this waited for it counts.
-		member, err := memberOf(ctx, tx, actor, in.ConversationID)
-		if err != nil {
-			return err
-		}
-		if err := checkReply(ctx, tx, member, m); err != nil {
-			return err
-		}
-		if err := insertMessage(ctx, tx, m); err != nil {
-			return err
-		}
-		if err := insertMentions(ctx, tx, m); err != nil {
-			return err
-		}
-		return s.appendEvent(ctx, tx, &model.Event{
-			ConversationID: m.ConversationID, Seq: m.Seq, At: m.CreatedAt, Kind: model.MessageAdded, ActorID: m.AuthorID,
-			MessageID: &m.ID, Message: m,
-		}, struct{}{})
-	})
-	if errors.Is(err, errKeyUsed) {
+	o := &outgoing{message: m, names: mentionCandidates(content)}
+	if err := s.sending.Do(ctx, m.ConversationID, o); err != nil { // in one commit with whatever else waits, see admit and storeMessages
+		return nil, sendingFailed(err)
+	}
+	if errors.Is(o.refused, errKeyUsed) {
 		return s.firstWithKey(ctx, m)
 	}
-	if err != nil {
-		return nil, err
+	if o.refused != nil {
+		return nil, o.refused
 	}
 	return m, nil
+}
+
+// admit is what has to be true of a message at the moment when it is stored. It gets its place then.
+func (o *outgoing) admit(k *known) error {
+	m := o.message
+	hidden, member := k.hidden[o.author()]
+	if !member || k.places[m.ConversationID] == nil {
+		return errNoConversation
+	}
+	if m.IdempotencyKey != nil {
+		key := idempotencyKey{o.author(), *m.IdempotencyKey}
+		if k.used[key] {
+			return errKeyUsed
+		}
+		k.used[key] = true
+	}
+	if m.ReplyToID != nil { // which may be deleted, but has to be there for its author to see
+		if seq, there := k.replies[reply{m.ConversationID, *m.ReplyToID}]; !there || seq <= hidden {
+			return errs.Input(errs.NotFound, "replyToId", "There is no such message in this conversation.")
+		}
+	}
+	p := k.next(m.ConversationID)
+	m.Seq, m.CreatedAt = p.seq, p.at
+	o.mentions = mentionsOf(m, o.names, k.who(m.ConversationID))
+	return nil
 }
 
 func (in SendMessage) check() (content string, err error) {
@@ -107,6 +112,15 @@ func checkContent(problems *errs.List, content string) string {
 	return content
 }
 
+func sendingFailed(err error) error {
+	if full, ok := errors.AsType[*batch.ErrFull](err); ok {
+		busy := errs.Wrap(err, errs.Unavailable, "Too many messages wait to be stored. This one was not; try again.")
+		busy.RetryAfter = full.RetryAfter
+		return busy
+	}
+	return err
+}
+
 // requestHash tells two requests with the same key apart.
 func requestHash(m *model.Message) []byte {
 	request := m.Content
@@ -115,42 +129,6 @@ func requestHash(m *model.Message) []byte {
 	}
 	sum := sha256.Sum256([]byte(request))
 	return sum[:]
-}
-
-// checkReply makes sure that what a message answers is there, and is for its author to see. It may be deleted.
-func checkReply(ctx context.Context, tx *store.Tx, author *model.ConversationMember, m *model.Message) error {
-	if m.ReplyToID == nil {
-		return nil
-	}
-	there, err := tx.NewSelect().Model((*model.Message)(nil)).Where("m.id = ?", *m.ReplyToID).
-		Where("m.conversation_id = ?", m.ConversationID).Where("m.seq > ?", author.HiddenSeq).Exists(ctx)
-	if err == nil && !there {
-		return errs.Input(errs.NotFound, "replyToId", "There is no such message in this conversation.")
-	}
-	return err
-}
-
-// insertMessage stores a message with its words.
-func insertMessage(ctx context.Context, tx *store.Tx, m *model.Message) error {
-	q := tx.NewInsert().Model(m).On("CONFLICT DO NOTHING")
-	if tx.Postgres() {
-		q = q.Value("tokens", "?", tokensValue(m))
-	}
-	res, err := q.Exec(ctx)
-	if err != nil {
-		return err
-	}
-	switch n, err := res.RowsAffected(); {
-	case err != nil:
-		return err
-	case n == 0:
-		return errKeyUsed // the lock on the conversation leaves no other conflict
-	}
-	if tx.Postgres() {
-		return nil
-	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)", tokenText(m))
-	return err
 }
 
 // firstWithKey finds the message that was sent with the same key before.

@@ -49,7 +49,7 @@ func MustTwoNodes(t *testing.T, db *store.DB, opts Options) *twoNodes {
 		w.publish = func(topic string, h hint) {
 			n.blow(i, func(to *Service, bare bool) {
 				if bare {
-					h.event = nil
+					h.events = nil
 				}
 				to.hints.Publish(topic, h)
 			})

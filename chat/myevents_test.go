@@ -232,7 +232,7 @@ func (w *world) sendLate(t *testing.T, id model.ConversationID) *lateSend {
 				return err
 			}
 			m.Seq, m.CreatedAt = p.seq, p.at
-			if err := insertMessage(ctx, tx, m); err != nil {
+			if _, err := tx.NewInsert().Model(m).Exec(ctx); err != nil {
 				return err
 			}
 			e := &model.Event{

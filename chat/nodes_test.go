@@ -175,7 +175,7 @@ func TestAHintBringsTheEvent(t *testing.T) {
 	// Of an event that is not stored, nobody can have read.
 	m := &model.Message{ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2, AuthorID: new(nodes[0].id("ann")), Content: "only told"}
 	e := &model.Event{ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID, Message: m, Data: []byte("{}")}
-	nodes[0].announce(e)
+	nodes[0].announce([]*model.Event{e})
 	wantEqual(t, "event", e, p.event(2), sameData())
 }
 

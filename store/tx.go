@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -43,9 +44,14 @@ const maxTries = 5
 // nothing of it is stored, and fn runs again from the start; so fn must not change anything but what its transaction, and
 // its own variables, hold. Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the commit's outcome is unknown.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
-	for try := 1; ; try++ {
-		err := db.tryTx(ctx, fn)
-		if err == nil || try == maxTries || !gaveWay(err) {
+	return untilSettled(func() error { return db.tryTx(ctx, fn) })
+}
+
+// untilSettled runs a transaction again that the database gave up in favour of another.
+func untilSettled(try func() error) error {
+	for n := 1; ; n++ {
+		err := try()
+		if err == nil || n == maxTries || !gaveWay(err) {
 			return err
 		}
 	}
@@ -70,11 +76,18 @@ func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 		if gaveWay(err) {
 			return err
 		}
-		return errs.Wrap(err, errs.Unavailable, "The change may or may not be stored. Try again.")
+		return unknown(err)
 	}
 	done = true
 	for _, fn := range tx.after {
 		fn()
 	}
 	return nil
+}
+
+// ErrUnknown marks that a commit was asked for, and may or may not have been done.
+var ErrUnknown = errors.New("the commit's outcome is unknown")
+
+func unknown(err error) error {
+	return errs.Wrap(errors.Join(ErrUnknown, err), errs.Unavailable, "The change may or may not be stored. Try again.")
 }

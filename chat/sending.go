@@ -1,0 +1,155 @@
+package chat
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"parley/batch"
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+// outgoing is a message on its way into a commit, which it shares with whatever waits on this node at the same time.
+type outgoing struct {
+	message  *model.Message
+	names    [][]string // what in it may be the nickname of a member
+	mentions []*model.Mention
+	refused  error // why it was not stored
+}
+
+func (o *outgoing) author() model.MemberID {
+	return model.MemberID{Conversation: o.message.ConversationID, User: *o.message.AuthorID}
+}
+
+// known is what a batch of messages finds in its transaction, with every conversation locked that is in places: all that the
+// rules of sending ask for. What is admitted is noted in it, for those that come after it in the same batch.
+type known struct {
+	now      time.Time
+	position int64 // of all events of the transaction
+	places   map[model.ConversationID]*place
+	hidden   map[model.MemberID]int64 // hidden_seq, of members alone
+	used     map[idempotencyKey]bool
+	replies  map[reply]int64 // seq
+	named    map[nickname]model.UserID
+	// settled has the authors whose accounts are not being changed just now, where somebody else's lock is not waited for; else it
+	// is nil.
+	settled map[model.UserID]bool
+}
+
+type (
+	idempotencyKey struct {
+		author model.MemberID
+		key    string
+	}
+	reply struct {
+		conversation model.ConversationID
+		to           model.MessageID
+	}
+	nickname struct {
+		conversation model.ConversationID
+		key          string
+	}
+)
+
+// who finds the member that one of the names stands for.
+func (k *known) who(id model.ConversationID) func(name string) (model.UserID, bool) {
+	return func(name string) (model.UserID, bool) {
+		user, there := k.named[nickname{id, name}]
+		return user, there
+	}
+}
+
+func newKnown() *known {
+	return &known{
+		places: map[model.ConversationID]*place{}, hidden: map[model.MemberID]int64{}, used: map[idempotencyKey]bool{},
+		replies: map[reply]int64{}, named: map[nickname]model.UserID{},
+	}
+}
+
+// heldUp reports whether somebody else's transaction has to end first, before it can be said whether a message may be sent.
+func (k *known) heldUp(o *outgoing) bool {
+	_, member := k.hidden[o.author()]
+	return k.settled != nil && member && (k.places[o.message.ConversationID] == nil || !k.settled[*o.message.AuthorID])
+}
+
+// next takes the next place of a conversation. Whoever has a clock that is behind does not turn time back.
+func (k *known) next(id model.ConversationID) place {
+	p := k.places[id]
+	p.seq++
+	if p.at.Before(k.now) {
+		p.at = k.now
+	}
+	return *p
+}
+
+// admission is what of a batch is to be stored.
+type admission struct {
+	*known
+	messages []*outgoing
+	moved    map[model.ConversationID]*place // where the conversations of the messages are then
+	busy     []*outgoing
+}
+
+func (k *known) admit(all []*outgoing) *admission {
+	a := &admission{known: k, moved: map[model.ConversationID]*place{}}
+	for _, o := range all {
+		if k.heldUp(o) {
+			a.busy = append(a.busy, o)
+			continue
+		}
+		if o.refused = o.admit(k); o.refused == nil {
+			a.messages = append(a.messages, o)
+			a.moved[o.message.ConversationID] = k.places[o.message.ConversationID]
+		}
+	}
+	return a
+}
+
+// storeMessages is what the writer runs. Every rule is looked at inside the transaction, with the conversations locked, and
+// for each message by itself: one that is refused does not hold up the others.
+func (s *Service) storeMessages(ctx context.Context, all []*outgoing, patient bool) (busy []*outgoing, err error) {
+	var a *admission
+	if s.db.Postgres() {
+		a, err = s.storePostgres(ctx, all, patient)
+	} else {
+		a, err = s.storeSQLite(ctx, all)
+	}
+	switch {
+	case errors.Is(err, store.ErrUnknown):
+		return nil, errors.Join(batch.ErrUnknown, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, errs.Wrap(err, errs.Unavailable, "The conversation or the database is busy. The message was not sent; try again.")
+	case err != nil:
+		return nil, err
+	}
+	s.announceSent(a)
+	return a.busy, nil
+}
+
+//nolint:gochecknoglobals // a constant
+var noData = json.RawMessage("{}")
+
+func (a *admission) event(o *outgoing) *model.Event {
+	m := o.message
+	return &model.Event{
+		ConversationID: m.ConversationID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID,
+		Data: noData, At: m.CreatedAt, Position: a.position, Message: m,
+	}
+}
+
+// announceSent tells of what is stored, of each conversation at once.
+func (s *Service) announceSent(a *admission) {
+	events := map[model.ConversationID][]*model.Event{}
+	for _, o := range a.messages {
+		events[o.message.ConversationID] = append(events[o.message.ConversationID], a.event(o))
+	}
+	for _, of := range events {
+		for some := range slices.Chunk(of, maxTogether) {
+			s.announce(some)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// PgxTx is a transaction on PostgreSQL whose statements are prepared, once for each connection, and of which several are
+// sent at a time: for the few whose cost counts.
+type PgxTx struct {
+	conn *pgx.Conn
+}
+
+// InPgxTx is InTx for such statements. fn sends the last of them with Commit; where it returns without, what it did is rolled
+// back. An error wraps ErrUnknown where the commit's outcome is unknown; by any other, nothing is stored.
+func (db *DB) InPgxTx(ctx context.Context, fn func(ctx context.Context, tx *PgxTx) error) error {
+	return untilSettled(func() error {
+		return db.onPgx(ctx, func(conn *pgx.Conn) error {
+			err := fn(ctx, &PgxTx{conn})
+			if conn.PgConn().TxStatus() != 'I' && !conn.IsClosed() {
+				_, _ = conn.Exec(ctx, "ROLLBACK") // else the connection is given up, which ends the transaction too
+			}
+			return err
+		})
+	})
+}
+
+// Begin sends the transaction's first statements.
+func (tx *PgxTx) Begin(ctx context.Context, b *pgx.Batch) error {
+	first := &pgx.Batch{}
+	first.Queue("BEGIN")
+	// The plan of a prepared statement is kept, and one for tables that were small once would read them all.
+	first.Queue("SET LOCAL enable_seqscan = off")
+	first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
+	if err := tx.prepare(ctx, first); err != nil {
+		return err
+	}
+	return tx.conn.SendBatch(ctx, first).Close()
+}
+
+// Commit sends the last statements, and the commit with them. Where a statement fails, nothing is committed.
+func (tx *PgxTx) Commit(ctx context.Context, b *pgx.Batch) error {
+	b.Queue("COMMIT")
+	if err := tx.prepare(ctx, b); err != nil {
+		return err
+	}
+	err := tx.conn.SendBatch(ctx, b).Close()
+	if err != nil && tx.conn.IsClosed() { // else the server has said that it did not
+		return unknown(err)
+	}
+	return err
+}
+
+func (tx *PgxTx) prepare(ctx context.Context, b *pgx.Batch) error {
+	for _, q := range b.QueuedQueries {
+		if _, err := tx.conn.Prepare(ctx, q.SQL, q.SQL); err != nil { // by its text; nothing is done where it is already
+			return err
+		}
+	}
+	return nil
+}
+
+// onPgx runs fn with one of the pool's connections, as the driver has it. A connection on which a transaction is left open is
+// closed, and the database rolls back.
+func (db *DB) onPgx(ctx context.Context, fn func(*pgx.Conn) error) error {
+	conn, err := db.DB.DB.Conn(ctx)
+	if err != nil {
+		return Error(err)
+	}
+	var failed error
+	_ = conn.Raw(func(raw any) error {
+		c := raw.(*stdlib.Conn).Conn() //nolint:forcetypeassert // openPostgres has no other
+		failed = fn(c)
+		if c.IsClosed() || c.PgConn().TxStatus() != 'I' {
+			return driver.ErrBadConn // which has the pool close it
+		}
+		return nil
+	})
+	_ = conn.Close() // gives it back
+	return Error(failed)
+}
