@@ -12,8 +12,8 @@
 //   - Every call ends once: with what became of the run that had its item, with the end of its own context, or with
 //     ErrFull before anything was taken.
 //   - An item whose caller has gone before it was taken is in no run.
-//   - A run that fails hurts nobody else: its items run again, each alone, unless the outcome is unknown.
-//   - An item that has to wait for somebody outside (Result.Busy) does so in a lane of its key, beside the others. No more than
+//   - A run that fails hurts nobody else: its items run again, each alone, unless the outcome is unknown, as it is after a panic.
+//   - An item that has to wait for somebody outside does so in a lane of its key, beside the others. No more than
 //     MaxLanes of them wait at once, so that they leave enough of what a run needs. Later items of that key queue behind it.
 package batch
 
@@ -218,7 +218,7 @@ func (w *Writer[K, T]) runSome(calls []*call[K, T], patient bool) (busy []*call[
 	defer cancel()
 	defer func() { // it is nobody's goroutine who could recover
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+			busy, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrUnknown, r, debug.Stack())
 		}
 	}()
 	items := make([]T, len(calls))
