@@ -21,7 +21,7 @@ const bareConns = 20
 var errBareConflict = errors.New("a message that is new was there already")
 
 // openBarePostgres sends with pgx alone, whose pool prepares each statement once for each connection.
-func openBarePostgres(ctx context.Context, url string, author model.UserID) (send, func() error, error) {
+func openBarePostgres(ctx context.Context, url string) (send, func() error, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, nil, err
@@ -36,8 +36,8 @@ func openBarePostgres(ctx context.Context, url string, author model.UserID) (sen
 		pool.Close()
 		return nil
 	}
-	return func(ctx context.Context, to model.ConversationID) error {
-		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return barePostgresSend(ctx, tx, to, author) })
+	return func(ctx context.Context, to model.ConversationID, author model.Actor) error {
+		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return barePostgresSend(ctx, tx, to, author.UserID) })
 	}, closePool, nil
 }
 
@@ -81,11 +81,10 @@ func barePostgresSend(ctx context.Context, tx pgx.Tx, to model.ConversationID, a
 // bareSQLite sends with database/sql alone, on one connection, as store has one that writes.
 type bareSQLite struct {
 	db                                                          *sql.DB
-	author                                                      string
 	nextSeq, isMember, insertMessage, nextPosition, insertEvent *sql.Stmt
 }
 
-func openBareSQLite(ctx context.Context, path string, author model.UserID) (send, func() error, error) {
+func openBareSQLite(ctx context.Context, path string) (send, func() error, error) {
 	query := url.Values{
 		"_pragma": { // those of store
 			"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
@@ -97,7 +96,7 @@ func openBareSQLite(ctx context.Context, path string, author model.UserID) (send
 		return nil, nil, err
 	}
 	db.SetMaxOpenConns(1)
-	b := &bareSQLite{db: db, author: uuid.UUID(author).String()}
+	b := &bareSQLite{db: db}
 	for statement, text := range map[**sql.Stmt]string{
 		&b.nextSeq:  `UPDATE conversations SET last_seq = last_seq + 1, last_activity_at = ? WHERE id = ? RETURNING last_seq`,
 		&b.isMember: `SELECT EXISTS (SELECT * FROM conversation_members WHERE conversation_id = ? AND user_id = ?)`,
@@ -115,18 +114,18 @@ func openBareSQLite(ctx context.Context, path string, author model.UserID) (send
 	return b.send, db.Close, nil // which closes the statements too
 }
 
-func (b *bareSQLite) send(ctx context.Context, to model.ConversationID) error {
+func (b *bareSQLite) send(ctx context.Context, to model.ConversationID, author model.Actor) error {
 	tx, err := b.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := b.sendIn(ctx, tx, uuid.UUID(to).String()); err != nil {
+	if err := b.sendIn(ctx, tx, uuid.UUID(to).String(), uuid.UUID(author.UserID).String()); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
 }
 
-func (b *bareSQLite) sendIn(ctx context.Context, tx *sql.Tx, to string) error {
+func (b *bareSQLite) sendIn(ctx context.Context, tx *sql.Tx, to, author string) error {
 	id, hash := uuid.Must(uuid.NewV7()).String(), sha256.Sum256([]byte(content))
 	now := time.Now().UTC().Format("2006-01-02 15:04:05.999999-07:00") // as Bun writes it
 	var seq int64
@@ -134,14 +133,14 @@ func (b *bareSQLite) sendIn(ctx context.Context, tx *sql.Tx, to string) error {
 		return err
 	}
 	var member bool
-	if err := tx.StmtContext(ctx, b.isMember).QueryRowContext(ctx, to, b.author).Scan(&member); err != nil {
+	if err := tx.StmtContext(ctx, b.isMember).QueryRowContext(ctx, to, author).Scan(&member); err != nil {
 		return err
 	}
 	if !member {
 		return sql.ErrNoRows
 	}
 	done, err := tx.StmtContext(ctx, b.insertMessage).
-		ExecContext(ctx, id, to, seq, b.author, content, now, uuid.NewString(), hash[:])
+		ExecContext(ctx, id, to, seq, author, content, now, uuid.NewString(), hash[:])
 	if err != nil {
 		return err
 	}
@@ -152,6 +151,6 @@ func (b *bareSQLite) sendIn(ctx context.Context, tx *sql.Tx, to string) error {
 		return err
 	}
 	_, err = tx.StmtContext(ctx, b.insertEvent).
-		ExecContext(ctx, to, seq, string(model.MessageAdded), b.author, id, now)
+		ExecContext(ctx, to, seq, string(model.MessageAdded), author, id, now)
 	return err
 }
