@@ -62,9 +62,12 @@ type Service struct {
 	db      *store.DB
 	opts    Options
 	sending *batch.Writer[model.ConversationID, *outgoing]
-	hints   *pubsub.Bus[hint]
-	nodes   *natsbus.Link[hint] // nil on a node alone
-	lost    *lostHints
+
+	sendingSQLite sqliteStatements
+
+	hints *pubsub.Bus[hint]
+	nodes *natsbus.Link[hint] // nil on a node alone
+	lost  *lostHints
 
 	people      *pubsub.Bus[news]
 	nodesNews   *natsbus.Link[news] // nil on a node alone

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"errors"
 
 	"github.com/uptrace/bun"
@@ -136,6 +137,9 @@ func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*mode
 	first := new(model.Message)
 	err := s.db.NewSelect().Model(first).Where("m.conversation_id = ?", again.ConversationID).
 		Where("m.author_id = ?", *again.AuthorID).Where("m.idempotency_key = ?", *again.IdempotencyKey).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, errNoConversation // it has ended since, or the account has, and with it the key
+	}
 	if err != nil {
 		return nil, store.Error(err)
 	}

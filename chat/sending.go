@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +21,17 @@ type outgoing struct {
 	names    [][]string // what in it may be the nickname of a member
 	mentions []*model.Mention
 	refused  error // why it was not stored
+}
+
+// candidates are the distinct names.
+func (o *outgoing) candidates() iter.Seq[string] {
+	names := map[string]bool{}
+	for _, some := range o.names {
+		for _, name := range some {
+			names[name] = true
+		}
+	}
+	return maps.Keys(names)
 }
 
 func (o *outgoing) author() model.MemberID {

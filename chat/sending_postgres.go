@@ -85,7 +85,7 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		in.authors = append(in.authors, *m.AuthorID)
 		in.keys = append(in.keys, m.IdempotencyKey)
 		in.replies = append(in.replies, (*[16]byte)(m.ReplyToID))
-		for _, key := range slices.Concat(o.names...) {
+		for key := range o.candidates() {
 			names.conversations, names.keys = append(names.conversations, m.ConversationID), append(names.keys, key)
 		}
 	}

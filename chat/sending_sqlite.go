@@ -2,153 +2,169 @@ package chat
 
 import (
 	"context"
-	"slices"
-	"time"
+	"database/sql"
+	"errors"
+	"sync"
 
 	"parley/model"
 	"parley/store"
 )
 
-// storeSQLite needs no locks: nobody else writes while its transaction runs.
+// storeSQLite needs no locks: nobody else writes while its transaction runs. Statements cost no round trip here, but preparing
+// one costs as much as running it.
 func (s *Service) storeSQLite(ctx context.Context, all []*outgoing) (a *admission, err error) {
+	prepared, err := s.sendingSQLite.on(ctx, s.db)
+	if err != nil {
+		return nil, store.Error(err)
+	}
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		k, err := lookSQLite(ctx, tx, all)
+		in := inSQLite{tx, prepared}
+		k, err := in.look(ctx, all)
 		if err != nil {
 			return err
 		}
 		if a = k.admit(all); len(a.messages) == 0 {
 			return nil
 		}
-		return a.writeSQLite(ctx, tx)
+		return in.write(ctx, a)
 	})
 	return a, err
 }
 
-// lookSQLite finds out what the rules ask for.
-func lookSQLite(ctx context.Context, tx *store.Tx, all []*outgoing) (*known, error) {
-	type row struct {
-		N              int
-		ConversationID model.ConversationID `bun:",type:uuid"`
-		AuthorID       model.UserID         `bun:",type:uuid"`
-		IdempotencyKey *string
-		ReplyToID      *model.MessageID `bun:",type:uuid"`
-	}
-	in := make([]row, len(all))
-	for n, o := range all {
-		in[n] = row{n, o.message.ConversationID, *o.message.AuthorID, o.message.IdempotencyKey, o.message.ReplyToID}
-	}
-	var found []struct {
-		N, LastSeq, HiddenSeq int64
-		At                    time.Time
-		Replied               *int64
-		Used                  bool
-	}
-	err := tx.NewSelect().With("i", tx.NewValues(&in)).Table("i").
-		ColumnExpr("i.n, c.last_seq, coalesce(c.last_event_at, c.last_activity_at) AS at").
-		ColumnExpr("cm.hidden_seq, r.seq AS replied, k.rowid IS NOT NULL AS used").
-		Join("JOIN conversations AS c ON c.id = i.conversation_id").
-		Join("JOIN conversation_members AS cm ON cm.conversation_id = i.conversation_id AND cm.user_id = i.author_id").
-		Join("LEFT JOIN messages AS r ON r.id = i.reply_to_id AND r.conversation_id = i.conversation_id").
-		Join("LEFT JOIN messages AS k ON k.conversation_id = i.conversation_id AND k.author_id = i.author_id"+
-			" AND k.idempotency_key = i.idempotency_key").Scan(ctx, &found)
-	if err != nil {
-		return nil, err
-	}
-	k := newKnown()
-	k.now = tx.Now
-	for _, f := range found {
-		o := all[f.N]
-		k.places[o.message.ConversationID] = &place{seq: f.LastSeq, at: f.At}
-		k.hidden[o.author()] = f.HiddenSeq
-		if f.Replied != nil {
-			k.replies[reply{o.message.ConversationID, *o.message.ReplyToID}] = *f.Replied
-		}
-		if f.Used {
-			k.used[idempotencyKey{o.author(), *o.message.IdempotencyKey}] = true
-		}
-	}
-	return k, lookAtNamesSQLite(ctx, tx, all, k)
+// sqliteStatements are those of sending, prepared on the connection that writes when they are needed first.
+type sqliteStatements struct {
+	mu                                                               sync.Mutex // guards what follows
+	ready                                                            bool
+	look, name, nextPosition, move, message, tokens, event, mentions *sql.Stmt
 }
 
-func lookAtNamesSQLite(ctx context.Context, tx *store.Tx, all []*outgoing, k *known) error {
-	type row struct {
-		ConversationID model.ConversationID `bun:",type:uuid"`
-		NicknameKey    string
+// on prepares what is not yet. It must not be called in a transaction, which has the connection.
+func (st *sqliteStatements) on(ctx context.Context, db *store.DB) (*sqliteStatements, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.ready {
+		return st, nil
 	}
-	var names []row
-	for _, o := range all {
-		for _, key := range slices.Concat(o.names...) {
-			names = append(names, row{o.message.ConversationID, key})
+	for statement, query := range map[**sql.Stmt]string{
+		&st.look: `
+			SELECT c.last_seq, coalesce(c.last_event_at, c.last_activity_at), cm.hidden_seq,
+				(SELECT seq FROM messages WHERE id = ?3 AND conversation_id = c.id),
+				EXISTS (SELECT 1 FROM messages WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
+			FROM conversations AS c JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
+			WHERE c.id = ?1`,
+		&st.name: `
+			SELECT u.id FROM users AS u JOIN conversation_members AS cm ON cm.conversation_id = ?1 AND cm.user_id = u.id
+			WHERE u.nickname_key = ?2`,
+		&st.nextPosition: `UPDATE event_position SET last = last + 1 RETURNING last`,
+		&st.move: `
+			UPDATE conversations SET last_seq = ?2, last_message_seq = ?2, last_event_at = ?3, last_activity_at = ?3
+			WHERE id = ?1`,
+		&st.message: `
+			INSERT INTO messages (id, conversation_id, seq, author_id, content, reply_to_id, created_at, idempotency_key, request_hash)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		&st.tokens: `INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)`,
+		&st.event: `
+			INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position)
+			VALUES (?, ?, ?, ?, ?, '{}', ?, ?)`,
+		&st.mentions: `INSERT INTO mentions (conversation_id, user_id, seq, message_id) VALUES (?, ?, ?, ?)`,
+	} {
+		prepared, err := db.DB.DB.PrepareContext(ctx, query) //nolint:sqlclosecheck // with the database
+		if err != nil {
+			return nil, err // those before it are prepared again
 		}
+		*statement = prepared
 	}
-	if len(names) == 0 {
-		return nil
-	}
-	var found []struct {
-		row
-		ID model.UserID
-	}
-	err := tx.NewSelect().With("i", tx.NewValues(&names)).Table("i").ColumnExpr("i.*, u.id").
-		Join("JOIN users AS u ON u.nickname_key = i.nickname_key").
-		Join("JOIN conversation_members AS cm ON cm.conversation_id = i.conversation_id AND cm.user_id = u.id").Scan(ctx, &found)
-	for _, f := range found {
-		k.named[nickname{f.ConversationID, f.NicknameKey}] = f.ID
-	}
+	st.ready = true
+	return st, nil
+}
+
+// inSQLite is one transaction.
+type inSQLite struct {
+	tx       *store.Tx
+	prepared *sqliteStatements
+}
+
+func (in inSQLite) row(ctx context.Context, statement *sql.Stmt, args ...any) *sql.Row {
+	//nolint:sqlclosecheck // with the transaction
+	return in.tx.Tx.Tx.StmtContext(ctx, statement).QueryRowContext(ctx, args...)
+}
+
+func (in inSQLite) exec(ctx context.Context, statement *sql.Stmt, args ...any) error {
+	//nolint:sqlclosecheck // with the transaction
+	_, err := in.tx.Tx.Tx.StmtContext(ctx, statement).ExecContext(ctx, args...)
 	return err
 }
 
-// writeSQLite stores what was admitted.
-func (a *admission) writeSQLite(ctx context.Context, tx *store.Tx) error {
-	type position struct {
-		ID  model.ConversationID `bun:",type:uuid"`
-		Seq int64
-		At  time.Time
+// look finds out what the rules ask for.
+func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
+	k := newKnown()
+	k.now = in.tx.Now
+	for _, o := range all {
+		var p place
+		var hidden int64
+		var replied sql.Null[int64]
+		var used bool
+		m := o.message
+		err := in.row(ctx, in.prepared.look, m.ConversationID, m.AuthorID, m.ReplyToID, m.IdempotencyKey).
+			Scan(&p.seq, (*store.SQLiteTime)(&p.at), &hidden, &replied, &used)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		k.places[m.ConversationID], k.hidden[o.author()] = &p, hidden
+		if replied.Valid {
+			k.replies[reply{m.ConversationID, *m.ReplyToID}] = replied.V
+		}
+		if used {
+			k.used[idempotencyKey{o.author(), *m.IdempotencyKey}] = true
+		}
+		for key := range o.candidates() {
+			var id model.UserID
+			switch err := in.row(ctx, in.prepared.name, m.ConversationID, key).Scan(&id); {
+			case err == nil:
+				k.named[nickname{m.ConversationID, key}] = id
+			case !errors.Is(err, sql.ErrNoRows):
+				return nil, err
+			}
+		}
 	}
-	type indexed struct {
-		ConversationID model.ConversationID `bun:",type:uuid"`
-		Seq            int64
-		Tokens         string
-	}
-	var (
-		moved    []position
-		messages []*model.Message
-		tokens   []indexed
-		events   []*model.Event
-		mentions []*model.Mention
-	)
-	for id, p := range a.moved {
-		moved = append(moved, position{id, p.seq, p.at})
-	}
-	err := tx.NewRaw("UPDATE event_position SET last = last + 1 RETURNING last").Scan(ctx, &a.position)
-	if err != nil {
+	return k, nil
+}
+
+// write stores what was admitted.
+func (in inSQLite) write(ctx context.Context, a *admission) error {
+	if err := in.row(ctx, in.prepared.nextPosition).Scan(&a.position); err != nil {
 		return err
+	}
+	for id, p := range a.moved {
+		if err := in.exec(ctx, in.prepared.move, id, p.seq, store.SQLiteTime(p.at)); err != nil {
+			return err
+		}
 	}
 	for _, o := range a.messages {
-		messages = append(messages, o.message)
-		tokens = append(tokens, indexed{o.message.ConversationID, o.message.Seq, tokenText(o.message)})
-		events = append(events, a.event(o))
-		mentions = append(mentions, o.mentions...)
+		if err := in.writeMessage(ctx, o, a.position); err != nil {
+			return err
+		}
 	}
-	_, err = tx.NewUpdate().With("i", tx.NewValues(&moved)).Model((*model.Conversation)(nil)).Table("i").
-		Set("last_seq = i.seq").Set("last_message_seq = i.seq").Set("last_event_at = i.at").Set("last_activity_at = i.at").
-		Where("c.id = i.id").Exec(ctx)
+	return nil
+}
+
+func (in inSQLite) writeMessage(ctx context.Context, o *outgoing, position int64) error {
+	m, at := o.message, store.SQLiteTime(o.message.CreatedAt)
+	err := in.exec(ctx, in.prepared.message,
+		m.ID, m.ConversationID, m.Seq, m.AuthorID, m.Content, m.ReplyToID, at, m.IdempotencyKey, m.RequestHash)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.NewInsert().Model(&messages).Exec(ctx); err != nil {
+	if err := in.exec(ctx, in.prepared.tokens, tokenText(m)); err != nil {
 		return err
 	}
-	_, err = tx.NewRaw(`WITH i (conversation_id, seq, tokens) AS (?)
-		INSERT INTO message_tokens (rowid, tokens) SELECT m.rowid, i.tokens
-		FROM i JOIN messages AS m ON m.conversation_id = i.conversation_id AND m.seq = i.seq`, tx.NewValues(&tokens)).Exec(ctx)
-	if err != nil {
-		return err
+	for _, mention := range o.mentions {
+		if err := in.exec(ctx, in.prepared.mentions, m.ConversationID, mention.UserID, m.Seq, m.ID); err != nil {
+			return err
+		}
 	}
-	if _, err := tx.NewInsert().Model(&events).Exec(ctx); err != nil {
-		return err
-	}
-	if len(mentions) > 0 {
-		_, err = tx.NewInsert().Model(&mentions).Exec(ctx)
-	}
-	return err
+	return in.exec(ctx, in.prepared.event, m.ConversationID, m.Seq, string(model.MessageAdded), m.AuthorID, m.ID, at, position)
 }
