@@ -168,21 +168,13 @@ func (s *Service) tellPresences(ctx context.Context, w *presenceWatch, yield fun
 func (s *Service) presencesSoon(
 	ctx context.Context, actor model.Actor, ids []model.UserID, all bool,
 ) (found []knownPresence, err error) {
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		select {
-		case s.replays <- struct{}{}:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		found, err = s.presencesOf(ctx, actor, ids, all)
-		<-s.replays
-		if err == nil {
-			return found, nil
-		}
-		if err := awaitDatabase(ctx, err, wait); err != nil {
-			return nil, err
-		}
-	}
+	err = onceThere(ctx, func() error {
+		return s.inTurn(ctx, func() (err error) {
+			found, err = s.presencesOf(ctx, actor, ids, all)
+			return err
+		})
+	})
+	return found, err
 }
 
 func (s *Service) presencesOf(
