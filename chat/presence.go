@@ -2,9 +2,7 @@ package chat
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -12,32 +10,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"parley/model"
-	"parley/pubsub/natsbus"
 	"parley/store"
 )
-
-// presenceSign names people who have come or gone. What is so now is read.
-type presenceSign struct {
-	Users []model.UserID `json:"users"`
-}
-
-const presenceTopic = "presence"
-
-var presenceCodec = natsbus.Codec[presenceSign]{ //nolint:gochecknoglobals // a constant
-	Encode: func(sign presenceSign) ([]byte, error) { return json.Marshal(sign) },
-	Decode: func(topic string, data []byte) (sign presenceSign, err error) {
-		if topic != presenceTopic {
-			return sign, fmt.Errorf("%.64q is not the topic of presence", topic)
-		}
-		if err := json.Unmarshal(data, &sign); err != nil {
-			return sign, err
-		}
-		if len(sign.Users) > presenceAtOnce {
-			return sign, fmt.Errorf("%d people are too many", len(sign.Users))
-		}
-		return sign, nil
-	},
-}
 
 // Presence is whether somebody is online: they have a live connection, or had one a moment ago.
 type Presence struct {
