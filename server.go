@@ -195,7 +195,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
 		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,
-		RateLimits: s.RateLimits, Mail: outbox, Link: s.Link(url), BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount, Log: log,
+		RateLimits: s.RateLimits, Mail: outbox, Link: s.Link(url), Log: log,
+		BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount, OnSettings: chatService.SettingsChanged,
 	})
 	if err != nil {
 		return nil, err

@@ -57,7 +57,9 @@ type Options struct {
 	BeforeDelete func(ctx context.Context, tx *store.Tx, id model.UserID) error
 	// OnDelete removes what an account has outside of this package, in the transaction that removes the account.
 	OnDelete func(ctx context.Context, tx *store.Tx, id model.UserID) error
-	Log      *slog.Logger // nil means slog.Default
+	// OnSettings is told in the transaction in which somebody changes what they let others know; nil tells nobody.
+	OnSettings func(tx *store.Tx, id model.UserID)
+	Log        *slog.Logger // nil means slog.Default
 }
 
 // Service is the accounts of one database.

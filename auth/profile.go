@@ -77,11 +77,18 @@ func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in Upda
 		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
 		}
+		before := *u
 		if in.ShowPresence != nil {
 			u.ShowPresence = *in.ShowPresence
 		}
 		if in.SendReadReceipts != nil {
 			u.SendReadReceipts = *in.SendReadReceipts
+		}
+		if u.ShowPresence == before.ShowPresence && u.SendReadReceipts == before.SendReadReceipts {
+			return nil
+		}
+		if s.opts.OnSettings != nil {
+			s.opts.OnSettings(tx, u.ID)
 		}
 		_, err := tx.NewUpdate().Model(u).Column("show_presence", "send_read_receipts").WherePK().Exec(ctx)
 		return err

@@ -121,20 +121,30 @@ func TestUpdateProfile(t *testing.T) {
 
 func TestUpdateSettings(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, base *world) {
+		var told []model.UserID
+		w := base.node(base.clock, func(o *Options) {
+			o.OnSettings = func(_ *store.Tx, id model.UserID) { told = append(told, id) }
+		})
 		ann, bob := w.register("ann"), w.register("bob")
 		for _, test := range []struct {
 			in                 UpdateSettings
 			presence, receipts bool
+			tells              []model.UserID
 		}{
-			{UpdateSettings{}, true, true},
-			{UpdateSettings{ShowPresence: new(false)}, false, true},
-			{UpdateSettings{SendReadReceipts: new(false)}, false, false},
-			{UpdateSettings{ShowPresence: new(true)}, true, false},
-			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true},
+			{UpdateSettings{}, true, true, nil},
+			{UpdateSettings{ShowPresence: new(true)}, true, true, nil},
+			{UpdateSettings{ShowPresence: new(false)}, false, true, []model.UserID{ann.User.ID}},
+			{UpdateSettings{SendReadReceipts: new(false)}, false, false, []model.UserID{ann.User.ID}},
+			{UpdateSettings{ShowPresence: new(true)}, true, false, []model.UserID{ann.User.ID}},
+			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true, []model.UserID{ann.User.ID}},
 		} {
+			told = nil
 			got, err := w.UpdateSettings(t.Context(), ann.Actor(), test.in)
 			w.do("update", err)
+			if !slices.Equal(told, test.tells) {
+				t.Errorf("%+v: %v was told, want %v", test.in, told, test.tells)
+			}
 			for from, u := range map[string]*model.User{"returned": got, "stored": w.user(ann.User.ID)} {
 				if u.ShowPresence != test.presence || u.SendReadReceipts != test.receipts {
 					t.Errorf("%s: %t, %t, want %t, %t", from, u.ShowPresence, u.SendReadReceipts, test.presence, test.receipts)

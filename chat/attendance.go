@@ -326,11 +326,11 @@ func (s *Service) sight(ctx context.Context, tx *store.Tx, sightings []*model.Si
 	if err != nil {
 		return err
 	}
-	sign := presenceSign{Users: make([]model.UserID, len(sightings))}
+	told := sign{Users: make([]model.UserID, len(sightings))}
 	for i, of := range sightings {
-		sign.Users[i] = of.UserID
+		told.Users[i] = of.UserID
 	}
-	tx.AfterCommit(func() { s.publishCameOrWent(presenceTopic, sign) })
+	tx.AfterCommit(func() { s.publishSign(presenceTopic, told) })
 	return nil
 }
 

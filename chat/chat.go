@@ -79,11 +79,11 @@ type Service struct {
 	publishTyping func(topic string, sign typingSign)
 	typists       *typists
 
-	cameOrWent        *pubsub.Bus[presenceSign]
-	nodesCameOrWent   *natsbus.Link[presenceSign] // nil on a node alone
-	publishCameOrWent func(topic string, sign presenceSign)
-	attendance        *attendance
-	watches           *presenceWatches
+	signs       *pubsub.Bus[sign]
+	nodesSigns  *natsbus.Link[sign] // nil on a node alone
+	publishSign func(topic string, told sign)
+	attendance  *attendance
+	watches     *presenceWatches
 
 	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
 	feeds   map[model.ConversationID]*feed
@@ -125,14 +125,15 @@ func New(db *store.DB, opts Options) *Service {
 		db: db, opts: opts, hints: pubsub.New[hint](), lost: newLostHints(),
 		people: pubsub.New[news](), lostNews: newLostHints(),
 		typing: pubsub.New[typingSign](), typists: newTypists(opts.TypingEvery),
-		cameOrWent: pubsub.New[presenceSign](), attendance: newAttendance(opts.PresenceTimeout, opts.NodeTimeout), watches: newPresenceWatches(),
+		signs: pubsub.New[sign](), attendance: newAttendance(opts.PresenceTimeout, opts.NodeTimeout), watches: newPresenceWatches(),
 		feeds: map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
 	}
 	s.sending = batch.New[model.ConversationID](s.storeMessages, opts.Sending)
 	s.settled.Store(&settled{})
 	s.publish, s.publishNews = s.hints.Publish, s.people.Publish
-	s.publishTyping, s.publishCameOrWent = s.typing.Publish, s.cameOrWent.Publish
-	s.cameOrWent.Handle(presenceTopic, s.watches.hear)
+	s.publishTyping, s.publishSign = s.typing.Publish, s.signs.Publish
+	s.signs.Handle(presenceTopic, s.watches.hear)
+	s.signs.Handle(settingsTopic, s.watches.hear)
 	if opts.Nodes != nil {
 		s.joinNodes()
 	}
@@ -149,7 +150,7 @@ func (s *Service) Run(ctx context.Context) {
 		beside.Go(func() { s.nodes.Run(ctx) })
 		beside.Go(func() { s.nodesNews.Run(ctx) })
 		beside.Go(func() { s.nodesTyping.Run(ctx) })
-		beside.Go(func() { s.nodesCameOrWent.Run(ctx) })
+		beside.Go(func() { s.nodesSigns.Run(ctx) })
 	}
 	beside.Go(func() { s.attend(ctx) })
 	beside.Go(func() { s.watchPresences(ctx) })

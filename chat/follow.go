@@ -194,6 +194,17 @@ func onceThere(ctx context.Context, fn func() error) error {
 	}
 }
 
+// inTurn runs what reads much, one of a few at once: many who come back together do not take every connection to the database.
+func (s *Service) inTurn(ctx context.Context, fn func() error) error {
+	select {
+	case s.replays <- struct{}{}:
+		defer func() { <-s.replays }()
+		return fn()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // awaitDatabase waits where the database is away, and returns any other error.
 func awaitDatabase(ctx context.Context, err error, wait time.Duration) error {
 	if errors.Is(err, errStopped) || errors.Is(err, errRemoved) {
@@ -268,6 +279,22 @@ func (fo *follower) take() (events []*model.Event, behind, removed bool) {
 	events, behind = fo.queue, fo.behind
 	fo.queue, fo.behind = nil, false
 	return events, behind, fo.removed
+}
+
+// notice is take for who reads none of what has to be read: then it is missed. errRemoved once the actor is a member no longer.
+func (fo *follower) notice(ctx context.Context) (events []*model.Event, missed bool, err error) {
+	events, missed, removed := fo.take()
+	if missed && !removed { // also where the conversation seems to be gone
+		err = onceThere(ctx, func() error {
+			_, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
+			return err
+		})
+		removed = errs.Is(err, errs.NotFound)
+	}
+	if removed {
+		return nil, false, errRemoved
+	}
+	return events, missed, err
 }
 
 func (fo *follower) isRemoved() bool {
@@ -382,21 +409,18 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 
 // readPage reads what comes next; errRemoved where the actor is found to be a member no longer.
 func (fo *follower) readPage(ctx context.Context) ([]*model.Event, error) {
-	select { // so that many who come back at once do not take every connection to the database
-	case fo.service.replays <- struct{}{}:
-		defer func() { <-fo.service.replays }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	events, err := eventsAfter(ctx, fo.service.db, fo.id, fo.seen, feedPage)
-	if err != nil {
-		return nil, store.Error(err)
-	}
-	// After the reading: nothing is yielded that was read after a removal had been committed.
-	m, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
-	if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or removed, and already back
-		return nil, errRemoved
-	}
+	var events []*model.Event
+	err := fo.service.inTurn(ctx, func() (err error) {
+		if events, err = eventsAfter(ctx, fo.service.db, fo.id, fo.seen, feedPage); err != nil {
+			return store.Error(err)
+		}
+		// After the reading: nothing is yielded that was read after a removal had been committed.
+		m, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
+		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or removed, and already back
+			return errRemoved
+		}
+		return err
+	})
 	return events, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"parley/model"
+	"parley/pubsub"
 	"parley/pubsub/natsbus"
 )
 
@@ -45,25 +46,21 @@ func (s *Service) announce(events []*model.Event) {
 // joinNodes has hints go to the other nodes too, and theirs come to the bus. What comes from there goes to the bus alone, or
 // it would go round.
 func (s *Service) joinNodes() {
-	s.nodes = natsbus.Join(s.opts.Nodes, "chat", s.hints, natsbus.Codec[hint]{Encode: encodeHint, Decode: decodeHint}, s.lost.mark)
-	s.publish = func(topic string, h hint) {
-		s.hints.Publish(topic, h)
-		s.nodes.Publish(topic, h)
-	}
-	s.nodesNews = natsbus.Join(s.opts.Nodes, "news", s.people, newsCodec, s.lostNews.mark)
-	s.publishNews = func(topic string, n news) {
-		s.people.Publish(topic, n)
-		s.nodesNews.Publish(topic, n)
-	}
-	s.nodesTyping = natsbus.Join(s.opts.Nodes, "typing", s.typing, typingCodec, func([]string) {}) // what is lost is over soon
-	s.publishTyping = func(topic string, sign typingSign) {
-		s.typing.Publish(topic, sign)
-		s.nodesTyping.Publish(topic, sign)
-	}
-	s.nodesCameOrWent = natsbus.Join(s.opts.Nodes, "presence", s.cameOrWent, presenceCodec, s.watches.lost)
-	s.publishCameOrWent = func(topic string, sign presenceSign) {
-		s.cameOrWent.Publish(topic, sign)
-		s.nodesCameOrWent.Publish(topic, sign)
+	codec := natsbus.Codec[hint]{Encode: encodeHint, Decode: decodeHint}
+	s.nodes, s.publish = joinBus(s.opts.Nodes, "chat", s.hints, codec, s.lost.mark)
+	s.nodesNews, s.publishNews = joinBus(s.opts.Nodes, "news", s.people, newsCodec, s.lostNews.mark)
+	lostTyping := func([]string) {} // which is over soon
+	s.nodesTyping, s.publishTyping = joinBus(s.opts.Nodes, "typing", s.typing, typingCodec, lostTyping)
+	s.nodesSigns, s.publishSign = joinBus(s.opts.Nodes, "signs", s.signs, signCodec, s.watches.lost)
+}
+
+func joinBus[T any](
+	nodes *natsbus.Conn, name string, bus *pubsub.Bus[T], codec natsbus.Codec[T], missed func([]string),
+) (*natsbus.Link[T], func(string, T)) {
+	link := natsbus.Join(nodes, name, bus, codec, missed)
+	return link, func(topic string, message T) {
+		bus.Publish(topic, message)
+		link.Publish(topic, message)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"iter"
 
-	"parley/errs"
 	"parley/model"
 )
 
@@ -80,20 +79,18 @@ func (in *inbox) changed(c InboxChange) error {
 }
 
 func (in *inbox) notice(ctx context.Context, fo *follower) error {
-	events, behind, removed := fo.take()
-	if behind { // also where the conversation seems to be gone
-		_, err := memberOf(ctx, in.service.db, in.actor, fo.id)
-		removed = removed || errs.Is(err, errs.NotFound)
-	}
+	events, missed, err := fo.notice(ctx)
 	switch {
-	case removed:
+	case errors.Is(err, errRemoved):
 		in.drop(fo)
 		delete(in.positions, fo.id)
 		if err := in.changed(InboxChange{fo.id, true}); err != nil {
 			return err
 		}
 		return in.lookAt(ctx, fo.id) // they may be back already
-	case behind || len(events) > 0:
+	case err != nil:
+		return err
+	case missed || len(events) > 0:
 		return in.changed(InboxChange{fo.id, false})
 	}
 	return nil

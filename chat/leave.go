@@ -53,7 +53,7 @@ func (s *Service) RemoveAccount(ctx context.Context, tx *store.Tx, id model.User
 		return err
 	}
 	// Whoever knows of their presence is told that it is gone.
-	tx.AfterCommit(func() { s.publishCameOrWent(presenceTopic, presenceSign{[]model.UserID{id}}) })
+	tx.AfterCommit(func() { s.publishSign(presenceTopic, sign{Users: []model.UserID{id}}) })
 	_, err = tx.NewDelete().Model((*model.Mention)(nil)).Where("user_id = ?", id).Exec(ctx)
 	return err
 }

@@ -2,9 +2,7 @@ package chat
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -12,32 +10,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"parley/model"
-	"parley/pubsub/natsbus"
 	"parley/store"
 )
-
-// presenceSign names people who have come or gone. What is so now is read.
-type presenceSign struct {
-	Users []model.UserID `json:"users"`
-}
-
-const presenceTopic = "presence"
-
-var presenceCodec = natsbus.Codec[presenceSign]{ //nolint:gochecknoglobals // a constant
-	Encode: func(sign presenceSign) ([]byte, error) { return json.Marshal(sign) },
-	Decode: func(topic string, data []byte) (sign presenceSign, err error) {
-		if topic != presenceTopic {
-			return sign, fmt.Errorf("%.64q is not the topic of presence", topic)
-		}
-		if err := json.Unmarshal(data, &sign); err != nil {
-			return sign, err
-		}
-		if len(sign.Users) > presenceAtOnce {
-			return sign, fmt.Errorf("%d people are too many", len(sign.Users))
-		}
-		return sign, nil
-	},
-}
 
 // Presence is whether somebody is online: they have a live connection, or had one a moment ago.
 type Presence struct {
@@ -168,21 +142,13 @@ func (s *Service) tellPresences(ctx context.Context, w *presenceWatch, yield fun
 func (s *Service) presencesSoon(
 	ctx context.Context, actor model.Actor, ids []model.UserID, all bool,
 ) (found []knownPresence, err error) {
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		select {
-		case s.replays <- struct{}{}:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		found, err = s.presencesOf(ctx, actor, ids, all)
-		<-s.replays
-		if err == nil {
-			return found, nil
-		}
-		if err := awaitDatabase(ctx, err, wait); err != nil {
-			return nil, err
-		}
-	}
+	err = onceThere(ctx, func() error {
+		return s.inTurn(ctx, func() (err error) {
+			found, err = s.presencesOf(ctx, actor, ids, all)
+			return err
+		})
+	})
+	return found, err
 }
 
 func (s *Service) presencesOf(

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uptrace/bun"
+
 	"parley/model"
 	"parley/pubsub/natsbus/natstest"
 	"parley/store"
@@ -79,6 +81,19 @@ func (w *world) setShown(nickname string, shown bool) {
 	w.t.Helper()
 	_, err := w.db.NewUpdate().Model((*model.User)(nil)).Set("show_presence = ?", shown).Where("id = ?", w.id(nickname)).
 		Exec(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// changeSettings does what auth does: it is told once the change is in.
+func (w *world) changeSettings(nickname, set string, to bool) {
+	w.t.Helper()
+	err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		w.SettingsChanged(tx, w.id(nickname))
+		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("? = ?", bun.Ident(set), to).Where("id = ?", w.id(nickname)).Exec(ctx)
+		return err
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -241,6 +256,40 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 	})
 }
 
+// TestWhoHidesTheirPresence has no comparison: what is hidden, or shown again, is told by its sign.
+func TestWhoHidesTheirPresence(t *testing.T) {
+	t.Parallel()
+	hide := func(t *testing.T, changing, watching *world) {
+		p := watching.pullPresence(t, "ann")
+		p.want("ben", true)
+		for range 3 {
+			changing.changeSettings("ben", "show_presence", false)
+			if got := p.want("ben", false); got.LastSeenAt != nil {
+				t.Errorf("it says when they were seen: %v", got.LastSeenAt)
+			}
+			changing.changeSettings("ben", "show_presence", true)
+			p.want("ben", true)
+		}
+	}
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorldWith(t, db, quietly, "ann", "ben")
+		MustConversation(t, w, "ann", "ben")
+		defer w.Connected(w.id("ben"))()
+		w.untilOnline("ann", "ben", true)
+		hide(t, w, w)
+	})
+	t.Run("on another node", func(t *testing.T) {
+		t.Parallel()
+		s := natstest.MustStart(t)
+		nodes := MustNodes(t, storetest.MustPostgres(t), 2, s, never, nil, "ann", "ben")
+		MustConversation(t, nodes[0], "ann", "ben")
+		defer nodes[0].Connected(nodes[0].id("ben"))()
+		nodes[0].untilOnline("ann", "ben", true)
+		waitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.settings")) == 2 })
+		hide(t, nodes[0], nodes[1])
+	})
+}
+
 // TestPresenceOfARemovedAccount has nothing but the sign of the removal, and leaves nothing of the person.
 func TestPresenceOfARemovedAccount(t *testing.T) {
 	t.Parallel()
@@ -336,7 +385,7 @@ func TestPresenceOverNATS(t *testing.T) {
 	MustConversation(t, nodes[0], "ann", "ben")
 	p := nodes[1].pullPresence(t, "ann")
 	p.want("ben", false)
-	waitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.presence.topic.")) == 2 })
+	waitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.presence")) == 2 })
 	defer nodes[0].Connected(nodes[0].id("ben"))()
 	p.want("ben", true)
 }
@@ -392,7 +441,7 @@ func TestANodeThatWasGivenUpComesBack(t *testing.T) {
 		}
 		wantEqual(t, "presences", int64(0), w.countPresences())
 		wantEqual(t, "after it was", &Presence{UserID: w.id("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
-		w.watches.hear(presenceSign{[]model.UserID{w.id("ben")}})
+		w.watches.hear(sign{Users: []model.UserID{w.id("ben")}})
 		p.want("ben", false)
 		defer w.Connected(w.id("eve"))() // with which it notices
 		w.untilOnline("ann", "ben", true)

@@ -185,13 +185,13 @@ func (ws *presenceWatches) end(w *presenceWatch) {
 }
 
 // hear takes a sign, and returns at once.
-func (ws *presenceWatches) hear(sign presenceSign) {
+func (ws *presenceWatches) hear(told sign) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if len(ws.open) == 0 {
 		return
 	}
-	for _, user := range sign.Users {
+	for _, user := range told.Users {
 		ws.heard[user] = true
 	}
 	select {

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"parley/errs"
 	"parley/model"
 	"parley/pubsub/natsbus"
 )
@@ -188,20 +187,9 @@ func (w *typingWatch) end(id model.UserID, seq int64) {
 // follow takes from the conversation what ends somebody's typing. Events that were too many are not read: what they would
 // have ended ends by itself.
 func (w *typingWatch) follow(ctx context.Context, fo *follower) error {
-	events, behind, removed := fo.take()
-	if behind {
-		for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-			_, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
-			if removed = removed || errs.Is(err, errs.NotFound); removed || err == nil {
-				break
-			}
-			if err := awaitDatabase(ctx, err, wait); err != nil {
-				return err
-			}
-		}
-	}
-	if removed {
-		return errRemoved
+	events, _, err := fo.notice(ctx)
+	if err != nil {
+		return err
 	}
 	for _, e := range events {
 		switch e.Kind {

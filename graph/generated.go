@@ -2983,7 +2983,9 @@ type Mutation {
 
   "Changes how others see the viewer; what is left out or null stays as it is. userErrors: as in register."
   updateProfile(input: UpdateProfileInput!): UpdateProfilePayload
-  "Changes what the viewer lets others know; what is left out or null stays as it is."
+  """
+  Changes what the viewer lets others know, at once also in subscriptions that run; what is left out or null stays as it is.
+  """
   updateSettings(input: UpdateSettingsInput!): UpdateSettingsPayload
   """
   Asks for another e-mail address. It becomes the viewer's once the link that is mailed to it was followed (` + "`" + `verifyEmail` + "`" + `,
