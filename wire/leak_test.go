@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"testing"
@@ -35,6 +36,118 @@ func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 		}
 		return left == 0
 	})
+}
+
+// burst is subscriptions of each kind, which end in each way: by the client, by the server, and with an error. They are sent
+// at once, and it is waited until all have ended.
+const burst = 50
+
+func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
+	w.t.Helper()
+	var b []byte
+	add := func(text string) { b = append(b, frameOf(finBit|opText, text)...) }
+	for i := range burst / 5 {
+		id := itoa(i)
+		add(subscribe("silent"+id, "subscription { silence }"))
+		add(complete("silent" + id))
+		add(subscribe("ticks"+id, "subscription { ticks(to: 1) }"))
+		add(subscribe("refused"+id, "subscription { refused }"))
+		add(subscribe("left"+id, "subscription { taken }"))
+		add(subscribe("ended"+id, "subscription { taken }"))
+	}
+	c.raw(b)
+	for range 2 * (burst / 5) {
+		op := <-w.taken
+		taken = append(taken, weak.Make(op))
+		if op.Next([]byte("1")); op.id[0] == 'e' {
+			op.Complete()
+		}
+	}
+	ends := 0
+	for ends < 4*(burst/5) { // a next, or an end
+		_, payload, err := c.read()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		switch {
+		case bytes.HasPrefix(payload, []byte(`{"id":"left`)):
+			c.send(`{"type":"complete",` + string(payload[1:bytes.IndexByte(payload, ',')]) + "}")
+			ends++
+		case !bytes.Contains(payload, []byte(`"type":"next"`)):
+			ends++
+		}
+	}
+	return taken
+}
+
+// cycles is how many subscriptions begin and end where it is looked for what they leave behind.
+const cycles = 100_000 / slowness
+
+// wantNothingLeft compares what there is after all cycles with what there was after a tenth of them: it must not grow with
+// their number.
+func wantNothingLeft(t *testing.T, cycle func(n int)) {
+	t.Helper()
+	cycle(cycles / 10)
+	goroutinesBefore, heapBefore := goroutines(t), heap()
+	cycle(cycles - cycles/10)
+	if got := goroutines(t); got > goroutinesBefore {
+		t.Errorf("%d goroutines more than before", got-goroutinesBefore)
+	}
+	const kept = 512 << 10 // by the tests' own clients
+	if grown := int64(heap()) - int64(heapBefore); grown > kept+8*cycles {
+		t.Errorf("the heap has grown by %d bytes with another %d", grown, cycles-cycles/10)
+	}
+}
+
+// A hundred thousand subscriptions that begin and end on a socket leave nothing behind while it is open. It runs alone, because
+// it counts.
+func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see above
+	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
+	c := w.open()
+	_ = c.conn.SetDeadline(time.Time{}) // it takes a while
+	wantNothingLeft(t, func(n int) {
+		var operations []weak.Pointer[Operation]
+		for done := 0; done < n; done += burst {
+			operations = append(operations, w.burst(c)...)
+		}
+		wantFreed(t, "operations", operations)
+	})
+	c.send(`{"type":"ping"}`)
+	c.want(`{"type":"pong"}`)
+}
+
+// The same on a thousand sockets that come and go. It runs alone, because it counts.
+func TestNothingIsLeftOfSockets(t *testing.T) { //nolint:paralleltest // see above
+	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
+	wantNothingLeft(t, func(n int) {
+		var sockets []weak.Pointer[socket]
+		for done := 0; done < n; done += 2 * burst {
+			c := w.open()
+			sockets = append(sockets, w.sockets()...)
+			w.burst(c)
+			w.burst(c)
+			c.leave(done / burst / 2)
+		}
+		eventually(t, "all sockets are closed", func() bool { return w.connections() == 0 })
+		w.mu.Lock()
+		w.ends = nil // they know their sockets
+		w.mu.Unlock()
+		wantFreed(t, "sockets", sockets)
+	})
+}
+
+// leave ends a socket in one of three ways.
+func (c *client) leave(way int) {
+	c.t.Helper()
+	switch way % 3 {
+	case 0:
+		c.raw(frameOf(finBit|opClose, string(closeFrame(1000, ""))))
+		c.closed()
+	case 1:
+		c.send("hello")
+		c.closed()
+	}
+	_ = c.conn.Close()
 }
 
 // halfOpen are peers of which nothing is heard any more, each left in the middle of something else.
