@@ -234,15 +234,22 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	srv.work.Go(func() { chatService.Run(workCtx) })
 	srv.work.Go(func() { authService.Run(workCtx) })
 	srv.work.Go(func() { outbox.Run(workCtx) })
-	srv.http = &http.Server{
-		Handler:           srv.routes(),
+	srv.http = newHTTP(srv.routes(), log)
+	go func() { srv.served <- srv.http.Serve(listener) }()
+	return srv, nil
+}
+
+// newHTTP bounds how long a client may take for what it has begun to send. A WebSocket leaves these times behind, and so does
+// a stream, once the request is there.
+func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           boundAnswers(handler),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       15 * time.Second, // net/http waits for a body, too, that no handler reads
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers' clients do wrong
 	}
-	go func() { srv.served <- srv.http.Serve(listener) }()
-	return srv, nil
 }
 
 // joinNodes begins to connect to NATS, where it is set.
@@ -322,7 +329,6 @@ func (srv *server) stop() error {
 
 func (srv *server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(boundAnswers)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	r.Get("/readyz", srv.ready)
 	r.Get("/.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {

@@ -133,11 +133,14 @@ func (m *myConversations) membershipsSoon(ctx context.Context, only ...model.Con
 // openFeeds has the conversations that the actor is in listened to, before it is read how far they have come.
 func (m *myConversations) openFeeds(ctx context.Context) (map[model.ConversationID]*feed, error) {
 	own, err := m.membershipsSoon(ctx)
+	if err != nil {
+		return nil, err // of those that were read before it, none is opened
+	}
 	feeds := make(map[model.ConversationID]*feed, len(own))
 	for _, o := range own {
 		feeds[o.ConversationID] = m.service.feedOf(o.ConversationID)
 	}
-	return feeds, err
+	return feeds, nil
 }
 
 func releaseAll(feeds map[model.ConversationID]*feed) {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -117,12 +118,17 @@ func (s *Server) readParams(w http.ResponseWriter, r *http.Request) (*params, *p
 	return p, nil
 }
 
-// readBody takes in a body, up to the limit and within the time.
+// boundBody has what comes with a request be there in time, also where nobody reads it: before net/http answers, it takes in
+// what is left.
+func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.Body != http.NoBody {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.MessageTimeout))
+	}
+}
+
+// readBody takes in a body, up to the limit. Where it does not come whole, its time stays over: nothing more is waited for.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(s.opts.MessageTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.opts.MaxMessage)))
-	_ = control.SetReadDeadline(time.Time{}) // it would end a server-sent stream
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &problem{
 			http.StatusRequestEntityTooLarge,
@@ -132,6 +138,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prob
 	if err != nil {
 		return nil, &problem{http.StatusRequestTimeout, errs.New(errs.BadUserInput, "The request did not arrive whole.")}
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end a server-sent stream
 	return body, nil
 }
 
@@ -144,7 +151,8 @@ func readQuery(raw string) (*params, *problem) {
 	p := new(params)
 	p.Query, p.OperationName, p.documentID = values.Get("query"), values.Get("operationName"), values.Get("documentId")
 	for name, to := range map[string]*map[string]any{"variables": &p.Variables, "extensions": &p.Extensions} {
-		if v := values.Get(name); v != "" && v != "null" && !isObject([]byte(strings.TrimSpace(v)), to) {
+		v := []byte(strings.TrimSpace(values.Get(name)))
+		if !isNull(v) && (!json.Valid(v) || !isObject(v, to)) {
 			return nil, badRequest("%q has to be a JSON object.", name)
 		}
 	}

@@ -54,6 +54,8 @@ func TestHTTP(t *testing.T) {
 		"GET":                          {get, in("{ name }"), "", modern, "", 200, modern, ok},
 		"GET with variables":           {get, in("query($x: Boolean!) { name @include(if: $x) }") + "&variables=" + url.QueryEscape(`{"x": true}`), "", "", "", 200, legacyJSON, ok},
 		"GET with bad variables":       {get, in("{ name }") + "&variables=x", "", "", "", 400, legacyJSON, `\"variables\"`},
+		"GET with blank variables":     {get, in("{ name }") + "&variables=%20&extensions=%20null", "", "", "", 200, legacyJSON, ok},
+		"GET with two variables":       {get, in("{ name }") + "&variables=" + url.QueryEscape(`{} {}`), "", "", "", 400, legacyJSON, `\"variables\"`},
 		"GET with bad extensions":      {get, in("{ name }") + "&extensions=[]", "", "", "", 400, legacyJSON, `\"extensions\"`},
 		"GET with nothing":             {get, "", "", "", "", 400, legacyJSON, "no query"},
 		"GET with a broken URL":        {get, "?query=%zz", "", "", "", 400, legacyJSON, "URL"},

@@ -56,33 +56,6 @@ func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // se
 	}
 }
 
-// Subscribing and completing leaves nothing behind. It runs alone, because it counts.
-func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see above
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
-	c := w.open()
-	cycle := func(n int) {
-		for i := range n {
-			id := fmt.Sprint(i % 7)
-			c.send(subscribe(id, "subscription { silence }"))
-			c.send(complete(id))
-			c.send(subscribe(id, "subscription { ticks(to: 1) }"))
-			c.want(tick(id, 1))
-			c.want(complete(id))
-		}
-		c.send(`{"type":"ping"}`)
-		c.want(`{"type":"pong"}`)
-	}
-	cycle(500)
-	before, heapBefore := goroutines(t), heap()
-	cycle(10_000)
-	if got := goroutines(t); got > before {
-		t.Errorf("%d goroutines more than before", got-before)
-	}
-	if grown := int64(heap()) - int64(heapBefore); grown > 1<<20 {
-		t.Errorf("the heap has grown by %d bytes", grown)
-	}
-}
-
 func heap() uint64 {
 	runtime.GC()
 	runtime.GC() // also what is in pools

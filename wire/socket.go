@@ -129,6 +129,9 @@ func (s *socket) nextMessage() ([]byte, error) {
 
 // frame takes in a frame, and returns the message that it is the end of, if any.
 func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error) {
+	if h.control() && !s.fragmented {
+		s.wholeBy = time.Time{} // what comes behind it has a time of its own
+	}
 	switch {
 	case h.opcode == opPing:
 		s.add(item{kind: kindPong, data: append([]byte(nil), payload...)})

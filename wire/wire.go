@@ -106,6 +106,7 @@ func New(opts Options) *Server {
 func (s *Server) Drain(ctx context.Context) { s.live.drain(ctx, s.opts.DrainSpread) }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.boundBody(w, r)
 	if isUpgrade(r) {
 		s.upgrade(w, r)
 		return

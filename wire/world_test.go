@@ -50,6 +50,7 @@ func (schema) Exec(ctx context.Context) graphql.ResponseHandler { return execute
 type world struct {
 	t      *testing.T
 	url    string
+	dialTo func() (net.Conn, error)
 	server *Server
 	taken  chan *Operation // subscriptions to "taken", which the executor never sees
 
@@ -59,6 +60,25 @@ type world struct {
 }
 
 func mustServe(t *testing.T, change ...func(*Options)) *world {
+	t.Helper()
+	w := newWorld(t, change...)
+	listening := httptest.NewServer(w)
+	w.url = listening.URL
+	w.dialTo = func() (net.Conn, error) {
+		conn, err := net.Dial("tcp", listening.Listener.Addr().String())
+		if err == nil {
+			err = conn.SetDeadline(time.Now().Add(patience))
+		}
+		return conn, err
+	}
+	t.Cleanup(func() {
+		w.server.Drain(context.Background())
+		listening.Close()
+	})
+	return w
+}
+
+func newWorld(t *testing.T, change ...func(*Options)) *world {
 	t.Helper()
 	w := &world{t: t, taken: make(chan *Operation, 1000)}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
@@ -93,18 +113,14 @@ func mustServe(t *testing.T, change ...func(*Options)) *world {
 		fn(&opts)
 	}
 	w.server = New(opts)
-	listening := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Stranger") != "" {
-			r = r.WithContext(context.WithValue(r.Context(), strangerKey{}, true))
-		}
-		w.server.ServeHTTP(rw, r)
-	}))
-	w.url = listening.URL
-	t.Cleanup(func() {
-		w.server.Drain(context.Background())
-		listening.Close()
-	})
 	return w
+}
+
+func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Stranger") != "" {
+		r = r.WithContext(context.WithValue(r.Context(), strangerKey{}, true))
+	}
+	w.server.ServeHTTP(rw, r)
 }
 
 type strangerKey struct{}
@@ -191,14 +207,20 @@ type client struct {
 	r    *bufio.Reader
 }
 
-func (w *world) tryDial(headers ...string) (*client, *http.Response) {
+// connect opens a connection, and says nothing on it.
+func (w *world) connect() net.Conn {
 	w.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	conn, err := w.dialTo()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+func (w *world) tryDial(headers ...string) (*client, *http.Response) {
+	w.t.Helper()
+	conn := w.connect()
 	lines := append([]string{
 		"GET / HTTP/1.1", "Host: parley", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
 		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: other, " + Subprotocol,

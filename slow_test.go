@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// memory listens without the operating system, so that a test can have a clock of its own.
+type memory struct {
+	dialled chan net.Conn
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (m *memory) Accept() (net.Conn, error) {
+	select {
+	case conn := <-m.dialled:
+		return conn, nil
+	case <-m.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (m *memory) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	return nil
+}
+
+func (m *memory) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
+
+// TestSlowRequests says how long a connection is held for a client that is slow with its request, on whatever path, or with
+// its answer; by the clock of a bubble. Another client is answered meanwhile.
+func TestSlowRequests(t *testing.T) {
+	t.Parallel()
+	const (
+		quick = "GET /livez HTTP/1.1\r\nHost: parley\r\n\r\n"
+		slow  = "GET /slow HTTP/1.1\r\nHost: parley\r\n\r\n"
+	)
+	for name, c := range map[string]struct {
+		sends  string
+		pause  time.Duration // after each byte
+		takes  time.Duration // when it begins to read
+		status int           // 0: no answer
+		held   time.Duration
+	}{
+		"nothing":                  {"", 0, 0, 0, 10 * time.Second},
+		"headers byte by byte":     {"GET /livez HTTP/1.1\r\nHost: parley\r\nUpgrade: websocket\r\n", time.Second, 0, 400, 10 * time.Second},
+		"headers without an end":   {"GET /livez HTTP/1.1\r\nHost: parley\r\n", 0, 0, 0, 10 * time.Second},
+		"a body that nobody reads": {"POST /livez HTTP/1.1\r\nHost: parley\r\nContent-Length: 9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
+		"a body byte by byte": {
+			"POST /body HTTP/1.1\r\nHost: parley\r\nContent-Length: 900\r\n\r\n" + strings.Repeat("x", 900), time.Second / 30, 0, 200, 15 * time.Second,
+		},
+		"a body with a GET":            {"GET /livez HTTP/1.1\r\nHost: parley\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, 200, 15 * time.Second},
+		"no second request":            {quick, 0, 0, 200, 2 * time.Minute},
+		"an answer that is taken late": {quick, 0, 59 * time.Second, 200, 2*time.Minute + 59*time.Second},
+		"an answer that is not taken":  {quick, 0, 61 * time.Second, 0, 61 * time.Second},
+		"a long answer":                {slow, 0, 0, 200, 2*time.Minute + 50*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				dial := mustListenInMemory(t)
+				conn := dial()
+				start := time.Now()
+				go func() {
+					for i := range c.sends {
+						if _, err := io.WriteString(conn, c.sends[i:i+1]); err != nil {
+							return
+						}
+						select {
+						case <-time.After(c.pause):
+						case <-t.Context().Done():
+							return
+						}
+					}
+				}()
+				other := dial()
+				if status := exchange(t, other, "GET /livez HTTP/1.1\r\nHost: parley\r\nConnection: close\r\n\r\n"); status != 200 || time.Since(start) != 0 {
+					t.Errorf("another client had %d after %v", status, time.Since(start))
+				}
+				<-time.After(c.takes)
+				if status := exchange(t, conn, ""); status != c.status {
+					t.Errorf("got %d, want %d", status, c.status)
+				}
+				if held := time.Since(start); held != c.held {
+					t.Errorf("it was held for %v, want %v", held, c.held)
+				}
+			})
+		})
+	}
+}
+
+// mustListenInMemory serves what is slow, or does not read, as the program serves its routes.
+func mustListenInMemory(t *testing.T) (dial func() net.Conn) {
+	t.Helper()
+	routes := http.NewServeMux()
+	routes.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	routes.HandleFunc("/body", func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		if err == nil {
+			t.Error("the body came whole")
+		}
+		_, _ = io.WriteString(w, "no\n")
+	})
+	routes.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(50 * time.Second):
+		case <-r.Context().Done():
+			t.Error("the request was given up")
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+	m := &memory{dialled: make(chan net.Conn), closed: make(chan struct{})}
+	server := newHTTP(routes, slog.New(slog.DiscardHandler))
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(m) })
+	t.Cleanup(func() {
+		_ = server.Close()
+		serving.Wait()
+	})
+	return func() net.Conn {
+		ours, theirs := net.Pipe()
+		t.Cleanup(func() { _ = ours.Close() })
+		m.dialled <- theirs
+		return ours
+	}
+}
+
+// exchange sends a request, and reads until the connection is closed.
+func exchange(t *testing.T, conn net.Conn, request string) (status int) {
+	t.Helper()
+	if request != "" {
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, nil)
+	if err == nil {
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+		status = res.StatusCode
+	}
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection is not closed: %v", err)
+	}
+	return status
+}

@@ -1,0 +1,300 @@
+package wire
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestTimes says how long something is held for a client that is slow, and that nobody else waits meanwhile: each row is what
+// the client does, when it is over by the clock, and how it ends. The clock is that of a bubble, so it is the same every time.
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	const init = `{"type":"connection_init"}`
+	for name, c := range map[string]struct {
+		over time.Duration
+		ends string // the close code and a part of the reason; "cut" without a close frame
+		does func(w *world) *client
+	}{
+		"no initialisation": {10 * time.Second, "4408 timeout", func(w *world) *client { return w.dial() }},
+		"an initialisation byte by byte": {10 * time.Second, "4408 timeout", func(w *world) *client {
+			return w.dial().trickle(time.Second, frameOf(finBit|opText, init))
+		}},
+		"pings instead of an initialisation": {10 * time.Second, "4408 timeout", func(w *world) *client {
+			return w.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
+		}},
+		"half a header": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+			return w.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
+		}},
+		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+			return w.open().trickle(time.Second/2, frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
+		}},
+		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+			return w.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
+		}},
+		"fragments without an end": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+			c := w.open()
+			c.raw(frameOf(opText, ""))
+			return c.repeat(time.Second, frameOf(opContinuation, " "))
+		}},
+		"pings between fragments": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+			c := w.open()
+			c.raw(frameOf(opText, `{"type":`))
+			return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
+		}},
+		"no answer to pings": {75 * time.Second, "cut", func(w *world) *client {
+			c := w.open()
+			c.send(subscribe("s", "subscription { silence }"))
+			return c
+		}},
+		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON", func(w *world) *client {
+			c := w.open()
+			c.send("hello")
+			return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := mustServeInMemory(t)
+				start := time.Now()
+				conn := c.does(w)
+				other := w.open()
+				other.send(subscribe("q", "{ name }"))
+				other.want(`{"id":"q","type":"next","payload":{"data":{"name":"parley"}}}`)
+				if waited := time.Since(start); waited != 0 {
+					t.Errorf("another client had to wait for %v", waited)
+				}
+				_ = other.conn.Close()
+				if got := conn.ending(); !matches(got, c.ends) {
+					t.Errorf("it ended with %s, want %s", got, c.ends)
+				}
+				if held := time.Since(start); held != c.over {
+					t.Errorf("it was held for %v, want %v", held, c.over)
+				}
+				if c.ends != "cut" { // a close frame may be answered
+					_, _, err := conn.read()
+					if lingered := time.Since(start) - c.over; !errors.Is(err, io.EOF) || lingered != 2*time.Second {
+						t.Errorf("after another %v: %v", lingered, err)
+					}
+				}
+				synctest.Wait()
+				if n := w.connections(); n != 0 {
+					t.Errorf("%d connections are left", n)
+				}
+			})
+		})
+	}
+}
+
+// matches compares a code and a part of a reason.
+func matches(got, want string) bool {
+	code, reason, _ := strings.Cut(want, " ")
+	return strings.HasPrefix(got, code) && strings.Contains(got, reason)
+}
+
+// trickle sends a byte at a time, as long as anybody takes them.
+func (c *client) trickle(pause time.Duration, b []byte) *client {
+	go c.sendAll(pause, slices.Chunk(b, 1))
+	return c
+}
+
+// repeat sends the same again and again, as long as anybody takes it.
+func (c *client) repeat(pause time.Duration, b []byte) *client {
+	go c.sendAll(pause, func(yield func([]byte) bool) {
+		for yield(b) {
+		}
+	})
+	return c
+}
+
+func (c *client) sendAll(pause time.Duration, parts iter.Seq[[]byte]) {
+	for part := range parts {
+		if _, err := c.conn.Write(part); err != nil {
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-c.t.Context().Done():
+			return
+		}
+	}
+}
+
+// ending reads until a close frame, and returns its code and reason, or until the connection is cut without one.
+func (c *client) ending() (how string) {
+	for {
+		opcode, payload, err := c.read()
+		if err != nil {
+			return "cut"
+		}
+		if opcode == opClose {
+			return itoa(int(payload[0])<<8|int(payload[1])) + " " + string(payload[2:])
+		}
+	}
+}
+
+// A client that answers what it is asked stays, and so does one whose control frames follow each other without a gap: each has
+// its own time.
+func TestWhoAnswersStays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := mustServeInMemory(t)
+		answering := w.open()
+		start := time.Now()
+		for pings := 1; time.Since(start) < time.Hour; pings++ {
+			if opcode, _, err := answering.read(); err != nil || opcode != opPing {
+				t.Fatalf("%d %v", opcode, err)
+			}
+			if at := time.Since(start); at != time.Duration(pings)*25*time.Second {
+				t.Fatalf("ping %d came after %v", pings, at)
+			}
+			answering.raw(frameOf(finBit|opPong, ""))
+		}
+		busy, ping := w.open(), frameOf(finBit|opPing, "x")
+		busy.raw(ping[:3])
+		for range 60 { // what is written ends in the middle of the next one
+			busy.raw(append(ping[3:], ping[:3]...))
+			if opcode, _, err := busy.read(); err != nil || opcode != opPong {
+				t.Fatalf("%d %v", opcode, err)
+			}
+			<-time.After(time.Second)
+		}
+		busy.raw(ping[3:])
+		for _, c := range []*client{answering, busy} {
+			_ = c.conn.Close()
+		}
+	})
+}
+
+// A client that takes nothing is given up 10 seconds after the first byte that it does not take, and with it what waits.
+func TestTimeToTake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := mustServeInMemory(t)
+		c := w.open()
+		c.send(subscribe("s", "subscription { taken }"))
+		op := <-w.taken
+		start := time.Now()
+		payload := []byte(strings.Repeat("1", 64<<10))
+		for op.Put(t.Context(), payload) == nil {
+		}
+		if held := time.Since(start); held != 10*time.Second {
+			t.Errorf("whoever had to wait was told after %v", held)
+		}
+		synctest.Wait()
+		if n := w.connections(); n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
+	})
+}
+
+// A stream has a comment every 15 seconds; whoever does not take one for 10 loses it.
+func TestTimesOfStreams(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := mustServeInMemory(t)
+		conn := w.connect()
+		// A GET with a body, which nobody asks for, and which has no time any more once it is there.
+		mustWrite(t, conn, "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"+
+			"Content-Length: 3\r\n\r\nabc")
+		start := time.Now()
+		r := bufio.NewReader(conn)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatal(res, err)
+		}
+		lines := bufio.NewScanner(res.Body)
+		for beats := range 4 { // the first comes with the stream
+			if lines.Scan(); lines.Text() != ":" || time.Since(start) != time.Duration(beats)*15*time.Second {
+				t.Errorf("after %v came %q", time.Since(start), lines.Text())
+			}
+			lines.Scan()
+		}
+		eventually(t, "the stream is gone", func() bool { return w.connections() == 0 })
+		if held := time.Since(start).Truncate(time.Second); held != 70*time.Second { // 10 after the next beat
+			t.Errorf("it was held for %v", held)
+		}
+		_ = res.Body.Close()
+	})
+}
+
+// TestTimeOfRequests: whatever announces a body that does not come is over after 15 seconds, whether anybody wants to read the
+// body or not, and a reservation after 30.
+func TestTimeOfRequests(t *testing.T) {
+	t.Parallel()
+	const (
+		sized   = "Content-Length: 1000\r\n\r\nabc"
+		chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+		json    = "Content-Type: application/json\r\n"
+		name    = "GET /?query=%7Bname%7D HTTP/1.1\r\nHost: parley\r\n"
+		silence = "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"
+		post    = "POST / HTTP/1.1\r\nHost: parley\r\n"
+	)
+	for name, c := range map[string]struct {
+		request string
+		status  int
+	}{
+		"a POST":                        {post + json + sized, 408},
+		"a POST in chunks":              {post + json + chunked, 408},
+		"a POST for a stream":           {post + "Accept: text/event-stream\r\n" + json + sized, 408},
+		"a POST of something else":      {post + sized, 415},
+		"a POST that takes only HTML":   {post + "Accept: text/html\r\n" + json + sized, 406},
+		"a GET with a body":             {name + sized, 200},
+		"a GET with chunks":             {name + chunked, 200},
+		"a GET for a stream":            {silence + sized, 0}, // there is none
+		"a WebSocket that is refused":   {name + "Upgrade: websocket\r\n" + sized, 400},
+		"a method that there is not":    {"PATCH / HTTP/1.1\r\nHost: parley\r\n" + sized, 405},
+		"a reservation":                 {"PUT / HTTP/1.1\r\nHost: parley\r\n" + sized, 201},
+		"an end of an operation":        {"DELETE /?operationId=1&token=x HTTP/1.1\r\nHost: parley\r\n" + sized, 404},
+		"an operation of some stream":   {"POST /?token=x HTTP/1.1\r\nHost: parley\r\n" + json + sized, 408},
+		"a POST that waits for its 100": {post + json + "Expect: 100-continue\r\n" + sized, 408},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := mustServeInMemory(t)
+				conn := w.connect()
+				start := time.Now()
+				go mustWrite(t, conn, c.request)
+				r := bufio.NewReader(conn)
+				res, err := http.ReadResponse(r, nil)
+				for err == nil && res.StatusCode == http.StatusContinue {
+					res, err = http.ReadResponse(r, nil)
+				}
+				if held := time.Since(start); held != 15*time.Second {
+					t.Errorf("it was answered after %v", held)
+				}
+				if c.status == 0 && errors.Is(err, io.ErrUnexpectedEOF) {
+					return
+				}
+				if err != nil || res.StatusCode != c.status {
+					t.Fatal(res, err)
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+					t.Errorf("the connection is not closed: %v", err)
+				}
+				_ = res.Body.Close()
+				if held := time.Since(start); held != 15*time.Second {
+					t.Errorf("it was closed after %v", held)
+				}
+			})
+		})
+	}
+}
+
+func mustWrite(t *testing.T, conn net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Error(err)
+	}
+}
