@@ -279,7 +279,7 @@ func (l *listening) receive(ctx context.Context, it item) error {
 		}
 	}
 	l.caughtUp()
-	if l.everything != nil && (it.Kind == streamReset || it.Kind == caughtUp && before == 0) {
+	if l.everything != nil && (it.Kind == streamReset || it.Kind == caughtUp && before == 0 && l.plan.fromNow) {
 		return l.fetch(ctx, false)
 	}
 	return nil

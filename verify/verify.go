@@ -51,7 +51,7 @@ const clusterNodes = 3
 const settling = time.Minute
 
 // settlingBroken is enough where the promise is known to be broken.
-const settlingBroken = 5 * time.Second
+const settlingBroken = 2 * time.Second
 
 // world is a run.
 type world struct {
