@@ -89,7 +89,6 @@ type Service struct {
 	feeds   map[model.ConversationID]*feed
 	rounds  atomic.Int64            // of comparing that have begun
 	settled atomic.Pointer[settled] // by the newest round that succeeded
-	reached int64                   // what Run has noted of it
 	replays chan struct{}           // a place for each follower that reads what it missed
 	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
 	publish func(topic string, h hint)
@@ -154,6 +153,7 @@ func (s *Service) Run(ctx context.Context) {
 	}
 	beside.Go(func() { s.attend(ctx) })
 	beside.Go(func() { s.watchPresences(ctx) })
+	_ = s.noteReached(ctx)                          // else the first round does
 	if horizon, err := s.horizon(ctx); err == nil { // else the first round tells of everything
 		s.settled.CompareAndSwap(s.settled.Load(), &settled{horizon: horizon})
 	}
@@ -210,6 +210,7 @@ type settled struct {
 // compareAll looks at everything that is followed here, conversations and people.
 func (s *Service) compareAll(ctx context.Context) error {
 	before := s.settled.Load()
+	noted := s.noteReached(ctx) // where it cannot be, the horizon stays where it is
 	horizon, err := s.horizon(ctx)
 	if err != nil {
 		return err
@@ -222,7 +223,7 @@ func (s *Service) compareAll(ctx context.Context) error {
 		return err
 	}
 	s.settled.Store(now)
-	return s.noteReached(ctx, horizon)
+	return noted
 }
 
 // retellNews tells the people who listen here what has changed at or beyond a position.

@@ -144,15 +144,16 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 	})
 }
 
-// reachedStep is by how many positions the note of what has been reached may be behind.
-const reachedStep = 1000
-
-// noteReached keeps how far positions have come, for CheckEpoch, which would have to read every event to know.
-func (s *Service) noteReached(ctx context.Context, horizon int64) error {
-	if !s.db.Postgres() || horizon < s.reached+reachedStep {
+// noteReached keeps how far positions have come, for the horizon, and for CheckEpoch, which would have to read every event to know.
+//
+// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right after, it gives its id again, to
+// one that commits: below a horizon that was read in between, although nothing was to come there. So a horizon is worth only
+// as much as what has been committed since. This commits, with an id beyond all that it has found to be settled.
+func (s *Service) noteReached(ctx context.Context) error {
+	if !s.db.Postgres() {
 		return nil
 	}
-	s.reached = horizon
-	_, err := s.db.NewUpdate().Table("stream_epoch").Set("reached = ?", horizon).Where("reached < ?", horizon).Exec(ctx)
+	_, err := s.db.NewUpdate().Table("stream_epoch").Set("reached = pg_current_xact_id()::text::bigint").
+		Where("reached + 1 < pg_snapshot_xmin(pg_current_snapshot())::text::bigint").Exec(ctx)
 	return store.Error(err)
 }

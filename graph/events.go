@@ -182,8 +182,9 @@ func givenEvent(conversation string, item chat.Followed) (<-chan ConversationEve
 
 // ViewerEvent is one item of the viewer's stream.
 type ViewerEvent struct {
-	Cursor string
-	Event  ViewerEventBody
+	Cursor         string
+	ConversationID *model.ConversationID
+	Event          ViewerEventBody
 }
 
 // ConversationJoined says that the viewer is a member now.
@@ -205,10 +206,13 @@ func viewerEvent(e chat.MyEvent) (*ViewerEvent, bool, error) {
 	var err error
 	switch {
 	case e.Event != nil:
+		item.ConversationID = &e.Event.ConversationID
 		item.Event, err = eventOf(e.Event)
 	case e.Joined != nil:
+		item.ConversationID = e.Joined
 		item.Event = ConversationJoined{*e.Joined}
 	case e.Left != nil:
+		item.ConversationID = e.Left
 		item.Event = ConversationLeft{*e.Left}
 	case e.Reset:
 		item.Event = StreamReset{time.Now()}

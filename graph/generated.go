@@ -555,8 +555,9 @@ type ComplexityRoot struct {
 	}
 
 	ViewerEvent struct {
-		Cursor func(childComplexity int) int
-		Event  func(childComplexity int) int
+		ConversationID func(childComplexity int) int
+		Cursor         func(childComplexity int) int
+		Event          func(childComplexity int) int
 	}
 }
 
@@ -2676,6 +2677,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.Viewer.User(childComplexity), true
 
+	case "ViewerEvent.conversationId":
+		if e.ComplexityRoot.ViewerEvent.ConversationID == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ViewerEvent.ConversationID(childComplexity), true
 	case "ViewerEvent.cursor":
 		if e.ComplexityRoot.ViewerEvent.Cursor == nil {
 			break
@@ -3119,7 +3126,8 @@ type Subscription {
   messageAdded(conversationId: ID!, afterSeq: Int): Message!
   """
   Every durable change of one conversation, each exactly once, in order of seq, with the same promise as ` + "`" + `messageAdded` + "`" + `, and the
-  same ends. ` + "`" + `CaughtUp` + "`" + ` says, once, where replay ends and live begins.
+  same ends. ` + "`" + `CaughtUp` + "`" + ` says, once, where replay ends and live begins. When the viewer is removed, what they have not received by
+  then is left out: their ` + "`" + `MemberRemoved` + "`" + ` comes, and FORBIDDEN. Who is added again resumes after the event before that gap.
   """
   conversationEvents(conversationId: ID!, afterSeq: Int): ConversationEvent!
   """
@@ -3818,7 +3826,7 @@ interface ConversationEvent {
   at: Time!
   "Who did it; null once the account is gone, and where nobody did."
   actor: User
-  "Null only in the ` + "`" + `CaughtUp` + "`" + ` of ` + "`" + `events` + "`" + `."
+  "Null for who is a member no longer, as in the event that says so, and in the ` + "`" + `CaughtUp` + "`" + ` of ` + "`" + `events` + "`" + `."
   conversation: Conversation
 }
 
@@ -3946,6 +3954,8 @@ type CaughtUp implements ConversationEvent {
 type ViewerEvent {
   "For ` + "`" + `after` + "`" + `, once this item has been dealt with."
   cursor: String!
+  "Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Also where the viewer is a member no longer, and has no ` + "`" + `conversation` + "`" + `."
+  conversationId: ID
   event: ViewerEventBody!
 }
 
@@ -4687,6 +4697,8 @@ func (ec *executionContext) childFields_ViewerEvent(ctx context.Context, field g
 	switch field.Name {
 	case "cursor":
 		return ec.fieldContext_ViewerEvent_cursor(ctx, field)
+	case "conversationId":
+		return ec.fieldContext_ViewerEvent_conversationId(ctx, field)
 	case "event":
 		return ec.fieldContext_ViewerEvent_event(ctx, field)
 	}
@@ -14438,6 +14450,29 @@ func (ec *executionContext) fieldContext_ViewerEvent_cursor(_ context.Context, f
 	return graphql.NewScalarFieldContext("ViewerEvent", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
+func (ec *executionContext) _ViewerEvent_conversationId(ctx context.Context, field graphql.CollectedField, obj *ViewerEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ViewerEvent_conversationId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ConversationID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.ConversationID) graphql.Marshaler {
+			return ec.marshalOID2ᚖparleyᚋmodelᚐConversationID(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_ViewerEvent_conversationId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ViewerEvent", field, false, false, errors.New("field of type ID does not have child fields"))
+}
+
 func (ec *executionContext) _ViewerEvent_event(ctx context.Context, field graphql.CollectedField, obj *ViewerEvent) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -23194,6 +23229,11 @@ func (ec *executionContext) _ViewerEvent(ctx context.Context, sel ast.SelectionS
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "conversationId":
+			out.Values[i] = ec._ViewerEvent_conversationId(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
 		case "event":
 			out.Values[i] = ec._ViewerEvent_event(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -24791,6 +24831,22 @@ func (ec *executionContext) marshalOEditMessagePayload2ᚖparleyᚋgraphᚐEditM
 		return graphql.Null
 	}
 	return ec._EditMessagePayload(ctx, sel, v)
+}
+
+func (ec *executionContext) unmarshalOID2ᚖparleyᚋmodelᚐConversationID(ctx context.Context, v any) (*model.ConversationID, error) {
+	if v == nil {
+		return nil, nil
+	}
+	var res = new(model.ConversationID)
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOID2ᚖparleyᚋmodelᚐConversationID(ctx context.Context, sel ast.SelectionSet, v *model.ConversationID) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return v
 }
 
 func (ec *executionContext) unmarshalOID2ᚖparleyᚋmodelᚐMessageID(ctx context.Context, v any) (*model.MessageID, error) {

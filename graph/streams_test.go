@@ -136,7 +136,7 @@ func TestEvents(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db)
 		ann, bob, cat := s.mustRegister("Ann"), s.mustRegister("Bob"), s.mustRegister("Cat")
-		query := `subscription($after: String) { events(after: $after) { cursor event { __typename ` + allEvents + `
+		query := `subscription($after: String) { events(after: $after) { cursor conversationId event { __typename ` + allEvents + `
 			... on ConversationJoined { conversationId now: conversation { id } } ... on ConversationLeft { conversationId } } } }`
 		start := s.must(bob, `{ viewer { eventsCursor conversations { nodes { id } } } }`, nil).str(t, "viewer.eventsCursor")
 
@@ -150,6 +150,9 @@ func TestEvents(t *testing.T) {
 			}
 			for _, w := range want {
 				item := o.next(t, "events")
+				if item["conversationId"] != id {
+					t.Errorf("it is not said where: %v", item)
+				}
 				if diff := cmp.Diff(w, comparable(item["event"].(map[string]any))); diff != "" {
 					t.Error(diff)
 				}
@@ -187,8 +190,9 @@ func TestEvents(t *testing.T) {
 		s.must(ann, `mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c, userId: $cat}) { userErrors { code } } }`,
 			map[string]any{"c": id, "cat": cat.id})
 		for _, want := range []string{"MemberRemoved", "ConversationLeft"} {
-			if got := late.next(t, "events")["event"].(map[string]any); got["__typename"] != want {
-				t.Errorf("got %v, want %s", got, want)
+			item := late.next(t, "events")
+			if got := item["event"].(map[string]any); got["__typename"] != want || item["conversationId"] != id {
+				t.Errorf("got %v, want %s of %s", item, want, id)
 			}
 		}
 		other := s.mustConversation(bob, cat)

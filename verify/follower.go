@@ -9,14 +9,15 @@ import (
 	"time"
 )
 
-// follower follows one conversation through one break after the other, as a client would that never forgets the seq it has.
+// follower follows through one break after the other, as a client would that never forgets the seq, or the cursor, that it has.
 type follower struct {
 	*world
 	plan         followerPlan
 	name         string
-	conversation string
+	conversation string // the only one, or the one that the plan has it follow everything for
 	device       *device
-	stream       *stream
+	stream       track
+	everything   *everything // the same stream, where it is of everything
 
 	node      int
 	breaks    []planned // those that are still to come
@@ -30,7 +31,7 @@ type follower struct {
 type repair struct {
 	kind   kind
 	from   time.Time
-	target int64
+	target target
 }
 
 const pingEvery = 2 * time.Second
@@ -48,8 +49,13 @@ func (f *follower) run(ctx context.Context) {
 		return
 	}
 	f.attentive = time.Now()
+	if f.everything != nil && !f.plan.fromNow {
+		if err := f.fetch(ctx, true); err != nil {
+			return // which shows, because nothing comes
+		}
+	}
 	for pause := firstPause; ctx.Err() == nil; {
-		before := f.stream.position()
+		before := f.stream.progress()
 		err := f.connection(ctx)
 		f.stream.note(time.Now(), "%s: %v", f.nodeName(), err)
 		switch {
@@ -58,7 +64,7 @@ func (f *follower) run(ctx context.Context) {
 		case errors.Is(err, errPlanned):
 			pause = firstPause
 			continue
-		case f.stream.position() > before:
+		case f.stream.progress() > before:
 			pause = firstPause
 		}
 		if !errors.Is(err, errRemoved) {
@@ -80,13 +86,13 @@ func (f *follower) broken(k kind, err error) {
 		k = wasRefused
 	}
 	if f.repair == nil {
-		f.repair = &repair{kind: k, from: time.Now(), target: f.ledger.floorOf(f.conversation)}
+		f.repair = &repair{kind: k, from: time.Now(), target: f.stream.target()}
 	}
 }
 
 // caughtUp ends a repair once the stream has what it needs for that.
 func (f *follower) caughtUp() {
-	if f.repair == nil || f.stream.position() < f.repair.target {
+	if f.repair == nil || !f.stream.reached(f.repair.target) {
 		return
 	}
 	f.report.repaired(f.repair.kind, time.Since(f.repair.from))
@@ -108,7 +114,7 @@ func (f *follower) connection(ctx context.Context) error {
 	if cut.kind == cutHandshake {
 		budget = 1 + int64(cut.depth%180) // the answer to the upgrade, and a bit of connection_ack
 	}
-	s, err := dial(ctx, f.nodes.url(f.node), f.plan.tight, budget)
+	s, err := dial(ctx, f.nodes.url(f.node), f.plan.transport, f.plan.tight, budget)
 	if err != nil {
 		return f.endOfCut(cut, err)
 	}
@@ -122,9 +128,9 @@ func (f *follower) connection(ctx context.Context) error {
 	if cut.kind == cutAck && cut.depth%2 == 0 {
 		return errPlanned
 	}
-	l := &listening{follower: f, socket: s, session: session, token: token}
+	l := &listening{follower: f, link: s, session: session, token: token}
 	if cut.kind == cutReplay {
-		s.wire.left.Store(100 + 7*int64(cut.depth)) // anywhere in the first frames, or between them
+		s.cutAfter(100 + 7*int64(cut.depth)) // anywhere in the first frames, or between them
 	}
 	if err := l.subscribe(ctx); err != nil {
 		return f.endOfCut(cut, s.because(err))
@@ -146,30 +152,33 @@ func (f *follower) endOfCut(cut planned, err error) error {
 // listening is a connection on which the follower listens.
 type listening struct {
 	*follower
-	socket    *socket
+	link      link
 	session   string
 	token     string
 	operation int
-	sub       *subscription
+	sub       hearing
 	heard     time.Time
 	renewal   *repair // while the answer of refreshSession is awaited; then the device is locked
 }
 
 func (l *listening) id() string { return strconv.Itoa(l.operation) }
 
-// subscribe asks for what follows the last message. The ping behind it shows that the server has taken it.
+// subscribe asks for what follows the last item. The ping behind it shows that the server has taken it.
 func (l *listening) subscribe(ctx context.Context) error {
-	if l.away && l.repair == nil && !l.ledger.mayNot(l.conversation, l.device.person.id) {
+	if l.operation > 0 && l.plan.transport == overSSE { // which is for one operation
+		return errPlanned
+	}
+	if l.away && l.repair == nil && (l.everything != nil || !l.ledger.mayNot(l.conversation, l.device.person.id)) {
 		l.broken(wasRemoved, nil)
 	}
 	l.operation++
-	after := l.stream.position()
-	l.stream.note(time.Now(), "%s: subscribes after seq %d", l.nodeName(), after)
+	query, variables, from := l.stream.ask()
+	l.stream.note(time.Now(), "%s: subscribes behind what it has: %s", l.nodeName(), from)
 	l.sub = l.stream.subscribing(l.session)
-	if err := l.socket.follow(ctx, l.id(), l.conversation, after); err != nil {
+	if err := l.link.operate(ctx, l.id(), query, variables); err != nil {
 		return err
 	}
-	return l.socket.write(ctx, frame{Type: "ping"})
+	return l.link.write(ctx, frame{Type: "ping"})
 }
 
 // listen takes what comes, and breaks what is to be broken, until the connection has ended.
@@ -183,12 +192,12 @@ func (l *listening) listen(ctx context.Context) error {
 	l.heard = time.Now()
 	for {
 		select {
-		case f, ok := <-l.socket.frames:
+		case f, ok := <-l.link.received():
 			if !ok {
-				if closeCode(l.socket.err) == 4403 {
+				if closeCode(l.link.failure()) == 4403 {
 					l.doubt()
 				}
-				return l.socket.err
+				return l.link.failure()
 			}
 			l.heard = time.Now()
 			if err := l.take(ctx, f); err != nil {
@@ -200,18 +209,18 @@ func (l *listening) listen(ctx context.Context) error {
 			}
 			nextBreak.Reset(l.untilBreak())
 		case <-ping.C:
-			if time.Since(l.heard) > l.patience {
+			if time.Since(l.heard) > l.link.silence(l.patience) {
 				return errSilent
 			}
-			if err := l.socket.write(ctx, frame{Type: "ping"}); err != nil {
-				return l.socket.because(err)
+			if err := l.link.write(ctx, frame{Type: "ping"}); err != nil {
+				return l.link.because(err)
 			}
 		case <-closing:
 			closing = nil // checked with every frame from now on; the next pong is not far
 		case <-ctx.Done():
 			return errOver
 		}
-		if l.complete(l.conversation, l.stream.position()) {
+		if l.complete() {
 			return errDone
 		}
 	}
@@ -229,7 +238,7 @@ func (l *listening) untilBreak() time.Duration {
 func (l *listening) take(ctx context.Context, f frame) error {
 	switch {
 	case f.Type == "ping":
-		return l.socket.write(ctx, frame{Type: "pong"})
+		return l.link.write(ctx, frame{Type: "pong"})
 	case f.Type == "pong":
 		l.caughtUp()
 		return nil
@@ -247,25 +256,66 @@ func (l *listening) take(ctx context.Context, f frame) error {
 		}
 		return l.refused(ctx, list)
 	}
-	m, list, err := f.delivered()
+	it, list, err := f.delivered()
 	if err != nil {
 		return err
 	}
-	if len(list) > 0 || m == nil {
+	if len(list) > 0 || it == nil {
 		return l.refused(ctx, list)
 	}
-	l.receive(*m)
+	return l.receive(ctx, *it)
+}
+
+func (l *listening) receive(ctx context.Context, it item) error {
+	now := time.Now()
+	if l.everything == nil {
+		it.conversation = l.conversation
+	}
+	before := l.stream.progress()
+	l.sub.receive(it, now)
+	if it.Kind == messageAdded && it.Added != nil && !l.away {
+		if acked := l.ledger.ackedAt(it.conversation, it.Added.Content); acked.After(l.attentive) {
+			l.report.delivered(acked, now)
+		}
+	}
+	l.caughtUp()
+	if l.everything != nil && (it.Kind == streamReset || it.Kind == caughtUp && before == 0 && l.plan.fromNow) {
+		return l.fetch(ctx, false)
+	}
 	return nil
 }
 
-func (l *listening) receive(m message) {
-	now := time.Now()
-	m.Content = brief(m.Content)
-	l.sub.receive(m, now)
-	if acked := l.ledger.ackedAt(l.conversation, m.Content); !l.away && acked.After(l.attentive) {
-		l.report.delivered(acked, now)
+// fetch reads how far each conversation of the person has come, as a client does that begins, or that has to begin anew; and
+// perhaps where the stream is to begin.
+func (f *follower) fetch(ctx context.Context, begin bool) error {
+	var answer *struct {
+		EventsCursor  string
+		Conversations struct {
+			Nodes []struct {
+				ID      string
+				LastSeq int64
+			}
+		}
 	}
-	l.caughtUp()
+	const query = `{ viewer { eventsCursor conversations(first: 100) { nodes { id lastSeq } } } }`
+	err := f.device.person.do(ctx, f.node, query, nil, &answer, nil)
+	if err == nil && (answer == nil || answer.EventsCursor == "") {
+		err = errors.New("neither a viewer nor an error")
+	}
+	if err != nil {
+		f.ledger.gaveUp(f.conversation, "the cursor of "+f.name, err)
+		return err
+	}
+	lastSeqs := map[string]int64{}
+	for _, c := range answer.Conversations.Nodes {
+		lastSeqs[c.ID] = c.LastSeq
+	}
+	if !begin {
+		answer.EventsCursor = ""
+	}
+	f.everything.starting(answer.EventsCursor, lastSeqs)
+	f.stream.note(time.Now(), "has read its %d conversations", len(lastSeqs))
+	return nil
 }
 
 // refused acts on the end of the subscription.
@@ -291,7 +341,7 @@ func (l *listening) refused(ctx context.Context, list []apiError) error {
 	case "RATE_LIMITED":
 		return fmt.Errorf("%w: %w", errRefused, err)
 	default:
-		l.sub.unexpected(fmt.Sprintf("that it resumes after seq %d", l.stream.position()), err.Error())
+		l.sub.unexpected("that it resumes behind what it has", err.Error())
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 }
@@ -310,8 +360,8 @@ func (l *listening) breakNow(ctx context.Context) error {
 		return l.renew(ctx)
 	case again:
 		l.broken(b.kind, nil)
-		if err := l.socket.write(ctx, frame{ID: l.id(), Type: "complete"}); err != nil {
-			return l.socket.because(err)
+		if err := l.link.write(ctx, frame{ID: l.id(), Type: "complete"}); err != nil {
+			return l.link.because(err)
 		}
 		return l.subscribe(ctx)
 	case sleeping:
@@ -323,10 +373,10 @@ func (l *listening) breakNow(ctx context.Context) error {
 		l.broken(b.kind, nil)
 		return nil
 	case switching:
-		l.socket.goodbye()
+		l.link.goodbye()
 		l.node++
 	default:
-		l.socket.close()
+		l.link.close()
 	}
 	l.leave()
 	l.cutNext = planned{kind: b.kind, depth: b.depth}
@@ -353,8 +403,8 @@ func (l *listening) renew(ctx context.Context) error {
 	}
 	l.renewal = &repair{kind: renewing, from: time.Now()}
 	in := map[string]any{"in": map[string]any{"refreshToken": l.device.session.refresh}}
-	if err := l.socket.operate(ctx, "renew", refreshQuery, in); err != nil {
-		return l.socket.because(err)
+	if err := l.link.operate(ctx, "renew", refreshQuery, in); err != nil {
+		return l.link.because(err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -10,9 +11,11 @@ import (
 // ledger is the law. It is told what was done and what came, and says what must not be so. It knows no servers, no clock and
 // no goroutines of its own; it may be told by many.
 //
-//   - A message that was stored is delivered to each stream of everybody who may see it, once, in order of seq.
+//   - A message that was stored is delivered to each stream of everybody who may see it, once, in order of seq; and so is every
+//     event to each stream of events, without a gap between any two.
 //   - A send that was acknowledged is stored, once, under the seq of the answer; and later than what had been acknowledged
-//     before it began.
+//     before it began. An edit, a deletion, a reaction, and a change of members that was acknowledged is told as one event.
+//   - What is told is the same for all, and somebody has done it.
 //   - Nothing is delivered to somebody who is no member: to none at all, to whom the removal was confirmed nothing beyond it,
 //     and where history begins with joining nothing of what was written meanwhile.
 //   - Nothing is delivered to a session that has ended of what was sent more than a grace later.
@@ -23,6 +26,7 @@ type ledger struct {
 	mu            sync.Mutex // guards what follows, and everything that hangs on it
 	conversations map[string]*conversation
 	streams       []*stream
+	everythings   []*everything
 	sessions      map[string]time.Time // those that have ended, and since when that was confirmed
 	counts        counts
 	first         *violation
@@ -30,20 +34,15 @@ type ledger struct {
 
 // counts are the figures of the report.
 type counts struct {
-	Acknowledged, Retried, Repeated, Deliveries   int
+	Acknowledged, Changed, Retried, Repeated      int
 	Lost, Doubled, Reordered, Leaked, OtherBreach int
-	LateAfterEnd                                  time.Duration // the longest that a session which had ended still received
+	Resets                                        int            // streams that began anew because their cursor was too old
+	Deliveries                                    map[string]int // by the kind of stream
+	LateAfterEnd                                  time.Duration  // the longest that a session which had ended still received
 }
 
 func (c counts) broken() bool {
 	return c.Lost+c.Doubled+c.Reordered+c.Leaked+c.OtherBreach > 0
-}
-
-// message is one as a client sees it.
-type message struct {
-	ID      string `json:"id"`
-	Seq     int64  `json:"seq"`
-	Content string `json:"content"`
 }
 
 // conversation is what is known of one.
@@ -51,8 +50,12 @@ type conversation struct {
 	id          string
 	fromJoining bool
 	sends       map[string]*send  // by content
-	known       map[int64]message // stored for certain, because an answer, a stream or a list has had it
-	floor       int64             // the highest seq that an answer has confirmed
+	byID        map[string]*send  // those of which the id is known
+	edits       map[string]string // by content: the id of the message
+	deeds       map[deed]*tally
+	known       map[int64]fact // stored for certain, because an answer, a stream or a list has had it
+	logged      bool           // known has all there is
+	floor       int64          // the highest seq that an answer has confirmed
 	members     map[string]*membership
 }
 
@@ -61,11 +64,15 @@ type send struct {
 	begun  time.Time
 	acked  time.Time // zero while it is not known to be stored
 	floor  int64     // of the conversation, when it began
-	stored int64     // the seq, once it is known
+	id     string    // once it is known, like the seq
+	stored int64
 }
 
 func newLedger(grace time.Duration) *ledger {
-	return &ledger{grace: grace, conversations: map[string]*conversation{}, sessions: map[string]time.Time{}}
+	return &ledger{
+		grace: grace, conversations: map[string]*conversation{}, sessions: map[string]time.Time{},
+		counts: counts{Deliveries: map[string]int{}},
+	}
 }
 
 // opened tells of a conversation and its members.
@@ -73,7 +80,9 @@ func (l *ledger) opened(id string, fromJoining bool, people ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := &conversation{
-		id: id, fromJoining: fromJoining, sends: map[string]*send{}, known: map[int64]message{}, members: map[string]*membership{},
+		id: id, fromJoining: fromJoining, sends: map[string]*send{}, byID: map[string]*send{}, edits: map[string]string{},
+		deeds: map[deed]*tally{{kind: conversationCreated}: {begun: 1, done: 1}}, known: map[int64]fact{},
+		members: map[string]*membership{},
 	}
 	for _, person := range people {
 		c.members[person] = &membership{state: member}
@@ -112,7 +121,7 @@ func (l *ledger) acknowledged(conversation string, m message, content string, at
 		l.breach(&l.counts.Reordered, found.of("reordered", fmt.Sprintf("a seq above %d, which was confirmed before this send began", s.floor),
 			fmt.Sprintf("seq %d", m.Seq)))
 	}
-	if !l.isStored(c, m, found) {
+	if !l.isTold(c, arrival(m), found) {
 		return
 	}
 	if !first {
@@ -130,26 +139,6 @@ func (l *ledger) gaveUp(conversation, content string, err error) {
 	defer l.mu.Unlock()
 	found := violation{conversation: conversation, stream: "the answer to a send"}
 	l.breach(&l.counts.OtherBreach, found.of("refused", "that "+quoted(content)+" is stored", err.Error()))
-}
-
-// isStored keeps a message that somebody has got from a server, and compares it with what is known of it.
-func (l *ledger) isStored(c *conversation, m message, found violation) bool {
-	s, ok := c.sends[m.Content]
-	if !ok {
-		l.breach(&l.counts.OtherBreach, found.of("invented", "messages that were sent", quoted(m.Content)))
-		return false
-	}
-	if s.stored != 0 && s.stored != m.Seq {
-		l.breach(&l.counts.Doubled, found.of("doubled", fmt.Sprintf("%s once, with seq %d", quoted(m.Content), s.stored), m.String()))
-		return false
-	}
-	if before, ok := c.known[m.Seq]; ok && before != m {
-		l.breach(&l.counts.OtherBreach, found.of("altered", before.String(), m.String()))
-		return false
-	}
-	s.stored = m.Seq
-	c.known[m.Seq] = m
-	return true
 }
 
 // floorOf is the highest seq that is confirmed.
@@ -186,12 +175,12 @@ func (l *ledger) listed(conversation string, list []message) {
 			l.breach(&l.counts.Reordered, found.of("reordered", fmt.Sprintf("a seq above %d", last), m.String()))
 		}
 		last = max(last, m.Seq)
-		here[m.Seq] = l.isStored(c, m, found)
+		here[m.Seq] = l.isTold(c, arrival(m), found)
 	}
 	for _, seq := range c.seqs() {
-		if m := c.known[seq]; !here[seq] {
+		if f := c.known[seq]; f.kind == messageAdded && !here[seq] {
 			found := violation{conversation: conversation, seq: seq, stream: "the list of messages"}
-			l.breach(&l.counts.Lost, found.of("lost", m.String()+", which an answer or a stream has had", "nothing"))
+			l.breach(&l.counts.Lost, found.of("lost", f.told+", which an answer or a stream has had", "nothing"))
 		}
 	}
 }
@@ -210,12 +199,10 @@ func (l *ledger) settle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.streams {
-		for _, seq := range s.of.seqs() {
-			if !s.received.has(seq) && !s.missed[seq] && s.owed(seq) {
-				l.breach(&l.counts.Lost, s.violation(seq, "lost", s.of.known[seq].String(), "nothing until the end"))
-				s.missed[seq] = true
-			}
-		}
+		s.settle()
+	}
+	for _, e := range l.everythings {
+		e.settle()
 	}
 }
 
@@ -223,7 +210,9 @@ func (l *ledger) settle() {
 func (l *ledger) result() (counts, *violation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.counts, l.first
+	counts := l.counts
+	counts.Deliveries = maps.Clone(counts.Deliveries)
+	return counts, l.first
 }
 
 // breach counts a violation, and keeps the first.
@@ -249,8 +238,6 @@ func (v violation) of(what, expected, came string) violation {
 	v.what, v.expected, v.came = what, expected, came
 	return v
 }
-
-func (m message) String() string { return fmt.Sprintf("seq %d, %s %s", m.Seq, m.ID, quoted(m.Content)) }
 
 // quoted is the beginning of a content: the rest of it is padding.
 func quoted(content string) string {

@@ -39,6 +39,7 @@ func (l *ledger) removing(conversation, person string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.change(conversation, person, leaving)
+	l.conversations[conversation].beginning(deed{kind: memberRemoved, person: person}, time.Time{})
 }
 
 // removed tells that a removal is confirmed, with a seq that is the event's own (from = to), or between the two.
@@ -46,6 +47,7 @@ func (l *ledger) removed(conversation, person string, at span) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.change(conversation, person, out).removed = at
+	l.conversations[conversation].tally(deed{kind: memberRemoved, person: person}).done++
 }
 
 // adding tells that the person is to be a member again. Where history begins with joining, what a stream of theirs has not
@@ -54,6 +56,7 @@ func (l *ledger) adding(conversation, person string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.change(conversation, person, joining)
+	l.conversations[conversation].beginning(deed{kind: memberAdded, person: person}, time.Time{})
 	for _, s := range l.streamsOf(conversation, person) {
 		s.excused = append(s.excused, span{s.last + 1, math.MaxInt64})
 	}
@@ -64,11 +67,12 @@ func (l *ledger) added(conversation, person string, at span) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m := l.change(conversation, person, member)
+	l.conversations[conversation].tally(deed{kind: memberAdded, person: person}).done++
 	if l.conversations[conversation].fromJoining {
 		m.gaps = append(m.gaps, span{m.removed.to + 1, at.from - 1})
 	}
 	for _, s := range l.streamsOf(conversation, person) {
-		s.excused[len(s.excused)-1].to = at.to
+		s.excused[len(s.excused)-1].to = at.to - 1
 	}
 }
 

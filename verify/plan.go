@@ -34,13 +34,44 @@ type conversationPlan struct {
 // authors of a conversation write in it.
 const authors = 3
 
-// followerPlan is somebody who follows one conversation from its beginning.
+// followerPlan is somebody who follows one conversation from its beginning, or everything.
 type followerPlan struct {
 	person, conversation, node int
+	source                     source
+	transport                  transport
+	fromNow                    bool // everything: without a cursor at first
 	start                      time.Duration
 	own                        bool // with a session of its own, which may be revoked
 	tight                      bool // with small buffers, so that the server notices when it does not read
 	breaks                     []planned
+}
+
+// transport is what carries a stream.
+type transport string
+
+const (
+	overWebSocket transport = "graphql-transport-ws"
+	overSSE       transport = "graphql-sse"
+)
+
+// way is a source over a transport.
+type way struct {
+	source    source
+	transport transport
+}
+
+// ways are what followers follow, each as often as it stands here.
+func ways() []way {
+	return []way{
+		{ofMessages, overWebSocket},
+		{ofMessages, overWebSocket},
+		{ofMessages, overSSE},
+		{ofConversation, overWebSocket},
+		{ofConversation, overWebSocket},
+		{ofConversation, overSSE},
+		{ofEverything, overWebSocket},
+		{ofEverything, overSSE},
+	}
 }
 
 // planned is one break of a follower's stream.
@@ -74,10 +105,10 @@ type fault struct {
 type kind string
 
 const (
-	cutLive      kind = "socket cut while live"
-	cutHandshake kind = "socket cut before connection_ack"
-	cutAck       kind = "socket cut after connection_ack"
-	cutReplay    kind = "socket cut in the replay"
+	cutLive      kind = "cut while live"
+	cutHandshake kind = "cut while it is opened"
+	cutAck       kind = "cut once it is open"
+	cutReplay    kind = "cut in the replay"
 	sleeping     kind = "client asleep"
 	renewing     kind = "token renewed on the socket"
 	switching    kind = "node switched"
@@ -138,19 +169,26 @@ func (p *plan) drawConversations(r *rand.Rand, s sizes) {
 }
 
 func (p *plan) drawFollowers(r *rand.Rand, s sizes) {
+	var left []way
 	for i := range s.followers {
+		if len(left) == 0 {
+			left = ways()
+			r.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+		}
 		c := i % len(p.conversations)
 		members := p.conversations[c].members
 		round := i / len(p.conversations) // the first follower of each conversation is the member who may be removed
 		f := followerPlan{
 			conversation: c, person: members[(len(members)-1+round)%len(members)], node: r.IntN(s.nodes),
-			own: i%5 == 4, tight: i%3 == 0,
+			own: i%5 == 4, tight: i%3 == 0, source: left[0].source, transport: left[0].transport,
 		}
+		f.fromNow = f.source == ofEverything && r.IntN(3) == 0
+		left = left[1:]
 		if i%7 == 6 { // comes late, to a long replay
 			f.start = p.within(r, p.length/2)
 		}
 		for at := f.start + p.pause(r); at < p.length; at += p.pause(r) {
-			f.breaks = append(f.breaks, drawBreak(r, at, p.length))
+			f.breaks = append(f.breaks, drawBreak(r, f.transport, at, p.length))
 		}
 		p.followers = append(p.followers, f)
 	}
@@ -163,8 +201,11 @@ func (p *plan) within(r *rand.Rand, d time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(max(d, 1))))
 }
 
-func drawBreak(r *rand.Rand, at, length time.Duration) planned {
-	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping, renewing, switching, again}
+func drawBreak(r *rand.Rand, how transport, at, length time.Duration) planned {
+	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping, switching}
+	if how == overWebSocket { // which carries more than one operation
+		kinds = append(kinds, renewing, again)
+	}
 	b := planned{at: at, kind: kinds[r.IntN(len(kinds))], depth: r.IntN(1000)}
 	short := time.Duration(r.Int64N(int64(time.Second)))
 	switch b.kind {

@@ -24,7 +24,7 @@ func TestTheSameSeedIsTheSamePlan(t *testing.T) {
 // What the checks rely on holds for every plan.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	seen := map[kind]bool{}
+	seen, fromNow := map[kind]bool{}, false
 	for seed := range uint64(50) {
 		p := testPlan(seed)
 		for _, list := range p.churnsByConversation() {
@@ -48,7 +48,9 @@ func TestPlans(t *testing.T) {
 			free = f.at + f.length
 			seen[f.kind] = true
 		}
+		followed := map[way]int{}
 		for _, f := range p.followers {
+			followed[way{f.source, f.transport}]++
 			if !slices.Contains(p.conversations[f.conversation].members, f.person) {
 				t.Errorf("seed %d: %+v follows what it may not see", seed, f)
 			}
@@ -57,6 +59,15 @@ func TestPlans(t *testing.T) {
 					t.Errorf("seed %d: the breaks have no order: %+v", seed, f.breaks)
 				}
 				seen[b.kind] = true
+				if f.transport == overSSE && (b.kind == renewing || b.kind == again) {
+					t.Errorf("seed %d: %q over server-sent events", seed, b.kind)
+				}
+			}
+			fromNow = fromNow || f.fromNow
+		}
+		for _, w := range ways() {
+			if least := len(p.followers) / len(ways()); followed[w] < least {
+				t.Errorf("seed %d: %d follow %v, want %d", seed, followed[w], w, least)
 			}
 		}
 		for _, r := range p.revocations {
@@ -64,6 +75,9 @@ func TestPlans(t *testing.T) {
 				t.Errorf("seed %d: a session that senders use is ended", seed)
 			}
 		}
+	}
+	if !fromNow {
+		t.Error("nobody follows everything without a cursor")
 	}
 	for _, k := range []kind{
 		killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres,

@@ -3,6 +3,7 @@ package verify
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -101,9 +102,13 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(n int, what string) { fmt.Fprintf(t, "%d\t  %s\n", n, what) }
 	row(c.Acknowledged, "sends acknowledged")
+	row(c.Changed, "edits, deletions and reactions acknowledged")
 	row(c.Retried, "tries whose outcome was unknown, and that were repeated")
 	row(c.Repeated, "acknowledged sends that were repeated all the same")
-	row(c.Deliveries, "deliveries")
+	for _, label := range slices.Sorted(maps.Keys(c.Deliveries)) {
+		row(c.Deliveries[label], "deliveries of "+label)
+	}
+	row(c.Resets, "streams of everything that began anew, because their cursor was too old")
 	row(c.Lost, "lost")
 	row(c.Doubled, "doubled")
 	row(c.Reordered, "reordered")

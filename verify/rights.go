@@ -97,30 +97,37 @@ func (r rights) peek(ctx context.Context, p *person, id, who string) {
 
 // stranger tries to follow one conversation after the other that it is not in.
 func (r rights) stranger(ctx context.Context, p *person) {
-	var streams []*stream
-	for _, id := range r.conversations {
-		streams = append(streams, r.ledger.stream(p.name+", a stranger", id, p.id))
-	}
+	name := p.name + ", a stranger"
+	everything := r.ledger.everything(name, p.id)
 	for i := 0; wait(ctx, 500*time.Millisecond); i++ {
-		s := streams[i%len(streams)]
-		r.peek(ctx, p, s.of.id, "a stranger")
-		r.listenAt(ctx, p, s, i)
+		id := r.conversations[i%len(r.conversations)]
+		r.peek(ctx, p, id, "a stranger")
+		how := []transport{overWebSocket, overSSE}[i%2]
+		switch i % 3 {
+		case 0:
+			r.listenAt(ctx, p, r.ledger.stream(name, id, p.id, false), how, i)
+		case 1:
+			r.listenAt(ctx, p, r.ledger.stream(name, id, p.id, true), how, i)
+		default:
+			r.listenAt(ctx, p, everything, how, i)
+		}
 	}
 }
 
 // listenAt follows for a moment, from outside.
-func (r rights) listenAt(ctx context.Context, p *person, outside *stream, node int) {
+func (r rights) listenAt(ctx context.Context, p *person, outside track, how transport, node int) {
 	session, token, err := p.main.signIn(ctx, node)
 	if err != nil {
 		return
 	}
-	s, err := dial(ctx, r.nodes.url(node), false, uncut)
+	s, err := dial(ctx, r.nodes.url(node), how, false, uncut)
 	if err != nil {
 		return
 	}
 	defer s.close()
+	query, variables, _ := outside.ask()
 	sub := outside.subscribing(session)
-	if s.open(ctx, token) != nil || s.follow(ctx, "1", outside.of.id, 0) != nil {
+	if s.open(ctx, token) != nil || s.operate(ctx, "1", query, variables) != nil {
 		return
 	}
 	for {
@@ -128,9 +135,11 @@ func (r rights) listenAt(ctx context.Context, p *person, outside *stream, node i
 		if err != nil || f.ID == "1" && f.Type != "next" {
 			return
 		}
-		if m, _, err := f.delivered(); err == nil && m != nil {
-			m.Content = brief(m.Content)
-			sub.receive(*m, time.Now())
+		if f.ID != "1" {
+			continue
+		}
+		if it, _, err := f.delivered(); err == nil && it != nil {
+			sub.receive(*it, time.Now())
 		}
 	}
 }
@@ -169,7 +178,7 @@ func (r rights) tryEnded(ctx context.Context, f *follower, token string) {
 		if err == nil && seen != nil {
 			r.ledger.admitted(f.name, f.conversation, "UNAUTHENTICATED for a session that has ended", "an answer over HTTP")
 		}
-		s, err := dial(ctx, r.nodes.url(node), false, uncut)
+		s, err := dial(ctx, r.nodes.url(node), overWebSocket, false, uncut)
 		if err != nil {
 			continue
 		}
@@ -244,5 +253,51 @@ func (w *world) list(ctx context.Context, i int) (all []message, err error) {
 			return all, nil
 		}
 		page = strings.ReplaceAll(query, "AFTER", answer.Messages.PageInfo.EndCursor)
+	}
+}
+
+// log follows the events of a conversation as its owner, from the first to the end of replay.
+func (w *world) log(ctx context.Context, i int) (all []event, err error) {
+	owner := w.people[w.plan.conversations[i].members[0]]
+	err = w.client.insist(ctx, i, func(node int) error {
+		all, err = w.replay(ctx, owner, w.conversations[i], node)
+		return err
+	}, nil)
+	return all, err
+}
+
+func (w *world) replay(ctx context.Context, p *person, id string, node int) (all []event, err error) {
+	_, token, err := p.main.signIn(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	s, err := dial(ctx, w.nodes.url(node), overWebSocket, false, uncut)
+	if err != nil {
+		return nil, unknown("%v", err)
+	}
+	defer s.close()
+	if err := s.open(ctx, token); err != nil {
+		p.main.doubt(token)
+		return nil, unknown("%v", err)
+	}
+	if err := s.operate(ctx, "1", conversationQuery, map[string]any{"c": id, "a": 0}); err != nil {
+		return nil, unknown("%v", err)
+	}
+	for {
+		f, err := s.next(ctx, answerTimeout)
+		if err != nil {
+			return nil, unknown("%v", err)
+		}
+		if f.ID != "1" {
+			continue
+		}
+		it, list, err := f.delivered()
+		switch {
+		case f.Type != "next" || err != nil || it == nil:
+			return nil, unknown("%s %s %v %v", f.Type, quoted(string(f.Payload)), list, err)
+		case it.Kind == caughtUp:
+			return all, nil
+		}
+		all = append(all, it.event)
 	}
 }

@@ -27,14 +27,23 @@ func (s *sender) run(ctx, load context.Context) {
 	due := time.Now().Add(time.Duration(s.rand.Int64N(int64(interval))))
 	for wait(load, time.Until(due)) {
 		c := s.pick()
+		if s.rand.IntN(changesIn) == 0 && s.change(ctx, c, s.rand.IntN(30)) {
+			due = s.next(due, interval)
+			continue
+		}
 		author := s.plan.conversations[c].members[s.rand.IntN(authors)]
 		s.send(ctx, c, author, s.rand.IntN(30))
-		// What an outage has held up is not made good for: that would be a storm.
-		due = due.Add(interval/2 + time.Duration(s.rand.Int64N(int64(interval))))
-		if late := time.Now().Add(-interval); due.Before(late) {
-			due = late
-		}
+		due = s.next(due, interval)
 	}
+}
+
+// next is when something is due again. What an outage has held up is not made good for: that would be a storm.
+func (s *sender) next(due time.Time, interval time.Duration) time.Time {
+	due = due.Add(interval/2 + time.Duration(s.rand.Int64N(int64(interval))))
+	if late := time.Now().Add(-interval); due.Before(late) {
+		return late
+	}
+	return due
 }
 
 // pick is a conversation; a busy one more often.
@@ -67,19 +76,13 @@ func (s *sender) send(ctx context.Context, conversation, author, fate int) {
 
 	s.ledger.sending(id, short, time.Now())
 	if fate == 0 {
-		cut, cancel := context.WithTimeout(ctx, time.Duration(s.rand.Int64N(int64(20*time.Millisecond))))
-		var answer struct{ Message *message }
-		if _, token, err := p.main.signIn(ctx, node); err == nil {
-			// Whatever comes of it: the message is sent again with its key.
-			_ = s.client.ask(cut, node, token, sendQuery, map[string]any{"in": in}, &answer)
-			s.ledger.retried()
-		}
-		cancel()
+		s.cutShort(ctx, node, p, sendQuery, in)
 	}
 	tries := 1
 	if fate == 1 {
 		tries = 2
 	}
+	var sent message
 	for range tries {
 		var answer struct{ Message *message }
 		err := p.do(ctx, node, sendQuery, in, &answer, func(error) { s.ledger.retried() })
@@ -91,13 +94,18 @@ func (s *sender) send(ctx context.Context, conversation, author, fate int) {
 			return
 		}
 		answer.Message.Content = brief(answer.Message.Content)
-		s.ledger.acknowledged(id, *answer.Message, short, time.Now())
+		sent = *answer.Message
+		s.ledger.acknowledged(id, sent, short, time.Now())
 		node++
 	}
+	s.posted.add(conversation, &post{id: sent.ID, key: key, author: author, reacted: map[deed]bool{}})
 }
 
 // brief stands for a content: its key, its length and its checksum, so that a long run needs little memory.
 func brief(content string) string {
+	if content == "" { // it is deleted
+		return ""
+	}
 	key, _, _ := strings.Cut(content, " ")
 	return fmt.Sprintf("%.40s %d %08x", key, len(content), crc32.ChecksumIEEE([]byte(content)))
 }

@@ -8,15 +8,24 @@ import (
 
 // stream is one follower's view of one conversation, through all its connections.
 type stream struct {
+	*story
 	ledger   *ledger
 	of       *conversation
-	name     string
+	label    string // of its kind, for the figures
 	person   string
+	full     bool  // it tells every event, and not only messages
 	last     int64 // the seq to resume after
 	received bits
 	missed   map[int64]bool // what was counted as lost
 	excused  []span         // what the person was not to see, or not any more, when they came back
-	steps    []step
+	bare     []event        // about messages that are hidden from the person
+	live     bool           // the newest subscription has told that it has caught up
+}
+
+// story is what has happened to a stream, for telling of a violation.
+type story struct {
+	name  string
+	steps []step
 }
 
 // span is a range of seqs, both ends included.
@@ -28,18 +37,23 @@ func (s span) has(seq int64) bool { return s.from <= seq && seq <= s.to }
 type step struct {
 	at   time.Time
 	what string
-	n    int  // of deliveries, which are told together
-	seqs span // of these
+	n    int    // of deliveries, which are told together
+	seqs span   // of these
+	of   string // the conversation, where it is one of many
 }
 
 func (s step) String() string {
+	of := ""
+	if s.of != "" {
+		of = " of " + s.of
+	}
 	switch s.n {
 	case 0:
 		return s.what
 	case 1:
-		return fmt.Sprintf("received seq %d", s.seqs.to)
+		return fmt.Sprintf("received seq %d%s", s.seqs.to, of)
 	}
-	return fmt.Sprintf("received %d messages, seq %d to %d", s.n, s.seqs.from, s.seqs.to)
+	return fmt.Sprintf("received %d items, seq %d to %d%s", s.n, s.seqs.from, s.seqs.to, of)
 }
 
 // subscription is one try to follow: from a request to its end.
@@ -48,23 +62,38 @@ type subscription struct {
 	session string
 	asked   int // the membership's version when it was requested
 	owedAll bool
+	floor   int64 // what had been confirmed then
+	over    bool  // it has told that the membership has ended
 }
 
-// stream begins a view of a conversation.
-func (l *ledger) stream(name, conversation, person string) *stream {
+// stream begins a view of a conversation: of its messages or, where it is full, of all its events.
+func (l *ledger) stream(name, conversation, person string, full bool) *stream {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &stream{ledger: l, of: l.conversations[conversation], name: name, person: person, missed: map[int64]bool{}}
+	s := l.view(&story{name: name}, l.conversations[conversation], person, full)
+	s.label = string(ofMessages)
+	if full {
+		s.label = string(ofConversation)
+	}
 	l.streams = append(l.streams, s)
 	return s
 }
 
+func (l *ledger) view(of *story, c *conversation, person string, full bool) *stream {
+	return &stream{story: of, ledger: l, of: c, person: person, full: full, missed: map[int64]bool{}}
+}
+
 // subscribing tells that the stream is asked for, before it is.
-func (s *stream) subscribing(session string) *subscription {
+func (s *stream) subscribing(session string) hearing {
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()
+	return s.subscribe(session)
+}
+
+func (s *stream) subscribe(session string) *subscription {
 	m := s.of.memberOf(s.person)
-	return &subscription{stream: s, session: session, asked: m.version, owedAll: m.state == member}
+	s.live = false
+	return &subscription{stream: s, session: session, asked: m.version, owedAll: m.state == member, floor: s.of.floor}
 }
 
 // position is the seq to resume after.
@@ -84,93 +113,240 @@ func (s *stream) note(at time.Time, format string, args ...any) {
 // keptSteps of a stream are told with its violation.
 const keptSteps = 60
 
-func (s *stream) keep(next step) {
+func (s *story) keep(next step) {
 	if len(s.steps) == 2*keptSteps {
 		s.steps = append(s.steps[:0], s.steps[keptSteps:]...)
 	}
 	s.steps = append(s.steps, next)
 }
 
-func (s *stream) keepReceived(seq int64, at time.Time) {
-	if n := len(s.steps); n > 0 && s.steps[n-1].n > 0 && seq > s.steps[n-1].seqs.to {
+func (s *story) keepReceived(of string, seq int64, at time.Time) {
+	if n := len(s.steps); n > 0 && s.steps[n-1].n > 0 && s.steps[n-1].of == of && seq > s.steps[n-1].seqs.to {
 		s.steps[n-1].seqs.to = seq
 		s.steps[n-1].n++
 		return
 	}
-	s.keep(step{at: at, n: 1, seqs: span{seq, seq}})
+	s.keep(step{at: at, n: 1, seqs: span{seq, seq}, of: of})
 }
 
-func (s *stream) violation(seq int64, what, expected, came string) violation {
+// violation is one that the story ends with.
+func (s *story) violation(conversation string, seq int64, what, expected, came string) violation {
 	return violation{
-		what: what, conversation: s.of.id, seq: seq, stream: s.name, expected: expected, came: came,
+		what: what, conversation: conversation, seq: seq, stream: s.name, expected: expected, came: came,
 		steps: slices.Clone(s.steps[max(0, len(s.steps)-keptSteps):]),
 	}
 }
 
+func (s *stream) violation(seq int64, what, expected, came string) violation {
+	return s.story.violation(s.of.id, seq, what, expected, came)
+}
+
 // receive tells what the subscription has delivered.
-func (s *subscription) receive(m message, at time.Time) {
+func (s *subscription) receive(it item, at time.Time) {
 	l := s.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.counts.Deliveries++
-	s.keepReceived(m.Seq, at)
-	if why := s.forbidden(m.Seq); why != "" {
-		l.breach(&l.counts.Leaked, s.violation(m.Seq, "leaked", why, m.String()))
+	if it.Kind == caughtUp && s.full {
+		s.catchesUp(it.event)
 		return
 	}
-	if why := s.tooLate(m, at); why != "" {
-		l.breach(&l.counts.Leaked, s.violation(m.Seq, "leaked", why, m.String()))
-	}
-	if !l.isStored(s.of, m, s.violation(m.Seq, "", "", "")) {
+	l.counts.Deliveries[s.label]++
+	s.keepReceived("", it.Seq, at)
+	if !s.isRightful(it.event, at) {
 		return
 	}
+	if s.endsWith(it.event) && it.Seq > s.last+1 {
+		// What came before it and was not delivered is left out: whoever comes back resumes before that.
+		s.over = true
+		return
+	}
+	s.inOrder(it.event)
+}
+
+// endsWith reports whether an event says that the person is removed.
+func (s *stream) endsWith(e event) bool {
+	return s.full && e.Kind == memberRemoved && e.person() == s.person
+}
+
+// isRightful reports whether the person may see an event, and it is one.
+func (s *subscription) isRightful(e event, at time.Time) bool {
+	l := s.ledger
+	why := s.forbidden(e.Seq)
+	if why == "" && s.over {
+		why = "nothing after the event that ends the membership"
+	}
+	if why == "" {
+		why = s.hidden(e)
+	}
+	if why != "" {
+		l.breach(&l.counts.Leaked, s.violation(e.Seq, "leaked", why, e.String()))
+		return false
+	}
+	if why := s.tooLate(e, at); why != "" {
+		l.breach(&l.counts.Leaked, s.violation(e.Seq, "leaked", why, e.String()))
+	}
+	if !s.full && e.Kind != messageAdded {
+		l.breach(&l.counts.OtherBreach, s.violation(e.Seq, "unexpected", "messages", e.String()))
+		return false
+	}
+	if !l.isTold(s.of, e, s.violation(e.Seq, "", "", "")) {
+		return false
+	}
+	if e.isBare() {
+		s.bare = append(s.bare, e)
+	}
+	return true
+}
+
+// inOrder finds what is doubled or comes too late, and what is passed over.
+func (s *stream) inOrder(e event) {
+	l := s.ledger
 	switch {
-	case s.received.has(m.Seq):
-		l.breach(&l.counts.Doubled, s.violation(m.Seq, "doubled", fmt.Sprintf("a seq above %d", s.last), m.String()+" again"))
-	case m.Seq <= s.last:
-		l.breach(&l.counts.Reordered, s.violation(m.Seq, "reordered", fmt.Sprintf("a seq above %d", s.last), m.String()))
-		if s.missed[m.Seq] { // it is there after all
-			delete(s.missed, m.Seq)
+	case s.received.has(e.Seq):
+		l.breach(&l.counts.Doubled, s.violation(e.Seq, "doubled", fmt.Sprintf("a seq above %d", s.last), e.String()+" again"))
+	case e.Seq <= s.last:
+		l.breach(&l.counts.Reordered, s.violation(e.Seq, "reordered", fmt.Sprintf("a seq above %d", s.last), e.String()))
+		if s.missed[e.Seq] { // it is there after all
+			delete(s.missed, e.Seq)
 			l.counts.Lost--
 		}
 	default:
-		s.skipped(m)
-		s.last = m.Seq
+		s.skipped(e)
+		s.last = e.Seq
 	}
-	s.received.add(m.Seq)
+	s.received.add(e.Seq)
 }
 
-// skipped finds what should have come before m: what is known to be stored by now and is passed over.
-func (s *stream) skipped(m message) {
-	for seq := s.last + 1; seq < m.Seq; seq++ {
-		if before, ok := s.of.known[seq]; ok && s.owed(seq) {
-			s.ledger.breach(&s.ledger.counts.Lost, s.violation(seq, "lost", before.String()+" before it", m.String()))
-			s.missed[seq] = true
+// catchesUp tells that all that was missed has come, as the server has it.
+func (s *subscription) catchesUp(e event) {
+	l := s.ledger
+	switch {
+	case s.live:
+		l.breach(&l.counts.Doubled, s.violation(e.Seq, "doubled", "that replay ends once", "CaughtUp again"))
+	case e.Seq != s.last:
+		l.breach(&l.counts.OtherBreach, s.violation(e.Seq, "altered", fmt.Sprintf("CaughtUp at seq %d", s.last), e.String()))
+	default:
+		s.notTooEarly()
+	}
+	s.live = true
+}
+
+// notTooEarly finds that replay is said to have ended, and what had been confirmed before it began has not come.
+func (s *subscription) notTooEarly() {
+	if !s.owedAll || s.of.memberOf(s.person).version != s.asked || s.last >= s.floor || !s.owed(s.floor) {
+		return
+	}
+	s.ledger.breach(&s.ledger.counts.OtherBreach, s.violation(s.floor, "too early",
+		fmt.Sprintf("CaughtUp behind seq %d, which was confirmed before this was asked for", s.floor), fmt.Sprintf("behind seq %d", s.last)))
+}
+
+// skipped finds what should have come before e and is passed over: of a stream of messages what is known to be stored by now,
+// of a stream of events every seq.
+func (s *stream) skipped(e event) {
+	if !s.full && s.of.memberOf(s.person).state != member {
+		return
+	}
+	for seq := s.last + 1; seq < e.Seq; seq++ {
+		if s.isDue(seq) && s.owed(seq) {
+			s.lost(seq, "before it", e.String())
 		}
 	}
 }
 
-// owed reports whether the stream has to receive a stored message.
-func (s *stream) owed(seq int64) bool {
-	if s.of.memberOf(s.person).state != member && seq > s.last {
-		return false
+func (s *stream) lost(seq int64, when, came string) {
+	told := fmt.Sprintf("seq %d", seq)
+	if f, ok := s.of.known[seq]; ok {
+		told = f.told
 	}
+	s.ledger.breach(&s.ledger.counts.Lost, s.violation(seq, "lost", told+" "+when, came))
+	s.missed[seq] = true
+}
+
+// isDue reports whether there is something at a seq, for such a stream.
+func (s *stream) isDue(seq int64) bool { return s.full || s.of.known[seq].kind == messageAdded }
+
+// owed reports whether the stream has to receive what is there.
+func (s *stream) owed(seq int64) bool {
 	return !slices.ContainsFunc(s.excused, func(e span) bool { return e.has(seq) })
 }
 
-// tooLate says why a session may not receive the message, if it has ended long enough before that was sent.
-func (s *subscription) tooLate(m message, at time.Time) string {
+// settle finds what has not come until the end.
+func (s *stream) settle() {
+	s.settleBare()
+	if s.of.memberOf(s.person).state != member {
+		return
+	}
+	s.settleFrom(1)
+	if s.full && !s.live {
+		s.ledger.breach(&s.ledger.counts.Lost, s.violation(s.last, "lost", "CaughtUp", "nothing until the end"))
+	}
+}
+
+func (s *stream) settleFrom(first int64) {
+	for _, seq := range s.of.seqs() {
+		if seq >= first && !s.received.has(seq) && !s.missed[seq] && s.isDue(seq) && s.owed(seq) {
+			s.lost(seq, "until the end", "nothing")
+		}
+	}
+}
+
+// settleBare finds messages that were withheld from somebody who may see them: only who has joined a conversation whose history
+// begins with joining may not, what was written before.
+func (s *stream) settleBare() {
+	joinings := s.of.joinings(s.person)
+	for _, e := range s.bare {
+		f, known := s.of.known[e.Seq]
+		hides := func(joined int64) bool { return joined <= e.Seq && s.of.byID[f.message].stored < joined }
+		if known && s.of.fromJoining && s.of.byID[f.message] != nil && slices.ContainsFunc(joinings, hides) {
+			continue
+		}
+		s.ledger.breach(&s.ledger.counts.OtherBreach, s.violation(e.Seq, "altered", f.told, e.String()+", without its message"))
+	}
+}
+
+// hidden says why the person may not see the message that an event is about.
+func (s *stream) hidden(e event) string {
+	if e.Message == nil {
+		return ""
+	}
+	for _, gap := range s.of.memberOf(s.person).gaps {
+		if e.Message.Seq <= gap.to && gap.to < e.Seq {
+			return fmt.Sprintf("no message up to seq %d, from before the time that the person may see", gap.to)
+		}
+	}
+	return ""
+}
+
+// tooLate says why a session may not receive an event, if it has ended long enough before that was begun.
+func (s *subscription) tooLate(e event, at time.Time) string {
 	ended, ok := s.ledger.sessions[s.session]
-	sent := s.of.sends[m.Content]
-	if !ok || sent == nil || !sent.begun.After(ended) {
+	begun := s.of.begun(e)
+	if !ok || !begun.After(ended) {
 		return ""
 	}
 	s.ledger.counts.LateAfterEnd = max(s.ledger.counts.LateAfterEnd, at.Sub(ended))
-	if sent.begun.Sub(ended) <= s.ledger.grace {
+	if begun.Sub(ended) <= s.ledger.grace {
 		return ""
 	}
-	return fmt.Sprintf("nothing that was sent more than %v after the session was ended, and this was sent %v after",
-		s.ledger.grace, sent.begun.Sub(ended).Round(time.Millisecond))
+	return fmt.Sprintf("nothing that was begun more than %v after the session was ended, and this was begun %v after",
+		s.ledger.grace, begun.Sub(ended).Round(time.Millisecond))
+}
+
+// begun is when somebody began to do what an event tells, or earlier; zero where that is not known.
+func (c *conversation) begun(e event) time.Time {
+	if e.Kind != messageAdded {
+		if t := c.deeds[e.fact().deed]; t != nil {
+			return t.since
+		}
+		return time.Time{}
+	}
+	if s := c.sends[e.Added.Content]; s != nil {
+		return s.begun
+	}
+	if s := c.byID[e.Added.ID]; s != nil {
+		return s.begun
+	}
+	return time.Time{}
 }
 
 // refused tells that the server has ended the subscription for good, or denied it, and reports whether the person is no

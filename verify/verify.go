@@ -51,7 +51,7 @@ const clusterNodes = 3
 const settling = time.Minute
 
 // settlingBroken is enough where the promise is known to be broken.
-const settlingBroken = 5 * time.Second
+const settlingBroken = 2 * time.Second
 
 // world is a run.
 type world struct {
@@ -68,6 +68,7 @@ type world struct {
 
 	people        []*person
 	conversations []string
+	posted        *posted
 	followers     []*follower
 	background    sync.WaitGroup
 }
@@ -176,6 +177,7 @@ func (w *world) populate(ctx context.Context) error {
 	run := strings.ToLower(rand.Text()[:8])
 	w.people = make([]*person, w.plan.people)
 	w.conversations = make([]string, len(w.plan.conversations))
+	w.posted = newPosted(len(w.plan.conversations))
 	err := atOnce(ctx, w.plan.people, func(ctx context.Context, i int) error {
 		p := &person{client: w.client, name: fmt.Sprintf("verify-%s-%d", run, i+1), password: rand.Text()}
 		p.email = p.name + "@example.invalid" // no mail goes there (RFC 6761)
@@ -199,9 +201,16 @@ func (w *world) prepare(ctx context.Context, i int) error {
 	who, id := w.people[p.person], w.conversations[p.conversation]
 	f := &follower{
 		world: w, plan: p, conversation: id, device: who.main, node: p.node, breaks: slices.Clone(p.breaks),
-		name: fmt.Sprintf("follower %d, %s", i+1, who.name),
+		name: fmt.Sprintf("follower %d, %s, %s over %s", i+1, who.name, p.source, p.transport),
 	}
-	f.stream = w.ledger.stream(f.name, id, who.id)
+	label := fmt.Sprintf("%s over %s", p.source, p.transport)
+	if p.source == ofEverything {
+		f.everything = w.ledger.everything(f.name, who.id)
+		f.everything.label, f.stream = label, f.everything
+	} else {
+		of := w.ledger.stream(f.name, id, who.id, p.source == ofConversation)
+		of.label, f.stream = label, of
+	}
 	w.followers[i] = f
 	if !p.own {
 		return nil
@@ -279,11 +288,11 @@ func (w *world) close(ctx context.Context) {
 	close(w.closing)
 }
 
-// complete reports whether there is nothing more to come after a seq.
-func (w *world) complete(conversation string, seq int64) bool {
+// complete reports whether there is nothing more to come.
+func (f *follower) complete() bool {
 	select {
-	case <-w.closing:
-		return seq >= w.finished[conversation]
+	case <-f.closing:
+		return f.stream.complete(f.finished)
 	default:
 		return false
 	}
@@ -299,6 +308,11 @@ func (w *world) compare(ctx context.Context) error {
 			return fmt.Errorf("read %s to the end: %w", id, err)
 		}
 		w.ledger.listed(id, list)
+		events, err := w.log(ctx, i)
+		if err != nil {
+			return fmt.Errorf("follow the events of %s to the end: %w", id, err)
+		}
+		w.ledger.logged(id, events)
 	}
 	w.ledger.settle()
 	return nil
