@@ -18,6 +18,7 @@ import (
 type child struct {
 	process *os.Process
 	url     string
+	socket  string // of package debug, in what bench has built
 	ended   chan struct{}
 }
 

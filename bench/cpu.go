@@ -34,6 +34,23 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(spent.Nano()), nil
 }
 
+// userCPU is how much of a process's time it has spent in user mode. The kernel has it in steps of 10 ms, and as a share that it
+// has looked at with each of its ticks: it is worth something over seconds.
+func userCPU(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 12 {
+		return 0, fmt.Errorf("/proc/%d/stat is too short", pid)
+	}
+	ticks, err := strconv.ParseInt(fields[11], 10, 64)
+	return time.Duration(ticks) * time.Second / ticksASecond, err
+}
+
+const ticksASecond = 100 // USER_HZ, the same on every Linux that Go runs on
+
 // treeCPU is processCPU of a process and its children, those included that have ended since.
 func treeCPU(parent int) (time.Duration, error) {
 	total, err := processCPU(parent)
@@ -70,7 +87,6 @@ func treeCPU(parent int) (time.Duration, error) {
 // readStat reads what is needed of /proc/PID/stat (proc_pid_stat(5)): who it is, whose child, and the time on the
 // processors of its children that have ended.
 func readStat(stat string) (pid, ppid int, ended time.Duration, err error) {
-	const ticksASecond = 100 // USER_HZ, the same on every Linux that Go runs on
 	// The command's name stands in parentheses, and may have any character in it.
 	before, _, _ := strings.Cut(stat, " ")
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])

@@ -1,6 +1,6 @@
 // Bench measures what Parley costs beside the least that the same work can cost, and prints it as Markdown:
 //
-//	go run ./bench [-short] [-only send|follow|wire|read]
+//	go run ./bench [-short] [-only send|follow|wire|read|followers|burst|topics|memory|stall] [-profiles DIR]
 //
 // Each figure stands beside a yardstick that was measured in the same run, in turns with it, because a ratio survives a
 // slow or busy machine and a time does not. It never passes or fails on a time; it fails, with exit code 1, when an event
@@ -43,7 +43,12 @@ type scale struct {
 	followMessages int // of one round, one after the other
 	followBursts   int // of one round
 
-	wireTime time.Duration // of one round
+	wireTime      time.Duration // of one round
+	wireFollowers []int         // of one topic
+	wireBurst     int           // messages of one round
+	wireTopics    int
+	idleConns     int
+	stallMessages int
 
 	readMessages []int         // in the database, one size after the other
 	readTime     time.Duration // of one round
@@ -52,11 +57,15 @@ type scale struct {
 //nolint:gochecknoglobals // constants
 var (
 	full = scale{
-		rounds: 7, sendTime: 500 * time.Millisecond, followMessages: 100, followBursts: 2, wireTime: 3 * time.Second,
+		rounds: 7, sendTime: 500 * time.Millisecond, followMessages: 100, followBursts: 2,
+		wireTime: 3 * time.Second, wireFollowers: []int{1000, 5000}, wireBurst: 100, wireTopics: 2000,
+		idleConns: 10_000, stallMessages: 100_000,
 		readMessages: []int{10_000, 100_000, 1_000_000}, readTime: 200 * time.Millisecond,
 	}
 	short = scale{
-		rounds: 3, sendTime: 100 * time.Millisecond, followMessages: 25, followBursts: 1, wireTime: 600 * time.Millisecond,
+		rounds: 3, sendTime: 100 * time.Millisecond, followMessages: 25, followBursts: 1,
+		wireTime: time.Second, wireFollowers: []int{1000, 2000}, wireBurst: 20, wireTopics: 200,
+		idleConns: 2000, stallMessages: 5000,
 		readMessages: []int{10_000, 100_000}, readTime: 50 * time.Millisecond,
 	}
 )
@@ -66,6 +75,7 @@ type bench struct {
 	scale
 	out      io.Writer
 	progress io.Writer
+	profiles string            // a folder for them; empty means none
 	dir      string            // for everything that is to be gone afterwards
 	postgres *privatepg.Server // nil where none is installed, or needed
 }
@@ -75,26 +85,32 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == yardstickArgument {
 		return exitCode(serveYardstick(ctx, stdout), stderr)
 	}
+	if len(args) == 1 && args[0] == stockArgument {
+		return exitCode(serveStock(ctx, stdout), stderr)
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	isShort := flags.Bool("short", false, "finish in less than a minute, with figures that vary more")
-	only := flags.String("only", "", "measure one part: send, follow, wire or read")
+	isShort := flags.Bool("short", false, "finish in about two minutes, with figures that vary more")
+	only := flags.String("only", "", "measure one part: send, follow, wire or read; or one part of wire: "+strings.Join(wireParts(), ", "))
+	profiles := flags.String("profiles", "", "have the servers of wire write profiles (pprof) into this folder")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	parts := []string{"send", "follow", "wire", "read"}
-	if *only != "" {
-		if !slices.Contains(parts, *only) || flags.NArg() > 0 {
-			fmt.Fprintln(stderr, "bench: -only takes one of", strings.Join(parts, ", "))
-			return 2
-		}
+	parts, ofWire := []string{"send", "follow", "wire", "read"}, wireParts()
+	switch {
+	case slices.Contains(parts, *only):
 		parts = []string{*only}
+	case slices.Contains(ofWire, *only):
+		parts, ofWire = []string{"wire"}, []string{*only}
+	case *only != "" || flags.NArg() > 0:
+		fmt.Fprintln(stderr, "bench: -only takes one of", strings.Join(append(parts, ofWire...), ", "))
+		return 2
 	}
-	b := &bench{scale: full, out: stdout, progress: stderr}
+	b := &bench{scale: full, out: stdout, progress: stderr, profiles: *profiles}
 	if *isShort {
 		b.scale = short
 	}
-	return exitCode(b.measure(ctx, parts), stderr)
+	return exitCode(b.measure(ctx, parts, ofWire), stderr)
 }
 
 func exitCode(err error, stderr io.Writer) int {
@@ -105,7 +121,7 @@ func exitCode(err error, stderr io.Writer) int {
 	return 0
 }
 
-func (b *bench) measure(ctx context.Context, parts []string) (err error) {
+func (b *bench) measure(ctx context.Context, parts, ofWire []string) (err error) {
 	if b.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
 		return err
 	}
@@ -128,7 +144,7 @@ func (b *bench) measure(ctx context.Context, parts []string) (err error) {
 		case "follow":
 			err = b.following(ctx)
 		case "wire":
-			err = b.overTheWire(ctx)
+			err = b.overTheWire(ctx, ofWire)
 		case "read":
 			err = b.reading(ctx)
 		}

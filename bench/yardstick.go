@@ -1,37 +1,38 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/coder/websocket"
+	"github.com/gorilla/websocket"
+
+	"parley/bench/debug"
 )
 
 // yardstickArgument makes this program the yardstick of the wire: a server of its own process, so that its CPU time and
 // memory can be told from those of the clients. It is not for people.
 const yardstickArgument = "serve-yardstick"
 
-const yardstickUp = "the yardstick serves at "
-
-// serveYardstick is the least that tells many WebSockets of one message: what is posted goes to each of them as it is, one
-// after the other. There are no queues, so one client that takes nothing would stop everybody.
+// serveYardstick is the least that tells many WebSockets of one message: what is posted to a topic gets the next number in
+// place of its seq, is framed once, and goes to each WebSocket of the topic as it is, one after the other. There are no
+// queues, so one client that takes nothing would stop everybody.
 func serveYardstick(ctx context.Context, stdout io.Writer) error {
+	debug.Serve()
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: &yardstick{}, ReadHeaderTimeout: time.Minute}
+	y := &yardstick{topics: map[string]*rawTopic{}, upgrader: websocket.Upgrader{Subprotocols: []string{subprotocol}}}
+	server := &http.Server{Handler: y, ReadHeaderTimeout: time.Minute}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
-	fmt.Fprintf(stdout, "%shttp://%s\n", yardstickUp, listener.Addr())
+	fmt.Fprintf(stdout, `{"msg":%q,"api":"http://%s"}`+"\n", parleyIsUp, listener.Addr())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -39,56 +40,71 @@ func serveYardstick(ctx context.Context, stdout io.Writer) error {
 }
 
 type yardstick struct {
-	mu    sync.Mutex // guards conns, and keeps messages from mixing
+	upgrader websocket.Upgrader
+
+	mu     sync.Mutex // guards topics
+	topics map[string]*rawTopic
+}
+
+type rawTopic struct {
+	mu    sync.Mutex // guards what follows, and keeps messages from mixing
+	seq   int64
 	conns []*websocket.Conn
 }
 
+func (y *yardstick) topic(name string) *rawTopic {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	t := y.topics[name]
+	if t == nil {
+		t = &rawTopic{}
+		y.topics[name] = t
+	}
+	return t
+}
+
 func (y *yardstick) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t := y.topic(r.URL.RawQuery)
 	if r.Method == http.MethodPost {
 		frame, err := io.ReadAll(r.Body)
 		if err == nil {
-			err = y.broadcast(frame)
+			err = t.broadcast(frame)
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 		return
 	}
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols: []string{subprotocol}, CompressionMode: websocket.CompressionDisabled, // as Parley does
-	})
-	if err != nil {
-		return // answered
+	t.mu.Lock() // also while the handshake is answered: nothing is to be posted between the two
+	conn, err := y.upgrader.Upgrade(w, r, nil)
+	if err == nil {
+		t.conns = append(t.conns, conn)
 	}
-	y.mu.Lock()
-	y.conns = append(y.conns, conn)
-	y.mu.Unlock()
-	_, _, _ = conn.Read(context.Background()) //nolint:contextcheck // ends with the connection, as does this handler
+	t.mu.Unlock()
+	for err == nil { // pings are answered meanwhile
+		_, _, err = conn.NextReader()
+	}
 }
 
-func (y *yardstick) broadcast(frame []byte) error {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	for _, conn := range y.conns {
-		if err := conn.Write(context.Background(), websocket.MessageText, frame); err != nil {
+func (t *rawTopic) broadcast(frame []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seq++
+	prepared, err := websocket.NewPreparedMessage(websocket.TextMessage, withSeq(frame, t.seq))
+	if err != nil {
+		return err
+	}
+	for _, conn := range t.conns {
+		if err := conn.WritePreparedMessage(prepared); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// startYardstick runs this program again, as the yardstick.
-func startYardstick(ctx context.Context) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(self, yardstickArgument) //nolint:noctx // ended by stop
-	return startChild(ctx, cmd, func(line string) string {
-		url, _ := strings.CutPrefix(line, yardstickUp)
-		if url == line {
-			return ""
-		}
-		return url
-	})
+// withSeq is the frame with another seq.
+func withSeq(frame []byte, seq int64) []byte {
+	before, rest, _ := bytes.Cut(frame, []byte(seqField))
+	rest = bytes.TrimLeft(rest, "0123456789")
+	return fmt.Appendf(nil, "%s%s%d%s", before, seqField, seq, rest)
 }

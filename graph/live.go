@@ -57,9 +57,9 @@ func detach(ctx context.Context) context.Context {
 	return withIdentity(context.Background(), identityOf(ctx)) //nolint:contextcheck // it has to outlive the request
 }
 
-// initSocket decides who is at the other end of a WebSocket: by the connection's parameters or, where they say nothing, by
+// Init decides who is at the other end of a WebSocket: by the connection's parameters or, where they say nothing, by
 // the header that came with the upgrade. A token that is not valid is refused; without any, only @public fields are answered.
-func (s *Server) initSocket(ctx context.Context, params map[string]any) (context.Context, error) {
+func (s *Server) Init(ctx context.Context, params map[string]any) (context.Context, error) {
 	who := identityOf(ctx)
 	if authorization := authorizationIn(params); authorization != "" {
 		who = authenticate(ctx, s.auth, authorization).with(who.client)

@@ -40,6 +40,7 @@ type Server struct {
 	auth *auth.Service
 	chat *chat.Service
 	wire *wire.Server
+	exec *executor.Executor
 
 	connections *connections
 }
@@ -74,11 +75,11 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	exec.AroundRootFields(resolver.withLoadersAfterEach)
 
 	s := &Server{
-		auth: authService, chat: chatService,
+		auth: authService, chat: chatService, exec: exec,
 		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[model.UserID]int{}},
 	}
 	s.wire = wire.New(wire.Options{
-		Exec: exec, Present: present, Detach: detach, Init: s.initSocket, Hold: s.hold, Same: sameAccount,
+		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
 		Subscribe:  newShared(resolver, exec, present).subscribe,
 		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	})
@@ -90,6 +91,9 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 // Drain ends every WebSocket (1012) and server-sent stream so that its client comes back, here or to another node, and
 // takes no new ones. Requests that are being answered go on.
 func (s *Server) Drain(ctx context.Context) { s.wire.Drain(ctx) }
+
+// Executor is what answers. With it and Init another transport can carry the same API.
+func (s *Server) Executor() *executor.Executor { return s.exec }
 
 // shortDocuments keeps no document that is long: a stranger could fill the memory with them.
 type shortDocuments struct {

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+const (
+	// stallOthers is how many followers there are beside the one that never reads.
+	stallOthers = 20
+	// stallAgain is how often that one comes back, from the beginning: by then it was given up, or soon will be.
+	stallAgain = 5 * time.Second
+	// stallReceives bounds what the operating system keeps for it, so that nothing more is taken early.
+	stallReceives = 4 << 10
+)
+
+// stall measures what a client that takes nothing costs the others, and the server's memory.
+func (w *wire) stall(ctx context.Context) error {
+	w.parley.fields = "id seq content createdAt"
+	t := table{head: []string{
+		"a conversation of " + strconv.Itoa(stallOthers) + " followers", "messages", "deliveries", "lost", "doubled", "reordered",
+		"half within", "99 % within", "memory before", "at most", "afterwards",
+	}}
+	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers, senders: burstSenders}}
+	defer s.end()
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	before, err := freed(ctx, s.target)
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		what     string
+		messages int
+		stalls   bool
+	}{
+		{"and nobody else", w.stallMessages / 5, false},
+		{"and one that never reads", w.stallMessages, true},
+	} {
+		w.note("over the wire: %d messages to %d followers %s", part.messages, stallOthers, part.what)
+		row, err := w.stallRow(ctx, s, part.messages, part.stalls, before)
+		if err != nil {
+			return fmt.Errorf("%s: %w", part.what, err)
+		}
+		t.add(append([]string{part.what, strconv.Itoa(part.messages)}, row...)...)
+	}
+	w.printf("\n### A follower that never reads\n\n")
+	w.printf("%d senders send as fast as Parley stores. Resident memory of the server: after it was freed at the beginning, the most\n", burstSenders)
+	w.printf("that was seen meanwhile, and after it was freed again. The follower that never reads has its connection taken away after\n")
+	w.printf("10 seconds; a new one comes every %v and asks for everything from the beginning.\n\n", stallAgain)
+	t.print(w.out)
+	return nil
+}
+
+func (w *wire) stallRow(ctx context.Context, s *side, messages int, stalls bool, before int64) ([]string, error) {
+	begun := s.last(0)
+	for _, l := range s.listeners.ledgers {
+		*l = *newLedger(begun)
+	}
+	s.listeners.takeDelays()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stalled := make(chan error, 1)
+	if stalls {
+		go func() { stalled <- w.neverRead(ctx) }()
+	} else {
+		stalled <- nil
+	}
+	peak := watchMemory(ctx, s.pid())
+	s.listeners.arrivals.expect(messages * stallOthers)
+	if err := s.sendAll(ctx, messages, 0, 1); err != nil {
+		return nil, err
+	}
+	if err := s.listeners.await(ctx); err != nil {
+		return nil, err
+	}
+	cancel()
+	if err := <-stalled; err != nil {
+		return nil, err
+	}
+	after, err := freed(context.WithoutCancel(ctx), s.target)
+	if err != nil {
+		return nil, err
+	}
+	half, most := delays(s.listeners.takeDelays())
+	s.listeners.mu.Lock()
+	found := settle(s.listeners.ledgers, s.last(0))
+	s.listeners.mu.Unlock()
+	return append(found.cells(), duration(seconds(half)), duration(seconds(most)), megabytes(before), megabytes(<-peak), megabytes(after)),
+		found.broken()
+}
+
+// neverRead follows from the beginning, again and again, and takes nothing.
+func (w *wire) neverRead(ctx context.Context) error {
+	for ctx.Err() == nil {
+		c, err := dial(w.parley.url, stallReceives)
+		if err != nil {
+			return err
+		}
+		if err := w.parley.subscribe(c, 0, 0, 0); err != nil {
+			c.close()
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(stallAgain):
+		}
+		defer c.close() // at the end of all: a client that closes is one that is not there any more
+	}
+	return nil
+}
+
+// watchMemory sends the most resident memory that a process was seen with, once ctx has ended.
+func watchMemory(ctx context.Context, pid int) <-chan int64 {
+	peak := make(chan int64, 1)
+	go func() {
+		var most int64
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			if now, err := residentMemory(pid); err == nil {
+				most = max(most, now)
+			}
+			<-tick.C
+		}
+		peak <- most
+	}()
+	return peak
+}

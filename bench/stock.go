@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/handler/transport"
+
+	"parley/auth"
+	"parley/bench/debug"
+	"parley/chat"
+	"parley/graph"
+	"parley/mail"
+	"parley/migrations"
+	"parley/store"
+)
+
+// stockArgument makes this program a server of the same schema, rules and database whose WebSockets are gqlgen's stock
+// transport, transport.Websocket. It is not for people.
+const stockArgument = "serve-stock"
+
+// serveStock serves in the folder that PARLEY_DATA_DIR names, and says so with the line that Parley has for it.
+func serveStock(ctx context.Context, stdout io.Writer) (err error) {
+	debug.Serve()
+	dir := os.Getenv("PARLEY_DATA_DIR")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, "sqlite:"+filepath.Join(dir, "parley.db"), store.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := migrations.Up(ctx, db.DB); err != nil {
+		return err
+	}
+	api, run, err := stockAPI(ctx, db, dir)
+	if err != nil {
+		return err
+	}
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(run)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: api, ReadHeaderTimeout: time.Minute}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	fmt.Fprintf(stdout, `{"msg":%q,"api":"http://%s"}`+"\n", parleyIsUp, listener.Addr())
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// stockAPI answers requests as Parley does, and WebSockets as gqlgen does; run has to go on meanwhile.
+func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, run func(), err error) {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	secret, err := auth.LoadOrMakeSecret(filepath.Join(dir, "secret"))
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := auth.SecretKey(secret)
+	if err != nil {
+		return nil, nil, err
+	}
+	outbox, err := mail.New(db, mail.Options{Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	chatService := chat.New(db, chat.Options{Log: log})
+	authService, err := auth.New(db, auth.Options{
+		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: 24 * time.Hour, RefreshTTL: 24 * time.Hour, Mail: outbox,
+		Link: func(action, token string) string { return "http://localhost/" + action + "#" + token }, OnDelete: chatService.RemoveAccount, Log: log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	answers := graph.New(authService, chatService, graph.Options{Log: log})
+	sockets := transport.Websocket{
+		InitFunc: func(ctx context.Context, params transport.InitPayload) (context.Context, *transport.InitPayload, error) {
+			ctx, err := answers.Init(ctx, params)
+			return ctx, nil, err
+		},
+	}
+	run = func() {
+		var both sync.WaitGroup
+		defer both.Wait()
+		both.Go(func() { chatService.Run(ctx) })
+		both.Go(func() { authService.Run(ctx) })
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !sockets.Supports(r) {
+			answers.ServeHTTP(w, r)
+			return
+		}
+		sockets.Do(w, r.WithContext(graphql.StartOperationTrace(r.Context())), answers.Executor())
+	}), run, nil
+}
