@@ -33,8 +33,26 @@ type SendMessage struct {
 // errKeyUsed refuses a message whose idempotency key came before: that is the first one's.
 var errKeyUsed = errors.New("the idempotency key was used before")
 
-// SendMessage stores a message, and tells the followers once it is stored.
+// SendMessage stores a message, in one commit with whatever else waits on this node, and tells the followers once it is stored.
+// The rules are those of check, before, and of admit, inside the transaction. UNAVAILABLE where too many wait already.
 func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMessage) (*model.Message, error) {
+	o, err := in.outgoing(actor)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.sending.Do(ctx, in.ConversationID, o); err != nil {
+		return nil, sendingFailed(err)
+	}
+	if errors.Is(o.refused, errKeyUsed) {
+		return s.firstWithKey(ctx, o.message)
+	}
+	if o.refused != nil {
+		return nil, o.refused
+	}
+	return o.message, nil
+}
+
+func (in SendMessage) outgoing(actor model.Actor) (*outgoing, error) {
 	content, err := in.check()
 	if err != nil {
 		return nil, err
@@ -46,17 +64,7 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 	if m.IdempotencyKey != nil {
 		m.RequestHash = requestHash(m)
 	}
-	o := &outgoing{message: m, names: mentionCandidates(content)}
-	if err := s.sending.Do(ctx, m.ConversationID, o); err != nil { // in one commit with whatever else waits, see admit and storeMessages
-		return nil, sendingFailed(err)
-	}
-	if errors.Is(o.refused, errKeyUsed) {
-		return s.firstWithKey(ctx, m)
-	}
-	if o.refused != nil {
-		return nil, o.refused
-	}
-	return m, nil
+	return &outgoing{message: m, names: mentionCandidates(content)}, nil
 }
 
 // admit is what has to be true of a message at the moment when it is stored. It gets its place then.

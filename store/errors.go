@@ -81,6 +81,9 @@ func isUnavailable(err error) bool {
 		return false // the request's own end
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if pgErr.Code == "25P03" { // idle_in_transaction_session_timeout: this node was away
+			return true
+		}
 		switch pgErr.Code[:2] {
 		case "08", // connection exception
 			"53", // insufficient resources

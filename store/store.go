@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,6 +76,10 @@ func (db *DB) Postgres() bool { return db.postgres }
 // Now is the time as it is stored: UTC, cut to microseconds, which is what both databases keep.
 func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
 
+// maxIdleInTx is how long PostgreSQL waits for the next statement of a transaction. Nothing here takes that long; but a node
+// that is frozen, or cut off, in the middle of one would keep its locks for as long as it is gone.
+const maxIdleInTx = 10 * time.Second
+
 func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	cfg, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
@@ -82,13 +87,14 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	}
 	// Bun writes its arguments into the statement, so a prepared one would be used once; this mode saves the round trip.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-	utc := stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
+	prepare := stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
-		return nil
+		_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = "+strconv.Itoa(int(maxIdleInTx.Milliseconds())))
+		return err
 	})
-	pool := stdlib.OpenDB(*cfg, utc)
+	pool := stdlib.OpenDB(*cfg, prepare)
 	if maxConns == 0 {
 		maxConns = 20
 	}

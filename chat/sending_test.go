@@ -1,0 +1,332 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"parley/batch"
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// mustOutgoing is a message that has passed every check before its transaction.
+func (w *world) mustOutgoing(t *testing.T, author string, in SendMessage) *outgoing {
+	t.Helper()
+	o, err := in.outgoing(w.actor(author))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func (w *world) mustStore(t *testing.T, all ...*outgoing) {
+	t.Helper()
+	if busy, err := w.storeMessages(t.Context(), all, false); err != nil || len(busy) > 0 {
+		t.Fatalf("%d are busy, %v", len(busy), err)
+	}
+}
+
+// Each message of a batch is judged by itself, and those before it count.
+func TestABatchJudgesEachMessageByItself(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben", "eve")
+		one, two := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ben", "ann")
+		earlier := w.send("ann", one.ID, "earlier")
+		if _, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: one.ID, Content: "once", IdempotencyKey: new("used")}); err != nil {
+			t.Fatal(err)
+		}
+		var told [][]int64
+		w.publish = func(_ string, h hint) {
+			var seqs []int64
+			for _, e := range h.events {
+				seqs = append(seqs, e.Seq)
+			}
+			if seqs[len(seqs)-1] != h.seq {
+				t.Errorf("a hint at seq %d has the events %v", h.seq, seqs)
+			}
+			told = append(told, seqs)
+		}
+		in := func(id model.ConversationID, content string) SendMessage {
+			return SendMessage{ConversationID: id, Content: content}
+		}
+		keyed := func(content, key string) SendMessage {
+			return SendMessage{ConversationID: one.ID, Content: content, IdempotencyKey: &key}
+		}
+		replying := func(id model.ConversationID, to model.MessageID) SendMessage {
+			return SendMessage{ConversationID: id, Content: "a reply", ReplyToID: &to}
+		}
+		cases := []struct {
+			author  string
+			in      SendMessage
+			refused error // nil is sent
+			seq     int64
+		}{
+			{"ann", in(one.ID, "first"), nil, 4},
+			{"eve", in(one.ID, "from outside"), errs.New(errs.NotFound, ""), 0},
+			{"ben", in(two.ID, "the other conversation"), nil, 2},
+			{"ann", in(model.NewConversationID(), "nowhere"), errs.New(errs.NotFound, ""), 0},
+			{"ben", keyed("with a key", "new"), nil, 5},
+			{"ben", keyed("with a key", "new"), errKeyUsed, 0},
+			{"ann", keyed("with the key of somebody else", "new"), nil, 6},
+			{"ann", keyed("once", "used"), errKeyUsed, 0},
+			{"ben", replying(one.ID, earlier.ID), nil, 7},
+			{"ben", replying(two.ID, earlier.ID), errs.Input(errs.NotFound, "replyToId", ""), 0},
+			{"ben", in(one.ID, "@ann and @ben and not @eve"), nil, 8},
+			{"ann", in(two.ID, "last"), nil, 3},
+		}
+		var all []*outgoing
+		for _, c := range cases {
+			all = append(all, w.mustOutgoing(t, c.author, c.in))
+		}
+		w.mustStore(t, all...)
+		for i, c := range cases {
+			if got, want := outcome(all[i].refused), outcome(c.refused); got != want {
+				t.Errorf("%s: %s, want %s", c.in.Content, got, want)
+			}
+			if c.refused == nil && all[i].message.Seq != c.seq {
+				t.Errorf("%s: seq %d, want %d", c.in.Content, all[i].message.Seq, c.seq)
+			}
+		}
+		w.wantLogTells(t, one.ID)
+		w.wantLogTells(t, two.ID)
+		slices.SortFunc(told, func(a, b []int64) int { return len(a) - len(b) })
+		wantEqual(t, "what was told, a hint for each conversation", [][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
+		mentioned, err := w.Mentioned(t.Context(), w.actor("ann"), []model.MessageID{all[10].message.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "mentioned", []string{"ann", "ben"}, slices.Sorted(slices.Values(w.nicknamesOf(mentioned[all[10].message.ID]))))
+	})
+}
+
+// A message that the database refuses takes nobody with it, though it is in one batch with the others.
+func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		if db.Postgres() {
+			w.exec("ALTER TABLE messages ADD CHECK (content <> 'poison')")
+		} else {
+			w.exec("CREATE TRIGGER poison BEFORE INSERT ON messages WHEN new.content = 'poison' BEGIN SELECT RAISE(ABORT, 'poison'); END")
+		}
+		all := []*outgoing{
+			w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "before"}),
+			w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "poison"}),
+		}
+		if _, err := w.storeMessages(t.Context(), all, false); err == nil || errors.Is(err, batch.ErrUnknown) {
+			t.Fatalf("a batch with poison in it: %v", err)
+		}
+		wantEqual(t, "nothing of it is stored", 0, len(w.contents(c.ID)["messages"]))
+
+		const n = 40
+		var calls []func() error
+		for i := range n {
+			content := fmt.Sprint("message ", i)
+			if i == n/2 {
+				content = "poison"
+			}
+			calls = append(calls, func() error {
+				_, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: c.ID, Content: content})
+				return err
+			})
+		}
+		failed := 0
+		for _, o := range together(calls...) {
+			if o != "ok" {
+				failed++
+			}
+		}
+		if last := w.lastSeq(c.ID); failed != 1 || last != n {
+			t.Errorf("%d of %d failed; the last seq is %d", failed, n, last)
+		}
+		w.wantLogTells(t, c.ID)
+	})
+}
+
+// A conversation, or an account, that somebody else has locked holds up its own messages, and no others.
+func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
+	t.Parallel()
+	for name, lock := range map[string]func(w *world, tx *store.Tx, id model.ConversationID) error{
+		"a conversation": func(_ *world, tx *store.Tx, id model.ConversationID) error {
+			_, err := nextPlace(context.Background(), tx, id, model.ConversationRenamed)
+			return err
+		},
+		"an account": func(w *world, tx *store.Tx, _ model.ConversationID) error {
+			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.id("ann"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben")
+			locked, free := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ben", "ann")
+			var behind sync.WaitGroup
+			defer behind.Wait()
+			rolledBack := errors.New("rolled back")
+			err := w.db.InTx(t.Context(), func(_ context.Context, tx *store.Tx) error {
+				if err := lock(w, tx, locked.ID); err != nil {
+					return err
+				}
+				for i := range 3 {
+					behind.Go(func() {
+						if _, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: locked.ID, Content: fmt.Sprint(i)}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				for range 20 {
+					w.send("ben", free.ID, "beside")
+				}
+				return rolledBack
+			})
+			if !errors.Is(err, rolledBack) {
+				t.Fatal(err)
+			}
+			behind.Wait()
+			if last := w.lastSeq(locked.ID); last != 1+3 {
+				t.Errorf("the last seq is %d, want 4", last)
+			}
+			w.wantLogTells(t, locked.ID)
+			w.wantLogTells(t, free.ID)
+		})
+	}
+}
+
+// A removal for which a message had to wait counts.
+func TestARemovalThatWasWaitedForCounts(t *testing.T) {
+	t.Parallel()
+	w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben")
+	c := MustConversation(t, w, "ann", "ben")
+	sent := make(chan error, 1)
+	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		p, err := nextPlace(ctx, tx, c.ID, model.MemberRemoved)
+		if err != nil {
+			return err
+		}
+		go func() {
+			_, err := w.SendMessage(t.Context(), w.actor("ben"), SendMessage{ConversationID: c.ID, Content: "still here"})
+			sent <- err
+		}()
+		w.untilSomebodyWaits(t)
+		_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("user_id = ?", w.id("ben")).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		e := &model.Event{ConversationID: c.ID, Seq: p.seq, At: p.at, Kind: model.MemberRemoved, ActorID: new(w.id("ann"))}
+		return w.appendEvent(ctx, tx, e, model.MemberRemovedData{UserID: w.id("ben")})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, <-sent, errs.NotFound)
+}
+
+// Beyond the bound nothing is taken, and the sender is told when to come again.
+func TestTooManySendersAreSentAway(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorldWith(t, db, Options{CompareEvery: never, Sending: batch.Options{MaxItems: 1, MaxWaiting: 2}}, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		var calls []func() error
+		const n = 60
+		for i := range n {
+			calls = append(calls, func() error {
+				_, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: c.ID, Content: fmt.Sprint(i)})
+				if e, ok := errors.AsType[*errs.Error](err); ok && e.RetryAfter < 100*time.Millisecond {
+					t.Errorf("%v, to be tried again after %v", err, e.RetryAfter)
+				}
+				return err
+			})
+		}
+		stored := int64(0)
+		for _, o := range together(calls...) {
+			switch o {
+			case "ok":
+				stored++
+			case string(errs.Unavailable):
+			default:
+				t.Errorf("a message was refused with %s", o)
+			}
+		}
+		if stored == n {
+			t.Error("there was room for everybody")
+		}
+		if last := w.lastSeq(c.ID); last != 1+stored {
+			t.Errorf("the last seq is %d after %d messages were acknowledged", last, stored)
+		}
+		w.wantLogTells(t, c.ID)
+	})
+}
+
+// Several nodes write to the same conversations: no gap, no double, and what is acknowledged is there.
+func TestNodesShareTheirConversations(t *testing.T) {
+	t.Parallel()
+	url := storetest.PostgresURL(t)
+	a := MustWorld(t, storetest.MustOpen(t, url), "ann", "ben")
+	b := &world{Service: New(storetest.MustOpen(t, url), Options{CompareEvery: never}), t: t, actors: a.actors}
+	var ids []model.ConversationID
+	for range 3 {
+		ids = append(ids, MustConversation(t, a, "ann", "ben").ID)
+	}
+	const senders, each = 12, 25
+	var mu sync.Mutex
+	acknowledged := map[model.MessageID]int64{}
+	var working sync.WaitGroup
+	for sender := range senders {
+		node, author := []*world{a, b}[sender%2], []string{"ann", "ben"}[sender/2%2]
+		working.Go(func() {
+			for i := range each {
+				key := fmt.Sprint(sender, " ", i)
+				m, err := node.SendMessage(t.Context(), node.actor(author), SendMessage{
+					ConversationID: ids[(sender+i)%len(ids)], Content: strings.Repeat(key, 3), IdempotencyKey: &key,
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				acknowledged[m.ID] = m.Seq
+				mu.Unlock()
+			}
+		})
+	}
+	working.Wait()
+	total := 0
+	for _, id := range ids {
+		var stored []*model.Message
+		if err := a.db.NewSelect().Model(&stored).Where("m.conversation_id = ?", id).OrderExpr("m.seq").Scan(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range stored {
+			if m.Seq != int64(i+2) || acknowledged[m.ID] != m.Seq {
+				t.Fatalf("message %d has seq %d, and was acknowledged as %d", i, m.Seq, acknowledged[m.ID])
+			}
+		}
+		total += len(stored)
+		a.wantLogTells(t, id)
+	}
+	if total != senders*each {
+		t.Errorf("%d messages are stored, of %d", total, senders*each)
+	}
+}
+
+// untilSomebodyWaits returns once a transaction of this database waits for another's lock.
+func (w *world) untilSomebodyWaits(t *testing.T) {
+	t.Helper()
+	for waiting := 0; waiting == 0; {
+		err := w.db.NewRaw(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).
+			Scan(t.Context(), &waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"parley/errs"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+func batchOf(statements ...string) *pgx.Batch {
+	b := &pgx.Batch{}
+	for _, s := range statements {
+		b.Queue(s)
+	}
+	return b
+}
+
+func TestPgxTransactions(t *testing.T) {
+	t.Parallel()
+	const insert = "INSERT INTO stream_epoch (epoch, reached) VALUES (7, 7)"
+	mine := errors.New("mine")
+	for name, c := range map[string]struct {
+		fn     func(ctx context.Context, tx *store.PgxTx) error
+		stored int
+		check  func(error) bool
+	}{
+		"done": {func(ctx context.Context, tx *store.PgxTx) error {
+			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
+				return err
+			}
+			return tx.Commit(ctx, batchOf(insert, insert))
+		}, 2, func(err error) bool { return err == nil }},
+		"not committed": {func(ctx context.Context, tx *store.PgxTx) error {
+			return tx.Begin(ctx, batchOf(insert))
+		}, 0, func(err error) bool { return err == nil }},
+		"given up": {func(ctx context.Context, tx *store.PgxTx) error {
+			if err := tx.Begin(ctx, batchOf(insert)); err != nil {
+				return err
+			}
+			return mine
+		}, 0, func(err error) bool { return errors.Is(err, mine) }},
+		"a statement that fails": {func(ctx context.Context, tx *store.PgxTx) error {
+			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
+				return err
+			}
+			return tx.Commit(ctx, batchOf(insert, "SELECT 1/(reached - reached) FROM stream_epoch", insert))
+		}, 0, func(err error) bool { return err != nil && !errors.Is(err, store.ErrUnknown) && !errs.Is(err, errs.Unavailable) }},
+		"cut off before the end": {func(ctx context.Context, tx *store.PgxTx) error {
+			return tx.Begin(ctx, batchOf(insert, "SELECT pg_terminate_backend(pg_backend_pid())"))
+		}, 0, func(err error) bool { return errs.Is(err, errs.Unavailable) && !errors.Is(err, store.ErrUnknown) }},
+		"cut off at the end": {func(ctx context.Context, tx *store.PgxTx) error {
+			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
+				return err
+			}
+			return tx.Commit(ctx, batchOf(insert, "SELECT pg_terminate_backend(pg_backend_pid())"))
+		}, 0, func(err error) bool { return errs.Is(err, errs.Unavailable) && errors.Is(err, store.ErrUnknown) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := storetest.MustPostgres(t)
+			if err := db.InPgxTx(t.Context(), c.fn); !c.check(err) {
+				t.Errorf("got %v", err)
+			}
+			var stored int
+			if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").Scan(t.Context(), &stored); err != nil {
+				t.Fatal(err)
+			}
+			if stored != c.stored {
+				t.Errorf("%d rows are stored, want %d", stored, c.stored)
+			}
+			if n := db.Stats().InUse; n != 0 {
+				t.Errorf("%d connections are in use", n)
+			}
+		})
+	}
+}
+
+// What panics is rolled back too, and the connection is not used again.
+func TestAPgxTransactionThatPanics(t *testing.T) {
+	t.Parallel()
+	db := storetest.MustPostgres(t)
+	func() {
+		defer func() { _ = recover() }()
+		_ = db.InPgxTx(t.Context(), func(ctx context.Context, tx *store.PgxTx) error {
+			if err := tx.Begin(ctx, batchOf("INSERT INTO stream_epoch (epoch, reached) VALUES (7, 7)")); err != nil {
+				t.Error(err)
+			}
+			panic("a bug")
+		})
+	}()
+	var stored int
+	if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").Scan(t.Context(), &stored); err != nil || stored != 0 {
+		t.Errorf("%d rows are stored, %v", stored, err)
+	}
+	if n := db.Stats().InUse; n != 0 {
+		t.Errorf("%d connections are in use", n)
+	}
+}
