@@ -49,7 +49,9 @@ func TestPgxTransactions(t *testing.T) {
 				return err
 			}
 			return tx.Commit(ctx, batchOf(insert, "SELECT 1/(reached - reached) FROM stream_epoch", insert))
-		}, 0, func(err error) bool { return err != nil && !errors.Is(err, store.ErrUnknown) && !errs.Is(err, errs.Unavailable) }},
+		}, 0, func(err error) bool {
+			return err != nil && !errors.Is(err, store.ErrUnknown) && !errs.Is(err, errs.Unavailable)
+		}},
 		"cut off before the end": {func(ctx context.Context, tx *store.PgxTx) error {
 			return tx.Begin(ctx, batchOf(insert, "SELECT pg_terminate_backend(pg_backend_pid())"))
 		}, 0, func(err error) bool { return errs.Is(err, errs.Unavailable) && !errors.Is(err, store.ErrUnknown) }},
