@@ -88,6 +88,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == stockArgument {
 		return exitCode(serveStock(ctx, stdout), stderr)
 	}
+	if len(args) == 1 && args[0] == aloneArgument {
+		return exitCode(serveAlone(ctx, stdout), stderr)
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	isShort := flags.Bool("short", false, "finish in about two minutes, with figures that vary more")

@@ -56,7 +56,7 @@ func (b *bench) sending(ctx context.Context) error {
 	b.printf("as many connections, and neither looks for mentions nor indexes words. Messages per second (a ratio of 1 is as fast), and\n")
 	b.printf("CPU time for one message, of the sending process and of all of PostgreSQL's together.\n\n")
 	t.print(b.out)
-	return nil
+	return b.sendingOverHTTP(ctx)
 }
 
 func (b *bench) sendTo(ctx context.Context, open func(context.Context) (*database, error), t *table) (err error) {
@@ -96,11 +96,7 @@ func (b *bench) sendPair(ctx context.Context, d *database, to []model.Conversati
 		if err != nil {
 			return err
 		}
-		speed := figure(ofParley, ofYardstick, func(s sent) float64 { return s.perSecond })
-		cpu := figure(ofParley, ofYardstick, func(s sent) float64 { return s.cpu })
-		t.add(d.name, strconv.Itoa(len(to)), strconv.Itoa(senders), yardstick.name,
-			fmt.Sprintf("%.0f/s", median(speed.parley)), fmt.Sprintf("%.0f/s", median(speed.yardstick)), speed.ratio(),
-			medianDuration(cpu.parley), medianDuration(cpu.yardstick), cpu.ratio())
+		t.add(append([]string{d.name, strconv.Itoa(len(to)), strconv.Itoa(senders), yardstick.name}, sendCells(ofParley, ofYardstick)...)...)
 	}
 	return nil
 }
@@ -108,22 +104,34 @@ func (b *bench) sendPair(ctx context.Context, d *database, to []model.Conversati
 // sent is one round: messages per second, and seconds of CPU time per message, the database's included.
 type sent struct{ perSecond, cpu float64 }
 
-// round has so many senders send, each one message after the other, for as long.
 func (d *database) round(
 	ctx context.Context, send send, to []model.ConversationID, senders int, long time.Duration,
 ) (sent, error) {
+	var next atomic.Int64
+	return sendRound(ctx, long, senders, func(ctx context.Context, n int) error {
+		return send(ctx, to[n%len(to)], d.world.people[int(next.Add(1))%len(d.world.people)])
+	}, func() (time.Duration, error) {
+		own, err1 := ownCPU()
+		server, err2 := cpuOf(d.serverPID)
+		return own + server, errors.Join(err1, err2)
+	})
+}
+
+// sendRound has so many senders send, each one message after the other, for as long. send is told which message it is.
+func sendRound(
+	ctx context.Context, long time.Duration, senders int, send func(ctx context.Context, n int) error,
+	cpu func() (time.Duration, error),
+) (sent, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// The server's clocks are read outside the time that this process's clock measures: they are many.
-	serverBefore, err1 := d.serverCPU()
-	ownBefore, err2 := ownCPU()
+	before, err1 := cpu()
 	var next, messages atomic.Int64
 	start := time.Now()
 	var working sync.WaitGroup
-	for sender := range senders {
+	for range senders {
 		working.Go(func() {
 			for time.Since(start) < long && ctx.Err() == nil {
-				if err := send(ctx, to[int(next.Add(1))%len(to)], d.world.people[sender%len(d.world.people)]); err != nil {
+				if err := send(ctx, int(next.Add(1))); err != nil {
 					cancel(err)
 					return
 				}
@@ -136,13 +144,9 @@ func (d *database) round(
 	if ctx.Err() != nil {
 		return sent{}, context.Cause(ctx)
 	}
-	ownAfter, err3 := ownCPU()
-	serverAfter, err4 := d.serverCPU()
+	after, err2 := cpu()
 	n := float64(messages.Load())
-	return sent{
-		perSecond: n / took.Seconds(),
-		cpu:       (ownAfter - ownBefore + serverAfter - serverBefore).Seconds() / n,
-	}, errors.Join(err1, err2, err3, err4)
+	return sent{perSecond: n / took.Seconds(), cpu: (after - before).Seconds() / n}, errors.Join(err1, err2)
 }
 
 func (d *database) sendAloneInTx(ctx context.Context, to model.ConversationID, author model.Actor) error {
@@ -204,14 +208,6 @@ func (b *bench) openPostgres(ctx context.Context) (*database, error) {
 		return nil, errors.Join(err, w.close())
 	}
 	return &database{name: "PostgreSQL", world: w, bare: bare, closeBare: closeBare, serverPID: b.postgres.PID()}, nil
-}
-
-// serverCPU is what the database's own processes have spent.
-func (d *database) serverCPU() (time.Duration, error) {
-	if d.serverPID == 0 {
-		return 0, nil
-	}
-	return treeCPU(d.serverPID)
 }
 
 func (b *bench) createDatabase(ctx context.Context, name string) (err error) {

@@ -32,8 +32,8 @@ func (db *DB) InPgxTx(ctx context.Context, fn func(ctx context.Context, tx *PgxT
 func (tx *PgxTx) Begin(ctx context.Context, b *pgx.Batch) error {
 	first := &pgx.Batch{}
 	first.Queue("BEGIN")
-	// The plan of a prepared statement is kept, and one for tables that were small once would read them all.
-	first.Queue("SET LOCAL enable_seqscan = off")
+	// One plan of each prepared statement is made, and kept. Made while tables are small, it must not read them all.
+	first.Queue("SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)")
 	first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
 	if err := tx.prepare(ctx, first); err != nil {
 		return err
