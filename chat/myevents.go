@@ -185,9 +185,11 @@ func (m *myEvents) run(ctx context.Context, from *myCursor) error {
 			return err
 		}
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(m.followers), compareBytes) {
-		if err := m.drain(ctx, m.followers[id]); err != nil {
-			return err
+	if from != nil { // else nothing was missed, and what has come since the beginning is live
+		for _, id := range slices.SortedFunc(maps.Keys(m.followers), compareBytes) {
+			if err := m.drain(ctx, m.followers[id]); err != nil {
+				return err
+			}
 		}
 	}
 	m.live = true

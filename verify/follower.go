@@ -23,6 +23,7 @@ type follower struct {
 	breaks    []planned // those that are still to come
 	cutNext   planned   // how the connection that is made next is cut; the zero value: not
 	repair    *repair   // what is broken
+	fetched   bool      // everything: it has read how far its conversations had come
 	attentive time.Time // since when it has been there, but for breaks that are the servers' doing
 	away      bool      // by its own doing, or because it is no member
 }
@@ -271,7 +272,6 @@ func (l *listening) receive(ctx context.Context, it item) error {
 	if l.everything == nil {
 		it.conversation = l.conversation
 	}
-	before := l.stream.progress()
 	l.sub.receive(it, now)
 	if it.Kind == messageAdded && it.Added != nil && !l.away {
 		if acked := l.ledger.ackedAt(it.conversation, it.Added.Content); acked.After(l.attentive) {
@@ -279,7 +279,7 @@ func (l *listening) receive(ctx context.Context, it item) error {
 		}
 	}
 	l.caughtUp()
-	if l.everything != nil && (it.Kind == streamReset || it.Kind == caughtUp && before == 0 && l.plan.fromNow) {
+	if l.everything != nil && (it.Kind == streamReset || it.Kind == caughtUp && !l.fetched) {
 		return l.fetch(ctx, false)
 	}
 	return nil
@@ -313,6 +313,7 @@ func (f *follower) fetch(ctx context.Context, begin bool) error {
 	if !begin {
 		answer.EventsCursor = ""
 	}
+	f.fetched = true
 	f.everything.starting(answer.EventsCursor, lastSeqs)
 	f.stream.note(time.Now(), "has read its %d conversations", len(lastSeqs))
 	return nil
