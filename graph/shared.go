@@ -197,14 +197,14 @@ func (sh *sharing) replay(ctx context.Context, e *model.Event) error {
 	if err := sh.resolver.Auth.AwaitWatch(ctx); err != nil {
 		return err
 	}
-	return sh.op.Put(ctx, sh.execute(ctx, chat.Followed{Event: e}))
+	return sh.put(ctx, chat.Followed{Event: e})
 }
 
 func (sh *sharing) caughtUp(ctx context.Context, seq int64) error {
 	if sh.oc.Operation.SelectionSet[0].(*ast.Field).Name != "conversationEvents" {
 		return nil
 	}
-	return sh.op.Put(ctx, sh.execute(ctx, chat.Followed{CaughtUp: seq}))
+	return sh.put(ctx, chat.Followed{CaughtUp: seq})
 }
 
 func (sh *sharing) end(err error) {
@@ -240,9 +240,13 @@ func (sh *sharing) answerTo(e *model.Event) []byte {
 // answerTimeout bounds how long one answer may hold up the followers of a conversation.
 const answerTimeout = 10 * time.Second
 
-func (sh *sharing) execute(ctx context.Context, item chat.Followed) []byte {
+// put answers for this follower alone.
+func (sh *sharing) put(ctx context.Context, item chat.Followed) error {
 	payload, _ := sh.tryExecute(ctx, item)
-	return payload
+	if payload == nil {
+		return context.Cause(ctx)
+	}
+	return sh.op.Put(ctx, payload)
 }
 
 type givenKey struct{}
@@ -253,7 +257,8 @@ func given(ctx context.Context) (chat.Followed, bool) {
 	return item, ok
 }
 
-// tryExecute runs the operation for one item, and reports whether the answer is without errors.
+// tryExecute runs the operation for one item, and reports whether the answer is without errors. There is none where ctx ends
+// meanwhile.
 func (sh *sharing) tryExecute(ctx context.Context, item chat.Followed) (payload []byte, ok bool) {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -264,6 +269,9 @@ func (sh *sharing) tryExecute(ctx context.Context, item chat.Followed) (payload 
 	ctx = graphql.WithOperationContext(context.WithValue(graphql.StartOperationTrace(ctx), givenKey{}, item), sh.oc)
 	responses, ctx := sh.exec.DispatchOperation(ctx, sh.oc)
 	response := responses(ctx)
+	if response == nil && ctx.Err() != nil {
+		return nil, false
+	}
 	if response == nil {
 		shown := sh.present(ctx, errors.New("an event has no answer"))
 		response = &graphql.Response{Errors: gqlerror.List{shown}, Data: json.RawMessage("null")}
