@@ -14,16 +14,16 @@ import (
 )
 
 // ReadDocuments reads the documents that an operator trusts: a JSON object of documents by their SHA-256, in hexadecimal
-// digits, with or without "sha256:" before them. One that would never be answered, because it is not what its hash says or
+// digits, with or without "sha256:" before them, or the manifest that Apollo's tool writes. One that would never be answered, because it is not what its hash says or
 // does not fit the schema, is an error.
 func ReadDocuments(file string) ([]string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	var manifest map[string]string
-	if err := json.Unmarshal(b, &manifest); err != nil || manifest == nil {
-		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash: %w", file, err)
+	manifest, err := readManifest(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash, nor Apollo's manifest: %w", file, err)
 	}
 	schema := NewExecutableSchema(Config{}).Schema()
 	documents := make([]string, 0, len(manifest))
@@ -38,4 +38,25 @@ func ReadDocuments(file string) ([]string, error) {
 		documents = append(documents, document)
 	}
 	return documents, errors.Join(problems...)
+}
+
+// readManifest finds the documents by their hash, in either form.
+func readManifest(b []byte) (map[string]string, error) {
+	var apollo struct {
+		Format     string
+		Operations []struct{ ID, Body string }
+	}
+	if err := json.Unmarshal(b, &apollo); err == nil && apollo.Format == "apollo-persisted-query-manifest" {
+		manifest := make(map[string]string, len(apollo.Operations))
+		for _, o := range apollo.Operations {
+			manifest[o.ID] = o.Body
+		}
+		return manifest, nil
+	}
+	var manifest map[string]string
+	err := json.Unmarshal(b, &manifest)
+	if err == nil && manifest == nil {
+		err = errors.New("it is null")
+	}
+	return manifest, err
 }

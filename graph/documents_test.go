@@ -15,14 +15,17 @@ func TestReadDocuments(t *testing.T) {
 	t.Parallel()
 	const good, bad = "{ viewer { email } }", "{ nonsense }"
 	for name, c := range map[string]struct{ manifest, says string }{
-		"good":              {`{"` + wire.Hash(good) + `": "` + good + `"}`, ""},
-		"good, with prefix": {`{"sha256:` + strings.ToUpper(wire.Hash(good)) + `": "` + good + `"}`, ""},
-		"empty":             {`{}`, ""},
-		"another's hash":    {`{"` + wire.Hash(bad) + `": "` + good + `"}`, "has the hash " + wire.Hash(good)},
-		"not of the schema": {`{"` + wire.Hash(bad) + `": "` + bad + `"}`, "nonsense"},
-		"a list":            {`["` + good + `"]`, "not a JSON object"},
-		"null":              {`null`, "not a JSON object"},
-		"not JSON":          {`{`, "not a JSON object"},
+		"good":                               {`{"` + wire.Hash(good) + `": "` + good + `"}`, ""},
+		"good, with prefix":                  {`{"sha256:` + strings.ToUpper(wire.Hash(good)) + `": "` + good + `"}`, ""},
+		"empty":                              {`{}`, ""},
+		"Apollo's":                           {`{"format": "apollo-persisted-query-manifest", "version": 1, "operations": [{"id": "` + wire.Hash(good) + `", "name": "", "type": "query", "body": "` + good + `"}]}`, ""},
+		"Apollo's, with ids of another kind": {`{"format": "apollo-persisted-query-manifest", "operations": [{"id": "1", "body": "` + good + `"}]}`, "has the hash " + wire.Hash(good)},
+		"another's format":                   {`{"format": "x", "operations": []}`, "not a JSON object"},
+		"another's hash":                     {`{"` + wire.Hash(bad) + `": "` + good + `"}`, "has the hash " + wire.Hash(good)},
+		"not of the schema":                  {`{"` + wire.Hash(bad) + `": "` + bad + `"}`, "nonsense"},
+		"a list":                             {`["` + good + `"]`, "not a JSON object"},
+		"null":                               {`null`, "not a JSON object"},
+		"not JSON":                           {`{`, "not a JSON object"},
 	} {
 		file := filepath.Join(t.TempDir(), "documents.json")
 		if err := os.WriteFile(file, []byte(c.manifest), 0o600); err != nil {

@@ -32,6 +32,8 @@ type Options struct {
 	Compression    bool          // of WebSocket messages
 	DrainSpread    time.Duration // over which Drain ends connections
 	Log            *slog.Logger  // nil means slog.Default
+
+	transport func(*wire.Options) // for tests, which have no time for the real ones
 }
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events, all on one path.
@@ -78,11 +80,15 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		auth: authService, chat: chatService, exec: exec,
 		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[model.UserID]int{}},
 	}
-	s.wire = wire.New(wire.Options{
+	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
 		Subscribe:  newShared(resolver, exec, present).subscribe,
 		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
-	})
+	}
+	if opts.transport != nil {
+		opts.transport(&transport)
+	}
+	s.wire = wire.New(transport)
 	s.Handler = identify(authService, opts.TrustedProxies, s.wire)
 	s.Handler = origins(opts.AllowedOrigins).guard(s.Handler)
 	return s

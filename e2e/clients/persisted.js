@@ -1,0 +1,91 @@
+// Sends documents by their hash, with the client library's own means. Parameters: api; accessToken; client, apollo or urql;
+// trusted, to never send the document itself. Every instruction is one operation, and answered by one event "done" with its
+// result and with each request that it took; every document that is hashed comes as an event "document" before.
+import {ApolloClient, ApolloLink, HttpLink, InMemoryCache, gql as parse} from '@apollo/client';
+import {CombinedGraphQLErrors} from '@apollo/client/errors';
+import {PersistedQueryLink} from '@apollo/client/link/persisted-queries';
+import {Client, fetchExchange} from '@urql/core';
+import {persistedExchange} from '@urql/exchange-persisted';
+import {print} from 'graphql';
+import {createHash} from 'node:crypto';
+
+import {atEnd, instruction, params, tell} from './script.js';
+
+let requests = [];
+
+// How a request says what is to be run: "GET hash", "POST hash and query".
+function told(url, {method = 'GET', body}) {
+  const query = new URL(url).searchParams;
+  const sent = method === 'GET' ? {query: query.get('query'), extensions: JSON.parse(query.get('extensions') ?? '{}')} : JSON.parse(body);
+  const parts = [sent.extensions?.persistedQuery && 'hash', sent.query && 'query'];
+  return `${method} ${parts.filter(Boolean).join(' and ')}`;
+}
+
+const observed = async (url, options) => {
+  const response = await fetch(url, options);
+  requests.push(`${told(url, options)}: ${response.status}`);
+  return response;
+};
+
+function hash(text) {
+  tell('document', {text});
+  return createHash('sha256').update(text).digest('hex');
+}
+
+const headers = {Authorization: `Bearer ${params.accessToken}`};
+
+const libraries = {
+  apollo() {
+    const client = new ApolloClient({
+      cache: new InMemoryCache(),
+      link: ApolloLink.from([
+        new PersistedQueryLink({
+          generateHash: (document) => hash(print(document)),
+          useGETForHashedQueries: true,
+          ...(params.trusted && {retry: () => false, disable: () => false}),
+        }),
+        new HttpLink({uri: params.api, fetch: observed, headers}),
+      ]),
+    });
+    const result = ({data, error}) => ({data, errors: CombinedGraphQLErrors.is(error) ? error.errors : error && [error]});
+    return {
+      query: async (query, variables) => result(
+        await client.query({query: parse(query), variables, fetchPolicy: 'no-cache', errorPolicy: 'all'}),
+      ),
+      mutate: async (query, variables) => result(await client.mutate({mutation: parse(query), variables, errorPolicy: 'all'})),
+    };
+  },
+
+  urql() {
+    const client = new Client({
+      url: params.api,
+      preferGetMethod: false,
+      fetch: observed,
+      fetchOptions: {headers},
+      exchanges: [
+        persistedExchange({
+          generateHash: async (text) => hash(text),
+          preferGetForPersistedQueries: true,
+          enableForMutation: true,
+          enforcePersistedQueries: Boolean(params.trusted),
+        }),
+        fetchExchange,
+      ],
+    });
+    const result = ({data, error}) => ({data, errors: error && (error.networkError ? [error.networkError] : error.graphQLErrors)});
+    return {
+      query: async (query, variables) => result(await client.query(query, variables, {requestPolicy: 'network-only'}).toPromise()),
+      mutate: async (query, variables) => result(await client.mutation(query, variables).toPromise()),
+    };
+  },
+};
+
+const client = libraries[params.client]();
+atEnd(() => process.exit());
+
+for (;;) {
+  const {query, variables} = await instruction();
+  requests = [];
+  const result = await client[query.startsWith('mutation') ? 'mutate' : 'query'](query, variables);
+  tell('done', {result, requests});
+}

@@ -1,0 +1,16 @@
+package graph
+
+import "parley/wire"
+
+// ChangeTransport is for tests that have no time for a slow client's real ones.
+func (o *Options) ChangeTransport(change func(*wire.Options)) { o.transport = change }
+
+// Connections counts those that are live, of all accounts.
+func (s *Server) Connections() (n int) {
+	s.connections.mu.Lock()
+	defer s.connections.mu.Unlock()
+	for _, of := range s.connections.open {
+		n += of
+	}
+	return n
+}
