@@ -84,6 +84,8 @@ type Service struct {
 	publishSign func(topic string, told sign)
 	attendance  *attendance
 	watches     *presenceWatches
+	readersMu   sync.Mutex // guards readers, and the users of each
+	readers     map[model.ConversationID]*readers
 
 	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
 	feeds   map[model.ConversationID]*feed
@@ -125,7 +127,8 @@ func New(db *store.DB, opts Options) *Service {
 		people: pubsub.New[news](), lostNews: newLostHints(),
 		typing: pubsub.New[typingSign](), typists: newTypists(opts.TypingEvery),
 		signs: pubsub.New[sign](), attendance: newAttendance(opts.PresenceTimeout, opts.NodeTimeout), watches: newPresenceWatches(),
-		feeds: map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
+		readers: map[model.ConversationID]*readers{},
+		feeds:   map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
 	}
 	s.sending = batch.New[model.ConversationID](s.storeMessages, opts.Sending)
 	s.settled.Store(&settled{})
@@ -153,10 +156,8 @@ func (s *Service) Run(ctx context.Context) {
 	}
 	beside.Go(func() { s.attend(ctx) })
 	beside.Go(func() { s.watchPresences(ctx) })
-	_ = s.noteReached(ctx)                          // else the first round does
-	if horizon, err := s.horizon(ctx); err == nil { // else the first round tells of everything
-		s.settled.CompareAndSwap(s.settled.Load(), &settled{horizon: horizon})
-	}
+	_ = s.noteReached(ctx) // else the first round does
+	s.beginRounds(ctx)
 	tick := time.NewTicker(s.opts.CompareEvery)
 	defer tick.Stop()
 	for {
@@ -219,14 +220,33 @@ func (s *Service) compareAll(ctx context.Context) error {
 	if err := s.compare(ctx, now.round, s.openFeeds()); err != nil {
 		return err
 	}
-	if err := s.retellNews(ctx, before.horizon); err != nil {
+	if err := s.retell(ctx, before.horizon); err != nil {
 		return err
 	}
 	s.settled.Store(now)
 	return noted
 }
 
-// retellNews tells the people who listen here what has changed at or beyond a position.
+// beginRounds has the first round tell of what changes from now on. Streams that began before are told of everything.
+func (s *Service) beginRounds(ctx context.Context) {
+	horizon, err := s.horizon(ctx)
+	if err == nil {
+		err = s.retell(ctx, 0)
+	}
+	if err == nil { // else the first round tells everybody of everything
+		s.settled.CompareAndSwap(s.settled.Load(), &settled{horizon: horizon})
+	}
+}
+
+// retell tells those who listen here what has changed of memberships at or beyond a position.
+func (s *Service) retell(ctx context.Context, since int64) error {
+	if err := s.retellNews(ctx, since); err != nil {
+		return err
+	}
+	return s.compareReaders(ctx, since)
+}
+
+// retellNews is retell for the streams of people.
 func (s *Service) retellNews(ctx context.Context, since int64) error {
 	var people []model.UserID
 	for _, topic := range s.people.Topics() {

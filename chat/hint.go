@@ -51,7 +51,7 @@ func (s *Service) joinNodes() {
 	s.nodesNews, s.publishNews = joinBus(s.opts.Nodes, "news", s.people, newsCodec, s.lostNews.mark)
 	lostTyping := func([]string) {} // which is over soon
 	s.nodesTyping, s.publishTyping = joinBus(s.opts.Nodes, "typing", s.typing, typingCodec, lostTyping)
-	s.nodesSigns, s.publishSign = joinBus(s.opts.Nodes, "signs", s.signs, signCodec, s.watches.lost)
+	s.nodesSigns, s.publishSign = joinBus(s.opts.Nodes, "signs", s.signs, signCodec, s.lostSigns)
 }
 
 func joinBus[T any](

@@ -34,13 +34,13 @@ func TestMyEventsTellsWhatIsStored(t *testing.T) {
 	})
 }
 
-// twoNodes are services of one database whose hints and news go through one weather.
+// twoNodes are services of one database whose hints, news and signs go through one weather.
 type twoNodes struct {
 	worlds  [2]*world
 	weather atomic.Pointer[weather]
 }
 
-// MustTwoNodes makes them, with hints and news that arrive on their own node alone as long as there is no weather.
+// MustTwoNodes makes them, with hints, news and signs that arrive on their own node alone as long as there is no weather.
 func MustTwoNodes(t *testing.T, db *store.DB, opts Options) *twoNodes {
 	t.Helper()
 	n := &twoNodes{}
@@ -56,6 +56,9 @@ func MustTwoNodes(t *testing.T, db *store.DB, opts Options) *twoNodes {
 		}
 		w.publishNews = func(topic string, told news) {
 			n.blow(i, func(to *Service, _ bool) { to.people.Publish(topic, told) })
+		}
+		w.publishSign = func(topic string, told sign) {
+			n.blow(i, func(to *Service, _ bool) { to.signs.Publish(topic, told) })
 		}
 		n.worlds[i] = w
 	}

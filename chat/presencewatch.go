@@ -200,7 +200,7 @@ func (ws *presenceWatches) hear(told sign) {
 	}
 }
 
-func (ws *presenceWatches) lost([]string) {
+func (ws *presenceWatches) lost() {
 	select {
 	case ws.miss <- struct{}{}:
 	default: // it rings already

@@ -28,6 +28,9 @@ func (s *Service) MarkRead(
 			return err
 		}
 		m.LastReadSeq = min(seq, last)
+		tx.AfterCommit(func() {
+			s.publishSign(readTopic(id), sign{Users: []model.UserID{actor.UserID}, Seq: m.LastReadSeq})
+		})
 		return updateMembership(ctx, tx, m, "last_read_seq")
 	})
 }

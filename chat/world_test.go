@@ -68,7 +68,8 @@ func (w *world) invite(nicknames ...string) {
 	for i, name := range nicknames {
 		people[i] = &model.User{
 			ID: model.NewUserID(), Email: name + "@example.org", EmailKey: name + "@example.org",
-			Nickname: name, NicknameKey: name, SearchKey: name, CreatedAt: w.db.Now(), ShowPresence: true,
+			Nickname: name, NicknameKey: name, SearchKey: name, CreatedAt: w.db.Now(),
+			ShowPresence: true, SendReadReceipts: true,
 		}
 		w.actors[name] = model.Actor{UserID: people[i].ID, SessionID: model.NewSessionID()}
 	}

@@ -40,6 +40,7 @@ type ResolverRoot interface {
 	Presence() PresenceResolver
 	Query() QueryResolver
 	ReactionGroup() ReactionGroupResolver
+	ReadReceipt() ReadReceiptResolver
 	Session() SessionResolver
 	Subscription() SubscriptionResolver
 	TypingIndicator() TypingIndicatorResolver
@@ -352,6 +353,7 @@ type ComplexityRoot struct {
 		LastSeenAt func(childComplexity int) int
 		Online     func(childComplexity int) int
 		User       func(childComplexity int) int
+		UserID     func(childComplexity int) int
 	}
 
 	Query struct {
@@ -391,6 +393,12 @@ type ComplexityRoot struct {
 		Message      func(childComplexity int) int
 		Seq          func(childComplexity int) int
 		User         func(childComplexity int) int
+	}
+
+	ReadReceipt struct {
+		LastReadSeq func(childComplexity int) int
+		User        func(childComplexity int) int
+		UserID      func(childComplexity int) int
 	}
 
 	RemoveMemberPayload struct {
@@ -473,6 +481,7 @@ type ComplexityRoot struct {
 		InboxUpdated       func(childComplexity int) int
 		MessageAdded       func(childComplexity int, conversationID string, afterSeq *int) int
 		PresenceChanged    func(childComplexity int) int
+		ReadReceipts       func(childComplexity int, conversationID string) int
 		Typing             func(childComplexity int, conversationID string) int
 	}
 
@@ -490,6 +499,7 @@ type ComplexityRoot struct {
 	TypingIndicator struct {
 		Typing func(childComplexity int) int
 		User   func(childComplexity int) int
+		UserID func(childComplexity int) int
 	}
 
 	UpdateConversationSettingsPayload struct {
@@ -646,6 +656,9 @@ type QueryResolver interface {
 type ReactionGroupResolver interface {
 	Users(ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int, before *string) (*UserConnection, error)
 }
+type ReadReceiptResolver interface {
+	User(ctx context.Context, obj *chat.ReadReceipt) (*model.User, error)
+}
 type SessionResolver interface {
 	Current(ctx context.Context, obj *model.Session) (bool, error)
 }
@@ -656,6 +669,7 @@ type SubscriptionResolver interface {
 	ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error)
 	InboxUpdated(ctx context.Context) (<-chan *InboxUpdate, error)
 	Typing(ctx context.Context, conversationID string) (<-chan *chat.Typing, error)
+	ReadReceipts(ctx context.Context, conversationID string) (<-chan *chat.ReadReceipt, error)
 	PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error)
 }
 type TypingIndicatorResolver interface {
@@ -1976,6 +1990,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Presence.User(childComplexity), true
+	case "Presence.userId":
+		if e.ComplexityRoot.Presence.UserID == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Presence.UserID(childComplexity), true
 
 	case "Query.conversation":
 		if e.ComplexityRoot.Query.Conversation == nil {
@@ -2178,6 +2198,25 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ReactionRemoved.User(childComplexity), true
+
+	case "ReadReceipt.lastReadSeq":
+		if e.ComplexityRoot.ReadReceipt.LastReadSeq == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ReadReceipt.LastReadSeq(childComplexity), true
+	case "ReadReceipt.user":
+		if e.ComplexityRoot.ReadReceipt.User == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ReadReceipt.User(childComplexity), true
+	case "ReadReceipt.userId":
+		if e.ComplexityRoot.ReadReceipt.UserID == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ReadReceipt.UserID(childComplexity), true
 
 	case "RemoveMemberPayload.conversation":
 		if e.ComplexityRoot.RemoveMemberPayload.Conversation == nil {
@@ -2413,6 +2452,17 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Subscription.PresenceChanged(childComplexity), true
+	case "Subscription.readReceipts":
+		if e.ComplexityRoot.Subscription.ReadReceipts == nil {
+			break
+		}
+
+		args, err := ec.field_Subscription_readReceipts_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Subscription.ReadReceipts(childComplexity, args["conversationId"].(string)), true
 	case "Subscription.typing":
 		if e.ComplexityRoot.Subscription.Typing == nil {
 			break
@@ -2469,6 +2519,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TypingIndicator.User(childComplexity), true
+	case "TypingIndicator.userId":
+		if e.ComplexityRoot.TypingIndicator.UserID == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TypingIndicator.UserID(childComplexity), true
 
 	case "UpdateConversationSettingsPayload.conversation":
 		if e.ComplexityRoot.UpdateConversationSettingsPayload.Conversation == nil {
@@ -3154,6 +3210,13 @@ type Subscription {
   """
   typing(conversationId: ID!): TypingIndicator!
   """
+  How far the other members of a conversation have read. Begins with everybody's present state; then whenever one of them reads
+  on, of which only the newest of a person counts. Of those who let others know, and nothing while the viewer does not
+  (Settings.sendReadReceipts); both at once when a setting changes. Needs membership (else NOT_FOUND), and ends with FORBIDDEN
+  with it.
+  """
+  readReceipts(conversationId: ID!): ReadReceipt!
+  """
   The people with whom the viewer shares a conversation, and who let it show, coming and going. Begins with everybody's present
   state; then each change, of which only the newest of a person counts.
   """
@@ -3178,7 +3241,9 @@ type User implements Node {
 
 "Whether somebody is there."
 type Presence {
-  user: User!
+  userId: ID!
+  "Null once the account is gone."
+  user: User
   "Has a live connection, or had one within the last 30 seconds."
   online: Boolean!
   "When the last connection ended; null while online, for who has never been, and for who has just begun to hide it."
@@ -4007,9 +4072,20 @@ type InboxUpdate {
 }
 
 type TypingIndicator {
-  user: User!
+  userId: ID!
+  "Null once the account is gone."
+  user: User
   "False once they have stopped."
   typing: Boolean!
+}
+
+"How far somebody has read in a conversation."
+type ReadReceipt {
+  userId: ID!
+  "Null once the account is gone."
+  user: User
+  "They have read up to this event. Null once that is hidden, by them or by the viewer, or they are a member no longer."
+  lastReadSeq: Int
 }
 
 input SetTypingInput {
@@ -4375,6 +4451,8 @@ func (ec *executionContext) childFields_PageInfo(ctx context.Context, field grap
 
 func (ec *executionContext) childFields_Presence(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
+	case "userId":
+		return ec.fieldContext_Presence_userId(ctx, field)
 	case "user":
 		return ec.fieldContext_Presence_user(ctx, field)
 	case "online":
@@ -4397,6 +4475,18 @@ func (ec *executionContext) childFields_ReactionGroup(ctx context.Context, field
 		return ec.fieldContext_ReactionGroup_users(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type ReactionGroup", field.Name)
+}
+
+func (ec *executionContext) childFields_ReadReceipt(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "userId":
+		return ec.fieldContext_ReadReceipt_userId(ctx, field)
+	case "user":
+		return ec.fieldContext_ReadReceipt_user(ctx, field)
+	case "lastReadSeq":
+		return ec.fieldContext_ReadReceipt_lastReadSeq(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type ReadReceipt", field.Name)
 }
 
 func (ec *executionContext) childFields_RemoveMemberPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -4561,6 +4651,8 @@ func (ec *executionContext) childFields_TransferOwnershipPayload(ctx context.Con
 
 func (ec *executionContext) childFields_TypingIndicator(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
+	case "userId":
+		return ec.fieldContext_TypingIndicator_userId(ctx, field)
 	case "user":
 		return ec.fieldContext_TypingIndicator_user(ctx, field)
 	case "typing":
@@ -5650,6 +5742,20 @@ func (ec *executionContext) field_Subscription_messageAdded_args(ctx context.Con
 		return nil, err
 	}
 	args["afterSeq"] = arg1
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_readReceipts_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "conversationId",
+		func(ctx context.Context, v any) (string, error) {
+			return ec.unmarshalNID2string(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["conversationId"] = arg0
 	return args, nil
 }
 
@@ -11266,6 +11372,29 @@ func (ec *executionContext) fieldContext_PageInfo_endCursor(_ context.Context, f
 	return graphql.NewScalarFieldContext("PageInfo", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
+func (ec *executionContext) _Presence_userId(ctx context.Context, field graphql.CollectedField, obj *chat.Presence) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Presence_userId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.UserID) graphql.Marshaler {
+			return ec.marshalNID2parleyᚋmodelᚐUserID(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Presence_userId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Presence", field, false, false, errors.New("field of type ID does not have child fields"))
+}
+
 func (ec *executionContext) _Presence_user(ctx context.Context, field graphql.CollectedField, obj *chat.Presence) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -11279,10 +11408,10 @@ func (ec *executionContext) _Presence_user(ctx context.Context, field graphql.Co
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.User) graphql.Marshaler {
-			return ec.marshalNUser2ᚖparleyᚋmodelᚐUser(ctx, selections, v)
+			return ec.marshalOUser2ᚖparleyᚋmodelᚐUser(ctx, selections, v)
 		},
 		true,
-		true,
+		false,
 	)
 }
 func (ec *executionContext) fieldContext_Presence_user(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
@@ -12267,6 +12396,84 @@ func (ec *executionContext) _ReactionRemoved_count(ctx context.Context, field gr
 }
 func (ec *executionContext) fieldContext_ReactionRemoved_count(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("ReactionRemoved", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _ReadReceipt_userId(ctx context.Context, field graphql.CollectedField, obj *chat.ReadReceipt) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ReadReceipt_userId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.UserID) graphql.Marshaler {
+			return ec.marshalNID2parleyᚋmodelᚐUserID(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ReadReceipt_userId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ReadReceipt", field, false, false, errors.New("field of type ID does not have child fields"))
+}
+
+func (ec *executionContext) _ReadReceipt_user(ctx context.Context, field graphql.CollectedField, obj *chat.ReadReceipt) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ReadReceipt_user(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.ReadReceipt().User(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.User) graphql.Marshaler {
+			return ec.marshalOUser2ᚖparleyᚋmodelᚐUser(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_ReadReceipt_user(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "ReadReceipt",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_User(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _ReadReceipt_lastReadSeq(ctx context.Context, field graphql.CollectedField, obj *chat.ReadReceipt) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ReadReceipt_lastReadSeq(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.LastReadSeq, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *int64) graphql.Marshaler {
+			return ec.marshalOInt2ᚖint64(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_ReadReceipt_lastReadSeq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ReadReceipt", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
 func (ec *executionContext) _RemoveMemberPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *RemoveMemberPayload) (ret graphql.Marshaler) {
@@ -13297,6 +13504,50 @@ func (ec *executionContext) fieldContext_Subscription_typing(ctx context.Context
 	return fc, nil
 }
 
+func (ec *executionContext) _Subscription_readReceipts(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_readReceipts(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().ReadReceipts(ctx, fc.Args["conversationId"].(string))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *chat.ReadReceipt) graphql.Marshaler {
+			return ec.marshalNReadReceipt2ᚖparleyᚋchatᚐReadReceipt(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_readReceipts(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_ReadReceipt(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_readReceipts_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Subscription_presenceChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
 	return graphql.ResolveFieldStream(
 		ctx,
@@ -13462,6 +13713,29 @@ func (ec *executionContext) fieldContext_TransferOwnershipPayload_userErrors(_ c
 	return fc, nil
 }
 
+func (ec *executionContext) _TypingIndicator_userId(ctx context.Context, field graphql.CollectedField, obj *chat.Typing) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TypingIndicator_userId(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserID, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v model.UserID) graphql.Marshaler {
+			return ec.marshalNID2parleyᚋmodelᚐUserID(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TypingIndicator_userId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TypingIndicator", field, false, false, errors.New("field of type ID does not have child fields"))
+}
+
 func (ec *executionContext) _TypingIndicator_user(ctx context.Context, field graphql.CollectedField, obj *chat.Typing) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -13475,10 +13749,10 @@ func (ec *executionContext) _TypingIndicator_user(ctx context.Context, field gra
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.User) graphql.Marshaler {
-			return ec.marshalNUser2ᚖparleyᚋmodelᚐUser(ctx, selections, v)
+			return ec.marshalOUser2ᚖparleyᚋmodelᚐUser(ctx, selections, v)
 		},
 		true,
-		true,
+		false,
 	)
 }
 func (ec *executionContext) fieldContext_TypingIndicator_user(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
@@ -20949,6 +21223,11 @@ func (ec *executionContext) _Presence(ctx context.Context, sel ast.SelectionSet,
 		switch field.Name {
 		case "__typename":
 			out.Values[i] = graphql.MarshalString("Presence")
+		case "userId":
+			out.Values[i] = ec._Presence_userId(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "user":
 			field := field
 
@@ -20959,7 +21238,7 @@ func (ec *executionContext) _Presence(ctx context.Context, sel ast.SelectionSet,
 					}
 				}()
 				res = ec._Presence_user(ctx, field, obj)
-				if res == graphql.Null {
+				if res == graphql.RequiredNull {
 					atomic.AddUint32(&fs.Invalids, 1)
 				}
 				return res
@@ -21634,6 +21913,87 @@ func (ec *executionContext) _ReactionRemoved(ctx context.Context, sel ast.Select
 		case "count":
 			out.Values[i] = ec._ReactionRemoved_count(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	atomic.AddInt32(&ec.Deferred, int32(min(len(deferLabelToView), math.MaxInt32)))
+
+	ec.ProcessDeferredGroup(graphql.DeferredGroup{
+		Defers:   deferLabelToView,
+		Path:     graphql.GetPath(ctx),
+		FieldSet: deferredFieldSet,
+		Context:  ctx,
+	})
+
+	return out
+}
+
+var readReceiptImplementors = []string{"ReadReceipt"}
+
+func (ec *executionContext) _ReadReceipt(ctx context.Context, sel ast.SelectionSet, obj *chat.ReadReceipt) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, readReceiptImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferredFieldSet := graphql.NewFieldSet(nil)
+	deferLabelToView := make(map[string]*graphql.FieldSetView)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("ReadReceipt")
+		case "userId":
+			out.Values[i] = ec._ReadReceipt_userId(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "user":
+			field := field
+
+			innerFunc := func(ctx context.Context, fs *graphql.FieldSet) (res graphql.Marshaler) {
+				defer func() {
+					if r := recover(); r != nil {
+						ec.Error(ctx, ec.Recover(ctx, r))
+					}
+				}()
+				res = ec._ReadReceipt_user(ctx, field, obj)
+				if res == graphql.RequiredNull {
+					atomic.AddUint32(&fs.Invalids, 1)
+				}
+				return res
+			}
+
+			if field.IsDeferred() {
+				deferredFieldSet.AddField(field)
+				fieldIndex := len(deferredFieldSet.Values) - 1
+				deferredFieldSet.Concurrently(fieldIndex, func(ctx context.Context) graphql.Marshaler {
+					return innerFunc(ctx, deferredFieldSet)
+				})
+
+				for _, deferrable := range field.Deferrables {
+					view, ok := deferLabelToView[deferrable.Label]
+					if !ok {
+						view = deferredFieldSet.NewView()
+						deferLabelToView[deferrable.Label] = view
+					}
+					view.AddIndices(fieldIndex)
+				}
+
+				// don't run the out.Concurrently() call below
+				out.Values[i] = graphql.Null
+				continue
+			}
+
+			out.Concurrently(i, func(ctx context.Context) graphql.Marshaler { return innerFunc(ctx, out) })
+		case "lastReadSeq":
+			out.Values[i] = ec._ReadReceipt_lastReadSeq(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
 		default:
@@ -22350,6 +22710,8 @@ func (ec *executionContext) _Subscription(ctx context.Context, sel ast.Selection
 		return ec._Subscription_inboxUpdated(ctx, fields[0])
 	case "typing":
 		return ec._Subscription_typing(ctx, fields[0])
+	case "readReceipts":
+		return ec._Subscription_readReceipts(ctx, fields[0])
 	case "presenceChanged":
 		return ec._Subscription_presenceChanged(ctx, fields[0])
 	default:
@@ -22460,6 +22822,11 @@ func (ec *executionContext) _TypingIndicator(ctx context.Context, sel ast.Select
 		switch field.Name {
 		case "__typename":
 			out.Values[i] = graphql.MarshalString("TypingIndicator")
+		case "userId":
+			out.Values[i] = ec._TypingIndicator_userId(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "user":
 			field := field
 
@@ -22470,7 +22837,7 @@ func (ec *executionContext) _TypingIndicator(ctx context.Context, sel ast.Select
 					}
 				}()
 				res = ec._TypingIndicator_user(ctx, field, obj)
-				if res == graphql.Null {
+				if res == graphql.RequiredNull {
 					atomic.AddUint32(&fs.Invalids, 1)
 				}
 				return res
@@ -24228,6 +24595,16 @@ func (ec *executionContext) marshalNReactionGroup2ᚖparleyᚋmodelᚐReactionGr
 	return ec._ReactionGroup(ctx, sel, v)
 }
 
+func (ec *executionContext) marshalNReadReceipt2ᚖparleyᚋchatᚐReadReceipt(ctx context.Context, sel ast.SelectionSet, v *chat.ReadReceipt) graphql.Marshaler {
+	if v == nil {
+		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
+			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
+		}
+		return graphql.Null
+	}
+	return ec._ReadReceipt(ctx, sel, v)
+}
+
 func (ec *executionContext) unmarshalNRefreshSessionInput2parleyᚋgraphᚐRefreshSessionInput(ctx context.Context, v any) (RefreshSessionInput, error) {
 	res, err := ec.unmarshalInputRefreshSessionInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -24898,6 +25275,24 @@ func (ec *executionContext) marshalOInt2ᚖint(ctx context.Context, sel ast.Sele
 	_ = sel
 	_ = ctx
 	res := graphql.MarshalInt(*v)
+	return res
+}
+
+func (ec *executionContext) unmarshalOInt2ᚖint64(ctx context.Context, v any) (*int64, error) {
+	if v == nil {
+		return nil, nil
+	}
+	res, err := graphql.UnmarshalInt64(v)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOInt2ᚖint64(ctx context.Context, sel ast.SelectionSet, v *int64) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := graphql.MarshalInt64(*v)
 	return res
 }
 

@@ -519,6 +519,10 @@ func (r *reactionGroupResolver) Users(ctx context.Context, obj *model.ReactionGr
 	return peopleConnection(ctx, found, chat.ReactorCursor, func(r *model.Reaction) model.UserID { return r.UserID })
 }
 
+func (r *readReceiptResolver) User(ctx context.Context, obj *chat.ReadReceipt) (*model.User, error) {
+	return loadUser(ctx, obj.UserID)
+}
+
 func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool, error) {
 	who, err := actor(ctx)
 	return obj.ID == who.SessionID, err
@@ -609,6 +613,22 @@ func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string
 	return stream(ctx, r.Resolver, typing, each), nil
 }
 
+func (r *subscriptionResolver) ReadReceipts(ctx context.Context, conversationID string) (<-chan *chat.ReadReceipt, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseID[model.ConversationID]("conversationId", conversationID)
+	if err != nil {
+		return nil, err
+	}
+	receipts, err := r.Chat.ReadReceipts(ctx, who, key)
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, r.Resolver, receipts, each), nil
+}
+
 func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error) {
 	who, err := actor(ctx)
 	if err != nil {
@@ -673,6 +693,8 @@ func (r *Resolver) Query() QueryResolver { return &queryResolver{r} }
 
 func (r *Resolver) ReactionGroup() ReactionGroupResolver { return &reactionGroupResolver{r} }
 
+func (r *Resolver) ReadReceipt() ReadReceiptResolver { return &readReceiptResolver{r} }
+
 func (r *Resolver) Session() SessionResolver { return &sessionResolver{r} }
 
 func (r *Resolver) Subscription() SubscriptionResolver { return &subscriptionResolver{r} }
@@ -691,6 +713,7 @@ type (
 	presenceResolver           struct{ *Resolver }
 	queryResolver              struct{ *Resolver }
 	reactionGroupResolver      struct{ *Resolver }
+	readReceiptResolver        struct{ *Resolver }
 	sessionResolver            struct{ *Resolver }
 	subscriptionResolver       struct{ *Resolver }
 	typingIndicatorResolver    struct{ *Resolver }

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// ask sends an operation to a running server, and returns the answer's body.
+func ask(t *testing.T, base, token, accept, query string) io.ReadCloser {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"query": query})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/graphql", strings.NewReader(string(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", accept)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = res.Body.Close() })
+	return res.Body
+}
+
+// answerOf is the text at a path of an answer's data.
+func answerOf(t *testing.T, body io.Reader, path string) string {
+	t.Helper()
+	var answer map[string]any
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
+		t.Fatal(err)
+	}
+	at := answer["data"]
+	for name := range strings.SplitSeq(path, ".") {
+		fields, ok := at.(map[string]any)
+		if !ok {
+			t.Fatalf("nothing at %s in %v", path, answer)
+		}
+		at = fields[name]
+	}
+	return fmt.Sprint(at)
+}
+
+// TestSettingsCountAtOnce has a server that never compares: what people let others know reaches streams because auth tells chat.
+func TestSettingsCountAtOnce(t *testing.T) {
+	t.Parallel()
+	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--compare-every=1h")
+	register := func(name string) (token, id string) {
+		query := fmt.Sprintf(`mutation { register(input: {email: "%s@example.org", nickname: %q, password: "of %s alone"}) {
+			tokens { accessToken } viewer { user { id } } } }`, name, name, name)
+		var answer struct {
+			Data struct {
+				Register struct {
+					Tokens struct{ AccessToken string }
+					Viewer struct{ User struct{ ID string } }
+				}
+			}
+		}
+		if err := json.NewDecoder(ask(t, base, "", "application/json", query)).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		return answer.Data.Register.Tokens.AccessToken, answer.Data.Register.Viewer.User.ID
+	}
+	ann, _ := register("ann")
+	ben, benID := register("ben")
+	id := answerOf(t, ask(t, base, ann, "application/json",
+		fmt.Sprintf(`mutation { openDirectConversation(input: {userId: %q}) { conversation { id } } }`, benID)),
+		"openDirectConversation.conversation.id")
+	events := bufio.NewScanner(ask(t, base, ann, "text/event-stream",
+		fmt.Sprintf(`subscription { readReceipts(conversationId: %q) { lastReadSeq } }`, id)))
+	want := func(want string) {
+		t.Helper()
+		for events.Scan() {
+			if data, ok := strings.CutPrefix(events.Text(), "data: "); ok {
+				if got := answerOf(t, strings.NewReader(data), "readReceipts.lastReadSeq"); got != want {
+					t.Fatalf("got %s, want %s", got, want)
+				}
+				return
+			}
+		}
+		t.Fatalf("got the end (%v), want %s", events.Err(), want)
+	}
+	want("1")
+	answerOf(t, ask(t, base, ben, "application/json",
+		`mutation { updateSettings(input: {sendReadReceipts: false}) { settings { sendReadReceipts } } }`), "updateSettings.settings")
+	want("<nil>")
+}
