@@ -84,6 +84,9 @@ func (c *conn) readAnswer() error {
 func (c *conn) wait() error {
 	var b [4 << 10]byte
 	n, err := syscall.Read(c.fd, b[:])
+	for errors.Is(err, syscall.EINTR) {
+		n, err = syscall.Read(c.fd, b[:])
+	}
 	if err != nil {
 		return os.NewSyscallError("read", err)
 	}

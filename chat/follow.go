@@ -134,28 +134,30 @@ func (st *stream) ring() {
 	}
 }
 
-// follower is one conversation in a stream.
+// follower is one conversation in a stream. What handing on an event needs stands together at the beginning: there are thousands
+// of followers, and each piece of one that is looked at has to come from memory.
 type follower struct {
-	service *Service
-	stream  *stream
-	feed    *feed
-	actor   model.Actor
-	id      model.ConversationID
-	hidden  int64 // messages up to this event are not for the actor to see
-	checked int64 // the newest event when the actor was found to be a member
-	seen    int64 // the event that the consumer had last; its own
-
-	ctx          context.Context //nolint:containedctx // of what follows, for a sink; it has no goroutine that could have it
-	sink         *Sink           // nil for a consumer that takes
-	toldCaughtUp bool
+	stream *stream
+	sink   *Sink // nil for a consumer that takes
+	seen   int64 // the event that the consumer had last; its own
+	hidden int64 // messages up to this event are not for the actor to see
 
 	// Guarded by the stream's lock.
 	working bool // a goroutine delivers to the sink; else the feed does, and seen is guarded too
-	queue   []*model.Event
-	behind  bool         // what comes after seen has to be read, because the queue does not have it
-	removed bool         // the actor is a member no longer
-	removal *model.Event // which says so
+	behind  bool // what comes after seen has to be read, because the queue does not have it
+	removed bool // the actor is a member no longer
 	isReady bool
+	queue   []*model.Event
+	removal *model.Event // which says that the actor is a member no longer
+
+	service *Service
+	feed    *feed
+	actor   model.Actor
+	id      model.ConversationID
+	checked int64 // the newest event when the actor was found to be a member
+
+	ctx          context.Context //nolint:containedctx // of what follows, for a sink; it has no goroutine that could have it
+	toldCaughtUp bool
 }
 
 // attach begins to follow a conversation in a stream, after a seq.

@@ -56,16 +56,16 @@ func newShared(r *Resolver, exec *executor.Executor, present func(context.Contex
 	return &shared{resolver: r, exec: exec, present: present, answers: answers}
 }
 
-// sharing is one subscription that is served like this.
+// sharing is one subscription that is served like this. What each event needs comes first, so that it is near.
 type sharing struct {
 	*shared
-	oc    *graphql.OperationContext
 	op    *wire.Operation
-	ctx   context.Context //nolint:containedctx // the operation's
+	pick  func(*model.Event) bool
+	asked [sha256.Size]byte
 	who   model.Actor
 	id    model.ConversationID
-	asked [sha256.Size]byte
-	pick  func(*model.Event) bool
+	oc    *graphql.OperationContext
+	ctx   context.Context //nolint:containedctx // the operation's
 }
 
 // subscribe takes a subscription over, and reports false for all that the executor serves: other subscriptions, those that show

@@ -15,11 +15,14 @@ type flusher struct {
 	running int
 }
 
+// writers is how many goroutines write: one processor is left to those who make what is written.
+func writers() int { return max(1, runtime.GOMAXPROCS(0)-1) }
+
 // add has somebody write what waits on a socket.
 func (f *flusher) add(s *socket) {
 	f.mu.Lock()
 	f.ready = append(f.ready, s)
-	start := f.running < runtime.GOMAXPROCS(0)
+	start := f.running < writers()
 	if start {
 		f.running++
 	}
@@ -29,11 +32,13 @@ func (f *flusher) add(s *socket) {
 	}
 }
 
-// pop takes the socket that has waited longest. Without one, whoever asked has to end.
-func (f *flusher) pop() *socket {
+// pop takes those sockets that have waited longest, but leaves some for the other writers. Without any, whoever asked has to
+// end.
+func (f *flusher) pop(some []*socket) []*socket {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.next == len(f.ready) {
+	waiting := f.ready[f.next:]
+	if len(waiting) == 0 {
 		f.next = 0
 		f.ready = f.ready[:0]
 		if cap(f.ready) > 1<<10 {
@@ -42,27 +47,32 @@ func (f *flusher) pop() *socket {
 		f.running--
 		return nil
 	}
-	s := f.ready[f.next]
-	f.ready[f.next] = nil
-	f.next++
+	n := min(cap(some), (len(waiting)+f.running-1)/f.running)
+	some = append(some, waiting[:n]...)
+	clear(waiting[:n])
+	f.next += n
 	if f.next >= 1<<10 && f.next*2 >= len(f.ready) { // or it would grow as long as it is never empty
 		n := copy(f.ready, f.ready[f.next:])
 		clear(f.ready[n:])
 		f.ready, f.next = f.ready[:n], 0
 	}
-	return s
+	return some
 }
 
 func (f *flusher) run() {
 	p := pages.Get().(*page)
 	defer pages.Put(p)
+	var room [32]*socket
 	for {
-		s := f.pop()
-		if s == nil {
+		some := f.pop(room[:0])
+		if some == nil {
 			return
 		}
-		if s.flush(p) {
-			f.add(s) // behind the others
+		for i, s := range some {
+			if s.flush(p) {
+				f.add(s) // behind the others
+			}
+			some[i] = nil
 		}
 	}
 }
@@ -71,28 +81,17 @@ func (f *flusher) run() {
 type page struct {
 	batch []item
 	bytes []byte
-	write func(fd uintptr) bool // writes bytes, and says in what follows how that went
-	n     int
-	err   error
 }
 
 //nolint:gochecknoglobals // memory that all writers share
-var pages = sync.Pool{New: func() any {
-	p := &page{batch: make([]item, 0, 64), bytes: make([]byte, 0, 4<<10)}
-	p.write = func(fd uintptr) bool {
-		p.n, p.err = tryWrite(fd, p.bytes)
-		return true
-	}
-	return p
-}}
+var pages = sync.Pool{New: func() any { return &page{batch: make([]item, 0, 64), bytes: make([]byte, 0, 4<<10)} }}
 
-// print takes what waits, and makes frames of it. last reports that these are the last ones.
+// print makes frames of what was taken. last reports that these are the last ones.
 func (s *socket) print(p *page) (last bool) {
-	p.batch = s.take(p.batch[:0])
 	p.bytes = p.bytes[:0]
-	for _, it := range p.batch {
-		p.bytes = s.appendFrame(p.bytes, it)
-		last = last || it.kind == kindGoodbye
+	for i := range p.batch {
+		p.bytes = s.appendFrame(p.bytes, p.batch[i])
+		last = last || p.batch[i].kind == kindGoodbye
 	}
 	clear(p.batch)
 	if cap(p.batch) > 1<<10 {
@@ -101,30 +100,58 @@ func (s *socket) print(p *page) (last bool) {
 	return last
 }
 
-// flush writes what waits, once, and reports whether there may be more.
+// hold takes what waits for whoever writes it past net, and gives back the descriptor afterwards. It reports false when there
+// is none any more.
+func (s *socket) hold(p *page) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.batch = s.takeSome(p.batch[:0])
+	s.held = len(p.batch) > 0 && !s.closed
+	return !s.closed
+}
+
+// letGo ends a hold. done says that the writer leaves if nothing more waits, and more that something does.
+func (s *socket) letGo(done bool) (more bool) {
+	s.mu.Lock()
+	s.held = false
+	if done {
+		s.writing = s.waits
+	}
+	more, closed := s.waits, s.closed
+	s.mu.Unlock()
+	if closed {
+		_ = s.net.Close()
+	}
+	return more
+}
+
+// flush writes what waits, once, and reports whether there is more.
 func (s *socket) flush(p *page) (more bool) {
-	last := s.print(p)
-	if len(p.bytes) == 0 {
+	open := s.hold(p)
+	if len(p.batch) == 0 {
 		return false
 	}
-	n, err := s.writeNow(p)
-	if err != nil {
+	last := s.print(p)
+	if !open { // what waited was the goodbye, for a client that has gone
 		s.gone()
 		return false
 	}
-	if n < len(p.bytes) { // the client takes no more at present
+	n, err := s.writeNow(p.bytes)
+	done := err == nil && n == len(p.bytes) && !last
+	more = s.letGo(done)
+	switch {
+	case err != nil:
+		s.gone()
+	case n < len(p.bytes): // the client takes no more at present
 		rest := append([]byte(nil), p.bytes[n:]...)
 		go s.flushSlowly(rest, last)
-		return false
+	case last:
+		s.saidGoodbye()
 	}
 	if cap(p.bytes) > 2*batchBytes {
 		p.bytes = nil
 	}
-	if last {
-		s.saidGoodbye()
-		return false
-	}
-	return true
+	return done && more
 }
 
 // slowWrite is how much a slow client has to take within the time for a write.
@@ -149,6 +176,7 @@ func (s *socket) flushSlowly(rest []byte, last bool) {
 			s.saidGoodbye()
 			return
 		}
+		p.batch = s.take(p.batch[:0])
 		last = s.print(p)
 		if rest = p.bytes; len(rest) == 0 {
 			return
@@ -157,12 +185,9 @@ func (s *socket) flushSlowly(rest []byte, last bool) {
 }
 
 // writeNow writes as much as the client takes without waiting for it.
-func (s *socket) writeNow(p *page) (int, error) {
+func (s *socket) writeNow(b []byte) (int, error) {
 	if s.raw == nil { // not a plain connection of the operating system
 		return 0, nil
 	}
-	if err := s.raw.Write(p.write); err != nil {
-		return 0, err
-	}
-	return p.n, p.err
+	return tryWrite(s.fd, b)
 }

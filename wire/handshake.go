@@ -111,9 +111,14 @@ func (s *socket) attach(conn net.Conn, answer string, timeout time.Duration) err
 	if sc, ok := conn.(syscall.Conn); ok && hasRaw {
 		s.raw, _ = sc.SyscallConn()
 	}
+	if s.raw != nil {
+		if err := s.raw.Control(func(fd uintptr) { s.fd = fd }); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	s.net = conn
-	s.writing = s.queue.len() > 0 // it was ended meanwhile
+	s.writing = s.waits // it was ended meanwhile
 	wake := s.writing
 	s.mu.Unlock()
 	if wake {

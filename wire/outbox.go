@@ -52,13 +52,15 @@ type outbox struct {
 	carrier
 
 	mu         sync.Mutex // guards what follows; never held while writing
-	queue      *queue     // nil when nothing waits
-	bytes      int        // of what waits
+	writing    bool       // the writer has been woken, and is not done
+	ended      bool
+	waits      bool   // first does
+	first      item   // what waits longest: most often it is all, and needs no queue
+	queue      *queue // what waits behind it; nil when nothing does
+	bytes      int    // of what waits
 	operations []*Operation
 	running    int           // operations whose work has not returned yet, also those that the client has completed
 	room       chan struct{} // closed when there is room again; nil while nobody waits for that
-	writing    bool          // the writer has been woken, and is not done
-	ended      bool
 }
 
 // Operation is one that a client has asked for, on a connection that stays. Its methods may be called by several goroutines,
@@ -161,15 +163,8 @@ func (b *outbox) completed(id string) bool {
 		return false
 	}
 	b.forget(o)
-	if b.queue != nil {
-		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool {
-			if it.op == o {
-				b.bytes -= it.size()
-			}
-			return it.op == o
-		})
-		b.makeRoom()
-	}
+	b.throwAway(func(it item) bool { return it.op == o })
+	b.makeRoom()
 	b.mu.Unlock()
 	o.cancel()
 	return true
@@ -191,7 +186,7 @@ func (b *outbox) fits(it item) bool {
 	if it.kind == kindError || it.kind == kindComplete {
 		factor = 2
 	}
-	n := b.queue.len()
+	n := b.waiting()
 	return n == 0 || n < factor*b.bounds.items && b.bytes+it.size() <= factor*b.bounds.bytes
 }
 
@@ -224,12 +219,25 @@ func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err 
 	return false, nil, nil
 }
 
+// waiting needs the lock.
+func (b *outbox) waiting() int {
+	if !b.waits {
+		return 0
+	}
+	return 1 + b.queue.len()
+}
+
 // push needs the lock, and reports whether the writer has to be woken once that is given back.
 func (b *outbox) push(it item) (wake bool) {
-	if b.queue == nil {
+	switch {
+	case !b.waits:
+		b.waits, b.first = true, it
+	case b.queue == nil:
 		b.queue = queues.Get().(*queue)
+		fallthrough
+	default:
+		b.queue.items = append(b.queue.items, it)
 	}
-	b.queue.items = append(b.queue.items, it)
 	b.bytes += it.size()
 	wake = !b.writing
 	b.writing = true
@@ -241,25 +249,64 @@ func (b *outbox) push(it item) (wake bool) {
 func (b *outbox) take(batch []item) []item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n, size := 0, 0
-	for n < b.queue.len() && (n == 0 || size < batchBytes) {
-		size += b.queue.items[n].size()
-		n++
-	}
-	if n > 0 {
-		batch = append(batch, b.queue.items[:n]...)
-		b.queue.items = slices.Delete(b.queue.items, 0, n)
+	return b.takeSome(batch)
+}
+
+// takeSome needs the lock.
+func (b *outbox) takeSome(batch []item) []item {
+	b.writing = b.waits
+	if b.waits {
+		batch = append(batch, b.first)
+		size := b.first.size()
+		n := 0
+		for n < b.queue.len() && size < batchBytes {
+			size += b.queue.items[n].size()
+			n++
+		}
 		b.bytes -= size
-		b.giveBack()
+		if b.queue != nil {
+			batch = append(batch, b.queue.items[:n]...)
+		}
+		b.moveUp(n)
 	}
-	b.writing = n > 0
 	b.makeRoom()
 	return batch
 }
 
+// moveUp needs the lock. The first item is gone, and so are some of those behind it.
+func (b *outbox) moveUp(gone int) {
+	b.first, b.waits = item{}, b.queue.len() > gone
+	if b.waits {
+		b.first = b.queue.items[gone]
+		gone++
+	}
+	if b.queue != nil {
+		b.queue.items = slices.Delete(b.queue.items, 0, gone)
+		b.giveBack()
+	}
+}
+
+// throwAway needs the lock. It drops what waits and fits a description.
+func (b *outbox) throwAway(drop func(item) bool) {
+	if b.queue != nil {
+		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool {
+			if drop(it) {
+				b.bytes -= it.size()
+				return true
+			}
+			return false
+		})
+		b.giveBack()
+	}
+	if b.waits && drop(b.first) {
+		b.bytes -= b.first.size()
+		b.moveUp(0)
+	}
+}
+
 // makeRoom needs the lock. It lets go on who waits, once half of what may wait is free.
 func (b *outbox) makeRoom() {
-	if b.room != nil && b.queue.len() <= b.bounds.items/2 && b.bytes <= b.bounds.bytes/2 {
+	if b.room != nil && b.waiting() <= b.bounds.items/2 && b.bytes <= b.bounds.bytes/2 {
 		close(b.room)
 		b.room = nil
 	}
@@ -281,11 +328,7 @@ func (b *outbox) end(last []item, errors []byte) bool {
 		}
 	}
 	b.operations = nil
-	if b.queue != nil {
-		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool { return it.op != nil || last == nil })
-		b.bytes = 0 // nothing more is let in, so nothing has to be counted
-		b.giveBack()
-	}
+	b.throwAway(func(it item) bool { return it.op != nil || last == nil })
 	if b.room != nil {
 		close(b.room)
 		b.room = nil
@@ -311,7 +354,7 @@ func (b *outbox) hasEnded() bool {
 // batchBytes is about how much leaves with one write, so that a connection with much to say holds up others little.
 const batchBytes = 64 << 10
 
-// queue is borrowed while something waits: a connection that is idle has none.
+// queue is borrowed while more than one item waits: a connection that is idle has none.
 type queue struct{ items []item }
 
 //nolint:gochecknoglobals // memory that all connections share

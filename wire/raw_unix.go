@@ -31,7 +31,7 @@ func tryRead(fd uintptr, b []byte) (n int, again bool, err error) {
 // tryWrite writes what there is room for.
 func tryWrite(fd uintptr, b []byte) (written int, err error) {
 	for written < len(b) {
-		n, err := syscall.Write(int(fd), b[written:]) //nolint:gosec // it was an int before
+		n, err := writeSome(fd, b[written:])
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue

@@ -14,6 +14,13 @@ import (
 // socket is one WebSocket. While it is idle it has one goroutine, which waits for something to read, and no buffer.
 type socket struct {
 	outbox
+
+	// Guarded by outbox.mu. What is written goes past net, which would look after the descriptor with each write as much as the
+	// rest of writing costs: it stays open while it is held, and net is closed by whoever gives it back.
+	held   bool
+	closed bool // net is, or will be by whoever holds fd
+
+	fd     uintptr // where there is raw
 	server *Server
 	net    net.Conn
 	raw    syscall.RawConn // nil where there is none
@@ -338,7 +345,7 @@ func (s *socket) stopReading(err error) {
 	giveBack(s.buf)
 	s.inbox = inbox{}
 	s.linger()
-	_ = s.net.Close()
+	s.close()
 }
 
 // linger reads what still comes, so that the operating system does not answer it with a reset, which could overtake the
@@ -378,8 +385,19 @@ func (s *socket) end(code int, reason string) {
 // gone ends a connection that nothing can be written to.
 func (s *socket) gone() {
 	s.finish(nil)
-	_ = s.net.Close()
+	s.close()
 	s.server.live.remove(s)
+}
+
+// close closes the connection, once nobody writes past net.
+func (s *socket) close() {
+	s.mu.Lock()
+	s.closed = true
+	held := s.held
+	s.mu.Unlock()
+	if !held {
+		_ = s.net.Close()
+	}
 }
 
 func (s *socket) finish(last []item) {
