@@ -10,8 +10,56 @@ import (
 	"unicode/utf8"
 )
 
-// TestFrames has a rule of RFC 6455 in each row: the bytes that a client sends after its initialisation, and what comes back.
-// A ping comes back with its payload, before whatever ends the connection.
+// exchange is the bytes that a client sends after its initialisation, and what comes back. A ping comes back with its payload,
+// before whatever ends the connection.
+type exchange struct {
+	bytes []byte
+	pings []string // pongs of the WebSocket that come first
+	text  string   // then this message
+	code  int      // then this end
+	says  string
+}
+
+// framesOf are a client's frames, of pairs of the first byte and the payload.
+func framesOf(parts ...any) (b []byte) {
+	for i := 0; i < len(parts); i += 2 {
+		b = append(b, frameOf(byte(parts[i].(int)), parts[i+1].(string))...)
+	}
+	return b
+}
+
+// check sends it as one, byte by byte, and in pieces.
+func (c exchange) check(t *testing.T, w *world, headers ...string) {
+	t.Helper()
+	for _, chunk := range []int{len(c.bytes), 1, 1000} {
+		if chunk == 1 && len(c.bytes) > 10_000 {
+			continue
+		}
+		conn := w.open(headers...)
+		for b := c.bytes; len(b) > 0; b = b[min(chunk, len(b)):] {
+			if _, err := conn.conn.Write(b[:min(chunk, len(b))]); err != nil && c.code == 0 {
+				t.Fatal(err) // else the server may have closed meanwhile
+			}
+		}
+		for _, want := range c.pings {
+			opcode, payload, err := conn.read()
+			if err != nil || opcode != opPong || string(payload) != want {
+				t.Fatalf("got %d %q %v, want the pong %q", opcode, payload, err, want)
+			}
+		}
+		if c.text != "" {
+			conn.want(c.text)
+		}
+		if c.code == 0 {
+			continue
+		}
+		if code, reason := conn.closed(); code != c.code || !strings.Contains(reason, c.says) {
+			t.Errorf("closed with %d %q, want %d %s", code, reason, c.code, c.says)
+		}
+	}
+}
+
+// TestFrames has a rule of RFC 6455 in each row.
 func TestFrames(t *testing.T) {
 	t.Parallel()
 	const fin = finBit
@@ -19,20 +67,9 @@ func TestFrames(t *testing.T) {
 	big := `{"type":"ping","payload":{"a":"` + strings.Repeat("x", 70_000) + `"}}`
 	unmasked := frameOf(fin|opText, ping)
 	unmasked[1] &^= maskBit
-	frames := func(parts ...any) (b []byte) { // pairs of the first byte and the payload
-		for i := 0; i < len(parts); i += 2 {
-			b = append(b, frameOf(byte(parts[i].(int)), parts[i+1].(string))...)
-		}
-		return b
-	}
+	frames := framesOf
 	closeWith := func(code int, reason string) string { return string(closeFrame(code, reason)) }
-	for name, c := range map[string]struct {
-		bytes []byte
-		pings []string // pongs of the WebSocket that come first
-		text  string   // then this message
-		code  int      // then this end
-		says  string
-	}{
+	for name, c := range map[string]exchange{
 		"text":            {bytes: frames(fin|opText, ping), text: pong},
 		"a 16-bit length": {bytes: frames(fin|opText, ping+strings.Repeat(" ", 200)), text: pong},
 		"a 64-bit length": {bytes: frames(fin|opText, big), text: strings.Replace(big, "ping", "pong", 1)},
@@ -86,33 +123,7 @@ func TestFrames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := mustServe(t, func(o *Options) { o.MaxMessage = 100_000 })
-			for _, chunk := range []int{len(c.bytes), 1, 1000} { // as one, byte by byte, and in pieces
-				if chunk == 1 && len(c.bytes) > 10_000 {
-					continue
-				}
-				conn := w.open()
-				for b := c.bytes; len(b) > 0; b = b[min(chunk, len(b)):] {
-					if _, err := conn.conn.Write(b[:min(chunk, len(b))]); err != nil && c.code == 0 {
-						t.Fatal(err) // else the server may have closed meanwhile
-					}
-				}
-				for _, want := range c.pings {
-					opcode, payload, err := conn.read()
-					if err != nil || opcode != opPong || string(payload) != want {
-						t.Fatalf("got %d %q %v, want the pong %q", opcode, payload, err, want)
-					}
-				}
-				if c.text != "" {
-					conn.want(c.text)
-				}
-				if c.code == 0 {
-					continue
-				}
-				if code, reason := conn.closed(); code != c.code || !strings.Contains(reason, c.says) {
-					t.Errorf("closed with %d %q, want %d %s", code, reason, c.code, c.says)
-				}
-			}
+			c.check(t, mustServe(t, func(o *Options) { o.MaxMessage = 100_000 }))
 		})
 	}
 }

@@ -113,6 +113,46 @@ func TestClientThatStalls(t *testing.T) {
 	}
 }
 
+// A client that asks, and does not read the answers, is ended with 1013: what it makes the server keep is bounded in number.
+func TestClientThatAsksAndNeverReads(t *testing.T) {
+	t.Parallel()
+	const items = 20
+	w := mustServe(t, func(o *Options) { o.QueueItems = items })
+	c := w.open()
+	c.send(subscribe("s", "subscription { taken }"))
+	op := <-w.taken
+	for payload := bytes.Repeat([]byte("1"), 64<<10); op.TryNext(payload); { // until the operating system keeps no more either
+	}
+	ended := make(chan struct{})
+	go func() { // frames of the WebSocket and messages, as many as it takes
+		defer close(ended)
+		both := append(frameOf(finBit|opPing, "x"), frameOf(finBit|opText, `{"type":"ping"}`)...)
+		for !op.box.hasEnded() {
+			if _, err := c.conn.Write(both); err != nil {
+				return
+			}
+			op.box.mu.Lock()
+			if n := op.box.queue.len(); n > items+1 { // and the goodbye
+				t.Errorf("%d items wait", n)
+			}
+			op.box.mu.Unlock()
+		}
+	}()
+	<-ended
+	for {
+		opcode, payload, err := c.read()
+		if err != nil {
+			t.Fatalf("instead of a close frame: %v", err)
+		}
+		if opcode == opClose {
+			if code := int(payload[0])<<8 | int(payload[1]); code != CloseTryAgain || string(payload[2:]) != overflowReason {
+				t.Errorf("closed with %d %s", code, payload[2:])
+			}
+			return
+		}
+	}
+}
+
 // Whoever can wait for a slow client does, and loses nothing.
 func TestPutWaitsForSlowClient(t *testing.T) {
 	t.Parallel()

@@ -115,6 +115,9 @@ func (s *socket) nextMessage() ([]byte, error) {
 	for {
 		rest := s.buf[s.used:]
 		h, ok, problem := parseHeader(rest, s.server.opts.MaxMessage-len(s.message), s.deflates)
+		if problem != nil && problem.code == closeTooBig {
+			problem = tooLong(s.server.opts.MaxMessage) // of which fragments may have used up a part
+		}
 		if problem != nil {
 			return nil, problem
 		}

@@ -227,6 +227,35 @@ func TestTimesOfStreams(t *testing.T) {
 	})
 }
 
+// A stream that is reserved has to be opened within 30 seconds.
+func TestTimeOfReservations(t *testing.T) {
+	t.Parallel()
+	for after, status := range map[time.Duration]int{29 * time.Second: http.StatusOK, 30 * time.Second: http.StatusNotFound} {
+		synctest.Test(t, func(t *testing.T) {
+			w := mustServeInMemory(t)
+			conn := w.connect()
+			r := bufio.NewReader(conn)
+			mustWrite(t, conn, "PUT / HTTP/1.1\r\nHost: parley\r\n\r\n")
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			token, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			<-time.After(after)
+			synctest.Wait()
+			mustWrite(t, conn, "GET /?token="+string(token)+" HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
+			if res, err = http.ReadResponse(r, nil); err != nil || res.StatusCode != status {
+				t.Errorf("after %v: %v %v", after, res, err)
+			}
+			_ = conn.Close()
+		})
+	}
+}
+
 // TestTimeOfRequests: whatever announces a body that does not come is over after 15 seconds, whether anybody wants to read the
 // body or not, and a reservation after 30.
 func TestTimeOfRequests(t *testing.T) {
