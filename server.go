@@ -126,8 +126,9 @@ type server struct {
 	http     *http.Server
 	work     sync.WaitGroup // goroutines that live as long as the server
 	stopWork context.CancelFunc
-	stopping chan struct{} // closed when stopping begins, for /readyz
-	served   chan error    // how serving HTTP ended
+	stopping chan struct{}                        // closed when stopping begins, for /readyz
+	after    func(time.Duration) <-chan time.Time // a test's, or time.After
+	served   chan error                           // how serving HTTP ended
 }
 
 // start builds every part, each from those before it: database, rules, API, and serves last, so that nothing is answered
@@ -224,7 +225,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 
 	srv := &server{
 		settings: s, log: log, url: url, dataDir: dataDir, db: db, nodes: nodes, graph: graphServer, jwks: jwks,
-		stopping: make(chan struct{}), served: make(chan error, 1),
+		stopping: make(chan struct{}), after: time.After, served: make(chan error, 1),
 	}
 	warn(s, log)
 
@@ -304,11 +305,14 @@ func trustedDocuments(s *config.Settings) ([]string, error) {
 	return append(documents, web.AccountDocuments()...), err
 }
 
-// stop first says that no more should come (/readyz), then sends the long-lived clients elsewhere, lets running requests
-// finish, and ends the work and the database last, because requests need both. NATS goes between those two: chat's work hands
+// stop first says that no more should come (/readyz) and gives whoever asks the time to see it, while everything is served. Then
+// it sends the long-lived clients elsewhere, once what they have asked is answered, lets running requests finish, and ends the work and the database last, because requests need both. NATS goes between those two: chat's work hands
 // over the hints of the last requests when it ends, and what has not left by then would be late on the other nodes.
 func (srv *server) stop() error {
 	close(srv.stopping)
+	if srv.settings.StopDelay > 0 {
+		<-srv.after(srv.settings.StopDelay)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), srv.settings.StopTimeout)
 	defer cancel()
 	srv.graph.Drain(ctx)

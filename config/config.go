@@ -65,6 +65,7 @@ type Settings struct {
 
 	EditWindow   time.Duration `default:"24h" help:"How long after sending it a message can be edited; 0 is for ever."`
 	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are compared with the database, which repairs a lost hint."`
+	StopDelay    time.Duration `default:"0s" help:"How long everything is still served after /readyz has begun to say 503 when the server stops, so that a load balancer sees it first: a little more than it takes to. 0 for a node alone."`
 	StopTimeout  time.Duration `default:"20s" help:"How long running requests may take to finish when the server stops."`
 	DrainSpread  time.Duration `default:"3s" help:"Over how long live connections are sent away when the server stops, so that not all come back at once; a few take less, and none longer than half of the stop timeout."`
 
@@ -109,8 +110,10 @@ func (s *Settings) Validate() error {
 			refuse(name, "%v is not a time to wait", value)
 		}
 	}
-	if s.DrainSpread < 0 {
-		refuse("PARLEY_DRAIN_SPREAD", "%v is not a time", s.DrainSpread)
+	for name, value := range map[string]time.Duration{"PARLEY_STOP_DELAY": s.StopDelay, "PARLEY_DRAIN_SPREAD": s.DrainSpread} {
+		if value < 0 {
+			refuse(name, "%v is not a time", value)
+		}
 	}
 	s.DrainSpread = min(s.DrainSpread, s.StopTimeout/2) // the rest is for what still runs
 	if s.TrustedDocuments != "" {

@@ -40,6 +40,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--access-ttl=0s":                       "PARLEY_ACCESS_TTL",
 		"--access-ttl=800h":                     "PARLEY_ACCESS_TTL",
 		"--stop-timeout=-1s":                    "PARLEY_STOP_TIMEOUT",
+		"--stop-delay=-1s":                      "PARLEY_STOP_DELAY",
 		"--drain-spread=-1s":                    "PARLEY_DRAIN_SPREAD",
 		"--issuer=":                             "PARLEY_ISSUER",
 		"--max-depth=0":                         "PARLEY_MAX_DEPTH",

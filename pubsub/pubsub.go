@@ -1,21 +1,19 @@
 // Package pubsub has topics inside one process: whoever publishes on a topic reaches every subscription that it has then.
 //
-// What is published is a hint that something has happened, never the only record of it: a subscription that falls behind
-// loses hints, is told so, and its owner reads what happened from the database.
+// What is published is a hint that something has happened, never the only record of it.
 //
 // # Concurrency
 //
-// Publish never waits: it puts the message into each subscription's bounded queue, or ends a subscription whose queue is
-// full. Within one topic, messages of one publisher arrive in the order in which they were published; those of several have
-// no order. The bus makes each subscription's channel and is the only one to close it. A handler or a watcher is called with the bus locked,
-// so that what it hears has an order; it may lock what is its own, and never calls the bus.
+// Publish calls the handlers of the topic and returns. Within one topic, messages of one publisher come in the order in which
+// they were published; those of several have no order. A handler or a watcher is called with the bus locked, so that what it
+// hears has an order; it may lock what is its own, returns at once, and never calls the bus.
 package pubsub
 
 import "sync"
 
 // Bus is a set of topics that carry messages of one type.
 type Bus[T any] struct {
-	mu      sync.RWMutex // guards watcher, topics, the sets in it, and each subscription's ended and overflowed
+	mu      sync.RWMutex // guards what follows, and each subscription's ended
 	topics  map[string]map[*Subscription[T]]struct{}
 	watcher func(topic string, here bool)
 }
@@ -25,26 +23,12 @@ func New[T any]() *Bus[T] {
 	return &Bus[T]{topics: map[string]map[*Subscription[T]]struct{}{}}
 }
 
-// Subscription is one listener on one topic.
+// Subscription is one handler on one topic.
 type Subscription[T any] struct {
-	// C delivers what is published from the moment of subscribing. It is closed after what was queued when the
-	// subscription ends: by Close, or because the queue was full. Nil where the subscription is handled by a function.
-	C <-chan T
-
-	bus        *Bus[T]
-	topic      string
-	queue      chan T
-	handle     func(T) // instead of the queue
-	ended      bool
-	overflowed bool
-}
-
-// Subscribe listens on a topic, with a queue of size messages, at least 1.
-func (b *Bus[T]) Subscribe(topic string, size int) *Subscription[T] {
-	queue := make(chan T, max(size, 1))
-	s := &Subscription[T]{C: queue, bus: b, topic: topic, queue: queue}
-	b.add(s)
-	return s
+	bus    *Bus[T]
+	topic  string
+	handle func(T)
+	ended  bool
 }
 
 // Handle has fn called with what is published on a topic, until the subscription is closed; there are no calls any more once
@@ -52,27 +36,23 @@ func (b *Bus[T]) Subscribe(topic string, size int) *Subscription[T] {
 // call the bus.
 func (b *Bus[T]) Handle(topic string, fn func(T)) *Subscription[T] {
 	s := &Subscription[T]{bus: b, topic: topic, handle: fn}
-	b.add(s)
-	return s
-}
-
-func (b *Bus[T]) add(s *Subscription[T]) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.topics[s.topic] == nil {
-		b.topics[s.topic] = map[*Subscription[T]]struct{}{}
+	if b.topics[topic] == nil {
+		b.topics[topic] = map[*Subscription[T]]struct{}{}
 		if b.watcher != nil {
-			b.watcher(s.topic, true)
+			b.watcher(topic, true)
 		}
 	}
-	b.topics[s.topic][s] = struct{}{}
+	b.topics[topic][s] = struct{}{}
+	return s
 }
 
 // Watch has watcher told of each topic that gets its first subscription (here) or has lost its last one, one after the other
 // and in the order in which it happens, beginning with those that are there. It must return at once, and not call the bus.
 // A bus has one watcher; nil ends that.
 //
-// Subscribe returns after the watcher has been told. Whoever subscribes and then reads what is stored so knows that the
+// Handle returns after the watcher has been told. Whoever subscribes and then reads what is stored so knows that the
 // watcher heard of the topic before the reading.
 func (b *Bus[T]) Watch(watcher func(topic string, here bool)) {
 	b.mu.Lock()
@@ -86,30 +66,12 @@ func (b *Bus[T]) Watch(watcher func(topic string, here bool)) {
 	}
 }
 
-// Publish hands a message to every subscription of the topic, and returns at once.
+// Publish hands a message to every subscription of the topic.
 func (b *Bus[T]) Publish(topic string, message T) {
-	var full []*Subscription[T]
 	b.mu.RLock()
+	defer b.mu.RUnlock()
 	for s := range b.topics[topic] {
-		if s.handle != nil {
-			s.handle(message)
-			continue
-		}
-		select {
-		case s.queue <- message:
-		default:
-			full = append(full, s)
-		}
-	}
-	b.mu.RUnlock()
-	if full == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, s := range full {
-		s.overflowed = s.overflowed || !s.ended
-		s.end()
+		s.handle(message)
 	}
 }
 
@@ -124,22 +86,10 @@ func (b *Bus[T]) Topics() []string {
 	return topics
 }
 
-// Overflowed reports, once C is closed, that the queue was full and messages were lost.
-func (s *Subscription[T]) Overflowed() bool {
-	s.bus.mu.RLock()
-	defer s.bus.mu.RUnlock()
-	return s.overflowed
-}
-
 // Close ends the subscription. It may be called more than once.
 func (s *Subscription[T]) Close() {
 	s.bus.mu.Lock()
 	defer s.bus.mu.Unlock()
-	s.end()
-}
-
-// end needs the bus's lock, which keeps every publisher from the channel that it closes.
-func (s *Subscription[T]) end() {
 	if s.ended {
 		return
 	}
@@ -151,8 +101,5 @@ func (s *Subscription[T]) end() {
 		if s.bus.watcher != nil {
 			s.bus.watcher(s.topic, false)
 		}
-	}
-	if s.queue != nil {
-		close(s.queue)
 	}
 }

@@ -1,7 +1,9 @@
 package pubsub_test
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -11,65 +13,51 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+func ignore(int) {}
+
 func TestEverySubscriptionOfTheTopicGetsEveryMessageInOrder(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
-	subs := []*pubsub.Subscription[int]{bus.Subscribe("a", 10), bus.Subscribe("a", 10)}
-	other := bus.Subscribe("b", 10)
-	for i := range 10 {
+	var heard [3][]int
+	for i, topic := range []string{"a", "a", "b"} {
+		defer bus.Handle(topic, func(message int) { heard[i] = append(heard[i], message) }).Close()
+	}
+	want := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
+	for _, i := range want {
 		bus.Publish("a", i)
 	}
-	for _, s := range subs {
-		s.Close()
-		want := 0
-		for got := range s.C {
-			if got != want {
-				t.Errorf("got %d, want %d", got, want)
-			}
-			want++
-		}
-		if want != 10 || s.Overflowed() {
-			t.Errorf("%d messages, overflowed: %v", want, s.Overflowed())
-		}
+	bus.Publish("nobody", 10)
+	if !slices.Equal(heard[0], want) || !slices.Equal(heard[1], want) {
+		t.Errorf("got %v", heard[:2])
+	}
+	if heard[2] != nil {
+		t.Errorf("another topic got %v", heard[2])
+	}
+}
+
+func TestNothingIsHeardBeforeHandleAndAfterClose(t *testing.T) {
+	t.Parallel()
+	bus := pubsub.New[int]()
+	bus.Publish("a", 1)
+	var heard []int
+	one, other := bus.Handle("a", func(message int) { heard = append(heard, message) }), bus.Handle("a", ignore)
+	bus.Publish("a", 2)
+	one.Close()
+	bus.Publish("a", 3)
+	one.Close()
+	if !slices.Equal(heard, []int{2}) {
+		t.Errorf("got %v", heard)
+	}
+	if topics := bus.Topics(); !slices.Equal(topics, []string{"a"}) {
+		t.Errorf("topics: %v", topics)
 	}
 	other.Close()
-	if message, ok := <-other.C; ok {
-		t.Errorf("another topic got %d", message)
-	}
 	if topics := bus.Topics(); len(topics) != 0 {
 		t.Errorf("%v are left", topics)
 	}
 }
 
-func TestAFullQueueEndsItsSubscriptionAndNoOther(t *testing.T) {
-	t.Parallel()
-	bus := pubsub.New[int]()
-	slow, quick := bus.Subscribe("a", 2), bus.Subscribe("a", 5)
-	for i := range 5 {
-		bus.Publish("a", i)
-	}
-	got := 0
-	for range slow.C {
-		got++
-	}
-	if got != 2 || !slow.Overflowed() {
-		t.Errorf("the slow one got %d, overflowed: %v", got, slow.Overflowed())
-	}
-	slow.Close()
-	if !slow.Overflowed() {
-		t.Error("closing it made it forget")
-	}
-	quick.Close()
-	quick.Close()
-	got = 0
-	for range quick.C {
-		got++
-	}
-	if got != 5 || quick.Overflowed() {
-		t.Errorf("the quick one got %d, overflowed: %v", got, quick.Overflowed())
-	}
-}
-
+// TestPublishingSubscribingAndClosingMayRace makes sure that there are no calls any more once Close has returned.
 func TestPublishingSubscribingAndClosingMayRace(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
@@ -82,29 +70,20 @@ func TestPublishingSubscribingAndClosingMayRace(t *testing.T) {
 		})
 		wg.Go(func() {
 			for range 200 {
-				s := bus.Subscribe("a", 1)
-				<-s.C
+				var closed atomic.Bool
+				s := bus.Handle("a", func(int) {
+					if closed.Load() {
+						t.Error("a message came after the end")
+					}
+				})
+				bus.Publish("a", 0)
 				wg.Go(s.Close)
-				for range s.C {
-				}
+				s.Close()
+				closed.Store(true)
 			}
 		})
 	}
-	stop := make(chan struct{})
-	var feeding sync.WaitGroup
-	feeding.Go(func() { // so that no subscriber waits for a message that never comes
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				bus.Publish("a", 0)
-			}
-		}
-	})
 	wg.Wait()
-	close(stop)
-	feeding.Wait()
 	if topics := bus.Topics(); len(topics) != 0 {
 		t.Errorf("%v are left", topics)
 	}

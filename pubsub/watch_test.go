@@ -20,23 +20,20 @@ func (w *watched) hear(topic string, here bool) {
 func TestAWatcherHearsOfFirstAndLast(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
-	early := bus.Subscribe("early", 1)
+	early := bus.Handle("early", ignore)
 	var w watched
 	bus.Watch(w.hear)
-	first, second := bus.Subscribe("a", 1), bus.Subscribe("a", 1)
+	first, second := bus.Handle("a", ignore), bus.Handle("a", ignore)
 	first.Close()
 	first.Close()
-	third := bus.Subscribe("a", 1)
+	third := bus.Handle("a", ignore)
 	second.Close()
 	third.Close()
-	full := bus.Subscribe("a", 1) // and is ended by what does not fit
-	bus.Publish("a", 1)
-	bus.Publish("a", 2)
-	full.Close()
 	bus.Publish("nobody", 1)
+	bus.Handle("a", ignore).Close()
 	early.Close()
 	bus.Watch(nil)
-	bus.Subscribe("late", 1).Close()
+	bus.Handle("late", ignore).Close()
 	want := []string{"early true", "a true", "a false", "a true", "a false", "early false"}
 	if diff := cmp.Diff(want, w.heard); diff != "" {
 		t.Errorf("it heard (-want +got):\n%s", diff)
@@ -63,11 +60,11 @@ func TestAWatcherHearsInOrder(t *testing.T) {
 		topic := []string{"a", "b"}[i%2]
 		wg.Go(func() {
 			for range 500 {
-				s := bus.Subscribe(topic, 1)
-				bus.Publish(topic, i) // which ends those that are full
+				s := bus.Handle(topic, ignore)
+				bus.Publish(topic, i)
 				s.Close()
 			}
-			stay[i] = bus.Subscribe(topic, 1)
+			stay[i] = bus.Handle(topic, ignore)
 		})
 	}
 	wg.Wait()

@@ -10,6 +10,8 @@ import (
 type connection interface {
 	// end stops all that runs on the connection, tells the client why, and lets nothing more through. It does not wait.
 	end(code int, reason string)
+	// leave is end once what has begun to be answered is answered. It does not wait either.
+	leave(code int, reason string)
 }
 
 // live knows the connections of this node, so that they can be ended together.
@@ -68,8 +70,10 @@ func (l *live) begin() []connection {
 // fewer than this many are ended in a moment, whatever time there is: so many clients that come back together are no storm.
 const drainStep = 10 * time.Millisecond
 
-// drain ends every connection, over the given time, and waits until all have been told: the process that ends right after
-// this would take the close frames with it.
+const restartReason = "The server is restarting: connect again and resume."
+
+// drain ends every connection, over the given time and after its answers, and waits until all have been told: the process that
+// ends right after this would take the close frames with it. What is not answered when ctx ends is cut off.
 func (l *live) drain(ctx context.Context, spread time.Duration) {
 	all := l.begin()
 	pause := min(spread/time.Duration(max(1, len(all))), drainStep)
@@ -85,10 +89,13 @@ func (l *live) drain(ctx context.Context, spread time.Duration) {
 			case <-ctx.Done():
 			}
 		}
-		c.end(CloseServiceRestart, "The server is restarting: connect again and resume.")
+		c.leave(CloseServiceRestart, restartReason)
 	}
 	select {
 	case <-l.gone:
 	case <-ctx.Done():
+		for _, c := range all {
+			c.end(CloseServiceRestart, restartReason)
+		}
 	}
 }

@@ -60,6 +60,8 @@ type outbox struct {
 	bytes      int    // of what waits
 	operations []*Operation
 	running    int           // operations whose work has not returned yet, also those that the client has completed
+	answering  int           // those of them that are being executed; a subscription only until it has begun
+	leaving    func()        // ends the connection once nothing is being executed; nil while nobody wants that
 	room       chan struct{} // closed when there is room again; nil while nobody waits for that
 }
 
@@ -111,13 +113,14 @@ func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (o *Oper
 	o = &Operation{box: b, id: id, quoted: string(mustMarshal(id)), cancel: cancel}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ended || b.find(id) != nil {
+	if b.ended || b.leaving != nil || b.find(id) != nil {
 		return nil, true
 	}
 	if max(b.running, len(b.operations)) >= limit { // one that was taken over has no work of its own
 		return o, false
 	}
 	b.running++
+	b.answering++
 	b.operations = append(b.operations, o)
 	return o, true
 }
@@ -127,6 +130,38 @@ func (b *outbox) returned() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.running--
+}
+
+// executed says that an operation has been, or that it is a subscription and has begun.
+func (b *outbox) executed() {
+	b.mu.Lock()
+	b.answering--
+	var end func()
+	if b.answering == 0 {
+		end, b.leaving = b.leaving, nil
+	}
+	b.mu.Unlock()
+	if end != nil {
+		end()
+	}
+}
+
+// leave calls end once nothing is being executed any more; until then no operation begins.
+func (b *outbox) leave(end func()) {
+	b.mu.Lock()
+	if b.answering > 0 {
+		b.leaving = end
+		end = func() {}
+	}
+	b.mu.Unlock()
+	end()
+}
+
+// isLeaving reports whether no operation begins any more.
+func (b *outbox) isLeaving() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.leaving != nil
 }
 
 // find needs the lock.
@@ -315,20 +350,29 @@ func (b *outbox) makeRoom() {
 // end throws away the results that wait, says the last words instead, and lets nothing more in. With errors, each operation
 // that is left fails with them. It reports false when the end has come before.
 func (b *outbox) end(last []item, errors []byte) bool {
+	return b.endWithout(func(it item) bool { return it.op != nil || last == nil }, last, errors)
+}
+
+// endAnswered is end, but operations that are over are still told of.
+func (b *outbox) endAnswered(last []item) bool {
+	return b.endWithout(func(it item) bool { return it.op != nil && !it.op.over }, last, nil)
+}
+
+func (b *outbox) endWithout(dropped func(item) bool, last []item, errors []byte) bool {
 	b.mu.Lock()
 	if b.ended {
 		b.mu.Unlock()
 		return false
 	}
 	b.ended = true
+	b.throwAway(dropped)
 	for _, o := range b.operations {
 		o.over = true
 		if errors != nil {
 			last = append(last, item{o, kindError, errors})
 		}
 	}
-	b.operations = nil
-	b.throwAway(func(it item) bool { return it.op != nil || last == nil })
+	b.operations, b.leaving = nil, nil
 	if b.room != nil {
 		close(b.room)
 		b.room = nil

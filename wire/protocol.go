@@ -194,6 +194,9 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 	s.mu.Lock()
 	ctx, ready := s.ctx, s.state == stateReady
 	s.mu.Unlock()
+	if s.isLeaving() {
+		return nil, nil // it has not begun when the socket ends, and so the client sends it again
+	}
 	if !ready {
 		return nil, &violation{CloseUnauthorized, "Unauthorized"}
 	}
@@ -209,6 +212,7 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 	}
 	return func() {
 		rest := s.server.execute(ctx, op, m.params)
+		s.executed()
 		if rest == nil {
 			s.returned()
 			return

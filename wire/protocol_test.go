@@ -315,6 +315,67 @@ func TestDrain(t *testing.T) {
 	w.server.Drain(context.Background()) // a second time has nothing to do
 }
 
+// What has begun to be answered when the server stops is answered, and nothing more begins there.
+func TestDrainLetsAnswersFinish(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t)
+	busy, idle := w.dial(), w.open()
+	busy.send(`{"type":"connection_init","payload":{"token":"waits"}}`)
+	busy.want(`{"type":"connection_ack"}`)
+	busy.send(subscribe("live", "subscription { taken }"))
+	live := <-w.taken
+	busy.send(subscribe("1", "mutation { rename(to: \"x\") }"))
+	<-w.executing
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		w.server.Drain(t.Context())
+	}()
+	if code, _ := idle.closed(); code != CloseServiceRestart {
+		t.Errorf("an idle socket is closed with %d", code)
+	}
+	eventually(t, "the other leaves", func() bool { return live.box.isLeaving() })
+	busy.send(subscribe("2", "{ name }"))
+	busy.send(subscribe("3", "subscription { ticks(to: 3) }"))
+	busy.send(`{"type":"ping"}`)
+	busy.want(`{"type":"pong"}`) // so both were read, and have not begun
+	live.Next([]byte("{}"))
+	busy.want(`{"id":"live","type":"next","payload":{}}`)
+	close(w.goOn)
+	busy.want(`{"id":"1","type":"next","payload":{"data":{"rename":"parley"}}}`)
+	busy.want(complete("1"))
+	if code, _ := busy.closed(); code != CloseServiceRestart {
+		t.Errorf("closed with %d", code)
+	}
+	<-drained
+}
+
+// An answer that takes longer than there is time is cut off.
+func TestDrainHasAnEnd(t *testing.T) {
+	t.Parallel()
+	w := mustServe(t)
+	c := w.dial()
+	c.send(`{"type":"connection_init","payload":{"token":"waits"}}`)
+	c.want(`{"type":"connection_ack"}`)
+	c.send(subscribe("1", "{ name }"))
+	<-w.executing
+	ctx, cancel := context.WithCancel(t.Context())
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		w.server.Drain(ctx)
+	}()
+	eventually(t, "new sockets are refused", func() bool {
+		_, res := w.tryDial()
+		return res.StatusCode == http.StatusServiceUnavailable
+	})
+	cancel()
+	if code, _ := c.closed(); code != CloseServiceRestart {
+		t.Errorf("closed with %d", code)
+	}
+	<-drained
+}
+
 // Those that the executor does not run count too.
 func TestTooManyOperationsThatAreTaken(t *testing.T) {
 	t.Parallel()

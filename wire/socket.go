@@ -385,6 +385,15 @@ func (s *socket) end(code int, reason string) {
 	s.finish([]item{{kind: kindGoodbye, data: closeFrame(code, reason)}})
 }
 
+// leave ends the socket once what it has begun to answer is answered.
+func (s *socket) leave(code int, reason string) {
+	s.outbox.leave(func() {
+		if s.endAnswered([]item{{kind: kindGoodbye, data: closeFrame(code, reason)}}) {
+			s.stop()
+		}
+	})
+}
+
 // gone ends a connection that nothing can be written to.
 func (s *socket) gone() {
 	s.finish(nil)
@@ -404,9 +413,13 @@ func (s *socket) close() {
 }
 
 func (s *socket) finish(last []item) {
-	if !s.outbox.end(last, nil) {
-		return
+	if s.outbox.end(last, nil) {
+		s.stop()
 	}
+}
+
+// stop ends all that runs on a socket that has ended.
+func (s *socket) stop() {
 	s.cancel()
 	s.mu.Lock()
 	release := s.release

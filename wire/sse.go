@@ -51,7 +51,9 @@ func (st *stream) start(ctx context.Context, op *Operation, p *params) {
 	}
 	st.running.Go(func() {
 		defer st.returned()
-		if rest := st.server.execute(ctx, op, p); rest != nil {
+		rest := st.server.execute(ctx, op, p)
+		st.executed()
+		if rest != nil {
 			rest()
 		}
 	})
@@ -165,6 +167,15 @@ func (st *stream) fail(reason error) {
 
 // end cuts the stream without completing it: the client is meant to come back.
 func (st *stream) end(int, string) { st.finish(nil) }
+
+// leave cuts the stream once what it has begun to answer is answered.
+func (st *stream) leave(int, string) {
+	st.outbox.leave(func() {
+		if st.endAnswered(nil) {
+			st.cancel()
+		}
+	})
+}
 
 func (st *stream) finish(errors []byte) {
 	if st.outbox.end(nil, errors) {

@@ -54,6 +54,9 @@ type world struct {
 	server *Server
 	taken  chan *Operation // subscriptions to "taken", which the executor never sees
 
+	// Of sockets whose token is "waits": an answer has begun, and may go on.
+	executing, goOn chan struct{}
+
 	mu      sync.Mutex
 	ends    []func(error) // of Hold, one for each connection
 	release int           // how often a connection gave back what it held
@@ -80,7 +83,7 @@ func mustServe(t *testing.T, change ...func(*Options)) *world {
 
 func newWorld(t *testing.T, change ...func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, taken: make(chan *Operation, 1000)}
+	w := &world{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	opts := Options{
@@ -94,6 +97,8 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 				return nil, errs.New(errs.Unavailable, "Try again.")
 			case "panic":
 				panic("who is there?")
+			case "waits":
+				ctx = context.WithValue(ctx, waitsKey{}, w)
 			case "slow": // until the client gives up
 				<-ctx.Done()
 			}
@@ -123,7 +128,10 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.server.ServeHTTP(rw, r)
 }
 
-type strangerKey struct{}
+type (
+	strangerKey struct{}
+	waitsKey    struct{}
+)
 
 func (w *world) hold(_ context.Context, end func(error)) (release func()) {
 	w.mu.Lock()
@@ -164,6 +172,13 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 	}
 	switch rootField(oc) {
 	case "name", "rename":
+		if w, ok := ctx.Value(waitsKey{}).(*world); ok {
+			w.executing <- struct{}{}
+			select {
+			case <-w.goOn:
+			case <-ctx.Done():
+			}
+		}
 		return graphql.OneShot(data("parley"))
 	case "broken":
 		r := data(nil)

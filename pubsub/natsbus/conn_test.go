@@ -47,7 +47,7 @@ func TestAnOutage(t *testing.T) {
 	nodes[0].link.Publish("a", "into the void")
 	eventually(t, "it is counted", func() bool { return nodes[0].Status().Dropped == 1 })
 	eventually(t, "they try again and again", func() bool { return s.Tries() > tried+6 })
-	late := nodes[1].bus.Subscribe("b", 10)
+	late := nodes[1].listen("b", 10)
 	for _, n := range nodes {
 		n.wantLog(1, 1)
 		if got := n.Status(); got.Reason == "" {
@@ -89,8 +89,8 @@ func TestNATSMayComeLater(t *testing.T) {
 	s := natstest.MustStart(t)
 	s.Stop()
 	n, other := mustNode(t, s.URL()), mustNode(t, s.URL())
-	sub := n.bus.Subscribe("a", 10)
-	gone := n.bus.Subscribe("gone", 10)
+	sub := n.listen("a", 10)
+	gone := n.listen("gone", 10)
 	eventually(t, "they try again and again", func() bool { return s.Tries() > 6 })
 	gone.Close()
 	n.wantLog(0, 1)
@@ -161,7 +161,7 @@ func TestForbiddenSubjects(t *testing.T) {
 	n.joined()
 	for i := range 50 {
 		n.link.Publish("a", "not allowed")
-		n.bus.Subscribe(string(rune('a'+i%26)), 1).Close()
+		n.listen(string(rune('a'+i%26)), 1).Close()
 	}
 	eventually(t, "it is said", func() bool { return n.log.lines("complains") > 0 })
 	n.settled()

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
-	"parley/pubsub"
 	"parley/pubsub/natsbus"
 	"parley/pubsub/natsbus/natstest"
 )
@@ -19,7 +18,7 @@ func TestEveryOtherNodeHearsEachMessageOnceAndInOrder(t *testing.T) {
 	t.Parallel()
 	const each = 400
 	nodes := mustNodes(t, natstest.MustStart(t), 3)
-	var subs []*pubsub.Subscription[string]
+	var subs []*listener
 	for _, n := range nodes {
 		subs = append(subs, n.subscribe("a"))
 	}
@@ -66,10 +65,10 @@ func TestOneSubscriptionForEachTopicAndNode(t *testing.T) {
 	s := natstest.MustStart(t)
 	nodes := mustNodes(t, s, 2)
 	topics := func() []string { return s.Subscriptions("parley.test.topic.") }
-	var subs []*pubsub.Subscription[string]
+	var subs []*listener
 	for _, n := range nodes {
 		for range 3 {
-			subs = append(subs, n.bus.Subscribe("a", 1), n.bus.Subscribe("b", 1))
+			subs = append(subs, n.listen("a", 1), n.listen("b", 1))
 		}
 		n.settled()
 	}
@@ -99,16 +98,16 @@ func TestLeavingAndComing(t *testing.T) {
 	s := natstest.MustStart(t)
 	nodes := mustNodes(t, s, 2)
 	n := nodes[0]
-	stay := make([]*pubsub.Subscription[string], 6)
+	stay := make([]*listener, 6)
 	var coming sync.WaitGroup
 	for i := range stay {
 		topic := fmt.Sprintf("t%d", i%3) // two on each
 		coming.Go(func() {
 			for range 300 {
-				n.bus.Subscribe(topic, 1).Close()
+				n.listen(topic, 1).Close()
 			}
 			if i%3 != 2 {
-				stay[i] = n.bus.Subscribe(topic, 10)
+				stay[i] = n.listen(topic, 10)
 			}
 		})
 	}
@@ -128,9 +127,9 @@ func TestTopicsThatCannotBeSubjectsStayLocal(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	nodes := mustNodes(t, s, 2)
-	var subs []*pubsub.Subscription[string]
+	var subs []*listener
 	for _, topic := range []string{"*", ">", "a.b", "a b", "", "é", "a\r\nPUB x"} {
-		subs = append(subs, nodes[0].bus.Subscribe(topic, 10))
+		subs = append(subs, nodes[0].listen(topic, 10))
 		nodes[1].link.Publish(topic, "out of bounds")
 	}
 	good := nodes[0].subscribe("a")

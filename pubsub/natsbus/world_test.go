@@ -126,10 +126,28 @@ func (n *node) nextMissed() []string {
 	}
 }
 
+// listener keeps what comes on a topic.
+type listener struct {
+	*pubsub.Subscription[string]
+	C chan string
+}
+
+// listen keeps up to size messages, and lets go of the others.
+func (n *node) listen(topic string, size int) *listener {
+	l := &listener{C: make(chan string, size)}
+	l.Subscription = n.bus.Handle(topic, func(message string) {
+		select {
+		case l.C <- message:
+		default:
+		}
+	})
+	return l
+}
+
 // subscribe waits until NATS knows of it.
-func (n *node) subscribe(topic string) *pubsub.Subscription[string] {
+func (n *node) subscribe(topic string) *listener {
 	n.t.Helper()
-	sub := n.bus.Subscribe(topic, 10_000)
+	sub := n.listen(topic, 10_000)
 	for known := false; !known; {
 		topics := n.nextMissed()
 		for _, t := range topics {
@@ -147,13 +165,10 @@ func (n *node) settled() {
 	n.subscribe("settled2").Close()
 }
 
-func (n *node) next(sub *pubsub.Subscription[string]) string {
+func (n *node) next(sub *listener) string {
 	n.t.Helper()
 	select {
-	case message, ok := <-sub.C:
-		if !ok {
-			n.t.Fatal("the subscription has ended")
-		}
+	case message := <-sub.C:
 		return message
 	case <-time.After(patience):
 		n.t.Fatalf("no message: %+v\n%s", n.Status(), n.log)
@@ -161,7 +176,7 @@ func (n *node) next(sub *pubsub.Subscription[string]) string {
 	}
 }
 
-func (n *node) want(sub *pubsub.Subscription[string], messages ...string) {
+func (n *node) want(sub *listener, messages ...string) {
 	n.t.Helper()
 	for _, want := range messages {
 		if got := n.next(sub); got != want {
