@@ -14,8 +14,8 @@ import (
 )
 
 // myCursor is where somebody's stream of everything stands: it has told every event below the horizon, and of the
-// conversations in told everything up to that seq, and nothing else; a negative one is that of the membership's end, which has
-// been told too. docs/adr has the argument why nothing can fall through.
+// conversations in told everything up to that seq, and nothing else; a negative one is that of the membership's end, which
+// has been told too. docs/adr has the argument why nothing can fall through.
 type myCursor struct {
 	epoch   int64
 	horizon int64
@@ -57,8 +57,8 @@ func readMyCursor(owner model.UserID, s string) (c myCursor, err error) {
 	return c, nil
 }
 
-// MyEventsCursor is where the actor's stream of everything stands now: who reads something after this, and follows from here,
-// misses nothing in between.
+// MyEventsCursor is where the actor's stream of everything stands now: who reads something after this, and follows from
+// here, misses nothing in between.
 func (s *Service) MyEventsCursor(ctx context.Context, actor model.Actor) (string, error) {
 	epoch, err := s.epoch(ctx)
 	if err != nil {
@@ -144,11 +144,12 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 	})
 }
 
-// noteReached keeps how far positions have come, for the horizon, and for CheckEpoch, which would have to read every event to know.
+// noteReached keeps how far positions have come, for the horizon, and for CheckEpoch, which would have to read every event
+// to know.
 //
-// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right after, it gives its id again, to
-// one that commits: below a horizon that was read in between, although nothing was to come there. So a horizon is worth only
-// as much as what has been committed since. This commits, with an id beyond all that it has found to be settled.
+// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right after, it gives its id again,
+// to one that commits: below a horizon that was read in between, although nothing was to come there. So a horizon is worth
+// only as much as what has been committed since. This commits, with an id beyond all that it has found to be settled.
 func (s *Service) noteReached(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil

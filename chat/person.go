@@ -60,10 +60,11 @@ func nextPosition(ctx context.Context, tx *store.Tx) (schema.QueryAppender, erro
 	return bun.SafeQuery("(SELECT last FROM event_position)"), err
 }
 
-// horizon is the position below which everything is settled: whatever is stored there is stored by now, and nothing will come,
-// not even after a crash of PostgreSQL: see noteReached.
+// horizon is the position below which everything is settled: whatever is stored there is stored by now, and nothing will
+// come, not even after a crash of PostgreSQL: see noteReached.
 func (s *Service) horizon(ctx context.Context) (position int64, err error) {
-	q := s.db.NewSelect().Table("stream_epoch").ColumnExpr("least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, reached + 1)")
+	q := s.db.NewSelect().Table("stream_epoch").
+		ColumnExpr("least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, reached + 1)")
 	if !s.db.Postgres() {
 		q = s.db.NewSelect().Table("event_position").ColumnExpr("last + 1")
 	}

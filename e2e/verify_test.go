@@ -63,8 +63,8 @@ func TestVerifyRefused(t *testing.T) {
 	}
 }
 
-// TestVerifyFindsWhatIsBroken puts a liar between a server and verify: one that passes everything on, but for some items of one
-// kind of stream. That a stream begins anew is no lie where it says so.
+// TestVerifyFindsWhatIsBroken puts a liar between a server and verify: one that passes everything on, but for some items of
+// one kind of stream. That a stream begins anew is no lie where it says so.
 func TestVerifyFindsWhatIsBroken(t *testing.T) {
 	t.Parallel()
 	const ws, sse = "graphql-transport-ws", "graphql-sse"

@@ -3182,8 +3182,8 @@ type Subscription {
   messageAdded(conversationId: ID!, afterSeq: Int): Message!
   """
   Every durable change of one conversation, each exactly once, in order of seq, with the same promise as ` + "`" + `messageAdded` + "`" + `, and the
-  same ends. ` + "`" + `CaughtUp` + "`" + ` says, once, where replay ends and live begins. When the viewer is removed, what they have not received by
-  then is left out: their ` + "`" + `MemberRemoved` + "`" + ` comes, and FORBIDDEN. Who is added again resumes after the event before that gap.
+  same ends. ` + "`" + `CaughtUp` + "`" + ` says, once, where replay ends and live begins. When the viewer is removed, what they have not received
+  by then is left out: their ` + "`" + `MemberRemoved` + "`" + ` comes, and FORBIDDEN. Who is added again resumes after the event before that gap.
   """
   conversationEvents(conversationId: ID!, afterSeq: Int): ConversationEvent!
   """
@@ -4019,7 +4019,7 @@ type CaughtUp implements ConversationEvent {
 type ViewerEvent {
   "For ` + "`" + `after` + "`" + `, once this item has been dealt with."
   cursor: String!
-  "Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Also where the viewer is a member no longer, and has no ` + "`" + `conversation` + "`" + `."
+  "Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. It is there too where the viewer is a member no longer."
   conversationId: ID
   event: ViewerEventBody!
 }

@@ -256,8 +256,8 @@ func given(ctx context.Context) (chat.Followed, bool) {
 	return item, ok
 }
 
-// tryExecute runs the operation for one item, and reports whether the answer is without errors. There is none where ctx has ended,
-// because then nobody waits for it.
+// tryExecute runs the operation for one item, and reports whether the answer is without errors. There is none where ctx has
+// ended, because then nobody waits for it.
 func (sh *sharing) tryExecute(ctx context.Context, item chat.Followed) (payload []byte, ok bool) {
 	defer func() {
 		if reason := recover(); reason != nil {

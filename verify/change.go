@@ -124,7 +124,8 @@ func (s *sender) edit(ctx context.Context, conversation int, p *post, fate int) 
 	p.version++
 	content := fmt.Sprintf("%s/%d %s", p.key, p.version, strings.Repeat("y", 1+s.plan.conversations[conversation].padding))
 	in := map[string]any{"messageId": p.id, "content": content, "expectedEditedAt": p.editedAt}
-	m, _ := s.perform(ctx, conversation, p.author, deed{kind: messageEdited, message: p.id}, editQuery, in, brief(content), fate)
+	d := deed{kind: messageEdited, message: p.id}
+	m, _ := s.perform(ctx, conversation, p.author, d, editQuery, in, brief(content), fate)
 	if m != nil {
 		p.editedAt = m.EditedAt
 	}
@@ -137,8 +138,8 @@ func (s *sender) delete(ctx context.Context, conversation int, p *post, fate int
 	s.perform(ctx, conversation, by, d, deleteQuery, map[string]any{"messageId": p.id}, "", fate)
 }
 
-// perform tries until it is known that a deed is done, and reports whether no try was left without an answer. Of a few the first
-// try is cut.
+// perform tries until it is known that a deed is done, and reports whether no try was left without an answer. Of a few the
+// first try is cut.
 func (s *sender) perform(
 	ctx context.Context, conversation, by int, d deed, query string, in any, content string, fate int,
 ) (m *message, sure bool) {

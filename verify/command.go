@@ -26,8 +26,9 @@ type Command struct {
 
 // Help is what "parley verify --help" says above the flags.
 func (Command) Help() string {
-	return "Plays many senders and followers against running servers, from outside, and checks that no message and no other event " +
-		"is lost, doubled, reordered or shown to somebody who may not see it. Registration has to be open there, and rate limits off."
+	return "Plays many senders and followers against running servers, from outside, and checks that no message and no other " +
+		"event is lost, doubled, reordered or shown to somebody who may not see it. Registration has to be open there, and rate " +
+		"limits off."
 }
 
 // Run verifies; the error says what was broken.

@@ -102,8 +102,8 @@ func (l *ledger) changed(conversation string, d deed, m message, content string)
 	t.at = append(t.at, *at)
 }
 
-// isRight compares a message that somebody has got from a server, at whatever time, with what is known of it: whose content it
-// has, and where it stands.
+// isRight compares a message that somebody has got from a server, at whatever time, with what is known of it: whose content
+// it has, and where it stands.
 func (l *ledger) isRight(c *conversation, m message, found violation) bool {
 	s, ok := c.byID[m.ID], false
 	switch of, edited := c.edits[m.Content]; {
@@ -119,7 +119,8 @@ func (l *ledger) isRight(c *conversation, m message, found violation) bool {
 		return false
 	}
 	if s.stored != 0 && s.stored != m.Seq {
-		l.breach(&l.counts.Doubled, found.of("doubled", fmt.Sprintf("%s once, with seq %d", quoted(m.Content), s.stored), m.String()))
+		once := fmt.Sprintf("%s once, with seq %d", quoted(m.Content), s.stored)
+		l.breach(&l.counts.Doubled, found.of("doubled", once, m.String()))
 		return false
 	}
 	if other := c.byID[m.ID]; s.id != "" && s.id != m.ID || other != nil && other != s {
@@ -239,7 +240,8 @@ func (l *ledger) count(e event, counts map[deed]int, found violation) {
 		counts[of] -= 2
 	}
 	if e.Count != counts[of] {
-		l.breach(&l.counts.OtherBreach, found.of("altered", fmt.Sprintf("that there were %d", counts[of]), fmt.Sprintf("%d: %s", e.Count, e)))
+		right := fmt.Sprintf("that there were %d", counts[of])
+		l.breach(&l.counts.OtherBreach, found.of("altered", right, fmt.Sprintf("%d: %s", e.Count, e)))
 	}
 }
 

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// everything is one follower's view of all that a person may see, through all its connections: a stream of each conversation,
-// and one cursor.
+// everything is one follower's view of all that a person may see, through all its connections: a stream of each
+// conversation, and one cursor.
 //
-// In each conversation it is told in periods, from a beginning to the event that removes the person. In a period there is no gap;
-// the last one goes on to the end of the run, if the person is a member then.
+// In each conversation it is told in periods, from a beginning to the event that removes the person. In a period there is no
+// gap; the last one goes on to the end of the run, if the person is a member then.
 type everything struct {
 	*story
 	ledger *ledger
@@ -47,7 +47,9 @@ const (
 func (l *ledger) everything(name, person string) *everything {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := &everything{story: &story{name: name}, ledger: l, label: string(ofEverything), person: person, views: map[string]*view{}}
+	e := &everything{
+		story: &story{name: name}, ledger: l, label: string(ofEverything), person: person, views: map[string]*view{},
+	}
 	for id, c := range l.conversations {
 		e.views[id] = &view{stream: l.view(e.story, c, person, true), begins: anywhere}
 	}
@@ -55,8 +57,8 @@ func (l *ledger) everything(name, person string) *everything {
 	return e
 }
 
-// starting is what somebody has read before they follow, or because the stream begins anew: where to begin, unless the stream
-// has said that, and how far each conversation had come.
+// starting is what somebody has read before they follow, or because the stream begins anew: where to begin, unless the
+// stream has said that, and how far each conversation had come.
 func (e *everything) starting(cursor string, lastSeqs map[string]int64) {
 	e.ledger.mu.Lock()
 	defer e.ledger.mu.Unlock()
@@ -100,6 +102,11 @@ func (e *everything) note(at time.Time, format string, args ...any) {
 	e.keep(step{at: at, what: fmt.Sprintf(format, args...)})
 }
 
+// breach tells of what is wrong with the stream, in a conversation where it is one's.
+func (e *everything) breach(count *int, conversation string, seq int64, what, expected, came string) {
+	e.ledger.breach(count, e.violation(conversation, seq, what, expected, came))
+}
+
 // receive tells what the subscription has delivered.
 func (h *hearingAll) receive(it item, at time.Time) {
 	l := h.ledger
@@ -109,7 +116,7 @@ func (h *hearingAll) receive(it item, at time.Time) {
 	h.heard = true
 	h.items++
 	if it.cursor == "" {
-		l.breach(&l.counts.OtherBreach, h.violation("", it.Seq, "unexpected", "a cursor", it.String()))
+		h.breach(&l.counts.OtherBreach, "", it.Seq, "unexpected", "a cursor", it.String())
 	}
 	h.cursor = it.cursor
 	switch it.Kind {
@@ -120,16 +127,16 @@ func (h *hearingAll) receive(it item, at time.Time) {
 		h.keep(step{at: at, what: "received StreamReset"})
 		l.counts.Resets++
 		if !first || h.after == "" {
-			l.breach(&l.counts.OtherBreach, h.violation("", 0, "unexpected", "StreamReset first, and only where there is a cursor", it.Kind))
+			h.breach(&l.counts.OtherBreach, "", 0, "unexpected", "StreamReset first, and only where there is a cursor", it.Kind)
 		}
 		return
 	}
 	if first && h.after == "" {
-		l.breach(&l.counts.OtherBreach, h.violation("", it.Seq, "unexpected", "CaughtUp first, where there is no cursor", it.String()))
+		h.breach(&l.counts.OtherBreach, "", it.Seq, "unexpected", "CaughtUp first, where there is no cursor", it.String())
 	}
 	v := h.views[it.conversation]
 	if v == nil {
-		l.breach(&l.counts.OtherBreach, h.violation(it.conversation, it.Seq, "invented", "conversations that there are", it.String()))
+		h.breach(&l.counts.OtherBreach, it.conversation, it.Seq, "invented", "conversations that there are", it.String())
 		return
 	}
 	switch it.Kind {
@@ -149,7 +156,7 @@ func (h *hearingAll) receive(it item, at time.Time) {
 // receive takes an event of one conversation.
 func (v *view) receive(sub *subscription, e event, at time.Time) {
 	if v.left || v.over {
-		v.ledger.breach(&v.ledger.counts.Leaked, v.violation(e.Seq, "leaked", "nothing between a removal and ConversationJoined", e.String()))
+		v.breach(&v.ledger.counts.Leaked, e.Seq, "leaked", "nothing between a removal and ConversationJoined", e.String())
 		return
 	}
 	if !sub.isRightful(e, at) {
@@ -177,9 +184,9 @@ func (v *view) joins(sub *subscription) {
 	m := v.of.memberOf(v.person)
 	switch begun := v.of.tally(deed{kind: memberAdded, person: v.person}).begun; {
 	case m.state == stranger || m.state == out && sub.asked == m.version:
-		l.breach(&l.counts.Leaked, v.violation(v.last, "leaked", "nothing, for somebody who is no member", conversationJoined))
+		v.breach(&l.counts.Leaked, v.last, "leaked", "nothing, for somebody who is no member", conversationJoined)
 	case v.joined > begun:
-		l.breach(&l.counts.Doubled, v.violation(v.last, "doubled", fmt.Sprintf("ConversationJoined %d times", begun), conversationJoined+" again"))
+		v.breach(&l.counts.Doubled, v.last, "doubled", fmt.Sprintf("ConversationJoined %d times", begun), conversationJoined+" again")
 	}
 	v.begins, v.left, v.over = behindJoining, false, false
 }
@@ -189,7 +196,7 @@ func (v *view) leaves() {
 	l := v.ledger
 	v.gone++
 	if begun := v.of.tally(deed{kind: memberRemoved, person: v.person}).begun; v.gone > begun {
-		l.breach(&l.counts.Doubled, v.violation(v.last, "doubled", fmt.Sprintf("ConversationLeft %d times", begun), conversationLeft+" again"))
+		v.breach(&l.counts.Doubled, v.last, "doubled", fmt.Sprintf("ConversationLeft %d times", begun), conversationLeft+" again")
 	}
 	v.begins, v.left, v.over = nowhere, true, false
 }
@@ -198,7 +205,7 @@ func (h *hearingAll) catchesUp(at time.Time) {
 	h.keep(step{at: at, what: "received CaughtUp"})
 	l := h.ledger
 	if h.live {
-		l.breach(&l.counts.Doubled, h.violation("", 0, "doubled", "that replay ends once", "CaughtUp again"))
+		h.breach(&l.counts.Doubled, "", 0, "doubled", "that replay ends once", "CaughtUp again")
 	}
 	h.live = true
 	for id, v := range h.views {
@@ -207,7 +214,7 @@ func (h *hearingAll) catchesUp(at time.Time) {
 		case v.begins == nowhere && !v.left && !v.over, v.begins == fetched:
 			sub.notTooEarly()
 		case v.left && sub.owedAll && v.of.memberOf(v.person).version == sub.asked:
-			l.breach(&l.counts.OtherBreach, v.violation(v.last, "too early", "ConversationJoined before CaughtUp", caughtUp))
+			v.breach(&l.counts.OtherBreach, v.last, "too early", "ConversationJoined before CaughtUp", caughtUp)
 		}
 	}
 }
@@ -222,7 +229,7 @@ func (h *hearingAll) unexpected(expected, came string) {
 	l := h.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.breach(&l.counts.OtherBreach, h.violation("", h.items, "unexpected", expected, came))
+	h.breach(&l.counts.OtherBreach, "", h.items, "unexpected", expected, came)
 }
 
 // settle finds what has not come until the end.
@@ -256,6 +263,6 @@ func (v *view) settle() {
 	}
 	v.settleFrom(from + 1)
 	if v.left {
-		v.ledger.breach(&v.ledger.counts.Lost, v.violation(v.last, "lost", "ConversationJoined", "ConversationLeft as the last of it"))
+		v.breach(&v.ledger.counts.Lost, v.last, "lost", "ConversationJoined", "ConversationLeft as the last of it")
 	}
 }

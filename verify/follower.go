@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// follower follows through one break after the other, as a client would that never forgets the seq, or the cursor, that it has.
+// follower follows through one break after the other, as a client would that never forgets the seq, or the cursor, that it
+// has.
 type follower struct {
 	*world
 	plan         followerPlan

@@ -45,7 +45,8 @@ const (
 	messagesQuery     = `subscription ($c: ID!, $a: Int) { messageAdded(conversationId: $c, afterSeq: $a) { id seq content } }`
 	conversationQuery = `subscription ($c: ID!, $a: Int) {
 	conversationEvents(conversationId: $c, afterSeq: $a) { __typename ...E } } ` + eventFields
-	everythingQuery = `subscription ($a: String) { events(after: $a) { cursor conversationId event { __typename ...E } } } ` + eventFields
+	everythingQuery = `subscription ($a: String) {
+	events(after: $a) { cursor conversationId event { __typename ...E } } } ` + eventFields
 )
 
 // message is one as a client sees it. One that is deleted has no content.

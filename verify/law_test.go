@@ -433,7 +433,9 @@ func TestAnythingWrongWithEventsIsFound(t *testing.T) {
 		}
 		got := slices.Clone(c.log)
 		i := rapid.IntRange(0, len(got)-2).Draw(t, "where")
-		wrong := rapid.SampledFrom([]string{"nothing", "lost", "lost at the end", "doubled", "swapped", "again later"}).Draw(t, "wrong")
+		wrong := rapid.SampledFrom([]string{
+			"nothing", "lost", "lost at the end", "doubled", "swapped", "again later",
+		}).Draw(t, "wrong")
 		switch wrong {
 		case "lost":
 			got = slices.Delete(got, i, i+1)

@@ -11,13 +11,13 @@ import (
 // ledger is the law. It is told what was done and what came, and says what must not be so. It knows no servers, no clock and
 // no goroutines of its own; it may be told by many.
 //
-//   - A message that was stored is delivered to each stream of everybody who may see it, once, in order of seq; and so is every
-//     event to each stream of events, without a gap between any two.
+//   - A message that was stored is delivered to each stream of everybody who may see it, once, in order of seq; and so is
+//     every event to each stream of events, without a gap between any two.
 //   - A send that was acknowledged is stored, once, under the seq of the answer; and later than what had been acknowledged
 //     before it began. An edit, a deletion, a reaction, and a change of members that was acknowledged is told as one event.
 //   - What is told is the same for all, and somebody has done it.
-//   - Nothing is delivered to somebody who is no member: to none at all, to whom the removal was confirmed nothing beyond it,
-//     and where history begins with joining nothing of what was written meanwhile.
+//   - Nothing is delivered to somebody who is no member: to none at all, to whom the removal was confirmed nothing beyond
+//     it, and where history begins with joining nothing of what was written meanwhile.
 //   - Nothing is delivered to a session that has ended of what was sent more than a grace later.
 //   - A stream ends for good only for somebody who is no member.
 type ledger struct {

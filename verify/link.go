@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// link is one connection on which something is followed: a WebSocket (socket) or a stream of server-sent events (eventStream).
+// link is one connection on which something is followed: a WebSocket (socket) or a stream of server-sent events
+// (eventStream).
 type link interface {
 	// open says who is there.
 	open(ctx context.Context, token string) error

@@ -34,8 +34,8 @@ type frame struct {
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
-// dialSocket opens a WebSocket, up to before connection_init. It is cut after budget bytes, the upgrade's included. A tight one
-// has small buffers.
+// dialSocket opens a WebSocket, up to before connection_init. It is cut after budget bytes, the upgrade's included. A tight
+// one has small buffers.
 func dialSocket(ctx context.Context, address string, tight bool, budget int64) (*socket, error) {
 	timed, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

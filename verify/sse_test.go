@@ -40,7 +40,9 @@ func (s *eventStream) all() (found []string) {
 // However many bytes of a stream come: of its events are delivered those that are there whole.
 func TestEventsAreCutAtAnyByte(t *testing.T) {
 	t.Parallel()
-	events := []string{":\n\n", "event: next\ndata: {\"a\":1}\n\n", "event: next\ndata: {\"a\":22}\n\n", ":\n\n", "event: complete\ndata:\n\n"}
+	events := []string{
+		":\n\n", "event: next\ndata: {\"a\":1}\n\n", "event: next\ndata: {\"a\":22}\n\n", ":\n\n", "event: complete\ndata:\n\n",
+	}
 	want := []string{"", "1 next {\"a\":1}", "1 next {\"a\":22}", "", "1 complete "}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)

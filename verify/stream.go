@@ -141,6 +141,11 @@ func (s *stream) violation(seq int64, what, expected, came string) violation {
 	return s.story.violation(s.of.id, seq, what, expected, came)
 }
 
+// breach tells of what is wrong with the stream.
+func (s *stream) breach(count *int, seq int64, what, expected, came string) {
+	s.ledger.breach(count, s.violation(seq, what, expected, came))
+}
+
 // receive tells what the subscription has delivered.
 func (s *subscription) receive(it item, at time.Time) {
 	l := s.ledger
@@ -179,14 +184,14 @@ func (s *subscription) isRightful(e event, at time.Time) bool {
 		why = s.hidden(e)
 	}
 	if why != "" {
-		l.breach(&l.counts.Leaked, s.violation(e.Seq, "leaked", why, e.String()))
+		s.breach(&l.counts.Leaked, e.Seq, "leaked", why, e.String())
 		return false
 	}
 	if why := s.tooLate(e, at); why != "" {
-		l.breach(&l.counts.Leaked, s.violation(e.Seq, "leaked", why, e.String()))
+		s.breach(&l.counts.Leaked, e.Seq, "leaked", why, e.String())
 	}
 	if !s.full && e.Kind != messageAdded {
-		l.breach(&l.counts.OtherBreach, s.violation(e.Seq, "unexpected", "messages", e.String()))
+		s.breach(&l.counts.OtherBreach, e.Seq, "unexpected", "messages", e.String())
 		return false
 	}
 	if !l.isTold(s.of, e, s.violation(e.Seq, "", "", "")) {
@@ -203,9 +208,9 @@ func (s *stream) inOrder(e event) {
 	l := s.ledger
 	switch {
 	case s.received.has(e.Seq):
-		l.breach(&l.counts.Doubled, s.violation(e.Seq, "doubled", fmt.Sprintf("a seq above %d", s.last), e.String()+" again"))
+		s.breach(&l.counts.Doubled, e.Seq, "doubled", fmt.Sprintf("a seq above %d", s.last), e.String()+" again")
 	case e.Seq <= s.last:
-		l.breach(&l.counts.Reordered, s.violation(e.Seq, "reordered", fmt.Sprintf("a seq above %d", s.last), e.String()))
+		s.breach(&l.counts.Reordered, e.Seq, "reordered", fmt.Sprintf("a seq above %d", s.last), e.String())
 		if s.missed[e.Seq] { // it is there after all
 			delete(s.missed, e.Seq)
 			l.counts.Lost--
@@ -222,9 +227,9 @@ func (s *subscription) catchesUp(e event) {
 	l := s.ledger
 	switch {
 	case s.live:
-		l.breach(&l.counts.Doubled, s.violation(e.Seq, "doubled", "that replay ends once", "CaughtUp again"))
+		s.breach(&l.counts.Doubled, e.Seq, "doubled", "that replay ends once", "CaughtUp again")
 	case e.Seq != s.last:
-		l.breach(&l.counts.OtherBreach, s.violation(e.Seq, "altered", fmt.Sprintf("CaughtUp at seq %d", s.last), e.String()))
+		s.breach(&l.counts.OtherBreach, e.Seq, "altered", fmt.Sprintf("CaughtUp at seq %d", s.last), e.String())
 	default:
 		s.notTooEarly()
 	}
@@ -236,12 +241,13 @@ func (s *subscription) notTooEarly() {
 	if !s.owedAll || s.of.memberOf(s.person).version != s.asked || s.last >= s.floor || !s.owed(s.floor) {
 		return
 	}
-	s.ledger.breach(&s.ledger.counts.OtherBreach, s.violation(s.floor, "too early",
-		fmt.Sprintf("CaughtUp behind seq %d, which was confirmed before this was asked for", s.floor), fmt.Sprintf("behind seq %d", s.last)))
+	s.breach(&s.ledger.counts.OtherBreach, s.floor, "too early",
+		fmt.Sprintf("CaughtUp behind seq %d, which was confirmed before this was asked for", s.floor),
+		fmt.Sprintf("behind seq %d", s.last))
 }
 
-// skipped finds what should have come before e and is passed over: of a stream of messages what is known to be stored by now,
-// of a stream of events every seq.
+// skipped finds what should have come before e and is passed over: of a stream of messages what is known to be stored by
+// now, of a stream of events every seq.
 func (s *stream) skipped(e event) {
 	if !s.full && s.of.memberOf(s.person).state != member {
 		return
@@ -258,7 +264,7 @@ func (s *stream) lost(seq int64, when, came string) {
 	if f, ok := s.of.known[seq]; ok {
 		told = f.told
 	}
-	s.ledger.breach(&s.ledger.counts.Lost, s.violation(seq, "lost", told+" "+when, came))
+	s.breach(&s.ledger.counts.Lost, seq, "lost", told+" "+when, came)
 	s.missed[seq] = true
 }
 
@@ -278,7 +284,7 @@ func (s *stream) settle() {
 	}
 	s.settleFrom(1)
 	if s.full && !s.live {
-		s.ledger.breach(&s.ledger.counts.Lost, s.violation(s.last, "lost", "CaughtUp", "nothing until the end"))
+		s.breach(&s.ledger.counts.Lost, s.last, "lost", "CaughtUp", "nothing until the end")
 	}
 }
 
@@ -290,8 +296,8 @@ func (s *stream) settleFrom(first int64) {
 	}
 }
 
-// settleBare finds messages that were withheld from somebody who may see them: only who has joined a conversation whose history
-// begins with joining may not, what was written before.
+// settleBare finds messages that were withheld from somebody who may see them: only who has joined a conversation whose
+// history begins with joining may not, what was written before.
 func (s *stream) settleBare() {
 	joinings := s.of.joinings(s.person)
 	for _, e := range s.bare {
@@ -300,7 +306,7 @@ func (s *stream) settleBare() {
 		if known && s.of.fromJoining && s.of.byID[f.message] != nil && slices.ContainsFunc(joinings, hides) {
 			continue
 		}
-		s.ledger.breach(&s.ledger.counts.OtherBreach, s.violation(e.Seq, "altered", f.told, e.String()+", without its message"))
+		s.breach(&s.ledger.counts.OtherBreach, e.Seq, "altered", f.told, e.String()+", without its message")
 	}
 }
 
@@ -357,7 +363,7 @@ func (s *subscription) refused(code string) (out bool) {
 	defer l.mu.Unlock()
 	m := s.of.memberOf(s.person)
 	if s.owedAll && m.version == s.asked {
-		l.breach(&l.counts.OtherBreach, s.violation(s.last, "refused", "that a member may follow", code))
+		s.breach(&l.counts.OtherBreach, s.last, "refused", "that a member may follow", code)
 	}
 	return m.state != member
 }
@@ -367,7 +373,7 @@ func (s *subscription) unexpected(expected, came string) {
 	l := s.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.breach(&l.counts.OtherBreach, s.violation(s.last, "unexpected", expected, came))
+	s.breach(&l.counts.OtherBreach, s.last, "unexpected", expected, came)
 }
 
 // bits is a set of seqs, which are small numbers without large gaps.

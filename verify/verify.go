@@ -2,11 +2,11 @@
 // outside, through the public API alone, and with everything broken that breaks in life.
 //
 // A run is a story in this order: the plan is drawn from a seed (plan.go); people register and start conversations; senders
-// send (sender.go) and change what was sent (change.go), followers follow (follower.go) over connections that are cut, put to
-// sleep and moved (link.go, socket.go, sse.go), members are removed and sessions ended (rights.go), and with chaos the servers
-// themselves are killed, frozen and cut off (cluster_linux.go). Whatever is done and whatever comes is told to the ledger
-// (ledger.go, deeds.go, members.go, and stream.go and everything.go for what is followed), which is the law: it knows nothing of
-// servers, and says what must not be. The report (report.go) tells the rest.
+// send (sender.go) and change what was sent (change.go), followers follow (follower.go) over connections that are cut, put
+// to sleep and moved (link.go, socket.go, sse.go), members are removed and sessions ended (rights.go), and with chaos the
+// servers themselves are killed, frozen and cut off (cluster_linux.go). Whatever is done and whatever comes is told to the
+// ledger (ledger.go, deeds.go, members.go, and stream.go and everything.go for what is followed), which is the law: it knows
+// nothing of servers, and says what must not be. The report (report.go) tells the rest.
 //
 // # Concurrency
 //
