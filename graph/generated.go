@@ -2887,6 +2887,8 @@ var sources = []*ast.Source{
 # - Lists are Relay connections (https://relay.dev/graphql/connections.htm): ` + "`" + `first` + "`" + ` walks forwards, from ` + "`" + `after` + "`" + ` where it is
 #   given, and ` + "`" + `last` + "`" + ` backwards, from ` + "`" + `before` + "`" + `; the items of a page stand in the list's order either way. A page holds at most
 #   100 items. Cursors are opaque; one of another list is BAD_USER_INPUT.
+# - Int has 32 bits, as GraphQL says: a number beyond is BAD_USER_INPUT. Every seq fits, up to 2,147,483,647 events in one
+#   conversation.
 # - Each mutation takes one ` + "`" + `input` + "`" + ` and returns one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the
 #   path of the input field; then nothing was changed, and the payload's other fields are null.
 # - What a person cannot correct is a GraphQL error, whose extensions.code is one of:
@@ -24333,13 +24335,13 @@ func (ec *executionContext) marshalNInboxUpdate2ᚖparleyᚋgraphᚐInboxUpdate(
 }
 
 func (ec *executionContext) unmarshalNInt2int(ctx context.Context, v any) (int, error) {
-	res, err := graphql.UnmarshalInt(v)
+	res, err := UnmarshalInt(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.SelectionSet, v int) graphql.Marshaler {
 	_ = sel
-	res := graphql.MarshalInt(v)
+	res := MarshalInt(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24349,13 +24351,13 @@ func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.Selecti
 }
 
 func (ec *executionContext) unmarshalNInt2int64(ctx context.Context, v any) (int64, error) {
-	res, err := graphql.UnmarshalInt64(v)
+	res, err := UnmarshalInt64(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int64(ctx context.Context, sel ast.SelectionSet, v int64) graphql.Marshaler {
 	_ = sel
-	res := graphql.MarshalInt64(v)
+	res := MarshalInt64(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25208,7 +25210,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint(ctx context.Context, v any) (*i
 	if v == nil {
 		return nil, nil
 	}
-	res, err := graphql.UnmarshalInt(v)
+	res, err := UnmarshalInt(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25218,7 +25220,7 @@ func (ec *executionContext) marshalOInt2ᚖint(ctx context.Context, sel ast.Sele
 	}
 	_ = sel
 	_ = ctx
-	res := graphql.MarshalInt(*v)
+	res := MarshalInt(*v)
 	return res
 }
 
@@ -25226,7 +25228,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint64(ctx context.Context, v any) (
 	if v == nil {
 		return nil, nil
 	}
-	res, err := graphql.UnmarshalInt64(v)
+	res, err := UnmarshalInt64(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25236,7 +25238,7 @@ func (ec *executionContext) marshalOInt2ᚖint64(ctx context.Context, sel ast.Se
 	}
 	_ = sel
 	_ = ctx
-	res := graphql.MarshalInt64(*v)
+	res := MarshalInt64(*v)
 	return res
 }
 
