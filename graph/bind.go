@@ -3,6 +3,7 @@ package graph
 import (
 	"errors"
 	"io"
+	"math"
 	"strconv"
 	"time"
 
@@ -29,6 +30,28 @@ func UnmarshalString(v any) (string, error) {
 		return "", errs.New(errs.BadUserInput, "Expected a text, got %v.", v)
 	}
 	return s, nil
+}
+
+// MarshalInt writes a number.
+func MarshalInt(n int) graphql.Marshaler { return graphql.MarshalInt(n) }
+
+// UnmarshalInt takes an integer of 32 bits, which is what Int is (GraphQL, section 3.5.1): gqlgen's own takes 64, and texts.
+func UnmarshalInt(v any) (int, error) {
+	n, ok := toInt(v)
+	if !ok || int64(n) != int64(int32(n)) {
+		return 0, errs.New(errs.BadUserInput, "Expected an integer from %d to %d, got %v.", math.MinInt32, math.MaxInt32, v)
+	}
+	return n, nil
+}
+
+// MarshalInt64 writes a number as it is. A seq beyond 32 bits, which takes two thousand million events in one conversation, would
+// be no Int any more; a client that reads JSON numbers has it right all the same.
+func MarshalInt64(n int64) graphql.Marshaler { return graphql.MarshalInt64(n) }
+
+// UnmarshalInt64 is UnmarshalInt for fields of another type.
+func UnmarshalInt64(v any) (int64, error) {
+	n, err := UnmarshalInt(v)
+	return int64(n), err
 }
 
 // EmailVerified reports whether the person has shown that the address is theirs.

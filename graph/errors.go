@@ -15,21 +15,9 @@ import (
 	"github.com/99designs/gqlgen/graphql/errcode"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"parley/auth"
 	"parley/errs"
 	"parley/store"
 )
-
-// authPayload makes the payload of what signs a person in.
-func authPayload(ctx context.Context) func(*auth.SignedIn, error) (*AuthPayload, error) {
-	return func(signedIn *auth.SignedIn, err error) (*AuthPayload, error) {
-		problems, err := userErrors(err)
-		if err != nil || signedIn == nil {
-			return &AuthPayload{UserErrors: problems}, err
-		}
-		return signIn(ctx, signedIn), nil
-	}
-}
 
 // userErrors takes what a person can correct out of err, for the payload of a mutation; anything else comes back as err.
 func userErrors(err error) ([]*UserError, error) {

@@ -610,36 +610,36 @@ type MutationResolver interface {
 	Register(ctx context.Context, input auth.Register) (*AuthPayload, error)
 	Login(ctx context.Context, input auth.Login) (*AuthPayload, error)
 	RefreshSession(ctx context.Context, input RefreshSessionInput) (*AuthPayload, error)
-	Logout(ctx context.Context) (*LogoutPayload, error)
-	RevokeSession(ctx context.Context, input RevokeSessionInput) (*RevokeSessionPayload, error)
+	Logout(ctx context.Context) (*DonePayload, error)
+	RevokeSession(ctx context.Context, input RevokeSessionInput) (*DonePayload, error)
 	RevokeOtherSessions(ctx context.Context) (*RevokeOtherSessionsPayload, error)
 	UpdateProfile(ctx context.Context, input auth.UpdateProfile) (*UpdateProfilePayload, error)
 	UpdateSettings(ctx context.Context, input auth.UpdateSettings) (*UpdateSettingsPayload, error)
-	ChangeEmail(ctx context.Context, input auth.ChangeEmail) (*ChangeEmailPayload, error)
-	ChangePassword(ctx context.Context, input auth.ChangePassword) (*ChangePasswordPayload, error)
-	RequestPasswordReset(ctx context.Context, input RequestPasswordResetInput) (*RequestPasswordResetPayload, error)
-	ResetPassword(ctx context.Context, input ResetPasswordInput) (*ResetPasswordPayload, error)
-	RequestEmailVerification(ctx context.Context) (*RequestEmailVerificationPayload, error)
-	VerifyEmail(ctx context.Context, input VerifyEmailInput) (*VerifyEmailPayload, error)
-	DeleteAccount(ctx context.Context, input DeleteAccountInput) (*DeleteAccountPayload, error)
-	CreateConversation(ctx context.Context, input chat.CreateConversation) (*CreateConversationPayload, error)
-	OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*OpenDirectConversationPayload, error)
-	RenameConversation(ctx context.Context, input RenameConversationInput) (*RenameConversationPayload, error)
-	UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*UpdateConversationSettingsPayload, error)
-	AddMembers(ctx context.Context, input AddMembersInput) (*AddMembersPayload, error)
-	RemoveMember(ctx context.Context, input RemoveMemberInput) (*RemoveMemberPayload, error)
-	ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ChangeMemberRolePayload, error)
-	TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*TransferOwnershipPayload, error)
-	LeaveConversation(ctx context.Context, input LeaveConversationInput) (*LeaveConversationPayload, error)
-	SendMessage(ctx context.Context, input chat.SendMessage) (*SendMessagePayload, error)
-	EditMessage(ctx context.Context, input EditMessageInput) (*EditMessagePayload, error)
-	DeleteMessage(ctx context.Context, input DeleteMessageInput) (*DeleteMessagePayload, error)
-	AddReaction(ctx context.Context, input ReactionInput) (*AddReactionPayload, error)
-	RemoveReaction(ctx context.Context, input ReactionInput) (*RemoveReactionPayload, error)
-	MarkRead(ctx context.Context, input MarkReadInput) (*MarkReadPayload, error)
-	UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*UpdateMembershipPayload, error)
-	SaveDraft(ctx context.Context, input SaveDraftInput) (*SaveDraftPayload, error)
-	SetTyping(ctx context.Context, input SetTypingInput) (*SetTypingPayload, error)
+	ChangeEmail(ctx context.Context, input auth.ChangeEmail) (*DonePayload, error)
+	ChangePassword(ctx context.Context, input auth.ChangePassword) (*DonePayload, error)
+	RequestPasswordReset(ctx context.Context, input RequestPasswordResetInput) (*DonePayload, error)
+	ResetPassword(ctx context.Context, input ResetPasswordInput) (*DonePayload, error)
+	RequestEmailVerification(ctx context.Context) (*DonePayload, error)
+	VerifyEmail(ctx context.Context, input VerifyEmailInput) (*DonePayload, error)
+	DeleteAccount(ctx context.Context, input DeleteAccountInput) (*DonePayload, error)
+	CreateConversation(ctx context.Context, input chat.CreateConversation) (*ConversationPayload, error)
+	OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*ConversationPayload, error)
+	RenameConversation(ctx context.Context, input RenameConversationInput) (*ConversationPayload, error)
+	UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*ConversationPayload, error)
+	AddMembers(ctx context.Context, input AddMembersInput) (*ConversationPayload, error)
+	RemoveMember(ctx context.Context, input RemoveMemberInput) (*ConversationPayload, error)
+	ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ConversationPayload, error)
+	TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*ConversationPayload, error)
+	LeaveConversation(ctx context.Context, input LeaveConversationInput) (*DonePayload, error)
+	SendMessage(ctx context.Context, input chat.SendMessage) (*MessagePayload, error)
+	EditMessage(ctx context.Context, input EditMessageInput) (*MessagePayload, error)
+	DeleteMessage(ctx context.Context, input DeleteMessageInput) (*MessagePayload, error)
+	AddReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error)
+	RemoveReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error)
+	MarkRead(ctx context.Context, input MarkReadInput) (*MemberPayload, error)
+	UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*MemberPayload, error)
+	SaveDraft(ctx context.Context, input SaveDraftInput) (*ConversationPayload, error)
+	SetTyping(ctx context.Context, input SetTypingInput) (*DonePayload, error)
 }
 type PresenceResolver interface {
 	User(ctx context.Context, obj *chat.Presence) (*model.User, error)
@@ -2894,6 +2894,8 @@ var sources = []*ast.Source{
 # - Lists are Relay connections (https://relay.dev/graphql/connections.htm): ` + "`" + `first` + "`" + ` walks forwards, from ` + "`" + `after` + "`" + ` where it is
 #   given, and ` + "`" + `last` + "`" + ` backwards, from ` + "`" + `before` + "`" + `; the items of a page stand in the list's order either way. A page holds at most
 #   100 items. Cursors are opaque; one of another list is BAD_USER_INPUT.
+# - Int has 32 bits, as GraphQL says: a number beyond is BAD_USER_INPUT. Every seq fits, up to 2,147,483,647 events in one
+#   conversation.
 # - Each mutation takes one ` + "`" + `input` + "`" + ` and returns one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the
 #   path of the input field; then nothing was changed, and the payload's other fields are null.
 # - What a person cannot correct is a GraphQL error, whose extensions.code is one of:
@@ -5879,7 +5881,7 @@ func (ec *executionContext) field___Type_fields_args(ctx context.Context, rawArg
 
 // region    **************************** field.gotpl *****************************
 
-func (ec *executionContext) _AddMembersPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *AddMembersPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _AddMembersPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -5911,7 +5913,7 @@ func (ec *executionContext) fieldContext_AddMembersPayload_conversation(_ contex
 	return fc, nil
 }
 
-func (ec *executionContext) _AddMembersPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *AddMembersPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _AddMembersPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -5943,7 +5945,7 @@ func (ec *executionContext) fieldContext_AddMembersPayload_userErrors(_ context.
 	return fc, nil
 }
 
-func (ec *executionContext) _AddReactionPayload_message(ctx context.Context, field graphql.CollectedField, obj *AddReactionPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _AddReactionPayload_message(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -5975,7 +5977,7 @@ func (ec *executionContext) fieldContext_AddReactionPayload_message(_ context.Co
 	return fc, nil
 }
 
-func (ec *executionContext) _AddReactionPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *AddReactionPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _AddReactionPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -6213,7 +6215,7 @@ func (ec *executionContext) fieldContext_CaughtUp_conversation(_ context.Context
 	return fc, nil
 }
 
-func (ec *executionContext) _ChangeEmailPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ChangeEmailPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _ChangeEmailPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -6245,7 +6247,7 @@ func (ec *executionContext) fieldContext_ChangeEmailPayload_userErrors(_ context
 	return fc, nil
 }
 
-func (ec *executionContext) _ChangeMemberRolePayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ChangeMemberRolePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _ChangeMemberRolePayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -6277,7 +6279,7 @@ func (ec *executionContext) fieldContext_ChangeMemberRolePayload_conversation(_ 
 	return fc, nil
 }
 
-func (ec *executionContext) _ChangeMemberRolePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ChangeMemberRolePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _ChangeMemberRolePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -6309,7 +6311,7 @@ func (ec *executionContext) fieldContext_ChangeMemberRolePayload_userErrors(_ co
 	return fc, nil
 }
 
-func (ec *executionContext) _ChangePasswordPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ChangePasswordPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _ChangePasswordPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -7750,7 +7752,7 @@ func (ec *executionContext) fieldContext_ConversationSettingsChanged_membersMayR
 	return graphql.NewScalarFieldContext("ConversationSettingsChanged", field, false, false, errors.New("field of type Boolean does not have child fields"))
 }
 
-func (ec *executionContext) _CreateConversationPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *CreateConversationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _CreateConversationPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -7782,7 +7784,7 @@ func (ec *executionContext) fieldContext_CreateConversationPayload_conversation(
 	return fc, nil
 }
 
-func (ec *executionContext) _CreateConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *CreateConversationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _CreateConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -7814,7 +7816,7 @@ func (ec *executionContext) fieldContext_CreateConversationPayload_userErrors(_ 
 	return fc, nil
 }
 
-func (ec *executionContext) _DeleteAccountPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DeleteAccountPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _DeleteAccountPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -7846,7 +7848,7 @@ func (ec *executionContext) fieldContext_DeleteAccountPayload_userErrors(_ conte
 	return fc, nil
 }
 
-func (ec *executionContext) _DeleteMessagePayload_message(ctx context.Context, field graphql.CollectedField, obj *DeleteMessagePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _DeleteMessagePayload_message(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -7878,7 +7880,7 @@ func (ec *executionContext) fieldContext_DeleteMessagePayload_message(_ context.
 	return fc, nil
 }
 
-func (ec *executionContext) _DeleteMessagePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DeleteMessagePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _DeleteMessagePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -7910,7 +7912,7 @@ func (ec *executionContext) fieldContext_DeleteMessagePayload_userErrors(_ conte
 	return fc, nil
 }
 
-func (ec *executionContext) _EditMessagePayload_message(ctx context.Context, field graphql.CollectedField, obj *EditMessagePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _EditMessagePayload_message(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -7942,7 +7944,7 @@ func (ec *executionContext) fieldContext_EditMessagePayload_message(_ context.Co
 	return fc, nil
 }
 
-func (ec *executionContext) _EditMessagePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *EditMessagePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _EditMessagePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -8098,7 +8100,7 @@ func (ec *executionContext) fieldContext_InboxUpdate_removed(_ context.Context, 
 	return graphql.NewScalarFieldContext("InboxUpdate", field, false, false, errors.New("field of type Boolean does not have child fields"))
 }
 
-func (ec *executionContext) _LeaveConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *LeaveConversationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _LeaveConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -8130,7 +8132,7 @@ func (ec *executionContext) fieldContext_LeaveConversationPayload_userErrors(_ c
 	return fc, nil
 }
 
-func (ec *executionContext) _LogoutPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *LogoutPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _LogoutPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -8162,7 +8164,7 @@ func (ec *executionContext) fieldContext_LogoutPayload_userErrors(_ context.Cont
 	return fc, nil
 }
 
-func (ec *executionContext) _MarkReadPayload_member(ctx context.Context, field graphql.CollectedField, obj *MarkReadPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _MarkReadPayload_member(ctx context.Context, field graphql.CollectedField, obj *MemberPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -8194,7 +8196,7 @@ func (ec *executionContext) fieldContext_MarkReadPayload_member(_ context.Contex
 	return fc, nil
 }
 
-func (ec *executionContext) _MarkReadPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MarkReadPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _MarkReadPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MemberPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -9944,8 +9946,8 @@ func (ec *executionContext) _Mutation_logout(ctx context.Context, field graphql.
 			return ec.Resolvers.Mutation().Logout(ctx)
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *LogoutPayload) graphql.Marshaler {
-			return ec.marshalOLogoutPayload2ᚖparleyᚋgraphᚐLogoutPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalOLogoutPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -9977,8 +9979,8 @@ func (ec *executionContext) _Mutation_revokeSession(ctx context.Context, field g
 			return ec.Resolvers.Mutation().RevokeSession(ctx, fc.Args["input"].(RevokeSessionInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *RevokeSessionPayload) graphql.Marshaler {
-			return ec.marshalORevokeSessionPayload2ᚖparleyᚋgraphᚐRevokeSessionPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalORevokeSessionPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10141,8 +10143,8 @@ func (ec *executionContext) _Mutation_changeEmail(ctx context.Context, field gra
 			return ec.Resolvers.Mutation().ChangeEmail(ctx, fc.Args["input"].(auth.ChangeEmail))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ChangeEmailPayload) graphql.Marshaler {
-			return ec.marshalOChangeEmailPayload2ᚖparleyᚋgraphᚐChangeEmailPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalOChangeEmailPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10185,8 +10187,8 @@ func (ec *executionContext) _Mutation_changePassword(ctx context.Context, field 
 			return ec.Resolvers.Mutation().ChangePassword(ctx, fc.Args["input"].(auth.ChangePassword))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ChangePasswordPayload) graphql.Marshaler {
-			return ec.marshalOChangePasswordPayload2ᚖparleyᚋgraphᚐChangePasswordPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalOChangePasswordPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10229,8 +10231,8 @@ func (ec *executionContext) _Mutation_requestPasswordReset(ctx context.Context, 
 			return ec.Resolvers.Mutation().RequestPasswordReset(ctx, fc.Args["input"].(RequestPasswordResetInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *RequestPasswordResetPayload) graphql.Marshaler {
-			return ec.marshalORequestPasswordResetPayload2ᚖparleyᚋgraphᚐRequestPasswordResetPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalORequestPasswordResetPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10273,8 +10275,8 @@ func (ec *executionContext) _Mutation_resetPassword(ctx context.Context, field g
 			return ec.Resolvers.Mutation().ResetPassword(ctx, fc.Args["input"].(ResetPasswordInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ResetPasswordPayload) graphql.Marshaler {
-			return ec.marshalOResetPasswordPayload2ᚖparleyᚋgraphᚐResetPasswordPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalOResetPasswordPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10316,8 +10318,8 @@ func (ec *executionContext) _Mutation_requestEmailVerification(ctx context.Conte
 			return ec.Resolvers.Mutation().RequestEmailVerification(ctx)
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *RequestEmailVerificationPayload) graphql.Marshaler {
-			return ec.marshalORequestEmailVerificationPayload2ᚖparleyᚋgraphᚐRequestEmailVerificationPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalORequestEmailVerificationPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10349,8 +10351,8 @@ func (ec *executionContext) _Mutation_verifyEmail(ctx context.Context, field gra
 			return ec.Resolvers.Mutation().VerifyEmail(ctx, fc.Args["input"].(VerifyEmailInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *VerifyEmailPayload) graphql.Marshaler {
-			return ec.marshalOVerifyEmailPayload2ᚖparleyᚋgraphᚐVerifyEmailPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalOVerifyEmailPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10393,8 +10395,8 @@ func (ec *executionContext) _Mutation_deleteAccount(ctx context.Context, field g
 			return ec.Resolvers.Mutation().DeleteAccount(ctx, fc.Args["input"].(DeleteAccountInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *DeleteAccountPayload) graphql.Marshaler {
-			return ec.marshalODeleteAccountPayload2ᚖparleyᚋgraphᚐDeleteAccountPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalODeleteAccountPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10437,8 +10439,8 @@ func (ec *executionContext) _Mutation_createConversation(ctx context.Context, fi
 			return ec.Resolvers.Mutation().CreateConversation(ctx, fc.Args["input"].(chat.CreateConversation))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *CreateConversationPayload) graphql.Marshaler {
-			return ec.marshalOCreateConversationPayload2ᚖparleyᚋgraphᚐCreateConversationPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalOCreateConversationPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10481,8 +10483,8 @@ func (ec *executionContext) _Mutation_openDirectConversation(ctx context.Context
 			return ec.Resolvers.Mutation().OpenDirectConversation(ctx, fc.Args["input"].(OpenDirectConversationInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *OpenDirectConversationPayload) graphql.Marshaler {
-			return ec.marshalOOpenDirectConversationPayload2ᚖparleyᚋgraphᚐOpenDirectConversationPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalOOpenDirectConversationPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10525,8 +10527,8 @@ func (ec *executionContext) _Mutation_renameConversation(ctx context.Context, fi
 			return ec.Resolvers.Mutation().RenameConversation(ctx, fc.Args["input"].(RenameConversationInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *RenameConversationPayload) graphql.Marshaler {
-			return ec.marshalORenameConversationPayload2ᚖparleyᚋgraphᚐRenameConversationPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalORenameConversationPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10569,8 +10571,8 @@ func (ec *executionContext) _Mutation_updateConversationSettings(ctx context.Con
 			return ec.Resolvers.Mutation().UpdateConversationSettings(ctx, fc.Args["input"].(UpdateConversationSettingsInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *UpdateConversationSettingsPayload) graphql.Marshaler {
-			return ec.marshalOUpdateConversationSettingsPayload2ᚖparleyᚋgraphᚐUpdateConversationSettingsPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalOUpdateConversationSettingsPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10613,8 +10615,8 @@ func (ec *executionContext) _Mutation_addMembers(ctx context.Context, field grap
 			return ec.Resolvers.Mutation().AddMembers(ctx, fc.Args["input"].(AddMembersInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *AddMembersPayload) graphql.Marshaler {
-			return ec.marshalOAddMembersPayload2ᚖparleyᚋgraphᚐAddMembersPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalOAddMembersPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10657,8 +10659,8 @@ func (ec *executionContext) _Mutation_removeMember(ctx context.Context, field gr
 			return ec.Resolvers.Mutation().RemoveMember(ctx, fc.Args["input"].(RemoveMemberInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *RemoveMemberPayload) graphql.Marshaler {
-			return ec.marshalORemoveMemberPayload2ᚖparleyᚋgraphᚐRemoveMemberPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalORemoveMemberPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10701,8 +10703,8 @@ func (ec *executionContext) _Mutation_changeMemberRole(ctx context.Context, fiel
 			return ec.Resolvers.Mutation().ChangeMemberRole(ctx, fc.Args["input"].(ChangeMemberRoleInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ChangeMemberRolePayload) graphql.Marshaler {
-			return ec.marshalOChangeMemberRolePayload2ᚖparleyᚋgraphᚐChangeMemberRolePayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalOChangeMemberRolePayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10745,8 +10747,8 @@ func (ec *executionContext) _Mutation_transferOwnership(ctx context.Context, fie
 			return ec.Resolvers.Mutation().TransferOwnership(ctx, fc.Args["input"].(TransferOwnershipInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *TransferOwnershipPayload) graphql.Marshaler {
-			return ec.marshalOTransferOwnershipPayload2ᚖparleyᚋgraphᚐTransferOwnershipPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalOTransferOwnershipPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10789,8 +10791,8 @@ func (ec *executionContext) _Mutation_leaveConversation(ctx context.Context, fie
 			return ec.Resolvers.Mutation().LeaveConversation(ctx, fc.Args["input"].(LeaveConversationInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *LeaveConversationPayload) graphql.Marshaler {
-			return ec.marshalOLeaveConversationPayload2ᚖparleyᚋgraphᚐLeaveConversationPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalOLeaveConversationPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10833,8 +10835,8 @@ func (ec *executionContext) _Mutation_sendMessage(ctx context.Context, field gra
 			return ec.Resolvers.Mutation().SendMessage(ctx, fc.Args["input"].(chat.SendMessage))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *SendMessagePayload) graphql.Marshaler {
-			return ec.marshalOSendMessagePayload2ᚖparleyᚋgraphᚐSendMessagePayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
+			return ec.marshalOSendMessagePayload2ᚖparleyᚋgraphᚐMessagePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10877,8 +10879,8 @@ func (ec *executionContext) _Mutation_editMessage(ctx context.Context, field gra
 			return ec.Resolvers.Mutation().EditMessage(ctx, fc.Args["input"].(EditMessageInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *EditMessagePayload) graphql.Marshaler {
-			return ec.marshalOEditMessagePayload2ᚖparleyᚋgraphᚐEditMessagePayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
+			return ec.marshalOEditMessagePayload2ᚖparleyᚋgraphᚐMessagePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10921,8 +10923,8 @@ func (ec *executionContext) _Mutation_deleteMessage(ctx context.Context, field g
 			return ec.Resolvers.Mutation().DeleteMessage(ctx, fc.Args["input"].(DeleteMessageInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *DeleteMessagePayload) graphql.Marshaler {
-			return ec.marshalODeleteMessagePayload2ᚖparleyᚋgraphᚐDeleteMessagePayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
+			return ec.marshalODeleteMessagePayload2ᚖparleyᚋgraphᚐMessagePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -10965,8 +10967,8 @@ func (ec *executionContext) _Mutation_addReaction(ctx context.Context, field gra
 			return ec.Resolvers.Mutation().AddReaction(ctx, fc.Args["input"].(ReactionInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *AddReactionPayload) graphql.Marshaler {
-			return ec.marshalOAddReactionPayload2ᚖparleyᚋgraphᚐAddReactionPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
+			return ec.marshalOAddReactionPayload2ᚖparleyᚋgraphᚐMessagePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -11009,8 +11011,8 @@ func (ec *executionContext) _Mutation_removeReaction(ctx context.Context, field 
 			return ec.Resolvers.Mutation().RemoveReaction(ctx, fc.Args["input"].(ReactionInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *RemoveReactionPayload) graphql.Marshaler {
-			return ec.marshalORemoveReactionPayload2ᚖparleyᚋgraphᚐRemoveReactionPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
+			return ec.marshalORemoveReactionPayload2ᚖparleyᚋgraphᚐMessagePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -11053,8 +11055,8 @@ func (ec *executionContext) _Mutation_markRead(ctx context.Context, field graphq
 			return ec.Resolvers.Mutation().MarkRead(ctx, fc.Args["input"].(MarkReadInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *MarkReadPayload) graphql.Marshaler {
-			return ec.marshalOMarkReadPayload2ᚖparleyᚋgraphᚐMarkReadPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *MemberPayload) graphql.Marshaler {
+			return ec.marshalOMarkReadPayload2ᚖparleyᚋgraphᚐMemberPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -11097,8 +11099,8 @@ func (ec *executionContext) _Mutation_updateMembership(ctx context.Context, fiel
 			return ec.Resolvers.Mutation().UpdateMembership(ctx, fc.Args["input"].(chat.UpdateMembership))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *UpdateMembershipPayload) graphql.Marshaler {
-			return ec.marshalOUpdateMembershipPayload2ᚖparleyᚋgraphᚐUpdateMembershipPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *MemberPayload) graphql.Marshaler {
+			return ec.marshalOUpdateMembershipPayload2ᚖparleyᚋgraphᚐMemberPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -11141,8 +11143,8 @@ func (ec *executionContext) _Mutation_saveDraft(ctx context.Context, field graph
 			return ec.Resolvers.Mutation().SaveDraft(ctx, fc.Args["input"].(SaveDraftInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *SaveDraftPayload) graphql.Marshaler {
-			return ec.marshalOSaveDraftPayload2ᚖparleyᚋgraphᚐSaveDraftPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
+			return ec.marshalOSaveDraftPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -11185,8 +11187,8 @@ func (ec *executionContext) _Mutation_setTyping(ctx context.Context, field graph
 			return ec.Resolvers.Mutation().SetTyping(ctx, fc.Args["input"].(SetTypingInput))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *SetTypingPayload) graphql.Marshaler {
-			return ec.marshalOSetTypingPayload2ᚖparleyᚋgraphᚐSetTypingPayload(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *DonePayload) graphql.Marshaler {
+			return ec.marshalOSetTypingPayload2ᚖparleyᚋgraphᚐDonePayload(ctx, selections, v)
 		},
 		true,
 		false,
@@ -11216,7 +11218,7 @@ func (ec *executionContext) fieldContext_Mutation_setTyping(ctx context.Context,
 	return fc, nil
 }
 
-func (ec *executionContext) _OpenDirectConversationPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *OpenDirectConversationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _OpenDirectConversationPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -11248,7 +11250,7 @@ func (ec *executionContext) fieldContext_OpenDirectConversationPayload_conversat
 	return fc, nil
 }
 
-func (ec *executionContext) _OpenDirectConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *OpenDirectConversationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _OpenDirectConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12476,7 +12478,7 @@ func (ec *executionContext) fieldContext_ReadReceipt_lastReadSeq(_ context.Conte
 	return graphql.NewScalarFieldContext("ReadReceipt", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
-func (ec *executionContext) _RemoveMemberPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *RemoveMemberPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RemoveMemberPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12508,7 +12510,7 @@ func (ec *executionContext) fieldContext_RemoveMemberPayload_conversation(_ cont
 	return fc, nil
 }
 
-func (ec *executionContext) _RemoveMemberPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *RemoveMemberPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RemoveMemberPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12540,7 +12542,7 @@ func (ec *executionContext) fieldContext_RemoveMemberPayload_userErrors(_ contex
 	return fc, nil
 }
 
-func (ec *executionContext) _RemoveReactionPayload_message(ctx context.Context, field graphql.CollectedField, obj *RemoveReactionPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RemoveReactionPayload_message(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12572,7 +12574,7 @@ func (ec *executionContext) fieldContext_RemoveReactionPayload_message(_ context
 	return fc, nil
 }
 
-func (ec *executionContext) _RemoveReactionPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *RemoveReactionPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RemoveReactionPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12604,7 +12606,7 @@ func (ec *executionContext) fieldContext_RemoveReactionPayload_userErrors(_ cont
 	return fc, nil
 }
 
-func (ec *executionContext) _RenameConversationPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *RenameConversationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RenameConversationPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12636,7 +12638,7 @@ func (ec *executionContext) fieldContext_RenameConversationPayload_conversation(
 	return fc, nil
 }
 
-func (ec *executionContext) _RenameConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *RenameConversationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RenameConversationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12668,7 +12670,7 @@ func (ec *executionContext) fieldContext_RenameConversationPayload_userErrors(_ 
 	return fc, nil
 }
 
-func (ec *executionContext) _RequestEmailVerificationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *RequestEmailVerificationPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RequestEmailVerificationPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12700,7 +12702,7 @@ func (ec *executionContext) fieldContext_RequestEmailVerificationPayload_userErr
 	return fc, nil
 }
 
-func (ec *executionContext) _RequestPasswordResetPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *RequestPasswordResetPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RequestPasswordResetPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12732,7 +12734,7 @@ func (ec *executionContext) fieldContext_RequestPasswordResetPayload_userErrors(
 	return fc, nil
 }
 
-func (ec *executionContext) _ResetPasswordPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ResetPasswordPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _ResetPasswordPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12819,7 +12821,7 @@ func (ec *executionContext) fieldContext_RevokeOtherSessionsPayload_userErrors(_
 	return fc, nil
 }
 
-func (ec *executionContext) _RevokeSessionPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *RevokeSessionPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _RevokeSessionPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12851,7 +12853,7 @@ func (ec *executionContext) fieldContext_RevokeSessionPayload_userErrors(_ conte
 	return fc, nil
 }
 
-func (ec *executionContext) _SaveDraftPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *SaveDraftPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _SaveDraftPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12883,7 +12885,7 @@ func (ec *executionContext) fieldContext_SaveDraftPayload_conversation(_ context
 	return fc, nil
 }
 
-func (ec *executionContext) _SaveDraftPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *SaveDraftPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _SaveDraftPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12915,7 +12917,7 @@ func (ec *executionContext) fieldContext_SaveDraftPayload_userErrors(_ context.C
 	return fc, nil
 }
 
-func (ec *executionContext) _SendMessagePayload_message(ctx context.Context, field graphql.CollectedField, obj *SendMessagePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _SendMessagePayload_message(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12947,7 +12949,7 @@ func (ec *executionContext) fieldContext_SendMessagePayload_message(_ context.Co
 	return fc, nil
 }
 
-func (ec *executionContext) _SendMessagePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *SendMessagePayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _SendMessagePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MessagePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13117,7 +13119,7 @@ func (ec *executionContext) fieldContext_Session_current(_ context.Context, fiel
 	return graphql.NewScalarFieldContext("Session", field, true, true, errors.New("field of type Boolean does not have child fields"))
 }
 
-func (ec *executionContext) _SetTypingPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *SetTypingPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _SetTypingPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13649,7 +13651,7 @@ func (ec *executionContext) fieldContext_Tokens_refreshToken(_ context.Context, 
 	return graphql.NewScalarFieldContext("Tokens", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
-func (ec *executionContext) _TransferOwnershipPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *TransferOwnershipPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _TransferOwnershipPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13681,7 +13683,7 @@ func (ec *executionContext) fieldContext_TransferOwnershipPayload_conversation(_
 	return fc, nil
 }
 
-func (ec *executionContext) _TransferOwnershipPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *TransferOwnershipPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _TransferOwnershipPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13791,7 +13793,7 @@ func (ec *executionContext) fieldContext_TypingIndicator_typing(_ context.Contex
 	return graphql.NewScalarFieldContext("TypingIndicator", field, false, false, errors.New("field of type Boolean does not have child fields"))
 }
 
-func (ec *executionContext) _UpdateConversationSettingsPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *UpdateConversationSettingsPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _UpdateConversationSettingsPayload_conversation(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13823,7 +13825,7 @@ func (ec *executionContext) fieldContext_UpdateConversationSettingsPayload_conve
 	return fc, nil
 }
 
-func (ec *executionContext) _UpdateConversationSettingsPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *UpdateConversationSettingsPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _UpdateConversationSettingsPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *ConversationPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13855,7 +13857,7 @@ func (ec *executionContext) fieldContext_UpdateConversationSettingsPayload_userE
 	return fc, nil
 }
 
-func (ec *executionContext) _UpdateMembershipPayload_member(ctx context.Context, field graphql.CollectedField, obj *UpdateMembershipPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _UpdateMembershipPayload_member(ctx context.Context, field graphql.CollectedField, obj *MemberPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13887,7 +13889,7 @@ func (ec *executionContext) fieldContext_UpdateMembershipPayload_member(_ contex
 	return fc, nil
 }
 
-func (ec *executionContext) _UpdateMembershipPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *UpdateMembershipPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _UpdateMembershipPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *MemberPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -14414,7 +14416,7 @@ func (ec *executionContext) fieldContext_UserError_path(_ context.Context, field
 	return graphql.NewScalarFieldContext("UserError", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
-func (ec *executionContext) _VerifyEmailPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *VerifyEmailPayload) (ret graphql.Marshaler) {
+func (ec *executionContext) _VerifyEmailPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *DonePayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -17350,7 +17352,7 @@ func (ec *executionContext) _ViewerEventBody(ctx context.Context, sel ast.Select
 
 var addMembersPayloadImplementors = []string{"AddMembersPayload"}
 
-func (ec *executionContext) _AddMembersPayload(ctx context.Context, sel ast.SelectionSet, obj *AddMembersPayload) graphql.Marshaler {
+func (ec *executionContext) _AddMembersPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, addMembersPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -17393,7 +17395,7 @@ func (ec *executionContext) _AddMembersPayload(ctx context.Context, sel ast.Sele
 
 var addReactionPayloadImplementors = []string{"AddReactionPayload"}
 
-func (ec *executionContext) _AddReactionPayload(ctx context.Context, sel ast.SelectionSet, obj *AddReactionPayload) graphql.Marshaler {
+func (ec *executionContext) _AddReactionPayload(ctx context.Context, sel ast.SelectionSet, obj *MessagePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, addReactionPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -17603,7 +17605,7 @@ func (ec *executionContext) _CaughtUp(ctx context.Context, sel ast.SelectionSet,
 
 var changeEmailPayloadImplementors = []string{"ChangeEmailPayload"}
 
-func (ec *executionContext) _ChangeEmailPayload(ctx context.Context, sel ast.SelectionSet, obj *ChangeEmailPayload) graphql.Marshaler {
+func (ec *executionContext) _ChangeEmailPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, changeEmailPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -17641,7 +17643,7 @@ func (ec *executionContext) _ChangeEmailPayload(ctx context.Context, sel ast.Sel
 
 var changeMemberRolePayloadImplementors = []string{"ChangeMemberRolePayload"}
 
-func (ec *executionContext) _ChangeMemberRolePayload(ctx context.Context, sel ast.SelectionSet, obj *ChangeMemberRolePayload) graphql.Marshaler {
+func (ec *executionContext) _ChangeMemberRolePayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, changeMemberRolePayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -17684,7 +17686,7 @@ func (ec *executionContext) _ChangeMemberRolePayload(ctx context.Context, sel as
 
 var changePasswordPayloadImplementors = []string{"ChangePasswordPayload"}
 
-func (ec *executionContext) _ChangePasswordPayload(ctx context.Context, sel ast.SelectionSet, obj *ChangePasswordPayload) graphql.Marshaler {
+func (ec *executionContext) _ChangePasswordPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, changePasswordPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -19071,7 +19073,7 @@ func (ec *executionContext) _ConversationSettingsChanged(ctx context.Context, se
 
 var createConversationPayloadImplementors = []string{"CreateConversationPayload"}
 
-func (ec *executionContext) _CreateConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *CreateConversationPayload) graphql.Marshaler {
+func (ec *executionContext) _CreateConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, createConversationPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -19114,7 +19116,7 @@ func (ec *executionContext) _CreateConversationPayload(ctx context.Context, sel 
 
 var deleteAccountPayloadImplementors = []string{"DeleteAccountPayload"}
 
-func (ec *executionContext) _DeleteAccountPayload(ctx context.Context, sel ast.SelectionSet, obj *DeleteAccountPayload) graphql.Marshaler {
+func (ec *executionContext) _DeleteAccountPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, deleteAccountPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -19152,7 +19154,7 @@ func (ec *executionContext) _DeleteAccountPayload(ctx context.Context, sel ast.S
 
 var deleteMessagePayloadImplementors = []string{"DeleteMessagePayload"}
 
-func (ec *executionContext) _DeleteMessagePayload(ctx context.Context, sel ast.SelectionSet, obj *DeleteMessagePayload) graphql.Marshaler {
+func (ec *executionContext) _DeleteMessagePayload(ctx context.Context, sel ast.SelectionSet, obj *MessagePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, deleteMessagePayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -19195,7 +19197,7 @@ func (ec *executionContext) _DeleteMessagePayload(ctx context.Context, sel ast.S
 
 var editMessagePayloadImplementors = []string{"EditMessagePayload"}
 
-func (ec *executionContext) _EditMessagePayload(ctx context.Context, sel ast.SelectionSet, obj *EditMessagePayload) graphql.Marshaler {
+func (ec *executionContext) _EditMessagePayload(ctx context.Context, sel ast.SelectionSet, obj *MessagePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, editMessagePayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -19395,7 +19397,7 @@ func (ec *executionContext) _InboxUpdate(ctx context.Context, sel ast.SelectionS
 
 var leaveConversationPayloadImplementors = []string{"LeaveConversationPayload"}
 
-func (ec *executionContext) _LeaveConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *LeaveConversationPayload) graphql.Marshaler {
+func (ec *executionContext) _LeaveConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, leaveConversationPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -19433,7 +19435,7 @@ func (ec *executionContext) _LeaveConversationPayload(ctx context.Context, sel a
 
 var logoutPayloadImplementors = []string{"LogoutPayload"}
 
-func (ec *executionContext) _LogoutPayload(ctx context.Context, sel ast.SelectionSet, obj *LogoutPayload) graphql.Marshaler {
+func (ec *executionContext) _LogoutPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, logoutPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -19471,7 +19473,7 @@ func (ec *executionContext) _LogoutPayload(ctx context.Context, sel ast.Selectio
 
 var markReadPayloadImplementors = []string{"MarkReadPayload"}
 
-func (ec *executionContext) _MarkReadPayload(ctx context.Context, sel ast.SelectionSet, obj *MarkReadPayload) graphql.Marshaler {
+func (ec *executionContext) _MarkReadPayload(ctx context.Context, sel ast.SelectionSet, obj *MemberPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, markReadPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -21117,7 +21119,7 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 
 var openDirectConversationPayloadImplementors = []string{"OpenDirectConversationPayload"}
 
-func (ec *executionContext) _OpenDirectConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *OpenDirectConversationPayload) graphql.Marshaler {
+func (ec *executionContext) _OpenDirectConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, openDirectConversationPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22019,7 +22021,7 @@ func (ec *executionContext) _ReadReceipt(ctx context.Context, sel ast.SelectionS
 
 var removeMemberPayloadImplementors = []string{"RemoveMemberPayload"}
 
-func (ec *executionContext) _RemoveMemberPayload(ctx context.Context, sel ast.SelectionSet, obj *RemoveMemberPayload) graphql.Marshaler {
+func (ec *executionContext) _RemoveMemberPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, removeMemberPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22062,7 +22064,7 @@ func (ec *executionContext) _RemoveMemberPayload(ctx context.Context, sel ast.Se
 
 var removeReactionPayloadImplementors = []string{"RemoveReactionPayload"}
 
-func (ec *executionContext) _RemoveReactionPayload(ctx context.Context, sel ast.SelectionSet, obj *RemoveReactionPayload) graphql.Marshaler {
+func (ec *executionContext) _RemoveReactionPayload(ctx context.Context, sel ast.SelectionSet, obj *MessagePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, removeReactionPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22105,7 +22107,7 @@ func (ec *executionContext) _RemoveReactionPayload(ctx context.Context, sel ast.
 
 var renameConversationPayloadImplementors = []string{"RenameConversationPayload"}
 
-func (ec *executionContext) _RenameConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *RenameConversationPayload) graphql.Marshaler {
+func (ec *executionContext) _RenameConversationPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, renameConversationPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22148,7 +22150,7 @@ func (ec *executionContext) _RenameConversationPayload(ctx context.Context, sel 
 
 var requestEmailVerificationPayloadImplementors = []string{"RequestEmailVerificationPayload"}
 
-func (ec *executionContext) _RequestEmailVerificationPayload(ctx context.Context, sel ast.SelectionSet, obj *RequestEmailVerificationPayload) graphql.Marshaler {
+func (ec *executionContext) _RequestEmailVerificationPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, requestEmailVerificationPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22186,7 +22188,7 @@ func (ec *executionContext) _RequestEmailVerificationPayload(ctx context.Context
 
 var requestPasswordResetPayloadImplementors = []string{"RequestPasswordResetPayload"}
 
-func (ec *executionContext) _RequestPasswordResetPayload(ctx context.Context, sel ast.SelectionSet, obj *RequestPasswordResetPayload) graphql.Marshaler {
+func (ec *executionContext) _RequestPasswordResetPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, requestPasswordResetPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22224,7 +22226,7 @@ func (ec *executionContext) _RequestPasswordResetPayload(ctx context.Context, se
 
 var resetPasswordPayloadImplementors = []string{"ResetPasswordPayload"}
 
-func (ec *executionContext) _ResetPasswordPayload(ctx context.Context, sel ast.SelectionSet, obj *ResetPasswordPayload) graphql.Marshaler {
+func (ec *executionContext) _ResetPasswordPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, resetPasswordPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22305,7 +22307,7 @@ func (ec *executionContext) _RevokeOtherSessionsPayload(ctx context.Context, sel
 
 var revokeSessionPayloadImplementors = []string{"RevokeSessionPayload"}
 
-func (ec *executionContext) _RevokeSessionPayload(ctx context.Context, sel ast.SelectionSet, obj *RevokeSessionPayload) graphql.Marshaler {
+func (ec *executionContext) _RevokeSessionPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, revokeSessionPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22343,7 +22345,7 @@ func (ec *executionContext) _RevokeSessionPayload(ctx context.Context, sel ast.S
 
 var saveDraftPayloadImplementors = []string{"SaveDraftPayload"}
 
-func (ec *executionContext) _SaveDraftPayload(ctx context.Context, sel ast.SelectionSet, obj *SaveDraftPayload) graphql.Marshaler {
+func (ec *executionContext) _SaveDraftPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, saveDraftPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22386,7 +22388,7 @@ func (ec *executionContext) _SaveDraftPayload(ctx context.Context, sel ast.Selec
 
 var sendMessagePayloadImplementors = []string{"SendMessagePayload"}
 
-func (ec *executionContext) _SendMessagePayload(ctx context.Context, sel ast.SelectionSet, obj *SendMessagePayload) graphql.Marshaler {
+func (ec *executionContext) _SendMessagePayload(ctx context.Context, sel ast.SelectionSet, obj *MessagePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, sendMessagePayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22525,7 +22527,7 @@ func (ec *executionContext) _Session(ctx context.Context, sel ast.SelectionSet, 
 
 var setTypingPayloadImplementors = []string{"SetTypingPayload"}
 
-func (ec *executionContext) _SetTypingPayload(ctx context.Context, sel ast.SelectionSet, obj *SetTypingPayload) graphql.Marshaler {
+func (ec *executionContext) _SetTypingPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, setTypingPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22769,7 +22771,7 @@ func (ec *executionContext) _Tokens(ctx context.Context, sel ast.SelectionSet, o
 
 var transferOwnershipPayloadImplementors = []string{"TransferOwnershipPayload"}
 
-func (ec *executionContext) _TransferOwnershipPayload(ctx context.Context, sel ast.SelectionSet, obj *TransferOwnershipPayload) graphql.Marshaler {
+func (ec *executionContext) _TransferOwnershipPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, transferOwnershipPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22893,7 +22895,7 @@ func (ec *executionContext) _TypingIndicator(ctx context.Context, sel ast.Select
 
 var updateConversationSettingsPayloadImplementors = []string{"UpdateConversationSettingsPayload"}
 
-func (ec *executionContext) _UpdateConversationSettingsPayload(ctx context.Context, sel ast.SelectionSet, obj *UpdateConversationSettingsPayload) graphql.Marshaler {
+func (ec *executionContext) _UpdateConversationSettingsPayload(ctx context.Context, sel ast.SelectionSet, obj *ConversationPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, updateConversationSettingsPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22936,7 +22938,7 @@ func (ec *executionContext) _UpdateConversationSettingsPayload(ctx context.Conte
 
 var updateMembershipPayloadImplementors = []string{"UpdateMembershipPayload"}
 
-func (ec *executionContext) _UpdateMembershipPayload(ctx context.Context, sel ast.SelectionSet, obj *UpdateMembershipPayload) graphql.Marshaler {
+func (ec *executionContext) _UpdateMembershipPayload(ctx context.Context, sel ast.SelectionSet, obj *MemberPayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, updateMembershipPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -23300,7 +23302,7 @@ func (ec *executionContext) _UserError(ctx context.Context, sel ast.SelectionSet
 
 var verifyEmailPayloadImplementors = []string{"VerifyEmailPayload"}
 
-func (ec *executionContext) _VerifyEmailPayload(ctx context.Context, sel ast.SelectionSet, obj *VerifyEmailPayload) graphql.Marshaler {
+func (ec *executionContext) _VerifyEmailPayload(ctx context.Context, sel ast.SelectionSet, obj *DonePayload) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, verifyEmailPayloadImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -24373,13 +24375,13 @@ func (ec *executionContext) marshalNInboxUpdate2ᚖparleyᚋgraphᚐInboxUpdate(
 }
 
 func (ec *executionContext) unmarshalNInt2int(ctx context.Context, v any) (int, error) {
-	res, err := graphql.UnmarshalInt(v)
+	res, err := UnmarshalInt(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.SelectionSet, v int) graphql.Marshaler {
 	_ = sel
-	res := graphql.MarshalInt(v)
+	res := MarshalInt(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24389,13 +24391,13 @@ func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.Selecti
 }
 
 func (ec *executionContext) unmarshalNInt2int64(ctx context.Context, v any) (int64, error) {
-	res, err := graphql.UnmarshalInt64(v)
+	res, err := UnmarshalInt64(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int64(ctx context.Context, sel ast.SelectionSet, v int64) graphql.Marshaler {
 	_ = sel
-	res := graphql.MarshalInt64(v)
+	res := MarshalInt64(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25088,14 +25090,14 @@ func (ec *executionContext) marshalN__TypeKind2string(ctx context.Context, sel a
 	return res
 }
 
-func (ec *executionContext) marshalOAddMembersPayload2ᚖparleyᚋgraphᚐAddMembersPayload(ctx context.Context, sel ast.SelectionSet, v *AddMembersPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOAddMembersPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._AddMembersPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOAddReactionPayload2ᚖparleyᚋgraphᚐAddReactionPayload(ctx context.Context, sel ast.SelectionSet, v *AddReactionPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOAddReactionPayload2ᚖparleyᚋgraphᚐMessagePayload(ctx context.Context, sel ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25139,21 +25141,21 @@ func (ec *executionContext) marshalOBoolean2ᚖbool(ctx context.Context, sel ast
 	return res
 }
 
-func (ec *executionContext) marshalOChangeEmailPayload2ᚖparleyᚋgraphᚐChangeEmailPayload(ctx context.Context, sel ast.SelectionSet, v *ChangeEmailPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOChangeEmailPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._ChangeEmailPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOChangeMemberRolePayload2ᚖparleyᚋgraphᚐChangeMemberRolePayload(ctx context.Context, sel ast.SelectionSet, v *ChangeMemberRolePayload) graphql.Marshaler {
+func (ec *executionContext) marshalOChangeMemberRolePayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._ChangeMemberRolePayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOChangePasswordPayload2ᚖparleyᚋgraphᚐChangePasswordPayload(ctx context.Context, sel ast.SelectionSet, v *ChangePasswordPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOChangePasswordPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25182,28 +25184,28 @@ func (ec *executionContext) marshalOConversationMember2ᚖparleyᚋmodelᚐConve
 	return ec._ConversationMember(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOCreateConversationPayload2ᚖparleyᚋgraphᚐCreateConversationPayload(ctx context.Context, sel ast.SelectionSet, v *CreateConversationPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOCreateConversationPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._CreateConversationPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalODeleteAccountPayload2ᚖparleyᚋgraphᚐDeleteAccountPayload(ctx context.Context, sel ast.SelectionSet, v *DeleteAccountPayload) graphql.Marshaler {
+func (ec *executionContext) marshalODeleteAccountPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._DeleteAccountPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalODeleteMessagePayload2ᚖparleyᚋgraphᚐDeleteMessagePayload(ctx context.Context, sel ast.SelectionSet, v *DeleteMessagePayload) graphql.Marshaler {
+func (ec *executionContext) marshalODeleteMessagePayload2ᚖparleyᚋgraphᚐMessagePayload(ctx context.Context, sel ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._DeleteMessagePayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOEditMessagePayload2ᚖparleyᚋgraphᚐEditMessagePayload(ctx context.Context, sel ast.SelectionSet, v *EditMessagePayload) graphql.Marshaler {
+func (ec *executionContext) marshalOEditMessagePayload2ᚖparleyᚋgraphᚐMessagePayload(ctx context.Context, sel ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25264,7 +25266,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint(ctx context.Context, v any) (*i
 	if v == nil {
 		return nil, nil
 	}
-	res, err := graphql.UnmarshalInt(v)
+	res, err := UnmarshalInt(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25274,7 +25276,7 @@ func (ec *executionContext) marshalOInt2ᚖint(ctx context.Context, sel ast.Sele
 	}
 	_ = sel
 	_ = ctx
-	res := graphql.MarshalInt(*v)
+	res := MarshalInt(*v)
 	return res
 }
 
@@ -25282,7 +25284,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint64(ctx context.Context, v any) (
 	if v == nil {
 		return nil, nil
 	}
-	res, err := graphql.UnmarshalInt64(v)
+	res, err := UnmarshalInt64(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25292,25 +25294,25 @@ func (ec *executionContext) marshalOInt2ᚖint64(ctx context.Context, sel ast.Se
 	}
 	_ = sel
 	_ = ctx
-	res := graphql.MarshalInt64(*v)
+	res := MarshalInt64(*v)
 	return res
 }
 
-func (ec *executionContext) marshalOLeaveConversationPayload2ᚖparleyᚋgraphᚐLeaveConversationPayload(ctx context.Context, sel ast.SelectionSet, v *LeaveConversationPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOLeaveConversationPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._LeaveConversationPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOLogoutPayload2ᚖparleyᚋgraphᚐLogoutPayload(ctx context.Context, sel ast.SelectionSet, v *LogoutPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOLogoutPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._LogoutPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOMarkReadPayload2ᚖparleyᚋgraphᚐMarkReadPayload(ctx context.Context, sel ast.SelectionSet, v *MarkReadPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOMarkReadPayload2ᚖparleyᚋgraphᚐMemberPayload(ctx context.Context, sel ast.SelectionSet, v *MemberPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25331,7 +25333,7 @@ func (ec *executionContext) marshalONode2parleyᚋgraphᚐNode(ctx context.Conte
 	return ec._Node(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOOpenDirectConversationPayload2ᚖparleyᚋgraphᚐOpenDirectConversationPayload(ctx context.Context, sel ast.SelectionSet, v *OpenDirectConversationPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOOpenDirectConversationPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25345,42 +25347,42 @@ func (ec *executionContext) marshalOPresence2ᚖparleyᚋchatᚐPresence(ctx con
 	return ec._Presence(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalORemoveMemberPayload2ᚖparleyᚋgraphᚐRemoveMemberPayload(ctx context.Context, sel ast.SelectionSet, v *RemoveMemberPayload) graphql.Marshaler {
+func (ec *executionContext) marshalORemoveMemberPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._RemoveMemberPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalORemoveReactionPayload2ᚖparleyᚋgraphᚐRemoveReactionPayload(ctx context.Context, sel ast.SelectionSet, v *RemoveReactionPayload) graphql.Marshaler {
+func (ec *executionContext) marshalORemoveReactionPayload2ᚖparleyᚋgraphᚐMessagePayload(ctx context.Context, sel ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._RemoveReactionPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalORenameConversationPayload2ᚖparleyᚋgraphᚐRenameConversationPayload(ctx context.Context, sel ast.SelectionSet, v *RenameConversationPayload) graphql.Marshaler {
+func (ec *executionContext) marshalORenameConversationPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._RenameConversationPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalORequestEmailVerificationPayload2ᚖparleyᚋgraphᚐRequestEmailVerificationPayload(ctx context.Context, sel ast.SelectionSet, v *RequestEmailVerificationPayload) graphql.Marshaler {
+func (ec *executionContext) marshalORequestEmailVerificationPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._RequestEmailVerificationPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalORequestPasswordResetPayload2ᚖparleyᚋgraphᚐRequestPasswordResetPayload(ctx context.Context, sel ast.SelectionSet, v *RequestPasswordResetPayload) graphql.Marshaler {
+func (ec *executionContext) marshalORequestPasswordResetPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._RequestPasswordResetPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOResetPasswordPayload2ᚖparleyᚋgraphᚐResetPasswordPayload(ctx context.Context, sel ast.SelectionSet, v *ResetPasswordPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOResetPasswordPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25394,28 +25396,28 @@ func (ec *executionContext) marshalORevokeOtherSessionsPayload2ᚖparleyᚋgraph
 	return ec._RevokeOtherSessionsPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalORevokeSessionPayload2ᚖparleyᚋgraphᚐRevokeSessionPayload(ctx context.Context, sel ast.SelectionSet, v *RevokeSessionPayload) graphql.Marshaler {
+func (ec *executionContext) marshalORevokeSessionPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._RevokeSessionPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOSaveDraftPayload2ᚖparleyᚋgraphᚐSaveDraftPayload(ctx context.Context, sel ast.SelectionSet, v *SaveDraftPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOSaveDraftPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._SaveDraftPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOSendMessagePayload2ᚖparleyᚋgraphᚐSendMessagePayload(ctx context.Context, sel ast.SelectionSet, v *SendMessagePayload) graphql.Marshaler {
+func (ec *executionContext) marshalOSendMessagePayload2ᚖparleyᚋgraphᚐMessagePayload(ctx context.Context, sel ast.SelectionSet, v *MessagePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._SendMessagePayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOSetTypingPayload2ᚖparleyᚋgraphᚐSetTypingPayload(ctx context.Context, sel ast.SelectionSet, v *SetTypingPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOSetTypingPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25472,21 +25474,21 @@ func (ec *executionContext) marshalOTokens2ᚖparleyᚋauthᚐTokens(ctx context
 	return ec._Tokens(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOTransferOwnershipPayload2ᚖparleyᚋgraphᚐTransferOwnershipPayload(ctx context.Context, sel ast.SelectionSet, v *TransferOwnershipPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOTransferOwnershipPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._TransferOwnershipPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOUpdateConversationSettingsPayload2ᚖparleyᚋgraphᚐUpdateConversationSettingsPayload(ctx context.Context, sel ast.SelectionSet, v *UpdateConversationSettingsPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOUpdateConversationSettingsPayload2ᚖparleyᚋgraphᚐConversationPayload(ctx context.Context, sel ast.SelectionSet, v *ConversationPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
 	return ec._UpdateConversationSettingsPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOUpdateMembershipPayload2ᚖparleyᚋgraphᚐUpdateMembershipPayload(ctx context.Context, sel ast.SelectionSet, v *UpdateMembershipPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOUpdateMembershipPayload2ᚖparleyᚋgraphᚐMemberPayload(ctx context.Context, sel ast.SelectionSet, v *MemberPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
@@ -25514,7 +25516,7 @@ func (ec *executionContext) marshalOUser2ᚖparleyᚋmodelᚐUser(ctx context.Co
 	return ec._User(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOVerifyEmailPayload2ᚖparleyᚋgraphᚐVerifyEmailPayload(ctx context.Context, sel ast.SelectionSet, v *VerifyEmailPayload) graphql.Marshaler {
+func (ec *executionContext) marshalOVerifyEmailPayload2ᚖparleyᚋgraphᚐDonePayload(ctx context.Context, sel ast.SelectionSet, v *DonePayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}

@@ -9,37 +9,11 @@ import (
 	"parley/text"
 )
 
-type AddMembersPayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
-type AddReactionPayload struct {
-	// Null when there are userErrors.
-	Message    *model.Message `json:"message,omitempty"`
-	UserErrors []*UserError   `json:"userErrors"`
-}
-
 type AuthPayload struct {
 	// Null when nobody is signed in: there are userErrors, or addresses are concealed (register).
 	Tokens *auth.Tokens `json:"tokens,omitempty"`
 	// The person who is signed in now; null as the tokens.
 	Viewer     *Viewer      `json:"viewer,omitempty"`
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type ChangeEmailPayload struct {
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type ChangeMemberRolePayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
-type ChangePasswordPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
@@ -67,46 +41,9 @@ type ConversationMemberEdge struct {
 	Node   *model.ConversationMember `json:"node"`
 }
 
-type CreateConversationPayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
 type DeleteAccountInput struct {
 	// The viewer's password, so that an open session alone is not enough.
 	Password string `json:"password"`
-}
-
-type DeleteAccountPayload struct {
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type DeleteMessagePayload struct {
-	Message *model.Message `json:"message,omitempty"`
-	// Always empty.
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type EditMessagePayload struct {
-	// Null when there are userErrors.
-	Message    *model.Message `json:"message,omitempty"`
-	UserErrors []*UserError   `json:"userErrors"`
-}
-
-type LeaveConversationPayload struct {
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type LogoutPayload struct {
-	// Always empty: signing out cannot be done wrong.
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type MarkReadPayload struct {
-	// The viewer's own; null when there are userErrors.
-	Member     *model.ConversationMember `json:"member,omitempty"`
-	UserErrors []*UserError              `json:"userErrors"`
 }
 
 type MessageConnection struct {
@@ -135,12 +72,6 @@ type MessageSearchEdge struct {
 	Snippet []*text.Part `json:"snippet"`
 }
 
-type OpenDirectConversationPayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
 // Where a page stands in its list, as in the Relay connection spec.
 type PageInfo struct {
 	// More follows after this page; known whichever way the list was walked.
@@ -157,36 +88,8 @@ type RefreshSessionInput struct {
 	RefreshToken string `json:"refreshToken"`
 }
 
-type RemoveMemberPayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
-type RemoveReactionPayload struct {
-	// Null when there are userErrors.
-	Message    *model.Message `json:"message,omitempty"`
-	UserErrors []*UserError   `json:"userErrors"`
-}
-
-type RenameConversationPayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
-type RequestEmailVerificationPayload struct {
-	// Always empty.
-	UserErrors []*UserError `json:"userErrors"`
-}
-
 type RequestPasswordResetInput struct {
 	Email string `json:"email"`
-}
-
-type RequestPasswordResetPayload struct {
-	// Always empty: nothing is told about the address.
-	UserErrors []*UserError `json:"userErrors"`
 }
 
 type ResetPasswordInput struct {
@@ -196,34 +99,9 @@ type ResetPasswordInput struct {
 	NewPassword string `json:"newPassword"`
 }
 
-type ResetPasswordPayload struct {
-	UserErrors []*UserError `json:"userErrors"`
-}
-
 type RevokeOtherSessionsPayload struct {
 	// How many were ended.
 	Revoked int `json:"revoked"`
-	// Always empty.
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type RevokeSessionPayload struct {
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type SaveDraftPayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
-type SendMessagePayload struct {
-	// Null when there are userErrors.
-	Message    *model.Message `json:"message,omitempty"`
-	UserErrors []*UserError   `json:"userErrors"`
-}
-
-type SetTypingPayload struct {
 	// Always empty.
 	UserErrors []*UserError `json:"userErrors"`
 }
@@ -234,24 +112,6 @@ type Settings struct {
 	ShowPresence bool `json:"showPresence"`
 	// How far one has read. Who hides theirs does not see others' either.
 	SendReadReceipts bool `json:"sendReadReceipts"`
-}
-
-type TransferOwnershipPayload struct {
-	// Null when there are userErrors.
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	UserErrors   []*UserError        `json:"userErrors"`
-}
-
-type UpdateConversationSettingsPayload struct {
-	Conversation *model.Conversation `json:"conversation,omitempty"`
-	// Always empty.
-	UserErrors []*UserError `json:"userErrors"`
-}
-
-type UpdateMembershipPayload struct {
-	// The viewer's own; null when there are userErrors.
-	Member     *model.ConversationMember `json:"member,omitempty"`
-	UserErrors []*UserError              `json:"userErrors"`
 }
 
 type UpdateProfilePayload struct {
@@ -291,8 +151,4 @@ type UserError struct {
 type VerifyEmailInput struct {
 	// From the mailed link.
 	Token string `json:"token"`
-}
-
-type VerifyEmailPayload struct {
-	UserErrors []*UserError `json:"userErrors"`
 }

@@ -79,6 +79,26 @@ func stream[T, U any](
 	return items
 }
 
+// follow is a subscription to one conversation.
+func follow[T any](
+	ctx context.Context, r *Resolver, conversation string,
+	begin func(context.Context, model.Actor, model.ConversationID) (iter.Seq2[T, error], error),
+) (<-chan *T, error) {
+	viewer, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID[model.ConversationID]("conversationId", conversation)
+	if err != nil {
+		return nil, err
+	}
+	followed, err := begin(ctx, viewer, id)
+	if err != nil {
+		return nil, err
+	}
+	return stream(ctx, r, followed, each), nil
+}
+
 func addedMessage(e *model.Event) (*model.Message, bool, error) {
 	return e.Message, e.Kind == model.MessageAdded && e.Message != nil, nil
 }

@@ -144,306 +144,140 @@ func (r *messageResolver) SeenBy(ctx context.Context, obj *model.Message, first 
 }
 
 func (r *mutationResolver) Register(ctx context.Context, input auth.Register) (*AuthPayload, error) {
-	return authPayload(ctx)(r.Auth.Register(ctx, input, identityOf(ctx).client))
+	return authPayload(ctx)(r.Auth.Register(ctx, input, from(ctx)))
 }
 
 func (r *mutationResolver) Login(ctx context.Context, input auth.Login) (*AuthPayload, error) {
-	return authPayload(ctx)(r.Auth.Login(ctx, input, identityOf(ctx).client))
+	return authPayload(ctx)(r.Auth.Login(ctx, input, from(ctx)))
 }
 
 func (r *mutationResolver) RefreshSession(ctx context.Context, input RefreshSessionInput) (*AuthPayload, error) {
 	socket := socketOf(ctx)
-	signedIn, err := r.Auth.Refresh(ctx, input.RefreshToken, socket.account(), identityOf(ctx).client)
+	signedIn, err := r.Auth.Refresh(ctx, input.RefreshToken, socket.account(), from(ctx))
 	if err == nil {
 		socket.renew(signedIn)
 	}
 	return authPayload(ctx)(signedIn, err)
 }
 
-func (r *mutationResolver) Logout(ctx context.Context) (*LogoutPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Auth.Logout(ctx, who, identityOf(ctx).client))
-	return &LogoutPayload{UserErrors: problems}, err
+func (r *mutationResolver) Logout(ctx context.Context) (*DonePayload, error) {
+	return donePayload(r.Auth.Logout(ctx, who(ctx), from(ctx)))
 }
 
-func (r *mutationResolver) RevokeSession(ctx context.Context, input RevokeSessionInput) (*RevokeSessionPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Auth.RevokeSession(ctx, who, input.SessionID, identityOf(ctx).client))
-	return &RevokeSessionPayload{UserErrors: problems}, err
+func (r *mutationResolver) RevokeSession(ctx context.Context, input RevokeSessionInput) (*DonePayload, error) {
+	return donePayload(r.Auth.RevokeSession(ctx, who(ctx), input.SessionID, from(ctx)))
 }
 
 func (r *mutationResolver) RevokeOtherSessions(ctx context.Context) (*RevokeOtherSessionsPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	n, err := r.Auth.RevokeOtherSessions(ctx, who, identityOf(ctx).client)
-	problems, err := userErrors(err)
-	return &RevokeOtherSessionsPayload{Revoked: n, UserErrors: problems}, err
+	return revokedPayload(r.Auth.RevokeOtherSessions(ctx, who(ctx), from(ctx)))
 }
 
 func (r *mutationResolver) UpdateProfile(ctx context.Context, input auth.UpdateProfile) (*UpdateProfilePayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	u, err := r.Auth.UpdateProfile(ctx, who, input)
-	problems, err := userErrors(err)
-	if len(problems) > 0 {
-		u = nil
-	}
-	return &UpdateProfilePayload{User: u, UserErrors: problems}, err
+	return profilePayload(r.Auth.UpdateProfile(ctx, who(ctx), input))
 }
 
 func (r *mutationResolver) UpdateSettings(ctx context.Context, input auth.UpdateSettings) (*UpdateSettingsPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	u, err := r.Auth.UpdateSettings(ctx, who, input)
-	if err != nil {
-		return nil, err
-	}
-	return &UpdateSettingsPayload{Settings: settingsOf(u), UserErrors: []*UserError{}}, nil
+	return settingsPayload(r.Auth.UpdateSettings(ctx, who(ctx), input))
 }
 
-func (r *mutationResolver) ChangeEmail(ctx context.Context, input auth.ChangeEmail) (*ChangeEmailPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Auth.ChangeEmail(ctx, who, input, identityOf(ctx).client))
-	return &ChangeEmailPayload{UserErrors: problems}, err
+func (r *mutationResolver) ChangeEmail(ctx context.Context, input auth.ChangeEmail) (*DonePayload, error) {
+	return donePayload(r.Auth.ChangeEmail(ctx, who(ctx), input, from(ctx)))
 }
 
-func (r *mutationResolver) ChangePassword(ctx context.Context, input auth.ChangePassword) (*ChangePasswordPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Auth.ChangePassword(ctx, who, input, identityOf(ctx).client))
-	return &ChangePasswordPayload{UserErrors: problems}, err
+func (r *mutationResolver) ChangePassword(ctx context.Context, input auth.ChangePassword) (*DonePayload, error) {
+	return donePayload(r.Auth.ChangePassword(ctx, who(ctx), input, from(ctx)))
 }
 
-func (r *mutationResolver) RequestPasswordReset(ctx context.Context, input RequestPasswordResetInput) (*RequestPasswordResetPayload, error) {
-	problems, err := userErrors(r.Auth.RequestPasswordReset(ctx, input.Email, identityOf(ctx).client))
-	return &RequestPasswordResetPayload{UserErrors: problems}, err
+func (r *mutationResolver) RequestPasswordReset(ctx context.Context, input RequestPasswordResetInput) (*DonePayload, error) {
+	return donePayload(r.Auth.RequestPasswordReset(ctx, input.Email, from(ctx)))
 }
 
-func (r *mutationResolver) ResetPassword(ctx context.Context, input ResetPasswordInput) (*ResetPasswordPayload, error) {
-	problems, err := userErrors(r.Auth.ResetPassword(ctx, input.Token, input.NewPassword, identityOf(ctx).client))
-	return &ResetPasswordPayload{UserErrors: problems}, err
+func (r *mutationResolver) ResetPassword(ctx context.Context, input ResetPasswordInput) (*DonePayload, error) {
+	return donePayload(r.Auth.ResetPassword(ctx, input.Token, input.NewPassword, from(ctx)))
 }
 
-func (r *mutationResolver) RequestEmailVerification(ctx context.Context) (*RequestEmailVerificationPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Auth.RequestEmailVerification(ctx, who))
-	return &RequestEmailVerificationPayload{UserErrors: problems}, err
+func (r *mutationResolver) RequestEmailVerification(ctx context.Context) (*DonePayload, error) {
+	return donePayload(r.Auth.RequestEmailVerification(ctx, who(ctx)))
 }
 
-func (r *mutationResolver) VerifyEmail(ctx context.Context, input VerifyEmailInput) (*VerifyEmailPayload, error) {
-	problems, err := userErrors(r.Auth.VerifyEmail(ctx, input.Token, identityOf(ctx).client))
-	return &VerifyEmailPayload{UserErrors: problems}, err
+func (r *mutationResolver) VerifyEmail(ctx context.Context, input VerifyEmailInput) (*DonePayload, error) {
+	return donePayload(r.Auth.VerifyEmail(ctx, input.Token, from(ctx)))
 }
 
-func (r *mutationResolver) DeleteAccount(ctx context.Context, input DeleteAccountInput) (*DeleteAccountPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Auth.DeleteAccount(ctx, who, input.Password, identityOf(ctx).client))
-	return &DeleteAccountPayload{UserErrors: problems}, err
+func (r *mutationResolver) DeleteAccount(ctx context.Context, input DeleteAccountInput) (*DonePayload, error) {
+	return donePayload(r.Auth.DeleteAccount(ctx, who(ctx), input.Password, from(ctx)))
 }
 
-func (r *mutationResolver) CreateConversation(ctx context.Context, input chat.CreateConversation) (*CreateConversationPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	created, err := r.Chat.CreateConversation(ctx, who, input)
-	problems, err := userErrors(err)
-	return &CreateConversationPayload{Conversation: created, UserErrors: problems}, err
+func (r *mutationResolver) CreateConversation(ctx context.Context, input chat.CreateConversation) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.CreateConversation(ctx, who(ctx), input))
 }
 
-func (r *mutationResolver) OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*OpenDirectConversationPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.OpenDirect(ctx, who, input.UserID)
-	problems, err := userErrors(err)
-	return &OpenDirectConversationPayload{Conversation: changed, UserErrors: problems}, err
+func (r *mutationResolver) OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.OpenDirect(ctx, who(ctx), input.UserID))
 }
 
-func (r *mutationResolver) RenameConversation(ctx context.Context, input RenameConversationInput) (*RenameConversationPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.Rename(ctx, who, input.ConversationID, input.Title)
-	problems, err := userErrors(err)
-	return &RenameConversationPayload{Conversation: changed, UserErrors: problems}, err
+func (r *mutationResolver) RenameConversation(ctx context.Context, input RenameConversationInput) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.Rename(ctx, who(ctx), input.ConversationID, input.Title))
 }
 
-func (r *mutationResolver) UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*UpdateConversationSettingsPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.UpdateConversationSettings(ctx, who, input.ConversationID, input.MembersMayRename)
-	problems, err := userErrors(err)
-	return &UpdateConversationSettingsPayload{Conversation: changed, UserErrors: problems}, err
+func (r *mutationResolver) UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.UpdateConversationSettings(ctx, who(ctx), input.ConversationID, input.MembersMayRename))
 }
 
-func (r *mutationResolver) AddMembers(ctx context.Context, input AddMembersInput) (*AddMembersPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.AddMembers(ctx, who, input.ConversationID, input.Members)
-	problems, err := userErrors(err)
-	return &AddMembersPayload{Conversation: changed, UserErrors: problems}, err
+func (r *mutationResolver) AddMembers(ctx context.Context, input AddMembersInput) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.AddMembers(ctx, who(ctx), input.ConversationID, input.Members))
 }
 
-func (r *mutationResolver) RemoveMember(ctx context.Context, input RemoveMemberInput) (*RemoveMemberPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.RemoveMember(ctx, who, input.ConversationID, input.UserID)
-	problems, err := userErrors(err)
-	return &RemoveMemberPayload{Conversation: changed, UserErrors: problems}, err
+func (r *mutationResolver) RemoveMember(ctx context.Context, input RemoveMemberInput) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.RemoveMember(ctx, who(ctx), input.ConversationID, input.UserID))
 }
 
-func (r *mutationResolver) ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ChangeMemberRolePayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.ChangeRole(ctx, who, input.ConversationID, input.UserID, input.Role)
-	problems, err := userErrors(err)
-	return &ChangeMemberRolePayload{Conversation: changed, UserErrors: problems}, err
+func (r *mutationResolver) ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.ChangeRole(ctx, who(ctx), input.ConversationID, input.UserID, input.Role))
 }
 
-func (r *mutationResolver) TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*TransferOwnershipPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.TransferOwnership(ctx, who, input.ConversationID, input.UserID)
-	problems, err := userErrors(err)
-	return &TransferOwnershipPayload{Conversation: changed, UserErrors: problems}, err
+func (r *mutationResolver) TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*ConversationPayload, error) {
+	return conversationPayload(r.Chat.TransferOwnership(ctx, who(ctx), input.ConversationID, input.UserID))
 }
 
-func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveConversationInput) (*LeaveConversationPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Chat.Leave(ctx, who, input.ConversationID))
-	return &LeaveConversationPayload{UserErrors: problems}, err
+func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveConversationInput) (*DonePayload, error) {
+	return donePayload(r.Chat.Leave(ctx, who(ctx), input.ConversationID))
 }
 
-func (r *mutationResolver) SendMessage(ctx context.Context, input chat.SendMessage) (*SendMessagePayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	sent, err := r.Chat.SendMessage(ctx, who, input)
-	problems, err := userErrors(err)
-	return &SendMessagePayload{Message: sent, UserErrors: problems}, err
+func (r *mutationResolver) SendMessage(ctx context.Context, input chat.SendMessage) (*MessagePayload, error) {
+	return messagePayload(r.Chat.SendMessage(ctx, who(ctx), input))
 }
 
-func (r *mutationResolver) EditMessage(ctx context.Context, input EditMessageInput) (*EditMessagePayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	edited, err := r.Chat.EditMessage(ctx, who, input.edit())
-	problems, err := userErrors(err)
-	return &EditMessagePayload{Message: edited, UserErrors: problems}, err
+func (r *mutationResolver) EditMessage(ctx context.Context, input EditMessageInput) (*MessagePayload, error) {
+	return messagePayload(r.Chat.EditMessage(ctx, who(ctx), input.edit()))
 }
 
-func (r *mutationResolver) DeleteMessage(ctx context.Context, input DeleteMessageInput) (*DeleteMessagePayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	deleted, err := r.Chat.DeleteMessage(ctx, who, input.MessageID)
-	problems, err := userErrors(err)
-	return &DeleteMessagePayload{Message: deleted, UserErrors: problems}, err
+func (r *mutationResolver) DeleteMessage(ctx context.Context, input DeleteMessageInput) (*MessagePayload, error) {
+	return messagePayload(r.Chat.DeleteMessage(ctx, who(ctx), input.MessageID))
 }
 
-func (r *mutationResolver) AddReaction(ctx context.Context, input ReactionInput) (*AddReactionPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.AddReaction(ctx, who, input.MessageID, input.Emoji)
-	problems, err := userErrors(err)
-	return &AddReactionPayload{Message: changed, UserErrors: problems}, err
+func (r *mutationResolver) AddReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
+	return messagePayload(r.Chat.AddReaction(ctx, who(ctx), input.MessageID, input.Emoji))
 }
 
-func (r *mutationResolver) RemoveReaction(ctx context.Context, input ReactionInput) (*RemoveReactionPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := r.Chat.RemoveReaction(ctx, who, input.MessageID, input.Emoji)
-	problems, err := userErrors(err)
-	return &RemoveReactionPayload{Message: changed, UserErrors: problems}, err
+func (r *mutationResolver) RemoveReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
+	return messagePayload(r.Chat.RemoveReaction(ctx, who(ctx), input.MessageID, input.Emoji))
 }
 
-func (r *mutationResolver) MarkRead(ctx context.Context, input MarkReadInput) (*MarkReadPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	own, err := r.Chat.MarkRead(ctx, who, input.ConversationID, input.Seq)
-	problems, err := userErrors(err)
-	return &MarkReadPayload{Member: own, UserErrors: problems}, err
+func (r *mutationResolver) MarkRead(ctx context.Context, input MarkReadInput) (*MemberPayload, error) {
+	return memberPayload(r.Chat.MarkRead(ctx, who(ctx), input.ConversationID, input.Seq))
 }
 
-func (r *mutationResolver) UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*UpdateMembershipPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	own, err := r.Chat.UpdateMembership(ctx, who, input)
-	problems, err := userErrors(err)
-	return &UpdateMembershipPayload{Member: own, UserErrors: problems}, err
+func (r *mutationResolver) UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*MemberPayload, error) {
+	return memberPayload(r.Chat.UpdateMembership(ctx, who(ctx), input))
 }
 
-func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) (*SaveDraftPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	_, err = r.Chat.SaveDraft(ctx, who, input.ConversationID, input.Content)
-	problems, err := userErrors(err)
-	if err != nil || len(problems) > 0 {
-		return &SaveDraftPayload{UserErrors: problems}, err
-	}
-	c, err := loadConversation(ctx, input.ConversationID)
-	return &SaveDraftPayload{Conversation: c, UserErrors: problems}, err
+func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) (*ConversationPayload, error) {
+	return draftPayload(ctx)(r.Chat.SaveDraft(ctx, who(ctx), input.ConversationID, input.Content))
 }
 
-func (r *mutationResolver) SetTyping(ctx context.Context, input SetTypingInput) (*SetTypingPayload, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	problems, err := userErrors(r.Chat.SetTyping(ctx, who, input.ConversationID, input.Typing))
-	return &SetTypingPayload{UserErrors: problems}, err
+func (r *mutationResolver) SetTyping(ctx context.Context, input SetTypingInput) (*DonePayload, error) {
+	return donePayload(r.Chat.SetTyping(ctx, who(ctx), input.ConversationID, input.Typing))
 }
 
 func (r *presenceResolver) User(ctx context.Context, obj *chat.Presence) (*model.User, error) {
@@ -598,35 +432,11 @@ func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxU
 }
 
 func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string) (<-chan *chat.Typing, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	key, err := parseID[model.ConversationID]("conversationId", conversationID)
-	if err != nil {
-		return nil, err
-	}
-	typing, err := r.Chat.Typing(ctx, who, key)
-	if err != nil {
-		return nil, err
-	}
-	return stream(ctx, r.Resolver, typing, each), nil
+	return follow(ctx, r.Resolver, conversationID, r.Chat.Typing)
 }
 
 func (r *subscriptionResolver) ReadReceipts(ctx context.Context, conversationID string) (<-chan *chat.ReadReceipt, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	key, err := parseID[model.ConversationID]("conversationId", conversationID)
-	if err != nil {
-		return nil, err
-	}
-	receipts, err := r.Chat.ReadReceipts(ctx, who, key)
-	if err != nil {
-		return nil, err
-	}
-	return stream(ctx, r.Resolver, receipts, each), nil
+	return follow(ctx, r.Resolver, conversationID, r.Chat.ReadReceipts)
 }
 
 func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error) {
