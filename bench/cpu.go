@@ -34,8 +34,8 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(spent.Nano()), nil
 }
 
-// userCPU is how much of a process's time it has spent in user mode. The kernel has it in steps of 10 ms, and as a share that it
-// has looked at with each of its ticks: it is worth something over seconds.
+// userCPU is how much of a process's time it has spent in user mode. The kernel has it in steps of 10 ms, and as a share that
+// it has looked at with each of its ticks: it is worth something over seconds.
 func userCPU(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -19,21 +19,33 @@ type listeners struct {
 	sample   chan []byte // the first message that came
 	running  sync.WaitGroup
 
+	followers int // of a topic
+
 	mu      sync.Mutex // guards what follows
 	conns   []*conn
 	ledgers []*ledger
 	delays  []int32 // µs from sending to receiving, since the last round began
-	failed  error   // how the first of the connections ended that did
+	behind  []int32 // µs from the first follower's receiving of the same message
+	firsts  map[place]time.Duration
+	failed  error // how the first of the connections ended that did
 	stop    bool
 }
 
+// place is where a message stands.
+type place struct {
+	topic int
+	seq   int64
+}
+
 // listen makes each connection one of a follower who has everything up to a seq, which after says.
-func listen(conns []*conn, after func(i int) int64) (*listeners, error) {
+// The followers of a topic, so many, stand together.
+func listen(conns []*conn, followers int, after func(i int) int64) (*listeners, error) {
 	poll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
 	l := &listeners{poll: poll, arrivals: newArrivals(), sample: make(chan []byte, 1), conns: conns}
+	l.followers, l.firsts = followers, map[place]time.Duration{}
 	for i, c := range conns {
 		l.ledgers = append(l.ledgers, newLedger(after(i)))
 		event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(i)} //nolint:gosec // at most some thousands
@@ -116,6 +128,13 @@ func (l *listeners) take(i int, message []byte, now time.Duration) error {
 		return fmt.Errorf("the server sent %s", message)
 	}
 	l.ledgers[i].add(seq)
+	at := place{i / l.followers, seq}
+	first, known := l.firsts[at]
+	if !known {
+		first = now
+		l.firsts[at] = now
+	}
+	l.behind = append(l.behind, int32((now - first).Microseconds())) //nolint:gosec // far from the largest
 	if sent, ok := numberAfter(message, contentField); ok {
 		l.delays = append(l.delays, int32(now.Microseconds()-sent)) //nolint:gosec // far from the largest
 	}
@@ -135,12 +154,13 @@ func (l *listeners) await(ctx context.Context) error {
 }
 
 // takeDelays returns what was measured since it was called last.
-func (l *listeners) takeDelays() []int32 {
+func (l *listeners) takeDelays() (sinceSent, sinceFirst []int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delays := l.delays
-	l.delays = nil
-	return delays
+	sinceSent, sinceFirst = l.delays, l.behind
+	l.delays, l.behind = nil, nil
+	clear(l.firsts)
+	return sinceSent, sinceFirst
 }
 
 // close ends the connections, without the goodbyes that nobody waits for. It may be called more than once.

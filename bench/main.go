@@ -43,6 +43,7 @@ type scale struct {
 	followMessages int // of one round, one after the other
 	followBursts   int // of one round
 
+	wireRounds    int           // of each of the three servers
 	wireTime      time.Duration // of one round
 	wireFollowers []int         // of one topic
 	wireBurst     int           // messages of one round
@@ -58,13 +59,13 @@ type scale struct {
 var (
 	full = scale{
 		rounds: 7, sendTime: 500 * time.Millisecond, followMessages: 100, followBursts: 2,
-		wireTime: 3 * time.Second, wireFollowers: []int{1000, 5000}, wireBurst: 100, wireTopics: 2000,
+		wireRounds: 5, wireTime: 3 * time.Second, wireFollowers: []int{1000, 5000}, wireBurst: 100, wireTopics: 2000,
 		idleConns: 10_000, stallMessages: 100_000,
 		readMessages: []int{10_000, 100_000, 1_000_000}, readTime: 200 * time.Millisecond,
 	}
 	short = scale{
 		rounds: 3, sendTime: 100 * time.Millisecond, followMessages: 25, followBursts: 1,
-		wireTime: time.Second, wireFollowers: []int{1000, 2000}, wireBurst: 20, wireTopics: 200,
+		wireRounds: 3, wireTime: time.Second, wireFollowers: []int{1000, 2000}, wireBurst: 20, wireTopics: 200,
 		idleConns: 2000, stallMessages: 5000,
 		readMessages: []int{10_000, 100_000}, readTime: 50 * time.Millisecond,
 	}
@@ -94,7 +95,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	isShort := flags.Bool("short", false, "finish in about two minutes, with figures that vary more")
-	only := flags.String("only", "", "measure one part: send, follow, wire or read; or one part of wire: "+strings.Join(wireParts(), ", "))
+	only := flags.String("only", "",
+		"measure one part: send, follow, wire or read; or one part of wire: "+strings.Join(wireParts(), ", "))
 	profiles := flags.String("profiles", "", "have the servers of wire write profiles (pprof) into this folder")
 	if err := flags.Parse(args); err != nil {
 		return 2

@@ -15,12 +15,14 @@ const warmConns = 100
 // memory weighs connections that are open, subscribed and idle; and once more after messages have flowed.
 func (w *wire) memory(ctx context.Context) error {
 	t := table{head: []string{
-		"server", "connections", "resident memory of each, idle", "after 100 messages to all of them", "ratio", "the same, before it is freed",
+		"server", "connections", "resident memory of each, idle", "after 100 messages to all of them", "ratio",
+		"the same, before it is freed",
 	}}
 	const fields = "id seq content createdAt"
 	w.parley.fields, w.stock.fields = fields, fields
 	if w.raw.frame == nil {
-		frame := fmt.Sprintf(`{"id":"1","type":"next","payload":{"data":{"messageAdded":{%s0,%s%s"}}}}`, seqField, contentField, content)
+		const like = `{"id":"1","type":"next","payload":{"data":{"messageAdded":{%s0,%s%s"}}}}`
+		frame := fmt.Sprintf(like, seqField, contentField, content)
 		w.raw.frame = func() []byte { return []byte(frame) }
 	}
 	for _, target := range []target{w.parley, w.raw, w.stock} {
@@ -32,11 +34,12 @@ func (w *wire) memory(ctx context.Context) error {
 		t.add(append([]string{target.title(), fmt.Sprint(w.idleConns)}, row...)...)
 	}
 	w.printf("\n### Memory of a connection\n\n")
-	w.printf("By how much the resident memory (Rss in /proc/PID/smaps_rollup) of each server grows with a connection that is subscribed\n")
-	w.printf("and idle, and what is left of it after messages. Before it is read the server is asked to collect its garbage and to give\n")
-	w.printf("free memory back to the operating system (runtime/debug.FreeOSMemory), through a hook that all three have for this; the\n")
-	w.printf("last column is without. What it held before, after %d connections that came, were told of a message and went, is\n", warmConns)
-	w.printf("subtracted. The kernel's memory for sockets is not in it.\n\n")
+	w.printf("By how much the resident memory (Rss in /proc/PID/smaps_rollup) of each server grows with a connection that is\n")
+	w.printf("subscribed and idle, and what is left of it after messages. Before it is read the server is asked to collect its\n")
+	w.printf("garbage and to give free memory back to the operating system (runtime/debug.FreeOSMemory), through a hook that all\n")
+	w.printf("three have for this; the last column is without. What it held before, after %d connections that came, were told of a\n",
+		warmConns)
+	w.printf("message and went, is subtracted. The kernel's memory for sockets is not in it.\n\n")
 	t.print(w.out)
 	return nil
 }
@@ -53,7 +56,7 @@ func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
 		return nil, err
 	}
 	// A topic of its own, as each of the sides has: the connections of the first one are gone.
-	s := &side{target: target, traffic: traffic{topics: 1, followers: w.idleConns, senders: 1, rate: 2 * float64(wireRate) / float64(w.idleConns)}}
+	s := &side{target: target, traffic: traffic{topics: 1, followers: w.idleConns, senders: 1}}
 	const topic = 1
 	conns := make([]*conn, w.idleConns)
 	err = atOnce(ctx, len(conns), func(_ context.Context, i int) (err error) {
@@ -65,7 +68,7 @@ func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
 		return nil, err
 	}
 	begin := target.last(topic)
-	if s.listeners, err = listen(conns, func(int) int64 { return begin }); err != nil {
+	if s.listeners, err = listen(conns, len(conns), func(int) int64 { return begin }); err != nil {
 		return nil, err
 	}
 	defer s.listeners.close()
@@ -74,7 +77,8 @@ func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
 		return nil, err
 	}
 	if w.profiles != "" {
-		if err := target.debug(ctx, "/heap", filepath.Join(w.profiles, "heap-"+strings.Fields(target.title())[0]+".pprof")); err != nil {
+		file := filepath.Join(w.profiles, "heap-"+strings.Fields(target.title())[0]+".pprof")
+		if err := target.debug(ctx, "/heap", file); err != nil {
 			return nil, err
 		}
 	}
@@ -117,7 +121,8 @@ func freed(ctx context.Context, target target) (int64, error) {
 	return rss(target.pid())
 }
 
-// rss is the resident memory of a process, in bytes. /proc/PID/status has it too, but off by what each thread has not told yet.
+// rss is the resident memory of a process, in bytes. /proc/PID/status has it too, but off by what each thread has not told
+// yet.
 func rss(pid int) (int64, error) {
 	path := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
 	maps, err := os.ReadFile(path)

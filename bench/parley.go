@@ -16,8 +16,8 @@ import (
 	"parley/seed"
 )
 
-// parleyServer is the built server, which may be started again with what it has stored; or, where stock is set, one of the same
-// API that has gqlgen's transport for WebSockets.
+// parleyServer is the built server, which may be started again with what it has stored; or, where stock is set, one of the
+// same API that has gqlgen's transport for WebSockets.
 type parleyServer struct {
 	*child
 	binary, dir string
@@ -58,7 +58,8 @@ func (p *parleyServer) build(ctx context.Context) error {
 	if err := errors.Join(os.WriteFile(file, []byte(hook), 0o600), os.WriteFile(overlay, replaced, 0o600)); err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", p.binary, "parley").CombinedOutput(); err != nil {
+	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", p.binary, "parley")
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, out)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 const (
 	// stallOthers is how many followers there are beside the one that never reads.
 	stallOthers = 20
+	// stallSenders send at the same time, because there is much to send.
+	stallSenders = 32
 	// stallAgain is how often that one comes back, from the beginning: by then it was given up, or soon will be.
 	stallAgain = 5 * time.Second
 	// stallReceives bounds what the operating system keeps for it, so that nothing more is taken early.
@@ -23,7 +25,7 @@ func (w *wire) stall(ctx context.Context) error {
 		"a conversation of " + strconv.Itoa(stallOthers) + " followers", "messages", "deliveries", "lost", "doubled", "reordered",
 		"half within", "99 % within", "memory before", "at most", "afterwards",
 	}}
-	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers, senders: burstSenders}}
+	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers, senders: stallSenders}}
 	defer s.end()
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -48,9 +50,10 @@ func (w *wire) stall(ctx context.Context) error {
 		t.add(append([]string{part.what, strconv.Itoa(part.messages)}, row...)...)
 	}
 	w.printf("\n### A follower that never reads\n\n")
-	w.printf("%d senders send as fast as Parley stores. Resident memory of the server: after it was freed at the beginning, the most\n", burstSenders)
-	w.printf("that was seen meanwhile, and after it was freed again. The follower that never reads has its connection taken away after\n")
-	w.printf("10 seconds; a new one comes every %v and asks for everything from the beginning.\n\n", stallAgain)
+	w.printf("%d senders send as fast as Parley stores. Resident memory of the server: after it was freed at the beginning, the\n",
+		stallSenders)
+	w.printf("most that was seen meanwhile, and after it was freed again. The follower that never reads has its connection taken\n")
+	w.printf("away after 10 seconds; a new one comes every %v and asks for everything from the beginning.\n\n", stallAgain)
 	t.print(w.out)
 	return nil
 }
@@ -85,12 +88,13 @@ func (w *wire) stallRow(ctx context.Context, s *side, messages int, stalls bool,
 	if err != nil {
 		return nil, err
 	}
-	half, most := delays(s.listeners.takeDelays())
+	sinceSent, _ := s.listeners.takeDelays()
+	half, most := delays(sinceSent)
 	s.listeners.mu.Lock()
 	found := settle(s.listeners.ledgers, s.last(0))
 	s.listeners.mu.Unlock()
-	return append(found.cells(), duration(seconds(half)), duration(seconds(most)), megabytes(before), megabytes(<-peak), megabytes(after)),
-		found.broken()
+	return append(found.cells(), duration(seconds(half)), duration(seconds(most)),
+		megabytes(before), megabytes(<-peak), megabytes(after)), found.broken()
 }
 
 // neverRead follows from the beginning, again and again, and takes nothing.

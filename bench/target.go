@@ -166,7 +166,7 @@ func raiseFileLimit(need uint64) error {
 	}
 	limit.Cur, limit.Max = need, max(need, limit.Max)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("%d files have to be open at once, and no more may than the limit of this user (ulimit -n): %w", need, err)
+		return fmt.Errorf("%d files have to be open at once, which is more than this user may have (ulimit -n): %w", need, err)
 	}
 	return nil
 }

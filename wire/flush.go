@@ -100,8 +100,8 @@ func (s *socket) print(p *page) (last bool) {
 	return last
 }
 
-// hold takes what waits for whoever writes it past net, and gives back the descriptor afterwards. It reports false when there
-// is none any more.
+// hold takes what waits, for whoever writes it past net and then lets go of the descriptor. It reports false when there is none
+// any more.
 func (s *socket) hold(p *page) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
