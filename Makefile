@@ -39,7 +39,7 @@ lint: ## Look for what reviewers should not have to
 	$(TOOL) golangci-lint run
 
 .PHONY: bench
-bench: ## Measure, and print ratios; takes some minutes
+bench: ## Measure, and print ratios; takes a quarter of an hour
 	go run ./bench $(ARGS)
 
 .PHONY: verify

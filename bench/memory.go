@@ -15,7 +15,7 @@ const warmConns = 100
 // memory weighs connections that are open, subscribed and idle; and once more after messages have flowed.
 func (w *wire) memory(ctx context.Context) error {
 	t := table{head: []string{
-		"server", "connections", "resident memory of each, idle", "after 100 messages to all of them", "ratio",
+		"server", "connections", "resident memory of each, idle", fmt.Sprintf("after %d messages to all of them", loadMessages), "ratio",
 		"the same, before it is freed",
 	}}
 	const fields = "id seq content createdAt"
@@ -107,7 +107,7 @@ func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
 }
 
 // loadMessages is how many messages each connection gets before it is weighed again.
-const loadMessages = 100
+const loadMessages = 30
 
 // idleTime is how long connections are left alone before they are weighed.
 const idleTime = time.Second

@@ -7,7 +7,8 @@
 // A WebSocket leaves net/http behind: its handler returns, and one goroutine waits for what the client sends. An operation
 // runs on a goroutine of its own, and puts its results into the connection's outbox, from where a few goroutines that all
 // sockets share write them: in the order in which they were put there, several at once where several wait. They wait for
-// nobody; a client that takes nothing gets a goroutine of its own until its time is up. A server-sent stream is written by
+// nobody; a client that takes nothing gets a goroutine of its own until its time is up. While one of them writes, it holds the
+// socket's descriptor, and closes it where that was asked for meanwhile. A server-sent stream is written by
 // the goroutine of its request.
 //
 // A connection that has to end is marked as ended first, which empties its outbox, and only then cancelled. So nothing is
