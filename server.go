@@ -187,8 +187,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}()
 	chatService := chat.New(db, chat.Options{
 		RequireVerifiedEmail: s.RequireVerifiedEmail, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
-		MaxReplays: s.MaxReplays,
-		Log:        log,
+		MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed, Log: log,
 	})
 	if err := chatService.CheckEpoch(ctx); err != nil {
 		return nil, err
@@ -214,7 +213,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		Limits: graph.Limits{
 			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
 		},
-		MaxConnections: s.MaxSockets,
+		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
 		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection,
 		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
 	})

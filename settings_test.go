@@ -96,3 +96,40 @@ func TestSettingsCountAtOnce(t *testing.T) {
 		`mutation { updateSettings(input: {sendReadReceipts: false}) { settings { sendReadReceipts } } }`), "updateSettings.settings")
 	want("<nil>")
 }
+
+// TestTheLimitOfOperationsIsASetting asks for one more on a shared stream than may run there.
+func TestTheLimitOfOperationsIsASetting(t *testing.T) {
+	t.Parallel()
+	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--max-operations=2")
+	user := answerOf(t, ask(t, base, "", "application/json", `mutation { register(input:
+		{email: "ann@example.org", nickname: "ann", password: "of ann alone"}) { tokens { accessToken } } }`), "register.tokens.accessToken")
+	send := func(method, stream, accept, body string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, base+"/graphql?token="+stream, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", accept)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+user)
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = res.Body.Close() })
+		return res
+	}
+	stream, err := io.ReadAll(send(http.MethodPut, "", "*/*", "").Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := send(http.MethodGet, string(stream), "text/event-stream", ""); res.StatusCode != http.StatusOK {
+		t.Fatal(res.Status)
+	}
+	for i, want := range []int{http.StatusAccepted, http.StatusAccepted, http.StatusTooManyRequests} {
+		body := fmt.Sprintf(`{"query": "subscription { conversationAdded { id } }", "extensions": {"operationId": "%d"}}`, i)
+		if res := send(http.MethodPost, string(stream), "*/*", body); res.StatusCode != want {
+			t.Errorf("operation %d: %s", i, res.Status)
+		}
+	}
+}

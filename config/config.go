@@ -60,8 +60,12 @@ type Settings struct {
 	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
 	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full."`
 
-	MaxSockets int `default:"50" help:"Live connections that one account has on a node at most; one more is closed with 1013."`
-	MaxReplays int `default:"16" help:"Followers of a node that read what they missed at once; others wait their turn."`
+	MaxSockets    int `default:"50" help:"Live connections that one account has on a node at most; one more is closed with 1013."`
+	MaxOperations int `default:"100" help:"Operations, and so subscriptions, that run at once on one live connection at most; one more is RATE_LIMITED."`
+	MaxQueueItems int `default:"1024" help:"Results that wait to be read on one live connection at most; a connection with more is closed with 1013."`
+	MaxQueueBytes int `default:"1048576" help:"The same, in bytes."`
+	MaxReplayed   int `default:"10000" help:"Events that a stream of everything catches up with; who has missed more begins anew (StreamReset)."`
+	MaxReplays    int `default:"16" help:"Followers of a node that read what they missed at once; others wait their turn."`
 
 	EditWindow   time.Duration `default:"24h" help:"How long after sending it a message can be edited; 0 is for ever."`
 	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are compared with the database, which repairs a lost hint."`
@@ -150,6 +154,8 @@ func (s *Settings) Validate() error {
 		"PARLEY_MAX_BODY_BYTES": s.MaxBodyBytes, "PARLEY_MAX_TOKENS": int64(s.MaxTokens), "PARLEY_MAX_DEPTH": int64(s.MaxDepth),
 		"PARLEY_MAX_ALIASES": int64(s.MaxAliases), "PARLEY_MAX_COMPLEXITY": int64(s.MaxComplexity),
 		"PARLEY_MAX_SOCKETS": int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
+		"PARLEY_MAX_OPERATIONS": int64(s.MaxOperations), "PARLEY_MAX_QUEUE_ITEMS": int64(s.MaxQueueItems),
+		"PARLEY_MAX_QUEUE_BYTES": int64(s.MaxQueueBytes), "PARLEY_MAX_REPLAYED": int64(s.MaxReplayed),
 	} {
 		if value < 1 {
 			refuse(name, "%d is less than 1", value)

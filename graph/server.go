@@ -24,6 +24,9 @@ import (
 // Options are the settings of a Server; the zero value serves.
 type Options struct {
 	MaxConnections int // that are live of one account; 0 means any number
+	MaxOperations  int // at once on a connection; 0 means 100
+	QueueItems     int // that wait to be read on a connection; 0 means 1,024
+	QueueBytes     int // the same in bytes; 0 means 1 MiB
 	Limits         Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
 	TrustedProxies []netip.Prefix
@@ -82,7 +85,8 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	}
 	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
-		Subscribe:  newShared(resolver, exec, present).subscribe,
+		Subscribe:     newShared(resolver, exec, present).subscribe,
+		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
 		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	}
 	if opts.transport != nil {
