@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 )
 
 const (
-	followers = 1000
 	// burstSenders send at the same time, so that their hints overtake each other.
 	burstSenders = 8
 	// burst is how many messages all of them together send without waiting: more than a follower's queue holds.
@@ -29,24 +29,25 @@ func (b *bench) following(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	t := table{head: []string{
-		"messages", "deliveries", "lost", "doubled", "reordered",
+		"followers", "messages", "deliveries", "lost", "doubled", "reordered",
 		"CPU for a delivery, Parley", "of it for sending", "bare channels", "ratio",
 	}}
 	var broken error
-	for _, p := range []pattern{
-		{fmt.Sprintf("%d, one by one", b.followMessages), b.followMessages, oneByOne},
-		{fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders), b.followBursts * burst, inBursts},
-	} {
-		b.note("following: %s", p.name)
-		row, found, err := b.followPair(ctx, w, p)
-		if broken = errors.Join(broken, found.broken()); err != nil {
-			return errors.Join(err, broken)
+	for _, followers := range []int{1, 10, 100, 1000} {
+		for _, p := range []pattern{
+			{fmt.Sprintf("%d, one by one", b.followMessages), b.followMessages, oneByOne},
+			{fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders), b.followBursts * burst, inBursts},
+		} {
+			b.note("following: %d followers, %s", followers, p.name)
+			row, found, err := b.followPair(ctx, w, p, followers)
+			if broken = errors.Join(broken, found.broken()); err != nil {
+				return errors.Join(err, broken)
+			}
+			t.add(row...)
 		}
-		t.add(row...)
 	}
 	b.printf("\n## Following, inside one process\n\n")
-	b.printf("%d goroutines in `chat.Follow` on one conversation, on SQLite, beside %d goroutines that receive the same events\n",
-		followers, followers)
+	b.printf("Goroutines in `chat.Follow` on one conversation, on SQLite, beside as many that receive the same events\n")
 	b.printf("from a channel each. CPU time of the process for one delivery. A round is so many messages; Parley's side includes\n")
 	b.printf("storing them, and what that costs by itself, for one delivery, stands beside it.\n\n")
 	t.print(b.out)
@@ -62,21 +63,24 @@ type pattern struct {
 
 // carrier is a way for a message to reach followers.
 type carrier struct {
-	send     func(ctx context.Context) error
-	arrivals *arrivals // nil where nobody follows
+	followers int
+	send      func(ctx context.Context) error
+	arrivals  *arrivals // nil where nobody follows
 }
 
-func (b *bench) followPair(ctx context.Context, w *world, p pattern) (row []string, found account, err error) {
+func (b *bench) followPair(
+	ctx context.Context, w *world, p pattern, followers int,
+) (row []string, found account, err error) {
 	ids, err := w.conversations(ctx, 2)
 	if err != nil {
 		return nil, found, err
 	}
 	followed, alone := ids[0], ids[1]
-	crowd, err := gather(ctx, w, followed)
+	crowd, err := gather(ctx, w, followed, followers)
 	if err != nil {
 		return nil, found, err
 	}
-	channels := openChannels()
+	channels := openChannels(followers)
 	defer channels.close()
 
 	through := func(id model.ConversationID) func(ctx context.Context) error {
@@ -98,27 +102,27 @@ func (b *bench) followPair(ctx context.Context, w *world, p pattern) (row []stri
 			return (after - before).Seconds() / float64(p.messages*followers), err
 		}
 	}
-	parley := perDelivery(carrier{through(followed), crowd.arrivals})
-	bare := perDelivery(carrier{channels.send, channels.arrivals})
+	parley := perDelivery(carrier{followers, through(followed), crowd.arrivals})
+	bare := perDelivery(carrier{followers, channels.send, channels.arrivals})
 	ofParley, ofBare, err := inTurns(b.rounds, parley, bare)
 	last, ended := crowd.end(ctx, w, followed)
 	found = settle(crowd.ledgers, last)
 	if err = errors.Join(err, ended); err != nil {
 		return nil, found, err
 	}
-	sending, err := perDelivery(carrier{send: through(alone)})()
+	sending, err := perDelivery(carrier{followers: followers, send: through(alone)})()
 	if err != nil {
 		return nil, found, err
 	}
 	cpu := pair{ofParley, ofBare}
-	return append(append([]string{p.name}, found.cells()...),
+	return append(append([]string{strconv.Itoa(followers), p.name}, found.cells()...),
 		medianDuration(cpu.parley), duration(seconds(sending)), medianDuration(cpu.yardstick), cpu.ratio()), found, nil
 }
 
 // oneByOne sends a message when everybody has the one before it.
 func oneByOne(ctx context.Context, messages int, c carrier) error {
 	for range messages {
-		c.arrivals.expect(followers)
+		c.arrivals.expect(c.followers)
 		if err := c.send(ctx); err != nil {
 			return err
 		}
@@ -132,7 +136,7 @@ func oneByOne(ctx context.Context, messages int, c carrier) error {
 // inBursts has some senders send as fast as they can, and waits after each burst.
 func inBursts(ctx context.Context, messages int, c carrier) error {
 	for range messages / burst {
-		c.arrivals.expect(burst * followers)
+		c.arrivals.expect(burst * c.followers)
 		sending := make(chan error)
 		for range burstSenders {
 			go func() {
@@ -167,7 +171,7 @@ type crowd struct {
 }
 
 // gather returns when everybody follows.
-func gather(ctx context.Context, w *world, id model.ConversationID) (*crowd, error) {
+func gather(ctx context.Context, w *world, id model.ConversationID, followers int) (*crowd, error) {
 	c := &crowd{arrivals: newArrivals(), failed: make(chan error, followers)}
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.running.Go(func() { w.chat.Run(ctx) })
@@ -228,7 +232,7 @@ type channels struct {
 	running  sync.WaitGroup
 }
 
-func openChannels() *channels {
+func openChannels(followers int) *channels {
 	c := &channels{arrivals: newArrivals()}
 	for range followers {
 		events := make(chan *model.Event, 64) // as many as a follower's queue holds
