@@ -12,7 +12,7 @@
 //   - Every call ends once: with what became of the run that had its item, with the end of its own context, or with
 //     ErrFull before anything was taken.
 //   - An item whose caller has gone before it was taken is in no run.
-//   - A run that fails hurts nobody else: its items run again, each alone, unless the outcome is unknown, as it is after a panic.
+//   - A run that fails hurts nobody else: its items run again, each alone. With ErrFinal, and after a panic, they do not.
 //   - An item that has to wait for somebody outside does so in a lane of its key, beside the others. No more than
 //     MaxLanes of them wait at once, so that they leave enough of what a run needs. Later items of that key queue behind it.
 package batch
@@ -29,11 +29,11 @@ import (
 
 // Run does the work for some items. Patient, it waits for whatever holds them up; else it leaves those out that would have to
 // wait, and returns them. What became of each item, it notes in the item itself. An error means that nothing was done for any of
-// them, but for those that wrap ErrUnknown.
+// them, unless it wraps ErrFinal.
 type Run[T any] func(ctx context.Context, items []T, patient bool) (busy []T, err error)
 
-// ErrUnknown marks the error of a run that may have been done or not. It is not run again.
-var ErrUnknown = errors.New("the outcome is unknown")
+// ErrFinal marks the error of a run that is not to be run again: it may have been done, or its items alone would fare no better.
+var ErrFinal = errors.New("not run again")
 
 // ErrFull is what a call ends with at once where too many wait already.
 type ErrFull struct {
@@ -192,7 +192,7 @@ func (w *Writer[K, T]) take(l *lane[K, T]) []*call[K, T] {
 func (w *Writer[K, T]) runAll(calls []*call[K, T], patient bool) {
 	start := time.Now()
 	busy, err := w.runSome(calls, patient)
-	if err != nil && len(calls) > 1 && !errors.Is(err, ErrUnknown) {
+	if err != nil && len(calls) > 1 && !errors.Is(err, ErrFinal) {
 		for _, c := range calls {
 			w.runAll([]*call[K, T]{c}, patient)
 		}
@@ -218,7 +218,7 @@ func (w *Writer[K, T]) runSome(calls []*call[K, T], patient bool) (busy []*call[
 	defer cancel()
 	defer func() { // it is nobody's goroutine who could recover
 		if r := recover(); r != nil {
-			busy, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrUnknown, r, debug.Stack())
+			busy, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrFinal, r, debug.Stack())
 		}
 	}()
 	items := make([]T, len(calls))

@@ -188,16 +188,16 @@ func TestWhatFailsHurtsNobodyElse(t *testing.T) {
 	})
 }
 
-func TestAnUnknownOutcomeIsNotRunAgain(t *testing.T) {
+func TestWhatIsFinalIsNotRunAgain(t *testing.T) {
 	t.Parallel()
 	r := held()
-	r.fail = map[string]error{"b": fmt.Errorf("cut off: %w", batch.ErrUnknown)}
+	r.fail = map[string]error{"b": fmt.Errorf("cut off: %w", batch.ErrFinal)}
 	in(t, r, batch.Options{}, func(t *testing.T, c *calls) {
 		c.do("x", "a", "b", "c")
 		close(r.gate)
 		synctest.Wait()
-		c.want("b", batch.ErrUnknown)
-		c.want("c", batch.ErrUnknown)
+		c.want("b", batch.ErrFinal)
+		c.want("c", batch.ErrFinal)
 		r.want(t, []string{"a"})
 	})
 }
@@ -316,7 +316,7 @@ func TestAPanicEndsItsRunAlone(t *testing.T) {
 			}
 			return nil, nil
 		}, batch.Options{})
-		if err := w.Do(t.Context(), "x", &item{name: "bad"}); !errors.Is(err, batch.ErrUnknown) {
+		if err := w.Do(t.Context(), "x", &item{name: "bad"}); !errors.Is(err, batch.ErrFinal) {
 			t.Errorf("a run that panics: %v", err)
 		}
 		if err := w.Do(t.Context(), "x", &item{name: "good"}); err != nil {

@@ -74,17 +74,16 @@ func (o *outgoing) admit(k *known) error {
 	if !member || k.places[m.ConversationID] == nil {
 		return errNoConversation
 	}
-	if m.IdempotencyKey != nil {
-		key := idempotencyKey{o.author(), *m.IdempotencyKey}
-		if k.used[key] {
-			return errKeyUsed
-		}
-		k.used[key] = true
+	if m.IdempotencyKey != nil && k.used[o.key()] {
+		return errKeyUsed
 	}
 	if m.ReplyToID != nil { // which may be deleted, but has to be there for its author to see
 		if seq, there := k.replies[reply{m.ConversationID, *m.ReplyToID}]; !there || seq <= hidden {
 			return errs.Input(errs.NotFound, "replyToId", "There is no such message in this conversation.")
 		}
+	}
+	if m.IdempotencyKey != nil {
+		k.used[o.key()] = true
 	}
 	p := k.next(m.ConversationID)
 	m.Seq, m.CreatedAt = p.seq, p.at

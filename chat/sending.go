@@ -38,6 +38,9 @@ func (o *outgoing) author() model.MemberID {
 	return model.MemberID{Conversation: o.message.ConversationID, User: *o.message.AuthorID}
 }
 
+// key is for messages that have one.
+func (o *outgoing) key() idempotencyKey { return idempotencyKey{o.author(), *o.message.IdempotencyKey} }
+
 // known is what a batch of messages finds in its transaction, with every conversation locked that is in places: all that the
 // rules of sending ask for. What is admitted is noted in it, for those that come after it in the same batch.
 type known struct {
@@ -48,9 +51,8 @@ type known struct {
 	used     map[idempotencyKey]bool
 	replies  map[reply]int64 // seq
 	named    map[nickname]model.UserID
-	// settled has the authors whose accounts are not being changed just now, where somebody else's lock is not waited for; else it
-	// is nil.
-	settled map[model.UserID]bool
+	// free has the authors whose accounts nobody else has locked; nil where locks are waited for.
+	free map[model.UserID]bool
 }
 
 type (
@@ -86,7 +88,7 @@ func newKnown() *known {
 // heldUp reports whether somebody else's transaction has to end first, before it can be said whether a message may be sent.
 func (k *known) heldUp(o *outgoing) bool {
 	_, member := k.hidden[o.author()]
-	return k.settled != nil && member && (k.places[o.message.ConversationID] == nil || !k.settled[*o.message.AuthorID])
+	return k.free != nil && member && (k.places[o.message.ConversationID] == nil || !k.free[*o.message.AuthorID])
 }
 
 // next takes the next place of a conversation. Whoever has a clock that is behind does not turn time back.
@@ -131,12 +133,13 @@ func (s *Service) storeMessages(ctx context.Context, all []*outgoing, patient bo
 	} else {
 		a, err = s.storeSQLite(ctx, all)
 	}
-	switch {
-	case errors.Is(err, store.ErrUnknown):
-		return nil, errors.Join(batch.ErrUnknown, err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, errs.Wrap(err, errs.Unavailable, "The conversation or the database is busy. The message was not sent; try again.")
-	case err != nil:
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrUnknown) {
+		err = errs.Wrap(err, errs.Unavailable, "The conversation or the database is busy. The message was not sent; try again.")
+	}
+	if errs.Is(err, errs.Unavailable) { // to each of the messages, and they may even be stored
+		return nil, errors.Join(batch.ErrFinal, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	s.announceSent(a)

@@ -67,14 +67,13 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 	var skip string
 	if !patient {
 		skip = " SKIP LOCKED"
-		k.settled = map[model.UserID]bool{}
+		k.free = map[model.UserID]bool{}
 	}
-	var conversations, authors [][16]byte
-	in := struct {
+	var in struct {
 		conversations, authors [][16]byte
 		keys                   []*string
 		replies                []*[16]byte
-	}{}
+	}
 	var names struct {
 		conversations [][16]byte
 		keys          []string
@@ -89,8 +88,7 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 			names.conversations, names.keys = append(names.conversations, m.ConversationID), append(names.keys, key)
 		}
 	}
-	conversations, authors = distinct(in.conversations), distinct(in.authors)
-	b.Queue(lockConversations+skip, conversations).Query(func(rows pgx.Rows) error {
+	b.Queue(lockConversations+skip, distinct(in.conversations)).Query(func(rows pgx.Rows) error {
 		var id [16]byte
 		var seq int64
 		var at time.Time
@@ -100,11 +98,11 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		})
 		return err
 	})
-	b.Queue(lockAuthors+skip, authors).Query(func(rows pgx.Rows) error {
+	b.Queue(lockAuthors+skip, distinct(in.authors)).Query(func(rows pgx.Rows) error {
 		var id [16]byte
 		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-			if k.settled != nil {
-				k.settled[id] = true
+			if k.free != nil {
+				k.free[id] = true
 			}
 			return nil
 		})
@@ -121,7 +119,7 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 				k.replies[reply{o.message.ConversationID, *o.message.ReplyToID}] = *replied
 			}
 			if used {
-				k.used[idempotencyKey{o.author(), *o.message.IdempotencyKey}] = true
+				k.used[o.key()] = true
 			}
 			return nil
 		})

@@ -118,7 +118,7 @@ func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
 			k.replies[reply{m.ConversationID, *m.ReplyToID}] = replied.V
 		}
 		if used {
-			k.used[idempotencyKey{o.author(), *m.IdempotencyKey}] = true
+			k.used[o.key()] = true
 		}
 		for key := range o.candidates() {
 			var id model.UserID

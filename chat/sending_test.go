@@ -64,6 +64,8 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 		replying := func(id model.ConversationID, to model.MessageID) SendMessage {
 			return SendMessage{ConversationID: id, Content: "a reply", ReplyToID: &to}
 		}
+		refusedTwice := replying(two.ID, earlier.ID)
+		refusedTwice.IdempotencyKey = new("of a refused one")
 		cases := []struct {
 			author  string
 			in      SendMessage
@@ -80,6 +82,8 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 			{"ann", keyed("once", "used"), errKeyUsed, 0},
 			{"ben", replying(one.ID, earlier.ID), nil, 7},
 			{"ben", replying(two.ID, earlier.ID), errs.Input(errs.NotFound, "replyToId", ""), 0},
+			{"ben", refusedTwice, errs.Input(errs.NotFound, "replyToId", ""), 0},
+			{"ben", refusedTwice, errs.Input(errs.NotFound, "replyToId", ""), 0},
 			{"ben", in(one.ID, "@ann and @ben and not @eve"), nil, 8},
 			{"ann", in(two.ID, "last"), nil, 3},
 		}
@@ -100,11 +104,11 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 		w.wantLogTells(t, two.ID)
 		slices.SortFunc(told, func(a, b []int64) int { return len(a) - len(b) })
 		wantEqual(t, "what was told, a hint for each conversation", [][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
-		mentioned, err := w.Mentioned(t.Context(), w.actor("ann"), []model.MessageID{all[10].message.ID})
+		mentioned, err := w.Mentioned(t.Context(), w.actor("ann"), []model.MessageID{all[12].message.ID})
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantEqual(t, "mentioned", []string{"ann", "ben"}, slices.Sorted(slices.Values(w.nicknamesOf(mentioned[all[10].message.ID]))))
+		wantEqual(t, "mentioned", []string{"ann", "ben"}, slices.Sorted(slices.Values(w.nicknamesOf(mentioned[all[12].message.ID]))))
 	})
 }
 
@@ -123,7 +127,7 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 			w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "before"}),
 			w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "poison"}),
 		}
-		if _, err := w.storeMessages(t.Context(), all, false); err == nil || errors.Is(err, batch.ErrUnknown) {
+		if _, err := w.storeMessages(t.Context(), all, false); err == nil || errors.Is(err, batch.ErrFinal) {
 			t.Fatalf("a batch with poison in it: %v", err)
 		}
 		wantEqual(t, "nothing of it is stored", 0, len(w.contents(c.ID)["messages"]))
@@ -150,6 +154,24 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 			t.Errorf("%d of %d failed; the last seq is %d", failed, n, last)
 		}
 		w.wantLogTells(t, c.ID)
+	})
+}
+
+// Where the database is away, all are told at once, and not one after the other.
+func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		late, cancel := context.WithDeadline(t.Context(), time.Now())
+		defer cancel()
+		_, err := w.storeMessages(late, []*outgoing{w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "hi"})}, false)
+		if !errs.Is(err, errs.Unavailable) || !errors.Is(err, batch.ErrFinal) {
+			t.Errorf("got %v", err)
+		}
+		if last := w.lastSeq(c.ID); last != 1 {
+			t.Errorf("the last seq is %d", last)
+		}
 	})
 }
 
