@@ -12,30 +12,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"parley/wire/wiretest"
 )
-
-// memory listens without the operating system, so that a test can have a clock of its own.
-type memory struct {
-	dialled chan net.Conn
-	closed  chan struct{}
-	once    sync.Once
-}
-
-func (m *memory) Accept() (net.Conn, error) {
-	select {
-	case conn := <-m.dialled:
-		return conn, nil
-	case <-m.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (m *memory) Close() error {
-	m.once.Do(func() { close(m.closed) })
-	return nil
-}
-
-func (m *memory) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
 
 // TestSlowRequests says how long a connection is held for a client that is slow with its request, on whatever path, or with
 // its answer; by the clock of a bubble. Another client is answered meanwhile.
@@ -119,7 +98,7 @@ func mustListenInMemory(t *testing.T) (dial func() net.Conn) {
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
-	m := &memory{dialled: make(chan net.Conn), closed: make(chan struct{})}
+	m := wiretest.Listen()
 	server := newHTTP(routes, slog.New(slog.DiscardHandler))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(m) })
@@ -128,10 +107,12 @@ func mustListenInMemory(t *testing.T) (dial func() net.Conn) {
 		serving.Wait()
 	})
 	return func() net.Conn {
-		ours, theirs := net.Pipe()
-		t.Cleanup(func() { _ = ours.Close() })
-		m.dialled <- theirs
-		return ours
+		conn, err := m.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
 	}
 }
 

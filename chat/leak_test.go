@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/internal/race"
 	"parley/model"
 	"parley/store/storetest"
 )
@@ -85,7 +86,7 @@ func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see abov
 	defer w.Connected(w.id("ben"))()
 	stop := w.bustle(id)
 	before := w.count()
-	const each = 200 / slowness
+	const each = 200 / race.Slowness
 	cycle := func(n int) {
 		for range n {
 			for name, take := range w.takings(id) {

@@ -49,52 +49,45 @@ type concerned struct{ user model.UserID }
 // User is whom it is about.
 func (c concerned) User(ctx context.Context) (*model.User, error) { return loadUser(ctx, c.user) }
 
+// The events, as the schema has them.
+//
+//nolint:revive // it describes each
 type (
-	// ConversationCreated is as the schema has it, like all of these.
 	ConversationCreated struct{ happening }
-	// ConversationRenamed is as the schema has it.
 	ConversationRenamed struct {
 		happening
 		Title string
 	}
-	// ConversationSettingsChanged is as the schema has it.
 	ConversationSettingsChanged struct {
 		happening
 		MembersMayRename bool
 	}
-	// MemberAdded is as the schema has it.
 	MemberAdded struct {
 		happening
 		concerned
 		Role model.Role
 	}
-	// MemberRemoved is as the schema has it.
 	MemberRemoved struct {
 		happening
 		concerned
 	}
-	// MemberRoleChanged is as the schema has it.
 	MemberRoleChanged struct {
 		happening
 		concerned
 		Role model.Role
 	}
-	// MessageAdded is as the schema has it.
 	MessageAdded struct {
 		happening
 		Message *model.Message
 	}
-	// MessageEdited is as the schema has it.
 	MessageEdited struct {
 		happening
 		Message *model.Message
 	}
-	// MessageDeleted is as the schema has it.
 	MessageDeleted struct {
 		happening
 		Message *model.Message
 	}
-	// ReactionAdded is as the schema has it.
 	ReactionAdded struct {
 		happening
 		concerned
@@ -102,7 +95,6 @@ type (
 		Emoji   string
 		Count   int
 	}
-	// ReactionRemoved is as the schema has it.
 	ReactionRemoved struct {
 		happening
 		concerned
@@ -110,7 +102,6 @@ type (
 		Emoji   string
 		Count   int
 	}
-	// CaughtUp is as the schema has it.
 	CaughtUp struct{ happening }
 )
 

@@ -12,6 +12,7 @@ import (
 
 	"parley/auth"
 	"parley/graph"
+	"parley/internal/race"
 	"parley/store/storetest"
 	"parley/wire"
 )
@@ -63,7 +64,7 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 		mustWrite(t, conn, `{"type":"ping"}`)
 		mustAnswer(t, r, "pong")
 	}
-	const rounds = 300 / slowness
+	const rounds = 300 / race.Slowness
 	cycle(rounds / 10)
 	goroutines, bytes := used(t)
 	cycle(rounds - rounds/10)

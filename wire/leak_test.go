@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"weak"
+
+	"parley/internal/race"
 )
 
 // sockets are those of a world, held by nothing: when all has been let go of them, they are gone.
@@ -81,7 +83,7 @@ func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
 }
 
 // cycles is how many subscriptions begin and end where it is looked for what they leave behind.
-const cycles = 100_000 / slowness
+const cycles = 100_000 / race.Slowness
 
 // wantNothingLeft compares what there is after all cycles with what there was after a tenth of them: it must not grow with
 // their number.
