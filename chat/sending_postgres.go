@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -141,7 +140,7 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 
 func distinct(ids [][16]byte) [][16]byte {
 	ids = slices.Clone(ids)
-	slices.SortFunc(ids, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(ids, compareBytes)
 	return slices.Compact(ids)
 }
 
