@@ -305,8 +305,9 @@ func trustedDocuments(s *config.Settings) ([]string, error) {
 }
 
 // stop first says that no more should come (/readyz) and gives whoever asks the time to see it, while everything is served. Then
-// it sends the long-lived clients elsewhere, once what they have asked is answered, lets running requests finish, and ends the work and the database last, because requests need both. NATS goes between those two: chat's work hands
-// over the hints of the last requests when it ends, and what has not left by then would be late on the other nodes.
+// it sends the long-lived clients elsewhere, once what they have asked is answered, lets running requests finish, and ends the
+// work and the database last, because requests need both. NATS goes between those two: chat's work hands over the hints of the
+// last requests when it ends, and what has not left by then would be late on the other nodes.
 func (srv *server) stop() error {
 	close(srv.stopping)
 	if srv.settings.StopDelay > 0 {

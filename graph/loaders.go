@@ -155,6 +155,13 @@ type responseLoaders struct {
 	byActor  map[model.Actor]*loaders
 }
 
+// used reports whether anything was looked up.
+func (l *responseLoaders) used() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byActor) > 0
+}
+
 type loadersKey struct{}
 
 func (r *Resolver) freshLoaders(ctx context.Context) context.Context {
@@ -163,7 +170,11 @@ func (r *Resolver) freshLoaders(ctx context.Context) context.Context {
 
 // withLoaders gives each response loaders of its own.
 func (r *Resolver) withLoaders(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	return next(r.freshLoaders(ctx))
+	ctx = r.freshLoaders(ctx)
+	if item := givenTo(ctx); item != nil {
+		item.loaders, _ = ctx.Value(loadersKey{}).(*responseLoaders)
+	}
+	return next(ctx)
 }
 
 // withLoadersAfterEach gives each mutation of an operation loaders of its own: it must not see what was before it.

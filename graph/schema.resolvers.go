@@ -363,7 +363,7 @@ func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool
 }
 
 func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID string, afterSeq *int) (<-chan *model.Message, error) {
-	if item, ok := given(ctx); ok {
+	if item := givenTo(ctx); item != nil {
 		return just(item.Event.Message), nil
 	}
 	who, err := actor(ctx)
@@ -382,8 +382,8 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 }
 
 func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversationID string, afterSeq *int) (<-chan ConversationEvent, error) {
-	if item, ok := given(ctx); ok {
-		return givenEvent(conversationID, item)
+	if item := givenTo(ctx); item != nil {
+		return givenEvent(conversationID, item.Followed)
 	}
 	who, err := actor(ctx)
 	if err != nil {

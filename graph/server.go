@@ -47,6 +47,7 @@ type Server struct {
 	wire *wire.Server
 	exec *executor.Executor
 
+	shared      *shared
 	connections *connections
 }
 
@@ -80,12 +81,12 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	exec.AroundRootFields(resolver.withLoadersAfterEach)
 
 	s := &Server{
-		auth: authService, chat: chatService, exec: exec,
+		auth: authService, chat: chatService, exec: exec, shared: newShared(resolver, exec, present),
 		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[model.UserID]int{}},
 	}
 	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
-		Subscribe:     newShared(resolver, exec, present).subscribe,
+		Subscribe:     s.shared.subscribe,
 		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
 		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	}
@@ -99,8 +100,11 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 }
 
 // Drain ends every WebSocket (1012) and server-sent stream so that its client comes back, here or to another node, and
-// takes no new ones. Requests that are being answered go on.
-func (s *Server) Drain(ctx context.Context) { s.wire.Drain(ctx) }
+// takes no new ones. After it, nothing that was begun for one of them needs the database. Requests that are being answered go on.
+func (s *Server) Drain(ctx context.Context) {
+	s.wire.Drain(ctx)
+	s.shared.close()
+}
 
 // Executor is what answers. With it and Init another transport can carry the same API.
 func (s *Server) Executor() *executor.Executor { return s.exec }

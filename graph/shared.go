@@ -30,6 +30,29 @@ type shared struct {
 	exec     *executor.Executor
 	present  func(context.Context, error) *gqlerror.Error
 	answers  *lru.Cache[answerKey, *answer]
+
+	mu        sync.Mutex // guards closed, and that nothing is added to answering after it
+	closed    bool
+	answering sync.WaitGroup
+}
+
+// close waits for the answers that are being made, and has none made after it: an answer does not end with the connection that
+// it is made for, and needs the database.
+func (s *shared) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.answering.Wait()
+}
+
+// begin reports false once no answers are made any more; else the caller has to say that it is done.
+func (s *shared) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.answering.Add(1)
+	}
+	return !s.closed
 }
 
 // answerKey is what was asked of one event. The event is that very one in memory, which all followers on this node are handed:
@@ -208,7 +231,7 @@ func (sh *sharing) caughtUp(ctx context.Context, seq int64) error {
 }
 
 func (sh *sharing) put(ctx context.Context, item chat.Followed) error {
-	payload, _ := sh.tryExecute(ctx, item)
+	payload, _ := sh.tryExecute(ctx, &given{Followed: item})
 	if payload == nil {
 		return context.Cause(ctx)
 	}
@@ -230,19 +253,26 @@ func (sh *sharing) answerTo(e *model.Event) []byte {
 		}
 	}
 	a.once.Do(func() {
+		if !sh.begin() {
+			return
+		}
+		defer sh.answering.Done()
 		// The connection that happens to be first may end meanwhile: others need the answer all the same.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.ctx), answerTimeout)
 		defer cancel()
-		payload, ok := sh.tryExecute(ctx, chat.Followed{Event: e})
-		if !ok {
-			return
-		}
-		// Whoever is a member no longer is shown less than the others.
-		if own, err := sh.resolver.Chat.Memberships(ctx, sh.who, []model.ConversationID{sh.id}); err == nil && own[sh.id] != nil {
+		item := &given{Followed: chat.Followed{Event: e}}
+		payload, ok := sh.tryExecute(ctx, item)
+		if ok && (!item.loaders.used() || sh.isMember(ctx)) {
 			a.payload = payload
 		}
 	})
 	return a.payload
+}
+
+// isMember is asked after an answer for which something was looked up: whoever is a member no longer is shown less than the others.
+func (sh *sharing) isMember(ctx context.Context) bool {
+	own, err := sh.resolver.Chat.Memberships(ctx, sh.who, []model.ConversationID{sh.id})
+	return err == nil && own[sh.id] != nil
 }
 
 // answerTimeout bounds how long one answer may hold up the followers of a conversation.
@@ -251,14 +281,19 @@ const answerTimeout = 10 * time.Second
 type givenKey struct{}
 
 // given is the one item that a subscription is executed for, where it is executed item by item.
-func given(ctx context.Context) (chat.Followed, bool) {
-	item, ok := ctx.Value(givenKey{}).(chat.Followed)
-	return item, ok
+type given struct {
+	chat.Followed
+	loaders *responseLoaders // of the answer, once there is one
+}
+
+func givenTo(ctx context.Context) *given {
+	item, _ := ctx.Value(givenKey{}).(*given)
+	return item
 }
 
 // tryExecute runs the operation for one item, and reports whether the answer is without errors. There is none where ctx has
 // ended, because then nobody waits for it.
-func (sh *sharing) tryExecute(ctx context.Context, item chat.Followed) (payload []byte, ok bool) {
+func (sh *sharing) tryExecute(ctx context.Context, item *given) (payload []byte, ok bool) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			shown := sh.present(ctx, fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))

@@ -3,31 +3,97 @@ package graph
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/executor"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"parley/auth"
 	"parley/chat"
 	"parley/model"
 )
 
-// TestAnAnswerThatNobodyWaitsFor is none, and no internal error: whoever asked has gone meanwhile.
-func TestAnAnswerThatNobodyWaitsFor(t *testing.T) {
-	t.Parallel()
-	r := &Resolver{}
+// mustShare is a subscription that nobody follows yet, and that fails the test where an error would be shown.
+func mustShare(t *testing.T, query string) *sharing {
+	t.Helper()
+	r := &Resolver{people: &gatherer[model.UserID, *model.User]{
+		find: func(_ context.Context, ids []model.UserID) (map[model.UserID]*model.User, error) {
+			return map[model.UserID]*model.User{ids[0]: {ID: ids[0], Nickname: "ann"}}, nil
+		},
+	}}
 	exec := executor.New(NewExecutableSchema(Config{Resolvers: r}))
-	oc, refused := exec.CreateOperationContext(graphql.StartOperationTrace(t.Context()), &graphql.RawParams{
-		Query: `subscription { messageAdded(conversationId: "conv") { seq } }`,
-	})
+	exec.AroundResponses(r.withLoaders)
+	oc, refused := exec.CreateOperationContext(graphql.StartOperationTrace(t.Context()), &graphql.RawParams{Query: query})
 	if refused != nil {
 		t.Fatal(refused)
 	}
-	sh := &sharing{oc: oc, shared: newShared(r, exec, func(_ context.Context, err error) *gqlerror.Error {
+	return &sharing{oc: oc, shared: newShared(r, exec, func(_ context.Context, err error) *gqlerror.Error {
 		t.Errorf("presented: %v", err)
 		return gqlerror.Wrap(err)
 	})}
-	item := chat.Followed{Event: &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2}}}
+}
+
+// TestWhatAnAnswerIsMadeOf tells whether it depends on who was asked for, and so whether that membership has to be looked at.
+func TestWhatAnAnswerIsMadeOf(t *testing.T) {
+	t.Parallel()
+	author := model.NewUserID()
+	who := &identity{}
+	who.grant.Store(&auth.Grant{Actor: model.Actor{UserID: author}})
+	ctx := withIdentity(t.Context(), who)
+	event := &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2, AuthorID: &author}}
+	for _, test := range []struct {
+		selected, answer string
+		used             bool
+	}{
+		{`seq`, `{"seq":2}`, false},
+		{`author { nickname }`, `{"author":{"nickname":"ann"}}`, true},
+	} {
+		sh := mustShare(t, `subscription { messageAdded(conversationId: "conv") { `+test.selected+` } }`)
+		item := &given{Followed: chat.Followed{Event: event}}
+		payload, ok := sh.tryExecute(ctx, item)
+		if want := `{"data":{"messageAdded":` + test.answer + `}}`; !ok || string(payload) != want {
+			t.Errorf("%s: got %s, want %s", test.selected, payload, want)
+		}
+		if got := item.loaders.used(); got != test.used {
+			t.Errorf("%s: something was looked up: %t", test.selected, got)
+		}
+	}
+}
+
+// TestClosingWaitsForAnswers because they need the database, which is closed after it.
+func TestClosingWaitsForAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShared(&Resolver{}, nil, nil)
+		if !s.begin() {
+			t.Fatal("no answer could begin")
+		}
+		closed := false
+		go func() {
+			s.close()
+			closed = true
+		}()
+		synctest.Wait()
+		if closed {
+			t.Error("closed while an answer is being made")
+		}
+		if s.begin() {
+			t.Error("an answer began after closing had")
+		}
+		s.answering.Done()
+		synctest.Wait()
+		if !closed {
+			t.Error("not closed")
+		}
+	})
+}
+
+// TestAnAnswerThatNobodyWaitsFor is none, and no internal error: whoever asked has gone meanwhile.
+func TestAnAnswerThatNobodyWaitsFor(t *testing.T) {
+	t.Parallel()
+	sh := mustShare(t, `subscription { messageAdded(conversationId: "conv") { seq } }`)
+	item := &given{Followed: chat.Followed{Event: &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2}}}}
 	if payload, ok := sh.tryExecute(t.Context(), item); !ok || string(payload) != `{"data":{"messageAdded":{"seq":2}}}` {
 		t.Errorf("got %s", payload)
 	}
