@@ -57,7 +57,7 @@ func words(s []rune) (list []span) {
 	}
 	for i, r := range s {
 		switch {
-		case unicode.Is(unicode.So, r):
+		case isSymbol(r):
 			end(i)
 			list = append(list, span{i, i + 1})
 		case !inWord(r):
@@ -73,15 +73,25 @@ func words(s []rune) (list []span) {
 	return list
 }
 
+// What most characters are, ASCII, is told without looking at tables: each message that is sent is looked at like this.
+
+func isSymbol(r rune) bool { return r > unicode.MaxASCII && unicode.Is(unicode.So, r) }
+
 // inWord leaves out variation selectors: they are marks, but say only how a character looks.
 func inWord(r rune) bool {
+	if r <= unicode.MaxASCII {
+		return unicode.IsLetter(r) || unicode.IsDigit(r)
+	}
 	return unicode.In(r, unicode.L, unicode.M, unicode.N) && !unicode.Is(unicode.Variation_Selector, r)
 }
 
+// firstUnspaced is where the first block of such a script begins, Thai.
+const firstUnspaced = '\u0e00'
+
 // unspaced reports whether r is of a script that writes words without spaces between them.
 func unspaced(r rune) bool {
-	return r == 'ー' || // which lengthens the kana before it, and belongs to no one script
-		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+	return r >= firstUnspaced && (r == 'ー' || // which lengthens the kana before it, and belongs to no one script
+		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar))
 }
 
 // Part is a piece of a text that either was searched for or was not.
