@@ -2,7 +2,11 @@ package wire
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"io"
 	"net/http"
 	"sync"
@@ -21,84 +25,85 @@ func streamToken(r *http.Request) string {
 	return r.URL.Query().Get("token")
 }
 
-// maxReserved is how many streams may be reserved at once, and not yet connected.
-const maxReserved = 10_000
-
-// streams knows those that operations can be added to.
+// streams knows those that operations can be added to. Of what is reserved and not yet connected it keeps nothing, because
+// anybody may reserve: the token itself says until when it is good, and carries a signature.
 type streams struct {
-	mu       sync.Mutex // guards what follows
-	reserved map[string]*reservation
-	waiting  int // those that are not connected
+	key [sha256.Size]byte
+
+	mu   sync.Mutex // guards open
+	open map[string]*stream
 }
 
-// reservation is a stream that may be connected once, before its time is up.
-type reservation struct {
-	stream *stream // nil before
-	expiry *time.Timer
+func newStreams() *streams {
+	l := &streams{open: map[string]*stream{}}
+	_, _ = rand.Read(l.key[:]) // which never fails
+	return l
 }
+
+// What a token is made of, in bytes, before it is written in base64: until when it can be connected, in milliseconds since 1970,
+// something that makes it unlike any other, and a signature (HMAC-SHA-256) of these two.
+const (
+	tokenTime   = 8
+	tokenSigned = tokenTime + 16
+	tokenBytes  = tokenSigned + sha256.Size
+)
+
+//nolint:gochecknoglobals // a constant
+var tokenText = base64.RawURLEncoding.Strict() // each token is written in one way
 
 // reserve answers PUT with a token.
 func (s *Server) reserve(w http.ResponseWriter, _ *http.Request) {
-	token := rand.Text()
-	if !s.streams.add(token, s.opts.ReservationLasts) {
-		WriteError(w, http.StatusServiceUnavailable, errs.New(errs.Unavailable, "Too many streams are reserved. Try again."))
-		return
-	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(http.StatusCreated)
-	_, _ = io.WriteString(w, token)
+	_, _ = io.WriteString(w, s.streams.token(time.Now().Add(s.opts.ReservationLasts)))
 }
 
-func (l *streams) add(token string, lasts time.Duration) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.waiting >= maxReserved {
+func (l *streams) token(until time.Time) string {
+	token := make([]byte, tokenSigned, tokenBytes)
+	binary.BigEndian.PutUint64(token, uint64(until.UnixMilli())) //nolint:gosec // after 1970
+	_, _ = rand.Read(token[tokenTime:])
+	return tokenText.EncodeToString(append(token, l.sign(token)...))
+}
+
+func (l *streams) sign(text []byte) []byte {
+	mac := hmac.New(sha256.New, l.key[:])
+	_, _ = mac.Write(text)
+	return mac.Sum(nil)
+}
+
+// isReserved reports whether a token is one of ours that can still be connected.
+func (l *streams) isReserved(text string) bool {
+	token, err := tokenText.DecodeString(text)
+	if err != nil || len(token) != tokenBytes || !hmac.Equal(token[tokenSigned:], l.sign(token[:tokenSigned])) {
 		return false
 	}
-	l.waiting++
-	l.reserved[token] = &reservation{expiry: time.AfterFunc(lasts, func() { l.expire(token) })}
-	return true
+	return time.Now().UnixMilli() < int64(binary.BigEndian.Uint64(token)) //nolint:gosec // we have written it
 }
 
-func (l *streams) expire(token string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if r := l.reserved[token]; r != nil && r.stream == nil {
-		l.waiting--
-		delete(l.reserved, token)
-	}
-}
-
-// connect gives a reservation its stream.
+// connect gives a token its stream: one at a time.
 func (l *streams) connect(token string, st *stream) *problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.reserved[token]
-	switch {
-	case r == nil:
-		return &problem{http.StatusNotFound, errNoStream}
-	case r.stream != nil:
+	if l.open[token] != nil {
 		return &problem{http.StatusConflict, errs.New(errs.BadUserInput, "The stream is connected already.")}
 	}
-	r.expiry.Stop()
-	r.stream = st
-	l.waiting--
+	if !l.isReserved(token) {
+		return &problem{http.StatusNotFound, errNoStream}
+	}
+	l.open[token] = st
 	return nil
 }
 
 func (l *streams) remove(token string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.reserved, token)
+	delete(l.open, token)
 }
 
 func (l *streams) find(token string) *stream {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.reserved[token]; r != nil {
-		return r.stream
-	}
-	return nil
+	return l.open[token]
 }
 
 // connectStream answers a GET with the results of all operations that will name the stream.

@@ -3,9 +3,11 @@ package wire
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,17 +224,35 @@ func TestSingleConnection(t *testing.T) {
 	})
 }
 
-func TestReservationsEnd(t *testing.T) {
+// Reserving leaves nothing behind, so that nobody can fill the server with it; and what was not given as a token is none.
+func TestOnlyWhatWasGivenIsAToken(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.ReservationLasts = time.Millisecond })
+	w, other := mustServe(t), mustServe(t)
 	_, token := w.request(http.MethodPut, "", "", nil)
-	eventually(t, "the reservation has ended", func() bool {
-		w.server.streams.mu.Lock()
-		defer w.server.streams.mu.Unlock()
-		return len(w.server.streams.reserved) == 0 && w.server.streams.waiting == 0
-	})
-	if status, _ := w.request(http.MethodGet, "?token="+token, "", http.Header{"Accept": {eventStream}}); status != http.StatusNotFound {
-		t.Errorf("%d", status)
+	_, ofOther := other.request(http.MethodPut, "", "", nil)
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) != tokenBytes {
+		t.Fatalf("%q: %v", token, err)
+	}
+	changed := func(at int) string {
+		b := slices.Clone(raw)
+		b[at] ^= 1
+		return base64.RawURLEncoding.EncodeToString(b)
+	}
+	for name, text := range map[string]string{
+		"another server's": ofOther, "another time": changed(tokenTime - 1), "another name": changed(tokenTime),
+		"another signature": changed(tokenSigned), "less": token[:len(token)-1], "more": token + "A", "no base64": "!" + token[1:],
+	} {
+		if status, _ := w.request(http.MethodGet, "?token="+text, "", http.Header{"Accept": {eventStream}}); status != http.StatusNotFound {
+			t.Errorf("%s: %d", name, status)
+		}
+	}
+	if n := len(w.server.streams.open); n != 0 {
+		t.Errorf("%d streams are known", n)
+	}
+	w.stream(http.MethodGet, "?token="+token, "", nil)
+	if status, _ := w.request(http.MethodGet, "?token="+token, "", http.Header{"Accept": {eventStream}}); status != http.StatusConflict {
+		t.Errorf("a second time: %d", status)
 	}
 }
 

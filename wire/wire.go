@@ -88,7 +88,7 @@ type Server struct {
 	live      live
 	flusher   flusher
 	documents *documents
-	streams   streams
+	streams   *streams
 }
 
 // New makes a server. Drain has to be called before the process stops.
@@ -96,9 +96,8 @@ func New(opts Options) *Server {
 	opts = opts.withDefaults()
 	s := &Server{
 		opts: opts, bounds: bounds{items: opts.QueueItems, bytes: opts.QueueBytes},
-		live: live{open: map[connection]struct{}{}}, documents: newDocuments(opts.Documents),
+		live: live{open: map[connection]struct{}{}}, documents: newDocuments(opts.Documents), streams: newStreams(),
 	}
-	s.streams.reserved = map[string]*reservation{}
 	return s
 }
 
