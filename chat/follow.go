@@ -459,3 +459,10 @@ func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
 	}
 	return nil, nil //nolint:nilnil // there is none
 }
+
+// RemovedSince reports whether anybody has stopped to be a member of a conversation after an event.
+func (s *Service) RemovedSince(ctx context.Context, id model.ConversationID, seq int64) (bool, error) {
+	removed, err := s.db.NewSelect().Model((*model.Event)(nil)).Where("e.conversation_id = ?", id).Where("e.seq > ?", seq).
+		Where("e.kind = ?", model.MemberRemoved).Exists(ctx)
+	return removed, store.Error(err)
+}

@@ -1,6 +1,14 @@
 package graph
 
-import "parley/wire"
+import (
+	"context"
+
+	"github.com/99designs/gqlgen/graphql"
+
+	"parley/auth"
+	"parley/model"
+	"parley/wire"
+)
 
 // ChangeTransport is for tests that have no time for a slow client's real ones.
 func (o *Options) ChangeTransport(change func(*wire.Options)) { o.transport = change }
@@ -13,4 +21,34 @@ func (s *Server) Connections() (n int) {
 		n += of
 	}
 	return n
+}
+
+// SharedAnswer is what all followers who asked the same are sent of the first message; nil where each has to make their own.
+// Between reading the event and the answer, meanwhile happens.
+func (s *Server) SharedAnswer(
+	ctx context.Context, who model.Actor, id model.ConversationID, query string, meanwhile func(),
+) ([]byte, error) {
+	identity := &identity{}
+	identity.grant.Store(&auth.Grant{Actor: who})
+	ctx = graphql.StartOperationTrace(withIdentity(ctx, identity))
+	oc, refused := s.exec.CreateOperationContext(ctx, &graphql.RawParams{Query: query})
+	if refused != nil {
+		return nil, refused
+	}
+	_, asked, _ := s.shared.sharable(oc)
+	all, err := s.chat.Follow(ctx, who, id, new(int64))
+	if err != nil {
+		return nil, err
+	}
+	for e, err := range all {
+		if err != nil {
+			return nil, err
+		}
+		if e.Kind == model.MessageAdded {
+			meanwhile()
+			sh := &sharing{shared: s.shared, oc: oc, ctx: ctx, who: who, id: id, asked: asked}
+			return sh.answerTo(e), nil
+		}
+	}
+	return nil, err
 }

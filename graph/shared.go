@@ -29,7 +29,7 @@ type shared struct {
 	resolver *Resolver
 	exec     *executor.Executor
 	present  func(context.Context, error) *gqlerror.Error
-	answers  *lru.Cache[answerKey, *answer]
+	answers  *lru.Cache[*model.Event, *answers]
 
 	mu        sync.Mutex // guards closed, and that nothing is added to answering after it
 	closed    bool
@@ -55,28 +55,48 @@ func (s *shared) begin() bool {
 	return !s.closed
 }
 
-// answerKey is what was asked of one event. The event is that very one in memory, which all followers on this node are handed:
-// what is read again from the database is executed again, and shows what is true by then.
-type answerKey struct {
-	event *model.Event
-	asked [sha256.Size]byte
+// answers are those to one event, by what was asked. The event is that very one in memory, which all followers on this node are
+// handed: what is read again from the database is executed again, and shows what is true by then. The conversation waits while
+// one is made, and the memory for them is everybody's, so there is an end to both.
+type answers struct {
+	mu       sync.Mutex                   // guards what follows; held while an answer is made
+	payloads map[[sha256.Size]byte][]byte // nil where it cannot be shared
+	bytes    int
+	took     time.Duration
 }
 
-// answer is made by whoever needs it first.
-type answer struct {
-	once    sync.Once
-	payload []byte // nil where it cannot be shared
-}
+const (
+	keptEvents  = 1024 // with answers: these are needed while an event is handed to the followers
+	maxAnswers  = 16   // to an event
+	answerBytes = 64 << 10
+	answersTake = time.Second
+)
 
-// keptAnswers is how many answers are at hand: an answer is needed while an event is handed to the followers.
-const keptAnswers = 1024
+// makeOnce returns the answer to what was asked, which the first who asks it makes; nil beyond the limits.
+func (a *answers) makeOnce(asked [sha256.Size]byte, make func(patience time.Duration) []byte) []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	payload, there := a.payloads[asked]
+	if there || len(a.payloads) >= maxAnswers || a.took >= answersTake {
+		return payload
+	}
+	start := time.Now()
+	payload = make(answersTake - a.took)
+	a.took += time.Since(start)
+	if a.bytes+len(payload) > answerBytes {
+		payload = nil
+	}
+	a.bytes += len(payload)
+	a.payloads[asked] = payload
+	return payload
+}
 
 func newShared(r *Resolver, exec *executor.Executor, present func(context.Context, error) *gqlerror.Error) *shared {
-	answers, err := lru.New[answerKey, *answer](keptAnswers)
+	kept, err := lru.New[*model.Event, *answers](keptEvents)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	return &shared{resolver: r, exec: exec, present: present, answers: answers}
+	return &shared{resolver: r, exec: exec, present: present, answers: kept}
 }
 
 // sharing is one subscription that is served like this. What each event needs comes first, so that it is near.
@@ -244,39 +264,38 @@ func (sh *sharing) end(err error) {
 
 // answerTo is the answer for all who asked the same of an event; nil where each has to make their own.
 func (sh *sharing) answerTo(e *model.Event) []byte {
-	key := answerKey{e, sh.asked}
-	a, there := sh.answers.Get(key)
+	all, there := sh.answers.Get(e)
 	if !there {
-		a = &answer{}
-		if before, there, _ := sh.answers.PeekOrAdd(key, a); there {
-			a = before
+		all = &answers{payloads: map[[sha256.Size]byte][]byte{}}
+		if before, there, _ := sh.answers.PeekOrAdd(e, all); there {
+			all = before
 		}
 	}
-	a.once.Do(func() {
-		if !sh.begin() {
-			return
-		}
-		defer sh.answering.Done()
-		// The connection that happens to be first may end meanwhile: others need the answer all the same.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.ctx), answerTimeout)
-		defer cancel()
-		item := &given{Followed: chat.Followed{Event: e}}
-		payload, ok := sh.tryExecute(ctx, item)
-		if ok && (!item.loaders.used() || sh.isMember(ctx)) {
-			a.payload = payload
-		}
-	})
-	return a.payload
+	return all.makeOnce(sh.asked, func(patience time.Duration) []byte { return sh.answer(e, patience) })
 }
 
-// isMember is asked after an answer for which something was looked up: whoever is a member no longer is shown less than the others.
-func (sh *sharing) isMember(ctx context.Context) bool {
-	own, err := sh.resolver.Chat.Memberships(ctx, sh.who, []model.ConversationID{sh.id})
-	return err == nil && own[sh.id] != nil
+func (sh *sharing) answer(e *model.Event, patience time.Duration) []byte {
+	if !sh.begin() {
+		return nil
+	}
+	defer sh.answering.Done()
+	// The connection that happens to be first may end meanwhile: others need the answer all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.ctx), patience)
+	defer cancel()
+	item := &given{Followed: chat.Followed{Event: e}}
+	payload, ok := sh.tryExecute(ctx, item)
+	if !ok || item.loaders.used() && !sh.forAll(ctx, e) {
+		return nil
+	}
+	return payload
 }
 
-// answerTimeout bounds how long one answer may hold up the followers of a conversation.
-const answerTimeout = 10 * time.Second
+// forAll is asked after an answer for which something was looked up, which may show what came after the event. Everybody to whom
+// the event is handed was a member then; where all still are, all may see it.
+func (sh *sharing) forAll(ctx context.Context, e *model.Event) bool {
+	removed, err := sh.resolver.Chat.RemovedSince(ctx, sh.id, e.Seq)
+	return err == nil && !removed
+}
 
 type givenKey struct{}
 

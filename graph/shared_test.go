@@ -2,8 +2,10 @@ package graph
 
 import (
 	"context"
+	"crypto/sha256"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/executor"
@@ -58,6 +60,51 @@ func TestWhatAnAnswerIsMadeOf(t *testing.T) {
 		if got := item.loaders.used(); got != test.used {
 			t.Errorf("%s: something was looked up: %t", test.selected, got)
 		}
+	}
+}
+
+// TestAnswersToAnEventHaveAnEnd: a conversation waits while they are made, and they are kept in everybody's memory.
+func TestAnswersToAnEventHaveAnEnd(t *testing.T) {
+	t.Parallel()
+	asked := func(n int) (key [sha256.Size]byte) {
+		key[0] = byte(n)
+		return key
+	}
+	making := func(size int, takes time.Duration) func(time.Duration) []byte {
+		return func(patience time.Duration) []byte {
+			<-time.After(min(takes, patience))
+			return make([]byte, size)
+		}
+	}
+	for name, test := range map[string]struct {
+		make   func(time.Duration) []byte
+		shared int
+		within time.Duration
+	}{
+		"as many as there are":       {making(10, 0), maxAnswers, 0},
+		"no longer than that":        {making(10, answersTake/4), 4, answersTake},
+		"no longer, all of them":     {making(10, answersTake/4*3), 2, answersTake},
+		"no more than there is room": {making(answerBytes/4, 0), 4, 0},
+		"none that is too large":     {making(answerBytes+1, 0), 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				a := &answers{payloads: map[[sha256.Size]byte][]byte{}}
+				start, shared := time.Now(), 0
+				for range 2 { // what was made once is not made again
+					shared = 0
+					for n := range 2 * maxAnswers {
+						if a.makeOnce(asked(n), test.make) != nil {
+							shared++
+						}
+					}
+				}
+				if took := time.Since(start); shared != test.shared || took != test.within {
+					t.Errorf("%d shared answers in %v", shared, took)
+				}
+			})
+		})
 	}
 }
 

@@ -42,7 +42,9 @@ const (
 	... on ReactionAdded { message { ...M } user { id } emoji count }
 	... on ReactionRemoved { message { ...M } user { id } emoji count } }`
 
-	messagesQuery     = `subscription ($c: ID!, $a: Int) { messageAdded(conversationId: $c, afterSeq: $a) { id seq content } }`
+	// It asks for something that may have come after the message, which is for those alone who are still members.
+	messagesQuery = `subscription ($c: ID!, $a: Int) {
+	messageAdded(conversationId: $c, afterSeq: $a) { id seq content conversation { lastMessage { seq } } } }`
 	conversationQuery = `subscription ($c: ID!, $a: Int) {
 	conversationEvents(conversationId: $c, afterSeq: $a) { __typename ...E } } ` + eventFields
 	everythingQuery = `subscription ($a: String) {
@@ -105,13 +107,17 @@ func (e event) String() string {
 type item struct {
 	event
 	conversation, cursor string
+	newest               int64 // the seq of the conversation's last message, which came with it; 0 where that was not asked for
 }
 
 // delivered reads a next frame: an item, or the errors that came instead. Contents are made brief.
 func (f frame) delivered() (it *item, errs []apiError, err error) {
 	var payload struct {
 		Data *struct {
-			MessageAdded       *message
+			MessageAdded *struct {
+				message
+				Conversation struct{ LastMessage struct{ Seq int64 } }
+			}
 			ConversationEvents *event
 			Events             *struct {
 				Cursor, ConversationID string
@@ -128,7 +134,7 @@ func (f frame) delivered() (it *item, errs []apiError, err error) {
 	}
 	switch d := payload.Data; {
 	case d.MessageAdded != nil:
-		it = &item{event: arrival(*d.MessageAdded)}
+		it = &item{event: arrival(d.MessageAdded.message), newest: d.MessageAdded.Conversation.LastMessage.Seq}
 	case d.ConversationEvents != nil:
 		it = &item{event: *d.ConversationEvents}
 	case d.Events != nil:

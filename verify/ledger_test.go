@@ -175,6 +175,22 @@ func TestTheLaw(t *testing.T) {
 			c.removed(conv, "ben", at(3))
 			s.get(c, 2)
 		}},
+		"leaked beside what may be seen": {play: func(c *court) {
+			s := c.follow("ben")
+			c.send(2)
+			c.removing(conv, "ben")
+			c.removed(conv, "ben", at(3))
+			c.send(4)
+			s.receive(item{event: arrival(msg(2)), newest: 4}, c.now)
+		}, want: counts{Leaked: 1}, first: "leaked 2"},
+		"beside what may be seen, the last before the removal": {play: func(c *court) {
+			s := c.follow("ben")
+			c.send(2, 3)
+			c.removing(conv, "ben")
+			s.receive(item{event: arrival(msg(2)), newest: 3}, c.now)
+			c.removed(conv, "ben", at(4))
+			s.receive(item{event: arrival(msg(3)), newest: 3}, c.now)
+		}},
 		"leaked to a subscription after the removal": {play: func(c *court) {
 			s := c.follow("ben")
 			c.send(2)

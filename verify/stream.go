@@ -160,6 +160,10 @@ func (s *subscription) receive(it item, at time.Time) {
 	if !s.isRightful(it.event, at) {
 		return
 	}
+	if why := s.forbidden(it.newest); it.newest > it.Seq && why != "" {
+		s.breach(&l.counts.Leaked, it.Seq, "leaked", why, fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
+		return
+	}
 	if s.endsWith(it.event) && it.Seq > s.last+1 {
 		// What came before it and was not delivered is left out: whoever comes back resumes before that.
 		s.over = true
