@@ -149,17 +149,17 @@ func (h *hearingAll) receive(it item, at time.Time) {
 	default:
 		l.counts.Deliveries[h.label]++
 		h.keepReceived(v.of.id, it.Seq, at)
-		v.receive(h.of[v.of.id], it.event, at)
+		v.receive(h.of[v.of.id], it.event)
 	}
 }
 
 // receive takes an event of one conversation.
-func (v *view) receive(sub *subscription, e event, at time.Time) {
+func (v *view) receive(sub *subscription, e event) {
 	if v.left || v.over {
 		v.breach(&v.ledger.counts.Leaked, e.Seq, "leaked", "nothing between a removal and ConversationJoined", e.String())
 		return
 	}
-	if !sub.isRightful(e, at) {
+	if !sub.isRightful(e) {
 		return
 	}
 	before := v.last

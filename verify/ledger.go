@@ -38,7 +38,8 @@ type counts struct {
 	Lost, Doubled, Reordered, Leaked, OtherBreach int
 	Resets                                        int            // streams that began anew because their cursor was too old
 	Deliveries                                    map[string]int // by the kind of stream
-	LateAfterEnd                                  time.Duration  // the longest that a session which had ended still received
+	// LateAfterEnd is the longest after the end of a session that something was begun which it still received.
+	LateAfterEnd time.Duration
 }
 
 func (c counts) broken() bool {

@@ -146,7 +146,7 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 	}
 	_ = t.Flush()
 	if c.LateAfterEnd > 0 {
-		fmt.Fprintf(w, "\nA session that had ended received for at most %v.\n", c.LateAfterEnd.Round(time.Millisecond))
+		fmt.Fprintf(w, "\nA session that had ended received what was begun up to %v later.\n", c.LateAfterEnd.Round(time.Millisecond))
 	}
 }
 

@@ -157,7 +157,7 @@ func (s *subscription) receive(it item, at time.Time) {
 	}
 	l.counts.Deliveries[s.label]++
 	s.keepReceived("", it.Seq, at)
-	if !s.isRightful(it.event, at) {
+	if !s.isRightful(it.event) {
 		return
 	}
 	if why := s.forbidden(it.newest); it.newest > it.Seq && why != "" {
@@ -178,7 +178,7 @@ func (s *stream) endsWith(e event) bool {
 }
 
 // isRightful reports whether the person may see an event, and it is one.
-func (s *subscription) isRightful(e event, at time.Time) bool {
+func (s *subscription) isRightful(e event) bool {
 	l := s.ledger
 	why := s.forbidden(e.Seq)
 	if why == "" && s.over {
@@ -191,7 +191,7 @@ func (s *subscription) isRightful(e event, at time.Time) bool {
 		s.breach(&l.counts.Leaked, e.Seq, "leaked", why, e.String())
 		return false
 	}
-	if why := s.tooLate(e, at); why != "" {
+	if why := s.tooLate(e); why != "" {
 		s.breach(&l.counts.Leaked, e.Seq, "leaked", why, e.String())
 	}
 	if !s.full && e.Kind != messageAdded {
@@ -328,18 +328,19 @@ func (s *stream) hidden(e event) string {
 }
 
 // tooLate says why a session may not receive an event, if it has ended long enough before that was begun.
-func (s *subscription) tooLate(e event, at time.Time) string {
+func (s *subscription) tooLate(e event) string {
 	ended, ok := s.ledger.sessions[s.session]
 	begun := s.of.begun(e)
 	if !ok || !begun.After(ended) {
 		return ""
 	}
-	s.ledger.counts.LateAfterEnd = max(s.ledger.counts.LateAfterEnd, at.Sub(ended))
-	if begun.Sub(ended) <= s.ledger.grace {
+	late := begun.Sub(ended)
+	s.ledger.counts.LateAfterEnd = max(s.ledger.counts.LateAfterEnd, late)
+	if late <= s.ledger.grace {
 		return ""
 	}
 	return fmt.Sprintf("nothing that was begun more than %v after the session was ended, and this was begun %v after",
-		s.ledger.grace, begun.Sub(ended).Round(time.Millisecond))
+		s.ledger.grace, late.Round(time.Millisecond))
 }
 
 // begun is when somebody began to do what an event tells, or earlier; zero where that is not known.
