@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-chi/jwtauth/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/lestrrat-go/jwx/v3/jws"
 	"github.com/lestrrat-go/jwx/v3/jwt"
 
@@ -39,7 +40,13 @@ type tokens struct {
 	jwts        []*jwtauth.JWTAuth
 	algorithms  []string
 	refreshKeys [][]byte
+	// verified are access tokens that were found to be valid, by their hash, so that one is verified once and not with each
+	// request. What may change, whether it is expired and whether its session has ended, is looked at each time.
+	verified *lru.Cache[[sha256.Size]byte, Grant]
 }
+
+// keptTokens is how many access tokens are remembered as verified; each takes about 250 bytes.
+const keptTokens = 1 << 14
 
 const sessionClaim = "sid"
 
@@ -50,7 +57,11 @@ func newTokens(opts Options, now func() time.Time) (tokens, error) {
 	if opts.Issuer == "" {
 		return tokens{}, errors.New("the issuer of access tokens is missing")
 	}
-	t := tokens{issuer: opts.Issuer, accessTTL: opts.AccessTTL, now: now}
+	verified, err := lru.New[[sha256.Size]byte, Grant](keptTokens)
+	if err != nil {
+		return tokens{}, err
+	}
+	t := tokens{issuer: opts.Issuer, accessTTL: opts.AccessTTL, now: now, verified: verified}
 	validate := []jwt.ValidateOption{
 		jwt.WithClock(jwt.ClockFunc(now)), jwt.WithIssuer(opts.Issuer), jwt.WithAudience(opts.Issuer),
 		// Without these, a token that lacks one of them would pass.
@@ -76,6 +87,18 @@ func (t tokens) access(actor model.Actor) (token string, expiresAt time.Time, er
 
 // read checks everything about an access token that the token itself can tell.
 func (t tokens) read(token string) (Grant, error) {
+	hash := sha256.Sum256([]byte(token))
+	if grant, known := t.verified.Get(hash); known && t.now().Before(grant.ExpiresAt) {
+		return grant, nil
+	}
+	grant, err := t.readUnknown(token)
+	if err == nil {
+		t.verified.Add(hash, grant)
+	}
+	return grant, err
+}
+
+func (t tokens) readUnknown(token string) (Grant, error) {
 	verified, err := t.verify(token)
 	if errors.Is(err, jwtauth.ErrExpired) {
 		return Grant{}, errs.Wrap(err, errs.Unauthenticated, expiredMessage)

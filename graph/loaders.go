@@ -39,7 +39,7 @@ type loaders struct {
 
 func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 	l := &loaders{
-		users:         newLoader(r.people.load),
+		users:         newLoader(r.Auth.Users),
 		presences:     newLoader(actingAs(actor, r.Chat.Presences)),
 		conversations: newLoader(actingAs(actor, r.Chat.Conversations)),
 		lastMessages:  newLoader(actingAs(actor, r.Chat.LastMessages)),
@@ -57,28 +57,27 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		reactors:      newLoader(actingAs(actor, byPage(r.Chat.Reactors))),
 		seenBy:        newLoader(actingAs(actor, byPage(r.Chat.SeenBy))),
 	}
-	l.users.find = r.Auth.Users // what is foreseen waits for no other response
+	l.users.gather = r.people.load // what is foreseen waits for no other response
 	return l
 }
 
-// loader looks things up by key, those of fields that ask at the same moment together.
+// loader looks things up by key: those that are foreseen at once, the others together with what fields ask for at the same moment.
 type loader[K comparable, V any] struct {
-	*dataloadgen.Loader[K, V]
-	find func(context.Context, []K) (map[K]V, error)
+	find   func(context.Context, []K) (map[K]V, error)
+	gather func(context.Context, []K) (map[K]V, error) // find, unless something else is better for what was not foreseen
 
 	mu       sync.Mutex // guards what follows; held while looking up, so that nobody looks up the same
 	foreseen map[K]bool // whether it is there
 	found    map[K]V
+	asked    *dataloadgen.Loader[K, V] // made when it is needed, which is seldom
 }
 
-// gathering is how long a loader waits for more keys, where what is asked for was not foreseen.
+// gathering is how long a loader waits for more keys, where what is asked for was not foreseen. It is the least: a timer of a
+// process that has nothing else to do may ring a millisecond later.
 const gathering = 500 * time.Microsecond
 
 func newLoader[K comparable, V any](find func(context.Context, []K) (map[K]V, error)) *loader[K, V] {
-	return &loader[K, V]{
-		Loader: dataloadgen.NewMappedLoader(find, dataloadgen.WithWait(gathering)), find: find,
-		foreseen: map[K]bool{}, found: map[K]V{},
-	}
+	return &loader[K, V]{find: find, gather: find}
 }
 
 // foresee looks up at once what fields are about to ask for. Where it fails, the fields ask themselves, and tell.
@@ -97,8 +96,8 @@ func (l *loader[K, V]) foresee(ctx context.Context, keys []K) map[K]V {
 			return nil
 		}
 		for _, key := range unknown {
-			l.found[key], l.foreseen[key] = found[key]
-			l.Prime(key, found[key])
+			v, there := found[key]
+			l.keep(key, v, there)
 		}
 	}
 	all := make(map[K]V, len(keys))
@@ -108,6 +107,45 @@ func (l *loader[K, V]) foresee(ctx context.Context, keys []K) map[K]V {
 		}
 	}
 	return all
+}
+
+// keep remembers what was found; the caller holds the lock.
+func (l *loader[K, V]) keep(key K, v V, there bool) {
+	if l.foreseen == nil {
+		l.foreseen, l.found = map[K]bool{}, map[K]V{}
+	}
+	l.foreseen[key], l.found[key] = there, v
+}
+
+// know has what somebody has read anyway be found.
+func (l *loader[K, V]) know(key K, v V) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.foreseen[key]; !known {
+		l.keep(key, v, true)
+	}
+}
+
+// ask begins to look one key up; the function that it returns waits for the answer. What is not there, or not for the actor to
+// see, is the zero value.
+func (l *loader[K, V]) ask(ctx context.Context, key K) func() (V, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.foreseen[key]; known {
+		v := l.found[key]
+		return func() (V, error) { return v, nil }
+	}
+	if l.asked == nil {
+		l.asked = dataloadgen.NewMappedLoader(l.gather, dataloadgen.WithWait(gathering))
+	}
+	answer := l.asked.LoadThunk(ctx, key)
+	return func() (V, error) {
+		v, err := answer()
+		if errors.Is(err, dataloadgen.ErrNotFound) {
+			err = nil
+		}
+		return v, err
+	}
 }
 
 // pageOf names one page of a list that each of many parents has.
@@ -206,16 +244,12 @@ func loadersOf(ctx context.Context) (*loaders, error) {
 
 // load looks one key up; what is not there, or not for the actor to see, is the zero value.
 func load[K comparable, V any](ctx context.Context, choose func(*loaders) *loader[K, V], key K) (V, error) {
-	var zero V
 	l, err := loadersOf(ctx)
 	if err != nil {
+		var zero V
 		return zero, err
 	}
-	found, err := choose(l).Load(ctx, key)
-	if errors.Is(err, dataloadgen.ErrNotFound) {
-		return zero, nil
-	}
-	return found, err
+	return choose(l).ask(ctx, key)()
 }
 
 func loadUser(ctx context.Context, key model.UserID) (*model.User, error) {
@@ -251,13 +285,13 @@ func loadUsers(ctx context.Context, ids []model.UserID) ([]*model.User, error) {
 	if err != nil {
 		return nil, err
 	}
-	thunks := make([]func() (*model.User, error), len(ids))
+	answers := make([]func() (*model.User, error), len(ids))
 	for i, id := range ids {
-		thunks[i] = l.users.LoadThunk(ctx, id)
+		answers[i] = l.users.ask(ctx, id)
 	}
-	for _, thunk := range thunks {
-		u, err := thunk()
-		if err != nil && !errors.Is(err, dataloadgen.ErrNotFound) {
+	for _, answer := range answers {
+		u, err := answer()
+		if err != nil {
 			return nil, err
 		}
 		if u != nil {

@@ -24,9 +24,21 @@ type lookahead struct {
 
 // foresee runs look for the items of the field that ctx belongs to.
 func foresee[T any](ctx context.Context, items []T, look func(*lookahead, context.Context, asked, []T)) {
-	field := graphql.GetFieldContext(ctx)
+	if field := graphql.GetFieldContext(ctx); field != nil {
+		foreseeAsked(ctx, askedOf(field.Field.Selections), items, look)
+	}
+}
+
+// foreseeIn runs look for the one thing that a mutation shows, in the field of its payload that has this name.
+func foreseeIn[T any](ctx context.Context, name string, thing *T, look func(*lookahead, context.Context, asked, []*T)) {
+	if field := graphql.GetFieldContext(ctx); field != nil && thing != nil {
+		foreseeAsked(ctx, askedOf(field.Field.Selections).under(name), []*T{thing}, look)
+	}
+}
+
+func foreseeAsked[T any](ctx context.Context, a asked, items []T, look func(*lookahead, context.Context, asked, []T)) {
 	l, err := loadersOf(ctx)
-	if err != nil || field == nil || len(items) == 0 {
+	if err != nil || len(items) == 0 {
 		return
 	}
 	who, err := actor(ctx)
@@ -37,7 +49,7 @@ func foresee[T any](ctx context.Context, items []T, look func(*lookahead, contex
 		loaders: l, viewer: who.UserID, variables: graphql.GetOperationContext(ctx).Variables,
 		people: map[model.UserID]struct{}{},
 	}
-	look(ahead, ctx, askedOf(field.Field.Selections), items)
+	look(ahead, ctx, a, items)
 	l.users.foresee(ctx, slices.Collect(maps.Keys(ahead.people)))
 }
 
@@ -128,7 +140,7 @@ func (l *lookahead) conversationsHave(ctx context.Context, a asked, list []*mode
 	ids := make([]model.ConversationID, 0, len(list))
 	var direct []model.ConversationID
 	for _, c := range list {
-		l.conversations.Prime(c.ID, c)
+		l.conversations.know(c.ID, c)
 		ids = append(ids, c.ID)
 		if c.Kind == model.Direct {
 			direct = append(direct, c.ID)

@@ -2,11 +2,8 @@ package graph
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
-
-	"github.com/vikstrous/dataloadgen"
 
 	"parley/chat"
 	"parley/model"
@@ -79,8 +76,8 @@ func presence(ctx context.Context, id model.UserID) (*chat.Presence, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := l.presences.Load(ctx, id)
-	if errors.Is(err, dataloadgen.ErrNotFound) || err == nil && found.UserID != id {
+	found, err := l.presences.ask(ctx, id)()
+	if err == nil && found.UserID != id { // nobody may know
 		return nil, nil
 	}
 	return &found, err

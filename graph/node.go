@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/99designs/gqlgen/graphql"
+
 	"parley/errs"
 	"parley/model"
 	"parley/store"
@@ -65,7 +67,7 @@ func (r *queryResolver) nodes(ctx context.Context, ids []string) ([]Node, error)
 	if len(ids) > store.MaxPage {
 		return nil, errs.New(errs.BadUserInput, "ids: At most %d at once, not %d.", store.MaxPage, len(ids))
 	}
-	foreseeNodes(ctx, ids)
+	foreseeNodes(ctx, ids...)
 	nodes := make([]Node, len(ids))
 	for i, id := range ids {
 		var err error
@@ -92,21 +94,48 @@ func (r *queryResolver) user(ctx context.Context, id, nickname *string) (*model.
 	if err != nil {
 		return nil, err
 	}
+	foreseeRoots(ctx, who)
 	return loadUser(ctx, key)
 }
 
+// foreseeRoots looks up at once what all fields of a query name by one id each: so they wait for each other's no longer than
+// they need, and a field that is alone waits for nobody.
+func foreseeRoots(ctx context.Context, viewer model.Actor) {
+	op := graphql.GetOperationContext(ctx)
+	var ids []string
+	for _, field := range graphql.CollectFields(op, op.Operation.SelectionSet, queryImplementors) {
+		switch field.Name {
+		case "viewer":
+			ids = append(ids, viewer.UserID.String())
+		case "node", "conversation", "user":
+			if id, ok := field.ArgumentMap(op.Variables)["id"].(string); ok {
+				ids = append(ids, id)
+			}
+		}
+	}
+	lookUpNodes(ctx, ids)
+}
+
 // foreseeNodes looks up at once what the ids name, and what is asked of it; what is no id is told of by node.
-func foreseeNodes(ctx context.Context, ids []string) {
+func foreseeNodes(ctx context.Context, ids ...string) {
+	conversations, messages, members := lookUpNodes(ctx, ids)
+	foresee(ctx, conversations, (*lookahead).conversationsHave)
+	foresee(ctx, messages, (*lookahead).messagesHave)
+	foresee(ctx, members, (*lookahead).membersHave)
+}
+
+func lookUpNodes(
+	ctx context.Context, ids []string,
+) (conversations []*model.Conversation, messages []*model.Message, members []*model.ConversationMember) {
 	l, err := loadersOf(ctx)
 	if err != nil {
-		return
+		return nil, nil, nil
 	}
-	users, conversations := keysOf[model.UserID](ids), keysOf[model.ConversationID](ids)
-	messages, members := keysOf[model.MessageID](ids), keysOf[model.MemberID](ids)
-	l.users.foresee(ctx, users)
-	foresee(ctx, slices.Collect(maps.Values(l.conversations.foresee(ctx, conversations))), (*lookahead).conversationsHave)
-	foresee(ctx, slices.Collect(maps.Values(l.messages.foresee(ctx, messages))), (*lookahead).messagesHave)
-	foresee(ctx, slices.Collect(maps.Values(l.membersByID.foresee(ctx, members))), (*lookahead).membersHave)
+	l.users.foresee(ctx, keysOf[model.UserID](ids))
+	conversations = slices.Collect(maps.Values(l.conversations.foresee(ctx, keysOf[model.ConversationID](ids))))
+	messages = slices.Collect(maps.Values(l.messages.foresee(ctx, keysOf[model.MessageID](ids))))
+	members = slices.Collect(maps.Values(l.membersByID.foresee(ctx, keysOf[model.MemberID](ids))))
+	return conversations, messages, members
 }
 
 func keysOf[T any, P interface {

@@ -43,19 +43,28 @@ func donePayload(err error) (*DonePayload, error) {
 	return &DonePayload{problems}, err
 }
 
-func conversationPayload(c *model.Conversation, err error) (*ConversationPayload, error) {
-	c, problems, err := answered(c, err)
-	return &ConversationPayload{c, problems}, err
+func conversationPayload(ctx context.Context) func(*model.Conversation, error) (*ConversationPayload, error) {
+	return func(c *model.Conversation, err error) (*ConversationPayload, error) {
+		c, problems, err := answered(c, err)
+		foreseeIn(ctx, "conversation", c, (*lookahead).conversationsHave)
+		return &ConversationPayload{c, problems}, err
+	}
 }
 
-func messagePayload(m *model.Message, err error) (*MessagePayload, error) {
-	m, problems, err := answered(m, err)
-	return &MessagePayload{m, problems}, err
+func messagePayload(ctx context.Context) func(*model.Message, error) (*MessagePayload, error) {
+	return func(m *model.Message, err error) (*MessagePayload, error) {
+		m, problems, err := answered(m, err)
+		foreseeIn(ctx, "message", m, (*lookahead).messagesHave)
+		return &MessagePayload{m, problems}, err
+	}
 }
 
-func memberPayload(m *model.ConversationMember, err error) (*MemberPayload, error) {
-	m, problems, err := answered(m, err)
-	return &MemberPayload{m, problems}, err
+func memberPayload(ctx context.Context) func(*model.ConversationMember, error) (*MemberPayload, error) {
+	return func(m *model.ConversationMember, err error) (*MemberPayload, error) {
+		m, problems, err := answered(m, err)
+		foreseeIn(ctx, "member", m, (*lookahead).membersHave)
+		return &MemberPayload{m, problems}, err
+	}
 }
 
 func profilePayload(u *model.User, err error) (*UpdateProfilePayload, error) {
@@ -80,9 +89,9 @@ func revokedPayload(n int, err error) (*RevokeOtherSessionsPayload, error) {
 func draftPayload(ctx context.Context) func(*model.ConversationMember, error) (*ConversationPayload, error) {
 	return func(m *model.ConversationMember, err error) (*ConversationPayload, error) {
 		if err != nil {
-			return conversationPayload(nil, err)
+			return conversationPayload(ctx)(nil, err)
 		}
-		return conversationPayload(loadConversation(ctx, m.ConversationID))
+		return conversationPayload(ctx)(loadConversation(ctx, m.ConversationID))
 	}
 }
 

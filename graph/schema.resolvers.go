@@ -209,35 +209,35 @@ func (r *mutationResolver) DeleteAccount(ctx context.Context, input DeleteAccoun
 }
 
 func (r *mutationResolver) CreateConversation(ctx context.Context, input chat.CreateConversation) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.CreateConversation(ctx, who(ctx), input))
+	return conversationPayload(ctx)(r.Chat.CreateConversation(ctx, who(ctx), input))
 }
 
 func (r *mutationResolver) OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.OpenDirect(ctx, who(ctx), input.UserID))
+	return conversationPayload(ctx)(r.Chat.OpenDirect(ctx, who(ctx), input.UserID))
 }
 
 func (r *mutationResolver) RenameConversation(ctx context.Context, input RenameConversationInput) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.Rename(ctx, who(ctx), input.ConversationID, input.Title))
+	return conversationPayload(ctx)(r.Chat.Rename(ctx, who(ctx), input.ConversationID, input.Title))
 }
 
 func (r *mutationResolver) UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.UpdateConversationSettings(ctx, who(ctx), input.ConversationID, input.MembersMayRename))
+	return conversationPayload(ctx)(r.Chat.UpdateConversationSettings(ctx, who(ctx), input.ConversationID, input.MembersMayRename))
 }
 
 func (r *mutationResolver) AddMembers(ctx context.Context, input AddMembersInput) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.AddMembers(ctx, who(ctx), input.ConversationID, input.Members))
+	return conversationPayload(ctx)(r.Chat.AddMembers(ctx, who(ctx), input.ConversationID, input.Members))
 }
 
 func (r *mutationResolver) RemoveMember(ctx context.Context, input RemoveMemberInput) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.RemoveMember(ctx, who(ctx), input.ConversationID, input.UserID))
+	return conversationPayload(ctx)(r.Chat.RemoveMember(ctx, who(ctx), input.ConversationID, input.UserID))
 }
 
 func (r *mutationResolver) ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.ChangeRole(ctx, who(ctx), input.ConversationID, input.UserID, input.Role))
+	return conversationPayload(ctx)(r.Chat.ChangeRole(ctx, who(ctx), input.ConversationID, input.UserID, input.Role))
 }
 
 func (r *mutationResolver) TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*ConversationPayload, error) {
-	return conversationPayload(r.Chat.TransferOwnership(ctx, who(ctx), input.ConversationID, input.UserID))
+	return conversationPayload(ctx)(r.Chat.TransferOwnership(ctx, who(ctx), input.ConversationID, input.UserID))
 }
 
 func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveConversationInput) (*DonePayload, error) {
@@ -245,31 +245,31 @@ func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveCon
 }
 
 func (r *mutationResolver) SendMessage(ctx context.Context, input chat.SendMessage) (*MessagePayload, error) {
-	return messagePayload(r.Chat.SendMessage(ctx, who(ctx), input))
+	return messagePayload(ctx)(r.Chat.SendMessage(ctx, who(ctx), input))
 }
 
 func (r *mutationResolver) EditMessage(ctx context.Context, input EditMessageInput) (*MessagePayload, error) {
-	return messagePayload(r.Chat.EditMessage(ctx, who(ctx), input.edit()))
+	return messagePayload(ctx)(r.Chat.EditMessage(ctx, who(ctx), input.edit()))
 }
 
 func (r *mutationResolver) DeleteMessage(ctx context.Context, input DeleteMessageInput) (*MessagePayload, error) {
-	return messagePayload(r.Chat.DeleteMessage(ctx, who(ctx), input.MessageID))
+	return messagePayload(ctx)(r.Chat.DeleteMessage(ctx, who(ctx), input.MessageID))
 }
 
 func (r *mutationResolver) AddReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
-	return messagePayload(r.Chat.AddReaction(ctx, who(ctx), input.MessageID, input.Emoji))
+	return messagePayload(ctx)(r.Chat.AddReaction(ctx, who(ctx), input.MessageID, input.Emoji))
 }
 
 func (r *mutationResolver) RemoveReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
-	return messagePayload(r.Chat.RemoveReaction(ctx, who(ctx), input.MessageID, input.Emoji))
+	return messagePayload(ctx)(r.Chat.RemoveReaction(ctx, who(ctx), input.MessageID, input.Emoji))
 }
 
 func (r *mutationResolver) MarkRead(ctx context.Context, input MarkReadInput) (*MemberPayload, error) {
-	return memberPayload(r.Chat.MarkRead(ctx, who(ctx), input.ConversationID, input.Seq))
+	return memberPayload(ctx)(r.Chat.MarkRead(ctx, who(ctx), input.ConversationID, input.Seq))
 }
 
 func (r *mutationResolver) UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*MemberPayload, error) {
-	return memberPayload(r.Chat.UpdateMembership(ctx, who(ctx), input))
+	return memberPayload(ctx)(r.Chat.UpdateMembership(ctx, who(ctx), input))
 }
 
 func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) (*ConversationPayload, error) {
@@ -289,6 +289,7 @@ func (r *queryResolver) Viewer(ctx context.Context) (*Viewer, error) {
 	if err != nil {
 		return nil, err
 	}
+	foreseeRoots(ctx, who)
 	u, err := loadUser(ctx, who.UserID)
 	if err != nil || u == nil {
 		return nil, err
@@ -297,6 +298,8 @@ func (r *queryResolver) Viewer(ctx context.Context) (*Viewer, error) {
 }
 
 func (r *queryResolver) Node(ctx context.Context, id string) (Node, error) {
+	foreseeRoots(ctx, who(ctx))
+	foreseeNodes(ctx, id)
 	return r.node(ctx, "id", id)
 }
 
@@ -322,11 +325,9 @@ func (r *queryResolver) Conversation(ctx context.Context, id string) (*model.Con
 	if err != nil {
 		return nil, err
 	}
-	c, err := loadConversation(ctx, key)
-	if c != nil {
-		foresee(ctx, []*model.Conversation{c}, (*lookahead).conversationsHave)
-	}
-	return c, err
+	foreseeRoots(ctx, who(ctx))
+	foreseeNodes(ctx, id)
+	return loadConversation(ctx, key)
 }
 
 func (r *queryResolver) SearchMessages(ctx context.Context, query string, conversationID *string, authorID *string, sentAfter *time.Time, sentBefore *time.Time, first *int, after *string, last *int, before *string) (*MessageSearchConnection, error) {

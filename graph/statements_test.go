@@ -20,8 +20,9 @@ import (
 // statements collects what requests ask of the database. It leaves out what no request decides on: who the access token
 // belongs to, which is remembered for a while, and what runs beside the requests.
 type statements struct {
-	mu   sync.Mutex
-	list []string
+	mu       sync.Mutex
+	list     []string
+	gathered int // statements for people whom no request has foreseen, and for which it had to wait
 }
 
 func (s *statements) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
@@ -31,6 +32,9 @@ func (s *statements) BeforeQuery(ctx context.Context, event *bun.QueryEvent) con
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.list = append(s.list, event.Query)
+		if people && !graphql.HasOperationContext(ctx) {
+			s.gathered++
+		}
 	}
 	return ctx
 }
@@ -43,6 +47,14 @@ func (s *statements) take() (list []string) {
 	defer s.mu.Unlock()
 	list, s.list = s.list, nil
 	return list
+}
+
+// waited is how often somebody has waited for people since it was called before.
+func (s *statements) waited() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, s.gathered = s.gathered, 0
+	return n
 }
 
 // crowd is a world with much in it, of which the newest two things are of as many kinds as all of them.
@@ -242,6 +254,46 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			... on User { nickname } ... on ConversationMember { user { nickname } } } }`, obj{"ids": c.ids[:20]})
 		if diff := cmp.Diff(any(c.nodes[:20]), a.at(t, "nodes")); diff != "" {
 			t.Errorf("nodes: %s", diff)
+		}
+	})
+}
+
+// What all fields of a query name is looked up together, and nothing waits for others that may ask for more: neither at the root
+// nor in what a mutation shows.
+func TestRootsAndPayloadsAreForeseen(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		counted := new(statements)
+		db.DB = db.WithQueryHook(counted)
+		s := mustServe(t, db)
+		ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
+		group, other := s.mustConversation(ann, bob), s.mustConversation(ann, bob)
+		message := s.mustSay(bob, group, "hello")
+		ids := obj{"group": group, "other": other, "bob": bob.id, "message": message}
+		for _, q := range []struct {
+			query string
+			want  int // statements; 0 is any number
+		}{
+			{`{ viewer { user { nickname } } a: viewer { user { id } } }`, 1},
+			{`query($group: ID!, $other: ID!, $bob: ID!) { a: node(id: $group) { id } b: node(id: $other) { id } c: conversation(id: $group) { id }
+				d: user(id: $bob) { nickname } e: node(id: $bob) { id } viewer { user { nickname } } }`, 2},
+			{`query($group: ID!) { node(id: $group) { ... on Conversation { messages(last: 5) { nodes { content author { nickname } } } } } }`, 3},
+			{`query($message: ID!) { node(id: $message) { ... on Message { author { nickname } conversation { owner { nickname } } } } }`, 4},
+			{`mutation($group: ID!) { sendMessage(input: {conversationId: $group, content: "hello"}) { message {
+				author { nickname } conversation { owner { nickname } } } } }`, 0},
+			{`mutation($group: ID!) { markRead(input: {conversationId: $group, seq: 2}) { member { user { nickname } lastReadSeq unreadCount } } }`, 0},
+			{`mutation($group: ID!) { renameConversation(input: {conversationId: $group, title: "x"}) { conversation {
+				owner { nickname } lastMessage { author { nickname } } } } }`, 0},
+		} {
+			counted.take()
+			counted.waited()
+			s.must(ann, q.query, ids)
+			if list := counted.take(); q.want > 0 && len(list) != q.want {
+				t.Errorf("%s took %d statements, not %d:\n%s", q.query, len(list), q.want, strings.Join(list, "\n"))
+			}
+			if n := counted.waited(); n != 0 {
+				t.Errorf("%s waited %d times for others", q.query, n)
+			}
 		}
 	})
 }
