@@ -157,7 +157,7 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.", s.opts.MaxOperations)
 		WriteError(w, http.StatusTooManyRequests, e)
 	default:
-		st.start(ctx, op, p)
+		st.start(func() (rest func()) { return s.execute(ctx, op, p) })
 		w.WriteHeader(http.StatusAccepted)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -97,6 +98,23 @@ func TestDistinctConnections(t *testing.T) {
 	w.stream(http.MethodGet, "?query=%7Bname%7D", "", nil).want("event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end")
 	if status, body := w.request(http.MethodPost, "", "{}", http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}); status != 400 {
 		t.Errorf("%d %s", status, body)
+	}
+	w.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).want("event: next",
+		`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`, "event: complete", "data:", "end")
+	w.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next") // what is not valid ends as a result, as with POST
+	const rename, both = "mutation { rename(to: \"x\") }", "query A { name } mutation B { rename(to: \"x\") }"
+	persisted := string(mustMarshal(map[string]any{"persistedQuery": map[string]any{"version": 1, "sha256Hash": Hash(rename)}}))
+	w.stream(http.MethodPost, "", `{"query":`+string(mustMarshal(rename))+`,"extensions":`+persisted+`}`, nil).want("event: next", `data: {"data":{"rename":"parley"}}`)
+	w.stream(http.MethodGet, "?operationName=A&query="+url.QueryEscape(both), "", nil).want("event: next", `data: {"data":{"name":"parley"}}`)
+	for what, query := range map[string]string{
+		"a mutation with GET": "query=" + url.QueryEscape(rename), "one of several": "operationName=B&query=" + url.QueryEscape(both),
+		"one by its hash": "extensions=" + url.QueryEscape(persisted), "one by its id": "documentId=" + Hash(rename),
+	} {
+		res := w.do(http.MethodGet, "?"+query, "", http.Header{"Accept": {eventStream}})
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != "POST" {
+			t.Errorf("%s: %s, allowed %q", what, res.Status, res.Header.Get("Allow"))
+		}
 	}
 }
 
