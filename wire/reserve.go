@@ -161,7 +161,10 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.", s.opts.MaxOperations)
 		WriteError(w, http.StatusTooManyRequests, e)
 	default:
-		st.start(func() (rest func()) { return s.execute(ctx, op, p) })
+		if !st.start(func() (rest func()) { return s.execute(ctx, op, p) }) {
+			WriteError(w, http.StatusNotFound, errNoStream)
+			return
+		}
 		w.WriteHeader(http.StatusAccepted)
 	}
 }

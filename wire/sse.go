@@ -43,12 +43,13 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, oc *graphql.
 	st.serve(func() { st.start(func() (rest func()) { return s.run(ctx, op, oc, list) }) })
 }
 
-// start runs an operation beside the stream, unless that has ended meanwhile: it waits for those that were started before.
-func (st *stream) start(run func() (rest func())) {
+// start runs an operation beside the stream, which waits for it. It reports false when the stream has ended since the operation
+// began: then it waits for nothing more, and nothing runs.
+func (st *stream) start(run func() (rest func())) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.ended {
-		return
+		return false
 	}
 	st.running.Go(func() {
 		defer st.returned()
@@ -58,6 +59,7 @@ func (st *stream) start(run func() (rest func())) {
 			rest()
 		}
 	})
+	return true
 }
 
 // serve writes until the stream ends. begin is called when it has begun.

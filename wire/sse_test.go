@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,6 +242,47 @@ func TestSingleConnection(t *testing.T) {
 		status, _ := start("late", "{ name }")
 		return status == http.StatusNotFound
 	})
+}
+
+// What is accepted runs, and nothing else, also where the stream ends at the same moment. When that is differs from try to try.
+func TestWhatIsAcceptedRuns(t *testing.T) {
+	t.Parallel()
+	var begins chan struct{}
+	w := newWorld(t, func(o *Options) {
+		o.Same = func(context.Context, context.Context) bool {
+			close(begins)
+			return true
+		}
+	})
+	const body = `{"query":"subscription { taken }","extensions":{"operationId":"1"}}`
+	for try := range 2000 {
+		begins = make(chan struct{})
+		st := w.server.newStream(t.Context(), httptest.NewRecorder(), true)
+		w.server.streams.open["token"] = st
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/?token=token", strings.NewReader(body))
+		r.Header.Set("Content-Type", legacyJSON)
+		answer := httptest.NewRecorder()
+		var ending sync.WaitGroup
+		ending.Go(func() {
+			<-begins
+			for range try % 100 {
+				st.hasEnded()
+			}
+			st.finish(nil)
+		})
+		w.server.ServeHTTP(answer, r)
+		ending.Wait()
+		st.running.Wait()
+		want := http.StatusNotFound
+		select {
+		case <-w.taken:
+			want = http.StatusAccepted
+		default:
+		}
+		if answer.Code != want {
+			t.Fatalf("try %d: %d, want %d", try, answer.Code, want)
+		}
+	}
 }
 
 // Reserving leaves nothing behind, so that nobody can fill the server with it; and what was not given as a token is none.
