@@ -17,18 +17,20 @@ import (
 // execute runs an operation of a connection that stays, and puts its results into the connection's outbox. Of a subscription
 // it leaves the rest to the caller, who may wait for that on a goroutine with a small stack.
 func (s *Server) execute(ctx context.Context, op *Operation, p *params) (rest func()) {
-	failed := &failure{present: s.opts.Present}
-	ctx = context.WithValue(graphql.StartOperationTrace(ctx), failureKey{}, failed)
-	defer func() {
-		if reason := recover(); reason != nil {
-			op.Fail(gqlerror.List{s.recovered(ctx, reason)})
-		}
-	}()
+	ctx = graphql.StartOperationTrace(ctx)
 	oc, list := s.prepare(ctx, p)
+	return s.run(ctx, op, oc, list)
+}
+
+// run is execute for what is prepared.
+func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationContext, list gqlerror.List) (rest func()) {
 	if list != nil {
 		op.Fail(list)
 		return nil
 	}
+	failed := &failure{present: s.opts.Present}
+	ctx = context.WithValue(ctx, failureKey{}, failed)
+	defer s.failPanicked(ctx, op)
 	subscription := oc.Operation.Operation == ast.Subscription
 	if subscription && s.opts.Subscribe != nil && s.opts.Subscribe(ctx, op, oc) {
 		return nil
@@ -43,11 +45,7 @@ func (s *Server) execute(ctx context.Context, op *Operation, p *params) (rest fu
 
 // deliver puts results into the outbox until there are no more.
 func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.ResponseHandler, failed *failure) {
-	defer func() {
-		if reason := recover(); reason != nil {
-			op.Fail(gqlerror.List{s.recovered(ctx, reason)})
-		}
-	}()
+	defer s.failPanicked(ctx, op)
 	for {
 		response := responses(ctx)
 		if response == nil {
@@ -69,11 +67,16 @@ func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.R
 }
 
 // prepare finds, parses and validates a document. Errors are those that keep an operation from beginning.
-func (s *Server) prepare(ctx context.Context, p *params) (*graphql.OperationContext, gqlerror.List) {
+func (s *Server) prepare(ctx context.Context, p *params) (oc *graphql.OperationContext, list gqlerror.List) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			list = gqlerror.List{s.recovered(ctx, reason)}
+		}
+	}()
 	if err := s.documents.resolve(p); err != nil {
 		return nil, gqlerror.List{s.opts.Present(ctx, err)}
 	}
-	oc, list := s.opts.Exec.CreateOperationContext(ctx, &p.RawParams)
+	oc, list = s.opts.Exec.CreateOperationContext(ctx, &p.RawParams)
 	if oc != nil && oc.Doc != nil {
 		s.documents.validated(p)
 	}
@@ -81,6 +84,13 @@ func (s *Server) prepare(ctx context.Context, p *params) (*graphql.OperationCont
 		return oc, s.opts.Exec.DispatchError(graphql.WithOperationContext(ctx, oc), list).Errors
 	}
 	return oc, nil
+}
+
+// failPanicked is deferred by whoever runs an operation.
+func (s *Server) failPanicked(ctx context.Context, op *Operation) {
+	if reason := recover(); reason != nil {
+		op.Fail(gqlerror.List{s.recovered(ctx, reason)})
+	}
 }
 
 // recovered makes an internal error of a panic, with its stack for the log.

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,10 +163,15 @@ func readQuery(raw string) (*params, *problem) {
 	return p, nil
 }
 
+func isInternal(e *gqlerror.Error) bool { return e.Extensions["code"] == string(errs.Internal) }
+
 // refuse answers an operation that did not begin. Of the legacy type clients expect 200 for whatever was well formed.
 func refuse(w http.ResponseWriter, media string, list gqlerror.List) {
 	status := http.StatusBadRequest
-	if media == legacyJSON {
+	switch {
+	case slices.ContainsFunc(list, isInternal):
+		status = http.StatusInternalServerError
+	case media == legacyJSON:
 		status = http.StatusOK
 	}
 	write(w, status, media, encodeErrors(list))

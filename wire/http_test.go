@@ -64,6 +64,7 @@ func TestHTTP(t *testing.T) {
 		"a mutation with POST":         {post, "", legacyJSON, modern, `{"query":"mutation { rename }"}`, 200, modern, `"rename"`},
 		"a subscription":               {post, "", legacyJSON, modern, `{"query":"subscription { silence }"}`, 400, modern, "WebSocket"},
 		"a subscription, legacy":       {post, "", legacyJSON, legacyJSON, `{"query":"subscription { silence }"}`, 200, legacyJSON, "WebSocket"},
+		"a panic before it begins":     {post, "", legacyJSON, "", `{"query":"query unprepared { name }","operationName":"unprepared"}`, 500, legacyJSON, "INTERNAL_SERVER_ERROR"},
 		"a subscription that panics":   {post, "", legacyJSON, modern, `{"query":"subscription { panics }"}`, 400, modern, "WebSocket"},
 		"the body of another language": {post, "", legacyJSON, "", `<query/>`, 400, legacyJSON, "not valid JSON, from byte 1"},
 	} {

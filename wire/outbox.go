@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -54,6 +55,7 @@ type outbox struct {
 	mu         sync.Mutex // guards what follows; never held while writing
 	writing    bool       // the writer has been woken, and is not done
 	ended      bool
+	leaving    bool   // leave was called: no operation begins any more
 	waits      bool   // first does
 	first      item   // what waits longest: most often it is all, and needs no queue
 	queue      *queue // what waits behind it; nil when nothing does
@@ -61,7 +63,7 @@ type outbox struct {
 	operations []*Operation
 	running    int           // operations whose work has not returned yet, also those that the client has completed
 	answering  int           // those of them that are being executed; a subscription only until it has begun
-	leaving    func()        // ends the connection once nothing is being executed; nil while nobody wants that
+	answered   func()        // ends the connection once nothing is being executed; nil while nobody waits for that
 	room       chan struct{} // closed when there is room again; nil while nobody waits for that
 }
 
@@ -107,22 +109,29 @@ func (o *Operation) Fail(list gqlerror.List) { o.box.add(item{o, kindError, must
 // Complete ends the operation: there is nothing more to come. It never waits.
 func (o *Operation) Complete() { o.box.add(item{o, kindComplete, nil}) }
 
-// begin registers an operation. It returns nil when its id is in use, or the connection has ended; ok is false when there
-// are too many already.
-func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (o *Operation, ok bool) {
-	o = &Operation{box: b, id: id, quoted: string(mustMarshal(id)), cancel: cancel}
+// Why an operation does not begin; errEnded also says that the connection is about to end.
+var (
+	errInUse   = errors.New("an operation with this id is running")
+	errTooMany = errors.New("as many operations are running as may")
+)
+
+// begin registers an operation. That there are too many is for the operation itself to tell, and so it is returned all the same.
+func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (*Operation, error) {
+	o := &Operation{box: b, id: id, quoted: string(mustMarshal(id)), cancel: cancel}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ended || b.leaving != nil || b.find(id) != nil {
-		return nil, true
-	}
-	if max(b.running, len(b.operations)) >= limit { // one that was taken over has no work of its own
-		return o, false
+	switch {
+	case b.ended || b.leaving:
+		return nil, errEnded
+	case b.find(id) != nil:
+		return nil, errInUse
+	case max(b.running, len(b.operations)) >= limit: // one that was taken over has no work of its own
+		return o, errTooMany
 	}
 	b.running++
 	b.answering++
 	b.operations = append(b.operations, o)
-	return o, true
+	return o, nil
 }
 
 // returned says that an operation's work is done, whoever ended it.
@@ -138,7 +147,7 @@ func (b *outbox) executed() {
 	b.answering--
 	var end func()
 	if b.answering == 0 {
-		end, b.leaving = b.leaving, nil
+		end, b.answered = b.answered, nil
 	}
 	b.mu.Unlock()
 	if end != nil {
@@ -146,22 +155,17 @@ func (b *outbox) executed() {
 	}
 }
 
-// leave calls end once nothing is being executed any more; until then no operation begins.
+// leave calls end once nothing is being executed any more. From now on no operation begins, also while end is on its way: what
+// has begun is answered, and what is not answered was never begun.
 func (b *outbox) leave(end func()) {
 	b.mu.Lock()
+	b.leaving = true
 	if b.answering > 0 {
-		b.leaving = end
+		b.answered = end
 		end = func() {}
 	}
 	b.mu.Unlock()
 	end()
-}
-
-// isLeaving reports whether no operation begins any more.
-func (b *outbox) isLeaving() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.leaving != nil
 }
 
 // find needs the lock.
@@ -372,7 +376,7 @@ func (b *outbox) endWithout(dropped func(item) bool, last []item, errors []byte)
 			last = append(last, item{o, kindError, errors})
 		}
 	}
-	b.operations, b.leaving = nil, nil
+	b.operations, b.answered = nil, nil
 	if b.room != nil {
 		close(b.room)
 		b.room = nil

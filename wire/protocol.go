@@ -194,19 +194,20 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 	s.mu.Lock()
 	ctx, ready := s.ctx, s.state == stateReady
 	s.mu.Unlock()
-	if s.isLeaving() {
-		return nil, nil // it has not begun when the socket ends, and so the client sends it again
-	}
 	if !ready {
 		return nil, &violation{CloseUnauthorized, "Unauthorized"}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	op, ok := s.begin(m.id, cancel, s.server.opts.MaxOperations)
-	if op == nil {
+	op, err := s.begin(m.id, cancel, s.server.opts.MaxOperations)
+	if err != nil {
 		cancel()
-		return nil, &violation{CloseDuplicate, fmt.Sprintf("Subscriber for %s already exists", m.id)}
 	}
-	if !ok {
+	switch {
+	case errors.Is(err, errEnded):
+		return nil, nil // it has not begun when the socket ends, and so the client sends it again
+	case errors.Is(err, errInUse):
+		return nil, &violation{CloseDuplicate, fmt.Sprintf("Subscriber for %s already exists", m.id)}
+	case errors.Is(err, errTooMany):
 		op.Fail(tooManyOperations(s.server.opts.MaxOperations))
 		return nil, nil
 	}

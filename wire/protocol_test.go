@@ -334,7 +334,11 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 	if code, _ := idle.closed(); code != CloseServiceRestart {
 		t.Errorf("an idle socket is closed with %d", code)
 	}
-	eventually(t, "the other leaves", func() bool { return live.box.isLeaving() })
+	eventually(t, "the other leaves", func() bool {
+		live.box.mu.Lock()
+		defer live.box.mu.Unlock()
+		return live.box.leaving
+	})
 	busy.send(subscribe("2", "{ name }"))
 	busy.send(subscribe("3", "subscription { ticks(to: 3) }"))
 	busy.send(`{"type":"ping"}`)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -147,17 +148,23 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 		return
 	}
 	ctx, cancel := context.WithCancel(st.ctx)
-	op, ok := st.begin(id, cancel, s.opts.MaxOperations)
+	op, err := st.begin(id, cancel, s.opts.MaxOperations)
+	if err != nil {
+		cancel()
+	}
 	switch {
-	case op == nil:
-		cancel()
-		WriteError(w, http.StatusConflict, errs.New(errs.BadUserInput, "An operation with this id is running, or the stream has ended."))
-	case !ok:
-		cancel()
+	case errors.Is(err, errEnded):
+		WriteError(w, http.StatusNotFound, errNoStream)
+	case errors.Is(err, errInUse):
+		WriteError(w, http.StatusConflict, errs.New(errs.BadUserInput, "An operation with this id is running."))
+	case errors.Is(err, errTooMany):
 		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.", s.opts.MaxOperations)
 		WriteError(w, http.StatusTooManyRequests, e)
 	default:
-		st.start(ctx, op, p)
+		if !st.start(func() (rest func()) { return s.execute(ctx, op, p) }) {
+			WriteError(w, http.StatusNotFound, errNoStream)
+			return
+		}
 		w.WriteHeader(http.StatusAccepted)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/errs"
@@ -35,28 +36,30 @@ func (s *Server) newStream(ctx context.Context, w http.ResponseWriter, single bo
 }
 
 // stream answers with the results of one operation as they come.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *params) {
-	st := s.newStream(r.Context(), w, false)
+func (s *Server) stream(ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, list gqlerror.List) {
+	st := s.newStream(ctx, w, false)
 	ctx, cancel := context.WithCancel(st.ctx)
 	op, _ := st.begin("", cancel, s.opts.MaxOperations)
-	st.serve(func() { st.start(ctx, op, p) })
+	st.serve(func() { st.start(func() (rest func()) { return s.run(ctx, op, oc, list) }) })
 }
 
-// start runs an operation beside the stream, unless that has ended meanwhile: it waits for those that were started before.
-func (st *stream) start(ctx context.Context, op *Operation, p *params) {
+// start runs an operation beside the stream, which waits for it. It reports false when the stream has ended since the operation
+// began: then it waits for nothing more, and nothing runs.
+func (st *stream) start(run func() (rest func())) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.ended {
-		return
+		return false
 	}
 	st.running.Go(func() {
 		defer st.returned()
-		rest := st.server.execute(ctx, op, p)
+		rest := run()
 		st.executed()
 		if rest != nil {
 			rest()
 		}
 	})
+	return true
 }
 
 // serve writes until the stream ends. begin is called when it has begun.

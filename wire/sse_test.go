@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +100,23 @@ func TestDistinctConnections(t *testing.T) {
 	w.stream(http.MethodGet, "?query=%7Bname%7D", "", nil).want("event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end")
 	if status, body := w.request(http.MethodPost, "", "{}", http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}); status != 400 {
 		t.Errorf("%d %s", status, body)
+	}
+	w.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).want("event: next",
+		`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`, "event: complete", "data:", "end")
+	w.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next") // what is not valid ends as a result, as with POST
+	const rename, both = "mutation { rename(to: \"x\") }", "query A { name } mutation B { rename(to: \"x\") }"
+	persisted := string(mustMarshal(map[string]any{"persistedQuery": map[string]any{"version": 1, "sha256Hash": Hash(rename)}}))
+	w.stream(http.MethodPost, "", `{"query":`+string(mustMarshal(rename))+`,"extensions":`+persisted+`}`, nil).want("event: next", `data: {"data":{"rename":"parley"}}`)
+	w.stream(http.MethodGet, "?operationName=A&query="+url.QueryEscape(both), "", nil).want("event: next", `data: {"data":{"name":"parley"}}`)
+	for what, query := range map[string]string{
+		"a mutation with GET": "query=" + url.QueryEscape(rename), "one of several": "operationName=B&query=" + url.QueryEscape(both),
+		"one by its hash": "extensions=" + url.QueryEscape(persisted), "one by its id": "documentId=" + Hash(rename),
+	} {
+		res := w.do(http.MethodGet, "?"+query, "", http.Header{"Accept": {eventStream}})
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != "POST" {
+			t.Errorf("%s: %s, allowed %q", what, res.Status, res.Header.Get("Allow"))
+		}
 	}
 }
 
@@ -222,6 +242,47 @@ func TestSingleConnection(t *testing.T) {
 		status, _ := start("late", "{ name }")
 		return status == http.StatusNotFound
 	})
+}
+
+// What is accepted runs, and nothing else, also where the stream ends at the same moment. When that is differs from try to try.
+func TestWhatIsAcceptedRuns(t *testing.T) {
+	t.Parallel()
+	var begins chan struct{}
+	w := newWorld(t, func(o *Options) {
+		o.Same = func(context.Context, context.Context) bool {
+			close(begins)
+			return true
+		}
+	})
+	const body = `{"query":"subscription { taken }","extensions":{"operationId":"1"}}`
+	for try := range 2000 {
+		begins = make(chan struct{})
+		st := w.server.newStream(t.Context(), httptest.NewRecorder(), true)
+		w.server.streams.open["token"] = st
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/?token=token", strings.NewReader(body))
+		r.Header.Set("Content-Type", legacyJSON)
+		answer := httptest.NewRecorder()
+		var ending sync.WaitGroup
+		ending.Go(func() {
+			<-begins
+			for range try % 100 {
+				st.hasEnded()
+			}
+			st.finish(nil)
+		})
+		w.server.ServeHTTP(answer, r)
+		ending.Wait()
+		st.running.Wait()
+		want := http.StatusNotFound
+		select {
+		case <-w.taken:
+			want = http.StatusAccepted
+		default:
+		}
+		if answer.Code != want {
+			t.Fatalf("try %d: %d, want %d", try, answer.Code, want)
+		}
+	}
 }
 
 // Reserving leaves nothing behind, so that nobody can fill the server with it; and what was not given as a token is none.

@@ -139,33 +139,40 @@ func (s *Server) operation(w http.ResponseWriter, r *http.Request, token string)
 		problem.write(w)
 	case token != "":
 		s.startOperation(w, r, token, p)
-	case accepted == eventStream:
-		s.stream(w, r, p)
 	default:
-		s.answer(w, r, p, accepted)
+		s.answerAlone(w, r, p, accepted)
+	}
+}
+
+// answerAlone runs the one operation of a request. It is prepared first, because what it is decides whether it may come so.
+func (s *Server) answerAlone(w http.ResponseWriter, r *http.Request, p *params, media string) {
+	ctx := graphql.StartOperationTrace(r.Context())
+	oc, list := s.prepare(ctx, p)
+	switch {
+	case list == nil && oc.Operation.Operation == ast.Mutation && r.Method == http.MethodGet:
+		w.Header().Set("Allow", "POST")
+		if media == eventStream {
+			media = legacyJSON
+		}
+		write(w, http.StatusMethodNotAllowed, media, encodeErrors(gqlerror.List{coded(errs.BadUserInput,
+			"A mutation has to be sent with POST: a link on a foreign page could send a GET.")}))
+	case media == eventStream:
+		s.stream(ctx, w, oc, list)
+	case list != nil:
+		refuse(w, media, list)
+	default:
+		s.answer(ctx, w, oc, media)
 	}
 }
 
 // answer runs a query or a mutation, and answers with its result.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, p *params, media string) {
-	ctx := graphql.StartOperationTrace(r.Context())
+func (s *Server) answer(ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, media string) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			write(w, http.StatusInternalServerError, media, encodeErrors(gqlerror.List{s.recovered(ctx, reason)}))
 		}
 	}()
-	oc, list := s.prepare(ctx, p)
-	if list != nil {
-		refuse(w, media, list)
-		return
-	}
-	switch {
-	case oc.Operation.Operation == ast.Mutation && r.Method == http.MethodGet:
-		w.Header().Set("Allow", "POST")
-		write(w, http.StatusMethodNotAllowed, media, encodeErrors(gqlerror.List{coded(errs.BadUserInput,
-			"A mutation has to be sent with POST: a link on a foreign page could send a GET.")}))
-		return
-	case oc.Operation.Operation == ast.Subscription:
+	if oc.Operation.Operation == ast.Subscription {
 		refuse(w, media, gqlerror.List{coded(errs.BadUserInput,
 			"A subscription needs a WebSocket (%s), or a POST that accepts text/event-stream and nothing else.", Subprotocol)})
 		return

@@ -46,6 +46,19 @@ func (schema) Complexity(context.Context, string, string, int, map[string]any) (
 
 func (schema) Exec(ctx context.Context) graphql.ResponseHandler { return execute(ctx) }
 
+// unprepared panics before operations of this name begin.
+type unprepared struct{}
+
+func (unprepared) ExtensionName() string                   { return "unprepared" }
+func (unprepared) Validate(graphql.ExecutableSchema) error { return nil }
+
+func (unprepared) MutateOperationContext(_ context.Context, oc *graphql.OperationContext) *gqlerror.Error {
+	if oc.OperationName == "unprepared" {
+		panic("too early")
+	}
+	return nil
+}
+
 // world is a server of a small schema, with what its hooks saw.
 type world struct {
 	t      *testing.T
@@ -86,6 +99,7 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 	w := &world{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
+	exec.Use(unprepared{})
 	opts := Options{
 		Exec: exec, Present: present,
 		Detach: func(context.Context) context.Context { return context.Background() },
