@@ -222,6 +222,49 @@ func flip(encoded string, bit int) string {
 	return base64url(raw)
 }
 
+// A token is verified once, and what may change is looked at each time: whether it is expired, and whether its session has ended.
+func TestAVerifiedTokenIsRemembered(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		ann, bob, cat := w.register("ann"), w.register("bob"), w.register("cat")
+		remembered := func(name string, want int) {
+			t.Helper()
+			if n := w.tokens.verified.Len(); n != want {
+				t.Errorf("%s: %d tokens are remembered, not %d", name, n, want)
+			}
+		}
+		for _, who := range []*SignedIn{ann, bob, cat} {
+			first := w.grant(who)
+			if again := w.grant(who); again != first {
+				t.Errorf("at first %v, and then %v", first, again)
+			}
+		}
+		remembered("those that work", 3)
+
+		forgedToken := forge(w.clock.Now(), ann.Actor())
+		forgedToken.sign = signer(sha256.New, secretOf("x"))
+		for range 2 {
+			w.wantUnauthenticated("another server's key", forgedToken.String())
+			w.wantUnauthenticated("one that goes on", ann.Tokens.AccessToken+"A")
+		}
+		remembered("those that do not", 3)
+
+		w.logout(ann)
+		w.wantUnauthenticated("signed out here", ann.Tokens.AccessToken)
+		other := w.node(w.clock)
+		other.logout(bob)
+		w.clock.Forward(checkFor)
+		w.wantUnauthenticated("signed out elsewhere", bob.Tokens.AccessToken)
+		w.grant(cat)
+
+		w.clock.Forward(cat.Tokens.ExpiresAt.Sub(w.clock.Now()))
+		_, err := w.Authenticate(t.Context(), cat.Tokens.AccessToken)
+		if !errs.Is(err, errs.Unauthenticated) || !strings.Contains(err.Error(), "Trade the refresh token") {
+			t.Errorf("expired: got %v, want UNAUTHENTICATED and what to do about it", err)
+		}
+	})
+}
+
 // A session belongs to one person, whatever a node has just seen of it.
 func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 	t.Parallel()

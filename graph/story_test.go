@@ -188,6 +188,47 @@ func TestSigningInCountsBelowTheFieldOnly(t *testing.T) {
 	}
 }
 
+// The gate is open for the whole of an operation of somebody who is signed in, and of nobody else.
+func TestTheGateIsOpenForWhoIsSignedIn(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
+	login := `login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken } viewer { email } userErrors { code } }`
+	reset := `requestPasswordReset(input: {email: "ann@example.org"}) { userErrors { code } }`
+	for _, of := range []struct {
+		name, token string
+		want        []string
+	}{
+		{"ann", ann.token, nil},
+		{"a stranger", "", []string{"UNAUTHENTICATED"}},
+		{"a forged token", ann.token + "A", []string{"UNAUTHENTICATED"}},
+	} {
+		a := s.do(of.token, `mutation { `+login+` `+reset+` updateProfile(input: {displayName: "Ann"}) { user { displayName } } }`, nil)
+		var codes []string
+		for _, e := range a.Errors {
+			codes = append(codes, e.code())
+		}
+		if diff := cmp.Diff(of.want, codes); diff != "" {
+			t.Errorf("%s: %s", of.name, diff)
+		}
+		if got, want := a.at(t, "updateProfile") != nil, of.want == nil; got != want {
+			t.Errorf("%s: changed the profile: %v", of.name, got)
+		}
+	}
+	// Another person's fields stay theirs: who signs in below a field is whose the field's answer is.
+	a := s.do(bob.token, `mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
+		viewer { user { id } sessions { current } } } logout { userErrors { code } } }`, nil)
+	if a.str(t, "login.viewer.user.id") != ann.id || a.Errors != nil {
+		t.Errorf("bob signs ann in: %v", a)
+	}
+	if codes := s.do(bob.token, `{ viewer { email } }`, nil).codes(); !cmp.Equal(codes, []string{"UNAUTHENTICATED"}) {
+		t.Errorf("bob has signed himself out, and not ann: %v", codes)
+	}
+	if codes := s.do(ann.token, `{ viewer { email } }`, nil).codes(); codes != nil {
+		t.Errorf("ann: %v", codes)
+	}
+}
+
 func TestLogout(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
