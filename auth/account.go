@@ -34,7 +34,7 @@ type Register struct {
 // Register makes an account and signs it in from the client; where addresses are concealed it signs nobody in, and
 // returns nil, whether the address had an account or not. A mail with a link to confirm the address goes out in any case.
 func (s *Service) Register(ctx context.Context, in Register, from Client) (*SignedIn, error) {
-	if err := s.allow(ctx, "register from "+network(from.IP), registerByAddress); err != nil {
+	if err := s.allow(ctx, "register from "+from.Network(), registerByAddress); err != nil {
 		return nil, err
 	}
 	if err := s.requireInvitation(in.InvitationCode); err != nil {

@@ -130,9 +130,9 @@ func (s *Service) succeeded(ctx context.Context, key string) error {
 // hashed keeps addresses out of the table.
 func hashed(key string) string { return hex.EncodeToString(hashOf([]byte(key))) }
 
-// network is what stands for an address: itself or, of IPv6, the network that one customer commonly gets.
-func network(ip string) string {
-	addr, err := netip.ParseAddr(ip)
+// Network is what counts as the client's address: itself or, of IPv6, the network that one customer commonly gets.
+func (c Client) Network() string {
+	addr, err := netip.ParseAddr(c.IP)
 	if err != nil {
 		return "unknown"
 	}

@@ -349,7 +349,7 @@ func TestNetwork(t *testing.T) {
 		"fe80::1%eth0": "fe80::/64", "fe80::1%eth1": "fe80::/64",
 		"": "unknown", "no address": "unknown", "192.0.2.1:80": "unknown", "192.0.2": "unknown",
 	} {
-		if got := network(ip); got != want {
+		if got := (Client{IP: ip}).Network(); got != want {
 			t.Errorf("%q counts as %s, want %s", ip, got, want)
 		}
 	}

@@ -21,7 +21,7 @@ const (
 // RequestPasswordReset mails a link to the account's address. Whether there is such an account shows neither in the answer
 // nor in how often it may be asked for.
 func (s *Service) RequestPasswordReset(ctx context.Context, email string, from Client) error {
-	if err := s.allow(ctx, "mail from "+network(from.IP), mailByAddress); err != nil {
+	if err := s.allow(ctx, "mail from "+from.Network(), mailByAddress); err != nil {
 		return err
 	}
 	key := lookup(email)
@@ -52,7 +52,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 // ResetPassword sets a new password with the token from the mail, and ends every session of the account. Whoever got the
 // mail has shown that the address is theirs.
 func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, from Client) error {
-	if err := s.allow(ctx, "token from "+network(from.IP), tokenByAddress); err != nil {
+	if err := s.allow(ctx, "token from "+from.Network(), tokenByAddress); err != nil {
 		return err
 	}
 	var problems errs.List
@@ -117,7 +117,7 @@ func (s *Service) sendVerification(ctx context.Context, tx *store.Tx, u *model.U
 // VerifyEmail takes the token of a mailed link as the proof that the address is the person's: the one they have, or the one
 // that ChangeEmail asked for, which becomes theirs.
 func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) error {
-	if err := s.allow(ctx, "token from "+network(from.IP), tokenByAddress); err != nil {
+	if err := s.allow(ctx, "token from "+from.Network(), tokenByAddress); err != nil {
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {

@@ -53,11 +53,11 @@ var errCredentials = errs.Input(errs.InvalidCredentials, "password",
 
 // Login starts a session. An unknown address and a wrong password get the same answer after the same work.
 func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, error) {
-	if err := s.allow(ctx, "login from "+network(from.IP), loginByAddress); err != nil {
+	if err := s.allow(ctx, "login from "+from.Network(), loginByAddress); err != nil {
 		return nil, err
 	}
 	// Counted for each pair of account and address, so that nobody elsewhere can slow the owner down.
-	account := "login to " + lookup(in.Email) + " from " + network(from.IP)
+	account := "login to " + lookup(in.Email) + " from " + from.Network()
 	if err := s.allow(ctx, account, loginByAccount); err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ var errRefresh = errs.Input(errs.TokenExpired, "refreshToken",
 //
 // Where account is given, a token of any other account is FORBIDDEN, and stays as it was.
 func (s *Service) Refresh(ctx context.Context, token string, account *model.UserID, from Client) (*SignedIn, error) {
-	if err := s.allow(ctx, "refresh from "+network(from.IP), refreshByAddress); err != nil {
+	if err := s.allow(ctx, "refresh from "+from.Network(), refreshByAddress); err != nil {
 		return nil, err
 	}
 	used, ok := readRefresh(token)

@@ -60,7 +60,7 @@ type Settings struct {
 	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
 	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full."`
 
-	MaxSockets    int `default:"50" help:"Live connections that one account has on a node at most; one more is closed with 1013."`
+	MaxSockets    int `default:"50" help:"Live connections that one account has on a node at most, or one address without signing in; one more is closed with 1013."`
 	MaxOperations int `default:"100" help:"Operations, and so subscriptions, that run at once on one live connection at most; one more is RATE_LIMITED."`
 	MaxQueueItems int `default:"1024" help:"Results that wait to be read on one live connection at most; a connection with more is closed with 1013."`
 	MaxQueueBytes int `default:"1048576" help:"The same, in bytes."`

@@ -1,6 +1,10 @@
 package graph_test
 
 import (
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"parley/auth"
@@ -43,4 +47,93 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 			return
 		}
 	}
+}
+
+// Who has not signed in has as many connections as an account, of whatever kind, counted by address.
+func TestLiveConnectionsOfNobodyAreBounded(t *testing.T) {
+	t.Parallel()
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
+		o.MaxConnections, o.TrustedProxies = 2, loopback
+	})
+	ann := s.mustRegister("Ann")
+	tries := func(ip string) *client {
+		t.Helper()
+		conn, _, err := s.dial(http.Header{"X-Forwarded-For": {ip}}, "graphql-transport-ws")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.CloseNow() })
+		c := &client{t: t, conn: conn, received: map[string][]frame{}}
+		c.send(frame{Type: "connection_init"})
+		return c
+	}
+	opens := func(ip string) *client {
+		t.Helper()
+		c := tries(ip)
+		if f := c.read(); f.Type != "connection_ack" {
+			t.Fatalf("%s: got %+v", ip, f)
+		}
+		return c
+	}
+	refused := func(ip string) {
+		t.Helper()
+		if code, reason := tries(ip).closed("connection_ack"); code != 1013 || !strings.Contains(reason, "without signing in") {
+			t.Errorf("%s: closed with %d %s", ip, code, reason)
+		}
+	}
+	request := func(method, ip, query string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, s.url+"?"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Accept": {"text/event-stream"}, "X-Forwarded-For": {ip}}
+		transport := new(http.Transport)
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = res.Body.Close()
+			transport.CloseIdleConnections()
+		})
+		return res
+	}
+	readAll := func(res *http.Response) []byte {
+		t.Helper()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	const first, same, other = "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1"
+	socket := opens(first)
+	stream := request(http.MethodGet, first, "token="+string(readAll(request(http.MethodPut, first, ""))))
+	if b, err := stream.Body.Read(make([]byte, 1)); b != 1 || err != nil { // it has begun
+		t.Fatal(err)
+	}
+	refused(first)
+	refused(same)
+	opens(other)
+	s.mustDial(ann.token, nil) // an account's own
+
+	const name = "query=%7B__typename%7D"
+	if got := readAll(request(http.MethodGet, first, name)); !strings.Contains(string(got), "RATE_LIMITED") {
+		t.Errorf("one more stream: %s", got)
+	}
+	if got := readAll(request(http.MethodGet, other, name)); !strings.Contains(string(got), "Query") {
+		t.Errorf("a stream from elsewhere: %s", got)
+	}
+
+	// What has ended makes room; the server notices a moment after the client.
+	_ = socket.conn.CloseNow()
+	_ = stream.Body.Close()
+	for range 2 {
+		for f, err := tries(same).tryRead(); err != nil || f.Type != "connection_ack"; {
+			f, err = tries(same).tryRead()
+		}
+	}
+	refused(first)
 }

@@ -13,7 +13,7 @@ import (
 // ChangeTransport is for tests that have no time for a slow client's real ones.
 func (o *Options) ChangeTransport(change func(*wire.Options)) { o.transport = change }
 
-// Connections counts those that are live, of all accounts.
+// Connections counts those that are live, of everybody.
 func (s *Server) Connections() (n int) {
 	s.connections.mu.Lock()
 	defer s.connections.mu.Unlock()

@@ -81,11 +81,13 @@ func authorizationIn(params map[string]any) string {
 
 // hold has a connection end with the session of whoever uses it.
 func (s *Server) hold(ctx context.Context, end func(reason error)) (release func()) {
-	grant := identityOf(ctx).grant.Load()
+	who := identityOf(ctx)
+	grant := who.grant.Load()
 	if grant == nil {
-		return func() {}
+		return s.holdStranger(holder{network: who.client.Network()}, end)
 	}
-	if !s.connections.begin(grant.Actor.UserID) {
+	of := holder{account: grant.Actor.UserID}
+	if !s.connections.begin(of) {
 		end(errs.New(errs.RateLimited, "At most %d live connections of one account: end some.", s.connections.max))
 		return func() {}
 	}
@@ -99,34 +101,50 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 	return func() {
 		gone()
 		lease.Release()
-		s.connections.finish(grant.Actor.UserID)
+		s.connections.finish(of)
 	}
 }
 
-// connections counts the live connections of each account on this node.
+// holdStranger counts a connection of nobody, which nothing ends: without a bound one client could keep any number.
+func (s *Server) holdStranger(of holder, end func(reason error)) (release func()) {
+	if !s.connections.begin(of) {
+		end(errs.New(errs.RateLimited, "At most %d live connections from one address without signing in: sign in, or end some.",
+			s.connections.max))
+		return func() {}
+	}
+	return func() { s.connections.finish(of) }
+}
+
+// holder is whose a live connection is: an account's or, where nobody is signed in, an address's.
+type holder struct {
+	account model.UserID
+	network string
+}
+
+// connections counts the live connections of each holder on this node.
 type connections struct {
 	max int
 
 	mu   sync.Mutex // guards open
-	open map[model.UserID]int
+	open map[holder]int
 }
 
 // begin reports false where there are as many as may be.
-func (c *connections) begin(id model.UserID) bool {
+func (c *connections) begin(of holder) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open[id] >= c.max {
+	if c.open[of] >= c.max {
 		return false
 	}
-	c.open[id]++
+	c.open[of]++
 	return true
 }
 
-func (c *connections) finish(id model.UserID) {
+func (c *connections) finish(of holder) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open[id]--; c.open[id] == 0 {
-		delete(c.open, id)
+	if c.open[of]--; c.open[of] == 0 {
+		delete(c.open, of)
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 
 // Options are the settings of a Server; the zero value serves.
 type Options struct {
-	MaxConnections int // that are live of one account; 0 means any number
+	MaxConnections int // that are live of one account, or of one address without signing in; 0 means any number
 	MaxOperations  int // at once on a connection; 0 means 100
 	QueueItems     int // that wait to be read on a connection; 0 means 1,024
 	QueueBytes     int // the same in bytes; 0 means 1 MiB
@@ -82,7 +82,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 
 	s := &Server{
 		auth: authService, chat: chatService, exec: exec, shared: newShared(resolver, exec, present),
-		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[model.UserID]int{}},
+		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[holder]int{}},
 	}
 	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -122,13 +123,16 @@ func (st *stream) flush() bool {
 	}
 }
 
-// write reports whether the client has taken it.
+// write reports whether the client has taken it. There is time for each part, as on a WebSocket, or a client that reads all the
+// while would be cut off for what comes at once. Net/http keeps nothing back of a part that is flushed.
 func (st *stream) write(b []byte) bool {
-	_ = st.control.SetWriteDeadline(time.Now().Add(st.server.opts.WriteTimeout))
-	if _, err := st.w.Write(b); err != nil {
-		return false
+	for part := range slices.Chunk(b, slowWrite) {
+		_ = st.control.SetWriteDeadline(time.Now().Add(st.server.opts.WriteTimeout))
+		if _, err := st.w.Write(part); err != nil || st.control.Flush() != nil {
+			return false
+		}
 	}
-	return st.control.Flush() == nil
+	return true
 }
 
 // appendEvent writes an item as events. An error is a result, and the end.

@@ -197,6 +197,57 @@ func TestTimeToTake(t *testing.T) {
 	})
 }
 
+// drop reads a thousand bytes in half a second.
+type drop struct{ net.Conn }
+
+func (d drop) Read(b []byte) (int, error) {
+	<-time.After(time.Second / 2)
+	return d.Conn.Read(b[:min(len(b), 1000)])
+}
+
+// Whoever reads all the while stays, however long it takes for all that is there: each part has a time of its own.
+func TestWhoReadsSlowlyStays(t *testing.T) {
+	t.Parallel()
+	payload := []byte(`"` + strings.Repeat("x", 100_000) + `"`)
+	for name, takes := range map[string]func(*testing.T, *world){
+		"a WebSocket": func(_ *testing.T, w *world) {
+			c := w.open()
+			c.send(subscribe("s", "subscription { taken }"))
+			(<-w.taken).Next(payload)
+			c.r = bufio.NewReader(drop{c.conn})
+			c.want(`{"id":"s","type":"next","payload":` + string(payload) + `}`)
+		},
+		"a stream": func(t *testing.T, w *world) {
+			conn := w.connect()
+			mustWrite(t, conn, "GET /?query=subscription%7Btaken%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
+			res, err := http.ReadResponse(bufio.NewReader(drop{conn}), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			op := <-w.taken
+			op.Next(payload)
+			op.Complete()
+			want := ":\n\nevent: next\ndata: " + string(payload) + "\n\nevent: complete\ndata:\n\n"
+			if got, err := io.ReadAll(res.Body); err != nil || string(got) != want {
+				t.Errorf("%d bytes came, not %d: %v", len(got), len(want), err)
+			}
+			_ = res.Body.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := mustServeInMemory(t)
+				start := time.Now()
+				takes(t, w)
+				if took := time.Since(start); took < 50*time.Second { // by the clock of the bubble
+					t.Errorf("it took %v, which is not slow", took)
+				}
+			})
+		})
+	}
+}
+
 // A stream has a comment every 15 seconds; whoever does not take one for 10 loses it.
 func TestTimesOfStreams(t *testing.T) {
 	t.Parallel()
