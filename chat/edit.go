@@ -58,7 +58,7 @@ func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMes
 		if err := deleteMentions(ctx, c.tx, m); err != nil {
 			return err
 		}
-		return insertMentions(ctx, c.tx, m)
+		return insertMentions(ctx, c.tx, actor, m)
 	})
 }
 

@@ -2,6 +2,8 @@ package chat
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,58 +20,101 @@ const (
 	maxMentioned = 100
 	// maxName is how many code points of what follows an @ may be a nickname.
 	maxName = 32
+	// maxLookedUp is how many names of one message are looked up one by one. A message can have thousands, a conversation no
+	// more members than MaxMembers: beyond this, it is the members that are gone through.
+	maxLookedUp = 16
 )
 
 // insertMentions finds out whom of the members a message names, as it is edited: a later change of the nickname changes nothing.
-func insertMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {
-	candidates := mentionCandidates(m.Content)
-	if len(candidates) == 0 {
-		return nil
-	}
-	var keys []string
-	for _, names := range candidates {
-		keys = append(keys, names...)
-	}
-	var members []model.User
-	err := tx.NewSelect().Model(&members).Column("id", "nickname_key").
-		Join("JOIN conversation_members AS cm ON cm.user_id = u.id").Where("cm.conversation_id = ?", m.ConversationID).
-		Where("u.nickname_key IN (?)", bun.List(keys)).Scan(ctx)
-	if err != nil || len(members) == 0 {
+func insertMentions(ctx context.Context, tx *store.Tx, actor model.Actor, m *model.Message) error {
+	names := mentionCandidates(m.Content)
+	members, err := membersNamed(ctx, tx, actor, m.ConversationID, names)
+	if err != nil {
 		return err
 	}
-	byKey := make(map[string]model.UserID, len(members))
-	for _, u := range members {
-		byKey[u.NicknameKey] = u.ID
+	var mentions []*model.Mention
+	for _, id := range mentioned(names, members) {
+		mentions = append(mentions, &model.Mention{ConversationID: m.ConversationID, UserID: id, Seq: m.Seq, MessageID: m.ID})
 	}
-	mentions := mentionsOf(m, candidates, func(name string) (model.UserID, bool) {
-		id, there := byKey[name]
-		return id, there
-	})
+	if len(mentions) == 0 {
+		return nil
+	}
 	_, err = tx.NewInsert().Model(&mentions).Exec(ctx)
 	return err
 }
 
-// mentionsOf lists the members whom a message names, each once. who finds the member of a name.
-func mentionsOf(
-	m *model.Message, candidates [][]string, who func(name string) (model.UserID, bool),
-) (mentions []*model.Mention) {
-	mentioned := map[model.UserID]bool{}
-	for _, names := range candidates {
-		for _, name := range names {
-			id, there := who(name)
+// sift leaves of the names of a message, where they are many, those that members have now. It is done before the transaction that
+// stores the message, which others wait for too, and which looks at what is left once more. So what a message costs them does
+// not depend on how many names its author makes up. Whoever takes a name, or joins, at this very moment is not mentioned.
+func (s *Service) sift(ctx context.Context, actor model.Actor, o *outgoing) error {
+	if len(distinctNames(o.names)) <= maxLookedUp {
+		return nil
+	}
+	members, err := membersNamed(ctx, s.db, actor, o.message.ConversationID, o.names)
+	if err != nil {
+		return store.Error(err)
+	}
+	for i, names := range o.names {
+		o.names[i] = slices.DeleteFunc(names, func(name string) bool {
+			_, there := members[name]
+			return !there
+		})
+	}
+	return nil
+}
+
+// membersNamed finds, by name, members who have one of the names; nobody where the actor is no member. It may find others too.
+func membersNamed(
+	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID, names [][]string,
+) (map[string]model.UserID, error) {
+	keys := distinctNames(names)
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	var members []model.User
+	q := db.NewSelect().Model(&members).Column("u.id", "u.nickname_key").
+		Join("JOIN conversation_members AS cm ON cm.user_id = u.id").Where("cm.conversation_id = ?", id).
+		Apply(sharedWith(actor, "cm.conversation_id"))
+	if len(keys) <= maxLookedUp {
+		q = q.Where("u.nickname_key IN (?)", bun.List(slices.Collect(maps.Keys(keys))))
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, err
+	}
+	byName := make(map[string]model.UserID, len(members))
+	for _, u := range members {
+		byName[u.NicknameKey] = u.ID
+	}
+	return byName, nil
+}
+
+func distinctNames(names [][]string) map[string]bool {
+	distinct := map[string]bool{}
+	for _, some := range names {
+		for _, name := range some {
+			distinct[name] = true
+		}
+	}
+	return distinct
+}
+
+// mentioned lists whom the names of a message stand for, each once. Of what one place may be, the longest counts.
+func mentioned(names [][]string, members map[string]model.UserID) (ids []model.UserID) {
+	listed := map[model.UserID]bool{}
+	for _, some := range names {
+		for _, name := range some {
+			id, there := members[name]
 			if !there {
 				continue
 			}
-			if !mentioned[id] {
-				mentioned[id] = true
-				mentions = append(mentions, &model.Mention{
-					ConversationID: m.ConversationID, UserID: id, Seq: m.Seq, MessageID: m.ID,
-				})
+			if !listed[id] {
+				listed[id] = true
+				ids = append(ids, id)
 			}
-			break // the longest name counts
+			break
 		}
 	}
-	return mentions
+	return ids
 }
 
 func deleteMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {

@@ -36,7 +36,7 @@ var errKeyUsed = errors.New("the idempotency key was used before")
 // SendMessage stores a message, in one commit with whatever else waits on this node, and tells the followers once it is stored.
 // The rules are those of check, before, and of admit, inside the transaction. UNAVAILABLE where too many wait already.
 func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMessage) (*model.Message, error) {
-	o, err := in.outgoing(actor)
+	o, err := s.outgoing(ctx, actor, in)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 	return o.message, nil
 }
 
-func (in SendMessage) outgoing(actor model.Actor) (*outgoing, error) {
+func (s *Service) outgoing(ctx context.Context, actor model.Actor, in SendMessage) (*outgoing, error) {
 	content, err := in.check()
 	if err != nil {
 		return nil, err
@@ -64,7 +64,8 @@ func (in SendMessage) outgoing(actor model.Actor) (*outgoing, error) {
 	if m.IdempotencyKey != nil {
 		m.RequestHash = requestHash(m)
 	}
-	return &outgoing{message: m, names: mentionCandidates(content)}, nil
+	o := &outgoing{message: m, names: mentionCandidates(content)}
+	return o, s.sift(ctx, actor, o)
 }
 
 // admit is what has to be true of a message at the moment when it is stored. It gets its place then.
@@ -87,7 +88,6 @@ func (o *outgoing) admit(k *known) error {
 	}
 	p := k.next(m.ConversationID)
 	m.Seq, m.CreatedAt = p.seq, p.at
-	o.mentions = mentionsOf(m, o.names, k.who(m.ConversationID))
 	return nil
 }
 

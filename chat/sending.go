@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"iter"
-	"maps"
 	"slices"
 	"time"
 
@@ -17,21 +15,10 @@ import (
 
 // outgoing is a message on its way into a commit, which it shares with whatever waits on this node at the same time.
 type outgoing struct {
-	message  *model.Message
-	names    [][]string // what in it may be the nickname of a member
-	mentions []*model.Mention
-	refused  error // why it was not stored
-}
-
-// candidates are the distinct names.
-func (o *outgoing) candidates() iter.Seq[string] {
-	names := map[string]bool{}
-	for _, some := range o.names {
-		for _, name := range some {
-			names[name] = true
-		}
-	}
-	return maps.Keys(names)
+	message   *model.Message
+	names     [][]string // what in it may be the nickname of a member
+	mentioned []model.UserID
+	refused   error // why it was not stored
 }
 
 func (o *outgoing) author() model.MemberID {
@@ -49,9 +36,9 @@ type known struct {
 	places   map[model.ConversationID]*place
 	hidden   map[model.MemberID]int64 // hidden_seq, of members alone
 	used     map[idempotencyKey]bool
-	replies  map[reply]int64 // seq
-	named    map[nickname]model.UserID
-	// free has the authors whose accounts nobody else has locked; nil where locks are waited for.
+	replies  map[reply]int64                                  // seq
+	named    map[model.ConversationID]map[string]model.UserID // members by nickname, of the names that were asked for
+	// free has those whose accounts nobody else has locked, of the authors and of the named; nil where locks are waited for.
 	free map[model.UserID]bool
 }
 
@@ -64,31 +51,45 @@ type (
 		conversation model.ConversationID
 		to           model.MessageID
 	}
-	nickname struct {
-		conversation model.ConversationID
-		key          string
-	}
 )
 
-// who finds the member that one of the names stands for.
-func (k *known) who(id model.ConversationID) func(name string) (model.UserID, bool) {
-	return func(name string) (model.UserID, bool) {
-		user, there := k.named[nickname{id, name}]
-		return user, there
+// namesIn are the distinct names in messages, by conversation.
+func namesIn(all []*outgoing) map[model.ConversationID]map[string]bool {
+	names := map[model.ConversationID]map[string]bool{}
+	for _, o := range all {
+		id := o.message.ConversationID
+		for name := range distinctNames(o.names) {
+			if names[id] == nil {
+				names[id] = map[string]bool{}
+			}
+			names[id][name] = true
+		}
 	}
+	return names
+}
+
+func (k *known) addNamed(id model.ConversationID, name string, member model.UserID) {
+	if k.named[id] == nil {
+		k.named[id] = map[string]model.UserID{}
+	}
+	k.named[id][name] = member
 }
 
 func newKnown() *known {
 	return &known{
 		places: map[model.ConversationID]*place{}, hidden: map[model.MemberID]int64{}, used: map[idempotencyKey]bool{},
-		replies: map[reply]int64{}, named: map[nickname]model.UserID{},
+		replies: map[reply]int64{}, named: map[model.ConversationID]map[string]model.UserID{},
 	}
 }
 
-// heldUp reports whether somebody else's transaction has to end first, before it can be said whether a message may be sent.
+// heldUp reports whether somebody else's transaction has to end first, before it can be said whether a message may be sent, or
+// before it can be stored.
 func (k *known) heldUp(o *outgoing) bool {
-	_, member := k.hidden[o.author()]
-	return k.free != nil && member && (k.places[o.message.ConversationID] == nil || !k.free[*o.message.AuthorID])
+	if _, member := k.hidden[o.author()]; k.free == nil || !member {
+		return false
+	}
+	locked := func(id model.UserID) bool { return !k.free[id] }
+	return k.places[o.message.ConversationID] == nil || locked(*o.message.AuthorID) || slices.ContainsFunc(o.mentioned, locked)
 }
 
 // next takes the next place of a conversation. Whoever has a clock that is behind does not turn time back.
@@ -112,6 +113,7 @@ type admission struct {
 func (k *known) admit(all []*outgoing) *admission {
 	a := &admission{known: k, moved: map[model.ConversationID]*place{}}
 	for _, o := range all {
+		o.mentioned = mentioned(o.names, k.named[o.message.ConversationID])
 		if k.heldUp(o) {
 			a.busy = append(a.busy, o)
 			continue

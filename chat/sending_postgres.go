@@ -2,6 +2,7 @@ package chat
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -50,13 +51,19 @@ const (
 			SELECT true AS used FROM messages
 			WHERE conversation_id = i.conversation_id AND author_id = i.author_id AND idempotency_key = i.idempotency_key LIMIT 1
 		) AS k ON true`
+	// The members with these names, and whether their accounts, which the mentions will refer to, are locked by nobody else.
 	lookAtNames = `
-		SELECT i.conversation_id, i.nickname_key, u.id
-		FROM unnest($1::uuid[], $2::text[]) AS i (conversation_id, nickname_key)
-		CROSS JOIN LATERAL (SELECT id FROM users WHERE nickname_key = i.nickname_key LIMIT 1) AS u
-		CROSS JOIN LATERAL (
-			SELECT 1 FROM conversation_members WHERE conversation_id = i.conversation_id AND user_id = u.id LIMIT 1
-		) AS cm`
+		WITH named AS MATERIALIZED (
+			SELECT i.conversation_id, i.nickname_key, u.id
+			FROM unnest($1::uuid[], $2::text[]) AS i (conversation_id, nickname_key)
+			CROSS JOIN LATERAL (SELECT id FROM users WHERE nickname_key = i.nickname_key LIMIT 1) AS u
+			CROSS JOIN LATERAL (
+				SELECT 1 FROM conversation_members WHERE conversation_id = i.conversation_id AND user_id = u.id LIMIT 1
+			) AS cm
+		), free AS MATERIALIZED (
+			SELECT id FROM users WHERE id = ANY(ARRAY(SELECT id FROM named)) ORDER BY id FOR KEY SHARE%s
+		)
+		SELECT conversation_id, nickname_key, id, id IN (SELECT id FROM free) FROM named`
 )
 
 // look locks what the messages need, and finds out what the rules ask for. Where it is not patient, it locks only what
@@ -83,8 +90,10 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		in.authors = append(in.authors, *m.AuthorID)
 		in.keys = append(in.keys, m.IdempotencyKey)
 		in.replies = append(in.replies, (*[16]byte)(m.ReplyToID))
-		for key := range o.candidates() {
-			names.conversations, names.keys = append(names.conversations, m.ConversationID), append(names.keys, key)
+	}
+	for id, some := range namesIn(all) {
+		for name := range some {
+			names.conversations, names.keys = append(names.conversations, id), append(names.keys, name)
 		}
 	}
 	b.Queue(lockConversations+skip, distinct(in.conversations)).Query(func(rows pgx.Rows) error {
@@ -125,11 +134,15 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		return err
 	})
 	if len(names.keys) > 0 {
-		b.Queue(lookAtNames, names.conversations, names.keys).Query(func(rows pgx.Rows) error {
+		b.Queue(fmt.Sprintf(lookAtNames, skip), names.conversations, names.keys).Query(func(rows pgx.Rows) error {
 			var conversation, user [16]byte
-			var key string
-			_, err := pgx.ForEachRow(rows, []any{&conversation, &key, &user}, func() error {
-				k.named[nickname{conversation, key}] = user
+			var name string
+			var free bool
+			_, err := pgx.ForEachRow(rows, []any{&conversation, &name, &user, &free}, func() error {
+				k.addNamed(conversation, name, user)
+				if free && k.free != nil {
+					k.free[user] = true
+				}
 				return nil
 			})
 			return err
@@ -198,9 +211,9 @@ func (a *admission) write(ctx context.Context, tx *store.PgxTx) error {
 		rows.contents, rows.tokens = append(rows.contents, m.Content), append(rows.tokens, tokenText(m))
 		rows.replies, rows.at = append(rows.replies, (*[16]byte)(m.ReplyToID)), append(rows.at, m.CreatedAt)
 		rows.keys, rows.hashes = append(rows.keys, m.IdempotencyKey), append(rows.hashes, m.RequestHash)
-		for _, mention := range o.mentions {
+		for _, id := range o.mentioned {
 			mentions.conversations, mentions.seqs = append(mentions.conversations, m.ConversationID), append(mentions.seqs, m.Seq)
-			mentions.messages, mentions.users = append(mentions.messages, m.ID), append(mentions.users, mention.UserID)
+			mentions.messages, mentions.users = append(mentions.messages, m.ID), append(mentions.users, id)
 		}
 	}
 	b.Queue(insertMessages, rows.ids, rows.conversations, rows.seqs, rows.authors, rows.contents, rows.replies, rows.at, rows.keys,

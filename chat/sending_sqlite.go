@@ -3,7 +3,11 @@ package chat
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"parley/model"
@@ -33,9 +37,9 @@ func (s *Service) storeSQLite(ctx context.Context, all []*outgoing) (a *admissio
 
 // sqliteStatements are those of sending, prepared on the connection that writes when they are needed first.
 type sqliteStatements struct {
-	mu                                                               sync.Mutex // guards what follows
-	ready                                                            bool
-	look, name, nextPosition, move, message, tokens, event, mentions *sql.Stmt
+	mu                                                                sync.Mutex // guards what follows
+	ready                                                             bool
+	look, names, nextPosition, move, message, tokens, event, mentions *sql.Stmt
 }
 
 // on prepares what is not yet. It must not be called in a transaction, which has the connection.
@@ -52,9 +56,9 @@ func (st *sqliteStatements) on(ctx context.Context, db *store.DB) (*sqliteStatem
 				EXISTS (SELECT 1 FROM messages WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
 			FROM conversations AS c JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
 			WHERE c.id = ?1`,
-		&st.name: `
-			SELECT u.id FROM users AS u JOIN conversation_members AS cm ON cm.conversation_id = ?1 AND cm.user_id = u.id
-			WHERE u.nickname_key = ?2`,
+		&st.names: `
+			SELECT u.nickname_key, u.id FROM json_each(?2) AS i CROSS JOIN users AS u ON u.nickname_key = i.value
+			CROSS JOIN conversation_members AS cm ON cm.conversation_id = ?1 AND cm.user_id = u.id`,
 		&st.nextPosition: `UPDATE event_position SET last = last + 1 RETURNING last`,
 		&st.move: `
 			UPDATE conversations SET last_seq = ?2, last_message_seq = ?2, last_event_at = ?3, last_activity_at = ?3
@@ -66,7 +70,8 @@ func (st *sqliteStatements) on(ctx context.Context, db *store.DB) (*sqliteStatem
 		&st.event: `
 			INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position)
 			VALUES (?, ?, ?, ?, ?, '{}', ?, ?)`,
-		&st.mentions: `INSERT INTO mentions (conversation_id, user_id, seq, message_id) VALUES (?, ?, ?, ?)`,
+		&st.mentions: `
+			INSERT INTO mentions (conversation_id, user_id, seq, message_id) SELECT ?1, value, ?3, ?4 FROM json_each(?2)`,
 	} {
 		prepared, err := db.DB.DB.PrepareContext(ctx, query) //nolint:sqlclosecheck // with the database
 		if err != nil {
@@ -120,17 +125,35 @@ func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
 		if used {
 			k.used[o.key()] = true
 		}
-		for key := range o.candidates() {
-			var id model.UserID
-			switch err := in.row(ctx, in.prepared.name, m.ConversationID, key).Scan(&id); {
-			case err == nil:
-				k.named[nickname{m.ConversationID, key}] = id
-			case !errors.Is(err, sql.ErrNoRows):
-				return nil, err
-			}
+	}
+	for id, names := range namesIn(all) {
+		if err := in.lookAtNames(ctx, k, id, names); err != nil {
+			return nil, err
 		}
 	}
 	return k, nil
+}
+
+func (in inSQLite) lookAtNames(ctx context.Context, k *known, id model.ConversationID, names map[string]bool) error {
+	list, err := json.Marshal(slices.Collect(maps.Keys(names)))
+	if err != nil {
+		return err
+	}
+	//nolint:sqlclosecheck // with the transaction
+	rows, err := in.tx.Tx.Tx.StmtContext(ctx, in.prepared.names).QueryContext(ctx, id, string(list))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var name string
+		var member model.UserID
+		if err := rows.Scan(&name, &member); err != nil {
+			return err
+		}
+		k.addNamed(id, name, member)
+	}
+	return rows.Err()
 }
 
 // write stores what was admitted.
@@ -161,10 +184,26 @@ func (in inSQLite) writeMessage(ctx context.Context, o *outgoing, position int64
 	if err := in.exec(ctx, in.prepared.tokens, tokenText(m)); err != nil {
 		return err
 	}
-	for _, mention := range o.mentions {
-		if err := in.exec(ctx, in.prepared.mentions, m.ConversationID, mention.UserID, m.Seq, m.ID); err != nil {
+	if err := in.writeMentions(ctx, o); err != nil {
+		return err
+	}
+	return in.exec(ctx, in.prepared.event, m.ConversationID, m.Seq, string(model.MessageAdded), m.AuthorID, m.ID, at, position)
+}
+
+func (in inSQLite) writeMentions(ctx context.Context, o *outgoing) error {
+	if len(o.mentioned) == 0 {
+		return nil
+	}
+	ids := make([]driver.Value, len(o.mentioned))
+	for i, id := range o.mentioned {
+		var err error
+		if ids[i], err = id.Value(); err != nil {
 			return err
 		}
 	}
-	return in.exec(ctx, in.prepared.event, m.ConversationID, m.Seq, string(model.MessageAdded), m.AuthorID, m.ID, at, position)
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	return in.exec(ctx, in.prepared.mentions, o.message.ConversationID, string(list), o.message.Seq, o.message.ID)
 }

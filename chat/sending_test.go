@@ -20,7 +20,7 @@ import (
 // mustOutgoing is a message that has passed every check before its transaction.
 func (w *world) mustOutgoing(t *testing.T, author string, in SendMessage) *outgoing {
 	t.Helper()
-	o, err := in.outgoing(w.actor(author))
+	o, err := w.outgoing(t.Context(), w.actor(author), in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,11 +186,14 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 		"an account": func(w *world, tx *store.Tx, _ model.ConversationID) error {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.id("ann"))
 		},
+		"the account of somebody who is mentioned": func(w *world, tx *store.Tx, _ model.ConversationID) error {
+			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.id("cat"))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben")
-			locked, free := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ben", "ann")
+			w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben", "cat")
+			locked, free := MustConversation(t, w, "ann", "ben", "cat"), MustConversation(t, w, "ben", "ann")
 			var behind sync.WaitGroup
 			defer behind.Wait()
 			rolledBack := errors.New("rolled back")
@@ -200,7 +203,8 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 				}
 				for i := range 3 {
 					behind.Go(func() {
-						if _, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: locked.ID, Content: fmt.Sprint(i)}); err != nil {
+						in := SendMessage{ConversationID: locked.ID, Content: fmt.Sprintf("%d for @cat", i)}
+						if _, err := w.SendMessage(t.Context(), w.actor("ann"), in); err != nil {
 							t.Error(err)
 						}
 					})

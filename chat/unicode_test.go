@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"parley/errs"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -181,6 +182,37 @@ func TestAMessageFullOfNames(t *testing.T) {
 		wantEqual(t, "mentions", crowd[:100], w.mentioned(m)) // no more places are looked at
 		w.send("writer", c.ID, strings.Repeat("@", 4000))
 		w.send("writer", c.ID, strings.Repeat("@a ", 1333))
+	})
+}
+
+// Names that are made up are not looked up in the transaction that others wait for, however many they are; those of members are
+// found among them.
+func TestNamesThatAreMadeUp(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "writer", "ann", "ann---", "stranger")
+		c := MustConversation(t, w, "writer", "ann", "ann---")
+		const maxPlaces = 100
+		var made strings.Builder
+		for i := range maxPlaces - 3 {
+			fmt.Fprintf(&made, "@%d%s ", i, strings.Repeat("-", 30))
+		}
+		content := made.String() + "@ann----- @ann-- @stranger"
+		if n := len(distinctNames(mentionCandidates(content))); n < 1000 {
+			t.Fatalf("the message has %d names only", n)
+		}
+		m := w.send("writer", c.ID, content)
+		wantEqual(t, "mentioned", []string{"ann", "ann---"}, w.mentioned(m))
+		m = w.edit("writer", w.send("writer", c.ID, "nobody"), content)
+		wantEqual(t, "mentioned by an edit", []string{"ann", "ann---"}, w.mentioned(m))
+		for author, want := range map[string]int{"writer": 2, "stranger": 0} {
+			o := w.mustOutgoing(t, author, SendMessage{ConversationID: c.ID, Content: content})
+			if n := len(distinctNames(o.names)); n != want {
+				t.Errorf("%d names of a message by %s are left, want %d", n, author, want)
+			}
+		}
+		_, err := w.SendMessage(t.Context(), w.actor("stranger"), SendMessage{ConversationID: c.ID, Content: content})
+		wantCode(t, err, errs.NotFound)
 	})
 }
 

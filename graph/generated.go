@@ -3758,7 +3758,10 @@ type Message implements Node {
   one stays, without content.
   """
   replyTo: Message
-  "The members whom the content names as @nickname, as they were called when it was written; a later change of name changes nothing."
+  """
+  The members whom the content names as @nickname, as they were called when it was written; a later change of name changes
+  nothing. It looks at the first 100 @ that begin a word.
+  """
   mentions: [User!]!
   "By emoji, the one that came first, first."
   reactions: [ReactionGroup!]!

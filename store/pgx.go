@@ -72,7 +72,7 @@ func (db *DB) onPgx(ctx context.Context, fn func(*pgx.Conn) error) error {
 	}
 	var failed error
 	_ = conn.Raw(func(raw any) error {
-		c := raw.(*stdlib.Conn).Conn() //nolint:forcetypeassert // openPostgres has no other
+		c := raw.(*pgxConn).Conn.Conn() //nolint:forcetypeassert // openPostgres has no other
 		failed = fn(c)
 		if c.IsClosed() || c.PgConn().TxStatus() != 'I' {
 			return driver.ErrBadConn // which has the pool close it
@@ -82,3 +82,23 @@ func (db *DB) onPgx(ctx context.Context, fn func(*pgx.Conn) error) error {
 	_ = conn.Close() // gives it back
 	return Error(failed)
 }
+
+// pgxConnector makes connections that tell the pool when they are of no use any more.
+type pgxConnector struct{ driver.Connector }
+
+func (c pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pgxConn{conn.(*stdlib.Conn)}, nil //nolint:forcetypeassert // stdlib's connector has no other
+}
+
+// pgxConn is the driver's connection. A statement that is cancelled closes it; the driver alone would tell only the next who is
+// given it, and the pool gives up after three of those, as if the database were away.
+type pgxConn struct{ *stdlib.Conn }
+
+var _ driver.Validator = (*pgxConn)(nil)
+
+// IsValid is what the pool asks before it takes a connection back.
+func (c *pgxConn) IsValid() bool { return !c.Conn.Conn().IsClosed() }

@@ -103,3 +103,47 @@ func TestAPgxTransactionThatPanics(t *testing.T) {
 		t.Errorf("%d connections are in use", n)
 	}
 }
+
+// A statement that is cancelled takes its connection with it. The pool does not keep it for the next, which after three of them
+// would think that the database is away.
+func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
+	t.Parallel()
+	const statement = "SELECT pg_sleep(600)"
+	for name, run := range map[string]func(ctx context.Context, db *store.DB) error{
+		"alone": func(ctx context.Context, db *store.DB) error {
+			_, err := db.ExecContext(ctx, statement)
+			return err
+		},
+		"with rows": func(ctx context.Context, db *store.DB) error {
+			var nothing string
+			return db.NewRaw(statement).Scan(ctx, &nothing)
+		},
+		"one of several": func(ctx context.Context, db *store.DB) error {
+			return db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error { return tx.Begin(ctx, batchOf(statement)) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := storetest.PostgresURL(t)
+			db, beside := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- run(ctx, db) }()
+			for running := 0; running == 0; {
+				err := beside.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").
+					Scan(t.Context(), &running)
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := db.Stats().OpenConnections
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("it ended with %v", err)
+			}
+			if n := db.Stats().OpenConnections; n != before-1 {
+				t.Errorf("%d of %d connections are left in the pool, though one is closed", n, before)
+			}
+		})
+	}
+}

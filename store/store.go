@@ -94,7 +94,7 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 		_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = "+strconv.Itoa(int(maxIdleInTx.Milliseconds())))
 		return err
 	})
-	pool := stdlib.OpenDB(*cfg, prepare)
+	pool := sql.OpenDB(pgxConnector{stdlib.GetConnector(*cfg, prepare)})
 	if maxConns == 0 {
 		maxConns = 20
 	}
