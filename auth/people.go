@@ -6,8 +6,6 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/uptrace/bun"
-
 	"parley/model"
 	"parley/store"
 	"parley/text"
@@ -65,10 +63,9 @@ var likeEscaper = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_") //nolint:
 
 // Users returns the people with these ids; who is not there is missing from the map.
 func (s *Service) Users(ctx context.Context, ids []model.UserID) (map[model.UserID]*model.User, error) {
-	var found []*model.User
-	err := s.db.NewSelect().Model(&found).Where("u.id IN (?)", bun.List(ids)).Scan(ctx)
+	found, err := store.Read[model.User](ctx, s.db, `SELECT ?TableColumns FROM users AS u WHERE u.id IN (?1...)`, store.IDs(ids))
 	if err != nil {
-		return nil, store.Error(err)
+		return nil, err
 	}
 	byID := make(map[model.UserID]*model.User, len(found))
 	for _, u := range found {

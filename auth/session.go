@@ -419,11 +419,12 @@ func (s *Service) sessionAlive(ctx context.Context, actor model.Actor) (bool, er
 	if seen, ok := s.checked.Get(actor.SessionID); ok && now.Sub(seen.at) < checkFor && (seen.user == actor.UserID || !seen.alive) {
 		return seen.alive, nil
 	}
-	alive, err := s.db.NewSelect().Model((*model.Session)(nil)).
-		Where("s.id = ?", actor.SessionID).Where("s.user_id = ?", actor.UserID).Where("s.revoked_at IS NULL").Exists(ctx)
+	found, err := store.Read[model.Session](ctx, s.db,
+		`SELECT s.id FROM sessions AS s WHERE s.id = ?1 AND s.user_id = ?2 AND s.revoked_at IS NULL`, actor.SessionID, actor.UserID)
 	if err != nil {
-		return false, store.Error(err)
+		return false, err
 	}
+	alive := len(found) > 0
 	if alive { // the end is remembered by who ends it, and a token with the wrong user in it ends nothing
 		s.mu.Lock()
 		defer s.mu.Unlock()

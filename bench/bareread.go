@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 
@@ -17,35 +18,55 @@ import (
 // list of ids.
 type bareReader interface {
 	query(ctx context.Context, statement string, args ...any) ([][]any, error)
-	// membersOf brings the first members of each conversation, in the way that is best for the database.
+	// membersOf brings the first members of each conversation, and newest the end of one, in the way that is best for the
+	// database.
 	membersOf(ctx context.Context, ids []string) ([][]any, error)
+	newest(ctx context.Context, conversation, reader string) ([][]any, error)
 	search(ctx context.Context, word, reader string) ([][]any, error)
 }
 
-type barePostgresReader struct{ pool *pgxpool.Pool }
+// barePostgresReader has connections of two kinds: those whose plans are kept, and of indexes that have what is asked for in
+// order, and those that search, which need what the others are kept from.
+type barePostgresReader struct{ indexed, plain *pgxpool.Pool }
 
 func openBarePostgresReader(ctx context.Context, url string) (bareReader, func() error, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+	indexed, err := openBarePool(ctx, url,
+		map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_bitmapscan": "off"})
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	plain, err := openBarePool(ctx, url, nil)
 	if err != nil {
+		indexed.Close()
 		return nil, nil, err
 	}
-	return barePostgresReader{pool}, func() error {
-		pool.Close()
+	return barePostgresReader{indexed, plain}, func() error {
+		indexed.Close()
+		plain.Close()
 		return nil
 	}, nil
 }
 
-func (r barePostgresReader) query(ctx context.Context, statement string, args ...any) (found [][]any, err error) {
+func openBarePool(ctx context.Context, url string, settings map[string]string) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+	maps.Copy(cfg.ConnConfig.RuntimeParams, settings)
+	return pgxpool.NewWithConfig(ctx, cfg)
+}
+
+func (r barePostgresReader) query(ctx context.Context, statement string, args ...any) ([][]any, error) {
+	return queryBare(ctx, r.indexed, statement, args...)
+}
+
+func queryBare(ctx context.Context, pool *pgxpool.Pool, statement string, args ...any) (found [][]any, err error) {
 	statement = strings.ReplaceAll(statement, "IN (?...)", "= ANY(?)")
 	for i := range args {
 		statement = strings.Replace(statement, "?", fmt.Sprintf("$%d", i+1), 1)
 	}
-	rows, err := r.pool.Query(ctx, statement, args...)
+	rows, err := pool.Query(ctx, statement, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +86,15 @@ func (r barePostgresReader) membersOf(ctx context.Context, ids []string) ([][]an
 		(SELECT * FROM conversation_members WHERE conversation_id = id ORDER BY joined_seq, user_id LIMIT 5) AS cm`, ids)
 }
 
+// newest says by its form that the index has the order: the planner of a plan that is kept does not find out by itself.
+func (r barePostgresReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v CROSS JOIN LATERAL
+		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq ORDER BY seq DESC LIMIT 51) AS m
+		WHERE v.conversation_id = ? AND v.user_id = ?`, conversation, reader)
+}
+
 func (r barePostgresReader) search(ctx context.Context, word, reader string) ([][]any, error) {
-	return r.query(ctx, `SELECT `+messageColumns+` FROM messages AS m
+	return queryBare(ctx, r.plain, `SELECT `+messageColumns+` FROM messages AS m
 		JOIN conversation_members AS v ON v.conversation_id = m.conversation_id AND v.user_id = ?
 		WHERE m.tokens @@ ?::tsquery AND m.seq > v.hidden_seq
 		ORDER BY m.created_at DESC, m.id DESC LIMIT 21`, reader, "'"+word+"'")
@@ -137,6 +165,12 @@ func (r *bareSQLiteReader) membersOf(ctx context.Context, ids []string) (found [
 		found = append(found, some...)
 	}
 	return found, nil
+}
+
+func (r *bareSQLiteReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v
+		JOIN messages AS m ON m.conversation_id = v.conversation_id AND m.seq > v.hidden_seq
+		WHERE v.conversation_id = ? AND v.user_id = ? ORDER BY m.seq DESC LIMIT 51`, conversation, reader)
 }
 
 func (r *bareSQLiteReader) search(ctx context.Context, word, reader string) ([][]any, error) {
@@ -220,10 +254,7 @@ func (l *library) bareUsers(ctx context.Context, people []string) (int, error) {
 }
 
 func (l *library) bareNewest(ctx context.Context) (int, error) {
-	found, err := l.bare.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v
-		JOIN messages AS m ON m.conversation_id = v.conversation_id AND m.seq > v.hidden_seq
-		WHERE v.conversation_id = ? AND v.user_id = ? ORDER BY m.seq DESC LIMIT 51`,
-		uuid.UUID(l.conversation).String(), l.me())
+	found, err := l.bare.newest(ctx, uuid.UUID(l.conversation).String(), l.me())
 	if err != nil {
 		return 0, err
 	}

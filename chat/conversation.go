@@ -237,33 +237,31 @@ func (s *Service) MyConversations(
 			return none, err
 		}
 	}
-	var found []*model.Conversation
-	q := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id"), s.only(actor, filter))
+	text, args := narrowedConversations, []any{actor.UserID, filter.Archived, filter.Pinned, filter.Muted, filter.Unread, s.db.Now()}
+	if filter == (ConversationFilter{}) {
+		text, args = conversationsOfViewer, args[:1]
+	}
 	newestFirst := store.Order{Columns: []string{"c.last_activity_at", "c.id"}, Descending: true}
-	if err := window.Apply(q, newestFirst, position...).Scan(ctx); err != nil {
-		return none, store.Error(err)
+	text, args = window.Continue(text, newestFirst, args, position...)
+	found, err := store.Read[model.Conversation](ctx, s.db, text, args...)
+	if err != nil {
+		return none, err
 	}
 	return store.Cut(window, found), nil
 }
 
-// only narrows a query of the actor's conversations c, whose membership is viewer.
-func (s *Service) only(actor model.Actor, filter ConversationFilter) func(*bun.SelectQuery) *bun.SelectQuery {
-	return func(q *bun.SelectQuery) *bun.SelectQuery {
-		narrow := func(wanted *bool, condition string, args ...any) {
-			if wanted != nil && *wanted {
-				q = q.Where(condition, args...)
-			} else if wanted != nil {
-				q = q.Where("NOT ("+condition+")", args...)
-			}
-		}
-		narrow(filter.Archived, "viewer.archived_seq > 0 AND viewer.archived_seq >= c.last_message_seq")
-		narrow(filter.Pinned, "viewer.pinned")
-		narrow(filter.Muted, "viewer.muted_until IS NOT NULL AND viewer.muted_until > ?", s.db.Now())
-		unread := s.db.NewSelect().Model((*model.Message)(nil)).ColumnExpr("1").Apply(unreadBy(actor, "viewer"))
-		narrow(filter.Unread, "c.last_message_seq > viewer.last_read_seq AND EXISTS (?)", unread)
-		return q
-	}
-}
+const (
+	conversationsOfViewer = `
+		SELECT ?TableColumns FROM conversation_members AS viewer JOIN conversations AS c ON c.id = viewer.conversation_id
+		WHERE viewer.user_id = ?1`
+	// narrowedConversations narrows them: null narrows nothing. ?6 is the time.
+	narrowedConversations = conversationsOfViewer + `
+		AND (CAST(?2 AS boolean) IS NULL OR ?2 = (viewer.archived_seq > 0 AND viewer.archived_seq >= c.last_message_seq))
+		AND (CAST(?3 AS boolean) IS NULL OR ?3 = viewer.pinned)
+		AND (CAST(?4 AS boolean) IS NULL OR ?4 = (viewer.muted_until IS NOT NULL AND viewer.muted_until > ?6))
+		AND (CAST(?5 AS boolean) IS NULL OR ?5 = (c.last_message_seq > viewer.last_read_seq
+			AND EXISTS (SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + `)))`
+)
 
 // Archived reports whether a member has put a conversation away, and no message has come since.
 func Archived(c *model.Conversation, m *model.ConversationMember) bool {
@@ -282,10 +280,10 @@ func (s *Service) Conversation(
 func (s *Service) Conversations(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.Conversation, error) {
-	var found []*model.Conversation
-	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "c.id")).Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
+	found, err := store.Read[model.Conversation](ctx, s.db, conversationsOfViewer+` AND viewer.conversation_id IN (?2...)`,
+		actor.UserID, store.IDs(ids))
 	if err != nil {
-		return nil, store.Error(err)
+		return nil, err
 	}
 	byID := make(map[model.ConversationID]*model.Conversation, len(found))
 	for _, c := range found {

@@ -30,7 +30,7 @@ func (c *countReads) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 
 func (w *world) countReads() *countReads {
 	c := &countReads{}
-	w.db.DB = w.db.WithQueryHook(c)
+	w.db.Watch(c)
 	return c
 }
 

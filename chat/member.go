@@ -65,11 +65,9 @@ func (s *Service) Members(
 	if err != nil {
 		return nil, err
 	}
-	var found []*model.ConversationMember
-	page := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Where("cm.conversation_id = viewer.conversation_id")
-	q := s.db.NewSelect().Model((*model.ConversationMember)(nil))
-	err = s.pageEach(ctx, q, "cm", "conversation_members AS viewer",
-		window.Apply(page, membersInOrder, position...), viewing(actor, ids), &found)
+	found, err := readPages[model.ConversationMember](ctx, s, actor, ids, pageText{
+		from: "conversation_members AS cm", where: "cm.conversation_id = viewer.conversation_id", alias: "cm", order: membersInOrder,
+	}, window, position)
 	if err != nil {
 		return nil, err
 	}
@@ -79,13 +77,6 @@ func (s *Service) Members(
 
 func compareMembers(a, b *model.ConversationMember) int {
 	return cmp.Or(cmp.Compare(a.JoinedSeq, b.JoinedSeq), compareBytes(a.UserID, b.UserID))
-}
-
-// viewing narrows a query with a table of memberships, called viewer, to the actor's in some conversations.
-func viewing(actor model.Actor, ids []model.ConversationID) func(*bun.SelectQuery) *bun.SelectQuery {
-	return func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Where("viewer.user_id = ?", actor.UserID).Where("viewer.conversation_id IN (?)", bun.List(ids))
-	}
 }
 
 // MembersByID returns those of the members that the actor may see.
@@ -114,8 +105,13 @@ func (s *Service) MembersByID(
 func (s *Service) Memberships(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.ConversationMember, error) {
-	return membersByConversation(ctx, s.db.NewSelect().
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id = ?", actor.UserID))
+	found, err := store.Read[model.ConversationMember](ctx, s.db,
+		`SELECT ?TableColumns FROM conversation_members AS cm WHERE cm.user_id = ?1 AND cm.conversation_id IN (?2...)`,
+		actor.UserID, store.IDs(ids))
+	if err != nil {
+		return nil, err
+	}
+	return byConversation(found), nil
 }
 
 // Owners returns the owner of each of the conversations that the actor is in.
@@ -133,11 +129,15 @@ func membersByConversation(
 	if err := q.Model(&found).Scan(ctx); err != nil {
 		return nil, store.Error(err)
 	}
-	byConversation := make(map[model.ConversationID]*model.ConversationMember, len(found))
+	return byConversation(found), nil
+}
+
+func byConversation(found []*model.ConversationMember) map[model.ConversationID]*model.ConversationMember {
+	members := make(map[model.ConversationID]*model.ConversationMember, len(found))
 	for _, m := range found {
-		byConversation[m.ConversationID] = m
+		members[m.ConversationID] = m
 	}
-	return byConversation, nil
+	return members
 }
 
 // Partners returns the other member of each of the direct conversations that the actor is in.

@@ -173,12 +173,10 @@ func (s *Service) Messages(
 			return nil, err
 		}
 	}
-	var found []*model.Message
-	page := s.db.NewSelect().Model((*model.Message)(nil)).Where("m.conversation_id = viewer.conversation_id").
-		Where("m.seq > viewer.hidden_seq")
-	q := s.db.NewSelect().Model((*model.Message)(nil))
-	err := s.pageEach(ctx, q, "m", "conversation_members AS viewer",
-		window.Apply(page, store.Order{Columns: []string{"m.seq"}}, position...), viewing(actor, ids), &found)
+	found, err := readPages[model.Message](ctx, s, actor, ids, pageText{
+		from: "messages AS m", where: "m.conversation_id = viewer.conversation_id AND m.seq > viewer.hidden_seq", alias: "m",
+		order: store.Order{Columns: []string{"m.seq"}},
+	}, window, position)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +206,13 @@ func (s *Service) MessagesByID(
 func (s *Service) LastMessages(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.Message, error) {
-	var found []*model.Message
-	err := s.db.NewSelect().Model(&found).
-		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.last_message_seq = m.seq").
-		Apply(sharedWith(actor, "c.id")).Where("m.seq > viewer.hidden_seq").Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
+	found, err := store.Read[model.Message](ctx, s.db, `
+		SELECT ?TableColumns FROM conversation_members AS viewer JOIN conversations AS c ON c.id = viewer.conversation_id
+		JOIN messages AS m ON m.conversation_id = c.id AND m.seq = c.last_message_seq
+		WHERE viewer.user_id = ?1 AND viewer.conversation_id IN (?2...) AND m.seq > viewer.hidden_seq`,
+		actor.UserID, store.IDs(ids))
 	if err != nil {
-		return nil, store.Error(err)
+		return nil, err
 	}
 	byConversation := make(map[model.ConversationID]*model.Message, len(found))
 	for _, m := range found {

@@ -34,7 +34,7 @@ func TestFromNowOnSaysSoFirst(t *testing.T) {
 		w := MustWorld(t, db, "ann", "ben")
 		c := MustConversation(t, w, "ann", "ben")
 		w.pullMine(t, "ann", nil).caughtUp() // so that the feed is there, and goes on
-		w.db.DB = w.db.WithQueryHook(&afterQuery{text: "min(e.seq)", do: func() {
+		w.db.Watch(&afterQuery{text: "min(e.seq)", do: func() {
 			w.send("ann", c.ID, "meanwhile")
 			waitUntil(t, "the feed has it", func() bool { return w.feed(c.ID).idle() })
 		}})

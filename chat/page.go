@@ -6,6 +6,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/model"
 	"parley/store"
 )
 
@@ -24,6 +25,31 @@ func (s *Service) pageEach(
 		q = q.TableExpr(parents).Where("?.rowid IN (?)", name, page.ColumnExpr("?.rowid", name))
 	}
 	return store.Error(q.Apply(narrow).Scan(ctx, dest))
+}
+
+// pageText is the text of one parent's page: the page of a list that belongs to a conversation.
+type pageText struct {
+	from, where string // of the items; where refers to the parent, the actor's membership, as viewer
+	alias       string // of the items
+	order       store.Order
+}
+
+// readPages is pageEach for the lists that are read most: of each of the conversations that the actor is in.
+func readPages[T any](
+	ctx context.Context, s *Service, actor model.Actor, ids []model.ConversationID, of pageText, window store.Window, position []any,
+) ([]*T, error) {
+	const parents = "viewer.user_id = ?1 AND viewer.conversation_id IN (?2...)"
+	columns, args := "?TableColumns", []any{actor.UserID, store.IDs(ids)}
+	if !s.db.Postgres() {
+		columns = of.alias + ".rowid"
+	}
+	page, args := window.Continue("SELECT "+columns+" FROM "+of.from+" WHERE "+of.where, of.order, args, position...)
+	text := "SELECT ?TableColumns FROM conversation_members AS viewer JOIN LATERAL (" + page + ") AS " + of.alias + " ON true WHERE " + parents
+	if !s.db.Postgres() {
+		text = "SELECT ?TableColumns FROM conversation_members AS viewer, " + of.from + " WHERE " + parents +
+			" AND " + of.alias + ".rowid IN (" + page + ")"
+	}
+	return store.Read[T](ctx, s.db, text, args...)
 }
 
 // cutEach makes a slice for each parent of what its page has, in the list's order.

@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/uptrace/bun"
 
 	"parley/errs"
 	"parley/model"
@@ -360,3 +365,77 @@ func wantOrder(t *testing.T, w *world, nickname string, want ...*model.Conversat
 	id := func(c *model.Conversation) string { return c.ID.String() }
 	wantEqual(t, nickname+"'s conversations", listOf(want, id, id), listOf(got.Items, id, id))
 }
+
+// texts collects the statements of reads, each once.
+type texts struct {
+	mu   sync.Mutex
+	list map[string]bool
+}
+
+func (c *texts) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list[e.Query] = true
+	return ctx
+}
+
+func (*texts) AfterQuery(context.Context, *bun.QueryEvent) {}
+
+// Each statement is kept prepared on each connection, so what people ask for must not make ever more of them.
+func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		w.send("ben", c.ID, "hello")
+		ann, ctx := w.actor("ann"), t.Context()
+		members, err := w.Members(ctx, ann, []model.ConversationID{c.ID}, store.Window{Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		memberCursor := MemberCursor(members[c.ID].Items[0])
+		messageCursor := MessageCursor(&model.Message{Seq: 1})
+		conversationCursor := ConversationCursor(c)
+		few, many := []model.ConversationID{c.ID}, []model.ConversationID{}
+		for range 30 {
+			many = append(many, model.NewConversationID())
+		}
+		yes, no := true, false
+		asked := &texts{list: map[string]bool{}}
+		db.Watch(asked)
+		ask := func(err error) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range store.MaxPage + 1 {
+			for _, backwards := range []bool{false, true} {
+				for _, cursor := range [][3]string{{}, {messageCursor, memberCursor, conversationCursor}} {
+					for _, ids := range [][]model.ConversationID{few, many[:n%len(many)]} {
+						ask(second(w.Messages(ctx, ann, ids, store.Window{Limit: n, Backwards: backwards, Cursor: cursor[0]})))
+						ask(second(w.Members(ctx, ann, ids, store.Window{Limit: n, Backwards: backwards, Cursor: cursor[1]})))
+					}
+					page := store.Page{First: &n, After: cursor[2]}
+					if backwards {
+						page = store.Page{Last: &n, Before: cursor[2]}
+					}
+					for _, filter := range []ConversationFilter{{}, {Archived: &yes}, {Pinned: &no, Unread: &yes}, {Muted: &yes, Unread: &no}} {
+						ask(second(w.MyConversations(ctx, ann, filter, page)))
+					}
+				}
+			}
+			if n < len(many) {
+				ask(second(w.Memberships(ctx, ann, many[:n])))
+				ask(second(w.LastMessages(ctx, ann, many[:n])))
+				ask(second(w.Unread(ctx, ann, many[:n])))
+				ask(second(w.Conversations(ctx, ann, many[:n])))
+			}
+		}
+		const ways = 2 * 2 // both directions, from an end or a cursor
+		if n, want := len(asked.list), ways*(1+1+2)+4; n != want {
+			t.Errorf("%d statements, not %d:\n%s", n, want, strings.Join(slices.Sorted(maps.Keys(asked.list)), "\n"))
+		}
+	})
+}
+
+func second[T any](_ T, err error) error { return err }

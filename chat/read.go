@@ -35,41 +35,42 @@ func (s *Service) MarkRead(
 	})
 }
 
-// unreadBy is a condition on messages m: those of others that a member, who is the actor, has not read. member is what the
-// query calls the membership.
-func unreadBy(actor model.Actor, member string) func(*bun.SelectQuery) *bun.SelectQuery {
-	alias := bun.Safe(member)
-	return func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Where("m.conversation_id = ?.conversation_id", alias).Where("m.seq > ?.last_read_seq", alias).
-			Where("m.author_id IS DISTINCT FROM ?", actor.UserID).Where("m.deleted_at IS NULL")
-	}
-}
+const (
+	// countsForViewer is a condition on messages m, of which those count that are of others than the member called viewer.
+	countsForViewer = `m.author_id IS DISTINCT FROM viewer.user_id AND m.deleted_at IS NULL`
+	unreadByViewer  = `m.conversation_id = viewer.conversation_id AND m.seq > viewer.last_read_seq AND ` + countsForViewer
+	// unreadMessages selects, of ?1's memberships, how much of each conversation is not read, up to ?2. Where no message has come
+	// since then, there is nothing to count.
+	unreadMessages = `
+		SELECT viewer.conversation_id,
+			(SELECT count(*) FROM (SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + ` LIMIT ?2 + 0) AS counted) AS messages,
+			(SELECT count(*) FROM (
+				SELECT 1 FROM mentions AS mn JOIN messages AS m ON m.conversation_id = mn.conversation_id AND m.seq = mn.seq
+				WHERE mn.conversation_id = viewer.conversation_id AND mn.user_id = viewer.user_id
+					AND mn.seq > viewer.last_read_seq AND ` + countsForViewer + ` LIMIT ?2 + 0
+			) AS counted) AS mentions
+		FROM conversation_members AS viewer
+		JOIN conversations AS c ON c.id = viewer.conversation_id AND c.last_message_seq > viewer.last_read_seq
+		WHERE viewer.user_id = ?1`
+	unreadHere  = unreadMessages + ` AND viewer.conversation_id IN (?3...)`
+	unreadInAll = `
+		SELECT CAST(coalesce(sum(u.messages), 0) AS bigint) AS messages, CAST(coalesce(sum(u.mentions), 0) AS bigint) AS mentions
+		FROM (` + unreadMessages + ` AND (viewer.muted_until IS NULL OR viewer.muted_until <= ?3)) AS u`
+)
 
-// unread selects, of the actor's memberships, how much of each conversation is not read.
-func (s *Service) unread(actor model.Actor) *bun.SelectQuery {
-	messages := s.db.NewSelect().Model((*model.Message)(nil)).ColumnExpr("1").Apply(unreadBy(actor, "cm")).Limit(MaxUnread)
-	mentions := s.db.NewSelect().Model((*model.Mention)(nil)).ColumnExpr("1").
-		Join("JOIN messages AS m ON m.conversation_id = mn.conversation_id AND m.seq = mn.seq").
-		Where("mn.conversation_id = cm.conversation_id").Where("mn.user_id = cm.user_id").Where("mn.seq > cm.last_read_seq").
-		Apply(unreadBy(actor, "cm")).Limit(MaxUnread)
-	return s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("cm.conversation_id").
-		ColumnExpr("(SELECT count(*) FROM (?) AS counted) AS messages", messages).
-		ColumnExpr("(SELECT count(*) FROM (?) AS counted) AS mentions", mentions).
-		// Where nothing has come since then, there is nothing to count.
-		Join("JOIN conversations AS c ON c.id = cm.conversation_id AND c.last_message_seq > cm.last_read_seq").
-		Where("cm.user_id = ?", actor.UserID)
+// unreadIn is how much of one conversation is not read.
+type unreadIn struct {
+	ConversationID model.ConversationID
+	model.Unread   `bun:",extend"`
 }
 
 // Unread says how much of each of the conversations the actor has not read: messages of others that are not deleted.
 func (s *Service) Unread(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]model.Unread, error) {
-	var found []struct {
-		ConversationID model.ConversationID
-		model.Unread   `bun:",extend"`
-	}
-	if err := s.unread(actor).Where("cm.conversation_id IN (?)", bun.List(ids)).Scan(ctx, &found); err != nil {
-		return nil, store.Error(err)
+	found, err := store.Read[unreadIn](ctx, s.db, unreadHere, actor.UserID, MaxUnread, store.IDs(ids))
+	if err != nil {
+		return nil, err
 	}
 	byConversation := make(map[model.ConversationID]model.Unread, len(found))
 	for _, row := range found {
@@ -80,11 +81,11 @@ func (s *Service) Unread(
 
 // UnreadInAll says how much the actor has not read in all conversations that are not muted.
 func (s *Service) UnreadInAll(ctx context.Context, actor model.Actor) (model.Unread, error) {
-	var all model.Unread
-	of := s.unread(actor).Where("cm.muted_until IS NULL OR cm.muted_until <= ?", s.db.Now())
-	err := s.db.NewSelect().TableExpr("(?) AS u", of).
-		ColumnExpr("coalesce(sum(u.messages), 0) AS messages, coalesce(sum(u.mentions), 0) AS mentions").Scan(ctx, &all)
-	return all, store.Error(err)
+	found, err := store.Read[model.Unread](ctx, s.db, unreadInAll, actor.UserID, MaxUnread, s.db.Now())
+	if err != nil {
+		return model.Unread{}, err
+	}
+	return *found[0], nil
 }
 
 // letsKnow reports whether the actor lets others know how far they have read.

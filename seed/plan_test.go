@@ -2,6 +2,7 @@ package seed
 
 import (
 	"context"
+	"database/sql"
 	"regexp"
 	"strings"
 	"sync"
@@ -18,7 +19,13 @@ import (
 // noted keeps the queries that are made while it listens.
 type noted struct {
 	mu      sync.Mutex
-	queries []string
+	queries []query
+}
+
+// query has its arguments written into its text where it is Bun's, and places for them where it is of store.Read.
+type query struct {
+	text string
+	args int // places
 }
 
 func (n *noted) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
@@ -27,11 +34,15 @@ func (n *noted) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if strings.HasPrefix(e.Query, "SELECT") {
-		n.queries = append(n.queries, e.Query)
+		q := query{text: e.Query}
+		if e.Query == e.QueryTemplate {
+			q.args = len(e.QueryArgs)
+		}
+		n.queries = append(n.queries, q)
 	}
 }
 
-func (n *noted) take() []string {
+func (n *noted) take() []query {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	taken := n.queries
@@ -55,7 +66,7 @@ func TestReadsUseIndexes(t *testing.T) {
 		mustFill(t, db, Size{People: 300, Conversations: 2500, Messages: 25_000}, 3)
 		listening := new(noted)
 		plain := db.DB
-		db.DB = db.WithQueryHook(listening)
+		db.Watch(listening)
 		for name, read := range readsOf(t, db) {
 			listening.take()
 			if err := read(); err != nil {
@@ -68,32 +79,77 @@ func TestReadsUseIndexes(t *testing.T) {
 			for _, query := range queries {
 				plan := planOf(t, plain, db.Postgres(), query)
 				if wholeTable.MatchString(plan) || wholeLiteTable.MatchString(plan) || withoutAnyIndex.MatchString(plan) {
-					t.Errorf("%s goes through all of a table:\n%s\n%.1500s", name, plan, query)
+					t.Errorf("%s goes through all of a table:\n%s\n%.1500s", name, plan, query.text)
+				}
+				if inOrder[name] && strings.Contains(plan, sorting(db)) {
+					t.Errorf("%s sorts what an index has in order:\n%s\n%.1500s", name, plan, query.text)
 				}
 			}
 		}
 	})
 }
 
-func planOf(t *testing.T, db *bun.DB, postgres bool, query string) string {
+// inOrder are the reads that must not gather everything for a page of it, however much they have to do with.
+var inOrder = map[string]bool{"messages": true, "messages before": true, "members": true}
+
+func sorting(db *store.DB) string {
+	if db.Postgres() {
+		return "Sort"
+	}
+	return "USE TEMP B-TREE"
+}
+
+func planOf(t *testing.T, db *bun.DB, postgres bool, q query) string {
 	t.Helper()
+	explain, args := "EXPLAIN QUERY PLAN "+q.text, make([]any, q.args)
+	if postgres && q.args > 0 {
+		return keptPlanOf(t, db, q)
+	}
 	conn, err := db.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }() // at once: on SQLite there is only one
-	explain := "EXPLAIN QUERY PLAN "
 	if postgres {
-		explain = "EXPLAIN "
+		explain = "EXPLAIN " + q.text
 		// What a page costs that is not on a spinning disk: with the default, tables of this size are still read as a whole.
 		if _, err := conn.ExecContext(t.Context(), "SET random_page_cost = 1.1"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	rows, err := conn.QueryContext(t.Context(), explain+query)
+	rows, err := conn.Conn.QueryContext(t.Context(), explain, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return linesOf(t, rows, postgres)
+}
+
+// keptPlanOf is the plan of a prepared statement, for whatever arguments.
+func keptPlanOf(t *testing.T, db *bun.DB, q query) string {
+	t.Helper()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }() // which takes back the settings
+	for _, statement := range []string{store.KeptPlans, "PREPARE kept AS " + q.text} {
+		if _, err := tx.Tx.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%v: %s", err, statement)
+		}
+	}
+	rows, err := tx.Tx.QueryContext(t.Context(), "EXPLAIN EXECUTE kept("+strings.Repeat("NULL, ", q.args-1)+"NULL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := linesOf(t, rows, true)
+	if _, err := tx.Tx.ExecContext(t.Context(), "DEALLOCATE kept"); err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+func linesOf(t *testing.T, rows *sql.Rows, postgres bool) string {
+	t.Helper()
 	defer func() { _ = rows.Close() }()
 	var plan []string
 	for rows.Next() {

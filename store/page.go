@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -86,6 +87,26 @@ func (w Window) Apply(q *bun.SelectQuery, o Order, position ...any) *bun.SelectQ
 		q = q.Where("(?) ? (?)", bun.Safe(strings.Join(o.Columns, ", ")), bun.Safe(beyond), bun.List(position))
 	}
 	return q.Limit(int64(w.Limit) + 1)
+}
+
+// Continue is Apply for Read: it continues a text that ends with a condition, and its arguments. The position has to be empty
+// where the window has no cursor.
+func (w Window) Continue(text string, o Order, args []any, position ...any) (string, []any) {
+	direction, beyond := " ASC", ">"
+	if o.Descending != w.Backwards {
+		direction, beyond = " DESC", "<"
+	}
+	args = append(slices.Clone(args), int64(w.Limit)+1)
+	limit := strconv.Itoa(len(args))
+	if len(position) > 0 {
+		places := make([]string, len(position))
+		for i, p := range position {
+			args = append(args, p)
+			places[i] = "?" + strconv.Itoa(len(args))
+		}
+		text += " AND (" + strings.Join(o.Columns, ", ") + ") " + beyond + " (" + strings.Join(places, ", ") + ")"
+	}
+	return text + " ORDER BY " + strings.Join(o.Columns, direction+", ") + direction + " LIMIT ?" + limit + " + 0", args
 }
 
 // Slice is one page of a list: its items in the list's order, and whether there is more on either side.

@@ -23,6 +23,9 @@ func (db *DB) InPgxTx(ctx context.Context, fn func(ctx context.Context, tx *PgxT
 			if conn.PgConn().TxStatus() != 'I' && !conn.IsClosed() {
 				_, _ = conn.Exec(ctx, "ROLLBACK") // else the connection is given up, which ends the transaction too
 			}
+			if outdated(err) { // and is run again
+				_ = conn.DeallocateAll(ctx)
+			}
 			return err
 		})
 	})
@@ -32,8 +35,7 @@ func (db *DB) InPgxTx(ctx context.Context, fn func(ctx context.Context, tx *PgxT
 func (tx *PgxTx) Begin(ctx context.Context, b *pgx.Batch) error {
 	first := &pgx.Batch{}
 	first.Queue("BEGIN")
-	// One plan of each prepared statement is made, and kept. Made while tables are small, it must not read them all.
-	first.Queue("SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)")
+	first.Queue(KeptPlans)
 	first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
 	if err := tx.prepare(ctx, first); err != nil {
 		return err

@@ -147,3 +147,31 @@ func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
 		})
 	}
 }
+
+// A statement that the server knows no more, or differently, is prepared anew, and the transaction run again.
+func TestPgxTransactionsAfterAMigration(t *testing.T) {
+	t.Parallel()
+	const look = "SELECT reached, epoch FROM stream_epoch"
+	for _, statement := range []string{"DEALLOCATE ALL", "ALTER TABLE stream_epoch ALTER COLUMN reached TYPE numeric"} {
+		t.Run(statement, func(t *testing.T) {
+			t.Parallel()
+			db, _ := mustOneConnection(t)
+			for range 2 {
+				err := db.InPgxTx(t.Context(), func(ctx context.Context, tx *store.PgxTx) error {
+					if err := tx.Begin(ctx, batchOf(look)); err != nil {
+						return err
+					}
+					return tx.Commit(ctx, batchOf("UPDATE stream_epoch SET epoch = epoch + 1"))
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustExec(t, db, statement)
+			}
+			var epoch int
+			if err := db.NewRaw("SELECT epoch FROM stream_epoch").Scan(t.Context(), &epoch); err != nil || epoch != 3 {
+				t.Errorf("the epoch is %d (%v)", epoch, err)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql/driver"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -18,7 +19,46 @@ func (t *SQLiteTime) Scan(value any) error {
 	if !ok {
 		return fmt.Errorf("a time is stored as text, not as %T", value)
 	}
+	if parsed, ok := parseUTC(text); ok {
+		*t = SQLiteTime(parsed)
+		return nil
+	}
 	parsed, err := time.Parse(sqliteTime, text)
 	*t = SQLiteTime(parsed.UTC())
 	return err
+}
+
+// parseUTC reads what Value writes, several times as fast as time.Parse: a page of messages has a hundred times in it. It
+// reports false for anything else.
+func parseUTC(text string) (t time.Time, ok bool) {
+	const date, zone, microseconds = "2006-01-02 15:04:05", "+00:00", 6
+	rest, ok := strings.CutSuffix(text, zone)
+	if !ok || len(rest) < len(date) || len(rest) == len(date)+1 || len(rest) > len(date)+1+microseconds {
+		return t, false
+	}
+	number := func(digits string) (n int) {
+		for i := range len(digits) {
+			d := digits[i] - '0'
+			ok = ok && d <= 9
+			n = 10*n + int(d)
+		}
+		return n
+	}
+	for i, c := range []byte(date) {
+		ok = ok && (c >= '0' && c <= '9' || rest[i] == c)
+	}
+	nano := 0
+	if fraction := rest[len(date):]; fraction != "" {
+		ok = ok && fraction[0] == '.'
+		nano = number(fraction[1:])
+		for range 9 - len(fraction[1:]) {
+			nano *= 10
+		}
+	}
+	year, month, day := number(rest[0:4]), number(rest[5:7]), number(rest[8:10])
+	hour, minute, second := number(rest[11:13]), number(rest[14:16]), number(rest[17:19])
+	t = time.Date(year, time.Month(month), day, hour, minute, second, nano, time.UTC)
+	// What the calendar does not have, as the 31st of April, time.Date takes for something else.
+	return t, ok && t.Year() == year && t.Month() == time.Month(month) && t.Day() == day &&
+		t.Hour() == hour && t.Minute() == minute && t.Second() == second
 }

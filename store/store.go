@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,6 +36,10 @@ type DB struct {
 	*bun.DB
 	postgres bool
 	now      func() time.Time
+
+	readers    *sql.DB         // of SQLite
+	statements sync.Map        // of Read: from statementKey to *statement
+	hooks      []bun.QueryHook // for what Read asks; Bun has those for the rest
 }
 
 // Options are the settings of Open; the zero value serves.
@@ -57,7 +62,7 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 		db.postgres = true
 		db.DB, err = openPostgres(databaseURL, opts.MaxConns)
 	case "sqlite":
-		db.DB, err = openSQLite(rest)
+		db.DB, db.readers, err = openSQLite(rest)
 	default:
 		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q", scheme+":")
 	}
@@ -104,13 +109,14 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	return bun.NewDB(pool, pgdialect.New()), nil
 }
 
-func openSQLite(path string) (*bun.DB, error) {
+// openSQLite opens the connection that writes, and those that read, which are closed with it.
+func openSQLite(path string) (db *bun.DB, readers *sql.DB, err error) {
 	path = strings.TrimPrefix(path, "//")
 	if path == "" || strings.HasPrefix(path, ":memory:") {
-		return nil, errors.New("a SQLite URL names a file: sqlite:data/parley.db")
+		return nil, nil, errors.New("a SQLite URL names a file: sqlite:data/parley.db")
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of the SQLite file: %w", err)
+		return nil, nil, fmt.Errorf("make the folder of the SQLite file: %w", err)
 	}
 	pragmas := url.Values{"_pragma": {
 		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
@@ -119,13 +125,13 @@ func openSQLite(path string) (*bun.DB, error) {
 	// Immediate: a transaction that reads first and writes later would otherwise fail when another came between.
 	writer, err := openSQLiteFile(path, pragmas, url.Values{"_txlock": {"immediate"}}, 1)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	readers, err := openSQLiteFile(path, pragmas, url.Values{"_pragma": {"query_only(1)"}}, max(4, runtime.NumCPU()))
+	readers, err = openSQLiteFile(path, pragmas, url.Values{"_pragma": {"query_only(1)"}}, max(4, runtime.NumCPU()))
 	if err != nil {
-		return nil, errors.Join(err, writer.Close())
+		return nil, nil, errors.Join(err, writer.Close())
 	}
-	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})), nil
+	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})), readers, nil
 }
 
 func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, error) {

@@ -47,11 +47,12 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) err
 	return untilSettled(func() error { return db.tryTx(ctx, fn) })
 }
 
-// untilSettled runs a transaction again that the database gave up in favour of another.
+// untilSettled runs a transaction again that the database gave up in favour of another, or of which it did not know a prepared
+// statement any more.
 func untilSettled(try func() error) error {
 	for n := 1; ; n++ {
 		err := try()
-		if err == nil || n == maxTries || !gaveWay(err) {
+		if err == nil || n == maxTries || !gaveWay(err) && !outdated(err) {
 			return err
 		}
 	}

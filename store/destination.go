@@ -1,0 +1,63 @@
+package store
+
+import (
+	"reflect"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+//nolint:gochecknoglobals // constants
+var (
+	timeType  = reflect.TypeFor[time.Time]()
+	bytesOfID = reflect.TypeFor[*[16]byte]()
+	textType  = reflect.TypeFor[*string]()
+)
+
+// destination is what a driver writes a field to, given as a pointer to it: in the form that costs the driver least, or that it
+// knows at all.
+func destination(field reflect.Value, postgres bool) any {
+	to, t := field.Interface(), field.Type().Elem()
+	optional := t.Kind() == reflect.Pointer
+	switch {
+	case t.Kind() == reflect.String:
+		return field.Convert(textType).Interface()
+	case postgres && isID(t): // else by way of its text
+		return field.Convert(bytesOfID).Interface()
+	case postgres && optional && isID(t.Elem()):
+		return &optionalID{field.Elem()}
+	case !postgres && t == timeType:
+		return (*SQLiteTime)(to.(*time.Time)) //nolint:forcetypeassert // so says its type
+	case !postgres && optional && t.Elem() == timeType:
+		return &optionalSQLiteTime{to.(**time.Time)} //nolint:forcetypeassert // so says its type
+	}
+	return to
+}
+
+func isID(t reflect.Type) bool {
+	return t.Kind() == reflect.Array && t.Len() == 16 && t.Elem().Kind() == reflect.Uint8
+}
+
+// optionalID is a field that points to an id, or is nil.
+type optionalID struct{ field reflect.Value }
+
+func (o *optionalID) ScanUUID(id pgtype.UUID) error {
+	if !id.Valid {
+		o.field.SetZero()
+		return nil
+	}
+	o.field.Set(reflect.New(o.field.Type().Elem()))
+	*o.field.Convert(bytesOfID).Interface().(*[16]byte) = id.Bytes //nolint:forcetypeassert // so says its type
+	return nil
+}
+
+type optionalSQLiteTime struct{ to **time.Time }
+
+func (o *optionalSQLiteTime) Scan(value any) error {
+	if value == nil {
+		*o.to = nil
+		return nil
+	}
+	*o.to = new(time.Time)
+	return (*SQLiteTime)(*o.to).Scan(value)
+}
