@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/vektah/gqlparser/v2/ast"
-	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/auth"
 	"parley/errs"
@@ -74,47 +72,19 @@ func signIn(ctx context.Context, signedIn *auth.SignedIn) *AuthPayload {
 }
 
 // gate is the one place that holds the rule of the schema: every field needs a signed-in viewer unless it is @public.
-type gate struct{}
-
-var (
-	_ graphql.FieldInterceptor        = gate{}
-	_ graphql.RootFieldInterceptor    = gate{}
-	_ graphql.OperationContextMutator = gate{}
-)
-
-func (gate) ExtensionName() string                   { return "Gate" }
-func (gate) Validate(graphql.ExecutableSchema) error { return nil }
-
-// InterceptField asks before each field.
-func (gate) InterceptField(ctx context.Context, next graphql.Resolver) (any, error) {
+func gate(ctx context.Context, next graphql.Resolver) (any, error) {
 	field := graphql.GetFieldContext(ctx)
 	if !isPublic(field.Object, field.Field) {
 		if _, err := actor(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return next(ctx)
-}
-
-// InterceptRootField gives each field of a mutation an identity of its own: signing in with one field of a document signs
-// nobody in for the next.
-func (gate) InterceptRootField(ctx context.Context, next graphql.RootResolver) graphql.Marshaler {
-	if graphql.GetOperationContext(ctx).Operation.Operation == ast.Mutation {
+	if field.Object == "Mutation" {
+		// A copy for each: signing in with one field of a document signs nobody in for the next.
 		ctx = withIdentity(ctx, identityOf(ctx).copy())
 	}
 	return next(ctx)
 }
-
-// MutateOperationContext opens the gate for the whole of an operation that begins with somebody signed in: nothing signs them
-// out of an identity again, so each field would be let through, and asking costs as much as the rest of a simple field.
-func (gate) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
-	if _, err := actor(ctx); err == nil {
-		op.ResolverMiddleware = letThrough
-	}
-	return nil
-}
-
-func letThrough(ctx context.Context, next graphql.Resolver) (any, error) { return next(ctx) }
 
 func isPublic(object string, field graphql.CollectedField) bool {
 	return strings.HasPrefix(field.Name, "__") || strings.HasPrefix(object, "__") || // introspection

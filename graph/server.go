@@ -75,7 +75,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	} else {
 		exec.SetDisableSuggestion(true) // it would tell the schema word by word
 	}
-	exec.Use(gate{})
+	exec.AroundFields(gate)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
 	exec.AroundRootFields(resolver.withLoadersAfterEach)

@@ -188,8 +188,8 @@ func TestSigningInCountsBelowTheFieldOnly(t *testing.T) {
 	}
 }
 
-// The gate is open for the whole of an operation of somebody who is signed in, and of nobody else.
-func TestTheGateIsOpenForWhoIsSignedIn(t *testing.T) {
+// In one document, what is @public and what is not are told apart field by field, and so are those whom its fields sign in.
+func TestTheGateAsksEachField(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
