@@ -1,6 +1,10 @@
 package graph
 
-import "parley/wire"
+import (
+	"github.com/99designs/gqlgen/graphql"
+
+	"parley/wire"
+)
 
 // ChangeTransport is for tests that have no time for a slow client's real ones.
 func (o *Options) ChangeTransport(change func(*wire.Options)) { o.transport = change }
@@ -14,3 +18,6 @@ func (s *Server) Connections() (n int) {
 	}
 	return n
 }
+
+// AroundFields has something done before fields are resolved. It has to be called before anything is asked.
+func (s *Server) AroundFields(f graphql.FieldMiddleware) { s.exec.AroundFields(f) }
