@@ -249,6 +249,10 @@ func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers' clients do wrong
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			boundPeer(conn, peerTimeout)
+			return ctx
+		},
 	}
 }
 
@@ -351,6 +355,12 @@ func (srv *server) routes() http.Handler {
 // answerTimeout is for an answer to be made and taken; a server-sent stream sets its own with every write, and a WebSocket
 // has none of net/http's.
 const answerTimeout = time.Minute
+
+// peerTimeout is how long a client may acknowledge nothing of what was sent to it. A server-sent stream would have no other way
+// to notice one that has gone without a word: its comments are taken by the operating system, which sends them again for a
+// quarter of an hour. With the comment that is the first to be lost, that is 75 seconds, as on a WebSocket. It is no less than
+// answerTimeout, because who reads nothing for so long counts too.
+const peerTimeout = answerTimeout
 
 func boundAnswers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -11,6 +11,7 @@ import (
 	"github.com/vikstrous/dataloadgen"
 
 	"parley/chat"
+	"parley/errs"
 	"parley/model"
 	"parley/store"
 )
@@ -254,6 +255,20 @@ func load[K comparable, V any](ctx context.Context, choose func(*loaders) *loade
 
 func loadUser(ctx context.Context, key model.UserID) (*model.User, error) {
 	return load(ctx, func(l *loaders) *loader[model.UserID, *model.User] { return l.users }, key)
+}
+
+// Why a field that is never null has no value: the object that it belongs to was found, and then somebody was removed.
+var (
+	errNoMember  = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
+	errNoAccount = errs.New(errs.NotFound, "The account has been removed.")
+)
+
+// there is what was looked up for such a field, or why there is nothing.
+func there[T any](found *T, err, gone error) (*T, error) {
+	if found == nil && err == nil {
+		return nil, gone
+	}
+	return found, err
 }
 
 // byConversation and byMessage name the types of the loaders that are keyed by one.

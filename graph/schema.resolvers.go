@@ -49,7 +49,8 @@ func (r *conversationResolver) LastMessage(ctx context.Context, obj *model.Conve
 }
 
 func (r *conversationResolver) ViewerMember(ctx context.Context, obj *model.Conversation) (*model.ConversationMember, error) {
-	return loadMembership(ctx, obj.ID)
+	own, err := loadMembership(ctx, obj.ID)
+	return there(own, err, errNoMember)
 }
 
 func (r *conversationResolver) Draft(ctx context.Context, obj *model.Conversation) (*string, error) {
@@ -61,7 +62,8 @@ func (r *conversationResolver) Draft(ctx context.Context, obj *model.Conversatio
 }
 
 func (r *conversationMemberResolver) User(ctx context.Context, obj *model.ConversationMember) (*model.User, error) {
-	return loadUser(ctx, obj.UserID)
+	u, err := loadUser(ctx, obj.UserID)
+	return there(u, err, errNoAccount)
 }
 
 func (r *conversationMemberResolver) LastReadSeq(ctx context.Context, obj *model.ConversationMember) (*int, error) {
@@ -103,7 +105,8 @@ func (r *conversationMemberResolver) Pinned(ctx context.Context, obj *model.Conv
 }
 
 func (r *messageResolver) Conversation(ctx context.Context, obj *model.Message) (*model.Conversation, error) {
-	return loadConversation(ctx, obj.ConversationID)
+	c, err := loadConversation(ctx, obj.ConversationID)
+	return there(c, err, errNoMember)
 }
 
 func (r *messageResolver) Author(ctx context.Context, obj *model.Message) (*model.User, error) {
