@@ -24,7 +24,7 @@ type UpdateProfile struct {
 
 // UpdateProfile changes how others see the actor.
 func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in UpdateProfile) (u *model.User, err error) {
-	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err = s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ type UpdateSettings struct {
 
 // UpdateSettings changes what the actor lets others know.
 func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in UpdateSettings) (u *model.User, err error) {
-	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err = s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	if err != nil {
 		return err
 	}
-	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		u, err := checkedUser(ctx, tx, actor.UserID, old)
 		if err != nil {
 			return err
@@ -186,7 +186,7 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 	if err != nil {
 		return err
 	}
-	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		u, err := checkedUser(ctx, tx, actor.UserID, hash)
 		if err != nil {
 			return err
@@ -223,7 +223,7 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 	if err != nil {
 		return err
 	}
-	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		if s.opts.BeforeDelete != nil {
 			if err := s.opts.BeforeDelete(ctx, tx, actor.UserID); err != nil {
 				return err

@@ -82,7 +82,8 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	// Where addresses are concealed, the first sign-in must not tell that registering with an address has worked.
 	matches = matches && (u.EmailVerifiedAt != nil || !s.opts.ConcealEmails)
 	var signedIn *SignedIn
-	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+	// The account is locked. Those without one take turns together, which costs them little beside their passwords.
+	err = s.db.InTurn(ctx, u.ID, func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
 		var known *model.UserID
 		if hash != "" {
@@ -194,7 +195,7 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 		}
 	}
 	var signedIn *SignedIn
-	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err := s.db.InTurn(ctx, used.session(), func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
 		if account != nil {
 			if err := requireOwn(ctx, tx, *account, used.session()); err != nil {

@@ -14,7 +14,8 @@
 //   - An item whose caller has gone before it was taken is in no run.
 //   - A run that fails hurts nobody else: its items run again, each alone. With ErrFinal, and after a panic, they do not.
 //   - An item that has to wait for somebody outside does so in a lane of its key, beside the others. No more than
-//     MaxLanes of them wait at once, so that they leave enough of what a run needs. Later items of that key queue behind it.
+//     MaxLanes of them wait at once, so that they leave enough of what a run needs. Later items of that key queue behind it,
+//     whether they would have to wait or not.
 package batch
 
 import (
@@ -28,7 +29,7 @@ import (
 )
 
 // Run does the work for some items. Patient, it waits for whatever holds them up; else it leaves those out that would have to
-// wait, and returns them. What became of each item, it notes in the item itself. An error means that nothing was done for any of
+// wait, with those of the same key after them, and returns them, in order. What became of each item, it notes in the item itself. An error means that nothing was done for any of
 // them, unless it wraps ErrFinal.
 type Run[T any] func(ctx context.Context, items []T, patient bool) (busy []T, err error)
 
@@ -158,7 +159,9 @@ func (w *Writer[K, T]) work(l *lane[K, T]) {
 		}
 		calls := w.take(l)
 		if len(calls) > 0 {
-			w.runAll(calls, patient)
+			if busy := w.runAll(calls, patient); len(busy) > 0 {
+				w.holdUp(busy)
+			}
 		}
 		if patient {
 			<-w.places
@@ -188,15 +191,12 @@ func (w *Writer[K, T]) take(l *lane[K, T]) []*call[K, T] {
 	return calls
 }
 
-// runAll runs calls together, and where that fails each alone.
-func (w *Writer[K, T]) runAll(calls []*call[K, T], patient bool) {
+// runAll runs calls together, and where that fails each alone. It returns those that are held up.
+func (w *Writer[K, T]) runAll(calls []*call[K, T], patient bool) (busy []*call[K, T]) {
 	start := time.Now()
 	busy, err := w.runSome(calls, patient)
 	if err != nil && len(calls) > 1 && !errors.Is(err, ErrFinal) {
-		for _, c := range calls {
-			w.runAll([]*call[K, T]{c}, patient)
-		}
-		return
+		return w.runEach(calls, patient)
 	}
 	if !patient {
 		w.mu.Lock()
@@ -208,9 +208,20 @@ func (w *Writer[K, T]) runAll(calls []*call[K, T], patient bool) {
 			c.done <- err
 		}
 	}
-	if len(busy) > 0 {
-		w.holdUp(busy)
+	return busy
+}
+
+// runEach runs each of calls alone. One that is held up holds up those of its key after it.
+func (w *Writer[K, T]) runEach(calls []*call[K, T], patient bool) (busy []*call[K, T]) {
+	heldUp := map[K]bool{}
+	for _, c := range calls {
+		if !heldUp[c.key] && len(w.runAll([]*call[K, T]{c}, patient)) == 0 {
+			continue
+		}
+		heldUp[c.key] = true
+		busy = append(busy, c)
 	}
+	return busy
 }
 
 func (w *Writer[K, T]) runSome(calls []*call[K, T], patient bool) (busy []*call[K, T], err error) {

@@ -24,6 +24,7 @@ type runs struct {
 	all  [][]string // names of the items of each run that was not refused, in order; the patient ones begin with "patiently"
 	fail map[string]error
 	busy map[string]bool
+	free string // once this item has been held up, its key is busy no more
 	hold bool
 	gate chan struct{} // where it is not nil, each run takes one before it ends
 }
@@ -51,6 +52,9 @@ func (r *runs) run(ctx context.Context, items []*item, patient bool) (busy []*it
 		}
 		if r.busy[it.key] && !patient {
 			busy = append(busy, it)
+			if r.free == it.name && len(items) == 1 {
+				delete(r.busy, it.key)
+			}
 			continue
 		}
 		names = append(names, it.name)
@@ -274,6 +278,43 @@ func TestWhatIsHeldUpWaitsBesideTheOthers(t *testing.T) {
 			t.Errorf("runs of x: %v; want %v", ofX, want)
 		}
 	})
+}
+
+// Where a run fails and its items run one by one, those behind one that is held up do not overtake it.
+func TestNobodyOvertakesWhoIsHeldUp(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]string{"together": "nobody", "one by one": "bad"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := held()
+			r.busy = map[string]bool{"x": true}
+			r.fail = map[string]error{fail: errors.New("poison")}
+			in(t, r, batch.Options{}, func(t *testing.T, c *calls) {
+				c.do("z", "running")
+				c.do("x", "a1", "a2")
+				c.do("y", "b", "bad")
+				c.do("x", "a3")
+				r.release()
+				c.do("x", "a4") // the items before it are in a run
+				r.mu.Lock()
+				r.free = "a1" // no longer held up, once it has been
+				r.mu.Unlock()
+				close(r.gate)
+				synctest.Wait()
+				var ofX []string
+				for _, run := range r.all {
+					for _, name := range run {
+						if name[0] == 'a' {
+							ofX = append(ofX, name)
+						}
+					}
+				}
+				if want := []string{"a1", "a2", "a3", "a4"}; !slices.Equal(ofX, want) {
+					t.Errorf("items of x were done in the order %v", ofX)
+				}
+			})
+		})
+	}
 }
 
 func TestSoManyLanesWaitAtOnce(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 
 	"parley/errs"
 	"parley/model"
-	"parley/store"
 )
 
 // EditMessage is what a message is to say from now on.
@@ -131,5 +130,5 @@ func (s *Service) changingMessage(
 	if err != nil {
 		return nil, err
 	}
-	return m, store.Error(err)
+	return m, nil
 }

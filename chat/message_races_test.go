@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -380,4 +381,59 @@ func TestARemovalAgainstAnEdit(t *testing.T) {
 		_, err := w.SaveDraft(t.Context(), w.actor("ann"), model.NewConversationID(), "x")
 		wantCode(t, err, errs.NotFound)
 	})
+}
+
+// Many who change what somebody else has locked hold up nobody who changes something else.
+func TestChangesThatWaitHoldUpNoOthers(t *testing.T) {
+	t.Parallel()
+	const many = 40 // more than there are connections
+	w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben")
+	locked, free := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben")
+	m := w.send("ann", locked.ID, "0")
+	changes := map[string]func(ctx context.Context, of *model.Conversation, i int) error{
+		"edits": func(ctx context.Context, _ *model.Conversation, i int) error {
+			_, err := w.EditMessage(ctx, w.actor("ann"), EditMessage{MessageID: m.ID, Content: fmt.Sprint(i)})
+			return err
+		},
+		"renames": func(ctx context.Context, of *model.Conversation, i int) error {
+			_, err := w.Rename(ctx, w.actor("ann"), of.ID, fmt.Sprint(i))
+			return err
+		},
+		"reading": func(ctx context.Context, of *model.Conversation, i int) error {
+			_, err := w.MarkRead(ctx, w.actor("ann"), of.ID, int64(i))
+			return err
+		},
+	}
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", locked.ID); err != nil {
+			return err
+		}
+		member := (*model.ConversationMember)(nil)
+		if err := tx.Lock(ctx, member, "conversation_id = ? AND user_id = ?", locked.ID, w.id("ann")); err != nil {
+			return err
+		}
+		for what, change := range changes {
+			for i := range many {
+				waiting.Go(func() {
+					if err := change(t.Context(), locked, i); err != nil {
+						t.Errorf("%s that wait: %v", what, err)
+					}
+				})
+			}
+		}
+		w.untilSomebodyWaits(t)
+		during, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		for i := range many {
+			if err := changes["renames"](during, free, i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

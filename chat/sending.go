@@ -112,9 +112,11 @@ type admission struct {
 
 func (k *known) admit(all []*outgoing) *admission {
 	a := &admission{known: k, moved: map[model.ConversationID]*place{}}
+	waiting := map[model.ConversationID]bool{} // what is sent after a message that waits does not overtake it
 	for _, o := range all {
 		o.mentioned = mentioned(o.names, k.named[o.message.ConversationID])
-		if k.heldUp(o) {
+		if waiting[o.message.ConversationID] || k.heldUp(o) {
+			waiting[o.message.ConversationID] = true
 			a.busy = append(a.busy, o)
 			continue
 		}

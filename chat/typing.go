@@ -50,42 +50,62 @@ func (s *Service) SetTyping(ctx context.Context, actor model.Actor, id model.Con
 	if err != nil {
 		return err
 	}
-	if !typing || s.typists.mayTell(typist{id, actor.UserID}) {
+	if s.typists.mayTell(typist{id, actor.UserID}, typing) {
 		s.publishTyping(typingTopic(id), typingSign{UserID: actor.UserID, Typing: typing, Seq: last})
 	}
 	return nil
 }
+
+// endedAgain is how many times as often as that somebody types it may be told again that they have stopped.
+const endedAgain = 6
 
 type typist struct {
 	conversation model.ConversationID
 	user         model.UserID
 }
 
-// typists remembers of whom it was told on this node that they type, for as long as it is not to be told again.
+// typists remembers of whom it was told on this node that they type, or have stopped, for as long as it is not to be told again.
 type typists struct {
 	every time.Duration
 
 	mu    sync.Mutex // guards what follows
-	told  map[typist]time.Time
+	told  map[typist]toldTyping
 	swept time.Time
 }
 
-func newTypists(every time.Duration) *typists {
-	return &typists{every: every, told: map[typist]time.Time{}}
+type toldTyping struct{ began, ended time.Time }
+
+func (t toldTyping) last() time.Time {
+	if t.ended.After(t.began) {
+		return t.ended
+	}
+	return t.began
 }
 
-func (t *typists) mayTell(who typist) bool {
+func newTypists(every time.Duration) *typists {
+	return &typists{every: every, told: map[typist]toldTyping{}}
+}
+
+// mayTell says whether others are told, and notes that they are. That somebody has stopped is told once for each time that they
+// have begun, as far as this node knows. Another may have told of more, so it is also told without that, though less often.
+func (t *typists) mayTell(who typist, typing bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
 	if now.Sub(t.swept) >= t.every {
-		maps.DeleteFunc(t.told, func(_ typist, at time.Time) bool { return now.Sub(at) >= t.every })
+		maps.DeleteFunc(t.told, func(_ typist, was toldTyping) bool { return now.Sub(was.last()) >= t.every })
 		t.swept = now
 	}
-	if at, told := t.told[who]; told && now.Sub(at) < t.every {
+	was := t.told[who]
+	switch {
+	case typing && now.Sub(was.began) >= t.every:
+		was.began = now
+	case !typing && (was.began.After(was.ended) || now.Sub(was.ended) >= t.every/endedAgain):
+		was.ended = now
+	default:
 		return false
 	}
-	t.told[who] = now
+	t.told[who] = was
 	return true
 }
 

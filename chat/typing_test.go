@@ -155,28 +155,40 @@ func TestItIsToldNowAndThenThatSomebodyTypes(t *testing.T) {
 		ben := typist{model.NewConversationID(), model.NewUserID()}
 		elsewhere, eve := typist{model.NewConversationID(), ben.user}, typist{ben.conversation, model.NewUserID()}
 		told := newTypists(3 * time.Second)
-		for _, step := range []struct {
-			after time.Duration
-			who   typist
-			want  bool
+		for i, step := range []struct {
+			after  time.Duration
+			who    typist
+			typing bool
+			want   bool
 		}{
-			{0, ben, true},
-			{0, ben, false},
-			{0, elsewhere, true},
-			{0, eve, true},
-			{3*time.Second - 1, ben, false},
-			{1, ben, true},
-			{2 * time.Second, ben, false},
-			{time.Second, ben, true},
-			{time.Second, eve, true},
+			{0, ben, true, true},
+			{0, ben, true, false},
+			{0, elsewhere, true, true},
+			{0, eve, true, true},
+			{3*time.Second - 1, ben, true, false},
+			{1, ben, true, true},
+			{2 * time.Second, ben, true, false},
+			{time.Second, ben, true, true},
+			{time.Second, eve, true, true},
+			{0, ben, false, true}, // for each time that it was told that they type
+			{0, ben, false, false},
+			{2 * time.Second, ben, true, true},
+			{0, ben, false, true},
+			{0, ben, true, false},
+			{0, ben, false, false},
+			{500*time.Millisecond - 1, ben, false, false},
+			{1, ben, false, true}, // another node may have told of more
+			{0, ben, false, false},
+			{0, elsewhere, false, true}, // of which nothing is known any more
+			{0, elsewhere, false, false},
 		} {
 			<-time.After(step.after)
-			if got := told.mayTell(step.who); got != step.want {
-				t.Errorf("%+v: %v", step, got)
+			if got := told.mayTell(step.who, step.typing); got != step.want {
+				t.Errorf("%d: %+v: %v", i, step, got)
 			}
 		}
 		<-time.After(time.Minute)
-		told.mayTell(eve)
+		told.mayTell(eve, true)
 		if len(told.told) != 1 {
 			t.Errorf("%d are remembered", len(told.told))
 		}

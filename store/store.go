@@ -6,6 +6,9 @@
 // A DB may be used by any number of goroutines. On SQLite there is one connection that writes, and transactions take turns
 // for it; a step inside a transaction that used the DB instead of the Tx would wait for itself, so steps take the Tx, or a
 // bun.IDB where they serve both. Reads outside a transaction go to a pool of their own and never wait for the writer.
+//
+// A transaction waits for its turn (InTurn), then for a place (InTx), then for what others have locked in the database, and never
+// the other way round. Whoever gives up while waiting leaves nothing behind.
 package store
 
 import (
@@ -40,6 +43,8 @@ type DB struct {
 	readers    *sql.DB         // of SQLite
 	statements sync.Map        // of Read: from statementKey to *statement
 	hooks      []bun.QueryHook // for what Read asks; Bun has those for the rest
+	places     chan struct{}   // one for each transaction at a time; nil where the database has a connection for one only
+	turns      turns
 }
 
 // Options are the settings of Open; the zero value serves.
@@ -54,7 +59,7 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	db := &DB{now: opts.Now}
+	db := &DB{now: opts.Now, turns: turns{byRow: map[any]*turn{}}}
 	scheme, rest, _ := strings.Cut(databaseURL, ":")
 	var err error
 	switch scheme {
@@ -68,6 +73,9 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if db.postgres {
+		db.places = make(chan struct{}, max(1, db.Stats().MaxOpenConnections/2))
 	}
 	if err := db.PingContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("the database does not answer: %w", err), db.Close())

@@ -43,7 +43,15 @@ const maxTries = 5
 // Where the database gave the transaction up in favour of another (a deadlock, or what it refers to was removed meanwhile),
 // nothing of it is stored, and fn runs again from the start; so fn must not change anything but what its transaction, and
 // its own variables, hold. Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the commit's outcome is unknown.
+//
+// On PostgreSQL such transactions have half of the connections at most; the next waits. Whatever they themselves wait for, the
+// other half is there for reads and for InPgxTx. A transaction must not begin another.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	leave, err := db.takePlace(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return untilSettled(func() error { return db.tryTx(ctx, fn) })
 }
 
