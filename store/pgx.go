@@ -11,7 +11,8 @@ import (
 // PgxTx is a transaction on PostgreSQL whose statements are prepared, once for each connection, and of which several are
 // sent at a time: for the few whose cost counts.
 type PgxTx struct {
-	conn *pgx.Conn
+	conn     *pgx.Conn
+	prepared []string // what it has used
 }
 
 // InPgxTx is InTx for such statements. fn sends the last of them with Commit; where it returns without, what it did is rolled
@@ -19,12 +20,13 @@ type PgxTx struct {
 func (db *DB) InPgxTx(ctx context.Context, fn func(ctx context.Context, tx *PgxTx) error) error {
 	return untilSettled(func() error {
 		return db.onPgx(ctx, func(conn *pgx.Conn) error {
-			err := fn(ctx, &PgxTx{conn})
+			tx := &PgxTx{conn: conn}
+			err := fn(ctx, tx)
 			if conn.PgConn().TxStatus() != 'I' && !conn.IsClosed() {
 				_, _ = conn.Exec(ctx, "ROLLBACK") // else the connection is given up, which ends the transaction too
 			}
 			if outdated(err) { // and is run again
-				_ = conn.DeallocateAll(ctx)
+				_ = forget(ctx, conn, tx.prepared...)
 			}
 			return err
 		})
@@ -57,12 +59,12 @@ func (tx *PgxTx) Commit(ctx context.Context, b *pgx.Batch) error {
 }
 
 func (tx *PgxTx) prepare(ctx context.Context, b *pgx.Batch) error {
+	var texts []string
 	for _, q := range b.QueuedQueries {
-		if _, err := tx.conn.Prepare(ctx, q.SQL, q.SQL); err != nil { // by its text; nothing is done where it is already
-			return err
-		}
+		texts = append(texts, q.SQL)
 	}
-	return nil
+	tx.prepared = append(tx.prepared, texts...)
+	return prepare(ctx, tx.conn, texts...)
 }
 
 // onPgx runs fn with one of the pool's connections, as the driver has it. A connection on which a transaction is left open is

@@ -26,7 +26,8 @@ import (
 //
 // The text is SQL with ?1, ?2 and so on for arguments. A list of ids is IN (?2...), and its argument made by IDs, so that its
 // length is not part of the text. ?TableColumns are the columns of T; in any other case each column is called as one of T is.
-// Texts must be few, because each is kept prepared: what varies is an argument.
+// Texts must be few, because each is kept prepared: what varies is an argument. A limit is LIMIT ?3 + 0: for each value of an
+// argument that stands there alone, SQLite would plan anew.
 func Read[T any](ctx context.Context, db *DB, text string, args ...any) (found []*T, err error) {
 	st := db.statement(reflect.TypeFor[T](), text)
 	ctx, done := db.watched(ctx, st.text, args)
@@ -146,7 +147,7 @@ func (db *DB) readPostgres(ctx context.Context, text string, args []any, take fu
 		err := db.onPgx(ctx, func(conn *pgx.Conn) error {
 			err := readOn(ctx, conn, text, args, take)
 			if outdated(err) {
-				if err := conn.DeallocateAll(ctx); err != nil {
+				if err := forget(ctx, conn, KeptPlans, text); err != nil {
 					return err
 				}
 				err = readOn(ctx, conn, text, args, take)
@@ -163,10 +164,8 @@ func (db *DB) readPostgres(ctx context.Context, text string, args []any, take fu
 }
 
 func readOn(ctx context.Context, conn *pgx.Conn, text string, args []any, take func(rows, []string) error) (err error) {
-	for _, query := range []string{KeptPlans, text} {
-		if _, err := conn.Prepare(ctx, query, query); err != nil { // by its text; nothing is done where it is already
-			return err
-		}
+	if err := prepare(ctx, conn, KeptPlans, text); err != nil {
+		return err
 	}
 	b := &pgx.Batch{}
 	// Up to the Sync at its end, a batch is one transaction. So the settings are for this read alone, in the same round trip, and not
@@ -198,6 +197,26 @@ func outdated(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pgErr.Code == "0A000" && pgErr.Routine == "RevalidateCachedQuery" || // cached plan must not change result type
 		pgErr.Code == "26000") // invalid_sql_statement_name
+}
+
+// prepare does nothing about what is prepared already, which goes by its text.
+func prepare(ctx context.Context, conn *pgx.Conn, texts ...string) error {
+	for _, text := range texts {
+		if _, err := conn.Prepare(ctx, text, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget has statements prepared anew. One by one: DEALLOCATE ALL would pass by a pooler that prepares for many.
+func forget(ctx context.Context, conn *pgx.Conn, texts ...string) error {
+	for _, text := range texts {
+		if err := conn.Deallocate(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readSQLite needs no care for migrations: SQLite itself prepares anew what is outdated.
