@@ -264,7 +264,7 @@ func TestRootsAndPayloadsAreForeseen(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		counted := new(statements)
-		db.DB = db.WithQueryHook(counted)
+		db.Watch(counted)
 		s := mustServe(t, db)
 		ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
 		group, other := s.mustConversation(ann, bob), s.mustConversation(ann, bob)
