@@ -227,6 +227,32 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 	}
 }
 
+// What is sent after a message that is held up does not overtake it, though it needs nothing that is locked.
+func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
+	t.Parallel()
+	w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben", "cat")
+	one, two := MustConversation(t, w, "ann", "ben", "cat"), MustConversation(t, w, "ann", "ben", "cat")
+	all := []*outgoing{
+		w.mustOutgoing(t, "ben", SendMessage{ConversationID: one.ID, Content: "before"}),
+		w.mustOutgoing(t, "ann", SendMessage{ConversationID: one.ID, Content: "for @cat"}),
+		w.mustOutgoing(t, "ann", SendMessage{ConversationID: one.ID, Content: "after"}),
+		w.mustOutgoing(t, "ann", SendMessage{ConversationID: two.ID, Content: "elsewhere"}),
+	}
+	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", w.id("cat")); err != nil {
+			return err
+		}
+		busy, err := w.storeMessages(ctx, all, false)
+		if !slices.Equal(busy, all[1:3]) {
+			t.Errorf("%d are held up, want two", len(busy))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A removal for which a message had to wait counts.
 func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 	t.Parallel()
