@@ -29,8 +29,8 @@ import (
 )
 
 // Run does the work for some items. Patient, it waits for whatever holds them up; else it leaves those out that would have to
-// wait, with those of the same key after them, and returns them, in order. What became of each item, it notes in the item itself. An error means that nothing was done for any of
-// them, unless it wraps ErrFinal.
+// wait, with those of the same key after them, and returns them, in order. What became of each item, it notes in the item
+// itself. An error means that nothing was done for any of them, unless it wraps ErrFinal.
 type Run[T any] func(ctx context.Context, items []T, patient bool) (busy []T, err error)
 
 // ErrFinal marks the error of a run that is not to be run again: it may have been done, or its items alone would fare no better.
