@@ -11,7 +11,7 @@ import (
 // takes 1012 for a reason to come back, and may take a connection that just breaks for a network that is down.
 func TestGoodbye(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		srv := mustServe(t, on(databaseURL))
+		srv := mustServe(t, on(databaseURL), "PARLEY_MAX_SOCKETS=200")
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		const sockets = 200

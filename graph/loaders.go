@@ -212,6 +212,7 @@ func (r *Resolver) withLoaders(ctx context.Context, next graphql.ResponseHandler
 	ctx = r.freshLoaders(ctx)
 	if item := givenTo(ctx); item != nil {
 		item.loaders, _ = ctx.Value(loadersKey{}).(*responseLoaders)
+		item.foresee(ctx)
 	}
 	return next(ctx)
 }

@@ -36,6 +36,27 @@ func foreseeIn[T any](ctx context.Context, name string, thing *T, look func(*loo
 	}
 }
 
+// foresee looks up what is asked of the event that an operation is executed for, if anything that has to be looked up: its
+// followers wait.
+func (item *given) foresee(ctx context.Context) {
+	e := item.Event
+	if e == nil || e.Message == nil {
+		return
+	}
+	root := askedOf(graphql.GetOperationContext(ctx).Operation.SelectionSet)
+	event := root.under("conversationEvents")
+	message := root.under("messageAdded")
+	maps.Copy(message, event.under("message")) // of an operation that has only one of the two
+	if event.has("actor") || message.has("author", "conversation", "replyTo", "mentions", "reactions", "seenBy") {
+		foreseeAsked(ctx, message, []*model.Message{e.Message}, func(l *lookahead, ctx context.Context, a asked, list []*model.Message) {
+			l.messagesHave(ctx, a, list)
+			if event.has("actor") {
+				l.person(e.ActorID)
+			}
+		})
+	}
+}
+
 func foreseeAsked[T any](ctx context.Context, a asked, items []T, look func(*lookahead, context.Context, asked, []T)) {
 	l, err := loadersOf(ctx)
 	if err != nil || len(items) == 0 {

@@ -11,7 +11,6 @@ import (
 	"github.com/99designs/gqlgen/graphql/executor"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"parley/auth"
 	"parley/chat"
 	"parley/model"
 )
@@ -19,13 +18,8 @@ import (
 // mustShare is a subscription that nobody follows yet, and that fails the test where an error would be shown.
 func mustShare(t *testing.T, query string) *sharing {
 	t.Helper()
-	r := &Resolver{people: &gatherer[model.UserID, *model.User]{
-		find: func(_ context.Context, ids []model.UserID) (map[model.UserID]*model.User, error) {
-			return map[model.UserID]*model.User{ids[0]: {ID: ids[0], Nickname: "ann"}}, nil
-		},
-	}}
+	r := &Resolver{}
 	exec := executor.New(NewExecutableSchema(Config{Resolvers: r}))
-	exec.AroundResponses(r.withLoaders)
 	oc, refused := exec.CreateOperationContext(graphql.StartOperationTrace(t.Context()), &graphql.RawParams{Query: query})
 	if refused != nil {
 		t.Fatal(refused)
@@ -34,33 +28,6 @@ func mustShare(t *testing.T, query string) *sharing {
 		t.Errorf("presented: %v", err)
 		return gqlerror.Wrap(err)
 	})}
-}
-
-// TestWhatAnAnswerIsMadeOf tells whether it depends on who was asked for, and so whether that membership has to be looked at.
-func TestWhatAnAnswerIsMadeOf(t *testing.T) {
-	t.Parallel()
-	author := model.NewUserID()
-	who := &identity{}
-	who.grant.Store(&auth.Grant{Actor: model.Actor{UserID: author}})
-	ctx := withIdentity(t.Context(), who)
-	event := &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2, AuthorID: &author}}
-	for _, test := range []struct {
-		selected, answer string
-		used             bool
-	}{
-		{`seq`, `{"seq":2}`, false},
-		{`author { nickname }`, `{"author":{"nickname":"ann"}}`, true},
-	} {
-		sh := mustShare(t, `subscription { messageAdded(conversationId: "conv") { `+test.selected+` } }`)
-		item := &given{Followed: chat.Followed{Event: event}}
-		payload, ok := sh.tryExecute(ctx, item)
-		if want := `{"data":{"messageAdded":` + test.answer + `}}`; !ok || string(payload) != want {
-			t.Errorf("%s: got %s, want %s", test.selected, payload, want)
-		}
-		if got := item.loaders.used(); got != test.used {
-			t.Errorf("%s: something was looked up: %t", test.selected, got)
-		}
-	}
 }
 
 // TestAnswersToAnEventHaveAnEnd: a conversation waits while they are made, and they are kept in everybody's memory.
