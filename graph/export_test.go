@@ -52,6 +52,3 @@ func (s *Server) SharedAnswer(
 	}
 	return nil, err
 }
-
-// AroundFields has something done before fields are resolved. It has to be called before anything is asked.
-func (s *Server) AroundFields(f graphql.FieldMiddleware) { s.exec.AroundFields(f) }
