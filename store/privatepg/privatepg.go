@@ -98,7 +98,7 @@ func (s *Server) run(ctx context.Context) error {
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	withDeath := *s.attr
-	withDeath.Pdeathsig = syscall.SIGQUIT // "immediate shutdown", when this process is killed before it can call Stop
+	dieWithUs(&withDeath)
 	cmd.SysProcAttr = &withDeath
 
 	started := make(chan error)
