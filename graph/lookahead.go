@@ -79,27 +79,31 @@ func foreseeAsked[T any](ctx context.Context, a asked, items []T, look func(*loo
 type asked map[string][]*ast.Field
 
 func askedOf(sets ...ast.SelectionSet) asked {
-	found := asked{}
+	found, seen := asked{}, map[*ast.FragmentDefinition]bool{}
 	for _, set := range sets {
-		found.add(set)
+		found.add(set, seen)
 	}
 	return found
 }
 
-func (a asked) add(set ast.SelectionSet) {
+// add goes through each fragment once, however often it is spread: in a short document that can be billions of times.
+func (a asked) add(set ast.SelectionSet, seen map[*ast.FragmentDefinition]bool) {
 	for _, selection := range set {
 		switch s := selection.(type) {
 		case *ast.Field:
 			switch s.Name {
 			case "edges", "node", "nodes":
-				a.add(s.SelectionSet)
+				a.add(s.SelectionSet, seen)
 			default:
 				a[s.Name] = append(a[s.Name], s)
 			}
 		case *ast.InlineFragment:
-			a.add(s.SelectionSet)
+			a.add(s.SelectionSet, seen)
 		case *ast.FragmentSpread:
-			a.add(s.Definition.SelectionSet)
+			if !seen[s.Definition] {
+				seen[s.Definition] = true
+				a.add(s.Definition.SelectionSet, seen)
+			}
 		}
 	}
 }
@@ -115,11 +119,11 @@ func (a asked) has(names ...string) bool {
 
 // under is what is asked of a field's value.
 func (a asked) under(name string) asked {
-	below := asked{}
-	for _, f := range a[name] {
-		below.add(f.SelectionSet)
+	sets := make([]ast.SelectionSet, len(a[name]))
+	for i, f := range a[name] {
+		sets[i] = f.SelectionSet
 	}
-	return below
+	return askedOf(sets...)
 }
 
 // windows are the pages that are asked for of a connection.
