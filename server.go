@@ -25,6 +25,7 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/config"
+	"parley/document"
 	"parley/graph"
 	"parley/mail"
 	"parley/migrations"
@@ -205,14 +206,15 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	documents, err := trustedDocuments(s)
+	limits := document.Limits{
+		Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
+	}
+	documents, err := trustedDocuments(s, limits)
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_TRUSTED_DOCUMENTS: %w", err)
 	}
 	graphServer := graph.New(authService, chatService, graph.Options{
-		Limits: graph.Limits{
-			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
-		},
+		MaxBodyBytes: s.MaxBodyBytes, Limits: limits,
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
 		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection,
 		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
@@ -300,11 +302,11 @@ func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
 }
 
 // trustedDocuments are those that are answered when others are not: the operator's, and those of our own pages.
-func trustedDocuments(s *config.Settings) ([]string, error) {
+func trustedDocuments(s *config.Settings, limits document.Limits) ([]string, error) {
 	if s.TrustedDocuments == "" {
 		return nil, nil
 	}
-	documents, err := graph.ReadDocuments(s.TrustedDocuments)
+	documents, err := graph.ReadDocuments(s.TrustedDocuments, limits)
 	return append(documents, web.AccountDocuments()...), err
 }
 

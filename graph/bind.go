@@ -112,3 +112,16 @@ func int64Ptr(p *int) *int64 {
 	n := int64(*p)
 	return &n
 }
+
+func toInt(v any) (int, bool) {
+	switch n := v.(type) {
+	case int64:
+		return int(n), true
+	case int:
+		return n, true
+	case interface{ Int64() (int64, error) }: // json.Number
+		i, err := n.Int64()
+		return int(i), err == nil
+	}
+	return 0, false
+}

@@ -7,16 +7,14 @@ import (
 	"os"
 	"strings"
 
-	"github.com/vektah/gqlparser/v2"
-	"github.com/vektah/gqlparser/v2/validator/rules"
-
+	"parley/document"
 	"parley/wire"
 )
 
 // ReadDocuments reads the documents that an operator trusts: a JSON object of documents by their SHA-256, in hexadecimal
 // digits, with or without "sha256:" before them, or the manifest that Apollo's tool writes. One that would never be answered, because it is not what its hash says or
-// does not fit the schema, is an error.
-func ReadDocuments(file string) ([]string, error) {
+// does not fit the schema or the limits, is an error.
+func ReadDocuments(file string, limits document.Limits) ([]string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -25,17 +23,17 @@ func ReadDocuments(file string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash, nor Apollo's manifest: %w", file, err)
 	}
-	schema := NewExecutableSchema(Config{}).Schema()
+	reader := document.NewReader(NewExecutableSchema(Config{}).Schema(), document.Options{Limits: limits, Introspection: true})
 	documents := make([]string, 0, len(manifest))
 	var problems []error
-	for hash, document := range manifest {
-		if actual := wire.Hash(document); !strings.EqualFold(strings.TrimPrefix(hash, "sha256:"), actual) {
+	for hash, text := range manifest {
+		if actual := wire.Hash(text); !strings.EqualFold(strings.TrimPrefix(hash, "sha256:"), actual) {
 			problems = append(problems, fmt.Errorf("%s: the document under %s has the hash %s", file, hash, actual))
 		}
-		if _, err := gqlparser.LoadQueryWithRules(schema, document, rules.NewDefaultRules()); err != nil {
-			problems = append(problems, fmt.Errorf("%s: the document %s: %w", file, hash, err))
+		if _, list := reader.Validate(text); list != nil {
+			problems = append(problems, fmt.Errorf("%s: the document %s: %w", file, hash, list))
 		}
-		documents = append(documents, document)
+		documents = append(documents, text)
 	}
 	return documents, errors.Join(problems...)
 }

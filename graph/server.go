@@ -10,24 +10,24 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/executor"
-	"github.com/99designs/gqlgen/graphql/handler/extension"
-	"github.com/99designs/gqlgen/graphql/handler/lru"
-	"github.com/vektah/gqlparser/v2/ast"
+	gqlgen "github.com/99designs/gqlgen/graphql/executor"
 
 	"parley/auth"
 	"parley/chat"
+	"parley/document"
 	"parley/model"
+	"parley/store"
 	"parley/wire"
 )
 
 // Options are the settings of a Server; the zero value serves.
 type Options struct {
-	MaxConnections int // that are live of one account, or of one address without signing in; 0 means any number
-	MaxOperations  int // at once on a connection; 0 means 100
-	QueueItems     int // that wait to be read on a connection; 0 means 1,024
-	QueueBytes     int // the same in bytes; 0 means 1 MiB
-	Limits         Limits
+	MaxConnections int   // that are live of one account, or of one address without signing in; 0 means any number
+	MaxOperations  int   // at once on a connection; 0 means 100
+	QueueItems     int   // that wait to be read on a connection; 0 means 1,024
+	QueueBytes     int   // the same in bytes; 0 means 1 MiB
+	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means 256 KiB
+	Limits         document.Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
 	TrustedProxies []netip.Prefix
 	Introspection  bool
@@ -45,40 +45,33 @@ type Server struct {
 	auth *auth.Service
 	chat *chat.Service
 	wire *wire.Server
-	exec *executor.Executor
+	exec *executor
 
 	shared      *shared
 	connections *connections
 }
-
-// documents is how many parsed documents are kept.
-const documents = 1000
 
 // New makes the server. Drain has to be called before the process stops.
 func New(authService *auth.Service, chatService *chat.Service, opts Options) *Server {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	limits := opts.Limits.withDefaults()
 	people := &gatherer[model.UserID, *model.User]{find: authService.Users}
 	resolver := &Resolver{Auth: authService, Chat: chatService, people: people}
 	present := presenter{opts.Log}.present
 
-	exec := executor.New(NewExecutableSchema(Config{Resolvers: resolver}))
-	exec.SetErrorPresenter(present)
-	exec.SetRecoverFunc(func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) })
-	exec.SetQueryCache(shortDocuments{lru.New[*ast.QueryDocument](documents)})
-	exec.SetParserTokenLimit(limits.Tokens)
-	exec.Use(limits)
-	if opts.Introspection {
-		exec.Use(extension.Introspection{})
-	} else {
-		exec.SetDisableSuggestion(true) // it would tell the schema word by word
+	schema := NewExecutableSchema(Config{Resolvers: resolver})
+	exec := &executor{
+		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach,
+		reader: document.NewReader(schema.Schema(), document.Options{
+			Limits: opts.Limits, MaxPage: store.MaxPage, Introspection: opts.Introspection,
+		}),
+		recovered: func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) },
 	}
-	exec.AroundFields(gate)
+	exec.SetErrorPresenter(present)
+	exec.SetRecoverFunc(exec.recovered)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
-	exec.AroundRootFields(resolver.withLoadersAfterEach)
 
 	s := &Server{
 		auth: authService, chat: chatService, exec: exec, shared: newShared(resolver, exec, present),
@@ -88,7 +81,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
 		Subscribe:     s.shared.subscribe,
 		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
-		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
+		MaxMessage: int(opts.MaxBodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	}
 	if opts.transport != nil {
 		opts.transport(&transport)
@@ -107,17 +100,4 @@ func (s *Server) Drain(ctx context.Context) {
 }
 
 // Executor is what answers. With it and Init another transport can carry the same API.
-func (s *Server) Executor() *executor.Executor { return s.exec }
-
-// shortDocuments keeps no document that is long: a stranger could fill the memory with them.
-type shortDocuments struct {
-	graphql.Cache[*ast.QueryDocument]
-}
-
-const longDocument = 8 << 10 // bytes
-
-func (c shortDocuments) Add(ctx context.Context, text string, document *ast.QueryDocument) {
-	if len(text) <= longDocument {
-		c.Cache.Add(ctx, text, document)
-	}
-}
+func (s *Server) Executor() graphql.GraphExecutor { return s.exec }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/executor"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -27,7 +26,7 @@ import (
 // waits costs no goroutine: the conversation's feed puts what comes into its connection's outbox.
 type shared struct {
 	resolver *Resolver
-	exec     *executor.Executor
+	exec     graphql.GraphExecutor
 	present  func(context.Context, error) *gqlerror.Error
 	answers  *lru.Cache[*model.Event, *answers]
 
@@ -91,7 +90,7 @@ func (a *answers) makeOnce(asked [sha256.Size]byte, make func(patience time.Dura
 	return payload
 }
 
-func newShared(r *Resolver, exec *executor.Executor, present func(context.Context, error) *gqlerror.Error) *shared {
+func newShared(r *Resolver, exec graphql.GraphExecutor, present func(context.Context, error) *gqlerror.Error) *shared {
 	kept, err := lru.New[*model.Event, *answers](keptEvents)
 	if err != nil {
 		panic(err) // only for a size below 1

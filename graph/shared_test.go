@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/executor"
+	gqlgen "github.com/99designs/gqlgen/graphql/executor"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/chat"
@@ -19,7 +19,7 @@ import (
 func mustShare(t *testing.T, query string) *sharing {
 	t.Helper()
 	r := &Resolver{}
-	exec := executor.New(NewExecutableSchema(Config{Resolvers: r}))
+	exec := gqlgen.New(NewExecutableSchema(Config{Resolvers: r}))
 	oc, refused := exec.CreateOperationContext(graphql.StartOperationTrace(t.Context()), &graphql.RawParams{Query: query})
 	if refused != nil {
 		t.Fatal(refused)

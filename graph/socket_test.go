@@ -328,7 +328,7 @@ func TestSocketEndsWithItsToken(t *testing.T) {
 
 func TestTooLargeForASocket(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.Limits.BodyBytes = 1000 })
+	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.MaxBodyBytes = 1000 })
 	c := s.mustDial("", nil)
 	c.subscribe(`{ viewer { email } } #`+strings.Repeat("x", 2000), nil)
 	if code, _ := c.closed("next"); code != int(websocket.StatusMessageTooBig) {

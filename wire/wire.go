@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/executor"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
@@ -33,7 +32,7 @@ import (
 
 // Options are what a Server needs. The functions and Exec have to be there; the zero value of anything else is its default.
 type Options struct {
-	Exec    *executor.Executor
+	Exec    graphql.GraphExecutor
 	Present func(ctx context.Context, err error) *gqlerror.Error // gives an error the form that clients see
 
 	// Detach is a context for a connection that outlives its request, whose context is given. What it keeps of that stays

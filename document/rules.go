@@ -1,0 +1,106 @@
+package document
+
+import (
+	"slices"
+
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+	"github.com/vektah/gqlparser/v2/validator/core"
+	"github.com/vektah/gqlparser/v2/validator/rules"
+)
+
+// maxErrors is after how many errors validation ends: each takes room in the answer, and none but the first few is
+// read.
+const maxErrors = 20
+
+// enough ends validation after maxErrors.
+type enough struct{}
+
+// validate holds a document against the rules of section 5, and gives its nodes their types.
+func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
+	defer func() {
+		switch reason := recover().(type) {
+		case nil:
+		case enough:
+			list = append(list, coded(ValidationFailed, "More is wrong: these are the first %d errors.", maxErrors))
+		case *gqlerror.Error: // a rule gave up
+			list = gqlerror.List{reason}
+		default:
+			panic(reason)
+		}
+	}()
+	events := new(core.Events)
+	for _, rule := range r.rules() {
+		rule.RuleFunc(events, func(options ...core.ErrorOption) {
+			if len(list) == maxErrors {
+				panic(enough{})
+			}
+			err := new(gqlerror.Error)
+			for _, option := range options {
+				option(err)
+			}
+			list = append(list, withCode(err, ValidationFailed))
+		})
+	}
+	core.Walk(r.schema, doc, events)
+	return list
+}
+
+// rules are those of the specification. Without introspection, none suggests a name: suggestions would tell the
+// schema word by word.
+func (r *Reader) rules() []core.Rule {
+	all := []core.Rule{
+		rules.FragmentsOnCompositeTypesRule,
+		rules.KnownDirectivesRule,
+		rules.KnownFragmentNamesRule,
+		rules.KnownRootTypeRule,
+		rules.LoneAnonymousOperationRule,
+		rules.MaxIntrospectionDepth,
+		rules.NoFragmentCyclesRule,
+		rules.NoUndefinedVariablesRule,
+		rules.NoUnusedFragmentsRule,
+		rules.NoUnusedVariablesRule,
+		overlappingFieldsRule,
+		rules.PossibleFragmentSpreadsRule,
+		rules.ProvidedRequiredArgumentsRule,
+		rules.SingleFieldSubscriptionsRule,
+		rules.UniqueArgumentNamesRule,
+		rules.UniqueDirectivesPerLocationRule,
+		rules.UniqueFragmentNamesRule,
+		rules.UniqueInputFieldNamesRule,
+		rules.UniqueOperationNamesRule,
+		rules.UniqueVariableNamesRule,
+		rules.VariablesAreInputTypesRule,
+		rules.VariablesInAllowedPositionRule,
+	}
+	if r.opts.Introspection {
+		return slices.Concat(all, []core.Rule{
+			rules.FieldsOnCorrectTypeRule,
+			rules.KnownArgumentNamesRule,
+			rules.KnownTypeNamesRule,
+			rules.ScalarLeafsRule,
+			rules.ValuesOfCorrectTypeRule,
+		})
+	}
+	return slices.Concat(all, []core.Rule{
+		rules.FieldsOnCorrectTypeRuleWithoutSuggestions,
+		rules.KnownArgumentNamesRuleWithoutSuggestions,
+		rules.KnownTypeNamesRuleWithoutSuggestions,
+		rules.ScalarLeafsRuleWithoutSuggestions,
+		rules.ValuesOfCorrectTypeRuleWithoutSuggestions,
+		noIntrospectionRule,
+	})
+}
+
+// noIntrospectionRule refuses fields about the schema.
+var noIntrospectionRule = core.Rule{ //nolint:gochecknoglobals // a constant
+	Name: "NoIntrospection",
+	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
+		events.OnField(func(_ *core.Walker, field *ast.Field) {
+			if field.Name == "__schema" || field.Name == "__type" {
+				addError(core.Message("This server does not let clients read its schema (introspection is off)."),
+					core.At(field.Position))
+			}
+		})
+	},
+}
