@@ -16,6 +16,7 @@ package document
 
 import (
 	"cmp"
+	"strings"
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -117,6 +118,9 @@ func (r *Reader) Validate(text string) (*ast.QueryDocument, gqlerror.List) {
 }
 
 func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
+	if hasLongName(text, r.opts.Limits.Tokens) {
+		return nil, gqlerror.List{coded(TooLarge, "The document has a name of more than %d characters.", maxName)}
+	}
 	doc, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: text}, r.opts.Limits.Tokens)
 	if err != nil {
 		wrong, ok := err.(*gqlerror.Error) //nolint:errorlint // the parser's own, never wrapped
@@ -149,7 +153,18 @@ func coded(code errs.Code, format string, args ...any) *gqlerror.Error {
 }
 
 func withCode(err *gqlerror.Error, code errs.Code) *gqlerror.Error {
-	err.Err = nil
+	err.Err, err.Message = nil, clip(err.Message)
 	err.Extensions = map[string]any{"code": string(code)}
 	return err
+}
+
+// maxMessage is how many bytes of an error message are shown. It may repeat a name as long as the document.
+const maxMessage = 400
+
+// clip leaves out the middle of a long message.
+func clip(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage/2], "") + " … " + strings.ToValidUTF8(message[len(message)-maxMessage/2:], "")
 }

@@ -8,7 +8,7 @@ import (
 
 // maxIntrospection is how many fields of the schema one operation may be answered with. What tools ask for (all of
 // the schema, with every option) is about a third of it; see TestIntrospection.
-const maxIntrospection = 60_000
+const maxIntrospection = 25_000
 
 // schemaCounter counts what a query about the schema is answered with, by walking the schema as the executor will.
 // Such lists cannot be asked for in pages, and they multiply, so no rule of thumb is both safe and generous. The walk

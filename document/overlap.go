@@ -60,21 +60,20 @@ func (o *overlap) compare(sets []ast.SelectionSet, shapeOnly bool) {
 	names, groups := o.gather(sets)
 	for _, name := range names {
 		fields := groups[name]
-		if !o.sameShapes(name, fields) {
-			continue
-		}
 		if shapeOnly {
-			o.compare(children(fields), true)
+			if o.sameShapes(name, fields) {
+				o.compare(children(fields), true)
+			}
 			continue
 		}
 		classes := byObject(fields)
 		for _, class := range classes {
 			o.spend(len(class))
-			if o.sameFields(name, class) {
+			if o.sameFields(name, class) && o.sameShapes(name, class) {
 				o.compare(children(class), false)
 			}
 		}
-		if len(classes) > 1 {
+		if len(classes) > 1 && o.sameShapes(name, fields) {
 			o.compare(children(fields), true)
 		}
 	}

@@ -1,0 +1,32 @@
+package document_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestNamesHaveAnEnd: a string may have long words, and a name may not be one.
+func TestNamesHaveAnEnd(t *testing.T) {
+	t.Parallel()
+	r := mustRead(t, open())
+	long := strings.Repeat("x", 256)
+	for text, want := range map[string]string{
+		"{ " + long[:255] + " }":                                 "GRAPHQL_VALIDATION_FAILED", // there is no such field
+		"{ " + long + " }":                                       "OPERATION_TOO_LARGE",
+		"{ viewer(" + long + ": 1) { email } }":                  "OPERATION_TOO_LARGE",
+		"query ($" + long + ": Int) { viewer { email } }":        "OPERATION_TOO_LARGE",
+		`{ users(search: "` + long + `") { nodes { id } } }`:     "",
+		`{ users(search: """` + long + `""") { nodes { id } } }`: "",
+		"{ viewer { email } } # " + long:                         "",
+		`{ users(search: "` + long + `) { nodes { id } } }`:      "GRAPHQL_PARSE_FAILED", // the string has no end
+	} {
+		_, list := r.Validate(text)
+		code := ""
+		if list != nil {
+			code, _ = list[0].Extensions["code"].(string)
+		}
+		if code != want {
+			t.Errorf("%.40s: %q, not %q", text, code, want)
+		}
+	}
+}
