@@ -70,6 +70,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	}
 	exec.SetErrorPresenter(present)
 	exec.SetRecoverFunc(exec.recovered)
+	exec.AroundOperations(newSchemaAnswers().aroundOperation)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
 
