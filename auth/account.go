@@ -48,7 +48,7 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 	if err != nil {
 		return nil, err
 	}
-	hash, err := s.hashPassword(ctx, in.Password) // before the transaction, which should be short
+	hash, err := s.hashPassword(ctx, in.Password, from) // before the transaction, which should be short
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	if err != nil {
 		return err
 	}
-	hash, err := s.hashPassword(ctx, in.NewPassword)
+	hash, err := s.hashPassword(ctx, in.NewPassword, from)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (s *Service) requirePassword(
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", store.Error(err)
 	}
-	matches, err := s.passwordMatches(ctx, password, hash)
+	matches, err := s.passwordMatches(ctx, password, hash, from)
 	if err != nil {
 		return "", err
 	}

@@ -60,7 +60,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 	if err := problems.Err(); err != nil {
 		return err
 	}
-	hash, err := s.hashPassword(ctx, newPassword)
+	hash, err := s.hashPassword(ctx, newPassword, from)
 	if err != nil {
 		return err
 	}

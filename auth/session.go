@@ -62,7 +62,7 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 		return nil, err
 	}
 	failures := "failed " + account
-	if err := s.requirePatience(ctx, failures); err != nil {
+	if err := s.checkLockout(ctx, failures); err != nil {
 		return nil, err
 	}
 	u := new(model.User)
@@ -75,7 +75,7 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
-	matches, err := s.passwordMatches(ctx, in.Password, hash)
+	matches, err := s.passwordMatches(ctx, in.Password, hash, from)
 	if err != nil {
 		return nil, err
 	}
