@@ -25,7 +25,7 @@ func ReadDocuments(file string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash, nor Apollo's manifest: %w", file, err)
 	}
-	schema := NewExecutableSchema(Config{}).Schema()
+	schema := servedSchema()
 	documents := make([]string, 0, len(manifest))
 	var problems []error
 	for hash, document := range manifest {

@@ -64,7 +64,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	resolver := &Resolver{Auth: authService, Chat: chatService, people: people}
 	present := presenter{opts.Log}.present
 
-	exec := executor.New(NewExecutableSchema(Config{Resolvers: resolver}))
+	exec := executor.New(NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver}))
 	exec.SetErrorPresenter(present)
 	exec.SetRecoverFunc(func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) })
 	exec.SetQueryCache(shortDocuments{lru.New[*ast.QueryDocument](documents)})
