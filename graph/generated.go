@@ -2933,11 +2933,11 @@ scalar Time @specifiedBy(url: "https://www.rfc-editor.org/rfc/rfc3339")
 
 "Anything that has an id and can be asked for again by it."
 interface Node {
-  "Unique over all types."
+  "Unique across all types."
   id: ID!
 }
 
-"Where a page stands in its list, as in the Relay connection spec."
+"Where a page is in its list, as in the Relay connection specification."
 type PageInfo {
   "More follows after this page; known whichever way the list was walked."
   hasNextPage: Boolean!
@@ -2961,23 +2961,23 @@ type UserError {
 
 "What kind of mistake a person can correct."
 enum UserErrorCode {
-  "Missing or blank, and has to be given."
+  "Missing or blank, but required."
   REQUIRED
   "Fewer characters or items than the input field allows."
   TOO_SHORT
   "More characters than the input field allows."
   TOO_LONG
-  "Not of the form that the message describes."
+  "Not in the form that the message describes."
   INVALID
-  "Somebody else has it already."
+  "Another user already has it."
   TAKEN
-  "It names something that is not there, or not visible to the viewer."
+  "It names something that does not exist, or that the viewer may not see."
   NOT_FOUND
   "It contradicts something else: another field, or an earlier request."
   CONFLICT
   """
-  The e-mail address and the password do not belong together. Never says which of the two is wrong, nor, where the operator
-  has addresses concealed, whether the address still has to be confirmed.
+  The e-mail address and the password do not belong together. It never tells which of the two is wrong or, if the operator
+  conceals addresses, whether the address still has to be confirmed.
   """
   INVALID_CREDENTIALS
   "The token is expired, was used before, was revoked, or never was one of ours. Sign in again."
@@ -2986,7 +2986,7 @@ enum UserErrorCode {
   LIMIT_REACHED
   "A conversation needs an owner: transfer it first."
   OWNER_REQUIRED
-  "The person is a member already."
+  "The person is already a member."
   ALREADY_MEMBER
 }
 
@@ -2994,17 +2994,20 @@ enum UserErrorCode {
 type Query {
   "The signed-in person."
   viewer: Viewer
-  "Any object by its id; null where there is none that the viewer may see."
+  "Any object by its id; null if there is none that the viewer may see."
   node(
     "The id of an object of any type that implements Node."
     id: ID!
   ): Node
-  "As ` + "`" + `node` + "`" + `, for up to 100 ids at once; the answers stand in the order of the ids."
+  "Like ` + "`" + `node` + "`" + `, for up to 100 ids at once; the answers are in the order of the ids."
   nodes(
     "Up to 100 ids, of any types; BAD_USER_INPUT for more."
     ids: [ID!]!
   ): [Node]!
-  "A person by id or by nickname (whatever its case); null where there is none. Exactly one of the two has to be given."
+  """
+  A person by id or by nickname, in any case; null if there is none. Exactly one of the two is
+  required.
+  """
   user(
     "A user id."
     id: ID
@@ -3012,8 +3015,8 @@ type Query {
     nickname: String
   ): User
   """
-  Everybody who is registered, sorted by nickname. With ` + "`" + `search` + "`" + `, only those whose nickname or display name contains it,
-  whatever its case and Unicode form. The first 20 unless the page says otherwise.
+  All registered people, sorted by nickname. With ` + "`" + `search` + "`" + `, only those whose nickname or display name contains it, in any
+  case and Unicode form. The first 20 unless the page says otherwise.
   """
   users(
     "Part of a nickname or display name. Blank or left out: everyone."
@@ -3033,7 +3036,7 @@ type Query {
     "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
     before: String
   ): UserConnection!
-  "A conversation that the viewer is a member of; null where there is none."
+  "A conversation that the viewer is a member of; null if there is none."
   conversation(
     "A conversation id."
     id: ID!
@@ -3042,14 +3045,14 @@ type Query {
   Messages of the viewer's conversations that have all of the words, newest first; the first 20 unless the page says otherwise.
   A word is found whatever its case and Unicode form, as a whole; in scripts that write no space between words (Chinese,
   Japanese, Thai and others) any part of a sentence is found. Edits and deletions count at once.
-  BAD_USER_INPUT where there is no word in the query, or more than 20 of them, or more than 200 characters.
+  BAD_USER_INPUT if the query has no word, more than 20 words, or more than 200 characters.
   """
   searchMessages(
     "One to 20 words, in any order, 200 characters at most."
     query: String!
     "Only in this conversation."
     conversationId: ID
-    "Only by this person."
+    "Only by this user."
     authorId: ID
     "Only what was sent later."
     sentAfter: Time
@@ -3076,7 +3079,7 @@ type Query {
 type Mutation {
   """
   Makes an account, signs it in, and mails a link that confirms the address. userErrors: REQUIRED, TOO_SHORT, TOO_LONG,
-  INVALID, TAKEN. FORBIDDEN where the operator has closed registration. An operator may also have it conceal which addresses
+  INVALID, TAKEN. FORBIDDEN if the operator has closed registration. An operator may also let it conceal which addresses
   have an account: then tokens and viewer are null although there are no userErrors, the mail says how to go on, and ` + "`" + `login` + "`" + `
   works once the address is confirmed. A taken nickname is TAKEN all the same.
   """
@@ -3086,7 +3089,7 @@ type Mutation {
   ): AuthPayload @public
   """
   Signs in, which starts a session of its own for this device. userErrors: INVALID_CREDENTIALS. After a few wrong passwords
-  from one address, each makes the next attempt from there wait longer (RATE_LIMITED). Where the operator conceals which
+  from one address, each makes the next attempt from there wait longer (RATE_LIMITED). If the operator conceals which
   addresses have an account, it is INVALID_CREDENTIALS too until the address is confirmed, by the link that ` + "`" + `register` + "`" + ` mails
   or by that of ` + "`" + `requestPasswordReset` + "`" + `. An account has at most 100 sessions: another ends the one not used for longest.
   """
@@ -3105,17 +3108,22 @@ type Mutation {
     "The refresh token to trade."
     input: RefreshSessionInput!
   ): AuthPayload @public
-  "Ends the session that the access token belongs to: its tokens stop working, its live streams end."
+  """
+  Ends the session that the access token belongs to: its tokens stop working, its live streams end.
+  """
   logout: LogoutPayload
   "Ends one of the viewer's sessions. userErrors: NOT_FOUND."
   revokeSession(
     "The session to end."
     input: RevokeSessionInput!
   ): RevokeSessionPayload
-  "Ends all of the viewer's sessions but the one that asks."
+  "Ends all of the viewer's sessions except the one that asks."
   revokeOtherSessions: RevokeOtherSessionsPayload
 
-  "Changes how others see the viewer; what is left out or null stays as it is. userErrors: as in register."
+  """
+  Changes how others see the viewer; what is left out or null stays as it is. userErrors: as in
+  register.
+  """
   updateProfile(
     "What to change."
     input: UpdateProfileInput!
@@ -3135,7 +3143,10 @@ type Mutation {
     "The new address, and the password."
     input: ChangeEmailInput!
   ): ChangeEmailPayload
-  "Sets another password, and ends the viewer's other sessions. userErrors: INVALID_CREDENTIALS, TOO_SHORT, TOO_LONG, INVALID."
+  """
+  Sets another password, and ends the viewer's other sessions. userErrors: INVALID_CREDENTIALS,
+  TOO_SHORT, TOO_LONG, INVALID.
+  """
   changePassword(
     "The old and the new password."
     input: ChangePasswordInput!
@@ -3177,9 +3188,9 @@ type Mutation {
   """
   Starts a conversation with everybody in it, in one step: either all of it is stored, or nothing.
   The viewer always is a member and its owner, listed or not. userErrors, each with the path of the very element:
-  REQUIRED (nobody beside the viewer), CONFLICT (a person listed twice, a second owner), NOT_FOUND (no such person),
-  LIMIT_REACHED (more than 500 members), TOO_LONG, INVALID (the title). FORBIDDEN where the operator wants the viewer's
-  address to be confirmed first.
+  REQUIRED (no one besides the viewer), CONFLICT (a person listed twice, a second owner), NOT_FOUND (no such person),
+  LIMIT_REACHED (more than 500 members), TOO_LONG, INVALID (the title). FORBIDDEN if the operator requires a confirmed
+  address, and the viewer's is not.
   """
   createConversation(
     "The new conversation and its members."
@@ -3189,7 +3200,7 @@ type Mutation {
   """
   Finds the direct conversation of the viewer and another person, or starts it: there is one for each pair, whoever opens
   it. It has these two members and no more, no owner, and no title of its own. userErrors: NOT_FOUND, CONFLICT (with
-  oneself). FORBIDDEN as in createConversation, where it has to be started.
+  oneself). FORBIDDEN as in createConversation, if it has to be started.
   """
   openDirectConversation(
     "The other person."
@@ -3218,19 +3229,25 @@ type Mutation {
     input: AddMembersInput!
   ): AddMembersPayload
   """
-  Ends another's membership of a group: from then on the conversation does not exist for them. The owner may remove anybody,
+  Ends another's membership of a group: from then on the conversation does not exist for them. The owner may remove anyone,
   and admins may remove members; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT (oneself: leaveConversation).
   """
   removeMember(
     "The conversation and the member to remove."
     input: RemoveMemberInput!
   ): RemoveMemberPayload
-  "Makes another member an admin, or an admin a member again. Only the owner may; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT."
+  """
+  Makes another member an admin, or an admin a member again. Only the owner may; else FORBIDDEN.
+  userErrors: NOT_FOUND, CONFLICT.
+  """
   changeMemberRole(
     "The conversation, the member and the new role."
     input: ChangeMemberRoleInput!
   ): ChangeMemberRolePayload
-  "Makes another member the owner, and the viewer an admin. Only the owner may; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT."
+  """
+  Makes another member the owner, and the viewer an admin. Only the owner may; else FORBIDDEN.
+  userErrors: NOT_FOUND, CONFLICT.
+  """
   transferOwnership(
     "The conversation and its new owner."
     input: TransferOwnershipInput!
@@ -3246,7 +3263,7 @@ type Mutation {
 
   """
   Sends a message. It is stored once this returns, and every follower of the conversation receives it exactly once.
-  NOT_FOUND where the viewer is no member. userErrors: REQUIRED, TOO_LONG, INVALID (the content or the key), NOT_FOUND
+  NOT_FOUND if the viewer is not a member. userErrors: REQUIRED, TOO_LONG, INVALID (the content or the key), NOT_FOUND
   (the message that it answers), CONFLICT (the key was used before, for another message).
   """
   sendMessage(
@@ -3255,8 +3272,8 @@ type Mutation {
   ): SendMessagePayload
   """
   Gives a message another content. Only its author may, and for 24 hours unless the operator has set another time; else
-  FORBIDDEN. NOT_FOUND where the viewer does not see it. userErrors: REQUIRED, TOO_LONG, INVALID (the content), CONFLICT (the
-  message is deleted, or somebody has edited it since ` + "`" + `expectedEditedAt` + "`" + `).
+  FORBIDDEN. NOT_FOUND if the viewer does not see it. userErrors: REQUIRED, TOO_LONG, INVALID (the content), CONFLICT (the
+  message is deleted, or was edited after ` + "`" + `expectedEditedAt` + "`" + `).
   """
   editMessage(
     "The message and its new content."
@@ -3264,7 +3281,7 @@ type Mutation {
   ): EditMessagePayload
   """
   Takes a message's content away for good, with its mentions and reactions; its place in the conversation stays. The author
-  may, and in a group the owner and the admins; else FORBIDDEN. NOT_FOUND where the viewer does not see it. Deleting what is
+  may, and in a group the owner and the admins; else FORBIDDEN. NOT_FOUND if the viewer does not see it. Deleting what is
   deleted changes nothing, and is no error.
   """
   deleteMessage(
@@ -3279,14 +3296,14 @@ type Mutation {
     "The message and the emoji."
     input: AddReactionInput!
   ): AddReactionPayload
-  "Takes the viewer's own emoji back; nothing happens where it is not there. userErrors: INVALID."
+  "Takes the viewer's own emoji back; nothing happens if it is not there. userErrors: INVALID."
   removeReaction(
     "The message and the emoji."
     input: RemoveReactionInput!
   ): RemoveReactionPayload
   """
   Says that the viewer has read a conversation up to an event. What was read stays read: a smaller seq changes nothing, and one
-  beyond the newest event means that one. NOT_FOUND where the viewer is no member. userErrors: INVALID (negative).
+  beyond the newest event means that one. NOT_FOUND if the viewer is not a member. userErrors: INVALID (negative).
   """
   markRead(
     "The conversation, and how far it was read."
@@ -3294,8 +3311,8 @@ type Mutation {
   ): MarkReadPayload
 
   """
-  Changes how the viewer has a conversation, which nobody else sees; what is left out or null stays as it is. NOT_FOUND where
-  the viewer is no member. userErrors: INVALID (a time that has passed), CONFLICT (not muted, but until a time).
+  Changes how the viewer has a conversation, which no one else sees; what is left out or null stays as it is. NOT_FOUND if
+  the viewer is not a member. userErrors: INVALID (a time that has passed), CONFLICT (` + "`" + `mutedUntil` + "`" + ` given although ` + "`" + `muted` + "`" + ` is false).
   """
   updateMembership(
     "The conversation, and what to change."
@@ -3303,7 +3320,7 @@ type Mutation {
   ): UpdateMembershipPayload
   """
   Keeps what the viewer has written and not sent, for their other devices: the last one counts, and a blank one removes it.
-  Sending a message does not touch it. NOT_FOUND where the viewer is no member. userErrors: TOO_LONG, INVALID.
+  Sending a message does not touch it. NOT_FOUND if the viewer is not a member. userErrors: TOO_LONG, INVALID.
   """
   saveDraft(
     "The conversation and the draft."
@@ -3311,7 +3328,7 @@ type Mutation {
   ): SaveDraftPayload
   """
   Says that the viewer types, or has stopped. Send it every few seconds while it lasts: at most one in 3 seconds is passed on,
-  and others see it end 6 seconds after the last. NOT_FOUND where the viewer is no member.
+  and others see it end 6 seconds after the last. NOT_FOUND if the viewer is not a member.
   """
   setTyping(
     "The conversation, and whether the viewer types."
@@ -3359,14 +3376,17 @@ type Subscription {
   have, to any server, and nothing is missed or comes twice. Without: from now on, which ` + "`" + `CaughtUp` + "`" + ` says first.
   In each conversation the order is that of seq; between conversations there is none. Of a conversation that the viewer joins
   comes ` + "`" + `ConversationJoined` + "`" + ` first and then what happens in it from there on; ` + "`" + `ConversationLeft` + "`" + ` is the last of one that they
-  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served gets ` + "`" + `StreamReset` + "`" + ` first: fetch anew what is shown, and go on from there.
-  BAD_USER_INPUT for what is no cursor, or another account's.
+  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and go on from there.
+  BAD_USER_INPUT for a malformed cursor, or one of another account.
   """
   events(
     "The cursor of a ViewerEvent, or Viewer.eventsCursor. Left out or null: from now on."
     after: String
   ): ViewerEvent!
-  "A conversation that the viewer has just become a member of, whoever made it; each time once, from now on."
+  """
+  A conversation that the viewer has just become a member of, whoever made it; each time once, from
+  now on.
+  """
   conversationAdded: Conversation!
   """
   The viewer's list of conversations, entry by entry, from now on: whenever a message comes, or a title, a role, what the
@@ -3383,7 +3403,7 @@ type Subscription {
     conversationId: ID!
   ): TypingIndicator!
   """
-  How far the other members of a conversation have read. Begins with everybody's present state; then whenever one of them reads
+  How far the other members of a conversation have read. First delivers everyone's current state; then whenever one of them reads
   on, of which only the newest of a person counts. Of those who let others know, and nothing while the viewer does not
   (Settings.sendReadReceipts); both at once when a setting changes. Needs membership (else NOT_FOUND), and ends with FORBIDDEN
   with it.
@@ -3401,23 +3421,23 @@ type Subscription {
 
 # ── Accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-"A registered person, as everybody sees them."
+"A registered person, as everyone sees them."
 type User implements Node {
   "Starts with ` + "`" + `user_` + "`" + `."
   id: ID!
   "Unique, whatever its case. 2 to 32 characters."
   nickname: String!
-  "The name to show, where the person gave one; up to 64 characters, not unique."
+  "The name to show, if the person gave one; up to 64 characters, not unique."
   displayName: String
   "What the person says of themselves; up to 500 characters, several lines."
   about: String
   "When the account was made."
   createdAt: Time!
-  "Null for who shares no conversation with the viewer, or does not let it show (Settings.showPresence)."
+  "Null for users who share no conversation with the viewer, or hide it (Settings.showPresence)."
   presence: Presence @perViewer
 }
 
-"Whether somebody is there."
+"Whether a user is online."
 type Presence {
   "The id of the user whose presence this is."
   userId: ID!
@@ -3425,7 +3445,7 @@ type Presence {
   user: User
   "Has a live connection, or had one within the last 30 seconds."
   online: Boolean!
-  "When the last connection ended; null while online, for who has never been, and for who has just begun to hide it."
+  "When the last connection ended; null while online, before the first one, and once it is hidden."
   lastSeenAt: Time
 }
 
@@ -3455,7 +3475,7 @@ type Viewer {
   email: String!
   "The person has followed a link that was mailed to this address."
   emailVerified: Boolean!
-  "Where the person is signed in; the last used first."
+  "The devices on which the person is signed in; the last used first."
   sessions: [Session!]!
   "What the viewer lets others know."
   settings: Settings!
@@ -3478,7 +3498,10 @@ type Viewer {
     "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
     before: String
   ): ConversationConnection!
-  "Unread messages of others, over all conversations that are not muted. Each conversation counts up to 1,000."
+  """
+  Unread messages of others, over all conversations that are not muted. Each conversation counts up
+  to 1,000.
+  """
   unreadCount: Int!
   "Those of the unread messages that mention the viewer."
   unreadMentionCount: Int!
@@ -3497,7 +3520,10 @@ input ConversationFilter {
   pinned: Boolean
   "True: only those that are muted now. False: only the others."
   muted: Boolean
-  "With at least one message of somebody else that the viewer has not read."
+  """
+  True: only those with a message of someone else that the viewer has not read. False: only the
+  others.
+  """
   unread: Boolean
 }
 
@@ -3517,11 +3543,11 @@ type Session implements Node {
   current: Boolean! @perViewer
 }
 
-"What a person lets others know."
+"What a person lets others see."
 type Settings {
   "Whether one is online, and when one was last seen."
   showPresence: Boolean!
-  "How far one has read. Who hides theirs does not see others' either."
+  "How far one has read. Those who hide theirs do not see it of others either."
   sendReadReceipts: Boolean!
 }
 
@@ -3534,15 +3560,18 @@ type Tokens {
   accessToken: String! @public
   "When the access token ends: 15 minutes from now unless the operator has set another time."
   expiresAt: Time! @public
-  "Opaque, works once, and for 30 days unless the operator has set another time. Store it like a password."
+  """
+  Opaque, works once, and for 30 days unless the operator has set another time. Store it like a
+  password.
+  """
   refreshToken: String! @public
 }
 
 "The answer to signing in, in any of its ways."
 type AuthPayload {
-  "Null when nobody is signed in: there are userErrors, or addresses are concealed (register)."
+  "Null if no one is signed in: there are userErrors, or addresses are concealed (register)."
   tokens: Tokens @public
-  "The person who is signed in now; null as the tokens."
+  "The person who is signed in now; null if the tokens are."
   viewer: Viewer @public
   "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]! @public
@@ -3550,21 +3579,23 @@ type AuthPayload {
 
 "A new account."
 input RegisterInput {
-  "For signing in; never shown to others. Unique, whatever its case."
+  "For signing in; never shown to others. Unique in any case; at most 254 bytes."
   email: String!
-  "What others see: 2 to 32 characters, unique whatever its case; no control or invisible characters."
+  """
+  What others see: 2 to 32 characters, unique whatever its case; no control or invisible characters.
+  """
   nickname: String!
   "8 to 256 characters, used exactly as given; none of the 10,000 most common ones."
   password: String!
   "Up to 64 characters. Left out or blank: none."
   displayName: String
-  "Needed where the operator lets only invited people register."
+  "Required if the operator lets only invited people register."
   invitationCode: String
 }
 
 "What a person signs in with."
 input LoginInput {
-  "Whatever its case."
+  "In any case."
   email: String!
   "Compared exactly as given, spaces included."
   password: String!
@@ -3578,7 +3609,7 @@ input RefreshSessionInput {
 
 "The answer to logout."
 type LogoutPayload {
-  "Always empty: signing out cannot be done wrong."
+  "Always empty."
   userErrors: [UserError!]!
 }
 
@@ -3672,7 +3703,7 @@ input RequestPasswordResetInput {
 
 "The answer to requestPasswordReset."
 type RequestPasswordResetPayload {
-  "Always empty: nothing is told about the address."
+  "Always empty: the answer tells nothing about the address."
   userErrors: [UserError!]! @public
 }
 
@@ -3768,7 +3799,10 @@ type Conversation implements Node {
   createdAt: Time!
   "When the newest event happened that is no edit, deletion or reaction."
   lastActivityAt: Time!
-  "The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all other events."
+  """
+  The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all
+  other events.
+  """
   lastSeq: Int!
   "Null only in a direct conversation."
   owner: User
@@ -3848,11 +3882,17 @@ type ConversationMember implements Node {
   They have read up to this event. Of others null, unless both they and the viewer let others know (Settings.sendReadReceipts).
   """
   lastReadSeq: Int @perViewer
-  "Messages of others after ` + "`" + `lastReadSeq` + "`" + ` that are not deleted; 1,000 stands for as many or more. Null of others."
+  """
+  Messages of others after ` + "`" + `lastReadSeq` + "`" + ` that are not deleted; 1,000 stands for as many or more.
+  Null of others.
+  """
   unreadCount: Int @perViewer
   "Those of them that mention the viewer. Null of others."
   unreadMentionCount: Int @perViewer
-  "No notifications until then; the last microsecond of the year 9999 stands for ever. Null where not muted, and of others."
+  """
+  No notifications until then; the last microsecond of the year 9999 stands for ever. Null where not
+  muted, and of others.
+  """
   mutedUntil: Time @perViewer
   "Put away until the next message comes. Null of others."
   archived: Boolean @perViewer
@@ -4095,7 +4135,10 @@ type Message implements Node {
   id: ID!
   "The conversation that it was sent to."
   conversation: Conversation!
-  "Its place in the conversation: strictly increasing, shared with the other events of the conversation."
+  """
+  Its place in the conversation: strictly increasing, shared with the other events of the
+  conversation.
+  """
   seq: Int!
   "Null once the account is gone; the message stays."
   author: User
@@ -4121,7 +4164,7 @@ type Message implements Node {
   reactions: [ReactionGroup!]!
   """
   The members who have read up to this message, in order of joining: those who were there when it came, without its author, and
-  only who lets others know. Empty for who does not let others know. The first 20 unless the page says otherwise.
+  only those who let others see it. Empty if the viewer has turned read receipts off. The first 20 unless the page says otherwise.
   """
   seenBy(
     """
@@ -4202,7 +4245,10 @@ type MessageSearchEdge {
   cursor: String!
   "The message."
   node: Message!
-  "About 160 characters of the content, around the first match, in pieces that together are the text to show."
+  """
+  About 160 characters of the content, around the first match, in pieces that together are the text
+  to show.
+  """
   snippet: [SnippetPart!]!
 }
 
@@ -4312,13 +4358,16 @@ type RemoveReactionPayload {
 
 "One durable change of a conversation. seq orders all of them, without gaps."
 interface ConversationEvent {
-  "In ` + "`" + `CaughtUp` + "`" + ` that of the newest event that has been told."
+  "In ` + "`" + `CaughtUp` + "`" + ` that of the newest event that was delivered."
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and where nobody did."
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
-  "Null for who is a member no longer, as in the event that says so, and in the ` + "`" + `CaughtUp` + "`" + ` of ` + "`" + `events` + "`" + `."
+  """
+  Null if the viewer is no longer a member, as in the event that says so, and in the ` + "`" + `CaughtUp` + "`" + ` of
+  ` + "`" + `events` + "`" + `.
+  """
   conversation: Conversation
 }
 
@@ -4378,7 +4427,7 @@ type MemberAdded implements ConversationEvent {
   role: MemberRole!
 }
 
-"Somebody left, or was removed."
+"A member left, or was removed."
 type MemberRemoved implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
@@ -4490,9 +4539,9 @@ type ReactionRemoved implements ConversationEvent {
   count: Int!
 }
 
-"All that was missed has been told; what comes now is live. Not stored."
+"All that was missed has been delivered; live events follow. Not stored."
 type CaughtUp implements ConversationEvent {
-  "Of the newest event that has been told; 0 in ` + "`" + `events` + "`" + `."
+  "Of the newest event that was delivered; 0 in ` + "`" + `events` + "`" + `."
   seq: Int!
   "Now."
   at: Time!
@@ -4502,11 +4551,14 @@ type CaughtUp implements ConversationEvent {
   conversation: Conversation
 }
 
-"One item of the viewer's stream: what happened, and where the stream stands behind it."
+"One item of the viewer's stream: what happened, and the cursor of the place after it."
 type ViewerEvent {
   "For ` + "`" + `after` + "`" + `, once this item has been dealt with."
   cursor: String!
-  "Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. It is there too where the viewer is a member no longer."
+  """
+  Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Given even if the viewer is no longer a
+  member.
+  """
   conversationId: ID
   "What happened."
   event: ViewerEventBody!
@@ -4534,17 +4586,17 @@ union ViewerEventBody =
 type ConversationJoined {
   "The conversation that the viewer joined."
   conversationId: ID!
-  "Null where the viewer has left it again meanwhile."
+  "Null if the viewer has left it again meanwhile."
   conversation: Conversation
 }
 
-"The viewer is a member of this conversation no longer, or it has ended."
+"The viewer is no longer a member of this conversation, or it has ended."
 type ConversationLeft {
   "The conversation that the viewer left."
   conversationId: ID!
 }
 
-"The cursor was too old to be served: the stream begins anew, from now. Fetch what is shown."
+"The cursor was too old to be served: the stream starts again, from now. Fetch what is shown."
 type StreamReset {
   "Now."
   at: Time!
@@ -4554,13 +4606,13 @@ type StreamReset {
 type InboxUpdate {
   "The conversation whose entry this is."
   conversationId: ID!
-  "Null once the viewer is a member no longer."
+  "Null once the viewer is no longer a member."
   conversation: Conversation
   "As ConversationMember.unreadCount; 0 once removed."
   unreadCount: Int!
   "As ConversationMember.unreadMentionCount; 0 once removed."
   unreadMentionCount: Int!
-  "The viewer is a member no longer."
+  "The viewer is no longer a member."
   removed: Boolean!
 }
 
@@ -4574,13 +4626,16 @@ type TypingIndicator {
   typing: Boolean!
 }
 
-"How far somebody has read in a conversation."
+"How far a member has read in a conversation."
 type ReadReceipt {
   "The id of the user who has read."
   userId: ID!
   "Null once the account is gone."
   user: User
-  "They have read up to this event. Null once that is hidden, by them or by the viewer, or they are a member no longer."
+  """
+  They have read up to this event. Null once that is hidden, by them or by the viewer, or they are
+  no longer a member.
+  """
   lastReadSeq: Int
 }
 

@@ -11,9 +11,9 @@ import (
 
 // The answer to signing in, in any of its ways.
 type AuthPayload struct {
-	// Null when nobody is signed in: there are userErrors, or addresses are concealed (register).
+	// Null if no one is signed in: there are userErrors, or addresses are concealed (register).
 	Tokens *auth.Tokens `json:"tokens,omitempty"`
-	// The person who is signed in now; null as the tokens.
+	// The person who is signed in now; null if the tokens are.
 	Viewer *Viewer `json:"viewer,omitempty"`
 	// What the person can correct; empty if it was done. The mutation names the codes.
 	UserErrors []*UserError `json:"userErrors"`
@@ -95,11 +95,12 @@ type MessageSearchEdge struct {
 	Cursor string `json:"cursor"`
 	// The message.
 	Node *model.Message `json:"node"`
-	// About 160 characters of the content, around the first match, in pieces that together are the text to show.
+	// About 160 characters of the content, around the first match, in pieces that together are the text
+	// to show.
 	Snippet []*text.Part `json:"snippet"`
 }
 
-// Where a page stands in its list, as in the Relay connection spec.
+// Where a page is in its list, as in the Relay connection specification.
 type PageInfo struct {
 	// More follows after this page; known whichever way the list was walked.
 	HasNextPage bool `json:"hasNextPage"`
@@ -139,11 +140,11 @@ type RevokeOtherSessionsPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
-// What a person lets others know.
+// What a person lets others see.
 type Settings struct {
 	// Whether one is online, and when one was last seen.
 	ShowPresence bool `json:"showPresence"`
-	// How far one has read. Who hides theirs does not see others' either.
+	// How far one has read. Those who hide theirs do not see it of others either.
 	SendReadReceipts bool `json:"sendReadReceipts"`
 }
 
