@@ -30,6 +30,10 @@ gen: ## Generate graph/ from schema.graphqls
 gen-check: ## Fail when generated code or go.mod is stale
 	scripts/check-generated
 
+.PHONY: deps
+deps: ## List the dependencies that have a newer version; changes nothing
+	scripts/outdated
+
 .PHONY: fmt
 fmt: ## Format the code
 	$(TOOL) golangci-lint fmt

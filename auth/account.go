@@ -48,30 +48,39 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 	if err != nil {
 		return nil, err
 	}
-	hash, err := s.hashPassword(ctx, in.Password) // before the transaction, which should be short
+	hash, err := s.hashPassword(ctx, in.Password, from) // before the transaction, which should be short
 	if err != nil {
 		return nil, err
 	}
 	var signedIn *SignedIn
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
-		if owner, err := s.requireFree(ctx, tx, u); err != nil {
+		owner, err := s.requireFree(ctx, tx, u)
+		if err != nil {
 			return err
-		} else if owner != nil { // the address has an account, and nobody is to know
-			return s.noticeAttempt(ctx, tx, owner, quiet)
 		}
+		// If the address has an account, and the answer must not tell, the same statements run and store nothing.
+		free := owner == nil
 		u.CreatedAt = tx.Now
-		if err := insertUser(ctx, tx, u); err != nil {
+		if err := insertUser(ctx, tx, free, u); err != nil {
 			return err
 		}
 		c := &model.Credentials{UserID: u.ID, PasswordHash: hash, UpdatedAt: tx.Now}
-		if _, err := tx.NewInsert().Model(c).Exec(ctx); err != nil {
+		if err := tx.InsertWhen(ctx, free, c, ""); err != nil {
 			return err
 		}
-		if err := s.audit(ctx, tx, registered, &u.ID, nil, from); err != nil {
+		if err := s.auditWhen(ctx, tx, free, registered, &u.ID, nil, from); err != nil {
 			return err
 		}
-		if err := s.sendVerification(ctx, tx, u); err != nil {
+		token, err := issue(ctx, tx, free, verifyEmail, u.ID, nil, verifyTTL)
+		if err != nil {
+			return err
+		}
+		m := s.linkMail(mail.VerifyEmail, u.Email, u, verifyPage, token)
+		if !free {
+			m = attemptMail(owner, quiet)
+		}
+		if err := s.opts.Mail.Enqueue(ctx, tx, m); err != nil {
 			return err
 		}
 		if s.opts.ConcealEmails {
@@ -99,12 +108,11 @@ func (s *Service) quietAttempt(ctx context.Context, email string) (quiet bool, e
 	return false, err
 }
 
-// noticeAttempt tells the owner of an address that somebody tried to use it.
-func (s *Service) noticeAttempt(ctx context.Context, tx *store.Tx, owner *model.User, quiet bool) error {
-	if quiet {
-		return nil
-	}
-	return s.mailNotice(ctx, tx, mail.RegistrationAttempt, owner.Email, owner)
+// attemptMail informs the owner of an address that someone tried to use it, unless they had enough of such mails.
+func attemptMail(owner *model.User, quiet bool) mail.Message {
+	m := noticeMail(mail.RegistrationAttempt, owner.Email, owner)
+	m.Decoy = quiet
+	return m
 }
 
 func (s *Service) requireInvitation(code *string) error {
@@ -228,8 +236,8 @@ const nicknameTaken = "Somebody else has this nickname."
 var errEmailTaken = errs.Input(errs.Taken, "email", "There is an account with this e-mail address.")
 
 // insertUser leaves the last word to the database: another may have taken a name since requireFree looked.
-func insertUser(ctx context.Context, tx *store.Tx, u *model.User) error {
-	_, err := tx.NewInsert().Model(u).Exec(ctx)
+func insertUser(ctx context.Context, tx *store.Tx, stored bool, u *model.User) error {
+	err := tx.InsertWhen(ctx, stored, u, "")
 	switch {
 	case store.UniqueEmail.BrokenBy(err):
 		return errEmailTaken

@@ -330,7 +330,7 @@ func TestTheDatabaseHasTheLastWordOnNames(t *testing.T) {
 		sameEmail.ID, sameEmail.NicknameKey = model.NewUserID(), "other"
 		sameNickname.ID, sameNickname.EmailKey = model.NewUserID(), "other@example.org"
 		for want, u := range map[string]*model.User{"TAKEN email": &sameEmail, "TAKEN nickname": &sameNickname} {
-			err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error { return insertUser(ctx, tx, u) })
+			err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error { return insertUser(ctx, tx, true, u) })
 			if got := problems(err); got != want {
 				t.Errorf("got %q (%v), want %q", got, err, want)
 			}

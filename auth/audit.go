@@ -37,11 +37,18 @@ const auditKept = 365 * 24 * time.Hour
 func (s *Service) audit(
 	ctx context.Context, tx *store.Tx, what action, user *model.UserID, session *model.SessionID, from Client,
 ) error {
+	return s.auditWhen(ctx, tx, true, what, user, session, from)
+}
+
+// auditWhen is audit if stored is true, and otherwise runs its statement without recording anything.
+func (s *Service) auditWhen(
+	ctx context.Context, tx *store.Tx, stored bool, what action, user *model.UserID, session *model.SessionID, from Client,
+) error {
 	entry := &model.AuditEntry{
 		ID: model.NewAuditID(), At: tx.Now, Action: string(what), UserID: user, SessionID: session,
 		IP: optional(from.IP, maxUserAgent), UserAgent: optional(from.UserAgent, maxUserAgent),
 	}
-	if _, err := tx.NewInsert().Model(entry).Exec(ctx); err != nil {
+	if err := tx.InsertWhen(ctx, stored, entry, ""); err != nil || !stored {
 		return err
 	}
 	attrs := []slog.Attr{slog.String("action", string(what))}

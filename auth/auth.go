@@ -3,8 +3,9 @@
 // # Concurrency
 //
 // A Service may be used by any number of goroutines. At most a few passwords are hashed at once, because each takes
-// memory; the others wait their turn, and beyond a bound they are refused. The functions that leases call when a session
-// ends run on the goroutine that ended it, on Run's, or on a timer's, and must not block.
+// memory: a semaphore has a slot for each core. The other callers wait on their own goroutines, client addresses take turns,
+// and beyond a bound callers are refused (fairSemaphore). The functions that leases call when a session ends run on the
+// goroutine that ended it, on Run's, or on a timer's, and must not block.
 package auth
 
 import (
@@ -67,9 +68,8 @@ type Service struct {
 	db      *store.DB
 	opts    Options
 	tokens  tokens
-	ledger  ledger        // nil without rate limits
-	hashing chan struct{} // one place for each password that may be hashed at once
-	waiting atomic.Int64  // for such a place
+	limits  limitStore     // nil without rate limits
+	hashing *fairSemaphore // one slot for each password that may be hashed at once
 	// decoy is compared with where there is no such account, so that its answer takes the time of any other.
 	decoy string
 
@@ -106,11 +106,11 @@ func New(db *store.DB, opts Options) (*Service, error) {
 	}
 	s := &Service{
 		db: db, opts: opts, tokens: tokens, checked: checked,
-		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		hashing: newFairSemaphore(runtime.GOMAXPROCS(0), maxHashWaiters, maxHashWaitersPerAddress),
 		leases:  map[model.SessionID]map[*Lease]struct{}{},
 	}
 	if opts.RateLimits {
-		if s.ledger, err = newLedger(db); err != nil {
+		if s.limits, err = newLimitStore(db); err != nil {
 			return nil, err
 		}
 	}
@@ -118,8 +118,8 @@ func New(db *store.DB, opts Options) (*Service, error) {
 	return s, err
 }
 
-// newLedger shares the count of attempts where there may be several nodes.
-func newLedger(db *store.DB) (ledger, error) {
+// newLimitStore shares the count of attempts where there may be several nodes.
+func newLimitStore(db *store.DB) (limitStore, error) {
 	if db.Postgres() {
 		return inDatabase{db}, nil
 	}

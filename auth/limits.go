@@ -43,20 +43,20 @@ type attempts struct {
 	Count int       // failures in a row
 }
 
-// ledger keeps attempts. update changes one entry at a time, the zero value where there is none, and nobody else sees it
+// limitStore keeps attempts. update changes one entry at a time, or the zero value if there is none. No other caller sees it
 // half changed.
-type ledger interface {
+type limitStore interface {
 	update(ctx context.Context, key string, change func(*attempts)) error
 }
 
 // allow takes one attempt out of the key's bucket (the generic cell rate algorithm), or is RATE_LIMITED.
 func (s *Service) allow(ctx context.Context, key string, r rate) error {
-	if s.ledger == nil {
+	if s.limits == nil {
 		return nil
 	}
 	var wait time.Duration
 	now := s.db.Now()
-	err := s.ledger.update(ctx, hashed(key), func(a *attempts) {
+	err := s.limits.update(ctx, hashed(key), func(a *attempts) {
 		wait = 0
 		full := a.At
 		if full.Before(now) {
@@ -84,47 +84,47 @@ func tooFast(wait time.Duration) error {
 
 const (
 	freeFailures    = 3
-	longestPenalty  = 15 * time.Minute
-	failuresForgive = time.Hour // after the penalty; then counting begins anew
+	longestBackoff  = 15 * time.Minute
+	failuresForgive = time.Hour // after the lockout; then counting begins again
 )
 
-// requirePatience is RATE_LIMITED while the penalty for failures under the key lasts.
-func (s *Service) requirePatience(ctx context.Context, key string) error {
-	if s.ledger == nil {
+// checkLockout is RATE_LIMITED while the lockout after failures under the key lasts.
+func (s *Service) checkLockout(ctx context.Context, key string) error {
+	if s.limits == nil {
 		return nil
 	}
 	var wait time.Duration
 	now := s.db.Now()
-	err := s.ledger.update(ctx, hashed(key), func(a *attempts) { wait = a.At.Sub(now) })
+	err := s.limits.update(ctx, hashed(key), func(a *attempts) { wait = a.At.Sub(now) })
 	if err != nil {
 		return err
 	}
 	return tooFast(wait)
 }
 
-// failed counts a failure: after the first few, each doubles the time until the next try.
+// failed counts a failure. After the first few, each doubles the lockout (exponential backoff).
 func (s *Service) failed(ctx context.Context, key string) error {
-	if s.ledger == nil {
+	if s.limits == nil {
 		return nil
 	}
 	now := s.db.Now()
-	return s.ledger.update(ctx, hashed(key), func(a *attempts) {
+	return s.limits.update(ctx, hashed(key), func(a *attempts) {
 		if now.Sub(a.At) > failuresForgive {
 			a.Count = 0
 		}
 		a.Count++
 		a.At = now
 		if extra := a.Count - freeFailures; extra > 0 {
-			a.At = now.Add(min(longestPenalty, time.Second<<min(extra, 20)))
+			a.At = now.Add(min(longestBackoff, time.Second<<min(extra, 20)))
 		}
 	})
 }
 
 func (s *Service) succeeded(ctx context.Context, key string) error {
-	if s.ledger == nil {
+	if s.limits == nil {
 		return nil
 	}
-	return s.ledger.update(ctx, hashed(key), func(a *attempts) { *a = attempts{} })
+	return s.limits.update(ctx, hashed(key), func(a *attempts) { *a = attempts{} })
 }
 
 // hashed keeps addresses out of the table.
@@ -144,7 +144,7 @@ func (c Client) Network() string {
 	return addr.String()
 }
 
-// inMemory is the ledger of a node that is alone.
+// inMemory is the limitStore of a node that is alone.
 type inMemory struct {
 	mu      sync.Mutex
 	entries *lru.Cache[string, attempts]
@@ -167,7 +167,7 @@ func (m *inMemory) update(_ context.Context, key string, change func(*attempts))
 	return nil
 }
 
-// inDatabase is the ledger of several nodes together.
+// inDatabase is the limitStore that several nodes share.
 type inDatabase struct{ db *store.DB }
 
 type rateLimitRow struct {

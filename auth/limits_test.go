@@ -282,7 +282,7 @@ func TestFailuresSlowDown(t *testing.T) {
 				w.clock.Forward(time.Minute) // so that the other limit, of attempts, stays out of this
 			}
 		}
-		// An hour after the penalty nothing is held against anybody, and a microsecond before everything still is.
+		// An hour after the lockout nothing is held against anybody, and a microsecond before everything still is.
 		w.clock.Forward(time.Hour)
 		fail("within the hour")
 		w.wantWait("within the hour", login("ann", password, here()), cap)
@@ -442,7 +442,7 @@ func TestLimitsAreCountedUnderHashes(t *testing.T) {
 		w.do("verify", w.RequestEmailVerification(t.Context(), ann.Actor()))
 		w.refresh(ann.Tokens.RefreshToken)
 		var keys []string
-		if memory, ok := w.ledger.(*inMemory); ok {
+		if memory, ok := w.limits.(*inMemory); ok {
 			keys = memory.entries.Keys()
 		} else if err := w.db.NewSelect().Table("rate_limits").Column("key").Scan(t.Context(), &keys); err != nil {
 			t.Fatal(err)

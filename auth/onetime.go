@@ -34,16 +34,18 @@ const (
 const oneTimeLen = 32
 
 // issue makes a token that works once, and voids those that were issued before for the same purpose. Only its hash is
-// stored; the token itself is in the mail alone.
-func issue(ctx context.Context, tx *store.Tx, what purpose, user model.UserID, newEmail *string, ttl time.Duration) (string, error) {
+// stored; the token itself is in the mail alone. If stored is false, it runs the same statements, and the token never works.
+func issue(
+	ctx context.Context, tx *store.Tx, stored bool, what purpose, user model.UserID, newEmail *string, ttl time.Duration,
+) (string, error) {
 	if err := void(ctx, tx, user, what); err != nil {
 		return "", err
 	}
 	var secret [oneTimeLen]byte
 	_, _ = rand.Read(secret[:]) // never fails, see its documentation
-	_, err := tx.NewInsert().Model(&model.OneTimeToken{
+	err := tx.InsertWhen(ctx, stored, &model.OneTimeToken{
 		Hash: hashOf(secret[:]), Purpose: string(what), UserID: user, Email: newEmail, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(ttl),
-	}).Exec(ctx)
+	}, "")
 	return base64.RawURLEncoding.EncodeToString(secret[:]), err
 }
 
@@ -62,15 +64,38 @@ func hashOfToken(token string) []byte {
 	return hashOf(secret)
 }
 
-// redeem uses a token up. TOKEN_EXPIRED where it does not work, or not for any of these purposes.
-func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose) (*model.OneTimeToken, error) {
+// readToken returns the hash that is stored of a token; false for anything that issue cannot have made.
+func readToken(token string) (hash []byte, ok bool) {
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(secret) != oneTimeLen || base64.RawURLEncoding.EncodeToString(secret) != token {
+		return nil, false
+	}
+	return hashOf(secret), true
+}
+
+// requireToken is TOKEN_EXPIRED for a token that redeem would refuse, without using it up: it comes before costly work.
+func (s *Service) requireToken(ctx context.Context, token string, what purpose) error {
+	hash, ok := readToken(token)
+	if !ok {
+		return errOneTime
+	}
+	works, err := s.db.NewSelect().Model((*model.OneTimeToken)(nil)).Where("hash = ?", hash).Where("purpose = ?", what).
+		Where("used_at IS NULL").Where("expires_at > ?", s.db.Now()).Exists(ctx)
+	if err == nil && !works {
+		return errOneTime
+	}
+	return store.Error(err)
+}
+
+// redeem uses a token up. TOKEN_EXPIRED where it does not work, or not for any of these purposes.
+func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose) (*model.OneTimeToken, error) {
+	hash, ok := readToken(token)
+	if !ok {
 		return nil, errOneTime
 	}
 	row := new(model.OneTimeToken)
 	res, err := tx.NewUpdate().Model(row).Set("used_at = ?", tx.Now).
-		Where("hash = ?", hashOf(secret)).Where("purpose IN (?)", bun.List(purposes)).
+		Where("hash = ?", hash).Where("purpose IN (?)", bun.List(purposes)).
 		Where("used_at IS NULL").Where("expires_at > ?", tx.Now).Returning("*").Exec(ctx)
 	if err != nil {
 		return nil, err
@@ -81,19 +106,23 @@ func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose
 	return row, nil
 }
 
-// mailLink sends a token to an address; one token is one mail.
-func (s *Service) mailLink(
-	ctx context.Context, tx *store.Tx, kind mail.Kind, to string, u *model.User, page, token string,
-) error {
-	return s.opts.Mail.Enqueue(ctx, tx, mail.Message{
+// linkMail brings a token to an address; one token is one mail.
+func (s *Service) linkMail(kind mail.Kind, to string, u *model.User, page, token string) mail.Message {
+	return mail.Message{
 		Kind: kind, To: to, Nickname: u.Nickname, Link: s.opts.Link(page, token),
 		Key: hex.EncodeToString(hashOfToken(token)),
-	})
+	}
 }
 
-// mailNotice tells an address what has happened.
-func (s *Service) mailNotice(ctx context.Context, tx *store.Tx, kind mail.Kind, to string, u *model.User) error {
-	return s.opts.Mail.Enqueue(ctx, tx, mail.Message{
-		Kind: kind, To: to, Nickname: u.Nickname, Key: model.NewAuditID().String(),
-	})
+// noticeMail informs an address of what has happened.
+func noticeMail(kind mail.Kind, to string, u *model.User) mail.Message {
+	return mail.Message{Kind: kind, To: to, Nickname: u.Nickname, Key: model.NewAuditID().String()}
+}
+
+// decoyAccount stands for the account of an address that has none, so that the same work can be done for both. Its id is the
+// same for the same address, and is the id of no account.
+func decoyAccount(emailKey string) *model.User {
+	u := &model.User{Email: "nobody@parley.invalid", Nickname: "nobody"} // a name that never exists (RFC 6761)
+	copy(u.ID[:], hashOf([]byte("no account: "+emailKey)))
+	return u
 }

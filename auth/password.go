@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/alexedwards/argon2id"
 
@@ -43,8 +42,8 @@ func checkPassword(problems *errs.List, path, password string) {
 	}
 }
 
-func (s *Service) hashPassword(ctx context.Context, password string) (hash string, err error) {
-	err = s.takingTurns(ctx, func() error {
+func (s *Service) hashPassword(ctx context.Context, password string, from Client) (hash string, err error) {
+	err = s.withSlot(ctx, from, func() error {
 		hash, err = argon2id.CreateHash(password, s.opts.Argon2)
 		return err
 	})
@@ -52,33 +51,31 @@ func (s *Service) hashPassword(ctx context.Context, password string) (hash strin
 }
 
 // passwordMatches takes as long for an empty hash, which stands for no account, as for any other.
-func (s *Service) passwordMatches(ctx context.Context, password, hash string) (matches bool, err error) {
+func (s *Service) passwordMatches(ctx context.Context, password, hash string, from Client) (matches bool, err error) {
 	known := hash != ""
 	if !known {
 		hash = s.decoy
 	}
-	err = s.takingTurns(ctx, func() error {
+	err = s.withSlot(ctx, from, func() error {
 		matches, err = argon2id.ComparePasswordAndHash(password, hash)
 		return err
 	})
 	return matches && known, err
 }
 
-// maxWaiting is how many passwords are being hashed or wait to be: with two cores, about a second's work.
-const maxWaiting = 100
+// How many callers may wait for a slot to hash a password in. maxHashWaiters is about a second's work of two cores, so a
+// client is told to try again rather than kept waiting. One address has half of them at most: many people may share it, and
+// others still find places without pushing anyone out.
+const (
+	maxHashWaiters           = 100
+	maxHashWaitersPerAddress = 50
+)
 
-func (s *Service) takingTurns(ctx context.Context, fn func() error) error {
-	defer s.waiting.Add(-1)
-	if s.waiting.Add(1) > maxWaiting {
-		busy := errs.New(errs.Unavailable, "Too many people are signing in just now. Try again.")
-		busy.RetryAfter = 2 * time.Second
-		return busy
+// withSlot runs fn in one of the slots of the semaphore, in the turn of the client's address.
+func (s *Service) withSlot(ctx context.Context, from Client, fn func() error) error {
+	if err := s.hashing.acquire(ctx, from.Network()); err != nil {
+		return err
 	}
-	select {
-	case s.hashing <- struct{}{}:
-		defer func() { <-s.hashing }()
-		return fn()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	defer s.hashing.release()
+	return fn()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -88,7 +89,7 @@ func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
 func TestPasswordsCostEnoughByDefault(t *testing.T) {
 	t.Parallel()
 	s := mustService(t, mustSQLite(t, storetest.NewClock().Now), func(o *Options) { o.Argon2 = nil })
-	hash, err := s.hashPassword(t.Context(), password)
+	hash, err := s.hashPassword(t.Context(), password, Client{})
 	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("got %s (%v)", hash, err)
 	}
@@ -99,9 +100,7 @@ func TestPasswordsTakeTurns(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		w.register("ann")
-		for range cap(w.hashing) {
-			w.hashing <- struct{}{}
-		}
+		release := w.takeSlots()
 		ctx, cancel := context.WithCancel(t.Context())
 		answers := make(chan error, 1)
 		go func() {
@@ -122,16 +121,14 @@ func TestPasswordsTakeTurns(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("still waits for its turn after its request has ended")
 		}
-		for range cap(w.hashing) {
-			<-w.hashing
-		}
+		release()
 		// A turn is given back after a match, a mismatch and a hash that cannot be read.
-		for range 2 * cap(w.hashing) {
+		for range 2 * runtime.GOMAXPROCS(0) {
 			w.login("ann")
-			if _, err := w.passwordMatches(t.Context(), password, "not a hash"); err == nil {
+			if _, err := w.passwordMatches(t.Context(), password, "not a hash", Client{}); err == nil {
 				t.Error("matches what is no hash")
 			}
-			if matches, err := w.passwordMatches(t.Context(), "nobody's password", ""); matches || err != nil {
+			if matches, err := w.passwordMatches(t.Context(), "nobody's password", "", Client{}); matches || err != nil {
 				t.Errorf("matches no account: %t (%v)", matches, err)
 			}
 		}

@@ -113,7 +113,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	if err != nil {
 		return err
 	}
-	hash, err := s.hashPassword(ctx, in.NewPassword)
+	hash, err := s.hashPassword(ctx, in.NewPassword, from)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 		if err := s.audit(ctx, tx, passwordChanged, &u.ID, &actor.SessionID, from); err != nil {
 			return err
 		}
-		if err := s.mailNotice(ctx, tx, mail.PasswordChanged, u.Email, u); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u.Email, u)); err != nil {
 			return err
 		}
 		_, err = s.revokeAll(ctx, tx, u.ID, &actor.SessionID, from)
@@ -149,7 +149,7 @@ func (s *Service) requirePassword(
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", store.Error(err)
 	}
-	matches, err := s.passwordMatches(ctx, password, hash)
+	matches, err := s.passwordMatches(ctx, password, hash, from)
 	if err != nil {
 		return "", err
 	}
@@ -203,17 +203,19 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 		if err := s.audit(ctx, tx, emailChangeAsked, &u.ID, &actor.SessionID, from); err != nil {
 			return err
 		}
-		if err := s.mailNotice(ctx, tx, mail.EmailChanging, u.Email, u); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.EmailChanging, u.Email, u)); err != nil {
 			return err
 		}
-		if taken { // only its owner is told
-			return s.noticeAttempt(ctx, tx, other, quiet)
-		}
-		token, err := issue(ctx, tx, changeEmail, u.ID, &email, verifyTTL)
+		// If the address is taken, the same statements run: a link that waits for another address is void in both cases.
+		token, err := issue(ctx, tx, !taken, changeEmail, u.ID, &email, verifyTTL)
 		if err != nil {
 			return err
 		}
-		return s.mailLink(ctx, tx, mail.ChangeEmail, email, u, verifyPage, token)
+		m := s.linkMail(mail.ChangeEmail, email, u, verifyPage, token)
+		if taken { // only its owner is informed
+			m = attemptMail(other, quiet)
+		}
+		return s.opts.Mail.Enqueue(ctx, tx, m)
 	})
 }
 

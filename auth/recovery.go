@@ -19,7 +19,7 @@ const (
 )
 
 // RequestPasswordReset mails a link to the account's address. Whether there is such an account shows neither in the answer
-// nor in how often it may be asked for.
+// nor in how often it may be asked for, and the database gets the same statements for both.
 func (s *Service) RequestPasswordReset(ctx context.Context, email string, from Client) error {
 	if err := s.allow(ctx, "mail from "+from.Network(), mailByAddress); err != nil {
 		return err
@@ -32,20 +32,25 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		u := new(model.User)
 		err := tx.NewSelect().Model(u).Where("u.email_key = ?", key).Scan(ctx)
-		if errors.Is(err, sql.ErrNoRows) {
-			return s.audit(ctx, tx, resetRequested, nil, nil, from)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
 		}
+		var known *model.UserID
+		if err == nil {
+			known = &u.ID
+		} else {
+			u = decoyAccount(key)
+		}
+		if err := s.audit(ctx, tx, resetRequested, known, nil, from); err != nil || tooMany != nil {
+			return err
+		}
+		token, err := issue(ctx, tx, known != nil, resetPassword, u.ID, nil, resetTTL)
 		if err != nil {
 			return err
 		}
-		if err := s.audit(ctx, tx, resetRequested, &u.ID, nil, from); err != nil || tooMany != nil {
-			return err
-		}
-		token, err := issue(ctx, tx, resetPassword, u.ID, nil, resetTTL)
-		if err != nil {
-			return err
-		}
-		return s.mailLink(ctx, tx, mail.PasswordReset, u.Email, u, resetPage, token)
+		m := s.linkMail(mail.PasswordReset, u.Email, u, resetPage, token)
+		m.Decoy = known == nil
+		return s.opts.Mail.Enqueue(ctx, tx, m)
 	})
 }
 
@@ -60,7 +65,11 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 	if err := problems.Err(); err != nil {
 		return err
 	}
-	hash, err := s.hashPassword(ctx, newPassword)
+	// A token that does not work costs no hash; one that stops working meanwhile is noticed below.
+	if err := s.requireToken(ctx, token, resetPassword); err != nil {
+		return err
+	}
+	hash, err := s.hashPassword(ctx, newPassword, from)
 	if err != nil {
 		return err
 	}
@@ -84,7 +93,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 		if err := s.audit(ctx, tx, passwordReset, &u.ID, nil, from); err != nil {
 			return err
 		}
-		if err := s.mailNotice(ctx, tx, mail.PasswordChanged, u.Email, u); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u.Email, u)); err != nil {
 			return err
 		}
 		_, err = s.revokeAll(ctx, tx, u.ID, nil, from)
@@ -107,11 +116,11 @@ func (s *Service) RequestEmailVerification(ctx context.Context, actor model.Acto
 }
 
 func (s *Service) sendVerification(ctx context.Context, tx *store.Tx, u *model.User) error {
-	token, err := issue(ctx, tx, verifyEmail, u.ID, nil, verifyTTL)
+	token, err := issue(ctx, tx, true, verifyEmail, u.ID, nil, verifyTTL)
 	if err != nil {
 		return err
 	}
-	return s.mailLink(ctx, tx, mail.VerifyEmail, u.Email, u, verifyPage, token)
+	return s.opts.Mail.Enqueue(ctx, tx, s.linkMail(mail.VerifyEmail, u.Email, u, verifyPage, token))
 }
 
 // VerifyEmail takes the token of a mailed link as the proof that the address is the person's: the one they have, or the one
@@ -176,17 +185,24 @@ var errPasswordChanged = errs.New(errs.Unauthenticated, "The password was change
 
 // checkedUser is lockedUser for somebody whose password was checked before the transaction, against this hash: the password
 // may have been changed since, to keep just them out.
+//
+// It runs the same statements if there is no such account: Login must not tell.
 func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string) (*model.User, error) {
-	u, err := lockedUser(ctx, tx, id)
-	if err != nil {
-		return nil, err
+	u, gone := lockedUser(ctx, tx, id)
+	if gone != nil && !errors.Is(gone, errSessionEnded) {
+		return nil, gone
 	}
 	same, err := tx.NewSelect().Model((*model.Credentials)(nil)).
 		Where("user_id = ?", id).Where("password_hash = ?", hash).Exists(ctx)
-	if err == nil && !same {
+	switch {
+	case err != nil:
+		return nil, err
+	case gone != nil:
+		return nil, gone
+	case !same:
 		return nil, errPasswordChanged
 	}
-	return u, err
+	return u, nil
 }
 
 // userByID is UNAUTHENTICATED where the account is gone: it is asked for the actor, or for whose token was just redeemed.

@@ -121,20 +121,12 @@ func (w *world) signsIn(name, email, password string, want bool) {
 // meanwhile runs fn, and between where fn has read the stored hash of a password and where it compares it.
 func (w *world) meanwhile(fn, between func()) {
 	w.t.Helper()
-	for range cap(w.hashing) {
-		w.hashing <- struct{}{}
-	}
+	release := w.takeSlots()
 	var running sync.WaitGroup
 	running.Go(fn)
-	for deadline := time.Now().Add(patience); w.waiting.Load() == 0; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			w.t.Fatal("nobody waits to compare a password")
-		}
-	}
+	w.waitForWaiters(1)
 	between()
-	for range cap(w.hashing) {
-		<-w.hashing
-	}
+	release()
 	running.Wait()
 }
 

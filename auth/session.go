@@ -51,7 +51,8 @@ const refreshGrace = 10 * time.Second
 var errCredentials = errs.Input(errs.InvalidCredentials, "password",
 	"The e-mail address and the password do not belong together.")
 
-// Login starts a session. An unknown address and a wrong password get the same answer after the same work.
+// Login starts a session. An unknown address and a wrong password get the same answer after the same work: one password is
+// compared, and the database gets the same statements.
 func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, error) {
 	if err := s.allow(ctx, "login from "+from.Network(), loginByAddress); err != nil {
 		return nil, err
@@ -62,37 +63,29 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 		return nil, err
 	}
 	failures := "failed " + account
-	if err := s.requirePatience(ctx, failures); err != nil {
+	if err := s.checkLockout(ctx, failures); err != nil {
 		return nil, err
 	}
-	u := new(model.User)
-	var hash string
-	err := s.db.NewSelect().Model(u).Where("u.email_key = ?", lookup(in.Email)).Scan(ctx)
-	if err == nil {
-		err = s.db.NewSelect().Model((*model.Credentials)(nil)).Column("password_hash").
-			Where("user_id = ?", u.ID).Scan(ctx, &hash)
-	}
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	u, hash, err := s.accountOf(ctx, lookup(in.Email))
+	if err != nil {
 		return nil, err
 	}
-	matches, err := s.passwordMatches(ctx, in.Password, hash)
+	matches, err := s.passwordMatches(ctx, in.Password, hash, from)
 	if err != nil {
 		return nil, err
 	}
 	// Where addresses are concealed, the first sign-in must not tell that registering with an address has worked.
 	matches = matches && (u.EmailVerifiedAt != nil || !s.opts.ConcealEmails)
 	var signedIn *SignedIn
-	// The account is locked. Those without one take turns together, which costs them little beside their passwords.
+	// The account is locked. Attempts on one address take turns whether it has an account or not.
 	err = s.db.InTurn(ctx, u.ID, func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
 		var known *model.UserID
-		if hash != "" {
-			switch _, err := checkedUser(ctx, tx, u.ID, hash); {
-			case err == nil:
-				known = &u.ID
-			case !errors.Is(err, errSessionEnded) && !errors.Is(err, errPasswordChanged): // either meanwhile
-				return err
-			}
+		switch _, err := checkedUser(ctx, tx, u.ID, hash); {
+		case err == nil:
+			known = &u.ID
+		case !errors.Is(err, errSessionEnded) && !errors.Is(err, errPasswordChanged): // either meanwhile, or no account
+			return err
 		}
 		if !matches || known == nil {
 			return s.audit(ctx, tx, loginFailed, known, nil, from)
@@ -107,6 +100,24 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 		return nil, cmp.Or(s.failed(ctx, failures), s.errCredentials())
 	}
 	return signedIn, s.succeeded(ctx, failures)
+}
+
+// accountOf returns the account of an address and the hash of its password. If the address has none, it runs the same
+// statements, and returns a decoy and no hash.
+func (s *Service) accountOf(ctx context.Context, emailKey string) (u *model.User, hash string, err error) {
+	u = new(model.User)
+	switch err := s.db.NewSelect().Model(u).Where("u.email_key = ?", emailKey).Scan(ctx); {
+	case errors.Is(err, sql.ErrNoRows):
+		u = decoyAccount(emailKey)
+	case err != nil:
+		return nil, "", store.Error(err)
+	}
+	err = s.db.NewSelect().Model((*model.Credentials)(nil)).Column("password_hash").
+		Where("user_id = ?", u.ID).Scan(ctx, &hash)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, "", store.Error(err)
+	}
+	return u, hash, nil
 }
 
 func (s *Service) errCredentials() error {

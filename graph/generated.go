@@ -2884,33 +2884,43 @@ func newExecutionContext(
 }
 
 var sources = []*ast.Source{
-	{Name: "../schema.graphqls", Input: `# Parley's API: every operation, type and promise, in the order in which a client meets them.
-#
-# Conventions
-#
-# - Ids are opaque to clients. They follow the TypeID spec: a prefix that names the type, an underscore, and a UUIDv7 in
-#   26 characters of Crockford's base32 (user_01h455vb4pex5vsknk084sn02q), so that they sort by creation. An id of another
-#   type, or no id at all, is BAD_USER_INPUT, and the message says which kind was expected.
-# - Lists are Relay connections (https://relay.dev/graphql/connections.htm): ` + "`" + `first` + "`" + ` walks forwards, from ` + "`" + `after` + "`" + ` where it is
-#   given, and ` + "`" + `last` + "`" + ` backwards, from ` + "`" + `before` + "`" + `; the items of a page stand in the list's order either way. A page holds at most
-#   100 items. Cursors are opaque; one of another list is BAD_USER_INPUT.
-# - Int has 32 bits, as GraphQL says: a number beyond is BAD_USER_INPUT. Every seq fits, up to 2,147,483,647 events in one
-#   conversation.
-# - Each mutation takes one ` + "`" + `input` + "`" + ` and returns one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the
-#   path of the input field; then nothing was changed, and the payload's other fields are null.
-# - What a person cannot correct is a GraphQL error, whose extensions.code is one of:
-#     UNAUTHENTICATED        no access token, or one that is expired, revoked or not ours
-#     FORBIDDEN              signed in, but not allowed
-#     NOT_FOUND              not there, or not for the viewer to see: the two are never told apart
-#     BAD_USER_INPUT         a malformed id, cursor, variable or page size
-#     UNAVAILABLE            cannot be served just now: try again. Where a commit's answer was lost, the change may be stored;
-#                            sendMessage with an idempotencyKey can be repeated all the same
-#     RATE_LIMITED           too fast, or too much at once; extensions.retryAfterMs says when to try
-#                            again, where that is known
-#     INTERNAL_SERVER_ERROR  our fault; extensions.errorId is what the operator finds in the log
-#     GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_TOO_LARGE    the document itself
-# - Every field needs a signed-in viewer unless it is marked @public. The access token goes into the HTTP header
-#   ` + "`" + `Authorization: Bearer <token>` + "`" + `, or for graphql-transport-ws into the same key of the connection parameters.
+	{Name: "../schema.graphqls", Input: `"""
+Parley's API: every operation, type and promise, in the order in which a client meets them.
+
+**Ids** are opaque to clients. They follow the [TypeID](https://github.com/jetify-com/typeid) specification: a prefix that
+names the type, an underscore, and a UUIDv7 in 26 characters of Crockford's base32 (` + "`" + `user_01h455vb4pex5vsknk084sn02q` + "`" + `), so
+they sort by creation. A malformed id, or one of another type, is BAD_USER_INPUT; the message says which type was expected.
+
+**Lists** are [Relay connections](https://relay.dev/graphql/connections.htm). ` + "`" + `first` + "`" + ` walks forwards, after the cursor
+` + "`" + `after` + "`" + ` if it is given; ` + "`" + `last` + "`" + ` walks backwards, before ` + "`" + `before` + "`" + `. The items of a page are in the list's order in both cases.
+A page holds at most 100 items. Cursors are opaque; a cursor of another list is BAD_USER_INPUT.
+
+**Int** has 32 bits, as the GraphQL specification says: a larger number is BAD_USER_INPUT. Every seq fits, up to
+2,147,483,647 events in one conversation.
+
+**Mutations** take one ` + "`" + `input` + "`" + ` and return one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the path of
+the input field; then nothing was changed, and the payload's other fields are null.
+
+**Errors** that a person cannot correct are GraphQL errors. Their ` + "`" + `extensions.code` + "`" + ` is one of:
+
+- ` + "`" + `UNAUTHENTICATED` + "`" + `: no access token, or one that is expired, revoked, or was not issued here
+- ` + "`" + `FORBIDDEN` + "`" + `: signed in, but not allowed
+- ` + "`" + `NOT_FOUND` + "`" + `: it does not exist, or the viewer may not see it; the two are never told apart
+- ` + "`" + `BAD_USER_INPUT` + "`" + `: a malformed id, cursor, variable or page size
+- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served just now; try again. If the answer to a commit was lost, the change may be stored; sendMessage
+  with an ` + "`" + `idempotencyKey` + "`" + ` can be repeated all the same
+- ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once; ` + "`" + `extensions.retryAfterMs` + "`" + ` says when to try again, if that is known
+- ` + "`" + `INTERNAL_SERVER_ERROR` + "`" + `: a fault of the server; the operator finds ` + "`" + `extensions.errorId` + "`" + ` in the log
+- ` + "`" + `GRAPHQL_PARSE_FAILED` + "`" + `, ` + "`" + `GRAPHQL_VALIDATION_FAILED` + "`" + `, ` + "`" + `OPERATION_TOO_LARGE` + "`" + `: the document itself
+
+**Signing in**: every field needs a signed-in viewer unless the schema marks it ` + "`" + `@public` + "`" + `. The access token is sent in the HTTP
+header ` + "`" + `Authorization: Bearer <token>` + "`" + `, or for graphql-transport-ws under the same key in the payload of ` + "`" + `connection_init` + "`" + `.
+"""
+schema {
+  query: Query
+  mutation: Mutation
+  subscription: Subscription
+}
 
 "This field is answered without a signed-in viewer."
 directive @public on FIELD_DEFINITION
@@ -2919,15 +2929,15 @@ directive @public on FIELD_DEFINITION
 directive @perViewer on FIELD_DEFINITION
 
 "An instant: RFC 3339, in UTC, with microseconds, for example 2026-11-22T10:15:30.123456Z."
-scalar Time
+scalar Time @specifiedBy(url: "https://www.rfc-editor.org/rfc/rfc3339")
 
 "Anything that has an id and can be asked for again by it."
 interface Node {
-  "Unique over all types."
+  "Unique across all types."
   id: ID!
 }
 
-"Where a page stands in its list, as in the Relay connection spec."
+"Where a page is in its list, as in the Relay connection specification."
 type PageInfo {
   "More follows after this page; known whichever way the list was walked."
   hasNextPage: Boolean!
@@ -2949,22 +2959,25 @@ type UserError {
   path: [String!]! @public
 }
 
+"What kind of mistake a person can correct."
 enum UserErrorCode {
-  "Missing or blank, and has to be given."
+  "Missing or blank, but required."
   REQUIRED
+  "Fewer characters or items than the input field allows."
   TOO_SHORT
+  "More characters than the input field allows."
   TOO_LONG
-  "Not of the form that the message describes."
+  "Not in the form that the message describes."
   INVALID
-  "Somebody else has it already."
+  "Another user already has it."
   TAKEN
-  "It names something that is not there, or not visible to the viewer."
+  "It names something that does not exist, or that the viewer may not see."
   NOT_FOUND
   "It contradicts something else: another field, or an earlier request."
   CONFLICT
   """
-  The e-mail address and the password do not belong together. Never says which of the two is wrong, nor, where the operator
-  has addresses concealed, whether the address still has to be confirmed.
+  The e-mail address and the password do not belong together. It never tells which of the two is wrong or, if the operator
+  conceals addresses, whether the address still has to be confirmed.
   """
   INVALID_CREDENTIALS
   "The token is expired, was used before, was revoked, or never was one of ours. Sign in again."
@@ -2973,64 +2986,117 @@ enum UserErrorCode {
   LIMIT_REACHED
   "A conversation needs an owner: transfer it first."
   OWNER_REQUIRED
-  "The person is a member already."
+  "The person is already a member."
   ALREADY_MEMBER
 }
 
+"Reads. A query changes nothing."
 type Query {
   "The signed-in person."
   viewer: Viewer
-  "Any object by its id; null where there is none that the viewer may see."
-  node(id: ID!): Node
-  "As ` + "`" + `node` + "`" + `, for up to 100 ids at once; the answers stand in the order of the ids."
-  nodes(ids: [ID!]!): [Node]!
-  "A person by id or by nickname (whatever its case); null where there is none. Exactly one of the two has to be given."
-  user(id: ID, nickname: String): User
+  "Any object by its id; null if there is none that the viewer may see."
+  node(
+    "The id of an object of any type that implements Node."
+    id: ID!
+  ): Node
+  "Like ` + "`" + `node` + "`" + `, for up to 100 ids at once; the answers are in the order of the ids."
+  nodes(
+    "Up to 100 ids, of any types; BAD_USER_INPUT for more."
+    ids: [ID!]!
+  ): [Node]!
   """
-  Everybody who is registered, sorted by nickname. With ` + "`" + `search` + "`" + `, only those whose nickname or display name contains it,
-  whatever its case and Unicode form. The first 20 unless the page says otherwise.
+  A person by id or by nickname, in any case; null if there is none. Exactly one of the two is
+  required.
   """
-  users(search: String, first: Int, after: String, last: Int, before: String): UserConnection!
-  "A conversation that the viewer is a member of; null where there is none."
-  conversation(id: ID!): Conversation
+  user(
+    "A user id."
+    id: ID
+    "A nickname, in any case."
+    nickname: String
+  ): User
+  """
+  All registered people, sorted by nickname. With ` + "`" + `search` + "`" + `, only those whose nickname or display name contains it, in any
+  case and Unicode form. The first 20 unless the page says otherwise.
+  """
+  users(
+    "Part of a nickname or display name. Blank or left out: everyone."
+    search: String
+    """
+    How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 20 if neither is given.
+    Not together with ` + "`" + `last` + "`" + `.
+    """
+    first: Int
+    "A cursor of this list: the page starts right after it. Goes with ` + "`" + `first` + "`" + `."
+    after: String
+    """
+    How many items, 0 to 100, from the end of the list or before ` + "`" + `before` + "`" + `. Not together with
+    ` + "`" + `first` + "`" + `.
+    """
+    last: Int
+    "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
+    before: String
+  ): UserConnection!
+  "A conversation that the viewer is a member of; null if there is none."
+  conversation(
+    "A conversation id."
+    id: ID!
+  ): Conversation
   """
   Messages of the viewer's conversations that have all of the words, newest first; the first 20 unless the page says otherwise.
   A word is found whatever its case and Unicode form, as a whole; in scripts that write no space between words (Chinese,
   Japanese, Thai and others) any part of a sentence is found. Edits and deletions count at once.
-  BAD_USER_INPUT where there is no word in the query, or more than 20 of them, or more than 200 characters.
+  BAD_USER_INPUT if the query has no word, more than 20 words, or more than 200 characters.
   """
   searchMessages(
+    "One to 20 words, in any order, 200 characters at most."
     query: String!
     "Only in this conversation."
     conversationId: ID
-    "Only by this person."
+    "Only by this user."
     authorId: ID
     "Only what was sent later."
     sentAfter: Time
     "Only what was sent earlier."
     sentBefore: Time
+    """
+    How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 20 if neither is given.
+    Not together with ` + "`" + `last` + "`" + `.
+    """
     first: Int
+    "A cursor of this list: the page starts right after it. Goes with ` + "`" + `first` + "`" + `."
     after: String
+    """
+    How many items, 0 to 100, from the end of the list or before ` + "`" + `before` + "`" + `. Not together with
+    ` + "`" + `first` + "`" + `.
+    """
     last: Int
+    "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
     before: String
   ): MessageSearchConnection!
 }
 
+"Changes. The fields of one mutation run one after the other, in the order of the document."
 type Mutation {
   """
   Makes an account, signs it in, and mails a link that confirms the address. userErrors: REQUIRED, TOO_SHORT, TOO_LONG,
-  INVALID, TAKEN. FORBIDDEN where the operator has closed registration. An operator may also have it conceal which addresses
+  INVALID, TAKEN. FORBIDDEN if the operator has closed registration. An operator may also let it conceal which addresses
   have an account: then tokens and viewer are null although there are no userErrors, the mail says how to go on, and ` + "`" + `login` + "`" + `
   works once the address is confirmed. A taken nickname is TAKEN all the same.
   """
-  register(input: RegisterInput!): AuthPayload @public
+  register(
+    "The new account."
+    input: RegisterInput!
+  ): AuthPayload @public
   """
   Signs in, which starts a session of its own for this device. userErrors: INVALID_CREDENTIALS. After a few wrong passwords
-  from one address, each makes the next attempt from there wait longer (RATE_LIMITED). Where the operator conceals which
+  from one address, each makes the next attempt from there wait longer (RATE_LIMITED). If the operator conceals which
   addresses have an account, it is INVALID_CREDENTIALS too until the address is confirmed, by the link that ` + "`" + `register` + "`" + ` mails
   or by that of ` + "`" + `requestPasswordReset` + "`" + `. An account has at most 100 sessions: another ends the one not used for longest.
   """
-  login(input: LoginInput!): AuthPayload @public
+  login(
+    "The address and the password of an account."
+    input: LoginInput!
+  ): AuthPayload @public
   """
   Trades a refresh token for a new pair of tokens; the old refresh token is used up. Using one a second time ends the
   session, because then somebody else may have it; only within 10 seconds of its first use is the answer the same
@@ -3038,140 +3104,242 @@ type Mutation {
   Over a WebSocket that was opened with an access token, it also moves the end of that socket to the end of the new one;
   a refresh token of another account is FORBIDDEN there, and neither it nor the socket changes.
   """
-  refreshSession(input: RefreshSessionInput!): AuthPayload @public
-  "Ends the session that the access token belongs to: its tokens stop working, its live streams end."
+  refreshSession(
+    "The refresh token to trade."
+    input: RefreshSessionInput!
+  ): AuthPayload @public
+  """
+  Ends the session that the access token belongs to: its tokens stop working, its live streams end.
+  """
   logout: LogoutPayload
   "Ends one of the viewer's sessions. userErrors: NOT_FOUND."
-  revokeSession(input: RevokeSessionInput!): RevokeSessionPayload
-  "Ends all of the viewer's sessions but the one that asks."
+  revokeSession(
+    "The session to end."
+    input: RevokeSessionInput!
+  ): RevokeSessionPayload
+  "Ends all of the viewer's sessions except the one that asks."
   revokeOtherSessions: RevokeOtherSessionsPayload
 
-  "Changes how others see the viewer; what is left out or null stays as it is. userErrors: as in register."
-  updateProfile(input: UpdateProfileInput!): UpdateProfilePayload
+  """
+  Changes how others see the viewer; what is left out or null stays as it is. userErrors: as in
+  register.
+  """
+  updateProfile(
+    "What to change."
+    input: UpdateProfileInput!
+  ): UpdateProfilePayload
   """
   Changes what the viewer lets others know, at once also in subscriptions that run; what is left out or null stays as it is.
   """
-  updateSettings(input: UpdateSettingsInput!): UpdateSettingsPayload
+  updateSettings(
+    "What to change."
+    input: UpdateSettingsInput!
+  ): UpdateSettingsPayload
   """
   Asks for another e-mail address. It becomes the viewer's once the link that is mailed to it was followed (` + "`" + `verifyEmail` + "`" + `,
   within 48 hours); the old address gets a notice. userErrors: INVALID_CREDENTIALS, REQUIRED, INVALID, TOO_LONG, TAKEN.
   """
-  changeEmail(input: ChangeEmailInput!): ChangeEmailPayload
-  "Sets another password, and ends the viewer's other sessions. userErrors: INVALID_CREDENTIALS, TOO_SHORT, TOO_LONG, INVALID."
-  changePassword(input: ChangePasswordInput!): ChangePasswordPayload
+  changeEmail(
+    "The new address, and the password."
+    input: ChangeEmailInput!
+  ): ChangeEmailPayload
+  """
+  Sets another password, and ends the viewer's other sessions. userErrors: INVALID_CREDENTIALS,
+  TOO_SHORT, TOO_LONG, INVALID.
+  """
+  changePassword(
+    "The old and the new password."
+    input: ChangePasswordInput!
+  ): ChangePasswordPayload
   """
   Mails a link with a token for ` + "`" + `resetPassword` + "`" + `, which works once, for 30 minutes. The answer is the same whether the address
   has an account or not.
   """
-  requestPasswordReset(input: RequestPasswordResetInput!): RequestPasswordResetPayload @public
+  requestPasswordReset(
+    "The address to mail."
+    input: RequestPasswordResetInput!
+  ): RequestPasswordResetPayload @public
   """
   Sets a new password with the token from the mail, and ends every session of the account. userErrors: TOKEN_EXPIRED,
   TOO_SHORT, TOO_LONG, INVALID.
   """
-  resetPassword(input: ResetPasswordInput!): ResetPasswordPayload @public
+  resetPassword(
+    "The token from the mail, and the new password."
+    input: ResetPasswordInput!
+  ): ResetPasswordPayload @public
   "Mails another link that confirms the viewer's address; does nothing where it is confirmed."
   requestEmailVerification: RequestEmailVerificationPayload
   "Confirms an address with the token from the mail. userErrors: TOKEN_EXPIRED, TAKEN."
-  verifyEmail(input: VerifyEmailInput!): VerifyEmailPayload @public
+  verifyEmail(
+    "The token from the mail."
+    input: VerifyEmailInput!
+  ): VerifyEmailPayload @public
   """
   Removes the viewer's account for good: their profile, address, password and sessions are gone, and their messages stay
   under no author. What people wrote, titles of conversations included, may still name them.
   A conversation of theirs passes to the admin who joined first, else to the member who did; one that is left empty goes
   too. userErrors: INVALID_CREDENTIALS.
   """
-  deleteAccount(input: DeleteAccountInput!): DeleteAccountPayload
+  deleteAccount(
+    "The password, as a confirmation."
+    input: DeleteAccountInput!
+  ): DeleteAccountPayload
 
   """
   Starts a conversation with everybody in it, in one step: either all of it is stored, or nothing.
   The viewer always is a member and its owner, listed or not. userErrors, each with the path of the very element:
-  REQUIRED (nobody beside the viewer), CONFLICT (a person listed twice, a second owner), NOT_FOUND (no such person),
-  LIMIT_REACHED (more than 500 members), TOO_LONG, INVALID (the title). FORBIDDEN where the operator wants the viewer's
-  address to be confirmed first.
+  REQUIRED (no one besides the viewer), CONFLICT (a person listed twice, a second owner), NOT_FOUND (no such person),
+  LIMIT_REACHED (more than 500 members), TOO_LONG, INVALID (the title). FORBIDDEN if the operator requires a confirmed
+  address, and the viewer's is not.
   """
-  createConversation(input: CreateConversationInput!): CreateConversationPayload
+  createConversation(
+    "The new conversation and its members."
+    input: CreateConversationInput!
+  ): CreateConversationPayload
 
   """
   Finds the direct conversation of the viewer and another person, or starts it: there is one for each pair, whoever opens
   it. It has these two members and no more, no owner, and no title of its own. userErrors: NOT_FOUND, CONFLICT (with
-  oneself). FORBIDDEN as in createConversation, where it has to be started.
+  oneself). FORBIDDEN as in createConversation, if it has to be started.
   """
-  openDirectConversation(input: OpenDirectConversationInput!): OpenDirectConversationPayload
+  openDirectConversation(
+    "The other person."
+    input: OpenDirectConversationInput!
+  ): OpenDirectConversationPayload
   """
   Gives a group another title. The owner and the admins may, and members where the owner allows it; else FORBIDDEN.
   userErrors: REQUIRED, TOO_LONG, INVALID.
   """
-  renameConversation(input: RenameConversationInput!): RenameConversationPayload
+  renameConversation(
+    "The conversation and its new title."
+    input: RenameConversationInput!
+  ): RenameConversationPayload
   "Says what members may do in a group. Only the owner may; else FORBIDDEN."
-  updateConversationSettings(input: UpdateConversationSettingsInput!): UpdateConversationSettingsPayload
+  updateConversationSettings(
+    "The conversation and its settings."
+    input: UpdateConversationSettingsInput!
+  ): UpdateConversationSettingsPayload
   """
   Makes people members of a group: all of them or, with userErrors, none. The owner and the admins may (else FORBIDDEN), and
   only the owner adds admins. userErrors, each with the path of the very element: REQUIRED, NOT_FOUND, CONFLICT,
   ALREADY_MEMBER, LIMIT_REACHED (more than 500 members in all).
   """
-  addMembers(input: AddMembersInput!): AddMembersPayload
+  addMembers(
+    "The conversation and the people to add."
+    input: AddMembersInput!
+  ): AddMembersPayload
   """
-  Ends another's membership of a group: from then on the conversation does not exist for them. The owner may remove anybody,
+  Ends another's membership of a group: from then on the conversation does not exist for them. The owner may remove anyone,
   and admins may remove members; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT (oneself: leaveConversation).
   """
-  removeMember(input: RemoveMemberInput!): RemoveMemberPayload
-  "Makes another member an admin, or an admin a member again. Only the owner may; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT."
-  changeMemberRole(input: ChangeMemberRoleInput!): ChangeMemberRolePayload
-  "Makes another member the owner, and the viewer an admin. Only the owner may; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT."
-  transferOwnership(input: TransferOwnershipInput!): TransferOwnershipPayload
+  removeMember(
+    "The conversation and the member to remove."
+    input: RemoveMemberInput!
+  ): RemoveMemberPayload
+  """
+  Makes another member an admin, or an admin a member again. Only the owner may; else FORBIDDEN.
+  userErrors: NOT_FOUND, CONFLICT.
+  """
+  changeMemberRole(
+    "The conversation, the member and the new role."
+    input: ChangeMemberRoleInput!
+  ): ChangeMemberRolePayload
+  """
+  Makes another member the owner, and the viewer an admin. Only the owner may; else FORBIDDEN.
+  userErrors: NOT_FOUND, CONFLICT.
+  """
+  transferOwnership(
+    "The conversation and its new owner."
+    input: TransferOwnershipInput!
+  ): TransferOwnershipPayload
   """
   Ends the viewer's membership of a group. Its owner transfers it first (userErrors: OWNER_REQUIRED), unless alone in it: then
   the conversation ends. FORBIDDEN in a direct conversation, as all changes of groups are.
   """
-  leaveConversation(input: LeaveConversationInput!): LeaveConversationPayload
+  leaveConversation(
+    "The conversation to leave."
+    input: LeaveConversationInput!
+  ): LeaveConversationPayload
 
   """
   Sends a message. It is stored once this returns, and every follower of the conversation receives it exactly once.
-  NOT_FOUND where the viewer is no member. userErrors: REQUIRED, TOO_LONG, INVALID (the content or the key), NOT_FOUND
+  NOT_FOUND if the viewer is not a member. userErrors: REQUIRED, TOO_LONG, INVALID (the content or the key), NOT_FOUND
   (the message that it answers), CONFLICT (the key was used before, for another message).
   """
-  sendMessage(input: SendMessageInput!): SendMessagePayload
+  sendMessage(
+    "The message."
+    input: SendMessageInput!
+  ): SendMessagePayload
   """
   Gives a message another content. Only its author may, and for 24 hours unless the operator has set another time; else
-  FORBIDDEN. NOT_FOUND where the viewer does not see it. userErrors: REQUIRED, TOO_LONG, INVALID (the content), CONFLICT (the
-  message is deleted, or somebody has edited it since ` + "`" + `expectedEditedAt` + "`" + `).
+  FORBIDDEN. NOT_FOUND if the viewer does not see it. userErrors: REQUIRED, TOO_LONG, INVALID (the content), CONFLICT (the
+  message is deleted, or was edited after ` + "`" + `expectedEditedAt` + "`" + `).
   """
-  editMessage(input: EditMessageInput!): EditMessagePayload
+  editMessage(
+    "The message and its new content."
+    input: EditMessageInput!
+  ): EditMessagePayload
   """
   Takes a message's content away for good, with its mentions and reactions; its place in the conversation stays. The author
-  may, and in a group the owner and the admins; else FORBIDDEN. NOT_FOUND where the viewer does not see it. Deleting what is
+  may, and in a group the owner and the admins; else FORBIDDEN. NOT_FOUND if the viewer does not see it. Deleting what is
   deleted changes nothing, and is no error.
   """
-  deleteMessage(input: DeleteMessageInput!): DeleteMessagePayload
+  deleteMessage(
+    "The message to delete."
+    input: DeleteMessageInput!
+  ): DeleteMessagePayload
   """
   Puts an emoji to a message: once for each person, however often it is asked for. NOT_FOUND where the viewer does not see the
   message. userErrors: INVALID (not one emoji), LIMIT_REACHED (20 different ones are there), CONFLICT (the message is deleted).
   """
-  addReaction(input: AddReactionInput!): AddReactionPayload
-  "Takes the viewer's own emoji back; nothing happens where it is not there. userErrors: INVALID."
-  removeReaction(input: RemoveReactionInput!): RemoveReactionPayload
+  addReaction(
+    "The message and the emoji."
+    input: AddReactionInput!
+  ): AddReactionPayload
+  "Takes the viewer's own emoji back; nothing happens if it is not there. userErrors: INVALID."
+  removeReaction(
+    "The message and the emoji."
+    input: RemoveReactionInput!
+  ): RemoveReactionPayload
   """
   Says that the viewer has read a conversation up to an event. What was read stays read: a smaller seq changes nothing, and one
-  beyond the newest event means that one. NOT_FOUND where the viewer is no member. userErrors: INVALID (negative).
+  beyond the newest event means that one. NOT_FOUND if the viewer is not a member. userErrors: INVALID (negative).
   """
-  markRead(input: MarkReadInput!): MarkReadPayload
+  markRead(
+    "The conversation, and how far it was read."
+    input: MarkReadInput!
+  ): MarkReadPayload
 
   """
-  Changes how the viewer has a conversation, which nobody else sees; what is left out or null stays as it is. NOT_FOUND where
-  the viewer is no member. userErrors: INVALID (a time that has passed), CONFLICT (not muted, but until a time).
+  Changes how the viewer has a conversation, which no one else sees; what is left out or null stays as it is. NOT_FOUND if
+  the viewer is not a member. userErrors: INVALID (a time that has passed), CONFLICT (` + "`" + `mutedUntil` + "`" + ` given although ` + "`" + `muted` + "`" + ` is false).
   """
-  updateMembership(input: UpdateMembershipInput!): UpdateMembershipPayload
+  updateMembership(
+    "The conversation, and what to change."
+    input: UpdateMembershipInput!
+  ): UpdateMembershipPayload
   """
   Keeps what the viewer has written and not sent, for their other devices: the last one counts, and a blank one removes it.
-  Sending a message does not touch it. NOT_FOUND where the viewer is no member. userErrors: TOO_LONG, INVALID.
+  Sending a message does not touch it. NOT_FOUND if the viewer is not a member. userErrors: TOO_LONG, INVALID.
   """
-  saveDraft(input: SaveDraftInput!): SaveDraftPayload
+  saveDraft(
+    "The conversation and the draft."
+    input: SaveDraftInput!
+  ): SaveDraftPayload
   """
   Says that the viewer types, or has stopped. Send it every few seconds while it lasts: at most one in 3 seconds is passed on,
-  and others see it end 6 seconds after the last. NOT_FOUND where the viewer is no member.
+  and others see it end 6 seconds after the last. NOT_FOUND if the viewer is not a member.
   """
-  setTyping(input: SetTypingInput!): SetTypingPayload
+  setTyping(
+    "The conversation, and whether the viewer types."
+    input: SetTypingInput!
+  ): SetTypingPayload
 }
 
+"""
+Live data, over a WebSocket (graphql-transport-ws) or server-sent events (graphql-sse). An operation
+has one field.
+"""
 type Subscription {
   """
   The messages of one conversation, each exactly once, in order of seq, the viewer's own included.
@@ -3181,24 +3349,44 @@ type Subscription {
   or the access token expires, a WebSocket is closed with 4403, and a server-sent stream ends with UNAUTHENTICATED.
   When the server stops, the connection is closed (1012) without ` + "`" + `complete` + "`" + `: connect again and resume.
   """
-  messageAdded(conversationId: ID!, afterSeq: Int): Message!
+  messageAdded(
+    "A conversation that the viewer is a member of."
+    conversationId: ID!
+    """
+    0 up to the conversation's newest seq; BAD_USER_INPUT otherwise. Left out or null: from now on.
+    """
+    afterSeq: Int
+  ): Message!
   """
   Every durable change of one conversation, each exactly once, in order of seq, with the same promise as ` + "`" + `messageAdded` + "`" + `, and the
   same ends. ` + "`" + `CaughtUp` + "`" + ` says, once, where replay ends and live begins. When the viewer is removed, what they have not received
   by then is left out: their ` + "`" + `MemberRemoved` + "`" + ` comes, and FORBIDDEN. Who is added again resumes after the event before that gap.
   """
-  conversationEvents(conversationId: ID!, afterSeq: Int): ConversationEvent!
+  conversationEvents(
+    "A conversation that the viewer is a member of."
+    conversationId: ID!
+    """
+    0 up to the conversation's newest seq; BAD_USER_INPUT otherwise. Left out or null: from now on.
+    """
+    afterSeq: Int
+  ): ConversationEvent!
   """
   Everything the viewer may see, in all their conversations, each item with the cursor of where the stream stands behind it.
   With ` + "`" + `after` + "`" + `: what was missed since, then ` + "`" + `CaughtUp` + "`" + `, then what comes live; come back with the cursor of the last item you
   have, to any server, and nothing is missed or comes twice. Without: from now on, which ` + "`" + `CaughtUp` + "`" + ` says first.
   In each conversation the order is that of seq; between conversations there is none. Of a conversation that the viewer joins
   comes ` + "`" + `ConversationJoined` + "`" + ` first and then what happens in it from there on; ` + "`" + `ConversationLeft` + "`" + ` is the last of one that they
-  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served gets ` + "`" + `StreamReset` + "`" + ` first: fetch anew what is shown, and go on from there.
-  BAD_USER_INPUT for what is no cursor, or another account's.
+  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and go on from there.
+  BAD_USER_INPUT for a malformed cursor, or one of another account.
   """
-  events(after: String): ViewerEvent!
-  "A conversation that the viewer has just become a member of, whoever made it; each time once, from now on."
+  events(
+    "The cursor of a ViewerEvent, or Viewer.eventsCursor. Left out or null: from now on."
+    after: String
+  ): ViewerEvent!
+  """
+  A conversation that the viewer has just become a member of, whoever made it; each time once, from
+  now on.
+  """
   conversationAdded: Conversation!
   """
   The viewer's list of conversations, entry by entry, from now on: whenever a message comes, or a title, a role, what the
@@ -3210,14 +3398,20 @@ type Subscription {
   Who types in a conversation, from now on, without the viewer. Not kept: it may be lost, and ends by itself 6 seconds after
   the last sign of it, or with a message. Needs membership (else NOT_FOUND), and ends with FORBIDDEN with it.
   """
-  typing(conversationId: ID!): TypingIndicator!
+  typing(
+    "A conversation that the viewer is a member of."
+    conversationId: ID!
+  ): TypingIndicator!
   """
-  How far the other members of a conversation have read. Begins with everybody's present state; then whenever one of them reads
+  How far the other members of a conversation have read. First delivers everyone's current state; then whenever one of them reads
   on, of which only the newest of a person counts. Of those who let others know, and nothing while the viewer does not
   (Settings.sendReadReceipts); both at once when a setting changes. Needs membership (else NOT_FOUND), and ends with FORBIDDEN
   with it.
   """
-  readReceipts(conversationId: ID!): ReadReceipt!
+  readReceipts(
+    "A conversation that the viewer is a member of."
+    conversationId: ID!
+  ): ReadReceipt!
   """
   The people with whom the viewer shares a conversation, and who let it show, coming and going. Begins with everybody's present
   state; then each change, of which only the newest of a person counts.
@@ -3227,63 +3421,87 @@ type Subscription {
 
 # ── Accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-"A registered person, as everybody sees them."
+"A registered person, as everyone sees them."
 type User implements Node {
+  "Starts with ` + "`" + `user_` + "`" + `."
   id: ID!
   "Unique, whatever its case. 2 to 32 characters."
   nickname: String!
-  "The name to show, where the person gave one; up to 64 characters, not unique."
+  "The name to show, if the person gave one; up to 64 characters, not unique."
   displayName: String
   "What the person says of themselves; up to 500 characters, several lines."
   about: String
+  "When the account was made."
   createdAt: Time!
-  "Null for who shares no conversation with the viewer, or does not let it show (Settings.showPresence)."
+  "Null for users who share no conversation with the viewer, or hide it (Settings.showPresence)."
   presence: Presence @perViewer
 }
 
-"Whether somebody is there."
+"Whether a user is online."
 type Presence {
+  "The id of the user whose presence this is."
   userId: ID!
   "Null once the account is gone."
   user: User
   "Has a live connection, or had one within the last 30 seconds."
   online: Boolean!
-  "When the last connection ended; null while online, for who has never been, and for who has just begun to hide it."
+  "When the last connection ended; null while online, before the first one, and once it is hidden."
   lastSeenAt: Time
 }
 
+"A page of users."
 type UserConnection {
+  "The users of the page, each with its cursor."
   edges: [UserEdge!]!
   "The same as the edges' nodes."
   nodes: [User!]!
+  "Where the page stands in the list."
   pageInfo: PageInfo!
 }
 
+"One user of a page."
 type UserEdge {
+  "Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
   cursor: String!
+  "The user."
   node: User!
 }
 
 "The signed-in person, with what only they may see."
 type Viewer {
+  "The viewer as everyone sees them."
   user: User!
   "As the person wrote it."
   email: String!
   "The person has followed a link that was mailed to this address."
   emailVerified: Boolean!
-  "Where the person is signed in; the last used first."
+  "The devices on which the person is signed in; the last used first."
   sessions: [Session!]!
+  "What the viewer lets others know."
   settings: Settings!
   "The viewer's conversations, newest activity first; the first 20 unless the page says otherwise."
   conversations(
     "Left out: all of them, the archived included."
     filter: ConversationFilter
+    """
+    How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 20 if neither is given.
+    Not together with ` + "`" + `last` + "`" + `.
+    """
     first: Int
+    "A cursor of this list: the page starts right after it. Goes with ` + "`" + `first` + "`" + `."
     after: String
+    """
+    How many items, 0 to 100, from the end of the list or before ` + "`" + `before` + "`" + `. Not together with
+    ` + "`" + `first` + "`" + `.
+    """
     last: Int
+    "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
     before: String
   ): ConversationConnection!
-  "Unread messages of others, over all conversations that are not muted. Each conversation counts up to 1,000."
+  """
+  Unread messages of others, over all conversations that are not muted. Each conversation counts up
+  to 1,000.
+  """
   unreadCount: Int!
   "Those of the unread messages that mention the viewer."
   unreadMentionCount: Int!
@@ -3296,16 +3514,24 @@ type Viewer {
 
 "What is left out or null narrows nothing."
 input ConversationFilter {
+  "True: only archived ones. False: only the others."
   archived: Boolean
+  "True: only pinned ones. False: only the others."
   pinned: Boolean
+  "True: only those that are muted now. False: only the others."
   muted: Boolean
-  "With at least one message of somebody else that the viewer has not read."
+  """
+  True: only those with a message of someone else that the viewer has not read. False: only the
+  others.
+  """
   unread: Boolean
 }
 
 "One device of one person, from signing in to signing out."
 type Session implements Node {
+  "Starts with ` + "`" + `session_` + "`" + `."
   id: ID!
+  "When the device signed in."
   createdAt: Time!
   "When it was last refreshed."
   lastUsedAt: Time!
@@ -3317,11 +3543,11 @@ type Session implements Node {
   current: Boolean! @perViewer
 }
 
-"What a person lets others know."
+"What a person lets others see."
 type Settings {
   "Whether one is online, and when one was last seen."
   showPresence: Boolean!
-  "How far one has read. Who hides theirs does not see others' either."
+  "How far one has read. Those who hide theirs do not see it of others either."
   sendReadReceipts: Boolean!
 }
 
@@ -3334,54 +3560,72 @@ type Tokens {
   accessToken: String! @public
   "When the access token ends: 15 minutes from now unless the operator has set another time."
   expiresAt: Time! @public
-  "Opaque, works once, and for 30 days unless the operator has set another time. Store it like a password."
+  """
+  Opaque, works once, and for 30 days unless the operator has set another time. Store it like a
+  password.
+  """
   refreshToken: String! @public
 }
 
+"The answer to signing in, in any of its ways."
 type AuthPayload {
-  "Null when nobody is signed in: there are userErrors, or addresses are concealed (register)."
+  "Null if no one is signed in: there are userErrors, or addresses are concealed (register)."
   tokens: Tokens @public
-  "The person who is signed in now; null as the tokens."
+  "The person who is signed in now; null if the tokens are."
   viewer: Viewer @public
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]! @public
 }
 
+"A new account."
 input RegisterInput {
-  "For signing in; never shown to others. Unique, whatever its case."
+  "For signing in; never shown to others. Unique in any case; at most 254 bytes."
   email: String!
-  "What others see: 2 to 32 characters, unique whatever its case; no control or invisible characters."
+  """
+  What others see: 2 to 32 characters, unique whatever its case; no control or invisible characters.
+  """
   nickname: String!
   "8 to 256 characters, used exactly as given; none of the 10,000 most common ones."
   password: String!
   "Up to 64 characters. Left out or blank: none."
   displayName: String
-  "Needed where the operator lets only invited people register."
+  "Required if the operator lets only invited people register."
   invitationCode: String
 }
 
+"What a person signs in with."
 input LoginInput {
-  "Whatever its case."
+  "In any case."
   email: String!
+  "Compared exactly as given, spaces included."
   password: String!
 }
 
+"A refresh token to trade for new tokens."
 input RefreshSessionInput {
+  "The ` + "`" + `refreshToken` + "`" + ` of the tokens that the session got last."
   refreshToken: String!
 }
 
+"The answer to logout."
 type LogoutPayload {
-  "Always empty: signing out cannot be done wrong."
+  "Always empty."
   userErrors: [UserError!]!
 }
 
+"Names a session."
 input RevokeSessionInput {
+  "One of the viewer's own sessions; the current one too."
   sessionId: ID!
 }
 
+"The answer to revokeSession."
 type RevokeSessionPayload {
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"The answer to revokeOtherSessions."
 type RevokeOtherSessionsPayload {
   "How many were ended."
   revoked: Int!
@@ -3389,6 +3633,7 @@ type RevokeOtherSessionsPayload {
   userErrors: [UserError!]!
 }
 
+"Changes of a profile. What is left out or null stays as it is."
 input UpdateProfileInput {
   "As in register."
   nickname: String
@@ -3398,52 +3643,71 @@ input UpdateProfileInput {
   about: String
 }
 
+"The answer to updateProfile."
 type UpdateProfilePayload {
   "Null when there are userErrors."
   user: User
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Changes of settings. What is left out or null stays as it is."
 input UpdateSettingsInput {
+  "Let others see whether the viewer is online. On for new accounts."
   showPresence: Boolean
+  "Let others see how far the viewer has read, and see it of them. On for new accounts."
   sendReadReceipts: Boolean
 }
 
+"The answer to updateSettings."
 type UpdateSettingsPayload {
+  "The settings after the change."
   settings: Settings
   "Always empty."
   userErrors: [UserError!]!
 }
 
+"Another e-mail address."
 input ChangeEmailInput {
+  "The address that the link is mailed to; at most 254 bytes."
   newEmail: String!
   "The viewer's password, so that an open session alone is not enough."
   password: String!
 }
 
+"The answer to changeEmail."
 type ChangeEmailPayload {
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Another password."
 input ChangePasswordInput {
+  "The viewer's present password, so that an open session alone is not enough."
   oldPassword: String!
   "As in register."
   newPassword: String!
 }
 
+"The answer to changePassword."
 type ChangePasswordPayload {
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Names an account by its address."
 input RequestPasswordResetInput {
+  "In any case. Nothing is mailed if no account has it."
   email: String!
 }
 
+"The answer to requestPasswordReset."
 type RequestPasswordResetPayload {
-  "Always empty: nothing is told about the address."
+  "Always empty: the answer tells nothing about the address."
   userErrors: [UserError!]! @public
 }
 
+"A new password for an account whose owner has the mailed token."
 input ResetPasswordInput {
   "From the mailed link."
   token: String!
@@ -3451,35 +3715,45 @@ input ResetPasswordInput {
   newPassword: String!
 }
 
+"The answer to resetPassword."
 type ResetPasswordPayload {
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]! @public
 }
 
+"The answer to requestEmailVerification."
 type RequestEmailVerificationPayload {
   "Always empty."
   userErrors: [UserError!]!
 }
 
+"Confirms an address."
 input VerifyEmailInput {
   "From the mailed link."
   token: String!
 }
 
+"The answer to verifyEmail."
 type VerifyEmailPayload {
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]! @public
 }
 
+"Confirms the removal of the account."
 input DeleteAccountInput {
   "The viewer's password, so that an open session alone is not enough."
   password: String!
 }
 
+"The answer to deleteAccount."
 type DeleteAccountPayload {
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
 # ── Conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+"Whether a conversation is a group or between two people."
 enum ConversationKind {
   "Any number of people, with roles."
   GROUP
@@ -3495,15 +3769,21 @@ enum HistoryVisibility {
   FROM_JOINING
 }
 
+"What a member may do in a group. In a direct conversation both members have the role MEMBER."
 enum MemberRole {
   "Exactly one in each group."
   OWNER
+  "Adds members, removes those with the role MEMBER, renames, and deletes messages of others."
   ADMIN
+  "Reads and writes."
   MEMBER
 }
 
+"Messages and other events, in one order, among people who are members."
 type Conversation implements Node {
+  "Starts with ` + "`" + `conv_` + "`" + `."
   id: ID!
+  "Group or direct; never changes."
   kind: ConversationKind!
   "What people see who join later."
   historyVisibility: HistoryVisibility!
@@ -3515,21 +3795,53 @@ type Conversation implements Node {
   joined by a comma and a space, as far as 200 characters go; when the account of a member is removed, by those who are left.
   """
   title: String! @perViewer
+  "When it was started."
   createdAt: Time!
   "When the newest event happened that is no edit, deletion or reaction."
   lastActivityAt: Time!
-  "The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all other events."
+  """
+  The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all
+  other events.
+  """
   lastSeq: Int!
   "Null only in a direct conversation."
   owner: User
+  "How many members it has now: 1 to 500."
   memberCount: Int!
   "In order of joining; the first 50 unless the page says otherwise."
-  members(first: Int, after: String, last: Int, before: String): ConversationMemberConnection!
+  members(
+    """
+    How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 50 if neither is given.
+    Not together with ` + "`" + `last` + "`" + `.
+    """
+    first: Int
+    "A cursor of this list: the page starts right after it. Goes with ` + "`" + `first` + "`" + `."
+    after: String
+    """
+    How many items, 0 to 100, from the end of the list or before ` + "`" + `before` + "`" + `. Not together with
+    ` + "`" + `first` + "`" + `.
+    """
+    last: Int
+    "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
+    before: String
+  ): ConversationMemberConnection!
   """
   Oldest to newest inside a page, whichever way it was asked for. ` + "`" + `first` + "`" + ` walks forwards from the oldest (or from ` + "`" + `after` + "`" + `),
   ` + "`" + `last` + "`" + ` backwards from the newest (or from ` + "`" + `before` + "`" + `); give one of the two, or neither for the newest 50.
   """
-  messages(first: Int, after: String, last: Int, before: String): MessageConnection!
+  messages(
+    "How many messages, 0 to 100, from the oldest or after ` + "`" + `after` + "`" + `. Not together with ` + "`" + `last` + "`" + `."
+    first: Int
+    "A cursor of this list: the page starts right after it. Goes with ` + "`" + `first` + "`" + `."
+    after: String
+    """
+    How many messages, 0 to 100, from the newest or before ` + "`" + `before` + "`" + `. 50 if neither is given. Not
+    together with ` + "`" + `first` + "`" + `.
+    """
+    last: Int
+    "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
+    before: String
+  ): MessageConnection!
   "The newest message, also where it is deleted; null while there is none that the viewer may see."
   lastMessage: Message
   "The viewer's own membership."
@@ -3538,33 +3850,49 @@ type Conversation implements Node {
   draft: String @perViewer
 }
 
+"A page of conversations."
 type ConversationConnection {
+  "The conversations of the page, each with its cursor."
   edges: [ConversationEdge!]!
   "The same as the edges' nodes."
   nodes: [Conversation!]!
+  "Where the page stands in the list."
   pageInfo: PageInfo!
 }
 
+"One conversation of a page."
 type ConversationEdge {
+  "Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
   cursor: String!
+  "The conversation."
   node: Conversation!
 }
 
 "One person in one conversation."
 type ConversationMember implements Node {
+  "Names the membership: the pair of conversation and user."
   id: ID!
+  "The person."
   user: User!
+  "What they may do here."
   role: MemberRole!
+  "When they became a member; of someone who came back, the last time."
   joinedAt: Time!
   """
   They have read up to this event. Of others null, unless both they and the viewer let others know (Settings.sendReadReceipts).
   """
   lastReadSeq: Int @perViewer
-  "Messages of others after ` + "`" + `lastReadSeq` + "`" + ` that are not deleted; 1,000 stands for as many or more. Null of others."
+  """
+  Messages of others after ` + "`" + `lastReadSeq` + "`" + ` that are not deleted; 1,000 stands for as many or more.
+  Null of others.
+  """
   unreadCount: Int @perViewer
   "Those of them that mention the viewer. Null of others."
   unreadMentionCount: Int @perViewer
-  "No notifications until then; the last microsecond of the year 9999 stands for ever. Null where not muted, and of others."
+  """
+  No notifications until then; the last microsecond of the year 9999 stands for ever. Null where not
+  muted, and of others.
+  """
   mutedUntil: Time @perViewer
   "Put away until the next message comes. Null of others."
   archived: Boolean @perViewer
@@ -3572,18 +3900,25 @@ type ConversationMember implements Node {
   pinned: Boolean @perViewer
 }
 
+"A page of members."
 type ConversationMemberConnection {
+  "The members of the page, each with its cursor."
   edges: [ConversationMemberEdge!]!
   "The same as the edges' nodes."
   nodes: [ConversationMember!]!
+  "Where the page stands in the list."
   pageInfo: PageInfo!
 }
 
+"One member of a page."
 type ConversationMemberEdge {
+  "Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
   cursor: String!
+  "The member."
   node: ConversationMember!
 }
 
+"A new group."
 input CreateConversationInput {
   """
   Up to 200 characters. Left out or blank: the members' nicknames, the owner's first, joined by a comma and a space, as far
@@ -3598,156 +3933,218 @@ input CreateConversationInput {
   membersMayRename: Boolean = false
 }
 
+"One person to make a member."
 input ConversationMemberInput {
+  "A user id. userErrors: NOT_FOUND, CONFLICT (listed twice)."
   userId: ID!
   "OWNER only for the viewer, whose role it is in any case."
   role: MemberRole! = MEMBER
 }
 
+"The answer to createConversation."
 type CreateConversationPayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Names the other person of a direct conversation."
 input OpenDirectConversationInput {
+  "A user id. userErrors: NOT_FOUND, CONFLICT (the viewer)."
   userId: ID!
 }
 
+"The answer to openDirectConversation."
 type OpenDirectConversationPayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"A new title of a group."
 input RenameConversationInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
   "1 to 200 characters."
   title: String!
 }
 
+"The answer to renameConversation."
 type RenameConversationPayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"The settings of a group."
 input UpdateConversationSettingsInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
+  "Let members rename the conversation, and not only the owner and the admins."
   membersMayRename: Boolean!
 }
 
+"The answer to updateConversationSettings."
 type UpdateConversationSettingsPayload {
+  "The conversation after the change."
   conversation: Conversation
   "Always empty."
   userErrors: [UserError!]!
 }
 
+"People to make members of a group."
 input AddMembersInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
+  "At least one. Only the owner may give the role ADMIN, and no one the role OWNER."
   members: [ConversationMemberInput!]!
 }
 
+"The answer to addMembers."
 type AddMembersPayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Names a member of a group."
 input RemoveMemberInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
+  "The member to remove. userErrors: NOT_FOUND, CONFLICT (the viewer)."
   userId: ID!
 }
 
+"The answer to removeMember."
 type RemoveMemberPayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"A new role of a member."
 input ChangeMemberRoleInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
+  "The member whose role changes."
   userId: ID!
   "ADMIN or MEMBER; for OWNER there is transferOwnership."
   role: MemberRole!
 }
 
+"The answer to changeMemberRole."
 type ChangeMemberRolePayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"The new owner of a group."
 input TransferOwnershipInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
   "The new owner, who has to be a member."
   userId: ID!
 }
 
+"The answer to transferOwnership."
 type TransferOwnershipPayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Names a group."
 input LeaveConversationInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
 }
 
+"The answer to leaveConversation."
 type LeaveConversationPayload {
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Changes of the viewer's own membership. What is left out or null stays as it is."
 input UpdateMembershipInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
   "True without ` + "`" + `mutedUntil` + "`" + `: until it is set to false."
   muted: Boolean
   "Mutes until then; a time in the future."
   mutedUntil: Time
+  "Put it away until the next message comes, or take it back."
   archived: Boolean
+  "Keep it at the top, or no longer."
   pinned: Boolean
 }
 
+"The answer to updateMembership."
 type UpdateMembershipPayload {
   "The viewer's own; null when there are userErrors."
   member: ConversationMember
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"A draft of a conversation."
 input SaveDraftInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
   "Up to 4,000 characters, kept as they are."
   content: String!
 }
 
+"The answer to saveDraft."
 type SaveDraftPayload {
   "Null when there are userErrors."
   conversation: Conversation
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"How far the viewer has read a conversation."
 input MarkReadInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
+  "The seq of an event; 0 or more. userErrors: INVALID (negative)."
   seq: Int!
 }
 
+"The answer to markRead."
 type MarkReadPayload {
   "The viewer's own; null when there are userErrors."
   member: ConversationMember
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
 # ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+"What someone wrote in a conversation."
 type Message implements Node {
+  "Starts with ` + "`" + `msg_` + "`" + `."
   id: ID!
+  "The conversation that it was sent to."
   conversation: Conversation!
-  "Its place in the conversation: strictly increasing, shared with the other events of the conversation."
+  """
+  Its place in the conversation: strictly increasing, shared with the other events of the
+  conversation.
+  """
   seq: Int!
   "Null once the account is gone; the message stays."
   author: User
   "Plain text. Empty once the message is deleted."
   content: String!
+  "When it was stored."
   createdAt: Time!
   "When it was edited last; null for never."
   editedAt: Time
@@ -3767,54 +4164,105 @@ type Message implements Node {
   reactions: [ReactionGroup!]!
   """
   The members who have read up to this message, in order of joining: those who were there when it came, without its author, and
-  only who lets others know. Empty for who does not let others know. The first 20 unless the page says otherwise.
+  only those who let others see it. Empty if the viewer has turned read receipts off. The first 20 unless the page says otherwise.
   """
-  seenBy(first: Int, after: String, last: Int, before: String): UserConnection! @perViewer
+  seenBy(
+    """
+    How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 20 if neither is given.
+    Not together with ` + "`" + `last` + "`" + `.
+    """
+    first: Int
+    "A cursor of this list: the page starts right after it. Goes with ` + "`" + `first` + "`" + `."
+    after: String
+    """
+    How many items, 0 to 100, from the end of the list or before ` + "`" + `before` + "`" + `. Not together with
+    ` + "`" + `first` + "`" + `.
+    """
+    last: Int
+    "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
+    before: String
+  ): UserConnection! @perViewer
 }
 
 "The reactions to a message with one emoji."
 type ReactionGroup {
   "Fully qualified (UTS #51)."
   emoji: String!
+  "How many members reacted with it; at least 1."
   count: Int!
+  "The viewer is one of them."
   viewerReacted: Boolean! @perViewer
   "Who reacted, the first of them first; the first 20 unless the page says otherwise."
-  users(first: Int, after: String, last: Int, before: String): UserConnection!
+  users(
+    """
+    How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 20 if neither is given.
+    Not together with ` + "`" + `last` + "`" + `.
+    """
+    first: Int
+    "A cursor of this list: the page starts right after it. Goes with ` + "`" + `first` + "`" + `."
+    after: String
+    """
+    How many items, 0 to 100, from the end of the list or before ` + "`" + `before` + "`" + `. Not together with
+    ` + "`" + `first` + "`" + `.
+    """
+    last: Int
+    "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
+    before: String
+  ): UserConnection!
 }
 
+"A page of messages."
 type MessageConnection {
+  "The messages of the page, each with its cursor."
   edges: [MessageEdge!]!
   "The same as the edges' nodes."
   nodes: [Message!]!
+  "Where the page stands in the list."
   pageInfo: PageInfo!
 }
 
+"One message of a page."
 type MessageEdge {
+  "Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
   cursor: String!
+  "The message."
   node: Message!
 }
 
+"A page of messages that were found."
 type MessageSearchConnection {
+  "The messages of the page, each with its cursor."
   edges: [MessageSearchEdge!]!
   "The same as the edges' nodes."
   nodes: [Message!]!
+  "Where the page stands in the list."
   pageInfo: PageInfo!
 }
 
+"One message that was found."
 type MessageSearchEdge {
+  "Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
   cursor: String!
+  "The message."
   node: Message!
-  "About 160 characters of the content, around the first match, in pieces that together are the text to show."
+  """
+  About 160 characters of the content, around the first match, in pieces that together are the text
+  to show.
+  """
   snippet: [SnippetPart!]!
 }
 
+"A piece of a snippet."
 type SnippetPart {
+  "Plain text. Joined in order, the pieces are the snippet."
   text: String!
   "This piece is one of the words that were searched for."
   match: Boolean!
 }
 
+"A new message."
 input SendMessageInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
   """
   1 to 4,000 characters (Unicode code points, counted in NFC, which is how it is stored). White space at both ends is
@@ -3831,13 +4279,17 @@ input SendMessageInput {
   idempotencyKey: String
 }
 
+"The answer to sendMessage."
 type SendMessagePayload {
   "Null when there are userErrors."
   message: Message
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"New content of a message."
 input EditMessageInput {
+  "A message that the viewer sees."
   messageId: ID!
   "As in sendMessage."
   content: String!
@@ -3848,42 +4300,57 @@ input EditMessageInput {
   expectedEditedAt: Time
 }
 
+"The answer to editMessage."
 type EditMessagePayload {
   "Null when there are userErrors."
   message: Message
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"Names a message."
 input DeleteMessageInput {
+  "A message that the viewer sees."
   messageId: ID!
 }
 
+"The answer to deleteMessage."
 type DeleteMessagePayload {
+  "The message as it is now: deleted, without content."
   message: Message
   "Always empty."
   userErrors: [UserError!]!
 }
 
+"An emoji for a message."
 input AddReactionInput {
+  "A message that the viewer sees."
   messageId: ID!
   "One emoji, with or without variation selectors."
   emoji: String!
 }
 
+"The answer to addReaction."
 type AddReactionPayload {
   "Null when there are userErrors."
   message: Message
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
+"An emoji to take back."
 input RemoveReactionInput {
+  "A message that the viewer sees."
   messageId: ID!
+  "One emoji, with or without variation selectors. userErrors: INVALID."
   emoji: String!
 }
 
+"The answer to removeReaction."
 type RemoveReactionPayload {
   "Null when there are userErrors."
   message: Message
+  "What the person can correct; empty if it was done. The mutation names the codes."
   userErrors: [UserError!]!
 }
 
@@ -3891,126 +4358,190 @@ type RemoveReactionPayload {
 
 "One durable change of a conversation. seq orders all of them, without gaps."
 interface ConversationEvent {
-  "In ` + "`" + `CaughtUp` + "`" + ` that of the newest event that has been told."
+  "In ` + "`" + `CaughtUp` + "`" + ` that of the newest event that was delivered."
   seq: Int!
+  "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and where nobody did."
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
-  "Null for who is a member no longer, as in the event that says so, and in the ` + "`" + `CaughtUp` + "`" + ` of ` + "`" + `events` + "`" + `."
+  """
+  Null if the viewer is no longer a member, as in the event that says so, and in the ` + "`" + `CaughtUp` + "`" + ` of
+  ` + "`" + `events` + "`" + `.
+  """
   conversation: Conversation
 }
 
+"The conversation was started: its first event."
 type ConversationCreated implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
 }
 
+"The conversation has another title."
 type ConversationRenamed implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if the title follows the removal of an account."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
+  "The new title."
   title: String!
 }
 
+"The owner changed what members may do."
 type ConversationSettingsChanged implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
+  "Members may rename the conversation from here on, and not only the owner and the admins."
   membersMayRename: Boolean!
 }
 
+"Someone became a member."
 type MemberAdded implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "Null once the account is gone."
   user: User
+  "The role that they were given."
   role: MemberRole!
 }
 
-"Somebody left, or was removed."
+"A member left, or was removed."
 type MemberRemoved implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it: the member who left, or who removed them; null once the account is gone."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "Null once the account is gone."
   user: User
 }
 
+"A member's role changed."
 type MemberRoleChanged implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if the removal of the owner is the reason."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "Null once the account is gone."
   user: User
+  "The new role."
   role: MemberRole!
 }
 
+"A message was sent."
 type MessageAdded implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "As it is now: without content where it was deleted since."
   message: Message!
 }
 
+"A message's content changed."
 type MessageEdited implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "As it is now; null where it is from before the time that the viewer may see."
   message: Message
 }
 
+"A message's content was taken away for good."
 type MessageDeleted implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "Null where it is from before the time that the viewer may see."
   message: Message
 }
 
+"A member reacted to a message."
 type ReactionAdded implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "As it is now; null where it is from before the time that the viewer may see."
   message: Message
   "Null once the account is gone."
   user: User
+  "The emoji, fully qualified (UTS #51)."
   emoji: String!
   "How many had put this emoji there after this."
   count: Int!
 }
 
+"A member took a reaction back."
 type ReactionRemoved implements ConversationEvent {
+  "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "When it happened."
   at: Time!
+  "Who did it; null once the account is gone, and if no one did."
   actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
   "As it is now; null where it is from before the time that the viewer may see."
   message: Message
   "Null once the account is gone."
   user: User
+  "The emoji, fully qualified (UTS #51)."
   emoji: String!
   "How many had put this emoji there after this."
   count: Int!
 }
 
-"All that was missed has been told; what comes now is live. Not stored."
+"All that was missed has been delivered; live events follow. Not stored."
 type CaughtUp implements ConversationEvent {
-  "Of the newest event that has been told; 0 in ` + "`" + `events` + "`" + `."
+  "Of the newest event that was delivered; 0 in ` + "`" + `events` + "`" + `."
   seq: Int!
   "Now."
   at: Time!
@@ -4020,15 +4551,20 @@ type CaughtUp implements ConversationEvent {
   conversation: Conversation
 }
 
-"One item of the viewer's stream: what happened, and where the stream stands behind it."
+"One item of the viewer's stream: what happened, and the cursor of the place after it."
 type ViewerEvent {
   "For ` + "`" + `after` + "`" + `, once this item has been dealt with."
   cursor: String!
-  "Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. It is there too where the viewer is a member no longer."
+  """
+  Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Given even if the viewer is no longer a
+  member.
+  """
   conversationId: ID
+  "What happened."
   event: ViewerEventBody!
 }
 
+"What an item of ` + "`" + `events` + "`" + ` can be: an event of a conversation, or a signal about the stream."
 union ViewerEventBody =
     ConversationCreated
   | ConversationRenamed
@@ -4048,35 +4584,41 @@ union ViewerEventBody =
 
 "The viewer is a member of this conversation from here on."
 type ConversationJoined {
+  "The conversation that the viewer joined."
   conversationId: ID!
-  "Null where the viewer has left it again meanwhile."
+  "Null if the viewer has left it again meanwhile."
   conversation: Conversation
 }
 
-"The viewer is a member of this conversation no longer, or it has ended."
+"The viewer is no longer a member of this conversation, or it has ended."
 type ConversationLeft {
+  "The conversation that the viewer left."
   conversationId: ID!
 }
 
-"The cursor was too old to be served: the stream begins anew, from now. Fetch what is shown."
+"The cursor was too old to be served: the stream starts again, from now. Fetch what is shown."
 type StreamReset {
+  "Now."
   at: Time!
 }
 
 "One entry of the viewer's list of conversations, as it is now."
 type InboxUpdate {
+  "The conversation whose entry this is."
   conversationId: ID!
-  "Null once the viewer is a member no longer."
+  "Null once the viewer is no longer a member."
   conversation: Conversation
   "As ConversationMember.unreadCount; 0 once removed."
   unreadCount: Int!
   "As ConversationMember.unreadMentionCount; 0 once removed."
   unreadMentionCount: Int!
-  "The viewer is a member no longer."
+  "The viewer is no longer a member."
   removed: Boolean!
 }
 
+"Someone started or stopped typing in a conversation."
 type TypingIndicator {
+  "The id of the user who types or has stopped."
   userId: ID!
   "Null once the account is gone."
   user: User
@@ -4084,20 +4626,28 @@ type TypingIndicator {
   typing: Boolean!
 }
 
-"How far somebody has read in a conversation."
+"How far a member has read in a conversation."
 type ReadReceipt {
+  "The id of the user who has read."
   userId: ID!
   "Null once the account is gone."
   user: User
-  "They have read up to this event. Null once that is hidden, by them or by the viewer, or they are a member no longer."
+  """
+  They have read up to this event. Null once that is hidden, by them or by the viewer, or they are
+  no longer a member.
+  """
   lastReadSeq: Int
 }
 
+"Whether the viewer types in a conversation."
 input SetTypingInput {
+  "A conversation that the viewer is a member of."
   conversationId: ID!
+  "False: the viewer has stopped."
   typing: Boolean! = true
 }
 
+"The answer to setTyping."
 type SetTypingPayload {
   "Always empty."
   userErrors: [UserError!]!

@@ -9,70 +9,98 @@ import (
 	"parley/text"
 )
 
+// The answer to signing in, in any of its ways.
 type AuthPayload struct {
-	// Null when nobody is signed in: there are userErrors, or addresses are concealed (register).
+	// Null if no one is signed in: there are userErrors, or addresses are concealed (register).
 	Tokens *auth.Tokens `json:"tokens,omitempty"`
-	// The person who is signed in now; null as the tokens.
-	Viewer     *Viewer      `json:"viewer,omitempty"`
+	// The person who is signed in now; null if the tokens are.
+	Viewer *Viewer `json:"viewer,omitempty"`
+	// What the person can correct; empty if it was done. The mutation names the codes.
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+// A page of conversations.
 type ConversationConnection struct {
+	// The conversations of the page, each with its cursor.
 	Edges []*ConversationEdge `json:"edges"`
 	// The same as the edges' nodes.
-	Nodes    []*model.Conversation `json:"nodes"`
-	PageInfo *PageInfo             `json:"pageInfo"`
+	Nodes []*model.Conversation `json:"nodes"`
+	// Where the page stands in the list.
+	PageInfo *PageInfo `json:"pageInfo"`
 }
 
+// One conversation of a page.
 type ConversationEdge struct {
-	Cursor string              `json:"cursor"`
-	Node   *model.Conversation `json:"node"`
+	// Names this place in the list, for `after` and `before`.
+	Cursor string `json:"cursor"`
+	// The conversation.
+	Node *model.Conversation `json:"node"`
 }
 
+// A page of members.
 type ConversationMemberConnection struct {
+	// The members of the page, each with its cursor.
 	Edges []*ConversationMemberEdge `json:"edges"`
 	// The same as the edges' nodes.
-	Nodes    []*model.ConversationMember `json:"nodes"`
-	PageInfo *PageInfo                   `json:"pageInfo"`
+	Nodes []*model.ConversationMember `json:"nodes"`
+	// Where the page stands in the list.
+	PageInfo *PageInfo `json:"pageInfo"`
 }
 
+// One member of a page.
 type ConversationMemberEdge struct {
-	Cursor string                    `json:"cursor"`
-	Node   *model.ConversationMember `json:"node"`
+	// Names this place in the list, for `after` and `before`.
+	Cursor string `json:"cursor"`
+	// The member.
+	Node *model.ConversationMember `json:"node"`
 }
 
+// Confirms the removal of the account.
 type DeleteAccountInput struct {
 	// The viewer's password, so that an open session alone is not enough.
 	Password string `json:"password"`
 }
 
+// A page of messages.
 type MessageConnection struct {
+	// The messages of the page, each with its cursor.
 	Edges []*MessageEdge `json:"edges"`
 	// The same as the edges' nodes.
-	Nodes    []*model.Message `json:"nodes"`
-	PageInfo *PageInfo        `json:"pageInfo"`
+	Nodes []*model.Message `json:"nodes"`
+	// Where the page stands in the list.
+	PageInfo *PageInfo `json:"pageInfo"`
 }
 
+// One message of a page.
 type MessageEdge struct {
-	Cursor string         `json:"cursor"`
-	Node   *model.Message `json:"node"`
+	// Names this place in the list, for `after` and `before`.
+	Cursor string `json:"cursor"`
+	// The message.
+	Node *model.Message `json:"node"`
 }
 
+// A page of messages that were found.
 type MessageSearchConnection struct {
+	// The messages of the page, each with its cursor.
 	Edges []*MessageSearchEdge `json:"edges"`
 	// The same as the edges' nodes.
-	Nodes    []*model.Message `json:"nodes"`
-	PageInfo *PageInfo        `json:"pageInfo"`
+	Nodes []*model.Message `json:"nodes"`
+	// Where the page stands in the list.
+	PageInfo *PageInfo `json:"pageInfo"`
 }
 
+// One message that was found.
 type MessageSearchEdge struct {
-	Cursor string         `json:"cursor"`
-	Node   *model.Message `json:"node"`
-	// About 160 characters of the content, around the first match, in pieces that together are the text to show.
+	// Names this place in the list, for `after` and `before`.
+	Cursor string `json:"cursor"`
+	// The message.
+	Node *model.Message `json:"node"`
+	// About 160 characters of the content, around the first match, in pieces that together are the text
+	// to show.
 	Snippet []*text.Part `json:"snippet"`
 }
 
-// Where a page stands in its list, as in the Relay connection spec.
+// Where a page is in its list, as in the Relay connection specification.
 type PageInfo struct {
 	// More follows after this page; known whichever way the list was walked.
 	HasNextPage bool `json:"hasNextPage"`
@@ -84,14 +112,19 @@ type PageInfo struct {
 	EndCursor *string `json:"endCursor,omitempty"`
 }
 
+// A refresh token to trade for new tokens.
 type RefreshSessionInput struct {
+	// The `refreshToken` of the tokens that the session got last.
 	RefreshToken string `json:"refreshToken"`
 }
 
+// Names an account by its address.
 type RequestPasswordResetInput struct {
+	// In any case. Nothing is mailed if no account has it.
 	Email string `json:"email"`
 }
 
+// A new password for an account whose owner has the mailed token.
 type ResetPasswordInput struct {
 	// From the mailed link.
 	Token string `json:"token"`
@@ -99,6 +132,7 @@ type ResetPasswordInput struct {
 	NewPassword string `json:"newPassword"`
 }
 
+// The answer to revokeOtherSessions.
 type RevokeOtherSessionsPayload struct {
 	// How many were ended.
 	Revoked int `json:"revoked"`
@@ -106,36 +140,46 @@ type RevokeOtherSessionsPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
-// What a person lets others know.
+// What a person lets others see.
 type Settings struct {
 	// Whether one is online, and when one was last seen.
 	ShowPresence bool `json:"showPresence"`
-	// How far one has read. Who hides theirs does not see others' either.
+	// How far one has read. Those who hide theirs do not see it of others either.
 	SendReadReceipts bool `json:"sendReadReceipts"`
 }
 
+// The answer to updateProfile.
 type UpdateProfilePayload struct {
 	// Null when there are userErrors.
-	User       *model.User  `json:"user,omitempty"`
+	User *model.User `json:"user,omitempty"`
+	// What the person can correct; empty if it was done. The mutation names the codes.
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+// The answer to updateSettings.
 type UpdateSettingsPayload struct {
+	// The settings after the change.
 	Settings *Settings `json:"settings,omitempty"`
 	// Always empty.
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+// A page of users.
 type UserConnection struct {
+	// The users of the page, each with its cursor.
 	Edges []*UserEdge `json:"edges"`
 	// The same as the edges' nodes.
-	Nodes    []*model.User `json:"nodes"`
-	PageInfo *PageInfo     `json:"pageInfo"`
+	Nodes []*model.User `json:"nodes"`
+	// Where the page stands in the list.
+	PageInfo *PageInfo `json:"pageInfo"`
 }
 
+// One user of a page.
 type UserEdge struct {
-	Cursor string      `json:"cursor"`
-	Node   *model.User `json:"node"`
+	// Names this place in the list, for `after` and `before`.
+	Cursor string `json:"cursor"`
+	// The user.
+	Node *model.User `json:"node"`
 }
 
 // Something that the person can correct.
@@ -148,6 +192,7 @@ type UserError struct {
 	Path []string `json:"path"`
 }
 
+// Confirms an address.
 type VerifyEmailInput struct {
 	// From the mailed link.
 	Token string `json:"token"`

@@ -60,7 +60,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	resolver := &Resolver{Auth: authService, Chat: chatService, people: people}
 	present := presenter{opts.Log}.present
 
-	schema := NewExecutableSchema(Config{Resolvers: resolver})
+	schema := NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver})
 	exec := &executor{
 		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach,
 		reader: document.NewReader(schema.Schema(), document.Options{

@@ -69,6 +69,9 @@ type Message struct {
 	// Key names the mail: of several with one key, only the first is sent. It stays readable in the database for 30 days,
 	// so it is made from the hash of a token, never from the token.
 	Key string
+	// Decoy does the work of storing the mail, and stores nothing: for an answer that must not tell, by the time it takes,
+	// whether there is a mail.
+	Decoy bool
 }
 
 // validate finds what only a mistake in the program brings here: the caller has checked what people type. Its errors do
@@ -171,7 +174,7 @@ func (o *Outbox) Enqueue(ctx context.Context, tx *store.Tx, m Message) error {
 		ID: id, Key: m.Key, Kind: m.Kind, Recipient: m.To, Nickname: m.Nickname, Link: m.Link,
 		CreatedAt: tx.Now, NextAttemptAt: tx.Now,
 	}
-	if _, err := tx.NewInsert().Model(r).On("CONFLICT (key) DO NOTHING").Exec(ctx); err != nil {
+	if err := tx.InsertWhen(ctx, !m.Decoy, r, "ON CONFLICT (key) DO NOTHING"); err != nil {
 		return err
 	}
 	tx.AfterCommit(o.ring)
