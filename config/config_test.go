@@ -45,6 +45,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--issuer=":                             "PARLEY_ISSUER",
 		"--max-depth=0":                         "PARLEY_MAX_DEPTH",
 		"--max-operations=0":                    "PARLEY_MAX_OPERATIONS",
+		"--max-conns-per-address=0":             "PARLEY_MAX_CONNS_PER_ADDRESS",
 		"--max-queue-items=0":                   "PARLEY_MAX_QUEUE_ITEMS",
 		"--max-queue-bytes=0":                   "PARLEY_MAX_QUEUE_BYTES",
 		"--max-replayed=0":                      "PARLEY_MAX_REPLAYED",

@@ -92,6 +92,9 @@ func TestHTTP(t *testing.T) {
 		if res.StatusCode != c.status || !strings.Contains(text, c.says) || res.Header.Get("Content-Type") != c.media+"; charset=utf-8" {
 			t.Errorf("%s: %d %s %s", name, res.StatusCode, res.Header.Get("Content-Type"), text)
 		}
+		if got := res.Header.Get("Cache-Control"); got != "no-store" {
+			t.Errorf("%s: Cache-Control %q", name, got)
+		}
 		accepts := res.Header.Get("Accept-Encoding") + res.Header.Get("Accept")
 		if want := map[bool]string{false: legacyJSON, true: "identity"}[coding != ""]; (c.status == 415) != (accepts == want) {
 			t.Errorf("%s: %d, and accepted is %q", name, c.status, accepts)

@@ -107,6 +107,7 @@ func New(opts Options) *Server {
 func (s *Server) Drain(ctx context.Context) { s.live.drain(ctx, s.opts.DrainSpread) }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store") // what is answered depends on who asks, and on when (RFC 9111, section 5.2.2.5)
 	s.boundBody(w, r)
 	if isUpgrade(r) {
 		s.upgrade(w, r)
