@@ -214,7 +214,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
 		},
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
-		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection,
+		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies, Introspection: s.Introspection,
 		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
 	})
 	jwks, err := authService.JWKS()

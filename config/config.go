@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"parley/pubsub/natsbus"
 )
@@ -43,7 +44,7 @@ type Settings struct {
 
 	SMTPURL     string `help:"Server for outgoing mail: smtp://USER:PASSWORD@HOST:587 (STARTTLS) or smtps://HOST:465. Without one, links are written to the log." name:"smtp-url" placeholder:"URL"`
 	MailFrom    string `default:"Parley <parley@localhost>" help:"Sender of mails."`
-	PublicURL   string `help:"Where people reach this server, for links in mails. Default: the address it listens on." name:"public-url" placeholder:"URL"`
+	PublicURL   string `help:"Where people reach this server, for links in mails, and to know its own pages by. Default: the address it listens on." name:"public-url" placeholder:"URL"`
 	AccountLink string `help:"Page that a mailed link leads to, with {action} (verify-email, reset-password) and {token} in it. Default: the built-in page, PUBLIC-URL/account/{action}#token={token}." placeholder:"URL"`
 
 	TrustedProxies []string `help:"Networks of proxies whose X-Forwarded-For is believed, like 10.0.0.0/8, separated by commas. Everybody else's is ignored." placeholder:"CIDR,..."`
@@ -137,7 +138,7 @@ func (s *Settings) Validate() error {
 	if s.AccountLink != "" && (!strings.Contains(s.AccountLink, "{action}") || !strings.Contains(s.AccountLink, "{token}")) {
 		refuse("PARLEY_ACCOUNT_LINK", "it needs {action} and {token} in it")
 	}
-	if public := strings.TrimSuffix(s.PublicURL, "/"); public != "" && (!isOrigin(public) || strings.Contains(public, "*")) {
+	if public := strings.TrimSuffix(s.PublicURL, "/"); public != "" && !isWebAddress(public) {
 		refuse("PARLEY_PUBLIC_URL", "%q is not an address like https://chat.example.org", s.PublicURL)
 	}
 	if _, err := s.Proxies(); err != nil {
@@ -168,19 +169,25 @@ func (s *Settings) Validate() error {
 		refuse("PARLEY_MAX_DB_CONNS", "%d is less than 2", s.MaxDBConns)
 	}
 	for _, origin := range s.AllowedOrigins {
-		if !isOrigin(origin) {
-			refuse("PARLEY_ALLOWED_ORIGINS", "%q is not an origin like https://app.example.org or http://localhost:*", origin)
+		if origin != "*" && !isOrigin(origin) {
+			refuse("PARLEY_ALLOWED_ORIGINS", "%q is not an origin like https://app.example.org or http://localhost:*, in ASCII", origin)
 		}
 	}
 	return errors.Join(problems...)
 }
 
+// isOrigin accepts any scheme: pages in an app have their own, as capacitor://localhost. Browsers send ASCII only.
 func isOrigin(s string) bool {
-	if s == "*" {
-		return true
-	}
-	u, err := url.Parse(strings.TrimSuffix(s, ":*"))
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Path == "" && u.RawQuery == ""
+	s = strings.TrimSuffix(s, ":*")
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme != "" && u.Host != "" && u.User == nil && u.Path == "" && u.RawQuery == "" && u.Fragment == "" &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII || r == '*' })
+}
+
+// isWebAddress is isOrigin for what a browser can open.
+func isWebAddress(s string) bool {
+	scheme, _, _ := strings.Cut(strings.ToLower(s), ":")
+	return isOrigin(s) && !strings.HasSuffix(s, ":*") && (scheme == "http" || scheme == "https")
 }
 
 // Postgres reports whether the database is PostgreSQL.
