@@ -16,10 +16,10 @@ import (
 	"parley/errs"
 )
 
-// connectionLimit is a listener that bounds how many connections one address has at once; an IPv6 address counts as its /64
-// network. Each costs memory before anything is known of who is there. A connection counts until it is closed, also as a
-// WebSocket. Those that come from the machine itself or from a trusted proxy are not counted: behind a proxy, everyone has its
-// address.
+// connectionLimit is a listener that bounds how many connections one address has at once; an IPv6
+// address counts as its /64 network. Each costs memory before anything is known of who is there. A
+// connection counts until it is closed, also as a WebSocket. Those that come from the machine
+// itself or from a trusted proxy are not counted: behind a proxy, everyone has its address.
 //
 // A connection beyond the limit is answered with 429 whatever it asks for, and closed.
 type connectionLimit struct {
@@ -155,7 +155,8 @@ func (l *connectionLimit) Close() error {
 	return err
 }
 
-// counted calls release when conn is closed. A TCP connection keeps all that it can do: package wire writes past net.
+// counted calls release when conn is closed. A TCP connection keeps all that it can do: package
+// wire writes past net.
 func counted(conn net.Conn, release func()) net.Conn {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		return &countedTCPConn{tcp, release}

@@ -54,7 +54,8 @@ func (l *addressed) dial(t *testing.T, ip string) net.Conn {
 	return conn
 }
 
-// mustLimit serves what a WebSocket is to net/http, and anything else, to so many connections of one address.
+// mustLimit serves what a WebSocket is to net/http, and anything else, to so many connections of
+// one address.
 func mustLimit(t *testing.T, maximum int, log io.Writer) *addressed {
 	t.Helper()
 	listener := listenAddressed()
@@ -175,7 +176,8 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 	})
 }
 
-// What is refused takes no more than a second, and of what is refused at the same time only some gets an answer.
+// What is refused takes no more than a second, and of what is refused at the same time only some
+// gets an answer.
 func TestRefusingIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -225,7 +227,8 @@ func TestEndedConnectionsDoNotCount(t *testing.T) {
 	})
 }
 
-// Package wire writes past net, and closes one half of a connection: a TCP connection that is counted can still do both.
+// Package wire writes past net, and closes one half of a connection: a TCP connection that is
+// counted can still do both.
 func TestCountedTCPConnections(t *testing.T) {
 	t.Parallel()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -18,7 +18,8 @@ import (
 	"parley/wire/wiretest"
 )
 
-// deadlines is a listener in memory that reports writes without a deadline in which they have to be taken.
+// deadlines is a listener in memory that reports writes without a deadline in which they have to be
+// taken.
 type deadlines struct {
 	*wiretest.Memory
 	t *testing.T
@@ -101,8 +102,8 @@ func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	}
 }
 
-// TestEveryAnswer asks every route in every way, and looks at what holds for all answers: a deadline for the client to take
-// them, whatever is asked for with Upgrade, and headers.
+// TestEveryAnswer asks every route in every way, and looks at what holds for all answers: a
+// deadline for the client to take them, whatever is asked for with Upgrade, and headers.
 func TestEveryAnswer(t *testing.T) {
 	t.Parallel()
 	routes, dial := mustServeRoutes(t)
@@ -154,4 +155,19 @@ func answerTo(t *testing.T, conn net.Conn, method, path, header string) *http.Re
 	}
 	_ = res.Body.Close()
 	return res
+}
+
+// A link on another page leads to the server's own pages, and executes nothing.
+func TestLinksFromElsewhere(t *testing.T) {
+	t.Parallel()
+	_, dial := mustServeRoutes(t)
+	const link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"
+	for path, want := range map[string]int{
+		"/": 200, "/account/verify-email": 200, "/account/reset-password": 200, "/livez": 200,
+		"/graphql?query={__typename}": 403, "/graphql": 403,
+	} {
+		if res := answerTo(t, dial(), http.MethodGet, path, link); res.StatusCode != want {
+			t.Errorf("%s: %s", path, res.Status)
+		}
+	}
 }

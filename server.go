@@ -240,8 +240,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	return srv, nil
 }
 
-// newHTTP bounds how long a client may take for what it has begun to send, and for the answer. A WebSocket leaves these times
-// behind once its handshake is done, and a stream once its request is there: both have deadlines of their own for each write.
+// newHTTP bounds how long a client may take for what it has begun to send, and for the answer. A
+// WebSocket leaves these times behind once its handshake is done, and a stream once its request is
+// there: both have deadlines of their own for each write.
 func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           defaultHeaders(handler),

@@ -45,7 +45,8 @@ func TestSlowRequests(t *testing.T) {
 		"an answer that is not taken":  {quick, 0, 61 * time.Second, 0, 61 * time.Second},
 		"a long answer":                {slow, 0, 0, 200, 2*time.Minute + 50*time.Second},
 
-		// Whatever is in the header Upgrade changes none of these times, unless a handler makes a WebSocket of it.
+		// Whatever is in the header Upgrade changes none of these times, unless a handler makes a
+		// WebSocket of it.
 		"an upgrade to anything, not taken":        {other + "anything\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
 		"an upgrade to a WebSocket, not taken":     {other + "websocket\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
 		"an upgrade to HTTP/2, taken late":         {other + "h2c\r\n\r\n", 0, 59 * time.Second, 200, 2*time.Minute + 59*time.Second},
@@ -91,7 +92,8 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
-// TestSlowReaders has clients that take an answer a little at a time: it is cut after a minute, however busy they are.
+// TestSlowReaders has clients that take an answer a little at a time: it is cut after a minute,
+// however busy they are.
 func TestSlowReaders(t *testing.T) {
 	t.Parallel()
 	for _, header := range []string{"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"} {

@@ -176,7 +176,8 @@ func (s *Settings) Validate() error {
 	return errors.Join(problems...)
 }
 
-// isOrigin accepts any scheme: pages in an app have their own, as capacitor://localhost. Browsers send ASCII only.
+// isOrigin accepts any scheme: pages in an app have their own, as capacitor://localhost. Browsers
+// send ASCII only.
 func isOrigin(s string) bool {
 	s = strings.TrimSuffix(s, ":*")
 	u, err := url.Parse(s)

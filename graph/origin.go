@@ -15,7 +15,8 @@ import (
 	"parley/wire"
 )
 
-// origin is where a web page comes from (RFC 6454, section 4). The port is there also if it is the scheme's default.
+// origin is where a web page comes from (RFC 6454, section 4). The port is there also if it is the
+// scheme's default.
 type origin struct{ scheme, host, port string }
 
 // parseOrigin reports false for what has no host: "null", and anything that is not an origin.
@@ -36,8 +37,8 @@ const (
 	everyPort   = "*"
 )
 
-// origins decides which web pages may talk to this server: its own, and those that the operator lists. A client that is not a
-// browser sends no Origin, and is not asked.
+// origins decides which web pages may talk to this server: its own, and those that the operator
+// lists. A client that is not a browser sends no Origin, and is not asked.
 type origins struct {
 	settings []string // as the operator wrote them
 	every    bool
@@ -51,8 +52,8 @@ type origins struct {
 // maxRefusedOrigins is how many refused origins are remembered, and so logged.
 const maxRefusedOrigins = 100
 
-// newOrigins allows the listed origins and that of the public address. A listed origin is exact, "https://app.example.org", or
-// has any port, "http://localhost:*"; "*" is every origin.
+// newOrigins allows the listed origins and that of the public address. A listed origin is exact,
+// "https://app.example.org", or has any port, "http://localhost:*"; "*" is every origin.
 func newOrigins(listed []string, publicURL string, log *slog.Logger) *origins {
 	o := &origins{settings: listed, every: slices.Contains(listed, everyOrigin), log: log, refused: map[string]struct{}{}}
 	for _, text := range listed {
@@ -70,8 +71,8 @@ func newOrigins(listed []string, publicURL string, log *slog.Logger) *origins {
 	return o
 }
 
-// allow checks the header Origin. The server's own pages are those of the public address, and those of the host that the
-// request names, over http or https: a proxy may have ended TLS.
+// allow checks the header Origin. The server's own pages are those of the public address, and those
+// of the host that the request names, over http or https: a proxy may have ended TLS.
 func (o *origins) allow(r *http.Request, text string) bool {
 	if text == "" || o.every {
 		return true
@@ -118,8 +119,9 @@ func (o *origins) logRefused(text string, listable bool) {
 	}
 }
 
-// preflighted are headers that a page of another origin cannot send before the browser has asked for it (Fetch, "CORS
-// non-safelisted request-header name"): those of this server, and those that GraphQL clients send for this purpose.
+// preflighted are headers that a page of another origin cannot send before the browser has asked
+// for it (Fetch, "CORS non-safelisted request-header name"): those of this server, and those that
+// GraphQL clients send for this purpose.
 //
 //nolint:gochecknoglobals // a constant table
 var preflighted = []string{
@@ -127,9 +129,9 @@ var preflighted = []string{
 	"GraphQL-Require-Preflight", "GraphQL-Preflight", "Apollo-Require-Preflight", "X-Apollo-Operation-Name", "X-Requested-With",
 }
 
-// embedded reports whether a browser says that a page of another origin has made it send this request, and the page did not
-// have to be allowed to: by an image, a script, a link (Fetch Metadata Request Headers, W3C). Another origin of the same site
-// counts: it may be someone else's.
+// embedded reports whether a browser says that a page of another origin has made it send this
+// request, and the page did not have to be allowed to: by an image, a script, a link (Fetch
+// Metadata Request Headers, W3C). Another origin of the same site counts: it may be someone else's.
 func embedded(r *http.Request) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "cross-site" && site != "same-site" || r.Header.Get("Origin") != "" {
 		return false
@@ -140,7 +142,8 @@ func embedded(r *http.Request) bool {
 	return !slices.ContainsFunc(preflighted, func(name string) bool { return r.Header.Get(name) != "" })
 }
 
-// guard refuses pages of other origins, and answers the browsers' questions before requests of the allowed ones (CORS).
+// guard refuses pages of other origins, and answers the browsers' questions before requests of the
+// allowed ones (CORS).
 func (o *origins) guard(next http.Handler) http.Handler {
 	answers := cors.New(cors.Options{
 		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) { return o.allow(r, origin), nil },

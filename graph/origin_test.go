@@ -67,8 +67,8 @@ func (s *api) ask(c way, host string, header http.Header) (status int, cache str
 	return res.StatusCode, res.Header.Get("Cache-Control")
 }
 
-// TestPagesOfOtherOrigins has what a browser says of the page that makes it ask, and whether that is answered, over every
-// transport.
+// TestPagesOfOtherOrigins has what a browser says of the page that makes it ask, and whether that
+// is answered, over every transport.
 func TestPagesOfOtherOrigins(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
@@ -137,7 +137,8 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	}
 }
 
-// An image of a foreign page executes nothing; a client that a foreign page could not imitate is answered.
+// An image of a foreign page executes nothing; a client that a foreign page could not imitate is
+// answered.
 func TestPreflightedHeaders(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -176,7 +177,8 @@ func TestEveryOrigin(t *testing.T) {
 	}
 }
 
-// What is refused is in the log once, with the setting that would change it, and cannot fill the log.
+// What is refused is in the log once, with the setting that would change it, and cannot fill the
+// log.
 func TestRefusedOriginsAreLogged(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), withOrigins("http://localhost:*", "https://app.example.org"))

@@ -8,9 +8,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Package norm makes stream-safe text (UAX #15, section 13): it inserts U+034F, the combining grapheme joiner, after 30
-// combining marks in a row. That is another text than the one that was sent, and not its NFC. So what norm does with a long
-// run of marks is replaced by the plain algorithm; all other text is norm's.
+// Package norm makes stream-safe text (UAX #15, section 13): it inserts U+034F, the combining
+// grapheme joiner, after 30 combining marks in a row. That is another text than the one that was
+// sent, and not its NFC. So what norm does with a long run of marks is replaced by the plain
+// algorithm; all other text is norm's.
 
 // nfc is Normalization Form C (UAX #15).
 func nfc(s string) string { return normalize(s, norm.NFC, norm.NFD) }
@@ -20,8 +21,8 @@ func nfkc(s string) string { return normalize(s, norm.NFKC, norm.NFKD) }
 
 const graphemeJoiner = "\u034f"
 
-// normalize uses norm unless that inserts a joiner. Normalization itself neither adds nor removes one: the joiner has no
-// decomposition, and is part of none.
+// normalize uses norm unless that inserts a joiner. Normalization itself neither adds nor removes
+// one: the joiner has no decomposition, and is part of none.
 func normalize(s string, composed, decomposed norm.Form) string {
 	out := composed.String(s)
 	if strings.Count(out, graphemeJoiner) == strings.Count(s, graphemeJoiner) || !utf8.ValidString(s) {
@@ -30,14 +31,15 @@ func normalize(s string, composed, decomposed norm.Form) string {
 	return compose(decompose(s, decomposed))
 }
 
-// char is a code point with its canonical combining class, which is 0 for those that begin a sequence (starters).
+// char is a code point with its canonical combining class, which is 0 for those that begin a
+// sequence (starters).
 type char struct {
 	r     rune
 	class uint8
 }
 
-// decompose is NFD or NFKD: every code point decomposed, and each run of marks in the order of their classes (canonical
-// ordering, The Unicode Standard, section 3.11, D109).
+// decompose is NFD or NFKD: every code point decomposed, and each run of marks in the order of
+// their classes (canonical ordering, The Unicode Standard, section 3.11, D109).
 func decompose(s string, form norm.Form) []char {
 	chars := make([]char, 0, len(s)/2)
 	var buf []byte
@@ -85,7 +87,8 @@ func compose(chars []char) string {
 	return b.String()
 }
 
-// primaryComposite is the one code point that is canonically equivalent to two, where there is one (D114).
+// primaryComposite is the one code point that is canonically equivalent to two, where there is one
+// (D114).
 func primaryComposite(first, second rune) (r rune, ok bool) {
 	var room [4 * utf8.UTFMax]byte
 	pair := utf8.AppendRune(room[:0], first)

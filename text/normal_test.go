@@ -40,7 +40,8 @@ func TestLongRunsOfMarks(t *testing.T) {
 	}
 }
 
-// spell draws text of what normalization has rules for: marks of several classes, Hangul, letters that decompose.
+// spell draws text of what normalization has rules for: marks of several classes, Hangul, letters
+// that decompose.
 func spell(t *rapid.T, runs int) string {
 	one := rapid.SampledFrom([]rune("eA가\u1100\u1161\u11a8\u0301\u0301\u0323\u0327\u0345\u0344\u034f\u09c7\u09be\u0958ﬁẛ̣\u1e9bΣß\U0001d15e\U000110ba "))
 	return string(rapid.SliceOfN(one, 0, runs).Draw(t, "text"))
@@ -59,7 +60,8 @@ func TestThePlainFormIsNorms(t *testing.T) {
 	})
 }
 
-// NFC changes nothing that is NFC, is canonically equivalent to what it is made of, and neither adds nor removes a joiner.
+// NFC changes nothing that is NFC, is canonically equivalent to what it is made of, and neither
+// adds nor removes a joiner.
 func TestNFCIsANormalForm(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -100,7 +100,8 @@ func badRequest(format string, args ...any) *problem {
 	return &problem{status: http.StatusBadRequest, err: errs.New(errs.BadUserInput, format, args...)}
 }
 
-// unsupported is 415, with the header by which RFC 9110 (section 15.5.16) has the answer say what is supported.
+// unsupported is 415, with the header by which RFC 9110 (section 15.5.16) has the answer say what
+// is supported.
 func unsupported(header, value, format string, args ...any) *problem {
 	return &problem{http.StatusUnsupportedMediaType, errs.New(errs.BadUserInput, format, args...), [2]string{header, value}}
 }

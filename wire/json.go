@@ -20,9 +20,10 @@ func errByteOrderMark() error {
 	return errs.New(errs.BadUserInput, "It begins with a byte order mark (U+FEFF), which JSON must not have.")
 }
 
-// checkJSON refuses what encoding/json accepts and changes without a word, in b, which is valid JSON: half of a surrogate
-// pair, which it replaces by U+FFFD, and a name that an object has twice, of which it keeps the last. I-JSON allows neither
-// (RFC 7493, sections 2.1 and 2.3). root is what the value is called, or empty.
+// checkJSON refuses what encoding/json accepts and changes without a word, in b, which is valid
+// JSON: half of a surrogate pair, which it replaces by U+FFFD, and a name that an object has twice,
+// of which it keeps the last. I-JSON allows neither (RFC 7493, sections 2.1 and 2.3). root is what
+// the value is called, or empty.
 func checkJSON(b []byte, root string) error {
 	c := jsonChecker{b: b, root: root}
 	for c.at < len(b) {

@@ -63,7 +63,8 @@ func TestCheckJSON(t *testing.T) {
 	}
 }
 
-// badTexts are values that nobody may take for another: as the JSON of an object, and what is said of it.
+// badTexts are values that nobody may take for another: as the JSON of an object, and what is said
+// of it.
 func badTexts() map[string]struct{ object, says string } {
 	return map[string]struct{ object, says string }{
 		"half a pair":           {`{"key":"\ud800"}`, `\ud800 at byte`},
@@ -73,7 +74,8 @@ func badTexts() map[string]struct{ object, says string } {
 	}
 }
 
-// TestTextAtTheEdge has JSON that encoding/json would change without a word, over everything that carries JSON. It is refused.
+// TestTextAtTheEdge has JSON that encoding/json would change without a word, over everything that
+// carries JSON. It is refused.
 func TestTextAtTheEdge(t *testing.T) {
 	t.Parallel()
 	w := mustServe(t)
@@ -187,7 +189,8 @@ func FuzzCheckJSON(f *testing.F) {
 	})
 }
 
-// changesIn reports whether a text has something replaced, or an object has a name twice, by another way to read JSON.
+// changesIn reports whether a text has something replaced, or an object has a name twice, by
+// another way to read JSON.
 func changesIn(t *testing.T, b []byte) bool {
 	type object map[any]bool
 	var in []object // nil for an array
