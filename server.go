@@ -216,7 +216,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	graphServer := graph.New(authService, chatService, graph.Options{
 		MaxBodyBytes: s.MaxBodyBytes, Limits: limits,
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
-		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection,
+		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies, Introspection: s.Introspection,
 		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
 	})
 	jwks, err := authService.JWKS()
@@ -237,17 +237,20 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	srv.work.Go(func() { authService.Run(workCtx) })
 	srv.work.Go(func() { outbox.Run(workCtx) })
 	srv.http = newHTTP(srv.routes(), log)
-	go func() { srv.served <- srv.http.Serve(listener) }()
+	limited := limitConnections(listener, s.MaxConnsPerAddress, proxies, log)
+	go func() { srv.served <- srv.http.Serve(limited) }()
 	return srv, nil
 }
 
-// newHTTP bounds how long a client may take for what it has begun to send. A WebSocket leaves these times behind, and so does
-// a stream, once the request is there.
+// newHTTP bounds how long a client may take for what it has begun to send, and for the answer. A
+// WebSocket leaves these times behind once its handshake is done, and a stream once its request is
+// there: both have deadlines of their own for each write.
 func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           boundAnswers(handler),
+		Handler:           defaultHeaders(handler),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       15 * time.Second, // net/http waits for a body, too, that no handler reads
+		WriteTimeout:      answerTimeout,    // also of what net/http answers by itself
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers' clients do wrong
@@ -255,6 +258,7 @@ func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 			boundPeer(conn, peerTimeout)
 			return ctx
 		},
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" goes the way of any other path
 	}
 }
 
@@ -354,8 +358,7 @@ func (srv *server) routes() http.Handler {
 	return r
 }
 
-// answerTimeout is for an answer to be made and taken; a server-sent stream sets its own with every write, and a WebSocket
-// has none of net/http's.
+// answerTimeout is for an answer to be made and taken, whatever headers its request has.
 const answerTimeout = time.Minute
 
 // peerTimeout is how long a client may acknowledge nothing of what was sent to it. A server-sent stream would have no other way
@@ -363,15 +366,6 @@ const answerTimeout = time.Minute
 // quarter of an hour. With the comment that is the first to be lost, that is 75 seconds, as on a WebSocket. It is no less than
 // answerTimeout, because who reads nothing for so long counts too.
 const peerTimeout = answerTimeout
-
-func boundAnswers(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") == "" {
-			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
-		}
-		next.ServeHTTP(w, r)
-	})
-}
 
 // ready says whether this node should get requests: not while it stops, and not without its database. Without NATS it
 // should: its messages arrive all the same, and where NATS is away from all nodes there would be none left to ask.

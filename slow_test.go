@@ -22,6 +22,7 @@ func TestSlowRequests(t *testing.T) {
 	t.Parallel()
 	const (
 		quick = "GET /livez HTTP/1.1\r\nHost: parley\r\n\r\n"
+		other = "GET /livez HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\nUpgrade: "
 		slow  = "GET /slow HTTP/1.1\r\nHost: parley\r\n\r\n"
 	)
 	for name, c := range map[string]struct {
@@ -43,6 +44,19 @@ func TestSlowRequests(t *testing.T) {
 		"an answer that is taken late": {quick, 0, 59 * time.Second, 200, 2*time.Minute + 59*time.Second},
 		"an answer that is not taken":  {quick, 0, 61 * time.Second, 0, 61 * time.Second},
 		"a long answer":                {slow, 0, 0, 200, 2*time.Minute + 50*time.Second},
+
+		// Whatever is in the header Upgrade changes none of these times, unless a handler makes a
+		// WebSocket of it.
+		"an upgrade to anything, not taken":        {other + "anything\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"an upgrade to a WebSocket, not taken":     {other + "websocket\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"an upgrade to HTTP/2, taken late":         {other + "h2c\r\n\r\n", 0, 59 * time.Second, 200, 2*time.Minute + 59*time.Second},
+		"an upgrade with a body that nobody reads": {other + "anything\r\nContent-Length: 9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
+		// What net/http answers by itself.
+		"no HTTP, not taken":           {"GET /livez HTTP/x\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"two hosts, not taken":         {"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"long headers, not taken":      {"GET /livez HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 40<<10) + "\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"an expectation, not taken":    {"POST /body HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 9\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"OPTIONS of it all, not taken": {"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,11 +92,39 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
+// TestSlowReaders has clients that take an answer a little at a time: it is cut after a minute,
+// however busy they are.
+func TestSlowReaders(t *testing.T) {
+	t.Parallel()
+	for _, header := range []string{"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"} {
+		t.Run(header, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				conn := mustListenInMemory(t)()
+				start := time.Now()
+				if _, err := io.WriteString(conn, "GET /large HTTP/1.1\r\nHost: parley\r\n"+header+"\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				for part := make([]byte, 1<<10); ; {
+					if _, err := conn.Read(part); err != nil {
+						break
+					}
+					<-time.After(7 * time.Second)
+				}
+				if held := time.Since(start); held != 63*time.Second { // when it looks for the first time after the minute
+					t.Errorf("it was held for %v", held)
+				}
+			})
+		})
+	}
+}
+
 // mustListenInMemory serves what is slow, or does not read, as the program serves its routes.
 func mustListenInMemory(t *testing.T) (dial func() net.Conn) {
 	t.Helper()
 	routes := http.NewServeMux()
 	routes.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	routes.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
 	routes.HandleFunc("/body", func(w http.ResponseWriter, r *http.Request) {
 		_, err := io.Copy(io.Discard, r.Body)
 		if err == nil {

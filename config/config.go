@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"parley/pubsub/natsbus"
 )
@@ -43,7 +44,7 @@ type Settings struct {
 
 	SMTPURL     string `help:"Server for outgoing mail: smtp://USER:PASSWORD@HOST:587 (STARTTLS) or smtps://HOST:465. Without one, links are written to the log." name:"smtp-url" placeholder:"URL"`
 	MailFrom    string `default:"Parley <parley@localhost>" help:"Sender of mails."`
-	PublicURL   string `help:"Where people reach this server, for links in mails. Default: the address it listens on." name:"public-url" placeholder:"URL"`
+	PublicURL   string `help:"Where people reach this server, for links in mails, and to know its own pages by. Default: the address it listens on." name:"public-url" placeholder:"URL"`
 	AccountLink string `help:"Page that a mailed link leads to, with {action} (verify-email, reset-password) and {token} in it. Default: the built-in page, PUBLIC-URL/account/{action}#token={token}." placeholder:"URL"`
 
 	TrustedProxies []string `help:"Networks of proxies whose X-Forwarded-For is believed, like 10.0.0.0/8, separated by commas. Everybody else's is ignored." placeholder:"CIDR,..."`
@@ -59,6 +60,8 @@ type Settings struct {
 	MaxDepth      int   `default:"15" help:"Levels of nested fields at most."`
 	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
 	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full."`
+
+	MaxConnsPerAddress int `default:"1000" help:"Connections over TCP that one address has at once on a node at most, whatever it does with them; an IPv6 address counts as its /64 network. One more is answered with 429 and closed. Trusted proxies and the machine itself are not counted."`
 
 	MaxSockets    int `default:"50" help:"Live connections that one account has on a node at most, or one address without signing in; one more is closed with 1013."`
 	MaxOperations int `default:"100" help:"Operations, and so subscriptions, that run at once on one live connection at most; one more is RATE_LIMITED."`
@@ -135,7 +138,7 @@ func (s *Settings) Validate() error {
 	if s.AccountLink != "" && (!strings.Contains(s.AccountLink, "{action}") || !strings.Contains(s.AccountLink, "{token}")) {
 		refuse("PARLEY_ACCOUNT_LINK", "it needs {action} and {token} in it")
 	}
-	if public := strings.TrimSuffix(s.PublicURL, "/"); public != "" && (!isOrigin(public) || strings.Contains(public, "*")) {
+	if public := strings.TrimSuffix(s.PublicURL, "/"); public != "" && !isWebAddress(public) {
 		refuse("PARLEY_PUBLIC_URL", "%q is not an address like https://chat.example.org", s.PublicURL)
 	}
 	if _, err := s.Proxies(); err != nil {
@@ -153,7 +156,8 @@ func (s *Settings) Validate() error {
 	for name, value := range map[string]int64{
 		"PARLEY_MAX_BODY_BYTES": s.MaxBodyBytes, "PARLEY_MAX_TOKENS": int64(s.MaxTokens), "PARLEY_MAX_DEPTH": int64(s.MaxDepth),
 		"PARLEY_MAX_ALIASES": int64(s.MaxAliases), "PARLEY_MAX_COMPLEXITY": int64(s.MaxComplexity),
-		"PARLEY_MAX_SOCKETS": int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
+		"PARLEY_MAX_CONNS_PER_ADDRESS": int64(s.MaxConnsPerAddress),
+		"PARLEY_MAX_SOCKETS":           int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
 		"PARLEY_MAX_OPERATIONS": int64(s.MaxOperations), "PARLEY_MAX_QUEUE_ITEMS": int64(s.MaxQueueItems),
 		"PARLEY_MAX_QUEUE_BYTES": int64(s.MaxQueueBytes), "PARLEY_MAX_REPLAYED": int64(s.MaxReplayed),
 	} {
@@ -165,19 +169,26 @@ func (s *Settings) Validate() error {
 		refuse("PARLEY_MAX_DB_CONNS", "%d is less than 2", s.MaxDBConns)
 	}
 	for _, origin := range s.AllowedOrigins {
-		if !isOrigin(origin) {
-			refuse("PARLEY_ALLOWED_ORIGINS", "%q is not an origin like https://app.example.org or http://localhost:*", origin)
+		if origin != "*" && !isOrigin(origin) {
+			refuse("PARLEY_ALLOWED_ORIGINS", "%q is not an origin like https://app.example.org or http://localhost:*, in ASCII", origin)
 		}
 	}
 	return errors.Join(problems...)
 }
 
+// isOrigin accepts any scheme: pages in an app have their own, as capacitor://localhost. Browsers
+// send ASCII only.
 func isOrigin(s string) bool {
-	if s == "*" {
-		return true
-	}
-	u, err := url.Parse(strings.TrimSuffix(s, ":*"))
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Path == "" && u.RawQuery == ""
+	s = strings.TrimSuffix(s, ":*")
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme != "" && u.Host != "" && u.User == nil && u.Path == "" && u.RawQuery == "" && u.Fragment == "" &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII || r == '*' })
+}
+
+// isWebAddress is isOrigin for what a browser can open.
+func isWebAddress(s string) bool {
+	scheme, _, _ := strings.Cut(strings.ToLower(s), ":")
+	return isOrigin(s) && !strings.HasSuffix(s, ":*") && (scheme == "http" || scheme == "https")
 }
 
 // Postgres reports whether the database is PostgreSQL.

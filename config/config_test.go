@@ -35,32 +35,42 @@ func TestTheDefaultsAreValid(t *testing.T) {
 func TestValidateNamesTheSetting(t *testing.T) {
 	t.Parallel()
 	for flag, variable := range map[string]string{
-		"--database-url=mysql://x":              "PARLEY_DATABASE_URL",
-		"--jwt-secret=short":                    "PARLEY_JWT_SECRET",
-		"--access-ttl=0s":                       "PARLEY_ACCESS_TTL",
-		"--access-ttl=800h":                     "PARLEY_ACCESS_TTL",
-		"--stop-timeout=-1s":                    "PARLEY_STOP_TIMEOUT",
-		"--stop-delay=-1s":                      "PARLEY_STOP_DELAY",
-		"--drain-spread=-1s":                    "PARLEY_DRAIN_SPREAD",
-		"--issuer=":                             "PARLEY_ISSUER",
-		"--max-depth=0":                         "PARLEY_MAX_DEPTH",
-		"--max-operations=0":                    "PARLEY_MAX_OPERATIONS",
-		"--max-queue-items=0":                   "PARLEY_MAX_QUEUE_ITEMS",
-		"--max-queue-bytes=0":                   "PARLEY_MAX_QUEUE_BYTES",
-		"--max-replayed=0":                      "PARLEY_MAX_REPLAYED",
-		"--max-db-conns=1":                      "PARLEY_MAX_DB_CONNS",
-		"--allowed-origins=app.example.org":     "PARLEY_ALLOWED_ORIGINS",
-		"--allowed-origins=https://a.example/x": "PARLEY_ALLOWED_ORIGINS",
-		"--nats-url=nats://h:4222":              "PARLEY_NATS_URL", // with SQLite
-		"--nats-subject=a b":                    "PARLEY_NATS_SUBJECT",
-		"--nats-subject=":                       "PARLEY_NATS_SUBJECT",
-		"--nats-subject=>":                      "PARLEY_NATS_SUBJECT",
+		"--database-url=mysql://x":                   "PARLEY_DATABASE_URL",
+		"--jwt-secret=short":                         "PARLEY_JWT_SECRET",
+		"--access-ttl=0s":                            "PARLEY_ACCESS_TTL",
+		"--access-ttl=800h":                          "PARLEY_ACCESS_TTL",
+		"--stop-timeout=-1s":                         "PARLEY_STOP_TIMEOUT",
+		"--stop-delay=-1s":                           "PARLEY_STOP_DELAY",
+		"--drain-spread=-1s":                         "PARLEY_DRAIN_SPREAD",
+		"--issuer=":                                  "PARLEY_ISSUER",
+		"--max-depth=0":                              "PARLEY_MAX_DEPTH",
+		"--max-operations=0":                         "PARLEY_MAX_OPERATIONS",
+		"--max-conns-per-address=0":                  "PARLEY_MAX_CONNS_PER_ADDRESS",
+		"--max-queue-items=0":                        "PARLEY_MAX_QUEUE_ITEMS",
+		"--max-queue-bytes=0":                        "PARLEY_MAX_QUEUE_BYTES",
+		"--max-replayed=0":                           "PARLEY_MAX_REPLAYED",
+		"--max-db-conns=1":                           "PARLEY_MAX_DB_CONNS",
+		"--allowed-origins=app.example.org":          "PARLEY_ALLOWED_ORIGINS",
+		"--allowed-origins=https://a.example/x":      "PARLEY_ALLOWED_ORIGINS",
+		"--allowed-origins=https://u@a.example":      "PARLEY_ALLOWED_ORIGINS",
+		"--allowed-origins=https://bücher.example":   "PARLEY_ALLOWED_ORIGINS", // browsers send xn--bcher-kva.example
+		"--allowed-origins=null":                     "PARLEY_ALLOWED_ORIGINS",
+		"--allowed-origins=https://*.example.org":    "PARLEY_ALLOWED_ORIGINS",
+		"--allowed-origins=localhost:3000":           "PARLEY_ALLOWED_ORIGINS",
+		"--public-url=ftp://chat.example.org":        "PARLEY_PUBLIC_URL",
+		"--public-url=https://chat.example.org/chat": "PARLEY_PUBLIC_URL",
+		"--public-url=http://localhost:*":            "PARLEY_PUBLIC_URL",
+		"--nats-url=nats://h:4222":                   "PARLEY_NATS_URL", // with SQLite
+		"--nats-subject=a b":                         "PARLEY_NATS_SUBJECT",
+		"--nats-subject=":                            "PARLEY_NATS_SUBJECT",
+		"--nats-subject=>":                           "PARLEY_NATS_SUBJECT",
 	} {
 		if _, err := parse(t, flag); err == nil || !strings.Contains(err.Error(), variable+":") {
 			t.Errorf("%s: %v", flag, err)
 		}
 	}
 	for _, flag := range []string{
+		"--public-url=HTTPS://chat.example.org:8443/", "--allowed-origins=capacitor://localhost",
 		"--allowed-origins=*", "--allowed-origins=https://a.example,http://localhost:*", "--database-url=postgres://h/x",
 	} {
 		if _, err := parse(t, flag); err != nil {

@@ -4265,8 +4265,10 @@ input SendMessageInput {
   "A conversation that the viewer is a member of."
   conversationId: ID!
   """
-  1 to 4,000 characters (Unicode code points, counted in NFC, which is how it is stored). White space at both ends is
-  removed. No control characters other than line breaks and tabs.
+  Plain text of 1 to 4,000 characters, counted as Unicode code points of what is stored. That is NFC (Unicode UAX #15) of
+  what was sent, whatever the number of combining marks in a row. White space and line breaks at both ends are removed, those
+  within are kept. A line break is stored as U+000A: CR LF becomes one, and CR alone is refused, as all control characters are
+  but line breaks and tabs. userErrors: REQUIRED, INVALID, TOO_LONG.
   """
   content: String!
   "A message of the same conversation that this one answers. userErrors: NOT_FOUND."

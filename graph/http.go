@@ -3,14 +3,8 @@ package graph
 import (
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/rs/cors"
-
-	"parley/errs"
-	"parley/wire"
 )
 
 // proxies are the networks whose word is taken for where a request came from.
@@ -41,49 +35,4 @@ func (p proxies) clientIP(r *http.Request) string {
 		addr = hop.Unmap()
 	}
 	return addr.String()
-}
-
-// origins decides which web pages may talk to this server: its own, and those that the operator lists. What is no browser
-// sends no Origin, and is not asked.
-type origins []string
-
-// allow checks the header Origin. A listed origin is exact, "https://app.example.org", or has any port,
-// "http://localhost:*"; "*" is everybody.
-func (o origins) allow(r *http.Request, origin string) bool {
-	if origin == "" {
-		return true
-	}
-	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" {
-		return false
-	}
-	if strings.EqualFold(u.Host, r.Host) {
-		return true
-	}
-	for _, listed := range o {
-		if listed == "*" || strings.EqualFold(listed, origin) {
-			return true
-		}
-		if anyPort, ok := strings.CutSuffix(listed, ":*"); ok && strings.EqualFold(anyPort, u.Scheme+"://"+u.Hostname()) {
-			return true
-		}
-	}
-	return false
-}
-
-// guard refuses pages of other origins, and answers the browsers' questions before requests of the allowed ones (CORS).
-func (o origins) guard(next http.Handler) http.Handler {
-	answers := cors.New(cors.Options{
-		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) { return o.allow(r, origin), nil },
-		AllowedMethods:             []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete},
-		AllowedHeaders:             []string{"*"}, // clients name themselves in headers of their own
-		MaxAge:                     600,
-	})
-	return answers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !o.allow(r, r.Header.Get("Origin")) {
-			wire.WriteError(w, http.StatusForbidden, errs.New(errs.Forbidden, "Pages of this origin may not use this server."))
-			return
-		}
-		next.ServeHTTP(w, r)
-	}))
 }

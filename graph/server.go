@@ -29,6 +29,7 @@ type Options struct {
 	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means 256 KiB
 	Limits         document.Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
+	PublicURL      string   // whose origin is the server's own; empty means that of the host a request names
 	TrustedProxies []netip.Prefix
 	Introspection  bool
 	Documents      []string      // the only ones that are answered, see ReadDocuments; nil means all
@@ -89,7 +90,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	}
 	s.wire = wire.New(transport)
 	s.Handler = identify(authService, opts.TrustedProxies, s.wire)
-	s.Handler = origins(opts.AllowedOrigins).guard(s.Handler)
+	s.Handler = newOrigins(opts.AllowedOrigins, opts.PublicURL, opts.Log).guard(s.Handler)
 	return s
 }
 

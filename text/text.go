@@ -8,19 +8,18 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/cases"
-	"golang.org/x/text/unicode/norm"
 )
 
 // Clean brings text into the form that is stored: NFC (UAX #15), line breaks as \n, no white space at the ends.
 func Clean(s string) string {
 	s = strings.ReplaceAll(s, "\r\n", "\n")
-	return strings.TrimSpace(norm.NFC.String(s))
+	return strings.TrimSpace(nfc(s))
 }
 
 // Fold brings text into the form that is compared and searched: NFKC with full case folding, normalized once more because
 // folding can undo it. Two texts that a person would take for the same word fold to the same.
 func Fold(s string) string {
-	return norm.NFKC.String(cases.Fold().String(norm.NFKC.String(s)))
+	return nfkc(cases.Fold().String(nfkc(s)))
 }
 
 // Len counts Unicode code points.

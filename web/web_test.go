@@ -98,11 +98,12 @@ func checkPage(t *testing.T, h http.Handler, page, cacheControl string, contents
 			t.Fatalf("%s: status %d", method, resp.StatusCode)
 		}
 		for name, want := range map[string]string{
-			"Content-Type":           "text/html; charset=utf-8",
-			"Cache-Control":          cacheControl,
-			"Vary":                   "Accept-Encoding",
-			"X-Content-Type-Options": "nosniff",
-			"Referrer-Policy":        "no-referrer",
+			"Content-Type":               "text/html; charset=utf-8",
+			"Cache-Control":              cacheControl,
+			"Vary":                       "Accept-Encoding",
+			"X-Content-Type-Options":     "nosniff",
+			"Referrer-Policy":            "no-referrer",
+			"Cross-Origin-Opener-Policy": "same-origin",
 		} {
 			if got := resp.Header.Get(name); got != want {
 				t.Errorf("%s: %s: %q, want %q", method, name, got, want)

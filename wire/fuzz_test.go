@@ -90,6 +90,9 @@ func FuzzRequests(f *testing.F) {
 		}
 		answer := httptest.NewRecorder()
 		w.server.ServeHTTP(answer, r)
+		if answer.Code == http.StatusInternalServerError && ctx.Err() != nil {
+			return // given up before it began
+		}
 		if !slices.Contains([]int{200, 201, 202, 400, 403, 404, 405, 406, 408, 409, 413, 415, 429, 503}, answer.Code) {
 			t.Fatalf("got %d %s", answer.Code, answer.Body)
 		}
@@ -125,7 +128,7 @@ func FuzzParams(f *testing.F) {
 				values.Set(name, string(mustMarshal(object)))
 			}
 		}
-		got, problem := readQuery(values.Encode())
+		got, problem := readQuery(values)
 		if problem != nil {
 			t.Fatalf("%s as a GET: %v", b, problem.err)
 		}

@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -82,27 +84,41 @@ func isUTF8(parameters map[string]string) bool {
 
 // problem is a request that does not get as far as GraphQL.
 type problem struct {
-	status int
-	err    *errs.Error
+	status  int
+	err     *errs.Error
+	accepts [2]string // a header that says what would be accepted, and its value; empty without one
 }
 
-func (p *problem) write(w http.ResponseWriter) { WriteError(w, p.status, p.err) }
+func (p *problem) write(w http.ResponseWriter) {
+	if name := p.accepts[0]; name != "" {
+		w.Header().Set(name, p.accepts[1])
+	}
+	WriteError(w, p.status, p.err)
+}
 
 func badRequest(format string, args ...any) *problem {
-	return &problem{http.StatusBadRequest, errs.New(errs.BadUserInput, format, args...)}
+	return &problem{status: http.StatusBadRequest, err: errs.New(errs.BadUserInput, format, args...)}
+}
+
+// unsupported is 415, with the header by which RFC 9110 (section 15.5.16) has the answer say what
+// is supported.
+func unsupported(header, value, format string, args ...any) *problem {
+	return &problem{http.StatusUnsupportedMediaType, errs.New(errs.BadUserInput, format, args...), [2]string{header, value}}
 }
 
 // readParams reads the operation of a request, whose body has to be JSON: a form on a foreign page can send anything else
 // without being asked.
-func (s *Server) readParams(w http.ResponseWriter, r *http.Request) (*params, *problem) {
+func (s *Server) readParams(w http.ResponseWriter, r *http.Request, query url.Values) (*params, *problem) {
 	if r.Method == http.MethodGet {
-		return readQuery(r.URL.RawQuery)
+		return readQuery(query)
 	}
 	media, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != legacyJSON || !isUTF8(parameters) {
-		return nil, &problem{
-			http.StatusUnsupportedMediaType,
-			errs.New(errs.BadUserInput, "The Content-Type has to be application/json, in UTF-8."),
+		return nil, unsupported("Accept", legacyJSON, "The Content-Type has to be application/json, in UTF-8.")
+	}
+	for _, coding := range listed(r.Header, "Content-Encoding") {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			return nil, unsupported("Accept-Encoding", "identity", "The body has to come as it is, not in the coding %.40q.", coding)
 		}
 	}
 	body, unread := s.readBody(w, r)
@@ -132,29 +148,62 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prob
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.opts.MaxMessage)))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &problem{
-			http.StatusRequestEntityTooLarge,
-			errs.New(errs.BadUserInput, "The request is larger than %d bytes.", s.opts.MaxMessage),
+			status: http.StatusRequestEntityTooLarge,
+			err:    errs.New(errs.BadUserInput, "The request is larger than %d bytes.", s.opts.MaxMessage),
 		}
 	}
 	if err != nil {
-		return nil, &problem{http.StatusRequestTimeout, errs.New(errs.BadUserInput, "The request did not arrive whole.")}
+		return nil, &problem{
+			status: http.StatusRequestTimeout, err: errs.New(errs.BadUserInput, "The request did not arrive whole."),
+		}
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end a server-sent stream
 	return body, nil
 }
 
-// readQuery reads the operation of a GET, in which objects are JSON too.
-func readQuery(raw string) (*params, *problem) {
+// parameters reads the query of the URL. Those that have a meaning here stand there once.
+func parameters(raw string) (url.Values, *problem) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, badRequest("The URL's query is not valid.")
 	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if !utf8.ValidString(name) {
+			return nil, badRequest("The URL has a parameter whose name is not UTF-8.")
+		}
+		if slices.ContainsFunc(values[name], func(v string) bool { return !utf8.ValidString(v) }) {
+			return nil, badRequest("The parameter %.40q in the URL is not UTF-8.", name)
+		}
+		switch name {
+		case "query", "operationName", "variables", "extensions", "documentId", "operationId", "token":
+			if len(values[name]) > 1 {
+				return nil, badRequest("The parameter %q is in the URL more than once.", name)
+			}
+		}
+	}
+	return values, nil
+}
+
+// readQuery reads the operation of a GET, in which objects are JSON too.
+func readQuery(values url.Values) (*params, *problem) {
 	p := new(params)
 	p.Query, p.OperationName, p.documentID = values.Get("query"), values.Get("operationName"), values.Get("documentId")
-	for name, to := range map[string]*map[string]any{"variables": &p.Variables, "extensions": &p.Extensions} {
-		v := []byte(strings.TrimSpace(values.Get(name)))
-		if !isNull(v) && (!json.Valid(v) || !isObject(v, to)) {
-			return nil, badRequest("%q has to be a JSON object.", name)
+	for _, object := range []struct {
+		name string
+		to   *map[string]any
+	}{{"variables", &p.Variables}, {"extensions", &p.Extensions}} {
+		v := []byte(strings.TrimSpace(values.Get(object.name)))
+		if bytes.HasPrefix(v, []byte(byteOrderMark)) {
+			return nil, badRequest("%q is not valid: %s", object.name, why(errByteOrderMark()))
+		}
+		if isNull(v) {
+			continue
+		}
+		if !json.Valid(v) || !isObject(v, object.to) {
+			return nil, badRequest("%q has to be a JSON object.", object.name)
+		}
+		if err := checkJSON(v, object.name); err != nil {
+			return nil, badRequest("%q is not valid: %s", object.name, why(err))
 		}
 	}
 	if p.empty() {

@@ -58,6 +58,15 @@ func TestHTTP(t *testing.T) {
 		"GET with two variables":       {get, in("{ name }") + "&variables=" + url.QueryEscape(`{} {}`), "", "", "", 400, legacyJSON, `\"variables\"`},
 		"GET with bad extensions":      {get, in("{ name }") + "&extensions=[]", "", "", "", 400, legacyJSON, `\"extensions\"`},
 		"GET with nothing":             {get, "", "", "", "", 400, legacyJSON, "no query"},
+		"GET with bytes for a query":   {get, "?query=%7Bname%7D%23%ff", "", "", "", 400, legacyJSON, `\"query\" in the URL is not UTF-8`},
+		"GET with bytes for a name":    {get, "?query=%7Bname%7D&%ff=1", "", "", "", 400, legacyJSON, "whose name is not UTF-8"},
+		"GET with other bytes":         {get, in("{ name }") + "&lang=%ff", "", "", "", 400, legacyJSON, `\"lang\" in the URL is not UTF-8`},
+		"GET with two queries":         {get, in("{ name }") + "&query=%7Bbroken%7D", "", "", "", 400, legacyJSON, `\"query\" is in the URL more than once`},
+		"GET with another twice":       {get, in("{ name }") + "&lang=en&lang=de", "", "", "", 200, legacyJSON, ok},
+		"POST with a broken URL":       {post, "?token=%ff", legacyJSON, "", query, 400, legacyJSON, "not UTF-8"},
+		"gzip":                         {post, "", legacyJSON + "|gzip", "", query, 415, legacyJSON, `not in the coding \"gzip\"`},
+		"gzip and more":                {post, "", legacyJSON + "|identity, br", "", query, 415, legacyJSON, `not in the coding \"br\"`},
+		"no coding":                    {post, "", legacyJSON + "|identity", "", query, 200, legacyJSON, ok},
 		"GET with a broken URL":        {get, "?query=%zz", "", "", "", 400, legacyJSON, "URL"},
 		"a mutation with GET":          {get, in("mutation { rename }"), "", modern, "", 405, modern, "POST"},
 		"a mutation with GET, legacy":  {get, in("mutation { rename }"), "", "", "", 405, legacyJSON, "POST"},
@@ -69,7 +78,8 @@ func TestHTTP(t *testing.T) {
 		"the body of another language": {post, "", legacyJSON, "", `<query/>`, 400, legacyJSON, "not valid JSON, from byte 1"},
 	} {
 		header := http.Header{}
-		for key, value := range map[string]string{"Content-Type": c.contentType, "Accept": c.accept} {
+		media, coding, _ := strings.Cut(c.contentType, "|")
+		for key, value := range map[string]string{"Content-Type": media, "Content-Encoding": coding, "Accept": c.accept} {
 			if value != "" {
 				header.Set(key, value)
 			}
@@ -81,6 +91,13 @@ func TestHTTP(t *testing.T) {
 		text := string(body[:n])
 		if res.StatusCode != c.status || !strings.Contains(text, c.says) || res.Header.Get("Content-Type") != c.media+"; charset=utf-8" {
 			t.Errorf("%s: %d %s %s", name, res.StatusCode, res.Header.Get("Content-Type"), text)
+		}
+		if got := res.Header.Get("Cache-Control"); got != "no-store" {
+			t.Errorf("%s: Cache-Control %q", name, got)
+		}
+		accepts := res.Header.Get("Accept-Encoding") + res.Header.Get("Accept")
+		if want := map[bool]string{false: legacyJSON, true: "identity"}[coding != ""]; (c.status == 415) != (accepts == want) {
+			t.Errorf("%s: %d, and accepted is %q", name, c.status, accepts)
 		}
 		if begun := strings.Contains(text, `"data"`); begun != (c.status == 200 && !strings.HasPrefix(text, `{"errors"`) || strings.Contains(c.says, `"data"`)) {
 			t.Errorf("%s: data has to be there exactly when the operation has begun: %s", name, text)

@@ -104,7 +104,7 @@ func parseMessage(b []byte) (m message, problem error) {
 	if m.payload == nil || m.payload[0] != '{' {
 		return m, malformed("The payload of subscribe has to be an object.")
 	}
-	if m.params, err = parseParams(m.payload); err != nil {
+	if m.params, err = paramsOf(fieldsOf(m.payload)); err != nil {
 		return m, malformed("The payload of subscribe is not valid: %s", why(err))
 	}
 	return m, nil
@@ -277,6 +277,11 @@ func parseParams(b []byte) (*params, error) {
 	if err != nil {
 		return nil, err
 	}
+	return paramsOf(fields)
+}
+
+// paramsOf is parseParams for an object that has been parsed.
+func paramsOf(fields map[string]json.RawMessage) (*params, error) {
 	p := new(params)
 	for name, to := range map[string]*string{
 		"query": &p.Query, "operationName": &p.OperationName, "documentId": &p.documentID,
@@ -296,8 +301,11 @@ func parseParams(b []byte) (*params, error) {
 	return p, nil
 }
 
-// parseObject reads the fields of one JSON object.
+// parseObject reads the fields of one JSON object, all of which is checked.
 func parseObject(b []byte) (fields map[string]json.RawMessage, err error) {
+	if bytes.HasPrefix(b, []byte(byteOrderMark)) {
+		return nil, errByteOrderMark()
+	}
 	err = json.Unmarshal(b, &fields) // names count by case, other than with a struct
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return nil, errs.New(errs.BadUserInput, "It has to be one JSON object, not %s: operations are not batched.", wrong.Value)
@@ -311,7 +319,13 @@ func parseObject(b []byte) (fields map[string]json.RawMessage, err error) {
 	if fields == nil {
 		return nil, errs.New(errs.BadUserInput, "It has to be one JSON object, not null.")
 	}
-	return fields, nil
+	return fields, checkJSON(b, "")
+}
+
+// fieldsOf reads the fields of an object that is a part of what has been checked.
+func fieldsOf(v json.RawMessage) (fields map[string]json.RawMessage) {
+	_ = json.Unmarshal(v, &fields)
+	return fields
 }
 
 func isNull(v json.RawMessage) bool { return len(v) == 0 || bytes.Equal(v, []byte("null")) }

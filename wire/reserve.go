@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -19,11 +20,11 @@ import (
 // streamHeader carries the token of a stream that several operations share; a query parameter named token does too.
 const streamHeader = "X-GraphQL-Event-Stream-Token"
 
-func streamToken(r *http.Request) string {
+func streamToken(r *http.Request, query url.Values) string {
 	if token := r.Header.Get(streamHeader); token != "" {
 		return token
 	}
-	return r.URL.Query().Get("token")
+	return query.Get("token")
 }
 
 // streams knows those that operations can be added to. Of what is reserved and not yet connected it keeps nothing, because
@@ -86,10 +87,10 @@ func (l *streams) connect(token string, st *stream) *problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open[token] != nil {
-		return &problem{http.StatusConflict, errs.New(errs.BadUserInput, "The stream is connected already.")}
+		return &problem{status: http.StatusConflict, err: errs.New(errs.BadUserInput, "The stream is connected already.")}
 	}
 	if !l.isReserved(token) {
-		return &problem{http.StatusNotFound, errNoStream}
+		return &problem{status: http.StatusNotFound, err: errNoStream}
 	}
 	l.open[token] = st
 	return nil
@@ -127,10 +128,10 @@ func (s *Server) connectStream(w http.ResponseWriter, r *http.Request, token str
 func (s *Server) streamOf(r *http.Request, token string) (*stream, *problem) {
 	st := s.streams.find(token)
 	if st == nil {
-		return nil, &problem{http.StatusNotFound, errNoStream}
+		return nil, &problem{status: http.StatusNotFound, err: errNoStream}
 	}
 	if !s.opts.Same(st.ctx, r.Context()) {
-		return nil, &problem{http.StatusForbidden, errs.New(errs.Forbidden, "The stream is somebody else's.")}
+		return nil, &problem{status: http.StatusForbidden, err: errs.New(errs.Forbidden, "The stream is somebody else's.")}
 	}
 	return st, nil
 }
@@ -170,13 +171,13 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 }
 
 // completeOperation ends an operation that the client wants no more of.
-func (s *Server) completeOperation(w http.ResponseWriter, r *http.Request, token string) {
+func (s *Server) completeOperation(w http.ResponseWriter, r *http.Request, query url.Values, token string) {
 	st, problem := s.streamOf(r, token)
 	if problem != nil {
 		problem.write(w)
 		return
 	}
-	id := r.URL.Query().Get("operationId")
+	id := query.Get("operationId")
 	if id == "" {
 		badRequest("The query parameter operationId is missing.").write(w)
 		return

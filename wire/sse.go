@@ -77,7 +77,6 @@ func (st *stream) serve(begin func()) {
 	defer release()
 	h := st.w.Header()
 	h.Set("Content-Type", eventStream)
-	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep the events for itself
 	st.w.WriteHeader(http.StatusOK)
 	if !st.write([]byte(":\n\n")) {

@@ -45,8 +45,8 @@ func (w *world) stream(method, query, body string, header http.Header) *events {
 		_ = res.Body.Close()
 		transport.CloseIdleConnections()
 	})
-	if got := res.Header.Get("Content-Type"); got != eventStream || res.StatusCode != 200 {
-		w.t.Fatalf("%d %s", res.StatusCode, got)
+	if got := res.Header.Get("Content-Type"); got != eventStream || res.StatusCode != 200 || res.Header.Get("Cache-Control") != "no-store" {
+		w.t.Fatalf("%d %s", res.StatusCode, res.Header)
 	}
 	return &events{w.t, bufio.NewScanner(res.Body), cancel}
 }

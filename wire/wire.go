@@ -21,6 +21,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -105,21 +106,27 @@ func New(opts Options) *Server {
 func (s *Server) Drain(ctx context.Context) { s.live.drain(ctx, s.opts.DrainSpread) }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store") // what is answered depends on who asks, and on when (RFC 9111, section 5.2.2.5)
 	s.boundBody(w, r)
 	if isUpgrade(r) {
 		s.upgrade(w, r)
 		return
 	}
-	token := streamToken(r)
+	query, problem := parameters(r.URL.RawQuery)
+	if problem != nil {
+		problem.write(w)
+		return
+	}
+	token := streamToken(r, query)
 	switch {
 	case r.Method == http.MethodPut:
 		s.reserve(w, r)
 	case r.Method == http.MethodDelete:
-		s.completeOperation(w, r, token)
+		s.completeOperation(w, r, query, token)
 	case r.Method == http.MethodGet && token != "":
 		s.connectStream(w, r, token)
 	case r.Method == http.MethodGet || r.Method == http.MethodPost:
-		s.operation(w, r, token)
+		s.operation(w, r, query, token)
 	default:
 		w.Header().Set("Allow", "GET, POST, PUT, DELETE")
 		WriteError(w, http.StatusMethodNotAllowed, errs.New(errs.BadUserInput, "Use POST, GET, or a WebSocket."))
@@ -127,9 +134,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // operation answers a request that has an operation in it.
-func (s *Server) operation(w http.ResponseWriter, r *http.Request, token string) {
+func (s *Server) operation(w http.ResponseWriter, r *http.Request, query url.Values, token string) {
 	accepted := negotiate(r.Header)
-	p, problem := s.readParams(w, r)
+	p, problem := s.readParams(w, r, query)
 	switch {
 	case accepted == "":
 		WriteError(w, http.StatusNotAcceptable, errs.New(errs.BadUserInput,

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"parley/auth"
+	"parley/errs"
+)
+
+// connectionLimit is a listener that bounds how many connections one address has at once; an IPv6
+// address counts as its /64 network. Each costs memory before anything is known of who is there. A
+// connection counts until it is closed, also as a WebSocket. Those that come from the machine
+// itself or from a trusted proxy are not counted: behind a proxy, everyone has its address.
+//
+// A connection beyond the limit is answered with 429 whatever it asks for, and closed.
+type connectionLimit struct {
+	net.Listener
+	max     int
+	proxies []netip.Prefix
+	log     *slog.Logger
+	answer  []byte // to connections beyond the limit
+
+	slots    chan struct{}  // of those that are being refused
+	refusals sync.WaitGroup // the same
+
+	mu   sync.Mutex // guards open
+	open map[string]*connectionCount
+}
+
+// connectionCount is of one address or network.
+type connectionCount struct {
+	open   int
+	warned bool
+}
+
+const (
+	maxRefusals = 64          // at once; one more is closed without an answer
+	refusalTime = time.Second // for a client to take the answer and to close
+)
+
+func limitConnections(listener net.Listener, maximum int, proxies []netip.Prefix, log *slog.Logger) *connectionLimit {
+	return &connectionLimit{
+		Listener: listener, max: maximum, proxies: proxies, log: log, answer: refusal(maximum),
+		slots: make(chan struct{}, maxRefusals), open: map[string]*connectionCount{},
+	}
+}
+
+// refusal is an answer to a request that is not read.
+func refusal(maximum int) []byte {
+	body, _ := json.Marshal(map[string]any{"errors": []any{map[string]any{ // it always marshals
+		"message":    fmt.Sprintf("At most %d connections at once from one address: close some.", maximum),
+		"extensions": map[string]any{"code": errs.RateLimited},
+	}}})
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n"+
+		"Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n%s",
+		http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests), len(body), body)
+}
+
+// Accept waits for a connection that is within the limit.
+func (l *connectionLimit) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		network, counts := l.networkOf(conn.RemoteAddr())
+		if !counts {
+			return conn, nil
+		}
+		if l.acquire(network) {
+			return counted(conn, sync.OnceFunc(func() { l.release(network) })), nil
+		}
+		l.refuse(conn)
+	}
+}
+
+// networkOf is what an address counts as. It reports false for an address that is not counted.
+func (l *connectionLimit) networkOf(peer net.Addr) (network string, counts bool) {
+	tcp, ok := peer.(*net.TCPAddr)
+	if !ok {
+		return "", false
+	}
+	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if addr.IsLoopback() || slices.ContainsFunc(l.proxies, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return "", false
+	}
+	return auth.Client{IP: addr.String()}.Network(), true
+}
+
+func (l *connectionLimit) acquire(network string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	count := l.open[network]
+	if count == nil {
+		count = new(connectionCount)
+		l.open[network] = count
+	}
+	if count.open < l.max {
+		count.open++
+		return true
+	}
+	if !count.warned {
+		count.warned = true
+		l.log.Warn("an address has as many connections as it may have; more are refused (PARLEY_MAX_CONNS_PER_ADDRESS)",
+			"address", network, "connections", count.open)
+	}
+	return false
+}
+
+func (l *connectionLimit) release(network string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	count := l.open[network]
+	if count.open--; count.open == 0 {
+		delete(l.open, network)
+	}
+}
+
+// refuse answers and closes a connection. It does not wait.
+func (l *connectionLimit) refuse(conn net.Conn) {
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		_ = conn.Close()
+		return
+	}
+	l.refusals.Go(func() {
+		defer func() { <-l.slots }()
+		defer func() { _ = conn.Close() }()
+		_ = conn.SetDeadline(time.Now().Add(refusalTime))
+		if _, err := conn.Write(l.answer); err != nil {
+			return
+		}
+		if half, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		// Bytes that nobody has read would make of closing a reset, which can overtake the answer.
+		_, _ = io.Copy(io.Discard, conn)
+	})
+}
+
+// Close also waits for those that are being refused.
+func (l *connectionLimit) Close() error {
+	err := l.Listener.Close()
+	l.refusals.Wait()
+	return err
+}
+
+// counted calls release when conn is closed. A TCP connection keeps all that it can do: package
+// wire writes past net.
+func counted(conn net.Conn, release func()) net.Conn {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		return &countedTCPConn{tcp, release}
+	}
+	return &countedConn{conn, release}
+}
+
+type countedTCPConn struct {
+	*net.TCPConn
+	release func()
+}
+
+func (c *countedTCPConn) Close() error {
+	defer c.release()
+	return c.TCPConn.Close()
+}
+
+type countedConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *countedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}

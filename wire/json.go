@@ -1,0 +1,199 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"parley/errs"
+)
+
+// byteOrderMark is U+FEFF, which JSON that is sent must not begin with (RFC 8259, section 8.1).
+const byteOrderMark = "\ufeff"
+
+func errByteOrderMark() error {
+	return errs.New(errs.BadUserInput, "It begins with a byte order mark (U+FEFF), which JSON must not have.")
+}
+
+// checkJSON refuses what encoding/json accepts and changes without a word, in b, which is valid
+// JSON: half of a surrogate pair, which it replaces by U+FFFD, and a name that an object has twice,
+// of which it keeps the last. I-JSON allows neither (RFC 7493, sections 2.1 and 2.3). root is what
+// the value is called, or empty.
+func checkJSON(b []byte, root string) error {
+	c := jsonChecker{b: b, root: root}
+	for c.at < len(b) {
+		switch b[c.at] {
+		case '{':
+			c.levels = append(c.levels, jsonLevel{object: true, name: true})
+		case '[':
+			c.levels = append(c.levels, jsonLevel{})
+		case '}', ']':
+			c.levels = c.levels[:len(c.levels)-1]
+		case ',':
+			top := &c.levels[len(c.levels)-1]
+			top.name = top.object
+			top.index++
+		case '"':
+			if err := c.text(); err != nil {
+				return err
+			}
+			continue
+		}
+		c.at++
+	}
+	return nil
+}
+
+// jsonChecker walks through JSON. It keeps its own stack: a client may nest values thousands deep.
+type jsonChecker struct {
+	b      []byte
+	at     int
+	root   string
+	levels []jsonLevel // the objects and arrays that at is in
+}
+
+type jsonLevel struct {
+	object, name bool // name: the next string is one
+	index        int  // of the element, or of the member
+	names        [][]byte
+	seen         map[string]struct{} // the same; nil while they are few
+}
+
+// fewNames is up to where names are compared one by one.
+const fewNames = 16
+
+// text checks the string at the current position, and steps over it.
+func (c *jsonChecker) text() error {
+	start, escaped := c.at, false
+	at := start + 1
+	for c.b[at] != '"' {
+		switch {
+		case c.b[at] != '\\':
+			at++
+		case c.b[at+1] != 'u':
+			at, escaped = at+2, true
+		default:
+			escaped = true
+			first := escapedRune(c.b[at:])
+			switch {
+			case !utf16.IsSurrogate(first):
+				at += 6
+			case utf16.DecodeRune(first, escapedRune(c.b[at+6:])) != unicode.ReplacementChar:
+				at += 12
+			default:
+				return errs.New(errs.BadUserInput, "%s at byte %d%s is half of a surrogate pair.", c.b[at:at+6], at+1, c.in())
+			}
+		}
+	}
+	c.at = at + 1
+	if len(c.levels) == 0 || !c.levels[len(c.levels)-1].name {
+		return nil
+	}
+	return c.nameOnce(start, escaped)
+}
+
+// nameOnce takes down the name that has just been stepped over.
+func (c *jsonChecker) nameOnce(start int, escaped bool) error {
+	name := c.b[start+1 : c.at-1]
+	if escaped {
+		var text string
+		_ = json.Unmarshal(c.b[start:c.at], &text) // it is valid
+		name = []byte(text)
+	}
+	top := &c.levels[len(c.levels)-1]
+	again := top.has(name)
+	top.name = false
+	top.names = append(top.names, name)
+	if again {
+		return errs.New(errs.BadUserInput, "%s is there twice, the second time at byte %d.", c.path(len(c.levels)), start+1)
+	}
+	return nil
+}
+
+func (l *jsonLevel) has(name []byte) bool {
+	if len(l.names) < fewNames {
+		for _, other := range l.names {
+			if bytes.Equal(name, other) {
+				return true
+			}
+		}
+		return false
+	}
+	if l.seen == nil {
+		l.seen = make(map[string]struct{}, 2*fewNames)
+		for _, other := range l.names {
+			l.seen[string(other)] = struct{}{}
+		}
+	}
+	_, again := l.seen[string(name)]
+	l.seen[string(name)] = struct{}{}
+	return again
+}
+
+// escapedRune is the UTF-16 code unit that b begins with, as \uXXXX; 0 where it does not.
+func escapedRune(b []byte) rune {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0
+	}
+	unit, _ := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return rune(unit) //nolint:gosec // 16 bits
+}
+
+// in says where the current string is, if it is in anything.
+func (c *jsonChecker) in() string {
+	depth := len(c.levels)
+	if depth > 0 && c.levels[depth-1].name {
+		depth-- // a name is in its object
+	}
+	if path := c.path(depth); path != "" {
+		return " (in " + path + ")"
+	}
+	return ""
+}
+
+// How much of a path is shown: the client knows what it has sent.
+const (
+	maxShownSteps = 20
+	maxShownName  = 40 // bytes
+)
+
+// path is the way to the value that so many levels lead to: variables.input.members[0].userId.
+func (c *jsonChecker) path(depth int) string {
+	path := c.root
+	for i, level := range c.levels[:depth] {
+		if i == maxShownSteps {
+			return path + "…"
+		}
+		switch {
+		case !level.object:
+			path += fmt.Sprintf("[%d]", level.index)
+		case path == "":
+			path = shownName(level.names)
+		default:
+			path += "." + shownName(level.names)
+		}
+	}
+	return path
+}
+
+// shownName is the last of an object's names, in quotes if it is no ordinary word.
+func shownName(names [][]byte) string {
+	name := string(names[len(names)-1])
+	if len(name) > maxShownName {
+		name = strings.ToValidUTF8(name[:maxShownName], "") + "…"
+	}
+	for _, r := range name {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '…' || r == utf8.RuneError {
+			return strconv.Quote(name)
+		}
+	}
+	if name == "" {
+		return `""`
+	}
+	return name
+}
