@@ -172,6 +172,7 @@ func (s *Service) attach(
 	})
 	switch {
 	case err == nil:
+		fo.seen = max(fo.seen, fo.hidden) // they may have been removed and added again since seen was read
 		fo.feed.join(fo, fo.checked)
 	case errs.Is(err, errs.NotFound): // since it was begun
 		fo.removed = true
