@@ -23,12 +23,16 @@ type between struct {
 func (*between) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
 func (b *between) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	if !strings.HasPrefix(strings.TrimSpace(e.Query), "SELECT") || !strings.Contains(e.Query, b.text) {
+	if !isRead(e.Query, b.text) {
 		return
 	}
 	if then := b.then.Swap(nil); then != nil {
 		(*then)()
 	}
+}
+
+func isRead(query, text string) bool {
+	return strings.HasPrefix(strings.TrimSpace(query), "SELECT") && strings.Contains(query, text)
 }
 
 // taken is what a sink was handed, and what it ended with.
