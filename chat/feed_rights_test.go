@@ -2,38 +2,13 @@ package chat
 
 import (
 	"context"
-	"strings"
-	"sync/atomic"
 	"testing"
-
-	"github.com/uptrace/bun"
 
 	"parley/errs"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
 )
-
-// between does something once, after the next statement with a text in it.
-type between struct {
-	text string
-	then atomic.Pointer[func()]
-}
-
-func (*between) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
-
-func (b *between) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	if !isRead(e.Query, b.text) {
-		return
-	}
-	if then := b.then.Swap(nil); then != nil {
-		(*then)()
-	}
-}
-
-func isRead(query, text string) bool {
-	return strings.HasPrefix(strings.TrimSpace(query), "SELECT") && strings.Contains(query, text)
-}
 
 // taken is what a sink was handed, and what it ended with.
 type taken struct {
@@ -63,7 +38,7 @@ func (w *world) into(nickname string, id model.ConversationID, after *int64) tak
 func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		hook := &between{text: `FROM "events"`}
+		hook := &afterRead{text: `FROM "events"`}
 		db.Watch(hook)
 		w := MustWorld(t, db, "ann", "ben", "cleo")
 		w.publish = func(string, hint) {}
@@ -80,7 +55,7 @@ func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 				w.edit("ann", old, "not for ben")
 			}
 			if missed == 1 {
-				hook.then.Store(&after) // between the events and their messages
+				hook.do.Store(&after) // between the events and their messages
 			} else {
 				after()
 			}
