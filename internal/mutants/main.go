@@ -170,9 +170,9 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 	return ""
 }
 
-// test runs tests without the race detector and without vet, which would only take time.
+// test runs tests without the race detector, vet and debugging information, which would only take time.
 func test(ctx context.Context, tree, pkg, run string) (failed bool, output string) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-trimpath", "-vet=off", "-count=1", "-failfast", "-timeout=3m", "-run", "^("+run+")", pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1", "-failfast", "-timeout=3m", "-run", "^("+run+")", pkg)
 	cmd.Dir = tree
 	text, err := cmd.CombinedOutput()
 	return err != nil, string(text)
