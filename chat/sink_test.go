@@ -227,3 +227,33 @@ func TestASinkIsAskedOnce(t *testing.T) {
 		wantEqual(t, "topics that are left", []string{}, w.hints.Topics())
 	})
 }
+
+// TestWhatIsHiddenInAStream has the newest message that is hidden from ben edited, and the first that is not: he is told that something
+// has happened to both, and shown the one.
+func TestWhatIsHiddenInAStream(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben", "cleo")
+		c := MustHidden(t, w, "ann", "cleo")
+		hidden := w.send("ann", c.ID, "hidden")
+		if _, err := w.AddMembers(t.Context(), w.actor("ann"), c.ID, w.members("ben")); err != nil {
+			t.Fatal(err)
+		}
+		shown := w.send("ann", c.ID, "shown")
+		live := w.into("ben", c.ID, new(int64(0)))
+		w.edit("ann", hidden, "hidden, edited")
+		w.edit("ann", shown, "shown, edited")
+		replayed := w.into("ben", c.ID, new(int64(0)))
+		for name, got := range map[string]taken{"live": live, "replayed": replayed} {
+			for seq := shown.Seq - 1; seq <= shown.Seq+2; seq++ {
+				e := <-got.events
+				if e.Seq != seq {
+					t.Fatalf("%s: got %d instead of %d", name, e.Seq, seq)
+				}
+				if is := e.Message != nil; is != (seq == shown.Seq || seq == shown.Seq+2) {
+					t.Errorf("%s: event %d shows a message: %t", name, seq, is)
+				}
+			}
+		}
+	})
+}

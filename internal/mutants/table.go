@@ -79,7 +79,7 @@ func table() []mutant {
 		},
 		{
 			"one hidden message is followed", "chat/follow.go", "e.Message.Seq <= fo.hidden", "e.Message.Seq < fo.hidden",
-			chat, "TestHistoryVisibility|TestWhatIsHiddenInAStream",
+			chat, "TestWhatIsHiddenInAStream",
 		},
 		{
 			"a feed reads the same again", "chat/feed.go", "f.edge = events[len(events)-1].Seq", "_ = f.edge",
@@ -181,7 +181,7 @@ func table() []mutant {
 			"\t\tc = &change{tx: tx, actor: actor, conversation: new(model.Conversation)}\n\t\tvar err error\n" +
 				"\t\tif c.member, err = memberOf(ctx, tx, actor, id); err != nil {\n\t\t\treturn err\n\t\t}\n" +
 				"\t\tif err := tx.Lock(ctx, (*model.Conversation)(nil), \"id = ?\", id); err != nil {\n\t\t\treturn err\n\t\t}\n",
-			chat, "TestMembershipIsReadUnderTheLock|TestRosterRaces",
+			chat, "TestARemovalThatWasWaitedFor",
 		},
 		{
 			"admins add admins", "chat/roster.go", "case m.Role == model.Admin && c.member.Role != model.Owner:", "case false:",
