@@ -32,13 +32,16 @@ type mutant struct {
 	run  string // the tests that notice, as for go test -run
 }
 
+func (m mutant) String() string { return m.name + " (" + m.file + ")" }
+
 func main() {
-	only := flag.String("only", "", "mutants whose name matches this `regexp`")
+	only := flag.String("only", "", "mutants whose name, with the file behind it in brackets, matches this `regexp`")
+	unbroken := flag.Bool("baseline", true, "run the tests without a fault first")
 	list := flag.Bool("list", false, "list the mutants, and whether they apply to the working tree; runs nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	ok, err := run(ctx, os.Stdout, *only, *list)
+	ok, err := run(ctx, os.Stdout, *only, *list, *unbroken)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 	}
@@ -49,12 +52,12 @@ func main() {
 }
 
 // run reports whether every mutant applies and is killed.
-func run(ctx context.Context, out io.Writer, only string, list bool) (ok bool, err error) {
+func run(ctx context.Context, out io.Writer, only string, list, unbroken bool) (ok bool, err error) {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return false, err
 	}
-	chosen := slices.DeleteFunc(slices.Clone(table()), func(m mutant) bool { return !wanted.MatchString(m.name) })
+	chosen := slices.DeleteFunc(slices.Clone(table()), func(m mutant) bool { return !wanted.MatchString(m.String()) })
 	root, err := git(ctx, ".", "rev-parse", "--show-toplevel")
 	if err != nil {
 		return false, err
@@ -80,8 +83,10 @@ func run(ctx context.Context, out io.Writer, only string, list bool) (ok bool, e
 		_, gone := git(context.WithoutCancel(ctx), root, "worktree", "remove", "--force", tree)
 		err = errors.Join(err, gone)
 	}()
-	if err := baseline(ctx, out, tree, chosen); err != nil {
-		return false, err
+	if unbroken {
+		if err := baseline(ctx, out, tree, chosen); err != nil {
+			return false, err
+		}
 	}
 	ok = report(out, chosen, func(m mutant) string { return m.survives(ctx, tree) })
 	return ok, context.Cause(ctx)
@@ -97,7 +102,7 @@ func report(out io.Writer, chosen []mutant, problem func(mutant) string) bool {
 			wrong++
 			word = strings.ToUpper(p)
 		}
-		_, _ = fmt.Fprintf(out, "%-28s %5.0fs  %s (%s)\n", word, time.Since(begin).Seconds(), m.name, m.file)
+		_, _ = fmt.Fprintf(out, "%-28s %5.0fs  %s\n", word, time.Since(begin).Seconds(), m)
 	}
 	_, _ = fmt.Fprintf(out, "%d mutants, %d of them need a look\n", len(chosen), wrong)
 	return wrong == 0
@@ -116,7 +121,7 @@ func baseline(ctx context.Context, out io.Writer, tree string, chosen []mutant) 
 		begin := time.Now()
 		tests := strings.Join(slices.Sorted(maps.Keys(runs[pkg])), "|")
 		if failed, output := test(ctx, tree, pkg, tests); failed {
-			return fmt.Errorf("the tests of %s fail as they are:\n%s", pkg, output)
+			return fmt.Errorf("the tests of %s fail as they are:\n%.2000s", pkg, output)
 		}
 		_, _ = fmt.Fprintf(out, "%-28s %5.0fs  nothing broken (%s)\n", "ok", time.Since(begin).Seconds(), pkg)
 	}
@@ -164,6 +169,8 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 		return "does not compile"
 	case strings.Contains(output, "[no tests to run]"):
 		return "names no test"
+	case strings.Contains(output, "panic: test timed out"): // on a busy machine that says nothing
+		return "timed out"
 	case !failed:
 		return "survived"
 	}
@@ -172,7 +179,7 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 
 // test runs tests without the race detector, vet and debugging information, which would only take time.
 func test(ctx context.Context, tree, pkg, run string) (failed bool, output string) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1", "-failfast", "-timeout=3m", "-run", "^("+run+")", pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1", "-failfast", "-timeout=10m", "-run", "^("+run+")", pkg)
 	cmd.Dir = tree
 	text, err := cmd.CombinedOutput()
 	return err != nil, string(text)
