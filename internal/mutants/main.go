@@ -1,5 +1,5 @@
 // Mutants breaks the code in named ways, one after the other, and runs the tests that have to notice. It works on a copy of the
-// newest commit, in a folder of its own, and exits with 1 where a fault survives, or no longer applies because the code has changed.
+// newest commit, in a git worktree among the temporary files, and exits with 1 where a fault survives, or no longer applies because the code has changed.
 //
 // It is run by hand, with `make mutants`: a change of a rule, or of a test of one, is a reason to.
 package main
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"os"
@@ -70,12 +71,8 @@ func run(ctx context.Context, out io.Writer, only string, list, unbroken bool) (
 			return ""
 		}), nil
 	}
-	dir, err := os.MkdirTemp("", "parley-mutants-")
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	tree := filepath.Join(dir, "tree")
+	// The same folder each time, because Go keeps what it has built by the folder of its source.
+	tree := filepath.Join(os.TempDir(), fmt.Sprintf("parley-mutants-%08x", crc32.ChecksumIEEE([]byte(root))))
 	if _, err := git(ctx, root, "worktree", "add", "--detach", tree, "HEAD"); err != nil {
 		return false, err
 	}
