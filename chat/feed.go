@@ -273,8 +273,9 @@ func (f *feed) read() {
 	}
 }
 
-// readPage reads what comes next, and the removals beyond it. These are read last: a message may have been edited after a removal,
-// and reads as it is now, also in an event from before. So a member whose removal stands beyond the page is not handed the page.
+// readPage reads what comes next, and the removals beyond it. These are read last: a message may
+// have been edited after a removal, and reads as it is now, also in an event from before. So a
+// member whose removal stands beyond the page is not handed the page.
 func (f *feed) readPage(edge int64) (events, removals []*model.Event, err error) {
 	events, err = eventsAfter(f.ctx, f.service.db, f.id, edge, feedPage)
 	if err != nil || len(events) == 0 {

@@ -16,7 +16,8 @@ type taken struct {
 	end    chan error
 }
 
-// into follows with a sink that takes everything at once. It returns when all that is stored has been handed on.
+// into follows with a sink that takes everything at once. It returns when all that is stored has
+// been handed on.
 func (w *world) into(nickname string, id model.ConversationID, after *int64) taken {
 	w.t.Helper()
 	to, live := taken{make(chan *model.Event, 10_000), make(chan error, 1)}, make(chan struct{})
@@ -33,8 +34,9 @@ func (w *world) into(nickname string, id model.ConversationID, after *int64) tak
 	return to
 }
 
-// TestWhatIsWrittenAfterARemovalIsNotRead has an old message edited after ben's removal, between the statements that read the events
-// before, and beyond the page that is read. ben, who is live, is handed neither.
+// TestWhatIsWrittenAfterARemovalIsNotRead has an old message edited after ben's removal, between
+// the statements that read the events before, and beyond the page that is read. ben, who is live,
+// is handed neither.
 func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -461,8 +461,8 @@ func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
 	return nil, nil //nolint:nilnil // there is none
 }
 
-// removalsAfter reads who has stopped to be a member after a seq, oldest first: of somebody who was removed twice, the first
-// removal is the end of what was followed.
+// removalsAfter reads who has stopped to be a member after a seq, oldest first: of somebody who was
+// removed twice, the first removal is the end of what was followed.
 func removalsAfter(
 	ctx context.Context, db bun.IDB, id model.ConversationID, after int64,
 ) (removals []*model.Event, err error) {

@@ -366,7 +366,8 @@ func wantOrder(t *testing.T, w *world, nickname string, want ...*model.Conversat
 	wantEqual(t, nickname+"'s conversations", listOf(want, id, id), listOf(got.Items, id, id))
 }
 
-// texts collects the statements that are asked with a context of its own, each once: what Run asks meanwhile is left out.
+// texts collects the statements that are asked with a context of its own, each once: what Run asks
+// meanwhile is left out.
 type texts struct {
 	mu   sync.Mutex
 	list map[string]bool

@@ -11,9 +11,9 @@ import (
 // Sink is a consumer that is called, and has no goroutine of its own while nothing happens. Its functions are called one at a
 // time, the last of them End, if at all.
 type Sink struct {
-	// Accepts decides whether the sink is for the actor, from whom messages up to the event hidden are hidden; 0 hides none. It is
-	// asked once, of the very read that following begins with: what is decided on an earlier one may be wrong by then. Nil
-	// accepts every member.
+	// Accepts decides whether the sink is for the actor, from whom messages up to the event hidden
+	// are hidden; 0 hides none. It is asked once, of the very read that following begins with: what
+	// is decided on an earlier one may be wrong by then. Nil accepts every member.
 	Accepts func(hidden int64) bool
 	// Live takes an event at once. False means that there is no room for it: it comes again, through Replay.
 	Live func(*model.Event) bool
@@ -28,9 +28,9 @@ type Sink struct {
 // ErrNotAccepted is what FollowInto returns when the sink does not accept the actor.
 var ErrNotAccepted = errors.New("the sink does not accept this member")
 
-// FollowInto is Follow for a Sink. It returns once it is clear that the actor may follow, and goes on until ctx ends.
-// Membership, what is hidden, and where to begin come from one read. A member who is removed and added again is another
-// member: following ends, whatever is hidden then.
+// FollowInto is Follow for a Sink. It returns once it is clear that the actor may follow, and goes
+// on until ctx ends. Membership, what is hidden, and where to begin come from one read. A member
+// who is removed and added again is another member: following ends, whatever is hidden then.
 func (s *Service) FollowInto(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
 ) error {
@@ -122,7 +122,8 @@ func (s *Service) startOf(
 	return startAfter(after, last, hidden)
 }
 
-// startAfter is the event after which somebody begins to follow who may see what comes after hidden, while last is the newest.
+// startAfter is the event after which somebody begins to follow who may see what comes after
+// hidden, while last is the newest.
 func startAfter(after *int64, last, hidden int64) (seen int64, err error) {
 	switch {
 	case after == nil:

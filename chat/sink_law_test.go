@@ -19,9 +19,10 @@ import (
 	"parley/store/storetest"
 )
 
-// The invariant of FollowInto, which is what serves subscriptions: whatever people do meanwhile, whatever becomes of the hints, and
-// however slow a sink is, each is handed exactly what its member may see of what comes after its start, once, in order of seq,
-// and after the end of the membership nothing.
+// The invariant of FollowInto, which is what serves subscriptions: whatever people do meanwhile,
+// whatever becomes of the hints, and however slow a sink is, each is handed exactly what its member
+// may see of what comes after its start, once, in order of seq, and after the end of the membership
+// nothing.
 func TestSinksAreHandedWhatTheyMaySee(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -387,7 +388,8 @@ func (r *sinkRun) obeysIn(log *sinkLog, p sinkPeriod) error {
 	return nil
 }
 
-// shows makes sure that an event is the one of the log, with its message where that is to be seen, as it was before the removal.
+// shows makes sure that an event is the one of the log, with its message where that is to be seen,
+// as it was before the removal.
 func (log *sinkLog) shows(e *model.Event, p sinkPeriod) error {
 	stored := log.events[e.Seq-1]
 	if e.Kind != stored.Kind || (e.MessageID == nil) != (stored.MessageID == nil) || e.MessageID != nil && *e.MessageID != *stored.MessageID {

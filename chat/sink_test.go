@@ -38,7 +38,8 @@ func (w *world) followerOf(nickname string, id model.ConversationID) *follower {
 	return nil
 }
 
-// TestNothingIsHandedToASinkTwice has a feed come to events that a follower has read before it: nothing was heard of them until then.
+// TestNothingIsHandedToASinkTwice has a feed come to events that a follower has read before it:
+// nothing was heard of them until then.
 func TestNothingIsHandedToASinkTwice(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -77,7 +78,8 @@ func (a *atRead) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Con
 
 func (*atRead) AfterQuery(context.Context, *bun.QueryEvent) {}
 
-// TestARemovalIsNoticedWhenItIsHeardOf has the hint of an event before the removal lost: that is not read before the member is gone.
+// TestARemovalIsNoticedWhenItIsHeardOf has the hint of an event before the removal lost: that is
+// not read before the member is gone.
 func TestARemovalIsNoticedWhenItIsHeardOf(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -142,7 +144,8 @@ func (w *world) slowly(nickname string, id model.ConversationID, after *int64) s
 	return to
 }
 
-// TestARemovalEndsWhatASinkIsSlowAbout has it come while one event of a page, or of those that wait, is being taken.
+// TestARemovalEndsWhatASinkIsSlowAbout has it come while one event of a page, or of those that
+// wait, is being taken.
 func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -183,7 +186,8 @@ func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
 	})
 }
 
-// TestTheFirstRemovalEnds what somebody follows, who was added and removed once more before it was noticed.
+// TestTheFirstRemovalEnds what somebody follows, who was added and removed once more before it was
+// noticed.
 func TestTheFirstRemovalEnds(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -202,7 +206,8 @@ func TestTheFirstRemovalEnds(t *testing.T) {
 	})
 }
 
-// TestASinkIsAskedOnce whether it takes a member, of what is hidden when following begins; who is refused is not followed.
+// TestASinkIsAskedOnce whether it takes a member, of what is hidden when following begins; who is
+// refused is not followed.
 func TestASinkIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -228,8 +233,8 @@ func TestASinkIsAskedOnce(t *testing.T) {
 	})
 }
 
-// TestWhatIsHiddenInAStream has the newest message that is hidden from ben edited, and the first that is not: he is told that something
-// has happened to both, and shown the one.
+// TestWhatIsHiddenInAStream has the newest message that is hidden from ben edited, and the first
+// that is not: he is told that something has happened to both, and shown the one.
 func TestWhatIsHiddenInAStream(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -145,7 +145,8 @@ func (s *shared) subscribe(ctx context.Context, op *wire.Operation, oc *graphql.
 	}) == nil
 }
 
-// seesEverything keeps members from whom something is hidden apart: what is looked up for an answer may be hidden from them.
+// seesEverything keeps members from whom something is hidden apart: what is looked up for an answer
+// may be hidden from them.
 func seesEverything(hidden int64) bool { return hidden == 0 }
 
 func everyEvent(*model.Event) bool { return true }

@@ -17,7 +17,8 @@ import (
 	"parley/store/storetest"
 )
 
-// afterMembership does something once, after the n-th statement that reads what is hidden from a member.
+// afterMembership does something once, after the n-th statement that reads what is hidden from a
+// member.
 type afterMembership struct {
 	left atomic.Int64
 	then func()
@@ -33,7 +34,8 @@ func (f *afterMembership) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	}
 }
 
-// repliesIn shows what has to be looked up: who may not see the message that another replies to must not be shown it.
+// repliesIn shows what has to be looked up: who may not see the message that another replies to
+// must not be shown it.
 const repliesIn = `subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) {
 	__typename ... on MessageAdded { message { content replyTo { content } } } } }`
 
@@ -70,8 +72,9 @@ func (s *api) mustFromJoining(owner person, others ...person) string {
 		str(s.t, "createConversation.conversation.id")
 }
 
-// TestHistoryThatBecomesHiddenIsNotShown removes a member who sees everything, and adds them again without the history, after each
-// of the statements with which their subscription begins, and while it is live.
+// TestHistoryThatBecomesHiddenIsNotShown removes a member who sees everything, and adds them again
+// without the history, after each of the statements with which their subscription begins, and while
+// it is live.
 func TestHistoryThatBecomesHiddenIsNotShown(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -106,8 +109,8 @@ func TestHistoryThatBecomesHiddenIsNotShown(t *testing.T) {
 
 const addMember = `mutation($c: ID!, $u: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $u}]}) { userErrors { code } } }`
 
-// TestEachFollowerIsShownTheirOwn has two who follow with the same document be told different things of the same event: both are
-// sent what is theirs, each time.
+// TestEachFollowerIsShownTheirOwn has two who follow with the same document be told different
+// things of the same event: both are sent what is theirs, each time.
 func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -176,8 +179,8 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 	})
 }
 
-// TestAStreamIsOfOneAccount: who knows the token of another's stream may not have it send the results of their operations, nor end those
-// that are its owner's.
+// TestAStreamIsOfOneAccount: who knows the token of another's stream may not have it send the
+// results of their operations, nor end those that are its owner's.
 func TestAStreamIsOfOneAccount(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -9,8 +9,9 @@ import (
 	"parley/store/storetest"
 )
 
-// TestNothingIsDeliveredBeforeALookAtRevocations has a session end on another node, while this one has not looked at revocations, as a
-// process that was stopped has not. Its socket is closed, and nothing is sent on it before.
+// TestNothingIsDeliveredBeforeALookAtRevocations has a session end on another node, while this one
+// has not looked at revocations, as a process that was stopped has not. Its socket is closed, and
+// nothing is sent on it before.
 func TestNothingIsDeliveredBeforeALookAtRevocations(t *testing.T) {
 	t.Parallel()
 	const (

@@ -1,5 +1,6 @@
-// Mutants breaks the code in named ways, one after the other, and runs the tests that have to notice. It works on a copy of the
-// newest commit, in a git worktree among the temporary files, and exits with 1 where a fault survives, or no longer applies because the code has changed.
+// Mutants breaks the code in named ways, one after the other, and runs the tests that have to
+// notice. It works on a copy of the newest commit, in a git worktree among the temporary files, and
+// exits with 1 where a fault survives, or no longer applies because the code has changed.
 //
 // It is run by hand, with `make mutants`: a change of a rule, or of a test of one, is a reason to.
 package main
@@ -105,7 +106,8 @@ func report(out io.Writer, chosen []mutant, problem func(mutant) string) bool {
 	return wrong == 0
 }
 
-// baseline makes sure that the tests pass as long as nothing is broken: else they would kill everything.
+// baseline makes sure that the tests pass as long as nothing is broken: else they would kill
+// everything.
 func baseline(ctx context.Context, out io.Writer, tree string, chosen []mutant) error {
 	runs := map[string]map[string]bool{}
 	for _, m := range chosen {
@@ -174,7 +176,8 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 	return ""
 }
 
-// test runs tests without the race detector, vet and debugging information, which would only take time.
+// test runs tests without the race detector, vet and debugging information, which would only take
+// time.
 func test(ctx context.Context, tree, pkg, run string) (failed bool, output string) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1", "-failfast", "-timeout=10m", "-run", "^("+run+")", pkg)
 	cmd.Dir = tree

@@ -1,7 +1,7 @@
 package main
 
-// table lists the faults: each is one that somebody could make, and that users would suffer from. What is replaced is short, and
-// there once.
+// table lists the faults: each is one that somebody could make, and that users would suffer from.
+// What is replaced is short, and there once.
 func table() []mutant {
 	const (
 		chat  = "./chat"
