@@ -78,3 +78,49 @@ func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 		}
 	})
 }
+
+// TestRemovedAndBackIsNotShownWhatCameBetween has an old message edited while ben is away, before he
+// has read it. He is added again without the history, and reads nothing of it.
+func TestRemovedAndBackIsNotShownWhatCameBetween(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		w.publish = func(string, hint) {}
+		c := MustHidden(t, w, "ann", "ben")
+		ben := w.into("ben", c.ID, nil)
+		old := w.send("ann", c.ID, "old")
+		removal := w.remove("ben", c.ID)
+		w.edit("ann", old, "not for ben")
+		if _, err := w.AddMembers(t.Context(), w.actor("ann"), c.ID, w.members("ben")); err != nil {
+			t.Fatal(err)
+		}
+		w.feed(c.ID).doubt() // has followers read
+		wantCode(t, <-ben.end, errs.Forbidden)
+		wantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
+	})
+}
+
+// TestWhatAFeedHasReadIsNotReadAgain has a hint lost, and looks at what the one after it costs.
+func TestWhatAFeedHasReadIsNotReadAgain(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		reads := &countReads{}
+		db.Watch(reads)
+		w := MustWorld(t, db, "ann", "ben")
+		w.publish = func(string, hint) {}
+		c := MustConversation(t, w, "ann", "ben")
+		ben := w.into("ben", c.ID, nil)
+		w.sendMany("ann", c.ID, 2)
+		w.hints.Publish(topicOf(c.ID), hint{seq: 3, read: true})
+		wantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
+		waitUntil(t, "it is idle", w.feed(c.ID).idle)
+		before := reads.n.Load()
+		w.send("ann", c.ID, "told")
+		e := &model.Event{ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded}
+		w.hints.Publish(topicOf(c.ID), hint{seq: 4, events: []*model.Event{e}})
+		wantEqual(t, "ben's", []int64{4}, ben.seqs(1))
+		if n := reads.n.Load(); n != before {
+			t.Errorf("events were read %d times more", n-before)
+		}
+	})
+}

@@ -83,7 +83,7 @@ func table() []mutant {
 		},
 		{
 			"a feed reads the same again", "chat/feed.go", "f.edge = events[len(events)-1].Seq", "_ = f.edge",
-			chat, "TestRunRepairs|TestOneGap",
+			chat, "TestWhatAFeedHasRead",
 		},
 		{
 			"a follower that joins late misses what came before", "chat/feed.go", "if fo.seen < max(f.edge, last) {", "if fo.seen < 0 {",
@@ -149,7 +149,7 @@ func table() []mutant {
 		},
 		{
 			"others' drafts are shown", "chat/member.go", "WHERE cm.user_id = ?1 AND cm", "WHERE (cm.user_id = ?1 OR cm.draft <> '') AND cm",
-			chat, "TestDrafts",
+			chat, "TestMembershipsAreOnesOwn",
 		},
 		{
 			"others' memberships show their secrets", "graph/membership.go", "return err == nil && who.UserID == m.UserID", "return err == nil && who.UserID != m.UserID || true",
@@ -171,7 +171,7 @@ func table() []mutant {
 		},
 		{
 			"an idempotency key is anybody's", "chat/sending_sqlite.go", "c.id AND author_id = ?2 AND idempotency_key", "c.id AND idempotency_key",
-			chat, "TestSendMessageKey",
+			chat, "TestTheSameKey",
 		},
 		{
 			"membership is read before the lock", "chat/roster.go",
