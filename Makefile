@@ -53,3 +53,7 @@ verify: ## Prove the promise on a cluster that breaks, for a minute; arguments f
 .PHONY: fuzz
 fuzz: ## Fuzz everything that reads bytes from outside, 20 seconds each
 	scripts/fuzz 20s
+
+.PHONY: mutants
+mutants: ## Break the code on purpose, and see which tests notice; arguments in ARGS
+	go run ./internal/mutants $(ARGS)

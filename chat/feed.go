@@ -245,7 +245,7 @@ func (f *feed) read() {
 		f.mu.Lock()
 		edge := f.edge
 		f.mu.Unlock()
-		events, err := eventsAfter(f.ctx, f.service.db, f.id, edge, feedPage)
+		events, removals, err := f.readPage(edge)
 		f.mu.Lock()
 		if err != nil {
 			f.readLater(err)
@@ -254,6 +254,9 @@ func (f *feed) read() {
 		}
 		if len(events) > 0 {
 			f.edge = events[len(events)-1].Seq
+		}
+		for _, e := range removals {
+			f.noticeRemoval(e)
 		}
 		last := len(events) < feedPage
 		events = append(events, f.nextInOrder()...)
@@ -268,6 +271,18 @@ func (f *feed) read() {
 			return
 		}
 	}
+}
+
+// readPage reads what comes next, and the removals beyond it. These are read last: a message may
+// have been edited after a removal, and reads as it is now, also in an event from before. So a
+// member whose removal stands beyond the page is not handed the page.
+func (f *feed) readPage(edge int64) (events, removals []*model.Event, err error) {
+	events, err = eventsAfter(f.ctx, f.service.db, f.id, edge, feedPage)
+	if err != nil || len(events) == 0 {
+		return nil, nil, err
+	}
+	removals, err = removalsAfter(f.ctx, f.service.db, f.id, events[len(events)-1].Seq)
+	return events, removals, err
 }
 
 func (f *feed) readLater(err error) {

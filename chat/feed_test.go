@@ -28,12 +28,6 @@ func (c *countReads) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	}
 }
 
-func (w *world) countReads() *countReads {
-	c := &countReads{}
-	w.db.Watch(c)
-	return c
-}
-
 // feed is the open one of a conversation.
 func (w *world) feed(id model.ConversationID) *feed {
 	w.feedsMu.Lock()
@@ -150,13 +144,15 @@ func TestThousandsOfHintsInNoOrder(t *testing.T) {
 func TestPromisesThatAreNotKept(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		reads := &countReads{}
+		db.Watch(reads)
 		w := MustWorld(t, db, "ann", "ben")
 		c := MustConversation(t, w, "ann", "ben")
 		p := w.pull(t, "ben", c.ID, new(int64(0)))
 		p.event(1)
 		f := w.feed(c.ID)
 		waitUntil(t, "it is idle", f.idle)
-		reads := w.countReads()
+		reads.n.Store(0)
 		const promises = 3
 		for i := range promises {
 			w.hints.Publish(topicOf(c.ID), hint{seq: int64(1_000_000 + i)})

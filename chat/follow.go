@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uptrace/bun"
+
 	"parley/errs"
 	"parley/model"
 	"parley/store"
@@ -172,6 +174,7 @@ func (s *Service) attach(
 	})
 	switch {
 	case err == nil:
+		fo.seen = max(fo.seen, fo.hidden) // they may have been removed and added again since seen was read
 		fo.feed.join(fo, fo.checked)
 	case errs.Is(err, errs.NotFound): // since it was begun
 		fo.removed = true
@@ -446,9 +449,7 @@ func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Even
 }
 
 func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
-	var removals []*model.Event
-	err := fo.service.db.NewSelect().Model(&removals).Where("e.conversation_id = ?", fo.id).Where("e.seq > ?", fo.seen).
-		Where("e.kind = ?", model.MemberRemoved).OrderExpr("e.seq DESC").Scan(ctx)
+	removals, err := removalsAfter(ctx, fo.service.db, fo.id, fo.seen)
 	if err != nil {
 		return nil, store.Error(err)
 	}
@@ -458,6 +459,16 @@ func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
 		}
 	}
 	return nil, nil //nolint:nilnil // there is none
+}
+
+// removalsAfter reads who has stopped to be a member after a seq, oldest first: of somebody who was
+// removed twice, the first removal is the end of what was followed.
+func removalsAfter(
+	ctx context.Context, db bun.IDB, id model.ConversationID, after int64,
+) (removals []*model.Event, err error) {
+	err = db.NewSelect().Model(&removals).Where("e.conversation_id = ?", id).Where("e.seq > ?", after).
+		Where("e.kind = ?", model.MemberRemoved).OrderExpr("e.seq").Scan(ctx)
+	return removals, err
 }
 
 // RemovedSince reports whether anybody has stopped to be a member of a conversation after an event.

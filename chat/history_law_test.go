@@ -60,7 +60,8 @@ type step struct {
 	flag                bool
 }
 
-func drawHistory(rt *rapid.T, prefix string) history {
+// drawHistory draws one of what people always do, and of what else is named.
+func drawHistory(rt *rapid.T, prefix string, more ...string) history {
 	h := history{workers: rapid.SampledFrom([]int{1, 1, 4}).Draw(rt, "workers")}
 	for i := range 6 {
 		h.people = append(h.people, fmt.Sprint(prefix, i))
@@ -69,6 +70,7 @@ func drawHistory(rt *rapid.T, prefix string) history {
 		"create", "send", "send", "send", "reply", "reply", "edit", "edit", "delete", "react", "react", "react", "react", "take back",
 		"take back", "add", "add", "remove", "role", "transfer", "rename", "settings", "leave", "read", "draft", "membership", "account",
 	}
+	whats = append(whats, more...)
 	number := rapid.IntRange(0, 1000)
 	h.steps = rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
 		return step{
@@ -84,6 +86,10 @@ func drawHistory(rt *rapid.T, prefix string) history {
 
 // stage is what the steps of a history have made so far.
 type stage struct {
+	follow func(who string, c *model.Conversation, st step) error // for steps of this name
+	stop   func(st step)
+	done   func() // each of them
+
 	mu            sync.Mutex
 	conversations []*model.Conversation
 	messages      []*model.Message
@@ -107,14 +113,20 @@ func (s *stage) message(n int) *model.Message {
 // run returns what went wrong that nobody had asked for.
 func (h history) run(w *world) (wrong []error) {
 	w.t.Helper()
-	s := &stage{conversations: []*model.Conversation{
-		MustConversation(w.t, w, h.people[0], h.people[1:4]...), MustHidden(w.t, w, h.people[1], h.people[:4]...),
-	}}
+	return h.runOn(w, &stage{done: func() {}})
+}
+
+func (h history) runOn(w *world, s *stage) (wrong []error) {
+	w.t.Helper()
+	s.conversations = []*model.Conversation{
+		MustConversation(w.t, w, h.people[0], h.people[1:4]...), MustHidden(w.t, w, h.people[1], h.people[2:4]...),
+	}
 	var all sync.WaitGroup
 	for i := range h.workers {
 		all.Go(func() {
 			for j := i; j < len(h.steps); j += h.workers {
 				err := h.do(w, s, h.steps[j])
+				s.done()
 				if e, known := errors.AsType[*errs.Error](err); err != nil && errs.Correctable(err) == nil && (!known || e.Code == errs.Unavailable) {
 					s.mu.Lock()
 					wrong = append(wrong, fmt.Errorf("%s: %w", h.steps[j].what, err))
@@ -125,6 +137,19 @@ func (h history) run(w *world) (wrong []error) {
 	}
 	all.Wait()
 	return wrong
+}
+
+// owner is often who owns a conversation, because others may not do much with its members.
+func (h history) owner(w *world, who model.Actor, c *model.Conversation, st step) model.Actor {
+	if st.about%4 > 0 {
+		var ids []model.UserID
+		err := w.db.NewSelect().Table("conversation_members").Column("user_id").Where("conversation_id = ?", c.ID).
+			Where("role = ?", model.Owner).Scan(w.t.Context(), &ids)
+		if err == nil && len(ids) == 1 {
+			who.UserID = ids[0]
+		}
+	}
+	return who
 }
 
 func (h history) do(w *world, s *stage, st step) error {
@@ -170,9 +195,17 @@ func (h history) do(w *world, s *stage, st step) error {
 	case "take back":
 		_, err = w.RemoveReaction(ctx, who, m.ID, st.emoji)
 	case "add":
-		_, err = w.AddMembers(ctx, who, c.ID, []*NewMember{{whom, roles[st.flag]}})
+		_, err = w.AddMembers(ctx, h.owner(w, who, c, st), c.ID, []*NewMember{{whom, roles[st.flag]}})
 	case "remove":
-		_, err = w.RemoveMember(ctx, who, c.ID, whom)
+		_, err = w.RemoveMember(ctx, h.owner(w, who, c, st), c.ID, whom)
+	case "again":
+		if _, err = w.RemoveMember(ctx, h.owner(w, who, c, st), c.ID, whom); err == nil {
+			_, err = w.AddMembers(ctx, h.owner(w, who, c, st), c.ID, []*NewMember{{whom, model.Member}})
+		}
+	case "follow":
+		return s.follow(h.people[st.who%len(h.people)], c, st)
+	case "stop":
+		s.stop(st)
 	case "role":
 		_, err = w.ChangeRole(ctx, who, c.ID, whom, roles[st.flag])
 	case "transfer":

@@ -186,3 +186,30 @@ func TestWhatIsNotThere(t *testing.T) {
 		}
 	})
 }
+
+// TestMembershipsAreOnesOwn asks for what nobody else may know: others have drafts, too.
+func TestMembershipsAreOnesOwn(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		other := MustConversation(t, w, "ann", "ben")
+		for _, name := range []string{"ann", "ben"} {
+			if _, err := w.SaveDraft(t.Context(), w.actor(name), c.ID, "of "+name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ids := []model.ConversationID{c.ID, other.ID}
+		for _, name := range []string{"ann", "ben"} {
+			found, err := w.Memberships(t.Context(), w.actor(name), ids)
+			if err != nil || len(found) != 2 {
+				t.Fatalf("%v: %v", found, err)
+			}
+			for id, m := range found {
+				if m.UserID != w.id(name) || (m.Draft != nil) != (id == c.ID) || m.Draft != nil && *m.Draft != "of "+name {
+					t.Errorf("%s's membership is %+v", name, m)
+				}
+			}
+		}
+	})
+}

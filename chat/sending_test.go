@@ -253,33 +253,51 @@ func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
 	}
 }
 
-// A removal for which a message had to wait counts.
+// A removal for which something had to wait counts, also one by another node.
 func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 	t.Parallel()
 	w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben")
-	c := MustConversation(t, w, "ann", "ben")
-	sent := make(chan error, 1)
-	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		p, err := nextPlace(ctx, tx, c.ID, model.MemberRemoved)
-		if err != nil {
+	ctx, ben := t.Context(), w.actor("ben")
+	for name, do := range map[string]func(id model.ConversationID, m model.MessageID) error{
+		"a message": func(id model.ConversationID, _ model.MessageID) error {
+			_, err := w.SendMessage(ctx, ben, SendMessage{ConversationID: id, Content: "still here"})
 			return err
-		}
-		go func() {
-			_, err := w.SendMessage(t.Context(), w.actor("ben"), SendMessage{ConversationID: c.ID, Content: "still here"})
-			sent <- err
-		}()
-		w.untilSomebodyWaits(t)
-		_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("user_id = ?", w.id("ben")).Exec(ctx)
-		if err != nil {
+		},
+		"an edit": func(_ model.ConversationID, m model.MessageID) error {
+			_, err := w.EditMessage(ctx, ben, EditMessage{MessageID: m, Content: "still here"})
 			return err
+		},
+		"a reaction": func(_ model.ConversationID, m model.MessageID) error {
+			_, err := w.AddReaction(ctx, ben, m, "👍")
+			return err
+		},
+		"leaving": func(id model.ConversationID, _ model.MessageID) error { return w.Leave(ctx, ben, id) },
+	} {
+		c := MustConversation(t, w, "ann", "ben")
+		m := w.send("ben", c.ID, "here")
+		done := make(chan error, 1)
+		err := w.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+			p, err := nextPlace(ctx, tx, c.ID, model.MemberRemoved)
+			if err != nil {
+				return err
+			}
+			go func() { done <- do(c.ID, m.ID) }()
+			w.untilSomebodyWaits(t)
+			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("conversation_id = ?", c.ID).
+				Where("user_id = ?", ben.UserID).Exec(ctx)
+			if err != nil {
+				return err
+			}
+			e := &model.Event{ConversationID: c.ID, Seq: p.seq, At: p.at, Kind: model.MemberRemoved, ActorID: new(w.id("ann"))}
+			return w.appendEvent(ctx, tx, e, model.MemberRemovedData{UserID: ben.UserID})
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		e := &model.Event{ConversationID: c.ID, Seq: p.seq, At: p.at, Kind: model.MemberRemoved, ActorID: new(w.id("ann"))}
-		return w.appendEvent(ctx, tx, e, model.MemberRemovedData{UserID: w.id("ben")})
-	})
-	if err != nil {
-		t.Fatal(err)
+		if err := <-done; !errs.Is(err, errs.NotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	wantCode(t, <-sent, errs.NotFound)
 }
 
 // Beyond the bound nothing is taken, and the sender is told when to come again.

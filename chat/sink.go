@@ -11,6 +11,10 @@ import (
 // Sink is a consumer that is called, and has no goroutine of its own while nothing happens. Its functions are called one at a
 // time, the last of them End, if at all.
 type Sink struct {
+	// Accepts decides whether the sink is for the actor, from whom messages up to the event hidden
+	// are hidden; 0 hides none. It is asked once, of the very read that following begins with: what
+	// is decided on an earlier one may be wrong by then. Nil accepts every member.
+	Accepts func(hidden int64) bool
 	// Live takes an event at once. False means that there is no room for it: it comes again, through Replay.
 	Live func(*model.Event) bool
 	// Replay takes an event of those that were missed; it may wait until there is room.
@@ -21,24 +25,36 @@ type Sink struct {
 	End func(error)
 }
 
-// FollowInto is Follow for a Sink. It returns once it is clear that the actor may follow, and goes on until ctx ends.
+// ErrNotAccepted is what FollowInto returns when the sink does not accept the actor.
+var ErrNotAccepted = errors.New("the sink does not accept this member")
+
+// FollowInto is Follow for a Sink. It returns once it is clear that the actor may follow, and goes
+// on until ctx ends. Membership, what is hidden, and where to begin come from one read. A member
+// who is removed and added again is another member: following ends, whatever is hidden then.
 func (s *Service) FollowInto(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
 ) error {
-	seen, err := s.startOf(ctx, actor, id, after)
+	f := s.feedOf(id) // before the read, so that nothing falls between the two
+	last, hidden, err := s.position(ctx, actor, id)
+	var seen int64
+	if err == nil {
+		seen, err = startAfter(after, last, hidden)
+	}
+	if err == nil && sink.Accepts != nil && !sink.Accepts(hidden) {
+		err = ErrNotAccepted
+	}
 	if err != nil {
+		f.release()
 		return err
 	}
-	st := newStream()
-	fo, err := s.attach(ctx, st, actor, id, seen)
-	if err != nil {
-		return err
+	fo := &follower{
+		service: s, stream: newStream(), actor: actor, id: id, feed: f, seen: seen, hidden: hidden, checked: last,
+		sink: &sink, ctx: ctx,
 	}
+	fo.working = true // until the goroutine below has found that there is nothing to do
+	f.join(fo, last)
 	context.AfterFunc(ctx, fo.detach)
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	fo.sink, fo.ctx = &sink, ctx
-	fo.begin()
+	go fo.work()
 	return nil
 }
 
@@ -100,9 +116,16 @@ func (s *Service) startOf(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (seen int64, err error) {
 	last, hidden, err := s.position(ctx, actor, id)
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
+	}
+	return startAfter(after, last, hidden)
+}
+
+// startAfter is the event after which somebody begins to follow who may see what comes after
+// hidden, while last is the newest.
+func startAfter(after *int64, last, hidden int64) (seen int64, err error) {
+	switch {
 	case after == nil:
 		return last, nil
 	case *after < 0 || *after > last:

@@ -37,6 +37,14 @@ type api struct {
 // mustServe starts one; change may alter its settings.
 func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
 	t.Helper()
+	return mustServeRunning(t, db, (*auth.Service).Run, change...)
+}
+
+// mustServeRunning is mustServe with something else than what looks at revocations.
+func mustServeRunning(
+	t *testing.T, db *store.DB, run func(*auth.Service, context.Context), change ...func(*graph.Options, *auth.Options),
+) *api {
+	t.Helper()
 	log := new(syncBuffer)
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	opts := graph.Options{Introspection: true, Log: logger}
@@ -66,7 +74,7 @@ func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { chatService.Run(ctx) })
-	running.Go(func() { authService.Run(ctx) })
+	running.Go(func() { run(authService, ctx) })
 	running.Go(func() { outbox.Run(ctx) })
 
 	server := graph.New(authService, chatService, opts)

@@ -1,0 +1,253 @@
+package main
+
+// table lists the faults: each is one that somebody could make, and that users would suffer from.
+// What is replaced is short, and there once.
+func table() []mutant {
+	const (
+		chat  = "./chat"
+		graph = "./graph"
+		auth  = "./auth"
+		wire  = "./wire"
+	)
+	return []mutant{
+		// What is shared, and with whom.
+		{
+			"live events come twice", "chat/sink.go", "if e.Seq <= fo.seen {", "if false {",
+			chat, "TestNothingIsHandedToASinkTwice",
+		},
+		{
+			"@perViewer is ignored", "graph/shared.go", ` || s.Definition.Directives.ForName("perViewer") != nil`, "",
+			graph, "TestEachFollowerIsShownTheirOwn",
+		},
+		{
+			"hidden history is shared", "graph/shared.go", "return hidden == 0", "return hidden >= 0",
+			graph, "TestEachFollowerIsShownTheirOwn",
+		},
+		{
+			"other variables are shared", "graph/shared.go", "used[v.Raw] = values[v.Raw]", "_ = values",
+			graph, "TestEachFollowerIsShownTheirOwn",
+		},
+		{
+			"sharing is decided before it is attached", "chat/sink.go", "!sink.Accepts(hidden)", "!sink.Accepts(0)",
+			graph, "TestEachFollowerIsShownTheirOwn|TestHistoryThatBecomesHidden",
+		},
+		{
+			"an answer of after a removal is shared", "graph/shared.go", "return err == nil && !removed", "return err == nil || !removed",
+			graph, "TestNobodyIsAnswered",
+		},
+		{
+			"live events without a look at revocations", "graph/shared.go", "if !sh.resolver.Auth.Watches() {", "if false {",
+			graph, "TestNothingIsDelivered",
+		},
+		{
+			"replayed events without a look at revocations", "graph/shared.go", "if err := sh.resolver.Auth.AwaitWatch(ctx); err != nil {",
+			"if err := ctx.Err(); err != nil {", graph, "TestNothingIsDelivered",
+		},
+		{
+			"streams without a look at revocations", "graph/resolver.go", "if r.Auth.AwaitWatch(ctx) != nil {", "if ctx.Err() != nil {",
+			graph, "TestNothingIsDelivered",
+		},
+
+		// Following: order, resume, removal.
+		{
+			"a removal is noticed in its turn only", "chat/feed.go", "if e.Seq > f.edge {", "if false {",
+			chat, "TestARemovalIsNoticed",
+		},
+		{
+			"a page goes on after a removal", "chat/follow.go", "for _, e := range events {\n\t\t\tif fo.isRemoved() {",
+			"for _, e := range events {\n\t\t\tif false {", chat, "TestARemovalEnds",
+		},
+		{
+			"what waits goes on after a removal", "chat/follow.go", "\t\tif fo.isRemoved() {\n\t\t\treturn fo.deliverRemoval(ctx, deliver)\n\t\t}\n\t\tif err := fo.deliver(e, deliver); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\treturn nil",
+			"\t\tif err := fo.deliver(e, deliver); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\treturn nil", chat, "TestARemovalEnds",
+		},
+		{
+			"removals beyond what was read are missed", "chat/feed.go", "range removals {", "range removals[:0] {",
+			chat, "TestWhatIsWrittenAfterARemoval",
+		},
+		{
+			"removed and back is not noticed", "chat/follow.go", "m.HiddenSeq > fo.seen {", "m == nil {",
+			chat, "TestRemovedAndBack",
+		},
+		{
+			"following begins one event early", "chat/sink.go", "return max(*after, hidden), nil", "return max(*after-1, hidden), nil",
+			chat, "TestFollowReplays|TestFollowersReceive",
+		},
+		{
+			"following begins before what is hidden", "chat/sink.go", "return max(*after, hidden), nil", "return *after, nil",
+			chat, "TestHistoryVisibility|TestSinksAreHanded",
+		},
+		{
+			"one hidden message is followed", "chat/follow.go", "e.Message.Seq <= fo.hidden", "e.Message.Seq < fo.hidden",
+			chat, "TestWhatIsHiddenInAStream",
+		},
+		{
+			"a feed reads the same again", "chat/feed.go", "f.edge = events[len(events)-1].Seq", "_ = f.edge",
+			chat, "TestWhatAFeedHasRead",
+		},
+		{
+			"a follower that joins late misses what came before", "chat/feed.go", "if fo.seen < max(f.edge, last) {", "if fo.seen < 0 {",
+			chat, "TestFollowReplays",
+		},
+		{
+			"a cursor leaves an event out", "chat/myevents.go", "start[id] = beyond.first - 1", "start[id] = beyond.first",
+			chat, "TestNothingFallsBetween|TestMyEventsTells",
+		},
+		{
+			"another account's cursor is taken", "chat/mycursor.go", "if !mine {", "if !mine && false {",
+			chat, "TestWhatIsNoCursorOfMine",
+		},
+		{
+			"hints of other conversations are believed", "chat/hint.go", "if e.ConversationID != id || e.Seq != seq ||", "if e.Seq != seq ||",
+			chat, "TestBrokenHints",
+		},
+		{
+			"hints of other versions are believed", "chat/hint.go", "if wire.Version != hintVersion || ", "if ",
+			chat, "TestHintsThatAreTaken",
+		},
+		{
+			"hints without their messages are believed", "chat/hint.go", "h.events = nil // the followers read them", "_ = h",
+			chat, "TestHintsThatAreTaken",
+		},
+
+		// Who sees what.
+		{
+			"lists of messages have what is hidden", "chat/message.go", ` AND m.seq > viewer.hidden_seq", alias: "m"`, `", alias: "m"`,
+			chat, "TestHistoryVisibility",
+		},
+		{
+			"messages that are hidden are found by id", "chat/message.go", "Apply(sharedWith(actor, \"m.conversation_id\")).Where(\"m.seq > viewer.hidden_seq\").",
+			"Apply(sharedWith(actor, \"m.conversation_id\")).", chat, "TestHistoryVisibility|TestWhatIsHidden",
+		},
+		{
+			"the last message is shown although hidden", "chat/message.go", "IN (?2...) AND m.seq > viewer.hidden_seq`", "IN (?2...)`",
+			chat, "TestHistoryVisibility|TestWhatIsHidden",
+		},
+		{
+			"searches find what is hidden", "chat/search.go", "\n\t\tWhere(\"m.seq > viewer.hidden_seq\").Apply(", "\n\t\tApply(",
+			chat, "TestSearchFindsOnlyOnesOwn",
+		},
+		{
+			"reactions to what is hidden are shown", "chat/reaction.go", `Where("m.seq > viewer.hidden_seq").Where("r.message_id`, `Where("r.message_id`,
+			chat, "TestWhoSeesAMessage|TestWhatIsHidden",
+		},
+		{
+			"who reacted to what is hidden is shown", "chat/reaction.go", `Where("m.seq > viewer.hidden_seq").Where("g.message_id`, `Where("g.message_id`,
+			chat, "TestWhoSeesAMessage|TestWhatIsHidden",
+		},
+		{
+			"mentions in what is hidden are shown", "chat/mention.go", `.Where("mn.seq > viewer.hidden_seq")`, "",
+			chat, "TestMentions|TestWhoSeesAMessage|TestWhatIsHidden",
+		},
+		{
+			"who has seen what is hidden is shown", "chat/read.go", `.Where("m.seq > viewer.hidden_seq")`, "",
+			chat, "TestSeenBy",
+		},
+		{
+			"replies to what is hidden", "chat/message.go", "!there || seq <= hidden {", "!there {",
+			chat, "TestHistoryVisibility|TestWhatIsHidden",
+		},
+		{
+			"others' drafts are shown", "chat/member.go", "WHERE cm.user_id = ?1 AND cm", "WHERE (cm.user_id = ?1 OR cm.draft <> '') AND cm",
+			chat, "TestMembershipsAreOnesOwn",
+		},
+		{
+			"others' memberships show their secrets", "graph/membership.go", "return err == nil && who.UserID == m.UserID", "return err == nil && who.UserID != m.UserID || true",
+			graph, "TestOthersMemberships",
+		},
+		{
+			"who hides how far they have read sees it of others", "chat/read.go", "|| viewer.SendReadReceipts && of", "|| of",
+			chat, "TestLastReadIsMutual",
+		},
+		{
+			"a deleted message keeps its content", "chat/edit.go", "m.Content, m.RequestHash, m.DeletedAt = \"\", nil, &p.at", "m.RequestHash, m.DeletedAt = nil, &p.at",
+			chat, "TestNothingIsLeftOfADeletedMessage",
+		},
+
+		// Who may do what.
+		{
+			"a batch does not ask who is a member", "chat/message.go", "if !member || k.places", "if false && !member || k.places",
+			chat, "TestSendMessageIsForMembers|TestABatchJudges|TestARemovalThatWasWaitedFor",
+		},
+		{
+			"an idempotency key is anybody's", "chat/sending_sqlite.go", "c.id AND author_id = ?2 AND idempotency_key", "c.id AND idempotency_key",
+			chat, "TestTheSameKey",
+		},
+		{
+			"membership is read before the lock", "chat/roster.go",
+			"\t\tif err := tx.Lock(ctx, (*model.Conversation)(nil), \"id = ?\", id); err != nil {\n\t\t\treturn err\n\t\t}\n" +
+				"\t\tc = &change{tx: tx, actor: actor, conversation: new(model.Conversation)}\n\t\tvar err error\n" +
+				"\t\tif c.member, err = memberOf(ctx, tx, actor, id); err != nil {\n\t\t\treturn err\n\t\t}\n",
+			"\t\tc = &change{tx: tx, actor: actor, conversation: new(model.Conversation)}\n\t\tvar err error\n" +
+				"\t\tif c.member, err = memberOf(ctx, tx, actor, id); err != nil {\n\t\t\treturn err\n\t\t}\n" +
+				"\t\tif err := tx.Lock(ctx, (*model.Conversation)(nil), \"id = ?\", id); err != nil {\n\t\t\treturn err\n\t\t}\n",
+			chat, "TestARemovalThatWasWaitedFor",
+		},
+		{
+			"admins add admins", "chat/roster.go", "case m.Role == model.Admin && c.member.Role != model.Owner:", "case false:",
+			chat, "TestWhoMayDoWhat",
+		},
+		{
+			"who joins sees one message from before", "chat/roster.go", "row.HiddenSeq = c.conversation.LastSeq - 1", "row.HiddenSeq = c.conversation.LastSeq - 2",
+			chat, "TestHistoryVisibility",
+		},
+		{
+			"the gate does not ask", "graph/identity.go", "if !isPublic(field.Object, field.Field) {", "if false {",
+			graph, "TestStrangersReach|TestTheGateAsks",
+		},
+		{
+			"one more field is public", "graph/identity.go", `field.Definition.Directives.ForName("public") != nil`,
+			`field.Definition.Directives.ForName("public") != nil || field.Name == "users"`, graph, "TestStrangersReach",
+		},
+		{
+			"signing in counts for the next field", "graph/identity.go", "identityOf(ctx).copy())", "identityOf(ctx))",
+			graph, "TestSigningInCounts",
+		},
+		{
+			"userErrors do not say where", "graph/errors.go", `append([]string{"input"}, e.Path...)`, `[]string{"input"}`,
+			graph, "TestWhatGoesWrong",
+		},
+
+		// Sessions, streams, limits.
+		{
+			"a stream takes another account's operations", "graph/live.go", "return a.Actor.UserID == b.Actor.UserID", "return a.Actor.UserID == a.Actor.UserID",
+			graph, "TestAStreamIsOfOneAccount",
+		},
+		{
+			"a stream takes a stranger's operations", "graph/live.go", "return a == nil && b == nil", "return a == nil || b == nil",
+			graph, "TestAStreamIsOfOneAccount",
+		},
+		{
+			"a stream asks nobody who they are", "wire/reserve.go", "if !s.opts.Same(st.ctx, r.Context()) {", "if false {",
+			wire, "TestSingleConnection",
+		},
+		{
+			"revocations end no lease", "auth/watch.go", "s.sessionsEnded(ended...)", "_ = ended",
+			auth, "TestLeasesOnOtherNodes",
+		},
+		{
+			"a lease is not ended with its session here", "auth/lease.go", "held = append(held, l)", "_ = l",
+			auth, "TestLeasesEndWithTheirSession",
+		},
+		{
+			"the grace has no end", "auth/session.go", "<= refreshGrace {", "<= 1000*refreshGrace {",
+			auth, "TestRefreshAfterTheGrace",
+		},
+		{
+			"any session can be revoked", "auth/session.go", "if !slices.Contains(own, id) {", "if own == nil {",
+			auth, "TestSessionsAreTheActorsOwn",
+		},
+		{
+			"a socket is renewed by another account", "auth/session.go", "if err == nil && foreign {", "if err == nil && foreign && false {",
+			auth, "TestRefresh|TestRenew",
+		},
+		{
+			"twice as many attempts", "auth/limits.go", "time.Duration(r.burst)*r.every", "time.Duration(2*r.burst)*r.every",
+			auth, "TestLimits",
+		},
+		{
+			"connections of an account have no bound", "graph/live.go", "if c.open[of] >= c.max {", "if false {",
+			graph, "TestLiveConnections",
+		},
+	}
+}
