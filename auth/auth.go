@@ -20,6 +20,7 @@ import (
 
 	"parley/mail"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 )
 
@@ -47,7 +48,9 @@ type Options struct {
 	// ConcealEmails keeps registering from telling whether an address has an account: nobody is signed in by it then, and
 	// the mail that follows says how to go on.
 	ConcealEmails bool
-	RateLimits    bool
+	RateLimits    bool // of signing in and what belongs to it
+	// Accounts is how fast accounts may write and search; nil limits nothing.
+	Accounts *ratelimit.Accounts
 
 	Mail *mail.Outbox
 	// Link makes the address of the page that a mail leads to; action is "verify-email" or "reset-password".
@@ -67,7 +70,7 @@ type Service struct {
 	db      *store.DB
 	opts    Options
 	tokens  tokens
-	ledger  ledger        // nil without rate limits
+	limits  limitStore    // nil without rate limits
 	hashing chan struct{} // one place for each password that may be hashed at once
 	waiting atomic.Int64  // for such a place
 	// decoy is compared with where there is no such account, so that its answer takes the time of any other.
@@ -110,18 +113,16 @@ func New(db *store.DB, opts Options) (*Service, error) {
 		leases:  map[model.SessionID]map[*Lease]struct{}{},
 	}
 	if opts.RateLimits {
-		if s.ledger, err = newLedger(db); err != nil {
-			return nil, err
-		}
+		s.limits = newLimitStore(db)
 	}
 	s.decoy, err = argon2id.CreateHash("nobody's password", opts.Argon2)
 	return s, err
 }
 
-// newLedger shares the count of attempts where there may be several nodes.
-func newLedger(db *store.DB) (ledger, error) {
+// newLimitStore shares the count of attempts where there may be several nodes.
+func newLimitStore(db *store.DB) limitStore {
 	if db.Postgres() {
-		return inDatabase{db}, nil
+		return inDatabase{db}
 	}
-	return newInMemory()
+	return inMemory{ratelimit.NewMemory[string, attempts]()}
 }

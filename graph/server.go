@@ -18,6 +18,7 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/wire"
 )
 
@@ -87,6 +88,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
 		Subscribe:     s.shared.subscribe,
+		Header:        ratelimit.WriteHeader,
 		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
 		MaxMessage: int(limits.BodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	}

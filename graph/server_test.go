@@ -19,6 +19,7 @@ import (
 	"parley/chat"
 	"parley/graph"
 	"parley/mail"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/store/storetest"
 )
@@ -37,6 +38,14 @@ type api struct {
 // mustServe starts one; change may alter its settings.
 func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
 	t.Helper()
+	return mustServeLimited(t, db, nil, change...)
+}
+
+// mustServeLimited is mustServe for tests of how fast accounts may write and search.
+func mustServeLimited(
+	t *testing.T, db *store.DB, limits *ratelimit.Accounts, change ...func(*graph.Options, *auth.Options),
+) *api {
+	t.Helper()
 	log := new(syncBuffer)
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	opts := graph.Options{Introspection: true, Log: logger}
@@ -48,9 +57,9 @@ func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.
 	if err != nil {
 		t.Fatal(err)
 	}
-	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Log: logger})
+	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Limits: limits, Log: logger})
 	authOpts := auth.Options{
-		Mail: outbox, BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount,
+		Accounts: limits, Mail: outbox, BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount,
 		OnSettings: chatService.SettingsChanged, Log: logger,
 		Link: func(action, token string) string { return "https://chat.example.org/" + action + "#token=" + token },
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,
