@@ -30,6 +30,7 @@ import (
 	"parley/mail"
 	"parley/migrations"
 	"parley/pubsub/natsbus"
+	"parley/ratelimit"
 	"parley/seed"
 	"parley/store"
 	"parley/verify"
@@ -186,8 +187,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 			nodes.Close()
 		}
 	}()
+	accounts := accountLimits(s, db)
 	chatService := chat.New(db, chat.Options{
-		RequireVerifiedEmail: s.RequireVerifiedEmail, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
+		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations, Limits: accounts, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
 		MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed, Log: log,
 	})
 	if err := chatService.CheckEpoch(ctx); err != nil {
@@ -196,7 +198,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
 		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,
-		RateLimits: s.RateLimits, Mail: outbox, Link: s.Link(url), Log: log,
+		RateLimits: s.RateLimits, Accounts: accounts, Mail: outbox, Link: s.Link(url), Log: log,
 		BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount, OnSettings: chatService.SettingsChanged,
 	})
 	if err != nil {
@@ -303,6 +305,14 @@ func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
 		add(auth.SecretKey([]byte(s.JWTPreviousSecret)))
 	}
 	return keys, err
+}
+
+// accountLimits are shared by auth and chat, because both search; nil without rate limits.
+func accountLimits(s *config.Settings, db *store.DB) *ratelimit.Accounts {
+	if !s.RateLimits {
+		return nil
+	}
+	return ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: s.Rates(), Exempt: s.RateExempt, Now: db.Now})
 }
 
 // trustedDocuments are those that are answered when others are not: the operator's, and those of our own pages.

@@ -133,3 +133,54 @@ func TestTheLimitOfOperationsIsASetting(t *testing.T) {
 		}
 	}
 }
+
+// TestRatesAreSettings has one change of a profile an hour, for whom that counts.
+func TestRatesAreSettings(t *testing.T) {
+	t.Parallel()
+	folder := "--data-dir=" + t.TempDir()
+	base, _, stop := mustStart(t, folder, "--max-conversations=1")
+	body := ask(t, base, "", "application/json", `mutation { register(input: {email: "ann@example.org", nickname: "ann",
+		password: "of ann alone"}) { tokens { accessToken } viewer { user { id } } } }`)
+	var answer struct {
+		Data struct {
+			Register struct {
+				Tokens struct{ AccessToken string }
+				Viewer struct{ User struct{ ID string } }
+			}
+		}
+	}
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
+		t.Fatal(err)
+	}
+	token, id := answer.Data.Register.Tokens.AccessToken, answer.Data.Register.Viewer.User.ID
+	for _, want := range []string{`"userErrors":[]`, `LIMIT_REACHED`} {
+		nickname := fmt.Sprintf("ben%d", len(want))
+		other := answerOf(t, ask(t, base, "", "application/json", fmt.Sprintf(`mutation { register(input: {email: "%s@example.org",
+			nickname: %q, password: "of %s alone"}) { viewer { user { id } } } }`, nickname, nickname, nickname)), "register.viewer.user.id")
+		got, err := io.ReadAll(ask(t, base, token, "application/json",
+			fmt.Sprintf(`mutation { openDirectConversation(input: {userId: %q}) { userErrors { code } } }`, other)))
+		if err != nil || !strings.Contains(string(got), want) {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+	}
+	if status := stop(); status != 0 {
+		t.Fatal(status)
+	}
+	for flags, limited := range map[string]bool{
+		"--rate-profile=1/1h":                       true,
+		"--rate-profile=off":                        false,
+		"--rate-profile=1/1h --rate-limits=false":   false,
+		"--rate-profile=1/1h --rate-exempt=" + id:   false,
+		"--rate-messages=1/1h --rate-searches=1/1h": false,
+	} {
+		base, _, stop := mustStart(t, append([]string{folder}, strings.Fields(flags)...)...)
+		for _, want := range []bool{false, limited} {
+			got, err := io.ReadAll(ask(t, base, token, "application/json",
+				`mutation { updateProfile(input: {about: "x"}) { userErrors { code } } }`))
+			if err != nil || strings.Contains(string(got), "RATE_LIMITED") != want {
+				t.Errorf("%s: got %s, %v", flags, got, err)
+			}
+		}
+		stop()
+	}
+}

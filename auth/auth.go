@@ -21,6 +21,7 @@ import (
 
 	"parley/mail"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 )
 
@@ -48,7 +49,9 @@ type Options struct {
 	// ConcealEmails keeps registering from telling whether an address has an account: nobody is signed in by it then, and
 	// the mail that follows says how to go on.
 	ConcealEmails bool
-	RateLimits    bool
+	RateLimits    bool // of signing in and what belongs to it
+	// Accounts is how fast accounts may write and search; nil limits nothing.
+	Accounts *ratelimit.Accounts
 
 	Mail *mail.Outbox
 	// Link makes the address of the page that a mail leads to; action is "verify-email" or "reset-password".
@@ -110,18 +113,16 @@ func New(db *store.DB, opts Options) (*Service, error) {
 		leases:  map[model.SessionID]map[*Lease]struct{}{},
 	}
 	if opts.RateLimits {
-		if s.limits, err = newLimitStore(db); err != nil {
-			return nil, err
-		}
+		s.limits = newLimitStore(db)
 	}
 	s.decoy, err = argon2id.CreateHash("nobody's password", opts.Argon2)
 	return s, err
 }
 
 // newLimitStore shares the count of attempts where there may be several nodes.
-func newLimitStore(db *store.DB) (limitStore, error) {
+func newLimitStore(db *store.DB) limitStore {
 	if db.Postgres() {
-		return inDatabase{db}, nil
+		return inDatabase{db}
 	}
-	return newInMemory()
+	return inMemory{ratelimit.NewMemory[string, attempts]()}
 }

@@ -4,37 +4,39 @@ import (
 	"context"
 	"encoding/hex"
 	"net/netip"
-	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/uptrace/bun"
 
-	"parley/errs"
+	"parley/ratelimit"
 	"parley/store"
 )
 
-// rate lets burst attempts through at once, and then one in each interval.
-type rate struct {
-	burst int
-	every time.Duration
+// limit is a rate, and its name in the header field RateLimit; without a name it is not shown
+// there. What is counted by account has none: there somebody else's attempts would show.
+type limit struct {
+	ratelimit.Rate
+	policy string
 }
 
-// How often somebody may try. By address they are generous, because many people may share one. Signing in to an account
-// counts one address at a time, so that a stranger elsewhere cannot keep anybody out; mails to an account count alone, and
-// beyond that are left out in silence where a stranger can ask for them.
+// How often somebody may try. By address the rates are generous, because many people may share one.
+// Signing in to an account counts one address at a time, so that a stranger elsewhere cannot keep
+// anybody out. Mails to an account are counted by account alone, and beyond the limit are left out in
+// silence where a stranger can ask for them.
 //
 //nolint:gochecknoglobals // a constant table
 var (
-	registerByAddress = rate{300, 12 * time.Second}
-	loginByAddress    = rate{100, time.Second}
-	loginByAccount    = rate{20, 10 * time.Second}
-	refreshByAddress  = rate{300, 500 * time.Millisecond}
-	refreshBySession  = rate{20, 3 * time.Second}
-	mailByAddress     = rate{20, time.Minute}
-	mailByAccount     = rate{5, 10 * time.Minute}
-	tokenByAddress    = rate{30, 5 * time.Second} // redeeming one-time tokens
-	passwordBySession = rate{10, 30 * time.Second}
+	registerByAddress = limit{ratelimit.Rate{Burst: 300, Every: 12 * time.Second}, "register"}
+	loginByAddress    = limit{ratelimit.Rate{Burst: 100, Every: time.Second}, "login"}
+	loginByAccount    = limit{ratelimit.Rate{Burst: 20, Every: 10 * time.Second}, ""}
+	refreshByAddress  = limit{ratelimit.Rate{Burst: 300, Every: 500 * time.Millisecond}, "refresh"}
+	refreshBySession  = limit{ratelimit.Rate{Burst: 20, Every: 3 * time.Second}, "refresh-session"}
+	mailByAddress     = limit{ratelimit.Rate{Burst: 20, Every: time.Minute}, "mail"}
+	mailByAccount     = limit{ratelimit.Rate{Burst: 5, Every: 10 * time.Minute}, ""}
+	tokenByAddress    = limit{ratelimit.Rate{Burst: 30, Every: 5 * time.Second}, "token"} // redeeming one-time tokens
+	passwordBySession = limit{ratelimit.Rate{Burst: 10, Every: 30 * time.Second}, "password"}
+	// By session: a thief who has one must not use up what the owner needs to end it.
+	revokeBySession = limit{ratelimit.Rate{Burst: 100, Every: 3 * time.Second}, "sessions"}
 )
 
 // attempts is what is remembered under a key.
@@ -49,26 +51,23 @@ type limitStore interface {
 	update(ctx context.Context, key string, change func(*attempts)) error
 }
 
-// allow takes one attempt out of the key's bucket (the generic cell rate algorithm), or is RATE_LIMITED.
-func (s *Service) allow(ctx context.Context, key string, r rate) error {
+// allow takes one attempt out of the key's bucket, or is RATE_LIMITED.
+func (s *Service) allow(ctx context.Context, key string, l limit) error {
 	if s.limits == nil {
 		return nil
 	}
 	var wait time.Duration
+	var full time.Time
 	now := s.db.Now()
 	err := s.limits.update(ctx, hashed(key), func(a *attempts) {
-		wait = 0
-		full := a.At
-		if full.Before(now) {
-			full = now
-		}
-		full = full.Add(r.every)
-		if wait = full.Sub(now) - time.Duration(r.burst)*r.every; wait <= 0 {
-			a.At = full
-		}
+		wait = l.Take(&a.At, now, 1)
+		full = a.At
 	})
 	if err != nil {
 		return err
+	}
+	if l.policy != "" {
+		ratelimit.Report(ctx, l.policy, l.Rate, full, now, wait)
 	}
 	return tooFast(wait)
 }
@@ -77,9 +76,7 @@ func tooFast(wait time.Duration) error {
 	if wait <= 0 {
 		return nil
 	}
-	err := errs.New(errs.RateLimited, "Too many attempts. Try again later.")
-	err.RetryAfter = (wait + time.Millisecond - 1).Truncate(time.Millisecond) // never too short
-	return err
+	return ratelimit.TooFast(wait, "Too many attempts. Try again later.")
 }
 
 const (
@@ -146,24 +143,11 @@ func (c Client) Network() string {
 
 // inMemory is the limitStore of a node that is alone.
 type inMemory struct {
-	mu      sync.Mutex
-	entries *lru.Cache[string, attempts]
+	*ratelimit.Memory[string, attempts]
 }
 
-// rememberedKeys bounds the memory; what is pushed out was not used for longest.
-const rememberedKeys = 100_000
-
-func newInMemory() (*inMemory, error) {
-	entries, err := lru.New[string, attempts](rememberedKeys)
-	return &inMemory{entries: entries}, err
-}
-
-func (m *inMemory) update(_ context.Context, key string, change func(*attempts)) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a, _ := m.entries.Get(key)
-	change(&a)
-	m.entries.Add(key, a)
+func (m inMemory) update(_ context.Context, key string, change func(*attempts)) error {
+	m.Update(key, change)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"parley/errs"
 	"parley/mail"
 	"parley/model"
+	"parley/ratelimit"
 )
 
 func (w *world) limited(change ...func(*Options)) *world {
@@ -320,7 +321,7 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {
 		w := base.limited()
-		r := rate{1, 10 * time.Second}
+		r := limit{Rate: ratelimit.Rate{Burst: 1, Every: 10 * time.Second}}
 		for i, late := range []time.Duration{0, 400 * time.Microsecond, 600 * time.Microsecond, 999 * time.Microsecond, 10*time.Second - 400*time.Microsecond} {
 			key := fmt.Sprint("key", i)
 			w.do("first", w.allow(t.Context(), key, r))
@@ -380,7 +381,7 @@ func TestNodesShareLimits(t *testing.T) {
 		base.register("ann")
 		nodes := []*world{base.limited(), base.limited()}
 		together := base.db.Postgres()
-		r := rate{4, time.Hour}
+		r := limit{Rate: ratelimit.Rate{Burst: 4, Every: time.Hour}}
 		passed := 0
 		for i := range 8 {
 			if nodes[i%2].allow(t.Context(), "key", r) == nil {
@@ -414,7 +415,7 @@ func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
 		}
 		var passed, refused atomic.Int64
 		together(50, func(i int) {
-			switch err := nodes[i%len(nodes)].allow(t.Context(), "key", rate{7, time.Hour}); {
+			switch err := nodes[i%len(nodes)].allow(t.Context(), "key", limit{Rate: ratelimit.Rate{Burst: 7, Every: time.Hour}}); {
 			case err == nil:
 				passed.Add(1)
 			case waiting(err) == time.Hour:
@@ -442,8 +443,8 @@ func TestLimitsAreCountedUnderHashes(t *testing.T) {
 		w.do("verify", w.RequestEmailVerification(t.Context(), ann.Actor()))
 		w.refresh(ann.Tokens.RefreshToken)
 		var keys []string
-		if memory, ok := w.limits.(*inMemory); ok {
-			keys = memory.entries.Keys()
+		if memory, ok := w.limits.(inMemory); ok {
+			keys = memory.Keys()
 		} else if err := w.db.NewSelect().Table("rate_limits").Column("key").Scan(t.Context(), &keys); err != nil {
 			t.Fatal(err)
 		}

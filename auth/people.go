@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/text"
 )
@@ -18,11 +19,14 @@ func UserCursor(u *model.User) string { return store.NewCursor(userList).Text(u.
 
 // SearchUsers lists everybody by nickname, or those whose nickname or display name contains the search.
 func (s *Service) SearchUsers(
-	ctx context.Context, _ model.Actor, search string, page store.Page,
+	ctx context.Context, actor model.Actor, search string, page store.Page,
 ) (store.Slice[*model.User], error) {
 	var none store.Slice[*model.User]
 	window, err := page.Window(20)
 	if err != nil {
+		return none, err
+	}
+	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Searches.Times(1)); err != nil {
 		return none, err
 	}
 	var found []*model.User

@@ -9,6 +9,7 @@ import (
 	"parley/errs"
 	"parley/mail"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/text"
 )
@@ -24,6 +25,9 @@ type UpdateProfile struct {
 
 // UpdateProfile changes how others see the actor.
 func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in UpdateProfile) (u *model.User, err error) {
+	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
+		return nil, err
+	}
 	err = s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
@@ -73,6 +77,9 @@ type UpdateSettings struct {
 
 // UpdateSettings changes what the actor lets others know.
 func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in UpdateSettings) (u *model.User, err error) {
+	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
+		return nil, err
+	}
 	err = s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err

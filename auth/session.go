@@ -319,6 +319,9 @@ func (s *Service) Session(ctx context.Context, actor model.Actor, id model.Sessi
 
 // RevokeSession ends one of the actor's sessions.
 func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model.SessionID, from Client) error {
+	if err := s.allow(ctx, "sessions in "+actor.SessionID.String(), revokeBySession); err != nil {
+		return err
+	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		own, err := liveSessions(ctx, tx, actor.UserID)
 		if err != nil {
@@ -336,6 +339,9 @@ func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model
 
 // RevokeOtherSessions ends all of the actor's sessions but the one they act in, and says how many.
 func (s *Service) RevokeOtherSessions(ctx context.Context, actor model.Actor, from Client) (n int, err error) {
+	if err := s.allow(ctx, "sessions in "+actor.SessionID.String(), revokeBySession); err != nil {
+		return 0, err
+	}
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		n, err = s.revokeAll(ctx, tx, actor.UserID, &actor.SessionID, from)
 		return err

@@ -8,8 +8,8 @@
 //
 // A Service may be used by any number of goroutines. Hints about new events leave after the commit, and may overtake each
 // other on the way; Follow puts them in order. Senders never wait for followers. Whoever locks more than one row locks
-// conversations first, in order of id. Where two transactions wait for each other all the same, the database gives one up,
-// which store runs again.
+// conversations first, in order of id, and then accounts, in order of id. Where two transactions
+// wait for each other all the same, the database gives one up, which store runs again.
 package chat
 
 import (
@@ -27,6 +27,7 @@ import (
 	"parley/model"
 	"parley/pubsub"
 	"parley/pubsub/natsbus"
+	"parley/ratelimit"
 	"parley/store"
 )
 
@@ -34,6 +35,11 @@ import (
 type Options struct {
 	// RequireVerifiedEmail lets only people with a verified address start conversations.
 	RequireVerifiedEmail bool
+	// MaxConversations is how many conversations one account is in at most; 0 means 5,000. An
+	// account that is in more keeps them.
+	MaxConversations int
+	// Limits is how fast accounts may write and search; nil limits nothing.
+	Limits *ratelimit.Accounts
 	// EditWindow is how long after sending it a message can be edited; 0 means for ever.
 	EditWindow time.Duration
 	// CompareEvery is how often Run asks the database whether a hint went missing; 0 means 3 seconds.
@@ -118,6 +124,9 @@ func New(db *store.DB, opts Options) *Service {
 	}
 	if opts.MaxReplayed == 0 {
 		opts.MaxReplayed = 10_000
+	}
+	if opts.MaxConversations == 0 {
+		opts.MaxConversations = 5_000
 	}
 	if opts.MaxReplays == 0 {
 		opts.MaxReplays = 16

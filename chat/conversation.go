@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/uptrace/bun"
-
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/text"
 )
@@ -45,22 +44,31 @@ func (s *Service) CreateConversation(
 	if len(in.Members) > MaxMembers+1 {
 		return nil, problems.Err() // refused already, and too many to look up
 	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Conversations.Times(1), in.cost(actor)); err != nil {
+		return nil, err
+	}
 	var c *model.Conversation
 	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		problems := slices.Clone(problems) // what is found out below counts for this try only
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
 			return err
 		}
-		nicknames, err := nicknamesOf(ctx, tx, in.Members, actor.UserID)
+		people, err := s.lockPeople(ctx, tx, append(idsOf(in.Members), actor.UserID)...)
 		if err != nil {
 			return err
 		}
-		if _, there := nicknames[actor.UserID]; !there {
+		if _, there := people.nicknames[actor.UserID]; !there {
 			return errNoAccount
 		}
+		if people.full[actor.UserID] {
+			problems = append(problems, s.errFull())
+		}
 		for i, m := range in.Members {
-			if _, there := nicknames[m.UserID]; !there {
+			switch _, there := people.nicknames[m.UserID]; {
+			case !there:
 				problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i), "There is no such person.")
+			case people.full[m.UserID] && m.UserID != actor.UserID:
+				problems.Add(errs.LimitReached, fmt.Sprintf("members.%d.userId", i), personFull)
 			}
 		}
 		if err := problems.Err(); err != nil {
@@ -72,7 +80,7 @@ func (s *Service) CreateConversation(
 			History: cmp.Or(in.HistoryVisibility, model.FromStart), MembersMayRename: in.MembersMayRename,
 		}
 		if c.Title == "" {
-			c.Title, c.Untitled = joinNicknames(members, nicknames), true
+			c.Title, c.Untitled = joinNicknames(members, people.nicknames), true
 		}
 		return s.insertConversation(ctx, tx, actor, c, members)
 	})
@@ -128,6 +136,17 @@ func (in CreateConversation) checkMembers(problems *errs.List, actor model.Actor
 	}
 }
 
+// cost is what adding the others costs.
+func (in CreateConversation) cost(actor model.Actor) ratelimit.Cost {
+	n := 0
+	for _, m := range in.Members {
+		if m.UserID != actor.UserID {
+			n++
+		}
+	}
+	return ratelimit.Members.Times(n)
+}
+
 // membersWithOwner lists everybody with their role, the owner first.
 func (in CreateConversation) membersWithOwner(actor model.Actor) []model.MemberData {
 	members := []model.MemberData{{UserID: actor.UserID, Role: model.Owner}}
@@ -137,25 +156,6 @@ func (in CreateConversation) membersWithOwner(actor model.Actor) []model.MemberD
 		}
 	}
 	return members
-}
-
-// nicknamesOf looks up the people to be; who is not there is missing.
-func nicknamesOf(
-	ctx context.Context, tx *store.Tx, members []*NewMember, ids ...model.UserID,
-) (map[model.UserID]string, error) {
-	for _, m := range members {
-		ids = append(ids, m.UserID)
-	}
-	var found []model.User
-	err := tx.NewSelect().Model(&found).Column("id", "nickname").Where("u.id IN (?)", bun.List(ids)).Scan(ctx)
-	if err != nil {
-		return nil, err
-	}
-	nicknames := make(map[model.UserID]string, len(found))
-	for _, u := range found {
-		nicknames[u.ID] = u.Nickname
-	}
-	return nicknames, nil
 }
 
 func joinNicknames(members []model.MemberData, nicknames map[model.UserID]string) string {

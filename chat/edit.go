@@ -8,6 +8,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 )
 
 // EditMessage is what a message is to say from now on.
@@ -27,6 +28,9 @@ func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMes
 	var problems errs.List
 	content := checkContent(&problems, in.Content)
 	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Edits.Times(1)); err != nil {
 		return nil, err
 	}
 	return s.changingMessage(ctx, actor, in.MessageID, func(ctx context.Context, c *change, m *model.Message) error {
@@ -71,6 +75,9 @@ func (e Edited) is(at *time.Time) bool {
 // DeleteMessage takes away a message's content, its words, mentions and reactions; its place stays. The author may, and in a
 // group the owner and the admins. Deleting what is deleted does nothing.
 func (s *Service) DeleteMessage(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Edits.Times(1)); err != nil {
+		return nil, err
+	}
 	return s.changingMessage(ctx, actor, id, func(ctx context.Context, c *change, m *model.Message) error {
 		if m.AuthorID == nil || *m.AuthorID != actor.UserID {
 			if err := c.requireRole(model.Owner, model.Admin); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/text"
 )
@@ -33,6 +34,9 @@ func (s *Service) UpdateMembership(
 		case in.MutedUntil.After(model.Forever):
 			return nil, errs.Input(errs.Invalid, "mutedUntil", "That is further than the calendar goes here.")
 		}
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
+		return nil, err
 	}
 	return s.changingMembership(ctx, actor, in.ConversationID,
 		func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
@@ -72,6 +76,9 @@ func (s *Service) SaveDraft(
 		return nil, errs.Input(errs.Invalid, "content", "The draft %s.", problem)
 	case text.Len(content) > maxContent:
 		return nil, errs.Input(errs.TooLong, "content", "A draft has at most %d characters.", maxContent)
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
+		return nil, err
 	}
 	return s.changingMembership(ctx, actor, id, func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
 		m.Draft = &content

@@ -13,6 +13,7 @@ import (
 	"parley/batch"
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/text"
 )
@@ -55,6 +56,9 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 func (s *Service) outgoing(ctx context.Context, actor model.Actor, in SendMessage) (*outgoing, error) {
 	content, err := in.check()
 	if err != nil {
+		return nil, err
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Messages.Times(1)); err != nil {
 		return nil, err
 	}
 	m := &model.Message{

@@ -8,6 +8,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/text"
 )
@@ -21,6 +22,9 @@ func (s *Service) AddReaction(
 ) (*model.Message, error) {
 	emoji, err := checkEmoji(emoji)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Reactions.Times(1)); err != nil {
 		return nil, err
 	}
 	return s.changingMessage(ctx, actor, id, func(ctx context.Context, c *change, m *model.Message) error {
@@ -55,6 +59,9 @@ func (s *Service) RemoveReaction(
 ) (*model.Message, error) {
 	emoji, err := checkEmoji(emoji)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Reactions.Times(1)); err != nil {
 		return nil, err
 	}
 	return s.changingMessage(ctx, actor, id, func(ctx context.Context, c *change, m *model.Message) error {

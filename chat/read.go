@@ -7,6 +7,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 )
 
@@ -20,6 +21,9 @@ func (s *Service) MarkRead(
 ) (*model.ConversationMember, error) {
 	if seq < 0 {
 		return nil, errs.Input(errs.Invalid, "seq", "A seq is not negative.")
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
+		return nil, err
 	}
 	return s.changingMembership(ctx, actor, id, func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
 		var last int64

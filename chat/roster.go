@@ -9,6 +9,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 )
 
@@ -97,6 +98,9 @@ func (s *Service) Rename(ctx context.Context, actor model.Actor, id model.Conver
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
+		return nil, err
+	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
 		may := []model.Role{model.Owner, model.Admin}
 		if c.conversation.MembersMayRename {
@@ -117,6 +121,9 @@ func (s *Service) Rename(ctx context.Context, actor model.Actor, id model.Conver
 func (s *Service) UpdateConversationSettings(
 	ctx context.Context, actor model.Actor, id model.ConversationID, membersMayRename bool,
 ) (*model.Conversation, error) {
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
+		return nil, err
+	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner); err != nil || c.conversation.MembersMayRename == membersMayRename {
 			return err
@@ -138,12 +145,15 @@ func (s *Service) AddMembers(
 	if len(members) > MaxMembers {
 		return nil, problems.Err() // refused already, and too many to look up
 	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Members.Times(max(1, len(members)))); err != nil {
+		return nil, err
+	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner, model.Admin); err != nil {
 			return err
 		}
 		problems := slices.Clone(problems) // what is found out below counts for this try only
-		if err := c.checkAdded(ctx, &problems, members); err != nil {
+		if err := s.checkAdded(ctx, c, &problems, members); err != nil {
 			return err
 		}
 		if err := problems.Err(); err != nil {
@@ -179,8 +189,8 @@ func checkNewMembers(problems *errs.List, members []*NewMember) {
 }
 
 // checkAdded finds out who cannot be added.
-func (c *change) checkAdded(ctx context.Context, problems *errs.List, members []*NewMember) error {
-	nicknames, err := nicknamesOf(ctx, c.tx, members)
+func (s *Service) checkAdded(ctx context.Context, c *change, problems *errs.List, members []*NewMember) error {
+	people, err := s.lockPeople(ctx, c.tx, idsOf(members)...)
 	if err != nil {
 		return err
 	}
@@ -191,13 +201,15 @@ func (c *change) checkAdded(ctx context.Context, problems *errs.List, members []
 		return err
 	}
 	for i, m := range members {
-		switch _, there := nicknames[m.UserID]; {
+		switch _, there := people.nicknames[m.UserID]; {
 		case !there:
 			problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i), "There is no such person.")
 		case slices.Contains(present, m.UserID):
-			problems.Add(errs.AlreadyMember, fmt.Sprintf("members.%d.userId", i), "%s is a member already.", nicknames[m.UserID])
+			problems.Add(errs.AlreadyMember, fmt.Sprintf("members.%d.userId", i), "%s is a member already.", people.nicknames[m.UserID])
 		case m.Role == model.Admin && c.member.Role != model.Owner:
 			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i), "Only the owner adds admins.")
+		case people.full[m.UserID]:
+			problems.Add(errs.LimitReached, fmt.Sprintf("members.%d.userId", i), personFull)
 		}
 	}
 	if n := len(present) + len(members); n > MaxMembers {
@@ -225,6 +237,9 @@ func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error 
 func (s *Service) RemoveMember(
 	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
 ) (*model.Conversation, error) {
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
+		return nil, err
+	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner, model.Admin); err != nil {
 			return err
@@ -273,6 +288,9 @@ func (s *Service) ChangeRole(
 	if role == model.Owner {
 		return nil, errs.Input(errs.Conflict, "role", "A conversation has one owner; to make it another, transfer it.")
 	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
+		return nil, err
+	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner); err != nil {
 			return err
@@ -296,6 +314,9 @@ func (s *Service) setRole(ctx context.Context, c *change, m *model.ConversationM
 func (s *Service) TransferOwnership(
 	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
 ) (*model.Conversation, error) {
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
+		return nil, err
+	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner); err != nil {
 			return err
@@ -314,6 +335,9 @@ func (s *Service) TransferOwnership(
 
 // Leave ends the actor's own membership. The owner transfers the conversation first, unless alone in it: then it ends.
 func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.ConversationID) error {
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
+		return err
+	}
 	_, err := s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireGroup(); err != nil {
 			return err
@@ -342,24 +366,36 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 	if user == actor.UserID {
 		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
 	}
-	var c *model.Conversation
-	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
-		key := directKey(actor.UserID, user)
+	key := directKey(actor.UserID, user)
+	c, err := directByKey(ctx, s.db, key)
+	if err != nil || c != nil {
+		return c, store.Error(err)
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Conversations.Times(1)); err != nil {
+		return nil, err
+	}
+	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		people, err := s.lockPeople(ctx, tx, actor.UserID, user)
+		if err != nil {
+			return err
+		}
+		// Under the locks, which the other takes too to open it.
 		if c, err = directByKey(ctx, tx, key); err != nil || c != nil {
 			return err
 		}
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
 			return err
 		}
-		nicknames, err := nicknamesOf(ctx, tx, nil, user, actor.UserID)
-		if err != nil {
-			return err
-		}
-		if _, there := nicknames[actor.UserID]; !there {
+		if _, there := people.nicknames[actor.UserID]; !there {
 			return errNoAccount
 		}
-		if _, there := nicknames[user]; !there {
+		switch _, there := people.nicknames[user]; {
+		case !there:
 			return errs.Input(errs.NotFound, "userId", "There is no such person.")
+		case people.full[actor.UserID]:
+			return s.errFull()
+		case people.full[user]:
+			return errs.Input(errs.LimitReached, "userId", personFull)
 		}
 		c = &model.Conversation{
 			ID: model.NewConversationID(), Kind: model.Direct, DirectKey: &key, History: model.FromStart, LastSeq: 1,
@@ -369,9 +405,6 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 			{UserID: actor.UserID, Role: model.Member}, {UserID: user, Role: model.Member},
 		})
 	})
-	if store.UniqueDirectKey.BrokenBy(err) { // the other opened it at the same moment
-		c, err = directByKey(ctx, s.db, directKey(actor.UserID, user))
-	}
 	if err != nil {
 		return nil, store.Error(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/text"
 )
@@ -64,6 +65,9 @@ func (s *Service) SearchMessages(
 		if err := cursor.Done(); err != nil {
 			return none, err
 		}
+	}
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Searches.Times(1)); err != nil {
+		return none, err
 	}
 	var messages []*model.Message
 	q := s.db.NewSelect().Model(&messages).Apply(sharedWith(actor, "m.conversation_id")).

@@ -15,6 +15,7 @@ import (
 
 	"parley/model"
 	"parley/pubsub/natsbus"
+	"parley/ratelimit"
 )
 
 // typingSign says that a person types in a conversation, or does no longer. It is kept nowhere: a lost one is lost.
@@ -46,6 +47,9 @@ var typingCodec = natsbus.Codec[typingSign]{ //nolint:gochecknoglobals // a cons
 // SetTyping tells the other members that the actor types, at most every three seconds, or has stopped. NOT_FOUND for anybody
 // but a member.
 func (s *Service) SetTyping(ctx context.Context, actor model.Actor, id model.ConversationID, typing bool) error {
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
+		return err
+	}
 	last, _, err := s.position(ctx, actor, id)
 	if err != nil {
 		return err

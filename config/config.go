@@ -12,7 +12,9 @@ import (
 	"time"
 	"unicode"
 
+	"parley/model"
 	"parley/pubsub/natsbus"
+	"parley/ratelimit"
 )
 
 // Settings of a server. Each is a flag, and an environment variable of the same name with the prefix PARLEY_; a flag wins.
@@ -40,7 +42,19 @@ type Settings struct {
 	InvitationCode       string `help:"The code for invited people." placeholder:"CODE"`
 	RequireVerifiedEmail bool   `help:"Only people who confirmed their e-mail address may start conversations."`
 	ConcealEmails        bool   `help:"Registering does not tell whether an address has an account: the answer is always that a mail is on its way, and nobody signs in before confirming the address. Nicknames still tell: registering one again, with another address, shows whether the first time worked."`
-	RateLimits           bool   `default:"true" help:"Slow down whoever registers, signs in, or asks for mails too often; on unless set to false." negatable:""`
+	RateLimits           bool   `default:"true" help:"Slow down whoever registers, signs in, asks for mails, writes or searches too often; on unless set to false." negatable:""`
+
+	// Of an account, on each node: see package ratelimit.
+	RateMessages      ratelimit.Rate `default:"600/1m" help:"Messages of one account on a node, as TOKENS/TIME: 600/1m is 600 at once, which come back evenly over a minute; off is no limit. The other rates are written alike."`
+	RateConversations ratelimit.Rate `default:"200/1h" help:"Conversations that one account starts, direct ones included."`
+	RateMembers       ratelimit.Rate `default:"2000/1h" help:"People whom one account adds to groups, at their start or later."`
+	RateEdits         ratelimit.Rate `default:"300/1m" help:"Edits and deletions of messages."`
+	RateReactions     ratelimit.Rate `default:"300/1m" help:"Reactions that are put to messages, or taken back."`
+	RateChanges       ratelimit.Rate `default:"300/5m" help:"Other changes of conversations: titles, settings, roles, members who are removed or leave."`
+	RateState         ratelimit.Rate `default:"1200/1m" help:"Changes of what is an account's own: drafts, what is read, muted, pinned or archived, that it types."`
+	RateSearches      ratelimit.Rate `default:"300/1m" help:"Searches for messages and for people."`
+	RateProfile       ratelimit.Rate `default:"60/10m" help:"Changes of an account's profile and settings."`
+	RateExempt        []model.UserID `help:"Ids of accounts that these rates do not limit, user_…, separated by commas; an id stays, a nickname can pass to another." placeholder:"ID,..."`
 
 	SMTPURL     string `help:"Server for outgoing mail: smtp://USER:PASSWORD@HOST:587 (STARTTLS) or smtps://HOST:465. Without one, links are written to the log." name:"smtp-url" placeholder:"URL"`
 	MailFrom    string `default:"Parley <parley@localhost>" help:"Sender of mails."`
@@ -62,6 +76,7 @@ type Settings struct {
 	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full."`
 
 	MaxConnsPerAddress int `default:"1000" help:"Connections over TCP that one address has at once on a node at most, whatever it does with them; an IPv6 address counts as its /64 network. One more is answered with 429 and closed. Trusted proxies and the machine itself are not counted."`
+	MaxConversations   int `default:"5000" help:"Conversations that one account is in at most, direct ones included; an account that is in more keeps them."`
 
 	MaxSockets    int `default:"50" help:"Live connections that one account has on a node at most, or one address without signing in; one more is closed with 1013."`
 	MaxOperations int `default:"100" help:"Operations, and so subscriptions, that run at once on one live connection at most; one more is RATE_LIMITED."`
@@ -157,6 +172,7 @@ func (s *Settings) Validate() error {
 		"PARLEY_MAX_BODY_BYTES": s.MaxBodyBytes, "PARLEY_MAX_TOKENS": int64(s.MaxTokens), "PARLEY_MAX_DEPTH": int64(s.MaxDepth),
 		"PARLEY_MAX_ALIASES": int64(s.MaxAliases), "PARLEY_MAX_COMPLEXITY": int64(s.MaxComplexity),
 		"PARLEY_MAX_CONNS_PER_ADDRESS": int64(s.MaxConnsPerAddress),
+		"PARLEY_MAX_CONVERSATIONS":     int64(s.MaxConversations),
 		"PARLEY_MAX_SOCKETS":           int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
 		"PARLEY_MAX_OPERATIONS": int64(s.MaxOperations), "PARLEY_MAX_QUEUE_ITEMS": int64(s.MaxQueueItems),
 		"PARLEY_MAX_QUEUE_BYTES": int64(s.MaxQueueBytes), "PARLEY_MAX_REPLAYED": int64(s.MaxReplayed),
@@ -194,6 +210,15 @@ func isWebAddress(s string) bool {
 // Postgres reports whether the database is PostgreSQL.
 func (s *Settings) Postgres() bool {
 	return strings.HasPrefix(s.DatabaseURL, "postgres://") || strings.HasPrefix(s.DatabaseURL, "postgresql://")
+}
+
+// Rates are those of accounts.
+func (s *Settings) Rates() ratelimit.Rates {
+	return ratelimit.Rates{
+		ratelimit.Messages: s.RateMessages, ratelimit.Conversations: s.RateConversations, ratelimit.Members: s.RateMembers,
+		ratelimit.Edits: s.RateEdits, ratelimit.Reactions: s.RateReactions, ratelimit.Changes: s.RateChanges,
+		ratelimit.State: s.RateState, ratelimit.Searches: s.RateSearches, ratelimit.Profile: s.RateProfile,
+	}
 }
 
 // SecretFile is where the signing secret is kept when none is set.

@@ -1,12 +1,16 @@
 package config_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 
 	"parley/config"
+	"parley/model"
+	"parley/ratelimit"
 )
 
 // parse reads a command line, and validates it, as the program does.
@@ -45,6 +49,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--issuer=":                                  "PARLEY_ISSUER",
 		"--max-depth=0":                              "PARLEY_MAX_DEPTH",
 		"--max-operations=0":                         "PARLEY_MAX_OPERATIONS",
+		"--max-conversations=0":                      "PARLEY_MAX_CONVERSATIONS",
 		"--max-conns-per-address=0":                  "PARLEY_MAX_CONNS_PER_ADDRESS",
 		"--max-queue-items=0":                        "PARLEY_MAX_QUEUE_ITEMS",
 		"--max-queue-bytes=0":                        "PARLEY_MAX_QUEUE_BYTES",
@@ -112,6 +117,39 @@ func TestNATS(t *testing.T) {
 	}
 	if _, err := parse(t, "--nats-url=nats://h"); err == nil || !strings.Contains(err.Error(), "SQLite file has one node") {
 		t.Errorf("with SQLite: %v", err)
+	}
+}
+
+func TestRates(t *testing.T) {
+	t.Parallel()
+	s, err := parse(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range ratelimit.Buckets() {
+		if s.Rates()[b] == (ratelimit.Rate{}) {
+			t.Errorf("%s has no default", b)
+		}
+		flag := "--rate-" + b.String() + "="
+		if other, err := parse(t, flag+"7/70s"); err != nil || other.Rates()[b] != (ratelimit.Rate{Burst: 7, Every: 10 * time.Second}) {
+			t.Errorf("%s7/70s: %v, %v", flag, other.Rates()[b], err)
+		}
+		if other, err := parse(t, flag+"off"); err != nil || other.Rates()[b] != (ratelimit.Rate{}) {
+			t.Errorf("%soff: %v, %v", flag, other.Rates()[b], err)
+		}
+		if _, err := parse(t, flag+"7"); err == nil || !strings.Contains(err.Error(), "600/1m") {
+			t.Errorf("%s7: %v", flag, err)
+		}
+	}
+	one, other := model.NewUserID(), model.NewUserID()
+	s, err = parse(t, "--rate-exempt="+one.String()+","+other.String())
+	if err != nil || !slices.Equal(s.RateExempt, []model.UserID{one, other}) {
+		t.Errorf("exempt are %v, %v", s.RateExempt, err)
+	}
+	for _, id := range []string{"bob", model.NewConversationID().String()} {
+		if _, err := parse(t, "--rate-exempt="+one.String()+","+id); err == nil || !strings.Contains(err.Error(), "user_") {
+			t.Errorf("%s: %v", id, err)
+		}
 	}
 }
 

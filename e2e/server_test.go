@@ -37,6 +37,7 @@ func mustServe(t *testing.T, env ...string) *server {
 	s := &server{t: t, links: make(chan string, 1000), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
 	s.env = environment(append([]string{
 		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_LOG_FORMAT=json", "PARLEY_DATA_DIR=" + t.TempDir(),
+		"PARLEY_RATE_MESSAGES=off", // a crowd sends as fast as it is answered
 		"GORACE=atexit_sleep_ms=0", // it would wait a second for races at the end
 	}, env...)...)
 	t.Cleanup(func() {

@@ -16,6 +16,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/errs"
+	"parley/ratelimit"
 	"parley/store"
 )
 
@@ -61,6 +62,9 @@ func (p presenter) explain(
 		}
 		if known.RetryAfter > 0 {
 			extra = map[string]any{"retryAfterMs": known.RetryAfter.Milliseconds()}
+			if known.Code == errs.RateLimited {
+				ratelimit.ReportRefusal(ctx, known.RetryAfter)
+			}
 		}
 		return string(known.Code), known.Message, extra
 	}

@@ -2909,9 +2909,19 @@ the input field; then nothing was changed, and the payload's other fields are nu
 - ` + "`" + `BAD_USER_INPUT` + "`" + `: a malformed id, cursor, variable or page size
 - ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served just now; try again. If the answer to a commit was lost, the change may be stored; sendMessage
   with an ` + "`" + `idempotencyKey` + "`" + ` can be repeated all the same
-- ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once; ` + "`" + `extensions.retryAfterMs` + "`" + ` says when to try again, if that is known
+- ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once; ` + "`" + `extensions.retryAfterMs` + "`" + ` says when to try again, if that is known. Nothing
+  was changed
 - ` + "`" + `INTERNAL_SERVER_ERROR` + "`" + `: a fault of the server; the operator finds ` + "`" + `extensions.errorId` + "`" + ` in the log
 - ` + "`" + `GRAPHQL_PARSE_FAILED` + "`" + `, ` + "`" + `GRAPHQL_VALIDATION_FAILED` + "`" + `, ` + "`" + `OPERATION_TOO_LARGE` + "`" + `: the document itself
+
+**Rates**: signing in and what belongs to it is counted by address and session. For each account, each server counts: messages
+(sendMessage); conversations (createConversation, and openDirectConversation if it starts one); members (each person in
+createConversation and addMembers); edits (editMessage, deleteMessage); reactions; changes (other changes of conversations and
+roles, removeMember, leaveConversation); state (markRead, updateMembership, saveDraft, setTyping); searches (users,
+searchMessages); profile (updateProfile, updateSettings). Beyond the limit the field is RATE_LIMITED, and a client that waits
+for ` + "`" + `retryAfterMs` + "`" + ` gets through. A repeated request counts again. Over HTTP (not server-sent events) the header fields
+` + "`" + `RateLimit-Policy` + "`" + ` and ` + "`" + `RateLimit` + "`" + ` (draft-ietf-httpapi-ratelimit-headers-10) show the bucket that is nearest to its end among
+those that the request took from, and ` + "`" + `Retry-After` + "`" + ` how long to wait after a refusal, in whole seconds.
 
 **Signing in**: every field needs a signed-in viewer unless the schema marks it ` + "`" + `@public` + "`" + `. The access token is sent in the HTTP
 header ` + "`" + `Authorization: Bearer <token>` + "`" + `, or for graphql-transport-ws under the same key in the payload of ` + "`" + `connection_init` + "`" + `.
@@ -2982,7 +2992,7 @@ enum UserErrorCode {
   INVALID_CREDENTIALS
   "The token is expired, was used before, was revoked, or never was one of ours. Sign in again."
   TOKEN_EXPIRED
-  "More than the documented limit."
+  "More than the documented limit. With the path [\"input\"], it is the viewer who has reached it."
   LIMIT_REACHED
   "A conversation needs an owner: transfer it first."
   OWNER_REQUIRED
@@ -3189,8 +3199,8 @@ type Mutation {
   Starts a conversation with everybody in it, in one step: either all of it is stored, or nothing.
   The viewer always is a member and its owner, listed or not. userErrors, each with the path of the very element:
   REQUIRED (no one besides the viewer), CONFLICT (a person listed twice, a second owner), NOT_FOUND (no such person),
-  LIMIT_REACHED (more than 500 members), TOO_LONG, INVALID (the title). FORBIDDEN if the operator requires a confirmed
-  address, and the viewer's is not.
+  LIMIT_REACHED (more than 500 members; the viewer or a person is in 5,000 conversations, or as many as the operator has
+  set), TOO_LONG, INVALID (the title). FORBIDDEN if the operator requires a confirmed address, and the viewer's is not.
   """
   createConversation(
     "The new conversation and its members."
@@ -3200,7 +3210,7 @@ type Mutation {
   """
   Finds the direct conversation of the viewer and another person, or starts it: there is one for each pair, whoever opens
   it. It has these two members and no more, no owner, and no title of its own. userErrors: NOT_FOUND, CONFLICT (with
-  oneself). FORBIDDEN as in createConversation, if it has to be started.
+  oneself). LIMIT_REACHED and FORBIDDEN as in createConversation, if it has to be started.
   """
   openDirectConversation(
     "The other person."
@@ -3222,7 +3232,8 @@ type Mutation {
   """
   Makes people members of a group: all of them or, with userErrors, none. The owner and the admins may (else FORBIDDEN), and
   only the owner adds admins. userErrors, each with the path of the very element: REQUIRED, NOT_FOUND, CONFLICT,
-  ALREADY_MEMBER, LIMIT_REACHED (more than 500 members in all).
+  ALREADY_MEMBER, LIMIT_REACHED (more than 500 members in all; the person is in as many
+  conversations as may be).
   """
   addMembers(
     "The conversation and the people to add."

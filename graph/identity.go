@@ -11,6 +11,7 @@ import (
 	"parley/auth"
 	"parley/errs"
 	"parley/model"
+	"parley/ratelimit"
 )
 
 // identity is who asks. A token that was sent and is not valid does no harm to what needs none: signing in has to work for
@@ -96,7 +97,7 @@ func identify(service *auth.Service, proxies proxies, next http.Handler) http.Ha
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who := authenticate(r.Context(), service, r.Header.Get("Authorization")).
 			with(auth.Client{UserAgent: r.UserAgent(), IP: proxies.clientIP(r)})
-		next.ServeHTTP(w, r.WithContext(withIdentity(r.Context(), who)))
+		next.ServeHTTP(w, r.WithContext(withIdentity(ratelimit.WithUsage(r.Context()), who)))
 	})
 }
 

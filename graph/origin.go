@@ -12,6 +12,7 @@ import (
 	"github.com/rs/cors"
 
 	"parley/errs"
+	"parley/ratelimit"
 	"parley/wire"
 )
 
@@ -149,6 +150,7 @@ func (o *origins) guard(next http.Handler) http.Handler {
 		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) { return o.allow(r, origin), nil },
 		AllowedMethods:             []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete},
 		AllowedHeaders:             []string{"*"}, // clients name themselves in headers of their own
+		ExposedHeaders:             []string{ratelimit.HeaderLimit, ratelimit.HeaderPolicy, ratelimit.HeaderRetryAfter},
 		MaxAge:                     600,
 	})
 	return answers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

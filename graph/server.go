@@ -16,6 +16,7 @@ import (
 	"parley/chat"
 	"parley/document"
 	"parley/model"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/wire"
 )
@@ -82,6 +83,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
 		Subscribe:     s.shared.subscribe,
+		Header:        ratelimit.WriteHeader,
 		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
 		MaxMessage: int(opts.MaxBodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	}

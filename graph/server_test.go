@@ -19,6 +19,7 @@ import (
 	"parley/chat"
 	"parley/graph"
 	"parley/mail"
+	"parley/ratelimit"
 	"parley/store"
 	"parley/store/storetest"
 )
@@ -37,12 +38,21 @@ type api struct {
 // mustServe starts one; change may alter its settings.
 func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
 	t.Helper()
-	return mustServeRunning(t, db, (*auth.Service).Run, change...)
+	return mustServeRunning(t, db, nil, (*auth.Service).Run, change...)
 }
 
-// mustServeRunning is mustServe with something else than what looks at revocations.
+// mustServeLimited is mustServe for tests of how fast accounts may write and search.
+func mustServeLimited(
+	t *testing.T, db *store.DB, limits *ratelimit.Accounts, change ...func(*graph.Options, *auth.Options),
+) *api {
+	t.Helper()
+	return mustServeRunning(t, db, limits, (*auth.Service).Run, change...)
+}
+
+// mustServeRunning is mustServe with limits, and with something else than what looks at revocations.
 func mustServeRunning(
-	t *testing.T, db *store.DB, run func(*auth.Service, context.Context), change ...func(*graph.Options, *auth.Options),
+	t *testing.T, db *store.DB, limits *ratelimit.Accounts, run func(*auth.Service, context.Context),
+	change ...func(*graph.Options, *auth.Options),
 ) *api {
 	t.Helper()
 	log := new(syncBuffer)
@@ -56,9 +66,9 @@ func mustServeRunning(
 	if err != nil {
 		t.Fatal(err)
 	}
-	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Log: logger})
+	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Limits: limits, Log: logger})
 	authOpts := auth.Options{
-		Mail: outbox, BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount,
+		Accounts: limits, Mail: outbox, BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount,
 		OnSettings: chatService.SettingsChanged, Log: logger,
 		Link: func(action, token string) string { return "https://chat.example.org/" + action + "#token=" + token },
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,

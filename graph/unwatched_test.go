@@ -37,7 +37,7 @@ func TestNothingIsDeliveredBeforeALookAtRevocations(t *testing.T) {
 			signedIn := other.must(person{}, `mutation { login(input: {email: "bob@example.org", password: "a password of bob"}) {
 				tokens { accessToken } userErrors { code path } } }`, nil)
 			token := signedIn.str(t, "login.tokens.accessToken")
-			s := mustServeRunning(t, db, func(*auth.Service, context.Context) {})
+			s := mustServeRunning(t, db, nil, func(*auth.Service, context.Context) {})
 			bobs := s.mustDial(token, nil)
 			logout := func() { other.must(person{token: token}, `mutation { logout { userErrors { code path } } }`, nil) }
 			if !c.live {

@@ -26,7 +26,6 @@ type Constraint struct {
 //nolint:gochecknoglobals // a constant table
 var (
 	UniqueEmail          = Constraint{"users_email_key_unique", "users.email_key"}
-	UniqueDirectKey      = Constraint{"conversations_direct_key_unique", "conversations.direct_key"}
 	UniqueNickname       = Constraint{"users_nickname_key_unique", "users.nickname_key"}
 	UniqueIdempotencyKey = Constraint{
 		"messages_idempotency_key_unique",

@@ -141,7 +141,9 @@ const (
 	lastPause  = time.Second
 )
 
-// insist tries on one node after another until the outcome is known. again hears of each try but the first.
+// insist tries on one node after another until the outcome is known. again hears of each try after
+// one that may have been executed. One that came too fast was not: it is made again on the same
+// node after as long as the node says.
 func (c *client) insist(ctx context.Context, node int, try func(node int) error, again func(why error)) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := try(node)
@@ -154,6 +156,9 @@ func (c *client) insist(ctx context.Context, node int, try func(node int) error,
 		}
 		if ctx.Err() != nil || !wait(ctx, pause) {
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		if limited {
+			continue
 		}
 		if again != nil {
 			again(err)

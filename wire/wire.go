@@ -49,6 +49,9 @@ type Options struct {
 	// Subscribe may take a subscription over from the executor. It reports whether it did; then the operation goes on when
 	// it returns, until the operation ends, which cancels ctx. Nil takes none.
 	Subscribe func(ctx context.Context, op *Operation, oc *graphql.OperationContext) bool
+	// Header adds header fields to the answer of an operation over plain HTTP, once it has run. Nil
+	// adds none.
+	Header func(ctx context.Context, h http.Header)
 
 	MaxMessage       int           // bytes of a request, or of a WebSocket message; default 256 KiB
 	MaxOperations    int           // of one connection at once; default 100
@@ -185,6 +188,9 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, oc *graphql.
 	}
 	responses, ctx := s.opts.Exec.DispatchOperation(graphql.WithOperationContext(ctx, oc), oc)
 	response := responses(ctx)
+	if s.opts.Header != nil {
+		s.opts.Header(ctx, w.Header())
+	}
 	switch {
 	case response == nil: // cancelled before it began
 		refuse(w, media, gqlerror.List{s.opts.Present(ctx, context.Canceled)})
