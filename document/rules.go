@@ -32,18 +32,26 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 	events := new(core.Events)
 	for _, rule := range r.rules() {
 		rule.RuleFunc(events, func(options ...core.ErrorOption) {
-			if len(list) == maxErrors {
-				panic(enough{})
-			}
 			err := new(gqlerror.Error)
 			for _, option := range options {
 				option(err)
 			}
-			list = append(list, withCode(err, ValidationFailed))
+			withCode(err, ValidationFailed)
+			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool { return sameError(known, err) }) {
+				return // a fragment is walked by itself, and for each operation that it belongs to
+			}
+			if len(list) == maxErrors {
+				panic(enough{})
+			}
+			list = append(list, err)
 		})
 	}
 	core.Walk(r.schema, doc, events)
 	return list
+}
+
+func sameError(a, b *gqlerror.Error) bool {
+	return a.Message == b.Message && slices.Equal(a.Locations, b.Locations)
 }
 
 // rules are those of the specification. Without introspection, none suggests a name: suggestions would tell the
@@ -63,7 +71,8 @@ func (r *Reader) rules() []core.Rule {
 		overlappingFieldsRule,
 		rules.PossibleFragmentSpreadsRule,
 		rules.ProvidedRequiredArgumentsRule,
-		rules.SingleFieldSubscriptionsRule,
+		r.valuesRule(),
+		singleRootRule,
 		rules.UniqueArgumentNamesRule,
 		rules.UniqueDirectivesPerLocationRule,
 		rules.UniqueFragmentNamesRule,
@@ -79,7 +88,6 @@ func (r *Reader) rules() []core.Rule {
 			rules.KnownArgumentNamesRule,
 			rules.KnownTypeNamesRule,
 			rules.ScalarLeafsRule,
-			rules.ValuesOfCorrectTypeRule,
 		})
 	}
 	return slices.Concat(all, []core.Rule{
@@ -87,7 +95,6 @@ func (r *Reader) rules() []core.Rule {
 		rules.KnownArgumentNamesRuleWithoutSuggestions,
 		rules.KnownTypeNamesRuleWithoutSuggestions,
 		rules.ScalarLeafsRuleWithoutSuggestions,
-		rules.ValuesOfCorrectTypeRuleWithoutSuggestions,
 		noIntrospectionRule,
 	})
 }
@@ -97,7 +104,7 @@ var noIntrospectionRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "NoIntrospection",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		events.OnField(func(_ *core.Walker, field *ast.Field) {
-			if field.Name == "__schema" || field.Name == "__type" {
+			if field.Definition != nil && (field.Name == "__schema" || field.Name == "__type") {
 				addError(core.Message("This server does not let clients read its schema (introspection is off)."),
 					core.At(field.Position))
 			}

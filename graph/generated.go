@@ -24138,14 +24138,14 @@ func (ec *executionContext) marshalNConversationEvent2parleyᚋgraphᚐConversat
 }
 
 func (ec *executionContext) unmarshalNConversationKind2parleyᚋmodelᚐConversationKind(ctx context.Context, v any) (model.ConversationKind, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := model.ConversationKind(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNConversationKind2parleyᚋmodelᚐConversationKind(ctx context.Context, sel ast.SelectionSet, v model.ConversationKind) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24256,14 +24256,14 @@ func (ec *executionContext) unmarshalNEditMessageInput2parleyᚋgraphᚐEditMess
 }
 
 func (ec *executionContext) unmarshalNHistoryVisibility2parleyᚋmodelᚐHistory(ctx context.Context, v any) (model.History, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := model.History(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNHistoryVisibility2parleyᚋmodelᚐHistory(ctx context.Context, sel ast.SelectionSet, v model.History) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24378,13 +24378,13 @@ func (ec *executionContext) marshalNInboxUpdate2ᚖparleyᚋgraphᚐInboxUpdate(
 }
 
 func (ec *executionContext) unmarshalNInt2int(ctx context.Context, v any) (int, error) {
-	res, err := UnmarshalInt(v)
+	res, err := graphql.UnmarshalInt(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.SelectionSet, v int) graphql.Marshaler {
 	_ = sel
-	res := MarshalInt(v)
+	res := graphql.MarshalInt(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24394,13 +24394,13 @@ func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.Selecti
 }
 
 func (ec *executionContext) unmarshalNInt2int64(ctx context.Context, v any) (int64, error) {
-	res, err := UnmarshalInt64(v)
+	res, err := graphql.UnmarshalInt64(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int64(ctx context.Context, sel ast.SelectionSet, v int64) graphql.Marshaler {
 	_ = sel
-	res := MarshalInt64(v)
+	res := graphql.MarshalInt64(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24425,14 +24425,14 @@ func (ec *executionContext) unmarshalNMarkReadInput2parleyᚋgraphᚐMarkReadInp
 }
 
 func (ec *executionContext) unmarshalNMemberRole2parleyᚋmodelᚐRole(ctx context.Context, v any) (model.Role, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := model.Role(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNMemberRole2parleyᚋmodelᚐRole(ctx context.Context, sel ast.SelectionSet, v model.Role) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24728,13 +24728,13 @@ func (ec *executionContext) marshalNSnippetPart2ᚖparleyᚋtextᚐPart(ctx cont
 }
 
 func (ec *executionContext) unmarshalNString2string(ctx context.Context, v any) (string, error) {
-	res, err := UnmarshalString(v)
+	res, err := graphql.UnmarshalString(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNString2string(ctx context.Context, sel ast.SelectionSet, v string) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(v)
+	res := graphql.MarshalString(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24912,14 +24912,14 @@ func (ec *executionContext) marshalNUserError2ᚖparleyᚋgraphᚐUserError(ctx 
 }
 
 func (ec *executionContext) unmarshalNUserErrorCode2parleyᚋerrsᚐCode(ctx context.Context, v any) (errs.Code, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := errs.Code(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNUserErrorCode2parleyᚋerrsᚐCode(ctx context.Context, sel ast.SelectionSet, v errs.Code) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25269,7 +25269,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint(ctx context.Context, v any) (*i
 	if v == nil {
 		return nil, nil
 	}
-	res, err := UnmarshalInt(v)
+	res, err := graphql.UnmarshalInt(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25279,7 +25279,7 @@ func (ec *executionContext) marshalOInt2ᚖint(ctx context.Context, sel ast.Sele
 	}
 	_ = sel
 	_ = ctx
-	res := MarshalInt(*v)
+	res := graphql.MarshalInt(*v)
 	return res
 }
 
@@ -25287,7 +25287,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint64(ctx context.Context, v any) (
 	if v == nil {
 		return nil, nil
 	}
-	res, err := UnmarshalInt64(v)
+	res, err := graphql.UnmarshalInt64(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25297,7 +25297,7 @@ func (ec *executionContext) marshalOInt2ᚖint64(ctx context.Context, sel ast.Se
 	}
 	_ = sel
 	_ = ctx
-	res := MarshalInt64(*v)
+	res := graphql.MarshalInt64(*v)
 	return res
 }
 
@@ -25438,7 +25438,7 @@ func (ec *executionContext) unmarshalOString2ᚖstring(ctx context.Context, v an
 	if v == nil {
 		return nil, nil
 	}
-	res, err := UnmarshalString(v)
+	res, err := graphql.UnmarshalString(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25448,7 +25448,7 @@ func (ec *executionContext) marshalOString2ᚖstring(ctx context.Context, sel as
 	}
 	_ = sel
 	_ = ctx
-	res := MarshalString(*v)
+	res := graphql.MarshalString(*v)
 	return res
 }
 

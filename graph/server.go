@@ -65,12 +65,17 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach,
 		reader: document.NewReader(schema.Schema(), document.Options{
 			Limits: opts.Limits, MaxPage: store.MaxPage, Introspection: opts.Introspection,
+			Scalars: scalars(),
 		}),
 		recovered: func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) },
 	}
 	exec.SetErrorPresenter(present)
 	exec.SetRecoverFunc(exec.recovered)
+<<<<<<< HEAD
 	exec.AroundOperations(newSchemaAnswers().aroundOperation)
+=======
+	exec.AroundResponses(answerOfRoot)
+>>>>>>> b946976 (document: coerce and check values as the specification says)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
 
