@@ -383,9 +383,9 @@ func TestText(t *testing.T) {
 		"query($v: Int) { int(v: $v) self { string(v: $v) } }": "GRAPHQL_VALIDATION_FAILED",
 		"query($v: Int!) { list(v: $v) }":                      "GRAPHQL_VALIDATION_FAILED",
 		"query($v: Int) { one(v: {a: $v}) }":                   "GRAPHQL_VALIDATION_FAILED",
-		"{ " + strings.Repeat("n", 257) + " }":                 "OPERATION_TOO_LARGE",
-		"{ bool # " + strings.Repeat("n", 257) + "\n }":        "",
-		`{ string(v: "` + strings.Repeat("n", 257) + `") }`:    "",
+		"{ " + strings.Repeat("n", 256) + " }":                 "OPERATION_TOO_LARGE",
+		"{ bool # " + strings.Repeat("n", 256) + "\n }":        "",
+		`{ string(v: "` + strings.Repeat("n", 256) + `") }`:    "",
 	} {
 		_, list := r.Read(document, "", nil)
 		if wrong == "" && list != nil || wrong != "" && (len(list) == 0 || list[0].Extensions["code"] != wrong) {

@@ -71,11 +71,8 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	}
 	exec.SetErrorPresenter(present)
 	exec.SetRecoverFunc(exec.recovered)
-<<<<<<< HEAD
 	exec.AroundOperations(newSchemaAnswers().aroundOperation)
-=======
 	exec.AroundResponses(answerOfRoot)
->>>>>>> b946976 (document: coerce and check values as the specification says)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
 
