@@ -13,7 +13,10 @@ import (
 // read.
 const maxErrors = 20
 
-// enough ends validation after maxErrors.
+// maxRepeated is after how many errors that were found before validation ends: each takes time to find.
+const maxRepeated = 5 * maxErrors
+
+// enough ends validation.
 type enough struct{}
 
 // validate holds a document against the rules of section 5, and gives its nodes their types.
@@ -22,7 +25,7 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 		switch reason := recover().(type) {
 		case nil:
 		case enough:
-			list = append(list, coded(ValidationFailed, "More is wrong: these are the first %d errors.", maxErrors))
+			list = append(list, coded(ValidationFailed, "Validation ended here, after %d errors. More may be wrong.", len(list)))
 		case *gqlerror.Error: // a rule gave up
 			list = gqlerror.List{reason}
 		default:
@@ -30,6 +33,7 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 		}
 	}()
 	events := new(core.Events)
+	again := 0
 	for _, rule := range r.rules() {
 		rule.RuleFunc(events, func(options ...core.ErrorOption) {
 			err := new(gqlerror.Error)
@@ -38,7 +42,11 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 			}
 			withCode(err, ValidationFailed)
 			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool { return sameError(known, err) }) {
-				return // a fragment is walked by itself, and for each operation that it belongs to
+				// A fragment is walked by itself, and for each operation that it belongs to.
+				if again++; again == maxRepeated {
+					panic(enough{})
+				}
+				return
 			}
 			if len(list) == maxErrors {
 				panic(enough{})
