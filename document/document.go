@@ -9,6 +9,13 @@
 // measured last, with the variables at hand. Every step but the last two depends on the text alone, so valid
 // documents are kept for reuse, up to a number of bytes.
 //
+// # Strictness
+//
+// The parser, its validator and gqlgen let through what the specification does not: half surrogate pairs and numbers
+// that run into names (text.go), Ints beyond 32 bits and objects for strings (literals.go), strings for Ints and names
+// of enums in another case (variables.go), subscriptions that may have no root field (subscription.go). This package
+// refuses it. What it returns can be executed without looking at a type again.
+//
 // # Concurrency
 //
 // A Reader may be used by any number of goroutines. Documents are shared: once validated, nothing changes them.

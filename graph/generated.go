@@ -2894,7 +2894,7 @@ var sources = []*ast.Source{
 # - Lists are Relay connections (https://relay.dev/graphql/connections.htm): ` + "`" + `first` + "`" + ` walks forwards, from ` + "`" + `after` + "`" + ` where it is
 #   given, and ` + "`" + `last` + "`" + ` backwards, from ` + "`" + `before` + "`" + `; the items of a page stand in the list's order either way. A page holds at most
 #   100 items. Cursors are opaque; one of another list is BAD_USER_INPUT.
-# - Int has 32 bits, as GraphQL says: a number beyond is BAD_USER_INPUT. Every seq fits, up to 2,147,483,647 events in one
+# - Int has 32 bits, as GraphQL says: a number beyond is refused. Every seq fits, up to 2,147,483,647 events in one
 #   conversation.
 # - Each mutation takes one ` + "`" + `input` + "`" + ` and returns one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the
 #   path of the input field; then nothing was changed, and the payload's other fields are null.
