@@ -201,7 +201,8 @@ func TestAbsentVariables(t *testing.T) {
 		{`query($v: Int = 5) { list(v: [1, $v]) }`, `{"v": null}`, nil, []string{"BAD_USER_INPUT [1:7] $v: " + expected}},
 		{
 			`query($v: Int = 5) { ...F self { ...F } } fragment F on Query { self { must(v: $v) a: must(v: $v) } }`, `{"v": null}`,
-			nil, []string{"BAD_USER_INPUT [1:7] $v: " + expected},
+			nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
 		},
 		{
 			`query($v: Boolean = true) { self @include(if: $v) { bool } }`, `{"v": null}`, nil,

@@ -40,7 +40,7 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 			for _, option := range options {
 				option(err)
 			}
-			withCode(err, ValidationFailed)
+			err = withCode(err, ValidationFailed)
 			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool { return sameError(known, err) }) {
 				// A fragment is walked by itself, and for each operation that it belongs to.
 				if again++; again == maxRepeated {

@@ -207,10 +207,10 @@ func (s *scanner) foreign() *gqlerror.Error {
 func (s *scanner) settleStrings(doc *ast.QueryDocument) {
 	blocks := s.blocksByPlace()
 	eachValue(doc, func(v *ast.Value) {
-		switch {
-		case v.Kind == ast.StringValue:
+		if v.Kind == ast.StringValue {
 			v.Position.Column-- // it counts from behind the quotation mark
-		case v.Kind == ast.BlockValue:
+		}
+		if v.Kind == ast.BlockValue {
 			b := blocks[v.Position.Start]
 			v.Raw = blockStringValue(b.raw)
 			v.Position.Line, v.Position.Column = b.begins.Line, b.begins.Column
