@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"time"
 
 	"parley/errs"
@@ -42,7 +43,7 @@ func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMes
 		case m.Content == content: // also when the answer to this very edit was lost
 			return nil
 		case s.opts.EditWindow > 0 && c.tx.Now.Sub(m.CreatedAt) > s.opts.EditWindow:
-			return errs.New(errs.Forbidden, "A message can be edited for %v after it was sent.", s.opts.EditWindow)
+			return errs.New(errs.Forbidden, "A message can be edited for %s after it was sent.", inWords(s.opts.EditWindow))
 		case in.Expected != nil && !in.Expected.is(m.EditedAt):
 			return errs.Input(errs.Conflict, "expectedEditedAt", "The message has been edited meanwhile.")
 		}
@@ -138,4 +139,19 @@ func (s *Service) changingMessage(
 		return nil, err
 	}
 	return m, nil
+}
+
+// inWords is a time as people say it, in the largest unit that is not broken.
+func inWords(d time.Duration) string {
+	n, unit := d/time.Second, "second"
+	switch {
+	case d%time.Hour == 0:
+		n, unit = d/time.Hour, "hour"
+	case d%time.Minute == 0:
+		n, unit = d/time.Minute, "minute"
+	}
+	if n != 1 {
+		unit += "s"
+	}
+	return fmt.Sprintf("%d %s", n, unit)
 }

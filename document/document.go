@@ -9,6 +9,13 @@
 // measured last, with the variables at hand. Every step but the last two depends on the text alone, so valid
 // documents are kept for reuse, up to a number of bytes.
 //
+// # Strictness
+//
+// The parser, its validator and gqlgen let through what the specification does not: half surrogate pairs and numbers
+// that run into names (text.go), Ints beyond 32 bits and objects for strings (literals.go), strings for Ints and names
+// of enums in another case (variables.go), subscriptions that may have no root field (subscription.go). This package
+// refuses it. What it returns can be executed without looking at a type again.
+//
 // # Concurrency
 //
 // A Reader may be used by any number of goroutines. Documents are shared: once validated, nothing changes them.
@@ -16,10 +23,12 @@ package document
 
 import (
 	"cmp"
+	"errors"
 	"strings"
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
+	"github.com/vektah/gqlparser/v2/lexer"
 	"github.com/vektah/gqlparser/v2/parser"
 
 	"parley/errs"
@@ -53,6 +62,9 @@ type Options struct {
 	Limits        Limits
 	MaxPage       int  // items that a page of a connection has at most; default 100
 	Introspection bool // whether the schema may be asked for; error messages suggest names only then
+	// Scalars are the checks of scalars that are not built in, by type. They get a value as JSON has it, numbers as
+	// json.Number. The message of an errs.Error is shown to the client. Without a check every value is taken.
+	Scalars map[string]func(v any) error
 }
 
 // Reader reads requests to one schema.
@@ -113,26 +125,52 @@ func (r *Reader) Validate(text string) (*ast.QueryDocument, gqlerror.List) {
 	if list := r.validate(doc); list != nil {
 		return nil, list
 	}
+	settleValues(doc)
 	r.kept.add(text, doc)
 	return doc, nil
 }
 
 func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
-	if hasLongName(text, r.opts.Limits.Tokens) {
-		return nil, gqlerror.List{coded(TooLarge, "The document has a name of more than %d characters.", maxName)}
+	s := scanner{text: text}
+	if err := s.scan(); err != nil {
+		return nil, gqlerror.List{err}
 	}
-	doc, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: text}, r.opts.Limits.Tokens)
+	source := &ast.Source{Input: text}
+	doc, err := parser.ParseQueryWithTokenLimit(source, r.opts.Limits.Tokens)
 	if err != nil {
-		wrong, ok := err.(*gqlerror.Error) //nolint:errorlint // the parser's own, never wrapped
-		if !ok {
-			wrong = gqlerror.Errorf("%s", err)
-		}
-		return nil, gqlerror.List{withCode(wrong, ParseFailed)}
+		return nil, gqlerror.List{parseError(source, err)}
 	}
 	if len(doc.Operations) == 0 {
 		return nil, gqlerror.List{coded(ValidationFailed, "The document has no operation.")}
 	}
+	for _, f := range doc.Fragments {
+		if len(f.VariableDefinition) > 0 { // of an older draft (section 2.8)
+			err := coded(ParseFailed, "A fragment has no variables of its own: it uses those of the operation.")
+			return nil, gqlerror.List{at(f.VariableDefinition[0].Position, err)}
+		}
+	}
+	s.settleStrings(doc)
 	return doc, nil
+}
+
+// parseError is what the parser found. Of a token that is not valid it knows the place, and the lexer why.
+func parseError(source *ast.Source, err error) *gqlerror.Error {
+	wrong, ok := errors.AsType[*gqlerror.Error](err)
+	if !ok {
+		wrong = gqlerror.Errorf("%s", err)
+	}
+	if strings.Contains(wrong.Message, lexer.Invalid.String()) {
+		for lex := lexer.New(source); ; {
+			token, err := lex.ReadToken()
+			if invalid, ok := errors.AsType[*gqlerror.Error](err); ok {
+				wrong = invalid
+			}
+			if token.Kind == lexer.Invalid || token.Kind == lexer.EOF {
+				break
+			}
+		}
+	}
+	return withCode(wrong, ParseFailed)
 }
 
 // choose finds the operation to run (GraphQL, section 6.1, GetOperation).
@@ -143,13 +181,21 @@ func choose(doc *ast.QueryDocument, name string) (*ast.OperationDefinition, *gql
 	}
 	op := doc.Operations.ForName(name)
 	if op == nil {
-		return nil, coded(ValidationFailed, "The document has no operation named %q.", name)
+		return nil, coded(ValidationFailed, "The document has no operation named %s.", errs.Quote(name))
 	}
 	return op, nil
 }
 
 func coded(code errs.Code, format string, args ...any) *gqlerror.Error {
 	return withCode(gqlerror.Errorf(format, args...), code)
+}
+
+// at adds a location to an error.
+func at(position *ast.Position, err *gqlerror.Error) *gqlerror.Error {
+	if position != nil {
+		err.Locations = append(err.Locations, gqlerror.Location{Line: position.Line, Column: position.Column})
+	}
+	return err
 }
 
 func withCode(err *gqlerror.Error, code errs.Code) *gqlerror.Error {

@@ -77,8 +77,8 @@ func (m *measurer) pageSize(field *ast.Field) int {
 		return 1
 	}
 	for _, name := range []string{"first", "last"} {
-		if n, ok := toInt(arguments[name]); ok {
-			return min(max(1, n), m.maxPage)
+		if n, ok := arguments[name].(int64); ok {
+			return min(max(1, int(n)), m.maxPage)
 		}
 	}
 	return defaultPage
@@ -86,19 +86,6 @@ func (m *measurer) pageSize(field *ast.Field) int {
 
 // defaultPage is the largest of the fields' own defaults.
 const defaultPage = 50
-
-func toInt(v any) (int, bool) {
-	switch n := v.(type) {
-	case int64:
-		return int(n), true
-	case int:
-		return n, true
-	case interface{ Int64() (int64, error) }: // json.Number
-		i, err := n.Int64()
-		return int(i), err == nil
-	}
-	return 0, false
-}
 
 // plus and times stop at the largest number instead of wrapping around.
 func plus(a, b int) int {

@@ -13,7 +13,10 @@ import (
 // read.
 const maxErrors = 20
 
-// enough ends validation after maxErrors.
+// maxRepeated is after how many errors that were found before validation ends: each takes time to find.
+const maxRepeated = 5 * maxErrors
+
+// enough ends validation.
 type enough struct{}
 
 // validate holds a document against the rules of section 5, and gives its nodes their types.
@@ -22,7 +25,7 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 		switch reason := recover().(type) {
 		case nil:
 		case enough:
-			list = append(list, coded(ValidationFailed, "More is wrong: these are the first %d errors.", maxErrors))
+			list = append(list, coded(ValidationFailed, "Validation ended here, after %d errors. More may be wrong.", len(list)))
 		case *gqlerror.Error: // a rule gave up
 			list = gqlerror.List{reason}
 		default:
@@ -30,20 +33,33 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 		}
 	}()
 	events := new(core.Events)
+	again := 0
 	for _, rule := range r.rules() {
 		rule.RuleFunc(events, func(options ...core.ErrorOption) {
-			if len(list) == maxErrors {
-				panic(enough{})
-			}
 			err := new(gqlerror.Error)
 			for _, option := range options {
 				option(err)
 			}
-			list = append(list, withCode(err, ValidationFailed))
+			err = withCode(err, ValidationFailed)
+			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool { return sameError(known, err) }) {
+				// A fragment is walked by itself, and for each operation that it belongs to.
+				if again++; again == maxRepeated {
+					panic(enough{})
+				}
+				return
+			}
+			if len(list) == maxErrors {
+				panic(enough{})
+			}
+			list = append(list, err)
 		})
 	}
 	core.Walk(r.schema, doc, events)
 	return list
+}
+
+func sameError(a, b *gqlerror.Error) bool {
+	return a.Message == b.Message && slices.Equal(a.Locations, b.Locations)
 }
 
 // rules are those of the specification. Without introspection, none suggests a name: suggestions would tell the
@@ -63,7 +79,8 @@ func (r *Reader) rules() []core.Rule {
 		overlappingFieldsRule,
 		rules.PossibleFragmentSpreadsRule,
 		rules.ProvidedRequiredArgumentsRule,
-		rules.SingleFieldSubscriptionsRule,
+		r.valuesRule(),
+		singleRootRule,
 		rules.UniqueArgumentNamesRule,
 		rules.UniqueDirectivesPerLocationRule,
 		rules.UniqueFragmentNamesRule,
@@ -79,7 +96,6 @@ func (r *Reader) rules() []core.Rule {
 			rules.KnownArgumentNamesRule,
 			rules.KnownTypeNamesRule,
 			rules.ScalarLeafsRule,
-			rules.ValuesOfCorrectTypeRule,
 		})
 	}
 	return slices.Concat(all, []core.Rule{
@@ -87,7 +103,6 @@ func (r *Reader) rules() []core.Rule {
 		rules.KnownArgumentNamesRuleWithoutSuggestions,
 		rules.KnownTypeNamesRuleWithoutSuggestions,
 		rules.ScalarLeafsRuleWithoutSuggestions,
-		rules.ValuesOfCorrectTypeRuleWithoutSuggestions,
 		noIntrospectionRule,
 	})
 }
@@ -97,7 +112,7 @@ var noIntrospectionRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "NoIntrospection",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		events.OnField(func(_ *core.Walker, field *ast.Field) {
-			if field.Name == "__schema" || field.Name == "__type" {
+			if field.Definition != nil && (field.Name == "__schema" || field.Name == "__type") {
 				addError(core.Message("This server does not let clients read its schema (introspection is off)."),
 					core.At(field.Position))
 			}

@@ -23,7 +23,9 @@ func ReadDocuments(file string, limits document.Limits) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash, nor Apollo's manifest: %w", file, err)
 	}
-	reader := document.NewReader(servedSchema(), document.Options{Limits: limits, Introspection: true})
+	reader := document.NewReader(servedSchema(), document.Options{
+		Limits: limits, Introspection: true, Scalars: scalars(),
+	})
 	documents := make([]string, 0, len(manifest))
 	var problems []error
 	for hash, text := range manifest {

@@ -9,10 +9,10 @@ import (
 	"log/slog"
 	"maps"
 	"runtime/debug"
-	"strings"
+	"slices"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/errcode"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/errs"
@@ -42,9 +42,39 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 		shown = &gqlerror.Error{Path: graphql.GetPath(ctx)}
 	}
 	code, message, extra := p.explain(ctx, err, shown)
-	return &gqlerror.Error{
-		Message: message, Path: shown.Path, Locations: shown.Locations, Extensions: withCode(code, extra),
+	path, argument := splitPath(ctx, shown.Path)
+	if argument != "" && code == string(errs.BadUserInput) {
+		message = argument + ": " + message
 	}
+	locations := shown.Locations
+	if locations == nil {
+		locations = fieldLocation(ctx)
+	}
+	return &gqlerror.Error{Message: message, Path: path, Locations: locations, Extensions: withCode(code, extra)}
+}
+
+// splitPath takes the place in an argument from the path of a field, which gqlgen appends to it: the path of an error
+// leads through the answer (GraphQL, section 7.1.2).
+func splitPath(ctx context.Context, path ast.Path) (field ast.Path, argument string) {
+	of := graphql.GetFieldContext(ctx)
+	if of == nil {
+		return path, ""
+	}
+	own := of.Path()
+	if len(path) <= len(own) || !slices.Equal(path[:len(own)], own) {
+		return path, ""
+	}
+	return own, path[len(own):].String()
+}
+
+// fieldLocation is where in the document the field is that ctx belongs to.
+func fieldLocation(ctx context.Context) []gqlerror.Location {
+	for field := graphql.GetFieldContext(ctx); field != nil; field = field.Parent {
+		if field.Field.Field != nil && field.Field.Position != nil {
+			return []gqlerror.Location{{Line: field.Field.Position.Line, Column: field.Field.Position.Column}}
+		}
+	}
+	return nil
 }
 
 func withCode(code string, extra map[string]any) map[string]any {
@@ -71,13 +101,7 @@ func (p presenter) explain(
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return string(errs.Unavailable), "The request was cut short. Try again.", nil
 	}
-	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil { // from the parser, the validator, or our limits
-		if name, ok := strings.CutPrefix(shown.Path.String(), "variable."); ok && code == errcode.ValidationFailed {
-			return string(errs.BadUserInput), "$" + name + ": " + shown.Message, nil
-		}
-		if code == errcode.ValidationFailed && shown.Path == nil && strings.HasSuffix(shown.Message, " not found") {
-			return code, "The document has no operation of this name: say in operationName which one to run.", nil
-		}
+	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil { // from package document
 		return code, shown.Message, nil
 	}
 	id := newErrorID()

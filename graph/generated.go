@@ -2895,7 +2895,7 @@ they sort by creation. A malformed id, or one of another type, is BAD_USER_INPUT
 ` + "`" + `after` + "`" + ` if it is given; ` + "`" + `last` + "`" + ` walks backwards, before ` + "`" + `before` + "`" + `. The items of a page are in the list's order in both cases.
 A page holds at most 100 items. Cursors are opaque; a cursor of another list is BAD_USER_INPUT.
 
-**Int** has 32 bits, as the GraphQL specification says: a larger number is BAD_USER_INPUT. Every seq fits, up to
+**Int** has 32 bits, as the GraphQL specification says: a larger number is refused. Every seq fits, up to
 2,147,483,647 events in one conversation.
 
 **Mutations** take one ` + "`" + `input` + "`" + ` and return one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the path of
@@ -24701,14 +24701,14 @@ func (ec *executionContext) marshalNConversationEvent2parleyᚋgraphᚐConversat
 }
 
 func (ec *executionContext) unmarshalNConversationKind2parleyᚋmodelᚐConversationKind(ctx context.Context, v any) (model.ConversationKind, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := model.ConversationKind(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNConversationKind2parleyᚋmodelᚐConversationKind(ctx context.Context, sel ast.SelectionSet, v model.ConversationKind) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24819,14 +24819,14 @@ func (ec *executionContext) unmarshalNEditMessageInput2parleyᚋgraphᚐEditMess
 }
 
 func (ec *executionContext) unmarshalNHistoryVisibility2parleyᚋmodelᚐHistory(ctx context.Context, v any) (model.History, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := model.History(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNHistoryVisibility2parleyᚋmodelᚐHistory(ctx context.Context, sel ast.SelectionSet, v model.History) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24941,13 +24941,13 @@ func (ec *executionContext) marshalNInboxUpdate2ᚖparleyᚋgraphᚐInboxUpdate(
 }
 
 func (ec *executionContext) unmarshalNInt2int(ctx context.Context, v any) (int, error) {
-	res, err := UnmarshalInt(v)
+	res, err := graphql.UnmarshalInt(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.SelectionSet, v int) graphql.Marshaler {
 	_ = sel
-	res := MarshalInt(v)
+	res := graphql.MarshalInt(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24957,13 +24957,13 @@ func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.Selecti
 }
 
 func (ec *executionContext) unmarshalNInt2int64(ctx context.Context, v any) (int64, error) {
-	res, err := UnmarshalInt64(v)
+	res, err := graphql.UnmarshalInt64(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNInt2int64(ctx context.Context, sel ast.SelectionSet, v int64) graphql.Marshaler {
 	_ = sel
-	res := MarshalInt64(v)
+	res := graphql.MarshalInt64(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -24988,14 +24988,14 @@ func (ec *executionContext) unmarshalNMarkReadInput2parleyᚋgraphᚐMarkReadInp
 }
 
 func (ec *executionContext) unmarshalNMemberRole2parleyᚋmodelᚐRole(ctx context.Context, v any) (model.Role, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := model.Role(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNMemberRole2parleyᚋmodelᚐRole(ctx context.Context, sel ast.SelectionSet, v model.Role) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25291,13 +25291,13 @@ func (ec *executionContext) marshalNSnippetPart2ᚖparleyᚋtextᚐPart(ctx cont
 }
 
 func (ec *executionContext) unmarshalNString2string(ctx context.Context, v any) (string, error) {
-	res, err := UnmarshalString(v)
+	res, err := graphql.UnmarshalString(v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNString2string(ctx context.Context, sel ast.SelectionSet, v string) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(v)
+	res := graphql.MarshalString(v)
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25475,14 +25475,14 @@ func (ec *executionContext) marshalNUserError2ᚖparleyᚋgraphᚐUserError(ctx 
 }
 
 func (ec *executionContext) unmarshalNUserErrorCode2parleyᚋerrsᚐCode(ctx context.Context, v any) (errs.Code, error) {
-	tmp, err := UnmarshalString(v)
+	tmp, err := graphql.UnmarshalString(v)
 	res := errs.Code(tmp)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) marshalNUserErrorCode2parleyᚋerrsᚐCode(ctx context.Context, sel ast.SelectionSet, v errs.Code) graphql.Marshaler {
 	_ = sel
-	res := MarshalString(string(v))
+	res := graphql.MarshalString(string(v))
 	if res == graphql.Null {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25832,7 +25832,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint(ctx context.Context, v any) (*i
 	if v == nil {
 		return nil, nil
 	}
-	res, err := UnmarshalInt(v)
+	res, err := graphql.UnmarshalInt(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25842,7 +25842,7 @@ func (ec *executionContext) marshalOInt2ᚖint(ctx context.Context, sel ast.Sele
 	}
 	_ = sel
 	_ = ctx
-	res := MarshalInt(*v)
+	res := graphql.MarshalInt(*v)
 	return res
 }
 
@@ -25850,7 +25850,7 @@ func (ec *executionContext) unmarshalOInt2ᚖint64(ctx context.Context, v any) (
 	if v == nil {
 		return nil, nil
 	}
-	res, err := UnmarshalInt64(v)
+	res, err := graphql.UnmarshalInt64(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -25860,7 +25860,7 @@ func (ec *executionContext) marshalOInt2ᚖint64(ctx context.Context, sel ast.Se
 	}
 	_ = sel
 	_ = ctx
-	res := MarshalInt64(*v)
+	res := graphql.MarshalInt64(*v)
 	return res
 }
 
@@ -26001,7 +26001,7 @@ func (ec *executionContext) unmarshalOString2ᚖstring(ctx context.Context, v an
 	if v == nil {
 		return nil, nil
 	}
-	res, err := UnmarshalString(v)
+	res, err := graphql.UnmarshalString(v)
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -26011,7 +26011,7 @@ func (ec *executionContext) marshalOString2ᚖstring(ctx context.Context, sel as
 	}
 	_ = sel
 	_ = ctx
-	res := MarshalString(*v)
+	res := graphql.MarshalString(*v)
 	return res
 }
 

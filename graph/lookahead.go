@@ -131,11 +131,11 @@ func (l *lookahead) windows(a asked, name string, fallback int) (list []store.Wi
 	for _, f := range a[name] {
 		arguments := f.ArgumentMap(l.variables)
 		var p store.Page
-		if n, ok := toInt(arguments["first"]); ok {
-			p.First = &n
+		if n, ok := arguments["first"].(int64); ok {
+			p.First = new(int(n))
 		}
-		if n, ok := toInt(arguments["last"]); ok {
-			p.Last = &n
+		if n, ok := arguments["last"].(int64); ok {
+			p.Last = new(int(n))
 		}
 		p.After, _ = arguments["after"].(string)
 		p.Before, _ = arguments["before"].(string)

@@ -53,7 +53,8 @@ func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, er
 		}
 		return found(load(ctx, func(l *loaders) *loader[model.MemberID, *model.ConversationMember] { return l.membersByID }, key))
 	}
-	return nil, errs.New(errs.BadUserInput, "%s: Expected the id of a user, a conversation, a message, a member or a session, got %q.", argument, id)
+	return nil, errs.New(errs.BadUserInput, "%s: Expected the id of a user, a conversation, a message, a member or a session, got %s.",
+		argument, errs.Quote(id))
 }
 
 func found[T any](p *T, err error) (Node, error) {

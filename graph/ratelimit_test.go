@@ -95,8 +95,8 @@ func limitedFields() map[string]limitedBy {
 	}
 }
 
-// ask is do with the header of the answer.
-func (s *api) ask(token, query string) (answer, http.Header) {
+// askLimited is do with the header of the answer.
+func (s *api) askLimited(token, query string) (answer, http.Header) {
 	s.t.Helper()
 	body := mustJSON(s.t, map[string]any{"query": query})
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url, strings.NewReader(string(body)))
@@ -168,8 +168,8 @@ func TestEveryMutationAndSearchIsLimited(t *testing.T) {
 					continue
 				}
 				clock.Forward(time.Hour)
-				_, first := s.ask(ann.token, row.try)
-				a, second := s.ask(ann.token, row.try)
+				_, first := s.askLimited(ann.token, row.try)
+				a, second := s.askLimited(ann.token, row.try)
 				policy := fmt.Sprintf("%q;q=1;w=3600 %q;r=0;t=3600 ", bucket, bucket)
 				refused := len(a.Errors) == 1 && a.Errors[0].code() == "RATE_LIMITED" && a.Errors[0].Extensions["retryAfterMs"] == 3.6e6
 				if !slices.Contains(row.buckets, bucket) {
@@ -219,7 +219,7 @@ func TestTheHeaderShowsTheNearestEnd(t *testing.T) {
 		{query: "{ viewer { email } }", want: "  "},
 	} {
 		clock.Forward(step.wait)
-		a, header := s.ask(ann.token, step.query)
+		a, header := s.askLimited(ann.token, step.query)
 		if got := shownLimits(header); got != step.want {
 			t.Errorf("%s: the header says %q, want %q", step.query, got, step.want)
 		}
@@ -233,7 +233,7 @@ func TestTheHeaderShowsTheNearestEnd(t *testing.T) {
 			t.Errorf("%s: %v", step.query, a)
 		}
 	}
-	_, header := s.ask(ann.token, "{ viewer { email } }")
+	_, header := s.askLimited(ann.token, "{ viewer { email } }")
 	exposed := strings.ToLower(header.Get("Access-Control-Expose-Headers"))
 	for _, name := range []string{"ratelimit", "ratelimit-policy", "retry-after"} {
 		if !slices.Contains(strings.Split(exposed, ", "), name) {
@@ -283,28 +283,28 @@ func TestTheHeaderAboutSigningIn(t *testing.T) {
 	s := mustServe(t, db, func(_ *graph.Options, o *auth.Options) { o.RateLimits = true })
 	ann := s.mustRegister("ann")
 	login := `mutation { login(input: {email: "ann@example.org", password: "wrong password"}) { userErrors { code } } }`
-	if _, h := s.ask("", login); shownLimits(h) != `"login";q=100;w=100 "login";r=99;t=1 ` {
+	if _, h := s.askLimited("", login); shownLimits(h) != `"login";q=100;w=100 "login";r=99;t=1 ` {
 		t.Errorf("a login: %q", shownLimits(h))
 	}
 	for range 3 {
-		s.ask("", login)
+		s.askLimited("", login)
 	}
-	if a, h := s.ask("", login); !slices.Equal(a.codes(), []string{"RATE_LIMITED"}) || h.Get("Retry-After") != "2" {
+	if a, h := s.askLimited("", login); !slices.Equal(a.codes(), []string{"RATE_LIMITED"}) || h.Get("Retry-After") != "2" {
 		t.Errorf("after four wrong passwords: %v, %q", a, shownLimits(h))
 	}
 	reset := `mutation { requestPasswordReset(input: {email: %q}) { userErrors { code } } }`
 	for i := range 10 { // five mails are sent, and the rest is silence
 		name := []string{"ann@example.org", "nobody@example.org"}[i%2]
-		a, h := s.ask("", fmt.Sprintf(reset, name))
+		a, h := s.askLimited("", fmt.Sprintf(reset, name))
 		want := fmt.Sprintf(`"mail";q=20;w=1200 "mail";r=%d;t=%d `, 19-i, 60*(i+1))
 		if len(a.codes()) != 0 || shownLimits(h) != want {
 			t.Errorf("reset %d: %v, %q", i, a, shownLimits(h))
 		}
 	}
-	if _, h := s.ask(ann.token, `mutation { revokeOtherSessions { userErrors { code } } }`); shownLimits(h) != `"sessions";q=100;w=300 "sessions";r=99;t=3 ` {
+	if _, h := s.askLimited(ann.token, `mutation { revokeOtherSessions { userErrors { code } } }`); shownLimits(h) != `"sessions";q=100;w=300 "sessions";r=99;t=3 ` {
 		t.Errorf("ending sessions: %q", shownLimits(h))
 	}
-	if _, h := s.ask(ann.token, `mutation { requestEmailVerification { userErrors { code } } }`); shownLimits(h) != "  " {
+	if _, h := s.askLimited(ann.token, `mutation { requestEmailVerification { userErrors { code } } }`); shownLimits(h) != "  " {
 		t.Errorf("a verification: %q", shownLimits(h))
 	}
 }

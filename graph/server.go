@@ -67,12 +67,14 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach,
 		reader: document.NewReader(schema.Schema(), document.Options{
 			Limits: opts.Limits, MaxPage: store.MaxPage, Introspection: opts.Introspection,
+			Scalars: scalars(),
 		}),
 		recovered: func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) },
 	}
 	exec.SetErrorPresenter(present)
 	exec.SetRecoverFunc(exec.recovered)
 	exec.AroundOperations(newSchemaAnswers().aroundOperation)
+	exec.AroundResponses(answerOfRoot)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
 

@@ -128,12 +128,8 @@ func (s *shared) subscribe(ctx context.Context, op *wire.Operation, oc *graphql.
 		return false
 	}
 	var after *int64
-	if value := arguments["afterSeq"]; value != nil {
-		n, ok := toInt(value)
-		if !ok {
-			return false
-		}
-		after = new(int64(n))
+	if n, ok := arguments["afterSeq"].(int64); ok {
+		after = &n
 	}
 	sh := &sharing{shared: s, oc: oc, op: op, ctx: ctx, who: who, id: id, asked: asked, pick: everyEvent}
 	if field.Name == "messageAdded" {
@@ -258,7 +254,7 @@ func (sh *sharing) put(ctx context.Context, item chat.Followed) error {
 }
 
 func (sh *sharing) end(err error) {
-	sh.op.Fail(gqlerror.List{sh.present(sh.ctx, err)})
+	sh.op.Fail(gqlerror.List{sh.present(withRootField(sh.ctx, sh.oc), err)})
 }
 
 // answerTo is the answer for all who asked the same of an event; nil where each has to make their own.
@@ -314,7 +310,7 @@ func givenTo(ctx context.Context) *given {
 func (sh *sharing) tryExecute(ctx context.Context, item *given) (payload []byte, ok bool) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			shown := sh.present(ctx, fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))
+			shown := sh.present(withRootField(ctx, sh.oc), fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))
 			payload, ok = wire.Encode(&graphql.Response{Errors: gqlerror.List{shown}, Data: json.RawMessage("null")}), false
 		}
 	}()
@@ -325,7 +321,7 @@ func (sh *sharing) tryExecute(ctx context.Context, item *given) (payload []byte,
 		return nil, false
 	}
 	if response == nil {
-		shown := sh.present(ctx, errors.New("an event has no answer"))
+		shown := sh.present(withRootField(ctx, sh.oc), errors.New("an event has no answer"))
 		response = &graphql.Response{Errors: gqlerror.List{shown}, Data: json.RawMessage("null")}
 	}
 	return wire.Encode(response), len(response.Errors) == 0

@@ -101,7 +101,7 @@ func TestWhatGoesWrong(t *testing.T) {
 				"", register, in("email", "ANN@example.org", "nickname", "ANN", "password", "long enough"),
 				[]string{"TAKEN input.email", "TAKEN input.nickname"},
 			},
-			"register: a missing field": {"", register, in("email", "x@example.org"), []string{"BAD_USER_INPUT"}},
+			"register: missing fields": {"", register, in("email", "x@example.org"), []string{"BAD_USER_INPUT", "BAD_USER_INPUT"}},
 			"register: a number for a text": {
 				"", register, in("email", 5, "nickname", "xx", "password", "long enough"),
 				[]string{"BAD_USER_INPUT"},

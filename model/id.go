@@ -200,16 +200,13 @@ func cutPrefix(prefix, s string) (string, error) {
 }
 
 func notAnID(prefix, s string) error {
-	if len(s) > 64 {
-		s = s[:64] + "…"
-	}
-	return errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %q.", kinds[prefix], prefix, s)
+	return errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s.", kinds[prefix], prefix, errs.Quote(s))
 }
 
 func unmarshalGQL(id interface{ UnmarshalText(b []byte) error }, v any) error {
 	s, ok := v.(string)
 	if !ok {
-		return errs.New(errs.BadUserInput, "An id is a string, got %v.", v)
+		return errs.New(errs.BadUserInput, "An id is a string.")
 	}
 	return id.UnmarshalText([]byte(s))
 }

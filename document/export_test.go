@@ -1,0 +1,4 @@
+package document
+
+// Coerce is what Read does with variables.
+var Coerce = (*Reader).coerce

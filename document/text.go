@@ -1,0 +1,266 @@
+package document
+
+import (
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+)
+
+// maxName is how many characters a name of a document may have. An unknown one is compared with all that it may have
+// been meant for, in time that grows with its length, and comes back in each error about it.
+const maxName = 255
+
+// scanner reads a document's text before the parser does, for what the parser's own lexer lets through (GraphQL,
+// section 2.1): half a surrogate pair, a number that runs into a name, and the indentation of block strings. It stops
+// at what is wrong in another way, which the parser finds.
+type scanner struct {
+	text   string
+	at     int
+	blocks []blockString
+}
+
+// blockString is one of the document's.
+type blockString struct {
+	at     int               // of its first quotation mark, in bytes
+	begins gqlerror.Location // once it is known
+	raw    string            // what stands between the quotation marks
+}
+
+// scan reads to the end of the text, or to the first mistake.
+func (s *scanner) scan() *gqlerror.Error {
+	if !utf8.ValidString(s.text) {
+		return coded(ParseFailed, "The document is not valid UTF-8.")
+	}
+	for s.at < len(s.text) {
+		var err *gqlerror.Error
+		switch c := s.text[s.at]; {
+		case c == '#':
+			s.skip(func(c byte) bool { return c != '\n' && c != '\r' })
+		case strings.HasPrefix(s.text[s.at:], `"""`):
+			err = s.block()
+		case c == '"':
+			err = s.quoted()
+		case beginsName(c):
+			err = s.name()
+		case c == '-' || isDigit(c):
+			err = s.number()
+		case c >= utf8.RuneSelf:
+			err = s.foreign()
+		default:
+			s.at++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *scanner) wrong(format string, args ...any) *gqlerror.Error {
+	err := coded(ParseFailed, format, args...)
+	err.Locations = []gqlerror.Location{s.location()}
+	return err
+}
+
+// location counts lines from 1, and columns in characters from 1.
+func (s *scanner) location() gqlerror.Location {
+	before := normalNewlines.Replace(s.text[:s.at])
+	last := strings.LastIndexByte(before, '\n') + 1
+	return gqlerror.Location{
+		Line: 1 + strings.Count(before, "\n"), Column: 1 + utf8.RuneCountInString(before[last:]),
+	}
+}
+
+var normalNewlines = strings.NewReplacer("\r\n", "\n", "\r", "\n") //nolint:gochecknoglobals // a constant
+
+func (s *scanner) skip(while func(c byte) bool) {
+	for s.at < len(s.text) && while(s.text[s.at]) {
+		s.at++
+	}
+}
+
+func (s *scanner) name() *gqlerror.Error {
+	start := *s
+	s.skip(func(c byte) bool { return beginsName(c) || isDigit(c) })
+	if s.at-start.at > maxName {
+		err := start.wrong("A name has at most %d characters; this one has %d.", maxName, s.at-start.at)
+		return withCode(err, TooLarge)
+	}
+	return nil
+}
+
+// number ends before a name, a digit or a dot only if something stands between the two (section 2.9.1).
+func (s *scanner) number() *gqlerror.Error {
+	if s.text[s.at] == '-' {
+		s.at++
+	}
+	s.skip(isDigit)
+	if next := s.ahead(1); s.ahead(0) == '.' && isDigit(next) {
+		s.at++
+		s.skip(isDigit)
+	}
+	if s.ahead(0) == 'e' || s.ahead(0) == 'E' {
+		sign := s.ahead(1) == '+' || s.ahead(1) == '-'
+		if !sign && isDigit(s.ahead(1)) || sign && isDigit(s.ahead(2)) {
+			s.at += 2
+			s.skip(isDigit)
+		}
+	}
+	if next := s.ahead(0); beginsName(next) || next == '.' {
+		return s.wrong("A number cannot be followed by \"%c\" at once.", next)
+	}
+	return nil
+}
+
+// ahead is a byte that follows; 0 after the end.
+func (s *scanner) ahead(n int) byte {
+	if s.at+n >= len(s.text) {
+		return 0
+	}
+	return s.text[s.at+n]
+}
+
+// quoted reads a string, in whose escapes a surrogate has to have its other half (section 2.9.4).
+func (s *scanner) quoted() *gqlerror.Error {
+	for s.at++; s.at < len(s.text); {
+		switch s.text[s.at] {
+		case '"':
+			s.at++
+			return nil
+		case '\n', '\r':
+			return nil // the parser finds that it does not end
+		case '\\':
+			unit, ok := s.escapedUnit(0)
+			if !ok || !utf16.IsSurrogate(unit) {
+				s.at += 2
+				continue
+			}
+			second, ok := s.escapedUnit(len(`\u0000`))
+			if !ok || utf16.DecodeRune(unit, second) == utf8.RuneError {
+				return s.wrong(`\u%s is half of a surrogate pair: the other half is missing.`, s.text[s.at+2:s.at+6])
+			}
+			s.at += 2 * len(`\u0000`)
+		default:
+			s.at++
+		}
+	}
+	return nil
+}
+
+// escapedUnit is the code unit that an escape of four digits stands for.
+func (s *scanner) escapedUnit(skip int) (unit rune, ok bool) {
+	rest := s.text[min(s.at+skip, len(s.text)):]
+	if len(rest) < len(`\u0000`) || rest[0] != '\\' || rest[1] != 'u' {
+		return 0, false
+	}
+	for _, c := range []byte(rest[2:6]) {
+		switch {
+		case isDigit(c):
+			unit = unit<<4 | rune(c-'0')
+		case 'a' <= c|0x20 && c|0x20 <= 'f':
+			unit = unit<<4 | rune(c|0x20-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return unit, true
+}
+
+// block reads a block string. The parser's lexer would end it at the last of many quotation marks; it ends at the
+// first three.
+func (s *scanner) block() *gqlerror.Error {
+	start := s.at
+	for s.at += 3; s.at < len(s.text); s.at++ {
+		if strings.HasPrefix(s.text[s.at:], `\"""`) {
+			s.at += 3
+			continue
+		}
+		if !strings.HasPrefix(s.text[s.at:], `"""`) {
+			continue
+		}
+		s.blocks = append(s.blocks, blockString{at: start, raw: s.text[start+3 : s.at]})
+		s.at += 3
+		if s.ahead(0) == '"' {
+			return s.wrong(`A block string ends with the first """: write \""" for three quotation marks in it.`)
+		}
+		return nil
+	}
+	return nil
+}
+
+// foreign reads a character that is not ASCII, which only strings and comments have.
+func (s *scanner) foreign() *gqlerror.Error {
+	const byteOrderMark = '\uFEFF'
+	r, size := utf8.DecodeRuneInString(s.text[s.at:])
+	if r != byteOrderMark {
+		return s.wrong("The character \"%c\" can stand in strings and comments only.", r)
+	}
+	s.at += size
+	return nil
+}
+
+// settleStrings corrects what the parser's lexer makes of strings: where they begin, and what block strings are worth,
+// whose first line it takes for indented.
+func (s *scanner) settleStrings(doc *ast.QueryDocument) {
+	blocks := s.blocksByPlace()
+	eachValue(doc, func(v *ast.Value) {
+		if v.Kind == ast.StringValue {
+			v.Position.Column-- // it counts from behind the quotation mark
+		}
+		if v.Kind == ast.BlockValue {
+			b := blocks[v.Position.Start]
+			v.Raw = blockStringValue(b.raw)
+			v.Position.Line, v.Position.Column = b.begins.Line, b.begins.Column
+		}
+	})
+}
+
+// blocksByPlace are the block strings by the characters before them, as the parser counts.
+func (s *scanner) blocksByPlace() map[int]blockString {
+	byPlace := make(map[int]blockString, len(s.blocks))
+	from, place, here := 0, 0, gqlerror.Location{Line: 1, Column: 1}
+	for _, b := range s.blocks {
+		between := normalNewlines.Replace(s.text[from:b.at])
+		place += utf8.RuneCountInString(s.text[from:b.at])
+		if last := strings.LastIndexByte(between, '\n'); last >= 0 {
+			here.Line += strings.Count(between, "\n")
+			here.Column = 1
+			between = between[last+1:]
+		}
+		here.Column += utf8.RuneCountInString(between)
+		from, b.begins = b.at, here
+		byPlace[place] = b
+	}
+	return byPlace
+}
+
+// blockStringValue is BlockStringValue of section 2.9.4.
+func blockStringValue(raw string) string {
+	lines := strings.Split(normalNewlines.Replace(strings.ReplaceAll(raw, `\"""`, `"""`)), "\n")
+	common := -1
+	for _, line := range lines[1:] {
+		if indent := indentOf(line); indent < len(line) && (common < 0 || indent < common) {
+			common = indent
+		}
+	}
+	for i, line := range lines[1:] {
+		lines[1+i] = line[min(max(common, 0), len(line)):]
+	}
+	isBlank := func(line string) bool { return indentOf(line) == len(line) }
+	for len(lines) > 0 && isBlank(lines[0]) {
+		lines = lines[1:]
+	}
+	for len(lines) > 0 && isBlank(lines[len(lines)-1]) {
+		lines = lines[:len(lines)-1]
+	}
+	return strings.Join(lines, "\n")
+}
+
+func indentOf(line string) int { return len(line) - len(strings.TrimLeft(line, " \t")) }
+
+func beginsName(c byte) bool { return c == '_' || 'a' <= c|0x20 && c|0x20 <= 'z' }
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
