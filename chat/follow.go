@@ -121,6 +121,18 @@ func (st *stream) tell(id model.ConversationID) {
 	st.ring()
 }
 
+// takeReady takes all followers that have something to do.
+func (st *stream) takeReady() []*follower {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	ready := st.ready
+	st.ready = nil
+	for _, fo := range ready {
+		fo.isReady = false
+	}
+	return ready
+}
+
 func (st *stream) hasNews() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -144,9 +156,10 @@ type follower struct {
 
 	// Guarded by the stream's lock.
 	working bool // a goroutine delivers to the sink; else the feed does, and seen is guarded too
-	behind  bool // what comes after seen has to be read, because the queue does not have it
+	behind  bool // what comes after seen, up to missing, has to be read, because the queue does not have it
 	removed bool // the actor is a member no longer
 	isReady bool
+	missing int64
 	queue   []*model.Event
 	removal *model.Event // which says that the actor is a member no longer
 
@@ -233,23 +246,27 @@ func (fo *follower) push(events []*model.Event) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
 	switch {
-	case fo.removed || fo.behind:
+	case fo.removed:
+		return
+	case fo.behind:
+		fo.missing = max(fo.missing, events[len(events)-1].Seq)
 		return
 	case fo.sink != nil && !fo.working:
 		fo.deliverLive(events)
 		return
 	case len(fo.queue)+len(events) > followQueue: // too slow: it reads at its own speed
-		fo.queue, fo.behind = nil, true
+		fo.queue, fo.behind, fo.missing = nil, true, events[len(events)-1].Seq
 	default:
 		fo.queue = append(fo.queue, events...)
 	}
 	fo.ring()
 }
 
-func (fo *follower) fallBehind() {
+// fallBehind drops what is queued: everything up to a seq has to be read, and what comes until then.
+func (fo *follower) fallBehind(missing int64) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
-	fo.queue, fo.behind = nil, true
+	fo.queue, fo.behind, fo.missing = nil, true, max(fo.missing, missing)
 	fo.ring()
 }
 
@@ -274,12 +291,12 @@ func (fo *follower) ring() {
 	fo.stream.ring()
 }
 
-// take empties what has been put in.
+// take empties what has been put in. behind is false where what was missing has been read meanwhile.
 func (fo *follower) take() (events []*model.Event, behind, removed bool) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
-	events, behind = fo.queue, fo.behind
-	fo.queue, fo.behind = nil, false
+	events, behind = fo.queue, fo.behind && fo.missing > fo.seen
+	fo.queue, fo.behind, fo.missing = nil, false, 0
 	return events, behind, fo.removed
 }
 
@@ -297,6 +314,17 @@ func (fo *follower) notice(ctx context.Context) (events []*model.Event, missed b
 		return nil, false, errRemoved
 	}
 	return events, missed, err
+}
+
+// hasMore reports whether there is something to drain. Without, it forgets what has been read meanwhile.
+func (fo *follower) hasMore() bool {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	if fo.removed || fo.behind && fo.missing > fo.seen || len(fo.queue) > 0 && fo.queue[len(fo.queue)-1].Seq > fo.seen {
+		return true
+	}
+	fo.queue, fo.behind, fo.missing = nil, false, 0
+	return false
 }
 
 func (fo *follower) isRemoved() bool {
@@ -385,7 +413,7 @@ func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) erro
 
 func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) error) error {
 	for {
-		events, err := fo.readPage(ctx)
+		events, err := fo.readPage(ctx, feedPage)
 		switch {
 		case errors.Is(err, errRemoved):
 			return fo.deliverRemoval(ctx, deliver)
@@ -409,11 +437,36 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 	}
 }
 
+// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, and delivers no removal, where the actor is found to
+// be a member no longer. While the database is away it waits for it.
+func (fo *follower) catchUpTo(ctx context.Context, seq int64, deliver func(*model.Event) error) error {
+	return onceThere(ctx, func() error {
+		for fo.seen < seq {
+			events, err := fo.readPage(ctx, int(min(seq-fo.seen, feedPage)))
+			if err != nil {
+				return err
+			}
+			if len(events) == 0 {
+				return errRemoved // with the conversation
+			}
+			for _, e := range events {
+				if fo.isRemoved() || fo.endsWith(e) {
+					return errRemoved
+				}
+				if err := fo.deliver(e, deliver); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // readPage reads what comes next; errRemoved where the actor is found to be a member no longer.
-func (fo *follower) readPage(ctx context.Context) ([]*model.Event, error) {
+func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, error) {
 	var events []*model.Event
 	err := fo.service.inTurn(ctx, func() (err error) {
-		if events, err = eventsAfter(ctx, fo.service.db, fo.id, fo.seen, feedPage); err != nil {
+		if events, err = eventsAfter(ctx, fo.service.db, fo.id, fo.seen, limit); err != nil {
 			return store.Error(err)
 		}
 		// After the reading: nothing is yielded that was read after a removal had been committed.

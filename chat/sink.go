@@ -88,7 +88,7 @@ func (fo *follower) deliverLive(events []*model.Event) {
 		}
 		before := fo.seen
 		if err := fo.deliver(e, live); errors.Is(err, errStopped) {
-			fo.seen, fo.behind = before, true
+			fo.seen, fo.behind, fo.missing = before, true, events[len(events)-1].Seq
 			fo.begin()
 			return
 		}
