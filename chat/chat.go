@@ -57,8 +57,8 @@ type Options struct {
 	Nodes *natsbus.Conn
 	Log   *slog.Logger // nil means slog.Default
 
-	maxNamed     int           // conversations in a cursor of everything; 0 means maxNamed
-	roomPatience time.Duration // see awaitRoom; 0 means roomPatience
+	maxNamed     int           // for tests; 0 means maxNamed
+	roomPatience time.Duration // for tests; 0 means roomPatience
 }
 
 // Service is the conversations of one database.

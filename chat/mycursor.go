@@ -40,9 +40,10 @@ const (
 	myStreamList  = 'e' // the letter of its cursors
 	cursorMAC     = 16  // bytes of the HMAC that a cursor has
 	cursorVersion = 1   // of what follows the HMAC
-	// maxNamed is how many conversations a cursor names at most. One has up to 26 bytes, everything else up to 64: with
-	// base64 that is within store.MaxCursor, with room for a field more.
-	maxNamed = 100
+	// maxNamed is how many conversations the cursor of a live stream names at most, and sweepNamed how many more it may name
+	// while the stream sweeps. One has up to 26 bytes, everything else up to 64: with base64 that is within store.MaxCursor,
+	// with room for some fields more.
+	maxNamed, sweepNamed = 80, 20
 )
 
 // cursorKey authenticates the cursors of this database's streams. Nothing else is signed with it. It is a row of the database,

@@ -86,8 +86,10 @@ func countStatements(db *store.DB) *atomic.Int64 {
 
 type statementsSeen struct{ n atomic.Int64 }
 
-func (*statementsSeen) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
-func (c *statementsSeen) AfterQuery(context.Context, *bun.QueryEvent)                      { c.n.Add(1) }
+func (*statementsSeen) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context {
+	return ctx
+}
+func (c *statementsSeen) AfterQuery(context.Context, *bun.QueryEvent) { c.n.Add(1) }
 
 // mustCursorKey is the database's.
 func (w *world) mustCursorKey() cursorKey {

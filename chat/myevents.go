@@ -175,6 +175,7 @@ type myEvents struct {
 	told    map[model.ConversationID]int64 // conversations about which the low watermark does not say how far they have been told
 	newest  map[model.ConversationID]int64 // the highest position that may have been told of each
 	left    map[model.ConversationID]model.Departure
+	in      map[model.ConversationID]bool // before this run, see streamStart
 	joining map[model.ConversationID]mine // memberships whose beginning has yet to be told
 	leaving model.ConversationID          // whose removal is being told, and the end not yet
 	heard   []model.ConversationID        // of which there is news that has not been looked at
@@ -184,38 +185,50 @@ type myEvents struct {
 	toldCaughtUp bool
 }
 
-// errFull is returned where an item would need a cursor that names too many conversations.
-var errFull = errors.New("the cursor names as many conversations as it may")
+var (
+	errFull = errors.New("the cursor names as many conversations as a live stream's may")
+	errOver = errors.New("the cursor would name more conversations than any may")
+)
 
-// run follows until the cursor is full, makes room in it, and goes on from there as a client would that comes back.
+// run follows until the cursor is full, makes room in it, and goes on from there as a client would that comes back. Where there is
+// no other way to keep the cursor within its bound, the stream begins anew.
 func (m *myEvents) run(ctx context.Context, from *myCursor) error {
-	begin := streamStart{from: from, limit: int64(m.service.opts.MaxReplayed)}
+	start := streamStart{from: from, limit: int64(m.service.opts.MaxReplayed)}
 	for {
-		err := m.runFrom(ctx, begin)
-		if !errors.Is(err, errFull) {
+		err := m.runFrom(ctx, start)
+		room := false
+		switch {
+		case errors.Is(err, errFull):
+			if room, err = m.awaitRoom(ctx); err != nil {
+				return err
+			}
+		case !errors.Is(err, errOver):
 			return err
-		}
-		room, err := m.awaitRoom(ctx)
-		if err != nil {
-			return err
-		}
-		if !room {
-			m.service.opts.Log.Warn("a long transaction holds the low watermark back: a stream of events begins anew", "user", m.actor.UserID)
 		}
 		stand := m.cursor()
-		begin = streamStart{from: &stand, limit: math.MaxInt64, reset: !room}
+		start = streamStart{from: &stand, limit: math.MaxInt64, reset: !room}
+		if start.reset {
+			m.service.opts.Log.Warn("a stream of events begins anew: a long transaction holds the low watermark back", "user", m.actor.UserID)
+			continue
+		}
+		start.in = map[model.ConversationID]bool{}
+		for id := range m.followers {
+			_, joining := m.joining[id]
+			start.in[id] = !joining
+		}
 	}
 }
 
 // streamStart says from where a stream follows.
 type streamStart struct {
-	from  *myCursor // nil is now
-	limit int64     // how many items may have been missed
-	reset bool      // it begins now, and that is told
+	from  *myCursor                     // nil is now
+	limit int64                         // how many items may have been missed
+	reset bool                          // it begins now, and that is told
+	in    map[model.ConversationID]bool // of which it has told that the actor is in them, and no end
 }
 
 func (m *myEvents) runFrom(ctx context.Context, b streamStart) error {
-	m.live = false
+	m.live, m.in = false, b.in
 	var r resumption
 	err := onceThere(ctx, func() (err error) {
 		r, err = m.tryBegin(ctx, b)
@@ -412,7 +425,7 @@ func (m *myEvents) startNow(ctx context.Context, now []mine, horizon int64) (map
 		start[own.ConversationID] = own.LastSeq
 	}
 	recent, err := m.service.movedSince(ctx, m.actor, m.low)
-	if len(recent) > m.service.opts.maxNamed/2 {
+	if len(recent) > m.service.opts.maxNamed {
 		return start, err
 	}
 	for id, beyond := range recent {
@@ -745,6 +758,9 @@ func (m *myEvents) cursor() myCursor {
 // item yields one with the cursor that stands behind it.
 func (m *myEvents) item(e MyEvent) error {
 	m.advance()
+	if len(m.told)+len(m.left) > m.service.opts.maxNamed+sweepNamed {
+		return errOver
+	}
 	e.Cursor = m.cursor().encode(m.key, m.actor.UserID)
 	if !m.yield(e, nil) {
 		return errStopped
@@ -785,6 +801,14 @@ func (m *myEvents) advance() {
 // tellJoined tells the beginning of a membership, which is at a position or before it; with that the low watermark moves beyond
 // last, if any.
 func (m *myEvents) tellJoined(fo *follower, position int64, last *model.Event) error {
+	own := m.joining[fo.id]
+	if m.in[fo.id] { // who is live is told of the end before, too
+		delete(m.in, fo.id)
+		d := model.Departure{UserID: m.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1, Position: position}
+		if err := m.tellLeft(d); err != nil {
+			return err
+		}
+	}
 	delete(m.left, fo.id)
 	delete(m.joining, fo.id)
 	m.told[fo.id] = fo.seen
