@@ -265,7 +265,7 @@ func TestJoinsAndLeavingsCountAsMissed(t *testing.T) {
 // meanwhile than a cursor can say: the stream begins anew, and goes on.
 func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	t.Parallel()
-	const named, many = 4, 40
+	const named, many = 4, 12
 	db := storetest.MustPostgres(t)
 	w := MustWorldWith(t, db, Options{
 		CompareEvery: never, maxNamed: named, roomPatience: 1, Log: slog.New(slog.DiscardHandler),

@@ -170,44 +170,31 @@ func (s *Service) MyEventsCursor(ctx context.Context, actor model.Actor) (string
 	}
 	c := myCursor{epoch: epoch, low: lowWatermark{position: horizon}, told: map[model.ConversationID]int64{}}
 	// What is beyond the horizon and stored already was there before the cursor was.
-	recent, err := s.movedSince(ctx, actor, c.low)
+	var recent []struct {
+		ConversationID      model.ConversationID
+		First, Last, Newest int64
+	}
+	if err := s.movedSince(actor, c.low).Scan(ctx, &recent); err != nil {
+		return "", store.Error(err)
+	}
 	if len(recent) <= s.opts.maxNamed { // else it comes again, as what is stored while the client reads does
-		for id, moved := range recent {
-			c.told[id] = moved.last
+		for _, moved := range recent {
+			c.told[moved.ConversationID] = moved.Last
 		}
 	}
-	return c.encode(key, actor.UserID), err
+	return c.encode(key, actor.UserID), nil
 }
 
-// moved says which of a conversation's events are not below a low watermark.
-type moved struct {
-	first, last int64 // seq
-	position    int64 // the highest
-}
-
-// movedSince finds those of the actor's conversations that have events beyond a low watermark; of each conversation the events
-// count from the one that made the actor a member.
-func (s *Service) movedSince(
-	ctx context.Context, actor model.Actor, low lowWatermark,
-) (map[model.ConversationID]moved, error) {
-	var found []struct {
-		ConversationID        model.ConversationID
-		First, Last, Position int64
-	}
+// movedSince finds those of the actor's conversations that have events beyond a low watermark: the first and the last of them, by
+// seq, and the highest position. Of each conversation the events count from the one that made the actor a member.
+func (s *Service) movedSince(actor model.Actor, low lowWatermark) *bun.SelectQuery {
 	q := inMyConversations(s.db.NewSelect().Model((*model.Event)(nil)), actor).
-		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS position").
+		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS newest").
 		Where("e.position >= ?", low.position).GroupExpr("e.conversation_id")
 	if low.conversation != (model.ConversationID{}) {
 		q = q.Where("(e.position, e.conversation_id) > (?, ?)", low.position, low.conversation)
 	}
-	if err := q.Scan(ctx, &found); err != nil {
-		return nil, store.Error(err)
-	}
-	byID := make(map[model.ConversationID]moved, len(found))
-	for _, row := range found {
-		byID[row.ConversationID] = moved{row.First, row.Last, row.Position}
-	}
-	return byID, nil
+	return q
 }
 
 // inMyConversations keeps the events of a query that are in the actor's conversations, from the one that made them a member.

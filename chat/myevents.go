@@ -378,91 +378,101 @@ func (m *myEvents) tryBegin(ctx context.Context, b streamStart) (r resumption, e
 	if m.epoch, err = m.service.epoch(ctx); err != nil {
 		return r, err
 	}
-	now, err := m.memberships(ctx)
-	if err != nil {
-		return r, err
-	}
-	now = slices.DeleteFunc(now, func(own mine) bool { return feeds[own.ConversationID] == nil }) // there will be news of it
+	var now []recentMine
 	var start map[model.ConversationID]int64
 	if from := b.from; from != nil && !b.reset && from.epoch == m.epoch && from.low.position <= r.horizon {
-		if start, err = m.startAt(ctx, *from, now); err != nil {
+		if now, err = m.recentMemberships(ctx, from.low, feeds); err != nil {
 			return r, err
 		}
+		start = m.startAt(*from, now)
 		if r.left, err = m.departures(ctx, *from, now); err != nil {
 			return r, err
 		}
 	}
 	if start == nil || missed(now, start, r.left) > b.limit {
 		r.reset, r.left = b.from != nil, nil
-		if start, err = m.startNow(ctx, now, r.horizon); err != nil {
+		if now, err = m.recentMemberships(ctx, lowWatermark{position: r.horizon}, feeds); err != nil {
 			return r, err
 		}
-	} else {
-		m.low = b.from.low
+		start = m.startNow(now, r.horizon)
 	}
 	for _, own := range now {
 		id, seen := own.ConversationID, max(start[own.ConversationID], own.HiddenSeq)
 		if _, named := m.told[id]; named {
-			r.named = append(r.named, own)
+			r.named = append(r.named, own.mine)
 		}
 		if start[id] < own.JoinedSeq {
-			m.joining[id] = own
+			m.joining[id] = own.mine
 			seen = max(own.JoinedSeq, own.HiddenSeq)
 		}
-		m.follow(feeds[id], own, seen)
+		m.follow(feeds[id], own.mine, seen)
 		delete(feeds, id)
 	}
 	return r, nil
 }
 
+// recentMine is a membership with what its conversation has beyond a low watermark, if anything.
+type recentMine struct {
+	mine          `bun:",extend"`
+	First, Newest *int64 // seq of the first event; the highest position
+}
+
+// recentMemberships reads the memberships in conversations that are listened to; of the others there will be news. It is one
+// statement, because an end and a new beginning between two would be taken for one membership.
+func (m *myEvents) recentMemberships(
+	ctx context.Context, low lowWatermark, feeds map[model.ConversationID]*feed,
+) (now []recentMine, err error) {
+	err = m.service.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("?TableColumns, c.last_seq, r.first, r.newest").
+		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
+		Join("LEFT JOIN (?) AS r ON r.conversation_id = cm.conversation_id", m.service.movedSince(m.actor, low)).
+		Where("cm.user_id = ?", m.actor.UserID).OrderExpr("cm.conversation_id").Scan(ctx, &now)
+	return slices.DeleteFunc(now, func(own recentMine) bool { return feeds[own.ConversationID] == nil }), store.Error(err)
+}
+
 // startNow begins after everything that there is. Conversations with events beyond the low watermark are named, unless they are
-// too many: then some of these events come again to who comes back, as they may after a reset.
-func (m *myEvents) startNow(ctx context.Context, now []mine, horizon int64) (map[model.ConversationID]int64, error) {
+// too many: then some of these events come again to a client that comes back, as they may after a reset.
+func (m *myEvents) startNow(now []recentMine, horizon int64) map[model.ConversationID]int64 {
 	m.forget()
 	m.low = lowWatermark{position: horizon}
 	start := make(map[model.ConversationID]int64, len(now))
 	for _, own := range now {
 		start[own.ConversationID] = own.LastSeq
-	}
-	recent, err := m.service.movedSince(ctx, m.actor, m.low)
-	if len(recent) > m.service.opts.maxNamed {
-		return start, err
-	}
-	for id, beyond := range recent {
-		if seq, there := start[id]; there {
-			m.told[id], m.newest[id] = seq, beyond.position
+		if own.First != nil {
+			m.told[own.ConversationID], m.newest[own.ConversationID] = own.LastSeq, *own.Newest
 		}
 	}
-	return start, err
+	if len(m.told) > m.service.opts.maxNamed {
+		clear(m.told)
+	}
+	return start
 }
 
 // startAt finds out how far each conversation has been told; nil where the cursor says more than there is. Of a conversation that
 // it does not name, the events below the low watermark have been told, and those are the first ones of the membership: so what
 // was told ends before the first one that is not below.
-func (m *myEvents) startAt(ctx context.Context, from myCursor, now []mine) (map[model.ConversationID]int64, error) {
+func (m *myEvents) startAt(from myCursor, now []recentMine) map[model.ConversationID]int64 {
 	m.forget()
+	m.low = from.low
 	start := make(map[model.ConversationID]int64, len(now))
-	recent, err := m.service.movedSince(ctx, m.actor, from.low)
-	if err != nil {
-		return nil, err
-	}
 	for _, own := range now {
 		id := own.ConversationID
 		told, named := from.told[id]
-		beyond, there := recent[id]
 		start[id] = own.LastSeq
 		switch {
 		case named:
 			start[id] = max(told, -told)
-			m.told[id], m.newest[id] = start[id], beyond.position
-			if start[id] > own.LastSeq {
-				return nil, nil //nolint:nilnil // of a time that the database does not know
+			m.told[id] = start[id]
+			if own.Newest != nil {
+				m.newest[id] = *own.Newest
 			}
-		case there:
-			start[id] = beyond.first - 1
+			if start[id] > own.LastSeq {
+				return nil // of a time that the database does not know
+			}
+		case own.First != nil:
+			start[id] = *own.First - 1
 		}
 	}
-	return start, nil
+	return start
 }
 
 func (m *myEvents) forget() {
@@ -475,7 +485,7 @@ func (m *myEvents) forget() {
 
 // departures are the conversations that the actor has left since the cursor, and is not in again; in the order in which that
 // happened.
-func (m *myEvents) departures(ctx context.Context, from myCursor, now []mine) (left []model.Departure, err error) {
+func (m *myEvents) departures(ctx context.Context, from myCursor, now []recentMine) (left []model.Departure, err error) {
 	named := bun.List(slices.Collect(maps.Keys(from.told)))
 	err = m.service.db.NewSelect().Model(&left).Where("d.user_id = ?", m.actor.UserID).
 		Where("d.position >= ? OR d.conversation_id IN (?)", from.low.position, named).
@@ -503,7 +513,7 @@ func (m *myEvents) departures(ctx context.Context, from myCursor, now []mine) (l
 }
 
 // missed counts what a stream has to tell before it is live.
-func missed(now []mine, start map[model.ConversationID]int64, left []model.Departure) int64 {
+func missed(now []recentMine, start map[model.ConversationID]int64, left []model.Departure) int64 {
 	count := int64(len(left))
 	for _, own := range now {
 		if start[own.ConversationID] < own.JoinedSeq {
@@ -803,7 +813,6 @@ func (m *myEvents) advance() {
 func (m *myEvents) tellJoined(fo *follower, position int64, last *model.Event) error {
 	own := m.joining[fo.id]
 	if m.in[fo.id] { // who is live is told of the end before, too
-		delete(m.in, fo.id)
 		d := model.Departure{UserID: m.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1, Position: position}
 		if err := m.tellLeft(d); err != nil {
 			return err
@@ -819,6 +828,7 @@ func (m *myEvents) tellJoined(fo *follower, position int64, last *model.Event) e
 
 func (m *myEvents) tellLeft(d model.Departure) error {
 	m.leaving = model.ConversationID{}
+	delete(m.in, d.ConversationID)
 	delete(m.told, d.ConversationID)
 	delete(m.newest, d.ConversationID)
 	if !m.low.isBelow(d.Position, d.ConversationID) {
