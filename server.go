@@ -213,7 +213,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		Limits: graph.Limits{
 			BodyBytes: s.MaxBodyBytes, Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
 		},
-		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
+		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, MaxStreams: s.MaxStreams,
+		QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
 		AllowedOrigins: s.AllowedOrigins, TrustedProxies: proxies, Introspection: s.Introspection,
 		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
 	})
