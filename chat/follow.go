@@ -150,9 +150,9 @@ func (st *stream) ring() {
 // of followers, and each piece of one that is looked at has to come from memory.
 type follower struct {
 	stream *stream
-	sink   *Sink // nil for a consumer that takes
-	seen   int64 // the event that the consumer had last; its own
-	hidden int64 // messages up to this event are not for the actor to see
+	sink   *sinking // nil for a consumer that takes
+	seen   int64    // the event that the consumer had last; its own
+	hidden int64    // messages up to this event are not for the actor to see
 
 	// Guarded by the stream's lock.
 	working bool // a goroutine delivers to the sink; else the feed does, and seen is guarded too
@@ -163,21 +163,18 @@ type follower struct {
 	queue   []*model.Event
 	removal *model.Event // which says that the actor is a member no longer
 
-	service *Service
-	feed    *feed
-	actor   model.Actor
-	id      model.ConversationID
-	checked int64 // the newest event when the actor was found to be a member
-
-	ctx          context.Context //nolint:containedctx // of what follows, for a sink; it has no goroutine that could have it
-	toldCaughtUp bool
+	feed     *feed
+	actor    *model.Actor // shared by the followers of a stream
+	id       model.ConversationID
+	checked  int64 // the newest event when the actor was found to be a member
+	position int64 // of the membership, for who wants to know whether it has changed
 }
 
 // attach begins to follow a conversation in a stream, after a seq.
 func (s *Service) attach(
 	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen int64,
 ) (*follower, error) {
-	fo := &follower{service: s, stream: st, actor: actor, id: id, seen: seen, feed: s.feedOf(id)}
+	fo := &follower{stream: st, actor: &actor, id: id, seen: seen, feed: s.feedOf(id)}
 	// After the feed listens, so that nothing falls between the two.
 	err := onceThere(ctx, func() (err error) {
 		fo.checked, fo.hidden, err = s.position(ctx, actor, id)
@@ -305,7 +302,7 @@ func (fo *follower) notice(ctx context.Context) (events []*model.Event, missed b
 	events, missed, removed := fo.take()
 	if missed && !removed { // also where the conversation seems to be gone
 		err = onceThere(ctx, func() error {
-			_, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
+			_, err := memberOf(ctx, fo.feed.service.db, *fo.actor, fo.id)
 			return err
 		})
 		removed = errs.Is(err, errs.NotFound)
@@ -400,7 +397,7 @@ func (fo *follower) endsWith(e *model.Event) bool {
 	}
 	var removed model.MemberRemovedData
 	if err := json.Unmarshal(e.Data, &removed); err != nil {
-		fo.service.opts.Log.Error("the event of a removal cannot be read", "conversation", fo.id, "seq", e.Seq, "error", err)
+		fo.feed.service.opts.Log.Error("the event of a removal cannot be read", "conversation", fo.id, "seq", e.Seq, "error", err)
 		return false
 	}
 	return removed.UserID == fo.actor.UserID
@@ -465,12 +462,12 @@ func (fo *follower) catchUpTo(ctx context.Context, seq int64, deliver func(*mode
 // readPage reads what comes next; errRemoved where the actor is found to be a member no longer.
 func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, error) {
 	var events []*model.Event
-	err := fo.service.inTurn(ctx, func() (err error) {
-		if events, err = eventsAfter(ctx, fo.service.db, fo.id, fo.seen, limit); err != nil {
+	err := fo.feed.service.inTurn(ctx, func() (err error) {
+		if events, err = eventsAfter(ctx, fo.feed.service.db, fo.id, fo.seen, limit); err != nil {
 			return store.Error(err)
 		}
 		// After the reading: nothing is yielded that was read after a removal had been committed.
-		m, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
+		m, err := memberOf(ctx, fo.feed.service.db, *fo.actor, fo.id)
 		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or removed, and already back
 			return errRemoved
 		}
@@ -500,7 +497,7 @@ func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Even
 
 func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
 	var removals []*model.Event
-	err := fo.service.db.NewSelect().Model(&removals).Where("e.conversation_id = ?", fo.id).Where("e.seq > ?", fo.seen).
+	err := fo.feed.service.db.NewSelect().Model(&removals).Where("e.conversation_id = ?", fo.id).Where("e.seq > ?", fo.seen).
 		Where("e.kind = ?", model.MemberRemoved).OrderExpr("e.seq DESC").Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)

@@ -106,8 +106,8 @@ func (m *myConversations) memberships(ctx context.Context, only ...model.Convers
 // follow joins a feed that was open before the membership was read.
 func (m *myConversations) follow(f *feed, own mine, seen int64) *follower {
 	fo := &follower{
-		service: m.service, stream: m.stream, feed: f, actor: m.actor, id: own.ConversationID, seen: seen, hidden: own.HiddenSeq,
-		checked: own.LastSeq,
+		stream: m.stream, feed: f, actor: &m.actor, id: own.ConversationID, seen: seen, hidden: own.HiddenSeq,
+		checked: own.LastSeq, position: own.Position,
 	}
 	m.followers[fo.id] = fo
 	f.join(fo, own.LastSeq)

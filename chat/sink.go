@@ -21,6 +21,13 @@ type Sink struct {
 	End func(error)
 }
 
+// sinking is a sink in use.
+type sinking struct {
+	Sink
+	ctx          context.Context //nolint:containedctx // of what follows: a sink has no goroutine that could have it
+	toldCaughtUp bool
+}
+
 // FollowInto is Follow for a Sink. It returns once it is clear that the actor may follow, and goes on until ctx ends.
 func (s *Service) FollowInto(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
@@ -37,7 +44,7 @@ func (s *Service) FollowInto(
 	context.AfterFunc(ctx, fo.detach)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	fo.sink, fo.ctx = &sink, ctx
+	fo.sink = &sinking{Sink: sink, ctx: ctx}
 	fo.begin()
 	return nil
 }
@@ -53,13 +60,13 @@ func (fo *follower) begin() {
 // work delivers what waits, and what has to be read, until there is nothing of either: from then on the feed delivers.
 func (fo *follower) work() {
 	for {
-		err := fo.drain(fo.ctx, func(e *model.Event) error { return fo.sink.Replay(fo.ctx, e) })
-		if err == nil && !fo.toldCaughtUp {
-			fo.toldCaughtUp = true
-			err = fo.sink.CaughtUp(fo.ctx, fo.seen)
+		err := fo.drain(fo.sink.ctx, func(e *model.Event) error { return fo.sink.Replay(fo.sink.ctx, e) })
+		if err == nil && !fo.sink.toldCaughtUp {
+			fo.sink.toldCaughtUp = true
+			err = fo.sink.CaughtUp(fo.sink.ctx, fo.seen)
 		}
 		if err != nil {
-			if fo.ctx.Err() == nil {
+			if fo.sink.ctx.Err() == nil {
 				fo.sink.End(err)
 			}
 			return // and so stays working: nothing is delivered any more
