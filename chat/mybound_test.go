@@ -15,7 +15,8 @@ import (
 	"parley/store/storetest"
 )
 
-// manyConversations makes conversations of ann and ben, a thousand in a transaction, past the rules and without telling anybody.
+// manyConversations makes conversations of ann and ben, a thousand in a transaction, past the rules
+// and without telling anybody.
 func (w *world) manyConversations(n int) (ids []model.ConversationID) {
 	w.t.Helper()
 	for len(ids) < n {
@@ -67,7 +68,8 @@ func (w *world) insertEvents(ctx context.Context, tx *store.Tx, events []*model.
 	return tx.NewInsert().Model(&events).Value("position", "?", position).Returning("position").Scan(ctx)
 }
 
-// renameAll writes an event to each conversation, each time so many in a transaction, and announces them.
+// renameAll writes an event to each conversation, each time so many in a transaction, and announces
+// them.
 func (w *world) renameAll(ids []model.ConversationID, seq int64, together int) {
 	w.t.Helper()
 	for some := range slices.Chunk(ids, together) {
@@ -93,7 +95,8 @@ func (w *world) renameAll(ids []model.ConversationID, seq int64, together int) {
 	}
 }
 
-// forgetBen ends ben's memberships, so many in a transaction, as the end of an account ends others'.
+// forgetBen ends ben's memberships, so many in a transaction, as the end of an account ends
+// others'.
 func (w *world) forgetBen(ids []model.ConversationID, seq int64, together int) {
 	w.t.Helper()
 	for some := range slices.Chunk(ids, together) {
@@ -157,8 +160,8 @@ func wantAll(t *testing.T, what string, told []string, ids []model.ConversationI
 	}
 }
 
-// TestACursorIsBoundedWhateverHappens has something happen in thousands of conversations: while nobody is there, and while a
-// stream is live. Whoever comes back in the midst of it gets the rest.
+// TestACursorIsBoundedWhateverHappens has something happen in thousands of conversations: while
+// nobody is there, and while a stream is live. Whoever comes back in the midst of it gets the rest.
 func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	t.Parallel()
 	const many = 2000
@@ -261,8 +264,8 @@ func TestJoinsAndLeavingsCountAsMissed(t *testing.T) {
 	})
 }
 
-// TestACursorIsBoundedWhileTheWatermarkIsHeldBack has a transaction run on that has nothing to do with it, and more happen
-// meanwhile than a cursor can say: the stream begins anew, and goes on.
+// TestACursorIsBoundedWhileTheWatermarkIsHeldBack has a transaction run on that has nothing to do
+// with it, and more happen meanwhile than a cursor can say: the stream begins anew, and goes on.
 func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	t.Parallel()
 	const named, many = 4, 12

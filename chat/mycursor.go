@@ -15,8 +15,9 @@ import (
 	"parley/store"
 )
 
-// lowWatermark divides the events of all conversations in two, by their position and, at the same position, by their
-// conversation, because one transaction can write to thousands of conversations. The zero conversation is before all others.
+// lowWatermark divides the events of all conversations in two, by their position and, at the same
+// position, by their conversation, because one transaction can write to thousands of conversations.
+// The zero conversation is before all others.
 type lowWatermark struct {
 	position     int64
 	conversation model.ConversationID // at that position, events of conversations up to this one are below too
@@ -27,9 +28,10 @@ func (l lowWatermark) isBelow(position int64, id model.ConversationID) bool {
 	return position < l.position || position == l.position && compareBytes(id, l.conversation) <= 0
 }
 
-// myCursor is where a stream of everything stands: it has delivered every event below the low watermark, and of the
-// conversations in told everything up to that seq, and nothing else; a negative one is that of the membership's end, which
-// has been delivered too. docs/adr has the argument why nothing can fall through.
+// myCursor is where a stream of everything stands: it has delivered every event below the low
+// watermark, and of the conversations in told everything up to that seq, and nothing else; a
+// negative one is that of the membership's end, which has been delivered too. docs/adr has the
+// argument why nothing can fall through.
 type myCursor struct {
 	epoch int64
 	low   lowWatermark
@@ -40,15 +42,16 @@ const (
 	myStreamList  = 'e' // the letter of its cursors
 	cursorMAC     = 16  // bytes of the HMAC that a cursor has
 	cursorVersion = 1   // of what follows the HMAC
-	// maxNamed is how many conversations the cursor of a live stream names at most, and sweepNamed how many more it may name
-	// while the stream sweeps. One has up to 26 bytes, everything else up to 64: with base64 that is within store.MaxCursor,
-	// with room for some fields more.
+	// maxNamed is how many conversations the cursor of a live stream names at most, and sweepNamed
+	// how many more it may name while the stream sweeps. One has up to 26 bytes, everything else up
+	// to 64: with base64 that is within store.MaxCursor, with room for some fields more.
 	maxNamed, sweepNamed = 80, 20
 )
 
-// cursorKey authenticates the cursors of this database's streams. Nothing else is signed with it. It is a row of the database,
-// and no setting: every node has it, it outlives restarts and the keys of access tokens, which are replaced, and it comes and
-// goes with the positions that make a cursor worth something.
+// cursorKey authenticates the cursors of this database's streams. Nothing else is signed with it.
+// It is a row of the database, and no setting: every node has it, it outlives restarts and the keys
+// of access tokens, which are replaced, and it comes and goes with the positions that make a cursor
+// worth something.
 type cursorKey []byte
 
 // cursorKey reads the key when it is needed first, and keeps it.
@@ -74,8 +77,9 @@ func (k cursorKey) mac(owner model.UserID, content []byte) []byte {
 	return h.Sum(nil)[:cursorMAC]
 }
 
-// encode makes the cursor's text: the letter of the list, an HMAC, and the content. The content is a version, and then in
-// varints the epoch, the low watermark and the conversations; fields of a later version come behind these.
+// encode makes the cursor's text: the letter of the list, an HMAC, and the content. The content is
+// a version, and then in varints the epoch, the low watermark and the conversations; fields of a
+// later version come behind these.
 func (c myCursor) encode(key cursorKey, owner model.UserID) string {
 	b := make([]byte, 0, 64+20*len(c.told))
 	b = append(b, cursorVersion)
@@ -92,8 +96,9 @@ func (c myCursor) encode(key cursorKey, owner model.UserID) string {
 
 var errCursorContent = errors.New("an authentic cursor cannot be read")
 
-// readMyCursor reads nothing of a cursor that this database has not made for the owner: BAD_USER_INPUT. One of another version,
-// as a node that is updated later or earlier may have made it, is of no epoch.
+// readMyCursor reads nothing of a cursor that this database has not made for the owner:
+// BAD_USER_INPUT. One of another version, as a node that is updated later or earlier may have made
+// it, is of no epoch.
 func readMyCursor(key cursorKey, owner model.UserID, s string) (c myCursor, err error) {
 	r := store.ReadCursor(myStreamList, s)
 	mac, content := r.ReadBytes(cursorMAC), r.ReadRest()
@@ -153,8 +158,8 @@ func (f *cursorFields) id() (id model.ConversationID) {
 	return id
 }
 
-// MyEventsCursor is where the actor's stream of everything stands now: who reads something after this, and follows from
-// here, misses nothing in between.
+// MyEventsCursor is where the actor's stream of everything stands now: who reads something after
+// this, and follows from here, misses nothing in between.
 func (s *Service) MyEventsCursor(ctx context.Context, actor model.Actor) (string, error) {
 	key, err := s.cursorKey(ctx)
 	if err != nil {
@@ -185,8 +190,9 @@ func (s *Service) MyEventsCursor(ctx context.Context, actor model.Actor) (string
 	return c.encode(key, actor.UserID), nil
 }
 
-// movedSince finds those of the actor's conversations that have events beyond a low watermark: the first and the last of them, by
-// seq, and the highest position. Of each conversation the events count from the one that made the actor a member.
+// movedSince finds those of the actor's conversations that have events beyond a low watermark: the
+// first and the last of them, by seq, and the highest position. Of each conversation the events
+// count from the one that made the actor a member.
 func (s *Service) movedSince(actor model.Actor, low lowWatermark) *bun.SelectQuery {
 	q := inMyConversations(s.db.NewSelect().Model((*model.Event)(nil)), actor).
 		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS newest").
@@ -197,7 +203,8 @@ func (s *Service) movedSince(actor model.Actor, low lowWatermark) *bun.SelectQue
 	return q
 }
 
-// inMyConversations keeps the events of a query that are in the actor's conversations, from the one that made them a member.
+// inMyConversations keeps the events of a query that are in the actor's conversations, from the one
+// that made them a member.
 func inMyConversations(q *bun.SelectQuery, actor model.Actor) *bun.SelectQuery {
 	return q.Join("JOIN conversation_members AS cm ON cm.conversation_id = e.conversation_id").
 		Where("cm.user_id = ?", actor.UserID).Where("e.seq >= cm.joined_seq")
@@ -208,8 +215,9 @@ func (s *Service) epoch(ctx context.Context) (epoch int64, err error) {
 	return epoch, store.Error(s.db.NewSelect().Table("stream_epoch").Column("epoch").Scan(ctx, &epoch))
 }
 
-// CheckEpoch begins a new epoch where the database has positions that its server has yet to reach: it was restored from
-// another one, whose numbers say nothing here. It has to be done before anything is served.
+// CheckEpoch begins a new epoch where the database has positions that its server has yet to reach:
+// it was restored from another one, whose numbers say nothing here. It has to be done before
+// anything is served.
 func (s *Service) CheckEpoch(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil // the counter is restored with what it has counted
@@ -241,12 +249,13 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 	})
 }
 
-// noteReached keeps how far positions have come, for the horizon, and for CheckEpoch, which would have to read every event
-// to know.
+// noteReached keeps how far positions have come, for the horizon, and for CheckEpoch, which would
+// have to read every event to know.
 //
-// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right after, it gives its id again,
-// to one that commits: below a horizon that was read in between, although nothing was to come there. So a horizon is worth
-// only as much as what has been committed since. This commits, with an id beyond all that it has found to be settled.
+// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right
+// after, it gives its id again, to one that commits: below a horizon that was read in between,
+// although nothing was to come there. So a horizon is worth only as much as what has been committed
+// since. This commits, with an id beyond all that it has found to be settled.
 func (s *Service) noteReached(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil

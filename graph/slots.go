@@ -9,7 +9,8 @@ import (
 	"parley/model"
 )
 
-// Subscriptions over all of an account's conversations. Each costs memory for every conversation of the account.
+// Subscriptions over all of an account's conversations. Each costs memory for every conversation of
+// the account.
 const (
 	eventsField            = "events"
 	conversationAddedField = "conversationAdded"
@@ -17,9 +18,9 @@ const (
 	presenceChangedField   = "presenceChanged"
 )
 
-// slots bounds how many subscriptions over all conversations an account has on this node, of each field by itself, and keeps
-// `events` to one on each connection. A slot is free again as soon as its operation is cancelled, so that a client may end one
-// and begin the next at once.
+// slots bounds how many subscriptions over all conversations an account has on this node, of each
+// field by itself, and keeps `events` to one on each connection. A slot is free again as soon as
+// its operation is cancelled, so that a client may end one and begin the next at once.
 type slots struct {
 	max int
 
@@ -39,7 +40,8 @@ type slot struct {
 
 func newSlots(most int) *slots { return &slots{max: most, taken: map[slotOwner][]slot{}} }
 
-// take reports RATE_LIMITED where there is no slot for a subscription. It is free again once ctx has ended.
+// take reports RATE_LIMITED where there is no slot for a subscription. It is free again once ctx
+// has ended.
 func (s *slots) take(ctx context.Context, account model.UserID, field string) error {
 	of := slotOwner{account, field}
 	s.mu.Lock()

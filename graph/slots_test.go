@@ -37,8 +37,8 @@ func (o operation) wantRefused(t *testing.T, code string) {
 	}
 }
 
-// One stream of everything runs on a connection. Another is refused, and nothing else ends; once the first is ended, there is room
-// at once.
+// One stream of everything runs on a connection. Another is refused, and nothing else ends; once
+// the first is ended, there is room at once.
 func TestEventsRunOnceOnAConnection(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -130,7 +130,8 @@ func (s *api) runs(t *testing.T, o operation, ann, bob person) {
 	}
 }
 
-// An account has so many subscriptions of one kind over all of its conversations on a node, whatever connections they are on.
+// An account has so many subscriptions of one kind over all of its conversations on a node,
+// whatever connections they are on.
 func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 2
