@@ -315,14 +315,22 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	w.settle()
-	w.renameAll(ids, 3, 1)
+	p.stop()
+	// A node that waits for the watermark, because other databases of the server may hold it back for a moment.
+	next := MustWorldWith(t, db, Options{CompareEvery: never, maxNamed: named})
+	next.actors = w.actors
+	p = next.pullMine(t, "ben", &p.cursor)
+	for {
+		item, err, ok := p.next()
+		if err != nil || !ok || item.Reset {
+			t.Fatalf("got %s (%v)", tellItem(item), err)
+		}
+		if item.CaughtUp { // before it may come again what the last reset has not named
+			break
+		}
+	}
 	live := &boundedMine{pulledMine: p}
+	next.renameAll(ids, 3, 1)
 	live.take(many)
 	wantAll(t, "live", live.told, ids, "%v: 3 conversation_renamed")
-	w.renameAll(ids, 4, 1)
-	live.take(many)
-	w.settle()
-	p = w.pullMine(t, "ben", &live.cursors[2*many-1])
-	p.caughtUp()
 }
