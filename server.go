@@ -217,7 +217,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 	graphServer := graph.New(authService, chatService, graph.Options{
 		MaxBodyBytes: s.MaxBodyBytes, Limits: limits,
-		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
+		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, MaxStreams: s.MaxStreams,
+		QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
 		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies, Introspection: s.Introspection,
 		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
 	})

@@ -46,7 +46,8 @@ type Options struct {
 	CompareEvery time.Duration
 	// MaxReplays is how many followers read from the database at once, after having been away; 0 means 16. Others wait.
 	MaxReplays int
-	// MaxReplayed is how many events a stream of everything catches up with; beyond, it begins anew. 0 means 10,000.
+	// MaxReplayed is how many events, joins and leavings a stream of everything catches up with; beyond, it begins anew. 0 means
+	// 10,000.
 	MaxReplayed int
 	// TypingEvery is how often, at most, it is passed on that somebody types; 0 means 3 seconds.
 	TypingEvery time.Duration
@@ -61,6 +62,9 @@ type Options struct {
 	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
 	Nodes *natsbus.Conn
 	Log   *slog.Logger // nil means slog.Default
+
+	maxNamed     int           // for tests; 0 means maxNamed
+	roomPatience time.Duration // for tests; 0 means roomPatience
 }
 
 // Service is the conversations of one database.
@@ -93,11 +97,12 @@ type Service struct {
 	readersMu   sync.Mutex // guards readers, and the users of each
 	readers     map[model.ConversationID]*readers
 
-	feedsMu sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
-	feeds   map[model.ConversationID]*feed
-	rounds  atomic.Int64            // of comparing that have begun
-	settled atomic.Pointer[settled] // by the newest round that succeeded
-	replays chan struct{}           // a place for each follower that reads what it missed
+	feedsMu       sync.Mutex // guards feeds, and the users of each; taken before a feed's own locks
+	feeds         map[model.ConversationID]*feed
+	rounds        atomic.Int64              // of comparing that have begun
+	settled       atomic.Pointer[settled]   // by the newest round that succeeded
+	keptCursorKey atomic.Pointer[cursorKey] // nil before it is needed
+	replays       chan struct{}             // a place for each follower that reads what it missed
 	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
 	publish func(topic string, h hint)
 }
@@ -130,6 +135,12 @@ func New(db *store.DB, opts Options) *Service {
 	}
 	if opts.MaxReplays == 0 {
 		opts.MaxReplays = 16
+	}
+	if opts.maxNamed == 0 {
+		opts.maxNamed = maxNamed
+	}
+	if opts.roomPatience == 0 {
+		opts.roomPatience = roomPatience
 	}
 	s := &Service{
 		db: db, opts: opts, hints: pubsub.New[hint](), lost: newLostHints(),

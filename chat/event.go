@@ -70,6 +70,11 @@ func eventsAfter(
 	if err != nil || len(events) == 0 {
 		return nil, err
 	}
+	return events, readMessages(ctx, db, events)
+}
+
+// readMessages reads the messages that events are about.
+func readMessages(ctx context.Context, db bun.IDB, events []*model.Event) error {
 	var messages []*model.Message
 	var ids []model.MessageID
 	for _, e := range events {
@@ -78,10 +83,10 @@ func eventsAfter(
 		}
 	}
 	if len(ids) == 0 {
-		return events, nil
+		return nil
 	}
 	if err := db.NewSelect().Model(&messages).Where("m.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	byID := make(map[model.MessageID]*model.Message, len(messages))
 	for _, m := range messages {
@@ -92,5 +97,5 @@ func eventsAfter(
 			e.Message = byID[*e.MessageID]
 		}
 	}
-	return events, nil
+	return nil
 }

@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -95,7 +96,7 @@ func (f *feed) join(fo *follower, last int64) {
 	}
 	f.followers[fo] = struct{}{}
 	if fo.seen < max(f.edge, last) {
-		fo.fallBehind()
+		fo.fallBehind(max(f.edge, last))
 	}
 	f.offer(hint{}) // what has come before the edge was known
 }
@@ -316,7 +317,7 @@ func (f *feed) doubt() {
 	defer f.mu.Unlock()
 	f.compared = comparison{}
 	for fo := range f.followers {
-		fo.fallBehind()
+		fo.fallBehind(math.MaxInt64)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestARemovalWhileSomebodyBeginsToFollow(t *testing.T) {
 			return len(f.early) == 2
 		})
 		fo := &follower{
-			service: w.Service, stream: newStream(), feed: f, actor: w.actor("ben"), id: c.ID, seen: last, hidden: hidden, checked: last,
+			stream: newStream(), feed: f, actor: new(w.actor("ben")), id: c.ID, seen: last, hidden: hidden, checked: last,
 		}
 		defer fo.detach()
 		f.join(fo, last)

@@ -123,6 +123,18 @@ func (st *stream) tell(id model.ConversationID) {
 	st.ring()
 }
 
+// takeReady takes all followers that have something to do.
+func (st *stream) takeReady() []*follower {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	ready := st.ready
+	st.ready = nil
+	for _, fo := range ready {
+		fo.isReady = false
+	}
+	return ready
+}
+
 func (st *stream) hasNews() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -140,33 +152,31 @@ func (st *stream) ring() {
 // of followers, and each piece of one that is looked at has to come from memory.
 type follower struct {
 	stream *stream
-	sink   *Sink // nil for a consumer that takes
-	seen   int64 // the event that the consumer had last; its own
-	hidden int64 // messages up to this event are not for the actor to see
+	sink   *sinking // nil for a consumer that takes
+	seen   int64    // the event that the consumer had last; its own
+	hidden int64    // messages up to this event are not for the actor to see
 
 	// Guarded by the stream's lock.
 	working bool // a goroutine delivers to the sink; else the feed does, and seen is guarded too
-	behind  bool // what comes after seen has to be read, because the queue does not have it
+	behind  bool // what comes after seen, up to missing, has to be read, because the queue does not have it
 	removed bool // the actor is a member no longer
 	isReady bool
+	missing int64
 	queue   []*model.Event
 	removal *model.Event // which says that the actor is a member no longer
 
-	service *Service
-	feed    *feed
-	actor   model.Actor
-	id      model.ConversationID
-	checked int64 // the newest event when the actor was found to be a member
-
-	ctx          context.Context //nolint:containedctx // of what follows, for a sink; it has no goroutine that could have it
-	toldCaughtUp bool
+	feed     *feed
+	actor    *model.Actor // shared by the followers of a stream
+	id       model.ConversationID
+	checked  int64 // the newest event when the actor was found to be a member
+	position int64 // of the membership, for who wants to know whether it has changed
 }
 
 // attach begins to follow a conversation in a stream, after a seq.
 func (s *Service) attach(
 	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen int64,
 ) (*follower, error) {
-	fo := &follower{service: s, stream: st, actor: actor, id: id, seen: seen, feed: s.feedOf(id)}
+	fo := &follower{stream: st, actor: &actor, id: id, seen: seen, feed: s.feedOf(id)}
 	// After the feed listens, so that nothing falls between the two.
 	err := onceThere(ctx, func() (err error) {
 		fo.checked, fo.hidden, err = s.position(ctx, actor, id)
@@ -236,23 +246,27 @@ func (fo *follower) push(events []*model.Event) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
 	switch {
-	case fo.removed || fo.behind:
+	case fo.removed:
+		return
+	case fo.behind:
+		fo.missing = max(fo.missing, events[len(events)-1].Seq)
 		return
 	case fo.sink != nil && !fo.working:
 		fo.deliverLive(events)
 		return
 	case len(fo.queue)+len(events) > followQueue: // too slow: it reads at its own speed
-		fo.queue, fo.behind = nil, true
+		fo.queue, fo.behind, fo.missing = nil, true, events[len(events)-1].Seq
 	default:
 		fo.queue = append(fo.queue, events...)
 	}
 	fo.ring()
 }
 
-func (fo *follower) fallBehind() {
+// fallBehind drops what is queued: everything up to a seq has to be read, and what comes until then.
+func (fo *follower) fallBehind(missing int64) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
-	fo.queue, fo.behind = nil, true
+	fo.queue, fo.behind, fo.missing = nil, true, max(fo.missing, missing)
 	fo.ring()
 }
 
@@ -277,12 +291,12 @@ func (fo *follower) ring() {
 	fo.stream.ring()
 }
 
-// take empties what has been put in.
+// take empties what has been put in. behind is false where what was missing has been read meanwhile.
 func (fo *follower) take() (events []*model.Event, behind, removed bool) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
-	events, behind = fo.queue, fo.behind
-	fo.queue, fo.behind = nil, false
+	events, behind = fo.queue, fo.behind && fo.missing > fo.seen
+	fo.queue, fo.behind, fo.missing = nil, false, 0
 	return events, behind, fo.removed
 }
 
@@ -291,7 +305,7 @@ func (fo *follower) notice(ctx context.Context) (events []*model.Event, missed b
 	events, missed, removed := fo.take()
 	if missed && !removed { // also where the conversation seems to be gone
 		err = onceThere(ctx, func() error {
-			_, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
+			_, err := memberOf(ctx, fo.feed.service.db, *fo.actor, fo.id)
 			return err
 		})
 		removed = errs.Is(err, errs.NotFound)
@@ -300,6 +314,17 @@ func (fo *follower) notice(ctx context.Context) (events []*model.Event, missed b
 		return nil, false, errRemoved
 	}
 	return events, missed, err
+}
+
+// hasMore reports whether there is something to drain. Without, it forgets what has been read meanwhile.
+func (fo *follower) hasMore() bool {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	if fo.removed || fo.behind && fo.missing > fo.seen || len(fo.queue) > 0 && fo.queue[len(fo.queue)-1].Seq > fo.seen {
+		return true
+	}
+	fo.queue, fo.behind, fo.missing = nil, false, 0
+	return false
 }
 
 func (fo *follower) isRemoved() bool {
@@ -375,7 +400,7 @@ func (fo *follower) endsWith(e *model.Event) bool {
 	}
 	var removed model.MemberRemovedData
 	if err := json.Unmarshal(e.Data, &removed); err != nil {
-		fo.service.opts.Log.Error("the event of a removal cannot be read", "conversation", fo.id, "seq", e.Seq, "error", err)
+		fo.feed.service.opts.Log.Error("the event of a removal cannot be read", "conversation", fo.id, "seq", e.Seq, "error", err)
 		return false
 	}
 	return removed.UserID == fo.actor.UserID
@@ -388,7 +413,7 @@ func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) erro
 
 func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) error) error {
 	for {
-		events, err := fo.readPage(ctx)
+		events, err := fo.readPage(ctx, feedPage)
 		switch {
 		case errors.Is(err, errRemoved):
 			return fo.deliverRemoval(ctx, deliver)
@@ -412,15 +437,40 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 	}
 }
 
+// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, and delivers no removal, where the actor is found to
+// be a member no longer. While the database is away it waits for it.
+func (fo *follower) catchUpTo(ctx context.Context, seq int64, deliver func(*model.Event) error) error {
+	return onceThere(ctx, func() error {
+		for fo.seen < seq {
+			events, err := fo.readPage(ctx, int(min(seq-fo.seen, feedPage)))
+			if err != nil {
+				return err
+			}
+			if len(events) == 0 {
+				return errRemoved // with the conversation
+			}
+			for _, e := range events {
+				if fo.isRemoved() || fo.endsWith(e) {
+					return errRemoved
+				}
+				if err := fo.deliver(e, deliver); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // readPage reads what comes next; errRemoved where the actor is found to be a member no longer.
-func (fo *follower) readPage(ctx context.Context) ([]*model.Event, error) {
+func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, error) {
 	var events []*model.Event
-	err := fo.service.inTurn(ctx, func() (err error) {
-		if events, err = eventsAfter(ctx, fo.service.db, fo.id, fo.seen, feedPage); err != nil {
+	err := fo.feed.service.inTurn(ctx, func() (err error) {
+		if events, err = eventsAfter(ctx, fo.feed.service.db, fo.id, fo.seen, limit); err != nil {
 			return store.Error(err)
 		}
 		// After the reading: nothing is yielded that was read after a removal had been committed.
-		m, err := memberOf(ctx, fo.service.db, fo.actor, fo.id)
+		m, err := memberOf(ctx, fo.feed.service.db, *fo.actor, fo.id)
 		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or removed, and already back
 			return errRemoved
 		}
@@ -449,7 +499,7 @@ func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Even
 }
 
 func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
-	removals, err := removalsAfter(ctx, fo.service.db, fo.id, fo.seen)
+	removals, err := removalsAfter(ctx, fo.feed.service.db, fo.id, fo.seen)
 	if err != nil {
 		return nil, store.Error(err)
 	}

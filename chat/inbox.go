@@ -18,7 +18,7 @@ type InboxChange struct {
 // message, a title, what is read, a mute. Where entries change faster than they are taken, each is yielded once.
 func (s *Service) Inbox(ctx context.Context, actor model.Actor) iter.Seq2[InboxChange, error] {
 	return func(yield func(InboxChange, error) bool) {
-		in := &inbox{myConversations: s.listenFor(actor), yield: yield, positions: map[model.ConversationID]int64{}}
+		in := &inbox{s.listenFor(actor), yield}
 		defer in.close()
 		if err := in.run(ctx); !errors.Is(err, errStopped) {
 			yield(InboxChange{}, err)
@@ -28,11 +28,11 @@ func (s *Service) Inbox(ctx context.Context, actor model.Actor) iter.Seq2[InboxC
 
 type inbox struct {
 	*myConversations
-	yield     func(InboxChange, error) bool
-	positions map[model.ConversationID]int64 // of the memberships, to know what is news
+	yield func(InboxChange, error) bool
 }
 
-func (in *inbox) run(ctx context.Context) error {
+// begin follows all conversations. What it needs for that is gone when it returns.
+func (in *inbox) begin(ctx context.Context) error {
 	feeds, err := in.openFeeds(ctx)
 	if err != nil {
 		return err
@@ -45,8 +45,15 @@ func (in *inbox) run(ctx context.Context) error {
 	for _, m := range own {
 		if f := feeds[m.ConversationID]; f != nil { // else there will be news of it
 			delete(feeds, m.ConversationID)
-			in.begin(f, m)
+			in.follow(f, m, m.LastSeq)
 		}
+	}
+	return nil
+}
+
+func (in *inbox) run(ctx context.Context) error {
+	if err := in.begin(ctx); err != nil {
+		return err
 	}
 	for {
 		fo, heard, err := in.stream.next(ctx)
@@ -66,11 +73,6 @@ func (in *inbox) run(ctx context.Context) error {
 	}
 }
 
-func (in *inbox) begin(f *feed, own mine) {
-	in.positions[own.ConversationID] = own.Position
-	in.follow(f, own, own.LastSeq)
-}
-
 func (in *inbox) changed(c InboxChange) error {
 	if !in.yield(c, nil) {
 		return errStopped
@@ -83,7 +85,6 @@ func (in *inbox) notice(ctx context.Context, fo *follower) error {
 	switch {
 	case errors.Is(err, errRemoved):
 		in.drop(fo)
-		delete(in.positions, fo.id)
 		if err := in.changed(InboxChange{fo.id, true}); err != nil {
 			return err
 		}
@@ -102,14 +103,18 @@ func (in *inbox) lookAt(ctx context.Context, id model.ConversationID) error {
 		return err
 	}
 	if f != nil {
-		in.begin(f, *own)
+		in.follow(f, *own, own.LastSeq)
 		return in.changed(InboxChange{id, false})
 	}
+	fo := in.followers[id]
+	if fo == nil {
+		return nil
+	}
 	found, err := in.membershipsSoon(ctx, id)
-	if err != nil || len(found) == 0 || found[0].Position == in.positions[id] {
+	if err != nil || len(found) == 0 || found[0].Position == fo.position {
 		return err
 	}
-	in.positions[id] = found[0].Position
+	fo.position = found[0].Position
 	return in.changed(InboxChange{id, false})
 }
 

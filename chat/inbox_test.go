@@ -75,7 +75,7 @@ func (w *world) listenToInbox(t *testing.T, nickname string, has ...*model.Conve
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			for fo := range f.followers {
-				if fo.actor == w.actors[nickname] {
+				if *fo.actor == w.actors[nickname] {
 					return true
 				}
 			}

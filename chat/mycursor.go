@@ -1,9 +1,11 @@
 package chat
 
 import (
-	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/uptrace/bun"
@@ -13,53 +15,156 @@ import (
 	"parley/store"
 )
 
-// myCursor is where somebody's stream of everything stands: it has told every event below the horizon, and of the
-// conversations in told everything up to that seq, and nothing else; a negative one is that of the membership's end, which
-// has been told too. docs/adr has the argument why nothing can fall through.
+// lowWatermark divides the events of all conversations in two, by their position and, at the same
+// position, by their conversation, because one transaction can write to thousands of conversations.
+// The zero conversation is before all others.
+type lowWatermark struct {
+	position     int64
+	conversation model.ConversationID // at that position, events of conversations up to this one are below too
+}
+
+// isBelow reports whether what is written at a position in a conversation is below the watermark.
+func (l lowWatermark) isBelow(position int64, id model.ConversationID) bool {
+	return position < l.position || position == l.position && compareBytes(id, l.conversation) <= 0
+}
+
+// myCursor is where a stream of everything stands: it has delivered every event below the low
+// watermark, and of the conversations in told everything up to that seq, and nothing else; a
+// negative one is that of the membership's end, which has been delivered too. docs/adr has the
+// argument why nothing can fall through.
 type myCursor struct {
-	epoch   int64
-	horizon int64
-	told    map[model.ConversationID]int64
+	epoch int64
+	low   lowWatermark
+	told  map[model.ConversationID]int64
 }
 
-const myStreamList = 'e' // the letter of its cursors
+const (
+	myStreamList  = 'e' // the letter of its cursors
+	cursorMAC     = 16  // bytes of the HMAC that a cursor has
+	cursorVersion = 1   // of what follows the HMAC
+	// maxNamed is how many conversations the cursor of a live stream names at most, and sweepNamed
+	// how many more it may name while the stream sweeps. One has up to 26 bytes, everything else up
+	// to 64: with base64 that is within store.MaxCursor, with room for some fields more.
+	maxNamed, sweepNamed = 80, 20
+)
 
-// maxTold is more conversations than a person has in which something happens within seconds, and than one replays at once.
-const maxTold = 10_000
+// cursorKey authenticates the cursors of this database's streams. Nothing else is signed with it.
+// It is a row of the database, and no setting: every node has it, it outlives restarts and the keys
+// of access tokens, which are replaced, and it comes and goes with the positions that make a cursor
+// worth something.
+type cursorKey []byte
 
-// ownerSize is how much of the SHA-256 of a person's id a cursor has, so that another's is refused.
-const ownerSize = 8
+// cursorKey reads the key when it is needed first, and keeps it.
+func (s *Service) cursorKey(ctx context.Context) (cursorKey, error) {
+	if key := s.keptCursorKey.Load(); key != nil {
+		return *key, nil
+	}
+	var secret []byte
+	if err := s.db.NewSelect().Table("cursor_key").Column("secret").Scan(ctx, &secret); err != nil {
+		return nil, store.Error(err)
+	}
+	key := cursorKey(secret)
+	s.keptCursorKey.Store(&key)
+	return key, nil
+}
 
-func (c myCursor) encode(owner model.UserID) string {
-	sum := sha256.Sum256(owner[:])
-	w := store.NewCursor(myStreamList).Bytes(sum[:ownerSize]).Int(c.epoch).Int(c.horizon)
+// mac is that of a cursor's content for one account.
+func (k cursorKey) mac(owner model.UserID, content []byte) []byte {
+	h := hmac.New(sha256.New, k)
+	h.Write([]byte("cursor of events\x00"))
+	h.Write(owner[:])
+	h.Write(content)
+	return h.Sum(nil)[:cursorMAC]
+}
+
+// encode makes the cursor's text: the letter of the list, an HMAC, and the content. The content is
+// a version, and then in varints the epoch, the low watermark and the conversations; fields of a
+// later version come behind these.
+func (c myCursor) encode(key cursorKey, owner model.UserID) string {
+	b := make([]byte, 0, 64+20*len(c.told))
+	b = append(b, cursorVersion)
+	b = binary.AppendVarint(b, c.epoch)
+	b = binary.AppendVarint(b, c.low.position)
+	b = append(b, c.low.conversation[:]...)
+	b = binary.AppendUvarint(b, uint64(len(c.told)))
 	for id, seq := range c.told {
-		w = w.UUID(id).Int(seq)
+		b = append(b, id[:]...)
+		b = binary.AppendVarint(b, seq)
 	}
-	return w.String()
+	return store.NewCursor(myStreamList).Bytes(key.mac(owner, b)).Bytes(b).String()
 }
 
-func readMyCursor(owner model.UserID, s string) (c myCursor, err error) {
+var errCursorContent = errors.New("an authentic cursor cannot be read")
+
+// readMyCursor reads nothing of a cursor that this database has not made for the owner:
+// BAD_USER_INPUT. One of another version, as a node that is updated later or earlier may have made
+// it, is of no epoch.
+func readMyCursor(key cursorKey, owner model.UserID, s string) (c myCursor, err error) {
 	r := store.ReadCursor(myStreamList, s)
-	sum := sha256.Sum256(owner[:])
-	mine := bytes.Equal(r.ReadBytes(ownerSize), sum[:ownerSize])
-	c = myCursor{epoch: r.ReadInt(), horizon: r.ReadInt(), told: map[model.ConversationID]int64{}}
-	for r.More() && len(c.told) < maxTold {
-		id := model.ConversationID(r.ReadUUID())
-		c.told[id] = r.ReadInt()
+	mac, content := r.ReadBytes(cursorMAC), r.ReadRest()
+	if r.Done() != nil || !hmac.Equal(mac, key.mac(owner, content)) {
+		return c, errs.New(errs.BadUserInput,
+			"after: That is not a cursor of events that this server has made for this account. Send one as it came, or none to start from now.")
 	}
-	if err := r.Done(); err != nil {
-		return c, errs.Wrap(err, errs.BadUserInput, "after: That is not a cursor of events.")
+	c.told = map[model.ConversationID]int64{}
+	if len(content) == 0 || content[0] != cursorVersion {
+		return c, nil
 	}
-	if !mine {
-		return c, errs.New(errs.BadUserInput, "after: That is the cursor of another account.")
+	f := cursorFields{content[1:]}
+	c.epoch, c.low.position, c.low.conversation = f.varint(), f.varint(), f.id()
+	for range f.varintUnsigned() {
+		if f.b == nil {
+			return c, errCursorContent
+		}
+		id := f.id()
+		c.told[id] = f.varint()
+	}
+	if f.b == nil {
+		return c, errCursorContent
 	}
 	return c, nil
 }
 
-// MyEventsCursor is where the actor's stream of everything stands now: who reads something after this, and follows from
-// here, misses nothing in between.
+// cursorFields reads what is left of a cursor's content; nil once it has ended too early.
+type cursorFields struct{ b []byte }
+
+func (f *cursorFields) skip(n int) {
+	if n <= 0 {
+		f.b = nil
+		return
+	}
+	f.b = f.b[n:]
+}
+
+func (f *cursorFields) varint() int64 {
+	v, n := binary.Varint(f.b)
+	f.skip(n)
+	return v
+}
+
+func (f *cursorFields) varintUnsigned() uint64 {
+	v, n := binary.Uvarint(f.b)
+	f.skip(n)
+	return v
+}
+
+func (f *cursorFields) id() (id model.ConversationID) {
+	if len(f.b) < len(id) {
+		f.b = nil
+		return id
+	}
+	copy(id[:], f.b)
+	f.b = f.b[len(id):]
+	return id
+}
+
+// MyEventsCursor is where the actor's stream of everything stands now: who reads something after
+// this, and follows from here, misses nothing in between.
 func (s *Service) MyEventsCursor(ctx context.Context, actor model.Actor) (string, error) {
+	key, err := s.cursorKey(ctx)
+	if err != nil {
+		return "", err
+	}
 	epoch, err := s.epoch(ctx)
 	if err != nil {
 		return "", err
@@ -68,42 +173,41 @@ func (s *Service) MyEventsCursor(ctx context.Context, actor model.Actor) (string
 	if err != nil {
 		return "", err
 	}
-	c := myCursor{epoch: epoch, horizon: horizon, told: map[model.ConversationID]int64{}}
-	mine := s.db.NewSelect().Model((*model.ConversationMember)(nil)).Column("conversation_id").
-		Where("cm.user_id = ?", actor.UserID)
+	c := myCursor{epoch: epoch, low: lowWatermark{position: horizon}, told: map[model.ConversationID]int64{}}
 	// What is beyond the horizon and stored already was there before the cursor was.
-	recent, err := s.movedSince(ctx, mine, horizon)
-	for id, moved := range recent {
-		c.told[id] = moved.last
+	var recent []struct {
+		ConversationID      model.ConversationID
+		First, Last, Newest int64
 	}
-	return c.encode(actor.UserID), err
+	if err := s.movedSince(actor, c.low).Scan(ctx, &recent); err != nil {
+		return "", store.Error(err)
+	}
+	if len(recent) <= s.opts.maxNamed { // else it comes again, as what is stored while the client reads does
+		for _, moved := range recent {
+			c.told[moved.ConversationID] = moved.Last
+		}
+	}
+	return c.encode(key, actor.UserID), nil
 }
 
-// moved says which of a conversation's events are at or beyond a position.
-type moved struct {
-	first, last int64 // seq
-	position    int64 // the highest
+// movedSince finds those of the actor's conversations that have events beyond a low watermark: the
+// first and the last of them, by seq, and the highest position. Of each conversation the events
+// count from the one that made the actor a member.
+func (s *Service) movedSince(actor model.Actor, low lowWatermark) *bun.SelectQuery {
+	q := inMyConversations(s.db.NewSelect().Model((*model.Event)(nil)), actor).
+		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS newest").
+		Where("e.position >= ?", low.position).GroupExpr("e.conversation_id")
+	if low.conversation != (model.ConversationID{}) {
+		q = q.Where("(e.position, e.conversation_id) > (?, ?)", low.position, low.conversation)
+	}
+	return q
 }
 
-func (s *Service) movedSince(
-	ctx context.Context, conversations any, position int64,
-) (map[model.ConversationID]moved, error) {
-	var found []struct {
-		ConversationID        model.ConversationID
-		First, Last, Position int64
-	}
-	err := s.db.NewSelect().Model((*model.Event)(nil)).
-		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS position").
-		Where("e.conversation_id IN (?)", conversations).Where("e.position >= ?", position).
-		GroupExpr("e.conversation_id").Scan(ctx, &found)
-	if err != nil {
-		return nil, store.Error(err)
-	}
-	byID := make(map[model.ConversationID]moved, len(found))
-	for _, row := range found {
-		byID[row.ConversationID] = moved{row.First, row.Last, row.Position}
-	}
-	return byID, nil
+// inMyConversations keeps the events of a query that are in the actor's conversations, from the one
+// that made them a member.
+func inMyConversations(q *bun.SelectQuery, actor model.Actor) *bun.SelectQuery {
+	return q.Join("JOIN conversation_members AS cm ON cm.conversation_id = e.conversation_id").
+		Where("cm.user_id = ?", actor.UserID).Where("e.seq >= cm.joined_seq")
 }
 
 // epoch is which life of the database's positions this is.
@@ -111,8 +215,9 @@ func (s *Service) epoch(ctx context.Context) (epoch int64, err error) {
 	return epoch, store.Error(s.db.NewSelect().Table("stream_epoch").Column("epoch").Scan(ctx, &epoch))
 }
 
-// CheckEpoch begins a new epoch where the database has positions that its server has yet to reach: it was restored from
-// another one, whose numbers say nothing here. It has to be done before anything is served.
+// CheckEpoch begins a new epoch where the database has positions that its server has yet to reach:
+// it was restored from another one, whose numbers say nothing here. It has to be done before
+// anything is served.
 func (s *Service) CheckEpoch(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil // the counter is restored with what it has counted
@@ -144,12 +249,13 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 	})
 }
 
-// noteReached keeps how far positions have come, for the horizon, and for CheckEpoch, which would have to read every event
-// to know.
+// noteReached keeps how far positions have come, for the horizon, and for CheckEpoch, which would
+// have to read every event to know.
 //
-// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right after, it gives its id again,
-// to one that commits: below a horizon that was read in between, although nothing was to come there. So a horizon is worth
-// only as much as what has been committed since. This commits, with an id beyond all that it has found to be settled.
+// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right
+// after, it gives its id again, to one that commits: below a horizon that was read in between,
+// although nothing was to come there. So a horizon is worth only as much as what has been committed
+// since. This commits, with an id beyond all that it has found to be settled.
 func (s *Service) noteReached(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil

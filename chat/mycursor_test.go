@@ -1,13 +1,16 @@
 package chat
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/uptrace/bun"
 
 	"parley/errs"
@@ -34,11 +37,7 @@ func TestACursorStaysShort(t *testing.T) {
 		w.settle()
 		w.send("ann", all[0].ID, "after a while")
 		p.event(all[0].ID, 3)
-		cursor, err := readMyCursor(w.id("ben"), p.cursor)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantEqual(t, "what the cursor names", map[model.ConversationID]int64{all[0].ID: 3}, cursor.told)
+		wantEqual(t, "what the cursor names", map[model.ConversationID]int64{all[0].ID: 3}, w.mustReadCursor("ben", p.cursor).told)
 		p = p.again(w, "ben")
 		p.caughtUp()
 	})
@@ -58,14 +57,14 @@ func TestWhatIsNoCursorOfMine(t *testing.T) {
 			"spaces": " " + p.cursor, "a line break": p.cursor[:4] + "\n" + p.cursor[4:], "twice": p.cursor + p.cursor,
 		}
 		for i := range p.cursor {
-			cut, err := readMyCursor(w.id("ben"), p.cursor[:i])
-			if err == nil && len(cut.told) > 0 { // cut between two conversations, it is one
-				t.Errorf("%d of %d characters are a cursor: %+v", i, len(p.cursor), cut)
+			bad[fmt.Sprint("the first ", i)] = p.cursor[:i]
+			other := "A"
+			if p.cursor[i] == 'A' {
+				other = "B"
 			}
-			if err != nil {
-				bad[fmt.Sprint("the first ", i)] = p.cursor[:i]
-			}
+			bad[fmt.Sprint("changed at ", i)] = p.cursor[:i] + other + p.cursor[i+1:]
 		}
+		read := countStatements(w.db)
 		for name, cursor := range bad {
 			_, err := w.MyEvents(t.Context(), w.actor("ben"), &cursor)
 			if !errs.Is(err, errs.BadUserInput) {
@@ -74,10 +73,94 @@ func TestWhatIsNoCursorOfMine(t *testing.T) {
 		}
 		_, err := w.MyEvents(t.Context(), w.actor("ann"), &p.cursor)
 		wantCode(t, err, errs.BadUserInput)
+		wantEqual(t, "statements for cursors that are refused", int64(0), read.Load())
 	})
 }
 
-// TestCursorsThatLie have the right form. Whoever makes one harms nobody but their own stream, and the stream works.
+// countStatements counts statements from now on.
+func countStatements(db *store.DB) *atomic.Int64 {
+	counter := &statementsSeen{}
+	db.Watch(counter)
+	return &counter.n
+}
+
+type statementsSeen struct{ n atomic.Int64 }
+
+func (*statementsSeen) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context {
+	return ctx
+}
+func (c *statementsSeen) AfterQuery(context.Context, *bun.QueryEvent) { c.n.Add(1) }
+
+// mustCursorKey is the database's.
+func (w *world) mustCursorKey() cursorKey {
+	w.t.Helper()
+	key, err := w.cursorKey(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return key
+}
+
+func (w *world) mustReadCursor(nickname, cursor string) myCursor {
+	w.t.Helper()
+	c, err := readMyCursor(w.mustCursorKey(), w.id(nickname), cursor)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+// TestAForgedCursorIsRefused makes cursors of the right form without the key: with that of another database, and with none.
+func TestAForgedCursorIsRefused(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		w.sendMany("ann", c.ID, 5)
+		p := w.pullMine(t, "ben", nil)
+		p.caughtUp()
+		wantEqual(t, "bytes of the key", 32, len(w.mustCursorKey()))
+		other := New(storetest.MustSQLite(t), Options{})
+		otherKey, err := other.cursorKey(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := countStatements(w.db)
+		for name, key := range map[string]cursorKey{"another key": otherKey, "no key": nil, "zeros": make(cursorKey, 32)} {
+			forged := myCursor{1, lowWatermark{}, map[model.ConversationID]int64{c.ID: 1}}.encode(key, w.id("ben"))
+			_, err := w.MyEvents(t.Context(), w.actor("ben"), &forged)
+			if !errs.Is(err, errs.BadUserInput) {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		wantEqual(t, "statements for cursors that are refused", int64(0), read.Load())
+	})
+}
+
+// TestACursorOutlivesItsNode comes back to a node that has just started, and to one before whose time the cursor's form is.
+func TestACursorOutlivesItsNode(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := MustWorld(t, db, "ann", "ben")
+		c := MustConversation(t, w, "ann", "ben")
+		p := w.pullMine(t, "ben", nil)
+		p.caughtUp()
+		w.send("ann", c.ID, "x")
+		next := MustWorld(t, db)
+		next.actors = w.actors
+		p = p.again(next, "ben")
+		p.event(c.ID, 2)
+		p.caughtUp()
+
+		content := []byte{cursorVersion + 1, 'w', 'h', 'a', 't', 'e', 'v', 'e', 'r'}
+		newer := store.NewCursor(myStreamList).Bytes(w.mustCursorKey().mac(w.id("ben"), content)).Bytes(content).String()
+		p = next.pullMine(t, "ben", &newer)
+		p.item("reset")
+		p.caughtUp()
+	})
+}
+
+// TestCursorsThatLie are authentic, as one is that was made before the database was set back. The stream works all the same.
 func TestCursorsThatLie(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -85,9 +168,9 @@ func TestCursorsThatLie(t *testing.T) {
 		c, other := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben")
 		for _, horizon := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
 			for _, told := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
-				cursor := myCursor{1, horizon, map[model.ConversationID]int64{
+				cursor := myCursor{1, lowWatermark{position: horizon}, map[model.ConversationID]int64{
 					c.ID: told, other.ID: told, model.NewConversationID(): told,
-				}}.encode(w.id("ben"))
+				}}.encode(w.mustCursorKey(), w.id("ben"))
 				p := w.pullMine(t, "ben", &cursor)
 				for item, err, ok := p.next(); !item.CaughtUp; item, err, ok = p.next() {
 					if err != nil || !ok {
@@ -101,24 +184,28 @@ func TestCursorsThatLie(t *testing.T) {
 }
 
 func FuzzMyCursor(f *testing.F) {
-	ben := model.NewUserID()
-	f.Add(myCursor{1, 42, map[model.ConversationID]int64{model.NewConversationID(): 7}}.encode(ben))
-	f.Add(myCursor{1, 42, nil}.encode(ben))
-	f.Add(myCursor{1, 42, nil}.encode(model.NewUserID()))
-	f.Add("")
-	f.Fuzz(func(t *testing.T, s string) {
-		c, err := readMyCursor(ben, s)
+	ben, key := model.NewUserID(), cursorKey("a key")
+	low := lowWatermark{42, model.NewConversationID()}
+	f.Add(myCursor{1, low, map[model.ConversationID]int64{model.NewConversationID(): 7}}.encode(key, ben), []byte{cursorVersion, 2, 84})
+	f.Add(myCursor{1, low, nil}.encode(key, ben), []byte{})
+	f.Add(myCursor{1, low, nil}.encode(key, model.NewUserID()), []byte{cursorVersion})
+	f.Add("", []byte{cursorVersion + 1})
+	f.Fuzz(func(t *testing.T, s string, content []byte) {
+		if _, err := readMyCursor(key, ben, s); err != nil && !errs.Is(err, errs.BadUserInput) {
+			t.Errorf("%q: %v", s, err)
+		}
+		// What is authentic is read whatever it is.
+		authentic := store.NewCursor(myStreamList).Bytes(key.mac(ben, content)).Bytes(content).String()
+		c, err := readMyCursor(key, ben, authentic)
 		if err != nil {
-			if !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%q: %v", s, err)
-			}
 			return
 		}
-		again, err := readMyCursor(ben, c.encode(ben))
+		again, err := readMyCursor(key, ben, c.encode(key, ben))
 		if err != nil {
-			t.Fatalf("%q: %v", s, err)
+			t.Fatalf("%q: %v", content, err)
 		}
 		wantEqual(t, "told", c.told, again.told)
+		wantEqual(t, "low watermark", c.low, again.low, cmp.AllowUnexported(lowWatermark{}))
 	})
 }
 
@@ -131,7 +218,7 @@ func TestACursorTooOldBeginsAnew(t *testing.T) {
 				return changed(t, w, p.cursor, func(c *myCursor) { c.epoch-- })
 			},
 			"of a time to come": func(t *testing.T, _ *model.Conversation, p *pulledMine) string {
-				return changed(t, w, p.cursor, func(c *myCursor) { c.horizon = 1 << 60 })
+				return changed(t, w, p.cursor, func(c *myCursor) { c.low.position = 1 << 60 })
 			},
 			"too much was missed": func(_ *testing.T, c *model.Conversation, p *pulledMine) string {
 				w.sendMany("ann", c.ID, 11)
@@ -173,12 +260,9 @@ func TestACursorTooOldBeginsAnew(t *testing.T) {
 
 func changed(t *testing.T, w *world, cursor string, change func(*myCursor)) string {
 	t.Helper()
-	c, err := readMyCursor(w.id("ben"), cursor)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := w.mustReadCursor("ben", cursor)
 	change(&c)
-	return c.encode(w.id("ben"))
+	return c.encode(w.mustCursorKey(), w.id("ben"))
 }
 
 // TestNothingFallsBetweenACursorAndWhatIsRead reads a cursor and then the messages, while others send: what was not read is

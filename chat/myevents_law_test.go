@@ -23,11 +23,15 @@ import (
 func TestMyEventsTellsWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		nodes := MustTwoNodes(t, db, Options{CompareEvery: compareSoon})
+		nodes := map[int]*twoNodes{}
+		for _, named := range namedInMyLaw {
+			// Whoever waits for room in a cursor waits as long as the test does: no stream of the law begins anew.
+			nodes[named] = MustTwoNodes(t, db, Options{CompareEvery: compareSoon, maxNamed: named, roomPatience: never})
+		}
 		var checks atomic.Int64
 		rapid.Check(t, func(rt *rapid.T) {
 			plan := drawMyLaw(rt)
-			law := newMyLaw(t, nodes, plan, int(checks.Add(1)))
+			law := newMyLaw(t, nodes[plan.named], plan, int(checks.Add(1)))
 			law.run(rt)
 		})
 	})
@@ -40,7 +44,10 @@ type myLawPlan struct {
 	workers  [][]myDeed
 	sessions []mySession
 	from     string // "now", "cursor"
+	named    int    // conversations that a cursor names at most, of namedInMyLaw
 }
+
+var namedInMyLaw = []int{1, 2, maxNamed} //nolint:gochecknoglobals // a constant
 
 // myDeed is what somebody does to one of the conversations.
 type myDeed struct {
@@ -81,6 +88,7 @@ func drawMyLaw(rt *rapid.T) myLawPlan {
 		workers:  rapid.SliceOfN(rapid.SliceOfN(deed, 5, 30), 1, 4).Draw(rt, "workers"),
 		sessions: rapid.SliceOfN(session, 1, 30).Draw(rt, "sessions"),
 		from:     rapid.SampledFrom([]string{"now", "cursor"}).Draw(rt, "from"),
+		named:    rapid.SampledFrom(namedInMyLaw).Draw(rt, "named"),
 	}
 }
 
@@ -90,6 +98,7 @@ type myLaw struct {
 	nodes          *twoNodes
 	plan           myLawPlan
 	ann, ben, cleo model.Actor
+	key            cursorKey
 	groups         []model.ConversationID
 	first          map[model.ConversationID]model.MessageID // ann's, to be edited
 	home           *model.Conversation                      // of ann and ben; nothing happens there before the end
@@ -104,7 +113,7 @@ func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
 	w.invite(names...)
 	l := &myLaw{
 		t: t, nodes: nodes, plan: plan, first: map[model.ConversationID]model.MessageID{},
-		ann: w.actor(names[0]), ben: w.actor(names[1]), cleo: w.actor(names[2]),
+		ann: w.actor(names[0]), ben: w.actor(names[1]), cleo: w.actor(names[2]), key: w.mustCursorKey(),
 	}
 	for i := range myGroups {
 		in := CreateConversation{Members: w.members(names[2])}
@@ -133,6 +142,7 @@ func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
 	for _, worker := range plan.workers {
 		deeds += len(worker)
 	}
+	w.settle() // what happened before is not told, whatever a cursor can name
 	l.done = newProgress(deeds)
 	nodes.weather.Store(&weather{fates: plan.fates, crosses: plan.crosses})
 	return l
@@ -368,6 +378,13 @@ func (c *myClient) story() (story string) {
 func (c *myClient) take(item MyEvent) error {
 	c.told = append(c.told, tellItem(item))
 	c.cursor = &item.Cursor
+	cursor, err := readMyCursor(c.law.key, c.law.ben.UserID, item.Cursor)
+	if err != nil {
+		return err
+	}
+	if most := c.law.plan.named + sweepNamed; len(cursor.told) > most {
+		return fmt.Errorf("the cursor of %s names %d conversations; %d are as many as may be", tellItem(item), len(cursor.told), most)
+	}
 	switch {
 	case item.Event != nil:
 		return c.takeEvent(item.Event)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"testing"
 
 	"parley/model"
@@ -52,6 +53,23 @@ func (p *pulledMine) item(want string) MyEvent {
 	}
 	p.cursor = item.Cursor
 	return item
+}
+
+// items takes as many items as there are, which have to be these, in any order.
+func (p *pulledMine) items(want ...string) {
+	p.t.Helper()
+	var got []string
+	for range want {
+		item, err, ok := p.next()
+		if err != nil || !ok {
+			p.t.Fatalf("got the end (%v) after %q, want %q", err, got, want)
+		}
+		got = append(got, tellItem(item))
+		p.cursor = item.Cursor
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	wantEqual(p.t, "items", want, got)
 }
 
 func (p *pulledMine) caughtUp() { p.t.Helper(); p.item("caught up") }
@@ -158,9 +176,9 @@ func TestTheHorizonWaitsForNews(t *testing.T) {
 		w.settle()
 		p.item(fmt.Sprintf("%v: joined", joined.ID))
 		p = p.again(w, "ben")
-		p.item(fmt.Sprintf("%v: left", old.ID))
-		p.event(home.ID, 3)
-		p.event(joined.ID, 2)
+		p.items(
+			fmt.Sprintf("%v: left", old.ID), fmt.Sprintf("%v: 3 message_added", home.ID), fmt.Sprintf("%v: 2 message_added", joined.ID),
+		)
 		p.caughtUp()
 	})
 }
@@ -354,10 +372,7 @@ func TestTheHorizonIsHeldBack(t *testing.T) {
 			p.caughtUp()
 		}
 	}
-	cursor, err := readMyCursor(w.id("ben"), p.cursor)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cursor := w.mustReadCursor("ben", p.cursor)
 	if _, named := cursor.told[c.ID]; !named || len(cursor.told) > 2 {
 		t.Errorf("the cursor names %v", cursor.told)
 	}

@@ -25,6 +25,13 @@ type Sink struct {
 	End func(error)
 }
 
+// sinking is a sink in use.
+type sinking struct {
+	Sink
+	ctx          context.Context //nolint:containedctx // of what follows: a sink has no goroutine that could have it
+	toldCaughtUp bool
+}
+
 // ErrNotAccepted is what FollowInto returns when the sink does not accept the actor.
 var ErrNotAccepted = errors.New("the sink does not accept this member")
 
@@ -48,8 +55,8 @@ func (s *Service) FollowInto(
 		return err
 	}
 	fo := &follower{
-		service: s, stream: newStream(), actor: actor, id: id, feed: f, seen: seen, hidden: hidden, checked: last,
-		sink: &sink, ctx: ctx,
+		stream: newStream(), actor: &actor, id: id, feed: f, seen: seen, hidden: hidden, checked: last,
+		sink: &sinking{Sink: sink, ctx: ctx},
 	}
 	fo.working = true // until the goroutine below has found that there is nothing to do
 	f.join(fo, last)
@@ -69,13 +76,13 @@ func (fo *follower) begin() {
 // work delivers what waits, and what has to be read, until there is nothing of either: from then on the feed delivers.
 func (fo *follower) work() {
 	for {
-		err := fo.drain(fo.ctx, func(e *model.Event) error { return fo.sink.Replay(fo.ctx, e) })
-		if err == nil && !fo.toldCaughtUp {
-			fo.toldCaughtUp = true
-			err = fo.sink.CaughtUp(fo.ctx, fo.seen)
+		err := fo.drain(fo.sink.ctx, func(e *model.Event) error { return fo.sink.Replay(fo.sink.ctx, e) })
+		if err == nil && !fo.sink.toldCaughtUp {
+			fo.sink.toldCaughtUp = true
+			err = fo.sink.CaughtUp(fo.sink.ctx, fo.seen)
 		}
 		if err != nil {
-			if fo.ctx.Err() == nil {
+			if fo.sink.ctx.Err() == nil {
 				fo.sink.End(err)
 			}
 			return // and so stays working: nothing is delivered any more
@@ -104,7 +111,7 @@ func (fo *follower) deliverLive(events []*model.Event) {
 		}
 		before := fo.seen
 		if err := fo.deliver(e, live); errors.Is(err, errStopped) {
-			fo.seen, fo.behind = before, true
+			fo.seen, fo.behind, fo.missing = before, true, events[len(events)-1].Seq
 			fo.begin()
 			return
 		}

@@ -80,9 +80,10 @@ type Settings struct {
 
 	MaxSockets    int `default:"50" help:"Live connections that one account has on a node at most, or one address without signing in; one more is closed with 1013."`
 	MaxOperations int `default:"100" help:"Operations, and so subscriptions, that run at once on one live connection at most; one more is RATE_LIMITED."`
+	MaxStreams    int `default:"20" help:"Subscriptions over all of an account's conversations (events, inboxUpdated, conversationAdded, presenceChanged), of each kind, that the account has on a node at most; one more is RATE_LIMITED."`
 	MaxQueueItems int `default:"1024" help:"Results that wait to be read on one live connection at most; a connection with more is closed with 1013."`
 	MaxQueueBytes int `default:"1048576" help:"The same, in bytes."`
-	MaxReplayed   int `default:"10000" help:"Events that a stream of everything catches up with; who has missed more begins anew (StreamReset)."`
+	MaxReplayed   int `default:"10000" help:"Events, joins and leavings that a stream of everything catches up with; a client that has missed more begins anew (StreamReset)."`
 	MaxReplays    int `default:"16" help:"Followers of a node that read what they missed at once; others wait their turn."`
 
 	EditWindow   time.Duration `default:"24h" help:"How long after sending it a message can be edited; 0 is for ever."`
@@ -176,6 +177,7 @@ func (s *Settings) Validate() error {
 		"PARLEY_MAX_SOCKETS":           int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
 		"PARLEY_MAX_OPERATIONS": int64(s.MaxOperations), "PARLEY_MAX_QUEUE_ITEMS": int64(s.MaxQueueItems),
 		"PARLEY_MAX_QUEUE_BYTES": int64(s.MaxQueueBytes), "PARLEY_MAX_REPLAYED": int64(s.MaxReplayed),
+		"PARLEY_MAX_STREAMS": int64(s.MaxStreams),
 	} {
 		if value < 1 {
 			refuse(name, "%d is less than 1", value)

@@ -54,6 +54,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--max-queue-items=0":                        "PARLEY_MAX_QUEUE_ITEMS",
 		"--max-queue-bytes=0":                        "PARLEY_MAX_QUEUE_BYTES",
 		"--max-replayed=0":                           "PARLEY_MAX_REPLAYED",
+		"--max-streams=0":                            "PARLEY_MAX_STREAMS",
 		"--max-db-conns=1":                           "PARLEY_MAX_DB_CONNS",
 		"--allowed-origins=app.example.org":          "PARLEY_ALLOWED_ORIGINS",
 		"--allowed-origins=https://a.example/x":      "PARLEY_ALLOWED_ORIGINS",

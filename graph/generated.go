@@ -3387,8 +3387,13 @@ type Subscription {
   have, to any server, and nothing is missed or comes twice. Without: from now on, which ` + "`" + `CaughtUp` + "`" + ` says first.
   In each conversation the order is that of seq; between conversations there is none. Of a conversation that the viewer joins
   comes ` + "`" + `ConversationJoined` + "`" + ` first and then what happens in it from there on; ` + "`" + `ConversationLeft` + "`" + ` is the last of one that they
-  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and go on from there.
-  BAD_USER_INPUT for a malformed cursor, or one of another account.
+  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served, or behind which
+  there are more than 10,000 events, joins and leavings (a setting), gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and
+  go on from there. A live stream gets it only if a transaction holds the database's low watermark back while more than 80
+  conversations are busy.
+  A cursor has at most 4,096 characters, and works for the account that it was made for, on any server of this database.
+  BAD_USER_INPUT for everything else: it is refused before anything is read. RATE_LIMITED for a second ` + "`" + `events` + "`" + ` on one
+  connection, and beyond the streams that an account may have on a server; other operations on the connection go on.
   """
   events(
     "The cursor of a ViewerEvent, or Viewer.eventsCursor. Left out or null: from now on."
@@ -4609,7 +4614,7 @@ type ConversationLeft {
   conversationId: ID!
 }
 
-"The cursor was too old to be served: the stream starts again, from now. Fetch what is shown."
+"Something can no longer be delivered, as a rule because the cursor was too old: the stream starts again, from now. Fetch what is shown."
 type StreamReset {
   "Now."
   at: Time!

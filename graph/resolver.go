@@ -24,6 +24,7 @@ type Resolver struct {
 	Auth   *auth.Service
 	Chat   *chat.Service
 	people *gatherer[model.UserID, *model.User]
+	slots  *slots
 }
 
 // page takes a connection's arguments as they come.
@@ -77,6 +78,15 @@ func stream[T, U any](
 		}
 	}()
 	return items
+}
+
+// actorWithSlot is who begins a subscription over all their conversations; RATE_LIMITED where they have as many as may be.
+func (r *Resolver) actorWithSlot(ctx context.Context, field string) (model.Actor, error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return who, err
+	}
+	return who, r.slots.take(ctx, who.UserID, field)
 }
 
 // follow is a subscription to one conversation.

@@ -405,7 +405,7 @@ func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversat
 }
 
 func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-chan *ViewerEvent, error) {
-	who, err := actor(ctx)
+	who, err := r.actorWithSlot(ctx, eventsField)
 	if err != nil {
 		return nil, err
 	}
@@ -417,7 +417,7 @@ func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-cha
 }
 
 func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error) {
-	who, err := actor(ctx)
+	who, err := r.actorWithSlot(ctx, conversationAddedField)
 	if err != nil {
 		return nil, err
 	}
@@ -428,7 +428,7 @@ func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *m
 }
 
 func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxUpdate, error) {
-	who, err := actor(ctx)
+	who, err := r.actorWithSlot(ctx, inboxUpdatedField)
 	if err != nil {
 		return nil, err
 	}
@@ -444,7 +444,7 @@ func (r *subscriptionResolver) ReadReceipts(ctx context.Context, conversationID 
 }
 
 func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error) {
-	who, err := actor(ctx)
+	who, err := r.actorWithSlot(ctx, presenceChangedField)
 	if err != nil {
 		return nil, err
 	}

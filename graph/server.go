@@ -25,6 +25,7 @@ import (
 type Options struct {
 	MaxConnections int   // that are live of one account, or of one address without signing in; 0 means any number
 	MaxOperations  int   // at once on a connection; 0 means 100
+	MaxStreams     int   // of an account, for each subscription over all its conversations; 0 means any number
 	QueueItems     int   // that wait to be read on a connection; 0 means 1,024
 	QueueBytes     int   // the same in bytes; 0 means 1 MiB
 	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means 256 KiB
@@ -59,7 +60,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		opts.Log = slog.Default()
 	}
 	people := &gatherer[model.UserID, *model.User]{find: authService.Users}
-	resolver := &Resolver{Auth: authService, Chat: chatService, people: people}
+	resolver := &Resolver{Auth: authService, Chat: chatService, people: people, slots: newSlots(cmp.Or(opts.MaxStreams, math.MaxInt))}
 	present := presenter{opts.Log}.present
 
 	schema := NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver})

@@ -3,6 +3,7 @@ package graph_test
 import (
 	"bufio"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -44,11 +45,15 @@ func (s *api) mustStream(token, query string, variables map[string]any) <-chan s
 	if got := res.Header.Get("Content-Type"); got != "text/event-stream" {
 		s.t.Fatalf("%d %s", res.StatusCode, got)
 	}
+	return readSent(res.Body)
+}
+
+func readSent(body io.Reader) <-chan sent {
 	events := make(chan sent, 100)
 	go func() {
 		defer close(events)
 		var e sent
-		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		for lines := bufio.NewScanner(body); lines.Scan(); {
 			line := lines.Text()
 			switch name, value, _ := strings.Cut(line, ": "); {
 			case name == "event":

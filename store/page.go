@@ -130,7 +130,9 @@ func Cut[T any](w Window, found []T) Slice[T] {
 }
 
 // Cursor builds and reads the position of an item in a list: one letter for the list, and what the list is sorted by.
-// It is opaque to clients, and needs no secret: it says nothing that its reader may not see, and selects nothing.
+// It is opaque to clients, and needs no secret: it says nothing that its reader may not see, and a forged one costs no more
+// than an honest one, because a page has at most MaxPage items wherever it starts. Cursors of streams are authenticated by
+// package chat.
 type Cursor struct {
 	raw []byte
 	bad bool
@@ -164,13 +166,16 @@ func (c *Cursor) Text(s string) *Cursor {
 
 func (c *Cursor) String() string { return base64.RawURLEncoding.EncodeToString(c.raw) }
 
-// maxCursor is longer than any cursor that is made here, those of streams included, which name many conversations.
-const maxCursor = 400_000
+// MaxCursor is how many characters a cursor has at most.
+const MaxCursor = 4096
 
 // ReadCursor begins to read a cursor of the list that the letter stands for.
 func ReadCursor(list byte, s string) *Cursor {
+	if len(s) > MaxCursor {
+		return &Cursor{bad: true}
+	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(s) > maxCursor || len(raw) == 0 || raw[0] != list ||
+	if err != nil || len(raw) == 0 || raw[0] != list ||
 		base64.RawURLEncoding.EncodeToString(raw) != s { // the decoder passes over line breaks
 		return &Cursor{bad: true}
 	}
@@ -189,8 +194,8 @@ func (c *Cursor) take(n int) []byte {
 
 func (c *Cursor) ReadBytes(n int) []byte { return c.take(n) }
 
-// More reports whether there is something left to read.
-func (c *Cursor) More() bool { return !c.bad && len(c.raw) > 0 }
+// ReadRest reads all bytes that are left.
+func (c *Cursor) ReadRest() []byte { return c.take(len(c.raw)) }
 
 func (c *Cursor) ReadInt() int64      { return int64(binary.BigEndian.Uint64(c.take(8))) }
 func (c *Cursor) ReadUUID() uuid.UUID { return uuid.UUID(c.take(16)) }
