@@ -144,7 +144,7 @@ func table() []mutant {
 			chat, "TestSeenBy",
 		},
 		{
-			"replies to what is hidden", "chat/message.go", "!there || seq <= hidden {", "!there {",
+			"replies to what is hidden", "chat/message.go", "!there || seq <= hidden {", "!there || seq <= min(hidden, 0) {",
 			chat, "TestHistoryVisibility|TestWhatIsHidden",
 		},
 		{
