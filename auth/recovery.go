@@ -38,6 +38,13 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 		if err != nil {
 			return err
 		}
+		// Locked, so that no mail to it is written once its removal has taken back those that wait.
+		if u, err = lockedUser(ctx, tx, u.ID); errors.Is(err, errSessionEnded) {
+			return s.audit(ctx, tx, resetRequested, nil, nil, from)
+		}
+		if err != nil {
+			return err
+		}
 		if err := s.audit(ctx, tx, resetRequested, &u.ID, nil, from); err != nil || tooMany != nil {
 			return err
 		}
@@ -98,7 +105,7 @@ func (s *Service) RequestEmailVerification(ctx context.Context, actor model.Acto
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := userByID(ctx, tx, actor.UserID)
+		u, err := lockedUser(ctx, tx, actor.UserID) // as for a reset
 		if err != nil || u.EmailVerifiedAt != nil {
 			return err
 		}

@@ -139,7 +139,8 @@ func (in CreateConversation) membersWithOwner(actor model.Actor) []model.MemberD
 	return members
 }
 
-// nicknamesOf looks up the people to be; who is not there is missing.
+// nicknamesOf looks up the people to be members; those without an account are missing. No account that it found is removed before
+// the transaction ends: without the lock, one that is marked as removed in between would become a member of something more.
 func nicknamesOf(
 	ctx context.Context, tx *store.Tx, members []*NewMember, ids ...model.UserID,
 ) (map[model.UserID]string, error) {
@@ -147,8 +148,11 @@ func nicknamesOf(
 		ids = append(ids, m.UserID)
 	}
 	var found []model.User
-	err := tx.NewSelect().Model(&found).Column("id", "nickname").Where("u.id IN (?)", bun.List(ids)).Scan(ctx)
-	if err != nil {
+	q := tx.NewSelect().Model(&found).Column("id", "nickname").Where("u.id IN (?)", bun.List(ids)).OrderExpr("u.id")
+	if tx.Postgres() {
+		q = q.For("KEY SHARE")
+	}
+	if err := q.Scan(ctx); err != nil {
 		return nil, err
 	}
 	nicknames := make(map[model.UserID]string, len(found))

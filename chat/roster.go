@@ -186,7 +186,7 @@ func (c *change) checkAdded(ctx context.Context, problems *errs.List, members []
 	}
 	var present []model.UserID
 	err = c.tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id").
-		Where("cm.conversation_id = ?", c.conversation.ID).Scan(ctx, &present)
+		Where("cm.conversation_id = ?", c.conversation.ID).Where(live("cm.user_id")).Scan(ctx, &present)
 	if err != nil {
 		return err
 	}
@@ -246,7 +246,8 @@ func (c *change) other(ctx context.Context, user model.UserID) (*model.Conversat
 		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
 	}
 	var found []*model.ConversationMember
-	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).Where("cm.user_id = ?", user).Scan(ctx)
+	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).Where("cm.user_id = ?", user).
+		Where(live("cm.user_id")).Scan(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -322,14 +323,14 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 			return s.endMembership(ctx, c, c.member)
 		}
 		members, err := c.tx.NewSelect().Model((*model.ConversationMember)(nil)).
-			Where("cm.conversation_id = ?", c.conversation.ID).Count(ctx)
+			Where("cm.conversation_id = ?", c.conversation.ID).Where(live("cm.user_id")).Count(ctx)
 		if err != nil {
 			return err
 		}
 		if members > 1 {
 			return errs.Input(errs.OwnerRequired, "conversationId", "A conversation needs an owner: transfer it to somebody first.")
 		}
-		if _, err = c.tx.NewDelete().Model(c.conversation).WherePK().Exec(ctx); err != nil {
+		if err := s.endConversation(ctx, c.tx, id); err != nil {
 			return err
 		}
 		return s.recordDeparture(ctx, c.tx, id, actor.UserID, c.conversation.LastSeq+1)
@@ -345,7 +346,7 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 	var c *model.Conversation
 	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
 		key := directKey(actor.UserID, user)
-		if c, err = directByKey(ctx, tx, key); err != nil || c != nil {
+		if c, err = directByKey(ctx, tx, key, user); err != nil || c != nil {
 			return err
 		}
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
@@ -370,7 +371,7 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 		})
 	})
 	if store.UniqueDirectKey.BrokenBy(err) { // the other opened it at the same moment
-		c, err = directByKey(ctx, s.db, directKey(actor.UserID, user))
+		c, err = directByKey(ctx, s.db, directKey(actor.UserID, user), user)
 	}
 	if err != nil {
 		return nil, store.Error(err)
@@ -384,9 +385,11 @@ func directKey(a, b model.UserID) string {
 	return ids[0] + " " + ids[1]
 }
 
-func directByKey(ctx context.Context, db bun.IDB, key string) (*model.Conversation, error) {
+// directByKey returns nil where there is none, or where the account of the other person is being removed.
+func directByKey(ctx context.Context, db bun.IDB, key string, other model.UserID) (*model.Conversation, error) {
 	var found []*model.Conversation
-	if err := db.NewSelect().Model(&found).Where("c.direct_key = ?", key).Scan(ctx); err != nil || len(found) == 0 {
+	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", key).Where(live("?"), other).Scan(ctx)
+	if err != nil || len(found) == 0 {
 		return nil, err
 	}
 	return found[0], nil

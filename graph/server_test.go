@@ -50,7 +50,7 @@ func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.
 	}
 	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Log: logger})
 	authOpts := auth.Options{
-		Mail: outbox, BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount,
+		Mail: outbox, OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount,
 		OnSettings: chatService.SettingsChanged, Log: logger,
 		Link: func(action, token string) string { return "https://chat.example.org/" + action + "#token=" + token },
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,
