@@ -346,7 +346,7 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 	var c *model.Conversation
 	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
 		key := directKey(actor.UserID, user)
-		if c, err = directByKey(ctx, tx, key, user); err != nil || c != nil {
+		if c, err = directByKey(ctx, tx, actor.UserID, user); err != nil || c != nil {
 			return err
 		}
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
@@ -371,7 +371,7 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 		})
 	})
 	if store.UniqueDirectKey.BrokenBy(err) { // the other opened it at the same moment
-		c, err = directByKey(ctx, s.db, directKey(actor.UserID, user), user)
+		c, err = directByKey(ctx, s.db, actor.UserID, user)
 	}
 	if err != nil {
 		return nil, store.Error(err)
@@ -385,10 +385,10 @@ func directKey(a, b model.UserID) string {
 	return ids[0] + " " + ids[1]
 }
 
-// directByKey returns nil where there is none, or where the account of the other person is being removed.
-func directByKey(ctx context.Context, db bun.IDB, key string, other model.UserID) (*model.Conversation, error) {
+// directByKey returns nil if there is none, or if an account of the two is being removed.
+func directByKey(ctx context.Context, db bun.IDB, a, b model.UserID) (*model.Conversation, error) {
 	var found []*model.Conversation
-	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", key).Where(live("?"), other).Scan(ctx)
+	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", directKey(a, b)).Where(live("?"), a).Where(live("?"), b).Scan(ctx)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
