@@ -3077,7 +3077,9 @@ type Mutation {
   Removes the viewer's account for good: their profile, address, password and sessions are gone, and their messages stay
   under no author. What people wrote, titles of conversations included, may still name them.
   A conversation of theirs passes to the admin who joined first, else to the member who did; one that is left empty goes
-  too. userErrors: INVALID_CREDENTIALS.
+  too. From the answer on nobody sees the account, and its address and nickname are free. The events of its conversations
+  (` + "`" + `ReactionRemoved` + "`" + `, ` + "`" + `MemberRemoved` + "`" + `, ` + "`" + `ConversationRenamed` + "`" + `, ` + "`" + `MemberRoleChanged` + "`" + `) follow one conversation after the other.
+  userErrors: INVALID_CREDENTIALS. UNAUTHENTICATED if it is being removed already.
   """
   deleteAccount(input: DeleteAccountInput!): DeleteAccountPayload
 
@@ -3520,8 +3522,9 @@ type Conversation implements Node {
   lastActivityAt: Time!
   "The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all other events."
   lastSeq: Int!
-  "Null only in a direct conversation."
+  "Null in a direct conversation, and for the moment between the removal of the owner's account and ` + "`" + `MemberRoleChanged` + "`" + `."
   owner: User
+  "As many as ` + "`" + `members` + "`" + ` lists. When an account is removed, its person is left out before ` + "`" + `MemberRemoved` + "`" + ` comes."
   memberCount: Int!
   "In order of joining; the first 50 unless the page says otherwise."
   members(first: Int, after: String, last: Int, before: String): ConversationMemberConnection!
