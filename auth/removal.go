@@ -1,8 +1,10 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -107,14 +109,15 @@ func (s *Service) removeMarked(ctx context.Context) error {
 	if err != nil {
 		return store.Error(err)
 	}
-	for _, id := range marked {
-		for more := true; more; {
+	var failed error
+	for _, id := range marked { // one that fails holds up no other
+		for more := true; more && ctx.Err() == nil; {
 			if more, err = s.removeSome(ctx, id); err != nil {
-				return err
+				failed, more = errors.Join(failed, err), false
 			}
 		}
 	}
-	return nil
+	return cmp.Or(ctx.Err(), failed)
 }
 
 // removeSome does a part of the removal of an account, in a transaction that is short enough for everybody else to wait for it, and
