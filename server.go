@@ -199,7 +199,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
 		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,
 		RateLimits: s.RateLimits, Accounts: accounts, Mail: outbox, Link: s.Link(url), Log: log,
-		BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount, OnSettings: chatService.SettingsChanged,
+		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount, OnSettings: chatService.SettingsChanged,
 	})
 	if err != nil {
 		return nil, err

@@ -61,10 +61,3 @@ func (s *Service) auditWhen(
 	tx.AfterCommit(func() { s.opts.Log.LogAttrs(ctx, slog.LevelInfo, "account", attrs...) })
 	return nil
 }
-
-// auditAlone records what changed nothing else.
-func (s *Service) auditAlone(ctx context.Context, what action, user *model.UserID, session *model.SessionID, from Client) error {
-	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		return s.audit(ctx, tx, what, user, session, from)
-	})
-}

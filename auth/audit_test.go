@@ -228,6 +228,7 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 		if text := log.take(); !strings.Contains(text, `"action":"account_deleted"`) {
 			t.Errorf("delete: the log says %s", text)
 		}
+		w.finish()
 		w.wantEntries("delete", Client{},
 			entry{Action: "logged_in"}, entry{Action: "password_wrong"}, entry{Action: "session_revoked"}, entry{Action: "account_deleted"})
 	})

@@ -56,11 +56,12 @@ type Options struct {
 	Mail *mail.Outbox
 	// Link makes the address of the page that a mail leads to; action is "verify-email" or "reset-password".
 	Link func(action, token string) string
-	// BeforeDelete locks what OnDelete is going to change, before the account itself is locked; nil where there is nothing. Whoever
-	// changes that locks it first and the account second, so the other order would have the two wait for each other.
-	BeforeDelete func(ctx context.Context, tx *store.Tx, id model.UserID) error
-	// OnDelete removes what an account has outside of this package, in the transaction that removes the account.
+	// OnDelete takes part in the transaction that marks an account as removed, which is to be short; nil does nothing.
 	OnDelete func(ctx context.Context, tx *store.Tx, id model.UserID) error
+	// CleanUp removes some of what a marked account has outside of this package, as much as fits into a short transaction, and
+	// reports whether there may be more. Run calls it until there is not. It has to do nothing for what is done already; nil is
+	// for accounts that have nothing there.
+	CleanUp func(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error)
 	// OnSettings is told in the transaction in which somebody changes what they let others know; nil tells nobody.
 	OnSettings func(tx *store.Tx, id model.UserID)
 	Log        *slog.Logger // nil means slog.Default
@@ -77,6 +78,8 @@ type Service struct {
 	decoy string
 
 	checked *lru.Cache[model.SessionID, sessionCheck]
+
+	removals chan struct{} // wakes removeMarked
 
 	looking sync.Mutex           // held by who looks at revocations out of turn
 	looked  atomic.Pointer[look] // the last time
@@ -110,7 +113,7 @@ func New(db *store.DB, opts Options) (*Service, error) {
 	s := &Service{
 		db: db, opts: opts, tokens: tokens, checked: checked,
 		hashing: newFairSemaphore(runtime.GOMAXPROCS(0), maxHashWaiters, maxHashWaitersPerAddress),
-		leases:  map[model.SessionID]map[*Lease]struct{}{},
+		leases:  map[model.SessionID]map[*Lease]struct{}{}, removals: make(chan struct{}, 1),
 	}
 	if opts.RateLimits {
 		s.limits = newLimitStore(db)

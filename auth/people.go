@@ -67,7 +67,8 @@ var likeEscaper = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_") //nolint:
 
 // Users returns the people with these ids; who is not there is missing from the map.
 func (s *Service) Users(ctx context.Context, ids []model.UserID) (map[model.UserID]*model.User, error) {
-	found, err := store.Read[model.User](ctx, s.db, `SELECT ?TableColumns FROM users AS u WHERE u.id IN (?1...)`, store.IDs(ids))
+	found, err := store.Read[model.User](ctx, s.db, `SELECT ?TableColumns FROM users AS u WHERE u.id IN (?1...) AND u.removed_at IS NULL`,
+		store.IDs(ids))
 	if err != nil {
 		return nil, err
 	}

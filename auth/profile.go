@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 
 	"parley/errs"
@@ -156,12 +155,21 @@ func (s *Service) requirePassword(
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", store.Error(err)
 	}
+	if hash == "" { // the account was removed a moment ago
+		return "", errSessionEnded
+	}
 	matches, err := s.passwordMatches(ctx, password, hash, from)
 	if err != nil {
 		return "", err
 	}
 	if !matches {
-		if err := s.auditAlone(ctx, passwordWrong, &actor.UserID, &actor.SessionID, from); err != nil {
+		err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+			if _, err := lockedUser(ctx, tx, actor.UserID); err != nil {
+				return err
+			}
+			return s.audit(ctx, tx, passwordWrong, &actor.UserID, &actor.SessionID, from)
+		})
+		if err != nil {
 			return "", err
 		}
 		return "", errs.Input(errs.InvalidCredentials, path, "This is not your password.")
@@ -223,53 +231,5 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 			m = attemptMail(other, quiet)
 		}
 		return s.opts.Mail.Enqueue(ctx, tx, m)
-	})
-}
-
-// DeleteAccount removes the actor's account, with all that says who they are. Their messages stay, under no author.
-func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password string, from Client) error {
-	hash, err := s.requirePassword(ctx, actor, "password", password, from)
-	if err != nil {
-		return err
-	}
-	return s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
-		if s.opts.BeforeDelete != nil {
-			if err := s.opts.BeforeDelete(ctx, tx, actor.UserID); err != nil {
-				return err
-			}
-		}
-		u, err := checkedUser(ctx, tx, actor.UserID, hash) // locked: nobody can make them a member of anything more from here on
-		if err != nil {
-			return err
-		}
-		var tokens []*model.OneTimeToken
-		if err := tx.NewSelect().Model(&tokens).Where("user_id = ?", u.ID).Scan(ctx); err != nil {
-			return err
-		}
-		keys := make([]string, len(tokens))
-		for i, token := range tokens { // which may wait to go to an address that is not theirs yet
-			keys[i] = hex.EncodeToString(token.Hash)
-		}
-		if err := s.opts.Mail.Discard(ctx, tx, u.Email, keys...); err != nil {
-			return err
-		}
-		if _, err := s.revokeAll(ctx, tx, actor.UserID, nil, from); err != nil {
-			return err
-		}
-		if err := s.opts.OnDelete(ctx, tx, actor.UserID); err != nil {
-			return err
-		}
-		// The log keeps that an account was deleted, but not whose, nor from where it was used.
-		_, err = tx.NewUpdate().Model((*model.AuditEntry)(nil)).Set("user_id = NULL").Set("session_id = NULL").
-			Set("ip = NULL").Set("user_agent = NULL").Where("user_id = ?", actor.UserID).Exec(ctx)
-		if err != nil {
-			return err
-		}
-		if err := s.audit(ctx, tx, accountDeleted, nil, nil, Client{}); err != nil {
-			return err
-		}
-		// Credentials, sessions and one-time tokens go with it.
-		_, err = tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", actor.UserID).Exec(ctx)
-		return err
 	})
 }

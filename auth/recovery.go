@@ -35,9 +35,17 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
+		if err != nil {
+			u = decoyAccount(key)
+		}
+		// Locked, so that no mail to it is written once its removal has taken back those that wait.
+		locked, err := lockedUser(ctx, tx, u.ID)
+		if err != nil && !errors.Is(err, errSessionEnded) {
+			return err
+		}
 		var known *model.UserID
 		if err == nil {
-			known = &u.ID
+			u, known = locked, &locked.ID
 		} else {
 			u = decoyAccount(key)
 		}
@@ -107,7 +115,7 @@ func (s *Service) RequestEmailVerification(ctx context.Context, actor model.Acto
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := userByID(ctx, tx, actor.UserID)
+		u, err := lockedUser(ctx, tx, actor.UserID) // as for a reset
 		if err != nil || u.EmailVerifiedAt != nil {
 			return err
 		}

@@ -173,9 +173,9 @@ func TestRefreshOfASessionThatIsOver(t *testing.T) {
 
 		// Rows of a person who is gone go with them.
 		eve := w.register("eve")
-		if _, err := w.db.NewDelete().Model(eve.User).WherePK().Exec(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		w.do("delete", w.DeleteAccount(t.Context(), eve.Actor(), password, Client{}))
+		w.wantTokenExpired("a person whose account is being removed", eve.Tokens.RefreshToken)
+		w.finish()
 		w.wantTokenExpired("a person who is gone", eve.Tokens.RefreshToken)
 	})
 }

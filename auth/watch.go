@@ -26,13 +26,15 @@ const (
 	cleanEvery = 10 * time.Minute
 )
 
-// Run ends what hangs on sessions that other nodes have ended, and clears away what is over, until ctx ends.
+// Run ends what hangs on sessions that other nodes have ended, finishes the removal of accounts, and clears away what is over, until
+// ctx ends.
 func (s *Service) Run(ctx context.Context) {
-	var both sync.WaitGroup
+	var all sync.WaitGroup
+	all.Go(func() { s.runRemovals(ctx) })
 	// Apart, and each look with an end: clearing away may take its time, and noticing that a session has ended may not.
-	both.Go(func() { s.repeat(ctx, watchEvery, 5*time.Second, s.watchRevocations) })
-	both.Go(func() { s.repeat(ctx, cleanEvery, time.Minute, s.clean) })
-	both.Wait()
+	all.Go(func() { s.repeat(ctx, watchEvery, 5*time.Second, s.watchRevocations) })
+	all.Go(func() { s.repeat(ctx, cleanEvery, time.Minute, s.clean) })
+	all.Wait()
 }
 
 func (s *Service) repeat(ctx context.Context, every, timeout time.Duration, do func(context.Context) error) {
@@ -135,8 +137,7 @@ func (s *Service) clean(ctx context.Context) error {
 		{"rate_limits", "at", now.Add(-failuresForgive)},
 		{"audit_log", "at", now.Add(-auditKept)},
 	} {
-		_, err := s.db.NewDelete().Table(over.table).Where("? < ?", bun.Ident(over.column), over.before).Exec(ctx)
-		if err != nil {
+		if err := s.db.DeleteInBatches(ctx, over.table, "? < ?", bun.Ident(over.column), over.before); err != nil {
 			return err
 		}
 	}

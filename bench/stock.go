@@ -83,7 +83,7 @@ func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, 
 	authService, err := auth.New(db, auth.Options{
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: 24 * time.Hour, RefreshTTL: 24 * time.Hour, Mail: outbox,
 		Link:     func(action, token string) string { return "http://localhost/" + action + "#" + token },
-		OnDelete: chatService.RemoveAccount, Log: log,
+		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount, Log: log,
 	})
 	if err != nil {
 		return nil, nil, err

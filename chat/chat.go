@@ -103,6 +103,7 @@ type Service struct {
 	settled       atomic.Pointer[settled]   // by the newest round that succeeded
 	keptCursorKey atomic.Pointer[cursorKey] // nil before it is needed
 	replays       chan struct{}             // a place for each follower that reads what it missed
+	ended         chan struct{}             // wakes the sweep
 	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
 	publish func(topic string, h hint)
 }
@@ -149,6 +150,7 @@ func New(db *store.DB, opts Options) *Service {
 		signs: pubsub.New[sign](), attendance: newAttendance(opts.PresenceTimeout, opts.NodeTimeout), watches: newPresenceWatches(),
 		readers: map[model.ConversationID]*readers{},
 		feeds:   map[model.ConversationID]*feed{}, replays: make(chan struct{}, opts.MaxReplays),
+		ended: make(chan struct{}, 1),
 	}
 	s.sending = batch.New[model.ConversationID](s.storeMessages, opts.Sending)
 	s.settled.Store(&settled{})
@@ -164,7 +166,8 @@ func New(db *store.DB, opts Options) *Service {
 
 // Run asks the database, again and again until ctx ends, which of the conversations that are followed here have moved, and
 // hints at it: for the hint that never came, because the node that owed it is dead or cut off. Where it is known that hints
-// may have been lost, it asks at once. Meanwhile hints go to the other nodes, and come from them, and it is kept who is online.
+// may have been lost, it asks at once. Meanwhile hints go to the other nodes, and come from them, and it is kept who is online. What
+// conversations had that have ended is deleted.
 func (s *Service) Run(ctx context.Context) {
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -176,6 +179,7 @@ func (s *Service) Run(ctx context.Context) {
 	}
 	beside.Go(func() { s.attend(ctx) })
 	beside.Go(func() { s.watchPresences(ctx) })
+	beside.Go(func() { s.sweep(ctx) })
 	_ = s.noteReached(ctx) // else the first round does
 	s.beginRounds(ctx)
 	tick := time.NewTicker(s.opts.CompareEvery)

@@ -296,7 +296,7 @@ func (s *Service) Conversations(
 // NOT_FOUND for anybody but a member.
 func (s *Service) position(ctx context.Context, actor model.Actor, id model.ConversationID) (last, hidden int64, err error) {
 	err = s.db.NewSelect().Model((*model.Conversation)(nil)).ColumnExpr("c.last_seq, viewer.hidden_seq").
-		Apply(sharedWith(actor, "c.id")).Where("c.id = ?", id).Scan(ctx, &last, &hidden)
+		Apply(sharedWith(actor, "c.id")).Where("c.id = ?", id).Where(live("viewer.user_id")).Scan(ctx, &last, &hidden)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, 0, errNoConversation
 	}

@@ -12,66 +12,90 @@ import (
 	"parley/store"
 )
 
-// LockForRemoval locks the conversations that RemoveAccount is going to change, in order of id. It has to be done before the
-// account is locked, in the same transaction: senders lock their conversation first, and then refer to the account.
-func (s *Service) LockForRemoval(ctx context.Context, tx *store.Tx, id model.UserID) error {
-	if !tx.Postgres() {
-		return nil
-	}
-	_, err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("id").
-		Where("c.id IN (SELECT conversation_id FROM conversation_members WHERE user_id = ?)", id).
-		WhereOr("c.id IN (SELECT conversation_id FROM reactions WHERE user_id = ?)", id).
-		OrderExpr("c.id").For("UPDATE").Exec(ctx)
-	return err
-}
+// An account is removed in two parts, and package auth owns the transactions of both. First it is marked, in one short
+// transaction, of which EndPresence is a part. From then on live leaves it out wherever people see each other. Then
+// CleanUpAccount runs again and again, each time in a transaction of its own, until nothing refers to the account any more.
 
-// RemoveAccount takes a person out of everything, in the transaction that removes their account: out of their conversations,
-// whose ownership passes on, and away from their messages, which stay. It is for the removal of accounts alone, which has
-// made sure of who asks.
-func (s *Service) RemoveAccount(ctx context.Context, tx *store.Tx, id model.UserID) error {
-	if err := s.removeReactions(ctx, tx, id); err != nil {
-		return err
-	}
-	var memberships []*model.ConversationMember
-	// In order of id, so that two who leave the same conversations lock them in the same order.
-	err := tx.NewSelect().Model(&memberships).Where("cm.user_id = ?", id).OrderExpr("cm.conversation_id").Scan(ctx)
-	if err != nil {
-		return err
-	}
-	for _, m := range memberships {
-		if err := s.removeLeaving(ctx, tx, m); err != nil {
+// live is a condition on a column with the ids of users: their accounts are not being removed. It is in every query by which
+// members see each other, or by which a member acts. The subquery reads an index that is nearly always empty.
+func live(column string) string { return column + " NOT IN " + beingRemoved }
+
+const beingRemoved = "(SELECT id FROM users WHERE removed_at IS NOT NULL)"
+
+// What one transaction of CleanUpAccount changes at most. Each takes milliseconds, and whoever waits for SQLite's one writer, or
+// for one of the conversations, waits no longer than that.
+const (
+	membershipsAtOnce = 8
+	reactionsAtOnce   = 16
+)
+
+// EndPresence deletes what is stored of when a person was connected, and lets whoever knows of their presence know that it is gone.
+func (s *Service) EndPresence(ctx context.Context, tx *store.Tx, id model.UserID) error {
+	for _, table := range []string{"presences", "sightings"} {
+		if _, err := tx.NewDelete().Table(table).Where("user_id = ?", id).Exec(ctx); err != nil {
 			return err
 		}
 	}
-	_, err = tx.NewUpdate().Model((*model.Message)(nil)).Set("author_id = NULL").Set("idempotency_key = NULL").
-		Set("request_hash = NULL").Where("author_id = ?", id).Exec(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = tx.NewUpdate().Model((*model.Event)(nil)).Set("actor_id = NULL").Where("actor_id = ?", id).Exec(ctx)
-	if err != nil {
-		return err
-	}
-	// Whoever knows of their presence is told that it is gone.
 	tx.AfterCommit(func() { s.publishSign(presenceTopic, sign{Users: []model.UserID{id}}) })
-	_, err = tx.NewDelete().Model((*model.Mention)(nil)).Where("user_id = ?", id).Exec(ctx)
-	return err
+	return nil
 }
 
-// removeReactions takes a person's reactions back, also where they are a member no longer.
-func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.UserID) error {
-	var reactions []*model.Reaction
-	err := tx.NewSelect().Model(&reactions).Where("r.user_id = ?", id).
-		OrderExpr("r.conversation_id, r.created_at").Scan(ctx)
-	if err != nil {
-		return err
-	}
-	for _, r := range reactions {
-		if err := s.removeReactionOf(ctx, tx, r); err != nil {
-			return err
+// CleanUpAccount takes a person, whose account is marked as removed, out of some of what still refers to them, and reports whether
+// there may be more: their reactions are taken back, their memberships end, and their messages and events, which stay, lose their
+// author. Each reaction and each membership goes with its events or not at all, so a caller may stop after any call.
+func (s *Service) CleanUpAccount(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
+	for _, step := range []func(context.Context, *store.Tx, model.UserID) (n int64, err error){
+		s.removeReactions, s.endMemberships,
+		func(ctx context.Context, tx *store.Tx, id model.UserID) (int64, error) {
+			return tx.DeleteSome(ctx, "mentions", "user_id = ?", id)
+		},
+		func(ctx context.Context, tx *store.Tx, id model.UserID) (int64, error) {
+			const none = "author_id = NULL, idempotency_key = NULL, request_hash = NULL"
+			return tx.UpdateSome(ctx, "messages", none, "author_id = ?", id)
+		},
+		func(ctx context.Context, tx *store.Tx, id model.UserID) (int64, error) {
+			return tx.UpdateSome(ctx, "events", "actor_id = NULL", "actor_id = ?", id)
+		},
+		func(ctx context.Context, tx *store.Tx, id model.UserID) (int64, error) {
+			return tx.DeleteSome(ctx, "departures", "user_id = ?", id)
+		},
+	} {
+		if n, err := step(ctx, tx, id); err != nil || n > 0 {
+			return n > 0, err
 		}
 	}
-	return nil
+	return false, nil
+}
+
+// endMemberships ends some of a person's memberships, in order of the conversations' ids, as everybody locks them.
+func (s *Service) endMemberships(ctx context.Context, tx *store.Tx, id model.UserID) (n int64, err error) {
+	var some []*model.ConversationMember
+	err = tx.NewSelect().Model(&some).Where("cm.user_id = ?", id).OrderExpr("cm.conversation_id").Limit(membershipsAtOnce).Scan(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range some {
+		if err := s.removeLeaving(ctx, tx, m); err != nil {
+			return 0, err
+		}
+	}
+	return int64(len(some)), nil
+}
+
+// removeReactions takes some of a person's reactions back, also where they are a member no longer.
+func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.UserID) (n int64, err error) {
+	var some []*model.Reaction
+	err = tx.NewSelect().Model(&some).Where("r.user_id = ?", id).
+		OrderExpr("r.conversation_id, r.created_at").Limit(reactionsAtOnce).Scan(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range some {
+		if err := s.removeReactionOf(ctx, tx, r); err != nil {
+			return 0, err
+		}
+	}
+	return int64(len(some)), nil
 }
 
 func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.Reaction) error {
@@ -120,8 +144,7 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 		return err
 	}
 	if heir == nil {
-		_, err := tx.NewDelete().Model((*model.Conversation)(nil)).Where("id = ?", m.ConversationID).Exec(ctx)
-		return err
+		return s.endConversation(ctx, tx, m.ConversationID)
 	}
 	// A direct conversation can be found no more by the pair that it was of.
 	if _, err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("direct_key = NULL").
@@ -152,7 +175,7 @@ func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.Con
 	}
 	var names []string
 	err := tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("u.nickname").
-		Join("JOIN users AS u ON u.id = cm.user_id").Where("cm.conversation_id = ?", id).
+		Join("JOIN users AS u ON u.id = cm.user_id AND u.removed_at IS NULL").Where("cm.conversation_id = ?", id).
 		OrderExpr("cm.joined_seq, cm.user_id").Scan(ctx, &names)
 	if err != nil {
 		return err
@@ -212,7 +235,7 @@ func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, t
 // is left.
 func successor(ctx context.Context, tx *store.Tx, id model.ConversationID) (*model.ConversationMember, error) {
 	heir := new(model.ConversationMember)
-	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).
+	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).Where(live("cm.user_id")).
 		OrderExpr("CASE cm.role WHEN 'ADMIN' THEN 0 ELSE 1 END, cm.joined_seq, cm.user_id").Limit(1).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nobody

@@ -20,7 +20,8 @@ func memberOf(
 	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID,
 ) (*model.ConversationMember, error) {
 	m := new(model.ConversationMember)
-	err := db.NewSelect().Model(m).Where("cm.conversation_id = ?", id).Where("cm.user_id = ?", actor.UserID).Scan(ctx)
+	err := db.NewSelect().Model(m).Where("cm.conversation_id = ?", id).Where("cm.user_id = ?", actor.UserID).
+		Where(live("cm.user_id")).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errNoConversation
 	}
@@ -66,7 +67,8 @@ func (s *Service) Members(
 		return nil, err
 	}
 	found, err := readPages[model.ConversationMember](ctx, s, actor, ids, pageText{
-		from: "conversation_members AS cm", where: "cm.conversation_id = viewer.conversation_id", alias: "cm", order: membersInOrder,
+		from: "conversation_members AS cm", where: "cm.conversation_id = viewer.conversation_id AND " + live("cm.user_id"), alias: "cm",
+		order: membersInOrder,
 	}, window, position)
 	if err != nil {
 		return nil, err
@@ -84,7 +86,7 @@ func (s *Service) MembersByID(
 	ctx context.Context, actor model.Actor, ids []model.MemberID,
 ) (map[model.MemberID]*model.ConversationMember, error) {
 	var found []*model.ConversationMember
-	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "cm.conversation_id")).
+	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "cm.conversation_id")).Where(live("cm.user_id")).
 		WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
 			for _, id := range ids {
 				q = q.WhereOr("cm.conversation_id = ? AND cm.user_id = ?", id.Conversation, id.User)
@@ -119,7 +121,7 @@ func (s *Service) Owners(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.ConversationMember, error) {
 	return membersByConversation(ctx, s.db.NewSelect().Apply(sharedWith(actor, "cm.conversation_id")).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.role = ?", model.Owner))
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.role = ?", model.Owner).Where(live("cm.user_id")))
 }
 
 func membersByConversation(
@@ -146,7 +148,7 @@ func (s *Service) Partners(
 ) (map[model.ConversationID]model.UserID, error) {
 	found, err := membersByConversation(ctx, s.db.NewSelect().Apply(sharedWith(actor, "cm.conversation_id")).
 		Join("JOIN conversations AS c ON c.id = cm.conversation_id").Where("c.kind = ?", model.Direct).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id <> ?", actor.UserID))
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id <> ?", actor.UserID).Where(live("cm.user_id")))
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +169,7 @@ func (s *Service) MemberCounts(
 	}
 	err := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
 		ColumnExpr("cm.conversation_id, count(*) AS count").Apply(sharedWith(actor, "cm.conversation_id")).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).GroupExpr("cm.conversation_id").Scan(ctx, &found)
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where(live("cm.user_id")).GroupExpr("cm.conversation_id").Scan(ctx, &found)
 	if err != nil {
 		return nil, store.Error(err)
 	}

@@ -62,7 +62,7 @@ func (s *Service) readPresences(ctx context.Context, actor model.Actor, ids []mo
 	q := s.db.NewSelect().TableExpr("users AS u").ColumnExpr("u.id AS user_id, u.show_presence AS shown, sg.last_seen_at").
 		ColumnExpr("(?) AS node_seen_at", newest("n.seen_at")).ColumnExpr("(?) AS alive_until", newest("n.alive_until")).
 		ColumnExpr("? AS now", s.clock(0)).
-		Join("LEFT JOIN sightings AS sg ON sg.user_id = u.id").OrderExpr("u.id")
+		Join("LEFT JOIN sightings AS sg ON sg.user_id = u.id").Where("u.removed_at IS NULL").OrderExpr("u.id")
 	if ids == nil {
 		q = q.Where("u.id IN (?)", known).Where("u.id <> ?", actor.UserID)
 	} else {

@@ -114,7 +114,7 @@ func (s *Service) SeenBy(
 	}
 	var found []*seenBy
 	page := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
-		Join("JOIN users AS u ON u.id = cm.user_id AND u.send_read_receipts").Where("cm.conversation_id = m.conversation_id").
+		Join("JOIN users AS u ON u.id = cm.user_id AND u.send_read_receipts AND u.removed_at IS NULL").Where("cm.conversation_id = m.conversation_id").
 		Where("cm.last_read_seq >= m.seq").Where("cm.joined_seq < m.seq").Where("m.author_id IS DISTINCT FROM cm.user_id")
 	q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("m.id AS parent").ColumnExpr("?TableColumns")
 	parents := "messages AS m JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id"

@@ -279,7 +279,7 @@ func (s *Service) readReaders(
 ) (found []readerRow, err error) {
 	q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
 		ColumnExpr("cm.user_id, cm.last_read_seq AS seq, u.send_read_receipts AS lets").
-		Join("JOIN users AS u ON u.id = cm.user_id").Where("cm.conversation_id = ?", id)
+		Join("JOIN users AS u ON u.id = cm.user_id AND u.removed_at IS NULL").Where("cm.conversation_id = ?", id)
 	if only != nil {
 		q = q.Where("cm.user_id IN (?)", bun.List(only))
 	}
@@ -301,7 +301,8 @@ func (s *Service) compareReaders(ctx context.Context, since int64) error {
 		if err != nil {
 			return err
 		}
-		hiding, err := readersIn(ctx, members().Join("JOIN users AS u ON u.id = cm.user_id").Where("NOT u.send_read_receipts"))
+		hiding, err := readersIn(ctx, members().Join("JOIN users AS u ON u.id = cm.user_id AND u.removed_at IS NULL").
+			Where("NOT u.send_read_receipts"))
 		if err != nil {
 			return err
 		}

@@ -196,7 +196,7 @@ func (s *Service) checkAdded(ctx context.Context, c *change, problems *errs.List
 	}
 	var present []model.UserID
 	err = c.tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id").
-		Where("cm.conversation_id = ?", c.conversation.ID).Scan(ctx, &present)
+		Where("cm.conversation_id = ?", c.conversation.ID).Where(live("cm.user_id")).Scan(ctx, &present)
 	if err != nil {
 		return err
 	}
@@ -261,7 +261,8 @@ func (c *change) other(ctx context.Context, user model.UserID) (*model.Conversat
 		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
 	}
 	var found []*model.ConversationMember
-	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).Where("cm.user_id = ?", user).Scan(ctx)
+	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).Where("cm.user_id = ?", user).
+		Where(live("cm.user_id")).Scan(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -346,14 +347,14 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 			return s.endMembership(ctx, c, c.member)
 		}
 		members, err := c.tx.NewSelect().Model((*model.ConversationMember)(nil)).
-			Where("cm.conversation_id = ?", c.conversation.ID).Count(ctx)
+			Where("cm.conversation_id = ?", c.conversation.ID).Where(live("cm.user_id")).Count(ctx)
 		if err != nil {
 			return err
 		}
 		if members > 1 {
 			return errs.Input(errs.OwnerRequired, "conversationId", "A conversation needs an owner: transfer it to somebody first.")
 		}
-		if _, err = c.tx.NewDelete().Model(c.conversation).WherePK().Exec(ctx); err != nil {
+		if err := s.endConversation(ctx, c.tx, id); err != nil {
 			return err
 		}
 		return s.recordDeparture(ctx, c.tx, id, actor.UserID, c.conversation.LastSeq+1)
@@ -366,8 +367,7 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 	if user == actor.UserID {
 		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
 	}
-	key := directKey(actor.UserID, user)
-	c, err := directByKey(ctx, s.db, key)
+	c, err := directByKey(ctx, s.db, actor.UserID, user)
 	if err != nil || c != nil {
 		return c, store.Error(err)
 	}
@@ -380,7 +380,7 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 			return err
 		}
 		// Under the locks, which the other takes too to open it.
-		if c, err = directByKey(ctx, tx, key); err != nil || c != nil {
+		if c, err = directByKey(ctx, tx, actor.UserID, user); err != nil || c != nil {
 			return err
 		}
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
@@ -398,7 +398,7 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 			return errs.Input(errs.LimitReached, "userId", personFull)
 		}
 		c = &model.Conversation{
-			ID: model.NewConversationID(), Kind: model.Direct, DirectKey: &key, History: model.FromStart, LastSeq: 1,
+			ID: model.NewConversationID(), Kind: model.Direct, DirectKey: new(directKey(actor.UserID, user)), History: model.FromStart, LastSeq: 1,
 			CreatedAt: tx.Now, LastActivityAt: tx.Now,
 		}
 		return s.insertConversation(ctx, tx, actor, c, []model.MemberData{
@@ -417,9 +417,11 @@ func directKey(a, b model.UserID) string {
 	return ids[0] + " " + ids[1]
 }
 
-func directByKey(ctx context.Context, db bun.IDB, key string) (*model.Conversation, error) {
+// directByKey returns nil if there is none, or if an account of the two is being removed.
+func directByKey(ctx context.Context, db bun.IDB, a, b model.UserID) (*model.Conversation, error) {
 	var found []*model.Conversation
-	if err := db.NewSelect().Model(&found).Where("c.direct_key = ?", key).Scan(ctx); err != nil || len(found) == 0 {
+	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", directKey(a, b)).Where(live("?"), a).Where(live("?"), b).Scan(ctx)
+	if err != nil || len(found) == 0 {
 		return nil, err
 	}
 	return found[0], nil

@@ -105,7 +105,7 @@ func (in Search) narrow(q *bun.SelectQuery) *bun.SelectQuery {
 		q = q.Where("m.conversation_id = ?", *in.ConversationID)
 	}
 	if in.AuthorID != nil {
-		q = q.Where("m.author_id = ?", *in.AuthorID)
+		q = q.Where("m.author_id = ?", *in.AuthorID).Where(live("m.author_id"))
 	}
 	if in.SentAfter != nil {
 		q = q.Where("m.created_at > ?", in.SentAfter.UTC())

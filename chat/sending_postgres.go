@@ -42,7 +42,8 @@ const (
 			WITH ORDINALITY AS i (conversation_id, author_id, idempotency_key, reply_to_id, n)
 		CROSS JOIN LATERAL (
 			SELECT hidden_seq FROM conversation_members
-			WHERE conversation_id = i.conversation_id AND user_id = i.author_id LIMIT 1
+			WHERE conversation_id = i.conversation_id AND user_id = i.author_id
+				AND user_id NOT IN ` + beingRemoved + ` LIMIT 1
 		) AS cm
 		LEFT JOIN LATERAL (
 			SELECT seq FROM messages WHERE id = i.reply_to_id AND conversation_id = i.conversation_id LIMIT 1
@@ -51,7 +52,7 @@ const (
 			SELECT true AS used FROM messages
 			WHERE conversation_id = i.conversation_id AND author_id = i.author_id AND idempotency_key = i.idempotency_key LIMIT 1
 		) AS k ON true`
-	// The members with these names, and whether their accounts, which the mentions will refer to, are locked by nobody else.
+	// The members with these names (an account that is being removed has none), and whether their accounts, which the mentions will refer to, are locked by nobody else.
 	lookAtNames = `
 		WITH named AS MATERIALIZED (
 			SELECT i.conversation_id, i.nickname_key, u.id

@@ -55,7 +55,7 @@ func (st *sqliteStatements) on(ctx context.Context, db *store.DB) (*sqliteStatem
 				(SELECT seq FROM messages WHERE id = ?3 AND conversation_id = c.id),
 				EXISTS (SELECT 1 FROM messages WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
 			FROM conversations AS c JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
-			WHERE c.id = ?1`,
+			WHERE c.id = ?1 AND ` + live("cm.user_id"),
 		&st.names: `
 			SELECT u.nickname_key, u.id FROM json_each(?2) AS i CROSS JOIN users AS u ON u.nickname_key = i.value
 			CROSS JOIN conversation_members AS cm ON cm.conversation_id = ?1 AND cm.user_id = u.id`,

@@ -3188,7 +3188,9 @@ type Mutation {
   Removes the viewer's account for good: their profile, address, password and sessions are gone, and their messages stay
   under no author. What people wrote, titles of conversations included, may still name them.
   A conversation of theirs passes to the admin who joined first, else to the member who did; one that is left empty goes
-  too. userErrors: INVALID_CREDENTIALS.
+  too. From the answer on nobody sees the account, and its address and nickname are free. The events of its conversations
+  (` + "`" + `ReactionRemoved` + "`" + `, ` + "`" + `MemberRemoved` + "`" + `, ` + "`" + `ConversationRenamed` + "`" + `, ` + "`" + `MemberRoleChanged` + "`" + `) follow one conversation after the other.
+  userErrors: INVALID_CREDENTIALS. UNAUTHENTICATED if it is being removed already.
   """
   deleteAccount(
     "The password, as a confirmation."
@@ -3820,9 +3822,12 @@ type Conversation implements Node {
   other events.
   """
   lastSeq: Int!
-  "Null only in a direct conversation."
+  "Null in a direct conversation, and for the moment between the removal of the owner's account and ` + "`" + `MemberRoleChanged` + "`" + `."
   owner: User
-  "How many members it has now: 1 to 500."
+  """
+  How many members it has now, 1 to 500: as many as ` + "`" + `members` + "`" + ` lists. When an account is removed, its person is left out before
+  ` + "`" + `MemberRemoved` + "`" + ` comes.
+  """
   memberCount: Int!
   "In order of joining; the first 50 unless the page says otherwise."
   members(

@@ -68,7 +68,7 @@ func mustServeRunning(
 	}
 	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Limits: limits, Log: logger})
 	authOpts := auth.Options{
-		Accounts: limits, Mail: outbox, BeforeDelete: chatService.LockForRemoval, OnDelete: chatService.RemoveAccount,
+		Accounts: limits, Mail: outbox, OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount,
 		OnSettings: chatService.SettingsChanged, Log: logger,
 		Link: func(action, token string) string { return "https://chat.example.org/" + action + "#token=" + token },
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,

@@ -18,7 +18,7 @@ type Actor struct {
 	SessionID SessionID
 }
 
-// User is a registered person.
+// User is a registered person. Queries of Bun leave out accounts that are being removed; others name removed_at.
 type User struct {
 	bun.BaseModel `bun:"table:users,alias:u"`
 
@@ -35,6 +35,9 @@ type User struct {
 	EmailVerifiedAt  *time.Time
 	ShowPresence     bool
 	SendReadReceipts bool
+
+	// RemovedAt is when the removal of the account was asked for. What says who it was is gone since then.
+	RemovedAt *time.Time `bun:",soft_delete"`
 }
 
 // Credentials is apart from User, so that no query for people can bring a password hash along.
@@ -103,6 +106,8 @@ const (
 	Direct ConversationKind = "DIRECT"
 )
 
+// Conversation is people and what they say to each other. Queries of Bun leave out conversations that have ended and are being
+// deleted. They have no members, so that queries through a membership do not find them either.
 type Conversation struct {
 	bun.BaseModel `bun:"table:conversations,alias:c"`
 
@@ -118,6 +123,8 @@ type Conversation struct {
 	LastMessageSeq   int64 // 0 while there is none
 	CreatedAt        time.Time
 	LastActivityAt   time.Time // of the newest event that is no edit, deletion or reaction
+
+	EndedAt *time.Time `bun:",soft_delete"` // when it ended, while it is being deleted
 }
 
 // History is how much of what was before them new members see.
