@@ -156,10 +156,10 @@ func TestDefer(t *testing.T) {
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann := s.mustRegister("ann")
 	for query, column := range map[string]int{
-		`{ viewer { ... @defer { email } } }`:                                     16,
-		`{ viewer { ...F @defer(label: "x") } } fragment F on Viewer { email }`:   17,
-		`mutation { ... @defer { logout { userErrors { code } } } }`:              16,
-		`subscription { inboxUpdated { ... @defer { conversation { title } } } }`: 35,
+		`{ viewer { ... @defer { email } } }`:                                     17,
+		`{ viewer { ...F @defer(label: "x") } } fragment F on Viewer { email }`:   18,
+		`mutation { ... @defer { logout { userErrors { code } } } }`:              17,
+		`subscription { inboxUpdated { ... @defer { conversation { title } } } }`: 36,
 	} {
 		want := fmt.Sprintf(`GRAPHQL_VALIDATION_FAILED [] [{1 %d}] Unknown directive "@defer".`, column)
 		if got := s.refused(ann.token, query, `{}`); len(got) != 1 || got[0].String() != want {

@@ -250,7 +250,10 @@ func (sh *sharing) put(ctx context.Context, item chat.Followed) error {
 	if payload == nil {
 		return context.Cause(ctx)
 	}
-	return sh.op.Put(ctx, payload)
+	if sh.op.Put(ctx, payload) != nil {
+		return context.Canceled // the connection or the operation has ended, which is no fault of ours to log
+	}
+	return nil
 }
 
 func (sh *sharing) end(err error) {
