@@ -50,6 +50,10 @@ type Options struct {
 	// it returns, until the operation ends, which cancels ctx. Nil takes none.
 	Subscribe func(ctx context.Context, op *Operation, oc *graphql.OperationContext) bool
 
+	// IsLarge reports whether the answer to an operation may be so large that a connection should have one at a time. Nil
+	// means that none is.
+	IsLarge func(oc *graphql.OperationContext) bool
+
 	MaxMessage       int           // bytes of a request, or of a WebSocket message; default 256 KiB
 	MaxOperations    int           // of one connection at once; default 100
 	QueueItems       int           // that wait to be written on one connection; default 1,024
