@@ -26,6 +26,7 @@ type Options struct {
 	MaxOperations  int   // at once on a connection; 0 means 100
 	QueueItems     int   // that wait to be read on a connection; 0 means 1,024
 	QueueBytes     int   // the same in bytes; 0 means 1 MiB
+	MaxAnswerBytes int   // of an answer; 0 means 2 MiB
 	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means 256 KiB
 	Limits         document.Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
@@ -59,19 +60,23 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	}
 	people := &gatherer[model.UserID, *model.User]{find: authService.Users}
 	resolver := &Resolver{Auth: authService, Chat: chatService, people: people}
-	present := presenter{opts.Log}.present
+	presenter := presenter{opts.Log}
+	present := presenter.present
+	maxAnswer := cmp.Or(opts.MaxAnswerBytes, 2<<20)
+	turns := newExecutionTurns(maxAnswer)
 
 	schema := NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver})
 	exec := &executor{
-		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach,
+		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach, turns: turns,
 		reader: document.NewReader(schema.Schema(), document.Options{
-			Limits: opts.Limits, MaxPage: store.MaxPage, Introspection: opts.Introspection,
+			Limits: opts.Limits, MaxPage: store.MaxPage, Introspection: opts.Introspection, Texts: longTexts(), MaxAnswer: maxAnswer,
 		}),
 		recovered: func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) },
 	}
-	exec.SetErrorPresenter(present)
+	exec.SetErrorPresenter(presenter.presentField)
 	exec.SetRecoverFunc(exec.recovered)
 	exec.AroundOperations(newSchemaAnswers().aroundOperation)
+	exec.AroundResponses((&answerer{limit: int64(maxAnswer), turns: turns, log: opts.Log}).around)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
 
@@ -82,6 +87,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
 		Subscribe:     s.shared.subscribe,
+		IsLarge:       func(oc *graphql.OperationContext) bool { return memoryOf(oc, maxAnswer) > lightMemory },
 		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
 		MaxMessage: int(opts.MaxBodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	}
