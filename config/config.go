@@ -160,7 +160,7 @@ func (s *Settings) Validate() error {
 		"PARLEY_MAX_ALIASES": int64(s.MaxAliases), "PARLEY_MAX_COMPLEXITY": int64(s.MaxComplexity),
 		"PARLEY_MAX_CONNS_PER_ADDRESS": int64(s.MaxConnsPerAddress),
 		"PARLEY_MAX_SOCKETS":           int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
-		"PARLEY_MAX_EVENT_COMPLEXITY":  int64(s.MaxEventComplexity), "PARLEY_MAX_ANSWER_BYTES": int64(s.MaxAnswerBytes),
+		"PARLEY_MAX_EVENT_COMPLEXITY": int64(s.MaxEventComplexity), "PARLEY_MAX_ANSWER_BYTES": int64(s.MaxAnswerBytes),
 		"PARLEY_MAX_OPERATIONS": int64(s.MaxOperations), "PARLEY_MAX_QUEUE_ITEMS": int64(s.MaxQueueItems),
 		"PARLEY_MAX_QUEUE_BYTES": int64(s.MaxQueueBytes), "PARLEY_MAX_REPLAYED": int64(s.MaxReplayed),
 	} {
