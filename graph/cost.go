@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
 
 	"parley/document"
 )
@@ -60,20 +61,25 @@ func fitsFeed(oc *graphql.OperationContext) bool {
 type executionTurns struct {
 	maxAnswer     int
 	middle, heavy *turns
+	events        *turns // of subscriptions with dear selections, one at a time: the other processors are for everybody else
 	reading       *turns // of documents that are not known
 }
 
 func newExecutionTurns(maxAnswer int) *executionTurns {
 	return &executionTurns{
-		maxAnswer: maxAnswer, middle: newTurns(middleMemory), heavy: newTurns(1), reading: newTurns(int64(runtime.GOMAXPROCS(0))),
+		maxAnswer: maxAnswer, middle: newTurns(middleMemory), heavy: newTurns(1), events: newTurns(1),
+		reading: newTurns(int64(runtime.GOMAXPROCS(0))),
 	}
 }
 
 // of is how the execution that ctx belongs to gets its turn; nil if it needs none.
 func (t *executionTurns) of(ctx context.Context) func(context.Context) (release func(), err error) {
-	memory := memoryOf(graphql.GetOperationContext(ctx), t.maxAnswer)
+	oc := graphql.GetOperationContext(ctx)
+	memory := memoryOf(oc, t.maxAnswer)
 	in, weight := t.middle, int64(memory)
 	switch {
+	case oc.Operation != nil && oc.Operation.Operation == ast.Subscription && !fitsFeed(oc):
+		in, weight = t.events, 1
 	case memory <= lightMemory:
 		return nil
 	case memory > heavyMemory:

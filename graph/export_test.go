@@ -56,7 +56,7 @@ func (s *Server) SharedAnswer(
 // TakeAllTurns has whatever is not light wait until it is released.
 func (s *Server) TakeAllTurns() (release func()) {
 	var all []func()
-	for _, t := range []*turns{s.exec.turns.middle, s.exec.turns.heavy} {
+	for _, t := range []*turns{s.exec.turns.middle, s.exec.turns.heavy, s.exec.turns.events} {
 		one, err := t.acquire(context.Background(), holder{network: "test"}, t.capacity)
 		if err != nil {
 			panic(err)
