@@ -43,7 +43,7 @@ lint: ## Look for what reviewers should not have to
 	$(TOOL) golangci-lint run
 
 .PHONY: bench
-bench: ## Measure, and print ratios; takes a quarter of an hour
+bench: ## Measure, and print ratios; takes about twenty minutes
 	go run ./bench $(ARGS)
 
 .PHONY: verify

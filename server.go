@@ -210,13 +210,14 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 	limits := document.Limits{
 		Tokens: s.MaxTokens, Depth: s.MaxDepth, Aliases: s.MaxAliases, Complexity: s.MaxComplexity,
+		EventComplexity: s.MaxEventComplexity,
 	}
 	documents, err := trustedDocuments(s, limits)
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_TRUSTED_DOCUMENTS: %w", err)
 	}
 	graphServer := graph.New(authService, chatService, graph.Options{
-		MaxBodyBytes: s.MaxBodyBytes, Limits: limits,
+		MaxBodyBytes: s.MaxBodyBytes, MaxAnswerBytes: s.MaxAnswerBytes, Limits: limits,
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, MaxStreams: s.MaxStreams,
 		QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
 		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies, Introspection: s.Introspection,

@@ -127,11 +127,17 @@ func (c *conn) write(opcode byte, payload []byte) error {
 	case n <= 0xFFFF:
 		head = append(head, 0x80|126, byte(n>>8), byte(n))
 	default:
-		return errors.New("too long for a client here")
+		head = binary.BigEndian.AppendUint64(append(head, 0x80|127), uint64(n)) //nolint:gosec // a length
 	}
 	head = append(head, 0, 0, 0, 0)
-	_, err := syscall.Write(c.fd, append(head, payload...))
-	return os.NewSyscallError("write", err)
+	for rest := append(head, payload...); len(rest) > 0; {
+		n, err := syscall.Write(c.fd, rest)
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return os.NewSyscallError("write", err)
+		}
+		rest = rest[max(n, 0):]
+	}
+	return nil
 }
 
 func (c *conn) close() {

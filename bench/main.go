@@ -1,6 +1,6 @@
 // Bench measures what Parley costs beside the least that the same work can cost, and prints it as Markdown:
 //
-//	go run ./bench [-short] [-only send|follow|wire|read|followers|burst|topics|memory|stall] [-profiles DIR]
+//	go run ./bench [-short] [-only send|follow|wire|read|abuse|followers|burst|topics|memory|stall] [-profiles DIR]
 //
 // Each figure stands beside a yardstick that was measured in the same run, in turns with it, because a ratio survives a
 // slow or busy machine and a time does not. It never passes or fails on a time; it fails, with exit code 1, when an event
@@ -96,12 +96,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	isShort := flags.Bool("short", false, "finish in about two minutes, with figures that vary more")
 	only := flags.String("only", "",
-		"measure one part: send, follow, wire or read; or one part of wire: "+strings.Join(wireParts(), ", "))
+		"measure one part: send, follow, wire, read or abuse; or one part of wire: "+strings.Join(wireParts(), ", "))
 	profiles := flags.String("profiles", "", "have the servers of wire write profiles (pprof) into this folder")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	parts, ofWire := []string{"send", "follow", "wire", "read"}, wireParts()
+	if *only == "" && flags.NArg() == 1 {
+		*only = flags.Arg(0)
+		flags = flag.NewFlagSet("bench", flag.ContinueOnError)
+	}
+	parts, ofWire := []string{"send", "follow", "wire", "read", "abuse"}, wireParts()
 	switch {
 	case slices.Contains(parts, *only):
 		parts = []string{*only}
@@ -152,6 +156,8 @@ func (b *bench) measure(ctx context.Context, parts, ofWire []string) (err error)
 			err = b.overTheWire(ctx, ofWire)
 		case "read":
 			err = b.reading(ctx)
+		case "abuse":
+			err = b.abusing(ctx)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", part, err)

@@ -77,6 +77,8 @@ type Settings struct {
 
 	MaxConnsPerAddress int `default:"1000" help:"Connections over TCP that one address has at once on a node at most, whatever it does with them; an IPv6 address counts as its /64 network. One more is answered with 429 and closed. Trusted proxies and the machine itself are not counted."`
 	MaxConversations   int `default:"5000" help:"Conversations that one account is in at most, direct ones included; an account that is in more keeps them."`
+	MaxEventComplexity int `default:"1000" help:"Fields that one event of a subscription may have at most, counting pages in full."`
+	MaxAnswerBytes     int `default:"2097152" help:"Bytes of an answer at most."`
 
 	MaxSockets    int `default:"50" help:"Live connections that one account has on a node at most, or one address without signing in; one more is closed with 1013."`
 	MaxOperations int `default:"100" help:"Operations, and so subscriptions, that run at once on one live connection at most; one more is RATE_LIMITED."`
@@ -175,6 +177,7 @@ func (s *Settings) Validate() error {
 		"PARLEY_MAX_CONNS_PER_ADDRESS": int64(s.MaxConnsPerAddress),
 		"PARLEY_MAX_CONVERSATIONS":     int64(s.MaxConversations),
 		"PARLEY_MAX_SOCKETS":           int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
+		"PARLEY_MAX_EVENT_COMPLEXITY": int64(s.MaxEventComplexity), "PARLEY_MAX_ANSWER_BYTES": int64(s.MaxAnswerBytes),
 		"PARLEY_MAX_OPERATIONS": int64(s.MaxOperations), "PARLEY_MAX_QUEUE_ITEMS": int64(s.MaxQueueItems),
 		"PARLEY_MAX_QUEUE_BYTES": int64(s.MaxQueueBytes), "PARLEY_MAX_REPLAYED": int64(s.MaxReplayed),
 		"PARLEY_MAX_STREAMS": int64(s.MaxStreams),

@@ -50,6 +50,8 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--max-depth=0":                              "PARLEY_MAX_DEPTH",
 		"--max-operations=0":                         "PARLEY_MAX_OPERATIONS",
 		"--max-conversations=0":                      "PARLEY_MAX_CONVERSATIONS",
+		"--max-event-complexity=0":                   "PARLEY_MAX_EVENT_COMPLEXITY",
+		"--max-answer-bytes=0":                       "PARLEY_MAX_ANSWER_BYTES",
 		"--max-conns-per-address=0":                  "PARLEY_MAX_CONNS_PER_ADDRESS",
 		"--max-queue-items=0":                        "PARLEY_MAX_QUEUE_ITEMS",
 		"--max-queue-bytes=0":                        "PARLEY_MAX_QUEUE_BYTES",

@@ -47,6 +47,8 @@ type Limits struct {
 	Depth      int // of nested fields; default 15
 	Aliases    int // in a document; default 30
 	Complexity int // fields that the answer may have, pages counted in full; default 20,000
+
+	EventComplexity int // the same of one event of a subscription; default 1,000
 }
 
 func (l Limits) withDefaults() Limits {
@@ -54,14 +56,17 @@ func (l Limits) withDefaults() Limits {
 	l.Depth = cmp.Or(l.Depth, 15)
 	l.Aliases = cmp.Or(l.Aliases, 30)
 	l.Complexity = cmp.Or(l.Complexity, 20_000)
+	l.EventComplexity = cmp.Or(l.EventComplexity, 1000)
 	return l
 }
 
 // Options are the settings of a Reader; the zero value serves.
 type Options struct {
 	Limits        Limits
-	MaxPage       int  // items that a page of a connection has at most; default 100
-	Introspection bool // whether the schema may be asked for; error messages suggest names only then
+	MaxPage       int           // items that a page of a connection has at most; default 100
+	MaxAnswer     int           // bytes of an answer; 0 means any number
+	Texts         map[Place]int // bytes of the longest value, of fields with long texts
+	Introspection bool          // whether the schema may be asked for; error messages suggest names only then
 	// Scalars are the checks of scalars that are not built in, by type. They get a value as JSON has it, numbers as
 	// json.Number. The message of an errs.Error is shown to the client. Without a check every value is taken.
 	Scalars map[string]func(v any) error
@@ -86,6 +91,7 @@ type Request struct {
 	Document  *ast.QueryDocument // nil if the document is not valid
 	Operation *ast.OperationDefinition
 	Variables map[string]any // coerced
+	Cost      Cost
 }
 
 // Read makes a request of a document, of the name of one of its operations, and of values for its variables.
@@ -109,6 +115,9 @@ func (r *Reader) Read(text, operationName string, variables map[string]any) (*Re
 	}
 	return request, nil
 }
+
+// Kept reports whether a document is kept for reuse, so that reading it costs little.
+func (r *Reader) Kept(text string) bool { return r.kept.get(text) != nil }
 
 // Validate parses and validates a document, or returns the one that it kept.
 func (r *Reader) Validate(text string) (*ast.QueryDocument, gqlerror.List) {

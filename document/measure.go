@@ -11,15 +11,24 @@ import (
 func (r *Reader) measure(request *Request) *gqlerror.Error {
 	m := measurer{
 		variables: request.Variables, maxPage: r.opts.MaxPage, fragments: map[string]size{},
-		schema: &schemaCounter{schema: r.schema, left: maxIntrospection},
+		schema: &schemaCounter{schema: r.schema, left: maxIntrospection}, texts: r.opts.Texts,
 	}
 	total := m.selections(request.Operation.SelectionSet)
+	// The schema's counter is spent before it is refused, so this is what queries about the schema cost.
+	request.Cost = Cost{Fields: plus(total.cost, maxIntrospection-m.schema.left), Bytes: total.bytes}
 	limits := r.opts.Limits
+	if request.Operation.Operation == ast.Subscription && total.cost > limits.EventComplexity {
+		return coded(TooLarge, "An event could have %d fields; the limit is %d. Ask for less of each event.",
+			total.cost, limits.EventComplexity)
+	}
 	switch {
 	case total.depth > limits.Depth:
 		return coded(TooLarge, "The operation is %d levels deep; the limit is %d.", total.depth, limits.Depth)
 	case m.schema.left < 0:
 		return coded(TooLarge, "The operation asks for more than %d fields of the schema.", maxIntrospection)
+	case r.opts.MaxAnswer > 0 && total.names > r.opts.MaxAnswer:
+		return coded(TooLarge, "The names of the answer's fields alone could take %d bytes; the limit is %d. Use shorter aliases, "+
+			"or ask for smaller pages.", total.names, r.opts.MaxAnswer)
 	case total.cost > limits.Complexity:
 		return coded(TooLarge, "The answer could have %d fields; the limit is %d. Ask for smaller pages.",
 			total.cost, limits.Complexity)
@@ -27,8 +36,30 @@ func (r *Reader) measure(request *Request) *gqlerror.Error {
 	return nil
 }
 
+// Cost is what the answer to an operation may take at most, if all pages are full.
+type Cost struct {
+	Fields int
+	Bytes  int // of texts and names, as Options.Texts has it
+}
+
+// Place is a field of an object in the schema.
+type Place struct{ Object, Field string }
+
+// shortText stands for the value of a field that has no long text.
+const shortText = 32
+
+// ownBytes is what a field adds to the answer by itself.
+func (r *measurer) ownBytes(field *ast.Field) int {
+	if field.ObjectDefinition != nil {
+		if n := r.texts[Place{field.ObjectDefinition.Name, field.Name}]; n > 0 {
+			return n + len(field.Alias)
+		}
+	}
+	return shortText + len(field.Alias)
+}
+
 // size is that of a part of an operation.
-type size struct{ depth, cost int }
+type size struct{ depth, cost, bytes, names int }
 
 // measurer measures each fragment once, however often it is spread: with fragments that each spread the next one
 // twice, a short document could otherwise cost hours. Fragments that spread themselves are refused before.
@@ -37,6 +68,7 @@ type measurer struct {
 	maxPage   int
 	fragments map[string]size
 	schema    *schemaCounter
+	texts     map[Place]int
 }
 
 func (m *measurer) selections(set ast.SelectionSet) (total size) {
@@ -48,7 +80,13 @@ func (m *measurer) selections(set ast.SelectionSet) (total size) {
 				continue // it goes deeper than anything else, and has a bound of its own
 			}
 			part = m.selections(s.SelectionSet)
-			part = size{depth: part.depth + 1, cost: plus(1, times(part.cost, m.pageSize(s)))}
+			n := m.pageSize(s)
+			part = size{
+				depth: part.depth + 1,
+				cost:  plus(1, times(part.cost, n)),
+				bytes: plus(m.ownBytes(s), times(part.bytes, n)),
+				names: plus(len(s.Alias), times(part.names, n)),
+			}
 		case *ast.InlineFragment:
 			part = m.selections(s.SelectionSet)
 		case *ast.FragmentSpread:
@@ -59,7 +97,10 @@ func (m *measurer) selections(set ast.SelectionSet) (total size) {
 			}
 			part = known
 		}
-		total = size{depth: max(total.depth, part.depth), cost: plus(total.cost, part.cost)}
+		total = size{
+			depth: max(total.depth, part.depth), cost: plus(total.cost, part.cost),
+			bytes: plus(total.bytes, part.bytes), names: plus(total.names, part.names),
+		}
 	}
 	return total
 }

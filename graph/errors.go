@@ -36,6 +36,19 @@ func userErrors(err error) ([]*UserError, error) {
 // presenter is the one place where an error takes the form that clients see.
 type presenter struct{ log *slog.Logger }
 
+// presentField is present for the errors of fields. It returns nil for those that the answer has no room for.
+func (p presenter) presentField(ctx context.Context, err error) *gqlerror.Error {
+	a := answerOf(ctx)
+	if a != nil && a.fault.Load() != nil { // that one says everything
+		return nil
+	}
+	shown := p.present(ctx, err)
+	if a != nil && !a.admit() {
+		return nil
+	}
+	return shown
+}
+
 func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 	var shown *gqlerror.Error
 	if !errors.As(err, &shown) {
@@ -50,7 +63,9 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 	if locations == nil {
 		locations = fieldLocation(ctx)
 	}
-	return &gqlerror.Error{Message: message, Path: path, Locations: locations, Extensions: withCode(code, extra)}
+	return &gqlerror.Error{
+		Message: clipped(message, maxErrorMessage), Path: path, Locations: locations, Extensions: withCode(code, extra),
+	}
 }
 
 // splitPath takes the place in an argument from the path of a field, which gqlgen appends to it: the path of an error
@@ -88,7 +103,7 @@ func (p presenter) explain(
 ) (code, message string, extra map[string]any) {
 	if known, ok := errors.AsType[*errs.Error](store.Error(err)); ok && known.Code != errs.Internal {
 		if known.Code == errs.Unavailable {
-			p.log.WarnContext(ctx, "a request could not be served", "error", err, "path", shown.Path.String())
+			p.report(ctx, slog.LevelWarn, "a request could not be served", "", err, shown)
 		}
 		if known.RetryAfter > 0 {
 			extra = map[string]any{"retryAfterMs": known.RetryAfter.Milliseconds()}
@@ -104,10 +119,34 @@ func (p presenter) explain(
 	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil { // from package document
 		return code, shown.Message, nil
 	}
-	id := newErrorID()
-	p.log.ErrorContext(ctx, "internal error", "error_id", id, "error", err, "path", shown.Path.String())
+	id := p.errorID(ctx)
+	p.report(ctx, slog.LevelError, "internal error", id, err, shown)
 	return string(errs.Internal), "Something went wrong on our side. The operator finds it in the log by this id: " + id + ".",
 		map[string]any{"errorId": id}
+}
+
+// errorID is the one of the answer, or another one outside an answer.
+func (p presenter) errorID(ctx context.Context) string {
+	if a := answerOf(ctx); a != nil {
+		return a.id()
+	}
+	return newErrorID()
+}
+
+// report logs an error: at the end of the answer that it belongs to, together with others of its kind.
+func (p presenter) report(ctx context.Context, level slog.Level, message, id string, err error, shown *gqlerror.Error) {
+	if shown.Err != nil {
+		err = shown.Err // without the place, which the log has apart
+	}
+	if a := answerOf(ctx); a != nil {
+		a.report(level, message, err, shown.Path)
+		return
+	}
+	attributes := []any{"error", clipped(err.Error(), maxErrorLogged), "path", clipped(shown.Path.String(), maxPathLogged)}
+	if id != "" {
+		attributes = append([]any{"error_id", id}, attributes...)
+	}
+	p.log.Log(ctx, level, message, attributes...)
 }
 
 func newErrorID() string {

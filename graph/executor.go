@@ -17,16 +17,17 @@ type executor struct {
 	present    func(context.Context, error) *gqlerror.Error
 	recovered  func(context.Context, any) error
 	afterRoots graphql.RootFieldMiddleware // around each root field
+	turns      *executionTurns
 }
 
 var _ graphql.GraphExecutor = (*executor)(nil)
 
 // CreateOperationContext reads a request. Nothing of it has run when it is refused.
 func (e *executor) CreateOperationContext(
-	_ context.Context, p *graphql.RawParams,
+	ctx context.Context, p *graphql.RawParams,
 ) (*graphql.OperationContext, gqlerror.List) {
-	request, refused := e.reader.Read(p.Query, p.OperationName, p.Variables)
-	return &graphql.OperationContext{
+	request, refused := e.read(ctx, p)
+	oc := &graphql.OperationContext{
 		RawQuery:               p.Query,
 		OperationName:          p.OperationName,
 		Extensions:             p.Extensions,
@@ -37,7 +38,21 @@ func (e *executor) CreateOperationContext(
 		RecoverFunc:            e.recovered,
 		ResolverMiddleware:     gate,
 		RootResolverMiddleware: e.afterRoots,
-	}, refused
+	}
+	setCost(oc, request.Cost)
+	return oc, refused
+}
+
+// read reads a request. Documents that are not known take turns.
+func (e *executor) read(ctx context.Context, p *graphql.RawParams) (*document.Request, gqlerror.List) {
+	if !e.reader.Kept(p.Query) {
+		release, err := e.turns.reading.acquire(ctx, holderOf(ctx), 1)
+		if err != nil {
+			return new(document.Request), gqlerror.List{e.present(ctx, err)}
+		}
+		defer release()
+	}
+	return e.reader.Read(p.Query, p.OperationName, p.Variables)
 }
 
 // DispatchError answers an operation that was refused: nothing is looked up for it.

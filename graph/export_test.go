@@ -52,3 +52,20 @@ func (s *Server) SharedAnswer(
 	}
 	return nil, err
 }
+
+// TakeAllTurns has whatever is not light wait until it is released.
+func (s *Server) TakeAllTurns() (release func()) {
+	var all []func()
+	for _, t := range []*turns{s.exec.turns.middle, s.exec.turns.heavy, s.exec.turns.events} {
+		one, err := t.acquire(context.Background(), holder{network: "test"}, t.capacity)
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, one)
+	}
+	return func() {
+		for _, one := range all {
+			one()
+		}
+	}
+}

@@ -72,7 +72,8 @@ func signIn(ctx context.Context, signedIn *auth.SignedIn) *AuthPayload {
 	return &AuthPayload{Tokens: &signedIn.Tokens, Viewer: &Viewer{User: signedIn.User}, UserErrors: []*UserError{}}
 }
 
-// gate is the one place that holds the rule of the schema: every field needs a signed-in viewer unless it is @public.
+// gate is the one place that holds the rule of the schema: every field needs a signed-in viewer unless it is @public. It also
+// counts what each field adds to the answer.
 func gate(ctx context.Context, next graphql.Resolver) (any, error) {
 	field := graphql.GetFieldContext(ctx)
 	if !isPublic(field.Object, field.Field) {
@@ -80,11 +81,25 @@ func gate(ctx context.Context, next graphql.Resolver) (any, error) {
 			return nil, err
 		}
 	}
-	if field.Object == "Mutation" {
+	a := answerOf(ctx)
+	if a != nil {
+		if err := a.begin(ctx); err != nil {
+			return nil, err
+		}
+	}
+	mutation := field.Object == "Mutation"
+	if mutation {
 		// A copy for each: signing in with one field of a document signs nobody in for the next.
 		ctx = withIdentity(ctx, identityOf(ctx).copy())
 	}
-	return next(ctx)
+	value, err := next(ctx)
+	if a == nil || err != nil {
+		return value, err
+	}
+	if mutation {
+		a.ranField(field.Field.Alias)
+	}
+	return value, a.charge(field.Field.Alias, value)
 }
 
 func isPublic(object string, field graphql.CollectedField) bool {

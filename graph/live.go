@@ -84,9 +84,9 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 	who := identityOf(ctx)
 	grant := who.grant.Load()
 	if grant == nil {
-		return s.holdStranger(holder{network: who.client.Network()}, end)
+		return s.holdStranger(holderOf(ctx), end)
 	}
-	of := holder{account: grant.Actor.UserID}
+	of := holderOf(ctx)
 	if !s.connections.begin(of) {
 		end(errs.New(errs.RateLimited, "At most %d live connections of one account: end some.", s.connections.max))
 		return func() {}
@@ -119,6 +119,15 @@ func (s *Server) holdStranger(of holder, end func(reason error)) (release func()
 type holder struct {
 	account model.UserID
 	network string
+}
+
+// holderOf is whose a request is.
+func holderOf(ctx context.Context) holder {
+	who := identityOf(ctx)
+	if grant := who.grant.Load(); grant != nil {
+		return holder{account: grant.Actor.UserID}
+	}
+	return holder{network: who.client.Network()}
 }
 
 // connections counts the live connections of each holder on this node.

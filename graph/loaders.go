@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -43,7 +44,7 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		users:         newLoader(r.Auth.Users),
 		presences:     newLoader(actingAs(actor, r.Chat.Presences)),
 		conversations: newLoader(actingAs(actor, r.Chat.Conversations)),
-		lastMessages:  newLoader(actingAs(actor, r.Chat.LastMessages)),
+		lastMessages:  newLoader(actingAs(actor, charged(r.Chat.LastMessages, one, oneMessage))),
 		memberships:   newLoader(actingAs(actor, r.Chat.Memberships)),
 		owners:        newLoader(actingAs(actor, r.Chat.Owners)),
 		partners:      newLoader(actingAs(actor, r.Chat.Partners)),
@@ -51,8 +52,8 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		unread:        newLoader(actingAs(actor, r.Chat.Unread)),
 		membersByID:   newLoader(actingAs(actor, r.Chat.MembersByID)),
 		members:       newLoader(actingAs(actor, byPage(r.Chat.Members))),
-		messages:      newLoader(actingAs(actor, r.Chat.MessagesByID)),
-		messagePages:  newLoader(actingAs(actor, byPage(r.Chat.Messages))),
+		messages:      newLoader(actingAs(actor, charged(r.Chat.MessagesByID, one, oneMessage))),
+		messagePages:  newLoader(actingAs(actor, charged(byPage(r.Chat.Messages), limitOf, pageOfMessages))),
 		mentioned:     newLoader(actingAs(actor, r.Chat.Mentioned)),
 		reactions:     newLoader(actingAs(actor, r.Chat.Reactions)),
 		reactors:      newLoader(actingAs(actor, byPage(r.Chat.Reactors))),
@@ -180,6 +181,49 @@ func byPage[K comparable, V any](
 		return all, nil
 	}
 }
+
+// readAtOnce is how many messages one statement reads: what it brings is counted before the next one.
+const readAtOnce = 500
+
+// charged reads messages in parts, and ends the execution where they are more than fit into memory.
+func charged[K comparable, V any](
+	find func(context.Context, model.Actor, []K) (map[K]V, error), size func(K) int, messages func(V) []*model.Message,
+) func(context.Context, model.Actor, []K) (map[K]V, error) {
+	return func(ctx context.Context, actor model.Actor, keys []K) (map[K]V, error) {
+		a := answerOf(ctx)
+		if a == nil {
+			return find(ctx, actor, keys)
+		}
+		all := make(map[K]V, len(keys))
+		for rest := keys; len(rest) > 0; {
+			n, read := 0, 0
+			for n < len(rest) && (n == 0 || read+size(rest[n]) <= readAtOnce) {
+				read += size(rest[n])
+				n++
+			}
+			found, err := find(ctx, actor, rest[:n])
+			rest = rest[n:]
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(all, found)
+			for _, v := range found {
+				if err := a.chargeRead(messages(v)...); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return all, nil
+	}
+}
+
+func one[K any](K) int { return 1 }
+
+func limitOf(p pageOf[model.ConversationID]) int { return p.window.Limit }
+
+func oneMessage(m *model.Message) []*model.Message { return []*model.Message{m} }
+
+func pageOfMessages(slice store.Slice[*model.Message]) []*model.Message { return slice.Items }
 
 func actingAs[K comparable, V any](
 	actor model.Actor, find func(context.Context, model.Actor, []K) (map[K]V, error),

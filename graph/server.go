@@ -28,6 +28,7 @@ type Options struct {
 	MaxStreams     int   // of an account, for each subscription over all its conversations; 0 means any number
 	QueueItems     int   // that wait to be read on a connection; 0 means 1,024
 	QueueBytes     int   // the same in bytes; 0 means 1 MiB
+	MaxAnswerBytes int   // of an answer; 0 means 2 MiB
 	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means 256 KiB
 	Limits         document.Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
@@ -61,20 +62,24 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	}
 	people := &gatherer[model.UserID, *model.User]{find: authService.Users}
 	resolver := &Resolver{Auth: authService, Chat: chatService, people: people, slots: newSlots(cmp.Or(opts.MaxStreams, math.MaxInt))}
-	present := presenter{opts.Log}.present
+	presenter := presenter{opts.Log}
+	present := presenter.present
+	maxAnswer := cmp.Or(opts.MaxAnswerBytes, 2<<20)
+	turns := newExecutionTurns(maxAnswer)
 
 	schema := NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver})
 	exec := &executor{
-		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach,
+		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach, turns: turns,
 		reader: document.NewReader(schema.Schema(), document.Options{
-			Limits: opts.Limits, MaxPage: store.MaxPage, Introspection: opts.Introspection,
-			Scalars: scalars(),
+			Limits: opts.Limits, MaxPage: store.MaxPage, MaxAnswer: maxAnswer, Texts: longTexts(),
+			Introspection: opts.Introspection, Scalars: scalars(),
 		}),
 		recovered: func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) },
 	}
-	exec.SetErrorPresenter(present)
+	exec.SetErrorPresenter(presenter.presentField)
 	exec.SetRecoverFunc(exec.recovered)
 	exec.AroundOperations(newSchemaAnswers().aroundOperation)
+	exec.AroundResponses((&answerer{limit: int64(maxAnswer), turns: turns, log: opts.Log}).around)
 	exec.AroundResponses(answerOfRoot)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)
@@ -87,6 +92,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
 		Subscribe:     s.shared.subscribe,
 		Header:        ratelimit.WriteHeader,
+		IsLarge:       func(oc *graphql.OperationContext) bool { return memoryOf(oc, maxAnswer) > lightMemory },
 		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
 		MaxMessage: int(opts.MaxBodyBytes), Documents: opts.Documents, Compression: opts.Compression, DrainSpread: opts.DrainSpread,
 	}

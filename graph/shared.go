@@ -107,6 +107,7 @@ type sharing struct {
 	who   model.Actor
 	id    model.ConversationID
 	oc    *graphql.OperationContext
+	dear  bool            // too dear to be executed while the conversation's feed waits
 	ctx   context.Context //nolint:containedctx // the operation's
 }
 
@@ -131,7 +132,9 @@ func (s *shared) subscribe(ctx context.Context, op *wire.Operation, oc *graphql.
 	if n, ok := arguments["afterSeq"].(int64); ok {
 		after = &n
 	}
-	sh := &sharing{shared: s, oc: oc, op: op, ctx: ctx, who: who, id: id, asked: asked, pick: everyEvent}
+	sh := &sharing{
+		shared: s, oc: oc, op: op, ctx: ctx, who: who, id: id, asked: asked, pick: everyEvent, dear: !fitsFeed(oc),
+	}
 	if field.Name == "messageAdded" {
 		sh.pick = addedOnly
 	}
@@ -215,13 +218,14 @@ func collectVariables(v *ast.Value, values, used map[string]any) {
 	}
 }
 
-// live puts an event into the connection's outbox, unless there is no room, or no answer that can be shared, or it is not known
-// whether the session still lasts: then it is read and answered for this follower alone.
+// live puts an event into the connection's outbox, unless there is no room, or no answer that can be shared, or one that is too
+// dear, or it is not known whether the session still lasts: then it is read and answered for this follower alone, beside the
+// feed, which goes on to the others.
 func (sh *sharing) live(e *model.Event) bool {
 	if !sh.pick(e) {
 		return true
 	}
-	if !sh.resolver.Auth.Watches() {
+	if sh.dear || !sh.resolver.Auth.Watches() {
 		return false
 	}
 	payload := sh.answerTo(e)
@@ -246,7 +250,11 @@ func (sh *sharing) caughtUp(ctx context.Context, seq int64) error {
 }
 
 func (sh *sharing) put(ctx context.Context, item chat.Followed) error {
-	payload, _ := sh.tryExecute(ctx, &given{Followed: item})
+	given := &given{Followed: item}
+	payload, _ := sh.tryExecute(ctx, given)
+	if fault := given.fault(); fault != nil && ctx.Err() == nil {
+		return fault // the subscription ends with it: the client could not go on without the event
+	}
 	if payload == nil {
 		return context.Cause(ctx)
 	}
@@ -280,7 +288,7 @@ func (sh *sharing) answer(e *model.Event, patience time.Duration) []byte {
 	// The connection that happens to be first may end meanwhile: others need the answer all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.ctx), patience)
 	defer cancel()
-	item := &given{Followed: chat.Followed{Event: e}}
+	item := &given{Followed: chat.Followed{Event: e}, onFeed: true}
 	payload, ok := sh.tryExecute(ctx, item)
 	if !ok || item.loaders.used() && !sh.forAll(ctx, e) {
 		return nil
@@ -300,7 +308,20 @@ type givenKey struct{}
 // given is the one item that a subscription is executed for, where it is executed item by item.
 type given struct {
 	chat.Followed
+	onFeed  bool             // the conversation's feed waits for the answer
 	loaders *responseLoaders // of the answer, once there is one
+	answer  *answer          // while it is made, and after that
+}
+
+// fault is why there is no answer, if it was too large or could not have its turn.
+func (item *given) fault() error {
+	if item.answer == nil {
+		return nil
+	}
+	if fault := item.answer.fault.Load(); fault != nil {
+		return fault
+	}
+	return nil
 }
 
 func givenTo(ctx context.Context) *given {
@@ -326,6 +347,9 @@ func (sh *sharing) tryExecute(ctx context.Context, item *given) (payload []byte,
 	if response == nil {
 		shown := sh.present(withRootField(ctx, sh.oc), errors.New("an event has no answer"))
 		response = &graphql.Response{Errors: gqlerror.List{shown}, Data: json.RawMessage("null")}
+	}
+	if item.fault() != nil {
+		return nil, false
 	}
 	return wire.Encode(response), len(response.Errors) == 0
 }

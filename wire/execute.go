@@ -32,6 +32,18 @@ func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationCo
 	ctx = context.WithValue(ctx, failureKey{}, failed)
 	defer s.failPanicked(ctx, op)
 	subscription := oc.Operation.Operation == ast.Subscription
+	if subscription && !op.retain(retainedBytes(oc)) {
+		op.Fail(gqlerror.List{coded(errs.RateLimited,
+			"The subscriptions on one connection keep at most %d bytes of their requests: use smaller documents.", maxRetained)})
+		return nil
+	}
+	if !subscription && s.opts.IsLarge != nil && s.opts.IsLarge(oc) {
+		end, err := op.box.beginLarge(ctx)
+		if err != nil {
+			return nil // nobody waits for the answer
+		}
+		defer end()
+	}
 	if subscription && s.opts.Subscribe != nil && s.opts.Subscribe(ctx, op, oc) {
 		return nil
 	}
@@ -64,6 +76,19 @@ func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.R
 		return
 	}
 	op.Complete()
+}
+
+// retainedBytes is about what a subscription keeps of its request: its text, what that becomes when it is parsed, and the
+// values of its variables.
+func retainedBytes(oc *graphql.OperationContext) int {
+	const parsedFactor, parsedText = 16, 16 << 10
+	n := len(oc.RawQuery) + parsedFactor*min(len(oc.RawQuery), parsedText)
+	for _, value := range oc.Variables {
+		if text, ok := value.(string); ok {
+			n += len(text)
+		}
+	}
+	return n
 }
 
 // prepare finds, parses and validates a document. Errors are those that keep an operation from beginning.

@@ -65,6 +65,9 @@ type outbox struct {
 	answering  int           // those of them that are being executed; a subscription only until it has begun
 	answered   func()        // ends the connection once nothing is being executed; nil while nobody waits for that
 	room       chan struct{} // closed when there is room again; nil while nobody waits for that
+	blocked    int           // bytes of results that wait for room
+	retained   int           // bytes that subscriptions keep of their requests
+	large      chan struct{} // has a value while a large operation runs; nil before the first one
 }
 
 // Operation is one that a client has asked for, on a connection that stays. Its methods may be called by several goroutines,
@@ -75,6 +78,8 @@ type Operation struct {
 	quoted string // the same as JSON
 	cancel context.CancelFunc
 	over   bool // guarded by box.mu
+	// retained is how many bytes the operation keeps of its request. Guarded by box.mu.
+	retained int
 }
 
 // Next queues a result, the JSON of a GraphQL response, which must not be changed afterwards. It never waits: a connection
@@ -88,12 +93,22 @@ func (o *Operation) TryNext(payload []byte) bool {
 	return !full
 }
 
-// Put is Next for whoever can wait: for room on the connection, until ctx ends.
+// Put is Next for whoever can wait: for room on the connection, until ctx ends. What waits for room is bounded too: beyond
+// that, the connection is ended as by Next.
 func (o *Operation) Put(ctx context.Context, payload []byte) error {
+	waits := false
 	for {
 		full, room, err := o.box.try(item{o, kindNext, payload}, true)
 		if !full {
 			return err
+		}
+		if !waits {
+			waits = true
+			if !o.box.block(len(payload)) {
+				o.box.overflow()
+				return errEnded
+			}
+			defer o.box.unblock(len(payload))
 		}
 		select {
 		case <-room:
@@ -114,6 +129,59 @@ var (
 	errInUse   = errors.New("an operation with this id is running")
 	errTooMany = errors.New("as many operations are running as may")
 )
+
+// blockedFactor is by how much more may wait for room in an outbox than the outbox has.
+const blockedFactor = 3
+
+// block counts a result that waits for room. It reports false where too much does; one may always.
+func (b *outbox) block(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.blocked > 0 && b.blocked+n > blockedFactor*b.bounds.bytes {
+		return false
+	}
+	b.blocked += n
+	return true
+}
+
+func (b *outbox) unblock(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blocked -= n
+}
+
+// beginLarge waits until no other large operation of the connection runs. So of large results at most one waits for room,
+// however many a client asks for and does not read. The function that it returns ends that.
+func (b *outbox) beginLarge(ctx context.Context) (end func(), err error) {
+	b.mu.Lock()
+	if b.large == nil {
+		b.large = make(chan struct{}, 1)
+	}
+	large := b.large
+	b.mu.Unlock()
+	select {
+	case large <- struct{}{}:
+		return func() { <-large }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// maxRetained is how many bytes the subscriptions of one connection may keep of their requests.
+const maxRetained = 4 << 20
+
+// retain counts what a subscription keeps of its request until it is over. It reports false where that is too much; one may
+// always.
+func (o *Operation) retain(n int) bool {
+	o.box.mu.Lock()
+	defer o.box.mu.Unlock()
+	if o.over || o.box.retained > 0 && o.box.retained+n > maxRetained {
+		return o.over
+	}
+	o.retained = n
+	o.box.retained += n
+	return true
+}
 
 // begin registers an operation. That there are too many is for the operation itself to tell, and so it is returned all the same.
 func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (*Operation, error) {
@@ -190,6 +258,7 @@ func (b *outbox) forget(o *Operation) {
 		}
 	}
 	o.over = true
+	b.retained -= o.retained
 }
 
 // completed ends an operation that its client wants no more of; what waits for it is thrown away. It reports whether there

@@ -53,6 +53,10 @@ type Options struct {
 	// adds none.
 	Header func(ctx context.Context, h http.Header)
 
+	// IsLarge reports whether the answer to an operation may be so large that a connection should have one at a time. Nil
+	// means that none is.
+	IsLarge func(oc *graphql.OperationContext) bool
+
 	MaxMessage       int           // bytes of a request, or of a WebSocket message; default 256 KiB
 	MaxOperations    int           // of one connection at once; default 100
 	QueueItems       int           // that wait to be written on one connection; default 1,024
