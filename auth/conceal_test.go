@@ -21,7 +21,7 @@ type statements struct {
 	list []string
 }
 
-var literal = regexp.MustCompile(`[Xx]?'(?:[^']|'')*'|\b(?:NULL|TRUE|FALSE|\d+)\b`) //nolint:gochecknoglobals // a constant
+var literal = regexp.MustCompile(`[Xx]?'(?:[^']|'')*'|\b(?:NULL|TRUE|FALSE|\d+)\b`)
 
 func (s *statements) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
 	s.mu.Lock()
@@ -184,7 +184,7 @@ func TestAMadeUpLinkCostsNoHash(t *testing.T) {
 		w.do("reset", w.ResetPassword(t.Context(), used, newPassword, Client{}))
 		verify := w.askForReset("ann@example.org")
 		w.do("void it", w.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
-		w.Service.hashing = newFairSemaphore(0, 0, 0)
+		w.hashing = newFairSemaphore(0, 0, 0)
 		for _, token := range []string{"", "x", used, verify, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"} {
 			w.wantProblem(token, w.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
 		}

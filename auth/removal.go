@@ -7,8 +7,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/uuid"
-
 	"parley/model"
 	"parley/store"
 )
@@ -64,10 +62,10 @@ func (s *Service) discardMails(ctx context.Context, tx *store.Tx, u *model.User)
 	return s.opts.Mail.Discard(ctx, tx, u.Email, keys...)
 }
 
-// mark wipes an account, of which only the id stays until nothing refers to it any more. The id, which has 36 characters here, also
-// takes the place of what has to be unique: a nickname is shorter, and an address has an @.
+// mark wipes an account, of which only the id stays until nothing refers to it any more. The id also takes the place of what has
+// to be unique: with what precedes it, it is longer than a nickname can be, and no address, which has an @.
 func mark(ctx context.Context, tx *store.Tx, id model.UserID) error {
-	unique := uuid.UUID(id).String()
+	unique := "removed " + id.String()
 	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("removed_at = ?", tx.Now).
 		Set("email = ''").Set("email_key = ?", unique).Set("email_verified_at = NULL").
 		Set("nickname = ''").Set("nickname_key = ?", unique).Set("search_key = ''").

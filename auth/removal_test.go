@@ -315,7 +315,7 @@ func TestAnotherNodeFinishesARemoval(t *testing.T) {
 	each(t, func(t *testing.T, base *world) {
 		const parts = 3
 		var done atomic.Int64
-		cleanUp := func(ctx context.Context, tx *store.Tx, id model.UserID) (bool, error) {
+		cleanUp := func(_ context.Context, tx *store.Tx, _ model.UserID) (bool, error) {
 			if done.Load() == parts {
 				return false, nil
 			}

@@ -40,7 +40,7 @@ func (w *world) waitForWaiters(n int) {
 }
 
 // answered returns a waiter's answer, if there is one.
-func answered(w *waiter) (err error, ok bool) { //nolint:revive,staticcheck // the error is the answer, not a failure
+func answered(w *waiter) (err error, ok bool) { //nolint:staticcheck // the error is the answer, not a failure
 	select {
 	case err := <-w.answer:
 		return err, true
@@ -281,7 +281,7 @@ func TestPasswordsWaitByAddress(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		ann := w.register("ann")
 		reset := w.askForReset("ann@example.org")
-		w.Service.hashing = newFairSemaphore(0, 10, 1)
+		w.hashing = newFairSemaphore(0, 10, 1)
 		w.hashing.join(here().Network())
 		for name, try := range map[string]func(ctx context.Context, from Client) error{
 			"register": func(ctx context.Context, from Client) error {

@@ -47,7 +47,7 @@ type myLawPlan struct {
 	named    int    // conversations that a cursor names at most, of namedInMyLaw
 }
 
-var namedInMyLaw = []int{1, 2, maxNamed} //nolint:gochecknoglobals // a constant
+var namedInMyLaw = []int{1, 2, maxNamed}
 
 // myDeed is what somebody does to one of the conversations.
 type myDeed struct {
