@@ -363,7 +363,7 @@ func answeredWith(said []byte) string {
 
 // postAny is post for whatever is answered.
 func postAny(ctx context.Context, url, token string, body []byte) (said []byte, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(string(body)))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

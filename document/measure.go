@@ -49,9 +49,9 @@ type Place struct{ Object, Field string }
 const shortText = 32
 
 // ownBytes is what a field adds to the answer by itself.
-func (r *measurer) ownBytes(field *ast.Field) int {
+func (m *measurer) ownBytes(field *ast.Field) int {
 	if field.ObjectDefinition != nil {
-		if n := r.texts[Place{field.ObjectDefinition.Name, field.Name}]; n > 0 {
+		if n := m.texts[Place{field.ObjectDefinition.Name, field.Name}]; n > 0 {
 			return n + len(field.Alias)
 		}
 	}

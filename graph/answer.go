@@ -285,7 +285,7 @@ func (a *answer) logAll(ctx context.Context, log *slog.Logger) {
 		if r.level == slog.LevelError {
 			attributes = append([]any{"error_id", a.errorID}, attributes...)
 		}
-		log.Log(ctx, r.level, r.message, attributes...)
+		log.Log(ctx, r.level, r.message, attributes...) //nolint:sloglint // one of two constants
 	}
 }
 

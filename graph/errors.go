@@ -39,8 +39,8 @@ type presenter struct{ log *slog.Logger }
 // presentField is present for the errors of fields. It returns nil for those that the answer has no room for.
 func (p presenter) presentField(ctx context.Context, err error) *gqlerror.Error {
 	a := answerOf(ctx)
-	if a != nil && a.fault.Load() != nil { // that one says everything
-		return nil
+	if a != nil && a.fault.Load() != nil {
+		return nil //nolint:nilerr // that one says everything
 	}
 	shown := p.present(ctx, err)
 	if a != nil && !a.admit() {
@@ -146,7 +146,7 @@ func (p presenter) report(ctx context.Context, level slog.Level, message, id str
 	if id != "" {
 		attributes = append([]any{"error_id", id}, attributes...)
 	}
-	p.log.Log(ctx, level, message, attributes...)
+	p.log.Log(ctx, level, message, attributes...) //nolint:sloglint // one of two constants
 }
 
 func newErrorID() string {
