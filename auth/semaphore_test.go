@@ -40,7 +40,7 @@ func (w *world) waitForWaiters(n int) {
 }
 
 // answered returns a waiter's answer, if there is one.
-func answered(w *waiter) (err error, ok bool) { //nolint:staticcheck // the error is the answer, not a failure
+func answered(w *waiter) (err error, ok bool) {
 	select {
 	case err := <-w.answer:
 		return err, true
