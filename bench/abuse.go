@@ -39,19 +39,11 @@ type abuser struct {
 
 // abusing measures the dearest requests that are known, each alone, and what many connections at once take.
 func (b *bench) abusing(ctx context.Context) error {
-	b.note("abuse: building the server")
-	a := &abuser{bench: b, parleyServer: &parleyServer{binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "abuse")}}
-	if err := a.build(ctx); err != nil {
-		return err
-	}
-	if err := a.begin(ctx, 101, 2); err != nil {
+	a, err := b.abused(ctx)
+	if err != nil {
 		return err
 	}
 	defer func() { a.stop() }()
-	a.ids = a.conversations
-	if err := a.fill(ctx); err != nil {
-		return err
-	}
 	alone := table{head: []string{"request", "by", "sent", "CPU", "peak memory", "answer", "answered with"}}
 	for _, r := range a.requests() {
 		b.note("abuse: %s", r.name)
@@ -150,6 +142,24 @@ func (a *abuser) delayed(ctx context.Context, dear int) ([]string, error) {
 		name = fmt.Sprintf("beside %d dear ones", dear)
 	}
 	return []string{name, medianDuration(took), duration(seconds(took[len(took)*99/100]))}, nil
+}
+
+// abused starts the server, with what dear requests need.
+func (b *bench) abused(ctx context.Context) (*abuser, error) {
+	b.note("abuse: building the server")
+	a := &abuser{bench: b, parleyServer: &parleyServer{binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "abuse")}}
+	if err := a.build(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.begin(ctx, 101, 2); err != nil {
+		return nil, err
+	}
+	a.ids = a.conversations
+	if err := a.fill(ctx); err != nil {
+		a.stop()
+		return nil, err
+	}
+	return a, nil
 }
 
 // fill writes what the requests read.

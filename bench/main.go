@@ -1,6 +1,9 @@
 // Bench measures what Parley costs beside the least that the same work can cost, and prints it as Markdown:
 //
 //	go run ./bench [-short] [-only send|follow|wire|read|abuse|followers|burst|topics|memory|stall] [-profiles DIR]
+//	go run ./bench -search 60s
+//
+// The second looks for requests that are dearer than those of the part abuse; it fails if an answer passes its bound.
 //
 // Each figure stands beside a yardstick that was measured in the same run, in turns with it, because a ratio survives a
 // slow or busy machine and a time does not. It never passes or fails on a time; it fails, with exit code 1, when an event
@@ -97,6 +100,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	isShort := flags.Bool("short", false, "finish in about two minutes, with figures that vary more")
 	only := flags.String("only", "",
 		"measure one part: send, follow, wire, read or abuse; or one part of wire: "+strings.Join(wireParts(), ", "))
+	search := flags.Duration("search", 0, "look for requests that are dearer than those of abuse, for this long")
 	profiles := flags.String("profiles", "", "have the servers of wire write profiles (pprof) into this folder")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -119,7 +123,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *isShort {
 		b.scale = short
 	}
-	return exitCode(b.measure(ctx, parts, ofWire), stderr)
+	if *search > 0 {
+		return exitCode(b.inFolder(func() error { return b.search(ctx, *search) }), stderr)
+	}
+	return exitCode(b.inFolder(func() error { return b.measure(ctx, parts, ofWire) }), stderr)
+}
+
+// inFolder runs what needs a folder of its own.
+func (b *bench) inFolder(run func() error) (err error) {
+	if b.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	return run()
 }
 
 func exitCode(err error, stderr io.Writer) int {
@@ -131,10 +147,6 @@ func exitCode(err error, stderr io.Writer) int {
 }
 
 func (b *bench) measure(ctx context.Context, parts, ofWire []string) (err error) {
-	if b.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	if slices.Contains(parts, "send") || slices.Contains(parts, "read") {
 		if err := b.startPostgres(ctx); err != nil {
 			return err

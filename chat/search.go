@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -31,11 +32,15 @@ type Search struct {
 	SentBefore     *time.Time
 }
 
-// Found is a message that a search has found, with a part of its content.
+// Found is a message that a search has found.
 type Found struct {
 	Message *model.Message
-	Snippet []*text.Part
+	snippet func() []*text.Part
 }
+
+// Snippet is a part of the content that shows why the message was found. It takes a while to cut out of a long one, so
+// that is done once, and only if it is asked for.
+func (f *Found) Snippet() []*text.Part { return f.snippet() }
 
 const searchList = 's' // the letter of this list's cursors
 
@@ -78,7 +83,7 @@ func (s *Service) SearchMessages(
 	}
 	found := make([]*Found, len(messages))
 	for i, m := range messages {
-		found[i] = &Found{Message: m, Snippet: text.Snippet(m.Content, terms, maxSnippet)}
+		found[i] = &Found{m, sync.OnceValue(func() []*text.Part { return text.Snippet(m.Content, terms, maxSnippet) })}
 	}
 	return store.Cut(window, found), nil
 }

@@ -301,7 +301,7 @@ func TestSearchFindsWhatTokensSay(t *testing.T) {
 			for _, f := range found.Items {
 				got = append(got, f.Message.Content)
 				var whole strings.Builder
-				for _, p := range f.Snippet {
+				for _, p := range f.Snippet() {
 					whole.WriteString(p.Text)
 				}
 				if whole.String() != f.Message.Content {

@@ -69,7 +69,7 @@ func TestScripts(t *testing.T) {
 				there, marked := false, ""
 				for _, f := range found.Items {
 					if f.Message.Content == content {
-						there, marked = true, marks(f.Snippet)
+						there, marked = true, marks(f.Snippet())
 					}
 				}
 				if !there || !strings.Contains(marked, "[") && name != "Japanese, half width" {
@@ -83,7 +83,7 @@ func TestScripts(t *testing.T) {
 				}
 				for _, f := range found.Items {
 					if f.Message.Content == content {
-						t.Errorf("%s: %q finds it, as %s", name, query, marks(f.Snippet))
+						t.Errorf("%s: %q finds it, as %s", name, query, marks(f.Snippet()))
 					}
 				}
 			}
@@ -292,7 +292,7 @@ func TestTheLongestMessages(t *testing.T) {
 				continue
 			}
 			var shown strings.Builder
-			for _, p := range found.Items[0].Snippet {
+			for _, p := range found.Items[0].Snippet() {
 				shown.WriteString(p.Text)
 			}
 			if n := text.Len(shown.String()); n > maxSnippet+2 {

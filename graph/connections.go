@@ -8,6 +8,7 @@ import (
 	"parley/chat"
 	"parley/model"
 	"parley/store"
+	"parley/text"
 )
 
 // How many items a page holds where the client does not say.
@@ -88,13 +89,23 @@ func peopleConnection[T any](
 	return &UserConnection{Edges: list, Nodes: nodes, PageInfo: info}, nil
 }
 
+// MessageSearchEdge is a message that a search has found, and why.
+type MessageSearchEdge struct {
+	Cursor string
+	Node   *model.Message
+	found  *chat.Found
+}
+
+// Snippet is cut out of the content when it is asked for.
+func (e *MessageSearchEdge) Snippet() []*text.Part { return e.found.Snippet() }
+
 func searchConnection(slice store.Slice[*chat.Found]) *MessageSearchConnection {
 	nodes := make([]*model.Message, len(slice.Items))
 	for i, f := range slice.Items {
 		nodes[i] = f.Message
 	}
 	list, info := edges(slice, chat.FoundCursor, func(c string, f *chat.Found) *MessageSearchEdge {
-		return &MessageSearchEdge{c, f.Message, f.Snippet}
+		return &MessageSearchEdge{c, f.Message, f}
 	})
 	return &MessageSearchConnection{Edges: list, Nodes: nodes, PageInfo: info}
 }

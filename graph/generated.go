@@ -10355,7 +10355,7 @@ func (ec *executionContext) _MessageSearchEdge_snippet(ctx context.Context, fiel
 			return ec.fieldContext_MessageSearchEdge_snippet(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return obj.Snippet, nil
+			return obj.Snippet(), nil
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v []*text.Part) graphql.Marshaler {
@@ -10369,7 +10369,7 @@ func (ec *executionContext) fieldContext_MessageSearchEdge_snippet(_ context.Con
 	fc = &graphql.FieldContext{
 		Object:     "MessageSearchEdge",
 		Field:      field,
-		IsMethod:   false,
+		IsMethod:   true,
 		IsResolver: false,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 			return ec.childFields_SnippetPart(ctx, field)

@@ -6,7 +6,6 @@ import (
 	"parley/auth"
 	"parley/errs"
 	"parley/model"
-	"parley/text"
 )
 
 // The answer to signing in, in any of its ways.
@@ -87,17 +86,6 @@ type MessageSearchConnection struct {
 	Nodes []*model.Message `json:"nodes"`
 	// Where the page stands in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
-}
-
-// One message that was found.
-type MessageSearchEdge struct {
-	// Names this place in the list, for `after` and `before`.
-	Cursor string `json:"cursor"`
-	// The message.
-	Node *model.Message `json:"node"`
-	// About 160 characters of the content, around the first match, in pieces that together are the text
-	// to show.
-	Snippet []*text.Part `json:"snippet"`
 }
 
 // Where a page is in its list, as in the Relay connection specification.

@@ -2,7 +2,9 @@ package text
 
 import (
 	"slices"
+	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // maxToken is how many code points of a word are compared.
@@ -16,8 +18,10 @@ func Tokens(s string) []string { return tokens(s, true) }
 // Terms finds what a query looks for: as Tokens, but where two characters follow each other not each of them alone as well.
 func Terms(s string) []string { return tokens(s, false) }
 
-func tokens(s string, singles bool) (list []string) {
-	runes := []rune(Fold(s))
+func tokens(s string, singles bool) (list []string) { return tokensOfFolded(Fold(s), singles) }
+
+func tokensOfFolded(folded string, singles bool) (list []string) {
+	runes := []rune(folded)
 	seen := map[string]bool{}
 	add := func(token []rune) {
 		if t := string(token[:min(len(token), maxToken)]); !seen[t] {
@@ -104,7 +108,7 @@ type Part struct {
 // one of the terms. An ellipsis stands where something was cut off.
 func Snippet(s string, terms []string, size int) []*Part {
 	runes := []rune(s)
-	found := matches(runes, terms)
+	found := matches(runes, terms, size)
 	from := 0
 	if len(found) > 0 && len(runes) > size {
 		from = max(0, min(found[0].from-size/4, len(runes)-size))
@@ -135,31 +139,75 @@ func Snippet(s string, terms []string, size int) []*Part {
 	return parts
 }
 
-// matches finds the parts of a text that one of the terms stands for, in order, none within another.
-func matches(s []rune, terms []string) (list []span) {
-	add := func(m span) {
-		if last := len(list) - 1; last >= 0 && m.from <= list[last].to && unspaced(s[m.from]) {
-			list[last].to = max(list[last].to, m.to) // two of a script without spaces that share a character, or touch
-			return
-		}
-		list = append(list, m)
-	}
-	for _, w := range words(s) {
-		if !unspaced(s[w.from]) {
-			folded := tokens(string(s[w.from:w.to]), true)
-			if slices.ContainsFunc(folded, func(t string) bool { return slices.Contains(terms, t) }) {
-				add(w)
+// matchBlock is how many candidates are folded at once.
+const matchBlock = 256
+
+// matches finds the parts of a text that one of the terms stands for, in order, none within another: the first one and
+// those that begin less than size code points after it, and perhaps some more. Folding is most of the work, so it is
+// done for many words at once, and ends when enough is found.
+func matches(s []rune, terms []string, size int) (list []span) {
+	candidates := candidatesIn(s)
+	for block := range slices.Chunk(candidates, matchBlock) {
+		folded := foldEach(s, block)
+		matched := -1
+		for i, c := range block {
+			if c.from == matched || !isTerm(folded[i], !unspaced(s[c.from]), terms) {
+				continue
 			}
-			continue
-		}
-		for i := w.from; i < w.to; i++ {
-			for n := min(2, w.to-i); n > 0; n-- {
-				if slices.Contains(terms, Fold(string(s[i:i+n]))) {
-					add(span{i, i + n})
-					break
-				}
+			matched = c.from
+			if last := len(list) - 1; last >= 0 && c.from <= list[last].to && unspaced(s[c.from]) {
+				list[last].to = max(list[last].to, c.to) // two of a script without spaces that share a character, or touch
+				continue
 			}
+			list = append(list, c)
+		}
+		if len(list) > 0 && block[len(block)-1].from >= list[0].from+size {
+			break
 		}
 	}
 	return list
 }
+
+// candidatesIn are the words of a text and, in scripts without spaces, every two characters and then the first of them.
+func candidatesIn(s []rune) (list []span) {
+	for _, w := range words(s) {
+		if !unspaced(s[w.from]) {
+			list = append(list, w)
+			continue
+		}
+		for i := w.from; i < w.to; i++ {
+			if i+2 <= w.to {
+				list = append(list, span{i, i + 2})
+			}
+			list = append(list, span{i, i + 1})
+		}
+	}
+	return list
+}
+
+// foldEach folds parts of a text, each by itself: nothing that folding does goes beyond the end of a line.
+func foldEach(s []rune, parts []span) []string {
+	var b strings.Builder
+	for i, p := range parts {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(string(s[p.from:p.to]))
+	}
+	return strings.Split(Fold(b.String()), "\n")
+}
+
+// isTerm reports whether a folded word is looked for, or one of those that folding has made of it.
+func isTerm(folded string, spaced bool, terms []string) bool {
+	if slices.Contains(terms, folded) {
+		return true
+	}
+	one := len(folded) <= maxToken && !strings.ContainsFunc(folded, splits) || utf8.RuneCountInString(folded) == 1
+	if !spaced || one {
+		return false
+	}
+	return slices.ContainsFunc(tokensOfFolded(folded, true), func(t string) bool { return slices.Contains(terms, t) })
+}
+
+// splits reports whether a word with r in it may be several.
+func splits(r rune) bool { return !inWord(r) || unspaced(r) }
