@@ -3,6 +3,7 @@ package fair
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -123,6 +124,19 @@ func TestWithoutPlacesToWaitCallersAreRefused(t *testing.T) {
 	release()
 	mustAcquire(t, s, "b", 1)()
 	wantUnused(t, s)
+}
+
+func TestWeightsHaveBounds(t *testing.T) {
+	t.Parallel()
+	s := NewSemaphore[string](3, 0, 0)
+	for weight, want := range map[int64]int64{math.MinInt64: 1, 0: 1, 2: 2, 3: 3, 4: 3, math.MaxInt64: 3} {
+		release := mustAcquire(t, s, "a", weight)
+		if held := s.capacity - s.free; held != want {
+			t.Errorf("a weight of %d counts as %d", weight, held)
+		}
+		release()
+		wantUnused(t, s)
+	}
 }
 
 // caller is a caller in the property test.
