@@ -4,14 +4,13 @@
 //
 // A Service may be used by any number of goroutines. At most a few passwords are hashed at once, because each takes
 // memory: a semaphore has a slot for each core. The other callers wait on their own goroutines, client addresses take turns,
-// and beyond a bound callers are refused (fairSemaphore). The functions that leases call when a session ends run on the
+// and beyond a bound callers are refused (package fair). The functions that leases call when a session ends run on the
 // goroutine that ended it, on Run's, or on a timer's, and must not block.
 package auth
 
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/alexedwards/argon2id"
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"parley/fair"
 	"parley/mail"
 	"parley/model"
 	"parley/ratelimit"
@@ -72,8 +72,8 @@ type Service struct {
 	db      *store.DB
 	opts    Options
 	tokens  tokens
-	limits  limitStore     // nil without rate limits
-	hashing *fairSemaphore // one slot for each password that may be hashed at once
+	limits  limitStore              // nil without rate limits
+	hashing *fair.Semaphore[string] // by address; one slot for each password that may be hashed at once
 	// decoy is compared with where there is no such account, so that its answer takes the time of any other.
 	decoy string
 
@@ -112,7 +112,7 @@ func New(db *store.DB, opts Options) (*Service, error) {
 	}
 	s := &Service{
 		db: db, opts: opts, tokens: tokens, checked: checked,
-		hashing: newFairSemaphore(runtime.GOMAXPROCS(0), maxHashWaiters, maxHashWaitersPerAddress),
+		hashing: newHashing(),
 		leases:  map[model.SessionID]map[*Lease]struct{}{}, removals: make(chan struct{}, 1),
 	}
 	if opts.RateLimits {

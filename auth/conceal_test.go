@@ -184,7 +184,7 @@ func TestAMadeUpLinkCostsNoHash(t *testing.T) {
 		w.do("reset", w.ResetPassword(t.Context(), used, newPassword, Client{}))
 		verify := w.askForReset("ann@example.org")
 		w.do("void it", w.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
-		w.hashing = newFairSemaphore(0, 0, 0)
+		defer w.refuseHashing()()
 		for _, token := range []string{"", "x", used, verify, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"} {
 			w.wantProblem(token, w.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
 		}

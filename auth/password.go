@@ -62,20 +62,3 @@ func (s *Service) passwordMatches(ctx context.Context, password, hash string, fr
 	})
 	return matches && known, err
 }
-
-// How many callers may wait for a slot to hash a password in. maxHashWaiters is about a second's work of two cores, so a
-// client is told to try again rather than kept waiting. One address has half of them at most: many people may share it, and
-// others still find places without pushing anyone out.
-const (
-	maxHashWaiters           = 100
-	maxHashWaitersPerAddress = 50
-)
-
-// withSlot runs fn in one of the slots of the semaphore, in the turn of the client's address.
-func (s *Service) withSlot(ctx context.Context, from Client, fn func() error) error {
-	if err := s.hashing.acquire(ctx, from.Network()); err != nil {
-		return err
-	}
-	defer s.hashing.release()
-	return fn()
-}

@@ -208,18 +208,10 @@ func at(position *ast.Position, err *gqlerror.Error) *gqlerror.Error {
 }
 
 func withCode(err *gqlerror.Error, code errs.Code) *gqlerror.Error {
-	err.Err, err.Message = nil, clip(err.Message)
+	err.Err, err.Message = nil, errs.ClipMiddle(err.Message, maxMessage)
 	err.Extensions = map[string]any{"code": string(code)}
 	return err
 }
 
-// maxMessage is how many bytes of an error message are shown. It may repeat a name as long as the document.
+// maxMessage is how many characters of an error message are shown. It may repeat a name several times.
 const maxMessage = 400
-
-// clip leaves out the middle of a long message.
-func clip(message string) string {
-	if len(message) <= maxMessage {
-		return message
-	}
-	return strings.ToValidUTF8(message[:maxMessage/2], "") + " … " + strings.ToValidUTF8(message[len(message)-maxMessage/2:], "")
-}

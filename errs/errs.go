@@ -6,7 +6,6 @@
 package errs
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -89,30 +88,6 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.cause }
-
-// Clip shortens what a client sent, which may be as long as a request, to so many characters of a message.
-func Clip(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	characters := 0
-	for i := range s {
-		if characters == limit {
-			return s[:i] + "…"
-		}
-		characters++
-	}
-	return s
-}
-
-// Quote is a string of a client's for a message: its first 100 characters, in quotation marks as in JSON.
-func Quote(s string) string {
-	var b strings.Builder
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(Clip(s, 100)) // a string can always be encoded
-	return strings.TrimSuffix(b.String(), "\n")
-}
 
 // List is several mistakes in one input, all of which the person can correct.
 type List []*Error

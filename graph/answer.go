@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
@@ -53,9 +52,9 @@ const (
 	maxShown = 20
 	// maxReports is how many kinds of errors are told apart in the log, for one answer.
 	maxReports = 8
-	// maxErrorMessage is how much of an error's message a client sees, in bytes: it may quote what the client has sent.
+	// maxErrorMessage is how much of an error's message a client sees, in characters: it may quote what the client has sent.
 	maxErrorMessage = 1000
-	// maxErrorLogged is how much of an error is logged, in bytes. A panic's stack takes some thousand.
+	// maxErrorLogged is how much of an error is logged, in characters. A panic's stack takes some thousand.
 	maxErrorLogged = 16 << 10
 	maxPathLogged  = 500
 	// readFactor is how much more of messages may be read for an answer than the answer may have: not all that is read is shown.
@@ -263,7 +262,7 @@ func (a *answer) id() string {
 // report keeps an error for the log.
 func (a *answer) report(level slog.Level, message string, err error, path ast.Path) {
 	text := err.Error()
-	kind, _, _ := strings.Cut(clipped(text, maxPathLogged), "\n")
+	kind, _, _ := strings.Cut(errs.Clip(text, maxPathLogged), "\n")
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i, r := range a.reports {
@@ -274,7 +273,7 @@ func (a *answer) report(level slog.Level, message string, err error, path ast.Pa
 	}
 	a.reports = append(a.reports, &report{
 		level: level, message: message, kind: kind,
-		error: clipped(text, maxErrorLogged), path: clipped(path.String(), maxPathLogged), count: 1,
+		error: errs.Clip(text, maxErrorLogged), path: errs.Clip(path.String(), maxPathLogged), count: 1,
 	})
 }
 
@@ -287,15 +286,4 @@ func (a *answer) logAll(ctx context.Context, log *slog.Logger) {
 		}
 		log.Log(ctx, r.level, r.message, attributes...) //nolint:sloglint // one of two constants
 	}
-}
-
-// clipped cuts a text between two characters.
-func clipped(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
-	}
-	return s[:limit] + "…"
 }

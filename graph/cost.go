@@ -1,11 +1,7 @@
 package graph
 
 import (
-	"context"
-	"runtime"
-
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/vektah/gqlparser/v2/ast"
 
 	"parley/document"
 )
@@ -55,35 +51,4 @@ func fitsFeed(oc *graphql.OperationContext) bool {
 	const fields, bytes = 300, 512 << 10
 	cost, _ := oc.Stats.GetExtension(costExtension).(document.Cost)
 	return cost.Fields <= fields && cost.Bytes <= bytes
-}
-
-// executionTurns bounds what is executed and read at the same time.
-type executionTurns struct {
-	maxAnswer     int
-	middle, heavy *turns
-	events        *turns // of subscriptions with dear selections, one at a time: the other processors are for everybody else
-	reading       *turns // of documents that are not known
-}
-
-func newExecutionTurns(maxAnswer int) *executionTurns {
-	return &executionTurns{
-		maxAnswer: maxAnswer, middle: newTurns(middleMemory), heavy: newTurns(1), events: newTurns(1),
-		reading: newTurns(int64(runtime.GOMAXPROCS(0))),
-	}
-}
-
-// of is how the execution that ctx belongs to gets its turn; nil if it needs none.
-func (t *executionTurns) of(ctx context.Context) func(context.Context) (release func(), err error) {
-	oc := graphql.GetOperationContext(ctx)
-	memory := memoryOf(oc, t.maxAnswer)
-	in, weight := t.middle, int64(memory)
-	switch {
-	case oc.Operation != nil && oc.Operation.Operation == ast.Subscription && !fitsFeed(oc):
-		in, weight = t.events, 1
-	case memory <= lightMemory:
-		return nil
-	case memory > heavyMemory:
-		in, weight = t.heavy, 1
-	}
-	return func(ctx context.Context) (func(), error) { return in.acquire(ctx, holderOf(ctx), weight) }
 }

@@ -64,7 +64,7 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 		locations = fieldLocation(ctx)
 	}
 	return &gqlerror.Error{
-		Message: clipped(message, maxErrorMessage), Path: path, Locations: locations, Extensions: withCode(code, extra),
+		Message: errs.Clip(message, maxErrorMessage), Path: path, Locations: locations, Extensions: withCode(code, extra),
 	}
 }
 
@@ -142,7 +142,7 @@ func (p presenter) report(ctx context.Context, level slog.Level, message, id str
 		a.report(level, message, err, shown.Path)
 		return
 	}
-	attributes := []any{"error", clipped(err.Error(), maxErrorLogged), "path", clipped(shown.Path.String(), maxPathLogged)}
+	attributes := []any{"error", errs.Clip(err.Error(), maxErrorLogged), "path", errs.Clip(shown.Path.String(), maxPathLogged)}
 	if id != "" {
 		attributes = append([]any{"error_id", id}, attributes...)
 	}

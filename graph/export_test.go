@@ -2,10 +2,12 @@ package graph
 
 import (
 	"context"
+	"math"
 
 	"github.com/99designs/gqlgen/graphql"
 
 	"parley/auth"
+	"parley/fair"
 	"parley/model"
 	"parley/wire"
 )
@@ -56,8 +58,8 @@ func (s *Server) SharedAnswer(
 // TakeAllTurns has whatever is not light wait until it is released.
 func (s *Server) TakeAllTurns() (release func()) {
 	var all []func()
-	for _, t := range []*turns{s.exec.turns.middle, s.exec.turns.heavy, s.exec.turns.events} {
-		one, err := t.acquire(context.Background(), holder{network: "test"}, t.capacity)
+	for _, t := range []*fair.Semaphore[holder]{s.exec.turns.middle, s.exec.turns.heavy, s.exec.turns.events} {
+		one, err := t.Acquire(context.Background(), holder{network: "test"}, math.MaxInt64)
 		if err != nil {
 			panic(err)
 		}

@@ -3,160 +3,141 @@ package graph
 import (
 	"context"
 	"errors"
-	"slices"
 	"testing"
 	"testing/synctest"
 
+	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/go-cmp/cmp"
+	"github.com/vektah/gqlparser/v2/ast"
 
+	"parley/auth"
+	"parley/document"
 	"parley/errs"
+	"parley/fair"
 )
 
-// queued is work that waits for its turn, in a test.
-type queued struct {
-	of     string
-	weight int64
-}
-
-// runInTurn has all of it wait behind what uses everything, and returns the order in which it ran, one after the other.
-func runInTurn(t *testing.T, turns *turns, all []queued) (order []string) {
+// executionOf is the context of an operation that a client at an address sent.
+func executionOf(t *testing.T, address string, kind ast.Operation, cost document.Cost) context.Context {
 	t.Helper()
-	release, err := turns.acquire(t.Context(), holder{network: "first"}, turns.capacity)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ran := make(chan string, len(all))
-	for _, w := range all {
-		go func() {
-			release, err := turns.acquire(t.Context(), holder{network: w.of}, w.weight)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			ran <- w.of
-			release()
-		}()
-		synctest.Wait() // so that they queue in this order
-	}
-	release()
-	for range all {
-		order = append(order, <-ran)
-	}
-	return order
+	oc := &graphql.OperationContext{Operation: &ast.OperationDefinition{Operation: kind}}
+	setCost(oc, cost)
+	who := &identity{client: auth.Client{IP: address}}
+	return graphql.WithOperationContext(withIdentity(t.Context(), who), oc)
 }
 
-// TestTurnsAreFair: whoever asks for much waits behind themselves.
-func TestTurnsAreFair(t *testing.T) {
+func TestExecutionsHaveClasses(t *testing.T) {
+	t.Parallel()
+	turns := newExecutionTurns(16 << 20)
+	for name, c := range map[string]struct {
+		kind  ast.Operation
+		cost  document.Cost
+		waits map[string]bool // by what is in use
+	}{
+		"light":  {ast.Query, document.Cost{Fields: 10}, map[string]bool{}},
+		"middle": {ast.Query, document.Cost{Bytes: 1 << 20}, map[string]bool{"middle": true}},
+		"heavy":  {ast.Query, document.Cost{Bytes: 8 << 20}, map[string]bool{"heavy": true}},
+		"event":  {ast.Subscription, document.Cost{Fields: 301}, map[string]bool{"events": true}},
+	} {
+		for in, s := range map[string]*fair.Semaphore[holder]{
+			"middle": turns.middle, "heavy": turns.heavy, "events": turns.events, "reading": turns.reading,
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				release, err := s.Acquire(t.Context(), holder{network: "other"}, middleMemory)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx := executionOf(t, "192.0.2.1", c.kind, c.cost)
+				ran := make(chan bool, 1)
+				go func() {
+					if acquire := turns.of(ctx); acquire != nil {
+						release, err := acquire(ctx)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						defer release()
+					}
+					ran <- true
+				}()
+				synctest.Wait()
+				if waits := len(ran) == 0; waits != c.waits[in] {
+					t.Errorf("%s while %s is in use: waits %v", name, in, waits)
+				}
+				release()
+				<-ran
+			})
+		}
+	}
+}
+
+func TestHeavyExecutionsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		greedy := slices.Repeat([]queued{{"greedy", 10}}, 4)
-		got := runInTurn(t, newTurns(10), slices.Concat(greedy, []queued{{"modest", 10}, {"other", 10}, {"modest", 10}}))
-		want := []string{"greedy", "modest", "other", "greedy", "modest", "greedy", "greedy"}
-		if diff := cmp.Diff(want, got); diff != "" {
+		turns := newExecutionTurns(16 << 20)
+		release, err := turns.heavy.Acquire(t.Context(), holder{network: "first"}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses := []string{"192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"}
+		ran := make(chan string, len(addresses))
+		for _, address := range addresses {
+			ctx := executionOf(t, address, ast.Query, document.Cost{Bytes: 8 << 20})
+			go func() {
+				release, err := turns.of(ctx)(ctx)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ran <- address
+				release()
+			}()
+			synctest.Wait() // so that they queue in this order
+		}
+		release()
+		var got []string
+		for range addresses {
+			got = append(got, <-ran)
+		}
+		if diff := cmp.Diff([]string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"}, got); diff != "" {
 			t.Error(diff)
 		}
 	})
 }
 
-// TestTurnsAreBounded: no more runs at once than there is room for, and what weighs more than all runs alone.
-func TestTurnsAreBounded(t *testing.T) {
+// Whether a client has too many requests that wait, or all clients together have: the code is the
+// same, because asking for less at once helps.
+func TestTurnsAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := newTurns(10)
-		running, most := int64(0), int64(0)
-		for i := range 40 {
-			go func() {
-				weight := int64(i%5 + 3)
-				release, err := turns.acquire(t.Context(), holder{network: string(rune('a' + i%7))}, 3*weight)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				turns.mu.Lock()
-				running++
-				most = max(most, turns.used)
-				turns.mu.Unlock()
-				release()
-			}()
-		}
-		synctest.Wait()
-		if running != 40 || most > 10 || turns.used != 0 || turns.waiting != 0 || len(turns.order)+len(turns.queues) != 0 {
-			t.Errorf("%d ran, at most %d of 10, and then there is %+v", running, most, turns)
-		}
-	})
-}
-
-// TestTurnsThatNobodyWaitsFor are given to the next one.
-func TestTurnsThatNobodyWaitsFor(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		turns := newTurns(10)
-		release, err := turns.acquire(t.Context(), holder{}, 8)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		gone, there := make(chan error, 1), make(chan error, 1)
-		go func() {
-			_, err := turns.acquire(ctx, holder{network: "heavy"}, 10)
-			gone <- err
-		}()
-		synctest.Wait()
-		go func() {
-			release, err := turns.acquire(t.Context(), holder{network: "light"}, 2)
-			if err == nil {
-				release()
+		for name, c := range map[string]struct {
+			most, mostOfOne int
+			waits           string
+		}{
+			"of one client":  {10, 1, "192.0.2.1"},
+			"of all clients": {1, 10, "192.0.2.2"},
+		} {
+			in := fair.NewSemaphore[holder](1, c.most, c.mostOfOne)
+			release, err := in.Acquire(t.Context(), holder{network: "first"}, 1)
+			if err != nil {
+				t.Fatal(err)
 			}
-			there <- err
-		}()
-		synctest.Wait()
-		if len(there) > 0 {
-			t.Error("the heavy one was overtaken")
-		}
-		cancel()
-		if err := <-gone; !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v", err)
-		}
-		if err := <-there; err != nil { // beside the first, which goes on
-			t.Error(err)
-		}
-		release()
-		if turns.used != 0 || turns.waiting != 0 || len(turns.order)+len(turns.queues) != 0 {
-			t.Errorf("left is %+v", turns)
-		}
-	})
-}
-
-// TestTooManyWait: each keeps its request in memory.
-func TestTooManyWait(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		turns := newTurns(1)
-		turns.maxOwn, turns.maxAll = 2, 5
-		release, err := turns.acquire(t.Context(), holder{}, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		refused := map[string]int{}
-		for _, of := range []string{"a", "a", "a", "b", "b", "c", "d"} {
+			waited := make(chan error, 1)
 			go func() {
-				release, err := turns.acquire(t.Context(), holder{network: of}, 1)
-				if e, ok := errors.AsType[*errs.Error](err); ok && e.Code == errs.RateLimited && e.RetryAfter > 0 {
-					refused[of]++
-					return
+				release, err := acquireTurn(executionOf(t, c.waits, ast.Query, document.Cost{}), in, 1)
+				if err == nil {
+					release()
 				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				release()
+				waited <- err
 			}()
 			synctest.Wait()
-		}
-		release()
-		synctest.Wait()
-		if diff := cmp.Diff(map[string]int{"a": 1, "d": 1}, refused); diff != "" {
-			t.Error(diff)
+			_, err = acquireTurn(executionOf(t, "192.0.2.1", ast.Query, document.Cost{}), in, 1)
+			if e, ok := errors.AsType[*errs.Error](err); !ok || e.Code != errs.RateLimited || e.RetryAfter != turnRetryAfter {
+				t.Errorf("%s: got %v", name, err)
+			}
+			release()
+			if err := <-waited; err != nil {
+				t.Errorf("%s: the one that waited: %v", name, err)
+			}
 		}
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"regexp"
 
 	gomail "github.com/wneessen/go-mail"
+
+	"parley/errs"
 )
 
 // outcome is what a failed attempt means for the mail.
@@ -91,7 +93,7 @@ func (r *relay) sendContent(ctx context.Context, l *line, whole []byte) *failure
 // content that was on its way may have arrived. Whatever goes wrong before MAIL is about the server and its settings, not
 // about this mail, so it is tried again even where the server calls it permanent.
 func failed(ctx context.Context, step string, err error) *failure {
-	f := &failure{outcome: again, step: step, reason: brief(err.Error()), cause: err}
+	f := &failure{outcome: again, step: step, reason: errs.Clip(err.Error(), maxReason), cause: err}
 	answer, answered := errors.AsType[*textproto.Error](err)
 	if answered {
 		f.code = answer.Code
@@ -124,11 +126,5 @@ func failed(ctx context.Context, step string, err error) *failure {
 // enhancedStatus is RFC 3463's way to say more than a reply code does.
 var enhancedStatus = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
 
-// brief cuts what a server says to what is worth keeping.
-func brief(s string) string {
-	const limit = 200
-	if runes := []rune(s); len(runes) > limit {
-		s = string(runes[:limit]) + "…"
-	}
-	return s
-}
+// maxReason is how many characters of what a server says are kept.
+const maxReason = 200

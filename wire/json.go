@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -159,7 +158,7 @@ func (c *jsonChecker) in() string {
 // How much of a path is shown: the client knows what it has sent.
 const (
 	maxShownSteps = 20
-	maxShownName  = 40 // bytes
+	maxShownName  = 40 // characters
 )
 
 // path is the way to the value that so many levels lead to: variables.input.members[0].userId.
@@ -183,10 +182,7 @@ func (c *jsonChecker) path(depth int) string {
 
 // shownName is the last of an object's names, in quotes if it is no ordinary word.
 func shownName(names [][]byte) string {
-	name := string(names[len(names)-1])
-	if len(name) > maxShownName {
-		name = strings.ToValidUTF8(name[:maxShownName], "") + "…"
-	}
+	name := errs.Clip(string(names[len(names)-1]), maxShownName)
 	for _, r := range name {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '…' || r == utf8.RuneError {
 			return strconv.Quote(name)

@@ -40,6 +40,7 @@ func TestCheckJSON(t *testing.T) {
 		`{"a":{"\ud800":1}}`:             ` (in a) is`,
 		`{"a b":{"":"\ud800"}}`:          ` (in "a b"."") is`,
 		`{"` + many + `":"\ud800"}`:      `in ` + many[:maxShownName] + `…)`,
+		`{"` + strings.Repeat("é", maxShownName+1) + `":"\ud800"}`:     `in ` + strings.Repeat("é", maxShownName) + `…)`,
 		strings.Repeat("[", 30) + `"\ud800"` + strings.Repeat("]", 30): `in ` + strings.Repeat("[0]", maxShownSteps) + `…)`,
 
 		`{"a":1,"a":1}`:                     `a is there twice, the second time at byte 8.`,
