@@ -322,7 +322,7 @@ func trustedDocuments(s *config.Settings, limits document.Limits) ([]string, err
 	if s.TrustedDocuments == "" {
 		return nil, nil
 	}
-	documents, err := graph.ReadDocuments(s.TrustedDocuments, limits)
+	documents, err := graph.ReadDocuments(s.TrustedDocuments, limits, s.Introspection)
 	return append(documents, web.AccountDocuments()...), err
 }
 

@@ -176,7 +176,7 @@ func TestSearchPages(t *testing.T) {
 		}
 		for size := 1; size <= n; size += 3 {
 			for _, backwards := range []bool{false, true} {
-				var got []*Found
+				var got []*model.Message
 				page := store.Page{First: &size}
 				if backwards {
 					page = store.Page{Last: &size}
@@ -190,20 +190,20 @@ func TestSearchPages(t *testing.T) {
 						w.send("ben", MustConversation(t, w, "ben", "ann").ID, "another one")
 					}
 					if backwards {
-						got = append(slices.Clone(found.Items), got...)
+						got = append(foundMessages(found), got...)
 						if !found.Before {
 							break
 						}
 						page.Before = FoundCursor(found.Items[0])
 						continue
 					}
-					got = append(got, found.Items...)
+					got = append(got, foundMessages(found)...)
 					if !found.More {
 						break
 					}
 					page.After = FoundCursor(found.Items[len(found.Items)-1])
 				}
-				wantEqual(t, fmt.Sprint("pages of ", size, ", backwards: ", backwards), all.Items, got)
+				wantEqual(t, fmt.Sprint("pages of ", size, ", backwards: ", backwards), foundMessages(all), got)
 			}
 		}
 		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{After: MessageCursor(all.Items[0].Message)})
@@ -211,6 +211,13 @@ func TestSearchPages(t *testing.T) {
 		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{First: new(101)})
 		wantCode(t, err, errs.BadUserInput)
 	})
+}
+
+func foundMessages(found store.Slice[*Found]) (list []*model.Message) {
+	for _, f := range found.Items {
+		list = append(list, f.Message)
+	}
+	return list
 }
 
 func TestSearchQueries(t *testing.T) {

@@ -86,6 +86,9 @@ func NewReader(schema *ast.Schema, opts Options) *Reader {
 	return &Reader{schema: schema, opts: opts, kept: newCache(keptBytes)}
 }
 
+// Limits are those that the reader holds requests to.
+func (r *Reader) Limits() Limits { return r.opts.Limits }
+
 // Request is what a client asks for.
 type Request struct {
 	Document  *ast.QueryDocument // nil if the document is not valid

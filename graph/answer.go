@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"math"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,9 +15,11 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"parley/chat"
 	"parley/document"
 	"parley/errs"
 	"parley/model"
+	"parley/store"
 )
 
 // answer is one response while it is being made. It keeps what one request can take within bounds: the bytes of the answer
@@ -27,9 +31,14 @@ type answer struct {
 	read  atomic.Int64               // bytes of messages that were read for it
 	fault atomic.Pointer[errs.Error] // why there is no answer; nil while there may be one
 
-	acquire func(context.Context) (release func(), err error) // nil for what is light
-	turn    sync.Once
-	release func()
+	maxFields int64
+	fields    atomic.Int64 // and items of lists
+	nextStage atomic.Int64 // of fields: from then on another turn is needed
+	stagesMu  sync.Mutex   // guards stages and releases; held while a turn is waited for
+	stages    []stage      // the turns that may still be needed
+	releases  []func()
+
+	searching sync.Mutex // held by the one field that searches
 
 	mu      sync.Mutex // guards what follows
 	shown   int        // errors that the client sees
@@ -71,46 +80,66 @@ func answerOf(ctx context.Context) *answer {
 
 // answers makes them.
 type answerer struct {
-	limit int64
-	turns *executionTurns
-	log   *slog.Logger
+	limit     int64
+	maxFields int64
+	turns     *executionTurns
+	log       *slog.Logger
 }
 
 // around bounds each response.
 func (b *answerer) around(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	a := &answer{limit: b.limit}
+	a := &answer{limit: b.limit, maxFields: b.maxFields}
 	item := givenTo(ctx)
 	if item != nil {
 		item.answer = a
 	}
+	a.nextStage.Store(math.MaxInt64)
 	if item == nil || !item.onFeed { // a feed waits for nobody, and so executes only what is not dear
-		a.acquire = b.turns.of(ctx)
+		a.stages = b.turns.stagesOf(ctx)
+		a.nextStage.Store(a.stages[0].from)
 	}
 	ctx, a.stop = context.WithCancelCause(ctx)
 	defer a.stop(nil)
 	defer a.logAll(ctx, b.log)
 	defer func() {
-		if a.release != nil {
-			a.release()
+		for _, release := range a.releases {
+			release()
 		}
 	}()
 	return a.bounded(ctx, next(context.WithValue(ctx, answerKey{}, a)))
 }
 
-// begin is called before each field. It waits until the execution has its turn, if it is heavy.
+// begin is called before each field. It waits until the execution has its turn, if it needs one.
 func (a *answer) begin(ctx context.Context) error {
-	if a.acquire != nil {
-		a.turn.Do(func() {
-			var err error
-			if a.release, err = a.acquire(ctx); err != nil {
-				a.fail(err)
-			}
-		})
-	}
+	a.takeTurns(ctx)
 	if fault := a.fault.Load(); fault != nil {
 		return fault
 	}
 	return nil
+}
+
+// takeTurns waits for the turns that the execution needs by now. What it was reckoned to hold may be too little: lists
+// without pages are as long as they are.
+func (a *answer) takeTurns(ctx context.Context) {
+	if a.fields.Load() < a.nextStage.Load() {
+		return
+	}
+	a.stagesMu.Lock()
+	defer a.stagesMu.Unlock()
+	for len(a.stages) > 0 && a.fields.Load() >= a.stages[0].from && a.fault.Load() == nil {
+		release, err := a.stages[0].acquire(ctx)
+		if err != nil {
+			a.fail(err)
+			return
+		}
+		a.releases = append(a.releases, release)
+		a.stages = a.stages[1:]
+	}
+	next := int64(math.MaxInt64)
+	if len(a.stages) > 0 {
+		next = a.stages[0].from
+	}
+	a.nextStage.Store(next)
 }
 
 // fail ends the execution: nothing more is looked up for it.
@@ -124,9 +153,9 @@ func (a *answer) fail(err error) {
 	}
 }
 
-// charge counts what a field adds to the answer: its name, and its value where that is a leaf.
-func (a *answer) charge(name string, value any) error {
-	n := len(name) + len(`"":,`)
+// charge counts what a field adds to the answer: its name, and its value if that is a leaf, or the items of a list.
+func (a *answer) charge(ctx context.Context, name string, value any) error {
+	n, fields := len(name)+len(`"":,`), 1
 	switch v := value.(type) {
 	case string:
 		n += len(v) + 2
@@ -140,12 +169,18 @@ func (a *answer) charge(name string, value any) error {
 		}
 	default:
 		n += otherBytes
+		if list := reflect.ValueOf(value); list.Kind() == reflect.Slice {
+			fields += list.Len()
+		}
+	}
+	if a.fields.Add(int64(fields)) > a.maxFields {
+		a.fail(errs.New(document.TooLarge, "The answer would have more than %d fields and items of lists. "+
+			"Ask for less at once.", a.maxFields))
 	}
 	if a.bytes.Add(int64(n)) > a.limit {
 		a.fail(tooLarge(a.limit))
-		return a.fault.Load()
 	}
-	return nil
+	return a.begin(ctx)
 }
 
 // otherBytes stands for the value of a field that is no text: a number, a time, an id, the braces of an object.
@@ -170,6 +205,28 @@ func (a *answer) chargeRead(messages ...*model.Message) error {
 		return a.fault.Load()
 	}
 	return nil
+}
+
+// searchOnce lets one field of an answer search at a time, and charges what it has found: the contents of all that
+// aliases of a search find would be in memory together.
+func (r *Resolver) searchOnce(
+	ctx context.Context, who model.Actor, search chat.Search, page store.Page,
+) (found store.Slice[*chat.Found], err error) {
+	a := answerOf(ctx)
+	a.searching.Lock()
+	defer a.searching.Unlock()
+	if fault := a.fault.Load(); fault != nil {
+		return found, fault
+	}
+	if found, err = r.Chat.SearchMessages(ctx, who, search, page); err != nil {
+		return found, err
+	}
+	for _, f := range found.Items {
+		if err := a.chargeRead(f.Message); err != nil {
+			return found, err
+		}
+	}
+	return found, nil
 }
 
 // ranField notes a field of a mutation that has run.

@@ -264,3 +264,56 @@ func TestLightOperationsTakeNoTurns(t *testing.T) {
 		t.Errorf("got %v", a.Errors)
 	}
 }
+
+// TestListsWithoutPagesAreCounted: nobody knows before how many people a message mentions, so what is answered is counted.
+func TestListsWithoutPagesAreCounted(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.Limits.Complexity = 300 })
+	ann := s.mustRegister("ann")
+	others := make([]person, 9)
+	names := "hello"
+	for i := range others {
+		name := fmt.Sprint("friend", i)
+		others[i] = s.mustRegister(name)
+		names += " @" + name
+	}
+	id := s.mustConversation(ann, others...)
+	for range 10 {
+		s.mustSend(ann, id, names)
+	}
+	page := func(n int, mentioned string) string {
+		return fmt.Sprintf(`{ conversation(id: %q) { messages(last: %d) { nodes { mentions { %s } } } } }`, id, n, mentioned)
+	}
+	if a := s.do(ann.token, page(10, "id nickname displayName about"), nil); a.Errors != nil { // 10 × (1 + 9 × 5) and a few
+		t.Errorf("as many as may be: %+v", a.Errors)
+	}
+	a := s.do(ann.token, page(10, "id nickname displayName about createdAt a: nickname"), nil)
+	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, a.codes()); diff != "" || a.Data != nil {
+		t.Errorf("more: %s %v", diff, a.Data)
+	}
+}
+
+// TestSearchesAreBounded: what they find is in memory, also if nothing of it is shown.
+func TestSearchesAreBounded(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := mustServe(t, db, withMaxAnswer(24<<10))
+		ann := s.mustRegister("ann")
+		id := s.mustConversation(ann, s.mustRegister("bob"))
+		for range 5 {
+			s.mustSend(ann, id, "word "+strings.Repeat("x", 3500))
+		}
+		const search = ` searchMessages(query: "word", first: 5) { nodes { seq } }`
+		if a := s.do(ann.token, "{"+search+"}", nil); a.Errors != nil {
+			t.Errorf("one: %+v", a.Errors)
+		}
+		var many strings.Builder
+		for i := range 20 {
+			fmt.Fprintf(&many, " a%d:%s", i, search)
+		}
+		a := s.do(ann.token, "{"+many.String()+"}", nil)
+		if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, a.codes()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

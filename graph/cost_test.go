@@ -46,7 +46,7 @@ func TestFeedsTakeNoTurns(t *testing.T) {
 		item := &given{Followed: chat.Followed{Event: new(model.Event)}, onFeed: onFeed}
 		ctx := context.WithValue(graphql.WithOperationContext(t.Context(), oc), givenKey{}, item)
 		b.around(ctx, func(ctx context.Context) *graphql.Response {
-			if got := answerOf(ctx).acquire != nil; got != takesTurn {
+			if got := len(answerOf(ctx).stages) > 0; got != takesTurn {
 				t.Errorf("on the feed %v: takes a turn %v", onFeed, got)
 			}
 			return nil

@@ -12,9 +12,10 @@ import (
 )
 
 // ReadDocuments reads the documents that an operator trusts: a JSON object of documents by their SHA-256, in hexadecimal
-// digits, with or without "sha256:" before them, or the manifest that Apollo's tool writes. One that would never be answered, because it is not what its hash says or
-// does not fit the schema or the limits, is an error.
-func ReadDocuments(file string, limits document.Limits) ([]string, error) {
+// digits, with or without "sha256:" before them, or the manifest that Apollo's tool writes. One that is not what its hash says,
+// or does not fit the schema, is an error. How deep and dear an operation is depends on its variables, and is measured with each
+// request.
+func ReadDocuments(file string, limits document.Limits, introspection bool) ([]string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -24,7 +25,7 @@ func ReadDocuments(file string, limits document.Limits) ([]string, error) {
 		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash, nor Apollo's manifest: %w", file, err)
 	}
 	reader := document.NewReader(servedSchema(), document.Options{
-		Limits: limits, Introspection: true, Scalars: scalars(),
+		Limits: limits, Introspection: introspection, Scalars: scalars(),
 	})
 	documents := make([]string, 0, len(manifest))
 	var problems []error

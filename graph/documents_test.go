@@ -32,12 +32,12 @@ func TestReadDocuments(t *testing.T) {
 		if err := os.WriteFile(file, []byte(c.manifest), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		documents, err := graph.ReadDocuments(file, document.Limits{})
+		documents, err := graph.ReadDocuments(file, document.Limits{}, true)
 		if c.says == "" && (err != nil || documents == nil) || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: %q %v", name, documents, err)
 		}
 	}
-	if _, err := graph.ReadDocuments(filepath.Join(t.TempDir(), "nowhere"), document.Limits{}); err == nil {
+	if _, err := graph.ReadDocuments(filepath.Join(t.TempDir(), "nowhere"), document.Limits{}, true); err == nil {
 		t.Error("a file that is not there was read")
 	}
 }
@@ -57,7 +57,7 @@ func TestDocumentsOfAccountPages(t *testing.T) {
 	if err := os.WriteFile(file, mustJSON(t, manifest), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := graph.ReadDocuments(file, document.Limits{}); err != nil {
+	if _, err := graph.ReadDocuments(file, document.Limits{}, true); err != nil {
 		t.Error(err)
 	}
 }

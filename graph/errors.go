@@ -117,7 +117,7 @@ func (p presenter) explain(
 		return string(errs.Unavailable), "The request was cut short. Try again.", nil
 	}
 	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil { // from package document
-		return code, shown.Message, nil
+		return code, shown.Message, shown.Extensions // also what has been presented before, with retryAfterMs
 	}
 	id := p.errorID(ctx)
 	p.report(ctx, slog.LevelError, "internal error", id, err, shown)

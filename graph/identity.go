@@ -99,7 +99,7 @@ func gate(ctx context.Context, next graphql.Resolver) (any, error) {
 	if mutation {
 		a.ranField(field.Field.Alias)
 	}
-	return value, a.charge(field.Field.Alias, value)
+	return value, a.charge(ctx, field.Field.Alias, value)
 }
 
 func isPublic(object string, field graphql.CollectedField) bool {

@@ -342,7 +342,7 @@ func (r *queryResolver) SearchMessages(ctx context.Context, query string, conver
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Chat.SearchMessages(ctx, who, search, page(first, after, last, before))
+	found, err := r.searchOnce(ctx, who, search, page(first, after, last, before))
 	connection := searchConnection(found)
 	foresee(ctx, connection.Nodes, (*lookahead).messagesHave)
 	return connection, err

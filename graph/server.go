@@ -68,18 +68,20 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	turns := newExecutionTurns(maxAnswer)
 
 	schema := NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver})
+	reader := document.NewReader(schema.Schema(), document.Options{
+		Limits: opts.Limits, MaxPage: store.MaxPage, MaxAnswer: maxAnswer, Texts: longTexts(),
+		Introspection: opts.Introspection, Scalars: scalars(),
+	})
 	exec := &executor{
-		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach, turns: turns,
-		reader: document.NewReader(schema.Schema(), document.Options{
-			Limits: opts.Limits, MaxPage: store.MaxPage, MaxAnswer: maxAnswer, Texts: longTexts(),
-			Introspection: opts.Introspection, Scalars: scalars(),
-		}),
+		Executor: gqlgen.New(schema), present: present, afterRoots: resolver.withLoadersAfterEach, turns: turns, reader: reader,
 		recovered: func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) },
 	}
 	exec.SetErrorPresenter(presenter.presentField)
 	exec.SetRecoverFunc(exec.recovered)
 	exec.AroundOperations(newSchemaAnswers().aroundOperation)
-	exec.AroundResponses((&answerer{limit: int64(maxAnswer), turns: turns, log: opts.Log}).around)
+	exec.AroundResponses((&answerer{
+		limit: int64(maxAnswer), maxFields: 2 * int64(reader.Limits().Complexity), turns: turns, log: opts.Log,
+	}).around)
 	exec.AroundResponses(answerOfRoot)
 	exec.AroundResponses(resolver.withLoaders)
 	exec.AroundResponses(resolver.withEventsCursor)

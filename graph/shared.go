@@ -210,8 +210,8 @@ func collectDirectives(list ast.DirectiveList, values, used map[string]any) {
 }
 
 func collectVariables(v *ast.Value, values, used map[string]any) {
-	if v.Kind == ast.Variable {
-		used[v.Raw] = values[v.Raw]
+	if value, given := values[v.Raw]; given && v.Kind == ast.Variable {
+		used[v.Raw] = value
 	}
 	for _, child := range v.Children {
 		collectVariables(child.Value, values, used)

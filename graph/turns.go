@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime"
 	"time"
 
@@ -31,7 +32,9 @@ type executionTurns struct {
 
 func newExecutionTurns(maxAnswer int) *executionTurns {
 	return &executionTurns{
-		maxAnswer: maxAnswer, middle: newTurns(middleMemory), heavy: newTurns(1), events: newTurns(1),
+		maxAnswer: maxAnswer, middle: newTurns(middleMemory), heavy: newTurns(1),
+		// An event is not refused: its stream would end. What waits is bounded by operations and connections.
+		events:  fair.NewSemaphore[holder](1, math.MaxInt, math.MaxInt),
 		reading: newTurns(int64(runtime.GOMAXPROCS(0))),
 	}
 }
@@ -40,20 +43,33 @@ func newTurns(capacity int64) *fair.Semaphore[holder] {
 	return fair.NewSemaphore[holder](capacity, maxWaiting, maxWaitingPerHolder)
 }
 
-// of is how the execution that ctx belongs to gets its turn; nil if it needs none.
-func (t *executionTurns) of(ctx context.Context) func(context.Context) (release func(), err error) {
+// stage is a turn that an execution needs once its answer has some number of fields, list items included.
+type stage struct {
+	from    int64
+	acquire func(context.Context) (release func(), err error)
+}
+
+// stagesOf are the turns of the execution that ctx belongs to. What is reckoned as light or middling may turn out to be
+// more, because lists without pages count as one item: then it waits for another turn on its way. Whoever holds a
+// turn waits for dearer ones only, so there is no circle.
+func (t *executionTurns) stagesOf(ctx context.Context) []stage {
 	oc := graphql.GetOperationContext(ctx)
-	memory := memoryOf(oc, t.maxAnswer)
-	in, weight := t.middle, int64(memory)
-	switch {
-	case oc.Operation != nil && oc.Operation.Operation == ast.Subscription && !fitsFeed(oc):
-		in, weight = t.events, 1
-	case memory <= lightMemory:
-		return nil
-	case memory > heavyMemory:
-		in, weight = t.heavy, 1
+	if oc.Operation != nil && oc.Operation.Operation == ast.Subscription && !fitsFeed(oc) {
+		return []stage{t.stage(0, t.events, 1)}
 	}
-	return func(ctx context.Context) (func(), error) { return acquireTurn(ctx, in, weight) }
+	heavy := t.stage(heavyMemory/fieldMemory, t.heavy, 1)
+	switch memory := memoryOf(oc, t.maxAnswer); {
+	case memory > heavyMemory:
+		heavy.from = 0
+		return []stage{heavy}
+	case memory > lightMemory:
+		return []stage{t.stage(0, t.middle, int64(memory)), heavy}
+	}
+	return []stage{t.stage(lightMemory/fieldMemory, t.middle, heavyMemory), heavy}
+}
+
+func (*executionTurns) stage(from int64, in *fair.Semaphore[holder], weight int64) stage {
+	return stage{from, func(ctx context.Context) (func(), error) { return acquireTurn(ctx, in, weight) }}
 }
 
 // toRead waits for the turn to read a document that is not known.

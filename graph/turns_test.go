@@ -49,8 +49,8 @@ func TestExecutionsHaveClasses(t *testing.T) {
 				ctx := executionOf(t, "192.0.2.1", c.kind, c.cost)
 				ran := make(chan bool, 1)
 				go func() {
-					if acquire := turns.of(ctx); acquire != nil {
-						release, err := acquire(ctx)
+					if first := turns.stagesOf(ctx)[0]; first.from == 0 {
+						release, err := first.acquire(ctx)
 						if err != nil {
 							t.Error(err)
 							return
@@ -83,7 +83,7 @@ func TestHeavyExecutionsTakeTurns(t *testing.T) {
 		for _, address := range addresses {
 			ctx := executionOf(t, address, ast.Query, document.Cost{Bytes: 8 << 20})
 			go func() {
-				release, err := turns.of(ctx)(ctx)
+				release, err := turns.stagesOf(ctx)[0].acquire(ctx)
 				if err != nil {
 					t.Error(err)
 					return
@@ -137,6 +137,85 @@ func TestTurnsAreLimited(t *testing.T) {
 			release()
 			if err := <-waited; err != nil {
 				t.Errorf("%s: the one that waited: %v", name, err)
+			}
+		}
+	})
+}
+
+// TestExecutionsThatGrowTakeTurns: one that was reckoned as light waits once it is not, and holds what it has until its end.
+func TestExecutionsThatGrowTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := newExecutionTurns(16 << 20)
+		all, err := turns.middle.Acquire(t.Context(), holder{network: "other"}, middleMemory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err := turns.heavy.Acquire(t.Context(), holder{network: "other"}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &answer{limit: 16 << 20, maxFields: 1 << 20, stop: func(error) {}}
+		ctx := executionOf(t, "192.0.2.1", ast.Query, document.Cost{Fields: 10})
+		a.stages = turns.stagesOf(ctx)
+		a.nextStage.Store(a.stages[0].from)
+		charged := make(chan error, 1)
+		charge := func(items int) {
+			go func() { charged <- a.charge(ctx, "mentions", make([]*struct{}, items)) }()
+			synctest.Wait()
+		}
+		if charge(lightMemory/fieldMemory - 2); len(charged) != 1 || <-charged != nil {
+			t.Fatal("it waits although it is light")
+		}
+		if charge(1); len(charged) != 0 {
+			t.Fatal("it goes on although it is light no more")
+		}
+		all()
+		if synctest.Wait(); len(charged) != 1 || <-charged != nil {
+			t.Fatal("it waits although there is room")
+		}
+		if charge(heavyMemory / fieldMemory); len(charged) != 0 {
+			t.Fatal("it goes on although it is heavy")
+		}
+		one()
+		if synctest.Wait(); len(charged) != 1 || <-charged != nil {
+			t.Fatal("it waits although no heavy one runs")
+		}
+		if len(a.releases) != 2 || len(a.stages) != 0 {
+			t.Errorf("it holds %d turns, and may need %d", len(a.releases), len(a.stages))
+		}
+		for _, release := range a.releases {
+			release()
+		}
+	})
+}
+
+// TestEventsAreNotRefused: that would end their streams.
+func TestEventsAreNotRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := newExecutionTurns(16 << 20)
+		release, err := turns.events.Acquire(t.Context(), holder{network: "other"}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const many = 3 * maxWaiting
+		done := make(chan error, many)
+		for range many {
+			ctx := executionOf(t, "192.0.2.1", ast.Subscription, document.Cost{Fields: 1000})
+			go func() {
+				release, err := turns.stagesOf(ctx)[0].acquire(ctx)
+				if err == nil {
+					release()
+				}
+				done <- err
+			}()
+		}
+		synctest.Wait()
+		release()
+		for range many {
+			if err := <-done; err != nil {
+				t.Fatal(err)
 			}
 		}
 	})
