@@ -372,6 +372,9 @@ func wantMistakes(t *testing.T, err error, want ...string) {
 	if diff := cmp.Diff(want, mistakes(err)); diff != "" {
 		t.Errorf("userErrors (-want +got):\n%s%v", diff, err)
 	}
+	if err != nil && len(want) == 0 {
+		t.Errorf("it failed: %v", err)
+	}
 }
 
 // wantCode asks for an error of the request as a whole.
