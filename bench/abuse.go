@@ -254,8 +254,8 @@ func (a *abuser) requests() []dear {
 		{"98 messages of 4,000 emoji, nested once", false, page(fmt.Sprintf("conversation { messages(last: %d) { nodes { content } } }", emojiMessages)), nil},
 		{"98 long messages of each of 8 conversations", false, fmt.Sprintf("{ nodes(ids: %s) { ... on Conversation { messages(last: 98) { nodes { content } } } } }", quoted(a.ids[:longConversations])), nil},
 		{"the same, without their content", false, fmt.Sprintf("{ nodes(ids: %s) { ... on Conversation { messages(last: 98) { nodes { id } } } } }", quoted(a.ids[:longConversations])), nil},
-		{"nearly 20,000 fields", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 99) { nodes { conversation { messages(last: 65) { nodes { id seq } } } } } } }`, common), nil},
-		{"nearly 20,000 fields, 29 of them aliases", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 99) { nodes { conversation { messages(last: 6) { nodes { %s } } } } } } }`, common, repeated(29, fields)), nil},
+		{"nearly 12,000 fields", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 99) { nodes { conversation { messages(last: 39) { nodes { id seq } } } } } } }`, common), nil},
+		{"nearly 12,000 fields, 29 of them aliases", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 99) { nodes { conversation { messages(last: 3) { nodes { %s } } } } } } }`, common, repeated(29, fields)), nil},
 		{"9,604 objects of one field", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 98) { nodes { conversation { messages(last: 98) { nodes { id } } } } } } }`, common), nil},
 		{"a subscription of 9,604 fields", false, fmt.Sprintf(`subscription { messageAdded(conversationId: %q) { conversation { messages(last: 98) { nodes { conversation { messages(last: 48) { nodes { id } } } } } } } }`, common), nil},
 		{"search of a common word", false, `{ searchMessages(query: "common", first: 100) { nodes { id content } } }`, nil},
@@ -421,7 +421,7 @@ func (a *abuser) crowds() []crowdOf {
 	var all []crowdOf
 	for _, r := range a.requests() {
 		switch r.name {
-		case "98 messages of 4,000 emoji", "nearly 20,000 fields", "introspection, as tools ask", "98 long messages of each of 8 conversations",
+		case "98 messages of 4,000 emoji", "nearly 12,000 fields", "introspection, as tools ask", "98 long messages of each of 8 conversations",
 			"a list of 2,300 numbers", "255 KB of comments":
 			all = append(all,
 				crowdOf{r.name + ", over HTTP", a.overHTTP(r)},

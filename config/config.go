@@ -73,7 +73,7 @@ type Settings struct {
 	MaxTokens     int   `default:"2500" help:"Tokens of a GraphQL document at most."`
 	MaxDepth      int   `default:"15" help:"Levels of nested fields at most."`
 	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
-	MaxComplexity int   `default:"20000" help:"Fields that an answer may have at most, counting pages in full. Lists without pages are counted as they are made, up to twice as many."`
+	MaxComplexity int   `default:"12000" help:"Fields that an answer may have at most, counting pages in full. Lists without pages are counted as they are made, up to twice as many."`
 
 	MaxConnsPerAddress int `default:"1000" help:"Connections over TCP that one address has at once on a node at most, whatever it does with them; an IPv6 address counts as its /64 network. One more is answered with 429 and closed. Trusted proxies and the machine itself are not counted."`
 	MaxConversations   int `default:"5000" help:"Conversations that one account is in at most, direct ones included; an account that is in more keeps them."`

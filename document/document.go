@@ -46,7 +46,7 @@ type Limits struct {
 	Tokens     int // of a document; default 2,500
 	Depth      int // of nested fields; default 15
 	Aliases    int // in a document; default 30
-	Complexity int // fields that the answer may have, pages counted in full; default 20,000
+	Complexity int // fields that the answer may have, pages counted in full; default 12,000
 
 	EventComplexity int // the same of one event of a subscription; default 1,000
 }
@@ -55,7 +55,7 @@ func (l Limits) withDefaults() Limits {
 	l.Tokens = cmp.Or(l.Tokens, 2500)
 	l.Depth = cmp.Or(l.Depth, 15)
 	l.Aliases = cmp.Or(l.Aliases, 30)
-	l.Complexity = cmp.Or(l.Complexity, 20_000)
+	l.Complexity = cmp.Or(l.Complexity, 12_000)
 	l.EventComplexity = cmp.Or(l.EventComplexity, 1000)
 	return l
 }

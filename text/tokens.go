@@ -155,8 +155,8 @@ func matches(s []rune, terms []string, size int) (list []span) {
 				continue
 			}
 			matched = c.from
-			if last := len(list) - 1; last >= 0 && c.from <= list[last].to && unspaced(s[c.from]) {
-				list[last].to = max(list[last].to, c.to) // two of a script without spaces that share a character, or touch
+			if last := len(list) - 1; last >= 0 && c.from <= list[last].to { // two emoji, or two parts of a word without spaces
+				list[last].to = max(list[last].to, c.to)
 				continue
 			}
 			list = append(list, c)
