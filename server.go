@@ -68,13 +68,31 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "parley: %v\nSee parley help.\n", err)
 		return 2
 	}
+	log := newLog(cli.Settings, stderr)
+	if unknown := config.Unknown(os.Environ(), known(parser)); len(unknown) > 0 {
+		log.Warn("environment variables that name no setting are ignored", "names", strings.Join(unknown, ","))
+	}
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.BindTo(stdout, (*io.Writer)(nil))
-	if err := command.Run(&cli.Settings, newLog(cli.Settings, stderr)); err != nil {
+	if err := command.Run(&cli.Settings, log); err != nil {
 		fmt.Fprintln(stderr, "parley:", err)
 		return 1
 	}
 	return 0
+}
+
+// known reports which environment variables set a flag, of the server or of any command.
+func known(parser *kong.Kong) func(name string) bool {
+	names := map[string]bool{}
+	_ = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			for _, name := range flag.Envs {
+				names[name] = true
+			}
+		}
+		return next(nil)
+	})
+	return func(name string) bool { return names[name] }
 }
 
 type commandLine struct {
@@ -314,7 +332,8 @@ func accountLimits(s *config.Settings, db *store.DB) *ratelimit.Accounts {
 	if !s.RateLimits {
 		return nil
 	}
-	return ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: s.Rates(), Exempt: s.RateExempt, Now: db.Now})
+	exempt, _ := s.Exempt() // Validate has read them
+	return ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: s.Rates(), Exempt: exempt, Now: db.Now})
 }
 
 // trustedDocuments are those that are answered when others are not: the operator's, and those of our own pages.

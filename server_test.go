@@ -174,6 +174,23 @@ func TestWhatCannotStart(t *testing.T) {
 	}
 }
 
+// A misspelt setting would otherwise be silent. Each command warns, and none for the settings that there are.
+func TestAMisspeltSettingIsNamed(t *testing.T) {
+	t.Setenv("PARLEY_MAX_DEPHT", "3")
+	t.Setenv("PARLEY_ACESS_TTL", "secret")
+	for _, name := range []string{"PARLEY_MAX_DEPTH", "PARLEY_MAX_SOCKETS"} {
+		t.Setenv(name, "3")
+	}
+	log := newOutput()
+	if code := run(t.Context(), []string{"version"}, io.Discard, log); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	const want = `level=WARN msg="environment variables that name no setting are ignored" names=PARLEY_ACESS_TTL,PARLEY_MAX_DEPHT` + "\n"
+	if got := log.String(); !strings.HasSuffix(got, want) || strings.Count(got, "\n") != 1 {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	url := "--database-url=" + storetest.SQLiteURL(t)

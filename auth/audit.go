@@ -33,7 +33,8 @@ const (
 const auditKept = 365 * 24 * time.Hour
 
 // audit records what happened, in the transaction in which it did: in the table with where it came from, and in the log
-// without, because an address is personal data.
+// without, because an address is personal data. An account that is named must be locked (lockedUser): one that is being
+// removed must not come back into the log.
 func (s *Service) audit(
 	ctx context.Context, tx *store.Tx, what action, user *model.UserID, session *model.SessionID, from Client,
 ) error {

@@ -308,6 +308,92 @@ func TestDeletingDuringAFailure(t *testing.T) {
 	})
 }
 
+// recorded is what writes where an account was used from into the audit log, for an account with two sessions.
+func (w *world) recorded(phone, laptop *SignedIn, from Client) map[string]func() error {
+	ctx := w.t.Context()
+	return map[string]func() error{
+		"Logout":        func() error { return w.Logout(ctx, phone.Actor(), from) },
+		"RevokeSession": func() error { return w.RevokeSession(ctx, phone.Actor(), laptop.Session.ID, from) },
+		"RevokeOtherSessions": func() error {
+			_, err := w.RevokeOtherSessions(ctx, phone.Actor(), from)
+			return err
+		},
+		"Refresh with a token that was used": func() error {
+			_, err := w.Refresh(ctx, phone.Tokens.RefreshToken, nil, from)
+			return err
+		},
+	}
+}
+
+// Another node may take a session for alive for a second after the account was deleted. What it is asked to do then, or was asked
+// to do just before, brings nothing of the account back into the audit log, which keeps it for a year.
+func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
+	t.Parallel()
+	from := Client{IP: "192.0.2.66", UserAgent: "traceable/1.0"}
+	each(t, func(t *testing.T, base *world) {
+		for name := range base.recorded(new(SignedIn), new(SignedIn), from) {
+			t.Run(name, func(t *testing.T) {
+				for _, during := range []bool{false, true} {
+					if during && !base.db.Postgres() {
+						continue // SQLite has one writer, which reads nothing before it has its turn
+					}
+					var between func()
+					a := base.removing(func(context.Context, *store.Tx, model.UserID) error {
+						between()
+						return nil
+					})
+					b := base.removing(nothingElse)
+					a.t, b.t = t, t
+					phone, laptop := a.register("ann"), a.login("ann")
+					a.refresh(a.refresh(phone.Tokens.RefreshToken).Tokens.RefreshToken) // beyond the grace
+					b.grant(phone)
+					call := b.recorded(phone, laptop, from)[name]
+					result := make(chan error, 1)
+					between = func() {
+						if during {
+							go func() { result <- call() }()
+							b.awaitBlocked()
+						}
+					}
+					a.do("delete", a.DeleteAccount(t.Context(), phone.Actor(), password, Client{}))
+					if during {
+						if err := <-result; !errs.Is(err, errs.Unauthenticated) && problems(err) != "TOKEN_EXPIRED refreshToken" {
+							t.Errorf("during the deletion: %v", err)
+						}
+					}
+					a.finish()
+					if _, err := b.Authenticate(t.Context(), phone.Tokens.AccessToken); err != nil {
+						t.Errorf("the other node has noticed too early for this test: %v", err)
+					}
+					if err := call(); !errs.Is(err, errs.Unauthenticated) && problems(err) != "TOKEN_EXPIRED refreshToken" {
+						t.Errorf("after the deletion: %v", err)
+					}
+					needles := map[string][]byte{
+						"id": []byte(uuid.UUID(phone.User.ID).String()), "address": []byte(from.IP), "user agent": []byte(from.UserAgent),
+					}
+					if found := a.traces(needles); len(found) > 0 {
+						t.Errorf("left behind (called during the deletion: %v):\n%s", during, strings.Join(found, "\n"))
+					}
+				}
+			})
+		}
+	})
+}
+
+// awaitBlocked waits until a transaction waits for a lock.
+func (w *world) awaitBlocked() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	for n := 0; n == 0; {
+		err := w.db.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").
+			Scan(ctx, &n)
+		if err != nil {
+			w.t.Fatalf("nothing waits for a lock: %v", err)
+		}
+	}
+}
+
 // What is left to do of a removal is in the database: a node that is ended in the middle leaves it to whichever looks next. Two do
 // not work at the same account at once.
 func TestAnotherNodeFinishesARemoval(t *testing.T) {

@@ -234,7 +234,11 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 			}
 		}
 		u := new(model.User)
-		if err := tx.NewSelect().Model(u).Where("u.id = ?", row.UserID).Scan(ctx); err != nil {
+		err = tx.NewSelect().Model(u).Where("u.id = ?", row.UserID).Scan(ctx)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // removed since the session was read within the grace
+		}
+		if err != nil {
 			return err
 		}
 		signedIn, err = s.signedIn(u, row.Session, next)
@@ -269,6 +273,12 @@ func (s *Service) usedAgain(
 		}
 		return row, successor, nil
 	}
+	if _, err := lockedUser(ctx, tx, row.UserID); err != nil {
+		if errors.Is(err, errSessionEnded) {
+			return nil, nil, nil // removed since the session was read: nothing more is recorded of it
+		}
+		return nil, nil, err
+	}
 	if err := s.audit(ctx, tx, refreshReused, &row.UserID, &row.ID, from); err != nil {
 		return nil, nil, err
 	}
@@ -287,9 +297,13 @@ func requireOwn(ctx context.Context, tx *store.Tx, account model.UserID, id mode
 	return err
 }
 
-// Logout ends the session that the actor acts in.
+// Logout ends the session that the actor acts in. UNAUTHENTICATED if the account was removed: a node may take its tokens for
+// up to checkFor afterwards.
 func (s *Service) Logout(ctx context.Context, actor model.Actor, from Client) error {
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if _, err := lockedUser(ctx, tx, actor.UserID); err != nil {
+			return err
+		}
 		if err := s.audit(ctx, tx, loggedOut, &actor.UserID, &actor.SessionID, from); err != nil {
 			return err
 		}
@@ -317,12 +331,15 @@ func (s *Service) Session(ctx context.Context, actor model.Actor, id model.Sessi
 	return session, store.Error(err)
 }
 
-// RevokeSession ends one of the actor's sessions.
+// RevokeSession ends one of the actor's sessions. UNAUTHENTICATED if the account was removed.
 func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model.SessionID, from Client) error {
 	if err := s.allow(ctx, "sessions in "+actor.SessionID.String(), revokeBySession); err != nil {
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if _, err := lockedUser(ctx, tx, actor.UserID); err != nil {
+			return err
+		}
 		own, err := liveSessions(ctx, tx, actor.UserID)
 		if err != nil {
 			return err
@@ -343,13 +360,16 @@ func (s *Service) RevokeOtherSessions(ctx context.Context, actor model.Actor, fr
 		return 0, err
 	}
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if _, err := lockedUser(ctx, tx, actor.UserID); err != nil {
+			return err
+		}
 		n, err = s.revokeAll(ctx, tx, actor.UserID, &actor.SessionID, from)
 		return err
 	})
 	return n, err
 }
 
-// revokeAll ends all sessions of an account but one.
+// revokeAll ends all sessions of an account but one. The account must be locked, as for endSessions.
 func (s *Service) revokeAll(
 	ctx context.Context, tx *store.Tx, user model.UserID, but *model.SessionID, from Client,
 ) (int, error) {
@@ -363,6 +383,8 @@ func (s *Service) revokeAll(
 	return len(ids), s.endSessions(ctx, tx, user, ids, from)
 }
 
+// endSessions ends sessions of an account and records it. The account must be locked with lockedUser: otherwise it may be
+// removed meanwhile, and the audit log would keep where it was used from.
 func (s *Service) endSessions(
 	ctx context.Context, tx *store.Tx, user model.UserID, ids []model.SessionID, from Client,
 ) error {

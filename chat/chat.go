@@ -8,8 +8,11 @@
 //
 // A Service may be used by any number of goroutines. Hints about new events leave after the commit, and may overtake each
 // other on the way; Follow puts them in order. Senders never wait for followers. Whoever locks more than one row locks
-// conversations first, in order of id, and then accounts, in order of id. Where two transactions
-// wait for each other all the same, the database gives one up, which store runs again.
+// conversations first, in order of id, and then accounts, in order of id. There is one exception:
+// package auth claims an account that is being removed before CleanUpAccount locks conversations, in
+// order of id. On PostgreSQL this may deadlock with a transaction that holds one of these
+// conversations and looked the account up just before it was marked (lockPeople). If two transactions
+// wait for each other all the same, the database gives one up, and store runs it again.
 package chat
 
 import (

@@ -301,6 +301,72 @@ func TestAnHeirIsNotBeingRemoved(t *testing.T) {
 	})
 }
 
+// An account may be removed while the rows of a conversation that has ended are being deleted, some of them at a time. What is left
+// there of the account goes without an event, whatever went first, and it does not wait for the rest.
+func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := &world{Service: New(db, Options{}), t: t, actors: map[string]model.Actor{}} // that does not run
+		w.invite("ann", "gone", "last")
+		kept := MustConversation(t, w, "ann", "gone")
+		w.addReaction("gone", w.send("gone", kept.ID, "stays"), "👍")
+		groups := []*model.Conversation{MustConversation(t, w, "last", "gone", "ann"), MustConversation(t, w, "gone", "last", "ann")}
+		for i, c := range groups {
+			// ann's are deleted at once when the last member leaves, and the others' stay.
+			w.sendMany("ann", c.ID, store.SomeAtOnce)
+			w.exec("INSERT INTO reactions (message_id, conversation_id, user_id, emoji, created_at) "+
+				"SELECT id, conversation_id, author_id, '👍', created_at FROM messages WHERE conversation_id = ?", c.ID)
+			w.exec("INSERT INTO mentions (message_id, conversation_id, user_id, seq) "+
+				"SELECT id, conversation_id, author_id, seq FROM messages WHERE conversation_id = ?", c.ID)
+			for range reactionsAtOnce + 1 {
+				w.addReaction("gone", w.send("gone", c.ID, "hello @gone"), "👍")
+			}
+			w.sendMany("last", c.ID, store.SomeAtOnce)
+			for _, name := range [][]string{{"gone", "ann", "last"}, {"last", "ann", "gone"}}[i] {
+				if err := w.Leave(t.Context(), w.actor(name), c.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		both, err := w.OpenDirect(t.Context(), w.actor("gone"), w.id("last"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.addReaction("gone", w.send("last", both.ID, "hello @gone"), "👍")
+		w.sendMany("gone", both.ID, 2*store.SomeAtOnce)
+		w.mustLeave("last") // so the removal of gone ends it
+
+		before := w.counts(t)
+		if before["reactions"] != 2*(reactionsAtOnce+1)+2 || before["mentions"] < 2*(reactionsAtOnce+1) {
+			t.Fatalf("too little is left for this test: %v", before)
+		}
+		w.mustMark("gone")
+		events := before["events"]
+		for more, round := true, 0; more; round++ {
+			if more, err = w.cleanUp("gone", nil); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			if round == 0 { // as the deletion of ended conversations may: it deletes so many rows of each table
+				w.exec("DELETE FROM messages WHERE conversation_id IN (?, ?)", groups[0].ID, groups[1].ID)
+			}
+		}
+		after := w.counts(t)
+		// In the conversations that live: two reactions are taken back, two memberships end.
+		if n := after["events"] - events; n > 4 {
+			t.Errorf("the removal has written %d events", n)
+		}
+		for what, n := range after {
+			if n != 0 && what != "events" {
+				t.Errorf("%d %s are left", n, what)
+			}
+		}
+		if err := w.deleteEnded(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.checkAll()
+	})
+}
+
 // A conversation with much in it is gone at once when its last member leaves, and its rows go in batches, whoever deletes them.
 func TestAConversationThatEndedIsDeletedInBatches(t *testing.T) {
 	t.Parallel()

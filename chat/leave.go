@@ -98,16 +98,19 @@ func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.Us
 	return int64(len(some)), nil
 }
 
+// removeReactionOf takes one reaction back. In a conversation that has ended, and whose rows are being deleted, the reaction goes
+// without an event: nobody follows it, and its message may have gone first.
 func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.Reaction) error {
-	if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", r.ConversationID); err != nil {
+	ended, err := lockEndedToo(ctx, tx, r.ConversationID)
+	if err != nil {
 		return err
 	}
 	res, err := tx.NewDelete().Model(r).WherePK().Exec(ctx)
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return err // it went with its message just before
+	if n, err := res.RowsAffected(); err != nil || n == 0 || ended {
+		return err // n is 0 if it went with its message or its conversation just before
 	}
 	m := new(model.Message)
 	if err := tx.NewSelect().Model(m).Where("m.id = ?", r.MessageID).Scan(ctx); err != nil {
@@ -120,6 +123,21 @@ func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.R
 	}
 	return s.happen(ctx, tx, r.ConversationID, model.ReactionRemoved, m,
 		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
+}
+
+// lockEndedToo locks a conversation and reports whether it has ended. One that is gone has. It takes turns with the deletion of the
+// conversation's rows, which would lock the same rows in another order.
+func lockEndedToo(ctx context.Context, tx *store.Tx, id model.ConversationID) (ended bool, err error) {
+	c := new(model.Conversation)
+	q := tx.NewSelect().Model(c).Column("ended_at").WhereAllWithDeleted().Where("c.id = ?", id)
+	if tx.Postgres() {
+		q = q.For("UPDATE")
+	}
+	err = q.Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, nil
+	}
+	return c.EndedAt != nil, err
 }
 
 // removeLeaving ends one membership. A conversation that is left empty goes with it; one that is left without its owner gets

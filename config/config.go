@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 
+	"parley/errs"
 	"parley/model"
 	"parley/pubsub/natsbus"
 	"parley/ratelimit"
@@ -54,7 +56,7 @@ type Settings struct {
 	RateState         ratelimit.Rate `default:"1200/1m" help:"Changes of what is an account's own: drafts, what is read, muted, pinned or archived, that it types."`
 	RateSearches      ratelimit.Rate `default:"300/1m" help:"Searches for messages and for people."`
 	RateProfile       ratelimit.Rate `default:"60/10m" help:"Changes of an account's profile and settings."`
-	RateExempt        []model.UserID `help:"Ids of accounts that these rates do not limit, user_…, separated by commas; an id stays, a nickname can pass to another." placeholder:"ID,..."`
+	RateExempt        []string       `help:"Ids of accounts that these rates do not limit, user_…, separated by commas; an id stays, a nickname can pass to another." placeholder:"ID,..."`
 
 	SMTPURL     string `help:"Server for outgoing mail: smtp://USER:PASSWORD@HOST:587 (STARTTLS) or smtps://HOST:465. Without one, links are written to the log." name:"smtp-url" placeholder:"URL"`
 	MailFrom    string `default:"Parley <parley@localhost>" help:"Sender of mails."`
@@ -162,6 +164,9 @@ func (s *Settings) Validate() error {
 	if _, err := s.Proxies(); err != nil {
 		refuse("PARLEY_TRUSTED_PROXIES", "%v", err)
 	}
+	if _, err := s.Exempt(); err != nil {
+		refuse("PARLEY_RATE_EXEMPT", "%v", err)
+	}
 	if s.AccessTTL > s.RefreshTTL {
 		refuse("PARLEY_ACCESS_TTL", "%v is longer than PARLEY_REFRESH_TTL, %v", s.AccessTTL, s.RefreshTTL)
 	}
@@ -224,6 +229,38 @@ func (s *Settings) Rates() ratelimit.Rates {
 		ratelimit.Edits: s.RateEdits, ratelimit.Reactions: s.RateReactions, ratelimit.Changes: s.RateChanges,
 		ratelimit.State: s.RateState, ratelimit.Searches: s.RateSearches, ratelimit.Profile: s.RateProfile,
 	}
+}
+
+// Exempt are the accounts that Rates do not limit.
+func (s *Settings) Exempt() (ids []model.UserID, err error) {
+	for _, text := range s.RateExempt {
+		id, err := model.ParseID[model.UserID](text)
+		if known := (*errs.Error)(nil); errors.As(err, &known) {
+			return nil, errors.New(known.Message) // without the code, which is for clients of the API
+		}
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// Unknown returns those of the variables, NAME=VALUE, that begin with PARLEY_ and name no setting, sorted: a misspelt one has no
+// effect. It leaves out PARLEY_TEST_*, which are for tests, and what Kubernetes sets in containers for a service called parley.
+func Unknown(environ []string, known func(name string) bool) (names []string) {
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		rest, ours := strings.CutPrefix(name, "PARLEY_")
+		if !ours || known(name) || strings.HasPrefix(rest, "TEST_") ||
+			rest == "SERVICE_HOST" || strings.HasPrefix(rest, "SERVICE_PORT") ||
+			strings.HasPrefix(rest, "PORT_") || rest == "PORT" && strings.Contains(value, "://") {
+			continue
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // SecretFile is where the signing secret is kept when none is set.

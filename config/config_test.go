@@ -146,13 +146,35 @@ func TestRates(t *testing.T) {
 	}
 	one, other := model.NewUserID(), model.NewUserID()
 	s, err = parse(t, "--rate-exempt="+one.String()+","+other.String())
-	if err != nil || !slices.Equal(s.RateExempt, []model.UserID{one, other}) {
-		t.Errorf("exempt are %v, %v", s.RateExempt, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := s.Exempt(); err != nil || !slices.Equal(ids, []model.UserID{one, other}) {
+		t.Errorf("exempt are %v, %v", ids, err)
 	}
 	for _, id := range []string{"bob", model.NewConversationID().String()} {
-		if _, err := parse(t, "--rate-exempt="+one.String()+","+id); err == nil || !strings.Contains(err.Error(), "user_") {
+		_, err := parse(t, "--rate-exempt="+one.String()+","+id)
+		if err == nil || !strings.Contains(err.Error(), "PARLEY_RATE_EXEMPT: Expected a user id (user_…), got ") {
 			t.Errorf("%s: %v", id, err)
 		}
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	t.Parallel()
+	environ := []string{
+		"PARLEY_MAX_DEPHT=3", "PARLEY_MAX_DEPTH=3", "PARLEY_=", "parley_addr=:1", "PATH=/bin", "XPARLEY_ADDR=:1", "PARLEY_AD_DR=:1",
+		"PARLEY_TEST_SKIP=postgres",
+		"PARLEY_SERVICE_HOST=10.0.0.7", "PARLEY_SERVICE_PORT=8080", "PARLEY_SERVICE_PORT_HTTP=8080",
+		"PARLEY_PORT=tcp://10.0.0.7:8080", "PARLEY_PORT_8080_TCP_ADDR=10.0.0.7",
+	}
+	got := config.Unknown(environ, func(name string) bool { return name == "PARLEY_MAX_DEPTH" })
+	if want := []string{"PARLEY_", "PARLEY_AD_DR", "PARLEY_MAX_DEPHT"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	got = config.Unknown([]string{"PARLEY_PORT=8080"}, func(string) bool { return false })
+	if want := []string{"PARLEY_PORT"}; !slices.Equal(got, want) { // which somebody meant for us
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
