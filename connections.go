@@ -18,8 +18,8 @@ import (
 
 // connectionLimit is a listener that bounds how many connections one address has at once; an IPv6
 // address counts as its /64 network. Each costs memory before anything is known of who is there. A
-// connection counts until it is closed, also as a WebSocket. Those that come from the machine
-// itself or from a trusted proxy are not counted: behind a proxy, everyone has its address.
+// connection counts until it is closed, also as a WebSocket. Those over loopback and
+// those from a trusted proxy are not counted: behind a proxy, everyone has its address.
 //
 // A connection beyond the limit is answered with 429 whatever it asks for, and closed.
 type connectionLimit struct {
