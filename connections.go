@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -60,9 +62,16 @@ func refusal(maximum int) []byte {
 		"message":    fmt.Sprintf("At most %d connections at once from one address: close some.", maximum),
 		"extensions": map[string]any{"code": errs.RateLimited},
 	}}})
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n"+
-		"Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n%s",
-		http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests), len(body), body)
+	header := defaultHeaders()
+	header.Set("Content-Type", "application/json; charset=utf-8")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header.Set("Connection", "close")
+	var answer bytes.Buffer
+	_, _ = fmt.Fprintf(&answer, "HTTP/1.1 %d %s\r\n", http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests))
+	_ = header.Write(&answer) // a buffer takes everything
+	answer.WriteString("\r\n")
+	answer.Write(body)
+	return answer.Bytes()
 }
 
 // Accept waits for a connection that is within the limit.
