@@ -199,6 +199,9 @@ func readQuery(values url.Values) (*params, *problem) {
 		if isNull(v) {
 			continue
 		}
+		if err := checkDepth(v); err != nil {
+			return nil, badRequest("%q is not valid: %s", object.name, why(err))
+		}
 		if !json.Valid(v) || !isObject(v, object.to) {
 			return nil, badRequest("%q has to be a JSON object.", object.name)
 		}
