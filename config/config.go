@@ -64,7 +64,7 @@ type Settings struct {
 	TrustedProxies []string `help:"Networks of proxies whose X-Forwarded-For is believed, like 10.0.0.0/8, separated by commas. Everybody else's is ignored." placeholder:"CIDR,..."`
 	AllowedOrigins []string `default:"http://localhost:*,http://127.0.0.1:*" help:"Web pages that may use the API beside the server's own: origins, separated by commas, with :* for any port; * for everybody."`
 	Playground     bool     `default:"true" help:"Serve the playground at /; on unless set to false." negatable:""`
-	Introspection  bool     `default:"true" help:"Let clients read the schema; the playground needs it. On unless set to false." negatable:""`
+	Introspection  bool     `default:"true" help:"Let clients read the schema; without it, the playground is off. On unless set to false." negatable:""`
 
 	TrustedDocuments string `help:"JSON file of the GraphQL documents that are answered, {SHA-256: DOCUMENT}; all others are refused, and the playground is off. Default: all are answered." placeholder:"FILE" type:"path"`
 	Compression      bool   `help:"Compress WebSocket messages of 512 bytes and more, for clients that offer it. It costs CPU time for every follower." negatable:""`
@@ -141,8 +141,8 @@ func (s *Settings) Validate() error {
 		}
 	}
 	s.DrainSpread = min(s.DrainSpread, s.StopTimeout/2) // the rest is for what still runs
-	if s.TrustedDocuments != "" {
-		s.Playground = false // it asks for whatever its user writes
+	if s.TrustedDocuments != "" || !s.Introspection {
+		s.Playground = false // it asks for whatever its user writes, and first for the schema
 	}
 	if s.JWTPreviousSecret != "" && len(s.JWTPreviousSecret) < minSecret {
 		refuse("PARLEY_JWT_PREVIOUS_SECRET", "it has %d characters, and needs at least %d", len(s.JWTPreviousSecret), minSecret)
