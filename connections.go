@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -18,8 +20,8 @@ import (
 
 // connectionLimit is a listener that bounds how many connections one address has at once; an IPv6
 // address counts as its /64 network. Each costs memory before anything is known of who is there. A
-// connection counts until it is closed, also as a WebSocket. Those that come from the machine
-// itself or from a trusted proxy are not counted: behind a proxy, everyone has its address.
+// connection counts until it is closed, also as a WebSocket. Those over loopback and
+// those from a trusted proxy are not counted: behind a proxy, everyone has its address.
 //
 // A connection beyond the limit is answered with 429 whatever it asks for, and closed.
 type connectionLimit struct {
@@ -60,9 +62,16 @@ func refusal(maximum int) []byte {
 		"message":    fmt.Sprintf("At most %d connections at once from one address: close some.", maximum),
 		"extensions": map[string]any{"code": errs.RateLimited},
 	}}})
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n"+
-		"Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n%s",
-		http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests), len(body), body)
+	header := defaultHeaders()
+	header.Set("Content-Type", "application/json; charset=utf-8")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header.Set("Connection", "close")
+	var answer bytes.Buffer
+	_, _ = fmt.Fprintf(&answer, "HTTP/1.1 %d %s\r\n", http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests))
+	_ = header.Write(&answer) // a buffer takes everything
+	answer.WriteString("\r\n")
+	answer.Write(body)
+	return answer.Bytes()
 }
 
 // Accept waits for a connection that is within the limit.

@@ -117,8 +117,13 @@ func refused(t *testing.T, conn net.Conn) {
 	body, err := io.ReadAll(res.Body)
 	_ = res.Body.Close()
 	if err != nil || res.StatusCode != http.StatusTooManyRequests || !res.Close ||
-		!strings.Contains(string(body), "RATE_LIMITED") || res.Header.Get("X-Content-Type-Options") != "nosniff" {
+		!strings.Contains(string(body), "RATE_LIMITED") || res.Header.Get("Content-Type") != "application/json; charset=utf-8" {
 		t.Errorf("%s %v %s %v", res.Status, res.Header, body, err)
+	}
+	for name := range defaultHeaders() {
+		if got, want := res.Header.Get(name), defaultHeaders().Get(name); got != want || want == "" {
+			t.Errorf("the refusal has %s: %q, want %q", name, got, want)
+		}
 	}
 	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("the connection is not closed: %v", err)

@@ -269,7 +269,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 // there: both have deadlines of their own for each write.
 func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           defaultHeaders(handler),
+		Handler:           withDefaultHeaders(handler),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       15 * time.Second, // net/http waits for a body, too, that no handler reads
 		WriteTimeout:      answerTimeout,    // also of what net/http answers by itself

@@ -66,7 +66,7 @@ type Settings struct {
 	TrustedProxies []string `help:"Networks of proxies whose X-Forwarded-For is believed, like 10.0.0.0/8, separated by commas. Everybody else's is ignored." placeholder:"CIDR,..."`
 	AllowedOrigins []string `default:"http://localhost:*,http://127.0.0.1:*" help:"Web pages that may use the API beside the server's own: origins, separated by commas, with :* for any port; * for everybody."`
 	Playground     bool     `default:"true" help:"Serve the playground at /; on unless set to false." negatable:""`
-	Introspection  bool     `default:"true" help:"Let clients read the schema; the playground needs it. On unless set to false." negatable:""`
+	Introspection  bool     `default:"true" help:"Let clients read the schema; without it, the playground is off. On unless set to false." negatable:""`
 
 	TrustedDocuments string `help:"JSON file of the GraphQL documents that are answered, {SHA-256: DOCUMENT}; all others are refused, and the playground is off. Default: all are answered." placeholder:"FILE" type:"path"`
 	Compression      bool   `help:"Compress WebSocket messages of 512 bytes and more, for clients that offer it. It costs CPU time for every follower." negatable:""`
@@ -77,7 +77,7 @@ type Settings struct {
 	MaxAliases    int   `default:"30" help:"Aliases in a document at most."`
 	MaxComplexity int   `default:"12000" help:"Fields that an answer may have at most, counting pages in full. Lists without pages are counted as they are made, up to twice as many."`
 
-	MaxConnsPerAddress int `default:"1000" help:"Connections over TCP that one address has at once on a node at most, whatever it does with them; an IPv6 address counts as its /64 network. One more is answered with 429 and closed. Trusted proxies and the machine itself are not counted."`
+	MaxConnsPerAddress int `default:"1000" help:"Connections over TCP that one address has at once on a node at most, whatever it does with them; an IPv6 address counts as its /64 network. One more is answered with 429 and closed. Trusted proxies and clients over loopback are not counted."`
 	MaxConversations   int `default:"5000" help:"Conversations that one account is in at most, direct ones included; an account that is in more keeps them."`
 	MaxEventComplexity int `default:"1000" help:"Fields that one event of a subscription may have at most, counting pages in full."`
 	MaxAnswerBytes     int `default:"2097152" help:"Bytes of an answer at most."`
@@ -143,8 +143,8 @@ func (s *Settings) Validate() error {
 		}
 	}
 	s.DrainSpread = min(s.DrainSpread, s.StopTimeout/2) // the rest is for what still runs
-	if s.TrustedDocuments != "" {
-		s.Playground = false // it asks for whatever its user writes
+	if s.TrustedDocuments != "" || !s.Introspection {
+		s.Playground = false // it asks for whatever its user writes, and first for the schema
 	}
 	if s.JWTPreviousSecret != "" && len(s.JWTPreviousSecret) < minSecret {
 		refuse("PARLEY_JWT_PREVIOUS_SECRET", "it has %d characters, and needs at least %d", len(s.JWTPreviousSecret), minSecret)

@@ -190,4 +190,10 @@ func TestSettingsThatDependOnOthers(t *testing.T) {
 	if s.Playground {
 		t.Error("the playground is on, and could ask for nothing")
 	}
+	if s, err = parse(t, "--introspection=false", "--playground"); err != nil || s.Playground {
+		t.Errorf("the playground is on, and could not read the schema: %v", err)
+	}
+	if s, err = parse(t); err != nil || !s.Playground {
+		t.Errorf("the playground is off: %v", err)
+	}
 }

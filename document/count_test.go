@@ -43,10 +43,10 @@ func TestDearDocuments(t *testing.T) {
 	}{
 		"many aliases":                         {"{" + repeat(820, " a:a%d") + "}", "OPERATION_TOO_LARGE", 1},
 		"one field, many times":                {"{" + repeat(2400, " x") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
-		"a field with arguments":               {"{" + repeat(400, " viewer(a%d: 1) { user { id } }") + "}", "GRAPHQL_PARSE_FAILED", 1},
+		"a field with arguments":               {"{" + repeat(400, " viewer(a%d: 1) { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
 		"fewer of them":                        {"{" + repeat(200, " viewer(a%d: 1) { user { id } }") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
 		"many directives":                      {"{ viewer" + repeat(1200, " @a") + " { email } }", "GRAPHQL_VALIDATION_FAILED", 21},
-		"the same field, rightly":              {"{" + repeat(400, " viewer { user { id } }") + "}", "GRAPHQL_PARSE_FAILED", 1},
+		"the same field, rightly":              {"{" + repeat(400, " viewer { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
 		"fewer, rightly":                       {"{" + repeat(300, " viewer { user { id } }") + "}", "", 0},
 		"fragments that reach all that follow": {chained(230), "OPERATION_TOO_LARGE", 1},
 		"some of them":                         {chained(100), "", 0},
@@ -145,6 +145,36 @@ func TestDocumentsAreKept(t *testing.T) {
 	}
 }
 
+// TestSizes: what is too long or nested too deep is refused with our own words, before it is parsed.
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	r := mustRead(t, open())
+	const tokens, nested = "The document has more than 2500 tokens, comments included.", "The document is nested more than 1000 deep."
+	deep := func(n int, open, end string) string { return strings.Repeat(open, n) + " x " + strings.Repeat(end, n) }
+	for name, c := range map[string]struct{ text, wrong string }{
+		"as many tokens as may be": {"{" + repeat(2498, " __typename") + " }", ""},
+		"one more":                 {"{" + repeat(2499, " __typename") + " }", tokens},
+		"strings":                  {"{ nodes(ids: [" + strings.Repeat(` "{[" """[{"""`, 1245) + " ]) { id } }", tokens},
+		"comments":                 {"{ __typename" + repeat(2498, " # {\n") + "}", tokens},
+		"fewer comments":           {"{ __typename" + repeat(2497, " # {\n") + "}", ""},
+		"what is between tokens":   {"\ufeff{ __typename" + strings.Repeat(" ,\t\r\n", 3000) + "}", ""},
+		"spreads":                  {"{" + repeat(1250, "...F ") + "} fragment", tokens},
+		"nested selections":        {deep(1001, "{ a", "}"), nested},
+		"nested lists":             {"{ nodes(ids: " + deep(1000, "[", "]") + ") { id } }", nested},
+		"nested objects":           {"{ users(search: " + deep(500, "{a:[", "]}") + ") { nodes { id } } }", nested},
+		"list types":               {"query ($v: " + deep(1001, "[", "]") + ") { __typename }", nested},
+	} {
+		_, list := r.Validate(c.text)
+		switch {
+		case c.wrong == "" && list != nil:
+			t.Errorf("%s: %v", name, list)
+		case c.wrong != "" && (len(list) != 1 || list[0].Message != c.wrong || list[0].Extensions["code"] != "OPERATION_TOO_LARGE" ||
+			len(list[0].Locations) != 1):
+			t.Errorf("%s: %v, want %s", name, list, c.wrong)
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, document.Options{Limits: document.Limits{Depth: 4, Aliases: 2, Complexity: 100, Tokens: 100}})
@@ -157,7 +187,7 @@ func TestLimits(t *testing.T) {
 		"{ users(first: 60) { nodes { id nickname } } }":                      {"OPERATION_TOO_LARGE"},
 		"query ($n: Int = 60) { users(first: $n) { nodes { id nickname } } }": {"OPERATION_TOO_LARGE"},
 		"{" + repeat(50, " __typename") + "}":                                 nil,
-		"{" + repeat(100, " __typename") + "}":                                {"GRAPHQL_PARSE_FAILED"},
+		"{" + repeat(100, " __typename") + "}":                                {"OPERATION_TOO_LARGE"},
 	} {
 		_, list := r.Read(text, "", nil)
 		if diff := cmp.Diff(want, codesOf(list)); diff != "" {

@@ -4,7 +4,7 @@
 //
 // # Order
 //
-// Each step bounds the work of the next. Tokens are counted while parsing. What a document holds is counted before
+// Each step bounds the work of the next. Tokens and nesting are counted before parsing. What a document holds is counted before
 // it is validated, because validation takes more than linear time. The first errors end validation. The answer is
 // measured last, with the variables at hand. Every step but the last two depends on the text alone, so valid
 // documents are kept for reuse, up to a number of bytes.
@@ -43,7 +43,7 @@ const (
 
 // Limits bound what one request may ask for. The zero value of a field means its default.
 type Limits struct {
-	Tokens     int // of a document; default 2,500
+	Tokens     int // of a document, comments included; default 2,500
 	Depth      int // of nested fields; default 15
 	Aliases    int // in a document; default 30
 	Complexity int // fields that the answer may have, pages counted in full; default 12,000
@@ -143,12 +143,12 @@ func (r *Reader) Validate(text string) (*ast.QueryDocument, gqlerror.List) {
 }
 
 func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
-	s := scanner{text: text}
+	s := scanner{text: text, maxTokens: r.opts.Limits.Tokens}
 	if err := s.scan(); err != nil {
 		return nil, gqlerror.List{err}
 	}
 	source := &ast.Source{Input: text}
-	doc, err := parser.ParseQueryWithTokenLimit(source, r.opts.Limits.Tokens)
+	doc, err := parser.ParseQueryWithTokenLimit(source, r.opts.Limits.Tokens) // the scanner has counted the same
 	if err != nil {
 		return nil, gqlerror.List{parseError(source, err)}
 	}

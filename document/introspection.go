@@ -49,6 +49,7 @@ func (c *schemaCounter) walk(set ast.SelectionSet, on any) {
 				c.walk(s.SelectionSet, child)
 			}
 		case *ast.InlineFragment:
+			c.left-- // nor one in another
 			c.walk(s.SelectionSet, on)
 		case *ast.FragmentSpread:
 			c.left-- // a fragment without fields of its own must not be free

@@ -1,6 +1,7 @@
 package document_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -46,6 +47,11 @@ func fullIntrospection() string {
 func TestIntrospection(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
+	var further strings.Builder
+	for i := range 8 {
+		fmt.Fprintf(&further, " fragment F%d on __Type { fields { type { ...F%d ofType { ...F%d } } } }", i, i+1, i+1)
+	}
+	further.WriteString(" fragment F8 on __Type { name }")
 	for name, c := range map[string]struct {
 		text string
 		want []string
@@ -55,6 +61,17 @@ func TestIntrospection(t *testing.T) {
 		"no such type":             {`{ __type(name: "Nothing") { name } }`, nil},
 		"twice everything": {
 			strings.Replace(fullIntrospection(), "types { ...Whole }", "types { ...Whole } again: types { ...Whole }", 1), nil,
+		},
+		"types of fields, nested": {
+			`{ __type(name: "Viewer") { fields { type { fields { type { fields { name } } } } } } }`, nil,
+		},
+		"types of fields, nested further": {
+			"{ __schema { types { ...F0 } } }" + further.String(),
+			[]string{"OPERATION_TOO_LARGE"},
+		},
+		"a name, wrapped": {
+			"{ __schema { types { fields {" + strings.Repeat(" ... {", 400) + " name " + strings.Repeat("}", 400) + " } } } }",
+			[]string{"OPERATION_TOO_LARGE"},
 		},
 		"many times": {
 			strings.Replace(fullIntrospection(), "types { ...Whole }", "types { ...Whole } "+

@@ -71,7 +71,6 @@ func (r *Reader) rules() []core.Rule {
 		rules.KnownFragmentNamesRule,
 		rules.KnownRootTypeRule,
 		rules.LoneAnonymousOperationRule,
-		rules.MaxIntrospectionDepth,
 		rules.NoFragmentCyclesRule,
 		rules.NoUndefinedVariablesRule,
 		rules.NoUnusedFragmentsRule,

@@ -7,19 +7,27 @@ import (
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
+	"github.com/vektah/gqlparser/v2/parser"
 )
 
 // maxName is how many characters a name of a document may have. An unknown one is compared with all that it may have
 // been meant for, in time that grows with its length, and comes back in each error about it.
 const maxName = 255
 
-// scanner reads a document's text before the parser does, for what the parser's own lexer lets through (GraphQL,
-// section 2.1): half a surrogate pair, a number that runs into a name, and the indentation of block strings. It stops
-// at what is wrong in another way, which the parser finds.
+// maxNesting is how many selection sets, lists, objects and list types may be around a token, counted together. The
+// parser recurses once for each.
+const maxNesting = parser.MaxNestingDepth
+
+// scanner reads a document's text before the parser does. It counts tokens and nesting, and finds what the parser's own
+// lexer lets through (GraphQL, section 2.1): half a surrogate pair, a number that runs into a name, and the indentation
+// of block strings. What is wrong in another way, the parser finds.
 type scanner struct {
-	text   string
-	at     int
-	blocks []blockString
+	text      string
+	maxTokens int
+	at        int
+	tokens    int // so far; a comment counts as one, because the parser keeps it
+	nesting   int // of brackets and braces around at
+	blocks    []blockString
 }
 
 // blockString is one of the document's.
@@ -36,7 +44,11 @@ func (s *scanner) scan() *gqlerror.Error {
 	}
 	for s.at < len(s.text) {
 		var err *gqlerror.Error
+		if !isIgnored(s.text[s.at]) {
+			err = s.bound()
+		}
 		switch c := s.text[s.at]; {
+		case err != nil:
 		case c == '#':
 			s.skip(func(c byte) bool { return c != '\n' && c != '\r' })
 		case strings.HasPrefix(s.text[s.at:], `"""`):
@@ -49,6 +61,8 @@ func (s *scanner) scan() *gqlerror.Error {
 			err = s.number()
 		case c >= utf8.RuneSelf:
 			err = s.foreign()
+		case strings.HasPrefix(s.text[s.at:], "..."):
+			s.at += 3
 		default:
 			s.at++
 		}
@@ -58,6 +72,27 @@ func (s *scanner) scan() *gqlerror.Error {
 	}
 	return nil
 }
+
+// bound counts the token that begins here.
+func (s *scanner) bound() *gqlerror.Error {
+	switch s.text[s.at] {
+	case '{', '[':
+		s.nesting++
+	case '}', ']':
+		s.nesting--
+	}
+	if s.nesting > maxNesting {
+		return withCode(s.wrong("The document is nested more than %d deep.", maxNesting), TooLarge)
+	}
+	if s.tokens++; s.tokens > s.maxTokens {
+		return withCode(s.wrong("The document has more than %d tokens, comments included.", s.maxTokens), TooLarge)
+	}
+	return nil
+}
+
+// isIgnored reports whether a byte of the text is between tokens (section 2.1.7). The first byte of a byte order mark
+// counts as ignored, as does what no token begins with: the parser or foreign refuses it.
+func isIgnored(c byte) bool { return c <= ' ' || c == ',' || c >= utf8.RuneSelf }
 
 func (s *scanner) wrong(format string, args ...any) *gqlerror.Error {
 	err := coded(ParseFailed, format, args...)

@@ -21,6 +21,8 @@ func TestPlayground(t *testing.T) {
 
 	ada := browser.open("ada", srv.page)
 	ada.says("signed-in", "Not signed in")
+	// The docs begin with the conventions, which are the description of the schema.
+	ada.do("docs", variables{"contains": "Parley's API: every operation, type and promise"}, nil)
 	var registered struct {
 		Friend, Me signedIn
 	}

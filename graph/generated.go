@@ -2913,6 +2913,8 @@ the input field; then nothing was changed, and the payload's other fields are nu
   was changed
 - ` + "`" + `INTERNAL_SERVER_ERROR` + "`" + `: a fault of the server; the operator finds ` + "`" + `extensions.errorId` + "`" + ` in the log
 - ` + "`" + `GRAPHQL_PARSE_FAILED` + "`" + `, ` + "`" + `GRAPHQL_VALIDATION_FAILED` + "`" + `, ` + "`" + `OPERATION_TOO_LARGE` + "`" + `: the document itself
+- ` + "`" + `PERSISTED_QUERY_NOT_FOUND` + "`" + `: the server does not know a document with this hash; send it once with the document
+- ` + "`" + `PERSISTED_QUERY_NOT_SUPPORTED` + "`" + `: the server answers a fixed list of documents, and this one is not on it
 
 **Rates**: signing in and what belongs to it is counted by address and session. For each account, each server counts: messages
 (sendMessage); conversations (createConversation, and openDirectConversation if it starts one); members (each person in

@@ -156,10 +156,10 @@ func (o *origins) guard(next http.Handler) http.Handler {
 	return answers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !o.allow(r, r.Header.Get("Origin")):
-			wire.WriteError(w, http.StatusForbidden, errs.New(errs.Forbidden,
+			wire.WriteError(w, r, http.StatusForbidden, errs.New(errs.Forbidden,
 				"Pages of this origin may not use this server. Its operator can allow them with PARLEY_ALLOWED_ORIGINS."))
 		case embedded(r):
-			wire.WriteError(w, http.StatusForbidden, errs.New(errs.Forbidden,
+			wire.WriteError(w, r, http.StatusForbidden, errs.New(errs.Forbidden,
 				"A link, an image or a script of another page cannot use this server. Send the header GraphQL-Require-Preflight."))
 		default:
 			next.ServeHTTP(w, r)

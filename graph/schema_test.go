@@ -7,7 +7,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"parley/document"
+	"parley/errs"
 	"parley/store/storetest"
+	"parley/wire"
 )
 
 // Tools show clients the descriptions and nothing else, so every part of the schema has one.
@@ -51,6 +54,20 @@ func TestEverythingIsDescribed(t *testing.T) {
 	slices.Sort(missing)
 	for _, name := range missing {
 		t.Errorf("%s has no description in schema.graphqls", name)
+	}
+}
+
+// Clients act on extensions.code, so the conventions name each one that can be there.
+func TestEveryCodeIsDescribed(t *testing.T) {
+	t.Parallel()
+	conventions := mustSchema(t).Description
+	for _, code := range []errs.Code{
+		errs.Unauthenticated, errs.Forbidden, errs.NotFound, errs.BadUserInput, errs.RateLimited, errs.Unavailable, errs.Internal,
+		document.ParseFailed, document.ValidationFailed, document.TooLarge, wire.PersistedNotFound, wire.PersistedNotSupported,
+	} {
+		if !strings.Contains(conventions, "`"+string(code)+"`") {
+			t.Errorf("the schema's description does not name %s", code)
+		}
 	}
 }
 

@@ -265,6 +265,8 @@
       defaultTabs,
       defaultEditorToolsVisibility: 'variables',
       shouldPersistHeaders: false,
+      schemaDescription: true, // the API's conventions
+      inputValueDeprecation: true,
       // For automated tests: from now on, the editors know the schema.
       onSchemaChange: () => {
         root.dataset.schema = 'loaded';

@@ -66,7 +66,7 @@ func accept(key string) string {
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if problem := checkHandshake(r); problem != "" {
 		w.Header().Set("Sec-WebSocket-Version", "13")
-		WriteError(w, http.StatusBadRequest, errs.New(errs.BadUserInput, "%s", problem))
+		WriteError(w, r, http.StatusBadRequest, errs.New(errs.BadUserInput, "%s", problem))
 		return
 	}
 	ctx, cancel := context.WithCancel(s.opts.Detach(r.Context()))
@@ -75,13 +75,13 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	c.deflates = s.opts.Compression && offersDeflate(r.Header)
 	if !s.live.add(c) {
 		cancel()
-		WriteError(w, http.StatusServiceUnavailable, errDraining)
+		WriteError(w, r, http.StatusServiceUnavailable, errDraining)
 		return
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		c.drop()
-		WriteError(w, http.StatusBadRequest, errs.New(errs.BadUserInput, "This connection cannot become a WebSocket."))
+		WriteError(w, r, http.StatusBadRequest, errs.New(errs.BadUserInput, "This connection cannot become a WebSocket."))
 		return
 	}
 	if err := c.attach(conn, answer(r, c.deflates), s.opts.WriteTimeout); err != nil {

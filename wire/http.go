@@ -89,11 +89,11 @@ type problem struct {
 	accepts [2]string // a header that says what would be accepted, and its value; empty without one
 }
 
-func (p *problem) write(w http.ResponseWriter) {
+func (p *problem) write(w http.ResponseWriter, r *http.Request) {
 	if name := p.accepts[0]; name != "" {
 		w.Header().Set(name, p.accepts[1])
 	}
-	WriteError(w, p.status, p.err)
+	WriteError(w, r, p.status, p.err)
 }
 
 func badRequest(format string, args ...any) *problem {
@@ -199,6 +199,9 @@ func readQuery(values url.Values) (*params, *problem) {
 		if isNull(v) {
 			continue
 		}
+		if err := checkDepth(v); err != nil {
+			return nil, badRequest("%q is not valid: %s", object.name, why(err))
+		}
 		if !json.Valid(v) || !isObject(v, object.to) {
 			return nil, badRequest("%q has to be a JSON object.", object.name)
 		}
@@ -233,7 +236,13 @@ func write(w http.ResponseWriter, status int, media string, body []byte) {
 	_, _ = w.Write(body)
 }
 
-// WriteError answers a request with an error in the form of GraphQL.
-func WriteError(w http.ResponseWriter, status int, e *errs.Error) {
-	write(w, status, legacyJSON, encodeErrors(gqlerror.List{errorOf(e)}))
+// WriteError answers a request with an error in the form of GraphQL. Its media type is graphqlJSON
+// if the request accepts that, and legacyJSON otherwise, even if the request accepts neither: RFC
+// 9110 (section 15.5.7) leaves to the server how it says so.
+func WriteError(w http.ResponseWriter, r *http.Request, status int, e *errs.Error) {
+	media := legacyJSON
+	if negotiate(r.Header) == graphqlJSON {
+		media = graphqlJSON
+	}
+	write(w, status, media, encodeErrors(gqlerror.List{errorOf(e)}))
 }

@@ -76,6 +76,23 @@ func TestHTTP(t *testing.T) {
 		"a panic before it begins":     {post, "", legacyJSON, "", `{"query":"query unprepared { name }","operationName":"unprepared"}`, 500, legacyJSON, "INTERNAL_SERVER_ERROR"},
 		"a subscription that panics":   {post, "", legacyJSON, modern, `{"query":"subscription { panics }"}`, 400, modern, "WebSocket"},
 		"the body of another language": {post, "", legacyJSON, "", `<query/>`, 400, legacyJSON, "not valid JSON, from byte 1"},
+
+		"PATCH, the new type":          {"PATCH", "", legacyJSON, modern, query, 405, modern, "Use POST"},
+		"a form, the new type":         {post, "", "application/x-www-form-urlencoded", modern, "query={name}", 415, modern, "application/json"},
+		"gzip, the new type":           {post, "", legacyJSON + "|gzip", modern, query, 415, modern, `not in the coding`},
+		"too large, the new type":      {post, "", legacyJSON, modern, strings.Repeat(" ", 1001), 413, modern, "larger than 1000"},
+		"not JSON, the new type":       {post, "", legacyJSON, modern, "x", 400, modern, "not valid JSON"},
+		"a batch, the new type":        {post, "", legacyJSON, modern, "[]", 400, modern, "not batched"},
+		"a number, the new type":       {post, "", legacyJSON, modern, `{"query":5}`, 400, modern, `\"query\" has to be`},
+		"a byte order mark":            {post, "", legacyJSON, modern, byteOrderMark + query, 400, modern, "byte order mark"},
+		"half a pair":                  {post, "", legacyJSON, modern, `{"query":"\ud800"}`, 400, modern, "half of a surrogate pair"},
+		"a name twice":                 {post, "", legacyJSON, modern, `{"query":"","query":""}`, 400, modern, "there twice"},
+		"not JSON, both":               {post, "", legacyJSON, modern + ", " + legacyJSON, "x", 400, modern, "not valid JSON"},
+		"not JSON, legacy rather":      {post, "", legacyJSON, modern + ";q=0.5, " + legacyJSON, "x", 400, legacyJSON, "not valid JSON"},
+		"not JSON, events":             {post, "", legacyJSON, eventStream, "x", 400, legacyJSON, "not valid JSON"},
+		"a broken URL, the new type":   {get, "?query=%zz", "", modern, "", 400, modern, "URL"},
+		"no such stream, the new type": {post, "?token=x", legacyJSON, modern, query, 404, modern, "errors"},
+		"not as events, the new type":  {get, "?token=x", "", modern, "", 406, modern, "text/event-stream"},
 	} {
 		header := http.Header{}
 		media, coding, _ := strings.Cut(c.contentType, "|")

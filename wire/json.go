@@ -19,6 +19,35 @@ func errByteOrderMark() error {
 	return errs.New(errs.BadUserInput, "It begins with a byte order mark (U+FEFF), which JSON must not have.")
 }
 
+// maxJSONDepth is how many objects and arrays of JSON may be around a value. encoding/json stops at
+// 10,000, with an error about the syntax.
+const maxJSONDepth = 100
+
+// checkDepth refuses JSON whose objects and arrays are nested too deep. b need not be valid.
+func checkDepth(b []byte) error {
+	if bytes.Count(b, []byte("{"))+bytes.Count(b, []byte("[")) <= maxJSONDepth {
+		return nil
+	}
+	depth, quoted := 0, false
+	for at := 0; at < len(b); at++ {
+		switch c := b[at]; {
+		case quoted && c == '\\':
+			at++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > maxJSONDepth {
+				return errs.New(errs.BadUserInput, "Its objects and arrays are nested more than %d deep, at byte %d.",
+					maxJSONDepth, at+1)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
 // checkJSON refuses what encoding/json accepts and changes without a word, in b, which is valid
 // JSON: half of a surrogate pair, which it replaces by U+FFFD, and a name that an object has twice,
 // of which it keeps the last. I-JSON allows neither (RFC 7493, sections 2.1 and 2.3). root is what
@@ -48,7 +77,7 @@ func checkJSON(b []byte, root string) error {
 	return nil
 }
 
-// jsonChecker walks through JSON. It keeps its own stack: a client may nest values thousands deep.
+// jsonChecker walks through JSON.
 type jsonChecker struct {
 	b      []byte
 	at     int

@@ -64,6 +64,29 @@ func TestCheckJSON(t *testing.T) {
 	}
 }
 
+func TestCheckDepth(t *testing.T) {
+	t.Parallel()
+	nested := func(n int, open, end string) string { return strings.Repeat(open, n) + strings.Repeat(end, n) }
+	for name, c := range map[string]struct {
+		in   string
+		says string
+	}{
+		"as deep as may be":      {nested(maxJSONDepth, "[", "]"), ""},
+		"one deeper":             {nested(maxJSONDepth+1, "[", "]"), "nested more than 100 deep, at byte 101."},
+		"objects":                {strings.Repeat(`{"a":`, maxJSONDepth+1), "nested more than 100 deep, at byte 501."},
+		"too deep for a library": {nested(50_000, "[", "]"), "nested more than 100 deep, at byte 101."},
+		"wide":                   {`[` + strings.Repeat(`[],{},`, 1000) + `0]`, ""},
+		"in a string":            {`["\"` + strings.Repeat("[{", 1000) + `\\",[]]`, ""},
+		"after a string":         {`["\\",` + strings.Repeat("[", maxJSONDepth), "nested more than 100 deep, at byte 106."},
+		"only ends":              {strings.Repeat("]", 1000) + strings.Repeat("[", maxJSONDepth), ""},
+	} {
+		err := checkDepth([]byte(c.in))
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(why(err), c.says) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
+
 // badTexts are values that nobody may take for another: as the JSON of an object, and what is said
 // of it.
 func badTexts() map[string]struct{ object, says string } {
@@ -145,10 +168,12 @@ func TestTextAtTheEdge(t *testing.T) {
 		}
 	}
 	// The envelope itself, and marks before it.
+	deep := `{"a":` + strings.Repeat("[", 12_000) + strings.Repeat("]", 12_000) + `}`
 	for name, c := range map[string]struct{ body, says string }{
 		"a query twice":     {`{"query":"{ name }","query":"{ broken }"}`, `query is there twice, the second time at byte 21`},
 		"half a pair":       {`{"query":"{ name } #\ud800"}`, `in query)`},
 		"a byte order mark": {byteOrderMark + `{"query":"{ name }"}`, `byte order mark (U+FEFF)`},
+		"too deep":          {`{"query":"{ name }","variables":` + deep + `}`, "nested more than 100 deep, at byte 136."},
 	} {
 		if status, body := posted()(c.body); status != 400 || !strings.Contains(body, c.says) {
 			t.Errorf("%s: %d %s", name, status, body)
@@ -159,6 +184,7 @@ func TestTextAtTheEdge(t *testing.T) {
 		"a type twice":      {`{"type":"ping","type":"pong"}`, "type is there twice"},
 		"half a pair":       {`{"id":"\udc00","type":"subscribe","payload":{"query":"{ name }"}}`, "in id)"},
 		"a byte order mark": {byteOrderMark + `{"type":"ping"}`, "byte order mark (U+FEFF)"},
+		"too deep":          {`{"type":"ping","payload":` + deep + `}`, "nested more than 100 deep, at byte 129."},
 	} {
 		if code, reason := over(init, c.message); code != CloseBadRequest || !strings.Contains(reason, c.says) {
 			t.Errorf("%s: %d %s", name, code, reason)
@@ -166,6 +192,10 @@ func TestTextAtTheEdge(t *testing.T) {
 	}
 	if status, body := w.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(byteOrderMark+"{}"), "", nil); status != 400 || !strings.Contains(body, "byte order mark") {
 		t.Errorf("a byte order mark in a GET: %d %s", status, body)
+	}
+	if status, body := w.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(deep[:6000]), "", nil); status != 400 ||
+		!strings.Contains(body, `\"variables\" is not valid: Its objects and arrays are nested more than 100 deep, at byte 105.`) {
+		t.Errorf("too deep in a GET: %d %s", status, body)
 	}
 	// Whole pairs are text like any other.
 	const pair = `{"query":"query($x: Boolean!) { name @include(if: $x) }","variables":{"x":true,"y":"\ud83d\udc4b"}}`

@@ -12,10 +12,10 @@ import (
 	"parley/errs"
 )
 
-// Codes of persisted queries, which Apollo's clients act on.
+// Codes of errors about persisted queries, in extensions.code. Apollo's clients act on them.
 const (
-	codePersistedNotFound     = "PERSISTED_QUERY_NOT_FOUND"     // send it whole
-	codePersistedNotSupported = "PERSISTED_QUERY_NOT_SUPPORTED" // do not ask again
+	PersistedNotFound     errs.Code = "PERSISTED_QUERY_NOT_FOUND"     // send it whole
+	PersistedNotSupported errs.Code = "PERSISTED_QUERY_NOT_SUPPORTED" // do not ask again
 )
 
 const (
@@ -65,7 +65,7 @@ func (d *documents) resolve(p *params) *gqlerror.Error {
 	case p.Query == "":
 		text, ok := d.sent.Get(hash)
 		if !ok {
-			return &gqlerror.Error{Message: "PersistedQueryNotFound", Extensions: map[string]any{"code": codePersistedNotFound}}
+			return &gqlerror.Error{Message: "PersistedQueryNotFound", Extensions: map[string]any{"code": string(PersistedNotFound)}}
 		}
 		p.Query = text
 	case Hash(p.Query) != hash:
@@ -86,7 +86,7 @@ func (d *documents) requireTrusted(p *params, hash string) *gqlerror.Error {
 	if !ok {
 		return &gqlerror.Error{
 			Message:    "This server answers the documents that its operator knows, and no others.",
-			Extensions: map[string]any{"code": codePersistedNotSupported},
+			Extensions: map[string]any{"code": string(PersistedNotSupported)},
 		}
 	}
 	p.Query = text

@@ -306,6 +306,9 @@ func parseObject(b []byte) (fields map[string]json.RawMessage, err error) {
 	if bytes.HasPrefix(b, []byte(byteOrderMark)) {
 		return nil, errByteOrderMark()
 	}
+	if err := checkDepth(b); err != nil {
+		return nil, err
+	}
 	err = json.Unmarshal(b, &fields) // names count by case, other than with a struct
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return nil, errs.New(errs.BadUserInput, "It has to be one JSON object, not %s: operations are not batched.", wrong.Value)

@@ -111,13 +111,13 @@ func (l *streams) find(token string) *stream {
 // connectStream answers a GET with the results of all operations that will name the stream.
 func (s *Server) connectStream(w http.ResponseWriter, r *http.Request, token string) {
 	if negotiate(r.Header) != eventStream {
-		WriteError(w, http.StatusNotAcceptable, errs.New(errs.BadUserInput, "A stream has to be accepted as text/event-stream."))
+		WriteError(w, r, http.StatusNotAcceptable, errs.New(errs.BadUserInput, "A stream has to be accepted as text/event-stream."))
 		return
 	}
 	st := s.newStream(r.Context(), w, true)
 	if problem := s.streams.connect(token, st); problem != nil {
 		st.cancel()
-		problem.write(w)
+		problem.write(w, r)
 		return
 	}
 	defer s.streams.remove(token)
@@ -140,12 +140,12 @@ func (s *Server) streamOf(r *http.Request, token string) (*stream, *problem) {
 func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token string, p *params) {
 	st, problem := s.streamOf(r, token)
 	if problem != nil {
-		problem.write(w)
+		problem.write(w, r)
 		return
 	}
 	id, _ := p.Extensions["operationId"].(string)
 	if id == "" || len(id) > maxID {
-		badRequest("extensions.operationId has to be a text of 1 to %d bytes.", maxID).write(w)
+		badRequest("extensions.operationId has to be a text of 1 to %d bytes.", maxID).write(w, r)
 		return
 	}
 	ctx, cancel := context.WithCancel(st.ctx)
@@ -155,15 +155,15 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 	}
 	switch {
 	case errors.Is(err, errEnded):
-		WriteError(w, http.StatusNotFound, errNoStream)
+		WriteError(w, r, http.StatusNotFound, errNoStream)
 	case errors.Is(err, errInUse):
-		WriteError(w, http.StatusConflict, errs.New(errs.BadUserInput, "An operation with this id is running."))
+		WriteError(w, r, http.StatusConflict, errs.New(errs.BadUserInput, "An operation with this id is running."))
 	case errors.Is(err, errTooMany):
 		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.", s.opts.MaxOperations)
-		WriteError(w, http.StatusTooManyRequests, e)
+		WriteError(w, r, http.StatusTooManyRequests, e)
 	default:
 		if !st.start(func() (rest func()) { return s.execute(ctx, op, p) }) {
-			WriteError(w, http.StatusNotFound, errNoStream)
+			WriteError(w, r, http.StatusNotFound, errNoStream)
 			return
 		}
 		w.WriteHeader(http.StatusAccepted)
@@ -174,12 +174,12 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 func (s *Server) completeOperation(w http.ResponseWriter, r *http.Request, query url.Values, token string) {
 	st, problem := s.streamOf(r, token)
 	if problem != nil {
-		problem.write(w)
+		problem.write(w, r)
 		return
 	}
 	id := query.Get("operationId")
 	if id == "" {
-		badRequest("The query parameter operationId is missing.").write(w)
+		badRequest("The query parameter operationId is missing.").write(w, r)
 		return
 	}
 	st.completed(id) // one that has ended by itself is none that is missing

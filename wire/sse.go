@@ -68,7 +68,8 @@ func (st *stream) serve(begin func()) {
 	defer st.running.Wait()
 	defer st.cancel()
 	if !st.server.live.add(st) {
-		WriteError(st.w, http.StatusServiceUnavailable, errDraining)
+		// No JSON type is accepted by name beside events: see negotiate.
+		write(st.w, http.StatusServiceUnavailable, legacyJSON, encodeErrors(gqlerror.List{errorOf(errDraining)}))
 		return
 	}
 	defer st.server.live.remove(st)

@@ -121,7 +121,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	query, problem := parameters(r.URL.RawQuery)
 	if problem != nil {
-		problem.write(w)
+		problem.write(w, r)
 		return
 	}
 	token := streamToken(r, query)
@@ -136,7 +136,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.operation(w, r, query, token)
 	default:
 		w.Header().Set("Allow", "GET, POST, PUT, DELETE")
-		WriteError(w, http.StatusMethodNotAllowed, errs.New(errs.BadUserInput, "Use POST, GET, or a WebSocket."))
+		WriteError(w, r, http.StatusMethodNotAllowed, errs.New(errs.BadUserInput, "Use POST, GET, or a WebSocket."))
 	}
 }
 
@@ -146,10 +146,10 @@ func (s *Server) operation(w http.ResponseWriter, r *http.Request, query url.Val
 	p, problem := s.readParams(w, r, query)
 	switch {
 	case accepted == "":
-		WriteError(w, http.StatusNotAcceptable, errs.New(errs.BadUserInput,
+		WriteError(w, r, http.StatusNotAcceptable, errs.New(errs.BadUserInput,
 			"The answer can be %s, %s or %s.", graphqlJSON, legacyJSON, eventStream))
 	case problem != nil:
-		problem.write(w)
+		problem.write(w, r)
 	case token != "":
 		s.startOperation(w, r, token, p)
 	default:

@@ -26,6 +26,15 @@ Object.assign(does, {
     return does.response(name, {contains: '{'});
   },
 
+  // Opens the documentation, and waits until it contains a text.
+  async docs(name, {contains}) {
+    const page = pages.get(name);
+    await page.click('button[aria-label="Show Documentation Explorer"]');
+    await page.waitForFunction(
+      (text) => document.querySelector('.graphiql-doc-explorer-content')?.textContent.includes(text), contains,
+    );
+  },
+
   // Waits for a response that contains a text.
   async response(name, {contains}) {
     const found = await pages.get(name).waitForFunction((text) => {
