@@ -72,7 +72,7 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		if err := s.auditWhen(ctx, tx, free, registered, &u.ID, nil, from); err != nil {
 			return err
 		}
-		token, err := issue(ctx, tx, free, verifyEmail, u.ID, nil, verifyTTL)
+		token, err := s.issue(ctx, tx, free, verifyEmail, u.ID, nil, verifyTTL)
 		if err != nil {
 			return err
 		}

@@ -35,10 +35,10 @@ const oneTimeLen = 32
 
 // issue makes a token that works once, and voids those that were issued before for the same purpose. Only its hash is
 // stored; the token itself is in the mail alone. If stored is false, it runs the same statements, and the token never works.
-func issue(
+func (s *Service) issue(
 	ctx context.Context, tx *store.Tx, stored bool, what purpose, user model.UserID, newEmail *string, ttl time.Duration,
 ) (string, error) {
-	if err := void(ctx, tx, user, what); err != nil {
+	if err := s.void(ctx, tx, user, what); err != nil {
 		return "", err
 	}
 	var secret [oneTimeLen]byte
@@ -49,11 +49,34 @@ func issue(
 	return base64.RawURLEncoding.EncodeToString(secret[:]), err
 }
 
-// void makes unused tokens worthless.
-func void(ctx context.Context, tx *store.Tx, user model.UserID, purposes ...purpose) error {
-	_, err := tx.NewDelete().Model((*model.OneTimeToken)(nil)).
-		Where("user_id = ?", user).Where("purpose IN (?)", bun.List(purposes)).Where("used_at IS NULL").Exec(ctx)
+// void makes unused tokens worthless, and takes back the mails that wait to carry them: with the token they would lose what says
+// whose they are, and outlive the account. It runs the same statements if there are none.
+func (s *Service) void(ctx context.Context, tx *store.Tx, user model.UserID, purposes ...purpose) error {
+	unused := func(q bun.QueryBuilder) bun.QueryBuilder {
+		return q.Where("user_id = ?", user).Where("purpose IN (?)", bun.List(purposes)).Where("used_at IS NULL")
+	}
+	var tokens []*model.OneTimeToken
+	if err := tx.NewSelect().Model(&tokens).ApplyQueryBuilder(unused).Scan(ctx); err != nil {
+		return err
+	}
+	keys := mailKeys(tokens)
+	for len(keys) < len(purposes) { // there is at most one for each purpose
+		keys = append(keys, "")
+	}
+	if err := s.opts.Mail.Withdraw(ctx, tx, keys...); err != nil {
+		return err
+	}
+	_, err := tx.NewDelete().Model((*model.OneTimeToken)(nil)).ApplyQueryBuilder(unused).Exec(ctx)
 	return err
+}
+
+// mailKeys are those of the mails that carry tokens.
+func mailKeys(tokens []*model.OneTimeToken) []string {
+	keys := make([]string, len(tokens))
+	for i, token := range tokens {
+		keys[i] = hex.EncodeToString(token.Hash)
+	}
+	return keys
 }
 
 var errOneTime = errs.Input(errs.TokenExpired, "token", "The link is expired, or was used before. Ask for a new one.")

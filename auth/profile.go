@@ -128,7 +128,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 		if err != nil {
 			return err
 		}
-		if err := setPassword(ctx, tx, u.ID, hash); err != nil {
+		if err := s.setPassword(ctx, tx, u.ID, hash); err != nil {
 			return err
 		}
 		if err := s.audit(ctx, tx, passwordChanged, &u.ID, &actor.SessionID, from); err != nil {
@@ -222,7 +222,7 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 			return err
 		}
 		// If the address is taken, the same statements run: a link that waits for another address is void in both cases.
-		token, err := issue(ctx, tx, !taken, changeEmail, u.ID, &email, verifyTTL)
+		token, err := s.issue(ctx, tx, !taken, changeEmail, u.ID, &email, verifyTTL)
 		if err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 		if err := s.audit(ctx, tx, resetRequested, known, nil, from); err != nil || tooMany != nil {
 			return err
 		}
-		token, err := issue(ctx, tx, known != nil, resetPassword, u.ID, nil, resetTTL)
+		token, err := s.issue(ctx, tx, known != nil, resetPassword, u.ID, nil, resetTTL)
 		if err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 		if err != nil {
 			return err
 		}
-		if err := setPassword(ctx, tx, u.ID, hash); err != nil {
+		if err := s.setPassword(ctx, tx, u.ID, hash); err != nil {
 			return err
 		}
 		if u.EmailVerifiedAt == nil {
@@ -124,7 +124,7 @@ func (s *Service) RequestEmailVerification(ctx context.Context, actor model.Acto
 }
 
 func (s *Service) sendVerification(ctx context.Context, tx *store.Tx, u *model.User) error {
-	token, err := issue(ctx, tx, true, verifyEmail, u.ID, nil, verifyTTL)
+	token, err := s.issue(ctx, tx, true, verifyEmail, u.ID, nil, verifyTTL)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) er
 				return err
 			}
 			// Links in the old mailbox open nothing any more.
-			if err := void(ctx, tx, redeemed.UserID, verifyEmail, resetPassword); err != nil {
+			if err := s.void(ctx, tx, redeemed.UserID, verifyEmail, resetPassword); err != nil {
 				return err
 			}
 		}
@@ -172,8 +172,8 @@ func setVerified(ctx context.Context, tx *store.Tx, id model.UserID) error {
 }
 
 // setPassword leaves no way in that was asked for under the old one.
-func setPassword(ctx context.Context, tx *store.Tx, id model.UserID, hash string) error {
-	if err := void(ctx, tx, id, resetPassword, changeEmail); err != nil {
+func (s *Service) setPassword(ctx context.Context, tx *store.Tx, id model.UserID, hash string) error {
+	if err := s.void(ctx, tx, id, resetPassword, changeEmail); err != nil {
 		return err
 	}
 	_, err := tx.NewUpdate().Model((*model.Credentials)(nil)).

@@ -3,7 +3,6 @@ package auth
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"time"
 
@@ -55,11 +54,7 @@ func (s *Service) discardMails(ctx context.Context, tx *store.Tx, u *model.User)
 	if err := tx.NewSelect().Model(&tokens).Where("user_id = ?", u.ID).Scan(ctx); err != nil {
 		return err
 	}
-	keys := make([]string, len(tokens))
-	for i, token := range tokens {
-		keys[i] = hex.EncodeToString(token.Hash)
-	}
-	return s.opts.Mail.Discard(ctx, tx, u.Email, keys...)
+	return s.opts.Mail.Discard(ctx, tx, u.Email, mailKeys(tokens)...)
 }
 
 // mark wipes an account, of which only the id stays until nothing refers to it any more. The id also takes the place of what has

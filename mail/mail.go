@@ -187,6 +187,12 @@ func (o *Outbox) Discard(ctx context.Context, tx *store.Tx, to string, keys ...s
 	return err
 }
 
+// Withdraw takes back, in the caller's transaction, the mails with these keys that still wait.
+func (o *Outbox) Withdraw(ctx context.Context, tx *store.Tx, keys ...string) error {
+	_, err := tx.NewDelete().Model((*row)(nil)).Where("key IN (?)", bun.List(append(keys, ""))).Exec(ctx)
+	return err
+}
+
 func (o *Outbox) ring() {
 	select {
 	case o.bell <- struct{}{}:
