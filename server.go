@@ -158,7 +158,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
+	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns, Log: log})
 	if err != nil {
 		return nil, err
 	}

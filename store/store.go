@@ -12,10 +12,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -51,10 +53,11 @@ type DB struct {
 type Options struct {
 	MaxConns int              // connections to PostgreSQL; 0 means 20
 	Now      func() time.Time // the clock of transactions; nil means the system's
+	Log      *slog.Logger     // nil means slog.Default
 }
 
 // Open opens the database that the URL names, "postgres://…" or "sqlite:PATH", and makes sure that it answers.
-// A SQLite file that is not there is made, with its folder.
+// A SQLite file that is not there is made, with its folder; only its owner may read it.
 func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -67,7 +70,7 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 		db.postgres = true
 		db.DB, err = openPostgres(databaseURL, opts.MaxConns)
 	case "sqlite":
-		db.DB, db.readers, err = openSQLite(rest)
+		db.DB, db.readers, err = openSQLite(ctx, rest, cmp.Or(opts.Log, slog.Default()))
 	default:
 		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q", scheme+":")
 	}
@@ -118,13 +121,16 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 }
 
 // openSQLite opens the connection that writes, and those that read, which are closed with it.
-func openSQLite(path string) (db *bun.DB, readers *sql.DB, err error) {
+func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB, readers *sql.DB, err error) {
 	path = strings.TrimPrefix(path, "//")
 	if path == "" || strings.HasPrefix(path, ":memory:") {
 		return nil, nil, errors.New("a SQLite URL names a file: sqlite:data/parley.db")
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the folder of the SQLite file: %w", err)
+	}
+	if err := keepPrivate(ctx, path, log); err != nil {
+		return nil, nil, fmt.Errorf("make the SQLite file: %w", err)
 	}
 	pragmas := url.Values{"_pragma": {
 		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
@@ -140,6 +146,30 @@ func openSQLite(path string) (db *bun.DB, readers *sql.DB, err error) {
 		return nil, nil, errors.Join(err, writer.Close())
 	}
 	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})), readers, nil
+}
+
+// keepPrivate makes the file if there is none, and takes it and its companions from everyone but the owner: they have all
+// messages in them. SQLite gives companions that it makes later the mode of the file.
+func keepPrivate(ctx context.Context, path string, log *slog.Logger) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil || info.Mode().Perm()&0o077 == 0 {
+			continue
+		}
+		if err := os.Chmod(path+suffix, 0o600); err != nil {
+			log.WarnContext(ctx, "others on this machine may read the database", "file", path+suffix, "error", err)
+			continue
+		}
+		log.WarnContext(ctx, "others on this machine could read the database; its mode is 0600 now", "file", path+suffix)
+	}
+	return nil
 }
 
 func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, error) {
