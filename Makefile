@@ -13,7 +13,7 @@ run: ## Serve on http://localhost:8080, with data in ./data
 .PHONY: test
 test: ## Everything there is to test, with what it needs installed or started; arguments for go test in ARGS
 	scripts/prepare-tests
-	$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -race -timeout 15m $(ARGS) ./...
+	$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -race -timeout 25m $(ARGS) ./...
 
 .PHONY: leaks
 leaks: ## What a hundred thousand subscriptions leave behind; without the race detector, with which there are fewer
