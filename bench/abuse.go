@@ -326,7 +326,7 @@ func (a *abuser) row(ctx context.Context, r dear) ([]string, error) {
 	}, nil
 }
 
-// fresh frees the server's memory, and has its peak begin anew.
+// fresh frees the memory of the server and resets its peak.
 func (a *abuser) fresh(ctx context.Context) (before int64, err error) {
 	if err := a.debug(ctx, "/free", ""); err != nil {
 		return 0, err

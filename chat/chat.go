@@ -49,7 +49,7 @@ type Options struct {
 	CompareEvery time.Duration
 	// MaxReplays is how many followers read from the database at once, after having been away; 0 means 16. Others wait.
 	MaxReplays int
-	// MaxReplayed is how many events, joins and leavings a stream of everything catches up with; beyond, it begins anew. 0 means
+	// MaxReplayed is how many events, joins and leavings a stream of everything catches up with; beyond, it is reset. 0 means
 	// 10,000.
 	MaxReplayed int
 	// TypingEvery is how often, at most, it is passed on that somebody types; 0 means 3 seconds.

@@ -169,7 +169,7 @@ type follower struct {
 	actor    *model.Actor // shared by the followers of a stream
 	id       model.ConversationID
 	checked  int64 // the newest event when the actor was found to be a member
-	position int64 // of the membership, for who wants to know whether it has changed
+	position int64 // of the membership; it changes with it
 }
 
 // attach begins to follow a conversation in a stream, after a seq.

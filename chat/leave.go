@@ -82,7 +82,7 @@ func (s *Service) endMemberships(ctx context.Context, tx *store.Tx, id model.Use
 	return int64(len(some)), nil
 }
 
-// removeReactions takes some of a person's reactions back, also where they are a member no longer.
+// removeReactions takes some of a person's reactions back, also where the person is no longer a member.
 func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.UserID) (n int64, err error) {
 	var some []*model.Reaction
 	err = tx.NewSelect().Model(&some).Where("r.user_id = ?", id).
