@@ -165,7 +165,7 @@ type rateLimitRow struct {
 type limitKey string
 
 func (d inDatabase) update(ctx context.Context, key string, change func(*attempts)) error {
-	return d.db.InTurn(ctx, limitKey(key), func(ctx context.Context, tx *store.Tx) error {
+	return d.db.InQueuedTx(ctx, limitKey(key), func(ctx context.Context, tx *store.Tx) error {
 		row := &rateLimitRow{Key: key, At: time.Unix(0, 0).UTC()}
 		// Writing the key over itself locks the row, whether it was there or not.
 		if _, err := tx.NewInsert().Model(row).On("CONFLICT (key) DO UPDATE").Set("key = EXCLUDED.key").

@@ -19,9 +19,9 @@ func UserCursor(u *model.User) string { return store.NewCursor(userList).Text(u.
 
 // SearchUsers lists everybody by nickname, or those whose nickname or display name contains the search.
 func (s *Service) SearchUsers(
-	ctx context.Context, actor model.Actor, search string, page store.Page,
-) (store.Slice[*model.User], error) {
-	var none store.Slice[*model.User]
+	ctx context.Context, actor model.Actor, search string, page store.PageArgs,
+) (store.Page[*model.User], error) {
+	var none store.Page[*model.User]
 	window, err := page.Window(20)
 	if err != nil {
 		return none, err

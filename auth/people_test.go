@@ -46,7 +46,7 @@ func nicknames(people []*model.User) []string {
 }
 
 // search asks as somebody; everybody sees the same people.
-func (w *world) search(what string, page store.Page) (store.Slice[*model.User], error) {
+func (w *world) search(what string, page store.PageArgs) (store.Page[*model.User], error) {
 	return w.SearchUsers(w.t.Context(), model.Actor{UserID: model.NewUserID()}, what, page)
 }
 
@@ -66,7 +66,7 @@ func TestSearchUsersPages(t *testing.T) {
 			}
 			var got []*model.User
 			for after := ""; ; {
-				slice, err := w.search("", store.Page{First: &size, After: after})
+				slice, err := w.search("", store.PageArgs{First: &size, After: after})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -85,17 +85,17 @@ func TestSearchUsersPages(t *testing.T) {
 		}
 
 		for name, c := range map[string]struct {
-			page store.Page
+			page store.PageArgs
 			want []*model.User
 			more bool
 		}{
-			"no size":               {store.Page{}, want[:20], true},
-			"none":                  {store.Page{First: new(0)}, nil, true},
-			"none after the last":   {store.Page{First: new(0), After: UserCursor(want[len(want)-1])}, nil, false},
-			"after the last":        {store.Page{After: UserCursor(want[len(want)-1])}, nil, false},
-			"as many as may be":     {store.Page{First: new(store.MaxPage)}, want, false},
-			"after nobody there is": {store.Page{First: new(2), After: UserCursor(&model.User{NicknameKey: "person 0a"})}, want[indexOf(want, "Person 1"):][:2], true},
-			"after the empty name":  {store.Page{First: new(1), After: UserCursor(&model.User{})}, want[:1], true},
+			"no size":               {store.PageArgs{}, want[:20], true},
+			"none":                  {store.PageArgs{First: new(0)}, nil, true},
+			"none after the last":   {store.PageArgs{First: new(0), After: UserCursor(want[len(want)-1])}, nil, false},
+			"after the last":        {store.PageArgs{After: UserCursor(want[len(want)-1])}, nil, false},
+			"as many as may be":     {store.PageArgs{First: new(store.MaxPage)}, want, false},
+			"after nobody there is": {store.PageArgs{First: new(2), After: UserCursor(&model.User{NicknameKey: "person 0a"})}, want[indexOf(want, "Person 1"):][:2], true},
+			"after the empty name":  {store.PageArgs{First: new(1), After: UserCursor(&model.User{})}, want[:1], true},
 		} {
 			slice, err := w.search("", c.page)
 			if err != nil {
@@ -106,7 +106,7 @@ func TestSearchUsersPages(t *testing.T) {
 				t.Errorf("%s: more %t (-want +got):\n%s", name, slice.More, diff)
 			}
 		}
-		slice, err := w.search("PERSON", store.Page{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
+		slice, err := w.search("PERSON", store.PageArgs{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
 		if diff := cmp.Diff([]string{"Person 5", "Person 6", "Person 7"}, nicknames(slice.Items)); err != nil || diff != "" || slice.More {
 			t.Errorf("a page of a search: more %t, %v (-want +got):\n%s", slice.More, err, diff)
 		}
@@ -121,10 +121,10 @@ func TestSearchUsersRefusesPages(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ann := w.invite("ann")[0]
-		cursor := func(raw string) store.Page {
-			return store.Page{After: base64.RawURLEncoding.EncodeToString([]byte(raw))}
+		cursor := func(raw string) store.PageArgs {
+			return store.PageArgs{After: base64.RawURLEncoding.EncodeToString([]byte(raw))}
 		}
-		for name, page := range map[string]store.Page{
+		for name, page := range map[string]store.PageArgs{
 			"less than none": {First: new(-1)},
 			"too many":       {First: new(store.MaxPage + 1)},
 			"both ends":      {First: new(1), Last: new(1)},
@@ -150,7 +150,7 @@ func TestSearchUsersRefusesCursorsThatHoldNoText(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.invite("ann")
 		for _, held := range []string{"an\x00n", "\x00", "an\xff", "\xed\xa0\x80", "\xc3"} {
-			slice, err := w.search("", store.Page{After: UserCursor(&model.User{NicknameKey: held})})
+			slice, err := w.search("", store.PageArgs{After: UserCursor(&model.User{NicknameKey: held})})
 			if !errs.Is(err, errs.BadUserInput) {
 				t.Errorf("%q: got %v (%v), want BAD_USER_INPUT", held, nicknames(slice.Items), err)
 			}
@@ -173,7 +173,7 @@ func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.search("", store.Page{First: new(1), After: UserCursor(full)}); err != nil {
+			if _, err := w.search("", store.PageArgs{First: new(1), After: UserCursor(full)}); err != nil {
 				t.Errorf("name %d, whose key has %d bytes: %v", i, len(full.NicknameKey), err)
 			}
 		}
@@ -238,7 +238,7 @@ func TestSearchUsersFinds(t *testing.T) {
 			"\xff":          {},
 			"a\u0301nn":     {},
 		} {
-			slice, err := w.search(what, store.Page{First: new(store.MaxPage)})
+			slice, err := w.search(what, store.PageArgs{First: new(store.MaxPage)})
 			if err != nil {
 				t.Errorf("%q: %v", what, err)
 				continue
@@ -262,7 +262,7 @@ func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
 			"NUL": "\x00", "NUL inside": "an\x00n", "half a surrogate": "\xed\xa0\x80", "half a character": "an\xc3",
 			"very long": strings.Repeat("a", 100_000), "very many wildcards": strings.Repeat("%_", 50_000),
 		} {
-			slice, err := w.search(what, store.Page{})
+			slice, err := w.search(what, store.PageArgs{})
 			if len(slice.Items) != 0 || err != nil && !errs.Is(err, errs.BadUserInput) {
 				t.Errorf("%s: got %v (%v), want nobody or BAD_USER_INPUT", name, nicknames(slice.Items), err)
 			}
@@ -272,7 +272,7 @@ func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
 			}
 		}
 		// The two names of one person are two.
-		if slice, err := w.search("ann\nlee", store.Page{}); err != nil || len(slice.Items) != 0 {
+		if slice, err := w.search("ann\nlee", store.PageArgs{}); err != nil || len(slice.Items) != 0 {
 			t.Errorf("a search across two names found %v (%v), for example %v", nicknames(slice.Items), err, ann.SearchKey)
 		}
 	})

@@ -27,7 +27,7 @@ func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in Updat
 	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
 		return nil, err
 	}
-	err = s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
+	err = s.db.InQueuedTx(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in Upda
 	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
 		return nil, err
 	}
-	err = s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
+	err = s.db.InQueuedTx(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		if u, err = lockedUser(ctx, tx, actor.UserID); err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	if err != nil {
 		return err
 	}
-	return s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
+	return s.db.InQueuedTx(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		u, err := checkedUser(ctx, tx, actor.UserID, old)
 		if err != nil {
 			return err
@@ -201,7 +201,7 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 	if err != nil {
 		return err
 	}
-	return s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
+	return s.db.InQueuedTx(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		u, err := checkedUser(ctx, tx, actor.UserID, hash)
 		if err != nil {
 			return err

@@ -66,7 +66,7 @@ func TestUpdateProfile(t *testing.T) {
 		}
 		finds := func(what string, people ...string) {
 			t.Helper()
-			found, err := w.search(what, store.Page{})
+			found, err := w.search(what, store.PageArgs{})
 			if diff := cmp.Diff(append([]string{}, people...), nicknames(found.Items)); err != nil || diff != "" {
 				t.Errorf("%q finds (-want +got):\n%s(%v)", what, diff, err)
 			}

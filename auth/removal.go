@@ -19,7 +19,7 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 	if err != nil {
 		return err
 	}
-	return s.db.InTurn(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
+	return s.db.InQueuedTx(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
 		u, err := checkedUser(ctx, tx, actor.UserID, hash) // locked: nobody can make them a member of anything more from here on
 		if err != nil {
 			return err

@@ -476,7 +476,7 @@ func TestAMarkedAccountHasNoName(t *testing.T) {
 				t.Errorf("%q is %+v (%v)", name, u, err)
 			}
 		}
-		page, err := w.SearchUsers(t.Context(), bob.Actor(), "", store.Page{})
+		page, err := w.SearchUsers(t.Context(), bob.Actor(), "", store.PageArgs{})
 		if err != nil || len(page.Items) != 1 || page.Items[0].ID != bob.User.ID {
 			t.Errorf("everybody is %+v (%v)", page.Items, err)
 		}

@@ -78,7 +78,7 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	matches = matches && (u.EmailVerifiedAt != nil || !s.opts.ConcealEmails)
 	var signedIn *SignedIn
 	// The account is locked. Attempts on one address take turns whether it has an account or not.
-	err = s.db.InTurn(ctx, u.ID, func(ctx context.Context, tx *store.Tx) error {
+	err = s.db.InQueuedTx(ctx, u.ID, func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
 		var known *model.UserID
 		switch _, err := checkedUser(ctx, tx, u.ID, hash); {
@@ -206,7 +206,7 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 		}
 	}
 	var signedIn *SignedIn
-	err := s.db.InTurn(ctx, used.session(), func(ctx context.Context, tx *store.Tx) error {
+	err := s.db.InQueuedTx(ctx, used.session(), func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
 		if account != nil {
 			if err := requireOwn(ctx, tx, *account, used.session()); err != nil {

@@ -41,7 +41,7 @@ const (
 // conversations brings what a client's first screen shows.
 func (l *library) conversations(ctx context.Context) (rows int, err error) {
 	first := page
-	list, err := l.chat.MyConversations(ctx, l.reader, chat.ConversationFilter{}, store.Page{First: &first})
+	list, err := l.chat.MyConversations(ctx, l.reader, chat.ConversationFilter{}, store.PageArgs{First: &first})
 	if err != nil {
 		return 0, err
 	}
@@ -100,7 +100,7 @@ func (l *library) unread(ctx context.Context) (rows int, err error) {
 }
 
 func (l *library) search(ctx context.Context, word string) (rows int, err error) {
-	found, err := l.chat.SearchMessages(ctx, l.reader, chat.Search{Query: word}, store.Page{})
+	found, err := l.chat.SearchMessages(ctx, l.reader, chat.Search{Query: word}, store.PageArgs{})
 	return len(found.Items), err
 }
 

@@ -222,9 +222,9 @@ type ConversationFilter struct {
 
 // MyConversations lists the conversations that the actor is in, newest activity first.
 func (s *Service) MyConversations(
-	ctx context.Context, actor model.Actor, filter ConversationFilter, page store.Page,
-) (store.Slice[*model.Conversation], error) {
-	var none store.Slice[*model.Conversation]
+	ctx context.Context, actor model.Actor, filter ConversationFilter, page store.PageArgs,
+) (store.Page[*model.Conversation], error) {
+	var none store.Page[*model.Conversation]
 	window, err := page.Window(20)
 	if err != nil {
 		return none, err

@@ -192,7 +192,7 @@ func TestAnAccountIsInSoManyConversations(t *testing.T) {
 
 		// A lower limit takes nothing from anybody.
 		lower := New(db, Options{MaxConversations: 1})
-		found, err := lower.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{}, store.Page{})
+		found, err := lower.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{}, store.PageArgs{})
 		if err != nil || len(found.Items) != 2 {
 			t.Errorf("%d conversations (%v), want 2", len(found.Items), err)
 		}

@@ -61,7 +61,7 @@ func readMemberCursor(window store.Window) (position []any, err error) {
 // Members lists the members of each of the conversations that the actor is in, in order of joining.
 func (s *Service) Members(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID, window store.Window,
-) (map[model.ConversationID]store.Slice[*model.ConversationMember], error) {
+) (map[model.ConversationID]store.Page[*model.ConversationMember], error) {
 	position, err := readMemberCursor(window)
 	if err != nil {
 		return nil, err

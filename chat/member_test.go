@@ -50,7 +50,7 @@ func (w *world) glance(t *testing.T, nickname string, m *model.Message, ids ...m
 	g.Last = must(size(w.LastMessages(t.Context(), actor, ids)))
 	g.Member = must(present(w.Member(t.Context(), actor, model.MemberID{Conversation: m.ConversationID, User: *m.AuthorID})))
 	g.Message = must(present(w.Message(t.Context(), actor, m.ID)))
-	mine, err := w.MyConversations(t.Context(), actor, ConversationFilter{}, store.Page{})
+	mine, err := w.MyConversations(t.Context(), actor, ConversationFilter{}, store.PageArgs{})
 	g.MyConversations = must(len(mine.Items), err)
 	return g
 }
@@ -98,11 +98,11 @@ func TestListsOfAConversationAreForMembers(t *testing.T) {
 			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID}, "unknown": {"olga", model.NewConversationID()},
 		} {
 			t.Run(name, func(t *testing.T) {
-				members, err := w.MembersOf(t.Context(), w.actor(test.nickname), test.id, store.Page{})
+				members, err := w.MembersOf(t.Context(), w.actor(test.nickname), test.id, store.PageArgs{})
 				if err != nil || len(members.Items) > 0 {
 					t.Errorf("members: %v, %v", members.Items, err)
 				}
-				messages, err := w.MessagesOf(t.Context(), w.actor(test.nickname), test.id, store.Page{})
+				messages, err := w.MessagesOf(t.Context(), w.actor(test.nickname), test.id, store.PageArgs{})
 				if err != nil || len(messages.Items) > 0 {
 					t.Errorf("messages: %v, %v", messages.Items, err)
 				}

@@ -103,7 +103,7 @@ func (s *Service) changingMembership(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 	fn func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error,
 ) (m *model.ConversationMember, err error) {
-	err = s.db.InTurn(ctx, model.MemberID{Conversation: id, User: actor.UserID}, func(ctx context.Context, tx *store.Tx) error {
+	err = s.db.InQueuedTx(ctx, model.MemberID{Conversation: id, User: actor.UserID}, func(ctx context.Context, tx *store.Tx) error {
 		table := (*model.ConversationMember)(nil)
 		if err := tx.Lock(ctx, table, "conversation_id = ? AND user_id = ?", id, actor.UserID); err != nil {
 			return err

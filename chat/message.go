@@ -168,7 +168,7 @@ func MessageCursor(m *model.Message) string { return store.NewCursor(messageList
 // Messages lists the messages of each of the conversations that the actor is in, oldest first.
 func (s *Service) Messages(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID, window store.Window,
-) (map[model.ConversationID]store.Slice[*model.Message], error) {
+) (map[model.ConversationID]store.Page[*model.Message], error) {
 	var position []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(messageList, window.Cursor)

@@ -275,7 +275,7 @@ func TestArchivingAgainstANewMessage(t *testing.T) {
 			}
 			away := archived.ArchivedSeq == sent.Seq // the message was there before
 			for _, filter := range []bool{true, false} {
-				list, err := w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{Archived: &filter}, store.Page{})
+				list, err := w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{Archived: &filter}, store.PageArgs{})
 				if err != nil || (len(list.Items) == 1) != (away == filter) {
 					t.Errorf("archived at %d, message %d: filter %v finds %d (%v)",
 						archived.ArchivedSeq, sent.Seq, filter, len(list.Items), err)

@@ -292,12 +292,12 @@ func (s *scene) seenBy(t *testing.T, who string) (got sight) {
 		t.Fatal(err)
 	}
 	got.Message = byID[s.m.ID] != nil
-	page, err := s.MessagesOf(ctx, as, s.c.ID, store.Page{})
+	page, err := s.MessagesOf(ctx, as, s.c.ID, store.PageArgs{})
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		t.Fatal(err)
 	}
 	got.Listed = slices.ContainsFunc(page.Items, func(m *model.Message) bool { return m.ID == s.m.ID })
-	found, err := s.SearchMessages(ctx, as, Search{Query: "before"}, store.Page{})
+	found, err := s.SearchMessages(ctx, as, Search{Query: "before"}, store.PageArgs{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,7 @@ func (w *world) checkMigrated(t *testing.T, what string, full, quiet model.Conve
 		t.Errorf("%s: %+v (%v)", what, found, err)
 	}
 	for name, want := range map[string]int{"ann": 2, "ben": 0} {
-		list, err := w.MyConversations(ctx, w.actor(name), ConversationFilter{Archived: new(true)}, store.Page{})
+		list, err := w.MyConversations(ctx, w.actor(name), ConversationFilter{Archived: new(true)}, store.PageArgs{})
 		if err != nil || len(list.Items) != want {
 			t.Errorf("%s: %s has put away %d, want %d (%v)", what, name, len(list.Items), want, err)
 		}
@@ -155,7 +155,7 @@ func (w *world) checkMigrated(t *testing.T, what string, full, quiet model.Conve
 		}
 	}
 	all := 0
-	for page := (store.Page{First: new(100)}); ; {
+	for page := (store.PageArgs{First: new(100)}); ; {
 		found, err := w.SearchMessages(ctx, w.actor("ann"), Search{Query: "STRASSE 北京"}, page)
 		if err != nil {
 			t.Fatal(err)

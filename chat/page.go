@@ -55,12 +55,12 @@ func readPages[T any](
 // cutEach makes a slice for each parent of what its page has, in the list's order.
 func cutEach[K comparable, T any](
 	w store.Window, parents []K, items []T, parent func(T) K, compare func(a, b T) int,
-) map[K]store.Slice[T] {
+) map[K]store.Page[T] {
 	found := map[K][]T{}
 	for _, item := range items {
 		found[parent(item)] = append(found[parent(item)], item)
 	}
-	pages := make(map[K]store.Slice[T], len(parents))
+	pages := make(map[K]store.Page[T], len(parents))
 	for _, p := range parents {
 		list := found[p]
 		slices.SortFunc(list, compare)

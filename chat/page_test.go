@@ -27,7 +27,7 @@ type listed struct{ Cursor, ID string }
 type list struct {
 	name     string
 	fallback int // how many items a page has where no size was asked for; negative: the last ones
-	page     func(store.Page) (store.Slice[listed], error)
+	page     func(store.PageArgs) (store.Page[listed], error)
 	want     []listed // all of it, in order
 }
 
@@ -55,11 +55,11 @@ func listOf[T any](items []T, cursor, id func(T) string) []listed {
 }
 
 func pager[T any](
-	fetch func(store.Page) (store.Slice[T], error), cursor, id func(T) string,
-) func(store.Page) (store.Slice[listed], error) {
-	return func(p store.Page) (store.Slice[listed], error) {
+	fetch func(store.PageArgs) (store.Page[T], error), cursor, id func(T) string,
+) func(store.PageArgs) (store.Page[listed], error) {
+	return func(p store.PageArgs) (store.Page[listed], error) {
 		got, err := fetch(p)
-		return store.Slice[listed]{Items: listOf(got.Items, cursor, id), More: got.More, Before: got.Before}, err
+		return store.Page[listed]{Items: listOf(got.Items, cursor, id), More: got.More, Before: got.Before}, err
 	}
 }
 
@@ -89,7 +89,7 @@ func conversationsOf(t *testing.T, w *world) list {
 	}
 	return list{
 		name: "MyConversations", fallback: 20,
-		page: pager(func(p store.Page) (store.Slice[*model.Conversation], error) {
+		page: pager(func(p store.PageArgs) (store.Page[*model.Conversation], error) {
 			return w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{}, p)
 		}, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
 		want: nil, // read once the other lists are made, which add to this one
@@ -122,7 +122,7 @@ func membersOf(t *testing.T, w *world) list {
 	id := func(m *model.ConversationMember) string { return m.ID().String() }
 	return list{
 		name: "Members", fallback: 50,
-		page: pager(func(p store.Page) (store.Slice[*model.ConversationMember], error) {
+		page: pager(func(p store.PageArgs) (store.Page[*model.ConversationMember], error) {
 			return w.MembersOf(t.Context(), w.actor("ann"), c.ID, p)
 		}, MemberCursor, id),
 		want: listOf(all, MemberCursor, id),
@@ -142,7 +142,7 @@ func messagesOf(t *testing.T, w *world) list {
 	id := func(m *model.Message) string { return m.ID.String() }
 	return list{
 		name: "Messages", fallback: -50,
-		page: pager(func(p store.Page) (store.Slice[*model.Message], error) {
+		page: pager(func(p store.PageArgs) (store.Page[*model.Message], error) {
 			return w.MessagesOf(t.Context(), w.actor("ann"), c.ID, p)
 		}, MessageCursor, id),
 		want: listOf(all, MessageCursor, id),
@@ -200,7 +200,7 @@ func TestPages(t *testing.T) {
 }
 
 type pageTest struct {
-	page         store.Page
+	page         store.PageArgs
 	from, to     int
 	before, more bool
 }
@@ -220,17 +220,17 @@ func testPagesForwards(t *testing.T, l list) {
 	whole := len(l.want)
 	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
 	tests := map[string]pageTest{
-		"first 0":                 {store.Page{First: new(0)}, 0, 0, false, true},
-		"first 0 after the last":  {store.Page{First: new(0), After: last}, whole, whole, true, false},
-		"first 1":                 {store.Page{First: new(1)}, 0, 1, false, true},
-		"first 100":               {store.Page{First: new(100)}, 0, 100, false, true},
-		"first 100 after the 3rd": {store.Page{First: new(100), After: third}, 3, whole, true, false},
-		"first 1 after the last":  {store.Page{First: new(1), After: last}, whole, whole, true, false},
-		"no size":                 {store.Page{}, 0, l.fallback, false, true},
-		"no size after the 3rd":   {store.Page{After: third}, 3, 3 + max(l.fallback, -l.fallback), true, true},
+		"first 0":                 {store.PageArgs{First: new(0)}, 0, 0, false, true},
+		"first 0 after the last":  {store.PageArgs{First: new(0), After: last}, whole, whole, true, false},
+		"first 1":                 {store.PageArgs{First: new(1)}, 0, 1, false, true},
+		"first 100":               {store.PageArgs{First: new(100)}, 0, 100, false, true},
+		"first 100 after the 3rd": {store.PageArgs{First: new(100), After: third}, 3, whole, true, false},
+		"first 1 after the last":  {store.PageArgs{First: new(1), After: last}, whole, whole, true, false},
+		"no size":                 {store.PageArgs{}, 0, l.fallback, false, true},
+		"no size after the 3rd":   {store.PageArgs{After: third}, 3, 3 + max(l.fallback, -l.fallback), true, true},
 	}
 	if l.fallback < 0 {
-		tests["no size"] = pageTest{store.Page{}, whole + l.fallback, whole, true, false}
+		tests["no size"] = pageTest{store.PageArgs{}, whole + l.fallback, whole, true, false}
 	}
 	for name, test := range tests {
 		testPage(t, l, name, test)
@@ -244,14 +244,14 @@ func testPagesBackwards(t *testing.T, l list) {
 	whole := len(l.want)
 	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
 	tests := map[string]pageTest{
-		"last 0":                   {store.Page{Last: new(0)}, whole, whole, true, false},
-		"last 1":                   {store.Page{Last: new(1)}, whole - 1, whole, true, false},
-		"last 100":                 {store.Page{Last: new(100)}, whole - 100, whole, true, false},
-		"last 2 before the 3rd":    {store.Page{Last: new(2), Before: third}, 0, 2, false, true},
-		"last 1 before the 3rd":    {store.Page{Last: new(1), Before: third}, 1, 2, true, true},
-		"last 100 before the last": {store.Page{Last: new(100), Before: last}, whole - 101, whole - 1, true, true},
-		"last 1 before the first":  {store.Page{Last: new(1), Before: l.want[0].Cursor}, 0, 0, false, true},
-		"no size before the 3rd":   {store.Page{Before: third}, 0, 2, false, true},
+		"last 0":                   {store.PageArgs{Last: new(0)}, whole, whole, true, false},
+		"last 1":                   {store.PageArgs{Last: new(1)}, whole - 1, whole, true, false},
+		"last 100":                 {store.PageArgs{Last: new(100)}, whole - 100, whole, true, false},
+		"last 2 before the 3rd":    {store.PageArgs{Last: new(2), Before: third}, 0, 2, false, true},
+		"last 1 before the 3rd":    {store.PageArgs{Last: new(1), Before: third}, 1, 2, true, true},
+		"last 100 before the last": {store.PageArgs{Last: new(100), Before: last}, whole - 101, whole - 1, true, true},
+		"last 1 before the first":  {store.PageArgs{Last: new(1), Before: l.want[0].Cursor}, 0, 0, false, true},
+		"no size before the 3rd":   {store.PageArgs{Before: third}, 0, 2, false, true},
 	}
 	for name, test := range tests {
 		testPage(t, l, name, test)
@@ -263,7 +263,7 @@ func testPagesBackwards(t *testing.T, l list) {
 
 func testPageRefusals(t *testing.T, l list) {
 	here := l.want[5].Cursor
-	tests := map[string]store.Page{
+	tests := map[string]store.PageArgs{
 		"first -1":           {First: new(-1)},
 		"first 101":          {First: new(101)},
 		"last -1":            {Last: new(-1)},
@@ -286,7 +286,7 @@ func testPageRefusals(t *testing.T, l list) {
 		"Messages":        MessageCursor(new(model.Message)),
 	} {
 		if name != l.name {
-			tests["of "+name] = store.Page{After: cursor}
+			tests["of "+name] = store.PageArgs{After: cursor}
 		}
 	}
 	for name, page := range tests {
@@ -302,7 +302,7 @@ func testPageRefusals(t *testing.T, l list) {
 
 func testWalkForwards(t *testing.T, l list, size int) {
 	var walked []listed
-	for page := (store.Page{First: &size}); ; {
+	for page := (store.PageArgs{First: &size}); ; {
 		got, err := l.page(page)
 		if err != nil {
 			t.Fatal(err)
@@ -321,7 +321,7 @@ func testWalkForwards(t *testing.T, l list, size int) {
 
 func testWalkBackwards(t *testing.T, l list, size int) {
 	var walked []listed
-	for page := (store.Page{Last: &size}); ; {
+	for page := (store.PageArgs{Last: &size}); ; {
 		got, err := l.page(page)
 		if err != nil {
 			t.Fatal(err)
@@ -358,7 +358,7 @@ func TestNewestActivityComesFirst(t *testing.T) {
 
 func wantOrder(t *testing.T, w *world, nickname string, want ...*model.Conversation) {
 	t.Helper()
-	got, err := w.MyConversations(t.Context(), w.actor(nickname), ConversationFilter{}, store.Page{})
+	got, err := w.MyConversations(t.Context(), w.actor(nickname), ConversationFilter{}, store.PageArgs{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,9 +422,9 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 						ask(second(w.Messages(ctx, ann, ids, store.Window{Limit: n, Backwards: backwards, Cursor: cursor[0]})))
 						ask(second(w.Members(ctx, ann, ids, store.Window{Limit: n, Backwards: backwards, Cursor: cursor[1]})))
 					}
-					page := store.Page{First: &n, After: cursor[2]}
+					page := store.PageArgs{First: &n, After: cursor[2]}
 					if backwards {
-						page = store.Page{Last: &n, Before: cursor[2]}
+						page = store.PageArgs{Last: &n, Before: cursor[2]}
 					}
 					for _, filter := range []ConversationFilter{{}, {Archived: &yes}, {Pinned: &no, Unread: &yes}, {Muted: &yes, Unread: &no}} {
 						ask(second(w.MyConversations(ctx, ann, filter, page)))

@@ -149,7 +149,7 @@ type EmojiOn struct {
 // Reactors lists, for each group of reactions to messages that the actor may see, who reacted, in the order in which they did.
 func (s *Service) Reactors(
 	ctx context.Context, actor model.Actor, groups []EmojiOn, window store.Window,
-) (map[EmojiOn]store.Slice[*model.Reaction], error) {
+) (map[EmojiOn]store.Page[*model.Reaction], error) {
 	var position []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(reactorList, window.Cursor)

@@ -103,7 +103,7 @@ func (s *Service) letsKnow(ctx context.Context, actor model.Actor) (bool, error)
 // came, beside its author, and who let others know. Who hides how far they have read does not see it of others.
 func (s *Service) SeenBy(
 	ctx context.Context, actor model.Actor, ids []model.MessageID, window store.Window,
-) (map[model.MessageID]store.Slice[*model.ConversationMember], error) {
+) (map[model.MessageID]store.Page[*model.ConversationMember], error) {
 	position, err := readMemberCursor(window)
 	if err != nil {
 		return nil, err
@@ -127,13 +127,13 @@ func (s *Service) SeenBy(
 	}
 	of := func(by *seenBy) model.MessageID { return by.Parent }
 	inOrder := func(a, b *seenBy) int { return compareMembers(&a.ConversationMember, &b.ConversationMember) }
-	slices := make(map[model.MessageID]store.Slice[*model.ConversationMember], len(ids))
+	slices := make(map[model.MessageID]store.Page[*model.ConversationMember], len(ids))
 	for id, page := range cutEach(window, ids, found, of, inOrder) {
 		members := make([]*model.ConversationMember, len(page.Items))
 		for i, by := range page.Items {
 			members[i] = &by.ConversationMember
 		}
-		slices[id] = store.Slice[*model.ConversationMember]{Items: members, More: page.More, Before: page.Before}
+		slices[id] = store.Page[*model.ConversationMember]{Items: members, More: page.More, Before: page.Before}
 	}
 	return slices, nil
 }

@@ -33,7 +33,7 @@ func (w *world) unreadOf(who string, conversations ...*model.Conversation) (each
 	}
 	// What the filter finds has something unread, and all that has is found.
 	for _, unread := range []bool{true, false} {
-		list, err := w.MyConversations(w.t.Context(), w.actor(who), ConversationFilter{Unread: &unread}, store.Page{})
+		list, err := w.MyConversations(w.t.Context(), w.actor(who), ConversationFilter{Unread: &unread}, store.PageArgs{})
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -112,7 +112,7 @@ func TestMutedConversationsDoNotCountInAll(t *testing.T) {
 			each, all := w.unreadOf("ann", a, b)
 			wantEqual(t, what+": each", []model.Unread{{Messages: 1, Mentions: 1}, {Messages: 2, Mentions: 1}}, each)
 			wantEqual(t, what+": in all", model.Unread{Messages: messages, Mentions: mentions}, all)
-			list, err := w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{Muted: new(true)}, store.Page{})
+			list, err := w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{Muted: new(true)}, store.PageArgs{})
 			if err != nil || (len(list.Items) == 1) != muted {
 				t.Errorf("%s: %d are muted (%v)", what, len(list.Items), err)
 			}
@@ -182,7 +182,7 @@ func (w *world) seen(who string, m *model.Message) (names []string) {
 	return w.seenIn(who, m, store.Window{Limit: 20}).Items
 }
 
-func (w *world) seenIn(who string, m *model.Message, window store.Window) (names store.Slice[string]) {
+func (w *world) seenIn(who string, m *model.Message, window store.Window) (names store.Page[string]) {
 	w.t.Helper()
 	found, err := w.SeenBy(w.t.Context(), w.actor(who), []model.MessageID{m.ID}, window)
 	if err != nil {
@@ -228,8 +228,8 @@ func TestSeenBy(t *testing.T) {
 		// One page after the other, both ways, in order of joining.
 		all := w.seen("ann", second)
 		forwards, backwards := w.seenIn("ann", second, store.Window{Limit: 2}), w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true})
-		wantEqual(t, "the first two", store.Slice[string]{Items: all[:2], More: true}, forwards)
-		wantEqual(t, "the last two", store.Slice[string]{Items: all[1:], Before: true}, backwards)
+		wantEqual(t, "the first two", store.Page[string]{Items: all[:2], More: true}, forwards)
+		wantEqual(t, "the last two", store.Page[string]{Items: all[1:], Before: true}, backwards)
 		cursor := func(name string) string {
 			member, err := w.Member(t.Context(), w.actor(name), model.MemberID{Conversation: c.ID, User: w.id(name)})
 			if err != nil {
@@ -237,8 +237,8 @@ func TestSeenBy(t *testing.T) {
 			}
 			return MemberCursor(member)
 		}
-		wantEqual(t, "the rest", store.Slice[string]{Items: all[2:], Before: true}, w.seenIn("ann", second, store.Window{Limit: 2, Cursor: cursor(all[1])}))
-		wantEqual(t, "those before", store.Slice[string]{Items: all[:1], More: true},
+		wantEqual(t, "the rest", store.Page[string]{Items: all[2:], Before: true}, w.seenIn("ann", second, store.Window{Limit: 2, Cursor: cursor(all[1])}))
+		wantEqual(t, "those before", store.Page[string]{Items: all[:1], More: true},
 			w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true, Cursor: cursor(all[1])}))
 
 		if _, err := w.RemoveMember(t.Context(), w.actor("author"), c.ID, w.id("ben")); err != nil {

@@ -28,7 +28,7 @@ func (s *Service) changing(
 	ctx context.Context, actor model.Actor, id model.ConversationID, fn func(ctx context.Context, c *change) error,
 ) (*model.Conversation, error) {
 	var c *change
-	err := s.db.InTurn(ctx, id, func(ctx context.Context, tx *store.Tx) error {
+	err := s.db.InQueuedTx(ctx, id, func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", id); err != nil {
 			return err
 		}

@@ -305,7 +305,7 @@ func TestHistoryVisibility(t *testing.T) {
 			}
 			w.send("ann", c.ID, "after")
 
-			slice, err := w.MessagesOf(t.Context(), w.actor("cleo"), c.ID, store.Page{})
+			slice, err := w.MessagesOf(t.Context(), w.actor("cleo"), c.ID, store.PageArgs{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -329,7 +329,7 @@ func TestHistoryVisibility(t *testing.T) {
 			}
 			p.event(5)
 			wantCode(t, p.end(), errs.Forbidden)
-			if left, err := w.MessagesOf(t.Context(), w.actor("cleo"), c.ID, store.Page{}); err != nil || len(left.Items) > 0 {
+			if left, err := w.MessagesOf(t.Context(), w.actor("cleo"), c.ID, store.PageArgs{}); err != nil || len(left.Items) > 0 {
 				t.Errorf("%s: once removed: %v, %v", history, left.Items, err)
 			}
 		}

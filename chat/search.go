@@ -52,9 +52,9 @@ func FoundCursor(f *Found) string {
 // SearchMessages finds the messages, in the actor's own conversations, that have all of the words, newest first.
 // BAD_USER_INPUT where there is nothing to look for.
 func (s *Service) SearchMessages(
-	ctx context.Context, actor model.Actor, in Search, page store.Page,
-) (store.Slice[*Found], error) {
-	var none store.Slice[*Found]
+	ctx context.Context, actor model.Actor, in Search, page store.PageArgs,
+) (store.Page[*Found], error) {
+	var none store.Page[*Found]
 	window, err := page.Window(20)
 	if err != nil {
 		return none, err

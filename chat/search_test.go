@@ -18,7 +18,7 @@ import (
 // search lists the contents that somebody finds, newest first.
 func (w *world) search(who string, in Search) (contents []string) {
 	w.t.Helper()
-	found, err := w.SearchMessages(w.t.Context(), w.actor(who), in, store.Page{First: new(100)})
+	found, err := w.SearchMessages(w.t.Context(), w.actor(who), in, store.PageArgs{First: new(100)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestSearchPages(t *testing.T) {
 				clock.Forward(time.Microsecond)
 			}
 		}
-		all, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{First: new(100)})
+		all, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.PageArgs{First: new(100)})
 		if err != nil || len(all.Items) != n || all.More || all.Before {
 			t.Fatalf("%d found, %+v (%v)", len(all.Items), all, err)
 		}
@@ -177,9 +177,9 @@ func TestSearchPages(t *testing.T) {
 		for size := 1; size <= n; size += 3 {
 			for _, backwards := range []bool{false, true} {
 				var got []*model.Message
-				page := store.Page{First: &size}
+				page := store.PageArgs{First: &size}
 				if backwards {
-					page = store.Page{Last: &size}
+					page = store.PageArgs{Last: &size}
 				}
 				for i := 0; ; i++ {
 					found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, page)
@@ -206,14 +206,14 @@ func TestSearchPages(t *testing.T) {
 				wantEqual(t, fmt.Sprint("pages of ", size, ", backwards: ", backwards), foundMessages(all), got)
 			}
 		}
-		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{After: MessageCursor(all.Items[0].Message)})
+		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.PageArgs{After: MessageCursor(all.Items[0].Message)})
 		wantCode(t, err, errs.BadUserInput)
-		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.Page{First: new(101)})
+		_, err = w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: "word"}, store.PageArgs{First: new(101)})
 		wantCode(t, err, errs.BadUserInput)
 	})
 }
 
-func foundMessages(found store.Slice[*Found]) (list []*model.Message) {
+func foundMessages(found store.Page[*Found]) (list []*model.Message) {
 	for _, f := range found.Items {
 		list = append(list, f.Message)
 	}
@@ -243,7 +243,7 @@ func TestSearchQueries(t *testing.T) {
 			words(20): 1, words(21): -1, strings.Repeat("w1 ", 60): 2, strings.Repeat("x", 200): 0, strings.Repeat("x", 201): -1,
 			strings.Repeat(" ", 201): -1, "w1\x00": -1, "\xff": -1, "w1\tw2\nw3": 1, "\u200b": -1, "\u0301": 0,
 		} {
-			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.Page{})
+			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.PageArgs{})
 			if want < 0 {
 				if !errs.Is(err, errs.BadUserInput) {
 					t.Errorf("%q: got %v, want BAD_USER_INPUT", query, err)
@@ -292,7 +292,7 @@ func TestSearchFindsWhatTokensSay(t *testing.T) {
 			}
 		}
 		for _, query := range queries {
-			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.Page{First: new(100)})
+			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.PageArgs{First: new(100)})
 			terms := text.Terms(query)
 			if len(terms) == 0 {
 				if !errs.Is(err, errs.BadUserInput) {

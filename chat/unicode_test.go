@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 		for name, test := range scripts {
 			content := norm.NFC.String(test.content)
 			for _, query := range test.found {
-				found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.Page{})
+				found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.PageArgs{})
 				if err != nil {
 					t.Errorf("%s: %q: %v", name, query, err)
 					continue
@@ -77,7 +77,7 @@ func TestScripts(t *testing.T) {
 				}
 			}
 			for _, query := range test.not {
-				found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.Page{})
+				found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.PageArgs{})
 				if err != nil {
 					t.Errorf("%s: %q: %v", name, query, err)
 				}
@@ -286,7 +286,7 @@ func TestTheLongestMessages(t *testing.T) {
 			if name == "one word" || name == "marks" {
 				query = string([]rune(content)[:200]) // of a word that long, the beginning counts
 			}
-			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.Page{First: new(1)})
+			found, err := w.SearchMessages(t.Context(), w.actor("ann"), Search{Query: query}, store.PageArgs{First: new(1)})
 			if err != nil || len(found.Items) != 1 || found.Items[0].Message.ID != m.ID {
 				t.Errorf("%s: %d found (%v)", name, len(found.Items), err)
 				continue

@@ -182,11 +182,11 @@ func (w *world) Member(ctx context.Context, actor model.Actor, id model.MemberID
 
 // MessagesOf lists the messages of one conversation.
 func (w *world) MessagesOf(
-	ctx context.Context, actor model.Actor, id model.ConversationID, page store.Page,
-) (store.Slice[*model.Message], error) {
+	ctx context.Context, actor model.Actor, id model.ConversationID, page store.PageArgs,
+) (store.Page[*model.Message], error) {
 	window, err := page.Window(-50)
 	if err != nil {
-		return store.Slice[*model.Message]{}, err
+		return store.Page[*model.Message]{}, err
 	}
 	found, err := w.Messages(ctx, actor, []model.ConversationID{id}, window)
 	return found[id], err
@@ -194,11 +194,11 @@ func (w *world) MessagesOf(
 
 // MembersOf lists the members of one conversation.
 func (w *world) MembersOf(
-	ctx context.Context, actor model.Actor, id model.ConversationID, page store.Page,
-) (store.Slice[*model.ConversationMember], error) {
+	ctx context.Context, actor model.Actor, id model.ConversationID, page store.PageArgs,
+) (store.Page[*model.ConversationMember], error) {
 	window, err := page.Window(50)
 	if err != nil {
-		return store.Slice[*model.ConversationMember]{}, err
+		return store.Page[*model.ConversationMember]{}, err
 	}
 	found, err := w.Members(ctx, actor, []model.ConversationID{id}, window)
 	return found[id], err

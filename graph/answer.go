@@ -210,8 +210,8 @@ func (a *answer) chargeRead(messages ...*model.Message) error {
 // searchOnce lets one field of an answer search at a time, and charges what it has found: the contents of all that
 // aliases of a search find would be in memory together.
 func (r *Resolver) searchOnce(
-	ctx context.Context, who model.Actor, search chat.Search, page store.Page,
-) (found store.Slice[*chat.Found], err error) {
+	ctx context.Context, who model.Actor, search chat.Search, page store.PageArgs,
+) (found store.Page[*chat.Found], err error) {
 	a := answerOf(ctx)
 	a.searching.Lock()
 	defer a.searching.Unlock()

@@ -20,17 +20,17 @@ const (
 
 // pageFor is one page of a list that a parent has, through the loader that knows the pages of others like it.
 func pageFor[K comparable, T any](
-	ctx context.Context, fallback int, p store.Page, parent K, choose func(*loaders) pages[K, T],
-) (store.Slice[T], error) {
+	ctx context.Context, fallback int, p store.PageArgs, parent K, choose func(*loaders) pages[K, T],
+) (store.Page[T], error) {
 	window, err := p.Window(fallback)
 	if err != nil {
-		return store.Slice[T]{}, err
+		return store.Page[T]{}, err
 	}
 	return load(ctx, choose, pageOf[K]{parent, window})
 }
 
 // edges pairs each item with its cursor, and says where the page stands.
-func edges[T, E any](slice store.Slice[T], cursor func(T) string, edge func(string, T) E) ([]E, *PageInfo) {
+func edges[T, E any](slice store.Page[T], cursor func(T) string, edge func(string, T) E) ([]E, *PageInfo) {
 	list := make([]E, len(slice.Items))
 	info := &PageInfo{HasNextPage: slice.More, HasPreviousPage: slice.Before}
 	for i, item := range slice.Items {
@@ -44,33 +44,33 @@ func edges[T, E any](slice store.Slice[T], cursor func(T) string, edge func(stri
 	return list, info
 }
 
-func userConnection(slice store.Slice[*model.User]) *UserConnection {
+func userConnection(slice store.Page[*model.User]) *UserConnection {
 	list, info := edges(slice, auth.UserCursor, func(c string, u *model.User) *UserEdge { return &UserEdge{c, u} })
 	return &UserConnection{Edges: list, Nodes: slice.Items, PageInfo: info}
 }
 
-func conversationConnection(slice store.Slice[*model.Conversation]) *ConversationConnection {
+func conversationConnection(slice store.Page[*model.Conversation]) *ConversationConnection {
 	list, info := edges(slice, chat.ConversationCursor, func(c string, v *model.Conversation) *ConversationEdge {
 		return &ConversationEdge{c, v}
 	})
 	return &ConversationConnection{Edges: list, Nodes: slice.Items, PageInfo: info}
 }
 
-func memberConnection(slice store.Slice[*model.ConversationMember]) *ConversationMemberConnection {
+func memberConnection(slice store.Page[*model.ConversationMember]) *ConversationMemberConnection {
 	list, info := edges(slice, chat.MemberCursor, func(c string, m *model.ConversationMember) *ConversationMemberEdge {
 		return &ConversationMemberEdge{c, m}
 	})
 	return &ConversationMemberConnection{Edges: list, Nodes: slice.Items, PageInfo: info}
 }
 
-func messageConnection(slice store.Slice[*model.Message]) *MessageConnection {
+func messageConnection(slice store.Page[*model.Message]) *MessageConnection {
 	list, info := edges(slice, chat.MessageCursor, func(c string, m *model.Message) *MessageEdge { return &MessageEdge{c, m} })
 	return &MessageConnection{Edges: list, Nodes: slice.Items, PageInfo: info}
 }
 
 // peopleConnection makes a list of people of what names them, whose cursors it keeps. Whose account has just gone is left out.
 func peopleConnection[T any](
-	ctx context.Context, slice store.Slice[T], cursor func(T) string, user func(T) model.UserID,
+	ctx context.Context, slice store.Page[T], cursor func(T) string, user func(T) model.UserID,
 ) (*UserConnection, error) {
 	ids := make([]model.UserID, len(slice.Items))
 	for i, item := range slice.Items {
@@ -99,7 +99,7 @@ type MessageSearchEdge struct {
 // Snippet is cut out of the content when it is asked for.
 func (e *MessageSearchEdge) Snippet() []*text.Part { return e.found.Snippet() }
 
-func searchConnection(slice store.Slice[*chat.Found]) *MessageSearchConnection {
+func searchConnection(slice store.Page[*chat.Found]) *MessageSearchConnection {
 	nodes := make([]*model.Message, len(slice.Items))
 	for i, f := range slice.Items {
 		nodes[i] = f.Message

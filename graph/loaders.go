@@ -157,7 +157,7 @@ type pageOf[K comparable] struct {
 }
 
 // pages names the type of the loaders of such lists.
-type pages[K comparable, T any] = *loader[pageOf[K], store.Slice[T]]
+type pages[K comparable, T any] = *loader[pageOf[K], store.Page[T]]
 
 // byPage has a query that is for one page of many parents serve a loader, whose keys may be of several pages.
 func byPage[K comparable, V any](
@@ -223,7 +223,7 @@ func limitOf(p pageOf[model.ConversationID]) int { return p.window.Limit }
 
 func oneMessage(m *model.Message) []*model.Message { return []*model.Message{m} }
 
-func pageOfMessages(slice store.Slice[*model.Message]) []*model.Message { return slice.Items }
+func pageOfMessages(slice store.Page[*model.Message]) []*model.Message { return slice.Items }
 
 func actingAs[K comparable, V any](
 	actor model.Actor, find func(context.Context, model.Actor, []K) (map[K]V, error),

@@ -130,7 +130,7 @@ func (a asked) under(name string) asked {
 func (l *lookahead) windows(a asked, name string, fallback int) (list []store.Window) {
 	for _, f := range a[name] {
 		arguments := f.ArgumentMap(l.variables)
-		var p store.Page
+		var p store.PageArgs
 		if n, ok := arguments["first"].(int64); ok {
 			p.First = new(int(n))
 		}

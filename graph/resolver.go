@@ -28,8 +28,8 @@ type Resolver struct {
 }
 
 // page takes a connection's arguments as they come.
-func page(first *int, after *string, last *int, before *string) store.Page {
-	p := store.Page{First: first, Last: last}
+func page(first *int, after *string, last *int, before *string) store.PageArgs {
+	p := store.PageArgs{First: first, Last: last}
 	if after != nil {
 		p.After = *after
 	}

@@ -181,7 +181,7 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 		t.Fatal(err)
 	}
 	who := model.Actor{UserID: *m.AuthorID}
-	list, err := service.MyConversations(ctx, who, chat.ConversationFilter{}, store.Page{})
+	list, err := service.MyConversations(ctx, who, chat.ConversationFilter{}, store.PageArgs{})
 	if err != nil || len(list.Items) < 2 {
 		t.Fatalf("%+v (%v)", list.Items, err)
 	}
@@ -205,16 +205,16 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	}
 	five, yes := store.Window{Limit: 5}, true
 	search := func(in chat.Search) func() error {
-		return func() error { return second(service.SearchMessages(ctx, who, in, store.Page{})) }
+		return func() error { return second(service.SearchMessages(ctx, who, in, store.PageArgs{})) }
 	}
-	conversations := func(filter chat.ConversationFilter, page store.Page) func() error {
+	conversations := func(filter chat.ConversationFilter, page store.PageArgs) func() error {
 		return func() error { return second(service.MyConversations(ctx, who, filter, page)) }
 	}
 	return map[string]func() error{
-		"conversations": conversations(chat.ConversationFilter{}, store.Page{}),
+		"conversations": conversations(chat.ConversationFilter{}, store.PageArgs{}),
 		"conversations, further": conversations(chat.ConversationFilter{},
-			store.Page{After: chat.ConversationCursor(list.Items[1])}),
-		"unread conversations": conversations(chat.ConversationFilter{Unread: &yes}, store.Page{}),
+			store.PageArgs{After: chat.ConversationCursor(list.Items[1])}),
+		"unread conversations": conversations(chat.ConversationFilter{Unread: &yes}, store.PageArgs{}),
 		"conversations by id":  func() error { return second(service.Conversations(ctx, who, ids)) },
 		"last messages":        func() error { return second(service.LastMessages(ctx, who, ids)) },
 		"memberships":          func() error { return second(service.Memberships(ctx, who, ids)) },

@@ -427,7 +427,7 @@ func TestOperationsGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		for word, want := range map[string]model.MessageID{"zyzzyva": sent.ID, "quokka": m.ID} {
-			found, err := service.SearchMessages(ctx, actor, chat.Search{Query: word}, store.Page{})
+			found, err := service.SearchMessages(ctx, actor, chat.Search{Query: word}, store.PageArgs{})
 			if err != nil || len(found.Items) != 1 || found.Items[0].Message.ID != want {
 				t.Errorf("search for %s: %+v (%v)", word, found.Items, err)
 			}

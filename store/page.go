@@ -19,8 +19,8 @@ import (
 // MaxPage is how many items a page may hold.
 const MaxPage = 100
 
-// Page is what a client asks of a list, in the terms of the Relay connection spec. Cursors are empty where none was given.
-type Page struct {
+// PageArgs is what a client asks of a list, in the terms of the Relay connection spec. Cursors are empty where none was given.
+type PageArgs struct {
 	First, Last   *int
 	After, Before string
 }
@@ -34,7 +34,7 @@ type Window struct {
 
 // Window checks a page. fallback is how many items it holds where the client did not say: counted from the list's start,
 // or where negative from its end.
-func (p Page) Window(fallback int) (Window, error) {
+func (p PageArgs) Window(fallback int) (Window, error) {
 	if p.First != nil && p.Last != nil {
 		return Window{}, errs.New(errs.BadUserInput, "Give first or last, not both.")
 	}
@@ -109,14 +109,14 @@ func (w Window) Continue(text string, o Order, args []any, position ...any) (str
 	return text + " ORDER BY " + strings.Join(o.Columns, direction+", ") + direction + " LIMIT ?" + limit + " + 0", args
 }
 
-// Slice is one page of a list: its items in the list's order, and whether there is more on either side.
-type Slice[T any] struct {
+// Page is one page of a list: its items in the list's order, and whether there is more on either side.
+type Page[T any] struct {
 	Items        []T
 	More, Before bool // after its last item; before its first
 }
 
 // Cut makes a slice of what a query found that was asked for one item more than the window holds, in the order of the walk.
-func Cut[T any](w Window, found []T) Slice[T] {
+func Cut[T any](w Window, found []T) Page[T] {
 	more := len(found) > w.Limit
 	found = found[:min(len(found), w.Limit)]
 	// On the side that the walk came from there is something when it did not start at the list's end: the item that the
@@ -124,9 +124,9 @@ func Cut[T any](w Window, found []T) Slice[T] {
 	behind := w.Cursor != ""
 	if w.Backwards {
 		slices.Reverse(found)
-		return Slice[T]{Items: found, More: behind, Before: more}
+		return Page[T]{Items: found, More: behind, Before: more}
 	}
-	return Slice[T]{Items: found, More: more, Before: behind}
+	return Page[T]{Items: found, More: more, Before: behind}
 }
 
 // Cursor builds and reads the position of an item in a list: one letter for the list, and what the list is sorted by.

@@ -46,7 +46,7 @@ type DB struct {
 	statements sync.Map        // of Read: from statementKey to *statement
 	hooks      []bun.QueryHook // for what Read asks; Bun has those for the rest
 	places     chan struct{}   // one for each transaction at a time; nil where the database has a connection for one only
-	turns      turns
+	turns      queues
 }
 
 // Options are the settings of Open; the zero value serves.
@@ -62,7 +62,7 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	db := &DB{now: opts.Now, turns: turns{byRow: map[any]*turn{}}}
+	db := &DB{now: opts.Now, turns: queues{byRow: map[any]*queue{}}}
 	scheme, rest, _ := strings.Cut(databaseURL, ":")
 	var err error
 	switch scheme {

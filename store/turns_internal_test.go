@@ -13,7 +13,7 @@ import (
 func TestTurnsComeInOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := turns{byRow: map[any]*turn{}}
+		turns := queues{byRow: map[any]*queue{}}
 		leave, err := turns.take(t.Context(), "row")
 		if err != nil {
 			t.Fatal(err)

@@ -47,7 +47,7 @@ const maxTries = 5
 // On PostgreSQL such transactions have half of the connections at most; the next waits. Whatever they themselves wait for, the
 // other half is there for reads and for InPgxTx. A transaction must not begin another.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
-	leave, err := db.takePlace(ctx)
+	leave, err := db.takeSlot(ctx)
 	if err != nil {
 		return err
 	}

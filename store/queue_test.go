@@ -106,7 +106,7 @@ func TestTurns(t *testing.T) {
 		var gone sync.WaitGroup
 		for range 20 {
 			waiting.Go(func() {
-				if err := db.InTurn(t.Context(), row("ann"), func(ctx context.Context, tx *store.Tx) error { return lock(ctx, tx, id) }); err != nil {
+				if err := db.InQueuedTx(t.Context(), row("ann"), func(ctx context.Context, tx *store.Tx) error { return lock(ctx, tx, id) }); err != nil {
 					t.Error(err)
 				}
 			})
@@ -114,14 +114,14 @@ func TestTurns(t *testing.T) {
 		untilWaiting(t, other, 1)
 		for range 20 {
 			gone.Go(func() {
-				err := db.InTurn(hangUp, row("ann"), func(context.Context, *store.Tx) error { return nil })
+				err := db.InQueuedTx(hangUp, row("ann"), func(context.Context, *store.Tx) error { return nil })
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("whoever hangs up: %v", err)
 				}
 			})
 		}
 		for range 20 {
-			if err := db.InTurn(during, row("ben"), func(context.Context, *store.Tx) error { return nil }); err != nil {
+			if err := db.InQueuedTx(during, row("ben"), func(context.Context, *store.Tx) error { return nil }); err != nil {
 				t.Fatalf("a transaction about another row: %v", err)
 			}
 		}
@@ -139,7 +139,7 @@ func TestTurnsEnd(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		mine := errors.New("mine")
 		for range 30 { // more than there are places
-			if err := db.InTurn(t.Context(), 1, func(context.Context, *store.Tx) error { return mine }); !errors.Is(err, mine) {
+			if err := db.InQueuedTx(t.Context(), 1, func(context.Context, *store.Tx) error { return mine }); !errors.Is(err, mine) {
 				t.Errorf("an error: %v", err)
 			}
 			func() {
@@ -148,10 +148,10 @@ func TestTurnsEnd(t *testing.T) {
 						t.Error("it did not panic")
 					}
 				}()
-				_ = db.InTurn(t.Context(), 1, func(context.Context, *store.Tx) error { panic("a bug") })
+				_ = db.InQueuedTx(t.Context(), 1, func(context.Context, *store.Tx) error { panic("a bug") })
 			}()
 		}
-		if err := db.InTurn(t.Context(), 1, func(context.Context, *store.Tx) error { return nil }); err != nil {
+		if err := db.InQueuedTx(t.Context(), 1, func(context.Context, *store.Tx) error { return nil }); err != nil {
 			t.Errorf("after them: %v", err)
 		}
 	})
