@@ -222,7 +222,8 @@ func TestEndedConnectionsDoNotCount(t *testing.T) {
 			synctest.Wait()
 		}
 		conn := l.dial(t, "192.0.2.7")
-		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) { // after 10 seconds without a request
+		// after 10 seconds without a request
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// A connection that the server has accepted is given up by the operating system when its peer is there no more.
+// A connection that the server has accepted is given up by the operating system when its peer is
+// there no more.
 func TestPeersThatVanishAreBounded(t *testing.T) {
 	t.Parallel()
 	server := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

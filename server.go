@@ -1,5 +1,5 @@
-// Parley is a self-hosted messenger backend with a GraphQL API. This file wires the parts together, in reading order, and
-// says why they start and stop in the order they do.
+// Parley is a self-hosted messenger backend with a GraphQL API. This file wires the parts together,
+// in reading order, and says why they start and stop in the order they do.
 package main
 
 import (
@@ -38,7 +38,8 @@ import (
 )
 
 func main() {
-	// SIGTERM is how a supervisor stops a service, SIGINT is Ctrl-C. A second one ends the process at once.
+	// SIGTERM is how a supervisor stops a service, SIGINT is Ctrl-C. A second one ends the process
+	// at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -151,8 +152,8 @@ type server struct {
 	served   chan error                           // how serving HTTP ended
 }
 
-// start builds every part, each from those before it: database, rules, API, and serves last, so that nothing is answered
-// before everything is there to answer it.
+// start builds every part, each from those before it: database, rules, API, and serves last, so
+// that nothing is answered before everything is there to answer it.
 func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server, err error) {
 	dataDir, err := filepath.Abs(s.DataDir)
 	if err != nil {
@@ -195,7 +196,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	// Before chat, which speaks over it. Nothing waits for NATS: without it, a message of another node is late, not lost.
+	// Before chat, which speaks over it. Nothing waits for NATS: without it, a message of another
+	// node is late, not lost.
 	nodes, err := joinNodes(s, log)
 	if err != nil {
 		return nil, err
@@ -252,7 +254,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 	warn(s, log)
 
-	// From here on nothing fails. The work outlives ctx: it is needed while requests are still being finished.
+	// From here on nothing fails. The work outlives ctx: it is needed while requests are still
+	// being finished.
 	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	srv.stopWork = stopWork
 	srv.work.Go(func() { chatService.Run(workCtx) })
@@ -271,11 +274,13 @@ func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           withDefaultHeaders(handler),
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       15 * time.Second, // net/http waits for a body, too, that no handler reads
-		WriteTimeout:      answerTimeout,    // also of what net/http answers by itself
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers' clients do wrong
+		// net/http waits for a body, too, that no handler reads
+		ReadTimeout:    15 * time.Second,
+		WriteTimeout:   answerTimeout, // also of what net/http answers by itself
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 32 << 10,
+		// what strangers' clients do wrong
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			boundPeer(conn, peerTimeout)
 			return ctx
@@ -336,7 +341,8 @@ func accountLimits(s *config.Settings, db *store.DB) *ratelimit.Accounts {
 	return ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: s.Rates(), Exempt: exempt, Now: db.Now})
 }
 
-// trustedDocuments are those that are answered when others are not: the operator's, and those of our own pages.
+// trustedDocuments are those that are answered when others are not: the operator's, and those of
+// our own pages.
 func trustedDocuments(s *config.Settings, limits document.Limits) ([]string, error) {
 	if s.TrustedDocuments == "" {
 		return nil, nil
@@ -345,10 +351,11 @@ func trustedDocuments(s *config.Settings, limits document.Limits) ([]string, err
 	return append(documents, web.AccountDocuments()...), err
 }
 
-// stop first says that no more should come (/readyz) and gives whoever asks the time to see it, while everything is served. Then
-// it sends the long-lived clients elsewhere, once what they have asked is answered, lets running requests finish, and ends the
-// work and the database last, because requests need both. NATS goes between those two: chat's work hands over the hints of the
-// last requests when it ends, and what has not left by then would be late on the other nodes.
+// stop first says that no more should come (/readyz) and gives whoever asks the time to see it,
+// while everything is served. Then it sends the long-lived clients elsewhere, once what they have
+// asked is answered, lets running requests finish, and ends the work and the database last, because
+// requests need both. NATS goes between those two: chat's work hands over the hints of the last
+// requests when it ends, and what has not left by then would be late on the other nodes.
 func (srv *server) stop() error {
 	close(srv.stopping)
 	if srv.settings.StopDelay > 0 {
@@ -392,14 +399,16 @@ func (srv *server) routes() http.Handler {
 // answerTimeout is for an answer to be made and taken, whatever headers its request has.
 const answerTimeout = time.Minute
 
-// peerTimeout is how long a client may acknowledge nothing of what was sent to it. A server-sent stream would have no other way
-// to notice one that has gone without a word: its comments are taken by the operating system, which sends them again for a
-// quarter of an hour. With the comment that is the first to be lost, that is 75 seconds, as on a WebSocket. It is no less than
-// answerTimeout, because who reads nothing for so long counts too.
+// peerTimeout is how long a client may acknowledge nothing of what was sent to it. A server-sent
+// stream would have no other way to notice one that has gone without a word: its comments are taken
+// by the operating system, which sends them again for a quarter of an hour. With the comment that
+// is the first to be lost, that is 75 seconds, as on a WebSocket. It is no less than answerTimeout,
+// because who reads nothing for so long counts too.
 const peerTimeout = answerTimeout
 
-// ready says whether this node should get requests: not while it stops, and not without its database. Without NATS it
-// should: its messages arrive all the same, and where NATS is away from all nodes there would be none left to ask.
+// ready says whether this node should get requests: not while it stops, and not without its
+// database. Without NATS it should: its messages arrive all the same, and where NATS is away from
+// all nodes there would be none left to ask.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-srv.stopping:
@@ -428,7 +437,8 @@ func (srv *server) playground() string {
 	return srv.url + "/"
 }
 
-// reachable is an address that a person can open: the host that was asked for, with the port that was got.
+// reachable is an address that a person can open: the host that was asked for, with the port that
+// was got.
 func reachable(got net.Addr, asked string) string {
 	host, _, _ := net.SplitHostPort(asked)
 	_, port, _ := net.SplitHostPort(got.String())

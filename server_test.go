@@ -174,7 +174,8 @@ func TestWhatCannotStart(t *testing.T) {
 	}
 }
 
-// A misspelt setting would otherwise be silent. Each command warns, and none for the settings that there are.
+// A misspelt setting would otherwise be silent. Each command warns, and none for the settings that
+// there are.
 func TestAMisspeltSettingIsNamed(t *testing.T) {
 	t.Setenv("PARLEY_MAX_DEPHT", "3")
 	t.Setenv("PARLEY_ACESS_TTL", "secret")
@@ -214,7 +215,8 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// TestReadyWithoutNATS starts a node before NATS is there. It serves, says so, and says when that changes.
+// TestReadyWithoutNATS starts a node before NATS is there. It serves, says so, and says when that
+// changes.
 func TestReadyWithoutNATS(t *testing.T) {
 	t.Parallel()
 	nats := natstest.MustStartWith(t, natsserver.Options{Username: "ann", Password: "natspassword"})

@@ -52,7 +52,8 @@ func answerOf(t *testing.T, body io.Reader, path string) string {
 	return fmt.Sprint(at)
 }
 
-// TestSettingsCountAtOnce has a server that never compares: what people let others know reaches streams because auth tells chat.
+// TestSettingsCountAtOnce has a server that never compares: what people let others know reaches
+// streams because auth tells chat.
 func TestSettingsCountAtOnce(t *testing.T) {
 	t.Parallel()
 	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--compare-every=1h")

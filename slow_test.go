@@ -16,8 +16,9 @@ import (
 	"parley/wire/wiretest"
 )
 
-// TestSlowRequests says how long a connection is held for a client that is slow with its request, on whatever path, or with
-// its answer; by the clock of a bubble. Another client is answered meanwhile.
+// TestSlowRequests says how long a connection is held for a client that is slow with its request,
+// on whatever path, or with its answer; by the clock of a bubble. Another client is answered
+// meanwhile.
 func TestSlowRequests(t *testing.T) {
 	t.Parallel()
 	const (
@@ -111,7 +112,8 @@ func TestSlowReaders(t *testing.T) {
 					}
 					<-time.After(7 * time.Second)
 				}
-				if held := time.Since(start); held != 63*time.Second { // when it looks for the first time after the minute
+				// when it looks for the first time after the minute
+				if held := time.Since(start); held != 63*time.Second {
 					t.Errorf("it was held for %v", held)
 				}
 			})

@@ -30,7 +30,8 @@ func mustStartServer(t *testing.T, args ...string) *server {
 	return srv
 }
 
-// TestStopDelay asks a server that stops: while the delay lasts it is not ready, and serves everything.
+// TestStopDelay asks a server that stops: while the delay lasts it is not ready, and serves
+// everything.
 func TestStopDelay(t *testing.T) {
 	t.Parallel()
 	srv := mustStartServer(t, "--stop-delay=7m")

@@ -31,8 +31,9 @@ type Register struct {
 	InvitationCode *string
 }
 
-// Register makes an account and signs it in from the client; where addresses are concealed it signs nobody in, and
-// returns nil, whether the address had an account or not. A mail with a link to confirm the address goes out in any case.
+// Register makes an account and signs it in from the client; where addresses are concealed it signs
+// nobody in, and returns nil, whether the address had an account or not. A mail with a link to
+// confirm the address goes out in any case.
 func (s *Service) Register(ctx context.Context, in Register, from Client) (*SignedIn, error) {
 	if err := s.allow(ctx, "register from "+from.Network(), registerByAddress); err != nil {
 		return nil, err
@@ -48,7 +49,8 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 	if err != nil {
 		return nil, err
 	}
-	hash, err := s.hashPassword(ctx, in.Password, from) // before the transaction, which should be short
+	// before the transaction, which should be short
+	hash, err := s.hashPassword(ctx, in.Password, from)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,8 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		if err != nil {
 			return err
 		}
-		// If the address has an account, and the answer must not tell, the same statements run and store nothing.
+		// If the address has an account, and the answer must not tell, the same statements run and
+		// store nothing.
 		free := owner == nil
 		u.CreatedAt = tx.Now
 		if err := insertUser(ctx, tx, free, u); err != nil {
@@ -89,14 +92,16 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		signedIn, err = s.startSession(ctx, tx, u, from)
 		return err
 	})
-	if s.opts.ConcealEmails && errors.Is(err, errEmailTaken) { // in the moment since requireFree looked
+	// in the moment since requireFree looked
+	if s.opts.ConcealEmails && errors.Is(err, errEmailTaken) {
 		return nil, nil //nolint:nilnil // as the comment says
 	}
 	return signedIn, err
 }
 
-// quietAttempt counts an attempt to use an address that may be somebody's, and reports whether there were so many that its
-// owner has been told often enough. It comes before the transaction, because on PostgreSQL counting is one of its own.
+// quietAttempt counts an attempt to use an address that may be somebody's, and reports whether
+// there were so many that its owner has been told often enough. It comes before the transaction,
+// because on PostgreSQL counting is one of its own.
 func (s *Service) quietAttempt(ctx context.Context, email string) (quiet bool, err error) {
 	if !s.opts.ConcealEmails {
 		return false, nil
@@ -108,7 +113,8 @@ func (s *Service) quietAttempt(ctx context.Context, email string) (quiet bool, e
 	return false, err
 }
 
-// attemptMail informs the owner of an address that someone tried to use it, unless they had enough of such mails.
+// attemptMail informs the owner of an address that someone tried to use it, unless they had enough
+// of such mails.
 func attemptMail(owner *model.User, quiet bool) mail.Message {
 	m := noticeMail(mail.RegistrationAttempt, owner.Email, owner)
 	m.Decoy = quiet
@@ -144,7 +150,8 @@ func (in Register) user() (*model.User, error) {
 	return u, problems.Err()
 }
 
-// searchKey is what the search for people looks in. The line break keeps a search from matching across the two names.
+// searchKey is what the search for people looks in. The line break keeps a search from matching
+// across the two names.
 func searchKey(u *model.User) string {
 	if u.DisplayName == nil {
 		return u.NicknameKey
@@ -207,8 +214,8 @@ func negated(problem string) string {
 	return strings.Replace(problem, "is not ", "has to be ", 1)
 }
 
-// requireFree says which of the names that have to be unique are taken, all of them at once. Where addresses are concealed
-// it returns the owner of a taken one instead of saying so.
+// requireFree says which of the names that have to be unique are taken, all of them at once. Where
+// addresses are concealed it returns the owner of a taken one instead of saying so.
 func (s *Service) requireFree(ctx context.Context, tx *store.Tx, u *model.User) (owner *model.User, err error) {
 	var taken []*model.User
 	err = tx.NewSelect().Model(&taken).Where("email_key = ? OR nickname_key = ?", u.EmailKey, u.NicknameKey).Scan(ctx)
@@ -235,7 +242,8 @@ const nicknameTaken = "Somebody else has this nickname."
 
 var errEmailTaken = errs.Input(errs.Taken, "email", "There is an account with this e-mail address.")
 
-// insertUser leaves the last word to the database: another may have taken a name since requireFree looked.
+// insertUser leaves the last word to the database: another may have taken a name since requireFree
+// looked.
 func insertUser(ctx context.Context, tx *store.Tx, stored bool, u *model.User) error {
 	err := tx.InsertWhen(ctx, stored, u, "")
 	switch {

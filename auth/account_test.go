@@ -52,12 +52,14 @@ func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 	})
 }
 
-// accounts is how many rows n accounts take, each with its first session and a mail to confirm its address.
+// accounts is how many rows n accounts take, each with its first session and a mail to confirm its
+// address.
 func accounts(n int64) map[string]int64 {
 	return map[string]int64{"users": n, "credentials": n, "sessions": n, "one_time_tokens": n, "mails": n}
 }
 
-// What a person may be called. The names are those that are stored; "" where it is the one that was given.
+// What a person may be called. The names are those that are stored; "" where it is the one that was
+// given.
 func TestRegisterAccepts(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -201,7 +203,8 @@ func TestRegisterRefuses(t *testing.T) {
 			want   string
 		}{fmt.Sprintf("%q", s), email(s), "INVALID email"})
 	}
-	// Each would make a name that looks like another, or like nothing, or that turns the text around it.
+	// Each would make a name that looks like another, or like nothing, or that turns the text
+	// around it.
 	for _, r := range []rune{
 		0x00, 0x07, '\n', '\t', 0x1b, 0x7f, 0x85, 0xa0, 0xad, 0x34f, 0x61c, 0x115f, 0x1160, 0x17b4, 0x180b, 0x180e, 0x2003, 0x200b, 0x200c,
 		0x200d, 0x200e, 0x200f, 0x2028, 0x2029, 0x202a, 0x202d, 0x202e, 0x202f, 0x205f, 0x2060, 0x2064, 0x2066, 0x2069,
@@ -260,7 +263,8 @@ func TestRegisterRefusesWhatIsTaken(t *testing.T) {
 			{"new@example.org", "  ångström fi ", "TAKEN nickname"},
 			{"new@example.org", "STRASSE", "TAKEN nickname"},
 			{"new@example.org", "STRA\u1e9eE", "TAKEN nickname"},
-			{"new@example.org", "ΟΔΥΣΣΕΎΣ", "TAKEN nickname"}, // the last sigma has a form of its own
+			// the last sigma has a form of its own
+			{"new@example.org", "ΟΔΥΣΣΕΎΣ", "TAKEN nickname"},
 			{"ånn@example.org", "new", "TAKEN email"},
 			{"ÅNN@EXAMPLE.ORG", "new", "TAKEN email"},
 			{"A\u030ann@example.org", "new", "TAKEN email"},
@@ -321,7 +325,8 @@ func TestRegisterRacesForOneName(t *testing.T) {
 	})
 }
 
-// The race above seldom gets past requireFree on one machine, so this goes straight to what decides it.
+// The race above seldom gets past requireFree on one machine, so this goes straight to what decides
+// it.
 func TestTheDatabaseHasTheLastWordOnNames(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

@@ -32,16 +32,17 @@ const (
 // auditKept is how long the audit log goes back.
 const auditKept = 365 * 24 * time.Hour
 
-// audit records what happened, in the transaction in which it did: in the table with where it came from, and in the log
-// without, because an address is personal data. An account that is named must be locked (lockedUser): one that is being
-// removed must not come back into the log.
+// audit records what happened, in the transaction in which it did: in the table with where it came
+// from, and in the log without, because an address is personal data. An account that is named must
+// be locked (lockedUser): one that is being removed must not come back into the log.
 func (s *Service) audit(
 	ctx context.Context, tx *store.Tx, what action, user *model.UserID, session *model.SessionID, from Client,
 ) error {
 	return s.auditWhen(ctx, tx, true, what, user, session, from)
 }
 
-// auditWhen is audit if stored is true, and otherwise runs its statement without recording anything.
+// auditWhen is audit if stored is true, and otherwise runs its statement without recording
+// anything.
 func (s *Service) auditWhen(
 	ctx context.Context, tx *store.Tx, stored bool, what action, user *model.UserID, session *model.SessionID, from Client,
 ) error {

@@ -23,7 +23,8 @@ type entry struct {
 	Session string
 }
 
-// entries takes what the audit log has, sorted, because what happens at one moment has no order, and empties it.
+// entries takes what the audit log has, sorted, because what happens at one moment has no order,
+// and empties it.
 func (w *world) entries() []*model.AuditEntry {
 	w.t.Helper()
 	var found []*model.AuditEntry
@@ -36,7 +37,8 @@ func (w *world) entries() []*model.AuditEntry {
 	return found
 }
 
-// wantEntries takes what the audit log has, and makes sure that it is this, all of it from the client and of this moment.
+// wantEntries takes what the audit log has, and makes sure that it is this, all of it from the
+// client and of this moment.
 func (w *world) wantEntries(name string, from Client, want ...entry) {
 	w.t.Helper()
 	var got []entry
@@ -219,7 +221,8 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 		w.do("reset", w.ResetPassword(ctx, token, password, from))
 		check("reset", entry{"password_reset", id, ""}, entry{"session_revoked", id, session})
 
-		// What an account has left in the log says nothing of it any more once it is deleted, nor does the removal.
+		// What an account has left in the log says nothing of it any more once it is deleted, nor
+		// does the removal.
 		ann = keep(w.Login(ctx, Login{Email: "ann@example.com", Password: password}, from))
 		log.take()
 		w.wantProblem("delete", w.DeleteAccount(ctx, ann.Actor(), "wrong-and-secret", from), "INVALID_CREDENTIALS password")

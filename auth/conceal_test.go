@@ -39,8 +39,8 @@ func (s *statements) take() (list []string) {
 	return list
 }
 
-// No answer's time may tell which addresses have accounts, so the database gets the same statements in the same order
-// whether an address has one or not.
+// No answer's time may tell which addresses have accounts, so the database gets the same statements
+// in the same order whether an address has one or not.
 func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {

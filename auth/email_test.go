@@ -107,7 +107,8 @@ func TestALaterChangeOfAddressVoidsTheOneBefore(t *testing.T) {
 	})
 }
 
-// The address that somebody has is as good as any: another spelling of it may be wanted, and a link verifies it.
+// The address that somebody has is as good as any: another spelling of it may be wanted, and a link
+// verifies it.
 func TestChangeEmailToTheSame(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -168,7 +169,8 @@ func TestTwoLinksRaceForOneAddress(t *testing.T) {
 	})
 }
 
-// Where addresses are concealed, neither the answer nor what reaches the actor's own mailbox tells about another's address.
+// Where addresses are concealed, neither the answer nor what reaches the actor's own mailbox tells
+// about another's address.
 func TestChangeEmailConceals(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {

@@ -11,8 +11,9 @@ import (
 )
 
 // How many callers may wait for a slot to hash a password in. maxHashWaiters is about a second's
-// work of two cores, so a client is told to try again rather than kept waiting. One address has half
-// of them at most: many people may share it, and others still find places without dropping anyone.
+// work of two cores, so a client is told to try again rather than kept waiting. One address has
+// half of them at most: many people may share it, and others still find places without dropping
+// anyone.
 const (
 	maxHashWaiters           = 100
 	maxHashWaitersPerAddress = 50

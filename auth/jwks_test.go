@@ -135,7 +135,8 @@ func TestSecretsAreNotPublished(t *testing.T) {
 	}
 }
 
-// A public key is known to all; used as a secret, it must not make tokens that are believed (RFC 8725, section 2.1).
+// A public key is known to all; used as a secret, it must not make tokens that are believed (RFC
+// 8725, section 2.1).
 func TestAPublicKeyIsNoSecret(t *testing.T) {
 	t.Parallel()
 	key, private := ed25519Key(t)

@@ -98,7 +98,8 @@ func TestLoadOrMakeSecretKeepsItPrivate(t *testing.T) {
 	}
 }
 
-// Two processes that start together for the first time have to end up with one key, or each refuses the other's tokens.
+// Two processes that start together for the first time have to end up with one key, or each refuses
+// the other's tokens.
 func TestLoadOrMakeSecretRaces(t *testing.T) {
 	t.Parallel()
 	for round := range 50 { // one round may well miss the moment

@@ -42,8 +42,9 @@ func SecretKey(secret []byte) (Key, error) {
 	return k, nil
 }
 
-// ReadKeyFile reads an Ed25519 private key (EdDSA, RFC 8037) in PKCS #8 and PEM, as `openssl genpkey -algorithm ed25519`
-// writes it. Its public half is published, so that others can verify tokens.
+// ReadKeyFile reads an Ed25519 private key (EdDSA, RFC 8037) in PKCS #8 and PEM, as `openssl
+// genpkey -algorithm ed25519` writes it. Its public half is published, so that others can verify
+// tokens.
 func ReadKeyFile(path string) (Key, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -70,8 +71,8 @@ func ReadKeyFile(path string) (Key, error) {
 	return k, errors.Join(err1, err2)
 }
 
-// named gives a key an id that shows in the tokens it signs: with two keys, which one. The id says nothing of a secret,
-// whose hash it is begun from.
+// named gives a key an id that shows in the tokens it signs: with two keys, which one. The id says
+// nothing of a secret, whose hash it is begun from.
 func named(raw any, of []byte) (jwk.Key, error) {
 	key, err := jwk.Import(raw)
 	if err != nil {
@@ -81,8 +82,8 @@ func named(raw any, of []byte) (jwk.Key, error) {
 	return key, key.Set(jwk.KeyIDKey, hex.EncodeToString(sum[:8]))
 }
 
-// JWKS is the public halves of the keys, for whoever verifies tokens elsewhere: a JWK Set (RFC 7517, section 5). It is empty
-// where tokens are signed with a secret.
+// JWKS is the public halves of the keys, for whoever verifies tokens elsewhere: a JWK Set (RFC
+// 7517, section 5). It is empty where tokens are signed with a secret.
 func (s *Service) JWKS() ([]byte, error) {
 	set := jwk.NewSet()
 	for _, k := range s.opts.Keys {
@@ -101,7 +102,8 @@ func (s *Service) JWKS() ([]byte, error) {
 	return json.Marshal(set)
 }
 
-// LoadOrMakeSecret reads the signing secret that the file holds, or makes one there that only its owner may read.
+// LoadOrMakeSecret reads the signing secret that the file holds, or makes one there that only its
+// owner may read.
 func LoadOrMakeSecret(path string) ([]byte, error) {
 	secret, err := os.ReadFile(path)
 	if err == nil {
@@ -123,8 +125,8 @@ func LoadOrMakeSecret(path string) ([]byte, error) {
 	}
 	secret = make([]byte, MinKeyLen)
 	_, _ = rand.Read(secret) // never fails, see its documentation
-	// Written under another name first, and linked to its own: a crash leaves a whole secret or none, and of two that start
-	// at once the second takes what the first has made.
+	// Written under another name first, and linked to its own: a crash leaves a whole secret or
+	// none, and of two that start at once the second takes what the first has made.
 	whole, err := os.CreateTemp(filepath.Dir(path), "secret-*")
 	if err != nil {
 		return nil, fmt.Errorf("keep the signing secret: %w", err)

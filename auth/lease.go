@@ -7,7 +7,8 @@ import (
 	"parley/model"
 )
 
-// Lease ties something that lives longer than a request, such as a socket, to the session that it was opened with.
+// Lease ties something that lives longer than a request, such as a socket, to the session that it
+// was opened with.
 type Lease struct {
 	service *Service
 	session model.SessionID
@@ -15,8 +16,9 @@ type Lease struct {
 	expiry  *time.Timer
 }
 
-// Lease calls end once, with an UNAUTHENTICATED error that says why, when the grant's session has ended or its access token
-// has expired; not after Release, unless it was under way. It is called at once for a token that is expired already.
+// Lease calls end once, with an UNAUTHENTICATED error that says why, when the grant's session has
+// ended or its access token has expired; not after Release, unless it was under way. It is called
+// at once for a token that is expired already.
 func (s *Service) Lease(grant Grant, end func(reason error)) *Lease {
 	l := &Lease{service: s, session: grant.Actor.SessionID, end: end}
 	s.mu.Lock()

@@ -111,7 +111,8 @@ func TestLeasesEndWhenARefreshTokenIsUsedTwice(t *testing.T) {
 	})
 }
 
-// Between the check of a token and the lease there is time for the session to end: nobody would tell the lease later.
+// Between the check of a token and the lease there is time for the session to end: nobody would
+// tell the lease later.
 func TestALeaseOfASessionThatHasJustEndedEnds(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -160,7 +161,8 @@ func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 	})
 }
 
-// A timer may fire, and two who end the session may find the lease, in the very moment in which it is given back.
+// A timer may fire, and two who end the session may find the lease, in the very moment in which it
+// is given back.
 func TestALeaseThatIsFoundTwiceEndsOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
@@ -210,7 +212,8 @@ func TestLeasesRaceWithLogout(t *testing.T) {
 	})
 }
 
-// bubble runs fn where time passes only when everything waits. The database is opened outside, and asked only for the time.
+// bubble runs fn where time passes only when everything waits. The database is opened outside, and
+// asked only for the time.
 func bubble(t *testing.T, fn func(t *testing.T, w *world)) {
 	t.Helper()
 	db := mustSQLite(t, time.Now)
@@ -276,7 +279,8 @@ func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 	})
 }
 
-// What is called at the end does what ends of sockets do: it gives its lease back, and looks after others.
+// What is called at the end does what ends of sockets do: it gives its lease back, and looks after
+// others.
 func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {

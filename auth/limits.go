@@ -21,8 +21,8 @@ type limit struct {
 
 // How often somebody may try. By address the rates are generous, because many people may share one.
 // Signing in to an account counts one address at a time, so that a stranger elsewhere cannot keep
-// anybody out. Mails to an account are counted by account alone, and beyond the limit are left out in
-// silence where a stranger can ask for them.
+// anybody out. Mails to an account are counted by account alone, and beyond the limit are left out
+// in silence where a stranger can ask for them.
 //
 //nolint:gochecknoglobals // a constant table
 var (
@@ -33,7 +33,8 @@ var (
 	refreshBySession  = limit{ratelimit.Rate{Burst: 20, Every: 3 * time.Second}, "refresh-session"}
 	mailByAddress     = limit{ratelimit.Rate{Burst: 20, Every: time.Minute}, "mail"}
 	mailByAccount     = limit{ratelimit.Rate{Burst: 5, Every: 10 * time.Minute}, ""}
-	tokenByAddress    = limit{ratelimit.Rate{Burst: 30, Every: 5 * time.Second}, "token"} // redeeming one-time tokens
+	// redeeming one-time tokens
+	tokenByAddress    = limit{ratelimit.Rate{Burst: 30, Every: 5 * time.Second}, "token"}
 	passwordBySession = limit{ratelimit.Rate{Burst: 10, Every: 30 * time.Second}, "password"}
 	// By session: a thief who has one must not use up what the owner needs to end it.
 	revokeBySession = limit{ratelimit.Rate{Burst: 100, Every: 3 * time.Second}, "sessions"}
@@ -41,12 +42,13 @@ var (
 
 // attempts is what is remembered under a key.
 type attempts struct {
-	At    time.Time // rates: when the bucket is full again; failures: until when the next try has to wait
-	Count int       // failures in a row
+	// rates: when the bucket is full again; failures: until when the next try has to wait
+	At    time.Time
+	Count int // failures in a row
 }
 
-// limitStore keeps attempts. update changes one entry at a time, or the zero value if there is none. No other caller sees it
-// half changed.
+// limitStore keeps attempts. update changes one entry at a time, or the zero value if there is
+// none. No other caller sees it half changed.
 type limitStore interface {
 	update(ctx context.Context, key string, change func(*attempts)) error
 }
@@ -127,7 +129,8 @@ func (s *Service) succeeded(ctx context.Context, key string) error {
 // hashed keeps addresses out of the table.
 func hashed(key string) string { return hex.EncodeToString(hashOf([]byte(key))) }
 
-// Network is what counts as the client's address: itself or, of IPv6, the network that one customer commonly gets.
+// Network is what counts as the client's address: itself or, of IPv6, the network that one customer
+// commonly gets.
 func (c Client) Network() string {
 	addr, err := netip.ParseAddr(c.IP)
 	if err != nil {

@@ -52,7 +52,8 @@ func elsewhere() Client { return Client{IP: "192.0.2.2"} }
 
 func limitTests() map[string]limitTest {
 	register := func(w *world, from Client) error {
-		_, err := w.Register(w.t.Context(), Register{}, from) // refused for what it lacks, which costs no hash
+		// refused for what it lacks, which costs no hash
+		_, err := w.Register(w.t.Context(), Register{}, from)
 		return err
 	}
 	refresh := func(w *world, token string, from Client) error {
@@ -120,7 +121,8 @@ func TestLimits(t *testing.T) {
 		base.register("bob")
 		for name, test := range limitTests() {
 			t.Run(name, func(t *testing.T) {
-				// Counting begins anew with a clock that is far ahead of all that was counted before.
+				// Counting begins anew with a clock that is far ahead of all that was counted
+				// before.
 				base.clock.Forward(24 * time.Hour)
 				w := base.limited()
 				w.t = t
@@ -283,10 +285,12 @@ func TestFailuresSlowDown(t *testing.T) {
 			w.wantWait("a little early", login("ann", password, here()), time.Millisecond)
 			w.clock.Forward(time.Millisecond)
 			if wait < 16*time.Second {
-				w.clock.Forward(time.Minute) // so that the other limit, of attempts, stays out of this
+				// so that the other limit, of attempts, stays out of this
+				w.clock.Forward(time.Minute)
 			}
 		}
-		// An hour after the lockout nothing is held against anybody, and a microsecond before everything still is.
+		// An hour after the lockout nothing is held against anybody, and a microsecond before
+		// everything still is.
 		w.clock.Forward(time.Hour)
 		fail("within the hour")
 		w.wantWait("within the hour", login("ann", password, here()), cap)

@@ -33,8 +33,9 @@ const (
 
 const oneTimeLen = 32
 
-// issue makes a token that works once, and voids those that were issued before for the same purpose. Only its hash is
-// stored; the token itself is in the mail alone. If stored is false, it runs the same statements, and the token never works.
+// issue makes a token that works once, and voids those that were issued before for the same
+// purpose. Only its hash is stored; the token itself is in the mail alone. If stored is false, it
+// runs the same statements, and the token never works.
 func (s *Service) issue(
 	ctx context.Context, tx *store.Tx, stored bool, what purpose, user model.UserID, newEmail *string, ttl time.Duration,
 ) (string, error) {
@@ -49,8 +50,9 @@ func (s *Service) issue(
 	return base64.RawURLEncoding.EncodeToString(secret[:]), err
 }
 
-// void makes unused tokens worthless, and takes back the mails that wait to carry them: with the token they would lose what says
-// whose they are, and outlive the account. It runs the same statements if there are none.
+// void makes unused tokens worthless, and takes back the mails that wait to carry them: with the
+// token they would lose what says whose they are, and outlive the account. It runs the same
+// statements if there are none.
 func (s *Service) void(ctx context.Context, tx *store.Tx, user model.UserID, purposes ...purpose) error {
 	unused := func(q bun.QueryBuilder) bun.QueryBuilder {
 		return q.Where("user_id = ?", user).Where("purpose IN (?)", bun.List(purposes)).Where("used_at IS NULL")
@@ -87,7 +89,8 @@ func hashOfToken(token string) []byte {
 	return hashOf(secret)
 }
 
-// readToken returns the hash that is stored of a token; false for anything that issue cannot have made.
+// readToken returns the hash that is stored of a token; false for anything that issue cannot have
+// made.
 func readToken(token string) (hash []byte, ok bool) {
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(secret) != oneTimeLen || base64.RawURLEncoding.EncodeToString(secret) != token {
@@ -96,7 +99,8 @@ func readToken(token string) (hash []byte, ok bool) {
 	return hashOf(secret), true
 }
 
-// requireToken is TOKEN_EXPIRED for a token that redeem would refuse, without using it up: it comes before costly work.
+// requireToken is TOKEN_EXPIRED for a token that redeem would refuse, without using it up: it comes
+// before costly work.
 func (s *Service) requireToken(ctx context.Context, token string, what purpose) error {
 	hash, ok := readToken(token)
 	if !ok {
@@ -142,10 +146,11 @@ func noticeMail(kind mail.Kind, to string, u *model.User) mail.Message {
 	return mail.Message{Kind: kind, To: to, Nickname: u.Nickname, Key: model.NewAuditID().String()}
 }
 
-// decoyAccount stands for the account of an address that has none, so that the same work can be done for both. Its id is the
-// same for the same address, and is the id of no account.
+// decoyAccount stands for the account of an address that has none, so that the same work can be
+// done for both. Its id is the same for the same address, and is the id of no account.
 func decoyAccount(emailKey string) *model.User {
-	u := &model.User{Email: "nobody@parley.invalid", Nickname: "nobody"} // a name that never exists (RFC 6761)
+	// a name that never exists (RFC 6761)
+	u := &model.User{Email: "nobody@parley.invalid", Nickname: "nobody"}
 	copy(u.ID[:], hashOf([]byte("no account: "+emailKey)))
 	return u
 }

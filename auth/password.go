@@ -17,8 +17,8 @@ const (
 	maxPassword = 256
 )
 
-// The 10,000 most common of those that are long enough, one a line, most common first; counted by zxcvbn
-// (https://github.com/dropbox/zxcvbn) over leaked passwords.
+// The 10,000 most common of those that are long enough, one a line, most common first; counted by
+// zxcvbn (https://github.com/dropbox/zxcvbn) over leaked passwords.
 //
 //go:embed common_passwords.txt
 var commonPasswords string

@@ -73,7 +73,8 @@ func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
 		if !strings.HasPrefix(annHash, "$argon2id$v=19$m=64,t=1,p=1$") || strings.Contains(annHash, password) {
 			t.Errorf("got %s", annHash)
 		}
-		// An operator may change the cost at any time: old hashes still work, new ones are of the new cost.
+		// An operator may change the cost at any time: old hashes still work, new ones are of the
+		// new cost.
 		other := w.node(w.clock, func(o *Options) {
 			o.Argon2 = &argon2id.Params{Memory: 128, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
 		})
@@ -135,7 +136,8 @@ func TestPasswordsTakeTurns(t *testing.T) {
 	})
 }
 
-// What is shown to others is made from a model.User, so no way of following its fields may lead to a secret.
+// What is shown to others is made from a model.User, so no way of following its fields may lead to
+// a secret.
 func TestNoSecretIsReachableFromAUser(t *testing.T) {
 	t.Parallel()
 	seen := map[reflect.Type]bool{}
@@ -171,8 +173,8 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 	}
 }
 
-// Who measures how long a refusal takes should not learn which addresses have accounts. A clock proves nothing on a busy
-// machine, so this only prints what it saw, for a person to compare.
+// Who measures how long a refusal takes should not learn which addresses have accounts. A clock
+// proves nothing on a busy machine, so this only prints what it saw, for a person to compare.
 func TestTimeOfRefusals(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

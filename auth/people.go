@@ -17,7 +17,8 @@ const userList = 'u' // the letter of this list's cursors
 // UserCursor is where a person stands among all people.
 func UserCursor(u *model.User) string { return store.NewCursor(userList).Text(u.NicknameKey).String() }
 
-// SearchUsers lists everybody by nickname, or those whose nickname or display name contains the search.
+// SearchUsers lists everybody by nickname, or those whose nickname or display name contains the
+// search.
 func (s *Service) SearchUsers(
 	ctx context.Context, actor model.Actor, search string, page store.PageArgs,
 ) (store.Page[*model.User], error) {
@@ -54,7 +55,8 @@ func (s *Service) SearchUsers(
 // maxLookup is longer than any name or address.
 const maxLookup = 512
 
-// lookup brings what somebody is looked up by into the form that is compared; empty for what nobody can be called.
+// lookup brings what somebody is looked up by into the form that is compared; empty for what nobody
+// can be called.
 func lookup(s string) string {
 	s = text.Clean(s)
 	if text.Problem(s, false) != "" || len(s) > maxLookup {

@@ -74,7 +74,8 @@ func TestSearchUsersPages(t *testing.T) {
 					t.Errorf("size %d, from %d: %d items, before %t, more %t", size, len(got), len(slice.Items), slice.Before, slice.More)
 				}
 				got = append(got, slice.Items...)
-				if !slice.More || len(slice.Items) == 0 || len(got) > len(want) { // the last: it goes in circles
+				// the last: it goes in circles
+				if !slice.More || len(slice.Items) == 0 || len(got) > len(want) {
 					break
 				}
 				after = UserCursor(slice.Items[len(slice.Items)-1])
@@ -158,7 +159,8 @@ func TestSearchUsersRefusesCursorsThatHoldNoText(t *testing.T) {
 	})
 }
 
-// A name may fold to many times its length. The page that ends with it must not be the last that anybody can see.
+// A name may fold to many times its length. The page that ends with it must not be the last that
+// anybody can see.
 func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -253,7 +255,8 @@ func TestSearchUsersFinds(t *testing.T) {
 	})
 }
 
-// A search that no name can contain finds nobody, or is refused; it is no fault of ours that an operator should read of.
+// A search that no name can contain finds nobody, or is refused; it is no fault of ours that an
+// operator should read of.
 func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

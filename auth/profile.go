@@ -15,7 +15,8 @@ import (
 
 const maxAbout = 500
 
-// UpdateProfile changes what is given, and leaves what is nil. A blank display name or about is none.
+// UpdateProfile changes what is given, and leaves what is nil. A blank display name or about is
+// none.
 type UpdateProfile struct {
 	Nickname    *string
 	DisplayName *string
@@ -142,8 +143,8 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	})
 }
 
-// requirePassword makes sure that it is the person, and not only their open session, who asks. It returns the hash that it
-// checked, for checkedUser.
+// requirePassword makes sure that it is the person, and not only their open session, who asks. It
+// returns the hash that it checked, for checkedUser.
 func (s *Service) requirePassword(
 	ctx context.Context, actor model.Actor, path, password string, from Client,
 ) (hash string, err error) {
@@ -183,7 +184,8 @@ type ChangeEmail struct {
 	Password string
 }
 
-// ChangeEmail mails a link to the new address, which becomes the actor's once the link is followed, and a notice to the old.
+// ChangeEmail mails a link to the new address, which becomes the actor's once the link is followed,
+// and a notice to the old.
 func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeEmail, from Client) error {
 	var problems errs.List
 	email := checkEmail(&problems, "newEmail", in.NewEmail)
@@ -221,7 +223,8 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.EmailChanging, u.Email, u)); err != nil {
 			return err
 		}
-		// If the address is taken, the same statements run: a link that waits for another address is void in both cases.
+		// If the address is taken, the same statements run: a link that waits for another address
+		// is void in both cases.
 		token, err := s.issue(ctx, tx, !taken, changeEmail, u.ID, &email, verifyTTL)
 		if err != nil {
 			return err

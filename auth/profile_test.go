@@ -230,7 +230,8 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 	})
 }
 
-// Who races to sign in while all other sessions are ended may be too late or too early, and everything stays consistent.
+// Who races to sign in while all other sessions are ended may be too late or too early, and
+// everything stays consistent.
 func TestRevokingRaces(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

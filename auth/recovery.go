@@ -18,8 +18,9 @@ const (
 	resetPage  = "reset-password"
 )
 
-// RequestPasswordReset mails a link to the account's address. Whether there is such an account shows neither in the answer
-// nor in how often it may be asked for, and the database gets the same statements for both.
+// RequestPasswordReset mails a link to the account's address. Whether there is such an account
+// shows neither in the answer nor in how often it may be asked for, and the database gets the same
+// statements for both.
 func (s *Service) RequestPasswordReset(ctx context.Context, email string, from Client) error {
 	if err := s.allow(ctx, "mail from "+from.Network(), mailByAddress); err != nil {
 		return err
@@ -62,8 +63,8 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 	})
 }
 
-// ResetPassword sets a new password with the token from the mail, and ends every session of the account. Whoever got the
-// mail has shown that the address is theirs.
+// ResetPassword sets a new password with the token from the mail, and ends every session of the
+// account. Whoever got the mail has shown that the address is theirs.
 func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, from Client) error {
 	if err := s.allow(ctx, "token from "+from.Network(), tokenByAddress); err != nil {
 		return err
@@ -131,8 +132,8 @@ func (s *Service) sendVerification(ctx context.Context, tx *store.Tx, u *model.U
 	return s.opts.Mail.Enqueue(ctx, tx, s.linkMail(mail.VerifyEmail, u.Email, u, verifyPage, token))
 }
 
-// VerifyEmail takes the token of a mailed link as the proof that the address is the person's: the one they have, or the one
-// that ChangeEmail asked for, which becomes theirs.
+// VerifyEmail takes the token of a mailed link as the proof that the address is the person's: the
+// one they have, or the one that ChangeEmail asked for, which becomes theirs.
 func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) error {
 	if err := s.allow(ctx, "token from "+from.Network(), tokenByAddress); err != nil {
 		return err
@@ -191,8 +192,8 @@ func lockedUser(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User
 
 var errPasswordChanged = errs.New(errs.Unauthenticated, "The password was changed meanwhile. Try again.")
 
-// checkedUser is lockedUser for somebody whose password was checked before the transaction, against this hash: the password
-// may have been changed since, to keep just them out.
+// checkedUser is lockedUser for somebody whose password was checked before the transaction, against
+// this hash: the password may have been changed since, to keep just them out.
 //
 // It runs the same statements if there is no such account: Login must not tell.
 func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string) (*model.User, error) {
@@ -213,7 +214,8 @@ func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string
 	return u, nil
 }
 
-// userByID is UNAUTHENTICATED where the account is gone: it is asked for the actor, or for whose token was just redeemed.
+// userByID is UNAUTHENTICATED where the account is gone: it is asked for the actor, or for whose
+// token was just redeemed.
 func userByID(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User, error) {
 	u := new(model.User)
 	err := tx.NewSelect().Model(u).Where("u.id = ?", id).Scan(ctx)

@@ -30,7 +30,8 @@ type post struct {
 	Link      string
 }
 
-// takeMails returns the mails that wait, the oldest first, and removes them, so that a test sees each once.
+// takeMails returns the mails that wait, the oldest first, and removes them, so that a test sees
+// each once.
 func (w *world) takeMails() (waiting []post) {
 	w.t.Helper()
 	err := w.db.NewSelect().Table("mails").Column("kind", "recipient", "nickname", "link").OrderExpr("id").Scan(w.t.Context(), &waiting)
@@ -118,7 +119,8 @@ func (w *world) signsIn(name, email, password string, want bool) {
 	}
 }
 
-// meanwhile runs fn, and between where fn has read the stored hash of a password and where it compares it.
+// meanwhile runs fn, and between where fn has read the stored hash of a password and where it
+// compares it.
 func (w *world) meanwhile(fn, between func()) {
 	w.t.Helper()
 	release := w.takeSlots()
@@ -316,7 +318,8 @@ func TestAResetForNobodyIsAnsweredAlike(t *testing.T) {
 	})
 }
 
-// How often mails go out is limited for each account, and that shows no more than whether there is an account at all.
+// How often mails go out is limited for each account, and that shows no more than whether there is
+// an account at all.
 func TestTooManyResetsAreSilent(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -341,12 +344,14 @@ func TestTooManyResetsAreSilent(t *testing.T) {
 		w.do("ten minutes later", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
 		n.wantMails("ten minutes later", "password_reset ann@example.org")
 
-		// What was refused in silence has not voided the last link either; the one that was sent has.
+		// What was refused in silence has not voided the last link either; the one that was sent
+		// has.
 		w.wantProblem("voided", n.ResetPassword(t.Context(), tokens[4], newPassword, Client{}), tokenExpired)
 	})
 }
 
-// Who reads the database, or a backup of it, cannot use a link. A mail has it until it is sent, and not a moment longer.
+// Who reads the database, or a backup of it, cannot use a link. A mail has it until it is sent, and
+// not a moment longer.
 func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -376,7 +381,8 @@ func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 			}
 		}
 		if !stored {
-			t.Error("not even the hash was found") // the search is worth something only if it finds what is there
+			// the search is worth something only if it finds what is there
+			t.Error("not even the hash was found")
 		}
 		w.do("and it works", w.ResetPassword(t.Context(), token, newPassword, Client{}))
 	})
@@ -405,8 +411,8 @@ func (w *world) sendMails() {
 	}
 }
 
-// Somebody with an open session and the password has asked for the address to become theirs. The notice tells the owner to
-// change the password; that has to be enough to keep the account.
+// Somebody with an open session and the password has asked for the address to become theirs. The
+// notice tells the owner to change the password; that has to be enough to keep the account.
 func TestANewPasswordVoidsAPendingChangeOfAddress(t *testing.T) {
 	t.Parallel()
 	for name, secure := range map[string]func(t *testing.T, w *world, ann *SignedIn){

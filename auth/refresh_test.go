@@ -111,7 +111,8 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 	})
 }
 
-// Whoever uses a token a second time may have stolen it, or have had it stolen: neither keeps the session.
+// Whoever uses a token a second time may have stolen it, or have had it stolen: neither keeps the
+// session.
 func TestRefreshAfterTheGraceEndsTheSession(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -215,7 +216,8 @@ func TestRefreshWithWhatIsNoToken(t *testing.T) {
 		} {
 			w.wantTokenExpired(name, s)
 		}
-		// A tag of ours is on everything that ever was a token, and on this, which leads to no session.
+		// A tag of ours is on everything that ever was a token, and on this, which leads to no
+		// session.
 		w.wantTokenExpired("no such session", w.tokens.firstRefresh(model.NewSessionID()).String())
 		if diff := cmp.Diff(before, w.secrets(ann.Session.ID)); diff != "" {
 			t.Errorf("the session has changed (-before +after):\n%s", diff)
@@ -257,7 +259,8 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	}
 }
 
-// A successor is made from the token before it, which a thief may have; only the server's key keeps it from being known.
+// A successor is made from the token before it, which a thief may have; only the server's key keeps
+// it from being known.
 func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
@@ -298,7 +301,8 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 			for name, part := range map[string][]byte{"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen], "tag": raw[refreshLen-refreshTagLen:]} {
 				needles[fmt.Sprint(i, name, "raw")] = part
 				needles[fmt.Sprint(i, name, "hex")] = []byte(hex.EncodeToString(part))
-				// Three bytes are four characters, so a part of something longer has three ways to be written.
+				// Three bytes are four characters, so a part of something longer has three ways to
+				// be written.
 				for shift := range 3 {
 					cut := part[shift : shift+(len(part)-shift)/3*3]
 					needles[fmt.Sprint(i, name, "base64url", shift)] = []byte(base64.RawURLEncoding.EncodeToString(cut))
@@ -369,7 +373,8 @@ func FuzzReadRefreshToken(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	first := newRefresh(service.refreshKeys[0], model.SessionID{1}, bytes.Repeat([]byte{2}, refreshSecretLen)) // the same in every run
+	// the same in every run
+	first := newRefresh(service.refreshKeys[0], model.SessionID{1}, bytes.Repeat([]byte{2}, refreshSecretLen))
 	f.Add(first.String())
 	f.Add(service.nextRefresh(first).String())
 	f.Add(first.String() + "=")

@@ -87,7 +87,8 @@ func TestRegisterConceals(t *testing.T) {
 	})
 }
 
-// What registering conceals, signing in with the password just chosen would tell: it can work only where the address was new.
+// What registering conceals, signing in with the password just chosen would tell: it can work only
+// where the address was new.
 func TestSigningInConcealsToo(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {
@@ -131,8 +132,8 @@ func TestManyRegisterOneConcealedAddress(t *testing.T) {
 	})
 }
 
-// More strangers than there are connections to the database: one that holds a connection while it waits for another would
-// keep all of them waiting, for each other.
+// More strangers than there are connections to the database: one that holds a connection while it
+// waits for another would keep all of them waiting, for each other.
 func TestManyTryAConcealedAddress(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {

@@ -10,17 +10,20 @@ import (
 	"parley/store"
 )
 
-// DeleteAccount removes the actor's account, with all that says who they are. Their messages stay, under no author.
+// DeleteAccount removes the actor's account, with all that says who they are. Their messages stay,
+// under no author.
 //
-// The account is marked as removed in one short transaction. From then on nobody can sign in to it or see it, its sessions have
-// ended, and its address and nickname are free. What else refers to it, which may be much, Run removes afterwards, in batches.
+// The account is marked as removed in one short transaction. From then on nobody can sign in to it
+// or see it, its sessions have ended, and its address and nickname are free. What else refers to
+// it, which may be much, Run removes afterwards, in batches.
 func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password string, from Client) error {
 	hash, err := s.requirePassword(ctx, actor, "password", password, from)
 	if err != nil {
 		return err
 	}
 	return s.db.InQueuedTx(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
-		u, err := checkedUser(ctx, tx, actor.UserID, hash) // locked: nobody can make them a member of anything more from here on
+		// locked: nobody can make them a member of anything more from here on
+		u, err := checkedUser(ctx, tx, actor.UserID, hash)
 		if err != nil {
 			return err
 		}
@@ -48,7 +51,8 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 	})
 }
 
-// discardMails takes back what waits to be sent to the account, also to an address that is not theirs yet.
+// discardMails takes back what waits to be sent to the account, also to an address that is not
+// theirs yet.
 func (s *Service) discardMails(ctx context.Context, tx *store.Tx, u *model.User) error {
 	var tokens []*model.OneTimeToken
 	if err := tx.NewSelect().Model(&tokens).Where("user_id = ?", u.ID).Scan(ctx); err != nil {
@@ -57,8 +61,9 @@ func (s *Service) discardMails(ctx context.Context, tx *store.Tx, u *model.User)
 	return s.opts.Mail.Discard(ctx, tx, u.Email, mailKeys(tokens)...)
 }
 
-// mark wipes an account, of which only the id stays until nothing refers to it any more. The id also takes the place of what has
-// to be unique: with what precedes it, it is longer than a nickname can be, and no address, which has an @.
+// mark wipes an account, of which only the id stays until nothing refers to it any more. The id
+// also takes the place of what has to be unique: with what precedes it, it is longer than a
+// nickname can be, and no address, which has an @.
 func mark(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	unique := "removed " + id.String()
 	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("removed_at = ?", tx.Now).
@@ -68,7 +73,8 @@ func mark(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	return err
 }
 
-// removeEvery is how often Run looks for accounts that are marked and that no node is removing: it may have died.
+// removeEvery is how often Run looks for accounts that are marked and that no node is removing: it
+// may have died.
 const removeEvery = 30 * time.Second
 
 func (s *Service) wakeRemovals() {
@@ -95,7 +101,8 @@ func (s *Service) runRemovals(ctx context.Context) {
 	}
 }
 
-// removeMarked finishes the removal of every account that is marked, but for those at which another node is working.
+// removeMarked finishes the removal of every account that is marked, but for those at which another
+// node is working.
 func (s *Service) removeMarked(ctx context.Context) error {
 	var marked []model.UserID
 	err := s.db.NewSelect().Model((*model.User)(nil)).Column("id").WhereDeleted().OrderExpr("u.removed_at").Scan(ctx, &marked)
@@ -113,9 +120,10 @@ func (s *Service) removeMarked(ctx context.Context) error {
 	return cmp.Or(ctx.Err(), failed)
 }
 
-// removeSome does a part of the removal of an account, in a transaction that is short enough for everybody else to wait for it, and
-// reports whether there is more to do. The last one deletes the account. Each leaves everything as it has to be, so that any node
-// goes on where another one has stopped.
+// removeSome does a part of the removal of an account, in a transaction that is short enough for
+// everybody else to wait for it, and reports whether there is more to do. The last one deletes the
+// account. Each leaves everything as it has to be, so that any node goes on where another one has
+// stopped.
 func (s *Service) removeSome(ctx context.Context, id model.UserID) (more bool, err error) {
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		more = false
@@ -137,8 +145,9 @@ func (s *Service) removeSome(ctx context.Context, id model.UserID) (more bool, e
 	return more, err
 }
 
-// claim keeps other nodes from working at the same account until the transaction ends. It reports false if one does so already, or
-// if the account is gone. The lock is none that a reference to the account waits for.
+// claim keeps other nodes from working at the same account until the transaction ends. It reports
+// false if one does so already, or if the account is gone. The lock is none that a reference to the
+// account waits for.
 func claim(ctx context.Context, tx *store.Tx, id model.UserID) (bool, error) {
 	q := tx.NewSelect().Model((*model.User)(nil)).Column("id").WhereDeleted().Where("u.id = ?", id)
 	if tx.Postgres() {
@@ -149,7 +158,8 @@ func claim(ctx context.Context, tx *store.Tx, id model.UserID) (bool, error) {
 	return len(found) > 0, err
 }
 
-// forgetInAudit lets the log keep that an account was deleted, but not whose, nor from where it was used.
+// forgetInAudit lets the log keep that an account was deleted, but not whose, nor from where it was
+// used.
 func forgetInAudit(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
 	n, err := tx.UpdateSome(ctx, "audit_log", "user_id = NULL, session_id = NULL, ip = NULL, user_agent = NULL", "user_id = ?", id)
 	return n > 0, err

@@ -164,7 +164,8 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 	})
 }
 
-// A mail that still waits would keep the address, the nickname and a link, for as long as the mail server is away.
+// A mail that still waits would keep the address, the nickname and a link, for as long as the mail
+// server is away.
 func TestADeletedAccountsMailsAreNotSent(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {
@@ -202,7 +203,8 @@ func TestDeletingIsAllOrNothing(t *testing.T) {
 	})
 }
 
-// A session may do something at the very moment in which its account goes. None of that is the server's mistake.
+// A session may do something at the very moment in which its account goes. None of that is the
+// server's mistake.
 func TestDeletingRacesWithEverything(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {
@@ -248,7 +250,8 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 					t.Errorf("%s: %v", names[i], err)
 				}
 			}
-			// Where the reset came first, whoever knew the old password may delete nothing; then the account is as it was.
+			// Where the reset came first, whoever knew the old password may delete nothing; then
+			// the account is as it was.
 			if result := results[slices.Index(names, "reset")]; result == nil && errs.Is(results[slices.Index(names, "delete")], errs.Unauthenticated) {
 				if again, err := w.Login(t.Context(), Login{Email: name + "@example.org", Password: password}, Client{}); err == nil {
 					w.do("delete after the reset", w.DeleteAccount(t.Context(), again.Actor(), password, Client{}))
@@ -268,7 +271,8 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 	})
 }
 
-// Nobody can tell the moment in which an account goes from any other: a sign-in is refused as for an unknown address.
+// Nobody can tell the moment in which an account goes from any other: a sign-in is refused as for
+// an unknown address.
 func TestDeletingDuringASignIn(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -308,7 +312,8 @@ func TestDeletingDuringAFailure(t *testing.T) {
 	})
 }
 
-// recorded is what writes where an account was used from into the audit log, for an account with two sessions.
+// recorded is what writes where an account was used from into the audit log, for an account with
+// two sessions.
 func (w *world) recorded(phone, laptop *SignedIn, from Client) map[string]func() error {
 	ctx := w.t.Context()
 	return map[string]func() error{
@@ -325,8 +330,9 @@ func (w *world) recorded(phone, laptop *SignedIn, from Client) map[string]func()
 	}
 }
 
-// Another node may take a session for alive for a second after the account was deleted. What it is asked to do then, or was asked
-// to do just before, brings nothing of the account back into the audit log, which keeps it for a year.
+// Another node may take a session for alive for a second after the account was deleted. What it is
+// asked to do then, or was asked to do just before, brings nothing of the account back into the
+// audit log, which keeps it for a year.
 func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
 	t.Parallel()
 	from := Client{IP: "192.0.2.66", UserAgent: "traceable/1.0"}
@@ -335,7 +341,8 @@ func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				for _, during := range []bool{false, true} {
 					if during && !base.db.Postgres() {
-						continue // SQLite has one writer, which reads nothing before it has its turn
+						// SQLite has one writer, which reads nothing before it has its turn
+						continue
 					}
 					var between func()
 					a := base.removing(func(context.Context, *store.Tx, model.UserID) error {
@@ -345,7 +352,8 @@ func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
 					b := base.removing(nothingElse)
 					a.t, b.t = t, t
 					phone, laptop := a.register("ann"), a.login("ann")
-					a.refresh(a.refresh(phone.Tokens.RefreshToken).Tokens.RefreshToken) // beyond the grace
+					// beyond the grace
+					a.refresh(a.refresh(phone.Tokens.RefreshToken).Tokens.RefreshToken)
 					b.grant(phone)
 					call := b.recorded(phone, laptop, from)[name]
 					result := make(chan error, 1)
@@ -394,8 +402,8 @@ func (w *world) awaitBlocked() {
 	}
 }
 
-// What is left to do of a removal is in the database: a node that is ended in the middle leaves it to whichever looks next. Two do
-// not work at the same account at once.
+// What is left to do of a removal is in the database: a node that is ended in the middle leaves it
+// to whichever looks next. Two do not work at the same account at once.
 func TestAnotherNodeFinishesARemoval(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {

@@ -17,7 +17,8 @@ import (
 	"parley/text"
 )
 
-// Client is what is known of the device that signs in: kept with the session, so that its owner may recognize it.
+// Client is what is known of the device that signs in: kept with the session, so that its owner may
+// recognize it.
 type Client struct {
 	UserAgent string
 	IP        string
@@ -44,20 +45,21 @@ type Login struct {
 	Password string
 }
 
-// refreshGrace is how long after its use a refresh token is still answered, with the same successor: two tabs of one
-// browser may race.
+// refreshGrace is how long after its use a refresh token is still answered, with the same
+// successor: two tabs of one browser may race.
 const refreshGrace = 10 * time.Second
 
 var errCredentials = errs.Input(errs.InvalidCredentials, "password",
 	"The e-mail address and the password do not belong together.")
 
-// Login starts a session. An unknown address and a wrong password get the same answer after the same work: one password is
-// compared, and the database gets the same statements.
+// Login starts a session. An unknown address and a wrong password get the same answer after the
+// same work: one password is compared, and the database gets the same statements.
 func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, error) {
 	if err := s.allow(ctx, "login from "+from.Network(), loginByAddress); err != nil {
 		return nil, err
 	}
-	// Counted for each pair of account and address, so that nobody elsewhere can slow the owner down.
+	// Counted for each pair of account and address, so that nobody elsewhere can slow the owner
+	// down.
 	account := "login to " + lookup(in.Email) + " from " + from.Network()
 	if err := s.allow(ctx, account, loginByAccount); err != nil {
 		return nil, err
@@ -74,7 +76,8 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	if err != nil {
 		return nil, err
 	}
-	// Where addresses are concealed, the first sign-in must not tell that registering with an address has worked.
+	// Where addresses are concealed, the first sign-in must not tell that registering with an
+	// address has worked.
 	matches = matches && (u.EmailVerifiedAt != nil || !s.opts.ConcealEmails)
 	var signedIn *SignedIn
 	// The account is locked. Attempts on one address take turns whether it has an account or not.
@@ -102,8 +105,8 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	return signedIn, s.succeeded(ctx, failures)
 }
 
-// accountOf returns the account of an address and the hash of its password. If the address has none, it runs the same
-// statements, and returns a decoy and no hash.
+// accountOf returns the account of an address and the hash of its password. If the address has
+// none, it runs the same statements, and returns a decoy and no hash.
 func (s *Service) accountOf(ctx context.Context, emailKey string) (u *model.User, hash string, err error) {
 	u = new(model.User)
 	switch err := s.db.NewSelect().Model(u).Where("u.email_key = ?", emailKey).Scan(ctx); {
@@ -150,7 +153,8 @@ func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User,
 	return s.signedIn(u, row.Session, refresh)
 }
 
-// maxSessions is how many sessions an account has at most: a new one ends the one that was not used for longest.
+// maxSessions is how many sessions an account has at most: a new one ends the one that was not used
+// for longest.
 const maxSessions = 100
 
 func (s *Service) endSurplus(ctx context.Context, tx *store.Tx, user model.UserID, from Client) error {
@@ -188,8 +192,9 @@ func optional(s string, limit int) *string {
 var errRefresh = errs.Input(errs.TokenExpired, "refreshToken",
 	"The refresh token is expired, or was used before, or its session has ended. Sign in again.")
 
-// Refresh trades a refresh token for new tokens. A token that was used before ends its session, because then somebody else
-// may have it; except within the grace, which gives the same successor again.
+// Refresh trades a refresh token for new tokens. A token that was used before ends its session,
+// because then somebody else may have it; except within the grace, which gives the same successor
+// again.
 //
 // Where account is given, a token of any other account is FORBIDDEN, and stays as it was.
 func (s *Service) Refresh(ctx context.Context, token string, account *model.UserID, from Client) (*SignedIn, error) {
@@ -250,8 +255,8 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 	return signedIn, err
 }
 
-// usedAgain decides about a token of ours that is not its session's newest: within the grace it returns the session and the
-// same successor, and otherwise ends the session and returns nil.
+// usedAgain decides about a token of ours that is not its session's newest: within the grace it
+// returns the session and the same successor, and otherwise ends the session and returns nil.
 func (s *Service) usedAgain(
 	ctx context.Context, tx *store.Tx, used refreshToken, from Client,
 ) (session *model.SessionSecrets, successor refreshToken, err error) {
@@ -275,7 +280,8 @@ func (s *Service) usedAgain(
 	}
 	if _, err := lockedUser(ctx, tx, row.UserID); err != nil {
 		if errors.Is(err, errSessionEnded) {
-			return nil, nil, nil // removed since the session was read: nothing more is recorded of it
+			// removed since the session was read: nothing more is recorded of it
+			return nil, nil, nil
 		}
 		return nil, nil, err
 	}
@@ -287,7 +293,8 @@ func (s *Service) usedAgain(
 
 var errOtherAccount = errs.New(errs.Forbidden, "This refresh token belongs to another account.")
 
-// requireOwn is FORBIDDEN for a session of another account. A session that is not there passes: what comes next says so.
+// requireOwn is FORBIDDEN for a session of another account. A session that is not there passes:
+// what comes next says so.
 func requireOwn(ctx context.Context, tx *store.Tx, account model.UserID, id model.SessionID) error {
 	foreign, err := tx.NewSelect().Model((*model.Session)(nil)).
 		Where("s.id = ?", id).Where("s.user_id <> ?", account).Exists(ctx)
@@ -297,8 +304,8 @@ func requireOwn(ctx context.Context, tx *store.Tx, account model.UserID, id mode
 	return err
 }
 
-// Logout ends the session that the actor acts in. UNAUTHENTICATED if the account was removed: a node may take its tokens for
-// up to checkFor afterwards.
+// Logout ends the session that the actor acts in. UNAUTHENTICATED if the account was removed: a
+// node may take its tokens for up to checkFor afterwards.
 func (s *Service) Logout(ctx context.Context, actor model.Actor, from Client) error {
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if _, err := lockedUser(ctx, tx, actor.UserID); err != nil {
@@ -369,7 +376,8 @@ func (s *Service) RevokeOtherSessions(ctx context.Context, actor model.Actor, fr
 	return n, err
 }
 
-// revokeAll ends all sessions of an account but one. The account must be locked, as for endSessions.
+// revokeAll ends all sessions of an account but one. The account must be locked, as for
+// endSessions.
 func (s *Service) revokeAll(
 	ctx context.Context, tx *store.Tx, user model.UserID, but *model.SessionID, from Client,
 ) (int, error) {
@@ -383,8 +391,9 @@ func (s *Service) revokeAll(
 	return len(ids), s.endSessions(ctx, tx, user, ids, from)
 }
 
-// endSessions ends sessions of an account and records it. The account must be locked with lockedUser: otherwise it may be
-// removed meanwhile, and the audit log would keep where it was used from.
+// endSessions ends sessions of an account and records it. The account must be locked with
+// lockedUser: otherwise it may be removed meanwhile, and the audit log would keep where it was used
+// from.
 func (s *Service) endSessions(
 	ctx context.Context, tx *store.Tx, user model.UserID, ids []model.SessionID, from Client,
 ) error {
@@ -431,14 +440,15 @@ type sessionCheck struct {
 	alive bool
 }
 
-// checkFor is how long a look at a session counts. Its end on another node is noticed within this time.
+// checkFor is how long a look at a session counts. Its end on another node is noticed within this
+// time.
 const checkFor = time.Second
 
 var errSessionEnded = errs.New(errs.Unauthenticated,
 	"The session has ended. Sign in again.")
 
-// Authenticate says what an access token stands for, if it is valid and its session has not ended. UNAUTHENTICATED
-// otherwise.
+// Authenticate says what an access token stands for, if it is valid and its session has not ended.
+// UNAUTHENTICATED otherwise.
 func (s *Service) Authenticate(ctx context.Context, accessToken string) (Grant, error) {
 	grant, err := s.tokens.read(accessToken)
 	if err != nil {
@@ -465,7 +475,8 @@ func (s *Service) sessionAlive(ctx context.Context, actor model.Actor) (bool, er
 		return false, err
 	}
 	alive := len(found) > 0
-	if alive { // the end is remembered by who ends it, and a token with the wrong user in it ends nothing
+	// the end is remembered by who ends it, and a token with the wrong user in it ends nothing
+	if alive {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if seen, ok := s.checked.Get(actor.SessionID); ok && !seen.alive {

@@ -75,7 +75,8 @@ func TestLoginAnswersUnknownAddressesLikeWrongPasswords(t *testing.T) {
 	})
 }
 
-// Such an address is nobody's. A database that is asked for it anyway fails, and a stranger fills the operator's log.
+// Such an address is nobody's. A database that is asked for it anyway fails, and a stranger fills
+// the operator's log.
 func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -183,7 +184,8 @@ func TestLogoutIsNoticedByOtherNodesWithinASecond(t *testing.T) {
 	})
 }
 
-// Looking at the same session often is what every request does, and must not keep its memory fresh for ever.
+// Looking at the same session often is what every request does, and must not keep its memory fresh
+// for ever.
 func TestMemoryOfASessionIsNotExtendedByUse(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

@@ -36,12 +36,14 @@ type tokens struct {
 	issuer    string
 	accessTTL time.Duration
 	now       func() time.Time
-	// Of several keys the first signs, and all verify: so that a key can be replaced without signing anybody out.
+	// Of several keys the first signs, and all verify: so that a key can be replaced without
+	// signing anybody out.
 	jwts        []*jwtauth.JWTAuth
 	algorithms  []string
 	refreshKeys [][]byte
-	// verified are access tokens that were found to be valid, by their hash, so that one is verified once and not with each
-	// request. What may change, whether it is expired and whether its session has ended, is looked at each time.
+	// verified are access tokens that were found to be valid, by their hash, so that one is
+	// verified once and not with each request. What may change, whether it is expired and whether
+	// its session has ended, is looked at each time.
 	verified *lru.Cache[[sha256.Size]byte, Grant]
 }
 
@@ -70,7 +72,8 @@ func newTokens(opts Options, now func() time.Time) (tokens, error) {
 	for _, k := range opts.Keys {
 		t.algorithms = append(t.algorithms, k.algorithm)
 		t.jwts = append(t.jwts, jwtauth.New(k.algorithm, k.sign, k.verify, validate...))
-		t.refreshKeys = append(t.refreshKeys, mac(k.secret, []byte("parley: refresh tokens"))) // a key of its own for each use
+		// a key of its own for each use
+		t.refreshKeys = append(t.refreshKeys, mac(k.secret, []byte("parley: refresh tokens")))
 	}
 	return t, nil
 }
@@ -80,7 +83,8 @@ func (t tokens) access(actor model.Actor) (token string, expiresAt time.Time, er
 	_, token, err = t.jwts[0].Encode(map[string]any{
 		jwt.IssuerKey: t.issuer, jwt.AudienceKey: t.issuer, jwt.SubjectKey: actor.UserID.String(),
 		jwt.ExpirationKey: expiresAt.Unix(), sessionClaim: actor.SessionID.String(),
-		// No iat: a node whose clock is a little behind would take a new token for one from the future.
+		// No iat: a node whose clock is a little behind would take a new token for one from the
+		// future.
 	})
 	return token, expiresAt, err
 }
@@ -133,15 +137,16 @@ func (t tokens) verify(token string) (verified jwt.Token, err error) {
 			continue
 		}
 		verified, err = jwtauth.VerifyToken(ja, token)
-		if err == nil || errors.Is(err, jwtauth.ErrExpired) { // signed with this key, which settles it
+		// signed with this key, which settles it
+		if err == nil || errors.Is(err, jwtauth.ErrExpired) {
 			return verified, err
 		}
 	}
 	return nil, err
 }
 
-// algorithmOf is what a token says that it was signed with. Only a key of that very algorithm is asked, and each key has one:
-// so a token cannot choose how it is verified (RFC 8725, section 3.1).
+// algorithmOf is what a token says that it was signed with. Only a key of that very algorithm is
+// asked, and each key has one: so a token cannot choose how it is verified (RFC 8725, section 3.1).
 func algorithmOf(token string) string {
 	message, err := jws.ParseString(token)
 	if err != nil || len(message.Signatures()) != 1 {
@@ -151,10 +156,10 @@ func algorithmOf(token string) string {
 	return algorithm.String()
 }
 
-// A refresh token is the session's id, 32 bytes that nobody can guess, and a tag over both that shows, years later, that it
-// once was ours. Only its hash is stored. The bytes of the first one are random; those of a successor are made from the
-// token that it replaces, with a key, so that two requests that race with the same token get the same successor without
-// it being stored.
+// A refresh token is the session's id, 32 bytes that nobody can guess, and a tag over both that
+// shows, years later, that it once was ours. Only its hash is stored. The bytes of the first one
+// are random; those of a successor are made from the token that it replaces, with a key, so that
+// two requests that race with the same token get the same successor without it being stored.
 const (
 	refreshIDLen     = 16
 	refreshSecretLen = 32
@@ -172,7 +177,8 @@ func (t tokens) firstRefresh(id model.SessionID) refreshToken {
 
 func (t tokens) nextRefresh(r refreshToken) refreshToken { return nextRefresh(t.refreshKeys[0], r) }
 
-// successor makes the token again that followed another: with whichever key it was made, while keys are being replaced.
+// successor makes the token again that followed another: with whichever key it was made, while keys
+// are being replaced.
 func (t tokens) successor(of refreshToken, hash []byte) refreshToken {
 	for _, key := range t.refreshKeys {
 		if next := nextRefresh(key, of); bytes.Equal(next.hash(), hash) {
@@ -198,11 +204,13 @@ func refreshTag(key, untagged []byte) []byte {
 // readRefresh reports false for what has not the form of a refresh token.
 func readRefresh(s string) (refreshToken, bool) {
 	r, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	return r, err == nil && len(r) == refreshLen && refreshToken(r).String() == s // the decoder passes over line breaks
+	// the decoder passes over line breaks
+	return r, err == nil && len(r) == refreshLen && refreshToken(r).String() == s
 }
 
-// ours reports whether a refresh token was made here. That alone is good for nothing but to end its session; what works is
-// decided by the stored hash, so that a session outlives the key that its token was tagged with.
+// ours reports whether a refresh token was made here. That alone is good for nothing but to end its
+// session; what works is decided by the stored hash, so that a session outlives the key that its
+// token was tagged with.
 func (t tokens) ours(r refreshToken) bool {
 	untagged := r[:refreshIDLen+refreshSecretLen]
 	for _, key := range t.refreshKeys {

@@ -25,7 +25,8 @@ type forged struct {
 	sign           func(signed []byte) []byte
 }
 
-// forge starts from a token that is right in every respect; a test changes the one thing that it is about.
+// forge starts from a token that is right in every respect; a test changes the one thing that it is
+// about.
 func forge(now time.Time, actor model.Actor) forged {
 	return forged{
 		header: map[string]any{"alg": "HS256", "typ": "JWT"},
@@ -222,7 +223,8 @@ func flip(encoded string, bit int) string {
 	return base64url(raw)
 }
 
-// A token is verified once, and what may change is looked at each time: whether it is expired, and whether its session has ended.
+// A token is verified once, and what may change is looked at each time: whether it is expired, and
+// whether its session has ended.
 func TestAVerifiedTokenIsRemembered(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
@@ -283,8 +285,9 @@ func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 	})
 }
 
-// RFC 8725, section 3.1: the algorithm that is named is the one that is used, or the token is refused. The signatures here
-// are right, so only who has the key could make these; what is refused early cannot become a hole later.
+// RFC 8725, section 3.1: the algorithm that is named is the one that is used, or the token is
+// refused. The signatures here are right, so only who has the key could make these; what is refused
+// early cannot become a hole later.
 func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 	t.Parallel()
 	now := storetest.NewClock().Now()
@@ -301,12 +304,14 @@ func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 	}
 }
 
-// The clocks of two machines are never quite the same, and a client that has signed in at one asks another next.
+// The clocks of two machines are never quite the same, and a client that has signed in at one asks
+// another next.
 func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
 	t.Parallel()
 	each(t, func(_ *testing.T, w *world) {
 		ahead := storetest.NewClock()
-		ahead.Forward(time.Second - 100*time.Millisecond) // in the next second already, as JWTs count
+		// in the next second already, as JWTs count
+		ahead.Forward(time.Second - 100*time.Millisecond)
 		ann := w.node(ahead).register("ann")
 		w.grant(ann)
 	})
@@ -345,8 +350,8 @@ func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 	}
 }
 
-// Whatever the bytes, nothing panics; and what is accepted says what was signed. The bytes themselves may differ from
-// those that were signed, in how base64 is written.
+// Whatever the bytes, nothing panics; and what is accepted says what was signed. The bytes
+// themselves may differ from those that were signed, in how base64 is written.
 func FuzzReadAccessToken(f *testing.F) {
 	now := storetest.NewClock().Now()
 	service, err := newTokens(testOptions(), func() time.Time { return now })

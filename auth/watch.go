@@ -21,17 +21,19 @@ type revocation struct {
 const (
 	// watchEvery bounds how long a session lives on elsewhere after it was ended.
 	watchEvery = 500 * time.Millisecond
-	// watchBack is how far each look reaches back: what was committed late, or by a node whose clock is behind.
+	// watchBack is how far each look reaches back: what was committed late, or by a node whose
+	// clock is behind.
 	watchBack  = time.Minute
 	cleanEvery = 10 * time.Minute
 )
 
-// Run ends what hangs on sessions that other nodes have ended, finishes the removal of accounts, and clears away what is over, until
-// ctx ends.
+// Run ends what hangs on sessions that other nodes have ended, finishes the removal of accounts,
+// and clears away what is over, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.runRemovals(ctx) })
-	// Apart, and each look with an end: clearing away may take its time, and noticing that a session has ended may not.
+	// Apart, and each look with an end: clearing away may take its time, and noticing that a
+	// session has ended may not.
 	all.Go(func() { s.repeat(ctx, watchEvery, 5*time.Second, s.watchRevocations) })
 	all.Go(func() { s.repeat(ctx, cleanEvery, time.Minute, s.clean) })
 	all.Wait()
@@ -54,8 +56,8 @@ func (s *Service) repeat(ctx context.Context, every, timeout time.Duration, do f
 	}
 }
 
-// watchRevocations looks back to where it has looked before, so that an outage, or a process that was stopped for a while,
-// hides no end.
+// watchRevocations looks back to where it has looked before, so that an outage, or a process that
+// was stopped for a while, hides no end.
 func (s *Service) watchRevocations(ctx context.Context) error {
 	now := look{began: time.Now(), since: s.db.Now()}
 	if s.hasLeases() { // else requests look for themselves
@@ -83,9 +85,10 @@ type look struct {
 // watchStale is how old the last look may be for what is live to go on being delivered.
 const watchStale = 3 * watchEvery
 
-// AwaitWatch returns at once as long as revocations are being looked at. Where that has stopped, because the process was
-// stopped, or the database is away, it looks, and waits until it could: whatever hangs on a session that has ended meanwhile
-// has been ended when it returns. The error is ctx's.
+// AwaitWatch returns at once as long as revocations are being looked at. Where that has stopped,
+// because the process was stopped, or the database is away, it looks, and waits until it could:
+// whatever hangs on a session that has ended meanwhile has been ended when it returns. The error is
+// ctx's.
 func (s *Service) AwaitWatch(ctx context.Context) error {
 	for {
 		if s.Watches() || s.lookNow(ctx) == nil {
@@ -130,7 +133,8 @@ func (s *Service) clean(ctx context.Context) error {
 		table, column string
 		before        time.Time
 	}{
-		// An access token outlives the session that it was made in, and so must the word that it is void.
+		// An access token outlives the session that it was made in, and so must the word that it is
+		// void.
 		{"revocations", "at", now.Add(-s.opts.AccessTTL - 2*watchBack)},
 		{"sessions", "expires_at", now.Add(-s.opts.AccessTTL)},
 		{"one_time_tokens", "expires_at", now.Add(-24 * time.Hour)},

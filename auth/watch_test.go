@@ -11,7 +11,8 @@ import (
 	"parley/store/storetest"
 )
 
-// No two machines have quite the same time, and what ends on one has ended on the other within two looks.
+// No two machines have quite the same time, and what ends on one has ended on the other within two
+// looks.
 func TestWatchingWithAClockThatIsOff(t *testing.T) {
 	t.Parallel()
 	if 2*watchEvery > time.Second {
@@ -62,7 +63,8 @@ func TestWatchingAReset(t *testing.T) {
 	})
 }
 
-// The rows of an account that is gone say nothing any more; that its sessions have ended is said apart.
+// The rows of an account that is gone say nothing any more; that its sessions have ended is said
+// apart.
 func TestWatchingADeletion(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *world) {

@@ -38,7 +38,8 @@ type world struct {
 	url   string
 }
 
-// each runs fn on a fresh SQLite and on a fresh PostgreSQL, as storetest.Each does, but with a clock that the test moves.
+// each runs fn on a fresh SQLite and on a fresh PostgreSQL, as storetest.Each does, but with a
+// clock that the test moves.
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	t.Helper()
 	for _, kind := range []struct {
@@ -83,7 +84,8 @@ func mustSQLite(t *testing.T, now func() time.Time) *store.DB {
 	return mustOpen(t, storetest.SQLiteURL(t), now)
 }
 
-// secretKey is a key whose secret is one letter again and again, so that a test can sign with it too.
+// secretKey is a key whose secret is one letter again and again, so that a test can sign with it
+// too.
 func secretKey(letter string) Key {
 	key, err := SecretKey(secretOf(letter))
 	if err != nil {
@@ -106,7 +108,8 @@ func testOptions() Options {
 func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service {
 	t.Helper()
 	opts := testOptions()
-	outbox, err := mail.New(db, mail.Options{Log: opts.Log}) // keeps mails, and sends none without Run
+	// keeps mails, and sends none without Run
+	outbox, err := mail.New(db, mail.Options{Log: opts.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +124,8 @@ func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service 
 	return s
 }
 
-// node is another Service over the same database, as on another machine: with connections, a memory and a clock of its own.
+// node is another Service over the same database, as on another machine: with connections, a memory
+// and a clock of its own.
 func (w *world) node(c *storetest.Clock, change ...func(*Options)) *world {
 	w.t.Helper()
 	return &world{Service: mustService(w.t, mustOpen(w.t, w.url, c.Now), change...), t: w.t, clock: c, url: w.url}
@@ -213,7 +217,8 @@ func (w *world) secrets(id model.SessionID) *model.SessionSecrets {
 	return row
 }
 
-// rows counts the rows of every table that signing up and in write, but for the audit log, which keeps refusals too.
+// rows counts the rows of every table that signing up and in write, but for the audit log, which
+// keeps refusals too.
 func (w *world) rows() map[string]int64 {
 	w.t.Helper()
 	counts := map[string]int64{}
@@ -233,7 +238,8 @@ func readOurs(t tokens, s string) (refreshToken, bool) {
 	return r, ok && t.ours(r)
 }
 
-// problems is what a person can correct, as "CODE path", in the order of the input; "" where err is of another kind.
+// problems is what a person can correct, as "CODE path", in the order of the input; "" where err is
+// of another kind.
 func problems(err error) string {
 	var found []string
 	for _, e := range errs.Correctable(err) {

@@ -1,21 +1,22 @@
-// Package batch lets many callers share one costly step, such as a commit: whatever waits while one run is under way goes
-// into the next.
+// Package batch lets many callers share one costly step, such as a commit: whatever waits while one
+// run is under way goes into the next.
 //
-// A call that comes while nothing runs, runs at once and alone, so nobody waits for company. Runs grow by themselves as
-// calls come faster than runs end.
+// A call that comes while nothing runs, runs at once and alone, so nobody waits for company. Runs
+// grow by themselves as calls come faster than runs end.
 //
 // # Concurrency
 //
 // A Writer may be used by any number of goroutines, and has none of its own while nothing waits.
 //
 //   - One run at a time is the shared one. Its items are taken in the order in which they came.
-//   - Every call ends once: with what became of the run that had its item, with the end of its own context, or with
-//     ErrFull before anything was taken.
+//   - Every call ends once: with what became of the run that had its item, with the end of its own
+//     context, or with ErrFull before anything was taken.
 //   - An item whose caller has gone before it was taken is in no run.
-//   - A run that fails hurts nobody else: its items run again, each alone. With ErrFinal, and after a panic, they do not.
-//   - An item that has to wait for somebody outside does so in a lane of its key, beside the others. No more than
-//     MaxLanes of them wait at once, so that they leave enough of what a run needs. Later items of that key queue behind it,
-//     whether they would have to wait or not.
+//   - A run that fails hurts nobody else: its items run again, each alone. With ErrFinal, and after
+//     a panic, they do not.
+//   - An item that has to wait for somebody outside does so in a lane of its key, beside the
+//     others. No more than MaxLanes of them wait at once, so that they leave enough of what a run
+//     needs. Later items of that key queue behind it, whether they would have to wait or not.
 package batch
 
 import (
@@ -28,12 +29,14 @@ import (
 	"time"
 )
 
-// Run does the work for some items. Patient, it waits for whatever holds them up; else it leaves those out that would have to
-// wait, with those of the same key after them, and returns them, in order. What became of each item, it notes in the item
-// itself. An error means that nothing was done for any of them, unless it wraps ErrFinal.
+// Run does the work for some items. Patient, it waits for whatever holds them up; else it leaves
+// those out that would have to wait, with those of the same key after them, and returns them, in
+// order. What became of each item, it notes in the item itself. An error means that nothing was
+// done for any of them, unless it wraps ErrFinal.
 type Run[T any] func(ctx context.Context, items []T, patient bool) (busy []T, err error)
 
-// ErrFinal marks the error of a run that is not to be run again: it may have been done, or its items alone would fare no better.
+// ErrFinal marks the error of a run that is not to be run again: it may have been done, or its
+// items alone would fare no better.
 var ErrFinal = errors.New("not run again")
 
 // ErrFull is what a call ends with at once where too many wait already.
@@ -95,8 +98,9 @@ func New[K comparable, T comparable](run Run[T], opts Options) *Writer[K, T] {
 	return &Writer[K, T]{run: run, opts: opts, places: make(chan struct{}, opts.MaxLanes), own: map[K]*lane[K, T]{}}
 }
 
-// Do hands an item in, and returns once a run that had it is over. Where ctx ends first, the item is taken back, unless a run
-// has it already: then that goes on, and what became of it is not known here.
+// Do hands an item in, and returns once a run that had it is over. Where ctx ends first, the item
+// is taken back, unless a run has it already: then that goes on, and what became of it is not known
+// here.
 func (w *Writer[K, T]) Do(ctx context.Context, key K, item T) error {
 	c := &call[K, T]{key: key, item: item, done: make(chan error, 1)}
 	if err := w.enqueue(c); err != nil {

@@ -20,8 +20,10 @@ type item struct{ key, name string }
 
 // runs is a Run that a test looks into, and holds up.
 type runs struct {
-	mu   sync.Mutex // guards what follows
-	all  [][]string // names of the items of each run that was not refused, in order; the patient ones begin with "patiently"
+	mu sync.Mutex // guards what follows
+	// names of the items of each run that was not refused, in order; the patient ones begin with
+	// "patiently"
+	all  [][]string
 	fail map[string]error
 	busy map[string]bool
 	free string // once this item has been held up, its key is busy no more
@@ -280,7 +282,8 @@ func TestWhatIsHeldUpWaitsBesideTheOthers(t *testing.T) {
 	})
 }
 
-// Where a run fails and its items run one by one, those behind one that is held up do not overtake it.
+// Where a run fails and its items run one by one, those behind one that is held up do not overtake
+// it.
 func TestNobodyOvertakesWhoIsHeldUp(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]string{"together": "nobody", "one by one": "bad"} {

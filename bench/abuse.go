@@ -37,7 +37,8 @@ type abuser struct {
 	ids []string // of conversations that the member is in; the first has the messages of emoji
 }
 
-// abusing measures the dearest requests that are known, each alone, and what many connections at once take.
+// abusing measures the dearest requests that are known, each alone, and what many connections at
+// once take.
 func (b *bench) abusing(ctx context.Context) error {
 	a, err := b.abused(ctx)
 	if err != nil {

@@ -20,7 +20,8 @@ const bareConns = 20
 
 var errBareConflict = errors.New("a message that is new was there already")
 
-// openBarePostgres sends with pgx alone, whose pool prepares each statement once for each connection.
+// openBarePostgres sends with pgx alone, whose pool prepares each statement once for each
+// connection.
 func openBarePostgres(ctx context.Context, url string) (send, func() error, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {

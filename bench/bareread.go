@@ -14,19 +14,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// bareReader runs prepared statements and takes every column of every row. Statements have ? for arguments, and (?...) for a
-// list of ids.
+// bareReader runs prepared statements and takes every column of every row. Statements have ? for
+// arguments, and (?...) for a list of ids.
 type bareReader interface {
 	query(ctx context.Context, statement string, args ...any) ([][]any, error)
-	// membersOf brings the first members of each conversation, and newest the end of one, in the way that is best for the
-	// database.
+	// membersOf brings the first members of each conversation, and newest the end of one, in the
+	// way that is best for the database.
 	membersOf(ctx context.Context, ids []string) ([][]any, error)
 	newest(ctx context.Context, conversation, reader string) ([][]any, error)
 	search(ctx context.Context, word, reader string) ([][]any, error)
 }
 
-// barePostgresReader has connections of two kinds: those whose plans are kept, and of indexes that have what is asked for in
-// order, and those that search, which need what the others are kept from.
+// barePostgresReader has connections of two kinds: those whose plans are kept, and of indexes that
+// have what is asked for in order, and those that search, which need what the others are kept from.
 type barePostgresReader struct{ indexed, plain *pgxpool.Pool }
 
 func openBarePostgresReader(ctx context.Context, url string) (bareReader, func() error, error) {
@@ -86,7 +86,8 @@ func (r barePostgresReader) membersOf(ctx context.Context, ids []string) ([][]an
 		(SELECT * FROM conversation_members WHERE conversation_id = id ORDER BY joined_seq, user_id LIMIT 5) AS cm`, ids)
 }
 
-// newest says by its form that the index has the order: the planner of a plan that is kept does not find out by itself.
+// newest says by its form that the index has the order: the planner of a plan that is kept does not
+// find out by itself.
 func (r barePostgresReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v CROSS JOIN LATERAL
 		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq ORDER BY seq DESC LIMIT 51) AS m
@@ -106,13 +107,15 @@ type bareSQLiteReader struct {
 }
 
 func openBareSQLiteReader(path string) (bareReader, func() error, error) {
-	query := url.Values{"_pragma": {"busy_timeout(10000)", "cache_size(-16000)", "query_only(1)"}} // as store has them
+	// as store has them
+	query := url.Values{"_pragma": {"busy_timeout(10000)", "cache_size(-16000)", "query_only(1)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+query.Encode())
 	if err != nil {
 		return nil, nil, err
 	}
 	db.SetMaxOpenConns(1)
-	return &bareSQLiteReader{db, map[string]*sql.Stmt{}}, db.Close, nil // which closes the statements too
+	// which closes the statements too
+	return &bareSQLiteReader{db, map[string]*sql.Stmt{}}, db.Close, nil
 }
 
 func (r *bareSQLiteReader) query(ctx context.Context, statement string, args ...any) (found [][]any, err error) {
@@ -242,7 +245,8 @@ func (l *library) bareConversations(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The columns: of a member, the conversation and the person; of a message, the author is the fourth.
+	// The columns: of a member, the conversation and the person; of a message, the author is the
+	// fourth.
 	people := append(ids(others, 1), ids(last, 3)...)
 	users, err := l.bareUsers(ctx, people)
 	return 2*len(found) + len(last) + len(others) + users, err

@@ -22,15 +22,18 @@ type child struct {
 	ended   chan struct{}
 }
 
-// startChild starts a program and waits for the line of its output in which url finds where it serves.
+// startChild starts a program and waits for the line of its output in which url finds where it
+// serves.
 func startChild(ctx context.Context, cmd *exec.Cmd, url func(line string) string) (*child, error) {
 	output, write := io.Pipe()
 	cmd.Stdout, cmd.Stderr = write, write
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // when this process is killed before it can call stop
+	// when this process is killed before it can call stop
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	c := &child{ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long as the child.
+		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long
+		// as the child.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -57,7 +60,8 @@ func startChild(ctx context.Context, cmd *exec.Cmd, url func(line string) string
 			}
 			fmt.Fprintln(&said, lines.Text())
 		}
-		go func() { _, _ = io.Copy(io.Discard, output) }() // so that the child never waits for its output to be taken
+		// so that the child never waits for its output to be taken
+		go func() { _, _ = io.Copy(io.Discard, output) }()
 	}()
 	tooLate := time.NewTimer(patience)
 	defer tooLate.Stop()

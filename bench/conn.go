@@ -14,15 +14,17 @@ import (
 
 const subprotocol = "graphql-transport-ws"
 
-// conn is a WebSocket of a client, and no more of one than measuring needs: it waits for the answers that the handshake of
-// each server has, and later many of them are read by one goroutine, past the runtime's poller. So a client costs little
-// beside the server that it shares the processors with, and the same beside each.
+// conn is a WebSocket of a client, and no more of one than measuring needs: it waits for the
+// answers that the handshake of each server has, and later many of them are read by one goroutine,
+// past the runtime's poller. So a client costs little beside the server that it shares the
+// processors with, and the same beside each.
 type conn struct {
 	fd   int
 	rest []byte // of a frame that has not come whole
 }
 
-// dial does the handshake. receive bounds what the operating system keeps of what comes, where it is not 0.
+// dial does the handshake. receive bounds what the operating system keeps of what comes, where it
+// is not 0.
 func dial(target string, receive int) (c *conn, err error) {
 	u, err := url.Parse(target)
 	if err != nil {

@@ -21,8 +21,9 @@ func ownCPU() (time.Duration, error) {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil
 }
 
-// processCPU is the time that another process has spent on the processors, by the kernel's own clock of that process
-// (clock_getcpuclockid(3)). /proc/PID/stat has the same time, but in steps of 10 ms, which a short round would drown in.
+// processCPU is the time that another process has spent on the processors, by the kernel's own
+// clock of that process (clock_getcpuclockid(3)). /proc/PID/stat has the same time, but in steps of
+// 10 ms, which a short round would drown in.
 func processCPU(pid int) (time.Duration, error) {
 	const wholeProcess = 2 // CPUCLOCK_SCHED, without the bit that would mean one thread
 	clock := ^pid<<3 | wholeProcess
@@ -34,8 +35,9 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(spent.Nano()), nil
 }
 
-// userCPU is how much of a process's time it has spent in user mode. The kernel has it in steps of 10 ms, and as a share that
-// it has looked at with each of its ticks: it is worth something over seconds.
+// userCPU is how much of a process's time it has spent in user mode. The kernel has it in steps of
+// 10 ms, and as a share that it has looked at with each of its ticks: it is worth something over
+// seconds.
 func userCPU(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -84,8 +86,8 @@ func treeCPU(parent int) (time.Duration, error) {
 	return total, nil
 }
 
-// readStat reads what is needed of /proc/PID/stat (proc_pid_stat(5)): who it is, whose child, and the time on the
-// processors of its children that have ended.
+// readStat reads what is needed of /proc/PID/stat (proc_pid_stat(5)): who it is, whose child, and
+// the time on the processors of its children that have ended.
 func readStat(stat string) (pid, ppid int, ended time.Duration, err error) {
 	// The command's name stands in parentheses, and may have any character in it.
 	before, _, _ := strings.Cut(stat, " ")

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// listeners are clients of one server, which are read by one goroutine, and count and time what they receive.
+// listeners are clients of one server, which are read by one goroutine, and count and time what
+// they receive.
 type listeners struct {
 	poll     int // of epoll(7)
 	arrivals *arrivals
@@ -163,7 +164,8 @@ func (l *listeners) takeDelays() (sinceSent, sinceFirst []int32) {
 	return sinceSent, sinceFirst
 }
 
-// close ends the connections, without the goodbyes that nobody waits for. It may be called more than once.
+// close ends the connections, without the goodbyes that nobody waits for. It may be called more
+// than once.
 func (l *listeners) close() {
 	l.mu.Lock()
 	again := l.stop

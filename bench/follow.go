@@ -16,13 +16,15 @@ import (
 const (
 	// burstSenders send at the same time, so that their hints overtake each other.
 	burstSenders = 8
-	// burst is how many messages all of them together send without waiting: more than a follower's queue holds.
+	// burst is how many messages all of them together send without waiting: more than a follower's
+	// queue holds.
 	burst = 200
 )
 
 // following measures chat.Follow beside channels that carry the same events and nothing else.
 func (b *bench) following(ctx context.Context) (err error) {
-	// A conversation holds fewer members than there are followers: each of them follows on more than one device.
+	// A conversation holds fewer members than there are followers: each of them follows on more
+	// than one device.
 	w, err := newWorld(ctx, "sqlite:"+filepath.Join(b.dir, "follow.db"), chat.MaxMembers)
 	if err != nil {
 		return err
@@ -175,7 +177,8 @@ func gather(ctx context.Context, w *world, id model.ConversationID, followers in
 	c := &crowd{arrivals: newArrivals(), failed: make(chan error, followers)}
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.running.Go(func() { w.chat.Run(ctx) })
-	// Following begins with the event that is there already, so that its arrival shows that the follower is listening.
+	// Following begins with the event that is there already, so that its arrival shows that the
+	// follower is listening.
 	var beginning int64
 	c.arrivals.expect(followers)
 	for i := range followers {
@@ -206,7 +209,8 @@ func gather(ctx context.Context, w *world, id model.ConversationID, followers in
 	return c, nil
 }
 
-// afterthought is how long a second copy of a message has to show itself after the last one has arrived everywhere.
+// afterthought is how long a second copy of a message has to show itself after the last one has
+// arrived everywhere.
 const afterthought = 300 * time.Millisecond
 
 // end ends the following and says how far the conversation has come.

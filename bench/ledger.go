@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// ledger is what one follower received of the messages that followed a seq. It has no lock: it belongs to the follower's
-// goroutine, and to whoever has seen that end.
+// ledger is what one follower received of the messages that followed a seq. It has no lock: it
+// belongs to the follower's goroutine, and to whoever has seen that end.
 type ledger struct {
 	after              int64
 	received           []bool // by place after that seq

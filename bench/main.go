@@ -1,13 +1,16 @@
-// Bench measures what Parley costs beside the least that the same work can cost, and prints it as Markdown:
+// Bench measures what Parley costs beside the least that the same work can cost, and prints it as
+// Markdown:
 //
 //	go run ./bench [-short] [-only send|follow|wire|read|abuse|followers|burst|topics|memory|stall] [-profiles DIR]
 //	go run ./bench -search 60s
 //
-// The second looks for requests that are dearer than those of the part abuse; it fails if an answer passes its bound.
+// The second looks for requests that are dearer than those of the part abuse; it fails if an answer
+// passes its bound.
 //
-// Each figure stands beside a yardstick that was measured in the same run, in turns with it, because a ratio survives a
-// slow or busy machine and a time does not. It never passes or fails on a time; it fails, with exit code 1, when an event
-// was lost, doubled or reordered, or when it could not measure.
+// Each figure stands beside a yardstick that was measured in the same run, in turns with it,
+// because a ratio survives a slow or busy machine and a time does not. It never passes or fails on
+// a time; it fails, with exit code 1, when an event was lost, doubled or reordered, or when it
+// could not measure.
 //
 // It needs Linux, for its clocks of other processes, and uses the loopback interface only.
 package main
@@ -178,8 +181,8 @@ func (b *bench) measure(ctx context.Context, parts, ofWire []string) (err error)
 	return nil
 }
 
-// startPostgres starts a server that keeps what it promises: without fsync, the driver's overhead would be compared with a
-// commit that costs nothing.
+// startPostgres starts a server that keeps what it promises: without fsync, the driver's overhead
+// would be compared with a commit that costs nothing.
 func (b *bench) startPostgres(ctx context.Context) (err error) {
 	b.postgres, err = privatepg.Start(ctx, "fsync = on", "synchronous_commit = on", "full_page_writes = on")
 	if errors.Is(err, privatepg.ErrNotInstalled) {

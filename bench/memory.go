@@ -9,10 +9,12 @@ import (
 	"time"
 )
 
-// warmConns are opened, used and closed before memory is weighed, so that what a server has once is not counted for each.
+// warmConns are opened, used and closed before memory is weighed, so that what a server has once is
+// not counted for each.
 const warmConns = 100
 
-// memory weighs connections that are open, subscribed and idle; and once more after messages have flowed.
+// memory weighs connections that are open, subscribed and idle; and once more after messages have
+// flowed.
 func (w *wire) memory(ctx context.Context) error {
 	t := table{head: []string{
 		"server", "connections", "resident memory of each, idle", fmt.Sprintf("after %d messages to all of them", loadMessages), "ratio",
@@ -121,8 +123,8 @@ func freed(ctx context.Context, target target) (int64, error) {
 	return rss(target.pid())
 }
 
-// rss is the resident memory of a process, in bytes. /proc/PID/status has it too, but off by what each thread has not told
-// yet.
+// rss is the resident memory of a process, in bytes. /proc/PID/status has it too, but off by what
+// each thread has not told yet.
 func rss(pid int) (int64, error) {
 	path := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
 	maps, err := os.ReadFile(path)

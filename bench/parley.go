@@ -16,8 +16,8 @@ import (
 	"parley/seed"
 )
 
-// parleyServer is the built server, which may be started again with what it has stored; or, where stock is set, one of the
-// same API that has gqlgen's transport for WebSockets.
+// parleyServer is the built server, which may be started again with what it has stored; or, where
+// stock is set, one of the same API that has gqlgen's transport for WebSockets.
 type parleyServer struct {
 	*child
 	binary, dir string
@@ -40,7 +40,8 @@ func (p *parleyServer) title() string {
 	return "Parley"
 }
 
-// build makes the program that everybody gets, and what package debug is in it: go build takes one more file for that.
+// build makes the program that everybody gets, and what package debug is in it: go build takes one
+// more file for that.
 func (p *parleyServer) build(ctx context.Context) error {
 	dir := filepath.Dir(p.binary)
 	const hook = "package main\n\nimport \"parley/bench/debug\"\n\nfunc init() { debug.Serve() }\n"
@@ -82,7 +83,8 @@ func (p *parleyServer) start(ctx context.Context) (err error) {
 	return err
 }
 
-// begin starts the server, and makes the topics: conversations of as many people as there are followers, or of all of them.
+// begin starts the server, and makes the topics: conversations of as many people as there are
+// followers, or of all of them.
 func (p *parleyServer) begin(ctx context.Context, topics, followers int) error {
 	if err := p.start(ctx); err != nil {
 		return err
@@ -96,7 +98,8 @@ func (p *parleyServer) begin(ctx context.Context, topics, followers int) error {
 	})
 }
 
-// wirePeople is how many people follow, each on several devices, because a real password's price is paid for each of them.
+// wirePeople is how many people follow, each on several devices, because a real password's price is
+// paid for each of them.
 const wirePeople = 20
 
 type object = map[string]any

@@ -93,7 +93,8 @@ func growthRow(name, kind string, p *pair) []string {
 	return append(row, fmt.Sprintf("%.2f", p.parley[last]/p.parley[0]), fmt.Sprintf("%.2f", p.yardstick[last]/p.yardstick[0]))
 }
 
-// readFrom adds the rows of one database to the table, and its medians to those that show how they grow.
+// readFrom adds the rows of one database to the table, and its medians to those that show how they
+// grow.
 func (b *bench) readFrom(
 	ctx context.Context, kind string, messages int, binary string, t *table, grown map[string]*pair, names *[]string,
 ) (err error) {
@@ -122,7 +123,8 @@ func (b *bench) readFrom(
 }
 
 func (b *bench) readPair(ctx context.Context, r read) (p pair, rows int, err error) {
-	// A first time does not count: it warms the caches, prepares the statements, and shows that both bring the same.
+	// A first time does not count: it warms the caches, prepares the statements, and shows that
+	// both bring the same.
 	rows, err1 := r.parley(ctx)
 	bare, err2 := r.bare(ctx)
 	if err := errors.Join(err1, err2); err != nil {
@@ -220,7 +222,8 @@ func (l *library) close() (err error) {
 	return err
 }
 
-// chooseReader finds somebody who is in as many conversations as half of the others are, and what they look at.
+// chooseReader finds somebody who is in as many conversations as half of the others are, and what
+// they look at.
 func (l *library) chooseReader(ctx context.Context) error {
 	var people []model.UserID
 	err := l.db.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id").GroupExpr("user_id").

@@ -13,8 +13,9 @@ import (
 	"parley/graph"
 )
 
-// search looks for requests that are dearer than those that are known. It writes documents at random, over the whole
-// schema, and changes those that cost most: what makes a document dear is found by the cost itself.
+// search looks for requests that are dearer than those that are known. It writes documents at
+// random, over the whole schema, and changes those that cost most: what makes a document dear is
+// found by the cost itself.
 func (b *bench) search(ctx context.Context, during time.Duration) error {
 	a, err := b.abused(ctx)
 	if err != nil {
@@ -72,7 +73,8 @@ type searcher struct {
 	largestQuery string
 }
 
-// try writes one document and measures it, twice if it may be among the dearest: a busy machine makes one look dear.
+// try writes one document and measures it, twice if it may be among the dearest: a busy machine
+// makes one look dear.
 func (s *searcher) try(ctx context.Context) error {
 	f := found{genome: s.next()}
 	w := &documentWriter{schema: s.schema, ids: s.ids, genome: f.genome}
@@ -194,7 +196,8 @@ func (w *documentWriter) field(f *ast.FieldDefinition, levels int) {
 		return
 	}
 	w.b.WriteString(" ")
-	if w.aliases < 29 && w.pick(3) > 0 { // the same field with other arguments is refused without an alias
+	// the same field with other arguments is refused without an alias
+	if w.aliases < 29 && w.pick(3) > 0 {
 		w.aliases++
 		fmt.Fprintf(&w.b, "a%d: ", w.aliases)
 	}

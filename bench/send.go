@@ -39,7 +39,8 @@ type database struct {
 	serverPID     int // 0 where the database runs inside this process
 }
 
-// sending measures chat.Service.SendMessage beside a transaction for each message, and beside the bare driver.
+// sending measures chat.Service.SendMessage beside a transaction for each message, and beside the
+// bare driver.
 func (b *bench) sending(ctx context.Context) error {
 	t := table{head: []string{
 		"database", "conversations", "senders", "beside", "Parley", "yardstick", "ratio",
@@ -101,7 +102,8 @@ func (b *bench) sendPair(ctx context.Context, d *database, to []model.Conversati
 	return nil
 }
 
-// sent is one round: messages per second, and seconds of CPU time per message, the database's included.
+// sent is one round: messages per second, and seconds of CPU time per message, the database's
+// included.
 type sent struct{ perSecond, cpu float64 }
 
 func (d *database) round(
@@ -117,7 +119,8 @@ func (d *database) round(
 	})
 }
 
-// sendRound has so many senders send, each one message after the other, for as long. send is told which message it is.
+// sendRound has so many senders send, each one message after the other, for as long. send is told
+// which message it is.
 func sendRound(
 	ctx context.Context, long time.Duration, senders int, send func(ctx context.Context, n int) error,
 	cpu func() (time.Duration, error),
@@ -161,8 +164,8 @@ func (d *database) sendThroughParley(ctx context.Context, to model.ConversationI
 	return err
 }
 
-// checkNumbers makes sure that both sides did the work: every seq taken has its event, and every event but each
-// conversation's first its message.
+// checkNumbers makes sure that both sides did the work: every seq taken has its event, and every
+// event but each conversation's first its message.
 func (d *database) checkNumbers(ctx context.Context) error {
 	var conversations, taken, events, messages int64
 	err := d.world.db.QueryRowContext(ctx, `SELECT

@@ -17,8 +17,8 @@ import (
 
 var errKeyThere = errors.New("a key that is new was there already")
 
-// sendAlone stores a message with the same rules as Parley does, in a transaction of its own: each statement through Bun, one
-// round trip after the other, while the conversation is locked.
+// sendAlone stores a message with the same rules as Parley does, in a transaction of its own: each
+// statement through Bun, one round trip after the other, while the conversation is locked.
 func sendAlone(ctx context.Context, db *store.DB, to model.ConversationID, author model.Actor) error {
 	key, hash := uuid.NewString(), sha256.Sum256([]byte(content))
 	m := &model.Message{

@@ -19,7 +19,8 @@ import (
 	"parley/store"
 )
 
-// aloneArgument makes this program a server that stores each message in a transaction of its own. It is not for people.
+// aloneArgument makes this program a server that stores each message in a transaction of its own.
+// It is not for people.
 const aloneArgument = "serve-alone"
 
 // aloneInput is all that such a server is asked; it believes whoever says who they are.
@@ -28,7 +29,8 @@ type aloneInput struct {
 	Author       model.UserID
 }
 
-// serveAlone does as little as can be done around sendAlone: neither GraphQL, nor tokens, nor sessions.
+// serveAlone does as little as can be done around sendAlone: neither GraphQL, nor tokens, nor
+// sessions.
 func serveAlone(ctx context.Context, stdout io.Writer) (err error) {
 	db, err := store.Open(ctx, os.Getenv("PARLEY_DATABASE_URL"), store.Options{})
 	if err != nil {

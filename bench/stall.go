@@ -12,9 +12,11 @@ const (
 	stallOthers = 20
 	// stallSenders send at the same time, because there is much to send.
 	stallSenders = 32
-	// stallAgain is how often that one comes back, from the beginning: by then it was given up, or soon will be.
+	// stallAgain is how often that one comes back, from the beginning: by then it was given up, or
+	// soon will be.
 	stallAgain = 5 * time.Second
-	// stallReceives bounds what the operating system keeps for it, so that nothing more is taken early.
+	// stallReceives bounds what the operating system keeps for it, so that nothing more is taken
+	// early.
 	stallReceives = 4 << 10
 )
 

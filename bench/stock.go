@@ -25,11 +25,12 @@ import (
 	"parley/store"
 )
 
-// stockArgument makes this program a server of the same schema, rules and database whose WebSockets are gqlgen's stock
-// transport, transport.Websocket. It is not for people.
+// stockArgument makes this program a server of the same schema, rules and database whose WebSockets
+// are gqlgen's stock transport, transport.Websocket. It is not for people.
 const stockArgument = "serve-stock"
 
-// serveStock serves in the folder that PARLEY_DATA_DIR names, and says so with the line that Parley has for it.
+// serveStock serves in the folder that PARLEY_DATA_DIR names, and says so with the line that Parley
+// has for it.
 func serveStock(ctx context.Context, stdout io.Writer) (err error) {
 	debug.Serve()
 	dir := os.Getenv("PARLEY_DATA_DIR")
@@ -64,7 +65,8 @@ func serveStock(ctx context.Context, stdout io.Writer) (err error) {
 	return nil
 }
 
-// stockAPI answers requests as Parley does, and WebSockets as gqlgen does; run has to go on meanwhile.
+// stockAPI answers requests as Parley does, and WebSockets as gqlgen does; run has to go on
+// meanwhile.
 func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, run func(), err error) {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	secret, err := auth.LoadOrMakeSecret(filepath.Join(dir, "secret"))

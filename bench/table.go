@@ -18,7 +18,8 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// print writes the table. Columns of figures stand on the right; the first column is what they are about.
+// print writes the table. Columns of figures stand on the right; the first column is what they are
+// about.
 func (t *table) print(w io.Writer) {
 	widths := make([]int, len(t.head))
 	right := make([]bool, len(t.head))
@@ -57,8 +58,9 @@ func (t *table) print(w io.Writer) {
 // pair is one figure of Parley and of its yardstick, round by round.
 type pair struct{ parley, yardstick []float64 }
 
-// ratio is the median of the rounds' ratios, and not the ratio of the medians: the two halves of a round stand next to each
-// other in time, so that what else the machine does at that moment falls on both.
+// ratio is the median of the rounds' ratios, and not the ratio of the medians: the two halves of a
+// round stand next to each other in time, so that what else the machine does at that moment falls
+// on both.
 func (p pair) ratio() string {
 	ratios := make([]float64, len(p.parley))
 	for i := range ratios {

@@ -91,7 +91,8 @@ func startTarget(ctx context.Context, dir string, settings []string, command ...
 //nolint:gochecknoglobals // counts what is made
 var sockets atomic.Int64
 
-// raw is the client's side of the yardstick, which knows nothing of Parley: its messages look like the one in frame.
+// raw is the client's side of the yardstick, which knows nothing of Parley: its messages look like
+// the one in frame.
 type raw struct {
 	*child
 	dir   string
@@ -150,7 +151,8 @@ func post(ctx context.Context, url, token string, body []byte) (said []byte, err
 	return said, err
 }
 
-// poster keeps as many connections as there are senders: a new one for each message would be a price of its own.
+// poster keeps as many connections as there are senders: a new one for each message would be a
+// price of its own.
 //
 //nolint:gochecknoglobals // as http.DefaultClient is
 var poster = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// wireRate is deliveries a second, to all followers together, where they are not as many as can be made.
+// wireRate is deliveries a second, to all followers together, where they are not as many as can be
+// made.
 const wireRate = 10_000
 
 // traffic is a way for messages to reach followers.
@@ -30,7 +31,8 @@ type traffic struct {
 
 func (t traffic) deliveries() int { return t.messages * t.followers }
 
-// traffics lists what is measured. Topics beyond those that are followed are for messages that nobody is told of.
+// traffics lists what is measured. Topics beyond those that are followed are for messages that
+// nobody is told of.
 func (b *bench) traffics() (list []traffic) {
 	const plain, withAuthor = "id seq content createdAt", "id seq content createdAt author { id nickname }"
 	steady := func(what, fields string, followers int) traffic {
@@ -64,8 +66,8 @@ const spareTopics = 20
 // wireParts are those of wire that can be measured by themselves.
 func wireParts() []string { return []string{"followers", "burst", "topics", "memory", "stall"} }
 
-// overTheWire measures the built server with its WebSocket clients beside a server that only writes to raw WebSockets, and
-// one that carries the same API with gqlgen's transport.
+// overTheWire measures the built server with its WebSocket clients beside a server that only writes
+// to raw WebSockets, and one that carries the same API with gqlgen's transport.
 func (b *bench) overTheWire(ctx context.Context, parts []string) error {
 	if err := raiseFileLimit(uint64(max(b.idleConns, 3*slices.Max(b.wireFollowers), 3*2*b.wireTopics) + 500)); err != nil {
 		return err
@@ -212,8 +214,8 @@ func (w *wire) profile(ctx context.Context, sides []*side, path string) error {
 	return nil
 }
 
-// begin starts a server, connects its followers, and tells them of a message that does not count: it shows that everybody
-// listens.
+// begin starts a server, connects its followers, and tells them of a message that does not count:
+// it shows that everybody listens.
 func (s *side) begin(ctx context.Context) error {
 	if err := s.target.begin(ctx, s.topics+spareTopics, s.followers); err != nil {
 		return err
@@ -300,7 +302,8 @@ func (s *side) cpu(fn func() error) (float64, error) {
 	return (after - before).Seconds(), err
 }
 
-// sendAll sends messages to so many topics from the first one on, in turns, at the rate of the traffic.
+// sendAll sends messages to so many topics from the first one on, in turns, at the rate of the
+// traffic.
 func (s *side) sendAll(ctx context.Context, messages, first, topics int) error {
 	start := time.Now()
 	sending := make(chan error, s.senders)

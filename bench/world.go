@@ -54,7 +54,8 @@ func newWorld(ctx context.Context, url string, people int) (_ *world, err error)
 	return w, w.flush(ctx, true)
 }
 
-// flush turns the flushing of commits to disk off, where that can be done, for what is only prepared; and on again.
+// flush turns the flushing of commits to disk off, where that can be done, for what is only
+// prepared; and on again.
 func (w *world) flush(ctx context.Context, on bool) error {
 	if w.db.Postgres() {
 		return nil // commits that come together share their flush there

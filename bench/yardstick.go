@@ -16,13 +16,14 @@ import (
 	"parley/bench/debug"
 )
 
-// yardstickArgument makes this program the yardstick of the wire: a server of its own process, so that its CPU time and
-// memory can be told from those of the clients. It is not for people.
+// yardstickArgument makes this program the yardstick of the wire: a server of its own process, so
+// that its CPU time and memory can be told from those of the clients. It is not for people.
 const yardstickArgument = "serve-yardstick"
 
-// serveYardstick is the least that tells many WebSockets of one message: what is posted to a topic gets the next number in
-// place of its seq, is framed once, and goes to each WebSocket of the topic as it is, one after the other. There are no
-// queues, so one client that takes nothing would stop everybody.
+// serveYardstick is the least that tells many WebSockets of one message: what is posted to a topic
+// gets the next number in place of its seq, is framed once, and goes to each WebSocket of the topic
+// as it is, one after the other. There are no queues, so one client that takes nothing would stop
+// everybody.
 func serveYardstick(ctx context.Context, stdout io.Writer) error {
 	debug.Serve()
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")

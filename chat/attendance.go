@@ -14,7 +14,8 @@ import (
 	"parley/store"
 )
 
-// attendance is who has a live connection on this node. Connected only marks and rings; attend writes it down.
+// attendance is who has a live connection on this node. Connected only marks and rings; attend
+// writes it down.
 type attendance struct {
 	node  model.NodeID
 	stay  time.Duration // how long somebody is here without a connection
@@ -47,8 +48,8 @@ func newAttendance(stay, alive time.Duration) *attendance {
 	}
 }
 
-// Connected says that a person has a live connection on this node until release is called, once or more often. Neither waits:
-// Run writes it down.
+// Connected says that a person has a live connection on this node until release is called, once or
+// more often. Neither waits: Run writes it down.
 func (s *Service) Connected(user model.UserID) (release func()) {
 	s.attendance.connect(user)
 	return sync.OnceFunc(func() { s.attendance.disconnect(user, s.db.Now()) })
@@ -88,7 +89,8 @@ func (a *attendance) ring() {
 	}
 }
 
-// take takes what is to be written down: who has arrived, and who has been gone for long enough, since when.
+// take takes what is to be written down: who has arrived, and who has been gone for long enough,
+// since when.
 func (a *attendance) take() (arrived []model.UserID, gone map[model.UserID]time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -146,7 +148,8 @@ func (a *attendance) nextDeparture() (time.Time, bool) {
 }
 
 const (
-	// gather is how long what comes together is waited for, so that it is written in one transaction.
+	// gather is how long what comes together is waited for, so that it is written in one
+	// transaction.
 	gather = 50 * time.Millisecond
 	// presencePatience bounds one transaction.
 	presencePatience = 10 * time.Second
@@ -154,8 +157,8 @@ const (
 	presenceAtOnce = 500
 )
 
-// attend writes down who is connected here, again and again until ctx ends. Then the rows stay: who connects to another node
-// meanwhile has never been away.
+// attend writes down who is connected here, again and again until ctx ends. Then the rows stay: who
+// connects to another node meanwhile has never been away.
 func (s *Service) attend(ctx context.Context) {
 	a := s.attendance
 	beatEvery := a.alive / 3
@@ -199,8 +202,8 @@ func (s *Service) attend(ctx context.Context) {
 	}
 }
 
-// writeAttendance says that this node is alive, and writes down who has come and gone. Where the others had given the node up,
-// everybody who is here comes anew.
+// writeAttendance says that this node is alive, and writes down who has come and gone. Where the
+// others had given the node up, everybody who is here comes anew.
 func (s *Service) writeAttendance(ctx context.Context, arrived []model.UserID, gone map[model.UserID]time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, presencePatience)
 	defer cancel()
@@ -220,7 +223,8 @@ func (s *Service) writeAttendance(ctx context.Context, arrived []model.UserID, g
 	})
 }
 
-// clock is the time by which nodes are alive: the database's where there can be several, whose own may differ.
+// clock is the time by which nodes are alive: the database's where there can be several, whose own
+// may differ.
 func (s *Service) clock(ahead time.Duration) schema.QueryAppender {
 	if s.db.Postgres() {
 		return bun.SafeQuery("(statement_timestamp() + ? * interval '1 microsecond')", ahead.Microseconds())
@@ -228,8 +232,8 @@ func (s *Service) clock(ahead time.Duration) schema.QueryAppender {
 	return bun.SafeQuery("?", s.db.Now().Add(ahead))
 }
 
-// beat says that this node is alive, and reports whether it was not known. It locks the node's row, so that nobody gives it up
-// before the transaction is in.
+// beat says that this node is alive, and reports whether it was not known. It locks the node's row,
+// so that nobody gives it up before the transaction is in.
 func (s *Service) beat(ctx context.Context, tx *store.Tx) (fresh bool, err error) {
 	now, until := s.clock(0), s.clock(s.attendance.alive)
 	res, err := tx.NewUpdate().Model((*model.Node)(nil)).Set("seen_at = ?", now).Set("alive_until = ?", until).
@@ -302,15 +306,16 @@ func (s *Service) writeDepartures(ctx context.Context, tx *store.Tx, gone map[mo
 
 func compareUsers(a, b model.UserID) int { return slices.Compare(a[:], b[:]) }
 
-// existing leaves out those whose account is gone. One that goes in this moment makes the transaction run again.
+// existing leaves out those whose account is gone. One that goes in this moment makes the
+// transaction run again.
 func existing(ctx context.Context, tx *store.Tx, users []model.UserID) (there []model.UserID, err error) {
 	err = tx.NewSelect().Model((*model.User)(nil)).Column("id").Where("u.id IN (?)", bun.List(users)).OrderExpr("u.id").
 		Scan(ctx, &there)
 	return there, err
 }
 
-// sight writes that people have come or gone, and tells all nodes after the commit. A time that is older than the stored one
-// does not count.
+// sight writes that people have come or gone, and tells all nodes after the commit. A time that is
+// older than the stored one does not count.
 func (s *Service) sight(ctx context.Context, tx *store.Tx, sightings []*model.Sighting) error {
 	if len(sightings) == 0 {
 		return nil

@@ -1,18 +1,21 @@
-// Package chat has every rule about who may do what in a conversation: its members, its messages, and following it.
+// Package chat has every rule about who may do what in a conversation: its members, its messages,
+// and following it.
 //
-// Every durable change of a conversation is one event, written in the transaction that makes the change, with the next seq
-// of that conversation. The conversation's row is locked while the seq is taken, and until the commit; so commits come in
-// the order of seq, there are no gaps, and a gap that somebody sees means "not here yet", never "will never come".
+// Every durable change of a conversation is one event, written in the transaction that makes the
+// change, with the next seq of that conversation. The conversation's row is locked while the seq is
+// taken, and until the commit; so commits come in the order of seq, there are no gaps, and a gap
+// that somebody sees means "not here yet", never "will never come".
 //
 // # Concurrency
 //
-// A Service may be used by any number of goroutines. Hints about new events leave after the commit, and may overtake each
-// other on the way; Follow puts them in order. Senders never wait for followers. Whoever locks more than one row locks
-// conversations first, in order of id, and then accounts, in order of id. There is one exception:
-// package auth claims an account that is being removed before CleanUpAccount locks conversations, in
-// order of id. On PostgreSQL this may deadlock with a transaction that holds one of these
-// conversations and looked the account up just before it was marked (lockPeople). If two transactions
-// wait for each other all the same, the database gives one up, and store runs it again.
+// A Service may be used by any number of goroutines. Hints about new events leave after the commit,
+// and may overtake each other on the way; Follow puts them in order. Senders never wait for
+// followers. Whoever locks more than one row locks conversations first, in order of id, and then
+// accounts, in order of id. There is one exception: package auth claims an account that is being
+// removed before CleanUpAccount locks conversations, in order of id. On PostgreSQL this may
+// deadlock with a transaction that holds one of these conversations and looked the account up just
+// before it was marked (lockPeople). If two transactions wait for each other all the same, the
+// database gives one up, and store runs it again.
 package chat
 
 import (
@@ -45,20 +48,24 @@ type Options struct {
 	Limits *ratelimit.Accounts
 	// EditWindow is how long after sending it a message can be edited; 0 means for ever.
 	EditWindow time.Duration
-	// CompareEvery is how often Run asks the database whether a hint went missing; 0 means 3 seconds.
+	// CompareEvery is how often Run asks the database whether a hint went missing; 0 means 3
+	// seconds.
 	CompareEvery time.Duration
-	// MaxReplays is how many followers read from the database at once, after having been away; 0 means 16. Others wait.
+	// MaxReplays is how many followers read from the database at once, after having been away; 0
+	// means 16. Others wait.
 	MaxReplays int
-	// MaxReplayed is how many events, joins and leavings a stream of everything catches up with; beyond, it is reset. 0 means
-	// 10,000.
+	// MaxReplayed is how many events, joins and leavings a stream of everything catches up with;
+	// beyond, it is reset. 0 means 10,000.
 	MaxReplayed int
 	// TypingEvery is how often, at most, it is passed on that somebody types; 0 means 3 seconds.
 	TypingEvery time.Duration
 	// TypingTimeout is how long after the last sign somebody counts as typing; 0 means 6 seconds.
 	TypingTimeout time.Duration
-	// PresenceTimeout is how long somebody counts as online after their last connection has ended; 0 means 30 seconds.
+	// PresenceTimeout is how long somebody counts as online after their last connection has ended;
+	// 0 means 30 seconds.
 	PresenceTimeout time.Duration
-	// NodeTimeout is how long people count as online whose node gives no sign of life; 0 means 30 seconds.
+	// NodeTimeout is how long people count as online whose node gives no sign of life; 0 means 30
+	// seconds.
 	NodeTimeout time.Duration
 	// Sending is how messages share commits.
 	Sending batch.Options
@@ -107,7 +114,8 @@ type Service struct {
 	keptCursorKey atomic.Pointer[cursorKey] // nil before it is needed
 	replays       chan struct{}             // a place for each follower that reads what it missed
 	ended         chan struct{}             // wakes the sweep
-	// publish stands between a commit and the bus, so that a test can lose, double, delay and shuffle hints.
+	// publish stands between a commit and the bus, so that a test can lose, double, delay and
+	// shuffle hints.
 	publish func(topic string, h hint)
 }
 
@@ -167,9 +175,10 @@ func New(db *store.DB, opts Options) *Service {
 	return s
 }
 
-// Run asks the database, again and again until ctx ends, which of the conversations that are followed here have moved, and
-// hints at it: for the hint that never came, because the node that owed it is dead or cut off. Where it is known that hints
-// may have been lost, it asks at once. Meanwhile hints go to the other nodes, and come from them, and it is kept who is online. What
+// Run asks the database, again and again until ctx ends, which of the conversations that are
+// followed here have moved, and hints at it: for the hint that never came, because the node that
+// owed it is dead or cut off. Where it is known that hints may have been lost, it asks at once.
+// Meanwhile hints go to the other nodes, and come from them, and it is kept who is online. What
 // conversations had that have ended is deleted.
 func (s *Service) Run(ctx context.Context) {
 	var beside sync.WaitGroup
@@ -229,7 +238,8 @@ func (s *Service) lostFeeds() []*feed {
 	return feeds
 }
 
-// settled is what one round of comparing all followed conversations with the database has found out.
+// settled is what one round of comparing all followed conversations with the database has found
+// out.
 type settled struct {
 	round   int64
 	horizon int64 // read before the conversations were
@@ -254,7 +264,8 @@ func (s *Service) compareAll(ctx context.Context) error {
 	return noted
 }
 
-// beginRounds has the first round tell of what changes from now on. Streams that began before are told of everything.
+// beginRounds has the first round tell of what changes from now on. Streams that began before are
+// told of everything.
 func (s *Service) beginRounds(ctx context.Context) {
 	horizon, err := s.horizon(ctx)
 	if err == nil {

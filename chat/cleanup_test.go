@@ -15,13 +15,15 @@ import (
 	"parley/store/storetest"
 )
 
-// busyAccount is a person with more of everything than one transaction of a removal takes, and the conversations that they were in.
+// busyAccount is a person with more of everything than one transaction of a removal takes, and the
+// conversations that they were in.
 type busyAccount struct {
 	nickname string
 	all      []*model.Conversation
 }
 
-// mustBeBusy makes one. ann and cat are in the conversations too; the roles, the kinds and what was said differ.
+// mustBeBusy makes one. ann and cat are in the conversations too; the roles, the kinds and what was
+// said differ.
 func (w *world) mustBeBusy(t *testing.T, nickname string) *busyAccount {
 	t.Helper()
 	w.invite(nickname)
@@ -90,8 +92,8 @@ func (w *world) history(b *busyAccount) (lines []string) {
 	return lines
 }
 
-// A removal that stops after any of its transactions, and in the middle of any, goes on where it was, on whatever node. In the end
-// everything is as it is after one that was not interrupted.
+// A removal that stops after any of its transactions, and in the middle of any, goes on where it
+// was, on whatever node. In the end everything is as it is after one that was not interrupted.
 func TestARemovalGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -102,7 +104,8 @@ func TestARemovalGoesOnAfterACrash(t *testing.T) {
 		w.mustMark("broken")
 		crash := errors.New("kill -9")
 		for more := true; more; {
-			node := &world{Service: New(db, Options{}), t: t, actors: w.actors} // which knows nothing but the database
+			// which knows nothing but the database
+			node := &world{Service: New(db, Options{}), t: t, actors: w.actors}
 			if _, err := node.cleanUp("broken", crash); !errors.Is(err, crash) {
 				t.Fatal(err)
 			}
@@ -119,8 +122,9 @@ func TestARemovalGoesOnAfterACrash(t *testing.T) {
 	})
 }
 
-// Each transaction of a removal ends few memberships and changes few rows, however many there are, so that others who wait for it
-// wait for a short time. What they do in between counts; who follows misses nothing, and hears of nothing twice.
+// Each transaction of a removal ends few memberships and changes few rows, however many there are,
+// so that others who wait for it wait for a short time. What they do in between counts; who follows
+// misses nothing, and hears of nothing twice.
 func TestOthersGoOnDuringARemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -195,7 +199,8 @@ func (w *world) counts(t *testing.T) map[string]int64 {
 	return counts
 }
 
-// From the moment in which an account is marked, its person is nobody's member, and can do nothing, though nothing is cleaned up.
+// From the moment in which an account is marked, its person is nobody's member, and can do nothing,
+// though nothing is cleaned up.
 func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -265,7 +270,8 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 		mentions, err := countOf(w, "mentions")
 		wantEqual(t, "mentions", 0, mentions)
 		wantEqual(t, "error", nil, err)
-		// The others are alone with the one who is gone: they are the last, and take the conversation along.
+		// The others are alone with the one who is gone: they are the last, and take the
+		// conversation along.
 		if err := w.Leave(t.Context(), ann, anns.ID); err != nil {
 			t.Errorf("the last one leaves: %v", err)
 		}
@@ -301,12 +307,14 @@ func TestAnHeirIsNotBeingRemoved(t *testing.T) {
 	})
 }
 
-// An account may be removed while the rows of a conversation that has ended are being deleted, some of them at a time. What is left
-// there of the account goes without an event, whatever went first, and it does not wait for the rest.
+// An account may be removed while the rows of a conversation that has ended are being deleted, some
+// of them at a time. What is left there of the account goes without an event, whatever went first,
+// and it does not wait for the rest.
 func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := &world{Service: New(db, Options{}), t: t, actors: map[string]model.Actor{}} // that does not run
+		// that does not run
+		w := &world{Service: New(db, Options{}), t: t, actors: map[string]model.Actor{}}
 		w.invite("ann", "gone", "last")
 		kept := MustConversation(t, w, "ann", "gone")
 		w.addReaction("gone", w.send("gone", kept.ID, "stays"), "👍")
@@ -343,7 +351,8 @@ func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
 			if more, err = w.cleanUp("gone", nil); err != nil {
 				t.Fatalf("round %d: %v", round, err)
 			}
-			if round == 0 { // as the deletion of ended conversations may: it deletes so many rows of each table
+			// as the deletion of ended conversations may: it deletes so many rows of each table
+			if round == 0 {
 				w.exec("DELETE FROM messages WHERE conversation_id = ?", ended.ID)
 			}
 		}
@@ -364,11 +373,13 @@ func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
 	})
 }
 
-// A conversation with much in it is gone at once when its last member leaves, and its rows go in batches, whoever deletes them.
+// A conversation with much in it is gone at once when its last member leaves, and its rows go in
+// batches, whoever deletes them.
 func TestAConversationThatEndedIsDeletedInBatches(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := &world{Service: New(db, Options{}), t: t, actors: map[string]model.Actor{}} // that does not run
+		// that does not run
+		w := &world{Service: New(db, Options{}), t: t, actors: map[string]model.Actor{}}
 		w.invite("ann", "ben")
 		c, kept := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben")
 		w.send("ann", kept.ID, "stays")

@@ -292,8 +292,8 @@ func (s *Service) Conversations(
 	return byID, nil
 }
 
-// position is how far a conversation has come, and after which event somebody who is about to follow it may see it.
-// NOT_FOUND for anybody but a member.
+// position is how far a conversation has come, and after which event somebody who is about to
+// follow it may see it. NOT_FOUND for anybody but a member.
 func (s *Service) position(ctx context.Context, actor model.Actor, id model.ConversationID) (last, hidden int64, err error) {
 	err = s.db.NewSelect().Model((*model.Conversation)(nil)).ColumnExpr("c.last_seq, viewer.hidden_seq").
 		Apply(sharedWith(actor, "c.id")).Where("c.id = ?", id).Where(live("viewer.user_id")).Scan(ctx, &last, &hidden)

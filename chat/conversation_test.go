@@ -183,7 +183,8 @@ func TestCreateConversationHasRoomFor500(t *testing.T) {
 			wantMistakes(t, err, "LIMIT_REACHED members")
 			_, err = create(append([]string{"olga"}, crowd...)...)
 			wantMistakes(t, err, "LIMIT_REACHED members")
-			_, err = create(append([]string{"olga", "olga"}, crowd...)...) // more than are looked up
+			// more than are looked up
+			_, err = create(append([]string{"olga", "olga"}, crowd...)...)
 			wantMistakes(t, err, "CONFLICT members.1.userId", "LIMIT_REACHED members")
 			if _, err = create(manyTimes...); len(mistakes(err)) != 599 {
 				t.Errorf("one person 600 times: %d mistakes", len(mistakes(err)))

@@ -10,7 +10,8 @@ import (
 	"parley/store/storetest"
 )
 
-// mustCrashing is a database on a PostgreSQL of its own, which keeps what was committed when it is ended at once.
+// mustCrashing is a database on a PostgreSQL of its own, which keeps what was committed when it is
+// ended at once.
 func mustCrashing(t *testing.T) (*store.DB, *privatepg.Server) {
 	t.Helper()
 	if storetest.Skipped("postgres") {
@@ -30,13 +31,15 @@ func mustCrashing(t *testing.T) (*store.DB, *privatepg.Server) {
 
 var errRollBack = errors.New("this transaction is not to be")
 
-// TestAnIDThatIsGivenAgain has PostgreSQL give the id of a transaction that was rolled back again, because it has crashed
-// meanwhile. A cursor from between the two must not take the second for settled.
+// TestAnIDThatIsGivenAgain has PostgreSQL give the id of a transaction that was rolled back again,
+// because it has crashed meanwhile. A cursor from between the two must not take the second for
+// settled.
 func TestAnIDThatIsGivenAgain(t *testing.T) {
 	t.Parallel()
 	db, server := mustCrashing(t)
 	w := MustWorld(t, db, "ann", "ben")
-	for range 5 { // every 15 seconds PostgreSQL writes down which id is the next; then it is not given again
+	// every 15 seconds PostgreSQL writes down which id is the next; then it is not given again
+	for range 5 {
 		c := MustConversation(t, w, "ann", "ben")
 		w.settle()
 		rolledBack := w.rollBack()

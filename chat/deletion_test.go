@@ -30,8 +30,8 @@ func (w *world) places(needles ...[]byte) (found []string) {
 	return found
 }
 
-// Of a message that is deleted no table has anything left but its place, and neither has the search's index, whose words
-// stand in blobs.
+// Of a message that is deleted no table has anything left but its place, and neither has the
+// search's index, whose words stand in blobs.
 func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -80,7 +80,8 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 	})
 }
 
-// What goes with its conversation leaves no words behind in the index, whose rows know nothing of conversations.
+// What goes with its conversation leaves no words behind in the index, whose rows know nothing of
+// conversations.
 func TestNothingIsLeftOfAConversationThatEnds(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

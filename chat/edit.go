@@ -16,15 +16,16 @@ import (
 type EditMessage struct {
 	MessageID model.MessageID
 	Content   string
-	// Expected, where it is set, is when the message was edited last as far as the author knows, nil for never. An edit that
-	// has come since then is not overwritten.
+	// Expected, where it is set, is when the message was edited last as far as the author knows,
+	// nil for never. An edit that has come since then is not overwritten.
 	Expected *Edited
 }
 
 // Edited is when a message was edited last; At is nil for never.
 type Edited struct{ At *time.Time }
 
-// EditMessage gives a message another content. Only its author may, and for as long as Options.EditWindow says.
+// EditMessage gives a message another content. Only its author may, and for as long as
+// Options.EditWindow says.
 func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMessage) (*model.Message, error) {
 	var problems errs.List
 	content := checkContent(&problems, in.Content)
@@ -73,8 +74,8 @@ func (e Edited) is(at *time.Time) bool {
 	return e.At.Equal(*at)
 }
 
-// DeleteMessage takes away a message's content, its words, mentions and reactions; its place stays. The author may, and in a
-// group the owner and the admins. Deleting what is deleted does nothing.
+// DeleteMessage takes away a message's content, its words, mentions and reactions; its place stays.
+// The author may, and in a group the owner and the admins. Deleting what is deleted does nothing.
 func (s *Service) DeleteMessage(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Edits.Times(1)); err != nil {
 		return nil, err
@@ -110,8 +111,8 @@ func (s *Service) DeleteMessage(ctx context.Context, actor model.Actor, id model
 
 var errNoMessage = errs.New(errs.NotFound, "There is no such message.")
 
-// changingMessage locks the conversation of a message and runs fn with both as they are then; NOT_FOUND for anybody who does
-// not see the message. It returns the message as it is afterwards.
+// changingMessage locks the conversation of a message and runs fn with both as they are then;
+// NOT_FOUND for anybody who does not see the message. It returns the message as it is afterwards.
 func (s *Service) changingMessage(
 	ctx context.Context, actor model.Actor, id model.MessageID,
 	fn func(ctx context.Context, c *change, m *model.Message) error,

@@ -10,11 +10,12 @@ import (
 	"parley/store"
 )
 
-// sweepEvery is how often Run looks for conversations that have ended and that no other node is deleting.
+// sweepEvery is how often Run looks for conversations that have ended and that no other node is
+// deleting.
 const sweepEvery = 30 * time.Second
 
-// endConversation ends a conversation in which nobody is left. From then on nobody can see it. What it has is deleted at once if
-// one short transaction can do so, else by Run, in batches.
+// endConversation ends a conversation in which nobody is left. From then on nobody can see it. What
+// it has is deleted at once if one short transaction can do so, else by Run, in batches.
 func (s *Service) endConversation(ctx context.Context, tx *store.Tx, id model.ConversationID) error {
 	// Those of accounts that are being removed; else the one that ends it.
 	if _, err := tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("conversation_id = ?", id).Exec(ctx); err != nil {
@@ -30,7 +31,8 @@ func (s *Service) endConversation(ctx context.Context, tx *store.Tx, id model.Co
 	return err
 }
 
-// deleteSomeOf deletes some of what a conversation has, and at last the conversation. It reports whether there may be more.
+// deleteSomeOf deletes some of what a conversation has, and at last the conversation. It reports
+// whether there may be more.
 func (s *Service) deleteSomeOf(ctx context.Context, tx *store.Tx, id model.ConversationID) (more bool, err error) {
 	for _, table := range []string{"reactions", "mentions", "messages", "events"} {
 		n, err := tx.DeleteSome(ctx, table, "conversation_id = ?", id)
@@ -70,8 +72,8 @@ func (s *Service) sweep(ctx context.Context) {
 	}
 }
 
-// deleteEnded deletes every conversation that has ended, some rows in each transaction. It leaves out those at which another node
-// is working.
+// deleteEnded deletes every conversation that has ended, some rows in each transaction. It leaves
+// out those at which another node is working.
 func (s *Service) deleteEnded(ctx context.Context) error {
 	for found := true; found; {
 		err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {

@@ -16,15 +16,17 @@ import (
 
 var errNoConversation = errs.New(errs.NotFound, "There is no such conversation.")
 
-// place is where an event stands in its conversation: its number, and its time, which never steps back as the numbers rise.
+// place is where an event stands in its conversation: its number, and its time, which never steps
+// back as the numbers rise.
 type place struct {
 	seq    int64
 	at     time.Time
 	active time.Time // when the conversation's newest activity was; at, where this is activity
 }
 
-// nextPlace locks the conversation until the transaction ends, and takes its next number. Activity brings the conversation
-// to the top of its members' lists; edits, deletions and reactions are none.
+// nextPlace locks the conversation until the transaction ends, and takes its next number. Activity
+// brings the conversation to the top of its members' lists; edits, deletions and reactions are
+// none.
 func nextPlace(ctx context.Context, tx *store.Tx, id model.ConversationID, kind model.EventKind) (p place, err error) {
 	// Whoever waited for the lock, or has a clock that is behind, does not turn time back.
 	const later = "CASE WHEN coalesce(last_event_at, last_activity_at) < ? THEN ? ELSE coalesce(last_event_at, last_activity_at) END"
@@ -45,7 +47,8 @@ func nextPlace(ctx context.Context, tx *store.Tx, id model.ConversationID, kind 
 	return p, err
 }
 
-// appendEvent writes what happened at a place that nextPlace has taken, and has it announced after the commit.
+// appendEvent writes what happened at a place that nextPlace has taken, and has it announced after
+// the commit.
 func (s *Service) appendEvent(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
@@ -61,7 +64,8 @@ func (s *Service) appendEvent(ctx context.Context, tx *store.Tx, e *model.Event,
 	return nil
 }
 
-// eventsAfter reads the events after a seq, oldest first, at most limit of them, with the messages that they are about.
+// eventsAfter reads the events after a seq, oldest first, at most limit of them, with the messages
+// that they are about.
 func eventsAfter(
 	ctx context.Context, db bun.IDB, id model.ConversationID, after int64, limit int,
 ) (events []*model.Event, err error) {

@@ -170,8 +170,9 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 	})
 }
 
-// checkLog holds what is stored of a conversation against the law: events numbered from 1 without gaps or doubles, each
-// message with the number of its event, and last_seq the number of the newest. It returns how many messages there are.
+// checkLog holds what is stored of a conversation against the law: events numbered from 1 without
+// gaps or doubles, each message with the number of its event, and last_seq the number of the
+// newest. It returns how many messages there are.
 func checkLog(t *testing.T, w *world, id model.ConversationID) int {
 	t.Helper()
 	events := w.stored(id)
@@ -215,7 +216,8 @@ func TestARolledBackSendLeavesNoGap(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 30 {
 			all.Go(func() {
-				author := []string{"ann", "zoe", "ben"}[i%3] // zoe is refused after the number was taken
+				// zoe is refused after the number was taken
+				author := []string{"ann", "zoe", "ben"}[i%3]
 				in := SendMessage{ConversationID: c.ID, Content: "x", IdempotencyKey: new(fmt.Sprint(i / 6))}
 				_, _ = w.SendMessage(t.Context(), w.actors[author], in)
 			})

@@ -15,19 +15,23 @@ import (
 const (
 	// feedPage is how many events one read brings.
 	feedPage = 200
-	// maxEarly is how far beyond the edge an event may be to wait for those before it; else the gap is too wide to be waited out.
+	// maxEarly is how far beyond the edge an event may be to wait for those before it; else the gap
+	// is too wide to be waited out.
 	maxEarly = 64
-	// gapPatience is how long a gap may close by itself before the database is read: hints of senders that commit at almost
-	// the same time overtake each other, and the missing one is usually right behind.
+	// gapPatience is how long a gap may close by itself before the database is read: hints of
+	// senders that commit at almost the same time overtake each other, and the missing one is
+	// usually right behind.
 	gapPatience = 50 * time.Millisecond
-	// How long to wait before reading again when the database cannot be reached, doubling from first to last.
+	// How long to wait before reading again when the database cannot be reached, doubling from
+	// first to last.
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 5 * time.Second
 )
 
-// feed is one conversation as this node follows it. It puts hints in order, reads from the database what they leave out, and
-// hands every event on to its followers, in order of seq and without a gap: once for all of them. It works on goroutines of its
-// own, one at a time and only while there is something to do, so that whoever sends waits for no follower.
+// feed is one conversation as this node follows it. It puts hints in order, reads from the database
+// what they leave out, and hands every event on to its followers, in order of seq and without a
+// gap: once for all of them. It works on goroutines of its own, one at a time and only while there
+// is something to do, so that whoever sends waits for no follower.
 type feed struct {
 	service *Service
 	id      model.ConversationID
@@ -54,8 +58,8 @@ type feed struct {
 // comparison is what a feed was told of the database last.
 type comparison struct{ round, last int64 }
 
-// feedOf finds the feed of a conversation, or opens it. It listens before this returns, so that nothing falls between that and
-// what is read next. Each call needs one of release.
+// feedOf finds the feed of a conversation, or opens it. It listens before this returns, so that
+// nothing falls between that and what is read next. Each call needs one of release.
 func (s *Service) feedOf(id model.ConversationID) *feed {
 	s.feedsMu.Lock()
 	defer s.feedsMu.Unlock()
@@ -86,8 +90,8 @@ func (f *feed) release() {
 	}
 }
 
-// join adds a follower, to whom everything goes that is handed on from now on. last is the newest event at a time when the feed
-// was open already.
+// join adds a follower, to whom everything goes that is handed on from now on. last is the newest
+// event at a time when the feed was open already.
 func (f *feed) join(fo *follower, last int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -196,8 +200,8 @@ func (f *feed) nextInOrder() (ready []*model.Event) {
 	return ready
 }
 
-// toTell lists the followers whom events are to be handed on to. Who joins from now on finds the edge beyond these events, and
-// reads them. It needs the lock.
+// toTell lists the followers whom events are to be handed on to. Who joins from now on finds the
+// edge beyond these events, and reads them. It needs the lock.
 func (f *feed) toTell(events []*model.Event) []*follower {
 	if len(events) == 0 {
 		return nil
@@ -208,14 +212,16 @@ func (f *feed) toTell(events []*model.Event) []*follower {
 	return slices.Collect(maps.Keys(f.followers))
 }
 
-// handOn is done without the lock, by the one goroutine that works on the feed: a sink may take its time with an event.
+// handOn is done without the lock, by the one goroutine that works on the feed: a sink may take its
+// time with an event.
 func handOn(events []*model.Event, followers []*follower) {
 	for _, fo := range followers {
 		fo.push(events)
 	}
 }
 
-// noticeRemoval ends the stream of whoever is a member no longer as soon as that is known, whatever goes before it.
+// noticeRemoval ends the stream of whoever is a member no longer as soon as that is known, whatever
+// goes before it.
 func (f *feed) noticeRemoval(e *model.Event) {
 	if e.Kind != model.MemberRemoved {
 		return
@@ -239,8 +245,8 @@ func (f *feed) awaitGap(patience time.Duration) {
 	f.gap = time.AfterFunc(patience, func() { f.offer(hint{read: true}) })
 }
 
-// read hands on what is stored beyond the edge. While the database is away it tries again: that is no reason to end a stream
-// that has lost nothing.
+// read hands on what is stored beyond the edge. While the database is away it tries again: that is
+// no reason to end a stream that has lost nothing.
 func (f *feed) read() {
 	for {
 		f.mu.Lock()
@@ -298,7 +304,8 @@ func (f *feed) readLater(err error) {
 	f.awaitGap(f.retry)
 }
 
-// compare is told how far the conversation has come in the database. round is 0 where not all conversations are looked at.
+// compare is told how far the conversation has come in the database. round is 0 where not all
+// conversations are looked at.
 func (f *feed) compare(round, last int64) {
 	f.mu.Lock()
 	if round > 0 {
@@ -321,8 +328,8 @@ func (f *feed) doubt() {
 	}
 }
 
-// comparedIn is how far the conversation had come in a round of comparing; false where the feed was not there yet, or another
-// round has been since.
+// comparedIn is how far the conversation had come in a round of comparing; false where the feed was
+// not there yet, or another round has been since.
 func (f *feed) comparedIn(round int64) (last int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -79,8 +79,8 @@ func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 	})
 }
 
-// TestRemovedAndBackIsNotShownWhatCameBetween has an old message edited while ben is away, before he
-// has read it. He is added again without the history, and reads nothing of it.
+// TestRemovedAndBackIsNotShownWhatCameBetween has an old message edited while ben is away, before
+// he has read it. He is added again without the history, and reads nothing of it.
 func TestRemovedAndBackIsNotShownWhatCameBetween(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

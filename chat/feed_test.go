@@ -45,8 +45,8 @@ func (f *feed) idle() bool {
 	return !busy && f.gap == nil
 }
 
-// TestARemovalWhileSomebodyBeginsToFollow has the removal told after the membership was read, and before the follower is in
-// the feed, which nobody else uses.
+// TestARemovalWhileSomebodyBeginsToFollow has the removal told after the membership was read, and
+// before the follower is in the feed, which nobody else uses.
 func TestARemovalWhileSomebodyBeginsToFollow(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -83,8 +83,8 @@ func TestARemovalWhileSomebodyBeginsToFollow(t *testing.T) {
 	})
 }
 
-// TestRemovedAndBackWhileReading has somebody removed and added again after they began to follow, of which no hint comes before
-// they have read it themselves.
+// TestRemovedAndBackWhileReading has somebody removed and added again after they began to follow,
+// of which no hint comes before they have read it themselves.
 func TestRemovedAndBackWhileReading(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -140,7 +140,8 @@ func TestThousandsOfHintsInNoOrder(t *testing.T) {
 	})
 }
 
-// TestPromisesThatAreNotKept has hints tell of what will never be: each is looked for once, and not again and again.
+// TestPromisesThatAreNotKept has hints tell of what will never be: each is looked for once, and not
+// again and again.
 func TestPromisesThatAreNotKept(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -192,7 +193,8 @@ func TestForgedEventsDoNotStay(t *testing.T) {
 	})
 }
 
-// TestTheDatabaseIsAwayAndComesBack ends every connection, again and again, while messages are sent of which no hint comes.
+// TestTheDatabaseIsAwayAndComesBack ends every connection, again and again, while messages are sent
+// of which no hint comes.
 func TestTheDatabaseIsAwayAndComesBack(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
@@ -270,8 +272,8 @@ func TestFollowersComeAndGo(t *testing.T) {
 	})
 }
 
-// TestARemovalOvertakesWhatIsMissing has the hint of an event before the removal lost, and events before that queued: the
-// removal comes at once, and nothing else.
+// TestARemovalOvertakesWhatIsMissing has the hint of an event before the removal lost, and events
+// before that queued: the removal comes at once, and nothing else.
 func TestARemovalOvertakesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -20,13 +20,14 @@ import (
 // followQueue is how many events wait for one follower before it goes back to reading the database.
 const followQueue = 64
 
-// Follow yields every event of a conversation after a seq, each exactly once, in order: first what is stored, then what
-// comes live. after nil means from now on. The actor has to be a member (NOT_FOUND), and after must not be beyond the
-// newest event (BAD_USER_INPUT).
+// Follow yields every event of a conversation after a seq, each exactly once, in order: first what
+// is stored, then what comes live. after nil means from now on. The actor has to be a member
+// (NOT_FOUND), and after must not be beyond the newest event (BAD_USER_INPUT).
 //
-// The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member, after the event that says so.
-// Of what happened before that and has not been yielded when the removal is noticed, nothing more is.
-// A consumer may take its time: nobody waits for it, and it misses nothing.
+// The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member, after
+// the event that says so. Of what happened before that and has not been yielded when the removal is
+// noticed, nothing more is. A consumer may take its time: nobody waits for it, and it misses
+// nothing.
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[*model.Event, error], error) {
@@ -46,7 +47,8 @@ func (s *Service) Follow(
 	}, nil
 }
 
-// Followed is an event or, where Event is nil, the news that everything up to CaughtUp has been told: what comes now is live.
+// Followed is an event or, where Event is nil, the news that everything up to CaughtUp has been
+// told: what comes now is live.
 type Followed struct {
 	Event    *model.Event
 	CaughtUp int64
@@ -79,7 +81,8 @@ var (
 	errRemoved = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
 )
 
-// stream is what one consumer follows, one conversation or many. Feeds put into it without waiting; the consumer takes.
+// stream is what one consumer follows, one conversation or many. Feeds put into it without waiting;
+// the consumer takes.
 type stream struct {
 	bell chan struct{} // rings when there is something to take
 
@@ -148,8 +151,9 @@ func (st *stream) ring() {
 	}
 }
 
-// follower is one conversation in a stream. What handing on an event needs stands together at the beginning: there are thousands
-// of followers, and each piece of one that is looked at has to come from memory.
+// follower is one conversation in a stream. What handing on an event needs stands together at the
+// beginning: there are thousands of followers, and each piece of one that is looked at has to come
+// from memory.
 type follower struct {
 	stream *stream
 	sink   *sinking // nil for a consumer that takes
@@ -158,7 +162,8 @@ type follower struct {
 
 	// Guarded by the stream's lock.
 	working bool // a goroutine delivers to the sink; else the feed does, and seen is guarded too
-	behind  bool // what comes after seen, up to missing, has to be read, because the queue does not have it
+	// what comes after seen, up to missing, has to be read, because the queue does not have it
+	behind  bool
 	removed bool // the actor is a member no longer
 	isReady bool
 	missing int64
@@ -184,7 +189,8 @@ func (s *Service) attach(
 	})
 	switch {
 	case err == nil:
-		fo.seen = max(fo.seen, fo.hidden) // they may have been removed and added again since seen was read
+		// they may have been removed and added again since seen was read
+		fo.seen = max(fo.seen, fo.hidden)
 		fo.feed.join(fo, fo.checked)
 	case errs.Is(err, errs.NotFound): // since it was begun
 		fo.removed = true
@@ -209,7 +215,8 @@ func onceThere(ctx context.Context, fn func() error) error {
 	}
 }
 
-// inTurn runs what reads much, one of a few at once: many who come back together do not take every connection to the database.
+// inTurn runs what reads much, one of a few at once: many who come back together do not take every
+// connection to the database.
 func (s *Service) inTurn(ctx context.Context, fn func() error) error {
 	select {
 	case s.replays <- struct{}{}:
@@ -262,7 +269,8 @@ func (fo *follower) push(events []*model.Event) {
 	fo.ring()
 }
 
-// fallBehind drops what is queued: everything up to a seq has to be read, and what comes until then.
+// fallBehind drops what is queued: everything up to a seq has to be read, and what comes until
+// then.
 func (fo *follower) fallBehind(missing int64) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -291,7 +299,8 @@ func (fo *follower) ring() {
 	fo.stream.ring()
 }
 
-// take empties what has been put in. behind is false where what was missing has been read meanwhile.
+// take empties what has been put in. behind is false where what was missing has been read
+// meanwhile.
 func (fo *follower) take() (events []*model.Event, behind, removed bool) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -300,7 +309,8 @@ func (fo *follower) take() (events []*model.Event, behind, removed bool) {
 	return events, behind, fo.removed
 }
 
-// notice is take for who reads none of what has to be read: then it is missed. errRemoved once the actor is a member no longer.
+// notice is take for who reads none of what has to be read: then it is missed. errRemoved once the
+// actor is a member no longer.
 func (fo *follower) notice(ctx context.Context) (events []*model.Event, missed bool, err error) {
 	events, missed, removed := fo.take()
 	if missed && !removed { // also where the conversation seems to be gone
@@ -316,7 +326,8 @@ func (fo *follower) notice(ctx context.Context) (events []*model.Event, missed b
 	return events, missed, err
 }
 
-// hasMore reports whether there is something to drain. Without, it forgets what has been read meanwhile.
+// hasMore reports whether there is something to drain. Without, it forgets what has been read
+// meanwhile.
 func (fo *follower) hasMore() bool {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -393,7 +404,8 @@ func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) er
 	return deliver(e)
 }
 
-// endsWith reports whether an event ends the membership that is followed; those of earlier ones do not.
+// endsWith reports whether an event ends the membership that is followed; those of earlier ones do
+// not.
 func (fo *follower) endsWith(e *model.Event) bool {
 	if e.Kind != model.MemberRemoved || e.Seq <= fo.checked {
 		return false
@@ -406,7 +418,8 @@ func (fo *follower) endsWith(e *model.Event) bool {
 	return removed.UserID == fo.actor.UserID
 }
 
-// catchUp reads and delivers everything that is stored beyond what was seen. While the database is away it waits for it.
+// catchUp reads and delivers everything that is stored beyond what was seen. While the database is
+// away it waits for it.
 func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) error) error {
 	return onceThere(ctx, func() error { return fo.tryCatchUp(ctx, deliver) })
 }
@@ -437,8 +450,9 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 	}
 }
 
-// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, and delivers no removal, where the actor is found to
-// be a member no longer. While the database is away it waits for it.
+// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, and delivers no
+// removal, where the actor is found to be a member no longer. While the database is away it waits
+// for it.
 func (fo *follower) catchUpTo(ctx context.Context, seq int64, deliver func(*model.Event) error) error {
 	return onceThere(ctx, func() error {
 		for fo.seen < seq {
@@ -471,7 +485,8 @@ func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, er
 		}
 		// After the reading: nothing is yielded that was read after a removal had been committed.
 		m, err := memberOf(ctx, fo.feed.service.db, *fo.actor, fo.id)
-		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or removed, and already back
+		// or removed, and already back
+		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen {
 			return errRemoved
 		}
 		return err
@@ -479,8 +494,8 @@ func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, er
 	return events, err
 }
 
-// deliverRemoval ends what somebody follows who is no longer a member: with the event that says so, and nothing of what else
-// happened meanwhile.
+// deliverRemoval ends what somebody follows who is no longer a member: with the event that says so,
+// and nothing of what else happened meanwhile.
 func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Event) error) error {
 	fo.stream.mu.Lock()
 	removal := fo.removal

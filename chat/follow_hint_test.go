@@ -107,7 +107,8 @@ func TestASlowConsumerMissesNothingAndHoldsNobodyUp(t *testing.T) {
 		p := w.pull(t, "ben", c.ID, new(int64(0)))
 		got := p.events(1, 1)
 		for range overflows {
-			// The consumer is not there to take anything: a sender who waited for it would wait for good.
+			// The consumer is not there to take anything: a sender who waited for it would wait for
+			// good.
 			w.sendMany("ann", c.ID, burst)
 			w.eventually(func() bool { return w.behind(c.ID) }) // the queue has overflowed
 			for w.behind(c.ID) {
@@ -212,7 +213,8 @@ func TestOneGapAfterAnother(t *testing.T) {
 		c := MustConversation(t, w, "ann", "ben")
 		p := w.pull(t, "ben", c.ID, new(int64(0)))
 		p.event(1)
-		for seq := int64(2); seq <= 10; seq += 2 { // one gap after another: the patience has to begin anew each time
+		// one gap after another: the patience has to begin anew each time
+		for seq := int64(2); seq <= 10; seq += 2 {
 			lose.Store(true)
 			w.send("ann", c.ID, "lost")
 			lose.Store(false)

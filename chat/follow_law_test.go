@@ -17,8 +17,8 @@ import (
 	"parley/store/storetest"
 )
 
-// The law: whatever becomes of the hints, and whenever and wherever somebody begins to follow, they receive exactly the
-// stored events after their start, each once, in order of seq.
+// The law: whatever becomes of the hints, and whenever and wherever somebody begins to follow, they
+// receive exactly the stored events after their start, each once, in order of seq.
 func TestFollowersReceiveWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -51,7 +51,9 @@ type lawPlan struct {
 type followerPlan struct {
 	startAt int // how many messages have been sent before it begins
 	from    int // how far into what is stored then, in percent; 101 means from now on
-	behind  int // how many messages more have to be sent before it takes the next event; the more, the slower it is
+	// how many messages more have to be sent before it takes the next event; the more, the slower
+	// it is
+	behind int
 }
 
 func drawLaw(rt *rapid.T) lawPlan {

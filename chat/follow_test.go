@@ -14,7 +14,8 @@ import (
 	"parley/store/storetest"
 )
 
-// fill writes n messages at once, which nobody is told of; for tests that need more than they have time to send.
+// fill writes n messages at once, which nobody is told of; for tests that need more than they have
+// time to send.
 func (w *world) fill(author string, c *model.Conversation, n int) {
 	w.t.Helper()
 	err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {

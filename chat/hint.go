@@ -14,8 +14,8 @@ import (
 	"parley/pubsub/natsbus"
 )
 
-// hint says that a conversation has reached a seq. events are what happened last, up to there and in order of seq, where the
-// publisher had it at hand.
+// hint says that a conversation has reached a seq. events are what happened last, up to there and
+// in order of seq, where the publisher had it at hand.
 type hint struct {
 	seq    int64
 	events []*model.Event
@@ -43,8 +43,8 @@ func (s *Service) announce(events []*model.Event) {
 	s.publish(topicOf(last.ConversationID), hint{seq: last.Seq, events: events})
 }
 
-// joinNodes has hints go to the other nodes too, and theirs come to the bus. What comes from there goes to the bus alone, or
-// it would go round.
+// joinNodes has hints go to the other nodes too, and theirs come to the bus. What comes from there
+// goes to the bus alone, or it would go round.
 func (s *Service) joinNodes() {
 	codec := natsbus.Codec[hint]{Encode: encodeHint, Decode: decodeHint}
 	s.nodes, s.publish = joinBus(s.opts.Nodes, "chat", s.hints, codec, s.lost.mark)
@@ -65,10 +65,12 @@ func joinBus[T any](
 }
 
 const (
-	// hintVersion is raised when an event of a node before would be misread, although it can be decoded. Nodes of different
-	// versions, as there are while a cluster is updated, then tell each other the seq alone.
+	// hintVersion is raised when an event of a node before would be misread, although it can be
+	// decoded. Nodes of different versions, as there are while a cluster is updated, then tell each
+	// other the seq alone.
 	hintVersion = 2
-	// maxHint is in bytes. What is larger is cheaper to read, where somebody follows, than to send to every node.
+	// maxHint is in bytes. What is larger is cheaper to read, where somebody follows, than to send
+	// to every node.
 	maxHint = 32 << 10
 )
 
@@ -87,9 +89,9 @@ func encodeHint(h hint) ([]byte, error) {
 	return data, err
 }
 
-// decodeHint believes no more of the shape of a hint than what a follower can stand: anything that could end its stream, or
-// be delivered in the wrong conversation or place, is refused. That the content is true is for NATS to ensure, by letting
-// nobody but nodes publish.
+// decodeHint believes no more of the shape of a hint than what a follower can stand: anything that
+// could end its stream, or be delivered in the wrong conversation or place, is refused. That the
+// content is true is for NATS to ensure, by letting nobody but nodes publish.
 func decodeHint(topic string, data []byte) (h hint, err error) {
 	if len(data) > maxHint {
 		return hint{}, fmt.Errorf("%d bytes are too many", len(data))
@@ -156,8 +158,8 @@ func checkEvent(e *model.Event, id model.ConversationID, seq int64) error {
 	return nil
 }
 
-// lostHints are the topics on which hints may have been lost, until Run looks. Only that something was lost counts, not how
-// often: so it marks and rings instead of queueing.
+// lostHints are the topics on which hints may have been lost, until Run looks. Only that something
+// was lost counts, not how often: so it marks and rings instead of queueing.
 type lostHints struct {
 	bell chan struct{}
 

@@ -16,8 +16,9 @@ import (
 	"parley/store/storetest"
 )
 
-// The law: whatever people do, one after the other or all at once, the log of a conversation alone tells what the tables
-// hold: its members, title and settings, and its messages with their edits, deletions, mentions and reactions.
+// The law: whatever people do, one after the other or all at once, the log of a conversation alone
+// tells what the tables hold: its members, title and settings, and its messages with their edits,
+// deletions, mentions and reactions.
 func TestTheLogTellsEverything(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

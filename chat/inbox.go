@@ -8,14 +8,16 @@ import (
 	"parley/model"
 )
 
-// InboxChange says which entry of somebody's list of conversations has changed. It is read anew, so only the newest counts.
+// InboxChange says which entry of somebody's list of conversations has changed. It is read anew, so
+// only the newest counts.
 type InboxChange struct {
 	ConversationID model.ConversationID
 	Removed        bool
 }
 
-// Inbox yields each entry of the actor's list of conversations that changes from now on, whatever it is that changes: a
-// message, a title, what is read, a mute. Where entries change faster than they are taken, each is yielded once.
+// Inbox yields each entry of the actor's list of conversations that changes from now on, whatever
+// it is that changes: a message, a title, what is read, a mute. Where entries change faster than
+// they are taken, each is yielded once.
 func (s *Service) Inbox(ctx context.Context, actor model.Actor) iter.Seq2[InboxChange, error] {
 	return func(yield func(InboxChange, error) bool) {
 		in := &inbox{s.listenFor(actor), yield}
@@ -118,7 +120,8 @@ func (in *inbox) lookAt(ctx context.Context, id model.ConversationID) error {
 	return in.changed(InboxChange{id, false})
 }
 
-// Joined yields each conversation that the actor becomes a member of from now on, whoever made them one.
+// Joined yields each conversation that the actor becomes a member of from now on, whoever made them
+// one.
 func (s *Service) Joined(ctx context.Context, actor model.Actor) iter.Seq2[model.ConversationID, error] {
 	return func(yield func(model.ConversationID, error) bool) {
 		m := s.listenFor(actor)

@@ -13,8 +13,8 @@ import (
 	"parley/store/storetest"
 )
 
-// listening takes what a sequence yields one at a time, beside the test: so it has begun before the first is asked for, and
-// holds one item in its hand while nobody asks.
+// listening takes what a sequence yields one at a time, beside the test: so it has begun before the
+// first is asked for, and holds one item in its hand while nobody asks.
 type listening[T comparable] struct {
 	t     *testing.T
 	items chan T
@@ -205,11 +205,13 @@ func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
 		l := here.listenToInbox(t, "ben", c)
 		for range 3 {
 			there.removeBen(c)
-			for l.next() != (InboxChange{c.ID, true}) { // that it has changed may be said once too often
+			// that it has changed may be said once too often
+			for l.next() != (InboxChange{c.ID, true}) {
 			}
 			there.addBen(c)
 			l.want(InboxChange{c.ID, false})
-			// That may have been said before the addition was seen; one that is removed again unseen is not told.
+			// That may have been said before the addition was seen; one that is removed again
+			// unseen is not told.
 			here.eventually(func() bool { return here.isFollowed(c.ID) })
 		}
 		// At once: either both are told, or that they are back.

@@ -76,9 +76,9 @@ func (w *world) takeInto(ctx context.Context, id model.ConversationID, after *in
 	}
 }
 
-// Streams that begin and end leave nothing behind, however they end, and whatever happens meanwhile: no feed, no follower, no
-// topic, no watch, no goroutine. What there is after all of them is no more than after the first tenth. It runs alone,
-// because it counts.
+// Streams that begin and end leave nothing behind, however they end, and whatever happens
+// meanwhile: no feed, no follower, no topic, no watch, no goroutine. What there is after all of
+// them is no more than after the first tenth. It runs alone, because it counts.
 func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see above
 	w := MustWorldWith(t, storetest.MustSQLite(t), Options{CompareEvery: 50 * time.Millisecond, TypingEvery: time.Microsecond}, "ann", "ben")
 	id := MustConversation(t, w, "ann", "ben").ID
@@ -118,7 +118,8 @@ func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see abov
 	}
 }
 
-// A stream over many conversations that is given up while it is being read which they are, leaves none of them open.
+// A stream over many conversations that is given up while it is being read which they are, leaves
+// none of them open.
 func TestNothingStaysOfStreamsThatDoNotBegin(t *testing.T) {
 	t.Parallel()
 	w := MustWorld(t, storetest.MustSQLite(t), "ann", "ben")

@@ -12,24 +12,27 @@ import (
 	"parley/store"
 )
 
-// An account is removed in two parts, and package auth owns the transactions of both. First it is marked, in one short
-// transaction, of which EndPresence is a part. From then on live leaves it out wherever people see each other. Then
-// CleanUpAccount runs again and again, each time in a transaction of its own, until nothing refers to the account any more.
+// An account is removed in two parts, and package auth owns the transactions of both. First it is
+// marked, in one short transaction, of which EndPresence is a part. From then on live leaves it out
+// wherever people see each other. Then CleanUpAccount runs again and again, each time in a
+// transaction of its own, until nothing refers to the account any more.
 
-// live is a condition on a column with the ids of users: their accounts are not being removed. It is in every query by which
-// members see each other, or by which a member acts. The subquery reads an index that is nearly always empty.
+// live is a condition on a column with the ids of users: their accounts are not being removed. It
+// is in every query by which members see each other, or by which a member acts. The subquery reads
+// an index that is nearly always empty.
 func live(column string) string { return column + " NOT IN " + beingRemoved }
 
 const beingRemoved = "(SELECT id FROM users WHERE removed_at IS NOT NULL)"
 
-// What one transaction of CleanUpAccount changes at most. Each takes milliseconds, and whoever waits for SQLite's one writer, or
-// for one of the conversations, waits no longer than that.
+// What one transaction of CleanUpAccount changes at most. Each takes milliseconds, and whoever
+// waits for SQLite's one writer, or for one of the conversations, waits no longer than that.
 const (
 	membershipsAtOnce = 8
 	reactionsAtOnce   = 16
 )
 
-// EndPresence deletes what is stored of when a person was connected, and lets whoever knows of their presence know that it is gone.
+// EndPresence deletes what is stored of when a person was connected, and lets whoever knows of
+// their presence know that it is gone.
 func (s *Service) EndPresence(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	for _, table := range []string{"presences", "sightings"} {
 		if _, err := tx.NewDelete().Table(table).Where("user_id = ?", id).Exec(ctx); err != nil {
@@ -40,9 +43,10 @@ func (s *Service) EndPresence(ctx context.Context, tx *store.Tx, id model.UserID
 	return nil
 }
 
-// CleanUpAccount takes a person, whose account is marked as removed, out of some of what still refers to them, and reports whether
-// there may be more: their reactions are taken back, their memberships end, and their messages and events, which stay, lose their
-// author. Each reaction and each membership goes with its events or not at all, so a caller may stop after any call.
+// CleanUpAccount takes a person, whose account is marked as removed, out of some of what still
+// refers to them, and reports whether there may be more: their reactions are taken back, their
+// memberships end, and their messages and events, which stay, lose their author. Each reaction and
+// each membership goes with its events or not at all, so a caller may stop after any call.
 func (s *Service) CleanUpAccount(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
 	for _, step := range []func(context.Context, *store.Tx, model.UserID) (n int64, err error){
 		s.removeReactions, s.endMemberships,
@@ -67,7 +71,8 @@ func (s *Service) CleanUpAccount(ctx context.Context, tx *store.Tx, id model.Use
 	return false, nil
 }
 
-// endMemberships ends some of a person's memberships, in order of the conversations' ids, as everybody locks them.
+// endMemberships ends some of a person's memberships, in order of the conversations' ids, as
+// everybody locks them.
 func (s *Service) endMemberships(ctx context.Context, tx *store.Tx, id model.UserID) (n int64, err error) {
 	var some []*model.ConversationMember
 	err = tx.NewSelect().Model(&some).Where("cm.user_id = ?", id).OrderExpr("cm.conversation_id").Limit(membershipsAtOnce).Scan(ctx)
@@ -82,7 +87,8 @@ func (s *Service) endMemberships(ctx context.Context, tx *store.Tx, id model.Use
 	return int64(len(some)), nil
 }
 
-// removeReactions takes some of a person's reactions back, also where the person is no longer a member.
+// removeReactions takes some of a person's reactions back, also where the person is no longer a
+// member.
 func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.UserID) (n int64, err error) {
 	var some []*model.Reaction
 	err = tx.NewSelect().Model(&some).Where("r.user_id = ?", id).
@@ -98,8 +104,9 @@ func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.Us
 	return int64(len(some)), nil
 }
 
-// removeReactionOf takes one reaction back. In a conversation that has ended, and whose rows are being deleted, the reaction goes
-// without an event: nobody follows it, and its message may have gone first.
+// removeReactionOf takes one reaction back. In a conversation that has ended, and whose rows are
+// being deleted, the reaction goes without an event: nobody follows it, and its message may have
+// gone first.
 func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.Reaction) error {
 	ended, err := lockEndedToo(ctx, tx, r.ConversationID)
 	if err != nil {
@@ -125,8 +132,9 @@ func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.R
 		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
 }
 
-// lockEndedToo locks a conversation and reports whether it has ended. One that is gone has. It takes turns with the deletion of the
-// conversation's rows, which would lock the same rows in another order.
+// lockEndedToo locks a conversation and reports whether it has ended. One that is gone has. It
+// takes turns with the deletion of the conversation's rows, which would lock the same rows in
+// another order.
 func lockEndedToo(ctx context.Context, tx *store.Tx, id model.ConversationID) (ended bool, err error) {
 	c := new(model.Conversation)
 	q := tx.NewSelect().Model(c).Column("ended_at").WhereAllWithDeleted().Where("c.id = ?", id)
@@ -140,13 +148,14 @@ func lockEndedToo(ctx context.Context, tx *store.Tx, id model.ConversationID) (e
 	return c.EndedAt != nil, err
 }
 
-// removeLeaving ends one membership. A conversation that is left empty goes with it; one that is left without its owner gets
-// the next.
+// removeLeaving ends one membership. A conversation that is left empty goes with it; one that is
+// left without its owner gets the next.
 func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
 	if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", m.ConversationID); err != nil {
 		return err
 	}
-	// Under the lock: just before it they may have become the owner, or have left, or the conversation may have ended.
+	// Under the lock: just before it they may have become the owner, or have left, or the
+	// conversation may have ended.
 	err := tx.NewSelect().Model(m).WherePK().Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
@@ -185,7 +194,8 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 	return s.happen(ctx, tx, m.ConversationID, model.MemberRoleChanged, nil, promoted)
 }
 
-// forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes the old one out of the log.
+// forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes
+// the old one out of the log.
 func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.ConversationID) error {
 	c := new(model.Conversation)
 	if err := tx.NewSelect().Model(c).Where("c.id = ?", id).Scan(ctx); err != nil || !c.Untitled {
@@ -223,7 +233,8 @@ func (s *Service) happen(
 	return s.appendEvent(ctx, tx, e, data)
 }
 
-// rewriteTitles gives the events of an untitled conversation, all of whose titles are made of nicknames, the newest one.
+// rewriteTitles gives the events of an untitled conversation, all of whose titles are made of
+// nicknames, the newest one.
 func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, title string) error {
 	var told []*model.Event
 	err := tx.NewSelect().Model(&told).Where("e.conversation_id = ?", id).
@@ -249,8 +260,8 @@ func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, t
 	return nil
 }
 
-// successor is who owns a conversation next: of the admins, else of the members, the one who joined first; nil where nobody
-// is left.
+// successor is who owns a conversation next: of the admins, else of the members, the one who joined
+// first; nil where nobody is left.
 func successor(ctx context.Context, tx *store.Tx, id model.ConversationID) (*model.ConversationMember, error) {
 	heir := new(model.ConversationMember)
 	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).Where(live("cm.user_id")).

@@ -20,7 +20,8 @@ import (
 	"parley/store/storetest"
 )
 
-// leave removes an account as package auth does: it is marked, and then cleaned up until nothing refers to it any more.
+// leave removes an account as package auth does: it is marked, and then cleaned up until nothing
+// refers to it any more.
 func (w *world) leave(nickname string) error {
 	w.t.Helper()
 	if err := w.mark(nickname); err != nil {
@@ -51,7 +52,8 @@ func (w *world) mark(nickname string) error {
 	})
 }
 
-// cleanUp is one transaction of the second part. It fails with the error after everything is done, where there is one.
+// cleanUp is one transaction of the second part. It fails with the error after everything is done,
+// where there is one.
 func (w *world) cleanUp(nickname string, fail error) (more bool, err error) {
 	w.t.Helper()
 	id := w.id(nickname)
@@ -121,8 +123,8 @@ func (w *world) traces(needles ...string) (found []string) {
 	return found
 }
 
-// checkAll holds every conversation against the law: it has members, one of them its owner, and events numbered from 1
-// without a gap, each message with the number of its event.
+// checkAll holds every conversation against the law: it has members, one of them its owner, and
+// events numbered from 1 without a gap, each message with the number of its event.
 func (w *world) checkAll() {
 	w.t.Helper()
 	var all []*model.Conversation
@@ -185,7 +187,8 @@ func TestWhatStaysOfWhoLeaves(t *testing.T) {
 
 		wantEqual(t, "members", map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.roles(c.ID))
 		wantEqual(t, "traces", []string(nil), w.traces(id, "vanishing"))
-		// What the log says happened still happened, to somebody of whom nothing but the id is left.
+		// What the log says happened still happened, to somebody of whom nothing but the id is
+		// left.
 		wantEqual(t, "places of the id", []string{"events.data: " + w.id("vanishing").String()}, w.traces(w.id("vanishing").String()))
 		var m model.Message
 		if err := w.db.NewSelect().Model(&m).Where("m.id = ?", theirs.ID).Scan(t.Context()); err != nil {
@@ -211,7 +214,8 @@ func TestWhatStaysOfWhoLeaves(t *testing.T) {
 	})
 }
 
-// A group without a title of its own is called by the nicknames of who is in it, and they must not outlive an account.
+// A group without a title of its own is called by the nicknames of who is in it, and they must not
+// outlive an account.
 func TestATitleMadeOfNicknamesForgetsWhoLeft(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -444,7 +448,8 @@ func TestLeavingRacesWithMessages(t *testing.T) {
 	})
 }
 
-// atOnce runs all of them at the same time. Whoever is too late may be told so; nothing else may go wrong.
+// atOnce runs all of them at the same time. Whoever is too late may be told so; nothing else may go
+// wrong.
 func (w *world) atOnce(calls ...func() error) {
 	w.t.Helper()
 	start, results := make(chan struct{}), make(chan error, len(calls))
@@ -507,7 +512,8 @@ func countOf(w *world, table string) (int, error) {
 	return int(n), err
 }
 
-// Whoever's account goes while they leave, are removed, or end the conversation themselves is gone all the same.
+// Whoever's account goes while they leave, are removed, or end the conversation themselves is gone
+// all the same.
 func TestLeavingRacesWithTheRoster(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -15,7 +15,8 @@ import (
 // MaxMembers is how many people one conversation holds.
 const MaxMembers = 500
 
-// memberOf is the actor's own membership; NOT_FOUND for anybody else: to them the conversation does not exist.
+// memberOf is the actor's own membership; NOT_FOUND for anybody else: to them the conversation does
+// not exist.
 func memberOf(
 	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID,
 ) (*model.ConversationMember, error) {
@@ -31,8 +32,8 @@ func memberOf(
 	return m, nil
 }
 
-// sharedWith narrows a query about conversations, messages or members to the conversations that the actor is in. column is
-// where the query has the conversation's id.
+// sharedWith narrows a query about conversations, messages or members to the conversations that the
+// actor is in. column is where the query has the conversation's id.
 func sharedWith(actor model.Actor, column string) func(*bun.SelectQuery) *bun.SelectQuery {
 	return func(q *bun.SelectQuery) *bun.SelectQuery {
 		return q.Join("JOIN conversation_members AS viewer ON viewer.conversation_id = ?", bun.Safe(column)).

@@ -28,7 +28,8 @@ func TestMembersStartWhereTheConversationDoes(t *testing.T) {
 	})
 }
 
-// glance is what somebody is shown of a set of conversations, in the ways in which there is one answer a conversation.
+// glance is what somebody is shown of a set of conversations, in the ways in which there is one
+// answer a conversation.
 type glance struct {
 	Memberships, Owners, Counts, Last, Member, Message int
 	MyConversations                                    int

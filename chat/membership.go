@@ -12,7 +12,8 @@ import (
 	"parley/text"
 )
 
-// UpdateMembership is what the actor changes of how they have a conversation; nil leaves it as it is.
+// UpdateMembership is what the actor changes of how they have a conversation; nil leaves it as it
+// is.
 type UpdateMembership struct {
 	ConversationID model.ConversationID
 	Muted          *bool      // true without MutedUntil is until it is taken back
@@ -66,11 +67,13 @@ func (s *Service) UpdateMembership(
 		})
 }
 
-// SaveDraft keeps what the actor has written and not sent, for their other devices; a blank one is none. The last one counts.
+// SaveDraft keeps what the actor has written and not sent, for their other devices; a blank one is
+// none. The last one counts.
 func (s *Service) SaveDraft(
 	ctx context.Context, actor model.Actor, id model.ConversationID, content string,
 ) (*model.ConversationMember, error) {
-	content = strings.ReplaceAll(content, "\r\n", "\n") // and otherwise as it is: it is being written
+	// and otherwise as it is: it is being written
+	content = strings.ReplaceAll(content, "\r\n", "\n")
 	switch problem := text.Problem(content, true); {
 	case problem != "":
 		return nil, errs.Input(errs.Invalid, "content", "The draft %s.", problem)
@@ -97,8 +100,8 @@ func (s *Service) MutedUntil(m *model.ConversationMember) *time.Time {
 	return m.MutedUntil
 }
 
-// changingMembership locks the actor's own membership and runs fn; NOT_FOUND for anybody but a member. It returns the
-// membership as it is afterwards.
+// changingMembership locks the actor's own membership and runs fn; NOT_FOUND for anybody but a
+// member. It returns the membership as it is afterwards.
 func (s *Service) changingMembership(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 	fn func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error,

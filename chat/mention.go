@@ -20,12 +20,14 @@ const (
 	maxMentioned = 100
 	// maxName is how many code points of what follows an @ may be a nickname.
 	maxName = 32
-	// maxLookedUp is how many names of one message are looked up one by one. A message can have thousands, a conversation no
-	// more members than MaxMembers: beyond this, it is the members that are gone through.
+	// maxLookedUp is how many names of one message are looked up one by one. A message can have
+	// thousands, a conversation no more members than MaxMembers: beyond this, it is the members
+	// that are gone through.
 	maxLookedUp = 16
 )
 
-// insertMentions finds out whom of the members a message names, as it is edited: a later change of the nickname changes nothing.
+// insertMentions finds out whom of the members a message names, as it is edited: a later change of
+// the nickname changes nothing.
 func insertMentions(ctx context.Context, tx *store.Tx, actor model.Actor, m *model.Message) error {
 	names := mentionCandidates(m.Content)
 	members, err := membersNamed(ctx, tx, actor, m.ConversationID, names)
@@ -43,9 +45,10 @@ func insertMentions(ctx context.Context, tx *store.Tx, actor model.Actor, m *mod
 	return err
 }
 
-// sift leaves of the names of a message, where they are many, those that members have now. It is done before the transaction that
-// stores the message, which others wait for too, and which looks at what is left once more. So what a message costs them does
-// not depend on how many names its author makes up. Whoever takes a name, or joins, at this very moment is not mentioned.
+// sift leaves of the names of a message, where they are many, those that members have now. It is
+// done before the transaction that stores the message, which others wait for too, and which looks
+// at what is left once more. So what a message costs them does not depend on how many names its
+// author makes up. Whoever takes a name, or joins, at this very moment is not mentioned.
 func (s *Service) sift(ctx context.Context, actor model.Actor, o *outgoing) error {
 	if len(distinctNames(o.names)) <= maxLookedUp {
 		return nil
@@ -63,7 +66,8 @@ func (s *Service) sift(ctx context.Context, actor model.Actor, o *outgoing) erro
 	return nil
 }
 
-// membersNamed finds, by name, members who have one of the names; nobody where the actor is no member. It may find others too.
+// membersNamed finds, by name, members who have one of the names; nobody where the actor is no
+// member. It may find others too.
 func membersNamed(
 	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID, names [][]string,
 ) (map[string]model.UserID, error) {
@@ -98,7 +102,8 @@ func distinctNames(names [][]string) map[string]bool {
 	return distinct
 }
 
-// mentioned lists whom the names of a message stand for, each once. Of what one place may be, the longest counts.
+// mentioned lists whom the names of a message stand for, each once. Of what one place may be, the
+// longest counts.
 func mentioned(names [][]string, members map[string]model.UserID) (ids []model.UserID) {
 	listed := map[model.UserID]bool{}
 	for _, some := range names {
@@ -122,8 +127,9 @@ func deleteMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	return err
 }
 
-// mentionCandidates lists, for each @ that begins a word, what may be a nickname after it: folded, the longest first. Nicknames
-// may have spaces and signs in them, so each end of a word within reach may be the end of the name.
+// mentionCandidates lists, for each @ that begins a word, what may be a nickname after it: folded,
+// the longest first. Nicknames may have spaces and signs in them, so each end of a word within
+// reach may be the end of the name.
 func mentionCandidates(content string) (candidates [][]string) {
 	before := ' '
 	for i, r := range content {

@@ -28,14 +28,16 @@ type SendMessage struct {
 	ConversationID model.ConversationID
 	Content        string
 	ReplyToID      *model.MessageID // a message of the same conversation
-	IdempotencyKey *string          // of one author in one conversation: the same key with the same input is the same message
+	// of one author in one conversation: the same key with the same input is the same message
+	IdempotencyKey *string
 }
 
 // errKeyUsed refuses a message whose idempotency key came before: that is the first one's.
 var errKeyUsed = errors.New("the idempotency key was used before")
 
-// SendMessage stores a message, in one commit with whatever else waits on this node, and tells the followers once it is stored.
-// The rules are those of check, before, and of admit, inside the transaction. UNAVAILABLE where too many wait already.
+// SendMessage stores a message, in one commit with whatever else waits on this node, and tells the
+// followers once it is stored. The rules are those of check, before, and of admit, inside the
+// transaction. UNAVAILABLE where too many wait already.
 func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMessage) (*model.Message, error) {
 	o, err := s.outgoing(ctx, actor, in)
 	if err != nil {
@@ -72,7 +74,8 @@ func (s *Service) outgoing(ctx context.Context, actor model.Actor, in SendMessag
 	return o, s.sift(ctx, actor, o)
 }
 
-// admit is what has to be true of a message at the moment when it is stored. It gets its place then.
+// admit is what has to be true of a message at the moment when it is stored. It gets its place
+// then.
 func (o *outgoing) admit(k *known) error {
 	m := o.message
 	hidden, member := k.hidden[o.author()]

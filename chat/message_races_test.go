@@ -222,7 +222,9 @@ func TestReadingOnlyMovesForward(t *testing.T) {
 			last := w.stored(c.ID)[len(w.stored(c.ID))-1].Seq
 			calls := []func() error{
 				read(last - 1), read(last - 4), read(last), read(last - 5), read(0), read(last - 2),
-				func() error { // whatever else is changed of the membership meanwhile stays changed, and changes nothing else
+				// whatever else is changed of the membership meanwhile stays changed, and changes
+				// nothing else
+				func() error {
 					_, err := w.UpdateMembership(t.Context(), w.actor("ann"), UpdateMembership{ConversationID: c.ID, Pinned: new(true)})
 					return err
 				},
@@ -306,7 +308,8 @@ func TestADeleteAgainstAReaction(t *testing.T) {
 	})
 }
 
-// Whoever's account goes leaves no reaction and no mention behind, whatever happens to the messages meanwhile.
+// Whoever's account goes leaves no reaction and no mention behind, whatever happens to the messages
+// meanwhile.
 func TestLeavingRacesWithReactionsAndMentions(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -13,7 +13,8 @@ import (
 	"parley/store/storetest"
 )
 
-// scene is a conversation with a message in it that things can be done to, and everybody that a rule can tell apart.
+// scene is a conversation with a message in it that things can be done to, and everybody that a
+// rule can tell apart.
 type scene struct {
 	*world
 	c *model.Conversation
@@ -23,7 +24,8 @@ type scene struct {
 // act is something that somebody does to the scene.
 type act func(ctx context.Context, s *scene, as model.Actor) error
 
-// The effects of an act that is allowed: an event, a change of the actor's own membership alone, or none at all.
+// The effects of an act that is allowed: an event, a change of the actor's own membership alone, or
+// none at all.
 const (
 	anEvent = "event"
 	theirs  = "their own"
@@ -87,8 +89,8 @@ func drafts(ctx context.Context, s *scene, as model.Actor) error {
 	return err
 }
 
-// effect runs an act and says in short what came of it. Whatever it was, the log still tells what the tables hold; where
-// it was refused, nothing has changed.
+// effect runs an act and says in short what came of it. Whatever it was, the log still tells what
+// the tables hold; where it was refused, nothing has changed.
 func (s *scene) effect(t *testing.T, who string, do act) string {
 	t.Helper()
 	before := s.contents(s.c.ID)
@@ -126,8 +128,8 @@ func (w *world) inviteAs(part string, n int) {
 	delete(w.actors, name)
 }
 
-// mustScene makes a group in which "author", who is a member, has written a message; "admin" has put a thumb to it.
-// "gone" was a member, and their account is removed.
+// mustScene makes a group in which "author", who is a member, has written a message; "admin" has
+// put a thumb to it. "gone" was a member, and their account is removed.
 func mustScene(t *testing.T, w *world, n int) *scene {
 	t.Helper()
 	w.inviteAs("gone", n)
@@ -237,8 +239,8 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 	}
 }
 
-// Where history is hidden from those who join, what they do not see cannot be touched either, whatever their role, and
-// though they have written it themselves.
+// Where history is hidden from those who join, what they do not see cannot be touched either,
+// whatever their role, and though they have written it themselves.
 func TestWhatIsHiddenCannotBeTouched(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -349,7 +351,8 @@ func TestWhoSeesAMessage(t *testing.T) {
 	})
 }
 
-// A direct conversation has no roles: nobody deletes what the other wrote, also once the other is gone.
+// A direct conversation has no roles: nobody deletes what the other wrote, also once the other is
+// gone.
 func TestMessagesInADirectConversation(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"

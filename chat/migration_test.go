@@ -15,7 +15,8 @@ import (
 	"parley/store/storetest"
 )
 
-// mustOpenOld opens a database with the tables that it had before messages could be edited, searched and read.
+// mustOpenOld opens a database with the tables that it had before messages could be edited,
+// searched and read.
 func mustOpenOld(t *testing.T, url string) *store.DB {
 	t.Helper()
 	db, err := store.Open(t.Context(), url, store.Options{})
@@ -52,8 +53,8 @@ func mustOpenOld(t *testing.T, url string) *store.DB {
 	return db
 }
 
-// What was stored before messages could be searched and conversations were put away until the next message is found, and
-// put away, all the same; also after one step back and forward again.
+// What was stored before messages could be searched and conversations were put away until the next
+// message is found, and put away, all the same; also after one step back and forward again.
 func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
 	t.Parallel()
 	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL} {
@@ -103,8 +104,8 @@ func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
 	}
 }
 
-// storeOld writes a conversation of ann, who has put it away, and ben, with n messages, every third of them deleted, and one
-// more event after them.
+// storeOld writes a conversation of ann, who has put it away, and ben, with n messages, every third
+// of them deleted, and one more event after them.
 func (w *world) storeOld(id model.ConversationID, n int) {
 	w.t.Helper()
 	now := w.db.Now().Add(-time.Hour)

@@ -318,7 +318,8 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.stop()
-	// A node that waits for the watermark, because other databases of the server may hold it back for a moment.
+	// A node that waits for the watermark, because other databases of the server may hold it back
+	// for a moment.
 	next := MustWorldWith(t, db, Options{CompareEvery: never, maxNamed: named})
 	next.actors = w.actors
 	p = next.pullMine(t, "ben", &p.cursor)

@@ -19,8 +19,9 @@ import (
 // position, by their conversation, because one transaction can write to thousands of conversations.
 // The zero conversation is before all others.
 type lowWatermark struct {
-	position     int64
-	conversation model.ConversationID // at that position, events of conversations up to this one are below too
+	position int64
+	// at that position, events of conversations up to this one are below too
+	conversation model.ConversationID
 }
 
 // isBelow reports whether what is written at a position in a conversation is below the watermark.
@@ -182,7 +183,8 @@ func (s *Service) MyEventsCursor(ctx context.Context, actor model.Actor) (string
 	if err := s.movedSince(actor, c.low).Scan(ctx, &recent); err != nil {
 		return "", store.Error(err)
 	}
-	if len(recent) <= s.opts.maxNamed { // else it comes again, as what is stored while the client reads does
+	// else it comes again, as what is stored while the client reads does
+	if len(recent) <= s.opts.maxNamed {
 		for _, moved := range recent {
 			c.told[moved.ConversationID] = moved.Last
 		}

@@ -110,7 +110,8 @@ func (w *world) mustReadCursor(nickname, cursor string) myCursor {
 	return c
 }
 
-// TestAForgedCursorIsRefused makes cursors of the right form without the key: with that of another database, and with none.
+// TestAForgedCursorIsRefused makes cursors of the right form without the key: with that of another
+// database, and with none.
 func TestAForgedCursorIsRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -137,7 +138,8 @@ func TestAForgedCursorIsRefused(t *testing.T) {
 	})
 }
 
-// TestACursorOutlivesItsNode comes back to a node that has just started, and to one before whose time the cursor's form is.
+// TestACursorOutlivesItsNode comes back to a node that has just started, and to one before whose
+// time the cursor's form is.
 func TestACursorOutlivesItsNode(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -160,7 +162,8 @@ func TestACursorOutlivesItsNode(t *testing.T) {
 	})
 }
 
-// TestCursorsThatLie are authentic, as one is that was made before the database was set back. The stream works all the same.
+// TestCursorsThatLie are authentic, as one is that was made before the database was set back. The
+// stream works all the same.
 func TestCursorsThatLie(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -265,8 +268,8 @@ func changed(t *testing.T, w *world, cursor string, change func(*myCursor)) stri
 	return c.encode(w.mustCursorKey(), w.id("ben"))
 }
 
-// TestNothingFallsBetweenACursorAndWhatIsRead reads a cursor and then the messages, while others send: what was not read is
-// told.
+// TestNothingFallsBetweenACursorAndWhatIsRead reads a cursor and then the messages, while others
+// send: what was not read is told.
 func TestNothingFallsBetweenACursorAndWhatIsRead(t *testing.T) {
 	t.Parallel()
 	const senders, each, rounds = 3, 20, 10
@@ -378,7 +381,8 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 	}
 }
 
-// TestANodeThatStartsWhileOthersWork checks the epoch, as it does then, while positions beyond its own transaction are taken.
+// TestANodeThatStartsWhileOthersWork checks the epoch, as it does then, while positions beyond its
+// own transaction are taken.
 func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	const workers, times = 4, 100

@@ -16,23 +16,26 @@ import (
 	"parley/store"
 )
 
-// MyEvent is one item of a person's stream of everything: exactly one of its fields beside Cursor says what.
+// MyEvent is one item of a person's stream of everything: exactly one of its fields beside Cursor
+// says what.
 type MyEvent struct {
 	Cursor   string // where the stream stands after this item
 	Event    *model.Event
 	Joined   *model.ConversationID // the actor is a member now
 	Left     *model.ConversationID // the actor is a member no longer, or the conversation is gone
 	CaughtUp bool                  // what comes now is live
-	Reset    bool                  // something cannot be delivered any more: the stream begins anew, from now
+	// something cannot be delivered any more: the stream begins anew, from now
+	Reset bool
 }
 
-// MyEvents yields everything that the actor may see, in all their conversations: after a cursor, what was missed, then
-// CaughtUp, then what comes live. Without a cursor it begins now. Within a conversation the order is that of seq, and nothing
-// comes twice, nor is anything left out, however often one comes back with the cursor of the last item. BAD_USER_INPUT for what
-// is not a cursor of the actor's: nothing is read then.
+// MyEvents yields everything that the actor may see, in all their conversations: after a cursor,
+// what was missed, then CaughtUp, then what comes live. Without a cursor it begins now. Within a
+// conversation the order is that of seq, and nothing comes twice, nor is anything left out, however
+// often one comes back with the cursor of the last item. BAD_USER_INPUT for what is not a cursor of
+// the actor's: nothing is read then.
 //
-// No cursor names more than maxNamed conversations. See sweep for how that holds while thousands are caught up with, and makeRoom
-// for what happens when thousands are busy at once.
+// No cursor names more than maxNamed conversations. See sweep for how that holds while thousands
+// are caught up with, and makeRoom for what happens when thousands are busy at once.
 func (s *Service) MyEvents(ctx context.Context, actor model.Actor, after *string) (iter.Seq2[MyEvent, error], error) {
 	key, err := s.cursorKey(ctx)
 	if err != nil {
@@ -55,8 +58,8 @@ func (s *Service) MyEvents(ctx context.Context, actor model.Actor, after *string
 	}, nil
 }
 
-// myConversations is what every stream over all of a person's conversations has: a follower for each of them, and news of those
-// that come and go.
+// myConversations is what every stream over all of a person's conversations has: a follower for
+// each of them, and news of those that come and go.
 type myConversations struct {
 	service   *Service
 	actor     model.Actor
@@ -120,8 +123,9 @@ func (m *myConversations) drop(fo *follower) {
 	delete(m.followers, fo.id)
 }
 
-// look finds out about a conversation that there is news of: the membership, where the actor has one that is not followed yet,
-// with a feed that was open before. Where there is none, a follower of it is made to end.
+// look finds out about a conversation that there is news of: the membership, where the actor has
+// one that is not followed yet, with a feed that was open before. Where there is none, a follower
+// of it is made to end.
 func (m *myConversations) look(ctx context.Context, id model.ConversationID) (*feed, *mine, error) {
 	f := m.service.feedOf(id)
 	found, err := m.membershipsSoon(ctx, id)
@@ -145,7 +149,8 @@ func (m *myConversations) membershipsSoon(ctx context.Context, only ...model.Con
 	return found, err
 }
 
-// openFeeds has the conversations that the actor is in listened to, before it is read how far they have come.
+// openFeeds has the conversations that the actor is in listened to, before it is read how far they
+// have come.
 func (m *myConversations) openFeeds(ctx context.Context) (map[model.ConversationID]*feed, error) {
 	own, err := m.membershipsSoon(ctx)
 	if err != nil {
@@ -170,9 +175,10 @@ type myEvents struct {
 	key   cursorKey
 	yield func(MyEvent, error) bool
 
-	epoch   int64
-	low     lowWatermark
-	told    map[model.ConversationID]int64 // conversations about which the low watermark does not say how far they have been told
+	epoch int64
+	low   lowWatermark
+	// conversations about which the low watermark does not say how far they have been told
+	told    map[model.ConversationID]int64
 	newest  map[model.ConversationID]int64 // the highest position that may have been told of each
 	left    map[model.ConversationID]model.Departure
 	in      map[model.ConversationID]bool // before this run, see streamStart
@@ -190,8 +196,9 @@ var (
 	errOver = errors.New("the cursor would name more conversations than any may")
 )
 
-// run follows until the cursor is full, makes room in it, and goes on from there as a client would that comes back. Where there is
-// no other way to keep the cursor within its bound, the stream begins anew.
+// run follows until the cursor is full, makes room in it, and goes on from there as a client would
+// that comes back. Where there is no other way to keep the cursor within its bound, the stream
+// begins anew.
 func (m *myEvents) run(ctx context.Context, from *myCursor) error {
 	start := streamStart{from: from, limit: int64(m.service.opts.MaxReplayed)}
 	for {
@@ -221,10 +228,11 @@ func (m *myEvents) run(ctx context.Context, from *myCursor) error {
 
 // streamStart says from where a stream follows.
 type streamStart struct {
-	from  *myCursor                     // nil is now
-	limit int64                         // how many items may have been missed
-	reset bool                          // it begins now, and that is told
-	in    map[model.ConversationID]bool // of which it has told that the actor is in them, and no end
+	from  *myCursor // nil is now
+	limit int64     // how many items may have been missed
+	reset bool      // it begins now, and that is told
+	// of which it has told that the actor is in them, and no end
+	in map[model.ConversationID]bool
 }
 
 func (m *myEvents) runFrom(ctx context.Context, b streamStart) error {
@@ -243,7 +251,8 @@ func (m *myEvents) runFrom(ctx context.Context, b streamStart) error {
 			return err
 		}
 	}
-	if b.from != nil && !r.reset { // else nothing was missed, and what has come since the start is live
+	// else nothing was missed, and what has come since the start is live
+	if b.from != nil && !r.reset {
 		if err := m.catchUp(ctx, r); err != nil {
 			return err
 		}
@@ -291,9 +300,10 @@ func (m *myEvents) drainReady(ctx context.Context, fo *follower) error {
 	return m.drain(ctx, fo)
 }
 
-// makeRoom makes sure that the cursor may name a conversation. Where it names as many as it may, it takes over what the node's
-// comparison has found out. Where that is not enough, errFull ends this run, and the stream goes on from its own cursor: then
-// sweep tells what is below the low watermark of now, after which nothing of that has to be named.
+// makeRoom makes sure that the cursor may name a conversation. Where it names as many as it may, it
+// takes over what the node's comparison has found out. Where that is not enough, errFull ends this
+// run, and the stream goes on from its own cursor: then sweep tells what is below the low watermark
+// of now, after which nothing of that has to be named.
 func (m *myEvents) makeRoom(id model.ConversationID) error {
 	if m.hasRoom(id) {
 		return nil
@@ -311,11 +321,12 @@ func (m *myEvents) hasRoom(id model.ConversationID) bool {
 	return told || left || len(m.told)+len(m.left) < m.service.opts.maxNamed
 }
 
-// roomPatience is for how long, about, a stream whose cursor is full waits for transactions that hold the low watermark back.
+// roomPatience is for how long, about, a stream whose cursor is full waits for transactions that
+// hold the low watermark back.
 const roomPatience = 10 * time.Second
 
-// awaitRoom waits until the low watermark of the database is beyond most of what has been told. False means that it is held back
-// for too long, by a transaction that runs on.
+// awaitRoom waits until the low watermark of the database is beyond most of what has been told.
+// False means that it is held back for too long, by a transaction that runs on.
 func (m *myEvents) awaitRoom(ctx context.Context) (ok bool, err error) {
 	for waited, wait := time.Duration(0), firstRoomWait; ; waited, wait = waited+wait, 2*wait {
 		var horizon int64
@@ -371,7 +382,8 @@ func (m *myEvents) tryBegin(ctx context.Context, b streamStart) (r resumption, e
 	}
 	defer releaseAll(feeds) // those that nobody has joined
 	m.unfollow()
-	// From here on nothing happens unheard. The horizon comes first: what is below it is in all that is read next.
+	// From here on nothing happens unheard. The horizon comes first: what is below it is in all
+	// that is read next.
 	if r.horizon, err = m.service.horizon(ctx); err != nil {
 		return r, err
 	}
@@ -417,8 +429,9 @@ type recentMine struct {
 	First, Newest *int64 // seq of the first event; the highest position
 }
 
-// recentMemberships reads the memberships in conversations that are listened to; of the others there will be news. It is one
-// statement, because an end and a new beginning between two would be taken for one membership.
+// recentMemberships reads the memberships in conversations that are listened to; of the others
+// there will be news. It is one statement, because an end and a new beginning between two would be
+// taken for one membership.
 func (m *myEvents) recentMemberships(
 	ctx context.Context, low lowWatermark, feeds map[model.ConversationID]*feed,
 ) (now []recentMine, err error) {
@@ -429,8 +442,9 @@ func (m *myEvents) recentMemberships(
 	return slices.DeleteFunc(now, func(own recentMine) bool { return feeds[own.ConversationID] == nil }), store.Error(err)
 }
 
-// startNow begins after everything that there is. Conversations with events beyond the low watermark are named, unless they are
-// too many: then some of these events come again to a client that comes back, as they may after a reset.
+// startNow begins after everything that there is. Conversations with events beyond the low
+// watermark are named, unless they are too many: then some of these events come again to a client
+// that comes back, as they may after a reset.
 func (m *myEvents) startNow(now []recentMine, horizon int64) map[model.ConversationID]int64 {
 	m.forget()
 	m.low = lowWatermark{position: horizon}
@@ -447,9 +461,10 @@ func (m *myEvents) startNow(now []recentMine, horizon int64) map[model.Conversat
 	return start
 }
 
-// startAt finds out how far each conversation has been told; nil where the cursor says more than there is. Of a conversation that
-// it does not name, the events below the low watermark have been told, and those are the first ones of the membership: so what
-// was told ends before the first one that is not below.
+// startAt finds out how far each conversation has been told; nil where the cursor says more than
+// there is. Of a conversation that it does not name, the events below the low watermark have been
+// told, and those are the first ones of the membership: so what was told ends before the first one
+// that is not below.
 func (m *myEvents) startAt(from myCursor, now []recentMine) map[model.ConversationID]int64 {
 	m.forget()
 	m.low = from.low
@@ -483,8 +498,8 @@ func (m *myEvents) forget() {
 	m.leaving = model.ConversationID{}
 }
 
-// departures are the conversations that the actor has left since the cursor, and is not in again; in the order in which that
-// happened.
+// departures are the conversations that the actor has left since the cursor, and is not in again;
+// in the order in which that happened.
 func (m *myEvents) departures(ctx context.Context, from myCursor, now []recentMine) (left []model.Departure, err error) {
 	named := bun.List(slices.Collect(maps.Keys(from.told)))
 	err = m.service.db.NewSelect().Model(&left).Where("d.user_id = ?", m.actor.UserID).
@@ -504,7 +519,8 @@ func (m *myEvents) departures(ctx context.Context, from myCursor, now []recentMi
 			m.left[d.ConversationID] = d
 			return true
 		case named && !member[d.ConversationID]:
-			m.told[d.ConversationID], m.newest[d.ConversationID] = told, d.Position // until its end is told
+			// until its end is told
+			m.told[d.ConversationID], m.newest[d.ConversationID] = told, d.Position
 		case !named && from.low.isBelow(d.Position, d.ConversationID):
 			return true
 		}
@@ -524,8 +540,9 @@ func missed(now []recentMine, start map[model.ConversationID]int64, left []model
 	return count
 }
 
-// catchUp tells what was missed: first what the cursor names, then all that is below the horizon in the order in which it
-// happened, and the rest, which is from the last moments, one conversation after the other.
+// catchUp tells what was missed: first what the cursor names, then all that is below the horizon in
+// the order in which it happened, and the rest, which is from the last moments, one conversation
+// after the other.
 func (m *myEvents) catchUp(ctx context.Context, r resumption) error {
 	left, err := m.tellNamed(ctx, r)
 	if err != nil {
@@ -560,8 +577,9 @@ func (m *myEvents) catchUp(ctx context.Context, r resumption) error {
 	return nil
 }
 
-// tellNamed brings the conversations that the cursor names to where they are now. Their events may be below the low watermark,
-// where sweep does not look. It returns the departures that are left to tell.
+// tellNamed brings the conversations that the cursor names to where they are now. Their events may
+// be below the low watermark, where sweep does not look. It returns the departures that are left to
+// tell.
 func (m *myEvents) tellNamed(ctx context.Context, r resumption) (left []model.Departure, err error) {
 	for _, d := range r.left {
 		if _, named := m.told[d.ConversationID]; !named {
@@ -584,7 +602,8 @@ func (m *myEvents) tellNamed(ctx context.Context, r resumption) (left []model.De
 	return left, nil
 }
 
-// catchUpTo tells the events of a conversation up to a seq. Whoever is a member no longer is told so later, by drain.
+// catchUpTo tells the events of a conversation up to a seq. Whoever is a member no longer is told
+// so later, by drain.
 func (m *myEvents) catchUpTo(ctx context.Context, fo *follower, seq int64) error {
 	err := fo.catchUpTo(ctx, seq, func(e *model.Event) error { return m.tellSwept(fo, e, nil) })
 	if errors.Is(err, errRemoved) {
@@ -608,9 +627,10 @@ type sweepPlace struct {
 	seq int64
 }
 
-// sweep tells what was missed below the horizon in order of position, through all conversations, and the low watermark moves
-// along: so the cursor has to name only a conversation that it is in the midst of, and those few of which something was told
-// before its turn, because seq and position do not always rise together. It returns the departures that are left to tell.
+// sweep tells what was missed below the horizon in order of position, through all conversations,
+// and the low watermark moves along: so the cursor has to name only a conversation that it is in
+// the midst of, and those few of which something was told before its turn, because seq and position
+// do not always rise together. It returns the departures that are left to tell.
 func (m *myEvents) sweep(ctx context.Context, left []model.Departure, horizon int64) ([]model.Departure, error) {
 	place := sweepPlace{m.low, math.MaxInt64}
 	for more := true; more; {
@@ -710,7 +730,8 @@ func (m *myEvents) missedPage(ctx context.Context, after sweepPlace, horizon int
 	return events, err
 }
 
-// checkMemberships comes after the reading: nothing is told that was read after a removal had been committed.
+// checkMemberships comes after the reading: nothing is told that was read after a removal had been
+// committed.
 func (m *myEvents) checkMemberships(ctx context.Context, events []*model.Event) error {
 	ids := map[model.ConversationID]bool{}
 	for _, e := range events {
@@ -733,7 +754,8 @@ func (m *myEvents) checkMemberships(ctx context.Context, events []*model.Event) 
 	return nil
 }
 
-// pass moves the low watermark beyond an event, if any, of which everything that goes before it has been told.
+// pass moves the low watermark beyond an event, if any, of which everything that goes before it has
+// been told.
 func (m *myEvents) pass(e *model.Event) {
 	if e != nil {
 		m.low = lowWatermark{e.Position, e.ConversationID}
@@ -778,15 +800,17 @@ func (m *myEvents) item(e MyEvent) error {
 	return nil
 }
 
-// advance takes over the horizon of the node's last comparison, which found out how far each conversation had come after the
-// horizon was read: where all of that has been told, and nothing that is beyond it, the low watermark says so, and the
-// conversation need not be named. Where more would have to be named than may, it stays where it is.
+// advance takes over the horizon of the node's last comparison, which found out how far each
+// conversation had come after the horizon was read: where all of that has been told, and nothing
+// that is beyond it, the low watermark says so, and the conversation need not be named. Where more
+// would have to be named than may, it stays where it is.
 func (m *myEvents) advance() {
 	settled := m.service.settled.Load()
 	if !m.live || settled.round == m.round || settled.horizon < m.low.position {
 		return
 	}
-	if len(m.heard) > 0 || m.stream.hasNews() { // which may be of a conversation that is not followed yet; told of before settled was
+	// which may be of a conversation that is not followed yet; told of before settled was
+	if len(m.heard) > 0 || m.stream.hasNews() {
 		return
 	}
 	low := lowWatermark{position: settled.horizon}
@@ -808,8 +832,8 @@ func (m *myEvents) advance() {
 	m.told, m.left, m.low, m.round = told, left, low, settled.round
 }
 
-// tellJoined tells the beginning of a membership, which is at a position or before it; with that the low watermark moves beyond
-// last, if any.
+// tellJoined tells the beginning of a membership, which is at a position or before it; with that
+// the low watermark moves beyond last, if any.
 func (m *myEvents) tellJoined(fo *follower, position int64, last *model.Event) error {
 	own := m.joining[fo.id]
 	if m.in[fo.id] { // who is live is told of the end before, too
@@ -892,8 +916,8 @@ func (m *myEvents) lookAt(ctx context.Context, id model.ConversationID) error {
 	return m.drain(ctx, fo)
 }
 
-// lookForEnd tells the end of a membership that began and ended before anything could be told of it, as it would be told to
-// somebody who was away.
+// lookForEnd tells the end of a membership that began and ended before anything could be told of
+// it, as it would be told to somebody who was away.
 func (m *myEvents) lookForEnd(ctx context.Context, id model.ConversationID) error {
 	d, err := m.departure(ctx, id)
 	if err != nil || d.Seq == math.MaxInt64 || m.low.isBelow(d.Position, id) || m.left[id].Seq >= d.Seq {

@@ -17,15 +17,17 @@ import (
 	"parley/store/storetest"
 )
 
-// The law of MyEvents, for every conversation and every time that somebody is in it: after Joined, each event once, in order of
-// seq, none missing, until the removal, and then Left; whatever becomes of hints and news, and wherever and however often they
-// come back with the cursor of their last item.
+// The law of MyEvents, for every conversation and every time that somebody is in it: after Joined,
+// each event once, in order of seq, none missing, until the removal, and then Left; whatever
+// becomes of hints and news, and wherever and however often they come back with the cursor of their
+// last item.
 func TestMyEventsTellsWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		nodes := map[int]*twoNodes{}
 		for _, named := range namedInMyLaw {
-			// Whoever waits for room in a cursor waits as long as the test does: no stream of the law begins anew.
+			// Whoever waits for room in a cursor waits as long as the test does: no stream of the
+			// law begins anew.
 			nodes[named] = MustTwoNodes(t, db, Options{CompareEvery: compareSoon, maxNamed: named, roomPatience: never})
 		}
 		var checks atomic.Int64
@@ -58,9 +60,10 @@ type myDeed struct {
 
 // mySession is one time that the client is there.
 type mySession struct {
-	node   int
-	items  int // that it takes before it goes
-	behind int // deeds that have to be done before it takes the next item, beside one for each item before
+	node  int
+	items int // that it takes before it goes
+	// deeds that have to be done before it takes the next item, beside one for each item before
+	behind int
 }
 
 const myGroups = 3
@@ -92,7 +95,8 @@ func drawMyLaw(rt *rapid.T) myLawPlan {
 	}
 }
 
-// myLaw is one check. ann owns the groups and does most; ben is the one who follows, and cleo is there to be left with.
+// myLaw is one check. ann owns the groups and does most; ben is the one who follows, and cleo is
+// there to be left with.
 type myLaw struct {
 	t              *testing.T
 	nodes          *twoNodes
@@ -101,8 +105,9 @@ type myLaw struct {
 	key            cursorKey
 	groups         []model.ConversationID
 	first          map[model.ConversationID]model.MessageID // ann's, to be edited
-	home           *model.Conversation                      // of ann and ben; nothing happens there before the end
-	done           *progress
+	// of ann and ben; nothing happens there before the end
+	home *model.Conversation
+	done *progress
 }
 
 func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
@@ -396,7 +401,8 @@ func (c *myClient) take(item MyEvent) error {
 		c.joins[*item.Joined]++
 		c.in[*item.Joined] = &myPeriod{joined: true}
 	case item.Left != nil:
-		// A membership that began and ended before it could be told of is told by its end alone; checkCounts counts those.
+		// A membership that began and ended before it could be told of is told by its end alone;
+		// checkCounts counts those.
 		c.ends[*item.Left]++
 		c.in[*item.Left] = &myPeriod{over: true}
 	case item.CaughtUp:
@@ -426,7 +432,8 @@ func (c *myClient) takeEvent(e *model.Event) error {
 		}
 	}
 	p.removed = removed.UserID == c.law.ben.UserID
-	if p.seq != 0 && e.Seq != p.seq+1 && !p.removed { // of what goes before a removal, nothing more need be told
+	// of what goes before a removal, nothing more need be told
+	if p.seq != 0 && e.Seq != p.seq+1 && !p.removed {
 		return fmt.Errorf("%s: missing is what comes after %d", tellItem(MyEvent{Event: e}), p.seq)
 	}
 	if p.seq == 0 && !p.removed {
@@ -478,8 +485,9 @@ func (c *myClient) learnTruth(ctx context.Context) error {
 	return err
 }
 
-// mayBeAgain allows Joined where it was told last, of a time before: nothing happened in either that could tell them apart. And
-// it allows the end alone of a membership of which nothing was told, whose news were lost.
+// mayBeAgain allows Joined where it was told last, of a time before: nothing happened in either
+// that could tell them apart. And it allows the end alone of a membership of which nothing was
+// told, whose news were lost.
 func (c *myClient) mayBeAgain(item MyEvent) bool {
 	if item.Left != nil {
 		p := c.in[*item.Left]

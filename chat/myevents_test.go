@@ -20,7 +20,8 @@ type pulledMine struct {
 	cursor string // of the last item
 }
 
-// pullMine follows everything of somebody until the test ends. Following begins with the first item that is taken.
+// pullMine follows everything of somebody until the test ends. Following begins with the first item
+// that is taken.
 func (w *world) pullMine(t *testing.T, nickname string, after *string) *pulledMine {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -156,8 +157,8 @@ func TestWhoStopsAfterJoiningAgainIsNotToldTwice(t *testing.T) {
 	})
 }
 
-// TestTheHorizonWaitsForNews has somebody join and leave while their client is slow, and a comparison done before it takes the
-// next item: which is the last that it takes.
+// TestTheHorizonWaitsForNews has somebody join and leave while their client is slow, and a
+// comparison done before it takes the next item: which is the last that it takes.
 func TestTheHorizonWaitsForNews(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -214,7 +215,8 @@ type lateSend struct {
 	err         error
 }
 
-// sendLate begins a transaction of ann's whose id is lower than those of all that begin from now on.
+// sendLate begins a transaction of ann's whose id is lower than those of all that begin from now
+// on.
 func (w *world) sendLate(t *testing.T, id model.ConversationID) *lateSend {
 	t.Helper()
 	l := &lateSend{t: t, began: make(chan struct{}), done: make(chan struct{}), goOn: make(chan struct{})}
@@ -274,8 +276,9 @@ func (l *lateSend) commit() {
 	}
 }
 
-// TestALateCommitWithALowID has a transaction take its id early, and commit after others with higher ones, whose messages are
-// told and whose cursors are used. lag is when it takes its place in its conversation.
+// TestALateCommitWithALowID has a transaction take its id early, and commit after others with
+// higher ones, whose messages are told and whose cursors are used. lag is when it takes its place
+// in its conversation.
 func TestALateCommitWithALowID(t *testing.T) {
 	t.Parallel()
 	for name, writes := range map[string]string{
@@ -316,7 +319,8 @@ func TestALateCommitWithALowID(t *testing.T) {
 			w.compareNow()
 			late.commit()
 			p.event(x.ID, seqOfX)
-			last := w.sendLate(t, y.ID) // holds the horizon where it is, between the positions of the two
+			// holds the horizon where it is, between the positions of the two
+			last := w.sendLate(t, y.ID)
 			w.compareNow()
 			for _, cursor := range cursors {
 				again := w.pullMine(t, "ben", &cursor)
@@ -346,8 +350,8 @@ func TestALateCommitWithALowID(t *testing.T) {
 	}
 }
 
-// TestTheHorizonIsHeldBack has a transaction that has nothing to do with it run for long: cursors stay right, and name no more
-// than the conversations in which something has happened meanwhile.
+// TestTheHorizonIsHeldBack has a transaction that has nothing to do with it run for long: cursors
+// stay right, and name no more than the conversations in which something has happened meanwhile.
 func TestTheHorizonIsHeldBack(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustPostgres(t)

@@ -23,7 +23,8 @@ import (
 // reconnectSoon is between two tries to reach NATS.
 const reconnectSoon = 5 * time.Millisecond
 
-// MustNodes makes services of n nodes with one database and one NATS, in which the first has invited people.
+// MustNodes makes services of n nodes with one database and one NATS, in which the first has
+// invited people.
 func MustNodes(
 	t *testing.T, db *store.DB, n int, s *natstest.Server, compareEvery time.Duration, change func(*natsbus.Options), nicknames ...string,
 ) (nodes []*world) {
@@ -71,8 +72,9 @@ func waitUntil(t *testing.T, what string, isSo func() bool) {
 	}
 }
 
-// TestNodesTellEachOther has three nodes whose comparison comes too seldom to matter. Followers begin while messages are
-// being sent on all of them: not even what was sent before NATS knew of their subscriptions may wait for the comparison.
+// TestNodesTellEachOther has three nodes whose comparison comes too seldom to matter. Followers
+// begin while messages are being sent on all of them: not even what was sent before NATS knew of
+// their subscriptions may wait for the comparison.
 func TestNodesTellEachOther(t *testing.T) {
 	t.Parallel()
 	const each = 40
@@ -120,7 +122,8 @@ func TestNodesTellEachOther(t *testing.T) {
 	waitUntil(t, "only the first node subscribes", func() bool { return slices.Equal(s.Subscriptions(topic), []string{topic}) })
 }
 
-// collect takes events up to a seq, which need not be what they should be; for goroutines, where a test cannot end.
+// collect takes events up to a seq, which need not be what they should be; for goroutines, where a
+// test cannot end.
 func (p *pulled) collect(last int64) (events []*model.Event) {
 	for {
 		e, err, ok := p.next()
@@ -134,8 +137,8 @@ func (p *pulled) collect(last int64) (events []*model.Event) {
 	}
 }
 
-// TestWhatIsSentBeforeNATSKnowsOfAFollower has a follower begin while its subscription cannot get to NATS. What is sent then
-// is told to nobody, and found as soon as NATS knows.
+// TestWhatIsSentBeforeNATSKnowsOfAFollower has a follower begin while its subscription cannot get
+// to NATS. What is sent then is told to nobody, and found as soon as NATS knows.
 func TestWhatIsSentBeforeNATSKnowsOfAFollower(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
@@ -163,7 +166,8 @@ func TestWhatIsSentBeforeNATSKnowsOfAFollower(t *testing.T) {
 	early[0].event(3)
 }
 
-// TestAHintBringsTheEvent makes sure that what comes over NATS is delivered without reading the database.
+// TestAHintBringsTheEvent makes sure that what comes over NATS is delivered without reading the
+// database.
 func TestAHintBringsTheEvent(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
@@ -179,7 +183,8 @@ func TestAHintBringsTheEvent(t *testing.T) {
 	wantEqual(t, "event", e, p.event(2), sameData())
 }
 
-// wantListening waits until this node's subscription is known to NATS. With two nodes, only one of which follows.
+// wantListening waits until this node's subscription is known to NATS. With two nodes, only one of
+// which follows.
 func (w *world) wantListening(s *natstest.Server, id model.ConversationID) {
 	w.t.Helper()
 	waitUntil(w.t, "it listens", func() bool { return len(s.Subscriptions("parley.chat.topic."+topicOf(id))) == 1 })
@@ -229,7 +234,8 @@ func TestWithoutNATSComparingIsEnough(t *testing.T) {
 	p.events(seq+1, sent)
 }
 
-// TestAReconnectRepairsAtOnce has messages sent while NATS is away from one node, or all. Nobody compares by itself here.
+// TestAReconnectRepairsAtOnce has messages sent while NATS is away from one node, or all. Nobody
+// compares by itself here.
 func TestAReconnectRepairsAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, outage := range map[string]func(t *testing.T, s *natstest.Server) (cut *natstest.Server, ofFirst, ofSecond string){
@@ -307,8 +313,8 @@ func TestASlowFollowerOnAnotherNode(t *testing.T) {
 	wantEqual(t, "events", nodes[0].stored(c.ID)[1:], slow.events(2, 1+burst), sameData())
 }
 
-// TestHintsFromStrangers sends what is no hint, and hints that are not true, over NATS: the stream does not end, and
-// nothing is delivered that is not of this conversation and place.
+// TestHintsFromStrangers sends what is no hint, and hints that are not true, over NATS: the stream
+// does not end, and nothing is delivered that is not of this conversation and place.
 func TestHintsFromStrangers(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)

@@ -10,10 +10,11 @@ import (
 	"parley/store"
 )
 
-// pageEach reads the same page of a list for each of many parents, in one statement. q is a query for the items without a
-// condition; parents is what stands after FROM and names the parents; page is one parent's page, which refers to the parent, and
-// whose items are called alias there and in q. Unlike a query that numbers the items of all parents, each page stops where it
-// ends. The items come in any order.
+// pageEach reads the same page of a list for each of many parents, in one statement. q is a query
+// for the items without a condition; parents is what stands after FROM and names the parents; page
+// is one parent's page, which refers to the parent, and whose items are called alias there and in
+// q. Unlike a query that numbers the items of all parents, each page stops where it ends. The items
+// come in any order.
 func (s *Service) pageEach(
 	ctx context.Context, q *bun.SelectQuery, alias, parents string, page *bun.SelectQuery,
 	narrow func(*bun.SelectQuery) *bun.SelectQuery, dest any,
@@ -29,12 +30,14 @@ func (s *Service) pageEach(
 
 // pageText is the text of one parent's page: the page of a list that belongs to a conversation.
 type pageText struct {
-	from, where string // of the items; where refers to the parent, the actor's membership, as viewer
+	// of the items; where refers to the parent, the actor's membership, as viewer
+	from, where string
 	alias       string // of the items
 	order       store.Order
 }
 
-// readPages is pageEach for the lists that are read most: of each of the conversations that the actor is in.
+// readPages is pageEach for the lists that are read most: of each of the conversations that the
+// actor is in.
 func readPages[T any](
 	ctx context.Context, s *Service, actor model.Actor, ids []model.ConversationID, of pageText, window store.Window, position []any,
 ) ([]*T, error) {

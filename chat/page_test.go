@@ -75,7 +75,8 @@ func longLists(t *testing.T, db *store.DB) []list {
 
 func conversationsOf(t *testing.T, w *world) list {
 	t.Helper()
-	// Whole seconds, parts of one, and equal times: each would break an order of texts, or one without a second key.
+	// Whole seconds, parts of one, and equal times: each would break an order of texts, or one
+	// without a second key.
 	start := time.Date(2026, 11, 22, 10, 15, 30, 0, time.UTC)
 	var all []*model.Conversation
 	for i := range listLength - 2 { // membersOf and messagesOf add one each
@@ -388,7 +389,8 @@ func (c *texts) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Cont
 
 func (*texts) AfterQuery(context.Context, *bun.QueryEvent) {}
 
-// Each statement is kept prepared on each connection, so what people ask for must not make ever more of them.
+// Each statement is kept prepared on each connection, so what people ask for must not make ever
+// more of them.
 func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

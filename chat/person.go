@@ -14,7 +14,8 @@ import (
 	"parley/store"
 )
 
-// news is a hint to one person's streams: something has changed between them and a conversation. What it is they read.
+// news is a hint to one person's streams: something has changed between them and a conversation.
+// What it is they read.
 type news struct {
 	ConversationID model.ConversationID `json:"conversationId"`
 }
@@ -50,8 +51,9 @@ func (s *Service) tell(tx *store.Tx, id model.ConversationID, people ...model.Us
 	})
 }
 
-// nextPosition is where a transaction stands among all: an expression for the column position. On PostgreSQL it is the id of
-// the transaction, and so the same for all that it writes; on SQLite the next of a counter, whose transactions take turns.
+// nextPosition is where a transaction stands among all: an expression for the column position. On
+// PostgreSQL it is the id of the transaction, and so the same for all that it writes; on SQLite the
+// next of a counter, whose transactions take turns.
 func nextPosition(ctx context.Context, tx *store.Tx) (schema.QueryAppender, error) {
 	if tx.Postgres() {
 		return bun.SafeQuery("pg_current_xact_id()::text::bigint"), nil
@@ -60,8 +62,8 @@ func nextPosition(ctx context.Context, tx *store.Tx) (schema.QueryAppender, erro
 	return bun.SafeQuery("(SELECT last FROM event_position)"), err
 }
 
-// horizon is the position below which everything is settled: whatever is stored there is stored by now, and nothing will
-// come, not even after a crash of PostgreSQL: see noteReached.
+// horizon is the position below which everything is settled: whatever is stored there is stored by
+// now, and nothing will come, not even after a crash of PostgreSQL: see noteReached.
 func (s *Service) horizon(ctx context.Context) (position int64, err error) {
 	q := s.db.NewSelect().Table("stream_epoch").
 		ColumnExpr("least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, reached + 1)")
@@ -80,7 +82,8 @@ func insertMembers(ctx context.Context, tx *store.Tx, rows []*model.Conversation
 	return err
 }
 
-// recordDeparture keeps that a membership has ended, for the person's streams that are not there to be told.
+// recordDeparture keeps that a membership has ended, for the person's streams that are not there to
+// be told.
 func (s *Service) recordDeparture(
 	ctx context.Context, tx *store.Tx, id model.ConversationID, user model.UserID, seq int64,
 ) error {

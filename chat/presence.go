@@ -15,9 +15,10 @@ import (
 
 // Presence is whether somebody is online: they have a live connection, or had one a moment ago.
 type Presence struct {
-	UserID     model.UserID
-	Online     bool
-	LastSeenAt *time.Time // when their last connection ended; nil while they are online, and where it is not known
+	UserID model.UserID
+	Online bool
+	// when their last connection ended; nil while they are online, and where it is not known
+	LastSeenAt *time.Time
 }
 
 func (p Presence) equal(q Presence) bool {
@@ -25,8 +26,8 @@ func (p Presence) equal(q Presence) bool {
 		(p.LastSeenAt == nil || p.LastSeenAt.Equal(*q.LastSeenAt))
 }
 
-// Presences returns the presence of those of the people whose presence the actor may know: who share a conversation with the
-// actor, or are the actor, and let it show. The others are missing.
+// Presences returns the presence of those of the people whose presence the actor may know: who
+// share a conversation with the actor, or are the actor, and let it show. The others are missing.
 func (s *Service) Presences(
 	ctx context.Context, actor model.Actor, ids []model.UserID,
 ) (map[model.UserID]Presence, error) {
@@ -95,9 +96,10 @@ func (s *Service) readPresences(ctx context.Context, actor model.Actor, ids []mo
 	return presences, nil
 }
 
-// PresenceChanges yields first how it is with everybody beside the actor whose presence the actor may know, and then what
-// changes; of each person the newest, for a consumer that takes its time. Who begins to hide it, or shares a conversation no
-// longer, comes once as offline without LastSeenAt. It ends with ctx's error.
+// PresenceChanges yields first how it is with everybody beside the actor whose presence the actor
+// may know, and then what changes; of each person the newest, for a consumer that takes its time.
+// Who begins to hide it, or shares a conversation no longer, comes once as offline without
+// LastSeenAt. It ends with ctx's error.
 func (s *Service) PresenceChanges(ctx context.Context, actor model.Actor) iter.Seq2[Presence, error] {
 	return func(yield func(Presence, error) bool) {
 		w := s.watches.begin(actor)
@@ -137,8 +139,8 @@ func (s *Service) tellPresences(ctx context.Context, w *presenceWatch, yield fun
 	}
 }
 
-// presencesSoon waits for the database where it is away. Only some read at once: when many people come and go, many want
-// to know.
+// presencesSoon waits for the database where it is away. Only some read at once: when many people
+// come and go, many want to know.
 func (s *Service) presencesSoon(
 	ctx context.Context, actor model.Actor, ids []model.UserID, all bool,
 ) (found []knownPresence, err error) {

@@ -187,7 +187,8 @@ func TestPresenceComesAndGoes(t *testing.T) {
 	})
 }
 
-// TestAReconnectTellsNothing has somebody come back within the timeout, again and again. What is told next is the next to come.
+// TestAReconnectTellsNothing has somebody come back within the timeout, again and again. What is
+// told next is the next to come.
 func TestAReconnectTellsNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -290,7 +291,8 @@ func TestWhoHidesTheirPresence(t *testing.T) {
 	})
 }
 
-// TestPresenceOfARemovedAccount has nothing but the sign of the removal, and leaves nothing of the person.
+// TestPresenceOfARemovedAccount has nothing but the sign of the removal, and leaves nothing of the
+// person.
 func TestPresenceOfARemovedAccount(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -317,7 +319,8 @@ func TestPresenceOfARemovedAccount(t *testing.T) {
 	})
 }
 
-// TestASlowConsumerOfPresence takes nothing while everybody comes. It is told once how it is in the end.
+// TestASlowConsumerOfPresence takes nothing while everybody comes. It is told once how it is in the
+// end.
 func TestASlowConsumerOfPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -390,8 +393,8 @@ func TestPresenceOverNATS(t *testing.T) {
 	p.want("ben", true)
 }
 
-// TestADeadNodesPeopleGoOffline ends a node without a word. Its people are offline when its time is over, but who has come to
-// another node meanwhile has never been away.
+// TestADeadNodesPeopleGoOffline ends a node without a word. Its people are offline when its time is
+// over, but who has come to another node meanwhile has never been away.
 func TestADeadNodesPeopleGoOffline(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

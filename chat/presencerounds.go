@@ -10,7 +10,8 @@ import (
 	"parley/store"
 )
 
-// watchPresences hands signs on to those who want to know, and compares with the database, until ctx ends.
+// watchPresences hands signs on to those who want to know, and compares with the database, until
+// ctx ends.
 func (s *Service) watchPresences(ctx context.Context) {
 	tick := time.NewTicker(s.opts.CompareEvery)
 	defer tick.Stop()
@@ -24,7 +25,8 @@ func (s *Service) watchPresences(ctx context.Context) {
 		case <-s.watches.miss:
 		case <-tick.C:
 		}
-		if err := s.comparePresences(ctx); err != nil && ctx.Err() == nil { // the next tick repairs what this should have
+		// the next tick repairs what this should have
+		if err := s.comparePresences(ctx); err != nil && ctx.Err() == nil {
 			s.opts.Log.Warn("cannot compare who is online with the database", "error", err)
 		}
 	}
@@ -43,8 +45,8 @@ type beginning struct {
 	at  time.Time
 }
 
-// comparePresences is one round: nodes that are dead are given up, and the watches are told of everything that has an effect on
-// somebody's presence and has changed since the round before.
+// comparePresences is one round: nodes that are dead are given up, and the watches are told of
+// everything that has an effect on somebody's presence and has changed since the round before.
 func (s *Service) comparePresences(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, presencePatience)
 	defer cancel()
@@ -128,12 +130,13 @@ func (s *Service) membersOf(
 	return members, store.Error(err)
 }
 
-// joinedLately is for how long a membership counts as new: longer than clocks differ and transactions take. Most of those that
-// have changed have not begun since the last round, but are read further.
+// joinedLately is for how long a membership counts as new: longer than clocks differ and
+// transactions take. Most of those that have changed have not begun since the last round, but are
+// read further.
 const joinedLately = 5 * time.Minute
 
-// compareMemberships has those look at each other who share a conversation since a position, or do no longer. joined has the
-// memberships of which that is done.
+// compareMemberships has those look at each other who share a conversation since a position, or do
+// no longer. joined has the memberships of which that is done.
 func (s *Service) compareMemberships(ctx context.Context, since int64, joined map[model.MemberID]beginning) error {
 	now := s.db.Now()
 	var begun []model.ConversationMember
@@ -170,7 +173,8 @@ func (s *Service) compareMemberships(ctx context.Context, since int64, joined ma
 	return nil
 }
 
-// acquaint has the members of conversations look at those who have come or gone, and these at the members.
+// acquaint has the members of conversations look at those who have come or gone, and these at the
+// members.
 func (s *Service) acquaint(ctx context.Context, changed map[model.ConversationID][]model.UserID) error {
 	conversations := make([]model.ConversationID, 0, len(changed))
 	for id := range changed {

@@ -44,7 +44,8 @@ func (w *presenceWatch) markNew(users []model.UserID) {
 	}
 }
 
-// markHiders has the watch look at those whom it knows otherwise than they are: hidden is everybody who hides now.
+// markHiders has the watch look at those whom it knows otherwise than they are: hidden is everybody
+// who hides now.
 func (w *presenceWatch) markHiders(hidden map[model.UserID]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -156,7 +157,8 @@ type presenceWatches struct {
 	compared presencesCompared // the rounds' own
 }
 
-// lookAgain is after how long, up to twice of it, a watch looks at everybody, for what no round tells.
+// lookAgain is after how long, up to twice of it, a watch looks at everybody, for what no round
+// tells.
 const lookAgain = 5 * time.Minute
 
 func newPresenceWatches() *presenceWatches {

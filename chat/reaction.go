@@ -114,7 +114,8 @@ func reactionsTo(actor model.Actor, ids []model.MessageID) func(*bun.SelectQuery
 	}
 }
 
-// Reactions returns the reactions to each of the messages that the actor may see, by emoji: the one that came first, first.
+// Reactions returns the reactions to each of the messages that the actor may see, by emoji: the one
+// that came first, first.
 func (s *Service) Reactions(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID][]*model.ReactionGroup, error) {
@@ -146,7 +147,8 @@ type EmojiOn struct {
 	Emoji     string
 }
 
-// Reactors lists, for each group of reactions to messages that the actor may see, who reacted, in the order in which they did.
+// Reactors lists, for each group of reactions to messages that the actor may see, who reacted, in
+// the order in which they did.
 func (s *Service) Reactors(
 	ctx context.Context, actor model.Actor, groups []EmojiOn, window store.Window,
 ) (map[EmojiOn]store.Page[*model.Reaction], error) {

@@ -14,8 +14,9 @@ import (
 // MaxUnread is where counting what is unread ends: it stands for as many or more.
 const MaxUnread = 1000
 
-// MarkRead says that the actor has read everything up to a seq. What was read stays read, and nobody has read what is not
-// there yet: a smaller seq changes nothing, and a larger one means the newest event.
+// MarkRead says that the actor has read everything up to a seq. What was read stays read, and
+// nobody has read what is not there yet: a smaller seq changes nothing, and a larger one means the
+// newest event.
 func (s *Service) MarkRead(
 	ctx context.Context, actor model.Actor, id model.ConversationID, seq int64,
 ) (*model.ConversationMember, error) {
@@ -40,11 +41,12 @@ func (s *Service) MarkRead(
 }
 
 const (
-	// countsForViewer is a condition on messages m, of which those count that are of others than the member called viewer.
+	// countsForViewer is a condition on messages m, of which those count that are of others than
+	// the member called viewer.
 	countsForViewer = `m.author_id IS DISTINCT FROM viewer.user_id AND m.deleted_at IS NULL`
 	unreadByViewer  = `m.conversation_id = viewer.conversation_id AND m.seq > viewer.last_read_seq AND ` + countsForViewer
-	// unreadMessages selects, of ?1's memberships, how much of each conversation is not read, up to ?2. Where no message has come
-	// since then, there is nothing to count.
+	// unreadMessages selects, of ?1's memberships, how much of each conversation is not read, up to
+	// ?2. Where no message has come since then, there is nothing to count.
 	unreadMessages = `
 		SELECT viewer.conversation_id,
 			(SELECT count(*) FROM (SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + ` LIMIT ?2 + 0) AS counted) AS messages,
@@ -68,7 +70,8 @@ type unreadIn struct {
 	model.Unread   `bun:",extend"`
 }
 
-// Unread says how much of each of the conversations the actor has not read: messages of others that are not deleted.
+// Unread says how much of each of the conversations the actor has not read: messages of others that
+// are not deleted.
 func (s *Service) Unread(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]model.Unread, error) {
@@ -99,8 +102,9 @@ func (s *Service) letsKnow(ctx context.Context, actor model.Actor) (bool, error)
 	return lets, store.Error(err)
 }
 
-// SeenBy lists, for each of the messages, the members who have read up to it, in order of joining: those who were there when it
-// came, beside its author, and who let others know. Who hides how far they have read does not see it of others.
+// SeenBy lists, for each of the messages, the members who have read up to it, in order of joining:
+// those who were there when it came, beside its author, and who let others know. Who hides how far
+// they have read does not see it of others.
 func (s *Service) SeenBy(
 	ctx context.Context, actor model.Actor, ids []model.MessageID, window store.Window,
 ) (map[model.MessageID]store.Page[*model.ConversationMember], error) {
@@ -144,8 +148,8 @@ type seenBy struct {
 	model.ConversationMember `bun:",extend"`
 }
 
-// LastRead is how far a member has read, as far as the viewer may know it: of themselves, and where both let others know.
-// of is the member as a person.
+// LastRead is how far a member has read, as far as the viewer may know it: of themselves, and where
+// both let others know. of is the member as a person.
 func LastRead(m *model.ConversationMember, viewer, of *model.User) *int64 {
 	if viewer.ID == m.UserID || viewer.SendReadReceipts && of.SendReadReceipts {
 		return &m.LastReadSeq

@@ -13,8 +13,9 @@ import (
 	"parley/store"
 )
 
-// readers is how far the members of a conversation have read, as this node knows it, for all watches on it together. Signs say
-// most of it. The rest is read by a goroutine, one at a time and only while there is something to read.
+// readers is how far the members of a conversation have read, as this node knows it, for all
+// watches on it together. Signs say most of it. The rest is read by a goroutine, one at a time and
+// only while there is something to read.
 type readers struct {
 	service *Service
 	id      model.ConversationID
@@ -38,7 +39,8 @@ type reader struct {
 	lets bool // others know
 }
 
-// watchReaders begins to watch a conversation, whose readers are shared with the other watches on it.
+// watchReaders begins to watch a conversation, whose readers are shared with the other watches on
+// it.
 func (s *Service) watchReaders(id model.ConversationID, viewer model.UserID, ring func()) *receiptWatch {
 	r := s.readersOf(id)
 	w := &receiptWatch{
@@ -119,7 +121,8 @@ func (r *readers) hearSettings(told sign) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, user := range told.Users {
-		if _, known := r.members[user]; known || r.reading { // what is being read is not in members yet
+		// what is being read is not in members yet
+		if _, known := r.members[user]; known || r.reading {
 			r.doubt(user)
 		}
 	}
@@ -286,7 +289,8 @@ func (s *Service) readReaders(
 	return found, store.Error(q.Scan(ctx, &found))
 }
 
-// compareReaders tells the readers of what has changed in the database since a position: who has read, and who lets others know.
+// compareReaders tells the readers of what has changed in the database since a position: who has
+// read, and who lets others know.
 func (s *Service) compareReaders(ctx context.Context, since int64) error {
 	for some := range slices.Chunk(s.openReaders(), compareAtOnce) {
 		ids := make([]model.ConversationID, len(some))
@@ -329,7 +333,8 @@ func readersIn(ctx context.Context, q *bun.SelectQuery) (map[model.ConversationI
 	return byConversation, nil
 }
 
-// compare is told how far those have read whose membership has changed, and who of all members hides it.
+// compare is told how far those have read whose membership has changed, and who of all members
+// hides it.
 func (r *readers) compare(moved, hiding map[model.UserID]int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -363,7 +363,8 @@ func TestTheSameKeyWithAnotherReply(t *testing.T) {
 				_, err := send(key, "hello!", first)
 				wantMistakes(t, err, "CONFLICT idempotencyKey")
 			})
-			// An edit changes nothing about what was asked for, and neither does a deletion of what is answered.
+			// An edit changes nothing about what was asked for, and neither does a deletion of what
+			// is answered.
 			edited := w.edit("ann", sent, "edited")
 			if i > 0 {
 				w.delete("ben", first)

@@ -13,14 +13,16 @@ import (
 // ReadReceipt says how far somebody has read in a conversation.
 type ReadReceipt struct {
 	UserID model.UserID
-	// LastReadSeq is nil once that is not to be known any more: they hide it, the actor does, or they are a member no longer.
+	// LastReadSeq is nil once that is not to be known any more: they hide it, the actor does, or
+	// they are a member no longer.
 	LastReadSeq *int64
 }
 
-// ReadReceipts yields how far the members of a conversation have read, beside the actor, and from then on whenever one of them
-// has read on: of those who let others know, and only while the actor does too. Of each member only the newest counts, for a
-// consumer that takes its time. NOT_FOUND for anybody but a member; the sequence ends with ctx's error, or FORBIDDEN once the
-// actor is no longer a member.
+// ReadReceipts yields how far the members of a conversation have read, beside the actor, and from
+// then on whenever one of them has read on: of those who let others know, and only while the actor
+// does too. Of each member only the newest counts, for a consumer that takes its time. NOT_FOUND
+// for anybody but a member; the sequence ends with ctx's error, or FORBIDDEN once the actor is no
+// longer a member.
 func (s *Service) ReadReceipts(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (iter.Seq2[ReadReceipt, error], error) {
@@ -38,7 +40,8 @@ func (s *Service) tellReceipts(
 	ctx context.Context, actor model.Actor, id model.ConversationID, yield func(ReadReceipt, error) bool,
 ) error {
 	st := newStream()
-	fo, err := s.attach(ctx, st, actor, id, math.MaxInt64) // whatever there is already is of no interest
+	// whatever there is already is of no interest
+	fo, err := s.attach(ctx, st, actor, id, math.MaxInt64)
 	if err != nil {
 		return err
 	}
@@ -126,7 +129,8 @@ func (w *receiptWatch) shows(user model.UserID) (seq int64, shown bool) {
 func (w *receiptWatch) next() (r ReadReceipt, changed bool) {
 	w.readers.mu.Lock()
 	defer w.readers.mu.Unlock()
-	if _, member := w.readers.members[w.viewer]; !member { // the end is about to come, and it says so
+	// the end is about to come, and it says so
+	if _, member := w.readers.members[w.viewer]; !member {
 		return ReadReceipt{}, false
 	}
 	for user := range w.news {

@@ -17,9 +17,9 @@ import (
 	"parley/store/storetest"
 )
 
-// The law of ReadReceipts: whatever becomes of hints and signs, and however slow one is, in the end one knows of each member what
-// is stored of those who let others know, and nothing of the others. On the way nobody is said to have read less than before,
-// and nothing is told twice.
+// The law of ReadReceipts: whatever becomes of hints and signs, and however slow one is, in the end
+// one knows of each member what is stored of those who let others know, and nothing of the others.
+// On the way nobody is said to have read less than before, and nothing is told twice.
 func TestReadReceiptsTellWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -67,7 +67,8 @@ func drawReceiptPlan(rt *rapid.T) receiptPlan {
 	}
 }
 
-// receiptLaw is one check. ann owns the conversation, and she and ben stay; cas and eve come and go; dan has the last word.
+// receiptLaw is one check. ann owns the conversation, and she and ben stay; cas and eve come and
+// go; dan has the last word.
 type receiptLaw struct {
 	t     *testing.T
 	nodes *twoNodes

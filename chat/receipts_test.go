@@ -136,7 +136,8 @@ func TestReadReceipts(t *testing.T) {
 	})
 }
 
-// TestReadReceiptsOfWhoHidesThem changes settings and reads on another node than that of the stream.
+// TestReadReceiptsOfWhoHidesThem changes settings and reads on another node than that of the
+// stream.
 func TestReadReceiptsOfWhoHidesThem(t *testing.T) {
 	t.Parallel()
 	ways(t, func(t *testing.T, nodes *twoNodes) {
@@ -169,7 +170,8 @@ func TestReadReceiptsOfWhoHidesThem(t *testing.T) {
 	})
 }
 
-// TestASlowConsumerOfReadReceipts takes nothing while everybody reads, comes and goes: of each the newest is kept, and no more.
+// TestASlowConsumerOfReadReceipts takes nothing while everybody reads, comes and goes: of each the
+// newest is kept, and no more.
 func TestASlowConsumerOfReadReceipts(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -46,8 +46,8 @@ type toldMessage struct {
 	audience map[string]bool // who was a member when the content was written
 }
 
-// wantLogTells replays the events of a conversation, and compares with what the tables hold. Nicknames have to be one word
-// each, and to be of this world.
+// wantLogTells replays the events of a conversation, and compares with what the tables hold.
+// Nicknames have to be one word each, and to be of this world.
 func (w *world) wantLogTells(t *testing.T, id model.ConversationID) {
 	t.Helper()
 	log := w.replay(t, id)
@@ -269,7 +269,8 @@ func (w *world) readReactions(t *testing.T, id model.ConversationID, byID map[mo
 	}
 }
 
-// name is the nickname of somebody who is, or was, in this world, and their id where they are not; "" for nobody.
+// name is the nickname of somebody who is, or was, in this world, and their id where they are not;
+// "" for nobody.
 func (w *world) name(id *model.UserID) string {
 	if id == nil {
 		return ""

@@ -13,8 +13,8 @@ import (
 	"parley/store"
 )
 
-// change is one story of changing a conversation: what it is and who asks, both as they are under the conversation's lock,
-// so that whatever raced with it has either happened or waits.
+// change is one story of changing a conversation: what it is and who asks, both as they are under
+// the conversation's lock, so that whatever raced with it has either happened or waits.
 type change struct {
 	tx           *store.Tx
 	actor        model.Actor
@@ -22,8 +22,8 @@ type change struct {
 	member       *model.ConversationMember // the actor
 }
 
-// changing locks the conversation and runs fn; NOT_FOUND for anybody but a member. It returns the conversation as it is
-// afterwards.
+// changing locks the conversation and runs fn; NOT_FOUND for anybody but a member. It returns the
+// conversation as it is afterwards.
 func (s *Service) changing(
 	ctx context.Context, actor model.Actor, id model.ConversationID, fn func(ctx context.Context, c *change) error,
 ) (*model.Conversation, error) {
@@ -89,7 +89,8 @@ func (c *change) requireRole(roles ...model.Role) error {
 	return nil
 }
 
-// Rename gives a conversation another title: its owner, its admins and, where the owner allows it, its members may.
+// Rename gives a conversation another title: its owner, its admins and, where the owner allows it,
+// its members may.
 func (s *Service) Rename(ctx context.Context, actor model.Actor, id model.ConversationID, title string) (*model.Conversation, error) {
 	var problems errs.List
 	if title = checkTitle(&problems, title); title == "" {
@@ -136,7 +137,8 @@ func (s *Service) UpdateConversationSettings(
 	})
 }
 
-// AddMembers makes people members, all of them or none. The owner and the admins may, and only the owner may add admins.
+// AddMembers makes people members, all of them or none. The owner and the admins may, and only the
+// owner may add admins.
 func (s *Service) AddMembers(
 	ctx context.Context, actor model.Actor, id model.ConversationID, members []*NewMember,
 ) (*model.Conversation, error) {
@@ -233,7 +235,8 @@ func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error 
 	return insertMembers(ctx, c.tx, []*model.ConversationMember{row})
 }
 
-// RemoveMember ends another's membership. The owner may remove anybody, and admins may remove members.
+// RemoveMember ends another's membership. The owner may remove anybody, and admins may remove
+// members.
 func (s *Service) RemoveMember(
 	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
 ) (*model.Conversation, error) {
@@ -334,7 +337,8 @@ func (s *Service) TransferOwnership(
 	})
 }
 
-// Leave ends the actor's own membership. The owner transfers the conversation first, unless alone in it: then it ends.
+// Leave ends the actor's own membership. The owner transfers the conversation first, unless alone
+// in it: then it ends.
 func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.ConversationID) error {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return err
@@ -362,7 +366,8 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 	return err
 }
 
-// OpenDirect finds the conversation of the actor and another person, or starts it: one for each pair, whoever opens it.
+// OpenDirect finds the conversation of the actor and another person, or starts it: one for each
+// pair, whoever opens it.
 func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.UserID) (*model.Conversation, error) {
 	if user == actor.UserID {
 		return nil, errs.Input(errs.Conflict, "userId", "That is you.")

@@ -15,8 +15,8 @@ import (
 	"parley/store/storetest"
 )
 
-// company is a conversation with everybody that a rule can tell apart: owner, two admins, two members, somebody who was
-// removed, and a stranger.
+// company is a conversation with everybody that a rule can tell apart: owner, two admins, two
+// members, somebody who was removed, and a stranger.
 type company struct {
 	*world
 	c *model.Conversation
@@ -336,8 +336,8 @@ func TestHistoryVisibility(t *testing.T) {
 	})
 }
 
-// A follower that sleeps through being removed and added back gets nothing of what happened in between, where history is
-// hidden from those who join.
+// A follower that sleeps through being removed and added back gets nothing of what happened in
+// between, where history is hidden from those who join.
 func TestRemovedAndBackWhileAsleep(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -430,7 +430,8 @@ func TestOpenDirect(t *testing.T) {
 	})
 }
 
-// Whatever races, there is exactly one owner, no gap in the log, and the log tells the very state of the tables.
+// Whatever races, there is exactly one owner, no gap in the log, and the log tells the very state
+// of the tables.
 func TestRosterRaces(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

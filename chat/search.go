@@ -38,8 +38,8 @@ type Found struct {
 	snippet func() []*text.Part
 }
 
-// Snippet is a part of the content that shows why the message was found. It takes a while to cut out of a long one, so
-// that is done once, and only if it is asked for.
+// Snippet is a part of the content that shows why the message was found. It takes a while to cut
+// out of a long one, so that is done once, and only if it is asked for.
 func (f *Found) Snippet() []*text.Part { return f.snippet() }
 
 const searchList = 's' // the letter of this list's cursors
@@ -49,8 +49,8 @@ func FoundCursor(f *Found) string {
 	return store.NewCursor(searchList).Time(f.Message.CreatedAt).UUID(f.Message.ID).String()
 }
 
-// SearchMessages finds the messages, in the actor's own conversations, that have all of the words, newest first.
-// BAD_USER_INPUT where there is nothing to look for.
+// SearchMessages finds the messages, in the actor's own conversations, that have all of the words,
+// newest first. BAD_USER_INPUT where there is nothing to look for.
 func (s *Service) SearchMessages(
 	ctx context.Context, actor model.Actor, in Search, page store.PageArgs,
 ) (store.Page[*Found], error) {

@@ -51,7 +51,8 @@ func TestSearchFindsOnlyOnesOwn(t *testing.T) {
 		want("ann", "word hidden 2", "word open 2", "word direct 1", "word hidden 1", "word open 1")
 		want("cat", "word hidden 2", "word open 2", "word open 1")
 		want("zoe")
-		for _, c := range []*model.Conversation{open, hidden, direct} { // asked for by name it is no more theirs
+		// asked for by name it is no more theirs
+		for _, c := range []*model.Conversation{open, hidden, direct} {
 			wantEqual(t, "what zoe finds", []string(nil), w.search("zoe", Search{Query: "word", ConversationID: &c.ID}))
 		}
 		if err := w.Leave(t.Context(), w.actor("cat"), open.ID); err != nil {
@@ -151,7 +152,8 @@ func TestEditsAndDeletionsCountAtOnce(t *testing.T) {
 	})
 }
 
-// Pages are cut between messages of the same time, too, and what is sent meanwhile changes none of them.
+// Pages are cut between messages of the same time, too, and what is sent meanwhile changes none of
+// them.
 func TestSearchPages(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
@@ -257,7 +259,8 @@ func TestSearchQueries(t *testing.T) {
 	})
 }
 
-// Whatever is written and whatever is asked for, both databases find what package text says there is.
+// Whatever is written and whatever is asked for, both databases find what package text says there
+// is.
 func TestSearchFindsWhatTokensSay(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()

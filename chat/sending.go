@@ -13,7 +13,8 @@ import (
 	"parley/store"
 )
 
-// outgoing is a message on its way into a commit, which it shares with whatever waits on this node at the same time.
+// outgoing is a message on its way into a commit, which it shares with whatever waits on this node
+// at the same time.
 type outgoing struct {
 	message   *model.Message
 	names     [][]string // what in it may be the nickname of a member
@@ -28,17 +29,20 @@ func (o *outgoing) author() model.MemberID {
 // key is for messages that have one.
 func (o *outgoing) key() idempotencyKey { return idempotencyKey{o.author(), *o.message.IdempotencyKey} }
 
-// known is what a batch of messages finds in its transaction, with every conversation locked that is in places: all that the
-// rules of sending ask for. What is admitted is noted in it, for those that come after it in the same batch.
+// known is what a batch of messages finds in its transaction, with every conversation locked that
+// is in places: all that the rules of sending ask for. What is admitted is noted in it, for those
+// that come after it in the same batch.
 type known struct {
 	now      time.Time
 	position int64 // of all events of the transaction
 	places   map[model.ConversationID]*place
 	hidden   map[model.MemberID]int64 // hidden_seq, of members alone
 	used     map[idempotencyKey]bool
-	replies  map[reply]int64                                  // seq
-	named    map[model.ConversationID]map[string]model.UserID // members by nickname, of the names that were asked for
-	// free has those whose accounts nobody else has locked, of the authors and of the named; nil where locks are waited for.
+	replies  map[reply]int64 // seq
+	// members by nickname, of the names that were asked for
+	named map[model.ConversationID]map[string]model.UserID
+	// free has those whose accounts nobody else has locked, of the authors and of the named; nil
+	// where locks are waited for.
 	free map[model.UserID]bool
 }
 
@@ -82,8 +86,8 @@ func newKnown() *known {
 	}
 }
 
-// heldUp reports whether somebody else's transaction has to end first, before it can be said whether a message may be sent, or
-// before it can be stored.
+// heldUp reports whether somebody else's transaction has to end first, before it can be said
+// whether a message may be sent, or before it can be stored.
 func (k *known) heldUp(o *outgoing) bool {
 	if _, member := k.hidden[o.author()]; k.free == nil || !member {
 		return false
@@ -92,7 +96,8 @@ func (k *known) heldUp(o *outgoing) bool {
 	return k.places[o.message.ConversationID] == nil || locked(*o.message.AuthorID) || slices.ContainsFunc(o.mentioned, locked)
 }
 
-// next takes the next place of a conversation. Whoever has a clock that is behind does not turn time back.
+// next takes the next place of a conversation. Whoever has a clock that is behind does not turn
+// time back.
 func (k *known) next(id model.ConversationID) place {
 	p := k.places[id]
 	p.seq++
@@ -112,7 +117,8 @@ type admission struct {
 
 func (k *known) admit(all []*outgoing) *admission {
 	a := &admission{known: k, moved: map[model.ConversationID]*place{}}
-	waiting := map[model.ConversationID]bool{} // what is sent after a message that waits does not overtake it
+	// what is sent after a message that waits does not overtake it
+	waiting := map[model.ConversationID]bool{}
 	for _, o := range all {
 		o.mentioned = mentioned(o.names, k.named[o.message.ConversationID])
 		if waiting[o.message.ConversationID] || k.heldUp(o) {
@@ -128,8 +134,9 @@ func (k *known) admit(all []*outgoing) *admission {
 	return a
 }
 
-// storeMessages is what the writer runs. Every rule is looked at inside the transaction, with the conversations locked, and
-// for each message by itself: one that is refused does not hold up the others.
+// storeMessages is what the writer runs. Every rule is looked at inside the transaction, with the
+// conversations locked, and for each message by itself: one that is refused does not hold up the
+// others.
 func (s *Service) storeMessages(ctx context.Context, all []*outgoing, patient bool) (busy []*outgoing, err error) {
 	var a *admission
 	if s.db.Postgres() {

@@ -12,7 +12,8 @@ import (
 	"parley/store"
 )
 
-// storePostgres takes two round trips, whatever the number of messages: one locks and looks, one writes and commits.
+// storePostgres takes two round trips, whatever the number of messages: one locks and looks, one
+// writes and commits.
 func (s *Service) storePostgres(ctx context.Context, all []*outgoing, patient bool) (a *admission, err error) {
 	err = s.db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error {
 		k, err := look(ctx, tx, all, patient)
@@ -35,7 +36,8 @@ const (
 		FROM conversations WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE`
 	// The accounts of the authors, which the rows to be written will refer to.
 	lockAuthors = `SELECT id FROM users WHERE id = ANY($1::uuid[]) ORDER BY id FOR KEY SHARE`
-	// A statement of its own, whose snapshot is taken with the locks: a removal that was waited for counts.
+	// A statement of its own, whose snapshot is taken with the locks: a removal that was waited for
+	// counts.
 	lookAtMembers = `
 		SELECT i.n, cm.hidden_seq, r.seq, k.used IS NOT NULL
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
@@ -52,7 +54,8 @@ const (
 			SELECT true AS used FROM messages
 			WHERE conversation_id = i.conversation_id AND author_id = i.author_id AND idempotency_key = i.idempotency_key LIMIT 1
 		) AS k ON true`
-	// The members with these names (an account that is being removed has none), and whether their accounts, which the mentions will refer to, are locked by nobody else.
+	// The members with these names (an account that is being removed has none), and whether their
+	// accounts, which the mentions will refer to, are locked by nobody else.
 	lookAtNames = `
 		WITH named AS MATERIALIZED (
 			SELECT i.conversation_id, i.nickname_key, u.id
@@ -67,8 +70,8 @@ const (
 		SELECT conversation_id, nickname_key, id, id IN (SELECT id FROM free) FROM named`
 )
 
-// look locks what the messages need, and finds out what the rules ask for. Where it is not patient, it locks only what
-// nobody else has locked.
+// look locks what the messages need, and finds out what the rules ask for. Where it is not patient,
+// it locks only what nobody else has locked.
 func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (*known, error) {
 	k, b := newKnown(), &pgx.Batch{}
 	var skip string

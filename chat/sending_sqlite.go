@@ -14,8 +14,8 @@ import (
 	"parley/store"
 )
 
-// storeSQLite needs no locks: nobody else writes while its transaction runs. Statements cost no round trip here, but preparing
-// one costs as much as running it.
+// storeSQLite needs no locks: nobody else writes while its transaction runs. Statements cost no
+// round trip here, but preparing one costs as much as running it.
 func (s *Service) storeSQLite(ctx context.Context, all []*outgoing) (a *admission, err error) {
 	prepared, err := s.sendingSQLite.on(ctx, s.db)
 	if err != nil {
@@ -35,9 +35,11 @@ func (s *Service) storeSQLite(ctx context.Context, all []*outgoing) (a *admissio
 	return a, err
 }
 
-// sqliteStatements are those of sending, prepared on the connection that writes when they are needed first.
+// sqliteStatements are those of sending, prepared on the connection that writes when they are
+// needed first.
 type sqliteStatements struct {
-	mu                                                                sync.Mutex // guards what follows
+	// guards what follows
+	mu                                                                sync.Mutex
 	ready                                                             bool
 	look, names, nextPosition, move, message, tokens, event, mentions *sql.Stmt
 }

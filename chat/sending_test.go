@@ -112,7 +112,8 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 	})
 }
 
-// A message that the database refuses takes nobody with it, though it is in one batch with the others.
+// A message that the database refuses takes nobody with it, though it is in one batch with the
+// others.
 func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -175,7 +176,8 @@ func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
 	})
 }
 
-// A conversation, or an account, that somebody else has locked holds up its own messages, and no others.
+// A conversation, or an account, that somebody else has locked holds up its own messages, and no
+// others.
 func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 	t.Parallel()
 	for name, lock := range map[string]func(w *world, tx *store.Tx, id model.ConversationID) error{
@@ -227,7 +229,8 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 	}
 }
 
-// What is sent after a message that is held up does not overtake it, though it needs nothing that is locked.
+// What is sent after a message that is held up does not overtake it, though it needs nothing that
+// is locked.
 func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
 	t.Parallel()
 	w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben", "cat")
@@ -337,7 +340,8 @@ func TestTooManySendersAreSentAway(t *testing.T) {
 	})
 }
 
-// Several nodes write to the same conversations: no gap, no double, and what is acknowledged is there.
+// Several nodes write to the same conversations: no gap, no double, and what is acknowledged is
+// there.
 func TestNodesShareTheirConversations(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)

@@ -11,7 +11,8 @@ import (
 	"parley/store"
 )
 
-// sign names people about whom something has changed that is no event. The topic says what; what is so now is read.
+// sign names people about whom something has changed that is no event. The topic says what; what is
+// so now is read.
 type sign struct {
 	Users []model.UserID `json:"users"`
 	Seq   int64          `json:"seq,omitempty"` // up to which they have read, in a conversation
@@ -53,8 +54,8 @@ var signCodec = natsbus.Codec[sign]{ //nolint:gochecknoglobals // a constant
 	},
 }
 
-// SettingsChanged has live streams honour what a person lets others know now, once the transaction is in. It is for the
-// change of settings alone, which has made sure of who asks.
+// SettingsChanged has live streams honour what a person lets others know now, once the transaction
+// is in. It is for the change of settings alone, which has made sure of who asks.
 func (s *Service) SettingsChanged(tx *store.Tx, id model.UserID) {
 	tx.AfterCommit(func() { s.publishSign(settingsTopic, sign{Users: []model.UserID{id}}) })
 }

@@ -8,20 +8,22 @@ import (
 	"parley/model"
 )
 
-// Sink is a consumer that is called, and has no goroutine of its own while nothing happens. Its functions are called one at a
-// time, the last of them End, if at all.
+// Sink is a consumer that is called, and has no goroutine of its own while nothing happens. Its
+// functions are called one at a time, the last of them End, if at all.
 type Sink struct {
 	// Accepts decides whether the sink is for the actor, from whom messages up to the event hidden
 	// are hidden; 0 hides none. It is asked once, of the very read that following begins with: what
 	// is decided on an earlier one may be wrong by then. Nil accepts every member.
 	Accepts func(hidden int64) bool
-	// Live takes an event at once. False means that there is no room for it: it comes again, through Replay.
+	// Live takes an event at once. False means that there is no room for it: it comes again,
+	// through Replay.
 	Live func(*model.Event) bool
 	// Replay takes an event of those that were missed; it may wait until there is room.
 	Replay func(context.Context, *model.Event) error
 	// CaughtUp is called once, when everything up to a seq has been told.
 	CaughtUp func(ctx context.Context, seq int64) error
-	// End is called where following ends before its context does: FORBIDDEN once the actor is no longer a member.
+	// End is called where following ends before its context does: FORBIDDEN once the actor is no
+	// longer a member.
 	End func(error)
 }
 
@@ -73,7 +75,8 @@ func (fo *follower) begin() {
 	}
 }
 
-// work delivers what waits, and what has to be read, until there is nothing of either: from then on the feed delivers.
+// work delivers what waits, and what has to be read, until there is nothing of either: from then on
+// the feed delivers.
 func (fo *follower) work() {
 	for {
 		err := fo.drain(fo.sink.ctx, func(e *model.Event) error { return fo.sink.Replay(fo.sink.ctx, e) })
@@ -97,7 +100,8 @@ func (fo *follower) work() {
 	}
 }
 
-// deliverLive hands events to a sink that has had everything before them. It needs the stream's lock.
+// deliverLive hands events to a sink that has had everything before them. It needs the stream's
+// lock.
 func (fo *follower) deliverLive(events []*model.Event) {
 	for _, e := range events {
 		if e.Seq <= fo.seen {
@@ -118,7 +122,8 @@ func (fo *follower) deliverLive(events []*model.Event) {
 	}
 }
 
-// startOf finds out after which event somebody begins to follow; an error where they may not, or it is not there.
+// startOf finds out after which event somebody begins to follow; an error where they may not, or it
+// is not there.
 func (s *Service) startOf(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (seen int64, err error) {

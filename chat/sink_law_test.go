@@ -63,12 +63,13 @@ type sinkLaw struct {
 
 // sinkRun is one sink, and what became of it.
 type sinkRun struct {
-	law              *sinkLaw
-	who              string
-	user             model.UserID
-	id               model.ConversationID
-	after            *int64
-	slow             int   // how many steps more have to be done before it takes one that it had no room for
+	law   *sinkLaw
+	who   string
+	user  model.UserID
+	id    model.ConversationID
+	after *int64
+	// how many steps more have to be done before it takes one that it had no room for
+	slow             int
 	earliest, latest int64 // the newest event before it began, and after
 	refused          error
 	cancel           context.CancelFunc
@@ -410,7 +411,8 @@ func (log *sinkLog) shows(e *model.Event, p sinkPeriod) error {
 			continue
 		}
 		edited := change.Kind == model.MessageEdited && e.Message.EditedAt != nil && e.Message.EditedAt.Equal(change.At) &&
-			!change.At.Equal(log.events[p.removed-1].At) // which may be the time of an edit before, too
+			// which may be the time of an edit before, too
+			!change.At.Equal(log.events[p.removed-1].At)
 		deleted := change.Kind == model.MessageDeleted && e.Message.DeletedAt != nil
 		if edited || deleted {
 			return fmt.Errorf("event %d shows what event %d changed after the removal at %d", e.Seq, change.Seq, p.removed)

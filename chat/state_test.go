@@ -114,7 +114,8 @@ var chatTables = map[string]string{
 	"mentions": "conversation_id", "reactions": "conversation_id",
 }
 
-// contents reads all that is stored of a conversation, past the rules: the rows of each table, as text.
+// contents reads all that is stored of a conversation, past the rules: the rows of each table, as
+// text.
 func (w *world) contents(id model.ConversationID) map[string][]string {
 	w.t.Helper()
 	all := map[string][]string{}

@@ -9,7 +9,8 @@ import (
 	"parley/store/storetest"
 )
 
-// Also where a clock is behind, or somebody has waited for the lock, no event is older than the one before it.
+// Also where a clock is behind, or somebody has waited for the lock, no event is older than the one
+// before it.
 func TestTimesNeverStepBack(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {

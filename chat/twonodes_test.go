@@ -16,7 +16,8 @@ type twoNodes struct {
 	weather atomic.Pointer[weather]
 }
 
-// MustTwoNodes makes them, with hints, news and signs that arrive on their own node alone as long as there is no weather.
+// MustTwoNodes makes them, with hints, news and signs that arrive on their own node alone as long
+// as there is no weather.
 func MustTwoNodes(t *testing.T, db *store.DB, opts Options) *twoNodes {
 	t.Helper()
 	n := &twoNodes{}

@@ -18,11 +18,13 @@ import (
 	"parley/ratelimit"
 )
 
-// typingSign says that a person types in a conversation, or does no longer. It is kept nowhere: a lost one is lost.
+// typingSign says that a person types in a conversation, or does no longer. It is kept nowhere: a
+// lost one is lost.
 type typingSign struct {
 	UserID model.UserID `json:"userId"`
 	Typing bool         `json:"typing"`
-	// Seq is the newest event when they did. A message of theirs that comes after it may overtake it.
+	// Seq is the newest event when they did. A message of theirs that comes after it may overtake
+	// it.
 	Seq int64 `json:"seq"`
 }
 
@@ -44,8 +46,8 @@ var typingCodec = natsbus.Codec[typingSign]{ //nolint:gochecknoglobals // a cons
 	},
 }
 
-// SetTyping tells the other members that the actor types, at most every three seconds, or has stopped. NOT_FOUND for anybody
-// but a member.
+// SetTyping tells the other members that the actor types, at most every three seconds, or has
+// stopped. NOT_FOUND for anybody but a member.
 func (s *Service) SetTyping(ctx context.Context, actor model.Actor, id model.ConversationID, typing bool) error {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
 		return err
@@ -60,7 +62,8 @@ func (s *Service) SetTyping(ctx context.Context, actor model.Actor, id model.Con
 	return nil
 }
 
-// endedAgain is how many times as often as that somebody types it may be told again that they have stopped.
+// endedAgain is how many times as often as that somebody types it may be told again that they have
+// stopped.
 const endedAgain = 6
 
 type typist struct {
@@ -68,7 +71,8 @@ type typist struct {
 	user         model.UserID
 }
 
-// typists remembers of whom it was told on this node that they type, or have stopped, for as long as it is not to be told again.
+// typists remembers of whom it was told on this node that they type, or have stopped, for as long
+// as it is not to be told again.
 type typists struct {
 	every time.Duration
 
@@ -90,8 +94,9 @@ func newTypists(every time.Duration) *typists {
 	return &typists{every: every, told: map[typist]toldTyping{}}
 }
 
-// mayTell says whether others are told, and notes that they are. That somebody has stopped is told once for each time that they
-// have begun, as far as this node knows. Another may have told of more, so it is also told without that, though less often.
+// mayTell says whether others are told, and notes that they are. That somebody has stopped is told
+// once for each time that they have begun, as far as this node knows. Another may have told of
+// more, so it is also told without that, though less often.
 func (t *typists) mayTell(who typist, typing bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -119,9 +124,10 @@ type Typing struct {
 	Typing bool
 }
 
-// Typing yields who begins and stops to type in a conversation from now on, beside the actor: whoever sends a message, is a
-// member no longer, or has given no sign for six seconds has stopped. A consumer that takes its time gets what is so then.
-// NOT_FOUND for anybody but a member; the sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a member.
+// Typing yields who begins and stops to type in a conversation from now on, beside the actor:
+// whoever sends a message, is a member no longer, or has given no sign for six seconds has stopped.
+// A consumer that takes its time gets what is so then. NOT_FOUND for anybody but a member; the
+// sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a member.
 func (s *Service) Typing(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (iter.Seq2[Typing, error], error) {
@@ -142,7 +148,8 @@ func (s *Service) watchTyping(
 	watch := newTypingWatch(actor.UserID, s.opts.TypingTimeout, st.ring)
 	sub := s.typing.Handle(typingTopic(id), watch.hear)
 	defer sub.Close()
-	fo, err := s.attach(ctx, st, actor, id, math.MaxInt64) // whatever there is already is of no interest
+	// whatever there is already is of no interest
+	fo, err := s.attach(ctx, st, actor, id, math.MaxInt64)
 	if err != nil {
 		return err
 	}
@@ -172,7 +179,8 @@ type typingWatch struct {
 
 	mu    sync.Mutex // guards what follows
 	until map[model.UserID]time.Time
-	ended map[model.UserID]int64 // the newest message of each, or the end of their membership: what is older is over
+	// the newest message of each, or the end of their membership: what is older is over
+	ended map[model.UserID]int64
 }
 
 func newTypingWatch(viewer model.UserID, timeout time.Duration, ring func()) *typingWatch {
@@ -208,8 +216,8 @@ func (w *typingWatch) end(id model.UserID, seq int64) {
 	w.ended[id] = max(seq, w.ended[id])
 }
 
-// follow takes from the conversation what ends somebody's typing. Events that were too many are not read: what they would
-// have ended ends by itself.
+// follow takes from the conversation what ends somebody's typing. Events that were too many are not
+// read: what they would have ended ends by itself.
 func (w *typingWatch) follow(ctx context.Context, fo *follower) error {
 	events, _, err := fo.notice(ctx)
 	if err != nil {

@@ -131,7 +131,8 @@ func TestTypingEndsWithAMembershipThatEndedBeforeItBegan(t *testing.T) {
 	})
 }
 
-// TestTypingBetweenNodes has a message overtake the sign that its author types, which goes another way.
+// TestTypingBetweenNodes has a message overtake the sign that its author types, which goes another
+// way.
 func TestTypingBetweenNodes(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)

@@ -185,8 +185,8 @@ func TestAMessageFullOfNames(t *testing.T) {
 	})
 }
 
-// Names that are made up are not looked up in the transaction that others wait for, however many they are; those of members are
-// found among them.
+// Names that are made up are not looked up in the transaction that others wait for, however many
+// they are; those of members are found among them.
 func TestNamesThatAreMadeUp(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -22,7 +22,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// A check of a property here is many transactions, and what fails once in a race need not fail again from a file.
+	// A check of a property here is many transactions, and what fails once in a race need not fail
+	// again from a file.
 	if os.Getenv("RAPID_CHECKS") == "" {
 		_ = flag.Set("rapid.checks", "8")
 	}
@@ -281,7 +282,8 @@ func (w *world) unchanged(t *testing.T, fn func()) {
 	}
 }
 
-// pulled takes what Follow yields one at a time: between two calls of next, the follower is as slow as can be.
+// pulled takes what Follow yields one at a time: between two calls of next, the follower is as slow
+// as can be.
 type pulled struct {
 	t    *testing.T
 	next func() (*model.Event, error, bool)

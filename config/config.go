@@ -1,5 +1,5 @@
-// Package config has the settings: their defaults, their names as environment variables and flags, and which combinations
-// are refused.
+// Package config has the settings: their defaults, their names as environment variables and flags,
+// and which combinations are refused.
 package config
 
 import (
@@ -19,8 +19,9 @@ import (
 	"parley/ratelimit"
 )
 
-// Settings of a server. Each is a flag, and an environment variable of the same name with the prefix PARLEY_; a flag wins.
-// The help texts are for the operator: what it is, the unit, and what the default means.
+// Settings of a server. Each is a flag, and an environment variable of the same name with the
+// prefix PARLEY_; a flag wins. The help texts are for the operator: what it is, the unit, and what
+// the default means.
 type Settings struct {
 	Addr        string `default:"localhost:8080" help:"Address to listen on, host:port. An empty host is every interface; port 0 is any free one."`
 	DataDir     string `default:"data" help:"Folder for what this node keeps: the SQLite file and the signing key." type:"path"`
@@ -102,8 +103,8 @@ type Settings struct {
 
 const minSecret = 32
 
-// Validate refuses what cannot work or is not safe, each with the name of its setting, and fills in the defaults that depend
-// on other settings.
+// Validate refuses what cannot work or is not safe, each with the name of its setting, and fills in
+// the defaults that depend on other settings.
 func (s *Settings) Validate() error {
 	var problems []error
 	refuse := func(name, format string, args ...any) {
@@ -117,7 +118,8 @@ func (s *Settings) Validate() error {
 	}
 	for i, address := range s.NATSURL {
 		if err := natsbus.CheckURL(address); err != nil {
-			refuse("PARLEY_NATS_URL", "address %d: %v", i+1, err) // not the address: it may have a password in it
+			// not the address: it may have a password in it
+			refuse("PARLEY_NATS_URL", "address %d: %v", i+1, err)
 		}
 	}
 	if len(s.NATSURL) > 0 && !s.Postgres() {
@@ -236,7 +238,8 @@ func (s *Settings) Exempt() (ids []model.UserID, err error) {
 	for _, text := range s.RateExempt {
 		id, err := model.ParseID[model.UserID](text)
 		if known := (*errs.Error)(nil); errors.As(err, &known) {
-			return nil, errors.New(known.Message) // without the code, which is for clients of the API
+			// without the code, which is for clients of the API
+			return nil, errors.New(known.Message)
 		}
 		if err != nil {
 			return nil, err
@@ -246,8 +249,9 @@ func (s *Settings) Exempt() (ids []model.UserID, err error) {
 	return ids, nil
 }
 
-// Unknown returns those of the variables, NAME=VALUE, that begin with PARLEY_ and name no setting, sorted: a misspelt one has no
-// effect. It leaves out PARLEY_TEST_*, which are for tests, and what Kubernetes sets in containers for a service called parley.
+// Unknown returns those of the variables, NAME=VALUE, that begin with PARLEY_ and name no setting,
+// sorted: a misspelt one has no effect. It leaves out PARLEY_TEST_*, which are for tests, and what
+// Kubernetes sets in containers for a service called parley.
 func Unknown(environ []string, known func(name string) bool) (names []string) {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")

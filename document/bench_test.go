@@ -54,7 +54,8 @@ func BenchmarkDear(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				_, _ = r.Read(fmt.Sprint(text, " #", i), "", nil) // another one each time: it must not be kept
+				// another one each time: it must not be kept
+				_, _ = r.Read(fmt.Sprint(text, " #", i), "", nil)
 			}
 		})
 	}

@@ -10,8 +10,8 @@ import (
 const (
 	// keptBytes bounds the memory of the documents that are kept, as far as sizeOf knows it.
 	keptBytes = 16 << 20
-	// maxKeptBytes is the size of the largest one that is kept, some 800 fields: one client could otherwise push out
-	// what all others use.
+	// maxKeptBytes is the size of the largest one that is kept, some 800 fields: one client could
+	// otherwise push out what all others use.
 	maxKeptBytes = 256 << 10
 )
 
@@ -62,8 +62,8 @@ func (c *cache) add(text string, doc *ast.QueryDocument) {
 	}
 }
 
-// sizeOf is what a document takes in memory, at most: the largest nodes, inline fragments, take some 550 bytes.
-// TestSizesOfDocuments holds it against the heap.
+// sizeOf is what a document takes in memory, at most: the largest nodes, inline fragments, take
+// some 550 bytes. TestSizesOfDocuments holds it against the heap.
 func sizeOf(text string, doc *ast.QueryDocument) int {
 	const perDocument, perNode = 2 << 10, 600
 	return perDocument + len(text) + perNode*nodesOf(doc)

@@ -11,7 +11,8 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// TestSizesOfDocuments: whatever a document consists of, it takes no more memory than the cache counts for it.
+// TestSizesOfDocuments: whatever a document consists of, it takes no more memory than the cache
+// counts for it.
 func TestSizesOfDocuments(t *testing.T) {
 	b, err := os.ReadFile("../schema.graphqls")
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"parley/document"
 )
 
-// BenchmarkCoerce compares coercing the variables of an ordinary request with what the parser's validator does.
+// BenchmarkCoerce compares coercing the variables of an ordinary request with what the parser's
+// validator does.
 func BenchmarkCoerce(b *testing.B) {
 	text, err := os.ReadFile("../schema.graphqls")
 	if err != nil {

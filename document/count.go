@@ -5,14 +5,14 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// maxVisits is how many selections validation may visit. It walks from each operation and each fragment to all that
-// these reach, so a document of many small fragments that spread each other costs the square of its length. The
-// playground's introspection query takes some 100 visits, a large frontend's document with 60 fragments some
-// 10,000.
+// maxVisits is how many selections validation may visit. It walks from each operation and each
+// fragment to all that these reach, so a document of many small fragments that spread each other
+// costs the square of its length. The playground's introspection query takes some 100 visits, a
+// large frontend's document with 60 fragments some 10,000.
 const maxVisits = 40_000
 
-// count refuses a document that would be dear to validate. It takes linear time, but for the fragments that reach
-// each other.
+// count refuses a document that would be dear to validate. It takes linear time, but for the
+// fragments that reach each other.
 func (r *Reader) count(doc *ast.QueryDocument) *gqlerror.Error {
 	c := counter{fragments: map[string]int{}}
 	parts := make([]*part, 0, len(doc.Operations)+len(doc.Fragments))

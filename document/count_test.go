@@ -30,8 +30,8 @@ func chained(n int) string {
 	return b.String()
 }
 
-// TestDearDocuments: documents that cost much more than their length are refused before they are validated, and
-// validation ends after a few errors.
+// TestDearDocuments: documents that cost much more than their length are refused before they are
+// validated, and validation ends after a few errors.
 func TestDearDocuments(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
@@ -69,7 +69,8 @@ func TestDearDocuments(t *testing.T) {
 	}
 }
 
-// TestErrorsAreShort: what a client sent comes back in part, however long it is and however often it is wrong.
+// TestErrorsAreShort: what a client sent comes back in part, however long it is and however often
+// it is wrong.
 func TestErrorsAreShort(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
@@ -145,7 +146,8 @@ func TestDocumentsAreKept(t *testing.T) {
 	}
 }
 
-// TestSizes: what is too long or nested too deep is refused with our own words, before it is parsed.
+// TestSizes: what is too long or nested too deep is refused with our own words, before it is
+// parsed.
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())

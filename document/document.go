@@ -1,24 +1,27 @@
-// Package document reads GraphQL requests: it parses a document, counts what it holds, validates it, coerces its
-// variables, and measures what its answer may cost, all before anything of it runs. It knows the schema's types and
-// nothing of resolvers.
+// Package document reads GraphQL requests: it parses a document, counts what it holds, validates
+// it, coerces its variables, and measures what its answer may cost, all before anything of it runs.
+// It knows the schema's types and nothing of resolvers.
 //
 // # Order
 //
-// Each step bounds the work of the next. Tokens and nesting are counted before parsing. What a document holds is counted before
-// it is validated, because validation takes more than linear time. The first errors end validation. The answer is
-// measured last, with the variables at hand. Every step but the last two depends on the text alone, so valid
-// documents are kept for reuse, up to a number of bytes.
+// Each step bounds the work of the next. Tokens and nesting are counted before parsing. What a
+// document holds is counted before it is validated, because validation takes more than linear time.
+// The first errors end validation. The answer is measured last, with the variables at hand. Every
+// step but the last two depends on the text alone, so valid documents are kept for reuse, up to a
+// number of bytes.
 //
 // # Strictness
 //
-// The parser, its validator and gqlgen let through what the specification does not: half surrogate pairs and numbers
-// that run into names (text.go), Ints beyond 32 bits and objects for strings (literals.go), strings for Ints and names
-// of enums in another case (variables.go), subscriptions that may have no root field (subscription.go). This package
-// refuses it. What it returns can be executed without looking at a type again.
+// The parser, its validator and gqlgen let through what the specification does not: half surrogate
+// pairs and numbers that run into names (text.go), Ints beyond 32 bits and objects for strings
+// (literals.go), strings for Ints and names of enums in another case (variables.go), subscriptions
+// that may have no root field (subscription.go). This package refuses it. What it returns can be
+// executed without looking at a type again.
 //
 // # Concurrency
 //
-// A Reader may be used by any number of goroutines. Documents are shared: once validated, nothing changes them.
+// A Reader may be used by any number of goroutines. Documents are shared: once validated, nothing
+// changes them.
 package document
 
 import (
@@ -62,13 +65,15 @@ func (l Limits) withDefaults() Limits {
 
 // Options are the settings of a Reader; the zero value serves.
 type Options struct {
-	Limits        Limits
-	MaxPage       int           // items that a page of a connection has at most; default 100
-	MaxAnswer     int           // bytes of an answer; 0 means any number
-	Texts         map[Place]int // bytes of the longest value, of fields with long texts
-	Introspection bool          // whether the schema may be asked for; error messages suggest names only then
-	// Scalars are the checks of scalars that are not built in, by type. They get a value as JSON has it, numbers as
-	// json.Number. The message of an errs.Error is shown to the client. Without a check every value is taken.
+	Limits    Limits
+	MaxPage   int           // items that a page of a connection has at most; default 100
+	MaxAnswer int           // bytes of an answer; 0 means any number
+	Texts     map[Place]int // bytes of the longest value, of fields with long texts
+	// whether the schema may be asked for; error messages suggest names only then
+	Introspection bool
+	// Scalars are the checks of scalars that are not built in, by type. They get a value as JSON
+	// has it, numbers as json.Number. The message of an errs.Error is shown to the client. Without
+	// a check every value is taken.
 	Scalars map[string]func(v any) error
 }
 
@@ -97,8 +102,9 @@ type Request struct {
 	Cost      Cost
 }
 
-// Read makes a request of a document, of the name of one of its operations, and of values for its variables.
-// Errors have a code: ParseFailed, ValidationFailed, TooLarge, or BAD_USER_INPUT if a variable's value is wrong.
+// Read makes a request of a document, of the name of one of its operations, and of values for its
+// variables. Errors have a code: ParseFailed, ValidationFailed, TooLarge, or BAD_USER_INPUT if a
+// variable's value is wrong.
 func (r *Reader) Read(text, operationName string, variables map[string]any) (*Request, gqlerror.List) {
 	request := new(Request)
 	doc, list := r.Validate(text)
@@ -148,7 +154,8 @@ func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
 		return nil, gqlerror.List{err}
 	}
 	source := &ast.Source{Input: text}
-	doc, err := parser.ParseQueryWithTokenLimit(source, r.opts.Limits.Tokens) // the scanner has counted the same
+	// the scanner has counted the same
+	doc, err := parser.ParseQueryWithTokenLimit(source, r.opts.Limits.Tokens)
 	if err != nil {
 		return nil, gqlerror.List{parseError(source, err)}
 	}
@@ -165,7 +172,8 @@ func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
 	return doc, nil
 }
 
-// parseError is what the parser found. Of a token that is not valid it knows the place, and the lexer why.
+// parseError is what the parser found. Of a token that is not valid it knows the place, and the
+// lexer why.
 func parseError(source *ast.Source, err error) *gqlerror.Error {
 	wrong, ok := errors.AsType[*gqlerror.Error](err)
 	if !ok {
@@ -216,5 +224,6 @@ func withCode(err *gqlerror.Error, code errs.Code) *gqlerror.Error {
 	return err
 }
 
-// maxMessage is how many characters of an error message are shown. It may repeat a name several times.
+// maxMessage is how many characters of an error message are shown. It may repeat a name several
+// times.
 const maxMessage = 400

@@ -8,7 +8,8 @@ import (
 	"parley/document"
 )
 
-// TestRepeatedErrorsEndValidation: each of many operations finds the same mistakes in the fragment that they share.
+// TestRepeatedErrorsEndValidation: each of many operations finds the same mistakes in the fragment
+// that they share.
 func TestRepeatedErrorsEndValidation(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})

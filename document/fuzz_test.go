@@ -8,8 +8,8 @@ import (
 	"parley/document"
 )
 
-// FuzzRead reads whatever a client may send: it never panics, it says what is wrong with a code and in few bytes, and
-// what it accepts it accepts again.
+// FuzzRead reads whatever a client may send: it never panics, it says what is wrong with a code and
+// in few bytes, and what it accepts it accepts again.
 func FuzzRead(f *testing.F) {
 	for _, text := range dear() {
 		if len(text) < 10_000 {

@@ -6,13 +6,13 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// maxIntrospection is how many fields of the schema one operation may be answered with. What tools ask for (all of
-// the schema, with every option) is about a third of it; see TestIntrospection.
+// maxIntrospection is how many fields of the schema one operation may be answered with. What tools
+// ask for (all of the schema, with every option) is about a third of it; see TestIntrospection.
 const maxIntrospection = 25_000
 
-// schemaCounter counts what a query about the schema is answered with, by walking the schema as the executor will.
-// Such lists cannot be asked for in pages, and they multiply, so no rule of thumb is both safe and generous. The walk
-// ends when nothing is left.
+// schemaCounter counts what a query about the schema is answered with, by walking the schema as the
+// executor will. Such lists cannot be asked for in pages, and they multiply, so no rule of thumb is
+// both safe and generous. The walk ends when nothing is left.
 type schemaCounter struct {
 	schema *ast.Schema
 	left   int
@@ -35,8 +35,8 @@ func (c *schemaCounter) count(field *ast.Field, variables map[string]any) bool {
 	return true
 }
 
-// walk takes one for each field of a selection on a part of the schema: the schema, a type, a field, an argument, an
-// enum value or a directive.
+// walk takes one for each field of a selection on a part of the schema: the schema, a type, a
+// field, an argument, an enum value or a directive.
 func (c *schemaCounter) walk(set ast.SelectionSet, on any) {
 	for _, selection := range set {
 		if c.left < 0 {

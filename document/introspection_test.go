@@ -10,8 +10,8 @@ import (
 	"parley/document"
 )
 
-// fullIntrospection asks for all that there is to know of a schema, as tools do with every option on. Types are
-// unwrapped as deep as graphql-js does it.
+// fullIntrospection asks for all that there is to know of a schema, as tools do with every option
+// on. Types are unwrapped as deep as graphql-js does it.
 func fullIntrospection() string {
 	unwrap := "kind name"
 	for range 9 {
@@ -43,7 +43,8 @@ func fullIntrospection() string {
 	fragment Unwrapped on __Type { ` + unwrap + ` }`
 }
 
-// TestIntrospection: what tools ask for is answered, and what multiplies is not, however it is written.
+// TestIntrospection: what tools ask for is answered, and what multiplies is not, however it is
+// written.
 func TestIntrospection(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())

@@ -11,8 +11,8 @@ import (
 	"parley/errs"
 )
 
-// valuesRule holds the values that are written in a document against section 5.6.1, Values of Correct Type, custom
-// scalars included: what is wrong is found before anything runs.
+// valuesRule holds the values that are written in a document against section 5.6.1, Values of
+// Correct Type, custom scalars included: what is wrong is found before anything runs.
 func (r *Reader) valuesRule() core.Rule {
 	return core.Rule{Name: "ValuesOfCorrectType", RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		l := &literals{Reader: r, addError: addError}
@@ -230,9 +230,10 @@ func (r *Reader) unknownField(def *ast.Definition, name string) string {
 	return message
 }
 
-// settleValues prepares the values of a valid document for those who read them while it runs, any number at once. An
-// integer for an ID becomes its text. A value forgets which operation's variable it was last taken for: fragments
-// belong to several operations, whose variables can have the same name and other defaults.
+// settleValues prepares the values of a valid document for those who read them while it runs, any
+// number at once. An integer for an ID becomes its text. A value forgets which operation's variable
+// it was last taken for: fragments belong to several operations, whose variables can have the same
+// name and other defaults.
 func settleValues(doc *ast.QueryDocument) {
 	eachValue(doc, func(v *ast.Value) {
 		v.VariableDefinition = nil

@@ -14,7 +14,8 @@ func (r *Reader) measure(request *Request) *gqlerror.Error {
 		schema: &schemaCounter{schema: r.schema, left: maxIntrospection}, texts: r.opts.Texts,
 	}
 	total := m.selections(request.Operation.SelectionSet)
-	// The schema's counter is spent before it is refused, so this is what queries about the schema cost.
+	// The schema's counter is spent before it is refused, so this is what queries about the schema
+	// cost.
 	request.Cost = Cost{Fields: plus(total.cost, maxIntrospection-m.schema.left), Bytes: total.bytes}
 	limits := r.opts.Limits
 	if request.Operation.Operation == ast.Subscription && total.cost > limits.EventComplexity {
@@ -61,8 +62,9 @@ func (m *measurer) ownBytes(field *ast.Field) int {
 // size is that of a part of an operation.
 type size struct{ depth, cost, bytes, names int }
 
-// measurer measures each fragment once, however often it is spread: with fragments that each spread the next one
-// twice, a short document could otherwise cost hours. Fragments that spread themselves are refused before.
+// measurer measures each fragment once, however often it is spread: with fragments that each spread
+// the next one twice, a short document could otherwise cost hours. Fragments that spread themselves
+// are refused before.
 type measurer struct {
 	variables map[string]any
 	maxPage   int
@@ -105,7 +107,8 @@ func (m *measurer) selections(set ast.SelectionSet) (total size) {
 	return total
 }
 
-// pageSize is by how much a field multiplies what stands below it: a connection by its page, `nodes` by its ids.
+// pageSize is by how much a field multiplies what stands below it: a connection by its page,
+// `nodes` by its ids.
 func (m *measurer) pageSize(field *ast.Field) int {
 	if field.Definition == nil {
 		return 1

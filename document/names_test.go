@@ -11,14 +11,16 @@ func TestNamesHaveAnEnd(t *testing.T) {
 	r := mustRead(t, open())
 	long := strings.Repeat("x", 256)
 	for text, want := range map[string]string{
-		"{ " + long[:255] + " }":                                 "GRAPHQL_VALIDATION_FAILED", // there is no such field
+		// there is no such field
+		"{ " + long[:255] + " }":                                 "GRAPHQL_VALIDATION_FAILED",
 		"{ " + long + " }":                                       "OPERATION_TOO_LARGE",
 		"{ viewer(" + long + ": 1) { email } }":                  "OPERATION_TOO_LARGE",
 		"query ($" + long + ": Int) { viewer { email } }":        "OPERATION_TOO_LARGE",
 		`{ users(search: "` + long + `") { nodes { id } } }`:     "",
 		`{ users(search: """` + long + `""") { nodes { id } } }`: "",
 		"{ viewer { email } } # " + long:                         "",
-		`{ users(search: "` + long + `) { nodes { id } } }`:      "GRAPHQL_PARSE_FAILED", // the string has no end
+		// the string has no end
+		`{ users(search: "` + long + `) { nodes { id } } }`: "GRAPHQL_PARSE_FAILED",
 	} {
 		_, list := r.Validate(text)
 		code := ""

@@ -12,8 +12,8 @@ const (
 	maxIDDigits  = 40 // of an integer that stands for an ID
 )
 
-// integer is the decimal text of a number without a fractional part, of at most limit digits: 10, 1e1 and 10.0 are the
-// same number (section 3.5.1).
+// integer is the decimal text of a number without a fractional part, of at most limit digits: 10,
+// 1e1 and 10.0 are the same number (section 3.5.1).
 func integer(v any, limit int) (digits string, ok bool) {
 	switch v := v.(type) {
 	case json.Number:
@@ -28,8 +28,8 @@ func integer(v any, limit int) (digits string, ok bool) {
 	return "", false
 }
 
-// integerText is integer for a number as JSON writes it. It takes time by the length of the text, however large the
-// exponent is.
+// integerText is integer for a number as JSON writes it. It takes time by the length of the text,
+// however large the exponent is.
 func integerText(text string, limit int) (digits string, ok bool) {
 	mantissa, negative := strings.CutPrefix(text, "-")
 	zeros := 0 // to append to the digits

@@ -9,14 +9,15 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/core"
 )
 
-// overlappingFieldsRule holds a document against section 5.3.2, Field Selection Merging: fields that share a name in
-// the answer have to be the same field.
+// overlappingFieldsRule holds a document against section 5.3.2, Field Selection Merging: fields
+// that share a name in the answer have to be the same field.
 //
-// The specification compares each pair of such fields, which is quadratic, and exponential where fragments nest. This
-// rule compares sets. It gathers all fields that are merged into one place of the answer, groups them by response
-// name, and compares each field of a group with the first: being the same is transitive. Fields of different object
-// types never meet in one answer, so only their shapes are compared. The children of a group are gathered into the
-// next set, and each set is compared once. A budget bounds what is left to bound.
+// The specification compares each pair of such fields, which is quadratic, and exponential where
+// fragments nest. This rule compares sets. It gathers all fields that are merged into one place of
+// the answer, groups them by response name, and compares each field of a group with the first:
+// being the same is transitive. Fields of different object types never meet in one answer, so only
+// their shapes are compared. The children of a group are gathered into the next set, and each set
+// is compared once. A budget bounds what is left to bound.
 var overlappingFieldsRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "OverlappingFieldsCanBeMerged",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
@@ -28,8 +29,8 @@ var overlappingFieldsRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	},
 }
 
-// overlapBudget is how many selections are gathered and compared for one document. The largest honest ones take a
-// few for each of their tokens.
+// overlapBudget is how many selections are gathered and compared for one document. The largest
+// honest ones take a few for each of their tokens.
 const overlapBudget = 50_000
 
 type overlap struct {
@@ -46,8 +47,8 @@ func (o *overlap) spend(n int) {
 	}
 }
 
-// compare compares the fields of selection sets that are merged. With shapeOnly they may belong to different objects,
-// and then only the shapes of their values have to agree.
+// compare compares the fields of selection sets that are merged. With shapeOnly they may belong to
+// different objects, and then only the shapes of their values have to agree.
 func (o *overlap) compare(sets []ast.SelectionSet, shapeOnly bool) {
 	if len(sets) == 0 {
 		return
@@ -102,7 +103,8 @@ func (o *overlap) keyOf(sets []ast.SelectionSet, shapeOnly bool) string {
 	return string(key)
 }
 
-// gather finds the fields of selection sets and of the fragments in them, each once, by response name.
+// gather finds the fields of selection sets and of the fragments in them, each once, by response
+// name.
 func (o *overlap) gather(sets []ast.SelectionSet) (names []string, groups map[string][]*ast.Field) {
 	groups = map[string][]*ast.Field{}
 	spread := map[string]bool{}
@@ -139,8 +141,8 @@ func (o *overlap) gather(sets []ast.SelectionSet) (names []string, groups map[st
 	return names, groups
 }
 
-// byObject divides fields into those that can meet in one object: of each object type its own and those of abstract
-// types.
+// byObject divides fields into those that can meet in one object: of each object type its own and
+// those of abstract types.
 func byObject(fields []*ast.Field) [][]*ast.Field {
 	var types []*ast.Definition
 	var abstract []*ast.Field

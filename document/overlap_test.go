@@ -60,7 +60,8 @@ func TestFieldsThatAreMerged(t *testing.T) {
 	}
 }
 
-// TestMergingAgreesWithPairs holds the rule against gqlparser's, which compares all pairs, on documents made at random.
+// TestMergingAgreesWithPairs holds the rule against gqlparser's, which compares all pairs, on
+// documents made at random.
 func TestMergingAgreesWithPairs(t *testing.T) {
 	t.Parallel()
 	schema := mustLoad(t, animals)

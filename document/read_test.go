@@ -75,7 +75,8 @@ func messages(list gqlerror.List) (all []string) {
 
 type object = map[string]any
 
-// TestCoerce holds the values of variables against sections 3.5, 3.9 to 3.11 and 6.1.2 of the specification.
+// TestCoerce holds the values of variables against sections 3.5, 3.9 to 3.11 and 6.1.2 of the
+// specification.
 func TestCoerce(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{Introspection: true})
@@ -180,8 +181,8 @@ func TestCoerce(t *testing.T) {
 	}
 }
 
-// TestAbsentVariables are about variables that are not given, or are null where that is not allowed (sections 5.8.5,
-// 6.1.2 and 6.4.1).
+// TestAbsentVariables are about variables that are not given, or are null where that is not allowed
+// (sections 5.8.5, 6.1.2 and 6.4.1).
 func TestAbsentVariables(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -225,7 +226,8 @@ func TestAbsentVariables(t *testing.T) {
 	}
 }
 
-// TestDefaultsOfAnotherOperation: a fragment that two operations share takes the variables of the one that runs.
+// TestDefaultsOfAnotherOperation: a fragment that two operations share takes the variables of the
+// one that runs.
 func TestDefaultsOfAnotherOperation(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -457,7 +459,8 @@ func TestOperationName(t *testing.T) {
 	}
 }
 
-// TestMessagesAreShort sends names and values as long as a request. A message shows about 100 characters of each.
+// TestMessagesAreShort sends names and values as long as a request. A message shows about 100
+// characters of each.
 func TestMessagesAreShort(t *testing.T) {
 	t.Parallel()
 	const long = 200_000
@@ -501,7 +504,8 @@ func TestMessagesAreShort(t *testing.T) {
 	}
 }
 
-// TestNothingIsSuggested: without introspection, no message has a name of the schema that the client did not send.
+// TestNothingIsSuggested: without introspection, no message has a name of the schema that the
+// client did not send.
 func TestNothingIsSuggested(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})

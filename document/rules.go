@@ -9,11 +9,12 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/rules"
 )
 
-// maxErrors is after how many errors validation ends: each takes room in the answer, and none but the first few is
-// read.
+// maxErrors is after how many errors validation ends: each takes room in the answer, and none but
+// the first few is read.
 const maxErrors = 20
 
-// maxRepeated is after how many errors that were found before validation ends: each takes time to find.
+// maxRepeated is after how many errors that were found before validation ends: each takes time to
+// find.
 const maxRepeated = 5 * maxErrors
 
 // enough ends validation.
@@ -62,8 +63,8 @@ func sameError(a, b *gqlerror.Error) bool {
 	return a.Message == b.Message && slices.Equal(a.Locations, b.Locations)
 }
 
-// rules are those of the specification. Without introspection, none suggests a name: suggestions would tell the
-// schema word by word.
+// rules are those of the specification. Without introspection, none suggests a name: suggestions
+// would tell the schema word by word.
 func (r *Reader) rules() []core.Rule {
 	all := []core.Rule{
 		rules.FragmentsOnCompositeTypesRule,

@@ -7,8 +7,9 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/core"
 )
 
-// singleRootRule holds subscriptions against section 5.2.3.1, Single Root Field: whatever the variables are, there is
-// one field at the root, under one name. @skip and @include could leave none there.
+// singleRootRule holds subscriptions against section 5.2.3.1, Single Root Field: whatever the
+// variables are, there is one field at the root, under one name. @skip and @include could leave
+// none there.
 var singleRootRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "SingleRootField",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {

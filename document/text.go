@@ -10,17 +10,19 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 )
 
-// maxName is how many characters a name of a document may have. An unknown one is compared with all that it may have
-// been meant for, in time that grows with its length, and comes back in each error about it.
+// maxName is how many characters a name of a document may have. An unknown one is compared with all
+// that it may have been meant for, in time that grows with its length, and comes back in each error
+// about it.
 const maxName = 255
 
-// maxNesting is how many selection sets, lists, objects and list types may be around a token, counted together. The
-// parser recurses once for each.
+// maxNesting is how many selection sets, lists, objects and list types may be around a token,
+// counted together. The parser recurses once for each.
 const maxNesting = parser.MaxNestingDepth
 
-// scanner reads a document's text before the parser does. It counts tokens and nesting, and finds what the parser's own
-// lexer lets through (GraphQL, section 2.1): half a surrogate pair, a number that runs into a name, and the indentation
-// of block strings. What is wrong in another way, the parser finds.
+// scanner reads a document's text before the parser does. It counts tokens and nesting, and finds
+// what the parser's own lexer lets through (GraphQL, section 2.1): half a surrogate pair, a number
+// that runs into a name, and the indentation of block strings. What is wrong in another way, the
+// parser finds.
 type scanner struct {
 	text      string
 	maxTokens int
@@ -90,8 +92,9 @@ func (s *scanner) bound() *gqlerror.Error {
 	return nil
 }
 
-// isIgnored reports whether a byte of the text is between tokens (section 2.1.7). The first byte of a byte order mark
-// counts as ignored, as does what no token begins with: the parser or foreign refuses it.
+// isIgnored reports whether a byte of the text is between tokens (section 2.1.7). The first byte of
+// a byte order mark counts as ignored, as does what no token begins with: the parser or foreign
+// refuses it.
 func isIgnored(c byte) bool { return c <= ' ' || c == ',' || c >= utf8.RuneSelf }
 
 func (s *scanner) wrong(format string, args ...any) *gqlerror.Error {
@@ -127,7 +130,8 @@ func (s *scanner) name() *gqlerror.Error {
 	return nil
 }
 
-// number ends before a name, a digit or a dot only if something stands between the two (section 2.9.1).
+// number ends before a name, a digit or a dot only if something stands between the two (section
+// 2.9.1).
 func (s *scanner) number() *gqlerror.Error {
 	if s.text[s.at] == '-' {
 		s.at++
@@ -204,8 +208,8 @@ func (s *scanner) escapedUnit(skip int) (unit rune, ok bool) {
 	return unit, true
 }
 
-// block reads a block string. The parser's lexer would end it at the last of many quotation marks; it ends at the
-// first three.
+// block reads a block string. The parser's lexer would end it at the last of many quotation marks;
+// it ends at the first three.
 func (s *scanner) block() *gqlerror.Error {
 	start := s.at
 	for s.at += 3; s.at < len(s.text); s.at++ {
@@ -237,8 +241,8 @@ func (s *scanner) foreign() *gqlerror.Error {
 	return nil
 }
 
-// settleStrings corrects what the parser's lexer makes of strings: where they begin, and what block strings are worth,
-// whose first line it takes for indented.
+// settleStrings corrects what the parser's lexer makes of strings: where they begin, and what block
+// strings are worth, whose first line it takes for indented.
 func (s *scanner) settleStrings(doc *ast.QueryDocument) {
 	blocks := s.blocksByPlace()
 	eachValue(doc, func(v *ast.Value) {

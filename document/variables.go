@@ -12,9 +12,9 @@ import (
 	"parley/errs"
 )
 
-// coerce gives each variable of an operation its value (GraphQL, section 6.1.2). Values are of the types int64,
-// float64, string, bool, []any and map[string]any, or as the client sent them for scalars that are not built in. What
-// the client sent is not changed.
+// coerce gives each variable of an operation its value (GraphQL, section 6.1.2). Values are of the
+// types int64, float64, string, bool, []any and map[string]any, or as the client sent them for
+// scalars that are not built in. What the client sent is not changed.
 func (r *Reader) coerce(op *ast.OperationDefinition, values map[string]any) (map[string]any, gqlerror.List) {
 	if len(op.VariableDefinitions) == 0 {
 		return nil, nil
@@ -208,9 +208,9 @@ func (c *coercer) refuseUnknown(def *ast.Definition, given map[string]any) {
 	}
 }
 
-// refuseNulls refuses what validation cannot: a variable that may be null, and is, where null is not allowed. Its own
-// default, or that of its place, lets it stand there (section 5.8.5), and null is not replaced by a default (section
-// 6.4.1).
+// refuseNulls refuses what validation cannot: a variable that may be null, and is, where null is
+// not allowed. Its own default, or that of its place, lets it stand there (section 5.8.5), and null
+// is not replaced by a default (section 6.4.1).
 func (c *coercer) refuseNulls(op *ast.OperationDefinition, coerced map[string]any) {
 	isNull := func(d *ast.VariableDefinition) bool {
 		v, given := coerced[d.Variable]

@@ -4,8 +4,9 @@ import "github.com/vektah/gqlparser/v2/ast"
 
 // valueWalk visits the values that are written in a document, those inside others after them.
 type valueWalk struct {
-	visit   func(*ast.Value)
-	follows bool                             // whether it goes into the fragments that are spread, each once
+	visit func(*ast.Value)
+	// whether it goes into the fragments that are spread, each once
+	follows bool
 	seen    map[*ast.FragmentDefinition]bool // that it went into
 }
 

@@ -70,7 +70,8 @@ func (s *server) post(ctx context.Context, token, query string, vars variables) 
 	return a, json.NewDecoder(resp.Body).Decode(&a)
 }
 
-// person is somebody with an account, signed in once. Its methods may be called by several goroutines.
+// person is somebody with an account, signed in once. Its methods may be called by several
+// goroutines.
 type person struct {
 	*server
 	ID       string

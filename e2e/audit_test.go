@@ -2,7 +2,8 @@ package e2e
 
 import "testing"
 
-// TestAudits runs every audit that npm's graphql-http has of GraphQL over HTTP: what a server MUST, SHOULD and MAY do.
+// TestAudits runs every audit that npm's graphql-http has of GraphQL over HTTP: what a server MUST,
+// SHOULD and MAY do.
 func TestAudits(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)

@@ -12,8 +12,8 @@ import (
 	"parley/store/storetest"
 )
 
-// TestPlayground has two people meet in the playground, each in a browser context of their own. The database makes no
-// difference to a page, so one is enough.
+// TestPlayground has two people meet in the playground, each in a browser context of their own. The
+// database makes no difference to a page, so one is enough.
 func TestPlayground(t *testing.T) {
 	t.Parallel()
 	browser := mustBrowse(t, "playground.js")
@@ -114,7 +114,8 @@ var (
 	messageAdded       = tab{6, "subscription MessageAdded("}
 )
 
-// browser is a headless Chromium, driven by a script. What goes wrong in any of its pages fails the test.
+// browser is a headless Chromium, driven by a script. What goes wrong in any of its pages fails the
+// test.
 type browser struct{ *script }
 
 // page is one person's page in a browser.
@@ -197,7 +198,8 @@ func (b *browser) trouble(line []byte) {
 	}
 }
 
-// run runs one of the prepared operations, with other variables where they are given, and reads the data of the answer.
+// run runs one of the prepared operations, with other variables where they are given, and reads the
+// data of the answer.
 func (p *page) run(operation tab, vars variables, data any) {
 	p.t.Helper()
 	with := variables{"tab": operation}

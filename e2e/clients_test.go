@@ -17,7 +17,8 @@ import (
 	"parley/store/storetest"
 )
 
-// clients installs the npm packages of the scripts, unless that was done since the lock file changed.
+// clients installs the npm packages of the scripts, unless that was done since the lock file
+// changed.
 var clients = sync.OnceValue(func() (err error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

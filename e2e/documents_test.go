@@ -11,7 +11,8 @@ import (
 	"parley/wire"
 )
 
-// TestTrustedDocuments starts the server with a list of documents: it answers those, and what its own pages send.
+// TestTrustedDocuments starts the server with a list of documents: it answers those, and what its
+// own pages send.
 func TestTrustedDocuments(t *testing.T) {
 	t.Parallel()
 	const known = "{ __typename }"

@@ -11,7 +11,8 @@ import (
 	"parley/store"
 )
 
-// TestFollow checks what both transports promise: replay and live without a gap or a double, while several people send.
+// TestFollow checks what both transports promise: replay and live without a gap or a double, while
+// several people send.
 func TestFollow(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL))
@@ -92,7 +93,8 @@ func TestRefused(t *testing.T) {
 			{bad.follow(serverSent, all), "UNAUTHENTICATED"},
 			{ada.follow(webSocket, tooFar), "BAD_USER_INPUT"},
 		}
-		// A socket is somebody's before it carries anything, so a bad token ends it; a stream carries one operation.
+		// A socket is somebody's before it carries anything, so a bad token ends it; a stream
+		// carries one operation.
 		closed := bad.follow(webSocket, all)
 
 		for _, f := range refused {
@@ -139,8 +141,9 @@ func TestLogout(t *testing.T) {
 	})
 }
 
-// TestRemoved checks that following ends with the membership. No operation of the API removes anybody yet, so the test
-// writes what such an operation would, past the server, which notices by comparing.
+// TestRemoved checks that following ends with the membership. No operation of the API removes
+// anybody yet, so the test writes what such an operation would, past the server, which notices by
+// comparing.
 func TestRemoved(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL), "PARLEY_COMPARE_EVERY=50ms")
@@ -249,7 +252,8 @@ func (c *crowd) finish() {
 	}
 }
 
-// interrupted waits until nobody gets an answer any more, and has everybody send some more when they go on.
+// interrupted waits until nobody gets an answer any more, and has everybody send some more when
+// they go on.
 func (c *crowd) interrupted(more int) {
 	c.t.Helper()
 	c.running.Wait()
@@ -264,7 +268,8 @@ func (c *crowd) interrupted(more int) {
 	}
 }
 
-// wantSent makes sure that everything that was sent is there once, each person's messages in the order of sending.
+// wantSent makes sure that everything that was sent is there once, each person's messages in the
+// order of sending.
 func (c *crowd) wantSent(listed []message) {
 	c.t.Helper()
 	by := map[string]int{}

@@ -32,11 +32,13 @@ type event struct {
 
 // way is how to follow.
 type way struct {
-	AccessToken    string `json:"accessToken,omitempty"`
-	RefreshToken   string `json:"refreshToken,omitempty"` // to get a fresh access token for each connection
+	AccessToken string `json:"accessToken,omitempty"`
+	// to get a fresh access token for each connection
+	RefreshToken   string `json:"refreshToken,omitempty"`
 	ConversationID string `json:"conversationId"`
 	AfterSeq       *int64 `json:"afterSeq,omitempty"`
-	Reconnect      bool   `json:"reconnect"` // when reconnect is called; without, the end of the connection is the end
+	// when reconnect is called; without, the end of the connection is the end
+	Reconnect bool `json:"reconnect"`
 }
 
 // follow starts a follower with the access token of p.
@@ -96,7 +98,8 @@ func (f *follower) wantMessage(want message) {
 	}
 }
 
-// wantRefused takes the error that ends the subscription: a WebSocket has a message for it, a stream a last result.
+// wantRefused takes the error that ends the subscription: a WebSocket has a message for it, a
+// stream a last result.
 func (f *follower) wantRefused(code string) {
 	f.t.Helper()
 	var e event
@@ -114,7 +117,8 @@ func (f *follower) wantRefused(code string) {
 	}
 }
 
-// wantClosed takes messages until the connection closes, which has to be without the end of the subscription.
+// wantClosed takes messages until the connection closes, which has to be without the end of the
+// subscription.
 func (f *follower) wantClosed() event {
 	f.t.Helper()
 	for {
@@ -127,7 +131,8 @@ func (f *follower) wantClosed() event {
 	}
 }
 
-// expired takes the next event of a client whose access token may expire at any time, and reports whether it did.
+// expired takes the next event of a client whose access token may expire at any time, and reports
+// whether it did.
 func (f *follower) expired() bool {
 	f.t.Helper()
 	switch e := f.event(); {
@@ -163,7 +168,8 @@ func (f *follower) until(seq int64) {
 	}
 }
 
-// wantAll waits for the last of these messages, and compares: nothing missing, nothing twice, in order.
+// wantAll waits for the last of these messages, and compares: nothing missing, nothing twice, in
+// order.
 func (f *follower) wantAll(want []message) {
 	f.t.Helper()
 	f.until(want[len(want)-1].Seq)

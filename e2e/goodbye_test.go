@@ -7,8 +7,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// TestGoodbye stops a server that has nothing to do but to hold sockets. Each of them has to be told why it ends: a client
-// takes 1012 for a reason to come back, and may take a connection that just breaks for a network that is down.
+// TestGoodbye stops a server that has nothing to do but to hold sockets. Each of them has to be
+// told why it ends: a client takes 1012 for a reason to come back, and may take a connection that
+// just breaks for a network that is down.
 func TestGoodbye(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL), "PARLEY_MAX_SOCKETS=200")

@@ -20,7 +20,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// liar passes everything on, and does something else with every tenth message of the streams of one kind.
+// liar passes everything on, and does something else with every tenth message of the streams of one
+// kind.
 type liar struct {
 	url      string
 	upstream string
@@ -36,7 +37,8 @@ type lie struct {
 	anew     anew
 }
 
-// anew is how a stream of everything is made to begin anew, whatever the cursor that the client comes with.
+// anew is how a stream of everything is made to begin anew, whatever the cursor that the client
+// comes with.
 type anew int
 
 const (
@@ -55,7 +57,8 @@ func delay(t *twist, frame []byte) [][]byte {
 	return nil
 }
 
-// cut drops the frame with the connection, as a network does: whoever comes back with a cursor finds it.
+// cut drops the frame with the connection, as a network does: whoever comes back with a cursor
+// finds it.
 func cut(t *twist, _ []byte) [][]byte {
 	t.cut = true
 	return nil

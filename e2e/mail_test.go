@@ -100,7 +100,8 @@ func read(content io.Reader) (m mail, err error) {
 	}
 }
 
-// next is the next mail to an address, which has to be of this subject. Mails to others may come in between.
+// next is the next mail to an address, which has to be of this subject. Mails to others may come in
+// between.
 func (s *mailServer) next(to, subject string) mail {
 	s.t.Helper()
 	for enough := time.After(patience); ; {
@@ -257,8 +258,8 @@ func TestMails(t *testing.T) {
 	}
 }
 
-// TestWithoutSMTP checks that the link is in the log, for an operator who has not set up mails yet, and that it works. Where
-// the operator has pages of their own, it leads there.
+// TestWithoutSMTP checks that the link is in the log, for an operator who has not set up mails yet,
+// and that it works. Where the operator has pages of their own, it leads there.
 func TestWithoutSMTP(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)

@@ -1,7 +1,9 @@
-// Package e2e tests the program from outside: the built binary, the client libraries that people use, and a browser.
+// Package e2e tests the program from outside: the built binary, the client libraries that people
+// use, and a browser.
 //
-// It needs Go, gcc (the binary is built with the race detector), Node.js with npm, Chromium and PostgreSQL; what is not
-// there fails its tests, unless PARLEY_TEST_SKIP names it (npm, browser, postgres). The libraries are pinned in clients/.
+// It needs Go, gcc (the binary is built with the race detector), Node.js with npm, Chromium and
+// PostgreSQL; what is not there fails its tests, unless PARLEY_TEST_SKIP names it (npm, browser,
+// postgres). The libraries are pinned in clients/.
 package e2e
 
 import (
@@ -28,8 +30,8 @@ const patience = 60 * time.Second
 // binaryEnv tells the process that runs the tests where the built binary is.
 const binaryEnv = "PARLEY_E2E_BINARY"
 
-// TestMain runs the tests in a child of this process. Only from there can be seen, and cleaned up, what they leave behind
-// when they crash or are ended by a deadline.
+// TestMain runs the tests in a child of this process. Only from there can be seen, and cleaned up,
+// what they leave behind when they crash or are ended by a deadline.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv(binaryEnv) != "" || flag.Lookup("test.list").Value.String() != "" {
@@ -44,7 +46,8 @@ func TestMain(m *testing.M) {
 }
 
 func guard() (code int, err error) {
-	// Whoever loses its parent below this process becomes its child, instead of init's, and so can be found.
+	// Whoever loses its parent below this process becomes its child, instead of init's, and so can
+	// be found.
 	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER, see prctl(2)
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
 		return 1, fmt.Errorf("become the parent of orphans: %w", errno)
@@ -54,7 +57,8 @@ func guard() (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o711); err != nil { // PostgreSQL, which may run as another user, has to get through
+	// PostgreSQL, which may run as another user, has to get through
+	if err := os.Chmod(dir, 0o711); err != nil {
 		return 1, err
 	}
 	binary := filepath.Join(dir, "parley")
@@ -75,7 +79,8 @@ func guard() (code int, err error) {
 		return 1, err
 	}
 	forwarded := make(chan os.Signal, 1)
-	signal.Notify(forwarded, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT) // "go test" sends SIGQUIT to see the stacks
+	// "go test" sends SIGQUIT to see the stacks
+	signal.Notify(forwarded, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	go func() {
 		for s := range forwarded {
 			_ = tests.Process.Signal(s)
@@ -92,7 +97,8 @@ func guard() (code int, err error) {
 	return code, leaked()
 }
 
-// leaked ends what the tests have started and not ended, and names it. What is about to end gets a moment for it.
+// leaked ends what the tests have started and not ended, and names it. What is about to end gets a
+// moment for it.
 func leaked() error {
 	deadline := time.After(5 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)

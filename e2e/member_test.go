@@ -14,12 +14,13 @@ const (
 	urql   = "urql"
 )
 
-// member is a person with an application of their own, on one of the libraries. What the application has received is
-// followed beside what it is told to do.
+// member is a person with an application of their own, on one of the libraries. What the
+// application has received is followed beside what it is told to do.
 type member struct {
 	*follower
 	nickname string
-	seen     map[string]int // how often: the types of events, "renewed over" a way, "closed with" a code
+	// how often: the types of events, "renewed over" a way, "closed with" a code
+	seen map[string]int
 }
 
 // join starts an application.
@@ -150,8 +151,9 @@ func (m *member) wantSignedIn() {
 	}
 }
 
-// TestLibraries has two people talk through several lives of an access token, one with Apollo Client and one with urql, as
-// docs/accounts.md sets them up. Nobody is signed out, and no socket is closed.
+// TestLibraries has two people talk through several lives of an access token, one with Apollo
+// Client and one with urql, as docs/accounts.md sets them up. Nobody is signed out, and no socket
+// is closed.
 func TestLibraries(t *testing.T) {
 	t.Parallel()
 	const life = 3 * time.Second
@@ -205,8 +207,8 @@ func TestLibraries(t *testing.T) {
 	}
 }
 
-// TestAnotherSignsIn has somebody else sign in where an application is signed in already. The socket becomes theirs, and so
-// does what the application subscribes to.
+// TestAnotherSignsIn has somebody else sign in where an application is signed in already. The
+// socket becomes theirs, and so does what the application subscribes to.
 func TestAnotherSignsIn(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)
@@ -228,8 +230,9 @@ func TestAnotherSignsIn(t *testing.T) {
 	}
 }
 
-// TestLibrariesWithWrongClock has the clocks of both devices an hour late, so that access tokens end by surprise: requests
-// are refused and repeated, and the socket is closed and comes back, with nothing lost and nothing twice.
+// TestLibrariesWithWrongClock has the clocks of both devices an hour late, so that access tokens
+// end by surprise: requests are refused and repeated, and the socket is closed and comes back, with
+// nothing lost and nothing twice.
 func TestLibrariesWithWrongClock(t *testing.T) {
 	t.Parallel()
 	const life = 3 * time.Second

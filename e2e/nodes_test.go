@@ -10,8 +10,8 @@ import (
 	"parley/store/storetest"
 )
 
-// TestNodesOverNATS has two nodes that never compare, so that all that one learns of the other comes over NATS, or because a
-// lack of it was noticed.
+// TestNodesOverNATS has two nodes that never compare, so that all that one learns of the other
+// comes over NATS, or because a lack of it was noticed.
 func TestNodesOverNATS(t *testing.T) {
 	t.Parallel()
 	nats := natstest.MustStart(t)

@@ -57,8 +57,8 @@ const (
 	draftMessage = `mutation Draft($id: ID!, $text: String!) { saveDraft(input: {conversationId: $id, content: $text}) { userErrors { code } } }`
 )
 
-// TestPersistedQueries: a document goes over the wire once, and then only its hash, from all clients, until the server that
-// knows it has stopped. A mutation never goes as a GET.
+// TestPersistedQueries: a document goes over the wire once, and then only its hash, from all
+// clients, until the server that knows it has stopped. A mutation never goes as a GET.
 func TestPersistedQueries(t *testing.T) {
 	t.Parallel()
 	for library, typename := range map[string]string{apollo: `"__typename": "Viewer", `, urql: ""} {
@@ -95,8 +95,8 @@ func TestPersistedQueries(t *testing.T) {
 	}
 }
 
-// TestManifests: what tools write when an application is built is a list of trusted documents, and the application then
-// sends nothing but hashes.
+// TestManifests: what tools write when an application is built is a list of trusted documents, and
+// the application then sends nothing but hashes.
 func TestManifests(t *testing.T) {
 	t.Parallel()
 	for library, manifest := range map[string]func(documents map[string]bool) any{
@@ -107,7 +107,8 @@ func TestManifests(t *testing.T) {
 			}
 			return map[string]any{"format": "apollo-persisted-query-manifest", "version": 1, "operations": list}
 		},
-		urql: func(documents map[string]bool) any { // GraphQL Code Generator's persisted-documents.json, with sha256
+		// GraphQL Code Generator's persisted-documents.json, with sha256
+		urql: func(documents map[string]bool) any {
 			byHash := map[string]string{}
 			for text := range documents {
 				byHash[wire.Hash(text)] = text
@@ -122,7 +123,8 @@ func TestManifests(t *testing.T) {
 			if len(building.documents) != 1 {
 				t.Fatalf("hashed: %v", building.documents)
 			}
-			ada := mustServe(t).register("ada") // before only the application's own documents are answered
+			// before only the application's own documents are answered
+			ada := mustServe(t).register("ada")
 			file := filepath.Join(t.TempDir(), "manifest.json")
 			b, err := json.Marshal(manifest(building.documents))
 			if err != nil {

@@ -24,7 +24,8 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	p := &process{Cmd: cmd, ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long as the process.
+		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long
+		// as the process.
 		runtime.LockOSThread()
 		started <- cmd.Start()
 		p.err = cmd.Wait()
@@ -82,7 +83,8 @@ func (l *lines) Write(b []byte) (int, error) {
 	}
 }
 
-// environment is that of the tests, without the settings of a Parley that somebody runs from the same shell.
+// environment is that of the tests, without the settings of a Parley that somebody runs from the
+// same shell.
 func environment(extra ...string) []string {
 	var env []string
 	for _, e := range os.Environ() {

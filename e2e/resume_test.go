@@ -4,8 +4,9 @@ import (
 	"testing"
 )
 
-// TestExpiry checks that a client outlives its access token: it is sent away, comes back with a fresh one, and gets what it
-// has missed. Tokens are so short here that one may expire at any point, which is all right, but for the connection's end.
+// TestExpiry checks that a client outlives its access token: it is sent away, comes back with a
+// fresh one, and gets what it has missed. Tokens are so short here that one may expire at any
+// point, which is all right, but for the connection's end.
 func TestExpiry(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL), "PARLEY_ACCESS_TTL=2s")

@@ -14,8 +14,8 @@ import (
 	"parley/store/storetest"
 )
 
-// server is the built program, running with a data folder of its own. It may be ended and started again on the same data,
-// each time on another port.
+// server is the built program, running with a data folder of its own. It may be ended and started
+// again on the same data, each time on another port.
 type server struct {
 	t    *testing.T
 	env  []string
@@ -31,7 +31,8 @@ type server struct {
 	bad []string // lines of the log that no test should cause
 }
 
-// mustServe starts a server; env are settings in the form NAME=value. It is stopped when the test ends.
+// mustServe starts a server; env are settings in the form NAME=value. It is stopped when the test
+// ends.
 func mustServe(t *testing.T, env ...string) *server {
 	t.Helper()
 	s := &server{t: t, links: make(chan string, 1000), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}

@@ -43,8 +43,8 @@ func TestRegistration(t *testing.T) {
 		variables{"input": newcomer("ada").with("invitationCode", "come in")})
 }
 
-// TestConcealedEmails checks that registering looks the same for an address that has an account and for one that has not;
-// only whoever reads its mails sees the difference.
+// TestConcealedEmails checks that registering looks the same for an address that has an account and
+// for one that has not; only whoever reads its mails sees the difference.
 func TestConcealedEmails(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		mails := mustMail(t)
@@ -64,12 +64,13 @@ func TestConcealedEmails(t *testing.T) {
 		nobody.wants(verified, verifyEmail, variables{"token": tokenOf(t, confirm)})
 		ada = ada.again()
 		ada.wantEmail("ada@example.org", true)
-		ada.wants(`{"user": null}`, `{ user(nickname: "grace") { id } }`, nil) // the second has made nobody
+		// the second has made nobody
+		ada.wants(`{"user": null}`, `{ user(nickname: "grace") { id } }`, nil)
 	})
 }
 
-// TestVerifiedOnly checks that an address has to be confirmed before its person starts a conversation, and not before they
-// are in one.
+// TestVerifiedOnly checks that an address has to be confirmed before its person starts a
+// conversation, and not before they are in one.
 func TestVerifiedOnly(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t, "PARLEY_REQUIRE_VERIFIED_EMAIL=true")
@@ -99,7 +100,8 @@ func (p *through) RoundTrip(r *http.Request) (*http.Response, error) {
 // TestTrustedProxies checks whose word is taken for where somebody signs in from.
 func TestTrustedProxies(t *testing.T) {
 	t.Parallel()
-	const header = "192.0.2.66, 203.0.113.9, 198.51.100.7" // the first is what the client has made up
+	// the first is what the client has made up
+	const header = "192.0.2.66, 203.0.113.9, 198.51.100.7"
 	for setting, want := range map[string]string{
 		"":                            "127.0.0.1",
 		"198.51.100.0/24":             "127.0.0.1",

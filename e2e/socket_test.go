@@ -13,8 +13,8 @@ import (
 	"parley/store/storetest"
 )
 
-// socket is a WebSocket that carries one operation at a time. It takes less than a client library, for tests that need
-// many, or that do what no library would.
+// socket is a WebSocket that carries one operation at a time. It takes less than a client library,
+// for tests that need many, or that do what no library would.
 type socket struct {
 	*websocket.Conn
 	t *testing.T
@@ -87,7 +87,8 @@ func (s *socket) ask(query string, vars variables) (a answer) {
 	return a
 }
 
-// wantClosed waits until the server closes the socket with 4403 and a reason, and says when that was.
+// wantClosed waits until the server closes the socket with 4403 and a reason, and says when that
+// was.
 func (s *socket) wantClosed() time.Time {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
@@ -109,8 +110,8 @@ func wantForbidden(t *testing.T, err error) {
 
 const refreshSession = `mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) {` + signedInFields + `} }`
 
-// TestRefreshOverSocket checks that a socket lives as long as the tokens that are traded over it; and that nobody else's do
-// anything to it, nor it to them.
+// TestRefreshOverSocket checks that a socket lives as long as the tokens that are traded over it;
+// and that nobody else's do anything to it, nor it to them.
 func TestRefreshOverSocket(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t, "PARLEY_ACCESS_TTL=3s")
@@ -126,7 +127,8 @@ func TestRefreshOverSocket(t *testing.T) {
 	grace.wants(`{"viewer": {"user": {"nickname": "grace"}}}`, viewerNickname, nil)
 
 	first := ada.tokens.ExpiresAt
-	<-time.After(time.Until(first.Add(-2 * time.Second))) // a JWT counts in seconds: any sooner, and the end may be the same
+	// a JWT counts in seconds: any sooner, and the end may be the same
+	<-time.After(time.Until(first.Add(-2 * time.Second)))
 	a = renewed.ask(refreshSession, variables{"token": ada.tokens.RefreshToken})
 	var data struct{ RefreshSession signedIn }
 	if err := json.Unmarshal(a.Data, &data); err != nil || a.Errors != nil {

@@ -53,9 +53,10 @@ func hs256(key string) func([]byte) []byte {
 	}
 }
 
-// TestForgedTokens tries tokens that the server has not made, or not so. Over HTTP they are UNAUTHENTICATED, and a socket
-// that begins with one is closed. One that is forged with the server's own key, and nothing wrong, shows that it is the
-// mistake that is refused, and not the forgery.
+// TestForgedTokens tries tokens that the server has not made, or not so. Over HTTP they are
+// UNAUTHENTICATED, and a socket that begins with one is closed. One that is forged with the
+// server's own key, and nothing wrong, shows that it is the mistake that is refused, and not the
+// forgery.
 func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	const secret = "the secret of the server under attack"
@@ -112,10 +113,12 @@ func TestForgedTokens(t *testing.T) {
 			wantForbidden(t, err)
 		}
 	}
-	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewerNickname, nil) // all that has ended nothing
+	// all that has ended nothing
+	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewerNickname, nil)
 }
 
-// TestPublicKey has another program verify access tokens with nothing but what the server publishes.
+// TestPublicKey has another program verify access tokens with nothing but what the server
+// publishes.
 func TestPublicKey(t *testing.T) {
 	t.Parallel()
 	public, private, err := ed25519.GenerateKey(rand.Reader)

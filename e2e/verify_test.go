@@ -13,8 +13,8 @@ import (
 	"parley/store/storetest"
 )
 
-// verify runs `parley verify`, and returns what it has printed and its exit code. When the test ends before it, it gets the
-// signal that has it stop in order.
+// verify runs `parley verify`, and returns what it has printed and its exit code. When the test
+// ends before it, it gets the signal that has it stop in order.
 func verify(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := exec.Command(os.Getenv(binaryEnv), append([]string{"verify"}, args...)...)
@@ -34,7 +34,8 @@ func verify(t *testing.T, args ...string) (out string, code int) {
 	return said.String(), p.ProcessState.ExitCode()
 }
 
-// TestVerifyChaos is the promise, for a minute, on a cluster where everything breaks. The output has the seed.
+// TestVerifyChaos is the promise, for a minute, on a cluster where everything breaks. The output
+// has the seed.
 func TestVerifyChaos(t *testing.T) {
 	t.Parallel()
 	if storetest.Skipped("postgres") {
@@ -45,7 +46,8 @@ func TestVerifyChaos(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build nats-server: %v\n%s", err, out)
 	}
-	// Less than the default, because the nodes have the race detector in them, and share the machine with the other tests.
+	// Less than the default, because the nodes have the race detector in them, and share the
+	// machine with the other tests.
 	out, code := verify(t, "--chaos", "--for=60s", "--nats-server="+nats,
 		"--conversations=10", "--people=20", "--followers=30", "--rate=30")
 	if code != 0 {
@@ -63,8 +65,9 @@ func TestVerifyRefused(t *testing.T) {
 	}
 }
 
-// TestVerifyFindsWhatIsBroken puts a liar between a server and verify: one that passes everything on, but for some items of
-// one kind of stream. That a stream begins anew is no lie where it says so.
+// TestVerifyFindsWhatIsBroken puts a liar between a server and verify: one that passes everything
+// on, but for some items of one kind of stream. That a stream begins anew is no lie where it says
+// so.
 func TestVerifyFindsWhatIsBroken(t *testing.T) {
 	t.Parallel()
 	const ws, sse = "graphql-transport-ws", "graphql-sse"

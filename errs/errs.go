@@ -1,8 +1,8 @@
-// Package errs has the one error type that crosses package borders: a code for programs, a message for people, and, where
-// a person can correct it, the place in the input.
+// Package errs has the one error type that crosses package borders: a code for programs, a message
+// for people, and, where a person can correct it, the place in the input.
 //
-// An error is made where its reason is known and mapped to the API once, in package graph. An error of any other type is
-// internal: it is logged, and clients see an id.
+// An error is made where its reason is known and mapped to the API once, in package graph. An error
+// of any other type is internal: it is logged, and clients see an id.
 package errs
 
 import (
@@ -47,8 +47,9 @@ type Error struct {
 	Message string // one sentence in English, for the person who made the request
 	// Path is where in the input the mistake is, outermost first: "members", "1", "userId".
 	// A path, even an empty one that is not nil, marks what the person can correct.
-	Path       []string
-	RetryAfter time.Duration // with RateLimited and Unavailable: when to try again; 0 where nobody knows
+	Path []string
+	// with RateLimited and Unavailable: when to try again; 0 where nobody knows
+	RetryAfter time.Duration
 	cause      error
 }
 
@@ -64,7 +65,8 @@ func Wrap(cause error, code Code, format string, args ...any) *Error {
 	return e
 }
 
-// Input makes an error that the person can correct. The path is dotted, list positions included: "members.1.userId".
+// Input makes an error that the person can correct. The path is dotted, list positions included:
+// "members.1.userId".
 func Input(code Code, path, format string, args ...any) *Error {
 	e := New(code, format, args...)
 	e.Path = strings.Split(path, ".")
@@ -113,7 +115,8 @@ func (l List) Error() string {
 	return strings.Join(parts, "; ")
 }
 
-// Correctable returns the mistakes in err that a person can correct, or nil when err is of another kind.
+// Correctable returns the mistakes in err that a person can correct, or nil when err is of another
+// kind.
 func Correctable(err error) List {
 	if l, ok := errors.AsType[List](err); ok {
 		return l

@@ -85,8 +85,8 @@ func NewSemaphore[K comparable](capacity int64, maxWaiters, maxWaitersPerKey int
 // Acquire waits until a weight is granted to the key. The caller has to call release exactly once
 // then. A weight beyond the capacity counts as the capacity, and one below 1 as 1.
 //
-// With an error nothing is held: ErrKeyFull and ErrFull if too many wait, and the cause of ctx if it
-// ended first.
+// With an error nothing is held: ErrKeyFull and ErrFull if too many wait, and the cause of ctx if
+// it ended first.
 func (s *Semaphore[K]) Acquire(ctx context.Context, key K, weight int64) (release func(), err error) {
 	if ctx.Err() != nil { // what it gets would be wasted
 		return nil, context.Cause(ctx)
@@ -182,8 +182,8 @@ func (s *Semaphore[K]) grant() {
 }
 
 // dropFromLongest refuses the newest waiter of the longest queue, if that has at least atLeast
-// waiters, which are two or more: so the first waiter of a queue stays. Of several longest queues it
-// is the one that is served last. Must be called with s.mu held.
+// waiters, which are two or more: so the first waiter of a queue stays. Of several longest queues
+// it is the one that is served last. Must be called with s.mu held.
 func (s *Semaphore[K]) dropFromLongest(atLeast int) bool {
 	found := -1
 	for i, key := range s.turns {

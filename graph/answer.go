@@ -22,8 +22,9 @@ import (
 	"parley/store"
 )
 
-// answer is one response while it is being made. It keeps what one request can take within bounds: the bytes of the answer
-// are counted while fields resolve, heavy executions take turns, and errors are counted and logged once.
+// answer is one response while it is being made. It keeps what one request can take within bounds:
+// the bytes of the answer are counted while fields resolve, heavy executions take turns, and errors
+// are counted and logged once.
 type answer struct {
 	limit int64 // in bytes
 	stop  context.CancelCauseFunc
@@ -61,12 +62,15 @@ const (
 	maxShown = 20
 	// maxReports is how many kinds of errors are told apart in the log, for one answer.
 	maxReports = 8
-	// maxErrorMessage is how much of an error's message a client sees, in characters: it may quote what the client has sent.
+	// maxErrorMessage is how much of an error's message a client sees, in characters: it may quote
+	// what the client has sent.
 	maxErrorMessage = 1000
-	// maxErrorLogged is how much of an error is logged, in characters. A panic's stack takes some thousand.
+	// maxErrorLogged is how much of an error is logged, in characters. A panic's stack takes some
+	// thousand.
 	maxErrorLogged = 16 << 10
 	maxPathLogged  = 500
-	// readFactor is how much more of messages may be read for an answer than the answer may have: not all that is read is shown.
+	// readFactor is how much more of messages may be read for an answer than the answer may have:
+	// not all that is read is shown.
 	readFactor = 4
 )
 
@@ -94,7 +98,8 @@ func (b *answerer) around(ctx context.Context, next graphql.ResponseHandler) *gr
 		item.answer = a
 	}
 	a.nextStage.Store(math.MaxInt64)
-	if item == nil || !item.onFeed { // a feed waits for nobody, and so executes only what is not dear
+	// a feed waits for nobody, and so executes only what is not dear
+	if item == nil || !item.onFeed {
 		a.stages = b.turns.stagesOf(ctx)
 		a.nextStage.Store(a.stages[0].from)
 	}
@@ -118,8 +123,8 @@ func (a *answer) begin(ctx context.Context) error {
 	return nil
 }
 
-// takeTurns waits for the turns that the execution needs by now. What it was reckoned to hold may be too little: lists
-// without pages are as long as they are.
+// takeTurns waits for the turns that the execution needs by now. What it was reckoned to hold may
+// be too little: lists without pages are as long as they are.
 func (a *answer) takeTurns(ctx context.Context) {
 	if a.fields.Load() < a.nextStage.Load() {
 		return
@@ -153,7 +158,8 @@ func (a *answer) fail(err error) {
 	}
 }
 
-// charge counts what a field adds to the answer: its name, and its value if that is a leaf, or the items of a list.
+// charge counts what a field adds to the answer: its name, and its value if that is a leaf, or the
+// items of a list.
 func (a *answer) charge(ctx context.Context, name string, value any) error {
 	n, fields := len(name)+len(`"":,`), 1
 	switch v := value.(type) {
@@ -183,15 +189,16 @@ func (a *answer) charge(ctx context.Context, name string, value any) error {
 	return a.begin(ctx)
 }
 
-// otherBytes stands for the value of a field that is no text: a number, a time, an id, the braces of an object.
+// otherBytes stands for the value of a field that is no text: a number, a time, an id, the braces
+// of an object.
 const otherBytes = 16
 
 func tooLarge(limit int64) *errs.Error {
 	return errs.New(document.TooLarge, "The answer would be larger than %d bytes. Ask for less at once.", limit)
 }
 
-// chargeRead counts messages that were read from the database. They are in memory until the answer is made, also those whose
-// content is not asked for.
+// chargeRead counts messages that were read from the database. They are in memory until the answer
+// is made, also those whose content is not asked for.
 func (a *answer) chargeRead(messages ...*model.Message) error {
 	n := 0
 	for _, m := range messages {
@@ -207,8 +214,8 @@ func (a *answer) chargeRead(messages ...*model.Message) error {
 	return nil
 }
 
-// searchOnce lets one field of an answer search at a time, and charges what it has found: the contents of all that
-// aliases of a search find would be in memory together.
+// searchOnce lets one field of an answer search at a time, and charges what it has found: the
+// contents of all that aliases of a search find would be in memory together.
 func (r *Resolver) searchOnce(
 	ctx context.Context, who model.Actor, search chat.Search, page store.PageArgs,
 ) (found store.Page[*chat.Found], err error) {
@@ -274,8 +281,9 @@ func codeOfLast(list gqlerror.List) errs.Code {
 	return errs.Internal
 }
 
-// without is a response without an answer. It has no data: nothing of the request was done. A mutation that has changed
-// something has null, and says what it was, because its client must not take it for undone.
+// without is a response without an answer. It has no data: nothing of the request was done. A
+// mutation that has changed something has null, and says what it was, because its client must not
+// take it for undone.
 func (a *answer) without(ctx context.Context, fault *errs.Error) *graphql.Response {
 	message, extra := fault.Message, map[string]any(nil)
 	if fault.RetryAfter > 0 {

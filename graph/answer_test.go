@@ -220,7 +220,8 @@ func mustFail(t *testing.T) (s *api, ann person, query string) {
 	return s, ann, "{" + b.String() + " }"
 }
 
-// While the dear selection of one follower waits for its turn, others get what comes; and it misses nothing.
+// While the dear selection of one follower waits for its turn, others get what comes; and it misses
+// nothing.
 func TestFeedsGoOnWhileSomebodyWaits(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -265,7 +266,8 @@ func TestLightOperationsTakeNoTurns(t *testing.T) {
 	}
 }
 
-// TestListsWithoutPagesAreCounted: nobody knows before how many people a message mentions, so what is answered is counted.
+// TestListsWithoutPagesAreCounted: nobody knows before how many people a message mentions, so what
+// is answered is counted.
 func TestListsWithoutPagesAreCounted(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.Limits.Complexity = 300 })
@@ -284,7 +286,8 @@ func TestListsWithoutPagesAreCounted(t *testing.T) {
 	page := func(n int, mentioned string) string {
 		return fmt.Sprintf(`{ conversation(id: %q) { messages(last: %d) { nodes { mentions { %s } } } } }`, id, n, mentioned)
 	}
-	if a := s.do(ann.token, page(10, "id nickname displayName about"), nil); a.Errors != nil { // 10 × (1 + 9 × 5) and a few
+	// 10 × (1 + 9 × 5) and a few
+	if a := s.do(ann.token, page(10, "id nickname displayName about"), nil); a.Errors != nil {
 		t.Errorf("as many as may be: %+v", a.Errors)
 	}
 	a := s.do(ann.token, page(10, "id nickname displayName about createdAt a: nickname"), nil)

@@ -37,8 +37,8 @@ func MarshalTime(t time.Time) graphql.Marshaler {
 	})
 }
 
-// UnmarshalTime reads an instant of any offset and precision (RFC 3339), in the years 1 to 9999 of UTC, which both
-// databases have.
+// UnmarshalTime reads an instant of any offset and precision (RFC 3339), in the years 1 to 9999 of
+// UTC, which both databases have.
 func UnmarshalTime(v any) (time.Time, error) {
 	s, ok := v.(string)
 	var t time.Time

@@ -18,7 +18,8 @@ const (
 	peoplePage   = 20
 )
 
-// pageFor is one page of a list that a parent has, through the loader that knows the pages of others like it.
+// pageFor is one page of a list that a parent has, through the loader that knows the pages of
+// others like it.
 func pageFor[K comparable, T any](
 	ctx context.Context, fallback int, p store.PageArgs, parent K, choose func(*loaders) pages[K, T],
 ) (store.Page[T], error) {
@@ -68,7 +69,8 @@ func messageConnection(slice store.Page[*model.Message]) *MessageConnection {
 	return &MessageConnection{Edges: list, Nodes: slice.Items, PageInfo: info}
 }
 
-// peopleConnection makes a list of people of what names them, whose cursors it keeps. Whose account has just gone is left out.
+// peopleConnection makes a list of people of what names them, whose cursors it keeps. Whose account
+// has just gone is left out.
 func peopleConnection[T any](
 	ctx context.Context, slice store.Page[T], cursor func(T) string, user func(T) model.UserID,
 ) (*UserConnection, error) {

@@ -49,7 +49,8 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	}
 }
 
-// Who has not signed in has as many connections as an account, of whatever kind, counted by address.
+// Who has not signed in has as many connections as an account, of whatever kind, counted by
+// address.
 func TestLiveConnectionsOfNobodyAreBounded(t *testing.T) {
 	t.Parallel()
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}

@@ -11,9 +11,10 @@ import (
 	"parley/wire"
 )
 
-// ReadDocuments reads the documents that an operator trusts: a JSON object of documents by their SHA-256, in hexadecimal
-// digits, with or without "sha256:" before them, or the manifest that Apollo's tool writes. One that is not what its hash says,
-// or does not fit the schema, is an error. How deep and dear an operation is depends on its variables, and is measured with each
+// ReadDocuments reads the documents that an operator trusts: a JSON object of documents by their
+// SHA-256, in hexadecimal digits, with or without "sha256:" before them, or the manifest that
+// Apollo's tool writes. One that is not what its hash says, or does not fit the schema, is an
+// error. How deep and dear an operation is depends on its variables, and is measured with each
 // request.
 func ReadDocuments(file string, limits document.Limits, introspection bool) ([]string, error) {
 	b, err := os.ReadFile(file)

@@ -20,7 +20,8 @@ import (
 	"parley/store"
 )
 
-// userErrors takes what a person can correct out of err, for the payload of a mutation; anything else comes back as err.
+// userErrors takes what a person can correct out of err, for the payload of a mutation; anything
+// else comes back as err.
 func userErrors(err error) ([]*UserError, error) {
 	list := errs.Correctable(err)
 	if list == nil {
@@ -36,7 +37,8 @@ func userErrors(err error) ([]*UserError, error) {
 // presenter is the one place where an error takes the form that clients see.
 type presenter struct{ log *slog.Logger }
 
-// presentField is present for the errors of fields. It returns nil for those that the answer has no room for.
+// presentField is present for the errors of fields. It returns nil for those that the answer has no
+// room for.
 func (p presenter) presentField(ctx context.Context, err error) *gqlerror.Error {
 	a := answerOf(ctx)
 	if a != nil && a.fault.Load() != nil {
@@ -68,8 +70,8 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 	}
 }
 
-// splitPath takes the place in an argument from the path of a field, which gqlgen appends to it: the path of an error
-// leads through the answer (GraphQL, section 7.1.2).
+// splitPath takes the place in an argument from the path of a field, which gqlgen appends to it:
+// the path of an error leads through the answer (GraphQL, section 7.1.2).
 func splitPath(ctx context.Context, path ast.Path) (field ast.Path, argument string) {
 	of := graphql.GetFieldContext(ctx)
 	if of == nil {
@@ -116,8 +118,10 @@ func (p presenter) explain(
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return string(errs.Unavailable), "The request was cut short. Try again.", nil
 	}
-	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil { // from package document
-		return code, shown.Message, shown.Extensions // also what has been presented before, with retryAfterMs
+	// from package document
+	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil {
+		// also what has been presented before, with retryAfterMs
+		return code, shown.Message, shown.Extensions
 	}
 	id := p.errorID(ctx)
 	p.report(ctx, slog.LevelError, "internal error", id, err, shown)
@@ -133,7 +137,8 @@ func (p presenter) errorID(ctx context.Context) string {
 	return newErrorID()
 }
 
-// report logs an error: at the end of the answer that it belongs to, together with others of its kind.
+// report logs an error: at the end of the answer that it belongs to, together with others of its
+// kind.
 func (p presenter) report(ctx context.Context, level slog.Level, message, id string, err error, shown *gqlerror.Error) {
 	if shown.Err != nil {
 		err = shown.Err // without the place, which the log has apart

@@ -11,7 +11,8 @@ import (
 	"parley/store/storetest"
 )
 
-// An internal error shows the client an id and nothing else, and the log has the rest under that id.
+// An internal error shows the client an id and nothing else, and the log has the rest under that
+// id.
 func TestInternalErrors(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

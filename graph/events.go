@@ -254,8 +254,8 @@ func (r *Resolver) eventsCursor(ctx context.Context) (string, error) {
 	return r.Chat.MyEventsCursor(ctx, who)
 }
 
-// withEventsCursor reads where the viewer's stream stands before anything else of a query that asks for it: what is stored
-// between the two then comes in the stream.
+// withEventsCursor reads where the viewer's stream stands before anything else of a query that asks
+// for it: what is stored between the two then comes in the stream.
 func (r *Resolver) withEventsCursor(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 	operation := graphql.GetOperationContext(ctx).Operation
 	if operation == nil || operation.Operation != ast.Query || !askedOf(operation.SelectionSet).under("viewer").has("eventsCursor") {

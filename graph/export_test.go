@@ -25,8 +25,8 @@ func (s *Server) Connections() (n int) {
 	return n
 }
 
-// SharedAnswer is what all followers who asked the same are sent of the first message; nil where each has to make their own.
-// Between reading the event and the answer, meanwhile happens.
+// SharedAnswer is what all followers who asked the same are sent of the first message; nil where
+// each has to make their own. Between reading the event and the answer, meanwhile happens.
 func (s *Server) SharedAnswer(
 	ctx context.Context, who model.Actor, id model.ConversationID, query string, meanwhile func(),
 ) ([]byte, error) {

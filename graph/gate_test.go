@@ -50,8 +50,8 @@ func TestPublicFields(t *testing.T) {
 	}
 }
 
-// Every field that a stranger can reach from a root is refused, unless it is @public; and no field is asked for its value
-// on the way, so there is nothing that could answer.
+// Every field that a stranger can reach from a root is refused, unless it is @public; and no field
+// is asked for its value on the way, so there is nothing that could answer.
 func TestStrangersReachPublicFieldsOnly(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// gatherer looks up for many responses at once what is the same whoever asks: a message that reaches a thousand followers
-// makes a thousand responses that want to know the same author. Unlike a cache it never answers with what was read before
-// the question.
+// gatherer looks up for many responses at once what is the same whoever asks: a message that
+// reaches a thousand followers makes a thousand responses that want to know the same author. Unlike
+// a cache it never answers with what was read before the question.
 type gatherer[K comparable, V any] struct {
 	find func(context.Context, []K) (map[K]V, error)
 
@@ -27,8 +27,9 @@ type gathered[K comparable, V any] struct {
 }
 
 const (
-	gatherAtMost  = 1000             // keys in one look-up
-	gatherTimeout = 10 * time.Second // it outlives the response that began it, because others wait for it too
+	gatherAtMost = 1000 // keys in one look-up
+	// it outlives the response that began it, because others wait for it too
+	gatherTimeout = 10 * time.Second
 )
 
 func (g *gatherer[K, V]) load(ctx context.Context, keys []K) (map[K]V, error) {

@@ -25,8 +25,9 @@ type guideStep struct {
 	answers   []obj
 }
 
-// A step is announced by the end of a line: "As Ada:", where its operation follows; "As Ada, SendMessage:", where that of an
-// earlier step is sent again; "Ada receives:", where her open subscription does.
+// A step is announced by the end of a line: "As Ada:", where its operation follows; "As Ada,
+// SendMessage:", where that of an earlier step is sent again; "Ada receives:", where her open
+// subscription does.
 var (
 	guideAsks     = regexp.MustCompile(`\bAs (\w+)(?:, (\w+))?:$`)
 	guideReceives = regexp.MustCompile(`\b(\w+) receives:$`)
@@ -247,7 +248,8 @@ func (g *guideRun) compare(want obj, raw []byte) error {
 	return nil
 }
 
-// match reports where an answer is not as the document has it. The document may leave out fields, but no mistakes.
+// match reports where an answer is not as the document has it. The document may leave out fields,
+// but no mistakes.
 func (g *guideRun) match(path string, want, got any) error {
 	switch want := want.(type) {
 	case obj:
@@ -292,7 +294,8 @@ func (g *guideRun) match(path string, want, got any) error {
 	return nil
 }
 
-// matchShown lets a name of the document stand for one value of the server, and each value have one name.
+// matchShown lets a name of the document stand for one value of the server, and each value have one
+// name.
 func (g *guideRun) matchShown(path, want string, got any, kind []string) error {
 	real, ok := got.(string)
 	if !ok || real == "" {

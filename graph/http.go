@@ -14,8 +14,8 @@ func (p proxies) trusted(addr netip.Addr) bool {
 	return slices.ContainsFunc(p, func(network netip.Prefix) bool { return network.Contains(addr) })
 }
 
-// clientIP is the address that a request came from: the peer's or, where the peer is a trusted proxy, the last one in
-// X-Forwarded-For that is not. What anybody else writes there is ignored.
+// clientIP is the address that a request came from: the peer's or, where the peer is a trusted
+// proxy, the last one in X-Forwarded-For that is not. What anybody else writes there is ignored.
 func (p proxies) clientIP(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

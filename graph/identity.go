@@ -14,11 +14,11 @@ import (
 	"parley/ratelimit"
 )
 
-// identity is who asks. A token that was sent and is not valid does no harm to what needs none: signing in has to work for
-// a client whose old token has expired.
+// identity is who asks. A token that was sent and is not valid does no harm to what needs none:
+// signing in has to work for a client whose old token has expired.
 type identity struct {
-	// grant is nil without a valid token. On a WebSocket it changes when the session is refreshed over it, while other
-	// operations run.
+	// grant is nil without a valid token. On a WebSocket it changes when the session is refreshed
+	// over it, while other operations run.
 	grant  atomic.Pointer[auth.Grant]
 	err    error // why the token that was sent is not valid
 	client auth.Client
@@ -65,15 +65,16 @@ func actor(ctx context.Context) (model.Actor, error) {
 	return model.Actor{}, errNoToken
 }
 
-// signIn makes a person who has just signed in the one who asks, for what stands below the field that signed them in.
+// signIn makes a person who has just signed in the one who asks, for what stands below the field
+// that signed them in.
 func signIn(ctx context.Context, signedIn *auth.SignedIn) *AuthPayload {
 	grant := signedIn.Grant()
 	identityOf(ctx).grant.Store(&grant)
 	return &AuthPayload{Tokens: &signedIn.Tokens, Viewer: &Viewer{User: signedIn.User}, UserErrors: []*UserError{}}
 }
 
-// gate is the one place that holds the rule of the schema: every field needs a signed-in viewer unless it is @public. It also
-// counts what each field adds to the answer.
+// gate is the one place that holds the rule of the schema: every field needs a signed-in viewer
+// unless it is @public. It also counts what each field adds to the answer.
 func gate(ctx context.Context, next graphql.Resolver) (any, error) {
 	field := graphql.GetFieldContext(ctx)
 	if !isPublic(field.Object, field.Field) {
@@ -103,7 +104,8 @@ func gate(ctx context.Context, next graphql.Resolver) (any, error) {
 }
 
 func isPublic(object string, field graphql.CollectedField) bool {
-	return strings.HasPrefix(field.Name, "__") || strings.HasPrefix(object, "__") || // introspection
+	// introspection
+	return strings.HasPrefix(field.Name, "__") || strings.HasPrefix(object, "__") ||
 		field.Definition.Directives.ForName("public") != nil
 }
 

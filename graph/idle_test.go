@@ -14,8 +14,8 @@ import (
 	"parley/store/storetest"
 )
 
-// A connection that is idle has one goroutine, whoever is at the other end, and keeps little in memory: how much, the log of
-// this test says (-v). It runs alone, because it counts.
+// A connection that is idle has one goroutine, whoever is at the other end, and keeps little in
+// memory: how much, the log of this test says (-v). It runs alone, because it counts.
 func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann := s.mustRegister("ann")
@@ -47,7 +47,8 @@ func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	}
 }
 
-// used waits until goroutines neither come nor go, and says how many there are, and how many bytes heap and stacks have.
+// used waits until goroutines neither come nor go, and says how many there are, and how many bytes
+// heap and stacks have.
 func used(t *testing.T) (goroutines, bytes int) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

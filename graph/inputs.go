@@ -9,8 +9,8 @@ import (
 	"parley/model"
 )
 
-// The inputs here are ours and not generated because their ids are of one kind each: gqlgen reads them as such, and a wrong
-// one is refused with its place in the input.
+// The inputs here are ours and not generated because their ids are of one kind each: gqlgen reads
+// them as such, and a wrong one is refused with its place in the input.
 
 // RevokeSessionInput is as the schema says, like all of these.
 type RevokeSessionInput struct{ SessionID model.SessionID }

@@ -10,8 +10,8 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// schemaAnswers keeps the answers to queries about nothing but the schema, which change only with the program. Tools
-// send the same few, and each costs about as much as ten pages of messages.
+// schemaAnswers keeps the answers to queries about nothing but the schema, which change only with
+// the program. Tools send the same few, and each costs about as much as ten pages of messages.
 type schemaAnswers struct {
 	kept *lru.Cache[[sha256.Size]byte, []byte]
 }

@@ -11,7 +11,8 @@ import (
 	"parley/store/storetest"
 )
 
-// TestIntrospectionIsAnsweredAgain: answers about the schema are kept, each for its own operation, and no other answer is.
+// TestIntrospectionIsAnsweredAgain: answers about the schema are kept, each for its own operation,
+// and no other answer is.
 func TestIntrospectionIsAnsweredAgain(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

@@ -17,8 +17,9 @@ import (
 	"parley/wire"
 )
 
-// Subscriptions of every kind that begin and end on one socket leave nothing behind, whoever runs them: what there is after all
-// of them is no more than after the first tenth. It runs alone, because it counts.
+// Subscriptions of every kind that begin and end on one socket leave nothing behind, whoever runs
+// them: what there is after all of them is no more than after the first tenth. It runs alone,
+// because it counts.
 func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // see above
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
 		o.ChangeTransport(func(o *wire.Options) { o.MaxOperations = 1 << 20 })
@@ -36,9 +37,12 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 		field  string
 		answer bool // comes at once
 	}{
-		{`messageAdded(conversationId: $id, afterSeq: 1) { content }`, true},                                    // shared
-		{`messageAdded(conversationId: $id) { content }`, false},                                                // shared, and live at once
-		{`messageAdded(conversationId: $id, afterSeq: 1) { conversation { viewerMember { joinedAt } } }`, true}, // the viewer's own
+		// shared
+		{`messageAdded(conversationId: $id, afterSeq: 1) { content }`, true},
+		// shared, and live at once
+		{`messageAdded(conversationId: $id) { content }`, false},
+		// the viewer's own
+		{`messageAdded(conversationId: $id, afterSeq: 1) { conversation { viewerMember { joinedAt } } }`, true},
 		{`conversationEvents(conversationId: $id, afterSeq: 1) { __typename }`, true},
 		{`conversationEvents(conversationId: $id, afterSeq: 1) { ... on ConversationEvent { conversation { title } } }`, true},
 		{`events { cursor }`, true},

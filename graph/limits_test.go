@@ -206,7 +206,8 @@ func TestOperationsOfOneSocketAreBounded(t *testing.T) {
 	}
 	c.send(frame{ID: following[0].id, Type: "complete"})
 	for {
-		f := c.subscribe(`{ viewer { email } }`, nil).frame() // once the server has seen that one is over
+		// once the server has seen that one is over
+		f := c.subscribe(`{ viewer { email } }`, nil).frame()
 		if !strings.Contains(string(f.Payload), "RATE_LIMITED") {
 			return
 		}

@@ -19,7 +19,8 @@ type socket struct {
 
 type socketKey struct{}
 
-// socketOf is the WebSocket that an operation came over, or nil. A nil socket is nobody's, and cannot be renewed.
+// socketOf is the WebSocket that an operation came over, or nil. A nil socket is nobody's, and
+// cannot be renewed.
 func socketOf(ctx context.Context) *socket {
 	s, _ := ctx.Value(socketKey{}).(*socket)
 	return s
@@ -57,8 +58,9 @@ func detach(ctx context.Context) context.Context {
 	return withIdentity(context.Background(), identityOf(ctx)) //nolint:contextcheck // it has to outlive the request
 }
 
-// Init decides who is at the other end of a WebSocket: by the connection's parameters or, where they say nothing, by
-// the header that came with the upgrade. A token that is not valid is refused; without any, only @public fields are answered.
+// Init decides who is at the other end of a WebSocket: by the connection's parameters or, where
+// they say nothing, by the header that came with the upgrade. A token that is not valid is refused;
+// without any, only @public fields are answered.
 func (s *Server) Init(ctx context.Context, params map[string]any) (context.Context, error) {
 	who := identityOf(ctx)
 	if authorization := authorizationIn(params); authorization != "" {
@@ -105,7 +107,8 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 	}
 }
 
-// holdStranger counts a connection of nobody, which nothing ends: without a bound one client could keep any number.
+// holdStranger counts a connection of nobody, which nothing ends: without a bound one client could
+// keep any number.
 func (s *Server) holdStranger(of holder, end func(reason error)) (release func()) {
 	if !s.connections.begin(of) {
 		end(errs.New(errs.RateLimited, "At most %d live connections from one address without signing in: sign in, or end some.",

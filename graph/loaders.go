@@ -17,8 +17,9 @@ import (
 	"parley/store"
 )
 
-// loaders gather what the fields of one response ask for into few queries. They live for that response only, so that a long
-// subscription never serves what was true an hour ago, and for one actor, because what is found depends on who asks.
+// loaders gather what the fields of one response ask for into few queries. They live for that
+// response only, so that a long subscription never serves what was true an hour ago, and for one
+// actor, because what is found depends on who asks.
 type loaders struct {
 	users         *loader[model.UserID, *model.User]
 	presences     *loader[model.UserID, chat.Presence]
@@ -63,26 +64,30 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 	return l
 }
 
-// loader looks things up by key: those that are foreseen at once, the others together with what fields ask for at the same moment.
+// loader looks things up by key: those that are foreseen at once, the others together with what
+// fields ask for at the same moment.
 type loader[K comparable, V any] struct {
-	find   func(context.Context, []K) (map[K]V, error)
-	gather func(context.Context, []K) (map[K]V, error) // find, unless something else is better for what was not foreseen
+	find func(context.Context, []K) (map[K]V, error)
+	// find, unless something else is better for what was not foreseen
+	gather func(context.Context, []K) (map[K]V, error)
 
-	mu       sync.Mutex // guards what follows; held while looking up, so that nobody looks up the same
+	// guards what follows; held while looking up, so that nobody looks up the same
+	mu       sync.Mutex
 	foreseen map[K]bool // whether it is there
 	found    map[K]V
 	asked    *dataloadgen.Loader[K, V] // made when it is needed, which is seldom
 }
 
-// gathering is how long a loader waits for more keys, where what is asked for was not foreseen. It is the least: a timer of a
-// process that has nothing else to do may ring a millisecond later.
+// gathering is how long a loader waits for more keys, where what is asked for was not foreseen. It
+// is the least: a timer of a process that has nothing else to do may ring a millisecond later.
 const gathering = 500 * time.Microsecond
 
 func newLoader[K comparable, V any](find func(context.Context, []K) (map[K]V, error)) *loader[K, V] {
 	return &loader[K, V]{find: find, gather: find}
 }
 
-// foresee looks up at once what fields are about to ask for. Where it fails, the fields ask themselves, and tell.
+// foresee looks up at once what fields are about to ask for. Where it fails, the fields ask
+// themselves, and tell.
 func (l *loader[K, V]) foresee(ctx context.Context, keys []K) map[K]V {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,8 +133,8 @@ func (l *loader[K, V]) know(key K, v V) {
 	}
 }
 
-// ask begins to look one key up; the function that it returns waits for the answer. What is not there, or not for the actor to
-// see, is the zero value.
+// ask begins to look one key up; the function that it returns waits for the answer. What is not
+// there, or not for the actor to see, is the zero value.
 func (l *loader[K, V]) ask(ctx context.Context, key K) func() (V, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,7 +164,8 @@ type pageOf[K comparable] struct {
 // pages names the type of the loaders of such lists.
 type pages[K comparable, T any] = *loader[pageOf[K], store.Page[T]]
 
-// byPage has a query that is for one page of many parents serve a loader, whose keys may be of several pages.
+// byPage has a query that is for one page of many parents serve a loader, whose keys may be of
+// several pages.
 func byPage[K comparable, V any](
 	find func(context.Context, model.Actor, []K, store.Window) (map[K]V, error),
 ) func(context.Context, model.Actor, []pageOf[K]) (map[pageOf[K]]V, error) {
@@ -182,7 +188,8 @@ func byPage[K comparable, V any](
 	}
 }
 
-// readAtOnce is how many messages one statement reads: what it brings is counted before the next one.
+// readAtOnce is how many messages one statement reads: what it brings is counted before the next
+// one.
 const readAtOnce = 500
 
 // charged reads messages in parts, and ends the execution where they are more than fit into memory.
@@ -261,7 +268,8 @@ func (r *Resolver) withLoaders(ctx context.Context, next graphql.ResponseHandler
 	return next(ctx)
 }
 
-// withLoadersAfterEach gives each mutation of an operation loaders of its own: it must not see what was before it.
+// withLoadersAfterEach gives each mutation of an operation loaders of its own: it must not see what
+// was before it.
 func (r *Resolver) withLoadersAfterEach(ctx context.Context, next graphql.RootResolver) graphql.Marshaler {
 	if graphql.GetOperationContext(ctx).Operation.Operation == ast.Mutation {
 		ctx = r.freshLoaders(ctx)
@@ -302,7 +310,8 @@ func loadUser(ctx context.Context, key model.UserID) (*model.User, error) {
 	return load(ctx, func(l *loaders) *loader[model.UserID, *model.User] { return l.users }, key)
 }
 
-// Why a field that is never null has no value: the object that it belongs to was found, and then somebody was removed.
+// Why a field that is never null has no value: the object that it belongs to was found, and then
+// somebody was removed.
 var (
 	errNoMember  = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
 	errNoAccount = errs.New(errs.NotFound, "The account has been removed.")

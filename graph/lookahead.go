@@ -13,8 +13,9 @@ import (
 	"parley/store"
 )
 
-// lookahead reads from the operation what will be asked of the items of a list, and looks it up for all of them at once: so
-// that a list takes as many statements as it has kinds of things in it, however long it is, and no field waits for others.
+// lookahead reads from the operation what will be asked of the items of a list, and looks it up for
+// all of them at once: so that a list takes as many statements as it has kinds of things in it,
+// however long it is, and no field waits for others.
 type lookahead struct {
 	*loaders
 	viewer    model.UserID
@@ -29,15 +30,16 @@ func foresee[T any](ctx context.Context, items []T, look func(*lookahead, contex
 	}
 }
 
-// foreseeIn runs look for the one thing that a mutation shows, in the field of its payload that has this name.
+// foreseeIn runs look for the one thing that a mutation shows, in the field of its payload that has
+// this name.
 func foreseeIn[T any](ctx context.Context, name string, thing *T, look func(*lookahead, context.Context, asked, []*T)) {
 	if field := graphql.GetFieldContext(ctx); field != nil && thing != nil {
 		foreseeAsked(ctx, askedOf(field.Field.Selections).under(name), []*T{thing}, look)
 	}
 }
 
-// foresee looks up what is asked of the event that an operation is executed for, if anything that has to be looked up: its
-// followers wait.
+// foresee looks up what is asked of the event that an operation is executed for, if anything that
+// has to be looked up: its followers wait.
 func (item *given) foresee(ctx context.Context) {
 	e := item.Event
 	if e == nil || e.Message == nil {
@@ -74,8 +76,9 @@ func foreseeAsked[T any](ctx context.Context, a asked, items []T, look func(*loo
 	l.users.foresee(ctx, slices.Collect(maps.Keys(ahead.people)))
 }
 
-// asked is what a selection asks for, by name: fragments are resolved, and connections passed through. Conditions are not
-// looked at; what is foreseen in vain costs a statement and nothing else.
+// asked is what a selection asks for, by name: fragments are resolved, and connections passed
+// through. Conditions are not looked at; what is foreseen in vain costs a statement and nothing
+// else.
 type asked map[string][]*ast.Field
 
 func askedOf(sets ...ast.SelectionSet) asked {
@@ -86,7 +89,8 @@ func askedOf(sets ...ast.SelectionSet) asked {
 	return found
 }
 
-// add goes through each fragment once, however often it is spread: in a short document that can be billions of times.
+// add goes through each fragment once, however often it is spread: in a short document that can be
+// billions of times.
 func (a asked) add(set ast.SelectionSet, seen map[*ast.FragmentDefinition]bool) {
 	for _, selection := range set {
 		switch s := selection.(type) {

@@ -9,7 +9,8 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 )
 
-// TestFragmentsAreLookedAtOnce: a fragment that spreads the next one twice, sixty times, would be without end.
+// TestFragmentsAreLookedAtOnce: a fragment that spreads the next one twice, sixty times, would be
+// without end.
 func TestFragmentsAreLookedAtOnce(t *testing.T) {
 	t.Parallel()
 	const deep = 60

@@ -71,7 +71,8 @@ const (
 	onlyErrors = ` { userErrors { code path } } }`
 )
 
-// step is one operation of a story: who asks what, what is refused of it, and otherwise what its payload has.
+// step is one operation of a story: who asks what, what is refused of it, and otherwise what its
+// payload has.
 type step struct {
 	name  string
 	who   person
@@ -235,7 +236,8 @@ func TestReactionLimitOverTheWire(t *testing.T) {
 	}
 }
 
-// expectedEditedAt that is left out overwrites anything; null and a time overwrite only what is as they say.
+// expectedEditedAt that is left out overwrites anything; null and a time overwrite only what is as
+// they say.
 func TestExpectedEditedAtOverTheWire(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -255,7 +257,8 @@ func TestExpectedEditedAtOverTheWire(t *testing.T) {
 			expected func() obj
 			want     []string
 		}{
-			{"1", func() obj { return expect("2026-11-22T10:15:30Z") }, conflict}, // never edited, and they think it was
+			// never edited, and they think it was
+			{"1", func() obj { return expect("2026-11-22T10:15:30Z") }, conflict},
 			{"1", func() obj { return expect(nil) }, nil},
 			{"2", func() obj { return expect(nil) }, conflict},
 			{"2", func() obj { return expect(edits[0]) }, nil},

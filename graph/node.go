@@ -14,7 +14,8 @@ import (
 	"parley/store"
 )
 
-// node finds any object by its id. A nil of a concrete type would not be null to gqlgen, hence found.
+// node finds any object by its id. A nil of a concrete type would not be null to gqlgen, hence
+// found.
 func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, error) {
 	who, err := actor(ctx)
 	if err != nil {
@@ -99,8 +100,8 @@ func (r *queryResolver) user(ctx context.Context, id, nickname *string) (*model.
 	return loadUser(ctx, key)
 }
 
-// foreseeRoots looks up at once what all fields of a query name by one id each: so they wait for each other's no longer than
-// they need, and a field that is alone waits for nobody.
+// foreseeRoots looks up at once what all fields of a query name by one id each: so they wait for
+// each other's no longer than they need, and a field that is alone waits for nobody.
 func foreseeRoots(ctx context.Context, viewer model.Actor) {
 	op := graphql.GetOperationContext(ctx)
 	var ids []string
@@ -117,7 +118,8 @@ func foreseeRoots(ctx context.Context, viewer model.Actor) {
 	lookUpNodes(ctx, ids)
 }
 
-// foreseeNodes looks up at once what the ids name, and what is asked of it; what is no id is told of by node.
+// foreseeNodes looks up at once what the ids name, and what is asked of it; what is no id is told
+// of by node.
 func foreseeNodes(ctx context.Context, ids ...string) {
 	conversations, messages, members := lookUpNodes(ctx, ids)
 	foresee(ctx, conversations, (*lookahead).conversationsHave)

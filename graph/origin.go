@@ -149,9 +149,10 @@ func (o *origins) guard(next http.Handler) http.Handler {
 	answers := cors.New(cors.Options{
 		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) { return o.allow(r, origin), nil },
 		AllowedMethods:             []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete},
-		AllowedHeaders:             []string{"*"}, // clients name themselves in headers of their own
-		ExposedHeaders:             []string{ratelimit.HeaderLimit, ratelimit.HeaderPolicy, ratelimit.HeaderRetryAfter},
-		MaxAge:                     600,
+		// clients name themselves in headers of their own
+		AllowedHeaders: []string{"*"},
+		ExposedHeaders: []string{ratelimit.HeaderLimit, ratelimit.HeaderPolicy, ratelimit.HeaderRetryAfter},
+		MaxAge:         600,
 	})
 	return answers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

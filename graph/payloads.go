@@ -7,8 +7,8 @@ import (
 	"parley/model"
 )
 
-// Payloads that show the same are one type here, and each what its mutation says in the schema: what was made, or null and
-// what a person can correct.
+// Payloads that show the same are one type here, and each what its mutation says in the schema:
+// what was made, or null and what a person can correct.
 type (
 	// DonePayload shows nothing but mistakes.
 	DonePayload struct{ UserErrors []*UserError }
@@ -29,7 +29,8 @@ type (
 	}
 )
 
-// answered parts what a mutation has made from what a person can correct, with which it has made nothing.
+// answered parts what a mutation has made from what a person can correct, with which it has made
+// nothing.
 func answered[T any](result T, err error) (T, []*UserError, error) {
 	problems, rest := userErrors(err)
 	if err != nil {
@@ -106,7 +107,8 @@ func authPayload(ctx context.Context) func(*auth.SignedIn, error) (*AuthPayload,
 	}
 }
 
-// who is the actor of a field that the gate has let through, which is every one that is not @public.
+// who is the actor of a field that the gate has let through, which is every one that is not
+// @public.
 func who(ctx context.Context) model.Actor {
 	a, err := actor(ctx)
 	if err != nil {

@@ -30,8 +30,8 @@ func (e located) String() string {
 	return fmt.Sprintf("%s %v %v %s", e.Extensions.Code, e.Path, e.Locations, e.Message)
 }
 
-// refused sends an operation over each transport, and returns why it was refused: with the same errors over all, and
-// without data.
+// refused sends an operation over each transport, and returns why it was refused: with the same
+// errors over all, and without data.
 func (s *api) refused(token, query, variables string) (list []located) {
 	s.t.Helper()
 	var values map[string]any
@@ -72,8 +72,8 @@ func (s *api) refused(token, query, variables string) (list []located) {
 	return list
 }
 
-// TestNothingRunsOfWhatIsRefused sends a message, and something wrong with it in the same request: the message must not
-// be stored.
+// TestNothingRunsOfWhatIsRefused sends a message, and something wrong with it in the same request:
+// the message must not be stored.
 func TestNothingRunsOfWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -126,7 +126,8 @@ func TestNothingRunsOfWhatIsRefused(t *testing.T) {
 	})
 }
 
-// TestNoIntrospection: without introspection the schema is not told, and __typename works all the same.
+// TestNoIntrospection: without introspection the schema is not told, and __typename works all the
+// same.
 func TestNoIntrospection(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.Introspection = false })
@@ -150,7 +151,8 @@ func TestNoIntrospection(t *testing.T) {
 	}
 }
 
-// TestDefer: no transport answers piece by piece, so @defer is refused as every directive is that the schema has not.
+// TestDefer: no transport answers piece by piece, so @defer is refused as every directive is that
+// the schema has not.
 func TestDefer(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -204,7 +206,8 @@ func TestArgumentErrorsHaveThePathOfTheirField(t *testing.T) {
 	}
 }
 
-// TestFormOfMessages sends wrong values of every kind to every argument of the schema, and looks at what the errors say.
+// TestFormOfMessages sends wrong values of every kind to every argument of the schema, and looks at
+// what the errors say.
 func TestFormOfMessages(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

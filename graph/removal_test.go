@@ -17,8 +17,9 @@ import (
 	"parley/store/storetest"
 )
 
-// TestBetweenADeletionAndItsEnd asks for everything that shows people while an account is marked as removed and nothing is cleaned up
-// yet. The person is nowhere, and nothing is an error. What is left to do then changes only what events say.
+// TestBetweenADeletionAndItsEnd asks for everything that shows people while an account is marked as
+// removed and nothing is cleaned up yet. The person is nowhere, and nothing is an error. What is
+// left to do then changes only what events say.
 func TestBetweenADeletionAndItsEnd(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -131,8 +132,8 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 	})
 }
 
-// TestASendWaitsForNoRemoval lets a removal have as many transactions as it takes until a message, which was sent during the first, is
-// stored: were they one, it would never be.
+// TestASendWaitsForNoRemoval lets a removal have as many transactions as it takes until a message,
+// which was sent during the first, is stored: were they one, it would never be.
 func TestASendWaitsForNoRemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -25,8 +25,9 @@ func (f *afterFirst) AfterQuery(ctx context.Context, _ *bun.QueryEvent) {
 	}
 }
 
-// TestFieldsOfWhatIsGoneMeanwhile removes the viewer from a conversation, and somebody's account, between the look-up of an object
-// and that of its fields. That is nobody's mistake, and no internal error either, which mustServe would find in the log.
+// TestFieldsOfWhatIsGoneMeanwhile removes the viewer from a conversation, and somebody's account,
+// between the look-up of an object and that of its fields. That is nobody's mistake, and no
+// internal error either, which mustServe would find in the log.
 func TestFieldsOfWhatIsGoneMeanwhile(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -48,7 +48,8 @@ func TestRefreshingOverASocketKeepsItOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !expires.After(first.Add(time.Second)) {
-			<-time.After(200 * time.Millisecond) // a token counts in seconds; a second has to pass for a later one
+			// a token counts in seconds; a second has to pass for a later one
+			<-time.After(200 * time.Millisecond)
 		}
 	}
 	code, reason := c.closed()

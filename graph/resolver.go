@@ -1,11 +1,12 @@
-// Package graph is the GraphQL edge: it translates between the schema and auth and chat, which have the rules, and knows no
-// SQL. Resolvers are a few lines; what is the same for all of them (who asks, errors, loaders, limits, connections) has a
-// file of its own.
+// Package graph is the GraphQL edge: it translates between the schema and auth and chat, which have
+// the rules, and knows no SQL. Resolvers are a few lines; what is the same for all of them (who
+// asks, errors, loaders, limits, connections) has a file of its own.
 //
 // # Concurrency
 //
-// gqlgen runs the fields of one response on several goroutines. A subscription has one goroutine that follows the
-// conversation and one that executes what it selects; package wire says how the results reach the client.
+// gqlgen runs the fields of one response on several goroutines. A subscription has one goroutine
+// that follows the conversation and one that executes what it selects; package wire says how the
+// results reach the client.
 package graph
 
 import (
@@ -39,8 +40,8 @@ func page(first *int, after *string, last *int, before *string) store.PageArgs {
 	return p
 }
 
-// stream turns what is followed into the channel that gqlgen wants. pick chooses what of an item to send, if anything. Nothing
-// is sent while it is not known whether the session still lasts.
+// stream turns what is followed into the channel that gqlgen wants. pick chooses what of an item to
+// send, if anything. Nothing is sent while it is not known whether the session still lasts.
 func stream[T, U any](
 	ctx context.Context, r *Resolver, followed iter.Seq2[T, error], pick func(T) (item U, ok bool, err error),
 ) <-chan U {
@@ -80,7 +81,8 @@ func stream[T, U any](
 	return items
 }
 
-// actorWithSlot is who begins a subscription over all their conversations; RATE_LIMITED where they have as many as may be.
+// actorWithSlot is who begins a subscription over all their conversations; RATE_LIMITED where they
+// have as many as may be.
 func (r *Resolver) actorWithSlot(ctx context.Context, field string) (model.Actor, error) {
 	who, err := actor(ctx)
 	if err != nil {

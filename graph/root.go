@@ -8,9 +8,10 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// answerOfRoot makes each answer of a subscription what it is for a query: paths of errors begin with the name that
-// the root field has in the answer, and a null where the schema has none makes the data null (GraphQL, sections
-// 6.2.3.2 and 6.4.4). gqlgen knows neither of the root field once its stream has begun.
+// answerOfRoot makes each answer of a subscription what it is for a query: paths of errors begin
+// with the name that the root field has in the answer, and a null where the schema has none makes
+// the data null (GraphQL, sections 6.2.3.2 and 6.4.4). gqlgen knows neither of the root field once
+// its stream has begun.
 func answerOfRoot(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 	oc := graphql.GetOperationContext(ctx)
 	if oc.Operation == nil || oc.Operation.Operation != ast.Subscription {

@@ -9,9 +9,9 @@ import (
 	"parley/store/storetest"
 )
 
-// TestErrorsOfSubscriptions: the path of an error begins with the name that the root field has in the answer, and data
-// is null if the root field is, which it cannot be alone. It is the same over both transports, and whether the answer is
-// shared with other followers or not.
+// TestErrorsOfSubscriptions: the path of an error begins with the name that the root field has in
+// the answer, and data is null if the root field is, which it cannot be alone. It is the same over
+// both transports, and whether the answer is shared with other followers or not.
 func TestErrorsOfSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

@@ -23,22 +23,26 @@ import (
 
 // Options are the settings of a Server; the zero value serves.
 type Options struct {
-	MaxConnections int   // that are live of one account, or of one address without signing in; 0 means any number
-	MaxOperations  int   // at once on a connection; 0 means 100
-	MaxStreams     int   // of an account, for each subscription over all its conversations; 0 means any number
+	// that are live of one account, or of one address without signing in; 0 means any number
+	MaxConnections int
+	MaxOperations  int // at once on a connection; 0 means 100
+	// of an account, for each subscription over all its conversations; 0 means any number
+	MaxStreams     int
 	QueueItems     int   // that wait to be read on a connection; 0 means 1,024
 	QueueBytes     int   // the same in bytes; 0 means 1 MiB
 	MaxAnswerBytes int   // of an answer; 0 means 2 MiB
 	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means 256 KiB
 	Limits         document.Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
-	PublicURL      string   // whose origin is the server's own; empty means that of the host a request names
+	// whose origin is the server's own; empty means that of the host a request names
+	PublicURL      string
 	TrustedProxies []netip.Prefix
 	Introspection  bool
-	Documents      []string      // the only ones that are answered, see ReadDocuments; nil means all
-	Compression    bool          // of WebSocket messages
-	DrainSpread    time.Duration // over which Drain ends connections
-	Log            *slog.Logger  // nil means slog.Default
+	// the only ones that are answered, see ReadDocuments; nil means all
+	Documents   []string
+	Compression bool          // of WebSocket messages
+	DrainSpread time.Duration // over which Drain ends connections
+	Log         *slog.Logger  // nil means slog.Default
 
 	transport func(*wire.Options) // for tests, which have no time for the real ones
 }
@@ -107,8 +111,9 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	return s
 }
 
-// Drain ends every WebSocket (1012) and server-sent stream so that its client comes back, here or to another node, and
-// takes no new ones. After it, nothing that was begun for one of them needs the database. Requests that are being answered go on.
+// Drain ends every WebSocket (1012) and server-sent stream so that its client comes back, here or
+// to another node, and takes no new ones. After it, nothing that was begun for one of them needs
+// the database. Requests that are being answered go on.
 func (s *Server) Drain(ctx context.Context) {
 	s.wire.Drain(ctx)
 	s.shared.close()

@@ -49,7 +49,8 @@ func mustServeLimited(
 	return mustServeRunning(t, db, limits, (*auth.Service).Run, change...)
 }
 
-// mustServeRunning is mustServe with limits, and with something else than what looks at revocations.
+// mustServeRunning is mustServe with limits, and with something else than what looks at
+// revocations.
 func mustServeRunning(
 	t *testing.T, db *store.DB, limits *ratelimit.Accounts, run func(*auth.Service, context.Context),
 	change ...func(*graph.Options, *auth.Options),

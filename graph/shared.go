@@ -21,9 +21,10 @@ import (
 	"parley/wire"
 )
 
-// shared serves subscriptions to one conversation whose answer is the same for all who asked the same: each event is executed
-// and encoded once, and every follower's connection gets these very bytes. Who may follow is decided for each. A follower that
-// waits costs no goroutine: the conversation's feed puts what comes into its connection's outbox.
+// shared serves subscriptions to one conversation whose answer is the same for all who asked the
+// same: each event is executed and encoded once, and every follower's connection gets these very
+// bytes. Who may follow is decided for each. A follower that waits costs no goroutine: the
+// conversation's feed puts what comes into its connection's outbox.
 type shared struct {
 	resolver *Resolver
 	exec     graphql.GraphExecutor
@@ -35,8 +36,8 @@ type shared struct {
 	answering sync.WaitGroup
 }
 
-// close waits for the answers that are being made, and has none made after it: an answer does not end with the connection that
-// it is made for, and needs the database.
+// close waits for the answers that are being made, and has none made after it: an answer does not
+// end with the connection that it is made for, and needs the database.
 func (s *shared) close() {
 	s.mu.Lock()
 	s.closed = true
@@ -44,7 +45,8 @@ func (s *shared) close() {
 	s.answering.Wait()
 }
 
-// begin reports false once no answers are made any more; else the caller has to say that it is done.
+// begin reports false once no answers are made any more; else the caller has to say that it is
+// done.
 func (s *shared) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,9 +56,10 @@ func (s *shared) begin() bool {
 	return !s.closed
 }
 
-// answers are those to one event, by what was asked. The event is that very one in memory, which all followers on this node are
-// handed: what is read again from the database is executed again, and shows what is true by then. The conversation waits while
-// one is made, and the memory for them is everybody's, so there is an end to both.
+// answers are those to one event, by what was asked. The event is that very one in memory, which
+// all followers on this node are handed: what is read again from the database is executed again,
+// and shows what is true by then. The conversation waits while one is made, and the memory for them
+// is everybody's, so there is an end to both.
 type answers struct {
 	mu       sync.Mutex                   // guards what follows; held while an answer is made
 	payloads map[[sha256.Size]byte][]byte // nil where it cannot be shared
@@ -71,7 +74,8 @@ const (
 	answersTake = time.Second
 )
 
-// makeOnce returns the answer to what was asked, which the first who asks it makes; nil beyond the limits.
+// makeOnce returns the answer to what was asked, which the first who asks it makes; nil beyond the
+// limits.
 func (a *answers) makeOnce(asked [sha256.Size]byte, make func(patience time.Duration) []byte) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -98,7 +102,8 @@ func newShared(r *Resolver, exec graphql.GraphExecutor, present func(context.Con
 	return &shared{resolver: r, exec: exec, present: present, answers: kept}
 }
 
-// sharing is one subscription that is served like this. What each event needs comes first, so that it is near.
+// sharing is one subscription that is served like this. What each event needs comes first, so that
+// it is near.
 type sharing struct {
 	*shared
 	op    *wire.Operation
@@ -111,8 +116,9 @@ type sharing struct {
 	ctx   context.Context //nolint:containedctx // the operation's
 }
 
-// subscribe takes a subscription over, and reports false for all that the executor serves: other subscriptions, those that show
-// what depends on who is looking, people who do not see the whole history, and whatever is wrong, for the executor to tell.
+// subscribe takes a subscription over, and reports false for all that the executor serves: other
+// subscriptions, those that show what depends on who is looking, people who do not see the whole
+// history, and whatever is wrong, for the executor to tell.
 func (s *shared) subscribe(ctx context.Context, op *wire.Operation, oc *graphql.OperationContext) bool {
 	field, asked, ok := s.sharable(oc)
 	if !ok {
@@ -151,7 +157,8 @@ func everyEvent(*model.Event) bool { return true }
 
 func addedOnly(e *model.Event) bool { return e.Kind == model.MessageAdded && e.Message != nil }
 
-// sharable finds the one field of a subscription that has the same value for everybody, and names what is asked of it.
+// sharable finds the one field of a subscription that has the same value for everybody, and names
+// what is asked of it.
 func (s *shared) sharable(oc *graphql.OperationContext) (field *ast.Field, asked [sha256.Size]byte, ok bool) {
 	if len(oc.Operation.SelectionSet) != 1 {
 		return nil, asked, false
@@ -171,7 +178,8 @@ func (s *shared) sharable(oc *graphql.OperationContext) (field *ast.Field, asked
 	return field, sha256.Sum256(slices.Concat([]byte(oc.RawQuery), []byte{0}, []byte(oc.Operation.Name), []byte{0}, values)), true
 }
 
-// sameForAll reports whether nothing in a selection depends on who is looking, and collects the variables that it has.
+// sameForAll reports whether nothing in a selection depends on who is looking, and collects the
+// variables that it has.
 func sameForAll(set ast.SelectionSet, values, used map[string]any) bool {
 	for _, selection := range set {
 		switch s := selection.(type) {
@@ -218,9 +226,9 @@ func collectVariables(v *ast.Value, values, used map[string]any) {
 	}
 }
 
-// live puts an event into the connection's outbox, unless there is no room, or no answer that can be shared, or one that is too
-// dear, or it is not known whether the session still lasts: then it is read and answered for this follower alone, beside the
-// feed, which goes on to the others.
+// live puts an event into the connection's outbox, unless there is no room, or no answer that can
+// be shared, or one that is too dear, or it is not known whether the session still lasts: then it
+// is read and answered for this follower alone, beside the feed, which goes on to the others.
 func (sh *sharing) live(e *model.Event) bool {
 	if !sh.pick(e) {
 		return true
@@ -259,7 +267,8 @@ func (sh *sharing) put(ctx context.Context, item chat.Followed) error {
 		return context.Cause(ctx)
 	}
 	if sh.op.Put(ctx, payload) != nil {
-		return context.Canceled // the connection or the operation has ended, which is no fault of ours to log
+		// the connection or the operation has ended, which is no fault of ours to log
+		return context.Canceled
 	}
 	return nil
 }
@@ -268,7 +277,8 @@ func (sh *sharing) end(err error) {
 	sh.op.Fail(gqlerror.List{sh.present(withRootField(sh.ctx, sh.oc), err)})
 }
 
-// answerTo is the answer for all who asked the same of an event; nil where each has to make their own.
+// answerTo is the answer for all who asked the same of an event; nil where each has to make their
+// own.
 func (sh *sharing) answerTo(e *model.Event) []byte {
 	all, there := sh.answers.Get(e)
 	if !there {
@@ -285,7 +295,8 @@ func (sh *sharing) answer(e *model.Event, patience time.Duration) []byte {
 		return nil
 	}
 	defer sh.answering.Done()
-	// The connection that happens to be first may end meanwhile: others need the answer all the same.
+	// The connection that happens to be first may end meanwhile: others need the answer all the
+	// same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.ctx), patience)
 	defer cancel()
 	item := &given{Followed: chat.Followed{Event: e}, onFeed: true}
@@ -296,8 +307,9 @@ func (sh *sharing) answer(e *model.Event, patience time.Duration) []byte {
 	return payload
 }
 
-// forAll is asked after an answer for which something was looked up, which may show what came after the event. Everybody to whom
-// the event is handed was a member then; where all still are, all may see it.
+// forAll is asked after an answer for which something was looked up, which may show what came after
+// the event. Everybody to whom the event is handed was a member then; where all still are, all may
+// see it.
 func (sh *sharing) forAll(ctx context.Context, e *model.Event) bool {
 	removed, err := sh.resolver.Chat.RemovedSince(ctx, sh.id, e.Seq)
 	return err == nil && !removed
@@ -329,8 +341,8 @@ func givenTo(ctx context.Context) *given {
 	return item
 }
 
-// tryExecute runs the operation for one item, and reports whether the answer is without errors. There is none where ctx has
-// ended, because then nobody waits for it.
+// tryExecute runs the operation for one item, and reports whether the answer is without errors.
+// There is none where ctx has ended, because then nobody waits for it.
 func (sh *sharing) tryExecute(ctx context.Context, item *given) (payload []byte, ok bool) {
 	defer func() {
 		if reason := recover(); reason != nil {

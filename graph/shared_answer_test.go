@@ -10,8 +10,8 @@ import (
 	"parley/store/storetest"
 )
 
-// mustShare is the answer that all who follow ann's conversation with such a selection are sent of its first message, bob's. Between
-// the two, meanwhile happens.
+// mustShare is the answer that all who follow ann's conversation with such a selection are sent of
+// its first message, bob's. Between the two, meanwhile happens.
 func (s *api) mustShare(n int, selected string, meanwhile func(ann, bob person, id string)) string {
 	s.t.Helper()
 	ann, bob := s.mustRegister(fmt.Sprint("ann", n)), s.mustRegister(fmt.Sprint("bob", n))
@@ -34,7 +34,8 @@ func (s *api) mustShare(n int, selected string, meanwhile func(ann, bob person, 
 	return string(answer)
 }
 
-// TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval: an answer that all followers share may be made long after its event.
+// TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval: an answer that all followers share may be made
+// long after its event.
 func TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -66,7 +67,8 @@ func TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval(t *testing.T) {
 	})
 }
 
-// TestSharedAnswersWaitForNobody: what is asked of the event is looked up at once, and where nothing is, there is no statement.
+// TestSharedAnswersWaitForNobody: what is asked of the event is looked up at once, and where
+// nothing is, there is no statement.
 func TestSharedAnswersWaitForNobody(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -75,7 +77,8 @@ func TestSharedAnswersWaitForNobody(t *testing.T) {
 		s := mustServe(t, db)
 		for n, test := range []struct {
 			selected, want string
-			statements     int // of the operation, to which looking for removals afterwards does not belong
+			// of the operation, to which looking for removals afterwards does not belong
+			statements int
 		}{
 			{"messageAdded { seq content }", `{"messageAdded":{"seq":2,"content":"before"}}`, 0},
 			{"messageAdded { author { nickname } }", `{"messageAdded":{"author":{"nickname":"bob1"}}}`, 1},

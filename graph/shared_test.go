@@ -15,7 +15,8 @@ import (
 	"parley/model"
 )
 
-// mustShare is a subscription that nobody follows yet, and that fails the test where an error would be shown.
+// mustShare is a subscription that nobody follows yet, and that fails the test where an error would
+// be shown.
 func mustShare(t *testing.T, query string) *sharing {
 	t.Helper()
 	r := &Resolver{}
@@ -30,7 +31,8 @@ func mustShare(t *testing.T, query string) *sharing {
 	})}
 }
 
-// TestAnswersToAnEventHaveAnEnd: a conversation waits while they are made, and they are kept in everybody's memory.
+// TestAnswersToAnEventHaveAnEnd: a conversation waits while they are made, and they are kept in
+// everybody's memory.
 func TestAnswersToAnEventHaveAnEnd(t *testing.T) {
 	t.Parallel()
 	asked := func(n int) (key [sha256.Size]byte) {

@@ -149,7 +149,8 @@ func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 		}
 		c := s.mustDial(ann.token, nil)
 		c.subscribe(query, nil).wantRefused(t, "RATE_LIMITED")
-		s.runs(t, s.mustDial(bob.token, nil).subscribe(query, nil), bob, ann) // another account's own
+		// another account's own
+		s.runs(t, s.mustDial(bob.token, nil).subscribe(query, nil), bob, ann)
 		last.client.send(frame{ID: last.id, Type: "complete"})
 		s.runs(t, last.client.subscribe(query, nil), ann, bob)
 		c.subscribe(query, nil).wantRefused(t, "RATE_LIMITED")

@@ -18,8 +18,8 @@ import (
 	"parley/wire"
 )
 
-// A reader that stalls costs the others nothing: what is sent meanwhile comes to them at once. It loses its connection, and
-// when it comes back, nothing else.
+// A reader that stalls costs the others nothing: what is sent meanwhile comes to them at once. It
+// loses its connection, and when it comes back, nothing else.
 func TestReaderThatStalls(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -30,7 +30,8 @@ func TestReaderThatStalls(t *testing.T) {
 		id := s.mustConversation(ann, bob)
 		stalled := s.mustOpen(bob.token)
 		fields := "seq"
-		for i := range 25 { // a hundred thousand bytes for each message, which is short where it is stored
+		// a hundred thousand bytes for each message, which is short where it is stored
+		for i := range 25 {
 			fields += fmt.Sprintf(" a%d: content", i)
 		}
 		query := "subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { " + fields + " } }"

@@ -19,7 +19,8 @@ import (
 	"parley/store/storetest"
 )
 
-// client is a graphql-transport-ws client of the plainest kind: it can also do what a well-behaved one never would.
+// client is a graphql-transport-ws client of the plainest kind: it can also do what a well-behaved
+// one never would.
 type client struct {
 	t    *testing.T
 	conn *websocket.Conn
@@ -98,7 +99,8 @@ func (c *client) read() frame {
 	return f
 }
 
-// closed reads until the server closes, and says how it did; no frame of the given kinds may come before.
+// closed reads until the server closes, and says how it did; no frame of the given kinds may come
+// before.
 func (c *client) closed(never ...string) (code int, reason string) {
 	c.t.Helper()
 	for {
@@ -284,8 +286,8 @@ func TestSocketInitialisation(t *testing.T) {
 	}
 }
 
-// A socket ends with its session, with its token, and with the server; never with "complete", which would tell the client
-// not to come back.
+// A socket ends with its session, with its token, and with the server; never with "complete", which
+// would tell the client not to come back.
 func TestSocketEnds(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

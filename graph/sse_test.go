@@ -119,7 +119,8 @@ func TestServerSentEvents(t *testing.T) {
 			t.Errorf("and then %+v", e)
 		}
 
-		// The session ends: for good, as long as this token is used, so the stream says why and completes.
+		// The session ends: for good, as long as this token is used, so the stream says why and
+		// completes.
 		s.do(ann.token, `mutation { logout { userErrors { code } } }`, nil)
 		if e := next(t, anns); !cmp.Equal(e.codes(t), []string{"UNAUTHENTICATED"}) {
 			t.Errorf("signed out: %+v", e)

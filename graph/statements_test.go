@@ -17,8 +17,9 @@ import (
 	"parley/store/storetest"
 )
 
-// statements collects what requests ask of the database. It leaves out what no request decides on: who the access token
-// belongs to, which is remembered for a while, and what runs beside the requests.
+// statements collects what requests ask of the database. It leaves out what no request decides on:
+// who the access token belongs to, which is remembered for a while, and what runs beside the
+// requests.
 type statements struct {
 	mu       sync.Mutex
 	list     []string
@@ -57,7 +58,8 @@ func (s *statements) waited() (n int) {
 	return n
 }
 
-// crowd is a world with much in it, of which the newest two things are of as many kinds as all of them.
+// crowd is a world with much in it, of which the newest two things are of as many kinds as all of
+// them.
 type crowd struct {
 	*api
 	ann    person
@@ -96,7 +98,8 @@ func mustCrowd(t *testing.T, s *api) *crowd {
 	return c
 }
 
-// addGroup starts a group of seven with one message, which mentions ann and has two kinds of reactions.
+// addGroup starts a group of seven with one message, which mentions ann and has two kinds of
+// reactions.
 func (c *crowd) addGroup(i int) {
 	id := c.mustConversation(c.ann, c.others[:6]...)
 	author, content := i%6, fmt.Sprintf("@ann engine %d", i)
@@ -149,7 +152,8 @@ func (c *crowd) addDirect(i int) {
 	c.nodes = append(c.nodes, obj{"__typename": "User", "nickname": nickname(i)}, obj{"__typename": "ConversationMember", "user": nick(i)})
 }
 
-// addMessages fills the newest group: each message answers the one before it, mentions somebody, has reactions, and is read.
+// addMessages fills the newest group: each message answers the one before it, mentions somebody,
+// has reactions, and is read.
 func (c *crowd) addMessages() {
 	before, beforeBy := "", ""
 	for i := range crowdMessages {
@@ -258,8 +262,8 @@ func TestStatementsOfOneRequest(t *testing.T) {
 	})
 }
 
-// What all fields of a query name is looked up together, and nothing waits for others that may ask for more: neither at the root
-// nor in what a mutation shows.
+// What all fields of a query name is looked up together, and nothing waits for others that may ask
+// for more: neither at the root nor in what a mutation shows.
 func TestRootsAndPayloadsAreForeseen(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -42,7 +42,8 @@ func TestStory(t *testing.T) {
 		want := map[string]any{
 			"title": "Ann, Cat, Bob", "memberCount": 3.0, "owner": map[string]any{"id": ann.id},
 			"viewerMember": map[string]any{"role": "OWNER"},
-			"members": map[string]any{"nodes": []any{ // all joined together, so by id, which is by age
+			// all joined together, so by id, which is by age
+			"members": map[string]any{"nodes": []any{
 				member(ann, "Ann", "OWNER"), member(bob, "Bob", "MEMBER"), member(cat, "Cat", "ADMIN"),
 			}},
 		}
@@ -188,7 +189,8 @@ func TestSigningInCountsBelowTheFieldOnly(t *testing.T) {
 	}
 }
 
-// In one document, what is @public and what is not are told apart field by field, and so are those whom its fields sign in.
+// In one document, what is @public and what is not are told apart field by field, and so are those
+// whom its fields sign in.
 func TestTheGateAsksEachField(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -215,7 +217,8 @@ func TestTheGateAsksEachField(t *testing.T) {
 			t.Errorf("%s: changed the profile: %v", of.name, got)
 		}
 	}
-	// Another person's fields stay theirs: who signs in below a field is whose the field's answer is.
+	// Another person's fields stay theirs: who signs in below a field is whose the field's answer
+	// is.
 	a := s.do(bob.token, `mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
 		viewer { user { id } sessions { current } } } logout { userErrors { code } } }`, nil)
 	if a.str(t, "login.viewer.user.id") != ann.id || a.Errors != nil {

@@ -38,7 +38,8 @@ const allEvents = `
 	... on ReactionAdded { user { nickname } emoji count }
 	... on ReactionRemoved { user { nickname } emoji count }`
 
-// lively does one of everything in a group of Ann (owner) and Bob, with Cat coming and going: events 2 to 12.
+// lively does one of everything in a group of Ann (owner) and Bob, with Cat coming and going:
+// events 2 to 12.
 func lively(t *testing.T, s *api, ann, bob, cat person, id string) {
 	t.Helper()
 	in := map[string]any{"c": id, "cat": cat.id, "bob": bob.id}

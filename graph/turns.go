@@ -26,14 +26,16 @@ type executionTurns struct {
 	maxAnswer int
 	middle    *fair.Semaphore[holder] // of middleMemory bytes
 	heavy     *fair.Semaphore[holder]
-	events    *fair.Semaphore[holder] // of subscriptions with dear selections, one at a time: the other processors are for all others
-	reading   *fair.Semaphore[holder] // of documents that are not known
+	// of subscriptions with dear selections, one at a time: the other processors are for all others
+	events  *fair.Semaphore[holder]
+	reading *fair.Semaphore[holder] // of documents that are not known
 }
 
 func newExecutionTurns(maxAnswer int) *executionTurns {
 	return &executionTurns{
 		maxAnswer: maxAnswer, middle: newTurns(middleMemory), heavy: newTurns(1),
-		// An event is not refused: its stream would end. What waits is bounded by operations and connections.
+		// An event is not refused: its stream would end. What waits is bounded by operations and
+		// connections.
 		events:  fair.NewSemaphore[holder](1, math.MaxInt, math.MaxInt),
 		reading: newTurns(int64(runtime.GOMAXPROCS(0))),
 	}
@@ -43,15 +45,17 @@ func newTurns(capacity int64) *fair.Semaphore[holder] {
 	return fair.NewSemaphore[holder](capacity, maxWaiting, maxWaitingPerHolder)
 }
 
-// stage is a turn that an execution needs once its answer has some number of fields, list items included.
+// stage is a turn that an execution needs once its answer has some number of fields, list items
+// included.
 type stage struct {
 	from    int64
 	acquire func(context.Context) (release func(), err error)
 }
 
-// stagesOf are the turns of the execution that ctx belongs to. What is reckoned as light or middling may turn out to be
-// more, because lists without pages count as one item: then it waits for another turn on its way. Whoever holds a
-// turn waits for dearer ones only, so there is no circle.
+// stagesOf are the turns of the execution that ctx belongs to. What is reckoned as light or
+// middling may turn out to be more, because lists without pages count as one item: then it waits
+// for another turn on its way. Whoever holds a turn waits for dearer ones only, so there is no
+// circle.
 func (t *executionTurns) stagesOf(ctx context.Context) []stage {
 	oc := graphql.GetOperationContext(ctx)
 	if oc.Operation != nil && oc.Operation.Operation == ast.Subscription && !fitsFeed(oc) {

@@ -142,7 +142,8 @@ func TestTurnsAreLimited(t *testing.T) {
 	})
 }
 
-// TestExecutionsThatGrowTakeTurns: one that was reckoned as light waits once it is not, and holds what it has until its end.
+// TestExecutionsThatGrowTakeTurns: one that was reckoned as light waits once it is not, and holds
+// what it has until its end.
 func TestExecutionsThatGrowTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -47,8 +47,8 @@ type content struct {
 	Subject  string
 }
 
-// compose makes the mail that a row stands for. Its Message-ID and its date are the same at every attempt. Its errors name no
-// recipient.
+// compose makes the mail that a row stands for. Its Message-ID and its date are the same at every
+// attempt. Its errors name no recipient.
 func (o *Outbox) compose(m *row) (*gomail.Msg, error) {
 	t, ok := o.templates[m.Kind]
 	if !ok {
@@ -87,8 +87,9 @@ func (o *Outbox) compose(m *row) (*gomail.Msg, error) {
 	return msg, nil
 }
 
-// greetable returns a nickname that may stand in a mail, and nothing for others: whoever registers with a stranger's address
-// chooses what this server writes to the stranger, and mail programs make links of what looks like one.
+// greetable returns a nickname that may stand in a mail, and nothing for others: whoever registers
+// with a stranger's address chooses what this server writes to the stranger, and mail programs make
+// links of what looks like one.
 func greetable(nickname string) string {
 	for _, r := range nickname {
 		if !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Number) && !strings.ContainsRune(" -_'’", r) {

@@ -56,7 +56,8 @@ func TestTheCommitRingsTheBell(t *testing.T) {
 		w.run(o)
 		server.next()
 		w.until("Run waits for the bell", func() bool { return len(o.bell) == 0 })
-		for _, key := range []string{"bob", "cy", "dee"} { // any of which a look could find that was under way
+		// any of which a look could find that was under way
+		for _, key := range []string{"bob", "cy", "dee"} {
 			w.enqueue(o, verify(key))
 			server.next()
 		}
@@ -113,7 +114,8 @@ func TestCrashes(t *testing.T) {
 	})
 }
 
-// A node that slept through its claim finds, before it hands anything over, that the mail is another's.
+// A node that slept through its claim finds, before it hands anything over, that the mail is
+// another's.
 func TestAClaimThatExpiredHandsOverNothing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

@@ -85,14 +85,16 @@ func newRelay(opts Options) (*relay, error) {
 // line is a connection to the relay, signed in.
 type line struct {
 	*smtp.Client
-	conn net.Conn    // below TLS
-	hold func() bool // stops the end of the context it was opened with from cutting it; false when that has happened
+	conn net.Conn // below TLS
+	// stops the end of the context it was opened with from cutting it; false when that has happened
+	hold func() bool
 }
 
 // dial opens a line, which is cut when ctx ends: reading and writing know no context.
 func (r *relay) dial(ctx context.Context) (*line, error) {
 	l := new(line)
-	// go-mail leaves a connection open that fails in its greeting, and asks for no context after dialling.
+	// go-mail leaves a connection open that fails in its greeting, and asks for no context after
+	// dialling.
 	open := func(dialCtx context.Context, network, _ string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(dialCtx, network, net.JoinHostPort(r.host, r.port))
 		if err != nil {

@@ -23,17 +23,20 @@ type row struct {
 	NextAttemptAt time.Time
 	Attempts      int        // how often it was claimed, which tells one claim from the next
 	ClaimedUntil  *time.Time // then whoever claimed it is taken for dead
-	StartedAt     *time.Time // when handing over the content began; nil while it has certainly not arrived
-	SentAt        *time.Time
-	FailedAt      *time.Time
-	LastError     *string
+	// when handing over the content began; nil while it has certainly not arrived
+	StartedAt *time.Time
+	SentAt    *time.Time
+	FailedAt  *time.Time
+	LastError *string
 }
 
-// claimMargin is what a claim lasts longer than what is done under it, for the database and for clocks that differ.
+// claimMargin is what a claim lasts longer than what is done under it, for the database and for
+// clocks that differ.
 const claimMargin = 30 * time.Second
 
-// claim takes a mail that is due and that nobody works at, or returns nil. It outlives ctx for a moment: a statement that is
-// cut off may still be carried out, and the mail would wait for nothing until the claim expires.
+// claim takes a mail that is due and that nobody works at, or returns nil. It outlives ctx for a
+// moment: a statement that is cut off may still be carried out, and the mail would wait for nothing
+// until the claim expires.
 func (o *Outbox) claim(ctx context.Context) (*row, error) {
 	ctx, cancel := linger(ctx, recordGrace)
 	defer cancel()
@@ -43,7 +46,8 @@ func (o *Outbox) claim(ctx context.Context) (*row, error) {
 		Where("due.claimed_until IS NULL OR due.claimed_until <= ?", now).
 		Order("due.next_attempt_at").Limit(1)
 	if o.db.Postgres() {
-		due = due.For("UPDATE SKIP LOCKED") // nodes pass each other by instead of queueing for the same mail
+		// nodes pass each other by instead of queueing for the same mail
+		due = due.For("UPDATE SKIP LOCKED")
 	}
 	m := new(row)
 	res, err := o.db.NewUpdate().Model(m).
@@ -58,7 +62,8 @@ func (o *Outbox) claim(ctx context.Context) (*row, error) {
 	return m, nil
 }
 
-// errLost says that the row is another's by now: the claim expired, and another node took the mail, or it was removed.
+// errLost says that the row is another's by now: the claim expired, and another node took the mail,
+// or it was removed.
 var errLost = errors.New("the claim expired, and the mail is no longer this node's")
 
 // update changes the row while it is this claim's.
@@ -104,7 +109,8 @@ func wipe(q *bun.UpdateQuery) {
 	q.Set("recipient = ''").Set("nickname = ''").Set("link = ''").Set("claimed_until = NULL")
 }
 
-// keepFor is how long a row is kept, so that an operator can see what became of a mail, and its key stays taken.
+// keepFor is how long a row is kept, so that an operator can see what became of a mail, and its key
+// stays taken.
 const keepFor = 30 * 24 * time.Hour
 
 // sweep removes old rows: those that still wait too, because nobody expects them any more.

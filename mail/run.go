@@ -13,15 +13,17 @@ import (
 )
 
 const (
-	atOnce     = 4 // mails that one node sends at a time: a server that is slow with one does not hold up the next
+	// mails that one node sends at a time: a server that is slow with one does not hold up the next
+	atOnce     = 4
 	sweepEvery = time.Hour
-	// recordGrace is how long the outcome of a mail may take to be stored when Run has to end. Unstored, it counts as
-	// unknown.
+	// recordGrace is how long the outcome of a mail may take to be stored when Run has to end.
+	// Unstored, it counts as unknown.
 	recordGrace = 5 * time.Second
 )
 
-// Run sends mails until ctx ends. Then it cuts off what has not come to handing over content, which stays due, waits up to
-// StopGrace for the answers to the rest, and returns. An outage of the database or of the mail server does not end it.
+// Run sends mails until ctx ends. Then it cuts off what has not come to handing over content, which
+// stays due, waits up to StopGrace for the answers to the rest, and returns. An outage of the
+// database or of the mail server does not end it.
 func (o *Outbox) Run(ctx context.Context) {
 	var sending sync.WaitGroup
 	defer sending.Wait()
@@ -142,8 +144,8 @@ func (o *Outbox) settle(ctx context.Context, m *row, f *failure) {
 	}
 }
 
-// record stores an outcome, and reports whether it did. It goes on through an outage of the database, and for a moment after
-// the end of ctx.
+// record stores an outcome, and reports whether it did. It goes on through an outage of the
+// database, and for a moment after the end of ctx.
 func (o *Outbox) record(ctx context.Context, m *row, set func(*bun.UpdateQuery)) bool {
 	log := o.logOf(m)
 	ctx, cancel := linger(ctx, recordGrace)
@@ -155,7 +157,9 @@ func (o *Outbox) record(ctx context.Context, m *row, set func(*bun.UpdateQuery))
 		}
 		if errors.Is(err, errLost) {
 			if try > 1 {
-				return true // an earlier try was stored after all, though its answer was lost; or it is too late anyway
+				// an earlier try was stored after all, though its answer was lost; or it is too
+				// late anyway
+				return true
 			}
 			log.WarnContext(ctx, "the outcome of a mail came too late to be stored")
 			return false
@@ -171,8 +175,8 @@ func (o *Outbox) record(ctx context.Context, m *row, set func(*bun.UpdateQuery))
 	}
 }
 
-// pause is how long to wait after so many attempts: twice as long each time, give or take a fifth, so that mails that
-// failed together do not come back together.
+// pause is how long to wait after so many attempts: twice as long each time, give or take a fifth,
+// so that mails that failed together do not come back together.
 func (o *Outbox) pause(attempts int) time.Duration {
 	d := o.opts.RetryAfter
 	for range attempts - 1 {

@@ -34,7 +34,8 @@ type failure struct {
 func (f *failure) Error() string { return f.step + ": " + f.reason }
 func (f *failure) Unwrap() error { return f.cause }
 
-// send hands one mail to the relay. start is called when nothing but the content is left, and has to succeed first.
+// send hands one mail to the relay. start is called when nothing but the content is left, and has
+// to succeed first.
 func (r *relay) send(ctx context.Context, msg *gomail.Msg, start func() error) *failure {
 	from, err1 := msg.GetSender(false)
 	to, err2 := msg.GetRecipients()
@@ -89,9 +90,10 @@ func (r *relay) sendContent(ctx context.Context, l *line, whole []byte) *failure
 	return nil
 }
 
-// failed says what an error means that came at a step. A server's answer is an answer wherever it comes; without one, only
-// content that was on its way may have arrived. Whatever goes wrong before MAIL is about the server and its settings, not
-// about this mail, so it is tried again even where the server calls it permanent.
+// failed says what an error means that came at a step. A server's answer is an answer wherever it
+// comes; without one, only content that was on its way may have arrived. Whatever goes wrong before
+// MAIL is about the server and its settings, not about this mail, so it is tried again even where
+// the server calls it permanent.
 func failed(ctx context.Context, step string, err error) *failure {
 	f := &failure{outcome: again, step: step, reason: errs.Clip(err.Error(), maxReason), cause: err}
 	answer, answered := errors.AsType[*textproto.Error](err)

@@ -23,7 +23,8 @@ func TestAMailIsDelivered(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		server := newMailServer(t)
-		o := w.outbox(plain(server.start()), func(opts *Options) { opts.PollEvery = time.Hour }) // the bell alone
+		// the bell alone
+		o := w.outbox(plain(server.start()), func(opts *Options) { opts.PollEvery = time.Hour })
 		w.run(o)
 		w.enqueue(o, verify("ann"))
 		got := server.next()

@@ -44,7 +44,8 @@ type world struct {
 	log   *logLines
 }
 
-// each runs fn on a fresh SQLite and on a fresh PostgreSQL, as storetest.Each does, but with a clock that the test moves.
+// each runs fn on a fresh SQLite and on a fresh PostgreSQL, as storetest.Each does, but with a
+// clock that the test moves.
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	t.Helper()
 	onSQLite(t, fn)

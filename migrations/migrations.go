@@ -1,5 +1,5 @@
-// Package migrations has the tables, as numbered SQL files: one set for both databases, in which templates stand where
-// their type names or abilities differ (the fields of Dialect).
+// Package migrations has the tables, as numbered SQL files: one set for both databases, in which
+// templates stand where their type names or abilities differ (the fields of Dialect).
 //
 // A migration that has been released is never changed; another one follows it.
 package migrations
@@ -20,11 +20,13 @@ var files embed.FS
 // Dialect is what the templates see.
 type Dialect struct {
 	Postgres bool
-	UUID     string // 16 bytes; on SQLite their 36-character text, because "uuid" would have NUMERIC affinity there
-	Time     string // UTC with microseconds
-	JSON     string
-	Bytes    string
-	// Sorted text compares by code point on both databases, so that pages come in the same order whatever the locale.
+	// 16 bytes; on SQLite their 36-character text, because "uuid" would have NUMERIC affinity there
+	UUID  string
+	Time  string // UTC with microseconds
+	JSON  string
+	Bytes string
+	// Sorted text compares by code point on both databases, so that pages come in the same order
+	// whatever the locale.
 	SortedText string
 }
 
@@ -43,8 +45,8 @@ type Status struct {
 	Applied bool
 }
 
-// Up applies whatever is missing, and says what that was. Several nodes may call it at once: on PostgreSQL an advisory
-// lock makes them take turns, and on SQLite there is one process.
+// Up applies whatever is missing, and says what that was. Several nodes may call it at once: on
+// PostgreSQL an advisory lock makes them take turns, and on SQLite there is one process.
 func Up(ctx context.Context, db *bun.DB) (applied []string, err error) {
 	err = locked(ctx, db, func(m *migrate.Migrator) error {
 		group, err := m.Migrate(ctx)

@@ -39,7 +39,8 @@ func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migratio
 	})
 }
 
-// forgetTokens has nothing to do: the migration before goes back with it, and takes the tokens along.
+// forgetTokens has nothing to do: the migration before goes back with it, and takes the tokens
+// along.
 func forgetTokens(context.Context, *migrate.Migrator, *migrate.Migration) error { return nil }
 
 func indexMessage(ctx context.Context, tx bun.Tx, id uuid.UUID, tokens []string) error {

@@ -13,9 +13,10 @@ import (
 	"parley/errs"
 )
 
-// Ids are types, so that two of them cannot change places. Outside the database they are written as TypeIDs
-// (https://github.com/jetify-com/typeid/tree/main/spec): a prefix for the type, an underscore, and the UUIDv7 in 26
-// characters of Crockford's base32. In the database they are UUIDs.
+// Ids are types, so that two of them cannot change places. Outside the database they are written as
+// TypeIDs (https://github.com/jetify-com/typeid/tree/main/spec): a prefix for the type, an
+// underscore, and the UUIDv7 in 26 characters of Crockford's base32. In the database they are
+// UUIDs.
 type (
 	UserID         uuid.UUID
 	SessionID      uuid.UUID
@@ -26,7 +27,8 @@ type (
 // NodeID names a running server in the database. No client sees it, so it has no prefix.
 type NodeID uuid.UUID
 
-// MemberID names one person's place in one conversation. It is made of the ids of both, so it is stored nowhere.
+// MemberID names one person's place in one conversation. It is made of the ids of both, so it is
+// stored nowhere.
 type MemberID struct {
 	Conversation ConversationID
 	User         UserID
@@ -132,7 +134,8 @@ func (id *ConversationID) Scan(v any) error { return (*uuid.UUID)(id).Scan(v) }
 func (id *MessageID) Scan(v any) error      { return (*uuid.UUID)(id).Scan(v) }
 func (id *NodeID) Scan(v any) error         { return (*uuid.UUID)(id).Scan(v) }
 
-// ParseID reads an id of the kind that T stands for. The error is BAD_USER_INPUT and says which kind was expected.
+// ParseID reads an id of the kind that T stands for. The error is BAD_USER_INPUT and says which
+// kind was expected.
 func ParseID[T any, P interface {
 	*T
 	UnmarshalText(b []byte) error
@@ -151,8 +154,9 @@ var crockford = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding) //nol
 
 func format(prefix string, id uuid.UUID) string { return prefix + "_" + suffix(id) }
 
-// suffix encodes 130 bits, the two highest of them zero. encoding/base32 fills up at the low end, so the UUID is shifted
-// to stand at the end of 20 bytes, whose 32 digits then begin with six zeros too many.
+// suffix encodes 130 bits, the two highest of them zero. encoding/base32 fills up at the low end,
+// so the UUID is shifted to stand at the end of 20 bytes, whose 32 digits then begin with six zeros
+// too many.
 func suffix(id uuid.UUID) string {
 	var padded [20]byte
 	copy(padded[4:], id[:])

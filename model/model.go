@@ -1,7 +1,8 @@
-// Package model holds what is stored, mapped by Bun, and the ids: data without behaviour. Rules live in auth and chat.
+// Package model holds what is stored, mapped by Bun, and the ids: data without behaviour. Rules
+// live in auth and chat.
 //
-// Times are UTC, cut to microseconds. What must never reach a client (hashes, secrets) stands in structs of its own, after
-// which no GraphQL type is named.
+// Times are UTC, cut to microseconds. What must never reach a client (hashes, secrets) stands in
+// structs of its own, after which no GraphQL type is named.
 package model
 
 import (
@@ -12,13 +13,15 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Actor is who acts: every operation of auth and chat takes one, and checks for itself what they may do.
+// Actor is who acts: every operation of auth and chat takes one, and checks for itself what they
+// may do.
 type Actor struct {
 	UserID    UserID
 	SessionID SessionID
 }
 
-// User is a registered person. Queries of Bun leave out accounts that are being removed; others name removed_at.
+// User is a registered person. Queries of Bun leave out accounts that are being removed; others
+// name removed_at.
 type User struct {
 	bun.BaseModel `bun:"table:users,alias:u"`
 
@@ -36,7 +39,8 @@ type User struct {
 	ShowPresence     bool
 	SendReadReceipts bool
 
-	// RemovedAt is when the removal of the account was asked for. What says who it was is gone since then.
+	// RemovedAt is when the removal of the account was asked for. What says who it was is gone
+	// since then.
 	RemovedAt *time.Time `bun:",soft_delete"`
 }
 
@@ -106,8 +110,9 @@ const (
 	Direct ConversationKind = "DIRECT"
 )
 
-// Conversation is people and what they say to each other. Queries of Bun leave out conversations that have ended and are being
-// deleted. They have no members, so that queries through a membership do not find them either.
+// Conversation is people and what they say to each other. Queries of Bun leave out conversations
+// that have ended and are being deleted. They have no members, so that queries through a membership
+// do not find them either.
 type Conversation struct {
 	bun.BaseModel `bun:"table:conversations,alias:c"`
 
@@ -174,8 +179,9 @@ type Departure struct {
 type Node struct {
 	bun.BaseModel `bun:"table:nodes,alias:n"`
 
-	ID         NodeID    `bun:",pk,type:uuid"`
-	SeenAt     time.Time // when it gave its last sign of life; by PostgreSQL's clock, where there is one
+	ID NodeID `bun:",pk,type:uuid"`
+	// when it gave its last sign of life; by PostgreSQL's clock, where there is one
+	SeenAt     time.Time
 	AliveUntil time.Time // unless it gives another one before
 }
 
@@ -199,7 +205,8 @@ type Sighting struct {
 // Forever is when a mute ends that has no end.
 var Forever = time.Date(9999, time.December, 31, 23, 59, 59, 999_999_000, time.UTC) //nolint:gochecknoglobals // a constant
 
-// Unread is how much of a conversation somebody has not read: messages of others, and those of them that mention them.
+// Unread is how much of a conversation somebody has not read: messages of others, and those of them
+// that mention them.
 type Unread struct {
 	Messages int
 	Mentions int
@@ -237,7 +244,8 @@ type Event struct {
 	MessageID      *MessageID      `bun:",type:uuid"`
 	Data           json.RawMessage // what the kind needs; see the structs named after it
 	At             time.Time
-	// Position orders events across conversations: on PostgreSQL the id of the writing transaction, on SQLite a counter.
+	// Position orders events across conversations: on PostgreSQL the id of the writing transaction,
+	// on SQLite a counter.
 	Position int64
 
 	Message *Message `bun:"-"` // what MessageID names, where the kind is about a message
@@ -299,7 +307,8 @@ type Message struct {
 	EditedAt       *time.Time
 	DeletedAt      *time.Time
 	IdempotencyKey *string
-	RequestHash    []byte // SHA-256 of the input that came with the key; nil once the message is deleted
+	// SHA-256 of the input that came with the key; nil once the message is deleted
+	RequestHash []byte
 }
 
 // Mention is a member whom a message names.

@@ -1,12 +1,14 @@
-// Package pubsub has topics inside one process: whoever publishes on a topic reaches every subscription that it has then.
+// Package pubsub has topics inside one process: whoever publishes on a topic reaches every
+// subscription that it has then.
 //
 // What is published is a hint that something has happened, never the only record of it.
 //
 // # Concurrency
 //
-// Publish calls the handlers of the topic and returns. Within one topic, messages of one publisher come in the order in which
-// they were published; those of several have no order. A handler or a watcher is called with the bus locked, so that what it
-// hears has an order; it may lock what is its own, returns at once, and never calls the bus.
+// Publish calls the handlers of the topic and returns. Within one topic, messages of one publisher
+// come in the order in which they were published; those of several have no order. A handler or a
+// watcher is called with the bus locked, so that what it hears has an order; it may lock what is
+// its own, returns at once, and never calls the bus.
 package pubsub
 
 import "sync"
@@ -31,9 +33,9 @@ type Subscription[T any] struct {
 	ended  bool
 }
 
-// Handle has fn called with what is published on a topic, until the subscription is closed; there are no calls any more once
-// Close has returned. fn is called by the publishers, several at once, with the bus locked: it must return at once, and not
-// call the bus.
+// Handle has fn called with what is published on a topic, until the subscription is closed; there
+// are no calls any more once Close has returned. fn is called by the publishers, several at once,
+// with the bus locked: it must return at once, and not call the bus.
 func (b *Bus[T]) Handle(topic string, fn func(T)) *Subscription[T] {
 	s := &Subscription[T]{bus: b, topic: topic, handle: fn}
 	b.mu.Lock()
@@ -48,12 +50,12 @@ func (b *Bus[T]) Handle(topic string, fn func(T)) *Subscription[T] {
 	return s
 }
 
-// Watch has watcher told of each topic that gets its first subscription (here) or has lost its last one, one after the other
-// and in the order in which it happens, beginning with those that are there. It must return at once, and not call the bus.
-// A bus has one watcher; nil ends that.
+// Watch has watcher told of each topic that gets its first subscription (here) or has lost its last
+// one, one after the other and in the order in which it happens, beginning with those that are
+// there. It must return at once, and not call the bus. A bus has one watcher; nil ends that.
 //
-// Handle returns after the watcher has been told. Whoever subscribes and then reads what is stored so knows that the
-// watcher heard of the topic before the reading.
+// Handle returns after the watcher has been told. Whoever subscribes and then reads what is stored
+// so knows that the watcher heard of the topic before the reading.
 func (b *Bus[T]) Watch(watcher func(topic string, here bool)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

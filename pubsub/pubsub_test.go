@@ -57,7 +57,8 @@ func TestNothingIsHeardBeforeHandleAndAfterClose(t *testing.T) {
 	}
 }
 
-// TestPublishingSubscribingAndClosingMayRace makes sure that there are no calls any more once Close has returned.
+// TestPublishingSubscribingAndClosingMayRace makes sure that there are no calls any more once Close
+// has returned.
 func TestPublishingSubscribingAndClosingMayRace(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()

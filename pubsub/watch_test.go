@@ -10,7 +10,8 @@ import (
 	"parley/pubsub"
 )
 
-// watched writes down what a watcher hears. The bus calls it with its lock held, which is what guards it here as well.
+// watched writes down what a watcher hears. The bus calls it with its lock held, which is what
+// guards it here as well.
 type watched struct{ heard []string }
 
 func (w *watched) hear(topic string, here bool) {
@@ -40,9 +41,9 @@ func TestAWatcherHearsOfFirstAndLast(t *testing.T) {
 	}
 }
 
-// TestAWatcherHearsInOrder has the last leave while the first comes, again and again, on two topics. What the watcher hears of
-// a topic has to alternate, and to end as the bus does: a watcher who heard "gone" last, of a topic that is there, would cut
-// its followers off for good.
+// TestAWatcherHearsInOrder has the last leave while the first comes, again and again, on two
+// topics. What the watcher hears of a topic has to alternate, and to end as the bus does: a watcher
+// who heard "gone" last, of a topic that is there, would cut its followers off for good.
 func TestAWatcherHearsInOrder(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()

@@ -17,10 +17,12 @@ const (
 	Members                     // people who are added to a group, at its start or later
 	Edits                       // edits and deletions of messages
 	Reactions                   // put to a message, or taken back
-	Changes                     // other changes of a conversation: title, settings, roles, members who go
-	State                       // what is the account's own: drafts, read up to, muted, pinned, archived, typing
-	Searches                    // for messages and for people
-	Profile                     // profile and settings
+	// other changes of a conversation: title, settings, roles, members who go
+	Changes
+	// what is the account's own: drafts, read up to, muted, pinned, archived, typing
+	State
+	Searches // for messages and for people
+	Profile  // profile and settings
 	buckets
 )
 

@@ -1,8 +1,8 @@
 // Package refmap has a map whose values are shared by their users, and are there while they have
 // some: it counts references.
 //
-// Lock order: the map's lock → the locks that open and close take. They run with the map locked, so that
-// a value is never opened while the one before it still closes; they must not call the map.
+// Lock order: the map's lock → the locks that open and close take. They run with the map locked, so
+// that a value is never opened while the one before it still closes; they must not call the map.
 package refmap
 
 import "sync"

@@ -126,8 +126,8 @@ func (w *walk) join(c *conversation, person int, role model.Role) *model.Convers
 	return m
 }
 
-// share shares the messages out: the larger a group, the more is said in it as a rule, and a few are much busier than
-// others.
+// share shares the messages out: the larger a group, the more is said in it as a rule, and a few
+// are much busier than others.
 func (w *walk) share() {
 	busy := map[*conversation]float64{}
 	for _, c := range w.conversations {
@@ -186,7 +186,8 @@ func (w *walk) nextMessage(c *conversation, times []time.Time) {
 	})
 }
 
-// times says when the messages of a conversation come: several soon after each other, and then none for long.
+// times says when the messages of a conversation come: several soon after each other, and then none
+// for long.
 func (w *walk) times(c *conversation) []time.Time {
 	gaps := make([]float64, c.messages)
 	var all float64

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// language is what sentences are made of: an opener, a clause and a tail, each of which may be missing but the clause. A #
-// is some number.
+// language is what sentences are made of: an opener, a clause and a tail, each of which may be
+// missing but the clause. A # is some number.
 type language struct {
 	space                  string // between sentences
 	openers, clauses, ends []string

@@ -22,7 +22,8 @@ type noted struct {
 	queries []query
 }
 
-// query has its arguments written into its text where it is Bun's, and places for them where it is of store.Read.
+// query has its arguments written into its text where it is Bun's, and places for them where it is
+// of store.Read.
 type query struct {
 	text string
 	args int // places
@@ -50,13 +51,14 @@ func (n *noted) take() []query {
 	return taken
 }
 
-// What a plan must not have: going through all of a table that grows with what is said. On SQLite tables go by the names
-// that the queries give them.
+// What a plan must not have: going through all of a table that grows with what is said. On SQLite
+// tables go by the names that the queries give them.
 var (
 	wholeTable = regexp.MustCompile(
 		`Seq Scan on (messages|events|conversations|conversation_members|reactions|mentions)\b`)
-	wholeLiteTable  = regexp.MustCompile(`SCAN (m|e|c|cm|r|mn|viewer)\b`)
-	withoutAnyIndex = regexp.MustCompile(`AUTOMATIC .*INDEX`) // made for this one query, of all of the table
+	wholeLiteTable = regexp.MustCompile(`SCAN (m|e|c|cm|r|mn|viewer)\b`)
+	// made for this one query, of all of the table
+	withoutAnyIndex = regexp.MustCompile(`AUTOMATIC .*INDEX`)
 )
 
 // However much has been said, nothing that clients ask for goes through all of it.
@@ -89,7 +91,8 @@ func TestReadsUseIndexes(t *testing.T) {
 	})
 }
 
-// inOrder are the reads that must not gather everything for a page of it, however much they have to do with.
+// inOrder are the reads that must not gather everything for a page of it, however much they have to
+// do with.
 var inOrder = map[string]bool{"messages": true, "messages before": true, "members": true}
 
 func sorting(db *store.DB) string {
@@ -112,7 +115,8 @@ func planOf(t *testing.T, db *bun.DB, postgres bool, q query) string {
 	defer func() { _ = conn.Close() }() // at once: on SQLite there is only one
 	if postgres {
 		explain = "EXPLAIN " + q.text
-		// What a page costs that is not on a spinning disk: with the default, tables of this size are still read as a whole.
+		// What a page costs that is not on a spinning disk: with the default, tables of this size
+		// are still read as a whole.
 		if _, err := conn.ExecContext(t.Context(), "SET random_page_cost = 1.1"); err != nil {
 			t.Fatal(err)
 		}

@@ -1,12 +1,15 @@
-// Package seed fills an empty database with people who have been talking for a year: to try Parley out, and to measure it.
+// Package seed fills an empty database with people who have been talking for a year: to try Parley
+// out, and to measure it.
 //
-// It writes rows in bulk, past the operations of chat, which would take hours for a million messages; but what it leaves
-// is what these operations would have left. It walks through the year from its beginning to its end, so that rows lie in
-// the database in the order in which they would have come, and every event takes the next seq of its conversation.
+// It writes rows in bulk, past the operations of chat, which would take hours for a million
+// messages; but what it leaves is what these operations would have left. It walks through the year
+// from its beginning to its end, so that rows lie in the database in the order in which they would
+// have come, and every event takes the next seq of its conversation.
 //
 // # Concurrency
 //
-// Fill walks on a goroutine of its own, one batch ahead of what is written, and ends it before it returns.
+// Fill walks on a goroutine of its own, one batch ahead of what is written, and ends it before it
+// returns.
 package seed
 
 import (
@@ -36,9 +39,11 @@ const Password = "correct horse battery staple"
 // Options say what to fill the database with.
 type Options struct {
 	Size
-	// Seed decides about everything but the salt of the password: the same seed at the same time gives the same rows.
+	// Seed decides about everything but the salt of the password: the same seed at the same time
+	// gives the same rows.
 	Seed uint64
-	// Progress is told from time to time how many of the messages are stored; nil where nobody waits.
+	// Progress is told from time to time how many of the messages are stored; nil where nobody
+	// waits.
 	Progress func(messages int)
 }
 
@@ -54,7 +59,8 @@ var errNotEmpty = errors.New("the database has people in it already: seed fills 
 
 const (
 	minPeople = 2
-	// maxPairs is how much of all pairs of people may have a direct conversation: finding a free pair stays easy.
+	// maxPairs is how much of all pairs of people may have a direct conversation: finding a free
+	// pair stays easy.
 	maxPairs = 0.4
 )
 
@@ -70,9 +76,9 @@ func (s Size) check() error {
 	return nil
 }
 
-// Fill makes the people, their conversations, and a year of messages that ends now. The database has to have its tables, and
-// nobody in it. Where it fails, what it has written so far stays, and nobody can sign in to it: the database is to be made
-// anew.
+// Fill makes the people, their conversations, and a year of messages that ends now. The database
+// has to have its tables, and nobody in it. Where it fails, what it has written so far stays, and
+// nobody can sign in to it: the database is to be made anew.
 func Fill(ctx context.Context, db *store.DB, opts Options) (*Filled, error) {
 	if err := opts.check(); err != nil {
 		return nil, err

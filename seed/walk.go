@@ -79,7 +79,8 @@ func (w *walk) at(t time.Time, happen func(at time.Time)) {
 	heap.Push(&w.moments, moment{t, w.moments.count, happen})
 }
 
-// through goes through everything that happens, and gives it away batch by batch. It ends early when give says so.
+// through goes through everything that happens, and gives it away batch by batch. It ends early
+// when give says so.
 func (w *walk) through(give func(*batch) bool) {
 	w.plan()
 	w.batch = &batch{}

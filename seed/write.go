@@ -86,7 +86,8 @@ func insert[T any](ctx context.Context, tx *store.Tx, rows []T) error {
 	})
 }
 
-// nothing keeps Bun from reading back, into rows that the walk still looks at, what the database made of them.
+// nothing keeps Bun from reading back, into rows that the walk still looks at, what the database
+// made of them.
 const nothing = "NULL"
 
 func inParts[T any](rows []T, fn func(part []T) error) error {
@@ -153,7 +154,8 @@ func insertWords(ctx context.Context, tx *store.Tx, messages []*message, first i
 	return err
 }
 
-// tsvector writes words as PostgreSQL reads them. They are letters, marks, digits, or one symbol: there is nothing to quote.
+// tsvector writes words as PostgreSQL reads them. They are letters, marks, digits, or one symbol:
+// there is nothing to quote.
 func tsvector(words []string) string {
 	if len(words) == 0 {
 		return ""
@@ -187,11 +189,13 @@ func settle(ctx context.Context, tx *store.Tx, w *walk) error {
 	return insert(ctx, tx, credentials)
 }
 
-// hurry has the database take its time less for what could be made again, and returns what ends that.
+// hurry has the database take its time less for what could be made again, and returns what ends
+// that.
 func hurry(ctx context.Context, db *store.DB) (resume func() error, err error) {
 	after := context.WithoutCancel(ctx)
 	if db.Postgres() {
-		// What autovacuum would come to do: planner's figures, and the words that wait to be sorted in.
+		// What autovacuum would come to do: planner's figures, and the words that wait to be sorted
+		// in.
 		return func() error { return runEach(after, db, "VACUUM (ANALYZE)") }, nil
 	}
 	return func() error {

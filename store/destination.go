@@ -14,8 +14,8 @@ var (
 	textType  = reflect.TypeFor[*string]()
 )
 
-// destination is what a driver writes a field to, given as a pointer to it: in the form that costs the driver least, or that it
-// knows at all.
+// destination is what a driver writes a field to, given as a pointer to it: in the form that costs
+// the driver least, or that it knows at all.
 func destination(field reflect.Value, postgres bool) any {
 	to, t := field.Interface(), field.Type().Elem()
 	optional := t.Kind() == reflect.Pointer

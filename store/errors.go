@@ -15,7 +15,8 @@ import (
 	"parley/errs"
 )
 
-// Constraint is a rule that the database itself holds. PostgreSQL names the rule it was broken by, SQLite the columns.
+// Constraint is a rule that the database itself holds. PostgreSQL names the rule it was broken by,
+// SQLite the columns.
 type Constraint struct {
 	postgres string
 	sqlite   string
@@ -49,7 +50,8 @@ func (c Constraint) BrokenBy(err error) bool {
 	return false
 }
 
-// gaveWay reports that the database rolled the transaction back in favour of another, and running it again is the cure.
+// gaveWay reports that the database rolled the transaction back in favour of another, and running
+// it again is the cure.
 func gaveWay(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -58,13 +60,15 @@ func gaveWay(err error) bool {
 	switch pgErr.Code {
 	case "40001", // serialization_failure
 		"40P01", // deadlock_detected
-		"23503": // foreign_key_violation: it was there when fn looked; the next time fn sees that it is gone
+		// foreign_key_violation: it was there when fn looked; the next time fn sees that it is gone
+		"23503":
 		return true
 	}
 	return false
 }
 
-// Error gives err the code UNAVAILABLE where the database, not the request, is the reason; any other comes back as it is.
+// Error gives err the code UNAVAILABLE where the database, not the request, is the reason; any
+// other comes back as it is.
 func Error(err error) error {
 	if err == nil || !isUnavailable(err) {
 		return err

@@ -19,21 +19,24 @@ import (
 // MaxPage is how many items a page may hold.
 const MaxPage = 100
 
-// PageArgs is what a client asks of a list, in the terms of the Relay connection spec. Cursors are empty where none was given.
+// PageArgs is what a client asks of a list, in the terms of the Relay connection spec. Cursors are
+// empty where none was given.
 type PageArgs struct {
 	First, Last   *int
 	After, Before string
 }
 
-// Window is a Page that has been checked: up to Limit items, in the list's order or, with Backwards, from its other end.
+// Window is a Page that has been checked: up to Limit items, in the list's order or, with
+// Backwards, from its other end.
 type Window struct {
 	Limit     int
 	Backwards bool
-	Cursor    string // where to start, exclusive; empty at the end of the list that the walk begins with
+	// where to start, exclusive; empty at the end of the list that the walk begins with
+	Cursor string
 }
 
-// Window checks a page. fallback is how many items it holds where the client did not say: counted from the list's start,
-// or where negative from its end.
+// Window checks a page. fallback is how many items it holds where the client did not say: counted
+// from the list's start, or where negative from its end.
 func (p PageArgs) Window(fallback int) (Window, error) {
 	if p.First != nil && p.Last != nil {
 		return Window{}, errs.New(errs.BadUserInput, "Give first or last, not both.")
@@ -73,8 +76,9 @@ type Order struct {
 	Descending bool
 }
 
-// Apply has a query walk through the list in the window's direction: beyond the position, which is given for the window's
-// cursor alone, and for one item more than the window holds, so that Cut can tell whether there is one.
+// Apply has a query walk through the list in the window's direction: beyond the position, which is
+// given for the window's cursor alone, and for one item more than the window holds, so that Cut can
+// tell whether there is one.
 func (w Window) Apply(q *bun.SelectQuery, o Order, position ...any) *bun.SelectQuery {
 	direction, beyond := "ASC", ">"
 	if o.Descending != w.Backwards {
@@ -89,8 +93,8 @@ func (w Window) Apply(q *bun.SelectQuery, o Order, position ...any) *bun.SelectQ
 	return q.Limit(int64(w.Limit) + 1)
 }
 
-// Continue is Apply for Read: it continues a text that ends with a condition, and its arguments. The position has to be empty
-// where the window has no cursor.
+// Continue is Apply for Read: it continues a text that ends with a condition, and its arguments.
+// The position has to be empty where the window has no cursor.
 func (w Window) Continue(text string, o Order, args []any, position ...any) (string, []any) {
 	direction, beyond := " ASC", ">"
 	if o.Descending != w.Backwards {
@@ -109,18 +113,20 @@ func (w Window) Continue(text string, o Order, args []any, position ...any) (str
 	return text + " ORDER BY " + strings.Join(o.Columns, direction+", ") + direction + " LIMIT ?" + limit + " + 0", args
 }
 
-// Page is one page of a list: its items in the list's order, and whether there is more on either side.
+// Page is one page of a list: its items in the list's order, and whether there is more on either
+// side.
 type Page[T any] struct {
 	Items        []T
 	More, Before bool // after its last item; before its first
 }
 
-// Cut makes a slice of what a query found that was asked for one item more than the window holds, in the order of the walk.
+// Cut makes a slice of what a query found that was asked for one item more than the window holds,
+// in the order of the walk.
 func Cut[T any](w Window, found []T) Page[T] {
 	more := len(found) > w.Limit
 	found = found[:min(len(found), w.Limit)]
-	// On the side that the walk came from there is something when it did not start at the list's end: the item that the
-	// cursor names, unless that has gone meanwhile.
+	// On the side that the walk came from there is something when it did not start at the list's
+	// end: the item that the cursor names, unless that has gone meanwhile.
 	behind := w.Cursor != ""
 	if w.Backwards {
 		slices.Reverse(found)
@@ -129,10 +135,10 @@ func Cut[T any](w Window, found []T) Page[T] {
 	return Page[T]{Items: found, More: more, Before: behind}
 }
 
-// Cursor builds and reads the position of an item in a list: one letter for the list, and what the list is sorted by.
-// It is opaque to clients, and needs no secret: it says nothing that its reader may not see, and a forged one costs no more
-// than an honest one, because a page has at most MaxPage items wherever it starts. Cursors of streams are authenticated by
-// package chat.
+// Cursor builds and reads the position of an item in a list: one letter for the list, and what the
+// list is sorted by. It is opaque to clients, and needs no secret: it says nothing that its reader
+// may not see, and a forged one costs no more than an honest one, because a page has at most
+// MaxPage items wherever it starts. Cursors of streams are authenticated by package chat.
 type Cursor struct {
 	raw []byte
 	bad bool
@@ -210,7 +216,8 @@ func (c *Cursor) ReadTime() time.Time {
 
 func (c *Cursor) ReadText() string {
 	text := string(c.take(len(c.raw)))
-	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) { // which no text has that is stored
+	// which no text has that is stored
+	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
 		c.bad = true
 		return ""
 	}

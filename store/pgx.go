@@ -8,22 +8,24 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// PgxTx is a transaction on PostgreSQL whose statements are prepared, once for each connection, and of which several are
-// sent at a time: for the few whose cost counts.
+// PgxTx is a transaction on PostgreSQL whose statements are prepared, once for each connection, and
+// of which several are sent at a time: for the few whose cost counts.
 type PgxTx struct {
 	conn     *pgx.Conn
 	prepared []string // what it has used
 }
 
-// InPgxTx is InTx for such statements. fn sends the last of them with Commit; where it returns without, what it did is rolled
-// back. An error wraps ErrUnknown where the commit's outcome is unknown; by any other, nothing is stored.
+// InPgxTx is InTx for such statements. fn sends the last of them with Commit; where it returns
+// without, what it did is rolled back. An error wraps ErrUnknown where the commit's outcome is
+// unknown; by any other, nothing is stored.
 func (db *DB) InPgxTx(ctx context.Context, fn func(ctx context.Context, tx *PgxTx) error) error {
 	return untilSettled(func() error {
 		return db.onPgx(ctx, func(conn *pgx.Conn) error {
 			tx := &PgxTx{conn: conn}
 			err := fn(ctx, tx)
 			if conn.PgConn().TxStatus() != 'I' && !conn.IsClosed() {
-				_, _ = conn.Exec(ctx, "ROLLBACK") // else the connection is given up, which ends the transaction too
+				// else the connection is given up, which ends the transaction too
+				_, _ = conn.Exec(ctx, "ROLLBACK")
 			}
 			if outdated(err) { // and is run again
 				_ = forget(ctx, conn, tx.prepared...)
@@ -45,7 +47,8 @@ func (tx *PgxTx) Begin(ctx context.Context, b *pgx.Batch) error {
 	return tx.conn.SendBatch(ctx, first).Close()
 }
 
-// Commit sends the last statements, and the commit with them. Where a statement fails, nothing is committed.
+// Commit sends the last statements, and the commit with them. Where a statement fails, nothing is
+// committed.
 func (tx *PgxTx) Commit(ctx context.Context, b *pgx.Batch) error {
 	b.Queue("COMMIT")
 	if err := tx.prepare(ctx, b); err != nil {
@@ -67,8 +70,8 @@ func (tx *PgxTx) prepare(ctx context.Context, b *pgx.Batch) error {
 	return prepare(ctx, tx.conn, texts...)
 }
 
-// onPgx runs fn with one of the pool's connections, as the driver has it. A connection on which a transaction is left open is
-// closed, and the database rolls back.
+// onPgx runs fn with one of the pool's connections, as the driver has it. A connection on which a
+// transaction is left open is closed, and the database rolls back.
 func (db *DB) onPgx(ctx context.Context, fn func(*pgx.Conn) error) error {
 	conn, err := db.DB.DB.Conn(ctx)
 	if err != nil {
@@ -98,8 +101,9 @@ func (c pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &pgxConn{conn.(*stdlib.Conn)}, nil //nolint:forcetypeassert // stdlib's connector has no other
 }
 
-// pgxConn is the driver's connection. A statement that is cancelled closes it; the driver alone would tell only the next who is
-// given it, and the pool gives up after three of those, as if the database were away.
+// pgxConn is the driver's connection. A statement that is cancelled closes it; the driver alone
+// would tell only the next who is given it, and the pool gives up after three of those, as if the
+// database were away.
 type pgxConn struct{ *stdlib.Conn }
 
 var _ driver.Validator = (*pgxConn)(nil)

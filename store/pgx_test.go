@@ -104,8 +104,8 @@ func TestAPgxTransactionThatPanics(t *testing.T) {
 	}
 }
 
-// A statement that is cancelled takes its connection with it. The pool does not keep it for the next, which after three of them
-// would think that the database is away.
+// A statement that is cancelled takes its connection with it. The pool does not keep it for the
+// next, which after three of them would think that the database is away.
 func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
 	t.Parallel()
 	const statement = "SELECT pg_sleep(600)"
@@ -148,7 +148,8 @@ func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
 	}
 }
 
-// A statement that the server knows no more, or differently, is prepared anew, and the transaction run again.
+// A statement that the server knows no more, or differently, is prepared anew, and the transaction
+// run again.
 func TestPgxTransactionsAfterAMigration(t *testing.T) {
 	t.Parallel()
 	const look = "SELECT reached, epoch FROM stream_epoch"

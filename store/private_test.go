@@ -11,7 +11,8 @@ import (
 	"parley/store"
 )
 
-// TestOnlyTheOwnerReadsTheFile: also if it was there before, with its companions, or its folder was.
+// TestOnlyTheOwnerReadsTheFile: also if it was there before, with its companions, or its folder
+// was.
 func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(t *testing.T, dir string){

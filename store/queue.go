@@ -5,9 +5,10 @@ import (
 	"sync"
 )
 
-// InQueuedTx is InTx for a transaction that begins with locking a row: those of this node that name the same one take turns in the
-// order in which they came, before they have a connection. Otherwise everybody who changes one conversation would wait for its
-// lock with a connection in hand, and leave too few for the rest. row is any value that names it, of a type of its own.
+// InQueuedTx is InTx for a transaction that begins with locking a row: those of this node that name
+// the same one take turns in the order in which they came, before they have a connection. Otherwise
+// everybody who changes one conversation would wait for its lock with a connection in hand, and
+// leave too few for the rest. row is any value that names it, of a type of its own.
 func (db *DB) InQueuedTx(ctx context.Context, row any, fn func(ctx context.Context, tx *Tx) error) error {
 	leave, err := db.turns.take(ctx, row)
 	if err != nil {
@@ -24,8 +25,9 @@ type queues struct {
 }
 
 type queue struct {
-	taken chan struct{} // has one while somebody has the turn; who waits to put it there is served in order
-	users int           // who have it, or wait for it
+	// has one while somebody has the turn; who waits to put it there is served in order
+	taken chan struct{}
+	users int // who have it, or wait for it
 }
 
 // take waits for a turn. Whoever has had it calls leave.

@@ -19,7 +19,8 @@ func lock(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	return tx.Lock(ctx, (*model.User)(nil), "id = ?", id)
 }
 
-// besideALock runs test while another node has a row locked, and returns once it has let go of it. during ends before.
+// besideALock runs test while another node has a row locked, and returns once it has let go of it.
+// during ends before.
 func besideALock(t *testing.T, test func(db, other *store.DB, id model.UserID, during context.Context)) {
 	t.Helper()
 	url := storetest.PostgresURL(t)
@@ -94,7 +95,8 @@ func TestTransactionsThatWaitLeaveConnections(t *testing.T) {
 	})
 }
 
-// Those who change one row wait for it with one connection, whatever their number; others are not behind them.
+// Those who change one row wait for it with one connection, whatever their number; others are not
+// behind them.
 func TestTurns(t *testing.T) {
 	t.Parallel()
 	type row string

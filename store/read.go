@@ -20,14 +20,15 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// Read runs a SELECT outside of transactions, and returns its rows: for the few whose cost counts. Bun writes arguments into
-// the statement, so each one is parsed and planned anew, which costs more than running it; Read has it prepared, once for each
-// connection, and fills the structs itself.
+// Read runs a SELECT outside of transactions, and returns its rows: for the few whose cost counts.
+// Bun writes arguments into the statement, so each one is parsed and planned anew, which costs more
+// than running it; Read has it prepared, once for each connection, and fills the structs itself.
 //
-// The text is SQL with ?1, ?2 and so on for arguments. A list of ids is IN (?2...), and its argument made by IDs, so that its
-// length is not part of the text. ?TableColumns are the columns of T; in any other case each column is called as one of T is.
-// Texts must be few, because each is kept prepared: what varies is an argument. A limit is LIMIT ?3 + 0: for each value of an
-// argument that stands there alone, SQLite would plan anew.
+// The text is SQL with ?1, ?2 and so on for arguments. A list of ids is IN (?2...), and its
+// argument made by IDs, so that its length is not part of the text. ?TableColumns are the columns
+// of T; in any other case each column is called as one of T is. Texts must be few, because each is
+// kept prepared: what varies is an argument. A limit is LIMIT ?3 + 0: for each value of an argument
+// that stands there alone, SQLite would plan anew.
 func Read[T any](ctx context.Context, db *DB, text string, args ...any) (found []*T, err error) {
 	st := db.statement(reflect.TypeFor[T](), text)
 	ctx, done := db.watched(ctx, st.text, args)
@@ -68,7 +69,8 @@ func IDs[T ~[16]byte](ids []T) any {
 	return list
 }
 
-// Watch has a hook see every statement from now on, also those of Read, which are not Bun's. Nobody may use the DB meanwhile.
+// Watch has a hook see every statement from now on, also those of Read, which are not Bun's. Nobody
+// may use the DB meanwhile.
 func (db *DB) Watch(hook bun.QueryHook) {
 	db.DB = db.WithQueryHook(hook)
 	db.hooks = append(db.hooks, hook)
@@ -133,9 +135,10 @@ func (db *DB) statement(row reflect.Type, text string) *statement {
 	return st.(*statement) //nolint:forcetypeassert // there are no others
 }
 
-// KeptPlans are the settings under which what is prepared on PostgreSQL is planned, and end with the transaction that begins with
-// them. One plan is made of a statement, for whatever arguments, and kept. Made while a table is small, or before anybody has
-// counted it, it must not read all of it; each of these statements has an index for what it looks for.
+// KeptPlans are the settings under which what is prepared on PostgreSQL is planned, and end with
+// the transaction that begins with them. One plan is made of a statement, for whatever arguments,
+// and kept. Made while a table is small, or before anybody has counted it, it must not read all of
+// it; each of these statements has an index for what it looks for.
 const KeptPlans = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`
 
 // maxReads bounds how often a read is tried that meets connections that have ended.
@@ -155,8 +158,8 @@ func (db *DB) readPostgres(ctx context.Context, text string, args []any, take fu
 			ended = conn.IsClosed()
 			return err
 		})
-		// A read changes nothing, so it may be sent again where its connection turned out to have ended, as those do that
-		// were idle while the database was restarted.
+		// A read changes nothing, so it may be sent again where its connection turned out to have
+		// ended, as those do that were idle while the database was restarted.
 		if err == nil || !ended || n == maxReads || ctx.Err() != nil {
 			return err
 		}
@@ -168,9 +171,10 @@ func readOn(ctx context.Context, conn *pgx.Conn, text string, args []any, take f
 		return err
 	}
 	b := &pgx.Batch{}
-	// Up to the Sync at its end, a batch is one transaction. So the settings are for this read alone, in the same round trip, and not
-	// for what Bun asks next on the connection, nor for whoever gets it from a pooler. They cost a few microseconds each time, and
-	// count only when the database plans anew, of which it tells nobody.
+	// Up to the Sync at its end, a batch is one transaction. So the settings are for this read
+	// alone, in the same round trip, and not for what Bun asks next on the connection, nor for
+	// whoever gets it from a pooler. They cost a few microseconds each time, and count only when
+	// the database plans anew, of which it tells nobody.
 	b.Queue(KeptPlans)
 	b.Queue(text, args...)
 	results := conn.SendBatch(ctx, b)
@@ -191,11 +195,12 @@ func readOn(ctx context.Context, conn *pgx.Conn, text string, args []any, take f
 	return take(r, columns)
 }
 
-// outdated reports that a prepared statement is no more what the client takes it for: its columns have another type since a
-// migration, or it is gone from the server. Prepared anew, it will do.
+// outdated reports that a prepared statement is no more what the client takes it for: its columns
+// have another type since a migration, or it is gone from the server. Prepared anew, it will do.
 func outdated(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (pgErr.Code == "0A000" && pgErr.Routine == "RevalidateCachedQuery" || // cached plan must not change result type
+	// cached plan must not change result type
+	return ok && (pgErr.Code == "0A000" && pgErr.Routine == "RevalidateCachedQuery" ||
 		pgErr.Code == "26000") // invalid_sql_statement_name
 }
 
@@ -209,7 +214,8 @@ func prepare(ctx context.Context, conn *pgx.Conn, texts ...string) error {
 	return nil
 }
 
-// forget has statements prepared anew. One by one: DEALLOCATE ALL would pass by a pooler that prepares for many.
+// forget has statements prepared anew. One by one: DEALLOCATE ALL would pass by a pooler that
+// prepares for many.
 func forget(ctx context.Context, conn *pgx.Conn, texts ...string) error {
 	for _, text := range texts {
 		if err := conn.Deallocate(ctx, text); err != nil {

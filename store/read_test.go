@@ -144,8 +144,8 @@ func TestReadsAtTheSameTime(t *testing.T) {
 	})
 }
 
-// mustOneConnection opens a PostgreSQL database that is asked over one connection, so that each statement meets what the one
-// before it left there.
+// mustOneConnection opens a PostgreSQL database that is asked over one connection, so that each
+// statement meets what the one before it left there.
 func mustOneConnection(t *testing.T) (db, other *store.DB) {
 	t.Helper()
 	url := storetest.PostgresURL(t)
@@ -178,7 +178,8 @@ func backend(t *testing.T, db *store.DB) (pid int) {
 	return pid
 }
 
-// What a read is prepared as outlives neither its connection nor a migration, and the read goes on all the same.
+// What a read is prepared as outlives neither its connection nor a migration, and the read goes on
+// all the same.
 func TestPreparedReadsOutliveWhatTheyWerePreparedFor(t *testing.T) {
 	t.Parallel()
 	for name, happens := range map[string]func(t *testing.T, db, other *store.DB){

@@ -7,12 +7,14 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// SomeAtOnce is how many rows Some picks. With it a statement takes a few milliseconds, also where each row is in a full-text index.
+// SomeAtOnce is how many rows Some picks. With it a statement takes a few milliseconds, also where
+// each row is in a full-text index.
 const SomeAtOnce = 200
 
-// Some is a condition on the rows of a table: SomeAtOnce, or fewer, of those that meet another condition. A statement that may
-// concern any number of rows is run with it again and again, each time in a transaction of its own. So others write in between:
-// on SQLite there is one writer, and whoever has it for seconds stops everybody.
+// Some is a condition on the rows of a table: SomeAtOnce, or fewer, of those that meet another
+// condition. A statement that may concern any number of rows is run with it again and again, each
+// time in a transaction of its own. So others write in between: on SQLite there is one writer, and
+// whoever has it for seconds stops everybody.
 func Some(postgres bool, table, where string, args ...any) schema.QueryWithArgs {
 	args = append([]any{bun.Ident(table)}, args...)
 	if postgres {
@@ -34,7 +36,8 @@ func (db *DB) DeleteInBatches(ctx context.Context, table, where string, args ...
 	}
 }
 
-// DeleteSome deletes some of the rows of a table that meet a condition, and returns how many those were.
+// DeleteSome deletes some of the rows of a table that meet a condition, and returns how many those
+// were.
 func (tx *Tx) DeleteSome(ctx context.Context, table, where string, args ...any) (int64, error) {
 	res, err := tx.NewDelete().Table(table).Where("?", Some(tx.postgres, table, where, args...)).Exec(ctx)
 	if err != nil {
@@ -43,8 +46,8 @@ func (tx *Tx) DeleteSome(ctx context.Context, table, where string, args ...any) 
 	return res.RowsAffected()
 }
 
-// UpdateSome sets columns of some of the rows of a table that meet a condition, and returns how many those were. With the new
-// values a row must not meet the condition any more.
+// UpdateSome sets columns of some of the rows of a table that meet a condition, and returns how
+// many those were. With the new values a row must not meet the condition any more.
 func (tx *Tx) UpdateSome(ctx context.Context, table, set, where string, args ...any) (int64, error) {
 	res, err := tx.NewUpdate().Table(table).Set(set).Where("?", Some(tx.postgres, table, where, args...)).Exec(ctx)
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// SQLiteTime is a time as SQLite has it, text in UTC, for statements that are not Bun's, which writes the same.
+// SQLiteTime is a time as SQLite has it, text in UTC, for statements that are not Bun's, which
+// writes the same.
 type SQLiteTime time.Time
 
 const sqliteTime = "2006-01-02 15:04:05.999999-07:00"
@@ -28,8 +29,8 @@ func (t *SQLiteTime) Scan(value any) error {
 	return err
 }
 
-// parseUTC reads what Value writes, several times as fast as time.Parse: a page of messages has a hundred times in it. It
-// reports false for anything else.
+// parseUTC reads what Value writes, several times as fast as time.Parse: a page of messages has a
+// hundred times in it. It reports false for anything else.
 func parseUTC(text string) (t time.Time, ok bool) {
 	const date, zone, microseconds = "2006-01-02 15:04:05", "+00:00", 6
 	rest, ok := strings.CutSuffix(text, zone)

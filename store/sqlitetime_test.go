@@ -15,7 +15,8 @@ func TestSQLiteTime(t *testing.T) {
 		"2026-11-22 10:15:30.5+00:00":      second.Add(500 * time.Millisecond),
 		"2026-11-22 10:15:30.000007+00:00": second.Add(7 * time.Microsecond),
 		"2026-11-22 10:15:30.123456+00:00": second.Add(123_456 * time.Microsecond),
-		"2026-11-22 11:15:30+01:00":        second, // which is not written here, and read all the same
+		// which is not written here, and read all the same
+		"2026-11-22 11:15:30+01:00":        second,
 		"0001-01-01 00:00:00+00:00":        {},
 		"9999-12-31 23:59:59.999999+00:00": time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC),
 		"2024-02-29 00:00:00+00:00":        time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC),

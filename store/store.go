@@ -1,14 +1,17 @@
-// Package store opens the database, PostgreSQL or SQLite by URL, and has what is the same for every use of it:
-// transactions with one clock and with work that waits for the commit, the meaning of driver errors, and pages.
+// Package store opens the database, PostgreSQL or SQLite by URL, and has what is the same for every
+// use of it: transactions with one clock and with work that waits for the commit, the meaning of
+// driver errors, and pages.
 //
 // # Concurrency
 //
-// A DB may be used by any number of goroutines. On SQLite there is one connection that writes, and transactions take turns
-// for it; a step inside a transaction that used the DB instead of the Tx would wait for itself, so steps take the Tx, or a
-// bun.IDB where they serve both. Reads outside a transaction go to a pool of their own and never wait for the writer.
+// A DB may be used by any number of goroutines. On SQLite there is one connection that writes, and
+// transactions take turns for it; a step inside a transaction that used the DB instead of the Tx
+// would wait for itself, so steps take the Tx, or a bun.IDB where they serve both. Reads outside a
+// transaction go to a pool of their own and never wait for the writer.
 //
-// A transaction waits for its turn (InTurn), then for a place (InTx), then for what others have locked in the database, and never
-// the other way round. Whoever gives up while waiting leaves nothing behind.
+// A transaction waits for its turn (InTurn), then for a place (InTx), then for what others have
+// locked in the database, and never the other way round. Whoever gives up while waiting leaves
+// nothing behind.
 package store
 
 import (
@@ -45,8 +48,9 @@ type DB struct {
 	readers    *sql.DB         // of SQLite
 	statements sync.Map        // of Read: from statementKey to *statement
 	hooks      []bun.QueryHook // for what Read asks; Bun has those for the rest
-	places     chan struct{}   // one for each transaction at a time; nil where the database has a connection for one only
-	turns      queues
+	// one for each transaction at a time; nil where the database has a connection for one only
+	places chan struct{}
+	turns  queues
 }
 
 // Options are the settings of Open; the zero value serves.
@@ -56,8 +60,8 @@ type Options struct {
 	Log      *slog.Logger     // nil means slog.Default
 }
 
-// Open opens the database that the URL names, "postgres://…" or "sqlite:PATH", and makes sure that it answers.
-// A SQLite file that is not there is made, with its folder; only its owner may read it.
+// Open opens the database that the URL names, "postgres://…" or "sqlite:PATH", and makes sure that
+// it answers. A SQLite file that is not there is made, with its folder; only its owner may read it.
 func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -92,16 +96,19 @@ func (db *DB) Postgres() bool { return db.postgres }
 // Now is the time as it is stored: UTC, cut to microseconds, which is what both databases keep.
 func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
 
-// maxIdleInTx is how long PostgreSQL waits for the next statement of a transaction. Nothing here takes that long; but a node
-// that is frozen, or cut off, in the middle of one would keep its locks for as long as it is gone.
+// maxIdleInTx is how long PostgreSQL waits for the next statement of a transaction. Nothing here
+// takes that long; but a node that is frozen, or cut off, in the middle of one would keep its locks
+// for as long as it is gone.
 const maxIdleInTx = 10 * time.Second
 
 func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	cfg, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
-		return nil, errors.New("the PostgreSQL URL cannot be read") // the cause would print the password
+		// the cause would print the password
+		return nil, errors.New("the PostgreSQL URL cannot be read")
 	}
-	// Bun writes its arguments into the statement, so a prepared one would be used once; this mode saves the round trip.
+	// Bun writes its arguments into the statement, so a prepared one would be used once; this mode
+	// saves the round trip.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	prepare := stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
@@ -136,7 +143,8 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB,
 		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
 		"secure_delete(1)", // what is deleted is gone from the file too
 	}}
-	// Immediate: a transaction that reads first and writes later would otherwise fail when another came between.
+	// Immediate: a transaction that reads first and writes later would otherwise fail when another
+	// came between.
 	writer, err := openSQLiteFile(path, pragmas, url.Values{"_txlock": {"immediate"}}, 1)
 	if err != nil {
 		return nil, nil, err
@@ -148,8 +156,9 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB,
 	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})), readers, nil
 }
 
-// keepPrivate makes the file if there is none, and takes it and its companions from everyone but the owner: they have all
-// messages in them. SQLite gives companions that it makes later the mode of the file.
+// keepPrivate makes the file if there is none, and takes it and its companions from everyone but
+// the owner: they have all messages in them. SQLite gives companions that it makes later the mode
+// of the file.
 func keepPrivate(ctx context.Context, path string, log *slog.Logger) error {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -147,7 +147,8 @@ func TestInTx(t *testing.T) {
 	})
 }
 
-// Two transactions that lock two rows in opposite order: the database gives one up, and InTx runs it again.
+// Two transactions that lock two rows in opposite order: the database gives one up, and InTx runs
+// it again.
 func TestInTxRunsAgainAfterADeadlock(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

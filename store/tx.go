@@ -22,12 +22,13 @@ type Tx struct {
 // Postgres reports whether this is PostgreSQL, for the few statements that differ.
 func (tx *Tx) Postgres() bool { return tx.postgres }
 
-// AfterCommit has fn run once the transaction is in, in the order of the calls; never, when it fails. What others are told
-// about a change waits here, because before the commit there is nothing to tell.
+// AfterCommit has fn run once the transaction is in, in the order of the calls; never, when it
+// fails. What others are told about a change waits here, because before the commit there is nothing
+// to tell.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
-// Lock keeps others from changing the rows, and from referring to them, until the transaction ends. On SQLite nobody else
-// writes then in any case.
+// Lock keeps others from changing the rows, and from referring to them, until the transaction ends.
+// On SQLite nobody else writes then in any case.
 func (tx *Tx) Lock(ctx context.Context, table any, where string, args ...any) error {
 	if !tx.postgres {
 		return nil
@@ -36,16 +37,20 @@ func (tx *Tx) Lock(ctx context.Context, table any, where string, args ...any) er
 	return err
 }
 
-// maxTries bounds how often a transaction that the database gave up in favour of another is run again.
+// maxTries bounds how often a transaction that the database gave up in favour of another is run
+// again.
 const maxTries = 5
 
-// InTx runs fn in a transaction: committed when fn returns nil, rolled back when it returns an error or panics.
-// Where the database gave the transaction up in favour of another (a deadlock, or what it refers to was removed meanwhile),
-// nothing of it is stored, and fn runs again from the start; so fn must not change anything but what its transaction, and
-// its own variables, hold. Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the commit's outcome is unknown.
+// InTx runs fn in a transaction: committed when fn returns nil, rolled back when it returns an
+// error or panics. Where the database gave the transaction up in favour of another (a deadlock, or
+// what it refers to was removed meanwhile), nothing of it is stored, and fn runs again from the
+// start; so fn must not change anything but what its transaction, and its own variables, hold.
+// Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the
+// commit's outcome is unknown.
 //
-// On PostgreSQL such transactions have half of the connections at most; the next waits. Whatever they themselves wait for, the
-// other half is there for reads and for InPgxTx. A transaction must not begin another.
+// On PostgreSQL such transactions have half of the connections at most; the next waits. Whatever
+// they themselves wait for, the other half is there for reads and for InPgxTx. A transaction must
+// not begin another.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	leave, err := db.takeSlot(ctx)
 	if err != nil {
@@ -55,8 +60,8 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) err
 	return untilSettled(func() error { return db.tryTx(ctx, fn) })
 }
 
-// untilSettled runs a transaction again that the database gave up in favour of another, or of which it did not know a prepared
-// statement any more.
+// untilSettled runs a transaction again that the database gave up in favour of another, or of which
+// it did not know a prepared statement any more.
 func untilSettled(try func() error) error {
 	for n := 1; ; n++ {
 		err := try()

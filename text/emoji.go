@@ -7,8 +7,9 @@ import (
 	"github.com/forPelevin/gomoji"
 )
 
-// Emoji reports whether s is one emoji of those that Unicode recommends for interchange (UTS #51), and brings it into the
-// form that is stored: fully qualified, so that a heart with and without its variation selector is one and the same.
+// Emoji reports whether s is one emoji of those that Unicode recommends for interchange (UTS #51),
+// and brings it into the form that is stored: fully qualified, so that a heart with and without its
+// variation selector is one and the same.
 func Emoji(s string) (string, bool) {
 	if len(s) > maxEmoji {
 		return "", false
@@ -32,7 +33,8 @@ var emoji = sync.OnceValue(func() map[string]string {
 	for _, e := range all {
 		key := unqualified(e.Character)
 		if strings.HasPrefix(e.Slug, "regional-indicator") || strings.HasPrefix(e.Character, "\ufe0f") {
-			continue // half a flag; or a mistake in the list, where a selector stands before what it selects
+			// half a flag; or a mistake in the list, where a selector stands before what it selects
+			continue
 		}
 		if len(e.Character) > len(table[key]) {
 			table[key] = e.Character

@@ -14,16 +14,18 @@ func TestLongRunsOfMarks(t *testing.T) {
 	t.Parallel()
 	acute, below := strings.Repeat("\u0301", 40), strings.Repeat("\u0323", 40)
 	for name, c := range map[string]struct{ in, nfc string }{
-		"a run on a letter":            {"e" + acute, "é" + acute[2:]},
-		"a run on nothing":             {acute, acute},
-		"marks out of order":           {"e" + acute + below, "ẹ" + below[2:] + acute}, // the mark below comes first, and combines
+		"a run on a letter": {"e" + acute, "é" + acute[2:]},
+		"a run on nothing":  {acute, acute},
+		// the mark below comes first, and combines
+		"marks out of order":           {"e" + acute + below, "ẹ" + below[2:] + acute},
 		"a run that is NFC":            {"é" + acute, "é" + acute},
 		"two runs":                     {"e" + acute + "o" + acute, "é" + acute[2:] + "ó" + acute[2:]},
 		"Hangul before":                {"\u1100\u1161\u11a8" + acute, "각" + acute},
 		"Hangul behind":                {"e" + acute + "\u1100\u1161\u11a8", "é" + acute[2:] + "각"},
 		"a joiner of the sender's own": {"e\u034f" + acute, "e\u034f" + acute},
 		"two starters":                 {"\u09c7\u09be" + acute, "\u09cb" + acute},
-		"no composition":               {"\u0958" + acute, "\u0915\u093c" + acute}, // is excluded from it
+		// is excluded from it
+		"no composition": {"\u0958" + acute, "\u0915\u093c" + acute},
 	} {
 		if got := nfc(c.in); got != c.nfc {
 			t.Errorf("%s: %+q, want %+q", name, got, c.nfc)

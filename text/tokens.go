@@ -10,12 +10,14 @@ import (
 // maxToken is how many code points of a word are compared.
 const maxToken = 64
 
-// Tokens finds the words of a text, each once, in order, folded: what a search compares, whatever the database. A word is a
-// run of letters, marks and digits; a symbol, such as an emoji, is a word of its own. Scripts that write no space between
-// words give every character, and every two that follow each other, so that a part of a sentence is found in it.
+// Tokens finds the words of a text, each once, in order, folded: what a search compares, whatever
+// the database. A word is a run of letters, marks and digits; a symbol, such as an emoji, is a word
+// of its own. Scripts that write no space between words give every character, and every two that
+// follow each other, so that a part of a sentence is found in it.
 func Tokens(s string) []string { return tokens(s, true) }
 
-// Terms finds what a query looks for: as Tokens, but where two characters follow each other not each of them alone as well.
+// Terms finds what a query looks for: as Tokens, but where two characters follow each other not
+// each of them alone as well.
 func Terms(s string) []string { return tokens(s, false) }
 
 func tokens(s string, singles bool) (list []string) { return tokensOfFolded(Fold(s), singles) }
@@ -50,7 +52,8 @@ func tokensOfFolded(folded string, singles bool) (list []string) {
 // span is a part of a text, in code points.
 type span struct{ from, to int }
 
-// words cuts text where a word begins or ends. All of a word is of scripts with spaces, or all of those without.
+// words cuts text where a word begins or ends. All of a word is of scripts with spaces, or all of
+// those without.
 func words(s []rune) (list []span) {
 	start := -1 // of the word that is open
 	end := func(at int) {
@@ -77,7 +80,8 @@ func words(s []rune) (list []span) {
 	return list
 }
 
-// What most characters are, ASCII, is told without looking at tables: each message that is sent is looked at like this.
+// What most characters are, ASCII, is told without looking at tables: each message that is sent is
+// looked at like this.
 
 func isSymbol(r rune) bool { return r > unicode.MaxASCII && unicode.Is(unicode.So, r) }
 
@@ -94,7 +98,8 @@ const firstUnspaced = '\u0e00'
 
 // unspaced reports whether r is of a script that writes words without spaces between them.
 func unspaced(r rune) bool {
-	return r >= firstUnspaced && (r == 'ー' || // which lengthens the kana before it, and belongs to no one script
+	// which lengthens the kana before it, and belongs to no one script
+	return r >= firstUnspaced && (r == 'ー' ||
 		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar))
 }
 
@@ -104,8 +109,8 @@ type Part struct {
 	Match bool
 }
 
-// Snippet cuts about size code points out of a text, from a little before its first match on, and tells apart what matches
-// one of the terms. An ellipsis stands where something was cut off.
+// Snippet cuts about size code points out of a text, from a little before its first match on, and
+// tells apart what matches one of the terms. An ellipsis stands where something was cut off.
 func Snippet(s string, terms []string, size int) []*Part {
 	runes := []rune(s)
 	found := matches(runes, terms, size)
@@ -142,9 +147,10 @@ func Snippet(s string, terms []string, size int) []*Part {
 // matchBlock is how many candidates are folded at once.
 const matchBlock = 256
 
-// matches finds the parts of a text that one of the terms stands for, in order, none within another: the first one and
-// those that begin less than size code points after it, and perhaps some more. Folding is most of the work, so it is
-// done for many words at once, and ends when enough is found.
+// matches finds the parts of a text that one of the terms stands for, in order, none within
+// another: the first one and those that begin less than size code points after it, and perhaps some
+// more. Folding is most of the work, so it is done for many words at once, and ends when enough is
+// found.
 func matches(s []rune, terms []string, size int) (list []span) {
 	candidates := candidatesIn(s)
 	for block := range slices.Chunk(candidates, matchBlock) {
@@ -155,7 +161,8 @@ func matches(s []rune, terms []string, size int) (list []span) {
 				continue
 			}
 			matched = c.from
-			if last := len(list) - 1; last >= 0 && c.from <= list[last].to { // two emoji, or two parts of a word without spaces
+			// two emoji, or two parts of a word without spaces
+			if last := len(list) - 1; last >= 0 && c.from <= list[last].to {
 				list[last].to = max(list[last].to, c.to)
 				continue
 			}
@@ -168,7 +175,8 @@ func matches(s []rune, terms []string, size int) (list []span) {
 	return list
 }
 
-// candidatesIn are the words of a text and, in scripts without spaces, every two characters and then the first of them.
+// candidatesIn are the words of a text and, in scripts without spaces, every two characters and
+// then the first of them.
 func candidatesIn(s []rune) (list []span) {
 	for _, w := range words(s) {
 		if !unspaced(s[w.from]) {
@@ -185,7 +193,8 @@ func candidatesIn(s []rune) (list []span) {
 	return list
 }
 
-// foldEach folds parts of a text, each by itself: nothing that folding does goes beyond the end of a line.
+// foldEach folds parts of a text, each by itself: nothing that folding does goes beyond the end of
+// a line.
 func foldEach(s []rune, parts []span) []string {
 	var b strings.Builder
 	for i, p := range parts {

@@ -30,7 +30,8 @@ func TestTokensAndTerms(t *testing.T) {
 	}
 }
 
-// Whatever is looked for in a text that it was taken from is found there, and a snippet that has room for all of it is it.
+// Whatever is looked for in a text that it was taken from is found there, and a snippet that has
+// room for all of it is it.
 func FuzzSnippet(f *testing.F) {
 	f.Add("今日はhello明日", "明日", 160)
 	f.Add("ｶﾞｷﾞｸﾞ ﬁne Straße", "STRASSE", 10)

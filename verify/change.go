@@ -14,8 +14,8 @@ import (
 // changesIn is in how many operations of the senders one changes a message instead of sending one.
 const changesIn = 5
 
-// posted are the newest messages of each conversation, for being changed, each by one sender at a time: so it is known what
-// comes of two changes.
+// posted are the newest messages of each conversation, for being changed, each by one sender at a
+// time: so it is known what comes of two changes.
 type posted struct {
 	mu   sync.Mutex // guards what follows
 	free [][]*post  // by conversation, the oldest first
@@ -68,7 +68,8 @@ const (
 
 func emojis() []string { return []string{"👍", "🎉", "😀"} }
 
-// change changes a message until it is known to be changed. It reports false where there is none to change.
+// change changes a message until it is known to be changed. It reports false where there is none to
+// change.
 func (s *sender) change(ctx context.Context, conversation, fate int) bool {
 	p := s.posted.take(conversation, s.rand)
 	if p == nil {
@@ -99,7 +100,8 @@ func (s *sender) react(ctx context.Context, conversation int, p *post, fate int)
 	}
 	in := map[string]any{"messageId": p.id, "emoji": d.emoji}
 	_, sure := s.perform(ctx, conversation, by, d, reactQuery, in, "", fate)
-	// Where a try may still be under way, it must not find that the reaction is gone, and put it there again.
+	// Where a try may still be under way, it must not find that the reaction is gone, and put it
+	// there again.
 	p.reacted[d] = sure
 }
 
@@ -119,7 +121,8 @@ func (s *sender) takeBack(ctx context.Context, conversation int, p *post, fate i
 	}
 }
 
-// edit gives a message another content. A try that is late finds that the message is edited since, and does nothing.
+// edit gives a message another content. A try that is late finds that the message is edited since,
+// and does nothing.
 func (s *sender) edit(ctx context.Context, conversation int, p *post, fate int) {
 	p.version++
 	content := fmt.Sprintf("%s/%d %s", p.key, p.version, strings.Repeat("y", 1+s.plan.conversations[conversation].padding))
@@ -138,8 +141,8 @@ func (s *sender) delete(ctx context.Context, conversation int, p *post, fate int
 	s.perform(ctx, conversation, by, d, deleteQuery, map[string]any{"messageId": p.id}, "", fate)
 }
 
-// perform tries until it is known that a deed is done, and reports whether no try was left without an answer. Of a few the
-// first try is cut.
+// perform tries until it is known that a deed is done, and reports whether no try was left without
+// an answer. Of a few the first try is cut.
 func (s *sender) perform(
 	ctx context.Context, conversation, by int, d deed, query string, in any, content string, fate int,
 ) (m *message, sure bool) {
@@ -168,7 +171,8 @@ func (s *sender) perform(
 	return answer.Message, sure
 }
 
-// cutShort begins a request and does not wait for its answer. Whatever comes of it: it is made again.
+// cutShort begins a request and does not wait for its answer. Whatever comes of it: it is made
+// again.
 func (s *sender) cutShort(ctx context.Context, node int, p *person, query string, in any) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.rand.Int64N(int64(20*time.Millisecond))))
 	defer cancel()

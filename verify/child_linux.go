@@ -24,8 +24,8 @@ type child struct {
 // childPatience is how long a child may take to serve, or to end.
 const childPatience = time.Minute
 
-// startChild starts a program, and waits for the line of its output in which url finds where it serves. All of the output
-// is added to a file.
+// startChild starts a program, and waits for the line of its output in which url finds where it
+// serves. All of the output is added to a file.
 func startChild(ctx context.Context, cmd *exec.Cmd, logFile string, url func(line string) string) (*child, error) {
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -37,7 +37,8 @@ func startChild(ctx context.Context, cmd *exec.Cmd, logFile string, url func(lin
 	c := &child{ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long as the child.
+		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long
+		// as the child.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err

@@ -47,7 +47,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// errUnknown says that there is no answer, or none that tells what has become of the request: it may have been executed.
+// errUnknown says that there is no answer, or none that tells what has become of the request: it
+// may have been executed.
 var errUnknown = errors.New("the outcome is unknown")
 
 func unknown(format string, args ...any) error {
@@ -81,7 +82,8 @@ func (c *client) judge(list []apiError) error {
 	return &refusal{code: e.Extensions.Code, message: e.Message, retryAfter: time.Duration(e.Extensions.RetryAfterMs) * time.Millisecond}
 }
 
-// ask has a node execute one operation, whose only field is read into data. Its userErrors are a refusal too.
+// ask has a node execute one operation, whose only field is read into data. Its userErrors are a
+// refusal too.
 func (c *client) ask(ctx context.Context, node int, token, query string, variables map[string]any, data any) error {
 	body, err := json.Marshal(map[string]any{"query": query, "variables": variables})
 	if err != nil {

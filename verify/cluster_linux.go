@@ -19,8 +19,9 @@ import (
 	"parley/store/privatepg"
 )
 
-// cluster is three nodes of this program, a PostgreSQL and a NATS server, all of it in a temporary folder. Each node
-// reaches NATS through a relay of its own, which can be cut. Everything ends with this process.
+// cluster is three nodes of this program, a PostgreSQL and a NATS server, all of it in a temporary
+// folder. Each node reaches NATS through a relay of its own, which can be cut. Everything ends with
+// this process.
 type cluster struct {
 	nodes    *nodes
 	dir      string
@@ -35,8 +36,8 @@ type cluster struct {
 	running  []*child // the nodes
 }
 
-// postgresSettings flush nothing to disk, because only the processes are ended, not the machine; but what is acknowledged
-// has left the process.
+// postgresSettings flush nothing to disk, because only the processes are ended, not the machine;
+// but what is acknowledged has left the process.
 func postgresSettings() []string {
 	return []string{"fsync = off", "synchronous_commit = on", "full_page_writes = off"}
 }
@@ -58,8 +59,8 @@ func startCluster(ctx context.Context, o Options, out io.Writer) (_ *cluster, er
 	return c, nil
 }
 
-// natsProgram finds nats-server. It is a program of its own and no part of this one, which it would make half as large
-// again.
+// natsProgram finds nats-server. It is a program of its own and no part of this one, which it would
+// make half as large again.
 func natsProgram(named, binary string) (string, error) {
 	if named == "" {
 		named = filepath.Join(filepath.Dir(binary), "nats-server")
@@ -172,8 +173,8 @@ func (c *cluster) stop() (err error) {
 	return errors.Join(err, os.RemoveAll(c.dir))
 }
 
-// play has the faults of the plan happen, one after the other, and everything whole in the end. A node that does not come
-// back ends the run.
+// play has the faults of the plan happen, one after the other, and everything whole in the end. A
+// node that does not come back ends the run.
 func (c *cluster) play(ctx context.Context, w *world) error {
 	for _, f := range w.plan.faults {
 		if !wait(ctx, time.Until(w.began.Add(f.at))) {

@@ -17,8 +17,9 @@ type deed struct {
 // tally is how often a deed was done. Only edits and changes of members are done more than once.
 type tally struct {
 	begun, done, told int
-	since             time.Time   // when the first was begun
-	at                []time.Time // when those that were confirmed have happened, as far as the answers say
+	since             time.Time // when the first was begun
+	// when those that were confirmed have happened, as far as the answers say
+	at []time.Time
 }
 
 // fact is an event as everybody has to be told of it.
@@ -37,7 +38,8 @@ func (e event) fact() fact {
 	return f
 }
 
-// agrees compares what two were told. Where the message is hidden from one of them, the rest counts.
+// agrees compares what two were told. Where the message is hidden from one of them, the rest
+// counts.
 func (f fact) agrees(g fact) bool {
 	if f.message == "" || g.message == "" {
 		f.message, g.message = "", ""
@@ -63,7 +65,8 @@ func (c *conversation) beginning(d deed, at time.Time) {
 	t.begun++
 }
 
-// changing tells that a message will be changed, before the first try. content is that of an edit; no two have the same.
+// changing tells that a message will be changed, before the first try. content is that of an edit;
+// no two have the same.
 func (l *ledger) changing(conversation string, d deed, content string, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,8 +105,8 @@ func (l *ledger) changed(conversation string, d deed, m message, content string)
 	t.at = append(t.at, *at)
 }
 
-// isRight compares a message that somebody has got from a server, at whatever time, with what is known of it: whose content
-// it has, and where it stands.
+// isRight compares a message that somebody has got from a server, at whatever time, with what is
+// known of it: whose content it has, and where it stands.
 func (l *ledger) isRight(c *conversation, m message, found violation) bool {
 	s, ok := c.byID[m.ID], false
 	switch of, edited := c.edits[m.Content]; {
@@ -132,7 +135,8 @@ func (l *ledger) isRight(c *conversation, m message, found violation) bool {
 	return true
 }
 
-// isTold keeps an event that somebody has got from a server, and compares it with what is known of it.
+// isTold keeps an event that somebody has got from a server, and compares it with what is known of
+// it.
 func (l *ledger) isTold(c *conversation, e event, found violation) bool {
 	if m := e.subject(); m != nil && !l.isRight(c, *m, found) {
 		return false
@@ -179,7 +183,8 @@ func (e event) isBare() bool {
 	return false
 }
 
-// contradiction says what in an event cannot be: its message is as it is now, so it is not older than the event.
+// contradiction says what in an event cannot be: its message is as it is now, so it is not older
+// than the event.
 func (e event) contradiction() string {
 	m := e.subject()
 	switch {
@@ -197,8 +202,9 @@ func (e event) contradiction() string {
 	return ""
 }
 
-// logged compares all events of a conversation, as its owner follows them from the first, with what was done. What has been
-// told so far has to be there, each deed as often as it was done, and nothing else.
+// logged compares all events of a conversation, as its owner follows them from the first, with what
+// was done. What has been told so far has to be there, each deed as often as it was done, and
+// nothing else.
 func (l *ledger) logged(conversation string, list []event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// everything is one follower's view of all that a person may see, through all its connections: a stream of each
-// conversation, and one cursor.
+// everything is one follower's view of all that a person may see, through all its connections: a
+// stream of each conversation, and one cursor.
 //
-// In each conversation it is told in periods, from a beginning to the event that removes the person. In a period there is no
-// gap; the last one goes on to the end of the run, if the person is a member then.
+// In each conversation it is told in periods, from a beginning to the event that removes the
+// person. In a period there is no gap; the last one goes on to the end of the run, if the person is
+// a member then.
 type everything struct {
 	*story
 	ledger *ledger
@@ -57,8 +58,8 @@ func (l *ledger) everything(name, person string) *everything {
 	return e
 }
 
-// starting is what somebody has read before they follow, or because the stream begins anew: where to begin, unless the
-// stream has said that, and how far each conversation had come.
+// starting is what somebody has read before they follow, or because the stream begins anew: where
+// to begin, unless the stream has said that, and how far each conversation had come.
 func (e *everything) starting(cursor string, lastSeqs map[string]int64) {
 	e.ledger.mu.Lock()
 	defer e.ledger.mu.Unlock()

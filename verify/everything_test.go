@@ -2,7 +2,8 @@ package verify
 
 import "testing"
 
-// gone removes ben at one seq, and adds him again at another; one message is sent in between, and one after.
+// gone removes ben at one seq, and adds him again at another; one message is sent in between, and
+// one after.
 func (c *court) gone(removed, added int64) {
 	c.away("ben", removed, added)
 	c.log = append(c.log, concerning(memberRemoved, removed, "ben"), arrival(msg(removed+1)),

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// follower follows through one break after the other, as a client would that never forgets the seq, or the cursor, that it
-// has.
+// follower follows through one break after the other, as a client would that never forgets the seq,
+// or the cursor, that it has.
 type follower struct {
 	*world
 	plan         followerPlan
@@ -29,7 +29,8 @@ type follower struct {
 	away      bool      // by its own doing, or because it is no member
 }
 
-// repair is a break that is being repaired: until the stream has everything that was confirmed when it came back.
+// repair is a break that is being repaired: until the stream has everything that was confirmed when
+// it came back.
 type repair struct {
 	kind   kind
 	from   time.Time
@@ -165,7 +166,8 @@ type listening struct {
 
 func (l *listening) id() string { return strconv.Itoa(l.operation) }
 
-// subscribe asks for what follows the last item. The ping behind it shows that the server has taken it.
+// subscribe asks for what follows the last item. The ping behind it shows that the server has taken
+// it.
 func (l *listening) subscribe(ctx context.Context) error {
 	if l.operation > 0 && l.plan.transport == overSSE { // which is for one operation
 		return errPlanned
@@ -286,8 +288,8 @@ func (l *listening) receive(ctx context.Context, it item) error {
 	return nil
 }
 
-// fetch reads how far each conversation of the person has come, as a client does that begins, or that has to begin anew; and
-// perhaps where the stream is to begin.
+// fetch reads how far each conversation of the person has come, as a client does that begins, or
+// that has to begin anew; and perhaps where the stream is to begin.
 func (f *follower) fetch(ctx context.Context, begin bool) error {
 	var answer *struct {
 		EventsCursor  string
@@ -351,7 +353,8 @@ func (l *listening) refused(ctx context.Context, list []apiError) error {
 // breakNow does the next break of the plan.
 func (l *listening) breakNow(ctx context.Context) error {
 	b := l.breaks[0]
-	if l.renewal != nil { // its answer has to be taken first, because others of the person wait for the tokens
+	// its answer has to be taken first, because others of the person wait for the tokens
+	if l.renewal != nil {
 		l.breaks[0].at = time.Since(l.began) + 500*time.Millisecond
 		return nil
 	}
@@ -389,7 +392,8 @@ func (l *listening) breakNow(ctx context.Context) error {
 	return errPlanned
 }
 
-// leave begins an absence of the follower's own doing. Who is no member is away already, and stays it.
+// leave begins an absence of the follower's own doing. Who is no member is away already, and stays
+// it.
 func (l *listening) leave() {
 	l.away, l.repair = true, nil
 }
@@ -425,7 +429,8 @@ func (l *listening) endRenewal(f *frame) {
 	defer l.device.mu.Unlock()
 	renewal := l.renewal
 	l.renewal = nil
-	// Until there is an answer: the tokens may have been traded, and for a while trading them again gives the same ones.
+	// Until there is an answer: the tokens may have been traded, and for a while trading them again
+	// gives the same ones.
 	l.device.session.expires = time.Time{}
 	var payload struct {
 		Data *struct {

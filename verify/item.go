@@ -42,7 +42,8 @@ const (
 	... on ReactionAdded { message { ...M } user { id } emoji count }
 	... on ReactionRemoved { message { ...M } user { id } emoji count } }`
 
-	// It asks for something that may have come after the message, which is for those alone who are still members.
+	// It asks for something that may have come after the message, which is for those alone who are
+	// still members.
 	messagesQuery = `subscription ($c: ID!, $a: Int) {
 	messageAdded(conversationId: $c, afterSeq: $a) { id seq content conversation { lastMessage { seq } } } }`
 	conversationQuery = `subscription ($c: ID!, $a: Int) {
@@ -64,12 +65,14 @@ func (m message) String() string { return fmt.Sprintf("seq %d, %s %s", m.Seq, m.
 
 type named struct{ ID string }
 
-// event is one as a client sees it, of any kind. What messageAdded delivers is a MessageAdded without a time.
+// event is one as a client sees it, of any kind. What messageAdded delivers is a MessageAdded
+// without a time.
 type event struct {
-	Kind           string `json:"__typename"`
-	Seq            int64
-	At             time.Time
-	Added, Message *message // the first of a MessageAdded, the second of the others that are about one
+	Kind string `json:"__typename"`
+	Seq  int64
+	At   time.Time
+	// the first of a MessageAdded, the second of the others that are about one
+	Added, Message *message
 	User           *named
 	Emoji          string
 	Count          int
@@ -103,11 +106,14 @@ func (e event) String() string {
 	return fmt.Sprintf("seq %d, %s %s %s", e.Seq, e.Kind, e.Emoji, e.person())
 }
 
-// item is what a stream delivers: an event and, of everything, where it happened, and the cursor behind it.
+// item is what a stream delivers: an event and, of everything, where it happened, and the cursor
+// behind it.
 type item struct {
 	event
 	conversation, cursor string
-	newest               int64 // the seq of the conversation's last message, which came with it; 0 where that was not asked for
+	// the seq of the conversation's last message, which came with it; 0 where that was not asked
+	// for
+	newest int64
 }
 
 // delivered reads a next frame: an item, or the errors that came instead. Contents are made brief.

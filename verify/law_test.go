@@ -41,7 +41,8 @@ func deleted(of, at int64) message {
 	return message{ID: msg(of).ID, Seq: of, DeletedAt: new(moment(at))}
 }
 
-// lively are eight events of the conversation, with one of everything; all of it was done, and confirmed.
+// lively are eight events of the conversation, with one of everything; all of it was done, and
+// confirmed.
 func (c *court) lively() []event {
 	added := func(seq int64) event {
 		c.send(seq)
@@ -412,7 +413,8 @@ func TestTheLawOfTheLog(t *testing.T) {
 	}
 }
 
-// Whatever becomes of a stream of events that keeps the law is right, and one thing wrong in it is found.
+// Whatever becomes of a stream of events that keeps the law is right, and one thing wrong in it is
+// found.
 func TestAnythingWrongWithEventsIsFound(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -8,16 +8,18 @@ import (
 	"time"
 )
 
-// ledger is the law. It is told what was done and what came, and says what must not be so. It knows no servers, no clock and
-// no goroutines of its own; it may be told by many.
+// ledger is the law. It is told what was done and what came, and says what must not be so. It knows
+// no servers, no clock and no goroutines of its own; it may be told by many.
 //
-//   - A message that was stored is delivered to each stream of everybody who may see it, once, in order of seq; and so is
-//     every event to each stream of events, without a gap between any two.
-//   - A send that was acknowledged is stored, once, under the seq of the answer; and later than what had been acknowledged
-//     before it began. An edit, a deletion, a reaction, and a change of members that was acknowledged is told as one event.
+//   - A message that was stored is delivered to each stream of everybody who may see it, once, in
+//     order of seq; and so is every event to each stream of events, without a gap between any two.
+//   - A send that was acknowledged is stored, once, under the seq of the answer; and later than
+//     what had been acknowledged before it began. An edit, a deletion, a reaction, and a change of
+//     members that was acknowledged is told as one event.
 //   - What is told is the same for all, and somebody has done it.
-//   - Nothing is delivered to somebody who is no member: to none at all, to whom the removal was confirmed nothing beyond
-//     it, and where history begins with joining nothing of what was written meanwhile.
+//   - Nothing is delivered to somebody who is no member: to none at all, to whom the removal was
+//     confirmed nothing beyond it, and where history begins with joining nothing of what was
+//     written meanwhile.
 //   - Nothing is delivered to a session that has ended of what was sent more than a grace later.
 //   - A stream ends for good only for somebody who is no member.
 type ledger struct {
@@ -36,9 +38,11 @@ type ledger struct {
 type counts struct {
 	Acknowledged, Changed, Retried, Repeated      int
 	Lost, Doubled, Reordered, Leaked, OtherBreach int
-	Resets                                        int            // streams that began anew because their cursor was too old
-	Deliveries                                    map[string]int // by the kind of stream
-	// LateAfterEnd is the longest after the end of a session that something was begun which it still received.
+	// streams that began anew because their cursor was too old
+	Resets     int
+	Deliveries map[string]int // by the kind of stream
+	// LateAfterEnd is the longest after the end of a session that something was begun which it
+	// still received.
 	LateAfterEnd time.Duration
 }
 
@@ -54,10 +58,11 @@ type conversation struct {
 	byID        map[string]*send  // those of which the id is known
 	edits       map[string]string // by content: the id of the message
 	deeds       map[deed]*tally
-	known       map[int64]fact // stored for certain, because an answer, a stream or a list has had it
-	logged      bool           // known has all there is
-	floor       int64          // the highest seq that an answer has confirmed
-	members     map[string]*membership
+	// stored for certain, because an answer, a stream or a list has had it
+	known   map[int64]fact
+	logged  bool  // known has all there is
+	floor   int64 // the highest seq that an answer has confirmed
+	members map[string]*membership
 }
 
 // send is a message that somebody wants to be stored.
@@ -99,14 +104,16 @@ func (l *ledger) sending(conversation, content string, at time.Time) {
 	c.sends[content] = &send{begun: at, floor: c.floor}
 }
 
-// retried tells that the outcome of a try is unknown, and that the message is sent again with its key.
+// retried tells that the outcome of a try is unknown, and that the message is sent again with its
+// key.
 func (l *ledger) retried() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts.Retried++
 }
 
-// acknowledged tells what a send was answered with. A repeated one has to be answered with the same.
+// acknowledged tells what a send was answered with. A repeated one has to be answered with the
+// same.
 func (l *ledger) acknowledged(conversation string, m message, content string, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,7 +141,8 @@ func (l *ledger) acknowledged(conversation string, m message, content string, at
 	c.floor = max(c.floor, m.Seq)
 }
 
-// gaveUp tells that the outcome of a send could not be found out, or that somebody who may write was refused.
+// gaveUp tells that the outcome of a send could not be found out, or that somebody who may write
+// was refused.
 func (l *ledger) gaveUp(conversation, content string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,7 +167,8 @@ func (l *ledger) ackedAt(conversation, content string) time.Time {
 	return time.Time{}
 }
 
-// listed compares all messages of a conversation, as its owner reads them page by page, with what was acknowledged.
+// listed compares all messages of a conversation, as its owner reads them page by page, with what
+// was acknowledged.
 func (l *ledger) listed(conversation string, list []message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

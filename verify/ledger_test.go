@@ -11,7 +11,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// court is a ledger with one conversation of ann and ben, where ann writes. Messages are named by their seqs.
+// court is a ledger with one conversation of ann and ben, where ann writes. Messages are named by
+// their seqs.
 type court struct {
 	*ledger
 	now    time.Time
@@ -330,7 +331,8 @@ func TestTheLaw(t *testing.T) {
 	}
 }
 
-// away removes somebody at one seq, and adds them at another; a message is sent in between, and one after.
+// away removes somebody at one seq, and adds them at another; a message is sent in between, and one
+// after.
 func (c *court) away(person string, removed, added int64) {
 	c.removing(conv, person)
 	c.removed(conv, person, at(removed))
@@ -376,7 +378,8 @@ func TestAnythingWrongIsFound(t *testing.T) {
 		c := newCourt(false)
 		s := c.follow("ben")
 		c.begin(seqs...)
-		early := rapid.IntRange(0, n).Draw(t, "answered before") // the others are answered when all is delivered
+		// the others are answered when all is delivered
+		early := rapid.IntRange(0, n).Draw(t, "answered before")
 		c.answer(seqs[:early]...)
 		for _, seq := range got {
 			if rapid.IntRange(0, 9).Draw(t, "resume") == 0 {

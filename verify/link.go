@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// link is one connection on which something is followed: a WebSocket (socket) or a stream of server-sent events
-// (eventStream).
+// link is one connection on which something is followed: a WebSocket (socket) or a stream of
+// server-sent events (eventStream).
 type link interface {
 	// open says who is there.
 	open(ctx context.Context, token string) error
@@ -35,7 +35,8 @@ func dial(ctx context.Context, address string, how transport, tight bool, budget
 	return dialSocket(ctx, address, tight, budget)
 }
 
-// inbox is where a goroutine puts what it reads; while nobody takes that, it reads no more, and the server has to wait.
+// inbox is where a goroutine puts what it reads; while nobody takes that, it reads no more, and the
+// server has to wait.
 type inbox struct {
 	frames chan frame // closed when nothing more comes
 	err    error      // why, once frames is closed

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// membership is what is known of one person in one conversation. Between the request for a change and its answer it may be
-// either way, and nothing can be held against a server.
+// membership is what is known of one person in one conversation. Between the request for a change
+// and its answer it may be either way, and nothing can be held against a server.
 type membership struct {
 	state   memberState
 	version int    // changes with every step
@@ -42,7 +42,8 @@ func (l *ledger) removing(conversation, person string) {
 	l.conversations[conversation].beginning(deed{kind: memberRemoved, person: person}, time.Time{})
 }
 
-// removed tells that a removal is confirmed, with a seq that is the event's own (from = to), or between the two.
+// removed tells that a removal is confirmed, with a seq that is the event's own (from = to), or
+// between the two.
 func (l *ledger) removed(conversation, person string, at span) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,8 +51,8 @@ func (l *ledger) removed(conversation, person string, at span) {
 	l.conversations[conversation].tally(deed{kind: memberRemoved, person: person}).done++
 }
 
-// adding tells that the person is to be a member again. Where history begins with joining, what a stream of theirs has not
-// received by now it may never.
+// adding tells that the person is to be a member again. Where history begins with joining, what a
+// stream of theirs has not received by now it may never.
 func (l *ledger) adding(conversation, person string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

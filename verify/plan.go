@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// plan is everything that will be tried, drawn from a seed before anything begins. The same seed and sizes give the same
-// plan; what the servers make of it depends on the moment, as in any distributed system.
+// plan is everything that will be tried, drawn from a seed before anything begins. The same seed
+// and sizes give the same plan; what the servers make of it depends on the moment, as in any
+// distributed system.
 type plan struct {
 	seed          uint64
 	length        time.Duration
@@ -25,10 +26,12 @@ type plan struct {
 
 // conversationPlan is a conversation, and who is in it from the beginning.
 type conversationPlan struct {
-	members     []int // the first is the owner; the first authors of them write, and are never removed
-	fromJoining bool  // who comes back does not see what was written meanwhile
-	padding     int   // characters that are added to each message, so that streams fill the buffers of the network
-	weight      int   // how often it is written to
+	// the first is the owner; the first authors of them write, and are never removed
+	members     []int
+	fromJoining bool // who comes back does not see what was written meanwhile
+	// characters that are added to each message, so that streams fill the buffers of the network
+	padding int
+	weight  int // how often it is written to
 }
 
 // authors of a conversation write in it.
@@ -42,8 +45,9 @@ type followerPlan struct {
 	fromNow                    bool // everything: without a cursor at first
 	start                      time.Duration
 	own                        bool // with a session of its own, which may be revoked
-	tight                      bool // with small buffers, so that the server notices when it does not read
-	breaks                     []planned
+	// with small buffers, so that the server notices when it does not read
+	tight  bool
+	breaks []planned
 }
 
 // transport is what carries a stream.
@@ -136,7 +140,8 @@ type sizes struct {
 	chaos                                         bool
 }
 
-// draw makes a plan. Each part has a generator of its own, so that a change of one part leaves the others as they were.
+// draw makes a plan. Each part has a generator of its own, so that a change of one part leaves the
+// others as they were.
 func draw(seed uint64, length time.Duration, s sizes) *plan {
 	p := &plan{seed: seed, length: length, people: s.people, strangers: 2, rate: s.rate}
 	p.people += p.strangers
@@ -177,7 +182,8 @@ func (p *plan) drawFollowers(r *rand.Rand, s sizes) {
 		}
 		c := i % len(p.conversations)
 		members := p.conversations[c].members
-		round := i / len(p.conversations) // the first follower of each conversation is the member who may be removed
+		// the first follower of each conversation is the member who may be removed
+		round := i / len(p.conversations)
 		f := followerPlan{
 			conversation: c, person: members[(len(members)-1+round)%len(members)], node: r.IntN(s.nodes),
 			own: i%5 == 4, tight: i%3 == 0, source: left[0].source, transport: left[0].transport,
@@ -222,7 +228,8 @@ func drawBreak(r *rand.Rand, how transport, at, length time.Duration) planned {
 
 // drawRights removes the last member of a conversation and adds them again, and ends sessions.
 func (p *plan) drawRights(r *rand.Rand) {
-	free := make([]time.Duration, len(p.conversations)) // since when nobody is being removed from it
+	// since when nobody is being removed from it
+	free := make([]time.Duration, len(p.conversations))
 	for at := 2*time.Second + p.within(r, time.Second); at < p.length-5*time.Second; at += time.Second + p.within(r, 2*time.Second) {
 		c := r.IntN(len(p.conversations))
 		members := p.conversations[c].members
@@ -271,7 +278,8 @@ func (p *plan) drawFaults(r *rand.Rand, nodes int) {
 	}
 }
 
-// churnsByConversation has the churns of each conversation in their order: one at a time, so that it is known who is in it.
+// churnsByConversation has the churns of each conversation in their order: one at a time, so that
+// it is known who is in it.
 func (p *plan) churnsByConversation() map[int][]churn {
 	by := map[int][]churn{}
 	for _, c := range p.churns {

@@ -38,7 +38,8 @@ func listenRelay(to string) (*relay, error) {
 
 func (r *relay) address() string { return r.listener.Addr().String() }
 
-// lead cuts what is open, and passes on to another server from now on; to none with an empty address.
+// lead cuts what is open, and passes on to another server from now on; to none with an empty
+// address.
 func (r *relay) lead(to string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// report gathers the figures that are no matter of law: how often what happened, and how long it took.
+// report gathers the figures that are no matter of law: how often what happened, and how long it
+// took.
 type report struct {
 	mu      sync.Mutex // guards what follows
 	repairs map[kind]*repairs
@@ -51,8 +52,8 @@ func (r *report) add(k kind, n int, took time.Duration) {
 	r.repairs[k].longest = max(r.repairs[k].longest, took)
 }
 
-// delivered tells how long a message took from being confirmed to somebody who listens. It is the time to repair of a fault
-// that fell into it, or the other way round.
+// delivered tells how long a message took from being confirmed to somebody who listens. It is the
+// time to repair of a fault that fell into it, or the other way round.
 func (r *report) delivered(acked, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -57,8 +57,8 @@ func (r rights) churn(ctx context.Context, c churn) error {
 	return nil
 }
 
-// change makes one change of the members, and finds out at which seq. done is the code that says that a try whose answer
-// was lost has made it; then the seq lies between two.
+// change makes one change of the members, and finds out at which seq. done is the code that says
+// that a try whose answer was lost has made it; then the seq lies between two.
 func (r rights) change(ctx context.Context, owner *person, id, query string, in any, done string) (at span, err error) {
 	floor := r.ledger.floorOf(id)
 	unsure := false
@@ -156,7 +156,8 @@ func (r rights) revokeAll(ctx, load context.Context) {
 			continue
 		}
 		err = f.device.person.do(ctx, v.follower, revokeQuery, map[string]any{"sessionId": id}, nil, nil)
-		if err != nil && codeOf(err) != "NOT_FOUND" { // which a try whose answer was lost has left behind
+		// which a try whose answer was lost has left behind
+		if err != nil && codeOf(err) != "NOT_FOUND" {
 			r.ledger.gaveUp(f.conversation, "the end of a session", err)
 			continue
 		}
@@ -167,7 +168,8 @@ func (r rights) revokeAll(ctx, load context.Context) {
 	}
 }
 
-// tryEnded uses the access token of a session that has ended, on every node, after the time that a node has to notice.
+// tryEnded uses the access token of a session that has ended, on every node, after the time that a
+// node has to notice.
 func (r rights) tryEnded(ctx context.Context, f *follower, token string) {
 	if !wait(ctx, r.ledger.grace) {
 		return

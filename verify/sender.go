@@ -37,7 +37,8 @@ func (s *sender) run(ctx, load context.Context) {
 	}
 }
 
-// next is when something is due again. What an outage has held up is not made good for: that would be a storm.
+// next is when something is due again. What an outage has held up is not made good for: that would
+// be a storm.
 func (s *sender) next(due time.Time, interval time.Duration) time.Time {
 	due = due.Add(interval/2 + time.Duration(s.rand.Int64N(int64(interval))))
 	if late := time.Now().Add(-interval); due.Before(late) {
@@ -63,8 +64,8 @@ func (s *sender) pick() int {
 
 const sendQuery = `mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq content } userErrors { code message } } }`
 
-// send sends one message until it is known to be stored. A few are sent again although that is known, and of a few the
-// first try is cut before its answer.
+// send sends one message until it is known to be stored. A few are sent again although that is
+// known, and of a few the first try is cut before its answer.
 func (s *sender) send(ctx context.Context, conversation, author, fate int) {
 	s.sent++
 	key := fmt.Sprintf("m%d-%d", s.number, s.sent)
@@ -101,7 +102,8 @@ func (s *sender) send(ctx context.Context, conversation, author, fate int) {
 	s.posted.add(conversation, &post{id: sent.ID, key: key, author: author, reacted: map[deed]bool{}})
 }
 
-// brief stands for a content: its key, its length and its checksum, so that a long run needs little memory.
+// brief stands for a content: its key, its length and its checksum, so that a long run needs little
+// memory.
 func brief(content string) string {
 	if content == "" { // it is deleted
 		return ""

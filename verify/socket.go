@@ -18,8 +18,8 @@ const (
 	dialTimeout = 5 * time.Second
 )
 
-// socket is one connection that speaks graphql-transport-ws. A goroutine reads it; while nobody takes what it has read, it
-// reads no more, and the server has to wait.
+// socket is one connection that speaks graphql-transport-ws. A goroutine reads it; while nobody
+// takes what it has read, it reads no more, and the server has to wait.
 type socket struct {
 	inbox
 	conn *websocket.Conn
@@ -34,8 +34,8 @@ type frame struct {
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
-// dialSocket opens a WebSocket, up to before connection_init. It is cut after budget bytes, the upgrade's included. A tight
-// one has small buffers.
+// dialSocket opens a WebSocket, up to before connection_init. It is cut after budget bytes, the
+// upgrade's included. A tight one has small buffers.
 func dialSocket(ctx context.Context, address string, tight bool, budget int64) (*socket, error) {
 	timed, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -124,7 +124,8 @@ func (s *socket) open(ctx context.Context, token string) error {
 	return nil
 }
 
-// because prefers what the server has said to what became of our own write: a close frame may have come before it.
+// because prefers what the server has said to what became of our own write: a close frame may have
+// come before it.
 func (s *socket) because(err error) error {
 	select {
 	case _, ok := <-s.frames:

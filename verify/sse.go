@@ -20,8 +20,9 @@ import (
 // heartbeat is how often a server writes at least a comment into a stream of events (docs/wire.md).
 const heartbeat = 15 * time.Second
 
-// eventStream is one connection that speaks graphql-sse in its mode of distinct connections: one request, whose answer is
-// the stream of one operation. It is written by hand on the TCP connection, so that it can be cut at any byte.
+// eventStream is one connection that speaks graphql-sse in its mode of distinct connections: one
+// request, whose answer is the stream of one operation. It is written by hand on the TCP
+// connection, so that it can be cut at any byte.
 type eventStream struct {
 	inbox
 	conn    net.Conn
@@ -92,7 +93,8 @@ func (s *eventStream) operate(ctx context.Context, id, query string, variables m
 	s.reading = true
 	go func() {
 		defer close(s.frames)
-		defer func() { _ = resp.Body.Close() }() // of a connection that is closed by then, so nothing more is read
+		// of a connection that is closed by then, so nothing more is read
+		defer func() { _ = resp.Body.Close() }()
 		if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 			s.err = s.readRefusal(id, resp)
 			return
@@ -117,8 +119,8 @@ func (s *eventStream) readRefusal(id string, resp *http.Response) error {
 	return io.EOF
 }
 
-// read reads events (https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6). One that is cut off
-// before its end is none. A comment says that the server is there.
+// read reads events (https://html.spec.whatwg.org/multipage/server-sent-events.html, section
+// 9.2.6). One that is cut off before its end is none. A comment says that the server is there.
 func (s *eventStream) read(id string, body io.Reader) error {
 	lines := bufio.NewReader(body)
 	var kind, data string

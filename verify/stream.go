@@ -165,7 +165,8 @@ func (s *subscription) receive(it item, at time.Time) {
 		return
 	}
 	if s.endsWith(it.event) && it.Seq > s.last+1 {
-		// What came before it and was not delivered is left out: whoever comes back resumes before that.
+		// What came before it and was not delivered is left out: whoever comes back resumes before
+		// that.
 		s.over = true
 		return
 	}
@@ -240,7 +241,8 @@ func (s *subscription) catchesUp(e event) {
 	s.live = true
 }
 
-// notTooEarly finds that replay is said to have ended, and what had been confirmed before it began has not come.
+// notTooEarly finds that replay is said to have ended, and what had been confirmed before it began
+// has not come.
 func (s *subscription) notTooEarly() {
 	if !s.owedAll || s.of.memberOf(s.person).version != s.asked || s.last >= s.floor || !s.owed(s.floor) {
 		return
@@ -250,8 +252,8 @@ func (s *subscription) notTooEarly() {
 		fmt.Sprintf("behind seq %d", s.last))
 }
 
-// skipped finds what should have come before e and is passed over: of a stream of messages what is known to be stored by
-// now, of a stream of events every seq.
+// skipped finds what should have come before e and is passed over: of a stream of messages what is
+// known to be stored by now, of a stream of events every seq.
 func (s *stream) skipped(e event) {
 	if !s.full && s.of.memberOf(s.person).state != member {
 		return
@@ -300,8 +302,8 @@ func (s *stream) settleFrom(first int64) {
 	}
 }
 
-// settleBare finds messages that were withheld from somebody who may see them: only who has joined a conversation whose
-// history begins with joining may not, what was written before.
+// settleBare finds messages that were withheld from somebody who may see them: only who has joined
+// a conversation whose history begins with joining may not, what was written before.
 func (s *stream) settleBare() {
 	joinings := s.of.joinings(s.person)
 	for _, e := range s.bare {
@@ -327,7 +329,8 @@ func (s *stream) hidden(e event) string {
 	return ""
 }
 
-// tooLate says why a session may not receive an event, if it has ended long enough before that was begun.
+// tooLate says why a session may not receive an event, if it has ended long enough before that was
+// begun.
 func (s *subscription) tooLate(e event) string {
 	ended, ok := s.ledger.sessions[s.session]
 	begun := s.of.begun(e)
@@ -360,8 +363,8 @@ func (c *conversation) begun(e event) time.Time {
 	return time.Time{}
 }
 
-// refused tells that the server has ended the subscription for good, or denied it, and reports whether the person is no
-// member, so that it has to wait until they are one again.
+// refused tells that the server has ended the subscription for good, or denied it, and reports
+// whether the person is no member, so that it has to wait until they are one again.
 func (s *subscription) refused(code string) (out bool) {
 	l := s.ledger
 	l.mu.Lock()

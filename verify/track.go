@@ -18,8 +18,8 @@ type track interface {
 // hearing is one try to follow: from a request to its end.
 type hearing interface {
 	receive(it item, at time.Time)
-	// refused tells that the server has ended the subscription for good, or denied it, and reports whether the person is no
-	// member, so that it has to wait until they are one again.
+	// refused tells that the server has ended the subscription for good, or denied it, and reports
+	// whether the person is no member, so that it has to wait until they are one again.
 	refused(code string) (out bool)
 	// unexpected tells of an answer that the API does not give.
 	unexpected(expected, came string)

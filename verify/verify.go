@@ -1,17 +1,21 @@
-// Package verify is the proof of the promise that anyone can run: many senders and followers against running servers, from
-// outside, through the public API alone, and with everything broken that breaks in life.
+// Package verify is the proof of the promise that anyone can run: many senders and followers
+// against running servers, from outside, through the public API alone, and with everything broken
+// that breaks in life.
 //
-// A run is a story in this order: the plan is drawn from a seed (plan.go); people register and start conversations; senders
-// send (sender.go) and change what was sent (change.go), followers follow (follower.go) over connections that are cut, put
-// to sleep and moved (link.go, socket.go, sse.go), members are removed and sessions ended (rights.go), and with chaos the
-// servers themselves are killed, frozen and cut off (cluster_linux.go). Whatever is done and whatever comes is told to the
-// ledger (ledger.go, deeds.go, members.go, and stream.go and everything.go for what is followed), which is the law: it knows
-// nothing of servers, and says what must not be. The report (report.go) tells the rest.
+// A run is a story in this order: the plan is drawn from a seed (plan.go); people register and
+// start conversations; senders send (sender.go) and change what was sent (change.go), followers
+// follow (follower.go) over connections that are cut, put to sleep and moved (link.go, socket.go,
+// sse.go), members are removed and sessions ended (rights.go), and with chaos the servers
+// themselves are killed, frozen and cut off (cluster_linux.go). Whatever is done and whatever comes
+// is told to the ledger (ledger.go, deeds.go, members.go, and stream.go and everything.go for what
+// is followed), which is the law: it knows nothing of servers, and says what must not be. The
+// report (report.go) tells the rest.
 //
 // # Concurrency
 //
-// Every sender, follower and fault is a goroutine of its own; all of them end before Run returns. They meet in the ledger
-// and the report, each with one lock, which is never held while anything is waited for.
+// Every sender, follower and fault is a goroutine of its own; all of them end before Run returns.
+// They meet in the ledger and the report, each with one lock, which is never held while anything is
+// waited for.
 package verify
 
 import (
@@ -39,7 +43,8 @@ type Options struct {
 	Followers     int
 	Rate          int           // messages a second, of all senders together
 	Grace         time.Duration // how long a node may take to notice that a session has ended
-	Patience      time.Duration // how long a client waits for a silent node before it looks for another
+	// how long a client waits for a silent node before it looks for another
+	Patience time.Duration
 }
 
 // ErrViolated says that the promise was broken.
@@ -48,7 +53,8 @@ var ErrViolated = errors.New("the promise was broken")
 // clusterNodes is how many nodes --chaos starts.
 const clusterNodes = 3
 
-// settling is how long everything may take to come, and every outcome to be known, once nothing is broken any more.
+// settling is how long everything may take to come, and every outcome to be known, once nothing is
+// broken any more.
 const settling = time.Minute
 
 // settlingBroken is enough where the promise is known to be broken.
@@ -74,8 +80,8 @@ type world struct {
 	background    sync.WaitGroup
 }
 
-// Run verifies, and writes what it finds. It returns ErrViolated where the promise was broken, and other errors where it
-// could not be verified.
+// Run verifies, and writes what it finds. It returns ErrViolated where the promise was broken, and
+// other errors where it could not be verified.
 func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	if err := o.check(); err != nil {
 		return err
@@ -273,8 +279,8 @@ func (w *world) play(parent context.Context, c *cluster) error {
 	return w.compare(parent)
 }
 
-// close sends the last messages of each conversation: two, because the second proves that nothing comes between the first
-// and it. Whoever has both has everything.
+// close sends the last messages of each conversation: two, because the second proves that nothing
+// comes between the first and it. Whoever has both has everything.
 func (w *world) close(ctx context.Context) {
 	s := &sender{world: w, number: senders, rand: w.plan.rand("last")}
 	w.finished = map[string]int64{}

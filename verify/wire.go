@@ -33,7 +33,8 @@ func (w *wire) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// reset ends the connection with no goodbye: what was not sent is dropped, and the other side gets a TCP reset.
+// reset ends the connection with no goodbye: what was not sent is dropped, and the other side gets
+// a TCP reset.
 func (w *wire) reset() {
 	w.cut.Store(true)
 	if tcp, ok := w.Conn.(*net.TCPConn); ok {
@@ -42,8 +43,8 @@ func (w *wire) reset() {
 	_ = w.Close()
 }
 
-// dialWire opens the TCP connection, before net/http has a part in it: the transport would dial in a goroutine of its own,
-// and leave a connection behind that comes after the time is up.
+// dialWire opens the TCP connection, before net/http has a part in it: the transport would dial in
+// a goroutine of its own, and leave a connection behind that comes after the time is up.
 func dialWire(ctx context.Context, address string, tight bool, budget int64) (*wire, error) {
 	u, err := url.Parse(address)
 	if err != nil {

@@ -36,8 +36,8 @@ func TestAccountPages(t *testing.T) {
 				`<noscript>`,
 			)...)
 
-			// Without its script, the form would send the password to the page's own address. So it is hidden until the
-			// script runs, and could not put the password into the address bar.
+			// Without its script, the form would send the password to the page's own address. So it
+			// is hidden until the script runs, and could not put the password into the address bar.
 			form := regexp.MustCompile(`<form [^>]*>`).FindString(body(t, get(t, h, page)))
 			if !strings.Contains(form, " hidden") || !strings.Contains(form, `method="post"`) {
 				t.Errorf("the form is %s", form)

@@ -7,18 +7,20 @@ import (
 	"strings"
 )
 
-// CodeMirror and the components in GraphiQL put style elements into the page, hence 'unsafe-inline' for styles. GraphiQL's
-// style sheet contains its fonts and two images as data URLs.
+// CodeMirror and the components in GraphiQL put style elements into the page, hence 'unsafe-inline'
+// for styles. GraphiQL's style sheet contains its fonts and two images as data URLs.
 const playgroundPolicy = ownHostOnly +
 	"style-src 'self' 'unsafe-inline'; " +
 	"img-src 'self' data:; " +
 	"font-src 'self' data:"
 
-// Playground returns the handler of the GraphQL playground: the page at /, its files below /playground/, and 404 for
-// anything else. It answers GET and HEAD. The endpoint is the path of the API on the same host, where the page sends
-// queries and mutations by POST and subscriptions by WebSocket (graphql-transport-ws).
+// Playground returns the handler of the GraphQL playground: the page at /, its files below
+// /playground/, and 404 for anything else. It answers GET and HEAD. The endpoint is the path of the
+// API on the same host, where the page sends queries and mutations by POST and subscriptions by
+// WebSocket (graphql-transport-ws).
 //
-// The files may be kept by clients for a year, see site; the page itself is asked for again each time.
+// The files may be kept by clients for a year, see site; the page itself is asked for again each
+// time.
 func Playground(endpoint string) http.Handler {
 	assets := loadAssets("icon.svg", "playground.*", "third_party/*")
 	operations, err := json.Marshal(loadOperations())

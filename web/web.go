@@ -1,6 +1,6 @@
-// Package web is what a browser gets from Parley: the GraphQL playground, and the pages that mailed links lead to. All of
-// it is in the binary, so that a page needs no network beyond the server that it came from. The libraries in third_party
-// are made by vendor.sh and are committed.
+// Package web is what a browser gets from Parley: the GraphQL playground, and the pages that mailed
+// links lead to. All of it is in the binary, so that a page needs no network beyond the server that
+// it came from. The libraries in third_party are made by vendor.sh and are committed.
 package web
 
 import (
@@ -26,9 +26,10 @@ import (
 //go:embed index.html icon.svg playground.css playground.js operations third_party account
 var files embed.FS
 
-// ownHostOnly is the part of the content security policy that all pages share: they load and call nothing but their own
-// host, and scripts are files. 'self' in connect-src covers the WebSocket of the same host and port (CSP level 3, section
-// 6.7.2.8). What a page may show, it adds: without a directive of its own, it gets 'none'.
+// ownHostOnly is the part of the content security policy that all pages share: they load and call
+// nothing but their own host, and scripts are files. 'self' in connect-src covers the WebSocket of
+// the same host and port (CSP level 3, section 6.7.2.8). What a page may show, it adds: without a
+// directive of its own, it gets 'none'.
 const ownHostOnly = "default-src 'none'; " +
 	"script-src 'self'; " +
 	"connect-src 'self'; " +
@@ -36,9 +37,11 @@ const ownHostOnly = "default-src 'none'; " +
 	"form-action 'none'; " +
 	"frame-ancestors 'none'; "
 
-// site serves pages and the assets that they load, and 404 for anything else. It answers GET and HEAD.
+// site serves pages and the assets that they load, and 404 for anything else. It answers GET and
+// HEAD.
 //
-// The assets are addressed under a version that is computed from their contents, so clients may keep them for a year.
+// The assets are addressed under a version that is computed from their contents, so clients may
+// keep them for a year.
 type site struct {
 	mux    *http.ServeMux
 	policy string
@@ -51,7 +54,8 @@ func newSite(policy, root string, assets map[string]*asset) *site {
 	s := &site{mux: http.NewServeMux(), policy: policy, assets: root + "/" + version}
 	s.mux.HandleFunc("GET "+root+"/{version}/{name}", func(w http.ResponseWriter, r *http.Request) {
 		a, ok := assets[r.PathValue("name")]
-		// Another version's path must not answer with this version's file, which would then be kept under it.
+		// Another version's path must not answer with this version's file, which would then be kept
+		// under it.
 		if !ok || r.PathValue("version") != version {
 			http.NotFound(w, r)
 			return
@@ -61,7 +65,8 @@ func newSite(policy, root string, assets map[string]*asset) *site {
 	return s
 }
 
-// page adds a page, which is made of templates: the first is the page, the others are what it refers to.
+// page adds a page, which is made of templates: the first is the page, the others are what it
+// refers to.
 func (s *site) page(pattern, cacheControl, endpoint string, templates ...string) {
 	page := newAsset(templates[0], renderPage(endpoint, s.assets, templates...))
 	s.mux.HandleFunc("GET "+pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -74,12 +79,13 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", s.policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin") // a page that opened this one gets no hold of it
+	// a page that opened this one gets no hold of it
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	s.mux.ServeHTTP(w, r)
 }
 
-// renderPage fills in what differs from server to server. It panics when a file is no template, which no input can cause:
-// the files are part of the binary.
+// renderPage fills in what differs from server to server. It panics when a file is no template,
+// which no input can cause: the files are part of the binary.
 func renderPage(endpoint, assets string, templates ...string) []byte {
 	var page bytes.Buffer
 	data := struct{ Endpoint, Assets string }{endpoint, assets}
@@ -147,8 +153,8 @@ func digest(content []byte) string {
 // asset is one file in the two codings in which clients can get it.
 type asset struct {
 	contentType string
-	// tag is the ETag of the plain content, without quotes. The zipped content has one of its own, because a strong ETag
-	// stands for bytes (RFC 9110, section 8.8.3).
+	// tag is the ETag of the plain content, without quotes. The zipped content has one of its own,
+	// because a strong ETag stands for bytes (RFC 9110, section 8.8.3).
 	tag, zippedTag string
 	plain          func() []byte
 	zipped         []byte
@@ -165,8 +171,8 @@ func newAsset(name string, content []byte) *asset {
 	}
 }
 
-// newZippedAsset takes content that is stored zipped. It is unzipped once, for the first client that cannot do it itself;
-// there may never be one.
+// newZippedAsset takes content that is stored zipped. It is unzipped once, for the first client
+// that cannot do it itself; there may never be one.
 func newZippedAsset(name string, zipped []byte) *asset {
 	return &asset{
 		contentType: contentType(name),
@@ -194,7 +200,8 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request, cacheControl strin
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 }
 
-// contentType is a table because mime.TypeByExtension asks the operating system, whose answers differ.
+// contentType is a table because mime.TypeByExtension asks the operating system, whose answers
+// differ.
 func contentType(name string) string {
 	switch path.Ext(name) {
 	case ".html":
@@ -214,8 +221,9 @@ func contentType(name string) string {
 	}
 }
 
-// acceptsGzip reads Accept-Encoding (RFC 9110, section 12.5.3): gzip is welcome when it is named, or covered by *, with a
-// weight above 0. A client that sends no such header gets plain content, although it would have to accept any.
+// acceptsGzip reads Accept-Encoding (RFC 9110, section 12.5.3): gzip is welcome when it is named,
+// or covered by *, with a weight above 0. A client that sends no such header gets plain content,
+// although it would have to accept any.
 func acceptsGzip(h http.Header) bool {
 	byAsterisk := false
 	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {

@@ -88,8 +88,8 @@ func eachPage(t *testing.T, test func(t *testing.T, h http.Handler, page string)
 	}
 }
 
-// checkPage asserts what holds for the page of any handler that was made for the endpoint /graphql?a="b, and beside that
-// which Cache-Control it has and what is in it.
+// checkPage asserts what holds for the page of any handler that was made for the endpoint
+// /graphql?a="b, and beside that which Cache-Control it has and what is in it.
 func checkPage(t *testing.T, h http.Handler, page, cacheControl string, contents ...string) {
 	t.Helper()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -281,8 +281,8 @@ func TestNothingElse(t *testing.T) {
 	})
 }
 
-// A page must work without any network but its own server, so nothing in it may name another host. The one exception is
-// the name of the SVG namespace, which nobody fetches.
+// A page must work without any network but its own server, so nothing in it may name another host.
+// The one exception is the name of the SVG namespace, which nobody fetches.
 func TestNoOtherHost(t *testing.T) {
 	address := regexp.MustCompile(`(?i)\b(https?|wss?):/|(src|href|action)\s*=\s*["']?//|url\(\s*["']?//|@import`)
 	eachPage(t, func(t *testing.T, h http.Handler, page string) {
@@ -293,7 +293,8 @@ func TestNoOtherHost(t *testing.T) {
 			case strings.HasPrefix(path, "//") || !strings.HasPrefix(path, "/"):
 				t.Errorf("the page loads %s", path)
 			case name == "LICENSES.txt" || strings.HasSuffix(name, ".min.js"):
-				// Not ours: these name pages for people to read. What they could load is up to the policy.
+				// Not ours: these name pages for people to read. What they could load is up to the
+				// policy.
 			case name == "graphiql.min.css":
 				if m := regexp.MustCompile(`url\(["']?(?:[^"'d]|d[^a]).{0,40}|@import`).FindString(content); m != "" {
 					t.Errorf("%s loads %s", name, m)

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// These are the cases of the Autobahn test suite that the rows of TestFrames leave out, by its numbers. Where that has an echo,
-// here is a ping of GraphQL, whose payload comes back; binary messages, which GraphQL has not, end the connection.
+// These are the cases of the Autobahn test suite that the rows of TestFrames leave out, by its
+// numbers. Where that has an echo, here is a ping of GraphQL, whose payload comes back; binary
+// messages, which GraphQL has not, end the connection.
 
 // pingOf is a ping with a text, and the pong to it. Both are equally long.
 func pingOf(text string) (ping, pong string) {
@@ -22,7 +23,8 @@ func pingOfLength(n int) (ping, pong string) {
 	return pingOf(strings.Repeat("*", n-len(empty)))
 }
 
-// Sections 1, 9 and 10: lengths at the edges of each form, both ways, in one frame and in fragments of many sizes.
+// Sections 1, 9 and 10: lengths at the edges of each form, both ways, in one frame and in fragments
+// of many sizes.
 func TestLengths(t *testing.T) {
 	t.Parallel()
 	const limit = 1 << 17
@@ -108,8 +110,9 @@ func TestAutobahn(t *testing.T) {
 	}
 }
 
-// Section 6: every kind of UTF-8, valid and not, whole and in fragments of a byte. What is not valid is found at the end of the
-// message at the latest, and the connection ends with 1007, which section 6.4 asks for at once only of those who are strict.
+// Section 6: every kind of UTF-8, valid and not, whole and in fragments of a byte. What is not
+// valid is found at the end of the message at the latest, and the connection ends with 1007, which
+// section 6.4 asks for at once only of those who are strict.
 func TestUTF8(t *testing.T) {
 	t.Parallel()
 	w := mustServe(t)
@@ -123,14 +126,18 @@ func TestUTF8(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited", // 6.3
-		"\xce\xba\xf4\x90\x80\x80edited",                                 // 6.4, beyond the last one
-		"\xce", "\xe1\xbd", "\xf0\x90\x80",                               // 6.6, cut
-		"\xf8\x88\x80\x80\x80", "\xfc\x84\x80\x80\x80\x80", "\xf7\xbf\xbf\xbf", "\xfb\xbf\xbf\xbf\xbf", // 6.8, 6.10: five bytes and more
+		// 6.4, beyond the last one
+		"\xce\xba\xf4\x90\x80\x80edited",
+		"\xce", "\xe1\xbd", "\xf0\x90\x80", // 6.6, cut
+		// 6.8, 6.10: five bytes and more
+		"\xf8\x88\x80\x80\x80", "\xfc\x84\x80\x80\x80\x80", "\xf7\xbf\xbf\xbf", "\xfb\xbf\xbf\xbf\xbf",
 		"\x80", "\xbf", "\x80\xbf\x80", // 6.12, continuations of nothing
 		"\xc0 ", "\xdf ", "\xef ", "\xf4 ", // 6.13, beginnings of nothing
 		"\xfe", "\xff", "\xfe\xfe\xff\xff", // 6.15
-		"\xc0\xaf", "\xe0\x80\xaf", "\xf0\x80\x80\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xc0\x80", // 6.17 to 6.19, longer than need be
-		"\xed\xa0\x80", "\xed\xad\xbf", "\xed\xbf\xbf", "\xed\xa0\x80\xed\xb0\x80", // 6.20, 6.21, surrogates
+		// 6.17 to 6.19, longer than need be
+		"\xc0\xaf", "\xe0\x80\xaf", "\xf0\x80\x80\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xc0\x80",
+		// 6.20, 6.21, surrogates
+		"\xed\xa0\x80", "\xed\xad\xbf", "\xed\xbf\xbf", "\xed\xa0\x80\xed\xb0\x80",
 	} {
 		ping, _ := pingOf(bad)
 		exchange{bytes: frameOf(finBit|opText, ping), code: 1007, says: "UTF-8"}.check(t, w)
@@ -138,7 +145,8 @@ func TestUTF8(t *testing.T) {
 	}
 }
 
-// Sections 12 and 13: compressed messages of many lengths and contents, and RFC 7692's ways to write one (section 7.2.3).
+// Sections 12 and 13: compressed messages of many lengths and contents, and RFC 7692's ways to
+// write one (section 7.2.3).
 func TestCompressedMessages(t *testing.T) {
 	t.Parallel()
 	const limit, fin, squeezed = 1 << 17, finBit, compressedBit

@@ -9,12 +9,14 @@ import (
 	"sync"
 )
 
-// compressFrom is how long a message has to be for compression to make it shorter by more than it costs.
+// compressFrom is how long a message has to be for compression to make it shorter by more than it
+// costs.
 const compressFrom = 512
 
 const deflateAnswer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
-// offersDeflate reports whether a client offers what we can do: not a smaller window, because flate's is always the largest.
+// offersDeflate reports whether a client offers what we can do: not a smaller window, because
+// flate's is always the largest.
 func offersDeflate(h http.Header) bool {
 	for _, offer := range listed(h, "Sec-WebSocket-Extensions") {
 		name, rest, _ := strings.Cut(offer, ";")

@@ -14,8 +14,9 @@ import (
 	"parley/errs"
 )
 
-// execute runs an operation of a connection that stays, and puts its results into the connection's outbox. Of a subscription
-// it leaves the rest to the caller, who may wait for that on a goroutine with a small stack.
+// execute runs an operation of a connection that stays, and puts its results into the connection's
+// outbox. Of a subscription it leaves the rest to the caller, who may wait for that on a goroutine
+// with a small stack.
 func (s *Server) execute(ctx context.Context, op *Operation, p *params) (rest func()) {
 	ctx = graphql.StartOperationTrace(ctx)
 	oc, list := s.prepare(ctx, p)
@@ -78,8 +79,8 @@ func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.R
 	op.Complete()
 }
 
-// retainedBytes is about what a subscription keeps of its request: its text, what that becomes when it is parsed, and the
-// values of its variables.
+// retainedBytes is about what a subscription keeps of its request: its text, what that becomes when
+// it is parsed, and the values of its variables.
 func retainedBytes(oc *graphql.OperationContext) int {
 	const parsedFactor, parsedText = 16, 16 << 10
 	n := len(oc.RawQuery) + parsedFactor*min(len(oc.RawQuery), parsedText)
@@ -91,7 +92,8 @@ func retainedBytes(oc *graphql.OperationContext) int {
 	return n
 }
 
-// prepare finds, parses and validates a document. Errors are those that keep an operation from beginning.
+// prepare finds, parses and validates a document. Errors are those that keep an operation from
+// beginning.
 func (s *Server) prepare(ctx context.Context, p *params) (oc *graphql.OperationContext, list gqlerror.List) {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -133,7 +135,8 @@ func Encode(r *graphql.Response) []byte {
 	return append(append(append(b, begins...), r.Data...), '}')
 }
 
-// encodeErrors is the response of an operation that did not begin: it has no data, not even null (GraphQL, section 7.1).
+// encodeErrors is the response of an operation that did not begin: it has no data, not even null
+// (GraphQL, section 7.1).
 func encodeErrors(list gqlerror.List) []byte {
 	return mustMarshal(struct {
 		Errors gqlerror.List `json:"errors"`
@@ -156,8 +159,8 @@ func (f *failure) errors() gqlerror.List {
 	return f.list
 }
 
-// Fail has the subscription that ctx belongs to end with an error. It has to be called before the channel is closed from
-// which its results come.
+// Fail has the subscription that ctx belongs to end with an error. It has to be called before the
+// channel is closed from which its results come.
 func Fail(ctx context.Context, err error) {
 	if f, ok := ctx.Value(failureKey{}).(*failure); ok {
 		shown := f.present(ctx, err)

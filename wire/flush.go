@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// flusher writes what waits on sockets, with a few goroutines that live only while there is something to write. They never
-// wait for a client: one that takes nothing gets a goroutine of its own until it does, or is given up.
+// flusher writes what waits on sockets, with a few goroutines that live only while there is
+// something to write. They never wait for a client: one that takes nothing gets a goroutine of its
+// own until it does, or is given up.
 type flusher struct {
 	mu      sync.Mutex // guards what follows
 	ready   []*socket
@@ -32,8 +33,8 @@ func (f *flusher) add(s *socket) {
 	}
 }
 
-// pop takes those sockets that have waited longest, but leaves some for the other writers. Without any, whoever asked has to
-// end.
+// pop takes those sockets that have waited longest, but leaves some for the other writers. Without
+// any, whoever asked has to end.
 func (f *flusher) pop(some []*socket) []*socket {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -51,7 +52,8 @@ func (f *flusher) pop(some []*socket) []*socket {
 	some = append(some, waiting[:n]...)
 	clear(waiting[:n])
 	f.next += n
-	if f.next >= 1<<10 && f.next*2 >= len(f.ready) { // or it would grow as long as it is never empty
+	// or it would grow as long as it is never empty
+	if f.next >= 1<<10 && f.next*2 >= len(f.ready) {
 		n := copy(f.ready, f.ready[f.next:])
 		clear(f.ready[n:])
 		f.ready, f.next = f.ready[:n], 0
@@ -100,8 +102,8 @@ func (s *socket) print(p *page) (last bool) {
 	return last
 }
 
-// hold takes what waits, for whoever writes it past net and then lets go of the descriptor. It reports false when there is none
-// any more.
+// hold takes what waits, for whoever writes it past net and then lets go of the descriptor. It
+// reports false when there is none any more.
 func (s *socket) hold(p *page) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +112,8 @@ func (s *socket) hold(p *page) bool {
 	return !s.closed
 }
 
-// letGo ends a hold. done says that the writer leaves if nothing more waits, and more that something does.
+// letGo ends a hold. done says that the writer leaves if nothing more waits, and more that
+// something does.
 func (s *socket) letGo(done bool) (more bool) {
 	s.mu.Lock()
 	s.held = false

@@ -36,8 +36,8 @@ type frameHeader struct {
 
 func (h frameHeader) control() bool { return h.opcode >= opClose }
 
-// parseHeader reads the header at the beginning of b. Where more bytes are needed, ok is false. limit bounds the payload;
-// compressed says whether frames may be.
+// parseHeader reads the header at the beginning of b. Where more bytes are needed, ok is false.
+// limit bounds the payload; compressed says whether frames may be.
 func parseHeader(b []byte, limit int, compressed bool) (h frameHeader, ok bool, problem *violation) {
 	if len(b) < 2 {
 		return h, false, nil
@@ -126,7 +126,8 @@ func closeFrame(code int, reason string) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)
 }
 
-// parseClose reads the payload of a client's close frame. Without a code, it is 1005, which stands for none (section 7.4.1).
+// parseClose reads the payload of a client's close frame. Without a code, it is 1005, which stands
+// for none (section 7.4.1).
 func parseClose(payload []byte) (code int, problem *violation) {
 	if len(payload) == 0 {
 		return closeNoStatus, nil

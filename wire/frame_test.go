@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// exchange is the bytes that a client sends after its initialisation, and what comes back. A ping comes back with its payload,
-// before whatever ends the connection.
+// exchange is the bytes that a client sends after its initialisation, and what comes back. A ping
+// comes back with its payload, before whatever ends the connection.
 type exchange struct {
 	bytes []byte
 	pings []string // pongs of the WebSocket that come first
@@ -224,7 +224,8 @@ func compress(t *testing.T, text string) string {
 	return strings.TrimSuffix(b.String(), tail)
 }
 
-// FuzzFrames: whatever comes, a header is read the same in pieces as it is whole, and is one that a client may send.
+// FuzzFrames: whatever comes, a header is read the same in pieces as it is whole, and is one that a
+// client may send.
 func FuzzFrames(f *testing.F) {
 	f.Add(frameOf(finBit|opText, "hello"))
 	f.Add(frameOf(finBit|opPing, ""))
@@ -270,7 +271,8 @@ func FuzzUnmask(f *testing.F) {
 	})
 }
 
-// FuzzMessages: whatever a client writes is a message or its fault, and what it means does not depend on how it is written.
+// FuzzMessages: whatever a client writes is a message or its fault, and what it means does not
+// depend on how it is written.
 func FuzzMessages(f *testing.F) {
 	for _, text := range []string{
 		`{"type":"connection_init","payload":{}}`, `{"type":"ping"}`, `{"id":"1","type":"complete"}`,

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// FuzzSocket: whatever a client sends on a WebSocket, in whatever pieces, nothing panics, the socket comes to its end, and
-// what comes back are messages, with the close frame last.
+// FuzzSocket: whatever a client sends on a WebSocket, in whatever pieces, nothing panics, the
+// socket comes to its end, and what comes back are messages, with the close frame last.
 func FuzzSocket(f *testing.F) {
 	const init = `{"type":"connection_init","payload":{}}`
 	text := func(s string) []byte { return frameOf(finBit|opText, s) }
@@ -66,7 +66,8 @@ func FuzzSocket(f *testing.F) {
 	})
 }
 
-// FuzzRequests: whatever a client asks for over HTTP, the answer has one of the documented statuses, and is GraphQL.
+// FuzzRequests: whatever a client asks for over HTTP, the answer has one of the documented
+// statuses, and is GraphQL.
 func FuzzRequests(f *testing.F) {
 	f.Add("POST", "", "application/json", "application/graphql-response+json", `{"query":"{ name }"}`, "")
 	f.Add("GET", "query={name}&variables=%20&extensions={}", "", "text/event-stream;q=0.5, */*;q=0", "", "")
@@ -77,7 +78,8 @@ func FuzzRequests(f *testing.F) {
 	f.Add("GET", "documentId=sha256:x", "", "", "", "")
 	f.Fuzz(func(t *testing.T, method, query, contentType, accept, body, token string) {
 		w := newWorld(t, func(o *Options) { o.MaxMessage, o.ReservationLasts = 4<<10, time.Millisecond })
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond) // for streams, which go on
+		// for streams, which go on
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		defer cancel()
 		r, err := http.NewRequestWithContext(ctx, method, "/", strings.NewReader(body))
 		if err != nil {
@@ -153,7 +155,8 @@ func FuzzAccept(f *testing.F) {
 	})
 }
 
-// FuzzInit: connection parameters arrive whole, whatever they are, or the socket is closed for them.
+// FuzzInit: connection parameters arrive whole, whatever they are, or the socket is closed for
+// them.
 func FuzzInit(f *testing.F) {
 	f.Add([]byte(`{"Authorization":"Bearer x","a":{"b":[1,2.5,1e999]}}`))
 	f.Add([]byte(`{"a":1,"a":2,"":null}`))

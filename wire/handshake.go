@@ -33,7 +33,8 @@ func listed(h http.Header, name string) (tokens []string) {
 	return tokens
 }
 
-// checkHandshake says what is wrong with the request for a WebSocket (RFC 6455, section 4.2.1), if anything.
+// checkHandshake says what is wrong with the request for a WebSocket (RFC 6455, section 4.2.1), if
+// anything.
 func checkHandshake(r *http.Request) string {
 	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
 	switch {
@@ -61,8 +62,8 @@ func accept(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// upgrade makes a WebSocket of a request. What net/http has kept for the request is given back when this returns: the socket
-// lives on by itself.
+// upgrade makes a WebSocket of a request. What net/http has kept for the request is given back when
+// this returns: the socket lives on by itself.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if problem := checkHandshake(r); problem != "" {
 		w.Header().Set("Sec-WebSocket-Version", "13")

@@ -27,8 +27,9 @@ const (
 	eventStream = "text/event-stream"
 )
 
-// negotiate chooses the media type of the answer; empty when there is none that the client takes. Server-sent events have to
-// be asked for, without JSON beside them: some clients list every type they know with ordinary requests.
+// negotiate chooses the media type of the answer; empty when there is none that the client takes.
+// Server-sent events have to be asked for, without JSON beside them: some clients list every type
+// they know with ordinary requests.
 func negotiate(h http.Header) string {
 	type weight struct {
 		q        float64
@@ -106,8 +107,8 @@ func unsupported(header, value, format string, args ...any) *problem {
 	return &problem{http.StatusUnsupportedMediaType, errs.New(errs.BadUserInput, format, args...), [2]string{header, value}}
 }
 
-// readParams reads the operation of a request, whose body has to be JSON: a form on a foreign page can send anything else
-// without being asked.
+// readParams reads the operation of a request, whose body has to be JSON: a form on a foreign page
+// can send anything else without being asked.
 func (s *Server) readParams(w http.ResponseWriter, r *http.Request, query url.Values) (*params, *problem) {
 	if r.Method == http.MethodGet {
 		return readQuery(query)
@@ -135,15 +136,16 @@ func (s *Server) readParams(w http.ResponseWriter, r *http.Request, query url.Va
 	return p, nil
 }
 
-// boundBody has what comes with a request be there in time, also where nobody reads it: before net/http answers, it takes in
-// what is left.
+// boundBody has what comes with a request be there in time, also where nobody reads it: before
+// net/http answers, it takes in what is left.
 func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.Body != http.NoBody {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.MessageTimeout))
 	}
 }
 
-// readBody takes in a body, up to the limit. Where it does not come whole, its time stays over: nothing more is waited for.
+// readBody takes in a body, up to the limit. Where it does not come whole, its time stays over:
+// nothing more is waited for.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.opts.MaxMessage)))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
@@ -157,7 +159,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prob
 			status: http.StatusRequestTimeout, err: errs.New(errs.BadUserInput, "The request did not arrive whole."),
 		}
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end a server-sent stream
+	// it would end a server-sent stream
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return body, nil
 }
 
@@ -217,7 +220,8 @@ func readQuery(values url.Values) (*params, *problem) {
 
 func isInternal(e *gqlerror.Error) bool { return e.Extensions["code"] == string(errs.Internal) }
 
-// refuse answers an operation that did not begin. Of the legacy type clients expect 200 for whatever was well formed.
+// refuse answers an operation that did not begin. Of the legacy type clients expect 200 for
+// whatever was well formed.
 func refuse(w http.ResponseWriter, media string, list gqlerror.List) {
 	status := http.StatusBadRequest
 	switch {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestHTTP has a rule of GraphQL over HTTP in each row; what npm's graphql-http asks for runs in e2e.
+// TestHTTP has a rule of GraphQL over HTTP in each row; what npm's graphql-http asks for runs in
+// e2e.
 func TestHTTP(t *testing.T) {
 	t.Parallel()
 	w := mustServe(t, func(o *Options) { o.MaxMessage = 1000 })
@@ -171,7 +172,8 @@ func TestPersistedQueries(t *testing.T) {
 	}
 	c := w.open() // over a socket, the same
 	c.send(`{"id":"1","type":"subscribe","payload":{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"` + Hash("{ a5: name }") + `"}}}}`)
-	c.want(`{"id":"1","type":"next","payload":{"data":{"name":"parley"}}}`) // the test's schema knows no aliases
+	// the test's schema knows no aliases
+	c.want(`{"id":"1","type":"next","payload":{"data":{"name":"parley"}}}`)
 	c.want(complete("1"))
 }
 

@@ -40,8 +40,8 @@ func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 	})
 }
 
-// burst is subscriptions of each kind, which end in each way: by the client, by the server, and with an error. They are sent
-// at once, and it is waited until all have ended.
+// burst is subscriptions of each kind, which end in each way: by the client, by the server, and
+// with an error. They are sent at once, and it is waited until all have ended.
 const burst = 50
 
 func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
@@ -85,8 +85,8 @@ func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
 // cycles is how many subscriptions begin and end where it is looked for what they leave behind.
 const cycles = 100_000 / race.Slowness
 
-// wantNothingLeft compares what there is after all cycles with what there was after a tenth of them: it must not grow with
-// their number.
+// wantNothingLeft compares what there is after all cycles with what there was after a tenth of
+// them: it must not grow with their number.
 func wantNothingLeft(t *testing.T, cycle func(n int)) {
 	t.Helper()
 	cycle(cycles / 10)
@@ -101,8 +101,8 @@ func wantNothingLeft(t *testing.T, cycle func(n int)) {
 	}
 }
 
-// A hundred thousand subscriptions that begin and end on a socket leave nothing behind while it is open. It runs alone, because
-// it counts.
+// A hundred thousand subscriptions that begin and end on a socket leave nothing behind while it is
+// open. It runs alone, because it counts.
 func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see above
 	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
 	c := w.open()
@@ -189,8 +189,9 @@ var halfOpen = map[string]func(w *world) *client{
 	},
 }
 
-// Half-open connections by the thousand are noticed, all of them, and nothing is left: no goroutine, no memory, nothing that
-// they held, while somebody who answers stays and is served. It runs alone, because it counts.
+// Half-open connections by the thousand are noticed, all of them, and nothing is left: no
+// goroutine, no memory, nothing that they held, while somebody who answers stays and is served. It
+// runs alone, because it counts.
 func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see above
 	const each = 200
 	w := mustServe(t, func(o *Options) {
@@ -210,7 +211,8 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 	var freed []weak.Pointer[socket]
 	for name, leave := range halfOpen {
 		n := each
-		if name == "with a subscription that waits for room" { // which takes megabytes each until there is none
+		// which takes megabytes each until there is none
+		if name == "with a subscription that waits for room" {
 			n = each / 20
 		}
 		for range n {

@@ -8,7 +8,8 @@ import (
 
 // connection is a client that stays: a WebSocket, or a server-sent stream.
 type connection interface {
-	// end stops all that runs on the connection, tells the client why, and lets nothing more through. It does not wait.
+	// end stops all that runs on the connection, tells the client why, and lets nothing more
+	// through. It does not wait.
 	end(code int, reason string)
 	// leave is end once what has begun to be answered is answered. It does not wait either.
 	leave(code int, reason string)
@@ -50,7 +51,8 @@ func (l *live) noticeGone() {
 	}
 }
 
-// begin lets no connection begin any more, and returns those that there are; none when that has happened before.
+// begin lets no connection begin any more, and returns those that there are; none when that has
+// happened before.
 func (l *live) begin() []connection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,13 +69,15 @@ func (l *live) begin() []connection {
 	return all
 }
 
-// fewer than this many are ended in a moment, whatever time there is: so many clients that come back together are no storm.
+// fewer than this many are ended in a moment, whatever time there is: so many clients that come
+// back together are no storm.
 const drainStep = 10 * time.Millisecond
 
 const restartReason = "The server is restarting: connect again and resume."
 
-// drain ends every connection, over the given time and after its answers, and waits until all have been told: the process that
-// ends right after this would take the close frames with it. What is not answered when ctx ends is cut off.
+// drain ends every connection, over the given time and after its answers, and waits until all have
+// been told: the process that ends right after this would take the close frames with it. What is
+// not answered when ctx ends is cut off.
 func (l *live) drain(ctx context.Context, spread time.Duration) {
 	all := l.begin()
 	pause := min(spread/time.Duration(max(1, len(all))), drainStep)

@@ -39,7 +39,8 @@ func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // se
 	if got := goroutines(t) - before; got > connections {
 		t.Errorf("%d goroutines for %d connections", got, connections)
 	}
-	for _, c := range clients { // as many subscriptions as there may be, of those that the executor does not run
+	// as many subscriptions as there may be, of those that the executor does not run
+	for _, c := range clients {
 		for i := range 3 {
 			c.send(subscribe(itoa(i), "subscription { taken }"))
 			<-w.taken
@@ -64,7 +65,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// A client that takes nothing is ended with 1013; what waits for it is bounded, and nobody else notices.
+// A client that takes nothing is ended with 1013; what waits for it is bounded, and nobody else
+// notices.
 func TestClientThatStalls(t *testing.T) {
 	t.Parallel()
 	w := mustServe(t, func(o *Options) { o.QueueBytes = 64 << 10 })
@@ -75,7 +77,8 @@ func TestClientThatStalls(t *testing.T) {
 	others := <-w.taken
 	payload := bytes.Repeat([]byte("1"), 4<<10) // a thousand connections may share it
 	queued := 0
-	for ctx := t.Context(); op.Put(ctx, payload) == nil; queued++ { // until the operating system keeps no more either
+	// until the operating system keeps no more either
+	for ctx := t.Context(); op.Put(ctx, payload) == nil; queued++ {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
@@ -113,7 +116,8 @@ func TestClientThatStalls(t *testing.T) {
 	}
 }
 
-// A client that asks, and does not read the answers, is ended with 1013: what it makes the server keep is bounded in number.
+// A client that asks, and does not read the answers, is ended with 1013: what it makes the server
+// keep is bounded in number.
 func TestClientThatAsksAndNeverReads(t *testing.T) {
 	t.Parallel()
 	const items = 20
@@ -121,7 +125,8 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 	c := w.open()
 	c.send(subscribe("s", "subscription { taken }"))
 	op := <-w.taken
-	for payload := bytes.Repeat([]byte("1"), 64<<10); op.TryNext(payload); { // until the operating system keeps no more either
+	// until the operating system keeps no more either
+	for payload := bytes.Repeat([]byte("1"), 64<<10); op.TryNext(payload); {
 	}
 	ended := make(chan struct{})
 	go func() { // frames of the WebSocket and messages, as many as it takes
@@ -182,7 +187,8 @@ func TestPutWaitsForSlowClient(t *testing.T) {
 	}
 }
 
-// A client that takes nothing at all loses its connection when the time for a write is up, and whoever waits for it is told.
+// A client that takes nothing at all loses its connection when the time for a write is up, and
+// whoever waits for it is told.
 func TestClientThatNeverReads(t *testing.T) {
 	t.Parallel()
 	w := mustServe(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })

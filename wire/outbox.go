@@ -22,7 +22,8 @@ const (
 	kindGoodbye // the last item
 )
 
-// item is what waits to be written. Its data is never changed, because a thousand connections may share it.
+// item is what waits to be written. Its data is never changed, because a thousand connections may
+// share it.
 type item struct {
 	op   *Operation // nil for what belongs to the connection
 	kind kind
@@ -34,10 +35,11 @@ const itemOverhead = 64
 
 func (it item) size() int { return len(it.data) + itemOverhead }
 
-// carrier is the connection below an outbox: a WebSocket, or a server-sent stream. It is called without the lock.
+// carrier is the connection below an outbox: a WebSocket, or a server-sent stream. It is called
+// without the lock.
 type carrier interface {
-	// wake has a writer come, and is not called again until that one has found nothing. Here means that the calling goroutine
-	// may write itself, because it serves nobody else.
+	// wake has a writer come, and is not called again until that one has found nothing. Here means
+	// that the calling goroutine may write itself, because it serves nobody else.
 	wake(here bool)
 	overflow() // ends the connection, because more is to be written than may wait
 }
@@ -45,9 +47,10 @@ type carrier interface {
 // bounds of what may wait on one connection.
 type bounds struct{ items, bytes int }
 
-// outbox is what waits to be written on one connection, and the operations that put it there. Whoever puts something in
-// never writes: a writer is told that there is something, takes all of it at once, and comes back until nothing is left.
-// So a message that comes alone leaves at once, and what comes while another write is under way leaves with the next.
+// outbox is what waits to be written on one connection, and the operations that put it there.
+// Whoever puts something in never writes: a writer is told that there is something, takes all of it
+// at once, and comes back until nothing is left. So a message that comes alone leaves at once, and
+// what comes while another write is under way leaves with the next.
 type outbox struct {
 	bounds *bounds
 	carrier
@@ -61,17 +64,21 @@ type outbox struct {
 	queue      *queue // what waits behind it; nil when nothing does
 	bytes      int    // of what waits
 	operations []*Operation
-	running    int           // operations whose work has not returned yet, also those that the client has completed
-	answering  int           // those of them that are being executed; a subscription only until it has begun
-	answered   func()        // ends the connection once nothing is being executed; nil while nobody waits for that
-	room       chan struct{} // closed when there is room again; nil while nobody waits for that
-	blocked    int           // bytes of results that wait for room
-	retained   int           // bytes that subscriptions keep of their requests
-	large      chan struct{} // has a value while a large operation runs; nil before the first one
+	// operations whose work has not returned yet, also those that the client has completed
+	running int
+	// those of them that are being executed; a subscription only until it has begun
+	answering int
+	// ends the connection once nothing is being executed; nil while nobody waits for that
+	answered func()
+	room     chan struct{} // closed when there is room again; nil while nobody waits for that
+	blocked  int           // bytes of results that wait for room
+	retained int           // bytes that subscriptions keep of their requests
+	large    chan struct{} // has a value while a large operation runs; nil before the first one
 }
 
-// Operation is one that a client has asked for, on a connection that stays. Its methods may be called by several goroutines,
-// in whatever order: after its end, or that of its connection, they do nothing.
+// Operation is one that a client has asked for, on a connection that stays. Its methods may be
+// called by several goroutines, in whatever order: after its end, or that of its connection, they
+// do nothing.
 type Operation struct {
 	box    *outbox
 	id     string // as the client wrote it
@@ -82,19 +89,20 @@ type Operation struct {
 	retained int
 }
 
-// Next queues a result, the JSON of a GraphQL response, which must not be changed afterwards. It never waits: a connection
-// that has too much waiting already is ended with 1013, so that its client comes back and resumes. It reports whether the
-// result was queued.
+// Next queues a result, the JSON of a GraphQL response, which must not be changed afterwards. It
+// never waits: a connection that has too much waiting already is ended with 1013, so that its
+// client comes back and resumes. It reports whether the result was queued.
 func (o *Operation) Next(payload []byte) bool { return o.box.add(item{o, kindNext, payload}) }
 
-// TryNext is Next for whoever keeps what there is no room for: then it reports false, and nothing has happened.
+// TryNext is Next for whoever keeps what there is no room for: then it reports false, and nothing
+// has happened.
 func (o *Operation) TryNext(payload []byte) bool {
 	full, _, _ := o.box.try(item{o, kindNext, payload}, false)
 	return !full
 }
 
-// Put is Next for whoever can wait: for room on the connection, until ctx ends. What waits for room is bounded too: beyond
-// that, the connection is ended as by Next.
+// Put is Next for whoever can wait: for room on the connection, until ctx ends. What waits for room
+// is bounded too: beyond that, the connection is ended as by Next.
 func (o *Operation) Put(ctx context.Context, payload []byte) error {
 	waits := false
 	for {
@@ -150,8 +158,9 @@ func (b *outbox) unblock(n int) {
 	b.blocked -= n
 }
 
-// beginLarge waits until no other large operation of the connection runs. So of large results at most one waits for room,
-// however many a client asks for and does not read. The function that it returns ends that.
+// beginLarge waits until no other large operation of the connection runs. So of large results at
+// most one waits for room, however many a client asks for and does not read. The function that it
+// returns ends that.
 func (b *outbox) beginLarge(ctx context.Context) (end func(), err error) {
 	b.mu.Lock()
 	if b.large == nil {
@@ -170,8 +179,8 @@ func (b *outbox) beginLarge(ctx context.Context) (end func(), err error) {
 // maxRetained is how many bytes the subscriptions of one connection may keep of their requests.
 const maxRetained = 4 << 20
 
-// retain counts what a subscription keeps of its request until it is over. It reports false where that is too much; one may
-// always.
+// retain counts what a subscription keeps of its request until it is over. It reports false where
+// that is too much; one may always.
 func (o *Operation) retain(n int) bool {
 	o.box.mu.Lock()
 	defer o.box.mu.Unlock()
@@ -183,7 +192,8 @@ func (o *Operation) retain(n int) bool {
 	return true
 }
 
-// begin registers an operation. That there are too many is for the operation itself to tell, and so it is returned all the same.
+// begin registers an operation. That there are too many is for the operation itself to tell, and so
+// it is returned all the same.
 func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (*Operation, error) {
 	o := &Operation{box: b, id: id, quoted: string(mustMarshal(id)), cancel: cancel}
 	b.mu.Lock()
@@ -223,8 +233,8 @@ func (b *outbox) executed() {
 	}
 }
 
-// leave calls end once nothing is being executed any more. From now on no operation begins, also while end is on its way: what
-// has begun is answered, and what is not answered was never begun.
+// leave calls end once nothing is being executed any more. From now on no operation begins, also
+// while end is on its way: what has begun is answered, and what is not answered was never begun.
 func (b *outbox) leave(end func()) {
 	b.mu.Lock()
 	b.leaving = true
@@ -261,8 +271,8 @@ func (b *outbox) forget(o *Operation) {
 	b.retained -= o.retained
 }
 
-// completed ends an operation that its client wants no more of; what waits for it is thrown away. It reports whether there
-// was one.
+// completed ends an operation that its client wants no more of; what waits for it is thrown away.
+// It reports whether there was one.
 func (b *outbox) completed(id string) bool {
 	b.mu.Lock()
 	o := b.find(id)
@@ -288,7 +298,8 @@ func (b *outbox) add(it item) bool {
 	return err == nil
 }
 
-// fits needs the lock. What ends an operation may take twice the room, so that it never has to wait.
+// fits needs the lock. What ends an operation may take twice the room, so that it never has to
+// wait.
 func (b *outbox) fits(it item) bool {
 	factor := 1
 	if it.kind == kindError || it.kind == kindComplete {
@@ -298,7 +309,8 @@ func (b *outbox) fits(it item) bool {
 	return n == 0 || n < factor*b.bounds.items && b.bytes+it.size() <= factor*b.bounds.bytes
 }
 
-// try queues an item, unless the outbox is full. For whoever waits, room is closed when it may not be any more.
+// try queues an item, unless the outbox is full. For whoever waits, room is closed when it may not
+// be any more.
 func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err error) {
 	b.mu.Lock()
 	if b.ended || it.op != nil && it.op.over {
@@ -352,8 +364,8 @@ func (b *outbox) push(it item) (wake bool) {
 	return wake
 }
 
-// take hands the writer what waits, about as much as one write should carry. Nothing means that the writer is done: the next
-// item wakes it again.
+// take hands the writer what waits, about as much as one write should carry. Nothing means that the
+// writer is done: the next item wakes it again.
 func (b *outbox) take(batch []item) []item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -420,8 +432,9 @@ func (b *outbox) makeRoom() {
 	}
 }
 
-// end throws away the results that wait, says the last words instead, and lets nothing more in. With errors, each operation
-// that is left fails with them. It reports false when the end has come before.
+// end throws away the results that wait, says the last words instead, and lets nothing more in.
+// With errors, each operation that is left fails with them. It reports false when the end has come
+// before.
 func (b *outbox) end(last []item, errors []byte) bool {
 	return b.endWithout(func(it item) bool { return it.op != nil || last == nil }, last, errors)
 }
@@ -468,7 +481,8 @@ func (b *outbox) hasEnded() bool {
 	return b.ended
 }
 
-// batchBytes is about how much leaves with one write, so that a connection with much to say holds up others little.
+// batchBytes is about how much leaves with one write, so that a connection with much to say holds
+// up others little.
 const batchBytes = 64 << 10
 
 // queue is borrowed while more than one item waits: a connection that is idle has none.

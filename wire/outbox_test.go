@@ -28,7 +28,8 @@ func mustBegin(t *testing.T, ids ...string) (all []*Operation, below *stalled) {
 	return all, below
 }
 
-// TestWhatWaitsForRoomIsBounded: results of many operations would otherwise wait in memory for a client that takes nothing.
+// TestWhatWaitsForRoomIsBounded: results of many operations would otherwise wait in memory for a
+// client that takes nothing.
 func TestWhatWaitsForRoomIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -53,7 +54,8 @@ func TestWhatWaitsForRoomIsBounded(t *testing.T) {
 	})
 }
 
-// TestOneLargeOperationAtATime runs on a connection; others wait, as long as somebody waits for them.
+// TestOneLargeOperationAtATime runs on a connection; others wait, as long as somebody waits for
+// them.
 func TestOneLargeOperationAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -105,8 +107,9 @@ func TestWhatSubscriptionsRetainIsBounded(t *testing.T) {
 	}
 }
 
-// TestNothingBeginsOnceLeaving asks for an operation at each moment of a leave, and above all while the end is on its way and has
-// not come: what begins there would run, and its answer be thrown away.
+// TestNothingBeginsOnceLeaving asks for an operation at each moment of a leave, and above all while
+// the end is on its way and has not come: what begins there would run, and its answer be thrown
+// away.
 func TestNothingBeginsOnceLeaving(t *testing.T) {
 	t.Parallel()
 	for name, answering := range map[string]bool{"idle": false, "after what is being answered": true} {

@@ -23,8 +23,9 @@ const (
 	maxPersistedSize = 16 << 10 // bytes of one
 )
 
-// documents finds those that clients send by their hash only: trusted ones, of which the operator has a list, or, without
-// such a list, those that clients have sent before (Apollo's automatic persisted queries).
+// documents finds those that clients send by their hash only: trusted ones, of which the operator
+// has a list, or, without such a list, those that clients have sent before (Apollo's automatic
+// persisted queries).
 type documents struct {
 	trusted map[string]string // by hash; nil when all documents are answered
 	sent    *lru.Cache[string, string]
@@ -49,7 +50,8 @@ func Hash(document string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// resolve fills in the document of a request that has only its hash, and refuses those that are not trusted.
+// resolve fills in the document of a request that has only its hash, and refuses those that are not
+// trusted.
 func (d *documents) resolve(p *params) *gqlerror.Error {
 	hash, err := p.hash()
 	if err != nil {
@@ -100,7 +102,8 @@ func (d *documents) validated(p *params) {
 	}
 }
 
-// hash is what the request names its document by, if at all: documentId, or the extension persistedQuery.
+// hash is what the request names its document by, if at all: documentId, or the extension
+// persistedQuery.
 func (p *params) hash() (string, error) {
 	if p.documentID != "" {
 		return normalHash(p.documentID)

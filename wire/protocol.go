@@ -12,7 +12,8 @@ import (
 	"parley/errs"
 )
 
-// Subprotocol is what a WebSocket speaks here (https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md).
+// Subprotocol is what a WebSocket speaks here
+// (https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md).
 const Subprotocol = "graphql-transport-ws"
 
 // Close codes, as clients act on them; docs/wire.md says how.
@@ -57,7 +58,8 @@ var (
 	errDead  = errors.New("the client answers no more")
 )
 
-// maxID is how long the id of an operation may be, in bytes: it is kept, and sent with every result.
+// maxID is how long the id of an operation may be, in bytes: it is kept, and sent with every
+// result.
 const maxID = 256
 
 // message is one of a client's.
@@ -271,7 +273,8 @@ func (p *params) empty() bool {
 	return p.Query == "" && p.documentID == "" && p.Extensions["persistedQuery"] == nil
 }
 
-// parseParams reads a request (GraphQL over HTTP, section 4.1), and says what is wrong with it in words for whoever wrote it.
+// parseParams reads a request (GraphQL over HTTP, section 4.1), and says what is wrong with it in
+// words for whoever wrote it.
 func parseParams(b []byte) (*params, error) {
 	fields, err := parseObject(b)
 	if err != nil {
@@ -337,7 +340,8 @@ func isString(v json.RawMessage, to *string) bool {
 	return len(v) > 0 && v[0] == '"' && json.Unmarshal(v, to) == nil
 }
 
-// isObject keeps numbers as they were written, because an Int of GraphQL and a float are not the same.
+// isObject keeps numbers as they were written, because an Int of GraphQL and a float are not the
+// same.
 func isObject(v json.RawMessage, to *map[string]any) bool {
 	d := json.NewDecoder(bytes.NewReader(v))
 	d.UseNumber()

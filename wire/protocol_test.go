@@ -10,8 +10,8 @@ import (
 	"parley/errs"
 )
 
-// TestProtocol has a rule of graphql-transport-ws in each row: what a client sends, and what comes back, in order. A want
-// that begins with a number is the close code, and a part of the reason.
+// TestProtocol has a rule of graphql-transport-ws in each row: what a client sends, and what comes
+// back, in order. A want that begins with a number is the close code, and a part of the reason.
 func TestProtocol(t *testing.T) {
 	t.Parallel()
 	const init, ack = `{"type":"connection_init"}`, `{"type":"connection_ack"}`
@@ -194,7 +194,8 @@ func TestHandshake(t *testing.T) {
 			t.Errorf("%s: %s", name, res.Status)
 		}
 		if c.status == http.StatusSwitchingProtocols {
-			if got := res.Header.Get("Sec-WebSocket-Accept"); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" { // RFC 6455, section 1.3
+			// RFC 6455, section 1.3
+			if got := res.Header.Get("Sec-WebSocket-Accept"); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
 				t.Errorf("%s: accepted with %q", name, got)
 			}
 			if got := res.Header.Get("Sec-WebSocket-Protocol"); got != Subprotocol || res.Header.Get("Sec-WebSocket-Extensions") != "" {

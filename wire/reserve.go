@@ -17,7 +17,8 @@ import (
 	"parley/errs"
 )
 
-// streamHeader carries the token of a stream that several operations share; a query parameter named token does too.
+// streamHeader carries the token of a stream that several operations share; a query parameter named
+// token does too.
 const streamHeader = "X-GraphQL-Event-Stream-Token"
 
 func streamToken(r *http.Request, query url.Values) string {
@@ -27,8 +28,9 @@ func streamToken(r *http.Request, query url.Values) string {
 	return query.Get("token")
 }
 
-// streams knows those that operations can be added to. Of what is reserved and not yet connected it keeps nothing, because
-// anybody may reserve: the token itself says until when it is good, and carries a signature.
+// streams knows those that operations can be added to. Of what is reserved and not yet connected it
+// keeps nothing, because anybody may reserve: the token itself says until when it is good, and
+// carries a signature.
 type streams struct {
 	key [sha256.Size]byte
 
@@ -42,8 +44,9 @@ func newStreams() *streams {
 	return l
 }
 
-// What a token is made of, in bytes, before it is written in base64: until when it can be connected, in milliseconds since 1970,
-// something that makes it unlike any other, and a signature (HMAC-SHA-256) of these two.
+// What a token is made of, in bytes, before it is written in base64: until when it can be
+// connected, in milliseconds since 1970, something that makes it unlike any other, and a signature
+// (HMAC-SHA-256) of these two.
 const (
 	tokenTime   = 8
 	tokenSigned = tokenTime + 16
@@ -124,7 +127,8 @@ func (s *Server) connectStream(w http.ResponseWriter, r *http.Request, token str
 	st.serve(func() {})
 }
 
-// streamOf finds the stream that a request names. Knowing the token is not enough: it has to be the same person's.
+// streamOf finds the stream that a request names. Knowing the token is not enough: it has to be the
+// same person's.
 func (s *Server) streamOf(r *http.Request, token string) (*stream, *problem) {
 	st := s.streams.find(token)
 	if st == nil {

@@ -11,12 +11,14 @@ import (
 	"unicode/utf8"
 )
 
-// socket is one WebSocket. While it is idle it has one goroutine, which waits for something to read, and no buffer.
+// socket is one WebSocket. While it is idle it has one goroutine, which waits for something to
+// read, and no buffer.
 type socket struct {
 	outbox
 
-	// Guarded by outbox.mu. What is written goes past net, which would look after the descriptor with each write as much as the
-	// rest of writing costs: it stays open while it is held, and net is closed by whoever gives it back.
+	// Guarded by outbox.mu. What is written goes past net, which would look after the descriptor
+	// with each write as much as the rest of writing costs: it stays open while it is held, and net
+	// is closed by whoever gives it back.
 	held   bool
 	closed bool // net is, or will be by whoever holds fd
 
@@ -25,7 +27,8 @@ type socket struct {
 	net    net.Conn
 	raw    syscall.RawConn // nil where there is none
 	cancel context.CancelFunc
-	// deflates says that permessage-deflate was agreed on (RFC 7692). Each message stands for itself: a window would be 32 KiB.
+	// deflates says that permessage-deflate was agreed on (RFC 7692). Each message stands for
+	// itself: a window would be 32 KiB.
 	deflates bool
 
 	inbox // of the goroutine that reads, and of no other
@@ -70,8 +73,8 @@ func (s *socket) serve(early []byte) {
 	go s.read()
 }
 
-// read handles one message after the other. What takes long or calls deep goes on here, while a new goroutine reads on:
-// its stack is small again, and stays so while the socket is idle.
+// read handles one message after the other. What takes long or calls deep goes on here, while a new
+// goroutine reads on: its stack is small again, and stays so while the socket is idle.
 func (s *socket) read() {
 	work, err := s.nextWork()
 	if err != nil {
@@ -116,7 +119,8 @@ func (s *socket) nextMessage() ([]byte, error) {
 		rest := s.buf[s.used:]
 		h, ok, problem := parseHeader(rest, s.server.opts.MaxMessage-len(s.message), s.deflates)
 		if problem != nil && problem.code == closeTooBig {
-			problem = tooLong(s.server.opts.MaxMessage) // of which fragments may have used up a part
+			// of which fragments may have used up a part
+			problem = tooLong(s.server.opts.MaxMessage)
 		}
 		if problem != nil {
 			return nil, problem
@@ -197,7 +201,8 @@ func (s *socket) farewell(payload []byte) error {
 	return errEnded
 }
 
-// more waits until more bytes have come; need is how many the frame has that has begun, as far as that is known.
+// more waits until more bytes have come; need is how many the frame has that has begun, as far as
+// that is known.
 func (s *socket) more(need int) error {
 	s.tidy(need)
 	for {
@@ -280,8 +285,8 @@ func giveBack(b []byte) {
 	}
 }
 
-// tidy makes room for what comes, or gives the buffer back when it is empty. A buffer grows with what has come, and not with
-// what the client says will come.
+// tidy makes room for what comes, or gives the buffer back when it is empty. A buffer grows with
+// what has come, and not with what the client says will come.
 func (s *socket) tidy(need int) {
 	rest := s.buf[s.used:]
 	if len(rest) == 0 {
@@ -338,7 +343,8 @@ func (s *socket) tryRead(fd uintptr) (done bool) {
 	return !again
 }
 
-// stopReading deals with the end of what can be read: the client's fault, or the end of the connection.
+// stopReading deals with the end of what can be read: the client's fault, or the end of the
+// connection.
 func (s *socket) stopReading(err error) {
 	if v, ok := errors.AsType[*violation](err); ok {
 		s.end(v.code, v.reason)
@@ -351,8 +357,9 @@ func (s *socket) stopReading(err error) {
 	s.close()
 }
 
-// linger reads what still comes, so that the operating system does not answer it with a reset, which could overtake the
-// close frame. It ends when the client has closed too, or at the deadline that saidGoodbye sets.
+// linger reads what still comes, so that the operating system does not answer it with a reset,
+// which could overtake the close frame. It ends when the client has closed too, or at the deadline
+// that saidGoodbye sets.
 func (s *socket) linger() {
 	s.mu.Lock()
 	if !s.goodbyeOut {

@@ -13,8 +13,9 @@ import (
 	"parley/errs"
 )
 
-// stream is a response of server-sent events (https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md): of one
-// operation ("distinct connections"), or of all that name it by its token ("single connection").
+// stream is a response of server-sent events
+// (https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md): of one operation ("distinct
+// connections"), or of all that name it by its token ("single connection").
 type stream struct {
 	outbox
 	server  *Server
@@ -44,8 +45,8 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, oc *graphql.
 	st.serve(func() { st.start(func() (rest func()) { return s.run(ctx, op, oc, list) }) })
 }
 
-// start runs an operation beside the stream, which waits for it. It reports false when the stream has ended since the operation
-// began: then it waits for nothing more, and nothing runs.
+// start runs an operation beside the stream, which waits for it. It reports false when the stream
+// has ended since the operation began: then it waits for nothing more, and nothing runs.
 func (st *stream) start(run func() (rest func())) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -123,8 +124,9 @@ func (st *stream) flush() bool {
 	}
 }
 
-// write reports whether the client has taken it. There is time for each part, as on a WebSocket, or a client that reads all the
-// while would be cut off for what comes at once. Net/http keeps nothing back of a part that is flushed.
+// write reports whether the client has taken it. There is time for each part, as on a WebSocket, or
+// a client that reads all the while would be cut off for what comes at once. Net/http keeps nothing
+// back of a part that is flushed.
 func (st *stream) write(b []byte) bool {
 	for part := range slices.Chunk(b, slowWrite) {
 		_ = st.control.SetWriteDeadline(time.Now().Add(st.server.opts.WriteTimeout))
@@ -166,7 +168,8 @@ func (st *stream) appendComplete(b []byte, op *Operation) []byte {
 	return append(append(append(b, "event: complete\ndata: {\"id\":"...), op.quoted...), "}\n\n"...)
 }
 
-// fail ends the stream with an error for each of its operations: the same request would meet it again.
+// fail ends the stream with an error for each of its operations: the same request would meet it
+// again.
 func (st *stream) fail(reason error) {
 	data := mustMarshal(gqlerror.List{st.server.opts.Present(st.ctx, reason)})
 	st.finish(data)

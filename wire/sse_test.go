@@ -103,7 +103,8 @@ func TestDistinctConnections(t *testing.T) {
 	}
 	w.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).want("event: next",
 		`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`, "event: complete", "data:", "end")
-	w.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next") // what is not valid ends as a result, as with POST
+	// what is not valid ends as a result, as with POST
+	w.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next")
 	const rename, both = "mutation { rename(to: \"x\") }", "query A { name } mutation B { rename(to: \"x\") }"
 	persisted := string(mustMarshal(map[string]any{"persistedQuery": map[string]any{"version": 1, "sha256Hash": Hash(rename)}}))
 	w.stream(http.MethodPost, "", `{"query":`+string(mustMarshal(rename))+`,"extensions":`+persisted+`}`, nil).want("event: next", `data: {"data":{"rename":"parley"}}`)
@@ -120,7 +121,8 @@ func TestDistinctConnections(t *testing.T) {
 	}
 }
 
-// A client that goes away ends its operation, a lease ends it with an error, and a server that stops cuts it off.
+// A client that goes away ends its operation, a lease ends it with an error, and a server that
+// stops cuts it off.
 func TestEndsOfStreams(t *testing.T) {
 	t.Parallel()
 	w := mustServe(t)
@@ -244,7 +246,8 @@ func TestSingleConnection(t *testing.T) {
 	})
 }
 
-// What is accepted runs, and nothing else, also where the stream ends at the same moment. When that is differs from try to try.
+// What is accepted runs, and nothing else, also where the stream ends at the same moment. When that
+// is differs from try to try.
 func TestWhatIsAcceptedRuns(t *testing.T) {
 	t.Parallel()
 	var begins chan struct{}
@@ -285,7 +288,8 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 	}
 }
 
-// Reserving leaves nothing behind, so that nobody can fill the server with it; and what was not given as a token is none.
+// Reserving leaves nothing behind, so that nobody can fill the server with it; and what was not
+// given as a token is none.
 func TestOnlyWhatWasGivenIsAToken(t *testing.T) {
 	t.Parallel()
 	w, other := mustServe(t), mustServe(t)

@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// TestTimes says how long something is held for a client that is slow, and that nobody else waits meanwhile: each row is what
-// the client does, when it is over by the clock, and how it ends. The clock is that of a bubble, so it is the same every time.
+// TestTimes says how long something is held for a client that is slow, and that nobody else waits
+// meanwhile: each row is what the client does, when it is over by the clock, and how it ends. The
+// clock is that of a bubble, so it is the same every time.
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	const init = `{"type":"connection_init"}`
@@ -129,7 +130,8 @@ func (c *client) sendAll(pause time.Duration, parts iter.Seq[[]byte]) {
 	}
 }
 
-// ending reads until a close frame, and returns its code and reason, or until the connection is cut without one.
+// ending reads until a close frame, and returns its code and reason, or until the connection is cut
+// without one.
 func (c *client) ending() (how string) {
 	for {
 		opcode, payload, err := c.read()
@@ -142,8 +144,8 @@ func (c *client) ending() (how string) {
 	}
 }
 
-// A client that answers what it is asked stays, and so does one whose control frames follow each other without a gap: each has
-// its own time.
+// A client that answers what it is asked stays, and so does one whose control frames follow each
+// other without a gap: each has its own time.
 func TestWhoAnswersStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -175,7 +177,8 @@ func TestWhoAnswersStays(t *testing.T) {
 	})
 }
 
-// A client that takes nothing is given up 10 seconds after the first byte that it does not take, and with it what waits.
+// A client that takes nothing is given up 10 seconds after the first byte that it does not take,
+// and with it what waits.
 func TestTimeToTake(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -205,7 +208,8 @@ func (d drop) Read(b []byte) (int, error) {
 	return d.Conn.Read(b[:min(len(b), 1000)])
 }
 
-// Whoever reads all the while stays, however long it takes for all that is there: each part has a time of its own.
+// Whoever reads all the while stays, however long it takes for all that is there: each part has a
+// time of its own.
 func TestWhoReadsSlowlyStays(t *testing.T) {
 	t.Parallel()
 	payload := []byte(`"` + strings.Repeat("x", 100_000) + `"`)
@@ -254,7 +258,8 @@ func TestTimesOfStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := mustServeInMemory(t)
 		conn := w.connect()
-		// A GET with a body, which nobody asks for, and which has no time any more once it is there.
+		// A GET with a body, which nobody asks for, and which has no time any more once it is
+		// there.
 		mustWrite(t, conn, "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"+
 			"Content-Length: 3\r\n\r\nabc")
 		start := time.Now()
@@ -271,7 +276,8 @@ func TestTimesOfStreams(t *testing.T) {
 			lines.Scan()
 		}
 		eventually(t, "the stream is gone", func() bool { return w.connections() == 0 })
-		if held := time.Since(start).Truncate(time.Second); held != 70*time.Second { // 10 after the next beat
+		// 10 after the next beat
+		if held := time.Since(start).Truncate(time.Second); held != 70*time.Second {
 			t.Errorf("it was held for %v", held)
 		}
 		_ = res.Body.Close()
@@ -307,8 +313,8 @@ func TestTimeOfReservations(t *testing.T) {
 	}
 }
 
-// TestTimeOfRequests: whatever announces a body that does not come is over after 15 seconds, whether anybody wants to read the
-// body or not, and a reservation after 30.
+// TestTimeOfRequests: whatever announces a body that does not come is over after 15 seconds,
+// whether anybody wants to read the body or not, and a reservation after 30.
 func TestTimeOfRequests(t *testing.T) {
 	t.Parallel()
 	const (

@@ -1,20 +1,24 @@
-// Package wire carries GraphQL between clients and the executor: over WebSockets (graphql-transport-ws), server-sent events
-// (graphql-sse) and plain HTTP, all on one path. It knows the rules of these protocols and nothing of who may do what:
-// package graph hands it a few functions for that. docs/wire.md has the rules as a table.
+// Package wire carries GraphQL between clients and the executor: over WebSockets
+// (graphql-transport-ws), server-sent events (graphql-sse) and plain HTTP, all on one path. It
+// knows the rules of these protocols and nothing of who may do what: package graph hands it a few
+// functions for that. docs/wire.md has the rules as a table.
 //
 // # Concurrency
 //
-// A WebSocket leaves net/http behind: its handler returns, and one goroutine waits for what the client sends. An operation
-// runs on a goroutine of its own, and puts its results into the connection's outbox, from where a few goroutines that all
-// sockets share write them: in the order in which they were put there, several at once where several wait. They wait for
-// nobody; a client that takes nothing gets a goroutine of its own until its time is up. While one of them writes, it holds the
-// socket's descriptor, and closes it where that was asked for meanwhile. A server-sent stream is written by
-// the goroutine of its request.
+// A WebSocket leaves net/http behind: its handler returns, and one goroutine waits for what the
+// client sends. An operation runs on a goroutine of its own, and puts its results into the
+// connection's outbox, from where a few goroutines that all sockets share write them: in the order
+// in which they were put there, several at once where several wait. They wait for nobody; a client
+// that takes nothing gets a goroutine of its own until its time is up. While one of them writes, it
+// holds the socket's descriptor, and closes it where that was asked for meanwhile. A server-sent
+// stream is written by the goroutine of its request.
 //
-// A connection that has to end is marked as ended first, which empties its outbox, and only then cancelled. So nothing is
-// written to it any more but the close frame, and above all no "complete", which would tell a client not to come back.
+// A connection that has to end is marked as ended first, which empties its outbox, and only then
+// cancelled. So nothing is written to it any more but the close frame, and above all no "complete",
+// which would tell a client not to come back.
 //
-// Locks are taken one at a time, and never held while writing or while calling one of the functions in Options.
+// Locks are taken one at a time, and never held while writing or while calling one of the functions
+// in Options.
 package wire
 
 import (
@@ -31,44 +35,51 @@ import (
 	"parley/errs"
 )
 
-// Options are what a Server needs. The functions and Exec have to be there; the zero value of anything else is its default.
+// Options are what a Server needs. The functions and Exec have to be there; the zero value of
+// anything else is its default.
 type Options struct {
-	Exec    graphql.GraphExecutor
-	Present func(ctx context.Context, err error) *gqlerror.Error // gives an error the form that clients see
+	Exec graphql.GraphExecutor
+	// gives an error the form that clients see
+	Present func(ctx context.Context, err error) *gqlerror.Error
 
-	// Detach is a context for a connection that outlives its request, whose context is given. What it keeps of that stays
-	// in memory as long as the connection.
+	// Detach is a context for a connection that outlives its request, whose context is given. What
+	// it keeps of that stays in memory as long as the connection.
 	Detach func(ctx context.Context) context.Context
 	// Init decides who is at the other end of a WebSocket, by the parameters of its initialisation.
 	Init func(ctx context.Context, connectionParams map[string]any) (context.Context, error)
-	// Hold has a connection depend on the session of whoever uses it: end is called at most once, on any goroutine, when
-	// that is over. The function that it returns is called when the connection has ended.
+	// Hold has a connection depend on the session of whoever uses it: end is called at most once,
+	// on any goroutine, when that is over. The function that it returns is called when the
+	// connection has ended.
 	Hold func(ctx context.Context, end func(reason error)) (release func())
 	// Same reports whether a request may use the stream that was begun with another one's context.
 	Same func(stream, request context.Context) bool
-	// Subscribe may take a subscription over from the executor. It reports whether it did; then the operation goes on when
-	// it returns, until the operation ends, which cancels ctx. Nil takes none.
+	// Subscribe may take a subscription over from the executor. It reports whether it did; then the
+	// operation goes on when it returns, until the operation ends, which cancels ctx. Nil takes
+	// none.
 	Subscribe func(ctx context.Context, op *Operation, oc *graphql.OperationContext) bool
 	// Header adds header fields to the answer of an operation over plain HTTP, once it has run. Nil
 	// adds none.
 	Header func(ctx context.Context, h http.Header)
 
-	// IsLarge reports whether the answer to an operation may be so large that a connection should have one at a time. Nil
-	// means that none is.
+	// IsLarge reports whether the answer to an operation may be so large that a connection should
+	// have one at a time. Nil means that none is.
 	IsLarge func(oc *graphql.OperationContext) bool
 
-	MaxMessage       int           // bytes of a request, or of a WebSocket message; default 256 KiB
-	MaxOperations    int           // of one connection at once; default 100
-	QueueItems       int           // that wait to be written on one connection; default 1,024
-	QueueBytes       int           // the same in bytes; default 1 MiB
-	Compression      bool          // of WebSocket messages, where the client offers it
-	Documents        []string      // the only ones that are answered, unless nil
-	InitTimeout      time.Duration // from the handshake to connection_init; default 10 seconds
-	PingInterval     time.Duration // without a word from the client, which is gone after two unanswered; default 25 seconds
-	MessageTimeout   time.Duration // for a message or a request that has begun to be there whole; default 15 seconds
-	WriteTimeout     time.Duration // in which a client has to take something; default 10 seconds
-	Linger           time.Duration // for a client's answer to a close frame; default 2 seconds
-	Heartbeat        time.Duration // between comments on a stream that has nothing to say; default 15 seconds
+	MaxMessage    int           // bytes of a request, or of a WebSocket message; default 256 KiB
+	MaxOperations int           // of one connection at once; default 100
+	QueueItems    int           // that wait to be written on one connection; default 1,024
+	QueueBytes    int           // the same in bytes; default 1 MiB
+	Compression   bool          // of WebSocket messages, where the client offers it
+	Documents     []string      // the only ones that are answered, unless nil
+	InitTimeout   time.Duration // from the handshake to connection_init; default 10 seconds
+	// without a word from the client, which is gone after two unanswered; default 25 seconds
+	PingInterval time.Duration
+	// for a message or a request that has begun to be there whole; default 15 seconds
+	MessageTimeout time.Duration
+	WriteTimeout   time.Duration // in which a client has to take something; default 10 seconds
+	Linger         time.Duration // for a client's answer to a close frame; default 2 seconds
+	// between comments on a stream that has nothing to say; default 15 seconds
+	Heartbeat        time.Duration
 	DrainSpread      time.Duration // over which Drain ends connections; default at once
 	ReservationLasts time.Duration // until a reserved stream has to be used; default 30 seconds
 }
@@ -108,12 +119,13 @@ func New(opts Options) *Server {
 	return s
 }
 
-// Drain ends every WebSocket (1012) and every server-sent stream so that its client comes back, here or to another node, and
-// takes no new ones. Requests that are being answered go on.
+// Drain ends every WebSocket (1012) and every server-sent stream so that its client comes back,
+// here or to another node, and takes no new ones. Requests that are being answered go on.
 func (s *Server) Drain(ctx context.Context) { s.live.drain(ctx, s.opts.DrainSpread) }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store") // what is answered depends on who asks, and on when (RFC 9111, section 5.2.2.5)
+	// what is answered depends on who asks, and on when (RFC 9111, section 5.2.2.5)
+	w.Header().Set("Cache-Control", "no-store")
 	s.boundBody(w, r)
 	if isUpgrade(r) {
 		s.upgrade(w, r)
@@ -157,7 +169,8 @@ func (s *Server) operation(w http.ResponseWriter, r *http.Request, query url.Val
 	}
 }
 
-// answerAlone runs the one operation of a request. It is prepared first, because what it is decides whether it may come so.
+// answerAlone runs the one operation of a request. It is prepared first, because what it is decides
+// whether it may come so.
 func (s *Server) answerAlone(w http.ResponseWriter, r *http.Request, p *params, media string) {
 	ctx := graphql.StartOperationTrace(r.Context())
 	oc, list := s.prepare(ctx, p)

@@ -1,5 +1,5 @@
-// Package debug lets bench look into a server that it has started: it is built into that by bench alone, and is no part of
-// Parley.
+// Package debug lets bench look into a server that it has started: it is built into that by bench
+// alone, and is no part of Parley.
 package debug
 
 import (

@@ -57,7 +57,8 @@ func TestAnOutage(t *testing.T) {
 
 	s.Start()
 	for _, n := range nodes {
-		n.joined() // it is told that it may have missed something, once all subscriptions are there again
+		// it is told that it may have missed something, once all subscriptions are there again
+		n.joined()
 		n.wantLog(2, 1)
 	}
 	nodes[0].link.Publish("a", "after")
@@ -66,8 +67,8 @@ func TestAnOutage(t *testing.T) {
 	nodes[1].want(late, "after")
 }
 
-// TestWhoComesBackLaterTellsTheOthers has one node away while another is connected: what the first could not tell is repaired
-// on the second when the first is back, and not before the second knows.
+// TestWhoComesBackLaterTellsTheOthers has one node away while another is connected: what the first
+// could not tell is repaired on the second when the first is back, and not before the second knows.
 func TestWhoComesBackLaterTellsTheOthers(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
@@ -108,7 +109,8 @@ func TestNATSMayComeLater(t *testing.T) {
 	}
 }
 
-// TestACloseDoesNotWaitForWhatHangs closes while the client is dialling, or shaking hands, or knows of no hanging.
+// TestACloseDoesNotWaitForWhatHangs closes while the client is dialling, or shaking hands, or knows
+// of no hanging.
 func TestACloseDoesNotWaitForWhatHangs(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
@@ -150,7 +152,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestForbiddenSubjects checks that a lack of rights is said, but once: NATS says it for each message.
+// TestForbiddenSubjects checks that a lack of rights is said, but once: NATS says it for each
+// message.
 func TestForbiddenSubjects(t *testing.T) {
 	t.Parallel()
 	none := &server.SubjectPermission{Deny: []string{">"}}
@@ -170,7 +173,8 @@ func TestForbiddenSubjects(t *testing.T) {
 	}
 }
 
-// TestAServerThatSaysSomethingNew has a server say what the client answers by giving up for good. The node does not.
+// TestAServerThatSaysSomethingNew has a server say what the client answers by giving up for good.
+// The node does not.
 func TestAServerThatSaysSomethingNew(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -199,7 +203,8 @@ func TestAServerThatSaysSomethingNew(t *testing.T) {
 	<-done
 }
 
-// serveStrangely greets as NATS does (https://docs.nats.io/reference/reference-protocols/nats-protocol), and then says no.
+// serveStrangely greets as NATS does
+// (https://docs.nats.io/reference/reference-protocols/nats-protocol), and then says no.
 func serveStrangely(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	if _, err := io.WriteString(conn, `INFO {"server_id":"x","version":"2.0.0","proto":1,"max_payload":1048576}`+"\r\n"); err != nil {

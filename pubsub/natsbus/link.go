@@ -12,8 +12,8 @@ import (
 	"parley/pubsub"
 )
 
-// Codec says what messages look like between nodes. What cannot be decoded is dropped: anybody who may publish on the
-// subjects can have sent it.
+// Codec says what messages look like between nodes. What cannot be decoded is dropped: anybody who
+// may publish on the subjects can have sent it.
 type Codec[T any] struct {
 	Encode func(message T) ([]byte, error)
 	Decode func(topic string, data []byte) (T, error)
@@ -31,7 +31,8 @@ type Link[T any] struct {
 
 	out chan outgoing[T] // what waits to leave
 	in  chan *nats.Msg   // what has arrived
-	// unsaid says that messages of this node were lost on their way out, and that the others do not know it yet.
+	// unsaid says that messages of this node were lost on their way out, and that the others do not
+	// know it yet.
 	unsaid atomic.Bool
 	leave  chan struct{} // rings for send
 	look   chan struct{} // rings for keep
@@ -46,11 +47,13 @@ type outgoing[T any] struct {
 	message T
 }
 
-// Join prepares the joining of a bus, which Run does. Topics have to be of letters, digits, - and _; others stay local.
+// Join prepares the joining of a bus, which Run does. Topics have to be of letters, digits, - and
+// _; others stay local.
 //
-// missed is called when messages of these topics may have been missed until now; nil are all topics. That is so after the
-// first subscription of a topic was made known to NATS, which takes a moment longer than making it; after each connection;
-// when more came than fitted; and when another node says that it has lost some. It must return at once.
+// missed is called when messages of these topics may have been missed until now; nil are all
+// topics. That is so after the first subscription of a topic was made known to NATS, which takes a
+// moment longer than making it; after each connection; when more came than fitted; and when another
+// node says that it has lost some. It must return at once.
 func Join[T any](c *Conn, name string, bus *pubsub.Bus[T], codec Codec[T], missed func(topics []string)) *Link[T] {
 	prefix := c.opts.Prefix + "." + name
 	return &Link[T]{
@@ -61,7 +64,8 @@ func Join[T any](c *Conn, name string, bus *pubsub.Bus[T], codec Codec[T], misse
 	}
 }
 
-// Publish tells the other nodes, and returns at once: what does not fit is dropped and counted. The local bus is not told.
+// Publish tells the other nodes, and returns at once: what does not fit is dropped and counted. The
+// local bus is not told.
 func (l *Link[T]) Publish(topic string, message T) {
 	if !isToken(topic) {
 		return
@@ -69,7 +73,8 @@ func (l *Link[T]) Publish(topic string, message T) {
 	select {
 	case l.out <- outgoing[T]{topic, message}:
 	default:
-		// The buffer is full, so send is yet to take something from it, and then sees that there is something to say.
+		// The buffer is full, so send is yet to take something from it, and then sees that there is
+		// something to say.
 		l.unsaid.Store(true)
 		l.conn.counts.dropped.Add(1)
 	}
@@ -98,8 +103,8 @@ func ring(bell chan struct{}) {
 	}
 }
 
-// watch marks and rings: of a topic that goes and comes back before keep has looked, nothing is seen but that it is there,
-// and its subscription stays.
+// watch marks and rings: of a topic that goes and comes back before keep has looked, nothing is
+// seen but that it is there, and its subscription stays.
 func (l *Link[T]) watch(topic string, here bool) {
 	if !isToken(topic) {
 		return
@@ -115,7 +120,8 @@ func (l *Link[T]) watch(topic string, here bool) {
 	ring(l.look)
 }
 
-// takeChanged takes what has changed since the last time: whether each of these topics is there now.
+// takeChanged takes what has changed since the last time: whether each of these topics is there
+// now.
 func (l *Link[T]) takeChanged() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -164,11 +170,13 @@ type keeper[T any] struct {
 	all    bool // something may have been missed on any topic
 }
 
-// turn brings the subscriptions in line with the topics, and tells what may have been missed before.
+// turn brings the subscriptions in line with the topics, and tells what may have been missed
+// before.
 func (k *keeper[T]) turn(ctx context.Context) {
 	cn := k.conn.connection()
 	if cn.nc == nil {
-		k.takeChanged() // or the marks would pile up; the first connection begins with all that are here
+		// or the marks would pile up; the first connection begins with all that are here
+		k.takeChanged()
 		return
 	}
 	var changed map[string]bool
@@ -187,7 +195,8 @@ func (k *keeper[T]) turn(ctx context.Context) {
 				k.fresh = append(k.fresh, topic)
 			}
 		case !here && sub != nil:
-			_ = sub.Unsubscribe() // which fails only when the connection is closed, and the subscription with it
+			// which fails only when the connection is closed, and the subscription with it
+			_ = sub.Unsubscribe()
 			delete(k.subs, topic)
 		}
 	}
@@ -214,7 +223,8 @@ func (k *keeper[T]) turn(ctx context.Context) {
 	k.Link.missed(fresh)
 }
 
-// subscribe fails only on a connection that is closed, and then everything is done anew on the next.
+// subscribe fails only on a connection that is closed, and then everything is done anew on the
+// next.
 func (k *keeper[T]) subscribe(subject string, into **nats.Subscription) {
 	sub, err := k.nc.ChanSubscribe(subject, k.in)
 	if err != nil {
@@ -250,11 +260,13 @@ func (l *Link[T]) send(ctx context.Context) {
 		cn := l.conn.connection()
 		if cn.round != round {
 			if round > 0 {
-				l.unsaid.Store(true) // nobody knows what was under way when the connection before this one ended
+				// nobody knows what was under way when the connection before this one ended
+				l.unsaid.Store(true)
 			}
 			round = cn.round
 		}
-		// Not while more is waiting: what is told of has to be behind what is lost, and once is enough.
+		// Not while more is waiting: what is told of has to be behind what is lost, and once is
+		// enough.
 		if cn.connected && len(l.out) == 0 && l.unsaid.CompareAndSwap(true, false) {
 			if err := cn.nc.Publish(l.lost, nil); err != nil {
 				l.unsaid.Store(true) // the next connection rings
@@ -283,7 +295,8 @@ func (l *Link[T]) sendOne(o outgoing[T]) {
 	l.conn.counts.sent.Add(1)
 }
 
-// receive hands on what other nodes have published. It never waits for anybody, so that what has arrived does not pile up.
+// receive hands on what other nodes have published. It never waits for anybody, so that what has
+// arrived does not pile up.
 func (l *Link[T]) receive(ctx context.Context) {
 	for {
 		select {

@@ -91,8 +91,8 @@ func TestOneSubscriptionForEachTopicAndNode(t *testing.T) {
 	eventually(t, "a node that ends leaves nothing behind", func() bool { return len(s.Subscriptions("parley.")) == 1 })
 }
 
-// TestLeavingAndComing has topics lose their last subscription and get a first one at the same time. In the end there has to
-// be a NATS subscription for those that are there, and for no other.
+// TestLeavingAndComing has topics lose their last subscription and get a first one at the same
+// time. In the end there has to be a NATS subscription for those that are there, and for no other.
 func TestLeavingAndComing(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
@@ -187,7 +187,8 @@ func TestBrokenMessagesAreDropped(t *testing.T) {
 	}
 }
 
-// TestPublishingNeverWaits publishes far more than fits anywhere while the network lets nothing through.
+// TestPublishingNeverWaits publishes far more than fits anywhere while the network lets nothing
+// through.
 func TestPublishingNeverWaits(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
@@ -208,7 +209,8 @@ func TestPublishingNeverWaits(t *testing.T) {
 	}
 }
 
-// TestWhatDidNotFitIsTold fills the small buffer of one node: the other has to learn that it may have missed something.
+// TestWhatDidNotFitIsTold fills the small buffer of one node: the other has to learn that it may
+// have missed something.
 func TestWhatDidNotFitIsTold(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
@@ -221,8 +223,8 @@ func TestWhatDidNotFitIsTold(t *testing.T) {
 	other.joined() // it is told again
 }
 
-// TestMoreThanCanBeTaken has messages come while a node takes none: what is too much is dropped here, not at the server,
-// which would cut the node off, and the node knows.
+// TestMoreThanCanBeTaken has messages come while a node takes none: what is too much is dropped
+// here, not at the server, which would cut the node off, and the node knows.
 func TestMoreThanCanBeTaken(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)

@@ -1,18 +1,23 @@
-// Package natsbus joins the topics of several nodes over NATS: what is published on one reaches the subscriptions of all.
+// Package natsbus joins the topics of several nodes over NATS: what is published on one reaches the
+// subscriptions of all.
 //
-// It carries hints over core NATS, which keeps nothing. What does not fit, cannot leave or does not arrive is gone, and
-// whoever follows a topic repairs that from the database. Link.Run says when there may be something to repair.
+// It carries hints over core NATS, which keeps nothing. What does not fit, cannot leave or does not
+// arrive is gone, and whoever follows a topic repairs that from the database. Link.Run says when
+// there may be something to repair.
 //
-// A Conn is the connection of a node. A Link joins one bus; each topic of it is a NATS subject, to which a node subscribes
-// while it has a local subscription. Fanning out to those is left to the bus. What a node publishes does not come back to it.
+// A Conn is the connection of a node. A Link joins one bus; each topic of it is a NATS subject, to
+// which a node subscribes while it has a local subscription. Fanning out to those is left to the
+// bus. What a node publishes does not come back to it.
 //
 // # Concurrency
 //
-// Publish and Status never wait for the network: Publish puts the message into a bounded buffer, or drops and counts it.
-// Everything that may wait for the network happens in the goroutines of Link.Run and of the NATS client, which may hold the
-// client's lock for as long as a write or a dial takes. Messages of one node on one topic arrive in the order in which Publish
-// took them; those of several nodes have no order. The bus's watcher takes the lock of its Link, so nothing calls the bus
-// with that lock held. Run ends with its context, and hands over what is in the buffer; Close comes after it.
+// Publish and Status never wait for the network: Publish puts the message into a bounded buffer, or
+// drops and counts it. Everything that may wait for the network happens in the goroutines of
+// Link.Run and of the NATS client, which may hold the client's lock for as long as a write or a
+// dial takes. Messages of one node on one topic arrive in the order in which Publish took them;
+// those of several nodes have no order. The bus's watcher takes the lock of its Link, so nothing
+// calls the bus with that lock held. Run ends with its context, and hands over what is in the
+// buffer; Close comes after it.
 package natsbus
 
 import (
@@ -33,21 +38,25 @@ import (
 
 // Options say how to reach NATS.
 type Options struct {
-	// URLs are nats://USER:PASSWORD@HOST:PORT, tls:// or with a token instead of user and password. One of them is enough.
+	// URLs are nats://USER:PASSWORD@HOST:PORT, tls:// or with a token instead of user and password.
+	// One of them is enough.
 	URLs []string
 	// Prefix begins all subjects, so that several clusters can share a server; "" means parley.
 	Prefix string
 	Name   string // of this node, for NATS's own monitoring
-	// RetryEvery is how long to wait, at least, after all URLs have failed; up to as much again is added by chance, so that
-	// the nodes of a cluster do not come back all at once. 0 means one second.
+	// RetryEvery is how long to wait, at least, after all URLs have failed; up to as much again is
+	// added by chance, so that the nodes of a cluster do not come back all at once. 0 means one
+	// second.
 	RetryEvery time.Duration
-	// Buffer is how many messages of a link may wait to leave, and how many that have arrived to be handed on; 0 means 1024.
+	// Buffer is how many messages of a link may wait to leave, and how many that have arrived to be
+	// handed on; 0 means 1024.
 	Buffer int
 	Log    *slog.Logger // nil means slog.Default
 }
 
 const (
-	// netTimeout bounds a dial, a handshake, a write and an answer. Nothing but goroutines of this package waits for it.
+	// netTimeout bounds a dial, a handshake, a write and an answer. Nothing but goroutines of this
+	// package waits for it.
 	netTimeout = 5 * time.Second
 	// pingEvery times two is after how long a peer that has gone without a word is given up.
 	pingEvery = 10 * time.Second
@@ -70,7 +79,8 @@ type Conn struct {
 	links  map[any]func()
 	retry  *time.Timer
 	closed bool
-	// complained says that an error within this round was logged: NATS repeats some of them for each message.
+	// complained says that an error within this round was logged: NATS repeats some of them for
+	// each message.
 	complained bool
 }
 
@@ -90,13 +100,14 @@ type Status struct {
 	Connected bool
 	Reason    string    // why not; may name addresses, and never has credentials
 	Since     time.Time // zero until the first attempt has ended
-	// Sent, Received: messages from and for this node. Dropped: those that did not fit or could not leave. Missed: at least so
-	// many times came more than fit. Broken: what came and was no message.
+	// Sent, Received: messages from and for this node. Dropped: those that did not fit or could not
+	// leave. Missed: at least so many times came more than fit. Broken: what came and was no
+	// message.
 	Sent, Dropped, Received, Missed, Broken uint64
 }
 
-// Open begins to connect, and returns without waiting for NATS: a server that is not there is waited for. An error is about
-// options that cannot work.
+// Open begins to connect, and returns without waiting for NATS: a server that is not there is
+// waited for. An error is about options that cannot work.
 func Open(opts Options) (*Conn, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -129,7 +140,8 @@ func Open(opts Options) (*Conn, error) {
 	return c, nil
 }
 
-// CheckURL says what is wrong with an address of NATS, without repeating it: it may have a password in it.
+// CheckURL says what is wrong with an address of NATS, without repeating it: it may have a password
+// in it.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" ||
@@ -149,7 +161,8 @@ func CheckPrefix(prefix string) error {
 	return nil
 }
 
-// isToken reports whether s can be a part of a subject: "*" and ">" would listen to everything, a dot would make it two.
+// isToken reports whether s can be a part of a subject: "*" and ">" would listen to everything, a
+// dot would make it two.
 func isToken(s string) bool {
 	for _, r := range s {
 		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-' {
@@ -159,7 +172,8 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// Redacted is an address of NATS for people: user, password and token left out. (A token stands where a user would.)
+// Redacted is an address of NATS for people: user, password and token left out. (A token stands
+// where a user would.)
 func Redacted(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -179,7 +193,8 @@ func (c *Conn) Status() Status {
 	}
 }
 
-// Close gives what was published a moment to leave, and ends the connection. The links have to have ended.
+// Close gives what was published a moment to leave, and ends the connection. The links have to have
+// ended.
 func (c *Conn) Close() {
 	c.mu.Lock()
 	nc, connected := c.nc, c.state.connected
@@ -188,8 +203,8 @@ func (c *Conn) Close() {
 		c.dialing.Done()
 	}
 	c.mu.Unlock()
-	// The client waits for the network with its lock held, in a dial, a handshake, or a write that stalls. Without its sockets
-	// it has nothing to wait for.
+	// The client waits for the network with its lock held, in a dial, a handshake, or a write that
+	// stalls. Without its sockets it has nothing to wait for.
 	hurry := time.AfterFunc(goodbye, c.hangUp)
 	defer hurry.Stop()
 	if connected {
@@ -202,15 +217,17 @@ func (c *Conn) Close() {
 	c.dialing.Wait()
 }
 
-// dial makes the first connection, or the next one after nats.go has closed one for good. With RetryOnFailedConnect it
-// comes back at once from a server that is not there, and nats.go goes on trying.
+// dial makes the first connection, or the next one after nats.go has closed one for good. With
+// RetryOnFailedConnect it comes back at once from a server that is not there, and nats.go goes on
+// trying.
 func (c *Conn) dial(ctx context.Context) {
 	nc, err := nats.Connect(strings.Join(c.opts.URLs, ","),
 		nats.Name(c.opts.Name),
 		nats.NoEcho(),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(c.opts.RetryEvery), nats.ReconnectJitter(c.opts.RetryEvery, c.opts.RetryEvery),
-		nats.ReconnectBufSize(-1), // a hint that has waited for an outage is of no use: followers will have read by then
+		// a hint that has waited for an outage is of no use: followers will have read by then
+		nats.ReconnectBufSize(-1),
 		nats.Timeout(netTimeout), nats.FlusherTimeout(netTimeout), nats.ReconnectOnFlusherError(),
 		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(2),
 		nats.SkipHostLookup(), nats.SetCustomDialer(dialer(func(network, address string) (net.Conn, error) {
@@ -223,7 +240,8 @@ func (c *Conn) dial(ctx context.Context) {
 		nats.ErrorHandler(c.complain),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.again(ctx, nc) }),
 	)
-	if err != nil { // Open has looked at the addresses: it is about something that does not come from outside
+	// Open has looked at the addresses: it is about something that does not come from outside
+	if err != nil {
 		c.isAway(nil, err)
 		c.again(ctx, nil)
 		return
@@ -260,8 +278,8 @@ func (s *socket) Close() error {
 	return s.Conn.Close()
 }
 
-// again makes a new connection in place of one that nats.go has given up, as it does when credentials are refused twice, or
-// when the server says something that it does not know.
+// again makes a new connection in place of one that nats.go has given up, as it does when
+// credentials are refused twice, or when the server says something that it does not know.
 func (c *Conn) again(ctx context.Context, nc *nats.Conn) {
 	if nc != nil {
 		c.isAway(nc, nc.LastError())
@@ -278,7 +296,8 @@ func (c *Conn) again(ctx context.Context, nc *nats.Conn) {
 	})
 }
 
-// isConnected and isAway are called by nats.go, one after the other and in the order in which it happened.
+// isConnected and isAway are called by nats.go, one after the other and in the order in which it
+// happened.
 func (c *Conn) isConnected(nc *nats.Conn) {
 	server := Redacted(nc.ConnectedUrl())
 	c.mu.Lock()
@@ -315,7 +334,8 @@ func (c *Conn) isAway(_ *nats.Conn, err error) {
 	c.state = state{known: true, reason: reason, since: time.Now()}
 }
 
-// complain hears of what does not end a connection: that we take too slowly, or are not allowed something.
+// complain hears of what does not end a connection: that we take too slowly, or are not allowed
+// something.
 func (c *Conn) complain(_ *nats.Conn, sub *nats.Subscription, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -350,13 +370,15 @@ func (c *Conn) connection() connection {
 	return connection{nc: c.nc, connected: c.state.connected, round: c.round, gone: c.gone}
 }
 
-// flush waits until the server has done all that it was told on this connection, subscribing included.
+// flush waits until the server has done all that it was told on this connection, subscribing
+// included.
 func (cn connection) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, netTimeout)
 	defer cancel()
 	flushed := make(chan struct{})
 	defer close(flushed)
-	go func() { // nats.go forgets, when it connects again, who waits for an answer of the connection before
+	// nats.go forgets, when it connects again, who waits for an answer of the connection before
+	go func() {
 		select {
 		case <-cn.gone:
 			cancel()
@@ -366,7 +388,8 @@ func (cn connection) flush(ctx context.Context) error {
 	return cn.nc.FlushWithContext(ctx)
 }
 
-// attach registers what is to be called when the connection was made, or when something was missed. It must return at once.
+// attach registers what is to be called when the connection was made, or when something was missed.
+// It must return at once.
 func (c *Conn) attach(link any, ring func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -51,7 +51,8 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// node is one of several, with a bus that is joined with those of the others. Its messages are texts without "!".
+// node is one of several, with a bus that is joined with those of the others. Its messages are
+// texts without "!".
 type node struct {
 	*natsbus.Conn
 	t      *testing.T

@@ -1,5 +1,6 @@
-// Package privatepg starts a PostgreSQL server of one's own from the binaries installed on the machine: on a free port of
-// the loopback interface, in a temporary folder, ended with the process that started it. For tests, benchmarks and `parley verify --chaos`.
+// Package privatepg starts a PostgreSQL server of one's own from the binaries installed on the
+// machine: on a free port of the loopback interface, in a temporary folder, ended with the process
+// that started it. For tests, benchmarks and `parley verify --chaos`.
 package privatepg
 
 import (
@@ -35,8 +36,8 @@ type Server struct {
 	ended   chan struct{}
 }
 
-// Start makes an empty cluster and runs a server on it. settings are lines of postgresql.conf; by default nothing is
-// flushed to disk, because nothing of it is to be kept.
+// Start makes an empty cluster and runs a server on it. settings are lines of postgresql.conf; by
+// default nothing is flushed to disk, because nothing of it is to be kept.
 func Start(ctx context.Context, settings ...string) (*Server, error) {
 	bin, err := binaries(ctx)
 	if err != nil {
@@ -104,7 +105,8 @@ func (s *Server) run(ctx context.Context) error {
 	started := make(chan error)
 	ended := make(chan struct{})
 	go func() {
-		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long as the server.
+		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long
+		// as the server.
 		runtime.LockOSThread()
 		started <- cmd.Start()
 		_ = cmd.Wait()
@@ -148,9 +150,9 @@ func (s *Server) URL(database string) string {
 // PID is the process id of the server, for measuring what it costs.
 func (s *Server) PID() int { return s.process.Pid }
 
-// Restart ends the server at once (PostgreSQL's "immediate shutdown", after which it recovers from its log), and starts it
-// again at the same address after a while. What was committed survives it, unless settings say otherwise (the default ones
-// do: give synchronous_commit).
+// Restart ends the server at once (PostgreSQL's "immediate shutdown", after which it recovers from
+// its log), and starts it again at the same address after a while. What was committed survives it,
+// unless settings say otherwise (the default ones do: give synchronous_commit).
 func (s *Server) Restart(ctx context.Context, after time.Duration) error {
 	if err := s.process.Signal(syscall.SIGQUIT); err != nil {
 		return err
@@ -181,7 +183,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// binaries finds the folder of initdb and postgres: what pg_config names, else the newest that Debian's layout has.
+// binaries finds the folder of initdb and postgres: what pg_config names, else the newest that
+// Debian's layout has.
 func binaries(ctx context.Context) (string, error) {
 	var candidates []string
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
@@ -208,7 +211,8 @@ func major(bindir string) int {
 	return n
 }
 
-// unprivileged makes the folder belong to somebody who may run PostgreSQL, which refuses root, and says how to become them.
+// unprivileged makes the folder belong to somebody who may run PostgreSQL, which refuses root, and
+// says how to become them.
 func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	if os.Geteuid() != 0 {
 		return &syscall.SysProcAttr{}, nil

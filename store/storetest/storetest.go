@@ -1,7 +1,8 @@
-// Package storetest gives tests real databases: each test its own, empty but for the tables, of both kinds.
+// Package storetest gives tests real databases: each test its own, empty but for the tables, of
+// both kinds.
 //
-// A package that uses it calls Main from its TestMain, which ends the private PostgreSQL server that the first test of a
-// process starts, and looks for goroutines left behind.
+// A package that uses it calls Main from its TestMain, which ends the private PostgreSQL server
+// that the first test of a process starts, and looks for goroutines left behind.
 package storetest
 
 import (
@@ -22,8 +23,8 @@ import (
 	"parley/store/privatepg"
 )
 
-// Skip lists, separated by commas, what the person who runs the tests does without: "postgres", "browser". Everything else
-// that is missing fails.
+// Skip lists, separated by commas, what the person who runs the tests does without: "postgres",
+// "browser". Everything else that is missing fails.
 const Skip = "PARLEY_TEST_SKIP"
 
 // Skipped reports whether the person who runs the tests does without part.

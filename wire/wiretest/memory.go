@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// Memory is a listener inside the process, so that a test can have a clock of its own (testing/synctest). What one side
-// writes waits nowhere: it is written when the other side reads it.
+// Memory is a listener inside the process, so that a test can have a clock of its own
+// (testing/synctest). What one side writes waits nowhere: it is written when the other side reads
+// it.
 type Memory struct {
 	dialled chan net.Conn
 	closed  chan struct{}

@@ -1,4 +1,5 @@
-// Package natstest gives tests a real NATS server in the process, which they can stop, start again, and let hang.
+// Package natstest gives tests a real NATS server in the process, which they can stop, start again,
+// and let hang.
 package natstest
 
 import (
@@ -14,8 +15,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// Server is a NATS server, behind a listener on loopback that stays when the server is stopped: its address is the same
-// after it was started again, and nobody else can get the port meanwhile.
+// Server is a NATS server, behind a listener on loopback that stays when the server is stopped: its
+// address is the same after it was started again, and nobody else can get the port meanwhile.
 type Server struct {
 	tb       testing.TB
 	opts     *server.Options // of a server of its own
@@ -141,7 +142,8 @@ func (s *Server) Resume() {
 	}
 }
 
-// Subscriptions lists the subjects that begin with prefix, one for each subscription that a connection has, sorted.
+// Subscriptions lists the subjects that begin with prefix, one for each subscription that a
+// connection has, sorted.
 func (s *Server) Subscriptions(prefix string) (subjects []string) {
 	s.tb.Helper()
 	s.mu.Lock()
@@ -212,7 +214,8 @@ func (s *Server) serve(client net.Conn) {
 	delete(s.conns, to)
 }
 
-// gate writes when nothing hangs. (It is no net.Conn, so that io.Copy cannot leave the copying to the kernel.)
+// gate writes when nothing hangs. (It is no net.Conn, so that io.Copy cannot leave the copying to
+// the kernel.)
 type gate struct {
 	server *Server
 	to     io.Writer
