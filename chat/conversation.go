@@ -225,7 +225,7 @@ func (s *Service) MyConversations(
 	ctx context.Context, actor model.Actor, filter ConversationFilter, page store.PageArgs,
 ) (store.Page[*model.Conversation], error) {
 	var none store.Page[*model.Conversation]
-	window, err := page.Window(20)
+	window, err := page.Window(store.DefaultPage{First: 20})
 	if err != nil {
 		return none, err
 	}

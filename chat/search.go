@@ -55,7 +55,7 @@ func (s *Service) SearchMessages(
 	ctx context.Context, actor model.Actor, in Search, page store.PageArgs,
 ) (store.Page[*Found], error) {
 	var none store.Page[*Found]
-	window, err := page.Window(20)
+	window, err := page.Window(store.DefaultPage{First: 20})
 	if err != nil {
 		return none, err
 	}
