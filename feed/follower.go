@@ -165,6 +165,12 @@ func (fo *follower) hasMore() bool {
 	return false
 }
 
+func (fo *follower) isBehind() bool {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	return fo.behind
+}
+
 func (fo *follower) isRemoved() bool {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()

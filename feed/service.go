@@ -157,6 +157,29 @@ func (s *Service) Hints() *natsbus.Bus[Hint] { return s.hints }
 // MembershipHints is the bus of membership hints. Tests intercept it.
 func (s *Service) MembershipHints() *natsbus.Bus[MembershipHint] { return s.memberships }
 
+// Stats counts what is followed on this node now.
+type Stats struct {
+	Feeds     int // followed conversations
+	Followers int // of all feeds together
+	Behind    int // followers that have to read what their queue had no room for
+}
+
+// Stats returns them. Each feed is counted at another moment.
+func (s *Service) Stats() (n Stats) {
+	for _, f := range s.feeds.Values() {
+		n.Feeds++
+		f.mu.Lock()
+		for fo := range f.followers {
+			n.Followers++
+			if fo.isBehind() {
+				n.Behind++
+			}
+		}
+		f.mu.Unlock()
+	}
+	return n
+}
+
 // dirtyFeeds are those for which hints may have been lost.
 func (s *Service) dirtyFeeds() []*feed {
 	topics, all := s.lostHints.drain()

@@ -1,10 +1,11 @@
-package chat
+package feed_test
 
 import (
 	"context"
 	"errors"
 	"testing"
 
+	"parley/chat/chattest"
 	"parley/store"
 	"parley/store/privatepg"
 	"parley/store/storetest"
@@ -37,34 +38,34 @@ var errRollBack = errors.New("this transaction is not to be")
 func TestAnIDThatIsGivenAgain(t *testing.T) {
 	t.Parallel()
 	db, server := mustCrashing(t)
-	w := MustWorld(t, db, "ann", "ben")
+	w := mustFixture(t, db, "ann", "ben")
 	// every 15 seconds PostgreSQL writes down which id is the next; then it is not given again
 	for range 5 {
-		c := MustConversation(t, w, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.settle()
 		rolledBack := w.rollBack()
-		atQuery, err := w.MyEventsCursor(t.Context(), w.actor("ben"))
+		atQuery, err := w.ViewerEventsCursor(t.Context(), w.Actor("ben"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := w.pullMine(t, "ben", nil)
-		p.caughtUp()
-		p.stop()
+		p := w.PullEvents(t, "ben", nil)
+		p.CaughtUp()
+		p.Stop()
 		if err := server.Restart(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
-		waitUntil(t, "the database is there", func() bool {
-			_, err := w.epoch(t.Context())
+		chattest.WaitUntil(t, "the database is there", func() bool {
+			_, err := w.Epoch(t.Context())
 			return err == nil
 		})
-		w.send("ann", c.ID, "after the crash")
-		for _, cursor := range []string{atQuery, p.cursor} {
-			p := w.pullMine(t, "ben", &cursor)
-			p.event(c.ID, 2)
-			p.caughtUp()
-			p.stop()
+		w.Send("ann", c.ID, "after the crash")
+		for _, cursor := range []string{atQuery, p.Cursor} {
+			p := w.PullEvents(t, "ben", &cursor)
+			p.Event(c.ID, 2)
+			p.CaughtUp()
+			p.Stop()
 		}
-		if w.stored(c.ID)[1].Position == rolledBack {
+		if w.Stored(c.ID)[1].Position == rolledBack {
 			return
 		}
 	}
@@ -72,16 +73,16 @@ func TestAnIDThatIsGivenAgain(t *testing.T) {
 }
 
 // rollBack begins a transaction, and takes it back.
-func (w *world) rollBack() (id int64) {
-	w.t.Helper()
-	err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+func (w *fixture) rollBack() (id int64) {
+	w.T.Helper()
+	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.NewRaw("SELECT pg_current_xact_id()::text::bigint").Scan(ctx, &id); err != nil {
 			return err
 		}
 		return errRollBack
 	})
 	if !errors.Is(err, errRollBack) {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return id
 }

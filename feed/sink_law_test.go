@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"cmp"
@@ -13,7 +13,9 @@ import (
 
 	"pgregory.net/rapid"
 
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -26,36 +28,36 @@ import (
 func TestSinksAreHandedWhatTheyMaySee(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: compareSoon})
-		var over atomic.Pointer[weather]
-		w.publish = func(topic string, h hint) {
-			over.Load().blow(func(bare bool) {
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon})
+		var over atomic.Pointer[chattest.Weather]
+		w.Hints().Intercept(func(topic string, h feed.Hint) {
+			over.Load().Blow(func(bare bool) {
 				h := h
 				if bare {
-					h.events = nil
+					h.Events = nil
 				}
-				w.hints.Publish(topic, h)
+				w.Hints().PublishLocal(topic, h)
 			})
-		}
+		})
 		checks := 0
 		rapid.Check(t, func(rt *rapid.T) {
 			checks++
-			l := &sinkLaw{world: w}
-			l.plan = drawHistory(rt, fmt.Sprintf("s%dx", checks),
+			l := &sinkLaw{fixture: w}
+			l.plan = chattest.DrawHistory(rt, fmt.Sprintf("s%dx", checks),
 				"follow", "follow", "follow", "follow", "follow", "follow", "stop", "add", "add", "remove", "again", "again", "send", "send", "edit")
-			over.Store(&weather{fates: rapid.SliceOfN(rapid.Custom(drawFate), 1, 40).Draw(rt, "fates")})
+			over.Store(&chattest.Weather{Fates: rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1, 40).Draw(rt, "fates")})
 			l.check(t, rt)
-			w.exec("DELETE FROM conversations")
-			clear(w.actors)
+			w.Exec("DELETE FROM conversations")
+			clear(w.Actors)
 		})
 	})
 }
 
 // sinkLaw is one check.
 type sinkLaw struct {
-	*world
-	plan history
-	done *progress // steps
+	*fixture
+	plan chattest.History
+	done *chattest.Progress // steps
 
 	mu   sync.Mutex // guards runs
 	runs []*sinkRun
@@ -85,9 +87,9 @@ type sinkRun struct {
 
 func (l *sinkLaw) check(t *testing.T, rt *rapid.T) {
 	t.Helper()
-	l.invite(l.plan.people...)
-	l.done = newProgress(len(l.plan.steps))
-	wrong := l.plan.runOn(l.world, &stage{follow: l.follow, stop: l.stop, done: l.done.step})
+	l.Invite(l.plan.People...)
+	l.done = chattest.NewProgress(len(l.plan.Steps))
+	wrong := l.plan.RunOn(l.fixture.Fixture, &chattest.Stage{Follow: l.follow, Stop: l.stop, Done: l.done.Step})
 	if err := errors.Join(wrong...); err != nil {
 		rt.Fatal(err)
 	}
@@ -99,7 +101,7 @@ func (l *sinkLaw) check(t *testing.T, rt *rapid.T) {
 	}
 	for _, r := range l.runs {
 		if r.refused == nil {
-			waitUntil(t, "the end of "+r.String(), func() bool { return r.isThrough(logs[r.id]) })
+			chattest.WaitUntil(t, "the end of "+r.String(), func() bool { return r.isThrough(logs[r.id]) })
 		}
 	}
 	for _, r := range l.runs {
@@ -127,30 +129,30 @@ func (r *sinkRun) String() string {
 
 func (l *sinkLaw) newest(id model.ConversationID) (seq int64, err error) {
 	var seqs []int64
-	err = l.db.NewSelect().Table("conversations").Column("last_seq").Where("id = ?", id).Scan(l.t.Context(), &seqs)
+	err = l.DB.NewSelect().Table("conversations").Column("last_seq").Where("id = ?", id).Scan(l.T.Context(), &seqs)
 	if err == nil && len(seqs) == 1 {
 		seq = seqs[0]
 	}
 	return seq, err
 }
 
-func (l *sinkLaw) follow(who string, c *model.Conversation, st step) (err error) {
-	r := &sinkRun{law: l, who: who, user: l.id(who), id: c.ID, slow: []int{0, 0, 0, 1, 5, 1000}[st.whom%6]}
+func (l *sinkLaw) follow(who string, c *model.Conversation, st chattest.Step) (err error) {
+	r := &sinkRun{law: l, who: who, user: l.UserID(who), id: c.ID, slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6]}
 	if r.earliest, err = l.newest(c.ID); err != nil {
 		return err
 	}
-	switch st.about % 4 {
+	switch st.About % 4 {
 	case 0: // from now on
 	case 1:
 		r.after = new(int64(0))
 	case 2:
-		r.after = new(int64(st.whom) % (r.earliest + 1))
+		r.after = new(int64(st.Whom) % (r.earliest + 1))
 	case 3:
 		r.after = new(r.earliest)
 	}
-	ctx, cancel := context.WithCancel(l.t.Context())
+	ctx, cancel := context.WithCancel(l.T.Context())
 	r.cancel = cancel
-	r.refused = l.FollowInto(ctx, l.actor(who), c.ID, r.after, Sink{Live: r.live, Replay: r.replay, CaughtUp: r.catchesUp, End: r.end})
+	r.refused = l.FollowInto(ctx, l.Actor(who), c.ID, r.after, feed.Sink{Live: r.live, Replay: r.replay, CaughtUp: r.catchesUp, End: r.end})
 	if r.latest, err = l.newest(c.ID); err != nil {
 		return err
 	}
@@ -164,13 +166,13 @@ func (l *sinkLaw) follow(who string, c *model.Conversation, st step) (err error)
 }
 
 // stop has a follower go away.
-func (l *sinkLaw) stop(st step) {
+func (l *sinkLaw) stop(st chattest.Step) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.runs) == 0 {
 		return
 	}
-	r := l.runs[st.about%len(l.runs)]
+	r := l.runs[st.About%len(l.runs)]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopped = true
@@ -212,7 +214,7 @@ func (r *sinkRun) replay(ctx context.Context, e *model.Event) error {
 	if r.slow > 0 {
 		done := r.law.done
 		select {
-		case <-done.reached[min(int(done.sent.Load())+r.slow, len(done.reached)-1)]:
+		case <-done.Reached[min(int(done.Sent.Load())+r.slow, len(done.Reached)-1)]:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -253,12 +255,12 @@ type sinkPeriod struct {
 }
 
 func (l *sinkLaw) readLog(id model.ConversationID) *sinkLog {
-	l.t.Helper()
-	log := &sinkLog{events: l.stored(id), periods: map[model.UserID][]sinkPeriod{}, message: map[model.MessageID]int64{}}
+	l.T.Helper()
+	log := &sinkLog{events: l.Stored(id), periods: map[model.UserID][]sinkPeriod{}, message: map[model.MessageID]int64{}}
 	var created model.ConversationCreatedData
 	read := func(e *model.Event, data any) {
 		if err := json.Unmarshal(e.Data, data); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 	}
 	for _, e := range log.events {
@@ -382,9 +384,9 @@ func (r *sinkRun) obeysIn(log *sinkLog, p sinkPeriod) error {
 	switch {
 	case r.stopped:
 	case p.removed == 0 && (r.ended != nil || seen != log.last()):
-		return fmt.Errorf("handed %d of %d in %+v, ended with %w", seen, log.last(), p, cmp.Or(r.ended, errStopped))
+		return fmt.Errorf("handed %d of %d in %+v, ended with %w", seen, log.last(), p, cmp.Or(r.ended, feed.ErrStopped))
 	case p.removed != 0 && (seen != p.removed || !errs.Is(r.ended, errs.Forbidden)):
-		return fmt.Errorf("handed %d in %+v, ended with %w", seen, p, cmp.Or(r.ended, errStopped))
+		return fmt.Errorf("handed %d in %+v, ended with %w", seen, p, cmp.Or(r.ended, feed.ErrStopped))
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package chat
+package live_test
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/chat/chattest"
+	"parley/live"
 	"parley/model"
 	"parley/pubsub/natsbus/natstest"
 	"parley/store"
@@ -24,34 +26,34 @@ const (
 )
 
 var (
-	quietly     = Options{CompareEvery: never, PresenceTimeout: forGood, NodeTimeout: forGood}
-	impatiently = Options{CompareEvery: never, PresenceTimeout: aMoment, NodeTimeout: forGood}
+	quietly     = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood, NodeTimeout: forGood}
+	impatiently = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: aMoment, NodeTimeout: forGood}
 )
 
 // pulledPresence takes what PresenceChanges yields one at a time.
 type pulledPresence struct {
 	t    *testing.T
-	w    *world
-	next func() (Presence, error, bool)
+	w    *fixture
+	next func() (live.Presence, error, bool)
 }
 
-func (w *world) pullPresence(t *testing.T, nickname string) *pulledPresence {
+func (w *fixture) pullPresence(t *testing.T, nickname string) *pulledPresence {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	t.Cleanup(cancel)
-	next, stop := iter.Pull2(w.PresenceChanges(ctx, w.actor(nickname)))
+	next, stop := iter.Pull2(w.PresenceChanges(ctx, w.Actor(nickname)))
 	t.Cleanup(stop)
 	return &pulledPresence{t: t, w: w, next: next}
 }
 
-func (p *pulledPresence) want(nickname string, online bool) Presence {
+func (p *pulledPresence) want(nickname string, online bool) live.Presence {
 	p.t.Helper()
 	got, err, ok := p.next()
 	if err != nil || !ok {
 		p.t.Fatalf("got the end (%v) instead of %s being online: %v", err, nickname, online)
 	}
-	if got.UserID != p.w.id(nickname) || got.Online != online {
-		p.t.Fatalf("got %+v instead of %s (%s) being online: %v", got, nickname, p.w.id(nickname), online)
+	if got.UserID != p.w.UserID(nickname) || got.Online != online {
+		p.t.Fatalf("got %+v instead of %s (%s) being online: %v", got, nickname, p.w.UserID(nickname), online)
 	}
 	if online && got.LastSeenAt != nil {
 		p.t.Errorf("%s is online, and was last seen at %v", nickname, got.LastSeenAt)
@@ -69,52 +71,52 @@ func (p *pulledPresence) wantAll(online map[string]bool) {
 			p.t.Fatalf("got the end (%v) after %v, instead of %v", err, got, online)
 		}
 		for name := range online {
-			if told.UserID == p.w.id(name) {
+			if told.UserID == p.w.UserID(name) {
 				got[name] = told.Online
 			}
 		}
 	}
-	wantEqual(p.t, "who is online", online, got)
+	chattest.WantEqual(p.t, "who is online", online, got)
 }
 
-func (w *world) setShown(nickname string, shown bool) {
-	w.t.Helper()
-	_, err := w.db.NewUpdate().Model((*model.User)(nil)).Set("show_presence = ?", shown).Where("id = ?", w.id(nickname)).
-		Exec(w.t.Context())
+func (w *fixture) setShown(nickname string, shown bool) {
+	w.T.Helper()
+	_, err := w.DB.NewUpdate().Model((*model.User)(nil)).Set("show_presence = ?", shown).Where("id = ?", w.UserID(nickname)).
+		Exec(w.T.Context())
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }
 
 // changeSettings does what auth does: it is told once the change is in.
-func (w *world) changeSettings(nickname, set string, to bool) {
-	w.t.Helper()
-	err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		w.SettingsChanged(tx, w.id(nickname))
-		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("? = ?", bun.Ident(set), to).Where("id = ?", w.id(nickname)).Exec(ctx)
+func (w *fixture) changeSettings(nickname, set string, to bool) {
+	w.T.Helper()
+	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
+		w.SettingsChanged(tx, w.UserID(nickname))
+		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("? = ?", bun.Ident(set), to).Where("id = ?", w.UserID(nickname)).Exec(ctx)
 		return err
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }
 
 // presenceOf is what somebody may know of another; nil is nothing.
-func (w *world) presenceOf(viewer, nickname string) *Presence {
-	w.t.Helper()
-	found, err := w.Presences(w.t.Context(), w.actor(viewer), []model.UserID{w.id(nickname)})
+func (w *fixture) presenceOf(viewer, nickname string) *live.Presence {
+	w.T.Helper()
+	found, err := w.Presences(w.T.Context(), w.Actor(viewer), []model.UserID{w.UserID(nickname)})
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	if p, ok := found[w.id(nickname)]; ok {
+	if p, ok := found[w.UserID(nickname)]; ok {
 		return &p
 	}
 	return nil
 }
 
-func (w *world) untilOnline(viewer, nickname string, want bool) {
-	w.t.Helper()
-	waitUntil(w.t, nickname+" comes or goes", func() bool {
+func (w *fixture) untilOnline(viewer, nickname string, want bool) {
+	w.T.Helper()
+	chattest.WaitUntil(w.T, nickname+" comes or goes", func() bool {
 		p := w.presenceOf(viewer, nickname)
 		return p != nil && p.Online == want
 	})
@@ -123,18 +125,18 @@ func (w *world) untilOnline(viewer, nickname string, want bool) {
 func TestWhoMayKnowAPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, quietly, "ann", "ben", "eve", "hid", "off")
-		c := MustConversation(t, w, "ann", "ben", "hid", "off")
+		w := mustFixtureWith(t, db, quietly, "ann", "ben", "eve", "hid", "off")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "hid", "off")
 		w.setShown("hid", false)
 		for _, name := range []string{"ann", "ben", "eve", "hid"} {
-			defer w.Connected(w.id(name))()
+			defer w.Connected(w.UserID(name))()
 		}
 		w.untilOnline("ann", "ann", true)
 		w.untilOnline("ann", "ben", true)
-		online, offline := &Presence{Online: true}, &Presence{}
+		online, offline := &live.Presence{Online: true}, &live.Presence{}
 		for _, test := range []struct {
 			viewer, of string
-			want       *Presence
+			want       *live.Presence
 		}{
 			{"ann", "ann", online},
 			{"ann", "ben", online},
@@ -149,28 +151,28 @@ func TestWhoMayKnowAPresence(t *testing.T) {
 			{"hid", "ann", online}, // who hides theirs may know that of others
 		} {
 			if test.want != nil {
-				test.want = &Presence{UserID: w.id(test.of), Online: test.want.Online}
+				test.want = &live.Presence{UserID: w.UserID(test.of), Online: test.want.Online}
 			}
-			wantEqual(t, test.viewer+" of "+test.of, test.want, w.presenceOf(test.viewer, test.of))
+			chattest.WantEqual(t, test.viewer+" of "+test.of, test.want, w.presenceOf(test.viewer, test.of))
 		}
-		w.remove("ben", c.ID)
-		wantEqual(t, "of who was removed", (*Presence)(nil), w.presenceOf("ann", "ben"))
-		wantEqual(t, "for who was removed", (*Presence)(nil), w.presenceOf("ben", "ann"))
+		w.EndMembership("ben", c.ID)
+		chattest.WantEqual(t, "of who was removed", (*live.Presence)(nil), w.presenceOf("ann", "ben"))
+		chattest.WantEqual(t, "for who was removed", (*live.Presence)(nil), w.presenceOf("ben", "ann"))
 	})
 }
 
 func TestPresenceComesAndGoes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, impatiently, "ann", "ben", "eve")
-		MustConversation(t, w, "ann", "ben")
+		w := mustFixtureWith(t, db, impatiently, "ann", "ben", "eve")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.pullPresence(t, "ann")
 		if first := p.want("ben", false); first.LastSeenAt != nil {
 			t.Errorf("ben was never there, and was seen at %v", first.LastSeenAt)
 		}
-		_ = w.Connected(w.id("eve")) // of whom ann hears nothing
+		_ = w.Connected(w.UserID("eve")) // of whom ann hears nothing
 		before := db.Now()
-		one, two := w.Connected(w.id("ben")), w.Connected(w.id("ben"))
+		one, two := w.Connected(w.UserID("ben")), w.Connected(w.UserID("ben"))
 		p.want("ben", true)
 		one()
 		one() // counts once
@@ -181,8 +183,8 @@ func TestPresenceComesAndGoes(t *testing.T) {
 		if seen == nil || seen.Before(between) || seen.After(after) || before.After(*seen) {
 			t.Errorf("last seen at %v, and not between %v and %v", seen, between, after)
 		}
-		wantEqual(t, "what is read", seen, w.presenceOf("ann", "ben").LastSeenAt)
-		defer w.Connected(w.id("ben"))()
+		chattest.WantEqual(t, "what is read", seen, w.presenceOf("ann", "ben").LastSeenAt)
+		defer w.Connected(w.UserID("ben"))()
 		p.want("ben", true)
 	})
 }
@@ -192,10 +194,10 @@ func TestPresenceComesAndGoes(t *testing.T) {
 func TestAReconnectTellsNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := Options{CompareEvery: compareSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
-		w := MustWorldWith(t, db, opts, "ann", "ben", "eve")
-		MustConversation(t, w, "ann", "ben", "eve")
-		release := w.Connected(w.id("ben"))
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
+		release := w.Connected(w.UserID("ben"))
 		w.untilOnline("ann", "ben", true)
 		p := w.pullPresence(t, "ann")
 		p.wantAll(map[string]bool{"ben": true, "eve": false})
@@ -203,13 +205,13 @@ func TestAReconnectTellsNothing(t *testing.T) {
 		for range 20 {
 			release()
 			for range 10 {
-				wg.Go(func() { w.Connected(w.id("ben"))() })
+				wg.Go(func() { w.Connected(w.UserID("ben"))() })
 			}
-			release = w.Connected(w.id("ben"))
+			release = w.Connected(w.UserID("ben"))
 			wg.Wait()
 		}
 		release()
-		defer w.Connected(w.id("eve"))()
+		defer w.Connected(w.UserID("eve"))()
 		p.want("eve", true)
 	})
 }
@@ -217,11 +219,11 @@ func TestAReconnectTellsNothing(t *testing.T) {
 func TestWhoIsToldOfPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := Options{CompareEvery: compareSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
-		w := MustWorldWith(t, db, opts, "ann", "ben", "eve", "cas")
-		first := MustConversation(t, w, "ann", "ben")
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve", "cas")
+		first := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for _, name := range []string{"ben", "eve", "cas"} {
-			defer w.Connected(w.id(name))()
+			defer w.Connected(w.UserID(name))()
 			w.untilOnline(name, name, true)
 		}
 		p := w.pullPresence(t, "ann")
@@ -236,21 +238,21 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 		wantGone("ben")
 		w.setShown("ben", true)
 		p.want("ben", true)
-		second := MustConversation(t, w, "eve", "ann") // whom ann has not known
+		second := chattest.MustConversation(t, w.Fixture, "eve", "ann") // whom ann has not known
 		p.want("eve", true)
-		if _, err := w.AddMembers(t.Context(), w.actor("eve"), second.ID, w.members("cas")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("eve"), second.ID, w.NewMembers("cas")); err != nil {
 			t.Fatal(err)
 		}
 		p.want("cas", true)
-		if _, err := w.RemoveMember(t.Context(), w.actor("eve"), second.ID, w.id("cas")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("eve"), second.ID, w.UserID("cas")); err != nil {
 			t.Fatal(err)
 		}
 		wantGone("cas")
-		if err := w.Leave(t.Context(), w.actor("ann"), second.ID); err != nil {
+		if err := w.Leave(t.Context(), w.Actor("ann"), second.ID); err != nil {
 			t.Fatal(err)
 		}
 		wantGone("eve")
-		if _, err := w.RemoveMember(t.Context(), w.actor("ann"), first.ID, w.id("ben")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), first.ID, w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
 		wantGone("ben")
@@ -260,7 +262,7 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 // TestWhoHidesTheirPresence has no comparison: what is hidden, or shown again, is told by its sign.
 func TestWhoHidesTheirPresence(t *testing.T) {
 	t.Parallel()
-	hide := func(t *testing.T, changing, watching *world) {
+	hide := func(t *testing.T, changing, watching *fixture) {
 		p := watching.pullPresence(t, "ann")
 		p.want("ben", true)
 		for range 3 {
@@ -273,20 +275,20 @@ func TestWhoHidesTheirPresence(t *testing.T) {
 		}
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, quietly, "ann", "ben")
-		MustConversation(t, w, "ann", "ben")
-		defer w.Connected(w.id("ben"))()
+		w := mustFixtureWith(t, db, quietly, "ann", "ben")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		defer w.Connected(w.UserID("ben"))()
 		w.untilOnline("ann", "ben", true)
 		hide(t, w, w)
 	})
 	t.Run("on another node", func(t *testing.T) {
 		t.Parallel()
 		s := natstest.MustStart(t)
-		nodes := MustNodes(t, storetest.MustPostgres(t), 2, s, never, nil, "ann", "ben")
-		MustConversation(t, nodes[0], "ann", "ben")
-		defer nodes[0].Connected(nodes[0].id("ben"))()
+		nodes := mustNodes(t, storetest.MustPostgres(t), 2, s, chattest.Never, nil, "ann", "ben")
+		chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
+		defer nodes[0].Connected(nodes[0].UserID("ben"))()
 		nodes[0].untilOnline("ann", "ben", true)
-		waitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.settings")) == 2 })
+		chattest.WaitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.settings")) == 2 })
 		hide(t, nodes[0], nodes[1])
 	})
 }
@@ -296,22 +298,22 @@ func TestWhoHidesTheirPresence(t *testing.T) {
 func TestPresenceOfARemovedAccount(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, quietly, "ann", "ben", "eve")
-		MustConversation(t, w, "ann", "ben", "eve")
-		release := w.Connected(w.id("ben"))
+		w := mustFixtureWith(t, db, quietly, "ann", "ben", "eve")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
+		release := w.Connected(w.UserID("ben"))
 		w.untilOnline("ann", "ben", true)
 		p := w.pullPresence(t, "ann")
 		p.wantAll(map[string]bool{"ben": true, "eve": false})
-		w.mustLeave("ben")
+		w.MustRemoveAccount("ben")
 		if got := p.want("ben", false); got.LastSeenAt != nil {
 			t.Errorf("it says when they were seen: %v", got.LastSeenAt)
 		}
 		release()
-		defer w.Connected(w.id("ben"))() // whose socket may live for a moment longer
-		defer w.Connected(w.id("eve"))()
+		defer w.Connected(w.UserID("ben"))() // whose socket may live for a moment longer
+		defer w.Connected(w.UserID("eve"))()
 		p.want("eve", true)
 		for _, table := range []string{"presences", "sightings"} {
-			n, err := db.NewSelect().Table(table).Where("user_id = ?", w.id("ben")).Count(t.Context())
+			n, err := db.NewSelect().Table(table).Where("user_id = ?", w.UserID("ben")).Count(t.Context())
 			if err != nil || n != 0 {
 				t.Errorf("%d rows of %s (%v)", n, table, err)
 			}
@@ -324,59 +326,52 @@ func TestPresenceOfARemovedAccount(t *testing.T) {
 func TestASlowConsumerOfPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, impatiently, "ann", "ben", "eve")
-		MustConversation(t, w, "ann", "ben", "eve")
+		w := mustFixtureWith(t, db, impatiently, "ann", "ben", "eve")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		p := w.pullPresence(t, "ann")
 		p.want("ben", false)
 		// eve is yet to be told, and what was read of her is old by the time.
 		for range 5 {
-			release := w.Connected(w.id("eve"))
+			release := w.Connected(w.UserID("eve"))
 			w.untilOnline("ann", "eve", true)
 			release()
 			w.untilOnline("ann", "eve", false)
 		}
-		defer w.Connected(w.id("eve"))()
+		defer w.Connected(w.UserID("eve"))()
 		w.untilOnline("ann", "eve", true)
-		waitUntil(t, "ann's stream is told", func() bool { return w.watches.quiet() })
+		chattest.WaitUntil(t, "ann's stream is told", func() bool { return w.SignalsAreDelivered() })
 		p.want("eve", true)
-		defer w.Connected(w.id("ben"))()
+		defer w.Connected(w.UserID("ben"))()
 		p.want("ben", true)
 	})
-}
-
-// quiet reports whether all that was heard has been passed on.
-func (ws *presenceWatches) quiet() bool {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	return len(ws.heard) == 0
 }
 
 func TestPresenceWithoutSignsOfOtherNodes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := Options{CompareEvery: compareSoon, PresenceTimeout: aMoment, NodeTimeout: forGood}
-		here, there := MustWorldWith(t, db, opts, "ann", "ben"), MustWorldWith(t, db, opts)
-		there.actors = here.actors
-		MustConversation(t, here, "ann", "ben")
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: aMoment, NodeTimeout: forGood}
+		here, there := mustFixtureWith(t, db, opts, "ann", "ben"), mustFixtureWith(t, db, opts)
+		there.Actors = here.Actors
+		chattest.MustConversation(t, here.Fixture, "ann", "ben")
 		p := here.pullPresence(t, "ann")
 		p.want("ben", false)
-		release := there.Connected(here.id("ben"))
+		release := there.Connected(here.UserID("ben"))
 		p.want("ben", true)
-		also := here.Connected(here.id("ben")) // on both
-		waitUntil(t, "both know", func() bool { return here.countPresences() == 2 })
+		also := here.Connected(here.UserID("ben")) // on both
+		chattest.WaitUntil(t, "both know", func() bool { return here.countPresences() == 2 })
 		release()
-		waitUntil(t, "one knows", func() bool { return here.countPresences() == 1 })
-		wantEqual(t, "presence", &Presence{UserID: here.id("ben"), Online: true}, there.presenceOf("ann", "ben"))
+		chattest.WaitUntil(t, "one knows", func() bool { return here.countPresences() == 1 })
+		chattest.WantEqual(t, "presence", &live.Presence{UserID: here.UserID("ben"), Online: true}, there.presenceOf("ann", "ben"))
 		also()
 		p.want("ben", false)
 	})
 }
 
-func (w *world) countPresences() int64 {
-	w.t.Helper()
-	n, err := w.db.NewSelect().Model((*model.Presence)(nil)).Count(w.t.Context())
+func (w *fixture) countPresences() int64 {
+	w.T.Helper()
+	n, err := w.DB.NewSelect().Model((*model.Presence)(nil)).Count(w.T.Context())
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return n
 }
@@ -384,12 +379,12 @@ func (w *world) countPresences() int64 {
 func TestPresenceOverNATS(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
-	nodes := MustNodes(t, db, 2, s, never, nil, "ann", "ben")
-	MustConversation(t, nodes[0], "ann", "ben")
+	nodes := mustNodes(t, db, 2, s, chattest.Never, nil, "ann", "ben")
+	chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
 	p := nodes[1].pullPresence(t, "ann")
 	p.want("ben", false)
-	waitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.presence")) == 2 })
-	defer nodes[0].Connected(nodes[0].id("ben"))()
+	chattest.WaitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.presence")) == 2 })
+	defer nodes[0].Connected(nodes[0].UserID("ben"))()
 	p.want("ben", true)
 }
 
@@ -398,23 +393,23 @@ func TestPresenceOverNATS(t *testing.T) {
 func TestADeadNodesPeopleGoOffline(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := Options{CompareEvery: compareSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
-		w := MustWorldWith(t, db, opts, "ann", "ben", "eve")
-		MustConversation(t, w, "ann", "ben", "eve")
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		start := db.Now()
-		dying := New(db, Options{CompareEvery: never, PresenceTimeout: forGood, NodeTimeout: 2 * time.Second})
-		_, _ = dying.Connected(w.id("ben")), dying.Connected(w.id("eve"))
+		dying := chattest.NewServices(db, chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood, NodeTimeout: 2 * time.Second})
+		_, _ = dying.Connected(w.UserID("ben")), dying.Connected(w.UserID("eve"))
 		ctx, kill := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { dying.Run(ctx) })
-		waitUntil(t, "both are there", func() bool { return w.countPresences() == 2 })
-		defer w.Connected(w.id("eve"))()
-		waitUntil(t, "one is here too", func() bool { return w.countPresences() == 3 })
+		chattest.WaitUntil(t, "both are there", func() bool { return w.countPresences() == 2 })
+		defer w.Connected(w.UserID("eve"))()
+		chattest.WaitUntil(t, "one is here too", func() bool { return w.countPresences() == 3 })
 		kill()
 		running.Wait()
 		killed := db.Now()
-		waitUntil(t, "the node is given up", func() bool { return w.countPresences() == 1 })
-		wantEqual(t, "of who is elsewhere", &Presence{UserID: w.id("eve"), Online: true}, w.presenceOf("ann", "eve"))
+		chattest.WaitUntil(t, "the node is given up", func() bool { return w.countPresences() == 1 })
+		chattest.WantEqual(t, "of who is elsewhere", &live.Presence{UserID: w.UserID("eve"), Online: true}, w.presenceOf("ann", "eve"))
 		ben := w.presenceOf("ann", "ben")
 		if ben.Online || ben.LastSeenAt == nil || ben.LastSeenAt.Before(start) || ben.LastSeenAt.After(killed) {
 			t.Errorf("got %+v, from a node that lived from %v to %v", ben, start, killed)
@@ -426,9 +421,9 @@ func TestADeadNodesPeopleGoOffline(t *testing.T) {
 func TestANodeThatWasGivenUpComesBack(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, quietly, "ann", "ben", "eve")
-		MustConversation(t, w, "ann", "ben", "eve")
-		defer w.Connected(w.id("ben"))()
+		w := mustFixtureWith(t, db, quietly, "ann", "ben", "eve")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
+		defer w.Connected(w.UserID("ben"))()
 		w.untilOnline("ann", "ben", true)
 		p := w.pullPresence(t, "ann")
 		p.wantAll(map[string]bool{"ben": true, "eve": false})
@@ -438,15 +433,15 @@ func TestANodeThatWasGivenUpComesBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantEqual(t, "before it is given up", &Presence{UserID: w.id("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
-		if err := New(db, Options{}).comparePresences(t.Context()); err != nil {
+		chattest.WantEqual(t, "before it is given up", &live.Presence{UserID: w.UserID("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
+		if err := chattest.NewServices(db, chattest.Options{}).ReconcilePresence(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		wantEqual(t, "presences", int64(0), w.countPresences())
-		wantEqual(t, "after it was", &Presence{UserID: w.id("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
-		w.watches.hear(sign{Users: []model.UserID{w.id("ben")}})
+		chattest.WantEqual(t, "presences", int64(0), w.countPresences())
+		chattest.WantEqual(t, "after it was", &live.Presence{UserID: w.UserID("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
+		w.HandlePresence(live.Signal{Users: []model.UserID{w.UserID("ben")}})
 		p.want("ben", false)
-		defer w.Connected(w.id("eve"))() // with which it notices
+		defer w.Connected(w.UserID("eve"))() // with which it notices
 		w.untilOnline("ann", "ben", true)
 		w.untilOnline("ann", "eve", true)
 	})
@@ -457,13 +452,13 @@ func TestACrowdComesAndGoes(t *testing.T) {
 	t.Parallel()
 	const people, each = 300, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, PresenceTimeout: 10 * aMoment, NodeTimeout: forGood}, "ann")
-		crowd := w.crowd(people)
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: 10 * aMoment, NodeTimeout: forGood}, "ann")
+		crowd := w.Crowd(people)
 		before := runtime.NumGoroutine()
 		var wg sync.WaitGroup
 		releases := make([][]func(), people)
 		for i, name := range crowd {
-			user := w.id(name)
+			user := w.UserID(name)
 			for range each {
 				releases[i] = append(releases[i], w.Connected(user))
 			}
@@ -471,7 +466,7 @@ func TestACrowdComesAndGoes(t *testing.T) {
 		if now := runtime.NumGoroutine(); now > before+people*each/2 { // other tests have some
 			t.Errorf("%d goroutines, and %d before", now, before)
 		}
-		waitUntil(t, "all are online", func() bool { return w.countPresences() == people })
+		chattest.WaitUntil(t, "all are online", func() bool { return w.countPresences() == people })
 		for _, some := range releases {
 			wg.Go(func() {
 				for _, release := range some {
@@ -480,15 +475,12 @@ func TestACrowdComesAndGoes(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		waitUntil(t, "all are offline", func() bool { return w.countPresences() == 0 })
+		chattest.WaitUntil(t, "all are offline", func() bool { return w.countPresences() == 0 })
 		seen, err := db.NewSelect().Model((*model.Sighting)(nil)).Where("sg.last_seen_at IS NOT NULL").Count(t.Context())
 		if err != nil || seen != people {
 			t.Errorf("%d have a time (%v)", seen, err)
 		}
-		a := w.attendance
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if n := len(a.here) + len(a.arrived) + len(a.leaving) + len(a.gone); n != 0 {
+		if n := w.UnrecordedConnections(); n != 0 {
 			t.Errorf("%d are remembered", n)
 		}
 	})

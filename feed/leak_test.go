@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"parley/chat"
+	"parley/chat/chattest"
+	"parley/feed"
 	"parley/internal/race"
 	"parley/model"
 	"parley/store/storetest"
@@ -26,8 +29,8 @@ func takeFrom[T any](seq iter.Seq2[T, error], n int) {
 }
 
 // takings are all the streams that there are, as Ann has them.
-func (w *world) takings(id model.ConversationID) map[string]taking {
-	ann := w.actor("ann")
+func (w *fixture) takings(id model.ConversationID) map[string]taking {
+	ann := w.Actor("ann")
 	return map[string]taking{
 		"Follow": func(ctx context.Context, n int) {
 			if seq, err := w.Follow(ctx, ann, id, new(int64(0))); err == nil {
@@ -37,7 +40,7 @@ func (w *world) takings(id model.ConversationID) map[string]taking {
 		"FollowInto, replayed": func(ctx context.Context, n int) { w.takeInto(ctx, id, new(int64(0)), n) },
 		"FollowInto, live":     func(ctx context.Context, n int) { w.takeInto(ctx, id, nil, n) },
 		"MyEvents": func(ctx context.Context, n int) {
-			if seq, err := w.MyEvents(ctx, ann, nil); err == nil {
+			if seq, err := w.ViewerEvents(ctx, ann, nil); err == nil {
 				takeFrom(seq, n)
 			}
 		},
@@ -57,7 +60,7 @@ func (w *world) takings(id model.ConversationID) map[string]taking {
 }
 
 // takeInto has a sink that is ended after n items.
-func (w *world) takeInto(ctx context.Context, id model.ConversationID, after *int64, n int) {
+func (w *fixture) takeInto(ctx context.Context, id model.ConversationID, after *int64, n int) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	item := func() {
@@ -65,7 +68,7 @@ func (w *world) takeInto(ctx context.Context, id model.ConversationID, after *in
 			cancel()
 		}
 	}
-	err := w.FollowInto(ctx, w.actor("ann"), id, after, Sink{
+	err := w.FollowInto(ctx, w.Actor("ann"), id, after, feed.Sink{
 		Live:     func(*model.Event) bool { item(); return true },
 		Replay:   func(context.Context, *model.Event) error { item(); return nil },
 		CaughtUp: func(context.Context, int64) error { return nil },
@@ -80,10 +83,10 @@ func (w *world) takeInto(ctx context.Context, id model.ConversationID, after *in
 // meanwhile: no feed, no follower, no topic, no watch, no goroutine. What there is after all of
 // them is no more than after the first tenth. It runs alone, because it counts.
 func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see above
-	w := MustWorldWith(t, storetest.MustSQLite(t), Options{CompareEvery: 50 * time.Millisecond, TypingEvery: time.Microsecond}, "ann", "ben")
-	id := MustConversation(t, w, "ann", "ben").ID
-	MustConversation(t, w, "ben", "ann")
-	defer w.Connected(w.id("ben"))()
+	w := mustFixtureWith(t, storetest.MustSQLite(t), chattest.Options{ReconcileEvery: 50 * time.Millisecond, TypingEvery: time.Microsecond}, "ann", "ben")
+	id := chattest.MustConversation(t, w.Fixture, "ann", "ben").ID
+	chattest.MustConversation(t, w.Fixture, "ben", "ann")
+	defer w.Connected(w.UserID("ben"))()
 	stop := w.bustle(id)
 	before := w.count()
 	const each = 200 / race.Slowness
@@ -91,7 +94,7 @@ func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see abov
 		for range n {
 			for name, take := range w.takings(id) {
 				for way := range 3 {
-					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 					switch way {
 					case 0:
 						cancel() // before it has begun
@@ -107,12 +110,12 @@ func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see abov
 		}
 	}
 	cycle(each / 10)
-	w.eventually(func() bool { return w.count() == before })
+	w.Eventually(func() bool { return w.count() == before })
 	goroutinesBefore, heapBefore := runtime.NumGoroutine(), heap()
 	cycle(each - each/10)
 	stop()
-	w.eventually(func() bool { return w.count() == before })
-	w.eventually(func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
+	w.Eventually(func() bool { return w.count() == before })
+	w.Eventually(func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
 	if grown := int64(heap()) - int64(heapBefore); grown > 512<<10+100*each {
 		t.Errorf("the heap has grown by %d bytes", grown)
 	}
@@ -122,9 +125,9 @@ func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see abov
 // none of them open.
 func TestNothingStaysOfStreamsThatDoNotBegin(t *testing.T) {
 	t.Parallel()
-	w := MustWorld(t, storetest.MustSQLite(t), "ann", "ben")
+	w := mustFixture(t, storetest.MustSQLite(t), "ann", "ben")
 	for range 100 {
-		MustConversation(t, w, "ann", "ben")
+		chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	}
 	begin := time.Now()
 	takeFrom(w.first(t.Context()), 1)
@@ -134,23 +137,23 @@ func TestNothingStaysOfStreamsThatDoNotBegin(t *testing.T) {
 		takeFrom(w.first(ctx), 1)
 		cancel()
 	}
-	if feeds, topics := w.openFeeds(), w.hints.Topics(); len(feeds)+len(topics) != 0 {
-		t.Errorf("%d feeds and %d topics are left", len(feeds), len(topics))
+	if feeds, topics := w.Stats().Feeds, w.Hints().Topics(); feeds+len(topics) != 0 {
+		t.Errorf("%d feeds and %d topics are left", feeds, len(topics))
 	}
 }
 
 // first is what says that Ann's events have begun.
-func (w *world) first(ctx context.Context) iter.Seq2[MyEvent, error] {
-	seq, err := w.MyEvents(ctx, w.actor("ann"), nil)
+func (w *fixture) first(ctx context.Context) iter.Seq2[feed.ViewerEvent, error] {
+	seq, err := w.ViewerEvents(ctx, w.Actor("ann"), nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return seq
 }
 
 // bustle has Ben write and type all the time, until he is stopped.
-func (w *world) bustle(id model.ConversationID) (stop func()) {
-	ctx, cancel := context.WithCancel(w.t.Context())
+func (w *fixture) bustle(id model.ConversationID) (stop func()) {
+	ctx, cancel := context.WithCancel(w.T.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
 		tick := time.NewTicker(time.Millisecond)
@@ -158,25 +161,26 @@ func (w *world) bustle(id model.ConversationID) (stop func()) {
 		for n := 0; ctx.Err() == nil; n++ {
 			<-tick.C
 			if n%10 == 0 {
-				_, _ = w.SendMessage(ctx, w.actor("ben"), SendMessage{ConversationID: id, Content: fmt.Sprint(n)})
+				_, _ = w.SendMessage(ctx, w.Actor("ben"), chat.SendMessage{ConversationID: id, Content: fmt.Sprint(n)})
 			}
-			_ = w.SetTyping(ctx, w.actor("ben"), id, n%2 == 0)
+			_ = w.SetTyping(ctx, w.Actor("ben"), id, n%2 == 0)
 		}
 	})
 	stop = sync.OnceFunc(func() { cancel(); running.Wait() })
-	w.t.Cleanup(stop)
+	w.T.Cleanup(stop)
 	return stop
 }
 
 // counts is what a Service keeps for those who are connected.
 type counts struct {
-	feeds, watches, replays int
-	hints, people, typing   int // topics
+	feeds, followers, replays   int
+	hints, memberships, signals int // topics
 }
 
-func (w *world) count() (c counts) {
-	c.hints, c.people, c.typing, c.replays = len(w.hints.Topics()), len(w.people.Topics()), len(w.typing.Topics()), len(w.replays)
-	c.feeds, c.watches = len(w.openFeeds()), len(w.watches.all())
+func (w *fixture) count() (c counts) {
+	c.hints, c.memberships = len(w.Hints().Topics()), len(w.MembershipHints().Topics())
+	c.signals, c.replays = len(w.Signals().Topics()), w.TakenReplaySlots()
+	c.feeds, c.followers = w.Stats().Feeds, w.Stats().Followers
 	return c
 }
 

@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -11,6 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"parley/chat"
+	"parley/chat/chattest"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -31,40 +34,40 @@ func sameData() cmp.Option {
 func TestTheFirstEventSaysHowItAllBegan(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "olga", "ann", "ben")
+		w := mustFixture(t, db, "olga", "ann", "ben")
 		for name, title := range map[string]*string{"titled": new(" The <title>\u2028 & Cafe\u0301 "), "untitled": nil} {
 			t.Run(name, func(t *testing.T) {
-				in := CreateConversation{Title: title, Members: w.members("ann", "olga", "ben")}
+				in := chat.CreateConversation{Title: title, Members: w.NewMembers("ann", "olga", "ben")}
 				in.Members[0].Role = model.Admin
-				c, err := w.CreateConversation(t.Context(), w.actor("olga"), in)
+				c, err := w.CreateConversation(t.Context(), w.Actor("olga"), in)
 				if err != nil {
 					t.Fatal(err)
 				}
-				events := w.stored(c.ID)
+				events := w.Stored(c.ID)
 				if len(events) != 1 {
 					t.Fatalf("%d events", len(events))
 				}
 				want := &model.Event{
-					ConversationID: c.ID, Seq: 1, Kind: model.ConversationCreated, ActorID: new(w.id("olga")), At: c.CreatedAt,
+					ConversationID: c.ID, Seq: 1, Kind: model.ConversationCreated, ActorID: new(w.UserID("olga")), At: c.CreatedAt,
 				}
-				wantEqual(t, "the event", want, events[0], cmpopts.IgnoreFields(model.Event{}, "Data", "Position"))
+				chattest.WantEqual(t, "the event", want, events[0], cmpopts.IgnoreFields(model.Event{}, "Data", "Position"))
 
 				var data model.ConversationCreatedData
 				if err := json.Unmarshal(events[0].Data, &data); err != nil {
 					t.Fatal(err)
 				}
-				stored, err := w.Conversation(t.Context(), w.actor("ben"), c.ID)
+				stored, err := w.Conversation(t.Context(), w.Actor("ben"), c.ID)
 				if err != nil {
 					t.Fatal(err)
 				}
-				wantEqual(t, "the data", model.ConversationCreatedData{
+				chattest.WantEqual(t, "the data", model.ConversationCreatedData{
 					Kind: stored.Kind, Title: stored.Title, History: model.FromStart,
 					Members: []model.MemberData{
-						{UserID: w.id("olga"), Role: model.Owner}, {UserID: w.id("ann"), Role: model.Admin}, {UserID: w.id("ben"), Role: model.Member},
+						{UserID: w.UserID("olga"), Role: model.Owner}, {UserID: w.UserID("ann"), Role: model.Admin}, {UserID: w.UserID("ben"), Role: model.Member},
 					},
 				}, data)
 				roles := map[string]model.Role{"olga": model.Owner, "ann": model.Admin, "ben": model.Member}
-				wantEqual(t, "members, as stored", roles, w.roles(c.ID))
+				chattest.WantEqual(t, "members, as stored", roles, w.Roles(c.ID))
 			})
 		}
 	})
@@ -73,18 +76,18 @@ func TestTheFirstEventSaysHowItAllBegan(t *testing.T) {
 func TestHintsCarryTheEventAsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
 		var told []*model.Event
-		w.publish = func(_ string, h hint) { told = append(told, h.events...) }
-		c := MustConversation(t, w, "ann", "ben")
-		w.send("ann", c.ID, "Cafe\u0301 \r\n 👍")
-		in := SendMessage{ConversationID: c.ID, Content: "again", IdempotencyKey: new("key")}
-		if _, err := w.SendMessage(t.Context(), w.actor("ben"), in); err != nil {
+		w.Hints().Intercept(func(_ string, h feed.Hint) { told = append(told, h.Events...) })
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.Send("ann", c.ID, "Cafe\u0301 \r\n 👍")
+		in := chat.SendMessage{ConversationID: c.ID, Content: "again", IdempotencyKey: new("key")}
+		if _, err := w.SendMessage(t.Context(), w.Actor("ben"), in); err != nil {
 			t.Fatal(err)
 		}
-		w.remove("ben", c.ID)
-		stored := w.stored(c.ID)
-		wantEqual(t, "events", stored, told, sameData())
+		w.EndMembership("ben", c.ID)
+		stored := w.Stored(c.ID)
+		chattest.WantEqual(t, "events", stored, told, sameData())
 		for i, e := range stored[1:] {
 			if before := stored[i].Position; before <= 0 || e.Position <= before {
 				t.Errorf("position %d comes after %d", e.Position, before)
@@ -96,27 +99,27 @@ func TestHintsCarryTheEventAsStored(t *testing.T) {
 func TestNobodyIsToldBeforeItIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
 		var told []int64
-		w.publish = func(topic string, h hint) {
-			told = append(told, h.seq)
+		w.Hints().Intercept(func(topic string, h feed.Hint) {
+			told = append(told, h.Seq)
 			// Another connection sees what is committed, and nothing else.
 			n, err := db.NewSelect().Model((*model.Event)(nil)).
-				Where("e.conversation_id = ?", h.events[0].ConversationID).Where("e.seq = ?", h.seq).Count(t.Context())
+				Where("e.conversation_id = ?", h.Events[0].ConversationID).Where("e.seq = ?", h.Seq).Count(t.Context())
 			if err != nil || n != 1 {
-				t.Errorf("seq %d was told while %d of it were stored (%v)", h.seq, n, err)
+				t.Errorf("seq %d was told while %d of it were stored (%v)", h.Seq, n, err)
 			}
-			if topic != topicOf(h.events[0].ConversationID) || h.events[0].Seq != h.seq {
-				t.Errorf("event %+v was told as seq %d of %s", h.events[0], h.seq, topic)
+			if topic != feed.Topic(h.Events[0].ConversationID) || h.Events[0].Seq != h.Seq {
+				t.Errorf("event %+v was told as seq %d of %s", h.Events[0], h.Seq, topic)
 			}
-		}
-		c := MustConversation(t, w, "ann", "ben")
-		w.sendMany("ben", c.ID, 2)
-		w.remove("ben", c.ID)
+		})
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.SendMany("ben", c.ID, 2)
+		w.EndMembership("ben", c.ID)
 		errLater := errors.New("something later in the transaction fails")
 		err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 			e := &model.Event{ConversationID: c.ID, Seq: 5, Kind: "nothing"}
-			if err := w.appendEvent(ctx, tx, e, struct{}{}); err != nil {
+			if err := w.AppendFirst(ctx, tx, e, struct{}{}); err != nil {
 				return err
 			}
 			return errLater
@@ -124,7 +127,7 @@ func TestNobodyIsToldBeforeItIsStored(t *testing.T) {
 		if !errors.Is(err, errLater) {
 			t.Fatal(err)
 		}
-		wantEqual(t, "what was told", []int64{1, 2, 3, 4}, told)
+		chattest.WantEqual(t, "what was told", []int64{1, 2, 3, 4}, told)
 	})
 }
 
@@ -135,18 +138,18 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 		for name, conversations := range map[string]int{"to one conversation": 1, "to 20 conversations": 20} {
 			t.Run(name, func(t *testing.T) {
 				authors := []string{name + " ann", name + " ben", name + " cleo", name + " dan"}
-				w := MustWorld(t, db, authors...)
+				w := mustFixture(t, db, authors...)
 				ids := make([]model.ConversationID, conversations)
 				for i := range ids {
-					ids[i] = MustConversation(t, w, authors[0], authors[1:]...).ID
+					ids[i] = chattest.MustConversation(t, w.Fixture, authors[0], authors[1:]...).ID
 				}
 				var all sync.WaitGroup
 				failed := make([]error, senders)
 				for i := range senders {
 					all.Go(func() {
 						for n := range each {
-							in := SendMessage{ConversationID: ids[(i+n*7)%conversations], Content: fmt.Sprint(i, n)}
-							if _, err := w.SendMessage(t.Context(), w.actors[authors[i%len(authors)]], in); err != nil {
+							in := chat.SendMessage{ConversationID: ids[(i+n*7)%conversations], Content: fmt.Sprint(i, n)}
+							if _, err := w.SendMessage(t.Context(), w.Actors[authors[i%len(authors)]], in); err != nil {
 								failed[i] = err
 							}
 						}
@@ -173,11 +176,11 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 // checkLog holds what is stored of a conversation against the law: events numbered from 1 without
 // gaps or doubles, each message with the number of its event, and last_seq the number of the
 // newest. It returns how many messages there are.
-func checkLog(t *testing.T, w *world, id model.ConversationID) int {
+func checkLog(t *testing.T, w *fixture, id model.ConversationID) int {
 	t.Helper()
-	events := w.stored(id)
+	events := w.Stored(id)
 	var messages []*model.Message
-	if err := w.db.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).OrderExpr("m.seq").Scan(t.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).OrderExpr("m.seq").Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var ofEvents []*model.Message
@@ -194,9 +197,9 @@ func checkLog(t *testing.T, w *world, id model.ConversationID) int {
 		}
 		ofEvents = append(ofEvents, m)
 	}
-	wantEqual(t, "messages, by their events", messages, ofEvents)
+	chattest.WantEqual(t, "messages, by their events", messages, ofEvents)
 	var c model.Conversation
-	if err := w.db.NewSelect().Model(&c).Where("c.id = ?", id).Scan(t.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&c).Where("c.id = ?", id).Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if c.LastSeq != int64(len(events)) {
@@ -211,15 +214,15 @@ func checkLog(t *testing.T, w *world, id model.ConversationID) int {
 func TestARolledBackSendLeavesNoGap(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben", "zoe")
-		c := MustConversation(t, w, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben", "zoe")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		var all sync.WaitGroup
 		for i := range 30 {
 			all.Go(func() {
 				// zoe is refused after the number was taken
 				author := []string{"ann", "zoe", "ben"}[i%3]
-				in := SendMessage{ConversationID: c.ID, Content: "x", IdempotencyKey: new(fmt.Sprint(i / 6))}
-				_, _ = w.SendMessage(t.Context(), w.actors[author], in)
+				in := chat.SendMessage{ConversationID: c.ID, Content: "x", IdempotencyKey: new(fmt.Sprint(i / 6))}
+				_, _ = w.SendMessage(t.Context(), w.Actors[author], in)
 			})
 		}
 		all.Wait()
@@ -227,7 +230,7 @@ func TestARolledBackSendLeavesNoGap(t *testing.T) {
 			t.Errorf("%d messages are stored, want 10", sent)
 		}
 		keys := map[string]int{}
-		for _, e := range w.stored(c.ID)[1:] {
+		for _, e := range w.Stored(c.ID)[1:] {
 			keys[*e.Message.IdempotencyKey]++
 		}
 		if !cmp.Equal(keys, map[string]int{"0": 2, "1": 2, "2": 2, "3": 2, "4": 2}) {

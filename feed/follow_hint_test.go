@@ -1,19 +1,18 @@
-package chat
+package feed_test
 
 import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
 )
-
-// compareSoon has Run look for lost hints often enough to wait for it.
-const compareSoon = 20 * time.Millisecond
 
 func TestHintsMayComeInAnyWay(t *testing.T) {
 	t.Parallel()
@@ -39,19 +38,19 @@ func TestHintsMayComeInAnyWay(t *testing.T) {
 		"mixed":                            slices.Concat(whole(3), bare(5), whole(2), bare(6), whole(4)),
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		w.publish = func(string, hint) {}
+		w := mustFixture(t, db, "ann", "ben")
+		w.LoseHints()
 		for name, plan := range tests {
 			t.Run(name, func(t *testing.T) {
-				c := MustConversation(t, w, "ann", "ben")
-				p := w.pull(t, "ben", c.ID, new(int64(0)))
-				p.event(1) // it listens from here on, and has read what there was
-				w.sendMany("ann", c.ID, last-1)
-				stored := w.stored(c.ID)
+				c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+				p := w.Pull(t, "ben", c.ID, new(int64(0)))
+				p.Event(1) // it listens from here on, and has read what there was
+				w.SendMany("ann", c.ID, last-1)
+				stored := w.Stored(c.ID)
 				for _, h := range plan {
-					w.hints.Publish(topicOf(c.ID), h.of(stored))
+					w.Hints().PublishLocal(feed.Topic(c.ID), h.of(stored))
 				}
-				wantEqual(t, "events", stored[1:], p.events(2, last), sameData())
+				chattest.WantEqual(t, "events", stored[1:], p.Events(2, last), sameData())
 			})
 		}
 	})
@@ -70,90 +69,90 @@ func plan(whole bool, seqs ...int64) (plan []hintPlan) {
 	return plan
 }
 
-func (p hintPlan) of(stored []*model.Event) hint {
+func (p hintPlan) of(stored []*model.Event) feed.Hint {
 	if !p.whole {
-		return hint{seq: p.seq}
+		return feed.Hint{Seq: p.seq}
 	}
-	return hint{seq: p.seq, events: stored[p.seq-1 : p.seq]}
+	return feed.Hint{Seq: p.seq, Events: stored[p.seq-1 : p.seq]}
 }
 
 func TestAGapTooWideToWaitFor(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		p := w.pull(t, "ben", c.ID, new(int64(0)))
-		p.event(1)
-		w.fill("ann", c, 3*followQueue)
-		stored := w.stored(c.ID)
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		p := w.Pull(t, "ben", c.ID, new(int64(0)))
+		p.Event(1)
+		w.fill("ann", c, 3*feed.FollowQueue)
+		stored := w.Stored(c.ID)
 		done := make(chan struct{})
 		go func() { // beside the follower, who may be quick enough to see the gap, or overflow
 			defer close(done)
 			for _, e := range stored[2:] {
-				w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, events: []*model.Event{e}})
+				w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
 			}
 		}()
-		wantEqual(t, "events", stored[1:], p.events(2, c.LastSeq), sameData())
+		chattest.WantEqual(t, "events", stored[1:], p.Events(2, c.LastSeq), sameData())
 		<-done
 	})
 }
 
 func TestASlowConsumerMissesNothingAndHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
-	const overflows, burst = 3, followQueue + 6
+	const overflows, burst = 3, feed.FollowQueue + 6
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		p := w.pull(t, "ben", c.ID, new(int64(0)))
-		got := p.events(1, 1)
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		p := w.Pull(t, "ben", c.ID, new(int64(0)))
+		got := p.Events(1, 1)
 		for range overflows {
 			// The consumer is not there to take anything: a sender who waited for it would wait for
 			// good.
-			w.sendMany("ann", c.ID, burst)
-			w.eventually(func() bool { return w.behind(c.ID) }) // the queue has overflowed
-			for w.behind(c.ID) {
-				got = append(got, p.event(int64(len(got))+1))
+			w.SendMany("ann", c.ID, burst)
+			w.Eventually(func() bool { return w.Stats().Behind > 0 }) // the queue has overflowed
+			for w.Stats().Behind > 0 {
+				got = append(got, p.Event(int64(len(got))+1))
 			}
 		}
-		got = append(got, p.events(int64(len(got))+1, 1+overflows*burst)...)
-		wantEqual(t, "events", w.stored(c.ID), got, sameData())
+		got = append(got, p.Events(int64(len(got))+1, 1+overflows*burst)...)
+		chattest.WantEqual(t, "events", w.Stored(c.ID), got, sameData())
 	})
 }
 
 func TestRunRepairsWhatHintsHaveLost(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: compareSoon}, "ann", "ben")
-		w.publish = func(string, hint) {}
-		a, b := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben")
-		ofA, ofB := w.pull(t, "ben", a.ID, nil), w.pull(t, "ann", b.ID, new(int64(0)))
-		ofB.event(1)
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann", "ben")
+		w.LoseHints()
+		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		ofA, ofB := w.Pull(t, "ben", a.ID, nil), w.Pull(t, "ann", b.ID, new(int64(0)))
+		ofB.Event(1)
 		for seq := int64(2); seq <= 6; seq++ { // one repair after another: each has to be a new one
-			w.send("ann", a.ID, "to a")
-			ofA.event(seq)
+			w.Send("ann", a.ID, "to a")
+			ofA.Event(seq)
 		}
-		w.sendMany("ben", b.ID, 5)
-		ofB.events(2, 6)
+		w.SendMany("ben", b.ID, 5)
+		ofB.Events(2, 6)
 	})
 }
 
 func TestRunRepairsTheOtherNodesHints(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		here := MustWorldWith(t, db, Options{CompareEvery: compareSoon}, "ann", "ben")
-		there := New(db, Options{}) // a node whose hints do not arrive here
-		c := MustConversation(t, here, "ann", "ben")
-		p := here.pull(t, "ben", c.ID, nil)
+		here := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann", "ben")
+		there := chattest.NewServices(db, chattest.Options{}) // a node whose hints do not arrive here
+		c := chattest.MustConversation(t, here.Fixture, "ann", "ben")
+		p := here.Pull(t, "ben", c.ID, nil)
 		for seq := int64(2); seq <= 9; seq++ {
-			from := []*Service{here.Service, there}[seq%2]
-			if _, err := from.SendMessage(t.Context(), here.actor("ann"), SendMessage{ConversationID: c.ID, Content: "x"}); err != nil {
+			from := []chattest.Services{here.Services, there}[seq%2]
+			if _, err := from.SendMessage(t.Context(), here.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: "x"}); err != nil {
 				t.Fatal(err)
 			}
 			switch seq % 3 {
 			case 0:
-				p.events(seq-1, seq)
+				p.Events(seq-1, seq)
 			case 1:
-				p.event(seq)
+				p.Event(seq)
 			}
 		}
 	})
@@ -162,21 +161,21 @@ func TestRunRepairsTheOtherNodesHints(t *testing.T) {
 func TestCompareFindsWhatMoved(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		w.publish = func(string, hint) {}
-		c := MustConversation(t, w, "ann", "ben")
-		p := w.pull(t, "ben", c.ID, new(int64(0)))
-		p.event(1)
+		w := mustFixture(t, db, "ann", "ben")
+		w.LoseHints()
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		p := w.Pull(t, "ben", c.ID, new(int64(0)))
+		p.Event(1)
 		// More than one statement asks for, of conversations that are not there.
-		for range compareAtOnce {
-			defer w.feedOf(model.NewConversationID()).release()
+		for range feed.ReconcileBatch {
+			defer w.AcquireFeed(model.NewConversationID()).Release()
 		}
 		for seq := int64(2); seq <= 6; seq += 2 {
-			w.sendMany("ann", c.ID, 2)
-			if err := w.compareAll(t.Context()); err != nil {
+			w.SendMany("ann", c.ID, 2)
+			if err := w.ReconcileAll(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			p.events(seq, seq+1)
+			p.Events(seq, seq+1)
 		}
 	})
 }
@@ -184,42 +183,42 @@ func TestCompareFindsWhatMoved(t *testing.T) {
 func TestCompareFindsWhatIsGone(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		p := w.pull(t, "ann", c.ID, new(int64(0)))
-		p.event(1)
-		w.publish = func(string, hint) {}
-		w.remove("ben", c.ID)
-		if err := w.Leave(t.Context(), w.actor("ann"), c.ID); err != nil {
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		p := w.Pull(t, "ann", c.ID, new(int64(0)))
+		p.Event(1)
+		w.LoseHints()
+		w.EndMembership("ben", c.ID)
+		if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.compareAll(t.Context()); err != nil {
+		if err := w.ReconcileAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		wantCode(t, p.end(), errs.Forbidden)
+		chattest.WantCode(t, p.End(), errs.Forbidden)
 	})
 }
 
 func TestOneGapAfterAnother(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
 		var lose atomic.Bool
-		w.publish = func(topic string, h hint) {
+		w.Hints().Intercept(func(topic string, h feed.Hint) {
 			if !lose.Load() {
-				w.hints.Publish(topic, h)
+				w.Hints().PublishLocal(topic, h)
 			}
-		}
-		c := MustConversation(t, w, "ann", "ben")
-		p := w.pull(t, "ben", c.ID, new(int64(0)))
-		p.event(1)
+		})
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		p := w.Pull(t, "ben", c.ID, new(int64(0)))
+		p.Event(1)
 		// one gap after another: the patience has to begin anew each time
 		for seq := int64(2); seq <= 10; seq += 2 {
 			lose.Store(true)
-			w.send("ann", c.ID, "lost")
+			w.Send("ann", c.ID, "lost")
 			lose.Store(false)
-			w.send("ann", c.ID, "told")
-			p.events(seq, seq+1)
+			w.Send("ann", c.ID, "told")
+			p.Events(seq, seq+1)
 		}
 	})
 }

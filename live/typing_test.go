@@ -1,4 +1,4 @@
-package chat
+package live_test
 
 import (
 	"context"
@@ -9,7 +9,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
+	"parley/live"
+	"parley/membership"
 	"parley/model"
 	"parley/pubsub/natsbus/natstest"
 	"parley/store"
@@ -19,16 +23,16 @@ import (
 // pulledTyping takes what Typing yields one at a time. From the first call on it listens.
 type pulledTyping struct {
 	t    *testing.T
-	w    *world
-	next func() (Typing, error, bool)
+	w    *fixture
+	next func() (live.Typing, error, bool)
 	stop func()
 }
 
-func (w *world) pullTyping(t *testing.T, nickname string, id model.ConversationID) *pulledTyping {
+func (w *fixture) pullTyping(t *testing.T, nickname string, id model.ConversationID) *pulledTyping {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	t.Cleanup(cancel)
-	changes, err := w.Typing(ctx, w.actor(nickname), id)
+	changes, err := w.Typing(ctx, w.Actor(nickname), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,13 +44,13 @@ func (w *world) pullTyping(t *testing.T, nickname string, id model.ConversationI
 func (p *pulledTyping) want(nickname string, typing bool) {
 	p.t.Helper()
 	got, err, ok := p.next()
-	if want := (Typing{p.w.id(nickname), typing}); err != nil || !ok || got != want {
+	if want := (live.Typing{p.w.UserID(nickname), typing}); err != nil || !ok || got != want {
 		p.t.Fatalf("got %+v (%v) instead of %s (%+v)", got, err, nickname, want)
 	}
 }
 
 // begin has somebody type until the stream says so: nothing tells when it listens.
-func (p *pulledTyping) begin(on *world, nickname string, id model.ConversationID) {
+func (p *pulledTyping) begin(on *fixture, nickname string, id model.ConversationID) {
 	p.t.Helper()
 	begun := make(chan struct{})
 	done := make(chan struct{})
@@ -58,7 +62,7 @@ func (p *pulledTyping) begin(on *world, nickname string, id model.ConversationID
 				return
 			default:
 			}
-			if err := on.SetTyping(p.t.Context(), on.actor(nickname), id, true); err != nil {
+			if err := on.SetTyping(p.t.Context(), on.Actor(nickname), id, true); err != nil {
 				p.t.Error(err)
 				return
 			}
@@ -69,9 +73,9 @@ func (p *pulledTyping) begin(on *world, nickname string, id model.ConversationID
 	<-done
 }
 
-func (w *world) types(t *testing.T, nickname string, id model.ConversationID, typing bool) {
+func (w *fixture) types(t *testing.T, nickname string, id model.ConversationID, typing bool) {
 	t.Helper()
-	if err := w.SetTyping(t.Context(), w.actor(nickname), id, typing); err != nil {
+	if err := w.SetTyping(t.Context(), w.Actor(nickname), id, typing); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -82,9 +86,9 @@ const always = time.Nanosecond
 func TestTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := Options{CompareEvery: never, TypingEvery: always, TypingTimeout: forGood}
-		w := MustWorldWith(t, db, opts, "ann", "ben", "cas", "eve")
-		c, other := MustConversation(t, w, "ann", "ben", "cas", "eve"), MustConversation(t, w, "ann", "ben")
+		opts := chattest.Options{ReconcileEvery: chattest.Never, TypingEvery: always, TypingTimeout: forGood}
+		w := mustFixtureWith(t, db, opts, "ann", "ben", "cas", "eve")
+		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas", "eve"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.pullTyping(t, "ann", c.ID)
 		p.begin(w, "ben", c.ID)
 		w.types(t, "ben", c.ID, true) // is known
@@ -95,24 +99,24 @@ func TestTyping(t *testing.T) {
 		w.types(t, "cas", c.ID, false) // did not
 		w.types(t, "ben", c.ID, true)
 		p.want("ben", true)
-		w.send("ann", c.ID, "ends nobody's typing but mine")
-		w.send("ben", c.ID, "done")
+		w.Send("ann", c.ID, "ends nobody's typing but mine")
+		w.Send("ben", c.ID, "done")
 		p.want("ben", false)
 		w.types(t, "ben", c.ID, true)
 		p.want("ben", true)
 		w.types(t, "cas", c.ID, true)
 		p.want("cas", true)
-		w.remove("cas", c.ID)
+		w.EndMembership("cas", c.ID)
 		p.want("cas", false)
-		wantCode(t, w.SetTyping(t.Context(), w.actor("cas"), c.ID, true), errs.NotFound)
-		wantCode(t, w.SetTyping(t.Context(), w.actor("eve"), other.ID, true), errs.NotFound)
-		_, err := w.Typing(t.Context(), w.actor("eve"), other.ID)
-		wantCode(t, err, errs.NotFound)
+		chattest.WantCode(t, w.SetTyping(t.Context(), w.Actor("cas"), c.ID, true), errs.NotFound)
+		chattest.WantCode(t, w.SetTyping(t.Context(), w.Actor("eve"), other.ID, true), errs.NotFound)
+		_, err := w.Typing(t.Context(), w.Actor("eve"), other.ID)
+		chattest.WantCode(t, err, errs.NotFound)
 		w.types(t, "eve", c.ID, true)
 		p.want("eve", true)
-		w.remove("ann", c.ID)
+		w.EndMembership("ann", c.ID)
 		_, err, _ = p.next()
-		wantCode(t, err, errs.Forbidden)
+		chattest.WantCode(t, err, errs.Forbidden)
 		if _, _, more := p.next(); more {
 			t.Error("there was more after the end")
 		}
@@ -122,12 +126,12 @@ func TestTyping(t *testing.T) {
 func TestTypingEndsWithAMembershipThatEndedBeforeItBegan(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.pullTyping(t, "ben", c.ID)
-		w.remove("ben", c.ID)
+		w.EndMembership("ben", c.ID)
 		_, err, _ := p.next()
-		wantCode(t, err, errs.Forbidden)
+		chattest.WantCode(t, err, errs.Forbidden)
 	})
 }
 
@@ -136,29 +140,31 @@ func TestTypingEndsWithAMembershipThatEndedBeforeItBegan(t *testing.T) {
 func TestTypingBetweenNodes(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
-	nodes := MustNodes(t, db, 2, s, never, nil, "ann", "ben", "eve")
-	c := MustConversation(t, nodes[0], "ann", "ben", "eve")
+	nodes := mustNodes(t, db, 2, s, chattest.Never, nil, "ann", "ben", "eve")
+	c := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben", "eve")
 	p := nodes[1].pullTyping(t, "ann", c.ID)
-	nodes[0].typists = newTypists(always)
+	nodes[0].SetThrottle(live.NewTypingThrottle(always))
 	p.begin(nodes[0], "ben", c.ID)
-	m := nodes[0].send("ben", c.ID, "done")
+	m := nodes[0].Send("ben", c.ID, "done")
 	p.want("ben", false)
-	nodes[0].publishTyping(typingTopic(c.ID), typingSign{UserID: nodes[0].id("ben"), Typing: true, Seq: m.Seq - 1})
+	nodes[0].TypingSignals().Publish(live.TypingTopic(c.ID), live.TypingSignal{UserID: nodes[0].UserID("ben"), Typing: true, Seq: m.Seq - 1})
 	nodes[0].types(t, "eve", c.ID, true)
 	p.want("eve", true)
-	nodes[0].publishTyping(typingTopic(c.ID), typingSign{UserID: nodes[0].id("ben"), Typing: true, Seq: m.Seq})
+	nodes[0].TypingSignals().Publish(live.TypingTopic(c.ID), live.TypingSignal{UserID: nodes[0].UserID("ben"), Typing: true, Seq: m.Seq})
 	p.want("ben", true)
 }
 
 func TestItIsToldNowAndThenThatSomebodyTypes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ben := typist{model.NewConversationID(), model.NewUserID()}
-		elsewhere, eve := typist{model.NewConversationID(), ben.user}, typist{ben.conversation, model.NewUserID()}
-		told := newTypists(3 * time.Second)
+		conversation, user := model.NewConversationID(), model.NewUserID()
+		ben := live.NewTypist(conversation, user)
+		elsewhere := live.NewTypist(model.NewConversationID(), user)
+		eve := live.NewTypist(conversation, model.NewUserID())
+		throttle := live.NewTypingThrottle(3 * time.Second)
 		for i, step := range []struct {
 			after  time.Duration
-			who    typist
+			who    live.Typist
 			typing bool
 			want   bool
 		}{
@@ -184,14 +190,14 @@ func TestItIsToldNowAndThenThatSomebodyTypes(t *testing.T) {
 			{0, elsewhere, false, false},
 		} {
 			<-time.After(step.after)
-			if got := told.mayTell(step.who, step.typing); got != step.want {
+			if got := throttle.Allow(step.who, step.typing); got != step.want {
 				t.Errorf("%d: %+v: %v", i, step, got)
 			}
 		}
 		<-time.After(time.Minute)
-		told.mayTell(eve, true)
-		if len(told.told) != 1 {
-			t.Errorf("%d are remembered", len(told.told))
+		throttle.Allow(eve, true)
+		if throttle.Len() != 1 {
+			t.Errorf("%d are remembered", throttle.Len())
 		}
 	})
 }
@@ -200,51 +206,45 @@ func TestTypingExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ann, ben, eve := model.NewUserID(), model.NewUserID(), model.NewUserID()
-		bell := make(chan struct{}, 1)
-		w := newTypingWatch(ann, 6*time.Second, func() {
-			select {
-			case bell <- struct{}{}:
-			default:
-			}
-		})
+		w := live.NewTypingWatch(ann, 6*time.Second)
 		start := time.Now()
-		wantAt := func(at time.Duration, want Typing) {
+		wantAt := func(at time.Duration, want live.Typing) {
 			t.Helper()
 			for {
-				if got, changed := w.next(); changed {
+				if got, changed := w.Next(); changed {
 					if got != want || time.Since(start) != at {
 						t.Errorf("got %+v after %v, want %+v after %v", got, time.Since(start), want, at)
 					}
 					return
 				}
-				if err := w.wait(t.Context(), bell); err != nil {
+				if err := w.Wait(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		w.hear(typingSign{UserID: ben, Typing: true})
-		wantAt(0, Typing{ben, true})
+		w.Handle(live.TypingSignal{UserID: ben, Typing: true})
+		wantAt(0, live.Typing{UserID: ben, Typing: true})
 		<-time.After(3 * time.Second)
-		w.hear(typingSign{UserID: eve, Typing: true})
-		wantAt(3*time.Second, Typing{eve, true})
+		w.Handle(live.TypingSignal{UserID: eve, Typing: true})
+		wantAt(3*time.Second, live.Typing{UserID: eve, Typing: true})
 		<-time.After(2 * time.Second)
-		w.hear(typingSign{UserID: ben, Typing: true}) // goes on
-		wantAt(9*time.Second, Typing{eve, false})
-		wantAt(11*time.Second, Typing{ben, false})
+		w.Handle(live.TypingSignal{UserID: ben, Typing: true}) // goes on
+		wantAt(9*time.Second, live.Typing{UserID: eve, Typing: false})
+		wantAt(11*time.Second, live.Typing{UserID: ben, Typing: false})
 
 		// A consumer that was away all the time hears nothing of what is over.
-		w.hear(typingSign{UserID: ben, Typing: true})
-		w.hear(typingSign{UserID: ben})
-		w.hear(typingSign{UserID: eve, Typing: true})
+		w.Handle(live.TypingSignal{UserID: ben, Typing: true})
+		w.Handle(live.TypingSignal{UserID: ben})
+		w.Handle(live.TypingSignal{UserID: eve, Typing: true})
 		<-time.After(6 * time.Second)
-		if got, changed := w.next(); changed {
+		if got, changed := w.Next(); changed {
 			t.Errorf("got %+v", got)
 		}
-		for range 2 * MaxMembers { // which only a stranger could make up
-			w.hear(typingSign{UserID: model.NewUserID(), Typing: true})
+		for range 2 * membership.Max { // which only a stranger could make up
+			w.Handle(live.TypingSignal{UserID: model.NewUserID(), Typing: true})
 		}
-		if len(w.until) != MaxMembers {
-			t.Errorf("%d type", len(w.until))
+		if w.Len() != membership.Max {
+			t.Errorf("%d type", w.Len())
 		}
 	})
 }
@@ -253,31 +253,31 @@ func TestTypingExpires(t *testing.T) {
 func TestASlowConsumerOfTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, TypingEvery: always, TypingTimeout: forGood}, "ann", "ben", "eve")
-		c := MustConversation(t, w, "ann", "ben", "eve")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, TypingEvery: always, TypingTimeout: forGood}, "ann", "ben", "eve")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		p := w.pullTyping(t, "ann", c.ID)
 		p.begin(w, "ben", c.ID)
 		for range 100 {
 			w.types(t, "ben", c.ID, false)
 			w.types(t, "ben", c.ID, true)
 		}
-		w.sendMany("eve", c.ID, followQueue+6)
-		w.eventually(func() bool { return w.behind(c.ID) })
+		w.SendMany("eve", c.ID, feed.FollowQueue+6)
+		w.Eventually(func() bool { return w.Stats().Behind > 0 })
 		w.types(t, "ben", c.ID, false)
 		p.want("ben", false)
 		w.types(t, "ben", c.ID, true)
 		p.want("ben", true)
-		w.remove("ann", c.ID)
+		w.EndMembership("ann", c.ID)
 		_, err, _ := p.next()
-		wantCode(t, err, errs.Forbidden)
+		chattest.WantCode(t, err, errs.Forbidden)
 	})
 }
 
 func TestTypingLeavesNothingBehind(t *testing.T) {
 	db := storetest.MustSQLite(t)
-	w := &world{Service: New(db, Options{TypingEvery: always}), t: t, actors: map[string]model.Actor{}}
-	w.invite("ann", "ben")
-	c := MustConversation(t, w, "ann", "ben")
+	w := &fixture{chattest.NewIdle(t, db, chattest.Options{TypingEvery: always}, nil)}
+	w.Invite("ann", "ben")
+	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	ignore := goleak.IgnoreCurrent()
 	for range 20 {
 		p := w.pullTyping(t, "ann", c.ID)
@@ -285,7 +285,8 @@ func TestTypingLeavesNothingBehind(t *testing.T) {
 		p.stop()
 	}
 	goleak.VerifyNone(t, ignore)
-	if topics := w.typing.Topics(); len(topics)+len(w.feeds) != 0 {
-		t.Errorf("%v and %d feeds are left", topics, len(w.feeds))
+	topics, feeds := w.TypingSignals().Topics(), w.Stats().Feeds
+	if len(topics)+feeds != 0 {
+		t.Errorf("%v and %d feeds are left", topics, feeds)
 	}
 }

@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/chat/chattest"
 	"parley/store"
 	"parley/store/storetest"
 )
@@ -38,17 +39,17 @@ func TestFromNowOnSaysSoFirst(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		hook := &afterRead{text: "min(e.seq)"}
 		db.Watch(hook)
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		w.pullMine(t, "ann", nil).caughtUp() // so that the feed is there, and goes on
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.PullEvents(t, "ann", nil).CaughtUp() // so that the feed is there, and goes on
 		hook.do.Store(new(func() {
-			w.send("ann", c.ID, "meanwhile")
-			waitUntil(t, "the feed has it", func() bool { return w.feed(c.ID).idle() })
+			w.Send("ann", c.ID, "meanwhile")
+			chattest.WaitUntil(t, "the feed has it", func() bool { return w.FeedOf(c.ID).IsIdle() })
 		}))
-		p := w.pullMine(t, "ben", nil)
-		p.caughtUp()
-		p.event(c.ID, 2)
-		p = p.again(w, "ben")
-		p.caughtUp()
+		p := w.PullEvents(t, "ben", nil)
+		p.CaughtUp()
+		p.Event(c.ID, 2)
+		p = p.Again(w.Fixture, "ben")
+		p.CaughtUp()
 	})
 }

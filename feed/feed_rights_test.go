@@ -1,10 +1,12 @@
-package chat
+package feed_test
 
 import (
 	"context"
 	"testing"
 
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -18,17 +20,17 @@ type taken struct {
 
 // into follows with a sink that takes everything at once. It returns when all that is stored has
 // been handed on.
-func (w *world) into(nickname string, id model.ConversationID, after *int64) taken {
-	w.t.Helper()
+func (w *fixture) into(nickname string, id model.ConversationID, after *int64) taken {
+	w.T.Helper()
 	to, live := taken{make(chan *model.Event, 10_000), make(chan error, 1)}, make(chan struct{})
-	err := w.FollowInto(w.t.Context(), w.actor(nickname), id, after, Sink{
+	err := w.FollowInto(w.T.Context(), w.Actor(nickname), id, after, feed.Sink{
 		Live:     func(e *model.Event) bool { to.events <- e; return true },
 		Replay:   func(_ context.Context, e *model.Event) error { to.events <- e; return nil },
 		CaughtUp: func(context.Context, int64) error { close(live); return nil },
 		End:      func(err error) { to.end <- err },
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	<-live
 	return to
@@ -42,33 +44,33 @@ func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		hook := &afterRead{text: `FROM "events"`}
 		db.Watch(hook)
-		w := MustWorld(t, db, "ann", "ben", "cleo")
-		w.publish = func(string, hint) {}
-		for _, missed := range []int{1, feedPage + 10} {
-			c := MustConversation(t, w, "ann", "ben", "cleo")
+		w := mustFixture(t, db, "ann", "ben", "cleo")
+		w.LoseHints()
+		for _, missed := range []int{1, feed.ReadPage + 10} {
+			c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 			ben, cleo := w.into("ben", c.ID, nil), w.into("cleo", c.ID, nil)
-			old := w.send("ann", c.ID, "old")
+			old := w.Send("ann", c.ID, "old")
 			c.LastSeq = old.Seq
 			if missed > 1 {
 				w.fill("ann", c, missed)
 			}
 			after := func() {
-				w.remove("ben", c.ID)
-				w.edit("ann", old, "not for ben")
+				w.EndMembership("ben", c.ID)
+				w.Edit("ann", old, "not for ben")
 			}
 			if missed == 1 {
 				hook.do.Store(&after) // between the events and their messages
 			} else {
 				after()
 			}
-			w.hints.Publish(topicOf(c.ID), hint{seq: old.Seq, read: true})
+			w.ReadNow(c.ID, old.Seq)
 			if e := <-cleo.events; e.Message.Content != "not for ben" {
 				t.Fatalf("this does not show what it is about: cleo reads %q", e.Message.Content)
 			}
 			if missed == 1 {
-				w.hints.Publish(topicOf(c.ID), hint{seq: old.Seq + 1, read: true})
+				w.ReadNow(c.ID, old.Seq+1)
 			}
-			wantCode(t, <-ben.end, errs.Forbidden)
+			chattest.WantCode(t, <-ben.end, errs.Forbidden)
 			close(ben.events)
 			for e := range ben.events {
 				if e.Message != nil && e.Message.Content == "not for ben" {
@@ -84,19 +86,19 @@ func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 func TestRemovedAndBackIsNotShownWhatCameBetween(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		w.publish = func(string, hint) {}
-		c := MustHidden(t, w, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
+		w.LoseHints()
+		c := chattest.MustHidden(t, w.Fixture, "ann", "ben")
 		ben := w.into("ben", c.ID, nil)
-		old := w.send("ann", c.ID, "old")
-		removal := w.remove("ben", c.ID)
-		w.edit("ann", old, "not for ben")
-		if _, err := w.AddMembers(t.Context(), w.actor("ann"), c.ID, w.members("ben")); err != nil {
+		old := w.Send("ann", c.ID, "old")
+		removal := w.EndMembership("ben", c.ID)
+		w.Edit("ann", old, "not for ben")
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
-		w.feed(c.ID).doubt() // has followers read
-		wantCode(t, <-ben.end, errs.Forbidden)
-		wantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
+		w.FeedOf(c.ID).MarkGone()
+		chattest.WantCode(t, <-ben.end, errs.Forbidden)
+		chattest.WantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
 	})
 }
 
@@ -106,19 +108,19 @@ func TestWhatAFeedHasReadIsNotReadAgain(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		reads := &countReads{}
 		db.Watch(reads)
-		w := MustWorld(t, db, "ann", "ben")
-		w.publish = func(string, hint) {}
-		c := MustConversation(t, w, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
+		w.LoseHints()
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		ben := w.into("ben", c.ID, nil)
-		w.sendMany("ann", c.ID, 2)
-		w.hints.Publish(topicOf(c.ID), hint{seq: 3, read: true})
-		wantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
-		waitUntil(t, "it is idle", w.feed(c.ID).idle)
+		w.SendMany("ann", c.ID, 2)
+		w.ReadNow(c.ID, 3)
+		chattest.WantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
+		chattest.WaitUntil(t, "it is idle", w.FeedOf(c.ID).IsIdle)
 		before := reads.n.Load()
-		w.send("ann", c.ID, "told")
+		w.Send("ann", c.ID, "told")
 		e := &model.Event{ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded}
-		w.hints.Publish(topicOf(c.ID), hint{seq: 4, events: []*model.Event{e}})
-		wantEqual(t, "ben's", []int64{4}, ben.seqs(1))
+		w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: 4, Events: []*model.Event{e}})
+		chattest.WantEqual(t, "ben's", []int64{4}, ben.seqs(1))
 		if n := reads.n.Load(); n != before {
 			t.Errorf("events were read %d times more", n-before)
 		}

@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"parley/chat"
+	"parley/chat/chattest"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -22,18 +24,18 @@ import (
 func TestFollowersReceiveWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: compareSoon}, "ann", "ben", "cleo")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann", "ben", "cleo")
 		var chaosOf sync.Map // by topic
-		w.publish = func(topic string, h hint) {
+		w.Hints().Intercept(func(topic string, h feed.Hint) {
 			if c, ok := chaosOf.Load(topic); ok {
 				c.(*chaos).publish(h)
 			}
-		}
+		})
 		rapid.Check(t, func(rt *rapid.T) {
 			plan := drawLaw(rt)
-			c := MustConversation(t, w, "ann", "ben", "cleo")
-			topic := topicOf(c.ID)
-			mess := &chaos{fates: plan.fates, deliver: func(h hint) { w.hints.Publish(topic, h) }}
+			c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
+			topic := feed.Topic(c.ID)
+			mess := &chaos{fates: plan.fates, deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) }}
 			chaosOf.Store(topic, mess)
 			plan.check(t, rt, w, c.ID, mess)
 		})
@@ -43,7 +45,7 @@ func TestFollowersReceiveWhatIsStored(t *testing.T) {
 // lawPlan is drawn before anything starts, because rapid serves one goroutine.
 type lawPlan struct {
 	senders, each int
-	fates         []fate
+	fates         []chattest.Fate
 	flush         bool // what is still held back arrives in the end
 	followers     []followerPlan
 }
@@ -60,7 +62,7 @@ func drawLaw(rt *rapid.T) lawPlan {
 	plan := lawPlan{
 		senders: rapid.SampledFrom([]int{1, 2, 4, 8}).Draw(rt, "senders"),
 		each:    rapid.SampledFrom([]int{1, 5, 15}).Draw(rt, "messages each"),
-		fates:   rapid.SliceOfN(rapid.Custom(drawFate), 1, 40).Draw(rt, "fates"),
+		fates:   rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1, 40).Draw(rt, "fates"),
 		flush:   rapid.Bool().Draw(rt, "flush"),
 	}
 	plan.followers = rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) followerPlan {
@@ -75,46 +77,33 @@ func drawLaw(rt *rapid.T) lawPlan {
 
 func (plan lawPlan) total() int { return plan.senders * plan.each }
 
-// fate is what becomes of a hint.
-type fate struct {
-	kind  string // "arrives", "doubled", "lost", "bare": without its event
-	delay int    // how many other hints go first
-}
-
-func drawFate(rt *rapid.T) fate {
-	return fate{
-		kind:  rapid.SampledFrom([]string{"arrives", "arrives", "doubled", "lost", "bare"}).Draw(rt, "kind"),
-		delay: rapid.SampledFrom([]int{0, 0, 0, 1, 2, 5, 30}).Draw(rt, "delay"),
-	}
-}
-
 // chaos stands between the commits and the bus.
 type chaos struct {
-	fates   []fate
-	deliver func(hint)
+	fates   []chattest.Fate
+	deliver func(feed.Hint)
 
 	mu   sync.Mutex
 	held []heldHint
 }
 
 type heldHint struct {
-	hint
+	feed.Hint
 	left int // hints that go first
 }
 
-func (c *chaos) publish(h hint) {
+func (c *chaos) publish(h feed.Hint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.fates[int(h.seq)%len(c.fates)]
-	switch f.kind {
+	f := c.fates[int(h.Seq)%len(c.fates)]
+	switch f.Kind {
 	case "lost":
 		return
 	case "doubled":
-		c.held = append(c.held, heldHint{h, f.delay * 2})
+		c.held = append(c.held, heldHint{h, f.Delay * 2})
 	case "bare":
-		h.events = nil
+		h.Events = nil
 	}
-	c.held = append(c.held, heldHint{h, f.delay})
+	c.held = append(c.held, heldHint{h, f.Delay})
 	c.release(func(h heldHint) bool { return h.left <= 0 })
 	for i := range c.held {
 		c.held[i].left--
@@ -125,7 +114,7 @@ func (c *chaos) publish(h hint) {
 func (c *chaos) release(due func(heldHint) bool) {
 	for _, h := range slices.Backward(c.held) {
 		if due(h) {
-			c.deliver(h.hint)
+			c.deliver(h.Hint)
 		}
 	}
 	c.held = slices.DeleteFunc(c.held, due)
@@ -137,30 +126,10 @@ func (c *chaos) flush() {
 	c.release(func(heldHint) bool { return true })
 }
 
-// progress lets others wait until a number of messages are sent.
-type progress struct {
-	sent    atomic.Int64
-	reached []chan struct{}
-}
-
-func newProgress(total int) *progress {
-	p := &progress{reached: make([]chan struct{}, total+1)}
-	for i := range p.reached {
-		p.reached[i] = make(chan struct{})
-	}
-	close(p.reached[0])
-	return p
-}
-
-func (p *progress) step() { close(p.reached[p.sent.Add(1)]) }
-
-// wait returns once n are sent, or all there are.
-func (p *progress) wait(n int) { <-p.reached[min(n, len(p.reached)-1)] }
-
-func (plan lawPlan) check(t *testing.T, rt *rapid.T, w *world, id model.ConversationID, mess *chaos) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+func (plan lawPlan) check(t *testing.T, rt *rapid.T, w *fixture, id model.ConversationID, mess *chaos) {
+	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	defer cancel()
-	sent := newProgress(plan.total())
+	sent := chattest.NewProgress(plan.total())
 	var senders, starting, following sync.WaitGroup
 	failed := make([]error, plan.senders)
 	runs := make([]followerRun, len(plan.followers))
@@ -169,12 +138,12 @@ func (plan lawPlan) check(t *testing.T, rt *rapid.T, w *world, id model.Conversa
 		following.Go(func() { runs[i] = p.run(ctx, w, id, sent, int64(plan.total())+2, starting.Done) })
 	}
 	for i := range plan.senders {
-		author := w.actor([]string{"ann", "ben", "cleo"}[i%3])
+		author := w.Actor([]string{"ann", "ben", "cleo"}[i%3])
 		senders.Go(func() {
 			for n := range plan.each {
-				_, err := w.SendMessage(ctx, author, SendMessage{ConversationID: id, Content: fmt.Sprint(i, n)})
+				_, err := w.SendMessage(ctx, author, chat.SendMessage{ConversationID: id, Content: fmt.Sprint(i, n)})
 				failed[i] = errors.Join(failed[i], err)
-				sent.step()
+				sent.Step()
 			}
 		})
 	}
@@ -184,12 +153,12 @@ func (plan lawPlan) check(t *testing.T, rt *rapid.T, w *world, id model.Conversa
 		mess.flush()
 	}
 	// The last message proves that nothing else comes between the others and it.
-	_, err := w.SendMessage(ctx, w.actor("ann"), SendMessage{ConversationID: id, Content: "the last"})
+	_, err := w.SendMessage(ctx, w.Actor("ann"), chat.SendMessage{ConversationID: id, Content: "the last"})
 	following.Wait()
 	if err := errors.Join(append(failed, err)...); err != nil {
 		rt.Fatal(err)
 	}
-	stored := w.stored(id)
+	stored := w.Stored(id)
 	for i, run := range runs {
 		if err := run.check(stored); err != nil {
 			rt.Errorf("follower %d, %+v: %v", i, plan.followers[i], err)
@@ -205,18 +174,18 @@ type followerRun struct {
 }
 
 func (p followerPlan) run(
-	ctx context.Context, w *world, id model.ConversationID, sent *progress, last int64, started func(),
+	ctx context.Context, w *fixture, id model.ConversationID, sent *chattest.Progress, last int64, started func(),
 ) (run followerRun) {
-	sent.wait(p.startAt)
-	actor := w.actors["cleo"]
-	run.earliest, _, run.err = w.position(ctx, actor, id)
+	sent.Wait(p.startAt)
+	actor := w.Actors["cleo"]
+	run.earliest, _, run.err = w.Bounds(ctx, actor, id)
 	var after *int64
 	if p.from <= 100 {
 		after = new(run.earliest * int64(p.from) / 100)
 	}
 	events, err := w.Follow(ctx, actor, id, after)
 	run.err = errors.Join(run.err, err)
-	run.latest, _, err = w.position(ctx, actor, id)
+	run.latest, _, err = w.Bounds(ctx, actor, id)
 	run.err = errors.Join(run.err, err)
 	started()
 	if after != nil {
@@ -235,7 +204,7 @@ func (p followerPlan) run(
 			return run
 		}
 		if p.behind > 0 {
-			sent.wait(int(e.Seq) + p.behind)
+			sent.Wait(int(e.Seq) + p.behind)
 		}
 	}
 	return run

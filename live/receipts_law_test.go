@@ -1,4 +1,4 @@
-package chat
+package live_test
 
 import (
 	"context"
@@ -11,7 +11,10 @@ import (
 
 	"pgregory.net/rapid"
 
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/live"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -23,13 +26,13 @@ import (
 func TestReadReceiptsTellWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		nodes := MustTwoNodes(t, db, Options{CompareEvery: compareSoon})
+		nodes := mustTwoNodes(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon})
 		var checks atomic.Int64
 		rapid.Check(t, func(rt *rapid.T) {
 			plan := drawReceiptPlan(rt)
-			nodes.weather.Store(nil)
+			nodes.Weather.Store(nil)
 			l := newReceiptLaw(t, nodes, int(checks.Add(1)))
-			nodes.weather.Store(&weather{fates: plan.fates, crosses: plan.crosses})
+			nodes.Weather.Store(&chattest.Weather{Fates: plan.fates, Crosses: plan.crosses})
 			if err := l.run(plan); err != nil {
 				rt.Fatalf("%v\nthe plan: %+v", err, plan)
 			}
@@ -39,7 +42,7 @@ func TestReadReceiptsTellWhatIsStored(t *testing.T) {
 
 // receiptPlan is drawn before anything starts, because rapid serves one goroutine.
 type receiptPlan struct {
-	fates   []fate
+	fates   []chattest.Fate
 	crosses bool
 	workers [][]receiptDeed
 	paces   []int // of each watcher: how many deeds have to be done for each receipt that it takes
@@ -60,7 +63,7 @@ func drawReceiptPlan(rt *rapid.T) receiptPlan {
 		}
 	})
 	return receiptPlan{
-		fates:   rapid.SliceOfN(rapid.Custom(drawFate), 1, 30).Draw(rt, "fates"),
+		fates:   rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1, 30).Draw(rt, "fates"),
 		crosses: rapid.Bool().Draw(rt, "crosses"),
 		workers: rapid.SliceOfN(rapid.SliceOfN(deed, 5, 30), 1, 3).Draw(rt, "workers"),
 		paces:   rapid.SliceOfN(rapid.SampledFrom([]int{0, 0, 1, 3}), 4, 4).Draw(rt, "paces"),
@@ -79,18 +82,18 @@ type receiptLaw struct {
 func newReceiptLaw(t *testing.T, nodes *twoNodes, check int) *receiptLaw {
 	t.Helper()
 	l := &receiptLaw{t: t, nodes: nodes, names: map[string]string{}}
-	w := nodes.worlds[0]
+	w := nodes.Nodes[0]
 	for _, name := range []string{"ann", "ben", "cas", "eve", "dan"} {
 		l.names[name] = fmt.Sprint(name, check)
-		w.invite(l.names[name])
+		w.Invite(l.names[name])
 	}
-	l.id = MustConversation(t, w, l.names["ann"], l.names["ben"], l.names["cas"], l.names["dan"]).ID
+	l.id = chattest.MustConversation(t, w.Fixture, l.names["ann"], l.names["ben"], l.names["cas"], l.names["dan"]).ID
 	return l
 }
 
 func (l *receiptLaw) do(d receiptDeed) error {
-	w := l.nodes.worlds[d.node]
-	ctx, ann, who := l.t.Context(), w.actor(l.names["ann"]), w.actor(l.names[d.who])
+	w := l.nodes.Nodes[d.node]
+	ctx, ann, who := l.t.Context(), w.Actor(l.names["ann"]), w.Actor(l.names[d.who])
 	comesAndGoes := d.who == "cas" || d.who == "eve"
 	var err error
 	switch {
@@ -99,11 +102,11 @@ func (l *receiptLaw) do(d receiptDeed) error {
 	case d.kind == "hide" || d.kind == "show":
 		w.changeSettings(l.names[d.who], "send_read_receipts", d.kind == "show")
 	case d.kind == "come" && comesAndGoes:
-		_, err = w.AddMembers(ctx, ann, l.id, w.members(l.names[d.who]))
+		_, err = w.AddMembers(ctx, ann, l.id, w.NewMembers(l.names[d.who]))
 	case d.kind == "go" && comesAndGoes:
 		_, err = w.RemoveMember(ctx, ann, l.id, who.UserID)
 	default:
-		_, err = w.SendMessage(ctx, ann, SendMessage{ConversationID: l.id, Content: "to be read"})
+		_, err = w.SendMessage(ctx, ann, chat.SendMessage{ConversationID: l.id, Content: "to be read"})
 	}
 	if errs.Is(err, errs.NotFound) || len(errs.Correctable(err)) > 0 {
 		return nil
@@ -112,12 +115,12 @@ func (l *receiptLaw) do(d receiptDeed) error {
 }
 
 func (l *receiptLaw) run(plan receiptPlan) error {
-	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(l.t.Context(), chattest.Patience)
 	deeds := 0
 	for _, worker := range plan.workers {
 		deeds += len(worker)
 	}
-	done := newProgress(deeds)
+	done := chattest.NewProgress(deeds)
 	var watching, working sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
@@ -126,7 +129,7 @@ func (l *receiptLaw) run(plan receiptPlan) error {
 		viewer := []string{"ann", "ben"}[i/2]
 		watcher := &receiptWatcher{law: l, viewer: viewer, knows: map[string]int64{}, most: map[string]int64{}}
 		watchers = append(watchers, watcher)
-		watching.Go(func() { watcher.watch(ctx, l.nodes.worlds[i%2], done, pace) })
+		watching.Go(func() { watcher.watch(ctx, l.nodes.Nodes[i%2], done, pace) })
 	}
 	failed := make([]error, len(plan.workers))
 	for i, worker := range plan.workers {
@@ -135,7 +138,7 @@ func (l *receiptLaw) run(plan receiptPlan) error {
 				if err := l.do(d); err != nil {
 					failed[i] = errors.Join(failed[i], fmt.Errorf("%+v: %w", d, err))
 				}
-				done.step()
+				done.Step()
 			}
 		})
 	}
@@ -151,9 +154,9 @@ func (l *receiptLaw) run(plan receiptPlan) error {
 	for i, watcher := range watchers {
 		before[i] = watcher.count()
 	}
-	w := l.nodes.worlds[0]
-	w.send(l.names["ann"], l.id, "the last")
-	w.read(l.names["dan"], l.id, 1000)
+	w := l.nodes.Nodes[0]
+	w.Send(l.names["ann"], l.id, "the last")
+	w.Read(l.names["dan"], l.id, 1000)
 	if err := l.settle(watchers); err != nil {
 		return err
 	}
@@ -169,7 +172,7 @@ func (l *receiptLaw) run(plan receiptPlan) error {
 func (l *receiptLaw) settle(watchers []*receiptWatcher) (err error) {
 	for _, watcher := range watchers {
 		truth := l.truth(watcher.viewer)
-		waitUntil(l.t, fmt.Sprintf("%s knows %v", watcher.viewer, truth), func() bool {
+		chattest.WaitUntil(l.t, fmt.Sprintf("%s knows %v", watcher.viewer, truth), func() bool {
 			watcher.mu.Lock()
 			defer watcher.mu.Unlock()
 			err = errors.Join(err, watcher.violation)
@@ -181,17 +184,17 @@ func (l *receiptLaw) settle(watchers []*receiptWatcher) (err error) {
 
 // truth is what somebody may know by what is stored.
 func (l *receiptLaw) truth(viewer string) map[string]int64 {
-	w := l.nodes.worlds[0]
-	rows, err := w.readReaders(l.t.Context(), l.id, nil)
+	w := l.nodes.Nodes[0]
+	rows, err := w.Readers(l.t.Context(), l.id)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	truth := map[string]int64{}
 	for _, row := range rows {
-		if row.UserID == w.id(l.names[viewer]) && !row.Lets {
+		if row.UserID == w.UserID(l.names[viewer]) && !row.ReceiptsEnabled {
 			return map[string]int64{}
 		}
-		if row.UserID != w.id(l.names[viewer]) && row.Lets {
+		if row.UserID != w.UserID(l.names[viewer]) && row.ReceiptsEnabled {
 			truth[row.UserID.String()] = row.Seq
 		}
 	}
@@ -216,10 +219,10 @@ func (w *receiptWatcher) count() int {
 	return w.told
 }
 
-func (w *receiptWatcher) watch(ctx context.Context, on *world, done *progress, pace int) {
-	receipts, err := on.ReadReceipts(ctx, on.actor(w.law.names[w.viewer]), w.law.id)
+func (w *receiptWatcher) watch(ctx context.Context, on *fixture, done *chattest.Progress, pace int) {
+	receipts, err := on.ReadReceipts(ctx, on.Actor(w.law.names[w.viewer]), w.law.id)
 	if err != nil {
-		w.take(ReadReceipt{}, err)
+		w.take(live.ReadReceipt{}, err)
 		return
 	}
 	taken := 0
@@ -229,11 +232,11 @@ func (w *receiptWatcher) watch(ctx context.Context, on *world, done *progress, p
 		}
 		w.take(r, err)
 		taken++
-		done.wait(taken * pace)
+		done.Wait(taken * pace)
 	}
 }
 
-func (w *receiptWatcher) take(r ReadReceipt, err error) {
+func (w *receiptWatcher) take(r live.ReadReceipt, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.told++

@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -11,7 +11,10 @@ import (
 
 	"pgregory.net/rapid"
 
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -28,7 +31,7 @@ func TestMyEventsTellsWhatIsStored(t *testing.T) {
 		for _, named := range namedInMyLaw {
 			// Whoever waits for room in a cursor waits as long as the test does: no stream of the
 			// law begins anew.
-			nodes[named] = MustTwoNodes(t, db, Options{CompareEvery: compareSoon, maxNamed: named, roomPatience: never})
+			nodes[named] = mustTwoNodes(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon, Feed: feed.WithBounds(named, chattest.Never)})
 		}
 		var checks atomic.Int64
 		rapid.Check(t, func(rt *rapid.T) {
@@ -41,7 +44,7 @@ func TestMyEventsTellsWhatIsStored(t *testing.T) {
 
 // myLawPlan is drawn before anything starts, because rapid serves one goroutine.
 type myLawPlan struct {
-	fates    []fate
+	fates    []chattest.Fate
 	crosses  bool
 	workers  [][]myDeed
 	sessions []mySession
@@ -49,7 +52,7 @@ type myLawPlan struct {
 	named    int    // conversations that a cursor names at most, of namedInMyLaw
 }
 
-var namedInMyLaw = []int{1, 2, maxNamed}
+var namedInMyLaw = []int{1, 2, feed.MaxNamed}
 
 // myDeed is what somebody does to one of the conversations.
 type myDeed struct {
@@ -86,7 +89,7 @@ func drawMyLaw(rt *rapid.T) myLawPlan {
 		}
 	})
 	return myLawPlan{
-		fates:    rapid.SliceOfN(rapid.Custom(drawFate), 1, 30).Draw(rt, "fates"),
+		fates:    rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1, 30).Draw(rt, "fates"),
 		crosses:  rapid.Bool().Draw(rt, "crosses"),
 		workers:  rapid.SliceOfN(rapid.SliceOfN(deed, 5, 30), 1, 4).Draw(rt, "workers"),
 		sessions: rapid.SliceOfN(session, 1, 30).Draw(rt, "sessions"),
@@ -102,28 +105,28 @@ type myLaw struct {
 	nodes          *twoNodes
 	plan           myLawPlan
 	ann, ben, cleo model.Actor
-	key            cursorKey
+	key            feed.CursorKey
 	groups         []model.ConversationID
 	first          map[model.ConversationID]model.MessageID // ann's, to be edited
 	// of ann and ben; nothing happens there before the end
 	home *model.Conversation
-	done *progress
+	done *chattest.Progress
 }
 
 func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
 	t.Helper()
-	nodes.weather.Store(nil)
-	w := nodes.worlds[0]
+	nodes.Weather.Store(nil)
+	w := nodes.Nodes[0]
 	names := []string{fmt.Sprint("ann", check), fmt.Sprint("ben", check), fmt.Sprint("cleo", check)}
-	w.invite(names...)
+	w.Invite(names...)
 	l := &myLaw{
 		t: t, nodes: nodes, plan: plan, first: map[model.ConversationID]model.MessageID{},
-		ann: w.actor(names[0]), ben: w.actor(names[1]), cleo: w.actor(names[2]), key: w.mustCursorKey(),
+		ann: w.Actor(names[0]), ben: w.Actor(names[1]), cleo: w.Actor(names[2]), key: w.mustCursorKey(),
 	}
 	for i := range myGroups {
-		in := CreateConversation{Members: w.members(names[2])}
+		in := chat.CreateConversation{Members: w.NewMembers(names[2])}
 		if i != 0 {
-			in.Members = w.members(names[1:]...)
+			in.Members = w.NewMembers(names[1:]...)
 		}
 		if i == 2 {
 			in.HistoryVisibility = model.FromJoining
@@ -132,7 +135,7 @@ func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := w.SendMessage(t.Context(), l.ann, SendMessage{ConversationID: c.ID, Content: "the first"})
+		m, err := w.SendMessage(t.Context(), l.ann, chat.SendMessage{ConversationID: c.ID, Content: "the first"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,23 +151,23 @@ func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
 		deeds += len(worker)
 	}
 	w.settle() // what happened before is not told, whatever a cursor can name
-	l.done = newProgress(deeds)
-	nodes.weather.Store(&weather{fates: plan.fates, crosses: plan.crosses})
+	l.done = chattest.NewProgress(deeds)
+	nodes.Weather.Store(&chattest.Weather{Fates: plan.fates, Crosses: plan.crosses})
 	return l
 }
 
 // do does one of the deeds. That somebody is in already, or no longer, is nobody's fault.
 func (l *myLaw) do(ctx context.Context, d myDeed, n int) error {
-	w, id := l.nodes.worlds[d.node], l.groups[d.in]
-	ben := []*NewMember{{UserID: l.ben.UserID, Role: model.Member}}
+	w, id := l.nodes.Nodes[d.node], l.groups[d.in]
+	ben := []*chat.NewMember{{UserID: l.ben.UserID, Role: model.Member}}
 	var err error
 	switch d.kind {
 	case "send":
-		_, err = w.SendMessage(ctx, l.ann, SendMessage{ConversationID: id, Content: fmt.Sprint("sent ", n)})
+		_, err = w.SendMessage(ctx, l.ann, chat.SendMessage{ConversationID: id, Content: fmt.Sprint("sent ", n)})
 	case "answer":
-		_, err = w.SendMessage(ctx, l.ben, SendMessage{ConversationID: id, Content: fmt.Sprint("answer ", n)})
+		_, err = w.SendMessage(ctx, l.ben, chat.SendMessage{ConversationID: id, Content: fmt.Sprint("answer ", n)})
 	case "edit":
-		_, err = w.EditMessage(ctx, l.ann, EditMessage{MessageID: l.first[id], Content: fmt.Sprint("edit ", n)})
+		_, err = w.EditMessage(ctx, l.ann, chat.EditMessage{MessageID: l.first[id], Content: fmt.Sprint("edit ", n)})
 	case "remove":
 		_, err = w.RemoveMember(ctx, l.ann, id, l.ben.UserID)
 	case "add":
@@ -180,17 +183,17 @@ func (l *myLaw) do(ctx context.Context, d myDeed, n int) error {
 	case "direct":
 		var c *model.Conversation
 		if c, err = w.OpenDirect(ctx, l.ann, l.ben.UserID); err == nil {
-			_, err = w.SendMessage(ctx, l.ann, SendMessage{ConversationID: c.ID, Content: "to ben alone"})
+			_, err = w.SendMessage(ctx, l.ann, chat.SendMessage{ConversationID: c.ID, Content: "to ben alone"})
 		}
 	case "new":
 		var c *model.Conversation
-		if c, err = w.CreateConversation(ctx, l.cleo, CreateConversation{Members: ben}); err == nil {
-			_, err = w.SendMessage(ctx, l.cleo, SendMessage{ConversationID: c.ID, Content: "in a new one"})
+		if c, err = w.CreateConversation(ctx, l.cleo, chat.CreateConversation{Members: ben}); err == nil {
+			_, err = w.SendMessage(ctx, l.cleo, chat.SendMessage{ConversationID: c.ID, Content: "in a new one"})
 		}
 	case "ended":
 		var c *model.Conversation
-		others := []*NewMember{{UserID: l.cleo.UserID, Role: model.Member}}
-		if c, err = w.CreateConversation(ctx, l.ben, CreateConversation{Members: others}); err == nil {
+		others := []*chat.NewMember{{UserID: l.cleo.UserID, Role: model.Member}}
+		if c, err = w.CreateConversation(ctx, l.ben, chat.CreateConversation{Members: others}); err == nil {
 			err = errors.Join(w.Leave(ctx, l.cleo, c.ID), w.Leave(ctx, l.ben, c.ID))
 		}
 	}
@@ -201,7 +204,7 @@ func (l *myLaw) do(ctx context.Context, d myDeed, n int) error {
 }
 
 func (l *myLaw) run(rt *rapid.T) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(l.t.Context(), chattest.Patience)
 	defer cancel()
 	client := &myClient{
 		law: l, in: map[model.ConversationID]*myPeriod{}, joins: map[model.ConversationID]int{}, ends: map[model.ConversationID]int{},
@@ -220,7 +223,7 @@ func (l *myLaw) run(rt *rapid.T) {
 				if err := l.do(ctx, d, n); err != nil {
 					failed[i] = errors.Join(failed[i], fmt.Errorf("%+v: %w", d, err))
 				}
-				l.done.step()
+				l.done.Step()
 			}
 		})
 	}
@@ -257,13 +260,13 @@ type myTruth struct{ joined, last int64 }
 
 // begin starts the client where nothing has happened yet.
 func (c *myClient) begin(ctx context.Context) error {
-	w := c.law.nodes.worlds[0]
-	cursor, err := w.MyEventsCursor(ctx, c.law.ben)
+	w := c.law.nodes.Nodes[0]
+	cursor, err := w.ViewerEventsCursor(ctx, c.law.ben)
 	if err != nil {
 		return err
 	}
 	if c.law.plan.from == "now" {
-		items, err := w.MyEvents(ctx, c.law.ben, nil)
+		items, err := w.ViewerEvents(ctx, c.law.ben, nil)
 		if err != nil {
 			return err
 		}
@@ -272,24 +275,18 @@ func (c *myClient) begin(ctx context.Context) error {
 				return err
 			}
 			if !item.CaughtUp {
-				return fmt.Errorf("got %s before CaughtUp", tellItem(item))
+				return fmt.Errorf("got %s before CaughtUp", chattest.ItemText(item))
 			}
 			cursor = item.Cursor
 			break
 		}
 	}
 	c.cursor = &cursor
-	own, err := w.listenFor(c.law.ben).closed().memberships(ctx)
+	own, err := feed.ReadMemberships(ctx, w.Services.Feed, c.law.ben)
 	for _, m := range own {
 		c.in[m.ConversationID] = &myPeriod{seq: m.LastSeq}
 	}
 	return err
-}
-
-// closed ends listening at once, for who only wants to read.
-func (m *myConversations) closed() *myConversations {
-	m.close()
-	return m
 }
 
 func (c *myClient) follow(ctx context.Context, finished <-chan struct{}) error {
@@ -329,13 +326,13 @@ func (c *myClient) session(ctx context.Context, s mySession, finished <-chan str
 			}
 		}()
 	}
-	items, err := c.law.nodes.worlds[s.node].MyEvents(ctx, c.law.ben, c.cursor)
+	items, err := c.law.nodes.Nodes[s.node].ViewerEvents(ctx, c.law.ben, c.cursor)
 	if err != nil {
 		return err
 	}
 	c.live = false
 	c.told = append(c.told, fmt.Sprintf("— comes back to node %d", s.node))
-	taken, base := 0, int(c.law.done.sent.Load())
+	taken, base := 0, int(c.law.done.Sent.Load())
 	for item, err := range items {
 		if err != nil {
 			if c.truth == nil && errors.Is(err, context.Canceled) {
@@ -350,26 +347,10 @@ func (c *myClient) session(ctx context.Context, s mySession, finished <-chan str
 			return nil
 		}
 		if s.behind > 0 {
-			c.law.done.wait(base + taken + s.behind)
+			c.law.done.Wait(base + taken + s.behind)
 		}
 	}
 	return nil
-}
-
-func tellItem(item MyEvent) string {
-	switch {
-	case item.Event != nil:
-		return fmt.Sprintf("%v: %d %s", item.Event.ConversationID, item.Event.Seq, item.Event.Kind)
-	case item.Joined != nil:
-		return fmt.Sprintf("%v: joined", *item.Joined)
-	case item.Left != nil:
-		return fmt.Sprintf("%v: left", *item.Left)
-	case item.CaughtUp:
-		return "caught up"
-	case item.Reset:
-		return "reset"
-	}
-	return "nothing"
 }
 
 func (c *myClient) story() (story string) {
@@ -380,15 +361,15 @@ func (c *myClient) story() (story string) {
 }
 
 // take holds an item against the law.
-func (c *myClient) take(item MyEvent) error {
-	c.told = append(c.told, tellItem(item))
+func (c *myClient) take(item feed.ViewerEvent) error {
+	c.told = append(c.told, chattest.ItemText(item))
 	c.cursor = &item.Cursor
-	cursor, err := readMyCursor(c.law.key, c.law.ben.UserID, item.Cursor)
+	cursor, err := feed.ReadViewerCursor(c.law.key, c.law.ben.UserID, item.Cursor)
 	if err != nil {
 		return err
 	}
-	if most := c.law.plan.named + sweepNamed; len(cursor.told) > most {
-		return fmt.Errorf("the cursor of %s names %d conversations; %d are as many as may be", tellItem(item), len(cursor.told), most)
+	if most := c.law.plan.named + feed.SweepNamed; len(cursor.Seqs()) > most {
+		return fmt.Errorf("the cursor of %s names %d conversations; %d are as many as may be", chattest.ItemText(item), len(cursor.Seqs()), most)
 	}
 	switch {
 	case item.Event != nil:
@@ -411,7 +392,7 @@ func (c *myClient) take(item MyEvent) error {
 		}
 		c.live = true
 	default:
-		return fmt.Errorf("%s is no item that there should be", tellItem(item))
+		return fmt.Errorf("%s is no item that there should be", chattest.ItemText(item))
 	}
 	return nil
 }
@@ -420,10 +401,10 @@ func (c *myClient) takeEvent(e *model.Event) error {
 	p := c.in[e.ConversationID]
 	switch {
 	case p == nil || p.over || p.removed:
-		return fmt.Errorf("%s: told while not in", tellItem(MyEvent{Event: e}))
+		return fmt.Errorf("%s: told while not in", chattest.ItemText(feed.ViewerEvent{Event: e}))
 	case p.seq == 0: // the end of the check knows whether that is the right one
 	case e.Seq <= p.seq:
-		return fmt.Errorf("%s: told again, or late, after %d", tellItem(MyEvent{Event: e}), p.seq)
+		return fmt.Errorf("%s: told again, or late, after %d", chattest.ItemText(feed.ViewerEvent{Event: e}), p.seq)
 	}
 	var removed model.MemberRemovedData
 	if e.Kind == model.MemberRemoved {
@@ -434,7 +415,7 @@ func (c *myClient) takeEvent(e *model.Event) error {
 	p.removed = removed.UserID == c.law.ben.UserID
 	// of what goes before a removal, nothing more need be told
 	if p.seq != 0 && e.Seq != p.seq+1 && !p.removed {
-		return fmt.Errorf("%s: missing is what comes after %d", tellItem(MyEvent{Event: e}), p.seq)
+		return fmt.Errorf("%s: missing is what comes after %d", chattest.ItemText(feed.ViewerEvent{Event: e}), p.seq)
 	}
 	if p.seq == 0 && !p.removed {
 		if err := c.isBeginning(e); err != nil {
@@ -447,12 +428,12 @@ func (c *myClient) takeEvent(e *model.Event) error {
 
 // isBeginning makes sure that the first event of a period follows the one that made ben a member.
 func (c *myClient) isBeginning(e *model.Event) error {
-	events, err := eventsAfter(context.WithoutCancel(c.law.t.Context()), c.law.nodes.worlds[0].db, e.ConversationID, e.Seq-2, 1)
+	events, err := feed.EventsAfter(context.WithoutCancel(c.law.t.Context()), c.law.nodes.Nodes[0].DB, e.ConversationID, e.Seq-2, 1)
 	if err != nil || len(events) == 0 { // it has ended
 		return err
 	}
 	if before := events[0]; before.Seq != e.Seq-1 || !c.makesMember(before) {
-		return fmt.Errorf("%s: the first one after joining, but before it came %s", tellItem(MyEvent{Event: e}), before.Kind)
+		return fmt.Errorf("%s: the first one after joining, but before it came %s", chattest.ItemText(feed.ViewerEvent{Event: e}), before.Kind)
 	}
 	return nil
 }
@@ -470,15 +451,15 @@ func (c *myClient) checkHidden(e *model.Event) error {
 	}
 	hidden := e.ConversationID == c.law.groups[2] && *e.MessageID == c.law.first[e.ConversationID] && c.in[e.ConversationID].joined
 	if hidden != (e.Message == nil) {
-		return fmt.Errorf("%s: with message %+v, though hidden is %v", tellItem(MyEvent{Event: e}), e.Message, hidden)
+		return fmt.Errorf("%s: with message %+v, though hidden is %v", chattest.ItemText(feed.ViewerEvent{Event: e}), e.Message, hidden)
 	}
 	return nil
 }
 
 func (c *myClient) learnTruth(ctx context.Context) error {
 	c.truth = map[model.ConversationID]myTruth{}
-	w := c.law.nodes.worlds[0]
-	own, err := w.listenFor(c.law.ben).closed().memberships(ctx)
+	w := c.law.nodes.Nodes[0]
+	own, err := feed.ReadMemberships(ctx, w.Services.Feed, c.law.ben)
 	for _, m := range own {
 		c.truth[m.ConversationID] = myTruth{m.JoinedSeq, m.LastSeq}
 	}
@@ -488,7 +469,7 @@ func (c *myClient) learnTruth(ctx context.Context) error {
 // mayBeAgain allows Joined where it was told last, of a time before: nothing happened in either
 // that could tell them apart. And it allows the end alone of a membership of which nothing was
 // told, whose news were lost.
-func (c *myClient) mayBeAgain(item MyEvent) bool {
+func (c *myClient) mayBeAgain(item feed.ViewerEvent) bool {
 	if item.Left != nil {
 		p := c.in[*item.Left]
 		return p == nil || p.over
@@ -504,7 +485,7 @@ func (c *myClient) mayBeAgain(item MyEvent) bool {
 func (c *myClient) checkCounts() error {
 	for _, id := range append(c.law.groups, c.law.home.ID) {
 		joins, ends := 0, 0
-		for _, e := range c.law.nodes.worlds[0].stored(id) {
+		for _, e := range c.law.nodes.Nodes[0].Stored(id) {
 			var removed model.MemberRemovedData
 			if e.Kind == model.MemberRemoved && json.Unmarshal(e.Data, &removed) == nil && removed.UserID == c.law.ben.UserID {
 				ends++
@@ -541,13 +522,13 @@ func (c *myClient) missing() (missing string) {
 
 // finish makes sure that nothing comes any more, on either node, before what happens now.
 func (c *myClient) finish(ctx context.Context) error {
-	c.law.nodes.weather.Store(nil)
-	m, err := c.law.nodes.worlds[0].SendMessage(ctx, c.law.cleo, SendMessage{ConversationID: c.law.home.ID, Content: "the last"})
+	c.law.nodes.Weather.Store(nil)
+	m, err := c.law.nodes.Nodes[0].SendMessage(ctx, c.law.cleo, chat.SendMessage{ConversationID: c.law.home.ID, Content: "the last"})
 	if err != nil {
 		return err
 	}
-	for i, w := range c.law.nodes.worlds {
-		items, err := w.MyEvents(ctx, c.law.ben, c.cursor)
+	for i, w := range c.law.nodes.Nodes {
+		items, err := w.ViewerEvents(ctx, c.law.ben, c.cursor)
 		if err != nil {
 			return err
 		}
@@ -559,7 +540,7 @@ func (c *myClient) finish(ctx context.Context) error {
 				break
 			}
 			if !item.CaughtUp && !c.mayBeAgain(item) {
-				return fmt.Errorf("after all was told, node %d says %s", i, tellItem(item))
+				return fmt.Errorf("after all was told, node %d says %s", i, chattest.ItemText(item))
 			}
 		}
 	}

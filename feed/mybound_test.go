@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/chat/chattest"
+	"parley/feed"
 	"parley/internal/race"
 	"parley/model"
 	"parley/store"
@@ -18,11 +20,11 @@ import (
 
 // manyConversations makes conversations of ann and ben, a thousand in a transaction, past the rules
 // and without telling anybody.
-func (w *world) manyConversations(n int) (ids []model.ConversationID) {
-	w.t.Helper()
+func (w *fixture) manyConversations(n int) (ids []model.ConversationID) {
+	w.T.Helper()
 	for len(ids) < n {
 		some := min(n-len(ids), 1000)
-		err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
 			conversations := make([]*model.Conversation, some)
 			members := make([]*model.ConversationMember, 0, 2*some)
 			events := make([]*model.Event, some)
@@ -39,7 +41,7 @@ func (w *world) manyConversations(n int) (ids []model.ConversationID) {
 						role = model.Owner
 					}
 					members = append(members, &model.ConversationMember{
-						ConversationID: id, UserID: w.id(name), Role: role, JoinedAt: tx.Now, JoinedSeq: 1,
+						ConversationID: id, UserID: w.UserID(name), Role: role, JoinedAt: tx.Now, JoinedSeq: 1,
 					})
 				}
 				events[i] = &model.Event{
@@ -49,20 +51,20 @@ func (w *world) manyConversations(n int) (ids []model.ConversationID) {
 			if _, err := tx.NewInsert().Model(&conversations).Exec(ctx); err != nil {
 				return err
 			}
-			if err := insertMembers(ctx, tx, members); err != nil {
+			if err := feed.InsertMembers(ctx, tx, members); err != nil {
 				return err
 			}
 			return w.insertEvents(ctx, tx, events)
 		})
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 	}
 	return ids
 }
 
-func (w *world) insertEvents(ctx context.Context, tx *store.Tx, events []*model.Event) error {
-	position, err := nextPosition(ctx, tx)
+func (w *fixture) insertEvents(ctx context.Context, tx *store.Tx, events []*model.Event) error {
+	position, err := feed.NextPosition(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -71,11 +73,11 @@ func (w *world) insertEvents(ctx context.Context, tx *store.Tx, events []*model.
 
 // renameAll writes an event to each conversation, each time so many in a transaction, and announces
 // them.
-func (w *world) renameAll(ids []model.ConversationID, seq int64, together int) {
-	w.t.Helper()
+func (w *fixture) renameAll(ids []model.ConversationID, seq int64, together int) {
+	w.T.Helper()
 	for some := range slices.Chunk(ids, together) {
 		events := make([]*model.Event, len(some))
-		err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
 			for i, id := range some {
 				events[i] = &model.Event{
 					ConversationID: id, Seq: seq, At: tx.Now, Kind: model.ConversationRenamed, Data: json.RawMessage("{}"),
@@ -88,61 +90,61 @@ func (w *world) renameAll(ids []model.ConversationID, seq int64, together int) {
 			return w.insertEvents(ctx, tx, events)
 		})
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		for _, e := range events {
-			w.announce([]*model.Event{e})
+			w.Publish([]*model.Event{e})
 		}
 	}
 }
 
 // forgetBen ends ben's memberships, so many in a transaction, as the end of an account ends
 // others'.
-func (w *world) forgetBen(ids []model.ConversationID, seq int64, together int) {
-	w.t.Helper()
+func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int) {
+	w.T.Helper()
 	for some := range slices.Chunk(ids, together) {
-		err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			position, err := nextPosition(ctx, tx)
+		err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
+			position, err := feed.NextPosition(ctx, tx)
 			if err != nil {
 				return err
 			}
 			departures := make([]*model.Departure, len(some))
 			for i, id := range some {
-				departures[i] = &model.Departure{UserID: w.id("ben"), ConversationID: id, Seq: seq}
+				departures[i] = &model.Departure{UserID: w.UserID("ben"), ConversationID: id, Seq: seq}
 			}
 			if _, err = tx.NewInsert().Model(&departures).Value("position", "?", position).Exec(ctx); err != nil {
 				return err
 			}
-			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("user_id = ?", w.id("ben")).
+			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("user_id = ?", w.UserID("ben")).
 				Where("conversation_id IN (?)", bun.List(some)).Exec(ctx)
 			return err
 		})
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 	}
 }
 
 // boundedMine takes items, and makes sure of the bound of each one's cursor.
 type boundedMine struct {
-	*pulledMine
+	*chattest.PulledEvents
 	told    []string
 	cursors []string
 	bytes   int
 }
 
 func (b *boundedMine) take(n int) {
-	b.t.Helper()
+	b.T.Helper()
 	for range n {
-		item, err, ok := b.next()
+		item, err, ok := b.Next()
 		if err != nil || !ok {
-			b.t.Fatalf("got the end (%v) after %d items", err, len(b.told))
+			b.T.Fatalf("got the end (%v) after %d items", err, len(b.told))
 		}
 		if len(item.Cursor) > store.MaxCursor {
-			b.t.Fatalf("the cursor of item %d has %d characters", len(b.told), len(item.Cursor))
+			b.T.Fatalf("the cursor of item %d has %d characters", len(b.told), len(item.Cursor))
 		}
 		b.bytes += len(item.Cursor)
-		b.told, b.cursors = append(b.told, tellItem(item)), append(b.cursors, item.Cursor)
+		b.told, b.cursors = append(b.told, chattest.ItemText(item)), append(b.cursors, item.Cursor)
 	}
 }
 
@@ -170,10 +172,10 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		for name, together := range map[string]int{"in one transaction": many, "in many": many / 100} {
 			t.Run(name, func(t *testing.T) {
-				w := MustWorldWith(t, db, Options{CompareEvery: never})
-				w.invite("ann", "ben")
+				w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never})
+				w.Invite("ann", "ben")
 				defer w.uninvite()
-				start, err := w.MyEventsCursor(t.Context(), w.actor("ben"))
+				start, err := w.ViewerEventsCursor(t.Context(), w.Actor("ben"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -182,10 +184,10 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 					t.Helper()
 					wantAll(t, format, b.told, among, format)
 					for _, at := range []int{1, many / 2} {
-						again := &boundedMine{pulledMine: w.pullMine(t, "ben", &b.cursors[at])}
+						again := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &b.cursors[at])}
 						again.take(many - 1 - at)
-						again.caughtUp()
-						again.stop()
+						again.CaughtUp()
+						again.Stop()
 						all := append(slices.Clone(b.told[:at+1]), again.told...)
 						wantAll(t, fmt.Sprintf("%s, after item %d", format, at), all, among, format)
 					}
@@ -193,12 +195,12 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 				}
 				away := func(after string, ids []model.ConversationID, format string) string {
 					t.Helper()
-					b := &boundedMine{pulledMine: w.pullMine(t, "ben", &after)}
+					b := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &after)}
 					b.take(many)
-					b.caughtUp()
-					b.stop()
+					b.CaughtUp()
+					b.Stop()
 					rest(b, ids, format)
-					return b.cursor
+					return b.Cursor
 				}
 
 				ids := w.manyConversations(many)
@@ -206,11 +208,11 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 				w.renameAll(ids, 2, together)
 				cursor = away(cursor, ids, "%v: 2 conversation_renamed")
 
-				live := &boundedMine{pulledMine: w.pullMine(t, "ben", &cursor)}
-				live.caughtUp()
+				live := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &cursor)}
+				live.CaughtUp()
 				w.renameAll(ids, 3, together)
 				live.take(many)
-				live.stop()
+				live.Stop()
 				rest(live, ids, "%v: 3 conversation_renamed")
 
 				w.forgetBen(ids, 4, together)
@@ -221,12 +223,12 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 }
 
 // uninvite lets people of the same names be invited once more.
-func (w *world) uninvite() {
-	if _, err := w.db.NewDelete().Table("conversations").Where("true").Exec(context.WithoutCancel(w.t.Context())); err != nil {
-		w.t.Error(err)
+func (w *fixture) uninvite() {
+	if _, err := w.DB.NewDelete().Table("conversations").Where("true").Exec(context.WithoutCancel(w.T.Context())); err != nil {
+		w.T.Error(err)
 	}
-	if _, err := w.db.NewDelete().Table("users").Where("true").Exec(context.WithoutCancel(w.t.Context())); err != nil {
-		w.t.Error(err)
+	if _, err := w.DB.NewDelete().Table("users").Where("true").Exec(context.WithoutCancel(w.T.Context())); err != nil {
+		w.T.Error(err)
 	}
 }
 
@@ -235,32 +237,32 @@ func TestJoinsAndLeavingsCountAsMissed(t *testing.T) {
 	t.Parallel()
 	const limit = 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, MaxReplayed: limit}, "ann", "ben")
-		p := w.pullMine(t, "ben", nil)
-		p.caughtUp()
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, MaxReplayed: limit}, "ann", "ben")
+		p := w.PullEvents(t, "ben", nil)
+		p.CaughtUp()
 		var ids []model.ConversationID
 		for n, what := range []string{"caught up", "reset"} {
 			ids = w.manyConversations(limit + n)
-			p = p.again(w, "ben")
+			p = p.Again(w.Fixture, "ben")
 			for range (1 - n) * limit {
-				if item, err, _ := p.next(); item.Joined == nil {
-					t.Fatalf("got %s (%v)", tellItem(item), err)
+				if item, err, _ := p.Next(); item.Joined == nil {
+					t.Fatalf("got %s (%v)", chattest.ItemText(item), err)
 				}
 			}
-			p.item(what)
+			p.Item(what)
 			if n == 1 {
-				p.caughtUp()
+				p.CaughtUp()
 			}
 			w.forgetBen(ids, 2, limit+n)
-			p = p.again(w, "ben")
+			p = p.Again(w.Fixture, "ben")
 			for range (1 - n) * limit {
-				if item, err, _ := p.next(); item.Left == nil {
-					t.Fatalf("got %s (%v)", tellItem(item), err)
+				if item, err, _ := p.Next(); item.Left == nil {
+					t.Fatalf("got %s (%v)", chattest.ItemText(item), err)
 				}
 			}
-			p.item(what)
+			p.Item(what)
 			if n == 1 {
-				p.caughtUp()
+				p.CaughtUp()
 			}
 		}
 	})
@@ -272,42 +274,43 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	t.Parallel()
 	const named, many = 4, 12
 	db := storetest.MustPostgres(t)
-	w := MustWorldWith(t, db, Options{
-		CompareEvery: never, maxNamed: named, roomPatience: 1, Log: slog.New(slog.DiscardHandler),
+	w := mustFixtureWith(t, db, chattest.Options{
+		ReconcileEvery: chattest.Never, Log: slog.New(slog.DiscardHandler),
+		Feed: feed.WithBounds(named, 1),
 	}, "ann", "ben", "cleo")
 	ids := w.manyConversations(many)
 	w.settle()
-	p := w.pullMine(t, "ben", nil)
-	p.caughtUp()
+	p := w.PullEvents(t, "ben", nil)
+	p.CaughtUp()
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(t.Context(), "UPDATE users SET about = 'long' WHERE id = ?", w.id("cleo")); err != nil {
+	if _, err := tx.ExecContext(t.Context(), "UPDATE users SET about = 'long' WHERE id = ?", w.UserID("cleo")); err != nil {
 		t.Fatal(err)
 	}
 	resets := 0
 	for _, id := range ids {
 		w.renameAll([]model.ConversationID{id}, 2, 1)
 		for done := false; !done; {
-			item, err, ok := p.next()
+			item, err, ok := p.Next()
 			if err != nil || !ok {
 				t.Fatal(err)
 			}
-			if names := len(w.mustReadCursor("ben", item.Cursor).told); names > named+sweepNamed {
-				t.Errorf("%s: the cursor names %d conversations", tellItem(item), names)
+			if names := len(w.mustReadCursor("ben", item.Cursor).Seqs()); names > named+feed.SweepNamed {
+				t.Errorf("%s: the cursor names %d conversations", chattest.ItemText(item), names)
 			}
-			p.cursor = item.Cursor
+			p.Cursor = item.Cursor
 			switch {
 			case item.Reset:
 				resets++
-				p.caughtUp()
+				p.CaughtUp()
 				done = true // what was stored before the reset, the client has read
 			case item.Event != nil && item.Event.ConversationID == id:
 				done = true
 			default:
-				t.Fatalf("got %s", tellItem(item))
+				t.Fatalf("got %s", chattest.ItemText(item))
 			}
 		}
 	}
@@ -317,22 +320,22 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	p.stop()
+	p.Stop()
 	// A node that waits for the watermark, because other databases of the server may hold it back
 	// for a moment.
-	next := MustWorldWith(t, db, Options{CompareEvery: never, maxNamed: named})
-	next.actors = w.actors
-	p = next.pullMine(t, "ben", &p.cursor)
+	next := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, Feed: feed.WithBounds(named, 0)})
+	next.Actors = w.Actors
+	p = next.PullEvents(t, "ben", &p.Cursor)
 	for {
-		item, err, ok := p.next()
+		item, err, ok := p.Next()
 		if err != nil || !ok || item.Reset {
-			t.Fatalf("got %s (%v)", tellItem(item), err)
+			t.Fatalf("got %s (%v)", chattest.ItemText(item), err)
 		}
 		if item.CaughtUp { // before it may come again what the last reset has not named
 			break
 		}
 	}
-	live := &boundedMine{pulledMine: p}
+	live := &boundedMine{PulledEvents: p}
 	next.renameAll(ids, 3, 1)
 	live.take(many)
 	wantAll(t, "live", live.told, ids, "%v: 3 conversation_renamed")

@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -16,15 +18,15 @@ import (
 
 // fill writes n messages at once, which nobody is told of; for tests that need more than they have
 // time to send.
-func (w *world) fill(author string, c *model.Conversation, n int) {
-	w.t.Helper()
-	err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+func (w *fixture) fill(author string, c *model.Conversation, n int) {
+	w.T.Helper()
+	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
 		var messages []*model.Message
 		var events []*model.Event
 		for i := range n {
 			m := &model.Message{
 				ID: model.NewMessageID(), ConversationID: c.ID, Seq: c.LastSeq + int64(i) + 1,
-				AuthorID: new(w.id(author)), Content: fmt.Sprint(i), CreatedAt: tx.Now,
+				AuthorID: new(w.UserID(author)), Content: fmt.Sprint(i), CreatedAt: tx.Now,
 			}
 			messages = append(messages, m)
 			events = append(events, &model.Event{
@@ -42,7 +44,7 @@ func (w *world) fill(author string, c *model.Conversation, n int) {
 		return err
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	c.LastSeq += int64(n)
 }
@@ -51,26 +53,26 @@ func TestFollowReplaysAndGoesLive(t *testing.T) {
 	t.Parallel()
 	const stored = 6 // its beginning and 5 messages
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
 		for name, after := range map[string]*int64{
 			"from now on": nil, "from the beginning": new(int64(0)), "from the middle": new(int64(3)), "from the end": new(int64(stored)),
 		} {
 			t.Run(name, func(t *testing.T) {
-				c := MustConversation(t, w, "ann", "ben")
-				w.sendMany("ben", c.ID, stored-1)
+				c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+				w.SendMany("ben", c.ID, stored-1)
 				seen := int64(stored)
 				if after != nil {
 					seen = *after
 				}
-				p := w.pull(t, "ann", c.ID, after)
-				got := p.events(seen+1, stored)
-				w.send("ben", c.ID, "between") // either replayed or live
-				got = append(got, p.event(stored+1))
-				w.sendMany("ann", c.ID, 5)
-				w.remove("ben", c.ID)
-				w.send("ann", c.ID, "alone")
-				got = append(got, p.events(stored+2, stored+8)...)
-				wantEqual(t, "events", w.stored(c.ID)[seen:], got, sameData())
+				p := w.Pull(t, "ann", c.ID, after)
+				got := p.Events(seen+1, stored)
+				w.Send("ben", c.ID, "between") // either replayed or live
+				got = append(got, p.Event(stored+1))
+				w.SendMany("ann", c.ID, 5)
+				w.EndMembership("ben", c.ID)
+				w.Send("ann", c.ID, "alone")
+				got = append(got, p.Events(stored+2, stored+8)...)
+				chattest.WantEqual(t, "events", w.Stored(c.ID)[seen:], got, sameData())
 			})
 		}
 	})
@@ -79,19 +81,19 @@ func TestFollowReplaysAndGoesLive(t *testing.T) {
 func TestFollowIsLive(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
 		told := map[int64]*model.Event{}
-		w.publish = func(topic string, h hint) {
-			for _, e := range h.events {
+		w.Hints().Intercept(func(topic string, h feed.Hint) {
+			for _, e := range h.Events {
 				told[e.Seq] = e
 			}
-			w.hints.Publish(topic, h)
-		}
-		c := MustConversation(t, w, "ann", "ben")
-		p := w.pull(t, "ben", c.ID, new(int64(0)))
-		p.event(1) // it listens from here on
-		w.sendMany("ann", c.ID, followQueue)
-		for _, e := range p.events(2, followQueue+1) {
+			w.Hints().PublishLocal(topic, h)
+		})
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		p := w.Pull(t, "ben", c.ID, new(int64(0)))
+		p.Event(1) // it listens from here on
+		w.SendMany("ann", c.ID, feed.FollowQueue)
+		for _, e := range p.Events(2, feed.FollowQueue+1) {
 			if e != told[e.Seq] {
 				t.Errorf("seq %d was read from the database, though the hint brought it", e.Seq)
 			}
@@ -102,15 +104,15 @@ func TestFollowIsLive(t *testing.T) {
 func TestFollowReplaysPagesWhole(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		for _, n := range []int{feedPage - 1, feedPage, feedPage + 1, 2 * feedPage} {
+		w := mustFixture(t, db, "ann", "ben")
+		for _, n := range []int{feed.ReadPage - 1, feed.ReadPage, feed.ReadPage + 1, 2 * feed.ReadPage} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
-				c := MustConversation(t, w, "ann", "ben")
+				c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 				w.fill("ann", c, n)
-				p := w.pull(t, "ben", c.ID, new(int64(1)))
-				got := p.events(2, c.LastSeq)
-				w.send("ann", c.ID, "live")
-				for _, e := range append(got, p.event(c.LastSeq+1)) {
+				p := w.Pull(t, "ben", c.ID, new(int64(1)))
+				got := p.Events(2, c.LastSeq)
+				w.Send("ann", c.ID, "live")
+				for _, e := range append(got, p.Event(c.LastSeq+1)) {
 					if e.Message == nil || e.Message.Seq != e.Seq {
 						t.Errorf("seq %d came with message %+v", e.Seq, e.Message)
 					}
@@ -123,10 +125,10 @@ func TestFollowReplaysPagesWhole(t *testing.T) {
 func TestFollowIsRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben", "zoe")
-		c := MustConversation(t, w, "ann", "ben")
-		w.send("ann", c.ID, "hello")
-		w.remove("ben", c.ID)
+		w := mustFixture(t, db, "ann", "ben", "zoe")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.Send("ann", c.ID, "hello")
+		w.EndMembership("ben", c.ID)
 		unknown := model.NewConversationID()
 		tests := map[string]struct {
 			nickname string
@@ -147,8 +149,8 @@ func TestFollowIsRefused(t *testing.T) {
 		}
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
-				events, err := w.Follow(t.Context(), w.actor(test.nickname), test.id, test.after)
-				wantCode(t, err, test.want)
+				events, err := w.Follow(t.Context(), w.Actor(test.nickname), test.id, test.after)
+				chattest.WantCode(t, err, test.want)
 				if events != nil {
 					t.Error("there is a sequence all the same")
 				}
@@ -160,35 +162,35 @@ func TestFollowIsRefused(t *testing.T) {
 func TestFollowEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	errSignedOut := errors.New("signed out")
-	tests := map[string]func(p *pulled, cancel func()){
-		"before it begins": func(_ *pulled, cancel func()) { cancel() },
-		"between two pages": func(p *pulled, cancel func()) {
-			p.events(1, feedPage)
+	tests := map[string]func(p *chattest.Pulled, cancel func()){
+		"before it begins": func(_ *chattest.Pulled, cancel func()) { cancel() },
+		"between two pages": func(p *chattest.Pulled, cancel func()) {
+			p.Events(1, feed.ReadPage)
 			cancel()
 		},
-		"while live": func(p *pulled, cancel func()) {
-			p.events(1, feedPage+1)
+		"while live": func(p *chattest.Pulled, cancel func()) {
+			p.Events(1, feed.ReadPage+1)
 			cancel()
 		},
-		"while it waits": func(p *pulled, cancel func()) {
-			p.events(1, feedPage+1)
+		"while it waits": func(p *chattest.Pulled, cancel func()) {
+			p.Events(1, feed.ReadPage+1)
 			go cancel()
 		},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		w.fill("ann", c, feedPage)
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.fill("ann", c, feed.ReadPage)
 		for name, until := range tests {
 			t.Run(name, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
-				p := w.pullIn(ctx, t, "ben", c.ID, new(int64(0)))
+				p := w.PullIn(ctx, t, "ben", c.ID, new(int64(0)))
 				until(p, func() { cancel(errSignedOut) })
-				if err := p.end(); !errors.Is(err, errSignedOut) {
+				if err := p.End(); !errors.Is(err, errSignedOut) {
 					t.Errorf("it ended with %v, want the context's cause", err)
 				}
-				wantEqual(t, "topics that are left", []string{}, w.hints.Topics())
+				chattest.WantEqual(t, "topics that are left", []string{}, w.Hints().Topics())
 			})
 		}
 	})
@@ -197,18 +199,18 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 func TestAConsumerMayStopAtAnyTime(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		w.sendMany("ann", c.ID, 3)
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.SendMany("ann", c.ID, 3)
 		for stopAt := range int64(6) { // four are stored, two come live
-			p := w.pull(t, "ben", c.ID, new(int64(0)))
-			p.events(1, min(stopAt, 4))
+			p := w.Pull(t, "ben", c.ID, new(int64(0)))
+			p.Events(1, min(stopAt, 4))
 			for seq := int64(5); seq <= stopAt; seq++ {
-				w.send("ann", c.ID, "live")
-				p.event(seq)
+				w.Send("ann", c.ID, "live")
+				p.Event(seq)
 			}
-			p.stop()
-			if topics := w.hints.Topics(); len(topics) != 0 {
+			p.Stop()
+			if topics := w.Hints().Topics(); len(topics) != 0 {
 				t.Errorf("stopped at %d: %v are left", stopAt, topics)
 			}
 		}
@@ -218,9 +220,9 @@ func TestAConsumerMayStopAtAnyTime(t *testing.T) {
 func TestAConsumerThatPanicsLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		events, err := w.Follow(t.Context(), w.actor("ben"), c.ID, new(int64(0)))
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		events, err := w.Follow(t.Context(), w.Actor("ben"), c.ID, new(int64(0)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +239,7 @@ func TestAConsumerThatPanicsLeavesNothingBehind(t *testing.T) {
 				panic("as a resolver may, and its server goes on")
 			}
 		}()
-		if topics := w.hints.Topics(); len(topics) != 0 {
+		if topics := w.Hints().Topics(); len(topics) != 0 {
 			t.Errorf("%v are left", topics)
 		}
 	})
@@ -246,22 +248,22 @@ func TestAConsumerThatPanicsLeavesNothingBehind(t *testing.T) {
 func TestFollowersAreTheirOwn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		a, b := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben")
-		ann, ben, other := w.pull(t, "ann", a.ID, nil), w.pull(t, "ben", a.ID, new(int64(0))), w.pull(t, "ben", b.ID, nil)
-		ben.event(1) // and then it rests, while the others go on
-		const n = 2 * followQueue
+		w := mustFixture(t, db, "ann", "ben")
+		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		ann, ben, other := w.Pull(t, "ann", a.ID, nil), w.Pull(t, "ben", a.ID, new(int64(0))), w.Pull(t, "ben", b.ID, nil)
+		ben.Event(1) // and then it rests, while the others go on
+		const n = 2 * feed.FollowQueue
 		for seq := int64(2); seq <= n; seq++ {
-			w.send("ben", a.ID, "to a")
-			ann.event(seq)
-			if seq%followQueue == 0 {
-				w.send("ann", b.ID, "to b")
-				if e := other.event(1 + seq/followQueue); e.ConversationID != b.ID {
+			w.Send("ben", a.ID, "to a")
+			ann.Event(seq)
+			if seq%feed.FollowQueue == 0 {
+				w.Send("ann", b.ID, "to b")
+				if e := other.Event(1 + seq/feed.FollowQueue); e.ConversationID != b.ID {
 					t.Fatalf("an event of another conversation came: %+v", e)
 				}
 			}
 		}
-		if diff := cmp.Diff(w.stored(a.ID)[1:], ben.events(2, n), sameData()); diff != "" {
+		if diff := cmp.Diff(w.Stored(a.ID)[1:], ben.Events(2, n), sameData()); diff != "" {
 			t.Error(diff)
 		}
 	})

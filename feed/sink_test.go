@@ -1,4 +1,4 @@
-package chat
+package feed_test
 
 import (
 	"context"
@@ -9,7 +9,9 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -23,19 +25,16 @@ func (to taken) seqs(n int) (seqs []int64) {
 	return seqs
 }
 
-// followerOf is the one that somebody has in a conversation.
-func (w *world) followerOf(nickname string, id model.ConversationID) *follower {
-	w.t.Helper()
-	f := w.feed(id)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for fo := range f.followers {
-		if fo.actor.UserID == w.id(nickname) {
+// followerOf is the follower that a user has in a conversation.
+func (w *fixture) followerOf(nickname string, id model.ConversationID) feed.FollowerState {
+	w.T.Helper()
+	for _, fo := range w.FeedOf(id).Followers() {
+		if fo.Actor.UserID == w.UserID(nickname) {
 			return fo
 		}
 	}
-	w.t.Fatalf("%s does not follow", nickname)
-	return nil
+	w.T.Fatalf("%s does not follow", nickname)
+	return feed.FollowerState{}
 }
 
 // TestNothingIsHandedToASinkTwice has a feed come to events that a follower has read before it:
@@ -43,24 +42,19 @@ func (w *world) followerOf(nickname string, id model.ConversationID) *follower {
 func TestNothingIsHandedToASinkTwice(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben", "cleo")
-		w.publish = func(string, hint) {}
-		c := MustConversation(t, w, "ann", "ben", "cleo")
+		w := mustFixture(t, db, "ann", "ben", "cleo")
+		w.LoseHints()
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 		cleo := w.into("cleo", c.ID, nil) // opens the feed, which stands at 1 then
-		w.sendMany("ann", c.ID, 3)
+		w.SendMany("ann", c.ID, 3)
 		ben := w.into("ben", c.ID, new(int64(0)))
-		w.eventually(func() bool {
-			fo := w.followerOf("ben", c.ID)
-			fo.stream.mu.Lock()
-			defer fo.stream.mu.Unlock()
-			return !fo.working
-		})
-		w.send("ann", c.ID, "the last")
-		for _, e := range w.stored(c.ID)[1:] {
-			w.hints.Publish(topicOf(c.ID), hint{seq: e.Seq, events: []*model.Event{e}})
+		w.Eventually(func() bool { return !w.followerOf("ben", c.ID).Working })
+		w.Send("ann", c.ID, "the last")
+		for _, e := range w.Stored(c.ID)[1:] {
+			w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
 		}
-		wantEqual(t, "cleo's", []int64{2, 3, 4, 5}, cleo.seqs(4))
-		wantEqual(t, "ben's", []int64{1, 2, 3, 4, 5}, ben.seqs(5))
+		chattest.WantEqual(t, "cleo's", []int64{2, 3, 4, 5}, cleo.seqs(4))
+		chattest.WantEqual(t, "ben's", []int64{1, 2, 3, 4, 5}, ben.seqs(5))
 	})
 }
 
@@ -85,27 +79,27 @@ func TestARemovalIsNoticedWhenItIsHeardOf(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		hook := new(atRead)
 		db.Watch(hook)
-		w := MustWorld(t, db, "ann", "ben", "cleo")
+		w := mustFixture(t, db, "ann", "ben", "cleo")
 		var lose atomic.Bool
-		w.publish = func(topic string, h hint) {
+		w.Hints().Intercept(func(topic string, h feed.Hint) {
 			if !lose.Load() {
-				w.hints.Publish(topic, h)
+				w.Hints().PublishLocal(topic, h)
 			}
-		}
-		c := MustConversation(t, w, "ann", "ben", "cleo")
+		})
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 		ben, cleo := w.into("ben", c.ID, nil), w.into("cleo", c.ID, nil)
 		lose.Store(true)
-		w.send("ann", c.ID, "not told")
+		w.Send("ann", c.ID, "not told")
 		lose.Store(false)
 		fo, noticed := w.followerOf("ben", c.ID), make(chan bool, 1)
-		hook.do.Store(new(func() { noticed <- fo.isRemoved() }))
-		removal := w.remove("ben", c.ID)
+		hook.do.Store(new(func() { noticed <- fo.Now().Removed }))
+		removal := w.EndMembership("ben", c.ID)
 		if !<-noticed {
 			t.Error("what is missing is read for a member who is gone")
 		}
-		wantEqual(t, "cleo's", []int64{2, 3}, cleo.seqs(2))
-		wantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
-		wantCode(t, <-ben.end, errs.Forbidden)
+		chattest.WantEqual(t, "cleo's", []int64{2, 3}, cleo.seqs(2))
+		chattest.WantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
+		chattest.WantCode(t, <-ben.end, errs.Forbidden)
 	})
 }
 
@@ -117,14 +111,14 @@ type slowSink struct {
 }
 
 // slowly follows with a sink that never has room for what is live.
-func (w *world) slowly(nickname string, id model.ConversationID, after *int64) slowSink {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	w.t.Cleanup(cancel)
+func (w *fixture) slowly(nickname string, id model.ConversationID, after *int64) slowSink {
+	w.T.Helper()
+	ctx, cancel := context.WithTimeout(w.T.Context(), chattest.Patience)
+	w.T.Cleanup(cancel)
 	to := slowSink{
 		taken{make(chan *model.Event, 1000), make(chan error, 1)}, make(chan int64, 1000), make(chan struct{}),
 	}
-	err := w.FollowInto(ctx, w.actor(nickname), id, after, Sink{
+	err := w.FollowInto(ctx, w.Actor(nickname), id, after, feed.Sink{
 		Live: func(*model.Event) bool { return false },
 		Replay: func(ctx context.Context, e *model.Event) error {
 			to.begun <- e.Seq
@@ -139,7 +133,7 @@ func (w *world) slowly(nickname string, id model.ConversationID, after *int64) s
 		End:      func(err error) { close(to.events); to.end <- err },
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return to
 }
@@ -149,22 +143,18 @@ func (w *world) slowly(nickname string, id model.ConversationID, after *int64) s
 func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
 		for _, of := range []string{"a page", "what waits"} {
-			c := MustConversation(t, w, "ann", "ben")
-			w.sendMany("ann", c.ID, 3)
+			c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+			w.SendMany("ann", c.ID, 3)
 			ben := w.slowly("ben", c.ID, new(int64(2)))
 			if seq := <-ben.begun; seq != 3 {
 				t.Fatalf("it begins with %d", seq)
 			}
 			fo, want := w.followerOf("ben", c.ID), []int64{3}
 			if of == "what waits" {
-				w.sendMany("ann", c.ID, 3)
-				w.eventually(func() bool {
-					fo.stream.mu.Lock()
-					defer fo.stream.mu.Unlock()
-					return len(fo.queue) == 3
-				})
+				w.SendMany("ann", c.ID, 3)
+				w.Eventually(func() bool { return fo.Now().Queued == 3 })
 				for _, seq := range []int64{4, 5} {
 					ben.goOn <- struct{}{}
 					if got := <-ben.begun; got != seq {
@@ -173,15 +163,15 @@ func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
 					want = append(want, seq)
 				}
 			}
-			removal := w.remove("ben", c.ID)
-			w.eventually(fo.isRemoved)
+			removal := w.EndMembership("ben", c.ID)
+			w.Eventually(func() bool { return fo.Now().Removed })
 			close(ben.goOn)
-			wantCode(t, <-ben.end, errs.Forbidden)
+			chattest.WantCode(t, <-ben.end, errs.Forbidden)
 			var got []int64
 			for e := range ben.events {
 				got = append(got, e.Seq)
 			}
-			wantEqual(t, of, append(want, removal.Seq), got)
+			chattest.WantEqual(t, of, append(want, removal.Seq), got)
 		}
 	})
 }
@@ -191,18 +181,18 @@ func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
 func TestTheFirstRemovalEnds(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		w.publish = func(string, hint) {}
-		c := MustConversation(t, w, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
+		w.LoseHints()
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		ben := w.into("ben", c.ID, nil)
-		removal := w.remove("ben", c.ID)
-		if _, err := w.AddMembers(t.Context(), w.actor("ann"), c.ID, w.members("ben")); err != nil {
+		removal := w.EndMembership("ben", c.ID)
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
-		w.remove("ben", c.ID)
-		w.feed(c.ID).doubt() // has followers read
-		wantCode(t, <-ben.end, errs.Forbidden)
-		wantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
+		w.EndMembership("ben", c.ID)
+		w.FeedOf(c.ID).MarkGone()
+		chattest.WantCode(t, <-ben.end, errs.Forbidden)
+		chattest.WantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
 	})
 }
 
@@ -211,25 +201,25 @@ func TestTheFirstRemovalEnds(t *testing.T) {
 func TestASinkIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben", "cleo")
-		c := MustHidden(t, w, "ann", "cleo")
-		w.send("ann", c.ID, "hidden from ben")
-		if _, err := w.AddMembers(t.Context(), w.actor("ann"), c.ID, w.members("ben")); err != nil {
+		w := mustFixture(t, db, "ann", "ben", "cleo")
+		c := chattest.MustHidden(t, w.Fixture, "ann", "cleo")
+		w.Send("ann", c.ID, "hidden from ben")
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
 		for name, hidden := range map[string]int64{"ann": 0, "ben": 2, "cleo": 0} {
 			var asked []int64
-			err := w.FollowInto(t.Context(), w.actor(name), c.ID, nil, Sink{
+			err := w.FollowInto(t.Context(), w.Actor(name), c.ID, nil, feed.Sink{
 				Accepts: func(hidden int64) bool {
 					asked = append(asked, hidden)
 					return false
 				},
 			})
-			if !errors.Is(err, ErrNotAccepted) || !slices.Equal(asked, []int64{hidden}) {
+			if !errors.Is(err, feed.ErrNotAccepted) || !slices.Equal(asked, []int64{hidden}) {
 				t.Errorf("%s: %v, asked of %d", name, err, asked)
 			}
 		}
-		wantEqual(t, "topics that are left", []string{}, w.hints.Topics())
+		chattest.WantEqual(t, "topics that are left", []string{}, w.Hints().Topics())
 	})
 }
 
@@ -238,16 +228,16 @@ func TestASinkIsAskedOnce(t *testing.T) {
 func TestWhatIsHiddenInAStream(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben", "cleo")
-		c := MustHidden(t, w, "ann", "cleo")
-		hidden := w.send("ann", c.ID, "hidden")
-		if _, err := w.AddMembers(t.Context(), w.actor("ann"), c.ID, w.members("ben")); err != nil {
+		w := mustFixture(t, db, "ann", "ben", "cleo")
+		c := chattest.MustHidden(t, w.Fixture, "ann", "cleo")
+		hidden := w.Send("ann", c.ID, "hidden")
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
-		shown := w.send("ann", c.ID, "shown")
+		shown := w.Send("ann", c.ID, "shown")
 		live := w.into("ben", c.ID, new(int64(0)))
-		w.edit("ann", hidden, "hidden, edited")
-		w.edit("ann", shown, "shown, edited")
+		w.Edit("ann", hidden, "hidden, edited")
+		w.Edit("ann", shown, "shown, edited")
 		replayed := w.into("ben", c.ID, new(int64(0)))
 		for name, got := range map[string]taken{"live": live, "replayed": replayed} {
 			for seq := shown.Seq - 1; seq <= shown.Seq+2; seq++ {
