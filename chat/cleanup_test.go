@@ -39,7 +39,8 @@ func (w *fixture) mustBeBusy(t *testing.T, nickname string) *busyAccount {
 			c = chattest.MustConversation(t, w.Fixture, "ann", nickname, "cat")
 		case 2: // it is made of nicknames
 			var err error
-			if c, err = w.CreateConversation(t.Context(), w.Actor("ann"), chat.CreateConversation{Members: w.NewMembers(nickname, "cat")}); err != nil {
+			if c, err = w.CreateConversation(t.Context(), w.Actor("ann"),
+				chat.CreateConversation{Members: w.NewMembers(nickname, "cat")}); err != nil {
 				t.Fatal(err)
 			}
 		case 3: // and they are alone in it
@@ -84,7 +85,8 @@ func (w *fixture) history(b *busyAccount) (lines []string) {
 			if e.Message != nil && e.Message.AuthorID == nil {
 				author = ", of nobody"
 			}
-			lines = append(lines, fmt.Sprintf("%d: %d %s by %v%s: %s", i, e.Seq, e.Kind, e.ActorID != nil, author, data))
+			lines = append(lines, fmt.Sprintf("%d: %d %s by %v%s: %s", i, e.Seq, e.Kind,
+				e.ActorID != nil, author, data))
 		}
 		roles := w.Roles(c.ID)
 		for _, name := range slices.Sorted(maps.Keys(roles)) {
@@ -116,7 +118,8 @@ func TestARemovalGoesOnAfterACrash(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		chattest.WantEqual(t, "what became of the conversations", w.history(smooth), w.history(broken))
+		chattest.WantEqual(t, "what became of the conversations", w.history(smooth),
+			w.history(broken))
 		w.checkAll()
 		for _, b := range []*busyAccount{smooth, broken} {
 			chattest.WantEqual(t, "traces", []string(nil), w.traces(b.nickname+"@"))
@@ -149,8 +152,10 @@ func TestOthersGoOnDuringARemoval(t *testing.T) {
 			}
 			now := w.counts(t)
 			for what, limit := range map[string]int64{
-				"memberships": chat.MembershipsAtOnce, "reactions": chat.ReactionsAtOnce, "authors": store.SomeAtOnce, "actors": store.SomeAtOnce,
-				"mentions": store.SomeAtOnce, "events": 3 * max(chat.MembershipsAtOnce, chat.ReactionsAtOnce),
+				"memberships": chat.MembershipsAtOnce, "reactions": chat.ReactionsAtOnce,
+				"authors": store.SomeAtOnce, "actors": store.SomeAtOnce,
+				"mentions": store.SomeAtOnce, "events": 3 * max(chat.MembershipsAtOnce,
+					chat.ReactionsAtOnce),
 			} {
 				if n := before[what] - now[what]; n > limit || -n > limit {
 					t.Errorf("round %d has changed %d %s, want at most %d", round, n, what, limit)
@@ -169,7 +174,8 @@ func TestOthersGoOnDuringARemoval(t *testing.T) {
 			for seen[c.ID] < last[c.ID] {
 				item, err, ok := mine.Next()
 				if err != nil || !ok || item.Event == nil {
-					t.Fatalf("got %q (%v) on the way to seq %d", chattest.ItemText(item), err, last[c.ID])
+					t.Fatalf("got %q (%v) on the way to seq %d", chattest.ItemText(item), err,
+						last[c.ID])
 				}
 				e := item.Event
 				if before, there := seen[e.ConversationID]; there && e.Seq != before+1 {
@@ -188,9 +194,12 @@ func (w *fixture) counts(t *testing.T) map[string]int64 {
 	counts := map[string]int64{}
 	id := w.UserID("gone")
 	for what, q := range map[string]string{
-		"memberships": "SELECT count(*) FROM conversation_members WHERE user_id = ?", "reactions": "SELECT count(*) FROM reactions WHERE user_id = ?",
-		"authors": "SELECT count(*) FROM messages WHERE author_id = ?", "actors": "SELECT count(*) FROM events WHERE actor_id = ?",
-		"mentions": "SELECT count(*) FROM mentions WHERE user_id = ?", "events": "SELECT count(*) FROM events WHERE seq > 0 OR actor_id = ?",
+		"memberships": "SELECT count(*) FROM conversation_members WHERE user_id = ?",
+		"reactions":   "SELECT count(*) FROM reactions WHERE user_id = ?",
+		"authors":     "SELECT count(*) FROM messages WHERE author_id = ?",
+		"actors":      "SELECT count(*) FROM events WHERE actor_id = ?",
+		"mentions":    "SELECT count(*) FROM mentions WHERE user_id = ?",
+		"events":      "SELECT count(*) FROM events WHERE seq > 0 OR actor_id = ?",
 	} {
 		var n int64
 		if err := w.DB.NewRaw(q, id).Scan(t.Context(), &n); err != nil {
@@ -207,7 +216,8 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat")
-		theirs, anns := chattest.MustConversation(t, w.Fixture, "bob", "ann", "cat"), chattest.MustConversation(t, w.Fixture, "ann", "bob")
+		theirs, anns := chattest.MustConversation(t, w.Fixture, "bob", "ann", "cat"),
+			chattest.MustConversation(t, w.Fixture, "ann", "bob")
 		direct, err := w.OpenDirect(t.Context(), w.Actor("ann"), w.UserID("bob"))
 		if err != nil {
 			t.Fatal(err)
@@ -220,10 +230,12 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 		ann, bob := w.Actor("ann"), w.Actor("bob")
 		ids := []model.ConversationID{theirs.ID, anns.ID, direct.ID}
 		counts, err := w.MemberCounts(t.Context(), ann, ids)
-		chattest.WantEqual(t, "counts", map[model.ConversationID]int{theirs.ID: 2, anns.ID: 1, direct.ID: 1}, counts)
+		chattest.WantEqual(t, "counts",
+			map[model.ConversationID]int{theirs.ID: 2, anns.ID: 1, direct.ID: 1}, counts)
 		chattest.WantEqual(t, "error", nil, err)
 		owners, err := w.Owners(t.Context(), ann, ids)
-		chattest.WantEqual(t, "owners", []model.ConversationID{anns.ID}, slices.Collect(maps.Keys(owners)))
+		chattest.WantEqual(t, "owners", []model.ConversationID{anns.ID},
+			slices.Collect(maps.Keys(owners)))
 		chattest.WantEqual(t, "error", nil, err)
 		partners, err := w.Partners(t.Context(), ann, ids)
 		chattest.WantEqual(t, "partners", 0, len(partners))
@@ -241,7 +253,8 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 		chattest.WantEqual(t, "error", nil, err)
 
 		w.Unchanged(t, func() {
-			_, err = w.SendMessage(t.Context(), bob, chat.SendMessage{ConversationID: theirs.ID, Content: "too late"})
+			_, err = w.SendMessage(t.Context(), bob,
+				chat.SendMessage{ConversationID: theirs.ID, Content: "too late"})
 			chattest.WantCode(t, err, errs.NotFound)
 			_, err = w.AddReaction(t.Context(), bob, m.ID, "🎉")
 			chattest.WantCode(t, err, errs.NotFound)
@@ -251,7 +264,8 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 			chattest.WantCode(t, err, errs.NotFound)
 			_, err = w.Follow(t.Context(), bob, theirs.ID, nil)
 			chattest.WantCode(t, err, errs.NotFound)
-			_, err = w.CreateConversation(t.Context(), bob, chat.CreateConversation{Members: w.NewMembers("ann")})
+			_, err = w.CreateConversation(t.Context(), bob,
+				chat.CreateConversation{Members: w.NewMembers("ann")})
 			chattest.WantCode(t, err, errs.Unauthenticated)
 			_, err = w.OpenDirect(t.Context(), bob, ann.UserID)
 			chattest.WantCode(t, err, errs.Unauthenticated)
@@ -259,7 +273,8 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 			chattest.WantMistakes(t, err, "NOT_FOUND userId")
 			_, err = w.AddMembers(t.Context(), ann, anns.ID, w.NewMembers("bob"))
 			chattest.WantMistakes(t, err, "NOT_FOUND members.0.userId")
-			_, err = w.CreateConversation(t.Context(), ann, chat.CreateConversation{Members: w.NewMembers("bob")})
+			_, err = w.CreateConversation(t.Context(), ann,
+				chat.CreateConversation{Members: w.NewMembers("bob")})
 			chattest.WantMistakes(t, err, "NOT_FOUND members.0.userId")
 			_, err = w.RemoveMember(t.Context(), ann, anns.ID, bob.UserID)
 			chattest.WantMistakes(t, err, "NOT_FOUND userId")
@@ -278,8 +293,10 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 			t.Errorf("the last one leaves: %v", err)
 		}
 		w.MustRemoveAccount("bob")
-		chattest.WantEqual(t, "roles", map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.Roles(theirs.ID))
-		chattest.WantEqual(t, "roles", map[string]model.Role{"ann": model.Member}, w.Roles(direct.ID))
+		chattest.WantEqual(t, "roles",
+			map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.Roles(theirs.ID))
+		chattest.WantEqual(t, "roles", map[string]model.Role{"ann": model.Member},
+			w.Roles(direct.ID))
 	})
 }
 
@@ -288,12 +305,15 @@ func TestAnHeirIsNotBeingRemoved(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat")
-		c, both := chattest.MustConversation(t, w.Fixture, "ann", "bob", "cat"), chattest.MustConversation(t, w.Fixture, "ann", "bob")
+		c, both := chattest.MustConversation(t, w.Fixture, "ann", "bob", "cat"),
+			chattest.MustConversation(t, w.Fixture, "ann", "bob")
 		w.mustMark("ann")
 		w.mustMark("bob")
 		w.MustRemoveAccount("ann")
-		chattest.WantEqual(t, "roles", map[string]model.Role{"bob": model.Member, "cat": model.Owner}, w.Roles(c.ID))
-		chattest.WantEqual(t, "the conversation of the two", map[string]model.Role{}, w.Roles(both.ID))
+		chattest.WantEqual(t, "roles",
+			map[string]model.Role{"bob": model.Member, "cat": model.Owner}, w.Roles(c.ID))
+		chattest.WantEqual(t, "the conversation of the two", map[string]model.Role{},
+			w.Roles(both.ID))
 		w.MustRemoveAccount("bob")
 		chattest.WantEqual(t, "roles", map[string]model.Role{"cat": model.Owner}, w.Roles(c.ID))
 		for _, e := range w.Stored(c.ID) {
@@ -324,9 +344,11 @@ func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
 		ended := chattest.MustConversation(t, w.Fixture, "last", "gone", "ann")
 		w.SendMany("ann", ended.ID, store.SomeAtOnce)
 		w.Exec("INSERT INTO reactions (message_id, conversation_id, user_id, emoji, created_at) "+
-			"SELECT id, conversation_id, author_id, '👍', created_at FROM messages WHERE conversation_id = ?", ended.ID)
+			"SELECT id, conversation_id, author_id, '👍', created_at FROM messages WHERE "+
+			"conversation_id = ?", ended.ID)
 		w.Exec("INSERT INTO mentions (message_id, conversation_id, user_id, seq) "+
-			"SELECT id, conversation_id, author_id, seq FROM messages WHERE conversation_id = ?", ended.ID)
+			"SELECT id, conversation_id, author_id, seq FROM messages WHERE conversation_id = ?",
+			ended.ID)
 		for range 2*chat.ReactionsAtOnce + 1 {
 			w.addReaction("gone", w.Send("gone", ended.ID, "hello @gone"), "👍")
 		}
@@ -344,7 +366,8 @@ func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
 		w.MustRemoveAccount("last") // so the removal of gone ends it
 
 		before := w.counts(t)
-		if before["reactions"] != 2*chat.ReactionsAtOnce+3 || before["mentions"] < chat.ReactionsAtOnce {
+		if before["reactions"] != 2*chat.ReactionsAtOnce+3 ||
+			before["mentions"] < chat.ReactionsAtOnce {
 			t.Fatalf("too little is left for this test: %v", before)
 		}
 		w.mustMark("gone")
@@ -383,7 +406,8 @@ func TestAConversationThatEndedIsDeletedInBatches(t *testing.T) {
 		// that does not run
 		w := &fixture{chattest.NewIdle(t, db, chattest.Options{}, nil)}
 		w.Invite("ann", "ben")
-		c, kept := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		c, kept := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.Send("ann", kept.ID, "stays")
 		w.SendMany("ben", c.ID, 2*store.SomeAtOnce+10)
 		p := w.Pull(t, "ann", c.ID, nil)
@@ -397,17 +421,21 @@ func TestAConversationThatEndedIsDeletedInBatches(t *testing.T) {
 		}
 		left, err := countOf(w, "messages")
 		chattest.WantEqual(t, "error", nil, err)
-		chattest.WantEqual(t, "messages that went with the last member", store.SomeAtOnce, messages-left)
-		_, err = w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: "too late"})
+		chattest.WantEqual(t, "messages that went with the last member", store.SomeAtOnce,
+			messages-left)
+		_, err = w.SendMessage(t.Context(), w.Actor("ann"),
+			chat.SendMessage{ConversationID: c.ID, Content: "too late"})
 		chattest.WantCode(t, err, errs.NotFound)
 		_, err = w.Rename(t.Context(), w.Actor("ann"), c.ID, "too late")
 		chattest.WantCode(t, err, errs.NotFound)
 		var title string
-		if err := db.NewRaw("SELECT title FROM conversations WHERE id = ?", c.ID).Scan(t.Context(), &title); err != nil || title != "" {
+		if err := db.NewRaw("SELECT title FROM conversations WHERE id = ?", c.ID).
+			Scan(t.Context(), &title); err != nil || title != "" {
 			t.Errorf("it is still called %q (%v)", title, err)
 		}
 
-		if err := chattest.NewServices(db, chattest.Options{}).DeleteEnded(t.Context()); err != nil {
+		if err := chattest.NewServices(db, chattest.Options{}).
+			DeleteEnded(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for table, want := range map[string]int{"conversations": 1, "messages": 1, "events": 2} {

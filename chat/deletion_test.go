@@ -23,7 +23,8 @@ func (w *fixture) places(needles ...[]byte) (found []string) {
 		for _, row := range w.dump("SELECT * FROM " + table) {
 			for _, needle := range needles {
 				// PostgreSQL may write bytes in hex.
-				if bytes.Contains([]byte(row), needle) || strings.Contains(row, `\x`+hex.EncodeToString(needle)) {
+				if bytes.Contains([]byte(row), needle) ||
+					strings.Contains(row, `\x`+hex.EncodeToString(needle)) {
 					found = append(found, table)
 				}
 			}
@@ -41,7 +42,8 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.Send("ben", c.ID, "stays")
 		contents := []string{"Zyxwvut quokkaword @ann 秘密鍵", "once again quokkaedited @ann"}
-		in := chat.SendMessage{ConversationID: c.ID, Content: contents[0], IdempotencyKey: new("once")}
+		in := chat.SendMessage{ConversationID: c.ID, Content: contents[0],
+			IdempotencyKey: new("once")}
 		m, err := w.SendMessage(t.Context(), w.Actor("ben"), in)
 		if err != nil {
 			t.Fatal(err)
@@ -49,7 +51,8 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 		answer := w.reply("ann", m, "an answer")
 		hash := sha256.Sum256([]byte(contents[0]))
 		needles := [][]byte{
-			hash[:], []byte("yxwvut"), []byte("quokka"), []byte("密鍵"), []byte("秘密"), []byte("@ann"), []byte("🎉"), []byte("once again"),
+			hash[:], []byte("yxwvut"), []byte("quokka"), []byte("密鍵"), []byte("秘密"), []byte("@ann"),
+			[]byte("🎉"), []byte("once again"),
 		}
 		w.addReaction("ann", m, "❤️")
 		for _, needle := range needles[:6] {
@@ -70,12 +73,15 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 			}
 		}
 		if !db.Postgres() {
-			chattest.WantEqual(t, "rows of the index", []string{"tokens=an answer ", "tokens=stays "}, w.dump("SELECT tokens FROM message_tokens"))
+			chattest.WantEqual(t, "rows of the index",
+				[]string{"tokens=an answer ", "tokens=stays "},
+				w.dump("SELECT tokens FROM message_tokens"))
 			w.Exec("INSERT INTO message_tokens (message_tokens) VALUES ('integrity-check')")
 		}
 		// The place is still there, empty, and what answers it still does.
 		got, err := w.MessagesByID(t.Context(), w.Actor("ann"), []model.MessageID{m.ID, answer.ID})
-		if err != nil || got[m.ID].Seq != m.Seq || got[m.ID].Content != "" || *got[m.ID].AuthorID != w.UserID("ben") || *got[answer.ID].ReplyToID != m.ID {
+		if err != nil || got[m.ID].Seq != m.Seq || got[m.ID].Content != "" ||
+			*got[m.ID].AuthorID != w.UserID("ben") || *got[answer.ID].ReplyToID != m.ID {
 			t.Errorf("there is %+v, answered by %+v (%v)", got[m.ID], got[answer.ID], err)
 		}
 		w.wantLogTells(t, c.ID)
@@ -129,6 +135,7 @@ func TestADeletionThatFailsTakesNothing(t *testing.T) {
 			t.Error("committed")
 		}
 		chattest.WantEqual(t, "what is stored", before, w.contents(c.ID))
-		chattest.WantEqual(t, "what is found", []string{"quokkaword @ann"}, w.search("ann", chat.Search{Query: "quokkaword"}))
+		chattest.WantEqual(t, "what is found", []string{"quokkaword @ann"},
+			w.search("ann", chat.Search{Query: "quokkaword"}))
 	})
 }

@@ -29,7 +29,9 @@ func (w *fixture) mustMark(nickname string) {
 
 func (w *fixture) react(nickname string, m *model.Message) {
 	w.T.Helper()
-	w.Exec("INSERT INTO reactions (message_id, conversation_id, user_id, emoji, created_at) VALUES (?, ?, ?, ?, ?)",
+	w.Exec(
+		"INSERT INTO reactions (message_id, conversation_id, user_id, emoji, created_at) VALUES "+
+			"(?, ?, ?, ?, ?)",
 		m.ID, m.ConversationID, w.UserID(nickname), "👍", w.DB.Now())
 }
 
@@ -37,16 +39,20 @@ func (w *fixture) react(nickname string, m *model.Message) {
 func (w *fixture) traces(needles ...string) (found []string) {
 	w.T.Helper()
 	columns := map[string][]string{
-		"users":         {"id", "email", "email_key", "nickname", "nickname_key", "display_name", "search_key"},
+		"users": {"id", "email", "email_key", "nickname", "nickname_key", "display_name",
+			"search_key"},
 		"conversations": {"id", "title", "direct_key"}, "conversation_members": {"user_id"},
-		"messages": {"author_id", "content", "idempotency_key"}, "events": {"actor_id", "data"}, "reactions": {"user_id"},
-		"credentials": {"user_id"}, "sessions": {"user_id"}, "one_time_tokens": {"user_id", "email"}, "audit_log": {"user_id"},
+		"messages": {"author_id", "content", "idempotency_key"}, "events": {"actor_id", "data"},
+		"reactions":   {"user_id"},
+		"credentials": {"user_id"}, "sessions": {"user_id"},
+		"one_time_tokens": {"user_id", "email"}, "audit_log": {"user_id"},
 	}
 	for table, names := range columns {
 		for _, column := range names {
 			for _, needle := range needles {
 				there, err := w.DB.NewSelect().Table(table).
-					Where("lower(CAST(? AS text)) LIKE ?", bun.Ident(column), "%"+strings.ToLower(needle)+"%").Exists(w.T.Context())
+					Where("lower(CAST(? AS text)) LIKE ?", bun.Ident(column),
+						"%"+strings.ToLower(needle)+"%").Exists(w.T.Context())
 				if err != nil {
 					w.T.Fatal(err)
 				}
@@ -94,7 +100,8 @@ func (w *fixture) checkAll() {
 		if c.LastSeq != int64(len(events)) {
 			w.T.Errorf("%s: last_seq is %d after %d events", c.Title, c.LastSeq, len(events))
 		}
-		n, err := w.DB.NewSelect().Model((*model.Message)(nil)).Where("m.conversation_id = ?", c.ID).Count(w.T.Context())
+		n, err := w.DB.NewSelect().Model((*model.Message)(nil)).
+			Where("m.conversation_id = ?", c.ID).Count(w.T.Context())
 		if err != nil || int64(n) != messages {
 			w.T.Errorf("%s: %d messages and %d events of them (%v)", c.Title, n, messages, err)
 		}
@@ -107,7 +114,8 @@ func TestWhatStaysOfWhoLeaves(t *testing.T) {
 		w := mustFixture(t, db, "ann", "vanishing", "cat")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "vanishing", "cat")
 		theirs, err := w.SendMessage(t.Context(), w.Actor("vanishing"),
-			chat.SendMessage{ConversationID: c.ID, Content: "what was said", IdempotencyKey: new("once")})
+			chat.SendMessage{ConversationID: c.ID, Content: "what was said",
+				IdempotencyKey: new("once")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,21 +129,27 @@ func TestWhatStaysOfWhoLeaves(t *testing.T) {
 		}
 		w.MustRemoveAccount("vanishing")
 
-		chattest.WantEqual(t, "members", map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.Roles(c.ID))
+		chattest.WantEqual(t, "members",
+			map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.Roles(c.ID))
 		chattest.WantEqual(t, "traces", []string(nil), w.traces(id, "vanishing"))
 		// What the log says happened still happened, to somebody of whom nothing but the id is
 		// left.
-		chattest.WantEqual(t, "places of the id", []string{"events.data: " + w.UserID("vanishing").String()}, w.traces(w.UserID("vanishing").String()))
+		chattest.WantEqual(t, "places of the id",
+			[]string{"events.data: " + w.UserID("vanishing").String()},
+			w.traces(w.UserID("vanishing").String()))
 		var m model.Message
-		if err := w.DB.NewSelect().Model(&m).Where("m.id = ?", theirs.ID).Scan(t.Context()); err != nil {
+		if err := w.DB.NewSelect().Model(&m).Where("m.id = ?", theirs.ID).
+			Scan(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if m.AuthorID != nil || m.Content != "what was said" || m.Seq != theirs.Seq || m.IdempotencyKey != nil || m.RequestHash != nil {
+		if m.AuthorID != nil || m.Content != "what was said" || m.Seq != theirs.Seq ||
+			m.IdempotencyKey != nil || m.RequestHash != nil {
 			t.Errorf("the message is %+v", m)
 		}
 		events := w.Stored(c.ID)
 		last := events[len(events)-1]
-		if last.Kind != model.MemberRemoved || last.ActorID != nil || string(compact(last.Data)) != fmt.Sprintf(`{"userId":%q}`, w.UserID("vanishing")) {
+		if last.Kind != model.MemberRemoved || last.ActorID != nil ||
+			string(compact(last.Data)) != fmt.Sprintf(`{"userId":%q}`, w.UserID("vanishing")) {
 			t.Errorf("the last event is %+v, %s", last, last.Data)
 		}
 		if events[1].ActorID != nil || events[0].ActorID == nil || events[2].ActorID == nil {
@@ -156,7 +170,8 @@ func TestATitleMadeOfNicknamesForgetsWhoLeft(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "vanishing", "cat")
-		_, err := w.CreateConversation(t.Context(), w.Actor("ann"), chat.CreateConversation{Members: w.NewMembers("vanishing", "cat")})
+		_, err := w.CreateConversation(t.Context(), w.Actor("ann"),
+			chat.CreateConversation{Members: w.NewMembers("vanishing", "cat")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,13 +197,17 @@ func TestOwnershipPassesOn(t *testing.T) {
 			{"without admins, who joined first", "MMM", "312", 1},
 			{"without admins, who joined first of all", "MMM", "123", 0},
 		} {
-			names := []string{fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i), fmt.Sprint("d", i)}
+			names := []string{fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i),
+				fmt.Sprint("d", i)}
 			w.Invite(names...)
 			c := chattest.MustConversation(t, w.Fixture, names[0], names[1:]...)
 			roles := map[string]model.Role{}
 			for j, name := range names[1:] {
-				roles[name] = map[byte]model.Role{'A': model.Admin, 'M': model.Member}[test.roles[j]]
-				w.Exec("UPDATE conversation_members SET role = ?, joined_seq = ? WHERE conversation_id = ? AND user_id = ?",
+				roles[name] = map[byte]model.Role{'A': model.Admin,
+					'M': model.Member}[test.roles[j]]
+				w.Exec(
+					"UPDATE conversation_members SET role = ?, joined_seq = ? WHERE "+
+						"conversation_id = ? AND user_id = ?",
 					string(roles[name]), int(test.seqs[j]-'0'), c.ID, w.UserID(name))
 			}
 			heir := names[1+test.heir]
@@ -198,10 +217,13 @@ func TestOwnershipPassesOn(t *testing.T) {
 			roles[heir] = model.Owner
 			chattest.WantEqual(t, test.name, roles, w.Roles(c.ID))
 			removed, promoted := p.Event(2), p.Event(3)
-			if removed.Kind != model.MemberRemoved || promoted.Kind != model.MemberRoleChanged || removed.ActorID != nil || promoted.ActorID != nil {
+			if removed.Kind != model.MemberRemoved || promoted.Kind != model.MemberRoleChanged ||
+				removed.ActorID != nil || promoted.ActorID != nil {
 				t.Errorf("%s: told of %+v and %+v", test.name, removed, promoted)
 			}
-			chattest.WantEqual(t, test.name+": told", fmt.Sprintf(`{"userId":%q,"role":"OWNER"}`, w.UserID(heir)), string(compact(promoted.Data)))
+			chattest.WantEqual(t, test.name+": told",
+				fmt.Sprintf(`{"userId":%q,"role":"OWNER"}`, w.UserID(heir)),
+				string(compact(promoted.Data)))
 			w.checkAll()
 		}
 	})
@@ -211,16 +233,19 @@ func TestWhoOwnsNothingPassesNothingOn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat", "dan")
-		c, others := chattest.MustConversation(t, w.Fixture, "ann", "bob", "cat"), chattest.MustConversation(t, w.Fixture, "dan", "cat")
+		c, others := chattest.MustConversation(t, w.Fixture, "ann", "bob", "cat"),
+			chattest.MustConversation(t, w.Fixture, "dan", "cat")
 		before := w.Stored(others.ID)
 		w.MustRemoveAccount("bob")
-		chattest.WantEqual(t, "members", map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.Roles(c.ID))
+		chattest.WantEqual(t, "members",
+			map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.Roles(c.ID))
 		if events := w.Stored(c.ID); len(events) != 2 || events[1].Kind != model.MemberRemoved {
 			t.Errorf("got %d events", len(events))
 		}
 		chattest.WantEqual(t, "a conversation of others", before, w.Stored(others.ID))
 		w.MustRemoveAccount("dan") // who shares nothing with those who left before
-		chattest.WantEqual(t, "members", map[string]model.Role{"cat": model.Owner}, w.Roles(others.ID))
+		chattest.WantEqual(t, "members", map[string]model.Role{"cat": model.Owner},
+			w.Roles(others.ID))
 		w.checkAll()
 	})
 }
@@ -229,12 +254,14 @@ func TestAConversationVanishesWithItsLastMember(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat", "dan")
-		c, kept := chattest.MustConversation(t, w.Fixture, "ann", "bob"), chattest.MustConversation(t, w.Fixture, "cat", "dan")
+		c, kept := chattest.MustConversation(t, w.Fixture, "ann", "bob"),
+			chattest.MustConversation(t, w.Fixture, "cat", "dan")
 		w.react("ann", w.Send("bob", c.ID, "here"))
 		w.Send("dan", kept.ID, "there")
 		w.MustRemoveAccount("bob")
 		w.MustRemoveAccount("ann")
-		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 1, "conversation_members": 2, "messages": 1, "events": 2}, w.Rows())
+		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 1,
+			"conversation_members": 2, "messages": 1, "events": 2}, w.Rows())
 		if n, err := countOf(w, "reactions"); n != 0 || err != nil {
 			t.Errorf("%d reactions (%v)", n, err)
 		}
@@ -249,7 +276,8 @@ func TestADirectConversationForgetsWhoLeft(t *testing.T) {
 		w := mustFixture(t, db, "ann", "bob")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "bob")
 		id := uuid.UUID(w.UserID("bob")).String()
-		w.Exec("UPDATE conversations SET kind = 'DIRECT', direct_key = ? WHERE id = ?", uuid.UUID(w.UserID("ann")).String()+" "+id, c.ID)
+		w.Exec("UPDATE conversations SET kind = 'DIRECT', direct_key = ? WHERE id = ?",
+			uuid.UUID(w.UserID("ann")).String()+" "+id, c.ID)
 		w.MustRemoveAccount("bob")
 		chattest.WantEqual(t, "places of the id", []string(nil), w.traces(id))
 		w.checkAll()
@@ -260,7 +288,8 @@ func TestEachPartOfLeavingIsAllOrNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat")
-		c, last := chattest.MustConversation(t, w.Fixture, "ann", "bob", "cat"), chattest.MustConversation(t, w.Fixture, "ann", "bob")
+		c, last := chattest.MustConversation(t, w.Fixture, "ann", "bob", "cat"),
+			chattest.MustConversation(t, w.Fixture, "ann", "bob")
 		w.MustRemoveAccount("bob") // so that one of them would vanish
 		w.react("ann", w.Send("ann", c.ID, "still here"))
 		p := w.Pull(t, "cat", c.ID, new(int64(3)))
@@ -274,7 +303,8 @@ func TestEachPartOfLeavingIsAllOrNothing(t *testing.T) {
 		})
 		chattest.WantEqual(t, "events", before, w.Stored(c.ID))
 		chattest.WantEqual(t, "roles", roles, w.Roles(c.ID))
-		chattest.WantEqual(t, "the other", map[string]model.Role{"ann": model.Owner}, w.Roles(last.ID))
+		chattest.WantEqual(t, "the other", map[string]model.Role{"ann": model.Owner},
+			w.Roles(last.ID))
 		// Nobody was told either: what comes next is what happened next.
 		m := w.Send("cat", c.ID, "next")
 		if e := p.Event(m.Seq); e.Kind != model.MessageAdded {
@@ -292,18 +322,22 @@ func TestTwoLeaveAtOnce(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
 		for round := range 6 {
-			names := []string{fmt.Sprint("a", round), fmt.Sprint("b", round), fmt.Sprint("c", round)}
+			names := []string{fmt.Sprint("a", round), fmt.Sprint("b", round),
+				fmt.Sprint("c", round)}
 			w.Invite(names...)
 			a, b, c := names[0], names[1], names[2]
 			var shared []*model.Conversation
 			for range 3 {
-				shared = append(shared, chattest.MustConversation(t, w.Fixture, a, b, c), chattest.MustConversation(t, w.Fixture, b, a, c), chattest.MustConversation(t, w.Fixture, a, b))
+				shared = append(shared, chattest.MustConversation(t, w.Fixture, a, b, c),
+					chattest.MustConversation(t, w.Fixture, b, a, c),
+					chattest.MustConversation(t, w.Fixture, a, b))
 			}
 			for _, s := range shared {
 				w.Send(a, s.ID, "from a")
 				w.Send(b, s.ID, "from b")
 			}
-			w.atOnce(func() error { return w.RemoveAccount(a) }, func() error { return w.RemoveAccount(b) })
+			w.atOnce(func() error { return w.RemoveAccount(a) },
+				func() error { return w.RemoveAccount(b) })
 			for i, s := range shared {
 				want := map[string]model.Role{c: model.Owner}
 				if i%3 == 2 {
@@ -332,7 +366,8 @@ func TestLeavingRacesWithAnInvitation(t *testing.T) {
 					return err
 				}
 			}
-			w.atOnce(func() error { return w.RemoveAccount(bob) }, start("ann", bob), start("ann", "cat", bob), start("cat", bob, "ann"))
+			w.atOnce(func() error { return w.RemoveAccount(bob) }, start("ann", bob),
+				start("ann", "cat", bob), start("cat", bob, "ann"))
 			if found := w.traces(uuid.UUID(w.UserID(bob)).String()); len(found) > 0 {
 				t.Errorf("left behind: %v", found)
 			}
@@ -349,11 +384,14 @@ func TestWhoHasLeftCanDoNothing(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "bob")
 		w.MustRemoveAccount("bob")
 		w.Unchanged(t, func() {
-			_, err := w.SendMessage(t.Context(), w.Actor("bob"), chat.SendMessage{ConversationID: c.ID, Content: "too late"})
+			_, err := w.SendMessage(t.Context(), w.Actor("bob"),
+				chat.SendMessage{ConversationID: c.ID, Content: "too late"})
 			chattest.WantCode(t, err, errs.NotFound)
-			_, err = w.CreateConversation(t.Context(), w.Actor("bob"), chat.CreateConversation{Members: w.NewMembers("ann")})
+			_, err = w.CreateConversation(t.Context(), w.Actor("bob"),
+				chat.CreateConversation{Members: w.NewMembers("ann")})
 			chattest.WantCode(t, err, errs.Unauthenticated)
-			_, err = w.CreateConversation(t.Context(), w.Actor("ann"), chat.CreateConversation{Members: w.NewMembers("bob")})
+			_, err = w.CreateConversation(t.Context(), w.Actor("ann"),
+				chat.CreateConversation{Members: w.NewMembers("bob")})
 			chattest.WantMistakes(t, err, "NOT_FOUND members.0.userId")
 		})
 	})
@@ -366,15 +404,19 @@ func TestLeavingRacesWithMessages(t *testing.T) {
 		for round := range 6 {
 			bob := fmt.Sprint("bob", round)
 			w.Invite(bob)
-			mine, theirs := chattest.MustConversation(t, w.Fixture, bob, "ann", "cat"), chattest.MustConversation(t, w.Fixture, "ann", bob, "cat")
+			mine, theirs := chattest.MustConversation(t, w.Fixture, bob, "ann", "cat"),
+				chattest.MustConversation(t, w.Fixture, "ann", bob, "cat")
 			send := func(author string, c *model.Conversation) func() error {
 				actor := w.Actor(author)
 				return func() error {
-					_, err := w.SendMessage(t.Context(), actor, chat.SendMessage{ConversationID: c.ID, Content: "in a hurry", IdempotencyKey: new("key")})
+					_, err := w.SendMessage(t.Context(), actor,
+						chat.SendMessage{ConversationID: c.ID, Content: "in a hurry",
+							IdempotencyKey: new("key")})
 					return err
 				}
 			}
-			w.atOnce(func() error { return w.RemoveAccount(bob) }, send(bob, mine), send(bob, theirs), send("ann", mine), send("cat", theirs))
+			w.atOnce(func() error { return w.RemoveAccount(bob) }, send(bob, mine),
+				send(bob, theirs), send("ann", mine), send("cat", theirs))
 			if found := w.traces(uuid.UUID(w.UserID(bob)).String()); len(found) > 0 {
 				t.Errorf("left behind: %v", found)
 			}
@@ -397,7 +439,8 @@ func (w *fixture) atOnce(calls ...func() error) {
 	}
 	close(start)
 	for range calls {
-		if err := <-results; err != nil && !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Unauthenticated) && len(errs.Correctable(err)) == 0 {
+		if err := <-results; err != nil && !errs.Is(err, errs.NotFound) &&
+			!errs.Is(err, errs.Unauthenticated) && len(errs.Correctable(err)) == 0 {
 			w.T.Errorf("at once: %v", err)
 		}
 	}
@@ -408,7 +451,9 @@ func TestLeavingTwiceIsNothing(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "bob")
-		w.atOnce(func() error { return w.RemoveAccount("bob") }, func() error { return w.RemoveAccount("bob") }, func() error { return w.RemoveAccount("bob") })
+		w.atOnce(func() error { return w.RemoveAccount("bob") },
+			func() error { return w.RemoveAccount("bob") },
+			func() error { return w.RemoveAccount("bob") })
 		if n := len(w.Stored(c.ID)); n != 2 {
 			t.Errorf("%d events, want 2", n)
 		}
@@ -455,9 +500,11 @@ func TestLeavingRacesWithTheRoster(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
 		for round := range 5 {
-			names := []string{fmt.Sprint("ann", round), fmt.Sprint("bob", round), fmt.Sprint("cat", round)}
+			names := []string{fmt.Sprint("ann", round), fmt.Sprint("bob", round),
+				fmt.Sprint("cat", round)}
 			w.Invite(names...)
-			group, alone := chattest.MustConversation(t, w.Fixture, names[0], names[1], names[2]), chattest.MustConversation(t, w.Fixture, names[1], names[2])
+			group, alone := chattest.MustConversation(t, w.Fixture, names[0], names[1], names[2]),
+				chattest.MustConversation(t, w.Fixture, names[1], names[2])
 			if err := w.Leave(t.Context(), w.Actor(names[2]), alone.ID); err != nil {
 				t.Fatal(err)
 			}
@@ -479,7 +526,8 @@ func TestLeavingRacesWithTheRoster(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if there, err := w.DB.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", bob.UserID).Exists(t.Context()); err != nil || there {
+			if there, err := w.DB.NewSelect().Model((*model.User)(nil)).
+				Where("u.id = ?", bob.UserID).Exists(t.Context()); err != nil || there {
 				t.Errorf("the account is still there: %v (%v)", there, err)
 			}
 			w.checkAll()

@@ -20,13 +20,17 @@ import (
 
 // limited is a world in which one bucket holds this many tokens, one of which comes back in a
 // minute. That the right bucket counts for each operation is tested with the schema.
-func limited(t *testing.T, db *store.DB, bucket ratelimit.Bucket, burst int, nicknames ...string) (*fixture, *storetest.Clock) {
+func limited(
+	t *testing.T, db *store.DB, bucket ratelimit.Bucket, burst int, nicknames ...string,
+) (*fixture, *storetest.Clock) {
 	t.Helper()
 	clock := storetest.NewClock()
 	var rates ratelimit.Rates
 	rates[bucket] = ratelimit.Rate{Burst: burst, Every: time.Minute}
 	return mustFixtureWith(t, db, chattest.Options{
-		ReconcileEvery: chattest.Never, Limits: ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: rates, Now: clock.Now}),
+		ReconcileEvery: chattest.Never,
+		Limits: ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: rates,
+			Now: clock.Now}),
 	}, nicknames...), clock
 }
 
@@ -51,7 +55,8 @@ func TestARefusedMessageIsSentLater(t *testing.T) {
 		w, clock := limited(t, db, ratelimit.Messages, 2, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		send := func(key string) (*model.Message, error) {
-			return w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: key, IdempotencyKey: &key})
+			return w.SendMessage(t.Context(), w.Actor("ann"),
+				chat.SendMessage{ConversationID: c.ID, Content: key, IdempotencyKey: &key})
 		}
 		first, err := send("first")
 		wantWait(t, "the first", err, 0)
@@ -66,10 +71,12 @@ func TestARefusedMessageIsSentLater(t *testing.T) {
 			_, err = send("first")
 			wantWait(t, "a repetition", err, time.Minute)
 		})
-		_, err = w.SendMessage(t.Context(), w.Actor("ben"), chat.SendMessage{ConversationID: c.ID, Content: "of another"})
+		_, err = w.SendMessage(t.Context(), w.Actor("ben"),
+			chat.SendMessage{ConversationID: c.ID, Content: "of another"})
 		wantWait(t, "another's", err, 0)
 		_, err = w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID})
-		chattest.WantMistakes(t, err, "REQUIRED content") // which costs nothing, and so is said at once
+		// which costs nothing, and so is said at once
+		chattest.WantMistakes(t, err, "REQUIRED content")
 		for _, key := range []string{"second", "first"} {
 			clock.Forward(time.Minute)
 			m, err := send(key)
@@ -89,7 +96,9 @@ func TestAddedMembersAreCountedOneByOne(t *testing.T) {
 		w, clock := limited(t, db, ratelimit.Members, 10, "ann", "ben", "cara")
 		crowd := w.Crowd(30)
 		create := func(who string, others ...string) (*model.Conversation, error) {
-			return w.CreateConversation(t.Context(), w.Actor(who), chat.CreateConversation{Members: w.NewMembers(slices.Concat(others, []string{who})...)})
+			return w.CreateConversation(t.Context(), w.Actor(who),
+				chat.CreateConversation{Members: w.NewMembers(slices.Concat(others,
+					[]string{who})...)})
 		}
 		add := func(who string, c *model.Conversation, others ...string) error {
 			_, err := w.AddMembers(t.Context(), w.Actor(who), c.ID, w.NewMembers(others...))
@@ -135,12 +144,14 @@ func TestOpeningADirectConversationCostsOnce(t *testing.T) {
 
 func capped(t *testing.T, db *store.DB, limit int, nicknames ...string) *fixture {
 	t.Helper()
-	return mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, MaxConversations: limit}, nicknames...)
+	return mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+		MaxConversations: limit}, nicknames...)
 }
 
 func (w *fixture) memberships(nickname string) int {
 	w.T.Helper()
-	n, err := w.DB.NewSelect().Model((*model.ConversationMember)(nil)).Where("user_id = ?", w.UserID(nickname)).Count(w.T.Context())
+	n, err := w.DB.NewSelect().Model((*model.ConversationMember)(nil)).
+		Where("user_id = ?", w.UserID(nickname)).Count(w.T.Context())
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -152,7 +163,8 @@ func TestAnAccountIsInSoManyConversations(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := capped(t, db, 2, "ann", "ben", "cara", "dan", "eve")
 		create := func(who string, others ...string) error {
-			_, err := w.CreateConversation(t.Context(), w.Actor(who), chat.CreateConversation{Members: w.NewMembers(others...)})
+			_, err := w.CreateConversation(t.Context(), w.Actor(who),
+				chat.CreateConversation{Members: w.NewMembers(others...)})
 			return err
 		}
 		open := func(who, with string) error {
@@ -167,22 +179,27 @@ func TestAnAccountIsInSoManyConversations(t *testing.T) {
 		w.Unchanged(t, func() {
 			chattest.WantMistakes(t, create("ann", "ben"), "LIMIT_REACHED ")
 			chattest.WantMistakes(t, create("ann", "ann", "ben"), "LIMIT_REACHED ")
-			chattest.WantMistakes(t, create("dan", "ben", "ann", "cara"), "LIMIT_REACHED members.1.userId")
+			chattest.WantMistakes(t, create("dan", "ben", "ann", "cara"),
+				"LIMIT_REACHED members.1.userId")
 			chattest.WantMistakes(t, open("ann", "dan"), "LIMIT_REACHED ")
 			chattest.WantMistakes(t, open("dan", "ann"), "LIMIT_REACHED userId")
-			_, err := w.AddMembers(t.Context(), w.Actor("dan"), other.ID, w.NewMembers("cara", "ann", "eve"))
-			chattest.WantMistakes(t, err, "LIMIT_REACHED members.1.userId", "ALREADY_MEMBER members.2.userId")
+			_, err := w.AddMembers(t.Context(), w.Actor("dan"), other.ID,
+				w.NewMembers("cara", "ann", "eve"))
+			chattest.WantMistakes(t, err, "LIMIT_REACHED members.1.userId",
+				"ALREADY_MEMBER members.2.userId")
 		})
 		// What they have goes on: to read and to write, to open, and to add others to.
 		if err := open("cara", "ann"); err != nil {
 			t.Errorf("to open what is there: %v", err)
 		}
 		w.Send("ann", c.ID, "hello")
-		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("cara")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("cara")); err != nil {
 			t.Errorf("to add others: %v", err)
 		}
 		// Who leaves one has room for another.
-		if _, err := w.TransferOwnership(t.Context(), w.Actor("ann"), c.ID, w.UserID("ben")); err != nil {
+		if _, err := w.TransferOwnership(t.Context(), w.Actor("ann"), c.ID,
+			w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
@@ -194,7 +211,8 @@ func TestAnAccountIsInSoManyConversations(t *testing.T) {
 
 		// A lower limit takes nothing from anybody.
 		lower := chattest.NewServices(db, chattest.Options{MaxConversations: 1})
-		found, err := lower.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{}, store.PageArgs{})
+		found, err := lower.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{},
+			store.PageArgs{})
 		if err != nil || len(found.Items) != 2 {
 			t.Errorf("%d conversations (%v), want 2", len(found.Items), err)
 		}
@@ -229,7 +247,8 @@ func TestTheLimitOfConversationsHoldsInRaces(t *testing.T) {
 				return err
 			})
 			call(func(ctx context.Context) error {
-				_, err := w.CreateConversation(ctx, who, chat.CreateConversation{Members: w.NewMembers(both...)})
+				_, err := w.CreateConversation(ctx, who,
+					chat.CreateConversation{Members: w.NewMembers(both...)})
 				return err
 			})
 			call(func(ctx context.Context) error {
@@ -243,7 +262,8 @@ func TestTheLimitOfConversationsHoldsInRaces(t *testing.T) {
 		}
 		for i := range 4 { // and somebody sends, whom all this does not hold up for good
 			call(func(ctx context.Context) error {
-				_, err := w.SendMessage(ctx, w.Actor(crowd[i]), chat.SendMessage{ConversationID: groups[i].ID, Content: "hello @ann"})
+				_, err := w.SendMessage(ctx, w.Actor(crowd[i]),
+					chat.SendMessage{ConversationID: groups[i].ID, Content: "hello @ann"})
 				return err
 			})
 		}

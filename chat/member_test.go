@@ -19,7 +19,8 @@ func TestMembersStartWhereTheConversationDoes(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "olga", "ann")
 		w.Send("olga", c.ID, "hello")
 		want := &model.ConversationMember{
-			ConversationID: c.ID, UserID: w.UserID("ann"), Role: model.Member, JoinedAt: c.CreatedAt, JoinedSeq: 1, LastReadSeq: 1,
+			ConversationID: c.ID, UserID: w.UserID("ann"), Role: model.Member,
+			JoinedAt: c.CreatedAt, JoinedSeq: 1, LastReadSeq: 1,
 		}
 		got, err := w.Member(t.Context(), w.Actor("olga"), want.ID())
 		if err != nil {
@@ -37,7 +38,9 @@ type glance struct {
 	MyConversations                                    int
 }
 
-func (w *fixture) glance(t *testing.T, nickname string, m *model.Message, ids ...model.ConversationID) (g glance) {
+func (w *fixture) glance(
+	t *testing.T, nickname string, m *model.Message, ids ...model.ConversationID,
+) (g glance) {
 	t.Helper()
 	actor := w.Actor(nickname)
 	must := func(n int, err error) int {
@@ -51,7 +54,8 @@ func (w *fixture) glance(t *testing.T, nickname string, m *model.Message, ids ..
 	g.Owners = must(size(w.Owners(t.Context(), actor, ids)))
 	g.Counts = must(size(w.MemberCounts(t.Context(), actor, ids)))
 	g.Last = must(size(w.LastMessages(t.Context(), actor, ids)))
-	g.Member = must(present(w.Member(t.Context(), actor, model.MemberID{Conversation: m.ConversationID, User: *m.AuthorID})))
+	g.Member = must(present(w.Member(t.Context(), actor,
+		model.MemberID{Conversation: m.ConversationID, User: *m.AuthorID})))
 	g.Message = must(present(w.Message(t.Context(), actor, m.ID)))
 	mine, err := w.MyConversations(t.Context(), actor, chat.ConversationFilter{}, store.PageArgs{})
 	g.MyConversations = must(len(mine.Items), err)
@@ -71,18 +75,25 @@ func TestAStrangerSeesNothingOfAConversation(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "zoe", "newcomer")
-		a, b := chattest.MustConversation(t, w.Fixture, "olga", "ann"), chattest.MustConversation(t, w.Fixture, "zoe", "olga")
+		a, b := chattest.MustConversation(t, w.Fixture, "olga", "ann"),
+			chattest.MustConversation(t, w.Fixture, "zoe", "olga")
 		m := w.Send("olga", a.ID, "a secret")
 		w.Send("zoe", b.ID, "another")
-		look := func(nickname string) glance { return w.glance(t, nickname, m, a.ID, b.ID, model.NewConversationID()) }
+		look := func(nickname string) glance {
+			return w.glance(t, nickname, m, a.ID, b.ID,
+				model.NewConversationID())
+		}
 
-		both := glance{Memberships: 2, Owners: 2, Counts: 2, Last: 2, Member: 1, Message: 1, MyConversations: 2}
-		one := glance{Memberships: 1, Owners: 1, Counts: 1, Last: 1, Member: 1, Message: 1, MyConversations: 1}
+		both := glance{Memberships: 2, Owners: 2, Counts: 2, Last: 2, Member: 1, Message: 1,
+			MyConversations: 2}
+		one := glance{Memberships: 1, Owners: 1, Counts: 1, Last: 1, Member: 1, Message: 1,
+			MyConversations: 1}
 		other := glance{Memberships: 1, Owners: 1, Counts: 1, Last: 1, MyConversations: 1}
 		chattest.WantEqual(t, "what olga sees", both, look("olga"))
 		chattest.WantEqual(t, "what ann sees", one, look("ann"))
 		chattest.WantEqual(t, "what zoe sees", other, look("zoe"))
-		chattest.WantEqual(t, "what somebody without conversations sees", glance{}, look("newcomer"))
+		chattest.WantEqual(t, "what somebody without conversations sees", glance{},
+			look("newcomer"))
 		w.EndMembership("ann", a.ID)
 		chattest.WantEqual(t, "what ann sees once removed", glance{}, look("ann"))
 	})
@@ -98,14 +109,17 @@ func TestListsOfAConversationAreForMembers(t *testing.T) {
 			nickname string
 			id       model.ConversationID
 		}{
-			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID}, "unknown": {"olga", model.NewConversationID()},
+			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID},
+			"unknown": {"olga", model.NewConversationID()},
 		} {
 			t.Run(name, func(t *testing.T) {
-				members, err := w.MembersOf(t.Context(), w.Actor(test.nickname), test.id, store.PageArgs{})
+				members, err := w.MembersOf(t.Context(), w.Actor(test.nickname), test.id,
+					store.PageArgs{})
 				if err != nil || len(members.Items) > 0 {
 					t.Errorf("members: %v, %v", members.Items, err)
 				}
-				messages, err := w.MessagesOf(t.Context(), w.Actor(test.nickname), test.id, store.PageArgs{})
+				messages, err := w.MessagesOf(t.Context(), w.Actor(test.nickname), test.id,
+					store.PageArgs{})
 				if err != nil || len(messages.Items) > 0 {
 					t.Errorf("messages: %v, %v", messages.Items, err)
 				}
@@ -118,7 +132,8 @@ func TestSummariesOfManyConversations(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
-		quiet, busy := chattest.MustConversation(t, w.Fixture, "olga", "ann"), chattest.MustConversation(t, w.Fixture, "ann", "olga", "ben")
+		quiet, busy := chattest.MustConversation(t, w.Fixture, "olga", "ann"),
+			chattest.MustConversation(t, w.Fixture, "ann", "olga", "ben")
 		w.Send("ben", busy.ID, "first")
 		newest := w.Send("olga", busy.ID, "second")
 		w.SkipSeq(t, busy.ID) // the newest event is no message
@@ -151,10 +166,14 @@ func TestSummariesOfManyConversations(t *testing.T) {
 		member := func(c *model.Conversation, nickname string) model.MemberID {
 			return model.MemberID{Conversation: c.ID, User: w.UserID(nickname)}
 		}
-		chattest.WantEqual(t, "memberships", roles{quiet.ID: member(quiet, "olga"), busy.ID: member(busy, "olga")}, named(own))
-		chattest.WantEqual(t, "owners", roles{quiet.ID: member(quiet, "olga"), busy.ID: member(busy, "ann")}, named(owners))
-		chattest.WantEqual(t, "counts", map[model.ConversationID]int{quiet.ID: 2, busy.ID: 3}, counts)
-		chattest.WantEqual(t, "last messages", map[model.ConversationID]*model.Message{busy.ID: newest}, last)
+		chattest.WantEqual(t, "memberships",
+			roles{quiet.ID: member(quiet, "olga"), busy.ID: member(busy, "olga")}, named(own))
+		chattest.WantEqual(t, "owners",
+			roles{quiet.ID: member(quiet, "olga"), busy.ID: member(busy, "ann")}, named(owners))
+		chattest.WantEqual(t, "counts", map[model.ConversationID]int{quiet.ID: 2, busy.ID: 3},
+			counts)
+		chattest.WantEqual(t, "last messages",
+			map[model.ConversationID]*model.Message{busy.ID: newest}, last)
 	})
 }
 
@@ -175,7 +194,8 @@ func TestWhatIsNotThere(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "zoe")
 		c := chattest.MustConversation(t, w.Fixture, "olga", "ann")
-		if m, err := w.Message(t.Context(), w.Actor("olga"), model.NewMessageID()); m != nil || err != nil {
+		if m, err := w.Message(t.Context(), w.Actor("olga"), model.NewMessageID()); m != nil ||
+			err != nil {
 			t.Errorf("message: %v, %v", m, err)
 		}
 		for name, id := range map[string]model.MemberID{
@@ -209,7 +229,8 @@ func TestMembershipsAreOnesOwn(t *testing.T) {
 				t.Fatalf("%v: %v", found, err)
 			}
 			for id, m := range found {
-				if m.UserID != w.UserID(name) || (m.Draft != nil) != (id == c.ID) || m.Draft != nil && *m.Draft != "of "+name {
+				if m.UserID != w.UserID(name) || (m.Draft != nil) != (id == c.ID) ||
+					m.Draft != nil && *m.Draft != "of "+name {
 					t.Errorf("%s's membership is %+v", name, m)
 				}
 			}

@@ -43,7 +43,8 @@ func wantOneOf(t *testing.T, what, got string, want ...string) {
 func (w *fixture) editing(who string, m *model.Message, content string) func() error {
 	actor := w.Actor(who)
 	return func() error {
-		_, err := w.EditMessage(w.T.Context(), actor, chat.EditMessage{MessageID: m.ID, Content: content})
+		_, err := w.EditMessage(w.T.Context(), actor,
+			chat.EditMessage{MessageID: m.ID, Content: content})
 		return err
 	}
 }
@@ -88,7 +89,8 @@ func TestADeleteBeatsAnEdit(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for range 10 {
 			m := w.Send("ben", c.ID, "first @ann")
-			got := together(w.editing("ben", m, "second @ann"), w.deleting("ann", m), w.editing("ben", m, "third"), w.deleting("ben", m))
+			got := together(w.editing("ben", m, "second @ann"), w.deleting("ann", m),
+				w.editing("ben", m, "third"), w.deleting("ben", m))
 			wantOneOf(t, "edit", got[0], "ok", "CONFLICT messageId")
 			wantOneOf(t, "edit", got[2], "ok", "CONFLICT messageId")
 			chattest.WantEqual(t, "deletions", []string{"ok", "ok"}, []string{got[1], got[3]})
@@ -96,7 +98,8 @@ func TestADeleteBeatsAnEdit(t *testing.T) {
 			if err != nil || after.Content != "" || after.DeletedAt == nil {
 				t.Fatalf("it is %+v (%v)", after, err)
 			}
-			chattest.WantEqual(t, "what a search finds", []string(nil), w.search("ann", chat.Search{Query: "ann"}))
+			chattest.WantEqual(t, "what a search finds", []string(nil),
+				w.search("ann", chat.Search{Query: "ann"}))
 		}
 		if n := w.kinds(c.ID)[model.MessageDeleted]; n != 10 {
 			t.Errorf("%d deletions of 10 messages are told", n)
@@ -115,7 +118,8 @@ func TestEditsThatExpectTheSame(t *testing.T) {
 		for round := range 10 {
 			var calls []func() error
 			for i := range 4 {
-				in := chat.EditMessage{MessageID: m.ID, Content: fmt.Sprint(round, " by ", i), Expected: &chat.Edited{m.EditedAt}}
+				in := chat.EditMessage{MessageID: m.ID, Content: fmt.Sprint(round, " by ", i),
+					Expected: &chat.Edited{m.EditedAt}}
 				calls = append(calls, func() error {
 					_, err := w.EditMessage(t.Context(), w.Actor("ben"), in)
 					return err
@@ -127,7 +131,8 @@ func TestEditsThatExpectTheSame(t *testing.T) {
 			conflict := "CONFLICT expectedEditedAt"
 			chattest.WantEqual(t, "outcomes", []string{conflict, conflict, conflict, "ok"}, got)
 			var err error
-			if m, err = w.Message(t.Context(), w.Actor("ann"), m.ID); err != nil || m.Content != fmt.Sprint(round, " by ", winner) {
+			if m, err = w.Message(t.Context(), w.Actor("ann"), m.ID); err != nil ||
+				m.Content != fmt.Sprint(round, " by ", winner) {
 				t.Fatalf("%d has won, and it is %+v (%v)", winner, m, err)
 			}
 		}
@@ -146,26 +151,30 @@ func TestReactingAtOnce(t *testing.T) {
 		for range 10 {
 			m := w.Send("ben", c.ID, "react")
 			before := w.kinds(c.ID)
-			got := together(w.reacting("ann", m, "❤️"), w.reacting("ann", m, "❤"), w.reacting("ann", m, "❤️"), w.reacting("ben", m, "❤"))
+			got := together(w.reacting("ann", m, "❤️"), w.reacting("ann", m, "❤"),
+				w.reacting("ann", m, "❤️"), w.reacting("ben", m, "❤"))
 			chattest.WantEqual(t, "outcomes", []string{"ok", "ok", "ok", "ok"}, got)
 			after := w.kinds(c.ID)
 			if n := after[model.ReactionAdded] - before[model.ReactionAdded]; n != 2 {
 				t.Errorf("%d events of 2 reactions", n)
 			}
-			got = together(w.takingBack("ann", m, "❤"), w.takingBack("ann", m, "❤️"), w.reacting("ben", m, "❤️"))
+			got = together(w.takingBack("ann", m, "❤"), w.takingBack("ann", m, "❤️"),
+				w.reacting("ben", m, "❤️"))
 			chattest.WantEqual(t, "outcomes", []string{"ok", "ok", "ok"}, got)
 			if n := w.kinds(c.ID)[model.ReactionRemoved] - after[model.ReactionRemoved]; n != 1 {
 				t.Errorf("%d events of 1 reaction taken back", n)
 			}
 			// What is taken back while it is put there is there or is not, and the log knows.
-			together(w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"), w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"))
+			together(w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"),
+				w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"))
 		}
 		w.wantLogTells(t, c.ID)
 	})
 }
 
 var manyEmoji = []string{
-	"😀", "😁", "😂", "🤣", "😃", "😄", "😅", "😆", "😉", "😊", "😋", "😎", "😍", "😘", "🥰", "😗", "😙", "😚", "🙂", "🤗", "🤩", "🤔", "🤨", "😐", "😑", "😶",
+	"😀", "😁", "😂", "🤣", "😃", "😄", "😅", "😆", "😉", "😊", "😋", "😎", "😍", "😘", "🥰", "😗", "😙", "😚", "🙂",
+	"🤗", "🤩", "🤔", "🤨", "😐", "😑", "😶",
 }
 
 func TestTwentyKindsOfReactions(t *testing.T) {
@@ -184,8 +193,11 @@ func TestTwentyKindsOfReactions(t *testing.T) {
 			for _, o := range got {
 				counts[o]++
 			}
-			chattest.WantEqual(t, "outcomes", map[string]int{"ok": chat.MaxReactions, "LIMIT_REACHED emoji": len(manyEmoji) - chat.MaxReactions}, counts)
-			there, missing := manyEmoji[slices.Index(got, "ok")], manyEmoji[slices.Index(got, "LIMIT_REACHED emoji")]
+			chattest.WantEqual(t, "outcomes",
+				map[string]int{"ok": chat.MaxReactions,
+					"LIMIT_REACHED emoji": len(manyEmoji) - chat.MaxReactions}, counts)
+			there, missing := manyEmoji[slices.Index(got, "ok")],
+				manyEmoji[slices.Index(got, "LIMIT_REACHED emoji")]
 			for _, who := range []string{"ann", "ben", "cat"} {
 				w.addReaction(who, m, there) // more of what is there is no further kind
 			}
@@ -228,7 +240,8 @@ func TestReadingOnlyMovesForward(t *testing.T) {
 				// whatever else is changed of the membership meanwhile stays changed, and changes
 				// nothing else
 				func() error {
-					_, err := w.UpdateMembership(t.Context(), w.Actor("ann"), chat.UpdateMembership{ConversationID: c.ID, Pinned: new(true)})
+					_, err := w.UpdateMembership(t.Context(), w.Actor("ann"),
+						chat.UpdateMembership{ConversationID: c.ID, Pinned: new(true)})
 					return err
 				},
 			}
@@ -237,16 +250,19 @@ func TestReadingOnlyMovesForward(t *testing.T) {
 					t.Error(o)
 				}
 			}
-			m, err := w.Member(t.Context(), w.Actor("ann"), model.MemberID{Conversation: c.ID, User: w.UserID("ann")})
+			m, err := w.Member(t.Context(), w.Actor("ann"),
+				model.MemberID{Conversation: c.ID, User: w.UserID("ann")})
 			if err != nil || m.LastReadSeq != last || !m.Pinned {
 				t.Fatalf("after reading up to %d: %+v (%v)", last, m, err)
 			}
 			// Beyond the newest is the newest, also while one more comes.
 			together(read(1<<40), func() error {
-				_, err := w.SendMessage(t.Context(), w.Actor("ben"), chat.SendMessage{ConversationID: c.ID, Content: "more"})
+				_, err := w.SendMessage(t.Context(), w.Actor("ben"),
+					chat.SendMessage{ConversationID: c.ID, Content: "more"})
 				return err
 			})
-			m, err = w.Member(t.Context(), w.Actor("ann"), model.MemberID{Conversation: c.ID, User: w.UserID("ann")})
+			m, err = w.Member(t.Context(), w.Actor("ann"),
+				model.MemberID{Conversation: c.ID, User: w.UserID("ann")})
 			if err != nil || m.LastReadSeq < last || m.LastReadSeq > last+1 {
 				t.Fatalf("the newest was %d or %d: %+v (%v)", last, last+1, m, err)
 			}
@@ -270,7 +286,8 @@ func TestArchivingAgainstANewMessage(t *testing.T) {
 					return err
 				},
 				func() (err error) {
-					sent, err = w.SendMessage(t.Context(), w.Actor("ben"), chat.SendMessage{ConversationID: c.ID, Content: "new"})
+					sent, err = w.SendMessage(t.Context(), w.Actor("ben"),
+						chat.SendMessage{ConversationID: c.ID, Content: "new"})
 					return err
 				},
 			)
@@ -280,7 +297,8 @@ func TestArchivingAgainstANewMessage(t *testing.T) {
 			}
 			away := archived.ArchivedSeq == sent.Seq // the message was there before
 			for _, filter := range []bool{true, false} {
-				list, err := w.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{Archived: &filter}, store.PageArgs{})
+				list, err := w.MyConversations(t.Context(), w.Actor("ann"),
+					chat.ConversationFilter{Archived: &filter}, store.PageArgs{})
 				if err != nil || (len(list.Items) == 1) != (away == filter) {
 					t.Errorf("archived at %d, message %d: filter %v finds %d (%v)",
 						archived.ArchivedSeq, sent.Seq, filter, len(list.Items), err)
@@ -298,7 +316,8 @@ func TestADeleteAgainstAReaction(t *testing.T) {
 		for range 10 {
 			m := w.Send("ben", c.ID, "react")
 			w.addReaction("cat", m, "🎉")
-			got := together(w.reacting("ann", m, "👍"), w.deleting("ben", m), w.reacting("cat", m, "👍"), w.takingBack("cat", m, "🎉"))
+			got := together(w.reacting("ann", m, "👍"), w.deleting("ben", m),
+				w.reacting("cat", m, "👍"), w.takingBack("cat", m, "🎉"))
 			wantOneOf(t, "react", got[0], "ok", "CONFLICT messageId")
 			wantOneOf(t, "delete", got[1], "ok")
 			wantOneOf(t, "react", got[2], "ok", "CONFLICT messageId")
@@ -320,17 +339,29 @@ func TestLeavingRacesWithReactionsAndMentions(t *testing.T) {
 		for round := range 8 {
 			bob := fmt.Sprint("bob", round)
 			w.Invite(bob)
-			c, other := chattest.MustConversation(t, w.Fixture, "ann", bob, "cat"), chattest.MustConversation(t, w.Fixture, "cat", bob)
-			m, deleted, bobs := w.Send("ann", c.ID, "one"), w.Send("cat", other.ID, "two"), w.Send(bob, c.ID, "three")
+			c, other := chattest.MustConversation(t, w.Fixture, "ann", bob, "cat"),
+				chattest.MustConversation(t, w.Fixture, "cat", bob)
+			m, deleted, bobs := w.Send("ann", c.ID, "one"), w.Send("cat", other.ID, "two"),
+				w.Send(bob, c.ID, "three")
 			w.addReaction(bob, m, "👍")
 			w.addReaction(bob, deleted, "👍")
 			w.addReaction(bob, bobs, "👍")
 			got := together(
 				func() error { return w.RemoveAccount(bob) },
-				w.reacting(bob, m, "🎉"), w.reacting("cat", m, "👍"), w.takingBack(bob, m, "👍"), w.deleting("cat", deleted),
-				w.editing("ann", m, "one for @"+bob), w.editing(bob, bobs, "four"), w.deleting("ann", bobs),
-				func() error { _, err := w.MarkRead(t.Context(), w.Actor(bob), c.ID, 2); return err },
-				func() error { _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID, w.UserID(bob)); return err },
+				w.reacting(bob, m, "🎉"), w.reacting("cat", m, "👍"), w.takingBack(bob, m, "👍"),
+				w.deleting("cat", deleted),
+				w.editing("ann", m, "one for @"+bob), w.editing(bob, bobs, "four"),
+				w.deleting("ann", bobs),
+				func() error {
+					_, err := w.MarkRead(t.Context(), w.Actor(bob), c.ID,
+						2)
+					return err
+				},
+				func() error {
+					_, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID,
+						w.UserID(bob))
+					return err
+				},
 			)
 			for i, o := range got {
 				if i == 0 || !strings.HasPrefix(o, "NOT_FOUND") && o != "CONFLICT messageId" {
@@ -338,7 +369,8 @@ func TestLeavingRacesWithReactionsAndMentions(t *testing.T) {
 				}
 			}
 			for _, table := range []string{"reactions", "mentions", "conversation_members"} {
-				if there, err := w.DB.NewSelect().Table(table).Where("user_id = ?", w.UserID(bob)).Exists(t.Context()); err != nil || there {
+				if there, err := w.DB.NewSelect().Table(table).Where("user_id = ?", w.UserID(bob)).
+					Exists(t.Context()); err != nil || there {
 					t.Errorf("something is left in %s (%v)", table, err)
 				}
 			}
@@ -358,10 +390,22 @@ func TestARemovalAgainstAnEdit(t *testing.T) {
 		for round := range 10 {
 			m := w.Send("ben", c.ID, "first")
 			got := together(
-				func() error { _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID, w.UserID("ben")); return err },
+				func() error {
+					_, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID,
+						w.UserID("ben"))
+					return err
+				},
 				w.editing("ben", m, "second"), w.reacting("ben", m, "👍"), w.deleting("ben", m),
-				func() error { _, err := w.SaveDraft(t.Context(), w.Actor("ben"), c.ID, "x"); return err },
-				func() error { _, err := w.MarkRead(t.Context(), w.Actor("ben"), c.ID, 1<<40); return err },
+				func() error {
+					_, err := w.SaveDraft(t.Context(), w.Actor("ben"), c.ID,
+						"x")
+					return err
+				},
+				func() error {
+					_, err := w.MarkRead(t.Context(), w.Actor("ben"), c.ID,
+						1<<40)
+					return err
+				},
 			)
 			wantOneOf(t, "removal", got[0], "ok")
 			for _, o := range got[1:] {
@@ -375,12 +419,14 @@ func TestARemovalAgainstAnEdit(t *testing.T) {
 				case e.Kind == model.MemberAdded:
 					removed = 0
 				case removed > 0 && *e.ActorID == w.UserID("ben"):
-					t.Errorf("round %d: seq %d, %s, comes after the removal at %d", round, e.Seq, e.Kind, removed)
+					t.Errorf("round %d: seq %d, %s, comes after the removal at %d", round, e.Seq,
+						e.Kind, removed)
 				}
 			}
 			w.wantLogTells(t, c.ID)
 			w.Add("ann", c.ID, "ben")
-			if me, err := membership.Of(t.Context(), db, w.Actor("ben"), c.ID); err != nil || me.Draft != nil || me.LastReadSeq != me.JoinedSeq {
+			if me, err := membership.Of(t.Context(), db, w.Actor("ben"), c.ID); err != nil ||
+				me.Draft != nil || me.LastReadSeq != me.JoinedSeq {
 				t.Errorf("back as %+v (%v)", me, err)
 			}
 		}
@@ -394,11 +440,13 @@ func TestChangesThatWaitHoldUpNoOthers(t *testing.T) {
 	t.Parallel()
 	const many = 40 // more than there are connections
 	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben")
-	locked, free := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+	locked, free := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+		chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	m := w.Send("ann", locked.ID, "0")
 	changes := map[string]func(ctx context.Context, of *model.Conversation, i int) error{
 		"edits": func(ctx context.Context, _ *model.Conversation, i int) error {
-			_, err := w.EditMessage(ctx, w.Actor("ann"), chat.EditMessage{MessageID: m.ID, Content: fmt.Sprint(i)})
+			_, err := w.EditMessage(ctx, w.Actor("ann"),
+				chat.EditMessage{MessageID: m.ID, Content: fmt.Sprint(i)})
 			return err
 		},
 		"renames": func(ctx context.Context, of *model.Conversation, i int) error {
@@ -417,7 +465,8 @@ func TestChangesThatWaitHoldUpNoOthers(t *testing.T) {
 			return err
 		}
 		member := (*model.ConversationMember)(nil)
-		if err := tx.Lock(ctx, member, "conversation_id = ? AND user_id = ?", locked.ID, w.UserID("ann")); err != nil {
+		if err := tx.Lock(ctx, member, "conversation_id = ? AND user_id = ?", locked.ID,
+			w.UserID("ann")); err != nil {
 			return err
 		}
 		for what, change := range changes {

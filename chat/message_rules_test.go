@@ -35,12 +35,14 @@ const (
 )
 
 func edits(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.EditMessage(ctx, as, chat.EditMessage{MessageID: s.m.ID, Content: "another content"})
+	_, err := s.EditMessage(ctx, as,
+		chat.EditMessage{MessageID: s.m.ID, Content: "another content"})
 	return err
 }
 
 func editsNothing(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.EditMessage(ctx, as, chat.EditMessage{MessageID: s.m.ID, Content: " " + s.m.Content + "\n"})
+	_, err := s.EditMessage(ctx, as,
+		chat.EditMessage{MessageID: s.m.ID, Content: " " + s.m.Content + "\n"})
 	return err
 }
 
@@ -77,12 +79,14 @@ func marksRead(seq int64) act {
 }
 
 func pins(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.UpdateMembership(ctx, as, chat.UpdateMembership{ConversationID: s.c.ID, Pinned: new(true)})
+	_, err := s.UpdateMembership(ctx, as,
+		chat.UpdateMembership{ConversationID: s.c.ID, Pinned: new(true)})
 	return err
 }
 
 func archives(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.UpdateMembership(ctx, as, chat.UpdateMembership{ConversationID: s.c.ID, Archived: new(true)})
+	_, err := s.UpdateMembership(ctx, as,
+		chat.UpdateMembership{ConversationID: s.c.ID, Archived: new(true)})
 	return err
 }
 
@@ -136,7 +140,8 @@ func mustScene(t *testing.T, w *fixture, n int) *scene {
 	t.Helper()
 	w.inviteAs("gone", n)
 	w.inviteAs("author", n)
-	in := chat.CreateConversation{Title: new("scene"), Members: w.NewMembers("admin", "author", "member", "removed", "gone")}
+	in := chat.CreateConversation{Title: new("scene"),
+		Members: w.NewMembers("admin", "author", "member", "removed", "gone")}
 	in.Members[0].Role = model.Admin
 	c, err := w.CreateConversation(t.Context(), w.Actor("owner"), in)
 	if err != nil {
@@ -144,7 +149,8 @@ func mustScene(t *testing.T, w *fixture, n int) *scene {
 	}
 	m := w.Send("author", c.ID, "for @member and @gone")
 	w.addReaction("admin", m, "👍")
-	if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID, w.UserID("removed")); err != nil {
+	if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID,
+		w.UserID("removed")); err != nil {
 		t.Fatal(err)
 	}
 	w.MustRemoveAccount("gone")
@@ -154,12 +160,20 @@ func mustScene(t *testing.T, w *fixture, n int) *scene {
 func TestWhoMayDoWhatToMessages(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"
-	all := func(what string) [7]string { return [7]string{what, what, what, what, what, what, what} }
-	members := func(what string) [7]string { return [7]string{what, what, what, what, not, not, not} }
+	all := func(what string) [7]string {
+		return [7]string{what, what, what, what, what, what,
+			what}
+	}
+	members := func(what string) [7]string {
+		return [7]string{what, what, what, what, not, not,
+			not}
+	}
 	elsewhere := func(ctx context.Context, s *scene, as model.Actor) error {
-		other := chattest.MustConversation(t, s.fixture.Fixture, "owner", "member", "author", "admin")
+		other := chattest.MustConversation(t, s.fixture.Fixture, "owner", "member", "author",
+			"admin")
 		target := s.Send("owner", other.ID, "in another conversation")
-		_, err := s.SendMessage(ctx, as, chat.SendMessage{ConversationID: s.c.ID, Content: "x", ReplyToID: &target.ID})
+		_, err := s.SendMessage(ctx, as,
+			chat.SendMessage{ConversationID: s.c.ID, Content: "x", ReplyToID: &target.ID})
 		return err
 	}
 	type want = [7]string // owner, admin, author, member, removed, stranger, gone
@@ -174,11 +188,13 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 			_, err := s.EditMessage(ctx, as, chat.EditMessage{MessageID: s.m.ID, Content: " \n"})
 			return err
 		}, all("REQUIRED content")},
-		"delete":              {deletes, want{anEvent, anEvent, anEvent, no, not, not, not}},
-		"react":               {reacts("🎉"), members(anEvent)},
-		"react as the admin":  {reacts("👍"), want{anEvent, nothing, anEvent, anEvent, not, not, not}},
-		"react with a word":   {reacts("ok"), all("INVALID emoji")},
-		"take back":           {takesBack("👍"), want{nothing, anEvent, nothing, nothing, not, not, not}},
+		"delete": {deletes, want{anEvent, anEvent, anEvent, no, not, not, not}},
+		"react":  {reacts("🎉"), members(anEvent)},
+		"react as the admin": {reacts("👍"),
+			want{anEvent, nothing, anEvent, anEvent, not, not, not}},
+		"react with a word": {reacts("ok"), all("INVALID emoji")},
+		"take back": {takesBack("👍"),
+			want{nothing, anEvent, nothing, nothing, not, not, not}},
 		"take a word back":    {takesBack("ok"), all("INVALID emoji")},
 		"reply":               {replies, members(anEvent)},
 		"reply to elsewhere":  {elsewhere, members("NOT_FOUND replyToId")},
@@ -221,7 +237,8 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 				var s *scene
 				n := 0
 				for name, row := range test.rows {
-					for i, who := range []string{"owner", "admin", "author", "member", "removed", "stranger", "gone"} {
+					for i, who := range []string{"owner", "admin", "author", "member", "removed",
+						"stranger", "gone"} {
 						if s == nil {
 							n++
 							s = mustScene(t, w, n)
@@ -250,16 +267,19 @@ func TestWhatIsHiddenCannotBeTouched(t *testing.T) {
 		c := chattest.MustHidden(t, w.Fixture, "owner", "author")
 		s := &scene{fixture: w, c: c, m: w.Send("author", c.ID, "before @author")}
 		w.addReaction("owner", s.m, "👍")
-		if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID, w.UserID("author")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID,
+			w.UserID("author")); err != nil {
 			t.Fatal(err)
 		}
 		// The author is back as the owner of all, who has not seen their own words.
 		w.Add("owner", c.ID, "author", "late")
-		if _, err := w.TransferOwnership(t.Context(), w.Actor("owner"), c.ID, w.UserID("author")); err != nil {
+		if _, err := w.TransferOwnership(t.Context(), w.Actor("owner"), c.ID,
+			w.UserID("author")); err != nil {
 			t.Fatal(err)
 		}
 		for name, do := range map[string]act{
-			"edit": edits, "delete": deletes, "react": reacts("🎉"), "react too": reacts("👍"), "take back": takesBack("👍"),
+			"edit": edits, "delete": deletes, "react": reacts("🎉"), "react too": reacts("👍"),
+			"take back": takesBack("👍"),
 		} {
 			for _, who := range []string{"author", "late"} {
 				if got := s.effect(t, who, do); got != "NOT_FOUND" {
@@ -277,7 +297,8 @@ func TestWhatIsHiddenCannotBeTouched(t *testing.T) {
 			t.Errorf("who was there from the start: %s", got)
 		}
 		chattest.WantEqual(t, "what the first owner sees",
-			sight{Message: true, Listed: true, Found: true, Reactions: 2, Reactors: 1, Mentions: 1, Unread: 1}, s.seenBy(t, "owner"))
+			sight{Message: true, Listed: true, Found: true, Reactions: 2, Reactors: 1, Mentions: 1,
+				Unread: 1}, s.seenBy(t, "owner"))
 	})
 }
 
@@ -300,12 +321,14 @@ func (s *scene) seenBy(t *testing.T, who string) (got sight) {
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		t.Fatal(err)
 	}
-	got.Listed = slices.ContainsFunc(page.Items, func(m *model.Message) bool { return m.ID == s.m.ID })
+	got.Listed = slices.ContainsFunc(page.Items,
+		func(m *model.Message) bool { return m.ID == s.m.ID })
 	found, err := s.SearchMessages(ctx, as, chat.Search{Query: "before"}, store.PageArgs{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.Found = slices.ContainsFunc(found.Items, func(f *chat.Found) bool { return f.Message.ID == s.m.ID })
+	got.Found = slices.ContainsFunc(found.Items,
+		func(f *chat.Found) bool { return f.Message.ID == s.m.ID })
 	reactions, err := s.Reactions(ctx, as, ids)
 	if err != nil {
 		t.Fatal(err)
@@ -336,19 +359,23 @@ func TestWhoSeesAMessage(t *testing.T) {
 		w := mustFixture(t, db, "owner", "admin", "member", "removed", "stranger")
 		s := mustScene(t, w, 0)
 		s.Edit("author", s.m, "before, for @member and @admin")
-		every := sight{Message: true, Listed: true, Found: true, Reactions: 1, Reactors: 1, Mentions: 2, Unread: 1}
+		every := sight{Message: true, Listed: true, Found: true, Reactions: 1, Reactors: 1,
+			Mentions: 2, Unread: 1}
 		byAuthor := every
 		byAuthor.Unread = 0
 		for who, want := range map[string]sight{
-			"owner": every, "admin": every, "member": every, "author": byAuthor, "removed": {}, "stranger": {}, "gone": {},
+			"owner": every, "admin": every, "member": every, "author": byAuthor, "removed": {},
+			"stranger": {}, "gone": {},
 		} {
 			chattest.WantEqual(t, "what the "+who+" sees", want, s.seenBy(t, who))
 		}
 		s.delete("author", s.m)
 		for who, want := range map[string]sight{
-			"owner": {Message: true, Listed: true}, "author": {Message: true, Listed: true}, "removed": {}, "stranger": {}, "gone": {},
+			"owner": {Message: true, Listed: true}, "author": {Message: true, Listed: true},
+			"removed": {}, "stranger": {}, "gone": {},
 		} {
-			chattest.WantEqual(t, "what the "+who+" sees of it once deleted", want, s.seenBy(t, who))
+			chattest.WantEqual(t, "what the "+who+" sees of it once deleted", want,
+				s.seenBy(t, who))
 		}
 	})
 }
@@ -386,7 +413,8 @@ func TestMessagesInADirectConversation(t *testing.T) {
 			"draft":     {drafts, theirs, theirs, theirs},
 			"archive":   {archives, theirs, theirs, theirs},
 		} {
-			for who, want := range map[string]string{"author": row.author, "member": row.member, "stranger": not} {
+			for who, want := range map[string]string{"author": row.author, "member": row.member,
+				"stranger": not} {
 				if got := open().effect(t, who, row.do); got != want {
 					t.Errorf("%s by the %s: got %s, want %s", name, who, got, want)
 				}
@@ -395,7 +423,8 @@ func TestMessagesInADirectConversation(t *testing.T) {
 			s.MustRemoveAccount("author")
 			for who, want := range map[string]string{"author": not, "member": row.after} {
 				if got := s.effect(t, who, row.do); got != want {
-					t.Errorf("%s by the %s once the author is gone: got %s, want %s", name, who, got, want)
+					t.Errorf("%s by the %s once the author is gone: got %s, want %s", name, who,
+						got, want)
 				}
 			}
 		}
@@ -406,11 +435,13 @@ func TestTheEditWindow(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
 		const window = 24 * time.Hour
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, EditWindow: window}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			EditWindow: window}, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		m := w.Send("ben", c.ID, "first")
 		try := func(content string) string {
-			_, err := w.EditMessage(t.Context(), w.Actor("ben"), chat.EditMessage{MessageID: m.ID, Content: content})
+			_, err := w.EditMessage(t.Context(), w.Actor("ben"),
+				chat.EditMessage{MessageID: m.ID, Content: content})
 			return outcome(err)
 		}
 		clock.Forward(window)
@@ -440,7 +471,8 @@ func TestTheEditWindow(t *testing.T) {
 func TestInWords(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
-		24 * time.Hour: "24 hours", time.Hour: "1 hour", 90 * time.Minute: "90 minutes", time.Minute: "1 minute", 90 * time.Second: "90 seconds",
+		24 * time.Hour: "24 hours", time.Hour: "1 hour", 90 * time.Minute: "90 minutes",
+		time.Minute: "1 minute", 90 * time.Second: "90 seconds",
 	} {
 		if got := chat.InWords(d); got != want {
 			t.Errorf("%v is %q, want %q", d, got, want)

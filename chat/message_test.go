@@ -21,22 +21,28 @@ func TestSendMessageContent(t *testing.T) {
 		want    string // where it is accepted
 		fails   string // where it is not
 	}{
-		"plain":                    {"hello", "hello", ""},
-		"one character":            {"👋", "👋", ""},
-		"trimmed":                  {" \n\thello \r\n\u3000", "hello", ""},
-		"inner white space":        {"a  b\t\n\n c", "a  b\t\n\n c", ""},
-		"CRLF":                     {"a\r\nb\r\n\r\nc", "a\nb\n\nc", ""},
-		"composed":                 {"Cafe\u0301", "Caf\u00e9", ""},
-		"right to left":            {"مرحبا \u200fאבג\u200e abc", "مرحبا \u200fאבג\u200e abc", ""},
-		"emoji":                    {"👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇳🇴", "👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇳🇴", ""},
-		"looks like SQL":           {"'); DROP TABLE messages; -- ? ?0 ?TableAlias \\", "'); DROP TABLE messages; -- ? ?0 ?TableAlias \\", ""},
-		"looks like markup":        {"<script>alert(1)</script> &amp;", "<script>alert(1)</script> &amp;", ""},
-		"4000":                     {strings.Repeat("ж", 4000), strings.Repeat("ж", 4000), ""},
-		"4000 beyond the BMP":      {strings.Repeat("😀", 4000), strings.Repeat("😀", 4000), ""},
-		"4000 once composed":       {strings.Repeat("e\u0301", 4000), strings.Repeat("é", 4000), ""},
-		"4000 that do not compose": {strings.Repeat("q\u0301", 2000), strings.Repeat("q\u0301", 2000), ""},
-		"4000 once CRLF is LF":     {"x" + strings.Repeat("\r\n", 3998) + "x", "x" + strings.Repeat("\n", 3998) + "x", ""},
-		"4000 once trimmed":        {strings.Repeat(" ", 99) + strings.Repeat("x", 4000) + "\n", strings.Repeat("x", 4000), ""},
+		"plain":             {"hello", "hello", ""},
+		"one character":     {"👋", "👋", ""},
+		"trimmed":           {" \n\thello \r\n\u3000", "hello", ""},
+		"inner white space": {"a  b\t\n\n c", "a  b\t\n\n c", ""},
+		"CRLF":              {"a\r\nb\r\n\r\nc", "a\nb\n\nc", ""},
+		"composed":          {"Cafe\u0301", "Caf\u00e9", ""},
+		"right to left":     {"مرحبا \u200fאבג\u200e abc", "مرحبا \u200fאבג\u200e abc", ""},
+		"emoji":             {"👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇳🇴", "👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇳🇴", ""},
+		"looks like SQL": {"'); DROP TABLE messages; -- ? ?0 ?TableAlias \\",
+			"'); DROP TABLE messages; -- ? ?0 ?TableAlias \\", ""},
+		"looks like markup": {"<script>alert(1)</script> &amp;",
+			"<script>alert(1)</script> &amp;", ""},
+		"4000":                {strings.Repeat("ж", 4000), strings.Repeat("ж", 4000), ""},
+		"4000 beyond the BMP": {strings.Repeat("😀", 4000), strings.Repeat("😀", 4000), ""},
+		"4000 once composed": {strings.Repeat("e\u0301", 4000), strings.Repeat("é", 4000),
+			""},
+		"4000 that do not compose": {strings.Repeat("q\u0301", 2000),
+			strings.Repeat("q\u0301", 2000), ""},
+		"4000 once CRLF is LF": {"x" + strings.Repeat("\r\n", 3998) + "x",
+			"x" + strings.Repeat("\n", 3998) + "x", ""},
+		"4000 once trimmed": {strings.Repeat(" ", 99) + strings.Repeat("x", 4000) + "\n",
+			strings.Repeat("x", 4000), ""},
 		"4001":                     {strings.Repeat("ж", 4001), "", "TOO_LONG content"},
 		"4001 once composed":       {strings.Repeat("e\u0301", 4001), "", "TOO_LONG content"},
 		"4002 that do not compose": {strings.Repeat("q\u0301", 2001), "", "TOO_LONG content"},
@@ -63,7 +69,8 @@ func TestSendMessageContent(t *testing.T) {
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				send := func() (*model.Message, error) {
-					return w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: test.content})
+					return w.SendMessage(t.Context(), w.Actor("ann"),
+						chat.SendMessage{ConversationID: c.ID, Content: test.content})
 				}
 				if test.fails != "" {
 					w.Unchanged(t, func() {
@@ -97,13 +104,16 @@ func TestSendMessageIsForMembers(t *testing.T) {
 			nickname string
 			id       model.ConversationID
 		}{
-			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID}, "unknown": {"olga", model.NewConversationID()},
+			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID},
+			"unknown": {"olga", model.NewConversationID()},
 		} {
-			for key, idempotencyKey := range map[string]*string{"with a key": new("k"), "without": nil} {
+			for key, idempotencyKey := range map[string]*string{"with a key": new("k"),
+				"without": nil} {
 				t.Run(name+" "+key, func(t *testing.T) {
 					w.Unchanged(t, func() {
 						_, err := w.SendMessage(t.Context(), w.Actor(test.nickname),
-							chat.SendMessage{ConversationID: test.id, Content: "hello", IdempotencyKey: idempotencyKey})
+							chat.SendMessage{ConversationID: test.id, Content: "hello",
+								IdempotencyKey: idempotencyKey})
 						chattest.WantCode(t, err, errs.NotFound)
 					})
 				})
@@ -122,24 +132,27 @@ func TestSendMessageKey(t *testing.T) {
 		key, content string
 		fails        []string
 	}{
-		"one character":        {"k", "x", nil},
-		"128":                  {strings.Repeat("k", 128), "x", nil},
-		"128 beyond the BMP":   {strings.Repeat("😀", 128), "x", nil},
-		"a space":              {" ", "x", nil},
-		"129":                  {strings.Repeat("k", 129), "x", []string{"TOO_LONG idempotencyKey"}},
-		"empty":                {"", "x", []string{"REQUIRED idempotencyKey"}},
-		"NUL":                  {"a\x00", "x", []string{"INVALID idempotencyKey"}},
-		"line break":           {"a\nb", "x", []string{"INVALID idempotencyKey"}},
-		"not UTF-8":            {"\xff", "x", []string{"INVALID idempotencyKey"}},
-		"and blank":            {"", " ", []string{"REQUIRED content", "REQUIRED idempotencyKey"}},
-		"and too long content": {strings.Repeat("k", 129), strings.Repeat("x", 4001), []string{"TOO_LONG content", "TOO_LONG idempotencyKey"}},
+		"one character":      {"k", "x", nil},
+		"128":                {strings.Repeat("k", 128), "x", nil},
+		"128 beyond the BMP": {strings.Repeat("😀", 128), "x", nil},
+		"a space":            {" ", "x", nil},
+		"129": {strings.Repeat("k", 129), "x",
+			[]string{"TOO_LONG idempotencyKey"}},
+		"empty":      {"", "x", []string{"REQUIRED idempotencyKey"}},
+		"NUL":        {"a\x00", "x", []string{"INVALID idempotencyKey"}},
+		"line break": {"a\nb", "x", []string{"INVALID idempotencyKey"}},
+		"not UTF-8":  {"\xff", "x", []string{"INVALID idempotencyKey"}},
+		"and blank":  {"", " ", []string{"REQUIRED content", "REQUIRED idempotencyKey"}},
+		"and too long content": {strings.Repeat("k", 129), strings.Repeat("x", 4001),
+			[]string{"TOO_LONG content", "TOO_LONG idempotencyKey"}},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
-				in := chat.SendMessage{ConversationID: c.ID, Content: test.content, IdempotencyKey: &test.key}
+				in := chat.SendMessage{ConversationID: c.ID, Content: test.content,
+					IdempotencyKey: &test.key}
 				if test.fails != nil {
 					w.Unchanged(t, func() {
 						_, err := w.SendMessage(t.Context(), w.Actor("ann"), in)
@@ -183,11 +196,13 @@ func TestTheSameKeyIsTheSameMessage(t *testing.T) {
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				ids := map[string]model.ConversationID{
-					"a": chattest.MustConversation(t, w.Fixture, "ann", "ben").ID, "b": chattest.MustConversation(t, w.Fixture, "ben", "ann").ID,
+					"a": chattest.MustConversation(t, w.Fixture, "ann", "ben").ID,
+					"b": chattest.MustConversation(t, w.Fixture, "ben", "ann").ID,
 				}
 				send := func(author, conversation, content string) (*model.Message, error) {
 					return w.SendMessage(t.Context(), w.Actor(author),
-						chat.SendMessage{ConversationID: ids[conversation], Content: content, IdempotencyKey: new("key")})
+						chat.SendMessage{ConversationID: ids[conversation], Content: content,
+							IdempotencyKey: new("key")})
 				}
 				first, err := send("ann", "a", "hello")
 				if err != nil {
@@ -221,7 +236,8 @@ func TestARepetitionIsNotAnnounced(t *testing.T) {
 		w.Hints().Intercept(func(_ string, h feed.Hint) { hints = append(hints, h.Seq) })
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for _, content := range []string{"hello", "hello", "other", "", "hello"} {
-			_, _ = w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: content, IdempotencyKey: new("k")})
+			_, _ = w.SendMessage(t.Context(), w.Actor("ann"),
+				chat.SendMessage{ConversationID: c.ID, Content: content, IdempotencyKey: new("k")})
 		}
 		chattest.WantEqual(t, "hints", []int64{1, 2}, hints)
 	})
@@ -240,7 +256,8 @@ func TestTheSameKeyFromManyAtOnce(t *testing.T) {
 		for i := range racers {
 			all.Go(func() {
 				<-start
-				in := chat.SendMessage{ConversationID: c.ID, Content: "hello", IdempotencyKey: new("key")}
+				in := chat.SendMessage{ConversationID: c.ID, Content: "hello",
+					IdempotencyKey: new("key")}
 				got[i], failed[i] = w.SendMessage(t.Context(), w.Actor("ann"), in)
 			})
 		}
@@ -252,7 +269,8 @@ func TestTheSameKeyFromManyAtOnce(t *testing.T) {
 			}
 			chattest.WantEqual(t, "the message", got[0], got[i])
 		}
-		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 1, "conversation_members": 2, "messages": 1, "events": 2}, w.Rows())
+		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 1,
+			"conversation_members": 2, "messages": 1, "events": 2}, w.Rows())
 		if m := w.Send("ann", c.ID, "next"); m.Seq != 3 {
 			t.Errorf("the next message has seq %d, want 3", m.Seq)
 		}

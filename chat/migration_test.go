@@ -40,13 +40,16 @@ func mustOpenOld(t *testing.T, url string) *store.DB {
 			old.Add(m)
 		}
 	}
-	types := migrations.Dialect{UUID: "text", Time: "text", JSON: "text", Bytes: "blob", SortedText: "text"}
+	types := migrations.Dialect{UUID: "text", Time: "text", JSON: "text", Bytes: "blob",
+		SortedText: "text"}
 	if db.Postgres() {
 		types = migrations.Dialect{
-			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea", SortedText: `text COLLATE "C"`,
+			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea",
+			SortedText: `text COLLATE "C"`,
 		}
 	}
-	m := migrate.NewMigrator(db.DB, old, migrate.WithTemplateData(types), migrate.WithMarkAppliedOnSuccess(true))
+	m := migrate.NewMigrator(db.DB, old, migrate.WithTemplateData(types),
+		migrate.WithMarkAppliedOnSuccess(true))
 	if err := m.Init(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +63,8 @@ func mustOpenOld(t *testing.T, url string) *store.DB {
 // message is found, and put away, all the same; also after one step back and forward again.
 func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
 	t.Parallel()
-	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL} {
+	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
+		"PostgreSQL": storetest.PostgresURL} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			db := mustOpenOld(t, url(t))
@@ -87,22 +91,28 @@ func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
 				t.Fatal(err)
 			}
 			chattest.WantEqual(t, "put away, one step back",
-				[]string{"archived=true ", "archived=true "}, w.dump("SELECT CASE WHEN archived THEN 'true' ELSE 'false' END AS archived FROM conversation_members WHERE user_id = ?", w.UserID("ann")))
+				[]string{"archived=true ", "archived=true "},
+				w.dump(
+					"SELECT CASE WHEN archived THEN 'true' ELSE 'false' END AS archived FROM "+
+						"conversation_members WHERE user_id = ?", w.UserID("ann")))
 			up()
 			check("after going back and forth")
 			after := w.contents(full)
-			for _, table := range []string{"conversations", "messages", "events", "message_tokens"} {
+			for _, table := range []string{"conversations", "messages", "events",
+				"message_tokens"} {
 				chattest.WantEqual(t, table, before[table], after[table])
 			}
 			m := w.Send("ben", full, "something quite new")
-			chattest.WantEqual(t, "what is found of what is new", []string{m.Content}, w.search("ann", chat.Search{Query: "quite"}))
+			chattest.WantEqual(t, "what is found of what is new", []string{m.Content},
+				w.search("ann", chat.Search{Query: "quite"}))
 			if err := w.Leave(t.Context(), w.Actor("ben"), full); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.Leave(t.Context(), w.Actor("ann"), full); err != nil {
 				t.Fatal(err)
 			}
-			chattest.WantEqual(t, "what is found once the conversation has ended", []string(nil), w.search("ann", chat.Search{Query: "word"}))
+			chattest.WantEqual(t, "what is found once the conversation has ended", []string(nil),
+				w.search("ann", chat.Search{Query: "word"}))
 		})
 	}
 }
@@ -112,14 +122,17 @@ func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
 func (w *fixture) storeOld(id model.ConversationID, n int) {
 	w.T.Helper()
 	now := w.DB.Now().Add(-time.Hour)
-	w.Exec(`INSERT INTO conversations (id, kind, title, untitled, history, members_may_rename, last_seq, created_at, last_activity_at)
+	w.Exec(
+		`INSERT INTO conversations (id, kind, title, untitled, history, members_may_rename, last_seq, created_at, last_activity_at)
 		VALUES (?, 'GROUP', 'old', false, 'FROM_START', false, ?, ?, ?)`, id, n+2, now, now)
 	for i, name := range []string{"ann", "ben"} {
-		w.Exec(`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at, joined_seq, hidden_seq, last_read_seq, archived, pinned)
+		w.Exec(
+			`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at, joined_seq, hidden_seq, last_read_seq, archived, pinned)
 			VALUES (?, ?, ?, ?, 1, 0, 1, ?, false)`, id, w.UserID(name), []string{"OWNER", "MEMBER"}[i], now, i == 0)
 	}
 	event := func(seq int, kind model.EventKind, message any) string {
-		return w.DB.NewRaw("(?, ?, ?, ?, ?, ?, ?, 1)", id, seq, string(kind), w.UserID("ben"), message, "{}", now).String()
+		return w.DB.NewRaw("(?, ?, ?, ?, ?, ?, ?, 1)", id, seq, string(kind), w.UserID("ben"),
+			message, "{}", now).String()
 	}
 	events := []string{event(1, model.ConversationCreated, nil)}
 	var messages []string
@@ -129,25 +142,34 @@ func (w *fixture) storeOld(id model.ConversationID, n int) {
 		if i%3 == 2 {
 			content, deleted = "", now
 		}
-		messages = append(messages, w.DB.NewRaw("(?, ?, ?, ?, ?, ?, ?)", m, id, i+2, w.UserID("ben"), content, now, deleted).String())
+		messages = append(messages, w.DB.NewRaw("(?, ?, ?, ?, ?, ?, ?)", m, id, i+2,
+			w.UserID("ben"), content, now, deleted).String())
 		events = append(events, event(i+2, model.MessageAdded, m))
 	}
 	events = append(events, event(n+2, model.ConversationRenamed, nil))
 	if n > 0 {
-		w.Exec("INSERT INTO messages (id, conversation_id, seq, author_id, content, created_at, deleted_at) VALUES " + strings.Join(messages, ", "))
+		w.Exec(
+			"INSERT INTO messages (id, conversation_id, seq, author_id, content, created_at, " +
+				"deleted_at) VALUES " + strings.Join(messages, ", "))
 	}
-	w.Exec("INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position) VALUES " + strings.Join(events, ", "))
+	w.Exec(
+		"INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, " +
+			"position) VALUES " + strings.Join(events, ", "))
 }
 
-func (w *fixture) checkMigrated(t *testing.T, what string, full, quiet model.ConversationID, many int) {
+func (w *fixture) checkMigrated(
+	t *testing.T, what string, full, quiet model.ConversationID, many int,
+) {
 	t.Helper()
 	ctx := t.Context()
 	found, err := w.Conversations(ctx, w.Actor("ann"), []model.ConversationID{full, quiet})
-	if err != nil || found[full].LastMessageSeq != int64(many)+1 || found[quiet].LastMessageSeq != 0 {
+	if err != nil || found[full].LastMessageSeq != int64(many)+1 ||
+		found[quiet].LastMessageSeq != 0 {
 		t.Errorf("%s: %+v (%v)", what, found, err)
 	}
 	for name, want := range map[string]int{"ann": 2, "ben": 0} {
-		list, err := w.MyConversations(ctx, w.Actor(name), chat.ConversationFilter{Archived: new(true)}, store.PageArgs{})
+		list, err := w.MyConversations(ctx, w.Actor(name),
+			chat.ConversationFilter{Archived: new(true)}, store.PageArgs{})
 		if err != nil || len(list.Items) != want {
 			t.Errorf("%s: %s has put away %d, want %d (%v)", what, name, len(list.Items), want, err)
 		}
@@ -175,7 +197,8 @@ func (w *fixture) checkMigrated(t *testing.T, what string, full, quiet model.Con
 		if i%3 == 2 {
 			want = nil
 		}
-		chattest.WantEqual(t, fmt.Sprint(what, ": number ", i), want, w.search("ann", chat.Search{Query: fmt.Sprint("n", i)}))
+		chattest.WantEqual(t, fmt.Sprint(what, ": number ", i), want,
+			w.search("ann", chat.Search{Query: fmt.Sprint("n", i)}))
 	}
 	each, _ := w.unreadOf("ann", &model.Conversation{ID: full}, &model.Conversation{ID: quiet})
 	chattest.WantEqual(t, what+": unread", []model.Unread{{Messages: many - many/3}, {}}, each)

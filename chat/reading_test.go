@@ -18,7 +18,9 @@ import (
 )
 
 // unreadOf says how much somebody has not read: of each conversation, and in all.
-func (w *fixture) unreadOf(who string, conversations ...*model.Conversation) (each []model.Unread, all model.Unread) {
+func (w *fixture) unreadOf(
+	who string, conversations ...*model.Conversation,
+) (each []model.Unread, all model.Unread) {
 	w.T.Helper()
 	var ids []model.ConversationID
 	for _, c := range conversations {
@@ -36,13 +38,15 @@ func (w *fixture) unreadOf(who string, conversations ...*model.Conversation) (ea
 	}
 	// What the filter finds has something unread, and all that has is found.
 	for _, unread := range []bool{true, false} {
-		list, err := w.MyConversations(w.T.Context(), w.Actor(who), chat.ConversationFilter{Unread: &unread}, store.PageArgs{})
+		list, err := w.MyConversations(w.T.Context(), w.Actor(who),
+			chat.ConversationFilter{Unread: &unread}, store.PageArgs{})
 		if err != nil {
 			w.T.Fatal(err)
 		}
 		for _, c := range list.Items {
 			if i := slices.Index(ids, c.ID); i >= 0 && (each[i].Messages > 0) != unread {
-				w.T.Errorf("%s: a conversation with %+v comes with unread = %v", who, each[i], unread)
+				w.T.Errorf("%s: a conversation with %+v comes with unread = %v", who, each[i],
+					unread)
 			}
 		}
 	}
@@ -53,12 +57,16 @@ func TestUnreadCounts(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cat", "zoe")
-		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ben", "ann")
+		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ben", "ann")
 		want := func(who string, messages, mentions, otherMessages int) {
 			t.Helper()
 			each, all := w.unreadOf(who, c, other)
-			chattest.WantEqual(t, "unread of "+who, []model.Unread{{Messages: messages, Mentions: mentions}, {Messages: otherMessages}}, each)
-			chattest.WantEqual(t, "unread of "+who+" in all", model.Unread{Messages: messages + otherMessages, Mentions: mentions}, all)
+			chattest.WantEqual(t, "unread of "+who,
+				[]model.Unread{{Messages: messages, Mentions: mentions}, {Messages: otherMessages}},
+				each)
+			chattest.WantEqual(t, "unread of "+who+" in all",
+				model.Unread{Messages: messages + otherMessages, Mentions: mentions}, all)
 		}
 		want("ann", 0, 0, 0)
 		first := w.Send("ben", c.ID, "for @ann")
@@ -99,7 +107,8 @@ func TestMutedConversationsDoNotCountInAll(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
 		w := mustFixture(t, db, "ann", "ben")
-		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ben", "ann")
+		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ben", "ann")
 		w.Send("ben", a.ID, "for @ann")
 		w.Send("ben", b.ID, "for @ann")
 		w.Send("ben", b.ID, "more")
@@ -113,9 +122,12 @@ func TestMutedConversationsDoNotCountInAll(t *testing.T) {
 		want := func(what string, messages, mentions int, muted bool) {
 			t.Helper()
 			each, all := w.unreadOf("ann", a, b)
-			chattest.WantEqual(t, what+": each", []model.Unread{{Messages: 1, Mentions: 1}, {Messages: 2, Mentions: 1}}, each)
-			chattest.WantEqual(t, what+": in all", model.Unread{Messages: messages, Mentions: mentions}, all)
-			list, err := w.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{Muted: new(true)}, store.PageArgs{})
+			chattest.WantEqual(t, what+": each",
+				[]model.Unread{{Messages: 1, Mentions: 1}, {Messages: 2, Mentions: 1}}, each)
+			chattest.WantEqual(t, what+": in all",
+				model.Unread{Messages: messages, Mentions: mentions}, all)
+			list, err := w.MyConversations(t.Context(), w.Actor("ann"),
+				chat.ConversationFilter{Muted: new(true)}, store.PageArgs{})
 			if err != nil || (len(list.Items) == 1) != muted {
 				t.Errorf("%s: %d are muted (%v)", what, len(list.Items), err)
 			}
@@ -133,11 +145,13 @@ func TestMutedConversationsDoNotCountInAll(t *testing.T) {
 		want("after the hour", 3, 2, false)
 		w.Unchanged(t, func() {
 			for want, in := range map[string]chat.UpdateMembership{
-				"CONFLICT mutedUntil": {Muted: new(false), MutedUntil: new(clock.Now().Add(time.Hour))},
-				"INVALID mutedUntil":  {MutedUntil: new(clock.Now())},
+				"CONFLICT mutedUntil": {Muted: new(false),
+					MutedUntil: new(clock.Now().Add(time.Hour))},
+				"INVALID mutedUntil": {MutedUntil: new(clock.Now())},
 			} {
 				in.ConversationID = b.ID
-				if _, err := w.UpdateMembership(t.Context(), w.Actor("ann"), in); outcome(err) != want {
+				if _, err := w.UpdateMembership(t.Context(), w.Actor("ann"),
+					in); outcome(err) != want {
 					t.Errorf("got %v, want %s", err, want)
 				}
 			}
@@ -149,32 +163,40 @@ func TestUnreadIsCountedUpToAThousand(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		var rows []*model.Message
 		var mentions []*model.Mention
 		for i := range chat.MaxUnread + 5 {
 			m := &model.Message{
-				ID: model.NewMessageID(), ConversationID: c.ID, Seq: int64(i) + 2, AuthorID: new(w.UserID("ben")), Content: "@ann", CreatedAt: db.Now(),
+				ID: model.NewMessageID(), ConversationID: c.ID, Seq: int64(i) + 2,
+				AuthorID: new(w.UserID("ben")), Content: "@ann", CreatedAt: db.Now(),
 			}
 			rows = append(rows, m)
-			mentions = append(mentions, &model.Mention{ConversationID: c.ID, UserID: w.UserID("ann"), Seq: m.Seq, MessageID: m.ID})
+			mentions = append(mentions, &model.Mention{ConversationID: c.ID,
+				UserID: w.UserID("ann"), Seq: m.Seq, MessageID: m.ID})
 		}
 		for _, many := range []any{&rows, &mentions} {
 			if _, err := db.NewInsert().Model(many).Exec(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		w.Exec("UPDATE conversations SET last_seq = ?, last_message_seq = ? WHERE id = ?", chat.MaxUnread+6, chat.MaxUnread+6, c.ID)
+		w.Exec("UPDATE conversations SET last_seq = ?, last_message_seq = ? WHERE id = ?",
+			chat.MaxUnread+6, chat.MaxUnread+6, c.ID)
 		w.Send("ben", other.ID, "one more")
 		want := func(messages int) {
 			t.Helper()
 			each, all := w.unreadOf("ann", c, other)
-			chattest.WantEqual(t, "each", []model.Unread{{Messages: messages, Mentions: messages}, {Messages: 1}}, each)
-			chattest.WantEqual(t, "all", model.Unread{Messages: messages + 1, Mentions: messages}, all)
+			chattest.WantEqual(t, "each", []model.Unread{{Messages: messages, Mentions: messages},
+				{Messages: 1}}, each)
+			chattest.WantEqual(t, "all", model.Unread{Messages: messages + 1, Mentions: messages},
+				all)
 		}
 		want(chat.MaxUnread)
 		for read, left := range map[int64]int{1 + 5: 1000, 1 + 6: 999} {
-			w.Exec("UPDATE conversation_members SET last_read_seq = ? WHERE conversation_id = ? AND user_id = ?", read, c.ID, w.UserID("ann"))
+			w.Exec(
+				"UPDATE conversation_members SET last_read_seq = ? WHERE conversation_id = ? AND "+
+					"user_id = ?", read, c.ID, w.UserID("ann"))
 			want(left)
 		}
 	})
@@ -185,7 +207,9 @@ func (w *fixture) seen(who string, m *model.Message) (names []string) {
 	return w.seenIn(who, m, store.Window{Limit: 20}).Items
 }
 
-func (w *fixture) seenIn(who string, m *model.Message, window store.Window) (names store.Page[string]) {
+func (w *fixture) seenIn(
+	who string, m *model.Message, window store.Window,
+) (names store.Page[string]) {
 	w.T.Helper()
 	found, err := w.SeenBy(w.T.Context(), w.Actor(who), []model.MessageID{m.ID}, window)
 	if err != nil {
@@ -218,39 +242,49 @@ func TestSeenBy(t *testing.T) {
 		read("late", second.Seq)
 		chattest.WantEqual(t, "the first, to its author", []string{"ben"}, w.seen("author", m))
 		chattest.WantEqual(t, "the first, to who has seen it", []string{"ben"}, w.seen("ben", m))
-		chattest.WantEqual(t, "the first, to who has joined since", []string{"ben"}, w.seen("late", m))
+		chattest.WantEqual(t, "the first, to who has joined since", []string{"ben"},
+			w.seen("late", m))
 		chattest.WantEqual(t, "the second", []string{"author", "late"}, w.seen("ann", second))
 		chattest.WantEqual(t, "to who hides it", []string(nil), w.seen("hider", m))
 		chattest.WantEqual(t, "to a stranger", []string(nil), w.seen("zoe", m))
 		receipts("hider", true)
-		chattest.WantEqual(t, "to who hid it", []string{"author", "hider", "late"}, inNames(w.seen("hider", second)))
+		chattest.WantEqual(t, "to who hid it", []string{"author", "hider", "late"},
+			inNames(w.seen("hider", second)))
 		receipts("ben", false)
 		chattest.WantEqual(t, "of who hides it now", []string{"hider"}, w.seen("author", m))
 		receipts("ben", true)
 
 		// One page after the other, both ways, in order of joining.
 		all := w.seen("ann", second)
-		forwards, backwards := w.seenIn("ann", second, store.Window{Limit: 2}), w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true})
-		chattest.WantEqual(t, "the first two", store.Page[string]{Items: all[:2], More: true}, forwards)
-		chattest.WantEqual(t, "the last two", store.Page[string]{Items: all[1:], Before: true}, backwards)
+		forwards, backwards := w.seenIn("ann", second, store.Window{Limit: 2}),
+			w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true})
+		chattest.WantEqual(t, "the first two", store.Page[string]{Items: all[:2], More: true},
+			forwards)
+		chattest.WantEqual(t, "the last two", store.Page[string]{Items: all[1:], Before: true},
+			backwards)
 		cursor := func(name string) string {
-			member, err := w.Member(t.Context(), w.Actor(name), model.MemberID{Conversation: c.ID, User: w.UserID(name)})
+			member, err := w.Member(t.Context(), w.Actor(name),
+				model.MemberID{Conversation: c.ID, User: w.UserID(name)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			return chat.MemberCursor(member)
 		}
-		chattest.WantEqual(t, "the rest", store.Page[string]{Items: all[2:], Before: true}, w.seenIn("ann", second, store.Window{Limit: 2, Cursor: cursor(all[1])}))
+		chattest.WantEqual(t, "the rest", store.Page[string]{Items: all[2:], Before: true},
+			w.seenIn("ann", second, store.Window{Limit: 2, Cursor: cursor(all[1])}))
 		chattest.WantEqual(t, "those before", store.Page[string]{Items: all[:1], More: true},
-			w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true, Cursor: cursor(all[1])}))
+			w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true,
+				Cursor: cursor(all[1])}))
 
-		if _, err := w.RemoveMember(t.Context(), w.Actor("author"), c.ID, w.UserID("ben")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("author"), c.ID,
+			w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
 		chattest.WantEqual(t, "without who is removed", []string{"hider"}, w.seen("author", m))
 		w.Add("author", c.ID, "ben")
 		read("ben", 1000)
-		chattest.WantEqual(t, "who is back was not there when it came", []string{"hider"}, w.seen("author", m))
+		chattest.WantEqual(t, "who is back was not there when it came", []string{"hider"},
+			w.seen("author", m))
 		w.MustRemoveAccount("author")
 		chattest.WantEqual(t, "once the author is gone", []string{"hider"}, w.seen("ann", m))
 		chattest.WantEqual(t, "to who is gone", []string(nil), w.seen("author", m))
@@ -279,14 +313,17 @@ func TestSeenByHidesWhatIsHidden(t *testing.T) {
 
 func TestLastReadIsMutual(t *testing.T) {
 	t.Parallel()
-	hides, lets := &model.User{ID: model.NewUserID()}, &model.User{ID: model.NewUserID(), SendReadReceipts: true}
+	hides, lets := &model.User{ID: model.NewUserID()},
+		&model.User{ID: model.NewUserID(), SendReadReceipts: true}
 	other := &model.User{ID: model.NewUserID(), SendReadReceipts: true}
 	for _, c := range []struct {
 		viewer, of *model.User
 		known      bool
-	}{{hides, hides, true}, {lets, lets, true}, {hides, lets, false}, {lets, hides, false}, {lets, other, true}} {
+	}{{hides, hides, true}, {lets, lets, true}, {hides, lets, false}, {lets, hides, false},
+		{lets, other, true}} {
 		m := &model.ConversationMember{UserID: c.of.ID, LastReadSeq: 7}
-		if got := chat.LastRead(m, c.viewer, c.of); (got != nil) != c.known || got != nil && *got != 7 {
+		if got := chat.LastRead(m, c.viewer, c.of); (got != nil) != c.known || got != nil &&
+			*got != 7 {
 			t.Errorf("%v of %v: %v", c.viewer, c.of, got)
 		}
 	}
@@ -298,8 +335,9 @@ func TestDrafts(t *testing.T) {
 		w := mustFixture(t, db, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for content, want := range map[string]string{
-			"half a word": "half a word", " as it is \n": " as it is \n", "e\u0301": "e\u0301", "a\r\nb": "a\nb",
-			"": "", " \n\t": "", strings.Repeat("字", 4000): strings.Repeat("字", 4000),
+			"half a word": "half a word", " as it is \n": " as it is \n", "e\u0301": "e\u0301",
+			"a\r\nb": "a\nb",
+			"":       "", " \n\t": "", strings.Repeat("字", 4000): strings.Repeat("字", 4000),
 		} {
 			m, err := w.SaveDraft(t.Context(), w.Actor("ann"), c.ID, content)
 			if err != nil {
@@ -318,16 +356,19 @@ func TestDrafts(t *testing.T) {
 			t.Fatal(err)
 		}
 		for content, want := range map[string]string{
-			strings.Repeat("x", 4001): "TOO_LONG content", "a\x00": "INVALID content", "\xff": "INVALID content",
+			strings.Repeat("x", 4001): "TOO_LONG content", "a\x00": "INVALID content",
+			"\xff": "INVALID content",
 		} {
-			if _, err := w.SaveDraft(t.Context(), w.Actor("ann"), c.ID, content); outcome(err) != want {
+			if _, err := w.SaveDraft(t.Context(), w.Actor("ann"), c.ID,
+				content); outcome(err) != want {
 				t.Errorf("%.10q: %v", content, err)
 			}
 		}
 		w.Send("ann", c.ID, "sent")
 		mine, err1 := membership.Of(t.Context(), db, w.Actor("ann"), c.ID)
 		other, err2 := membership.Of(t.Context(), db, w.Actor("ben"), c.ID)
-		if err := errors.Join(err1, err2); err != nil || *mine.Draft != "kept" || other.Draft != nil {
+		if err := errors.Join(err1, err2); err != nil || *mine.Draft != "kept" ||
+			other.Draft != nil {
 			t.Errorf("%v and %v (%v)", mine.Draft, other.Draft, err)
 		}
 	})
@@ -423,19 +464,23 @@ func TestEditsThatExpect(t *testing.T) {
 			if _, got := try("third", new(second.EditedAt.Add(time.Microsecond))); got != conflict {
 				t.Errorf("edited a microsecond before: %s", got)
 			}
-			if again, got := try("second", nil); got != "ok" || !again.EditedAt.Equal(*second.EditedAt) {
+			if again, got := try("second", nil); got != "ok" ||
+				!again.EditedAt.Equal(*second.EditedAt) {
 				t.Errorf("the very same edit again: %s", got)
 			}
 		})
 		clock.Forward(time.Minute)
-		if third, got := try("third", new(second.EditedAt.In(time.FixedZone("", 3600)))); got != "ok" || third.Content != "third" {
+		if third, got := try("third", new(second.EditedAt.In(time.FixedZone("",
+			3600)))); got != "ok" || third.Content != "third" {
 			t.Errorf("as expected: %s, %+v", got, third)
 		}
 		w.delete("ann", m)
 		if _, got := try("fourth", nil); got != "CONFLICT messageId" {
 			t.Errorf("once deleted: %s", got)
 		}
-		if _, err := w.EditMessage(t.Context(), w.Actor("ann"), chat.EditMessage{MessageID: model.NewMessageID(), Content: "x"}); !errs.Is(err, errs.NotFound) {
+		if _, err := w.EditMessage(t.Context(), w.Actor("ann"),
+			chat.EditMessage{MessageID: model.NewMessageID(), Content: "x"}); !errs.Is(err,
+			errs.NotFound) {
 			t.Errorf("unknown: %v", err)
 		}
 	})

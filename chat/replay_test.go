@@ -54,7 +54,8 @@ func (w *fixture) wantLogTells(t *testing.T, id model.ConversationID) {
 	log := w.replay(t, id)
 	log.findMentions(w)
 	tables := w.readTables(t, id)
-	chattest.WantEqual(t, "what the log tells (+) of what the tables hold (-)", tables, log, cmpopts.IgnoreUnexported(toldMessage{}))
+	chattest.WantEqual(t, "what the log tells (+) of what the tables hold (-)", tables, log,
+		cmpopts.IgnoreUnexported(toldMessage{}))
 }
 
 func (w *fixture) replay(t *testing.T, id model.ConversationID) *told {
@@ -125,7 +126,8 @@ func (w *fixture) replayReaction(t *testing.T, m *toldMessage, e *model.Event) {
 		delete(m.Reactions, data.Emoji)
 	}
 	if data.Count != len(who) {
-		t.Errorf("seq %d tells of %d %s where there are %d", e.Seq, data.Count, data.Emoji, len(who))
+		t.Errorf("seq %d tells of %d %s where there are %d", e.Seq, data.Count, data.Emoji,
+			len(who))
 	}
 }
 
@@ -182,7 +184,8 @@ func (s *told) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 func (s *told) findMentions(w *fixture) {
 	gone := map[string]bool{}
 	for name, actor := range w.Actors {
-		if there, err := w.DB.NewSelect().Table("users").Where("id = ?", actor.UserID).Exists(w.T.Context()); err != nil {
+		if there, err := w.DB.NewSelect().Table("users").Where("id = ?", actor.UserID).
+			Exists(w.T.Context()); err != nil {
 			w.T.Fatal(err)
 		} else if !there {
 			gone[name] = true
@@ -216,27 +219,33 @@ func (w *fixture) readTables(t *testing.T, id model.ConversationID) *told {
 		t.Fatal(err)
 	}
 	s := &told{
-		Title: c.Title, MayRename: c.MembersMayRename, History: c.History, LastSeq: c.LastSeq, LastMessage: c.LastMessageSeq,
-		Active: c.LastActivityAt, Members: map[string]toldMember{}, Messages: map[int64]*toldMessage{},
+		Title: c.Title, MayRename: c.MembersMayRename, History: c.History, LastSeq: c.LastSeq,
+		LastMessage: c.LastMessageSeq,
+		Active:      c.LastActivityAt, Members: map[string]toldMember{},
+		Messages: map[int64]*toldMessage{},
 	}
 	var members []*model.ConversationMember
-	if err := w.DB.NewSelect().Model(&members).Where("cm.conversation_id = ?", id).Scan(ctx); err != nil {
+	if err := w.DB.NewSelect().Model(&members).Where("cm.conversation_id = ?", id).
+		Scan(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range members {
 		s.Members[w.name(&m.UserID)] = toldMember{m.Role, m.JoinedSeq, m.HiddenSeq, m.JoinedAt}
 		if m.LastReadSeq > c.LastSeq || m.LastReadSeq < m.JoinedSeq {
-			t.Errorf("%s has read up to %d, joined with %d, and the newest is %d", w.name(&m.UserID), m.LastReadSeq, m.JoinedSeq, c.LastSeq)
+			t.Errorf("%s has read up to %d, joined with %d, and the newest is %d",
+				w.name(&m.UserID), m.LastReadSeq, m.JoinedSeq, c.LastSeq)
 		}
 	}
 	var messages []*model.Message
-	if err := w.DB.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).Scan(ctx); err != nil {
+	if err := w.DB.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).
+		Scan(ctx); err != nil {
 		t.Fatal(err)
 	}
 	byID := map[model.MessageID]*toldMessage{}
 	for _, m := range messages {
 		byID[m.ID] = &toldMessage{
-			ID: m.ID, Author: w.name(m.AuthorID), At: m.CreatedAt, EditedAt: m.EditedAt, DeletedAt: m.DeletedAt,
+			ID: m.ID, Author: w.name(m.AuthorID), At: m.CreatedAt, EditedAt: m.EditedAt,
+			DeletedAt: m.DeletedAt,
 			Reactions: map[string][]string{}, Content: m.Content,
 		}
 		s.Messages[m.Seq] = byID[m.ID]
@@ -248,10 +257,13 @@ func (w *fixture) readTables(t *testing.T, id model.ConversationID) *told {
 	return s
 }
 
-func (w *fixture) readReactions(t *testing.T, id model.ConversationID, byID map[model.MessageID]*toldMessage) {
+func (w *fixture) readReactions(
+	t *testing.T, id model.ConversationID, byID map[model.MessageID]*toldMessage,
+) {
 	t.Helper()
 	var reactions []*model.Reaction
-	if err := w.DB.NewSelect().Model(&reactions).Where("r.conversation_id = ?", id).Scan(t.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&reactions).Where("r.conversation_id = ?", id).
+		Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range reactions {
@@ -260,7 +272,8 @@ func (w *fixture) readReactions(t *testing.T, id model.ConversationID, byID map[
 		slices.Sort(m.Reactions[r.Emoji])
 	}
 	var mentions []*model.Mention
-	if err := w.DB.NewSelect().Model(&mentions).Where("mn.conversation_id = ?", id).Scan(t.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&mentions).Where("mn.conversation_id = ?", id).
+		Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, mn := range mentions {

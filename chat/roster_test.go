@@ -42,7 +42,8 @@ func mustCompany(t *testing.T, w *fixture, change ...func(*chat.CreateConversati
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID, w.UserID("removed")); err != nil {
+	if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID,
+		w.UserID("removed")); err != nil {
 		t.Fatal(err)
 	}
 	return &company{fixture: w, c: c}
@@ -50,7 +51,8 @@ func mustCompany(t *testing.T, w *fixture, change ...func(*chat.CreateConversati
 
 func companyWorld(t *testing.T, db *store.DB) *fixture {
 	t.Helper()
-	return mustFixture(t, db, "owner", "admin", "admin2", "member", "member2", "removed", "stranger", "new")
+	return mustFixture(t, db, "owner", "admin", "admin2", "member", "member2", "removed",
+		"stranger", "new")
 }
 
 // outcome is an error in short: "ok", a code, or a code with the path that a person can correct.
@@ -77,7 +79,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	type operation func(co *company, ctx context.Context, as model.Actor) error
 	add := func(role model.Role) operation {
 		return func(co *company, ctx context.Context, as model.Actor) error {
-			_, err := co.AddMembers(ctx, as, co.c.ID, []*chat.NewMember{{UserID: co.UserID("new"), Role: role}})
+			_, err := co.AddMembers(ctx, as, co.c.ID,
+				[]*chat.NewMember{{UserID: co.UserID("new"), Role: role}})
 			return err
 		}
 	}
@@ -107,30 +110,43 @@ func TestWhoMayDoWhat(t *testing.T) {
 		_, err := co.UpdateConversationSettings(ctx, as, co.c.ID, true)
 		return err
 	}
-	leave := func(co *company, ctx context.Context, as model.Actor) error { return co.Leave(ctx, as, co.c.ID) }
+	leave := func(co *company, ctx context.Context,
+		as model.Actor) error {
+		return co.Leave(ctx, as, co.c.ID)
+	}
 
 	tests := map[string]struct {
 		do operation
 		// owner, admin, member, removed, stranger
 		want [5]string
 	}{
-		"rename":                 {rename, [5]string{ok, ok, no, not, not}},
-		"settings":               {settings, [5]string{ok, no, no, not, not}},
-		"add a member":           {add(model.Member), [5]string{ok, ok, no, not, not}},
-		"add an admin":           {add(model.Admin), [5]string{ok, "CONFLICT members.0.role", no, not, not}},
-		"add an owner":           {add(model.Owner), [5]string{"CONFLICT members.0.role", "CONFLICT members.0.role", no, not, not}},
-		"remove a member":        {remove("member2"), [5]string{ok, ok, no, not, not}},
-		"remove an admin":        {remove("admin2"), [5]string{ok, no, no, not, not}},
-		"remove the owner":       {remove("owner"), [5]string{"CONFLICT userId", no, no, not, not}},
-		"remove a stranger":      {remove("stranger"), [5]string{"NOT_FOUND userId", "NOT_FOUND userId", no, not, not}},
-		"make an admin":          {changeRole("member2", model.Admin), [5]string{ok, no, no, not, not}},
-		"make a member":          {changeRole("admin2", model.Member), [5]string{ok, no, no, not, not}},
-		"make a second owner":    {changeRole("member2", model.Owner), [5]string{"CONFLICT role", "CONFLICT role", "CONFLICT role", "CONFLICT role", "CONFLICT role"}},
-		"degrade the owner":      {changeRole("owner", model.Member), [5]string{"CONFLICT userId", no, no, not, not}},
-		"transfer":               {transfer("member2"), [5]string{ok, no, no, not, not}},
-		"transfer to oneself":    {transfer("owner"), [5]string{"CONFLICT userId", no, no, not, not}},
-		"transfer to a stranger": {transfer("stranger"), [5]string{"NOT_FOUND userId", no, no, not, not}},
-		"leave":                  {leave, [5]string{"OWNER_REQUIRED conversationId", ok, ok, not, not}},
+		"rename":       {rename, [5]string{ok, ok, no, not, not}},
+		"settings":     {settings, [5]string{ok, no, no, not, not}},
+		"add a member": {add(model.Member), [5]string{ok, ok, no, not, not}},
+		"add an admin": {add(model.Admin),
+			[5]string{ok, "CONFLICT members.0.role", no, not, not}},
+		"add an owner": {add(model.Owner),
+			[5]string{"CONFLICT members.0.role", "CONFLICT members.0.role", no, not, not}},
+		"remove a member":  {remove("member2"), [5]string{ok, ok, no, not, not}},
+		"remove an admin":  {remove("admin2"), [5]string{ok, no, no, not, not}},
+		"remove the owner": {remove("owner"), [5]string{"CONFLICT userId", no, no, not, not}},
+		"remove a stranger": {remove("stranger"),
+			[5]string{"NOT_FOUND userId", "NOT_FOUND userId", no, not, not}},
+		"make an admin": {changeRole("member2", model.Admin),
+			[5]string{ok, no, no, not, not}},
+		"make a member": {changeRole("admin2", model.Member),
+			[5]string{ok, no, no, not, not}},
+		"make a second owner": {changeRole("member2", model.Owner),
+			[5]string{"CONFLICT role", "CONFLICT role", "CONFLICT role", "CONFLICT role",
+				"CONFLICT role"}},
+		"degrade the owner": {changeRole("owner", model.Member),
+			[5]string{"CONFLICT userId", no, no, not, not}},
+		"transfer": {transfer("member2"), [5]string{ok, no, no, not, not}},
+		"transfer to oneself": {transfer("owner"),
+			[5]string{"CONFLICT userId", no, no, not, not}},
+		"transfer to a stranger": {transfer("stranger"),
+			[5]string{"NOT_FOUND userId", no, no, not, not}},
+		"leave": {leave, [5]string{"OWNER_REQUIRED conversationId", ok, ok, not, not}},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := companyWorld(t, db)
@@ -143,7 +159,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 					t.Errorf("%s by the %s: got %s, want %s", name, who, got, test.want[i])
 				}
 				if after := co.last(); (got == ok) != (after > before) {
-					t.Errorf("%s by the %s: %s, and seq went from %d to %d", name, who, got, before, after)
+					t.Errorf("%s by the %s: %s, and seq went from %d to %d", name, who, got, before,
+						after)
 				}
 				if got != ok {
 					chattest.WantEqual(t, name+" by the "+who+": roles", roles, co.Roles(co.c.ID))
@@ -238,19 +255,23 @@ func (co *company) wantLogEqualsTables(t *testing.T) {
 func TestMembersMayRenameWhereTheOwnerAllowsIt(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		co := mustCompany(t, companyWorld(t, db), func(in *chat.CreateConversation) { in.MembersMayRename = true })
+		co := mustCompany(t, companyWorld(t, db),
+			func(in *chat.CreateConversation) { in.MembersMayRename = true })
 		c, err := co.Rename(t.Context(), co.Actor("member"), co.c.ID, "  ours ")
 		if err != nil || c.Title != "ours" {
 			t.Fatalf("%+v (%v)", c, err)
 		}
 		before := co.last()
-		if _, err := co.Rename(t.Context(), co.Actor("member"), co.c.ID, "ours"); err != nil || co.last() != before {
+		if _, err := co.Rename(t.Context(), co.Actor("member"), co.c.ID, "ours"); err != nil ||
+			co.last() != before {
 			t.Errorf("the same title again is no change: %v", err)
 		}
 		for title, want := range map[string]string{
-			" ": "REQUIRED title", strings.Repeat("x", 201): "TOO_LONG title", "a\nb": "INVALID title",
+			" ": "REQUIRED title", strings.Repeat("x", 201): "TOO_LONG title",
+			"a\nb": "INVALID title",
 		} {
-			if _, err := co.Rename(t.Context(), co.Actor("owner"), co.c.ID, title); outcome(err) != want {
+			if _, err := co.Rename(t.Context(), co.Actor("owner"), co.c.ID,
+				title); outcome(err) != want {
 				t.Errorf("%.10q: %v", title, err)
 			}
 		}
@@ -268,20 +289,25 @@ func TestAddMembersIsAllOrNothing(t *testing.T) {
 			{UserID: model.NewUserID(), Role: model.Member},
 			{UserID: w.UserID("new"), Role: model.Member},
 		})
-		if got, want := outcome(err), "CONFLICT members.3.userId, ALREADY_MEMBER members.1.userId, NOT_FOUND members.2.userId"; got != want {
+		if got, want := outcome(
+			err),
+			"CONFLICT members.3.userId, ALREADY_MEMBER members.1.userId, NOT_FOUND members.2.userId"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		if _, in := w.Roles(co.c.ID)["new"]; in {
 			t.Error("one of them was added")
 		}
-		crowd := w.NewMembers(w.Crowd(membership.Max - 4)...) // with the five that are there, one too many
-		if _, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID, crowd); outcome(err) != "LIMIT_REACHED members" {
+		// with the five that are there, one too many
+		crowd := w.NewMembers(w.Crowd(membership.Max - 4)...)
+		if _, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID,
+			crowd); outcome(err) != "LIMIT_REACHED members" {
 			t.Errorf("beyond the limit: %v", err)
 		}
 		if _, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID, crowd[1:]); err != nil {
 			t.Errorf("up to the limit: %v", err)
 		}
-		if _, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID, nil); outcome(err) != "REQUIRED members" {
+		if _, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID,
+			nil); outcome(err) != "REQUIRED members" {
 			t.Errorf("nobody: %v", err)
 		}
 	})
@@ -296,15 +322,18 @@ func TestHistoryVisibility(t *testing.T) {
 		} {
 			w := mustFixture(t, db)
 			w.Invite(string(history)+" ann", string(history)+" ben")
-			w.Actors["ann"], w.Actors["ben"] = w.Actor(string(history)+" ann"), w.Actor(string(history)+" ben")
+			w.Actors["ann"], w.Actors["ben"] = w.Actor(string(history)+" ann"),
+				w.Actor(string(history)+" ben")
 			w.Invite(string(history) + " cleo")
 			w.Actors["cleo"] = w.Actor(string(history) + " cleo")
-			c, err := w.CreateConversation(t.Context(), w.Actor("ann"), chat.CreateConversation{Members: w.NewMembers("ben"), HistoryVisibility: history})
+			c, err := w.CreateConversation(t.Context(), w.Actor("ann"),
+				chat.CreateConversation{Members: w.NewMembers("ben"), HistoryVisibility: history})
 			if err != nil {
 				t.Fatal(err)
 			}
 			first := w.Send("ann", c.ID, "before")
-			if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("cleo")); err != nil {
+			if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+				w.NewMembers("cleo")); err != nil {
 				t.Fatal(err)
 			}
 			w.Send("ann", c.ID, "after")
@@ -318,7 +347,8 @@ func TestHistoryVisibility(t *testing.T) {
 				got = append(got, m.Content)
 			}
 			chattest.WantEqual(t, fmt.Sprintf("%s: messages", history), want, got)
-			if m, err := w.Message(t.Context(), w.Actor("cleo"), first.ID); err != nil || (m != nil) != (history == model.FromStart) {
+			if m, err := w.Message(t.Context(), w.Actor("cleo"), first.ID); err != nil ||
+				(m != nil) != (history == model.FromStart) {
 				t.Errorf("%s: the first message by its id: %v (%v)", history, m, err)
 			}
 			p := w.Pull(t, "cleo", c.ID, new(int64(0)))
@@ -328,12 +358,14 @@ func TestHistoryVisibility(t *testing.T) {
 				p.Events(3, 4) // their own joining, and what came after it
 			}
 
-			if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID, w.UserID("cleo")); err != nil {
+			if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID,
+				w.UserID("cleo")); err != nil {
 				t.Fatal(err)
 			}
 			p.Event(5)
 			chattest.WantCode(t, p.End(), errs.Forbidden)
-			if left, err := w.MessagesOf(t.Context(), w.Actor("cleo"), c.ID, store.PageArgs{}); err != nil || len(left.Items) > 0 {
+			if left, err := w.MessagesOf(t.Context(), w.Actor("cleo"), c.ID,
+				store.PageArgs{}); err != nil || len(left.Items) > 0 {
 				t.Errorf("%s: once removed: %v, %v", history, left.Items, err)
 			}
 		}
@@ -346,18 +378,22 @@ func TestRemovedAndBackWhileAsleep(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		c, err := w.CreateConversation(t.Context(), w.Actor("ann"), chat.CreateConversation{Members: w.NewMembers("ben"), HistoryVisibility: model.FromJoining})
+		c, err := w.CreateConversation(t.Context(), w.Actor("ann"),
+			chat.CreateConversation{Members: w.NewMembers("ben"),
+				HistoryVisibility: model.FromJoining})
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.LoseHints() // nobody wakes it
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		p.Event(1)
-		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID, w.UserID("ben")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID,
+			w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
 		w.Send("ann", c.ID, "not for ben")
-		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
 		w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: 4})
@@ -378,7 +414,8 @@ func TestLeaveAlone(t *testing.T) {
 		if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 0, "conversation_members": 0, "messages": 0, "events": 0}, w.Rows())
+		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 0,
+			"conversation_members": 0, "messages": 0, "events": 0}, w.Rows())
 	})
 }
 
@@ -407,7 +444,8 @@ func TestOpenDirect(t *testing.T) {
 			}
 		}
 		id := opened[0].ID
-		chattest.WantEqual(t, "roles", map[string]model.Role{"ann": model.Member, "ben": model.Member}, w.Roles(id))
+		chattest.WantEqual(t, "roles",
+			map[string]model.Role{"ann": model.Member, "ben": model.Member}, w.Roles(id))
 		partners, err := w.Partners(t.Context(), w.Actor("ann"), []model.ConversationID{id})
 		if err != nil || partners[id] != w.UserID("ben") {
 			t.Errorf("ann's partner: %v (%v)", partners, err)
@@ -417,9 +455,17 @@ func TestOpenDirect(t *testing.T) {
 				_, err := w.AddMembers(t.Context(), w.Actor("ann"), id, w.NewMembers("cleo"))
 				return err
 			},
-			"remove": func() error { _, err := w.RemoveMember(t.Context(), w.Actor("ann"), id, w.UserID("ben")); return err },
-			"rename": func() error { _, err := w.Rename(t.Context(), w.Actor("ann"), id, "x"); return err },
-			"leave":  func() error { return w.Leave(t.Context(), w.Actor("ann"), id) },
+			"remove": func() error {
+				_, err := w.RemoveMember(t.Context(), w.Actor("ann"), id,
+					w.UserID("ben"))
+				return err
+			},
+			"rename": func() error {
+				_, err := w.Rename(t.Context(), w.Actor("ann"), id,
+					"x")
+				return err
+			},
+			"leave": func() error { return w.Leave(t.Context(), w.Actor("ann"), id) },
 			"transfer": func() error {
 				_, err := w.TransferOwnership(t.Context(), w.Actor("ann"), id, w.UserID("ben"))
 				return err
@@ -429,7 +475,8 @@ func TestOpenDirect(t *testing.T) {
 				t.Errorf("%s: %s", name, got)
 			}
 		}
-		for whom, want := range map[model.UserID]string{w.UserID("ann"): "CONFLICT userId", model.NewUserID(): "NOT_FOUND userId"} {
+		for whom, want := range map[model.UserID]string{w.UserID("ann"): "CONFLICT userId",
+			model.NewUserID(): "NOT_FOUND userId"} {
 			if _, err := w.OpenDirect(t.Context(), w.Actor("ann"), whom); outcome(err) != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
@@ -449,11 +496,13 @@ func TestRosterRaces(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, do := range []func() error{
 				func() error {
-					_, err := co.TransferOwnership(ctx, co.Actor("owner"), co.c.ID, co.UserID("admin"))
+					_, err := co.TransferOwnership(ctx, co.Actor("owner"), co.c.ID,
+						co.UserID("admin"))
 					return err
 				},
 				func() error {
-					_, err := co.TransferOwnership(ctx, co.Actor("owner"), co.c.ID, co.UserID("member"))
+					_, err := co.TransferOwnership(ctx, co.Actor("owner"), co.c.ID,
+						co.UserID("member"))
 					return err
 				},
 				func() error { return co.Leave(ctx, co.Actor("owner"), co.c.ID) },
@@ -475,14 +524,20 @@ func TestRosterRaces(t *testing.T) {
 					return err
 				},
 				func() error {
-					_, err := co.SendMessage(ctx, co.Actor("member"), chat.SendMessage{ConversationID: co.c.ID, Content: "x"})
+					_, err := co.SendMessage(ctx, co.Actor("member"),
+						chat.SendMessage{ConversationID: co.c.ID, Content: "x"})
 					return err
 				},
-				func() error { _, err := co.Rename(ctx, co.Actor("admin"), co.c.ID, "raced"); return err },
+				func() error {
+					_, err := co.Rename(ctx, co.Actor("admin"), co.c.ID,
+						"raced")
+					return err
+				},
 			} {
 				wg.Go(func() {
 					err := do()
-					if e, known := errors.AsType[*errs.Error](err); err != nil && errs.Correctable(err) == nil && (!known || e.Code == errs.Unavailable) {
+					if e, known := errors.AsType[*errs.Error](err); err != nil &&
+						errs.Correctable(err) == nil && (!known || e.Code == errs.Unavailable) {
 						t.Error(err)
 					}
 				})

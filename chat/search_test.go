@@ -34,7 +34,8 @@ func TestSearchFindsOnlyOnesOwn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cat", "zoe")
-		open, hidden := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustHidden(t, w.Fixture, "ann", "ben")
+		open, hidden := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustHidden(t, w.Fixture, "ann", "ben")
 		direct, err := w.OpenDirect(t.Context(), w.Actor("ann"), w.UserID("ben"))
 		if err != nil {
 			t.Fatal(err)
@@ -48,20 +49,23 @@ func TestSearchFindsOnlyOnesOwn(t *testing.T) {
 		w.Send("ben", hidden.ID, "word hidden 2")
 		want := func(who string, contents ...string) {
 			t.Helper()
-			chattest.WantEqual(t, "what "+who+" finds", contents, w.search(who, chat.Search{Query: "WORD"}))
+			chattest.WantEqual(t, "what "+who+" finds", contents,
+				w.search(who, chat.Search{Query: "WORD"}))
 		}
 		want("ann", "word hidden 2", "word open 2", "word direct 1", "word hidden 1", "word open 1")
 		want("cat", "word hidden 2", "word open 2", "word open 1")
 		want("zoe")
 		// asked for by name it is no more theirs
 		for _, c := range []*model.Conversation{open, hidden, direct} {
-			chattest.WantEqual(t, "what zoe finds", []string(nil), w.search("zoe", chat.Search{Query: "word", ConversationID: &c.ID}))
+			chattest.WantEqual(t, "what zoe finds", []string(nil),
+				w.search("zoe", chat.Search{Query: "word", ConversationID: &c.ID}))
 		}
 		if err := w.Leave(t.Context(), w.Actor("cat"), open.ID); err != nil {
 			t.Fatal(err)
 		}
 		want("cat", "word hidden 2")
-		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), hidden.ID, w.UserID("cat")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), hidden.ID,
+			w.UserID("cat")); err != nil {
 			t.Fatal(err)
 		}
 		want("cat")
@@ -88,7 +92,8 @@ func TestSearchFilters(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
 		w := mustFixture(t, db, "ann", "ben", "zoe")
-		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		var sent []*model.Message
 		for i, c := range []*model.Conversation{a, b, a, b} {
 			clock.Forward(time.Microsecond)
@@ -100,18 +105,21 @@ func TestSearchFilters(t *testing.T) {
 			in   chat.Search
 			want string
 		}{
-			"all":                   {chat.Search{}, "3210"},
-			"conversation":          {chat.Search{ConversationID: &a.ID}, "20"},
-			"unknown conversation":  {chat.Search{ConversationID: new(model.NewConversationID())}, ""},
-			"author":                {chat.Search{AuthorID: new(w.UserID("ben"))}, "32"},
-			"author with no part":   {chat.Search{AuthorID: new(w.UserID("zoe"))}, ""},
-			"author, conversation":  {chat.Search{AuthorID: new(w.UserID("ben")), ConversationID: &b.ID}, "3"},
+			"all":          {chat.Search{}, "3210"},
+			"conversation": {chat.Search{ConversationID: &a.ID}, "20"},
+			"unknown conversation": {chat.Search{ConversationID: new(model.NewConversationID())},
+				""},
+			"author":              {chat.Search{AuthorID: new(w.UserID("ben"))}, "32"},
+			"author with no part": {chat.Search{AuthorID: new(w.UserID("zoe"))}, ""},
+			"author, conversation": {chat.Search{AuthorID: new(w.UserID("ben")),
+				ConversationID: &b.ID}, "3"},
 			"after":                 {chat.Search{SentAfter: at(1)}, "32"},
 			"after, another zone":   {chat.Search{SentAfter: &elsewhere}, "32"},
 			"before":                {chat.Search{SentBefore: at(2)}, "10"},
 			"between":               {chat.Search{SentAfter: at(0), SentBefore: at(3)}, "21"},
 			"between, turned round": {chat.Search{SentAfter: at(3), SentBefore: at(0)}, ""},
-			"everything at once":    {chat.Search{SentAfter: at(0), SentBefore: at(3), AuthorID: new(w.UserID("ann")), ConversationID: &b.ID}, "1"},
+			"everything at once": {chat.Search{SentAfter: at(0), SentBefore: at(3),
+				AuthorID: new(w.UserID("ann")), ConversationID: &b.ID}, "1"},
 		} {
 			test.in.Query = "word"
 			var got strings.Builder
@@ -121,8 +129,10 @@ func TestSearchFilters(t *testing.T) {
 			chattest.WantEqual(t, name, test.want, got.String())
 		}
 		w.MustRemoveAccount("ben")
-		chattest.WantEqual(t, "of who is gone", []string(nil), w.search("ann", chat.Search{Query: "word", AuthorID: new(w.UserID("ben"))}))
-		chattest.WantEqual(t, "how many are still there", 4, len(w.search("ann", chat.Search{Query: "word"})))
+		chattest.WantEqual(t, "of who is gone", []string(nil),
+			w.search("ann", chat.Search{Query: "word", AuthorID: new(w.UserID("ben"))}))
+		chattest.WantEqual(t, "how many are still there", 4,
+			len(w.search("ann", chat.Search{Query: "word"})))
 	})
 }
 
@@ -168,13 +178,15 @@ func TestSearchPages(t *testing.T) {
 				clock.Forward(time.Microsecond)
 			}
 		}
-		all, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"}, store.PageArgs{First: new(100)})
+		all, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"},
+			store.PageArgs{First: new(100)})
 		if err != nil || len(all.Items) != n || all.More || all.Before {
 			t.Fatalf("%d found, %+v (%v)", len(all.Items), all, err)
 		}
 		for i := range n - 1 {
 			a, b := all.Items[i].Message, all.Items[i+1].Message
-			if a.CreatedAt.Before(b.CreatedAt) || a.CreatedAt.Equal(b.CreatedAt) && a.ID.String() <= b.ID.String() {
+			if a.CreatedAt.Before(b.CreatedAt) || a.CreatedAt.Equal(b.CreatedAt) &&
+				a.ID.String() <= b.ID.String() {
 				t.Errorf("%v stands before %v", a, b)
 			}
 		}
@@ -186,12 +198,14 @@ func TestSearchPages(t *testing.T) {
 					page = store.PageArgs{Last: &size}
 				}
 				for i := 0; ; i++ {
-					found, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"}, page)
+					found, err := w.SearchMessages(t.Context(), w.Actor("ann"),
+						chat.Search{Query: "word"}, page)
 					if err != nil {
 						t.Fatal(err)
 					}
 					if i == 0 {
-						w.Send("ben", chattest.MustConversation(t, w.Fixture, "ben", "ann").ID, "another one")
+						w.Send("ben", chattest.MustConversation(t, w.Fixture, "ben", "ann").ID,
+							"another one")
 					}
 					if backwards {
 						got = append(foundMessages(found), got...)
@@ -207,12 +221,15 @@ func TestSearchPages(t *testing.T) {
 					}
 					page.After = chat.FoundCursor(found.Items[len(found.Items)-1])
 				}
-				chattest.WantEqual(t, fmt.Sprint("pages of ", size, ", backwards: ", backwards), foundMessages(all), got)
+				chattest.WantEqual(t, fmt.Sprint("pages of ", size, ", backwards: ", backwards),
+					foundMessages(all), got)
 			}
 		}
-		_, err = w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"}, store.PageArgs{After: chat.MessageCursor(all.Items[0].Message)})
+		_, err = w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"},
+			store.PageArgs{After: chat.MessageCursor(all.Items[0].Message)})
 		chattest.WantCode(t, err, errs.BadUserInput)
-		_, err = w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"}, store.PageArgs{First: new(101)})
+		_, err = w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"},
+			store.PageArgs{First: new(101)})
 		chattest.WantCode(t, err, errs.BadUserInput)
 	})
 }
@@ -237,17 +254,26 @@ func TestSearchQueries(t *testing.T) {
 		w := mustFixture(t, db, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.Send("ben", c.ID, "near "+words(30))
-		w.Send("ben", c.ID, "AND or not NEAR, rock'n'roll: \"it\" is 3.14 & C++; foo_bar, a*b, tokens:w1 w2")
+		w.Send("ben", c.ID,
+			"AND or not NEAR, rock'n'roll: \"it\" is 3.14 & C++; foo_bar, a*b, tokens:w1 w2")
 		for query, want := range map[string]int{ // how many are found; -1 is refused
-			"near": 2, "NEAR": 2, "w1 w2": 2, "w2   w1": 2, "w29 w0": 1, "w29 w30": 0, "w": 0, "rock": 1, "rock'n'roll": 1,
-			"NEAR(w1 w2)": 2, "NEAR(w1 w2, 5)": 0, "w1 AND w2": 1, "w1 OR w99": 0, "NOT w1": 1, "tokens:w1": 1, "tokens : w1": 1,
-			"w*": 0, `"w1 w2"`: 2, `"w1`: 2, "w1\"": 2, "'w1'": 2, "w1' | 'w2": 2, "w1:*": 2, "w1 & !w2": 2, "w1 <-> w2": 2, "^w1": 2,
-			"-w1": 2, "{tokens}": 1, "w1\\": 2, "\\'w1": 2, "?": -1, "w1 ? ?0": 0, "%": -1, "w_": 0, "foo_bar": 1, "3.14": 1, "c++": 1,
-			"C": 1, "$1": 0, ";--": -1, "": -1, "  \n ": -1, "\"": -1, "*": -1, "''": -1, ":": -1, "&|!()<>": -1, "\\": -1,
-			words(20): 1, words(21): -1, strings.Repeat("w1 ", 60): 2, strings.Repeat("x", 200): 0, strings.Repeat("x", 201): -1,
-			strings.Repeat(" ", 201): -1, "w1\x00": -1, "\xff": -1, "w1\tw2\nw3": 1, "\u200b": -1, "\u0301": 0,
+			"near": 2, "NEAR": 2, "w1 w2": 2, "w2   w1": 2, "w29 w0": 1, "w29 w30": 0, "w": 0,
+			"rock": 1, "rock'n'roll": 1,
+			"NEAR(w1 w2)": 2, "NEAR(w1 w2, 5)": 0, "w1 AND w2": 1, "w1 OR w99": 0, "NOT w1": 1,
+			"tokens:w1": 1, "tokens : w1": 1,
+			"w*": 0, `"w1 w2"`: 2, `"w1`: 2, "w1\"": 2, "'w1'": 2, "w1' | 'w2": 2, "w1:*": 2,
+			"w1 & !w2": 2, "w1 <-> w2": 2, "^w1": 2,
+			"-w1": 2, "{tokens}": 1, "w1\\": 2, "\\'w1": 2, "?": -1, "w1 ? ?0": 0, "%": -1, "w_": 0,
+			"foo_bar": 1, "3.14": 1, "c++": 1,
+			"C": 1, "$1": 0, ";--": -1, "": -1, "  \n ": -1, "\"": -1, "*": -1, "''": -1, ":": -1,
+			"&|!()<>": -1, "\\": -1,
+			words(20): 1, words(21): -1, strings.Repeat("w1 ", 60): 2, strings.Repeat("x", 200): 0,
+			strings.Repeat("x", 201): -1,
+			strings.Repeat(" ", 201): -1, "w1\x00": -1, "\xff": -1, "w1\tw2\nw3": 1, "\u200b": -1,
+			"\u0301": 0,
 		} {
-			found, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: query}, store.PageArgs{})
+			found, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: query},
+				store.PageArgs{})
 			if want < 0 {
 				if !errs.Is(err, errs.BadUserInput) {
 					t.Errorf("%q: got %v, want BAD_USER_INPUT", query, err)
@@ -269,9 +295,12 @@ func TestSearchFindsWhatTokensSay(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	pieces := []string{
-		"a", "b", "ab", "A", "é", "e\u0301", "ß", "SS", "Σ", "ς", "ı", "İ", "I", "i", "你", "好", "こ", "カ", "ー", "ｶ", "ไ", "ท", "한", "국", "अ", "्",
-		"م", "ש", "ּ", "😀", "👍🏽", "👨‍👩‍👧", "🇳🇴", "❤️", "1", "½", "٣", "ﬁ", " ", " ", "\n", "\"", "'", "*", "\\", ":", "&", "|", "!", "(", ")", "^", "-",
-		"+", "NEAR", "AND", "?", "%", "_", "$", ".", ",", "@", "\u200d", "\u200f", "\u00ad", "\U000e0101", "\u0378", "\ufffd", "～", "™", "§", "¼",
+		"a", "b", "ab", "A", "é", "e\u0301", "ß", "SS", "Σ", "ς", "ı", "İ", "I", "i", "你", "好", "こ",
+		"カ", "ー", "ｶ", "ไ", "ท", "한", "국", "अ", "्",
+		"م", "ש", "ּ", "😀", "👍🏽", "👨‍👩‍👧", "🇳🇴", "❤️", "1", "½", "٣", "ﬁ", " ", " ", "\n", "\"",
+		"'", "*", "\\", ":", "&", "|", "!", "(", ")", "^", "-",
+		"+", "NEAR", "AND", "?", "%", "_", "$", ".", ",", "@", "\u200d", "\u200f", "\u00ad",
+		"\U000e0101", "\u0378", "\ufffd", "～", "™", "§", "¼",
 	}
 	draw := func(n int) string {
 		var b strings.Builder
@@ -297,7 +326,8 @@ func TestSearchFindsWhatTokensSay(t *testing.T) {
 			}
 		}
 		for _, query := range queries {
-			found, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: query}, store.PageArgs{First: new(100)})
+			found, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: query},
+				store.PageArgs{First: new(100)})
 			terms := text.Terms(query)
 			if len(terms) == 0 {
 				if !errs.Is(err, errs.BadUserInput) {
@@ -317,12 +347,14 @@ func TestSearchFindsWhatTokensSay(t *testing.T) {
 					whole.WriteString(p.Text)
 				}
 				if whole.String() != f.Message.Content {
-					t.Errorf("%q: the snippet of %q is %q", query, f.Message.Content, whole.String())
+					t.Errorf("%q: the snippet of %q is %q", query, f.Message.Content,
+						whole.String())
 				}
 			}
 			for _, content := range contents {
 				tokens := text.Tokens(content)
-				if !slices.ContainsFunc(terms, func(term string) bool { return !slices.Contains(tokens, term) }) {
+				if !slices.ContainsFunc(terms,
+					func(term string) bool { return !slices.Contains(tokens, term) }) {
 					want = append(want, text.Clean(content))
 				}
 			}

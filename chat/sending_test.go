@@ -42,9 +42,12 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "eve")
-		one, two := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ben", "ann")
+		one, two := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ben", "ann")
 		earlier := w.Send("ann", one.ID, "earlier")
-		if _, err := w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: one.ID, Content: "once", IdempotencyKey: new("used")}); err != nil {
+		if _, err := w.SendMessage(t.Context(), w.Actor("ann"),
+			chat.SendMessage{ConversationID: one.ID, Content: "once",
+				IdempotencyKey: new("used")}); err != nil {
 			t.Fatal(err)
 		}
 		var told [][]int64
@@ -106,12 +109,15 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 		w.wantLogTells(t, one.ID)
 		w.wantLogTells(t, two.ID)
 		slices.SortFunc(told, func(a, b []int64) int { return len(a) - len(b) })
-		chattest.WantEqual(t, "what was told, a hint for each conversation", [][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
-		mentioned, err := w.Mentioned(t.Context(), w.Actor("ann"), []model.MessageID{all[12].Stored().ID})
+		chattest.WantEqual(t, "what was told, a hint for each conversation",
+			[][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
+		mentioned, err := w.Mentioned(t.Context(), w.Actor("ann"),
+			[]model.MessageID{all[12].Stored().ID})
 		if err != nil {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "mentioned", []string{"ann", "ben"}, slices.Sorted(slices.Values(w.nicknamesOf(mentioned[all[12].Stored().ID]))))
+		chattest.WantEqual(t, "mentioned", []string{"ann", "ben"},
+			slices.Sorted(slices.Values(w.nicknamesOf(mentioned[all[12].Stored().ID]))))
 	})
 }
 
@@ -125,13 +131,16 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 		if db.Postgres() {
 			w.Exec("ALTER TABLE messages ADD CHECK (content <> 'poison')")
 		} else {
-			w.Exec("CREATE TRIGGER poison BEFORE INSERT ON messages WHEN new.content = 'poison' BEGIN SELECT RAISE(ABORT, 'poison'); END")
+			w.Exec(
+				"CREATE TRIGGER poison BEFORE INSERT ON messages WHEN new.content = 'poison' " +
+					"BEGIN SELECT RAISE(ABORT, 'poison'); END")
 		}
 		all := []*chat.Outgoing{
 			w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: c.ID, Content: "before"}),
 			w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: c.ID, Content: "poison"}),
 		}
-		if _, err := w.StoreMessages(t.Context(), all, false); err == nil || errors.Is(err, batch.ErrFinal) {
+		if _, err := w.StoreMessages(t.Context(), all, false); err == nil ||
+			errors.Is(err, batch.ErrFinal) {
 			t.Fatalf("a batch with poison in it: %v", err)
 		}
 		chattest.WantEqual(t, "nothing of it is stored", 0, len(w.contents(c.ID)["messages"]))
@@ -144,7 +153,8 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 				content = "poison"
 			}
 			calls = append(calls, func() error {
-				_, err := w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: content})
+				_, err := w.SendMessage(t.Context(), w.Actor("ann"),
+					chat.SendMessage{ConversationID: c.ID, Content: content})
 				return err
 			})
 		}
@@ -169,7 +179,9 @@ func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		late, cancel := context.WithDeadline(t.Context(), time.Now())
 		defer cancel()
-		_, err := w.StoreMessages(late, []*chat.Outgoing{w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: c.ID, Content: "hi"})}, false)
+		_, err := w.StoreMessages(late,
+			[]*chat.Outgoing{w.mustOutgoing(t, "ann",
+				chat.SendMessage{ConversationID: c.ID, Content: "hi"})}, false)
 		if !errs.Is(err, errs.Unavailable) || !errors.Is(err, batch.ErrFinal) {
 			t.Errorf("got %v", err)
 		}
@@ -183,21 +195,24 @@ func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
 // others.
 func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 	t.Parallel()
-	for name, lock := range map[string]func(w *fixture, tx *store.Tx, id model.ConversationID) error{
+	for name, lock := range map[string]func(w *fixture, tx *store.Tx,
+		id model.ConversationID) error{
 		"a conversation": func(_ *fixture, tx *store.Tx, id model.ConversationID) error {
 			return tx.Lock(context.Background(), (*model.Conversation)(nil), "id = ?", id)
 		},
 		"an account": func(w *fixture, tx *store.Tx, _ model.ConversationID) error {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("ann"))
 		},
-		"the account of somebody who is mentioned": func(w *fixture, tx *store.Tx, _ model.ConversationID) error {
+		"the account of somebody who is mentioned": func(w *fixture, tx *store.Tx,
+			_ model.ConversationID) error {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("cat"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben", "cat")
-			locked, free := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat"), chattest.MustConversation(t, w.Fixture, "ben", "ann")
+			locked, free := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat"),
+				chattest.MustConversation(t, w.Fixture, "ben", "ann")
 			var behind sync.WaitGroup
 			defer behind.Wait()
 			rolledBack := errors.New("rolled back")
@@ -207,7 +222,8 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 				}
 				for i := range 3 {
 					behind.Go(func() {
-						in := chat.SendMessage{ConversationID: locked.ID, Content: fmt.Sprintf("%d for @cat", i)}
+						in := chat.SendMessage{ConversationID: locked.ID,
+							Content: fmt.Sprintf("%d for @cat", i)}
 						if _, err := w.SendMessage(t.Context(), w.Actor("ann"), in); err != nil {
 							t.Error(err)
 						}
@@ -236,7 +252,8 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
 	t.Parallel()
 	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben", "cat")
-	one, two := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat"), chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat")
+	one, two := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat"),
+		chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat")
 	all := []*chat.Outgoing{
 		w.mustOutgoing(t, "ben", chat.SendMessage{ConversationID: one.ID, Content: "before"}),
 		w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: one.ID, Content: "for @cat"}),
@@ -265,7 +282,8 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 	ctx, ben := t.Context(), w.Actor("ben")
 	for name, do := range map[string]func(id model.ConversationID, m model.MessageID) error{
 		"a message": func(id model.ConversationID, _ model.MessageID) error {
-			_, err := w.SendMessage(ctx, ben, chat.SendMessage{ConversationID: id, Content: "still here"})
+			_, err := w.SendMessage(ctx, ben,
+				chat.SendMessage{ConversationID: id, Content: "still here"})
 			return err
 		},
 		"an edit": func(_ model.ConversationID, m model.MessageID) error {
@@ -276,7 +294,10 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 			_, err := w.AddReaction(ctx, ben, m, "👍")
 			return err
 		},
-		"leaving": func(id model.ConversationID, _ model.MessageID) error { return w.Leave(ctx, ben, id) },
+		"leaving": func(id model.ConversationID,
+			_ model.MessageID) error {
+			return w.Leave(ctx, ben, id)
+		},
 	} {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		m := w.Send("ben", c.ID, "here")
@@ -288,12 +309,14 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 			}
 			go func() { done <- do(c.ID, m.ID) }()
 			w.untilSomebodyWaits(t)
-			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("conversation_id = ?", c.ID).
+			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).
+				Where("conversation_id = ?", c.ID).
 				Where("user_id = ?", ben.UserID).Exec(ctx)
 			if err != nil {
 				return err
 			}
-			e := &model.Event{ConversationID: c.ID, Kind: model.MemberRemoved, ActorID: new(w.UserID("ann"))}
+			e := &model.Event{ConversationID: c.ID, Kind: model.MemberRemoved,
+				ActorID: new(w.UserID("ann"))}
 			_, err = w.Append(ctx, tx, e, model.MemberRemovedData{UserID: ben.UserID})
 			return err
 		})
@@ -310,14 +333,17 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 func TestTooManySendersAreSentAway(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, Sending: batch.Options{MaxItems: 1, MaxWaiting: 2}}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			Sending: batch.Options{MaxItems: 1, MaxWaiting: 2}}, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		var calls []func() error
 		const n = 60
 		for i := range n {
 			calls = append(calls, func() error {
-				_, err := w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(i)})
-				if e, ok := errors.AsType[*errs.Error](err); ok && e.RetryAfter < 100*time.Millisecond {
+				_, err := w.SendMessage(t.Context(), w.Actor("ann"),
+					chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(i)})
+				if e, ok := errors.AsType[*errs.Error](err); ok &&
+					e.RetryAfter < 100*time.Millisecond {
 					t.Errorf("%v, to be tried again after %v", err, e.RetryAfter)
 				}
 				return err
@@ -349,7 +375,8 @@ func TestNodesShareTheirConversations(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
 	a := mustFixture(t, storetest.MustOpen(t, url), "ann", "ben")
-	b := &fixture{chattest.NewIdle(t, storetest.MustOpen(t, url), chattest.Options{ReconcileEvery: chattest.Never}, a.Actors)}
+	b := &fixture{chattest.NewIdle(t, storetest.MustOpen(t, url),
+		chattest.Options{ReconcileEvery: chattest.Never}, a.Actors)}
 	var ids []model.ConversationID
 	for range 3 {
 		ids = append(ids, chattest.MustConversation(t, a.Fixture, "ann", "ben").ID)
@@ -364,7 +391,8 @@ func TestNodesShareTheirConversations(t *testing.T) {
 			for i := range each {
 				key := fmt.Sprint(sender, " ", i)
 				m, err := node.SendMessage(t.Context(), node.Actor(author), chat.SendMessage{
-					ConversationID: ids[(sender+i)%len(ids)], Content: strings.Repeat(key, 3), IdempotencyKey: &key,
+					ConversationID: ids[(sender+i)%len(ids)], Content: strings.Repeat(key, 3),
+					IdempotencyKey: &key,
 				})
 				if err != nil {
 					t.Error(err)
@@ -380,12 +408,14 @@ func TestNodesShareTheirConversations(t *testing.T) {
 	total := 0
 	for _, id := range ids {
 		var stored []*model.Message
-		if err := a.DB.NewSelect().Model(&stored).Where("m.conversation_id = ?", id).OrderExpr("m.seq").Scan(t.Context()); err != nil {
+		if err := a.DB.NewSelect().Model(&stored).Where("m.conversation_id = ?", id).
+			OrderExpr("m.seq").Scan(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for i, m := range stored {
 			if m.Seq != int64(i+2) || acknowledged[m.ID] != m.Seq {
-				t.Fatalf("message %d has seq %d, and was acknowledged as %d", i, m.Seq, acknowledged[m.ID])
+				t.Fatalf("message %d has seq %d, and was acknowledged as %d", i, m.Seq,
+					acknowledged[m.ID])
 			}
 		}
 		total += len(stored)
@@ -400,7 +430,8 @@ func TestNodesShareTheirConversations(t *testing.T) {
 func (w *fixture) untilSomebodyWaits(t *testing.T) {
 	t.Helper()
 	for waiting := 0; waiting == 0; {
-		err := w.DB.NewRaw(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).
+		err := w.DB.NewRaw(
+			`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).
 			Scan(t.Context(), &waiting)
 		if err != nil {
 			t.Fatal(err)

@@ -18,7 +18,8 @@ import (
 // eachWithClock is storetest.Each with a clock that only the test moves.
 func eachWithClock(t *testing.T, fn func(t *testing.T, db *store.DB, clock *storetest.Clock)) {
 	t.Helper()
-	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL} {
+	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
+		"PostgreSQL": storetest.PostgresURL} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			clock := storetest.NewClock()
@@ -84,7 +85,8 @@ func (w *fixture) nicknamesOf(ids []model.UserID) (names []string) {
 
 // chatTables are the tables that tell of one conversation, by their column for it.
 var chatTables = map[string]string{
-	"conversations": "id", "conversation_members": "conversation_id", "messages": "conversation_id", "events": "conversation_id",
+	"conversations": "id", "conversation_members": "conversation_id", "messages": "conversation_id",
+	"events":   "conversation_id",
 	"mentions": "conversation_id", "reactions": "conversation_id",
 }
 
@@ -98,7 +100,8 @@ func (w *fixture) contents(id model.ConversationID) map[string][]string {
 	}
 	if !w.DB.Postgres() {
 		all["message_tokens"] = w.dump(
-			"SELECT rowid, tokens FROM message_tokens WHERE rowid IN (SELECT rowid FROM messages WHERE conversation_id = ?)", id)
+			"SELECT rowid, tokens FROM message_tokens WHERE rowid IN (SELECT rowid FROM messages "+
+				"WHERE conversation_id = ?)", id)
 	}
 	return all
 }

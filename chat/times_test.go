@@ -33,11 +33,13 @@ func TestTimesNeverStepBack(t *testing.T) {
 		events := w.Stored(c.ID)
 		for i, e := range events[1:] {
 			if before := events[i]; e.At.Before(before.At) {
-				t.Errorf("seq %d, %s, was %v before seq %d, %s", e.Seq, e.Kind, before.At.Sub(e.At), before.Seq, before.Kind)
+				t.Errorf("seq %d, %s, was %v before seq %d, %s", e.Seq, e.Kind, before.At.Sub(e.At),
+					before.Seq, before.Kind)
 			}
 		}
 		group := chat.EmojiOn{reacted.ID, "👍"}
-		found, err := w.Reactors(t.Context(), w.Actor("ann"), []chat.EmojiOn{group}, store.Window{Limit: 20})
+		found, err := w.Reactors(t.Context(), w.Actor("ann"), []chat.EmojiOn{group},
+			store.Window{Limit: 20})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,17 +60,21 @@ func TestTimesNeverStepBackAtOnce(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		m := w.Send("ann", c.ID, "first")
 		for range 10 {
-			together(w.reacting("ann", m, "👍"), w.reacting("ben", m, "👍"), w.reacting("ann", m, "🎉"), w.reacting("ben", m, "🎉"),
-				w.takingBack("ann", m, "👍"), w.takingBack("ben", m, "👍"), w.takingBack("ann", m, "🎉"),
+			together(w.reacting("ann", m, "👍"), w.reacting("ben", m, "👍"),
+				w.reacting("ann", m, "🎉"), w.reacting("ben", m, "🎉"),
+				w.takingBack("ann", m, "👍"), w.takingBack("ben", m, "👍"),
+				w.takingBack("ann", m, "🎉"),
 				func() error {
-					_, err := w.SendMessage(t.Context(), w.Actor("ben"), chat.SendMessage{ConversationID: c.ID, Content: "x"})
+					_, err := w.SendMessage(t.Context(), w.Actor("ben"),
+						chat.SendMessage{ConversationID: c.ID, Content: "x"})
 					return err
 				})
 		}
 		var last model.Event
 		for _, e := range w.Stored(c.ID) {
 			if e.At.Before(last.At) {
-				t.Errorf("seq %d, %s, is %v older than the one before", e.Seq, e.Kind, last.At.Sub(e.At))
+				t.Errorf("seq %d, %s, is %v older than the one before", e.Seq, e.Kind,
+					last.At.Sub(e.At))
 			}
 			last = *e
 		}

@@ -18,7 +18,8 @@ func mustCrashing(t *testing.T) (*store.DB, *privatepg.Server) {
 	if storetest.Skipped("postgres") {
 		t.Skipf("%s names postgres", storetest.Skip)
 	}
-	server, err := privatepg.Start(t.Context(), "fsync = off", "synchronous_commit = on", "full_page_writes = off")
+	server, err := privatepg.Start(t.Context(), "fsync = off", "synchronous_commit = on",
+		"full_page_writes = off")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,8 @@ func TestAnIDThatIsGivenAgain(t *testing.T) {
 func (w *fixture) rollBack() (id int64) {
 	w.T.Helper()
 	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.NewRaw("SELECT pg_current_xact_id()::text::bigint").Scan(ctx, &id); err != nil {
+		if err := tx.NewRaw("SELECT pg_current_xact_id()::text::bigint").
+			Scan(ctx, &id); err != nil {
 			return err
 		}
 		return errRollBack

@@ -35,9 +35,11 @@ func TestTheFirstEventSaysHowItAllBegan(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
-		for name, title := range map[string]*string{"titled": new(" The <title>\u2028 & Cafe\u0301 "), "untitled": nil} {
+		for name, title := range map[string]*string{
+			"titled": new(" The <title>\u2028 & Cafe\u0301 "), "untitled": nil} {
 			t.Run(name, func(t *testing.T) {
-				in := chat.CreateConversation{Title: title, Members: w.NewMembers("ann", "olga", "ben")}
+				in := chat.CreateConversation{Title: title,
+					Members: w.NewMembers("ann", "olga", "ben")}
 				in.Members[0].Role = model.Admin
 				c, err := w.CreateConversation(t.Context(), w.Actor("olga"), in)
 				if err != nil {
@@ -48,9 +50,11 @@ func TestTheFirstEventSaysHowItAllBegan(t *testing.T) {
 					t.Fatalf("%d events", len(events))
 				}
 				want := &model.Event{
-					ConversationID: c.ID, Seq: 1, Kind: model.ConversationCreated, ActorID: new(w.UserID("olga")), At: c.CreatedAt,
+					ConversationID: c.ID, Seq: 1, Kind: model.ConversationCreated,
+					ActorID: new(w.UserID("olga")), At: c.CreatedAt,
 				}
-				chattest.WantEqual(t, "the event", want, events[0], cmpopts.IgnoreFields(model.Event{}, "Data", "Position"))
+				chattest.WantEqual(t, "the event", want, events[0],
+					cmpopts.IgnoreFields(model.Event{}, "Data", "Position"))
 
 				var data model.ConversationCreatedData
 				if err := json.Unmarshal(events[0].Data, &data); err != nil {
@@ -63,10 +67,13 @@ func TestTheFirstEventSaysHowItAllBegan(t *testing.T) {
 				chattest.WantEqual(t, "the data", model.ConversationCreatedData{
 					Kind: stored.Kind, Title: stored.Title, History: model.FromStart,
 					Members: []model.MemberData{
-						{UserID: w.UserID("olga"), Role: model.Owner}, {UserID: w.UserID("ann"), Role: model.Admin}, {UserID: w.UserID("ben"), Role: model.Member},
+						{UserID: w.UserID("olga"), Role: model.Owner},
+						{UserID: w.UserID("ann"), Role: model.Admin},
+						{UserID: w.UserID("ben"), Role: model.Member},
 					},
 				}, data)
-				roles := map[string]model.Role{"olga": model.Owner, "ann": model.Admin, "ben": model.Member}
+				roles := map[string]model.Role{"olga": model.Owner, "ann": model.Admin,
+					"ben": model.Member}
 				chattest.WantEqual(t, "members, as stored", roles, w.Roles(c.ID))
 			})
 		}
@@ -105,7 +112,8 @@ func TestNobodyIsToldBeforeItIsStored(t *testing.T) {
 			told = append(told, h.Seq)
 			// Another connection sees what is committed, and nothing else.
 			n, err := db.NewSelect().Model((*model.Event)(nil)).
-				Where("e.conversation_id = ?", h.Events[0].ConversationID).Where("e.seq = ?", h.Seq).Count(t.Context())
+				Where("e.conversation_id = ?", h.Events[0].ConversationID).
+				Where("e.seq = ?", h.Seq).Count(t.Context())
 			if err != nil || n != 1 {
 				t.Errorf("seq %d was told while %d of it were stored (%v)", h.Seq, n, err)
 			}
@@ -135,7 +143,8 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 	t.Parallel()
 	const senders, each = 64, 3
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		for name, conversations := range map[string]int{"to one conversation": 1, "to 20 conversations": 20} {
+		for name, conversations := range map[string]int{"to one conversation": 1,
+			"to 20 conversations": 20} {
 			t.Run(name, func(t *testing.T) {
 				authors := []string{name + " ann", name + " ben", name + " cleo", name + " dan"}
 				w := mustFixture(t, db, authors...)
@@ -148,8 +157,10 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 				for i := range senders {
 					all.Go(func() {
 						for n := range each {
-							in := chat.SendMessage{ConversationID: ids[(i+n*7)%conversations], Content: fmt.Sprint(i, n)}
-							if _, err := w.SendMessage(t.Context(), w.Actors[authors[i%len(authors)]], in); err != nil {
+							in := chat.SendMessage{ConversationID: ids[(i+n*7)%conversations],
+								Content: fmt.Sprint(i, n)}
+							if _, err := w.SendMessage(t.Context(),
+								w.Actors[authors[i%len(authors)]], in); err != nil {
 								failed[i] = err
 							}
 						}
@@ -180,7 +191,8 @@ func checkLog(t *testing.T, w *fixture, id model.ConversationID) int {
 	t.Helper()
 	events := w.Stored(id)
 	var messages []*model.Message
-	if err := w.DB.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).OrderExpr("m.seq").Scan(t.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).
+		OrderExpr("m.seq").Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var ofEvents []*model.Message
@@ -221,7 +233,8 @@ func TestARolledBackSendLeavesNoGap(t *testing.T) {
 			all.Go(func() {
 				// zoe is refused after the number was taken
 				author := []string{"ann", "zoe", "ben"}[i%3]
-				in := chat.SendMessage{ConversationID: c.ID, Content: "x", IdempotencyKey: new(fmt.Sprint(i / 6))}
+				in := chat.SendMessage{ConversationID: c.ID, Content: "x",
+					IdempotencyKey: new(fmt.Sprint(i / 6))}
 				_, _ = w.SendMessage(t.Context(), w.Actors[author], in)
 			})
 		}

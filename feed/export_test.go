@@ -40,8 +40,8 @@ var (
 	ErrStopped       = errStopped
 )
 
-// WithBounds changes how many conversations a cursor names at most, and how long a stream whose cursor
-// is full waits; 0 is the default.
+// WithBounds changes how many conversations a cursor names at most, and how long a stream whose
+// cursor is full waits; 0 is the default.
 func WithBounds(maxNamed int, roomWait time.Duration) func(*Options) {
 	return func(o *Options) { o.maxNamed, o.roomWait = maxNamed, roomWait }
 }
@@ -141,7 +141,11 @@ func (f *feed) Run(
 	return fo.run(ctx, yield)
 }
 
-func (s *Service) ReconcileAll(ctx context.Context) error               { return s.reconcileAll(ctx) }
+func (s *Service) ReconcileAll(
+	ctx context.Context,
+) error {
+	return s.reconcileAll(ctx)
+}
 func (s *Service) ReadCursorKey(ctx context.Context) (CursorKey, error) { return s.cursorKey(ctx) }
 func (s *Service) Epoch(ctx context.Context) (int64, error)             { return s.epoch(ctx) }
 func (s *Service) TakenReplaySlots() int                                { return len(s.replays) }
@@ -157,8 +161,12 @@ func EventsAfter(
 
 func (k cursorKey) MAC(owner model.UserID, content []byte) []byte { return k.mac(owner, content) }
 
-func (c viewerCursor) Encode(key CursorKey, owner model.UserID) string { return c.encode(key, owner) }
-func (c viewerCursor) Low() Watermark                                  { return c.low }
+func (c viewerCursor) Encode(
+	key CursorKey, owner model.UserID,
+) string {
+	return c.encode(key, owner)
+}
+func (c viewerCursor) Low() Watermark { return c.low }
 
 // SetEpoch and SetPosition change a cursor.
 func (c *viewerCursor) SetEpoch(change int64)      { c.epoch += change }

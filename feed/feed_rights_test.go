@@ -74,7 +74,8 @@ func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 			close(ben.events)
 			for e := range ben.events {
 				if e.Message != nil && e.Message.Content == "not for ben" {
-					t.Errorf("%d events missed: ben is handed what was written after his removal", missed)
+					t.Errorf("%d events missed: ben is handed what was written after his removal",
+						missed)
 				}
 			}
 		}
@@ -93,7 +94,8 @@ func TestRemovedAndBackIsNotShownWhatCameBetween(t *testing.T) {
 		old := w.Send("ann", c.ID, "old")
 		removal := w.EndMembership("ben", c.ID)
 		w.Edit("ann", old, "not for ben")
-		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
 		w.FeedOf(c.ID).MarkGone()

@@ -24,7 +24,11 @@ import (
 // countReads counts what is read of the events of conversations.
 type countReads struct{ n atomic.Int64 }
 
-func (*countReads) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+func (*countReads) BeforeQuery(
+	ctx context.Context, _ *bun.QueryEvent,
+) context.Context {
+	return ctx
+}
 
 func (c *countReads) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	if strings.HasPrefix(e.Query, "SELECT") && strings.Contains(e.Query, "events") {
@@ -72,11 +76,13 @@ func TestRemovedAndBackWhileReading(t *testing.T) {
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		p.Event(1)
 		f := w.FeedOf(c.ID)
-		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID, w.UserID("ben")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID,
+			w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
 		w.Send("ann", c.ID, "while ben is away")
-		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
 		f.MarkGone()
@@ -102,13 +108,15 @@ func TestThousandsOfHintsInNoOrder(t *testing.T) {
 			publishing.Go(func() {
 				for i := worker; i < n; i += 4 {
 					e := stored[1+i*7919%n] // 7919 is prime, so each comes once
-					w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
+					w.Hints().PublishLocal(feed.Topic(c.ID),
+						feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
 				}
 			})
 		}
 		chattest.WantEqual(t, "events", stored[1:], p.Events(2, c.LastSeq), sameData())
 		publishing.Wait()
-		chattest.WantEqual(t, "events of the other", stored[1:], other.Events(2, c.LastSeq), sameData())
+		chattest.WantEqual(t, "events of the other", stored[1:], other.Events(2, c.LastSeq),
+			sameData())
 		f := w.FeedOf(c.ID)
 		chattest.WaitUntil(t, "nothing is left over", func() bool {
 			return f.Edge() == c.LastSeq && f.Early() == 0 && f.IsIdle()
@@ -133,7 +141,8 @@ func TestPromisesThatAreNotKept(t *testing.T) {
 		const promises = 3
 		for i := range promises {
 			w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: int64(1_000_000 + i)})
-			chattest.WaitUntil(t, "it was looked for", func() bool { return f.IsIdle() && reads.n.Load() == int64(i)+1 })
+			chattest.WaitUntil(t, "it was looked for",
+				func() bool { return f.IsIdle() && reads.n.Load() == int64(i)+1 })
 		}
 		w.Send("ann", c.ID, "true")
 		p.Event(2)
@@ -154,8 +163,10 @@ func TestForgedEventsDoNotStay(t *testing.T) {
 		p.Event(1)
 		f := w.FeedOf(c.ID)
 		for i := range 10 * feed.MaxEarly {
-			e := &model.Event{ConversationID: c.ID, Seq: int64(1_000_000 + i), Kind: model.ConversationRenamed, Data: []byte("{}")}
-			w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
+			e := &model.Event{ConversationID: c.ID, Seq: int64(1_000_000 + i),
+				Kind: model.ConversationRenamed, Data: []byte("{}")}
+			w.Hints().PublishLocal(feed.Topic(c.ID),
+				feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
 		}
 		chattest.WaitUntil(t, "it is idle", f.IsIdle)
 		w.SendMany("ann", c.ID, 3)
@@ -174,7 +185,8 @@ func TestTheDatabaseIsAwayAndComesBack(t *testing.T) {
 	url := storetest.PostgresURL(t)
 	db, admin := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
 	admin.SetMaxOpenConns(1) // which is not ended, as it is the one that ends the others
-	w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon, Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
+	w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon,
+		Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
 	sender := &fixture{chattest.NewIdle(t, admin, chattest.Options{}, w.Actors)}
 	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	p := w.Pull(t, "ben", c.ID, new(int64(0)))
@@ -210,7 +222,8 @@ func TestFollowersComeAndGo(t *testing.T) {
 		var all sync.WaitGroup
 		all.Go(func() {
 			for i := range sent {
-				_, err := w.SendMessage(t.Context(), w.Actors["ann"], chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(i)})
+				_, err := w.SendMessage(t.Context(), w.Actors["ann"],
+					chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(i)})
 				if err != nil {
 					t.Error(err)
 				}
@@ -291,7 +304,8 @@ func TestAFollowerThatNeverTakes(t *testing.T) {
 		mine.CaughtUp()
 		f := w.FeedOf(c.ID)
 		w.SendMany("ann", c.ID, 3*feed.FollowQueue)
-		chattest.WaitUntil(t, "all is handed on", func() bool { return f.Edge() == 1+3*feed.FollowQueue })
+		chattest.WaitUntil(t, "all is handed on",
+			func() bool { return f.Edge() == 1+3*feed.FollowQueue })
 		if n := f.Early(); n != 0 {
 			t.Errorf("the feed holds %d events", n)
 		}

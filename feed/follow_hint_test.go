@@ -35,7 +35,8 @@ func TestHintsMayComeInAnyWay(t *testing.T) {
 		"without events, reversed":         bare(6, 5, 4, 3, 2),
 		"only the last, without event":     bare(6),
 		"old without event, then the last": append(bare(1, 1), whole(6)...),
-		"mixed":                            slices.Concat(whole(3), bare(5), whole(2), bare(6), whole(4)),
+		"mixed": slices.Concat(whole(3), bare(5), whole(2), bare(6),
+			whole(4)),
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -89,7 +90,8 @@ func TestAGapTooWideToWaitFor(t *testing.T) {
 		go func() { // beside the follower, who may be quick enough to see the gap, or overflow
 			defer close(done)
 			for _, e := range stored[2:] {
-				w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
+				w.Hints().PublishLocal(feed.Topic(c.ID),
+					feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
 			}
 		}()
 		chattest.WantEqual(t, "events", stored[1:], p.Events(2, c.LastSeq), sameData())
@@ -122,9 +124,11 @@ func TestASlowConsumerMissesNothingAndHoldsNobodyUp(t *testing.T) {
 func TestRunRepairsWhatHintsHaveLost(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann",
+			"ben")
 		w.LoseHints()
-		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		ofA, ofB := w.Pull(t, "ben", a.ID, nil), w.Pull(t, "ann", b.ID, new(int64(0)))
 		ofB.Event(1)
 		for seq := int64(2); seq <= 6; seq++ { // one repair after another: each has to be a new one
@@ -139,13 +143,16 @@ func TestRunRepairsWhatHintsHaveLost(t *testing.T) {
 func TestRunRepairsTheOtherNodesHints(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		here := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann", "ben")
-		there := chattest.NewServices(db, chattest.Options{}) // a node whose hints do not arrive here
+		here := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon},
+			"ann", "ben")
+		// a node whose hints do not arrive here
+		there := chattest.NewServices(db, chattest.Options{})
 		c := chattest.MustConversation(t, here.Fixture, "ann", "ben")
 		p := here.Pull(t, "ben", c.ID, nil)
 		for seq := int64(2); seq <= 9; seq++ {
 			from := []chattest.Services{here.Services, there}[seq%2]
-			if _, err := from.SendMessage(t.Context(), here.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: "x"}); err != nil {
+			if _, err := from.SendMessage(t.Context(), here.Actor("ann"),
+				chat.SendMessage{ConversationID: c.ID, Content: "x"}); err != nil {
 				t.Fatal(err)
 			}
 			switch seq % 3 {

@@ -73,7 +73,8 @@ func TestARemovedMemberIsToldSoAndNoMore(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
-				r := &removal{fixture: mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon})}
+				r := &removal{fixture: mustFixtureWith(t, db,
+					chattest.Options{ReconcileEvery: chattest.ReconcileSoon})}
 				r.Invite(name+" ann", name+" ben")
 				r.Actors["ann"], r.Actors["ben"] = r.Actor(name+" ann"), r.Actor(name+" ben")
 				r.Hints().Intercept(func(topic string, h feed.Hint) {
@@ -97,7 +98,8 @@ func TestTheOthersGoOnWithoutTheRemoved(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cleo")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
-		live, replayed := w.Pull(t, "ann", c.ID, new(int64(0))), w.Pull(t, "cleo", c.ID, new(int64(0)))
+		live, replayed := w.Pull(t, "ann", c.ID, new(int64(0))),
+			w.Pull(t, "cleo", c.ID, new(int64(0)))
 		live.Event(1)
 		w.EndMembership("ben", c.ID)
 		w.Send("cleo", c.ID, "without him")
@@ -114,7 +116,8 @@ func TestAMemberWhoCameBackMayReplayTheirRemoval(t *testing.T) {
 		w.EndMembership("ben", c.ID)
 		w.SkipSeq(t, c.ID) // stands for the event of being added
 		again := &model.ConversationMember{
-			ConversationID: c.ID, UserID: w.UserID("ben"), Role: model.Member, JoinedAt: db.Now(), JoinedSeq: 3, LastReadSeq: 3,
+			ConversationID: c.ID, UserID: w.UserID("ben"), Role: model.Member, JoinedAt: db.Now(),
+			JoinedSeq: 3, LastReadSeq: 3,
 		}
 		if _, err := db.NewInsert().Model(again).Exec(t.Context()); err != nil {
 			t.Fatal(err)

@@ -30,8 +30,9 @@ func (w *fixture) fill(author string, c *model.Conversation, n int) {
 			}
 			messages = append(messages, m)
 			events = append(events, &model.Event{
-				ConversationID: c.ID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID,
-				Data: []byte("{}"), At: tx.Now, Position: m.Seq,
+				ConversationID: c.ID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID,
+				MessageID: &m.ID,
+				Data:      []byte("{}"), At: tx.Now, Position: m.Seq,
 			})
 		}
 		if _, err := tx.NewInsert().Model(&messages).Exec(ctx); err != nil {
@@ -40,7 +41,8 @@ func (w *fixture) fill(author string, c *model.Conversation, n int) {
 		if _, err := tx.NewInsert().Model(&events).Exec(ctx); err != nil {
 			return err
 		}
-		_, err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = last_seq + ?", n).Where("id = ?", c.ID).Exec(ctx)
+		_, err := tx.NewUpdate().Model((*model.Conversation)(nil)).
+			Set("last_seq = last_seq + ?", n).Where("id = ?", c.ID).Exec(ctx)
 		return err
 	})
 	if err != nil {
@@ -55,7 +57,8 @@ func TestFollowReplaysAndGoesLive(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		for name, after := range map[string]*int64{
-			"from now on": nil, "from the beginning": new(int64(0)), "from the middle": new(int64(3)), "from the end": new(int64(stored)),
+			"from now on": nil, "from the beginning": new(int64(0)),
+			"from the middle": new(int64(3)), "from the end": new(int64(stored)),
 		} {
 			t.Run(name, func(t *testing.T) {
 				c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
@@ -105,7 +108,8 @@ func TestFollowReplaysPagesWhole(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		for _, n := range []int{feed.ReadPage - 1, feed.ReadPage, feed.ReadPage + 1, 2 * feed.ReadPage} {
+		for _, n := range []int{feed.ReadPage - 1, feed.ReadPage, feed.ReadPage + 1,
+			2 * feed.ReadPage} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
 				c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 				w.fill("ann", c, n)
@@ -249,8 +253,10 @@ func TestFollowersAreTheirOwn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
-		ann, ben, other := w.Pull(t, "ann", a.ID, nil), w.Pull(t, "ben", a.ID, new(int64(0))), w.Pull(t, "ben", b.ID, nil)
+		a, b := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		ann, ben, other := w.Pull(t, "ann", a.ID, nil), w.Pull(t, "ben", a.ID, new(int64(0))),
+			w.Pull(t, "ben", b.ID, nil)
 		ben.Event(1) // and then it rests, while the others go on
 		const n = 2 * feed.FollowQueue
 		for seq := int64(2); seq <= n; seq++ {

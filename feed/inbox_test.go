@@ -24,7 +24,9 @@ type listening[T comparable] struct {
 	ended chan error
 }
 
-func listen[T comparable](t *testing.T, seq func(context.Context) iter.Seq2[T, error]) *listening[T] {
+func listen[T comparable](
+	t *testing.T, seq func(context.Context) iter.Seq2[T, error],
+) *listening[T] {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	l := &listening[T]{t: t, items: make(chan T), ended: make(chan error, 1)}
@@ -66,9 +68,14 @@ func (l *listening[T]) want(items ...T) {
 }
 
 // listenToInbox begins to listen to an inbox that has these conversations.
-func (w *fixture) listenToInbox(t *testing.T, nickname string, has ...*model.Conversation) *listening[feed.InboxChange] {
+func (w *fixture) listenToInbox(
+	t *testing.T, nickname string, has ...*model.Conversation,
+) *listening[feed.InboxChange] {
 	t.Helper()
-	l := listen(t, func(ctx context.Context) iter.Seq2[feed.InboxChange, error] { return w.Inbox(ctx, w.Actors[nickname]) })
+	l := listen(t, func(ctx context.Context) iter.Seq2[feed.InboxChange,
+		error] {
+		return w.Inbox(ctx, w.Actors[nickname])
+	})
 	for _, c := range has {
 		chattest.WaitUntil(t, "it listens", func() bool {
 			f := w.FeedOf(c.ID)
@@ -84,7 +91,9 @@ func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		a, b, last := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		a, b, last := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		l := w.listenToInbox(t, "ben", a, b, last)
 		for _, c := range []*model.Conversation{a, b} {
 			w.SendMany("ann", c.ID, feed.FollowQueue+20)
@@ -95,7 +104,8 @@ func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := w.FeedOf(c.ID)
-			chattest.WaitUntil(t, "all is handed on", func() bool { return f.Edge() == 1+feed.FollowQueue+20 })
+			chattest.WaitUntil(t, "all is handed on",
+				func() bool { return f.Edge() == 1+feed.FollowQueue+20 })
 		}
 		w.Send("ann", last.ID, "the last")
 		told := map[model.ConversationID]int{}
@@ -114,7 +124,8 @@ func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
 	ways(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
 		ctx, ben := t.Context(), here.Actor("ben")
-		c, other := chattest.MustConversation(t, here.Fixture, "ann", "ben"), chattest.MustConversation(t, here.Fixture, "ann", "ben")
+		c, other := chattest.MustConversation(t, here.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, here.Fixture, "ann", "ben")
 		here.SendMany("ann", c.ID, 3)
 		l := here.listenToInbox(t, "ben", c, other)
 		until := time.Now().Add(time.Hour)
@@ -122,15 +133,18 @@ func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
 			func() error { _, err := there.MarkRead(ctx, ben, c.ID, 2); return err },
 			func() error { _, err := there.MarkRead(ctx, ben, c.ID, 3); return err },
 			func() error {
-				_, err := there.UpdateMembership(ctx, ben, chat.UpdateMembership{ConversationID: c.ID, MutedUntil: &until})
+				_, err := there.UpdateMembership(ctx, ben,
+					chat.UpdateMembership{ConversationID: c.ID, MutedUntil: &until})
 				return err
 			},
 			func() error {
-				_, err := there.UpdateMembership(ctx, ben, chat.UpdateMembership{ConversationID: c.ID, Archived: new(true)})
+				_, err := there.UpdateMembership(ctx, ben,
+					chat.UpdateMembership{ConversationID: c.ID, Archived: new(true)})
 				return err
 			},
 			func() error {
-				_, err := there.UpdateMembership(ctx, ben, chat.UpdateMembership{ConversationID: c.ID, Pinned: new(true)})
+				_, err := there.UpdateMembership(ctx, ben,
+					chat.UpdateMembership{ConversationID: c.ID, Pinned: new(true)})
 				return err
 			},
 			func() error { _, err := there.SaveDraft(ctx, ben, c.ID, "a draft"); return err },
@@ -208,8 +222,15 @@ func TestJoinedIsSaidOnce(t *testing.T) {
 		ctx := t.Context()
 		ann, ben := here.Actor("ann"), here.Actor("ben")
 		before := chattest.MustConversation(t, here.Fixture, "ann", "ben")
-		l := listen(t, func(ctx context.Context) iter.Seq2[model.ConversationID, error] { return here.Joined(ctx, ben) })
-		chattest.WaitUntil(t, "it listens", func() bool { return slices.Contains(here.MembershipHints().Topics(), feed.UserTopic(ben.UserID)) })
+		l := listen(t, func(ctx context.Context) iter.Seq2[model.ConversationID,
+			error] {
+			return here.Joined(ctx, ben)
+		})
+		chattest.WaitUntil(t, "it listens",
+			func() bool {
+				return slices.Contains(here.MembershipHints().Topics(),
+					feed.UserTopic(ben.UserID))
+			})
 		// What is joined between listening and the first reading may be told or not.
 		first := map[model.ConversationID]bool{}
 		for told := false; !told; {
@@ -232,8 +253,14 @@ func TestJoinedIsSaidOnce(t *testing.T) {
 		for _, w := range nodes.Nodes {
 			group := chattest.MustConversation(t, w.Fixture, "ann", "cleo")
 			for what, join := range map[string]func() (*model.Conversation, error){
-				"created by another": func() (*model.Conversation, error) { return chattest.MustConversation(t, w.Fixture, "ann", "ben"), nil },
-				"created by oneself": func() (*model.Conversation, error) { return chattest.MustConversation(t, w.Fixture, "ben", "ann"), nil },
+				"created by another": func() (*model.Conversation,
+					error) {
+					return chattest.MustConversation(t, w.Fixture, "ann", "ben"), nil
+				},
+				"created by oneself": func() (*model.Conversation,
+					error) {
+					return chattest.MustConversation(t, w.Fixture, "ben", "ann"), nil
+				},
 				"added": func() (*model.Conversation, error) {
 					_, err := w.AddMembers(ctx, ann, group.ID, w.NewMembers("ben"))
 					return group, err

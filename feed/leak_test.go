@@ -37,8 +37,11 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 				takeFrom(seq, n)
 			}
 		},
-		"FollowInto, replayed": func(ctx context.Context, n int) { w.takeInto(ctx, id, new(int64(0)), n) },
-		"FollowInto, live":     func(ctx context.Context, n int) { w.takeInto(ctx, id, nil, n) },
+		"FollowInto, replayed": func(ctx context.Context,
+			n int) {
+			w.takeInto(ctx, id, new(int64(0)), n)
+		},
+		"FollowInto, live": func(ctx context.Context, n int) { w.takeInto(ctx, id, nil, n) },
 		"MyEvents": func(ctx context.Context, n int) {
 			if seq, err := w.ViewerEvents(ctx, ann, nil); err == nil {
 				takeFrom(seq, n)
@@ -55,7 +58,10 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 				takeFrom(seq, n)
 			}
 		},
-		"PresenceChanges": func(ctx context.Context, _ int) { takeFrom(w.PresenceChanges(ctx, ann), 1) },
+		"PresenceChanges": func(ctx context.Context,
+			_ int) {
+			takeFrom(w.PresenceChanges(ctx, ann), 1)
+		},
 	}
 }
 
@@ -83,7 +89,9 @@ func (w *fixture) takeInto(ctx context.Context, id model.ConversationID, after *
 // meanwhile: no feed, no follower, no topic, no watch, no goroutine. What there is after all of
 // them is no more than after the first tenth. It runs alone, because it counts.
 func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see above
-	w := mustFixtureWith(t, storetest.MustSQLite(t), chattest.Options{ReconcileEvery: 50 * time.Millisecond, TypingEvery: time.Microsecond}, "ann", "ben")
+	w := mustFixtureWith(t, storetest.MustSQLite(t),
+		chattest.Options{ReconcileEvery: 50 * time.Millisecond, TypingEvery: time.Microsecond},
+		"ann", "ben")
 	id := chattest.MustConversation(t, w.Fixture, "ann", "ben").ID
 	chattest.MustConversation(t, w.Fixture, "ben", "ann")
 	defer w.Connected(w.UserID("ben"))()
@@ -161,7 +169,8 @@ func (w *fixture) bustle(id model.ConversationID) (stop func()) {
 		for n := 0; ctx.Err() == nil; n++ {
 			<-tick.C
 			if n%10 == 0 {
-				_, _ = w.SendMessage(ctx, w.Actor("ben"), chat.SendMessage{ConversationID: id, Content: fmt.Sprint(n)})
+				_, _ = w.SendMessage(ctx, w.Actor("ben"),
+					chat.SendMessage{ConversationID: id, Content: fmt.Sprint(n)})
 			}
 			_ = w.SetTyping(ctx, w.Actor("ben"), id, n%2 == 0)
 		}

@@ -36,7 +36,8 @@ func TestNodesTellEachOther(t *testing.T) {
 	for i, w := range nodes {
 		senders.Go(func() {
 			for n := range each {
-				_, err := w.SendMessage(t.Context(), w.Actor(people[i]), chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(n)})
+				_, err := w.SendMessage(t.Context(), w.Actor(people[i]),
+					chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(n)})
 				failed[i] = errors.Join(failed[i], err)
 			}
 		})
@@ -68,7 +69,8 @@ func TestNodesTellEachOther(t *testing.T) {
 			p.Stop()
 		}
 	}
-	chattest.WaitUntil(t, "only the first node subscribes", func() bool { return slices.Equal(s.Subscriptions(topic), []string{topic}) })
+	chattest.WaitUntil(t, "only the first node subscribes",
+		func() bool { return slices.Equal(s.Subscriptions(topic), []string{topic}) })
 }
 
 // TestWhatIsSentBeforeNATSKnowsOfAFollower has a follower begin while its subscription cannot get
@@ -78,13 +80,17 @@ func TestWhatIsSentBeforeNATSKnowsOfAFollower(t *testing.T) {
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	way := natstest.MustForward(t, s)
 	urls := []string{s.URL(), way.URL(), s.URL()}
-	nodes := mustNodes(t, db, 3, s, chattest.Never, func(o *natsbus.Options) { o.URLs, urls = urls[:1], urls[1:] }, "ann", "ben")
-	c, other := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben"), chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
-	early := []*chattest.Pulled{nodes[1].Pull(t, "ben", c.ID, new(int64(0))), nodes[2].Pull(t, "ben", c.ID, new(int64(0)))}
+	nodes := mustNodes(t, db, 3, s, chattest.Never,
+		func(o *natsbus.Options) { o.URLs, urls = urls[:1], urls[1:] }, "ann", "ben")
+	c, other := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben"),
+		chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
+	early := []*chattest.Pulled{nodes[1].Pull(t, "ben", c.ID, new(int64(0))),
+		nodes[2].Pull(t, "ben", c.ID, new(int64(0)))}
 	for _, p := range early {
 		p.Event(1)
 	}
-	chattest.WaitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.chat.topic.")) == 2 })
+	chattest.WaitUntil(t, "both listen",
+		func() bool { return len(s.Subscriptions("parley.chat.topic.")) == 2 })
 	nodes[0].Send("ann", c.ID, "all that was to be said of connecting has been said")
 	for _, p := range early {
 		p.Event(2)
@@ -111,8 +117,10 @@ func TestAHintBringsTheEvent(t *testing.T) {
 	p.Event(1)
 	nodes[1].wantListening(s, c.ID)
 	// Of an event that is not stored, nobody can have read.
-	m := &model.Message{ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2, AuthorID: new(nodes[0].UserID("ann")), Content: "only told"}
-	e := &model.Event{ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID, Message: m, Data: []byte("{}")}
+	m := &model.Message{ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
+		AuthorID: new(nodes[0].UserID("ann")), Content: "only told"}
+	e := &model.Event{ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
+		Message: m, Data: []byte("{}")}
 	nodes[0].Publish([]*model.Event{e})
 	chattest.WantEqual(t, "event", e, p.Event(2), sameData())
 }
@@ -121,7 +129,8 @@ func TestAHintBringsTheEvent(t *testing.T) {
 // which follows.
 func (w *fixture) wantListening(s *natstest.Server, id model.ConversationID) {
 	w.T.Helper()
-	chattest.WaitUntil(w.T, "it listens", func() bool { return len(s.Subscriptions("parley.chat.topic."+feed.Topic(id))) == 1 })
+	chattest.WaitUntil(w.T, "it listens",
+		func() bool { return len(s.Subscriptions("parley.chat.topic."+feed.Topic(id))) == 1 })
 }
 
 // TestWithoutNATSComparingIsEnough ends NATS in the middle of traffic, and starts it again.
@@ -142,7 +151,8 @@ func TestWithoutNATSComparingIsEnough(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := nodes[0].SendMessage(t.Context(), nodes[0].Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: "x"}); err != nil {
+			if _, err := nodes[0].SendMessage(t.Context(), nodes[0].Actor("ann"),
+				chat.SendMessage{ConversationID: c.ID, Content: "x"}); err != nil {
 				t.Error(err)
 				return
 			}
@@ -172,13 +182,19 @@ func TestWithoutNATSComparingIsEnough(t *testing.T) {
 // compares by itself here.
 func TestAReconnectRepairsAtOnce(t *testing.T) {
 	t.Parallel()
-	for name, outage := range map[string]func(t *testing.T, s *natstest.Server) (cut *natstest.Server, ofFirst, ofSecond string){
-		"the server": func(_ *testing.T, s *natstest.Server) (*natstest.Server, string, string) { return s, s.URL(), s.URL() },
-		"the sender's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string, string) {
+	for name, outage := range map[string]func(t *testing.T,
+		s *natstest.Server) (cut *natstest.Server, ofFirst, ofSecond string){
+		"the server": func(_ *testing.T, s *natstest.Server) (*natstest.Server, string,
+			string) {
+			return s, s.URL(), s.URL()
+		},
+		"the sender's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string,
+			string) {
 			way := natstest.MustForward(t, s)
 			return way, way.URL(), s.URL()
 		},
-		"the follower's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string, string) {
+		"the follower's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string,
+			string) {
 			way := natstest.MustForward(t, s)
 			return way, s.URL(), way.URL()
 		},
@@ -188,7 +204,8 @@ func TestAReconnectRepairsAtOnce(t *testing.T) {
 			db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 			cut, ofFirst, ofSecond := outage(t, s)
 			urls := []string{ofFirst, ofSecond}
-			nodes := mustNodes(t, db, 2, s, chattest.Never, func(o *natsbus.Options) { o.URLs, urls = urls[:1], urls[1:] }, "ann", "ben")
+			nodes := mustNodes(t, db, 2, s, chattest.Never,
+				func(o *natsbus.Options) { o.URLs, urls = urls[:1], urls[1:] }, "ann", "ben")
 			c := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
 			p := nodes[1].Pull(t, "ben", c.ID, new(int64(0)))
 			p.Event(1)
@@ -220,7 +237,8 @@ func TestADroppedHintIsRepaired(t *testing.T) {
 	p.Event(1)
 	nodes[0].WantConnected(true)
 	nodes[1].wantListening(s, c.ID)
-	nodes[0].Hints().Intercept(func(string, feed.Hint) { // finds the buffer full, of what concerns nobody
+	// finds the buffer full, of what concerns nobody
+	nodes[0].Hints().Intercept(func(string, feed.Hint) {
 		for nodes[0].Conn.Status().Dropped == 0 {
 			nodes[0].Hints().PublishRemote(feed.Topic(model.NewConversationID()), feed.Hint{Seq: 1})
 		}
@@ -236,7 +254,8 @@ func TestASlowFollowerOnAnotherNode(t *testing.T) {
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 2, s, chattest.Never, nil, "ann", "ben")
 	c := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
-	slow, quick := nodes[1].Pull(t, "ben", c.ID, new(int64(0))), nodes[1].Pull(t, "ben", c.ID, new(int64(0)))
+	slow, quick := nodes[1].Pull(t, "ben", c.ID, new(int64(0))),
+		nodes[1].Pull(t, "ben", c.ID, new(int64(0)))
 	slow.Event(1)
 	quick.Event(1)
 	nodes[1].wantListening(s, c.ID)
@@ -264,12 +283,14 @@ func TestHintsFromStrangers(t *testing.T) {
 	defer stranger.Close()
 	broken := uint64(0)
 	for name, data := range brokenHints(c.ID) {
-		if err := stranger.Publish("parley.chat.topic."+feed.Topic(c.ID), []byte(data)); err != nil {
+		if err := stranger.Publish("parley.chat.topic."+feed.Topic(c.ID),
+			[]byte(data)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		broken++
 	}
-	chattest.WaitUntil(t, "all have been dropped", func() bool { return nodes[1].Conn.Status().Broken == broken })
+	chattest.WaitUntil(t, "all have been dropped",
+		func() bool { return nodes[1].Conn.Status().Broken == broken })
 	nodes[0].SendMany("ann", c.ID, 2)
 	chattest.WantEqual(t, "events", nodes[0].Stored(c.ID)[1:], p.Events(2, 3), sameData())
 }
@@ -282,15 +303,18 @@ func TestStopHandsOver(t *testing.T) {
 	c := chattest.MustConversation(t, there.Fixture, "ann", "ben")
 	p := there.Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
-	conn, err := natsbus.Open(natsbus.Options{URLs: []string{s.URL()}, Log: slog.New(slog.DiscardHandler)})
+	conn, err := natsbus.Open(natsbus.Options{URLs: []string{s.URL()},
+		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaving := chattest.NewServices(db, chattest.Options{ReconcileEvery: chattest.Never, Nodes: conn})
+	leaving := chattest.NewServices(db,
+		chattest.Options{ReconcileEvery: chattest.Never, Nodes: conn})
 	there.wantListening(s, c.ID)
 	chattest.WaitUntil(t, "NATS is connected", func() bool { return conn.Status().Connected })
 	for range 20 {
-		_, err := leaving.SendMessage(t.Context(), there.Actor("ann"), chat.SendMessage{ConversationID: c.ID, Content: strings.Repeat("x", 1000)})
+		_, err := leaving.SendMessage(t.Context(), there.Actor("ann"),
+			chat.SendMessage{ConversationID: c.ID, Content: strings.Repeat("x", 1000)})
 		if err != nil {
 			t.Fatal(err)
 		}

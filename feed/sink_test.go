@@ -51,7 +51,8 @@ func TestNothingIsHandedToASinkTwice(t *testing.T) {
 		w.Eventually(func() bool { return !w.followerOf("ben", c.ID).Working })
 		w.Send("ann", c.ID, "the last")
 		for _, e := range w.Stored(c.ID)[1:] {
-			w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
+			w.Hints().PublishLocal(feed.Topic(c.ID),
+				feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
 		}
 		chattest.WantEqual(t, "cleo's", []int64{2, 3, 4, 5}, cleo.seqs(4))
 		chattest.WantEqual(t, "ben's", []int64{1, 2, 3, 4, 5}, ben.seqs(5))
@@ -116,7 +117,8 @@ func (w *fixture) slowly(nickname string, id model.ConversationID, after *int64)
 	ctx, cancel := context.WithTimeout(w.T.Context(), chattest.Patience)
 	w.T.Cleanup(cancel)
 	to := slowSink{
-		taken{make(chan *model.Event, 1000), make(chan error, 1)}, make(chan int64, 1000), make(chan struct{}),
+		taken{make(chan *model.Event, 1000), make(chan error, 1)}, make(chan int64, 1000),
+		make(chan struct{}),
 	}
 	err := w.FollowInto(ctx, w.Actor(nickname), id, after, feed.Sink{
 		Live: func(*model.Event) bool { return false },
@@ -186,7 +188,8 @@ func TestTheFirstRemovalEnds(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		ben := w.into("ben", c.ID, nil)
 		removal := w.EndMembership("ben", c.ID)
-		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
 		w.EndMembership("ben", c.ID)
@@ -204,7 +207,8 @@ func TestASinkIsAskedOnce(t *testing.T) {
 		w := mustFixture(t, db, "ann", "ben", "cleo")
 		c := chattest.MustHidden(t, w.Fixture, "ann", "cleo")
 		w.Send("ann", c.ID, "hidden from ben")
-		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
 		for name, hidden := range map[string]int64{"ann": 0, "ben": 2, "cleo": 0} {
@@ -231,7 +235,8 @@ func TestWhatIsHiddenInAStream(t *testing.T) {
 		w := mustFixture(t, db, "ann", "ben", "cleo")
 		c := chattest.MustHidden(t, w.Fixture, "ann", "cleo")
 		hidden := w.Send("ann", c.ID, "hidden")
-		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("ben")); err != nil {
 			t.Fatal(err)
 		}
 		shown := w.Send("ann", c.ID, "shown")

@@ -26,8 +26,10 @@ const (
 )
 
 var (
-	quietly     = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood, NodeTimeout: forGood}
-	impatiently = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: aMoment, NodeTimeout: forGood}
+	quietly = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood,
+		NodeTimeout: forGood}
+	impatiently = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: aMoment,
+		NodeTimeout: forGood}
 )
 
 // pulledPresence takes what PresenceChanges yields one at a time.
@@ -53,7 +55,8 @@ func (p *pulledPresence) want(nickname string, online bool) live.Presence {
 		p.t.Fatalf("got the end (%v) instead of %s being online: %v", err, nickname, online)
 	}
 	if got.UserID != p.w.UserID(nickname) || got.Online != online {
-		p.t.Fatalf("got %+v instead of %s (%s) being online: %v", got, nickname, p.w.UserID(nickname), online)
+		p.t.Fatalf("got %+v instead of %s (%s) being online: %v", got, nickname,
+			p.w.UserID(nickname), online)
 	}
 	if online && got.LastSeenAt != nil {
 		p.t.Errorf("%s is online, and was last seen at %v", nickname, got.LastSeenAt)
@@ -81,7 +84,8 @@ func (p *pulledPresence) wantAll(online map[string]bool) {
 
 func (w *fixture) setShown(nickname string, shown bool) {
 	w.T.Helper()
-	_, err := w.DB.NewUpdate().Model((*model.User)(nil)).Set("show_presence = ?", shown).Where("id = ?", w.UserID(nickname)).
+	_, err := w.DB.NewUpdate().Model((*model.User)(nil)).Set("show_presence = ?", shown).
+		Where("id = ?", w.UserID(nickname)).
 		Exec(w.T.Context())
 	if err != nil {
 		w.T.Fatal(err)
@@ -93,7 +97,8 @@ func (w *fixture) changeSettings(nickname, set string, to bool) {
 	w.T.Helper()
 	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
 		w.SettingsChanged(tx, w.UserID(nickname))
-		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("? = ?", bun.Ident(set), to).Where("id = ?", w.UserID(nickname)).Exec(ctx)
+		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("? = ?", bun.Ident(set), to).
+			Where("id = ?", w.UserID(nickname)).Exec(ctx)
 		return err
 	})
 	if err != nil {
@@ -153,11 +158,14 @@ func TestWhoMayKnowAPresence(t *testing.T) {
 			if test.want != nil {
 				test.want = &live.Presence{UserID: w.UserID(test.of), Online: test.want.Online}
 			}
-			chattest.WantEqual(t, test.viewer+" of "+test.of, test.want, w.presenceOf(test.viewer, test.of))
+			chattest.WantEqual(t, test.viewer+" of "+test.of, test.want,
+				w.presenceOf(test.viewer, test.of))
 		}
 		w.EndMembership("ben", c.ID)
-		chattest.WantEqual(t, "of who was removed", (*live.Presence)(nil), w.presenceOf("ann", "ben"))
-		chattest.WantEqual(t, "for who was removed", (*live.Presence)(nil), w.presenceOf("ben", "ann"))
+		chattest.WantEqual(t, "of who was removed", (*live.Presence)(nil),
+			w.presenceOf("ann", "ben"))
+		chattest.WantEqual(t, "for who was removed", (*live.Presence)(nil),
+			w.presenceOf("ben", "ann"))
 	})
 }
 
@@ -194,7 +202,8 @@ func TestPresenceComesAndGoes(t *testing.T) {
 func TestAReconnectTellsNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
+			NodeTimeout: forGood}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve")
 		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		release := w.Connected(w.UserID("ben"))
@@ -219,7 +228,8 @@ func TestAReconnectTellsNothing(t *testing.T) {
 func TestWhoIsToldOfPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
+			NodeTimeout: forGood}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve", "cas")
 		first := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for _, name := range []string{"ben", "eve", "cas"} {
@@ -240,11 +250,13 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 		p.want("ben", true)
 		second := chattest.MustConversation(t, w.Fixture, "eve", "ann") // whom ann has not known
 		p.want("eve", true)
-		if _, err := w.AddMembers(t.Context(), w.Actor("eve"), second.ID, w.NewMembers("cas")); err != nil {
+		if _, err := w.AddMembers(t.Context(), w.Actor("eve"), second.ID,
+			w.NewMembers("cas")); err != nil {
 			t.Fatal(err)
 		}
 		p.want("cas", true)
-		if _, err := w.RemoveMember(t.Context(), w.Actor("eve"), second.ID, w.UserID("cas")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("eve"), second.ID,
+			w.UserID("cas")); err != nil {
 			t.Fatal(err)
 		}
 		wantGone("cas")
@@ -252,7 +264,8 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantGone("eve")
-		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), first.ID, w.UserID("ben")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), first.ID,
+			w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
 		wantGone("ben")
@@ -288,7 +301,8 @@ func TestWhoHidesTheirPresence(t *testing.T) {
 		chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
 		defer nodes[0].Connected(nodes[0].UserID("ben"))()
 		nodes[0].untilOnline("ann", "ben", true)
-		chattest.WaitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.settings")) == 2 })
+		chattest.WaitUntil(t, "both listen",
+			func() bool { return len(s.Subscriptions("parley.signs.topic.settings")) == 2 })
 		hide(t, nodes[0], nodes[1])
 	})
 }
@@ -313,7 +327,8 @@ func TestPresenceOfARemovedAccount(t *testing.T) {
 		defer w.Connected(w.UserID("eve"))()
 		p.want("eve", true)
 		for _, table := range []string{"presences", "sightings"} {
-			n, err := db.NewSelect().Table(table).Where("user_id = ?", w.UserID("ben")).Count(t.Context())
+			n, err := db.NewSelect().Table(table).Where("user_id = ?", w.UserID("ben")).
+				Count(t.Context())
 			if err != nil || n != 0 {
 				t.Errorf("%d rows of %s (%v)", n, table, err)
 			}
@@ -339,7 +354,8 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 		}
 		defer w.Connected(w.UserID("eve"))()
 		w.untilOnline("ann", "eve", true)
-		chattest.WaitUntil(t, "ann's stream is told", func() bool { return w.SignalsAreDelivered() })
+		chattest.WaitUntil(t, "ann's stream is told",
+			func() bool { return w.SignalsAreDelivered() })
 		p.want("eve", true)
 		defer w.Connected(w.UserID("ben"))()
 		p.want("ben", true)
@@ -349,7 +365,8 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 func TestPresenceWithoutSignsOfOtherNodes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: aMoment, NodeTimeout: forGood}
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: aMoment,
+			NodeTimeout: forGood}
 		here, there := mustFixtureWith(t, db, opts, "ann", "ben"), mustFixtureWith(t, db, opts)
 		there.Actors = here.Actors
 		chattest.MustConversation(t, here.Fixture, "ann", "ben")
@@ -361,7 +378,8 @@ func TestPresenceWithoutSignsOfOtherNodes(t *testing.T) {
 		chattest.WaitUntil(t, "both know", func() bool { return here.countPresences() == 2 })
 		release()
 		chattest.WaitUntil(t, "one knows", func() bool { return here.countPresences() == 1 })
-		chattest.WantEqual(t, "presence", &live.Presence{UserID: here.UserID("ben"), Online: true}, there.presenceOf("ann", "ben"))
+		chattest.WantEqual(t, "presence", &live.Presence{UserID: here.UserID("ben"), Online: true},
+			there.presenceOf("ann", "ben"))
 		also()
 		p.want("ben", false)
 	})
@@ -383,7 +401,8 @@ func TestPresenceOverNATS(t *testing.T) {
 	chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
 	p := nodes[1].pullPresence(t, "ann")
 	p.want("ben", false)
-	chattest.WaitUntil(t, "both listen", func() bool { return len(s.Subscriptions("parley.signs.topic.presence")) == 2 })
+	chattest.WaitUntil(t, "both listen",
+		func() bool { return len(s.Subscriptions("parley.signs.topic.presence")) == 2 })
 	defer nodes[0].Connected(nodes[0].UserID("ben"))()
 	p.want("ben", true)
 }
@@ -393,11 +412,14 @@ func TestPresenceOverNATS(t *testing.T) {
 func TestADeadNodesPeopleGoOffline(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood, NodeTimeout: forGood}
+		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
+			NodeTimeout: forGood}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve")
 		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		start := db.Now()
-		dying := chattest.NewServices(db, chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood, NodeTimeout: 2 * time.Second})
+		dying := chattest.NewServices(db,
+			chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood,
+				NodeTimeout: 2 * time.Second})
 		_, _ = dying.Connected(w.UserID("ben")), dying.Connected(w.UserID("eve"))
 		ctx, kill := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -408,10 +430,13 @@ func TestADeadNodesPeopleGoOffline(t *testing.T) {
 		kill()
 		running.Wait()
 		killed := db.Now()
-		chattest.WaitUntil(t, "the node is given up", func() bool { return w.countPresences() == 1 })
-		chattest.WantEqual(t, "of who is elsewhere", &live.Presence{UserID: w.UserID("eve"), Online: true}, w.presenceOf("ann", "eve"))
+		chattest.WaitUntil(t, "the node is given up",
+			func() bool { return w.countPresences() == 1 })
+		chattest.WantEqual(t, "of who is elsewhere",
+			&live.Presence{UserID: w.UserID("eve"), Online: true}, w.presenceOf("ann", "eve"))
 		ben := w.presenceOf("ann", "ben")
-		if ben.Online || ben.LastSeenAt == nil || ben.LastSeenAt.Before(start) || ben.LastSeenAt.After(killed) {
+		if ben.Online || ben.LastSeenAt == nil || ben.LastSeenAt.Before(start) ||
+			ben.LastSeenAt.After(killed) {
 			t.Errorf("got %+v, from a node that lived from %v to %v", ben, start, killed)
 		}
 	})
@@ -428,17 +453,21 @@ func TestANodeThatWasGivenUpComesBack(t *testing.T) {
 		p := w.pullPresence(t, "ann")
 		p.wantAll(map[string]bool{"ben": true, "eve": false})
 		seen := db.Now().Add(-time.Hour)
-		_, err := db.NewUpdate().Model((*model.Node)(nil)).Set("seen_at = ?", seen).Set("alive_until = ?", seen.Add(time.Minute)).
+		_, err := db.NewUpdate().Model((*model.Node)(nil)).Set("seen_at = ?", seen).
+			Set("alive_until = ?", seen.Add(time.Minute)).
 			Where("TRUE").Exec(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "before it is given up", &live.Presence{UserID: w.UserID("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
-		if err := chattest.NewServices(db, chattest.Options{}).ReconcilePresence(t.Context()); err != nil {
+		chattest.WantEqual(t, "before it is given up",
+			&live.Presence{UserID: w.UserID("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
+		if err := chattest.NewServices(db, chattest.Options{}).
+			ReconcilePresence(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		chattest.WantEqual(t, "presences", int64(0), w.countPresences())
-		chattest.WantEqual(t, "after it was", &live.Presence{UserID: w.UserID("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
+		chattest.WantEqual(t, "after it was",
+			&live.Presence{UserID: w.UserID("ben"), LastSeenAt: &seen}, w.presenceOf("ann", "ben"))
 		w.HandlePresence(live.Signal{Users: []model.UserID{w.UserID("ben")}})
 		p.want("ben", false)
 		defer w.Connected(w.UserID("eve"))() // with which it notices
@@ -452,7 +481,8 @@ func TestACrowdComesAndGoes(t *testing.T) {
 	t.Parallel()
 	const people, each = 300, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: 10 * aMoment, NodeTimeout: forGood}, "ann")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			PresenceTimeout: 10 * aMoment, NodeTimeout: forGood}, "ann")
 		crowd := w.Crowd(people)
 		before := runtime.NumGoroutine()
 		var wg sync.WaitGroup
@@ -476,7 +506,8 @@ func TestACrowdComesAndGoes(t *testing.T) {
 		}
 		wg.Wait()
 		chattest.WaitUntil(t, "all are offline", func() bool { return w.countPresences() == 0 })
-		seen, err := db.NewSelect().Model((*model.Sighting)(nil)).Where("sg.last_seen_at IS NOT NULL").Count(t.Context())
+		seen, err := db.NewSelect().Model((*model.Sighting)(nil)).
+			Where("sg.last_seen_at IS NOT NULL").Count(t.Context())
 		if err != nil || seen != people {
 			t.Errorf("%d have a time (%v)", seen, err)
 		}

@@ -27,7 +27,9 @@ type pulledReceipts struct {
 	told map[model.UserID]int64
 }
 
-func (w *fixture) pullReceipts(t *testing.T, nickname string, id model.ConversationID) *pulledReceipts {
+func (w *fixture) pullReceipts(
+	t *testing.T, nickname string, id model.ConversationID,
+) *pulledReceipts {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	t.Cleanup(cancel)
@@ -96,7 +98,8 @@ func TestReadReceipts(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cas", "hid", "eve")
 		w.changeSettings("hid", "send_read_receipts", false)
-		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas", "hid"), chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas")
+		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas", "hid"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas")
 		w.SendMany("ann", c.ID, 4)
 		w.SendMany("ann", other.ID, 4)
 		w.Read("ben", c.ID, 2)
@@ -214,7 +217,11 @@ func TestReadReceiptsOverNATS(t *testing.T) {
 	nodes[0].changeSettings("cas", "send_read_receipts", false)
 	s.Start()
 	p.want(map[string]int64{"ben": 3, "cas": untold})
-	chattest.WaitUntil(t, "it listens", func() bool { return len(s.Subscriptions("parley.signs.topic."+live.ReadTopic(c.ID))) == 1 })
+	chattest.WaitUntil(t, "it listens",
+		func() bool {
+			return len(s.Subscriptions("parley.signs.topic."+
+				live.ReadTopic(c.ID))) == 1
+		})
 	nodes[0].Read("ben", c.ID, 4)
 	p.want(map[string]int64{"ben": 4})
 }
@@ -227,8 +234,13 @@ func TestASignBringsTheReceipt(t *testing.T) {
 	c := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
 	p := nodes[1].pullReceipts(t, "ann", c.ID)
 	p.want(map[string]int64{"ben": 1})
-	chattest.WaitUntil(t, "it listens", func() bool { return len(s.Subscriptions("parley.signs.topic."+live.ReadTopic(c.ID))) == 1 })
-	nodes[0].Signals().Publish(live.ReadTopic(c.ID), live.Signal{Users: []model.UserID{nodes[0].UserID("ben")}, Seq: 7})
+	chattest.WaitUntil(t, "it listens",
+		func() bool {
+			return len(s.Subscriptions("parley.signs.topic."+
+				live.ReadTopic(c.ID))) == 1
+		})
+	nodes[0].Signals().Publish(live.ReadTopic(c.ID),
+		live.Signal{Users: []model.UserID{nodes[0].UserID("ben")}, Seq: 7})
 	p.want(map[string]int64{"ben": 7})
 }
 

@@ -86,9 +86,11 @@ const always = time.Nanosecond
 func TestTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.Never, TypingEvery: always, TypingTimeout: forGood}
+		opts := chattest.Options{ReconcileEvery: chattest.Never, TypingEvery: always,
+			TypingTimeout: forGood}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "cas", "eve")
-		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas", "eve"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas", "eve"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.pullTyping(t, "ann", c.ID)
 		p.begin(w, "ben", c.ID)
 		w.types(t, "ben", c.ID, true) // is known
@@ -109,7 +111,8 @@ func TestTyping(t *testing.T) {
 		w.EndMembership("cas", c.ID)
 		p.want("cas", false)
 		chattest.WantCode(t, w.SetTyping(t.Context(), w.Actor("cas"), c.ID, true), errs.NotFound)
-		chattest.WantCode(t, w.SetTyping(t.Context(), w.Actor("eve"), other.ID, true), errs.NotFound)
+		chattest.WantCode(t, w.SetTyping(t.Context(), w.Actor("eve"), other.ID, true),
+			errs.NotFound)
 		_, err := w.Typing(t.Context(), w.Actor("eve"), other.ID)
 		chattest.WantCode(t, err, errs.NotFound)
 		w.types(t, "eve", c.ID, true)
@@ -147,10 +150,12 @@ func TestTypingBetweenNodes(t *testing.T) {
 	p.begin(nodes[0], "ben", c.ID)
 	m := nodes[0].Send("ben", c.ID, "done")
 	p.want("ben", false)
-	nodes[0].TypingSignals().Publish(live.TypingTopic(c.ID), live.TypingSignal{UserID: nodes[0].UserID("ben"), Typing: true, Seq: m.Seq - 1})
+	nodes[0].TypingSignals().Publish(live.TypingTopic(c.ID),
+		live.TypingSignal{UserID: nodes[0].UserID("ben"), Typing: true, Seq: m.Seq - 1})
 	nodes[0].types(t, "eve", c.ID, true)
 	p.want("eve", true)
-	nodes[0].TypingSignals().Publish(live.TypingTopic(c.ID), live.TypingSignal{UserID: nodes[0].UserID("ben"), Typing: true, Seq: m.Seq})
+	nodes[0].TypingSignals().Publish(live.TypingTopic(c.ID),
+		live.TypingSignal{UserID: nodes[0].UserID("ben"), Typing: true, Seq: m.Seq})
 	p.want("ben", true)
 }
 
@@ -213,7 +218,8 @@ func TestTypingExpires(t *testing.T) {
 			for {
 				if got, changed := w.Next(); changed {
 					if got != want || time.Since(start) != at {
-						t.Errorf("got %+v after %v, want %+v after %v", got, time.Since(start), want, at)
+						t.Errorf("got %+v after %v, want %+v after %v", got, time.Since(start),
+							want, at)
 					}
 					return
 				}
@@ -253,7 +259,8 @@ func TestTypingExpires(t *testing.T) {
 func TestASlowConsumerOfTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, TypingEvery: always, TypingTimeout: forGood}, "ann", "ben", "eve")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			TypingEvery: always, TypingTimeout: forGood}, "ann", "ben", "eve")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		p := w.pullTyping(t, "ann", c.ID)
 		p.begin(w, "ben", c.ID)

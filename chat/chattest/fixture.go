@@ -72,8 +72,8 @@ func NewWith(t *testing.T, db *store.DB, opts Options, nicknames ...string) *Fix
 	return w
 }
 
-// NewIdle makes a fixture whose services do not run. actors are the accounts of another fixture of the
-// database, or nil.
+// NewIdle makes a fixture whose services do not run. actors are the accounts of another fixture of
+// the database, or nil.
 func NewIdle(
 	t *testing.T, db *store.DB, opts Options, actors map[string]model.Actor,
 ) *Fixture {
@@ -102,7 +102,8 @@ func (w *Fixture) InviteWithout(columns []string, nicknames ...string) {
 	if len(people) == 0 {
 		return
 	}
-	if _, err := w.DB.NewInsert().Model(&people).ExcludeColumn(columns...).Exec(w.T.Context()); err != nil {
+	if _, err := w.DB.NewInsert().Model(&people).ExcludeColumn(columns...).
+		Exec(w.T.Context()); err != nil {
 		w.T.Fatal(err)
 	}
 }
@@ -133,10 +134,13 @@ func (w *Fixture) UserID(nickname string) model.UserID {
 }
 
 // MustConversation starts a conversation of its owner and others.
-func MustConversation(t *testing.T, w *Fixture, owner string, others ...string) *model.Conversation {
+func MustConversation(
+	t *testing.T, w *Fixture, owner string, others ...string,
+) *model.Conversation {
 	t.Helper()
 	title := "of " + owner
-	c, err := w.CreateConversation(t.Context(), w.Actor(owner), chat.CreateConversation{Title: &title, Members: w.NewMembers(others...)})
+	c, err := w.CreateConversation(t.Context(), w.Actor(owner),
+		chat.CreateConversation{Title: &title, Members: w.NewMembers(others...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +158,8 @@ func (w *Fixture) NewMembers(nicknames ...string) []*chat.NewMember {
 
 func (w *Fixture) Send(author string, id model.ConversationID, content string) *model.Message {
 	w.T.Helper()
-	m, err := w.SendMessage(w.T.Context(), w.Actor(author), chat.SendMessage{ConversationID: id, Content: content})
+	m, err := w.SendMessage(w.T.Context(), w.Actor(author),
+		chat.SendMessage{ConversationID: id, Content: content})
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -189,13 +194,17 @@ func (w *Fixture) EndMembership(nickname string, id model.ConversationID) *model
 }
 
 // Message finds one message.
-func (w *Fixture) Message(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
+func (w *Fixture) Message(
+	ctx context.Context, actor model.Actor, id model.MessageID,
+) (*model.Message, error) {
 	found, err := w.MessagesByID(ctx, actor, []model.MessageID{id})
 	return found[id], err
 }
 
 // Member finds one member.
-func (w *Fixture) Member(ctx context.Context, actor model.Actor, id model.MemberID) (*model.ConversationMember, error) {
+func (w *Fixture) Member(
+	ctx context.Context, actor model.Actor, id model.MemberID,
+) (*model.ConversationMember, error) {
 	found, err := w.MembersByID(ctx, actor, []model.MemberID{id})
 	return found[id], err
 }
@@ -307,7 +316,9 @@ type Pulled struct {
 }
 
 // Pull follows until the test ends. Following begins with the first next.
-func (w *Fixture) Pull(t *testing.T, nickname string, id model.ConversationID, after *int64) *Pulled {
+func (w *Fixture) Pull(
+	t *testing.T, nickname string, id model.ConversationID, after *int64,
+) *Pulled {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	t.Cleanup(cancel)
@@ -419,7 +430,8 @@ func (w *Fixture) Roles(id model.ConversationID) map[string]model.Role {
 		nicknames[actor.UserID] = name
 	}
 	var rows []*model.ConversationMember
-	if err := w.DB.NewSelect().Model(&rows).Where("cm.conversation_id = ?", id).Scan(w.T.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&rows).Where("cm.conversation_id = ?", id).
+		Scan(w.T.Context()); err != nil {
 		w.T.Fatal(err)
 	}
 	roles := map[string]model.Role{}
@@ -431,7 +443,8 @@ func (w *Fixture) Roles(id model.ConversationID) map[string]model.Role {
 
 func (w *Fixture) Edit(author string, m *model.Message, content string) *model.Message {
 	w.T.Helper()
-	edited, err := w.EditMessage(w.T.Context(), w.Actor(author), chat.EditMessage{MessageID: m.ID, Content: content})
+	edited, err := w.EditMessage(w.T.Context(), w.Actor(author),
+		chat.EditMessage{MessageID: m.ID, Content: content})
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -440,7 +453,8 @@ func (w *Fixture) Edit(author string, m *model.Message, content string) *model.M
 
 func (w *Fixture) Add(by string, id model.ConversationID, nicknames ...string) {
 	w.T.Helper()
-	if _, err := w.AddMembers(w.T.Context(), w.Actor(by), id, w.NewMembers(nicknames...)); err != nil {
+	if _, err := w.AddMembers(w.T.Context(), w.Actor(by), id,
+		w.NewMembers(nicknames...)); err != nil {
 		w.T.Fatal(err)
 	}
 }
@@ -449,7 +463,8 @@ func (w *Fixture) Add(by string, id model.ConversationID, nicknames ...string) {
 func MustHidden(t *testing.T, w *Fixture, owner string, others ...string) *model.Conversation {
 	t.Helper()
 	c, err := w.CreateConversation(t.Context(), w.Actor(owner),
-		chat.CreateConversation{Members: w.NewMembers(others...), HistoryVisibility: model.FromJoining})
+		chat.CreateConversation{Members: w.NewMembers(others...),
+			HistoryVisibility: model.FromJoining})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -475,8 +490,8 @@ func (w *Fixture) SkipSeq(t *testing.T, id model.ConversationID) {
 	}
 }
 
-// RemoveAccount removes an account as package auth does: it is marked, and then cleaned up until nothing
-// refers to it any more.
+// RemoveAccount removes an account as package auth does: it is marked, and then cleaned up until
+// nothing refers to it any more.
 func (w *Fixture) RemoveAccount(nickname string) error {
 	w.T.Helper()
 	if err := w.MarkRemoved(nickname); err != nil {
@@ -500,15 +515,17 @@ func (w *Fixture) MarkRemoved(nickname string) error {
 		if err := w.EndPresence(ctx, tx, id); err != nil {
 			return err
 		}
-		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("removed_at = ?", tx.Now).Set("email = ''").Set("nickname = ''").
-			Set("search_key = ''").Set("email_key = ?", uuid.UUID(id).String()).Set("nickname_key = ?", uuid.UUID(id).String()).
+		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("removed_at = ?", tx.Now).
+			Set("email = ''").Set("nickname = ''").
+			Set("search_key = ''").Set("email_key = ?", uuid.UUID(id).String()).
+			Set("nickname_key = ?", uuid.UUID(id).String()).
 			Where("id = ?", id).Exec(ctx)
 		return err
 	})
 }
 
-// CleanUpOnce is one transaction of the second part. It fails with the error after everything is done,
-// where there is one.
+// CleanUpOnce is one transaction of the second part. It fails with the error after everything is
+// done, where there is one.
 func (w *Fixture) CleanUpOnce(nickname string, fail error) (more bool, err error) {
 	w.T.Helper()
 	id := w.UserID(nickname)
@@ -517,7 +534,8 @@ func (w *Fixture) CleanUpOnce(nickname string, fail error) (more bool, err error
 			return err
 		}
 		if !more {
-			_, err = tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", id).ForceDelete().Exec(ctx)
+			_, err = tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", id).ForceDelete().
+				Exec(ctx)
 		}
 		return errors.Join(err, fail)
 	})
@@ -541,7 +559,8 @@ func (w *Fixture) Exec(query string, args ...any) {
 
 func (w *Fixture) LastSeq(id model.ConversationID) (seq int64) {
 	w.T.Helper()
-	err := w.DB.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").Where("c.id = ?", id).Scan(w.T.Context(), &seq)
+	err := w.DB.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
+		Where("c.id = ?", id).Scan(w.T.Context(), &seq)
 	if err != nil {
 		w.T.Fatal(err)
 	}

@@ -37,18 +37,23 @@ func DrawHistory(rt *rapid.T, prefix string, more ...string) History {
 		h.People = append(h.People, fmt.Sprint(prefix, i))
 	}
 	whats := []string{
-		"create", "send", "send", "send", "reply", "reply", "edit", "edit", "delete", "react", "react", "react", "react", "take back",
-		"take back", "add", "add", "remove", "role", "transfer", "rename", "settings", "leave", "read", "draft", "membership", "account",
+		"create", "send", "send", "send", "reply", "reply", "edit", "edit", "delete", "react",
+		"react", "react", "react", "take back",
+		"take back", "add", "add", "remove", "role", "transfer", "rename", "settings", "leave",
+		"read", "draft", "membership", "account",
 	}
 	whats = append(whats, more...)
 	number := rapid.IntRange(0, 1000)
 	h.Steps = rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) Step {
 		return Step{
-			What: rapid.SampledFrom(whats).Draw(rt, "what"), Who: number.Draw(rt, "who"), Whom: number.Draw(rt, "whom"),
-			Conversation: number.Draw(rt, "conversation"), About: number.Draw(rt, "about"), Flag: rapid.Bool().Draw(rt, "flag"),
+			What: rapid.SampledFrom(whats).Draw(rt, "what"), Who: number.Draw(rt, "who"),
+			Whom:         number.Draw(rt, "whom"),
+			Conversation: number.Draw(rt, "conversation"), About: number.Draw(rt, "about"),
+			Flag:  rapid.Bool().Draw(rt, "flag"),
 			Emoji: rapid.SampledFrom([]string{"👍", "❤", "❤️", "🎉"}).Draw(rt, "emoji"),
 			Content: fmt.Sprintf("%d for @%s%d and @%s%d", number.Draw(rt, "content"),
-				prefix, rapid.IntRange(0, 6).Draw(rt, "first"), prefix, rapid.IntRange(0, 6).Draw(rt, "second")),
+				prefix, rapid.IntRange(0, 6).Draw(rt, "first"), prefix, rapid.IntRange(0, 6).
+					Draw(rt, "second")),
 		}
 	}), 40, 80).Draw(rt, "steps")
 	return h
@@ -89,7 +94,8 @@ func (h History) Run(w *Fixture) (wrong []error) {
 func (h History) RunOn(w *Fixture, s *Stage) (wrong []error) {
 	w.T.Helper()
 	s.Conversations = []*model.Conversation{
-		MustConversation(w.T, w, h.People[0], h.People[1:4]...), MustHidden(w.T, w, h.People[1], h.People[2:4]...),
+		MustConversation(w.T, w, h.People[0], h.People[1:4]...),
+		MustHidden(w.T, w, h.People[1], h.People[2:4]...),
 	}
 	var all sync.WaitGroup
 	for i := range h.Workers {
@@ -97,7 +103,8 @@ func (h History) RunOn(w *Fixture, s *Stage) (wrong []error) {
 			for j := i; j < len(h.Steps); j += h.Workers {
 				err := h.Do(w, s, h.Steps[j])
 				s.Done()
-				if e, known := errors.AsType[*errs.Error](err); err != nil && errs.Correctable(err) == nil && (!known || e.Code == errs.Unavailable) {
+				if e, known := errors.AsType[*errs.Error](err); err != nil &&
+					errs.Correctable(err) == nil && (!known || e.Code == errs.Unavailable) {
 					s.Mu.Lock()
 					wrong = append(wrong, fmt.Errorf("%s: %w", h.Steps[j].What, err))
 					s.Mu.Unlock()
@@ -113,7 +120,8 @@ func (h History) RunOn(w *Fixture, s *Stage) (wrong []error) {
 func (h History) Owner(w *Fixture, who model.Actor, c *model.Conversation, st Step) model.Actor {
 	if st.About%4 > 0 {
 		var ids []model.UserID
-		err := w.DB.NewSelect().Table("conversation_members").Column("user_id").Where("conversation_id = ?", c.ID).
+		err := w.DB.NewSelect().Table("conversation_members").Column("user_id").
+			Where("conversation_id = ?", c.ID).
 			Where("role = ?", model.Owner).Scan(w.T.Context(), &ids)
 		if err == nil && len(ids) == 1 {
 			who.UserID = ids[0]
@@ -130,12 +138,15 @@ func (h History) Do(w *Fixture, s *Stage, st Step) error {
 	var err error
 	switch st.What {
 	case "create":
-		c, err = w.CreateConversation(ctx, who, chat.CreateConversation{Members: []*chat.NewMember{{UserID: whom, Role: roles[st.Flag]}}, MembersMayRename: st.Flag})
+		c, err = w.CreateConversation(ctx, who,
+			chat.CreateConversation{Members: []*chat.NewMember{{UserID: whom,
+				Role: roles[st.Flag]}}, MembersMayRename: st.Flag})
 		if st.Whom%3 == 0 {
 			c, err = w.OpenDirect(ctx, who, whom)
 		}
 		s.Mu.Lock()
-		if err == nil && !slices.ContainsFunc(s.Conversations, func(o *model.Conversation) bool { return o.ID == c.ID }) {
+		if err == nil && !slices.ContainsFunc(s.Conversations,
+			func(o *model.Conversation) bool { return o.ID == c.ID }) {
 			s.Conversations = append(s.Conversations, c)
 		}
 		s.Mu.Unlock()
@@ -165,12 +176,14 @@ func (h History) Do(w *Fixture, s *Stage, st Step) error {
 	case "take back":
 		_, err = w.RemoveReaction(ctx, who, m.ID, st.Emoji)
 	case "add":
-		_, err = w.AddMembers(ctx, h.Owner(w, who, c, st), c.ID, []*chat.NewMember{{UserID: whom, Role: roles[st.Flag]}})
+		_, err = w.AddMembers(ctx, h.Owner(w, who, c, st), c.ID,
+			[]*chat.NewMember{{UserID: whom, Role: roles[st.Flag]}})
 	case "remove":
 		_, err = w.RemoveMember(ctx, h.Owner(w, who, c, st), c.ID, whom)
 	case "again":
 		if _, err = w.RemoveMember(ctx, h.Owner(w, who, c, st), c.ID, whom); err == nil {
-			_, err = w.AddMembers(ctx, h.Owner(w, who, c, st), c.ID, []*chat.NewMember{{UserID: whom, Role: model.Member}})
+			_, err = w.AddMembers(ctx, h.Owner(w, who, c, st), c.ID,
+				[]*chat.NewMember{{UserID: whom, Role: model.Member}})
 		}
 	case "follow":
 		return s.Follow(h.People[st.Who%len(h.People)], c, st)
@@ -191,7 +204,9 @@ func (h History) Do(w *Fixture, s *Stage, st Step) error {
 	case "draft":
 		_, err = w.SaveDraft(ctx, who, c.ID, st.Content)
 	case "membership":
-		_, err = w.UpdateMembership(ctx, who, chat.UpdateMembership{ConversationID: c.ID, Archived: &st.Flag, Pinned: &st.Flag, Muted: &st.Flag})
+		_, err = w.UpdateMembership(ctx, who,
+			chat.UpdateMembership{ConversationID: c.ID, Archived: &st.Flag, Pinned: &st.Flag,
+				Muted: &st.Flag})
 	case "account":
 		if st.About%4 == 0 { // seldom, or nobody would be left
 			err = w.RemoveAccount(h.People[st.Who%len(h.People)])

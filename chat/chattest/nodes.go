@@ -18,7 +18,8 @@ const ReconnectSoon = 5 * time.Millisecond
 // MustNodes makes services of n nodes with one database and one NATS, in which the first has
 // invited people.
 func MustNodes(
-	t *testing.T, db *store.DB, n int, s *natstest.Server, compareEvery time.Duration, change func(*natsbus.Options), nicknames ...string,
+	t *testing.T, db *store.DB, n int, s *natstest.Server, compareEvery time.Duration,
+	change func(*natsbus.Options), nicknames ...string,
 ) (nodes []*Fixture) {
 	t.Helper()
 	for range n {
@@ -46,7 +47,8 @@ func MustNodes(
 
 func (w *Fixture) WantConnected(want bool) {
 	w.T.Helper()
-	WaitUntil(w.T, fmt.Sprintf("NATS being connected is %v", want), func() bool { return w.Conn.Status().Connected == want })
+	WaitUntil(w.T, fmt.Sprintf("NATS being connected is %v", want),
+		func() bool { return w.Conn.Status().Connected == want })
 }
 
 // waitUntil waits for what nothing tells of.

@@ -78,7 +78,8 @@ func (p *PulledEvents) CaughtUp() { p.T.Helper(); p.Item("caught up") }
 func (p *PulledEvents) Event(id model.ConversationID, seq int64) *model.Event {
 	p.T.Helper()
 	item, err, ok := p.Next()
-	if err != nil || !ok || item.Event == nil || item.Event.ConversationID != id || item.Event.Seq != seq {
+	if err != nil || !ok || item.Event == nil || item.Event.ConversationID != id ||
+		item.Event.Seq != seq {
 		p.T.Fatalf("got %q (%v), want seq %d of %v", ItemText(item), err, seq, id)
 	}
 	p.Cursor = item.Cursor
@@ -101,7 +102,8 @@ func (w *Fixture) RemoveBen(c *model.Conversation) {
 
 func (w *Fixture) AddBen(c *model.Conversation) {
 	w.T.Helper()
-	if _, err := w.AddMembers(w.T.Context(), w.Actor("ann"), c.ID, w.NewMembers("ben")); err != nil {
+	if _, err := w.AddMembers(w.T.Context(), w.Actor("ann"), c.ID,
+		w.NewMembers("ben")); err != nil {
 		w.T.Fatal(err)
 	}
 }

@@ -20,8 +20,8 @@ type TwoNodes struct {
 	Weather atomic.Pointer[Weather]
 }
 
-// MustTwoNodes makes two nodes. While there is no weather, hints and signals arrive on their own node
-// alone.
+// MustTwoNodes makes two nodes. While there is no weather, hints and signals arrive on their own
+// node alone.
 func MustTwoNodes(t *testing.T, db *store.DB, opts Options) *TwoNodes {
 	t.Helper()
 	n := &TwoNodes{}
@@ -112,7 +112,8 @@ type Fate struct {
 
 func DrawFate(rt *rapid.T) Fate {
 	return Fate{
-		Kind:  rapid.SampledFrom([]string{"arrives", "arrives", "doubled", "lost", "bare"}).Draw(rt, "kind"),
+		Kind: rapid.SampledFrom([]string{"arrives", "arrives", "doubled", "lost", "bare"}).
+			Draw(rt, "kind"),
 		Delay: rapid.SampledFrom([]int{0, 0, 0, 1, 2, 5, 30}).Draw(rt, "delay"),
 	}
 }

@@ -40,7 +40,8 @@ func TestACursorStaysShort(t *testing.T) {
 		w.settle()
 		w.Send("ann", all[0].ID, "after a while")
 		p.Event(all[0].ID, 3)
-		chattest.WantEqual(t, "what the cursor names", map[model.ConversationID]int64{all[0].ID: 3}, w.mustReadCursor("ben", p.Cursor).Seqs())
+		chattest.WantEqual(t, "what the cursor names", map[model.ConversationID]int64{all[0].ID: 3},
+			w.mustReadCursor("ben", p.Cursor).Seqs())
 		p = p.Again(w.Fixture, "ben")
 		p.CaughtUp()
 	})
@@ -56,8 +57,10 @@ func TestWhatIsNoCursorOfMine(t *testing.T) {
 		w.Send("ann", c.ID, "x")
 		p.Event(c.ID, 2)
 		bad := map[string]string{
-			"empty": "", "text": "hello", "another list's": chat.MessageCursor(&model.Message{Seq: 1}), "longer": p.Cursor + "AAAA",
-			"spaces": " " + p.Cursor, "a line break": p.Cursor[:4] + "\n" + p.Cursor[4:], "twice": p.Cursor + p.Cursor,
+			"empty": "", "text": "hello", "another list's": chat.MessageCursor(
+				&model.Message{Seq: 1}), "longer": p.Cursor + "AAAA",
+			"spaces": " " + p.Cursor, "a line break": p.Cursor[:4] + "\n" + p.Cursor[4:],
+			"twice": p.Cursor + p.Cursor,
 		}
 		for i := range p.Cursor {
 			bad[fmt.Sprint("the first ", i)] = p.Cursor[:i]
@@ -131,8 +134,10 @@ func TestAForgedCursorIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		read := countStatements(w.DB)
-		for name, key := range map[string]feed.CursorKey{"another key": otherKey, "no key": nil, "zeros": make(feed.CursorKey, 32)} {
-			forged := feed.NewViewerCursor(1, 0, model.ConversationID{}, map[model.ConversationID]int64{c.ID: 1}).Encode(key, w.UserID("ben"))
+		for name, key := range map[string]feed.CursorKey{"another key": otherKey, "no key": nil,
+			"zeros": make(feed.CursorKey, 32)} {
+			forged := feed.NewViewerCursor(1, 0, model.ConversationID{},
+				map[model.ConversationID]int64{c.ID: 1}).Encode(key, w.UserID("ben"))
 			_, err := w.ViewerEvents(t.Context(), w.Actor("ben"), &forged)
 			if !errs.Is(err, errs.BadUserInput) {
 				t.Errorf("%s: got %v", name, err)
@@ -159,7 +164,8 @@ func TestACursorOutlivesItsNode(t *testing.T) {
 		p.CaughtUp()
 
 		content := []byte{feed.CursorVersion + 1, 'w', 'h', 'a', 't', 'e', 'v', 'e', 'r'}
-		newer := store.NewCursor(feed.ViewerEventsList).Bytes(w.mustCursorKey().MAC(w.UserID("ben"), content)).Bytes(content).String()
+		newer := store.NewCursor(feed.ViewerEventsList).
+			Bytes(w.mustCursorKey().MAC(w.UserID("ben"), content)).Bytes(content).String()
 		p = next.PullEvents(t, "ben", &newer)
 		p.Item("reset")
 		p.CaughtUp()
@@ -172,12 +178,14 @@ func TestCursorsThatLie(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for _, horizon := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
 			for _, told := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
-				cursor := feed.NewViewerCursor(1, horizon, model.ConversationID{}, map[model.ConversationID]int64{
-					c.ID: told, other.ID: told, model.NewConversationID(): told,
-				}).Encode(w.mustCursorKey(), w.UserID("ben"))
+				cursor := feed.NewViewerCursor(1, horizon, model.ConversationID{},
+					map[model.ConversationID]int64{
+						c.ID: told, other.ID: told, model.NewConversationID(): told,
+					}).Encode(w.mustCursorKey(), w.UserID("ben"))
 				p := w.PullEvents(t, "ben", &cursor)
 				for item, err, ok := p.Next(); !item.CaughtUp; item, err, ok = p.Next() {
 					if err != nil || !ok {
@@ -193,16 +201,21 @@ func TestCursorsThatLie(t *testing.T) {
 func FuzzMyCursor(f *testing.F) {
 	ben, key := model.NewUserID(), feed.CursorKey("a key")
 	at := model.NewConversationID()
-	f.Add(feed.NewViewerCursor(1, 42, at, map[model.ConversationID]int64{model.NewConversationID(): 7}).Encode(key, ben), []byte{feed.CursorVersion, 2, 84})
+	f.Add(feed.NewViewerCursor(1, 42, at,
+		map[model.ConversationID]int64{model.NewConversationID(): 7}).Encode(key, ben),
+		[]byte{feed.CursorVersion, 2, 84})
 	f.Add(feed.NewViewerCursor(1, 42, at, nil).Encode(key, ben), []byte{})
-	f.Add(feed.NewViewerCursor(1, 42, at, nil).Encode(key, model.NewUserID()), []byte{feed.CursorVersion})
+	f.Add(feed.NewViewerCursor(1, 42, at, nil).Encode(key, model.NewUserID()),
+		[]byte{feed.CursorVersion})
 	f.Add("", []byte{feed.CursorVersion + 1})
 	f.Fuzz(func(t *testing.T, s string, content []byte) {
-		if _, err := feed.ReadViewerCursor(key, ben, s); err != nil && !errs.Is(err, errs.BadUserInput) {
+		if _, err := feed.ReadViewerCursor(key, ben, s); err != nil &&
+			!errs.Is(err, errs.BadUserInput) {
 			t.Errorf("%q: %v", s, err)
 		}
 		// What is authentic is read whatever it is.
-		authentic := store.NewCursor(feed.ViewerEventsList).Bytes(key.MAC(ben, content)).Bytes(content).String()
+		authentic := store.NewCursor(feed.ViewerEventsList).Bytes(key.MAC(ben, content)).
+			Bytes(content).String()
 		c, err := feed.ReadViewerCursor(key, ben, authentic)
 		if err != nil {
 			return
@@ -212,22 +225,29 @@ func FuzzMyCursor(f *testing.F) {
 			t.Fatalf("%q: %v", content, err)
 		}
 		chattest.WantEqual(t, "told", c.Seqs(), again.Seqs())
-		chattest.WantEqual(t, "low watermark", c.Low(), again.Low(), cmp.AllowUnexported(feed.Watermark{}))
+		chattest.WantEqual(t, "low watermark", c.Low(), again.Low(),
+			cmp.AllowUnexported(feed.Watermark{}))
 	})
 }
 
 func TestACursorTooOldBeginsAnew(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, MaxReplayed: 10}, "ann", "ben")
-		for name, age := range map[string]func(t *testing.T, c *model.Conversation, p *chattest.PulledEvents) string{
-			"of another epoch": func(t *testing.T, _ *model.Conversation, p *chattest.PulledEvents) string {
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			MaxReplayed: 10}, "ann", "ben")
+		for name, age := range map[string]func(t *testing.T, c *model.Conversation,
+			p *chattest.PulledEvents) string{
+			"of another epoch": func(t *testing.T, _ *model.Conversation,
+				p *chattest.PulledEvents) string {
 				return changed(t, w, p.Cursor, func(c *feed.ViewerCursor) { c.SetEpoch(-1) })
 			},
-			"of a time to come": func(t *testing.T, _ *model.Conversation, p *chattest.PulledEvents) string {
-				return changed(t, w, p.Cursor, func(c *feed.ViewerCursor) { c.SetPosition(1 << 60) })
+			"of a time to come": func(t *testing.T, _ *model.Conversation,
+				p *chattest.PulledEvents) string {
+				return changed(t, w, p.Cursor,
+					func(c *feed.ViewerCursor) { c.SetPosition(1 << 60) })
 			},
-			"too much was missed": func(_ *testing.T, c *model.Conversation, p *chattest.PulledEvents) string {
+			"too much was missed": func(_ *testing.T, c *model.Conversation,
+				p *chattest.PulledEvents) string {
 				w.SendMany("ann", c.ID, 11)
 				return p.Cursor
 			},
@@ -278,7 +298,8 @@ func TestNothingFallsBetweenACursorAndWhatIsRead(t *testing.T) {
 	t.Parallel()
 	const senders, each, rounds = 3, 20, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann",
+			"ben")
 		var all []*model.Conversation
 		for range senders {
 			all = append(all, chattest.MustConversation(t, w.Fixture, "ann", "ben"))
@@ -355,8 +376,10 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
 			db := storetest.MustPostgres(t)
-			w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
-			c, left := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+			w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+				Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
+			c, left := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+				chattest.MustConversation(t, w.Fixture, "ann", "ben")
 			w.RemoveBen(left)
 			p := w.PullEvents(t, "ben", nil)
 			p.CaughtUp()
@@ -369,7 +392,8 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 				chattest.WantEqual(t, "epoch", want, w.mustEpoch(t))
 			}
 			check(1)
-			if _, err := db.NewRaw("UPDATE ? SET ? = 1000000000000", bun.Ident(table), bun.Ident(column)).Exec(t.Context()); err != nil {
+			if _, err := db.NewRaw("UPDATE ? SET ? = 1000000000000", bun.Ident(table),
+				bun.Ident(column)).Exec(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			check(2)
@@ -391,7 +415,8 @@ func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	const workers, times = 4, 100
 	db := storetest.MustPostgres(t)
-	w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
+	w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+		Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
 	var conversations []*model.Conversation
 	for range workers {
 		conversations = append(conversations, chattest.MustConversation(t, w.Fixture, "ann", "ben"))
@@ -407,7 +432,8 @@ func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 				default:
 				}
 				pinned := n%2 == 0
-				_, err := w.UpdateMembership(t.Context(), w.Actors["ben"], chat.UpdateMembership{ConversationID: c.ID, Pinned: &pinned})
+				_, err := w.UpdateMembership(t.Context(), w.Actors["ben"],
+					chat.UpdateMembership{ConversationID: c.ID, Pinned: &pinned})
 				if err != nil {
 					t.Errorf("worker %d: %v", i, err)
 					return

@@ -44,8 +44,10 @@ func TestSinksAreHandedWhatTheyMaySee(t *testing.T) {
 			checks++
 			l := &sinkLaw{fixture: w}
 			l.plan = chattest.DrawHistory(rt, fmt.Sprintf("s%dx", checks),
-				"follow", "follow", "follow", "follow", "follow", "follow", "stop", "add", "add", "remove", "again", "again", "send", "send", "edit")
-			over.Store(&chattest.Weather{Fates: rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1, 40).Draw(rt, "fates")})
+				"follow", "follow", "follow", "follow", "follow", "follow", "stop", "add", "add",
+				"remove", "again", "again", "send", "send", "edit")
+			over.Store(&chattest.Weather{Fates: rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1,
+				40).Draw(rt, "fates")})
 			l.check(t, rt)
 			w.Exec("DELETE FROM conversations")
 			clear(w.Actors)
@@ -89,7 +91,8 @@ func (l *sinkLaw) check(t *testing.T, rt *rapid.T) {
 	t.Helper()
 	l.Invite(l.plan.People...)
 	l.done = chattest.NewProgress(len(l.plan.Steps))
-	wrong := l.plan.RunOn(l.fixture.Fixture, &chattest.Stage{Follow: l.follow, Stop: l.stop, Done: l.done.Step})
+	wrong := l.plan.RunOn(l.fixture.Fixture,
+		&chattest.Stage{Follow: l.follow, Stop: l.stop, Done: l.done.Step})
 	if err := errors.Join(wrong...); err != nil {
 		rt.Fatal(err)
 	}
@@ -101,7 +104,8 @@ func (l *sinkLaw) check(t *testing.T, rt *rapid.T) {
 	}
 	for _, r := range l.runs {
 		if r.refused == nil {
-			chattest.WaitUntil(t, "the end of "+r.String(), func() bool { return r.isThrough(logs[r.id]) })
+			chattest.WaitUntil(t, "the end of "+r.String(),
+				func() bool { return r.isThrough(logs[r.id]) })
 		}
 	}
 	for _, r := range l.runs {
@@ -123,13 +127,16 @@ func (r *sinkRun) String() string {
 	for _, e := range r.got {
 		got = append(got, e.Seq)
 	}
-	return fmt.Sprintf("%s after %s, begun between %d and %d, handed %d, caught up at %d, ended with %v, stopped %t",
+	return fmt.Sprintf(
+		"%s after %s, begun between %d and %d, handed %d, caught up at %d, ended with %v, "+
+			"stopped %t",
 		r.who, after, r.earliest, r.latest, got, r.caughtUp, r.ended, r.stopped)
 }
 
 func (l *sinkLaw) newest(id model.ConversationID) (seq int64, err error) {
 	var seqs []int64
-	err = l.DB.NewSelect().Table("conversations").Column("last_seq").Where("id = ?", id).Scan(l.T.Context(), &seqs)
+	err = l.DB.NewSelect().Table("conversations").Column("last_seq").Where("id = ?", id).
+		Scan(l.T.Context(), &seqs)
 	if err == nil && len(seqs) == 1 {
 		seq = seqs[0]
 	}
@@ -137,7 +144,8 @@ func (l *sinkLaw) newest(id model.ConversationID) (seq int64, err error) {
 }
 
 func (l *sinkLaw) follow(who string, c *model.Conversation, st chattest.Step) (err error) {
-	r := &sinkRun{law: l, who: who, user: l.UserID(who), id: c.ID, slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6]}
+	r := &sinkRun{law: l, who: who, user: l.UserID(who), id: c.ID,
+		slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6]}
 	if r.earliest, err = l.newest(c.ID); err != nil {
 		return err
 	}
@@ -152,7 +160,8 @@ func (l *sinkLaw) follow(who string, c *model.Conversation, st chattest.Step) (e
 	}
 	ctx, cancel := context.WithCancel(l.T.Context())
 	r.cancel = cancel
-	r.refused = l.FollowInto(ctx, l.Actor(who), c.ID, r.after, feed.Sink{Live: r.live, Replay: r.replay, CaughtUp: r.catchesUp, End: r.end})
+	r.refused = l.FollowInto(ctx, l.Actor(who), c.ID, r.after,
+		feed.Sink{Live: r.live, Replay: r.replay, CaughtUp: r.catchesUp, End: r.end})
 	if r.latest, err = l.newest(c.ID); err != nil {
 		return err
 	}
@@ -256,7 +265,8 @@ type sinkPeriod struct {
 
 func (l *sinkLaw) readLog(id model.ConversationID) *sinkLog {
 	l.T.Helper()
-	log := &sinkLog{events: l.Stored(id), periods: map[model.UserID][]sinkPeriod{}, message: map[model.MessageID]int64{}}
+	log := &sinkLog{events: l.Stored(id), periods: map[model.UserID][]sinkPeriod{},
+		message: map[model.MessageID]int64{}}
 	var created model.ConversationCreatedData
 	read := func(e *model.Event, data any) {
 		if err := json.Unmarshal(e.Data, data); err != nil {
@@ -384,9 +394,11 @@ func (r *sinkRun) obeysIn(log *sinkLog, p sinkPeriod) error {
 	switch {
 	case r.stopped:
 	case p.removed == 0 && (r.ended != nil || seen != log.last()):
-		return fmt.Errorf("handed %d of %d in %+v, ended with %w", seen, log.last(), p, cmp.Or(r.ended, feed.ErrStopped))
+		return fmt.Errorf("handed %d of %d in %+v, ended with %w", seen, log.last(), p,
+			cmp.Or(r.ended, feed.ErrStopped))
 	case p.removed != 0 && (seen != p.removed || !errs.Is(r.ended, errs.Forbidden)):
-		return fmt.Errorf("handed %d in %+v, ended with %w", seen, p, cmp.Or(r.ended, feed.ErrStopped))
+		return fmt.Errorf("handed %d in %+v, ended with %w", seen, p,
+			cmp.Or(r.ended, feed.ErrStopped))
 	}
 	return nil
 }
@@ -395,7 +407,8 @@ func (r *sinkRun) obeysIn(log *sinkLog, p sinkPeriod) error {
 // as it was before the removal.
 func (log *sinkLog) shows(e *model.Event, p sinkPeriod) error {
 	stored := log.events[e.Seq-1]
-	if e.Kind != stored.Kind || (e.MessageID == nil) != (stored.MessageID == nil) || e.MessageID != nil && *e.MessageID != *stored.MessageID {
+	if e.Kind != stored.Kind || (e.MessageID == nil) != (stored.MessageID == nil) ||
+		e.MessageID != nil && *e.MessageID != *stored.MessageID {
 		return fmt.Errorf("event %d is %+v, not %+v", e.Seq, e, stored)
 	}
 	if e.MessageID == nil {
@@ -403,7 +416,8 @@ func (log *sinkLog) shows(e *model.Event, p sinkPeriod) error {
 	}
 	hidden := log.message[*e.MessageID] <= p.hidden
 	if hidden != (e.Message == nil) {
-		return fmt.Errorf("event %d is about message %d, hidden %t, and has %+v", e.Seq, log.message[*e.MessageID], hidden, e.Message)
+		return fmt.Errorf("event %d is about message %d, hidden %t, and has %+v", e.Seq,
+			log.message[*e.MessageID], hidden, e.Message)
 	}
 	if hidden || p.removed == 0 {
 		return nil
@@ -412,12 +426,14 @@ func (log *sinkLog) shows(e *model.Event, p sinkPeriod) error {
 		if change.MessageID == nil || *change.MessageID != *e.MessageID {
 			continue
 		}
-		edited := change.Kind == model.MessageEdited && e.Message.EditedAt != nil && e.Message.EditedAt.Equal(change.At) &&
+		edited := change.Kind == model.MessageEdited && e.Message.EditedAt != nil &&
+			e.Message.EditedAt.Equal(change.At) &&
 			// which may be the time of an edit before, too
 			!change.At.Equal(log.events[p.removed-1].At)
 		deleted := change.Kind == model.MessageDeleted && e.Message.DeletedAt != nil
 		if edited || deleted {
-			return fmt.Errorf("event %d shows what event %d changed after the removal at %d", e.Seq, change.Seq, p.removed)
+			return fmt.Errorf("event %d shows what event %d changed after the removal at %d", e.Seq,
+				change.Seq, p.removed)
 		}
 	}
 	return nil

@@ -68,7 +68,8 @@ func TestTheHorizonWaitsForNews(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		home, old := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		home, old := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.PullEvents(t, "ben", nil)
 		p.CaughtUp()
 		w.Send("ann", home.ID, "one")
@@ -83,7 +84,8 @@ func TestTheHorizonWaitsForNews(t *testing.T) {
 		p.Item(fmt.Sprintf("%v: joined", joined.ID))
 		p = p.Again(w.Fixture, "ben")
 		p.Items(
-			fmt.Sprintf("%v: left", old.ID), fmt.Sprintf("%v: 3 message_added", home.ID), fmt.Sprintf("%v: 2 message_added", joined.ID),
+			fmt.Sprintf("%v: left", old.ID), fmt.Sprintf("%v: 3 message_added", home.ID),
+			fmt.Sprintf("%v: 2 message_added", joined.ID),
 		)
 		p.CaughtUp()
 	})
@@ -124,8 +126,10 @@ type lateSend struct {
 // on.
 func (w *fixture) sendLate(t *testing.T, id model.ConversationID) *lateSend {
 	t.Helper()
-	l := &lateSend{t: t, began: make(chan struct{}), done: make(chan struct{}), goOn: make(chan struct{})}
-	m := &model.Message{ID: model.NewMessageID(), ConversationID: id, AuthorID: new(w.UserID("ann")), Content: "late"}
+	l := &lateSend{t: t, began: make(chan struct{}), done: make(chan struct{}),
+		goOn: make(chan struct{})}
+	m := &model.Message{ID: model.NewMessageID(), ConversationID: id,
+		AuthorID: new(w.UserID("ann")), Content: "late"}
 	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	wait := func() error {
 		select {
@@ -146,7 +150,8 @@ func (w *fixture) sendLate(t *testing.T, id model.ConversationID) *lateSend {
 				return err
 			}
 			e := &model.Event{
-				ConversationID: id, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID, Message: m,
+				ConversationID: id, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID,
+				Message: m,
 			}
 			if err := feed.TakeSeq(ctx, tx, e); err != nil {
 				return err
@@ -186,14 +191,16 @@ func (l *lateSend) commit() {
 func TestALateCommitWithALowID(t *testing.T) {
 	t.Parallel()
 	for name, writes := range map[string]string{
-		"writes before the others": "before", "writes after the others, in another conversation": "after",
-		"writes after the others, in the same one": "same",
+		"writes before the others":                         "before",
+		"writes after the others, in another conversation": "after",
+		"writes after the others, in the same one":         "same",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := storetest.MustPostgres(t)
 			w := mustFixture(t, db, "ann", "ben")
-			x, y := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+			x, y := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+				chattest.MustConversation(t, w.Fixture, "ann", "ben")
 			p := w.PullEvents(t, "ben", nil)
 			p.CaughtUp()
 			late := w.sendLate(t, x.ID)
@@ -243,7 +250,8 @@ func TestALateCommitWithALowID(t *testing.T) {
 				again := w.PullEvents(t, "ben", &cursor)
 				for range 2 { // in either order
 					item, err, _ := again.Next()
-					if err != nil || item.Event == nil || *item.Event.MessageID == (model.MessageID{}) {
+					if err != nil || item.Event == nil ||
+						*item.Event.MessageID == (model.MessageID{}) {
 						t.Fatalf("got %s (%v)", chattest.ItemText(item), err)
 					}
 					again.Cursor = item.Cursor
@@ -260,7 +268,8 @@ func TestTheHorizonIsHeldBack(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustPostgres(t)
 	w := mustFixture(t, db, "ann", "ben", "cleo")
-	c, quiet := chattest.MustConversation(t, w.Fixture, "ann", "ben"), chattest.MustConversation(t, w.Fixture, "ann", "ben")
+	c, quiet := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+		chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	p := w.PullEvents(t, "ben", nil)
 	p.CaughtUp()
 	tx, err := db.BeginTx(t.Context(), nil)
@@ -268,7 +277,8 @@ func TestTheHorizonIsHeldBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(t.Context(), "UPDATE users SET about = 'long' WHERE id = ?", w.UserID("cleo")); err != nil {
+	if _, err := tx.ExecContext(t.Context(), "UPDATE users SET about = 'long' WHERE id = ?",
+		w.UserID("cleo")); err != nil {
 		t.Fatal(err)
 	}
 	for seq := int64(2); seq <= 60; seq++ {

@@ -24,7 +24,8 @@ import (
 func TestFollowersReceiveWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann", "ben", "cleo")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann",
+			"ben", "cleo")
 		var chaosOf sync.Map // by topic
 		w.Hints().Intercept(func(topic string, h feed.Hint) {
 			if c, ok := chaosOf.Load(topic); ok {
@@ -35,7 +36,8 @@ func TestFollowersReceiveWhatIsStored(t *testing.T) {
 			plan := drawLaw(rt)
 			c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 			topic := feed.Topic(c.ID)
-			mess := &chaos{fates: plan.fates, deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) }}
+			mess := &chaos{fates: plan.fates,
+				deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) }}
 			chaosOf.Store(topic, mess)
 			plan.check(t, rt, w, c.ID, mess)
 		})
@@ -126,7 +128,9 @@ func (c *chaos) flush() {
 	c.release(func(heldHint) bool { return true })
 }
 
-func (plan lawPlan) check(t *testing.T, rt *rapid.T, w *fixture, id model.ConversationID, mess *chaos) {
+func (plan lawPlan) check(
+	t *testing.T, rt *rapid.T, w *fixture, id model.ConversationID, mess *chaos,
+) {
 	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	defer cancel()
 	sent := chattest.NewProgress(plan.total())
@@ -135,13 +139,17 @@ func (plan lawPlan) check(t *testing.T, rt *rapid.T, w *fixture, id model.Conver
 	runs := make([]followerRun, len(plan.followers))
 	for i, p := range plan.followers {
 		starting.Add(1)
-		following.Go(func() { runs[i] = p.run(ctx, w, id, sent, int64(plan.total())+2, starting.Done) })
+		following.Go(func() {
+			runs[i] = p.run(ctx, w, id, sent, int64(plan.total())+2,
+				starting.Done)
+		})
 	}
 	for i := range plan.senders {
 		author := w.Actor([]string{"ann", "ben", "cleo"}[i%3])
 		senders.Go(func() {
 			for n := range plan.each {
-				_, err := w.SendMessage(ctx, author, chat.SendMessage{ConversationID: id, Content: fmt.Sprint(i, n)})
+				_, err := w.SendMessage(ctx, author,
+					chat.SendMessage{ConversationID: id, Content: fmt.Sprint(i, n)})
 				failed[i] = errors.Join(failed[i], err)
 				sent.Step()
 			}
@@ -153,7 +161,8 @@ func (plan lawPlan) check(t *testing.T, rt *rapid.T, w *fixture, id model.Conver
 		mess.flush()
 	}
 	// The last message proves that nothing else comes between the others and it.
-	_, err := w.SendMessage(ctx, w.Actor("ann"), chat.SendMessage{ConversationID: id, Content: "the last"})
+	_, err := w.SendMessage(ctx, w.Actor("ann"),
+		chat.SendMessage{ConversationID: id, Content: "the last"})
 	following.Wait()
 	if err := errors.Join(append(failed, err)...); err != nil {
 		rt.Fatal(err)
@@ -174,7 +183,8 @@ type followerRun struct {
 }
 
 func (p followerPlan) run(
-	ctx context.Context, w *fixture, id model.ConversationID, sent *chattest.Progress, last int64, started func(),
+	ctx context.Context, w *fixture, id model.ConversationID, sent *chattest.Progress, last int64,
+	started func(),
 ) (run followerRun) {
 	sent.Wait(p.startAt)
 	actor := w.Actors["cleo"]
@@ -216,7 +226,8 @@ func (r followerRun) check(stored []*model.Event) error {
 		got = append(got, e.Seq)
 	}
 	if r.err != nil {
-		return fmt.Errorf("got seqs %d after %d to %d, and then: %w", got, r.earliest, r.latest, r.err)
+		return fmt.Errorf("got seqs %d after %d to %d, and then: %w", got, r.earliest, r.latest,
+			r.err)
 	}
 	start := got[0] - 1
 	if start < r.earliest || start > r.latest {

@@ -31,7 +31,9 @@ func TestMyEventsTellsWhatIsStored(t *testing.T) {
 		for _, named := range namedInMyLaw {
 			// Whoever waits for room in a cursor waits as long as the test does: no stream of the
 			// law begins anew.
-			nodes[named] = mustTwoNodes(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon, Feed: feed.WithBounds(named, chattest.Never)})
+			nodes[named] = mustTwoNodes(t, db,
+				chattest.Options{ReconcileEvery: chattest.ReconcileSoon,
+					Feed: feed.WithBounds(named, chattest.Never)})
 		}
 		var checks atomic.Int64
 		rapid.Check(t, func(rt *rapid.T) {
@@ -75,7 +77,8 @@ func drawMyLaw(rt *rapid.T) myLawPlan {
 	deed := rapid.Custom(func(rt *rapid.T) myDeed {
 		return myDeed{
 			kind: rapid.SampledFrom([]string{
-				"send", "send", "send", "send", "answer", "edit", "remove", "add", "add", "again", "leave", "new", "direct", "ended", "read",
+				"send", "send", "send", "send", "answer", "edit", "remove", "add", "add", "again",
+				"leave", "new", "direct", "ended", "read",
 			}).Draw(rt, "kind"),
 			in:   rapid.IntRange(0, myGroups-1).Draw(rt, "in"),
 			node: rapid.IntRange(0, 1).Draw(rt, "node"),
@@ -121,7 +124,8 @@ func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
 	w.Invite(names...)
 	l := &myLaw{
 		t: t, nodes: nodes, plan: plan, first: map[model.ConversationID]model.MessageID{},
-		ann: w.Actor(names[0]), ben: w.Actor(names[1]), cleo: w.Actor(names[2]), key: w.mustCursorKey(),
+		ann: w.Actor(names[0]), ben: w.Actor(names[1]), cleo: w.Actor(names[2]),
+		key: w.mustCursorKey(),
 	}
 	for i := range myGroups {
 		in := chat.CreateConversation{Members: w.NewMembers(names[2])}
@@ -135,7 +139,8 @@ func newMyLaw(t *testing.T, nodes *twoNodes, plan myLawPlan, check int) *myLaw {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := w.SendMessage(t.Context(), l.ann, chat.SendMessage{ConversationID: c.ID, Content: "the first"})
+		m, err := w.SendMessage(t.Context(), l.ann,
+			chat.SendMessage{ConversationID: c.ID, Content: "the first"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,11 +168,14 @@ func (l *myLaw) do(ctx context.Context, d myDeed, n int) error {
 	var err error
 	switch d.kind {
 	case "send":
-		_, err = w.SendMessage(ctx, l.ann, chat.SendMessage{ConversationID: id, Content: fmt.Sprint("sent ", n)})
+		_, err = w.SendMessage(ctx, l.ann,
+			chat.SendMessage{ConversationID: id, Content: fmt.Sprint("sent ", n)})
 	case "answer":
-		_, err = w.SendMessage(ctx, l.ben, chat.SendMessage{ConversationID: id, Content: fmt.Sprint("answer ", n)})
+		_, err = w.SendMessage(ctx, l.ben,
+			chat.SendMessage{ConversationID: id, Content: fmt.Sprint("answer ", n)})
 	case "edit":
-		_, err = w.EditMessage(ctx, l.ann, chat.EditMessage{MessageID: l.first[id], Content: fmt.Sprint("edit ", n)})
+		_, err = w.EditMessage(ctx, l.ann,
+			chat.EditMessage{MessageID: l.first[id], Content: fmt.Sprint("edit ", n)})
 	case "remove":
 		_, err = w.RemoveMember(ctx, l.ann, id, l.ben.UserID)
 	case "add":
@@ -183,17 +191,21 @@ func (l *myLaw) do(ctx context.Context, d myDeed, n int) error {
 	case "direct":
 		var c *model.Conversation
 		if c, err = w.OpenDirect(ctx, l.ann, l.ben.UserID); err == nil {
-			_, err = w.SendMessage(ctx, l.ann, chat.SendMessage{ConversationID: c.ID, Content: "to ben alone"})
+			_, err = w.SendMessage(ctx, l.ann,
+				chat.SendMessage{ConversationID: c.ID, Content: "to ben alone"})
 		}
 	case "new":
 		var c *model.Conversation
-		if c, err = w.CreateConversation(ctx, l.cleo, chat.CreateConversation{Members: ben}); err == nil {
-			_, err = w.SendMessage(ctx, l.cleo, chat.SendMessage{ConversationID: c.ID, Content: "in a new one"})
+		if c, err = w.CreateConversation(ctx, l.cleo,
+			chat.CreateConversation{Members: ben}); err == nil {
+			_, err = w.SendMessage(ctx, l.cleo,
+				chat.SendMessage{ConversationID: c.ID, Content: "in a new one"})
 		}
 	case "ended":
 		var c *model.Conversation
 		others := []*chat.NewMember{{UserID: l.cleo.UserID, Role: model.Member}}
-		if c, err = w.CreateConversation(ctx, l.ben, chat.CreateConversation{Members: others}); err == nil {
+		if c, err = w.CreateConversation(ctx, l.ben,
+			chat.CreateConversation{Members: others}); err == nil {
 			err = errors.Join(w.Leave(ctx, l.cleo, c.ID), w.Leave(ctx, l.ben, c.ID))
 		}
 	}
@@ -207,7 +219,8 @@ func (l *myLaw) run(rt *rapid.T) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), chattest.Patience)
 	defer cancel()
 	client := &myClient{
-		law: l, in: map[model.ConversationID]*myPeriod{}, joins: map[model.ConversationID]int{}, ends: map[model.ConversationID]int{},
+		law: l, in: map[model.ConversationID]*myPeriod{}, joins: map[model.ConversationID]int{},
+		ends: map[model.ConversationID]int{},
 	}
 	if err := client.begin(ctx); err != nil {
 		rt.Fatal(err)
@@ -369,7 +382,8 @@ func (c *myClient) take(item feed.ViewerEvent) error {
 		return err
 	}
 	if most := c.law.plan.named + feed.SweepNamed; len(cursor.Seqs()) > most {
-		return fmt.Errorf("the cursor of %s names %d conversations; %d are as many as may be", chattest.ItemText(item), len(cursor.Seqs()), most)
+		return fmt.Errorf("the cursor of %s names %d conversations; %d are as many as may be",
+			chattest.ItemText(item), len(cursor.Seqs()), most)
 	}
 	switch {
 	case item.Event != nil:
@@ -404,7 +418,8 @@ func (c *myClient) takeEvent(e *model.Event) error {
 		return fmt.Errorf("%s: told while not in", chattest.ItemText(feed.ViewerEvent{Event: e}))
 	case p.seq == 0: // the end of the check knows whether that is the right one
 	case e.Seq <= p.seq:
-		return fmt.Errorf("%s: told again, or late, after %d", chattest.ItemText(feed.ViewerEvent{Event: e}), p.seq)
+		return fmt.Errorf("%s: told again, or late, after %d",
+			chattest.ItemText(feed.ViewerEvent{Event: e}), p.seq)
 	}
 	var removed model.MemberRemovedData
 	if e.Kind == model.MemberRemoved {
@@ -415,7 +430,8 @@ func (c *myClient) takeEvent(e *model.Event) error {
 	p.removed = removed.UserID == c.law.ben.UserID
 	// of what goes before a removal, nothing more need be told
 	if p.seq != 0 && e.Seq != p.seq+1 && !p.removed {
-		return fmt.Errorf("%s: missing is what comes after %d", chattest.ItemText(feed.ViewerEvent{Event: e}), p.seq)
+		return fmt.Errorf("%s: missing is what comes after %d",
+			chattest.ItemText(feed.ViewerEvent{Event: e}), p.seq)
 	}
 	if p.seq == 0 && !p.removed {
 		if err := c.isBeginning(e); err != nil {
@@ -428,12 +444,14 @@ func (c *myClient) takeEvent(e *model.Event) error {
 
 // isBeginning makes sure that the first event of a period follows the one that made ben a member.
 func (c *myClient) isBeginning(e *model.Event) error {
-	events, err := feed.EventsAfter(context.WithoutCancel(c.law.t.Context()), c.law.nodes.Nodes[0].DB, e.ConversationID, e.Seq-2, 1)
+	events, err := feed.EventsAfter(context.WithoutCancel(c.law.t.Context()),
+		c.law.nodes.Nodes[0].DB, e.ConversationID, e.Seq-2, 1)
 	if err != nil || len(events) == 0 { // it has ended
 		return err
 	}
 	if before := events[0]; before.Seq != e.Seq-1 || !c.makesMember(before) {
-		return fmt.Errorf("%s: the first one after joining, but before it came %s", chattest.ItemText(feed.ViewerEvent{Event: e}), before.Kind)
+		return fmt.Errorf("%s: the first one after joining, but before it came %s",
+			chattest.ItemText(feed.ViewerEvent{Event: e}), before.Kind)
 	}
 	return nil
 }
@@ -441,7 +459,8 @@ func (c *myClient) isBeginning(e *model.Event) error {
 func (c *myClient) makesMember(e *model.Event) bool {
 	var added model.MemberAddedData
 	return e.Kind == model.ConversationCreated ||
-		e.Kind == model.MemberAdded && json.Unmarshal(e.Data, &added) == nil && added.UserID == c.law.ben.UserID
+		e.Kind == model.MemberAdded && json.Unmarshal(e.Data, &added) == nil &&
+			added.UserID == c.law.ben.UserID
 }
 
 // checkHidden looks for the first message, which is hidden from who joined the third group later.
@@ -449,9 +468,11 @@ func (c *myClient) checkHidden(e *model.Event) error {
 	if e.MessageID == nil {
 		return nil
 	}
-	hidden := e.ConversationID == c.law.groups[2] && *e.MessageID == c.law.first[e.ConversationID] && c.in[e.ConversationID].joined
+	hidden := e.ConversationID == c.law.groups[2] &&
+		*e.MessageID == c.law.first[e.ConversationID] && c.in[e.ConversationID].joined
 	if hidden != (e.Message == nil) {
-		return fmt.Errorf("%s: with message %+v, though hidden is %v", chattest.ItemText(feed.ViewerEvent{Event: e}), e.Message, hidden)
+		return fmt.Errorf("%s: with message %+v, though hidden is %v",
+			chattest.ItemText(feed.ViewerEvent{Event: e}), e.Message, hidden)
 	}
 	return nil
 }
@@ -487,7 +508,8 @@ func (c *myClient) checkCounts() error {
 		joins, ends := 0, 0
 		for _, e := range c.law.nodes.Nodes[0].Stored(id) {
 			var removed model.MemberRemovedData
-			if e.Kind == model.MemberRemoved && json.Unmarshal(e.Data, &removed) == nil && removed.UserID == c.law.ben.UserID {
+			if e.Kind == model.MemberRemoved && json.Unmarshal(e.Data, &removed) == nil &&
+				removed.UserID == c.law.ben.UserID {
 				ends++
 			}
 			if c.makesMember(e) {
@@ -495,7 +517,9 @@ func (c *myClient) checkCounts() error {
 			}
 		}
 		if c.joins[id] > joins || c.ends[id] > ends {
-			return fmt.Errorf("%v: joined was told %d times, and left %d; they happened %d and %d times", id, c.joins[id], c.ends[id], joins, ends)
+			return fmt.Errorf(
+				"%v: joined was told %d times, and left %d; they happened %d and %d times", id,
+				c.joins[id], c.ends[id], joins, ends)
 		}
 	}
 	return nil
@@ -523,7 +547,8 @@ func (c *myClient) missing() (missing string) {
 // finish makes sure that nothing comes any more, on either node, before what happens now.
 func (c *myClient) finish(ctx context.Context) error {
 	c.law.nodes.Weather.Store(nil)
-	m, err := c.law.nodes.Nodes[0].SendMessage(ctx, c.law.cleo, chat.SendMessage{ConversationID: c.law.home.ID, Content: "the last"})
+	m, err := c.law.nodes.Nodes[0].SendMessage(ctx, c.law.cleo,
+		chat.SendMessage{ConversationID: c.law.home.ID, Content: "the last"})
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,8 @@ type receiptDeed struct {
 func drawReceiptPlan(rt *rapid.T) receiptPlan {
 	deed := rapid.Custom(func(rt *rapid.T) receiptDeed {
 		return receiptDeed{
-			kind: rapid.SampledFrom([]string{"read", "read", "read", "say", "hide", "show", "show", "go", "come"}).Draw(rt, "kind"),
+			kind: rapid.SampledFrom([]string{"read", "read", "read", "say", "hide", "show", "show",
+				"go", "come"}).Draw(rt, "kind"),
 			who:  rapid.SampledFrom([]string{"ann", "ben", "cas", "eve"}).Draw(rt, "who"),
 			node: rapid.IntRange(0, 1).Draw(rt, "node"),
 		}
@@ -87,7 +88,8 @@ func newReceiptLaw(t *testing.T, nodes *twoNodes, check int) *receiptLaw {
 		l.names[name] = fmt.Sprint(name, check)
 		w.Invite(l.names[name])
 	}
-	l.id = chattest.MustConversation(t, w.Fixture, l.names["ann"], l.names["ben"], l.names["cas"], l.names["dan"]).ID
+	l.id = chattest.MustConversation(t, w.Fixture, l.names["ann"], l.names["ben"], l.names["cas"],
+		l.names["dan"]).ID
 	return l
 }
 
@@ -106,7 +108,8 @@ func (l *receiptLaw) do(d receiptDeed) error {
 	case d.kind == "go" && comesAndGoes:
 		_, err = w.RemoveMember(ctx, ann, l.id, who.UserID)
 	default:
-		_, err = w.SendMessage(ctx, ann, chat.SendMessage{ConversationID: l.id, Content: "to be read"})
+		_, err = w.SendMessage(ctx, ann,
+			chat.SendMessage{ConversationID: l.id, Content: "to be read"})
 	}
 	if errs.Is(err, errs.NotFound) || len(errs.Correctable(err)) > 0 {
 		return nil
@@ -127,7 +130,8 @@ func (l *receiptLaw) run(plan receiptPlan) error {
 	var watchers []*receiptWatcher
 	for i, pace := range plan.paces {
 		viewer := []string{"ann", "ben"}[i/2]
-		watcher := &receiptWatcher{law: l, viewer: viewer, knows: map[string]int64{}, most: map[string]int64{}}
+		watcher := &receiptWatcher{law: l, viewer: viewer, knows: map[string]int64{},
+			most: map[string]int64{}}
 		watchers = append(watchers, watcher)
 		watching.Go(func() { watcher.watch(ctx, l.nodes.Nodes[i%2], done, pace) })
 	}
@@ -219,7 +223,9 @@ func (w *receiptWatcher) count() int {
 	return w.told
 }
 
-func (w *receiptWatcher) watch(ctx context.Context, on *fixture, done *chattest.Progress, pace int) {
+func (w *receiptWatcher) watch(
+	ctx context.Context, on *fixture, done *chattest.Progress, pace int,
+) {
 	receipts, err := on.ReadReceipts(ctx, on.Actor(w.law.names[w.viewer]), w.law.id)
 	if err != nil {
 		w.take(live.ReadReceipt{}, err)
@@ -245,13 +251,15 @@ func (w *receiptWatcher) take(r live.ReadReceipt, err error) {
 	switch {
 	case err != nil:
 	case r.LastReadSeq == nil && !known:
-		err = fmt.Errorf("%s is told that nothing is known of %s, of whom nothing was", w.viewer, who)
+		err = fmt.Errorf("%s is told that nothing is known of %s, of whom nothing was", w.viewer,
+			who)
 	case r.LastReadSeq == nil:
 		delete(w.knows, who)
 	case known && seq == *r.LastReadSeq:
 		err = fmt.Errorf("%s is told twice that %s has read %d", w.viewer, who, seq)
 	case *r.LastReadSeq < w.most[who]:
-		err = fmt.Errorf("%s is told that %s has read %d, after %d", w.viewer, who, *r.LastReadSeq, w.most[who])
+		err = fmt.Errorf("%s is told that %s has read %d, after %d", w.viewer, who, *r.LastReadSeq,
+			w.most[who])
 	default:
 		w.knows[who], w.most[who] = *r.LastReadSeq, *r.LastReadSeq
 	}

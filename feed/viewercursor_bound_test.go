@@ -32,8 +32,9 @@ func (w *fixture) manyConversations(n int) (ids []model.ConversationID) {
 				id := model.NewConversationID()
 				ids = append(ids, id)
 				conversations[i] = &model.Conversation{
-					ID: id, LastSeq: 1, CreatedAt: tx.Now, LastActivityAt: tx.Now, History: model.FromStart,
-					Kind: model.Group,
+					ID: id, LastSeq: 1, CreatedAt: tx.Now, LastActivityAt: tx.Now,
+					History: model.FromStart,
+					Kind:    model.Group,
 				}
 				for _, name := range []string{"ann", "ben"} {
 					role := model.Member
@@ -41,11 +42,13 @@ func (w *fixture) manyConversations(n int) (ids []model.ConversationID) {
 						role = model.Owner
 					}
 					members = append(members, &model.ConversationMember{
-						ConversationID: id, UserID: w.UserID(name), Role: role, JoinedAt: tx.Now, JoinedSeq: 1,
+						ConversationID: id, UserID: w.UserID(name), Role: role, JoinedAt: tx.Now,
+						JoinedSeq: 1,
 					})
 				}
 				events[i] = &model.Event{
-					ConversationID: id, Seq: 1, At: tx.Now, Kind: model.ConversationCreated, Data: json.RawMessage("{}"),
+					ConversationID: id, Seq: 1, At: tx.Now, Kind: model.ConversationCreated,
+					Data: json.RawMessage("{}"),
 				}
 			}
 			if _, err := tx.NewInsert().Model(&conversations).Exec(ctx); err != nil {
@@ -68,7 +71,8 @@ func (w *fixture) insertEvents(ctx context.Context, tx *store.Tx, events []*mode
 	if err != nil {
 		return err
 	}
-	return tx.NewInsert().Model(&events).Value("position", "?", position).Returning("position").Scan(ctx)
+	return tx.NewInsert().Model(&events).Value("position", "?", position).Returning("position").
+		Scan(ctx)
 }
 
 // renameAll writes an event to each conversation, each time so many in a transaction, and announces
@@ -80,10 +84,12 @@ func (w *fixture) renameAll(ids []model.ConversationID, seq int64, together int)
 		err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
 			for i, id := range some {
 				events[i] = &model.Event{
-					ConversationID: id, Seq: seq, At: tx.Now, Kind: model.ConversationRenamed, Data: json.RawMessage("{}"),
+					ConversationID: id, Seq: seq, At: tx.Now, Kind: model.ConversationRenamed,
+					Data: json.RawMessage("{}"),
 				}
 			}
-			_, err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = ?", seq).Where("id IN (?)", bun.List(some)).Exec(ctx)
+			_, err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = ?", seq).
+				Where("id IN (?)", bun.List(some)).Exec(ctx)
 			if err != nil {
 				return err
 			}
@@ -110,12 +116,15 @@ func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int)
 			}
 			departures := make([]*model.Departure, len(some))
 			for i, id := range some {
-				departures[i] = &model.Departure{UserID: w.UserID("ben"), ConversationID: id, Seq: seq}
+				departures[i] = &model.Departure{UserID: w.UserID("ben"), ConversationID: id,
+					Seq: seq}
 			}
-			if _, err = tx.NewInsert().Model(&departures).Value("position", "?", position).Exec(ctx); err != nil {
+			if _, err = tx.NewInsert().Model(&departures).Value("position", "?", position).
+				Exec(ctx); err != nil {
 				return err
 			}
-			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("user_id = ?", w.UserID("ben")).
+			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).
+				Where("user_id = ?", w.UserID("ben")).
 				Where("conversation_id IN (?)", bun.List(some)).Exec(ctx)
 			return err
 		})
@@ -170,7 +179,8 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	// Five times what a cursor names, and more than fits into one, also with the race detector.
 	const many = 2000 / min(race.Slowness, 4)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		for name, together := range map[string]int{"in one transaction": many, "in many": many / 100} {
+		for name, together := range map[string]int{"in one transaction": many,
+			"in many": many / 100} {
 			t.Run(name, func(t *testing.T) {
 				w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never})
 				w.Invite("ann", "ben")
@@ -224,10 +234,12 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 
 // uninvite lets people of the same names be invited once more.
 func (w *fixture) uninvite() {
-	if _, err := w.DB.NewDelete().Table("conversations").Where("true").Exec(context.WithoutCancel(w.T.Context())); err != nil {
+	if _, err := w.DB.NewDelete().Table("conversations").Where("true").
+		Exec(context.WithoutCancel(w.T.Context())); err != nil {
 		w.T.Error(err)
 	}
-	if _, err := w.DB.NewDelete().Table("users").Where("true").Exec(context.WithoutCancel(w.T.Context())); err != nil {
+	if _, err := w.DB.NewDelete().Table("users").Where("true").
+		Exec(context.WithoutCancel(w.T.Context())); err != nil {
 		w.T.Error(err)
 	}
 }
@@ -237,7 +249,8 @@ func TestJoinsAndLeavingsCountAsMissed(t *testing.T) {
 	t.Parallel()
 	const limit = 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, MaxReplayed: limit}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			MaxReplayed: limit}, "ann", "ben")
 		p := w.PullEvents(t, "ben", nil)
 		p.CaughtUp()
 		var ids []model.ConversationID
@@ -287,7 +300,8 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(t.Context(), "UPDATE users SET about = 'long' WHERE id = ?", w.UserID("cleo")); err != nil {
+	if _, err := tx.ExecContext(t.Context(), "UPDATE users SET about = 'long' WHERE id = ?",
+		w.UserID("cleo")); err != nil {
 		t.Fatal(err)
 	}
 	resets := 0
@@ -298,7 +312,8 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 			if err != nil || !ok {
 				t.Fatal(err)
 			}
-			if names := len(w.mustReadCursor("ben", item.Cursor).Seqs()); names > named+feed.SweepNamed {
+			if names := len(w.mustReadCursor("ben", item.Cursor).
+				Seqs()); names > named+feed.SweepNamed {
 				t.Errorf("%s: the cursor names %d conversations", chattest.ItemText(item), names)
 			}
 			p.Cursor = item.Cursor
@@ -323,7 +338,8 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	p.Stop()
 	// A node that waits for the watermark, because other databases of the server may hold it back
 	// for a moment.
-	next := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never, Feed: feed.WithBounds(named, 0)})
+	next := mustFixtureWith(t, db,
+		chattest.Options{ReconcileEvery: chattest.Never, Feed: feed.WithBounds(named, 0)})
 	next.Actors = w.Actors
 	p = next.PullEvents(t, "ben", &p.Cursor)
 	for {
