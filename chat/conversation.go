@@ -241,10 +241,10 @@ func (s *Service) MyConversations(
 	if err != nil {
 		return none, err
 	}
-	var position []any
+	var keyset []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(conversationList, window.Cursor)
-		position = []any{cursor.ReadTime(), model.ConversationID(cursor.ReadUUID())}
+		keyset = []any{cursor.ReadTime(), model.ConversationID(cursor.ReadUUID())}
 		if err := cursor.Done(); err != nil {
 			return none, err
 		}
@@ -255,7 +255,7 @@ func (s *Service) MyConversations(
 		text, args = conversationsOfViewer, args[:1]
 	}
 	newestFirst := store.Order{Columns: []string{"c.last_activity_at", "c.id"}, Descending: true}
-	text, args = window.Continue(text, newestFirst, args, position...)
+	text, args = window.Continue(text, newestFirst, args, keyset...)
 	found, err := store.Read[model.Conversation](ctx, s.db, text, args...)
 	if err != nil {
 		return none, err

@@ -18,32 +18,33 @@ func MemberCursor(m *model.ConversationMember) string {
 	return store.NewCursor(memberList).Int(m.JoinedSeq).UUID(m.UserID).String()
 }
 
-var membersInOrder = store.Order{Columns: []string{"cm.joined_seq",
-	"cm.user_id"}} //nolint:gochecknoglobals // a constant
+//nolint:gochecknoglobals // a constant
+var membersInOrder = store.Order{Columns: []string{"cm.joined_seq", "cm.user_id"}}
 
-func readMemberCursor(window store.Window) (position []any, err error) {
+func readMemberCursor(window store.Window) (keyset []any, err error) {
 	if window.Cursor == "" {
 		return nil, nil
 	}
 	c := store.ReadCursor(memberList, window.Cursor)
-	position = []any{c.ReadInt(), model.UserID(c.ReadUUID())}
-	return position, c.Done()
+	keyset = []any{c.ReadInt(), model.UserID(c.ReadUUID())}
+	return keyset, c.Done()
 }
 
 // Members lists the members of each of the conversations that the actor is in, in order of joining.
 func (s *Service) Members(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID, window store.Window,
 ) (map[model.ConversationID]store.Page[*model.ConversationMember], error) {
-	position, err := readMemberCursor(window)
+	keyset, err := readMemberCursor(window)
 	if err != nil {
 		return nil, err
 	}
-	found, err := readPages[model.ConversationMember](ctx, s, actor, ids, pageText{
-		from: "conversation_members AS cm",
-		where: "cm.conversation_id = viewer.conversation_id AND " +
-			membership.NotRemoved("cm.user_id"), alias: "cm",
+	found, err := readPages[model.ConversationMember](ctx, s, actor, ids, listText{
+		parents: viewers, visible: viewersOfThoseIn,
+		items: "conversation_members AS cm", alias: "cm",
+		of: "cm.conversation_id = viewer.conversation_id AND " +
+			membership.NotRemoved("cm.user_id"),
 		order: membersInOrder,
-	}, window, position)
+	}, window, keyset)
 	if err != nil {
 		return nil, err
 	}

@@ -192,20 +192,20 @@ func MessageCursor(
 func (s *Service) Messages(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID, window store.Window,
 ) (map[model.ConversationID]store.Page[*model.Message], error) {
-	var position []any
+	var keyset []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(messageList, window.Cursor)
-		position = []any{cursor.ReadInt()}
+		keyset = []any{cursor.ReadInt()}
 		if err := cursor.Done(); err != nil {
 			return nil, err
 		}
 	}
-	found, err := readPages[model.Message](ctx, s, actor, ids, pageText{
-		from:  "messages AS m",
-		where: "m.conversation_id = viewer.conversation_id AND m.seq > viewer.hidden_seq",
-		alias: "m",
+	found, err := readPages[model.Message](ctx, s, actor, ids, listText{
+		parents: viewers, visible: viewersOfThoseIn,
+		items: "messages AS m", alias: "m",
+		of:    "m.conversation_id = viewer.conversation_id AND m.seq > viewer.hidden_seq",
 		order: store.Order{Columns: []string{"m.seq"}},
-	}, window, position)
+	}, window, keyset)
 	if err != nil {
 		return nil, err
 	}

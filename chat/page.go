@@ -4,62 +4,52 @@ import (
 	"context"
 	"slices"
 
-	"github.com/uptrace/bun"
-
 	"parley/model"
 	"parley/store"
 )
 
-// pageEach reads the same page of a list for each of many parents, in one statement. q is a query
-// for the items without a condition; parents is what stands after FROM and names the parents; page
-// is one parent's page, which refers to the parent, and whose items are called alias there and in
-// q. Unlike a query that numbers the items of all parents, each page stops where it ends. The items
-// come in any order.
-func (s *Service) pageEach(
-	ctx context.Context, q *bun.SelectQuery, alias, parents string, page *bun.SelectQuery,
-	narrow func(*bun.SelectQuery) *bun.SelectQuery, dest any,
-) error {
-	name := bun.Safe(alias)
-	if s.db.Postgres() {
-		q = q.ModelTableExpr(parents).Join("JOIN LATERAL (?) AS ? ON true", page, name)
-	} else {
-		q = q.TableExpr(parents).Where("?.rowid IN (?)", name, page.ColumnExpr("?.rowid", name))
-	}
-	return store.Error(q.Apply(narrow).Scan(ctx, dest))
+// listText is the SQL of a list that each of many parents has, such as the messages of each of the
+// conversations. ?1 is the actor, and ?2... are the ids of the parents.
+type listText struct {
+	parents string // follows FROM: the tables of the parents
+	visible string // follows WHERE: the parents that are asked for and that the actor may see
+	parent  string // the columns of a parent that T has, each with a comma after it; may be empty
+	items   string // follows FROM: the table of the items
+	alias   string // of that table
+	of      string // follows WHERE: the items of one parent
+	order   store.Order
 }
 
-// pageText is the text of one parent's page: the page of a list that belongs to a conversation.
-type pageText struct {
-	// of the items; where refers to the parent, the actor's membership, as viewer
-	from, where string
-	alias       string // of the items
-	order       store.Order
-}
+// The parents of a list of a conversation are the actor's memberships in the conversations.
+const (
+	viewers          = "conversation_members AS viewer"
+	viewersOfThoseIn = "viewer.user_id = ?1 AND viewer.conversation_id IN (?2...)"
+)
 
-// readPages is pageEach for the lists that are read most: of each of the conversations that the
-// actor is in.
-func readPages[T any](
-	ctx context.Context, s *Service, actor model.Actor, ids []model.ConversationID, of pageText,
-	window store.Window, position []any,
+// readPages reads the same page of the list of each parent in one statement. The statement stops
+// reading each list where its page ends, unlike one that numbers the items of all parents. The
+// items come in any order.
+func readPages[T any, ID ~[16]byte](
+	ctx context.Context, s *Service, actor model.Actor, ids []ID, list listText,
+	window store.Window, keyset []any,
 ) ([]*T, error) {
-	const parents = "viewer.user_id = ?1 AND viewer.conversation_id IN (?2...)"
 	columns, args := "?TableColumns", []any{actor.UserID, store.IDs(ids)}
 	if !s.db.Postgres() {
-		columns = of.alias + ".rowid"
+		columns = list.alias + ".rowid"
 	}
-	page, args := window.Continue("SELECT "+columns+" FROM "+of.from+" WHERE "+of.where, of.order,
-		args, position...)
-	text := "SELECT ?TableColumns FROM conversation_members AS viewer JOIN LATERAL (" + page +
-		") AS " + of.alias + " ON true WHERE " + parents
-	if !s.db.Postgres() {
-		text = "SELECT ?TableColumns FROM conversation_members AS viewer, " + of.from + " WHERE " +
-			parents +
-			" AND " + of.alias + ".rowid IN (" + page + ")"
+	page, args := window.Continue(
+		"SELECT "+columns+" FROM "+list.items+" WHERE "+list.of, list.order, args, keyset...)
+	text := "SELECT " + list.parent + "?TableColumns FROM " + list.parents
+	if s.db.Postgres() {
+		text += " JOIN LATERAL (" + page + ") AS " + list.alias + " ON true WHERE " + list.visible
+	} else { // SQLite has no LATERAL
+		text += ", " + list.items + " WHERE " + list.visible +
+			" AND " + list.alias + ".rowid IN (" + page + ")"
 	}
 	return store.Read[T](ctx, s.db, text, args...)
 }
 
-// cutEach makes a slice for each parent of what its page has, in the list's order.
+// cutEach sorts the items of each parent into the list's order, and makes them its page.
 func cutEach[K comparable, T any](
 	w store.Window, parents []K, items []T, parent func(T) K, compare func(a, b T) int,
 ) map[K]store.Page[T] {
@@ -72,7 +62,7 @@ func cutEach[K comparable, T any](
 		list := found[p]
 		slices.SortFunc(list, compare)
 		if w.Backwards {
-			slices.Reverse(list) // the order of the walk
+			slices.Reverse(list) // Cut takes the items in the order of the query
 		}
 		pages[p] = store.Cut(w, list)
 	}

@@ -164,10 +164,10 @@ type EmojiOn struct {
 func (s *Service) Reactors(
 	ctx context.Context, actor model.Actor, groups []EmojiOn, window store.Window,
 ) (map[EmojiOn]store.Page[*model.Reaction], error) {
-	var position []any
+	var keyset []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(reactorList, window.Cursor)
-		position = []any{cursor.ReadTime(), model.UserID(cursor.ReadUUID())}
+		keyset = []any{cursor.ReadTime(), model.UserID(cursor.ReadUUID())}
 		if err := cursor.Done(); err != nil {
 			return nil, err
 		}
@@ -176,21 +176,18 @@ func (s *Service) Reactors(
 	for i, g := range groups {
 		ids[i] = g.MessageID
 	}
-	var found []*model.Reaction
-	page := s.db.NewSelect().Model((*model.Reaction)(nil)).Where("r.message_id = g.message_id").
-		Where("r.emoji = g.emoji")
-	order := store.Order{Columns: []string{"r.created_at", "r.user_id"}}
-	parents :=
-		"(SELECT DISTINCT message_id, emoji FROM reactions) AS g JOIN messages AS m ON m.id = " +
-			"g.message_id " +
-			"JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id"
-	visible := func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Where("viewer.user_id = ?", actor.UserID).Where("m.seq > viewer.hidden_seq").
-			Where("g.message_id IN (?)", bun.List(ids))
-	}
-	q := s.db.NewSelect().Model((*model.Reaction)(nil))
-	if err := s.pageEach(ctx, q, "r", parents, window.Apply(page, order, position...), visible,
-		&found); err != nil {
+	found, err := readPages[model.Reaction](ctx, s, actor, ids, listText{
+		// The ids are in the subquery, because SQLite does not move a condition with a list of ids
+		// there, and would read all reactions.
+		parents: `(SELECT DISTINCT message_id, emoji FROM reactions WHERE message_id IN (?2...)) AS g
+			JOIN messages AS m ON m.id = g.message_id
+			JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id`,
+		visible: "viewer.user_id = ?1 AND m.seq > viewer.hidden_seq",
+		items:   "reactions AS r", alias: "r",
+		of:    "r.message_id = g.message_id AND r.emoji = g.emoji",
+		order: store.Order{Columns: []string{"r.created_at", "r.user_id"}},
+	}, window, keyset)
+	if err != nil {
 		return nil, err
 	}
 	of := func(r *model.Reaction) EmojiOn { return EmojiOn{MessageID: r.MessageID, Emoji: r.Emoji} }

@@ -3,8 +3,6 @@ package chat
 import (
 	"context"
 
-	"github.com/uptrace/bun"
-
 	"parley/errs"
 	"parley/model"
 	"parley/ratelimit"
@@ -108,7 +106,7 @@ func (s *Service) letsKnow(ctx context.Context, actor model.Actor) (bool, error)
 func (s *Service) SeenBy(
 	ctx context.Context, actor model.Actor, ids []model.MessageID, window store.Window,
 ) (map[model.MessageID]store.Page[*model.ConversationMember], error) {
-	position, err := readMemberCursor(window)
+	keyset, err := readMemberCursor(window)
 	if err != nil {
 		return nil, err
 	}
@@ -116,16 +114,19 @@ func (s *Service) SeenBy(
 	if err != nil || !lets {
 		return nil, err
 	}
-	var found []*seenBy
-	page := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
-		Join("JOIN users AS u ON u.id = cm.user_id AND u.send_read_receipts AND u.removed_at IS NULL").Where("cm.conversation_id = m.conversation_id").
-		Where("cm.last_read_seq >= m.seq").Where("cm.joined_seq < m.seq").Where("m.author_id IS DISTINCT FROM cm.user_id")
-	q := s.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("m.id AS parent").ColumnExpr("?TableColumns")
-	parents := "messages AS m JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id"
-	visible := func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Where("viewer.user_id = ?", actor.UserID).Where("m.seq > viewer.hidden_seq").Where("m.id IN (?)", bun.List(ids))
-	}
-	err = s.pageEach(ctx, q, "cm", parents, window.Apply(page, membersInOrder, position...), visible, &found)
+	found, err := readPages[seenBy](ctx, s, actor, ids, listText{
+		parents: `messages AS m
+			JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id`,
+		visible: "viewer.user_id = ?1 AND m.seq > viewer.hidden_seq AND m.id IN (?2...)",
+		parent:  "m.id AS parent, ",
+		items:   "conversation_members AS cm", alias: "cm",
+		of: `cm.conversation_id = m.conversation_id
+			AND cm.last_read_seq >= m.seq AND cm.joined_seq < m.seq
+			AND m.author_id IS DISTINCT FROM cm.user_id
+			AND EXISTS (SELECT 1 FROM users AS u
+				WHERE u.id = cm.user_id AND u.send_read_receipts AND u.removed_at IS NULL)`,
+		order: membersInOrder,
+	}, window, keyset)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func (s *Service) SeenBy(
 
 // seenBy is a member who has read up to a message.
 type seenBy struct {
-	Parent                   model.MessageID
+	Parent                   model.MessageID `bun:",scanonly"`
 	model.ConversationMember `bun:",extend"`
 }
 

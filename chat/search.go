@@ -64,10 +64,10 @@ func (s *Service) SearchMessages(
 	if err != nil {
 		return none, err
 	}
-	var position []any
+	var keyset []any
 	if window.Cursor != "" {
 		cursor := store.ReadCursor(searchList, window.Cursor)
-		position = []any{cursor.ReadTime(), model.MessageID(cursor.ReadUUID())}
+		keyset = []any{cursor.ReadTime(), model.MessageID(cursor.ReadUUID())}
 		if err := cursor.Done(); err != nil {
 			return none, err
 		}
@@ -79,7 +79,7 @@ func (s *Service) SearchMessages(
 	q := s.db.NewSelect().Model(&messages).Apply(membership.Shared(actor, "m.conversation_id")).
 		Where("m.seq > viewer.hidden_seq").Apply(in.narrow, s.having(terms))
 	newestFirst := store.Order{Columns: []string{"m.created_at", "m.id"}, Descending: true}
-	if err := window.Apply(q, newestFirst, position...).Scan(ctx); err != nil {
+	if err := window.Apply(q, newestFirst, keyset...).Scan(ctx); err != nil {
 		return none, store.Error(err)
 	}
 	found := make([]*Found, len(messages))
