@@ -26,6 +26,21 @@ const (
 	viewersOfThoseIn = "viewer.user_id = ?1 AND viewer.conversation_id IN (?2...)"
 )
 
+// The parents of a list of a message are the messages m, joined with the actor's membership.
+//
+// Each database would otherwise sometimes begin with viewer, and read all messages of the actor's
+// conversations: PostgreSQL does not look into what is MATERIALIZED, and SQLite begins with the
+// left side of a CROSS JOIN.
+const (
+	messagesWithIDs = `(
+		WITH found AS MATERIALIZED (
+			SELECT id, conversation_id, seq, author_id FROM messages WHERE id IN (?2...)
+		) SELECT * FROM found
+	) AS m`
+	messageVisible = "viewer.conversation_id = m.conversation_id AND viewer.user_id = ?1 " +
+		"AND m.seq > viewer.hidden_seq"
+)
+
 // readPages reads the same page of the list of each parent in one statement. The statement stops
 // reading each list where its page ends, unlike one that numbers the items of all parents. The
 // items come in any order.

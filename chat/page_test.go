@@ -425,6 +425,7 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 		memberCursor := chat.MemberCursor(members[c.ID].Items[0])
 		messageCursor := chat.MessageCursor(&model.Message{Seq: 1})
 		conversationCursor := chat.ConversationCursor(c)
+		reactorCursor := chat.ReactorCursor(&model.Reaction{})
 		few, many := []model.ConversationID{c.ID}, []model.ConversationID{}
 		for range 30 {
 			many = append(many, model.NewConversationID())
@@ -437,14 +438,23 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 		}
 		for n := range store.MaxPage + 1 {
 			for _, backwards := range []bool{false, true} {
-				for _, cursor := range [][3]string{{},
-					{messageCursor, memberCursor, conversationCursor}} {
+				for _, cursor := range [][4]string{{},
+					{messageCursor, memberCursor, conversationCursor, reactorCursor}} {
 					for _, ids := range [][]model.ConversationID{few, many[:n%len(many)]} {
 						ask(second(w.Messages(ctx, ann, ids,
 							store.Window{Limit: n, Backwards: backwards, Cursor: cursor[0]})))
 						ask(second(w.Members(ctx, ann, ids,
 							store.Window{Limit: n, Backwards: backwards, Cursor: cursor[1]})))
 					}
+					messages, groups := []model.MessageID{}, []chat.EmojiOn{}
+					for range n % len(many) {
+						messages = append(messages, model.NewMessageID())
+						groups = append(groups, chat.EmojiOn{MessageID: model.NewMessageID()})
+					}
+					ask(second(w.SeenBy(ctx, ann, messages,
+						store.Window{Limit: n, Backwards: backwards, Cursor: cursor[1]})))
+					ask(second(w.Reactors(ctx, ann, groups,
+						store.Window{Limit: n, Backwards: backwards, Cursor: cursor[3]})))
 					page := store.PageArgs{First: &n, After: cursor[2]}
 					if backwards {
 						page = store.PageArgs{Last: &n, Before: cursor[2]}
@@ -463,7 +473,7 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 			}
 		}
 		const ways = 2 * 2 // both directions, from an end or a cursor
-		if n, want := len(asked.list), ways*(1+1+2)+4; n != want {
+		if n, want := len(asked.list), ways*(1+1+1+1+2)+4+1; n != want {
 			t.Errorf("%d statements, not %d:\n%s", n, want,
 				strings.Join(slices.Sorted(maps.Keys(asked.list)), "\n"))
 		}

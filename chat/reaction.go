@@ -180,9 +180,8 @@ func (s *Service) Reactors(
 		// The ids are in the subquery, because SQLite does not move a condition with a list of ids
 		// there, and would read all reactions.
 		parents: `(SELECT DISTINCT message_id, emoji FROM reactions WHERE message_id IN (?2...)) AS g
-			JOIN messages AS m ON m.id = g.message_id
-			JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id`,
-		visible: "viewer.user_id = ?1 AND m.seq > viewer.hidden_seq",
+			JOIN ` + messagesWithIDs + ` ON m.id = g.message_id CROSS JOIN ` + viewers,
+		visible: messageVisible,
 		items:   "reactions AS r", alias: "r",
 		of:    "r.message_id = g.message_id AND r.emoji = g.emoji",
 		order: store.Order{Columns: []string{"r.created_at", "r.user_id"}},

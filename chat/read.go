@@ -115,9 +115,8 @@ func (s *Service) SeenBy(
 		return nil, err
 	}
 	found, err := readPages[seenBy](ctx, s, actor, ids, listText{
-		parents: `messages AS m
-			JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id`,
-		visible: "viewer.user_id = ?1 AND m.seq > viewer.hidden_seq AND m.id IN (?2...)",
+		parents: messagesWithIDs + " CROSS JOIN " + viewers,
+		visible: messageVisible,
 		parent:  "m.id AS parent, ",
 		items:   "conversation_members AS cm", alias: "cm",
 		of: `cm.conversation_id = m.conversation_id
