@@ -16,18 +16,18 @@ import (
 
 func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		in := Register{Email: " Ann@Example.org ", Nickname: " Ann Lee\n", Password: password, DisplayName: new(" Ann L. ")}
-		got, err := w.Register(t.Context(), in, Client{UserAgent: "Firefox", IP: "192.0.2.1"})
+		got, err := f.Register(t.Context(), in, Client{UserAgent: "Firefox", IP: "192.0.2.1"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := &model.User{
 			ID: got.User.ID, Email: "Ann@Example.org", EmailKey: "ann@example.org", Nickname: "Ann Lee", NicknameKey: "ann lee",
-			DisplayName: new("Ann L."), SearchKey: "ann lee\nann l.", CreatedAt: w.clock.Now(),
+			DisplayName: new("Ann L."), SearchKey: "ann lee\nann l.", CreatedAt: f.clock.Now(),
 			ShowPresence: true, SendReadReceipts: true,
 		}
-		stored, err := w.Users(t.Context(), []model.UserID{got.User.ID})
+		stored, err := f.Users(t.Context(), []model.UserID{got.User.ID})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,16 +37,16 @@ func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 			}
 		}
 		session := model.Session{
-			ID: got.Session.ID, UserID: got.User.ID, CreatedAt: w.clock.Now(), LastUsedAt: w.clock.Now(),
-			ExpiresAt: w.clock.Now().Add(refreshTTL), UserAgent: new("Firefox"), IP: new("192.0.2.1"),
+			ID: got.Session.ID, UserID: got.User.ID, CreatedAt: f.clock.Now(), LastUsedAt: f.clock.Now(),
+			ExpiresAt: f.clock.Now().Add(refreshTTL), UserAgent: new("Firefox"), IP: new("192.0.2.1"),
 		}
-		for name, s := range map[string]model.Session{"returned": got.Session, "stored": w.secrets(got.Session.ID).Session} {
+		for name, s := range map[string]model.Session{"returned": got.Session, "stored": f.secrets(got.Session.ID).Session} {
 			if diff := cmp.Diff(session, s); diff != "" {
 				t.Errorf("session, %s (-want +got):\n%s", name, diff)
 			}
 		}
-		w.grant(got)
-		if diff := cmp.Diff(accounts(1), w.rows()); diff != "" {
+		f.grant(got)
+		if diff := cmp.Diff(accounts(1), f.rows()); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
 	})
@@ -62,7 +62,7 @@ func accounts(n int64) map[string]int64 {
 // given.
 func TestRegisterAccepts(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		for i, c := range []struct {
 			name              string
 			change            func(*Register)
@@ -106,7 +106,7 @@ func TestRegisterAccepts(t *testing.T) {
 		} {
 			in := Register{Email: fmt.Sprintf("p%d@example.org", i), Nickname: fmt.Sprintf("person %d", i), Password: password}
 			c.change(&in)
-			got, err := w.Register(t.Context(), in, Client{})
+			got, err := f.Register(t.Context(), in, Client{})
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
 				continue
@@ -124,7 +124,7 @@ func TestRegisterAccepts(t *testing.T) {
 			if diff := cmp.Diff(c.display, got.User.DisplayName); diff != "" {
 				t.Errorf("%s: display name (-want +got):\n%s", c.name, diff)
 			}
-			if _, err := w.Login(t.Context(), Login{Email: in.Email, Password: in.Password}, Client{}); err != nil {
+			if _, err := f.Login(t.Context(), Login{Email: in.Email, Password: in.Password}, Client{}); err != nil {
 				t.Errorf("%s: signing in afterwards: %v", c.name, err)
 			}
 		}
@@ -216,17 +216,17 @@ func TestRegisterRefuses(t *testing.T) {
 			want   string
 		}{fmt.Sprintf("%U inside", r), nickname("an" + string(r) + "na"), "INVALID nickname"})
 	}
-	each(t, func(t *testing.T, w *world) {
-		before := w.rows()
+	each(t, func(t *testing.T, f *fixture) {
+		before := f.rows()
 		for _, c := range cases {
 			in := Register{Email: "ann@example.org", Nickname: "ann", Password: password}
 			c.change(&in)
-			signedIn, err := w.Register(t.Context(), in, Client{})
+			signedIn, err := f.Register(t.Context(), in, Client{})
 			if got := problems(err); got != c.want || signedIn != nil {
 				t.Errorf("%s: got %q (%v), want %q", c.name, got, err, c.want)
 			}
 		}
-		if diff := cmp.Diff(before, w.rows()); diff != "" {
+		if diff := cmp.Diff(before, f.rows()); diff != "" {
 			t.Errorf("refusals have changed rows (-before +after):\n%s", diff)
 		}
 	})
@@ -243,17 +243,17 @@ func TestANicknameOfBlankBrailleIsInvisible(t *testing.T) {
 
 func TestRegisterRefusesWhatIsTaken(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		for _, in := range []Register{
 			{Email: "Ånn@Example.org", Nickname: "Ångström ﬁ", Password: password},
 			{Email: "bob@example.org", Nickname: "Straße", Password: password},
 			{Email: "cat@example.org", Nickname: "Οδυσσεύς", Password: password},
 		} {
-			if _, err := w.Register(t.Context(), in, Client{}); err != nil {
+			if _, err := f.Register(t.Context(), in, Client{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		before := w.rows()
+		before := f.rows()
 		for _, c := range []struct{ email, nickname, want string }{
 			{"new@example.org", "Ångström ﬁ", "TAKEN nickname"},
 			{"new@example.org", "ÅNGSTRÖM FI", "TAKEN nickname"},
@@ -273,7 +273,7 @@ func TestRegisterRefusesWhatIsTaken(t *testing.T) {
 			{"ånn@example.org", "strasse", "TAKEN email, TAKEN nickname"}, // of two people
 		} {
 			in := Register{Email: c.email, Nickname: c.nickname, Password: password}
-			signedIn, err := w.Register(t.Context(), in, Client{})
+			signedIn, err := f.Register(t.Context(), in, Client{})
 			// The order of two rows that are taken is the database's.
 			got := problems(err)
 			if got == "TAKEN nickname, TAKEN email" {
@@ -283,7 +283,7 @@ func TestRegisterRefusesWhatIsTaken(t *testing.T) {
 				t.Errorf("%s, %s: got %q (%v), want %q", c.email, c.nickname, got, err, c.want)
 			}
 		}
-		if diff := cmp.Diff(before, w.rows()); diff != "" {
+		if diff := cmp.Diff(before, f.rows()); diff != "" {
 			t.Errorf("refusals have changed rows (-before +after):\n%s", diff)
 		}
 	})
@@ -291,7 +291,7 @@ func TestRegisterRefusesWhatIsTaken(t *testing.T) {
 
 func TestRegisterRacesForOneName(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		for round := range int64(5) {
 			for field, in := range map[string]func(i int) Register{
 				"nickname": func(i int) Register {
@@ -307,7 +307,7 @@ func TestRegisterRacesForOneName(t *testing.T) {
 			} {
 				var won atomic.Int64
 				together(4, func(i int) {
-					switch signedIn, err := w.Register(t.Context(), in(i), Client{}); {
+					switch signedIn, err := f.Register(t.Context(), in(i), Client{}); {
 					case err == nil && signedIn != nil:
 						won.Add(1)
 					case problems(err) != "TAKEN "+field:
@@ -318,7 +318,7 @@ func TestRegisterRacesForOneName(t *testing.T) {
 					t.Errorf("%d have the same %s", won.Load(), field)
 				}
 			}
-			if diff := cmp.Diff(accounts(2*(round+1)), w.rows()); diff != "" {
+			if diff := cmp.Diff(accounts(2*(round+1)), f.rows()); diff != "" {
 				t.Errorf("rows (-want +got):\n%s", diff)
 			}
 		}
@@ -329,13 +329,13 @@ func TestRegisterRacesForOneName(t *testing.T) {
 // it.
 func TestTheDatabaseHasTheLastWordOnNames(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann").User
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann").User
 		sameEmail, sameNickname := *ann, *ann
 		sameEmail.ID, sameEmail.NicknameKey = model.NewUserID(), "other"
 		sameNickname.ID, sameNickname.EmailKey = model.NewUserID(), "other@example.org"
 		for want, u := range map[string]*model.User{"TAKEN email": &sameEmail, "TAKEN nickname": &sameNickname} {
-			err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error { return insertUser(ctx, tx, true, u) })
+			err := f.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error { return insertUser(ctx, tx, true, u) })
 			if got := problems(err); got != want {
 				t.Errorf("got %q (%v), want %q", got, err, want)
 			}

@@ -48,34 +48,34 @@ func (e *ending) wait(name string) {
 }
 
 // held is how many leases the service still knows: one that stayed would be a leak.
-func (w *world) held() (n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, leases := range w.leases {
+func (f *fixture) held() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, leases := range f.leases {
 		n += len(leases)
 	}
-	return n + len(w.leases)
+	return n + len(f.leases)
 }
 
 func TestLeasesEndWithTheirSession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, laptop, bob := w.register("ann"), w.login("ann"), w.register("bob")
+	each(t, func(t *testing.T, f *fixture) {
+		ann, laptop, bob := f.register("ann"), f.login("ann"), f.register("bob")
 		tabs := []*ending{newEnding(t), newEnding(t), newEnding(t)}
 		for _, e := range tabs {
-			w.Lease(w.grant(ann), e.end)
+			f.Lease(f.grant(ann), e.end)
 		}
 		released, elsewhere, other := newEnding(t), newEnding(t), newEnding(t)
-		r := w.Lease(w.grant(ann), released.end)
+		r := f.Lease(f.grant(ann), released.end)
 		r.Release()
 		r.Release()
-		l1, l2 := w.Lease(w.grant(laptop), elsewhere.end), w.Lease(w.grant(bob), other.end)
-		w.logout(ann)
+		l1, l2 := f.Lease(f.grant(laptop), elsewhere.end), f.Lease(f.grant(bob), other.end)
+		f.logout(ann)
 		// Logout returns once everything on this node has been told.
 		for _, e := range tabs {
 			e.want("a socket of the session", 1)
 		}
-		w.logout(ann)
+		f.logout(ann)
 		r.Release()
 		for _, e := range tabs {
 			e.want("after a second logout", 1)
@@ -85,9 +85,9 @@ func TestLeasesEndWithTheirSession(t *testing.T) {
 		other.want("another person", 0)
 		l1.Release()
 		l2.Release()
-		w.logout(laptop)
+		f.logout(laptop)
 		elsewhere.want("released after", 0)
-		if n := w.held(); n != 0 {
+		if n := f.held(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
@@ -95,16 +95,16 @@ func TestLeasesEndWithTheirSession(t *testing.T) {
 
 func TestLeasesEndWhenARefreshTokenIsUsedTwice(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
+	each(t, func(t *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
 		socket, other := newEnding(t), newEnding(t)
-		w.Lease(w.grant(ann), socket.end)
-		l := w.Lease(w.grant(bob), other.end)
-		next := w.refresh(ann.Tokens.RefreshToken)
-		w.refresh(ann.Tokens.RefreshToken)
+		f.Lease(f.grant(ann), socket.end)
+		l := f.Lease(f.grant(bob), other.end)
+		next := f.refresh(ann.Tokens.RefreshToken)
+		f.refresh(ann.Tokens.RefreshToken)
 		socket.want("a refresh, and its repetition within the grace", 0)
-		w.refresh(next.Tokens.RefreshToken)
-		w.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
+		f.refresh(next.Tokens.RefreshToken)
+		f.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
 		socket.want("the second use", 1)
 		other.want("another person", 0)
 		l.Release()
@@ -115,49 +115,49 @@ func TestLeasesEndWhenARefreshTokenIsUsedTwice(t *testing.T) {
 // tell the lease later.
 func TestALeaseOfASessionThatHasJustEndedEnds(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		grant := w.grant(ann)
-		w.logout(ann)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		grant := f.grant(ann)
+		f.logout(ann)
 		late := newEnding(t)
-		w.Lease(grant, late.end)
-		w.run()
+		f.Lease(grant, late.end)
+		f.run()
 		late.wait("a lease from just after logout")
 	})
 }
 
 // run has the service look after its sessions until the test ends.
-func (w *world) run() {
-	w.t.Helper()
+func (f *fixture) run() {
+	f.t.Helper()
 	var running sync.WaitGroup
-	running.Go(func() { w.Run(w.t.Context()) })
-	w.t.Cleanup(running.Wait) // the test's context has ended by then
+	running.Go(func() { f.Run(f.t.Context()) })
+	f.t.Cleanup(running.Wait) // the test's context has ended by then
 }
 
 func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, bob, cat := w.register("ann"), w.register("bob"), w.register("cat")
-		next := w.refresh(bob.Tokens.RefreshToken)
+	each(t, func(t *testing.T, f *fixture) {
+		ann, bob, cat := f.register("ann"), f.register("bob"), f.register("cat")
+		next := f.refresh(bob.Tokens.RefreshToken)
 		behind := storetest.NewClock()
 		behind.Forward(-10 * time.Second) // no two machines have quite the same time
-		for name, c := range map[string]*storetest.Clock{"in time": w.clock, "behind": behind} {
-			node := w.node(c)
+		for name, c := range map[string]*storetest.Clock{"in time": f.clock, "behind": behind} {
+			node := f.node(c)
 			annEnds, bobEnds, catStays := newEnding(t), newEnding(t), newEnding(t)
 			for e, who := range map[*ending]*SignedIn{annEnds: ann, bobEnds: next, catStays: cat} {
 				l := node.Lease(Grant{Actor: who.Actor(), ExpiresAt: who.Tokens.ExpiresAt}, e.end)
 				t.Cleanup(l.Release)
 			}
 			node.run()
-			w.logout(ann)
+			f.logout(ann)
 			annEnds.wait("after logout, " + name)
-			w.clock.Forward(refreshGrace + time.Microsecond)
-			w.wantTokenExpired("the second use", bob.Tokens.RefreshToken)
+			f.clock.Forward(refreshGrace + time.Microsecond)
+			f.wantTokenExpired("the second use", bob.Tokens.RefreshToken)
 			bobEnds.wait("after a second use of a refresh token, " + name)
 			annEnds.want("after logout, "+name, 1)
 			catStays.want("another person, "+name, 0)
 		}
-		w.grant(cat)
+		f.grant(cat)
 	})
 }
 
@@ -165,10 +165,10 @@ func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 // is given back.
 func TestALeaseThatIsFoundTwiceEndsOnce(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
-		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(time.Minute)}
+	bubble(t, func(t *testing.T, f *fixture) {
+		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().Add(time.Minute)}
 		twice, released := newEnding(t), newEnding(t)
-		l, r := w.Lease(grant, twice.end), w.Lease(grant, released.end)
+		l, r := f.Lease(grant, twice.end), f.Lease(grant, released.end)
 		r.Release()
 		for range 2 {
 			l.finish(errSessionEnded)
@@ -181,19 +181,19 @@ func TestALeaseThatIsFoundTwiceEndsOnce(t *testing.T) {
 
 func TestLeasesRaceWithLogout(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		grant := w.grant(ann)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		grant := f.grant(ann)
 		kept, released := make([]*ending, 20), make([]*ending, 20)
 		leases := make([]*Lease, len(released))
 		for i := range kept {
 			kept[i], released[i] = newEnding(t), newEnding(t)
-			w.Lease(grant, kept[i].end)
-			leases[i] = w.Lease(grant, released[i].end)
+			f.Lease(grant, kept[i].end)
+			leases[i] = f.Lease(grant, released[i].end)
 		}
 		together(4+len(leases), func(i int) {
 			if i < 4 {
-				if err := w.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
+				if err := f.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
 					t.Error(err)
 				}
 				return
@@ -206,7 +206,7 @@ func TestLeasesRaceWithLogout(t *testing.T) {
 				t.Errorf("released in the race: ended %d times", n)
 			}
 		}
-		if n := w.held(); n != 0 {
+		if n := f.held(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
@@ -214,11 +214,11 @@ func TestLeasesRaceWithLogout(t *testing.T) {
 
 // bubble runs fn where time passes only when everything waits. The database is opened outside, and
 // asked only for the time.
-func bubble(t *testing.T, fn func(t *testing.T, w *world)) {
+func bubble(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	db := mustSQLite(t, time.Now)
 	synctest.Test(t, func(t *testing.T) {
-		fn(t, &world{Service: mustService(t, db), t: t})
+		fn(t, &fixture{Service: mustService(t, db), t: t})
 	})
 }
 
@@ -230,11 +230,11 @@ func pass(d time.Duration) {
 
 func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(t *testing.T, f *fixture) {
 		actor := model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()}
 		lease := func(ttl time.Duration) (*ending, *Lease) {
 			e := newEnding(t)
-			return e, w.Lease(Grant{Actor: actor, ExpiresAt: w.db.Now().Add(ttl)}, e.end)
+			return e, f.Lease(Grant{Actor: actor, ExpiresAt: f.db.Now().Add(ttl)}, e.end)
 		}
 		long, _ := lease(2 * accessTTL)
 		short, _ := lease(accessTTL)
@@ -250,7 +250,7 @@ func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 		l.Release()
 		long.want("the lease of a newer token", 0)
 
-		w.sessionsEnded(actor.SessionID)
+		f.endLeases(actor.SessionID)
 		long.want("at the end of the session", 1)
 		short.want("which had ended before", 1)
 		pass(10 * accessTTL)
@@ -258,7 +258,7 @@ func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 			e.want(name+", long after", 1)
 		}
 		released.want("released", 0)
-		if n := w.held(); n != 0 {
+		if n := f.held(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
@@ -266,14 +266,14 @@ func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 
 func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(t *testing.T, f *fixture) {
 		for _, ttl := range []time.Duration{0, -time.Microsecond, -time.Hour, -1 << 62} {
 			e := newEnding(t)
-			w.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(ttl)}, e.end)
+			f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().Add(ttl)}, e.end)
 			synctest.Wait() // nothing else passes here, no time either
 			e.want(ttl.String(), 1)
 		}
-		if n := w.held(); n != 0 {
+		if n := f.held(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
@@ -283,17 +283,17 @@ func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 // others.
 func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
-		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(time.Minute)}
+	bubble(t, func(t *testing.T, f *fixture) {
+		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().Add(time.Minute)}
 		var own, other *Lease
 		ended, forgotten := newEnding(t), newEnding(t)
-		own = w.Lease(grant, func(reason error) {
+		own = f.Lease(grant, func(reason error) {
 			ended.end(reason)
 			own.Release()
 			other.Release()
 		})
-		other = w.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: grant.ExpiresAt.Add(time.Minute)}, forgotten.end)
-		w.sessionsEnded(grant.Actor.SessionID)
+		other = f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: grant.ExpiresAt.Add(time.Minute)}, forgotten.end)
+		f.endLeases(grant.Actor.SessionID)
 		ended.want("the session's end", 1)
 		pass(time.Hour)
 		ended.want("long after", 1)
@@ -305,14 +305,14 @@ func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 func TestALeaseEndsWithARealToken(t *testing.T) {
 	t.Parallel()
 	db := mustMigrate(t, mustSQLite(t, time.Now))
-	w := &world{Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }), t: t}
-	ann := w.register("ann")
+	f := &fixture{Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }), t: t}
+	ann := f.register("ann")
 	socket := newEnding(t)
-	w.Lease(Grant{Actor: ann.Actor(), ExpiresAt: ann.Tokens.ExpiresAt}, socket.end)
+	f.Lease(Grant{Actor: ann.Actor(), ExpiresAt: ann.Tokens.ExpiresAt}, socket.end)
 	socket.wait("a token of two seconds")
 	if early := ann.Tokens.ExpiresAt.Sub(db.Now()); early > 0 {
 		t.Errorf("ended %v before the token's expiry", early)
 	}
-	w.wantUnauthenticated("the token itself", ann.Tokens.AccessToken)
+	f.wantUnauthenticated("the token itself", ann.Tokens.AccessToken)
 	socket.want("afterwards", 1)
 }

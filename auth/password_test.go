@@ -20,7 +20,7 @@ import (
 func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("🐙", 255)
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		for i, c := range []struct {
 			name, given string
 			others      []string
@@ -36,14 +36,14 @@ func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 			{"the last of 256 characters", long + "a", []string{long + "b", long, long + "aa"}},
 		} {
 			in := Register{Email: fmt.Sprintf("p%d@example.org", i), Nickname: fmt.Sprintf("p%d", i), Password: c.given}
-			if _, err := w.Register(t.Context(), in, Client{}); err != nil {
+			if _, err := f.Register(t.Context(), in, Client{}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.Login(t.Context(), Login{Email: in.Email, Password: c.given}, Client{}); err != nil {
+			if _, err := f.Login(t.Context(), Login{Email: in.Email, Password: c.given}, Client{}); err != nil {
 				t.Errorf("%s: its own password: %v", c.name, err)
 			}
 			for _, other := range c.others {
-				_, err := w.Login(t.Context(), Login{Email: in.Email, Password: other}, Client{})
+				_, err := f.Login(t.Context(), Login{Email: in.Email, Password: other}, Client{})
 				if problems(err) != "INVALID_CREDENTIALS password" {
 					t.Errorf("%s: %q works too (%v)", c.name, other, err)
 				}
@@ -53,20 +53,20 @@ func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 }
 
 // passwordHash is what is stored of a person's password.
-func (w *world) passwordHash(who *SignedIn) string {
-	w.t.Helper()
+func (f *fixture) passwordHash(who *SignedIn) string {
+	f.t.Helper()
 	c := &model.Credentials{UserID: who.User.ID}
-	if err := w.db.NewSelect().Model(c).WherePK().Scan(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if err := f.db.NewSelect().Model(c).WherePK().Scan(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
 	return c.PasswordHash
 }
 
 func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
-		annHash, bobHash := w.passwordHash(ann), w.passwordHash(bob)
+	each(t, func(t *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
+		annHash, bobHash := f.passwordHash(ann), f.passwordHash(bob)
 		if annHash == bobHash {
 			t.Error("the same password has the same hash: there is no salt")
 		}
@@ -75,14 +75,14 @@ func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
 		}
 		// An operator may change the cost at any time: old hashes still work, new ones are of the
 		// new cost.
-		other := w.node(w.clock, func(o *Options) {
+		other := f.node(f.clock, func(o *Options) {
 			o.Argon2 = &argon2id.Params{Memory: 128, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
 		})
 		other.login("ann")
 		if hash := other.passwordHash(other.register("cat")); !strings.HasPrefix(hash, "$argon2id$v=19$m=128,t=2,p=1$") {
 			t.Errorf("got %s", hash)
 		}
-		w.login("cat")
+		f.login("cat")
 	})
 }
 
@@ -99,13 +99,13 @@ func TestPasswordsCostEnoughByDefault(t *testing.T) {
 // Hashing takes memory, so only a few run at once; who waits may give up.
 func TestPasswordsTakeTurns(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		release := w.takeSlots()
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		release := f.takeSlots()
 		ctx, cancel := context.WithCancel(t.Context())
 		answers := make(chan error, 1)
 		go func() {
-			_, err := w.Login(ctx, Login{Email: "ann@example.org", Password: password}, Client{})
+			_, err := f.Login(ctx, Login{Email: "ann@example.org", Password: password}, Client{})
 			answers <- err
 		}()
 		select {
@@ -125,11 +125,11 @@ func TestPasswordsTakeTurns(t *testing.T) {
 		release()
 		// A turn is given back after a match, a mismatch and a hash that cannot be read.
 		for range 2 * runtime.GOMAXPROCS(0) {
-			w.login("ann")
-			if _, err := w.passwordMatches(t.Context(), password, "not a hash", Client{}); err == nil {
+			f.login("ann")
+			if _, err := f.passwordMatches(t.Context(), password, "not a hash", Client{}); err == nil {
 				t.Error("matches what is no hash")
 			}
-			if matches, err := w.passwordMatches(t.Context(), "nobody's password", "", Client{}); matches || err != nil {
+			if matches, err := f.passwordMatches(t.Context(), "nobody's password", "", Client{}); matches || err != nil {
 				t.Errorf("matches no account: %t (%v)", matches, err)
 			}
 		}
@@ -177,8 +177,8 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 // proves nothing on a busy machine, so this only prints what it saw, for a person to compare.
 func TestTimeOfRefusals(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		costly := w.node(w.clock, func(o *Options) {
+	each(t, func(t *testing.T, f *fixture) {
+		costly := f.node(f.clock, func(o *Options) {
 			o.Argon2 = &argon2id.Params{Memory: 2048, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32}
 		})
 		costly.register("ann")

@@ -11,29 +11,29 @@ import (
 
 func TestRegistrationMayBeClosed(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
-		w := base.node(base.clock, func(o *Options) { o.Registration, o.InvitationCode = Closed, "the code" })
+		f := base.node(base.clock, func(o *Options) { o.Registration, o.InvitationCode = Closed, "the code" })
 		for _, code := range []*string{nil, new(""), new("the code")} {
-			before := w.rows()
-			signedIn, err := w.Register(t.Context(), Register{Email: "b@example.org", Nickname: "bob", Password: password, InvitationCode: code}, Client{})
+			before := f.rows()
+			signedIn, err := f.Register(t.Context(), Register{Email: "b@example.org", Nickname: "bob", Password: password, InvitationCode: code}, Client{})
 			if signedIn != nil || !errs.Is(err, errs.Forbidden) {
 				t.Errorf("got %v (%v), want FORBIDDEN", signedIn, err)
 			}
-			for table, n := range w.rows() {
+			for table, n := range f.rows() {
 				if n != before[table] {
 					t.Errorf("%d rows of %s, before %d", n, table, before[table])
 				}
 			}
 		}
-		w.login("ann") // who has an account keeps it
+		f.login("ann") // who has an account keeps it
 	})
 }
 
 func TestRegistrationMayNeedAnInvitation(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		w := base.node(base.clock, func(o *Options) { o.Registration, o.InvitationCode = Invite, "the code" })
+	each(t, func(t *testing.T, base *fixture) {
+		f := base.node(base.clock, func(o *Options) { o.Registration, o.InvitationCode = Invite, "the code" })
 		for code, want := range map[string]string{
 			"nil": "REQUIRED invitationCode", "": "INVALID invitationCode", "The Code": "INVALID invitationCode",
 			"the cod": "INVALID invitationCode", "the code ": "INVALID invitationCode", strings.Repeat("x", 1<<16): "INVALID invitationCode",
@@ -42,40 +42,40 @@ func TestRegistrationMayNeedAnInvitation(t *testing.T) {
 			if code == "nil" {
 				in.InvitationCode = nil
 			}
-			_, err := w.Register(t.Context(), in, Client{})
-			w.wantProblem(code[:min(len(code), 20)], err, want)
+			_, err := f.Register(t.Context(), in, Client{})
+			f.wantProblem(code[:min(len(code), 20)], err, want)
 		}
 		// An uninvited stranger does not find out either who is here.
 		base.register("ann")
-		_, err := w.Register(t.Context(), Register{Email: "ann@example.org", Nickname: "ann", Password: password}, Client{})
-		w.wantProblem("uninvited", err, "REQUIRED invitationCode")
-		_, err = w.Register(t.Context(), Register{Email: "b@example.org", Nickname: "bob", Password: password, InvitationCode: new("the code")}, Client{})
-		w.do("invited", err)
+		_, err := f.Register(t.Context(), Register{Email: "ann@example.org", Nickname: "ann", Password: password}, Client{})
+		f.wantProblem("uninvited", err, "REQUIRED invitationCode")
+		_, err = f.Register(t.Context(), Register{Email: "b@example.org", Nickname: "bob", Password: password, InvitationCode: new("the code")}, Client{})
+		f.do("invited", err)
 	})
 }
 
 func TestRegisterConceals(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		w := base.concealing()
+	each(t, func(t *testing.T, base *fixture) {
+		f := base.concealing()
 		base.register("ann")
-		w.takeMails()
-		before := w.rows()
+		f.takeMails()
+		before := f.rows()
 		register := func(name, email, nickname, want string) {
 			t.Helper()
-			signedIn, err := w.Register(t.Context(), Register{Email: email, Nickname: nickname, Password: newPassword}, Client{})
+			signedIn, err := f.Register(t.Context(), Register{Email: email, Nickname: nickname, Password: newPassword}, Client{})
 			if signedIn != nil || problems(err) != want || want == "" && err != nil {
 				t.Errorf("%s: got %+v (%v), want nobody and %q", name, signedIn, err, want)
 			}
 		}
 		register("taken", "ANN@example.org", "other", "")
-		w.wantMails("taken", "registration_attempt ann@example.org")
-		if after := w.rows(); after["users"] != before["users"] || after["sessions"] != before["sessions"] || after["one_time_tokens"] != before["one_time_tokens"] {
+		f.wantMails("taken", "registration_attempt ann@example.org")
+		if after := f.rows(); after["users"] != before["users"] || after["sessions"] != before["sessions"] || after["one_time_tokens"] != before["one_time_tokens"] {
 			t.Errorf("before %v, after %v", before, after)
 		}
 		register("new", "new@example.org", "other", "")
-		w.wantMails("new", "verify_email new@example.org")
-		if after := w.rows(); after["users"] != before["users"]+1 || after["sessions"] != before["sessions"] {
+		f.wantMails("new", "verify_email new@example.org")
+		if after := f.rows(); after["users"] != before["users"]+1 || after["sessions"] != before["sessions"] {
 			t.Errorf("before %v, after %v", before, after)
 		}
 		// The nicknames are no secret: everybody finds them.
@@ -91,16 +91,16 @@ func TestRegisterConceals(t *testing.T) {
 // where the address was new.
 func TestSigningInConcealsToo(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
-		w := base.concealing()
+		f := base.concealing()
 		outcome := map[string]string{}
 		for _, email := range []string{"ann@example.org", "free@example.org"} {
 			in := Register{Email: email, Nickname: "of " + email[:3], Password: newPassword}
-			if _, err := w.Register(t.Context(), in, Client{}); err != nil {
+			if _, err := f.Register(t.Context(), in, Client{}); err != nil {
 				t.Fatal(err)
 			}
-			_, err := w.Login(t.Context(), Login{Email: email, Password: newPassword}, Client{})
+			_, err := f.Login(t.Context(), Login{Email: email, Password: newPassword}, Client{})
 			outcome[email] = problems(err)
 		}
 		if outcome["ann@example.org"] != outcome["free@example.org"] {
@@ -111,13 +111,13 @@ func TestSigningInConcealsToo(t *testing.T) {
 
 func TestManyRegisterOneConcealedAddress(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		w := base.concealing()
+	each(t, func(t *testing.T, base *fixture) {
+		f := base.concealing()
 		results := make([]error, 6)
 		together(len(results), func(i int) {
 			in := Register{Email: "ann@example.org", Nickname: "ann" + string(rune('a'+i)), Password: password}
 			var signedIn *SignedIn
-			if signedIn, results[i] = w.Register(t.Context(), in, Client{}); signedIn != nil {
+			if signedIn, results[i] = f.Register(t.Context(), in, Client{}); signedIn != nil {
 				t.Error("signed in")
 			}
 		})
@@ -126,7 +126,7 @@ func TestManyRegisterOneConcealedAddress(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if n := w.rows()["users"]; n != 1 {
+		if n := f.rows()["users"]; n != 1 {
 			t.Errorf("%d accounts", n)
 		}
 	})
@@ -136,14 +136,14 @@ func TestManyRegisterOneConcealedAddress(t *testing.T) {
 // waits for another would keep all of them waiting, for each other.
 func TestManyTryAConcealedAddress(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
-		w := base.limited(func(o *Options) { o.ConcealEmails = true })
+		f := base.limited(func(o *Options) { o.ConcealEmails = true })
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		together(40, func(i int) {
 			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i), Password: password}
-			if _, err := w.Register(ctx, in, Client{}); err != nil {
+			if _, err := f.Register(ctx, in, Client{}); err != nil {
 				t.Error(err)
 			}
 		})

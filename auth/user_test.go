@@ -15,8 +15,8 @@ import (
 )
 
 // invite stores people past the rules of passwords, each "nickname" or "nickname|display name".
-func (w *world) invite(names ...string) []*model.User {
-	w.t.Helper()
+func (f *fixture) invite(names ...string) []*model.User {
+	f.t.Helper()
 	people := make([]*model.User, len(names))
 	for i, name := range names {
 		nickname, display, named := strings.Cut(name, "|")
@@ -26,13 +26,13 @@ func (w *world) invite(names ...string) []*model.User {
 		}
 		u, err := in.user()
 		if err != nil {
-			w.t.Fatalf("%q: %v", name, err)
+			f.t.Fatalf("%q: %v", name, err)
 		}
-		u.CreatedAt = w.clock.Now()
+		u.CreatedAt = f.clock.Now()
 		people[i] = u
 	}
-	if _, err := w.db.NewInsert().Model(&people).Exec(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if _, err := f.db.NewInsert().Model(&people).Exec(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
 	return people
 }
@@ -46,19 +46,19 @@ func nicknames(people []*model.User) []string {
 }
 
 // search asks as somebody; everybody sees the same people.
-func (w *world) search(what string, page store.PageArgs) (store.Page[*model.User], error) {
-	return w.SearchUsers(w.t.Context(), model.Actor{UserID: model.NewUserID()}, what, page)
+func (f *fixture) search(what string, page store.PageArgs) (store.Page[*model.User], error) {
+	return f.SearchUsers(f.t.Context(), model.Actor{UserID: model.NewUserID()}, what, page)
 }
 
 func TestSearchUsersPages(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		// Names whose order depends on a locale, on case, or on how many bytes a character has.
 		names := []string{"Zoe", "ann", "Ann B", "ann-c", "ann_d", "ärger", "Ärger 2", "ßeta", "Éva", "eva", "小明", "🐙🦑", "ﬁx", "12", "a1"}
 		for i := range 8 {
 			names = append(names, fmt.Sprintf("Person %d", i))
 		}
-		want := w.invite(names...)
+		want := f.invite(names...)
 		slices.SortFunc(want, func(a, b *model.User) int { return strings.Compare(a.NicknameKey, b.NicknameKey) })
 		for size := range len(want) + 2 {
 			if size == 0 {
@@ -66,7 +66,7 @@ func TestSearchUsersPages(t *testing.T) {
 			}
 			var got []*model.User
 			for after := ""; ; {
-				slice, err := w.search("", store.PageArgs{First: &size, After: after})
+				slice, err := f.search("", store.PageArgs{First: &size, After: after})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -98,7 +98,7 @@ func TestSearchUsersPages(t *testing.T) {
 			"after nobody there is": {store.PageArgs{First: new(2), After: UserCursor(&model.User{NicknameKey: "person 0a"})}, want[indexOf(want, "Person 1"):][:2], true},
 			"after the empty name":  {store.PageArgs{First: new(1), After: UserCursor(&model.User{})}, want[:1], true},
 		} {
-			slice, err := w.search("", c.page)
+			slice, err := f.search("", c.page)
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -107,7 +107,7 @@ func TestSearchUsersPages(t *testing.T) {
 				t.Errorf("%s: more %t (-want +got):\n%s", name, slice.More, diff)
 			}
 		}
-		slice, err := w.search("PERSON", store.PageArgs{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
+		slice, err := f.search("PERSON", store.PageArgs{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
 		if diff := cmp.Diff([]string{"Person 5", "Person 6", "Person 7"}, nicknames(slice.Items)); err != nil || diff != "" || slice.More {
 			t.Errorf("a page of a search: more %t, %v (-want +got):\n%s", slice.More, err, diff)
 		}
@@ -120,8 +120,8 @@ func indexOf(people []*model.User, nickname string) int {
 
 func TestSearchUsersRefusesPages(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.invite("ann")[0]
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.invite("ann")[0]
 		cursor := func(raw string) store.PageArgs {
 			return store.PageArgs{After: base64.RawURLEncoding.EncodeToString([]byte(raw))}
 		}
@@ -137,7 +137,7 @@ func TestSearchUsersRefusesPages(t *testing.T) {
 			"SQL":            {After: "' OR 1=1 --"},
 			"a megabyte":     {After: strings.Repeat("A", 1<<20)},
 		} {
-			slice, err := w.search("", page)
+			slice, err := f.search("", page)
 			if !errs.Is(err, errs.BadUserInput) {
 				t.Errorf("%s: got %v (%v), want BAD_USER_INPUT", name, nicknames(slice.Items), err)
 			}
@@ -148,10 +148,10 @@ func TestSearchUsersRefusesPages(t *testing.T) {
 // Anybody can write such a cursor, and no database takes what it holds.
 func TestSearchUsersRefusesCursorsThatHoldNoText(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.invite("ann")
+	each(t, func(t *testing.T, f *fixture) {
+		f.invite("ann")
 		for _, held := range []string{"an\x00n", "\x00", "an\xff", "\xed\xa0\x80", "\xc3"} {
-			slice, err := w.search("", store.PageArgs{After: UserCursor(&model.User{NicknameKey: held})})
+			slice, err := f.search("", store.PageArgs{After: UserCursor(&model.User{NicknameKey: held})})
 			if !errs.Is(err, errs.BadUserInput) {
 				t.Errorf("%q: got %v (%v), want BAD_USER_INPUT", held, nicknames(slice.Items), err)
 			}
@@ -163,7 +163,7 @@ func TestSearchUsersRefusesCursorsThatHoldNoText(t *testing.T) {
 // anybody can see.
 func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		for i, long := range []string{
 			strings.Repeat("🐙", maxNickname),
 			strings.Repeat("\U0001d7d8", maxNickname),
@@ -175,7 +175,7 @@ func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.search("", store.PageArgs{First: new(1), After: UserCursor(full)}); err != nil {
+			if _, err := f.search("", store.PageArgs{First: new(1), After: UserCursor(full)}); err != nil {
 				t.Errorf("name %d, whose key has %d bytes: %v", i, len(full.NicknameKey), err)
 			}
 		}
@@ -184,8 +184,8 @@ func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 
 func TestSearchUsersFinds(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.invite("ann", "Annabel|Bella Donna", "bob|Ann's brother", "Ångström", "Straße", "ﬁne", "Οδυσσεύς", "cent%", "un_der",
+	each(t, func(t *testing.T, f *fixture) {
+		f.invite("ann", "Annabel|Bella Donna", "bob|Ann's brother", "Ångström", "Straße", "ﬁne", "Οδυσσεύς", "cent%", "un_der",
 			"ba!ng", `back\slash`, `quo'te`, `dou"ble`, "que?ry", "two words", "小明|Xiǎo Míng", "star*", "[ab]", "semi;--", "zed|100% _real_", "$1 :x @y")
 		for what, want := range map[string][]string{
 			"ann":           {"Annabel", "ann", "bob"},
@@ -240,7 +240,7 @@ func TestSearchUsersFinds(t *testing.T) {
 			"\xff":          {},
 			"a\u0301nn":     {},
 		} {
-			slice, err := w.search(what, store.PageArgs{First: new(store.MaxPage)})
+			slice, err := f.search(what, store.PageArgs{First: new(store.MaxPage)})
 			if err != nil {
 				t.Errorf("%q: %v", what, err)
 				continue
@@ -259,23 +259,23 @@ func TestSearchUsersFinds(t *testing.T) {
 // operator should read of.
 func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.invite("ann|Lee")[0]
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.invite("ann|Lee")[0]
 		for name, what := range map[string]string{
 			"NUL": "\x00", "NUL inside": "an\x00n", "half a surrogate": "\xed\xa0\x80", "half a character": "an\xc3",
 			"very long": strings.Repeat("a", 100_000), "very many wildcards": strings.Repeat("%_", 50_000),
 		} {
-			slice, err := w.search(what, store.PageArgs{})
+			slice, err := f.search(what, store.PageArgs{})
 			if len(slice.Items) != 0 || err != nil && !errs.Is(err, errs.BadUserInput) {
 				t.Errorf("%s: got %v (%v), want nobody or BAD_USER_INPUT", name, nicknames(slice.Items), err)
 			}
-			u, err := w.UserByNickname(t.Context(), model.Actor{}, what)
+			u, err := f.UserByNickname(t.Context(), model.Actor{}, what)
 			if u != nil || err != nil && !errs.Is(err, errs.BadUserInput) {
 				t.Errorf("%s, as a nickname: got %v (%v), want nobody or BAD_USER_INPUT", name, u, err)
 			}
 		}
 		// The two names of one person are two.
-		if slice, err := w.search("ann\nlee", store.PageArgs{}); err != nil || len(slice.Items) != 0 {
+		if slice, err := f.search("ann\nlee", store.PageArgs{}); err != nil || len(slice.Items) != 0 {
 			t.Errorf("a search across two names found %v (%v), for example %v", nicknames(slice.Items), err, ann.SearchKey)
 		}
 	})
@@ -283,15 +283,15 @@ func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
 
 func TestUserByNickname(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		people := w.invite("Ångström ﬁ|Anders", "Straße", "a%", "a_")
+	each(t, func(t *testing.T, f *fixture) {
+		people := f.invite("Ångström ﬁ|Anders", "Straße", "a%", "a_")
 		for nickname, want := range map[string]*model.User{
 			"Ångström ﬁ": people[0], "ångström fi": people[0], "A\u030aNGSTRO\u0308M FI": people[0], "  ångström ﬁ\n": people[0],
 			"STRASSE": people[1], "straße": people[1], "a%": people[2], "A_": people[3], "Ａ_": people[3],
 			"": nil, "a": nil, "%": nil, "ångström": nil, "Anders": nil, "strase": nil, "ab": nil, "' OR '1'='1": nil,
 			people[0].Email: nil, people[0].ID.String(): nil,
 		} {
-			got, err := w.UserByNickname(t.Context(), model.Actor{}, nickname)
+			got, err := f.UserByNickname(t.Context(), model.Actor{}, nickname)
 			if err != nil {
 				t.Errorf("%q: %v", nickname, err)
 			}
@@ -304,8 +304,8 @@ func TestUserByNickname(t *testing.T) {
 
 func TestUsers(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		people := w.invite("ann", "bob", "cat")
+	each(t, func(t *testing.T, f *fixture) {
+		people := f.invite("ann", "bob", "cat")
 		ann, bob := people[0], people[1]
 		nobody := model.NewUserID()
 		for name, c := range map[string]struct {
@@ -320,7 +320,7 @@ func TestUsers(t *testing.T) {
 			"known and not":   {[]model.UserID{nobody, ann.ID, {}}, []*model.User{ann}},
 			"a thousand nots": {append(slices.Repeat([]model.UserID{nobody}, 1000), bob.ID), []*model.User{bob}},
 		} {
-			got, err := w.Users(t.Context(), c.ids)
+			got, err := f.Users(t.Context(), c.ids)
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue

@@ -31,7 +31,7 @@ const (
 )
 
 // world is a Service on a database whose clock the test moves.
-type world struct {
+type fixture struct {
 	*Service
 	t     *testing.T
 	clock *storetest.Clock
@@ -40,7 +40,7 @@ type world struct {
 
 // each runs fn on a fresh SQLite and on a fresh PostgreSQL, as storetest.Each does, but with a
 // clock that the test moves.
-func each(t *testing.T, fn func(t *testing.T, w *world)) {
+func each(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	for _, kind := range []struct {
 		name string
@@ -49,7 +49,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			c, url := storetest.NewClock(), kind.url(t)
-			fn(t, &world{Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t, clock: c, url: url})
+			fn(t, &fixture{Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t, clock: c, url: url})
 		})
 	}
 }
@@ -126,106 +126,106 @@ func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service 
 
 // node is another Service over the same database, as on another machine: with connections, a memory
 // and a clock of its own.
-func (w *world) node(c *storetest.Clock, change ...func(*Options)) *world {
-	w.t.Helper()
-	return &world{Service: mustService(w.t, mustOpen(w.t, w.url, c.Now), change...), t: w.t, clock: c, url: w.url}
+func (f *fixture) node(c *storetest.Clock, change ...func(*Options)) *fixture {
+	f.t.Helper()
+	return &fixture{Service: mustService(f.t, mustOpen(f.t, f.url, c.Now), change...), t: f.t, clock: c, url: f.url}
 }
 
 // register makes an account whose address is the nickname's.
-func (w *world) register(nickname string) *SignedIn {
-	w.t.Helper()
+func (f *fixture) register(nickname string) *SignedIn {
+	f.t.Helper()
 	in := Register{Email: nickname + "@example.org", Nickname: nickname, Password: password}
-	signedIn, err := w.Register(w.t.Context(), in, Client{})
+	signedIn, err := f.Register(f.t.Context(), in, Client{})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return signedIn
 }
 
 // login starts another session of who registered as nickname.
-func (w *world) login(nickname string) *SignedIn {
-	w.t.Helper()
-	signedIn, err := w.Login(w.t.Context(), Login{Email: nickname + "@example.org", Password: password}, Client{})
+func (f *fixture) login(nickname string) *SignedIn {
+	f.t.Helper()
+	signedIn, err := f.Login(f.t.Context(), Login{Email: nickname + "@example.org", Password: password}, Client{})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return signedIn
 }
 
 // refresh trades a token that has to work.
-func (w *world) refresh(token string) *SignedIn {
-	w.t.Helper()
-	signedIn, err := w.Refresh(w.t.Context(), token, nil, Client{})
+func (f *fixture) refresh(token string) *SignedIn {
+	f.t.Helper()
+	signedIn, err := f.Refresh(f.t.Context(), token, nil, Client{})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return signedIn
 }
 
-func (w *world) logout(who *SignedIn) {
-	w.t.Helper()
-	if err := w.Logout(w.t.Context(), who.Actor(), Client{}); err != nil {
-		w.t.Fatal(err)
+func (f *fixture) logout(who *SignedIn) {
+	f.t.Helper()
+	if err := f.Logout(f.t.Context(), who.Actor(), Client{}); err != nil {
+		f.t.Fatal(err)
 	}
 }
 
 // grant is what the access token stands for, which has to work.
-func (w *world) grant(who *SignedIn) Grant {
-	w.t.Helper()
-	grant, err := w.Authenticate(w.t.Context(), who.Tokens.AccessToken)
+func (f *fixture) grant(who *SignedIn) Grant {
+	f.t.Helper()
+	grant, err := f.Authenticate(f.t.Context(), who.Tokens.AccessToken)
 	if err != nil {
-		w.t.Fatalf("the access token does not work: %v", err)
+		f.t.Fatalf("the access token does not work: %v", err)
 	}
 	if grant.Actor != who.Actor() {
-		w.t.Fatalf("the access token is of %v, want %v", grant.Actor, who.Actor())
+		f.t.Fatalf("the access token is of %v, want %v", grant.Actor, who.Actor())
 	}
 	return grant
 }
 
 // wantUnauthenticated makes sure that the access token is refused, and how.
-func (w *world) wantUnauthenticated(name, accessToken string) {
-	w.t.Helper()
-	grant, err := w.Authenticate(w.t.Context(), accessToken)
+func (f *fixture) wantUnauthenticated(name, accessToken string) {
+	f.t.Helper()
+	grant, err := f.Authenticate(f.t.Context(), accessToken)
 	if !errs.Is(err, errs.Unauthenticated) || grant != (Grant{}) {
-		w.t.Errorf("%s: got %v (%v), want nobody and UNAUTHENTICATED", name, grant, err)
+		f.t.Errorf("%s: got %v (%v), want nobody and UNAUTHENTICATED", name, grant, err)
 	}
 }
 
 // wantTokenExpired makes sure that the refresh token is refused, and how.
-func (w *world) wantTokenExpired(name, refreshToken string) {
-	w.t.Helper()
-	signedIn, err := w.Refresh(w.t.Context(), refreshToken, nil, Client{})
+func (f *fixture) wantTokenExpired(name, refreshToken string) {
+	f.t.Helper()
+	signedIn, err := f.Refresh(f.t.Context(), refreshToken, nil, Client{})
 	if signedIn != nil || problems(err) != "TOKEN_EXPIRED refreshToken" {
-		w.t.Errorf("%s: got %v (%v), want nobody and TOKEN_EXPIRED", name, signedIn, err)
+		f.t.Errorf("%s: got %v (%v), want nobody and TOKEN_EXPIRED", name, signedIn, err)
 	}
 }
 
 // wantEnded makes sure that nothing works any more that the session was given.
-func (w *world) wantEnded(name string, who *SignedIn) {
-	w.t.Helper()
-	w.wantUnauthenticated(name, who.Tokens.AccessToken)
-	w.wantTokenExpired(name, who.Tokens.RefreshToken)
+func (f *fixture) wantEnded(name string, who *SignedIn) {
+	f.t.Helper()
+	f.wantUnauthenticated(name, who.Tokens.AccessToken)
+	f.wantTokenExpired(name, who.Tokens.RefreshToken)
 }
 
 // secrets is the row of a session.
-func (w *world) secrets(id model.SessionID) *model.SessionSecrets {
-	w.t.Helper()
+func (f *fixture) secrets(id model.SessionID) *model.SessionSecrets {
+	f.t.Helper()
 	row := new(model.SessionSecrets)
-	if err := w.db.NewSelect().Model(row).Where("s.id = ?", id).Scan(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if err := f.db.NewSelect().Model(row).Where("s.id = ?", id).Scan(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
 	return row
 }
 
 // rows counts the rows of every table that signing up and in write, but for the audit log, which
 // keeps refusals too.
-func (w *world) rows() map[string]int64 {
-	w.t.Helper()
+func (f *fixture) rows() map[string]int64 {
+	f.t.Helper()
 	counts := map[string]int64{}
 	for _, table := range []string{"users", "credentials", "sessions", "one_time_tokens", "mails"} {
-		n, err := w.db.NewSelect().Table(table).Count(w.t.Context())
+		n, err := f.db.NewSelect().Table(table).Count(f.t.Context())
 		if err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		counts[table] = n
 	}
@@ -233,9 +233,9 @@ func (w *world) rows() map[string]int64 {
 }
 
 // readOurs reads a refresh token that the server has made; false for any other.
-func readOurs(t tokens, s string) (refreshToken, bool) {
+func readIssued(t tokens, s string) (refreshToken, bool) {
 	r, ok := readRefresh(s)
-	return r, ok && t.ours(r)
+	return r, ok && t.issuedHere(r)
 }
 
 // problems is what a person can correct, as "CODE path", in the order of the input; "" where err is
