@@ -58,8 +58,7 @@ func accounts(n int64) map[string]int64 {
 	return map[string]int64{"users": n, "credentials": n, "sessions": n, "one_time_tokens": n, "mails": n}
 }
 
-// What a person may be called. The names are those that are stored; "" where it is the one that was
-// given.
+// The expected names are those that are stored; "" means the one that was given.
 func TestRegisterAccepts(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -203,7 +202,7 @@ func TestRegisterRefuses(t *testing.T) {
 			want   string
 		}{fmt.Sprintf("%q", s), email(s), "INVALID email"})
 	}
-	// Each would make a name that looks like another, or like nothing, or that turns the text
+	// Each would make a name that looks like another, or like nothing, or that reverses the text
 	// around it.
 	for _, r := range []rune{
 		0x00, 0x07, '\n', '\t', 0x1b, 0x7f, 0x85, 0xa0, 0xad, 0x34f, 0x61c, 0x115f, 0x1160, 0x17b4, 0x180b, 0x180e, 0x2003, 0x200b, 0x200c,
@@ -232,7 +231,7 @@ func TestRegisterRefuses(t *testing.T) {
 	})
 }
 
-// U+2800 is a symbol to Unicode, and nothing to the eye.
+// U+2800 is a symbol in Unicode, and invisible.
 func TestANicknameOfBlankBrailleIsInvisible(t *testing.T) {
 	t.Parallel()
 	_, err := Register{Email: "ann@example.org", Nickname: "\u2800\u2800", Password: password}.user()
@@ -241,7 +240,7 @@ func TestANicknameOfBlankBrailleIsInvisible(t *testing.T) {
 	}
 }
 
-func TestRegisterRefusesWhatIsTaken(t *testing.T) {
+func TestRegisterRefusesTakenNames(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		for _, in := range []Register{
@@ -306,7 +305,7 @@ func TestRegisterRacesForOneName(t *testing.T) {
 				},
 			} {
 				var won atomic.Int64
-				together(4, func(i int) {
+				concurrently(4, func(i int) {
 					switch signedIn, err := f.Register(t.Context(), in(i), Client{}); {
 					case err == nil && signedIn != nil:
 						won.Add(1)
@@ -325,9 +324,8 @@ func TestRegisterRacesForOneName(t *testing.T) {
 	})
 }
 
-// The race above seldom gets past requireFree on one machine, so this goes straight to what decides
-// it.
-func TestTheDatabaseHasTheLastWordOnNames(t *testing.T) {
+// The race above seldom gets past requireFree on one machine, so this test calls insertUser.
+func TestTheDatabaseDecidesAboutTakenNames(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann").User
@@ -355,11 +353,11 @@ func TestRegisterMessagesSayWhatToDo(t *testing.T) {
 		{Register{Email: "a@b", Nickname: "a\u200bn", Password: password}, "A nickname has no invisible characters."},
 	} {
 		_, err := c.in.user()
-		var said []string
+		var messages []string
 		for _, e := range errs.Correctable(err) {
-			said = append(said, e.Message)
+			messages = append(messages, e.Message)
 		}
-		if got := strings.Join(said, " "); got != c.want {
+		if got := strings.Join(messages, " "); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}

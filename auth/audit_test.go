@@ -16,15 +16,14 @@ import (
 	"parley/model"
 )
 
-// entry is what the audit log says, but for when and from where.
+// entry is an entry of the audit log without its time and client.
 type entry struct {
 	Action  string
 	User    string
 	Session string
 }
 
-// entries takes what the audit log has, sorted, because what happens at one moment has no order,
-// and empties it.
+// entries returns the entries of the audit log, and deletes them.
 func (f *fixture) entries() []*model.AuditEntry {
 	f.t.Helper()
 	var found []*model.AuditEntry
@@ -37,20 +36,20 @@ func (f *fixture) entries() []*model.AuditEntry {
 	return found
 }
 
-// wantEntries takes what the audit log has, and makes sure that it is this, all of it from the
-// client and of this moment.
+// wantEntries takes the entries of the audit log, and checks that they are these, all from the
+// client and of this moment. It compares them sorted, because entries of one moment have no order.
 func (f *fixture) wantEntries(name string, from Client, want ...entry) {
 	f.t.Helper()
 	var got []entry
 	for _, e := range f.entries() {
-		is := entry{Action: e.Action}
+		found := entry{Action: e.Action}
 		if e.UserID != nil {
-			is.User = e.UserID.String()
+			found.User = e.UserID.String()
 		}
 		if e.SessionID != nil {
-			is.Session = e.SessionID.String()
+			found.Session = e.SessionID.String()
 		}
-		got = append(got, is)
+		got = append(got, found)
 		if diff := cmp.Diff(Client{IP: deref(e.IP), UserAgent: deref(e.UserAgent)}, from); diff != "" {
 			f.t.Errorf("%s: %s is from (-got +want):\n%s", name, e.Action, diff)
 		}
@@ -93,7 +92,7 @@ func (r *record) take() string {
 	return s
 }
 
-func TestTheAuditLogSaysWhatHappened(t *testing.T) {
+func TestAuditLogEntries(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		var log record
@@ -103,7 +102,7 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 		})
 		from := Client{IP: "192.0.2.77", UserAgent: "Mozilla/5.0 (X11; probe-77)"}
 		secrets := []string{password, newPassword, "wrong-and-secret", from.IP, from.UserAgent, "probe-77", "ann@example", "$argon2id$"}
-		// check holds both logs against what just happened.
+		// check compares the audit log and the log with the entries that are expected.
 		check := func(name string, want ...entry) {
 			t.Helper()
 			stored := f.all()["audit_log"]
@@ -221,8 +220,8 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 		f.do("reset", f.ResetPassword(ctx, token, password, from))
 		check("reset", entry{"password_reset", id, ""}, entry{"session_revoked", id, session})
 
-		// What an account has left in the log says nothing of it any more once it is deleted, nor
-		// does the removal.
+		// After an account is deleted, its entries no longer identify it, nor does that of the
+		// removal.
 		ann = keep(f.Login(ctx, Login{Email: "ann@example.com", Password: password}, from))
 		log.take()
 		f.wantProblem("delete", f.DeleteAccount(ctx, ann.Actor(), "wrong-and-secret", from), "INVALID_CREDENTIALS password")
@@ -237,8 +236,8 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 	})
 }
 
-// What an attempt recorded is recorded with what it did, or not at all.
-func TestTheAuditLogKeepsNothingOfWhatWasRolledBack(t *testing.T) {
+// An entry is committed with the change that it records, or not at all.
+func TestARollbackLeavesNoAuditEntry(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")

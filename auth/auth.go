@@ -146,9 +146,12 @@ func New(db *store.DB, opts Options) (*Service, error) {
 	if opts.RateLimits {
 		s.limits = newLimitStore(db)
 	}
-	s.decoy, err = argon2id.CreateHash("the password of no account", opts.Argon2)
+	s.decoy, err = argon2id.CreateHash(decoyPassword, opts.Argon2)
 	return s, err
 }
+
+// decoyPassword is the password of the decoy. It opens no account.
+const decoyPassword = "the password of no account"
 
 // newLimitStore returns a store that nodes share if there may be several.
 func newLimitStore(db *store.DB) limitStore {

@@ -15,7 +15,7 @@ import (
 	"parley/mail"
 )
 
-// statements collects what a service asks of its database, without the values.
+// statements collects the statements of a service, without their values.
 type statements struct {
 	mu   sync.Mutex
 	list []string
@@ -39,12 +39,12 @@ func (s *statements) take() (list []string) {
 	return list
 }
 
-// No answer's time may tell which addresses have accounts, so the database gets the same statements
+// The time of an answer must not reveal which addresses have accounts, so the same statements run
 // in the same order whether an address has one or not.
-func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
+func TestStatementsDoNotRevealAccounts(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
-		base.register("old") // whose address is confirmed, so that they can sign in
+		base.register("old") // with a verified address, so that the account can be signed in to
 		base.do("confirm", base.VerifyEmail(t.Context(), base.token(mail.VerifyEmail), Client{}))
 		base.register("unconfirmed")
 		var signedIn [2]*SignedIn
@@ -66,12 +66,12 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 			"requestPasswordReset": {
 				7, // the last ones beyond the limit of mails to one account
 				func(email string, i int) error { return f.RequestPasswordReset(t.Context(), email, from(i)) },
-				[]string{"old@example.org", "nobody@example.org", "unconfirmed@example.org"},
+				[]string{"old@example.org", "unknown@example.org", "unconfirmed@example.org"},
 			},
 			"requestPasswordReset for what is no address": {
 				1,
 				func(email string, i int) error { return f.RequestPasswordReset(t.Context(), email, from(i)) },
-				[]string{"old@example.org", "nobody", ""},
+				[]string{"old@example.org", "unknown", ""},
 			},
 			"login with a wrong password": {
 				2,
@@ -79,7 +79,7 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 					_, err := f.Login(t.Context(), Login{Email: email, Password: "wrong password"}, from(10+i))
 					return err
 				},
-				[]string{"old@example.org", "nobody@example.org", "unconfirmed@example.org"},
+				[]string{"old@example.org", "unknown@example.org", "unconfirmed@example.org"},
 			},
 			"login with the password of an unconfirmed account": {
 				2,
@@ -87,7 +87,7 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 					_, err := f.Login(t.Context(), Login{Email: email, Password: password}, from(20+i))
 					return err
 				},
-				[]string{"unconfirmed@example.org", "nobody@example.org"},
+				[]string{"unconfirmed@example.org", "unknown@example.org"},
 			},
 			"register": {
 				1,
@@ -121,8 +121,8 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 			"changeEmail": {
 				2,
 				func(email string, i int) error {
-					who := signedIn[i]
-					return f.ChangeEmail(t.Context(), who.Actor(), ChangeEmail{NewEmail: email, Password: password}, from(60+i))
+					s := signedIn[i]
+					return f.ChangeEmail(t.Context(), s.Actor(), ChangeEmail{NewEmail: email, Password: password}, from(60+i))
 				},
 				[]string{"unconfirmed@example.org", "free@example.com"},
 			},
@@ -158,8 +158,8 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 	})
 }
 
-// What happens to a link that waits would tell whether the next address asked for is taken.
-func TestAskingForATakenAddressVoidsTheLinkBefore(t *testing.T) {
+// If a pending link still worked, that would reveal that the address requested next is taken.
+func TestARequestForATakenAddressInvalidatesTheLinkBefore(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		base.register("bob")
@@ -175,15 +175,15 @@ func TestAskingForATakenAddressVoidsTheLinkBefore(t *testing.T) {
 	})
 }
 
-// Links are made up at no cost, and so they are refused before a password is hashed.
-func TestAMadeUpLinkCostsNoHash(t *testing.T) {
+// Forging a link costs nothing, so it is refused before a password is hashed.
+func TestAForgedLinkIsRefusedBeforeHashing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
 		used := f.askForReset("ann@example.org")
 		f.do("reset", f.ResetPassword(t.Context(), used, newPassword, Client{}))
 		verify := f.askForReset("ann@example.org")
-		f.do("void it", f.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
+		f.do("invalidate it", f.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
 		defer f.refuseHashing()()
 		for _, token := range []string{"", "x", used, verify, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"} {
 			f.wantProblem(token, f.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)

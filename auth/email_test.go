@@ -7,11 +7,12 @@ import (
 	"parley/mail"
 )
 
-func (f *fixture) askForAddress(who *SignedIn, email string) error {
+func (f *fixture) askForAddress(s *SignedIn, email string) error {
 	f.t.Helper()
-	return f.ChangeEmail(f.t.Context(), who.Actor(), ChangeEmail{NewEmail: email, Password: password}, Client{})
+	return f.ChangeEmail(f.t.Context(), s.Actor(), ChangeEmail{NewEmail: email, Password: password}, Client{})
 }
 
+// concealing returns a node that conceals addresses.
 func (f *fixture) concealing() *fixture {
 	f.t.Helper()
 	return f.node(f.clock, func(o *Options) { o.ConcealEmails = true })
@@ -89,7 +90,7 @@ func TestChangeEmail(t *testing.T) {
 	})
 }
 
-func TestALaterChangeOfAddressVoidsTheOneBefore(t *testing.T) {
+func TestALaterChangeOfAddressInvalidatesTheOneBefore(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann")
@@ -107,8 +108,7 @@ func TestALaterChangeOfAddressVoidsTheOneBefore(t *testing.T) {
 	})
 }
 
-// The address that somebody has is as good as any: another spelling of it may be wanted, and a link
-// verifies it.
+// Users may change to another spelling of their own address.
 func TestChangeEmailToTheSame(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -122,8 +122,8 @@ func TestChangeEmailToTheSame(t *testing.T) {
 	})
 }
 
-// The link does not work for now, and is not used up: the other account may go.
-func TestChangeEmailToWhatIsTakenMeanwhile(t *testing.T) {
+// The link is refused and not used up: it works once the other account has been deleted.
+func TestChangeEmailToAnAddressTakenMeanwhile(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann")
@@ -148,13 +148,13 @@ func TestTwoLinksRaceForOneAddress(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		var tokens []string
 		for _, name := range []string{"ann", "bob", "cat"} {
-			who := f.register(name)
+			s := f.register(name)
 			f.takeMails()
-			f.do("ask", f.askForAddress(who, "wanted@example.com"))
+			f.do("ask", f.askForAddress(s, "wanted@example.com"))
 			tokens = append(tokens, f.token(mail.ChangeEmail))
 		}
 		results := make([]error, len(tokens))
-		together(len(tokens), func(i int) { results[i] = f.VerifyEmail(t.Context(), tokens[i], Client{}) })
+		concurrently(len(tokens), func(i int) { results[i] = f.VerifyEmail(t.Context(), tokens[i], Client{}) })
 		got := 0
 		for _, err := range results {
 			if err == nil {
@@ -169,8 +169,8 @@ func TestTwoLinksRaceForOneAddress(t *testing.T) {
 	})
 }
 
-// Where addresses are concealed, neither the answer nor what reaches the actor's own mailbox tells
-// about another's address.
+// If addresses are concealed, neither the answer nor the mails to the actor's own address reveal
+// whether the new address has an account.
 func TestChangeEmailConceals(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -178,7 +178,7 @@ func TestChangeEmailConceals(t *testing.T) {
 		ann := base.register("ann")
 		base.register("bob")
 		f.takeMails()
-		tell := func(email string) (own int, others []string) {
+		change := func(email string) (own int, others []string) {
 			t.Helper()
 			f.do(email, f.askForAddress(ann, email))
 			for _, m := range f.takeMails() {
@@ -190,8 +190,8 @@ func TestChangeEmailConceals(t *testing.T) {
 			}
 			return own, others
 		}
-		freeOwn, free := tell("free@example.com")
-		takenOwn, taken := tell("bob@example.org")
+		freeOwn, free := change("free@example.com")
+		takenOwn, taken := change("bob@example.org")
 		if len(free) != 1 || free[0] != "change_email free@example.com" {
 			t.Errorf("a free address: %v", free)
 		}
@@ -199,7 +199,7 @@ func TestChangeEmailConceals(t *testing.T) {
 			t.Errorf("a taken address: %v", taken)
 		}
 		if freeOwn != takenOwn {
-			t.Errorf("the actor gets %d mails where the new address is free, and %d where it has an account", freeOwn, takenOwn)
+			t.Errorf("the actor gets %d mails if the new address is free, and %d if it has an account", freeOwn, takenOwn)
 		}
 	})
 }

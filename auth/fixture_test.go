@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { storetest.Main(m) }
 
 const (
-	// patience ends a test that waits for what never comes. It is no measure of speed.
+	// patience ends a test that waits for something that never happens. It does not measure speed.
 	patience = 30 * time.Second
 
 	password   = "correct horse battery staple"
@@ -30,7 +30,7 @@ const (
 	refreshTTL = 30 * 24 * time.Hour
 )
 
-// world is a Service on a database whose clock the test moves.
+// fixture is a Service on a database whose clock the test moves.
 type fixture struct {
 	*Service
 	t     *testing.T
@@ -78,14 +78,13 @@ func mustMigrate(t *testing.T, db *store.DB) *store.DB {
 	return db
 }
 
-// mustSQLite is an empty database, for a Service that is asked nothing that is stored.
+// mustSQLite opens an empty database, for a Service that runs no statements.
 func mustSQLite(t *testing.T, now func() time.Time) *store.DB {
 	t.Helper()
 	return mustOpen(t, storetest.SQLiteURL(t), now)
 }
 
-// secretKey is a key whose secret is one letter again and again, so that a test can sign with it
-// too.
+// secretKey returns a key whose secret is a repeated letter, so that a test can sign with it.
 func secretKey(letter string) Key {
 	key, err := SecretKey(secretOf(letter))
 	if err != nil {
@@ -96,7 +95,7 @@ func secretKey(letter string) Key {
 
 func secretOf(letter string) []byte { return bytes.Repeat([]byte(letter), MinKeyLen) }
 
-// testOptions hash passwords at next to no cost, because what is tested is hardly ever the cost.
+// testOptions hash passwords at almost no cost.
 func testOptions() Options {
 	return Options{
 		Keys: []Key{secretKey("k")}, Issuer: issuer, AccessTTL: accessTTL, RefreshTTL: refreshTTL,
@@ -108,7 +107,7 @@ func testOptions() Options {
 func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service {
 	t.Helper()
 	opts := testOptions()
-	// keeps mails, and sends none without Run
+	// It stores mails, and sends none without Run.
 	outbox, err := mail.New(db, mail.Options{Log: opts.Log})
 	if err != nil {
 		t.Fatal(err)
@@ -124,14 +123,14 @@ func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service 
 	return s
 }
 
-// node is another Service over the same database, as on another machine: with connections, a memory
-// and a clock of its own.
+// node returns another Service on the same database, as on another machine: with its own
+// connections, memory and clock.
 func (f *fixture) node(c *storetest.Clock, change ...func(*Options)) *fixture {
 	f.t.Helper()
 	return &fixture{Service: mustService(f.t, mustOpen(f.t, f.url, c.Now), change...), t: f.t, clock: c, url: f.url}
 }
 
-// register makes an account whose address is the nickname's.
+// register makes an account with the address NICKNAME@example.org.
 func (f *fixture) register(nickname string) *SignedIn {
 	f.t.Helper()
 	in := Register{Email: nickname + "@example.org", Nickname: nickname, Password: password}
@@ -142,7 +141,7 @@ func (f *fixture) register(nickname string) *SignedIn {
 	return signedIn
 }
 
-// login starts another session of who registered as nickname.
+// login starts another session of the account.
 func (f *fixture) login(nickname string) *SignedIn {
 	f.t.Helper()
 	signedIn, err := f.Login(f.t.Context(), Login{Email: nickname + "@example.org", Password: password}, Client{})
@@ -152,7 +151,7 @@ func (f *fixture) login(nickname string) *SignedIn {
 	return signedIn
 }
 
-// refresh trades a token that has to work.
+// refresh trades a refresh token, which has to work.
 func (f *fixture) refresh(token string) *SignedIn {
 	f.t.Helper()
 	signedIn, err := f.Refresh(f.t.Context(), token, nil, Client{})
@@ -162,52 +161,52 @@ func (f *fixture) refresh(token string) *SignedIn {
 	return signedIn
 }
 
-func (f *fixture) logout(who *SignedIn) {
+func (f *fixture) logout(s *SignedIn) {
 	f.t.Helper()
-	if err := f.Logout(f.t.Context(), who.Actor(), Client{}); err != nil {
+	if err := f.Logout(f.t.Context(), s.Actor(), Client{}); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-// grant is what the access token stands for, which has to work.
-func (f *fixture) grant(who *SignedIn) Grant {
+// grant returns the grant of the access token, which has to work.
+func (f *fixture) grant(s *SignedIn) Grant {
 	f.t.Helper()
-	grant, err := f.Authenticate(f.t.Context(), who.Tokens.AccessToken)
+	grant, err := f.Authenticate(f.t.Context(), s.Tokens.AccessToken)
 	if err != nil {
 		f.t.Fatalf("the access token does not work: %v", err)
 	}
-	if grant.Actor != who.Actor() {
-		f.t.Fatalf("the access token is of %v, want %v", grant.Actor, who.Actor())
+	if grant.Actor != s.Actor() {
+		f.t.Fatalf("the access token is of %v, want %v", grant.Actor, s.Actor())
 	}
 	return grant
 }
 
-// wantUnauthenticated makes sure that the access token is refused, and how.
+// wantUnauthenticated checks that the access token is refused.
 func (f *fixture) wantUnauthenticated(name, accessToken string) {
 	f.t.Helper()
 	grant, err := f.Authenticate(f.t.Context(), accessToken)
 	if !errs.Is(err, errs.Unauthenticated) || grant != (Grant{}) {
-		f.t.Errorf("%s: got %v (%v), want nobody and UNAUTHENTICATED", name, grant, err)
+		f.t.Errorf("%s: got %v (%v), want UNAUTHENTICATED", name, grant, err)
 	}
 }
 
-// wantTokenExpired makes sure that the refresh token is refused, and how.
+// wantTokenExpired checks that the refresh token is refused.
 func (f *fixture) wantTokenExpired(name, refreshToken string) {
 	f.t.Helper()
 	signedIn, err := f.Refresh(f.t.Context(), refreshToken, nil, Client{})
 	if signedIn != nil || problems(err) != "TOKEN_EXPIRED refreshToken" {
-		f.t.Errorf("%s: got %v (%v), want nobody and TOKEN_EXPIRED", name, signedIn, err)
+		f.t.Errorf("%s: got %v (%v), want TOKEN_EXPIRED", name, signedIn, err)
 	}
 }
 
-// wantEnded makes sure that nothing works any more that the session was given.
-func (f *fixture) wantEnded(name string, who *SignedIn) {
+// wantEnded checks that the tokens of the session no longer work.
+func (f *fixture) wantEnded(name string, s *SignedIn) {
 	f.t.Helper()
-	f.wantUnauthenticated(name, who.Tokens.AccessToken)
-	f.wantTokenExpired(name, who.Tokens.RefreshToken)
+	f.wantUnauthenticated(name, s.Tokens.AccessToken)
+	f.wantTokenExpired(name, s.Tokens.RefreshToken)
 }
 
-// secrets is the row of a session.
+// secrets returns the row of a session.
 func (f *fixture) secrets(id model.SessionID) *model.SessionSecrets {
 	f.t.Helper()
 	row := new(model.SessionSecrets)
@@ -217,8 +216,8 @@ func (f *fixture) secrets(id model.SessionID) *model.SessionSecrets {
 	return row
 }
 
-// rows counts the rows of every table that signing up and in write, but for the audit log, which
-// keeps refusals too.
+// rows counts the rows of every table that registering and signing in write to, except the audit
+// log, which also has refusals.
 func (f *fixture) rows() map[string]int64 {
 	f.t.Helper()
 	counts := map[string]int64{}
@@ -232,14 +231,14 @@ func (f *fixture) rows() map[string]int64 {
 	return counts
 }
 
-// readOurs reads a refresh token that the server has made; false for any other.
+// readIssued reads a refresh token that was issued here, or returns false.
 func readIssued(t tokens, s string) (refreshToken, bool) {
 	r, ok := readRefresh(s)
 	return r, ok && t.issuedHere(r)
 }
 
-// problems is what a person can correct, as "CODE path", in the order of the input; "" where err is
-// of another kind.
+// problems lists the errors in the input, each as "CODE path", in the order of the input. It returns
+// "" for an error of another kind.
 func problems(err error) string {
 	var found []string
 	for _, e := range errs.Correctable(err) {
@@ -248,8 +247,8 @@ func problems(err error) string {
 	return strings.Join(found, ", ")
 }
 
-// together runs fn n times at once, and waits.
-func together(n int, fn func(i int)) {
+// concurrently calls fn n times at once, and waits.
+func concurrently(n int, fn func(i int)) {
 	start := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range n {

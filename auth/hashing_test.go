@@ -33,7 +33,7 @@ func (f *fixture) refuseHashing() (allow func()) {
 	}
 }
 
-// waitForSlot waits for a slot in the name of a client, until stop is called.
+// waitForSlot waits for a slot as a client, until stop is called.
 func (f *fixture) waitForSlot(from Client) (stop func()) {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(f.t.Context())
@@ -59,7 +59,7 @@ func (f *fixture) waitForWaiters(n int) {
 	}
 }
 
-// Every operation that hashes a password waits in the name of its client's address.
+// Every operation that hashes a password waits in the queue of its client's address.
 func TestPasswordsWaitByAddress(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -79,7 +79,7 @@ func TestPasswordsWaitByAddress(t *testing.T) {
 				return err
 			},
 			"login to no account": func(ctx context.Context, from Client) error {
-				_, err := f.Login(ctx, Login{Email: "nobody@example.org", Password: password}, from)
+				_, err := f.Login(ctx, Login{Email: "unknown@example.org", Password: password}, from)
 				return err
 			},
 			"changePassword": func(ctx context.Context, from Client) error {
@@ -110,7 +110,7 @@ func TestPasswordsWaitByAddress(t *testing.T) {
 	})
 }
 
-func TestAFloodOfLoginsMakesNobodyElseUnavailable(t *testing.T) {
+func TestAFloodOfLoginsLeavesOtherAddressesAvailable(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
@@ -118,7 +118,7 @@ func TestAFloodOfLoginsMakesNobodyElseUnavailable(t *testing.T) {
 		answers := make(chan error, maxHashWaitersPerAddress)
 		for i := range maxHashWaitersPerAddress {
 			go func() {
-				_, err := f.Login(t.Context(), Login{Email: fmt.Sprint("nobody", i), Password: password}, here())
+				_, err := f.Login(t.Context(), Login{Email: fmt.Sprint("unknown", i), Password: password}, here())
 				answers <- err
 			}()
 		}
@@ -139,7 +139,7 @@ func TestAFloodOfLoginsMakesNobodyElseUnavailable(t *testing.T) {
 	})
 }
 
-// If many addresses wait, none is to blame.
+// If many addresses wait, the error is not RATE_LIMITED.
 func TestAFullServerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {

@@ -23,7 +23,7 @@ import (
 	"parley/store/storetest"
 )
 
-// keyFile writes a private key as openssl does, and returns where.
+// keyFile writes a private key as openssl does, and returns the path.
 func keyFile(t *testing.T, private any) string {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(private)
@@ -42,7 +42,7 @@ func textFile(t *testing.T, text []byte) string {
 	return path
 }
 
-// ed25519Key is a new key, read from a file, and its private half.
+// ed25519Key returns a new key, read from a file, and its private half.
 func ed25519Key(t *testing.T) (Key, ed25519.PrivateKey) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
@@ -73,8 +73,8 @@ func (f *fixture) jwks() ([]byte, jwk.Set) {
 	return document, set
 }
 
-// Another service has nothing but the document, and verifies a token by it.
-func TestOthersVerifyTokensByTheJWKS(t *testing.T) {
+// Another service verifies a token with the document alone.
+func TestOtherServicesVerifyTokensWithTheJWKS(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		key, private := ed25519Key(t)
@@ -93,9 +93,9 @@ func TestOthersVerifyTokensByTheJWKS(t *testing.T) {
 			t.Errorf("the subject is %s", subject)
 		}
 		other, _ := ed25519Key(t)
-		_, strangers := base.node(base.clock, signedWith(other)).jwks()
-		if _, err := parse(ann.Tokens.AccessToken, strangers); err == nil {
-			t.Error("verifies with a stranger's key")
+		_, others := base.node(base.clock, signedWith(other)).jwks()
+		if _, err := parse(ann.Tokens.AccessToken, others); err == nil {
+			t.Error("verifies with the key of another server")
 		}
 		if set.Len() != 2 {
 			t.Errorf("%d keys, want the two public ones", set.Len())
@@ -135,9 +135,9 @@ func TestSecretsAreNotPublished(t *testing.T) {
 	}
 }
 
-// A public key is known to all; used as a secret, it must not make tokens that are believed (RFC
-// 8725, section 2.1).
-func TestAPublicKeyIsNoSecret(t *testing.T) {
+// A token that is signed with the public key as an HMAC secret must be refused (RFC 8725, section
+// 2.1).
+func TestAPublicKeyIsNotASecret(t *testing.T) {
 	t.Parallel()
 	key, private := ed25519Key(t)
 	c := storetest.NewClock()
@@ -195,13 +195,13 @@ func TestAKeyCanBeReplaced(t *testing.T) {
 			after.wantUnauthenticated(name+": a token of the dropped key", ann.Tokens.AccessToken)
 			after.grant(after.refresh(idle.Tokens.RefreshToken))
 			after.grant(after.refresh(next.Tokens.RefreshToken))
-			// The refusal has ended nothing.
+			// The refusal has not ended the session.
 			after.grant(after.refresh(ann.Tokens.RefreshToken))
 		}
 	})
 }
 
-// The second use of a token is noticed while the key that it was made with is still named.
+// The second use of a token is detected while the key that it was made with is still configured.
 func TestReuseIsNoticedAcrossKeys(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -250,7 +250,7 @@ func TestReadKeyFileRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want %q and the path", name, err, test.want)
 		}
 	}
-	// A mistake in the settings must not go into a log as the key itself.
+	// The error must not quote the key.
 	if _, err := ReadKeyFile(textFile(t, []byte("a secret"))); strings.Contains(err.Error(), "a secret") {
 		t.Errorf("quotes the file: %v", err)
 	}

@@ -12,7 +12,7 @@ import (
 	"parley/store/storetest"
 )
 
-// ending notes how often a lease has ended, and that it was with the right code.
+// ending counts how often a lease has ended, and checks the code.
 type ending struct {
 	t     *testing.T
 	count atomic.Int64
@@ -37,7 +37,7 @@ func (e *ending) want(name string, n int64) {
 	}
 }
 
-// wait ends the test where the lease does not end.
+// wait waits until the lease has ended.
 func (e *ending) wait(name string) {
 	e.t.Helper()
 	select {
@@ -47,8 +47,8 @@ func (e *ending) wait(name string) {
 	}
 }
 
-// held is how many leases the service still knows: one that stayed would be a leak.
-func (f *fixture) held() (n int) {
+// activeLeases returns how many leases, and entries for sessions, the service still has.
+func (f *fixture) activeLeases() (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, leases := range f.leases {
@@ -71,7 +71,7 @@ func TestLeasesEndWithTheirSession(t *testing.T) {
 		r.Release()
 		l1, l2 := f.Lease(f.grant(laptop), elsewhere.end), f.Lease(f.grant(bob), other.end)
 		f.logout(ann)
-		// Logout returns once everything on this node has been told.
+		// Logout returns after the leases on this node have ended.
 		for _, e := range tabs {
 			e.want("a socket of the session", 1)
 		}
@@ -87,7 +87,7 @@ func TestLeasesEndWithTheirSession(t *testing.T) {
 		l2.Release()
 		f.logout(laptop)
 		elsewhere.want("released after", 0)
-		if n := f.held(); n != 0 {
+		if n := f.activeLeases(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
@@ -111,8 +111,7 @@ func TestLeasesEndWhenARefreshTokenIsUsedTwice(t *testing.T) {
 	})
 }
 
-// Between the check of a token and the lease there is time for the session to end: nobody would
-// tell the lease later.
+// The session may end between the check of a token and the lease, which would not be found then.
 func TestALeaseOfASessionThatHasJustEndedEnds(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -126,7 +125,7 @@ func TestALeaseOfASessionThatHasJustEndedEnds(t *testing.T) {
 	})
 }
 
-// run has the service look after its sessions until the test ends.
+// run calls Run until the test ends.
 func (f *fixture) run() {
 	f.t.Helper()
 	var running sync.WaitGroup
@@ -140,12 +139,12 @@ func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 		ann, bob, cat := f.register("ann"), f.register("bob"), f.register("cat")
 		next := f.refresh(bob.Tokens.RefreshToken)
 		behind := storetest.NewClock()
-		behind.Forward(-10 * time.Second) // no two machines have quite the same time
+		behind.Forward(-10 * time.Second) // clocks of two machines differ
 		for name, c := range map[string]*storetest.Clock{"in time": f.clock, "behind": behind} {
 			node := f.node(c)
 			annEnds, bobEnds, catStays := newEnding(t), newEnding(t), newEnding(t)
-			for e, who := range map[*ending]*SignedIn{annEnds: ann, bobEnds: next, catStays: cat} {
-				l := node.Lease(Grant{Actor: who.Actor(), ExpiresAt: who.Tokens.ExpiresAt}, e.end)
+			for e, s := range map[*ending]*SignedIn{annEnds: ann, bobEnds: next, catStays: cat} {
+				l := node.Lease(Grant{Actor: s.Actor(), ExpiresAt: s.Tokens.ExpiresAt}, e.end)
 				t.Cleanup(l.Release)
 			}
 			node.run()
@@ -161,8 +160,8 @@ func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 	})
 }
 
-// A timer may fire, and two who end the session may find the lease, in the very moment in which it
-// is given back.
+// A timer may fire, and two goroutines that end the session may find the lease, while it is being
+// released.
 func TestALeaseThatIsFoundTwiceEndsOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fixture) {
@@ -191,7 +190,7 @@ func TestLeasesRaceWithLogout(t *testing.T) {
 			f.Lease(grant, kept[i].end)
 			leases[i] = f.Lease(grant, released[i].end)
 		}
-		together(4+len(leases), func(i int) {
+		concurrently(4+len(leases), func(i int) {
 			if i < 4 {
 				if err := f.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
 					t.Error(err)
@@ -206,14 +205,13 @@ func TestLeasesRaceWithLogout(t *testing.T) {
 				t.Errorf("released in the race: ended %d times", n)
 			}
 		}
-		if n := f.held(); n != 0 {
+		if n := f.activeLeases(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
 }
 
-// bubble runs fn where time passes only when everything waits. The database is opened outside, and
-// asked only for the time.
+// bubble runs fn in a synctest bubble. Its database is opened outside, and used only for the time.
 func bubble(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	db := mustSQLite(t, time.Now)
@@ -222,7 +220,7 @@ func bubble(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	})
 }
 
-// pass lets time pass, and what is due happen.
+// pass lets time pass, and waits until everything that is due has happened.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
@@ -258,7 +256,7 @@ func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 			e.want(name+", long after", 1)
 		}
 		released.want("released", 0)
-		if n := f.held(); n != 0 {
+		if n := f.activeLeases(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
@@ -270,17 +268,16 @@ func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 		for _, ttl := range []time.Duration{0, -time.Microsecond, -time.Hour, -1 << 62} {
 			e := newEnding(t)
 			f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().Add(ttl)}, e.end)
-			synctest.Wait() // nothing else passes here, no time either
+			synctest.Wait() // no time passes
 			e.want(ttl.String(), 1)
 		}
-		if n := f.held(); n != 0 {
+		if n := f.activeLeases(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
 }
 
-// What is called at the end does what ends of sockets do: it gives its lease back, and looks after
-// others.
+// The function that is called at the end of a lease may release it, and others, as sockets do.
 func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fixture) {
@@ -301,7 +298,7 @@ func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 	})
 }
 
-// The real clock, a real token: what the parts above leave out is how they fit together.
+// With the real clock and a real token, the parts above work together.
 func TestALeaseEndsWithARealToken(t *testing.T) {
 	t.Parallel()
 	db := mustMigrate(t, mustSQLite(t, time.Now))

@@ -14,12 +14,13 @@ import (
 	"parley/ratelimit"
 )
 
+// limited returns a node with rate limits.
 func (f *fixture) limited(change ...func(*Options)) *fixture {
 	f.t.Helper()
 	return f.node(f.clock, append([]func(*Options){func(o *Options) { o.RateLimits = true }}, change...)...)
 }
 
-// waiting is what a refusal says about when to come back; 0 where err is no such refusal.
+// waiting returns the time after which a refused client may retry; 0 if err is not RATE_LIMITED.
 func waiting(err error) time.Duration {
 	if e, ok := errors.AsType[*errs.Error](err); ok && e.Code == errs.RateLimited {
 		return e.RetryAfter
@@ -27,7 +28,7 @@ func waiting(err error) time.Duration {
 	return 0
 }
 
-// wantWait makes sure that an attempt is refused, and for how long.
+// wantWait checks that an attempt is refused, and for how long.
 func (f *fixture) wantWait(name string, err error, want time.Duration) {
 	f.t.Helper()
 	if got := waiting(err); got != want {
@@ -39,9 +40,9 @@ func (f *fixture) wantWait(name string, err error, want time.Duration) {
 type limitTest struct {
 	burst int
 	every time.Duration
-	// try makes one attempt. What it comes to does not matter, but for its being let through.
+	// try makes one attempt. Only whether it is rate-limited matters.
 	try func(f *fixture, n int) error
-	// apart is an attempt that is counted elsewhere.
+	// apart makes an attempt that is counted under another key.
 	apart func(f *fixture) error
 }
 
@@ -52,7 +53,7 @@ func elsewhere() Client { return Client{IP: "192.0.2.2"} }
 
 func limitTests() map[string]limitTest {
 	register := func(f *fixture, from Client) error {
-		// refused for what it lacks, which costs no hash
+		// refused as incomplete, before a password is hashed
 		_, err := f.Register(f.t.Context(), Register{}, from)
 		return err
 	}
@@ -72,7 +73,7 @@ func limitTests() map[string]limitTest {
 		},
 		"login by address": {
 			100, time.Second,
-			func(f *fixture, n int) error { return login(f, fmt.Sprint("nobody", n), here()) },
+			func(f *fixture, n int) error { return login(f, fmt.Sprint("unknown", n), here()) },
 			func(f *fixture) error { return login(f, "ann", elsewhere()) },
 		},
 		"login by account and address": {
@@ -97,9 +98,9 @@ func limitTests() map[string]limitTest {
 		"requestPasswordReset": {
 			20, time.Minute,
 			func(f *fixture, n int) error {
-				return f.RequestPasswordReset(f.t.Context(), fmt.Sprint("nobody", n), here())
+				return f.RequestPasswordReset(f.t.Context(), fmt.Sprint("unknown", n), here())
 			},
-			func(f *fixture) error { return f.RequestPasswordReset(f.t.Context(), "nobody", elsewhere()) },
+			func(f *fixture) error { return f.RequestPasswordReset(f.t.Context(), "unknown", elsewhere()) },
 		},
 		"resetPassword and verifyEmail": {
 			30, 5 * time.Second,
@@ -121,8 +122,7 @@ func TestLimits(t *testing.T) {
 		base.register("bob")
 		for name, test := range limitTests() {
 			t.Run(name, func(t *testing.T) {
-				// Counting begins anew with a clock that is far ahead of all that was counted
-				// before.
+				// All counts have expired by then.
 				base.clock.Forward(24 * time.Hour)
 				f := base.limited()
 				f.t = t
@@ -139,7 +139,7 @@ func TestLimits(t *testing.T) {
 				f.wantWait("after the burst", try(), test.every)
 				f.wantWait("a refusal is not counted", try(), test.every)
 				if err := test.apart(f); waiting(err) != 0 {
-					t.Errorf("what is counted elsewhere: %v", err)
+					t.Errorf("counted under another key: %v", err)
 				}
 				f.clock.Forward(test.every - time.Millisecond)
 				f.wantWait("a little early", try(), time.Millisecond)
@@ -161,7 +161,7 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-// With limits off nobody waits, as in all the other tests.
+// Without limits no client has to wait, as in all the other tests.
 func TestLimitsMayBeOff(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -218,7 +218,7 @@ func TestMailsToOneAccountAreLimited(t *testing.T) {
 				} else {
 					f.wantWait(name, try(i), 10*time.Minute)
 				}
-				for _, m := range f.takeMails() { // before the next one takes it back
+				for _, m := range f.takeMails() { // before the next request deletes it
 					sent[string(m.Kind)]++
 				}
 			}
@@ -231,7 +231,7 @@ func TestMailsToOneAccountAreLimited(t *testing.T) {
 	})
 }
 
-// Whoever knows an address could otherwise have any number of mails sent there.
+// Otherwise a client that knows an address could cause any number of mails to it.
 func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -241,7 +241,7 @@ func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
 		for i := range 10 {
 			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i), Password: password}
 			if signedIn, err := f.Register(t.Context(), in, Client{IP: fmt.Sprint("192.0.2.", i)}); signedIn != nil || err != nil {
-				t.Fatalf("got %v (%v), which tells", signedIn, err)
+				t.Fatalf("got %v (%v), which reveals the account", signedIn, err)
 			}
 		}
 		n := 0
@@ -256,7 +256,7 @@ func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
 	})
 }
 
-func TestFailuresSlowDown(t *testing.T) {
+func TestFailuresLockOut(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
@@ -285,12 +285,11 @@ func TestFailuresSlowDown(t *testing.T) {
 			f.wantWait("a little early", login("ann", password, here()), time.Millisecond)
 			f.clock.Forward(time.Millisecond)
 			if wait < 16*time.Second {
-				// so that the other limit, of attempts, stays out of this
+				// so that the limit of attempts does not apply
 				f.clock.Forward(time.Minute)
 			}
 		}
-		// An hour after the lockout nothing is held against anybody, and a microsecond before
-		// everything still is.
+		// Failures expire an hour after the end of the lockout, and not a microsecond earlier.
 		f.clock.Forward(time.Hour)
 		fail("within the hour")
 		f.wantWait("within the hour", login("ann", password, here()), cap)
@@ -309,21 +308,21 @@ func TestFailuresSlowDown(t *testing.T) {
 	})
 }
 
-// Unknown addresses slow down as known ones do, or waiting would tell which is which.
-func TestFailuresForNobodySlowDownToo(t *testing.T) {
+// Otherwise a lockout would reveal which addresses have accounts.
+func TestFailuresForUnknownAddressesLockOutToo(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		f := base.limited()
 		for range 4 {
-			_, err := f.Login(t.Context(), Login{Email: "nobody@example.org", Password: password}, here())
+			_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password}, here())
 			f.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
-		_, err := f.Login(t.Context(), Login{Email: "nobody@example.org", Password: password}, here())
+		_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password}, here())
 		f.wantWait("the fifth", err, 2*time.Second)
 	})
 }
 
-// A client that waits as long as it was told is let through, to the microsecond.
+// A client that waits for exactly RetryAfter is let through.
 func TestRetryAfterIsLongEnough(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -343,7 +342,7 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 			}
 			f.clock.Forward(wait)
 			if err := f.allow(t.Context(), key, r); err != nil {
-				t.Errorf("%v late: waited %v, as told, and: %v", late, wait, err)
+				t.Errorf("%v late: refused after waiting %v: %v", late, wait, err)
 			}
 		}
 	})
@@ -363,7 +362,7 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// One customer has 2^64 addresses of IPv6, and is one customer.
+// One customer has 2^64 addresses of IPv6, which count as one.
 func TestANetworkOfIPv6IsOneAddress(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -381,13 +380,13 @@ func TestANetworkOfIPv6IsOneAddress(t *testing.T) {
 	})
 }
 
-// On PostgreSQL the nodes count together; on SQLite there is but one.
+// On PostgreSQL the nodes share their counts; SQLite has one node.
 func TestNodesShareLimits(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
 		nodes := []*fixture{base.limited(), base.limited()}
-		together := base.db.Postgres()
+		shared := base.db.Postgres()
 		r := limit{Rate: ratelimit.Rate{Burst: 4, Every: time.Hour}}
 		passed := 0
 		for i := range 8 {
@@ -396,7 +395,7 @@ func TestNodesShareLimits(t *testing.T) {
 			}
 		}
 		want := 8
-		if together {
+		if shared {
 			want = 4
 		}
 		if passed != want {
@@ -407,7 +406,7 @@ func TestNodesShareLimits(t *testing.T) {
 			base.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
 		_, err := nodes[0].Login(t.Context(), Login{Email: "ann@example.org", Password: password}, here())
-		if slowed := waiting(err) == 2*time.Second; slowed != together {
+		if slowed := waiting(err) == 2*time.Second; slowed != shared {
 			t.Errorf("failures on both nodes: %v", err)
 		}
 	})
@@ -421,7 +420,7 @@ func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
 			nodes = append(nodes, base.limited())
 		}
 		var passed, refused atomic.Int64
-		together(50, func(i int) {
+		concurrently(50, func(i int) {
 			switch err := nodes[i%len(nodes)].allow(t.Context(), "key", limit{Rate: ratelimit.Rate{Burst: 7, Every: time.Hour}}); {
 			case err == nil:
 				passed.Add(1)
@@ -437,7 +436,7 @@ func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
 	})
 }
 
-// The counts outlive accounts, and are no list of who was here.
+// The counts outlive accounts, and must not contain their addresses.
 func TestLimitsAreCountedUnderHashes(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -460,7 +459,7 @@ func TestLimitsAreCountedUnderHashes(t *testing.T) {
 		}
 		for _, key := range keys {
 			if len(key) != 64 || strings.Trim(key, "0123456789abcdef") != "" {
-				t.Errorf("%q is no hash", key)
+				t.Errorf("%q is not a hash", key)
 			}
 		}
 	})

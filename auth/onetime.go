@@ -146,7 +146,7 @@ func noticeMail(kind mail.Kind, to string, u *model.User) mail.Message {
 // work can be done for both. Its id depends on the address alone, and is not the id of an account.
 func decoyAccount(emailKey string) *model.User {
 	// invalid is a top-level domain that never exists (RFC 6761).
-	u := &model.User{Email: "nobody@parley.invalid", Nickname: "nobody"}
+	u := &model.User{Email: "decoy@parley.invalid", Nickname: "decoy"}
 	copy(u.ID[:], hashOf([]byte("no account: "+emailKey)))
 	return u
 }

@@ -52,17 +52,17 @@ func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 	})
 }
 
-// passwordHash is what is stored of a person's password.
-func (f *fixture) passwordHash(who *SignedIn) string {
+// passwordHash returns the stored hash of a user's password.
+func (f *fixture) passwordHash(s *SignedIn) string {
 	f.t.Helper()
-	c := &model.Credentials{UserID: who.User.ID}
+	c := &model.Credentials{UserID: s.User.ID}
 	if err := f.db.NewSelect().Model(c).WherePK().Scan(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
 	return c.PasswordHash
 }
 
-func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
+func TestPasswordHashesContainTheirParameters(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann, bob := f.register("ann"), f.register("bob")
@@ -86,7 +86,7 @@ func TestPasswordHashesSayHowTheyWereMade(t *testing.T) {
 	})
 }
 
-// The least that OWASP's Password Storage Cheat Sheet recommends, for who sets nothing.
+// The default is the least that OWASP's Password Storage Cheat Sheet recommends.
 func TestPasswordsCostEnoughByDefault(t *testing.T) {
 	t.Parallel()
 	s := mustService(t, mustSQLite(t, storetest.NewClock().Now), func(o *Options) { o.Argon2 = nil })
@@ -96,7 +96,7 @@ func TestPasswordsCostEnoughByDefault(t *testing.T) {
 	}
 }
 
-// Hashing takes memory, so only a few run at once; who waits may give up.
+// Only a few passwords are hashed at once, because each takes memory. A waiting caller may cancel.
 func TestPasswordsTakeTurns(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -117,27 +117,27 @@ func TestPasswordsTakeTurns(t *testing.T) {
 		select {
 		case err := <-answers:
 			if !errors.Is(err, context.Canceled) {
-				t.Errorf("got %v, want the request's own end", err)
+				t.Errorf("got %v, want the error of the context", err)
 			}
 		case <-time.After(patience):
-			t.Fatal("still waits for its turn after its request has ended")
+			t.Fatal("still waits for its turn after its context has ended")
 		}
 		release()
-		// A turn is given back after a match, a mismatch and a hash that cannot be read.
+		// The slot is released after a match, a mismatch and a malformed hash.
 		for range 2 * runtime.GOMAXPROCS(0) {
 			f.login("ann")
 			if _, err := f.passwordMatches(t.Context(), password, "not a hash", Client{}); err == nil {
-				t.Error("matches what is no hash")
+				t.Error("a malformed hash matches")
 			}
-			if matches, err := f.passwordMatches(t.Context(), "nobody's password", "", Client{}); matches || err != nil {
+			if matches, err := f.passwordMatches(t.Context(), decoyPassword, "", Client{}); matches || err != nil {
 				t.Errorf("matches no account: %t (%v)", matches, err)
 			}
 		}
 	})
 }
 
-// What is shown to others is made from a model.User, so no way of following its fields may lead to
-// a secret.
+// What other users see is made from a model.User, so no path through its fields may lead to a
+// secret.
 func TestNoSecretIsReachableFromAUser(t *testing.T) {
 	t.Parallel()
 	seen := map[reflect.Type]bool{}
@@ -162,7 +162,7 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 				}
 				visit(field.Type, path+"."+field.Name)
 			}
-		default: // holds nothing but itself
+		default: // a type without elements or fields
 		}
 	}
 	visit(reflect.TypeFor[model.User](), "User")
@@ -173,8 +173,8 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 	}
 }
 
-// Who measures how long a refusal takes should not learn which addresses have accounts. A clock
-// proves nothing on a busy machine, so this only prints what it saw, for a person to compare.
+// The duration of a refusal should not reveal which addresses have accounts. A measurement proves
+// nothing on a busy machine, so this test only logs the durations for a person to compare.
 func TestTimeOfRefusals(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -185,7 +185,7 @@ func TestTimeOfRefusals(t *testing.T) {
 		const tries = 31
 		var medians [2]time.Duration
 		var first [2]time.Duration
-		for i, email := range []string{"ann@example.org", "nobody@example.org"} {
+		for i, email := range []string{"ann@example.org", "unknown@example.org"} {
 			took := make([]time.Duration, tries)
 			for j := range took {
 				began := time.Now()

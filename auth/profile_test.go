@@ -57,7 +57,7 @@ func TestUpdateProfile(t *testing.T) {
 			got, err := f.UpdateProfile(t.Context(), ann.Actor(), in)
 			f.do(name, err)
 			change()
-			want.SearchKey = got.SearchKey // what it finds is looked at below
+			want.SearchKey = got.SearchKey // tested below, with searches
 			for from, u := range map[string]*model.User{"returned": got, "stored": f.user(ann.User.ID)} {
 				if diff := cmp.Diff(want, u); diff != "" {
 					t.Errorf("%s: %s (-want +got):\n%s", name, from, diff)
@@ -79,7 +79,7 @@ func TestUpdateProfile(t *testing.T) {
 		finds("zoë", "Zoë")
 		finds("cleves", "Zoë")
 		finds("ann o", "Zoë")
-		finds("zoëann") // a match reaches not from one name into the other
+		finds("zoëann") // there is no match across two names
 		update("her own nickname, written otherwise", UpdateProfile{Nickname: new("ZOË")}, func() { want.Nickname = "ZOË" })
 		update("blank display name", UpdateProfile{DisplayName: new(" ")}, func() { want.DisplayName = nil })
 		finds("cleves")
@@ -109,7 +109,7 @@ func TestUpdateProfile(t *testing.T) {
 		} {
 			u, err := f.UpdateProfile(t.Context(), ann.Actor(), test.in)
 			f.wantProblem(test.want, err, test.want)
-			_ = u // says nothing beside an error
+			_ = u // undefined with an error
 			if diff := cmp.Diff(want, f.user(ann.User.ID)); diff != "" {
 				t.Errorf("refused with %s, and yet stored (-want +got):\n%s", test.want, diff)
 			}
@@ -122,15 +122,15 @@ func TestUpdateProfile(t *testing.T) {
 func TestUpdateSettings(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
-		var told []model.UserID
+		var notified []model.UserID
 		f := base.node(base.clock, func(o *Options) {
-			o.OnSettings = func(_ *store.Tx, id model.UserID) { told = append(told, id) }
+			o.OnSettings = func(_ *store.Tx, id model.UserID) { notified = append(notified, id) }
 		})
 		ann, bob := f.register("ann"), f.register("bob")
 		for _, test := range []struct {
 			in                 UpdateSettings
 			presence, receipts bool
-			tells              []model.UserID
+			notified           []model.UserID
 		}{
 			{UpdateSettings{}, true, true, nil},
 			{UpdateSettings{ShowPresence: new(true)}, true, true, nil},
@@ -139,11 +139,11 @@ func TestUpdateSettings(t *testing.T) {
 			{UpdateSettings{ShowPresence: new(true)}, true, false, []model.UserID{ann.User.ID}},
 			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true, []model.UserID{ann.User.ID}},
 		} {
-			told = nil
+			notified = nil
 			got, err := f.UpdateSettings(t.Context(), ann.Actor(), test.in)
 			f.do("update", err)
-			if !slices.Equal(told, test.tells) {
-				t.Errorf("%+v: %v was told, want %v", test.in, told, test.tells)
+			if !slices.Equal(notified, test.notified) {
+				t.Errorf("%+v: OnSettings was called with %v, want %v", test.in, notified, test.notified)
 			}
 			for from, u := range map[string]*model.User{"returned": got, "stored": f.user(ann.User.ID)} {
 				if u.ShowPresence != test.presence || u.SendReadReceipts != test.receipts {
@@ -188,7 +188,7 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s(%v)", name, diff, err)
 			}
 		}
-		list("the last used first", ann.Actor(), ann, tablet, laptop)
+		list("the most recently used first", ann.Actor(), ann, tablet, laptop)
 		list("another person's", bob.Actor(), bob)
 
 		for name, id := range map[string]model.SessionID{"unknown": model.NewSessionID(), "another person's": bob.Session.ID} {
@@ -230,15 +230,14 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 	})
 }
 
-// Who races to sign in while all other sessions are ended may be too late or too early, and
-// everything stays consistent.
+// Sessions are ended one by one and all at once: no session survives, and no call fails.
 func TestRevokingRaces(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann")
 		others := []*SignedIn{f.login("ann"), f.login("ann"), f.login("ann"), f.login("ann")}
 		results := make([]error, 2*len(others))
-		together(len(results), func(i int) {
+		concurrently(len(results), func(i int) {
 			if i%2 == 0 {
 				_, results[i] = f.RevokeOtherSessions(t.Context(), ann.Actor(), Client{})
 			} else if err := f.RevokeSession(t.Context(), ann.Actor(), others[i/2].Session.ID, Client{}); problems(err) != "NOT_FOUND sessionId" {
@@ -261,7 +260,7 @@ func TestAPasswordIsAskedForAgain(t *testing.T) {
 		ann := f.register("ann")
 		bob := f.register("bob")
 		f.takeMails()
-		// Bob's password opens nothing of Ann's.
+		// Bob's password does not work for Ann.
 		f.do("bob", f.ChangePassword(t.Context(), bob.Actor(), ChangePassword{OldPassword: password, NewPassword: newPassword}, Client{}))
 		f.takeMails()
 		err := f.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{NewEmail: "ann@example.com", Password: newPassword}, Client{})

@@ -19,10 +19,10 @@ import (
 
 const (
 	newPassword = "a horse of another colour"
-	weak        = "password1" // long enough, and one of those that are tried first
+	weak        = "password1" // long enough, and too common
 )
 
-// post is a mail that waits to be sent.
+// post is a mail in the outbox.
 type post struct {
 	Kind      mail.Kind
 	Recipient string
@@ -44,7 +44,7 @@ func (f *fixture) takeMails() (waiting []post) {
 	return waiting
 }
 
-// wantMails takes the mails, each as "kind recipient", and makes sure that they are these.
+// wantMails takes the mails, and checks that they are these, each as "kind recipient".
 func (f *fixture) wantMails(name string, want ...string) []post {
 	f.t.Helper()
 	taken := f.takeMails()
@@ -58,7 +58,7 @@ func (f *fixture) wantMails(name string, want ...string) []post {
 	return taken
 }
 
-// token takes the mails, and returns what the link of the one of this kind carries.
+// token takes the mails, and returns the token of the only one of this kind.
 func (f *fixture) token(kind mail.Kind) string {
 	f.t.Helper()
 	var found []string
@@ -74,7 +74,7 @@ func (f *fixture) token(kind mail.Kind) string {
 	return found[0]
 }
 
-// askForReset returns the token of the mail that follows.
+// askForReset requests a reset, and returns the token of its mail.
 func (f *fixture) askForReset(email string) string {
 	f.t.Helper()
 	f.takeMails()
@@ -82,7 +82,7 @@ func (f *fixture) askForReset(email string) string {
 	return f.token(mail.PasswordReset)
 }
 
-// do ends the test where what has to work does not.
+// do fails the test if there is an error.
 func (f *fixture) do(name string, err error) {
 	f.t.Helper()
 	if err != nil {
@@ -90,7 +90,7 @@ func (f *fixture) do(name string, err error) {
 	}
 }
 
-// wantProblem makes sure that this, as "CODE path", is what a person is told to correct.
+// wantProblem checks the errors in the input, each as "CODE path".
 func (f *fixture) wantProblem(name string, err error, want string) {
 	f.t.Helper()
 	if got := problems(err); got != want {
@@ -100,7 +100,7 @@ func (f *fixture) wantProblem(name string, err error, want string) {
 
 const tokenExpired = "TOKEN_EXPIRED token"
 
-// user is the row of a person.
+// user returns the row of a user.
 func (f *fixture) user(id model.UserID) *model.User {
 	f.t.Helper()
 	u := new(model.User)
@@ -110,7 +110,7 @@ func (f *fixture) user(id model.UserID) *model.User {
 	return u
 }
 
-// signsIn makes sure whether an address and a password belong together.
+// signsIn checks whether signing in works with an address and a password.
 func (f *fixture) signsIn(name, email, password string, want bool) {
 	f.t.Helper()
 	_, err := f.Login(f.t.Context(), Login{Email: email, Password: password}, Client{})
@@ -119,7 +119,7 @@ func (f *fixture) signsIn(name, email, password string, want bool) {
 	}
 }
 
-// meanwhile runs fn, and between where fn has read the stored hash of a password and where it
+// meanwhile runs fn, and runs between after fn has read the stored hash of a password and before it
 // compares it.
 func (f *fixture) meanwhile(fn, between func()) {
 	f.t.Helper()
@@ -148,7 +148,7 @@ func TestAResetEndsEverySession(t *testing.T) {
 			t.Errorf("the mail is %+v", sent[0])
 		}
 		_, token, _ := strings.Cut(sent[0].Link, "#token=")
-		f.grant(ann) // asking alone changes nothing: anybody can
+		f.grant(ann) // a request alone changes nothing: any client can make it
 		f.signsIn("before", "ann@example.org", password, true)
 
 		f.do("reset", f.ResetPassword(t.Context(), token, newPassword, Client{}))
@@ -202,7 +202,7 @@ func TestAResetLinkWorksFor30Minutes(t *testing.T) {
 	})
 }
 
-func TestANewLinkVoidsTheOneBefore(t *testing.T) {
+func TestANewLinkInvalidatesTheOneBefore(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
@@ -253,7 +253,7 @@ func TestAWeakPasswordDoesNotUseTheLinkUp(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoLinksToken(t *testing.T) {
+func TestMalformedTokensOfLinks(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
@@ -266,7 +266,7 @@ func TestWhatIsNoLinksToken(t *testing.T) {
 			f.wantProblem(other[:min(len(other), 60)], f.ResetPassword(t.Context(), other, newPassword, Client{}), tokenExpired)
 			f.wantProblem(other[:min(len(other), 60)], f.VerifyEmail(t.Context(), other, Client{}), tokenExpired)
 		}
-		// Who reads the table has the hash, and nothing that works.
+		// The table has only the hash, which does not work.
 		for _, value := range f.everything("one_time_tokens") {
 			if len(value) == 32 {
 				f.wantProblem("a stored hash", f.ResetPassword(t.Context(), base64.RawURLEncoding.EncodeToString(value), newPassword, Client{}), tokenExpired)
@@ -282,7 +282,7 @@ func TestOneLinkIsUsedOnceByManyAtOnce(t *testing.T) {
 		f.register("ann")
 		token := f.askForReset("ann@example.org")
 		results := make([]error, 8)
-		together(len(results), func(i int) {
+		concurrently(len(results), func(i int) {
 			results[i] = f.ResetPassword(t.Context(), token, newPassword, Client{})
 		})
 		worked := 0
@@ -300,14 +300,14 @@ func TestOneLinkIsUsedOnceByManyAtOnce(t *testing.T) {
 	})
 }
 
-// A stranger learns nothing from the answer, and the operator sees that somebody asked.
-func TestAResetForNobodyIsAnsweredAlike(t *testing.T) {
+// An anonymous client learns nothing from the answer. The operator finds the request in the audit log.
+func TestAResetOfAnUnknownAddressGetsTheSameAnswer(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
 		f.takeMails()
 		f.entries()
-		for _, email := range []string{"nobody@example.org", "", "not an address", "a\x00b@example.org", strings.Repeat("a", 10_000)} {
+		for _, email := range []string{"unknown@example.org", "", "not an address", "a\x00b@example.org", strings.Repeat("a", 10_000)} {
 			f.do("unknown", f.RequestPasswordReset(t.Context(), email, Client{IP: "192.0.2.1", UserAgent: "curl"}))
 			f.wantMails("unknown")
 			f.wantEntries("unknown", Client{IP: "192.0.2.1", UserAgent: "curl"}, entry{Action: "password_reset_requested"})
@@ -318,9 +318,8 @@ func TestAResetForNobodyIsAnsweredAlike(t *testing.T) {
 	})
 }
 
-// How often mails go out is limited for each account, and that shows no more than whether there is
-// an account at all.
-func TestTooManyResetsAreSilent(t *testing.T) {
+// The rate of mails is limited for each account. That limit must not reveal the account.
+func TestTooManyResetsGetNoError(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann")
@@ -344,14 +343,12 @@ func TestTooManyResetsAreSilent(t *testing.T) {
 		f.do("ten minutes later", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
 		n.wantMails("ten minutes later", "password_reset ann@example.org")
 
-		// What was refused in silence has not voided the last link either; the one that was sent
-		// has.
-		f.wantProblem("voided", n.ResetPassword(t.Context(), tokens[4], newPassword, Client{}), tokenExpired)
+		// A request without a mail has not invalidated the link before it; the one with a mail has.
+		f.wantProblem("invalidated", n.ResetPassword(t.Context(), tokens[4], newPassword, Client{}), tokenExpired)
 	})
 }
 
-// Who reads the database, or a backup of it, cannot use a link. A mail has it until it is sent, and
-// not a moment longer.
+// A copy of the database has no link that works, except in mails that are not yet sent.
 func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -381,14 +378,13 @@ func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 			}
 		}
 		if !stored {
-			// the search is worth something only if it finds what is there
-			t.Error("not even the hash was found")
+			t.Error("the hash was not found either: the search does not work")
 		}
 		f.do("and it works", f.ResetPassword(t.Context(), token, newPassword, Client{}))
 	})
 }
 
-// sendMails has the outbox do its work, and waits until nothing waits.
+// sendMails runs the outbox until all mails are sent.
 func (f *fixture) sendMails() {
 	f.t.Helper()
 	outbox := f.opts.Mail
@@ -411,9 +407,9 @@ func (f *fixture) sendMails() {
 	}
 }
 
-// Somebody with an open session and the password has asked for the address to become theirs. The
-// notice tells the owner to change the password; that has to be enough to keep the account.
-func TestANewPasswordVoidsAPendingChangeOfAddress(t *testing.T) {
+// A thief with an open session and the password has requested a change of address. The notice asks
+// the owner to change the password, which has to be enough to keep the account.
+func TestANewPasswordInvalidatesAPendingChangeOfAddress(t *testing.T) {
 	t.Parallel()
 	for name, secure := range map[string]func(t *testing.T, f *fixture, ann *SignedIn){
 		"change": func(t *testing.T, f *fixture, ann *SignedIn) {
@@ -444,8 +440,8 @@ func TestANewPasswordVoidsAPendingChangeOfAddress(t *testing.T) {
 	}
 }
 
-// Who can read the old mailbox is nobody to the account once the address has changed.
-func TestAChangeOfAddressVoidsResetsMailedToTheOld(t *testing.T) {
+// After a change of address, the old mailbox must not give access to the account.
+func TestAChangeOfAddressInvalidatesResetsMailedToTheOld(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann")
@@ -476,7 +472,7 @@ func TestAResetEndsASignInThatIsUnderWay(t *testing.T) {
 		})
 		if err == nil {
 			if _, err := other.Refresh(t.Context(), thief.Tokens.RefreshToken, nil, Client{}); err == nil {
-				t.Error("who signed in with the old password still is after the reset")
+				t.Error("the session that the old password started has survived the reset")
 			}
 		} else {
 			f.wantProblem("the old password", err, "INVALID_CREDENTIALS password")

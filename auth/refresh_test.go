@@ -42,17 +42,17 @@ func TestRefreshRotates(t *testing.T) {
 		}
 		f.grant(next)
 		f.grant(other)
-		// It goes on for as long as it is used, well past what one token lasts.
+		// A session lasts as long as it is used, longer than one token.
 		for range 5 {
 			f.clock.Forward(refreshTTL - time.Microsecond)
 			next = f.refresh(next.Tokens.RefreshToken)
 			f.grant(next)
 		}
-		f.wantTokenExpired("the other session, which nobody used", other.Tokens.RefreshToken)
+		f.wantTokenExpired("the other session, which was not used", other.Tokens.RefreshToken)
 	})
 }
 
-// Two tabs of one browser race: the slower one must not sign the person out.
+// Two tabs of one browser race: the slower one must not sign the user out.
 func TestRefreshGivesTheSameSuccessorWithinTheGrace(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -80,9 +80,9 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 		ann := f.register("ann")
 		other := f.node(f.clock)
 		successors := make([]string, 20)
-		together(len(successors), func(i int) {
+		concurrently(len(successors), func(i int) {
 			s := f
-			if i%2 == 0 { // two tabs may well reach two nodes
+			if i%2 == 0 { // two tabs may reach two nodes
 				s = other
 			}
 			signedIn, err := s.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{})
@@ -102,7 +102,7 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 				t.Errorf("two successors: %s and %s", s, successors[0])
 			}
 		}
-		// More than one rotation would have left the first token behind.
+		// After more than one rotation the first token would end the session.
 		row := f.secrets(ann.Session.ID)
 		if !bytes.Equal(row.PreviousHash, used.hash()) || !bytes.Equal(row.RefreshHash, successor.hash()) {
 			t.Error("what is stored is not one rotation from the first token to its successor")
@@ -111,8 +111,7 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 	})
 }
 
-// Whoever uses a token a second time may have stolen it, or have had it stolen: neither keeps the
-// session.
+// After a second use, one of the two clients may have stolen the token: neither keeps the session.
 func TestRefreshAfterTheGraceEndsTheSession(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -132,7 +131,8 @@ func TestRefreshAfterTheGraceEndsTheSession(t *testing.T) {
 	})
 }
 
-// The grace is for the newest token's parent only: nobody races with what is two generations old.
+// The grace is for the parent of the newest token only: no honest client races with a token that is
+// two generations old.
 func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
 	t.Parallel()
 	each(t, func(_ *testing.T, f *fixture) {
@@ -147,17 +147,17 @@ func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
 			f.clock.Forward(time.Minute)
 			tokens = append(tokens, f.refresh(tokens[len(tokens)-1].Tokens.RefreshToken))
 		}
-		// A month-old copy is as telling as a fresh one, though its hash is long gone.
+		// The reuse of a month-old token is detected too, although its hash is no longer stored.
 		f.wantTokenExpired("twenty generations old", tokens[0].Tokens.RefreshToken)
 		f.wantEnded("the newest tokens", tokens[20])
 	})
 }
 
-func TestRefreshOfASessionThatIsOver(t *testing.T) {
+func TestRefreshOfAnEndedSession(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann, bob, cat, dan := f.register("ann"), f.register("bob"), f.register("cat"), f.register("dan")
-		// The grace answers for a session that lives, not for one that was ended inside it.
+		// The grace does not apply to a session that has ended.
 		next := f.refresh(bob.Tokens.RefreshToken)
 		f.logout(bob)
 		f.wantTokenExpired("the newest token after logout", next.Tokens.RefreshToken)
@@ -172,17 +172,18 @@ func TestRefreshOfASessionThatIsOver(t *testing.T) {
 		f.clock.Forward(10 * refreshTTL)
 		f.wantTokenExpired("long after its expiry", dan.Tokens.RefreshToken)
 
-		// Rows of a person who is gone go with them.
+		// The sessions of a deleted account are deleted.
 		eve := f.register("eve")
 		f.do("delete", f.DeleteAccount(t.Context(), eve.Actor(), password, Client{}))
-		f.wantTokenExpired("a person whose account is being removed", eve.Tokens.RefreshToken)
+		f.wantTokenExpired("an account that is being removed", eve.Tokens.RefreshToken)
 		f.finish()
-		f.wantTokenExpired("a person who is gone", eve.Tokens.RefreshToken)
+		f.wantTokenExpired("an account that was removed", eve.Tokens.RefreshToken)
 	})
 }
 
-// What never was a token of ours is refused, and ends nothing: anybody could send it.
-func TestRefreshWithWhatIsNoToken(t *testing.T) {
+// A token that was not issued here is refused, and must not end a session: any client could send
+// it.
+func TestRefreshWithForgedTokens(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann")
@@ -216,8 +217,7 @@ func TestRefreshWithWhatIsNoToken(t *testing.T) {
 		} {
 			f.wantTokenExpired(name, s)
 		}
-		// A tag of ours is on everything that ever was a token, and on this, which leads to no
-		// session.
+		// This one has a valid tag, and there is no such session.
 		f.wantTokenExpired("no such session", f.tokens.firstRefresh(model.NewSessionID()).String())
 		if diff := cmp.Diff(before, f.secrets(ann.Session.ID)); diff != "" {
 			t.Errorf("the session has changed (-before +after):\n%s", diff)
@@ -226,7 +226,7 @@ func TestRefreshWithWhatIsNoToken(t *testing.T) {
 	})
 }
 
-// Every single bit of a token counts, and so does how it is written.
+// Every bit of a token counts, and a token has only one encoding.
 func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	t.Parallel()
 	service, err := newTokens(testOptions(), storetest.NewClock().Now)
@@ -242,7 +242,7 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 			t.Errorf("bit %d does not count", bit)
 		}
 	}
-	// base64 skips line breaks, even where it is strict.
+	// The base64 decoder skips line breaks, also in strict mode.
 	for _, other := range []string{token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:], token + "=", token + " "} {
 		if _, ok := readIssued(service, other); ok {
 			t.Errorf("%q is read as %s", other, token)
@@ -259,8 +259,8 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	}
 }
 
-// A successor is made from the token before it, which a thief may have; only the server's key keeps
-// it from being known.
+// A successor is derived from the token before it, which a thief may have, and from the server's
+// key: without the key it cannot be computed.
 func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
@@ -284,7 +284,7 @@ func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	}
 }
 
-// Who reads the database, or a backup of it, cannot act as anybody.
+// A copy of the database has no refresh token that works.
 func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -297,12 +297,12 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 			if !ok {
 				t.Fatal("not a refresh token")
 			}
-			// Without the id that it begins with, which is stored, and no secret.
+			// Without the id at the start, which is stored and is not a secret.
 			for name, part := range map[string][]byte{"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen], "tag": raw[refreshLen-refreshTagLen:]} {
 				needles[fmt.Sprint(i, name, "raw")] = part
 				needles[fmt.Sprint(i, name, "hex")] = []byte(hex.EncodeToString(part))
-				// Three bytes are four characters, so a part of something longer has three ways to
-				// be written.
+				// Base64 encodes three bytes as four characters, so a part of a longer text has three
+				// encodings.
 				for shift := range 3 {
 					cut := part[shift : shift+(len(part)-shift)/3*3]
 					needles[fmt.Sprint(i, name, "base64url", shift)] = []byte(base64.RawURLEncoding.EncodeToString(cut))
@@ -320,7 +320,7 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 				}
 			}
 		}
-		// The search is worth something only if it finds what is there.
+		// The search must find a value that is stored.
 		used, _ := readIssued(f.tokens, given[3].Tokens.RefreshToken)
 		found := false
 		for _, value := range f.everything("sessions") {
@@ -332,7 +332,7 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 	})
 }
 
-// everything is every value of every row, by row and column.
+// everything returns every value of every row of a table, by row and column.
 func (f *fixture) everything(table string) map[string][]byte {
 	f.t.Helper()
 	rows, err := f.db.QueryContext(f.t.Context(), "SELECT * FROM "+table)
@@ -367,7 +367,7 @@ func (f *fixture) everything(table string) map[string][]byte {
 	return values
 }
 
-// Whatever the bytes, nothing panics; and what is accepted is spelled as it would be given out.
+// No input panics, and accepted input is encoded as the server encodes it.
 func FuzzReadRefreshToken(f *testing.F) {
 	service, err := newTokens(testOptions(), storetest.NewClock().Now)
 	if err != nil {

@@ -26,7 +26,7 @@ func TestRegistrationMayBeClosed(t *testing.T) {
 				}
 			}
 		}
-		f.login("ann") // who has an account keeps it
+		f.login("ann") // existing accounts stay
 	})
 }
 
@@ -45,7 +45,7 @@ func TestRegistrationMayNeedAnInvitation(t *testing.T) {
 			_, err := f.Register(t.Context(), in, Client{})
 			f.wantProblem(code[:min(len(code), 20)], err, want)
 		}
-		// An uninvited stranger does not find out either who is here.
+		// A client without an invitation does not learn which addresses have accounts.
 		base.register("ann")
 		_, err := f.Register(t.Context(), Register{Email: "ann@example.org", Nickname: "ann", Password: password}, Client{})
 		f.wantProblem("uninvited", err, "REQUIRED invitationCode")
@@ -65,7 +65,7 @@ func TestRegisterConceals(t *testing.T) {
 			t.Helper()
 			signedIn, err := f.Register(t.Context(), Register{Email: email, Nickname: nickname, Password: newPassword}, Client{})
 			if signedIn != nil || problems(err) != want || want == "" && err != nil {
-				t.Errorf("%s: got %+v (%v), want nobody and %q", name, signedIn, err, want)
+				t.Errorf("%s: got %+v (%v), want %q", name, signedIn, err, want)
 			}
 		}
 		register("taken", "ANN@example.org", "other", "")
@@ -78,17 +78,17 @@ func TestRegisterConceals(t *testing.T) {
 		if after := f.rows(); after["users"] != before["users"]+1 || after["sessions"] != before["sessions"] {
 			t.Errorf("before %v, after %v", before, after)
 		}
-		// The nicknames are no secret: everybody finds them.
+		// Nicknames are not secret: every user can search them.
 		register("nickname taken, address new", "new2@example.org", "ANN", "TAKEN nickname")
 		register("nickname and address taken", "ann@example.org", "Other", "TAKEN nickname")
 		register("weak", "ann@example.org", "other3", "")
 		base.signsIn("the taken one's password", "ann@example.org", password, true)
-		base.signsIn("what the stranger chose", "ann@example.org", newPassword, false)
+		base.signsIn("the password of the second registration", "ann@example.org", newPassword, false)
 	})
 }
 
-// What registering conceals, signing in with the password just chosen would tell: it can work only
-// where the address was new.
+// Registering conceals whether an address was new, so signing in with the password just chosen must
+// not reveal it.
 func TestSigningInConcealsToo(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -104,7 +104,7 @@ func TestSigningInConcealsToo(t *testing.T) {
 			outcome[email] = problems(err)
 		}
 		if outcome["ann@example.org"] != outcome["free@example.org"] {
-			t.Errorf("signing in with the password just chosen tells which address had an account: %q", outcome)
+			t.Errorf("signing in with the password just chosen reveals which address had an account: %q", outcome)
 		}
 	})
 }
@@ -114,7 +114,7 @@ func TestManyRegisterOneConcealedAddress(t *testing.T) {
 	each(t, func(t *testing.T, base *fixture) {
 		f := base.concealing()
 		results := make([]error, 6)
-		together(len(results), func(i int) {
+		concurrently(len(results), func(i int) {
 			in := Register{Email: "ann@example.org", Nickname: "ann" + string(rune('a'+i)), Password: password}
 			var signedIn *SignedIn
 			if signedIn, results[i] = f.Register(t.Context(), in, Client{}); signedIn != nil {
@@ -132,8 +132,8 @@ func TestManyRegisterOneConcealedAddress(t *testing.T) {
 	})
 }
 
-// More strangers than there are connections to the database: one that holds a connection while it
-// waits for another would keep all of them waiting, for each other.
+// There are more clients than connections to the database. If a request held a connection while it
+// waited for another one, all of them would deadlock.
 func TestManyTryAConcealedAddress(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -141,7 +141,7 @@ func TestManyTryAConcealedAddress(t *testing.T) {
 		f := base.limited(func(o *Options) { o.ConcealEmails = true })
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		together(40, func(i int) {
+		concurrently(40, func(i int) {
 			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i), Password: password}
 			if _, err := f.Register(ctx, in, Client{}); err != nil {
 				t.Error(err)

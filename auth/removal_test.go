@@ -21,16 +21,16 @@ import (
 	"parley/store"
 )
 
-// nothingElse is what an account has outside of this package in most tests here.
+// nothingElse is an OnDelete for accounts without rows outside of this package.
 func nothingElse(context.Context, *store.Tx, model.UserID) error { return nil }
 
-// removing is a node that can delete accounts.
+// removing returns a node that calls onDelete.
 func (f *fixture) removing(onDelete func(context.Context, *store.Tx, model.UserID) error) *fixture {
 	f.t.Helper()
 	return f.node(f.clock, func(o *Options) { o.OnDelete = onDelete })
 }
 
-// finish removes what is left of the accounts that were deleted, as Run would.
+// finish finishes the removal of deleted accounts, as Run does.
 func (f *fixture) finish() {
 	f.t.Helper()
 	f.do("finish the removal", f.removeMarked(f.t.Context()))
@@ -39,7 +39,7 @@ func (f *fixture) finish() {
 	}
 }
 
-// all is every value of every row of every table, by table, then row and column.
+// all returns every value of every row of every table, by table, then row and column.
 func (f *fixture) all() map[string]map[string][]byte {
 	f.t.Helper()
 	list := "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -61,7 +61,7 @@ func (f *fixture) all() map[string]map[string][]byte {
 	return found
 }
 
-// traces names the places that still have something of a person.
+// traces lists the places in the database that contain one of the needles.
 func (f *fixture) traces(needles map[string][]byte) (found []string) {
 	f.t.Helper()
 	for table, values := range f.all() {
@@ -79,18 +79,18 @@ func (f *fixture) traces(needles map[string][]byte) (found []string) {
 func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
-		var told []model.UserID
+		var removed []model.UserID
 		f := base.removing(func(_ context.Context, _ *store.Tx, id model.UserID) error {
-			told = append(told, id)
+			removed = append(removed, id)
 			return nil
 		})
 		ctx := t.Context()
 		from := Client{IP: "192.0.2.66", UserAgent: "traceable/1.0"}
 		in := Register{Email: "Vanishing@example.org", Nickname: "Vanishing", Password: password, DisplayName: new("Vanna Ishing")}
-		who, err := f.Register(ctx, in, from)
+		vanishing, err := f.Register(ctx, in, from)
 		f.do("register", err)
 		bob := f.register("bob")
-		_, err = f.UpdateProfile(ctx, who.Actor(), UpdateProfile{About: new("a life story")})
+		_, err = f.UpdateProfile(ctx, vanishing.Actor(), UpdateProfile{About: new("a life story")})
 		f.do("profile", err)
 		laptop, err := f.Login(ctx, Login{Email: in.Email, Password: password}, from)
 		f.do("login", err)
@@ -98,19 +98,19 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		next, err := f.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from)
 		f.do("refresh", err)
 		f.do("reset", f.RequestPasswordReset(ctx, in.Email, from))
-		f.do("change", f.ChangeEmail(ctx, who.Actor(), ChangeEmail{NewEmail: "elsewhere@example.com", Password: password}, from))
+		f.do("change", f.ChangeEmail(ctx, vanishing.Actor(), ChangeEmail{NewEmail: "elsewhere@example.com", Password: password}, from))
 		needles := map[string][]byte{
-			"id": []byte(uuid.UUID(who.User.ID).String()), "id, as clients see it": []byte(who.User.ID.String()),
+			"id": []byte(uuid.UUID(vanishing.User.ID).String()), "id, as clients see it": []byte(vanishing.User.ID.String()),
 			"e-mail": []byte("vanishing@"), "new e-mail": []byte("elsewhere@"), "nickname": []byte("vanishing"), "name": []byte("vanna"),
 			"about": []byte("life story"), "address": []byte(from.IP), "user agent": []byte(from.UserAgent),
-			"password": []byte(base.passwordHash(who)),
+			"password": []byte(base.passwordHash(vanishing)),
 		}
-		for _, s := range []*SignedIn{who, next} {
+		for _, s := range []*SignedIn{vanishing, next} {
 			needles["refresh token of "+s.Session.ID.String()] = f.secrets(s.Session.ID).RefreshHash
 		}
 		needles["previous refresh token"] = f.secrets(next.Session.ID).PreviousHash
 		var hashes [][]byte
-		if err := f.db.NewSelect().Table("one_time_tokens").Column("hash").Where("user_id = ?", who.User.ID).Scan(ctx, &hashes); err != nil {
+		if err := f.db.NewSelect().Table("one_time_tokens").Column("hash").Where("user_id = ?", vanishing.User.ID).Scan(ctx, &hashes); err != nil {
 			t.Fatal(err)
 		}
 		for _, hash := range hashes {
@@ -122,18 +122,18 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		f.sendMails()
 		others := f.user(bob.User.ID)
 		phoneEnds, laptopEnds, bobStays := newEnding(t), newEnding(t), newEnding(t)
-		f.Lease(f.grant(who), phoneEnds.end)
+		f.Lease(f.grant(vanishing), phoneEnds.end)
 		f.Lease(f.grant(next), laptopEnds.end)
 		defer f.Lease(f.grant(bob), bobStays.end).Release()
 
-		f.wantProblem("wrong", f.DeleteAccount(ctx, who.Actor(), "wrong password", from), "INVALID_CREDENTIALS password")
-		f.wantProblem("blank", f.DeleteAccount(ctx, who.Actor(), "", from), "INVALID_CREDENTIALS password")
-		f.grant(who)
-		if len(told) != 0 {
-			t.Error("the rest was removed without the password")
+		f.wantProblem("wrong", f.DeleteAccount(ctx, vanishing.Actor(), "wrong password", from), "INVALID_CREDENTIALS password")
+		f.wantProblem("blank", f.DeleteAccount(ctx, vanishing.Actor(), "", from), "INVALID_CREDENTIALS password")
+		f.grant(vanishing)
+		if len(removed) != 0 {
+			t.Error("OnDelete was called without the password")
 		}
-		f.do("delete", f.DeleteAccount(ctx, who.Actor(), password, from))
-		// At once nothing says who it was. The log, the sessions and the id go afterwards.
+		f.do("delete", f.DeleteAccount(ctx, vanishing.Actor(), password, from))
+		// The personal data is removed at once. The audit log, the sessions and the id follow.
 		atOnce := maps.Clone(needles)
 		maps.DeleteFunc(atOnce, func(name string, _ []byte) bool {
 			return strings.HasPrefix(name, "id") || strings.Contains(name, "refresh token") || name == "address" || name == "user agent"
@@ -141,15 +141,15 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		if found := f.traces(atOnce); len(found) > 0 || len(atOnce) < 7 {
 			t.Errorf("left behind at once, of %d:\n%s", len(atOnce), strings.Join(found, "\n"))
 		}
-		if diff := cmp.Diff([]model.UserID{who.User.ID}, told); diff != "" {
-			t.Errorf("told (-want +got):\n%s", diff)
+		if diff := cmp.Diff([]model.UserID{vanishing.User.ID}, removed); diff != "" {
+			t.Errorf("OnDelete (-want +got):\n%s", diff)
 		}
 		phoneEnds.want("phone", 1)
 		laptopEnds.want("laptop", 1)
 		bobStays.want("another person", 0)
-		f.wantEnded("phone", who)
+		f.wantEnded("phone", vanishing)
 		f.wantEnded("laptop", next)
-		base.wantUnauthenticated("on another node", who.Tokens.AccessToken)
+		base.wantUnauthenticated("on another node", vanishing.Tokens.AccessToken)
 		f.signsIn("the account", in.Email, password, false)
 		if diff := cmp.Diff(others, f.user(bob.User.ID)); diff != "" {
 			t.Errorf("another person (-want +got):\n%s", diff)
@@ -164,8 +164,7 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 	})
 }
 
-// A mail that still waits would keep the address, the nickname and a link, for as long as the mail
-// server is away.
+// A mail that waits has the address, the nickname and a link.
 func TestADeletedAccountsMailsAreNotSent(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -191,7 +190,7 @@ func TestDeletingIsAllOrNothing(t *testing.T) {
 		defer f.Lease(f.grant(ann), stays.end).Release()
 		before := f.all()
 		if err := f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}); !errors.Is(err, broken) {
-			t.Errorf("got %v, want what went wrong", err)
+			t.Errorf("got %v, want %v", err, broken)
 		}
 		if diff := cmp.Diff(before, f.all()); diff != "" {
 			t.Errorf("has changed (-before +after):\n%s", diff)
@@ -203,8 +202,7 @@ func TestDeletingIsAllOrNothing(t *testing.T) {
 	})
 }
 
-// A session may do something at the very moment in which its account goes. None of that is the
-// server's mistake.
+// Operations that race with the removal of their account do not fail with an internal error.
 func TestDeletingRacesWithEverything(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -244,14 +242,14 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 				names = append(names, name)
 			}
 			results := make([]error, len(names))
-			together(len(names), func(i int) { results[i] = calls[names[i]]() })
+			concurrently(len(names), func(i int) { results[i] = calls[names[i]]() })
 			for i, err := range results {
 				if err != nil && len(errs.Correctable(err)) == 0 && !errs.Is(err, errs.Unauthenticated) {
 					t.Errorf("%s: %v", names[i], err)
 				}
 			}
-			// Where the reset came first, whoever knew the old password may delete nothing; then
-			// the account is as it was.
+			// If the reset came first, the deletion with the old password is refused, and the
+			// account still exists.
 			if result := results[slices.Index(names, "reset")]; result == nil && errs.Is(results[slices.Index(names, "delete")], errs.Unauthenticated) {
 				if again, err := f.Login(t.Context(), Login{Email: name + "@example.org", Password: password}, Client{}); err == nil {
 					f.do("delete after the reset", f.DeleteAccount(t.Context(), again.Actor(), password, Client{}))
@@ -271,8 +269,7 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 	})
 }
 
-// Nobody can tell the moment in which an account goes from any other: a sign-in is refused as for
-// an unknown address.
+// A sign-in during the removal of the account is refused as for an unknown address.
 func TestDeletingDuringASignIn(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -286,13 +283,13 @@ func TestDeletingDuringASignIn(t *testing.T) {
 			other.do("delete", other.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
 		})
 		if signedIn != nil {
-			t.Errorf("signed in to nothing: %+v", signedIn)
+			t.Errorf("signed in to a removed account: %+v", signedIn)
 		}
 		f.wantProblem("sign in", err, "INVALID_CREDENTIALS password")
 	})
 }
 
-// An attempt that fails just after the account has gone must not bring a trace of it back.
+// A failed attempt just after the removal of an account must not store anything about it.
 func TestDeletingDuringAFailure(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -312,8 +309,8 @@ func TestDeletingDuringAFailure(t *testing.T) {
 	})
 }
 
-// recorded is what writes where an account was used from into the audit log, for an account with
-// two sessions.
+// recorded returns the operations that write a client's address into the audit log, for an account
+// with two sessions.
 func (f *fixture) recorded(phone, laptop *SignedIn, from Client) map[string]func() error {
 	ctx := f.t.Context()
 	return map[string]func() error{
@@ -330,9 +327,8 @@ func (f *fixture) recorded(phone, laptop *SignedIn, from Client) map[string]func
 	}
 }
 
-// Another node may take a session for alive for a second after the account was deleted. What it is
-// asked to do then, or was asked to do just before, brings nothing of the account back into the
-// audit log, which keeps it for a year.
+// Another node may accept a session for a second after the account was deleted. Operations on it
+// then, and those that began just before, must not write the account into the audit log.
 func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
 	t.Parallel()
 	from := Client{IP: "192.0.2.66", UserAgent: "traceable/1.0"}
@@ -341,7 +337,7 @@ func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				for _, during := range []bool{false, true} {
 					if during && !base.db.Postgres() {
-						// SQLite has one writer, which reads nothing before it has its turn
+						// SQLite has one writer, which reads nothing before it is granted
 						continue
 					}
 					var between func()
@@ -371,7 +367,7 @@ func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
 					}
 					a.finish()
 					if _, err := b.Authenticate(t.Context(), phone.Tokens.AccessToken); err != nil {
-						t.Errorf("the other node has noticed too early for this test: %v", err)
+						t.Errorf("the other node knows that the session has ended, too early for this test: %v", err)
 					}
 					if err := call(); !errs.Is(err, errs.Unauthenticated) && problems(err) != "TOKEN_EXPIRED refreshToken" {
 						t.Errorf("after the deletion: %v", err)
@@ -402,8 +398,8 @@ func (f *fixture) awaitBlocked() {
 	}
 }
 
-// What is left to do of a removal is in the database: a node that is ended in the middle leaves it
-// to whichever looks next. Two do not work at the same account at once.
+// The state of a removal is in the database: if a node stops in the middle, another one continues.
+// Two nodes do not remove the same account at once.
 func TestAnotherNodeFinishesARemoval(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
@@ -420,7 +416,7 @@ func TestAnotherNodeFinishesARemoval(t *testing.T) {
 		ann := first.register("ann")
 		id := ann.User.ID
 		first.do("delete", first.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
-		for done.Load() == 0 { // the log and the sessions come before
+		for done.Load() == 0 { // the audit log and the sessions come first
 			more, err := first.removeSome(t.Context(), id)
 			first.do("a part", err)
 			if !more {
@@ -429,12 +425,12 @@ func TestAnotherNodeFinishesARemoval(t *testing.T) {
 		}
 		second := base.node(base.clock, func(o *Options) { o.CleanUp = cleanUp })
 		if base.db.Postgres() { // on SQLite there is one transaction at a time
-			first.do("while the first is at it", first.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			first.do("while the first has the claim", first.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 				claimed, err := claim(ctx, tx, id)
 				if err != nil || !claimed {
 					t.Errorf("claimed: %v (%v)", claimed, err)
 				}
-				second.do("the second goes by", second.removeMarked(ctx))
+				second.do("the second skips it", second.removeMarked(ctx))
 				return nil
 			}))
 			if n := done.Load(); n != 1 {
@@ -465,7 +461,7 @@ func (f *fixture) awaitNoAccount(id model.UserID) {
 	}
 }
 
-// The row that stays of a marked account takes no name that a person can have, or look for.
+// The row of a marked account has no name that a user can have or search for.
 func TestAMarkedAccountHasNoName(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -486,11 +482,11 @@ func TestAMarkedAccountHasNoName(t *testing.T) {
 		}
 		page, err := f.SearchUsers(t.Context(), bob.Actor(), "", store.PageArgs{})
 		if err != nil || len(page.Items) != 1 || page.Items[0].ID != bob.User.ID {
-			t.Errorf("everybody is %+v (%v)", page.Items, err)
+			t.Errorf("the users are %+v (%v)", page.Items, err)
 		}
 		// A nickname of 36 characters would be its key.
 		if maxNickname >= len(uuid.UUID(ann.User.ID).String()) {
-			t.Error("somebody may have its key as a nickname")
+			t.Error("its key is a valid nickname")
 		}
 		again := f.register("ann")
 		f.do("delete the next", f.DeleteAccount(t.Context(), again.Actor(), password, Client{}))

@@ -44,7 +44,7 @@ func TestLogin(t *testing.T) {
 	})
 }
 
-// An answer that told the two apart would tell who has an account here.
+// Different answers would reveal which addresses have accounts.
 func TestLoginAnswersUnknownAddressesLikeWrongPasswords(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -55,9 +55,9 @@ func TestLoginAnswersUnknownAddressesLikeWrongPasswords(t *testing.T) {
 			{Email: "ann@example.org", Password: ""},
 			{Email: "ann@example.org", Password: strings.Repeat("x", 1<<20)},
 			{Email: "ann@example.org", Password: password + " "},
-			{Email: "nobody@example.org", Password: password},
-			{Email: "nobody@example.org", Password: "nobody's password"}, // that of the decoy
-			{Email: "nobody@example.org", Password: ""},
+			{Email: "unknown@example.org", Password: password},
+			{Email: "unknown@example.org", Password: decoyPassword},
+			{Email: "unknown@example.org", Password: ""},
 			{Email: "ann", Password: password},
 			{Email: "", Password: ""},
 			{Email: "%", Password: password},
@@ -75,8 +75,8 @@ func TestLoginAnswersUnknownAddressesLikeWrongPasswords(t *testing.T) {
 	})
 }
 
-// Such an address is nobody's. A database that is asked for it anyway fails, and a stranger fills
-// the operator's log.
+// Such an address has no account. If it reached the database, the query would fail, and an anonymous
+// client could fill the operator's log.
 func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -105,8 +105,8 @@ func TestEachLoginStartsASessionOfItsOwn(t *testing.T) {
 	})
 }
 
-// What a stranger's headers say is shown to the session's owner later.
-func TestSessionsKeepOnlyWhatIsFitToShowOfAClient(t *testing.T) {
+// The headers of an anonymous client are later shown to the session's owner.
+func TestSessionsSanitizeTheClient(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
@@ -155,13 +155,13 @@ func TestLogoutEndsTheSessionAtOnce(t *testing.T) {
 		if at := ended.RevokedAt; at == nil || !at.Equal(phone.Session.CreatedAt) {
 			t.Errorf("revoked at %v, want %v", at, phone.Session.CreatedAt)
 		}
-		// Signing out cannot be done wrong: neither twice, nor from a session that never was.
+		// Signing out twice, or from a session that never existed, is not an error.
 		f.logout(phone)
 		if diff := cmp.Diff(ended, f.secrets(phone.Session.ID)); diff != "" {
 			t.Errorf("a second logout has changed the row (-before +after):\n%s", diff)
 		}
-		nobody := model.Actor{UserID: phone.User.ID, SessionID: model.NewSessionID()}
-		if err := f.Logout(t.Context(), nobody, Client{}); err != nil {
+		unknown := model.Actor{UserID: phone.User.ID, SessionID: model.NewSessionID()}
+		if err := f.Logout(t.Context(), unknown, Client{}); err != nil {
 			t.Errorf("a session that never was: %v", err)
 		}
 	})
@@ -177,16 +177,15 @@ func TestLogoutIsNoticedByOtherNodesWithinASecond(t *testing.T) {
 		f.logout(ann)
 		cold.wantEnded("a node that never saw it", ann)
 		warm.wantTokenExpired("its refresh token, which is never answered from memory", ann.Tokens.RefreshToken)
-		// Whether the memory of it still counts inside the second is no promise either way.
+		// Whether the cache still has it within the second is not specified.
 		f.clock.Forward(sessionCacheTTL)
 		warm.wantUnauthenticated("a second later", ann.Tokens.AccessToken)
 		warm.grant(bob)
 	})
 }
 
-// Looking at the same session often is what every request does, and must not keep its memory fresh
-// for ever.
-func TestMemoryOfASessionIsNotExtendedByUse(t *testing.T) {
+// Every request checks its session. That must not renew the cached outcome for ever.
+func TestUseDoesNotExtendTheCacheOfASession(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.register("ann")
@@ -209,7 +208,7 @@ func TestLogoutRacesWithEverything(t *testing.T) {
 			name := fmt.Sprintf("ann%d", round)
 			ann := f.register(name)
 			newest := make([]string, 4)
-			together(9, func(i int) {
+			concurrently(9, func(i int) {
 				switch {
 				case i == 0:
 					if err := f.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
@@ -226,7 +225,7 @@ func TestLogoutRacesWithEverything(t *testing.T) {
 					_, _ = f.Authenticate(t.Context(), ann.Tokens.AccessToken)
 				}
 			})
-			// Whatever came first, the session is over.
+			// Whichever came first, the session has ended.
 			for _, token := range append(newest, ann.Tokens.RefreshToken) {
 				f.wantTokenExpired("after the race", token)
 			}

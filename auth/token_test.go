@@ -19,14 +19,13 @@ import (
 	"parley/store/storetest"
 )
 
-// forged is an access token as an attacker would write it: any header, any claims, any signature.
+// forged is an access token of an attacker: any header, any claims, any signature.
 type forged struct {
 	header, claims map[string]any
 	sign           func(signed []byte) []byte
 }
 
-// forge starts from a token that is right in every respect; a test changes the one thing that it is
-// about.
+// forge returns a valid token, in which a test changes one thing.
 func forge(now time.Time, actor model.Actor) forged {
 	return forged{
 		header: map[string]any{"alg": "HS256", "typ": "JWT"},
@@ -50,7 +49,7 @@ func (fake forged) String() string {
 	header, err1 := json.Marshal(fake.header)
 	claims, err2 := json.Marshal(fake.claims)
 	if err1 != nil || err2 != nil {
-		panic("a test's token is no JSON")
+		panic("the token of a test cannot be encoded")
 	}
 	signed := base64url(header) + "." + base64url(claims)
 	return signed + "." + base64url(fake.sign([]byte(signed)))
@@ -65,13 +64,13 @@ func TestAccessTokens(t *testing.T) {
 		now := f.clock.Now()
 		grant := f.grant(ann)
 		if !grant.ExpiresAt.Equal(ann.Tokens.ExpiresAt) {
-			t.Errorf("expires %v, and the client was told %v", grant.ExpiresAt, ann.Tokens.ExpiresAt)
+			t.Errorf("expires %v, and the client got %v", grant.ExpiresAt, ann.Tokens.ExpiresAt)
 		}
 		if d := grant.ExpiresAt.Sub(now); d > accessTTL || d <= accessTTL-time.Second {
 			t.Errorf("expires in %v, want %v, cut to a second", d, accessTTL)
 		}
 		if got, err := f.Authenticate(t.Context(), forge(now, ann.Actor()).String()); err != nil || got.Actor != ann.Actor() {
-			t.Errorf("what the attacks start from is refused, so they would prove nothing: %v", err)
+			t.Errorf("the token that the attacks change is refused, so they would prove nothing: %v", err)
 		}
 		f.clock.Forward(ann.Tokens.ExpiresAt.Sub(now) - time.Microsecond)
 		f.grant(ann)
@@ -84,7 +83,7 @@ func TestAccessTokens(t *testing.T) {
 	})
 }
 
-// Each attack changes one thing of a token that works.
+// Each attack changes one thing in a valid token.
 func TestAccessTokensCannotBeForged(t *testing.T) {
 	t.Parallel()
 	key := secretOf("k")
@@ -213,7 +212,7 @@ func TestAccessTokensCannotBeAltered(t *testing.T) {
 	})
 }
 
-// flip changes one bit of what the base64 stands for.
+// flip changes one bit of the bytes that are encoded.
 func flip(encoded string, bit int) string {
 	raw, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
@@ -223,21 +222,21 @@ func flip(encoded string, bit int) string {
 	return base64url(raw)
 }
 
-// A token is verified once, and what may change is looked at each time: whether it is expired, and
-// whether its session has ended.
-func TestAVerifiedTokenIsRemembered(t *testing.T) {
+// A signature is verified once. Whether the token is expired and whether its session has ended is
+// checked each time.
+func TestVerifiedTokensAreCached(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann, bob, cat := f.register("ann"), f.register("bob"), f.register("cat")
 		remembered := func(name string, want int) {
 			t.Helper()
 			if n := f.tokens.verified.Len(); n != want {
-				t.Errorf("%s: %d tokens are remembered, not %d", name, n, want)
+				t.Errorf("%s: %d tokens are cached, want %d", name, n, want)
 			}
 		}
-		for _, who := range []*SignedIn{ann, bob, cat} {
-			first := f.grant(who)
-			if again := f.grant(who); again != first {
+		for _, s := range []*SignedIn{ann, bob, cat} {
+			first := f.grant(s)
+			if again := f.grant(s); again != first {
 				t.Errorf("at first %v, and then %v", first, again)
 			}
 		}
@@ -267,7 +266,7 @@ func TestAVerifiedTokenIsRemembered(t *testing.T) {
 	})
 }
 
-// A session belongs to one person, whatever a node has just seen of it.
+// A token with another user's session is refused, whatever the node has cached of the session.
 func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 	t.Parallel()
 	each(t, func(_ *testing.T, f *fixture) {
@@ -285,9 +284,8 @@ func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 	})
 }
 
-// RFC 8725, section 3.1: the algorithm that is named is the one that is used, or the token is
-// refused. The signatures here are right, so only who has the key could make these; what is refused
-// early cannot become a hole later.
+// A token is verified with the algorithm that it names, or refused (RFC 8725, section 3.1). The
+// signatures in this test are valid for HS256.
 func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 	t.Parallel()
 	now := storetest.NewClock().Now()
@@ -304,8 +302,8 @@ func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 	}
 }
 
-// The clocks of two machines are never quite the same, and a client that has signed in at one asks
-// another next.
+// The clocks of two machines differ, and a client that has signed in at one node may send its next
+// request to another.
 func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
 	t.Parallel()
 	each(t, func(_ *testing.T, f *fixture) {
@@ -317,7 +315,7 @@ func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
 	})
 }
 
-// Two servers that share a key by mistake still do not take each other's tokens.
+// Two servers that share a key by mistake do not accept each other's tokens.
 func TestAccessTokensAreForOneIssuer(t *testing.T) {
 	t.Parallel()
 	each(t, func(_ *testing.T, f *fixture) {
@@ -340,7 +338,7 @@ func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 		opts := testOptions()
 		change(&opts)
 		if s, err := New(db, opts); err == nil || s != nil {
-			t.Errorf("%s: nothing was said", name)
+			t.Errorf("%s: no error", name)
 		}
 	}
 	for _, size := range []int{0, MinKeyLen - 1} {
@@ -350,38 +348,38 @@ func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 	}
 }
 
-// Whatever the bytes, nothing panics; and what is accepted says what was signed. The bytes
-// themselves may differ from those that were signed, in how base64 is written.
-func FuzzReadAccessToken(fake *testing.F) {
+// No input panics, and an accepted token has the signed claims. Its base64 encoding may differ from
+// the one that was signed.
+func FuzzReadAccessToken(f *testing.F) {
 	now := storetest.NewClock().Now()
 	service, err := newTokens(testOptions(), func() time.Time { return now })
 	if err != nil {
-		fake.Fatal(err)
+		f.Fatal(err)
 	}
 	ann := model.Actor{UserID: model.UserID{1}, SessionID: model.SessionID{2}}
 	signed, expiresAt, err := service.access(ann)
 	if err != nil {
-		fake.Fatal(err)
+		f.Fatal(err)
 	}
-	fake.Add(signed)
-	fake.Add(signed[:len(signed)-1])
-	fake.Add(signed + "=")
-	fake.Add("")
-	fake.Add("..")
+	f.Add(signed)
+	f.Add(signed[:len(signed)-1])
+	f.Add(signed + "=")
+	f.Add("")
+	f.Add("..")
 	for _, alg := range []string{"none", "HS512", "RS256"} {
 		attack := forge(now, model.Actor{UserID: model.UserID{3}, SessionID: model.SessionID{4}})
 		attack.header["alg"], attack.sign = alg, func([]byte) []byte { return nil }
-		fake.Add(attack.String())
+		f.Add(attack.String())
 	}
 	part := strings.Split(signed, ".")
-	fake.Add(fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, part[0], part[1], part[2]))
-	fake.Add(`{"iss":"` + issuer + `","aud":"` + issuer + `"}`)
-	fake.Fuzz(func(t *testing.T, token string) {
+	f.Add(fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, part[0], part[1], part[2]))
+	f.Add(`{"iss":"` + issuer + `","aud":"` + issuer + `"}`)
+	f.Fuzz(func(t *testing.T, token string) {
 		switch grant, err := service.read(token); {
 		case err != nil && (!errs.Is(err, errs.Unauthenticated) || grant != (Grant{})):
 			t.Errorf("%q: got %v (%v)", token, grant, err)
 		case err == nil && (grant.Actor != ann || !grant.ExpiresAt.Equal(expiresAt)):
-			t.Errorf("%q was never signed, and stands for %v", token, grant)
+			t.Errorf("%q was never signed, and has the grant %v", token, grant)
 		}
 	})
 }

@@ -14,8 +14,8 @@ import (
 	"parley/store"
 )
 
-// invite stores people past the rules of passwords, each "nickname" or "nickname|display name".
-func (f *fixture) invite(names ...string) []*model.User {
+// insertUsers stores users without passwords, each given as "nickname" or "nickname|display name".
+func (f *fixture) insertUsers(names ...string) []*model.User {
 	f.t.Helper()
 	people := make([]*model.User, len(names))
 	for i, name := range names {
@@ -45,9 +45,9 @@ func nicknames(people []*model.User) []string {
 	return names
 }
 
-// search asks as somebody; everybody sees the same people.
-func (f *fixture) search(what string, page store.PageArgs) (store.Page[*model.User], error) {
-	return f.SearchUsers(f.t.Context(), model.Actor{UserID: model.NewUserID()}, what, page)
+// search searches as some user: the result does not depend on the actor.
+func (f *fixture) search(text string, page store.PageArgs) (store.Page[*model.User], error) {
+	return f.SearchUsers(f.t.Context(), model.Actor{UserID: model.NewUserID()}, text, page)
 }
 
 func TestSearchUsersPages(t *testing.T) {
@@ -58,7 +58,7 @@ func TestSearchUsersPages(t *testing.T) {
 		for i := range 8 {
 			names = append(names, fmt.Sprintf("Person %d", i))
 		}
-		want := f.invite(names...)
+		want := f.insertUsers(names...)
 		slices.SortFunc(want, func(a, b *model.User) int { return strings.Compare(a.NicknameKey, b.NicknameKey) })
 		for size := range len(want) + 2 {
 			if size == 0 {
@@ -66,19 +66,19 @@ func TestSearchUsersPages(t *testing.T) {
 			}
 			var got []*model.User
 			for after := ""; ; {
-				slice, err := f.search("", store.PageArgs{First: &size, After: after})
+				result, err := f.search("", store.PageArgs{First: &size, After: after})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if slice.Before != (after != "") || slice.More != (len(got)+len(slice.Items) < len(want)) || len(slice.Items) > size {
-					t.Errorf("size %d, from %d: %d items, before %t, more %t", size, len(got), len(slice.Items), slice.Before, slice.More)
+				if result.Before != (after != "") || result.More != (len(got)+len(result.Items) < len(want)) || len(result.Items) > size {
+					t.Errorf("size %d, from %d: %d items, before %t, more %t", size, len(got), len(result.Items), result.Before, result.More)
 				}
-				got = append(got, slice.Items...)
-				// the last: it goes in circles
-				if !slice.More || len(slice.Items) == 0 || len(got) > len(want) {
+				got = append(got, result.Items...)
+				// The last condition stops a walk in circles.
+				if !result.More || len(result.Items) == 0 || len(got) > len(want) {
 					break
 				}
-				after = UserCursor(slice.Items[len(slice.Items)-1])
+				after = UserCursor(result.Items[len(result.Items)-1])
 			}
 			if diff := cmp.Diff(nicknames(want), nicknames(got)); diff != "" {
 				t.Errorf("size %d (-want +got):\n%s", size, diff)
@@ -95,21 +95,21 @@ func TestSearchUsersPages(t *testing.T) {
 			"none after the last":   {store.PageArgs{First: new(0), After: UserCursor(want[len(want)-1])}, nil, false},
 			"after the last":        {store.PageArgs{After: UserCursor(want[len(want)-1])}, nil, false},
 			"as many as may be":     {store.PageArgs{First: new(store.MaxPage)}, want, false},
-			"after nobody there is": {store.PageArgs{First: new(2), After: UserCursor(&model.User{NicknameKey: "person 0a"})}, want[indexOf(want, "Person 1"):][:2], true},
+			"after an unknown name": {store.PageArgs{First: new(2), After: UserCursor(&model.User{NicknameKey: "person 0a"})}, want[indexOf(want, "Person 1"):][:2], true},
 			"after the empty name":  {store.PageArgs{First: new(1), After: UserCursor(&model.User{})}, want[:1], true},
 		} {
-			slice, err := f.search("", c.page)
+			result, err := f.search("", c.page)
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
 			}
-			if diff := cmp.Diff(nicknames(c.want), nicknames(slice.Items)); diff != "" || slice.More != c.more {
-				t.Errorf("%s: more %t (-want +got):\n%s", name, slice.More, diff)
+			if diff := cmp.Diff(nicknames(c.want), nicknames(result.Items)); diff != "" || result.More != c.more {
+				t.Errorf("%s: more %t (-want +got):\n%s", name, result.More, diff)
 			}
 		}
-		slice, err := f.search("PERSON", store.PageArgs{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
-		if diff := cmp.Diff([]string{"Person 5", "Person 6", "Person 7"}, nicknames(slice.Items)); err != nil || diff != "" || slice.More {
-			t.Errorf("a page of a search: more %t, %v (-want +got):\n%s", slice.More, err, diff)
+		result, err := f.search("PERSON", store.PageArgs{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
+		if diff := cmp.Diff([]string{"Person 5", "Person 6", "Person 7"}, nicknames(result.Items)); err != nil || diff != "" || result.More {
+			t.Errorf("a page of a search: more %t, %v (-want +got):\n%s", result.More, err, diff)
 		}
 	})
 }
@@ -121,7 +121,7 @@ func indexOf(people []*model.User, nickname string) int {
 func TestSearchUsersRefusesPages(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		ann := f.invite("ann")[0]
+		ann := f.insertUsers("ann")[0]
 		cursor := func(raw string) store.PageArgs {
 			return store.PageArgs{After: base64.RawURLEncoding.EncodeToString([]byte(raw))}
 		}
@@ -137,30 +137,29 @@ func TestSearchUsersRefusesPages(t *testing.T) {
 			"SQL":            {After: "' OR 1=1 --"},
 			"a megabyte":     {After: strings.Repeat("A", 1<<20)},
 		} {
-			slice, err := f.search("", page)
+			result, err := f.search("", page)
 			if !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%s: got %v (%v), want BAD_USER_INPUT", name, nicknames(slice.Items), err)
+				t.Errorf("%s: got %v (%v), want BAD_USER_INPUT", name, nicknames(result.Items), err)
 			}
 		}
 	})
 }
 
-// Anybody can write such a cursor, and no database takes what it holds.
+// Any client can write such a cursor, and a database refuses its text.
 func TestSearchUsersRefusesCursorsThatHoldNoText(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		f.invite("ann")
-		for _, held := range []string{"an\x00n", "\x00", "an\xff", "\xed\xa0\x80", "\xc3"} {
-			slice, err := f.search("", store.PageArgs{After: UserCursor(&model.User{NicknameKey: held})})
+		f.insertUsers("ann")
+		for _, activeLeases := range []string{"an\x00n", "\x00", "an\xff", "\xed\xa0\x80", "\xc3"} {
+			result, err := f.search("", store.PageArgs{After: UserCursor(&model.User{NicknameKey: activeLeases})})
 			if !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%q: got %v (%v), want BAD_USER_INPUT", held, nicknames(slice.Items), err)
+				t.Errorf("%q: got %v (%v), want BAD_USER_INPUT", activeLeases, nicknames(result.Items), err)
 			}
 		}
 	})
 }
 
-// A name may fold to many times its length. The page that ends with it must not be the last that
-// anybody can see.
+// A name may fold to many times its length. The page after such a name must still be reachable.
 func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -185,7 +184,7 @@ func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 func TestSearchUsersFinds(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		f.invite("ann", "Annabel|Bella Donna", "bob|Ann's brother", "Ångström", "Straße", "ﬁne", "Οδυσσεύς", "cent%", "un_der",
+		f.insertUsers("ann", "Annabel|Bella Donna", "bob|Ann's brother", "Ångström", "Straße", "ﬁne", "Οδυσσεύς", "cent%", "un_der",
 			"ba!ng", `back\slash`, `quo'te`, `dou"ble`, "que?ry", "two words", "小明|Xiǎo Míng", "star*", "[ab]", "semi;--", "zed|100% _real_", "$1 :x @y")
 		for what, want := range map[string][]string{
 			"ann":           {"Annabel", "ann", "bob"},
@@ -231,21 +230,21 @@ func TestSearchUsersFinds(t *testing.T) {
 			`\%`:            {},
 			"__":            {},
 			"' OR '1'='1":   {},
-			"invited0@":     {}, // an address is nobody else's business
+			"invited0@":     {}, // addresses are private
 			"example.org":   {},
-			"nobody":        {},
+			"unknown":       {},
 			"ann\nbella":    {},
 			"annabel bella": {},
 			"\u200b":        {},
 			"\xff":          {},
 			"a\u0301nn":     {},
 		} {
-			slice, err := f.search(what, store.PageArgs{First: new(store.MaxPage)})
+			result, err := f.search(what, store.PageArgs{First: new(store.MaxPage)})
 			if err != nil {
 				t.Errorf("%q: %v", what, err)
 				continue
 			}
-			got := nicknames(slice.Items)
+			got := nicknames(result.Items)
 			slices.Sort(got)
 			slices.Sort(want)
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -255,28 +254,28 @@ func TestSearchUsersFinds(t *testing.T) {
 	})
 }
 
-// A search that no name can contain finds nobody, or is refused; it is no fault of ours that an
-// operator should read of.
-func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
+// A search for text that no name can contain finds no user, or is refused. It does not fail with an
+// internal error.
+func TestSearchUsersForTextThatNoNameContains(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		ann := f.invite("ann|Lee")[0]
+		ann := f.insertUsers("ann|Lee")[0]
 		for name, what := range map[string]string{
 			"NUL": "\x00", "NUL inside": "an\x00n", "half a surrogate": "\xed\xa0\x80", "half a character": "an\xc3",
 			"very long": strings.Repeat("a", 100_000), "very many wildcards": strings.Repeat("%_", 50_000),
 		} {
-			slice, err := f.search(what, store.PageArgs{})
-			if len(slice.Items) != 0 || err != nil && !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%s: got %v (%v), want nobody or BAD_USER_INPUT", name, nicknames(slice.Items), err)
+			result, err := f.search(what, store.PageArgs{})
+			if len(result.Items) != 0 || err != nil && !errs.Is(err, errs.BadUserInput) {
+				t.Errorf("%s: got %v (%v), want no user or BAD_USER_INPUT", name, nicknames(result.Items), err)
 			}
 			u, err := f.UserByNickname(t.Context(), model.Actor{}, what)
 			if u != nil || err != nil && !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%s, as a nickname: got %v (%v), want nobody or BAD_USER_INPUT", name, u, err)
+				t.Errorf("%s, as a nickname: got %v (%v), want no user or BAD_USER_INPUT", name, u, err)
 			}
 		}
-		// The two names of one person are two.
-		if slice, err := f.search("ann\nlee", store.PageArgs{}); err != nil || len(slice.Items) != 0 {
-			t.Errorf("a search across two names found %v (%v), for example %v", nicknames(slice.Items), err, ann.SearchKey)
+		// There is no match across the two names of a user.
+		if result, err := f.search("ann\nlee", store.PageArgs{}); err != nil || len(result.Items) != 0 {
+			t.Errorf("a search across two names found %v (%v), for example %v", nicknames(result.Items), err, ann.SearchKey)
 		}
 	})
 }
@@ -284,7 +283,7 @@ func TestSearchUsersForWhatNobodyIsCalled(t *testing.T) {
 func TestUserByNickname(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		people := f.invite("Ångström ﬁ|Anders", "Straße", "a%", "a_")
+		people := f.insertUsers("Ångström ﬁ|Anders", "Straße", "a%", "a_")
 		for nickname, want := range map[string]*model.User{
 			"Ångström ﬁ": people[0], "ångström fi": people[0], "A\u030aNGSTRO\u0308M FI": people[0], "  ångström ﬁ\n": people[0],
 			"STRASSE": people[1], "straße": people[1], "a%": people[2], "A_": people[3], "Ａ_": people[3],
@@ -305,9 +304,9 @@ func TestUserByNickname(t *testing.T) {
 func TestUsers(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		people := f.invite("ann", "bob", "cat")
+		people := f.insertUsers("ann", "bob", "cat")
 		ann, bob := people[0], people[1]
-		nobody := model.NewUserID()
+		unknown := model.NewUserID()
 		for name, c := range map[string]struct {
 			ids  []model.UserID
 			want []*model.User
@@ -316,9 +315,9 @@ func TestUsers(t *testing.T) {
 			"none":            {[]model.UserID{}, nil},
 			"one":             {[]model.UserID{ann.ID}, []*model.User{ann}},
 			"two, one twice":  {[]model.UserID{bob.ID, ann.ID, bob.ID}, []*model.User{ann, bob}},
-			"unknown":         {[]model.UserID{nobody}, nil},
-			"known and not":   {[]model.UserID{nobody, ann.ID, {}}, []*model.User{ann}},
-			"a thousand nots": {append(slices.Repeat([]model.UserID{nobody}, 1000), bob.ID), []*model.User{bob}},
+			"unknown":         {[]model.UserID{unknown}, nil},
+			"known and not":   {[]model.UserID{unknown, ann.ID, {}}, []*model.User{ann}},
+			"a thousand nots": {append(slices.Repeat([]model.UserID{unknown}, 1000), bob.ID), []*model.User{bob}},
 		} {
 			got, err := f.Users(t.Context(), c.ids)
 			if err != nil {

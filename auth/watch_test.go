@@ -11,12 +11,12 @@ import (
 	"parley/store/storetest"
 )
 
-// No two machines have quite the same time, and what ends on one has ended on the other within two
-// looks.
-func TestWatchingWithAClockThatIsOff(t *testing.T) {
+// The clocks of two machines differ. A session that ends on one node ends on the other within two
+// polls.
+func TestPollingWithAClockThatIsOff(t *testing.T) {
 	t.Parallel()
 	if 2*pollEvery > time.Second {
-		t.Errorf("looks every %v: a session would live on for more than a second", pollEvery)
+		t.Errorf("polls every %v: a session would live on for more than a second", pollEvery)
 	}
 	for name, off := range map[string]time.Duration{"30 s behind": -30 * time.Second, "30 s ahead": 30 * time.Second} {
 		t.Run(name, func(t *testing.T) {
@@ -42,8 +42,8 @@ func TestWatchingWithAClockThatIsOff(t *testing.T) {
 	}
 }
 
-// What ends many sessions at once ends them everywhere.
-func TestWatchingAReset(t *testing.T) {
+// If many sessions end at once, their leases end on every node.
+func TestPollingAReset(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
@@ -63,9 +63,8 @@ func TestWatchingAReset(t *testing.T) {
 	})
 }
 
-// The rows of an account that is gone say nothing any more; that its sessions have ended is said
-// apart.
-func TestWatchingADeletion(t *testing.T) {
+// A revocation outlives the rows of the account.
+func TestPollingADeletion(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		f := base.removing(nothingElse)
@@ -79,7 +78,7 @@ func TestWatchingADeletion(t *testing.T) {
 	})
 }
 
-func TestCleanRemovesWhatIsOver(t *testing.T) {
+func TestDeleteExpired(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ctx := t.Context()
@@ -100,7 +99,7 @@ func TestCleanRemovesWhatIsOver(t *testing.T) {
 			_, err := f.db.NewInsert().Model(row).Exec(ctx)
 			f.do("insert", err)
 		}
-		// Of each, one that is over by a microsecond, and one that is not.
+		// Two rows for each table, one of which has expired a microsecond ago.
 		for i, late := range []time.Duration{-time.Microsecond, 0} {
 			insert(&revocation{SessionID: model.NewSessionID(), At: now.Add(-accessTTL - 2*time.Minute + late)})
 			id := model.NewSessionID()
@@ -119,21 +118,21 @@ func TestCleanRemovesWhatIsOver(t *testing.T) {
 		for _, table := range []string{"sessions", "one_time_tokens", "revocations", "rate_limits", "audit_log"} {
 			kept[table]++
 		}
-		f.do("clean", f.deleteExpired(ctx))
+		f.do("delete", f.deleteExpired(ctx))
 		if diff := cmp.Diff(kept, count()); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
-		f.do("clean again", f.deleteExpired(ctx))
+		f.do("delete again", f.deleteExpired(ctx))
 		if diff := cmp.Diff(kept, count()); diff != "" {
-			t.Errorf("rows, cleaned twice (-want +got):\n%s", diff)
+			t.Errorf("rows, after the second time (-want +got):\n%s", diff)
 		}
 		f.grant(ann)
 		f.refresh(ann.Tokens.RefreshToken)
 	})
 }
 
-// What was cleaned away must not make a token work again that the row kept from working.
-func TestCleaningBringsNothingBack(t *testing.T) {
+// Deleting an expired row must not make the token work again that the row had disabled.
+func TestDeletingExpiredRowsBringsNothingBack(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
@@ -181,7 +180,7 @@ func TestRenewMovesTheDeadline(t *testing.T) {
 		released.want("renewed after its release", 0)
 		l.Renew(grant(accessTTL))
 		l.Release()
-		if n := f.held(); n != 0 {
+		if n := f.activeLeases(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
@@ -202,18 +201,18 @@ func TestRenewMovesTheSession(t *testing.T) {
 		moved.want("after the end of the session that it went to", 1)
 
 		third := f.login("ann")
-		l.Renew(f.grant(third)) // too late, and nothing comes of it
+		l.Renew(f.grant(third)) // too late, and without effect
 		other.Renew(f.grant(third))
 		f.logout(third)
 		moved.want("renewed after its end", 1)
 		stays.want("renewed after its end", 1)
-		if n := f.held(); n != 0 {
+		if n := f.activeLeases(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})
 }
 
-// Between the check of the new token and Renew there is time for its session to end.
+// The session may end between the check of the new token and Renew.
 func TestRenewToASessionThatHasJustEnded(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
@@ -237,7 +236,7 @@ func TestRenewRaces(t *testing.T) {
 			e := newEnding(t)
 			l := f.Lease(f.grant(first), e.end)
 			a, b := f.grant(first), f.grant(second)
-			together(8, func(i int) {
+			concurrently(8, func(i int) {
 				switch i % 4 {
 				case 0:
 					l.Renew(a)
@@ -254,7 +253,7 @@ func TestRenewRaces(t *testing.T) {
 			}
 			l.Release()
 		}
-		if n := f.held(); n != 0 {
+		if n := f.activeLeases(); n != 0 {
 			t.Errorf("%d leases are still kept", n)
 		}
 	})

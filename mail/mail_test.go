@@ -306,8 +306,8 @@ func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	for _, opts := range []Options{
 		{SMTPURL: "smtp://host"},
-		{SMTPURL: "smtp://host", From: "nobody"},
-		{From: "nobody"},
+		{SMTPURL: "smtp://host", From: "parley"},
+		{From: "parley"},
 		{SMTPURL: "http://host", From: sender},
 		{SMTPURL: "host:587", From: sender},
 		{SMTPURL: "smtp://", From: sender},
