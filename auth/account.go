@@ -117,7 +117,7 @@ func (s *Service) countAttempt(ctx context.Context, email string) (suppressed bo
 // attemptMail returns a notice to the owner of an address that someone tried to use it. If it is
 // suppressed, it is a decoy.
 func attemptMail(owner *model.User, suppressed bool) mail.Message {
-	m := noticeMail(mail.RegistrationAttempt, owner.Email, owner)
+	m := noticeMail(mail.RegistrationAttempt, owner)
 	m.Decoy = suppressed
 	return m
 }
@@ -127,8 +127,10 @@ func (s *Service) requireInvitation(code *string) error {
 	case s.opts.Registration == Closed:
 		return errs.New(errs.Forbidden, "Registration is closed on this server.")
 	case s.opts.Registration == Invite && code == nil:
-		return errs.Input(errs.Required, "invitationCode", "This server requires an invitation code.")
-	case s.opts.Registration == Invite && subtle.ConstantTimeCompare([]byte(*code), []byte(s.opts.InvitationCode)) == 0:
+		return errs.Input(errs.Required, "invitationCode",
+			"This server requires an invitation code.")
+	case s.opts.Registration == Invite &&
+		subtle.ConstantTimeCompare([]byte(*code), []byte(s.opts.InvitationCode)) == 0:
 		return errs.Input(errs.Invalid, "invitationCode", "The invitation code is wrong.")
 	}
 	return nil
@@ -168,7 +170,8 @@ func checkEmail(problems *errs.List, path, email string) string {
 		problems.Add(errs.Required, path, "An e-mail address is needed.")
 	case len(email) > maxEmail:
 		problems.Add(errs.TooLong, path, "An e-mail address has at most %d bytes.", maxEmail)
-	case err != nil || parsed.Address != email || text.Problem(email, false) != "" || text.Invisible(email):
+	case err != nil || parsed.Address != email || text.Problem(email, false) != "" ||
+		text.Invisible(email):
 		problems.Add(errs.Invalid, path, "That is not an e-mail address, like ann@example.org.")
 	}
 	return email
@@ -200,9 +203,11 @@ func checkDisplayName(problems *errs.List, path, name string) *string {
 	case text.Problem(name, false) != "":
 		problems.Add(errs.Invalid, path, "A display name %s.", negated(text.Problem(name, false)))
 	case text.Deceptive(name):
-		problems.Add(errs.Invalid, path, "A display name has no characters that change the writing direction or end the line.")
+		problems.Add(errs.Invalid, path,
+			"A display name has no characters that change the writing direction or end the line.")
 	case text.Len(name) > maxDisplayName:
-		problems.Add(errs.TooLong, path, "A display name has at most %d characters.", maxDisplayName)
+		problems.Add(errs.TooLong, path, "A display name has at most %d characters.",
+			maxDisplayName)
 	}
 	return &name
 }
@@ -217,9 +222,12 @@ func negated(problem string) string {
 
 // requireFree returns an error for each unique name that is taken. If addresses are concealed, it
 // returns the owner of a taken address instead.
-func (s *Service) requireFree(ctx context.Context, tx *store.Tx, u *model.User) (owner *model.User, err error) {
+func (s *Service) requireFree(
+	ctx context.Context, tx *store.Tx, u *model.User,
+) (owner *model.User, err error) {
 	var taken []*model.User
-	err = tx.NewSelect().Model(&taken).Where("email_key = ? OR nickname_key = ?", u.EmailKey, u.NicknameKey).Scan(ctx)
+	err = tx.NewSelect().Model(&taken).
+		Where("email_key = ? OR nickname_key = ?", u.EmailKey, u.NicknameKey).Scan(ctx)
 	if err != nil {
 		return nil, err
 	}

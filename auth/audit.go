@@ -39,14 +39,16 @@ const auditKept = 365 * 24 * time.Hour
 // The account must be locked with lockedUser, so that no entry is written for one that is being
 // removed.
 func (s *Service) audit(
-	ctx context.Context, tx *store.Tx, act action, user *model.UserID, session *model.SessionID, from Client,
+	ctx context.Context, tx *store.Tx, act action, user *model.UserID, session *model.SessionID,
+	from Client,
 ) error {
 	return s.auditWhen(ctx, tx, true, act, user, session, from)
 }
 
 // auditWhen is audit if stored is true, and otherwise runs its statement without storing an entry.
 func (s *Service) auditWhen(
-	ctx context.Context, tx *store.Tx, stored bool, act action, user *model.UserID, session *model.SessionID, from Client,
+	ctx context.Context, tx *store.Tx, stored bool, act action, user *model.UserID,
+	session *model.SessionID, from Client,
 ) error {
 	entry := &model.AuditEntry{
 		ID: model.NewAuditID(), At: tx.Now, Action: string(act), UserID: user, SessionID: session,

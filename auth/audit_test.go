@@ -30,7 +30,8 @@ func (f *fixture) entries() []*model.AuditEntry {
 	if err := f.db.NewSelect().Model(&found).Scan(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
-	if _, err := f.db.NewDelete().Model((*model.AuditEntry)(nil)).Where("1 = 1").Exec(f.t.Context()); err != nil {
+	if _, err := f.db.NewDelete().Model((*model.AuditEntry)(nil)).Where("1 = 1").
+		Exec(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
 	return found
@@ -50,7 +51,8 @@ func (f *fixture) wantEntries(name string, from Client, want ...entry) {
 			found.Session = e.SessionID.String()
 		}
 		got = append(got, found)
-		if diff := cmp.Diff(Client{IP: deref(e.IP), UserAgent: deref(e.UserAgent)}, from); diff != "" {
+		if diff := cmp.Diff(Client{IP: deref(e.IP), UserAgent: deref(e.UserAgent)},
+			from); diff != "" {
 			f.t.Errorf("%s: %s is from (-got +want):\n%s", name, e.Action, diff)
 		}
 		if !e.At.Equal(f.db.Now()) {
@@ -58,7 +60,9 @@ func (f *fixture) wantEntries(name string, from Client, want ...entry) {
 		}
 	}
 	for _, list := range [][]entry{got, want} {
-		sort.Slice(list, func(i, j int) bool { return list[i].Action+list[i].Session < list[j].Action+list[j].Session })
+		sort.Slice(list, func(i, j int) bool {
+			return list[i].Action+list[i].Session < list[j].Action+list[j].Session
+		})
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		f.t.Errorf("%s: audit log (-want +got):\n%s", name, diff)
@@ -97,18 +101,21 @@ func TestAuditLogEntries(t *testing.T) {
 	each(t, func(t *testing.T, base *fixture) {
 		var log record
 		f := base.node(base.clock, func(o *Options) {
-			o.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			o.Log = slog.New(slog.NewJSONHandler(&log,
+				&slog.HandlerOptions{Level: slog.LevelDebug}))
 			o.OnDelete = nothingElse
 		})
 		from := Client{IP: "192.0.2.77", UserAgent: "Mozilla/5.0 (X11; probe-77)"}
-		secrets := []string{password, newPassword, "wrong-and-secret", from.IP, from.UserAgent, "probe-77", "ann@example", "$argon2id$"}
+		secrets := []string{password, newPassword, "wrong-and-secret", from.IP, from.UserAgent,
+			"probe-77", "ann@example", "$argon2id$"}
 		// check compares the audit log and the log with the entries that are expected.
 		check := func(name string, want ...entry) {
 			t.Helper()
 			stored := f.all()["audit_log"]
 			for place, value := range stored {
 				for _, secret := range secrets {
-					if secret != from.IP && secret != from.UserAgent && secret != "probe-77" && bytes.Contains(value, []byte(secret)) {
+					if secret != from.IP && secret != from.UserAgent && secret != "probe-77" &&
+						bytes.Contains(value, []byte(secret)) {
 						t.Errorf("%s: %s of the audit log has %q", name, place, secret)
 					}
 				}
@@ -144,12 +151,14 @@ func TestAuditLogEntries(t *testing.T) {
 		ctx := t.Context()
 		credentials := Login{Email: "ann@example.org", Password: password}
 
-		ann := keep(f.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann", Password: password}, from))
+		ann := keep(f.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann",
+			Password: password}, from))
 		id, session := ann.User.ID.String(), ann.Session.ID.String()
 		check("register", entry{"registered", id, ""}, entry{"logged_in", id, session})
 		verify := f.token(mail.VerifyEmail)
 		secrets = append(secrets, verify)
-		if _, err := f.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann2", Password: password}, from); err == nil {
+		if _, err := f.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann2",
+			Password: password}, from); err == nil {
 			t.Error("registered twice")
 		}
 		check("register, refused")
@@ -175,16 +184,19 @@ func TestAuditLogEntries(t *testing.T) {
 		f.do("logout", f.Logout(ctx, tablet.Actor(), from))
 		check("logout", entry{"logged_out", id, tablet.Session.ID.String()})
 
-		others := []*SignedIn{keep(f.Login(ctx, credentials, from)), keep(f.Login(ctx, credentials, from)), keep(f.Login(ctx, credentials, from))}
+		others := []*SignedIn{keep(f.Login(ctx, credentials, from)),
+			keep(f.Login(ctx, credentials, from)), keep(f.Login(ctx, credentials, from))}
 		f.entries()
 		log.take()
 		f.do("revoke", f.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from))
 		check("revoke", entry{"session_revoked", id, others[0].Session.ID.String()})
-		f.wantProblem("revoke again", f.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from), "NOT_FOUND sessionId")
+		f.wantProblem("revoke again", f.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from),
+			"NOT_FOUND sessionId")
 		check("revoke again")
 		_, err = f.RevokeOtherSessions(ctx, ann.Actor(), from)
 		f.do("revoke others", err)
-		check("revoke others", entry{"session_revoked", id, others[1].Session.ID.String()}, entry{"session_revoked", id, others[2].Session.ID.String()})
+		check("revoke others", entry{"session_revoked", id, others[1].Session.ID.String()},
+			entry{"session_revoked", id, others[2].Session.ID.String()})
 
 		_, err = f.UpdateProfile(ctx, ann.Actor(), UpdateProfile{About: new("hello")})
 		f.do("profile", err)
@@ -193,7 +205,8 @@ func TestAuditLogEntries(t *testing.T) {
 		check("profile and settings")
 
 		in := ChangePassword{OldPassword: "wrong-and-secret", NewPassword: newPassword}
-		f.wantProblem("wrong", f.ChangePassword(ctx, ann.Actor(), in, from), "INVALID_CREDENTIALS oldPassword")
+		f.wantProblem("wrong", f.ChangePassword(ctx, ann.Actor(), in, from),
+			"INVALID_CREDENTIALS oldPassword")
 		check("change of password, wrong", entry{"password_wrong", id, session})
 		in.OldPassword = password
 		f.do("change", f.ChangePassword(ctx, ann.Actor(), in, from))
@@ -224,7 +237,8 @@ func TestAuditLogEntries(t *testing.T) {
 		// removal.
 		ann = keep(f.Login(ctx, Login{Email: "ann@example.com", Password: password}, from))
 		log.take()
-		f.wantProblem("delete", f.DeleteAccount(ctx, ann.Actor(), "wrong-and-secret", from), "INVALID_CREDENTIALS password")
+		f.wantProblem("delete", f.DeleteAccount(ctx, ann.Actor(), "wrong-and-secret", from),
+			"INVALID_CREDENTIALS password")
 		log.take()
 		f.do("delete", f.DeleteAccount(ctx, ann.Actor(), password, from))
 		if text := log.take(); !strings.Contains(text, `"action":"account_deleted"`) {
@@ -232,7 +246,8 @@ func TestAuditLogEntries(t *testing.T) {
 		}
 		f.finish()
 		f.wantEntries("delete", Client{},
-			entry{Action: "logged_in"}, entry{Action: "password_wrong"}, entry{Action: "session_revoked"}, entry{Action: "account_deleted"})
+			entry{Action: "logged_in"}, entry{Action: "password_wrong"},
+			entry{Action: "session_revoked"}, entry{Action: "account_deleted"})
 	})
 }
 
@@ -243,7 +258,8 @@ func TestARollbackLeavesNoAuditEntry(t *testing.T) {
 		f.register("ann")
 		bob := f.register("bob")
 		f.takeMails()
-		f.do("ask", f.ChangeEmail(t.Context(), bob.Actor(), ChangeEmail{NewEmail: "new@example.org", Password: password}, Client{}))
+		f.do("ask", f.ChangeEmail(t.Context(), bob.Actor(),
+			ChangeEmail{NewEmail: "new@example.org", Password: password}, Client{}))
 		token := f.token(mail.ChangeEmail)
 		f.register("new")
 		f.entries()

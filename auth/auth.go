@@ -122,7 +122,9 @@ const sessionCacheSize = 1 << 16
 // New returns a service. Its caller also calls Run, which does the work in the background.
 func New(db *store.DB, opts Options) (*Service, error) {
 	if opts.Argon2 == nil {
-		opts.Argon2 = &argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+		opts.Argon2 = &argon2id.Params{
+			Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32,
+		}
 	}
 	if opts.Registration == "" {
 		opts.Registration = Open

@@ -54,7 +54,9 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 		f := base.limited(func(o *Options) { o.ConcealEmails = true })
 		asked := &statements{}
 		f.db.Watch(asked)
-		from := func(i int) Client { return Client{IP: fmt.Sprint("192.0.2.", i), UserAgent: "a browser"} }
+		from := func(i int) Client {
+			return Client{IP: fmt.Sprint("192.0.2.", i), UserAgent: "a browser"}
+		}
 
 		n := 0
 		cases := map[string]struct {
@@ -65,18 +67,23 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 		}{
 			"requestPasswordReset": {
 				7, // the last ones beyond the limit of mails to one account
-				func(email string, i int) error { return f.RequestPasswordReset(t.Context(), email, from(i)) },
+				func(email string, i int) error {
+					return f.RequestPasswordReset(t.Context(), email, from(i))
+				},
 				[]string{"old@example.org", "unknown@example.org", "unconfirmed@example.org"},
 			},
 			"requestPasswordReset for what is no address": {
 				1,
-				func(email string, i int) error { return f.RequestPasswordReset(t.Context(), email, from(i)) },
+				func(email string, i int) error {
+					return f.RequestPasswordReset(t.Context(), email, from(i))
+				},
 				[]string{"old@example.org", "unknown", ""},
 			},
 			"login with a wrong password": {
 				2,
 				func(email string, i int) error {
-					_, err := f.Login(t.Context(), Login{Email: email, Password: "wrong password"}, from(10+i))
+					_, err := f.Login(t.Context(), Login{Email: email, Password: "wrong password"},
+						from(10+i))
 					return err
 				},
 				[]string{"old@example.org", "unknown@example.org", "unconfirmed@example.org"},
@@ -84,7 +91,8 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 			"login with the password of an unconfirmed account": {
 				2,
 				func(email string, i int) error {
-					_, err := f.Login(t.Context(), Login{Email: email, Password: password}, from(20+i))
+					_, err := f.Login(t.Context(), Login{Email: email, Password: password},
+						from(20+i))
 					return err
 				},
 				[]string{"unconfirmed@example.org", "unknown@example.org"},
@@ -93,7 +101,9 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 				1,
 				func(email string, i int) error {
 					n++
-					_, err := f.Register(t.Context(), Register{Email: email, Nickname: fmt.Sprint("other", n), Password: password}, from(30+i))
+					_, err := f.Register(t.Context(),
+						Register{Email: email, Nickname: fmt.Sprint("other", n),
+							Password: password}, from(30+i))
 					return err
 				},
 				[]string{"old@example.org", "new@example.org", "unconfirmed@example.org"},
@@ -105,7 +115,9 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 					if email == "" {
 						email = fmt.Sprintf("new%d@example.com", n)
 					}
-					_, err := f.Register(t.Context(), Register{Email: email, Nickname: fmt.Sprint("other", n), Password: password}, from(40+i))
+					_, err := f.Register(t.Context(),
+						Register{Email: email, Nickname: fmt.Sprint("other", n),
+							Password: password}, from(40+i))
 					return err
 				},
 				[]string{"old@example.org", ""},
@@ -113,7 +125,8 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 			"register with a nickname that is taken": {
 				1,
 				func(email string, i int) error {
-					_, err := f.Register(t.Context(), Register{Email: email, Nickname: "old", Password: password}, from(50+i))
+					_, err := f.Register(t.Context(),
+						Register{Email: email, Nickname: "old", Password: password}, from(50+i))
 					return err
 				},
 				[]string{"unconfirmed@example.org", "free@example.org"},
@@ -122,7 +135,8 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 				2,
 				func(email string, i int) error {
 					s := signedIn[i]
-					return f.ChangeEmail(t.Context(), s.Actor(), ChangeEmail{NewEmail: email, Password: password}, from(60+i))
+					return f.ChangeEmail(t.Context(), s.Actor(),
+						ChangeEmail{NewEmail: email, Password: password}, from(60+i))
 				},
 				[]string{"unconfirmed@example.org", "free@example.com"},
 			},
@@ -146,12 +160,14 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 				}
 				if i == 0 {
 					want = got
-					if slices.ContainsFunc(want, func(list []string) bool { return len(list) < 2 }) {
+					if slices.ContainsFunc(want,
+						func(list []string) bool { return len(list) < 2 }) {
 						t.Errorf("%s: saw only %q", name, want)
 					}
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("%s: statements for %q (-) and %q (+):\n%s", name, test.emails[0], email, diff)
+					t.Errorf("%s: statements for %q (-) and %q (+):\n%s", name, test.emails[0],
+						email, diff)
 				}
 			}
 		}
@@ -185,8 +201,10 @@ func TestAForgedLinkIsRefusedBeforeHashing(t *testing.T) {
 		verify := f.askForReset("ann@example.org")
 		f.do("invalidate it", f.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
 		defer f.refuseHashing()()
-		for _, token := range []string{"", "x", used, verify, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"} {
-			f.wantProblem(token, f.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
+		for _, token := range []string{"", "x", used, verify,
+			"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"} {
+			f.wantProblem(token, f.ResetPassword(t.Context(), token, newPassword, Client{}),
+				tokenExpired)
 		}
 	})
 }

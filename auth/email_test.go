@@ -9,7 +9,8 @@ import (
 
 func (f *fixture) askForAddress(s *SignedIn, email string) error {
 	f.t.Helper()
-	return f.ChangeEmail(f.t.Context(), s.Actor(), ChangeEmail{NewEmail: email, Password: password}, Client{})
+	return f.ChangeEmail(f.t.Context(), s.Actor(), ChangeEmail{NewEmail: email, Password: password},
+		Client{})
 }
 
 // concealing returns a node that conceals addresses.
@@ -22,8 +23,10 @@ func TestVerifyEmail(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		ann, bob := f.register("ann"), f.register("bob")
-		sent := f.wantMails("register", "verify_email ann@example.org", "verify_email bob@example.org")
-		if want := issuer + "/verify-email#token="; len(sent[0].Link) != len(want)+43 || sent[0].Link[:len(want)] != want {
+		sent := f.wantMails("register", "verify_email ann@example.org",
+			"verify_email bob@example.org")
+		if want := issuer + "/verify-email#token="; len(sent[0].Link) != len(want)+43 ||
+			sent[0].Link[:len(want)] != want {
 			t.Errorf("the link is %s", sent[0].Link)
 		}
 		if f.user(ann.User.ID).EmailVerifiedAt != nil {
@@ -56,7 +59,8 @@ func TestChangeEmail(t *testing.T) {
 		ann := f.register("ann")
 		f.register("bob")
 		f.takeMails()
-		err := f.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{NewEmail: "ann@example.com", Password: "wrong password"}, Client{})
+		err := f.ChangeEmail(t.Context(), ann.Actor(),
+			ChangeEmail{NewEmail: "ann@example.com", Password: "wrong password"}, Client{})
 		f.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		f.wantProblem("taken", f.askForAddress(ann, "BOB@example.org"), "TAKEN newEmail")
 		f.wantProblem("blank", f.askForAddress(ann, " "), "REQUIRED newEmail")
@@ -64,7 +68,8 @@ func TestChangeEmail(t *testing.T) {
 		f.wantMails("refused")
 
 		f.do("ask", f.askForAddress(ann, "Ann.New@Example.com"))
-		sent := f.wantMails("ask", "email_changing ann@example.org", "change_email Ann.New@Example.com")
+		sent := f.wantMails("ask", "email_changing ann@example.org",
+			"change_email Ann.New@Example.com")
 		if sent[0].Link != "" {
 			t.Errorf("the old address got a link: %s", sent[0].Link)
 		}
@@ -77,14 +82,17 @@ func TestChangeEmail(t *testing.T) {
 		f.signsIn("before", "ann.new@example.com", password, false)
 		f.do("confirm", f.VerifyEmail(t.Context(), token, Client{}))
 		u := f.user(ann.User.ID)
-		if u.Email != "Ann.New@Example.com" || u.EmailKey != "ann.new@example.com" || u.EmailVerifiedAt == nil {
+		if u.Email != "Ann.New@Example.com" || u.EmailKey != "ann.new@example.com" ||
+			u.EmailVerifiedAt == nil {
 			t.Errorf("got %+v", u)
 		}
 		f.grant(ann)
 		f.signsIn("after", "ann@example.org", password, false)
 		f.signsIn("after", "ann.new@example.com", password, true)
 		f.wantProblem("again", f.VerifyEmail(t.Context(), token, Client{}), tokenExpired)
-		if _, err := f.Register(t.Context(), Register{Email: "ann@example.org", Nickname: "other", Password: password}, Client{}); err != nil {
+		if _, err := f.Register(t.Context(),
+			Register{Email: "ann@example.org", Nickname: "other", Password: password},
+			Client{}); err != nil {
 			t.Errorf("the old address is free, and: %v", err)
 		}
 	})
@@ -116,7 +124,8 @@ func TestChangeEmailToTheSame(t *testing.T) {
 		f.takeMails()
 		f.do("ask", f.askForAddress(ann, "Ann@Example.org"))
 		f.do("confirm", f.VerifyEmail(t.Context(), f.token(mail.ChangeEmail), Client{}))
-		if u := f.user(ann.User.ID); u.Email != "Ann@Example.org" || u.EmailKey != "ann@example.org" || u.EmailVerifiedAt == nil {
+		if u := f.user(ann.User.ID); u.Email != "Ann@Example.org" ||
+			u.EmailKey != "ann@example.org" || u.EmailVerifiedAt == nil {
 			t.Errorf("got %+v", u)
 		}
 	})
@@ -154,7 +163,9 @@ func TestTwoLinksRaceForOneAddress(t *testing.T) {
 			tokens = append(tokens, f.token(mail.ChangeEmail))
 		}
 		results := make([]error, len(tokens))
-		concurrently(len(tokens), func(i int) { results[i] = f.VerifyEmail(t.Context(), tokens[i], Client{}) })
+		concurrently(len(tokens), func(i int) {
+			results[i] = f.VerifyEmail(t.Context(), tokens[i], Client{})
+		})
 		got := 0
 		for _, err := range results {
 			if err == nil {
@@ -199,7 +210,9 @@ func TestChangeEmailConceals(t *testing.T) {
 			t.Errorf("a taken address: %v", taken)
 		}
 		if freeOwn != takenOwn {
-			t.Errorf("the actor gets %d mails if the new address is free, and %d if it has an account", freeOwn, takenOwn)
+			t.Errorf(
+				"the actor gets %d mails if the new address is free, and %d if it has an account",
+				freeOwn, takenOwn)
 		}
 	})
 }

@@ -49,7 +49,8 @@ func each(t *testing.T, fn func(t *testing.T, f *fixture)) {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			c, url := storetest.NewClock(), kind.url(t)
-			fn(t, &fixture{Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t, clock: c, url: url})
+			fn(t, &fixture{Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t,
+				clock: c, url: url})
 		})
 	}
 }
@@ -99,8 +100,9 @@ func secretOf(letter string) []byte { return bytes.Repeat([]byte(letter), MinKey
 func testOptions() Options {
 	return Options{
 		Keys: []Key{secretKey("k")}, Issuer: issuer, AccessTTL: accessTTL, RefreshTTL: refreshTTL,
-		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32},
-		Log:    slog.New(slog.DiscardHandler),
+		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16,
+			KeyLength: 32},
+		Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -112,7 +114,8 @@ func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service 
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts.Mail, opts.Link = outbox, func(action, token string) string { return issuer + "/" + action + "#token=" + token }
+	opts.Mail, opts.Link = outbox,
+		func(action, token string) string { return issuer + "/" + action + "#token=" + token }
 	for _, fn := range change {
 		fn(&opts)
 	}
@@ -127,7 +130,8 @@ func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service 
 // connections, memory and clock.
 func (f *fixture) node(c *storetest.Clock, change ...func(*Options)) *fixture {
 	f.t.Helper()
-	return &fixture{Service: mustService(f.t, mustOpen(f.t, f.url, c.Now), change...), t: f.t, clock: c, url: f.url}
+	return &fixture{Service: mustService(f.t, mustOpen(f.t, f.url, c.Now), change...), t: f.t,
+		clock: c, url: f.url}
 }
 
 // register makes an account with the address NICKNAME@example.org.
@@ -144,7 +148,8 @@ func (f *fixture) register(nickname string) *SignedIn {
 // login starts another session of the account.
 func (f *fixture) login(nickname string) *SignedIn {
 	f.t.Helper()
-	signedIn, err := f.Login(f.t.Context(), Login{Email: nickname + "@example.org", Password: password}, Client{})
+	signedIn, err := f.Login(f.t.Context(),
+		Login{Email: nickname + "@example.org", Password: password}, Client{})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -237,8 +242,8 @@ func readIssued(t tokens, s string) (refreshToken, bool) {
 	return r, ok && t.issuedHere(r)
 }
 
-// problems lists the errors in the input, each as "CODE path", in the order of the input. It returns
-// "" for an error of another kind.
+// problems lists the errors in the input, each as "CODE path", in the order of the input. It
+// returns "" for an error of another kind.
 func problems(err error) string {
 	var found []string
 	for _, e := range errs.Correctable(err) {

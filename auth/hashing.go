@@ -26,7 +26,8 @@ const hashRetryAfter = 2 * time.Second
 // newHashing returns the semaphore that limits how many passwords are hashed at once, to one for
 // each core. Addresses take turns, so one that sends many requests waits behind itself.
 func newHashing() *fair.Semaphore[string] {
-	return fair.NewSemaphore[string](int64(runtime.GOMAXPROCS(0)), maxHashWaiters, maxHashWaitersPerAddress)
+	return fair.NewSemaphore[string](int64(runtime.GOMAXPROCS(0)), maxHashWaiters,
+		maxHashWaitersPerAddress)
 }
 
 // withSlot runs fn, which hashes a password, while it has a slot of the semaphore. The error is
@@ -36,9 +37,11 @@ func (s *Service) withSlot(ctx context.Context, from Client, fn func() error) er
 	release, err := s.hashing.Acquire(ctx, from.Network(), 1)
 	switch {
 	case errors.Is(err, fair.ErrKeyFull):
-		return hashingRefused(errs.RateLimited, "Too many sign-ins from your network at once. Try again.")
+		return hashingRefused(errs.RateLimited,
+			"Too many sign-ins from your network at once. Try again.")
 	case errors.Is(err, fair.ErrFull):
-		return hashingRefused(errs.Unavailable, "Too many people are signing in just now. Try again.")
+		return hashingRefused(errs.Unavailable,
+			"Too many people are signing in just now. Try again.")
 	case err != nil:
 		return err
 	}

@@ -71,7 +71,8 @@ func TestPasswordsWaitByAddress(t *testing.T) {
 		defer stop()
 		for name, try := range map[string]func(ctx context.Context, from Client) error{
 			"register": func(ctx context.Context, from Client) error {
-				_, err := f.Register(ctx, Register{Email: "bob@example.org", Nickname: "bob", Password: password}, from)
+				_, err := f.Register(ctx, Register{Email: "bob@example.org", Nickname: "bob",
+					Password: password}, from)
 				return err
 			},
 			"login": func(ctx context.Context, from Client) error {
@@ -79,14 +80,17 @@ func TestPasswordsWaitByAddress(t *testing.T) {
 				return err
 			},
 			"login to no account": func(ctx context.Context, from Client) error {
-				_, err := f.Login(ctx, Login{Email: "unknown@example.org", Password: password}, from)
+				_, err := f.Login(ctx, Login{Email: "unknown@example.org", Password: password},
+					from)
 				return err
 			},
 			"changePassword": func(ctx context.Context, from Client) error {
-				return f.ChangePassword(ctx, ann.Actor(), ChangePassword{password, newPassword}, from)
+				return f.ChangePassword(ctx, ann.Actor(), ChangePassword{password, newPassword},
+					from)
 			},
 			"changeEmail": func(ctx context.Context, from Client) error {
-				return f.ChangeEmail(ctx, ann.Actor(), ChangeEmail{"ann@example.com", password}, from)
+				return f.ChangeEmail(ctx, ann.Actor(), ChangeEmail{"ann@example.com", password},
+					from)
 			},
 			"resetPassword": func(ctx context.Context, from Client) error {
 				return f.ResetPassword(ctx, reset, newPassword, from)
@@ -118,7 +122,8 @@ func TestAFloodOfLoginsLeavesOtherAddressesAvailable(t *testing.T) {
 		answers := make(chan error, maxHashWaitersPerAddress)
 		for i := range maxHashWaitersPerAddress {
 			go func() {
-				_, err := f.Login(t.Context(), Login{Email: fmt.Sprint("unknown", i), Password: password}, here())
+				_, err := f.Login(t.Context(),
+					Login{Email: fmt.Sprint("unknown", i), Password: password}, here())
 				answers <- err
 			}()
 		}
@@ -127,7 +132,8 @@ func TestAFloodOfLoginsLeavesOtherAddressesAvailable(t *testing.T) {
 		f.wantWait("the flood's own address", err, hashRetryAfter)
 		signedIn := make(chan error, 1)
 		go func() {
-			_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, elsewhere())
+			_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: password},
+				elsewhere())
 			signedIn <- err
 		}()
 		f.waitForWaiters(maxHashWaitersPerAddress + 1)
@@ -146,7 +152,8 @@ func TestAFullServerIsUnavailable(t *testing.T) {
 		f.register("ann")
 		defer f.refuseHashing()()
 		_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, here())
-		if e, ok := errors.AsType[*errs.Error](err); !ok || e.Code != errs.Unavailable || e.RetryAfter != hashRetryAfter {
+		if e, ok := errors.AsType[*errs.Error](err); !ok || e.Code != errs.Unavailable ||
+			e.RetryAfter != hashRetryAfter {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -83,7 +83,9 @@ func TestOtherServicesVerifyTokensWithTheJWKS(t *testing.T) {
 		ann := f.register("ann")
 		document, set := f.jwks()
 		parse := func(token string, set jwk.Set) (jwt.Token, error) {
-			return jwt.ParseString(token, jwt.WithKeySet(set), jwt.WithClock(jwt.ClockFunc(f.clock.Now)), jwt.WithIssuer(issuer), jwt.WithAudience(issuer))
+			return jwt.ParseString(token, jwt.WithKeySet(set),
+				jwt.WithClock(jwt.ClockFunc(f.clock.Now)), jwt.WithIssuer(issuer),
+				jwt.WithAudience(issuer))
 		}
 		verified, err := parse(ann.Tokens.AccessToken, set)
 		if err != nil {
@@ -105,7 +107,8 @@ func TestOtherServicesVerifyTokensWithTheJWKS(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, k := range raw.Keys {
-			if k["kty"] != "OKP" || k["crv"] != "Ed25519" || k["alg"] != "EdDSA" || k["use"] != "sig" || k["kid"] == "" || k["kid"] == nil {
+			if k["kty"] != "OKP" || k["crv"] != "Ed25519" || k["alg"] != "EdDSA" ||
+				k["use"] != "sig" || k["kid"] == "" || k["kid"] == nil {
 				t.Errorf("published: %v", k)
 			}
 			for _, secret := range []string{"d", "k"} {
@@ -129,7 +132,8 @@ func TestOtherServicesVerifyTokensWithTheJWKS(t *testing.T) {
 
 func TestSecretsAreNotPublished(t *testing.T) {
 	t.Parallel()
-	f := &fixture{Service: mustService(t, mustSQLite(t, time.Now), signedWith(secretKey("a"), secretKey("b"))), t: t}
+	f := &fixture{Service: mustService(t, mustSQLite(t, time.Now),
+		signedWith(secretKey("a"), secretKey("b"))), t: t}
 	if document, set := f.jwks(); set.Len() != 0 || string(document) != `{"keys":[]}` {
 		t.Errorf("got %s", document)
 	}
@@ -156,11 +160,13 @@ func TestAPublicKeyIsNotASecret(t *testing.T) {
 	f.do("marshal", err)
 	document, _ := f.jwks()
 	for name, secret := range map[string][]byte{
-		"raw": public, "DER": der, "PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "JWKS": document,
+		"raw": public, "DER": der, "PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY",
+			Bytes: der}), "JWKS": document,
 	} {
 		hmac, err := SecretKey(append(secret, make([]byte, max(0, MinKeyLen-len(secret)))...))
 		f.do("key", err)
-		forger := &fixture{Service: mustService(t, mustSQLite(t, c.Now), signedWith(hmac)), t: t, clock: c}
+		forger := &fixture{Service: mustService(t, mustSQLite(t, c.Now), signedWith(hmac)), t: t,
+			clock: c}
 		token, _, err := forger.tokens.access(actor)
 		f.do("forge", err)
 		if grant, err := f.tokens.read(token); err == nil {
@@ -175,7 +181,8 @@ func TestAKeyCanBeReplaced(t *testing.T) {
 		first, _ := ed25519Key(t)
 		second, _ := ed25519Key(t)
 		for name, keys := range map[string][2]Key{
-			"secret by secret": {secretKey("a"), secretKey("b")}, "secret by key file": {secretKey("c"), first},
+			"secret by secret":     {secretKey("a"), secretKey("b")},
+			"secret by key file":   {secretKey("c"), first},
 			"key file by key file": {first, second}, "key file by secret": {second, secretKey("d")},
 		} {
 			was, is := keys[0], keys[1]
@@ -188,7 +195,8 @@ func TestAKeyCanBeReplaced(t *testing.T) {
 			during.grant(ann)
 			next := during.refresh(phone.Tokens.RefreshToken)
 			during.grant(next)
-			before.wantUnauthenticated(name+": a token of the new key where only the old is known", next.Tokens.AccessToken)
+			before.wantUnauthenticated(name+": a token of the new key where only the old is known",
+				next.Tokens.AccessToken)
 
 			after := base.node(base.clock, signedWith(is))
 			after.grant(next)
@@ -235,23 +243,32 @@ func TestReadKeyFileRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ path, want string }{
-		"missing":         {filepath.Join(t.TempDir(), "none.pem"), "read the signing key"},
-		"a folder":        {t.TempDir(), "read the signing key"},
-		"empty":           {textFile(t, nil), "does not contain a private key in PKCS #8 and PEM"},
-		"text":            {textFile(t, []byte("a secret")), "does not contain a private key in PKCS #8 and PEM"},
-		"raw":             {textFile(t, private), "does not contain a private key in PKCS #8 and PEM"},
-		"public":          {textFile(t, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER})), "does not contain a private key in PKCS #8 and PEM"},
-		"another kind":    {keyFile(t, other), "is not an Ed25519 key"},
-		"broken":          {textFile(t, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("broken")})), ".pem: "},
-		"of other format": {textFile(t, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte("x")})), "does not contain a private key in PKCS #8 and PEM"},
+		"missing":  {filepath.Join(t.TempDir(), "none.pem"), "read the signing key"},
+		"a folder": {t.TempDir(), "read the signing key"},
+		"empty":    {textFile(t, nil), "does not contain a private key in PKCS #8 and PEM"},
+		"text": {textFile(t, []byte("a secret")),
+			"does not contain a private key in PKCS #8 and PEM"},
+		"raw": {textFile(t, private), "does not contain a private key in PKCS #8 and PEM"},
+		"public": {textFile(t,
+			pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER})),
+			"does not contain a private key in PKCS #8 and PEM"},
+		"another kind": {keyFile(t, other), "is not an Ed25519 key"},
+		"broken": {textFile(t,
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("broken")})),
+			".pem: "},
+		"of other format": {textFile(t,
+			pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte("x")})),
+			"does not contain a private key in PKCS #8 and PEM"},
 	} {
 		_, err := ReadKeyFile(test.path)
-		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), test.path) {
+		if err == nil || !strings.Contains(err.Error(), test.want) ||
+			!strings.Contains(err.Error(), test.path) {
 			t.Errorf("%s: got %v, want %q and the path", name, err, test.want)
 		}
 	}
 	// The error must not quote the key.
-	if _, err := ReadKeyFile(textFile(t, []byte("a secret"))); strings.Contains(err.Error(), "a secret") {
+	if _, err := ReadKeyFile(textFile(t, []byte("a secret"))); strings.Contains(err.Error(),
+		"a secret") {
 		t.Errorf("quotes the file: %v", err)
 	}
 }

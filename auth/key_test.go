@@ -65,14 +65,16 @@ func TestLoadOrMakeSecretRefuses(t *testing.T) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if key, err := LoadOrMakeSecret(path); err == nil || key != nil || strings.Contains(err.Error(), "sss") {
+		if key, err := LoadOrMakeSecret(path); err == nil || key != nil ||
+			strings.Contains(err.Error(), "sss") {
 			t.Errorf("%s: got %q (%v)", name, key, err)
 		}
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, content) {
 			t.Errorf("%s: the file has changed, which would sign all users out (%v)", name, err)
 		}
 	}
-	for name, path := range map[string]string{"a folder": dir, "below a file": filepath.Join(dir, "short", "signing.key")} {
+	for name, path := range map[string]string{"a folder": dir,
+		"below a file": filepath.Join(dir, "short", "signing.key")} {
 		if key, err := LoadOrMakeSecret(path); err == nil || key != nil {
 			t.Errorf("%s: got a key of %d bytes", name, len(key))
 		}
@@ -85,7 +87,8 @@ func TestLoadOrMakeSecretKeepsItPrivate(t *testing.T) {
 	dir := t.TempDir()
 	for name, leftover := range map[string]string{"copied": "", "half written": ".new"} {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path+leftover, bytes.Repeat([]byte("s"), MinKeyLen), 0o600); err != nil {
+		if err := os.WriteFile(path+leftover, bytes.Repeat([]byte("s"), MinKeyLen),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chmod(path+leftover, 0o644); err != nil { // independent of the umask

@@ -32,7 +32,8 @@ type Key struct {
 // SecretKey returns a key that both signs and verifies: HMAC with SHA-256 (HS256).
 func SecretKey(secret []byte) (Key, error) {
 	if len(secret) < MinKeyLen {
-		return Key{}, fmt.Errorf("the signing secret has %d bytes; it needs at least %d", len(secret), MinKeyLen)
+		return Key{}, fmt.Errorf("the signing secret has %d bytes; it needs at least %d",
+			len(secret), MinKeyLen)
 	}
 	k := Key{algorithm: "HS256", secret: secret}
 	var err error
@@ -53,7 +54,8 @@ func ReadKeyFile(path string) (Key, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {
-		return Key{}, fmt.Errorf("read the signing key: %s does not contain a private key in PKCS #8 and PEM", path)
+		return Key{}, fmt.Errorf(
+			"read the signing key: %s does not contain a private key in PKCS #8 and PEM", path)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -63,7 +65,7 @@ func ReadKeyFile(path string) (Key, error) {
 	if !ok {
 		return Key{}, fmt.Errorf("read the signing key: %s is not an Ed25519 key", path)
 	}
-	public := private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // its documentation says so
+	public := private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // as documented
 	k := Key{algorithm: "EdDSA", secret: private.Seed()}
 	var err1, err2 error
 	k.sign, err1 = withKeyID(private, public)
@@ -95,7 +97,8 @@ func (s *Service) JWKS() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = errors.Join(key.Set(jwk.AlgorithmKey, k.algorithm), key.Set(jwk.KeyUsageKey, "sig"), set.AddKey(key))
+		err = errors.Join(key.Set(jwk.AlgorithmKey, k.algorithm), key.Set(jwk.KeyUsageKey, "sig"),
+			set.AddKey(key))
 		if err != nil {
 			return nil, err
 		}
@@ -110,12 +113,14 @@ func LoadOrMakeSecret(path string) ([]byte, error) {
 	if err == nil {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 			if err := os.Chmod(path, 0o600); err != nil {
-				return nil, fmt.Errorf("make the signing secret readable by its owner only: %w", err)
+				return nil, fmt.Errorf("make the signing secret readable by its owner only: %w",
+					err)
 			}
 		}
 		if len(secret) < MinKeyLen {
 			return nil, fmt.Errorf("the signing secret in %s has %d bytes; it needs at least %d. "+
-				"Without the file, a new secret is made, and clients refresh their sessions", path, len(secret), MinKeyLen)
+				"Without the file, a new secret is made, and clients refresh their sessions", path,
+				len(secret), MinKeyLen)
 		}
 		return secret, nil
 	}

@@ -26,7 +26,8 @@ func (s *Service) Lease(grant Grant, end func(reason error)) *Lease {
 	l.expiry = time.AfterFunc(grant.ExpiresAt.Sub(s.db.Now()), func() {
 		l.finish(errs.New(errs.Unauthenticated, expiredMessage))
 	})
-	if cached, ok := s.sessionCache.Get(l.session); ok && !cached.alive { // ended after the grant was checked
+	// The session may have ended after the grant was checked.
+	if cached, ok := s.sessionCache.Get(l.session); ok && !cached.alive {
 		go l.finish(errSessionEnded)
 	}
 	return l

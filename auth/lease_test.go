@@ -47,14 +47,14 @@ func (e *ending) wait(name string) {
 	}
 }
 
-// activeLeases returns how many leases, and entries for sessions, the service still has.
-func (f *fixture) activeLeases() (n int) {
+// wantNoLeases checks that the service has no leases, and no entries for sessions without one.
+func (f *fixture) wantNoLeases() {
+	f.t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, leases := range f.leases {
-		n += len(leases)
+	if len(f.leases) != 0 {
+		f.t.Errorf("leases are left: %v", f.leases)
 	}
-	return n + len(f.leases)
 }
 
 func TestLeasesEndWithTheirSession(t *testing.T) {
@@ -87,9 +87,7 @@ func TestLeasesEndWithTheirSession(t *testing.T) {
 		l2.Release()
 		f.logout(laptop)
 		elsewhere.want("released after", 0)
-		if n := f.activeLeases(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
@@ -165,7 +163,8 @@ func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 func TestALeaseThatIsFoundTwiceEndsOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fixture) {
-		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().Add(time.Minute)}
+		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().
+			Add(time.Minute)}
 		twice, released := newEnding(t), newEnding(t)
 		l, r := f.Lease(grant, twice.end), f.Lease(grant, released.end)
 		r.Release()
@@ -205,9 +204,7 @@ func TestLeasesRaceWithLogout(t *testing.T) {
 				t.Errorf("released in the race: ended %d times", n)
 			}
 		}
-		if n := f.activeLeases(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
@@ -256,9 +253,7 @@ func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 			e.want(name+", long after", 1)
 		}
 		released.want("released", 0)
-		if n := f.activeLeases(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
@@ -267,13 +262,12 @@ func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		for _, ttl := range []time.Duration{0, -time.Microsecond, -time.Hour, -1 << 62} {
 			e := newEnding(t)
-			f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().Add(ttl)}, e.end)
+			f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()},
+				ExpiresAt: f.db.Now().Add(ttl)}, e.end)
 			synctest.Wait() // no time passes
 			e.want(ttl.String(), 1)
 		}
-		if n := f.activeLeases(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
@@ -281,7 +275,8 @@ func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fixture) {
-		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().Add(time.Minute)}
+		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().
+			Add(time.Minute)}
 		var own, other *Lease
 		ended, forgotten := newEnding(t), newEnding(t)
 		own = f.Lease(grant, func(reason error) {
@@ -289,7 +284,8 @@ func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 			own.Release()
 			other.Release()
 		})
-		other = f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: grant.ExpiresAt.Add(time.Minute)}, forgotten.end)
+		other = f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()},
+			ExpiresAt: grant.ExpiresAt.Add(time.Minute)}, forgotten.end)
 		f.endLeases(grant.Actor.SessionID)
 		ended.want("the session's end", 1)
 		pass(time.Hour)
@@ -302,7 +298,8 @@ func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 func TestALeaseEndsWithARealToken(t *testing.T) {
 	t.Parallel()
 	db := mustMigrate(t, mustSQLite(t, time.Now))
-	f := &fixture{Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }), t: t}
+	f := &fixture{Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }),
+		t: t}
 	ann := f.register("ann")
 	socket := newEnding(t)
 	f.Lease(Grant{Actor: ann.Actor(), ExpiresAt: ann.Tokens.ExpiresAt}, socket.end)

@@ -173,7 +173,8 @@ func (d databaseLimits) update(ctx context.Context, key string, change func(*att
 	return d.db.InQueuedTx(ctx, limitKey(key), func(ctx context.Context, tx *store.Tx) error {
 		row := &rateLimitRow{Key: key, At: noTime()}
 		// Setting the key to itself locks the row, whether it existed or not.
-		if _, err := tx.NewInsert().Model(row).On("CONFLICT (key) DO UPDATE").Set("key = EXCLUDED.key").
+		if _, err := tx.NewInsert().Model(row).On("CONFLICT (key) DO UPDATE").
+			Set("key = EXCLUDED.key").
 			Returning("*").Exec(ctx); err != nil {
 			return err
 		}

@@ -17,7 +17,8 @@ import (
 // limited returns a node with rate limits.
 func (f *fixture) limited(change ...func(*Options)) *fixture {
 	f.t.Helper()
-	return f.node(f.clock, append([]func(*Options){func(o *Options) { o.RateLimits = true }}, change...)...)
+	return f.node(f.clock, append([]func(*Options){func(o *Options) { o.RateLimits = true }},
+		change...)...)
 }
 
 // waiting returns the time after which a refused client may retry; 0 if err is not RATE_LIMITED.
@@ -62,14 +63,16 @@ func limitTests() map[string]limitTest {
 		return err
 	}
 	login := func(f *fixture, nickname string, from Client) error {
-		_, err := f.Login(f.t.Context(), Login{Email: nickname + "@example.org", Password: password}, from)
+		_, err := f.Login(f.t.Context(),
+			Login{Email: nickname + "@example.org", Password: password}, from)
 		return err
 	}
 	session, other := model.NewSessionID(), model.NewSessionID()
 	return map[string]limitTest{
 		"register": {
 			300, 12 * time.Second,
-			func(f *fixture, _ int) error { return register(f, here()) }, func(f *fixture) error { return register(f, elsewhere()) },
+			func(f *fixture, _ int) error { return register(f, here()) },
+			func(f *fixture) error { return register(f, elsewhere()) },
 		},
 		"login by address": {
 			100, time.Second,
@@ -78,29 +81,37 @@ func limitTests() map[string]limitTest {
 		},
 		"login by account and address": {
 			20, 10 * time.Second,
-			func(f *fixture, _ int) error { return login(f, "ann", here()) }, func(f *fixture) error { return login(f, "bob", here()) },
+			func(f *fixture, _ int) error { return login(f, "ann", here()) },
+			func(f *fixture) error { return login(f, "bob", here()) },
 		},
 		"login by account and address, from elsewhere": {
 			20, 10 * time.Second,
-			func(f *fixture, _ int) error { return login(f, "ann", here()) }, func(f *fixture) error { return login(f, "ann", elsewhere()) },
+			func(f *fixture, _ int) error { return login(f, "ann", here()) },
+			func(f *fixture) error { return login(f, "ann", elsewhere()) },
 		},
 		"refresh by address": {
 			300, 500 * time.Millisecond,
-			func(f *fixture, _ int) error { return refresh(f, "x", here()) }, func(f *fixture) error { return refresh(f, "x", elsewhere()) },
+			func(f *fixture, _ int) error { return refresh(f, "x", here()) },
+			func(f *fixture) error { return refresh(f, "x", elsewhere()) },
 		},
 		"refresh by session": {
 			20, 3 * time.Second,
 			func(f *fixture, n int) error {
-				return refresh(f, f.tokens.firstRefresh(session).String(), Client{IP: fmt.Sprint("192.0.2.", n%200)})
+				return refresh(f, f.tokens.firstRefresh(session).String(),
+					Client{IP: fmt.Sprint("192.0.2.", n%200)})
 			},
-			func(f *fixture) error { return refresh(f, f.tokens.firstRefresh(other).String(), here()) },
+			func(f *fixture) error {
+				return refresh(f, f.tokens.firstRefresh(other).String(), here())
+			},
 		},
 		"requestPasswordReset": {
 			20, time.Minute,
 			func(f *fixture, n int) error {
 				return f.RequestPasswordReset(f.t.Context(), fmt.Sprint("unknown", n), here())
 			},
-			func(f *fixture) error { return f.RequestPasswordReset(f.t.Context(), "unknown", elsewhere()) },
+			func(f *fixture) error {
+				return f.RequestPasswordReset(f.t.Context(), "unknown", elsewhere())
+			},
 		},
 		"resetPassword and verifyEmail": {
 			30, 5 * time.Second,
@@ -167,7 +178,8 @@ func TestLimitsMayBeOff(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
 		for range 40 {
-			_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, here())
+			_, err := f.Login(t.Context(),
+				Login{Email: "ann@example.org", Password: "wrong password"}, here())
 			f.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
 		f.login("ann")
@@ -186,17 +198,21 @@ func TestAPasswordAskedForAgainIsLimitedBySession(t *testing.T) {
 			case 0:
 				err = f.DeleteAccount(t.Context(), ann.Actor(), "wrong password", here())
 			case 1:
-				err = f.ChangePassword(t.Context(), ann.Actor(), ChangePassword{"wrong password", newPassword}, here())
+				err = f.ChangePassword(t.Context(), ann.Actor(),
+					ChangePassword{"wrong password", newPassword}, here())
 			case 2:
-				err = f.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{"a@example.com", "wrong password"}, here())
+				err = f.ChangeEmail(t.Context(), ann.Actor(),
+					ChangeEmail{"a@example.com", "wrong password"}, here())
 			}
 			if len(errs.Correctable(err)) != 1 {
 				t.Fatalf("attempt %d: %v", i, err)
 			}
 		}
-		f.wantWait("the right one", f.DeleteAccount(t.Context(), ann.Actor(), password, here()), 30*time.Second)
+		f.wantWait("the right one", f.DeleteAccount(t.Context(), ann.Actor(), password, here()),
+			30*time.Second)
 		f.clock.Forward(30 * time.Second)
-		f.do("another session", f.ChangePassword(t.Context(), laptop.Actor(), ChangePassword{password, newPassword}, here()))
+		f.do("another session", f.ChangePassword(t.Context(), laptop.Actor(),
+			ChangePassword{password, newPassword}, here()))
 	})
 }
 
@@ -207,8 +223,12 @@ func TestMailsToOneAccountAreLimited(t *testing.T) {
 		base.register("bob")
 		f := base.limited()
 		for name, try := range map[string]func(i int) error{
-			"verification": func(int) error { return f.RequestEmailVerification(t.Context(), ann.Actor()) },
-			"change":       func(i int) error { return f.askForAddress(f.login("ann"), fmt.Sprintf("ann%d@example.com", i)) },
+			"verification": func(int) error {
+				return f.RequestEmailVerification(t.Context(), ann.Actor())
+			},
+			"change": func(i int) error {
+				return f.askForAddress(f.login("ann"), fmt.Sprintf("ann%d@example.com", i))
+			},
 		} {
 			f.takeMails()
 			sent := map[string]int{}
@@ -239,8 +259,10 @@ func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
 		base.takeMails()
 		f := base.limited(func(o *Options) { o.ConcealEmails = true })
 		for i := range 10 {
-			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i), Password: password}
-			if signedIn, err := f.Register(t.Context(), in, Client{IP: fmt.Sprint("192.0.2.", i)}); signedIn != nil || err != nil {
+			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i),
+				Password: password}
+			if signedIn, err := f.Register(t.Context(), in,
+				Client{IP: fmt.Sprint("192.0.2.", i)}); signedIn != nil || err != nil {
 				t.Fatalf("got %v (%v), which reveals the account", signedIn, err)
 			}
 		}
@@ -263,12 +285,14 @@ func TestFailuresLockOut(t *testing.T) {
 		base.register("bob")
 		f := base.limited()
 		login := func(nickname, with string, from Client) error {
-			_, err := f.Login(t.Context(), Login{Email: nickname + "@example.org", Password: with}, from)
+			_, err := f.Login(t.Context(), Login{Email: nickname + "@example.org", Password: with},
+				from)
 			return err
 		}
 		fail := func(name string) {
 			t.Helper()
-			f.wantProblem(name, login("ann", "wrong password", here()), "INVALID_CREDENTIALS password")
+			f.wantProblem(name, login("ann", "wrong password", here()),
+				"INVALID_CREDENTIALS password")
 		}
 		const cap = 15 * time.Minute
 		for range 3 {
@@ -314,10 +338,12 @@ func TestFailuresForUnknownAddressesLockOutToo(t *testing.T) {
 	each(t, func(t *testing.T, base *fixture) {
 		f := base.limited()
 		for range 4 {
-			_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password}, here())
+			_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password},
+				here())
 			f.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
-		_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password}, here())
+		_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password},
+			here())
 		f.wantWait("the fifth", err, 2*time.Second)
 	})
 }
@@ -328,7 +354,8 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 	each(t, func(t *testing.T, base *fixture) {
 		f := base.limited()
 		r := limit{Rate: ratelimit.Rate{Burst: 1, Every: 10 * time.Second}}
-		for i, late := range []time.Duration{0, 400 * time.Microsecond, 600 * time.Microsecond, 999 * time.Microsecond, 10*time.Second - 400*time.Microsecond} {
+		for i, late := range []time.Duration{0, 400 * time.Microsecond, 600 * time.Microsecond,
+			999 * time.Microsecond, 10*time.Second - 400*time.Microsecond} {
 			key := fmt.Sprint("key", i)
 			f.do("first", f.allow(t.Context(), key, r))
 			f.clock.Forward(late)
@@ -351,8 +378,10 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	for ip, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8:0:1::1": "2001:db8:0:1::/64",
-		"2001:db8:0:1:ffff:ffff:ffff:ffff": "2001:db8:0:1::/64", "2001:db8:0:2::1": "2001:db8:0:2::/64", "::1": "::/64",
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1",
+		"2001:db8:0:1::1":                  "2001:db8:0:1::/64",
+		"2001:db8:0:1:ffff:ffff:ffff:ffff": "2001:db8:0:1::/64",
+		"2001:db8:0:2::1":                  "2001:db8:0:2::/64", "::1": "::/64",
 		"fe80::1%eth0": "fe80::/64", "fe80::1%eth1": "fe80::/64",
 		"": "unknown", "no address": "unknown", "192.0.2.1:80": "unknown", "192.0.2": "unknown",
 	} {
@@ -369,11 +398,13 @@ func TestANetworkOfIPv6IsOneAddress(t *testing.T) {
 		base.register("ann")
 		f := base.limited()
 		login := func(with, ip string) error {
-			_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: with}, Client{IP: ip})
+			_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: with},
+				Client{IP: ip})
 			return err
 		}
 		for i := range 4 {
-			f.wantProblem("wrong", login("wrong password", fmt.Sprintf("2001:db8:0:1::%d", i)), "INVALID_CREDENTIALS password")
+			f.wantProblem("wrong", login("wrong password", fmt.Sprintf("2001:db8:0:1::%d", i)),
+				"INVALID_CREDENTIALS password")
 		}
 		f.wantWait("a neighbour", login(password, "2001:db8:0:1:abcd::9"), 2*time.Second)
 		f.do("another network", login(password, "2001:db8:0:2::1"))
@@ -402,10 +433,12 @@ func TestNodesShareLimits(t *testing.T) {
 			t.Errorf("%d attempts were let through, want %d", passed, want)
 		}
 		for i := range 4 {
-			_, err := nodes[i%2].Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, here())
+			_, err := nodes[i%2].Login(t.Context(),
+				Login{Email: "ann@example.org", Password: "wrong password"}, here())
 			base.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
-		_, err := nodes[0].Login(t.Context(), Login{Email: "ann@example.org", Password: password}, here())
+		_, err := nodes[0].Login(t.Context(), Login{Email: "ann@example.org", Password: password},
+			here())
 		if slowed := waiting(err) == 2*time.Second; slowed != shared {
 			t.Errorf("failures on both nodes: %v", err)
 		}
@@ -421,7 +454,8 @@ func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
 		}
 		var passed, refused atomic.Int64
 		concurrently(50, func(i int) {
-			switch err := nodes[i%len(nodes)].allow(t.Context(), "key", limit{Rate: ratelimit.Rate{Burst: 7, Every: time.Hour}}); {
+			switch err := nodes[i%len(nodes)].allow(t.Context(), "key",
+				limit{Rate: ratelimit.Rate{Burst: 7, Every: time.Hour}}); {
 			case err == nil:
 				passed.Add(1)
 			case waiting(err) == time.Hour:
@@ -431,7 +465,8 @@ func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
 			}
 		})
 		if passed.Load() != 7 || refused.Load() != 43 {
-			t.Errorf("%d were let through and %d refused, want 7 and 43", passed.Load(), refused.Load())
+			t.Errorf("%d were let through and %d refused, want 7 and 43", passed.Load(),
+				refused.Load())
 		}
 	})
 }
@@ -451,7 +486,8 @@ func TestLimitsAreCountedUnderHashes(t *testing.T) {
 		var keys []string
 		if memory, ok := f.limits.(memoryLimits); ok {
 			keys = memory.Keys()
-		} else if err := f.db.NewSelect().Table("rate_limits").Column("key").Scan(t.Context(), &keys); err != nil {
+		} else if err := f.db.NewSelect().Table("rate_limits").Column("key").Scan(t.Context(),
+			&keys); err != nil {
 			t.Fatal(err)
 		}
 		if len(keys) < 8 {

@@ -37,7 +37,8 @@ const oneTimeLen = 32 // bytes
 // purpose. Only the hash is stored; the token itself is in the mail alone. If stored is false, it
 // runs the same statements, and the token never works.
 func (s *Service) issue(
-	ctx context.Context, tx *store.Tx, stored bool, use purpose, user model.UserID, newEmail *string, ttl time.Duration,
+	ctx context.Context, tx *store.Tx, stored bool, use purpose, user model.UserID,
+	newEmail *string, ttl time.Duration,
 ) (string, error) {
 	if err := s.invalidate(ctx, tx, user, use); err != nil {
 		return "", err
@@ -45,7 +46,8 @@ func (s *Service) issue(
 	var secret [oneTimeLen]byte
 	_, _ = rand.Read(secret[:]) // never fails, see its documentation
 	err := tx.InsertWhen(ctx, stored, &model.OneTimeToken{
-		Hash: hashOf(secret[:]), Purpose: string(use), UserID: user, Email: newEmail, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(ttl),
+		Hash: hashOf(secret[:]), Purpose: string(use), UserID: user, Email: newEmail,
+		CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(ttl),
 	}, "")
 	return base64.RawURLEncoding.EncodeToString(secret[:]), err
 }
@@ -53,9 +55,12 @@ func (s *Service) issue(
 // invalidate deletes the user's unused tokens for the purposes, and the mails that wait to carry
 // them: without its token a mail could no longer be found when the account is removed. It runs the
 // same statements if there are none.
-func (s *Service) invalidate(ctx context.Context, tx *store.Tx, user model.UserID, purposes ...purpose) error {
+func (s *Service) invalidate(
+	ctx context.Context, tx *store.Tx, user model.UserID, purposes ...purpose,
+) error {
 	unused := func(q bun.QueryBuilder) bun.QueryBuilder {
-		return q.Where("user_id = ?", user).Where("purpose IN (?)", bun.List(purposes)).Where("used_at IS NULL")
+		return q.Where("user_id = ?", user).Where("purpose IN (?)", bun.List(purposes)).
+			Where("used_at IS NULL")
 	}
 	var tokens []*model.OneTimeToken
 	if err := tx.NewSelect().Model(&tokens).ApplyQueryBuilder(unused).Scan(ctx); err != nil {
@@ -81,13 +86,15 @@ func mailKeys(tokens []*model.OneTimeToken) []string {
 	return keys
 }
 
-var errLinkExpired = errs.Input(errs.TokenExpired, "token", "The link is expired, or was used before. Ask for a new one.")
+var errLinkExpired = errs.Input(errs.TokenExpired, "token",
+	"The link is expired, or was used before. Ask for a new one.")
 
 // readToken returns the hash that is stored of a token, or false for text that issue cannot have
 // returned.
 func readToken(token string) (hash []byte, ok bool) {
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(secret) != oneTimeLen || base64.RawURLEncoding.EncodeToString(secret) != token {
+	if err != nil || len(secret) != oneTimeLen ||
+		base64.RawURLEncoding.EncodeToString(secret) != token {
 		return nil, false
 	}
 	return hashOf(secret), true
@@ -100,8 +107,9 @@ func (s *Service) requireToken(ctx context.Context, token string, use purpose) e
 	if !ok {
 		return errLinkExpired
 	}
-	works, err := s.db.NewSelect().Model((*model.OneTimeToken)(nil)).Where("hash = ?", hash).Where("purpose = ?", use).
-		Where("used_at IS NULL").Where("expires_at > ?", s.db.Now()).Exists(ctx)
+	works, err := s.db.NewSelect().Model((*model.OneTimeToken)(nil)).
+		ApplyQueryBuilder(redeemable(hash, s.db.Now(), use)).
+		Exists(ctx)
 	if err == nil && !works {
 		return errLinkExpired
 	}
@@ -110,15 +118,17 @@ func (s *Service) requireToken(ctx context.Context, token string, use purpose) e
 
 // redeem uses a token up. The error is TOKEN_EXPIRED if it does not work, or if it is for another
 // purpose.
-func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose) (*model.OneTimeToken, error) {
+func redeem(
+	ctx context.Context, tx *store.Tx, token string, purposes ...purpose,
+) (*model.OneTimeToken, error) {
 	hash, ok := readToken(token)
 	if !ok {
 		return nil, errLinkExpired
 	}
 	row := new(model.OneTimeToken)
 	res, err := tx.NewUpdate().Model(row).Set("used_at = ?", tx.Now).
-		Where("hash = ?", hash).Where("purpose IN (?)", bun.List(purposes)).
-		Where("used_at IS NULL").Where("expires_at > ?", tx.Now).Returning("*").Exec(ctx)
+		ApplyQueryBuilder(redeemable(hash, tx.Now, purposes...)).
+		Returning("*").Exec(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +138,20 @@ func redeem(ctx context.Context, tx *store.Tx, token string, purposes ...purpose
 	return row, nil
 }
 
+// redeemable restricts a query to the token with this hash, if it works for one of the purposes.
+func redeemable(
+	hash []byte, now time.Time, purposes ...purpose,
+) func(bun.QueryBuilder) bun.QueryBuilder {
+	return func(q bun.QueryBuilder) bun.QueryBuilder {
+		return q.Where("hash = ?", hash).Where("purpose IN (?)", bun.List(purposes)).
+			Where("used_at IS NULL").Where("expires_at > ?", now)
+	}
+}
+
 // linkMail returns a mail with a link that contains the token. Each token has one mail.
-func (s *Service) linkMail(kind mail.Kind, to string, u *model.User, page, token string) mail.Message {
+func (s *Service) linkMail(
+	kind mail.Kind, to string, u *model.User, page, token string,
+) mail.Message {
 	hash, _ := readToken(token) // it comes from issue
 	return mail.Message{
 		Kind: kind, To: to, Nickname: u.Nickname, Link: s.opts.Link(page, token),
@@ -137,9 +159,11 @@ func (s *Service) linkMail(kind mail.Kind, to string, u *model.User, page, token
 	}
 }
 
-// noticeMail returns a mail without a link.
-func noticeMail(kind mail.Kind, to string, u *model.User) mail.Message {
-	return mail.Message{Kind: kind, To: to, Nickname: u.Nickname, Key: model.NewAuditID().String()}
+// noticeMail returns a mail to the user's address, without a link.
+func noticeMail(kind mail.Kind, u *model.User) mail.Message {
+	return mail.Message{
+		Kind: kind, To: u.Email, Nickname: u.Nickname, Key: model.NewAuditID().String(),
+	}
 }
 
 // decoyAccount returns a stand-in for the account of an address that has none, so that the same

@@ -39,11 +39,14 @@ func checkPassword(problems *errs.List, path, password string) {
 	case n > maxPassword:
 		problems.Add(errs.TooLong, path, "A password has at most %d characters.", maxPassword)
 	case isCommon()[strings.ToLower(password)]:
-		problems.Add(errs.Invalid, path, "This password is too common: attackers try it first. Choose another.")
+		problems.Add(errs.Invalid, path,
+			"This password is too common: attackers try it first. Choose another.")
 	}
 }
 
-func (s *Service) hashPassword(ctx context.Context, password string, from Client) (hash string, err error) {
+func (s *Service) hashPassword(
+	ctx context.Context, password string, from Client,
+) (hash string, err error) {
 	err = s.withSlot(ctx, from, func() error {
 		hash, err = argon2id.CreateHash(password, s.opts.Argon2)
 		return err
@@ -53,7 +56,9 @@ func (s *Service) hashPassword(ctx context.Context, password string, from Client
 
 // passwordMatches compares a password with a hash. An empty hash, for an account that does not
 // exist, never matches, after the same work.
-func (s *Service) passwordMatches(ctx context.Context, password, hash string, from Client) (matches bool, err error) {
+func (s *Service) passwordMatches(
+	ctx context.Context, password, hash string, from Client,
+) (matches bool, err error) {
 	known := hash != ""
 	if !known {
 		hash = s.decoy

@@ -25,8 +25,10 @@ func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 			name, given string
 			others      []string
 		}{
-			{"plain", "Sesame0pen", []string{"", "sesame0pen", "SESAME0PEN", "Sesame0pe", "Sesame0pen2", " Sesame0pen", "Sesame0pen "}},
-			{"space at the end", "password ", []string{"password", "password  ", "password\t", "password\u00a0"}},
+			{"plain", "Sesame0pen", []string{"", "sesame0pen", "SESAME0PEN", "Sesame0pe",
+				"Sesame0pen2", " Sesame0pen", "Sesame0pen "}},
+			{"space at the end", "password ",
+				[]string{"password", "password  ", "password\t", "password\u00a0"}},
 			{"space at the start", " password", []string{"password", "  password"}},
 			{"line break at the end", "password\r\n", []string{"password", "password\n"}},
 			{"composed", "p\u00e4ssword", []string{"pa\u0308ssword"}},
@@ -35,11 +37,13 @@ func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 			{"NUL", "password\x00one", []string{"password", "password\x00two"}},
 			{"the last of 256 characters", long + "a", []string{long + "b", long, long + "aa"}},
 		} {
-			in := Register{Email: fmt.Sprintf("p%d@example.org", i), Nickname: fmt.Sprintf("p%d", i), Password: c.given}
+			in := Register{Email: fmt.Sprintf("p%d@example.org", i),
+				Nickname: fmt.Sprintf("p%d", i), Password: c.given}
 			if _, err := f.Register(t.Context(), in, Client{}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.Login(t.Context(), Login{Email: in.Email, Password: c.given}, Client{}); err != nil {
+			if _, err := f.Login(t.Context(), Login{Email: in.Email, Password: c.given},
+				Client{}); err != nil {
 				t.Errorf("%s: its own password: %v", c.name, err)
 			}
 			for _, other := range c.others {
@@ -70,16 +74,19 @@ func TestPasswordHashesContainTheirParameters(t *testing.T) {
 		if annHash == bobHash {
 			t.Error("the same password has the same hash: there is no salt")
 		}
-		if !strings.HasPrefix(annHash, "$argon2id$v=19$m=64,t=1,p=1$") || strings.Contains(annHash, password) {
+		if !strings.HasPrefix(annHash, "$argon2id$v=19$m=64,t=1,p=1$") ||
+			strings.Contains(annHash, password) {
 			t.Errorf("got %s", annHash)
 		}
 		// An operator may change the cost at any time: old hashes still work, new ones are of the
 		// new cost.
 		other := f.node(f.clock, func(o *Options) {
-			o.Argon2 = &argon2id.Params{Memory: 128, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+			o.Argon2 = &argon2id.Params{Memory: 128, Iterations: 2, Parallelism: 1, SaltLength: 16,
+				KeyLength: 32}
 		})
 		other.login("ann")
-		if hash := other.passwordHash(other.register("cat")); !strings.HasPrefix(hash, "$argon2id$v=19$m=128,t=2,p=1$") {
+		if hash := other.passwordHash(other.register("cat")); !strings.HasPrefix(hash,
+			"$argon2id$v=19$m=128,t=2,p=1$") {
 			t.Errorf("got %s", hash)
 		}
 		f.login("cat")
@@ -89,7 +96,8 @@ func TestPasswordHashesContainTheirParameters(t *testing.T) {
 // The default is the least that OWASP's Password Storage Cheat Sheet recommends.
 func TestPasswordsCostEnoughByDefault(t *testing.T) {
 	t.Parallel()
-	s := mustService(t, mustSQLite(t, storetest.NewClock().Now), func(o *Options) { o.Argon2 = nil })
+	s := mustService(t, mustSQLite(t, storetest.NewClock().Now),
+		func(o *Options) { o.Argon2 = nil })
 	hash, err := s.hashPassword(t.Context(), password, Client{})
 	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("got %s (%v)", hash, err)
@@ -126,10 +134,12 @@ func TestPasswordsTakeTurns(t *testing.T) {
 		// The slot is released after a match, a mismatch and a malformed hash.
 		for range 2 * runtime.GOMAXPROCS(0) {
 			f.login("ann")
-			if _, err := f.passwordMatches(t.Context(), password, "not a hash", Client{}); err == nil {
+			if _, err := f.passwordMatches(t.Context(), password, "not a hash",
+				Client{}); err == nil {
 				t.Error("a malformed hash matches")
 			}
-			if matches, err := f.passwordMatches(t.Context(), decoyPassword, "", Client{}); matches || err != nil {
+			if matches, err := f.passwordMatches(t.Context(), decoyPassword, "",
+				Client{}); matches || err != nil {
 				t.Errorf("matches no account: %t (%v)", matches, err)
 			}
 		}
@@ -155,7 +165,8 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 		case reflect.Struct:
 			for field := range typ.Fields() {
 				name := strings.ToLower(field.Name)
-				if slices.ContainsFunc([]string{"password", "hash", "secret", "credential", "token", "session"}, func(part string) bool {
+				if slices.ContainsFunc([]string{"password", "hash", "secret", "credential", "token",
+					"session"}, func(part string) bool {
 					return strings.Contains(name, part)
 				}) {
 					t.Errorf("%s.%s is reachable", path, field.Name)
@@ -166,7 +177,8 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 		}
 	}
 	visit(reflect.TypeFor[model.User](), "User")
-	for _, secret := range []reflect.Type{reflect.TypeFor[model.Credentials](), reflect.TypeFor[model.SessionSecrets]()} {
+	for _, secret := range []reflect.Type{reflect.TypeFor[model.Credentials](),
+		reflect.TypeFor[model.SessionSecrets]()} {
 		if seen[secret] {
 			t.Errorf("%v is reachable", secret)
 		}
@@ -179,7 +191,8 @@ func TestTimeOfRefusals(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		costly := f.node(f.clock, func(o *Options) {
-			o.Argon2 = &argon2id.Params{Memory: 2048, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+			o.Argon2 = &argon2id.Params{Memory: 2048, Iterations: 1, Parallelism: 1, SaltLength: 16,
+				KeyLength: 32}
 		})
 		costly.register("ann")
 		const tries = 31
@@ -189,7 +202,8 @@ func TestTimeOfRefusals(t *testing.T) {
 			took := make([]time.Duration, tries)
 			for j := range took {
 				began := time.Now()
-				_, err := costly.Login(t.Context(), Login{Email: email, Password: "a wrong password"}, Client{})
+				_, err := costly.Login(t.Context(),
+					Login{Email: email, Password: "a wrong password"}, Client{})
 				took[j] = time.Since(began)
 				if problems(err) != "INVALID_CREDENTIALS password" {
 					t.Fatal(err)

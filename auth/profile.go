@@ -24,7 +24,9 @@ type UpdateProfile struct {
 }
 
 // UpdateProfile changes how others see the actor.
-func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in UpdateProfile) (u *model.User, err error) {
+func (s *Service) UpdateProfile(
+	ctx context.Context, actor model.Actor, in UpdateProfile,
+) (u *model.User, err error) {
 	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
 		return nil, err
 	}
@@ -47,7 +49,9 @@ func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in Updat
 			return err
 		}
 		u.SearchKey = searchKey(u)
-		_, err := tx.NewUpdate().Model(u).Column("nickname", "nickname_key", "display_name", "about", "search_key").WherePK().Exec(ctx)
+		_, err := tx.NewUpdate().Model(u).
+			Column("nickname", "nickname_key", "display_name", "about", "search_key").WherePK().
+			Exec(ctx)
 		if store.UniqueNickname.BrokenBy(err) {
 			return errs.Input(errs.Taken, "nickname", nicknameTaken)
 		}
@@ -76,7 +80,9 @@ type UpdateSettings struct {
 }
 
 // UpdateSettings changes the actor's privacy settings.
-func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in UpdateSettings) (u *model.User, err error) {
+func (s *Service) UpdateSettings(
+	ctx context.Context, actor model.Actor, in UpdateSettings,
+) (u *model.User, err error) {
 	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
 		return nil, err
 	}
@@ -97,7 +103,8 @@ func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in Upda
 		if s.opts.OnSettings != nil {
 			s.opts.OnSettings(tx, u.ID)
 		}
-		_, err := tx.NewUpdate().Model(u).Column("show_presence", "send_read_receipts").WherePK().Exec(ctx)
+		_, err := tx.NewUpdate().Model(u).Column("show_presence", "send_read_receipts").WherePK().
+			Exec(ctx)
 		return err
 	})
 	return u, err
@@ -110,7 +117,9 @@ type ChangePassword struct {
 }
 
 // ChangePassword replaces the actor's password, and ends their other sessions.
-func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in ChangePassword, from Client) error {
+func (s *Service) ChangePassword(
+	ctx context.Context, actor model.Actor, in ChangePassword, from Client,
+) error {
 	var problems errs.List
 	checkPassword(&problems, "newPassword", in.NewPassword)
 	if err := problems.Err(); err != nil {
@@ -135,7 +144,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 		if err := s.audit(ctx, tx, passwordChanged, &u.ID, &actor.SessionID, from); err != nil {
 			return err
 		}
-		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u.Email, u)); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u)); err != nil {
 			return err
 		}
 		_, err = s.revokeAll(ctx, tx, u.ID, &actor.SessionID, from)
@@ -186,7 +195,9 @@ type ChangeEmail struct {
 
 // ChangeEmail mails a link to the new address and a notice to the old one. The new address becomes
 // the actor's when the link is followed (VerifyEmail).
-func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeEmail, from Client) error {
+func (s *Service) ChangeEmail(
+	ctx context.Context, actor model.Actor, in ChangeEmail, from Client,
+) error {
 	var problems errs.List
 	email := checkEmail(&problems, "newEmail", in.NewEmail)
 	if err := problems.Err(); err != nil {
@@ -209,7 +220,8 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 			return err
 		}
 		other := new(model.User)
-		err = tx.NewSelect().Model(other).Where("u.email_key = ?", text.Fold(email)).Where("u.id <> ?", u.ID).Scan(ctx)
+		err = tx.NewSelect().Model(other).Where("u.email_key = ?", text.Fold(email)).
+			Where("u.id <> ?", u.ID).Scan(ctx)
 		taken := err == nil
 		if taken && !s.opts.ConcealEmails {
 			return errs.Input(errs.Taken, "newEmail", emailTaken)
@@ -220,7 +232,7 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 		if err := s.audit(ctx, tx, emailChangeAsked, &u.ID, &actor.SessionID, from); err != nil {
 			return err
 		}
-		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.EmailChanging, u.Email, u)); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.EmailChanging, u)); err != nil {
 			return err
 		}
 		// If the address is taken, the same statements run: a pending link for another address is

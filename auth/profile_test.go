@@ -21,9 +21,11 @@ func TestAChangeOfPasswordEndsTheOtherSessions(t *testing.T) {
 		defer f.Lease(f.grant(ann), stays.end).Release()
 		f.Lease(f.grant(laptop), ends.end)
 		change := func(old, to string) error {
-			return f.ChangePassword(t.Context(), ann.Actor(), ChangePassword{OldPassword: old, NewPassword: to}, Client{})
+			return f.ChangePassword(t.Context(), ann.Actor(),
+				ChangePassword{OldPassword: old, NewPassword: to}, Client{})
 		}
-		f.wantProblem("wrong", change("wrong password", newPassword), "INVALID_CREDENTIALS oldPassword")
+		f.wantProblem("wrong", change("wrong password", newPassword),
+			"INVALID_CREDENTIALS oldPassword")
 		f.wantProblem("blank", change("", newPassword), "INVALID_CREDENTIALS oldPassword")
 		f.wantProblem("short", change(password, "seven77"), "TOO_SHORT newPassword")
 		f.wantProblem("weak", change(password, weak), "INVALID newPassword")
@@ -58,7 +60,8 @@ func TestUpdateProfile(t *testing.T) {
 			f.do(name, err)
 			change()
 			want.SearchKey = got.SearchKey // tested below, with searches
-			for from, u := range map[string]*model.User{"returned": got, "stored": f.user(ann.User.ID)} {
+			for from, u := range map[string]*model.User{"returned": got,
+				"stored": f.user(ann.User.ID)} {
 				if diff := cmp.Diff(want, u); diff != "" {
 					t.Errorf("%s: %s (-want +got):\n%s", name, from, diff)
 				}
@@ -67,26 +70,34 @@ func TestUpdateProfile(t *testing.T) {
 		finds := func(what string, people ...string) {
 			t.Helper()
 			found, err := f.search(what, store.PageArgs{})
-			if diff := cmp.Diff(append([]string{}, people...), nicknames(found.Items)); err != nil || diff != "" {
+			if diff := cmp.Diff(append([]string{}, people...),
+				nicknames(found.Items)); err != nil || diff != "" {
 				t.Errorf("%q finds (-want +got):\n%s(%v)", what, diff, err)
 			}
 		}
 		update("nothing", UpdateProfile{}, func() {})
-		update("display name", UpdateProfile{DisplayName: new(" Ann of Cleves ")}, func() { want.DisplayName = new("Ann of Cleves") })
+		update("display name", UpdateProfile{DisplayName: new(" Ann of Cleves ")},
+			func() { want.DisplayName = new("Ann of Cleves") })
 		finds("cleves", "ann")
-		update("about", UpdateProfile{About: new(" one\ntwo ")}, func() { want.About = new("one\ntwo") })
-		update("nickname", UpdateProfile{Nickname: new("Zoë")}, func() { want.Nickname, want.NicknameKey = "Zoë", "zoë" })
+		update("about", UpdateProfile{About: new(" one\ntwo ")},
+			func() { want.About = new("one\ntwo") })
+		update("nickname", UpdateProfile{Nickname: new("Zoë")},
+			func() { want.Nickname, want.NicknameKey = "Zoë", "zoë" })
 		finds("zoë", "Zoë")
 		finds("cleves", "Zoë")
 		finds("ann o", "Zoë")
 		finds("zoëann") // there is no match across two names
-		update("her own nickname, written otherwise", UpdateProfile{Nickname: new("ZOË")}, func() { want.Nickname = "ZOË" })
-		update("blank display name", UpdateProfile{DisplayName: new(" ")}, func() { want.DisplayName = nil })
+		update("her own nickname, written otherwise", UpdateProfile{Nickname: new("ZOË")},
+			func() { want.Nickname = "ZOË" })
+		update("blank display name", UpdateProfile{DisplayName: new(" ")},
+			func() { want.DisplayName = nil })
 		finds("cleves")
 		update("blank about", UpdateProfile{About: new("")}, func() { want.About = nil })
-		update("all", UpdateProfile{Nickname: new("ann"), DisplayName: new("A"), About: new("B")}, func() {
-			want.Nickname, want.NicknameKey, want.DisplayName, want.About = "ann", "ann", new("A"), new("B")
-		})
+		update("all", UpdateProfile{Nickname: new("ann"), DisplayName: new("A"), About: new("B")},
+			func() {
+				want.Nickname, want.NicknameKey, want.DisplayName, want.About = "ann", "ann",
+					new("A"), new("B")
+			})
 		finds("zoë")
 
 		for _, test := range []struct {
@@ -102,7 +113,8 @@ func TestUpdateProfile(t *testing.T) {
 			{UpdateProfile{About: new(strings.Repeat("a", 501))}, "TOO_LONG about"},
 			{UpdateProfile{About: new("a\x00b")}, "INVALID about"},
 			{
-				UpdateProfile{Nickname: new("a"), DisplayName: new("\x01"), About: new(strings.Repeat("a", 501))},
+				UpdateProfile{Nickname: new("a"), DisplayName: new("\x01"),
+					About: new(strings.Repeat("a", 501))},
 				"TOO_SHORT nickname, INVALID displayName, TOO_LONG about",
 			},
 			{UpdateProfile{Nickname: new("bob"), About: new("refused together")}, "TAKEN nickname"},
@@ -114,7 +126,8 @@ func TestUpdateProfile(t *testing.T) {
 				t.Errorf("refused with %s, and yet stored (-want +got):\n%s", test.want, diff)
 			}
 		}
-		update("500", UpdateProfile{About: new(strings.Repeat("é", 500))}, func() { want.About = new(strings.Repeat("é", 500)) })
+		update("500", UpdateProfile{About: new(strings.Repeat("é", 500))},
+			func() { want.About = new(strings.Repeat("é", 500)) })
 		finds("bob", "bob")
 	})
 }
@@ -135,19 +148,24 @@ func TestUpdateSettings(t *testing.T) {
 			{UpdateSettings{}, true, true, nil},
 			{UpdateSettings{ShowPresence: new(true)}, true, true, nil},
 			{UpdateSettings{ShowPresence: new(false)}, false, true, []model.UserID{ann.User.ID}},
-			{UpdateSettings{SendReadReceipts: new(false)}, false, false, []model.UserID{ann.User.ID}},
+			{UpdateSettings{SendReadReceipts: new(false)}, false, false,
+				[]model.UserID{ann.User.ID}},
 			{UpdateSettings{ShowPresence: new(true)}, true, false, []model.UserID{ann.User.ID}},
-			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true, []model.UserID{ann.User.ID}},
+			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true,
+				[]model.UserID{ann.User.ID}},
 		} {
 			notified = nil
 			got, err := f.UpdateSettings(t.Context(), ann.Actor(), test.in)
 			f.do("update", err)
 			if !slices.Equal(notified, test.notified) {
-				t.Errorf("%+v: OnSettings was called with %v, want %v", test.in, notified, test.notified)
+				t.Errorf("%+v: OnSettings was called with %v, want %v", test.in, notified,
+					test.notified)
 			}
-			for from, u := range map[string]*model.User{"returned": got, "stored": f.user(ann.User.ID)} {
+			for from, u := range map[string]*model.User{"returned": got,
+				"stored": f.user(ann.User.ID)} {
 				if u.ShowPresence != test.presence || u.SendReadReceipts != test.receipts {
-					t.Errorf("%s: %t, %t, want %t, %t", from, u.ShowPresence, u.SendReadReceipts, test.presence, test.receipts)
+					t.Errorf("%s: %t, %t, want %t, %t", from, u.ShowPresence, u.SendReadReceipts,
+						test.presence, test.receipts)
 				}
 			}
 		}
@@ -191,8 +209,10 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 		list("the most recently used first", ann.Actor(), ann, tablet, laptop)
 		list("another person's", bob.Actor(), bob)
 
-		for name, id := range map[string]model.SessionID{"unknown": model.NewSessionID(), "another person's": bob.Session.ID} {
-			f.wantProblem(name, f.RevokeSession(ctx, ann.Actor(), id, Client{}), "NOT_FOUND sessionId")
+		for name, id := range map[string]model.SessionID{"unknown": model.NewSessionID(),
+			"another person's": bob.Session.ID} {
+			f.wantProblem(name, f.RevokeSession(ctx, ann.Actor(), id, Client{}),
+				"NOT_FOUND sessionId")
 			if s, err := f.Session(ctx, ann.Actor(), id); s != nil || err != nil {
 				t.Errorf("%s: sees %+v (%v)", name, s, err)
 			}
@@ -206,7 +226,8 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 		stays.want("another session", 0)
 		f.wantEnded("revoked", laptop)
 		list("without the revoked", ann.Actor(), ann, tablet)
-		f.wantProblem("again", f.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}), "NOT_FOUND sessionId")
+		f.wantProblem("again", f.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}),
+			"NOT_FOUND sessionId")
 
 		n, err := f.RevokeOtherSessions(ctx, tablet.Actor(), Client{})
 		if n != 1 || err != nil {
@@ -226,7 +247,8 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 
 		f.clock.Forward(refreshTTL)
 		list("over", bob.Actor())
-		f.wantProblem("over", f.RevokeSession(ctx, bob.Actor(), bob.Session.ID, Client{}), "NOT_FOUND sessionId")
+		f.wantProblem("over", f.RevokeSession(ctx, bob.Actor(), bob.Session.ID, Client{}),
+			"NOT_FOUND sessionId")
 	})
 }
 
@@ -240,7 +262,8 @@ func TestRevokingRaces(t *testing.T) {
 		concurrently(len(results), func(i int) {
 			if i%2 == 0 {
 				_, results[i] = f.RevokeOtherSessions(t.Context(), ann.Actor(), Client{})
-			} else if err := f.RevokeSession(t.Context(), ann.Actor(), others[i/2].Session.ID, Client{}); problems(err) != "NOT_FOUND sessionId" {
+			} else if err := f.RevokeSession(t.Context(), ann.Actor(), others[i/2].Session.ID,
+				Client{}); problems(err) != "NOT_FOUND sessionId" {
 				results[i] = err
 			}
 		})
@@ -261,12 +284,15 @@ func TestAPasswordIsAskedForAgain(t *testing.T) {
 		bob := f.register("bob")
 		f.takeMails()
 		// Bob's password does not work for Ann.
-		f.do("bob", f.ChangePassword(t.Context(), bob.Actor(), ChangePassword{OldPassword: password, NewPassword: newPassword}, Client{}))
+		f.do("bob", f.ChangePassword(t.Context(), bob.Actor(),
+			ChangePassword{OldPassword: password, NewPassword: newPassword}, Client{}))
 		f.takeMails()
-		err := f.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{NewEmail: "ann@example.com", Password: newPassword}, Client{})
+		err := f.ChangeEmail(t.Context(), ann.Actor(),
+			ChangeEmail{NewEmail: "ann@example.com", Password: newPassword}, Client{})
 		f.wantProblem("another's password", err, "INVALID_CREDENTIALS password")
 		f.wantMails("another's password")
-		if n, err := f.db.NewSelect().Table("one_time_tokens").Where("purpose = ?", string(changeEmail)).Count(t.Context()); err != nil || n != 0 {
+		if n, err := f.db.NewSelect().Table("one_time_tokens").
+			Where("purpose = ?", string(changeEmail)).Count(t.Context()); err != nil || n != 0 {
 			t.Errorf("%d links (%v)", n, err)
 		}
 	})

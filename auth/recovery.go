@@ -102,7 +102,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 		if err := s.audit(ctx, tx, passwordReset, &u.ID, nil, from); err != nil {
 			return err
 		}
-		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u.Email, u)); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u)); err != nil {
 			return err
 		}
 		_, err = s.revokeAll(ctx, tx, u.ID, nil, from)
@@ -150,13 +150,15 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) er
 				Set("email = ?", *redeemed.Email).Set("email_key = ?", text.Fold(*redeemed.Email)).
 				Where("id = ?", redeemed.UserID).Exec(ctx)
 			if store.UniqueEmail.BrokenBy(err) {
-				return errs.Input(errs.Taken, "token", "Another account has taken this e-mail address since the link was sent.")
+				return errs.Input(errs.Taken, "token",
+					"Another account has taken this e-mail address since the link was sent.")
 			}
 			if err != nil {
 				return err
 			}
 			// Links in the old mailbox must no longer work.
-			if err := s.invalidate(ctx, tx, redeemed.UserID, verifyEmail, resetPassword); err != nil {
+			if err := s.invalidate(ctx, tx, redeemed.UserID, verifyEmail,
+				resetPassword); err != nil {
 				return err
 			}
 		}
@@ -168,17 +170,21 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) er
 }
 
 func setVerified(ctx context.Context, tx *store.Tx, id model.UserID) error {
-	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("email_verified_at = ?", tx.Now).Where("id = ?", id).Exec(ctx)
+	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("email_verified_at = ?", tx.Now).
+		Where("id = ?", id).Exec(ctx)
 	return err
 }
 
 // setPassword replaces a password, and invalidates the links that were requested under the old one.
-func (s *Service) setPassword(ctx context.Context, tx *store.Tx, id model.UserID, hash string) error {
+func (s *Service) setPassword(
+	ctx context.Context, tx *store.Tx, id model.UserID, hash string,
+) error {
 	if err := s.invalidate(ctx, tx, id, resetPassword, changeEmail); err != nil {
 		return err
 	}
 	_, err := tx.NewUpdate().Model((*model.Credentials)(nil)).
-		Set("password_hash = ?", hash).Set("updated_at = ?", tx.Now).Where("user_id = ?", id).Exec(ctx)
+		Set("password_hash = ?", hash).Set("updated_at = ?", tx.Now).Where("user_id = ?", id).
+		Exec(ctx)
 	return err
 }
 
@@ -191,14 +197,17 @@ func lockedUser(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User
 	return userByID(ctx, tx, id)
 }
 
-var errPasswordChanged = errs.New(errs.Unauthenticated, "The password has just been changed. Try again.")
+var errPasswordChanged = errs.New(errs.Unauthenticated,
+	"The password has just been changed. Try again.")
 
 // checkedUser is lockedUser for a user whose password was checked before the transaction, against
 // this hash. It returns errPasswordChanged if the hash is no longer the user's: the password may
 // have been changed to lock out this very client.
 //
 // It runs the same statements if there is no such account, because Login must not reveal that.
-func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string) (*model.User, error) {
+func checkedUser(
+	ctx context.Context, tx *store.Tx, id model.UserID, hash string,
+) (*model.User, error) {
 	u, gone := lockedUser(ctx, tx, id)
 	if gone != nil && !errors.Is(gone, errSessionEnded) {
 		return nil, gone

@@ -34,7 +34,8 @@ type post struct {
 // each once.
 func (f *fixture) takeMails() (waiting []post) {
 	f.t.Helper()
-	err := f.db.NewSelect().Table("mails").Column("kind", "recipient", "nickname", "link").OrderExpr("id").Scan(f.t.Context(), &waiting)
+	err := f.db.NewSelect().Table("mails").Column("kind", "recipient", "nickname", "link").
+		OrderExpr("id").Scan(f.t.Context(), &waiting)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -144,7 +145,8 @@ func TestAResetEndsEverySession(t *testing.T) {
 
 		f.do("request", f.RequestPasswordReset(t.Context(), " ANN@example.org ", Client{}))
 		sent := f.wantMails("request", "password_reset ann@example.org")
-		if !strings.HasPrefix(sent[0].Link, issuer+"/reset-password#token=") || sent[0].Nickname != "ann" {
+		if !strings.HasPrefix(sent[0].Link, issuer+"/reset-password#token=") ||
+			sent[0].Nickname != "ann" {
 			t.Errorf("the mail is %+v", sent[0])
 		}
 		_, token, _ := strings.Cut(sent[0].Link, "#token=")
@@ -169,7 +171,8 @@ func TestAResetEndsEverySession(t *testing.T) {
 			t.Error("another address is verified too")
 		}
 
-		f.wantProblem("a second time", f.ResetPassword(t.Context(), token, "yet another password", Client{}), tokenExpired)
+		f.wantProblem("a second time",
+			f.ResetPassword(t.Context(), token, "yet another password", Client{}), tokenExpired)
 		f.signsIn("after a second time", "ann@example.org", newPassword, true)
 		f.wantMails("a second time")
 	})
@@ -182,7 +185,8 @@ func TestAResetKeepsWhenTheAddressWasVerified(t *testing.T) {
 		f.do("verify", f.VerifyEmail(t.Context(), f.token(mail.VerifyEmail), Client{}))
 		first := f.clock.Now()
 		f.clock.Forward(time.Hour)
-		f.do("reset", f.ResetPassword(t.Context(), f.askForReset("ann@example.org"), newPassword, Client{}))
+		f.do("reset", f.ResetPassword(t.Context(), f.askForReset("ann@example.org"), newPassword,
+			Client{}))
 		if at := f.user(ann.User.ID).EmailVerifiedAt; at == nil || !at.Equal(first) {
 			t.Errorf("verified at %v, want %v", at, first)
 		}
@@ -195,7 +199,8 @@ func TestAResetLinkWorksFor30Minutes(t *testing.T) {
 		f.register("ann")
 		token := f.askForReset("ann@example.org")
 		f.clock.Forward(30 * time.Minute)
-		f.wantProblem("after 30 minutes", f.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
+		f.wantProblem("after 30 minutes",
+			f.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
 		token = f.askForReset("ann@example.org")
 		f.clock.Forward(30*time.Minute - time.Microsecond)
 		f.do("just before", f.ResetPassword(t.Context(), token, newPassword, Client{}))
@@ -209,7 +214,8 @@ func TestANewLinkInvalidatesTheOneBefore(t *testing.T) {
 		f.register("bob")
 		first, others := f.askForReset("ann@example.org"), f.askForReset("bob@example.org")
 		second := f.askForReset("ann@example.org")
-		f.wantProblem("the first", f.ResetPassword(t.Context(), first, newPassword, Client{}), tokenExpired)
+		f.wantProblem("the first", f.ResetPassword(t.Context(), first, newPassword, Client{}),
+			tokenExpired)
 		f.do("the second", f.ResetPassword(t.Context(), second, newPassword, Client{}))
 		f.do("another account's", f.ResetPassword(t.Context(), others, newPassword, Client{}))
 	})
@@ -222,12 +228,16 @@ func TestLinksAreForOnePurpose(t *testing.T) {
 		ann := f.register("ann")
 		verify := f.token(mail.VerifyEmail)
 		reset := f.askForReset("ann@example.org")
-		f.do("change", f.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{NewEmail: "ann@example.com", Password: password}, Client{}))
+		f.do("change", f.ChangeEmail(t.Context(), ann.Actor(),
+			ChangeEmail{NewEmail: "ann@example.com", Password: password}, Client{}))
 		change := f.token(mail.ChangeEmail)
-		for name, token := range map[string]string{"a link that verifies": verify, "a link to a new address": change} {
-			f.wantProblem(name, f.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
+		for name, token := range map[string]string{"a link that verifies": verify,
+			"a link to a new address": change} {
+			f.wantProblem(name, f.ResetPassword(t.Context(), token, newPassword, Client{}),
+				tokenExpired)
 		}
-		f.wantProblem("a reset as a proof", f.VerifyEmail(t.Context(), reset, Client{}), tokenExpired)
+		f.wantProblem("a reset as a proof", f.VerifyEmail(t.Context(), reset, Client{}),
+			tokenExpired)
 		f.signsIn("after all that", "ann@example.org", password, true)
 		f.do("verify", f.VerifyEmail(t.Context(), verify, Client{}))
 		f.do("reset", f.ResetPassword(t.Context(), reset, newPassword, Client{}))
@@ -259,17 +269,23 @@ func TestMalformedTokensOfLinks(t *testing.T) {
 		f.register("ann")
 		token := f.askForReset("ann@example.org")
 		for _, other := range []string{
-			"", " ", token + " ", "\n" + token, token + "=", token[1:], token + token, strings.ToUpper(token), strings.Repeat("A", 43), "é",
-			base64.RawURLEncoding.EncodeToString(hashOf([]byte(token))), "' OR 1=1 --", "\x00", strings.Repeat("A", 1<<20),
+			"", " ", token + " ", "\n" + token, token + "=", token[1:], token + token,
+			strings.ToUpper(token), strings.Repeat("A", 43), "é",
+			base64.RawURLEncoding.EncodeToString(hashOf([]byte(token))), "' OR 1=1 --", "\x00",
+			strings.Repeat("A", 1<<20),
 			token[:10] + "\n" + token[10:],
 		} {
-			f.wantProblem(other[:min(len(other), 60)], f.ResetPassword(t.Context(), other, newPassword, Client{}), tokenExpired)
-			f.wantProblem(other[:min(len(other), 60)], f.VerifyEmail(t.Context(), other, Client{}), tokenExpired)
+			f.wantProblem(other[:min(len(other), 60)],
+				f.ResetPassword(t.Context(), other, newPassword, Client{}), tokenExpired)
+			f.wantProblem(other[:min(len(other), 60)], f.VerifyEmail(t.Context(), other, Client{}),
+				tokenExpired)
 		}
 		// The table has only the hash, which does not work.
 		for _, value := range f.everything("one_time_tokens") {
 			if len(value) == 32 {
-				f.wantProblem("a stored hash", f.ResetPassword(t.Context(), base64.RawURLEncoding.EncodeToString(value), newPassword, Client{}), tokenExpired)
+				f.wantProblem("a stored hash",
+					f.ResetPassword(t.Context(), base64.RawURLEncoding.EncodeToString(value),
+						newPassword, Client{}), tokenExpired)
 			}
 		}
 		f.do("the token", f.ResetPassword(t.Context(), token, newPassword, Client{}))
@@ -300,19 +316,24 @@ func TestOneLinkIsUsedOnceByManyAtOnce(t *testing.T) {
 	})
 }
 
-// An anonymous client learns nothing from the answer. The operator finds the request in the audit log.
+// An anonymous client learns nothing from the answer. The operator finds the request in the audit
+// log.
 func TestAResetOfAnUnknownAddressGetsTheSameAnswer(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
 		f.takeMails()
 		f.entries()
-		for _, email := range []string{"unknown@example.org", "", "not an address", "a\x00b@example.org", strings.Repeat("a", 10_000)} {
-			f.do("unknown", f.RequestPasswordReset(t.Context(), email, Client{IP: "192.0.2.1", UserAgent: "curl"}))
+		for _, email := range []string{"unknown@example.org", "", "not an address",
+			"a\x00b@example.org", strings.Repeat("a", 10_000)} {
+			f.do("unknown", f.RequestPasswordReset(t.Context(), email,
+				Client{IP: "192.0.2.1", UserAgent: "curl"}))
 			f.wantMails("unknown")
-			f.wantEntries("unknown", Client{IP: "192.0.2.1", UserAgent: "curl"}, entry{Action: "password_reset_requested"})
+			f.wantEntries("unknown", Client{IP: "192.0.2.1", UserAgent: "curl"},
+				entry{Action: "password_reset_requested"})
 		}
-		if n, err := f.db.NewSelect().Table("one_time_tokens").Where("purpose = ?", "reset_password").Count(t.Context()); err != nil || n != 0 {
+		if n, err := f.db.NewSelect().Table("one_time_tokens").
+			Where("purpose = ?", "reset_password").Count(t.Context()); err != nil || n != 0 {
 			t.Errorf("%d tokens (%v)", n, err)
 		}
 	})
@@ -334,7 +355,8 @@ func TestTooManyResetsGetNoError(t *testing.T) {
 		for range 3 {
 			f.do("one too many", n.RequestPasswordReset(t.Context(), "Ann@example.org", from))
 			n.wantMails("one too many")
-			n.wantEntries("one too many", from, entry{Action: "password_reset_requested", User: ann.User.ID.String()})
+			n.wantEntries("one too many", from,
+				entry{Action: "password_reset_requested", User: ann.User.ID.String()})
 		}
 		n.clock.Forward(10*time.Minute - time.Microsecond)
 		f.do("a little early", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
@@ -344,7 +366,8 @@ func TestTooManyResetsGetNoError(t *testing.T) {
 		n.wantMails("ten minutes later", "password_reset ann@example.org")
 
 		// A request without a mail has not invalidated the link before it; the one with a mail has.
-		f.wantProblem("invalidated", n.ResetPassword(t.Context(), tokens[4], newPassword, Client{}), tokenExpired)
+		f.wantProblem("invalidated", n.ResetPassword(t.Context(), tokens[4], newPassword, Client{}),
+			tokenExpired)
 	})
 }
 
@@ -356,7 +379,8 @@ func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 		_ = f.token(mail.VerifyEmail)
 		f.do("request", f.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
 		var link string
-		if err := f.db.NewSelect().Table("mails").Column("link").Scan(t.Context(), &link); err != nil {
+		if err := f.db.NewSelect().Table("mails").Column("link").
+			Scan(t.Context(), &link); err != nil {
 			t.Fatal(err)
 		}
 		f.sendMails()
@@ -365,7 +389,8 @@ func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		forms := map[string][]byte{"as mailed": []byte(token), "raw": raw, "hex": []byte(hex.EncodeToString(raw))}
+		forms := map[string][]byte{"as mailed": []byte(token), "raw": raw,
+			"hex": []byte(hex.EncodeToString(raw))}
 		stored := false
 		for table, values := range f.all() {
 			for place, value := range values {
@@ -419,7 +444,8 @@ func TestANewPasswordInvalidatesAPendingChangeOfAddress(t *testing.T) {
 		},
 		"reset": func(t *testing.T, f *fixture, _ *SignedIn) {
 			t.Helper()
-			f.do("reset", f.ResetPassword(t.Context(), f.askForReset("ann@example.org"), newPassword, Client{}))
+			f.do("reset", f.ResetPassword(t.Context(), f.askForReset("ann@example.org"),
+				newPassword, Client{}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -431,7 +457,8 @@ func TestANewPasswordInvalidatesAPendingChangeOfAddress(t *testing.T) {
 				f.do("ask", f.ChangeEmail(t.Context(), thief.Actor(), in, Client{}))
 				token := f.token(mail.ChangeEmail)
 				secure(t, f, ann)
-				f.wantProblem("the thief's link", f.VerifyEmail(t.Context(), token, Client{}), tokenExpired)
+				f.wantProblem("the thief's link", f.VerifyEmail(t.Context(), token, Client{}),
+					tokenExpired)
 				if email := f.user(ann.User.ID).Email; email != "ann@example.org" {
 					t.Errorf("the account's mails go to %s now", email)
 				}
@@ -451,7 +478,8 @@ func TestAChangeOfAddressInvalidatesResetsMailedToTheOld(t *testing.T) {
 		change := f.token(mail.ChangeEmail)
 		reset := f.askForReset("ann@example.org")
 		f.do("confirm", f.VerifyEmail(t.Context(), change, Client{}))
-		f.wantProblem("mailed to the old", f.ResetPassword(t.Context(), reset, newPassword, Client{}), tokenExpired)
+		f.wantProblem("mailed to the old",
+			f.ResetPassword(t.Context(), reset, newPassword, Client{}), tokenExpired)
 		f.signsIn("after it", "ann@example.com", password, true)
 	})
 }
@@ -466,12 +494,14 @@ func TestAResetEndsASignInThatIsUnderWay(t *testing.T) {
 		var thief *SignedIn
 		var err error
 		f.meanwhile(func() {
-			thief, err = f.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, Client{})
+			thief, err = f.Login(t.Context(), Login{Email: "ann@example.org", Password: password},
+				Client{})
 		}, func() {
 			other.do("reset", other.ResetPassword(t.Context(), token, newPassword, Client{}))
 		})
 		if err == nil {
-			if _, err := other.Refresh(t.Context(), thief.Tokens.RefreshToken, nil, Client{}); err == nil {
+			if _, err := other.Refresh(t.Context(), thief.Tokens.RefreshToken, nil,
+				Client{}); err == nil {
 				t.Error("the session that the old password started has survived the reset")
 			}
 		} else {

@@ -21,21 +21,26 @@ func TestRefreshRotates(t *testing.T) {
 		ann := f.register("ann")
 		other := f.login("ann")
 		f.clock.Forward(time.Minute)
-		next, err := f.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
+		next, err := f.Refresh(t.Context(), ann.Tokens.RefreshToken, nil,
+			Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if next.Tokens.RefreshToken == ann.Tokens.RefreshToken || next.Tokens.AccessToken == ann.Tokens.AccessToken {
+		if next.Tokens.RefreshToken == ann.Tokens.RefreshToken ||
+			next.Tokens.AccessToken == ann.Tokens.AccessToken {
 			t.Error("a token stayed the same")
 		}
 		if diff := cmp.Diff(ann.User, next.User); diff != "" {
 			t.Errorf("user (-want +got):\n%s", diff)
 		}
 		want := model.Session{
-			ID: ann.Session.ID, UserID: ann.User.ID, CreatedAt: ann.Session.CreatedAt, LastUsedAt: f.clock.Now(),
-			ExpiresAt: f.clock.Now().Add(refreshTTL), UserAgent: new("Firefox 2"), IP: new("192.0.2.2"),
+			ID: ann.Session.ID, UserID: ann.User.ID, CreatedAt: ann.Session.CreatedAt,
+			LastUsedAt: f.clock.Now(),
+			ExpiresAt:  f.clock.Now().Add(refreshTTL), UserAgent: new("Firefox 2"),
+			IP: new("192.0.2.2"),
 		}
-		for name, s := range map[string]model.Session{"returned": next.Session, "stored": f.secrets(ann.Session.ID).Session} {
+		for name, s := range map[string]model.Session{"returned": next.Session,
+			"stored": f.secrets(ann.Session.ID).Session} {
 			if diff := cmp.Diff(want, s); diff != "" {
 				t.Errorf("session, %s (-want +got):\n%s", name, diff)
 			}
@@ -68,7 +73,9 @@ func TestRefreshGivesTheSameSuccessorWithinTheGrace(t *testing.T) {
 			f.grant(again)
 		}
 		if diff := cmp.Diff(before, f.secrets(ann.Session.ID)); diff != "" {
-			t.Errorf("a second use has changed the row, which would prolong the grace (-before +after):\n%s", diff)
+			t.Errorf(
+				"a second use has changed the row, which would prolong the grace (-before "+
+					"+after):\n%s", diff)
 		}
 		f.grant(f.refresh(first.Tokens.RefreshToken))
 	})
@@ -104,7 +111,8 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 		}
 		// After more than one rotation the first token would end the session.
 		row := f.secrets(ann.Session.ID)
-		if !bytes.Equal(row.PreviousHash, used.hash()) || !bytes.Equal(row.RefreshHash, successor.hash()) {
+		if !bytes.Equal(row.PreviousHash, used.hash()) ||
+			!bytes.Equal(row.RefreshHash, successor.hash()) {
 			t.Error("what is stored is not one rotation from the first token to its successor")
 		}
 		f.grant(f.refresh(successors[0]))
@@ -156,7 +164,8 @@ func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
 func TestRefreshOfAnEndedSession(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		ann, bob, cat, dan := f.register("ann"), f.register("bob"), f.register("cat"), f.register("dan")
+		ann, bob, cat, dan := f.register("ann"), f.register("bob"), f.register("cat"),
+			f.register("dan")
 		// The grace does not apply to a session that has ended.
 		next := f.refresh(bob.Tokens.RefreshToken)
 		f.logout(bob)
@@ -198,7 +207,8 @@ func TestRefreshWithForgedTokens(t *testing.T) {
 		}
 		before := f.secrets(ann.Session.ID)
 		for name, s := range map[string]string{
-			"empty": "", "blank": " ", "garbage": "garbage", "NUL": "\x00", "not UTF-8": "\xff", "an id": ann.Session.ID.String(),
+			"empty": "", "blank": " ", "garbage": "garbage", "NUL": "\x00", "not UTF-8": "\xff",
+			"an id":                              ann.Session.ID.String(),
 			"an access token":                    ann.Tokens.AccessToken,
 			"a megabyte":                         strings.Repeat("A", 1<<20),
 			"all zero":                           base64url(make([]byte, refreshLen)),
@@ -243,7 +253,8 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 		}
 	}
 	// The base64 decoder skips line breaks, also in strict mode.
-	for _, other := range []string{token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:], token + "=", token + " "} {
+	for _, other := range []string{token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:],
+		token + "=", token + " "} {
 		if _, ok := readIssued(service, other); ok {
 			t.Errorf("%q is read as %s", other, token)
 		}
@@ -276,7 +287,8 @@ func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	if bytes.Equal(secret(next), secret(theirs.nextRefresh(token))) {
 		t.Error("the successor does not depend on the key")
 	}
-	if bytes.Equal(secret(next), secret(token)) || bytes.Equal(secret(next), secret(ours.nextRefresh(next))) {
+	if bytes.Equal(secret(next), secret(token)) ||
+		bytes.Equal(secret(next), secret(ours.nextRefresh(next))) {
 		t.Error("a successor repeats")
 	}
 	if bytes.Equal(secret(token), secret(ours.firstRefresh(token.session()))) {
@@ -298,15 +310,19 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 				t.Fatal("not a refresh token")
 			}
 			// Without the id at the start, which is stored and is not a secret.
-			for name, part := range map[string][]byte{"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen], "tag": raw[refreshLen-refreshTagLen:]} {
+			for name, part := range map[string][]byte{
+				"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen],
+				"tag":    raw[refreshLen-refreshTagLen:]} {
 				needles[fmt.Sprint(i, name, "raw")] = part
 				needles[fmt.Sprint(i, name, "hex")] = []byte(hex.EncodeToString(part))
-				// Base64 encodes three bytes as four characters, so a part of a longer text has three
-				// encodings.
+				// Base64 encodes three bytes as four characters, so a part of a longer text has
+				// three encodings.
 				for shift := range 3 {
 					cut := part[shift : shift+(len(part)-shift)/3*3]
-					needles[fmt.Sprint(i, name, "base64url", shift)] = []byte(base64.RawURLEncoding.EncodeToString(cut))
-					needles[fmt.Sprint(i, name, "base64", shift)] = []byte(base64.RawStdEncoding.EncodeToString(cut))
+					needles[fmt.Sprint(i, name, "base64url",
+						shift)] = []byte(base64.RawURLEncoding.EncodeToString(cut))
+					needles[fmt.Sprint(i, name, "base64",
+						shift)] = []byte(base64.RawStdEncoding.EncodeToString(cut))
 				}
 			}
 			needles[fmt.Sprint(i, "access")] = []byte(s.Tokens.AccessToken)
@@ -314,7 +330,8 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 		for _, table := range []string{"sessions", "users", "credentials"} {
 			for column, value := range f.everything(table) {
 				for name, needle := range needles {
-					if bytes.Contains(value, needle) || bytes.Contains(bytes.ToLower(value), needle) {
+					if bytes.Contains(value, needle) ||
+						bytes.Contains(bytes.ToLower(value), needle) {
 						t.Errorf("%s of a token stands in %s, %s", name, table, column)
 					}
 				}
@@ -374,7 +391,8 @@ func FuzzReadRefreshToken(f *testing.F) {
 		f.Fatal(err)
 	}
 	// the same in every run
-	first := newRefresh(service.refreshKeys[0], model.SessionID{1}, bytes.Repeat([]byte{2}, refreshSecretLen))
+	first := newRefresh(service.refreshKeys[0], model.SessionID{1},
+		bytes.Repeat([]byte{2}, refreshSecretLen))
 	f.Add(first.String())
 	f.Add(service.nextRefresh(first).String())
 	f.Add(first.String() + "=")
@@ -389,7 +407,8 @@ func FuzzReadRefreshToken(f *testing.F) {
 		if token.String() != s {
 			t.Errorf("%q was read as %q", s, token)
 		}
-		if next, ok := readIssued(service, service.nextRefresh(token).String()); !ok || next.session() != token.session() {
+		if next, ok := readIssued(service, service.nextRefresh(token).String()); !ok ||
+			next.session() != token.session() {
 			t.Errorf("the successor of %q is no token of the same session", s)
 		}
 	})

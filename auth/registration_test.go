@@ -13,10 +13,14 @@ func TestRegistrationMayBeClosed(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
-		f := base.node(base.clock, func(o *Options) { o.Registration, o.InvitationCode = Closed, "the code" })
+		f := base.node(base.clock, func(o *Options) {
+			o.Registration, o.InvitationCode = Closed, "the code"
+		})
 		for _, code := range []*string{nil, new(""), new("the code")} {
 			before := f.rows()
-			signedIn, err := f.Register(t.Context(), Register{Email: "b@example.org", Nickname: "bob", Password: password, InvitationCode: code}, Client{})
+			signedIn, err := f.Register(t.Context(),
+				Register{Email: "b@example.org", Nickname: "bob", Password: password,
+					InvitationCode: code}, Client{})
 			if signedIn != nil || !errs.Is(err, errs.Forbidden) {
 				t.Errorf("got %v (%v), want FORBIDDEN", signedIn, err)
 			}
@@ -33,12 +37,17 @@ func TestRegistrationMayBeClosed(t *testing.T) {
 func TestRegistrationMayNeedAnInvitation(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, base *fixture) {
-		f := base.node(base.clock, func(o *Options) { o.Registration, o.InvitationCode = Invite, "the code" })
+		f := base.node(base.clock, func(o *Options) {
+			o.Registration, o.InvitationCode = Invite, "the code"
+		})
 		for code, want := range map[string]string{
-			"nil": "REQUIRED invitationCode", "": "INVALID invitationCode", "The Code": "INVALID invitationCode",
-			"the cod": "INVALID invitationCode", "the code ": "INVALID invitationCode", strings.Repeat("x", 1<<16): "INVALID invitationCode",
+			"nil": "REQUIRED invitationCode", "": "INVALID invitationCode",
+			"The Code": "INVALID invitationCode",
+			"the cod":  "INVALID invitationCode", "the code ": "INVALID invitationCode",
+			strings.Repeat("x", 1<<16): "INVALID invitationCode",
 		} {
-			in := Register{Email: "b@example.org", Nickname: "bob", Password: password, InvitationCode: &code}
+			in := Register{Email: "b@example.org", Nickname: "bob", Password: password,
+				InvitationCode: &code}
 			if code == "nil" {
 				in.InvitationCode = nil
 			}
@@ -47,9 +56,12 @@ func TestRegistrationMayNeedAnInvitation(t *testing.T) {
 		}
 		// A client without an invitation does not learn which addresses have accounts.
 		base.register("ann")
-		_, err := f.Register(t.Context(), Register{Email: "ann@example.org", Nickname: "ann", Password: password}, Client{})
+		_, err := f.Register(t.Context(),
+			Register{Email: "ann@example.org", Nickname: "ann", Password: password}, Client{})
 		f.wantProblem("uninvited", err, "REQUIRED invitationCode")
-		_, err = f.Register(t.Context(), Register{Email: "b@example.org", Nickname: "bob", Password: password, InvitationCode: new("the code")}, Client{})
+		_, err = f.Register(t.Context(),
+			Register{Email: "b@example.org", Nickname: "bob", Password: password,
+				InvitationCode: new("the code")}, Client{})
 		f.do("invited", err)
 	})
 }
@@ -63,19 +75,23 @@ func TestRegisterConceals(t *testing.T) {
 		before := f.rows()
 		register := func(name, email, nickname, want string) {
 			t.Helper()
-			signedIn, err := f.Register(t.Context(), Register{Email: email, Nickname: nickname, Password: newPassword}, Client{})
+			signedIn, err := f.Register(t.Context(),
+				Register{Email: email, Nickname: nickname, Password: newPassword}, Client{})
 			if signedIn != nil || problems(err) != want || want == "" && err != nil {
 				t.Errorf("%s: got %+v (%v), want %q", name, signedIn, err, want)
 			}
 		}
 		register("taken", "ANN@example.org", "other", "")
 		f.wantMails("taken", "registration_attempt ann@example.org")
-		if after := f.rows(); after["users"] != before["users"] || after["sessions"] != before["sessions"] || after["one_time_tokens"] != before["one_time_tokens"] {
+		if after := f.rows(); after["users"] != before["users"] ||
+			after["sessions"] != before["sessions"] ||
+			after["one_time_tokens"] != before["one_time_tokens"] {
 			t.Errorf("before %v, after %v", before, after)
 		}
 		register("new", "new@example.org", "other", "")
 		f.wantMails("new", "verify_email new@example.org")
-		if after := f.rows(); after["users"] != before["users"]+1 || after["sessions"] != before["sessions"] {
+		if after := f.rows(); after["users"] != before["users"]+1 ||
+			after["sessions"] != before["sessions"] {
 			t.Errorf("before %v, after %v", before, after)
 		}
 		// Nicknames are not secret: every user can search them.
@@ -83,7 +99,8 @@ func TestRegisterConceals(t *testing.T) {
 		register("nickname and address taken", "ann@example.org", "Other", "TAKEN nickname")
 		register("weak", "ann@example.org", "other3", "")
 		base.signsIn("the taken one's password", "ann@example.org", password, true)
-		base.signsIn("the password of the second registration", "ann@example.org", newPassword, false)
+		base.signsIn("the password of the second registration", "ann@example.org", newPassword,
+			false)
 	})
 }
 
@@ -104,7 +121,9 @@ func TestSigningInConcealsToo(t *testing.T) {
 			outcome[email] = problems(err)
 		}
 		if outcome["ann@example.org"] != outcome["free@example.org"] {
-			t.Errorf("signing in with the password just chosen reveals which address had an account: %q", outcome)
+			t.Errorf(
+				"signing in with the password just chosen reveals which address had an account: %q",
+				outcome)
 		}
 	})
 }
@@ -115,7 +134,8 @@ func TestManyRegisterOneConcealedAddress(t *testing.T) {
 		f := base.concealing()
 		results := make([]error, 6)
 		concurrently(len(results), func(i int) {
-			in := Register{Email: "ann@example.org", Nickname: "ann" + string(rune('a'+i)), Password: password}
+			in := Register{Email: "ann@example.org", Nickname: "ann" + string(rune('a'+i)),
+				Password: password}
 			var signedIn *SignedIn
 			if signedIn, results[i] = f.Register(t.Context(), in, Client{}); signedIn != nil {
 				t.Error("signed in")
@@ -142,7 +162,8 @@ func TestManyTryAConcealedAddress(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		concurrently(40, func(i int) {
-			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i), Password: password}
+			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i),
+				Password: password}
 			if _, err := f.Register(ctx, in, Client{}); err != nil {
 				t.Error(err)
 			}
@@ -161,8 +182,10 @@ func TestCommonPasswordsAreRefused(t *testing.T) {
 		}
 	}
 	for input, common := range map[string]bool{
-		"password": true, "PASSWORD": true, "PassWord": true, "12345678": true, "Password1": true, "qwertyuiop": true, "iloveyou": true,
-		password: false, newPassword: false, "password password": false, " password": false, "passw0rd-and-more": false,
+		"password": true, "PASSWORD": true, "PassWord": true, "12345678": true, "Password1": true,
+		"qwertyuiop": true, "iloveyou": true,
+		password: false, newPassword: false, "password password": false, " password": false,
+		"passw0rd-and-more": false,
 	} {
 		var problems errs.List
 		checkPassword(&problems, "password", input)

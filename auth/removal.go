@@ -16,7 +16,9 @@ import (
 // One short transaction marks the account as removed. From then on no one can sign in to it or see
 // it, its sessions have ended, and its address and nickname are free. Run removes the rows that
 // refer to it afterwards, in batches, because there may be many.
-func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password string, from Client) error {
+func (s *Service) DeleteAccount(
+	ctx context.Context, actor model.Actor, password string, from Client,
+) error {
 	hash, err := s.requirePassword(ctx, actor, "password", password, from)
 	if err != nil {
 		return err
@@ -34,7 +36,8 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 			return err
 		}
 		for _, table := range []any{(*model.Credentials)(nil), (*model.OneTimeToken)(nil)} {
-			if _, err := tx.NewDelete().Model(table).Where("user_id = ?", u.ID).Exec(ctx); err != nil {
+			if _, err := tx.NewDelete().Model(table).Where("user_id = ?", u.ID).
+				Exec(ctx); err != nil {
 				return err
 			}
 		}
@@ -98,7 +101,8 @@ func (s *Service) runRemovals(ctx context.Context) {
 // claimed.
 func (s *Service) removeMarked(ctx context.Context) error {
 	var marked []model.UserID
-	err := s.db.NewSelect().Model((*model.User)(nil)).Column("id").WhereDeleted().OrderExpr("u.removed_at").Scan(ctx, &marked)
+	err := s.db.NewSelect().Model((*model.User)(nil)).Column("id").WhereDeleted().
+		OrderExpr("u.removed_at").Scan(ctx, &marked)
 	if err != nil {
 		return store.Error(err)
 	}
@@ -122,7 +126,9 @@ func (s *Service) removeSome(ctx context.Context, id model.UserID) (more bool, e
 		if claimed, err := claim(ctx, tx, id); err != nil || !claimed {
 			return err
 		}
-		steps := []func(context.Context, *store.Tx, model.UserID) (bool, error){anonymizeAudit, deleteSessions}
+		steps := []func(context.Context, *store.Tx, model.UserID) (bool, error){
+			anonymizeAudit, deleteSessions,
+		}
 		if s.opts.CleanUp != nil {
 			steps = append(steps, s.opts.CleanUp)
 		}
@@ -131,7 +137,8 @@ func (s *Service) removeSome(ctx context.Context, id model.UserID) (more bool, e
 				return err
 			}
 		}
-		_, err := tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", id).ForceDelete().Exec(ctx)
+		_, err := tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", id).ForceDelete().
+			Exec(ctx)
 		return err
 	})
 	return more, err
@@ -152,7 +159,8 @@ func claim(ctx context.Context, tx *store.Tx, id model.UserID) (bool, error) {
 
 // anonymizeAudit removes the account, its sessions and its addresses from entries of the audit log.
 func anonymizeAudit(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
-	n, err := tx.UpdateSome(ctx, "audit_log", "user_id = NULL, session_id = NULL, ip = NULL, user_agent = NULL", "user_id = ?", id)
+	n, err := tx.UpdateSome(ctx, "audit_log",
+		"user_id = NULL, session_id = NULL, ip = NULL, user_agent = NULL", "user_id = ?", id)
 	return n > 0, err
 }
 

@@ -34,7 +34,8 @@ func (f *fixture) removing(onDelete func(context.Context, *store.Tx, model.UserI
 func (f *fixture) finish() {
 	f.t.Helper()
 	f.do("finish the removal", f.removeMarked(f.t.Context()))
-	if n, err := f.db.NewSelect().Model((*model.User)(nil)).WhereDeleted().Count(f.t.Context()); err != nil || n != 0 {
+	if n, err := f.db.NewSelect().Model((*model.User)(nil)).WhereDeleted().
+		Count(f.t.Context()); err != nil || n != 0 {
 		f.t.Errorf("%d accounts are left (%v)", n, err)
 	}
 }
@@ -86,7 +87,8 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		})
 		ctx := t.Context()
 		from := Client{IP: "192.0.2.66", UserAgent: "traceable/1.0"}
-		in := Register{Email: "Vanishing@example.org", Nickname: "Vanishing", Password: password, DisplayName: new("Vanna Ishing")}
+		in := Register{Email: "Vanishing@example.org", Nickname: "Vanishing", Password: password,
+			DisplayName: new("Vanna Ishing")}
 		vanishing, err := f.Register(ctx, in, from)
 		f.do("register", err)
 		bob := f.register("bob")
@@ -98,19 +100,24 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		next, err := f.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from)
 		f.do("refresh", err)
 		f.do("reset", f.RequestPasswordReset(ctx, in.Email, from))
-		f.do("change", f.ChangeEmail(ctx, vanishing.Actor(), ChangeEmail{NewEmail: "elsewhere@example.com", Password: password}, from))
+		f.do("change", f.ChangeEmail(ctx, vanishing.Actor(),
+			ChangeEmail{NewEmail: "elsewhere@example.com", Password: password}, from))
 		needles := map[string][]byte{
-			"id": []byte(uuid.UUID(vanishing.User.ID).String()), "id, as clients see it": []byte(vanishing.User.ID.String()),
-			"e-mail": []byte("vanishing@"), "new e-mail": []byte("elsewhere@"), "nickname": []byte("vanishing"), "name": []byte("vanna"),
-			"about": []byte("life story"), "address": []byte(from.IP), "user agent": []byte(from.UserAgent),
-			"password": []byte(base.passwordHash(vanishing)),
+			"id":                    []byte(uuid.UUID(vanishing.User.ID).String()),
+			"id, as clients see it": []byte(vanishing.User.ID.String()),
+			"e-mail":                []byte("vanishing@"), "new e-mail": []byte("elsewhere@"),
+			"nickname": []byte("vanishing"), "name": []byte("vanna"),
+			"about": []byte("life story"), "address": []byte(from.IP),
+			"user agent": []byte(from.UserAgent),
+			"password":   []byte(base.passwordHash(vanishing)),
 		}
 		for _, s := range []*SignedIn{vanishing, next} {
 			needles["refresh token of "+s.Session.ID.String()] = f.secrets(s.Session.ID).RefreshHash
 		}
 		needles["previous refresh token"] = f.secrets(next.Session.ID).PreviousHash
 		var hashes [][]byte
-		if err := f.db.NewSelect().Table("one_time_tokens").Column("hash").Where("user_id = ?", vanishing.User.ID).Scan(ctx, &hashes); err != nil {
+		if err := f.db.NewSelect().Table("one_time_tokens").Column("hash").
+			Where("user_id = ?", vanishing.User.ID).Scan(ctx, &hashes); err != nil {
 			t.Fatal(err)
 		}
 		for _, hash := range hashes {
@@ -126,8 +133,10 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		f.Lease(f.grant(next), laptopEnds.end)
 		defer f.Lease(f.grant(bob), bobStays.end).Release()
 
-		f.wantProblem("wrong", f.DeleteAccount(ctx, vanishing.Actor(), "wrong password", from), "INVALID_CREDENTIALS password")
-		f.wantProblem("blank", f.DeleteAccount(ctx, vanishing.Actor(), "", from), "INVALID_CREDENTIALS password")
+		f.wantProblem("wrong", f.DeleteAccount(ctx, vanishing.Actor(), "wrong password", from),
+			"INVALID_CREDENTIALS password")
+		f.wantProblem("blank", f.DeleteAccount(ctx, vanishing.Actor(), "", from),
+			"INVALID_CREDENTIALS password")
 		f.grant(vanishing)
 		if len(removed) != 0 {
 			t.Error("OnDelete was called without the password")
@@ -136,7 +145,8 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		// The personal data is removed at once. The audit log, the sessions and the id follow.
 		atOnce := maps.Clone(needles)
 		maps.DeleteFunc(atOnce, func(name string, _ []byte) bool {
-			return strings.HasPrefix(name, "id") || strings.Contains(name, "refresh token") || name == "address" || name == "user agent"
+			return strings.HasPrefix(name, "id") || strings.Contains(name, "refresh token") ||
+				name == "address" || name == "user agent"
 		})
 		if found := f.traces(atOnce); len(found) > 0 || len(atOnce) < 7 {
 			t.Errorf("left behind at once, of %d:\n%s", len(atOnce), strings.Join(found, "\n"))
@@ -189,7 +199,8 @@ func TestDeletingIsAllOrNothing(t *testing.T) {
 		stays := newEnding(t)
 		defer f.Lease(f.grant(ann), stays.end).Release()
 		before := f.all()
-		if err := f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}); !errors.Is(err, broken) {
+		if err := f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}); !errors.Is(err,
+			broken) {
 			t.Errorf("got %v, want %v", err, broken)
 		}
 		if diff := cmp.Diff(before, f.all()); diff != "" {
@@ -214,8 +225,12 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 			f.do("ask", f.RequestPasswordReset(t.Context(), name+"@example.org", Client{}))
 			reset := f.token(mail.PasswordReset)
 			calls := map[string]func() error{
-				"delete":       func() error { return f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}) },
-				"delete again": func() error { return f.DeleteAccount(t.Context(), phone.Actor(), password, Client{}) },
+				"delete": func() error {
+					return f.DeleteAccount(t.Context(), ann.Actor(), password, Client{})
+				},
+				"delete again": func() error {
+					return f.DeleteAccount(t.Context(), phone.Actor(), password, Client{})
+				},
 				"refresh": func() error {
 					_, err := f.Refresh(t.Context(), tablet.Tokens.RefreshToken, nil, Client{})
 					return err
@@ -226,12 +241,19 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 					return err
 				},
 				"profile": func() error {
-					_, err := f.UpdateProfile(t.Context(), tablet.Actor(), UpdateProfile{About: new("still here")})
+					_, err := f.UpdateProfile(t.Context(), tablet.Actor(),
+						UpdateProfile{About: new("still here")})
 					return err
 				},
-				"forgotten": func() error { return f.RequestPasswordReset(t.Context(), name+"@example.org", Client{}) },
-				"verify":    func() error { return f.RequestEmailVerification(t.Context(), tablet.Actor()) },
-				"reset":     func() error { return f.ResetPassword(t.Context(), reset, password, Client{}) },
+				"forgotten": func() error {
+					return f.RequestPasswordReset(t.Context(), name+"@example.org", Client{})
+				},
+				"verify": func() error {
+					return f.RequestEmailVerification(t.Context(), tablet.Actor())
+				},
+				"reset": func() error {
+					return f.ResetPassword(t.Context(), reset, password, Client{})
+				},
 				"address": func() error {
 					in := ChangeEmail{NewEmail: name + "@example.com", Password: password}
 					return f.ChangeEmail(t.Context(), tablet.Actor(), in, Client{})
@@ -244,22 +266,28 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 			results := make([]error, len(names))
 			concurrently(len(names), func(i int) { results[i] = calls[names[i]]() })
 			for i, err := range results {
-				if err != nil && len(errs.Correctable(err)) == 0 && !errs.Is(err, errs.Unauthenticated) {
+				if err != nil && len(errs.Correctable(err)) == 0 &&
+					!errs.Is(err, errs.Unauthenticated) {
 					t.Errorf("%s: %v", names[i], err)
 				}
 			}
 			// If the reset came first, the deletion with the old password is refused, and the
 			// account still exists.
-			if result := results[slices.Index(names, "reset")]; result == nil && errs.Is(results[slices.Index(names, "delete")], errs.Unauthenticated) {
-				if again, err := f.Login(t.Context(), Login{Email: name + "@example.org", Password: password}, Client{}); err == nil {
-					f.do("delete after the reset", f.DeleteAccount(t.Context(), again.Actor(), password, Client{}))
+			if result := results[slices.Index(names, "reset")]; result == nil &&
+				errs.Is(results[slices.Index(names, "delete")], errs.Unauthenticated) {
+				if again, err := f.Login(t.Context(),
+					Login{Email: name + "@example.org", Password: password}, Client{}); err == nil {
+					f.do("delete after the reset",
+						f.DeleteAccount(t.Context(), again.Actor(), password, Client{}))
 				}
 			}
-			if n, err := f.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", ann.User.ID).Count(t.Context()); err != nil || n != 0 {
+			if n, err := f.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", ann.User.ID).
+				Count(t.Context()); err != nil || n != 0 {
 				t.Errorf("%d accounts are left (%v)", n, err)
 			}
 			f.finish()
-			if found := f.traces(map[string][]byte{"id": []byte(uuid.UUID(ann.User.ID).String()), "name": []byte(name)}); len(found) > 0 {
+			if found := f.traces(map[string][]byte{"id": []byte(uuid.UUID(ann.User.ID).String()),
+				"name": []byte(name)}); len(found) > 0 {
 				t.Errorf("left behind:\n%s", strings.Join(found, "\n"))
 			}
 		}
@@ -278,7 +306,8 @@ func TestDeletingDuringASignIn(t *testing.T) {
 		var signedIn *SignedIn
 		var err error
 		f.meanwhile(func() {
-			signedIn, err = f.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, Client{})
+			signedIn, err = f.Login(t.Context(),
+				Login{Email: "ann@example.org", Password: password}, Client{})
 		}, func() {
 			other.do("delete", other.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
 		})
@@ -297,13 +326,15 @@ func TestDeletingDuringAFailure(t *testing.T) {
 		ann := f.register("ann")
 		from := Client{IP: "192.0.2.66"}
 		f.meanwhile(func() {
-			_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, from)
+			_, err := f.Login(t.Context(),
+				Login{Email: "ann@example.org", Password: "wrong password"}, from)
 			f.wantProblem("sign in", err, "INVALID_CREDENTIALS password")
 		}, func() {
 			other.do("delete", other.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
 		})
 		other.finish()
-		if found := f.traces(map[string][]byte{"id": []byte(uuid.UUID(ann.User.ID).String())}); len(found) > 0 {
+		if found := f.traces(map[string][]byte{"id": []byte(uuid.UUID(ann.User.ID).String())}); len(
+			found) > 0 {
 			t.Errorf("left behind:\n%s", strings.Join(found, "\n"))
 		}
 	})
@@ -314,8 +345,10 @@ func TestDeletingDuringAFailure(t *testing.T) {
 func (f *fixture) recorded(phone, laptop *SignedIn, from Client) map[string]func() error {
 	ctx := f.t.Context()
 	return map[string]func() error{
-		"Logout":        func() error { return f.Logout(ctx, phone.Actor(), from) },
-		"RevokeSession": func() error { return f.RevokeSession(ctx, phone.Actor(), laptop.Session.ID, from) },
+		"Logout": func() error { return f.Logout(ctx, phone.Actor(), from) },
+		"RevokeSession": func() error {
+			return f.RevokeSession(ctx, phone.Actor(), laptop.Session.ID, from)
+		},
 		"RevokeOtherSessions": func() error {
 			_, err := f.RevokeOtherSessions(ctx, phone.Actor(), from)
 			return err
@@ -361,22 +394,28 @@ func TestADeletedAccountStaysOutOfTheAuditLog(t *testing.T) {
 					}
 					a.do("delete", a.DeleteAccount(t.Context(), phone.Actor(), password, Client{}))
 					if during {
-						if err := <-result; !errs.Is(err, errs.Unauthenticated) && problems(err) != "TOKEN_EXPIRED refreshToken" {
+						if err := <-result; !errs.Is(err, errs.Unauthenticated) &&
+							problems(err) != "TOKEN_EXPIRED refreshToken" {
 							t.Errorf("during the deletion: %v", err)
 						}
 					}
 					a.finish()
 					if _, err := b.Authenticate(t.Context(), phone.Tokens.AccessToken); err != nil {
-						t.Errorf("the other node knows that the session has ended, too early for this test: %v", err)
+						t.Errorf(
+							"the other node knows that the session has ended, too early for this "+
+								"test: %v", err)
 					}
-					if err := call(); !errs.Is(err, errs.Unauthenticated) && problems(err) != "TOKEN_EXPIRED refreshToken" {
+					if err := call(); !errs.Is(err, errs.Unauthenticated) &&
+						problems(err) != "TOKEN_EXPIRED refreshToken" {
 						t.Errorf("after the deletion: %v", err)
 					}
 					needles := map[string][]byte{
-						"id": []byte(uuid.UUID(phone.User.ID).String()), "address": []byte(from.IP), "user agent": []byte(from.UserAgent),
+						"id": []byte(uuid.UUID(phone.User.ID).String()), "address": []byte(from.IP),
+						"user agent": []byte(from.UserAgent),
 					}
 					if found := a.traces(needles); len(found) > 0 {
-						t.Errorf("left behind (called during the deletion: %v):\n%s", during, strings.Join(found, "\n"))
+						t.Errorf("left behind (called during the deletion: %v):\n%s", during,
+							strings.Join(found, "\n"))
 					}
 				}
 			})
@@ -390,7 +429,9 @@ func (f *fixture) awaitBlocked() {
 	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
 	for n := 0; n == 0; {
-		err := f.db.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").
+		err := f.db.NewRaw(
+			"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "+
+				"wait_event_type = 'Lock'").
 			Scan(ctx, &n)
 		if err != nil {
 			f.t.Fatalf("nothing waits for a lock: %v", err)
@@ -425,14 +466,15 @@ func TestAnotherNodeFinishesARemoval(t *testing.T) {
 		}
 		second := base.node(base.clock, func(o *Options) { o.CleanUp = cleanUp })
 		if base.db.Postgres() { // on SQLite there is one transaction at a time
-			first.do("while the first has the claim", first.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-				claimed, err := claim(ctx, tx, id)
-				if err != nil || !claimed {
-					t.Errorf("claimed: %v (%v)", claimed, err)
-				}
-				second.do("the second skips it", second.removeMarked(ctx))
-				return nil
-			}))
+			first.do("while the first has the claim",
+				first.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+					claimed, err := claim(ctx, tx, id)
+					if err != nil || !claimed {
+						t.Errorf("claimed: %v (%v)", claimed, err)
+					}
+					second.do("the second skips it", second.removeMarked(ctx))
+					return nil
+				}))
 			if n := done.Load(); n != 1 {
 				t.Errorf("%d parts are done, want 1", n)
 			}
@@ -454,7 +496,8 @@ func (f *fixture) awaitNoAccount(id model.UserID) {
 	defer cancel()
 	for there := true; there; {
 		var err error
-		there, err = f.db.NewSelect().Model((*model.User)(nil)).WhereAllWithDeleted().Where("u.id = ?", id).Exists(ctx)
+		there, err = f.db.NewSelect().Model((*model.User)(nil)).WhereAllWithDeleted().
+			Where("u.id = ?", id).Exists(ctx)
 		if err != nil {
 			f.t.Fatalf("the account is still there: %v", err)
 		}
@@ -467,7 +510,8 @@ func TestAMarkedAccountHasNoName(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		ann, bob := f.register("ann"), f.register("bob")
 		f.do("delete", f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
-		if err := f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}); !errs.Is(err, errs.Unauthenticated) {
+		if err := f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}); !errs.Is(err,
+			errs.Unauthenticated) {
 			t.Errorf("deleting again: %v", err)
 		}
 		_, err := f.UpdateProfile(t.Context(), ann.Actor(), UpdateProfile{About: new("still here")})
@@ -475,7 +519,8 @@ func TestAMarkedAccountHasNoName(t *testing.T) {
 			t.Errorf("profile: %v", err)
 		}
 		f.signsIn("the account", "ann@example.org", password, false)
-		for _, name := range []string{"ann", "", ann.User.ID.String(), uuid.UUID(ann.User.ID).String()} {
+		for _, name := range []string{"ann", "", ann.User.ID.String(), uuid.UUID(ann.User.ID).
+			String()} {
 			if u, err := f.UserByNickname(t.Context(), bob.Actor(), name); u != nil || err != nil {
 				t.Errorf("%q is %+v (%v)", name, u, err)
 			}

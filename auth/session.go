@@ -108,7 +108,9 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 
 // accountOf returns the account of an address and the hash of its password. If the address has
 // none, it runs the same statements, and returns a decoy and no hash.
-func (s *Service) accountOf(ctx context.Context, emailKey string) (u *model.User, hash string, err error) {
+func (s *Service) accountOf(
+	ctx context.Context, emailKey string,
+) (u *model.User, hash string, err error) {
 	u = new(model.User)
 	switch err := s.db.NewSelect().Model(u).Where("u.email_key = ?", emailKey).Scan(ctx); {
 	case errors.Is(err, sql.ErrNoRows):
@@ -127,17 +129,21 @@ func (s *Service) accountOf(ctx context.Context, emailKey string) (u *model.User
 func (s *Service) errCredentials() error {
 	if s.opts.ConcealEmails {
 		return errs.Input(errs.InvalidCredentials, "password",
-			"The e-mail address and the password do not match, or the address is not verified yet: follow the link in the mail.")
+			"The e-mail address and the password do not match, or the address is not verified "+
+				"yet: follow the link in the mail.")
 	}
 	return errCredentials
 }
 
-func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User, from Client) (*SignedIn, error) {
+func (s *Service) startSession(
+	ctx context.Context, tx *store.Tx, u *model.User, from Client,
+) (*SignedIn, error) {
 	id := model.NewSessionID()
 	refresh := s.tokens.firstRefresh(id)
 	row := &model.SessionSecrets{
 		Session: model.Session{
-			ID: id, UserID: u.ID, CreatedAt: tx.Now, LastUsedAt: tx.Now, ExpiresAt: tx.Now.Add(s.opts.RefreshTTL),
+			ID: id, UserID: u.ID, CreatedAt: tx.Now, LastUsedAt: tx.Now,
+			ExpiresAt: tx.Now.Add(s.opts.RefreshTTL),
 			UserAgent: sanitize(from.UserAgent), IP: sanitize(from.IP),
 		},
 		RefreshHash: refresh.hash(),
@@ -159,7 +165,9 @@ func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User,
 const maxSessions = 100
 
 // endSurplus ends the sessions beyond maxSessions. The account must be locked, as for endSessions.
-func (s *Service) endSurplus(ctx context.Context, tx *store.Tx, user model.UserID, from Client) error {
+func (s *Service) endSurplus(
+	ctx context.Context, tx *store.Tx, user model.UserID, from Client,
+) error {
 	ids, err := liveSessions(ctx, tx, user)
 	if err != nil || len(ids) <= maxSessions {
 		return err
@@ -167,13 +175,16 @@ func (s *Service) endSurplus(ctx context.Context, tx *store.Tx, user model.UserI
 	return s.endSessions(ctx, tx, user, ids[maxSessions:], from)
 }
 
-func (s *Service) signedIn(u *model.User, session model.Session, refresh refreshToken) (*SignedIn, error) {
+func (s *Service) signedIn(
+	u *model.User, session model.Session, refresh refreshToken,
+) (*SignedIn, error) {
 	signedIn := &SignedIn{User: u, Session: session}
 	access, expiresAt, err := s.tokens.access(signedIn.Actor())
 	if err != nil {
 		return nil, err
 	}
-	signedIn.Tokens = Tokens{AccessToken: access, ExpiresAt: expiresAt, RefreshToken: refresh.String()}
+	signedIn.Tokens = Tokens{AccessToken: access, ExpiresAt: expiresAt,
+		RefreshToken: refresh.String()}
 	return signedIn, nil
 }
 
@@ -201,7 +212,9 @@ var errRefresh = errs.Input(errs.TokenExpired, "refreshToken",
 //
 // If account is given, the error for a token of another account is FORBIDDEN, and the token is not
 // used up.
-func (s *Service) Refresh(ctx context.Context, token string, account *model.UserID, from Client) (*SignedIn, error) {
+func (s *Service) Refresh(
+	ctx context.Context, token string, account *model.UserID, from Client,
+) (*SignedIn, error) {
 	if err := s.allow(ctx, "refresh from "+from.Network(), refreshByAddress); err != nil {
 		return nil, err
 	}
@@ -227,10 +240,11 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 		// The lock of the row serializes requests that race with one token.
 		res, err := tx.NewUpdate().Model(row).
 			Set("previous_hash = refresh_hash").Set("refresh_hash = ?", next.hash()).
-			Set("rotated_at = ?", tx.Now).Set("last_used_at = ?", tx.Now).Set("expires_at = ?", tx.Now.Add(s.opts.RefreshTTL)).
+			Set("rotated_at = ?", tx.Now).Set("last_used_at = ?", tx.Now).
+			Set("expires_at = ?", tx.Now.Add(s.opts.RefreshTTL)).
 			Set("user_agent = ?", sanitize(from.UserAgent)).Set("ip = ?", sanitize(from.IP)).
 			Where("id = ?", used.session()).Where("refresh_hash = ?", used.hash()).
-			Where("revoked_at IS NULL").Where("expires_at > ?", tx.Now).
+			ApplyQueryBuilder(live(tx.Now)).
 			Returning("*").Exec(ctx)
 		if err != nil {
 			return err
@@ -269,7 +283,7 @@ func (s *Service) handleReuse(
 	}
 	row := new(model.SessionSecrets)
 	err = tx.NewSelect().Model(row).Where("s.id = ?", used.session()).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).Scan(ctx)
+		ApplyQueryBuilder(live(tx.Now)).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil, nil // the session has ended
 	}
@@ -325,16 +339,19 @@ func (s *Service) Logout(ctx context.Context, actor model.Actor, from Client) er
 func (s *Service) Sessions(ctx context.Context, actor model.Actor) ([]*model.Session, error) {
 	found := []*model.Session{}
 	err := s.db.NewSelect().Model(&found).Where("s.user_id = ?", actor.UserID).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", s.db.Now()).
-		OrderExpr("s.last_used_at DESC, s.id DESC").Scan(ctx)
+		ApplyQueryBuilder(live(s.db.Now())).
+		OrderExpr(lastUsedFirst).Scan(ctx)
 	return found, store.Error(err)
 }
 
 // Session returns one of the actor's sessions, or nil if they have no such session or it has ended.
-func (s *Service) Session(ctx context.Context, actor model.Actor, id model.SessionID) (*model.Session, error) {
+func (s *Service) Session(
+	ctx context.Context, actor model.Actor, id model.SessionID,
+) (*model.Session, error) {
 	session := new(model.Session)
-	err := s.db.NewSelect().Model(session).Where("s.id = ?", id).Where("s.user_id = ?", actor.UserID).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", s.db.Now()).Scan(ctx)
+	err := s.db.NewSelect().Model(session).Where("s.id = ?", id).
+		Where("s.user_id = ?", actor.UserID).
+		ApplyQueryBuilder(live(s.db.Now())).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // as documented
 	}
@@ -343,7 +360,9 @@ func (s *Service) Session(ctx context.Context, actor model.Actor, id model.Sessi
 
 // RevokeSession ends one of the actor's sessions. The error is NOT_FOUND if they have no such
 // session, and UNAUTHENTICATED if the account was removed.
-func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model.SessionID, from Client) error {
+func (s *Service) RevokeSession(
+	ctx context.Context, actor model.Actor, id model.SessionID, from Client,
+) error {
 	if err := s.allow(ctx, "sessions in "+actor.SessionID.String(), revokeBySession); err != nil {
 		return err
 	}
@@ -367,7 +386,9 @@ func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model
 
 // RevokeOtherSessions ends all of the actor's sessions except the current one. It returns how many
 // have ended.
-func (s *Service) RevokeOtherSessions(ctx context.Context, actor model.Actor, from Client) (n int, err error) {
+func (s *Service) RevokeOtherSessions(
+	ctx context.Context, actor model.Actor, from Client,
+) (n int, err error) {
 	if err := s.allow(ctx, "sessions in "+actor.SessionID.String(), revokeBySession); err != nil {
 		return 0, err
 	}
@@ -412,11 +433,22 @@ func (s *Service) endSessions(
 
 // liveSessions returns the sessions of an account that have not ended, the most recently used
 // first.
-func liveSessions(ctx context.Context, tx *store.Tx, user model.UserID) (ids []model.SessionID, err error) {
+func liveSessions(
+	ctx context.Context, tx *store.Tx, user model.UserID,
+) (ids []model.SessionID, err error) {
 	err = tx.NewSelect().Model((*model.Session)(nil)).Column("id").Where("s.user_id = ?", user).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).
-		OrderExpr("s.last_used_at DESC, s.id DESC").Scan(ctx, &ids)
+		ApplyQueryBuilder(live(tx.Now)).
+		OrderExpr(lastUsedFirst).Scan(ctx, &ids)
 	return ids, err
+}
+
+const lastUsedFirst = "s.last_used_at DESC, s.id DESC" // the id makes the order unique
+
+// live restricts a query to sessions that have not ended.
+func live(now time.Time) func(bun.QueryBuilder) bun.QueryBuilder {
+	return func(q bun.QueryBuilder) bun.QueryBuilder {
+		return q.Where("s.revoked_at IS NULL").Where("s.expires_at > ?", now)
+	}
 }
 
 // revoke ends sessions: their tokens stop working, and after the commit their leases end.
@@ -430,7 +462,8 @@ func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.Session
 		return err
 	}
 	for _, id := range ids { // for the other nodes, see pollRevocations
-		_, err := tx.NewInsert().Model(&revocation{SessionID: id, At: tx.Now}).On("CONFLICT DO NOTHING").Exec(ctx)
+		_, err := tx.NewInsert().Model(&revocation{SessionID: id, At: tx.Now}).
+			On("CONFLICT DO NOTHING").Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -472,11 +505,14 @@ func (s *Service) Authenticate(ctx context.Context, accessToken string) (Grant, 
 func (s *Service) sessionAlive(ctx context.Context, actor model.Actor) (bool, error) {
 	now := s.db.Now()
 	cached, ok := s.sessionCache.Get(actor.SessionID)
-	if ok && now.Sub(cached.at) < sessionCacheTTL && (cached.user == actor.UserID || !cached.alive) {
+	if ok && now.Sub(cached.at) < sessionCacheTTL &&
+		(cached.user == actor.UserID || !cached.alive) {
 		return cached.alive, nil
 	}
 	found, err := store.Read[model.Session](ctx, s.db,
-		`SELECT s.id FROM sessions AS s WHERE s.id = ?1 AND s.user_id = ?2 AND s.revoked_at IS NULL`, actor.SessionID, actor.UserID)
+		`SELECT s.id FROM sessions AS s
+		WHERE s.id = ?1 AND s.user_id = ?2 AND s.revoked_at IS NULL`,
+		actor.SessionID, actor.UserID)
 	if err != nil {
 		return false, err
 	}

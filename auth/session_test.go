@@ -14,17 +14,20 @@ import (
 func TestLogin(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		in := Register{Email: "Ännchen@Example.org", Nickname: "ann", Password: password, DisplayName: new("Ann")}
+		in := Register{Email: "Ännchen@Example.org", Nickname: "ann", Password: password,
+			DisplayName: new("Ann")}
 		ann, err := f.Register(t.Context(), in, Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.clock.Forward(time.Hour)
 		for _, email := range []string{
-			"Ännchen@Example.org", "ännchen@example.org", "ÄNNCHEN@EXAMPLE.ORG", "A\u0308nnchen@example.org", "  ännchen@example.org\n",
+			"Ännchen@Example.org", "ännchen@example.org", "ÄNNCHEN@EXAMPLE.ORG",
+			"A\u0308nnchen@example.org", "  ännchen@example.org\n",
 			"ännchen@ｅxample.org",
 		} {
-			got, err := f.Login(t.Context(), Login{Email: email, Password: password}, Client{UserAgent: "curl/8", IP: "2001:db8::1"})
+			got, err := f.Login(t.Context(), Login{Email: email, Password: password},
+				Client{UserAgent: "curl/8", IP: "2001:db8::1"})
 			if err != nil {
 				t.Errorf("%q: %v", email, err)
 				continue
@@ -33,8 +36,10 @@ func TestLogin(t *testing.T) {
 				t.Errorf("%q (-want +got):\n%s", email, diff)
 			}
 			want := model.Session{
-				ID: got.Session.ID, UserID: ann.User.ID, CreatedAt: f.clock.Now(), LastUsedAt: f.clock.Now(),
-				ExpiresAt: f.clock.Now().Add(refreshTTL), UserAgent: new("curl/8"), IP: new("2001:db8::1"),
+				ID: got.Session.ID, UserID: ann.User.ID, CreatedAt: f.clock.Now(),
+				LastUsedAt: f.clock.Now(),
+				ExpiresAt:  f.clock.Now().Add(refreshTTL), UserAgent: new("curl/8"),
+				IP: new("2001:db8::1"),
 			}
 			if diff := cmp.Diff(want, f.secrets(got.Session.ID).Session); diff != "" {
 				t.Errorf("%q: session (-want +got):\n%s", email, diff)
@@ -75,13 +80,14 @@ func TestLoginAnswersUnknownAddressesLikeWrongPasswords(t *testing.T) {
 	})
 }
 
-// Such an address has no account. If it reached the database, the query would fail, and an anonymous
-// client could fill the operator's log.
+// Such an address has no account. If it reached the database, the query would fail, and an
+// anonymous client could fill the operator's log.
 func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
-		for _, email := range []string{"ann@example.org\x00", "\x00", "a\x00b@example.org", "ann\xff@example.org", "\xed\xa0\x80"} {
+		for _, email := range []string{"ann@example.org\x00", "\x00", "a\x00b@example.org",
+			"ann\xff@example.org", "\xed\xa0\x80"} {
 			_, err := f.Login(t.Context(), Login{Email: email, Password: password}, Client{})
 			if problems(err) != "INVALID_CREDENTIALS password" {
 				t.Errorf("%q: got %v, want INVALID_CREDENTIALS", email, err)
@@ -93,14 +99,17 @@ func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 func TestEachLoginStartsASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		all := []*SignedIn{f.register("ann"), f.login("ann"), f.login("ann"), f.register("bob"), f.login("bob")}
+		all := []*SignedIn{f.register("ann"), f.login("ann"), f.login("ann"), f.register("bob"),
+			f.login("bob")}
 		ids, access, refresh := map[model.SessionID]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range all {
-			ids[s.Session.ID], access[s.Tokens.AccessToken], refresh[s.Tokens.RefreshToken] = true, true, true
+			ids[s.Session.ID], access[s.Tokens.AccessToken], refresh[s.Tokens.RefreshToken] = true,
+				true, true
 			f.grant(s)
 		}
 		if len(ids) != len(all) || len(access) != len(all) || len(refresh) != len(all) {
-			t.Errorf("%d sessions, %d access tokens, %d refresh tokens for %d logins", len(ids), len(access), len(refresh), len(all))
+			t.Errorf("%d sessions, %d access tokens, %d refresh tokens for %d logins", len(ids),
+				len(access), len(refresh), len(all))
 		}
 	})
 }
@@ -126,7 +135,8 @@ func TestSessionsSanitizeTheClient(t *testing.T) {
 			{"long", strings.Repeat("🐙", maxClientText+1), new(strings.Repeat("🐙", maxClientText))},
 			{"quotes", `'"\?`, new(`'"\?`)},
 		} {
-			got, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, Client{UserAgent: c.given})
+			got, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: password},
+				Client{UserAgent: c.given})
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
 				continue
@@ -176,7 +186,8 @@ func TestLogoutIsNoticedByOtherNodesWithinASecond(t *testing.T) {
 		warm.grant(bob)
 		f.logout(ann)
 		cold.wantEnded("a node that never saw it", ann)
-		warm.wantTokenExpired("its refresh token, which is never answered from memory", ann.Tokens.RefreshToken)
+		warm.wantTokenExpired("its refresh token, which is never answered from memory",
+			ann.Tokens.RefreshToken)
 		// Whether the cache still has it within the second is not specified.
 		f.clock.Forward(sessionCacheTTL)
 		warm.wantUnauthenticated("a second later", ann.Tokens.AccessToken)

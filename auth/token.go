@@ -65,9 +65,11 @@ func newTokens(opts Options, now func() time.Time) (tokens, error) {
 	}
 	t := tokens{issuer: opts.Issuer, accessTTL: opts.AccessTTL, now: now, verified: verified}
 	validate := []jwt.ValidateOption{
-		jwt.WithClock(jwt.ClockFunc(now)), jwt.WithIssuer(opts.Issuer), jwt.WithAudience(opts.Issuer),
+		jwt.WithClock(jwt.ClockFunc(now)), jwt.WithIssuer(opts.Issuer),
+		jwt.WithAudience(opts.Issuer),
 		// Without these, a token that lacks one of them would pass.
-		jwt.WithRequiredClaim(jwt.ExpirationKey), jwt.WithRequiredClaim(jwt.SubjectKey), jwt.WithRequiredClaim(sessionClaim),
+		jwt.WithRequiredClaim(jwt.ExpirationKey), jwt.WithRequiredClaim(jwt.SubjectKey),
+		jwt.WithRequiredClaim(sessionClaim),
 	}
 	for _, k := range opts.Keys {
 		t.algorithms = append(t.algorithms, k.algorithm)
@@ -107,7 +109,8 @@ func (t tokens) readUncached(token string) (Grant, error) {
 		return Grant{}, errs.Wrap(err, errs.Unauthenticated, expiredMessage)
 	}
 	invalid := func(err error) (Grant, error) {
-		return Grant{}, errs.Wrap(err, errs.Unauthenticated, "The access token is not valid on this server. Sign in again.")
+		return Grant{}, errs.Wrap(err, errs.Unauthenticated,
+			"The access token is not valid on this server. Sign in again.")
 	}
 	if err != nil {
 		return invalid(err)
@@ -123,7 +126,8 @@ func (t tokens) readUncached(token string) (Grant, error) {
 		return invalid(err)
 	}
 	expiresAt, _ := verified.Expiration()
-	return Grant{Actor: model.Actor{UserID: userID, SessionID: sessionID}, ExpiresAt: expiresAt}, nil
+	actor := model.Actor{UserID: userID, SessionID: sessionID}
+	return Grant{Actor: actor, ExpiresAt: expiresAt}, nil
 }
 
 const expiredMessage = "The access token is expired. Trade the refresh token for a new one."

@@ -30,7 +30,8 @@ func forge(now time.Time, actor model.Actor) forged {
 	return forged{
 		header: map[string]any{"alg": "HS256", "typ": "JWT"},
 		claims: map[string]any{
-			"iss": issuer, "aud": issuer, "sub": actor.UserID.String(), "sid": actor.SessionID.String(),
+			"iss": issuer, "aud": issuer, "sub": actor.UserID.String(),
+			"sid": actor.SessionID.String(),
 			"iat": now.Unix(), "exp": now.Add(accessTTL).Unix(),
 		},
 		sign: signer(sha256.New, secretOf("k")),
@@ -69,14 +70,18 @@ func TestAccessTokens(t *testing.T) {
 		if d := grant.ExpiresAt.Sub(now); d > accessTTL || d <= accessTTL-time.Second {
 			t.Errorf("expires in %v, want %v, cut to a second", d, accessTTL)
 		}
-		if got, err := f.Authenticate(t.Context(), forge(now, ann.Actor()).String()); err != nil || got.Actor != ann.Actor() {
-			t.Errorf("the token that the attacks change is refused, so they would prove nothing: %v", err)
+		if got, err := f.Authenticate(t.Context(), forge(now, ann.Actor()).String()); err != nil ||
+			got.Actor != ann.Actor() {
+			t.Errorf(
+				"the token that the attacks change is refused, so they would prove nothing: %v",
+				err)
 		}
 		f.clock.Forward(ann.Tokens.ExpiresAt.Sub(now) - time.Microsecond)
 		f.grant(ann)
 		f.clock.Forward(time.Microsecond)
 		_, err := f.Authenticate(t.Context(), ann.Tokens.AccessToken)
-		if !errs.Is(err, errs.Unauthenticated) || !strings.Contains(err.Error(), "Trade the refresh token") {
+		if !errs.Is(err, errs.Unauthenticated) ||
+			!strings.Contains(err.Error(), "Trade the refresh token") {
 			t.Errorf("got %v, want UNAUTHENTICATED and what to do about it", err)
 		}
 		f.grant(f.refresh(ann.Tokens.RefreshToken))
@@ -95,8 +100,12 @@ func TestAccessTokensCannotBeForged(t *testing.T) {
 		header := func(name string, value any, sign func([]byte) []byte) func(*forged) {
 			return func(fake *forged) { fake.header[name], fake.sign = value, sign }
 		}
-		claim := func(name string, value any) func(*forged) { return func(fake *forged) { fake.claims[name] = value } }
-		without := func(name string) func(*forged) { return func(fake *forged) { delete(fake.claims, name) } }
+		claim := func(name string, value any) func(*forged) {
+			return func(fake *forged) { fake.claims[name] = value }
+		}
+		without := func(name string) func(*forged) {
+			return func(fake *forged) { delete(fake.claims, name) }
+		}
 		unsigned := func([]byte) []byte { return nil }
 		theirs := []byte("a key that the attacker made up, long enough")
 		for name, change := range map[string]func(*forged){
@@ -107,18 +116,32 @@ func TestAccessTokensCannotBeForged(t *testing.T) {
 			"HS384 with the same key":             alg("HS384", signer(sha512.New384, key)),
 			"RS256 that is an HMAC of the public": alg("RS256", signer(sha256.New, []byte(issuer))),
 			"HS512 with the same key":             alg("HS512", signer(sha512.New, key)),
-			"no alg":                              func(fake *forged) { delete(fake.header, "alg"); fake.sign = unsigned },
-			"no alg, another key":                 func(fake *forged) { delete(fake.header, "alg"); fake.sign = signer(sha256.New, theirs) },
-			"no signature":                        func(fake *forged) { fake.sign = unsigned },
-			"an empty key":                        func(fake *forged) { fake.sign = signer(sha256.New, nil) },
-			"another server's key":                func(fake *forged) { fake.sign = signer(sha256.New, secretOf("x")) },
-			"the key that refresh tokens use":     func(fake *forged) { fake.sign = signer(sha256.New, f.tokens.refreshKeys[0]) },
+			"no alg": func(fake *forged) {
+				delete(fake.header, "alg")
+				fake.sign = unsigned
+			},
+			"no alg, another key": func(fake *forged) {
+				delete(fake.header, "alg")
+				fake.sign = signer(sha256.New, theirs)
+			},
+			"no signature": func(fake *forged) { fake.sign = unsigned },
+			"an empty key": func(fake *forged) {
+				fake.sign = signer(sha256.New, nil)
+			},
+			"another server's key": func(fake *forged) {
+				fake.sign = signer(sha256.New, secretOf("x"))
+			},
+			"the key that refresh tokens use": func(fake *forged) {
+				fake.sign = signer(sha256.New, f.tokens.refreshKeys[0])
+			},
 			"half the signature": func(fake *forged) {
 				fake.sign = func(b []byte) []byte { return signer(sha256.New, key)(b)[:16] }
 			},
-			"a key in the header": header("jwk", map[string]any{"kty": "oct", "k": base64url(theirs)}, signer(sha256.New, theirs)),
-			"a key's address":     header("jku", "https://attacker.example/keys.json", signer(sha256.New, theirs)),
-			"a key's id":          header("kid", "../../../../dev/null", signer(sha256.New, nil)),
+			"a key in the header": header("jwk",
+				map[string]any{"kty": "oct", "k": base64url(theirs)}, signer(sha256.New, theirs)),
+			"a key's address": header("jku", "https://attacker.example/keys.json",
+				signer(sha256.New, theirs)),
+			"a key's id": header("kid", "../../../../dev/null", signer(sha256.New, nil)),
 
 			"no iss":              without("iss"),
 			"no aud":              without("aud"),
@@ -168,27 +191,30 @@ func TestAccessTokensCannotBeAltered(t *testing.T) {
 		later := forge(f.clock.Now(), ann.Actor())
 		later.claims["exp"] = f.clock.Now().Add(time.Hour * 24 * 365).Unix()
 		for name, altered := range map[string]string{
-			"empty":                   "",
-			"one dot":                 ".",
-			"two dots":                "..",
-			"three dots":              "...",
-			"blank":                   "   ",
-			"NUL":                     "\x00",
-			"garbage":                 "garbage",
-			"three times garbage":     "garbage.garbage.garbage",
-			"not base64":              "!.!.!",
-			"JSON":                    `{"sub":"` + ann.User.ID.String() + `"}`,
-			"JSON with a signature":   fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, part[0], theirs, part[2]),
-			"another's payload":       part[0] + "." + theirs + "." + part[2],
-			"a later expiry":          part[0] + "." + strings.Split(later.String(), ".")[1] + "." + part[2],
-			"no payload":              part[0] + ".." + part[2],
-			"no header":               "." + part[1] + "." + part[2],
-			"no signature":            part[0] + "." + part[1] + ".",
-			"no third part":           part[0] + "." + part[1],
-			"four parts":              token + "." + part[2],
-			"five parts":              token + "..",
-			"the parts in disorder":   part[1] + "." + part[0] + "." + part[2],
-			"another's signature":     part[0] + "." + part[1] + "." + strings.Split(bob.Tokens.AccessToken, ".")[2],
+			"empty":               "",
+			"one dot":             ".",
+			"two dots":            "..",
+			"three dots":          "...",
+			"blank":               "   ",
+			"NUL":                 "\x00",
+			"garbage":             "garbage",
+			"three times garbage": "garbage.garbage.garbage",
+			"not base64":          "!.!.!",
+			"JSON":                `{"sub":"` + ann.User.ID.String() + `"}`,
+			"JSON with a signature": fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`,
+				part[0], theirs, part[2]),
+			"another's payload": part[0] + "." + theirs + "." + part[2],
+			"a later expiry": part[0] + "." + strings.Split(later.String(), ".")[1] + "." +
+				part[2],
+			"no payload":            part[0] + ".." + part[2],
+			"no header":             "." + part[1] + "." + part[2],
+			"no signature":          part[0] + "." + part[1] + ".",
+			"no third part":         part[0] + "." + part[1],
+			"four parts":            token + "." + part[2],
+			"five parts":            token + "..",
+			"the parts in disorder": part[1] + "." + part[0] + "." + part[2],
+			"another's signature": part[0] + "." + part[1] + "." +
+				strings.Split(bob.Tokens.AccessToken, ".")[2],
 			"the first bit":           part[0] + "." + part[1] + "." + flip(part[2], 0),
 			"a bit in the middle":     part[0] + "." + part[1] + "." + flip(part[2], 128),
 			"the last bit":            part[0] + "." + part[1] + "." + flip(part[2], 255),
@@ -203,7 +229,8 @@ func TestAccessTokensCannotBeAltered(t *testing.T) {
 			"a megabyte of dots":      strings.Repeat(".", 1<<20),
 			"a megabyte of signature": token + strings.Repeat("A", 1<<20),
 			"a megabyte of payload":   part[0] + "." + strings.Repeat("e30", 1<<18) + "." + part[2],
-			"deep JSON":               part[0] + "." + base64url(bytes.Repeat([]byte("["), 1<<18)) + "." + part[2],
+			"deep JSON": part[0] + "." + base64url(bytes.Repeat([]byte("["), 1<<18)) +
+				"." + part[2],
 		} {
 			f.wantUnauthenticated(name, altered)
 		}
@@ -260,7 +287,8 @@ func TestVerifiedTokensAreCached(t *testing.T) {
 
 		f.clock.Forward(cat.Tokens.ExpiresAt.Sub(f.clock.Now()))
 		_, err := f.Authenticate(t.Context(), cat.Tokens.AccessToken)
-		if !errs.Is(err, errs.Unauthenticated) || !strings.Contains(err.Error(), "Trade the refresh token") {
+		if !errs.Is(err, errs.Unauthenticated) ||
+			!strings.Contains(err.Error(), "Trade the refresh token") {
 			t.Errorf("expired: got %v, want UNAUTHENTICATED and what to do about it", err)
 		}
 	})
@@ -271,7 +299,8 @@ func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 	t.Parallel()
 	each(t, func(_ *testing.T, f *fixture) {
 		ann, bob := f.register("ann"), f.register("bob")
-		mixed := forge(f.clock.Now(), model.Actor{UserID: ann.User.ID, SessionID: bob.Session.ID}).String()
+		mixed := forge(f.clock.Now(), model.Actor{UserID: ann.User.ID, SessionID: bob.Session.ID}).
+			String()
 		f.node(f.clock).wantUnauthenticated("on a node that never saw the session", mixed)
 
 		seen := f.node(f.clock)
@@ -342,7 +371,8 @@ func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 		}
 	}
 	for _, size := range []int{0, MinKeyLen - 1} {
-		if _, err := SecretKey(secretOf("k")[:size]); err == nil || strings.Contains(err.Error(), "kkk") {
+		if _, err := SecretKey(secretOf("k")[:size]); err == nil ||
+			strings.Contains(err.Error(), "kkk") {
 			t.Errorf("a secret of %d bytes: got %v", size, err)
 		}
 	}

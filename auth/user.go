@@ -15,7 +15,9 @@ import (
 const userList = 'u' // the letter of this list's cursors
 
 // UserCursor returns the cursor of a user in the list of SearchUsers.
-func UserCursor(u *model.User) string { return store.NewCursor(userList).Text(u.NicknameKey).String() }
+func UserCursor(u *model.User) string {
+	return store.NewCursor(userList).Text(u.NicknameKey).String()
+}
 
 // usersByNickname is the order of SearchUsers.
 func usersByNickname() store.Order { return store.Order{Columns: []string{"u.nickname_key"}} }
@@ -57,7 +59,8 @@ func (s *Service) SearchUsers(
 	return store.Cut(window, found), nil
 }
 
-// maxLookup is the maximum length of a name or address that is looked up, in bytes; all are shorter.
+// maxLookup is the maximum length of a name or address that is looked up, in bytes; all are
+// shorter.
 const maxLookup = 512
 
 // lookup folds a name, an address or a search as its column is folded. It returns "" for text that
@@ -70,11 +73,15 @@ func lookup(s string) string {
 	return text.Fold(s)
 }
 
-var likeEscaper = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_") //nolint:gochecknoglobals // a constant
+//nolint:gochecknoglobals // a constant
+var likeEscaper = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 // Users returns the users with these ids. The map has no entry for an id that has no user.
-func (s *Service) Users(ctx context.Context, ids []model.UserID) (map[model.UserID]*model.User, error) {
-	found, err := store.Read[model.User](ctx, s.db, `SELECT ?TableColumns FROM users AS u WHERE u.id IN (?1...) AND u.removed_at IS NULL`,
+func (s *Service) Users(
+	ctx context.Context, ids []model.UserID,
+) (map[model.UserID]*model.User, error) {
+	found, err := store.Read[model.User](ctx, s.db,
+		`SELECT ?TableColumns FROM users AS u WHERE u.id IN (?1...) AND u.removed_at IS NULL`,
 		store.IDs(ids))
 	if err != nil {
 		return nil, err
@@ -87,7 +94,9 @@ func (s *Service) Users(ctx context.Context, ids []model.UserID) (map[model.User
 }
 
 // UserByNickname returns the user with a nickname, or nil if there is none.
-func (s *Service) UserByNickname(ctx context.Context, _ model.Actor, nickname string) (*model.User, error) {
+func (s *Service) UserByNickname(
+	ctx context.Context, _ model.Actor, nickname string,
+) (*model.User, error) {
 	u := new(model.User)
 	err := s.db.NewSelect().Model(u).Where("u.nickname_key = ?", lookup(nickname)).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {

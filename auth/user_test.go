@@ -20,7 +20,8 @@ func (f *fixture) insertUsers(names ...string) []*model.User {
 	people := make([]*model.User, len(names))
 	for i, name := range names {
 		nickname, display, named := strings.Cut(name, "|")
-		in := Register{Email: fmt.Sprintf("invited%d@example.org", i), Nickname: nickname, Password: password}
+		in := Register{Email: fmt.Sprintf("invited%d@example.org", i), Nickname: nickname,
+			Password: password}
 		if named {
 			in.DisplayName = &display
 		}
@@ -54,12 +55,15 @@ func TestSearchUsersPages(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		// Names whose order depends on a locale, on case, or on how many bytes a character has.
-		names := []string{"Zoe", "ann", "Ann B", "ann-c", "ann_d", "ärger", "Ärger 2", "ßeta", "Éva", "eva", "小明", "🐙🦑", "ﬁx", "12", "a1"}
+		names := []string{"Zoe", "ann", "Ann B", "ann-c", "ann_d", "ärger", "Ärger 2", "ßeta",
+			"Éva", "eva", "小明", "🐙🦑", "ﬁx", "12", "a1"}
 		for i := range 8 {
 			names = append(names, fmt.Sprintf("Person %d", i))
 		}
 		want := f.insertUsers(names...)
-		slices.SortFunc(want, func(a, b *model.User) int { return strings.Compare(a.NicknameKey, b.NicknameKey) })
+		slices.SortFunc(want, func(a, b *model.User) int {
+			return strings.Compare(a.NicknameKey, b.NicknameKey)
+		})
 		for size := range len(want) + 2 {
 			if size == 0 {
 				continue
@@ -70,8 +74,11 @@ func TestSearchUsersPages(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if result.Before != (after != "") || result.More != (len(got)+len(result.Items) < len(want)) || len(result.Items) > size {
-					t.Errorf("size %d, from %d: %d items, before %t, more %t", size, len(got), len(result.Items), result.Before, result.More)
+				if result.Before != (after != "") ||
+					result.More != (len(got)+len(result.Items) < len(want)) ||
+					len(result.Items) > size {
+					t.Errorf("size %d, from %d: %d items, before %t, more %t", size, len(got),
+						len(result.Items), result.Before, result.More)
 				}
 				got = append(got, result.Items...)
 				// The last condition stops a walk in circles.
@@ -90,25 +97,32 @@ func TestSearchUsersPages(t *testing.T) {
 			want []*model.User
 			more bool
 		}{
-			"no size":               {store.PageArgs{}, want[:20], true},
-			"none":                  {store.PageArgs{First: new(0)}, nil, true},
-			"none after the last":   {store.PageArgs{First: new(0), After: UserCursor(want[len(want)-1])}, nil, false},
-			"after the last":        {store.PageArgs{After: UserCursor(want[len(want)-1])}, nil, false},
-			"as many as may be":     {store.PageArgs{First: new(store.MaxPage)}, want, false},
-			"after an unknown name": {store.PageArgs{First: new(2), After: UserCursor(&model.User{NicknameKey: "person 0a"})}, want[indexOf(want, "Person 1"):][:2], true},
-			"after the empty name":  {store.PageArgs{First: new(1), After: UserCursor(&model.User{})}, want[:1], true},
+			"no size": {store.PageArgs{}, want[:20], true},
+			"none":    {store.PageArgs{First: new(0)}, nil, true},
+			"none after the last": {store.PageArgs{First: new(0),
+				After: UserCursor(want[len(want)-1])}, nil, false},
+			"after the last":    {store.PageArgs{After: UserCursor(want[len(want)-1])}, nil, false},
+			"as many as may be": {store.PageArgs{First: new(store.MaxPage)}, want, false},
+			"after an unknown name": {store.PageArgs{First: new(2),
+				After: UserCursor(&model.User{NicknameKey: "person 0a"})},
+				want[indexOf(want, "Person 1"):][:2], true},
+			"after the empty name": {store.PageArgs{First: new(1),
+				After: UserCursor(&model.User{})}, want[:1], true},
 		} {
 			result, err := f.search("", c.page)
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
 			}
-			if diff := cmp.Diff(nicknames(c.want), nicknames(result.Items)); diff != "" || result.More != c.more {
+			if diff := cmp.Diff(nicknames(c.want), nicknames(result.Items)); diff != "" ||
+				result.More != c.more {
 				t.Errorf("%s: more %t (-want +got):\n%s", name, result.More, diff)
 			}
 		}
-		result, err := f.search("PERSON", store.PageArgs{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
-		if diff := cmp.Diff([]string{"Person 5", "Person 6", "Person 7"}, nicknames(result.Items)); err != nil || diff != "" || result.More {
+		result, err := f.search("PERSON",
+			store.PageArgs{First: new(3), After: UserCursor(want[indexOf(want, "Person 4")])})
+		if diff := cmp.Diff([]string{"Person 5", "Person 6", "Person 7"},
+			nicknames(result.Items)); err != nil || diff != "" || result.More {
 			t.Errorf("a page of a search: more %t, %v (-want +got):\n%s", result.More, err, diff)
 		}
 	})
@@ -150,10 +164,11 @@ func TestSearchUsersRefusesCursorsThatHoldNoText(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.insertUsers("ann")
-		for _, activeLeases := range []string{"an\x00n", "\x00", "an\xff", "\xed\xa0\x80", "\xc3"} {
-			result, err := f.search("", store.PageArgs{After: UserCursor(&model.User{NicknameKey: activeLeases})})
+		for _, name := range []string{"an\x00n", "\x00", "an\xff", "\xed\xa0\x80", "\xc3"} {
+			result, err := f.search("",
+				store.PageArgs{After: UserCursor(&model.User{NicknameKey: name})})
 			if !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%q: got %v (%v), want BAD_USER_INPUT", activeLeases, nicknames(result.Items), err)
+				t.Errorf("%q: got %v (%v), want BAD_USER_INPUT", name, nicknames(result.Items), err)
 			}
 		}
 	})
@@ -170,11 +185,13 @@ func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 			strings.Repeat("\ufdfa", maxNickname), // eighteen: a whole blessing in one character
 		} {
 			u := &model.User{Nickname: long}
-			full, err := Register{Email: "a@example.org", Nickname: u.Nickname, Password: password}.user()
+			full, err := Register{Email: "a@example.org", Nickname: u.Nickname,
+				Password: password}.user()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.search("", store.PageArgs{First: new(1), After: UserCursor(full)}); err != nil {
+			if _, err := f.search("", store.PageArgs{First: new(1),
+				After: UserCursor(full)}); err != nil {
 				t.Errorf("name %d, whose key has %d bytes: %v", i, len(full.NicknameKey), err)
 			}
 		}
@@ -184,8 +201,10 @@ func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 func TestSearchUsersFinds(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		f.insertUsers("ann", "Annabel|Bella Donna", "bob|Ann's brother", "Ångström", "Straße", "ﬁne", "Οδυσσεύς", "cent%", "un_der",
-			"ba!ng", `back\slash`, `quo'te`, `dou"ble`, "que?ry", "two words", "小明|Xiǎo Míng", "star*", "[ab]", "semi;--", "zed|100% _real_", "$1 :x @y")
+		f.insertUsers("ann", "Annabel|Bella Donna", "bob|Ann's brother", "Ångström", "Straße",
+			"ﬁne", "Οδυσσεύς", "cent%", "un_der",
+			"ba!ng", `back\slash`, `quo'te`, `dou"ble`, "que?ry", "two words", "小明|Xiǎo Míng",
+			"star*", "[ab]", "semi;--", "zed|100% _real_", "$1 :x @y")
 		for what, want := range map[string][]string{
 			"ann":           {"Annabel", "ann", "bob"},
 			"ANN":           {"Annabel", "ann", "bob"},
@@ -261,21 +280,27 @@ func TestSearchUsersForTextThatNoNameContains(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		ann := f.insertUsers("ann|Lee")[0]
 		for name, what := range map[string]string{
-			"NUL": "\x00", "NUL inside": "an\x00n", "half a surrogate": "\xed\xa0\x80", "half a character": "an\xc3",
-			"very long": strings.Repeat("a", 100_000), "very many wildcards": strings.Repeat("%_", 50_000),
+			"NUL": "\x00", "NUL inside": "an\x00n", "half a surrogate": "\xed\xa0\x80",
+			"half a character":    "an\xc3",
+			"very long":           strings.Repeat("a", 100_000),
+			"very many wildcards": strings.Repeat("%_", 50_000),
 		} {
 			result, err := f.search(what, store.PageArgs{})
 			if len(result.Items) != 0 || err != nil && !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%s: got %v (%v), want no user or BAD_USER_INPUT", name, nicknames(result.Items), err)
+				t.Errorf("%s: got %v (%v), want no user or BAD_USER_INPUT", name,
+					nicknames(result.Items), err)
 			}
 			u, err := f.UserByNickname(t.Context(), model.Actor{}, what)
 			if u != nil || err != nil && !errs.Is(err, errs.BadUserInput) {
-				t.Errorf("%s, as a nickname: got %v (%v), want no user or BAD_USER_INPUT", name, u, err)
+				t.Errorf("%s, as a nickname: got %v (%v), want no user or BAD_USER_INPUT", name, u,
+					err)
 			}
 		}
 		// There is no match across the two names of a user.
-		if result, err := f.search("ann\nlee", store.PageArgs{}); err != nil || len(result.Items) != 0 {
-			t.Errorf("a search across two names found %v (%v), for example %v", nicknames(result.Items), err, ann.SearchKey)
+		if result, err := f.search("ann\nlee", store.PageArgs{}); err != nil ||
+			len(result.Items) != 0 {
+			t.Errorf("a search across two names found %v (%v), for example %v",
+				nicknames(result.Items), err, ann.SearchKey)
 		}
 	})
 }
@@ -285,9 +310,12 @@ func TestUserByNickname(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		people := f.insertUsers("Ångström ﬁ|Anders", "Straße", "a%", "a_")
 		for nickname, want := range map[string]*model.User{
-			"Ångström ﬁ": people[0], "ångström fi": people[0], "A\u030aNGSTRO\u0308M FI": people[0], "  ångström ﬁ\n": people[0],
-			"STRASSE": people[1], "straße": people[1], "a%": people[2], "A_": people[3], "Ａ_": people[3],
-			"": nil, "a": nil, "%": nil, "ångström": nil, "Anders": nil, "strase": nil, "ab": nil, "' OR '1'='1": nil,
+			"Ångström ﬁ": people[0], "ångström fi": people[0], "A\u030aNGSTRO\u0308M FI": people[0],
+			"  ångström ﬁ\n": people[0],
+			"STRASSE":        people[1], "straße": people[1], "a%": people[2], "A_": people[3],
+			"Ａ_": people[3],
+			"":   nil, "a": nil, "%": nil, "ångström": nil, "Anders": nil, "strase": nil, "ab": nil,
+			"' OR '1'='1":   nil,
 			people[0].Email: nil, people[0].ID.String(): nil,
 		} {
 			got, err := f.UserByNickname(t.Context(), model.Actor{}, nickname)
@@ -311,13 +339,14 @@ func TestUsers(t *testing.T) {
 			ids  []model.UserID
 			want []*model.User
 		}{
-			"nil":             {nil, nil},
-			"none":            {[]model.UserID{}, nil},
-			"one":             {[]model.UserID{ann.ID}, []*model.User{ann}},
-			"two, one twice":  {[]model.UserID{bob.ID, ann.ID, bob.ID}, []*model.User{ann, bob}},
-			"unknown":         {[]model.UserID{unknown}, nil},
-			"known and not":   {[]model.UserID{unknown, ann.ID, {}}, []*model.User{ann}},
-			"a thousand nots": {append(slices.Repeat([]model.UserID{unknown}, 1000), bob.ID), []*model.User{bob}},
+			"nil":            {nil, nil},
+			"none":           {[]model.UserID{}, nil},
+			"one":            {[]model.UserID{ann.ID}, []*model.User{ann}},
+			"two, one twice": {[]model.UserID{bob.ID, ann.ID, bob.ID}, []*model.User{ann, bob}},
+			"unknown":        {[]model.UserID{unknown}, nil},
+			"known and not":  {[]model.UserID{unknown, ann.ID, {}}, []*model.User{ann}},
+			"a thousand nots": {append(slices.Repeat([]model.UserID{unknown}, 1000), bob.ID),
+				[]*model.User{bob}},
 		} {
 			got, err := f.Users(t.Context(), c.ids)
 			if err != nil {

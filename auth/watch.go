@@ -31,23 +31,28 @@ const (
 	deleteTimeout = time.Minute
 )
 
-// Run ends the leases of sessions that other nodes have ended, finishes the removal of accounts, and
-// deletes expired rows, until ctx ends.
+// Run ends the leases of sessions that other nodes have ended, finishes the removal of accounts,
+// and deletes expired rows, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.runRemovals(ctx) })
 	// On goroutines of their own, and with timeouts: deleting may take long, and must not delay a
 	// poll.
-	all.Go(func() { s.repeat(ctx, pollEvery, pollTimeout, "cannot poll revocations; retrying", s.pollRevocations) })
 	all.Go(func() {
-		s.repeat(ctx, deleteEvery, deleteTimeout, "cannot delete expired rows; retrying", s.deleteExpired)
+		s.repeat(ctx, pollEvery, pollTimeout, "cannot poll revocations; retrying",
+			s.pollRevocations)
+	})
+	all.Go(func() {
+		s.repeat(ctx, deleteEvery, deleteTimeout, "cannot delete expired rows; retrying",
+			s.deleteExpired)
 	})
 	all.Wait()
 }
 
 // repeat calls fn at every tick, until ctx ends. It logs an error of fn with the message.
 func (s *Service) repeat(
-	ctx context.Context, every, timeout time.Duration, message string, fn func(context.Context) error,
+	ctx context.Context, every, timeout time.Duration, message string,
+	fn func(context.Context) error,
 ) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -75,7 +80,8 @@ func (s *Service) pollRevocations(ctx context.Context) error {
 			from = last.since
 		}
 		var ended []model.SessionID
-		err := s.db.NewSelect().Model((*revocation)(nil)).Column("session_id").Where("at > ?", from.Add(-pollOverlap)).Scan(ctx, &ended)
+		err := s.db.NewSelect().Model((*revocation)(nil)).Column("session_id").
+			Where("at > ?", from.Add(-pollOverlap)).Scan(ctx, &ended)
 		if err != nil {
 			return err
 		}
@@ -111,7 +117,8 @@ func (s *Service) AwaitWatch(ctx context.Context) error {
 	}
 }
 
-// Watches reports whether revocations are polled regularly, so that AwaitWatch would return at once.
+// Watches reports whether revocations are polled regularly, so that AwaitWatch would return at
+// once.
 func (s *Service) Watches() bool {
 	last := s.lastPoll.Load()
 	return last != nil && time.Since(last.began) < pollStale
@@ -149,7 +156,8 @@ func (s *Service) deleteExpired(ctx context.Context) error {
 		{"rate_limits", "at", now.Add(-failuresExpireAfter)},
 		{"audit_log", "at", now.Add(-auditKept)},
 	} {
-		err := s.db.DeleteInBatches(ctx, expired.table, "? < ?", bun.Ident(expired.column), expired.before)
+		err := s.db.DeleteInBatches(ctx, expired.table, "? < ?", bun.Ident(expired.column),
+			expired.before)
 		if err != nil {
 			return err
 		}

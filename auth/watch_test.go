@@ -18,7 +18,8 @@ func TestPollingWithAClockThatIsOff(t *testing.T) {
 	if 2*pollEvery > time.Second {
 		t.Errorf("polls every %v: a session would live on for more than a second", pollEvery)
 	}
-	for name, off := range map[string]time.Duration{"30 s behind": -30 * time.Second, "30 s ahead": 30 * time.Second} {
+	for name, off := range map[string]time.Duration{"30 s behind": -30 * time.Second,
+		"30 s ahead": 30 * time.Second} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			each(t, func(t *testing.T, f *fixture) {
@@ -30,7 +31,8 @@ func TestPollingWithAClockThatIsOff(t *testing.T) {
 				node.Lease(node.grant(ann), ends.end)
 				defer node.Lease(node.grant(laptop), stays.end).Release()
 				node.run()
-				f.do("revoke", f.RevokeSession(t.Context(), laptop.Actor(), ann.Session.ID, Client{}))
+				f.do("revoke", f.RevokeSession(t.Context(), laptop.Actor(), ann.Session.ID,
+					Client{}))
 				since := time.Now()
 				ends.wait("on the other node")
 				t.Logf("after %v", time.Since(since))
@@ -101,21 +103,26 @@ func TestDeleteExpired(t *testing.T) {
 		}
 		// Two rows for each table, one of which has expired a microsecond ago.
 		for i, late := range []time.Duration{-time.Microsecond, 0} {
-			insert(&revocation{SessionID: model.NewSessionID(), At: now.Add(-accessTTL - 2*time.Minute + late)})
+			insert(&revocation{SessionID: model.NewSessionID(),
+				At: now.Add(-accessTTL - 2*time.Minute + late)})
 			id := model.NewSessionID()
 			insert(&model.SessionSecrets{
 				Session: model.Session{
-					ID: id, UserID: ann.User.ID, CreatedAt: now, LastUsedAt: now, ExpiresAt: now.Add(-accessTTL + late),
+					ID: id, UserID: ann.User.ID, CreatedAt: now, LastUsedAt: now,
+					ExpiresAt: now.Add(-accessTTL + late),
 				},
 				RefreshHash: hashOf(id[:]),
 			})
 			insert(&model.OneTimeToken{
-				Hash: hashOf([]byte{byte(i)}), Purpose: "verify_email", UserID: ann.User.ID, CreatedAt: now, ExpiresAt: now.Add(-24*time.Hour + late),
+				Hash: hashOf([]byte{byte(i)}), Purpose: "verify_email", UserID: ann.User.ID,
+				CreatedAt: now, ExpiresAt: now.Add(-24*time.Hour + late),
 			})
 			insert(&rateLimitRow{Key: fmt.Sprint(i), At: now.Add(-time.Hour + late)})
-			insert(&model.AuditEntry{ID: model.NewAuditID(), At: now.Add(-365*24*time.Hour + late), Action: "registered"})
+			insert(&model.AuditEntry{ID: model.NewAuditID(), At: now.Add(-365*24*time.Hour + late),
+				Action: "registered"})
 		}
-		for _, table := range []string{"sessions", "one_time_tokens", "revocations", "rate_limits", "audit_log"} {
+		for _, table := range []string{"sessions", "one_time_tokens", "revocations", "rate_limits",
+			"audit_log"} {
 			kept[table]++
 		}
 		f.do("delete", f.deleteExpired(ctx))
@@ -144,7 +151,8 @@ func TestDeletingExpiredRowsBringsNothingBack(t *testing.T) {
 			f.clock.Forward(24 * time.Hour)
 			f.do("clean", f.deleteExpired(t.Context()))
 			f.wantEnded("signed out", out)
-			f.wantProblem("used", f.ResetPassword(t.Context(), used, newPassword, Client{}), tokenExpired)
+			f.wantProblem("used", f.ResetPassword(t.Context(), used, newPassword, Client{}),
+				tokenExpired)
 		}
 		if n := f.rows(); n["sessions"] != 0 || n["one_time_tokens"] != 0 {
 			t.Errorf("after 40 days: %v", n)
@@ -156,7 +164,10 @@ func TestRenewMovesTheDeadline(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fixture) {
 		actor := model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()}
-		grant := func(ttl time.Duration) Grant { return Grant{Actor: actor, ExpiresAt: f.db.Now().Add(ttl)} }
+		grant := func(ttl time.Duration) Grant {
+			return Grant{Actor: actor, ExpiresAt: f.db.Now().
+				Add(ttl)}
+		}
 		later, sooner, over, released := newEnding(t), newEnding(t), newEnding(t), newEnding(t)
 		l, s := f.Lease(grant(accessTTL), later.end), f.Lease(grant(accessTTL), sooner.end)
 		o, r := f.Lease(grant(accessTTL/4), over.end), f.Lease(grant(accessTTL), released.end)
@@ -180,9 +191,7 @@ func TestRenewMovesTheDeadline(t *testing.T) {
 		released.want("renewed after its release", 0)
 		l.Renew(grant(accessTTL))
 		l.Release()
-		if n := f.activeLeases(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
@@ -206,9 +215,7 @@ func TestRenewMovesTheSession(t *testing.T) {
 		f.logout(third)
 		moved.want("renewed after its end", 1)
 		stays.want("renewed after its end", 1)
-		if n := f.activeLeases(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
@@ -253,8 +260,6 @@ func TestRenewRaces(t *testing.T) {
 			}
 			l.Release()
 		}
-		if n := f.activeLeases(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }

@@ -26,11 +26,13 @@ type templates struct {
 func parseTemplates() (map[Kind]templates, error) {
 	all := map[Kind]templates{}
 	for _, kind := range kinds() {
-		text, err := texttemplate.ParseFS(files, "templates/layout.txt", "templates/"+string(kind)+".txt")
+		text, err := texttemplate.ParseFS(files, "templates/layout.txt",
+			"templates/"+string(kind)+".txt")
 		if err != nil {
 			return nil, fmt.Errorf("mail: %w", err)
 		}
-		html, err := htmltemplate.ParseFS(files, "templates/layout.html", "templates/"+string(kind)+".html")
+		html, err := htmltemplate.ParseFS(files, "templates/layout.html",
+			"templates/"+string(kind)+".html")
 		if err != nil {
 			return nil, fmt.Errorf("mail: %w", err)
 		}
@@ -92,7 +94,8 @@ func (o *Outbox) compose(m *row) (*gomail.Msg, error) {
 // looks like an address into a link.
 func greetable(nickname string) string {
 	for _, r := range nickname {
-		if !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Number) && !strings.ContainsRune(" -_'’", r) {
+		if !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Number) &&
+			!strings.ContainsRune(" -_'’", r) {
 			return ""
 		}
 	}

@@ -94,7 +94,8 @@ func (f *fixture) open() *store.DB {
 // outbox returns one that polls often, because no commit wakes it when the test moves the clock.
 func (f *fixture) outbox(smtpURL string, change ...func(*Options)) *Outbox {
 	f.t.Helper()
-	opts := Options{SMTPURL: smtpURL, From: sender, Server: "Our <Place>", Log: f.log.logger(), PollEvery: 5 * time.Millisecond}
+	opts := Options{SMTPURL: smtpURL, From: sender, Server: "Our <Place>", Log: f.log.logger(),
+		PollEvery: 5 * time.Millisecond}
 	for _, fn := range change {
 		fn(&opts)
 	}
@@ -120,7 +121,8 @@ func (f *fixture) run(o *Outbox) (stop func()) {
 }
 
 func verify(key string) Message {
-	return Message{Kind: VerifyEmail, To: key + "@example.org", Nickname: "Ann", Link: link, Key: key}
+	return Message{Kind: VerifyEmail, To: key + "@example.org", Nickname: "Ann", Link: link,
+		Key: key}
 }
 
 func (f *fixture) enqueue(o *Outbox, messages ...Message) {
@@ -169,7 +171,8 @@ func (f *fixture) wantSent(key string) {
 
 func (f *fixture) wantFailed(key, reason string) {
 	f.t.Helper()
-	if r := f.row(key); r.FailedAt == nil || r.SentAt != nil || r.LastError == nil || !strings.Contains(*r.LastError, reason) {
+	if r := f.row(key); r.FailedAt == nil || r.SentAt != nil || r.LastError == nil ||
+		!strings.Contains(*r.LastError, reason) {
 		f.t.Errorf("%s has not failed with %q: %+v", key, reason, r)
 	}
 	f.wantWiped(key)
@@ -186,7 +189,8 @@ func (f *fixture) wantWiped(key string) {
 func (f *fixture) wantWaiting(key string, from, to time.Duration, reason string) {
 	f.t.Helper()
 	r := f.row(key)
-	if r.SentAt != nil || r.FailedAt != nil || r.StartedAt != nil || r.ClaimedUntil != nil || r.Link == "" {
+	if r.SentAt != nil || r.FailedAt != nil || r.StartedAt != nil || r.ClaimedUntil != nil ||
+		r.Link == "" {
 		f.t.Errorf("%s does not wait: %+v", key, r)
 	}
 	if r.LastError == nil || !strings.Contains(*r.LastError, reason) {

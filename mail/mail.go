@@ -54,18 +54,19 @@ type Kind string
 // The kinds of mails. Each is also the file name of its templates.
 const (
 	// with a link
-	VerifyEmail   Kind = "verify_email" // verifies the address of a new account
-	ChangeEmail   Kind = "change_email" // verifies a new address of an account; goes to that address
+	VerifyEmail   Kind = "verify_email"
+	ChangeEmail   Kind = "change_email" // goes to the new address
 	PasswordReset Kind = "password_reset"
 
 	// notices, without a link
-	EmailChanging       Kind = "email_changing" // goes to the old address, which is about to be replaced
+	EmailChanging       Kind = "email_changing" // goes to the old address
 	PasswordChanged     Kind = "password_changed"
-	RegistrationAttempt Kind = "registration_attempt" // someone tried to use the address of an account
+	RegistrationAttempt Kind = "registration_attempt" // someone tried to use the address
 )
 
 func kinds() []Kind {
-	return []Kind{VerifyEmail, ChangeEmail, PasswordReset, EmailChanging, PasswordChanged, RegistrationAttempt}
+	return []Kind{VerifyEmail, ChangeEmail, PasswordReset, EmailChanging, PasswordChanged,
+		RegistrationAttempt}
 }
 
 func (k Kind) hasLink() bool { return k == VerifyEmail || k == ChangeEmail || k == PasswordReset }
@@ -99,10 +100,12 @@ func (m Message) validate() error {
 	if m.Kind.hasLink() != (m.Link != "") {
 		return fmt.Errorf("%s has a link: %t, want %t", m.Kind, m.Link != "", m.Kind.hasLink())
 	}
-	if link, err := url.Parse(m.Link); m.Link != "" && (err != nil || link.Host == "" || link.Scheme != "http" && link.Scheme != "https") {
+	if link, err := url.Parse(m.Link); m.Link != "" &&
+		(err != nil || link.Host == "" || link.Scheme != "http" && link.Scheme != "https") {
 		return errors.New("the link is not an http or https URL")
 	}
-	for name, s := range map[string]string{"recipient": m.To, "nickname": m.Nickname, "link": m.Link, "key": m.Key} {
+	for name, s := range map[string]string{"recipient": m.To, "nickname": m.Nickname,
+		"link": m.Link, "key": m.Key} {
 		if problem := text.Problem(s, false); problem != "" {
 			return fmt.Errorf("the %s %s", name, problem)
 		}
@@ -173,7 +176,8 @@ func New(db *store.DB, opts Options) (*Outbox, error) {
 	if opts.SMTPURL != "" || opts.From != "" {
 		if _, err := netmail.ParseAddress(opts.From); err != nil {
 			return nil, fmt.Errorf(
-				"the sender %q is not an address like parley@example.org or Parley <parley@example.org>", opts.From)
+				"the sender %q is not an address like parley@example.org or Parley "+
+					"<parley@example.org>", opts.From)
 		}
 	}
 	if opts.SMTPURL != "" {
@@ -208,12 +212,14 @@ func (o *Outbox) Enqueue(ctx context.Context, tx *store.Tx, m Message) error {
 // Discard deletes, in the caller's transaction, the mails that wait for an address, and those with
 // these keys.
 func (o *Outbox) Discard(ctx context.Context, tx *store.Tx, to string, keys ...string) error {
-	_, err := tx.NewDelete().Model((*row)(nil)).Where("recipient = ? OR key IN (?)", to, bun.List(append(keys, ""))).Exec(ctx)
+	_, err := tx.NewDelete().Model((*row)(nil)).
+		Where("recipient = ? OR key IN (?)", to, bun.List(append(keys, ""))).Exec(ctx)
 	return err
 }
 
 // Withdraw deletes, in the caller's transaction, the mails with these keys.
 func (o *Outbox) Withdraw(ctx context.Context, tx *store.Tx, keys ...string) error {
-	_, err := tx.NewDelete().Model((*row)(nil)).Where("key IN (?)", bun.List(append(keys, ""))).Exec(ctx)
+	_, err := tx.NewDelete().Model((*row)(nil)).Where("key IN (?)", bun.List(append(keys, ""))).
+		Exec(ctx)
 	return err
 }

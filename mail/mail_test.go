@@ -91,7 +91,9 @@ func TestCrashes(t *testing.T) {
 		now := f.clock.Now()
 		past, later := now.Add(-time.Second), now.Add(time.Minute)
 		f.insert(verify("before"), func(r *row) { r.Attempts, r.ClaimedUntil = 1, &past })
-		f.insert(verify("during"), func(r *row) { r.Attempts, r.ClaimedUntil, r.StartedAt = 1, &past, &past })
+		f.insert(verify("during"), func(r *row) {
+			r.Attempts, r.ClaimedUntil, r.StartedAt = 1, &past, &past
+		})
 		f.insert(verify("alive"), func(r *row) { r.Attempts, r.ClaimedUntil = 1, &later })
 		o := f.outbox(plain(server.start()))
 		f.run(o)
@@ -166,7 +168,8 @@ func TestNodesShareTheWork(t *testing.T) {
 			seen[server.next().to]++
 		}
 		if len(seen) != mails || len(server.mails) != 0 {
-			t.Errorf("%d of %d got a mail, and %d mails are too many", len(seen), mails, len(server.mails))
+			t.Errorf("%d of %d got a mail, and %d mails are too many", len(seen), mails,
+				len(server.mails))
 		}
 	})
 }
@@ -176,14 +179,18 @@ func TestWithoutSMTPTheLogHasTheLink(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		o := f.outbox("", func(opts *Options) { opts.From = "" })
 		f.run(o)
-		f.enqueue(o, verify("ann"), Message{Kind: PasswordChanged, To: "ann@example.org", Nickname: "Ann", Key: "notice"})
+		f.enqueue(o, verify("ann"), Message{Kind: PasswordChanged, To: "ann@example.org",
+			Nickname: "Ann", Key: "notice"})
 		lines := strings.Join(f.log.wait(2, noSMTP), "")
-		for _, want := range []string{"level=INFO", "kind=verify_email", link, "kind=password_changed"} {
+		for _, want := range []string{"level=INFO", "kind=verify_email", link,
+			"kind=password_changed"} {
 			if !strings.Contains(lines, want) {
 				t.Errorf("the log lacks %q:\n%s", want, lines)
 			}
 		}
-		f.eventually("both are sent", func() bool { return f.row("ann").SentAt != nil && f.row("notice").SentAt != nil })
+		f.eventually("both are sent", func() bool {
+			return f.row("ann").SentAt != nil && f.row("notice").SentAt != nil
+		})
 		f.wantSent("ann")
 		f.wantSent("notice")
 	})
@@ -294,7 +301,9 @@ func TestEnqueueRefuses(t *testing.T) {
 		} {
 			m := verify("ann")
 			change(&m)
-			err := f.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error { return o.Enqueue(ctx, tx, m) })
+			err := f.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+				return o.Enqueue(ctx, tx, m)
+			})
 			if err == nil || strings.Contains(err.Error(), "example.org") {
 				t.Errorf("%s: got %v", name, err)
 			}
@@ -328,8 +337,10 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 	for url, want := range map[string]string{
-		"smtp://host": "host:587", "smtps://u:p@host": "host:465", "smtp://[::1]:2525?tls=opportunistic": "::1:2525",
-		"smtp://host/?tls=required": "host:587", "smtp://u:p@127.0.0.1:25?tls=none": "127.0.0.1:25",
+		"smtp://host": "host:587", "smtps://u:p@host": "host:465",
+		"smtp://[::1]:2525?tls=opportunistic": "::1:2525",
+		"smtp://host/?tls=required":           "host:587",
+		"smtp://u:p@127.0.0.1:25?tls=none":    "127.0.0.1:25",
 	} {
 		o, err := New(nil, Options{SMTPURL: url, From: sender})
 		if err != nil {
@@ -347,7 +358,8 @@ func TestEveryKindHasItsTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kind := range kinds() {
-		r := &row{Kind: kind, Recipient: "ann@example.org", Nickname: "Ann", CreatedAt: storetest.NewClock().Now()}
+		r := &row{Kind: kind, Recipient: "ann@example.org", Nickname: "Ann",
+			CreatedAt: storetest.NewClock().Now()}
 		if kind.hasLink() {
 			r.Link = link
 		}
@@ -362,7 +374,8 @@ func TestEveryKindHasItsTemplates(t *testing.T) {
 				t.Fatal(err)
 			}
 			hasToken := strings.Contains(string(body), "token=s3cret")
-			if hasToken != kind.hasLink() || !strings.Contains(string(body), "Hello Ann,") || !strings.Contains(string(body), "Parley") {
+			if hasToken != kind.hasLink() || !strings.Contains(string(body), "Hello Ann,") ||
+				!strings.Contains(string(body), "Parley") {
 				t.Errorf("%s:\n%s", kind, body)
 			}
 		}
@@ -373,7 +386,8 @@ func TestGreetable(t *testing.T) {
 	t.Parallel()
 	for nickname, want := range map[string]string{
 		"Ann": "Ann", "Ann-Marie O'Neil 2": "Ann-Marie O'Neil 2", "全角": "全角", "": "",
-		"evil.example": "", "https://evil.example": "", "ann@example.org": "", "evil。example": "", "<b>": "",
+		"evil.example": "", "https://evil.example": "", "ann@example.org": "", "evil。example": "",
+		"<b>": "",
 	} {
 		if got := greetable(nickname); got != want {
 			t.Errorf("%q: got %q, want %q", nickname, got, want)

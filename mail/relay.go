@@ -3,7 +3,6 @@ package mail
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -27,22 +26,26 @@ type relay struct {
 }
 
 func newRelay(opts Options) (*relay, error) {
+	refuse := func(format string, args ...any) (*relay, error) {
+		return nil, fmt.Errorf("the SMTP URL "+format, args...)
+	}
 	u, err := url.Parse(opts.SMTPURL)
 	if err != nil {
-		return nil, errors.New("the SMTP URL is not a URL") // the cause would quote the password
+		return refuse("is not a URL") // the cause would quote the password
 	}
 	r := &relay{
 		host: u.Hostname(), port: u.Port(), user: u.User.Username(), startTLS: gomail.TLSMandatory,
-		connectTimeout: opts.ConnectTimeout, answerTimeout: opts.AnswerTimeout, stopGrace: opts.StopGrace,
+		connectTimeout: opts.ConnectTimeout, answerTimeout: opts.AnswerTimeout,
+		stopGrace: opts.StopGrace,
 	}
 	r.tls = &tls.Config{ServerName: r.host, MinVersion: tls.VersionTLS12}
 	var hasPassword bool
 	r.password, hasPassword = u.User.Password()
 	if r.host == "" || u.Path != "" && u.Path != "/" || u.Fragment != "" {
-		return nil, errors.New("the SMTP URL must have the form smtp://user:password@host:587 or smtps://host:465")
+		return refuse("must have the form smtp://user:password@host:587 or smtps://host:465")
 	}
 	if (r.user != "") != hasPassword {
-		return nil, errors.New("the SMTP URL needs both a user and a password, or neither")
+		return refuse("needs both a user and a password, or neither")
 	}
 	fallback := "587"
 	switch u.Scheme {
@@ -50,21 +53,21 @@ func newRelay(opts Options) (*relay, error) {
 	case "smtps":
 		r.implicitTLS, fallback = true, "465"
 	default:
-		return nil, fmt.Errorf("the SMTP URL must begin with smtp:// or smtps://, not %q", u.Scheme+":")
+		return refuse("must begin with smtp:// or smtps://, not %q", u.Scheme+":")
 	}
 	if r.port == "" {
 		r.port = fallback
 	}
 	if n, err := strconv.ParseUint(r.port, 10, 16); err != nil || n == 0 {
-		return nil, fmt.Errorf("the SMTP URL has the port %s; ports are from 1 to 65535", r.port)
+		return refuse("has the port %s; ports are from 1 to 65535", r.port)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return nil, errors.New("the query of the SMTP URL, after the question mark, is malformed")
+		return refuse("has a malformed query, after the question mark")
 	}
 	for name, values := range query {
 		if name != "tls" || len(values) != 1 || r.implicitTLS {
-			return nil, fmt.Errorf("the SMTP URL has ?%s; only one ?tls, and only with smtp://, is allowed", name)
+			return refuse("has ?%s; only one ?tls, and only with smtp://, is allowed", name)
 		}
 		switch values[0] {
 		case "required":
@@ -73,11 +76,12 @@ func newRelay(opts Options) (*relay, error) {
 		case "none":
 			r.startTLS = gomail.NoTLS
 		default:
-			return nil, fmt.Errorf("the SMTP URL has ?tls=%s; allowed are required, opportunistic and none", values[0])
+			return refuse("has ?tls=%s; allowed are required, opportunistic and none", values[0])
 		}
 	}
-	if r.user != "" && r.startTLS == gomail.NoTLS && !slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, r.host) {
-		return nil, errors.New("the SMTP URL has a password and tls=none: the password would be sent unencrypted")
+	if r.user != "" && r.startTLS == gomail.NoTLS &&
+		!slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, r.host) {
+		return refuse("has a password and tls=none: the password would be sent unencrypted")
 	}
 	return r, nil
 }
@@ -111,7 +115,8 @@ func (r *relay) dial(ctx context.Context) (*connection, error) {
 		return over, over.HandshakeContext(dialCtx)
 	}
 	options := []gomail.Option{
-		gomail.WithTimeout(r.connectTimeout), gomail.WithDialContextFunc(open), gomail.WithTLSConfig(r.tls.Clone()),
+		gomail.WithTimeout(r.connectTimeout), gomail.WithDialContextFunc(open),
+		gomail.WithTLSConfig(r.tls.Clone()),
 	}
 	if r.implicitTLS {
 		options = append(options, gomail.WithSSL())
@@ -120,8 +125,10 @@ func (r *relay) dial(ctx context.Context) (*connection, error) {
 	}
 	if r.user != "" {
 		// go-mail uses PLAIN and LOGIN only over TLS or to this machine.
-		options = append(options, gomail.WithUsername(r.user), gomail.WithPassword(r.password), gomail.WithOpportunisticSMTPAuth(
-			gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthPlain, gomail.SMTPAuthLogin, gomail.SMTPAuthSCRAMSHA1, gomail.SMTPAuthCramMD5))
+		options = append(options, gomail.WithUsername(r.user), gomail.WithPassword(r.password),
+			gomail.WithOpportunisticSMTPAuth(
+				gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthPlain, gomail.SMTPAuthLogin,
+				gomail.SMTPAuthSCRAMSHA1, gomail.SMTPAuthCramMD5))
 	}
 	client, err := gomail.NewClient(r.host, options...)
 	if err == nil {

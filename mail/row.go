@@ -42,7 +42,8 @@ func (o *Outbox) claim(ctx context.Context) (*row, error) {
 	defer cancel()
 	now := o.db.Now()
 	due := o.db.NewSelect().TableExpr("mails AS due").Column("due.id").
-		Where("due.sent_at IS NULL").Where("due.failed_at IS NULL").Where("due.next_attempt_at <= ?", now).
+		Where("due.sent_at IS NULL").Where("due.failed_at IS NULL").
+		Where("due.next_attempt_at <= ?", now).
 		Where("due.claimed_until IS NULL OR due.claimed_until <= ?", now).
 		Order("due.next_attempt_at").Limit(1)
 	if o.db.Postgres() {
@@ -51,7 +52,8 @@ func (o *Outbox) claim(ctx context.Context) (*row, error) {
 	}
 	m := new(row)
 	res, err := o.db.NewUpdate().Model(m).
-		Set("claimed_until = ?", now.Add(o.opts.ConnectTimeout+claimMargin)).Set("attempts = attempts + 1").
+		Set("claimed_until = ?", now.Add(o.opts.ConnectTimeout+claimMargin)).
+		Set("attempts = attempts + 1").
 		Where("id = (?)", due).Returning("*").Exec(ctx)
 	if err != nil {
 		return nil, err
@@ -68,7 +70,8 @@ var errClaimLost = errors.New("the mail is no longer claimed by this node")
 
 // update changes the row of a claimed mail. The error is errClaimLost if the claim is lost.
 func (o *Outbox) update(ctx context.Context, m *row, set func(*bun.UpdateQuery)) error {
-	q := o.db.NewUpdate().Model((*row)(nil)).Where("id = ?", m.ID).Where("attempts = ?", m.Attempts).
+	q := o.db.NewUpdate().Model((*row)(nil)).Where("id = ?", m.ID).
+		Where("attempts = ?", m.Attempts).
 		Where("sent_at IS NULL").Where("failed_at IS NULL")
 	set(q)
 	res, err := q.Exec(ctx)
@@ -88,7 +91,8 @@ func (o *Outbox) update(ctx context.Context, m *row, set func(*bun.UpdateQuery))
 func (o *Outbox) markStarted(ctx context.Context, m *row) error {
 	now := o.db.Now()
 	return o.update(ctx, m, func(q *bun.UpdateQuery) {
-		q.Set("started_at = ?", now).Set("claimed_until = ?", now.Add(o.opts.AnswerTimeout+o.opts.StopGrace+claimMargin))
+		q.Set("started_at = ?", now).Set("claimed_until = ?",
+			now.Add(o.opts.AnswerTimeout+o.opts.StopGrace+claimMargin))
 	})
 }
 
@@ -116,6 +120,7 @@ const keepFor = 30 * 24 * time.Hour
 
 // sweep deletes old rows, also those that still wait: their mails are no longer expected.
 func (o *Outbox) sweep(ctx context.Context) error {
-	_, err := o.db.NewDelete().Model((*row)(nil)).Where("created_at < ?", o.db.Now().Add(-keepFor)).Exec(ctx)
+	_, err := o.db.NewDelete().Model((*row)(nil)).Where("created_at < ?", o.db.Now().Add(-keepFor)).
+		Exec(ctx)
 	return err
 }

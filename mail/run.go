@@ -81,7 +81,8 @@ func (o *Outbox) deliver(ctx context.Context, m *row) {
 	switch {
 	case m.StartedAt != nil:
 		o.handleOutcome(ctx, m, &failure{
-			outcome: unknown, step: stepContent, reason: "the node that sent it stopped before its outcome was stored",
+			outcome: unknown, step: stepContent,
+			reason: "the node that sent it stopped before its outcome was stored",
 		})
 	case o.relay == nil:
 		log := o.logFor(m)
@@ -126,7 +127,8 @@ func (o *Outbox) handleOutcome(ctx context.Context, m *row, f *failure) {
 	now := o.db.Now()
 	next := now.Add(o.backoff(m.Attempts))
 	switch {
-	case f.outcome == retryable && ctx.Err() != nil: // not a failure: Run ends, and the mail stays due
+	case f.outcome == retryable && ctx.Err() != nil:
+		// not a failure: Run ends, and the mail stays due
 		o.record(ctx, m, func(q *bun.UpdateQuery) { setWaiting(q, now, f.Error()) })
 	case f.outcome == retryable && next.Sub(m.CreatedAt) <= o.opts.GiveUpAfter:
 		if o.record(ctx, m, func(q *bun.UpdateQuery) { setWaiting(q, next, f.Error()) }) {

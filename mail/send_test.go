@@ -38,9 +38,11 @@ func TestAMailIsDelivered(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{
-			"From": `"Parley Test" <parley@parley.test>`, "To": "<ann@example.org>", "Subject": "Please confirm your address",
-			"Message-Id": "<" + f.row("ann").ID.String() + "@parley.test>", "Auto-Submitted": "auto-generated",
-			"Date": "Sun, 22 Nov 2026 10:15:30 +0000", "Mime-Version": "1.0",
+			"From": `"Parley Test" <parley@parley.test>`, "To": "<ann@example.org>",
+			"Subject":        "Please confirm your address",
+			"Message-Id":     "<" + f.row("ann").ID.String() + "@parley.test>",
+			"Auto-Submitted": "auto-generated",
+			"Date":           "Sun, 22 Nov 2026 10:15:30 +0000", "Mime-Version": "1.0",
 		} {
 			if header := m.Header.Get(name); header != want {
 				t.Errorf("%s is %q, want %q", name, header, want)
@@ -53,7 +55,8 @@ func TestAMailIsDelivered(t *testing.T) {
 			}
 		}
 		escaped := strings.ReplaceAll(link, "&", "&amp;")
-		for _, want := range []string{"Hello Ann,", "Our &lt;Place&gt;", `<a href="` + escaped + `"`, ">" + escaped + "</a>"} {
+		for _, want := range []string{"Hello Ann,", "Our &lt;Place&gt;",
+			`<a href="` + escaped + `"`, ">" + escaped + "</a>"} {
 			if !strings.Contains(html, want) {
 				t.Errorf("the HTML lacks %q:\n%s", want, html)
 			}
@@ -128,7 +131,8 @@ func TestAnswers(t *testing.T) {
 	t.Parallel()
 	answer := func(code int, enhanced ...int) error {
 		return &gosmtp.SMTPError{
-			Code: code, EnhancedCode: gosmtp.EnhancedCode(enhanced), Message: "<ann@example.org>: not now, Ann",
+			Code: code, EnhancedCode: gosmtp.EnhancedCode(enhanced),
+			Message: "<ann@example.org>: not now, Ann",
 		}
 	}
 	for _, test := range []struct {
@@ -140,10 +144,13 @@ func TestAnswers(t *testing.T) {
 		retried bool // after a while, when the server behaves
 		started int  // how often content began to be handed over, in all
 	}{
-		{name: "recipient refused for now", onRcpt: answer(450, 4, 2, 1), logged: retrying, reason: "RCPT: 450 4.2.1", retried: true, started: 1},
-		{name: "recipient refused", onRcpt: answer(550, 5, 1, 1), logged: wasRefused, reason: "RCPT: 550 5.1.1"},
+		{name: "recipient refused for now", onRcpt: answer(450, 4, 2, 1), logged: retrying,
+			reason: "RCPT: 450 4.2.1", retried: true, started: 1},
+		{name: "recipient refused", onRcpt: answer(550, 5, 1, 1), logged: wasRefused,
+			reason: "RCPT: 550 5.1.1"},
 		{
-			name: "content refused for now", logged: retrying, reason: "content: 451 4.7.1", retried: true, started: 2,
+			name: "content refused for now", logged: retrying, reason: "content: 451 4.7.1",
+			retried: true, started: 2,
 			onData: func(_ string, _ net.Conn, content io.Reader) error {
 				_, _ = io.Copy(io.Discard, content)
 				return answer(451, 4, 7, 1)
@@ -154,7 +161,8 @@ func TestAnswers(t *testing.T) {
 			onData: func(string, net.Conn, io.Reader) error { return answer(554, 5, 7, 1) },
 		},
 		{
-			name: "connection cut within the content", logged: hasUnknown, reason: "content: ", started: 1,
+			name: "connection cut within the content", logged: hasUnknown, reason: "content: ",
+			started: 1,
 			onData: func(_ string, conn net.Conn, content io.Reader) error {
 				_, _ = io.ReadFull(content, make([]byte, 100))
 				_ = conn.Close()
@@ -162,7 +170,8 @@ func TestAnswers(t *testing.T) {
 			},
 		},
 		{
-			name: "connection cut after the content", logged: hasUnknown, reason: "content: ", started: 1,
+			name: "connection cut after the content", logged: hasUnknown, reason: "content: ",
+			started: 1,
 			onData: func(_ string, conn net.Conn, content io.Reader) error {
 				_, _ = io.Copy(io.Discard, content)
 				_ = conn.Close()
@@ -170,7 +179,8 @@ func TestAnswers(t *testing.T) {
 			},
 		},
 		{
-			name: "nonsense after the content", logged: hasUnknown, reason: "content: the answer is not SMTP", started: 1,
+			name: "nonsense after the content", logged: hasUnknown,
+			reason: "content: the answer is not SMTP", started: 1,
 			onData: func(_ string, conn net.Conn, content io.Reader) error {
 				_, _ = io.Copy(io.Discard, content)
 				_, _ = io.WriteString(conn, "ann@example.org?\r\n")
@@ -236,14 +246,25 @@ func TestTLS(t *testing.T) {
 		trusts bool
 		reason string // why it fails; empty: it is sent
 	}{
-		{name: "STARTTLS", url: func(a string) string { return "smtp://" + signIn + a }, offers: true, trusts: true},
-		{name: "STARTTLS, required but not offered", url: func(a string) string { return "smtp://" + a }, trusts: true, reason: "STARTTLS"},
-		{name: "STARTTLS, certificate not trusted", url: func(a string) string { return "smtp://" + a }, offers: true, reason: "certificate"},
-		{name: "opportunistic, offered", url: func(a string) string { return "smtp://" + signIn + a + "?tls=opportunistic" }, offers: true, trusts: true},
-		{name: "opportunistic, not offered", url: func(a string) string { return "smtp://" + a + "?tls=opportunistic" }},
-		{name: "smtps", url: func(a string) string { return "smtps://" + signIn + a }, wraps: true, trusts: true},
-		{name: "smtps, certificate not trusted", url: func(a string) string { return "smtps://" + a }, wraps: true, reason: "certificate"},
-		{name: "wrong password", url: func(a string) string { return "smtp://parley:wrong@" + a }, offers: true, trusts: true, reason: "535"},
+		{name: "STARTTLS", url: func(a string) string { return "smtp://" + signIn + a },
+			offers: true, trusts: true},
+		{name: "STARTTLS, required but not offered",
+			url: func(a string) string { return "smtp://" + a }, trusts: true, reason: "STARTTLS"},
+		{name: "STARTTLS, certificate not trusted",
+			url: func(a string) string { return "smtp://" + a }, offers: true,
+			reason: "certificate"},
+		{name: "opportunistic, offered",
+			url:    func(a string) string { return "smtp://" + signIn + a + "?tls=opportunistic" },
+			offers: true, trusts: true},
+		{name: "opportunistic, not offered",
+			url: func(a string) string { return "smtp://" + a + "?tls=opportunistic" }},
+		{name: "smtps", url: func(a string) string { return "smtps://" + signIn + a }, wraps: true,
+			trusts: true},
+		{name: "smtps, certificate not trusted",
+			url: func(a string) string { return "smtps://" + a }, wraps: true,
+			reason: "certificate"},
+		{name: "wrong password", url: func(a string) string { return "smtp://parley:wrong@" + a },
+			offers: true, trusts: true, reason: "535"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -286,7 +307,8 @@ func TestASilentServer(t *testing.T) {
 	onSQLite(t, func(t *testing.T, f *fixture) {
 		listener := listen(t)
 		defer func() { _ = listener.Close() }()
-		o := f.outbox(plain(listener.Addr().String()), func(opts *Options) { opts.ConnectTimeout = 10 * time.Millisecond })
+		o := f.outbox(plain(listener.Addr().String()),
+			func(opts *Options) { opts.ConnectTimeout = 10 * time.Millisecond })
 		f.run(o)
 		f.enqueue(o, verify("ann"))
 		f.log.wait(1, retrying)
@@ -313,7 +335,8 @@ func TestStopping(t *testing.T) {
 		each(t, func(t *testing.T, f *fixture) {
 			listener := listen(t) // never sends a greeting
 			defer func() { _ = listener.Close() }()
-			o := f.outbox(plain(listener.Addr().String()), func(opts *Options) { opts.ConnectTimeout = time.Hour })
+			o := f.outbox(plain(listener.Addr().String()),
+				func(opts *Options) { opts.ConnectTimeout = time.Hour })
 			stop := f.run(o)
 			f.enqueue(o, verify("ann"))
 			conn, err := listener.Accept()
@@ -349,7 +372,8 @@ func TestStopping(t *testing.T) {
 		each(t, func(t *testing.T, f *fixture) {
 			server, started, answer := slow(t)
 			defer close(answer)
-			o := f.outbox(plain(server.start()), func(opts *Options) { opts.StopGrace = time.Millisecond })
+			o := f.outbox(plain(server.start()),
+				func(opts *Options) { opts.StopGrace = time.Millisecond })
 			stop := f.run(o)
 			f.enqueue(o, verify("ann"))
 			<-started
