@@ -17,8 +17,10 @@ import (
 func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		in := Register{Email: " Ann@Example.org ", Nickname: " Ann Lee\n", Password: password,
-			DisplayName: new(" Ann L. ")}
+		in := Register{
+			Email: " Ann@Example.org ", Nickname: " Ann Lee\n", Password: password,
+			DisplayName: new(" Ann L. "),
+		}
 		got, err := f.Register(t.Context(), in, Client{UserAgent: "Firefox", IP: "192.0.2.1"})
 		if err != nil {
 			t.Fatal(err)
@@ -33,8 +35,10 @@ func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, user := range map[string]*model.User{"returned": got.User,
-			"stored": stored[got.User.ID]} {
+		for name, user := range map[string]*model.User{
+			"returned": got.User,
+			"stored":   stored[got.User.ID],
+		} {
 			if diff := cmp.Diff(want, user); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", name, diff)
 			}
@@ -45,8 +49,10 @@ func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 			ExpiresAt:  f.clock.Now().Add(refreshTTL), UserAgent: new("Firefox"),
 			IP: new("192.0.2.1"),
 		}
-		for name, s := range map[string]model.Session{"returned": got.Session,
-			"stored": f.secrets(got.Session.ID).Session} {
+		for name, s := range map[string]model.Session{
+			"returned": got.Session,
+			"stored":   f.secrets(got.Session.ID).Session,
+		} {
 			if diff := cmp.Diff(session, s); diff != "" {
 				t.Errorf("session, %s (-want +got):\n%s", name, diff)
 			}
@@ -61,8 +67,10 @@ func TestRegisterStoresAnAccountAndSignsItIn(t *testing.T) {
 // accounts is how many rows n accounts take, each with its first session and a mail to confirm its
 // address.
 func accounts(n int64) map[string]int64 {
-	return map[string]int64{"users": n, "credentials": n, "sessions": n, "one_time_tokens": n,
-		"mails": n}
+	return map[string]int64{
+		"users": n, "credentials": n, "sessions": n, "one_time_tokens": n,
+		"mails": n,
+	}
 }
 
 // The expected names are those that are stored; "" means the one that was given.
@@ -80,10 +88,14 @@ func TestRegisterAccepts(t *testing.T) {
 			{name: "32 characters", change: func(in *Register) {
 				in.Nickname = strings.Repeat("n", 32)
 			}},
-			{name: "32 characters of four bytes",
-				change: func(in *Register) { in.Nickname = strings.Repeat("🐙", 32) }},
-			{name: "two characters of four bytes",
-				change: func(in *Register) { in.Nickname = "🐙🦑" }},
+			{
+				name:   "32 characters of four bytes",
+				change: func(in *Register) { in.Nickname = strings.Repeat("🐙", 32) },
+			},
+			{
+				name:   "two characters of four bytes",
+				change: func(in *Register) { in.Nickname = "🐙🦑" },
+			},
 			{
 				name:     "32 characters once composed",
 				change:   func(in *Register) { in.Nickname = strings.Repeat("a\u0308", 32) },
@@ -98,33 +110,51 @@ func TestRegisterAccepts(t *testing.T) {
 			{name: "Chinese", change: func(in *Register) { in.Nickname = "小明" }},
 			{name: "SQL", change: func(in *Register) { in.Nickname = `'; DROP TABLE users; --` }},
 			{name: "placeholders", change: func(in *Register) { in.Nickname = `?0 ?? $1 \' "` }},
-			{name: "full width stays as written",
-				change: func(in *Register) { in.Nickname = "Ｗｉｄｅ" }, nickKey: "wide"},
-			{name: "sharp s folds", change: func(in *Register) { in.Nickname = "Straße" },
-				nickKey: "strasse"},
+			{
+				name:   "full width stays as written",
+				change: func(in *Register) { in.Nickname = "Ｗｉｄｅ" }, nickKey: "wide",
+			},
+			{
+				name: "sharp s folds", change: func(in *Register) { in.Nickname = "Straße" },
+				nickKey: "strasse",
+			},
 			{name: "plus", change: func(in *Register) { in.Email = "ann+parley@example.org" }},
-			{name: "an address beyond ASCII",
+			{
+				name:     "an address beyond ASCII",
 				change:   func(in *Register) { in.Email = "Änne@exämple.org" },
-				emailKey: "änne@exämple.org"},
+				emailKey: "änne@exämple.org",
+			},
 			{name: "254 bytes", change: func(in *Register) {
 				in.Email = strings.Repeat("a", 254-len("@example.org")) + "@example.org"
 			}},
-			{name: "white space around",
+			{
+				name:   "white space around",
 				change: func(in *Register) { in.Email = "\tspace@example.org\r\n" },
-				email:  "space@example.org"},
+				email:  "space@example.org",
+			},
 			{name: "8 characters", change: func(in *Register) { in.Password = "3f!k9~Zq" }},
-			{name: "8 characters of four bytes",
-				change: func(in *Register) { in.Password = strings.Repeat("🐙", 8) }},
-			{name: "256 characters of four bytes",
-				change: func(in *Register) { in.Password = strings.Repeat("🐙", 256) }},
+			{
+				name:   "8 characters of four bytes",
+				change: func(in *Register) { in.Password = strings.Repeat("🐙", 8) },
+			},
+			{
+				name:   "256 characters of four bytes",
+				change: func(in *Register) { in.Password = strings.Repeat("🐙", 256) },
+			},
 			{name: "8 spaces", change: func(in *Register) { in.Password = strings.Repeat(" ", 8) }},
-			{name: "any bytes",
-				change: func(in *Register) { in.Password = "\x00\xff\u200b\u202e1234" }},
+			{
+				name:   "any bytes",
+				change: func(in *Register) { in.Password = "\x00\xff\u200b\u202e1234" },
+			},
 			{name: "no display name", change: func(in *Register) { in.DisplayName = nil }},
-			{name: "a blank one is none",
-				change: func(in *Register) { in.DisplayName = new(" \t\n") }},
-			{name: "one character", change: func(in *Register) { in.DisplayName = new("X") },
-				display: new("X")},
+			{
+				name:   "a blank one is none",
+				change: func(in *Register) { in.DisplayName = new(" \t\n") },
+			},
+			{
+				name: "one character", change: func(in *Register) { in.DisplayName = new("X") },
+				display: new("X"),
+			},
 			{
 				name: "64 once composed",
 				change: func(in *Register) {
@@ -133,12 +163,16 @@ func TestRegisterAccepts(t *testing.T) {
 				},
 				display: new(strings.Repeat("ö", 64)),
 			},
-			{name: "an emoji of several characters",
+			{
+				name:    "an emoji of several characters",
 				change:  func(in *Register) { in.DisplayName = new("👩‍👩‍👧") },
-				display: new("👩‍👩‍👧")},
+				display: new("👩‍👩‍👧"),
+			},
 		} {
-			in := Register{Email: fmt.Sprintf("p%d@example.org", i),
-				Nickname: fmt.Sprintf("person %d", i), Password: password}
+			in := Register{
+				Email:    fmt.Sprintf("p%d@example.org", i),
+				Nickname: fmt.Sprintf("person %d", i), Password: password,
+			}
 			c.change(&in)
 			got, err := f.Register(t.Context(), in, Client{})
 			if err != nil {
@@ -186,10 +220,14 @@ func TestRegisterRefuses(t *testing.T) {
 	}{
 		{"no address", email(""), "REQUIRED email"},
 		{"a blank address", email(" \t\n"), "REQUIRED email"},
-		{"255 bytes", email(strings.Repeat("a", 255-len("@example.org")) + "@example.org"),
-			"TOO_LONG email"},
-		{"255 bytes in fewer characters", email(strings.Repeat("ä", 122) + "@example.org"),
-			"TOO_LONG email"},
+		{
+			"255 bytes", email(strings.Repeat("a", 255-len("@example.org")) + "@example.org"),
+			"TOO_LONG email",
+		},
+		{
+			"255 bytes in fewer characters", email(strings.Repeat("ä", 122) + "@example.org"),
+			"TOO_LONG email",
+		},
 		{"a megabyte of open comments", email(strings.Repeat("(", 1<<20)), "TOO_LONG email"},
 
 		{"no nickname", nickname(""), "REQUIRED nickname"},
@@ -219,8 +257,10 @@ func TestRegisterRefuses(t *testing.T) {
 		{"not UTF-8", display("Ann\xc3"), "INVALID displayName"},
 		{
 			"everything at once", func(in *Register) {
-				*in = Register{Email: "no", Nickname: "a", Password: "short",
-					DisplayName: new("\x01")}
+				*in = Register{
+					Email: "no", Nickname: "a", Password: "short",
+					DisplayName: new("\x01"),
+				}
 			}, "INVALID email, TOO_SHORT nickname, TOO_SHORT password, INVALID displayName",
 		},
 		{
@@ -279,8 +319,10 @@ func TestRegisterRefuses(t *testing.T) {
 // U+2800 is a symbol in Unicode, and invisible.
 func TestANicknameOfBlankBrailleIsInvisible(t *testing.T) {
 	t.Parallel()
-	_, err := Register{Email: "ann@example.org", Nickname: "\u2800\u2800",
-		Password: password}.user()
+	_, err := Register{
+		Email: "ann@example.org", Nickname: "\u2800\u2800",
+		Password: password,
+	}.user()
 	if got := problems(err); got != "INVALID nickname" {
 		t.Errorf("got %q, want INVALID", got)
 	}
@@ -344,12 +386,16 @@ func TestRegisterRacesForOneName(t *testing.T) {
 					if i%2 == 0 {
 						name = strings.ToUpper(name)
 					}
-					return Register{Email: fmt.Sprintf("n%d.%d@example.org", round, i),
-						Nickname: name, Password: password}
+					return Register{
+						Email:    fmt.Sprintf("n%d.%d@example.org", round, i),
+						Nickname: name, Password: password,
+					}
 				},
 				"email": func(i int) Register {
-					return Register{Email: fmt.Sprintf("e%d@example.org", round),
-						Nickname: fmt.Sprintf("e%d.%d", round, i), Password: password}
+					return Register{
+						Email:    fmt.Sprintf("e%d@example.org", round),
+						Nickname: fmt.Sprintf("e%d.%d", round, i), Password: password,
+					}
 				},
 			} {
 				var won atomic.Int64
@@ -380,8 +426,10 @@ func TestTheDatabaseDecidesAboutTakenNames(t *testing.T) {
 		sameEmail, sameNickname := *ann, *ann
 		sameEmail.ID, sameEmail.NicknameKey = model.NewUserID(), "other"
 		sameNickname.ID, sameNickname.EmailKey = model.NewUserID(), "other@example.org"
-		for want, u := range map[string]*model.User{"TAKEN email": &sameEmail,
-			"TAKEN nickname": &sameNickname} {
+		for want, u := range map[string]*model.User{
+			"TAKEN email":    &sameEmail,
+			"TAKEN nickname": &sameNickname,
+		} {
 			err := f.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 				return insertUser(ctx, tx, true, u)
 			})
@@ -398,13 +446,19 @@ func TestRegisterMessagesSayWhatToDo(t *testing.T) {
 		in   Register
 		want string
 	}{
-		{Register{Email: "ann", Nickname: "an\x00", Password: "1"},
+		{
+			Register{Email: "ann", Nickname: "an\x00", Password: "1"},
 			"That is not an e-mail address, like ann@example.org." +
-				" A nickname has no control character. A password has at least 8 characters."},
-		{Register{Email: "a@b", Nickname: "an\xff", Password: password},
-			"A nickname has to be valid UTF-8."},
-		{Register{Email: "a@b", Nickname: "a\u200bn", Password: password},
-			"A nickname has no invisible characters."},
+				" A nickname has no control character. A password has at least 8 characters.",
+		},
+		{
+			Register{Email: "a@b", Nickname: "an\xff", Password: password},
+			"A nickname has to be valid UTF-8.",
+		},
+		{
+			Register{Email: "a@b", Nickname: "a\u200bn", Password: password},
+			"A nickname has no invisible characters.",
+		},
 	} {
 		_, err := c.in.user()
 		var messages []string

@@ -106,8 +106,10 @@ func TestAuditLogEntries(t *testing.T) {
 			o.OnDelete = nothingElse
 		})
 		from := Client{IP: "192.0.2.77", UserAgent: "Mozilla/5.0 (X11; probe-77)"}
-		secrets := []string{password, newPassword, "wrong-and-secret", from.IP, from.UserAgent,
-			"probe-77", "ann@example", "$argon2id$"}
+		secrets := []string{
+			password, newPassword, "wrong-and-secret", from.IP, from.UserAgent,
+			"probe-77", "ann@example", "$argon2id$",
+		}
 		// check compares the audit log and the log with the entries that are expected.
 		check := func(name string, want ...entry) {
 			t.Helper()
@@ -151,14 +153,18 @@ func TestAuditLogEntries(t *testing.T) {
 		ctx := t.Context()
 		credentials := Login{Email: "ann@example.org", Password: password}
 
-		ann := keep(f.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann",
-			Password: password}, from))
+		ann := keep(f.Register(ctx, Register{
+			Email: "ann@example.org", Nickname: "ann",
+			Password: password,
+		}, from))
 		id, session := ann.User.ID.String(), ann.Session.ID.String()
 		check("register", entry{"registered", id, ""}, entry{"logged_in", id, session})
 		verify := f.token(mail.VerifyEmail)
 		secrets = append(secrets, verify)
-		if _, err := f.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann2",
-			Password: password}, from); err == nil {
+		if _, err := f.Register(ctx, Register{
+			Email: "ann@example.org", Nickname: "ann2",
+			Password: password,
+		}, from); err == nil {
 			t.Error("registered twice")
 		}
 		check("register, refused")
@@ -184,8 +190,10 @@ func TestAuditLogEntries(t *testing.T) {
 		f.do("logout", f.Logout(ctx, tablet.Actor(), from))
 		check("logout", entry{"logged_out", id, tablet.Session.ID.String()})
 
-		others := []*SignedIn{keep(f.Login(ctx, credentials, from)),
-			keep(f.Login(ctx, credentials, from)), keep(f.Login(ctx, credentials, from))}
+		others := []*SignedIn{
+			keep(f.Login(ctx, credentials, from)),
+			keep(f.Login(ctx, credentials, from)), keep(f.Login(ctx, credentials, from)),
+		}
 		f.entries()
 		log.take()
 		f.do("revoke", f.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from))

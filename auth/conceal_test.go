@@ -102,8 +102,10 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 				func(email string, i int) error {
 					n++
 					_, err := f.Register(t.Context(),
-						Register{Email: email, Nickname: fmt.Sprint("other", n),
-							Password: password}, from(30+i))
+						Register{
+							Email: email, Nickname: fmt.Sprint("other", n),
+							Password: password,
+						}, from(30+i))
 					return err
 				},
 				[]string{"old@example.org", "new@example.org", "unconfirmed@example.org"},
@@ -116,8 +118,10 @@ func TestStatementsDoNotRevealAccounts(t *testing.T) {
 						email = fmt.Sprintf("new%d@example.com", n)
 					}
 					_, err := f.Register(t.Context(),
-						Register{Email: email, Nickname: fmt.Sprint("other", n),
-							Password: password}, from(40+i))
+						Register{
+							Email: email, Nickname: fmt.Sprint("other", n),
+							Password: password,
+						}, from(40+i))
 					return err
 				},
 				[]string{"old@example.org", ""},
@@ -201,8 +205,10 @@ func TestAForgedLinkIsRefusedBeforeHashing(t *testing.T) {
 		verify := f.askForReset("ann@example.org")
 		f.do("invalidate it", f.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
 		defer f.refuseHashing()()
-		for _, token := range []string{"", "x", used, verify,
-			"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"} {
+		for _, token := range []string{
+			"", "x", used, verify,
+			"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+		} {
 			f.wantProblem(token, f.ResetPassword(t.Context(), token, newPassword, Client{}),
 				tokenExpired)
 		}

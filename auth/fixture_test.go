@@ -49,8 +49,10 @@ func each(t *testing.T, fn func(t *testing.T, f *fixture)) {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			c, url := storetest.NewClock(), kind.url(t)
-			fn(t, &fixture{Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t,
-				clock: c, url: url})
+			fn(t, &fixture{
+				Service: mustService(t, mustMigrate(t, mustOpen(t, url, c.Now))), t: t,
+				clock: c, url: url,
+			})
 		})
 	}
 }
@@ -100,8 +102,10 @@ func secretOf(letter string) []byte { return bytes.Repeat([]byte(letter), MinKey
 func testOptions() Options {
 	return Options{
 		Keys: []Key{secretKey("k")}, Issuer: issuer, AccessTTL: accessTTL, RefreshTTL: refreshTTL,
-		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16,
-			KeyLength: 32},
+		Argon2: &argon2id.Params{
+			Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16,
+			KeyLength: 32,
+		},
 		Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -130,8 +134,10 @@ func mustService(t *testing.T, db *store.DB, change ...func(*Options)) *Service 
 // connections, memory and clock.
 func (f *fixture) node(c *storetest.Clock, change ...func(*Options)) *fixture {
 	f.t.Helper()
-	return &fixture{Service: mustService(f.t, mustOpen(f.t, f.url, c.Now), change...), t: f.t,
-		clock: c, url: f.url}
+	return &fixture{
+		Service: mustService(f.t, mustOpen(f.t, f.url, c.Now), change...), t: f.t,
+		clock: c, url: f.url,
+	}
 }
 
 // register makes an account with the address NICKNAME@example.org.

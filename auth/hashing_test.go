@@ -71,8 +71,10 @@ func TestPasswordsWaitByAddress(t *testing.T) {
 		defer stop()
 		for name, try := range map[string]func(ctx context.Context, from Client) error{
 			"register": func(ctx context.Context, from Client) error {
-				_, err := f.Register(ctx, Register{Email: "bob@example.org", Nickname: "bob",
-					Password: password}, from)
+				_, err := f.Register(ctx, Register{
+					Email: "bob@example.org", Nickname: "bob",
+					Password: password,
+				}, from)
 				return err
 			},
 			"login": func(ctx context.Context, from Client) error {

@@ -160,13 +160,17 @@ func TestAPublicKeyIsNotASecret(t *testing.T) {
 	f.do("marshal", err)
 	document, _ := f.jwks()
 	for name, secret := range map[string][]byte{
-		"raw": public, "DER": der, "PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY",
-			Bytes: der}), "JWKS": document,
+		"raw": public, "DER": der, "PEM": pem.EncodeToMemory(&pem.Block{
+			Type:  "PUBLIC KEY",
+			Bytes: der,
+		}), "JWKS": document,
 	} {
 		hmac, err := SecretKey(append(secret, make([]byte, max(0, MinKeyLen-len(secret)))...))
 		f.do("key", err)
-		forger := &fixture{Service: mustService(t, mustSQLite(t, c.Now), signedWith(hmac)), t: t,
-			clock: c}
+		forger := &fixture{
+			Service: mustService(t, mustSQLite(t, c.Now), signedWith(hmac)), t: t,
+			clock: c,
+		}
 		token, _, err := forger.tokens.access(actor)
 		f.do("forge", err)
 		if grant, err := f.tokens.read(token); err == nil {
@@ -246,19 +250,27 @@ func TestReadKeyFileRefuses(t *testing.T) {
 		"missing":  {filepath.Join(t.TempDir(), "none.pem"), "read the signing key"},
 		"a folder": {t.TempDir(), "read the signing key"},
 		"empty":    {textFile(t, nil), "does not contain a private key in PKCS #8 and PEM"},
-		"text": {textFile(t, []byte("a secret")),
-			"does not contain a private key in PKCS #8 and PEM"},
+		"text": {
+			textFile(t, []byte("a secret")),
+			"does not contain a private key in PKCS #8 and PEM",
+		},
 		"raw": {textFile(t, private), "does not contain a private key in PKCS #8 and PEM"},
-		"public": {textFile(t,
-			pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER})),
-			"does not contain a private key in PKCS #8 and PEM"},
+		"public": {
+			textFile(t,
+				pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER})),
+			"does not contain a private key in PKCS #8 and PEM",
+		},
 		"another kind": {keyFile(t, other), "is not an Ed25519 key"},
-		"broken": {textFile(t,
-			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("broken")})),
-			".pem: "},
-		"of other format": {textFile(t,
-			pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte("x")})),
-			"does not contain a private key in PKCS #8 and PEM"},
+		"broken": {
+			textFile(t,
+				pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("broken")})),
+			".pem: ",
+		},
+		"of other format": {
+			textFile(t,
+				pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte("x")})),
+			"does not contain a private key in PKCS #8 and PEM",
+		},
 	} {
 		_, err := ReadKeyFile(test.path)
 		if err == nil || !strings.Contains(err.Error(), test.want) ||

@@ -73,8 +73,10 @@ func TestLoadOrMakeSecretRefuses(t *testing.T) {
 			t.Errorf("%s: the file has changed, which would sign all users out (%v)", name, err)
 		}
 	}
-	for name, path := range map[string]string{"a folder": dir,
-		"below a file": filepath.Join(dir, "short", "signing.key")} {
+	for name, path := range map[string]string{
+		"a folder":     dir,
+		"below a file": filepath.Join(dir, "short", "signing.key"),
+	} {
 		if key, err := LoadOrMakeSecret(path); err == nil || key != nil {
 			t.Errorf("%s: got a key of %d bytes", name, len(key))
 		}

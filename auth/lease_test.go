@@ -262,8 +262,10 @@ func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		for _, ttl := range []time.Duration{0, -time.Microsecond, -time.Hour, -1 << 62} {
 			e := newEnding(t)
-			f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()},
-				ExpiresAt: f.db.Now().Add(ttl)}, e.end)
+			f.Lease(Grant{
+				Actor:     model.Actor{SessionID: model.NewSessionID()},
+				ExpiresAt: f.db.Now().Add(ttl),
+			}, e.end)
 			synctest.Wait() // no time passes
 			e.want(ttl.String(), 1)
 		}
@@ -284,8 +286,10 @@ func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 			own.Release()
 			other.Release()
 		})
-		other = f.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()},
-			ExpiresAt: grant.ExpiresAt.Add(time.Minute)}, forgotten.end)
+		other = f.Lease(Grant{
+			Actor:     model.Actor{SessionID: model.NewSessionID()},
+			ExpiresAt: grant.ExpiresAt.Add(time.Minute),
+		}, forgotten.end)
 		f.endLeases(grant.Actor.SessionID)
 		ended.want("the session's end", 1)
 		pass(time.Hour)
@@ -298,8 +302,10 @@ func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 func TestALeaseEndsWithARealToken(t *testing.T) {
 	t.Parallel()
 	db := mustMigrate(t, mustSQLite(t, time.Now))
-	f := &fixture{Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }),
-		t: t}
+	f := &fixture{
+		Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }),
+		t:       t,
+	}
 	ann := f.register("ann")
 	socket := newEnding(t)
 	f.Lease(Grant{Actor: ann.Actor(), ExpiresAt: ann.Tokens.ExpiresAt}, socket.end)

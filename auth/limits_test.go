@@ -259,8 +259,10 @@ func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
 		base.takeMails()
 		f := base.limited(func(o *Options) { o.ConcealEmails = true })
 		for i := range 10 {
-			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i),
-				Password: password}
+			in := Register{
+				Email: "ann@example.org", Nickname: fmt.Sprint("other", i),
+				Password: password,
+			}
 			if signedIn, err := f.Register(t.Context(), in,
 				Client{IP: fmt.Sprint("192.0.2.", i)}); signedIn != nil || err != nil {
 				t.Fatalf("got %v (%v), which reveals the account", signedIn, err)
@@ -354,8 +356,10 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 	each(t, func(t *testing.T, base *fixture) {
 		f := base.limited()
 		r := limit{Rate: ratelimit.Rate{Burst: 1, Every: 10 * time.Second}}
-		for i, late := range []time.Duration{0, 400 * time.Microsecond, 600 * time.Microsecond,
-			999 * time.Microsecond, 10*time.Second - 400*time.Microsecond} {
+		for i, late := range []time.Duration{
+			0, 400 * time.Microsecond, 600 * time.Microsecond,
+			999 * time.Microsecond, 10*time.Second - 400*time.Microsecond,
+		} {
 			key := fmt.Sprint("key", i)
 			f.do("first", f.allow(t.Context(), key, r))
 			f.clock.Forward(late)

@@ -25,10 +25,14 @@ func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 			name, given string
 			others      []string
 		}{
-			{"plain", "Sesame0pen", []string{"", "sesame0pen", "SESAME0PEN", "Sesame0pe",
-				"Sesame0pen2", " Sesame0pen", "Sesame0pen "}},
-			{"space at the end", "password ",
-				[]string{"password", "password  ", "password\t", "password\u00a0"}},
+			{"plain", "Sesame0pen", []string{
+				"", "sesame0pen", "SESAME0PEN", "Sesame0pe",
+				"Sesame0pen2", " Sesame0pen", "Sesame0pen ",
+			}},
+			{
+				"space at the end", "password ",
+				[]string{"password", "password  ", "password\t", "password\u00a0"},
+			},
 			{"space at the start", " password", []string{"password", "  password"}},
 			{"line break at the end", "password\r\n", []string{"password", "password\n"}},
 			{"composed", "p\u00e4ssword", []string{"pa\u0308ssword"}},
@@ -37,8 +41,10 @@ func TestPasswordsCountExactlyAsGiven(t *testing.T) {
 			{"NUL", "password\x00one", []string{"password", "password\x00two"}},
 			{"the last of 256 characters", long + "a", []string{long + "b", long, long + "aa"}},
 		} {
-			in := Register{Email: fmt.Sprintf("p%d@example.org", i),
-				Nickname: fmt.Sprintf("p%d", i), Password: c.given}
+			in := Register{
+				Email:    fmt.Sprintf("p%d@example.org", i),
+				Nickname: fmt.Sprintf("p%d", i), Password: c.given,
+			}
 			if _, err := f.Register(t.Context(), in, Client{}); err != nil {
 				t.Fatal(err)
 			}
@@ -81,8 +87,10 @@ func TestPasswordHashesContainTheirParameters(t *testing.T) {
 		// An operator may change the cost at any time: old hashes still work, new ones are of the
 		// new cost.
 		other := f.node(f.clock, func(o *Options) {
-			o.Argon2 = &argon2id.Params{Memory: 128, Iterations: 2, Parallelism: 1, SaltLength: 16,
-				KeyLength: 32}
+			o.Argon2 = &argon2id.Params{
+				Memory: 128, Iterations: 2, Parallelism: 1, SaltLength: 16,
+				KeyLength: 32,
+			}
 		})
 		other.login("ann")
 		if hash := other.passwordHash(other.register("cat")); !strings.HasPrefix(hash,
@@ -165,8 +173,10 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 		case reflect.Struct:
 			for field := range typ.Fields() {
 				name := strings.ToLower(field.Name)
-				if slices.ContainsFunc([]string{"password", "hash", "secret", "credential", "token",
-					"session"}, func(part string) bool {
+				if slices.ContainsFunc([]string{
+					"password", "hash", "secret", "credential", "token",
+					"session",
+				}, func(part string) bool {
 					return strings.Contains(name, part)
 				}) {
 					t.Errorf("%s.%s is reachable", path, field.Name)
@@ -177,8 +187,10 @@ func TestNoSecretIsReachableFromAUser(t *testing.T) {
 		}
 	}
 	visit(reflect.TypeFor[model.User](), "User")
-	for _, secret := range []reflect.Type{reflect.TypeFor[model.Credentials](),
-		reflect.TypeFor[model.SessionSecrets]()} {
+	for _, secret := range []reflect.Type{
+		reflect.TypeFor[model.Credentials](),
+		reflect.TypeFor[model.SessionSecrets](),
+	} {
 		if seen[secret] {
 			t.Errorf("%v is reachable", secret)
 		}
@@ -191,8 +203,10 @@ func TestTimeOfRefusals(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		costly := f.node(f.clock, func(o *Options) {
-			o.Argon2 = &argon2id.Params{Memory: 2048, Iterations: 1, Parallelism: 1, SaltLength: 16,
-				KeyLength: 32}
+			o.Argon2 = &argon2id.Params{
+				Memory: 2048, Iterations: 1, Parallelism: 1, SaltLength: 16,
+				KeyLength: 32,
+			}
 		})
 		costly.register("ann")
 		const tries = 31

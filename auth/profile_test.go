@@ -60,8 +60,10 @@ func TestUpdateProfile(t *testing.T) {
 			f.do(name, err)
 			change()
 			want.SearchKey = got.SearchKey // tested below, with searches
-			for from, u := range map[string]*model.User{"returned": got,
-				"stored": f.user(ann.User.ID)} {
+			for from, u := range map[string]*model.User{
+				"returned": got,
+				"stored":   f.user(ann.User.ID),
+			} {
 				if diff := cmp.Diff(want, u); diff != "" {
 					t.Errorf("%s: %s (-want +got):\n%s", name, from, diff)
 				}
@@ -113,8 +115,10 @@ func TestUpdateProfile(t *testing.T) {
 			{UpdateProfile{About: new(strings.Repeat("a", 501))}, "TOO_LONG about"},
 			{UpdateProfile{About: new("a\x00b")}, "INVALID about"},
 			{
-				UpdateProfile{Nickname: new("a"), DisplayName: new("\x01"),
-					About: new(strings.Repeat("a", 501))},
+				UpdateProfile{
+					Nickname: new("a"), DisplayName: new("\x01"),
+					About: new(strings.Repeat("a", 501)),
+				},
 				"TOO_SHORT nickname, INVALID displayName, TOO_LONG about",
 			},
 			{UpdateProfile{Nickname: new("bob"), About: new("refused together")}, "TAKEN nickname"},
@@ -148,11 +152,17 @@ func TestUpdateSettings(t *testing.T) {
 			{UpdateSettings{}, true, true, nil},
 			{UpdateSettings{ShowPresence: new(true)}, true, true, nil},
 			{UpdateSettings{ShowPresence: new(false)}, false, true, []model.UserID{ann.User.ID}},
-			{UpdateSettings{SendReadReceipts: new(false)}, false, false,
-				[]model.UserID{ann.User.ID}},
+			{
+				UpdateSettings{SendReadReceipts: new(false)},
+				false, false,
+				[]model.UserID{ann.User.ID},
+			},
 			{UpdateSettings{ShowPresence: new(true)}, true, false, []model.UserID{ann.User.ID}},
-			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true,
-				[]model.UserID{ann.User.ID}},
+			{
+				UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)},
+				false, true,
+				[]model.UserID{ann.User.ID},
+			},
 		} {
 			notified = nil
 			got, err := f.UpdateSettings(t.Context(), ann.Actor(), test.in)
@@ -161,8 +171,10 @@ func TestUpdateSettings(t *testing.T) {
 				t.Errorf("%+v: OnSettings was called with %v, want %v", test.in, notified,
 					test.notified)
 			}
-			for from, u := range map[string]*model.User{"returned": got,
-				"stored": f.user(ann.User.ID)} {
+			for from, u := range map[string]*model.User{
+				"returned": got,
+				"stored":   f.user(ann.User.ID),
+			} {
 				if u.ShowPresence != test.presence || u.SendReadReceipts != test.receipts {
 					t.Errorf("%s: %t, %t, want %t, %t", from, u.ShowPresence, u.SendReadReceipts,
 						test.presence, test.receipts)
@@ -209,8 +221,10 @@ func TestSessionsAreTheActorsOwn(t *testing.T) {
 		list("the most recently used first", ann.Actor(), ann, tablet, laptop)
 		list("another person's", bob.Actor(), bob)
 
-		for name, id := range map[string]model.SessionID{"unknown": model.NewSessionID(),
-			"another person's": bob.Session.ID} {
+		for name, id := range map[string]model.SessionID{
+			"unknown":          model.NewSessionID(),
+			"another person's": bob.Session.ID,
+		} {
 			f.wantProblem(name, f.RevokeSession(ctx, ann.Actor(), id, Client{}),
 				"NOT_FOUND sessionId")
 			if s, err := f.Session(ctx, ann.Actor(), id); s != nil || err != nil {

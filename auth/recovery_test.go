@@ -231,8 +231,10 @@ func TestLinksAreForOnePurpose(t *testing.T) {
 		f.do("change", f.ChangeEmail(t.Context(), ann.Actor(),
 			ChangeEmail{NewEmail: "ann@example.com", Password: password}, Client{}))
 		change := f.token(mail.ChangeEmail)
-		for name, token := range map[string]string{"a link that verifies": verify,
-			"a link to a new address": change} {
+		for name, token := range map[string]string{
+			"a link that verifies":    verify,
+			"a link to a new address": change,
+		} {
 			f.wantProblem(name, f.ResetPassword(t.Context(), token, newPassword, Client{}),
 				tokenExpired)
 		}
@@ -324,8 +326,10 @@ func TestAResetOfAnUnknownAddressGetsTheSameAnswer(t *testing.T) {
 		f.register("ann")
 		f.takeMails()
 		f.entries()
-		for _, email := range []string{"unknown@example.org", "", "not an address",
-			"a\x00b@example.org", strings.Repeat("a", 10_000)} {
+		for _, email := range []string{
+			"unknown@example.org", "", "not an address",
+			"a\x00b@example.org", strings.Repeat("a", 10_000),
+		} {
 			f.do("unknown", f.RequestPasswordReset(t.Context(), email,
 				Client{IP: "192.0.2.1", UserAgent: "curl"}))
 			f.wantMails("unknown")
@@ -389,8 +393,10 @@ func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		forms := map[string][]byte{"as mailed": []byte(token), "raw": raw,
-			"hex": []byte(hex.EncodeToString(raw))}
+		forms := map[string][]byte{
+			"as mailed": []byte(token), "raw": raw,
+			"hex": []byte(hex.EncodeToString(raw)),
+		}
 		stored := false
 		for table, values := range f.all() {
 			for place, value := range values {

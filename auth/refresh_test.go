@@ -39,8 +39,10 @@ func TestRefreshRotates(t *testing.T) {
 			ExpiresAt:  f.clock.Now().Add(refreshTTL), UserAgent: new("Firefox 2"),
 			IP: new("192.0.2.2"),
 		}
-		for name, s := range map[string]model.Session{"returned": next.Session,
-			"stored": f.secrets(ann.Session.ID).Session} {
+		for name, s := range map[string]model.Session{
+			"returned": next.Session,
+			"stored":   f.secrets(ann.Session.ID).Session,
+		} {
 			if diff := cmp.Diff(want, s); diff != "" {
 				t.Errorf("session, %s (-want +got):\n%s", name, diff)
 			}
@@ -253,8 +255,10 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 		}
 	}
 	// The base64 decoder skips line breaks, also in strict mode.
-	for _, other := range []string{token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:],
-		token + "=", token + " "} {
+	for _, other := range []string{
+		token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:],
+		token + "=", token + " ",
+	} {
 		if _, ok := readIssued(service, other); ok {
 			t.Errorf("%q is read as %s", other, token)
 		}
@@ -312,7 +316,8 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 			// Without the id at the start, which is stored and is not a secret.
 			for name, part := range map[string][]byte{
 				"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen],
-				"tag":    raw[refreshLen-refreshTagLen:]} {
+				"tag":    raw[refreshLen-refreshTagLen:],
+			} {
 				needles[fmt.Sprint(i, name, "raw")] = part
 				needles[fmt.Sprint(i, name, "hex")] = []byte(hex.EncodeToString(part))
 				// Base64 encodes three bytes as four characters, so a part of a longer text has

@@ -19,8 +19,10 @@ func TestRegistrationMayBeClosed(t *testing.T) {
 		for _, code := range []*string{nil, new(""), new("the code")} {
 			before := f.rows()
 			signedIn, err := f.Register(t.Context(),
-				Register{Email: "b@example.org", Nickname: "bob", Password: password,
-					InvitationCode: code}, Client{})
+				Register{
+					Email: "b@example.org", Nickname: "bob", Password: password,
+					InvitationCode: code,
+				}, Client{})
 			if signedIn != nil || !errs.Is(err, errs.Forbidden) {
 				t.Errorf("got %v (%v), want FORBIDDEN", signedIn, err)
 			}
@@ -46,8 +48,10 @@ func TestRegistrationMayNeedAnInvitation(t *testing.T) {
 			"the cod":  "INVALID invitationCode", "the code ": "INVALID invitationCode",
 			strings.Repeat("x", 1<<16): "INVALID invitationCode",
 		} {
-			in := Register{Email: "b@example.org", Nickname: "bob", Password: password,
-				InvitationCode: &code}
+			in := Register{
+				Email: "b@example.org", Nickname: "bob", Password: password,
+				InvitationCode: &code,
+			}
 			if code == "nil" {
 				in.InvitationCode = nil
 			}
@@ -60,8 +64,10 @@ func TestRegistrationMayNeedAnInvitation(t *testing.T) {
 			Register{Email: "ann@example.org", Nickname: "ann", Password: password}, Client{})
 		f.wantProblem("uninvited", err, "REQUIRED invitationCode")
 		_, err = f.Register(t.Context(),
-			Register{Email: "b@example.org", Nickname: "bob", Password: password,
-				InvitationCode: new("the code")}, Client{})
+			Register{
+				Email: "b@example.org", Nickname: "bob", Password: password,
+				InvitationCode: new("the code"),
+			}, Client{})
 		f.do("invited", err)
 	})
 }
@@ -134,8 +140,10 @@ func TestManyRegisterOneConcealedAddress(t *testing.T) {
 		f := base.concealing()
 		results := make([]error, 6)
 		concurrently(len(results), func(i int) {
-			in := Register{Email: "ann@example.org", Nickname: "ann" + string(rune('a'+i)),
-				Password: password}
+			in := Register{
+				Email: "ann@example.org", Nickname: "ann" + string(rune('a'+i)),
+				Password: password,
+			}
 			var signedIn *SignedIn
 			if signedIn, results[i] = f.Register(t.Context(), in, Client{}); signedIn != nil {
 				t.Error("signed in")
@@ -162,8 +170,10 @@ func TestManyTryAConcealedAddress(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		concurrently(40, func(i int) {
-			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i),
-				Password: password}
+			in := Register{
+				Email: "ann@example.org", Nickname: fmt.Sprint("other", i),
+				Password: password,
+			}
 			if _, err := f.Register(ctx, in, Client{}); err != nil {
 				t.Error(err)
 			}

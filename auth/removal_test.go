@@ -87,8 +87,10 @@ func TestADeletedAccountLeavesNoTrace(t *testing.T) {
 		})
 		ctx := t.Context()
 		from := Client{IP: "192.0.2.66", UserAgent: "traceable/1.0"}
-		in := Register{Email: "Vanishing@example.org", Nickname: "Vanishing", Password: password,
-			DisplayName: new("Vanna Ishing")}
+		in := Register{
+			Email: "Vanishing@example.org", Nickname: "Vanishing", Password: password,
+			DisplayName: new("Vanna Ishing"),
+		}
 		vanishing, err := f.Register(ctx, in, from)
 		f.do("register", err)
 		bob := f.register("bob")
@@ -286,8 +288,10 @@ func TestDeletingRacesWithEverything(t *testing.T) {
 				t.Errorf("%d accounts are left (%v)", n, err)
 			}
 			f.finish()
-			if found := f.traces(map[string][]byte{"id": []byte(uuid.UUID(ann.User.ID).String()),
-				"name": []byte(name)}); len(found) > 0 {
+			if found := f.traces(map[string][]byte{
+				"id":   []byte(uuid.UUID(ann.User.ID).String()),
+				"name": []byte(name),
+			}); len(found) > 0 {
 				t.Errorf("left behind:\n%s", strings.Join(found, "\n"))
 			}
 		}
@@ -486,6 +490,25 @@ func TestAnotherNodeFinishesARemoval(t *testing.T) {
 			t.Errorf("%d parts are done, want %d", n, parts)
 		}
 		first.do("nothing is left", first.removeMarked(t.Context()))
+	})
+}
+
+// The removal begins at once after the commit, and not at the next tick.
+func TestTheCommitOfADeletionWakesTheRemoval(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, base *fixture) {
+		var f *fixture
+		f = base.removing(func(context.Context, *store.Tx, model.UserID) error {
+			if len(f.removals.C()) != 0 {
+				t.Error("woken before the commit")
+			}
+			return nil
+		})
+		ann := f.register("ann")
+		f.do("delete", f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
+		if n := len(f.removals.C()); n != 1 {
+			t.Errorf("%d notifications, want 1", n)
+		}
 	})
 }
 

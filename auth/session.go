@@ -183,8 +183,10 @@ func (s *Service) signedIn(
 	if err != nil {
 		return nil, err
 	}
-	signedIn.Tokens = Tokens{AccessToken: access, ExpiresAt: expiresAt,
-		RefreshToken: refresh.String()}
+	signedIn.Tokens = Tokens{
+		AccessToken: access, ExpiresAt: expiresAt,
+		RefreshToken: refresh.String(),
+	}
 	return signedIn, nil
 }
 

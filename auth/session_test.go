@@ -14,8 +14,10 @@ import (
 func TestLogin(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		in := Register{Email: "Ännchen@Example.org", Nickname: "ann", Password: password,
-			DisplayName: new("Ann")}
+		in := Register{
+			Email: "Ännchen@Example.org", Nickname: "ann", Password: password,
+			DisplayName: new("Ann"),
+		}
 		ann, err := f.Register(t.Context(), in, Client{})
 		if err != nil {
 			t.Fatal(err)
@@ -86,8 +88,10 @@ func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		f.register("ann")
-		for _, email := range []string{"ann@example.org\x00", "\x00", "a\x00b@example.org",
-			"ann\xff@example.org", "\xed\xa0\x80"} {
+		for _, email := range []string{
+			"ann@example.org\x00", "\x00", "a\x00b@example.org",
+			"ann\xff@example.org", "\xed\xa0\x80",
+		} {
 			_, err := f.Login(t.Context(), Login{Email: email, Password: password}, Client{})
 			if problems(err) != "INVALID_CREDENTIALS password" {
 				t.Errorf("%q: got %v, want INVALID_CREDENTIALS", email, err)
@@ -99,8 +103,10 @@ func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 func TestEachLoginStartsASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		all := []*SignedIn{f.register("ann"), f.login("ann"), f.login("ann"), f.register("bob"),
-			f.login("bob")}
+		all := []*SignedIn{
+			f.register("ann"), f.login("ann"), f.login("ann"), f.register("bob"),
+			f.login("bob"),
+		}
 		ids, access, refresh := map[model.SessionID]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range all {
 			ids[s.Session.ID], access[s.Tokens.AccessToken], refresh[s.Tokens.RefreshToken] = true,

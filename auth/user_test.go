@@ -20,8 +20,10 @@ func (f *fixture) insertUsers(names ...string) []*model.User {
 	people := make([]*model.User, len(names))
 	for i, name := range names {
 		nickname, display, named := strings.Cut(name, "|")
-		in := Register{Email: fmt.Sprintf("invited%d@example.org", i), Nickname: nickname,
-			Password: password}
+		in := Register{
+			Email: fmt.Sprintf("invited%d@example.org", i), Nickname: nickname,
+			Password: password,
+		}
 		if named {
 			in.DisplayName = &display
 		}
@@ -55,8 +57,10 @@ func TestSearchUsersPages(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		// Names whose order depends on a locale, on case, or on how many bytes a character has.
-		names := []string{"Zoe", "ann", "Ann B", "ann-c", "ann_d", "ärger", "Ärger 2", "ßeta",
-			"Éva", "eva", "小明", "🐙🦑", "ﬁx", "12", "a1"}
+		names := []string{
+			"Zoe", "ann", "Ann B", "ann-c", "ann_d", "ärger", "Ärger 2", "ßeta",
+			"Éva", "eva", "小明", "🐙🦑", "ﬁx", "12", "a1",
+		}
 		for i := range 8 {
 			names = append(names, fmt.Sprintf("Person %d", i))
 		}
@@ -99,15 +103,23 @@ func TestSearchUsersPages(t *testing.T) {
 		}{
 			"no size": {store.PageArgs{}, want[:20], true},
 			"none":    {store.PageArgs{First: new(0)}, nil, true},
-			"none after the last": {store.PageArgs{First: new(0),
-				After: UserCursor(want[len(want)-1])}, nil, false},
+			"none after the last": {store.PageArgs{
+				First: new(0),
+				After: UserCursor(want[len(want)-1]),
+			}, nil, false},
 			"after the last":    {store.PageArgs{After: UserCursor(want[len(want)-1])}, nil, false},
 			"as many as may be": {store.PageArgs{First: new(store.MaxPage)}, want, false},
-			"after an unknown name": {store.PageArgs{First: new(2),
-				After: UserCursor(&model.User{NicknameKey: "person 0a"})},
-				want[indexOf(want, "Person 1"):][:2], true},
-			"after the empty name": {store.PageArgs{First: new(1),
-				After: UserCursor(&model.User{})}, want[:1], true},
+			"after an unknown name": {
+				store.PageArgs{
+					First: new(2),
+					After: UserCursor(&model.User{NicknameKey: "person 0a"}),
+				},
+				want[indexOf(want, "Person 1"):][:2], true,
+			},
+			"after the empty name": {store.PageArgs{
+				First: new(1),
+				After: UserCursor(&model.User{}),
+			}, want[:1], true},
 		} {
 			result, err := f.search("", c.page)
 			if err != nil {
@@ -185,13 +197,17 @@ func TestSearchUsersGoesOnAfterTheLongestNames(t *testing.T) {
 			strings.Repeat("\ufdfa", maxNickname), // eighteen: a whole blessing in one character
 		} {
 			u := &model.User{Nickname: long}
-			full, err := Register{Email: "a@example.org", Nickname: u.Nickname,
-				Password: password}.user()
+			full, err := Register{
+				Email: "a@example.org", Nickname: u.Nickname,
+				Password: password,
+			}.user()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.search("", store.PageArgs{First: new(1),
-				After: UserCursor(full)}); err != nil {
+			if _, err := f.search("", store.PageArgs{
+				First: new(1),
+				After: UserCursor(full),
+			}); err != nil {
 				t.Errorf("name %d, whose key has %d bytes: %v", i, len(full.NicknameKey), err)
 			}
 		}
@@ -345,8 +361,10 @@ func TestUsers(t *testing.T) {
 			"two, one twice": {[]model.UserID{bob.ID, ann.ID, bob.ID}, []*model.User{ann, bob}},
 			"unknown":        {[]model.UserID{unknown}, nil},
 			"known and not":  {[]model.UserID{unknown, ann.ID, {}}, []*model.User{ann}},
-			"a thousand nots": {append(slices.Repeat([]model.UserID{unknown}, 1000), bob.ID),
-				[]*model.User{bob}},
+			"a thousand nots": {
+				append(slices.Repeat([]model.UserID{unknown}, 1000), bob.ID),
+				[]*model.User{bob},
+			},
 		} {
 			got, err := f.Users(t.Context(), c.ids)
 			if err != nil {

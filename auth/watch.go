@@ -39,19 +39,17 @@ func (s *Service) Run(ctx context.Context) {
 	// On goroutines of their own, and with timeouts: deleting may take long, and must not delay a
 	// poll.
 	all.Go(func() {
-		s.repeat(ctx, pollEvery, pollTimeout, "cannot poll revocations; retrying",
-			s.pollRevocations)
+		s.repeat(ctx, pollEvery, pollTimeout, "poll revocations", s.pollRevocations)
 	})
 	all.Go(func() {
-		s.repeat(ctx, deleteEvery, deleteTimeout, "cannot delete expired rows; retrying",
-			s.deleteExpired)
+		s.repeat(ctx, deleteEvery, deleteTimeout, "delete expired rows", s.deleteExpired)
 	})
 	all.Wait()
 }
 
-// repeat calls fn at every tick, until ctx ends. It logs an error of fn with the message.
+// repeat calls fn, which does a task, at every tick, until ctx ends. It logs errors.
 func (s *Service) repeat(
-	ctx context.Context, every, timeout time.Duration, message string,
+	ctx context.Context, every, timeout time.Duration, task string,
 	fn func(context.Context) error,
 ) {
 	tick := time.NewTicker(every)
@@ -64,7 +62,7 @@ func (s *Service) repeat(
 		}
 		bounded, cancel := context.WithTimeout(ctx, timeout)
 		if err := fn(bounded); err != nil && ctx.Err() == nil {
-			s.opts.Log.Warn(message, "error", err)
+			s.opts.Log.Warn("a periodic task has failed; retrying", "task", task, "error", err)
 		}
 		cancel()
 	}

@@ -18,8 +18,10 @@ func TestPollingWithAClockThatIsOff(t *testing.T) {
 	if 2*pollEvery > time.Second {
 		t.Errorf("polls every %v: a session would live on for more than a second", pollEvery)
 	}
-	for name, off := range map[string]time.Duration{"30 s behind": -30 * time.Second,
-		"30 s ahead": 30 * time.Second} {
+	for name, off := range map[string]time.Duration{
+		"30 s behind": -30 * time.Second,
+		"30 s ahead":  30 * time.Second,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			each(t, func(t *testing.T, f *fixture) {
@@ -103,8 +105,10 @@ func TestDeleteExpired(t *testing.T) {
 		}
 		// Two rows for each table, one of which has expired a microsecond ago.
 		for i, late := range []time.Duration{-time.Microsecond, 0} {
-			insert(&revocation{SessionID: model.NewSessionID(),
-				At: now.Add(-accessTTL - 2*time.Minute + late)})
+			insert(&revocation{
+				SessionID: model.NewSessionID(),
+				At:        now.Add(-accessTTL - 2*time.Minute + late),
+			})
 			id := model.NewSessionID()
 			insert(&model.SessionSecrets{
 				Session: model.Session{
@@ -118,11 +122,15 @@ func TestDeleteExpired(t *testing.T) {
 				CreatedAt: now, ExpiresAt: now.Add(-24*time.Hour + late),
 			})
 			insert(&rateLimitRow{Key: fmt.Sprint(i), At: now.Add(-time.Hour + late)})
-			insert(&model.AuditEntry{ID: model.NewAuditID(), At: now.Add(-365*24*time.Hour + late),
-				Action: "registered"})
+			insert(&model.AuditEntry{
+				ID: model.NewAuditID(), At: now.Add(-365*24*time.Hour + late),
+				Action: "registered",
+			})
 		}
-		for _, table := range []string{"sessions", "one_time_tokens", "revocations", "rate_limits",
-			"audit_log"} {
+		for _, table := range []string{
+			"sessions", "one_time_tokens", "revocations", "rate_limits",
+			"audit_log",
+		} {
 			kept[table]++
 		}
 		f.do("delete", f.deleteExpired(ctx))

@@ -94,8 +94,10 @@ func (f *fixture) open() *store.DB {
 // outbox returns one that polls often, because no commit wakes it when the test moves the clock.
 func (f *fixture) outbox(smtpURL string, change ...func(*Options)) *Outbox {
 	f.t.Helper()
-	opts := Options{SMTPURL: smtpURL, From: sender, Server: "Our <Place>", Log: f.log.logger(),
-		PollEvery: 5 * time.Millisecond}
+	opts := Options{
+		SMTPURL: smtpURL, From: sender, Server: "Our <Place>", Log: f.log.logger(),
+		PollEvery: 5 * time.Millisecond,
+	}
 	for _, fn := range change {
 		fn(&opts)
 	}
@@ -121,8 +123,10 @@ func (f *fixture) run(o *Outbox) (stop func()) {
 }
 
 func verify(key string) Message {
-	return Message{Kind: VerifyEmail, To: key + "@example.org", Nickname: "Ann", Link: link,
-		Key: key}
+	return Message{
+		Kind: VerifyEmail, To: key + "@example.org", Nickname: "Ann", Link: link,
+		Key: key,
+	}
 }
 
 func (f *fixture) enqueue(o *Outbox, messages ...Message) {

@@ -65,8 +65,10 @@ const (
 )
 
 func kinds() []Kind {
-	return []Kind{VerifyEmail, ChangeEmail, PasswordReset, EmailChanging, PasswordChanged,
-		RegistrationAttempt}
+	return []Kind{
+		VerifyEmail, ChangeEmail, PasswordReset, EmailChanging, PasswordChanged,
+		RegistrationAttempt,
+	}
 }
 
 func (k Kind) hasLink() bool { return k == VerifyEmail || k == ChangeEmail || k == PasswordReset }
@@ -104,8 +106,10 @@ func (m Message) validate() error {
 		(err != nil || link.Host == "" || link.Scheme != "http" && link.Scheme != "https") {
 		return errors.New("the link is not an http or https URL")
 	}
-	for name, s := range map[string]string{"recipient": m.To, "nickname": m.Nickname,
-		"link": m.Link, "key": m.Key} {
+	for name, s := range map[string]string{
+		"recipient": m.To, "nickname": m.Nickname,
+		"link": m.Link, "key": m.Key,
+	} {
 		if problem := text.Problem(s, false); problem != "" {
 			return fmt.Errorf("the %s %s", name, problem)
 		}

@@ -109,8 +109,10 @@ func (r *relay) sendContent(ctx context.Context, c *connection, content []byte) 
 // concern the server and its settings and not this mail, so it is retried even if the server calls
 // them permanent.
 func newFailure(ctx context.Context, at step, err error) *failure {
-	f := &failure{outcome: retryable, step: at, reason: errs.Clip(err.Error(), maxReason),
-		cause: err}
+	f := &failure{
+		outcome: retryable, step: at, reason: errs.Clip(err.Error(), maxReason),
+		cause: err,
+	}
 	answer, answered := errors.AsType[*textproto.Error](err)
 	if answered {
 		f.code = answer.Code

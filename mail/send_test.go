@@ -55,8 +55,10 @@ func TestAMailIsDelivered(t *testing.T) {
 			}
 		}
 		escaped := strings.ReplaceAll(link, "&", "&amp;")
-		for _, want := range []string{"Hello Ann,", "Our &lt;Place&gt;",
-			`<a href="` + escaped + `"`, ">" + escaped + "</a>"} {
+		for _, want := range []string{
+			"Hello Ann,", "Our &lt;Place&gt;",
+			`<a href="` + escaped + `"`, ">" + escaped + "</a>",
+		} {
 			if !strings.Contains(html, want) {
 				t.Errorf("the HTML lacks %q:\n%s", want, html)
 			}
@@ -144,10 +146,14 @@ func TestAnswers(t *testing.T) {
 		retried bool // after a while, when the server behaves
 		started int  // how often content began to be handed over, in all
 	}{
-		{name: "recipient refused for now", onRcpt: answer(450, 4, 2, 1), logged: retrying,
-			reason: "RCPT: 450 4.2.1", retried: true, started: 1},
-		{name: "recipient refused", onRcpt: answer(550, 5, 1, 1), logged: wasRefused,
-			reason: "RCPT: 550 5.1.1"},
+		{
+			name: "recipient refused for now", onRcpt: answer(450, 4, 2, 1), logged: retrying,
+			reason: "RCPT: 450 4.2.1", retried: true, started: 1,
+		},
+		{
+			name: "recipient refused", onRcpt: answer(550, 5, 1, 1), logged: wasRefused,
+			reason: "RCPT: 550 5.1.1",
+		},
 		{
 			name: "content refused for now", logged: retrying, reason: "content: 451 4.7.1",
 			retried: true, started: 2,
@@ -246,25 +252,42 @@ func TestTLS(t *testing.T) {
 		trusts bool
 		reason string // why it fails; empty: it is sent
 	}{
-		{name: "STARTTLS", url: func(a string) string { return "smtp://" + signIn + a },
-			offers: true, trusts: true},
-		{name: "STARTTLS, required but not offered",
-			url: func(a string) string { return "smtp://" + a }, trusts: true, reason: "STARTTLS"},
-		{name: "STARTTLS, certificate not trusted",
-			url: func(a string) string { return "smtp://" + a }, offers: true,
-			reason: "certificate"},
-		{name: "opportunistic, offered",
+		{
+			name: "STARTTLS", url: func(a string) string { return "smtp://" + signIn + a },
+			offers: true, trusts: true,
+		},
+		{
+			name: "STARTTLS, required but not offered",
+			url:  func(a string) string { return "smtp://" + a }, trusts: true, reason: "STARTTLS",
+		},
+		{
+			name: "STARTTLS, certificate not trusted",
+			url:  func(a string) string { return "smtp://" + a }, offers: true,
+			reason: "certificate",
+		},
+		{
+			name:   "opportunistic, offered",
 			url:    func(a string) string { return "smtp://" + signIn + a + "?tls=opportunistic" },
-			offers: true, trusts: true},
-		{name: "opportunistic, not offered",
-			url: func(a string) string { return "smtp://" + a + "?tls=opportunistic" }},
-		{name: "smtps", url: func(a string) string { return "smtps://" + signIn + a }, wraps: true,
-			trusts: true},
-		{name: "smtps, certificate not trusted",
-			url: func(a string) string { return "smtps://" + a }, wraps: true,
-			reason: "certificate"},
-		{name: "wrong password", url: func(a string) string { return "smtp://parley:wrong@" + a },
-			offers: true, trusts: true, reason: "535"},
+			offers: true, trusts: true,
+		},
+		{
+			name: "opportunistic, not offered",
+			url:  func(a string) string { return "smtp://" + a + "?tls=opportunistic" },
+		},
+		{
+			name: "smtps", url: func(a string) string { return "smtps://" + signIn + a },
+			wraps: true,
+			trusts: true,
+		},
+		{
+			name: "smtps, certificate not trusted",
+			url:  func(a string) string { return "smtps://" + a }, wraps: true,
+			reason: "certificate",
+		},
+		{
+			name: "wrong password", url: func(a string) string { return "smtp://parley:wrong@" + a },
+			offers: true, trusts: true, reason: "535",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
