@@ -276,7 +276,7 @@ func TestTLS(t *testing.T) {
 		},
 		{
 			name: "smtps", url: func(a string) string { return "smtps://" + signIn + a },
-			wraps: true,
+			wraps:  true,
 			trusts: true,
 		},
 		{
