@@ -61,7 +61,7 @@ func mustLimit(t *testing.T, maximum int, log io.Writer) *addressed {
 	listener := listenAddressed()
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	limit := limitConnections(listener, maximum, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, logger)
-	server := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/hijack" {
 			_, _ = io.WriteString(w, "ok")
 			return
@@ -199,7 +199,7 @@ func TestRefusingIsBounded(t *testing.T) {
 		if code, _ := status(t, l.dial(t, "192.0.2.8"), "/"); code != 200 || time.Since(start) != 0 {
 			t.Errorf("another address had %d after %v", code, time.Since(start))
 		}
-		<-time.After(refusalTime)
+		<-time.After(refusalTimeout)
 		synctest.Wait()
 		if _, err := conns[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("what took nothing: %v", err)

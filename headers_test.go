@@ -82,7 +82,7 @@ func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	}
 	l := deadlines{wiretest.Listen(), t}
 	handler := srv.routes()
-	server := newHTTP(handler, slog.New(slog.DiscardHandler))
+	server := newHTTPServer(handler, slog.New(slog.DiscardHandler))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
 	t.Cleanup(func() {

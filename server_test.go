@@ -205,7 +205,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"migrate", "status", url}, "missing 20261122000001_accounts"},
 		{[]string{"migrate", url}, "msg=applied migration=20261122000001_accounts"},
 		{[]string{"migrate", "status", url}, "applied 20261122000002_conversations"},
-		{[]string{"migrate", "down", url}, `msg="took back" migration=20261122000002_conversations`},
+		{[]string{"migrate", "down", url}, `msg=reverted migration=20261122000002_conversations`},
 		{[]string{"migrate", "status", url}, "missing 20261122000002_conversations"},
 	} {
 		out := newOutput()

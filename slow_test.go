@@ -143,7 +143,7 @@ func mustListenInMemory(t *testing.T) (dial func() net.Conn) {
 		_, _ = io.WriteString(w, "ok\n")
 	})
 	m := wiretest.Listen()
-	server := newHTTP(routes, slog.New(slog.DiscardHandler))
+	server := newHTTPServer(routes, slog.New(slog.DiscardHandler))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(m) })
 	t.Cleanup(func() {
