@@ -95,7 +95,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[holder]int{}},
 	}
 	transport := wire.Options{
-		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
+		Exec: exec, Present: present, Detach: detach, Init: s.Init, OnConnect: s.hold, SameCaller: sameAccount,
 		Subscribe:     s.shared.subscribe,
 		Header:        ratelimit.WriteHeader,
 		IsLarge:       func(oc *graphql.OperationContext) bool { return memoryOf(oc, maxAnswer) > lightMemory },

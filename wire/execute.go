@@ -39,7 +39,7 @@ func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationCo
 		return nil
 	}
 	if !subscription && s.opts.IsLarge != nil && s.opts.IsLarge(oc) {
-		end, err := op.box.beginLarge(ctx)
+		end, err := op.box.acquireLarge(ctx)
 		if err != nil {
 			return nil // nobody waits for the answer
 		}

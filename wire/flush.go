@@ -62,8 +62,8 @@ func (f *flusher) pop(some []*socket) []*socket {
 }
 
 func (f *flusher) run() {
-	p := pages.Get().(*page)
-	defer pages.Put(p)
+	p := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(p)
 	var room [32]*socket
 	for {
 		some := f.pop(room[:0])
@@ -80,20 +80,20 @@ func (f *flusher) run() {
 }
 
 // page is what a writer needs: what it takes from an outbox, and the bytes that this becomes.
-type page struct {
+type writeBuffer struct {
 	batch []item
 	bytes []byte
 }
 
 //nolint:gochecknoglobals // memory that all writers share
-var pages = sync.Pool{New: func() any { return &page{batch: make([]item, 0, 64), bytes: make([]byte, 0, 4<<10)} }}
+var writeBuffers = sync.Pool{New: func() any { return &writeBuffer{batch: make([]item, 0, 64), bytes: make([]byte, 0, 4<<10)} }}
 
 // print makes frames of what was taken. last reports that these are the last ones.
-func (s *socket) print(p *page) (last bool) {
+func (s *socket) encodeFrames(p *writeBuffer) (last bool) {
 	p.bytes = p.bytes[:0]
 	for i := range p.batch {
 		p.bytes = s.appendFrame(p.bytes, p.batch[i])
-		last = last || p.batch[i].kind == kindGoodbye
+		last = last || p.batch[i].kind == kindClose
 	}
 	clear(p.batch)
 	if cap(p.batch) > 1<<10 {
@@ -104,19 +104,19 @@ func (s *socket) print(p *page) (last bool) {
 
 // hold takes what waits, for whoever writes it past net and then lets go of the descriptor. It
 // reports false when there is none any more.
-func (s *socket) hold(p *page) bool {
+func (s *socket) pin(p *writeBuffer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.batch = s.takeSome(p.batch[:0])
-	s.held = len(p.batch) > 0 && !s.closed
+	p.batch = s.dequeueLocked(p.batch[:0])
+	s.pinned = len(p.batch) > 0 && !s.closed
 	return !s.closed
 }
 
-// letGo ends a hold. done says that the writer leaves if nothing more waits, and more that
+// unpin ends a hold. done says that the writer leaves if nothing more waits, and more that
 // something does.
-func (s *socket) letGo(done bool) (more bool) {
+func (s *socket) unpin(done bool) (more bool) {
 	s.mu.Lock()
-	s.held = false
+	s.pinned = false
 	if done {
 		s.writing = s.waits
 	}
@@ -129,27 +129,27 @@ func (s *socket) letGo(done bool) (more bool) {
 }
 
 // flush writes what waits, once, and reports whether there is more.
-func (s *socket) flush(p *page) (more bool) {
-	open := s.hold(p)
+func (s *socket) flush(p *writeBuffer) (more bool) {
+	open := s.pin(p)
 	if len(p.batch) == 0 {
 		return false
 	}
-	last := s.print(p)
+	last := s.encodeFrames(p)
 	if !open { // what waited was the goodbye, for a client that has gone
-		s.gone()
+		s.abort()
 		return false
 	}
 	n, err := s.writeNow(p.bytes)
 	done := err == nil && n == len(p.bytes) && !last
-	more = s.letGo(done)
+	more = s.unpin(done)
 	switch {
 	case err != nil:
-		s.gone()
+		s.abort()
 	case n < len(p.bytes): // the client takes no more at present
 		rest := append([]byte(nil), p.bytes[n:]...)
 		go s.flushSlowly(rest, last)
 	case last:
-		s.saidGoodbye()
+		s.afterCloseFrame()
 	}
 	if cap(p.bytes) > 2*batchBytes {
 		p.bytes = nil
@@ -162,25 +162,25 @@ const slowWrite = 16 << 10
 
 // flushSlowly writes what waits, on a goroutine of its own.
 func (s *socket) flushSlowly(rest []byte, last bool) {
-	p := pages.Get().(*page)
-	defer pages.Put(p)
+	p := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(p)
 	for {
 		for len(rest) > 0 {
 			part := rest[:min(len(rest), slowWrite)]
 			_ = s.net.SetWriteDeadline(time.Now().Add(s.server.opts.WriteTimeout))
 			if _, err := s.net.Write(part); err != nil {
-				s.gone()
+				s.abort()
 				return
 			}
 			rest = rest[len(part):]
 		}
 		_ = s.net.SetWriteDeadline(time.Time{})
 		if last {
-			s.saidGoodbye()
+			s.afterCloseFrame()
 			return
 		}
-		p.batch = s.take(p.batch[:0])
-		last = s.print(p)
+		p.batch = s.dequeue(p.batch[:0])
+		last = s.encodeFrames(p)
 		if rest = p.bytes; len(rest) == 0 {
 			return
 		}

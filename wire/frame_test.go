@@ -29,7 +29,7 @@ func framesOf(parts ...any) (b []byte) {
 }
 
 // check sends it as one, byte by byte, and in pieces.
-func (c exchange) check(t *testing.T, w *world, headers ...string) {
+func (c exchange) check(t *testing.T, w *fixture, headers ...string) {
 	t.Helper()
 	for _, chunk := range []int{len(c.bytes), 1, 1000} {
 		if chunk == 1 && len(c.bytes) > 10_000 {

@@ -77,7 +77,7 @@ func FuzzRequests(f *testing.F) {
 	f.Add("DELETE", "operationId=1", "", "", "", "x")
 	f.Add("GET", "documentId=sha256:x", "", "", "", "")
 	f.Fuzz(func(t *testing.T, method, query, contentType, accept, body, token string) {
-		w := newWorld(t, func(o *Options) { o.MaxMessage, o.ReservationLasts = 4<<10, time.Millisecond })
+		w := newFixture(t, func(o *Options) { o.MaxMessage, o.ReservationLasts = 4<<10, time.Millisecond })
 		// for streams, which go on
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		defer cancel()
@@ -170,14 +170,14 @@ func FuzzInit(f *testing.F) {
 			t.Fatalf("%s: %v", payload, err)
 		}
 		got := make(chan map[string]any, 1)
-		w := newWorld(t, func(o *Options) {
+		w := newFixture(t, func(o *Options) {
 			o.Init = func(_ context.Context, params map[string]any) (context.Context, error) {
 				got <- params
 				return nil, errors.New("enough")
 			}
 		})
 		s := &socket{server: w.server, cancel: func() {}}
-		s.bounds, s.carrier, s.writing = &w.server.bounds, s, true
+		s.bounds, s.transport, s.writing = &w.server.bounds, s, true
 		s.init(t.Context(), m.payload)
 		if names := slices.Sorted(maps.Keys(<-got)); !slices.Equal(names, slices.Sorted(maps.Keys(want))) {
 			t.Fatalf("%s: got %q", payload, names)

@@ -72,9 +72,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(s.opts.Detach(r.Context()))
 	c := &socket{server: s, cancel: cancel, ctx: ctx}
-	c.bounds, c.carrier, c.writing = &s.bounds, c, true // until it is attached
+	c.bounds, c.transport, c.writing = &s.bounds, c, true // until it is attached
 	c.deflates = s.opts.Compression && offersDeflate(r.Header)
-	if !s.live.add(c) {
+	if !s.connections.add(c) {
 		cancel()
 		WriteError(w, r, http.StatusServiceUnavailable, errDraining)
 		return
@@ -99,7 +99,7 @@ var errDraining = errs.New(errs.Unavailable, "The server is stopping. Try again.
 func (s *socket) drop() {
 	s.outbox.end(nil, nil)
 	s.cancel()
-	s.server.live.remove(s)
+	s.server.connections.remove(s)
 }
 
 // attach writes the answer to the handshake. From then on frames may be written.

@@ -125,7 +125,7 @@ func TestTextAtTheEdge(t *testing.T) {
 		return c.closed()
 	}
 	const init = `{"type":"connection_init"}`
-	for carrier, c := range map[string]struct {
+	for transport, c := range map[string]struct {
 		status int
 		send   func(object string) (int, string)
 		says   string // where
@@ -163,7 +163,7 @@ func TestTextAtTheEdge(t *testing.T) {
 			status, answer := c.send(bad.object)
 			answer = strings.ReplaceAll(answer, `\\`, `\`)
 			if status != c.status || !strings.Contains(answer, bad.says) || !strings.Contains(answer, c.says) {
-				t.Errorf("%s in %s: %d %s", name, carrier, status, answer)
+				t.Errorf("%s in %s: %d %s", name, transport, status, answer)
 			}
 		}
 	}

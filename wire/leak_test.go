@@ -11,12 +11,12 @@ import (
 	"parley/internal/race"
 )
 
-// sockets are those of a world, held by nothing: when all has been let go of them, they are gone.
-func (w *world) sockets() []weak.Pointer[socket] {
-	w.server.live.mu.Lock()
-	defer w.server.live.mu.Unlock()
+// sockets are those of a fixture, held by nothing: when all has been let go of them, they are gone.
+func (w *fixture) sockets() []weak.Pointer[socket] {
+	w.server.connections.mu.Lock()
+	defer w.server.connections.mu.Unlock()
 	var list []weak.Pointer[socket]
-	for c := range w.server.live.open {
+	for c := range w.server.connections.open {
 		if s, ok := c.(*socket); ok {
 			list = append(list, weak.Make(s))
 		}
@@ -44,7 +44,7 @@ func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 // with an error. They are sent at once, and it is waited until all have ended.
 const burst = 50
 
-func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
+func (w *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
 	w.t.Helper()
 	var b []byte
 	add := func(text string) { b = append(b, frameOf(finBit|opText, text)...) }
@@ -153,35 +153,35 @@ func (c *client) leave(way int) {
 }
 
 // halfOpen are peers of which nothing is heard any more, each left in the middle of something else.
-var halfOpen = map[string]func(w *world) *client{
-	"before the initialisation": func(w *world) *client { return w.dial() },
-	"in the middle of it": func(w *world) *client {
+var halfOpen = map[string]func(w *fixture) *client{
+	"before the initialisation": func(w *fixture) *client { return w.dial() },
+	"in the middle of it": func(w *fixture) *client {
 		c := w.dial()
 		c.raw(frameOf(finBit|opText, `{"type":"connection_init"}`)[:9])
 		return c
 	},
-	"idle": func(w *world) *client { return w.open() },
-	"in the middle of a frame": func(w *world) *client {
+	"idle": func(w *fixture) *client { return w.open() },
+	"in the middle of a frame": func(w *fixture) *client {
 		c := w.open()
 		c.raw(frameOf(finBit|opText, `{"type":"ping"}`)[:9])
 		return c
 	},
-	"in the middle of a message": func(w *world) *client {
+	"in the middle of a message": func(w *fixture) *client {
 		c := w.open()
 		c.raw(frameOf(opText, `{"type":`))
 		return c
 	},
-	"with a subscription": func(w *world) *client {
+	"with a subscription": func(w *fixture) *client {
 		c := w.open()
 		c.send(subscribe("s", "subscription { silence }"))
 		return c
 	},
-	"with a subscription that waits for room": func(w *world) *client {
+	"with a subscription that waits for room": func(w *fixture) *client {
 		c := w.open()
 		c.send(subscribe("s", "subscription { ticks(to: 100000000) }"))
 		return c
 	},
-	"with one that the executor does not run": func(w *world) *client {
+	"with one that the executor does not run": func(w *fixture) *client {
 		c := w.open()
 		c.send(subscribe("s", "subscription { taken }"))
 		<-w.taken

@@ -201,10 +201,10 @@ func TestClientThatNeverReads(t *testing.T) {
 	eventually(t, "the connection is gone", func() bool { return w.connections() == 0 })
 }
 
-func (w *world) connections() int {
-	w.server.live.mu.Lock()
-	defer w.server.live.mu.Unlock()
-	return len(w.server.live.open)
+func (w *fixture) connections() int {
+	w.server.connections.mu.Lock()
+	defer w.server.connections.mu.Unlock()
+	return len(w.server.connections.open)
 }
 
 // Half-open: the other side is there no more, and says nothing. Those who answer pings stay.
@@ -278,11 +278,11 @@ func TestCoalescing(t *testing.T) {
 		text := fmt.Sprintf(`{"id":"s","type":"next","payload":%d}`, i)
 		want = append(appendHeader(want, opText, len(text), false), text...)
 	}
-	s := op.box.carrier.(*socket)
-	p := pages.Get().(*page)
-	defer pages.Put(p)
-	p.batch = s.take(p.batch[:0])
-	if s.print(p); !bytes.Equal(p.bytes, want) {
+	s := op.box.transport.(*socket)
+	p := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(p)
+	p.batch = s.dequeue(p.batch[:0])
+	if s.encodeFrames(p); !bytes.Equal(p.bytes, want) {
 		t.Errorf("one write would carry %q", p.bytes)
 	}
 	op.Complete()

@@ -10,9 +10,9 @@ import (
 )
 
 // mustServeInMemory is mustServe for a test in a bubble.
-func mustServeInMemory(t *testing.T, change ...func(*Options)) *world {
+func mustServeInMemory(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := newWorld(t, change...)
+	w := newFixture(t, change...)
 	m := wiretest.Listen()
 	w.dialTo = m.Dial
 	server := &http.Server{Handler: w}

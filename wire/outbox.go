@@ -19,7 +19,7 @@ const (
 	kindMessage // a whole message: an acknowledgement, or the answer to a ping
 	kindPing    // of the WebSocket, with nothing in it
 	kindPong    // of the WebSocket
-	kindGoodbye // the last item
+	kindClose   // the last item
 )
 
 // item is what waits to be written. Its data is never changed, because a thousand connections may
@@ -35,9 +35,9 @@ const itemOverhead = 64
 
 func (it item) size() int { return len(it.data) + itemOverhead }
 
-// carrier is the connection below an outbox: a WebSocket, or a server-sent stream. It is called
+// transport is the connection below an outbox: a WebSocket, or a server-sent stream. It is called
 // without the lock.
-type carrier interface {
+type transport interface {
 	// wake has a writer come, and is not called again until that one has found nothing. Here means
 	// that the calling goroutine may write itself, because it serves nobody else.
 	wake(here bool)
@@ -53,12 +53,12 @@ type bounds struct{ items, bytes int }
 // what comes while another write is under way leaves with the next.
 type outbox struct {
 	bounds *bounds
-	carrier
+	transport
 
 	mu         sync.Mutex // guards what follows; never held while writing
 	writing    bool       // the writer has been woken, and is not done
 	ended      bool
-	leaving    bool   // leave was called: no operation begins any more
+	draining   bool   // leave was called: no operation begins any more
 	waits      bool   // first does
 	first      item   // what waits longest: most often it is all, and needs no queue
 	queue      *queue // what waits behind it; nil when nothing does
@@ -67,9 +67,9 @@ type outbox struct {
 	// operations whose work has not returned yet, also those that the client has completed
 	running int
 	// those of them that are being executed; a subscription only until it has begun
-	answering int
+	executing int
 	// ends the connection once nothing is being executed; nil while nobody waits for that
-	answered func()
+	onIdle   func()
 	room     chan struct{} // closed when there is room again; nil while nobody waits for that
 	blocked  int           // bytes of results that wait for room
 	retained int           // bytes that subscriptions keep of their requests
@@ -97,7 +97,7 @@ func (o *Operation) Next(payload []byte) bool { return o.box.add(item{o, kindNex
 // TryNext is Next for whoever keeps what there is no room for: then it reports false, and nothing
 // has happened.
 func (o *Operation) TryNext(payload []byte) bool {
-	full, _, _ := o.box.try(item{o, kindNext, payload}, false)
+	full, _, _ := o.box.tryAdd(item{o, kindNext, payload}, false)
 	return !full
 }
 
@@ -106,7 +106,7 @@ func (o *Operation) TryNext(payload []byte) bool {
 func (o *Operation) Put(ctx context.Context, payload []byte) error {
 	waits := false
 	for {
-		full, room, err := o.box.try(item{o, kindNext, payload}, true)
+		full, room, err := o.box.tryAdd(item{o, kindNext, payload}, true)
 		if !full {
 			return err
 		}
@@ -158,10 +158,10 @@ func (b *outbox) unblock(n int) {
 	b.blocked -= n
 }
 
-// beginLarge waits until no other large operation of the connection runs. So of large results at
+// acquireLarge waits until no other large operation of the connection runs. So of large results at
 // most one waits for room, however many a client asks for and does not read. The function that it
 // returns ends that.
-func (b *outbox) beginLarge(ctx context.Context) (end func(), err error) {
+func (b *outbox) acquireLarge(ctx context.Context) (end func(), err error) {
 	b.mu.Lock()
 	if b.large == nil {
 		b.large = make(chan struct{}, 1)
@@ -194,12 +194,12 @@ func (o *Operation) retain(n int) bool {
 
 // begin registers an operation. That there are too many is for the operation itself to tell, and so
 // it is returned all the same.
-func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (*Operation, error) {
+func (b *outbox) register(id string, cancel context.CancelFunc, limit int) (*Operation, error) {
 	o := &Operation{box: b, id: id, quoted: string(mustMarshal(id)), cancel: cancel}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.ended || b.leaving:
+	case b.ended || b.draining:
 		return nil, errEnded
 	case b.find(id) != nil:
 		return nil, errInUse
@@ -207,25 +207,25 @@ func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (*Operat
 		return o, errTooMany
 	}
 	b.running++
-	b.answering++
+	b.executing++
 	b.operations = append(b.operations, o)
 	return o, nil
 }
 
 // returned says that an operation's work is done, whoever ended it.
-func (b *outbox) returned() {
+func (b *outbox) markReturned() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.running--
 }
 
 // executed says that an operation has been, or that it is a subscription and has begun.
-func (b *outbox) executed() {
+func (b *outbox) markExecuted() {
 	b.mu.Lock()
-	b.answering--
+	b.executing--
 	var end func()
-	if b.answering == 0 {
-		end, b.answered = b.answered, nil
+	if b.executing == 0 {
+		end, b.onIdle = b.onIdle, nil
 	}
 	b.mu.Unlock()
 	if end != nil {
@@ -235,11 +235,11 @@ func (b *outbox) executed() {
 
 // leave calls end once nothing is being executed any more. From now on no operation begins, also
 // while end is on its way: what has begun is answered, and what is not answered was never begun.
-func (b *outbox) leave(end func()) {
+func (b *outbox) whenIdle(end func()) {
 	b.mu.Lock()
-	b.leaving = true
-	if b.answering > 0 {
-		b.answered = end
+	b.draining = true
+	if b.executing > 0 {
+		b.onIdle = end
 		end = func() {}
 	}
 	b.mu.Unlock()
@@ -257,7 +257,7 @@ func (b *outbox) find(id string) *Operation {
 }
 
 // forget needs the lock.
-func (b *outbox) forget(o *Operation) {
+func (b *outbox) unregister(o *Operation) {
 	for i, other := range b.operations {
 		if other == o {
 			last := len(b.operations) - 1
@@ -273,16 +273,16 @@ func (b *outbox) forget(o *Operation) {
 
 // completed ends an operation that its client wants no more of; what waits for it is thrown away.
 // It reports whether there was one.
-func (b *outbox) completed(id string) bool {
+func (b *outbox) cancelOperation(id string) bool {
 	b.mu.Lock()
 	o := b.find(id)
 	if o == nil {
 		b.mu.Unlock()
 		return false
 	}
-	b.forget(o)
-	b.throwAway(func(it item) bool { return it.op == o })
-	b.makeRoom()
+	b.unregister(o)
+	b.discard(func(it item) bool { return it.op == o })
+	b.notifyRoom()
 	b.mu.Unlock()
 	o.cancel()
 	return true
@@ -290,7 +290,7 @@ func (b *outbox) completed(id string) bool {
 
 // add queues an item, and ends the connection when there is no room for it.
 func (b *outbox) add(it item) bool {
-	full, _, err := b.try(it, false)
+	full, _, err := b.tryAdd(it, false)
 	if full {
 		b.overflow()
 		return false
@@ -311,7 +311,7 @@ func (b *outbox) fits(it item) bool {
 
 // try queues an item, unless the outbox is full. For whoever waits, room is closed when it may not
 // be any more.
-func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err error) {
+func (b *outbox) tryAdd(it item, waits bool) (full bool, room <-chan struct{}, err error) {
 	b.mu.Lock()
 	if b.ended || it.op != nil && it.op.over {
 		b.mu.Unlock()
@@ -326,9 +326,9 @@ func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err 
 	}
 	over := it.kind == kindError || it.kind == kindComplete
 	if over {
-		b.forget(it.op)
+		b.unregister(it.op)
 	}
-	wake := b.push(it)
+	wake := b.enqueue(it)
 	b.mu.Unlock()
 	if over {
 		it.op.cancel()
@@ -348,7 +348,7 @@ func (b *outbox) waiting() int {
 }
 
 // push needs the lock, and reports whether the writer has to be woken once that is given back.
-func (b *outbox) push(it item) (wake bool) {
+func (b *outbox) enqueue(it item) (wake bool) {
 	switch {
 	case !b.waits:
 		b.waits, b.first = true, it
@@ -366,14 +366,14 @@ func (b *outbox) push(it item) (wake bool) {
 
 // take hands the writer what waits, about as much as one write should carry. Nothing means that the
 // writer is done: the next item wakes it again.
-func (b *outbox) take(batch []item) []item {
+func (b *outbox) dequeue(batch []item) []item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.takeSome(batch)
+	return b.dequeueLocked(batch)
 }
 
 // takeSome needs the lock.
-func (b *outbox) takeSome(batch []item) []item {
+func (b *outbox) dequeueLocked(batch []item) []item {
 	b.writing = b.waits
 	if b.waits {
 		batch = append(batch, b.first)
@@ -387,14 +387,14 @@ func (b *outbox) takeSome(batch []item) []item {
 		if b.queue != nil {
 			batch = append(batch, b.queue.items[:n]...)
 		}
-		b.moveUp(n)
+		b.shift(n)
 	}
-	b.makeRoom()
+	b.notifyRoom()
 	return batch
 }
 
-// moveUp needs the lock. The first item is gone, and so are some of those behind it.
-func (b *outbox) moveUp(gone int) {
+// shift needs the lock. The first item is gone, and so are some of those behind it.
+func (b *outbox) shift(gone int) {
 	b.first, b.waits = item{}, b.queue.len() > gone
 	if b.waits {
 		b.first = b.queue.items[gone]
@@ -402,12 +402,12 @@ func (b *outbox) moveUp(gone int) {
 	}
 	if b.queue != nil {
 		b.queue.items = slices.Delete(b.queue.items, 0, gone)
-		b.giveBack()
+		b.releaseQueue()
 	}
 }
 
-// throwAway needs the lock. It drops what waits and fits a description.
-func (b *outbox) throwAway(drop func(item) bool) {
+// discard needs the lock. It drops what waits and fits a description.
+func (b *outbox) discard(drop func(item) bool) {
 	if b.queue != nil {
 		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool {
 			if drop(it) {
@@ -416,16 +416,16 @@ func (b *outbox) throwAway(drop func(item) bool) {
 			}
 			return false
 		})
-		b.giveBack()
+		b.releaseQueue()
 	}
 	if b.waits && drop(b.first) {
 		b.bytes -= b.first.size()
-		b.moveUp(0)
+		b.shift(0)
 	}
 }
 
-// makeRoom needs the lock. It lets go on who waits, once half of what may wait is free.
-func (b *outbox) makeRoom() {
+// notifyRoom needs the lock. It lets go on who waits, once half of what may wait is free.
+func (b *outbox) notifyRoom() {
 	if b.room != nil && b.waiting() <= b.bounds.items/2 && b.bytes <= b.bounds.bytes/2 {
 		close(b.room)
 		b.room = nil
@@ -451,21 +451,21 @@ func (b *outbox) endWithout(dropped func(item) bool, last []item, errors []byte)
 		return false
 	}
 	b.ended = true
-	b.throwAway(dropped)
+	b.discard(dropped)
 	for _, o := range b.operations {
 		o.over = true
 		if errors != nil {
 			last = append(last, item{o, kindError, errors})
 		}
 	}
-	b.operations, b.answered = nil, nil
+	b.operations, b.onIdle = nil, nil
 	if b.room != nil {
 		close(b.room)
 		b.room = nil
 	}
 	wake := false
 	for _, it := range last {
-		wake = b.push(it) || wake
+		wake = b.enqueue(it) || wake
 	}
 	b.mu.Unlock()
 	if wake {
@@ -499,7 +499,7 @@ func (q *queue) len() int {
 }
 
 // giveBack needs the lock. A queue that has grown large is left to the garbage collector.
-func (b *outbox) giveBack() {
+func (b *outbox) releaseQueue() {
 	if b.queue.len() > 0 {
 		return
 	}

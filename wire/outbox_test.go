@@ -17,9 +17,9 @@ func (s *stalled) overflow() { s.overflows++ }
 func mustBegin(t *testing.T, ids ...string) (all []*Operation, below *stalled) {
 	t.Helper()
 	below = new(stalled)
-	b := &outbox{bounds: &bounds{items: 100, bytes: 1000}, carrier: below}
+	b := &outbox{bounds: &bounds{items: 100, bytes: 1000}, transport: below}
 	for _, id := range ids {
-		o, err := b.begin(id, func() {}, 10)
+		o, err := b.register(id, func() {}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,13 +61,13 @@ func TestOneLargeOperationAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all, _ := mustBegin(t, "large")
 		b := all[0].box
-		end, err := b.beginLarge(t.Context())
+		end, err := b.acquireLarge(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		began := make(chan error, 1)
 		go func() {
-			end, err := b.beginLarge(t.Context())
+			end, err := b.acquireLarge(t.Context())
 			began <- err
 			if err == nil {
 				end()
@@ -79,7 +79,7 @@ func TestOneLargeOperationAtATime(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := b.beginLarge(gone); !errors.Is(err, context.Canceled) {
+		if _, err := b.acquireLarge(gone); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 		end()
@@ -118,19 +118,19 @@ func TestNothingBeginsOnceLeaving(t *testing.T) {
 			b := &outbox{bounds: &bounds{items: 10, bytes: 1 << 20}}
 			begin := func(when, id string, want error) {
 				t.Helper()
-				o, err := b.begin(id, func() {}, 3)
+				o, err := b.register(id, func() {}, 3)
 				if !errors.Is(err, want) || (o == nil) != (err != nil) {
 					t.Errorf("%s: %v, %v, want %v", when, o, err, want)
 				}
 			}
 			begin("before", "live", nil)
-			b.executed()
+			b.markExecuted()
 			begin("before, with its id", "live", errInUse)
 			if answering {
 				begin("before", "answered", nil)
 			}
 			ends := 0
-			b.leave(func() {
+			b.whenIdle(func() {
 				ends++
 				begin("on the way", "late", errEnded)
 				begin("on the way, with an id in use", "live", errEnded)
@@ -142,7 +142,7 @@ func TestNothingBeginsOnceLeaving(t *testing.T) {
 				}
 				begin("while something is answered", "late", errEnded)
 				begin("while something is answered, with an id in use", "live", errEnded)
-				b.executed()
+				b.markExecuted()
 			}
 			if ends != 1 {
 				t.Errorf("it was ended %d times", ends)

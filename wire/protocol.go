@@ -126,7 +126,7 @@ func (s *socket) receive(b []byte) (work func(), err error) {
 	case "subscribe":
 		return s.subscribe(m)
 	case "complete":
-		s.completed(m.id)
+		s.cancelOperation(m.id)
 	}
 	return nil, nil
 }
@@ -160,7 +160,7 @@ func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 		s.end(closeCodeFor(err), why(err))
 		return
 	}
-	release := s.server.opts.Hold(ctx, func(reason error) { s.end(closeCodeFor(reason), why(reason)) })
+	release := s.server.opts.OnConnect(ctx, func(reason error) { s.end(closeCodeFor(reason), why(reason)) })
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -168,7 +168,7 @@ func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 		return
 	}
 	s.ctx, s.release, s.state = ctx, release, stateReady
-	wake := s.push(item{kind: kindMessage, data: []byte(`{"type":"connection_ack"}`)})
+	wake := s.enqueue(item{kind: kindMessage, data: []byte(`{"type":"connection_ack"}`)})
 	s.mu.Unlock()
 	if wake {
 		s.wake(false)
@@ -200,7 +200,7 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 		return nil, &violation{CloseUnauthorized, "Unauthorized"}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	op, err := s.begin(m.id, cancel, s.server.opts.MaxOperations)
+	op, err := s.register(m.id, cancel, s.server.opts.MaxOperations)
 	if err != nil {
 		cancel()
 	}
@@ -215,13 +215,13 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 	}
 	return func() {
 		rest := s.server.execute(ctx, op, m.params)
-		s.executed()
+		s.markExecuted()
 		if rest == nil {
-			s.returned()
+			s.markReturned()
 			return
 		}
 		go func() {
-			defer s.returned()
+			defer s.markReturned()
 			rest()
 		}()
 	}, nil
@@ -240,7 +240,7 @@ func (s *socket) appendFrame(b []byte, it item) []byte {
 		return appendHeader(b, opPing, 0, false)
 	case kindPong:
 		return append(appendHeader(b, opPong, len(it.data), false), it.data...)
-	case kindGoodbye:
+	case kindClose:
 		return append(appendHeader(b, opClose, len(it.data), false), it.data...)
 	case kindMessage:
 	}

@@ -134,7 +134,7 @@ func (s *Server) streamOf(r *http.Request, token string) (*stream, *problem) {
 	if st == nil {
 		return nil, &problem{status: http.StatusNotFound, err: errNoStream}
 	}
-	if !s.opts.Same(st.ctx, r.Context()) {
+	if !s.opts.SameCaller(st.ctx, r.Context()) {
 		return nil, &problem{status: http.StatusForbidden, err: errs.New(errs.Forbidden, "The stream is somebody else's.")}
 	}
 	return st, nil
@@ -153,7 +153,7 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 		return
 	}
 	ctx, cancel := context.WithCancel(st.ctx)
-	op, err := st.begin(id, cancel, s.opts.MaxOperations)
+	op, err := st.register(id, cancel, s.opts.MaxOperations)
 	if err != nil {
 		cancel()
 	}
@@ -186,6 +186,6 @@ func (s *Server) completeOperation(w http.ResponseWriter, r *http.Request, query
 		badRequest("The query parameter operationId is missing.").write(w, r)
 		return
 	}
-	st.completed(id) // one that has ended by itself is none that is missing
+	st.cancelOperation(id) // one that has ended by itself is none that is missing
 	w.WriteHeader(http.StatusOK)
 }

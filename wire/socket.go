@@ -17,9 +17,9 @@ type socket struct {
 	outbox
 
 	// Guarded by outbox.mu. What is written goes past net, which would look after the descriptor
-	// with each write as much as the rest of writing costs: it stays open while it is held, and net
+	// with each write as much as the rest of writing costs: it stays open while it is pinned, and net
 	// is closed by whoever gives it back.
-	held   bool
+	pinned bool
 	closed bool // net is, or will be by whoever holds fd
 
 	fd     uintptr // where there is raw
@@ -31,13 +31,13 @@ type socket struct {
 	// itself: a window would be 32 KiB.
 	deflates bool
 
-	inbox // of the goroutine that reads, and of no other
+	readState // of the goroutine that reads, and of no other
 
 	// Guarded by outbox.mu.
-	state      socketState
-	ctx        context.Context //nolint:containedctx // what operations run in; it outlives the request that began the socket
-	release    func()          // gives back what Hold took
-	goodbyeOut bool            // the last frame is out
+	state          socketState
+	ctx            context.Context //nolint:containedctx // what operations run in; it outlives the request that began the socket
+	release        func()          // gives back what Hold took
+	closeFrameSent bool            // the last frame is out
 }
 
 type socketState byte
@@ -49,26 +49,26 @@ const (
 	stateRefused                    // and was not
 )
 
-// inbox is what has come and was not dealt with.
-type inbox struct {
-	buf        []byte // borrowed while there is anything in it
-	used       int    // of buf
-	message    []byte // the fragments of a message that have come so far
-	fragmented bool
-	compressed bool // the message that comes in fragments
-	initBy     time.Time
-	wholeBy    time.Time // when the message that has begun has to be there
-	unanswered int       // pings
-	wait       func(fd uintptr) bool
-	err        error // of wait
+// readState is what has come and was not dealt with.
+type readState struct {
+	buf             []byte // borrowed while there is anything in it
+	used            int    // of buf
+	message         []byte // the fragments of a message that have come so far
+	fragmented      bool
+	compressed      bool // the message that comes in fragments
+	initDeadline    time.Time
+	messageDeadline time.Time // when the message that has begun has to be there
+	unansweredPings int       // pings
+	wait            func(fd uintptr) bool
+	err             error // of wait
 }
 
 // serve has the socket live by itself, and returns.
 func (s *socket) serve(early []byte) {
-	s.initBy = time.Now().Add(s.server.opts.InitTimeout)
+	s.initDeadline = time.Now().Add(s.server.opts.InitTimeout)
 	s.wait = s.tryRead
 	if len(early) > 0 {
-		s.buf = append(borrow(), early...)
+		s.buf = append(acquireBuffer(), early...)
 	}
 	go s.read()
 }
@@ -126,7 +126,7 @@ func (s *socket) nextMessage() ([]byte, error) {
 			return nil, problem
 		}
 		if !ok || len(rest) < h.size+h.length {
-			if err := s.more(h.size + h.length); err != nil {
+			if err := s.readMore(h.size + h.length); err != nil {
 				return nil, err
 			}
 			continue
@@ -144,7 +144,7 @@ func (s *socket) nextMessage() ([]byte, error) {
 // frame takes in a frame, and returns the message that it is the end of, if any.
 func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error) {
 	if h.control() && !s.fragmented {
-		s.wholeBy = time.Time{} // what comes behind it has a time of its own
+		s.messageDeadline = time.Time{} // what comes behind it has a time of its own
 	}
 	switch {
 	case h.opcode == opPing:
@@ -153,7 +153,7 @@ func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error
 	case h.opcode == opPong:
 		return nil, nil
 	case h.opcode == opClose:
-		return nil, s.farewell(payload)
+		return nil, s.answerClose(payload)
 	case h.opcode == opBinary:
 		return nil, &violation{CloseBadRequest, "Messages are text, not binary."}
 	case h.opcode == opText && s.fragmented:
@@ -172,7 +172,7 @@ func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error
 		payload = s.message
 		s.message = nil
 	}
-	s.wholeBy = time.Time{}
+	s.messageDeadline = time.Time{}
 	if s.compressed {
 		if payload, err = inflate(payload, s.server.opts.MaxMessage); err != nil {
 			return nil, err
@@ -187,8 +187,8 @@ func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error
 	return payload, nil
 }
 
-// farewell answers a client that closes, with its own code.
-func (s *socket) farewell(payload []byte) error {
+// answerClose answers a client that closes, with its own code.
+func (s *socket) answerClose(payload []byte) error {
 	code, problem := parseClose(payload)
 	if problem != nil {
 		return problem
@@ -197,69 +197,69 @@ func (s *socket) farewell(payload []byte) error {
 	if code != closeNoStatus {
 		answer = closeFrame(code, "")
 	}
-	s.finish([]item{{kind: kindGoodbye, data: answer}})
+	s.finish([]item{{kind: kindClose, data: answer}})
 	return errEnded
 }
 
 // more waits until more bytes have come; need is how many the frame has that has begun, as far as
 // that is known.
-func (s *socket) more(need int) error {
-	s.tidy(need)
+func (s *socket) readMore(need int) error {
+	s.prepareBuffer(need)
 	for {
 		begun := len(s.buf) > 0 || s.fragmented
-		if begun && s.wholeBy.IsZero() {
-			s.wholeBy = time.Now().Add(s.server.opts.MessageTimeout)
+		if begun && s.messageDeadline.IsZero() {
+			s.messageDeadline = time.Now().Add(s.server.opts.MessageTimeout)
 		} else if !begun {
-			s.wholeBy = time.Time{}
+			s.messageDeadline = time.Time{}
 		}
 		s.setReadDeadline()
-		err := s.receiveBytes()
+		err := s.readBytes()
 		if s.hasEnded() {
 			return errEnded
 		}
 		if err == nil {
-			s.unanswered = 0
+			s.unansweredPings = 0
 			return nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if err := s.silent(); err != nil {
+		if err := s.onReadTimeout(); err != nil {
 			return err
 		}
 	}
 }
 
 // silent decides what to do with a client from which nothing has come in time.
-func (s *socket) silent() error {
+func (s *socket) onReadTimeout() error {
 	now := time.Now()
 	switch {
-	case s.stateIs(stateNew) && !now.Before(s.initBy):
+	case s.stateIs(stateNew) && !now.Before(s.initDeadline):
 		return &violation{CloseInitTimeout, "Connection initialisation timeout"}
-	case !s.wholeBy.IsZero() && !now.Before(s.wholeBy):
+	case !s.messageDeadline.IsZero() && !now.Before(s.messageDeadline):
 		return &violation{CloseTryAgain, "The message did not arrive whole in time."}
-	case !s.stateIs(stateNew) && s.wholeBy.IsZero():
-		if s.unanswered >= 2 {
+	case !s.stateIs(stateNew) && s.messageDeadline.IsZero():
+		if s.unansweredPings >= 2 {
 			return errDead
 		}
-		s.unanswered++
+		s.unansweredPings++
 		s.add(item{kind: kindPing})
 	}
 	return nil
 }
 
-// setReadDeadline says until when something has to come. The last one is set by saidGoodbye.
+// setReadDeadline says until when something has to come. The last one is set by afterCloseFrame.
 func (s *socket) setReadDeadline() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	by := time.Now().Add(s.server.opts.PingInterval)
 	if s.state == stateNew {
-		by = s.initBy
+		by = s.initDeadline
 	}
-	if !s.wholeBy.IsZero() && (s.state != stateNew || s.wholeBy.Before(by)) {
-		by = s.wholeBy
+	if !s.messageDeadline.IsZero() && (s.state != stateNew || s.messageDeadline.Before(by)) {
+		by = s.messageDeadline
 	}
-	if !s.goodbyeOut {
+	if !s.closeFrameSent {
 		_ = s.net.SetReadDeadline(by)
 	}
 }
@@ -276,21 +276,21 @@ const bufferSize = 4 << 10
 //nolint:gochecknoglobals // memory that all sockets share
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-func borrow() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
+func acquireBuffer() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
 
 // giveBack is for buffers that borrow has given, and lets others go.
-func giveBack(b []byte) {
+func releaseBuffer(b []byte) {
 	if cap(b) == bufferSize {
 		buffers.Put((*[bufferSize]byte)(b[:bufferSize]))
 	}
 }
 
-// tidy makes room for what comes, or gives the buffer back when it is empty. A buffer grows with
+// prepareBuffer makes room for what comes, or gives the buffer back when it is empty. A buffer grows with
 // what has come, and not with what the client says will come.
-func (s *socket) tidy(need int) {
+func (s *socket) prepareBuffer(need int) {
 	rest := s.buf[s.used:]
 	if len(rest) == 0 {
-		giveBack(s.buf)
+		releaseBuffer(s.buf)
 		s.buf, s.used = nil, 0
 		return
 	}
@@ -303,13 +303,13 @@ func (s *socket) tidy(need int) {
 	}
 	to = append(to, rest...)
 	if cap(to) != cap(s.buf) {
-		giveBack(s.buf)
+		releaseBuffer(s.buf)
 	}
 	s.buf, s.used = to, 0
 }
 
-// receiveBytes waits for bytes, and appends them to buf.
-func (s *socket) receiveBytes() error {
+// readBytes waits for bytes, and appends them to buf.
+func (s *socket) readBytes() error {
 	if s.raw != nil {
 		s.err = nil
 		if err := s.raw.Read(s.wait); err != nil {
@@ -318,7 +318,7 @@ func (s *socket) receiveBytes() error {
 		return s.err
 	}
 	if s.buf == nil {
-		s.buf = borrow()
+		s.buf = acquireBuffer()
 	}
 	n, err := s.net.Read(s.buf[len(s.buf):cap(s.buf)])
 	s.buf = s.buf[:len(s.buf)+n]
@@ -332,12 +332,12 @@ func (s *socket) receiveBytes() error {
 func (s *socket) tryRead(fd uintptr) (done bool) {
 	idle := len(s.buf) == 0
 	if idle {
-		s.buf = borrow()
+		s.buf = acquireBuffer()
 	}
 	n, again, err := tryRead(fd, s.buf[len(s.buf):cap(s.buf)])
 	s.buf, s.err = s.buf[:len(s.buf)+n], err
 	if idle && n == 0 {
-		giveBack(s.buf)
+		releaseBuffer(s.buf)
 		s.buf = nil
 	}
 	return !again
@@ -349,25 +349,25 @@ func (s *socket) stopReading(err error) {
 	if v, ok := errors.AsType[*violation](err); ok {
 		s.end(v.code, v.reason)
 	} else if !errors.Is(err, errEnded) {
-		s.gone()
+		s.abort()
 	}
-	giveBack(s.buf)
-	s.inbox = inbox{}
+	releaseBuffer(s.buf)
+	s.readState = readState{}
 	s.linger()
 	s.close()
 }
 
 // linger reads what still comes, so that the operating system does not answer it with a reset,
 // which could overtake the close frame. It ends when the client has closed too, or at the deadline
-// that saidGoodbye sets.
+// that afterCloseFrame sets.
 func (s *socket) linger() {
 	s.mu.Lock()
-	if !s.goodbyeOut {
+	if !s.closeFrameSent {
 		_ = s.net.SetReadDeadline(time.Time{})
 	}
 	s.mu.Unlock()
-	b := borrow()
-	defer giveBack(b)
+	b := acquireBuffer()
+	defer releaseBuffer(b)
 	for {
 		if _, err := s.net.Read(b[:cap(b)]); err != nil {
 			return
@@ -375,46 +375,46 @@ func (s *socket) linger() {
 	}
 }
 
-// saidGoodbye is called by the writer when the close frame is out.
-func (s *socket) saidGoodbye() {
+// afterCloseFrame is called by the writer when the close frame is out.
+func (s *socket) afterCloseFrame() {
 	s.mu.Lock()
-	s.goodbyeOut = true
+	s.closeFrameSent = true
 	_ = s.net.SetReadDeadline(time.Now().Add(s.server.opts.Linger))
 	s.mu.Unlock()
 	if h, ok := s.net.(interface{ CloseWrite() error }); ok {
 		_ = h.CloseWrite()
 	}
-	s.server.live.remove(s)
+	s.server.connections.remove(s)
 }
 
 // end stops all that runs on the socket, lets nothing more through, and tells the client why.
 func (s *socket) end(code int, reason string) {
-	s.finish([]item{{kind: kindGoodbye, data: closeFrame(code, reason)}})
+	s.finish([]item{{kind: kindClose, data: closeFrame(code, reason)}})
 }
 
 // leave ends the socket once what it has begun to answer is answered.
-func (s *socket) leave(code int, reason string) {
-	s.outbox.leave(func() {
-		if s.endAnswered([]item{{kind: kindGoodbye, data: closeFrame(code, reason)}}) {
+func (s *socket) endGracefully(code int, reason string) {
+	s.outbox.whenIdle(func() {
+		if s.endAnswered([]item{{kind: kindClose, data: closeFrame(code, reason)}}) {
 			s.stop()
 		}
 	})
 }
 
 // gone ends a connection that nothing can be written to.
-func (s *socket) gone() {
+func (s *socket) abort() {
 	s.finish(nil)
 	s.close()
-	s.server.live.remove(s)
+	s.server.connections.remove(s)
 }
 
 // close closes the connection, once nobody writes past net.
 func (s *socket) close() {
 	s.mu.Lock()
 	s.closed = true
-	held := s.held
+	pinned := s.pinned
 	s.mu.Unlock()
-	if !held {
+	if !pinned {
 		_ = s.net.Close()
 	}
 }
@@ -442,8 +442,8 @@ func (s *socket) wake(here bool) {
 		s.server.flusher.add(s)
 		return
 	}
-	p := pages.Get().(*page)
-	defer pages.Put(p)
+	p := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(p)
 	if s.flush(p) {
 		s.server.flusher.add(s)
 	}

@@ -33,7 +33,7 @@ func (s *Server) newStream(ctx context.Context, w http.ResponseWriter, single bo
 		server: s, w: w, control: http.NewResponseController(w), bell: make(chan struct{}, 1), single: single,
 	}
 	st.ctx, st.cancel = context.WithCancel(ctx)
-	st.bounds, st.carrier = &s.bounds, st
+	st.bounds, st.transport = &s.bounds, st
 	return st
 }
 
@@ -41,7 +41,7 @@ func (s *Server) newStream(ctx context.Context, w http.ResponseWriter, single bo
 func (s *Server) stream(ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, list gqlerror.List) {
 	st := s.newStream(ctx, w, false)
 	ctx, cancel := context.WithCancel(st.ctx)
-	op, _ := st.begin("", cancel, s.opts.MaxOperations)
+	op, _ := st.register("", cancel, s.opts.MaxOperations)
 	st.serve(func() { st.start(func() (rest func()) { return s.run(ctx, op, oc, list) }) })
 }
 
@@ -54,9 +54,9 @@ func (st *stream) start(run func() (rest func())) bool {
 		return false
 	}
 	st.running.Go(func() {
-		defer st.returned()
+		defer st.markReturned()
 		rest := run()
-		st.executed()
+		st.markExecuted()
 		if rest != nil {
 			rest()
 		}
@@ -68,14 +68,14 @@ func (st *stream) start(run func() (rest func())) bool {
 func (st *stream) serve(begin func()) {
 	defer st.running.Wait()
 	defer st.cancel()
-	if !st.server.live.add(st) {
+	if !st.server.connections.add(st) {
 		// No JSON type is accepted by name beside events: see negotiate.
 		write(st.w, http.StatusServiceUnavailable, legacyJSON, encodeErrors(gqlerror.List{errorOf(errDraining)}))
 		return
 	}
-	defer st.server.live.remove(st)
+	defer st.server.connections.remove(st)
 	defer st.finish(nil)
-	release := st.server.opts.Hold(st.ctx, st.fail)
+	release := st.server.opts.OnConnect(st.ctx, st.fail)
 	defer release()
 	h := st.w.Header()
 	h.Set("Content-Type", eventStream)
@@ -108,7 +108,7 @@ func (st *stream) serve(begin func()) {
 // flush writes what waits, and reports whether the stream goes on.
 func (st *stream) flush() bool {
 	for {
-		batch := st.take(nil)
+		batch := st.dequeue(nil)
 		if len(batch) == 0 {
 			return !st.hasEnded()
 		}
@@ -147,7 +147,7 @@ func (st *stream) appendEvent(b []byte, it item) []byte {
 		return st.appendComplete(st.appendNext(b, it.op, errors), it.op)
 	case kindComplete:
 		return st.appendComplete(b, it.op)
-	case kindMessage, kindPing, kindPong, kindGoodbye: // of WebSockets
+	case kindMessage, kindPing, kindPong, kindClose: // of WebSockets
 	}
 	return b
 }
@@ -179,8 +179,8 @@ func (st *stream) fail(reason error) {
 func (st *stream) end(int, string) { st.finish(nil) }
 
 // leave cuts the stream once what it has begun to answer is answered.
-func (st *stream) leave(int, string) {
-	st.outbox.leave(func() {
+func (st *stream) endGracefully(int, string) {
+	st.outbox.whenIdle(func() {
 		if st.endAnswered(nil) {
 			st.cancel()
 		}

@@ -26,7 +26,7 @@ type events struct {
 }
 
 // stream opens one. The request is given up when the test ends.
-func (w *world) stream(method, query, body string, header http.Header) *events {
+func (w *fixture) stream(method, query, body string, header http.Header) *events {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	req, err := http.NewRequestWithContext(ctx, method, w.url+query, strings.NewReader(body))
@@ -190,8 +190,8 @@ func TestSingleConnection(t *testing.T) {
 		"a token of nobody":   {http.MethodGet, "?token=x", "", http.Header{"Accept": {eventStream}}, 404},
 		"an operation of it":  {http.MethodPost, "?token=x", query("{ name }"), http.Header{"Content-Type": {legacyJSON}}, 404},
 		"no operation id":     {http.MethodPost, "", query("{ name }"), with, 400},
-		"a stranger":          {http.MethodPost, "", query("{ name }"), http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}, "Stranger": {"x"}}, 403},
-		"a stranger's ending": {http.MethodDelete, "?operationId=1", "", http.Header{streamHeader: {token}, "Stranger": {"x"}}, 403},
+		"a stranger":          {http.MethodPost, "", query("{ name }"), http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}, "Other-Account": {"x"}}, 403},
+		"a stranger's ending": {http.MethodDelete, "?operationId=1", "", http.Header{streamHeader: {token}, "Other-Account": {"x"}}, 403},
 		"ending without id":   {http.MethodDelete, "", "", with, 400},
 		"ending what is not":  {http.MethodDelete, "?operationId=9", "", with, 200},
 		"ending without any":  {http.MethodDelete, "?operationId=9", "", nil, 404},
@@ -251,8 +251,8 @@ func TestSingleConnection(t *testing.T) {
 func TestWhatIsAcceptedRuns(t *testing.T) {
 	t.Parallel()
 	var begins chan struct{}
-	w := newWorld(t, func(o *Options) {
-		o.Same = func(context.Context, context.Context) bool {
+	w := newFixture(t, func(o *Options) {
+		o.SameCaller = func(context.Context, context.Context) bool {
 			close(begins)
 			return true
 		}

@@ -23,40 +23,40 @@ func TestTimes(t *testing.T) {
 	for name, c := range map[string]struct {
 		over time.Duration
 		ends string // the close code and a part of the reason; "cut" without a close frame
-		does func(w *world) *client
+		does func(w *fixture) *client
 	}{
-		"no initialisation": {10 * time.Second, "4408 timeout", func(w *world) *client { return w.dial() }},
-		"an initialisation byte by byte": {10 * time.Second, "4408 timeout", func(w *world) *client {
+		"no initialisation": {10 * time.Second, "4408 timeout", func(w *fixture) *client { return w.dial() }},
+		"an initialisation byte by byte": {10 * time.Second, "4408 timeout", func(w *fixture) *client {
 			return w.dial().trickle(time.Second, frameOf(finBit|opText, init))
 		}},
-		"pings instead of an initialisation": {10 * time.Second, "4408 timeout", func(w *world) *client {
+		"pings instead of an initialisation": {10 * time.Second, "4408 timeout", func(w *fixture) *client {
 			return w.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
 		}},
-		"half a header": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+		"half a header": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
 			return w.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
 		}},
-		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
 			return w.open().trickle(time.Second/2, frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
 		}},
-		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
 			return w.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
 		}},
-		"fragments without an end": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+		"fragments without an end": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
 			c := w.open()
 			c.raw(frameOf(opText, ""))
 			return c.repeat(time.Second, frameOf(opContinuation, " "))
 		}},
-		"pings between fragments": {15 * time.Second, "1013 whole in time", func(w *world) *client {
+		"pings between fragments": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
 			c := w.open()
 			c.raw(frameOf(opText, `{"type":`))
 			return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
 		}},
-		"no answer to pings": {75 * time.Second, "cut", func(w *world) *client {
+		"no answer to pings": {75 * time.Second, "cut", func(w *fixture) *client {
 			c := w.open()
 			c.send(subscribe("s", "subscription { silence }"))
 			return c
 		}},
-		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON", func(w *world) *client {
+		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON", func(w *fixture) *client {
 			c := w.open()
 			c.send("hello")
 			return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
@@ -213,15 +213,15 @@ func (d drop) Read(b []byte) (int, error) {
 func TestWhoReadsSlowlyStays(t *testing.T) {
 	t.Parallel()
 	payload := []byte(`"` + strings.Repeat("x", 100_000) + `"`)
-	for name, takes := range map[string]func(*testing.T, *world){
-		"a WebSocket": func(_ *testing.T, w *world) {
+	for name, takes := range map[string]func(*testing.T, *fixture){
+		"a WebSocket": func(_ *testing.T, w *fixture) {
 			c := w.open()
 			c.send(subscribe("s", "subscription { taken }"))
 			(<-w.taken).Next(payload)
 			c.r = bufio.NewReader(drop{c.conn})
 			c.want(`{"id":"s","type":"next","payload":` + string(payload) + `}`)
 		},
-		"a stream": func(t *testing.T, w *world) {
+		"a stream": func(t *testing.T, w *fixture) {
 			conn := w.connect()
 			mustWrite(t, conn, "GET /?query=subscription%7Btaken%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
 			res, err := http.ReadResponse(bufio.NewReader(drop{conn}), nil)

@@ -50,9 +50,9 @@ type Options struct {
 	// Hold has a connection depend on the session of whoever uses it: end is called at most once,
 	// on any goroutine, when that is over. The function that it returns is called when the
 	// connection has ended.
-	Hold func(ctx context.Context, end func(reason error)) (release func())
+	OnConnect func(ctx context.Context, end func(reason error)) (release func())
 	// Same reports whether a request may use the stream that was begun with another one's context.
-	Same func(stream, request context.Context) bool
+	SameCaller func(stream, request context.Context) bool
 	// Subscribe may take a subscription over from the executor. It reports whether it did; then the
 	// operation goes on when it returns, until the operation ends, which cancels ctx. Nil takes
 	// none.
@@ -101,12 +101,12 @@ func (o Options) withDefaults() Options {
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events.
 type Server struct {
-	opts      Options
-	bounds    bounds
-	live      live
-	flusher   flusher
-	documents *documents
-	streams   *streams
+	opts        Options
+	bounds      bounds
+	connections connections
+	flusher     flusher
+	documents   *documents
+	streams     *streams
 }
 
 // New makes a server. Drain has to be called before the process stops.
@@ -114,14 +114,14 @@ func New(opts Options) *Server {
 	opts = opts.withDefaults()
 	s := &Server{
 		opts: opts, bounds: bounds{items: opts.QueueItems, bytes: opts.QueueBytes},
-		live: live{open: map[connection]struct{}{}}, documents: newDocuments(opts.Documents), streams: newStreams(),
+		connections: connections{open: map[connection]struct{}{}}, documents: newDocuments(opts.Documents), streams: newStreams(),
 	}
 	return s
 }
 
 // Drain ends every WebSocket (1012) and every server-sent stream so that its client comes back,
 // here or to another node, and takes no new ones. Requests that are being answered go on.
-func (s *Server) Drain(ctx context.Context) { s.live.drain(ctx, s.opts.DrainSpread) }
+func (s *Server) Drain(ctx context.Context) { s.connections.drain(ctx, s.opts.DrainSpread) }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// what is answered depends on who asks, and on when (RFC 9111, section 5.2.2.5)

@@ -12,19 +12,19 @@ type connection interface {
 	// through. It does not wait.
 	end(code int, reason string)
 	// leave is end once what has begun to be answered is answered. It does not wait either.
-	leave(code int, reason string)
+	endGracefully(code int, reason string)
 }
 
 // live knows the connections of this node, so that they can be ended together.
-type live struct {
+type connections struct {
 	mu       sync.Mutex // guards what follows
 	open     map[connection]struct{}
 	draining bool
-	gone     chan struct{} // closed when draining, and the last one has been removed
+	empty    chan struct{} // closed when draining, and the last one has been removed
 }
 
 // add reports false when the node is stopping, and takes no more.
-func (l *live) add(c connection) bool {
+func (l *connections) add(c connection) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.draining {
@@ -35,33 +35,33 @@ func (l *live) add(c connection) bool {
 }
 
 // remove may be called more than once.
-func (l *live) remove(c connection) {
+func (l *connections) remove(c connection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.open[c]; !known {
 		return
 	}
 	delete(l.open, c)
-	l.noticeGone()
+	l.closeIfEmpty()
 }
 
-func (l *live) noticeGone() {
+func (l *connections) closeIfEmpty() {
 	if l.draining && len(l.open) == 0 {
-		close(l.gone)
+		close(l.empty)
 	}
 }
 
 // begin lets no connection begin any more, and returns those that there are; none when that has
 // happened before.
-func (l *live) begin() []connection {
+func (l *connections) stopAccepting() []connection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.draining {
 		return nil
 	}
 	l.draining = true
-	l.gone = make(chan struct{})
-	l.noticeGone()
+	l.empty = make(chan struct{})
+	l.closeIfEmpty()
 	all := make([]connection, 0, len(l.open))
 	for c := range l.open {
 		all = append(all, c)
@@ -78,8 +78,8 @@ const restartReason = "The server is restarting: connect again and resume."
 // drain ends every connection, over the given time and after its answers, and waits until all have
 // been told: the process that ends right after this would take the close frames with it. What is
 // not answered when ctx ends is cut off.
-func (l *live) drain(ctx context.Context, spread time.Duration) {
-	all := l.begin()
+func (l *connections) drain(ctx context.Context, spread time.Duration) {
+	all := l.stopAccepting()
 	pause := min(spread/time.Duration(max(1, len(all))), drainStep)
 	const tick = 5 * time.Millisecond
 	start := time.Now()
@@ -93,10 +93,10 @@ func (l *live) drain(ctx context.Context, spread time.Duration) {
 			case <-ctx.Done():
 			}
 		}
-		c.leave(CloseServiceRestart, restartReason)
+		c.endGracefully(CloseServiceRestart, restartReason)
 	}
 	select {
-	case <-l.gone:
+	case <-l.empty:
 	case <-ctx.Done():
 		for _, c := range all {
 			c.end(CloseServiceRestart, restartReason)

@@ -59,8 +59,8 @@ func (unprepared) MutateOperationContext(_ context.Context, oc *graphql.Operatio
 	return nil
 }
 
-// world is a server of a small schema, with what its hooks saw.
-type world struct {
+// fixture is a server of a small schema, with what its hooks saw.
+type fixture struct {
 	t      *testing.T
 	url    string
 	dialTo func() (net.Conn, error)
@@ -75,9 +75,9 @@ type world struct {
 	release int           // how often a connection gave back what it held
 }
 
-func mustServe(t *testing.T, change ...func(*Options)) *world {
+func mustServe(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := newWorld(t, change...)
+	w := newFixture(t, change...)
 	listening := httptest.NewServer(w)
 	w.url = listening.URL
 	w.dialTo = func() (net.Conn, error) {
@@ -94,9 +94,9 @@ func mustServe(t *testing.T, change ...func(*Options)) *world {
 	return w
 }
 
-func newWorld(t *testing.T, change ...func(*Options)) *world {
+func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := &world{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
+	w := &fixture{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	exec.Use(unprepared{})
@@ -118,8 +118,8 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 			}
 			return ctx, nil
 		},
-		Hold: w.hold,
-		Same: func(_, request context.Context) bool { return request.Value(strangerKey{}) == nil },
+		OnConnect:  w.hold,
+		SameCaller: func(_, request context.Context) bool { return request.Value(otherAccountKey{}) == nil },
 		Subscribe: func(_ context.Context, op *Operation, oc *graphql.OperationContext) bool {
 			if rootField(oc) != "taken" {
 				return false
@@ -135,19 +135,19 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 	return w
 }
 
-func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Stranger") != "" {
-		r = r.WithContext(context.WithValue(r.Context(), strangerKey{}, true))
+func (w *fixture) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Other-Account") != "" {
+		r = r.WithContext(context.WithValue(r.Context(), otherAccountKey{}, true))
 	}
 	w.server.ServeHTTP(rw, r)
 }
 
 type (
-	strangerKey struct{}
-	waitsKey    struct{}
+	otherAccountKey struct{}
+	waitsKey        struct{}
 )
 
-func (w *world) hold(_ context.Context, end func(error)) (release func()) {
+func (w *fixture) hold(_ context.Context, end func(error)) (release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ends = append(w.ends, end)
@@ -159,7 +159,7 @@ func (w *world) hold(_ context.Context, end func(error)) (release func()) {
 }
 
 // lease ends what the i-th connection depends on.
-func (w *world) lease(i int) func(error) {
+func (w *fixture) lease(i int) func(error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.ends[i]
@@ -186,7 +186,7 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 	}
 	switch rootField(oc) {
 	case "name", "rename":
-		if w, ok := ctx.Value(waitsKey{}).(*world); ok {
+		if w, ok := ctx.Value(waitsKey{}).(*fixture); ok {
 			w.executing <- struct{}{}
 			select {
 			case <-w.goOn:
@@ -237,7 +237,7 @@ type client struct {
 }
 
 // connect opens a connection, and says nothing on it.
-func (w *world) connect() net.Conn {
+func (w *fixture) connect() net.Conn {
 	w.t.Helper()
 	conn, err := w.dialTo()
 	if err != nil {
@@ -247,7 +247,7 @@ func (w *world) connect() net.Conn {
 	return conn
 }
 
-func (w *world) tryDial(headers ...string) (*client, *http.Response) {
+func (w *fixture) tryDial(headers ...string) (*client, *http.Response) {
 	w.t.Helper()
 	conn := w.connect()
 	lines := append([]string{
@@ -276,7 +276,7 @@ func (w *world) tryDial(headers ...string) (*client, *http.Response) {
 	return &client{w.t, conn, r}, res
 }
 
-func (w *world) dial(headers ...string) *client {
+func (w *fixture) dial(headers ...string) *client {
 	w.t.Helper()
 	c, res := w.tryDial(headers...)
 	if res.StatusCode != http.StatusSwitchingProtocols {
@@ -286,7 +286,7 @@ func (w *world) dial(headers ...string) *client {
 }
 
 // open dials, and gets through the initialisation.
-func (w *world) open(headers ...string) *client {
+func (w *fixture) open(headers ...string) *client {
 	w.t.Helper()
 	c := w.dial(headers...)
 	c.send(`{"type":"connection_init"}`)
@@ -421,7 +421,7 @@ func failed(id, code, message string) string {
 }
 
 // request sends a request over HTTP.
-func (w *world) request(method, query, body string, header http.Header) (status int, answer string) {
+func (w *fixture) request(method, query, body string, header http.Header) (status int, answer string) {
 	w.t.Helper()
 	res := w.do(method, query, body, header)
 	defer func() { _ = res.Body.Close() }()
@@ -432,7 +432,7 @@ func (w *world) request(method, query, body string, header http.Header) (status 
 	return res.StatusCode, string(b)
 }
 
-func (w *world) do(method, query, body string, header http.Header) *http.Response {
+func (w *fixture) do(method, query, body string, header http.Header) *http.Response {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+query, strings.NewReader(body))
 	if err != nil {
