@@ -6,24 +6,25 @@ import (
 	"time"
 )
 
-// connection is a client that stays: a WebSocket, or a server-sent stream.
+// connection is a WebSocket or a server-sent stream.
 type connection interface {
-	// end stops all that runs on the connection, tells the client why, and lets nothing more
-	// through. It does not wait.
+	// end discards the queued results, ends the connection with the code and reason, and cancels
+	// its operations. It does not wait.
 	end(code int, reason string)
-	// leave is end once what has begun to be answered is answered. It does not wait either.
+	// endGracefully is end, once the queries and mutations that have started are answered. It does
+	// not wait either.
 	endGracefully(code int, reason string)
 }
 
-// live knows the connections of this node, so that they can be ended together.
+// connections are those of this node, so that they can be ended together.
 type connections struct {
 	mu       sync.Mutex // guards what follows
 	open     map[connection]struct{}
 	draining bool
-	empty    chan struct{} // closed when draining, and the last one has been removed
+	empty    chan struct{} // made when draining starts; closed when no connection is open any more
 }
 
-// add reports false when the node is stopping, and takes no more.
+// add reports false if the node is stopping: then the connection is not added.
 func (l *connections) add(c connection) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -38,22 +39,23 @@ func (l *connections) add(c connection) bool {
 func (l *connections) remove(c connection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, known := l.open[c]; !known {
+	if _, open := l.open[c]; !open {
 		return
 	}
 	delete(l.open, c)
 	l.closeIfEmpty()
 }
 
+// closeIfEmpty must be called with l.mu held.
 func (l *connections) closeIfEmpty() {
 	if l.draining && len(l.open) == 0 {
 		close(l.empty)
 	}
 }
 
-// begin lets no connection begin any more, and returns those that there are; none when that has
-// happened before.
-func (l *connections) stopAccepting() []connection {
+// startDraining makes add refuse connections, and returns the open ones. It returns none if it was
+// called before.
+func (l *connections) startDraining() []connection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.draining {
@@ -69,18 +71,18 @@ func (l *connections) stopAccepting() []connection {
 	return all
 }
 
-// fewer than this many are ended in a moment, whatever time there is: so many clients that come
-// back together are no storm.
-const drainStep = 10 * time.Millisecond
+// maxDrainPause is the longest pause between the ends of two connections. So a few connections end
+// quickly, however long the drain may take: few clients that connect again do no harm.
+const maxDrainPause = 10 * time.Millisecond
 
 const restartReason = "The server is restarting: connect again and resume."
 
-// drain ends every connection, over the given time and after its answers, and waits until all have
-// been told: the process that ends right after this would take the close frames with it. What is
-// not answered when ctx ends is cut off.
+// drain ends all connections gracefully, evenly over the time spread. It returns when all are
+// closed, because the process may exit then, which would lose close frames. When ctx ends, drain
+// ends the connections that are left, answered or not.
 func (l *connections) drain(ctx context.Context, spread time.Duration) {
-	all := l.stopAccepting()
-	pause := min(spread/time.Duration(max(1, len(all))), drainStep)
+	all := l.startDraining()
+	pause := min(spread/time.Duration(max(1, len(all))), maxDrainPause)
 	const tick = 5 * time.Millisecond
 	start := time.Now()
 	timer := time.NewTimer(0)

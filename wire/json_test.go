@@ -55,11 +55,11 @@ func TestCheckJSON(t *testing.T) {
 		if !json.Valid([]byte(in)) {
 			t.Fatalf("%s is not JSON", in)
 		}
-		if err := checkJSON([]byte(in), ""); (err == nil) != (says == "") || err != nil && !strings.Contains(why(err), says) {
+		if err := checkJSON([]byte(in), ""); (err == nil) != (says == "") || err != nil && !strings.Contains(clientMessage(err), says) {
 			t.Errorf("%s: %v, want %q", in, err, says)
 		}
 	}
-	if err := checkJSON([]byte(`{"a":"\ud800"}`), "variables"); err == nil || !strings.Contains(why(err), "in variables.a)") {
+	if err := checkJSON([]byte(`{"a":"\ud800"}`), "variables"); err == nil || !strings.Contains(clientMessage(err), "in variables.a)") {
 		t.Errorf("with a root: %v", err)
 	}
 }
@@ -81,7 +81,7 @@ func TestCheckDepth(t *testing.T) {
 		"only ends":              {strings.Repeat("]", 1000) + strings.Repeat("[", maxJSONDepth), ""},
 	} {
 		err := checkDepth([]byte(c.in))
-		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(why(err), c.says) {
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(clientMessage(err), c.says) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
 	}

@@ -137,7 +137,7 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 				return
 			}
 			op.box.mu.Lock()
-			if n := op.box.queue.len(); n > items+1 { // and the goodbye
+			if n := op.box.rest.len(); n > items+1 { // and the close frame
 				t.Errorf("%d items wait", n)
 			}
 			op.box.mu.Unlock()
@@ -279,20 +279,20 @@ func TestCoalescing(t *testing.T) {
 		want = append(appendHeader(want, opText, len(text), false), text...)
 	}
 	s := op.box.transport.(*socket)
-	p := writeBuffers.Get().(*writeBuffer)
-	defer writeBuffers.Put(p)
-	p.batch = s.dequeue(p.batch[:0])
-	if s.encodeFrames(p); !bytes.Equal(p.bytes, want) {
-		t.Errorf("one write would carry %q", p.bytes)
+	buf := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(buf)
+	buf.items = s.dequeue(buf.items[:0])
+	if s.encodeFrames(buf); !bytes.Equal(buf.frames, want) {
+		t.Errorf("one write would carry %q", buf.frames)
 	}
 	op.Complete()
-	if more := s.flush(p); more {
-		t.Error("the writer would come back for nothing")
+	if more := s.flush(buf); more {
+		t.Error("the writer would flush again for nothing")
 	}
 	c.want(complete("s"))
 	op.box.mu.Lock()
 	defer op.box.mu.Unlock()
-	if op.box.queue != nil || op.box.waits || op.box.writing || op.box.bytes != 0 {
-		t.Errorf("an idle outbox keeps %v %v %v %d", op.box.queue, op.box.first, op.box.writing, op.box.bytes)
+	if op.box.rest != nil || op.box.hasFirst || op.box.writing || op.box.bytes != 0 {
+		t.Errorf("an idle outbox keeps %v %v %v %d", op.box.rest, op.box.first, op.box.writing, op.box.bytes)
 	}
 }

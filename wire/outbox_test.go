@@ -10,8 +10,9 @@ import (
 // stalled is a connection whose client takes nothing.
 type stalled struct{ overflows int }
 
-func (*stalled) wake(bool)   {}
-func (s *stalled) overflow() { s.overflows++ }
+func (*stalled) wakeWriter()  {}
+func (*stalled) writeOrWake() {}
+func (s *stalled) overflow()  { s.overflows++ }
 
 // mustBegin begins operations on a connection whose client takes nothing.
 func mustBegin(t *testing.T, ids ...string) (all []*Operation, below *stalled) {
@@ -134,7 +135,7 @@ func TestNothingBeginsOnceLeaving(t *testing.T) {
 				ends++
 				begin("on the way", "late", errEnded)
 				begin("on the way, with an id in use", "live", errEnded)
-				b.endAnswered(nil)
+				b.end(ending{discard: openOperationItems})
 			})
 			if answering {
 				if ends != 0 {

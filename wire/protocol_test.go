@@ -338,7 +338,7 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 	eventually(t, "the other leaves", func() bool {
 		live.box.mu.Lock()
 		defer live.box.mu.Unlock()
-		return live.box.draining
+		return live.box.closing
 	})
 	busy.send(subscribe("2", "{ name }"))
 	busy.send(subscribe("3", "subscription { ticks(to: 3) }"))

@@ -271,7 +271,7 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 			for range try % 100 {
 				st.hasEnded()
 			}
-			st.finish(nil)
+			st.cut()
 		})
 		w.server.ServeHTTP(answer, r)
 		ending.Wait()
