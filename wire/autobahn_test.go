@@ -28,14 +28,14 @@ func pingOfLength(n int) (ping, pong string) {
 func TestLengths(t *testing.T) {
 	t.Parallel()
 	const limit = 1 << 17
-	w := mustServe(t, func(o *Options) { o.MaxMessage = limit })
+	f := mustServe(t, func(o *Options) { o.MaxMessage = limit })
 	for _, n := range []int{60, 124, 125, 126, 127, 128, 65534, 65535, 65536, limit} {
 		ping, pong := pingOfLength(n)
-		exchange{bytes: frameOf(finBit|opText, ping), text: pong}.check(t, w)
-		exchange{bytes: frameOf(finBit|opBinary, ping), code: 4400, says: "not binary"}.check(t, w)
+		exchange{bytes: frameOf(finBit|opText, ping), text: pong}.check(t, f)
+		exchange{bytes: frameOf(finBit|opBinary, ping), code: 4400, says: "not binary"}.check(t, f)
 		for _, size := range []int{1, 64, 125, 126, 997, 65535} {
 			if n/size <= 2000 {
-				exchange{bytes: fragments(ping, size), text: pong}.check(t, w)
+				exchange{bytes: fragments(ping, size), text: pong}.check(t, f)
 			}
 		}
 	}
@@ -44,7 +44,7 @@ func TestLengths(t *testing.T) {
 		frameOf(finBit|opText, tooLong), fragments(tooLong, 1000), fragments(tooLong, limit),
 		frameOf(finBit|opText, tooLong)[:10], // as soon as it is announced
 	} {
-		exchange{bytes: b, code: 1009, says: fmt.Sprintf("larger than %d bytes", limit)}.check(t, w)
+		exchange{bytes: b, code: 1009, says: fmt.Sprintf("larger than %d bytes", limit)}.check(t, f)
 	}
 }
 
@@ -115,14 +115,14 @@ func TestAutobahn(t *testing.T) {
 // section 6.4 asks for at once only of those who are strict.
 func TestUTF8(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
+	f := mustServe(t)
 	for _, valid := range []string{
 		"κόσμε", "\u0080", "\u07ff", "\u0800", "\uffff", "\ufffd", "\ufffe", "\U00010000", "\U0010fffd", "\U0010fffe", "\U0010ffff",
 		"\ud7ff", "\ue000", "\U0001fffe", "\u1f600",
 	} {
 		ping, pong := pingOf(valid)
-		exchange{bytes: frameOf(finBit|opText, ping), text: pong}.check(t, w)
-		exchange{bytes: fragments(ping, 1), text: pong}.check(t, w)
+		exchange{bytes: frameOf(finBit|opText, ping), text: pong}.check(t, f)
+		exchange{bytes: fragments(ping, 1), text: pong}.check(t, f)
 	}
 	for _, bad := range []string{
 		"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited", // 6.3
@@ -140,8 +140,8 @@ func TestUTF8(t *testing.T) {
 		"\xed\xa0\x80", "\xed\xad\xbf", "\xed\xbf\xbf", "\xed\xa0\x80\xed\xb0\x80",
 	} {
 		ping, _ := pingOf(bad)
-		exchange{bytes: frameOf(finBit|opText, ping), code: 1007, says: "UTF-8"}.check(t, w)
-		exchange{bytes: fragments(ping, 1), code: 1007, says: "UTF-8"}.check(t, w)
+		exchange{bytes: frameOf(finBit|opText, ping), code: 1007, says: "UTF-8"}.check(t, f)
+		exchange{bytes: fragments(ping, 1), code: 1007, says: "UTF-8"}.check(t, f)
 	}
 }
 
@@ -150,14 +150,14 @@ func TestUTF8(t *testing.T) {
 func TestCompressedMessages(t *testing.T) {
 	t.Parallel()
 	const limit, fin, squeezed = 1 << 17, finBit, compressedBit
-	w := mustServe(t, func(o *Options) { o.Compression, o.MaxMessage = true, limit })
+	f := mustServe(t, func(o *Options) { o.Compression, o.MaxMessage = true, limit })
 	const offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 	for _, n := range []int{60, 125, 126, 512, 1024, 4096, 65535, 65536, limit} {
 		ping, pong := pingOfLength(n)
 		packed := compress(t, ping)
-		exchange{bytes: frameOf(fin|squeezed|opText, packed), text: pong}.check(t, w, offer)
+		exchange{bytes: frameOf(fin|squeezed|opText, packed), text: pong}.check(t, f, offer)
 		exchange{bytes: framesOf(squeezed|opText, packed[:5], fin|opPing, "x", opContinuation, "", fin|opContinuation, packed[5:]), pings: []string{"x"}, text: pong}.
-			check(t, w, offer)
+			check(t, f, offer)
 	}
 	ping, pong := pingOfLength(100)
 	half := len(ping) / 2
@@ -183,7 +183,7 @@ func TestCompressedMessages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c.check(t, w, offer)
+			c.check(t, f, offer)
 		})
 	}
 }

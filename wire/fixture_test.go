@@ -77,10 +77,10 @@ type fixture struct {
 
 func mustServe(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := newFixture(t, change...)
-	listening := httptest.NewServer(w)
-	w.url = listening.URL
-	w.dialTo = func() (net.Conn, error) {
+	f := newFixture(t, change...)
+	listening := httptest.NewServer(f)
+	f.url = listening.URL
+	f.dialTo = func() (net.Conn, error) {
 		conn, err := net.Dial("tcp", listening.Listener.Addr().String())
 		if err == nil {
 			err = conn.SetDeadline(time.Now().Add(patience))
@@ -88,15 +88,15 @@ func mustServe(t *testing.T, change ...func(*Options)) *fixture {
 		return conn, err
 	}
 	t.Cleanup(func() {
-		w.server.Drain(context.Background())
+		f.server.Drain(context.Background())
 		listening.Close()
 	})
-	return w
+	return f
 }
 
 func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := &fixture{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
+	f := &fixture{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	exec.Use(unprepared{})
@@ -112,34 +112,34 @@ func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 			case "panic":
 				panic("who is there?")
 			case "waits":
-				ctx = context.WithValue(ctx, waitsKey{}, w)
+				ctx = context.WithValue(ctx, waitsKey{}, f)
 			case "slow": // until the client gives up
 				<-ctx.Done()
 			}
 			return ctx, nil
 		},
-		OnConnect:  w.hold,
+		OnConnect:  f.hold,
 		SameCaller: func(_, request context.Context) bool { return request.Value(otherAccountKey{}) == nil },
 		Subscribe: func(_ context.Context, op *Operation, oc *graphql.OperationContext) bool {
 			if rootField(oc) != "taken" {
 				return false
 			}
-			w.taken <- op
+			f.taken <- op
 			return true
 		},
 	}
 	for _, fn := range change {
 		fn(&opts)
 	}
-	w.server = New(opts)
-	return w
+	f.server = New(opts)
+	return f
 }
 
-func (w *fixture) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+func (f *fixture) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Other-Account") != "" {
 		r = r.WithContext(context.WithValue(r.Context(), otherAccountKey{}, true))
 	}
-	w.server.ServeHTTP(rw, r)
+	f.server.ServeHTTP(rw, r)
 }
 
 type (
@@ -147,22 +147,22 @@ type (
 	waitsKey        struct{}
 )
 
-func (w *fixture) hold(_ context.Context, end func(error)) (release func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ends = append(w.ends, end)
+func (f *fixture) hold(_ context.Context, end func(error)) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ends = append(f.ends, end)
 	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.release++
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.release++
 	}
 }
 
 // lease ends what the i-th connection depends on.
-func (w *fixture) lease(i int) func(error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.ends[i]
+func (f *fixture) lease(i int) func(error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ends[i]
 }
 
 func present(_ context.Context, err error) *gqlerror.Error {
@@ -186,10 +186,10 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 	}
 	switch rootField(oc) {
 	case "name", "rename":
-		if w, ok := ctx.Value(waitsKey{}).(*fixture); ok {
-			w.executing <- struct{}{}
+		if f, ok := ctx.Value(waitsKey{}).(*fixture); ok {
+			f.executing <- struct{}{}
 			select {
-			case <-w.goOn:
+			case <-f.goOn:
 			case <-ctx.Done():
 			}
 		}
@@ -237,19 +237,19 @@ type client struct {
 }
 
 // connect opens a connection, and says nothing on it.
-func (w *fixture) connect() net.Conn {
-	w.t.Helper()
-	conn, err := w.dialTo()
+func (f *fixture) connect() net.Conn {
+	f.t.Helper()
+	conn, err := f.dialTo()
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { _ = conn.Close() })
+	f.t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 
-func (w *fixture) tryDial(headers ...string) (*client, *http.Response) {
-	w.t.Helper()
-	conn := w.connect()
+func (f *fixture) tryDial(headers ...string) (*client, *http.Response) {
+	f.t.Helper()
+	conn := f.connect()
 	lines := append([]string{
 		"GET / HTTP/1.1", "Host: parley", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
 		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: other, " + Subprotocol,
@@ -266,29 +266,29 @@ func (w *fixture) tryDial(headers ...string) (*client, *http.Response) {
 		}
 	}
 	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	r := bufio.NewReader(conn)
 	res, err := http.ReadResponse(r, nil)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	return &client{w.t, conn, r}, res
+	return &client{f.t, conn, r}, res
 }
 
-func (w *fixture) dial(headers ...string) *client {
-	w.t.Helper()
-	c, res := w.tryDial(headers...)
+func (f *fixture) dial(headers ...string) *client {
+	f.t.Helper()
+	c, res := f.tryDial(headers...)
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		w.t.Fatalf("got %s", res.Status)
+		f.t.Fatalf("got %s", res.Status)
 	}
 	return c
 }
 
 // open dials, and gets through the initialisation.
-func (w *fixture) open(headers ...string) *client {
-	w.t.Helper()
-	c := w.dial(headers...)
+func (f *fixture) open(headers ...string) *client {
+	f.t.Helper()
+	c := f.dial(headers...)
 	c.send(`{"type":"connection_init"}`)
 	c.want(`{"type":"connection_ack"}`)
 	return c
@@ -421,31 +421,31 @@ func failed(id, code, message string) string {
 }
 
 // request sends a request over HTTP.
-func (w *fixture) request(method, query, body string, header http.Header) (status int, answer string) {
-	w.t.Helper()
-	res := w.do(method, query, body, header)
+func (f *fixture) request(method, query, body string, header http.Header) (status int, answer string) {
+	f.t.Helper()
+	res := f.do(method, query, body, header)
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return res.StatusCode, string(b)
 }
 
-func (w *fixture) do(method, query, body string, header http.Header) *http.Response {
-	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+query, strings.NewReader(body))
+func (f *fixture) do(method, query, body string, header http.Header) *http.Response {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(f.t.Context(), method, f.url+query, strings.NewReader(body))
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	if header != nil {
 		req.Header = header
 	}
 	transport := new(http.Transport)
-	w.t.Cleanup(transport.CloseIdleConnections)
+	f.t.Cleanup(transport.CloseIdleConnections)
 	res, err := transport.RoundTrip(req)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return res
 }

@@ -29,13 +29,13 @@ func framesOf(parts ...any) (b []byte) {
 }
 
 // check sends it as one, byte by byte, and in pieces.
-func (c exchange) check(t *testing.T, w *fixture, headers ...string) {
+func (c exchange) check(t *testing.T, f *fixture, headers ...string) {
 	t.Helper()
 	for _, chunk := range []int{len(c.bytes), 1, 1000} {
 		if chunk == 1 && len(c.bytes) > 10_000 {
 			continue
 		}
-		conn := w.open(headers...)
+		conn := f.open(headers...)
 		for b := c.bytes; len(b) > 0; b = b[min(chunk, len(b)):] {
 			if _, err := conn.conn.Write(b[:min(chunk, len(b))]); err != nil && c.code == 0 {
 				t.Fatal(err) // else the server may have closed meanwhile
@@ -130,23 +130,23 @@ func TestFrames(t *testing.T) {
 
 func TestReservedOpcodesAndCloseCodes(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
+	f := mustServe(t)
 	for _, opcode := range []byte{3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF} {
-		c := w.open()
+		c := f.open()
 		c.raw(frameOf(finBit|opcode, ""))
 		if code, reason := c.closed(); code != closeProtocolError || reason == "" {
 			t.Errorf("opcode %x: closed with %d %q", opcode, code, reason)
 		}
 	}
 	for _, bad := range []int{0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535} {
-		c := w.open()
+		c := f.open()
 		c.raw(frameOf(finBit|opClose, string(closeFrame(bad, ""))))
 		if code, _ := c.closed(); code != closeProtocolError {
 			t.Errorf("close with %d: closed with %d", bad, code)
 		}
 	}
 	for _, good := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
-		c := w.open()
+		c := f.open()
 		c.raw(frameOf(finBit|opClose, string(closeFrame(good, ""))))
 		if code, _ := c.closed(); code != good {
 			t.Errorf("close with %d: closed with %d", good, code)
@@ -166,8 +166,8 @@ func TestCloseReasonsFit(t *testing.T) {
 
 func TestCompression(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.Compression, o.MaxMessage = true, 50_000 })
-	c, res := w.tryDial("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9, permessage-deflate; client_max_window_bits")
+	f := mustServe(t, func(o *Options) { o.Compression, o.MaxMessage = true, 50_000 })
+	c, res := f.tryDial("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9, permessage-deflate; client_max_window_bits")
 	if got := res.Header.Get("Sec-WebSocket-Extensions"); got != deflateAnswer {
 		t.Fatalf("agreed on %q", got)
 	}
@@ -189,7 +189,7 @@ func TestCompression(t *testing.T) {
 	c.want(`{"type":"pong"}`)
 	c.send(subscribe("s", "subscription { taken }"))
 	long := strings.Repeat("y", 5000)
-	(<-w.taken).Next([]byte(`"` + long + `"`))
+	(<-f.taken).Next([]byte(`"` + long + `"`))
 	c.want(`{"id":"s","type":"next","payload":"` + long + `"}`)
 
 	for name, bad := range map[string]struct {
@@ -199,14 +199,14 @@ func TestCompression(t *testing.T) {
 		"a bomb":   {compress(t, strings.Repeat("x", 1_000_000)), closeTooBig},
 		"nonsense": {"\xff\xff\xff\xff", closeInvalidData},
 	} {
-		c, _ := w.tryDial("Sec-WebSocket-Extensions: permessage-deflate")
+		c, _ := f.tryDial("Sec-WebSocket-Extensions: permessage-deflate")
 		c.raw(frameOf(finBit|compressedBit|opText, bad.frame))
 		if code, _ := c.closed(); code != bad.code {
 			t.Errorf("%s: closed with %d", name, code)
 		}
 	}
 	for _, offer := range []string{"permessage-deflate; server_max_window_bits=9", "permessage-deflate; nonsense", "x-deflate"} {
-		if _, res := w.tryDial("Sec-WebSocket-Extensions: " + offer); res.StatusCode != 101 || res.Header.Get("Sec-WebSocket-Extensions") != "" {
+		if _, res := f.tryDial("Sec-WebSocket-Extensions: " + offer); res.StatusCode != 101 || res.Header.Get("Sec-WebSocket-Extensions") != "" {
 			t.Errorf("%s: %v", offer, res.Header)
 		}
 	}

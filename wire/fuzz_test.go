@@ -27,7 +27,7 @@ func FuzzSocket(f *testing.F) {
 	f.Add(text(`{"type":"connection_init","payload":{"token":"bad","a":1e999,"b":"\ud800"}}`), uint8(0), true)
 	f.Fuzz(func(t *testing.T, b []byte, chunk uint8, deflates bool) {
 		const soon = 2 * time.Millisecond
-		w := mustServeInMemory(t, func(o *Options) {
+		fx := mustServeInMemory(t, func(o *Options) {
 			o.MaxMessage, o.Compression = 4<<10, true
 			o.InitTimeout, o.MessageTimeout, o.PingInterval, o.Linger = soon, soon, soon, soon
 		})
@@ -35,7 +35,7 @@ func FuzzSocket(f *testing.F) {
 		if deflates {
 			offer = "Sec-WebSocket-Extensions: permessage-deflate"
 		}
-		c := w.dial(offer)
+		c := fx.dial(offer)
 		go func() {
 			for part := range slices.Chunk(b, 1+int(chunk)) {
 				if _, err := c.conn.Write(part); err != nil {
@@ -62,7 +62,7 @@ func FuzzSocket(f *testing.F) {
 				t.Fatalf("%q: got %d %q", b, opcode, payload)
 			}
 		}
-		eventually(t, "the socket has ended", func() bool { return w.connections() == 0 })
+		eventually(t, "the socket has ended", func() bool { return fx.connections() == 0 })
 	})
 }
 
@@ -77,7 +77,7 @@ func FuzzRequests(f *testing.F) {
 	f.Add("DELETE", "operationId=1", "", "", "", "x")
 	f.Add("GET", "documentId=sha256:x", "", "", "", "")
 	f.Fuzz(func(t *testing.T, method, query, contentType, accept, body, token string) {
-		w := newFixture(t, func(o *Options) { o.MaxMessage, o.ReservationLasts = 4<<10, time.Millisecond })
+		fx := newFixture(t, func(o *Options) { o.MaxMessage, o.ReservationLasts = 4<<10, time.Millisecond })
 		// for streams, which go on
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		defer cancel()
@@ -91,7 +91,7 @@ func FuzzRequests(f *testing.F) {
 			r.Header.Del("Accept")
 		}
 		answer := httptest.NewRecorder()
-		w.server.ServeHTTP(answer, r)
+		fx.server.ServeHTTP(answer, r)
 		if answer.Code == http.StatusInternalServerError && ctx.Err() != nil {
 			return // given up before it began
 		}
@@ -170,14 +170,14 @@ func FuzzInit(f *testing.F) {
 			t.Fatalf("%s: %v", payload, err)
 		}
 		got := make(chan map[string]any, 1)
-		w := newFixture(t, func(o *Options) {
+		fx := newFixture(t, func(o *Options) {
 			o.Init = func(_ context.Context, params map[string]any) (context.Context, error) {
 				got <- params
 				return nil, errors.New("enough")
 			}
 		})
-		s := &socket{server: w.server, cancel: func() {}}
-		s.bounds, s.transport, s.writing = &w.server.bounds, s, true
+		s := &socket{server: fx.server, cancel: func() {}}
+		s.bounds, s.transport, s.writing = &fx.server.bounds, s, true
 		s.init(t.Context(), m.payload)
 		if names := slices.Sorted(maps.Keys(<-got)); !slices.Equal(names, slices.Sorted(maps.Keys(want))) {
 			t.Fatalf("%s: got %q", payload, names)

@@ -11,7 +11,7 @@ import (
 // e2e.
 func TestHTTP(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.MaxMessage = 1000 })
+	f := mustServe(t, func(o *Options) { o.MaxMessage = 1000 })
 	const (
 		ok     = `{"data":{"name":"parley"}}`
 		query  = `{"query":"{ name }"}`
@@ -102,7 +102,7 @@ func TestHTTP(t *testing.T) {
 				header.Set(key, value)
 			}
 		}
-		res := w.do(c.method, c.url, c.body, header)
+		res := f.do(c.method, c.url, c.body, header)
 		body := make([]byte, 10_000)
 		n, _ := res.Body.Read(body)
 		_ = res.Body.Close()
@@ -126,13 +126,13 @@ func TestHTTP(t *testing.T) {
 // What clients send by its hash is known once it was sent with its document, and was one.
 func TestPersistedQueries(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
+	f := mustServe(t)
 	ask := func(query, hash string, version any) string {
 		fields := map[string]any{"extensions": map[string]any{"persistedQuery": map[string]any{"version": version, "sha256Hash": hash}}}
 		if query != "" {
 			fields["query"] = query
 		}
-		_, body := w.request(http.MethodPost, "", string(mustMarshal(fields)), http.Header{"Content-Type": {legacyJSON}})
+		_, body := f.request(http.MethodPost, "", string(mustMarshal(fields)), http.Header{"Content-Type": {legacyJSON}})
 		return body
 	}
 	const query, invalid, unparsed, ok = "{ name }", "{ nonsense }", "{", `{"data":{"name":"parley"}}`
@@ -170,7 +170,7 @@ func TestPersistedQueries(t *testing.T) {
 	if body := ask("", Hash(query), 1); !strings.Contains(body, "PERSISTED_QUERY_NOT_FOUND") {
 		t.Errorf("the oldest of %d: %s", maxPersisted+1, body)
 	}
-	c := w.open() // over a socket, the same
+	c := f.open() // over a socket, the same
 	c.send(`{"id":"1","type":"subscribe","payload":{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"` + Hash("{ a5: name }") + `"}}}}`)
 	// the test's schema knows no aliases
 	c.want(`{"id":"1","type":"next","payload":{"data":{"name":"parley"}}}`)
@@ -180,7 +180,7 @@ func TestPersistedQueries(t *testing.T) {
 func TestTrustedDocuments(t *testing.T) {
 	t.Parallel()
 	const query, ticks, other, ok = "{ name }", "subscription { ticks(to: 1) }", "{ broken }", `{"data":{"name":"parley"}}`
-	w := mustServe(t, func(o *Options) { o.Documents = []string{query, ticks} })
+	f := mustServe(t, func(o *Options) { o.Documents = []string{query, ticks} })
 	header := http.Header{"Content-Type": {legacyJSON}}
 	persisted := func(hash string) string {
 		return `"extensions":{"persistedQuery":{"version":1,"sha256Hash":"` + hash + `"}}`
@@ -198,14 +198,14 @@ func TestTrustedDocuments(t *testing.T) {
 		"an id that is none":      {`{"documentId":"md5:x"}`, "64 hexadecimal digits"},
 		"with a space more":       {`{"query":"{  name }"}`, "PERSISTED_QUERY_NOT_SUPPORTED"},
 	} {
-		if _, body := w.request(http.MethodPost, "", c.body, header); !strings.Contains(body, c.says) {
+		if _, body := f.request(http.MethodPost, "", c.body, header); !strings.Contains(body, c.says) {
 			t.Errorf("%s: %s", name, body)
 		}
 	}
-	if _, body := w.request(http.MethodGet, "?documentId=sha256:"+Hash(query), "", nil); body != ok {
+	if _, body := f.request(http.MethodGet, "?documentId=sha256:"+Hash(query), "", nil); body != ok {
 		t.Errorf("GET: %s", body)
 	}
-	c := w.open()
+	c := f.open()
 	c.send(`{"id":"1","type":"subscribe","payload":{"documentId":"sha256:` + Hash(ticks) + `"}}`)
 	c.want(tick("1", 1))
 	c.want(complete("1"))

@@ -102,20 +102,20 @@ func badTexts() map[string]struct{ object, says string } {
 // carries JSON. It is refused.
 func TestTextAtTheEdge(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	_, token := w.request(http.MethodPut, "", "", nil)
-	w.stream(http.MethodGet, "?token="+token, "", nil)
+	f := mustServe(t)
+	_, token := f.request(http.MethodPut, "", "", nil)
+	f.stream(http.MethodGet, "?token="+token, "", nil)
 	posted := func(header ...string) func(string) (int, string) {
 		return func(body string) (int, string) {
 			h := http.Header{"Content-Type": {legacyJSON}}
 			for i := 0; i < len(header); i += 2 {
 				h.Set(header[i], header[i+1])
 			}
-			return w.request(http.MethodPost, "", body, h)
+			return f.request(http.MethodPost, "", body, h)
 		}
 	}
 	over := func(messages ...string) (int, string) {
-		c := w.dial()
+		c := f.dial()
 		for _, m := range messages {
 			c.send(m)
 			if m == `{"type":"connection_init"}` {
@@ -144,13 +144,13 @@ func TestTextAtTheEdge(t *testing.T) {
 			return posted(streamHeader, token)(`{"query":"{ name }","extensions":{"operationId":"1"},"variables":` + o + `}`)
 		}, "variables"},
 		"variables of a GET": {400, func(o string) (int, string) {
-			return w.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(o), "", nil)
+			return f.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(o), "", nil)
 		}, "variables"},
 		"extensions of a GET": {400, func(o string) (int, string) {
-			return w.request(http.MethodGet, "?query={name}&extensions="+url.QueryEscape(`{"persistedQuery":`+o+`}`), "", nil)
+			return f.request(http.MethodGet, "?query={name}&extensions="+url.QueryEscape(`{"persistedQuery":`+o+`}`), "", nil)
 		}, "extensions.persistedQuery"},
 		"a GET for events": {400, func(o string) (int, string) {
-			return w.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(o), "", http.Header{"Accept": {eventStream}})
+			return f.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(o), "", http.Header{"Accept": {eventStream}})
 		}, "variables"},
 		"connection parameters": {4400, func(o string) (int, string) { return over(`{"type":"connection_init","payload":` + o + `}`) }, "payload"},
 		"a ping":                {4400, func(o string) (int, string) { return over(init, `{"type":"ping","payload":`+o+`}`) }, "payload"},
@@ -190,10 +190,10 @@ func TestTextAtTheEdge(t *testing.T) {
 			t.Errorf("%s: %d %s", name, code, reason)
 		}
 	}
-	if status, body := w.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(byteOrderMark+"{}"), "", nil); status != 400 || !strings.Contains(body, "byte order mark") {
+	if status, body := f.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(byteOrderMark+"{}"), "", nil); status != 400 || !strings.Contains(body, "byte order mark") {
 		t.Errorf("a byte order mark in a GET: %d %s", status, body)
 	}
-	if status, body := w.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(deep[:6000]), "", nil); status != 400 ||
+	if status, body := f.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(deep[:6000]), "", nil); status != 400 ||
 		!strings.Contains(body, `\"variables\" is not valid: Its objects and arrays are nested more than 100 deep, at byte 105.`) {
 		t.Errorf("too deep in a GET: %d %s", status, body)
 	}

@@ -12,11 +12,11 @@ import (
 )
 
 // sockets are those of a fixture, held by nothing: when all has been let go of them, they are gone.
-func (w *fixture) sockets() []weak.Pointer[socket] {
-	w.server.connections.mu.Lock()
-	defer w.server.connections.mu.Unlock()
+func (f *fixture) sockets() []weak.Pointer[socket] {
+	f.server.connections.mu.Lock()
+	defer f.server.connections.mu.Unlock()
 	var list []weak.Pointer[socket]
-	for c := range w.server.connections.open {
+	for c := range f.server.connections.open {
 		if s, ok := c.(*socket); ok {
 			list = append(list, weak.Make(s))
 		}
@@ -44,8 +44,8 @@ func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 // with an error. They are sent at once, and it is waited until all have ended.
 const burst = 50
 
-func (w *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
-	w.t.Helper()
+func (f *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
+	f.t.Helper()
 	var b []byte
 	add := func(text string) { b = append(b, frameOf(finBit|opText, text)...) }
 	for i := range burst / 5 {
@@ -59,7 +59,7 @@ func (w *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
 	}
 	c.raw(b)
 	for range 2 * (burst / 5) {
-		op := <-w.taken
+		op := <-f.taken
 		taken = append(taken, weak.Make(op))
 		if op.Next([]byte("1")); op.id[0] == 'e' {
 			op.Complete()
@@ -69,7 +69,7 @@ func (w *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
 	for ends < 4*(burst/5) { // a next, or an end
 		_, payload, err := c.read()
 		if err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		switch {
 		case bytes.HasPrefix(payload, []byte(`{"id":"left`)):
@@ -104,13 +104,13 @@ func wantNothingLeft(t *testing.T, cycle func(n int)) {
 // A hundred thousand subscriptions that begin and end on a socket leave nothing behind while it is
 // open. It runs alone, because it counts.
 func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see above
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
-	c := w.open()
+	f := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
+	c := f.open()
 	_ = c.conn.SetDeadline(time.Time{}) // it takes a while
 	wantNothingLeft(t, func(n int) {
 		var operations []weak.Pointer[Operation]
 		for done := 0; done < n; done += burst {
-			operations = append(operations, w.burst(c)...)
+			operations = append(operations, f.burst(c)...)
 		}
 		wantFreed(t, "operations", operations)
 	})
@@ -120,20 +120,20 @@ func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see 
 
 // The same on a thousand sockets that come and go. It runs alone, because it counts.
 func TestNothingIsLeftOfSockets(t *testing.T) { //nolint:paralleltest // see above
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
+	f := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
 	wantNothingLeft(t, func(n int) {
 		var sockets []weak.Pointer[socket]
 		for done := 0; done < n; done += 2 * burst {
-			c := w.open()
-			sockets = append(sockets, w.sockets()...)
-			w.burst(c)
-			w.burst(c)
+			c := f.open()
+			sockets = append(sockets, f.sockets()...)
+			f.burst(c)
+			f.burst(c)
 			c.leave(done / burst / 2)
 		}
-		eventually(t, "all sockets are closed", func() bool { return w.connections() == 0 })
-		w.mu.Lock()
-		w.ends = nil // they know their sockets
-		w.mu.Unlock()
+		eventually(t, "all sockets are closed", func() bool { return f.connections() == 0 })
+		f.mu.Lock()
+		f.ends = nil // they know their sockets
+		f.mu.Unlock()
 		wantFreed(t, "sockets", sockets)
 	})
 }
@@ -153,38 +153,38 @@ func (c *client) leave(way int) {
 }
 
 // halfOpen are peers of which nothing is heard any more, each left in the middle of something else.
-var halfOpen = map[string]func(w *fixture) *client{
-	"before the initialisation": func(w *fixture) *client { return w.dial() },
-	"in the middle of it": func(w *fixture) *client {
-		c := w.dial()
+var halfOpen = map[string]func(f *fixture) *client{
+	"before the initialisation": func(f *fixture) *client { return f.dial() },
+	"in the middle of it": func(f *fixture) *client {
+		c := f.dial()
 		c.raw(frameOf(finBit|opText, `{"type":"connection_init"}`)[:9])
 		return c
 	},
-	"idle": func(w *fixture) *client { return w.open() },
-	"in the middle of a frame": func(w *fixture) *client {
-		c := w.open()
+	"idle": func(f *fixture) *client { return f.open() },
+	"in the middle of a frame": func(f *fixture) *client {
+		c := f.open()
 		c.raw(frameOf(finBit|opText, `{"type":"ping"}`)[:9])
 		return c
 	},
-	"in the middle of a message": func(w *fixture) *client {
-		c := w.open()
+	"in the middle of a message": func(f *fixture) *client {
+		c := f.open()
 		c.raw(frameOf(opText, `{"type":`))
 		return c
 	},
-	"with a subscription": func(w *fixture) *client {
-		c := w.open()
+	"with a subscription": func(f *fixture) *client {
+		c := f.open()
 		c.send(subscribe("s", "subscription { silence }"))
 		return c
 	},
-	"with a subscription that waits for room": func(w *fixture) *client {
-		c := w.open()
+	"with a subscription that waits for room": func(f *fixture) *client {
+		c := f.open()
 		c.send(subscribe("s", "subscription { ticks(to: 100000000) }"))
 		return c
 	},
-	"with one that the executor does not run": func(w *fixture) *client {
-		c := w.open()
+	"with one that the executor does not run": func(f *fixture) *client {
+		c := f.open()
 		c.send(subscribe("s", "subscription { taken }"))
-		<-w.taken
+		<-f.taken
 		return c
 	},
 }
@@ -194,12 +194,12 @@ var halfOpen = map[string]func(w *fixture) *client{
 // runs alone, because it counts.
 func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see above
 	const each = 200
-	w := mustServe(t, func(o *Options) {
+	f := mustServe(t, func(o *Options) {
 		// Long enough for whoever answers, on a machine that has much else to do.
 		o.InitTimeout, o.MessageTimeout, o.PingInterval = 3*time.Second, 3*time.Second, 3*time.Second
 		o.WriteTimeout, o.Linger, o.QueueItems = 3*time.Second, 100*time.Millisecond, 10
 	})
-	alive := w.open()
+	alive := f.open()
 	if err := alive.conn.SetDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
@@ -216,20 +216,20 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 			n = each / 20
 		}
 		for range n {
-			leave(w)
+			leave(f)
 		}
-		freed = append(freed, w.sockets()...)
+		freed = append(freed, f.sockets()...)
 		if name != "before the initialisation" && name != "in the middle of it" {
 			held += n
 		}
 	}
-	eventually(t, "those who do not answer are gone", func() bool { return w.connections() == 1 })
-	w.mu.Lock()
-	if len(w.ends) != held || w.release != held-1 {
-		t.Errorf("%d connections held something, %d have given it back; want %d and one less", len(w.ends), w.release, held)
+	eventually(t, "those who do not answer are gone", func() bool { return f.connections() == 1 })
+	f.mu.Lock()
+	if len(f.ends) != held || f.release != held-1 {
+		t.Errorf("%d connections held something, %d have given it back; want %d and one less", len(f.ends), f.release, held)
 	}
-	w.ends = nil // they know their sockets
-	w.mu.Unlock()
+	f.ends = nil // they know their sockets
+	f.mu.Unlock()
 	close(stop)
 	if err := <-served; err != nil {
 		t.Errorf("who answers was not served: %v", err)
@@ -238,9 +238,9 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 		t.Errorf("%d goroutines more than before", got-before)
 	}
 	_ = alive.conn.Close()
-	eventually(t, "the last one is gone", func() bool { return w.connections() == 0 })
+	eventually(t, "the last one is gone", func() bool { return f.connections() == 0 })
 	wantFreed(t, "sockets", freed)
-	w.open() // and others are let in
+	f.open() // and others are let in
 }
 
 // stayAlive answers pings, and asks for something again and again, until it is stopped.

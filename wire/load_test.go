@@ -29,12 +29,12 @@ func goroutines(t *testing.T) int {
 
 // An idle connection has one goroutine at most. It runs alone, because it counts.
 func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // see above
-	w := mustServe(t)
+	f := mustServe(t)
 	before := goroutines(t)
 	const connections = 500
 	clients := make([]*client, connections)
 	for i := range clients {
-		clients[i] = w.open()
+		clients[i] = f.open()
 	}
 	if got := goroutines(t) - before; got > connections {
 		t.Errorf("%d goroutines for %d connections", got, connections)
@@ -43,7 +43,7 @@ func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // se
 	for _, c := range clients {
 		for i := range 3 {
 			c.send(subscribe(itoa(i), "subscription { taken }"))
-			<-w.taken
+			<-f.taken
 		}
 	}
 	if got := goroutines(t) - before; got > connections {
@@ -69,12 +69,12 @@ func heap() uint64 {
 // notices.
 func TestClientThatStalls(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.QueueBytes = 64 << 10 })
-	stalled, other := w.open(), w.open()
+	f := mustServe(t, func(o *Options) { o.QueueBytes = 64 << 10 })
+	stalled, other := f.open(), f.open()
 	stalled.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	op := <-f.taken
 	other.send(subscribe("o", "subscription { taken }"))
-	others := <-w.taken
+	others := <-f.taken
 	payload := bytes.Repeat([]byte("1"), 4<<10) // a thousand connections may share it
 	queued := 0
 	// until the operating system keeps no more either
@@ -121,10 +121,10 @@ func TestClientThatStalls(t *testing.T) {
 func TestClientThatAsksAndNeverReads(t *testing.T) {
 	t.Parallel()
 	const items = 20
-	w := mustServe(t, func(o *Options) { o.QueueItems = items })
-	c := w.open()
+	f := mustServe(t, func(o *Options) { o.QueueItems = items })
+	c := f.open()
 	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	op := <-f.taken
 	// until the operating system keeps no more either
 	for payload := bytes.Repeat([]byte("1"), 64<<10); op.TryNext(payload); {
 	}
@@ -161,10 +161,10 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 // Whoever can wait for a slow client does, and loses nothing.
 func TestPutWaitsForSlowClient(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.QueueItems, o.QueueBytes = 10, 100<<10 })
-	c := w.open()
+	f := mustServe(t, func(o *Options) { o.QueueItems, o.QueueBytes = 10, 100<<10 })
+	c := f.open()
 	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	op := <-f.taken
 	const items = 2000
 	padding := strings.Repeat("x", 8<<10) // more in all than the operating system keeps
 	done := make(chan error, 1)
@@ -191,34 +191,34 @@ func TestPutWaitsForSlowClient(t *testing.T) {
 // whoever waits for it is told.
 func TestClientThatNeverReads(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
-	c := w.open()
+	f := mustServe(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
+	c := f.open()
 	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	op := <-f.taken
 	payload := bytes.Repeat([]byte("1"), 64<<10)
 	for op.Put(t.Context(), payload) == nil {
 	}
-	eventually(t, "the connection is gone", func() bool { return w.connections() == 0 })
+	eventually(t, "the connection is gone", func() bool { return f.connections() == 0 })
 }
 
-func (w *fixture) connections() int {
-	w.server.connections.mu.Lock()
-	defer w.server.connections.mu.Unlock()
-	return len(w.server.connections.open)
+func (f *fixture) connections() int {
+	f.server.connections.mu.Lock()
+	defer f.server.connections.mu.Unlock()
+	return len(f.server.connections.open)
 }
 
 // Half-open: the other side is there no more, and says nothing. Those who answer pings stay.
 func TestDeadPeers(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.PingInterval = 100 * time.Millisecond })
+	f := mustServe(t, func(o *Options) { o.PingInterval = 100 * time.Millisecond })
 	dead := make([]*client, 100)
 	for i := range dead {
-		dead[i] = w.open()
+		dead[i] = f.open()
 		dead[i].send(subscribe("s", "subscription { silence }"))
 	}
-	alive := w.open()
+	alive := f.open()
 	answered := 0
-	for w.connections() > 1 || answered < 5 {
+	for f.connections() > 1 || answered < 5 {
 		opcode, _, err := alive.read()
 		if err != nil {
 			t.Fatalf("after %d pings: %v", answered, err)
@@ -248,8 +248,8 @@ func isReset(err error) bool { _, ok := errors.AsType[*net.OpError](err); return
 // A message has to arrive whole in time, however busily it trickles in.
 func TestMessageThatTricklesIn(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.MessageTimeout = 100 * time.Millisecond })
-	trickling, fragments := w.open(), w.open()
+	f := mustServe(t, func(o *Options) { o.MessageTimeout = 100 * time.Millisecond })
+	trickling, fragments := f.open(), f.open()
 	trickling.raw(frameOf(finBit|opText, `{"type":"ping"}`)[:8])
 	fragments.raw(frameOf(opText, `{"type":`))
 	for name, c := range map[string]*client{"a frame": trickling, "a fragment": fragments} {
@@ -262,10 +262,10 @@ func TestMessageThatTricklesIn(t *testing.T) {
 // What waits for one connection leaves together, in order.
 func TestCoalescing(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	c := w.open()
+	f := mustServe(t)
+	c := f.open()
 	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	op := <-f.taken
 	for busy := true; busy; runtime.Gosched() { // with the acknowledgement
 		op.box.mu.Lock()
 		busy = op.box.writing

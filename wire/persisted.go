@@ -15,7 +15,7 @@ import (
 // Codes of errors about persisted queries, in extensions.code. The clients of Apollo react to them.
 const (
 	// the client sends the document
-	PersistedNotFound     errs.Code = "PERSISTED_QUERY_NOT_FOUND"
+	PersistedNotFound errs.Code = "PERSISTED_QUERY_NOT_FOUND"
 	// the client does not try again
 	PersistedNotSupported errs.Code = "PERSISTED_QUERY_NOT_SUPPORTED"
 )

@@ -173,7 +173,7 @@ func itoa(n int) string { return string(mustMarshal(n)) }
 
 func TestHandshake(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
+	f := mustServe(t)
 	for name, c := range map[string]struct {
 		header string
 		status int
@@ -189,7 +189,7 @@ func TestHandshake(t *testing.T) {
 		"a short key":                {"Sec-WebSocket-Key: AAAA", 400, "16 bytes"},
 		"no connection":              {"Connection: keep-alive", 400, "Connection: Upgrade"},
 	} {
-		_, res := w.tryDial(c.header)
+		_, res := f.tryDial(c.header)
 		if res.StatusCode != c.status {
 			t.Errorf("%s: %s", name, res.Status)
 		}
@@ -214,8 +214,8 @@ func TestHandshake(t *testing.T) {
 
 func TestHandshakeWithPost(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	status, body := w.request(http.MethodPost, "", `{"query":"{ name }"}`, http.Header{
+	f := mustServe(t)
+	status, body := f.request(http.MethodPost, "", `{"query":"{ name }"}`, http.Header{
 		"Content-Type": {"application/json"}, "Upgrade": {"websocket"}, "Connection": {"Upgrade"},
 	})
 	if status != 400 || !strings.Contains(body, "begins with a GET") {
@@ -226,10 +226,10 @@ func TestHandshakeWithPost(t *testing.T) {
 // What a client sends right behind its handshake is not lost.
 func TestMessagesBehindTheHandshake(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
+	f := mustServe(t)
 	var early strings.Builder
 	early.Write(frameOf(finBit|opText, `{"type":"connection_init"}`))
-	c, res := w.tryDial("Sec-WebSocket-Protocol: " + Subprotocol + "\r\n\r\n" + early.String())
+	c, res := f.tryDial("Sec-WebSocket-Protocol: " + Subprotocol + "\r\n\r\n" + early.String())
 	if res.StatusCode != 101 {
 		t.Fatal(res.Status)
 	}
@@ -238,8 +238,8 @@ func TestMessagesBehindTheHandshake(t *testing.T) {
 
 func TestNoInitialisation(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.InitTimeout = 50 * time.Millisecond })
-	slow, silent := w.dial(), w.dial()
+	f := mustServe(t, func(o *Options) { o.InitTimeout = 50 * time.Millisecond })
+	slow, silent := f.dial(), f.dial()
 	// A message that trickles in gains no time, and neither does a ping.
 	slow.raw(frameOf(finBit|opPing, "x"))
 	slow.raw(frameOf(finBit|opText, `{"type":"connection_init"}`)[:10])
@@ -257,10 +257,10 @@ func TestNoInitialisation(t *testing.T) {
 // After a client's complete nothing comes for that id, whatever its subscription goes on to say.
 func TestNothingAfterComplete(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	c := w.open()
+	f := mustServe(t)
+	c := f.open()
 	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	op := <-f.taken
 	if !op.Next([]byte(`{"data":{"taken":1}}`)) {
 		t.Fatal("not queued")
 	}
@@ -274,7 +274,7 @@ func TestNothingAfterComplete(t *testing.T) {
 		t.Error("the operation is over, and goes on")
 	}
 	c.send(subscribe("s", "subscription { taken }")) // the id is another operation's now
-	again := <-w.taken
+	again := <-f.taken
 	op.Next([]byte(`{}`))
 	again.Complete()
 	c.want(complete("s"))
@@ -282,55 +282,55 @@ func TestNothingAfterComplete(t *testing.T) {
 
 func TestLeases(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	c := w.open()
+	f := mustServe(t)
+	c := f.open()
 	c.send(subscribe("s", "subscription { silence }"))
-	w.lease(0)(errs.New(errs.Unauthenticated, "The session has ended."))
+	f.lease(0)(errs.New(errs.Unauthenticated, "The session has ended."))
 	if code, reason := c.closed(); code != CloseForbidden || reason != "The session has ended." {
 		t.Errorf("closed with %d %q", code, reason)
 	}
 	eventually(t, "the lease is given back", func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.release == 1
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.release == 1
 	})
 }
 
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.DrainSpread = 20 * time.Millisecond })
+	f := mustServe(t, func(o *Options) { o.DrainSpread = 20 * time.Millisecond })
 	clients := make([]*client, 20)
 	for i := range clients {
-		clients[i] = w.open()
+		clients[i] = f.open()
 		clients[i].send(subscribe("s", "subscription { silence }"))
 	}
-	w.server.Drain(t.Context())
+	f.server.Drain(t.Context())
 	for _, c := range clients {
 		if code, reason := c.closed(); code != CloseServiceRestart || reason == "" {
 			t.Errorf("closed with %d %q", code, reason)
 		}
 	}
-	if _, res := w.tryDial(); res.StatusCode != http.StatusServiceUnavailable {
+	if _, res := f.tryDial(); res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a stopping server took a socket: %s", res.Status)
 	}
-	w.server.Drain(context.Background()) // a second time has nothing to do
+	f.server.Drain(context.Background()) // a second time has nothing to do
 }
 
 // What has begun to be answered when the server stops is answered, and nothing more begins there.
 func TestDrainLetsAnswersFinish(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	busy, idle := w.dial(), w.open()
+	f := mustServe(t)
+	busy, idle := f.dial(), f.open()
 	busy.send(`{"type":"connection_init","payload":{"token":"waits"}}`)
 	busy.want(`{"type":"connection_ack"}`)
 	busy.send(subscribe("live", "subscription { taken }"))
-	live := <-w.taken
+	live := <-f.taken
 	busy.send(subscribe("1", "mutation { rename(to: \"x\") }"))
-	<-w.executing
+	<-f.executing
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		w.server.Drain(t.Context())
+		f.server.Drain(t.Context())
 	}()
 	if code, _ := idle.closed(); code != CloseServiceRestart {
 		t.Errorf("an idle socket is closed with %d", code)
@@ -346,7 +346,7 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 	busy.want(`{"type":"pong"}`) // so both were read, and have not begun
 	live.Next([]byte("{}"))
 	busy.want(`{"id":"live","type":"next","payload":{}}`)
-	close(w.goOn)
+	close(f.goOn)
 	busy.want(`{"id":"1","type":"next","payload":{"data":{"rename":"parley"}}}`)
 	busy.want(complete("1"))
 	if code, _ := busy.closed(); code != CloseServiceRestart {
@@ -358,20 +358,20 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 // An answer that takes longer than there is time is cut off.
 func TestDrainHasAnEnd(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	c := w.dial()
+	f := mustServe(t)
+	c := f.dial()
 	c.send(`{"type":"connection_init","payload":{"token":"waits"}}`)
 	c.want(`{"type":"connection_ack"}`)
 	c.send(subscribe("1", "{ name }"))
-	<-w.executing
+	<-f.executing
 	ctx, cancel := context.WithCancel(t.Context())
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		w.server.Drain(ctx)
+		f.server.Drain(ctx)
 	}()
 	eventually(t, "new sockets are refused", func() bool {
-		_, res := w.tryDial()
+		_, res := f.tryDial()
 		return res.StatusCode == http.StatusServiceUnavailable
 	})
 	cancel()
@@ -384,11 +384,11 @@ func TestDrainHasAnEnd(t *testing.T) {
 // Those that the executor does not run count too.
 func TestTooManyOperationsThatAreTaken(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 2 })
-	c := w.open()
+	f := mustServe(t, func(o *Options) { o.MaxOperations = 2 })
+	c := f.open()
 	for _, id := range []string{"1", "2"} {
 		c.send(subscribe(id, "subscription { taken }"))
-		<-w.taken
+		<-f.taken
 	}
 	c.send(subscribe("3", "{ name }"))
 	c.want(failed("3", "RATE_LIMITED", "At most 2 operations run on one connection at once."))
@@ -397,19 +397,19 @@ func TestTooManyOperationsThatAreTaken(t *testing.T) {
 // A panic while it is found out who is there ends one socket, and not the process.
 func TestPanicInInitialisation(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	c := w.dial()
+	f := mustServe(t)
+	c := f.dial()
 	c.send(`{"type":"connection_init","payload":{"token":"panic"}}`)
 	if code, reason := c.closed(); code != CloseTryAgain || reason == "" {
 		t.Errorf("closed with %d %q", code, reason)
 	}
-	w.open()
+	f.open()
 }
 
 func TestTooManyOperations(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 2 })
-	c := w.open()
+	f := mustServe(t, func(o *Options) { o.MaxOperations = 2 })
+	c := f.open()
 	c.send(subscribe("1", "subscription { silence }"))
 	c.send(subscribe("2", "subscription { silence }"))
 	c.send(subscribe("3", "{ name }"))

@@ -31,13 +31,13 @@ type socket struct {
 	readState // used by the reading goroutine only
 
 	// Guarded by outbox.mu.
-	state         socketState
-	ctx           context.Context //nolint:containedctx // of the operations; the request of the socket has ended
+	state socketState
+	ctx   context.Context //nolint:containedctx // of the operations; the request of the socket has ended
 	// as OnConnect returned it; nil before that, and after it was called
 	release       func()
-	closeFrameOut bool            // the close frame was written
-	pinned        bool            // a writer uses fd, and closes net if closed is set
-	closed        bool            // net is closed, or its writer will close it
+	closeFrameOut bool // the close frame was written
+	pinned        bool // a writer uses fd, and closes net if closed is set
+	closed        bool // net is closed, or its writer will close it
 }
 
 type socketState byte

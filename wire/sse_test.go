@@ -26,29 +26,29 @@ type events struct {
 }
 
 // stream opens one. The request is given up when the test ends.
-func (w *fixture) stream(method, query, body string, header http.Header) *events {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	req, err := http.NewRequestWithContext(ctx, method, w.url+query, strings.NewReader(body))
+func (f *fixture) stream(method, query, body string, header http.Header) *events {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
+	req, err := http.NewRequestWithContext(ctx, method, f.url+query, strings.NewReader(body))
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	req.Header = http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}
 	maps.Copy(req.Header, header)
 	transport := new(http.Transport)
 	res, err := transport.RoundTrip(req)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	w.t.Cleanup(func() {
+	f.t.Cleanup(func() {
 		cancel()
 		_ = res.Body.Close()
 		transport.CloseIdleConnections()
 	})
 	if got := res.Header.Get("Content-Type"); got != eventStream || res.StatusCode != 200 || res.Header.Get("Cache-Control") != "no-store" {
-		w.t.Fatalf("%d %s", res.StatusCode, res.Header)
+		f.t.Fatalf("%d %s", res.StatusCode, res.Header)
 	}
-	return &events{w.t, bufio.NewScanner(res.Body), cancel}
+	return &events{f.t, bufio.NewScanner(res.Body), cancel}
 }
 
 // line is the next one that is not empty; "end" when there is none.
@@ -79,7 +79,7 @@ func query(text string) string { return string(mustMarshal(map[string]string{"qu
 // TestDistinctConnections is graphql-sse's mode of one stream for one operation.
 func TestDistinctConnections(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
+	f := mustServe(t)
 	for text, want := range map[string][]string{
 		"subscription { ticks(to: 2) }": {
 			"event: next", `data: {"data":{"ticks":1}}`, "event: next", `data: {"data":{"ticks":2}}`, "event: complete", "data:", "end",
@@ -95,25 +95,25 @@ func TestDistinctConnections(t *testing.T) {
 			"event: complete", "data:", "end",
 		},
 	} {
-		w.stream(http.MethodPost, "", query(text), nil).want(want...)
+		f.stream(http.MethodPost, "", query(text), nil).want(want...)
 	}
-	w.stream(http.MethodGet, "?query=%7Bname%7D", "", nil).want("event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end")
-	if status, body := w.request(http.MethodPost, "", "{}", http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}); status != 400 {
+	f.stream(http.MethodGet, "?query=%7Bname%7D", "", nil).want("event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end")
+	if status, body := f.request(http.MethodPost, "", "{}", http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}); status != 400 {
 		t.Errorf("%d %s", status, body)
 	}
-	w.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).want("event: next",
+	f.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).want("event: next",
 		`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`, "event: complete", "data:", "end")
 	// what is not valid ends as a result, as with POST
-	w.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next")
+	f.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next")
 	const rename, both = "mutation { rename(to: \"x\") }", "query A { name } mutation B { rename(to: \"x\") }"
 	persisted := string(mustMarshal(map[string]any{"persistedQuery": map[string]any{"version": 1, "sha256Hash": Hash(rename)}}))
-	w.stream(http.MethodPost, "", `{"query":`+string(mustMarshal(rename))+`,"extensions":`+persisted+`}`, nil).want("event: next", `data: {"data":{"rename":"parley"}}`)
-	w.stream(http.MethodGet, "?operationName=A&query="+url.QueryEscape(both), "", nil).want("event: next", `data: {"data":{"name":"parley"}}`)
+	f.stream(http.MethodPost, "", `{"query":`+string(mustMarshal(rename))+`,"extensions":`+persisted+`}`, nil).want("event: next", `data: {"data":{"rename":"parley"}}`)
+	f.stream(http.MethodGet, "?operationName=A&query="+url.QueryEscape(both), "", nil).want("event: next", `data: {"data":{"name":"parley"}}`)
 	for what, query := range map[string]string{
 		"a mutation with GET": "query=" + url.QueryEscape(rename), "one of several": "operationName=B&query=" + url.QueryEscape(both),
 		"one by its hash": "extensions=" + url.QueryEscape(persisted), "one by its id": "documentId=" + Hash(rename),
 	} {
-		res := w.do(http.MethodGet, "?"+query, "", http.Header{"Accept": {eventStream}})
+		res := f.do(http.MethodGet, "?"+query, "", http.Header{"Accept": {eventStream}})
 		_ = res.Body.Close()
 		if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != "POST" {
 			t.Errorf("%s: %s, allowed %q", what, res.Status, res.Header.Get("Allow"))
@@ -125,10 +125,10 @@ func TestDistinctConnections(t *testing.T) {
 // stops cuts it off.
 func TestEndsOfStreams(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
+	f := mustServe(t)
 	open := func() (*events, *Operation) {
-		e := w.stream(http.MethodPost, "", query("subscription { taken }"), nil)
-		op := <-w.taken
+		e := f.stream(http.MethodPost, "", query("subscription { taken }"), nil)
+		op := <-f.taken
 		op.Next([]byte(`1`))
 		e.want("event: next", "data: 1")
 		return e, op
@@ -138,7 +138,7 @@ func TestEndsOfStreams(t *testing.T) {
 	eventually(t, "the operation has ended", func() bool { return !op.Next([]byte(`2`)) })
 
 	leased, op := open()
-	w.lease(1)(errs.New(errs.Unauthenticated, "The session has ended."))
+	f.lease(1)(errs.New(errs.Unauthenticated, "The session has ended."))
 	leased.want("event: next", `data: {"errors":[{"message":"The session has ended.","extensions":{"code":"UNAUTHENTICATED"}}]}`,
 		"event: complete", "data:", "end")
 	if op.Next([]byte(`2`)) {
@@ -146,14 +146,14 @@ func TestEndsOfStreams(t *testing.T) {
 	}
 
 	cut, _ := open()
-	w.server.Drain(t.Context())
+	f.server.Drain(t.Context())
 	cut.want("end")
 }
 
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.Heartbeat = 10 * time.Millisecond })
-	e := w.stream(http.MethodPost, "", query("subscription { silence }"), nil)
+	f := mustServe(t, func(o *Options) { o.Heartbeat = 10 * time.Millisecond })
+	e := f.stream(http.MethodPost, "", query("subscription { silence }"), nil)
 	for range 5 {
 		if got := e.line(); got != ":" {
 			t.Fatalf("got %s", got)
@@ -164,21 +164,21 @@ func TestHeartbeat(t *testing.T) {
 // TestSingleConnection is graphql-sse's mode of one stream for all operations.
 func TestSingleConnection(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 3 })
-	status, token := w.request(http.MethodPut, "", "", nil)
+	f := mustServe(t, func(o *Options) { o.MaxOperations = 3 })
+	status, token := f.request(http.MethodPut, "", "", nil)
 	if status != http.StatusCreated || len(token) < 26 {
 		t.Fatalf("%d %s", status, token)
 	}
 	with := http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}}
 	start := func(id, text string) (int, string) {
-		return w.request(http.MethodPost, "", string(mustMarshal(map[string]any{
+		return f.request(http.MethodPost, "", string(mustMarshal(map[string]any{
 			"query": text, "extensions": map[string]any{"operationId": id},
 		})), with)
 	}
 	if status, _ := start("1", "{ name }"); status != http.StatusNotFound {
 		t.Errorf("before the stream is there: %d", status)
 	}
-	e := w.stream(http.MethodGet, "?token="+token, "", nil)
+	e := f.stream(http.MethodGet, "?token="+token, "", nil)
 	e.lines.Scan() // which says that it has begun
 	for name, c := range map[string]struct {
 		method, query, body string
@@ -196,7 +196,7 @@ func TestSingleConnection(t *testing.T) {
 		"ending what is not":  {http.MethodDelete, "?operationId=9", "", with, 200},
 		"ending without any":  {http.MethodDelete, "?operationId=9", "", nil, 404},
 	} {
-		if status, body := w.request(c.method, c.query, c.body, c.header); status != c.status {
+		if status, body := f.request(c.method, c.query, c.body, c.header); status != c.status {
 			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
@@ -212,13 +212,13 @@ func TestSingleConnection(t *testing.T) {
 	e.want("event: complete", `data: {"id":"a"}`)
 
 	start("s", "subscription { taken }")
-	op := <-w.taken
+	op := <-f.taken
 	if status, _ := start("s", "{ name }"); status != http.StatusConflict {
 		t.Errorf("an id in use: %d", status)
 	}
 	op.Next([]byte(`1`))
 	e.want("event: next", `data: {"id":"s","payload":1}`)
-	if status, _ := w.request(http.MethodDelete, "?operationId=s", "", with); status != http.StatusOK {
+	if status, _ := f.request(http.MethodDelete, "?operationId=s", "", with); status != http.StatusOK {
 		t.Errorf("ending: %d", status)
 	}
 	if op.Next([]byte(`2`)) {
@@ -230,7 +230,7 @@ func TestSingleConnection(t *testing.T) {
 	if status, body := start("one more", "{ name }"); status != http.StatusTooManyRequests || !strings.Contains(body, "RATE_LIMITED") {
 		t.Errorf("%d %s", status, body)
 	}
-	w.lease(0)(errs.New(errs.Unauthenticated, "The session has ended."))
+	f.lease(0)(errs.New(errs.Unauthenticated, "The session has ended."))
 	ends := 0
 	for text := e.line(); text != "end"; text = e.line() {
 		if strings.HasPrefix(text, "event: complete") {
@@ -251,7 +251,7 @@ func TestSingleConnection(t *testing.T) {
 func TestWhatIsAcceptedRuns(t *testing.T) {
 	t.Parallel()
 	var begins chan struct{}
-	w := newFixture(t, func(o *Options) {
+	f := newFixture(t, func(o *Options) {
 		o.SameCaller = func(context.Context, context.Context) bool {
 			close(begins)
 			return true
@@ -260,8 +260,8 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 	const body = `{"query":"subscription { taken }","extensions":{"operationId":"1"}}`
 	for try := range 2000 {
 		begins = make(chan struct{})
-		st := w.server.newStream(t.Context(), httptest.NewRecorder(), true)
-		w.server.streams.open["token"] = st
+		st := f.server.newStream(t.Context(), httptest.NewRecorder(), true)
+		f.server.streams.open["token"] = st
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/?token=token", strings.NewReader(body))
 		r.Header.Set("Content-Type", legacyJSON)
 		answer := httptest.NewRecorder()
@@ -273,12 +273,12 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 			}
 			st.cut()
 		})
-		w.server.ServeHTTP(answer, r)
+		f.server.ServeHTTP(answer, r)
 		ending.Wait()
 		st.running.Wait()
 		want := http.StatusNotFound
 		select {
-		case <-w.taken:
+		case <-f.taken:
 			want = http.StatusAccepted
 		default:
 		}
@@ -292,8 +292,8 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 // given as a token is none.
 func TestOnlyWhatWasGivenIsAToken(t *testing.T) {
 	t.Parallel()
-	w, other := mustServe(t), mustServe(t)
-	_, token := w.request(http.MethodPut, "", "", nil)
+	f, other := mustServe(t), mustServe(t)
+	_, token := f.request(http.MethodPut, "", "", nil)
 	_, ofOther := other.request(http.MethodPut, "", "", nil)
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) != tokenBytes {
@@ -308,15 +308,15 @@ func TestOnlyWhatWasGivenIsAToken(t *testing.T) {
 		"another server's": ofOther, "another time": changed(tokenTime - 1), "another name": changed(tokenTime),
 		"another signature": changed(tokenSigned), "less": token[:len(token)-1], "more": token + "A", "no base64": "!" + token[1:],
 	} {
-		if status, _ := w.request(http.MethodGet, "?token="+text, "", http.Header{"Accept": {eventStream}}); status != http.StatusNotFound {
+		if status, _ := f.request(http.MethodGet, "?token="+text, "", http.Header{"Accept": {eventStream}}); status != http.StatusNotFound {
 			t.Errorf("%s: %d", name, status)
 		}
 	}
-	if n := len(w.server.streams.open); n != 0 {
+	if n := len(f.server.streams.open); n != 0 {
 		t.Errorf("%d streams are known", n)
 	}
-	w.stream(http.MethodGet, "?token="+token, "", nil)
-	if status, _ := w.request(http.MethodGet, "?token="+token, "", http.Header{"Accept": {eventStream}}); status != http.StatusConflict {
+	f.stream(http.MethodGet, "?token="+token, "", nil)
+	if status, _ := f.request(http.MethodGet, "?token="+token, "", http.Header{"Accept": {eventStream}}); status != http.StatusConflict {
 		t.Errorf("a second time: %d", status)
 	}
 }
@@ -324,9 +324,9 @@ func TestOnlyWhatWasGivenIsAToken(t *testing.T) {
 // A stream that takes nothing is cut when more is to be written than may wait.
 func TestStreamThatStalls(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.QueueBytes, o.WriteTimeout = 64<<10, 100*time.Millisecond })
-	e := w.stream(http.MethodPost, "", query("subscription { taken }"), nil)
-	op := <-w.taken
+	f := mustServe(t, func(o *Options) { o.QueueBytes, o.WriteTimeout = 64<<10, 100*time.Millisecond })
+	e := f.stream(http.MethodPost, "", query("subscription { taken }"), nil)
+	op := <-f.taken
 	payload := mustMarshal(strings.Repeat("x", 4<<10))
 	for op.Next(payload) {
 	}
@@ -337,5 +337,5 @@ func TestStreamThatStalls(t *testing.T) {
 	if strings.HasPrefix(last, "event: complete") {
 		t.Error("the stream was completed: its client will not come back")
 	}
-	eventually(t, "the stream is gone", func() bool { return w.connections() == 0 })
+	eventually(t, "the stream is gone", func() bool { return f.connections() == 0 })
 }

@@ -23,41 +23,41 @@ func TestTimes(t *testing.T) {
 	for name, c := range map[string]struct {
 		over time.Duration
 		ends string // the close code and a part of the reason; "cut" without a close frame
-		does func(w *fixture) *client
+		does func(f *fixture) *client
 	}{
-		"no initialisation": {10 * time.Second, "4408 timeout", func(w *fixture) *client { return w.dial() }},
-		"an initialisation byte by byte": {10 * time.Second, "4408 timeout", func(w *fixture) *client {
-			return w.dial().trickle(time.Second, frameOf(finBit|opText, init))
+		"no initialisation": {10 * time.Second, "4408 timeout", func(f *fixture) *client { return f.dial() }},
+		"an initialisation byte by byte": {10 * time.Second, "4408 timeout", func(f *fixture) *client {
+			return f.dial().trickle(time.Second, frameOf(finBit|opText, init))
 		}},
-		"pings instead of an initialisation": {10 * time.Second, "4408 timeout", func(w *fixture) *client {
-			return w.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
+		"pings instead of an initialisation": {10 * time.Second, "4408 timeout", func(f *fixture) *client {
+			return f.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
 		}},
-		"half a header": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
-			return w.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
+		"half a header": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			return f.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
 		}},
-		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
-			return w.open().trickle(time.Second/2, frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
+		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			return f.open().trickle(time.Second/2, frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
 		}},
-		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
-			return w.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
+		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			return f.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
 		}},
-		"fragments without an end": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
-			c := w.open()
+		"fragments without an end": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			c := f.open()
 			c.raw(frameOf(opText, ""))
 			return c.repeat(time.Second, frameOf(opContinuation, " "))
 		}},
-		"pings between fragments": {15 * time.Second, "1013 whole in time", func(w *fixture) *client {
-			c := w.open()
+		"pings between fragments": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			c := f.open()
 			c.raw(frameOf(opText, `{"type":`))
 			return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
 		}},
-		"no answer to pings": {75 * time.Second, "cut", func(w *fixture) *client {
-			c := w.open()
+		"no answer to pings": {75 * time.Second, "cut", func(f *fixture) *client {
+			c := f.open()
 			c.send(subscribe("s", "subscription { silence }"))
 			return c
 		}},
-		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON", func(w *fixture) *client {
-			c := w.open()
+		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON", func(f *fixture) *client {
+			c := f.open()
 			c.send("hello")
 			return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
 		}},
@@ -65,10 +65,10 @@ func TestTimes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := mustServeInMemory(t)
+				f := mustServeInMemory(t)
 				start := time.Now()
-				conn := c.does(w)
-				other := w.open()
+				conn := c.does(f)
+				other := f.open()
 				other.send(subscribe("q", "{ name }"))
 				other.want(`{"id":"q","type":"next","payload":{"data":{"name":"parley"}}}`)
 				if waited := time.Since(start); waited != 0 {
@@ -88,7 +88,7 @@ func TestTimes(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				if n := w.connections(); n != 0 {
+				if n := f.connections(); n != 0 {
 					t.Errorf("%d connections are left", n)
 				}
 			})
@@ -149,8 +149,8 @@ func (c *client) ending() (how string) {
 func TestWhoAnswersStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := mustServeInMemory(t)
-		answering := w.open()
+		f := mustServeInMemory(t)
+		answering := f.open()
 		start := time.Now()
 		for pings := 1; time.Since(start) < time.Hour; pings++ {
 			if opcode, _, err := answering.read(); err != nil || opcode != opPing {
@@ -161,7 +161,7 @@ func TestWhoAnswersStays(t *testing.T) {
 			}
 			answering.raw(frameOf(finBit|opPong, ""))
 		}
-		busy, ping := w.open(), frameOf(finBit|opPing, "x")
+		busy, ping := f.open(), frameOf(finBit|opPing, "x")
 		busy.raw(ping[:3])
 		for range 60 { // what is written ends in the middle of the next one
 			busy.raw(append(ping[3:], ping[:3]...))
@@ -182,10 +182,10 @@ func TestWhoAnswersStays(t *testing.T) {
 func TestTimeToTake(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := mustServeInMemory(t)
-		c := w.open()
+		f := mustServeInMemory(t)
+		c := f.open()
 		c.send(subscribe("s", "subscription { taken }"))
-		op := <-w.taken
+		op := <-f.taken
 		start := time.Now()
 		payload := []byte(strings.Repeat("1", 64<<10))
 		for op.Put(t.Context(), payload) == nil {
@@ -194,7 +194,7 @@ func TestTimeToTake(t *testing.T) {
 			t.Errorf("whoever had to wait was told after %v", held)
 		}
 		synctest.Wait()
-		if n := w.connections(); n != 0 {
+		if n := f.connections(); n != 0 {
 			t.Errorf("%d connections are left", n)
 		}
 	})
@@ -214,21 +214,21 @@ func TestWhoReadsSlowlyStays(t *testing.T) {
 	t.Parallel()
 	payload := []byte(`"` + strings.Repeat("x", 100_000) + `"`)
 	for name, takes := range map[string]func(*testing.T, *fixture){
-		"a WebSocket": func(_ *testing.T, w *fixture) {
-			c := w.open()
+		"a WebSocket": func(_ *testing.T, f *fixture) {
+			c := f.open()
 			c.send(subscribe("s", "subscription { taken }"))
-			(<-w.taken).Next(payload)
+			(<-f.taken).Next(payload)
 			c.r = bufio.NewReader(drop{c.conn})
 			c.want(`{"id":"s","type":"next","payload":` + string(payload) + `}`)
 		},
-		"a stream": func(t *testing.T, w *fixture) {
-			conn := w.connect()
+		"a stream": func(t *testing.T, f *fixture) {
+			conn := f.connect()
 			mustWrite(t, conn, "GET /?query=subscription%7Btaken%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
 			res, err := http.ReadResponse(bufio.NewReader(drop{conn}), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			op := <-w.taken
+			op := <-f.taken
 			op.Next(payload)
 			op.Complete()
 			want := ":\n\nevent: next\ndata: " + string(payload) + "\n\nevent: complete\ndata:\n\n"
@@ -241,9 +241,9 @@ func TestWhoReadsSlowlyStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := mustServeInMemory(t)
+				f := mustServeInMemory(t)
 				start := time.Now()
-				takes(t, w)
+				takes(t, f)
 				if took := time.Since(start); took < 50*time.Second { // by the clock of the bubble
 					t.Errorf("it took %v, which is not slow", took)
 				}
@@ -256,8 +256,8 @@ func TestWhoReadsSlowlyStays(t *testing.T) {
 func TestTimesOfStreams(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := mustServeInMemory(t)
-		conn := w.connect()
+		f := mustServeInMemory(t)
+		conn := f.connect()
 		// A GET with a body, which nobody asks for, and which has no time any more once it is
 		// there.
 		mustWrite(t, conn, "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"+
@@ -275,7 +275,7 @@ func TestTimesOfStreams(t *testing.T) {
 			}
 			lines.Scan()
 		}
-		eventually(t, "the stream is gone", func() bool { return w.connections() == 0 })
+		eventually(t, "the stream is gone", func() bool { return f.connections() == 0 })
 		// 10 after the next beat
 		if held := time.Since(start).Truncate(time.Second); held != 70*time.Second {
 			t.Errorf("it was held for %v", held)
@@ -289,8 +289,8 @@ func TestTimeOfReservations(t *testing.T) {
 	t.Parallel()
 	for after, status := range map[time.Duration]int{29 * time.Second: http.StatusOK, 30 * time.Second: http.StatusNotFound} {
 		synctest.Test(t, func(t *testing.T) {
-			w := mustServeInMemory(t)
-			conn := w.connect()
+			f := mustServeInMemory(t)
+			conn := f.connect()
 			r := bufio.NewReader(conn)
 			mustWrite(t, conn, "PUT / HTTP/1.1\r\nHost: parley\r\n\r\n")
 			res, err := http.ReadResponse(r, nil)
@@ -347,8 +347,8 @@ func TestTimeOfRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := mustServeInMemory(t)
-				conn := w.connect()
+				f := mustServeInMemory(t)
+				conn := f.connect()
 				start := time.Now()
 				go mustWrite(t, conn, c.request)
 				r := bufio.NewReader(conn)

@@ -90,12 +90,12 @@ type Options struct {
 
 	// bytes of a request, or of a WebSocket message; default DefaultMaxMessage
 	MaxMessage    int
-	MaxOperations int      // of one connection at once; default DefaultMaxOperations
-	QueueItems    int      // queued for one connection; default DefaultQueueItems
-	QueueBytes    int      // queued for one connection; default DefaultQueueBytes
-	Compression   bool     // of WebSocket messages, if the client offers it
+	MaxOperations int  // of one connection at once; default DefaultMaxOperations
+	QueueItems    int  // queued for one connection; default DefaultQueueItems
+	QueueBytes    int  // queued for one connection; default DefaultQueueBytes
+	Compression   bool // of WebSocket messages, if the client offers it
 	// trusted documents, the only ones that are answered; nil means any document
-	Documents     []string
+	Documents []string
 
 	// InitTimeout is the time from the handshake to connection_init; default 10 seconds.
 	InitTimeout time.Duration
