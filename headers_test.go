@@ -18,8 +18,7 @@ import (
 	"parley/wire/wiretest"
 )
 
-// deadlines is a listener in memory that reports writes without a deadline in which they have to be
-// taken.
+// deadlines is a listener in memory that reports writes without a deadline.
 type deadlines struct {
 	*wiretest.Memory
 	t *testing.T
@@ -102,8 +101,8 @@ func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	}
 }
 
-// TestEveryAnswer asks every route in every way, and looks at what holds for all answers: a
-// deadline for the client to take them, whatever is asked for with Upgrade, and headers.
+// Every answer of every route has a write deadline and the default headers, whatever the method and
+// the header Upgrade are.
 func TestEveryAnswer(t *testing.T) {
 	t.Parallel()
 	routes, dial := mustServeRoutes(t)
@@ -133,16 +132,16 @@ func TestEveryAnswer(t *testing.T) {
 					t.Errorf("%s %s %q: %s %v", method, path, header, res.Status, h)
 				}
 				if cache := h.Get("Cache-Control"); !upgraded && strings.HasPrefix(path, "/graphql") && cache != "no-store" {
-					t.Errorf("%s %s %q: %s may be kept: %q", method, path, header, res.Status, cache)
+					t.Errorf("%s %s %q: %s may be cached: %q", method, path, header, res.Status, cache)
 				} else if !upgraded && cache == "" {
-					t.Errorf("%s %s %q: %s says nothing of whether it may be kept", method, path, header, res.Status)
+					t.Errorf("%s %s %q: %s has no Cache-Control", method, path, header, res.Status)
 				}
 			}
 		}
 	}
 }
 
-// answerTo sends a request, and takes the beginning of its answer.
+// answerTo sends a request, and reads the header of its answer.
 func answerTo(t *testing.T, conn net.Conn, method, path, header string) *http.Response {
 	t.Helper()
 	defer func() { _ = conn.Close() }()
@@ -157,8 +156,8 @@ func answerTo(t *testing.T, conn net.Conn, method, path, header string) *http.Re
 	return res
 }
 
-// A link on another page leads to the server's own pages, and executes nothing.
-func TestLinksFromElsewhere(t *testing.T) {
+// Links on other sites open the server's own pages, and execute no operation.
+func TestLinksOnOtherSites(t *testing.T) {
 	t.Parallel()
 	_, dial := mustServeRoutes(t)
 	const link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"

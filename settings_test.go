@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// ask sends an operation to a running server, and returns the answer's body.
+// ask sends an operation to a running server, and returns the body of the answer.
 func ask(t *testing.T, base, token, accept, query string) io.ReadCloser {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"query": query})
@@ -34,7 +34,7 @@ func ask(t *testing.T, base, token, accept, query string) io.ReadCloser {
 	return res.Body
 }
 
-// answerOf is the text at a path of an answer's data.
+// answerOf returns the value at a path of an answer's data, as text.
 func answerOf(t *testing.T, body io.Reader, path string) string {
 	t.Helper()
 	var answer map[string]any
@@ -52,9 +52,9 @@ func answerOf(t *testing.T, body io.Reader, path string) string {
 	return fmt.Sprint(at)
 }
 
-// TestSettingsCountAtOnce has a server that never compares: what people let others know reaches
-// streams because auth tells chat.
-func TestSettingsCountAtOnce(t *testing.T) {
+// A change of an account's settings reaches streams at once, because auth calls chat: this server
+// never reconciles.
+func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 	t.Parallel()
 	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--compare-every=1h")
 	register := func(name string) (token, id string) {
@@ -98,7 +98,7 @@ func TestSettingsCountAtOnce(t *testing.T) {
 	want("<nil>")
 }
 
-// TestTheLimitOfOperationsIsASetting asks for one more on a shared stream than may run there.
+// PARLEY_MAX_OPERATIONS limits the operations on a shared stream.
 func TestTheLimitOfOperationsIsASetting(t *testing.T) {
 	t.Parallel()
 	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--max-operations=2")
@@ -135,7 +135,7 @@ func TestTheLimitOfOperationsIsASetting(t *testing.T) {
 	}
 }
 
-// TestRatesAreSettings has one change of a profile an hour, for whom that counts.
+// PARLEY_MAX_CONVERSATIONS and the PARLEY_RATE_… settings have an effect.
 func TestRatesAreSettings(t *testing.T) {
 	t.Parallel()
 	folder := "--data-dir=" + t.TempDir()

@@ -12,7 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// mustStartServer starts what serve runs, for tests that look inside; stop has to be called.
+// mustStartServer starts a server for tests that look inside it. The test has to call stop.
 func mustStartServer(t *testing.T, args ...string) *server {
 	t.Helper()
 	var cli commandLine
@@ -30,8 +30,7 @@ func mustStartServer(t *testing.T, args ...string) *server {
 	return srv
 }
 
-// TestStopDelay asks a server that stops: while the delay lasts it is not ready, and serves
-// everything.
+// While the stop delay lasts, the server is not ready, and still serves everything.
 func TestStopDelay(t *testing.T) {
 	t.Parallel()
 	srv := mustStartServer(t, "--stop-delay=7m")
@@ -44,7 +43,7 @@ func TestStopDelay(t *testing.T) {
 		{email: "ann@example.org", nickname: "ann", password: "of ann alone"}) { tokens { accessToken } } }`), "register.tokens.accessToken")
 	follow := func() *bufio.Scanner {
 		s := bufio.NewScanner(ask(t, srv.url, token, "text/event-stream", `subscription { conversationAdded { id } }`))
-		if !s.Scan() { // a comment, first
+		if !s.Scan() { // a comment
 			t.Fatal(s.Err())
 		}
 		return s
@@ -81,7 +80,6 @@ func TestStopDelay(t *testing.T) {
 	}
 }
 
-// TestNoStopDelay has nobody to wait for.
 func TestNoStopDelay(t *testing.T) {
 	t.Parallel()
 	srv := mustStartServer(t)

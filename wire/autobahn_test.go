@@ -8,23 +8,23 @@ import (
 	"testing"
 )
 
-// These are the cases of the Autobahn test suite that the rows of TestFrames leave out, by its
-// numbers. Where that has an echo, here is a ping of GraphQL, whose payload comes back; binary
-// messages, which GraphQL has not, end the connection.
+// These are the cases of the Autobahn test suite that are not in TestFrames, with the numbers of
+// the suite. Instead of an echo, they use a ping message of graphql-transport-ws, whose payload
+// comes back. Binary messages end the connection.
 
-// pingOf is a ping with a text, and the pong to it. Both are equally long.
+// pingOf returns a ping with a text, and the pong to it. Both have the same length.
 func pingOf(text string) (ping, pong string) {
 	return `{"type":"ping","payload":{"a":"` + text + `"}}`, `{"type":"pong","payload":{"a":"` + text + `"}}`
 }
 
-// pingOfLength is a ping of so many bytes.
+// pingOfLength returns a ping of this many bytes.
 func pingOfLength(n int) (ping, pong string) {
 	empty, _ := pingOf("")
 	return pingOf(strings.Repeat("*", n-len(empty)))
 }
 
-// Sections 1, 9 and 10: lengths at the edges of each form, both ways, in one frame and in fragments
-// of many sizes.
+// Sections 1, 9 and 10: lengths at the limits of each form, in both directions, in one frame and in
+// fragments of many sizes.
 func TestLengths(t *testing.T) {
 	t.Parallel()
 	const limit = 1 << 17
@@ -48,7 +48,7 @@ func TestLengths(t *testing.T) {
 	}
 }
 
-// fragments is a message in pieces.
+// fragments returns a message in fragments.
 func fragments(text string, size int) (b []byte) {
 	first := opText
 	for ; len(text) > size; text = text[size:] {
@@ -73,7 +73,7 @@ func TestAutobahn(t *testing.T) {
 	}
 	normal := string(closeFrame(1000, ""))
 	for name, c := range map[string]exchange{
-		"2.3 a ping that is no text":         {bytes: framesOf(fin|opPing, "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"), pings: []string{"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"}},
+		"2.3 a ping that is not text":        {bytes: framesOf(fin|opPing, "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"), pings: []string{"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"}},
 		"2.7 a pong with nothing":            {bytes: framesOf(fin|opPong, "", fin|opText, ping), text: pong},
 		"2.9 a pong, then a ping":            {bytes: framesOf(fin|opPong, "unsolicited", fin|opPing, "x"), pings: []string{"x"}},
 		"2.10 ten pings, each its own":       {bytes: tenPings, pings: pongs},
@@ -110,9 +110,9 @@ func TestAutobahn(t *testing.T) {
 	}
 }
 
-// Section 6: every kind of UTF-8, valid and not, whole and in fragments of a byte. What is not
-// valid is found at the end of the message at the latest, and the connection ends with 1007, which
-// section 6.4 asks for at once only of those who are strict.
+// Section 6: every kind of valid and invalid UTF-8, in one frame and in fragments of one byte.
+// Invalid UTF-8 ends the connection with 1007, at the end of the message at the latest: section 6.4
+// asks only strict implementations to do that earlier.
 func TestUTF8(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
@@ -126,7 +126,7 @@ func TestUTF8(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited", // 6.3
-		// 6.4, beyond the last one
+		// 6.4, beyond the last code point
 		"\xce\xba\xf4\x90\x80\x80edited",
 		"\xce", "\xe1\xbd", "\xf0\x90\x80", // 6.6, cut
 		// 6.8, 6.10: five bytes and more
@@ -134,7 +134,7 @@ func TestUTF8(t *testing.T) {
 		"\x80", "\xbf", "\x80\xbf\x80", // 6.12, continuations of nothing
 		"\xc0 ", "\xdf ", "\xef ", "\xf4 ", // 6.13, beginnings of nothing
 		"\xfe", "\xff", "\xfe\xfe\xff\xff", // 6.15
-		// 6.17 to 6.19, longer than need be
+		// 6.17 to 6.19, overlong
 		"\xc0\xaf", "\xe0\x80\xaf", "\xf0\x80\x80\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xc0\x80",
 		// 6.20, 6.21, surrogates
 		"\xed\xa0\x80", "\xed\xad\xbf", "\xed\xbf\xbf", "\xed\xa0\x80\xed\xb0\x80",
@@ -145,8 +145,8 @@ func TestUTF8(t *testing.T) {
 	}
 }
 
-// Sections 12 and 13: compressed messages of many lengths and contents, and RFC 7692's ways to
-// write one (section 7.2.3).
+// Sections 12 and 13: compressed messages of many lengths and contents, in all forms that RFC 7692
+// (section 7.2.3) allows.
 func TestCompressedMessages(t *testing.T) {
 	t.Parallel()
 	const limit, fin, squeezed = 1 << 17, finBit, compressedBit
@@ -178,7 +178,7 @@ func TestCompressedMessages(t *testing.T) {
 		"a continuation that says so":   {bytes: framesOf(squeezed|opText, compress(t, ping)[:5], fin|squeezed|opContinuation, "x"), code: 1002, says: "Only the first"},
 		"a ping that says so":           {bytes: frameOf(fin|squeezed|opPing, "x"), code: 1002, says: "compressed"},
 		"a close frame that says so":    {bytes: frameOf(fin|squeezed|opClose, ""), code: 1002, says: "compressed"},
-		"another bit beside":            {bytes: frameOf(fin|squeezed|0x20|opText, compress(t, ping)), code: 1002, says: "reserved bit"},
+		"another bit as well":           {bytes: frameOf(fin|squeezed|0x20|opText, compress(t, ping)), code: 1002, says: "reserved bit"},
 		"text that only says it is not": {bytes: frameOf(fin|squeezed|opText, ping), code: 1007, says: "not compressed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestCompressedMessages(t *testing.T) {
 	}
 }
 
-// stored is a block of deflate that is not compressed (RFC 1951, section 3.2.4).
+// stored returns an uncompressed block of deflate (RFC 1951, section 3.2.4).
 func stored(text string, last byte) string {
 	n := len(text)
 	return string([]byte{last, byte(n), byte(n >> 8), ^byte(n), ^byte(n >> 8)}) + text

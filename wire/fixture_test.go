@@ -27,15 +27,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience ends a test that waits for what never comes. It is no measure of speed.
+// patience ends a test that waits for something that never happens. It does not measure speed.
 const patience = 30 * time.Second
 
 const testSchema = `
 type Query { name: String! broken: String }
 type Mutation { rename(to: String): String! }
-type Subscription { ticks(to: Int!): Int! silence: Int! fails: Int! refused: Int! panics: Int! taken: Int! }`
+type Subscription { ticks(to: Int!): Int! silence: Int! fails: Int! refused: Int! panics: Int! delegated: Int! }`
 
-// schema executes what is generated otherwise.
+// schema is an executable schema that is not generated.
 type schema struct{ definitions *ast.Schema }
 
 func (s schema) Schema() *ast.Schema { return s.definitions }
@@ -46,7 +46,7 @@ func (schema) Complexity(context.Context, string, string, int, map[string]any) (
 
 func (schema) Exec(ctx context.Context) graphql.ResponseHandler { return execute(ctx) }
 
-// unprepared panics before operations of this name begin.
+// unprepared panics before an operation of this name starts.
 type unprepared struct{}
 
 func (unprepared) ExtensionName() string                   { return "unprepared" }
@@ -59,20 +59,21 @@ func (unprepared) MutateOperationContext(_ context.Context, oc *graphql.Operatio
 	return nil
 }
 
-// fixture is a server of a small schema, with what its hooks saw.
+// fixture is a server of a small schema, and records the calls of its Options.
 type fixture struct {
-	t      *testing.T
-	url    string
-	dialTo func() (net.Conn, error)
-	server *Server
-	taken  chan *Operation // subscriptions to "taken", which the executor never sees
+	t         *testing.T
+	url       string
+	dialTo    func() (net.Conn, error)
+	server    *Server
+	delegated chan *Operation // subscriptions to "delegated", which Options.Subscribe takes over
 
-	// Of sockets whose token is "waits": an answer has begun, and may go on.
+	// For sockets with the token "waits": executing receives when an operation is executed, which
+	// then waits for goOn.
 	executing, goOn chan struct{}
 
 	mu      sync.Mutex
-	ends    []func(error) // of Hold, one for each connection
-	release int           // how often a connection gave back what it held
+	ends    []func(error) // the arguments of OnConnect, one for each connection
+	release int           // calls of the functions that OnConnect has returned
 }
 
 func mustServe(t *testing.T, change ...func(*Options)) *fixture {
@@ -96,7 +97,7 @@ func mustServe(t *testing.T, change ...func(*Options)) *fixture {
 
 func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
+	f := &fixture{t: t, delegated: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	exec.Use(unprepared{})
@@ -110,10 +111,10 @@ func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 			case "later":
 				return nil, errs.New(errs.Unavailable, "Try again.")
 			case "panic":
-				panic("who is there?")
+				panic("in Init")
 			case "waits":
 				ctx = context.WithValue(ctx, waitsKey{}, f)
-			case "slow": // until the client gives up
+			case "slow": // until the client disconnects
 				<-ctx.Done()
 			}
 			return ctx, nil
@@ -121,10 +122,10 @@ func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 		OnConnect:  f.hold,
 		SameCaller: func(_, request context.Context) bool { return request.Value(otherAccountKey{}) == nil },
 		Subscribe: func(_ context.Context, op *Operation, oc *graphql.OperationContext) bool {
-			if rootField(oc) != "taken" {
+			if rootField(oc) != "delegated" {
 				return false
 			}
-			f.taken <- op
+			f.delegated <- op
 			return true
 		},
 	}
@@ -158,8 +159,8 @@ func (f *fixture) hold(_ context.Context, end func(error)) (release func()) {
 	}
 }
 
-// lease ends what the i-th connection depends on.
-func (f *fixture) lease(i int) func(error) {
+// endOf returns the function that ends the i-th connection.
+func (f *fixture) endOf(i int) func(error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.ends[i]
@@ -229,14 +230,14 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 	return func(context.Context) *graphql.Response { return nil }
 }
 
-// client is a WebSocket that can also do what no library would.
+// client is a WebSocket that can also break the protocol.
 type client struct {
 	t    *testing.T
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// connect opens a connection, and says nothing on it.
+// connect opens a connection, and sends nothing.
 func (f *fixture) connect() net.Conn {
 	f.t.Helper()
 	conn, err := f.dialTo()
@@ -254,7 +255,7 @@ func (f *fixture) tryDial(headers ...string) (*client, *http.Response) {
 		"GET / HTTP/1.1", "Host: parley", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
 		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: other, " + Subprotocol,
 	}, headers...)
-	for i, h := range headers { // a header that is given replaces, or without a value removes
+	for i, h := range headers { // each replaces a default header; without a value, it removes that
 		name, value, _ := strings.Cut(h, ":")
 		for j, line := range lines[:7] {
 			if strings.HasPrefix(line, name) {
@@ -285,7 +286,7 @@ func (f *fixture) dial(headers ...string) *client {
 	return c
 }
 
-// open dials, and gets through the initialisation.
+// open dials, and initialises the connection.
 func (f *fixture) open(headers ...string) *client {
 	f.t.Helper()
 	c := f.dial(headers...)
@@ -294,7 +295,7 @@ func (f *fixture) open(headers ...string) *client {
 	return c
 }
 
-// frameOf is a client's frame.
+// frameOf returns a frame of a client.
 func frameOf(first byte, payload string) []byte {
 	b := []byte{first}
 	switch n := len(payload); {
@@ -326,7 +327,7 @@ func (c *client) send(text string) {
 	c.raw(frameOf(finBit|opText, text))
 }
 
-// read takes the next frame, which the server has to have written as RFC 6455 asks.
+// read reads the next frame, and checks that the server may send it (RFC 6455).
 func (c *client) read() (opcode byte, payload []byte, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
@@ -356,7 +357,7 @@ func (c *client) read() (opcode byte, payload []byte, err error) {
 	return head[0] & 0x0F, payload, err
 }
 
-// want takes the next frame, which has to be this message.
+// want reads the next frame, which has to be this message.
 func (c *client) want(text string) {
 	c.t.Helper()
 	opcode, payload, err := c.read()
@@ -371,7 +372,8 @@ func (c *client) want(text string) {
 	}
 }
 
-// closed takes the next frame, which has to be the last one, and returns its code and reason.
+// closed reads the next frame, which has to be a close frame and the last one, and returns its code
+// and reason.
 func (c *client) closed() (code int, reason string) {
 	c.t.Helper()
 	opcode, payload, err := c.read()
@@ -390,7 +392,7 @@ func (c *client) closed() (code int, reason string) {
 	return int(binary.BigEndian.Uint16(payload)), string(payload[2:])
 }
 
-// eventually waits until something is so.
+// eventually waits until a condition is true.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	deadline := time.After(patience)

@@ -10,17 +10,16 @@ import (
 	"unicode/utf8"
 )
 
-// exchange is the bytes that a client sends after its initialisation, and what comes back. A ping
-// comes back with its payload, before whatever ends the connection.
+// exchange is the bytes that a client sends after its initialisation, and what the server answers.
 type exchange struct {
 	bytes []byte
-	pings []string // pongs of the WebSocket that come first
-	text  string   // then this message
-	code  int      // then this end
-	says  string
+	pings []string // first, pong frames with these payloads
+	text  string   // then this message; "" for none
+	code  int      // then a close frame with this code; 0 for none
+	says  string   // a part of its reason
 }
 
-// framesOf are a client's frames, of pairs of the first byte and the payload.
+// framesOf returns frames of a client, from pairs of the first byte and the payload.
 func framesOf(parts ...any) (b []byte) {
 	for i := 0; i < len(parts); i += 2 {
 		b = append(b, frameOf(byte(parts[i].(int)), parts[i+1].(string))...)
@@ -28,7 +27,7 @@ func framesOf(parts ...any) (b []byte) {
 	return b
 }
 
-// check sends it as one, byte by byte, and in pieces.
+// check sends the bytes with one write, byte by byte, and in pieces.
 func (c exchange) check(t *testing.T, f *fixture, headers ...string) {
 	t.Helper()
 	for _, chunk := range []int{len(c.bytes), 1, 1000} {
@@ -38,7 +37,7 @@ func (c exchange) check(t *testing.T, f *fixture, headers ...string) {
 		conn := f.open(headers...)
 		for b := c.bytes; len(b) > 0; b = b[min(chunk, len(b)):] {
 			if _, err := conn.conn.Write(b[:min(chunk, len(b))]); err != nil && c.code == 0 {
-				t.Fatal(err) // else the server may have closed meanwhile
+				t.Fatal(err) // otherwise the server may have closed already
 			}
 		}
 		for _, want := range c.pings {
@@ -85,7 +84,7 @@ func TestFrames(t *testing.T) {
 		"an empty ping":            {bytes: frames(fin|opPing, "", fin|opText, ping), pings: []string{""}, text: pong},
 		"the longest ping":         {bytes: frames(fin|opPing, strings.Repeat("x", 125), fin|opText, ping), pings: []string{strings.Repeat("x", 125)}, text: pong},
 		"ten pings":                {bytes: bytes.Repeat(frames(fin|opPing, "x"), 10), pings: strings.Split("xxxxxxxxxx", "")},
-		"a pong that nobody wants": {bytes: frames(fin|opPong, "hello", fin|opText, ping), text: pong},
+		"a pong without a ping":    {bytes: frames(fin|opPong, "hello", fin|opText, ping), text: pong},
 
 		"a ping that is too long":    {bytes: frames(fin|opPing, strings.Repeat("x", 126)), code: 1002, says: "125"},
 		"a fragmented ping":          {bytes: frames(opPing, "x", fin|opContinuation, "y"), code: 1002, says: "fragmented"},
@@ -187,9 +186,9 @@ func TestCompression(t *testing.T) {
 	c.want(strings.Replace(ping, "ping", "pong", 1))
 	c.send(`{"type":"ping"}`) // what is not compressed is understood too
 	c.want(`{"type":"pong"}`)
-	c.send(subscribe("s", "subscription { taken }"))
+	c.send(subscribe("s", "subscription { delegated }"))
 	long := strings.Repeat("y", 5000)
-	(<-f.taken).Next([]byte(`"` + long + `"`))
+	(<-f.delegated).Next([]byte(`"` + long + `"`))
 	c.want(`{"id":"s","type":"next","payload":"` + long + `"}`)
 
 	for name, bad := range map[string]struct {
@@ -224,8 +223,8 @@ func compress(t *testing.T, text string) string {
 	return strings.TrimSuffix(b.String(), tail)
 }
 
-// FuzzFrames: whatever comes, a header is read the same in pieces as it is whole, and is one that a
-// client may send.
+// FuzzFrames checks that a header is parsed in pieces as it is at once, and that only headers are
+// accepted that a client may send.
 func FuzzFrames(f *testing.F) {
 	f.Add(frameOf(finBit|opText, "hello"))
 	f.Add(frameOf(finBit|opPing, ""))
@@ -271,8 +270,8 @@ func FuzzUnmask(f *testing.F) {
 	})
 }
 
-// FuzzMessages: whatever a client writes is a message or its fault, and what it means does not
-// depend on how it is written.
+// FuzzMessages checks that every input is a message or an error of the client, and that the meaning
+// of a message does not depend on its spelling.
 func FuzzMessages(f *testing.F) {
 	for _, text := range []string{
 		`{"type":"connection_init","payload":{}}`, `{"type":"ping"}`, `{"id":"1","type":"complete"}`,

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// FuzzSocket: whatever a client sends on a WebSocket, in whatever pieces, nothing panics, the
-// socket comes to its end, and what comes back are messages, with the close frame last.
+// FuzzSocket checks that no bytes on a WebSocket, in any pieces, cause a panic, that the socket
+// ends, and that the server sends messages, and a close frame last.
 func FuzzSocket(f *testing.F) {
 	const init = `{"type":"connection_init","payload":{}}`
 	text := func(s string) []byte { return frameOf(finBit|opText, s) }
@@ -66,8 +66,8 @@ func FuzzSocket(f *testing.F) {
 	})
 }
 
-// FuzzRequests: whatever a client asks for over HTTP, the answer has one of the documented
-// statuses, and is GraphQL.
+// FuzzRequests checks that the answer to any request over HTTP has a documented status, and is
+// GraphQL.
 func FuzzRequests(f *testing.F) {
 	f.Add("POST", "", "application/json", "application/graphql-response+json", `{"query":"{ name }"}`, "")
 	f.Add("GET", "query={name}&variables=%20&extensions={}", "", "text/event-stream;q=0.5, */*;q=0", "", "")
@@ -78,7 +78,7 @@ func FuzzRequests(f *testing.F) {
 	f.Add("GET", "documentId=sha256:x", "", "", "", "")
 	f.Fuzz(func(t *testing.T, method, query, contentType, accept, body, token string) {
 		fx := newFixture(t, func(o *Options) { o.MaxMessage, o.ReservationLasts = 4<<10, time.Millisecond })
-		// for streams, which go on
+		// This ends streams.
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		defer cancel()
 		r, err := http.NewRequestWithContext(ctx, method, "/", strings.NewReader(body))
@@ -93,7 +93,7 @@ func FuzzRequests(f *testing.F) {
 		answer := httptest.NewRecorder()
 		fx.server.ServeHTTP(answer, r)
 		if answer.Code == http.StatusInternalServerError && ctx.Err() != nil {
-			return // given up before it began
+			return // cancelled before it started
 		}
 		if !slices.Contains([]int{200, 201, 202, 400, 403, 404, 405, 406, 408, 409, 413, 415, 429, 503}, answer.Code) {
 			t.Fatalf("got %d %s", answer.Code, answer.Body)
@@ -115,7 +115,7 @@ func FuzzRequests(f *testing.F) {
 	})
 }
 
-// FuzzParams: an operation means the same in the body of a POST and in the URL of a GET.
+// FuzzParams checks that an operation means the same in the body of a POST and in the URL of a GET.
 func FuzzParams(f *testing.F) {
 	f.Add([]byte(`{"query":"{ name }","operationName":"a","variables":{"a":1.50,"b":[null]},"extensions":{"persistedQuery":{"version":1}}}`))
 	f.Add([]byte(`{"documentId":"sha256:x","variables":null,"extensions":{}}`))
@@ -140,7 +140,7 @@ func FuzzParams(f *testing.F) {
 	})
 }
 
-// FuzzAccept: it does not matter how a list is split into lines, nor in which case it is written.
+// FuzzAccept checks that neither the lines nor the case of an Accept header matter.
 func FuzzAccept(f *testing.F) {
 	f.Add("text/event-stream", "application/json;q=0.5")
 	f.Add("*/*;q=NaN", "application/graphql-response+json; charset=utf-8;q=1e-9")
@@ -155,8 +155,7 @@ func FuzzAccept(f *testing.F) {
 	})
 }
 
-// FuzzInit: connection parameters arrive whole, whatever they are, or the socket is closed for
-// them.
+// FuzzInit checks that all connection parameters reach Options.Init unchanged, or close the socket.
 func FuzzInit(f *testing.F) {
 	f.Add([]byte(`{"Authorization":"Bearer x","a":{"b":[1,2.5,1e999]}}`))
 	f.Add([]byte(`{"a":1,"a":2,"":null}`))
@@ -185,7 +184,7 @@ func FuzzInit(f *testing.F) {
 	})
 }
 
-// FuzzInflate: what is compressed comes out again, and what is not does no harm.
+// FuzzInflate checks that compressed bytes come out unchanged, and that others cause an error.
 func FuzzInflate(f *testing.F) {
 	f.Add([]byte("hello"))
 	f.Add([]byte("\xf2\x48\xcd\xc9\xc9\x07\x00"))

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestHTTP has a rule of GraphQL over HTTP in each row; what npm's graphql-http asks for runs in
+// TestHTTP has a rule of GraphQL over HTTP in each row. The audits of npm's graphql-http are in
 // e2e.
 func TestHTTP(t *testing.T) {
 	t.Parallel()
@@ -32,7 +32,7 @@ func TestHTTP(t *testing.T) {
 		"both":                         {post, "", legacyJSON, modern + ", " + legacyJSON, query, 200, modern, ok},
 		"both, legacy rather":          {post, "", legacyJSON, modern + ";q=0.5, " + legacyJSON, query, 200, legacyJSON, ok},
 		"the new one is not wanted":    {post, "", legacyJSON, modern + ";q=0, */*", query, 200, legacyJSON, ok},
-		"JSON beside events":           {post, "", legacyJSON, "text/event-stream, " + legacyJSON, query, 200, legacyJSON, ok},
+		"JSON and events":              {post, "", legacyJSON, "text/event-stream, " + legacyJSON, query, 200, legacyJSON, ok},
 		"in UTF-8":                     {post, "", legacyJSON + "; charset=UTF-8", modern + "; charset=utf-8", query, 200, modern, ok},
 		"in Latin-1":                   {post, "", legacyJSON + "; charset=iso-8859-1", "", query, 415, legacyJSON, "UTF-8"},
 		"asked for in Latin-1":         {post, "", legacyJSON, legacyJSON + "; charset=iso-8859-1", query, 406, legacyJSON, "can be"},
@@ -123,7 +123,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// What clients send by its hash is known once it was sent with its document, and was one.
+// A client can send only the hash of a document, once a valid document was sent with this hash.
 func TestPersistedQueries(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
@@ -142,7 +142,7 @@ func TestPersistedQueries(t *testing.T) {
 		version           any
 		says              string
 	}{
-		{"nobody has sent it", "", Hash(query), 1, `"code":"PERSISTED_QUERY_NOT_FOUND"`},
+		{"not sent before", "", Hash(query), 1, `"code":"PERSISTED_QUERY_NOT_FOUND"`},
 		{"sent under another's hash", query, Hash(invalid), 1, "not that of the query"},
 		{"and so not kept", "", Hash(invalid), 1, "PERSISTED_QUERY_NOT_FOUND"},
 		{"sent", query, Hash(query), 1, ok},
@@ -172,7 +172,7 @@ func TestPersistedQueries(t *testing.T) {
 	}
 	c := f.open() // over a socket, the same
 	c.send(`{"id":"1","type":"subscribe","payload":{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"` + Hash("{ a5: name }") + `"}}}}`)
-	// the test's schema knows no aliases
+	// the schema of the tests has no aliases
 	c.want(`{"id":"1","type":"next","payload":{"data":{"name":"parley"}}}`)
 	c.want(complete("1"))
 }

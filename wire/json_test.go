@@ -87,8 +87,7 @@ func TestCheckDepth(t *testing.T) {
 	}
 }
 
-// badTexts are values that nobody may take for another: as the JSON of an object, and what is said
-// of it.
+// badTexts are JSON objects that encoding/json would change, with a part of the error message.
 func badTexts() map[string]struct{ object, says string } {
 	return map[string]struct{ object, says string }{
 		"half a pair":           {`{"key":"\ud800"}`, `\ud800 at byte`},
@@ -98,8 +97,8 @@ func badTexts() map[string]struct{ object, says string } {
 	}
 }
 
-// TestTextAtTheEdge has JSON that encoding/json would change without a word, over everything that
-// carries JSON. It is refused.
+// TestTextAtTheEdge checks that JSON that encoding/json would silently change is refused on all
+// transports.
 func TestTextAtTheEdge(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
@@ -167,7 +166,7 @@ func TestTextAtTheEdge(t *testing.T) {
 			}
 		}
 	}
-	// The envelope itself, and marks before it.
+	// The message itself, and byte order marks before it.
 	deep := `{"a":` + strings.Repeat("[", 12_000) + strings.Repeat("]", 12_000) + `}`
 	for name, c := range map[string]struct{ body, says string }{
 		"a query twice":     {`{"query":"{ name }","query":"{ broken }"}`, `query is there twice, the second time at byte 21`},
@@ -197,14 +196,14 @@ func TestTextAtTheEdge(t *testing.T) {
 		!strings.Contains(body, `\"variables\" is not valid: Its objects and arrays are nested more than 100 deep, at byte 105.`) {
 		t.Errorf("too deep in a GET: %d %s", status, body)
 	}
-	// Whole pairs are text like any other.
+	// Whole surrogate pairs are accepted.
 	const pair = `{"query":"query($x: Boolean!) { name @include(if: $x) }","variables":{"x":true,"y":"\ud83d\udc4b"}}`
 	if status, body := posted()(pair); status != 200 || body != `{"data":{"name":"parley"}}` {
 		t.Errorf("a pair: %d %s", status, body)
 	}
 }
 
-// FuzzCheckJSON: what is accepted comes out of encoding/json as it went in.
+// FuzzCheckJSON checks that encoding/json does not change what is accepted.
 func FuzzCheckJSON(f *testing.F) {
 	f.Add([]byte(`{"a":[{"b":"\ud83d\udc4b"},"\\ud800"],"c":"\ud83dx"}`))
 	f.Add([]byte(`{"a":1,"b":{"a":1,"\u0061":2}}`))
@@ -220,8 +219,8 @@ func FuzzCheckJSON(f *testing.F) {
 	})
 }
 
-// changesIn reports whether a text has something replaced, or an object has a name twice, by
-// another way to read JSON.
+// changesIn reports whether encoding/json replaces characters of a text, or an object has a name
+// twice. It parses JSON in another way than checkJSON.
 func changesIn(t *testing.T, b []byte) bool {
 	type object map[any]bool
 	var in []object // nil for an array

@@ -11,7 +11,7 @@ import (
 	"parley/internal/race"
 )
 
-// sockets are those of a fixture, held by nothing: when all has been let go of them, they are gone.
+// sockets returns weak pointers to the open sockets.
 func (f *fixture) sockets() []weak.Pointer[socket] {
 	f.server.connections.mu.Lock()
 	defer f.server.connections.mu.Unlock()
@@ -24,7 +24,7 @@ func (f *fixture) sockets() []weak.Pointer[socket] {
 	return list
 }
 
-// wantFreed waits until the garbage collector has found what nobody holds any more.
+// wantFreed waits until the garbage collector has freed all of them.
 func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 	t.Helper()
 	left := 0
@@ -40,11 +40,12 @@ func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 	})
 }
 
-// burst is subscriptions of each kind, which end in each way: by the client, by the server, and
-// with an error. They are sent at once, and it is waited until all have ended.
+// burst is the number of subscriptions of fixture.burst.
 const burst = 50
 
-func (f *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
+// burst sends subscriptions of each kind at once, and waits until all have ended: by the client, by
+// the server, and with an error.
+func (f *fixture) burst(c *client) (delegated []weak.Pointer[Operation]) {
 	f.t.Helper()
 	var b []byte
 	add := func(text string) { b = append(b, frameOf(finBit|opText, text)...) }
@@ -54,13 +55,13 @@ func (f *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
 		add(complete("silent" + id))
 		add(subscribe("ticks"+id, "subscription { ticks(to: 1) }"))
 		add(subscribe("refused"+id, "subscription { refused }"))
-		add(subscribe("left"+id, "subscription { taken }"))
-		add(subscribe("ended"+id, "subscription { taken }"))
+		add(subscribe("left"+id, "subscription { delegated }"))
+		add(subscribe("ended"+id, "subscription { delegated }"))
 	}
 	c.raw(b)
 	for range 2 * (burst / 5) {
-		op := <-f.taken
-		taken = append(taken, weak.Make(op))
+		op := <-f.delegated
+		delegated = append(delegated, weak.Make(op))
 		if op.Next([]byte("1")); op.id[0] == 'e' {
 			op.Complete()
 		}
@@ -79,14 +80,14 @@ func (f *fixture) burst(c *client) (taken []weak.Pointer[Operation]) {
 			ends++
 		}
 	}
-	return taken
+	return delegated
 }
 
-// cycles is how many subscriptions begin and end where it is looked for what they leave behind.
+// cycles is the number of subscriptions in a test for leaks.
 const cycles = 100_000 / race.Slowness
 
-// wantNothingLeft compares what there is after all cycles with what there was after a tenth of
-// them: it must not grow with their number.
+// wantNothingLeft compares goroutines and memory after all cycles with those after a tenth of them:
+// they must not grow with the number of cycles.
 func wantNothingLeft(t *testing.T, cycle func(n int)) {
 	t.Helper()
 	cycle(cycles / 10)
@@ -95,14 +96,14 @@ func wantNothingLeft(t *testing.T, cycle func(n int)) {
 	if got := goroutines(t); got > goroutinesBefore {
 		t.Errorf("%d goroutines more than before", got-goroutinesBefore)
 	}
-	const kept = 512 << 10 // by the tests' own clients
+	const kept = 512 << 10 // by the clients of the tests
 	if grown := int64(heap()) - int64(heapBefore); grown > kept+8*cycles {
 		t.Errorf("the heap has grown by %d bytes with another %d", grown, cycles-cycles/10)
 	}
 }
 
-// A hundred thousand subscriptions that begin and end on a socket leave nothing behind while it is
-// open. It runs alone, because it counts.
+// A hundred thousand subscriptions that start and end on one socket leak nothing while it is open.
+// This test runs alone, because it counts goroutines.
 func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see above
 	f := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
 	c := f.open()
@@ -118,7 +119,8 @@ func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see 
 	c.want(`{"type":"pong"}`)
 }
 
-// The same on a thousand sockets that come and go. It runs alone, because it counts.
+// The same on a thousand sockets that come and go. This test runs alone, because it counts
+// goroutines.
 func TestNothingIsLeftOfSockets(t *testing.T) { //nolint:paralleltest // see above
 	f := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
 	wantNothingLeft(t, func(n int) {
@@ -152,7 +154,7 @@ func (c *client) leave(way int) {
 	_ = c.conn.Close()
 }
 
-// halfOpen are peers of which nothing is heard any more, each left in the middle of something else.
+// halfOpen are clients that stop sending, each in another state.
 var halfOpen = map[string]func(f *fixture) *client{
 	"before the initialisation": func(f *fixture) *client { return f.dial() },
 	"in the middle of it": func(f *fixture) *client {
@@ -183,19 +185,19 @@ var halfOpen = map[string]func(f *fixture) *client{
 	},
 	"with one that the executor does not run": func(f *fixture) *client {
 		c := f.open()
-		c.send(subscribe("s", "subscription { taken }"))
-		<-f.taken
+		c.send(subscribe("s", "subscription { delegated }"))
+		<-f.delegated
 		return c
 	},
 }
 
-// Half-open connections by the thousand are noticed, all of them, and nothing is left: no
-// goroutine, no memory, nothing that they held, while somebody who answers stays and is served. It
-// runs alone, because it counts.
+// Thousands of half-open connections are detected and leak nothing: no goroutine, no memory, no
+// result of OnConnect. A client that answers stays connected and is served. This test runs alone,
+// because it counts goroutines.
 func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see above
 	const each = 200
 	f := mustServe(t, func(o *Options) {
-		// Long enough for whoever answers, on a machine that has much else to do.
+		// Long enough for the client that answers, on a busy machine.
 		o.InitTimeout, o.MessageTimeout, o.PingInterval = 3*time.Second, 3*time.Second, 3*time.Second
 		o.WriteTimeout, o.Linger, o.QueueItems = 3*time.Second, 100*time.Millisecond, 10
 	})
@@ -211,7 +213,7 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 	var freed []weak.Pointer[socket]
 	for name, leave := range halfOpen {
 		n := each
-		// which takes megabytes each until there is none
+		// Each takes megabytes until there is no room.
 		if name == "with a subscription that waits for room" {
 			n = each / 20
 		}
@@ -223,16 +225,16 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 			held += n
 		}
 	}
-	eventually(t, "those who do not answer are gone", func() bool { return f.connections() == 1 })
+	eventually(t, "the clients that do not answer are gone", func() bool { return f.connections() == 1 })
 	f.mu.Lock()
 	if len(f.ends) != held || f.release != held-1 {
-		t.Errorf("%d connections held something, %d have given it back; want %d and one less", len(f.ends), f.release, held)
+		t.Errorf("OnConnect was called %d times, and %d connections were released; want %d and one less", len(f.ends), f.release, held)
 	}
 	f.ends = nil // they know their sockets
 	f.mu.Unlock()
 	close(stop)
 	if err := <-served; err != nil {
-		t.Errorf("who answers was not served: %v", err)
+		t.Errorf("the client that answers was not served: %v", err)
 	}
 	if got := goroutines(t); got > before {
 		t.Errorf("%d goroutines more than before", got-before)
@@ -240,10 +242,10 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 	_ = alive.conn.Close()
 	eventually(t, "the last one is gone", func() bool { return f.connections() == 0 })
 	wantFreed(t, "sockets", freed)
-	f.open() // and others are let in
+	f.open() // and others can connect
 }
 
-// stayAlive answers pings, and asks for something again and again, until it is stopped.
+// stayAlive answers pings and sends queries until it is stopped.
 func (c *client) stayAlive(stop <-chan struct{}) error {
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()

@@ -27,7 +27,7 @@ func goroutines(t *testing.T) int {
 	return last
 }
 
-// An idle connection has one goroutine at most. It runs alone, because it counts.
+// An idle connection has one goroutine at most. This test runs alone, because it counts goroutines.
 func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	f := mustServe(t)
 	before := goroutines(t)
@@ -39,11 +39,11 @@ func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // se
 	if got := goroutines(t) - before; got > connections {
 		t.Errorf("%d goroutines for %d connections", got, connections)
 	}
-	// as many subscriptions as there may be, of those that the executor does not run
+	// Subscriptions that the executor does not run have no goroutine either.
 	for _, c := range clients {
 		for i := range 3 {
-			c.send(subscribe(itoa(i), "subscription { taken }"))
-			<-f.taken
+			c.send(subscribe(itoa(i), "subscription { delegated }"))
+			<-f.delegated
 		}
 	}
 	if got := goroutines(t) - before; got > connections {
@@ -65,16 +65,16 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// A client that takes nothing is ended with 1013; what waits for it is bounded, and nobody else
-// notices.
+// A client that reads nothing is disconnected with 1013. Its queue is bounded, and other clients do
+// not notice.
 func TestClientThatStalls(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.QueueBytes = 64 << 10 })
 	stalled, other := f.open(), f.open()
-	stalled.send(subscribe("s", "subscription { taken }"))
-	op := <-f.taken
-	other.send(subscribe("o", "subscription { taken }"))
-	others := <-f.taken
+	stalled.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
+	other.send(subscribe("o", "subscription { delegated }"))
+	others := <-f.delegated
 	payload := bytes.Repeat([]byte("1"), 4<<10) // a thousand connections may share it
 	queued := 0
 	// until the operating system keeps no more either
@@ -92,8 +92,8 @@ func TestClientThatStalls(t *testing.T) {
 			t.Fatalf("%d bytes wait", waiting)
 		}
 	}
-	others.Next([]byte(`{"data":{"taken":1}}`))
-	other.want(`{"id":"o","type":"next","payload":{"data":{"taken":1}}}`)
+	others.Next([]byte(`{"data":{"delegated":1}}`))
+	other.want(`{"id":"o","type":"next","payload":{"data":{"delegated":1}}}`)
 	other.send(subscribe("p", "{ name }"))
 	other.want(`{"id":"p","type":"next","payload":{"data":{"name":"parley"}}}`)
 
@@ -116,15 +116,15 @@ func TestClientThatStalls(t *testing.T) {
 	}
 }
 
-// A client that asks, and does not read the answers, is ended with 1013: what it makes the server
-// keep is bounded in number.
+// A client that sends requests and does not read the answers is disconnected with 1013. The number
+// of items in its queue is bounded.
 func TestClientThatAsksAndNeverReads(t *testing.T) {
 	t.Parallel()
 	const items = 20
 	f := mustServe(t, func(o *Options) { o.QueueItems = items })
 	c := f.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-f.taken
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
 	// until the operating system keeps no more either
 	for payload := bytes.Repeat([]byte("1"), 64<<10); op.TryNext(payload); {
 	}
@@ -158,13 +158,13 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 	}
 }
 
-// Whoever can wait for a slow client does, and loses nothing.
+// Put waits for a slow client, and loses nothing.
 func TestPutWaitsForSlowClient(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.QueueItems, o.QueueBytes = 10, 100<<10 })
 	c := f.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-f.taken
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
 	const items = 2000
 	padding := strings.Repeat("x", 8<<10) // more in all than the operating system keeps
 	done := make(chan error, 1)
@@ -187,14 +187,14 @@ func TestPutWaitsForSlowClient(t *testing.T) {
 	}
 }
 
-// A client that takes nothing at all loses its connection when the time for a write is up, and
-// whoever waits for it is told.
+// A client that reads nothing loses its connection after the write timeout, and Put returns an
+// error.
 func TestClientThatNeverReads(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
 	c := f.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-f.taken
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
 	payload := bytes.Repeat([]byte("1"), 64<<10)
 	for op.Put(t.Context(), payload) == nil {
 	}
@@ -207,7 +207,7 @@ func (f *fixture) connections() int {
 	return len(f.server.connections.open)
 }
 
-// Half-open: the other side is there no more, and says nothing. Those who answer pings stay.
+// Clients that are gone without closing are disconnected. Clients that answer pings stay.
 func TestDeadPeers(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.PingInterval = 100 * time.Millisecond })
@@ -245,7 +245,7 @@ func TestDeadPeers(t *testing.T) {
 
 func isReset(err error) bool { _, ok := errors.AsType[*net.OpError](err); return ok }
 
-// A message has to arrive whole in time, however busily it trickles in.
+// A message has to arrive completely within the message timeout, even if bytes keep coming.
 func TestMessageThatTricklesIn(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.MessageTimeout = 100 * time.Millisecond })
@@ -259,17 +259,17 @@ func TestMessageThatTricklesIn(t *testing.T) {
 	}
 }
 
-// What waits for one connection leaves together, in order.
+// Items that are queued for one connection are written together, in order.
 func TestCoalescing(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
 	c := f.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-f.taken
-	for busy := true; busy; runtime.Gosched() { // with the acknowledgement
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
+	for busy := true; busy; runtime.Gosched() { // the acknowledgement is being written
 		op.box.mu.Lock()
 		busy = op.box.writing
-		op.box.writing = true // as while another write is under way
+		op.box.writing = true // as if another write were running
 		op.box.mu.Unlock()
 	}
 	var want []byte

@@ -9,7 +9,7 @@ import (
 	"parley/wire/wiretest"
 )
 
-// mustServeInMemory is mustServe for a test in a bubble.
+// mustServeInMemory is mustServe for a test in a synctest bubble.
 func mustServeInMemory(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
 	f := newFixture(t, change...)

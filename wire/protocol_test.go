@@ -10,8 +10,9 @@ import (
 	"parley/errs"
 )
 
-// TestProtocol has a rule of graphql-transport-ws in each row: what a client sends, and what comes
-// back, in order. A want that begins with a number is the close code, and a part of the reason.
+// TestProtocol has a rule of graphql-transport-ws in each row: the messages of a client, and those
+// of the server, in order. A want that begins with a number is a close code and a part of its
+// reason.
 func TestProtocol(t *testing.T) {
 	t.Parallel()
 	const init, ack = `{"type":"connection_init"}`, `{"type":"connection_ack"}`
@@ -42,7 +43,7 @@ func TestProtocol(t *testing.T) {
 		"null":                  {[]string{`null`}, []string{"4400 one JSON object"}},
 		"two at once":           {[]string{`{"type":"ping"}{"type":"ping"}`}, []string{"4400 not valid JSON"}},
 		"no type":               {[]string{`{"id":"1"}`}, []string{"4400 no type"}},
-		"a type that is none":   {[]string{`{"type":"start","id":"1"}`}, []string{"4400 no message of this type"}},
+		"an unknown type":       {[]string{`{"type":"start","id":"1"}`}, []string{"4400 no message of this type"}},
 		"a type in other case":  {[]string{`{"type":"Ping"}`}, []string{"4400 no message of this type"}},
 		"a field in other case": {[]string{`{"Type":"ping"}`}, []string{"4400 no type"}},
 		"a number for a type":   {[]string{`{"type":1}`}, []string{"4400 no type"}},
@@ -74,11 +75,11 @@ func TestProtocol(t *testing.T) {
 		"complete without an id": {[]string{init, `{"type":"complete"}`}, []string{ack, "4400 needs an id"}},
 		"complete of nothing":    {[]string{init, `{"type":"complete","id":"9"}`, `{"type":"ping"}`}, []string{ack, `{"type":"pong"}`}},
 
-		"ping":                       {[]string{`{"type":"ping"}`}, []string{`{"type":"pong"}`}},
-		"ping with a payload":        {[]string{init, `{"type":"ping","payload":{"at": 5}}`}, []string{ack, `{"type":"pong","payload":{"at": 5}}`}},
-		"ping with a text":           {[]string{init, `{"type":"ping","payload":"x"}`}, []string{ack, "4400 payload of ping"}},
-		"pong that nobody asked for": {[]string{init, `{"type":"pong","payload":{"a":1}}`, `{"type":"ping"}`}, []string{ack, `{"type":"pong"}`}},
-		"pong with a number":         {[]string{init, `{"type":"pong","payload":1}`}, []string{ack, "4400 payload of pong"}},
+		"ping":                {[]string{`{"type":"ping"}`}, []string{`{"type":"pong"}`}},
+		"ping with a payload": {[]string{init, `{"type":"ping","payload":{"at": 5}}`}, []string{ack, `{"type":"pong","payload":{"at": 5}}`}},
+		"ping with a text":    {[]string{init, `{"type":"ping","payload":"x"}`}, []string{ack, "4400 payload of ping"}},
+		"pong without a ping": {[]string{init, `{"type":"pong","payload":{"a":1}}`, `{"type":"ping"}`}, []string{ack, `{"type":"pong"}`}},
+		"pong with a number":  {[]string{init, `{"type":"pong","payload":1}`}, []string{ack, "4400 payload of pong"}},
 
 		"a query": {
 			[]string{init, subscribe("q", "{ name }")},
@@ -111,7 +112,7 @@ func TestProtocol(t *testing.T) {
 			[]string{init, subscribe("s", "{ nonsense }"), "wait", subscribe("s", "{ name }")},
 			[]string{ack, "error s", `{"id":"s","type":"next","payload":{"data":{"name":"parley"}}}`, complete("s")},
 		},
-		"an error is the last word": {
+		"an error is the last message": {
 			[]string{init, subscribe("s", "subscription { fails }"), "wait", "wait", `{"type":"ping"}`},
 			[]string{
 				ack, `{"id":"s","type":"next","payload":{"data":{"fails":1}}}`, failed("s", "FORBIDDEN", "No more."), `{"type":"pong"}`,
@@ -223,8 +224,8 @@ func TestHandshakeWithPost(t *testing.T) {
 	}
 }
 
-// What a client sends right behind its handshake is not lost.
-func TestMessagesBehindTheHandshake(t *testing.T) {
+// Messages that a client sends directly after its handshake are not lost.
+func TestMessagesDirectlyAfterTheHandshake(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
 	var early strings.Builder
@@ -240,7 +241,7 @@ func TestNoInitialisation(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.InitTimeout = 50 * time.Millisecond })
 	slow, silent := f.dial(), f.dial()
-	// A message that trickles in gains no time, and neither does a ping.
+	// Neither parts of a message nor a ping extend the time.
 	slow.raw(frameOf(finBit|opPing, "x"))
 	slow.raw(frameOf(finBit|opText, `{"type":"connection_init"}`)[:10])
 	if code, reason := silent.closed(); code != CloseInitTimeout || reason == "" {
@@ -254,17 +255,18 @@ func TestNoInitialisation(t *testing.T) {
 	}
 }
 
-// After a client's complete nothing comes for that id, whatever its subscription goes on to say.
+// After a client's complete, nothing is sent for that id, even if the subscription has more
+// results.
 func TestNothingAfterComplete(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
 	c := f.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-f.taken
-	if !op.Next([]byte(`{"data":{"taken":1}}`)) {
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
+	if !op.Next([]byte(`{"data":{"delegated":1}}`)) {
 		t.Fatal("not queued")
 	}
-	c.want(`{"id":"s","type":"next","payload":{"data":{"taken":1}}}`)
+	c.want(`{"id":"s","type":"next","payload":{"data":{"delegated":1}}}`)
 	c.send(complete("s"))
 	c.send(`{"type":"ping"}`)
 	c.want(`{"type":"pong"}`)
@@ -273,23 +275,23 @@ func TestNothingAfterComplete(t *testing.T) {
 	if op.Next([]byte(`{}`)) || op.Put(t.Context(), []byte(`{}`)) == nil {
 		t.Error("the operation is over, and goes on")
 	}
-	c.send(subscribe("s", "subscription { taken }")) // the id is another operation's now
-	again := <-f.taken
+	c.send(subscribe("s", "subscription { delegated }")) // the id is another operation's now
+	again := <-f.delegated
 	op.Next([]byte(`{}`))
 	again.Complete()
 	c.want(complete("s"))
 }
 
-func TestLeases(t *testing.T) {
+func TestEndOfOnConnect(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
 	c := f.open()
 	c.send(subscribe("s", "subscription { silence }"))
-	f.lease(0)(errs.New(errs.Unauthenticated, "The session has ended."))
+	f.endOf(0)(errs.New(errs.Unauthenticated, "The session has ended."))
 	if code, reason := c.closed(); code != CloseForbidden || reason != "The session has ended." {
 		t.Errorf("closed with %d %q", code, reason)
 	}
-	eventually(t, "the lease is given back", func() bool {
+	eventually(t, "release is called", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return f.release == 1
@@ -311,20 +313,20 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	if _, res := f.tryDial(); res.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("a stopping server took a socket: %s", res.Status)
+		t.Errorf("a stopping server accepted a socket: %s", res.Status)
 	}
 	f.server.Drain(context.Background()) // a second time has nothing to do
 }
 
-// What has begun to be answered when the server stops is answered, and nothing more begins there.
+// Operations that have started when the server stops are answered, and no more of them start.
 func TestDrainLetsAnswersFinish(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
 	busy, idle := f.dial(), f.open()
 	busy.send(`{"type":"connection_init","payload":{"token":"waits"}}`)
 	busy.want(`{"type":"connection_ack"}`)
-	busy.send(subscribe("live", "subscription { taken }"))
-	live := <-f.taken
+	busy.send(subscribe("live", "subscription { delegated }"))
+	live := <-f.delegated
 	busy.send(subscribe("1", "mutation { rename(to: \"x\") }"))
 	<-f.executing
 	drained := make(chan struct{})
@@ -335,7 +337,7 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 	if code, _ := idle.closed(); code != CloseServiceRestart {
 		t.Errorf("an idle socket is closed with %d", code)
 	}
-	eventually(t, "the other leaves", func() bool {
+	eventually(t, "the other one is closing", func() bool {
 		live.box.mu.Lock()
 		defer live.box.mu.Unlock()
 		return live.box.closing
@@ -343,7 +345,7 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 	busy.send(subscribe("2", "{ name }"))
 	busy.send(subscribe("3", "subscription { ticks(to: 3) }"))
 	busy.send(`{"type":"ping"}`)
-	busy.want(`{"type":"pong"}`) // so both were read, and have not begun
+	busy.want(`{"type":"pong"}`) // so both were read, and have not started
 	live.Next([]byte("{}"))
 	busy.want(`{"id":"live","type":"next","payload":{}}`)
 	close(f.goOn)
@@ -355,7 +357,7 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 	<-drained
 }
 
-// An answer that takes longer than there is time is cut off.
+// An answer that takes longer than the context of Drain is cut off.
 func TestDrainHasAnEnd(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
@@ -381,20 +383,20 @@ func TestDrainHasAnEnd(t *testing.T) {
 	<-drained
 }
 
-// Those that the executor does not run count too.
-func TestTooManyOperationsThatAreTaken(t *testing.T) {
+// Operations that the executor does not run count too.
+func TestTooManyOperationsThatAreDelegated(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.MaxOperations = 2 })
 	c := f.open()
 	for _, id := range []string{"1", "2"} {
-		c.send(subscribe(id, "subscription { taken }"))
-		<-f.taken
+		c.send(subscribe(id, "subscription { delegated }"))
+		<-f.delegated
 	}
 	c.send(subscribe("3", "{ name }"))
 	c.want(failed("3", "RATE_LIMITED", "At most 2 operations run on one connection at once."))
 }
 
-// A panic while it is found out who is there ends one socket, and not the process.
+// A panic in Options.Init ends one socket, and not the process.
 func TestPanicInInitialisation(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)

@@ -18,14 +18,14 @@ import (
 	"parley/errs"
 )
 
-// events is a stream as a client reads it.
+// events is a stream on the side of the client.
 type events struct {
 	t      *testing.T
 	lines  *bufio.Scanner
 	cancel context.CancelFunc
 }
 
-// stream opens one. The request is given up when the test ends.
+// stream opens a stream. Its request is cancelled when the test ends.
 func (f *fixture) stream(method, query, body string, header http.Header) *events {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
@@ -51,7 +51,7 @@ func (f *fixture) stream(method, query, body string, header http.Header) *events
 	return &events{f.t, bufio.NewScanner(res.Body), cancel}
 }
 
-// line is the next one that is not empty; "end" when there is none.
+// line returns the next line that is not empty; "end" at the end of the stream.
 func (e *events) line() string {
 	for e.lines.Scan() {
 		if text := e.lines.Text(); text != "" {
@@ -103,7 +103,7 @@ func TestDistinctConnections(t *testing.T) {
 	}
 	f.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).want("event: next",
 		`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`, "event: complete", "data:", "end")
-	// what is not valid ends as a result, as with POST
+	// The errors of an invalid document are a result, as with POST.
 	f.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next")
 	const rename, both = "mutation { rename(to: \"x\") }", "query A { name } mutation B { rename(to: \"x\") }"
 	persisted := string(mustMarshal(map[string]any{"persistedQuery": map[string]any{"version": 1, "sha256Hash": Hash(rename)}}))
@@ -121,14 +121,14 @@ func TestDistinctConnections(t *testing.T) {
 	}
 }
 
-// A client that goes away ends its operation, a lease ends it with an error, and a server that
-// stops cuts it off.
+// An operation ends when its client disconnects, with an error when its session ends, and without a
+// complete when the server stops.
 func TestEndsOfStreams(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t)
 	open := func() (*events, *Operation) {
-		e := f.stream(http.MethodPost, "", query("subscription { taken }"), nil)
-		op := <-f.taken
+		e := f.stream(http.MethodPost, "", query("subscription { delegated }"), nil)
+		op := <-f.delegated
 		op.Next([]byte(`1`))
 		e.want("event: next", "data: 1")
 		return e, op
@@ -137,9 +137,9 @@ func TestEndsOfStreams(t *testing.T) {
 	left.cancel()
 	eventually(t, "the operation has ended", func() bool { return !op.Next([]byte(`2`)) })
 
-	leased, op := open()
-	f.lease(1)(errs.New(errs.Unauthenticated, "The session has ended."))
-	leased.want("event: next", `data: {"errors":[{"message":"The session has ended.","extensions":{"code":"UNAUTHENTICATED"}}]}`,
+	ended, op := open()
+	f.endOf(1)(errs.New(errs.Unauthenticated, "The session has ended."))
+	ended.want("event: next", `data: {"errors":[{"message":"The session has ended.","extensions":{"code":"UNAUTHENTICATED"}}]}`,
 		"event: complete", "data:", "end")
 	if op.Next([]byte(`2`)) {
 		t.Error("the operation goes on")
@@ -179,22 +179,22 @@ func TestSingleConnection(t *testing.T) {
 		t.Errorf("before the stream is there: %d", status)
 	}
 	e := f.stream(http.MethodGet, "?token="+token, "", nil)
-	e.lines.Scan() // which says that it has begun
+	e.lines.Scan() // a comment: the stream has started
 	for name, c := range map[string]struct {
 		method, query, body string
 		header              http.Header
 		status              int
 	}{
-		"a second stream":     {http.MethodGet, "?token=" + token, "", http.Header{"Accept": {eventStream}}, 409},
-		"a stream as JSON":    {http.MethodGet, "?token=" + token, "", nil, 406},
-		"a token of nobody":   {http.MethodGet, "?token=x", "", http.Header{"Accept": {eventStream}}, 404},
-		"an operation of it":  {http.MethodPost, "?token=x", query("{ name }"), http.Header{"Content-Type": {legacyJSON}}, 404},
-		"no operation id":     {http.MethodPost, "", query("{ name }"), with, 400},
-		"a stranger":          {http.MethodPost, "", query("{ name }"), http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}, "Other-Account": {"x"}}, 403},
-		"a stranger's ending": {http.MethodDelete, "?operationId=1", "", http.Header{streamHeader: {token}, "Other-Account": {"x"}}, 403},
-		"ending without id":   {http.MethodDelete, "", "", with, 400},
-		"ending what is not":  {http.MethodDelete, "?operationId=9", "", with, 200},
-		"ending without any":  {http.MethodDelete, "?operationId=9", "", nil, 404},
+		"a second stream":           {http.MethodGet, "?token=" + token, "", http.Header{"Accept": {eventStream}}, 409},
+		"a stream as JSON":          {http.MethodGet, "?token=" + token, "", nil, 406},
+		"an unknown token":          {http.MethodGet, "?token=x", "", http.Header{"Accept": {eventStream}}, 404},
+		"an operation of it":        {http.MethodPost, "?token=x", query("{ name }"), http.Header{"Content-Type": {legacyJSON}}, 404},
+		"no operation id":           {http.MethodPost, "", query("{ name }"), with, 400},
+		"another account":           {http.MethodPost, "", query("{ name }"), http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}, "Other-Account": {"x"}}, 403},
+		"ending by another account": {http.MethodDelete, "?operationId=1", "", http.Header{streamHeader: {token}, "Other-Account": {"x"}}, 403},
+		"ending without id":         {http.MethodDelete, "", "", with, 400},
+		"ending an unknown id":      {http.MethodDelete, "?operationId=9", "", with, 200},
+		"ending without any":        {http.MethodDelete, "?operationId=9", "", nil, 404},
 	} {
 		if status, body := f.request(c.method, c.query, c.body, c.header); status != c.status {
 			t.Errorf("%s: %d %s", name, status, body)
@@ -211,8 +211,8 @@ func TestSingleConnection(t *testing.T) {
 	}
 	e.want("event: complete", `data: {"id":"a"}`)
 
-	start("s", "subscription { taken }")
-	op := <-f.taken
+	start("s", "subscription { delegated }")
+	op := <-f.delegated
 	if status, _ := start("s", "{ name }"); status != http.StatusConflict {
 		t.Errorf("an id in use: %d", status)
 	}
@@ -230,7 +230,7 @@ func TestSingleConnection(t *testing.T) {
 	if status, body := start("one more", "{ name }"); status != http.StatusTooManyRequests || !strings.Contains(body, "RATE_LIMITED") {
 		t.Errorf("%d %s", status, body)
 	}
-	f.lease(0)(errs.New(errs.Unauthenticated, "The session has ended."))
+	f.endOf(0)(errs.New(errs.Unauthenticated, "The session has ended."))
 	ends := 0
 	for text := e.line(); text != "end"; text = e.line() {
 		if strings.HasPrefix(text, "event: complete") {
@@ -246,9 +246,9 @@ func TestSingleConnection(t *testing.T) {
 	})
 }
 
-// What is accepted runs, and nothing else, also where the stream ends at the same moment. When that
-// is differs from try to try.
-func TestWhatIsAcceptedRuns(t *testing.T) {
+// Exactly the accepted operations run, even if the stream ends at the same moment. Each try ends
+// the stream at another moment.
+func TestAcceptedOperationsRun(t *testing.T) {
 	t.Parallel()
 	var begins chan struct{}
 	f := newFixture(t, func(o *Options) {
@@ -257,7 +257,7 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 			return true
 		}
 	})
-	const body = `{"query":"subscription { taken }","extensions":{"operationId":"1"}}`
+	const body = `{"query":"subscription { delegated }","extensions":{"operationId":"1"}}`
 	for try := range 2000 {
 		begins = make(chan struct{})
 		st := f.server.newStream(t.Context(), httptest.NewRecorder(), true)
@@ -278,7 +278,7 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 		st.running.Wait()
 		want := http.StatusNotFound
 		select {
-		case <-f.taken:
+		case <-f.delegated:
 			want = http.StatusAccepted
 		default:
 		}
@@ -288,9 +288,9 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 	}
 }
 
-// Reserving leaves nothing behind, so that nobody can fill the server with it; and what was not
-// given as a token is none.
-func TestOnlyWhatWasGivenIsAToken(t *testing.T) {
+// Reserving a stream takes no memory, so that clients cannot exhaust it. Only tokens of this server
+// are accepted.
+func TestForeignTokensAreRefused(t *testing.T) {
 	t.Parallel()
 	f, other := mustServe(t), mustServe(t)
 	_, token := f.request(http.MethodPut, "", "", nil)
@@ -321,12 +321,12 @@ func TestOnlyWhatWasGivenIsAToken(t *testing.T) {
 	}
 }
 
-// A stream that takes nothing is cut when more is to be written than may wait.
+// A stream is cut when its client reads nothing and its queue is full.
 func TestStreamThatStalls(t *testing.T) {
 	t.Parallel()
 	f := mustServe(t, func(o *Options) { o.QueueBytes, o.WriteTimeout = 64<<10, 100*time.Millisecond })
-	e := f.stream(http.MethodPost, "", query("subscription { taken }"), nil)
-	op := <-f.taken
+	e := f.stream(http.MethodPost, "", query("subscription { delegated }"), nil)
+	op := <-f.delegated
 	payload := mustMarshal(strings.Repeat("x", 4<<10))
 	for op.Next(payload) {
 	}

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// TestTimes says how long something is held for a client that is slow, and that nobody else waits
-// meanwhile: each row is what the client does, when it is over by the clock, and how it ends. The
-// clock is that of a bubble, so it is the same every time.
+// TestTimes checks how long a slow client is served, and that other clients do not wait for it.
+// Each row has what the client does, after which time its connection ends, and how. The clock is
+// that of a synctest bubble.
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	const init = `{"type":"connection_init"}`
@@ -96,19 +96,19 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// matches compares a code and a part of a reason.
+// matches reports whether got has the code and the part of the reason in want.
 func matches(got, want string) bool {
 	code, reason, _ := strings.Cut(want, " ")
 	return strings.HasPrefix(got, code) && strings.Contains(got, reason)
 }
 
-// trickle sends a byte at a time, as long as anybody takes them.
+// trickle sends a byte at a time, until the connection ends.
 func (c *client) trickle(pause time.Duration, b []byte) *client {
 	go c.sendAll(pause, slices.Chunk(b, 1))
 	return c
 }
 
-// repeat sends the same again and again, as long as anybody takes it.
+// repeat sends the same bytes until the connection ends.
 func (c *client) repeat(pause time.Duration, b []byte) *client {
 	go c.sendAll(pause, func(yield func([]byte) bool) {
 		for yield(b) {
@@ -130,8 +130,8 @@ func (c *client) sendAll(pause time.Duration, parts iter.Seq[[]byte]) {
 	}
 }
 
-// ending reads until a close frame, and returns its code and reason, or until the connection is cut
-// without one.
+// ending reads until the connection ends. It returns the code and the reason of the close frame, or
+// "cut" if there is none.
 func (c *client) ending() (how string) {
 	for {
 		opcode, payload, err := c.read()
@@ -144,9 +144,9 @@ func (c *client) ending() (how string) {
 	}
 }
 
-// A client that answers what it is asked stays, and so does one whose control frames follow each
-// other without a gap: each has its own time.
-func TestWhoAnswersStays(t *testing.T) {
+// A client that answers pings stays connected, and so does one that sends control frames without a
+// pause: each of its frames has its own timeout.
+func TestClientsThatAnswerStay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := mustServeInMemory(t)
@@ -177,21 +177,21 @@ func TestWhoAnswersStays(t *testing.T) {
 	})
 }
 
-// A client that takes nothing is given up 10 seconds after the first byte that it does not take,
-// and with it what waits.
-func TestTimeToTake(t *testing.T) {
+// A client that reads nothing is disconnected 10 seconds after the first byte that does not fit,
+// and Put returns.
+func TestWriteTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := mustServeInMemory(t)
 		c := f.open()
-		c.send(subscribe("s", "subscription { taken }"))
-		op := <-f.taken
+		c.send(subscribe("s", "subscription { delegated }"))
+		op := <-f.delegated
 		start := time.Now()
 		payload := []byte(strings.Repeat("1", 64<<10))
 		for op.Put(t.Context(), payload) == nil {
 		}
 		if held := time.Since(start); held != 10*time.Second {
-			t.Errorf("whoever had to wait was told after %v", held)
+			t.Errorf("Put returned after %v", held)
 		}
 		synctest.Wait()
 		if n := f.connections(); n != 0 {
@@ -208,27 +208,27 @@ func (d drop) Read(b []byte) (int, error) {
 	return d.Conn.Read(b[:min(len(b), 1000)])
 }
 
-// Whoever reads all the while stays, however long it takes for all that is there: each part has a
-// time of its own.
-func TestWhoReadsSlowlyStays(t *testing.T) {
+// A client that reads slowly stays connected, however long that takes: each part of a write has its
+// own timeout.
+func TestSlowReadersStay(t *testing.T) {
 	t.Parallel()
 	payload := []byte(`"` + strings.Repeat("x", 100_000) + `"`)
 	for name, takes := range map[string]func(*testing.T, *fixture){
 		"a WebSocket": func(_ *testing.T, f *fixture) {
 			c := f.open()
-			c.send(subscribe("s", "subscription { taken }"))
-			(<-f.taken).Next(payload)
+			c.send(subscribe("s", "subscription { delegated }"))
+			(<-f.delegated).Next(payload)
 			c.r = bufio.NewReader(drop{c.conn})
 			c.want(`{"id":"s","type":"next","payload":` + string(payload) + `}`)
 		},
 		"a stream": func(t *testing.T, f *fixture) {
 			conn := f.connect()
-			mustWrite(t, conn, "GET /?query=subscription%7Btaken%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
+			mustWrite(t, conn, "GET /?query=subscription%7Bdelegated%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
 			res, err := http.ReadResponse(bufio.NewReader(drop{conn}), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			op := <-f.taken
+			op := <-f.delegated
 			op.Next(payload)
 			op.Complete()
 			want := ":\n\nevent: next\ndata: " + string(payload) + "\n\nevent: complete\ndata:\n\n"
@@ -252,14 +252,13 @@ func TestWhoReadsSlowlyStays(t *testing.T) {
 	}
 }
 
-// A stream has a comment every 15 seconds; whoever does not take one for 10 loses it.
+// A stream has a comment every 15 seconds. It ends if a client does not read one within 10 seconds.
 func TestTimesOfStreams(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := mustServeInMemory(t)
 		conn := f.connect()
-		// A GET with a body, which nobody asks for, and which has no time any more once it is
-		// there.
+		// A GET with a body. Its read timeout must not end the stream.
 		mustWrite(t, conn, "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"+
 			"Content-Length: 3\r\n\r\nabc")
 		start := time.Now()
@@ -276,7 +275,7 @@ func TestTimesOfStreams(t *testing.T) {
 			lines.Scan()
 		}
 		eventually(t, "the stream is gone", func() bool { return f.connections() == 0 })
-		// 10 after the next beat
+		// 10 seconds after the next comment
 		if held := time.Since(start).Truncate(time.Second); held != 70*time.Second {
 			t.Errorf("it was held for %v", held)
 		}
@@ -313,8 +312,8 @@ func TestTimeOfReservations(t *testing.T) {
 	}
 }
 
-// TestTimeOfRequests: whatever announces a body that does not come is over after 15 seconds,
-// whether anybody wants to read the body or not, and a reservation after 30.
+// A request that announces a body and does not send it ends after 15 seconds, whether its handler
+// reads the body or not.
 func TestTimeOfRequests(t *testing.T) {
 	t.Parallel()
 	const (
