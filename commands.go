@@ -26,7 +26,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	exited := -1
 	parser, err := kong.New(&cli,
 		kong.Name("parley"), kong.Description("A self-hosted messenger backend with a GraphQL API."),
-		kong.DefaultEnvars("PARLEY"), kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code }),
+		kong.DefaultEnvars("PARLEY"), config.Defaults(), kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code }),
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
 	if err != nil {

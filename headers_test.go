@@ -68,7 +68,7 @@ func (c *deadlineConn) Write(b []byte) (int, error) {
 func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	t.Helper()
 	settings := new(config.Settings)
-	parser, err := kong.New(settings)
+	parser, err := kong.New(settings, config.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}

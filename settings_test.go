@@ -6,8 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"parley/config"
 )
 
 // ask sends an operation to a running server, and returns the body of the answer.
@@ -183,5 +189,56 @@ func TestRatesAreSettings(t *testing.T) {
 			}
 		}
 		stop()
+	}
+}
+
+// The README has every setting once, with its default.
+func TestReadmeHasTheDefaults(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{} // the default by setting
+	quoted := regexp.MustCompile("`([^`]*)`")
+	for line := range strings.Lines(string(readme)) {
+		if !strings.HasPrefix(line, "| `PARLEY_") {
+			continue
+		}
+		cells := strings.Split(line, "|") // the first is empty
+		defaults := quoted.FindAllStringSubmatch(cells[2], -1)
+		for i, name := range quoted.FindAllStringSubmatch(cells[1], -1) {
+			if _, twice := documented[name[1]]; twice {
+				t.Errorf("%s is there twice", name[1])
+			}
+			documented[name[1]] = ""
+			if i < len(defaults) {
+				documented[name[1]] = defaults[i][1]
+			}
+		}
+	}
+	parser, err := kong.New(new(commandLine), kong.DefaultEnvars("PARLEY"), config.Defaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range parser.Model.Flags {
+		if len(flag.Envs) != 1 { // --help
+			continue
+		}
+		want := flag.Default
+		if flag.IsBool() && want == "" {
+			want = "false"
+		}
+		got, found := documented[flag.Envs[0]]
+		delete(documented, flag.Envs[0])
+		switch {
+		case !found:
+			t.Errorf("%s is missing", flag.Envs[0])
+		case got != want && (want != "" || !strings.Contains(flag.Help, "Default: "+got)):
+			t.Errorf("%s has the default %q, and its documentation has %q", flag.Envs[0], want, got)
+		}
+	}
+	if len(documented) > 0 {
+		t.Errorf("there are no such settings: %v", documented)
 	}
 }

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"parley/config"
 )
 
 // mustStartServer starts a server for tests that look inside it. The test has to call stop.
 func mustStartServer(t *testing.T, args ...string) *server {
 	t.Helper()
 	var cli commandLine
-	parser, err := kong.New(&cli)
+	parser, err := kong.New(&cli, config.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}

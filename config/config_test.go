@@ -13,11 +13,11 @@ import (
 	"parley/ratelimit"
 )
 
-// parse reads a command line, and validates it, as the program does.
+// parse parses and validates a command line, as the program does.
 func parse(t *testing.T, args ...string) (*config.Settings, error) {
 	t.Helper()
 	s := new(config.Settings)
-	parser, err := kong.New(s)
+	parser, err := kong.New(s, config.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--public-url=ftp://chat.example.org":        "PARLEY_PUBLIC_URL",
 		"--public-url=https://chat.example.org/chat": "PARLEY_PUBLIC_URL",
 		"--public-url=http://localhost:*":            "PARLEY_PUBLIC_URL",
-		"--nats-url=nats://h:4222":                   "PARLEY_NATS_URL", // with SQLite
+		"--nats-url=nats://h:4222":                   "PARLEY_NATS_URL", // it goes with PostgreSQL only
 		"--nats-subject=a b":                         "PARLEY_NATS_SUBJECT",
 		"--nats-subject=":                            "PARLEY_NATS_SUBJECT",
 		"--nats-subject=>":                           "PARLEY_NATS_SUBJECT",
@@ -174,7 +174,7 @@ func TestUnknownVariables(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	got = config.Unknown([]string{"PARLEY_PORT=8080"}, func(string) bool { return false })
-	if want := []string{"PARLEY_PORT"}; !slices.Equal(got, want) { // which somebody meant for us
+	if want := []string{"PARLEY_PORT"}; !slices.Equal(got, want) { // it is not one of Kubernetes
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -186,10 +186,10 @@ func TestSettingsThatDependOnOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.DrainSpread != s.StopTimeout/2 {
-		t.Errorf("connections are sent away for %v of %v", s.DrainSpread, s.StopTimeout)
+		t.Errorf("connections are closed over %v of %v", s.DrainSpread, s.StopTimeout)
 	}
 	if s.Playground {
-		t.Error("the playground is on, and could ask for nothing")
+		t.Error("the playground is on, and every request of it would be refused")
 	}
 	if s, err = parse(t, "--introspection=false", "--playground"); err != nil || s.Playground {
 		t.Errorf("the playground is on, and could not read the schema: %v", err)
