@@ -55,7 +55,7 @@ func accountScript(t *testing.T) string {
 	return string(script)
 }
 
-// A token is a key to the account: it is taken out of the address, and is kept nowhere.
+// A token is a key to the account: the script removes it from the address, and stores it nowhere.
 func TestAccountScriptKeepsNothing(t *testing.T) {
 	script := accountScript(t)
 	if !strings.Contains(script, "history.replaceState(") {

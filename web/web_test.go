@@ -63,7 +63,7 @@ func loadSchema(t *testing.T) *ast.Schema {
 	return schema
 }
 
-// linked returns the paths that a page names, in order.
+// linked returns the paths to which a page links, in order.
 func linked(t *testing.T, h http.Handler, page string) []string {
 	t.Helper()
 	content := body(t, get(t, h, page))
@@ -77,7 +77,7 @@ func linked(t *testing.T, h http.Handler, page string) []string {
 	return paths
 }
 
-// eachPage runs a test for every page that this package has.
+// eachPage runs a test for each page of this package.
 func eachPage(t *testing.T, test func(t *testing.T, h http.Handler, page string)) {
 	for page, h := range map[string]http.Handler{
 		"/":                       web.Playground("/graphql"),
@@ -88,8 +88,8 @@ func eachPage(t *testing.T, test func(t *testing.T, h http.Handler, page string)
 	}
 }
 
-// checkPage asserts what holds for the page of any handler that was made for the endpoint
-// /graphql?a="b, and beside that which Cache-Control it has and what is in it.
+// checkPage checks a page of a handler with the endpoint /graphql?a="b: what all pages have in
+// common, its Cache-Control, and that it has the contents.
 func checkPage(t *testing.T, h http.Handler, page, cacheControl string, contents ...string) {
 	t.Helper()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -281,8 +281,8 @@ func TestNothingElse(t *testing.T) {
 	})
 }
 
-// A page must work without any network but its own server, so nothing in it may name another host.
-// The one exception is the name of the SVG namespace, which nobody fetches.
+// A page loads nothing from other hosts, so no file may contain the address of one. The name of the
+// SVG namespace is an exception: browsers do not load it.
 func TestNoOtherHost(t *testing.T) {
 	address := regexp.MustCompile(`(?i)\b(https?|wss?):/|(src|href|action)\s*=\s*["']?//|url\(\s*["']?//|@import`)
 	eachPage(t, func(t *testing.T, h http.Handler, page string) {
@@ -293,8 +293,8 @@ func TestNoOtherHost(t *testing.T) {
 			case strings.HasPrefix(path, "//") || !strings.HasPrefix(path, "/"):
 				t.Errorf("the page loads %s", path)
 			case name == "LICENSES.txt" || strings.HasSuffix(name, ".min.js"):
-				// Not ours: these name pages for people to read. What they could load is up to the
-				// policy.
+				// Files of others, which contain links for people. The policy limits what they
+				// load.
 			case name == "graphiql.min.css":
 				if m := regexp.MustCompile(`url\(["']?(?:[^"'d]|d[^a]).{0,40}|@import`).FindString(content); m != "" {
 					t.Errorf("%s loads %s", name, m)
