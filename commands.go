@@ -25,9 +25,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var cli commandLine
 	exited := -1
 	parser, err := kong.New(&cli,
-		kong.Name("parley"), kong.Description("A self-hosted messenger backend with a GraphQL API."),
-		kong.DefaultEnvars("PARLEY"), config.Defaults(), kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code }),
-		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Name("parley"),
+		kong.Description("A self-hosted messenger backend with a GraphQL API."),
+		kong.DefaultEnvars("PARLEY"), config.Defaults(), kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }), kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "parley:", err)
@@ -46,7 +48,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	log := newLog(cli.Settings, stderr)
 	if unknown := config.Unknown(os.Environ(), isSetting(parser)); len(unknown) > 0 {
-		log.Warn("environment variables that name no setting are ignored", "names", strings.Join(unknown, ","))
+		log.Warn("environment variables that name no setting are ignored",
+			"names", strings.Join(unknown, ","))
 	}
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.BindTo(stdout, (*io.Writer)(nil))
@@ -96,7 +99,9 @@ type migrateCommand struct {
 	Direction string `arg:"" default:"up" enum:"up,down,status" help:"up applies what is missing. down reverts the newest group, and deletes its data. status lists all."`
 }
 
-func (c migrateCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer) (err error) {
+func (c migrateCommand) Run(
+	ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer,
+) (err error) {
 	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
 	if err != nil {
 		return err
@@ -137,12 +142,15 @@ func (c seedCommand) size() seed.Size {
 		size = seed.Large
 	}
 	return seed.Size{
-		People: cmp.Or(c.People, size.People), Conversations: cmp.Or(c.Conversations, size.Conversations),
-		Messages: cmp.Or(c.Messages, size.Messages),
+		People:        cmp.Or(c.People, size.People),
+		Conversations: cmp.Or(c.Conversations, size.Conversations),
+		Messages:      cmp.Or(c.Messages, size.Messages),
 	}
 }
 
-func (c seedCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer) (err error) {
+func (c seedCommand) Run(
+	ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer,
+) (err error) {
 	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
 	if err != nil {
 		return err
@@ -153,19 +161,21 @@ func (c seedCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logg
 	}
 	var reported time.Time
 	size := c.size()
-	filled, err := seed.Fill(ctx, db, seed.Options{Size: size, Seed: c.Seed, Progress: func(messages int) {
+	progress := func(messages int) {
 		if now := time.Now(); now.Sub(reported) >= 5*time.Second || messages == size.Messages {
 			reported = now
 			log.Info("seeding", "messages", messages, "of", size.Messages)
 		}
-	}})
+	}
+	filled, err := seed.Fill(ctx, db, seed.Options{Size: size, Seed: c.Seed, Progress: progress})
 	if err != nil {
 		return fmt.Errorf("seed %s: %w", s.Database(), err)
 	}
 	fmt.Fprintf(out, "%d people, %d conversations, %d messages, %d events.\n"+
 		"The password of all accounts is %q. Sign in as %s (%s), or as %s (%s).\n",
 		len(filled.People), filled.Conversations, filled.Messages, filled.Events, seed.Password,
-		filled.People[0].Email, filled.People[0].Nickname, filled.People[1].Email, filled.People[1].Nickname)
+		filled.People[0].Email, filled.People[0].Nickname,
+		filled.People[1].Email, filled.People[1].Nickname)
 	return nil
 }
 

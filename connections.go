@@ -50,7 +50,9 @@ const (
 	refusalTimeout = time.Second // for a client to read the answer and to close
 )
 
-func limitConnections(listener net.Listener, maximum int, proxies []netip.Prefix, log *slog.Logger) *connectionLimit {
+func limitConnections(
+	listener net.Listener, maximum int, proxies []netip.Prefix, log *slog.Logger,
+) *connectionLimit {
 	return &connectionLimit{
 		Listener: listener, max: maximum, proxies: proxies, log: log, answer: refusal(maximum),
 		slots: make(chan struct{}, maxRefusals), open: map[string]*connectionCount{},
@@ -60,7 +62,8 @@ func limitConnections(listener net.Listener, maximum int, proxies []netip.Prefix
 // refusal returns the bytes of the answer 429. It answers a connection whose request is not read.
 func refusal(maximum int) []byte {
 	body, _ := json.Marshal(map[string]any{"errors": []any{map[string]any{ // cannot fail
-		"message":    fmt.Sprintf("At most %d connections at once from one address: close some.", maximum),
+		"message": fmt.Sprintf(
+			"At most %d connections at once from one address: close some.", maximum),
 		"extensions": map[string]any{"code": errs.RateLimited},
 	}}})
 	header := defaultHeaders()
@@ -68,7 +71,8 @@ func refusal(maximum int) []byte {
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Connection", "close")
 	var answer bytes.Buffer
-	_, _ = fmt.Fprintf(&answer, "HTTP/1.1 %d %s\r\n", http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests))
+	const status = http.StatusTooManyRequests
+	_, _ = fmt.Fprintf(&answer, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	_ = header.Write(&answer) // a buffer never fails
 	answer.WriteString("\r\n")
 	answer.Write(body)
@@ -101,7 +105,8 @@ func (l *connectionLimit) networkOf(peer net.Addr) (network string, counts bool)
 		return "", false
 	}
 	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if addr.IsLoopback() || slices.ContainsFunc(l.proxies, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+	isProxy := slices.ContainsFunc(l.proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+	if addr.IsLoopback() || isProxy {
 		return "", false
 	}
 	return auth.Client{IP: addr.String()}.Network(), true
@@ -122,7 +127,8 @@ func (l *connectionLimit) acquire(network string) bool {
 	}
 	if !count.warned {
 		count.warned = true
-		l.log.Warn("an address has reached its limit of connections; more are refused (PARLEY_MAX_CONNS_PER_ADDRESS)",
+		l.log.Warn("an address has reached its limit of connections; more are refused "+
+			"(PARLEY_MAX_CONNS_PER_ADDRESS)",
 			"address", network, "connections", count.open)
 	}
 	return false

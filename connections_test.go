@@ -60,7 +60,8 @@ func mustLimit(t *testing.T, maximum int, log io.Writer) *addressed {
 	t.Helper()
 	listener := listenAddressed()
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	limit := limitConnections(listener, maximum, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, logger)
+	limit := limitConnections(listener, maximum,
+		[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, logger)
 	server := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/hijack" {
 			_, _ = io.WriteString(w, "ok")
@@ -118,11 +119,13 @@ func refused(t *testing.T, conn net.Conn) {
 	body, err := io.ReadAll(res.Body)
 	_ = res.Body.Close()
 	if err != nil || res.StatusCode != http.StatusTooManyRequests || !res.Close ||
-		!strings.Contains(string(body), "RATE_LIMITED") || res.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+		!strings.Contains(string(body), "RATE_LIMITED") ||
+		res.Header.Get("Content-Type") != "application/json; charset=utf-8" {
 		t.Errorf("%s %v %s %v", res.Status, res.Header, body, err)
 	}
 	for name := range defaultHeaders() {
-		if got, want := res.Header.Get(name), defaultHeaders().Get(name); got != want || want == "" {
+		if got, want := res.Header.Get(name), defaultHeaders().Get(name); got != want ||
+			want == "" {
 			t.Errorf("the refusal has %s: %q, want %q", name, got, want)
 		}
 	}
@@ -197,7 +200,8 @@ func TestRefusingIsBounded(t *testing.T) {
 		if _, err := l.dial(t, "192.0.2.7").Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("one more: %v", err)
 		}
-		if code, _ := status(t, l.dial(t, "192.0.2.8"), "/"); code != 200 || time.Since(start) != 0 {
+		if code, _ := status(t, l.dial(t, "192.0.2.8"), "/"); code != 200 ||
+			time.Since(start) != 0 {
 			t.Errorf("another address had %d after %v", code, time.Since(start))
 		}
 		<-time.After(refusalTimeout)

@@ -72,7 +72,8 @@ func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse([]string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()}); err != nil {
+	if _, err := parser.Parse([]string{"--addr=127.0.0.1:0",
+		"--data-dir=" + t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
 	srv, err := start(t.Context(), settings, slog.New(slog.DiscardHandler))
@@ -107,10 +108,13 @@ func TestEveryAnswer(t *testing.T) {
 	t.Parallel()
 	routes, dial := mustServeRoutes(t)
 	paths := map[string]bool{
-		"/nothing": true, "/graphql?query={__typename}": true, "/graphql?query={": true, "/graphql?query=%ff": true,
-		"/account/verify-email": true, "/account/nothing": true, "/playground/x/playground.js": true, "/": true,
+		"/nothing": true, "/graphql?query={__typename}": true, "/graphql?query={": true,
+		"/graphql?query=%ff":    true,
+		"/account/verify-email": true, "/account/nothing": true,
+		"/playground/x/playground.js": true, "/": true,
 	}
-	err := chi.Walk(routes, func(_, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+	err := chi.Walk(routes, func(_, route string, _ http.Handler,
+		_ ...func(http.Handler) http.Handler) error {
 		paths[strings.ReplaceAll(route, "*", "x")] = true
 		return nil
 	})
@@ -118,21 +122,29 @@ func TestEveryAnswer(t *testing.T) {
 		t.Fatalf("%v: %v", paths, err)
 	}
 	for path := range paths {
-		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, "BREW"} {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost,
+			http.MethodPut, http.MethodDelete, http.MethodOptions, "BREW"} {
 			for _, header := range []string{
-				"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n", "Origin: https://evil.example.org\r\n",
-				"Accept: text/event-stream\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
-					"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n",
+				"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+				"Origin: https://evil.example.org\r\n",
+				"Accept: text/event-stream\r\n",
+				"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+					"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: " +
+					"graphql-transport-ws\r\n",
 			} {
 				res := answerTo(t, dial(), method, path, header)
 				h := res.Header
 				upgraded := res.StatusCode == http.StatusSwitchingProtocols
-				if !upgraded && (h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" ||
-					!strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") || h.Get("Cross-Origin-Resource-Policy") == "") {
+				if !upgraded && (h.Get("X-Content-Type-Options") != "nosniff" ||
+					h.Get("Referrer-Policy") != "no-referrer" ||
+					!strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") ||
+					h.Get("Cross-Origin-Resource-Policy") == "") {
 					t.Errorf("%s %s %q: %s %v", method, path, header, res.Status, h)
 				}
-				if cache := h.Get("Cache-Control"); !upgraded && strings.HasPrefix(path, "/graphql") && cache != "no-store" {
-					t.Errorf("%s %s %q: %s may be cached: %q", method, path, header, res.Status, cache)
+				if cache := h.Get("Cache-Control"); !upgraded &&
+					strings.HasPrefix(path, "/graphql") && cache != "no-store" {
+					t.Errorf("%s %s %q: %s may be cached: %q", method, path, header, res.Status,
+						cache)
 				} else if !upgraded && cache == "" {
 					t.Errorf("%s %s %q: %s has no Cache-Control", method, path, header, res.Status)
 				}
@@ -145,7 +157,8 @@ func TestEveryAnswer(t *testing.T) {
 func answerTo(t *testing.T, conn net.Conn, method, path, header string) *http.Response {
 	t.Helper()
 	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, method+" "+path+" HTTP/1.1\r\nHost: parley\r\n"+header+"\r\n"); err != nil {
+	if _, err := io.WriteString(conn,
+		method+" "+path+" HTTP/1.1\r\nHost: parley\r\n"+header+"\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})

@@ -49,7 +49,8 @@ func (serveCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	log.Info("parley is up", "version", version(), "playground", server.playground(), "api", server.url+"/graphql",
+	log.Info("parley is up", "version", version(),
+		"playground", server.playground(), "api", server.url+"/graphql",
 		"database", s.Database(), "nats", s.NATS(), "data", server.dataDir)
 	<-ctx.Done()
 	log.Info("parley is stopping")
@@ -135,7 +136,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}()
 	accounts := accountLimits(s, db)
 	chatService := chat.New(db, chat.Options{
-		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations, Limits: accounts, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
+		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations,
+		Limits: accounts, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
 		MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed, Log: log,
 	})
 	if err := chatService.CheckEpoch(ctx); err != nil {
@@ -143,9 +145,11 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
-		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,
-		RateLimits: s.RateLimits, Accounts: accounts, Mail: outbox, Link: s.Link(url), Log: log,
-		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount, OnSettings: chatService.SettingsChanged,
+		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode,
+		ConcealEmails: s.ConcealEmails, RateLimits: s.RateLimits, Accounts: accounts,
+		Mail: outbox, Link: s.Link(url), Log: log,
+		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount,
+		OnSettings: chatService.SettingsChanged,
 	})
 	if err != nil {
 		return nil, err
@@ -166,8 +170,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		MaxBodyBytes: s.MaxBodyBytes, MaxAnswerBytes: s.MaxAnswerBytes, Limits: limits,
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, MaxStreams: s.MaxStreams,
 		QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
-		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies, Introspection: s.Introspection,
-		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
+		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies,
+		Introspection: s.Introspection, Documents: documents, Compression: s.Compression,
+		DrainSpread: s.DrainSpread, Log: log,
 	})
 	jwks, err := authService.JWKS()
 	if err != nil {
@@ -175,7 +180,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 
 	srv := &server{
-		settings: s, log: log, url: url, dataDir: dataDir, db: db, nodes: nodes, graph: graphServer, jwks: jwks,
+		settings: s, log: log, url: url, dataDir: dataDir,
+		db: db, nodes: nodes, graph: graphServer, jwks: jwks,
 		stopping: make(chan struct{}), after: time.After, served: make(chan error, 1),
 	}
 	warn(s, log)
@@ -224,7 +230,9 @@ func connectNodes(s *config.Settings, log *slog.Logger) (*natsbus.Conn, error) {
 	if err != nil {
 		host = "unknown"
 	}
-	nodes, err := natsbus.Open(natsbus.Options{URLs: s.NATSURL, Prefix: s.NATSSubject, Name: "parley " + host, Log: log})
+	nodes, err := natsbus.Open(natsbus.Options{
+		URLs: s.NATSURL, Prefix: s.NATSSubject, Name: "parley " + host, Log: log,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_NATS_URL: %w", err)
 	}
@@ -266,7 +274,9 @@ func accountLimits(s *config.Settings, db *store.DB) *ratelimit.Accounts {
 		return nil
 	}
 	exempt, _ := s.Exempt() // Validate has checked them
-	return ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: s.Rates(), Exempt: exempt, Now: db.Now})
+	return ratelimit.NewAccounts(ratelimit.AccountsOptions{
+		Rates: s.Rates(), Exempt: exempt, Now: db.Now,
+	})
 }
 
 // trustedDocuments returns the only documents that the API answers: the operator's, and those of
@@ -301,7 +311,8 @@ func (srv *server) stop() error {
 	srv.graph.Drain(ctx)
 	err := srv.http.Shutdown(ctx)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("some requests did not finish in %v: %w", srv.settings.StopTimeout, err), srv.http.Close())
+		err = fmt.Errorf("some requests did not finish in %v: %w", srv.settings.StopTimeout, err)
+		err = errors.Join(err, srv.http.Close())
 	}
 	if served := <-srv.served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
@@ -316,7 +327,9 @@ func (srv *server) stop() error {
 
 func (srv *server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ok\n")
+	})
 	r.Get("/readyz", srv.ready)
 	r.Get("/.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/jwk-set+json")
@@ -360,7 +373,8 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if srv.nodes != nil && !srv.nodes.Status().Connected {
-		_, _ = fmt.Fprintf(w, "ok, but NATS is away: what other nodes store is up to %v late\n", srv.settings.CompareEvery)
+		_, _ = fmt.Fprintf(w, "ok, but NATS is away: what other nodes store is up to %v late\n",
+			srv.settings.CompareEvery)
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
@@ -394,11 +408,13 @@ func warn(s *config.Settings, log *slog.Logger) {
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 		return
 	}
-	log.Warn("others can reach this server: put it behind a proxy that speaks TLS, because tokens are not encrypted",
-		"addr", s.Addr)
+	log.Warn("others can reach this server: put it behind a proxy that speaks TLS, "+
+		"because tokens are not encrypted", "addr", s.Addr)
 	for _, origin := range s.AllowedOrigins {
-		if origin == "*" || strings.HasPrefix(origin, "http://") && !strings.HasSuffix(origin, ":*") {
-			log.Warn("pages without TLS, or from any origin, may use the API (PARLEY_ALLOWED_ORIGINS)", "origin", origin)
+		withoutTLS := strings.HasPrefix(origin, "http://") && !strings.HasSuffix(origin, ":*")
+		if origin == "*" || withoutTLS {
+			log.Warn("pages without TLS, or from any origin, may use the API (PARLEY_ALLOWED_ORIGINS)",
+				"origin", origin)
 		}
 	}
 }

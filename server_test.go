@@ -95,15 +95,18 @@ func get(t *testing.T, url string) (status int, body string) {
 
 func TestServeAndStop(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL} {
+	for name, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
+		"PostgreSQL": storetest.PostgresURL} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, database := t.TempDir(), url(t)
 			base, log, stop := mustStart(t, "--data-dir="+dir, "--database-url="+database)
 			for path, want := range map[string]string{
-				"/livez": "ok", "/readyz": "ok", "/": "<!doctype html>", "/graphql?query={__typename}": "Query",
+				"/livez": "ok", "/readyz": "ok", "/": "<!doctype html>",
+				"/graphql?query={__typename}": "Query",
 			} {
-				if status, body := get(t, base+path); status != 200 || !strings.Contains(strings.ToLower(body), strings.ToLower(want)) {
+				if status, body := get(t, base+path); status != 200 ||
+					!strings.Contains(strings.ToLower(body), strings.ToLower(want)) {
 					t.Errorf("%s: %d %.80s", path, status, body)
 				}
 			}
@@ -114,7 +117,8 @@ func TestServeAndStop(t *testing.T) {
 				t.Errorf("exit code %d: %s", code, log)
 			}
 			log.mustMatch(t, "parley has stopped")
-			if strings.Contains(log.String(), "level=ERROR") || strings.Contains(log.String(), "level=WARN") {
+			if strings.Contains(log.String(), "level=ERROR") ||
+				strings.Contains(log.String(), "level=WARN") {
 				t.Error(log)
 			}
 			// It starts again on the same data.
@@ -138,9 +142,11 @@ func TestNotReadyWithoutTheDatabase(t *testing.T) {
 		}
 	})
 	t.Cleanup(stopDatabase)
-	base, log, _ := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+server.URL("postgres"))
+	base, log, _ := mustStart(t, "--data-dir="+t.TempDir(),
+		"--database-url="+server.URL("postgres"))
 	stopDatabase()
-	if status, body := get(t, base+"/readyz"); status != 503 || !strings.Contains(body, "database") {
+	if status, body := get(t, base+"/readyz"); status != 503 ||
+		!strings.Contains(body, "database") {
 		t.Errorf("/readyz: %d %s", status, body)
 	}
 	if status, _ := get(t, base+"/livez"); status != 200 {
@@ -160,13 +166,18 @@ func TestRunReportsErrors(t *testing.T) {
 		"no such command": {[]string{"nonsense"}, 2, "nonsense"},
 		"no such flag":    {[]string{"--nonsense"}, 2, "nonsense"},
 		"a bad setting":   {[]string{"--jwt-secret=short"}, 2, "PARLEY_JWT_SECRET"},
-		"no database":     {[]string{"--database-url=postgres://127.0.0.1:1/x", "--data-dir=" + t.TempDir()}, 1, "the database does not answer"},
-		"no tables":       {[]string{"--no-migrate", "--data-dir=" + t.TempDir()}, 1, "run parley migrate"},
-		"NATS for SQLite": {[]string{"--nats-url=nats://127.0.0.1:4222"}, 2, "NATS joins nodes that share a PostgreSQL database"},
-		"a port in use":   {[]string{"--addr=" + strings.TrimPrefix(other, "http://"), "--data-dir=" + t.TempDir()}, 1, "address already in use"},
+		"no database": {[]string{"--database-url=postgres://127.0.0.1:1/x",
+			"--data-dir=" + t.TempDir()}, 1, "the database does not answer"},
+		"no tables": {[]string{"--no-migrate", "--data-dir=" + t.TempDir()}, 1,
+			"run parley migrate"},
+		"NATS for SQLite": {[]string{"--nats-url=nats://127.0.0.1:4222"}, 2,
+			"NATS joins nodes that share a PostgreSQL database"},
+		"a port in use": {[]string{"--addr=" + strings.TrimPrefix(other, "http://"),
+			"--data-dir=" + t.TempDir()}, 1, "address already in use"},
 	} {
 		out := newOutput()
-		if code := run(t.Context(), c.args, io.Discard, out); code != c.code || !strings.Contains(out.String(), c.says) {
+		if code := run(t.Context(), c.args, io.Discard, out); code != c.code ||
+			!strings.Contains(out.String(), c.says) {
 			t.Errorf("%s: %d %s", name, code, out)
 		}
 	}

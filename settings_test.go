@@ -23,7 +23,8 @@ func ask(t *testing.T, base, token, accept, query string) io.ReadCloser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/graphql", strings.NewReader(string(body)))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/graphql",
+		strings.NewReader(string(body)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,8 @@ func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 	t.Parallel()
 	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--compare-every=1h")
 	register := func(name string) (token, id string) {
-		query := fmt.Sprintf(`mutation { register(input: {email: "%s@example.org", nickname: %q, password: "of %s alone"}) {
+		query := fmt.Sprintf(
+			`mutation { register(input: {email: "%s@example.org", nickname: %q, password: "of %s alone"}) {
 			tokens { accessToken } viewer { user { id } } } }`, name, name, name)
 		var answer struct {
 			Data struct {
@@ -74,7 +76,8 @@ func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 				}
 			}
 		}
-		if err := json.NewDecoder(ask(t, base, "", "application/json", query)).Decode(&answer); err != nil {
+		if err := json.NewDecoder(ask(t, base, "", "application/json", query)).
+			Decode(&answer); err != nil {
 			t.Fatal(err)
 		}
 		return answer.Data.Register.Tokens.AccessToken, answer.Data.Register.Viewer.User.ID
@@ -82,7 +85,9 @@ func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 	ann, _ := register("ann")
 	ben, benID := register("ben")
 	id := answerOf(t, ask(t, base, ann, "application/json",
-		fmt.Sprintf(`mutation { openDirectConversation(input: {userId: %q}) { conversation { id } } }`, benID)),
+		fmt.Sprintf(
+			`mutation { openDirectConversation(input: {userId: %q}) { conversation { id } } }`,
+			benID)),
 		"openDirectConversation.conversation.id")
 	events := bufio.NewScanner(ask(t, base, ann, "text/event-stream",
 		fmt.Sprintf(`subscription { readReceipts(conversationId: %q) { lastReadSeq } }`, id)))
@@ -90,7 +95,8 @@ func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 		t.Helper()
 		for events.Scan() {
 			if data, ok := strings.CutPrefix(events.Text(), "data: "); ok {
-				if got := answerOf(t, strings.NewReader(data), "readReceipts.lastReadSeq"); got != want {
+				if got := answerOf(t, strings.NewReader(data),
+					"readReceipts.lastReadSeq"); got != want {
 					t.Fatalf("got %s, want %s", got, want)
 				}
 				return
@@ -112,7 +118,8 @@ func TestTheLimitOfOperationsIsASetting(t *testing.T) {
 		{email: "ann@example.org", nickname: "ann", password: "of ann alone"}) { tokens { accessToken } } }`), "register.tokens.accessToken")
 	send := func(method, stream, accept, body string) *http.Response {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, base+"/graphql?token="+stream, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(t.Context(), method, base+"/graphql?token="+stream,
+			strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,11 +137,14 @@ func TestTheLimitOfOperationsIsASetting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res := send(http.MethodGet, string(stream), "text/event-stream", ""); res.StatusCode != http.StatusOK {
+	if res := send(http.MethodGet, string(stream), "text/event-stream",
+		""); res.StatusCode != http.StatusOK {
 		t.Fatal(res.Status)
 	}
-	for i, want := range []int{http.StatusAccepted, http.StatusAccepted, http.StatusTooManyRequests} {
-		body := fmt.Sprintf(`{"query": "subscription { conversationAdded { id } }", "extensions": {"operationId": "%d"}}`, i)
+	for i, want := range []int{http.StatusAccepted, http.StatusAccepted,
+		http.StatusTooManyRequests} {
+		body := fmt.Sprintf(
+			`{"query": "subscription { conversationAdded { id } }", "extensions": {"operationId": "%d"}}`, i)
 		if res := send(http.MethodPost, string(stream), "*/*", body); res.StatusCode != want {
 			t.Errorf("operation %d: %s", i, res.Status)
 		}
@@ -146,7 +156,8 @@ func TestRatesAreSettings(t *testing.T) {
 	t.Parallel()
 	folder := "--data-dir=" + t.TempDir()
 	base, _, stop := mustStart(t, folder, "--max-conversations=1")
-	body := ask(t, base, "", "application/json", `mutation { register(input: {email: "ann@example.org", nickname: "ann",
+	body := ask(t, base, "", "application/json",
+		`mutation { register(input: {email: "ann@example.org", nickname: "ann",
 		password: "of ann alone"}) { tokens { accessToken } viewer { user { id } } } }`)
 	var answer struct {
 		Data struct {
@@ -162,10 +173,13 @@ func TestRatesAreSettings(t *testing.T) {
 	token, id := answer.Data.Register.Tokens.AccessToken, answer.Data.Register.Viewer.User.ID
 	for _, want := range []string{`"userErrors":[]`, `LIMIT_REACHED`} {
 		nickname := fmt.Sprintf("ben%d", len(want))
-		other := answerOf(t, ask(t, base, "", "application/json", fmt.Sprintf(`mutation { register(input: {email: "%s@example.org",
+		other := answerOf(t, ask(t, base, "", "application/json",
+			fmt.Sprintf(`mutation { register(input: {email: "%s@example.org",
 			nickname: %q, password: "of %s alone"}) { viewer { user { id } } } }`, nickname, nickname, nickname)), "register.viewer.user.id")
 		got, err := io.ReadAll(ask(t, base, token, "application/json",
-			fmt.Sprintf(`mutation { openDirectConversation(input: {userId: %q}) { userErrors { code } } }`, other)))
+			fmt.Sprintf(
+				`mutation { openDirectConversation(input: {userId: %q}) { userErrors { code } } }`,
+				other)))
 		if err != nil || !strings.Contains(string(got), want) {
 			t.Errorf("got %s, %v, want %s", got, err, want)
 		}

@@ -22,7 +22,8 @@ func mustStartServer(t *testing.T, args ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse(append([]string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()}, args...)); err != nil {
+	if _, err := parser.Parse(append([]string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()},
+		args...)); err != nil {
 		t.Fatal(err)
 	}
 	srv, err := start(t.Context(), &cli.Settings, slog.New(slog.DiscardHandler))
@@ -44,7 +45,8 @@ func TestStopDelay(t *testing.T) {
 	token := answerOf(t, ask(t, srv.url, "", "application/json", `mutation { register(input:
 		{email: "ann@example.org", nickname: "ann", password: "of ann alone"}) { tokens { accessToken } } }`), "register.tokens.accessToken")
 	follow := func() *bufio.Scanner {
-		s := bufio.NewScanner(ask(t, srv.url, token, "text/event-stream", `subscription { conversationAdded { id } }`))
+		s := bufio.NewScanner(ask(t, srv.url, token, "text/event-stream",
+			`subscription { conversationAdded { id } }`))
 		if !s.Scan() { // a comment
 			t.Fatal(s.Err())
 		}
@@ -65,7 +67,8 @@ func TestStopDelay(t *testing.T) {
 	if status, _ := get(t, srv.url+"/livez"); status != 200 {
 		t.Errorf("/livez: %d", status)
 	}
-	if got := answerOf(t, ask(t, srv.url, token, "application/json", `{ viewer { user { nickname } } }`), "viewer.user.nickname"); got != "ann" {
+	if got := answerOf(t, ask(t, srv.url, token, "application/json",
+		`{ viewer { user { nickname } } }`), "viewer.user.nickname"); got != "ann" {
 		t.Errorf("it answers %q", got)
 	}
 	streams = append(streams, follow()) // new ones, too

@@ -47,7 +47,8 @@ func TestAcceptedConnectionsHaveAUserTimeout(t *testing.T) {
 		_ = server.Close()
 		serving.Wait()
 	})
-	if status, body := get(t, "http://"+listener.Addr().String()); status != http.StatusOK || body != "60000" {
+	if status, body := get(t, "http://"+listener.Addr().String()); status != http.StatusOK ||
+		body != "60000" {
 		t.Errorf("%d: %q milliseconds", status, body)
 	}
 }

@@ -157,7 +157,8 @@ func (s *Settings) Validate() error {
 	}
 	if len(s.NATSURL) > 0 && !s.Postgres() {
 		refuse("PARLEY_NATS_URL",
-			"NATS joins nodes that share a PostgreSQL database; a SQLite file has one node, which needs no NATS")
+			"NATS joins nodes that share a PostgreSQL database; "+
+				"a SQLite file has one node, which needs no NATS")
 	}
 	if err := natsbus.CheckPrefix(s.NATSSubject); err != nil {
 		refuse("PARLEY_NATS_SUBJECT", "%v", err)
@@ -166,14 +167,20 @@ func (s *Settings) Validate() error {
 		refuse("PARLEY_JWT_SECRET", shortSecret, len(s.JWTSecret), minSecret)
 	}
 	for name, value := range map[string]time.Duration{
-		"PARLEY_ACCESS_TTL": s.AccessTTL, "PARLEY_REFRESH_TTL": s.RefreshTTL, "PARLEY_COMPARE_EVERY": s.CompareEvery,
-		"PARLEY_STOP_TIMEOUT": s.StopTimeout,
+		"PARLEY_ACCESS_TTL":    s.AccessTTL,
+		"PARLEY_REFRESH_TTL":   s.RefreshTTL,
+		"PARLEY_COMPARE_EVERY": s.CompareEvery,
+		"PARLEY_STOP_TIMEOUT":  s.StopTimeout,
 	} {
 		if value <= 0 {
 			refuse(name, "%v is not a positive duration", value)
 		}
 	}
-	for name, value := range map[string]time.Duration{"PARLEY_STOP_DELAY": s.StopDelay, "PARLEY_DRAIN_SPREAD": s.DrainSpread} {
+	for name, value := range map[string]time.Duration{
+		"PARLEY_STOP_DELAY":   s.StopDelay,
+		"PARLEY_DRAIN_SPREAD": s.DrainSpread,
+		"PARLEY_EDIT_WINDOW":  s.EditWindow,
+	} {
 		if value < 0 {
 			refuse(name, "%v is negative", value)
 		}
@@ -190,14 +197,17 @@ func (s *Settings) Validate() error {
 			"during a rotation, the old one goes into the setting for the previous one")
 	}
 	if (s.Registration == "invite") != (s.InvitationCode != "") {
-		refuse("PARLEY_INVITATION_CODE", "it has to be set with PARLEY_REGISTRATION=invite, and only then")
+		refuse("PARLEY_INVITATION_CODE",
+			"it has to be set with PARLEY_REGISTRATION=invite, and only then")
 	}
-	hasAll := strings.Contains(s.AccountLink, "{action}") && strings.Contains(s.AccountLink, "{token}")
+	hasAll := strings.Contains(s.AccountLink, "{action}") &&
+		strings.Contains(s.AccountLink, "{token}")
 	if s.AccountLink != "" && !hasAll {
 		refuse("PARLEY_ACCOUNT_LINK", "it has to contain {action} and {token}")
 	}
 	if public := strings.TrimSuffix(s.PublicURL, "/"); public != "" && !isWebAddress(public) {
-		refuse("PARLEY_PUBLIC_URL", "%q is not an address like https://chat.example.org", s.PublicURL)
+		refuse("PARLEY_PUBLIC_URL", "%q is not an address like https://chat.example.org",
+			s.PublicURL)
 	}
 	if _, err := s.Proxies(); err != nil {
 		refuse("PARLEY_TRUSTED_PROXIES", "%v", err)
@@ -206,24 +216,29 @@ func (s *Settings) Validate() error {
 		refuse("PARLEY_RATE_EXEMPT", "%v", err)
 	}
 	if s.AccessTTL > s.RefreshTTL {
-		refuse("PARLEY_ACCESS_TTL", "%v is longer than PARLEY_REFRESH_TTL, %v", s.AccessTTL, s.RefreshTTL)
+		refuse("PARLEY_ACCESS_TTL", "%v is longer than PARLEY_REFRESH_TTL, %v",
+			s.AccessTTL, s.RefreshTTL)
 	}
 	if s.Issuer == "" {
 		refuse("PARLEY_ISSUER", "it must not be empty")
 	}
-	if s.EditWindow < 0 {
-		refuse("PARLEY_EDIT_WINDOW", "%v is negative", s.EditWindow)
-	}
 	for name, value := range map[string]int64{
-		"PARLEY_MAX_BODY_BYTES": s.MaxBodyBytes, "PARLEY_MAX_TOKENS": int64(s.MaxTokens), "PARLEY_MAX_DEPTH": int64(s.MaxDepth),
-		"PARLEY_MAX_ALIASES": int64(s.MaxAliases), "PARLEY_MAX_COMPLEXITY": int64(s.MaxComplexity),
+		"PARLEY_MAX_BODY_BYTES":        s.MaxBodyBytes,
+		"PARLEY_MAX_TOKENS":            int64(s.MaxTokens),
+		"PARLEY_MAX_DEPTH":             int64(s.MaxDepth),
+		"PARLEY_MAX_ALIASES":           int64(s.MaxAliases),
+		"PARLEY_MAX_COMPLEXITY":        int64(s.MaxComplexity),
 		"PARLEY_MAX_CONNS_PER_ADDRESS": int64(s.MaxConnsPerAddress),
 		"PARLEY_MAX_CONVERSATIONS":     int64(s.MaxConversations),
-		"PARLEY_MAX_SOCKETS":           int64(s.MaxSockets), "PARLEY_MAX_REPLAYS": int64(s.MaxReplays),
-		"PARLEY_MAX_EVENT_COMPLEXITY": int64(s.MaxEventComplexity), "PARLEY_MAX_ANSWER_BYTES": int64(s.MaxAnswerBytes),
-		"PARLEY_MAX_OPERATIONS": int64(s.MaxOperations), "PARLEY_MAX_QUEUE_ITEMS": int64(s.MaxQueueItems),
-		"PARLEY_MAX_QUEUE_BYTES": int64(s.MaxQueueBytes), "PARLEY_MAX_REPLAYED": int64(s.MaxReplayed),
-		"PARLEY_MAX_STREAMS": int64(s.MaxStreams),
+		"PARLEY_MAX_SOCKETS":           int64(s.MaxSockets),
+		"PARLEY_MAX_REPLAYS":           int64(s.MaxReplays),
+		"PARLEY_MAX_EVENT_COMPLEXITY":  int64(s.MaxEventComplexity),
+		"PARLEY_MAX_ANSWER_BYTES":      int64(s.MaxAnswerBytes),
+		"PARLEY_MAX_OPERATIONS":        int64(s.MaxOperations),
+		"PARLEY_MAX_QUEUE_ITEMS":       int64(s.MaxQueueItems),
+		"PARLEY_MAX_QUEUE_BYTES":       int64(s.MaxQueueBytes),
+		"PARLEY_MAX_REPLAYED":          int64(s.MaxReplayed),
+		"PARLEY_MAX_STREAMS":           int64(s.MaxStreams),
 	} {
 		if value < 1 {
 			refuse(name, "%d is less than 1", value)
@@ -235,7 +250,8 @@ func (s *Settings) Validate() error {
 	for _, origin := range s.AllowedOrigins {
 		if origin != "*" && !isOrigin(origin) {
 			refuse("PARLEY_ALLOWED_ORIGINS",
-				"%q is not an origin like https://app.example.org or http://localhost:*, in ASCII", origin)
+				"%q is not an origin like https://app.example.org or http://localhost:*, in ASCII",
+				origin)
 		}
 	}
 	return errors.Join(problems...)
@@ -246,7 +262,8 @@ func (s *Settings) Validate() error {
 func isOrigin(s string) bool {
 	s = strings.TrimSuffix(s, ":*")
 	u, err := url.Parse(s)
-	return err == nil && u.Scheme != "" && u.Host != "" && u.User == nil && u.Path == "" && u.RawQuery == "" && u.Fragment == "" &&
+	return err == nil && u.Scheme != "" && u.Host != "" && u.User == nil && u.Path == "" &&
+		u.RawQuery == "" && u.Fragment == "" &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII || r == '*' })
 }
 
@@ -258,15 +275,22 @@ func isWebAddress(s string) bool {
 
 // Postgres reports whether the database is PostgreSQL.
 func (s *Settings) Postgres() bool {
-	return strings.HasPrefix(s.DatabaseURL, "postgres://") || strings.HasPrefix(s.DatabaseURL, "postgresql://")
+	return strings.HasPrefix(s.DatabaseURL, "postgres://") ||
+		strings.HasPrefix(s.DatabaseURL, "postgresql://")
 }
 
 // Rates returns the rates of accounts.
 func (s *Settings) Rates() ratelimit.Rates {
 	return ratelimit.Rates{
-		ratelimit.Messages: s.RateMessages, ratelimit.Conversations: s.RateConversations, ratelimit.Members: s.RateMembers,
-		ratelimit.Edits: s.RateEdits, ratelimit.Reactions: s.RateReactions, ratelimit.Changes: s.RateChanges,
-		ratelimit.State: s.RateState, ratelimit.Searches: s.RateSearches, ratelimit.Profile: s.RateProfile,
+		ratelimit.Messages:      s.RateMessages,
+		ratelimit.Conversations: s.RateConversations,
+		ratelimit.Members:       s.RateMembers,
+		ratelimit.Edits:         s.RateEdits,
+		ratelimit.Reactions:     s.RateReactions,
+		ratelimit.Changes:       s.RateChanges,
+		ratelimit.State:         s.RateState,
+		ratelimit.Searches:      s.RateSearches,
+		ratelimit.Profile:       s.RateProfile,
 	}
 }
 

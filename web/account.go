@@ -23,7 +23,8 @@ func Account(endpoint string) http.Handler {
 	s := newSite(accountPolicy, "/account", loadAssets("icon.svg", "account/*.css", "account/*.js"))
 	for _, name := range []string{"verify-email", "reset-password"} {
 		// no-store, so that a later user of the browser cannot go back to a page with a token.
-		s.page("/account/"+name, "no-store", endpoint, "account/layout.html", "account/"+name+".html")
+		s.page("/account/"+name, "no-store", endpoint, "account/layout.html",
+			"account/"+name+".html")
 	}
 	return s
 }

@@ -43,7 +43,9 @@ func TestLockfileNamesNoRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(lock), `"resolved"`) {
-		t.Error("package-lock.json says where each package came from: use npm's omit-lockfile-registry-resolved")
+		t.Error(
+			"package-lock.json says where each package came from: use npm's " +
+				"omit-lockfile-registry-resolved")
 	}
 }
 

@@ -87,7 +87,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func renderPage(endpoint, assets string, templates ...string) []byte {
 	var page bytes.Buffer
 	data := struct{ Endpoint, Assets string }{endpoint, assets}
-	if err := template.Must(template.ParseFS(files, templates...)).Execute(&page, data); err != nil {
+	if err := template.Must(template.ParseFS(files, templates...)).
+		Execute(&page, data); err != nil {
 		panic(fmt.Sprintf("web: %s: %v", templates[0], err))
 	}
 	return page.Bytes()
@@ -226,7 +227,8 @@ func acceptsGzip(h http.Header) bool {
 	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
 		name, parameter, _ := strings.Cut(coding, ";")
 		accepted := true
-		if key, weight, ok := strings.Cut(parameter, "="); ok && strings.EqualFold(strings.TrimSpace(key), "q") {
+		if key, weight, ok := strings.Cut(parameter, "="); ok &&
+			strings.EqualFold(strings.TrimSpace(key), "q") {
 			q, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
 			accepted = err == nil && q > 0
 		}

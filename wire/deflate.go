@@ -27,7 +27,8 @@ func offersDeflate(h http.Header) bool {
 		for parameter := range strings.SplitSeq(rest, ";") {
 			key, _, _ := strings.Cut(strings.TrimSpace(parameter), "=")
 			switch key {
-			case "", "server_no_context_takeover", "client_no_context_takeover", "client_max_window_bits":
+			case "", "server_no_context_takeover", "client_no_context_takeover",
+				"client_max_window_bits":
 			default:
 				acceptable = false
 			}

@@ -24,7 +24,9 @@ func (s *Server) execute(ctx context.Context, op *Operation, p *params) (rest fu
 }
 
 // run is execute for an operation that was prepared.
-func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationContext, list gqlerror.List) (rest func()) {
+func (s *Server) run(
+	ctx context.Context, op *Operation, oc *graphql.OperationContext, list gqlerror.List,
+) (rest func()) {
 	if list != nil {
 		op.Fail(list)
 		return nil
@@ -35,7 +37,8 @@ func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationCo
 	subscription := oc.Operation.Operation == ast.Subscription
 	if subscription && !op.retain(retainedBytes(oc)) {
 		op.Fail(gqlerror.List{coded(errs.RateLimited,
-			"The subscriptions on one connection keep at most %d bytes of their requests: use smaller documents.", maxRetained)})
+			"The subscriptions on one connection keep at most %d bytes of their requests: "+
+				"use smaller documents.", maxRetained)})
 		return nil
 	}
 	if !subscription && s.opts.IsLarge != nil && s.opts.IsLarge(oc) {
@@ -57,7 +60,9 @@ func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationCo
 }
 
 // deliver queues all results of an operation, and ends it.
-func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.ResponseHandler, failed *failure) {
+func (s *Server) deliver(
+	ctx context.Context, op *Operation, responses graphql.ResponseHandler, failed *failure,
+) {
 	defer s.failPanicked(ctx, op)
 	for {
 		response := responses(ctx)
@@ -95,7 +100,9 @@ func retainedBytes(oc *graphql.OperationContext) int {
 
 // prepare finds, parses and validates the document of an operation. If it returns errors, the
 // operation does not start.
-func (s *Server) prepare(ctx context.Context, p *params) (oc *graphql.OperationContext, list gqlerror.List) {
+func (s *Server) prepare(
+	ctx context.Context, p *params,
+) (oc *graphql.OperationContext, list gqlerror.List) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			list = gqlerror.List{s.recovered(ctx, reason)}
@@ -128,7 +135,8 @@ func (s *Server) recovered(ctx context.Context, reason any) *gqlerror.Error {
 
 // Encode returns a response as JSON. It copies the data, because the executor reuses that memory.
 func Encode(r *graphql.Response) []byte {
-	if len(r.Errors) > 0 || len(r.Extensions) > 0 || r.Data == nil || r.HasNext != nil || r.Label != "" || r.Path != nil {
+	if len(r.Errors) > 0 || len(r.Extensions) > 0 || r.Data == nil || r.HasNext != nil ||
+		r.Label != "" || r.Path != nil {
 		return mustMarshal(r)
 	}
 	const beginning = `{"data":`
@@ -173,12 +181,15 @@ func Fail(ctx context.Context, err error) {
 
 // tooManyOperations is the error of an operation beyond Options.MaxOperations.
 func tooManyOperations(limit int) gqlerror.List {
-	return gqlerror.List{coded(errs.RateLimited, "At most %d operations run on one connection at once.", limit)}
+	return gqlerror.List{coded(errs.RateLimited,
+		"At most %d operations run on one connection at once.", limit)}
 }
 
 // coded returns an error with the code in its extensions.
 func coded(code errs.Code, format string, args ...any) *gqlerror.Error {
-	return &gqlerror.Error{Message: fmt.Sprintf(format, args...), Extensions: map[string]any{"code": string(code)}}
+	return &gqlerror.Error{
+		Message: fmt.Sprintf(format, args...), Extensions: map[string]any{"code": string(code)},
+	}
 }
 
 // errorOf converts an error of a request to the form of GraphQL.

@@ -52,7 +52,9 @@ type unprepared struct{}
 func (unprepared) ExtensionName() string                   { return "unprepared" }
 func (unprepared) Validate(graphql.ExecutableSchema) error { return nil }
 
-func (unprepared) MutateOperationContext(_ context.Context, oc *graphql.OperationContext) *gqlerror.Error {
+func (unprepared) MutateOperationContext(
+	_ context.Context, oc *graphql.OperationContext,
+) *gqlerror.Error {
 	if oc.OperationName == "unprepared" {
 		panic("too early")
 	}
@@ -97,7 +99,8 @@ func mustServe(t *testing.T, change ...func(*Options)) *fixture {
 
 func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, delegated: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
+	f := &fixture{t: t, delegated: make(chan *Operation, 1000), executing: make(chan struct{}),
+		goOn: make(chan struct{})}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	exec.Use(unprepared{})
@@ -119,8 +122,10 @@ func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 			}
 			return ctx, nil
 		},
-		OnConnect:  f.hold,
-		SameCaller: func(_, request context.Context) bool { return request.Value(otherAccountKey{}) == nil },
+		OnConnect: f.hold,
+		SameCaller: func(_, request context.Context) bool {
+			return request.Value(otherAccountKey{}) == nil
+		},
 		Subscribe: func(_ context.Context, op *Operation, oc *graphql.OperationContext) bool {
 			if rootField(oc) != "delegated" {
 				return false
@@ -223,7 +228,8 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 			return nil
 		}
 	case "refused":
-		return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{coded(errs.NotFound, "There is none.")}})
+		return graphql.OneShot(&graphql.Response{
+			Errors: gqlerror.List{coded(errs.NotFound, "There is none.")}})
 	case "panics":
 		panic("at the disco")
 	}
@@ -253,7 +259,8 @@ func (f *fixture) tryDial(headers ...string) (*client, *http.Response) {
 	conn := f.connect()
 	lines := append([]string{
 		"GET / HTTP/1.1", "Host: parley", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
-		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: other, " + Subprotocol,
+		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+		"Sec-WebSocket-Protocol: other, " + Subprotocol,
 	}, headers...)
 	for i, h := range headers { // each replaces a default header; without a value, it removes that
 		name, value, _ := strings.Cut(h, ":")
@@ -366,7 +373,8 @@ func (c *client) want(text string) {
 	}
 	if opcode != opText || string(payload) != text {
 		if opcode == opClose && len(payload) > 1 {
-			c.t.Fatalf("closed with %d %s, want %s", binary.BigEndian.Uint16(payload), payload[2:], text)
+			c.t.Fatalf("closed with %d %s, want %s", binary.BigEndian.Uint16(payload), payload[2:],
+				text)
 		}
 		c.t.Fatalf("got %d %q, want %s", opcode, payload, text)
 	}
@@ -408,14 +416,20 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 func subscribe(id, query string) string {
-	return string(mustMarshal(map[string]any{"id": id, "type": "subscribe", "payload": map[string]any{"query": query}}))
+	return string(mustMarshal(map[string]any{"id": id, "type": "subscribe",
+		"payload": map[string]any{"query": query}}))
 }
 
 func tick(id string, n int) string {
-	return fmt.Sprintf(`{"id":%s,"type":"next","payload":{"data":{"ticks":%d}}}`, mustMarshal(id), n)
+	return fmt.Sprintf(`{"id":%s,"type":"next","payload":{"data":{"ticks":%d}}}`, mustMarshal(id),
+		n)
 }
 
-func complete(id string) string { return fmt.Sprintf(`{"id":%s,"type":"complete"}`, mustMarshal(id)) }
+func complete(
+	id string,
+) string {
+	return fmt.Sprintf(`{"id":%s,"type":"complete"}`, mustMarshal(id))
+}
 
 func failed(id, code, message string) string {
 	list := gqlerror.List{{Message: message, Extensions: map[string]any{"code": code}}}
@@ -423,7 +437,9 @@ func failed(id, code, message string) string {
 }
 
 // request sends a request over HTTP.
-func (f *fixture) request(method, query, body string, header http.Header) (status int, answer string) {
+func (f *fixture) request(
+	method, query, body string, header http.Header,
+) (status int, answer string) {
 	f.t.Helper()
 	res := f.do(method, query, body, header)
 	defer func() { _ = res.Body.Close() }()
@@ -436,7 +452,8 @@ func (f *fixture) request(method, query, body string, header http.Header) (statu
 
 func (f *fixture) do(method, query, body string, header http.Header) *http.Response {
 	f.t.Helper()
-	req, err := http.NewRequestWithContext(f.t.Context(), method, f.url+query, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(f.t.Context(), method, f.url+query,
+		strings.NewReader(body))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -42,11 +42,15 @@ func (h frameHeader) control() bool { return h.opcode >= opClose }
 // parseHeader parses the header at the beginning of b. If ok is false, it needs more bytes: h.size
 // is how many are needed, as far as is known. limit is the largest payload. compressed allows
 // compressed frames.
-func parseHeader(b []byte, limit int, compressed bool) (h frameHeader, ok bool, problem *violation) {
+func parseHeader(
+	b []byte, limit int, compressed bool,
+) (h frameHeader, ok bool, problem *violation) {
 	if len(b) < 2 {
 		return h, false, nil
 	}
-	h = frameHeader{final: b[0]&finBit != 0, compressed: b[0]&compressedBit != 0, opcode: b[0] & 0x0F, size: 2}
+	h = frameHeader{
+		final: b[0]&finBit != 0, compressed: b[0]&compressedBit != 0, opcode: b[0] & 0x0F, size: 2,
+	}
 	switch {
 	case b[0]&reservedBits != 0 || h.compressed && !compressed:
 		return h, false, broken("A reserved bit is set, and no extension uses it.")

@@ -3,7 +3,7 @@ package wire
 import (
 	"bufio"
 	"context"
-	"crypto/sha1" //nolint:gosec // RFC 6455 (section 1.3) prescribes it; nothing depends on its strength
+	"crypto/sha1" //nolint:gosec // RFC 6455, section 1.3; nothing depends on its strength
 	"encoding/base64"
 	"io"
 	"net"
@@ -21,7 +21,8 @@ func isUpgrade(r *http.Request) bool { return hasToken(r.Header, "Upgrade", "web
 
 // hasToken reports whether a header that is a list has a token (RFC 9110, section 5.6.1).
 func hasToken(h http.Header, name, token string) bool {
-	return slices.ContainsFunc(listed(h, name), func(t string) bool { return strings.EqualFold(t, token) })
+	return slices.ContainsFunc(listed(h, name),
+		func(t string) bool { return strings.EqualFold(t, token) })
 }
 
 // listed returns the elements of a header that is a list.
@@ -59,7 +60,8 @@ func checkHandshake(r *http.Request) string {
 
 // accept returns the Sec-WebSocket-Accept for a key (RFC 6455, section 4.2.2).
 func accept(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see the import
+	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	sum := sha1.Sum([]byte(key + guid)) //nolint:gosec // see the import
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
@@ -84,7 +86,8 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		c.discardUnopened()
-		WriteError(w, r, http.StatusBadRequest, errs.New(errs.BadUserInput, "This connection cannot become a WebSocket."))
+		WriteError(w, r, http.StatusBadRequest,
+			errs.New(errs.BadUserInput, "This connection cannot become a WebSocket."))
 		return
 	}
 	if err := c.attach(conn, handshakeAnswer(r, c.deflates), s.opts.WriteTimeout); err != nil {
@@ -134,7 +137,8 @@ func (s *socket) attach(conn net.Conn, answer string, timeout time.Duration) err
 // handshakeAnswer returns the answer to a request for a WebSocket.
 func handshakeAnswer(r *http.Request, deflate bool) string {
 	var b strings.Builder
-	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n" +
+		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
 	b.WriteString(accept(r.Header.Get("Sec-WebSocket-Key")))
 	b.WriteString("\r\nSec-WebSocket-Protocol: " + Subprotocol + "\r\n")
 	if deflate {

@@ -80,7 +80,8 @@ func negotiate(h http.Header) string {
 		return legacyJSON
 	case events.q > 0 && modern.specific < exactType && legacy.specific < exactType:
 		return eventStream
-	case modern.q > legacy.q || modern.q == legacy.q && modern.specific == exactType && modern.q > 0:
+	case modern.q > legacy.q || modern.q == legacy.q && modern.specific == exactType &&
+		modern.q > 0:
 		return graphqlJSON
 	case legacy.q > 0:
 		return legacyJSON
@@ -109,28 +110,34 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request) {
 }
 
 func badRequest(format string, args ...any) *problem {
-	return &problem{status: http.StatusBadRequest, err: errs.New(errs.BadUserInput, format, args...)}
+	err := errs.New(errs.BadUserInput, format, args...)
+	return &problem{status: http.StatusBadRequest, err: err}
 }
 
 // unsupported returns a problem with the status 415, and with the header that names the supported
 // value (RFC 9110, section 15.5.16).
 func unsupported(header, value, format string, args ...any) *problem {
-	return &problem{http.StatusUnsupportedMediaType, errs.New(errs.BadUserInput, format, args...), header, value}
+	err := errs.New(errs.BadUserInput, format, args...)
+	return &problem{http.StatusUnsupportedMediaType, err, header, value}
 }
 
 // readParams reads the operation of a request. The body has to be JSON, because a form on another
 // site can send other types without a preflight request.
-func (s *Server) readParams(w http.ResponseWriter, r *http.Request, query url.Values) (*params, *problem) {
+func (s *Server) readParams(
+	w http.ResponseWriter, r *http.Request, query url.Values,
+) (*params, *problem) {
 	if r.Method == http.MethodGet {
 		return readQuery(query)
 	}
 	media, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != legacyJSON || !isUTF8(parameters) {
-		return nil, unsupported("Accept", legacyJSON, "The Content-Type has to be application/json, in UTF-8.")
+		return nil, unsupported("Accept", legacyJSON,
+			"The Content-Type has to be application/json, in UTF-8.")
 	}
 	for _, coding := range listed(r.Header, "Content-Encoding") {
 		if coding != "" && !strings.EqualFold(coding, "identity") {
-			return nil, unsupported("Accept-Encoding", "identity", "The body has to come as it is, not in the coding %.40q.", coding)
+			return nil, unsupported("Accept-Encoding", "identity",
+				"The body has to come as it is, not in the coding %.40q.", coding)
 		}
 	}
 	body, unread := s.readBody(w, r)
@@ -162,12 +169,14 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prob
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &problem{
 			status: http.StatusRequestEntityTooLarge,
-			err:    errs.New(errs.BadUserInput, "The request is larger than %d bytes.", s.opts.MaxMessage),
+			err: errs.New(errs.BadUserInput, "The request is larger than %d bytes.",
+				s.opts.MaxMessage),
 		}
 	}
 	if err != nil {
 		return nil, &problem{
-			status: http.StatusRequestTimeout, err: errs.New(errs.BadUserInput, "The request did not arrive whole."),
+			status: http.StatusRequestTimeout,
+			err:    errs.New(errs.BadUserInput, "The request did not arrive whole."),
 		}
 	}
 	// The deadline would end a server-sent stream.
@@ -189,7 +198,8 @@ func parameters(raw string) (url.Values, *problem) {
 			return nil, badRequest("The parameter %.40q in the URL is not UTF-8.", name)
 		}
 		switch name {
-		case "query", "operationName", "variables", "extensions", "documentId", "operationId", "token":
+		case "query", "operationName", "variables", "extensions", "documentId", "operationId",
+			"token":
 			if len(values[name]) > 1 {
 				return nil, badRequest("The parameter %q is in the URL more than once.", name)
 			}
@@ -201,14 +211,16 @@ func parameters(raw string) (url.Values, *problem) {
 // readQuery reads the operation of a GET. Objects in the query of the URL are JSON.
 func readQuery(values url.Values) (*params, *problem) {
 	p := new(params)
-	p.Query, p.OperationName, p.documentID = values.Get("query"), values.Get("operationName"), values.Get("documentId")
+	p.Query, p.documentID = values.Get("query"), values.Get("documentId")
+	p.OperationName = values.Get("operationName")
 	for _, object := range []struct {
 		name string
 		to   *map[string]any
 	}{{"variables", &p.Variables}, {"extensions", &p.Extensions}} {
 		v := []byte(strings.TrimSpace(values.Get(object.name)))
 		if bytes.HasPrefix(v, []byte(byteOrderMark)) {
-			return nil, badRequest("%q is not valid: %s", object.name, clientMessage(errByteOrderMark()))
+			return nil, badRequest("%q is not valid: %s", object.name,
+				clientMessage(errByteOrderMark()))
 		}
 		if isNull(v) {
 			continue

@@ -16,7 +16,8 @@ import (
 const byteOrderMark = "\ufeff"
 
 func errByteOrderMark() error {
-	return errs.New(errs.BadUserInput, "It begins with a byte order mark (U+FEFF), which JSON must not have.")
+	return errs.New(errs.BadUserInput,
+		"It begins with a byte order mark (U+FEFF), which JSON must not have.")
 }
 
 // maxJSONDepth is how deep objects and arrays may be nested. encoding/json refuses a depth of
@@ -38,7 +39,8 @@ func checkDepth(b []byte) error {
 		case quoted:
 		case c == '{' || c == '[':
 			if depth++; depth > maxJSONDepth {
-				return errs.New(errs.BadUserInput, "Its objects and arrays are nested more than %d deep, at byte %d.",
+				return errs.New(errs.BadUserInput,
+					"Its objects and arrays are nested more than %d deep, at byte %d.",
 					maxJSONDepth, at+1)
 			}
 		case c == '}' || c == ']':
@@ -116,7 +118,8 @@ func (c *jsonChecker) text() error {
 			case utf16.DecodeRune(first, escapedRune(c.b[at+6:])) != unicode.ReplacementChar:
 				at += 12
 			default:
-				return errs.New(errs.BadUserInput, "%s at byte %d%s is half of a surrogate pair.", c.b[at:at+6], at+1, c.in())
+				return errs.New(errs.BadUserInput, "%s at byte %d%s is half of a surrogate pair.",
+					c.b[at:at+6], at+1, c.in())
 			}
 		}
 	}
@@ -140,7 +143,8 @@ func (c *jsonChecker) nameOnce(start int, escaped bool) error {
 	top.name = false
 	top.names = append(top.names, name)
 	if twice {
-		return errs.New(errs.BadUserInput, "%s is there twice, the second time at byte %d.", c.path(len(c.levels)), start+1)
+		return errs.New(errs.BadUserInput, "%s is there twice, the second time at byte %d.",
+			c.path(len(c.levels)), start+1)
 	}
 	return nil
 }
@@ -217,7 +221,8 @@ func (c *jsonChecker) path(depth int) string {
 func shownName(names [][]byte) string {
 	name := errs.Clip(string(names[len(names)-1]), maxShownName)
 	for _, r := range name {
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '…' || r == utf8.RuneError {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '…' ||
+			r == utf8.RuneError {
 			return strconv.Quote(name)
 		}
 	}

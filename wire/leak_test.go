@@ -198,7 +198,8 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 	const each = 200
 	f := mustServe(t, func(o *Options) {
 		// Long enough for the client that answers, on a busy machine.
-		o.InitTimeout, o.MessageTimeout, o.PingInterval = 3*time.Second, 3*time.Second, 3*time.Second
+		o.InitTimeout, o.MessageTimeout, o.PingInterval = 3*time.Second, 3*time.Second,
+			3*time.Second
 		o.WriteTimeout, o.Linger, o.QueueItems = 3*time.Second, 100*time.Millisecond, 10
 	})
 	alive := f.open()
@@ -225,10 +226,13 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 			held += n
 		}
 	}
-	eventually(t, "the clients that do not answer are gone", func() bool { return f.connections() == 1 })
+	eventually(t, "the clients that do not answer are gone",
+		func() bool { return f.connections() == 1 })
 	f.mu.Lock()
 	if len(f.ends) != held || f.release != held-1 {
-		t.Errorf("OnConnect was called %d times, and %d connections were released; want %d and one less", len(f.ends), f.release, held)
+		t.Errorf(
+			"OnConnect was called %d times, and %d connections were released; want %d and one less",
+			len(f.ends), f.release, held)
 	}
 	f.ends = nil // they know their sockets
 	f.mu.Unlock()

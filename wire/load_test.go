@@ -104,7 +104,8 @@ func TestClientThatStalls(t *testing.T) {
 			t.Fatalf("after %d: %v", received, err)
 		}
 		if opcode == opClose {
-			if code := int(b[0])<<8 | int(b[1]); code != CloseTryAgain || string(b[2:]) != overflowReason {
+			if code := int(b[0])<<8 | int(b[1]); code != CloseTryAgain ||
+				string(b[2:]) != overflowReason {
 				t.Errorf("closed with %d %s", code, b[2:])
 			}
 			break
@@ -150,7 +151,8 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 			t.Fatalf("instead of a close frame: %v", err)
 		}
 		if opcode == opClose {
-			if code := int(payload[0])<<8 | int(payload[1]); code != CloseTryAgain || string(payload[2:]) != overflowReason {
+			if code := int(payload[0])<<8 | int(payload[1]); code != CloseTryAgain ||
+				string(payload[2:]) != overflowReason {
 				t.Errorf("closed with %d %s", code, payload[2:])
 			}
 			return
@@ -170,7 +172,8 @@ func TestPutWaitsForSlowClient(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for i := range items {
-			if err := op.Put(t.Context(), fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, i, padding)); err != nil {
+			if err := op.Put(t.Context(), fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, i,
+				padding)); err != nil {
 				done <- err
 				return
 			}
@@ -236,7 +239,8 @@ func TestDeadPeers(t *testing.T) {
 				continue
 			}
 			if pings != 2 || !errors.Is(err, io.EOF) && !isReset(err) {
-				t.Fatalf("after %d pings: %d %v, want the end without a close frame", pings, opcode, err)
+				t.Fatalf("after %d pings: %d %v, want the end without a close frame", pings, opcode,
+					err)
 			}
 			break
 		}
@@ -293,6 +297,7 @@ func TestCoalescing(t *testing.T) {
 	op.box.mu.Lock()
 	defer op.box.mu.Unlock()
 	if op.box.rest != nil || op.box.hasFirst || op.box.writing || op.box.bytes != 0 {
-		t.Errorf("an idle outbox keeps %v %v %v %d", op.box.rest, op.box.first, op.box.writing, op.box.bytes)
+		t.Errorf("an idle outbox keeps %v %v %v %d", op.box.rest, op.box.first, op.box.writing,
+			op.box.bytes)
 	}
 }

@@ -68,7 +68,7 @@ func (d *documents) resolve(p *params) *gqlerror.Error {
 	case p.Query == "":
 		text, ok := d.sent.Get(hash)
 		if !ok {
-			return &gqlerror.Error{Message: "PersistedQueryNotFound", Extensions: map[string]any{"code": string(PersistedNotFound)}}
+			return coded(PersistedNotFound, "PersistedQueryNotFound")
 		}
 		p.Query = text
 	case Hash(p.Query) != hash:
@@ -87,10 +87,8 @@ func (d *documents) requireTrusted(p *params, hash string) *gqlerror.Error {
 	}
 	text, ok := d.trusted[hash]
 	if !ok {
-		return &gqlerror.Error{
-			Message:    "This server answers only the documents that its operator has listed.",
-			Extensions: map[string]any{"code": string(PersistedNotSupported)},
-		}
+		return coded(PersistedNotSupported,
+			"This server answers only the documents that its operator has listed.")
 	}
 	p.Query = text
 	return nil
@@ -119,11 +117,13 @@ func (p *params) hash() (string, error) {
 		return "", errs.New(errs.BadUserInput, "The extension persistedQuery has to be an object.")
 	}
 	if version, ok := fields["version"].(json.Number); !ok || version != "1" {
-		return "", errs.New(errs.BadUserInput, "The extension persistedQuery has to have the version 1.")
+		return "", errs.New(errs.BadUserInput,
+			"The extension persistedQuery has to have the version 1.")
 	}
 	text, ok := fields["sha256Hash"].(string)
 	if !ok {
-		return "", errs.New(errs.BadUserInput, "The extension persistedQuery has to have a sha256Hash, which is a text.")
+		return "", errs.New(errs.BadUserInput,
+			"The extension persistedQuery has to have a sha256Hash, which is a text.")
 	}
 	return normalHash(text)
 }
@@ -132,7 +132,8 @@ func (p *params) hash() (string, error) {
 func normalHash(text string) (string, error) {
 	digits := strings.ToLower(strings.TrimPrefix(text, "sha256:"))
 	if b, err := hex.DecodeString(digits); err != nil || len(b) != sha256.Size {
-		return "", errs.New(errs.BadUserInput, "A document is named by its SHA-256 in 64 hexadecimal digits.")
+		return "", errs.New(errs.BadUserInput,
+			"A document is named by its SHA-256 in 64 hexadecimal digits.")
 	}
 	return digits, nil
 }

@@ -162,7 +162,8 @@ func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 		s.end(closeCodeFor(err), clientMessage(err))
 		return
 	}
-	release := s.server.opts.OnConnect(ctx, func(reason error) { s.end(closeCodeFor(reason), clientMessage(reason)) })
+	release := s.server.opts.OnConnect(ctx,
+		func(reason error) { s.end(closeCodeFor(reason), clientMessage(reason)) })
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -210,7 +211,8 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 	case errors.Is(err, errEnded):
 		return nil, nil // the socket ends, and the client repeats the operation after it
 	case errors.Is(err, errInUse):
-		return nil, &violation{CloseDuplicate, fmt.Sprintf("Subscriber for %s already exists", m.id)}
+		reason := fmt.Sprintf("Subscriber for %s already exists", m.id)
+		return nil, &violation{CloseDuplicate, reason}
 	case errors.Is(err, errTooMany):
 		op.Fail(tooManyOperations(s.server.opts.MaxOperations))
 		return nil, nil
@@ -292,12 +294,16 @@ func paramsOf(fields map[string]json.RawMessage) (*params, error) {
 		"query": &p.Query, "operationName": &p.OperationName, "documentId": &p.documentID,
 	} {
 		if v := fields[name]; !isNull(v) && !isString(v, to) {
-			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON string, not %s.", name, kindOf(v))
+			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON string, not %s.", name,
+				kindOf(v))
 		}
 	}
-	for name, to := range map[string]*map[string]any{"variables": &p.Variables, "extensions": &p.Extensions} {
+	for name, to := range map[string]*map[string]any{
+		"variables": &p.Variables, "extensions": &p.Extensions,
+	} {
 		if v := fields[name]; !isNull(v) && !isObject(v, to) {
-			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON object, not %s.", name, kindOf(v))
+			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON object, not %s.", name,
+				kindOf(v))
 		}
 	}
 	if p.empty() {
@@ -316,10 +322,12 @@ func parseObject(b []byte) (fields map[string]json.RawMessage, err error) {
 	}
 	err = json.Unmarshal(b, &fields) // a map, because a struct would ignore the case of names
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return nil, errs.New(errs.BadUserInput, "It has to be one JSON object, not %s: operations are not batched.", wrong.Value)
+		return nil, errs.New(errs.BadUserInput,
+			"It has to be one JSON object, not %s: operations are not batched.", wrong.Value)
 	}
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return nil, errs.New(errs.BadUserInput, "It is not valid JSON, from byte %d on.", syntax.Offset)
+		return nil, errs.New(errs.BadUserInput, "It is not valid JSON, from byte %d on.",
+			syntax.Offset)
 	}
 	if err != nil {
 		return nil, errs.New(errs.BadUserInput, "It is not valid JSON.")

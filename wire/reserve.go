@@ -81,10 +81,12 @@ func (l *streams) sign(text []byte) []byte {
 // isReserved reports whether this server has made the token, and it has not expired.
 func (l *streams) isReserved(text string) bool {
 	token, err := tokenText.DecodeString(text)
-	if err != nil || len(token) != tokenBytes || !hmac.Equal(token[tokenSigned:], l.sign(token[:tokenSigned])) {
+	if err != nil || len(token) != tokenBytes ||
+		!hmac.Equal(token[tokenSigned:], l.sign(token[:tokenSigned])) {
 		return false
 	}
-	return time.Now().UnixMilli() < int64(binary.BigEndian.Uint64(token)) //nolint:gosec // as token has written it
+	expires := int64(binary.BigEndian.Uint64(token)) //nolint:gosec // as token has written it
+	return time.Now().UnixMilli() < expires
 }
 
 // connect registers the stream of a token. A token has one stream at a time.
@@ -92,7 +94,8 @@ func (l *streams) connect(token string, st *stream) *problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open[token] != nil {
-		return &problem{status: http.StatusConflict, err: errs.New(errs.BadUserInput, "The stream is connected already.")}
+		err := errs.New(errs.BadUserInput, "The stream is connected already.")
+		return &problem{status: http.StatusConflict, err: err}
 	}
 	if !l.isReserved(token) {
 		return &problem{status: http.StatusNotFound, err: errNoStream}
@@ -117,7 +120,8 @@ func (l *streams) find(token string) *stream {
 // its token.
 func (s *Server) connectStream(w http.ResponseWriter, r *http.Request, token string) {
 	if negotiate(r.Header) != eventStream {
-		WriteError(w, r, http.StatusNotAcceptable, errs.New(errs.BadUserInput, "A stream has to be accepted as text/event-stream."))
+		WriteError(w, r, http.StatusNotAcceptable,
+			errs.New(errs.BadUserInput, "A stream has to be accepted as text/event-stream."))
 		return
 	}
 	st := s.newStream(r.Context(), w, true)
@@ -138,7 +142,8 @@ func (s *Server) streamOf(r *http.Request, token string) (*stream, *problem) {
 		return nil, &problem{status: http.StatusNotFound, err: errNoStream}
 	}
 	if !s.opts.SameCaller(st.ctx, r.Context()) {
-		return nil, &problem{status: http.StatusForbidden, err: errs.New(errs.Forbidden, "The stream belongs to another client.")}
+		err := errs.New(errs.Forbidden, "The stream belongs to another client.")
+		return nil, &problem{status: http.StatusForbidden, err: err}
 	}
 	return st, nil
 }
@@ -164,9 +169,11 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 	case errors.Is(err, errEnded):
 		WriteError(w, r, http.StatusNotFound, errNoStream)
 	case errors.Is(err, errInUse):
-		WriteError(w, r, http.StatusConflict, errs.New(errs.BadUserInput, "An operation with this id is running."))
+		WriteError(w, r, http.StatusConflict,
+			errs.New(errs.BadUserInput, "An operation with this id is running."))
 	case errors.Is(err, errTooMany):
-		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.", s.opts.MaxOperations)
+		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.",
+			s.opts.MaxOperations)
 		WriteError(w, r, http.StatusTooManyRequests, e)
 	default:
 		if !st.start(func() (rest func()) { return s.execute(ctx, op, p) }) {
@@ -178,7 +185,9 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 }
 
 // completeOperation cancels an operation of a stream.
-func (s *Server) completeOperation(w http.ResponseWriter, r *http.Request, query url.Values, token string) {
+func (s *Server) completeOperation(
+	w http.ResponseWriter, r *http.Request, query url.Values, token string,
+) {
 	st, problem := s.streamOf(r, token)
 	if problem != nil {
 		problem.write(w, r)

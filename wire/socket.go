@@ -32,7 +32,7 @@ type socket struct {
 
 	// Guarded by outbox.mu.
 	state socketState
-	ctx   context.Context //nolint:containedctx // of the operations; the request of the socket has ended
+	ctx   context.Context //nolint:containedctx // of the operations; the request has ended
 	// as OnConnect returned it; nil before that, and after it was called
 	release       func()
 	closeFrameOut bool // the close frame was written
@@ -401,7 +401,8 @@ func (s *socket) closeFrameWritten() {
 func (s *socket) end(code int, reason string) { s.endWithFrame(closeFrame(code, reason)) }
 
 func (s *socket) endWithFrame(payload []byte) {
-	if s.outbox.end(ending{discard: operationItems, last: []item{{kind: kindClose, data: payload}}}) {
+	last := []item{{kind: kindClose, data: payload}}
+	if s.outbox.end(ending{discard: operationItems, last: last}) {
 		s.stop()
 	}
 }

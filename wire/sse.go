@@ -26,12 +26,13 @@ type stream struct {
 	queue   wake.Notifier   // notified when items are queued
 	single  bool            // one stream for many operations
 	running sync.WaitGroup  // operations
-	ctx     context.Context //nolint:containedctx // of the request that the stream answers; other requests add operations
+	ctx     context.Context //nolint:containedctx // of the request; other requests add operations
 }
 
 func (s *Server) newStream(ctx context.Context, w http.ResponseWriter, single bool) *stream {
 	st := &stream{
-		server: s, w: w, control: http.NewResponseController(w), queue: wake.NewNotifier(), single: single,
+		server: s, w: w, control: http.NewResponseController(w),
+		queue: wake.NewNotifier(), single: single,
 	}
 	st.ctx, st.cancel = context.WithCancel(ctx)
 	st.bounds, st.transport = &s.bounds, st
@@ -39,7 +40,9 @@ func (s *Server) newStream(ctx context.Context, w http.ResponseWriter, single bo
 }
 
 // stream answers with the results of one operation.
-func (s *Server) stream(ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, list gqlerror.List) {
+func (s *Server) stream(
+	ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, list gqlerror.List,
+) {
 	st := s.newStream(ctx, w, false)
 	ctx, cancel := context.WithCancel(st.ctx)
 	op, _ := st.register("", cancel, s.opts.MaxOperations)
@@ -72,7 +75,8 @@ func (st *stream) serve(started func()) {
 	defer st.cancel()
 	if !st.server.connections.add(st) {
 		// The client accepts events, and no JSON type by name: see negotiate.
-		write(st.w, http.StatusServiceUnavailable, legacyJSON, encodeErrors(gqlerror.List{errorOf(errDraining)}))
+		write(st.w, http.StatusServiceUnavailable, legacyJSON,
+			encodeErrors(gqlerror.List{errorOf(errDraining)}))
 		return
 	}
 	defer st.server.connections.remove(st)

@@ -45,7 +45,8 @@ func (f *fixture) stream(method, query, body string, header http.Header) *events
 		_ = res.Body.Close()
 		transport.CloseIdleConnections()
 	})
-	if got := res.Header.Get("Content-Type"); got != eventStream || res.StatusCode != 200 || res.Header.Get("Cache-Control") != "no-store" {
+	if got := res.Header.Get("Content-Type"); got != eventStream || res.StatusCode != 200 ||
+		res.Header.Get("Cache-Control") != "no-store" {
 		f.t.Fatalf("%d %s", res.StatusCode, res.Header)
 	}
 	return &events{f.t, bufio.NewScanner(res.Body), cancel}
@@ -82,36 +83,52 @@ func TestDistinctConnections(t *testing.T) {
 	f := mustServe(t)
 	for text, want := range map[string][]string{
 		"subscription { ticks(to: 2) }": {
-			"event: next", `data: {"data":{"ticks":1}}`, "event: next", `data: {"data":{"ticks":2}}`, "event: complete", "data:", "end",
+			"event: next", `data: {"data":{"ticks":1}}`, "event: next",
+			`data: {"data":{"ticks":2}}`, "event: complete", "data:", "end",
 		},
-		"{ name }":                 {"event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end"},
-		"subscription { refused }": {"event: next", `data: {"errors":[{"message":"There is none.","extensions":{"code":"NOT_FOUND"}}]}`, "event: complete", "data:", "end"},
+		"{ name }": {"event: next", `data: {"data":{"name":"parley"}}`,
+			"event: complete", "data:", "end"},
+		"subscription { refused }": {"event: next",
+			`data: {"errors":[{"message":"There is none.","extensions":{"code":"NOT_FOUND"}}]}`,
+			"event: complete", "data:", "end"},
 		"subscription { fails }": {
 			"event: next", `data: {"data":{"fails":1}}`,
-			"event: next", `data: {"errors":[{"message":"No more.","extensions":{"code":"FORBIDDEN"}}]}`, "event: complete", "data:", "end",
+			"event: next",
+			`data: {"errors":[{"message":"No more.","extensions":{"code":"FORBIDDEN"}}]}`,
+			"event: complete", "data:", "end",
 		},
 		"subscription { panics }": {
-			"event: next", `data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`,
+			"event: next",
+			`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`,
 			"event: complete", "data:", "end",
 		},
 	} {
 		f.stream(http.MethodPost, "", query(text), nil).want(want...)
 	}
-	f.stream(http.MethodGet, "?query=%7Bname%7D", "", nil).want("event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end")
-	if status, body := f.request(http.MethodPost, "", "{}", http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}); status != 400 {
+	f.stream(http.MethodGet, "?query=%7Bname%7D", "", nil).
+		want("event: next", `data: {"data":{"name":"parley"}}`, "event: complete", "data:", "end")
+	if status, body := f.request(http.MethodPost, "", "{}",
+		http.Header{"Accept": {eventStream}, "Content-Type": {legacyJSON}}); status != 400 {
 		t.Errorf("%d %s", status, body)
 	}
-	f.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).want("event: next",
-		`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`, "event: complete", "data:", "end")
+	f.stream(http.MethodGet, "?operationName=unprepared&query=query+unprepared%7Bname%7D", "", nil).
+		want("event: next",
+			`data: {"errors":[{"message":"Something went wrong.","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}`, "event: complete", "data:", "end")
 	// The errors of an invalid document are a result, as with POST.
 	f.stream(http.MethodGet, "?query=%7B", "", nil).want("event: next")
-	const rename, both = "mutation { rename(to: \"x\") }", "query A { name } mutation B { rename(to: \"x\") }"
-	persisted := string(mustMarshal(map[string]any{"persistedQuery": map[string]any{"version": 1, "sha256Hash": Hash(rename)}}))
-	f.stream(http.MethodPost, "", `{"query":`+string(mustMarshal(rename))+`,"extensions":`+persisted+`}`, nil).want("event: next", `data: {"data":{"rename":"parley"}}`)
-	f.stream(http.MethodGet, "?operationName=A&query="+url.QueryEscape(both), "", nil).want("event: next", `data: {"data":{"name":"parley"}}`)
+	const rename, both = "mutation { rename(to: \"x\") }",
+		"query A { name } mutation B { rename(to: \"x\") }"
+	persisted := string(mustMarshal(
+		map[string]any{"persistedQuery": map[string]any{"version": 1, "sha256Hash": Hash(rename)}}))
+	f.stream(http.MethodPost, "", `{"query":`+string(mustMarshal(rename))+`,"extensions":`+
+		persisted+`}`, nil).want("event: next", `data: {"data":{"rename":"parley"}}`)
+	f.stream(http.MethodGet, "?operationName=A&query="+url.QueryEscape(both), "", nil).
+		want("event: next", `data: {"data":{"name":"parley"}}`)
 	for what, query := range map[string]string{
-		"a mutation with GET": "query=" + url.QueryEscape(rename), "one of several": "operationName=B&query=" + url.QueryEscape(both),
-		"one by its hash": "extensions=" + url.QueryEscape(persisted), "one by its id": "documentId=" + Hash(rename),
+		"a mutation with GET": "query=" + url.QueryEscape(rename),
+		"one of several":      "operationName=B&query=" + url.QueryEscape(both),
+		"one by its hash":     "extensions=" + url.QueryEscape(persisted),
+		"one by its id":       "documentId=" + Hash(rename),
 	} {
 		res := f.do(http.MethodGet, "?"+query, "", http.Header{"Accept": {eventStream}})
 		_ = res.Body.Close()
@@ -139,7 +156,8 @@ func TestEndsOfStreams(t *testing.T) {
 
 	ended, op := open()
 	f.endOf(1)(errs.New(errs.Unauthenticated, "The session has ended."))
-	ended.want("event: next", `data: {"errors":[{"message":"The session has ended.","extensions":{"code":"UNAUTHENTICATED"}}]}`,
+	ended.want("event: next",
+		`data: {"errors":[{"message":"The session has ended.","extensions":{"code":"UNAUTHENTICATED"}}]}`,
 		"event: complete", "data:", "end")
 	if op.Next([]byte(`2`)) {
 		t.Error("the operation goes on")
@@ -185,28 +203,37 @@ func TestSingleConnection(t *testing.T) {
 		header              http.Header
 		status              int
 	}{
-		"a second stream":           {http.MethodGet, "?token=" + token, "", http.Header{"Accept": {eventStream}}, 409},
-		"a stream as JSON":          {http.MethodGet, "?token=" + token, "", nil, 406},
-		"an unknown token":          {http.MethodGet, "?token=x", "", http.Header{"Accept": {eventStream}}, 404},
-		"an operation of it":        {http.MethodPost, "?token=x", query("{ name }"), http.Header{"Content-Type": {legacyJSON}}, 404},
-		"no operation id":           {http.MethodPost, "", query("{ name }"), with, 400},
-		"another account":           {http.MethodPost, "", query("{ name }"), http.Header{streamHeader: {token}, "Content-Type": {legacyJSON}, "Other-Account": {"x"}}, 403},
-		"ending by another account": {http.MethodDelete, "?operationId=1", "", http.Header{streamHeader: {token}, "Other-Account": {"x"}}, 403},
-		"ending without id":         {http.MethodDelete, "", "", with, 400},
-		"ending an unknown id":      {http.MethodDelete, "?operationId=9", "", with, 200},
-		"ending without any":        {http.MethodDelete, "?operationId=9", "", nil, 404},
+		"a second stream": {http.MethodGet, "?token=" + token, "",
+			http.Header{"Accept": {eventStream}}, 409},
+		"a stream as JSON": {http.MethodGet, "?token=" + token, "", nil, 406},
+		"an unknown token": {http.MethodGet, "?token=x", "",
+			http.Header{"Accept": {eventStream}}, 404},
+		"an operation of it": {http.MethodPost, "?token=x", query("{ name }"),
+			http.Header{"Content-Type": {legacyJSON}}, 404},
+		"no operation id": {http.MethodPost, "", query("{ name }"), with, 400},
+		"another account": {http.MethodPost, "", query("{ name }"),
+			http.Header{streamHeader: {token}, "Content-Type": {legacyJSON},
+				"Other-Account": {"x"}}, 403},
+		"ending by another account": {http.MethodDelete, "?operationId=1", "",
+			http.Header{streamHeader: {token}, "Other-Account": {"x"}}, 403},
+		"ending without id":    {http.MethodDelete, "", "", with, 400},
+		"ending an unknown id": {http.MethodDelete, "?operationId=9", "", with, 200},
+		"ending without any":   {http.MethodDelete, "?operationId=9", "", nil, 404},
 	} {
 		if status, body := f.request(c.method, c.query, c.body, c.header); status != c.status {
 			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
 
-	if status, body := start("a", "subscription { ticks(to: 1) }"); status != http.StatusAccepted || body != "" {
+	if status, body := start("a", "subscription { ticks(to: 1) }"); status != http.StatusAccepted ||
+		body != "" {
 		t.Fatalf("%d %s", status, body)
 	}
-	e.want("event: next", `data: {"id":"a","payload":{"data":{"ticks":1}}}`, "event: complete", `data: {"id":"a"}`)
+	e.want("event: next", `data: {"id":"a","payload":{"data":{"ticks":1}}}`, "event: complete",
+		`data: {"id":"a"}`)
 	start("a", "{ nonsense }") // the id is free again
-	if e.want("event: next"); !strings.HasPrefix(e.line(), `data: {"id":"a","payload":{"errors":[`) {
+	if e.want("event: next"); !strings.HasPrefix(e.line(),
+		`data: {"id":"a","payload":{"errors":[`) {
 		t.Error("no errors")
 	}
 	e.want("event: complete", `data: {"id":"a"}`)
@@ -218,7 +245,8 @@ func TestSingleConnection(t *testing.T) {
 	}
 	op.Next([]byte(`1`))
 	e.want("event: next", `data: {"id":"s","payload":1}`)
-	if status, _ := f.request(http.MethodDelete, "?operationId=s", "", with); status != http.StatusOK {
+	if status, _ := f.request(http.MethodDelete, "?operationId=s", "",
+		with); status != http.StatusOK {
 		t.Errorf("ending: %d", status)
 	}
 	if op.Next([]byte(`2`)) {
@@ -227,7 +255,8 @@ func TestSingleConnection(t *testing.T) {
 	for i := range 3 {
 		start(fmt.Sprint(i), "subscription { silence }")
 	}
-	if status, body := start("one more", "{ name }"); status != http.StatusTooManyRequests || !strings.Contains(body, "RATE_LIMITED") {
+	if status, body := start("one more", "{ name }"); status != http.StatusTooManyRequests ||
+		!strings.Contains(body, "RATE_LIMITED") {
 		t.Errorf("%d %s", status, body)
 	}
 	f.endOf(0)(errs.New(errs.Unauthenticated, "The session has ended."))
@@ -262,7 +291,8 @@ func TestAcceptedOperationsRun(t *testing.T) {
 		begins = make(chan struct{})
 		st := f.server.newStream(t.Context(), httptest.NewRecorder(), true)
 		f.server.streams.open["token"] = st
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/?token=token", strings.NewReader(body))
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/?token=token",
+			strings.NewReader(body))
 		r.Header.Set("Content-Type", legacyJSON)
 		answer := httptest.NewRecorder()
 		var ending sync.WaitGroup
@@ -305,10 +335,13 @@ func TestForeignTokensAreRefused(t *testing.T) {
 		return base64.RawURLEncoding.EncodeToString(b)
 	}
 	for name, text := range map[string]string{
-		"another server's": ofOther, "another time": changed(tokenTime - 1), "another name": changed(tokenTime),
-		"another signature": changed(tokenSigned), "less": token[:len(token)-1], "more": token + "A", "no base64": "!" + token[1:],
+		"another server's": ofOther, "another time": changed(tokenTime - 1),
+		"another name":      changed(tokenTime),
+		"another signature": changed(tokenSigned), "less": token[:len(token)-1],
+		"more": token + "A", "no base64": "!" + token[1:],
 	} {
-		if status, _ := f.request(http.MethodGet, "?token="+text, "", http.Header{"Accept": {eventStream}}); status != http.StatusNotFound {
+		if status, _ := f.request(http.MethodGet, "?token="+text, "",
+			http.Header{"Accept": {eventStream}}); status != http.StatusNotFound {
 			t.Errorf("%s: %d", name, status)
 		}
 	}
@@ -316,7 +349,8 @@ func TestForeignTokensAreRefused(t *testing.T) {
 		t.Errorf("%d streams are known", n)
 	}
 	f.stream(http.MethodGet, "?token="+token, "", nil)
-	if status, _ := f.request(http.MethodGet, "?token="+token, "", http.Header{"Accept": {eventStream}}); status != http.StatusConflict {
+	if status, _ := f.request(http.MethodGet, "?token="+token, "",
+		http.Header{"Accept": {eventStream}}); status != http.StatusConflict {
 		t.Errorf("a second time: %d", status)
 	}
 }
@@ -324,7 +358,10 @@ func TestForeignTokensAreRefused(t *testing.T) {
 // A stream is cut when its client reads nothing and its queue is full.
 func TestStreamThatStalls(t *testing.T) {
 	t.Parallel()
-	f := mustServe(t, func(o *Options) { o.QueueBytes, o.WriteTimeout = 64<<10, 100*time.Millisecond })
+	f := mustServe(t, func(o *Options) {
+		o.QueueBytes, o.WriteTimeout = 64<<10,
+			100*time.Millisecond
+	})
 	e := f.stream(http.MethodPost, "", query("subscription { delegated }"), nil)
 	op := <-f.delegated
 	payload := mustMarshal(strings.Repeat("x", 4<<10))

@@ -25,42 +25,49 @@ func TestTimes(t *testing.T) {
 		ends string // the close code and a part of the reason; "cut" without a close frame
 		does func(f *fixture) *client
 	}{
-		"no initialisation": {10 * time.Second, "4408 timeout", func(f *fixture) *client { return f.dial() }},
-		"an initialisation byte by byte": {10 * time.Second, "4408 timeout", func(f *fixture) *client {
-			return f.dial().trickle(time.Second, frameOf(finBit|opText, init))
-		}},
-		"pings instead of an initialisation": {10 * time.Second, "4408 timeout", func(f *fixture) *client {
-			return f.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
-		}},
+		"no initialisation": {10 * time.Second, "4408 timeout",
+			func(f *fixture) *client { return f.dial() }},
+		"an initialisation byte by byte": {10 * time.Second, "4408 timeout",
+			func(f *fixture) *client {
+				return f.dial().trickle(time.Second, frameOf(finBit|opText, init))
+			}},
+		"pings instead of an initialisation": {10 * time.Second, "4408 timeout",
+			func(f *fixture) *client {
+				return f.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
+			}},
 		"half a header": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
 			return f.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
 		}},
 		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
-			return f.open().trickle(time.Second/2, frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
+			return f.open().trickle(time.Second/2,
+				frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
 		}},
 		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
 			return f.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
 		}},
-		"fragments without an end": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
-			c := f.open()
-			c.raw(frameOf(opText, ""))
-			return c.repeat(time.Second, frameOf(opContinuation, " "))
-		}},
-		"pings between fragments": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
-			c := f.open()
-			c.raw(frameOf(opText, `{"type":`))
-			return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
-		}},
+		"fragments without an end": {15 * time.Second, "1013 whole in time",
+			func(f *fixture) *client {
+				c := f.open()
+				c.raw(frameOf(opText, ""))
+				return c.repeat(time.Second, frameOf(opContinuation, " "))
+			}},
+		"pings between fragments": {15 * time.Second, "1013 whole in time",
+			func(f *fixture) *client {
+				c := f.open()
+				c.raw(frameOf(opText, `{"type":`))
+				return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
+			}},
 		"no answer to pings": {75 * time.Second, "cut", func(f *fixture) *client {
 			c := f.open()
 			c.send(subscribe("s", "subscription { silence }"))
 			return c
 		}},
-		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON", func(f *fixture) *client {
-			c := f.open()
-			c.send("hello")
-			return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
-		}},
+		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON",
+			func(f *fixture) *client {
+				c := f.open()
+				c.send("hello")
+				return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -83,7 +90,8 @@ func TestTimes(t *testing.T) {
 				}
 				if c.ends != "cut" { // a close frame may be answered
 					_, _, err := conn.read()
-					if lingered := time.Since(start) - c.over; !errors.Is(err, io.EOF) || lingered != 2*time.Second {
+					if lingered := time.Since(start) - c.over; !errors.Is(err, io.EOF) ||
+						lingered != 2*time.Second {
 						t.Errorf("after another %v: %v", lingered, err)
 					}
 				}
@@ -223,7 +231,9 @@ func TestSlowReadersStay(t *testing.T) {
 		},
 		"a stream": func(t *testing.T, f *fixture) {
 			conn := f.connect()
-			mustWrite(t, conn, "GET /?query=subscription%7Bdelegated%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
+			mustWrite(t, conn,
+				"GET /?query=subscription%7Bdelegated%7D HTTP/1.1\r\nHost: parley\r\nAccept: "+
+					"text/event-stream\r\n\r\n")
 			res, err := http.ReadResponse(bufio.NewReader(drop{conn}), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -259,8 +269,10 @@ func TestTimesOfStreams(t *testing.T) {
 		f := mustServeInMemory(t)
 		conn := f.connect()
 		// A GET with a body. Its read timeout must not end the stream.
-		mustWrite(t, conn, "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"+
-			"Content-Length: 3\r\n\r\nabc")
+		mustWrite(t, conn,
+			"GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: "+
+				"text/event-stream\r\n"+
+				"Content-Length: 3\r\n\r\nabc")
 		start := time.Now()
 		r := bufio.NewReader(conn)
 		res, err := http.ReadResponse(r, nil)
@@ -269,7 +281,8 @@ func TestTimesOfStreams(t *testing.T) {
 		}
 		lines := bufio.NewScanner(res.Body)
 		for beats := range 4 { // the first comes with the stream
-			if lines.Scan(); lines.Text() != ":" || time.Since(start) != time.Duration(beats)*15*time.Second {
+			if lines.Scan(); lines.Text() != ":" ||
+				time.Since(start) != time.Duration(beats)*15*time.Second {
 				t.Errorf("after %v came %q", time.Since(start), lines.Text())
 			}
 			lines.Scan()
@@ -286,7 +299,8 @@ func TestTimesOfStreams(t *testing.T) {
 // A stream that is reserved has to be opened within 30 seconds.
 func TestTimeOfReservations(t *testing.T) {
 	t.Parallel()
-	for after, status := range map[time.Duration]int{29 * time.Second: http.StatusOK, 30 * time.Second: http.StatusNotFound} {
+	for after, status := range map[time.Duration]int{29 * time.Second: http.StatusOK,
+		30 * time.Second: http.StatusNotFound} {
 		synctest.Test(t, func(t *testing.T) {
 			f := mustServeInMemory(t)
 			conn := f.connect()
@@ -303,7 +317,8 @@ func TestTimeOfReservations(t *testing.T) {
 			_ = res.Body.Close()
 			<-time.After(after)
 			synctest.Wait()
-			mustWrite(t, conn, "GET /?token="+string(token)+" HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
+			mustWrite(t, conn, "GET /?token="+string(token)+
+				" HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
 			if res, err = http.ReadResponse(r, nil); err != nil || res.StatusCode != status {
 				t.Errorf("after %v: %v %v", after, res, err)
 			}

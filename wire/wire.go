@@ -185,7 +185,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.operation(w, r, query, token)
 	default:
 		w.Header().Set("Allow", "GET, POST, PUT, DELETE")
-		WriteError(w, r, http.StatusMethodNotAllowed, errs.New(errs.BadUserInput, "Use POST, GET, or a WebSocket."))
+		WriteError(w, r, http.StatusMethodNotAllowed,
+			errs.New(errs.BadUserInput, "Use POST, GET, or a WebSocket."))
 	}
 }
 
@@ -217,8 +218,9 @@ func (s *Server) answerAlone(w http.ResponseWriter, r *http.Request, p *params, 
 		if media == eventStream {
 			media = legacyJSON
 		}
-		write(w, http.StatusMethodNotAllowed, media, encodeErrors(gqlerror.List{coded(errs.BadUserInput,
-			"A mutation has to be sent with POST: a link on another site could send a GET.")}))
+		err := coded(errs.BadUserInput,
+			"A mutation has to be sent with POST: a link on another site could send a GET.")
+		write(w, http.StatusMethodNotAllowed, media, encodeErrors(gqlerror.List{err}))
 	case media == eventStream:
 		s.stream(ctx, w, oc, list)
 	case list != nil:
@@ -229,15 +231,19 @@ func (s *Server) answerAlone(w http.ResponseWriter, r *http.Request, p *params, 
 }
 
 // answer runs a query or a mutation, and writes its result.
-func (s *Server) answer(ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, media string) {
+func (s *Server) answer(
+	ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, media string,
+) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			write(w, http.StatusInternalServerError, media, encodeErrors(gqlerror.List{s.recovered(ctx, reason)}))
+			write(w, http.StatusInternalServerError, media,
+				encodeErrors(gqlerror.List{s.recovered(ctx, reason)}))
 		}
 	}()
 	if oc.Operation.Operation == ast.Subscription {
 		refuse(w, media, gqlerror.List{coded(errs.BadUserInput,
-			"A subscription needs a WebSocket (%s), or a POST that accepts text/event-stream and nothing else.", Subprotocol)})
+			"A subscription needs a WebSocket (%s), or a POST that accepts text/event-stream "+
+				"and nothing else.", Subprotocol)})
 		return
 	}
 	responses, ctx := s.opts.Exec.DispatchOperation(graphql.WithOperationContext(ctx, oc), oc)
