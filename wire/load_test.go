@@ -238,7 +238,8 @@ func TestDeadPeers(t *testing.T) {
 			if err == nil && opcode == opPing {
 				continue
 			}
-			if pings != 2 || !errors.Is(err, io.EOF) && !isReset(err) {
+			// On a slow machine, a ping can still be queued when the connection is aborted.
+			if pings > 2 || !errors.Is(err, io.EOF) && !isReset(err) {
 				t.Fatalf("after %d pings: %d %v, want the end without a close frame", pings, opcode,
 					err)
 			}

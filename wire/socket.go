@@ -31,10 +31,9 @@ type socket struct {
 	readState // used by the reading goroutine only
 
 	// Guarded by outbox.mu.
-	state socketState
-	ctx   context.Context //nolint:containedctx // of the operations; the request has ended
-	// as OnConnect returned it; nil before that, and after it was called
-	release       func()
+	ctx           context.Context //nolint:containedctx // of the operations; the request has ended
+	release       func()          // of OnConnect; nil before that, and once it is called
+	state         socketState
 	closeFrameOut bool // the close frame was written
 	pinned        bool // a writer uses fd, and closes net if closed is set
 	closed        bool // net is closed, or its writer will close it

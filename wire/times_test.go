@@ -185,6 +185,25 @@ func TestClientsThatAnswerStay(t *testing.T) {
 	})
 }
 
+// A client that answers no pings gets two, and is disconnected without a close frame.
+func TestUnansweredPings(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := mustServeInMemory(t).open()
+		start := time.Now()
+		for _, want := range []time.Duration{25 * time.Second, 50 * time.Second} {
+			opcode, _, err := c.read()
+			if at := time.Since(start); err != nil || opcode != opPing || at != want {
+				t.Errorf("after %v: %d %v, want a ping after %v", at, opcode, err, want)
+			}
+		}
+		_, _, err := c.read()
+		if at := time.Since(start); !errors.Is(err, io.EOF) || at != 75*time.Second {
+			t.Errorf("after %v: %v, want the end after 75s", at, err)
+		}
+	})
+}
+
 // A client that reads nothing is disconnected 10 seconds after the first byte that does not fit,
 // and Put returns.
 func TestWriteTimeout(t *testing.T) {

@@ -16,16 +16,17 @@
 // Blocking: The goroutines of the flusher never wait for a client. Operation.Put waits for room in
 // the outbox; Next, TryNext, Fail and Complete never wait. flushSlowly and server-sent streams wait
 // for the client, at most Options.WriteTimeout for each part of what they write. The functions in
-// Options may block, because each call runs on a goroutine that serves one connection only.
+// Options may block, because each call runs on a goroutine that serves one connection only. The
+// release function of OnConnect must not block: the flusher calls it when it loses a connection.
 //
 // Descriptors: A writer pins the descriptor of its socket, because it writes past net. A socket
 // that is closed while it is pinned is closed by its writer. So the number of the descriptor never
 // belongs to another connection during a write.
 //
-// Stopping: A connection that ends is first marked as ended, which discards its queued results.
-// Only then its operations are cancelled. So after the end nothing is written but the close frame,
-// and above all no "complete", which would make the client stay away. Server.Drain ends all
-// connections, and waits until their close frames are written.
+// Stopping: A connection that ends is first marked as ended, which discards the queued results of
+// its open operations. Only then these are cancelled. So after the end nothing is written but the
+// close frame, and above all no "complete", which would make the client stay away. Server.Drain
+// ends all connections, and waits until their close frames are written.
 //
 // Locks: outbox.mu, flusher.mu, connections.mu, streams.mu and failure.mu. None of them is locked
 // while another one is held, nor while anything is written, nor while a function of Options is
@@ -70,8 +71,8 @@ type Options struct {
 	Init func(ctx context.Context, connectionParams map[string]any) (context.Context, error)
 	// OnConnect is called when a WebSocket is acknowledged or a stream starts. It may call end, at
 	// most once and on any goroutine, to end the connection, because its session is over for
-	// example. The returned release is called when the connection has ended, also by end itself:
-	// no lock that release takes may be held around a call of end.
+	// example. The returned release is called when the connection has ended, also by end itself. It
+	// must not block, and no lock that it takes may be held around a call of end.
 	OnConnect func(ctx context.Context, end func(reason error)) (release func())
 	// SameCaller reports whether a request comes from the caller that started the stream, and so
 	// may add operations to it.
