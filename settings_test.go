@@ -59,31 +59,34 @@ func answerOf(t *testing.T, body io.Reader, path string) string {
 	return fmt.Sprint(at)
 }
 
+// mustRegister registers an account by its nickname, and returns its access token and its id.
+func mustRegister(t *testing.T, base, nickname string) (token, id string) {
+	t.Helper()
+	input := fmt.Sprintf(
+		`{email: "%[1]s@example.org", nickname: %[1]q, password: "of %[1]s alone"}`, nickname)
+	var answer struct {
+		Data struct {
+			Register struct {
+				Tokens struct{ AccessToken string }
+				Viewer struct{ User struct{ ID string } }
+			}
+		}
+	}
+	body := ask(t, base, "", "application/json",
+		`mutation { register(input: `+input+`) { tokens { accessToken } viewer { user { id } } } }`)
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer.Data.Register.Tokens.AccessToken, answer.Data.Register.Viewer.User.ID
+}
+
 // A change of an account's settings reaches streams at once, because auth calls chat: this server
 // never reconciles.
 func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 	t.Parallel()
 	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--compare-every=1h")
-	register := func(name string) (token, id string) {
-		query := fmt.Sprintf(
-			`mutation { register(input: {email: "%s@example.org", nickname: %q, password: "of %s alone"}) {
-			tokens { accessToken } viewer { user { id } } } }`, name, name, name)
-		var answer struct {
-			Data struct {
-				Register struct {
-					Tokens struct{ AccessToken string }
-					Viewer struct{ User struct{ ID string } }
-				}
-			}
-		}
-		if err := json.NewDecoder(ask(t, base, "", "application/json", query)).
-			Decode(&answer); err != nil {
-			t.Fatal(err)
-		}
-		return answer.Data.Register.Tokens.AccessToken, answer.Data.Register.Viewer.User.ID
-	}
-	ann, _ := register("ann")
-	ben, benID := register("ben")
+	ann, _ := mustRegister(t, base, "ann")
+	ben, benID := mustRegister(t, base, "ben")
 	id := answerOf(t, ask(t, base, ann, "application/json",
 		fmt.Sprintf(
 			`mutation { openDirectConversation(input: {userId: %q}) { conversation { id } } }`,
@@ -106,7 +109,8 @@ func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 	}
 	want("1")
 	answerOf(t, ask(t, base, ben, "application/json",
-		`mutation { updateSettings(input: {sendReadReceipts: false}) { settings { sendReadReceipts } } }`), "updateSettings.settings")
+		`mutation { updateSettings(input: {sendReadReceipts: false}) { settings { sendReadReceipts } } }`,
+	), "updateSettings.settings")
 	want("<nil>")
 }
 
@@ -114,8 +118,7 @@ func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 func TestTheLimitOfOperationsIsASetting(t *testing.T) {
 	t.Parallel()
 	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--max-operations=2")
-	user := answerOf(t, ask(t, base, "", "application/json", `mutation { register(input:
-		{email: "ann@example.org", nickname: "ann", password: "of ann alone"}) { tokens { accessToken } } }`), "register.tokens.accessToken")
+	user, _ := mustRegister(t, base, "ann")
 	send := func(method, stream, accept, body string) *http.Response {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, base+"/graphql?token="+stream,
@@ -156,26 +159,9 @@ func TestRatesAreSettings(t *testing.T) {
 	t.Parallel()
 	folder := "--data-dir=" + t.TempDir()
 	base, _, stop := mustStart(t, folder, "--max-conversations=1")
-	body := ask(t, base, "", "application/json",
-		`mutation { register(input: {email: "ann@example.org", nickname: "ann",
-		password: "of ann alone"}) { tokens { accessToken } viewer { user { id } } } }`)
-	var answer struct {
-		Data struct {
-			Register struct {
-				Tokens struct{ AccessToken string }
-				Viewer struct{ User struct{ ID string } }
-			}
-		}
-	}
-	if err := json.NewDecoder(body).Decode(&answer); err != nil {
-		t.Fatal(err)
-	}
-	token, id := answer.Data.Register.Tokens.AccessToken, answer.Data.Register.Viewer.User.ID
+	token, id := mustRegister(t, base, "ann")
 	for _, want := range []string{`"userErrors":[]`, `LIMIT_REACHED`} {
-		nickname := fmt.Sprintf("ben%d", len(want))
-		other := answerOf(t, ask(t, base, "", "application/json",
-			fmt.Sprintf(`mutation { register(input: {email: "%s@example.org",
-			nickname: %q, password: "of %s alone"}) { viewer { user { id } } } }`, nickname, nickname, nickname)), "register.viewer.user.id")
+		_, other := mustRegister(t, base, fmt.Sprintf("ben%d", len(want)))
 		got, err := io.ReadAll(ask(t, base, token, "application/json",
 			fmt.Sprintf(
 				`mutation { openDirectConversation(input: {userId: %q}) { userErrors { code } } }`,

@@ -42,8 +42,7 @@ func TestStopDelay(t *testing.T) {
 		delayed <- d
 		return goOn
 	}
-	token := answerOf(t, ask(t, srv.url, "", "application/json", `mutation { register(input:
-		{email: "ann@example.org", nickname: "ann", password: "of ann alone"}) { tokens { accessToken } } }`), "register.tokens.accessToken")
+	token, _ := mustRegister(t, srv.url, "ann")
 	follow := func() *bufio.Scanner {
 		s := bufio.NewScanner(ask(t, srv.url, token, "text/event-stream",
 			`subscription { conversationAdded { id } }`))
