@@ -72,8 +72,8 @@ func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse([]string{"--addr=127.0.0.1:0",
-		"--data-dir=" + t.TempDir()}); err != nil {
+	args := []string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()}
+	if _, err := parser.Parse(args); err != nil {
 		t.Fatal(err)
 	}
 	srv, err := start(t.Context(), settings, slog.New(slog.DiscardHandler))

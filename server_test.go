@@ -95,8 +95,9 @@ func get(t *testing.T, url string) (status int, body string) {
 
 func TestServeAndStop(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
-		"PostgreSQL": storetest.PostgresURL} {
+	for name, url := range map[string]func(testing.TB) string{
+		"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, database := t.TempDir(), url(t)

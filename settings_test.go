@@ -144,8 +144,9 @@ func TestTheLimitOfOperationsIsASetting(t *testing.T) {
 		""); res.StatusCode != http.StatusOK {
 		t.Fatal(res.Status)
 	}
-	for i, want := range []int{http.StatusAccepted, http.StatusAccepted,
-		http.StatusTooManyRequests} {
+	for i, want := range []int{
+		http.StatusAccepted, http.StatusAccepted, http.StatusTooManyRequests,
+	} {
 		body := fmt.Sprintf(
 			`{"query": "subscription { conversationAdded { id } }", "extensions": {"operationId": "%d"}}`, i)
 		if res := send(http.MethodPost, string(stream), "*/*", body); res.StatusCode != want {

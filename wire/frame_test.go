@@ -331,8 +331,8 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMessage(b)
 		if err != nil {
-			if v, ok := err.(*violation); !ok || v.code != CloseBadRequest ||
-				v.reason == "" { //nolint:errorlint // the type itself
+			v, ok := err.(*violation) //nolint:errorlint // the type itself
+			if !ok || v.code != CloseBadRequest || v.reason == "" {
 				t.Fatalf("%q: %v", b, err)
 			}
 			return
