@@ -24,7 +24,9 @@ import (
 	"parley/chat"
 	"parley/config"
 	"parley/document"
+	"parley/feed"
 	"parley/graph"
+	"parley/live"
 	"parley/mail"
 	"parley/pubsub/natsbus"
 	"parley/ratelimit"
@@ -123,8 +125,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	// The connection to the other nodes comes before chat, which publishes over it. Nothing waits
-	// for NATS: without it, the messages of other nodes arrive late, but none is lost.
+	// The connection to the other nodes comes before feed and live, which publish over it. Nothing
+	// waits for NATS: without it, the messages of other nodes arrive late, but none is lost.
 	nodes, err := connectNodes(s, log)
 	if err != nil {
 		return nil, err
@@ -135,21 +137,27 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		}
 	}()
 	accounts := accountLimits(s, db)
-	chatService := chat.New(db, chat.Options{
-		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations,
-		Limits: accounts, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
-		MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed, Log: log,
+	feeds := feed.New(db, feed.Options{
+		ReconcileEvery: s.CompareEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
+		Nodes: nodes, Log: log,
 	})
-	if err := chatService.CheckEpoch(ctx); err != nil {
+	if err := feeds.CheckEpoch(ctx); err != nil {
 		return nil, err
 	}
+	lives := live.New(db, feeds, live.Options{
+		Limits: accounts, ReconcileEvery: s.CompareEvery, Nodes: nodes, Log: log,
+	})
+	chatService := chat.New(db, feeds, lives, chat.Options{
+		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations,
+		Limits: accounts, EditWindow: s.EditWindow, Log: log,
+	})
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
 		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode,
 		ConcealEmails: s.ConcealEmails, RateLimits: s.RateLimits, Accounts: accounts,
 		Mail: outbox, Link: s.Link(url), Log: log,
-		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount,
-		OnSettings: chatService.SettingsChanged,
+		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount,
+		OnSettings: lives.SettingsChanged,
 	})
 	if err != nil {
 		return nil, err
@@ -166,7 +174,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_TRUSTED_DOCUMENTS: %w", err)
 	}
-	graphServer := graph.New(authService, chatService, graph.Options{
+	graphServer := graph.New(graph.Services{
+		Auth: authService, Chat: chatService, Live: lives, Feed: feeds,
+	}, graph.Options{
 		MaxBodyBytes: s.MaxBodyBytes, MaxAnswerBytes: s.MaxAnswerBytes, Limits: limits,
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, MaxStreams: s.MaxStreams,
 		QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
@@ -190,6 +200,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	// they have finished.
 	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	srv.stopWork = stopWork
+	srv.work.Go(func() { feeds.Run(workCtx) })
+	srv.work.Go(func() { lives.Run(workCtx) })
 	srv.work.Go(func() { chatService.Run(workCtx) })
 	srv.work.Go(func() { authService.Run(workCtx) })
 	srv.work.Go(func() { outbox.Run(workCtx) })
@@ -297,7 +309,7 @@ func trustedDocuments(s *config.Settings, limits document.Limits) ([]string, err
 //     again, to another node.
 //  3. Running requests finish.
 //  4. The work in the background ends. It comes after the requests, because they need it. At its
-//     end, chat publishes the hints of the last requests.
+//     end, feed publishes the hints of the last requests.
 //  5. The connection to NATS is closed, once those hints have left: without them, the last messages
 //     would be late on the other nodes.
 //  6. The database is closed.

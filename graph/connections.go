@@ -12,18 +12,20 @@ import (
 )
 
 // How many items a page holds where the client does not say.
-const (
-	membersPage  = 50
-	messagesPage = -50 // the newest
-	peoplePage   = 20
+//
+//nolint:gochecknoglobals // constants
+var (
+	membersPage  = store.DefaultPage{First: 50}
+	messagesPage = store.DefaultPage{Last: 50} // the newest
+	peoplePage   = store.DefaultPage{First: 20}
 )
 
 // pageFor is one page of a list that a parent has, through the loader that knows the pages of
 // others like it.
 func pageFor[K comparable, T any](
-	ctx context.Context, fallback int, p store.PageArgs, parent K, choose func(*loaders) pages[K, T],
+	ctx context.Context, byDefault store.DefaultPage, p store.PageArgs, parent K, choose func(*loaders) pages[K, T],
 ) (store.Page[T], error) {
-	window, err := p.Window(fallback)
+	window, err := p.Window(byDefault)
 	if err != nil {
 		return store.Page[T]{}, err
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 
-	"parley/chat"
+	"parley/feed"
 	"parley/model"
 )
 
@@ -148,8 +148,8 @@ func dataOf[T any](e *model.Event) (data T, err error) {
 }
 
 // conversationEvent is what conversationEvents sends of what is followed.
-func conversationEvent(id model.ConversationID) func(chat.Followed) (ConversationEvent, bool, error) {
-	return func(f chat.Followed) (ConversationEvent, bool, error) {
+func conversationEvent(id model.ConversationID) func(feed.Followed) (ConversationEvent, bool, error) {
+	return func(f feed.Followed) (ConversationEvent, bool, error) {
 		if f.Event == nil {
 			return CaughtUp{happening{Seq: f.CaughtUp, At: time.Now(), conversation: id}}, true, nil
 		}
@@ -159,7 +159,7 @@ func conversationEvent(id model.ConversationID) func(chat.Followed) (Conversatio
 }
 
 // givenEvent is a stream of one item.
-func givenEvent(conversation string, item chat.Followed) (<-chan ConversationEvent, error) {
+func givenEvent(conversation string, item feed.Followed) (<-chan ConversationEvent, error) {
 	id, err := parseID[model.ConversationID]("conversationId", conversation)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ type ConversationLeft struct{ ConversationID model.ConversationID }
 // StreamReset says that the stream begins anew.
 type StreamReset struct{ At time.Time }
 
-func viewerEvent(e chat.MyEvent) (*ViewerEvent, bool, error) {
+func viewerEvent(e feed.ViewerEvent) (*ViewerEvent, bool, error) {
 	item := &ViewerEvent{Cursor: e.Cursor}
 	var err error
 	switch {
@@ -236,7 +236,7 @@ func (u InboxUpdate) UnreadMentionCount(ctx context.Context) (int, error) {
 	return unread.Mentions, err
 }
 
-func inboxUpdate(c chat.InboxChange) (*InboxUpdate, bool, error) {
+func inboxUpdate(c feed.InboxChange) (*InboxUpdate, bool, error) {
 	return &InboxUpdate{c.ConversationID, c.Removed}, true, nil
 }
 
@@ -251,7 +251,7 @@ func (r *Resolver) eventsCursor(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.Chat.MyEventsCursor(ctx, who)
+	return r.Feed.ViewerEventsCursor(ctx, who)
 }
 
 // withEventsCursor reads where the viewer's stream stands before anything else of a query that asks

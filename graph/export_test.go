@@ -38,7 +38,7 @@ func (s *Server) SharedAnswer(
 		return nil, refused
 	}
 	_, asked, _ := s.shared.sharable(oc)
-	all, err := s.chat.Follow(ctx, who, id, new(int64))
+	all, err := s.services.Feed.Follow(ctx, who, id, new(int64))
 	if err != nil {
 		return nil, err
 	}

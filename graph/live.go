@@ -64,7 +64,7 @@ func detach(ctx context.Context) context.Context {
 func (s *Server) Init(ctx context.Context, params map[string]any) (context.Context, error) {
 	who := identityOf(ctx)
 	if authorization := authorizationIn(params); authorization != "" {
-		who = authenticate(ctx, s.auth, authorization).with(who.client)
+		who = authenticate(ctx, s.services.Auth, authorization).with(who.client)
 	}
 	if who.err != nil {
 		return nil, who.err
@@ -93,13 +93,13 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 		end(errs.New(errs.RateLimited, "At most %d live connections of one account: end some.", s.connections.max))
 		return func() {}
 	}
-	lease := s.auth.Lease(*grant, end)
+	lease := s.services.Auth.Lease(*grant, end)
 	if socket := socketOf(ctx); socket != nil {
 		socket.mu.Lock()
 		socket.lease = lease
 		socket.mu.Unlock()
 	}
-	gone := s.chat.Connected(grant.Actor.UserID)
+	gone := s.services.Live.Connected(grant.Actor.UserID)
 	return func() {
 		gone()
 		lease.Release()

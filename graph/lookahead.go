@@ -131,7 +131,7 @@ func (a asked) under(name string) asked {
 }
 
 // windows are the pages that are asked for of a connection.
-func (l *lookahead) windows(a asked, name string, fallback int) (list []store.Window) {
+func (l *lookahead) windows(a asked, name string, byDefault store.DefaultPage) (list []store.Window) {
 	for _, f := range a[name] {
 		arguments := f.ArgumentMap(l.variables)
 		var p store.PageArgs
@@ -143,7 +143,7 @@ func (l *lookahead) windows(a asked, name string, fallback int) (list []store.Wi
 		}
 		p.After, _ = arguments["after"].(string)
 		p.Before, _ = arguments["before"].(string)
-		if w, err := p.Window(fallback); err == nil { // else the field says what is wrong with it
+		if w, err := p.Window(byDefault); err == nil { // else the field says what is wrong with it
 			list = append(list, w)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"parley/chat"
+	"parley/live"
 	"parley/model"
 )
 
@@ -71,7 +72,7 @@ func (v *Viewer) unread(ctx context.Context, service *chat.Service) (model.Unrea
 }
 
 // presence is whether somebody is there, as far as the viewer may know.
-func presence(ctx context.Context, id model.UserID) (*chat.Presence, error) {
+func presence(ctx context.Context, id model.UserID) (*live.Presence, error) {
 	l, err := loadersOf(ctx)
 	if err != nil {
 		return nil, err

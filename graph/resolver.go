@@ -13,8 +13,6 @@ import (
 	"context"
 	"iter"
 
-	"parley/auth"
-	"parley/chat"
 	"parley/model"
 	"parley/store"
 	"parley/wire"
@@ -22,8 +20,7 @@ import (
 
 // Resolver answers the fields that are not simply there.
 type Resolver struct {
-	Auth   *auth.Service
-	Chat   *chat.Service
+	Services
 	people *gatherer[model.UserID, *model.User]
 	slots  *slots
 }

@@ -15,6 +15,8 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/document"
+	"parley/feed"
+	"parley/live"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -53,22 +55,29 @@ type Options struct {
 // Server answers GraphQL over HTTP, WebSocket and server-sent events, all on one path.
 type Server struct {
 	http.Handler
-	auth *auth.Service
-	chat *chat.Service
-	wire *wire.Server
-	exec *executor
+	services Services
+	wire     *wire.Server
+	exec     *executor
 
 	shared      *shared
 	connections *connections
 }
 
+// Services are what the API is served from.
+type Services struct {
+	Auth *auth.Service
+	Chat *chat.Service
+	Live *live.Service
+	Feed *feed.Service
+}
+
 // New makes the server. Drain has to be called before the process stops.
-func New(authService *auth.Service, chatService *chat.Service, opts Options) *Server {
+func New(services Services, opts Options) *Server {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	people := &gatherer[model.UserID, *model.User]{find: authService.Users}
-	resolver := &Resolver{Auth: authService, Chat: chatService, people: people, slots: newSlots(cmp.Or(opts.MaxStreams, math.MaxInt))}
+	people := &gatherer[model.UserID, *model.User]{find: services.Auth.Users}
+	resolver := &Resolver{Services: services, people: people, slots: newSlots(cmp.Or(opts.MaxStreams, math.MaxInt))}
 	presenter := presenter{opts.Log}
 	present := presenter.present
 	maxAnswer := cmp.Or(opts.MaxAnswerBytes, DefaultMaxAnswerBytes)
@@ -94,7 +103,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	exec.AroundResponses(resolver.withEventsCursor)
 
 	s := &Server{
-		auth: authService, chat: chatService, exec: exec, shared: newShared(resolver, exec, present),
+		services: services, exec: exec, shared: newShared(resolver, exec, present),
 		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[holder]int{}},
 	}
 	transport := wire.Options{
@@ -109,7 +118,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		opts.transport(&transport)
 	}
 	s.wire = wire.New(transport)
-	s.Handler = identify(authService, opts.TrustedProxies, s.wire)
+	s.Handler = identify(services.Auth, opts.TrustedProxies, s.wire)
 	s.Handler = newOrigins(opts.AllowedOrigins, opts.PublicURL, opts.Log).guard(s.Handler)
 	return s
 }

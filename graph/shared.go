@@ -16,7 +16,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"parley/chat"
+	"parley/feed"
 	"parley/model"
 	"parley/wire"
 )
@@ -144,7 +144,7 @@ func (s *shared) subscribe(ctx context.Context, op *wire.Operation, oc *graphql.
 	if field.Name == "messageAdded" {
 		sh.pick = addedOnly
 	}
-	return s.resolver.Chat.FollowInto(ctx, who, id, after, chat.Sink{
+	return s.resolver.Feed.FollowInto(ctx, who, id, after, feed.Sink{
 		Accepts: seesEverything, Live: sh.live, Replay: sh.replay, CaughtUp: sh.caughtUp, End: sh.end,
 	}) == nil
 }
@@ -247,17 +247,17 @@ func (sh *sharing) replay(ctx context.Context, e *model.Event) error {
 	if err := sh.resolver.Auth.AwaitWatch(ctx); err != nil {
 		return err
 	}
-	return sh.put(ctx, chat.Followed{Event: e})
+	return sh.put(ctx, feed.Followed{Event: e})
 }
 
 func (sh *sharing) caughtUp(ctx context.Context, seq int64) error {
 	if sh.oc.Operation.SelectionSet[0].(*ast.Field).Name != "conversationEvents" {
 		return nil
 	}
-	return sh.put(ctx, chat.Followed{CaughtUp: seq})
+	return sh.put(ctx, feed.Followed{CaughtUp: seq})
 }
 
-func (sh *sharing) put(ctx context.Context, item chat.Followed) error {
+func (sh *sharing) put(ctx context.Context, item feed.Followed) error {
 	given := &given{Followed: item}
 	payload, _ := sh.tryExecute(ctx, given)
 	if fault := given.fault(); fault != nil && ctx.Err() == nil {
@@ -299,7 +299,7 @@ func (sh *sharing) answer(e *model.Event, patience time.Duration) []byte {
 	// same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.ctx), patience)
 	defer cancel()
-	item := &given{Followed: chat.Followed{Event: e}, onFeed: true}
+	item := &given{Followed: feed.Followed{Event: e}, onFeed: true}
 	payload, ok := sh.tryExecute(ctx, item)
 	if !ok || item.loaders.used() && !sh.forAll(ctx, e) {
 		return nil
@@ -311,7 +311,7 @@ func (sh *sharing) answer(e *model.Event, patience time.Duration) []byte {
 // the event. Everybody to whom the event is handed was a member then; where all still are, all may
 // see it.
 func (sh *sharing) forAll(ctx context.Context, e *model.Event) bool {
-	removed, err := sh.resolver.Chat.RemovedSince(ctx, sh.id, e.Seq)
+	removed, err := sh.resolver.Feed.RemovedSince(ctx, sh.id, e.Seq)
 	return err == nil && !removed
 }
 
@@ -319,7 +319,7 @@ type givenKey struct{}
 
 // given is the one item that a subscription is executed for, where it is executed item by item.
 type given struct {
-	chat.Followed
+	feed.Followed
 	onFeed  bool             // the conversation's feed waits for the answer
 	loaders *responseLoaders // of the answer, once there is one
 	answer  *answer          // while it is made, and after that

@@ -11,7 +11,7 @@ import (
 	gqlgen "github.com/99designs/gqlgen/graphql/executor"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"parley/chat"
+	"parley/feed"
 	"parley/model"
 )
 
@@ -109,7 +109,7 @@ func TestClosingWaitsForAnswers(t *testing.T) {
 func TestAnAnswerThatNobodyWaitsFor(t *testing.T) {
 	t.Parallel()
 	sh := mustShare(t, `subscription { messageAdded(conversationId: "conv") { seq } }`)
-	item := &given{Followed: chat.Followed{Event: &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2}}}}
+	item := &given{Followed: feed.Followed{Event: &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2}}}}
 	if payload, ok := sh.tryExecute(t.Context(), item); !ok || string(payload) != `{"data":{"messageAdded":{"seq":2}}}` {
 		t.Errorf("got %s", payload)
 	}
