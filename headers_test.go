@@ -114,7 +114,8 @@ func TestEveryAnswer(t *testing.T) {
 		"/playground/x/playground.js": true, "/": true,
 	}
 	err := chi.Walk(routes, func(_, route string, _ http.Handler,
-		_ ...func(http.Handler) http.Handler) error {
+		_ ...func(http.Handler) http.Handler,
+	) error {
 		paths[strings.ReplaceAll(route, "*", "x")] = true
 		return nil
 	})
@@ -122,8 +123,10 @@ func TestEveryAnswer(t *testing.T) {
 		t.Fatalf("%v: %v", paths, err)
 	}
 	for path := range paths {
-		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost,
-			http.MethodPut, http.MethodDelete, http.MethodOptions, "BREW"} {
+		for _, method := range []string{
+			http.MethodGet, http.MethodHead, http.MethodPost,
+			http.MethodPut, http.MethodDelete, http.MethodOptions, "BREW",
+		} {
 			for _, header := range []string{
 				"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n",
 				"Origin: https://evil.example.org\r\n",

@@ -167,14 +167,24 @@ func TestRunReportsErrors(t *testing.T) {
 		"no such command": {[]string{"nonsense"}, 2, "nonsense"},
 		"no such flag":    {[]string{"--nonsense"}, 2, "nonsense"},
 		"a bad setting":   {[]string{"--jwt-secret=short"}, 2, "PARLEY_JWT_SECRET"},
-		"no database": {[]string{"--database-url=postgres://127.0.0.1:1/x",
-			"--data-dir=" + t.TempDir()}, 1, "the database does not answer"},
-		"no tables": {[]string{"--no-migrate", "--data-dir=" + t.TempDir()}, 1,
-			"run parley migrate"},
-		"NATS for SQLite": {[]string{"--nats-url=nats://127.0.0.1:4222"}, 2,
-			"NATS joins nodes that share a PostgreSQL database"},
-		"a port in use": {[]string{"--addr=" + strings.TrimPrefix(other, "http://"),
-			"--data-dir=" + t.TempDir()}, 1, "address already in use"},
+		"no database": {[]string{
+			"--database-url=postgres://127.0.0.1:1/x",
+			"--data-dir=" + t.TempDir(),
+		}, 1, "the database does not answer"},
+		"no tables": {
+			[]string{"--no-migrate", "--data-dir=" + t.TempDir()},
+			1,
+			"run parley migrate",
+		},
+		"NATS for SQLite": {
+			[]string{"--nats-url=nats://127.0.0.1:4222"},
+			2,
+			"NATS joins nodes that share a PostgreSQL database",
+		},
+		"a port in use": {[]string{
+			"--addr=" + strings.TrimPrefix(other, "http://"),
+			"--data-dir=" + t.TempDir(),
+		}, 1, "address already in use"},
 	} {
 		out := newOutput()
 		if code := run(t.Context(), c.args, io.Discard, out); code != c.code ||

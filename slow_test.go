@@ -34,10 +34,14 @@ func TestSlowRequests(t *testing.T) {
 		held   time.Duration
 	}{
 		"nothing": {"", 0, 0, 0, 10 * time.Second},
-		"headers byte by byte": {"GET /livez HTTP/1.1\r\nHost: parley\r\nUpgrade: websocket\r\n",
-			time.Second, 0, 400, 10 * time.Second},
-		"headers without an end": {"GET /livez HTTP/1.1\r\nHost: parley\r\n", 0, 0, 0,
-			10 * time.Second},
+		"headers byte by byte": {
+			"GET /livez HTTP/1.1\r\nHost: parley\r\nUpgrade: websocket\r\n",
+			time.Second, 0, 400, 10 * time.Second,
+		},
+		"headers without an end": {
+			"GET /livez HTTP/1.1\r\nHost: parley\r\n", 0, 0, 0,
+			10 * time.Second,
+		},
 		"a body that is not read": {"POST /livez HTTP/1.1\r\nHost: parley\r\nContent-Length: " +
 			"9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
 		"a body byte by byte": {
@@ -47,32 +51,46 @@ func TestSlowRequests(t *testing.T) {
 		"a body with a GET": {"GET /livez HTTP/1.1\r\nHost: " +
 			"parley\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, 200, 15 * time.Second},
 		"no second request": {quick, 0, 0, 200, 2 * time.Minute},
-		"an answer that is read late": {quick, 0, 59 * time.Second, 200,
-			2*time.Minute + 59*time.Second},
+		"an answer that is read late": {
+			quick, 0, 59 * time.Second, 200,
+			2*time.Minute + 59*time.Second,
+		},
 		"an answer that is not read": {quick, 0, 61 * time.Second, 0, 61 * time.Second},
 		"a long answer":              {slow, 0, 0, 200, 2*time.Minute + 50*time.Second},
 
 		// The header Upgrade changes none of these times, unless a handler makes a WebSocket of the
 		// request.
-		"an upgrade to anything, not read": {other + "anything\r\n\r\n", 0, 61 * time.Second,
-			0, 61 * time.Second},
-		"an upgrade to a WebSocket, not read": {other + "websocket\r\n\r\n", 0,
-			61 * time.Second, 0, 61 * time.Second},
-		"an upgrade to HTTP/2, read late": {other + "h2c\r\n\r\n", 0, 59 * time.Second, 200,
-			2*time.Minute + 59*time.Second},
+		"an upgrade to anything, not read": {
+			other + "anything\r\n\r\n", 0, 61 * time.Second,
+			0, 61 * time.Second,
+		},
+		"an upgrade to a WebSocket, not read": {
+			other + "websocket\r\n\r\n", 0,
+			61 * time.Second, 0, 61 * time.Second,
+		},
+		"an upgrade to HTTP/2, read late": {
+			other + "h2c\r\n\r\n", 0, 59 * time.Second, 200,
+			2*time.Minute + 59*time.Second,
+		},
 		"an upgrade with a body that is not read": {other +
 			"anything\r\nContent-Length: 9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
 		// Answers of net/http itself.
-		"no HTTP, not read": {"GET /livez HTTP/x\r\n\r\n", 0, 61 * time.Second, 0,
-			61 * time.Second},
-		"two hosts, not read": {"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 0,
-			61 * time.Second, 0, 61 * time.Second},
+		"no HTTP, not read": {
+			"GET /livez HTTP/x\r\n\r\n", 0, 61 * time.Second, 0,
+			61 * time.Second,
+		},
+		"two hosts, not read": {
+			"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 0,
+			61 * time.Second, 0, 61 * time.Second,
+		},
 		"long headers, not read": {"GET /livez HTTP/1.1\r\nHost: a\r\nX: " +
 			strings.Repeat("x", 40<<10) + "\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
 		"an expectation, not read": {"POST /body HTTP/1.1\r\nHost: a\r\nExpect: " +
 			"x\r\nContent-Length: 9\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
-		"OPTIONS of it all, not read": {"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0,
-			61 * time.Second, 0, 61 * time.Second},
+		"OPTIONS of it all, not read": {
+			"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0,
+			61 * time.Second, 0, 61 * time.Second,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,8 +130,10 @@ func TestSlowRequests(t *testing.T) {
 // An answer is cut after a minute if a client reads it a little at a time.
 func TestSlowReaders(t *testing.T) {
 	t.Parallel()
-	for _, header := range []string{"", "Upgrade: anything\r\n",
-		"Connection: Upgrade\r\nUpgrade: websocket\r\n"} {
+	for _, header := range []string{
+		"", "Upgrade: anything\r\n",
+		"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+	} {
 		t.Run(header, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

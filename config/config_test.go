@@ -117,8 +117,10 @@ func TestNATS(t *testing.T) {
 	if s, err := parse(t, postgres); err != nil || s.NATS() != "off" || s.NATSSubject != "parley" {
 		t.Errorf("without: %s, %v", s.NATS(), err)
 	}
-	for _, address := range []string{"http://ann:secret@h", "ann:secret@h:4222",
-		"nats://ann:sec/ret@h", "nats://ann:secret%@h", "nats://"} {
+	for _, address := range []string{
+		"http://ann:secret@h", "ann:secret@h:4222",
+		"nats://ann:sec/ret@h", "nats://ann:secret%@h", "nats://",
+	} {
 		_, err := parse(t, postgres, "--nats-url=nats://fine:4222,"+address)
 		if err == nil || !strings.Contains(err.Error(), "PARLEY_NATS_URL: address 2:") ||
 			strings.Contains(err.Error(), "sec") {

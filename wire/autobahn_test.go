@@ -74,11 +74,15 @@ func TestAutobahn(t *testing.T) {
 	}
 	normal := string(closeFrame(1000, ""))
 	for name, c := range map[string]exchange{
-		"2.3 a ping that is not text": {bytes: framesOf(fin|opPing,
-			"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"),
-			pings: []string{"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"}},
-		"2.7 a pong with nothing": {bytes: framesOf(fin|opPong, "", fin|opText, ping),
-			text: pong},
+		"2.3 a ping that is not text": {
+			bytes: framesOf(fin|opPing,
+				"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"),
+			pings: []string{"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"},
+		},
+		"2.7 a pong with nothing": {
+			bytes: framesOf(fin|opPong, "", fin|opText, ping),
+			text:  pong,
+		},
 		"2.9 a pong, then a ping": {bytes: framesOf(fin|opPong, "unsolicited",
 			fin|opPing, "x"), pings: []string{"x"}},
 		"2.10 ten pings, each its own":  {bytes: tenPings, pings: pongs},
@@ -108,16 +112,20 @@ func TestAutobahn(t *testing.T) {
 		"5.19 pings everywhere in fragments": {bytes: framesOf(opText, ping[:5], fin|opPing, "1",
 			opContinuation, ping[5:9], fin|opPing, "2", fin|opPong, "", fin|opContinuation,
 			ping[9:]), pings: []string{"1", "2"}, text: pong},
-		"7.1.1 a message, then close": {bytes: framesOf(fin|opText, ping, fin|opClose, normal),
-			text: pong, code: 1000},
+		"7.1.1 a message, then close": {
+			bytes: framesOf(fin|opText, ping, fin|opClose, normal),
+			text:  pong, code: 1000,
+		},
 		"7.1.2 close twice":        fatal(1000, "", fin|opClose, normal, fin|opClose, normal),
 		"7.1.3 a ping after close": fatal(1000, "", fin|opClose, normal, fin|opPing, "x"),
 		"7.1.4 text after close":   fatal(1000, "", fin|opClose, normal, fin|opText, ping),
 		"7.1.5 close between fragments": fatal(1000, "", opText, ping[:9], fin|opClose, normal,
 			fin|opContinuation, ping[9:]),
-		"7.1.6 much, then close": {bytes: framesOf(fin|opText,
-			ping+strings.Repeat(" ", 90_000), fin|opClose, normal, fin|opPing, "x"), text: pong,
-			code: 1000},
+		"7.1.6 much, then close": {
+			bytes: framesOf(fin|opText,
+				ping+strings.Repeat(" ", 90_000), fin|opClose, normal, fin|opPing, "x"), text: pong,
+			code: 1000,
+		},
 		"7.3.5 close with the longest": fatal(1000, "", fin|opClose,
 			normal+strings.Repeat("*", 123)),
 		"7.3.6 close with a byte more": fatal(1002, "125", fin|opClose,
@@ -188,12 +196,16 @@ func TestCompressedMessages(t *testing.T) {
 	ping, pong := pingOfLength(100)
 	half := len(ping) / 2
 	for name, c := range map[string]exchange{
-		"a block that is stored": {bytes: frameOf(fin|squeezed|opText, stored(ping, 0)+"\x00"),
-			text: pong},
+		"a block that is stored": {
+			bytes: frameOf(fin|squeezed|opText, stored(ping, 0)+"\x00"),
+			text:  pong,
+		},
 		"two blocks": {bytes: frameOf(fin|squeezed|opText,
 			stored(ping[:half], 0)+stored(ping[half:], 0)+"\x00"), text: pong},
-		"a block that is the last": {bytes: frameOf(fin|squeezed|opText, stored(ping, 1)+"\x00"),
-			text: pong},
+		"a block that is the last": {
+			bytes: frameOf(fin|squeezed|opText, stored(ping, 1)+"\x00"),
+			text:  pong,
+		},
 		"at no compression": {bytes: frameOf(fin|squeezed|opText,
 			deflated(t, ping, flate.NoCompression)), text: pong},
 		"with Huffman codes alone": {bytes: frameOf(fin|squeezed|opText,
@@ -202,26 +214,38 @@ func TestCompressedMessages(t *testing.T) {
 			bytes: framesOf(fin|opPing, "1", fin|opText, strings.Replace(ping, "ping", "pong", 1),
 				fin|squeezed|opText, compress(t, ping)), pings: []string{"1"}, text: pong,
 		},
-		"nothing": {bytes: frameOf(fin|squeezed|opText, "\x00"), code: 4400,
-			says: "not valid JSON"},
-		"nothing at all": {bytes: frameOf(fin|squeezed|opText, ""), code: 1007,
-			says: "not compressed"},
-		"not UTF-8": {bytes: frameOf(fin|squeezed|opText, compress(t, "\xff")),
-			code: 1007, says: "UTF-8"},
+		"nothing": {
+			bytes: frameOf(fin|squeezed|opText, "\x00"), code: 4400,
+			says: "not valid JSON",
+		},
+		"nothing at all": {
+			bytes: frameOf(fin|squeezed|opText, ""), code: 1007,
+			says: "not compressed",
+		},
+		"not UTF-8": {
+			bytes: frameOf(fin|squeezed|opText, compress(t, "\xff")),
+			code:  1007, says: "UTF-8",
+		},
 		"cut": {bytes: frameOf(fin|squeezed|opText,
 			compress(t, ping)[:20]), code: 1007, says: "not compressed"},
 		"more than may be": {bytes: frameOf(fin|squeezed|opText,
 			compress(t, strings.Repeat("x", limit+1))), code: 1009, says: "larger than"},
 		"a continuation that says so": {bytes: framesOf(squeezed|opText, compress(t, ping)[:5],
 			fin|squeezed|opContinuation, "x"), code: 1002, says: "Only the first"},
-		"a ping that says so": {bytes: frameOf(fin|squeezed|opPing, "x"), code: 1002,
-			says: "compressed"},
-		"a close frame that says so": {bytes: frameOf(fin|squeezed|opClose, ""), code: 1002,
-			says: "compressed"},
+		"a ping that says so": {
+			bytes: frameOf(fin|squeezed|opPing, "x"), code: 1002,
+			says: "compressed",
+		},
+		"a close frame that says so": {
+			bytes: frameOf(fin|squeezed|opClose, ""), code: 1002,
+			says: "compressed",
+		},
 		"another bit as well": {bytes: frameOf(fin|squeezed|0x20|opText,
 			compress(t, ping)), code: 1002, says: "reserved bit"},
-		"text that only says it is not": {bytes: frameOf(fin|squeezed|opText, ping), code: 1007,
-			says: "not compressed"},
+		"text that only says it is not": {
+			bytes: frameOf(fin|squeezed|opText, ping), code: 1007,
+			says: "not compressed",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -99,8 +99,10 @@ func mustServe(t *testing.T, change ...func(*Options)) *fixture {
 
 func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, delegated: make(chan *Operation, 1000), executing: make(chan struct{}),
-		goOn: make(chan struct{})}
+	f := &fixture{
+		t: t, delegated: make(chan *Operation, 1000), executing: make(chan struct{}),
+		goOn: make(chan struct{}),
+	}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	exec.Use(unprepared{})
@@ -229,7 +231,8 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 		}
 	case "refused":
 		return graphql.OneShot(&graphql.Response{
-			Errors: gqlerror.List{coded(errs.NotFound, "There is none.")}})
+			Errors: gqlerror.List{coded(errs.NotFound, "There is none.")},
+		})
 	case "panics":
 		panic("at the disco")
 	}
@@ -416,8 +419,10 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 func subscribe(id, query string) string {
-	return string(mustMarshal(map[string]any{"id": id, "type": "subscribe",
-		"payload": map[string]any{"query": query}}))
+	return string(mustMarshal(map[string]any{
+		"id": id, "type": "subscribe",
+		"payload": map[string]any{"query": query},
+	}))
 }
 
 func tick(id string, n int) string {

@@ -71,10 +71,14 @@ func TestFrames(t *testing.T) {
 	for name, c := range map[string]exchange{
 		"text":            {bytes: frames(fin|opText, ping), text: pong},
 		"a 16-bit length": {bytes: frames(fin|opText, ping+strings.Repeat(" ", 200)), text: pong},
-		"a 64-bit length": {bytes: frames(fin|opText, big),
-			text: strings.Replace(big, "ping", "pong", 1)},
-		"two fragments": {bytes: frames(opText, ping[:9], fin|opContinuation, ping[9:]),
-			text: pong},
+		"a 64-bit length": {
+			bytes: frames(fin|opText, big),
+			text:  strings.Replace(big, "ping", "pong", 1),
+		},
+		"two fragments": {
+			bytes: frames(opText, ping[:9], fin|opContinuation, ping[9:]),
+			text:  pong,
+		},
 		"fragments inside a rune": {
 			bytes: frames(opText, ping[:strings.Index(ping, "é")+1], fin|opContinuation,
 				ping[strings.Index(ping, "é")+1:]), text: pong,
@@ -87,73 +91,125 @@ func TestFrames(t *testing.T) {
 			fin|opContinuation, ping[9:]), pings: []string{"in between"}, text: pong},
 		"a pong between fragments": {bytes: frames(opText, ping[:9], fin|opPong, "x",
 			fin|opContinuation, ping[9:]), text: pong},
-		"an empty ping": {bytes: frames(fin|opPing, "", fin|opText, ping),
-			pings: []string{""}, text: pong},
+		"an empty ping": {
+			bytes: frames(fin|opPing, "", fin|opText, ping),
+			pings: []string{""}, text: pong,
+		},
 		"the longest ping": {bytes: frames(fin|opPing, strings.Repeat("x", 125), fin|opText,
 			ping), pings: []string{strings.Repeat("x", 125)}, text: pong},
-		"ten pings": {bytes: bytes.Repeat(frames(fin|opPing, "x"), 10),
-			pings: strings.Split("xxxxxxxxxx", "")},
+		"ten pings": {
+			bytes: bytes.Repeat(frames(fin|opPing, "x"), 10),
+			pings: strings.Split("xxxxxxxxxx", ""),
+		},
 		"a pong without a ping": {bytes: frames(fin|opPong, "hello", fin|opText, ping), text: pong},
 
-		"a ping that is too long": {bytes: frames(fin|opPing, strings.Repeat("x", 126)),
-			code: 1002, says: "125"},
-		"a fragmented ping": {bytes: frames(opPing, "x", fin|opContinuation, "y"),
-			code: 1002, says: "fragmented"},
-		"RSV1": {bytes: frames(fin|0x40|opText, ping), code: 1002,
-			says: "reserved bit"},
-		"RSV2": {bytes: frames(fin|0x20|opText, ping), code: 1002,
-			says: "reserved bit"},
-		"RSV3 on a ping": {bytes: frames(fin|0x10|opPing, ""), code: 1002,
-			says: "reserved bit"},
-		"a ping, then a bad bit": {bytes: frames(fin|opPing, "first", fin|0x20|opText, ping),
-			pings: []string{"first"}, code: 1002, says: "reserved bit"},
+		"a ping that is too long": {
+			bytes: frames(fin|opPing, strings.Repeat("x", 126)),
+			code:  1002, says: "125",
+		},
+		"a fragmented ping": {
+			bytes: frames(opPing, "x", fin|opContinuation, "y"),
+			code:  1002, says: "fragmented",
+		},
+		"RSV1": {
+			bytes: frames(fin|0x40|opText, ping), code: 1002,
+			says: "reserved bit",
+		},
+		"RSV2": {
+			bytes: frames(fin|0x20|opText, ping), code: 1002,
+			says: "reserved bit",
+		},
+		"RSV3 on a ping": {
+			bytes: frames(fin|0x10|opPing, ""), code: 1002,
+			says: "reserved bit",
+		},
+		"a ping, then a bad bit": {
+			bytes: frames(fin|opPing, "first", fin|0x20|opText, ping),
+			pings: []string{"first"}, code: 1002, says: "reserved bit",
+		},
 		"no mask": {bytes: unmasked, code: 1002, says: "mask"},
-		"a continuation of nothing": {bytes: frames(fin|opContinuation, ping), code: 1002,
-			says: "not begun"},
-		"an unfinished one of those": {bytes: frames(opContinuation, ping), code: 1002,
-			says: "not begun"},
-		"text in the middle of text": {bytes: frames(opText, ping[:9], fin|opText, ping),
-			code: 1002, says: "middle"},
-		"a 16-bit length for little": {bytes: []byte{fin | opText, maskBit | 126, 0, 5, 1, 2, 3, 4},
-			code: 1002, says: "shortest"},
-		"a 64-bit length for little": {bytes: []byte{fin | opText, maskBit | 127, 0, 0, 0, 0, 0, 0,
-			0xFF, 0xFF, 1, 2, 3, 4}, code: 1002, says: "shortest"},
-		"a negative length": {bytes: []byte{fin | opText, maskBit | 127, 0x80, 0, 0, 0, 0, 0, 0, 0,
-			1, 2, 3, 4}, code: 1002, says: "shortest"},
-		"an endless length": {bytes: []byte{fin | opText, maskBit | 127, 0x7F, 0xFF, 0xFF, 0xFF,
-			0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4}, code: 1009, says: "larger than"},
+		"a continuation of nothing": {
+			bytes: frames(fin|opContinuation, ping), code: 1002,
+			says: "not begun",
+		},
+		"an unfinished one of those": {
+			bytes: frames(opContinuation, ping), code: 1002,
+			says: "not begun",
+		},
+		"text in the middle of text": {
+			bytes: frames(opText, ping[:9], fin|opText, ping),
+			code:  1002, says: "middle",
+		},
+		"a 16-bit length for little": {
+			bytes: []byte{fin | opText, maskBit | 126, 0, 5, 1, 2, 3, 4},
+			code:  1002, says: "shortest",
+		},
+		"a 64-bit length for little": {bytes: []byte{
+			fin | opText, maskBit | 127, 0, 0, 0, 0, 0, 0,
+			0xFF, 0xFF, 1, 2, 3, 4,
+		}, code: 1002, says: "shortest"},
+		"a negative length": {bytes: []byte{
+			fin | opText, maskBit | 127, 0x80, 0, 0, 0, 0, 0, 0, 0,
+			1, 2, 3, 4,
+		}, code: 1002, says: "shortest"},
+		"an endless length": {bytes: []byte{
+			fin | opText, maskBit | 127, 0x7F, 0xFF, 0xFF, 0xFF,
+			0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4,
+		}, code: 1009, says: "larger than"},
 
-		"too large": {bytes: frames(fin|opText, strings.Repeat("x", 100_001)),
-			code: 1009, says: "larger than 100000"},
+		"too large": {
+			bytes: frames(fin|opText, strings.Repeat("x", 100_001)),
+			code:  1009, says: "larger than 100000",
+		},
 		"too large in fragments": {bytes: frames(opText, strings.Repeat("x", 60_000),
 			fin|opContinuation, strings.Repeat("x", 60_000)), code: 1009, says: "larger than"},
 		"binary": {bytes: frames(fin|opBinary, ping), code: 4400, says: "not binary"},
-		"invalid UTF-8": {bytes: frames(fin|opText, "{\"type\":\"ping\",\"x\":\"\xff\"}"),
-			code: 1007, says: "UTF-8"},
-		"a surrogate in UTF-8": {bytes: frames(fin|opText, "\xed\xa0\x80"), code: 1007,
-			says: "UTF-8"},
-		"a rune that is cut": {bytes: frames(opText, "\xc3", fin|opContinuation, "x"), code: 1007,
-			says: "UTF-8"},
+		"invalid UTF-8": {
+			bytes: frames(fin|opText, "{\"type\":\"ping\",\"x\":\"\xff\"}"),
+			code:  1007, says: "UTF-8",
+		},
+		"a surrogate in UTF-8": {
+			bytes: frames(fin|opText, "\xed\xa0\x80"), code: 1007,
+			says: "UTF-8",
+		},
+		"a rune that is cut": {
+			bytes: frames(opText, "\xc3", fin|opContinuation, "x"), code: 1007,
+			says: "UTF-8",
+		},
 
 		"close": {bytes: frames(fin|opClose, ""), code: 1005},
-		"close with a code": {bytes: frames(fin|opClose, closeWith(1000, "")),
-			code: 1000},
-		"close with a reason": {bytes: frames(fin|opClose, closeWith(1001, "é")),
-			code: 1001},
-		"close with a code of ours": {bytes: frames(fin|opClose, closeWith(4999, "")),
-			code: 4999},
+		"close with a code": {
+			bytes: frames(fin|opClose, closeWith(1000, "")),
+			code:  1000,
+		},
+		"close with a reason": {
+			bytes: frames(fin|opClose, closeWith(1001, "é")),
+			code:  1001,
+		},
+		"close with a code of ours": {
+			bytes: frames(fin|opClose, closeWith(4999, "")),
+			code:  4999,
+		},
 		"close in the middle of text": {bytes: frames(opText, "x", fin|opClose,
 			closeWith(1000, "")), code: 1000},
 		"ping, then close, then a ping": {bytes: frames(fin|opPing, "1", fin|opClose,
 			closeWith(3000, ""), fin|opPing, "2"), pings: []string{"1"}, code: 3000},
-		"close with one byte": {bytes: frames(fin|opClose, "x"), code: 1002,
-			says: "two bytes"},
-		"close with bad UTF-8": {bytes: frames(fin|opClose, "\x03\xe8\xff"), code: 1007,
-			says: "UTF-8"},
-		"close with a long reason": {bytes: frames(fin|opClose, strings.Repeat("x", 126)),
-			code: 1002, says: "125"},
-		"an unfinished close": {bytes: frames(opClose, ""), code: 1002,
-			says: "fragmented"},
+		"close with one byte": {
+			bytes: frames(fin|opClose, "x"), code: 1002,
+			says: "two bytes",
+		},
+		"close with bad UTF-8": {
+			bytes: frames(fin|opClose, "\x03\xe8\xff"), code: 1007,
+			says: "UTF-8",
+		},
+		"close with a long reason": {
+			bytes: frames(fin|opClose, strings.Repeat("x", 126)),
+			code:  1002, says: "125",
+		},
+		"an unfinished close": {
+			bytes: frames(opClose, ""), code: 1002,
+			says: "fragmented",
+		},
 		"data behind a close is nothing": {bytes: frames(fin|opClose, closeWith(1000, ""),
 			fin|opText, ping), code: 1000},
 	} {
@@ -181,8 +237,10 @@ func TestReservedOpcodesAndCloseCodes(t *testing.T) {
 			t.Errorf("close with %d: closed with %d", bad, code)
 		}
 	}
-	for _, good := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013,
-		1014, 3000, 3999, 4000, 4999} {
+	for _, good := range []int{
+		1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013,
+		1014, 3000, 3999, 4000, 4999,
+	} {
 		c := f.open()
 		c.raw(frameOf(finBit|opClose, string(closeFrame(good, ""))))
 		if code, _ := c.closed(); code != good {
@@ -193,8 +251,10 @@ func TestReservedOpcodesAndCloseCodes(t *testing.T) {
 
 func TestCloseReasonsFit(t *testing.T) {
 	t.Parallel()
-	for _, reason := range []string{"", "short", strings.Repeat("é", 200),
-		strings.Repeat("x", 123) + "é"} {
+	for _, reason := range []string{
+		"", "short", strings.Repeat("é", 200),
+		strings.Repeat("x", 123) + "é",
+	} {
 		b := closeFrame(1000, reason)
 		if len(b) > maxControl || !utf8.Valid(b[2:]) || !strings.HasPrefix(reason, string(b[2:])) {
 			t.Errorf("%q became %q", reason, b)
@@ -245,8 +305,10 @@ func TestCompression(t *testing.T) {
 			t.Errorf("%s: closed with %d", name, code)
 		}
 	}
-	for _, offer := range []string{"permessage-deflate; server_max_window_bits=9",
-		"permessage-deflate; nonsense", "x-deflate"} {
+	for _, offer := range []string{
+		"permessage-deflate; server_max_window_bits=9",
+		"permessage-deflate; nonsense", "x-deflate",
+	} {
 		if _, res := f.tryDial("Sec-WebSocket-Extensions: " + offer); res.StatusCode != 101 ||
 			res.Header.Get("Sec-WebSocket-Extensions") != "" {
 			t.Errorf("%s: %v", offer, res.Header)
@@ -272,8 +334,10 @@ func FuzzFrames(f *testing.F) {
 	f.Add(frameOf(finBit|opText, "hello"))
 	f.Add(frameOf(finBit|opPing, ""))
 	f.Add(frameOf(opText, strings.Repeat("x", 70_000))[:maxHeader])
-	f.Add([]byte{0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
-		0xFF})
+	f.Add([]byte{
+		0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
+		0xFF,
+	})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		const limit = 1 << 20
 		h, ok, problem := parseHeader(b, limit, false)
@@ -342,8 +406,10 @@ func FuzzMessages(f *testing.F) {
 			t.Fatalf("%q: %+v", b, m)
 		}
 		if m.kind == "subscribe" {
-			again, err := parseMessage(mustMarshal(map[string]any{"type": m.kind, "id": m.id,
-				"payload": m.payload}))
+			again, err := parseMessage(mustMarshal(map[string]any{
+				"type": m.kind, "id": m.id,
+				"payload": m.payload,
+			}))
 			if err != nil || fmt.Sprint(*again.params) != fmt.Sprint(*m.params) {
 				t.Fatalf("%q: %+v, then %+v %v", b, m.params, again.params, err)
 			}

@@ -98,8 +98,10 @@ func FuzzRequests(f *testing.F) {
 			t.Skip()
 		}
 		r.URL.RawQuery = query
-		r.Header = http.Header{"Content-Type": {contentType}, "Accept": {accept},
-			streamHeader: {token}}
+		r.Header = http.Header{
+			"Content-Type": {contentType}, "Accept": {accept},
+			streamHeader: {token},
+		}
 		if accept == "" {
 			r.Header.Del("Accept")
 		}
@@ -108,15 +110,19 @@ func FuzzRequests(f *testing.F) {
 		if answer.Code == http.StatusInternalServerError && ctx.Err() != nil {
 			return // cancelled before it started
 		}
-		if !slices.Contains([]int{200, 201, 202, 400, 403, 404, 405, 406, 408, 409, 413, 415, 429,
-			503}, answer.Code) {
+		if !slices.Contains([]int{
+			200, 201, 202, 400, 403, 404, 405, 406, 408, 409, 413, 415, 429,
+			503,
+		}, answer.Code) {
 			t.Fatalf("got %d %s", answer.Code, answer.Body)
 		}
 		switch media, _, _ := strings.Cut(answer.Header().Get("Content-Type"), ";"); {
 		case media == eventStream:
 			for line := range strings.Lines(answer.Body.String()) {
-				if !slices.ContainsFunc([]string{":", "\n", "event: next\n", "event: complete\n",
-					"data:"}, func(s string) bool { return strings.HasPrefix(line, s) }) {
+				if !slices.ContainsFunc([]string{
+					":", "\n", "event: next\n", "event: complete\n",
+					"data:",
+				}, func(s string) bool { return strings.HasPrefix(line, s) }) {
 					t.Fatalf("got the line %q", line)
 				}
 			}
@@ -143,10 +149,14 @@ func FuzzParams(f *testing.F) {
 		if err != nil {
 			return
 		}
-		values := url.Values{"query": {p.Query}, "operationName": {p.OperationName},
-			"documentId": {p.documentID}}
-		for name, object := range map[string]map[string]any{"variables": p.Variables,
-			"extensions": p.Extensions} {
+		values := url.Values{
+			"query": {p.Query}, "operationName": {p.OperationName},
+			"documentId": {p.documentID},
+		}
+		for name, object := range map[string]map[string]any{
+			"variables":  p.Variables,
+			"extensions": p.Extensions,
+		} {
 			if object != nil {
 				values.Set(name, string(mustMarshal(object)))
 			}

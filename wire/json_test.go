@@ -81,16 +81,24 @@ func TestCheckDepth(t *testing.T) {
 		says string
 	}{
 		"as deep as may be": {nested(maxJSONDepth, "[", "]"), ""},
-		"one deeper": {nested(maxJSONDepth+1, "[", "]"),
-			"nested more than 100 deep, at byte 101."},
-		"objects": {strings.Repeat(`{"a":`, maxJSONDepth+1),
-			"nested more than 100 deep, at byte 501."},
-		"too deep for a library": {nested(50_000, "[", "]"),
-			"nested more than 100 deep, at byte 101."},
+		"one deeper": {
+			nested(maxJSONDepth+1, "[", "]"),
+			"nested more than 100 deep, at byte 101.",
+		},
+		"objects": {
+			strings.Repeat(`{"a":`, maxJSONDepth+1),
+			"nested more than 100 deep, at byte 501.",
+		},
+		"too deep for a library": {
+			nested(50_000, "[", "]"),
+			"nested more than 100 deep, at byte 101.",
+		},
 		"wide":        {`[` + strings.Repeat(`[],{},`, 1000) + `0]`, ""},
 		"in a string": {`["\"` + strings.Repeat("[{", 1000) + `\\",[]]`, ""},
-		"after a string": {`["\\",` + strings.Repeat("[", maxJSONDepth),
-			"nested more than 100 deep, at byte 106."},
+		"after a string": {
+			`["\\",` + strings.Repeat("[", maxJSONDepth),
+			"nested more than 100 deep, at byte 106.",
+		},
 		"only ends": {strings.Repeat("]", 1000) + strings.Repeat("[", maxJSONDepth), ""},
 	} {
 		err := checkDepth([]byte(c.in))
@@ -151,7 +159,8 @@ func TestTextAtTheEdge(t *testing.T) {
 				graphqlJSON)(`{"query":"{ name }","extensions":{"persistedQuery":` + o + `}}`)
 		}, "extensions.persistedQuery"},
 		"the rest of a POST": {400, func(o string) (int,
-			string) {
+			string,
+		) {
 			return posted()(`{"query":"{ name }","more":` + o + `}`)
 		}, "more"},
 		"a POST for events": {400, func(o string) (int, string) {
@@ -173,22 +182,27 @@ func TestTextAtTheEdge(t *testing.T) {
 			return f.request(http.MethodGet, "?query={name}&variables="+url.QueryEscape(o), "",
 				http.Header{"Accept": {eventStream}})
 		}, "variables"},
-		"connection parameters": {4400,
+		"connection parameters": {
+			4400,
 			func(o string) (int, string) {
 				return over(`{"type":"connection_init","payload":` + o +
 					`}`)
-			}, "payload"},
+			}, "payload",
+		},
 		"a ping": {4400, func(o string) (int,
-			string) {
+			string,
+		) {
 			return over(init, `{"type":"ping","payload":`+o+`}`)
 		}, "payload"},
 		"a subscribe": {4400, func(o string) (int, string) {
 			return over(init,
 				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","variables":`+o+`}}`)
 		}, "payload.variables"},
-		"the rest of a message": {4400,
+		"the rest of a message": {
+			4400,
 			func(o string) (int, string) { return over(init, `{"type":"ping","more":`+o+`}`) },
-			"more"},
+			"more",
+		},
 	} {
 		for name, bad := range badTexts() {
 			status, answer := c.send(bad.object)
@@ -202,26 +216,36 @@ func TestTextAtTheEdge(t *testing.T) {
 	// The message itself, and byte order marks before it.
 	deep := `{"a":` + strings.Repeat("[", 12_000) + strings.Repeat("]", 12_000) + `}`
 	for name, c := range map[string]struct{ body, says string }{
-		"a query twice": {`{"query":"{ name }","query":"{ broken }"}`,
-			`query is there twice, the second time at byte 21`},
+		"a query twice": {
+			`{"query":"{ name }","query":"{ broken }"}`,
+			`query is there twice, the second time at byte 21`,
+		},
 		"half a pair":       {`{"query":"{ name } #\ud800"}`, `in query)`},
 		"a byte order mark": {byteOrderMark + `{"query":"{ name }"}`, `byte order mark (U+FEFF)`},
-		"too deep": {`{"query":"{ name }","variables":` + deep + `}`,
-			"nested more than 100 deep, at byte 136."},
+		"too deep": {
+			`{"query":"{ name }","variables":` + deep + `}`,
+			"nested more than 100 deep, at byte 136.",
+		},
 	} {
 		if status, body := posted()(c.body); status != 400 || !strings.Contains(body, c.says) {
 			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
 	for name, c := range map[string]struct{ message, says string }{
-		"an id twice": {`{"id":"1","type":"subscribe","id":"2","payload":{"query":"{ name }"}}`,
-			"id is there twice"},
+		"an id twice": {
+			`{"id":"1","type":"subscribe","id":"2","payload":{"query":"{ name }"}}`,
+			"id is there twice",
+		},
 		"a type twice": {`{"type":"ping","type":"pong"}`, "type is there twice"},
-		"half a pair": {`{"id":"\udc00","type":"subscribe","payload":{"query":"{ name }"}}`,
-			"in id)"},
+		"half a pair": {
+			`{"id":"\udc00","type":"subscribe","payload":{"query":"{ name }"}}`,
+			"in id)",
+		},
 		"a byte order mark": {byteOrderMark + `{"type":"ping"}`, "byte order mark (U+FEFF)"},
-		"too deep": {`{"type":"ping","payload":` + deep + `}`,
-			"nested more than 100 deep, at byte 129."},
+		"too deep": {
+			`{"type":"ping","payload":` + deep + `}`,
+			"nested more than 100 deep, at byte 129.",
+		},
 	} {
 		if code, reason := over(init, c.message); code != CloseBadRequest ||
 			!strings.Contains(reason, c.says) {

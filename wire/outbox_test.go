@@ -111,8 +111,10 @@ func TestRetainedDocumentsAreBounded(t *testing.T) {
 // that started would run, and its answer would be discarded.
 func TestNoOperationStartsDuringAGracefulEnd(t *testing.T) {
 	t.Parallel()
-	for name, answering := range map[string]bool{"idle": false,
-		"while an operation is executed": true} {
+	for name, answering := range map[string]bool{
+		"idle":                           false,
+		"while an operation is executed": true,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := &outbox{bounds: &bounds{items: 10, bytes: 1 << 20}}

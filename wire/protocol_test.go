@@ -23,123 +23,203 @@ func TestProtocol(t *testing.T) {
 	}{
 		"initialisation": {[]string{init}, []string{ack}},
 		"initialisation with a payload": {[]string{
-			`{"type":"connection_init","payload":{"token":"good"}}`}, []string{ack}},
+			`{"type":"connection_init","payload":{"token":"good"}}`,
+		}, []string{ack}},
 		"initialisation with null": {[]string{
-			`{"type":"connection_init","payload":null}`}, []string{ack}},
-		"initialisation with a list": {[]string{`{"type":"connection_init","payload":[]}`},
-			[]string{"4400 payload of connection_init"}},
-		"initialisation with a text": {[]string{`{"type":"connection_init","payload":"x"}`},
-			[]string{"4400 payload of connection_init"}},
-		"initialisation is refused": {[]string{
-			`{"type":"connection_init","payload":{"token":"bad"}}`},
-			[]string{"4403 The token is not valid."}},
+			`{"type":"connection_init","payload":null}`,
+		}, []string{ack}},
+		"initialisation with a list": {
+			[]string{`{"type":"connection_init","payload":[]}`},
+			[]string{"4400 payload of connection_init"},
+		},
+		"initialisation with a text": {
+			[]string{`{"type":"connection_init","payload":"x"}`},
+			[]string{"4400 payload of connection_init"},
+		},
+		"initialisation is refused": {
+			[]string{
+				`{"type":"connection_init","payload":{"token":"bad"}}`,
+			},
+			[]string{"4403 The token is not valid."},
+		},
 		"initialisation cannot be looked at": {[]string{
-			`{"type":"connection_init","payload":{"token":"later"}}`}, []string{"1013 Try again."}},
-		"a second initialisation": {[]string{init, init},
-			[]string{ack, "4429 Too many initialisation requests"}},
+			`{"type":"connection_init","payload":{"token":"later"}}`,
+		}, []string{"1013 Try again."}},
+		"a second initialisation": {
+			[]string{init, init},
+			[]string{ack, "4429 Too many initialisation requests"},
+		},
 		"a second before the first is acknowledged": {
 			[]string{`{"type":"connection_init","payload":{"token":"slow"}}`, init},
 			[]string{"4429 Too many"},
 		},
-		"subscribe before initialisation": {[]string{subscribe("1", "{ name }")},
-			[]string{"4401 Unauthorized"}},
+		"subscribe before initialisation": {
+			[]string{subscribe("1", "{ name }")},
+			[]string{"4401 Unauthorized"},
+		},
 		"subscribe before acknowledgement": {
-			[]string{`{"type":"connection_init","payload":{"token":"slow"}}`,
-				subscribe("1", "{ name }")}, []string{"4401 Unauthorized"},
+			[]string{
+				`{"type":"connection_init","payload":{"token":"slow"}}`,
+				subscribe("1", "{ name }"),
+			}, []string{"4401 Unauthorized"},
 		},
 
 		"not JSON": {[]string{"hello"}, []string{"4400 not valid JSON"}},
 		"nothing":  {[]string{""}, []string{"4400 not valid JSON"}},
 		"a list":   {[]string{`[{"type":"ping"}]`}, []string{"4400 one JSON object"}},
 		"null":     {[]string{`null`}, []string{"4400 one JSON object"}},
-		"two at once": {[]string{`{"type":"ping"}{"type":"ping"}`},
-			[]string{"4400 not valid JSON"}},
+		"two at once": {
+			[]string{`{"type":"ping"}{"type":"ping"}`},
+			[]string{"4400 not valid JSON"},
+		},
 		"no type": {[]string{`{"id":"1"}`}, []string{"4400 no type"}},
-		"an unknown type": {[]string{`{"type":"start","id":"1"}`},
-			[]string{"4400 no message of this type"}},
-		"a type in other case": {[]string{`{"type":"Ping"}`},
-			[]string{"4400 no message of this type"}},
+		"an unknown type": {
+			[]string{`{"type":"start","id":"1"}`},
+			[]string{"4400 no message of this type"},
+		},
+		"a type in other case": {
+			[]string{`{"type":"Ping"}`},
+			[]string{"4400 no message of this type"},
+		},
 		"a field in other case": {[]string{`{"Type":"ping"}`}, []string{"4400 no type"}},
 		"a number for a type":   {[]string{`{"type":1}`}, []string{"4400 no type"}},
-		"a server's ack": {[]string{`{"type":"connection_ack"}`},
-			[]string{"4400 does not send connection_ack"}},
-		"a server's next": {[]string{`{"type":"next","id":"1","payload":{}}`},
-			[]string{"4400 does not send next"}},
-		"a server's error": {[]string{`{"type":"error","id":"1","payload":[]}`},
-			[]string{"4400 does not send error"}},
+		"a server's ack": {
+			[]string{`{"type":"connection_ack"}`},
+			[]string{"4400 does not send connection_ack"},
+		},
+		"a server's next": {
+			[]string{`{"type":"next","id":"1","payload":{}}`},
+			[]string{"4400 does not send next"},
+		},
+		"a server's error": {
+			[]string{`{"type":"error","id":"1","payload":[]}`},
+			[]string{"4400 does not send error"},
+		},
 
-		"subscribe without an id": {[]string{init,
-			`{"type":"subscribe","payload":{"query":"{ name }"}}`}, []string{ack,
-			"4400 needs an id"}},
-		"subscribe with an empty id": {[]string{init, subscribe("", "{ name }")},
-			[]string{ack, "4400 needs an id"}},
-		"subscribe with a number for id": {[]string{init,
-			`{"id":1,"type":"subscribe","payload":{"query":"{ name }"}}`}, []string{ack,
-			"4400 needs an id"}},
-		"subscribe with a long id": {[]string{init, subscribe(long, "{ name }")},
-			[]string{ack, "4400 at most 256 bytes"}},
-		"subscribe without a payload": {[]string{init, `{"id":"1","type":"subscribe"}`},
-			[]string{ack, "4400 payload of subscribe"}},
-		"subscribe with a text": {[]string{init,
-			`{"id":"1","type":"subscribe","payload":"{ name }"}`}, []string{ack,
-			"4400 payload of subscribe"}},
-		"subscribe without a query": {[]string{init,
-			`{"id":"1","type":"subscribe","payload":{}}`}, []string{ack, "4400 no query"}},
-		"subscribe with a list for query": {[]string{init,
-			`{"id":"1","type":"subscribe","payload":{"query":[]}}`}, []string{ack, `4400 "query"`}},
+		"subscribe without an id": {[]string{
+			init,
+			`{"type":"subscribe","payload":{"query":"{ name }"}}`,
+		}, []string{
+			ack,
+			"4400 needs an id",
+		}},
+		"subscribe with an empty id": {
+			[]string{init, subscribe("", "{ name }")},
+			[]string{ack, "4400 needs an id"},
+		},
+		"subscribe with a number for id": {[]string{
+			init,
+			`{"id":1,"type":"subscribe","payload":{"query":"{ name }"}}`,
+		}, []string{
+			ack,
+			"4400 needs an id",
+		}},
+		"subscribe with a long id": {
+			[]string{init, subscribe(long, "{ name }")},
+			[]string{ack, "4400 at most 256 bytes"},
+		},
+		"subscribe without a payload": {
+			[]string{init, `{"id":"1","type":"subscribe"}`},
+			[]string{ack, "4400 payload of subscribe"},
+		},
+		"subscribe with a text": {[]string{
+			init,
+			`{"id":"1","type":"subscribe","payload":"{ name }"}`,
+		}, []string{
+			ack,
+			"4400 payload of subscribe",
+		}},
+		"subscribe without a query": {[]string{
+			init,
+			`{"id":"1","type":"subscribe","payload":{}}`,
+		}, []string{ack, "4400 no query"}},
+		"subscribe with a list for query": {[]string{
+			init,
+			`{"id":"1","type":"subscribe","payload":{"query":[]}}`,
+		}, []string{ack, `4400 "query"`}},
 		"subscribe with a text for variables": {
-			[]string{init,
-				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","variables":"x"}}`},
+			[]string{
+				init,
+				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","variables":"x"}}`,
+			},
 			[]string{ack, `4400 "variables"`},
 		},
 		"subscribe with a number for operationName": {
-			[]string{init,
-				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","operationName":1}}`},
+			[]string{
+				init,
+				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","operationName":1}}`,
+			},
 			[]string{ack, `4400 "operationName"`},
 		},
 		"subscribe with a list for extensions": {
-			[]string{init,
-				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","extensions":[]}}`},
+			[]string{
+				init,
+				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","extensions":[]}}`,
+			},
 			[]string{ack, `4400 "extensions"`},
 		},
 		"subscribe with nulls": {
-			[]string{init,
-				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","operationName":null,"variables":null,"extensions":null}}`},
-			[]string{ack, `{"id":"1","type":"next","payload":{"data":{"name":"parley"}}}`,
-				complete("1")},
+			[]string{
+				init,
+				`{"id":"1","type":"subscribe","payload":{"query":"{ name }","operationName":null,"variables":null,"extensions":null}}`,
+			},
+			[]string{
+				ack, `{"id":"1","type":"next","payload":{"data":{"name":"parley"}}}`,
+				complete("1"),
+			},
 		},
-		"complete without an id": {[]string{init, `{"type":"complete"}`},
-			[]string{ack, "4400 needs an id"}},
-		"complete of nothing": {[]string{init, `{"type":"complete","id":"9"}`, `{"type":"ping"}`},
-			[]string{ack, `{"type":"pong"}`}},
+		"complete without an id": {
+			[]string{init, `{"type":"complete"}`},
+			[]string{ack, "4400 needs an id"},
+		},
+		"complete of nothing": {
+			[]string{init, `{"type":"complete","id":"9"}`, `{"type":"ping"}`},
+			[]string{ack, `{"type":"pong"}`},
+		},
 
 		"ping": {[]string{`{"type":"ping"}`}, []string{`{"type":"pong"}`}},
-		"ping with a payload": {[]string{init, `{"type":"ping","payload":{"at": 5}}`},
-			[]string{ack, `{"type":"pong","payload":{"at": 5}}`}},
-		"ping with a text": {[]string{init, `{"type":"ping","payload":"x"}`},
-			[]string{ack, "4400 payload of ping"}},
-		"pong without a ping": {[]string{init, `{"type":"pong","payload":{"a":1}}`,
-			`{"type":"ping"}`}, []string{ack, `{"type":"pong"}`}},
-		"pong with a number": {[]string{init, `{"type":"pong","payload":1}`},
-			[]string{ack, "4400 payload of pong"}},
+		"ping with a payload": {
+			[]string{init, `{"type":"ping","payload":{"at": 5}}`},
+			[]string{ack, `{"type":"pong","payload":{"at": 5}}`},
+		},
+		"ping with a text": {
+			[]string{init, `{"type":"ping","payload":"x"}`},
+			[]string{ack, "4400 payload of ping"},
+		},
+		"pong without a ping": {[]string{
+			init, `{"type":"pong","payload":{"a":1}}`,
+			`{"type":"ping"}`,
+		}, []string{ack, `{"type":"pong"}`}},
+		"pong with a number": {
+			[]string{init, `{"type":"pong","payload":1}`},
+			[]string{ack, "4400 payload of pong"},
+		},
 
 		"a query": {
 			[]string{init, subscribe("q", "{ name }")},
-			[]string{ack, `{"id":"q","type":"next","payload":{"data":{"name":"parley"}}}`,
-				complete("q")},
+			[]string{
+				ack, `{"id":"q","type":"next","payload":{"data":{"name":"parley"}}}`,
+				complete("q"),
+			},
 		},
 		"a mutation": {
 			[]string{init, subscribe("m", "mutation { rename }")},
-			[]string{ack, `{"id":"m","type":"next","payload":{"data":{"rename":"parley"}}}`,
-				complete("m")},
+			[]string{
+				ack, `{"id":"m","type":"next","payload":{"data":{"rename":"parley"}}}`,
+				complete("m"),
+			},
 		},
 		"a field that fails": {
 			[]string{init, subscribe("q", "{ broken }")},
-			[]string{ack,
-				`{"id":"q","type":"next","payload":{"errors":[{"message":"There is none.","extensions":{"code":"NOT_FOUND"}}],"data":{"broken":null}}}`, complete("q")},
+			[]string{
+				ack,
+				`{"id":"q","type":"next","payload":{"errors":[{"message":"There is none.","extensions":{"code":"NOT_FOUND"}}],"data":{"broken":null}}}`, complete("q"),
+			},
 		},
-		"a subscription": {[]string{init, subscribe("s", "subscription { ticks(to: 2) }")},
-			[]string{ack, tick("s", 1), tick("s", 2), complete("s")}},
+		"a subscription": {
+			[]string{init, subscribe("s", "subscription { ticks(to: 2) }")},
+			[]string{ack, tick("s", 1), tick("s", 2), complete("s")},
+		},
 		"an id that needs escapes": {
 			[]string{init, subscribe("\"\\\n…", "subscription { ticks(to: 1) }")},
 			[]string{ack, tick("\"\\\n…", 1), complete("\"\\\n…")},
@@ -149,23 +229,31 @@ func TestProtocol(t *testing.T) {
 			[]string{ack, "4409 Subscriber for s already exists"},
 		},
 		"an id again after the server's complete": {
-			[]string{init, subscribe("s", "subscription { ticks(to: 1) }"), "wait", "wait",
-				subscribe("s", "subscription { ticks(to: 1) }")},
+			[]string{
+				init, subscribe("s", "subscription { ticks(to: 1) }"), "wait", "wait",
+				subscribe("s", "subscription { ticks(to: 1) }"),
+			},
 			[]string{ack, tick("s", 1), complete("s"), tick("s", 1), complete("s")},
 		},
 		"an id again after the client's complete": {
-			[]string{init, subscribe("s", "subscription { silence }"), complete("s"),
-				subscribe("s", "subscription { ticks(to: 1) }")},
+			[]string{
+				init, subscribe("s", "subscription { silence }"), complete("s"),
+				subscribe("s", "subscription { ticks(to: 1) }"),
+			},
 			[]string{ack, tick("s", 1), complete("s")},
 		},
 		"an id again after an error": {
 			[]string{init, subscribe("s", "{ nonsense }"), "wait", subscribe("s", "{ name }")},
-			[]string{ack, "error s",
-				`{"id":"s","type":"next","payload":{"data":{"name":"parley"}}}`, complete("s")},
+			[]string{
+				ack, "error s",
+				`{"id":"s","type":"next","payload":{"data":{"name":"parley"}}}`, complete("s"),
+			},
 		},
 		"an error is the last message": {
-			[]string{init, subscribe("s", "subscription { fails }"), "wait", "wait",
-				`{"type":"ping"}`},
+			[]string{
+				init, subscribe("s", "subscription { fails }"), "wait", "wait",
+				`{"type":"ping"}`,
+			},
 			[]string{
 				ack, `{"id":"s","type":"next","payload":{"data":{"fails":1}}}`,
 				failed("s", "FORBIDDEN", "No more."), `{"type":"pong"}`,
@@ -175,14 +263,20 @@ func TestProtocol(t *testing.T) {
 			[]string{init, subscribe("s", "subscription { refused }"), "wait", `{"type":"ping"}`},
 			[]string{ack, failed("s", "NOT_FOUND", "There is none."), `{"type":"pong"}`},
 		},
-		"a document that does not parse": {[]string{init, subscribe("s", "{"), "wait",
-			`{"type":"ping"}`}, []string{ack, "error s", `{"type":"pong"}`}},
-		"a document that does not validate": {[]string{init, subscribe("s", "{ x }"), "wait",
-			`{"type":"ping"}`}, []string{ack, "error s", `{"type":"pong"}`}},
+		"a document that does not parse": {[]string{
+			init, subscribe("s", "{"), "wait",
+			`{"type":"ping"}`,
+		}, []string{ack, "error s", `{"type":"pong"}`}},
+		"a document that does not validate": {[]string{
+			init, subscribe("s", "{ x }"), "wait",
+			`{"type":"ping"}`,
+		}, []string{ack, "error s", `{"type":"pong"}`}},
 		"a panic": {
 			[]string{init, subscribe("s", "subscription { panics }"), "wait", `{"type":"ping"}`},
-			[]string{ack, failed("s", "INTERNAL_SERVER_ERROR", "Something went wrong."),
-				`{"type":"pong"}`},
+			[]string{
+				ack, failed("s", "INTERNAL_SERVER_ERROR", "Something went wrong."),
+				`{"type":"pong"}`,
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -240,12 +334,18 @@ func TestHandshake(t *testing.T) {
 	}{
 		"all right":          {"X: y", 101, ""},
 		"the protocol alone": {"Sec-WebSocket-Protocol: graphql-transport-ws", 101, ""},
-		"the old protocol": {"Sec-WebSocket-Protocol: graphql-ws", 400,
-			"offer the subprotocol graphql-transport-ws"},
-		"no protocol": {"Sec-WebSocket-Protocol:", 400,
-			"offer the subprotocol graphql-transport-ws"},
-		"the protocol in other case": {"Sec-WebSocket-Protocol: GraphQL-Transport-WS", 400,
-			"offer the subprotocol"},
+		"the old protocol": {
+			"Sec-WebSocket-Protocol: graphql-ws", 400,
+			"offer the subprotocol graphql-transport-ws",
+		},
+		"no protocol": {
+			"Sec-WebSocket-Protocol:", 400,
+			"offer the subprotocol graphql-transport-ws",
+		},
+		"the protocol in other case": {
+			"Sec-WebSocket-Protocol: GraphQL-Transport-WS", 400,
+			"offer the subprotocol",
+		},
 		"another version": {"Sec-WebSocket-Version: 8", 400, "has to be 13"},
 		"no key":          {"Sec-WebSocket-Key:", 400, "is missing"},
 		"a short key":     {"Sec-WebSocket-Key: AAAA", 400, "16 bytes"},

@@ -86,11 +86,15 @@ func TestDistinctConnections(t *testing.T) {
 			"event: next", `data: {"data":{"ticks":1}}`, "event: next",
 			`data: {"data":{"ticks":2}}`, "event: complete", "data:", "end",
 		},
-		"{ name }": {"event: next", `data: {"data":{"name":"parley"}}`,
-			"event: complete", "data:", "end"},
-		"subscription { refused }": {"event: next",
+		"{ name }": {
+			"event: next", `data: {"data":{"name":"parley"}}`,
+			"event: complete", "data:", "end",
+		},
+		"subscription { refused }": {
+			"event: next",
 			`data: {"errors":[{"message":"There is none.","extensions":{"code":"NOT_FOUND"}}]}`,
-			"event: complete", "data:", "end"},
+			"event: complete", "data:", "end",
+		},
 		"subscription { fails }": {
 			"event: next", `data: {"data":{"fails":1}}`,
 			"event: next",
@@ -203,19 +207,36 @@ func TestSingleConnection(t *testing.T) {
 		header              http.Header
 		status              int
 	}{
-		"a second stream": {http.MethodGet, "?token=" + token, "",
-			http.Header{"Accept": {eventStream}}, 409},
+		"a second stream": {
+			http.MethodGet, "?token=" + token, "",
+			http.Header{"Accept": {eventStream}},
+			409,
+		},
 		"a stream as JSON": {http.MethodGet, "?token=" + token, "", nil, 406},
-		"an unknown token": {http.MethodGet, "?token=x", "",
-			http.Header{"Accept": {eventStream}}, 404},
-		"an operation of it": {http.MethodPost, "?token=x", query("{ name }"),
-			http.Header{"Content-Type": {legacyJSON}}, 404},
+		"an unknown token": {
+			http.MethodGet, "?token=x", "",
+			http.Header{"Accept": {eventStream}},
+			404,
+		},
+		"an operation of it": {
+			http.MethodPost, "?token=x", query("{ name }"),
+			http.Header{"Content-Type": {legacyJSON}},
+			404,
+		},
 		"no operation id": {http.MethodPost, "", query("{ name }"), with, 400},
-		"another account": {http.MethodPost, "", query("{ name }"),
-			http.Header{streamHeader: {token}, "Content-Type": {legacyJSON},
-				"Other-Account": {"x"}}, 403},
-		"ending by another account": {http.MethodDelete, "?operationId=1", "",
-			http.Header{streamHeader: {token}, "Other-Account": {"x"}}, 403},
+		"another account": {
+			http.MethodPost, "", query("{ name }"),
+			http.Header{
+				streamHeader: {token}, "Content-Type": {legacyJSON},
+				"Other-Account": {"x"},
+			},
+			403,
+		},
+		"ending by another account": {
+			http.MethodDelete, "?operationId=1", "",
+			http.Header{streamHeader: {token}, "Other-Account": {"x"}},
+			403,
+		},
 		"ending without id":    {http.MethodDelete, "", "", with, 400},
 		"ending an unknown id": {http.MethodDelete, "?operationId=9", "", with, 200},
 		"ending without any":   {http.MethodDelete, "?operationId=9", "", nil, 404},

@@ -25,16 +25,22 @@ func TestTimes(t *testing.T) {
 		ends string // the close code and a part of the reason; "cut" without a close frame
 		does func(f *fixture) *client
 	}{
-		"no initialisation": {10 * time.Second, "4408 timeout",
-			func(f *fixture) *client { return f.dial() }},
-		"an initialisation byte by byte": {10 * time.Second, "4408 timeout",
+		"no initialisation": {
+			10 * time.Second, "4408 timeout",
+			func(f *fixture) *client { return f.dial() },
+		},
+		"an initialisation byte by byte": {
+			10 * time.Second, "4408 timeout",
 			func(f *fixture) *client {
 				return f.dial().trickle(time.Second, frameOf(finBit|opText, init))
-			}},
-		"pings instead of an initialisation": {10 * time.Second, "4408 timeout",
+			},
+		},
+		"pings instead of an initialisation": {
+			10 * time.Second, "4408 timeout",
 			func(f *fixture) *client {
 				return f.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
-			}},
+			},
+		},
 		"half a header": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
 			return f.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
 		}},
@@ -45,29 +51,35 @@ func TestTimes(t *testing.T) {
 		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
 			return f.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
 		}},
-		"fragments without an end": {15 * time.Second, "1013 whole in time",
+		"fragments without an end": {
+			15 * time.Second, "1013 whole in time",
 			func(f *fixture) *client {
 				c := f.open()
 				c.raw(frameOf(opText, ""))
 				return c.repeat(time.Second, frameOf(opContinuation, " "))
-			}},
-		"pings between fragments": {15 * time.Second, "1013 whole in time",
+			},
+		},
+		"pings between fragments": {
+			15 * time.Second, "1013 whole in time",
 			func(f *fixture) *client {
 				c := f.open()
 				c.raw(frameOf(opText, `{"type":`))
 				return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
-			}},
+			},
+		},
 		"no answer to pings": {75 * time.Second, "cut", func(f *fixture) *client {
 			c := f.open()
 			c.send(subscribe("s", "subscription { silence }"))
 			return c
 		}},
-		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON",
+		"a flood instead of an answer to the close frame": {
+			0, "4400 not valid JSON",
 			func(f *fixture) *client {
 				c := f.open()
 				c.send("hello")
 				return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
-			}},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -318,8 +330,10 @@ func TestTimesOfStreams(t *testing.T) {
 // A stream that is reserved has to be opened within 30 seconds.
 func TestTimeOfReservations(t *testing.T) {
 	t.Parallel()
-	for after, status := range map[time.Duration]int{29 * time.Second: http.StatusOK,
-		30 * time.Second: http.StatusNotFound} {
+	for after, status := range map[time.Duration]int{
+		29 * time.Second: http.StatusOK,
+		30 * time.Second: http.StatusNotFound,
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := mustServeInMemory(t)
 			conn := f.connect()
