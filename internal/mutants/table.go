@@ -218,7 +218,7 @@ func table() []mutant {
 			graph, "TestAStreamIsOfOneAccount",
 		},
 		{
-			"a stream asks nobody who they are", "wire/reserve.go", "if !s.opts.Same(st.ctx, r.Context()) {", "if false {",
+			"a stream asks nobody who they are", "wire/reserve.go", "if !s.opts.SameCaller(st.ctx, r.Context()) {", "if false {",
 			wire, "TestSingleConnection",
 		},
 		{
