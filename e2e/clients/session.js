@@ -1,4 +1,4 @@
-// Who is signed in: keeps the tokens, trades them in time, and holds the one WebSocket.
+// The session of a page: keeps the tokens, trades them in time, and holds the one WebSocket.
 import {createClient} from 'graphql-ws';
 
 const KEY = 'parley.refreshToken';
@@ -28,7 +28,8 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     renewSocketIn(wait);
   }
 
-  // After `register` or `login`. A socket that is open belongs to whoever was signed in before, and comes back as the new one.
+  // After `register` or `login`. An open socket belongs to the account before; it reconnects as the
+  // new one.
   function signIn(tokens) {
     keep(tokens);
     socket.terminate();
@@ -42,8 +43,8 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     clearTimeout(timer);
   }
 
-  // Trades the tokens, once for all who ask at the same time. False when nobody is signed in any more; it throws when there
-  // is no answer now, and may be tried again.
+  // Trades the tokens, once for all callers at the same time. Returns false if no account is signed
+  // in any longer. Throws if there is no answer now: then try again later.
   function renew() {
     renewing ??= trade().finally(() => {
       renewing = undefined;
@@ -57,8 +58,8 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
       return false;
     }
     const request = {query: REFRESH, variables: {input: {refreshToken}}};
-    // Over the socket where there is one, which stays open by that. If it breaks before the answer has come, the token may
-    // be sent again: for 10 seconds, the answer is the same.
+    // Over the socket if there is one, because that keeps it open. If it breaks before the answer has
+    // come, the token may be sent again: for 10 seconds, the answer is the same.
     const {data, errors} = await (connected ? overSocket(request).catch(() => overHTTP(request)) : overHTTP(request));
     if (errors) {
       throw new Error(errors[0].message); // RATE_LIMITED, UNAVAILABLE: later
@@ -66,7 +67,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     const {tokens} = data.refreshSession;
     const stored = storage.getItem(KEY);
     if (stored !== refreshToken && stored !== tokens?.refreshToken) {
-      return isSignedIn(); // signed out in the meantime, or somebody else has signed in: these tokens are over
+      return isSignedIn(); // signed out meanwhile, or signed in as another: drop these tokens
     }
     if (tokens === null) { // TOKEN_EXPIRED
       forget();
@@ -112,17 +113,17 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
 
   const socket = createClient({
     url: url.replace(/^http/, 'ws'),
-    // Asked at every connection, so that each begins with a token that works.
+    // Called for every connection, so that each begins with a valid token.
     async connectionParams() {
       if (isStale()) {
         await renew();
       }
       if (!accessToken) {
-        throw new Error('Nobody is signed in.');
+        throw new Error('Not signed in.');
       }
       return headers();
     },
-    // The network comes back some time, and a server that restarts does; only who is signed out stays away.
+    // The network comes back, and so does a server that restarts: retry until signed out.
     retryAttempts: Infinity,
     shouldRetry: isSignedIn,
     retryWait: (retries) => new Promise((resolve) => {
@@ -134,14 +135,15 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
       },
       closed({code}) {
         connected = false;
-        if (code === 4403) { // this access token is good for nothing more
+        if (code === 4403) { // this access token is no longer accepted
           due = 0;
         }
       },
     },
   });
 
-  // graphql-ws sends the payload once more after each reconnection. By then it asks for what came after the last message.
+  // graphql-ws sends the same payload after each reconnect. With afterSeq it resumes after the last
+  // message.
   function subscribe({query, operationName, variables}, sink) {
     const payload = {query, operationName, variables: {...variables}};
     return socket.subscribe(payload, {
