@@ -2958,11 +2958,11 @@ interface Node {
   id: ID!
 }
 
-"Where a page is in its list, as in the Relay connection specification."
+"The place of a page in its list, as in the Relay connection specification."
 type PageInfo {
-  "More follows after this page; known whichever way the list was walked."
+  "True if more items follow this page, in whichever direction the list was walked."
   hasNextPage: Boolean!
-  "More comes before this page; known whichever way the list was walked."
+  "True if more items come before this page, in whichever direction the list was walked."
   hasPreviousPage: Boolean!
   "The cursor of the first edge; null when the page is empty."
   startCursor: String
@@ -3073,9 +3073,9 @@ type Query {
   searchMessages(
     "One to 20 words, in any order, 200 characters at most."
     query: String!
-    "Only in this conversation."
+    "Only messages in this conversation."
     conversationId: ID
-    "Only by this user."
+    "Only messages by this user."
     authorId: ID
     "Only messages sent after this time."
     sentAfter: Time
@@ -3388,12 +3388,15 @@ has one field.
 type Subscription {
   """
   The messages of one conversation, each exactly once, in order of seq, the viewer's own included.
+
   With ` + "`" + `afterSeq` + "`" + `: first every message after it, then live messages, with no gap and no duplicate
   between the two, however long the client was away. Give the seq of the last message you have, or 0
-  for all of them. Without: from now on. Needs membership (else NOT_FOUND), and ends with FORBIDDEN
-  when the viewer is no longer a member. When the session ends or the access token expires, a
-  WebSocket is closed with 4403, and a server-sent stream ends with UNAUTHENTICATED. When the server
-  stops, the connection is closed (1012) without ` + "`" + `complete` + "`" + `: connect again and resume.
+  for all of them. Without: from now on.
+
+  Needs membership (else NOT_FOUND), and ends with FORBIDDEN when the viewer is no longer a member.
+  When the session ends or the access token expires, a WebSocket is closed with 4403, and a
+  server-sent stream ends with UNAUTHENTICATED. When the server stops, the connection is closed
+  (1012) without ` + "`" + `complete` + "`" + `: connect again and resume.
   """
   messageAdded(
     "A conversation that the viewer is a member of."
@@ -3420,29 +3423,32 @@ type Subscription {
   ): ConversationEvent!
   """
   Everything the viewer may see, in all their conversations. Each item has the cursor of the place
-  after it. With ` + "`" + `after` + "`" + `: what was missed since, then ` + "`" + `CaughtUp` + "`" + `, then live events. Come back with
+  after it.
+
+  With ` + "`" + `after` + "`" + `: first the items that were missed, then ` + "`" + `CaughtUp` + "`" + `, then live ones. Come back with
   the cursor of the last item you have, to any server, and nothing is missed or comes twice.
-  Without: from now on, which begins with ` + "`" + `CaughtUp` + "`" + `. In each conversation the order is that of seq;
-  between conversations there is none. When the viewer joins a conversation, ` + "`" + `ConversationJoined` + "`" + `
-  comes first, and then the events from there on. ` + "`" + `ConversationLeft` + "`" + ` is the last item of a
-  conversation that they leave. It comes alone if the stream did not see the membership begin. A
-  cursor that is too old to be served, or that has more than 10,000 events, joins and departures
+  Without: from now on, which begins with ` + "`" + `CaughtUp` + "`" + `.
+
+  In each conversation the order is that of seq; between conversations there is none. When the
+  viewer joins a conversation, ` + "`" + `ConversationJoined` + "`" + ` comes first, and then the events from there on.
+  ` + "`" + `ConversationLeft` + "`" + ` is the last item of a conversation that they leave. It comes alone for a
+  membership that began and ended before the stream saw it.
+
+  A cursor that is too old to be served, or that has more than 10,000 events, joins and departures
   after it (a setting), gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and continue from
   there. A live stream gets it only if a transaction holds the database's low watermark back while
   more than 80 conversations are busy. A cursor has at most 4,096 characters, and works for the
   account that it was made for, on any server of this database. BAD_USER_INPUT for everything else:
-  it is refused before anything is read. RATE_LIMITED for a second ` + "`" + `events` + "`" + ` on one connection, and
-  for more streams than an account may have on a server; other operations on the connection
-  continue.
+  it is refused before anything is read.
+
+  RATE_LIMITED for a second ` + "`" + `events` + "`" + ` on one connection, and for more streams than an account may
+  have on a server; other operations on the connection continue.
   """
   events(
     "The cursor of a ViewerEvent, or Viewer.eventsCursor. Left out or null: from now on."
     after: String
   ): ViewerEvent!
-  """
-  A conversation that the viewer has just become a member of, whoever added them; once for each
-  time, from now on.
-  """
+  "A conversation that the viewer has just become a member of; once for each time, from now on."
   conversationAdded: Conversation!
   """
   The viewer's list of conversations, entry by entry, from now on: whenever a message comes, or a
@@ -3496,7 +3502,7 @@ type User implements Node {
   presence: Presence @perViewer
 }
 
-"Whether a user is online."
+"The presence of a user."
 type Presence {
   "The id of the user whose presence this is."
   userId: ID!
@@ -3517,7 +3523,7 @@ type UserConnection {
   edges: [UserEdge!]!
   "The same as the edges' nodes."
   nodes: [User!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -3535,7 +3541,7 @@ type Viewer {
   user: User!
   "As the person wrote it."
   email: String!
-  "The person has followed a link that was mailed to this address."
+  "True once the person has followed a link that was mailed to this address."
   emailVerified: Boolean!
   "The devices on which the person is signed in, most recently used first."
   sessions: [Session!]!
@@ -3930,7 +3936,7 @@ type ConversationConnection {
   edges: [ConversationEdge!]!
   "The same as the edges' nodes."
   nodes: [Conversation!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -3981,7 +3987,7 @@ type ConversationMemberConnection {
   edges: [ConversationMemberEdge!]!
   "The same as the edges' nodes."
   nodes: [ConversationMember!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -4238,9 +4244,10 @@ type Message implements Node {
   "By emoji, in the order in which each first came."
   reactions: [ReactionGroup!]!
   """
-  The members who have read up to this message, in order of joining: members from the time when it
-  came, without its author and without those who have turned read receipts off. Empty if the viewer
-  has turned read receipts off. The first 20 unless the page arguments ask for others.
+  The members who have read up to this message, in order of joining. Only people who were members
+  when it came count, without its author and without members who have turned read receipts off.
+  Empty if the viewer has turned read receipts off. The first 20 unless the page arguments ask for
+  others.
   """
   seenBy(
     """
@@ -4296,7 +4303,7 @@ type MessageConnection {
   edges: [MessageEdge!]!
   "The same as the edges' nodes."
   nodes: [Message!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -4314,7 +4321,7 @@ type MessageSearchConnection {
   edges: [MessageSearchEdge!]!
   "The same as the edges' nodes."
   nodes: [Message!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -4643,8 +4650,8 @@ type ViewerEvent {
   "For ` + "`" + `after` + "`" + `, once this item has been processed."
   cursor: String!
   """
-  Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Given even if the viewer is no longer a
-  member.
+  The conversation in which it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Given even if the
+  viewer is no longer a member.
   """
   conversationId: ID
   "What happened."

@@ -24,7 +24,7 @@ type ConversationConnection struct {
 	Edges []*ConversationEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.Conversation `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -42,7 +42,7 @@ type ConversationMemberConnection struct {
 	Edges []*ConversationMemberEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.ConversationMember `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -66,7 +66,7 @@ type MessageConnection struct {
 	Edges []*MessageEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.Message `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -84,15 +84,15 @@ type MessageSearchConnection struct {
 	Edges []*MessageSearchEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.Message `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
-// Where a page is in its list, as in the Relay connection specification.
+// The place of a page in its list, as in the Relay connection specification.
 type PageInfo struct {
-	// More follows after this page; known whichever way the list was walked.
+	// True if more items follow this page, in whichever direction the list was walked.
 	HasNextPage bool `json:"hasNextPage"`
-	// More comes before this page; known whichever way the list was walked.
+	// True if more items come before this page, in whichever direction the list was walked.
 	HasPreviousPage bool `json:"hasPreviousPage"`
 	// The cursor of the first edge; null when the page is empty.
 	StartCursor *string `json:"startCursor,omitempty"`
@@ -158,7 +158,7 @@ type UserConnection struct {
 	Edges []*UserEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.User `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
