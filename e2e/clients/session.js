@@ -1,4 +1,4 @@
-// The session of a page: keeps the tokens, trades them in time, and holds the one WebSocket.
+// The session of the user: keeps the tokens, renews them in time, and holds the one WebSocket.
 import {createClient} from 'graphql-ws';
 
 const KEY = 'parley.refreshToken';
@@ -28,8 +28,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     renewSocketIn(wait);
   }
 
-  // After `register` or `login`. An open socket belongs to the account before; it reconnects as the
-  // new one.
+  // After `register` or `login`. An open socket belongs to the previous user, and reconnects as the new one.
   function signIn(tokens) {
     keep(tokens);
     socket.terminate();
@@ -43,8 +42,8 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     clearTimeout(timer);
   }
 
-  // Trades the tokens, once for all callers at the same time. Returns false if no account is signed
-  // in any longer. Throws if there is no answer now: then try again later.
+  // Trades the tokens, once for all callers at the same time. Resolves to false if the user is no longer signed in. Throws if
+  // there is no answer now: then it may be called again.
   function renew() {
     renewing ??= trade().finally(() => {
       renewing = undefined;
@@ -58,8 +57,8 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
       return false;
     }
     const request = {query: REFRESH, variables: {input: {refreshToken}}};
-    // Over the socket if there is one, because that keeps it open. If it breaks before the answer has
-    // come, the token may be sent again: for 10 seconds, the answer is the same.
+    // Over the socket where there is one, which stays open by that. If it breaks before the answer has come, the token may
+    // be sent again: for 10 seconds, the answer is the same.
     const {data, errors} = await (connected ? overSocket(request).catch(() => overHTTP(request)) : overHTTP(request));
     if (errors) {
       throw new Error(errors[0].message); // RATE_LIMITED, UNAVAILABLE: later
@@ -67,7 +66,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     const {tokens} = data.refreshSession;
     const stored = storage.getItem(KEY);
     if (stored !== refreshToken && stored !== tokens?.refreshToken) {
-      return isSignedIn(); // signed out meanwhile, or signed in as another: drop these tokens
+      return isSignedIn(); // meanwhile the user signed out, or another one signed in
     }
     if (tokens === null) { // TOKEN_EXPIRED
       forget();
@@ -113,7 +112,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
 
   const socket = createClient({
     url: url.replace(/^http/, 'ws'),
-    // Called for every connection, so that each begins with a valid token.
+    // Asked at every connection, so that each begins with a token that works.
     async connectionParams() {
       if (isStale()) {
         await renew();
@@ -123,7 +122,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
       }
       return headers();
     },
-    // The network comes back, and so does a server that restarts: retry until signed out.
+    // Networks and servers come back, so it retries for as long as the user is signed in.
     retryAttempts: Infinity,
     shouldRetry: isSignedIn,
     retryWait: (retries) => new Promise((resolve) => {
@@ -135,15 +134,14 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
       },
       closed({code}) {
         connected = false;
-        if (code === 4403) { // this access token is no longer accepted
+        if (code === 4403) { // this access token is no longer valid
           due = 0;
         }
       },
     },
   });
 
-  // graphql-ws sends the same payload after each reconnect. With afterSeq it resumes after the last
-  // message.
+  // graphql-ws sends the payload once more after each reconnection. By then it asks for what came after the last message.
   function subscribe({query, operationName, variables}, sink) {
     const payload = {query, operationName, variables: {...variables}};
     return socket.subscribe(payload, {
