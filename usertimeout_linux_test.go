@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// A connection that the server has accepted is given up by the operating system when its peer is
-// there no more.
-func TestPeersThatVanishAreBounded(t *testing.T) {
+// The server sets the timeout after which the operating system gives up a peer that is gone.
+func TestAcceptedConnectionsHaveAUserTimeout(t *testing.T) {
 	t.Parallel()
-	server := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	const tcpUserTimeout = 18 // of linux/tcp.h
+	server := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
@@ -29,7 +29,9 @@ func TestPeersThatVanishAreBounded(t *testing.T) {
 		}
 		var got int
 		var failed error
-		err = raw.Control(func(fd uintptr) { got, failed = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout) })
+		err = raw.Control(func(fd uintptr) {
+			got, failed = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout)
+		})
 		if err != nil || failed != nil {
 			t.Error(err, failed)
 		}
@@ -45,7 +47,8 @@ func TestPeersThatVanishAreBounded(t *testing.T) {
 		_ = server.Close()
 		serving.Wait()
 	})
-	if status, body := get(t, "http://"+listener.Addr().String()); status != http.StatusOK || body != "60000" {
+	if status, body := get(t, "http://"+listener.Addr().String()); status != http.StatusOK ||
+		body != "60000" {
 		t.Errorf("%d: %q milliseconds", status, body)
 	}
 }

@@ -27,15 +27,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience ends a test that waits for what never comes. It is no measure of speed.
+// patience ends a test that waits for something that never happens. It does not measure speed.
 const patience = 30 * time.Second
 
 const testSchema = `
 type Query { name: String! broken: String }
 type Mutation { rename(to: String): String! }
-type Subscription { ticks(to: Int!): Int! silence: Int! fails: Int! refused: Int! panics: Int! taken: Int! }`
+type Subscription { ticks(to: Int!): Int! silence: Int! fails: Int! refused: Int! panics: Int! delegated: Int! }`
 
-// schema executes what is generated otherwise.
+// schema is an executable schema that is not generated.
 type schema struct{ definitions *ast.Schema }
 
 func (s schema) Schema() *ast.Schema { return s.definitions }
@@ -46,41 +46,44 @@ func (schema) Complexity(context.Context, string, string, int, map[string]any) (
 
 func (schema) Exec(ctx context.Context) graphql.ResponseHandler { return execute(ctx) }
 
-// unprepared panics before operations of this name begin.
+// unprepared panics before an operation of this name starts.
 type unprepared struct{}
 
 func (unprepared) ExtensionName() string                   { return "unprepared" }
 func (unprepared) Validate(graphql.ExecutableSchema) error { return nil }
 
-func (unprepared) MutateOperationContext(_ context.Context, oc *graphql.OperationContext) *gqlerror.Error {
+func (unprepared) MutateOperationContext(
+	_ context.Context, oc *graphql.OperationContext,
+) *gqlerror.Error {
 	if oc.OperationName == "unprepared" {
 		panic("too early")
 	}
 	return nil
 }
 
-// world is a server of a small schema, with what its hooks saw.
-type world struct {
-	t      *testing.T
-	url    string
-	dialTo func() (net.Conn, error)
-	server *Server
-	taken  chan *Operation // subscriptions to "taken", which the executor never sees
+// fixture is a server of a small schema, and records the calls of its Options.
+type fixture struct {
+	t         *testing.T
+	url       string
+	dialTo    func() (net.Conn, error)
+	server    *Server
+	delegated chan *Operation // subscriptions to "delegated", which Options.Subscribe takes over
 
-	// Of sockets whose token is "waits": an answer has begun, and may go on.
+	// For sockets with the token "waits": executing receives when an operation is executed, which
+	// then waits for goOn.
 	executing, goOn chan struct{}
 
 	mu      sync.Mutex
-	ends    []func(error) // of Hold, one for each connection
-	release int           // how often a connection gave back what it held
+	ends    []func(error) // the arguments of OnConnect, one for each connection
+	release int           // calls of the functions that OnConnect has returned
 }
 
-func mustServe(t *testing.T, change ...func(*Options)) *world {
+func mustServe(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := newWorld(t, change...)
-	listening := httptest.NewServer(w)
-	w.url = listening.URL
-	w.dialTo = func() (net.Conn, error) {
+	f := newFixture(t, change...)
+	listening := httptest.NewServer(f)
+	f.url = listening.URL
+	f.dialTo = func() (net.Conn, error) {
 		conn, err := net.Dial("tcp", listening.Listener.Addr().String())
 		if err == nil {
 			err = conn.SetDeadline(time.Now().Add(patience))
@@ -88,15 +91,18 @@ func mustServe(t *testing.T, change ...func(*Options)) *world {
 		return conn, err
 	}
 	t.Cleanup(func() {
-		w.server.Drain(context.Background())
+		f.server.Drain(context.Background())
 		listening.Close()
 	})
-	return w
+	return f
 }
 
-func newWorld(t *testing.T, change ...func(*Options)) *world {
+func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := &world{t: t, taken: make(chan *Operation, 1000), executing: make(chan struct{}), goOn: make(chan struct{})}
+	f := &fixture{
+		t: t, delegated: make(chan *Operation, 1000), executing: make(chan struct{}),
+		goOn: make(chan struct{}),
+	}
 	exec := executor.New(schema{gqlparser.MustLoadSchema(&ast.Source{Input: testSchema})})
 	exec.SetErrorPresenter(present)
 	exec.Use(unprepared{})
@@ -110,59 +116,61 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 			case "later":
 				return nil, errs.New(errs.Unavailable, "Try again.")
 			case "panic":
-				panic("who is there?")
+				panic("in Init")
 			case "waits":
-				ctx = context.WithValue(ctx, waitsKey{}, w)
-			case "slow": // until the client gives up
+				ctx = context.WithValue(ctx, waitsKey{}, f)
+			case "slow": // until the client disconnects
 				<-ctx.Done()
 			}
 			return ctx, nil
 		},
-		Hold: w.hold,
-		Same: func(_, request context.Context) bool { return request.Value(strangerKey{}) == nil },
+		OnConnect: f.hold,
+		SameCaller: func(_, request context.Context) bool {
+			return request.Value(otherAccountKey{}) == nil
+		},
 		Subscribe: func(_ context.Context, op *Operation, oc *graphql.OperationContext) bool {
-			if rootField(oc) != "taken" {
+			if rootField(oc) != "delegated" {
 				return false
 			}
-			w.taken <- op
+			f.delegated <- op
 			return true
 		},
 	}
 	for _, fn := range change {
 		fn(&opts)
 	}
-	w.server = New(opts)
-	return w
+	f.server = New(opts)
+	return f
 }
 
-func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Stranger") != "" {
-		r = r.WithContext(context.WithValue(r.Context(), strangerKey{}, true))
+func (f *fixture) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Other-Account") != "" {
+		r = r.WithContext(context.WithValue(r.Context(), otherAccountKey{}, true))
 	}
-	w.server.ServeHTTP(rw, r)
+	f.server.ServeHTTP(rw, r)
 }
 
 type (
-	strangerKey struct{}
-	waitsKey    struct{}
+	otherAccountKey struct{}
+	waitsKey        struct{}
 )
 
-func (w *world) hold(_ context.Context, end func(error)) (release func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ends = append(w.ends, end)
+func (f *fixture) hold(_ context.Context, end func(error)) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ends = append(f.ends, end)
 	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.release++
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.release++
 	}
 }
 
-// lease ends what the i-th connection depends on.
-func (w *world) lease(i int) func(error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.ends[i]
+// endOf returns the function that ends the i-th connection.
+func (f *fixture) endOf(i int) func(error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ends[i]
 }
 
 func present(_ context.Context, err error) *gqlerror.Error {
@@ -186,10 +194,10 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 	}
 	switch rootField(oc) {
 	case "name", "rename":
-		if w, ok := ctx.Value(waitsKey{}).(*world); ok {
-			w.executing <- struct{}{}
+		if f, ok := ctx.Value(waitsKey{}).(*fixture); ok {
+			f.executing <- struct{}{}
 			select {
-			case <-w.goOn:
+			case <-f.goOn:
 			case <-ctx.Done():
 			}
 		}
@@ -222,39 +230,42 @@ func execute(ctx context.Context) graphql.ResponseHandler {
 			return nil
 		}
 	case "refused":
-		return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{coded(errs.NotFound, "There is none.")}})
+		return graphql.OneShot(&graphql.Response{
+			Errors: gqlerror.List{coded(errs.NotFound, "There is none.")},
+		})
 	case "panics":
 		panic("at the disco")
 	}
 	return func(context.Context) *graphql.Response { return nil }
 }
 
-// client is a WebSocket that can also do what no library would.
+// client is a WebSocket that can also break the protocol.
 type client struct {
 	t    *testing.T
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// connect opens a connection, and says nothing on it.
-func (w *world) connect() net.Conn {
-	w.t.Helper()
-	conn, err := w.dialTo()
+// connect opens a connection, and sends nothing.
+func (f *fixture) connect() net.Conn {
+	f.t.Helper()
+	conn, err := f.dialTo()
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { _ = conn.Close() })
+	f.t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 
-func (w *world) tryDial(headers ...string) (*client, *http.Response) {
-	w.t.Helper()
-	conn := w.connect()
+func (f *fixture) tryDial(headers ...string) (*client, *http.Response) {
+	f.t.Helper()
+	conn := f.connect()
 	lines := append([]string{
 		"GET / HTTP/1.1", "Host: parley", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
-		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: other, " + Subprotocol,
+		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+		"Sec-WebSocket-Protocol: other, " + Subprotocol,
 	}, headers...)
-	for i, h := range headers { // a header that is given replaces, or without a value removes
+	for i, h := range headers { // each replaces a default header; without a value, it removes that
 		name, value, _ := strings.Cut(h, ":")
 		for j, line := range lines[:7] {
 			if strings.HasPrefix(line, name) {
@@ -266,35 +277,35 @@ func (w *world) tryDial(headers ...string) (*client, *http.Response) {
 		}
 	}
 	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	r := bufio.NewReader(conn)
 	res, err := http.ReadResponse(r, nil)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	return &client{w.t, conn, r}, res
+	return &client{f.t, conn, r}, res
 }
 
-func (w *world) dial(headers ...string) *client {
-	w.t.Helper()
-	c, res := w.tryDial(headers...)
+func (f *fixture) dial(headers ...string) *client {
+	f.t.Helper()
+	c, res := f.tryDial(headers...)
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		w.t.Fatalf("got %s", res.Status)
+		f.t.Fatalf("got %s", res.Status)
 	}
 	return c
 }
 
-// open dials, and gets through the initialisation.
-func (w *world) open(headers ...string) *client {
-	w.t.Helper()
-	c := w.dial(headers...)
+// open dials, and initialises the connection.
+func (f *fixture) open(headers ...string) *client {
+	f.t.Helper()
+	c := f.dial(headers...)
 	c.send(`{"type":"connection_init"}`)
 	c.want(`{"type":"connection_ack"}`)
 	return c
 }
 
-// frameOf is a client's frame.
+// frameOf returns a frame of a client.
 func frameOf(first byte, payload string) []byte {
 	b := []byte{first}
 	switch n := len(payload); {
@@ -326,7 +337,7 @@ func (c *client) send(text string) {
 	c.raw(frameOf(finBit|opText, text))
 }
 
-// read takes the next frame, which the server has to have written as RFC 6455 asks.
+// read reads the next frame, and checks that the server may send it (RFC 6455).
 func (c *client) read() (opcode byte, payload []byte, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
@@ -356,7 +367,7 @@ func (c *client) read() (opcode byte, payload []byte, err error) {
 	return head[0] & 0x0F, payload, err
 }
 
-// want takes the next frame, which has to be this message.
+// want reads the next frame, which has to be this message.
 func (c *client) want(text string) {
 	c.t.Helper()
 	opcode, payload, err := c.read()
@@ -365,13 +376,15 @@ func (c *client) want(text string) {
 	}
 	if opcode != opText || string(payload) != text {
 		if opcode == opClose && len(payload) > 1 {
-			c.t.Fatalf("closed with %d %s, want %s", binary.BigEndian.Uint16(payload), payload[2:], text)
+			c.t.Fatalf("closed with %d %s, want %s", binary.BigEndian.Uint16(payload), payload[2:],
+				text)
 		}
 		c.t.Fatalf("got %d %q, want %s", opcode, payload, text)
 	}
 }
 
-// closed takes the next frame, which has to be the last one, and returns its code and reason.
+// closed reads the next frame, which has to be a close frame and the last one, and returns its code
+// and reason.
 func (c *client) closed() (code int, reason string) {
 	c.t.Helper()
 	opcode, payload, err := c.read()
@@ -390,7 +403,7 @@ func (c *client) closed() (code int, reason string) {
 	return int(binary.BigEndian.Uint16(payload)), string(payload[2:])
 }
 
-// eventually waits until something is so.
+// eventually waits until a condition is true.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -406,14 +419,22 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 func subscribe(id, query string) string {
-	return string(mustMarshal(map[string]any{"id": id, "type": "subscribe", "payload": map[string]any{"query": query}}))
+	return string(mustMarshal(map[string]any{
+		"id": id, "type": "subscribe",
+		"payload": map[string]any{"query": query},
+	}))
 }
 
 func tick(id string, n int) string {
-	return fmt.Sprintf(`{"id":%s,"type":"next","payload":{"data":{"ticks":%d}}}`, mustMarshal(id), n)
+	return fmt.Sprintf(`{"id":%s,"type":"next","payload":{"data":{"ticks":%d}}}`, mustMarshal(id),
+		n)
 }
 
-func complete(id string) string { return fmt.Sprintf(`{"id":%s,"type":"complete"}`, mustMarshal(id)) }
+func complete(
+	id string,
+) string {
+	return fmt.Sprintf(`{"id":%s,"type":"complete"}`, mustMarshal(id))
+}
 
 func failed(id, code, message string) string {
 	list := gqlerror.List{{Message: message, Extensions: map[string]any{"code": code}}}
@@ -421,31 +442,34 @@ func failed(id, code, message string) string {
 }
 
 // request sends a request over HTTP.
-func (w *world) request(method, query, body string, header http.Header) (status int, answer string) {
-	w.t.Helper()
-	res := w.do(method, query, body, header)
+func (f *fixture) request(
+	method, query, body string, header http.Header,
+) (status int, answer string) {
+	f.t.Helper()
+	res := f.do(method, query, body, header)
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return res.StatusCode, string(b)
 }
 
-func (w *world) do(method, query, body string, header http.Header) *http.Response {
-	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+query, strings.NewReader(body))
+func (f *fixture) do(method, query, body string, header http.Header) *http.Response {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(f.t.Context(), method, f.url+query,
+		strings.NewReader(body))
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	if header != nil {
 		req.Header = header
 	}
 	transport := new(http.Transport)
-	w.t.Cleanup(transport.CloseIdleConnections)
+	f.t.Cleanup(transport.CloseIdleConnections)
 	res, err := transport.RoundTrip(req)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return res
 }

@@ -28,15 +28,15 @@ import (
 func TestMain(m *testing.M) { storetest.Main(m) }
 
 const (
-	// patience ends a test that waits for what never comes. It is no measure of speed.
+	// patience ends a test that waits for something that never happens. It does not measure speed.
 	patience = 30 * time.Second
 
 	sender = "Parley Test <parley@parley.test>"
 	link   = "https://parley.test/verify?token=s3cret&next=/"
 )
 
-// world is a database whose clock the test moves, and what its outboxes log.
-type world struct {
+// fixture is a database whose clock the test moves, and the log of its outboxes.
+type fixture struct {
 	t     *testing.T
 	db    *store.DB
 	clock *storetest.Clock
@@ -46,86 +46,92 @@ type world struct {
 
 // each runs fn on a fresh SQLite and on a fresh PostgreSQL, as storetest.Each does, but with a
 // clock that the test moves.
-func each(t *testing.T, fn func(t *testing.T, w *world)) {
+func each(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	onSQLite(t, fn)
 	onPostgres(t, fn)
 }
 
-// onSQLite is for what the database has no part in.
-func onSQLite(t *testing.T, fn func(t *testing.T, w *world)) {
+// onSQLite is for tests that do not depend on the database.
+func onSQLite(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	on(t, "SQLite", storetest.SQLiteURL, fn)
 }
 
-func onPostgres(t *testing.T, fn func(t *testing.T, w *world)) {
+func onPostgres(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	on(t, "PostgreSQL", storetest.PostgresURL, fn)
 }
 
-func on(t *testing.T, name string, url func(testing.TB) string, fn func(t *testing.T, w *world)) {
+func on(t *testing.T, name string, url func(testing.TB) string, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		t.Parallel()
-		w := &world{t: t, clock: storetest.NewClock(), url: url(t), log: newLogLines(t)}
-		w.db = w.open()
-		if _, err := migrations.Up(t.Context(), w.db.DB); err != nil {
+		f := &fixture{t: t, clock: storetest.NewClock(), url: url(t), log: newLogLines(t)}
+		f.db = f.open()
+		if _, err := migrations.Up(t.Context(), f.db.DB); err != nil {
 			t.Fatal(err)
 		}
-		fn(t, w)
+		fn(t, f)
 	})
 }
 
-// open opens the world's database once more, as another node does.
-func (w *world) open() *store.DB {
-	w.t.Helper()
-	db, err := store.Open(w.t.Context(), w.url, store.Options{Now: w.clock.Now, MaxConns: 8})
+// open opens the fixture's database, as another node does.
+func (f *fixture) open() *store.DB {
+	f.t.Helper()
+	db, err := store.Open(f.t.Context(), f.url, store.Options{Now: f.clock.Now, MaxConns: 8})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	w.t.Cleanup(func() {
+	f.t.Cleanup(func() {
 		if err := db.Close(); err != nil {
-			w.t.Error(err)
+			f.t.Error(err)
 		}
 	})
 	return db
 }
 
-// outbox is one that looks often, because what waits for the clock hears no bell.
-func (w *world) outbox(smtpURL string, change ...func(*Options)) *Outbox {
-	w.t.Helper()
-	opts := Options{SMTPURL: smtpURL, From: sender, Server: "Our <Place>", Log: w.log.logger(), PollEvery: 5 * time.Millisecond}
+// outbox returns one that polls often, because no commit wakes it when the test moves the clock.
+func (f *fixture) outbox(smtpURL string, change ...func(*Options)) *Outbox {
+	f.t.Helper()
+	opts := Options{
+		SMTPURL: smtpURL, From: sender, Server: "Our <Place>", Log: f.log.logger(),
+		PollEvery: 5 * time.Millisecond,
+	}
 	for _, fn := range change {
 		fn(&opts)
 	}
-	o, err := New(w.db, opts)
+	o, err := New(f.db, opts)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return o
 }
 
 // run runs the outbox until stop is called, or the test ends; stop returns when Run has.
-func (w *world) run(o *Outbox) (stop func()) {
-	w.t.Helper()
-	ctx, cancel := context.WithCancel(w.t.Context())
+func (f *fixture) run(o *Outbox) (stop func()) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(f.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { o.Run(ctx) })
 	stop = func() {
 		cancel()
 		running.Wait()
 	}
-	w.t.Cleanup(stop)
+	f.t.Cleanup(stop)
 	return stop
 }
 
 func verify(key string) Message {
-	return Message{Kind: VerifyEmail, To: key + "@example.org", Nickname: "Ann", Link: link, Key: key}
+	return Message{
+		Kind: VerifyEmail, To: key + "@example.org", Nickname: "Ann", Link: link,
+		Key: key,
+	}
 }
 
-func (w *world) enqueue(o *Outbox, messages ...Message) {
-	w.t.Helper()
-	err := w.db.InTx(w.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+func (f *fixture) enqueue(o *Outbox, messages ...Message) {
+	f.t.Helper()
+	err := f.db.InTx(f.t.Context(), func(ctx context.Context, tx *store.Tx) error {
 		for _, m := range messages {
 			if err := o.Enqueue(ctx, tx, m); err != nil {
 				return err
@@ -134,66 +140,68 @@ func (w *world) enqueue(o *Outbox, messages ...Message) {
 		return nil
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
-func (w *world) row(key string) *row {
-	w.t.Helper()
+func (f *fixture) row(key string) *row {
+	f.t.Helper()
 	r := new(row)
-	if err := w.db.NewSelect().Model(r).Where("m.key = ?", key).Scan(w.t.Context()); err != nil {
-		w.t.Fatalf("%s: %v", key, err)
+	if err := f.db.NewSelect().Model(r).Where("m.key = ?", key).Scan(f.t.Context()); err != nil {
+		f.t.Fatalf("%s: %v", key, err)
 	}
 	return r
 }
 
 // insert stores a mail in the state that a node left it in.
-func (w *world) insert(m Message, change func(*row)) {
-	w.t.Helper()
-	o := w.outbox("")
-	w.enqueue(o, m)
-	r := w.row(m.Key)
+func (f *fixture) insert(m Message, change func(*row)) {
+	f.t.Helper()
+	o := f.outbox("")
+	f.enqueue(o, m)
+	r := f.row(m.Key)
 	change(r)
-	if _, err := w.db.NewUpdate().Model(r).WherePK().Exec(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if _, err := f.db.NewUpdate().Model(r).WherePK().Exec(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
 }
 
-func (w *world) wantSent(key string) {
-	w.t.Helper()
-	if r := w.row(key); r.SentAt == nil || r.FailedAt != nil || r.LastError != nil {
-		w.t.Errorf("%s is not sent: %+v", key, r)
+func (f *fixture) wantSent(key string) {
+	f.t.Helper()
+	if r := f.row(key); r.SentAt == nil || r.FailedAt != nil || r.LastError != nil {
+		f.t.Errorf("%s is not sent: %+v", key, r)
 	}
-	w.wantWiped(key)
+	f.wantWiped(key)
 }
 
-func (w *world) wantFailed(key, reason string) {
-	w.t.Helper()
-	if r := w.row(key); r.FailedAt == nil || r.SentAt != nil || r.LastError == nil || !strings.Contains(*r.LastError, reason) {
-		w.t.Errorf("%s has not failed with %q: %+v", key, reason, r)
+func (f *fixture) wantFailed(key, reason string) {
+	f.t.Helper()
+	if r := f.row(key); r.FailedAt == nil || r.SentAt != nil || r.LastError == nil ||
+		!strings.Contains(*r.LastError, reason) {
+		f.t.Errorf("%s has not failed with %q: %+v", key, reason, r)
 	}
-	w.wantWiped(key)
+	f.wantWiped(key)
 }
 
-func (w *world) wantWiped(key string) {
-	w.t.Helper()
-	if r := w.row(key); r.Recipient+r.Nickname+r.Link != "" || r.ClaimedUntil != nil {
-		w.t.Errorf("%s still has what should be wiped: %+v", key, r)
+func (f *fixture) wantWiped(key string) {
+	f.t.Helper()
+	if r := f.row(key); r.Recipient+r.Nickname+r.Link != "" || r.ClaimedUntil != nil {
+		f.t.Errorf("%s still has what should be wiped: %+v", key, r)
 	}
 }
 
-// wantWaiting makes sure that the mail is due then, and that nobody works at it.
-func (w *world) wantWaiting(key string, from, to time.Duration, reason string) {
-	w.t.Helper()
-	r := w.row(key)
-	if r.SentAt != nil || r.FailedAt != nil || r.StartedAt != nil || r.ClaimedUntil != nil || r.Link == "" {
-		w.t.Errorf("%s does not wait: %+v", key, r)
+// wantWaiting checks that the mail is due between from and to, and that no node has claimed it.
+func (f *fixture) wantWaiting(key string, from, to time.Duration, reason string) {
+	f.t.Helper()
+	r := f.row(key)
+	if r.SentAt != nil || r.FailedAt != nil || r.StartedAt != nil || r.ClaimedUntil != nil ||
+		r.Link == "" {
+		f.t.Errorf("%s does not wait: %+v", key, r)
 	}
 	if r.LastError == nil || !strings.Contains(*r.LastError, reason) {
-		w.t.Errorf("%s waits for another reason than %q: %+v", key, reason, r)
+		f.t.Errorf("%s waits for another reason than %q: %+v", key, reason, r)
 	}
-	if pause := r.NextAttemptAt.Sub(w.clock.Now()); pause < from || pause > to {
-		w.t.Errorf("%s waits for %v, want %v to %v", key, pause, from, to)
+	if wait := r.NextAttemptAt.Sub(f.clock.Now()); wait < from || wait > to {
+		f.t.Errorf("%s waits for %v, want %v to %v", key, wait, from, to)
 	}
 }
 
@@ -205,7 +213,7 @@ type logLines struct {
 	changed chan struct{} // closed by the next line
 }
 
-// newLogLines makes sure, too, that nobody is named in the log.
+// newLogLines returns a log that fails the test if it contains a recipient.
 func newLogLines(t *testing.T) *logLines {
 	l := &logLines{t: t, changed: make(chan struct{})}
 	t.Cleanup(func() {
@@ -213,7 +221,7 @@ func newLogLines(t *testing.T) *logLines {
 		defer l.mu.Unlock()
 		for _, line := range l.lines {
 			if strings.Contains(line, "@") || strings.Contains(line, "Ann") {
-				t.Errorf("the log names a person: %s", line)
+				t.Errorf("the log contains the recipient: %s", line)
 			}
 		}
 		if t.Failed() {
@@ -259,30 +267,30 @@ func (l *logLines) wait(n int, words string) []string {
 	}
 }
 
-// What the outbox logs when a mail has changed, in the database too.
+// What the outbox logs when it has stored the outcome of a mail.
 const (
-	sent      = "a mail is sent"
-	tryAgain  = "will be tried again"
-	wasLost   = "may or may not have arrived"
-	wasRefuse = "a mail was refused"
-	gaveUp    = "is given up"
-	noSMTP    = "no SMTP is set"
+	sent       = "mail sent"
+	retrying   = "retrying later"
+	hasUnknown = "may or may not have arrived"
+	wasRefused = "refused a mail"
+	gaveUp     = "giving up"
+	noSMTP     = "no mail server is set"
 )
 
-// received is a mail that the server has answered with 250, or should have.
+// received is a mail that the server accepts.
 type received struct {
 	from, to string
-	whole    string
+	raw      string
 }
 
-// mailServer is a real SMTP server, which may be told to misbehave.
+// mailServer is a real SMTP server, which a test can make misbehave.
 type mailServer struct {
-	t     *testing.T
-	smtp  *gosmtp.Server
-	onTo  func(to string) error
-	onEnd func(to string, conn net.Conn, content io.Reader) error // nil: takes it
+	t      *testing.T
+	smtp   *gosmtp.Server
+	onRcpt func(to string) error
+	onData func(to string, conn net.Conn, content io.Reader) error // nil: accepts the mail
 
-	mails chan received // those it took
+	mails chan received // those it accepted
 
 	mu       sync.Mutex
 	commands map[string]int // AUTH that succeeded, MAIL, and "DATA to"
@@ -298,7 +306,7 @@ func newMailServer(t *testing.T) *mailServer {
 	return s
 }
 
-// withTLS lets it speak TLS, and returns a pool that trusts it.
+// withTLS makes the server offer STARTTLS, and returns a pool with its certificate.
 func (s *mailServer) withTLS() *x509.CertPool {
 	web := httptest.NewTLSServer(nil) // has a certificate for 127.0.0.1
 	defer web.Close()
@@ -308,7 +316,7 @@ func (s *mailServer) withTLS() *x509.CertPool {
 	return pool
 }
 
-// serve returns its address.
+// serve starts the server and returns its address.
 func (s *mailServer) serve(listener net.Listener) string {
 	s.t.Helper()
 	var serving sync.WaitGroup
@@ -334,7 +342,7 @@ func listen(t *testing.T) net.Listener {
 	return listener
 }
 
-// reserve returns an address where nobody listens until up is called.
+// reserve returns an address on which nothing listens until up is called.
 func reserve(t *testing.T) (address string, up func() net.Listener) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -366,7 +374,7 @@ func reserve(t *testing.T) (address string, up func() net.Listener) {
 	}
 }
 
-// next waits for a mail that the server took.
+// next waits for a mail that the server accepts.
 func (s *mailServer) next() received {
 	s.t.Helper()
 	select {
@@ -384,7 +392,7 @@ func (s *mailServer) count(command string) {
 	s.commands[command]++
 }
 
-// want makes sure how often a command came.
+// want checks how often a command came.
 func (s *mailServer) want(n int, command string) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -394,6 +402,7 @@ func (s *mailServer) want(n int, command string) {
 	}
 }
 
+// session is an SMTP session of a mailServer.
 type session struct {
 	server   *mailServer
 	conn     *gosmtp.Conn
@@ -423,28 +432,28 @@ func (s *session) Mail(from string, _ *gosmtp.MailOptions) error {
 
 func (s *session) Rcpt(to string, _ *gosmtp.RcptOptions) error {
 	s.to = to
-	if s.server.onTo != nil {
-		return s.server.onTo(to)
+	if s.server.onRcpt != nil {
+		return s.server.onRcpt(to)
 	}
 	return nil
 }
 
 func (s *session) Data(content io.Reader) error {
 	s.server.count("DATA " + s.to)
-	if s.server.onEnd != nil {
-		if err := s.server.onEnd(s.to, s.conn.Conn(), content); err != nil {
-			if errors.Is(err, errTaken) {
+	if s.server.onData != nil {
+		if err := s.server.onData(s.to, s.conn.Conn(), content); err != nil {
+			if errors.Is(err, errHandled) {
 				return nil
 			}
 			return err
 		}
 	}
-	whole, err := io.ReadAll(content)
+	raw, err := io.ReadAll(content)
 	if err != nil {
 		return err
 	}
-	s.server.mails <- received{from: s.from, to: s.to, whole: string(whole)}
+	s.server.mails <- received{from: s.from, to: s.to, raw: string(raw)}
 	return nil
 }
 
-var errTaken = errors.New("onEnd has done everything")
+var errHandled = errors.New("onData has handled the mail")
