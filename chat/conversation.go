@@ -17,7 +17,7 @@ import (
 
 const maxTitle = 200
 
-// CreateConversation is what a new group is made from.
+// CreateConversation describes a new group.
 type CreateConversation struct {
 	Title             *string
 	Members           []*NewMember
@@ -25,13 +25,13 @@ type CreateConversation struct {
 	MembersMayRename  bool
 }
 
-// NewMember is a person to be in a conversation from its start.
+// NewMember is a user who becomes a member, and the role.
 type NewMember struct {
 	UserID model.UserID
 	Role   model.Role
 }
 
-// CreateConversation starts a group with everybody in it. The actor is its owner, listed or not.
+// CreateConversation creates a group with all its members. The actor is the owner, listed or not.
 func (s *Service) CreateConversation(
 	ctx context.Context, actor model.Actor, in CreateConversation,
 ) (*model.Conversation, error) {
@@ -42,7 +42,7 @@ func (s *Service) CreateConversation(
 	}
 	in.checkMembers(&problems, actor)
 	if len(in.Members) > membership.Max+1 {
-		return nil, problems.Err() // refused already, and too many to look up
+		return nil, problems.Err() // checkMembers refused it; the list is too long to look up
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Conversations.Times(1),
 		in.cost(actor)); err != nil {
@@ -50,26 +50,26 @@ func (s *Service) CreateConversation(
 	}
 	var c *model.Conversation
 	err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		problems := slices.Clone(problems) // what is found out below counts for this try only
+		problems := slices.Clone(problems) // a retry of the transaction starts with these again
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
 			return err
 		}
-		people, err := s.lockPeople(ctx, tx, append(idsOf(in.Members), actor.UserID)...)
+		candidates, err := s.lockAccounts(ctx, tx, append(idsOf(in.Members), actor.UserID)...)
 		if err != nil {
 			return err
 		}
-		if _, there := people.nicknames[actor.UserID]; !there {
+		if _, there := candidates.nicknames[actor.UserID]; !there {
 			return errNoAccount
 		}
-		if people.full[actor.UserID] {
+		if candidates.full[actor.UserID] {
 			problems = append(problems, s.errFull())
 		}
 		for i, m := range in.Members {
-			switch _, there := people.nicknames[m.UserID]; {
+			switch _, there := candidates.nicknames[m.UserID]; {
 			case !there:
 				problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i),
 					"There is no such person.")
-			case people.full[m.UserID] && m.UserID != actor.UserID:
+			case candidates.full[m.UserID] && m.UserID != actor.UserID:
 				problems.Add(errs.LimitReached, fmt.Sprintf("members.%d.userId", i), personFull)
 			}
 		}
@@ -84,7 +84,7 @@ func (s *Service) CreateConversation(
 			MembersMayRename: in.MembersMayRename,
 		}
 		if c.Title == "" {
-			c.Title, c.Untitled = joinNicknames(members, people.nicknames), true
+			c.Title, c.Untitled = joinNicknames(members, candidates.nicknames), true
 		}
 		return s.insertConversation(ctx, tx, actor, c, members)
 	})
@@ -94,8 +94,8 @@ func (s *Service) CreateConversation(
 	return c, nil
 }
 
-// errNoAccount is for who acts with an account that has just been removed.
-var errNoAccount = errs.New(errs.Unauthenticated, "The account is gone.")
+// errNoAccount is the error of an actor whose account was removed during the request.
+var errNoAccount = errs.New(errs.Unauthenticated, "This account has been removed.")
 
 func (s *Service) requireVerified(ctx context.Context, tx *store.Tx, actor model.Actor) error {
 	if !s.opts.RequireVerifiedEmail {
@@ -105,7 +105,7 @@ func (s *Service) requireVerified(ctx context.Context, tx *store.Tx, actor model
 		Where("u.id = ?", actor.UserID).Where("u.email_verified_at IS NOT NULL").Exists(ctx)
 	if err == nil && !verified {
 		return errs.New(errs.Forbidden,
-			"Confirm your e-mail address first: follow the link in the mail, or ask for another.")
+			"Confirm your e-mail address first: follow the link in the mail, or request a new one.")
 	}
 	return err
 }
@@ -125,26 +125,27 @@ func (in CreateConversation) checkMembers(problems *errs.List, actor model.Actor
 	for i, m := range in.Members {
 		if j, listed := first[m.UserID]; listed {
 			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i),
-				"This person is listed already, at position %d.", j)
+				"This person is already listed at index %d.", j)
 			continue
 		}
 		first[m.UserID] = i
 		if m.Role == model.Owner && m.UserID != actor.UserID {
 			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i),
-				"A conversation has one owner, and that is who creates it.")
+				"The creator of a conversation is its only owner.")
 		}
 	}
 	first[actor.UserID] = 0
 	switch {
 	case len(first) == 1:
-		problems.Add(errs.Required, "members", "At least one other person is needed.")
+		problems.Add(errs.Required, "members", "A conversation needs at least one other person.")
 	case len(first) > membership.Max:
 		problems.Add(errs.LimitReached, "members",
-			"A conversation has at most %d members, and these are %d.", membership.Max, len(first))
+			"A conversation has at most %d members, but this one would have %d.", membership.Max,
+			len(first))
 	}
 }
 
-// cost is what adding the others costs.
+// cost is the rate limit cost of adding the members, the actor excepted.
 func (in CreateConversation) cost(actor model.Actor) ratelimit.Cost {
 	n := 0
 	for _, m := range in.Members {
@@ -155,7 +156,7 @@ func (in CreateConversation) cost(actor model.Actor) ratelimit.Cost {
 	return ratelimit.Members.Times(n)
 }
 
-// membersWithOwner lists everybody with their role, the owner first.
+// membersWithOwner returns all members and their roles, the owner first.
 func (in CreateConversation) membersWithOwner(actor model.Actor) []model.MemberData {
 	members := []model.MemberData{{UserID: actor.UserID, Role: model.Owner}}
 	for _, m := range in.Members {
@@ -174,7 +175,7 @@ func joinNicknames(members []model.MemberData, nicknames map[model.UserID]string
 	return joinNames(names)
 }
 
-// joinNames makes a title of as many names as it has room for.
+// joinNames makes a title of as many names as fit into maxTitle, and ends it with … if some do not.
 func joinNames(names []string) (title string) {
 	for i, name := range names {
 		longer := name
@@ -219,12 +220,13 @@ func (s *Service) insertConversation(
 
 const conversationList = 'c' // the letter of this list's cursors
 
-// ConversationCursor is where a conversation stands in its members' lists.
+// ConversationCursor is the cursor of a conversation in the list of each member.
 func ConversationCursor(c *model.Conversation) string {
 	return store.NewCursor(conversationList).Time(c.LastActivityAt).UUID(c.ID).String()
 }
 
-// ConversationFilter narrows the actor's conversations; nil narrows nothing.
+// ConversationFilter selects some of the actor's conversations. A field that is nil filters
+// nothing.
 type ConversationFilter struct {
 	Archived *bool
 	Pinned   *bool
@@ -249,7 +251,7 @@ func (s *Service) MyConversations(
 			return none, err
 		}
 	}
-	text, args := narrowedConversations,
+	text, args := filteredConversations,
 		[]any{actor.UserID, filter.Archived, filter.Pinned, filter.Muted, filter.Unread, s.db.Now()}
 	if filter == (ConversationFilter{}) {
 		text, args = conversationsOfViewer, args[:1]
@@ -267,8 +269,9 @@ const (
 	conversationsOfViewer = `
 		SELECT ?TableColumns FROM conversation_members AS viewer JOIN conversations AS c ON c.id = viewer.conversation_id
 		WHERE viewer.user_id = ?1`
-	// narrowedConversations narrows them: null narrows nothing. ?6 is the time.
-	narrowedConversations = conversationsOfViewer + `
+	// filteredConversations are those that match a ConversationFilter: ?2 to ?5 are its fields, and
+	// ?6 is the time. A field that is null filters nothing.
+	filteredConversations = conversationsOfViewer + `
 		AND (CAST(?2 AS boolean) IS NULL OR ?2 = (viewer.archived_seq > 0 AND viewer.archived_seq >= c.last_message_seq))
 		AND (CAST(?3 AS boolean) IS NULL OR ?3 = viewer.pinned)
 		AND (CAST(?4 AS boolean) IS NULL OR ?4 = (viewer.muted_until IS NOT NULL AND viewer.muted_until > ?6))
@@ -276,12 +279,13 @@ const (
 			AND EXISTS (SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + `)))`
 )
 
-// Archived reports whether a member has put a conversation away, and no message has come since.
+// Archived reports whether a member has archived a conversation, and no message has come since
+// then.
 func Archived(c *model.Conversation, m *model.ConversationMember) bool {
 	return m.ArchivedSeq > 0 && m.ArchivedSeq >= c.LastMessageSeq
 }
 
-// Conversation returns nil where there is none that the actor may see.
+// Conversation returns a conversation, or nil if the actor is not a member.
 func (s *Service) Conversation(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (*model.Conversation, error) {
@@ -289,7 +293,7 @@ func (s *Service) Conversation(
 	return found[id], err
 }
 
-// Conversations returns those of the conversations that the actor is in.
+// Conversations returns the conversations that the actor is in. Others are left out.
 func (s *Service) Conversations(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.Conversation, error) {

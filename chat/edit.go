@@ -12,20 +12,20 @@ import (
 	"parley/ratelimit"
 )
 
-// EditMessage is what a message is to say from now on.
+// EditMessage is a new content for a message.
 type EditMessage struct {
 	MessageID model.MessageID
 	Content   string
-	// Expected, where it is set, is when the message was edited last as far as the author knows,
-	// nil for never. An edit that has come since then is not overwritten.
+	// Expected, if it is set, is the last edit that the author knows of. If the message has been
+	// edited since then, the new edit is refused.
 	Expected *Edited
 }
 
-// Edited is when a message was edited last; At is nil for never.
+// Edited is when a message was last edited. At is nil if it was never edited.
 type Edited struct{ At *time.Time }
 
-// EditMessage gives a message another content. Only its author may, and for as long as
-// Options.EditWindow says.
+// EditMessage replaces the content of a message. Only the author may do so, and only within
+// Options.EditWindow.
 func (s *Service) EditMessage(
 	ctx context.Context, actor model.Actor, in EditMessage,
 ) (*model.Message, error) {
@@ -37,21 +37,22 @@ func (s *Service) EditMessage(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Edits.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, in.MessageID,
+	return s.changeMessage(ctx, actor, in.MessageID,
 		func(ctx context.Context, c *change, m *model.Message) error {
 			switch {
 			case m.AuthorID == nil || *m.AuthorID != actor.UserID:
-				return errs.New(errs.Forbidden, "Only its author edits a message.")
+				return errs.New(errs.Forbidden, "Only the author can edit a message.")
 			case m.DeletedAt != nil:
 				return errs.Input(errs.Conflict, "messageId", "The message is deleted.")
-			case m.Content == content: // also when the answer to this very edit was lost
+			case m.Content == content: // or the client repeats an edit whose answer it lost
 				return nil
 			case s.opts.EditWindow > 0 && c.tx.Now.Sub(m.CreatedAt) > s.opts.EditWindow:
-				return errs.New(errs.Forbidden, "A message can be edited for %s after it was sent.",
+				return errs.New(errs.Forbidden,
+					"A message can only be edited for %s after it was sent.",
 					inWords(s.opts.EditWindow))
 			case in.Expected != nil && !in.Expected.is(m.EditedAt):
 				return errs.Input(errs.Conflict, "expectedEditedAt",
-					"The message has been edited meanwhile.")
+					"The message has been edited since then.")
 			}
 			m.Content = content
 			e, err := s.recordAbout(ctx, c, model.MessageEdited, m, struct{}{})
@@ -80,15 +81,16 @@ func (e Edited) is(at *time.Time) bool {
 	return e.At.Equal(*at)
 }
 
-// DeleteMessage takes away a message's content, its words, mentions and reactions; its place stays.
-// The author may, and in a group the owner and the admins. Deleting what is deleted does nothing.
+// DeleteMessage deletes the content, tokens, mentions and reactions of a message. The message keeps
+// its seq. The author may do so, and in a group the owner and the admins. Deleting a deleted
+// message is a no-op.
 func (s *Service) DeleteMessage(
 	ctx context.Context, actor model.Actor, id model.MessageID,
 ) (*model.Message, error) {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Edits.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, id,
+	return s.changeMessage(ctx, actor, id,
 		func(ctx context.Context, c *change, m *model.Message) error {
 			if m.AuthorID == nil || *m.AuthorID != actor.UserID {
 				if err := c.requireRole(model.Owner, model.Admin); err != nil {
@@ -122,9 +124,9 @@ func (s *Service) DeleteMessage(
 
 var errNoMessage = errs.New(errs.NotFound, "There is no such message.")
 
-// changingMessage locks the conversation of a message and runs fn with both as they are then;
-// NOT_FOUND for anybody who does not see the message. It returns the message as it is afterwards.
-func (s *Service) changingMessage(
+// changeMessage locks the conversation of a message, reads the message, runs fn, and returns the
+// changed message. NOT_FOUND if the actor may not see the message.
+func (s *Service) changeMessage(
 	ctx context.Context, actor model.Actor, id model.MessageID,
 	fn func(ctx context.Context, c *change, m *model.Message) error,
 ) (*model.Message, error) {
@@ -136,7 +138,7 @@ func (s *Service) changingMessage(
 		return nil, errNoMessage
 	}
 	var m *model.Message
-	_, err = s.changing(ctx, actor, found[id].ConversationID,
+	_, err = s.changeConversation(ctx, actor, found[id].ConversationID,
 		func(ctx context.Context, c *change) error {
 			m = new(model.Message)
 			err := c.tx.NewSelect().Model(m).Where("m.id = ?", id).
@@ -155,7 +157,8 @@ func (s *Service) changingMessage(
 	return m, nil
 }
 
-// inWords is a time as people say it, in the largest unit that is not broken.
+// inWords writes a duration in the largest unit of which it is a whole number, such as "15
+// minutes".
 func inWords(d time.Duration) string {
 	n, unit := d/time.Second, "second"
 	switch {

@@ -10,16 +10,15 @@ import (
 	"parley/store"
 )
 
-// sweepEvery is how often Run looks for conversations that have ended and that no other node is
-// deleting.
+// sweepEvery is how often Run looks for ended conversations that no other node is deleting.
 const sweepEvery = 30 * time.Second
 
-// endConversation ends a conversation in which nobody is left. From then on nobody can see it. What
-// it has is deleted at once if one short transaction can do so, else by Run, in batches.
+// endConversation ends a conversation that has no members left. From then on no one can see it. Its
+// rows are deleted at once if one short transaction can do so, else by Run, in batches.
 func (s *Service) endConversation(
 	ctx context.Context, tx *store.Tx, id model.ConversationID,
 ) error {
-	// Those of accounts that are being removed; else the one that ends it.
+	// These are the memberships of accounts that are being removed, and of the owner who leaves.
 	if _, err := tx.NewDelete().Model((*model.ConversationMember)(nil)).
 		Where("conversation_id = ?", id).Exec(ctx); err != nil {
 		return err
@@ -35,8 +34,8 @@ func (s *Service) endConversation(
 	return err
 }
 
-// deleteSomeOf deletes some of what a conversation has, and at last the conversation. It reports
-// whether there may be more.
+// deleteSomeOf deletes some rows of a conversation, and at last the conversation itself. It reports
+// whether there may be more rows.
 func (s *Service) deleteSomeOf(
 	ctx context.Context, tx *store.Tx, id model.ConversationID,
 ) (more bool, err error) {
@@ -55,13 +54,13 @@ func (s *Service) deleteSomeOf(
 	return false, err
 }
 
-// sweep deletes conversations that have ended, those of other nodes included, until ctx ends.
+// sweep deletes ended conversations until ctx ends, including those that ended on other nodes.
 func (s *Service) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		if err := s.deleteEnded(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Log.Warn("cannot delete the conversations that have ended; retrying", "error",
+			s.opts.Log.Warn("cannot delete ended conversations; retrying", "error",
 				err)
 		}
 		select {
@@ -73,8 +72,8 @@ func (s *Service) sweep(ctx context.Context) {
 	}
 }
 
-// deleteEnded deletes every conversation that has ended, some rows in each transaction. It leaves
-// out those at which another node is working.
+// deleteEnded deletes all ended conversations, some rows in each transaction. It skips
+// conversations that another node is deleting.
 func (s *Service) deleteEnded(ctx context.Context) error {
 	for found := true; found; {
 		err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {

@@ -13,22 +13,22 @@ import (
 	"parley/store"
 )
 
-// An account is removed in two parts, and package auth owns the transactions of both. First it is
-// marked, in one short transaction, of which EndPresence is a part. From then on live leaves it out
-// wherever people see each other. Then CleanUpAccount runs again and again, each time in a
-// transaction of its own, until nothing refers to the account any more.
+// An account is removed in two parts, and package auth owns the transactions of both. The first
+// marks the account, and calls live's EndPresence, in one short transaction. From then on no other
+// user sees the account. The second calls CleanUpAccount, each time in a transaction of its own,
+// until no row refers to the account any more.
 
-// What one transaction of CleanUpAccount changes at most. Each takes milliseconds, and whoever
-// waits for SQLite's one writer, or for one of the conversations, waits no longer than that.
+// These are how much one transaction of CleanUpAccount changes at most. It takes milliseconds, so
+// others do not wait long for SQLite's one writer, or for the lock of one of the conversations.
 const (
 	membershipsAtOnce = 8
 	reactionsAtOnce   = 16
 )
 
-// CleanUpAccount takes a person, whose account is marked as removed, out of some of what still
-// refers to them, and reports whether there may be more: their reactions are taken back, their
-// memberships end, and their messages and events, which stay, lose their author. Each reaction and
-// each membership goes with its events or not at all, so a caller may stop after any call.
+// CleanUpAccount removes some of the references to a user whose account is marked as removed, and
+// reports whether there may be more. It takes the user's reactions back, ends the memberships, and
+// removes the author from messages and events, which stay. Each reaction and each membership ends
+// together with the event about it, so a caller may stop after any call.
 func (s *Service) CleanUpAccount(
 	ctx context.Context, tx *store.Tx, id model.UserID,
 ) (more bool, err error) {
@@ -38,8 +38,8 @@ func (s *Service) CleanUpAccount(
 			return tx.DeleteSome(ctx, "mentions", "user_id = ?", id)
 		},
 		func(ctx context.Context, tx *store.Tx, id model.UserID) (int64, error) {
-			const none = "author_id = NULL, idempotency_key = NULL, request_hash = NULL"
-			return tx.UpdateSome(ctx, "messages", none, "author_id = ?", id)
+			const anonymous = "author_id = NULL, idempotency_key = NULL, request_hash = NULL"
+			return tx.UpdateSome(ctx, "messages", anonymous, "author_id = ?", id)
 		},
 		func(ctx context.Context, tx *store.Tx, id model.UserID) (int64, error) {
 			return tx.UpdateSome(ctx, "events", "actor_id = NULL", "actor_id = ?", id)
@@ -55,8 +55,7 @@ func (s *Service) CleanUpAccount(
 	return false, nil
 }
 
-// endMemberships ends some of a person's memberships, in order of the conversations' ids, as
-// everybody locks them.
+// endMemberships ends some of a user's memberships, in the lock order of conversations.
 func (s *Service) endMemberships(
 	ctx context.Context, tx *store.Tx, id model.UserID,
 ) (n int64, err error) {
@@ -67,15 +66,15 @@ func (s *Service) endMemberships(
 		return 0, err
 	}
 	for _, m := range some {
-		if err := s.removeLeaving(ctx, tx, m); err != nil {
+		if err := s.removeMembership(ctx, tx, m); err != nil {
 			return 0, err
 		}
 	}
 	return int64(len(some)), nil
 }
 
-// removeReactions takes some of a person's reactions back, also where the person is no longer a
-// member.
+// removeReactions takes some of a user's reactions back, including those in conversations that the
+// user has left.
 func (s *Service) removeReactions(
 	ctx context.Context, tx *store.Tx, id model.UserID,
 ) (n int64, err error) {
@@ -86,17 +85,16 @@ func (s *Service) removeReactions(
 		return 0, err
 	}
 	for _, r := range some {
-		if err := s.removeReactionOf(ctx, tx, r); err != nil {
+		if err := s.removeReaction(ctx, tx, r); err != nil {
 			return 0, err
 		}
 	}
 	return int64(len(some)), nil
 }
 
-// removeReactionOf takes one reaction back. In a conversation that has ended, and whose rows are
-// being deleted, the reaction goes without an event: nobody follows it, and its message may have
-// gone first.
-func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.Reaction) error {
+// removeReaction takes one reaction back. In an ended conversation it writes no event: the
+// conversation has no followers, and the message may be deleted already.
+func (s *Service) removeReaction(ctx context.Context, tx *store.Tx, r *model.Reaction) error {
 	ended, err := lockEndedToo(ctx, tx, r.ConversationID)
 	if err != nil {
 		return err
@@ -106,7 +104,7 @@ func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.R
 		return err
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 0 || ended {
-		return err // n is 0 if it went with its message or its conversation just before
+		return err // n is 0 if it was deleted with its message or conversation just before
 	}
 	m := new(model.Message)
 	if err := tx.NewSelect().Model(m).Where("m.id = ?", r.MessageID).Scan(ctx); err != nil {
@@ -123,9 +121,9 @@ func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.R
 		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
 }
 
-// lockEndedToo locks a conversation and reports whether it has ended. One that is gone has. It
-// takes turns with the deletion of the conversation's rows, which would lock the same rows in
-// another order.
+// lockEndedToo locks a conversation, and reports whether it has ended or is deleted. Without the
+// lock, a transaction that deletes the conversation's rows could lock the same rows in another
+// order, and deadlock.
 func lockEndedToo(
 	ctx context.Context, tx *store.Tx, id model.ConversationID,
 ) (ended bool, err error) {
@@ -141,16 +139,15 @@ func lockEndedToo(
 	return c.EndedAt != nil, err
 }
 
-// removeLeaving ends one membership. A conversation that is left empty goes with it; one that is
-// left without its owner gets the next.
-func (s *Service) removeLeaving(
+// removeMembership ends one membership. If no member is left, it ends the conversation. If the
+// owner leaves, it makes the successor the owner.
+func (s *Service) removeMembership(
 	ctx context.Context, tx *store.Tx, m *model.ConversationMember,
 ) error {
 	if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", m.ConversationID); err != nil {
 		return err
 	}
-	// Under the lock: just before it they may have become the owner, or have left, or the
-	// conversation may have ended.
+	// The membership is read again under the lock: its role may have changed, or it may have ended.
 	err := tx.NewSelect().Model(m).WherePK().Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
@@ -168,7 +165,7 @@ func (s *Service) removeLeaving(
 	if heir == nil {
 		return s.endConversation(ctx, tx, m.ConversationID)
 	}
-	// A direct conversation can be found no more by the pair that it was of.
+	// OpenDirect no longer finds a direct conversation that a member has left.
 	if _, err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("direct_key = NULL").
 		Where("id = ?", m.ConversationID).Exec(ctx); err != nil {
 		return err
@@ -178,7 +175,7 @@ func (s *Service) removeLeaving(
 		model.MemberRemovedData{UserID: m.UserID}); err != nil {
 		return err
 	}
-	if err := s.forgetNickname(ctx, tx, m.ConversationID); err != nil {
+	if err := s.renameUntitled(ctx, tx, m.ConversationID); err != nil {
 		return err
 	}
 	if m.Role != model.Owner {
@@ -193,9 +190,9 @@ func (s *Service) removeLeaving(
 		Kind: model.MemberRoleChanged}, promoted)
 }
 
-// forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes
-// the old one out of the log.
-func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.ConversationID) error {
+// renameUntitled makes a new title for a conversation without a title of its own, from the
+// nicknames of the remaining members, and replaces the previous titles in the log.
+func (s *Service) renameUntitled(ctx context.Context, tx *store.Tx, id model.ConversationID) error {
 	c := new(model.Conversation)
 	if err := tx.NewSelect().Model(c).Where("c.id = ?", id).Scan(ctx); err != nil || !c.Untitled {
 		return err
@@ -227,17 +224,17 @@ func (s *Service) appendEvent(
 	return err
 }
 
-// rewriteTitles gives the events of an untitled conversation, all of whose titles are made of
-// nicknames, the newest one.
+// rewriteTitles replaces the titles in all events of an untitled conversation, because all of them
+// were made of nicknames.
 func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, title string) error {
-	var told []*model.Event
-	err := tx.NewSelect().Model(&told).Where("e.conversation_id = ?", id).
+	var events []*model.Event
+	err := tx.NewSelect().Model(&events).Where("e.conversation_id = ?", id).
 		Where("e.kind IN (?)", bun.List([]model.EventKind{model.ConversationCreated,
 			model.ConversationRenamed})).Scan(ctx)
 	if err != nil {
 		return err
 	}
-	for _, e := range told {
+	for _, e := range events {
 		data := map[string]json.RawMessage{}
 		if err := json.Unmarshal(e.Data, &data); err != nil {
 			return err
@@ -255,8 +252,8 @@ func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, t
 	return nil
 }
 
-// successor is who owns a conversation next: of the admins, else of the members, the one who joined
-// first; nil where nobody is left.
+// successor returns the next owner of a conversation: the admin who joined first or, without
+// admins, the member who joined first. It returns nil if no member is left.
 func successor(
 	ctx context.Context, tx *store.Tx, id model.ConversationID,
 ) (*model.ConversationMember, error) {
@@ -266,7 +263,7 @@ func successor(
 		OrderExpr("CASE cm.role WHEN 'ADMIN' THEN 0 ELSE 1 END, cm.joined_seq, cm.user_id").
 		Limit(1).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // nobody
+		return nil, nil //nolint:nilnil // no member is left
 	}
 	return heir, err
 }

@@ -13,7 +13,7 @@ import (
 
 const memberList = 'm' // the letter of this list's cursors
 
-// MemberCursor is where a member stands among the members of their conversation.
+// MemberCursor is the cursor of a member in the list of the conversation's members.
 func MemberCursor(m *model.ConversationMember) string {
 	return store.NewCursor(memberList).Int(m.JoinedSeq).UUID(m.UserID).String()
 }
@@ -56,7 +56,7 @@ func compareMembers(a, b *model.ConversationMember) int {
 	return cmp.Or(cmp.Compare(a.JoinedSeq, b.JoinedSeq), model.CompareIDs(a.UserID, b.UserID))
 }
 
-// MembersByID returns those of the members that the actor may see.
+// MembersByID returns the members that the actor may see. Others are left out.
 func (s *Service) MembersByID(
 	ctx context.Context, actor model.Actor, ids []model.MemberID,
 ) (map[model.MemberID]*model.ConversationMember, error) {
@@ -79,7 +79,7 @@ func (s *Service) MembersByID(
 	return byID, nil
 }
 
-// Memberships returns the actor's own membership in each of the conversations.
+// Memberships returns the actor's own membership in each of the conversations that the actor is in.
 func (s *Service) Memberships(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.ConversationMember, error) {
@@ -142,7 +142,7 @@ func (s *Service) Partners(
 	return partners, nil
 }
 
-// MemberCounts says how many members each of the conversations has that the actor is in.
+// MemberCounts counts the members of each of the conversations that the actor is in.
 func (s *Service) MemberCounts(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]int, error) {

@@ -14,17 +14,18 @@ import (
 	"parley/text"
 )
 
-// UpdateMembership is what the actor changes of how they have a conversation; nil leaves it as it
-// is.
+// UpdateMembership are changes of the actor's own settings of a conversation. A field that is nil
+// changes nothing.
 type UpdateMembership struct {
 	ConversationID model.ConversationID
-	Muted          *bool      // true without MutedUntil is until it is taken back
-	MutedUntil     *time.Time // in the future
-	Archived       *bool      // until a message comes
+	Muted          *bool      // true without MutedUntil mutes without an end
+	MutedUntil     *time.Time // must be in the future, and at most model.Forever
+	Archived       *bool      // until the next message
 	Pinned         *bool
 }
 
-// UpdateMembership changes how the actor has a conversation. Nobody else learns of it.
+// UpdateMembership changes the actor's own settings of a conversation. Other members do not see
+// them.
 func (s *Service) UpdateMembership(
 	ctx context.Context, actor model.Actor, in UpdateMembership,
 ) (*model.ConversationMember, error) {
@@ -32,19 +33,20 @@ func (s *Service) UpdateMembership(
 		switch {
 		case in.Muted != nil && !*in.Muted:
 			return nil, errs.Input(errs.Conflict, "mutedUntil",
-				"Either muted until then, or not muted.")
+				"mutedUntil cannot be given if muted is false.")
 		case !in.MutedUntil.After(s.db.Now()):
 			return nil, errs.Input(errs.Invalid, "mutedUntil",
-				"That time has passed; to unmute, set muted to false.")
+				"This time has passed. To unmute, set muted to false.")
 		case in.MutedUntil.After(model.Forever):
 			return nil, errs.Input(errs.Invalid, "mutedUntil",
-				"That is further than the calendar goes here.")
+				"The latest time is the end of the year 9999. To mute without an end, set only "+
+					"muted.")
 		}
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMembership(ctx, actor, in.ConversationID,
+	return s.changeMembership(ctx, actor, in.ConversationID,
 		func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
 			switch {
 			case in.MutedUntil != nil:
@@ -73,12 +75,12 @@ func (s *Service) UpdateMembership(
 		})
 }
 
-// SaveDraft keeps what the actor has written and not sent, for their other devices; a blank one is
-// none. The last one counts.
+// SaveDraft stores what the actor has written and not sent, for their other devices. It replaces
+// the draft before it. A blank one removes it.
 func (s *Service) SaveDraft(
 	ctx context.Context, actor model.Actor, id model.ConversationID, content string,
 ) (*model.ConversationMember, error) {
-	// and otherwise as it is: it is being written
+	// Otherwise the draft stays as it is, spaces included, because it is not finished.
 	content = strings.ReplaceAll(content, "\r\n", "\n")
 	switch problem := text.Problem(content, true); {
 	case problem != "":
@@ -90,7 +92,7 @@ func (s *Service) SaveDraft(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMembership(ctx, actor, id,
+	return s.changeMembership(ctx, actor, id,
 		func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
 			m.Draft = &content
 			if text.Clean(content) == "" {
@@ -100,7 +102,7 @@ func (s *Service) SaveDraft(
 		})
 }
 
-// MutedUntil is when a mute ends; nil where there is none any more.
+// MutedUntil returns when a mute ends, or nil if the conversation is not muted now.
 func (s *Service) MutedUntil(m *model.ConversationMember) *time.Time {
 	if m.MutedUntil == nil || !m.MutedUntil.After(s.db.Now()) {
 		return nil
@@ -108,9 +110,9 @@ func (s *Service) MutedUntil(m *model.ConversationMember) *time.Time {
 	return m.MutedUntil
 }
 
-// changingMembership locks the actor's own membership and runs fn; NOT_FOUND for anybody but a
-// member. It returns the membership as it is afterwards.
-func (s *Service) changingMembership(
+// changeMembership locks the actor's own membership, runs fn, and returns the changed membership.
+// NOT_FOUND for non-members.
+func (s *Service) changeMembership(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 	fn func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error,
 ) (m *model.ConversationMember, err error) {

@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// maxMentioned is how many places of a message are looked at for a name.
-	maxMentioned = 100
-	// maxName is how many code points of what follows an @ may be a nickname.
+	// maxMentions is how many @ of a message are checked for a nickname. The others mention no one.
+	maxMentions = 100
+	// maxName is how many code points after an @ may be part of a nickname.
 	maxName = 32
-	// maxLookedUp is how many names of one message are looked up one by one. A message can have
-	// thousands, a conversation no more members than membership.Max: beyond this, it is the members
-	// that are gone through.
+	// maxLookedUp is how many names of one message are looked up by name. A message can have
+	// thousands, but a conversation has at most membership.Max members: for more names than this,
+	// all members are read.
 	maxLookedUp = 16
 )
 
-// insertMentions finds out whom of the members a message names, as it is edited: a later change of
-// the nickname changes nothing.
+// insertMentions stores the members that an edited message names. Their nicknames count as they are
+// now; a later change of a nickname changes no mention.
 func insertMentions(ctx context.Context, tx *store.Tx, actor model.Actor, m *model.Message) error {
 	names := mentionCandidates(m.Content)
-	members, err := membersNamed(ctx, tx, actor, m.ConversationID, names)
+	members, err := membersByName(ctx, tx, actor, m.ConversationID, names)
 	if err != nil {
 		return err
 	}
@@ -47,15 +47,15 @@ func insertMentions(ctx context.Context, tx *store.Tx, actor model.Actor, m *mod
 	return err
 }
 
-// sift leaves of the names of a message, where they are many, those that members have now. It is
-// done before the transaction that stores the message, which others wait for too, and which looks
-// at what is left once more. So what a message costs them does not depend on how many names its
-// author makes up. Whoever takes a name, or joins, at this very moment is not mentioned.
-func (s *Service) sift(ctx context.Context, actor model.Actor, o *outgoing) error {
+// prefilterNames removes the names that no member has, if the message has many names. It runs
+// before the transaction of the batch, which looks the remaining names up again. So the time that a
+// message costs the others in its batch does not depend on how many names its author makes up. A
+// member who takes one of the names, or joins, at this moment is not mentioned.
+func (s *Service) prefilterNames(ctx context.Context, actor model.Actor, o *outgoing) error {
 	if len(distinctNames(o.names)) <= maxLookedUp {
 		return nil
 	}
-	members, err := membersNamed(ctx, s.db, actor, o.message.ConversationID, o.names)
+	members, err := membersByName(ctx, s.db, actor, o.message.ConversationID, o.names)
 	if err != nil {
 		return store.Error(err)
 	}
@@ -68,9 +68,9 @@ func (s *Service) sift(ctx context.Context, actor model.Actor, o *outgoing) erro
 	return nil
 }
 
-// membersNamed finds, by name, members who have one of the names; nobody where the actor is no
-// member. It may find others too.
-func membersNamed(
+// membersByName returns the members who have one of the names, and maybe others. It returns none if
+// the actor is not a member.
+func membersByName(
 	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID, names [][]string,
 ) (map[string]model.UserID, error) {
 	keys := distinctNames(names)
@@ -97,20 +97,20 @@ func membersNamed(
 
 func distinctNames(names [][]string) map[string]bool {
 	distinct := map[string]bool{}
-	for _, some := range names {
-		for _, name := range some {
+	for _, candidates := range names {
+		for _, name := range candidates {
 			distinct[name] = true
 		}
 	}
 	return distinct
 }
 
-// mentioned lists whom the names of a message stand for, each once. Of what one place may be, the
-// longest counts.
+// mentioned returns the members that a message mentions, each once. For each @ the longest name
+// that a member has counts.
 func mentioned(names [][]string, members map[string]model.UserID) (ids []model.UserID) {
 	listed := map[model.UserID]bool{}
-	for _, some := range names {
-		for _, name := range some {
+	for _, candidates := range names {
+		for _, name := range candidates {
 			id, there := members[name]
 			if !there {
 				continue
@@ -130,9 +130,9 @@ func deleteMentions(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	return err
 }
 
-// mentionCandidates lists, for each @ that begins a word, what may be a nickname after it: folded,
-// the longest first. Nicknames may have spaces and signs in them, so each end of a word within
-// reach may be the end of the name.
+// mentionCandidates returns, for each @ that begins a word, the strings after it that may be a
+// nickname: folded, the longest first. Nicknames may contain spaces and punctuation, so the name
+// may end with any of the next words, up to maxName code points.
 func mentionCandidates(content string) (candidates [][]string) {
 	before := ' '
 	for i, r := range content {
@@ -140,7 +140,7 @@ func mentionCandidates(content string) (candidates [][]string) {
 			if names := namesAt(content[i+1:]); names != nil {
 				candidates = append(candidates, names)
 			}
-			if len(candidates) == maxMentioned {
+			if len(candidates) == maxMentions {
 				break
 			}
 		}
@@ -175,7 +175,8 @@ func prepend(names []string, name string) []string {
 // inName reports whether r continues a word.
 func inName(r rune) bool { return r == '_' || unicode.In(r, unicode.L, unicode.M, unicode.N) }
 
-// Mentioned returns whom each of the messages mentions that the actor may see.
+// Mentioned returns the members that each message mentions. Messages that the actor may not see are
+// left out.
 func (s *Service) Mentioned(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID][]model.UserID, error) {

@@ -29,16 +29,17 @@ type SendMessage struct {
 	ConversationID model.ConversationID
 	Content        string
 	ReplyToID      *model.MessageID // a message of the same conversation
-	// of one author in one conversation: the same key with the same input is the same message
+	// IdempotencyKey names the message among those of its author in the conversation. Sending again
+	// with the same key and the same input returns the first message.
 	IdempotencyKey *string
 }
 
-// errKeyUsed refuses a message whose idempotency key came before: that is the first one's.
+// errKeyUsed refuses a message if its author has used its idempotency key in the conversation.
 var errKeyUsed = errors.New("the idempotency key was used before")
 
-// SendMessage stores a message, in one commit with whatever else waits on this node, and tells the
-// followers once it is stored. The rules are those of check, before, and of admit, inside the
-// transaction. UNAVAILABLE where too many wait already.
+// SendMessage stores a message, in one commit with the others that wait on this node, and then
+// publishes it. check and accept have the rules: check is called before the message joins a batch,
+// accept inside the transaction. UNAVAILABLE if too many messages wait.
 func (s *Service) SendMessage(
 	ctx context.Context, actor model.Actor, in SendMessage,
 ) (*model.Message, error) {
@@ -77,31 +78,30 @@ func (s *Service) outgoing(
 		m.RequestHash = requestHash(m)
 	}
 	o := &outgoing{message: m, names: mentionCandidates(content)}
-	return o, s.sift(ctx, actor, o)
+	return o, s.prefilterNames(ctx, actor, o)
 }
 
-// admit is what has to be true of a message at the moment when it is stored. It gets its place
-// then.
-func (o *outgoing) admit(k *known) error {
+// accept checks the rules that depend on stored rows, and gives the message its seq and its time.
+func (o *outgoing) accept(b *batchSnapshot) error {
 	m := o.message
-	hidden, member := k.hidden[o.author()]
-	if !member || k.heads[m.ConversationID] == nil {
+	hidden, member := b.hidden[o.author()]
+	if !member || b.heads[m.ConversationID] == nil {
 		return membership.ErrNoConversation
 	}
-	if m.IdempotencyKey != nil && k.used[o.key()] {
+	if m.IdempotencyKey != nil && b.used[o.key()] {
 		return errKeyUsed
 	}
-	if m.ReplyToID != nil { // which may be deleted, but has to be there for its author to see
-		if seq, there := k.replies[reply{m.ConversationID, *m.ReplyToID}]; !there || seq <= hidden {
+	if m.ReplyToID != nil { // the message may be deleted, but not hidden from the author
+		if seq, there := b.replies[reply{m.ConversationID, *m.ReplyToID}]; !there || seq <= hidden {
 			return errs.Input(errs.NotFound, "replyToId",
 				"There is no such message in this conversation.")
 		}
 	}
 	if m.IdempotencyKey != nil {
-		k.used[o.key()] = true
+		b.used[o.key()] = true
 	}
-	p := k.next(m.ConversationID)
-	m.Seq, m.CreatedAt = p.seq, p.at
+	h := b.next(m.ConversationID)
+	m.Seq, m.CreatedAt = h.seq, h.at
 	return nil
 }
 
@@ -112,7 +112,7 @@ func (in SendMessage) check() (content string, err error) {
 		switch {
 		case *key == "":
 			problems.Add(errs.Required, "idempotencyKey",
-				"An idempotency key is not empty; leave it out to send without one.")
+				"The idempotency key is empty. Leave it out to send without one.")
 		case text.Problem(*key, false) != "":
 			problems.Add(errs.Invalid, "idempotencyKey", "The idempotency key %s.",
 				text.Problem(*key, false))
@@ -128,7 +128,7 @@ func checkContent(problems *errs.List, content string) string {
 	content = text.Clean(content)
 	switch problem := text.Problem(content, true); {
 	case content == "":
-		problems.Add(errs.Required, "content", "A message is not empty.")
+		problems.Add(errs.Required, "content", "The message is empty.")
 	case problem != "":
 		problems.Add(errs.Invalid, "content", "The message %s.", problem)
 	case text.Len(content) > maxContent:
@@ -141,15 +141,16 @@ func checkContent(problems *errs.List, content string) string {
 
 func sendingFailed(err error) error {
 	if full, ok := errors.AsType[*batch.ErrFull](err); ok {
-		busy := errs.Wrap(err, errs.Unavailable,
-			"Too many messages wait to be stored. This one was not; try again.")
-		busy.RetryAfter = full.RetryAfter
-		return busy
+		unavailable := errs.Wrap(err, errs.Unavailable,
+			"Too many messages are waiting to be stored. This one was not sent; try again.")
+		unavailable.RetryAfter = full.RetryAfter
+		return unavailable
 	}
 	return err
 }
 
-// requestHash tells two requests with the same key apart.
+// requestHash is a hash of the input, by which firstWithKey tells whether two requests with the
+// same key are the same.
 func requestHash(m *model.Message) []byte {
 	request := m.Content
 	if m.ReplyToID != nil {
@@ -159,14 +160,14 @@ func requestHash(m *model.Message) []byte {
 	return sum[:]
 }
 
-// firstWithKey finds the message that was sent with the same key before.
+// firstWithKey returns the message that was sent with the same key before.
 func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*model.Message, error) {
 	first := new(model.Message)
 	err := s.db.NewSelect().Model(first).Where("m.conversation_id = ?", again.ConversationID).
 		Where("m.author_id = ?", *again.AuthorID).
 		Where("m.idempotency_key = ?", *again.IdempotencyKey).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		// it has ended since, or the account has, and with it the key
+		// Meanwhile the conversation has ended, or the account was removed, which deletes its keys.
 		return nil, membership.ErrNoConversation
 	}
 	if err != nil {
@@ -174,17 +175,15 @@ func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*mode
 	}
 	if first.DeletedAt == nil && !bytes.Equal(first.RequestHash, again.RequestHash) {
 		return nil, errs.Input(errs.Conflict, "idempotencyKey",
-			"This key was used before, for another message.")
+			"This key was used before, for a different message.")
 	}
 	return first, nil
 }
 
 const messageList = 'M' // the letter of this list's cursors
 
-// MessageCursor is where a message stands in its conversation.
-func MessageCursor(
-	m *model.Message,
-) string {
+// MessageCursor is the cursor of a message in the list of its conversation.
+func MessageCursor(m *model.Message) string {
 	return store.NewCursor(messageList).Int(m.Seq).String()
 }
 
@@ -214,7 +213,7 @@ func (s *Service) Messages(
 	return cutEach(window, ids, found, of, bySeq), nil
 }
 
-// MessagesByID returns those of the messages that the actor may see.
+// MessagesByID returns the messages that the actor may see. Others are left out.
 func (s *Service) MessagesByID(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID]*model.Message, error) {

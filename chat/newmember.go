@@ -10,20 +10,20 @@ import (
 	"parley/store"
 )
 
-// people are those who are about to become members of a conversation.
-type people struct {
-	nicknames map[model.UserID]string // of the accounts that there are
-	full      map[model.UserID]bool   // who are in as many conversations as may be
+// candidates are the users who are about to become members of a conversation.
+type candidates struct {
+	nicknames map[model.UserID]string // of the users who exist
+	full      map[model.UserID]bool   // users who are in Options.MaxConversations already
 }
 
-// personFull does not say in how many conversations the person is.
+// personFull does not disclose in how many conversations the person is.
 const personFull = "This person cannot be in any more conversations."
 
 // errFull refuses the actor's own membership.
 func (s *Service) errFull() *errs.Error {
 	err := errs.New(errs.LimitReached,
 		"An account is in at most %d conversations: leave one first.", s.opts.MaxConversations)
-	err.Path = []string{} // the actor need not be listed
+	err.Path = []string{} // the actor may not be in the list of members
 	return err
 }
 
@@ -35,28 +35,30 @@ func idsOf(members []*NewMember) []model.UserID {
 	return ids
 }
 
-// lockPeople locks accounts, in order of id, and looks up what decides whether they may become
-// members of one more conversation. Who adds one of them elsewhere waits for the lock, so nobody
-// gets beyond the limit in a race. The lock does not conflict with what sending takes. It comes
-// after the conversation's.
-func (s *Service) lockPeople(
+// lockAccounts locks accounts, in order of id, and reads what decides whether they may become
+// members of one more conversation. A transaction that adds one of them to another conversation
+// waits for the lock, so the limit holds in races. The lock does not conflict with the one that
+// sending takes. The conversation must be locked first.
+func (s *Service) lockAccounts(
 	ctx context.Context, tx *store.Tx, ids ...model.UserID,
-) (people, error) {
-	p := people{nicknames: make(map[model.UserID]string, len(ids)), full: map[model.UserID]bool{}}
+) (candidates, error) {
+	c := candidates{
+		nicknames: make(map[model.UserID]string, len(ids)), full: map[model.UserID]bool{},
+	}
 	var found []model.User
 	q := tx.NewSelect().Model(&found).Column("id", "nickname").Where("u.id IN (?)", bun.List(ids)).
 		OrderExpr("u.id")
-	if tx.Postgres() { // on SQLite nobody else writes
+	if tx.Postgres() { // SQLite has one writing transaction at a time
 		q = q.For("NO KEY UPDATE")
 	}
 	if err := q.Scan(ctx); err != nil {
-		return p, err
+		return c, err
 	}
 	for _, u := range found {
-		p.nicknames[u.ID] = u.Nickname
+		c.nicknames[u.ID] = u.Nickname
 	}
-	// A statement of its own, whose snapshot is taken with the locks: memberships that were waited
-	// for count. It reads no more of anybody's memberships than the limit.
+	// This is a separate statement, so that its snapshot is taken after the locks: it sees the
+	// memberships that the locks waited for. It reads at most MaxConversations rows of each user.
 	var full []model.UserID
 	err := tx.NewSelect().Model((*model.User)(nil)).Column("u.id").
 		Where("u.id IN (?)", bun.List(ids)).
@@ -66,7 +68,7 @@ func (s *Service) lockPeople(
 			s.opts.MaxConversations-1).
 		Scan(ctx, &full)
 	for _, id := range full {
-		p.full[id] = true
+		c.full[id] = true
 	}
-	return p, err
+	return c, err
 }

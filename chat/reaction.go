@@ -17,7 +17,7 @@ import (
 // MaxReactions is how many different emoji one message can have.
 const MaxReactions = 20
 
-// AddReaction puts an emoji to a message; once, however often it is asked for.
+// AddReaction adds the actor's reaction with an emoji to a message. A repetition is a no-op.
 func (s *Service) AddReaction(
 	ctx context.Context, actor model.Actor, id model.MessageID, emoji string,
 ) (*model.Message, error) {
@@ -28,7 +28,7 @@ func (s *Service) AddReaction(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Reactions.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, id,
+	return s.changeMessage(ctx, actor, id,
 		func(ctx context.Context, c *change, m *model.Message) error {
 			if m.DeletedAt != nil {
 				return errs.Input(errs.Conflict, "messageId", "The message is deleted.")
@@ -58,7 +58,7 @@ func (s *Service) AddReaction(
 		})
 }
 
-// RemoveReaction takes the actor's own emoji back; nothing happens where it is not there.
+// RemoveReaction takes back the actor's reaction with an emoji. It is a no-op if there is none.
 func (s *Service) RemoveReaction(
 	ctx context.Context, actor model.Actor, id model.MessageID, emoji string,
 ) (*model.Message, error) {
@@ -69,7 +69,7 @@ func (s *Service) RemoveReaction(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Reactions.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, id,
+	return s.changeMessage(ctx, actor, id,
 		func(ctx context.Context, c *change, m *model.Message) error {
 			kinds, err := c.reactionCounts(ctx, m)
 			if err != nil {
@@ -93,12 +93,12 @@ func (s *Service) RemoveReaction(
 func checkEmoji(s string) (string, error) {
 	emoji, ok := text.Emoji(s)
 	if !ok {
-		return "", errs.Input(errs.Invalid, "emoji", "That is not one emoji.")
+		return "", errs.Input(errs.Invalid, "emoji", "This is not a single emoji.")
 	}
 	return emoji, nil
 }
 
-// reactionCounts says how many have put which emoji to a message.
+// reactionCounts counts the reactions to a message by emoji.
 func (c *change) reactionCounts(ctx context.Context, m *model.Message) (map[string]int, error) {
 	var found []struct {
 		Emoji string
@@ -114,7 +114,7 @@ func (c *change) reactionCounts(ctx context.Context, m *model.Message) (map[stri
 	return counts, err
 }
 
-// reactionsTo narrows a query for reactions to those to messages that the actor may see.
+// reactionsTo limits a query for reactions to messages that the actor may see.
 func reactionsTo(actor model.Actor, ids []model.MessageID) func(*bun.SelectQuery) *bun.SelectQuery {
 	return func(q *bun.SelectQuery) *bun.SelectQuery {
 		return q.Join(
@@ -124,8 +124,8 @@ func reactionsTo(actor model.Actor, ids []model.MessageID) func(*bun.SelectQuery
 	}
 }
 
-// Reactions returns the reactions to each of the messages that the actor may see, by emoji: the one
-// that came first, first.
+// Reactions returns the reactions to each of the messages that the actor may see, grouped by emoji,
+// in the order in which each emoji was first used.
 func (s *Service) Reactions(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID][]*model.ReactionGroup, error) {
@@ -148,19 +148,19 @@ func (s *Service) Reactions(
 
 const reactorList = 'r' // the letter of this list's cursors
 
-// ReactorCursor is where somebody stands among those who put the same emoji to a message.
+// ReactorCursor is the cursor of a reactor in the list of a reaction group.
 func ReactorCursor(r *model.Reaction) string {
 	return store.NewCursor(reactorList).Time(r.CreatedAt).UUID(r.UserID).String()
 }
 
-// EmojiOn names a group of reactions.
+// EmojiOn identifies a reaction group.
 type EmojiOn struct {
 	MessageID model.MessageID
 	Emoji     string
 }
 
-// Reactors lists, for each group of reactions to messages that the actor may see, who reacted, in
-// the order in which they did.
+// Reactors lists the reactions of each reaction group, oldest first. Groups of messages that the
+// actor may not see are empty.
 func (s *Service) Reactors(
 	ctx context.Context, actor model.Actor, groups []EmojiOn, window store.Window,
 ) (map[EmojiOn]store.Page[*model.Reaction], error) {

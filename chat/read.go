@@ -9,22 +9,21 @@ import (
 	"parley/store"
 )
 
-// MaxUnread is where counting what is unread ends: it stands for as many or more.
+// MaxUnread is the largest count of unread messages. It means this many or more.
 const MaxUnread = 1000
 
-// MarkRead says that the actor has read everything up to a seq. What was read stays read, and
-// nobody has read what is not there yet: a smaller seq changes nothing, and a larger one means the
-// newest event.
+// MarkRead moves the actor's read pointer to a seq. The pointer never moves back, so a smaller seq
+// is a no-op. A seq beyond the newest event means the newest event.
 func (s *Service) MarkRead(
 	ctx context.Context, actor model.Actor, id model.ConversationID, seq int64,
 ) (*model.ConversationMember, error) {
 	if seq < 0 {
-		return nil, errs.Input(errs.Invalid, "seq", "A seq is not negative.")
+		return nil, errs.Input(errs.Invalid, "seq", "The seq is negative.")
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMembership(ctx, actor, id,
+	return s.changeMembership(ctx, actor, id,
 		func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
 			var last int64
 			err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
@@ -39,12 +38,12 @@ func (s *Service) MarkRead(
 }
 
 const (
-	// countsForViewer is a condition on messages m, of which those count that are of others than
-	// the member called viewer.
+	// countsForViewer is a condition on messages m: the member viewer is not the author, and they
+	// are not deleted.
 	countsForViewer = `m.author_id IS DISTINCT FROM viewer.user_id AND m.deleted_at IS NULL`
 	unreadByViewer  = `m.conversation_id = viewer.conversation_id AND m.seq > viewer.last_read_seq AND ` + countsForViewer
-	// unreadMessages selects, of ?1's memberships, how much of each conversation is not read, up to
-	// ?2. Where no message has come since then, there is nothing to count.
+	// unreadMessages counts, up to ?2, what user ?1 has not read in each conversation.
+	// Conversations without a message after the read pointer are left out.
 	unreadMessages = `
 		SELECT viewer.conversation_id,
 			(SELECT count(*) FROM (SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + ` LIMIT ?2 + 0) AS counted) AS messages,
@@ -56,24 +55,24 @@ const (
 		FROM conversation_members AS viewer
 		JOIN conversations AS c ON c.id = viewer.conversation_id AND c.last_message_seq > viewer.last_read_seq
 		WHERE viewer.user_id = ?1`
-	unreadHere  = unreadMessages + ` AND viewer.conversation_id IN (?3...)`
-	unreadInAll = `
+	unreadByConversation = unreadMessages + ` AND viewer.conversation_id IN (?3...)`
+	unreadTotal          = `
 		SELECT CAST(coalesce(sum(u.messages), 0) AS bigint) AS messages, CAST(coalesce(sum(u.mentions), 0) AS bigint) AS mentions
 		FROM (` + unreadMessages + ` AND (viewer.muted_until IS NULL OR viewer.muted_until <= ?3)) AS u`
 )
 
-// unreadIn is how much of one conversation is not read.
+// unreadIn is what is unread in one conversation.
 type unreadIn struct {
 	ConversationID model.ConversationID
 	model.Unread   `bun:",extend"`
 }
 
-// Unread says how much of each of the conversations the actor has not read: messages of others that
-// are not deleted.
+// Unread counts what the actor has not read in each of the conversations: messages of others that
+// are not deleted. A conversation that is left out has nothing unread.
 func (s *Service) Unread(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]model.Unread, error) {
-	found, err := store.Read[unreadIn](ctx, s.db, unreadHere, actor.UserID, MaxUnread, store.IDs(ids))
+	found, err := store.Read[unreadIn](ctx, s.db, unreadByConversation, actor.UserID, MaxUnread, store.IDs(ids))
 	if err != nil {
 		return nil, err
 	}
@@ -84,25 +83,25 @@ func (s *Service) Unread(
 	return byConversation, nil
 }
 
-// UnreadInAll says how much the actor has not read in all conversations that are not muted.
+// UnreadInAll counts what the actor has not read in all conversations that are not muted.
 func (s *Service) UnreadInAll(ctx context.Context, actor model.Actor) (model.Unread, error) {
-	found, err := store.Read[model.Unread](ctx, s.db, unreadInAll, actor.UserID, MaxUnread, s.db.Now())
+	found, err := store.Read[model.Unread](ctx, s.db, unreadTotal, actor.UserID, MaxUnread, s.db.Now())
 	if err != nil {
 		return model.Unread{}, err
 	}
 	return *found[0], nil
 }
 
-// letsKnow reports whether the actor lets others know how far they have read.
-func (s *Service) letsKnow(ctx context.Context, actor model.Actor) (bool, error) {
-	lets, err := s.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", actor.UserID).Where("u.send_read_receipts").
+// receiptsEnabled reports whether the actor lets other members see the read pointer.
+func (s *Service) receiptsEnabled(ctx context.Context, actor model.Actor) (bool, error) {
+	enabled, err := s.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", actor.UserID).Where("u.send_read_receipts").
 		Exists(ctx)
-	return lets, store.Error(err)
+	return enabled, store.Error(err)
 }
 
-// SeenBy lists, for each of the messages, the members who have read up to it, in order of joining:
-// those who were there when it came, beside its author, and who let others know. Who hides how far
-// they have read does not see it of others.
+// SeenBy lists the members who have read each of the messages, in order of joining. It leaves out
+// the author, members who joined after the message, and members who have turned read receipts off.
+// It returns nothing if the actor has turned them off.
 func (s *Service) SeenBy(
 	ctx context.Context, actor model.Actor, ids []model.MessageID, window store.Window,
 ) (map[model.MessageID]store.Page[*model.ConversationMember], error) {
@@ -110,8 +109,8 @@ func (s *Service) SeenBy(
 	if err != nil {
 		return nil, err
 	}
-	lets, err := s.letsKnow(ctx, actor)
-	if err != nil || !lets {
+	enabled, err := s.receiptsEnabled(ctx, actor)
+	if err != nil || !enabled {
 		return nil, err
 	}
 	found, err := readPages[seenBy](ctx, s, actor, ids, listText{
@@ -131,27 +130,27 @@ func (s *Service) SeenBy(
 	}
 	of := func(by *seenBy) model.MessageID { return by.Parent }
 	inOrder := func(a, b *seenBy) int { return compareMembers(&a.ConversationMember, &b.ConversationMember) }
-	slices := make(map[model.MessageID]store.Page[*model.ConversationMember], len(ids))
+	pages := make(map[model.MessageID]store.Page[*model.ConversationMember], len(ids))
 	for id, page := range cutEach(window, ids, found, of, inOrder) {
 		members := make([]*model.ConversationMember, len(page.Items))
 		for i, by := range page.Items {
 			members[i] = &by.ConversationMember
 		}
-		slices[id] = store.Page[*model.ConversationMember]{Items: members, More: page.More, Before: page.Before}
+		pages[id] = store.Page[*model.ConversationMember]{Items: members, More: page.More, Before: page.Before}
 	}
-	return slices, nil
+	return pages, nil
 }
 
-// seenBy is a member who has read up to a message.
+// seenBy is a member who has read the message Parent.
 type seenBy struct {
 	Parent                   model.MessageID `bun:",scanonly"`
 	model.ConversationMember `bun:",extend"`
 }
 
-// LastRead is how far a member has read, as far as the viewer may know it: of themselves, and where
-// both let others know. of is the member as a person.
-func LastRead(m *model.ConversationMember, viewer, of *model.User) *int64 {
-	if viewer.ID == m.UserID || viewer.SendReadReceipts && of.SendReadReceipts {
+// LastRead returns the read pointer of a member if the viewer may see it, else nil. Viewers see
+// their own, and those of others if both have read receipts on. user is the user of the membership.
+func LastRead(m *model.ConversationMember, viewer, user *model.User) *int64 {
+	if viewer.ID == m.UserID || viewer.SendReadReceipts && user.SendReadReceipts {
 		return &m.LastReadSeq
 	}
 	return nil

@@ -15,18 +15,18 @@ import (
 	"parley/store"
 )
 
-// change is one story of changing a conversation: what it is and who asks, both as they are under
-// the conversation's lock, so that whatever raced with it has either happened or waits.
+// change is a transaction that changes a conversation. It holds the conversation's lock, so nothing
+// else changes the conversation or its members until it ends.
 type change struct {
 	tx           *store.Tx
 	actor        model.Actor
-	conversation *model.Conversation
-	member       *model.ConversationMember // the actor
+	conversation *model.Conversation       // read after the lock was taken
+	member       *model.ConversationMember // the actor's membership, read after the lock was taken
 }
 
-// changing locks the conversation and runs fn; NOT_FOUND for anybody but a member. It returns the
-// conversation as it is afterwards.
-func (s *Service) changing(
+// changeConversation locks a conversation, runs fn, and returns the changed conversation. NOT_FOUND
+// for non-members.
+func (s *Service) changeConversation(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 	fn func(ctx context.Context, c *change) error,
 ) (*model.Conversation, error) {
@@ -57,7 +57,7 @@ func (s *Service) record(ctx context.Context, c *change, kind model.EventKind, d
 	return err
 }
 
-// recordAbout appends one event of the change that is about a message.
+// recordAbout appends one event of the change, about a message.
 func (s *Service) recordAbout(
 	ctx context.Context, c *change, kind model.EventKind, m *model.Message, data any,
 ) (*model.Event, error) {
@@ -75,7 +75,7 @@ func (s *Service) recordAbout(
 func (c *change) requireGroup() error {
 	if c.conversation.Kind == model.Direct {
 		return errs.New(errs.Forbidden,
-			"A direct conversation has its two members and no more, and no name or roles.")
+			"A direct conversation has no title and no roles, and its members do not change.")
 	}
 	return nil
 }
@@ -90,14 +90,14 @@ func (c *change) requireRole(roles ...model.Role) error {
 	return nil
 }
 
-// Rename gives a conversation another title: its owner, its admins and, where the owner allows it,
-// its members may.
+// Rename gives a conversation a new title. The owner and the admins may do so, and the members if
+// the owner allows it.
 func (s *Service) Rename(
 	ctx context.Context, actor model.Actor, id model.ConversationID, title string,
 ) (*model.Conversation, error) {
 	var problems errs.List
 	if title = checkTitle(&problems, title); title == "" {
-		problems.Add(errs.Required, "title", "A title is not empty.")
+		problems.Add(errs.Required, "title", "The title is empty.")
 	}
 	if err := problems.Err(); err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (s *Service) Rename(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+	return s.changeConversation(ctx, actor, id, func(ctx context.Context, c *change) error {
 		may := []model.Role{model.Owner, model.Admin}
 		if c.conversation.MembersMayRename {
 			may = append(may, model.Member)
@@ -123,14 +123,14 @@ func (s *Service) Rename(
 	})
 }
 
-// UpdateConversationSettings says what members may; the owner may say so.
+// UpdateConversationSettings sets what members may do. Only the owner may call it.
 func (s *Service) UpdateConversationSettings(
 	ctx context.Context, actor model.Actor, id model.ConversationID, membersMayRename bool,
 ) (*model.Conversation, error) {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+	return s.changeConversation(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner); err != nil ||
 			c.conversation.MembersMayRename == membersMayRename {
 			return err
@@ -145,25 +145,25 @@ func (s *Service) UpdateConversationSettings(
 	})
 }
 
-// AddMembers makes people members, all of them or none. The owner and the admins may, and only the
-// owner may add admins.
+// AddMembers adds all of the users to a conversation, or none. The owner and the admins may do so,
+// and only the owner may add admins.
 func (s *Service) AddMembers(
 	ctx context.Context, actor model.Actor, id model.ConversationID, members []*NewMember,
 ) (*model.Conversation, error) {
 	var problems errs.List
 	checkNewMembers(&problems, members)
 	if len(members) > membership.Max {
-		return nil, problems.Err() // refused already, and too many to look up
+		return nil, problems.Err() // checkNewMembers refused it; the list is too long to look up
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID,
 		ratelimit.Members.Times(max(1, len(members)))); err != nil {
 		return nil, err
 	}
-	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+	return s.changeConversation(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner, model.Admin); err != nil {
 			return err
 		}
-		problems := slices.Clone(problems) // what is found out below counts for this try only
+		problems := slices.Clone(problems) // a retry of the transaction starts with these again
 		if err := s.checkAdded(ctx, c, &problems, members); err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (s *Service) AddMembers(
 
 func checkNewMembers(problems *errs.List, members []*NewMember) {
 	if len(members) == 0 {
-		problems.Add(errs.Required, "members", "At least one person is needed.")
+		problems.Add(errs.Required, "members", "Give at least one person to add.")
 	}
 	if len(members) > membership.Max {
 		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members.",
@@ -191,22 +191,22 @@ func checkNewMembers(problems *errs.List, members []*NewMember) {
 	for i, m := range members {
 		if j, listed := first[m.UserID]; listed {
 			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i),
-				"This person is listed already, at position %d.", j)
+				"This person is already listed at index %d.", j)
 			continue
 		}
 		first[m.UserID] = i
 		if m.Role == model.Owner {
 			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i),
-				"A conversation has one owner; to make it another, transfer it.")
+				"A conversation has one owner. Use transferOwnership to change it.")
 		}
 	}
 }
 
-// checkAdded finds out who cannot be added.
+// checkAdded adds a problem for each user who cannot be added.
 func (s *Service) checkAdded(
 	ctx context.Context, c *change, problems *errs.List, members []*NewMember,
 ) error {
-	people, err := s.lockPeople(ctx, c.tx, idsOf(members)...)
+	candidates, err := s.lockAccounts(ctx, c.tx, idsOf(members)...)
 	if err != nil {
 		return err
 	}
@@ -218,23 +218,23 @@ func (s *Service) checkAdded(
 		return err
 	}
 	for i, m := range members {
-		switch _, there := people.nicknames[m.UserID]; {
+		switch _, there := candidates.nicknames[m.UserID]; {
 		case !there:
 			problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i),
 				"There is no such person.")
 		case slices.Contains(present, m.UserID):
 			problems.Add(errs.AlreadyMember, fmt.Sprintf("members.%d.userId", i),
-				"%s is a member already.", people.nicknames[m.UserID])
+				"%s is already a member.", candidates.nicknames[m.UserID])
 		case m.Role == model.Admin && c.member.Role != model.Owner:
 			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i),
-				"Only the owner adds admins.")
-		case people.full[m.UserID]:
+				"Only the owner can add admins.")
+		case candidates.full[m.UserID]:
 			problems.Add(errs.LimitReached, fmt.Sprintf("members.%d.userId", i), personFull)
 		}
 	}
 	if n := len(present) + len(members); n > membership.Max {
 		problems.Add(errs.LimitReached, "members",
-			"A conversation has at most %d members, and these would be %d.", membership.Max, n)
+			"A conversation has at most %d members, but this one would have %d.", membership.Max, n)
 	}
 	return nil
 }
@@ -256,15 +256,15 @@ func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error 
 	return feed.InsertMembers(ctx, c.tx, []*model.ConversationMember{row})
 }
 
-// RemoveMember ends another's membership. The owner may remove anybody, and admins may remove
-// members.
+// RemoveMember ends the membership of another user. The owner may remove any other member, and
+// admins may remove members who are not admins.
 func (s *Service) RemoveMember(
 	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
 ) (*model.Conversation, error) {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+	return s.changeConversation(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner, model.Admin); err != nil {
 			return err
 		}
@@ -274,16 +274,16 @@ func (s *Service) RemoveMember(
 		}
 		if c.member.Role == model.Admin && other.Role != model.Member {
 			return errs.New(errs.Forbidden,
-				"Admins remove members, and only the owner removes admins.")
+				"Only the owner can remove admins.")
 		}
 		return s.endMembership(ctx, c, other)
 	})
 }
 
-// other is another member of the conversation.
+// other returns a member of the conversation other than the actor.
 func (c *change) other(ctx context.Context, user model.UserID) (*model.ConversationMember, error) {
 	if user == c.actor.UserID {
-		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
+		return nil, errs.Input(errs.Conflict, "userId", "That is your own account.")
 	}
 	var found []*model.ConversationMember
 	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).
@@ -309,19 +309,19 @@ func (s *Service) endMembership(ctx context.Context, c *change, m *model.Convers
 	return s.feed.RecordDeparture(ctx, c.tx, m.ConversationID, m.UserID, c.conversation.LastSeq)
 }
 
-// ChangeRole makes another member an admin, or an admin a member again. Only the owner may.
+// ChangeRole makes a member an admin, or an admin a member. Only the owner may call it.
 func (s *Service) ChangeRole(
 	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
 	role model.Role,
 ) (*model.Conversation, error) {
 	if role == model.Owner {
 		return nil, errs.Input(errs.Conflict, "role",
-			"A conversation has one owner; to make it another, transfer it.")
+			"A conversation has one owner. Use transferOwnership to change it.")
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+	return s.changeConversation(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner); err != nil {
 			return err
 		}
@@ -343,14 +343,14 @@ func (s *Service) setRole(
 		model.MemberRoleChangedData{UserID: m.UserID, Role: role})
 }
 
-// TransferOwnership makes another member the owner, and the one who was an admin.
+// TransferOwnership makes another member the owner, and the previous owner an admin.
 func (s *Service) TransferOwnership(
 	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
 ) (*model.Conversation, error) {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+	return s.changeConversation(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireRole(model.Owner); err != nil {
 			return err
 		}
@@ -358,7 +358,7 @@ func (s *Service) TransferOwnership(
 		if err != nil {
 			return err
 		}
-		// In this order: the database holds that there are never two.
+		// In this order, because a unique index allows one owner at a time.
 		if err := s.setRole(ctx, c, c.member, model.Admin); err != nil {
 			return err
 		}
@@ -366,13 +366,13 @@ func (s *Service) TransferOwnership(
 	})
 }
 
-// Leave ends the actor's own membership. The owner transfers the conversation first, unless alone
-// in it: then it ends.
+// Leave ends the actor's own membership. An owner must transfer the conversation first. If the
+// owner is the only member, the conversation ends.
 func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.ConversationID) error {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return err
 	}
-	_, err := s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
+	_, err := s.changeConversation(ctx, actor, id, func(ctx context.Context, c *change) error {
 		if err := c.requireGroup(); err != nil {
 			return err
 		}
@@ -387,7 +387,7 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 		}
 		if members > 1 {
 			return errs.Input(errs.OwnerRequired, "conversationId",
-				"A conversation needs an owner: transfer it to somebody first.")
+				"A conversation needs an owner: transfer it to another member first.")
 		}
 		if err := s.endConversation(ctx, c.tx, id); err != nil {
 			return err
@@ -397,13 +397,13 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 	return err
 }
 
-// OpenDirect finds the conversation of the actor and another person, or starts it: one for each
-// pair, whoever opens it.
+// OpenDirect returns the direct conversation of the actor and another user, and creates it if it
+// does not exist. Each pair has one, whichever of them opens it.
 func (s *Service) OpenDirect(
 	ctx context.Context, actor model.Actor, user model.UserID,
 ) (*model.Conversation, error) {
 	if user == actor.UserID {
-		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
+		return nil, errs.Input(errs.Conflict, "userId", "That is your own account.")
 	}
 	c, err := directByKey(ctx, s.db, actor.UserID, user)
 	if err != nil || c != nil {
@@ -413,26 +413,26 @@ func (s *Service) OpenDirect(
 		return nil, err
 	}
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		people, err := s.lockPeople(ctx, tx, actor.UserID, user)
+		candidates, err := s.lockAccounts(ctx, tx, actor.UserID, user)
 		if err != nil {
 			return err
 		}
-		// Under the locks, which the other takes too to open it.
+		// This time under the locks, which the other user's call takes as well.
 		if c, err = directByKey(ctx, tx, actor.UserID, user); err != nil || c != nil {
 			return err
 		}
 		if err := s.requireVerified(ctx, tx, actor); err != nil {
 			return err
 		}
-		if _, there := people.nicknames[actor.UserID]; !there {
+		if _, there := candidates.nicknames[actor.UserID]; !there {
 			return errNoAccount
 		}
-		switch _, there := people.nicknames[user]; {
+		switch _, there := candidates.nicknames[user]; {
 		case !there:
 			return errs.Input(errs.NotFound, "userId", "There is no such person.")
-		case people.full[actor.UserID]:
+		case candidates.full[actor.UserID]:
 			return s.errFull()
-		case people.full[user]:
+		case candidates.full[user]:
 			return errs.Input(errs.LimitReached, "userId", personFull)
 		}
 		c = &model.Conversation{
@@ -456,7 +456,8 @@ func directKey(a, b model.UserID) string {
 	return ids[0] + " " + ids[1]
 }
 
-// directByKey returns nil if there is none, or if an account of the two is being removed.
+// directByKey returns the direct conversation of a pair. It returns nil if there is none, or if one
+// of the two accounts is being removed.
 func directByKey(ctx context.Context, db bun.IDB, a, b model.UserID) (*model.Conversation, error) {
 	var found []*model.Conversation
 	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", directKey(a, b)).

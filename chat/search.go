@@ -24,7 +24,7 @@ const (
 	maxSnippet = 160 // code points
 )
 
-// Search is what somebody looks for in their conversations.
+// Search selects messages. A field that is nil selects all.
 type Search struct {
 	Query          string
 	ConversationID *model.ConversationID
@@ -33,25 +33,25 @@ type Search struct {
 	SentBefore     *time.Time
 }
 
-// Found is a message that a search has found.
+// Found is a message that matches a search.
 type Found struct {
 	Message *model.Message
 	snippet func() []*text.Part
 }
 
-// Snippet is a part of the content that shows why the message was found. It takes a while to cut
-// out of a long one, so that is done once, and only if it is asked for.
+// Snippet returns the part of the content that shows why the message was found. It is cut out when
+// it is first called, because that takes long for a long message.
 func (f *Found) Snippet() []*text.Part { return f.snippet() }
 
 const searchList = 's' // the letter of this list's cursors
 
-// FoundCursor is where a message stands in what a search finds.
+// FoundCursor is the cursor of a message in the results of a search.
 func FoundCursor(f *Found) string {
 	return store.NewCursor(searchList).Time(f.Message.CreatedAt).UUID(f.Message.ID).String()
 }
 
-// SearchMessages finds the messages, in the actor's own conversations, that have all of the words,
-// newest first. BAD_USER_INPUT where there is nothing to look for.
+// SearchMessages lists the messages in the actor's conversations that have all of the words, newest
+// first. BAD_USER_INPUT if the query is too long, or has no words or too many.
 func (s *Service) SearchMessages(
 	ctx context.Context, actor model.Actor, in Search, page store.PageArgs,
 ) (store.Page[*Found], error) {
@@ -76,8 +76,10 @@ func (s *Service) SearchMessages(
 		return none, err
 	}
 	var messages []*model.Message
+	// This is not a text for store.Read, because the best plan depends on the words: whether an
+	// index finds few messages by their tokens, or many.
 	q := s.db.NewSelect().Model(&messages).Apply(membership.Shared(actor, "m.conversation_id")).
-		Where("m.seq > viewer.hidden_seq").Apply(in.narrow, s.having(terms))
+		Where("m.seq > viewer.hidden_seq").Apply(in.filter, s.withTerms(terms))
 	newestFirst := store.Order{Columns: []string{"m.created_at", "m.id"}, Descending: true}
 	if err := window.Apply(q, newestFirst, keyset...).Scan(ctx); err != nil {
 		return none, store.Error(err)
@@ -92,24 +94,26 @@ func (s *Service) SearchMessages(
 
 func (in Search) terms() ([]string, error) {
 	if problem := text.Problem(in.Query, true); problem != "" {
-		return nil, errs.New(errs.BadUserInput, "query: It %s.", problem)
+		return nil, errs.New(errs.BadUserInput, "query: The text %s.", problem)
 	}
 	if n := text.Len(in.Query); n > maxQuery {
-		return nil, errs.New(errs.BadUserInput, "query: At most %d characters, not %d.", maxQuery,
+		return nil, errs.New(errs.BadUserInput, "query: It may have at most %d characters, not %d.",
+			maxQuery,
 			n)
 	}
 	terms := text.Terms(in.Query)
 	switch {
 	case len(terms) == 0:
-		return nil, errs.New(errs.BadUserInput, "query: There is no word in it to look for.")
+		return nil, errs.New(errs.BadUserInput, "query: It has no word to search for.")
 	case len(terms) > maxTerms:
-		return nil, errs.New(errs.BadUserInput, "query: At most %d words, not %d.", maxTerms,
+		return nil, errs.New(errs.BadUserInput, "query: It may have at most %d words, not %d.",
+			maxTerms,
 			len(terms))
 	}
 	return terms, nil
 }
 
-func (in Search) narrow(q *bun.SelectQuery) *bun.SelectQuery {
+func (in Search) filter(q *bun.SelectQuery) *bun.SelectQuery {
 	if in.ConversationID != nil {
 		q = q.Where("m.conversation_id = ?", *in.ConversationID)
 	}
@@ -125,11 +129,11 @@ func (in Search) narrow(q *bun.SelectQuery) *bun.SelectQuery {
 	return q
 }
 
-// having narrows a query to the messages that have all of the terms.
-func (s *Service) having(terms []string) func(*bun.SelectQuery) *bun.SelectQuery {
+// withTerms limits a query to messages that have all of the terms.
+func (s *Service) withTerms(terms []string) func(*bun.SelectQuery) *bun.SelectQuery {
 	return func(q *bun.SelectQuery) *bun.SelectQuery {
 		if s.db.Postgres() {
-			// A term is letters, marks, digits, or one symbol: there is nothing in it to quote.
+			// A term is letters, marks and digits, or one symbol, so it needs no escaping.
 			return q.Where("m.tokens @@ ?::tsquery", "'"+strings.Join(terms, "' & '")+"'")
 		}
 		return q.Where("m.rowid IN (SELECT rowid FROM message_tokens WHERE message_tokens MATCH ?)",
@@ -137,7 +141,7 @@ func (s *Service) having(terms []string) func(*bun.SelectQuery) *bun.SelectQuery
 	}
 }
 
-// tokensValue is what PostgreSQL stores of a message's words.
+// tokensValue is the value of messages.tokens on PostgreSQL.
 func tokensValue(m *model.Message) schema.QueryWithArgs {
 	if m.DeletedAt != nil {
 		return bun.SafeQuery("NULL")
@@ -145,7 +149,7 @@ func tokensValue(m *model.Message) schema.QueryWithArgs {
 	return bun.SafeQuery("array_to_tsvector(?::text[])", pgdialect.Array(text.Tokens(m.Content)))
 }
 
-// indexMessage has searches find a message by the words that it has now.
+// indexMessage replaces the tokens of a message with those of its current content.
 func indexMessage(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	if tx.Postgres() {
 		_, err := tx.NewUpdate().Model(m).Set("tokens = ?", tokensValue(m)).WherePK().Exec(ctx)
@@ -162,5 +166,5 @@ func indexMessage(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	return err
 }
 
-// tokenText is what SQLite stores of a message's words.
+// tokenText is the tokens of a message, as message_tokens stores them on SQLite.
 func tokenText(m *model.Message) string { return strings.Join(text.Tokens(m.Content), " ") }

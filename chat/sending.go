@@ -13,39 +13,37 @@ import (
 	"parley/store"
 )
 
-// outgoing is a message on its way into a commit, which it shares with whatever waits on this node
-// at the same time.
+// outgoing is a message on its way into a batch: the messages that share one commit.
 type outgoing struct {
 	message   *model.Message
-	names     [][]string // what in it may be the nickname of a member
+	names     [][]string // for each @, the strings after it that may be a member's nickname
 	mentioned []model.UserID
-	refused   error // why it was not stored
+	refused   error // why the message was not stored
 }
 
 func (o *outgoing) author() model.MemberID {
 	return model.MemberID{Conversation: o.message.ConversationID, User: *o.message.AuthorID}
 }
 
-// key is for messages that have one.
+// key must be called only if the message has a key.
 func (o *outgoing) key() idempotencyKey {
-	return idempotencyKey{o.author(),
-		*o.message.IdempotencyKey}
+	return idempotencyKey{o.author(), *o.message.IdempotencyKey}
 }
 
-// known is what a batch of messages finds in its transaction, with every conversation locked that
-// is in heads: all that the rules of sending ask for. What is admitted is noted in it, for those
-// that come after it in the same batch.
-type known struct {
+// batchSnapshot is what the rules of sending need to know about a batch of messages, as it is while
+// the conversations in heads are locked. accept updates it for the messages that follow in the same
+// batch.
+type batchSnapshot struct {
 	now      time.Time
-	position int64 // of all events of the transaction
+	position int64 // of the events of the transaction
 	heads    map[model.ConversationID]*head
-	hidden   map[model.MemberID]int64 // hidden_seq, of members alone
+	hidden   map[model.MemberID]int64 // hidden_seq of each author who is a member
 	used     map[idempotencyKey]bool
-	replies  map[reply]int64 // seq
-	// members by nickname, of the names that were asked for
+	replies  map[reply]int64 // seq of the message that is answered
+	// named has the members whose nickname is one of the names in the messages.
 	named map[model.ConversationID]map[string]model.UserID
-	// free has those whose accounts nobody else has locked, of the authors and of the named; nil
-	// where locks are waited for.
+	// free has the authors and the named members whose accounts no other transaction has locked. It
+	// is nil if the batch waits for locks.
 	free map[model.UserID]bool
 }
 
@@ -58,9 +56,22 @@ type (
 		conversation model.ConversationID
 		to           model.MessageID
 	}
+	// head is the newest seq of a conversation, and the time of its newest event.
+	head struct {
+		seq int64
+		at  time.Time
+	}
 )
 
-// namesIn are the distinct names in messages, by conversation.
+func newBatchSnapshot() *batchSnapshot {
+	return &batchSnapshot{
+		heads: map[model.ConversationID]*head{}, hidden: map[model.MemberID]int64{},
+		used: map[idempotencyKey]bool{}, replies: map[reply]int64{},
+		named: map[model.ConversationID]map[string]model.UserID{},
+	}
+}
+
+// namesIn returns the distinct names in messages, by conversation.
 func namesIn(all []*outgoing) map[model.ConversationID]map[string]bool {
 	names := map[model.ConversationID]map[string]bool{}
 	for _, o := range all {
@@ -75,85 +86,73 @@ func namesIn(all []*outgoing) map[model.ConversationID]map[string]bool {
 	return names
 }
 
-func (k *known) addNamed(id model.ConversationID, name string, member model.UserID) {
-	if k.named[id] == nil {
-		k.named[id] = map[string]model.UserID{}
+func (b *batchSnapshot) addNamed(id model.ConversationID, name string, member model.UserID) {
+	if b.named[id] == nil {
+		b.named[id] = map[string]model.UserID{}
 	}
-	k.named[id][name] = member
+	b.named[id][name] = member
 }
 
-func newKnown() *known {
-	return &known{
-		heads: map[model.ConversationID]*head{}, hidden: map[model.MemberID]int64{},
-		used:    map[idempotencyKey]bool{},
-		replies: map[reply]int64{}, named: map[model.ConversationID]map[string]model.UserID{},
-	}
-}
-
-// heldUp reports whether somebody else's transaction has to end first, before it can be said
-// whether a message may be sent, or before it can be stored.
-func (k *known) heldUp(o *outgoing) bool {
-	if _, member := k.hidden[o.author()]; k.free == nil || !member {
+// isBlocked reports whether another transaction has locked a row that the rules for a message
+// depend on, or that the message will refer to.
+func (b *batchSnapshot) isBlocked(o *outgoing) bool {
+	if _, member := b.hidden[o.author()]; b.free == nil || !member {
 		return false
 	}
-	locked := func(id model.UserID) bool { return !k.free[id] }
-	return k.heads[o.message.ConversationID] == nil || locked(*o.message.AuthorID) ||
+	locked := func(id model.UserID) bool { return !b.free[id] }
+	return b.heads[o.message.ConversationID] == nil || locked(*o.message.AuthorID) ||
 		slices.ContainsFunc(o.mentioned, locked)
 }
 
-// head is where a conversation stands: its newest seq, and the time of its newest event.
-type head struct {
-	seq int64
-	at  time.Time
-}
-
-// next takes the next place of a conversation. Whoever has a clock that is behind does not turn
-// time back.
-func (k *known) next(id model.ConversationID) head {
-	p := k.heads[id]
-	p.seq++
-	if p.at.Before(k.now) {
-		p.at = k.now
+// next takes the next seq of a conversation. Its time is never before that of the newest event,
+// even if the clock of this node is behind.
+func (b *batchSnapshot) next(id model.ConversationID) head {
+	h := b.heads[id]
+	h.seq++
+	if h.at.Before(b.now) {
+		h.at = b.now
 	}
-	return *p
+	return *h
 }
 
-// admission is what of a batch is to be stored.
-type admission struct {
-	*known
+// acceptedBatch is the messages of a batch that passed the rules and have a seq.
+type acceptedBatch struct {
+	*batchSnapshot
 	messages []*outgoing
-	moved    map[model.ConversationID]*head // where the conversations of the messages are then
-	busy     []*outgoing
+	moved    map[model.ConversationID]*head // the new heads of their conversations
+	blocked  []*outgoing
 }
 
-func (k *known) admit(all []*outgoing) *admission {
-	a := &admission{known: k, moved: map[model.ConversationID]*head{}}
-	// what is sent after a message that waits does not overtake it
-	waiting := map[model.ConversationID]bool{}
+// accept applies the rules to each message, in order.
+func (b *batchSnapshot) accept(all []*outgoing) *acceptedBatch {
+	a := &acceptedBatch{batchSnapshot: b, moved: map[model.ConversationID]*head{}}
+	// No message overtakes a blocked one of its conversation.
+	blocked := map[model.ConversationID]bool{}
 	for _, o := range all {
-		o.mentioned = mentioned(o.names, k.named[o.message.ConversationID])
-		if waiting[o.message.ConversationID] || k.heldUp(o) {
-			waiting[o.message.ConversationID] = true
-			a.busy = append(a.busy, o)
+		id := o.message.ConversationID
+		o.mentioned = mentioned(o.names, b.named[id])
+		if blocked[id] || b.isBlocked(o) {
+			blocked[id] = true
+			a.blocked = append(a.blocked, o)
 			continue
 		}
-		if o.refused = o.admit(k); o.refused == nil {
+		if o.refused = o.accept(b); o.refused == nil {
 			a.messages = append(a.messages, o)
-			a.moved[o.message.ConversationID] = k.heads[o.message.ConversationID]
+			a.moved[id] = b.heads[id]
 		}
 	}
 	return a
 }
 
-// storeMessages is what the writer runs. Every rule is looked at inside the transaction, with the
-// conversations locked, and for each message by itself: one that is refused does not hold up the
-// others.
+// storeMessages stores a batch: it is the batch.Run of Service.sending. The rules are applied to
+// each message inside the transaction, after the conversations are locked. A message that is
+// refused does not keep the others from being stored.
 func (s *Service) storeMessages(
-	ctx context.Context, all []*outgoing, patient bool,
-) (busy []*outgoing, err error) {
-	var a *admission
+	ctx context.Context, all []*outgoing, waitForLocks bool,
+) (blocked []*outgoing, err error) {
+	var a *acceptedBatch
 	if s.db.Postgres() {
-		a, err = s.storePostgres(ctx, all, patient)
+		a, err = s.storePostgres(ctx, all, waitForLocks)
 	} else {
 		a, err = s.storeSQLite(ctx, all)
 	}
@@ -161,30 +160,29 @@ func (s *Service) storeMessages(
 		err = errs.Wrap(err, errs.Unavailable,
 			"The conversation or the database is busy. The message was not sent; try again.")
 	}
-	if errs.Is(err, errs.Unavailable) { // to each of the messages, and they may even be stored
+	if errs.Is(err, errs.Unavailable) { // each would fail alone too, or is stored already
 		return nil, errors.Join(batch.ErrFinal, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	s.publishSent(a)
-	return a.busy, nil
+	return a.blocked, nil
 }
 
 //nolint:gochecknoglobals // a constant
 var noData = json.RawMessage("{}")
 
-func (a *admission) event(o *outgoing) *model.Event {
+func (a *acceptedBatch) event(o *outgoing) *model.Event {
 	m := o.message
 	return &model.Event{
 		ConversationID: m.ConversationID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID,
-		MessageID: &m.ID,
-		Data:      noData, At: m.CreatedAt, Position: a.position, Message: m,
+		MessageID: &m.ID, Data: noData, At: m.CreatedAt, Position: a.position, Message: m,
 	}
 }
 
-// publishSent publishes what has been stored, the events of each conversation together.
-func (s *Service) publishSent(a *admission) {
+// publishSent publishes a stored batch, the events of each conversation together.
+func (s *Service) publishSent(a *acceptedBatch) {
 	events := map[model.ConversationID][]*model.Event{}
 	for _, o := range a.messages {
 		id := o.message.ConversationID

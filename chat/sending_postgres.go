@@ -13,18 +13,18 @@ import (
 	"parley/store"
 )
 
-// storePostgres takes two round trips, whatever the number of messages: one locks and looks, one
-// writes and commits.
+// storePostgres takes two round trips for any number of messages: the first locks and loads, the
+// second writes and commits.
 func (s *Service) storePostgres(
-	ctx context.Context, all []*outgoing, patient bool,
-) (a *admission, err error) {
+	ctx context.Context, all []*outgoing, waitForLocks bool,
+) (a *acceptedBatch, err error) {
 	err = s.db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error {
-		k, err := look(ctx, tx, all, patient)
+		b, err := lockAndLoad(ctx, tx, all, waitForLocks)
 		if err != nil {
 			return err
 		}
-		k.now = s.db.Now() // after the locks
-		if a = k.admit(all); len(a.messages) == 0 {
+		b.now = s.db.Now() // read after the locks are taken
+		if a = b.accept(all); len(a.messages) == 0 {
 			return nil
 		}
 		return a.write(ctx, tx)
@@ -33,15 +33,16 @@ func (s *Service) storePostgres(
 }
 
 const (
-	// The conversations, in order of id: two batches do not wait for each other crosswise.
+	// Batches lock conversations in order of id, so that they cannot deadlock.
 	lockConversations = `
 		SELECT id, last_seq, coalesce(last_event_at, last_activity_at), pg_current_xact_id()::text::bigint
 		FROM conversations WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE`
-	// The accounts of the authors, which the rows to be written will refer to.
+	// The rows to be written refer to the accounts of the authors.
 	lockAuthors = `SELECT id FROM users WHERE id = ANY($1::uuid[]) ORDER BY id FOR KEY SHARE`
-	// The members with these names (an account that is being removed has none), and whether their
-	// accounts, which the mentions will refer to, are locked by nobody else.
-	lookAtNames = `
+	// lockNamed selects the members who have these names, and whether their accounts are locked
+	// now. The mentions to be written refer to these accounts. With SKIP LOCKED it leaves accounts
+	// unlocked that another transaction has locked. An account that is being removed has no name.
+	lockNamed = `
 		WITH named AS MATERIALIZED (
 			SELECT i.conversation_id, i.nickname_key, u.id
 			FROM unnest($1::uuid[], $2::text[]) AS i (conversation_id, nickname_key)
@@ -55,8 +56,8 @@ const (
 		SELECT conversation_id, nickname_key, id, id IN (SELECT id FROM free) FROM named`
 )
 
-// A statement of its own, whose snapshot is taken with the locks: a removal that was waited for
-// counts.
+// readMembers is a separate statement, so that its snapshot is taken after the locks: it sees the
+// removals that the locks waited for.
 var readMembers = `
 		SELECT i.n, cm.hidden_seq, r.seq, k.used IS NOT NULL
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
@@ -74,14 +75,16 @@ var readMembers = `
 			WHERE conversation_id = i.conversation_id AND author_id = i.author_id AND idempotency_key = i.idempotency_key LIMIT 1
 		) AS k ON true` //nolint:gochecknoglobals // a constant
 
-// look locks what the messages need, and finds out what the rules ask for. Where it is not patient,
-// it locks only what nobody else has locked.
-func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (*known, error) {
-	k, b := newKnown(), &pgx.Batch{}
+// lockAndLoad locks the rows that the messages need, and reads the batch snapshot. If waitForLocks
+// is false, it skips rows that another transaction has locked.
+func lockAndLoad(
+	ctx context.Context, tx *store.PgxTx, all []*outgoing, waitForLocks bool,
+) (*batchSnapshot, error) {
+	b, queries := newBatchSnapshot(), &pgx.Batch{}
 	var skip string
-	if !patient {
+	if !waitForLocks {
 		skip = " SKIP LOCKED"
-		k.free = map[model.UserID]bool{}
+		b.free = map[model.UserID]bool{}
 	}
 	var in struct {
 		conversations, authors [][16]byte
@@ -99,68 +102,69 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		in.keys = append(in.keys, m.IdempotencyKey)
 		in.replies = append(in.replies, (*[16]byte)(m.ReplyToID))
 	}
-	for id, some := range namesIn(all) {
-		for name := range some {
-			names.conversations, names.keys = append(names.conversations, id),
-				append(names.keys, name)
+	for id, list := range namesIn(all) {
+		for name := range list {
+			names.conversations = append(names.conversations, id)
+			names.keys = append(names.keys, name)
 		}
 	}
-	b.Queue(lockConversations+skip, distinct(in.conversations)).Query(func(rows pgx.Rows) error {
-		var id [16]byte
-		var seq int64
-		var at time.Time
-		_, err := pgx.ForEachRow(rows, []any{&id, &seq, &at, &k.position}, func() error {
-			k.heads[id] = &head{seq: seq, at: at}
-			return nil
+	queries.Queue(lockConversations+skip, distinct(in.conversations)).
+		Query(func(rows pgx.Rows) error {
+			var id [16]byte
+			var seq int64
+			var at time.Time
+			_, err := pgx.ForEachRow(rows, []any{&id, &seq, &at, &b.position}, func() error {
+				b.heads[id] = &head{seq: seq, at: at}
+				return nil
+			})
+			return err
 		})
-		return err
-	})
-	b.Queue(lockAuthors+skip, distinct(in.authors)).Query(func(rows pgx.Rows) error {
+	queries.Queue(lockAuthors+skip, distinct(in.authors)).Query(func(rows pgx.Rows) error {
 		var id [16]byte
 		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-			if k.free != nil {
-				k.free[id] = true
+			if b.free != nil {
+				b.free[id] = true
 			}
 			return nil
 		})
 		return err
 	})
-	b.Queue(readMembers, in.conversations, in.authors, in.keys, in.replies).
+	queries.Queue(readMembers, in.conversations, in.authors, in.keys, in.replies).
 		Query(func(rows pgx.Rows) error {
 			var n, hidden int64
 			var replied *int64
 			var used bool
 			_, err := pgx.ForEachRow(rows, []any{&n, &hidden, &replied, &used}, func() error {
 				o := all[n-1]
-				k.hidden[o.author()] = hidden
+				b.hidden[o.author()] = hidden
 				if replied != nil {
-					k.replies[reply{o.message.ConversationID, *o.message.ReplyToID}] = *replied
+					b.replies[reply{o.message.ConversationID, *o.message.ReplyToID}] = *replied
 				}
 				if used {
-					k.used[o.key()] = true
+					b.used[o.key()] = true
 				}
 				return nil
 			})
 			return err
 		})
 	if len(names.keys) > 0 {
-		b.Queue(fmt.Sprintf(lookAtNames, skip), names.conversations, names.keys).
+		queries.Queue(fmt.Sprintf(lockNamed, skip), names.conversations, names.keys).
 			Query(func(rows pgx.Rows) error {
 				var conversation, user [16]byte
 				var name string
 				var free bool
 				_, err := pgx.ForEachRow(rows, []any{&conversation, &name, &user, &free},
 					func() error {
-						k.addNamed(conversation, name, user)
-						if free && k.free != nil {
-							k.free[user] = true
+						b.addNamed(conversation, name, user)
+						if free && b.free != nil {
+							b.free[user] = true
 						}
 						return nil
 					})
 				return err
 			})
 	}
-	return k, tx.Begin(ctx, b)
+	return b, tx.Begin(ctx, queries)
 }
 
 func distinct(ids [][16]byte) [][16]byte {
@@ -170,7 +174,7 @@ func distinct(ids [][16]byte) [][16]byte {
 }
 
 const (
-	moveConversations = `
+	updateConversations = `
 		UPDATE conversations AS c
 		SET last_seq = i.seq, last_message_seq = i.seq, last_event_at = i.at, last_activity_at = i.at
 		FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS i (id, seq, at) WHERE c.id = i.id`
@@ -191,19 +195,20 @@ const (
 		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[])`
 )
 
-// write stores what was admitted, and commits.
-func (a *admission) write(ctx context.Context, tx *store.PgxTx) error {
-	b := &pgx.Batch{}
+// write stores the messages and commits.
+func (a *acceptedBatch) write(ctx context.Context, tx *store.PgxTx) error {
+	queries := &pgx.Batch{}
 	var moved struct {
 		ids  [][16]byte
 		seqs []int64
 		at   []time.Time
 	}
-	for id, p := range a.moved {
-		moved.ids, moved.seqs, moved.at = append(moved.ids, id), append(moved.seqs, p.seq),
-			append(moved.at, p.at)
+	for id, h := range a.moved {
+		moved.ids = append(moved.ids, id)
+		moved.seqs = append(moved.seqs, h.seq)
+		moved.at = append(moved.at, h.at)
 	}
-	b.Queue(moveConversations, moved.ids, moved.seqs, moved.at)
+	queries.Queue(updateConversations, moved.ids, moved.seqs, moved.at)
 	var rows struct {
 		ids, conversations, authors [][16]byte
 		seqs                        []int64
@@ -219,30 +224,31 @@ func (a *admission) write(ctx context.Context, tx *store.PgxTx) error {
 	}
 	for _, o := range a.messages {
 		m := o.message
-		rows.ids, rows.conversations = append(rows.ids, m.ID),
-			append(rows.conversations, m.ConversationID)
-		rows.seqs, rows.authors = append(rows.seqs, m.Seq), append(rows.authors, *m.AuthorID)
-		rows.contents, rows.tokens = append(rows.contents, m.Content),
-			append(rows.tokens, tokenText(m))
-		rows.replies, rows.at = append(rows.replies, (*[16]byte)(m.ReplyToID)),
-			append(rows.at, m.CreatedAt)
-		rows.keys, rows.hashes = append(rows.keys, m.IdempotencyKey),
-			append(rows.hashes, m.RequestHash)
+		rows.ids = append(rows.ids, m.ID)
+		rows.conversations = append(rows.conversations, m.ConversationID)
+		rows.seqs = append(rows.seqs, m.Seq)
+		rows.authors = append(rows.authors, *m.AuthorID)
+		rows.contents = append(rows.contents, m.Content)
+		rows.tokens = append(rows.tokens, tokenText(m))
+		rows.replies = append(rows.replies, (*[16]byte)(m.ReplyToID))
+		rows.at = append(rows.at, m.CreatedAt)
+		rows.keys = append(rows.keys, m.IdempotencyKey)
+		rows.hashes = append(rows.hashes, m.RequestHash)
 		for _, id := range o.mentioned {
-			mentions.conversations, mentions.seqs = append(mentions.conversations,
-				m.ConversationID), append(mentions.seqs, m.Seq)
-			mentions.messages, mentions.users = append(mentions.messages, m.ID),
-				append(mentions.users, id)
+			mentions.conversations = append(mentions.conversations, m.ConversationID)
+			mentions.seqs = append(mentions.seqs, m.Seq)
+			mentions.messages = append(mentions.messages, m.ID)
+			mentions.users = append(mentions.users, id)
 		}
 	}
-	b.Queue(insertMessages, rows.ids, rows.conversations, rows.seqs, rows.authors, rows.contents,
-		rows.replies, rows.at, rows.keys,
-		rows.hashes, rows.tokens)
-	b.Queue(insertSent, string(model.MessageAdded), a.position, rows.conversations, rows.seqs,
+	queries.Queue(insertMessages, rows.ids, rows.conversations, rows.seqs, rows.authors,
+		rows.contents,
+		rows.replies, rows.at, rows.keys, rows.hashes, rows.tokens)
+	queries.Queue(insertSent, string(model.MessageAdded), a.position, rows.conversations, rows.seqs,
 		rows.authors, rows.ids, rows.at)
 	if len(mentions.users) > 0 {
-		b.Queue(insertMentioned, mentions.conversations, mentions.users, mentions.seqs,
+		queries.Queue(insertMentioned, mentions.conversations, mentions.users, mentions.seqs,
 			mentions.messages)
 	}
-	return tx.Commit(ctx, b)
+	return tx.Commit(ctx, queries)
 }

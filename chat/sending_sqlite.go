@@ -15,20 +15,20 @@ import (
 	"parley/store"
 )
 
-// storeSQLite needs no locks: nobody else writes while its transaction runs. Statements cost no
-// round trip here, but preparing one costs as much as running it.
-func (s *Service) storeSQLite(ctx context.Context, all []*outgoing) (a *admission, err error) {
-	prepared, err := s.sendingSQLite.on(ctx, s.db)
+// storeSQLite needs no locks: SQLite has one writing transaction at a time. A statement costs no
+// round trip here, but preparing it costs as much as running it.
+func (s *Service) storeSQLite(ctx context.Context, all []*outgoing) (a *acceptedBatch, err error) {
+	prepared, err := s.sendingSQLite.prepare(ctx, s.db)
 	if err != nil {
 		return nil, store.Error(err)
 	}
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		in := inSQLite{tx, prepared}
-		k, err := in.look(ctx, all)
+		b, err := in.load(ctx, all)
 		if err != nil {
 			return err
 		}
-		if a = k.admit(all); len(a.messages) == 0 {
+		if a = b.accept(all); len(a.messages) == 0 {
 			return nil
 		}
 		return in.write(ctx, a)
@@ -36,118 +36,120 @@ func (s *Service) storeSQLite(ctx context.Context, all []*outgoing) (a *admissio
 	return a, err
 }
 
-// sqliteStatements are those of sending, prepared on the connection that writes when they are
-// needed first.
+// sqliteStatements are the statements that store messages, prepared on the connection that writes.
 type sqliteStatements struct {
-	// guards what follows
-	mu                                                                sync.Mutex
-	ready                                                             bool
-	look, names, nextPosition, move, message, tokens, event, mentions *sql.Stmt
+	mu       sync.Mutex // guards what follows
+	prepared bool
+
+	load, loadNamed, nextPosition, updateConversation        *sql.Stmt
+	insertMessage, insertTokens, insertEvent, insertMentions *sql.Stmt
 }
 
-// on prepares what is not yet. It must not be called in a transaction, which has the connection.
-func (st *sqliteStatements) on(ctx context.Context, db *store.DB) (*sqliteStatements, error) {
+// prepare prepares the statements if they are not prepared yet. It must not be called in a
+// transaction, because that has the connection.
+func (st *sqliteStatements) prepare(ctx context.Context, db *store.DB) (*sqliteStatements, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.ready {
+	if st.prepared {
 		return st, nil
 	}
 	for statement, query := range map[**sql.Stmt]string{
-		&st.look: `
+		&st.load: `
 			SELECT c.last_seq, coalesce(c.last_event_at, c.last_activity_at), cm.hidden_seq,
 				(SELECT seq FROM messages WHERE id = ?3 AND conversation_id = c.id),
 				EXISTS (SELECT 1 FROM messages WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
 			FROM conversations AS c JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
 			WHERE c.id = ?1 AND ` + membership.NotRemoved("cm.user_id"),
-		&st.names: `
+		&st.loadNamed: `
 			SELECT u.nickname_key, u.id FROM json_each(?2) AS i CROSS JOIN users AS u ON u.nickname_key = i.value
 			CROSS JOIN conversation_members AS cm ON cm.conversation_id = ?1 AND cm.user_id = u.id`,
 		&st.nextPosition: `UPDATE event_position SET last = last + 1 RETURNING last`,
-		&st.move: `
+		&st.updateConversation: `
 			UPDATE conversations SET last_seq = ?2, last_message_seq = ?2, last_event_at = ?3, last_activity_at = ?3
 			WHERE id = ?1`,
-		&st.message: `
+		&st.insertMessage: `
 			INSERT INTO messages (id, conversation_id, seq, author_id, content, reply_to_id, created_at, idempotency_key, request_hash)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		&st.tokens: `INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)`,
-		&st.event: `
+		&st.insertTokens: `INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)`,
+		&st.insertEvent: `
 			INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position)
 			VALUES (?, ?, ?, ?, ?, '{}', ?, ?)`,
-		&st.mentions: `
+		&st.insertMentions: `
 			INSERT INTO mentions (conversation_id, user_id, seq, message_id) SELECT ?1, value, ?3, ?4 FROM json_each(?2)`,
 	} {
-		prepared, err := db.DB.DB.PrepareContext(ctx,
-			query) //nolint:sqlclosecheck // with the database
+		//nolint:sqlclosecheck // closed with the database
+		prepared, err := db.DB.DB.PrepareContext(ctx, query)
 		if err != nil {
-			return nil, err // those before it are prepared again
+			return nil, err // the next call prepares all of them again
 		}
 		*statement = prepared
 	}
-	st.ready = true
+	st.prepared = true
 	return st, nil
 }
 
-// inSQLite is one transaction.
+// inSQLite is a transaction that stores messages.
 type inSQLite struct {
 	tx       *store.Tx
 	prepared *sqliteStatements
 }
 
 func (in inSQLite) row(ctx context.Context, statement *sql.Stmt, args ...any) *sql.Row {
-	//nolint:sqlclosecheck // with the transaction
+	//nolint:sqlclosecheck // closed with the transaction
 	return in.tx.Tx.Tx.StmtContext(ctx, statement).QueryRowContext(ctx, args...)
 }
 
 func (in inSQLite) exec(ctx context.Context, statement *sql.Stmt, args ...any) error {
-	//nolint:sqlclosecheck // with the transaction
+	//nolint:sqlclosecheck // closed with the transaction
 	_, err := in.tx.Tx.Tx.StmtContext(ctx, statement).ExecContext(ctx, args...)
 	return err
 }
 
-// look finds out what the rules ask for.
-func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
-	k := newKnown()
-	k.now = in.tx.Now
+// load reads the batch snapshot.
+func (in inSQLite) load(ctx context.Context, all []*outgoing) (*batchSnapshot, error) {
+	b := newBatchSnapshot()
+	b.now = in.tx.Now
 	for _, o := range all {
-		var p head
+		var h head
 		var hidden int64
 		var replied sql.Null[int64]
 		var used bool
 		m := o.message
-		err := in.row(ctx, in.prepared.look, m.ConversationID, m.AuthorID, m.ReplyToID,
+		err := in.row(ctx, in.prepared.load, m.ConversationID, m.AuthorID, m.ReplyToID,
 			m.IdempotencyKey).
-			Scan(&p.seq, (*store.SQLiteTime)(&p.at), &hidden, &replied, &used)
+			Scan(&h.seq, (*store.SQLiteTime)(&h.at), &hidden, &replied, &used)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		k.heads[m.ConversationID], k.hidden[o.author()] = &p, hidden
+		b.heads[m.ConversationID], b.hidden[o.author()] = &h, hidden
 		if replied.Valid {
-			k.replies[reply{m.ConversationID, *m.ReplyToID}] = replied.V
+			b.replies[reply{m.ConversationID, *m.ReplyToID}] = replied.V
 		}
 		if used {
-			k.used[o.key()] = true
+			b.used[o.key()] = true
 		}
 	}
 	for id, names := range namesIn(all) {
-		if err := in.lookAtNames(ctx, k, id, names); err != nil {
+		if err := in.loadNamed(ctx, b, id, names); err != nil {
 			return nil, err
 		}
 	}
-	return k, nil
+	return b, nil
 }
 
-func (in inSQLite) lookAtNames(
-	ctx context.Context, k *known, id model.ConversationID, names map[string]bool,
+func (in inSQLite) loadNamed(
+	ctx context.Context, b *batchSnapshot, id model.ConversationID, names map[string]bool,
 ) error {
 	list, err := json.Marshal(slices.Collect(maps.Keys(names)))
 	if err != nil {
 		return err
 	}
-	//nolint:sqlclosecheck // with the transaction
-	rows, err := in.tx.Tx.Tx.StmtContext(ctx, in.prepared.names).QueryContext(ctx, id, string(list))
+	//nolint:sqlclosecheck // closed with the transaction
+	rows, err := in.tx.Tx.Tx.StmtContext(ctx, in.prepared.loadNamed).
+		QueryContext(ctx, id, string(list))
 	if err != nil {
 		return err
 	}
@@ -158,18 +160,19 @@ func (in inSQLite) lookAtNames(
 		if err := rows.Scan(&name, &member); err != nil {
 			return err
 		}
-		k.addNamed(id, name, member)
+		b.addNamed(id, name, member)
 	}
 	return rows.Err()
 }
 
-// write stores what was admitted.
-func (in inSQLite) write(ctx context.Context, a *admission) error {
+// write stores the messages.
+func (in inSQLite) write(ctx context.Context, a *acceptedBatch) error {
 	if err := in.row(ctx, in.prepared.nextPosition).Scan(&a.position); err != nil {
 		return err
 	}
-	for id, p := range a.moved {
-		if err := in.exec(ctx, in.prepared.move, id, p.seq, store.SQLiteTime(p.at)); err != nil {
+	for id, h := range a.moved {
+		if err := in.exec(ctx, in.prepared.updateConversation, id, h.seq,
+			store.SQLiteTime(h.at)); err != nil {
 			return err
 		}
 	}
@@ -183,19 +186,20 @@ func (in inSQLite) write(ctx context.Context, a *admission) error {
 
 func (in inSQLite) writeMessage(ctx context.Context, o *outgoing, position int64) error {
 	m, at := o.message, store.SQLiteTime(o.message.CreatedAt)
-	err := in.exec(ctx, in.prepared.message,
+	err := in.exec(ctx, in.prepared.insertMessage,
 		m.ID, m.ConversationID, m.Seq, m.AuthorID, m.Content, m.ReplyToID, at, m.IdempotencyKey,
 		m.RequestHash)
 	if err != nil {
 		return err
 	}
-	if err := in.exec(ctx, in.prepared.tokens, tokenText(m)); err != nil {
+	if err := in.exec(ctx, in.prepared.insertTokens, tokenText(m)); err != nil {
 		return err
 	}
 	if err := in.writeMentions(ctx, o); err != nil {
 		return err
 	}
-	return in.exec(ctx, in.prepared.event, m.ConversationID, m.Seq, string(model.MessageAdded),
+	return in.exec(ctx, in.prepared.insertEvent, m.ConversationID, m.Seq,
+		string(model.MessageAdded),
 		m.AuthorID, m.ID, at, position)
 }
 
@@ -214,6 +218,7 @@ func (in inSQLite) writeMentions(ctx context.Context, o *outgoing) error {
 	if err != nil {
 		return err
 	}
-	return in.exec(ctx, in.prepared.mentions, o.message.ConversationID, string(list), o.message.Seq,
+	return in.exec(ctx, in.prepared.insertMentions, o.message.ConversationID, string(list),
+		o.message.Seq,
 		o.message.ID)
 }
