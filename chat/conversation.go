@@ -267,14 +267,17 @@ func (s *Service) MyConversations(
 
 const (
 	conversationsOfViewer = `
-		SELECT ?TableColumns FROM conversation_members AS viewer JOIN conversations AS c ON c.id = viewer.conversation_id
+		SELECT ?TableColumns FROM conversation_members AS viewer
+			JOIN conversations AS c ON c.id = viewer.conversation_id
 		WHERE viewer.user_id = ?1`
 	// filteredConversations are those that match a ConversationFilter: ?2 to ?5 are its fields, and
 	// ?6 is the time. A field that is null filters nothing.
 	filteredConversations = conversationsOfViewer + `
-		AND (CAST(?2 AS boolean) IS NULL OR ?2 = (viewer.archived_seq > 0 AND viewer.archived_seq >= c.last_message_seq))
+		AND (CAST(?2 AS boolean) IS NULL
+			OR ?2 = (viewer.archived_seq > 0 AND viewer.archived_seq >= c.last_message_seq))
 		AND (CAST(?3 AS boolean) IS NULL OR ?3 = viewer.pinned)
-		AND (CAST(?4 AS boolean) IS NULL OR ?4 = (viewer.muted_until IS NOT NULL AND viewer.muted_until > ?6))
+		AND (CAST(?4 AS boolean) IS NULL
+			OR ?4 = (viewer.muted_until IS NOT NULL AND viewer.muted_until > ?6))
 		AND (CAST(?5 AS boolean) IS NULL OR ?5 = (c.last_message_seq > viewer.last_read_seq
 			AND EXISTS (SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + `)))`
 )

@@ -84,7 +84,8 @@ func (s *Service) Memberships(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.ConversationMember, error) {
 	found, err := store.Read[model.ConversationMember](ctx, s.db,
-		`SELECT ?TableColumns FROM conversation_members AS cm WHERE cm.user_id = ?1 AND cm.conversation_id IN (?2...)`,
+		`SELECT ?TableColumns FROM conversation_members AS cm
+			WHERE cm.user_id = ?1 AND cm.conversation_id IN (?2...)`,
 		actor.UserID, store.IDs(ids))
 	if err != nil {
 		return nil, err

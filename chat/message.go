@@ -236,9 +236,11 @@ func (s *Service) LastMessages(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.Message, error) {
 	found, err := store.Read[model.Message](ctx, s.db, `
-		SELECT ?TableColumns FROM conversation_members AS viewer JOIN conversations AS c ON c.id = viewer.conversation_id
+		SELECT ?TableColumns FROM conversation_members AS viewer
+			JOIN conversations AS c ON c.id = viewer.conversation_id
 		JOIN messages AS m ON m.conversation_id = c.id AND m.seq = c.last_message_seq
-		WHERE viewer.user_id = ?1 AND viewer.conversation_id IN (?2...) AND m.seq > viewer.hidden_seq`,
+		WHERE viewer.user_id = ?1 AND viewer.conversation_id IN (?2...)
+			AND m.seq > viewer.hidden_seq`,
 		actor.UserID, store.IDs(ids))
 	if err != nil {
 		return nil, err

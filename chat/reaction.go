@@ -179,7 +179,8 @@ func (s *Service) Reactors(
 	found, err := readPages[model.Reaction](ctx, s, actor, ids, listText{
 		// The ids are in the subquery, because SQLite does not move a condition with a list of ids
 		// there, and would read all reactions.
-		parents: `(SELECT DISTINCT message_id, emoji FROM reactions WHERE message_id IN (?2...)) AS g
+		parents: `(SELECT DISTINCT message_id, emoji FROM reactions
+			WHERE message_id IN (?2...)) AS g
 			JOIN ` + messagesWithIDs + ` ON m.id = g.message_id CROSS JOIN ` + viewers,
 		visible: messageVisible,
 		items:   "reactions AS r", alias: "r",

@@ -41,24 +41,31 @@ const (
 	// countsForViewer is a condition on messages m: the member viewer is not the author, and they
 	// are not deleted.
 	countsForViewer = `m.author_id IS DISTINCT FROM viewer.user_id AND m.deleted_at IS NULL`
-	unreadByViewer  = `m.conversation_id = viewer.conversation_id AND m.seq > viewer.last_read_seq AND ` + countsForViewer
+	unreadByViewer  = `m.conversation_id = viewer.conversation_id AND m.seq > viewer.last_read_seq
+		AND ` + countsForViewer
 	// unreadMessages counts, up to ?2, what user ?1 has not read in each conversation.
 	// Conversations without a message after the read pointer are left out.
 	unreadMessages = `
 		SELECT viewer.conversation_id,
-			(SELECT count(*) FROM (SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + ` LIMIT ?2 + 0) AS counted) AS messages,
 			(SELECT count(*) FROM (
-				SELECT 1 FROM mentions AS mn JOIN messages AS m ON m.conversation_id = mn.conversation_id AND m.seq = mn.seq
+				SELECT 1 FROM messages AS m WHERE ` + unreadByViewer + ` LIMIT ?2 + 0
+			) AS counted) AS messages,
+			(SELECT count(*) FROM (
+				SELECT 1 FROM mentions AS mn
+					JOIN messages AS m ON m.conversation_id = mn.conversation_id AND m.seq = mn.seq
 				WHERE mn.conversation_id = viewer.conversation_id AND mn.user_id = viewer.user_id
 					AND mn.seq > viewer.last_read_seq AND ` + countsForViewer + ` LIMIT ?2 + 0
 			) AS counted) AS mentions
 		FROM conversation_members AS viewer
-		JOIN conversations AS c ON c.id = viewer.conversation_id AND c.last_message_seq > viewer.last_read_seq
+		JOIN conversations AS c ON c.id = viewer.conversation_id
+			AND c.last_message_seq > viewer.last_read_seq
 		WHERE viewer.user_id = ?1`
 	unreadByConversation = unreadMessages + ` AND viewer.conversation_id IN (?3...)`
 	unreadTotal          = `
-		SELECT CAST(coalesce(sum(u.messages), 0) AS bigint) AS messages, CAST(coalesce(sum(u.mentions), 0) AS bigint) AS mentions
-		FROM (` + unreadMessages + ` AND (viewer.muted_until IS NULL OR viewer.muted_until <= ?3)) AS u`
+		SELECT CAST(coalesce(sum(u.messages), 0) AS bigint) AS messages,
+			CAST(coalesce(sum(u.mentions), 0) AS bigint) AS mentions
+		FROM (` + unreadMessages + `
+			AND (viewer.muted_until IS NULL OR viewer.muted_until <= ?3)) AS u`
 )
 
 // unreadIn is what is unread in one conversation.
@@ -72,7 +79,8 @@ type unreadIn struct {
 func (s *Service) Unread(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]model.Unread, error) {
-	found, err := store.Read[unreadIn](ctx, s.db, unreadByConversation, actor.UserID, MaxUnread, store.IDs(ids))
+	found, err := store.Read[unreadIn](ctx, s.db, unreadByConversation,
+		actor.UserID, MaxUnread, store.IDs(ids))
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +93,8 @@ func (s *Service) Unread(
 
 // UnreadInAll counts what the actor has not read in all conversations that are not muted.
 func (s *Service) UnreadInAll(ctx context.Context, actor model.Actor) (model.Unread, error) {
-	found, err := store.Read[model.Unread](ctx, s.db, unreadTotal, actor.UserID, MaxUnread, s.db.Now())
+	found, err := store.Read[model.Unread](ctx, s.db, unreadTotal,
+		actor.UserID, MaxUnread, s.db.Now())
 	if err != nil {
 		return model.Unread{}, err
 	}
@@ -94,8 +103,8 @@ func (s *Service) UnreadInAll(ctx context.Context, actor model.Actor) (model.Unr
 
 // receiptsEnabled reports whether the actor lets other members see the read pointer.
 func (s *Service) receiptsEnabled(ctx context.Context, actor model.Actor) (bool, error) {
-	enabled, err := s.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", actor.UserID).Where("u.send_read_receipts").
-		Exists(ctx)
+	enabled, err := s.db.NewSelect().Model((*model.User)(nil)).Where("u.id = ?", actor.UserID).
+		Where("u.send_read_receipts").Exists(ctx)
 	return enabled, store.Error(err)
 }
 
@@ -129,14 +138,17 @@ func (s *Service) SeenBy(
 		return nil, err
 	}
 	of := func(by *seenBy) model.MessageID { return by.Parent }
-	inOrder := func(a, b *seenBy) int { return compareMembers(&a.ConversationMember, &b.ConversationMember) }
+	inOrder := func(a, b *seenBy) int {
+		return compareMembers(&a.ConversationMember, &b.ConversationMember)
+	}
 	pages := make(map[model.MessageID]store.Page[*model.ConversationMember], len(ids))
 	for id, page := range cutEach(window, ids, found, of, inOrder) {
 		members := make([]*model.ConversationMember, len(page.Items))
 		for i, by := range page.Items {
 			members[i] = &by.ConversationMember
 		}
-		pages[id] = store.Page[*model.ConversationMember]{Items: members, More: page.More, Before: page.Before}
+		pages[id] = store.Page[*model.ConversationMember]{Items: members, More: page.More,
+			Before: page.Before}
 	}
 	return pages, nil
 }

@@ -35,7 +35,8 @@ func (s *Service) storePostgres(
 const (
 	// Batches lock conversations in order of id, so that they cannot deadlock.
 	lockConversations = `
-		SELECT id, last_seq, coalesce(last_event_at, last_activity_at), pg_current_xact_id()::text::bigint
+		SELECT id, last_seq, coalesce(last_event_at, last_activity_at),
+			pg_current_xact_id()::text::bigint
 		FROM conversations WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE`
 	// The rows to be written refer to the accounts of the authors.
 	lockAuthors = `SELECT id FROM users WHERE id = ANY($1::uuid[]) ORDER BY id FOR KEY SHARE`
@@ -46,12 +47,16 @@ const (
 		WITH named AS MATERIALIZED (
 			SELECT i.conversation_id, i.nickname_key, u.id
 			FROM unnest($1::uuid[], $2::text[]) AS i (conversation_id, nickname_key)
-			CROSS JOIN LATERAL (SELECT id FROM users WHERE nickname_key = i.nickname_key LIMIT 1) AS u
 			CROSS JOIN LATERAL (
-				SELECT 1 FROM conversation_members WHERE conversation_id = i.conversation_id AND user_id = u.id LIMIT 1
+				SELECT id FROM users WHERE nickname_key = i.nickname_key LIMIT 1
+			) AS u
+			CROSS JOIN LATERAL (
+				SELECT 1 FROM conversation_members
+				WHERE conversation_id = i.conversation_id AND user_id = u.id LIMIT 1
 			) AS cm
 		), free AS MATERIALIZED (
-			SELECT id FROM users WHERE id = ANY(ARRAY(SELECT id FROM named)) ORDER BY id FOR KEY SHARE%s
+			SELECT id FROM users WHERE id = ANY(ARRAY(SELECT id FROM named))
+				ORDER BY id FOR KEY SHARE%s
 		)
 		SELECT conversation_id, nickname_key, id, id IN (SELECT id FROM free) FROM named`
 )
@@ -68,11 +73,13 @@ var readMembers = `
 				AND ` + membership.NotRemoved("user_id") + ` LIMIT 1
 		) AS cm
 		LEFT JOIN LATERAL (
-			SELECT seq FROM messages WHERE id = i.reply_to_id AND conversation_id = i.conversation_id LIMIT 1
+			SELECT seq FROM messages
+			WHERE id = i.reply_to_id AND conversation_id = i.conversation_id LIMIT 1
 		) AS r ON true
 		LEFT JOIN LATERAL (
 			SELECT true AS used FROM messages
-			WHERE conversation_id = i.conversation_id AND author_id = i.author_id AND idempotency_key = i.idempotency_key LIMIT 1
+			WHERE conversation_id = i.conversation_id AND author_id = i.author_id
+				AND idempotency_key = i.idempotency_key LIMIT 1
 		) AS k ON true` //nolint:gochecknoglobals // a constant
 
 // lockAndLoad locks the rows that the messages need, and reads the batch snapshot. If waitForLocks
@@ -176,15 +183,21 @@ func distinct(ids [][16]byte) [][16]byte {
 const (
 	updateConversations = `
 		UPDATE conversations AS c
-		SET last_seq = i.seq, last_message_seq = i.seq, last_event_at = i.at, last_activity_at = i.at
-		FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS i (id, seq, at) WHERE c.id = i.id`
+		SET last_seq = i.seq, last_message_seq = i.seq, last_event_at = i.at,
+			last_activity_at = i.at
+		FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS i (id, seq, at)
+		WHERE c.id = i.id`
 	insertMessages = `
-		INSERT INTO messages (id, conversation_id, seq, author_id, content, reply_to_id, created_at, idempotency_key, request_hash, tokens)
-		SELECT i.id, i.conversation_id, i.seq, i.author_id, i.content, i.reply_to_id, i.created_at, i.idempotency_key, i.request_hash,
+		INSERT INTO messages (id, conversation_id, seq, author_id, content, reply_to_id, created_at,
+			idempotency_key, request_hash, tokens)
+		SELECT i.id, i.conversation_id, i.seq, i.author_id, i.content, i.reply_to_id, i.created_at,
+			i.idempotency_key, i.request_hash,
 			array_to_tsvector(string_to_array(i.tokens, ' '))
-		FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[], $7::timestamptz[], $8::text[], $9::bytea[],
+		FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[],
+			$7::timestamptz[], $8::text[], $9::bytea[],
 			$10::text[])
-			AS i (id, conversation_id, seq, author_id, content, reply_to_id, created_at, idempotency_key, request_hash, tokens)`
+			AS i (id, conversation_id, seq, author_id, content, reply_to_id, created_at,
+				idempotency_key, request_hash, tokens)`
 	insertSent = `
 		INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position)
 		SELECT i.conversation_id, i.seq, $1, i.actor_id, i.message_id, '{}', i.at, $2

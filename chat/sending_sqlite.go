@@ -57,25 +57,33 @@ func (st *sqliteStatements) prepare(ctx context.Context, db *store.DB) (*sqliteS
 		&st.load: `
 			SELECT c.last_seq, coalesce(c.last_event_at, c.last_activity_at), cm.hidden_seq,
 				(SELECT seq FROM messages WHERE id = ?3 AND conversation_id = c.id),
-				EXISTS (SELECT 1 FROM messages WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
-			FROM conversations AS c JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
+				EXISTS (SELECT 1 FROM messages
+					WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
+			FROM conversations AS c
+				JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
 			WHERE c.id = ?1 AND ` + membership.NotRemoved("cm.user_id"),
 		&st.loadNamed: `
-			SELECT u.nickname_key, u.id FROM json_each(?2) AS i CROSS JOIN users AS u ON u.nickname_key = i.value
+			SELECT u.nickname_key, u.id FROM json_each(?2) AS i
+				CROSS JOIN users AS u ON u.nickname_key = i.value
 			CROSS JOIN conversation_members AS cm ON cm.conversation_id = ?1 AND cm.user_id = u.id`,
 		&st.nextPosition: `UPDATE event_position SET last = last + 1 RETURNING last`,
 		&st.updateConversation: `
-			UPDATE conversations SET last_seq = ?2, last_message_seq = ?2, last_event_at = ?3, last_activity_at = ?3
+			UPDATE conversations SET last_seq = ?2, last_message_seq = ?2, last_event_at = ?3,
+				last_activity_at = ?3
 			WHERE id = ?1`,
 		&st.insertMessage: `
-			INSERT INTO messages (id, conversation_id, seq, author_id, content, reply_to_id, created_at, idempotency_key, request_hash)
+			INSERT INTO messages (id, conversation_id, seq, author_id, content, reply_to_id,
+				created_at, idempotency_key, request_hash)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		&st.insertTokens: `INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)`,
+		&st.insertTokens: `INSERT INTO message_tokens (rowid, tokens)
+			VALUES (last_insert_rowid(), ?)`,
 		&st.insertEvent: `
-			INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at, position)
+			INSERT INTO events (conversation_id, seq, kind, actor_id, message_id, data, at,
+				position)
 			VALUES (?, ?, ?, ?, ?, '{}', ?, ?)`,
 		&st.insertMentions: `
-			INSERT INTO mentions (conversation_id, user_id, seq, message_id) SELECT ?1, value, ?3, ?4 FROM json_each(?2)`,
+			INSERT INTO mentions (conversation_id, user_id, seq, message_id)
+				SELECT ?1, value, ?3, ?4 FROM json_each(?2)`,
 	} {
 		//nolint:sqlclosecheck // closed with the database
 		prepared, err := db.DB.DB.PrepareContext(ctx, query)
