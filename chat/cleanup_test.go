@@ -17,19 +17,19 @@ import (
 	"parley/store/storetest"
 )
 
-// busyAccount is a person with more of everything than one transaction of a removal takes, and the
+// largeAccount is a person with more of everything than one transaction of a removal takes, and the
 // conversations that they were in.
-type busyAccount struct {
+type largeAccount struct {
 	nickname string
 	all      []*model.Conversation
 }
 
-// mustBeBusy makes one. ann and cat are in the conversations too; the roles, the kinds and what was
+// mustMakeLargeAccount makes one. ann and cat are in the conversations too; the roles, the kinds and what was
 // said differ.
-func (w *fixture) mustBeBusy(t *testing.T, nickname string) *busyAccount {
+func (w *fixture) mustMakeLargeAccount(t *testing.T, nickname string) *largeAccount {
 	t.Helper()
 	w.Invite(nickname)
-	b := &busyAccount{nickname: nickname}
+	b := &largeAccount{nickname: nickname}
 	for i := range 2*chat.MembershipsAtOnce + 3 {
 		var c *model.Conversation
 		switch i % 4 {
@@ -72,7 +72,7 @@ func (w *fixture) mustBeBusy(t *testing.T, nickname string) *busyAccount {
 }
 
 // history is what became of the conversations, without what differs from one person to the next.
-func (w *fixture) history(b *busyAccount) (lines []string) {
+func (w *fixture) history(b *largeAccount) (lines []string) {
 	w.T.Helper()
 	for i, c := range b.all {
 		for _, e := range w.Stored(c.ID) {
@@ -98,11 +98,11 @@ func (w *fixture) history(b *busyAccount) (lines []string) {
 
 // A removal that stops after any of its transactions, and in the middle of any, goes on where it
 // was, on whatever node. In the end everything is as it is after one that was not interrupted.
-func TestARemovalGoesOnAfterACrash(t *testing.T) {
+func TestRemovalResumesAfterACrash(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "cat")
-		smooth, broken := w.mustBeBusy(t, "smooth"), w.mustBeBusy(t, "broken")
+		smooth, broken := w.mustMakeLargeAccount(t, "smooth"), w.mustMakeLargeAccount(t, "broken")
 		w.MustRemoveAccount("smooth")
 
 		w.mustMark("broken")
@@ -120,8 +120,8 @@ func TestARemovalGoesOnAfterACrash(t *testing.T) {
 		}
 		chattest.WantEqual(t, "what became of the conversations", w.history(smooth),
 			w.history(broken))
-		w.checkAll()
-		for _, b := range []*busyAccount{smooth, broken} {
+		w.checkInvariants()
+		for _, b := range []*largeAccount{smooth, broken} {
 			chattest.WantEqual(t, "traces", []string(nil), w.traces(b.nickname+"@"))
 		}
 	})
@@ -130,11 +130,11 @@ func TestARemovalGoesOnAfterACrash(t *testing.T) {
 // Each transaction of a removal ends few memberships and changes few rows, however many there are,
 // so that others who wait for it wait for a short time. What they do in between counts; who follows
 // misses nothing, and hears of nothing twice.
-func TestOthersGoOnDuringARemoval(t *testing.T) {
+func TestRemovalDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "cat")
-		b := w.mustBeBusy(t, "gone")
+		b := w.mustMakeLargeAccount(t, "gone")
 		live := map[model.ConversationID]*chattest.Pulled{}
 		for _, c := range append(slices.Clone(b.all[:3]), b.all[len(b.all)-1]) {
 			live[c.ID] = w.Pull(t, "ann", c.ID, new(int64(0)))
@@ -184,7 +184,7 @@ func TestOthersGoOnDuringARemoval(t *testing.T) {
 				seen[e.ConversationID] = e.Seq
 			}
 		}
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
@@ -212,7 +212,7 @@ func (w *fixture) counts(t *testing.T) map[string]int64 {
 
 // From the moment in which an account is marked, its person is nobody's member, and can do nothing,
 // though nothing is cleaned up.
-func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
+func TestMarkedAccountIsInvisible(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat")
@@ -301,7 +301,7 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 }
 
 // Two accounts that are being removed at the same time pass nothing on to each other.
-func TestAnHeirIsNotBeingRemoved(t *testing.T) {
+func TestSuccessorIsNotBeingRemoved(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat")
@@ -325,14 +325,14 @@ func TestAnHeirIsNotBeingRemoved(t *testing.T) {
 				t.Errorf("passed on to %+v", data)
 			}
 		}
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
 // An account may be removed while the rows of a conversation that has ended are being deleted, some
 // of them at a time. What is left there of the account goes without an event, whatever went first,
 // and it does not wait for the rest.
-func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
+func TestRemovalCleansUpEndedConversations(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		// that does not run
@@ -394,13 +394,13 @@ func TestARemovalCleansUpInConversationsThatEnded(t *testing.T) {
 		if err := w.DeleteEnded(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
 // A conversation with much in it is gone at once when its last member leaves, and its rows go in
 // batches, whoever deletes them.
-func TestAConversationThatEndedIsDeletedInBatches(t *testing.T) {
+func TestEndedConversationIsDeletedInBatches(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		// that does not run

@@ -78,7 +78,7 @@ func TestCreateConversationTitle(t *testing.T) {
 func TestCreateConversationMembers(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		members string // nickname:role; "nobody" is not registered
+		members string // nickname:role; "unknown" is not registered
 		fails   []string
 	}{
 		"one other":               {"ann:MEMBER", nil},
@@ -86,7 +86,7 @@ func TestCreateConversationMembers(t *testing.T) {
 		"viewer listed as owner":  {"olga:OWNER ann:MEMBER", nil},
 		"viewer listed as admin":  {"ann:MEMBER olga:ADMIN", nil},
 		"viewer listed as member": {"ann:MEMBER olga:MEMBER ben:ADMIN", nil},
-		"nobody":                  {"", []string{"REQUIRED members"}},
+		"unknown":                  {"", []string{"REQUIRED members"}},
 		"only the viewer":         {"olga:OWNER", []string{"REQUIRED members"}},
 		"only the viewer, twice": {"olga:OWNER olga:OWNER",
 			[]string{"CONFLICT members.1.userId", "REQUIRED members"}},
@@ -101,17 +101,17 @@ func TestCreateConversationMembers(t *testing.T) {
 		"a second owner": {"ann:OWNER", []string{"CONFLICT members.0.role"}},
 		"two other owners": {"ann:OWNER ben:OWNER",
 			[]string{"CONFLICT members.0.role", "CONFLICT members.1.role"}},
-		"unknown person": {"ann:MEMBER nobody:MEMBER",
+		"unknown person": {"ann:MEMBER unknown:MEMBER",
 			[]string{"NOT_FOUND members.1.userId"}},
-		"unknown owner": {"nobody:OWNER",
+		"unknown owner": {"unknown:OWNER",
 			[]string{"CONFLICT members.0.role", "NOT_FOUND members.0.userId"}},
-		"several mistakes, in turn": {"ann:MEMBER nobody:ADMIN ben:OWNER ann:MEMBER",
+		"several mistakes, in turn": {"ann:MEMBER unknown:ADMIN ben:OWNER ann:MEMBER",
 			[]string{"CONFLICT members.2.role", "CONFLICT members.3.userId",
 				"NOT_FOUND members.1.userId"}},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
-		w.Actors["nobody"] = model.Actor{UserID: model.NewUserID()}
+		w.Actors["unknown"] = model.Actor{UserID: model.NewUserID()}
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				in := chat.CreateConversation{Title: new("x")}
@@ -141,7 +141,7 @@ func TestCreateConversationMembers(t *testing.T) {
 	})
 }
 
-func TestCreateConversationNamesEveryMistakeAtOnce(t *testing.T) {
+func TestCreateConversationReportsAllProblems(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
@@ -158,7 +158,7 @@ func TestCreateConversationNamesEveryMistakeAtOnce(t *testing.T) {
 	})
 }
 
-func TestCreateConversationHasRoomFor500(t *testing.T) {
+func TestCreateConversationAllows500Members(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga")
@@ -210,7 +210,7 @@ func TestCreateConversationIsNotIdempotent(t *testing.T) {
 	})
 }
 
-func TestAStrangerSeesNoConversation(t *testing.T) {
+func TestNonMemberSeesNoConversation(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "zoe")

@@ -13,7 +13,7 @@ import (
 )
 
 // Nobody finds in the file itself, either, what was deleted or edited away.
-func TestNothingIsLeftInTheFile(t *testing.T) {
+func TestDeletedTextIsNotInTheFile(t *testing.T) {
 	t.Parallel()
 	url := storetest.SQLiteURL(t)
 	path := strings.TrimPrefix(url, "sqlite:")

@@ -84,13 +84,13 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 			*got[m.ID].AuthorID != w.UserID("ben") || *got[answer.ID].ReplyToID != m.ID {
 			t.Errorf("there is %+v, answered by %+v (%v)", got[m.ID], got[answer.ID], err)
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
 // What goes with its conversation leaves no words behind in the index, whose rows know nothing of
 // conversations.
-func TestNothingIsLeftOfAConversationThatEnds(t *testing.T) {
+func TestNothingIsLeftOfAnEndedConversation(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -111,7 +111,7 @@ func TestNothingIsLeftOfAConversationThatEnds(t *testing.T) {
 }
 
 // A failure at the very end takes all of it back.
-func TestADeletionThatFailsTakesNothing(t *testing.T) {
+func TestFailedDeletionChangesNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")

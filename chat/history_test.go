@@ -15,7 +15,7 @@ import (
 // The law: whatever people do, one after the other or all at once, the log of a conversation alone
 // tells what the tables hold: its members, title and settings, and its messages with their edits,
 // deletions, mentions and reactions.
-func TestTheLogTellsEverything(t *testing.T) {
+func TestReplayedLogEqualsTheTables(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
@@ -32,7 +32,7 @@ func TestTheLogTellsEverything(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, c := range all {
-				w.wantLogTells(t, c.ID)
+				w.wantReplayEqualsTables(t, c.ID)
 			}
 			// The next check begins with an empty world.
 			w.Exec("DELETE FROM conversations")

@@ -65,9 +65,9 @@ func (w *fixture) traces(needles ...string) (found []string) {
 	return found
 }
 
-// checkAll holds every conversation against the law: it has members, one of them its owner, and
+// checkInvariants holds every conversation against the law: it has members, one of them its owner, and
 // events numbered from 1 without a gap, each message with the number of its event.
-func (w *fixture) checkAll() {
+func (w *fixture) checkInvariants() {
 	w.T.Helper()
 	var all []*model.Conversation
 	if err := w.DB.NewSelect().Model(&all).Scan(w.T.Context()); err != nil {
@@ -108,7 +108,7 @@ func (w *fixture) checkAll() {
 	}
 }
 
-func TestWhatStaysOfWhoLeaves(t *testing.T) {
+func TestRemovalKeepsMessagesWithoutTheirAuthor(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "vanishing", "cat")
@@ -159,14 +159,14 @@ func TestWhatStaysOfWhoLeaves(t *testing.T) {
 		if reactions, err = countOf(w, "reactions"); err != nil || reactions != 2 {
 			t.Errorf("%d reactions (%v), want the two of cat", reactions, err)
 		}
-		w.checkAll()
+		w.checkInvariants()
 		w.Send("ann", c.ID, "life goes on")
 	})
 }
 
 // A group without a title of its own is called by the nicknames of who is in it, and they must not
 // outlive an account.
-func TestATitleMadeOfNicknamesForgetsWhoLeft(t *testing.T) {
+func TestRemovalRenamesUntitledConversations(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "vanishing", "cat")
@@ -180,7 +180,7 @@ func TestATitleMadeOfNicknamesForgetsWhoLeft(t *testing.T) {
 	})
 }
 
-func TestOwnershipPassesOn(t *testing.T) {
+func TestRemovedOwnerIsSucceeded(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
@@ -224,12 +224,12 @@ func TestOwnershipPassesOn(t *testing.T) {
 			chattest.WantEqual(t, test.name+": told",
 				fmt.Sprintf(`{"userId":%q,"role":"OWNER"}`, w.UserID(heir)),
 				string(compact(promoted.Data)))
-			w.checkAll()
+			w.checkInvariants()
 		}
 	})
 }
 
-func TestWhoOwnsNothingPassesNothingOn(t *testing.T) {
+func TestRemovedMemberHasNoSuccessor(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat", "dan")
@@ -246,11 +246,11 @@ func TestWhoOwnsNothingPassesNothingOn(t *testing.T) {
 		w.MustRemoveAccount("dan") // who shares nothing with those who left before
 		chattest.WantEqual(t, "members", map[string]model.Role{"cat": model.Owner},
 			w.Roles(others.ID))
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
-func TestAConversationVanishesWithItsLastMember(t *testing.T) {
+func TestConversationEndsWithItsLastMember(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat", "dan")
@@ -265,12 +265,12 @@ func TestAConversationVanishesWithItsLastMember(t *testing.T) {
 		if n, err := countOf(w, "reactions"); n != 0 || err != nil {
 			t.Errorf("%d reactions (%v)", n, err)
 		}
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
 // The key that keeps two people from having two direct conversations is made of both ids.
-func TestADirectConversationForgetsWhoLeft(t *testing.T) {
+func TestRemovalDeletesDirectKeys(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob")
@@ -280,11 +280,11 @@ func TestADirectConversationForgetsWhoLeft(t *testing.T) {
 			uuid.UUID(w.UserID("ann")).String()+" "+id, c.ID)
 		w.MustRemoveAccount("bob")
 		chattest.WantEqual(t, "places of the id", []string(nil), w.traces(id))
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
-func TestEachPartOfLeavingIsAllOrNothing(t *testing.T) {
+func TestEachPartOfARemovalIsAtomic(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob", "cat")
@@ -317,7 +317,7 @@ func TestEachPartOfLeavingIsAllOrNothing(t *testing.T) {
 }
 
 // Each of the two would pass on what they own to the other.
-func TestTwoLeaveAtOnce(t *testing.T) {
+func TestConcurrentRemovals(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
@@ -345,12 +345,12 @@ func TestTwoLeaveAtOnce(t *testing.T) {
 				}
 				chattest.WantEqual(t, "who is left", want, w.Roles(s.ID))
 			}
-			w.checkAll()
+			w.checkInvariants()
 		}
 	})
 }
 
-func TestLeavingRacesWithAnInvitation(t *testing.T) {
+func TestRemovalRacesWithAddingMembers(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "cat")
@@ -371,13 +371,13 @@ func TestLeavingRacesWithAnInvitation(t *testing.T) {
 			if found := w.traces(uuid.UUID(w.UserID(bob)).String()); len(found) > 0 {
 				t.Errorf("left behind: %v", found)
 			}
-			w.checkAll()
+			w.checkInvariants()
 		}
 	})
 }
 
 // The request of somebody whose account has just gone is no mistake of the server's.
-func TestWhoHasLeftCanDoNothing(t *testing.T) {
+func TestRemovedAccountCanDoNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob")
@@ -397,7 +397,7 @@ func TestWhoHasLeftCanDoNothing(t *testing.T) {
 	})
 }
 
-func TestLeavingRacesWithMessages(t *testing.T) {
+func TestRemovalRacesWithMessages(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "cat")
@@ -421,7 +421,7 @@ func TestLeavingRacesWithMessages(t *testing.T) {
 				t.Errorf("left behind: %v", found)
 			}
 			chattest.WantEqual(t, "who is left", 2, len(w.Roles(mine.ID)))
-			w.checkAll()
+			w.checkInvariants()
 		}
 	})
 }
@@ -446,7 +446,7 @@ func (w *fixture) atOnce(calls ...func() error) {
 	}
 }
 
-func TestLeavingTwiceIsNothing(t *testing.T) {
+func TestRepeatedRemovalIsANoOp(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob")
@@ -457,11 +457,11 @@ func TestLeavingTwiceIsNothing(t *testing.T) {
 		if n := len(w.Stored(c.ID)); n != 2 {
 			t.Errorf("%d events, want 2", n)
 		}
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
-func TestWhoLeavesIsToldNoMore(t *testing.T) {
+func TestRemovalEndsStreams(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "bob")
@@ -495,7 +495,7 @@ func countOf(w *fixture, table string) (int, error) {
 
 // Whoever's account goes while they leave, are removed, or end the conversation themselves is gone
 // all the same.
-func TestLeavingRacesWithTheRoster(t *testing.T) {
+func TestRemovalRacesWithRosterChanges(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
@@ -530,7 +530,7 @@ func TestLeavingRacesWithTheRoster(t *testing.T) {
 				Where("u.id = ?", bob.UserID).Exists(t.Context()); err != nil || there {
 				t.Errorf("the account is still there: %v (%v)", there, err)
 			}
-			w.checkAll()
+			w.checkInvariants()
 		}
 	})
 }

@@ -49,7 +49,7 @@ func wantWait(t *testing.T, what string, err error, want time.Duration) {
 }
 
 // A refused message is not stored, and its repetition is, once its author has waited as told.
-func TestARefusedMessageIsSentLater(t *testing.T) {
+func TestRateLimitedMessageIsSentLater(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w, clock := limited(t, db, ratelimit.Messages, 2, "ann", "ben")
@@ -158,7 +158,7 @@ func (w *fixture) memberships(nickname string) int {
 	return int(n)
 }
 
-func TestAnAccountIsInSoManyConversations(t *testing.T) {
+func TestConversationLimit(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := capped(t, db, 2, "ann", "ben", "cara", "dan", "eve")
@@ -223,7 +223,7 @@ func TestAnAccountIsInSoManyConversations(t *testing.T) {
 
 // Whatever makes members of the same people at the same moment, nobody is in one conversation more
 // than may be.
-func TestTheLimitOfConversationsHoldsInRaces(t *testing.T) {
+func TestConversationLimitHoldsInRaces(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		const limit = 3
@@ -282,7 +282,7 @@ func TestTheLimitOfConversationsHoldsInRaces(t *testing.T) {
 
 // Two who open their conversation at the same moment, of which it is the last that they may have,
 // both get it.
-func TestTheLastDirectConversationIsOpenedByBoth(t *testing.T) {
+func TestLastAllowedDirectConversationIsOpenedByBoth(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := capped(t, db, 1)

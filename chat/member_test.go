@@ -71,7 +71,7 @@ func present[T any](found *T, err error) (int, error) {
 	return 1, err
 }
 
-func TestAStrangerSeesNothingOfAConversation(t *testing.T) {
+func TestNonMemberSeesNothingOfAConversation(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "zoe", "newcomer")
@@ -109,7 +109,7 @@ func TestListsOfAConversationAreForMembers(t *testing.T) {
 			nickname string
 			id       model.ConversationID
 		}{
-			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID},
+			"nonmember": {"zoe", c.ID}, "removed": {"ann", c.ID},
 			"unknown": {"olga", model.NewConversationID()},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestSummariesOfNoConversations(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotThere(t *testing.T) {
+func TestMissingRows(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "zoe")
@@ -210,8 +210,8 @@ func TestWhatIsNotThere(t *testing.T) {
 	})
 }
 
-// TestMembershipsAreOnesOwn asks for what nobody else may know: others have drafts, too.
-func TestMembershipsAreOnesOwn(t *testing.T) {
+// TestMembershipsReturnsOnlyTheActorsOwn asks for what nobody else may know: others have drafts, too.
+func TestMembershipsReturnsOnlyTheActorsOwn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")

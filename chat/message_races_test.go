@@ -82,7 +82,7 @@ func (w *fixture) kinds(id model.ConversationID) map[model.EventKind]int {
 	return kinds
 }
 
-func TestADeleteBeatsAnEdit(t *testing.T) {
+func TestDeleteWinsOverEdit(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -104,7 +104,7 @@ func TestADeleteBeatsAnEdit(t *testing.T) {
 		if n := w.kinds(c.ID)[model.MessageDeleted]; n != 10 {
 			t.Errorf("%d deletions of 10 messages are told", n)
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
@@ -139,11 +139,11 @@ func TestEditsThatExpectTheSame(t *testing.T) {
 		if n := w.kinds(c.ID)[model.MessageEdited]; n != 10 {
 			t.Errorf("%d edits are told, want 10", n)
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
-func TestReactingAtOnce(t *testing.T) {
+func TestConcurrentReactions(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -168,7 +168,7 @@ func TestReactingAtOnce(t *testing.T) {
 			together(w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"),
 				w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"))
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
@@ -213,11 +213,11 @@ func TestTwentyKindsOfReactions(t *testing.T) {
 				t.Errorf("once there is room: %s", got)
 			}
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
-func TestReadingOnlyMovesForward(t *testing.T) {
+func TestReadPointerNeverMovesBack(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -271,7 +271,7 @@ func TestReadingOnlyMovesForward(t *testing.T) {
 }
 
 // A message that comes as a conversation is put away brings it back, unless it was there already.
-func TestArchivingAgainstANewMessage(t *testing.T) {
+func TestArchivingRacesWithMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -308,7 +308,7 @@ func TestArchivingAgainstANewMessage(t *testing.T) {
 	})
 }
 
-func TestADeleteAgainstAReaction(t *testing.T) {
+func TestDeleteRacesWithReaction(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cat")
@@ -326,13 +326,13 @@ func TestADeleteAgainstAReaction(t *testing.T) {
 		if n, err := countOf(w, "reactions"); n != 0 || err != nil {
 			t.Errorf("%d reactions to what is deleted (%v)", n, err)
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
 // Whoever's account goes leaves no reaction and no mention behind, whatever happens to the messages
 // meanwhile.
-func TestLeavingRacesWithReactionsAndMentions(t *testing.T) {
+func TestRemovalRacesWithReactionsAndMentions(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "cat")
@@ -374,15 +374,15 @@ func TestLeavingRacesWithReactionsAndMentions(t *testing.T) {
 					t.Errorf("something is left in %s (%v)", table, err)
 				}
 			}
-			w.wantLogTells(t, c.ID)
-			w.wantLogTells(t, other.ID)
+			w.wantReplayEqualsTables(t, c.ID)
+			w.wantReplayEqualsTables(t, other.ID)
 		}
-		w.checkAll()
+		w.checkInvariants()
 	})
 }
 
 // After a removal nothing of the removed happens any more.
-func TestARemovalAgainstAnEdit(t *testing.T) {
+func TestRemovalRacesWithEdit(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -423,7 +423,7 @@ func TestARemovalAgainstAnEdit(t *testing.T) {
 						e.Kind, removed)
 				}
 			}
-			w.wantLogTells(t, c.ID)
+			w.wantReplayEqualsTables(t, c.ID)
 			w.Add("ann", c.ID, "ben")
 			if me, err := membership.Of(t.Context(), db, w.Actor("ben"), c.ID); err != nil ||
 				me.Draft != nil || me.LastReadSeq != me.JoinedSeq {
@@ -436,7 +436,7 @@ func TestARemovalAgainstAnEdit(t *testing.T) {
 }
 
 // Many who change what somebody else has locked hold up nobody who changes something else.
-func TestChangesThatWaitHoldUpNoOthers(t *testing.T) {
+func TestBlockedChangesDoNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	const many = 40 // more than there are connections
 	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben")
@@ -478,7 +478,7 @@ func TestChangesThatWaitHoldUpNoOthers(t *testing.T) {
 				})
 			}
 		}
-		w.untilSomebodyWaits(t)
+		w.untilATransactionWaits(t)
 		during, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 		defer cancel()
 		for i := range many {

@@ -112,7 +112,7 @@ func (s *scene) effect(t *testing.T, who string, do act) string {
 			changed = append(changed, table)
 		}
 	}
-	s.wantLogTells(t, s.c.ID)
+	s.wantReplayEqualsTables(t, s.c.ID)
 	switch events := len(after["events"]) - len(before["events"]); {
 	case events == 1:
 		return anEvent
@@ -157,7 +157,7 @@ func mustScene(t *testing.T, w *fixture, n int) *scene {
 	return &scene{fixture: w, c: c, m: m}
 }
 
-func TestWhoMayDoWhatToMessages(t *testing.T) {
+func TestMessagePermissions(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"
 	all := func(what string) [7]string {
@@ -176,7 +176,7 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 			chat.SendMessage{ConversationID: s.c.ID, Content: "x", ReplyToID: &target.ID})
 		return err
 	}
-	type want = [7]string // owner, admin, author, member, removed, stranger, gone
+	type want = [7]string // owner, admin, author, member, removed, nonmember, gone
 	type row struct {
 		do   act
 		want want
@@ -233,12 +233,12 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
 			storetest.Each(t, func(t *testing.T, db *store.DB) {
-				w := mustFixture(t, db, "owner", "admin", "member", "removed", "stranger")
+				w := mustFixture(t, db, "owner", "admin", "member", "removed", "nonmember")
 				var s *scene
 				n := 0
 				for name, row := range test.rows {
 					for i, who := range []string{"owner", "admin", "author", "member", "removed",
-						"stranger", "gone"} {
+						"nonmember", "gone"} {
 						if s == nil {
 							n++
 							s = mustScene(t, w, n)
@@ -260,7 +260,7 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 
 // Where history is hidden from those who join, what they do not see cannot be touched either,
 // whatever their role, and though they have written it themselves.
-func TestWhatIsHiddenCannotBeTouched(t *testing.T) {
+func TestHiddenMessagesCannotBeChanged(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "owner", "admin", "author", "late")
@@ -353,10 +353,10 @@ func (s *scene) seenBy(t *testing.T, who string) (got sight) {
 	return got
 }
 
-func TestWhoSeesAMessage(t *testing.T) {
+func TestMessageVisibility(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixture(t, db, "owner", "admin", "member", "removed", "stranger")
+		w := mustFixture(t, db, "owner", "admin", "member", "removed", "nonmember")
 		s := mustScene(t, w, 0)
 		s.Edit("author", s.m, "before, for @member and @admin")
 		every := sight{Message: true, Listed: true, Found: true, Reactions: 1, Reactors: 1,
@@ -365,14 +365,14 @@ func TestWhoSeesAMessage(t *testing.T) {
 		byAuthor.Unread = 0
 		for who, want := range map[string]sight{
 			"owner": every, "admin": every, "member": every, "author": byAuthor, "removed": {},
-			"stranger": {}, "gone": {},
+			"nonmember": {}, "gone": {},
 		} {
 			chattest.WantEqual(t, "what the "+who+" sees", want, s.seenBy(t, who))
 		}
 		s.delete("author", s.m)
 		for who, want := range map[string]sight{
 			"owner": {Message: true, Listed: true}, "author": {Message: true, Listed: true},
-			"removed": {}, "stranger": {}, "gone": {},
+			"removed": {}, "nonmember": {}, "gone": {},
 		} {
 			chattest.WantEqual(t, "what the "+who+" sees of it once deleted", want,
 				s.seenBy(t, who))
@@ -386,7 +386,7 @@ func TestMessagesInADirectConversation(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixture(t, db, "member", "stranger")
+		w := mustFixture(t, db, "member", "nonmember")
 		n := 0
 		open := func() *scene {
 			t.Helper()
@@ -414,7 +414,7 @@ func TestMessagesInADirectConversation(t *testing.T) {
 			"archive":   {archives, theirs, theirs, theirs},
 		} {
 			for who, want := range map[string]string{"author": row.author, "member": row.member,
-				"stranger": not} {
+				"nonmember": not} {
 				if got := open().effect(t, who, row.do); got != want {
 					t.Errorf("%s by the %s: got %s, want %s", name, who, got, want)
 				}
@@ -458,7 +458,7 @@ func TestTheEditWindow(t *testing.T) {
 			t.Errorf("the same edit again: %s", got)
 		}
 		w.delete("ben", m) // for which there is no window
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 
 		forever := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never})
 		forever.Actors = w.Actors

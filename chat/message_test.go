@@ -104,7 +104,7 @@ func TestSendMessageIsForMembers(t *testing.T) {
 			nickname string
 			id       model.ConversationID
 		}{
-			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID},
+			"nonmember": {"zoe", c.ID}, "removed": {"ann", c.ID},
 			"unknown": {"olga", model.NewConversationID()},
 		} {
 			for key, idempotencyKey := range map[string]*string{"with a key": new("k"),
@@ -176,7 +176,7 @@ func TestSendMessageKey(t *testing.T) {
 	})
 }
 
-func TestTheSameKeyIsTheSameMessage(t *testing.T) {
+func TestSameKeyReturnsTheFirstMessage(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		author, conversation, content string // sent after ann's "hello" in a, with the same key
@@ -228,7 +228,7 @@ func TestTheSameKeyIsTheSameMessage(t *testing.T) {
 	})
 }
 
-func TestARepetitionIsNotAnnounced(t *testing.T) {
+func TestRepeatedSendIsNotPublished(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -243,7 +243,7 @@ func TestARepetitionIsNotAnnounced(t *testing.T) {
 	})
 }
 
-func TestTheSameKeyFromManyAtOnce(t *testing.T) {
+func TestSameKeyConcurrently(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		const racers = 20

@@ -61,7 +61,7 @@ func mustOpenOld(t *testing.T, url string) *store.DB {
 
 // What was stored before messages could be searched and conversations were put away until the next
 // message is found, and put away, all the same; also after one step back and forward again.
-func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
+func TestMigrationOfStoredRows(t *testing.T) {
 	t.Parallel()
 	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
 		"PostgreSQL": storetest.PostgresURL} {

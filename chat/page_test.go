@@ -408,7 +408,7 @@ func (*texts) AfterQuery(context.Context, *bun.QueryEvent) {}
 
 // Each statement is kept prepared on each connection, so what people ask for must not make ever
 // more of them.
-func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
+func TestListsPrepareFewStatements(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		asked := &texts{list: map[string]bool{}}

@@ -16,25 +16,25 @@ import (
 )
 
 // told is the state of a conversation as its log tells it.
-type told struct {
+type replayed struct {
 	Title       string
 	MayRename   bool
 	History     model.History
 	LastSeq     int64
 	LastMessage int64
 	Active      time.Time
-	Members     map[string]toldMember
-	Messages    map[int64]*toldMessage // by seq
+	Members     map[string]replayedMember
+	Messages    map[int64]*replayedMessage // by seq
 }
 
-type toldMember struct {
+type replayedMember struct {
 	Role      model.Role
 	JoinedSeq int64
 	HiddenSeq int64
 	JoinedAt  time.Time
 }
 
-type toldMessage struct {
+type replayedMessage struct {
 	ID        model.MessageID
 	Author    string
 	At        time.Time
@@ -47,27 +47,27 @@ type toldMessage struct {
 	audience map[string]bool // who was a member when the content was written
 }
 
-// wantLogTells replays the events of a conversation, and compares with what the tables hold.
+// wantReplayEqualsTables replays the events of a conversation, and compares with what the tables hold.
 // Nicknames have to be one word each, and to be of this world.
-func (w *fixture) wantLogTells(t *testing.T, id model.ConversationID) {
+func (w *fixture) wantReplayEqualsTables(t *testing.T, id model.ConversationID) {
 	t.Helper()
 	log := w.replay(t, id)
 	log.findMentions(w)
 	tables := w.readTables(t, id)
 	chattest.WantEqual(t, "what the log tells (+) of what the tables hold (-)", tables, log,
-		cmpopts.IgnoreUnexported(toldMessage{}))
+		cmpopts.IgnoreUnexported(replayedMessage{}))
 }
 
-func (w *fixture) replay(t *testing.T, id model.ConversationID) *told {
+func (w *fixture) replay(t *testing.T, id model.ConversationID) *replayed {
 	t.Helper()
-	s := &told{Members: map[string]toldMember{}, Messages: map[int64]*toldMessage{}}
-	byID := map[model.MessageID]*toldMessage{}
+	s := &replayed{Members: map[string]replayedMember{}, Messages: map[int64]*replayedMessage{}}
+	byID := map[model.MessageID]*replayedMessage{}
 	for i, e := range w.Stored(id) {
 		if e.Seq != int64(i)+1 {
 			t.Fatalf("seq %d stands at place %d", e.Seq, i+1)
 		}
 		s.LastSeq = e.Seq
-		var m *toldMessage
+		var m *replayedMessage
 		if e.MessageID != nil {
 			m = byID[*e.MessageID]
 			if e.Message == nil {
@@ -76,7 +76,7 @@ func (w *fixture) replay(t *testing.T, id model.ConversationID) *told {
 		}
 		switch e.Kind {
 		case model.MessageAdded:
-			m = &toldMessage{
+			m = &replayedMessage{
 				ID: *e.MessageID, Author: w.name(e.ActorID), At: e.At, Content: e.Message.Content,
 				Reactions: map[string][]string{}, audience: s.audience(),
 			}
@@ -102,7 +102,7 @@ func (w *fixture) replay(t *testing.T, id model.ConversationID) *told {
 	return s
 }
 
-func (w *fixture) replayReaction(t *testing.T, m *toldMessage, e *model.Event) {
+func (w *fixture) replayReaction(t *testing.T, m *replayedMessage, e *model.Event) {
 	t.Helper()
 	var data model.ReactionData
 	if err := json.Unmarshal(e.Data, &data); err != nil {
@@ -131,7 +131,7 @@ func (w *fixture) replayReaction(t *testing.T, m *toldMessage, e *model.Event) {
 	}
 }
 
-func (s *told) replayMembers(t *testing.T, w *fixture, e *model.Event) {
+func (s *replayed) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 	t.Helper()
 	var data struct {
 		Title            *string
@@ -154,7 +154,7 @@ func (s *told) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 	case model.ConversationCreated:
 		s.History = data.History
 		for _, m := range data.Members {
-			s.Members[w.name(&m.UserID)] = toldMember{m.Role, e.Seq, 0, e.At}
+			s.Members[w.name(&m.UserID)] = replayedMember{m.Role, e.Seq, 0, e.At}
 		}
 	case model.MemberAdded:
 		if _, there := s.Members[name]; there {
@@ -164,7 +164,7 @@ func (s *told) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 		if s.History == model.FromJoining {
 			hidden = e.Seq - 1
 		}
-		s.Members[name] = toldMember{data.Role, e.Seq, hidden, e.At}
+		s.Members[name] = replayedMember{data.Role, e.Seq, hidden, e.At}
 	case model.MemberRoleChanged:
 		m, there := s.Members[name]
 		if !there || m.Role == data.Role {
@@ -181,7 +181,7 @@ func (s *told) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 }
 
 // findMentions finds out anew whom each message names.
-func (s *told) findMentions(w *fixture) {
+func (s *replayed) findMentions(w *fixture) {
 	gone := map[string]bool{}
 	for name, actor := range w.Actors {
 		if there, err := w.DB.NewSelect().Table("users").Where("id = ?", actor.UserID).
@@ -202,7 +202,7 @@ func (s *told) findMentions(w *fixture) {
 	}
 }
 
-func (s *told) audience() map[string]bool {
+func (s *replayed) audience() map[string]bool {
 	names := map[string]bool{}
 	for name := range s.Members {
 		names[name] = true
@@ -211,18 +211,18 @@ func (s *told) audience() map[string]bool {
 }
 
 // readTables reads the same from where it is stored.
-func (w *fixture) readTables(t *testing.T, id model.ConversationID) *told {
+func (w *fixture) readTables(t *testing.T, id model.ConversationID) *replayed {
 	t.Helper()
 	ctx := t.Context()
 	var c model.Conversation
 	if err := w.DB.NewSelect().Model(&c).Where("c.id = ?", id).Scan(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s := &told{
+	s := &replayed{
 		Title: c.Title, MayRename: c.MembersMayRename, History: c.History, LastSeq: c.LastSeq,
 		LastMessage: c.LastMessageSeq,
-		Active:      c.LastActivityAt, Members: map[string]toldMember{},
-		Messages: map[int64]*toldMessage{},
+		Active:      c.LastActivityAt, Members: map[string]replayedMember{},
+		Messages: map[int64]*replayedMessage{},
 	}
 	var members []*model.ConversationMember
 	if err := w.DB.NewSelect().Model(&members).Where("cm.conversation_id = ?", id).
@@ -230,7 +230,7 @@ func (w *fixture) readTables(t *testing.T, id model.ConversationID) *told {
 		t.Fatal(err)
 	}
 	for _, m := range members {
-		s.Members[w.name(&m.UserID)] = toldMember{m.Role, m.JoinedSeq, m.HiddenSeq, m.JoinedAt}
+		s.Members[w.name(&m.UserID)] = replayedMember{m.Role, m.JoinedSeq, m.HiddenSeq, m.JoinedAt}
 		if m.LastReadSeq > c.LastSeq || m.LastReadSeq < m.JoinedSeq {
 			t.Errorf("%s has read up to %d, joined with %d, and the newest is %d",
 				w.name(&m.UserID), m.LastReadSeq, m.JoinedSeq, c.LastSeq)
@@ -241,9 +241,9 @@ func (w *fixture) readTables(t *testing.T, id model.ConversationID) *told {
 		Scan(ctx); err != nil {
 		t.Fatal(err)
 	}
-	byID := map[model.MessageID]*toldMessage{}
+	byID := map[model.MessageID]*replayedMessage{}
 	for _, m := range messages {
-		byID[m.ID] = &toldMessage{
+		byID[m.ID] = &replayedMessage{
 			ID: m.ID, Author: w.name(m.AuthorID), At: m.CreatedAt, EditedAt: m.EditedAt,
 			DeletedAt: m.DeletedAt,
 			Reactions: map[string][]string{}, Content: m.Content,
@@ -258,7 +258,7 @@ func (w *fixture) readTables(t *testing.T, id model.ConversationID) *told {
 }
 
 func (w *fixture) readReactions(
-	t *testing.T, id model.ConversationID, byID map[model.MessageID]*toldMessage,
+	t *testing.T, id model.ConversationID, byID map[model.MessageID]*replayedMessage,
 ) {
 	t.Helper()
 	var reactions []*model.Reaction

@@ -20,7 +20,7 @@ import (
 )
 
 // company is a conversation with everybody that a rule can tell apart: owner, two admins, two
-// members, somebody who was removed, and a stranger.
+// members, somebody who was removed, and a non-member.
 type company struct {
 	*fixture
 	c *model.Conversation
@@ -49,10 +49,10 @@ func mustCompany(t *testing.T, w *fixture, change ...func(*chat.CreateConversati
 	return &company{fixture: w, c: c}
 }
 
-func companyWorld(t *testing.T, db *store.DB) *fixture {
+func companyFixture(t *testing.T, db *store.DB) *fixture {
 	t.Helper()
 	return mustFixture(t, db, "owner", "admin", "admin2", "member", "member2", "removed",
-		"stranger", "new")
+		"nonmember", "new")
 }
 
 // outcome is an error in short: "ok", a code, or a code with the path that a person can correct.
@@ -73,7 +73,7 @@ func outcome(err error) string {
 	return err.Error()
 }
 
-func TestWhoMayDoWhat(t *testing.T) {
+func TestRosterPermissions(t *testing.T) {
 	t.Parallel()
 	const ok, no, not = "ok", "FORBIDDEN", "NOT_FOUND"
 	type operation func(co *company, ctx context.Context, as model.Actor) error
@@ -117,7 +117,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 
 	tests := map[string]struct {
 		do operation
-		// owner, admin, member, removed, stranger
+		// owner, admin, member, removed, nonmember
 		want [5]string
 	}{
 		"rename":       {rename, [5]string{ok, ok, no, not, not}},
@@ -130,7 +130,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"remove a member":  {remove("member2"), [5]string{ok, ok, no, not, not}},
 		"remove an admin":  {remove("admin2"), [5]string{ok, no, no, not, not}},
 		"remove the owner": {remove("owner"), [5]string{"CONFLICT userId", no, no, not, not}},
-		"remove a stranger": {remove("stranger"),
+		"remove a non-member": {remove("nonmember"),
 			[5]string{"NOT_FOUND userId", "NOT_FOUND userId", no, not, not}},
 		"make an admin": {changeRole("member2", model.Admin),
 			[5]string{ok, no, no, not, not}},
@@ -144,14 +144,14 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"transfer": {transfer("member2"), [5]string{ok, no, no, not, not}},
 		"transfer to oneself": {transfer("owner"),
 			[5]string{"CONFLICT userId", no, no, not, not}},
-		"transfer to a stranger": {transfer("stranger"),
+		"transfer to a non-member": {transfer("nonmember"),
 			[5]string{"NOT_FOUND userId", no, no, not, not}},
 		"leave": {leave, [5]string{"OWNER_REQUIRED conversationId", ok, ok, not, not}},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := companyWorld(t, db)
+		w := companyFixture(t, db)
 		for name, test := range tests {
-			for i, who := range []string{"owner", "admin", "member", "removed", "stranger"} {
+			for i, who := range []string{"owner", "admin", "member", "removed", "nonmember"} {
 				co := mustCompany(t, w)
 				before, roles := co.last(), co.Roles(co.c.ID)
 				got := outcome(test.do(co, t.Context(), co.Actor(who)))
@@ -252,10 +252,10 @@ func (co *company) wantLogEqualsTables(t *testing.T) {
 	chattest.WantEqual(t, "settings by the log", c.MembersMayRename, mayRename)
 }
 
-func TestMembersMayRenameWhereTheOwnerAllowsIt(t *testing.T) {
+func TestMembersMayRenameIfTheOwnerAllowsIt(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		co := mustCompany(t, companyWorld(t, db),
+		co := mustCompany(t, companyFixture(t, db),
 			func(in *chat.CreateConversation) { in.MembersMayRename = true })
 		c, err := co.Rename(t.Context(), co.Actor("member"), co.c.ID, "  ours ")
 		if err != nil || c.Title != "ours" {
@@ -278,10 +278,10 @@ func TestMembersMayRenameWhereTheOwnerAllowsIt(t *testing.T) {
 	})
 }
 
-func TestAddMembersIsAllOrNothing(t *testing.T) {
+func TestAddMembersIsAtomic(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := companyWorld(t, db)
+		w := companyFixture(t, db)
 		co := mustCompany(t, w)
 		_, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID, []*chat.NewMember{
 			{UserID: w.UserID("new"), Role: model.Member},
@@ -374,7 +374,7 @@ func TestHistoryVisibility(t *testing.T) {
 
 // A follower that sleeps through being removed and added back gets nothing of what happened in
 // between, where history is hidden from those who join.
-func TestRemovedAndBackWhileAsleep(t *testing.T) {
+func TestFollowerThatMissesRemovalAndReturn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -489,7 +489,7 @@ func TestOpenDirect(t *testing.T) {
 func TestRosterRaces(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := companyWorld(t, db)
+		w := companyFixture(t, db)
 		for range 5 {
 			co := mustCompany(t, w)
 			ctx := t.Context()

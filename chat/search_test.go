@@ -30,7 +30,7 @@ func (w *fixture) search(who string, in chat.Search) (contents []string) {
 	return contents
 }
 
-func TestSearchFindsOnlyOnesOwn(t *testing.T) {
+func TestSearchFindsOnlyTheActorsConversations(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cat", "zoe")
@@ -136,7 +136,7 @@ func TestSearchFilters(t *testing.T) {
 	})
 }
 
-func TestEditsAndDeletionsCountAtOnce(t *testing.T) {
+func TestSearchSeesEditsAndDeletions(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -289,7 +289,7 @@ func TestSearchQueries(t *testing.T) {
 
 // Whatever is written and whatever is asked for, both databases find what package text says there
 // is.
-func TestSearchFindsWhatTokensSay(t *testing.T) {
+func TestSearchAgreesWithTokens(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

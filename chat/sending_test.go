@@ -38,7 +38,7 @@ func (w *fixture) mustStore(t *testing.T, all ...*chat.Outgoing) {
 }
 
 // Each message of a batch is judged by itself, and those before it count.
-func TestABatchJudgesEachMessageByItself(t *testing.T) {
+func TestBatchChecksEachMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "eve")
@@ -106,8 +106,8 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 				t.Errorf("%s: seq %d, want %d", c.in.Content, all[i].Stored().Seq, c.seq)
 			}
 		}
-		w.wantLogTells(t, one.ID)
-		w.wantLogTells(t, two.ID)
+		w.wantReplayEqualsTables(t, one.ID)
+		w.wantReplayEqualsTables(t, two.ID)
 		slices.SortFunc(told, func(a, b []int64) int { return len(a) - len(b) })
 		chattest.WantEqual(t, "what was told, a hint for each conversation",
 			[][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
@@ -123,7 +123,7 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 
 // A message that the database refuses takes nobody with it, though it is in one batch with the
 // others.
-func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
+func TestFailingMessageDoesNotFailItsBatch(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -167,12 +167,12 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 		if last := w.LastSeq(c.ID); failed != 1 || last != n {
 			t.Errorf("%d of %d failed; the last seq is %d", failed, n, last)
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
 // Where the database is away, all are told at once, and not one after the other.
-func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
+func TestUnavailableDatabaseFailsTheBatchOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -193,7 +193,7 @@ func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
 
 // A conversation, or an account, that somebody else has locked holds up its own messages, and no
 // others.
-func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
+func TestLockBlocksOnlyItsOwnMessages(t *testing.T) {
 	t.Parallel()
 	for name, lock := range map[string]func(w *fixture, tx *store.Tx,
 		id model.ConversationID) error{
@@ -241,15 +241,15 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 			if last := w.LastSeq(locked.ID); last != 1+3 {
 				t.Errorf("the last seq is %d, want 4", last)
 			}
-			w.wantLogTells(t, locked.ID)
-			w.wantLogTells(t, free.ID)
+			w.wantReplayEqualsTables(t, locked.ID)
+			w.wantReplayEqualsTables(t, free.ID)
 		})
 	}
 }
 
 // What is sent after a message that is held up does not overtake it, though it needs nothing that
 // is locked.
-func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
+func TestNothingOvertakesABlockedMessage(t *testing.T) {
 	t.Parallel()
 	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben", "cat")
 	one, two := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat"),
@@ -276,7 +276,7 @@ func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
 }
 
 // A removal for which something had to wait counts, also one by another node.
-func TestARemovalThatWasWaitedForCounts(t *testing.T) {
+func TestRemovalThatWasWaitedForIsSeen(t *testing.T) {
 	t.Parallel()
 	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben")
 	ctx, ben := t.Context(), w.Actor("ben")
@@ -308,7 +308,7 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 				return err
 			}
 			go func() { done <- do(c.ID, m.ID) }()
-			w.untilSomebodyWaits(t)
+			w.untilATransactionWaits(t)
 			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).
 				Where("conversation_id = ?", c.ID).
 				Where("user_id = ?", ben.UserID).Exec(ctx)
@@ -330,7 +330,7 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 }
 
 // Beyond the bound nothing is taken, and the sender is told when to come again.
-func TestTooManySendersAreSentAway(t *testing.T) {
+func TestTooManyMessagesAreRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
@@ -365,13 +365,13 @@ func TestTooManySendersAreSentAway(t *testing.T) {
 		if last := w.LastSeq(c.ID); last != 1+stored {
 			t.Errorf("the last seq is %d after %d messages were acknowledged", last, stored)
 		}
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
 // Several nodes write to the same conversations: no gap, no double, and what is acknowledged is
 // there.
-func TestNodesShareTheirConversations(t *testing.T) {
+func TestNodesSendToTheSameConversations(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
 	a := mustFixture(t, storetest.MustOpen(t, url), "ann", "ben")
@@ -419,15 +419,15 @@ func TestNodesShareTheirConversations(t *testing.T) {
 			}
 		}
 		total += len(stored)
-		a.wantLogTells(t, id)
+		a.wantReplayEqualsTables(t, id)
 	}
 	if total != senders*each {
 		t.Errorf("%d messages are stored, of %d", total, senders*each)
 	}
 }
 
-// untilSomebodyWaits returns once a transaction of this database waits for another's lock.
-func (w *fixture) untilSomebodyWaits(t *testing.T) {
+// untilATransactionWaits returns once a transaction of this database waits for another's lock.
+func (w *fixture) untilATransactionWaits(t *testing.T) {
 	t.Helper()
 	for waiting := 0; waiting == 0; {
 		err := w.DB.NewRaw(

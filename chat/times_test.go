@@ -48,7 +48,7 @@ func TestTimesNeverStepBack(t *testing.T) {
 			names = append(names, w.name(&r.UserID))
 		}
 		chattest.WantEqual(t, "who reacted, the first of them first", []string{"ben", "cat"}, names)
-		w.wantLogTells(t, c.ID)
+		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 

@@ -134,7 +134,7 @@ func marks(snippet []*text.Part) string {
 func TestMentions(t *testing.T) {
 	t.Parallel()
 	people := []string{"ann", "ann lee", "ann lee jr.", "straße", "Σίσυφος", "émile", "小明", "दीपा",
-		"o'neil", "rock🎸star", "x_y", "7", "stranger"}
+		"o'neil", "rock🎸star", "x_y", "7", "nonmember"}
 	tests := map[string]string{ // by what is written, who is mentioned, separated by |
 		"@ann": "ann", "@ANN": "ann", "@Ａｎｎ": "ann", "hi @ann!": "ann", "(@ann)": "ann",
 		"@ann's": "ann", "@ann, @ann": "ann", "\n@ann\n": "ann",
@@ -151,7 +151,7 @@ func TestMentions(t *testing.T) {
 		"@小明 你好": "小明", "@小明，你好": "小明", "@小明你好": "", "@दीपा कैसी हो": "दीपा", "@दीप": "",
 		"@o'neil": "o'neil", "@O'NEIL's": "o'neil",
 		"@rock🎸star": "rock🎸star", "@rock🎸stars": "", "@x_y": "x_y", "@x": "", "@7": "7",
-		"@7up": "", "@stranger": "", "\u200f@ann\u200e": "ann",
+		"@7up": "", "@nonmember": "", "\u200f@ann\u200e": "ann",
 		"👋@ann👋": "ann", "@ann\u200d": "ann", "@" + strings.Repeat("x", 100) + " @ann": "ann",
 		"@all": "", "https://example.org/@ann": "ann",
 		strings.Repeat("@nobody ", 50) + "@ann": "ann",
@@ -183,7 +183,7 @@ func (w *fixture) mentioned(m *model.Message) []string {
 	return w.nicknamesOf(found[m.ID])
 }
 
-func TestMentionsStayWithThePerson(t *testing.T) {
+func TestMentionsKeepTheirUser(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "writer", "ann", "ben", "cat", "late")
@@ -229,17 +229,17 @@ func TestAMessageFullOfNames(t *testing.T) {
 
 // Names that are made up are not looked up in the transaction that others wait for, however many
 // they are; those of members are found among them.
-func TestNamesThatAreMadeUp(t *testing.T) {
+func TestUnknownNamesArePrefiltered(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixture(t, db, "writer", "ann", "ann---", "stranger")
+		w := mustFixture(t, db, "writer", "ann", "ann---", "nonmember")
 		c := chattest.MustConversation(t, w.Fixture, "writer", "ann", "ann---")
 		const maxPlaces = 100
 		var made strings.Builder
 		for i := range maxPlaces - 3 {
 			fmt.Fprintf(&made, "@%d%s ", i, strings.Repeat("-", 30))
 		}
-		content := made.String() + "@ann----- @ann-- @stranger"
+		content := made.String() + "@ann----- @ann-- @nonmember"
 		if n := len(chat.DistinctNames(chat.MentionCandidates(content))); n < 1000 {
 			t.Fatalf("the message has %d names only", n)
 		}
@@ -247,13 +247,13 @@ func TestNamesThatAreMadeUp(t *testing.T) {
 		chattest.WantEqual(t, "mentioned", []string{"ann", "ann---"}, w.mentioned(m))
 		m = w.Edit("writer", w.Send("writer", c.ID, "nobody"), content)
 		chattest.WantEqual(t, "mentioned by an edit", []string{"ann", "ann---"}, w.mentioned(m))
-		for author, want := range map[string]int{"writer": 2, "stranger": 0} {
+		for author, want := range map[string]int{"writer": 2, "nonmember": 0} {
 			o := w.mustOutgoing(t, author, chat.SendMessage{ConversationID: c.ID, Content: content})
 			if n := len(chat.DistinctNames(o.Names())); n != want {
 				t.Errorf("%d names of a message by %s are left, want %d", n, author, want)
 			}
 		}
-		_, err := w.SendMessage(t.Context(), w.Actor("stranger"),
+		_, err := w.SendMessage(t.Context(), w.Actor("nonmember"),
 			chat.SendMessage{ConversationID: c.ID, Content: content})
 		chattest.WantCode(t, err, errs.NotFound)
 	})
