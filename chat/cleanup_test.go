@@ -17,15 +17,14 @@ import (
 	"parley/store/storetest"
 )
 
-// largeAccount is a person with more of everything than one transaction of a removal takes, and the
-// conversations that they were in.
+// largeAccount is a user with more rows of each kind than one transaction of a removal changes.
 type largeAccount struct {
 	nickname string
-	all      []*model.Conversation
+	all      []*model.Conversation // the conversations that the user is or was in
 }
 
-// mustMakeLargeAccount makes one. ann and cat are in the conversations too; the roles, the kinds and what was
-// said differ.
+// mustMakeLargeAccount registers a large account. ann and cat are members of its conversations. The
+// conversations differ in the user's role, in kind and in content.
 func (w *fixture) mustMakeLargeAccount(t *testing.T, nickname string) *largeAccount {
 	t.Helper()
 	w.Invite(nickname)
@@ -33,17 +32,17 @@ func (w *fixture) mustMakeLargeAccount(t *testing.T, nickname string) *largeAcco
 	for i := range 2*chat.MembershipsAtOnce + 3 {
 		var c *model.Conversation
 		switch i % 4 {
-		case 0: // they own it
+		case 0: // the user is the owner
 			c = chattest.MustConversation(t, w.Fixture, nickname, "ann", "cat")
 		case 1:
 			c = chattest.MustConversation(t, w.Fixture, "ann", nickname, "cat")
-		case 2: // it is made of nicknames
+		case 2: // the title is made of nicknames
 			var err error
 			if c, err = w.CreateConversation(t.Context(), w.Actor("ann"),
 				chat.CreateConversation{Members: w.NewMembers(nickname, "cat")}); err != nil {
 				t.Fatal(err)
 			}
-		case 3: // and they are alone in it
+		case 3: // the user is the only member
 			c = chattest.MustConversation(t, w.Fixture, nickname, "ann")
 			if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
 				t.Fatal(err)
@@ -71,7 +70,8 @@ func (w *fixture) mustMakeLargeAccount(t *testing.T, nickname string) *largeAcco
 	return b
 }
 
-// history is what became of the conversations, without what differs from one person to the next.
+// history returns the logs and roles of an account's conversations, without what differs from one
+// account to the next.
 func (w *fixture) history(b *largeAccount) (lines []string) {
 	w.T.Helper()
 	for i, c := range b.all {
@@ -83,7 +83,7 @@ func (w *fixture) history(b *largeAccount) (lines []string) {
 			data = strings.ReplaceAll(data, b.nickname, "them")
 			author := ""
 			if e.Message != nil && e.Message.AuthorID == nil {
-				author = ", of nobody"
+				author = ", without an author"
 			}
 			lines = append(lines, fmt.Sprintf("%d: %d %s by %v%s: %s", i, e.Seq, e.Kind,
 				e.ActorID != nil, author, data))
@@ -96,8 +96,8 @@ func (w *fixture) history(b *largeAccount) (lines []string) {
 	return lines
 }
 
-// A removal that stops after any of its transactions, and in the middle of any, goes on where it
-// was, on whatever node. In the end everything is as it is after one that was not interrupted.
+// A removal that is interrupted after or during any of its transactions resumes on any node. It
+// ends with the same rows as a removal without an interruption.
 func TestRemovalResumesAfterACrash(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -108,7 +108,7 @@ func TestRemovalResumesAfterACrash(t *testing.T) {
 		w.mustMark("broken")
 		crash := errors.New("kill -9")
 		for more := true; more; {
-			// which knows nothing but the database
+			// A new node has no state but the database.
 			node := &fixture{chattest.NewIdle(t, db, chattest.Options{}, w.Actors)}
 			if _, err := node.CleanUpOnce("broken", crash); !errors.Is(err, crash) {
 				t.Fatal(err)
@@ -127,9 +127,9 @@ func TestRemovalResumesAfterACrash(t *testing.T) {
 	})
 }
 
-// Each transaction of a removal ends few memberships and changes few rows, however many there are,
-// so that others who wait for it wait for a short time. What they do in between counts; who follows
-// misses nothing, and hears of nothing twice.
+// Each transaction of a removal ends few memberships and changes few rows, so that others wait for
+// it only a short time. Writes between the transactions succeed, and followers receive each event
+// once.
 func TestRemovalDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -161,16 +161,16 @@ func TestRemovalDoesNotBlockOthers(t *testing.T) {
 					t.Errorf("round %d has changed %d %s, want at most %d", round, n, what, limit)
 				}
 			}
-			for id := range live { // somebody writes after each transaction
+			for id := range live { // other users write after each transaction
 				last[id] = w.Send("ann", id, fmt.Sprint("after round ", round)).Seq
 			}
 			before = w.counts(t)
 		}
 		for id, p := range live {
-			p.Events(2, last[id]) // each, once, in order
+			p.Events(2, last[id]) // each once, in order
 		}
 		seen := map[model.ConversationID]int64{}
-		for _, c := range b.all[:3] { // in each of them cat is told of the same
+		for _, c := range b.all[:3] { // cat receives the same in each of them
 			for seen[c.ID] < last[c.ID] {
 				item, err, ok := mine.Next()
 				if err != nil || !ok || item.Event == nil {
@@ -188,7 +188,7 @@ func TestRemovalDoesNotBlockOthers(t *testing.T) {
 	})
 }
 
-// counts is what a removal has yet to change.
+// counts returns how many rows of each kind a removal still has to change.
 func (w *fixture) counts(t *testing.T) map[string]int64 {
 	t.Helper()
 	counts := map[string]int64{}
@@ -210,8 +210,8 @@ func (w *fixture) counts(t *testing.T) map[string]int64 {
 	return counts
 }
 
-// From the moment in which an account is marked, its person is nobody's member, and can do nothing,
-// though nothing is cleaned up.
+// Once an account is marked, the user is not a member of any conversation and can do nothing, even
+// before the cleanup.
 func TestMarkedAccountIsInvisible(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -283,12 +283,11 @@ func TestMarkedAccountIsInvisible(t *testing.T) {
 			_, err = w.TransferOwnership(t.Context(), ann, anns.ID, bob.UserID)
 			chattest.WantMistakes(t, err, "NOT_FOUND userId")
 		})
-		w.Send("ann", theirs.ID, "@bob is not here") // nor is mentioned
+		w.Send("ann", theirs.ID, "@bob is not here") // the user is not mentioned either
 		mentions, err := countOf(w, "mentions")
 		chattest.WantEqual(t, "mentions", 0, mentions)
 		chattest.WantEqual(t, "error", nil, err)
-		// The others are alone with the one who is gone: they are the last, and take the
-		// conversation along.
+		// The others are the last members, so the conversation ends when they leave.
 		if err := w.Leave(t.Context(), ann, anns.ID); err != nil {
 			t.Errorf("the last one leaves: %v", err)
 		}
@@ -300,7 +299,8 @@ func TestMarkedAccountIsInvisible(t *testing.T) {
 	})
 }
 
-// Two accounts that are being removed at the same time pass nothing on to each other.
+// Of two accounts that are being removed at the same time, neither becomes the owner of a
+// conversation of the other.
 func TestSuccessorIsNotBeingRemoved(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -329,18 +329,18 @@ func TestSuccessorIsNotBeingRemoved(t *testing.T) {
 	})
 }
 
-// An account may be removed while the rows of a conversation that has ended are being deleted, some
-// of them at a time. What is left there of the account goes without an event, whatever went first,
-// and it does not wait for the rest.
+// An account may be removed while the rows of an ended conversation are being deleted in batches.
+// Its remaining rows there are deleted without an event, in any order, and the removal does not
+// wait for the rest of the conversation.
 func TestRemovalCleansUpEndedConversations(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		// that does not run
+		// a Service without Run
 		w := &fixture{chattest.NewIdle(t, db, chattest.Options{}, nil)}
 		w.Invite("ann", "gone", "last")
 		kept := chattest.MustConversation(t, w.Fixture, "ann", "gone")
 		w.addReaction("gone", w.Send("gone", kept.ID, "stays"), "👍")
-		// ann's rows are deleted at once when the last member leaves, and the others' stay.
+		// Leaving deletes ann's rows at once, and the rows of others stay.
 		ended := chattest.MustConversation(t, w.Fixture, "last", "gone", "ann")
 		w.SendMany("ann", ended.ID, store.SomeAtOnce)
 		w.Exec("INSERT INTO reactions (message_id, conversation_id, user_id, emoji, created_at) "+
@@ -363,7 +363,7 @@ func TestRemovalCleansUpEndedConversations(t *testing.T) {
 		}
 		w.addReaction("gone", w.Send("last", both.ID, "hello @gone"), "👍")
 		w.SendMany("gone", both.ID, store.SomeAtOnce)
-		w.MustRemoveAccount("last") // so the removal of gone ends it
+		w.MustRemoveAccount("last") // so the removal of gone ends the conversation
 
 		before := w.counts(t)
 		if before["reactions"] != 2*chat.ReactionsAtOnce+3 ||
@@ -376,13 +376,13 @@ func TestRemovalCleansUpEndedConversations(t *testing.T) {
 			if more, err = w.CleanUpOnce("gone", nil); err != nil {
 				t.Fatalf("round %d: %v", round, err)
 			}
-			// as the deletion of ended conversations may: it deletes so many rows of each table
+			// The deletion of ended conversations may do so: it deletes some rows of each table.
 			if round == 0 {
 				w.Exec("DELETE FROM messages WHERE conversation_id = ?", ended.ID)
 			}
 		}
 		after := w.counts(t)
-		// In the conversations that live: two reactions are taken back, two memberships end.
+		// In the other conversations two reactions are taken back, and two memberships end.
 		if n := after["events"] - events; n > 4 {
 			t.Errorf("the removal has written %d events", n)
 		}
@@ -398,12 +398,12 @@ func TestRemovalCleansUpEndedConversations(t *testing.T) {
 	})
 }
 
-// A conversation with much in it is gone at once when its last member leaves, and its rows go in
-// batches, whoever deletes them.
+// A conversation with many rows ends at once when its last member leaves. Its rows are deleted in
+// batches, on any node.
 func TestEndedConversationIsDeletedInBatches(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		// that does not run
+		// a Service without Run
 		w := &fixture{chattest.NewIdle(t, db, chattest.Options{}, nil)}
 		w.Invite("ann", "ben")
 		c, kept := chattest.MustConversation(t, w.Fixture, "ann", "ben"),

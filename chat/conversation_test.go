@@ -15,8 +15,8 @@ func TestCreateConversationTitle(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		title *string
-		want  string   // where it is accepted
-		fails []string // where it is not
+		want  string   // if it is accepted
+		fails []string // if it is refused
 	}{
 		"missing":       {nil, "olga, ann, ben", nil},
 		"empty":         {new(""), "olga, ann, ben", nil},
@@ -86,7 +86,7 @@ func TestCreateConversationMembers(t *testing.T) {
 		"viewer listed as owner":  {"olga:OWNER ann:MEMBER", nil},
 		"viewer listed as admin":  {"ann:MEMBER olga:ADMIN", nil},
 		"viewer listed as member": {"ann:MEMBER olga:MEMBER ben:ADMIN", nil},
-		"unknown":                  {"", []string{"REQUIRED members"}},
+		"no members":              {"", []string{"REQUIRED members"}},
 		"only the viewer":         {"olga:OWNER", []string{"REQUIRED members"}},
 		"only the viewer, twice": {"olga:OWNER olga:OWNER",
 			[]string{"CONFLICT members.1.userId", "REQUIRED members"}},
@@ -188,7 +188,7 @@ func TestCreateConversationAllows500Members(t *testing.T) {
 			chattest.WantMistakes(t, err, "LIMIT_REACHED members")
 			_, err = create(append([]string{"olga"}, crowd...)...)
 			chattest.WantMistakes(t, err, "LIMIT_REACHED members")
-			// more than are looked up
+			// more than the limit of those looked up
 			_, err = create(append([]string{"olga", "olga"}, crowd...)...)
 			chattest.WantMistakes(t, err, "CONFLICT members.1.userId", "LIMIT_REACHED members")
 			if _, err = create(manyTimes...); len(chattest.Mistakes(err)) != 599 {

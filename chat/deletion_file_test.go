@@ -12,7 +12,7 @@ import (
 	"parley/store/storetest"
 )
 
-// Nobody finds in the file itself, either, what was deleted or edited away.
+// The database file does not contain text that was deleted or replaced by an edit.
 func TestDeletedTextIsNotInTheFile(t *testing.T) {
 	t.Parallel()
 	url := storetest.SQLiteURL(t)
@@ -54,7 +54,7 @@ func TestDeletedTextIsNotInTheFile(t *testing.T) {
 		}
 		for _, needle := range []string{"quokkaword", "quokkalong", "quokkaedited", "quokka"} {
 			if n := bytes.Count(data, []byte(needle)); n > 0 {
-				t.Errorf("%q stands %d times in the file%s", needle, n, suffix)
+				t.Errorf("%q occurs %d times in the file%s", needle, n, suffix)
 			}
 		}
 	}

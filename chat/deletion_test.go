@@ -16,8 +16,8 @@ import (
 	"parley/store/storetest"
 )
 
-// places names the tables in which one of the needles stands, as text or as bytes.
-func (w *fixture) places(needles ...[]byte) (found []string) {
+// tablesWith names the tables in which one of the needles occurs, as text or as bytes.
+func (w *fixture) tablesWith(needles ...[]byte) (found []string) {
 	w.T.Helper()
 	for _, table := range w.tables() {
 		for _, row := range w.dump("SELECT * FROM " + table) {
@@ -33,8 +33,8 @@ func (w *fixture) places(needles ...[]byte) (found []string) {
 	return found
 }
 
-// Of a message that is deleted no table has anything left but its place, and neither has the
-// search's index, whose words stand in blobs.
+// Of a deleted message, the tables keep only the row with its seq. The search index keeps nothing
+// of it, not even in its blobs.
 func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -56,15 +56,15 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 		}
 		w.addReaction("ann", m, "❤️")
 		for _, needle := range needles[:6] {
-			if len(w.places(needle)) == 0 {
+			if len(w.tablesWith(needle)) == 0 {
 				t.Errorf("before, %q was not found", needle)
 			}
 		}
 		m = w.Edit("ben", m, contents[1])
 		w.delete("ann", m)
 		for _, needle := range needles {
-			if found := w.places(needle); len(found) > 0 {
-				t.Errorf("%q stands in %v", needle, found)
+			if found := w.tablesWith(needle); len(found) > 0 {
+				t.Errorf("%q occurs in %v", needle, found)
 			}
 		}
 		for _, table := range []string{"mentions", "reactions"} {
@@ -78,7 +78,7 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 				w.dump("SELECT tokens FROM message_tokens"))
 			w.Exec("INSERT INTO message_tokens (message_tokens) VALUES ('integrity-check')")
 		}
-		// The place is still there, empty, and what answers it still does.
+		// The row is still there without content, and the reply still refers to it.
 		got, err := w.MessagesByID(t.Context(), w.Actor("ann"), []model.MessageID{m.ID, answer.ID})
 		if err != nil || got[m.ID].Seq != m.Seq || got[m.ID].Content != "" ||
 			*got[m.ID].AuthorID != w.UserID("ben") || *got[answer.ID].ReplyToID != m.ID {
@@ -88,8 +88,8 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 	})
 }
 
-// What goes with its conversation leaves no words behind in the index, whose rows know nothing of
-// conversations.
+// The messages of an ended conversation leave no words in the search index, whose rows do not refer
+// to conversations.
 func TestNothingIsLeftOfAnEndedConversation(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -101,8 +101,8 @@ func TestNothingIsLeftOfAnEndedConversation(t *testing.T) {
 		if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
 			t.Fatal(err)
 		}
-		if found := w.places([]byte("quokka"), []byte("🎉")); len(found) > 0 {
-			t.Errorf("something stands in %v", found)
+		if found := w.tablesWith([]byte("quokka"), []byte("🎉")); len(found) > 0 {
+			t.Errorf("the text occurs in %v", found)
 		}
 		if !db.Postgres() {
 			w.Exec("INSERT INTO message_tokens (message_tokens) VALUES ('integrity-check')")
@@ -110,7 +110,7 @@ func TestNothingIsLeftOfAnEndedConversation(t *testing.T) {
 	})
 }
 
-// A failure at the very end takes all of it back.
+// A failure at the end rolls everything back.
 func TestFailedDeletionChangesNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -122,7 +122,7 @@ func TestFailedDeletionChangesNothing(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := w.DeleteMessage(ctx, w.Actor("ben"), m.ID); err == nil {
-			t.Error("deleted without an end to wait for")
+			t.Error("deleted with a cancelled context")
 		}
 		err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 			m.DeletedAt = &tx.Now

@@ -6,7 +6,7 @@ import (
 	"parley/model"
 )
 
-// What tests of this package see of its inside.
+// These are unexported identifiers that the tests use.
 
 type Outgoing = outgoing
 

@@ -9,7 +9,7 @@ import (
 
 func TestMain(m *testing.M) { chattest.Main(m) }
 
-// fixture is the one of package chattest, with what only the tests of this package need.
+// fixture adds to chattest.Fixture what only the tests of this package need.
 type fixture struct{ *chattest.Fixture }
 
 func mustFixture(t *testing.T, db *store.DB, nicknames ...string) *fixture {

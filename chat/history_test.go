@@ -12,9 +12,9 @@ import (
 	"parley/store/storetest"
 )
 
-// The law: whatever people do, one after the other or all at once, the log of a conversation alone
-// tells what the tables hold: its members, title and settings, and its messages with their edits,
-// deletions, mentions and reactions.
+// This is an invariant: after any operations, sequential or concurrent, a replay of a
+// conversation's log gives what the tables hold. That is the members, the title, the settings, and
+// the messages with their edits, deletions, mentions and reactions.
 func TestReplayedLogEqualsTheTables(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -25,7 +25,7 @@ func TestReplayedLogEqualsTheTables(t *testing.T) {
 			plan := chattest.DrawHistory(rt, fmt.Sprintf("p%dx", checks))
 			w.Invite(plan.People...)
 			for _, err := range plan.Run(w.Fixture) {
-				t.Errorf("nothing that was asked for is the server's fault: %v", err)
+				t.Errorf("an operation failed with an internal error: %v", err)
 			}
 			var all []*model.Conversation
 			if err := db.NewSelect().Model(&all).Scan(t.Context()); err != nil {
@@ -34,7 +34,7 @@ func TestReplayedLogEqualsTheTables(t *testing.T) {
 			for _, c := range all {
 				w.wantReplayEqualsTables(t, c.ID)
 			}
-			// The next check begins with an empty world.
+			// The next check starts with an empty database.
 			w.Exec("DELETE FROM conversations")
 			clear(w.Actors)
 		})

@@ -35,7 +35,7 @@ func (w *fixture) react(nickname string, m *model.Message) {
 		m.ID, m.ConversationID, w.UserID(nickname), "👍", w.DB.Now())
 }
 
-// traces names the columns in which something of a person stands.
+// traces names the columns in which one of the needles occurs.
 func (w *fixture) traces(needles ...string) (found []string) {
 	w.T.Helper()
 	columns := map[string][]string{
@@ -65,8 +65,8 @@ func (w *fixture) traces(needles ...string) (found []string) {
 	return found
 }
 
-// checkInvariants holds every conversation against the law: it has members, one of them its owner, and
-// events numbered from 1 without a gap, each message with the number of its event.
+// checkInvariants checks every conversation: it has members, and one of them is its owner. Its
+// events are numbered from 1 without a gap, and each message has the seq of its event.
 func (w *fixture) checkInvariants() {
 	w.T.Helper()
 	var all []*model.Conversation
@@ -88,7 +88,7 @@ func (w *fixture) checkInvariants() {
 		messages := int64(0)
 		for i, e := range events {
 			if e.Seq != int64(i)+1 {
-				w.T.Errorf("%s: seq %d stands at place %d", c.Title, e.Seq, i+1)
+				w.T.Errorf("%s: event %[3]d has seq %[2]d", c.Title, e.Seq, i+1)
 			}
 			if e.Kind == model.MessageAdded {
 				messages++
@@ -132,9 +132,8 @@ func TestRemovalKeepsMessagesWithoutTheirAuthor(t *testing.T) {
 		chattest.WantEqual(t, "members",
 			map[string]model.Role{"ann": model.Owner, "cat": model.Member}, w.Roles(c.ID))
 		chattest.WantEqual(t, "traces", []string(nil), w.traces(id, "vanishing"))
-		// What the log says happened still happened, to somebody of whom nothing but the id is
-		// left.
-		chattest.WantEqual(t, "places of the id",
+		// The log keeps the events about the removed user, with nothing but the id.
+		chattest.WantEqual(t, "columns with the id",
 			[]string{"events.data: " + w.UserID("vanishing").String()},
 			w.traces(w.UserID("vanishing").String()))
 		var m model.Message
@@ -164,8 +163,8 @@ func TestRemovalKeepsMessagesWithoutTheirAuthor(t *testing.T) {
 	})
 }
 
-// A group without a title of its own is called by the nicknames of who is in it, and they must not
-// outlive an account.
+// The title of a group without one of its own is made of its members' nicknames. No nickname may
+// remain after its account is removed.
 func TestRemovalRenamesUntitledConversations(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -219,9 +218,9 @@ func TestRemovedOwnerIsSucceeded(t *testing.T) {
 			removed, promoted := p.Event(2), p.Event(3)
 			if removed.Kind != model.MemberRemoved || promoted.Kind != model.MemberRoleChanged ||
 				removed.ActorID != nil || promoted.ActorID != nil {
-				t.Errorf("%s: told of %+v and %+v", test.name, removed, promoted)
+				t.Errorf("%s: got %+v and %+v", test.name, removed, promoted)
 			}
-			chattest.WantEqual(t, test.name+": told",
+			chattest.WantEqual(t, test.name+": role change",
 				fmt.Sprintf(`{"userId":%q,"role":"OWNER"}`, w.UserID(heir)),
 				string(compact(promoted.Data)))
 			w.checkInvariants()
@@ -243,7 +242,7 @@ func TestRemovedMemberHasNoSuccessor(t *testing.T) {
 			t.Errorf("got %d events", len(events))
 		}
 		chattest.WantEqual(t, "a conversation of others", before, w.Stored(others.ID))
-		w.MustRemoveAccount("dan") // who shares nothing with those who left before
+		w.MustRemoveAccount("dan") // dan shares no conversation with those removed before
 		chattest.WantEqual(t, "members", map[string]model.Role{"cat": model.Owner},
 			w.Roles(others.ID))
 		w.checkInvariants()
@@ -269,7 +268,7 @@ func TestConversationEndsWithItsLastMember(t *testing.T) {
 	})
 }
 
-// The key that keeps two people from having two direct conversations is made of both ids.
+// The key of a direct conversation is made of the ids of both members.
 func TestRemovalDeletesDirectKeys(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -279,7 +278,7 @@ func TestRemovalDeletesDirectKeys(t *testing.T) {
 		w.Exec("UPDATE conversations SET kind = 'DIRECT', direct_key = ? WHERE id = ?",
 			uuid.UUID(w.UserID("ann")).String()+" "+id, c.ID)
 		w.MustRemoveAccount("bob")
-		chattest.WantEqual(t, "places of the id", []string(nil), w.traces(id))
+		chattest.WantEqual(t, "columns with the id", []string(nil), w.traces(id))
 		w.checkInvariants()
 	})
 }
@@ -290,7 +289,7 @@ func TestEachPartOfARemovalIsAtomic(t *testing.T) {
 		w := mustFixture(t, db, "ann", "bob", "cat")
 		c, last := chattest.MustConversation(t, w.Fixture, "ann", "bob", "cat"),
 			chattest.MustConversation(t, w.Fixture, "ann", "bob")
-		w.MustRemoveAccount("bob") // so that one of them would vanish
+		w.MustRemoveAccount("bob") // so that one of the conversations would end
 		w.react("ann", w.Send("ann", c.ID, "still here"))
 		p := w.Pull(t, "cat", c.ID, new(int64(3)))
 		w.mustMark("ann")
@@ -298,17 +297,17 @@ func TestEachPartOfARemovalIsAtomic(t *testing.T) {
 		broken := errors.New("broken at the end")
 		w.Unchanged(t, func() {
 			if _, err := w.CleanUpOnce("ann", broken); !errors.Is(err, broken) {
-				t.Errorf("got %v, want what went wrong", err)
+				t.Errorf("got %v, want the error of the test", err)
 			}
 		})
 		chattest.WantEqual(t, "events", before, w.Stored(c.ID))
 		chattest.WantEqual(t, "roles", roles, w.Roles(c.ID))
 		chattest.WantEqual(t, "the other", map[string]model.Role{"ann": model.Owner},
 			w.Roles(last.ID))
-		// Nobody was told either: what comes next is what happened next.
+		// Nothing was published either: the next event in the stream is the next one written.
 		m := w.Send("cat", c.ID, "next")
 		if e := p.Event(m.Seq); e.Kind != model.MessageAdded {
-			t.Errorf("told of %+v", e)
+			t.Errorf("got %+v", e)
 		}
 		if n, err := countOf(w, "reactions"); n != 1 || err != nil {
 			t.Errorf("%d reactions (%v)", n, err)
@@ -316,7 +315,7 @@ func TestEachPartOfARemovalIsAtomic(t *testing.T) {
 	})
 }
 
-// Each of the two would pass on what they own to the other.
+// Each of the two would be the successor of the other.
 func TestConcurrentRemovals(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -376,7 +375,7 @@ func TestRemovalRacesWithAddingMembers(t *testing.T) {
 	})
 }
 
-// The request of somebody whose account has just gone is no mistake of the server's.
+// A request of a user whose account was just removed is not an internal error.
 func TestRemovedAccountCanDoNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -426,8 +425,8 @@ func TestRemovalRacesWithMessages(t *testing.T) {
 	})
 }
 
-// atOnce runs all of them at the same time. Whoever is too late may be told so; nothing else may go
-// wrong.
+// atOnce runs all calls at the same time. A call that is too late may fail as such; other errors
+// fail the test.
 func (w *fixture) atOnce(calls ...func() error) {
 	w.T.Helper()
 	start, results := make(chan struct{}), make(chan error, len(calls))
@@ -472,14 +471,14 @@ func TestRemovalEndsStreams(t *testing.T) {
 		w.Send("ann", c.ID, "among ourselves")
 		if e, _, ok := p.Next(); ok && e != nil {
 			if e.Kind != model.MemberRemoved {
-				t.Errorf("told of %+v", e)
+				t.Errorf("got %+v", e)
 			}
 			_ = p.End()
 		}
 	})
 }
 
-// compact writes JSON as Go does: PostgreSQL puts spaces into it.
+// compact removes the spaces that PostgreSQL puts into JSON.
 func compact(data []byte) []byte {
 	var b bytes.Buffer
 	if err := json.Compact(&b, data); err != nil {
@@ -493,8 +492,8 @@ func countOf(w *fixture, table string) (int, error) {
 	return int(n), err
 }
 
-// Whoever's account goes while they leave, are removed, or end the conversation themselves is gone
-// all the same.
+// An account is removed completely, even if meanwhile the user leaves, is removed from the
+// conversation, or ends it.
 func TestRemovalRacesWithRosterChanges(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

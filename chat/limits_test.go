@@ -18,8 +18,8 @@ import (
 	"parley/store/storetest"
 )
 
-// limited is a world in which one bucket holds this many tokens, one of which comes back in a
-// minute. That the right bucket counts for each operation is tested with the schema.
+// limited returns a fixture in which one bucket holds this many tokens and gets one back in a
+// minute. The tests of the schema check that each operation uses the right bucket.
 func limited(
 	t *testing.T, db *store.DB, bucket ratelimit.Bucket, burst int, nicknames ...string,
 ) (*fixture, *storetest.Clock) {
@@ -34,7 +34,7 @@ func limited(
 	}, nicknames...), clock
 }
 
-// wantWait makes sure that an operation is refused, and for how long; 0 is not refused.
+// wantWait checks that an operation is refused, and for how long. 0 means that it is not refused.
 func wantWait(t *testing.T, what string, err error, want time.Duration) {
 	t.Helper()
 	var got time.Duration
@@ -48,7 +48,7 @@ func wantWait(t *testing.T, what string, err error, want time.Duration) {
 	}
 }
 
-// A refused message is not stored, and its repetition is, once its author has waited as told.
+// A rate limited message is not stored. Sent again after RetryAfter, it is.
 func TestRateLimitedMessageIsSentLater(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -75,7 +75,7 @@ func TestRateLimitedMessageIsSentLater(t *testing.T) {
 			chat.SendMessage{ConversationID: c.ID, Content: "of another"})
 		wantWait(t, "another's", err, 0)
 		_, err = w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID})
-		// which costs nothing, and so is said at once
+		// This is refused before the rate limit, so it costs nothing.
 		chattest.WantMistakes(t, err, "REQUIRED content")
 		for _, key := range []string{"second", "first"} {
 			clock.Forward(time.Minute)
@@ -88,8 +88,8 @@ func TestRateLimitedMessageIsSentLater(t *testing.T) {
 	})
 }
 
-// Adding many at once costs what adding them one by one costs, and a group is refused before
-// anything of it is stored.
+// Adding many members at once costs as much as adding them one by one. A group that costs too much
+// is refused before any of its rows is stored.
 func TestAddedMembersAreCountedOneByOne(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -104,7 +104,7 @@ func TestAddedMembersAreCountedOneByOne(t *testing.T) {
 			_, err := w.AddMembers(t.Context(), w.Actor(who), c.ID, w.NewMembers(others...))
 			return err
 		}
-		c, err := create("ann", crowd[:4]...) // its owner costs nothing
+		c, err := create("ann", crowd[:4]...) // the owner costs nothing
 		wantWait(t, "a group of 4 others", err, 0)
 		wantWait(t, "5 more", add("ann", c, crowd[4:9]...), 0)
 		w.Unchanged(t, func() {
@@ -116,15 +116,15 @@ func TestAddedMembersAreCountedOneByOne(t *testing.T) {
 			wantWait(t, "which costs one", add("ann", c, crowd[9]), time.Minute)
 		})
 		clock.Forward(7 * time.Minute)
-		wantWait(t, "after as long as told", add("ann", c, crowd[9:16]...), 0)
-		// More than the bucket holds can be added, and is paid for.
+		wantWait(t, "after RetryAfter", add("ann", c, crowd[9:16]...), 0)
+		// More members than the bucket holds can be added; then the bucket is in debt.
 		large, err := create("cara", crowd...)
 		wantWait(t, "a large group", err, 0)
 		wantWait(t, "one more", add("cara", large, "ben"), 21*time.Minute)
 	})
 }
 
-// Opening a direct conversation that is there already is reading.
+// Opening a direct conversation that exists already costs nothing.
 func TestOpeningADirectConversationCostsOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -172,7 +172,7 @@ func TestConversationLimit(t *testing.T) {
 			return err
 		}
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
-		if err := open("ann", "cara"); err != nil { // a direct conversation counts
+		if err := open("ann", "cara"); err != nil { // a direct conversation counts too
 			t.Fatal(err)
 		}
 		other := chattest.MustConversation(t, w.Fixture, "dan", "eve")
@@ -188,7 +188,7 @@ func TestConversationLimit(t *testing.T) {
 			chattest.WantMistakes(t, err, "LIMIT_REACHED members.1.userId",
 				"ALREADY_MEMBER members.2.userId")
 		})
-		// What they have goes on: to read and to write, to open, and to add others to.
+		// Conversations that they are in still work: reading, writing, opening, adding others.
 		if err := open("cara", "ann"); err != nil {
 			t.Errorf("to open what is there: %v", err)
 		}
@@ -197,7 +197,7 @@ func TestConversationLimit(t *testing.T) {
 			w.NewMembers("cara")); err != nil {
 			t.Errorf("to add others: %v", err)
 		}
-		// Who leaves one has room for another.
+		// Leaving one makes room for another.
 		if _, err := w.TransferOwnership(t.Context(), w.Actor("ann"), c.ID,
 			w.UserID("ben")); err != nil {
 			t.Fatal(err)
@@ -209,7 +209,7 @@ func TestConversationLimit(t *testing.T) {
 			t.Errorf("after leaving: %v", err)
 		}
 
-		// A lower limit takes nothing from anybody.
+		// With a lower limit no one loses a membership.
 		lower := chattest.NewServices(db, chattest.Options{MaxConversations: 1})
 		found, err := lower.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{},
 			store.PageArgs{})
@@ -221,8 +221,7 @@ func TestConversationLimit(t *testing.T) {
 	})
 }
 
-// Whatever makes members of the same people at the same moment, nobody is in one conversation more
-// than may be.
+// The limit holds even if several operations add the same users at the same time.
 func TestConversationLimitHoldsInRaces(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -260,7 +259,7 @@ func TestConversationLimitHoldsInRaces(t *testing.T) {
 				return err
 			})
 		}
-		for i := range 4 { // and somebody sends, whom all this does not hold up for good
+		for i := range 4 { // messages are sent meanwhile, and are not blocked for long
 			call(func(ctx context.Context) error {
 				_, err := w.SendMessage(ctx, w.Actor(crowd[i]),
 					chat.SendMessage{ConversationID: groups[i].ID, Content: "hello @ann"})
@@ -280,8 +279,8 @@ func TestConversationLimitHoldsInRaces(t *testing.T) {
 	})
 }
 
-// Two who open their conversation at the same moment, of which it is the last that they may have,
-// both get it.
+// Two users open their direct conversation at the same time, and it is the last that the limit
+// allows. Both calls return it.
 func TestLastAllowedDirectConversationIsOpenedByBoth(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

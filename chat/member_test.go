@@ -31,16 +31,16 @@ func TestMembersStartWhereTheConversationDoes(t *testing.T) {
 	})
 }
 
-// glance is what somebody is shown of a set of conversations, in the ways in which there is one
-// answer a conversation.
-type glance struct {
+// visible counts what an actor sees of a set of conversations: the results of the lookups that
+// return at most one for each conversation.
+type visible struct {
 	Memberships, Owners, Counts, Last, Member, Message int
 	MyConversations                                    int
 }
 
-func (w *fixture) glance(
+func (w *fixture) visible(
 	t *testing.T, nickname string, m *model.Message, ids ...model.ConversationID,
-) (g glance) {
+) (g visible) {
 	t.Helper()
 	actor := w.Actor(nickname)
 	must := func(n int, err error) int {
@@ -79,23 +79,23 @@ func TestNonMemberSeesNothingOfAConversation(t *testing.T) {
 			chattest.MustConversation(t, w.Fixture, "zoe", "olga")
 		m := w.Send("olga", a.ID, "a secret")
 		w.Send("zoe", b.ID, "another")
-		look := func(nickname string) glance {
-			return w.glance(t, nickname, m, a.ID, b.ID,
+		look := func(nickname string) visible {
+			return w.visible(t, nickname, m, a.ID, b.ID,
 				model.NewConversationID())
 		}
 
-		both := glance{Memberships: 2, Owners: 2, Counts: 2, Last: 2, Member: 1, Message: 1,
+		both := visible{Memberships: 2, Owners: 2, Counts: 2, Last: 2, Member: 1, Message: 1,
 			MyConversations: 2}
-		one := glance{Memberships: 1, Owners: 1, Counts: 1, Last: 1, Member: 1, Message: 1,
+		one := visible{Memberships: 1, Owners: 1, Counts: 1, Last: 1, Member: 1, Message: 1,
 			MyConversations: 1}
-		other := glance{Memberships: 1, Owners: 1, Counts: 1, Last: 1, MyConversations: 1}
+		other := visible{Memberships: 1, Owners: 1, Counts: 1, Last: 1, MyConversations: 1}
 		chattest.WantEqual(t, "what olga sees", both, look("olga"))
 		chattest.WantEqual(t, "what ann sees", one, look("ann"))
 		chattest.WantEqual(t, "what zoe sees", other, look("zoe"))
-		chattest.WantEqual(t, "what somebody without conversations sees", glance{},
+		chattest.WantEqual(t, "what a user without conversations sees", visible{},
 			look("newcomer"))
 		w.EndMembership("ann", a.ID)
-		chattest.WantEqual(t, "what ann sees once removed", glance{}, look("ann"))
+		chattest.WantEqual(t, "what ann sees once removed", visible{}, look("ann"))
 	})
 }
 
@@ -136,7 +136,7 @@ func TestSummariesOfManyConversations(t *testing.T) {
 			chattest.MustConversation(t, w.Fixture, "ann", "olga", "ben")
 		w.Send("ben", busy.ID, "first")
 		newest := w.Send("olga", busy.ID, "second")
-		w.SkipSeq(t, busy.ID) // the newest event is no message
+		w.SkipSeq(t, busy.ID) // the newest event is not a message
 		ids, olga := []model.ConversationID{quiet.ID, busy.ID, quiet.ID}, w.Actor("olga")
 
 		own, err := w.Memberships(t.Context(), olga, ids)
@@ -182,8 +182,8 @@ func TestSummariesOfNoConversations(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann")
 		m := w.Send("olga", chattest.MustConversation(t, w.Fixture, "olga", "ann").ID, "hello")
-		want := glance{Member: 1, Message: 1, MyConversations: 1}
-		if diff := cmp.Diff(want, w.glance(t, "olga", m)); diff != "" {
+		want := visible{Member: 1, Message: 1, MyConversations: 1}
+		if diff := cmp.Diff(want, w.visible(t, "olga", m)); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -210,7 +210,7 @@ func TestMissingRows(t *testing.T) {
 	})
 }
 
-// TestMembershipsReturnsOnlyTheActorsOwn asks for what nobody else may know: others have drafts, too.
+// The memberships of others have drafts, too, which the actor may not see.
 func TestMembershipsReturnsOnlyTheActorsOwn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -17,7 +17,7 @@ import (
 	"parley/store/storetest"
 )
 
-// together runs all of them at the same moment and returns their outcomes, in short.
+// together runs all calls at the same time and returns their outcomes.
 func together(calls ...func() error) []string {
 	start := make(chan struct{})
 	outcomes := make([]string, len(calls))
@@ -102,13 +102,13 @@ func TestDeleteWinsOverEdit(t *testing.T) {
 				w.search("ann", chat.Search{Query: "ann"}))
 		}
 		if n := w.kinds(c.ID)[model.MessageDeleted]; n != 10 {
-			t.Errorf("%d deletions of 10 messages are told", n)
+			t.Errorf("%d events for the deletion of 10 messages", n)
 		}
 		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
-// Of several edits that expect the same state, one is done, and the others are told.
+// Of several edits that expect the same state, one succeeds, and the others get CONFLICT.
 func TestEditsThatExpectTheSame(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -137,7 +137,7 @@ func TestEditsThatExpectTheSame(t *testing.T) {
 			}
 		}
 		if n := w.kinds(c.ID)[model.MessageEdited]; n != 10 {
-			t.Errorf("%d edits are told, want 10", n)
+			t.Errorf("%d events for edits, want 10", n)
 		}
 		w.wantReplayEqualsTables(t, c.ID)
 	})
@@ -164,7 +164,7 @@ func TestConcurrentReactions(t *testing.T) {
 			if n := w.kinds(c.ID)[model.ReactionRemoved] - after[model.ReactionRemoved]; n != 1 {
 				t.Errorf("%d events of 1 reaction taken back", n)
 			}
-			// What is taken back while it is put there is there or is not, and the log knows.
+			// Of a reaction that is added and taken back at once either may win; the log agrees.
 			together(w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"),
 				w.reacting("ann", m, "👍"), w.takingBack("ann", m, "👍"))
 		}
@@ -199,7 +199,8 @@ func TestTwentyKindsOfReactions(t *testing.T) {
 			there, missing := manyEmoji[slices.Index(got, "ok")],
 				manyEmoji[slices.Index(got, "LIMIT_REACHED emoji")]
 			for _, who := range []string{"ann", "ben", "cat"} {
-				w.addReaction(who, m, there) // more of what is there is no further kind
+				// another reaction with an emoji in use is not a new emoji
+				w.addReaction(who, m, there)
 			}
 			if got := outcome(w.reacting("ann", m, missing)()); got != "LIMIT_REACHED emoji" {
 				t.Errorf("the 21st: %s", got)
@@ -237,8 +238,7 @@ func TestReadPointerNeverMovesBack(t *testing.T) {
 			last := w.Stored(c.ID)[len(w.Stored(c.ID))-1].Seq
 			calls := []func() error{
 				read(last - 1), read(last - 4), read(last), read(last - 5), read(0), read(last - 2),
-				// whatever else is changed of the membership meanwhile stays changed, and changes
-				// nothing else
+				// Concurrent changes of other columns of the membership are kept.
 				func() error {
 					_, err := w.UpdateMembership(t.Context(), w.Actor("ann"),
 						chat.UpdateMembership{ConversationID: c.ID, Pinned: new(true)})
@@ -255,7 +255,7 @@ func TestReadPointerNeverMovesBack(t *testing.T) {
 			if err != nil || m.LastReadSeq != last || !m.Pinned {
 				t.Fatalf("after reading up to %d: %+v (%v)", last, m, err)
 			}
-			// Beyond the newest is the newest, also while one more comes.
+			// A seq beyond the newest event means the newest, even while another one is written.
 			together(read(1<<40), func() error {
 				_, err := w.SendMessage(t.Context(), w.Actor("ben"),
 					chat.SendMessage{ConversationID: c.ID, Content: "more"})
@@ -270,7 +270,7 @@ func TestReadPointerNeverMovesBack(t *testing.T) {
 	})
 }
 
-// A message that comes as a conversation is put away brings it back, unless it was there already.
+// A message that is sent while the conversation is archived brings it back, unless it came before.
 func TestArchivingRacesWithMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -295,7 +295,7 @@ func TestArchivingRacesWithMessage(t *testing.T) {
 			if archived.ArchivedSeq != sent.Seq && archived.ArchivedSeq != sent.Seq-1 {
 				t.Errorf("archived at %d as %d came", archived.ArchivedSeq, sent.Seq)
 			}
-			away := archived.ArchivedSeq == sent.Seq // the message was there before
+			away := archived.ArchivedSeq == sent.Seq // the message came before
 			for _, filter := range []bool{true, false} {
 				list, err := w.MyConversations(t.Context(), w.Actor("ann"),
 					chat.ConversationFilter{Archived: &filter}, store.PageArgs{})
@@ -330,8 +330,7 @@ func TestDeleteRacesWithReaction(t *testing.T) {
 	})
 }
 
-// Whoever's account goes leaves no reaction and no mention behind, whatever happens to the messages
-// meanwhile.
+// A removed account leaves no reaction and no mention, even if the messages change meanwhile.
 func TestRemovalRacesWithReactionsAndMentions(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -381,7 +380,7 @@ func TestRemovalRacesWithReactionsAndMentions(t *testing.T) {
 	})
 }
 
-// After a removal nothing of the removed happens any more.
+// After a removal, no operation of the removed user has an effect.
 func TestRemovalRacesWithEdit(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -435,7 +434,7 @@ func TestRemovalRacesWithEdit(t *testing.T) {
 	})
 }
 
-// Many who change what somebody else has locked hold up nobody who changes something else.
+// Many changes that wait for a lock do not block changes of other conversations.
 func TestBlockedChangesDoNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	const many = 40 // more than there are connections

@@ -15,19 +15,18 @@ import (
 	"parley/store/storetest"
 )
 
-// scene is a conversation with a message in it that things can be done to, and everybody that a
-// rule can tell apart.
+// scene is a conversation with a message, and one user for each case that a rule distinguishes.
 type scene struct {
 	*fixture
 	c *model.Conversation
 	m *model.Message
 }
 
-// act is something that somebody does to the scene.
+// act is an operation on the scene.
 type act func(ctx context.Context, s *scene, as model.Actor) error
 
-// The effects of an act that is allowed: an event, a change of the actor's own membership alone, or
-// none at all.
+// These are the effects of an act that is allowed: an event, a change of only the actor's own
+// membership, or none.
 const (
 	anEvent = "event"
 	theirs  = "their own"
@@ -95,8 +94,8 @@ func drafts(ctx context.Context, s *scene, as model.Actor) error {
 	return err
 }
 
-// effect runs an act and says in short what came of it. Whatever it was, the log still tells what
-// the tables hold; where it was refused, nothing has changed.
+// effect runs an act and returns its effect or its error. It checks that the log still equals the
+// tables and, if the act was refused, that nothing has changed.
 func (s *scene) effect(t *testing.T, who string, do act) string {
 	t.Helper()
 	before := s.contents(s.c.ID)
@@ -125,7 +124,7 @@ func (s *scene) effect(t *testing.T, who string, do act) string {
 	}
 }
 
-// inviteAs has a new person play a part.
+// inviteAs registers a new user for a part.
 func (w *fixture) inviteAs(part string, n int) {
 	w.T.Helper()
 	name := fmt.Sprint(part, n)
@@ -134,8 +133,8 @@ func (w *fixture) inviteAs(part string, n int) {
 	delete(w.Actors, name)
 }
 
-// mustScene makes a group in which "author", who is a member, has written a message; "admin" has
-// put a thumb to it. "gone" was a member, and their account is removed.
+// mustScene makes a group in which the member "author" has written a message, and "admin" has
+// reacted to it. The account of "gone", a former member, is removed.
 func mustScene(t *testing.T, w *fixture, n int) *scene {
 	t.Helper()
 	w.inviteAs("gone", n)
@@ -214,7 +213,7 @@ func TestMessagePermissions(t *testing.T) {
 		"reply":              {replies, members(anEvent)},
 		"mark read":          {marksRead(2), members(theirs)},
 	}
-	orphaned := map[string]row{ // the author's account is gone
+	orphaned := map[string]row{ // the author's account is removed
 		"edit":   {edits, want{no, no, not, no, not, not, not}},
 		"delete": {deletes, want{anEvent, anEvent, not, no, not, not, not}},
 		"react":  {reacts("🎉"), want{anEvent, anEvent, not, anEvent, not, not, not}},
@@ -258,8 +257,8 @@ func TestMessagePermissions(t *testing.T) {
 	}
 }
 
-// Where history is hidden from those who join, what they do not see cannot be touched either,
-// whatever their role, and though they have written it themselves.
+// Members cannot change messages that are hidden from them, in any role, and even if they wrote
+// them.
 func TestHiddenMessagesCannotBeChanged(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -271,7 +270,7 @@ func TestHiddenMessagesCannotBeChanged(t *testing.T) {
 			w.UserID("author")); err != nil {
 			t.Fatal(err)
 		}
-		// The author is back as the owner of all, who has not seen their own words.
+		// The author is back as the owner, and does not see the messages from before.
 		w.Add("owner", c.ID, "author", "late")
 		if _, err := w.TransferOwnership(t.Context(), w.Actor("owner"), c.ID,
 			w.UserID("author")); err != nil {
@@ -302,7 +301,7 @@ func TestHiddenMessagesCannotBeChanged(t *testing.T) {
 	})
 }
 
-// sight is what somebody can find out about the message of a scene.
+// sight is what a user can read of the message of a scene.
 type sight struct {
 	Message, Listed, Found        bool
 	Reactions, Reactors, Mentions int
@@ -380,8 +379,8 @@ func TestMessageVisibility(t *testing.T) {
 	})
 }
 
-// A direct conversation has no roles: nobody deletes what the other wrote, also once the other is
-// gone.
+// A direct conversation has no roles: no member can delete messages of the other, even after the
+// account of the other is removed.
 func TestMessagesInADirectConversation(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"
@@ -402,7 +401,7 @@ func TestMessagesInADirectConversation(t *testing.T) {
 			do     act
 			author string
 			member string
-			after  string // of the member once the author is gone
+			after  string // of the member, after the author's account is removed
 		}{
 			"edit":      {edits, anEvent, no, no},
 			"delete":    {deletes, anEvent, no, no},
@@ -454,10 +453,10 @@ func TestTheEditWindow(t *testing.T) {
 				t.Errorf("after the window: %s", got)
 			}
 		})
-		if got := try("at the last moment"); got != "ok" { // the answer was lost
+		if got := try("at the last moment"); got != "ok" { // the client lost the answer and repeats
 			t.Errorf("the same edit again: %s", got)
 		}
-		w.delete("ben", m) // for which there is no window
+		w.delete("ben", m) // there is no window for deletions
 		w.wantReplayEqualsTables(t, c.ID)
 
 		forever := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never})

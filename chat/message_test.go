@@ -18,8 +18,8 @@ func TestSendMessageContent(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		content string
-		want    string // where it is accepted
-		fails   string // where it is not
+		want    string // if it is accepted
+		fails   string // if it is refused
 	}{
 		"plain":             {"hello", "hello", ""},
 		"one character":     {"👋", "👋", ""},
@@ -119,7 +119,7 @@ func TestSendMessageIsForMembers(t *testing.T) {
 				})
 			}
 		}
-		// No number was used up by those who were refused.
+		// Refused messages have taken no seq.
 		if m := w.Send("olga", c.ID, "hello"); m.Seq != 3 {
 			t.Errorf("seq %d, want 3", m.Seq)
 		}
@@ -180,7 +180,7 @@ func TestSameKeyReturnsTheFirstMessage(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		author, conversation, content string // sent after ann's "hello" in a, with the same key
-		seq                           int64  // 2 is that very message
+		seq                           int64  // 2 is the first message
 		fails                         []string
 	}{
 		"same":                     {"ann", "a", "hello", 2, nil},
@@ -218,7 +218,7 @@ func TestSameKeyReturnsTheFirstMessage(t *testing.T) {
 				if added := w.Rows()["events"] - before; isNew != (added == 1) {
 					t.Errorf("%d events were added", added)
 				}
-				// The numbers go on as if a repetition had not been.
+				// A repetition takes no seq.
 				next := w.Stored(ids["a"])
 				if m := w.Send("ben", ids["a"], "next"); m.Seq != int64(len(next))+1 {
 					t.Errorf("the next message has seq %d after %d events", m.Seq, len(next))

@@ -18,8 +18,8 @@ import (
 	"parley/store/storetest"
 )
 
-// mustOpenOld opens a database with the tables that it had before messages could be edited,
-// searched and read.
+// mustOpenOld opens a database with the tables from before the migration that lets messages be
+// edited, searched and marked as read.
 func mustOpenOld(t *testing.T, url string) *store.DB {
 	t.Helper()
 	db, err := store.Open(t.Context(), url, store.Options{})
@@ -59,8 +59,8 @@ func mustOpenOld(t *testing.T, url string) *store.DB {
 	return db
 }
 
-// What was stored before messages could be searched and conversations were put away until the next
-// message is found, and put away, all the same; also after one step back and forward again.
+// After the migration, old messages can be searched, and old conversations stay archived until the
+// next message. It is the same after a migration down and up again.
 func TestMigrationOfStoredRows(t *testing.T) {
 	t.Parallel()
 	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
@@ -117,8 +117,8 @@ func TestMigrationOfStoredRows(t *testing.T) {
 	}
 }
 
-// storeOld writes a conversation of ann, who has put it away, and ben, with n messages, every third
-// of them deleted, and one more event after them.
+// storeOld writes a conversation of ann, who has archived it, and ben. It has n messages, every
+// third of which is deleted, and one more event after them.
 func (w *fixture) storeOld(id model.ConversationID, n int) {
 	w.T.Helper()
 	now := w.DB.Now().Add(-time.Hour)

@@ -22,10 +22,10 @@ import (
 	"parley/store/storetest"
 )
 
-// listed is an item of any list: its cursor, and enough to recognize it.
+// listed is an item of any list: its cursor and its id.
 type listed struct{ Cursor, ID string }
 
-// list is one of the lists of package chat, as ann sees it.
+// list is a list of package chat, as ann sees it.
 type list struct {
 	name      string
 	byDefault store.DefaultPage
@@ -33,7 +33,7 @@ type list struct {
 	want      []listed // all of it, in order
 }
 
-// positions says where in the list the items stand, from 0; -1 for what is not in it.
+// positions returns the index of each item in the list, or -1 if it is not in it.
 func (l list) positions(items []listed) (positions []int) {
 	for _, item := range items {
 		positions = append(positions, slices.Index(l.want, item))
@@ -78,8 +78,8 @@ func longLists(t *testing.T, db *store.DB) []list {
 
 func conversationsOf(t *testing.T, w *fixture) list {
 	t.Helper()
-	// Whole seconds, parts of one, and equal times: each would break an order of texts, or one
-	// without a second key.
+	// Whole seconds, fractions and equal times would break an order by text, or one without a
+	// second column.
 	start := time.Date(2026, 11, 22, 10, 15, 30, 0, time.UTC)
 	var all []*model.Conversation
 	for i := range listLength - 2 { // membersOf and messagesOf add one each
@@ -98,7 +98,7 @@ func conversationsOf(t *testing.T, w *fixture) list {
 		page: pager(func(p store.PageArgs) (store.Page[*model.Conversation], error) {
 			return w.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{}, p)
 		}, chat.ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
-		want: nil, // read once the other lists are made, which add to this one
+		want: nil, // read after the other lists are made, because they add to this one
 	}
 }
 
@@ -143,7 +143,7 @@ func messagesOf(t *testing.T, w *fixture) list {
 	var all []*model.Message
 	for i := range listLength {
 		all = append(all, w.Send([]string{"ann", "ben"}[i%2], c.ID, fmt.Sprint(i)))
-		if i%10 == 0 { // other events leave holes between the messages
+		if i%10 == 0 { // other events leave gaps between the messages
 			w.SkipSeq(t, c.ID)
 		}
 	}
@@ -157,7 +157,7 @@ func messagesOf(t *testing.T, w *fixture) list {
 	}
 }
 
-// wantConversations reads the conversations past the rules, and sorts them here.
+// wantConversations reads the conversations from the table, and sorts them here.
 func wantConversations(t *testing.T, db *store.DB) []listed {
 	t.Helper()
 	var all []*model.Conversation
@@ -380,8 +380,7 @@ func wantOrder(t *testing.T, w *fixture, nickname string, want ...*model.Convers
 		listOf(got.Items, id, id))
 }
 
-// texts collects the statements that are asked with a context of its own, each once: what Run asks
-// meanwhile is left out.
+// texts collects the statements that run with its context, each once. It leaves out those of Run.
 type texts struct {
 	mu   sync.Mutex
 	list map[string]bool
@@ -389,9 +388,7 @@ type texts struct {
 
 type textsKey struct{}
 
-func (c *texts) of(
-	ctx context.Context,
-) context.Context {
+func (c *texts) of(ctx context.Context) context.Context {
 	return context.WithValue(ctx, textsKey{}, c)
 }
 
@@ -406,8 +403,8 @@ func (c *texts) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Cont
 
 func (*texts) AfterQuery(context.Context, *bun.QueryEvent) {}
 
-// Each statement is kept prepared on each connection, so what people ask for must not make ever
-// more of them.
+// Each statement stays prepared on each connection, so the number of different texts must not
+// depend on the arguments.
 func TestListsPrepareFewStatements(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

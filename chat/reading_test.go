@@ -17,7 +17,7 @@ import (
 	"parley/store/storetest"
 )
 
-// unreadOf says how much somebody has not read: of each conversation, and in all.
+// unreadOf returns what a user has not read: in each conversation, and in all.
 func (w *fixture) unreadOf(
 	who string, conversations ...*model.Conversation,
 ) (each []model.Unread, all model.Unread) {
@@ -36,7 +36,7 @@ func (w *fixture) unreadOf(
 	if all, err = w.UnreadInAll(w.T.Context(), w.Actor(who)); err != nil {
 		w.T.Fatal(err)
 	}
-	// What the filter finds has something unread, and all that has is found.
+	// The filter finds exactly the conversations with something unread.
 	for _, unread := range []bool{true, false} {
 		list, err := w.MyConversations(w.T.Context(), w.Actor(who),
 			chat.ConversationFilter{Unread: &unread}, store.PageArgs{})
@@ -76,13 +76,14 @@ func TestUnreadCounts(t *testing.T) {
 		want("ann", 2, 1, 1)
 		want("ben", 1, 1, 0)
 		want("zoe", 0, 0, 0)
-		w.Edit("ben", third, "third, for @ann") // an edit makes nothing unread, but may mention
+		// an edit makes nothing unread, but may add a mention
+		w.Edit("ben", third, "third, for @ann")
 		want("ann", 2, 2, 1)
-		w.addReaction("ben", first, "👍") // no message
+		w.addReaction("ben", first, "👍") // not a message
 		want("ann", 2, 2, 1)
 		w.delete("ben", first)
 		want("ann", 1, 1, 1)
-		w.Add("ann", c.ID, "cat") // who has nothing to read of what was before
+		w.Add("ann", c.ID, "cat") // nothing from before is unread for cat
 		want("cat", 0, 0, 0)
 		w.Send("ben", c.ID, "for @cat")
 		want("cat", 1, 1, 0)
@@ -91,13 +92,13 @@ func TestUnreadCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		want("ann", 1, 0, 1)
-		w.Edit("ben", third, "third, again for @ann") // which is read
+		w.Edit("ben", third, "third, again for @ann") // it is read already
 		want("ann", 1, 0, 1)
 		if _, err := w.MarkRead(t.Context(), w.Actor("ann"), c.ID, 1000); err != nil {
 			t.Fatal(err)
 		}
 		want("ann", 0, 0, 1)
-		w.MustRemoveAccount("ben") // whose words stay, of nobody
+		w.MustRemoveAccount("ben") // ben's messages stay, without an author
 		want("ann", 0, 0, 1)
 		want("cat", 1, 1, 0)
 	})
@@ -254,7 +255,7 @@ func TestSeenBy(t *testing.T) {
 		chattest.WantEqual(t, "of who hides it now", []string{"hider"}, w.seen("author", m))
 		receipts("ben", true)
 
-		// One page after the other, both ways, in order of joining.
+		// The pages follow each other in both directions, in order of joining.
 		all := w.seen("ann", second)
 		forwards, backwards := w.seenIn("ann", second, store.Window{Limit: 2}),
 			w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true})
@@ -407,8 +408,7 @@ func TestTheSameKeyWithAnotherReply(t *testing.T) {
 				_, err := send(key, "hello!", first)
 				chattest.WantMistakes(t, err, "CONFLICT idempotencyKey")
 			})
-			// An edit changes nothing about what was asked for, and neither does a deletion of what
-			// is answered.
+			// Neither an edit nor a deletion of the answered message changes the request.
 			edited := w.Edit("ann", sent, "edited")
 			if i > 0 {
 				w.delete("ben", first)

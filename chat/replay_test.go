@@ -15,7 +15,7 @@ import (
 	"parley/model"
 )
 
-// told is the state of a conversation as its log tells it.
+// replayed is the state of a conversation, as a replay of its log gives it.
 type replayed struct {
 	Title       string
 	MayRename   bool
@@ -40,21 +40,21 @@ type replayedMessage struct {
 	At        time.Time
 	EditedAt  *time.Time
 	DeletedAt *time.Time
-	Reactions map[string][]string // who, by emoji
+	Reactions map[string][]string // nicknames by emoji
 	Mentioned []string
 	Content   string
 
-	audience map[string]bool // who was a member when the content was written
+	audience map[string]bool // the members when the content was written
 }
 
-// wantReplayEqualsTables replays the events of a conversation, and compares with what the tables hold.
-// Nicknames have to be one word each, and to be of this world.
+// wantReplayEqualsTables replays the events of a conversation, and compares the result with the
+// tables. Each nickname must be one word.
 func (w *fixture) wantReplayEqualsTables(t *testing.T, id model.ConversationID) {
 	t.Helper()
 	log := w.replay(t, id)
 	log.findMentions(w)
 	tables := w.readTables(t, id)
-	chattest.WantEqual(t, "what the log tells (+) of what the tables hold (-)", tables, log,
+	chattest.WantEqual(t, "tables (-) and replayed log (+)", tables, log,
 		cmpopts.IgnoreUnexported(replayedMessage{}))
 }
 
@@ -64,14 +64,14 @@ func (w *fixture) replay(t *testing.T, id model.ConversationID) *replayed {
 	byID := map[model.MessageID]*replayedMessage{}
 	for i, e := range w.Stored(id) {
 		if e.Seq != int64(i)+1 {
-			t.Fatalf("seq %d stands at place %d", e.Seq, i+1)
+			t.Fatalf("event %d has seq %d", i+1, e.Seq)
 		}
 		s.LastSeq = e.Seq
 		var m *replayedMessage
 		if e.MessageID != nil {
 			m = byID[*e.MessageID]
 			if e.Message == nil {
-				t.Fatalf("event %d is about a message that is not there", e.Seq)
+				t.Fatalf("event %d is about a missing message", e.Seq)
 			}
 		}
 		switch e.Kind {
@@ -126,7 +126,7 @@ func (w *fixture) replayReaction(t *testing.T, m *replayedMessage, e *model.Even
 		delete(m.Reactions, data.Emoji)
 	}
 	if data.Count != len(who) {
-		t.Errorf("seq %d tells of %d %s where there are %d", e.Seq, data.Count, data.Emoji,
+		t.Errorf("seq %d has count %d of %s, want %d", e.Seq, data.Count, data.Emoji,
 			len(who))
 	}
 }
@@ -150,7 +150,7 @@ func (s *replayed) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 		s.MayRename = *data.MembersMayRename
 	}
 	name := w.name(&data.UserID)
-	switch e.Kind { //nolint:exhaustive // the rest is about no member
+	switch e.Kind { //nolint:exhaustive // the others are not about members
 	case model.ConversationCreated:
 		s.History = data.History
 		for _, m := range data.Members {
@@ -174,13 +174,13 @@ func (s *replayed) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 		s.Members[name] = m
 	case model.MemberRemoved:
 		if _, there := s.Members[name]; !there {
-			t.Errorf("seq %d removes %s, who is no member", e.Seq, name)
+			t.Errorf("seq %d removes %s, who is not a member", e.Seq, name)
 		}
 		delete(s.Members, name)
 	}
 }
 
-// findMentions finds out anew whom each message names.
+// findMentions finds the members that each message names.
 func (s *replayed) findMentions(w *fixture) {
 	gone := map[string]bool{}
 	for name, actor := range w.Actors {
@@ -210,7 +210,7 @@ func (s *replayed) audience() map[string]bool {
 	return names
 }
 
-// readTables reads the same from where it is stored.
+// readTables reads the same state from the tables.
 func (w *fixture) readTables(t *testing.T, id model.ConversationID) *replayed {
 	t.Helper()
 	ctx := t.Context()
@@ -283,8 +283,7 @@ func (w *fixture) readReactions(
 	}
 }
 
-// name is the nickname of somebody who is, or was, in this world, and their id where they are not;
-// "" for nobody.
+// name returns the nickname of a user of the fixture, the id of any other user, and "" for nil.
 func (w *fixture) name(id *model.UserID) string {
 	if id == nil {
 		return ""

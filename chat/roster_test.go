@@ -19,8 +19,8 @@ import (
 	"parley/store/storetest"
 )
 
-// company is a conversation with everybody that a rule can tell apart: owner, two admins, two
-// members, somebody who was removed, and a non-member.
+// company is a conversation, and one user for each case that a rule distinguishes: the owner, two
+// admins, two members, a removed member, and a non-member.
 type company struct {
 	*fixture
 	c *model.Conversation
@@ -55,7 +55,7 @@ func companyFixture(t *testing.T, db *store.DB) *fixture {
 		"nonmember", "new")
 }
 
-// outcome is an error in short: "ok", a code, or a code with the path that a person can correct.
+// outcome writes an error as "ok", a code, or a code with the path of the input.
 func outcome(err error) string {
 	if err == nil {
 		return "ok"
@@ -188,7 +188,7 @@ func (co *company) anyMember() model.Actor {
 	for name := range co.Roles(co.c.ID) {
 		return co.Actor(name)
 	}
-	co.T.Fatal("nobody is left")
+	co.T.Fatal("no member is left")
 	return model.Actor{}
 }
 
@@ -201,7 +201,8 @@ func countOwners(roles map[string]model.Role) (n int) {
 	return n
 }
 
-// wantLogEqualsTables replays the events of a conversation, and compares with what the tables hold.
+// wantLogEqualsTables replays the events of a conversation, and compares the result with the
+// tables.
 func (co *company) wantLogEqualsTables(t *testing.T) {
 	t.Helper()
 	roles := map[model.UserID]model.Role{}
@@ -297,7 +298,7 @@ func TestAddMembersIsAtomic(t *testing.T) {
 		if _, in := w.Roles(co.c.ID)["new"]; in {
 			t.Error("one of them was added")
 		}
-		// with the five that are there, one too many
+		// with the five members, one too many
 		crowd := w.NewMembers(w.Crowd(membership.Max - 4)...)
 		if _, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID,
 			crowd); outcome(err) != "LIMIT_REACHED members" {
@@ -308,12 +309,12 @@ func TestAddMembersIsAtomic(t *testing.T) {
 		}
 		if _, err := w.AddMembers(t.Context(), w.Actor("owner"), co.c.ID,
 			nil); outcome(err) != "REQUIRED members" {
-			t.Errorf("nobody: %v", err)
+			t.Errorf("no members: %v", err)
 		}
 	})
 }
 
-// Who is removed sees nothing any more, and who is added back is a member anew.
+// A removed member sees nothing any more. A member who is added back starts as a new one.
 func TestHistoryVisibility(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -355,7 +356,7 @@ func TestHistoryVisibility(t *testing.T) {
 			if history == model.FromStart {
 				p.Events(1, 4)
 			} else {
-				p.Events(3, 4) // their own joining, and what came after it
+				p.Events(3, 4) // the event that added them, and what came after it
 			}
 
 			if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID,
@@ -372,8 +373,8 @@ func TestHistoryVisibility(t *testing.T) {
 	})
 }
 
-// A follower that sleeps through being removed and added back gets nothing of what happened in
-// between, where history is hidden from those who join.
+// A follower that misses its removal and its return does not receive the events in between, if
+// history is hidden from new members.
 func TestFollowerThatMissesRemovalAndReturn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -384,7 +385,7 @@ func TestFollowerThatMissesRemovalAndReturn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.LoseHints() // nobody wakes it
+		w.LoseHints() // no hint wakes it
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		p.Event(1)
 		if _, err := w.RemoveMember(t.Context(), w.Actor("ann"), c.ID,
@@ -484,8 +485,8 @@ func TestOpenDirect(t *testing.T) {
 	})
 }
 
-// Whatever races, there is exactly one owner, no gap in the log, and the log tells the very state
-// of the tables.
+// After concurrent changes there is exactly one owner, the log has no gap, and its replay equals
+// the tables.
 func TestRosterRaces(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

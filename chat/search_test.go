@@ -17,7 +17,7 @@ import (
 	"parley/text"
 )
 
-// search lists the contents that somebody finds, newest first.
+// search returns the contents that a user finds, newest first.
 func (w *fixture) search(who string, in chat.Search) (contents []string) {
 	w.T.Helper()
 	found, err := w.SearchMessages(w.T.Context(), w.Actor(who), in, store.PageArgs{First: new(100)})
@@ -55,7 +55,7 @@ func TestSearchFindsOnlyTheActorsConversations(t *testing.T) {
 		want("ann", "word hidden 2", "word open 2", "word direct 1", "word hidden 1", "word open 1")
 		want("cat", "word hidden 2", "word open 2", "word open 1")
 		want("zoe")
-		// asked for by name it is no more theirs
+		// a filter by the removed author finds nothing
 		for _, c := range []*model.Conversation{open, hidden, direct} {
 			chattest.WantEqual(t, "what zoe finds", []string(nil),
 				w.search("zoe", chat.Search{Query: "word", ConversationID: &c.ID}))
@@ -75,7 +75,7 @@ func TestSearchFindsOnlyTheActorsConversations(t *testing.T) {
 		want("cat", "word open 2", "word open 1")
 		w.MustRemoveAccount("cat")
 		want("cat")
-		// A conversation that ends takes its words along, and its places may be given to others.
+		// An ended conversation is removed from the index, and its rowids may be used again.
 		if err := w.Leave(t.Context(), w.Actor("ben"), hidden.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestSearchSeesEditsAndDeletions(t *testing.T) {
 		finds("apple", "apple")
 		finds("plum", "plum pear")
 		finds("pear", "plum pear")
-		w.Edit("ben", m, "!?") // no word at all
+		w.Edit("ben", m, "!?") // it has no words
 		finds("pear")
 		w.Edit("ben", m, "cherry")
 		finds("cherry", "cherry")
@@ -164,8 +164,8 @@ func TestSearchSeesEditsAndDeletions(t *testing.T) {
 	})
 }
 
-// Pages are cut between messages of the same time, too, and what is sent meanwhile changes none of
-// them.
+// A page may end between messages of the same time. Messages that are sent meanwhile do not change
+// the pages.
 func TestSearchPages(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
@@ -287,8 +287,7 @@ func TestSearchQueries(t *testing.T) {
 	})
 }
 
-// Whatever is written and whatever is asked for, both databases find what package text says there
-// is.
+// For any content and query, both databases find what package text finds.
 func TestSearchAgreesWithTokens(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()

@@ -20,7 +20,7 @@ import (
 	"parley/store/storetest"
 )
 
-// mustOutgoing is a message that has passed every check before its transaction.
+// mustOutgoing returns a message that has passed the checks before its transaction.
 func (w *fixture) mustOutgoing(t *testing.T, author string, in chat.SendMessage) *chat.Outgoing {
 	t.Helper()
 	o, err := w.NewOutgoing(t.Context(), w.Actor(author), in)
@@ -37,7 +37,7 @@ func (w *fixture) mustStore(t *testing.T, all ...*chat.Outgoing) {
 	}
 }
 
-// Each message of a batch is judged by itself, and those before it count.
+// The rules are applied to each message of a batch, after the messages before it.
 func TestBatchChecksEachMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -50,7 +50,7 @@ func TestBatchChecksEachMessage(t *testing.T) {
 				IdempotencyKey: new("used")}); err != nil {
 			t.Fatal(err)
 		}
-		var told [][]int64
+		var published [][]int64
 		w.Hints().Intercept(func(_ string, h feed.Hint) {
 			var seqs []int64
 			for _, e := range h.Events {
@@ -59,7 +59,7 @@ func TestBatchChecksEachMessage(t *testing.T) {
 			if seqs[len(seqs)-1] != h.Seq {
 				t.Errorf("a hint at seq %d has the events %v", h.Seq, seqs)
 			}
-			told = append(told, seqs)
+			published = append(published, seqs)
 		})
 		in := func(id model.ConversationID, content string) chat.SendMessage {
 			return chat.SendMessage{ConversationID: id, Content: content}
@@ -84,7 +84,7 @@ func TestBatchChecksEachMessage(t *testing.T) {
 			{"ann", in(model.NewConversationID(), "nowhere"), errs.New(errs.NotFound, ""), 0},
 			{"ben", keyed("with a key", "new"), nil, 5},
 			{"ben", keyed("with a key", "new"), chat.ErrKeyUsed, 0},
-			{"ann", keyed("with the key of somebody else", "new"), nil, 6},
+			{"ann", keyed("with the key of another user", "new"), nil, 6},
 			{"ann", keyed("once", "used"), chat.ErrKeyUsed, 0},
 			{"ben", replying(one.ID, earlier.ID), nil, 7},
 			{"ben", replying(two.ID, earlier.ID), errs.Input(errs.NotFound, "replyToId", ""), 0},
@@ -108,9 +108,9 @@ func TestBatchChecksEachMessage(t *testing.T) {
 		}
 		w.wantReplayEqualsTables(t, one.ID)
 		w.wantReplayEqualsTables(t, two.ID)
-		slices.SortFunc(told, func(a, b []int64) int { return len(a) - len(b) })
-		chattest.WantEqual(t, "what was told, a hint for each conversation",
-			[][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
+		slices.SortFunc(published, func(a, b []int64) int { return len(a) - len(b) })
+		chattest.WantEqual(t, "published seqs, one hint for each conversation",
+			[][]int64{{2, 3}, {4, 5, 6, 7, 8}}, published)
 		mentioned, err := w.Mentioned(t.Context(), w.Actor("ann"),
 			[]model.MessageID{all[12].Stored().ID})
 		if err != nil {
@@ -121,8 +121,7 @@ func TestBatchChecksEachMessage(t *testing.T) {
 	})
 }
 
-// A message that the database refuses takes nobody with it, though it is in one batch with the
-// others.
+// A message that the database refuses does not fail the other messages of its batch.
 func TestFailingMessageDoesNotFailItsBatch(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -171,7 +170,7 @@ func TestFailingMessageDoesNotFailItsBatch(t *testing.T) {
 	})
 }
 
-// Where the database is away, all are told at once, and not one after the other.
+// If the database is unavailable, all messages of a batch fail at once, not one after the other.
 func TestUnavailableDatabaseFailsTheBatchOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -191,8 +190,7 @@ func TestUnavailableDatabaseFailsTheBatchOnce(t *testing.T) {
 	})
 }
 
-// A conversation, or an account, that somebody else has locked holds up its own messages, and no
-// others.
+// If another transaction has locked a conversation or an account, only its messages are blocked.
 func TestLockBlocksOnlyItsOwnMessages(t *testing.T) {
 	t.Parallel()
 	for name, lock := range map[string]func(w *fixture, tx *store.Tx,
@@ -203,7 +201,7 @@ func TestLockBlocksOnlyItsOwnMessages(t *testing.T) {
 		"an account": func(w *fixture, tx *store.Tx, _ model.ConversationID) error {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("ann"))
 		},
-		"the account of somebody who is mentioned": func(w *fixture, tx *store.Tx,
+		"the account of a mentioned member": func(w *fixture, tx *store.Tx,
 			_ model.ConversationID) error {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("cat"))
 		},
@@ -247,8 +245,7 @@ func TestLockBlocksOnlyItsOwnMessages(t *testing.T) {
 	}
 }
 
-// What is sent after a message that is held up does not overtake it, though it needs nothing that
-// is locked.
+// A message does not overtake a blocked one of its conversation, even if it needs no locked row.
 func TestNothingOvertakesABlockedMessage(t *testing.T) {
 	t.Parallel()
 	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben", "cat")
@@ -275,7 +272,7 @@ func TestNothingOvertakesABlockedMessage(t *testing.T) {
 	}
 }
 
-// A removal for which something had to wait counts, also one by another node.
+// A message that waited for a removal sees it, even if another node made it.
 func TestRemovalThatWasWaitedForIsSeen(t *testing.T) {
 	t.Parallel()
 	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben")
@@ -329,7 +326,7 @@ func TestRemovalThatWasWaitedForIsSeen(t *testing.T) {
 	}
 }
 
-// Beyond the bound nothing is taken, and the sender is told when to come again.
+// If too many messages wait, a further one is refused with RetryAfter.
 func TestTooManyMessagesAreRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -360,7 +357,7 @@ func TestTooManyMessagesAreRefused(t *testing.T) {
 			}
 		}
 		if stored == n {
-			t.Error("there was room for everybody")
+			t.Error("no message was refused")
 		}
 		if last := w.LastSeq(c.ID); last != 1+stored {
 			t.Errorf("the last seq is %d after %d messages were acknowledged", last, stored)
@@ -369,8 +366,8 @@ func TestTooManyMessagesAreRefused(t *testing.T) {
 	})
 }
 
-// Several nodes write to the same conversations: no gap, no double, and what is acknowledged is
-// there.
+// Several nodes write to the same conversations. There are no gaps and no duplicates, and every
+// acknowledged message is stored.
 func TestNodesSendToTheSameConversations(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
@@ -426,7 +423,7 @@ func TestNodesSendToTheSameConversations(t *testing.T) {
 	}
 }
 
-// untilATransactionWaits returns once a transaction of this database waits for another's lock.
+// untilATransactionWaits returns when a transaction of this database waits for a lock.
 func (w *fixture) untilATransactionWaits(t *testing.T) {
 	t.Helper()
 	for waiting := 0; waiting == 0; {

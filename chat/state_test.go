@@ -71,7 +71,7 @@ func (w *fixture) addReaction(nickname string, m *model.Message, emoji string) {
 	}
 }
 
-// nicknamesOf writes people in order of their nicknames.
+// nicknamesOf returns the nicknames of users, sorted.
 func (w *fixture) nicknamesOf(ids []model.UserID) (names []string) {
 	w.T.Helper()
 	for name, actor := range w.Actors {
@@ -83,15 +83,14 @@ func (w *fixture) nicknamesOf(ids []model.UserID) (names []string) {
 	return names
 }
 
-// chatTables are the tables that tell of one conversation, by their column for it.
+// chatTables are the tables with rows of a conversation, and their column for its id.
 var chatTables = map[string]string{
 	"conversations": "id", "conversation_members": "conversation_id", "messages": "conversation_id",
 	"events":   "conversation_id",
 	"mentions": "conversation_id", "reactions": "conversation_id",
 }
 
-// contents reads all that is stored of a conversation, past the rules: the rows of each table, as
-// text.
+// contents returns the rows of a conversation in each table, as text.
 func (w *fixture) contents(id model.ConversationID) map[string][]string {
 	w.T.Helper()
 	all := map[string][]string{}
@@ -106,7 +105,7 @@ func (w *fixture) contents(id model.ConversationID) map[string][]string {
 	return all
 }
 
-// dump writes the rows of a query as sorted text.
+// dump returns the rows of a query as sorted text.
 func (w *fixture) dump(query string, args ...any) (list []string) {
 	w.T.Helper()
 	rows, err := w.DB.QueryContext(w.T.Context(), query, args...)
@@ -140,7 +139,7 @@ func (w *fixture) dump(query string, args ...any) (list []string) {
 	return list
 }
 
-// tables names every table of the database, those of a full-text index included.
+// tables returns the names of all tables of the database, including those of a full-text index.
 func (w *fixture) tables() (names []string) {
 	w.T.Helper()
 	query := "SELECT name FROM sqlite_master WHERE type = 'table'"

@@ -11,8 +11,8 @@ import (
 	"parley/store/storetest"
 )
 
-// Also where a clock is behind, or somebody has waited for the lock, no event is older than the one
-// before it.
+// No event is older than the one before it, even if a clock is behind, or a transaction has waited
+// for the lock.
 func TestTimesNeverStepBack(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
@@ -47,12 +47,13 @@ func TestTimesNeverStepBack(t *testing.T) {
 		for _, r := range found[group].Items {
 			names = append(names, w.name(&r.UserID))
 		}
-		chattest.WantEqual(t, "who reacted, the first of them first", []string{"ben", "cat"}, names)
+		chattest.WantEqual(t, "reactors, the first one first", []string{"ben", "cat"}, names)
 		w.wantReplayEqualsTables(t, c.ID)
 	})
 }
 
-// The same, without any clock that is wrong: who waited for the lock began before who had it.
+// It is the same with correct clocks, because a transaction that waited for the lock began before
+// the one that held it.
 func TestTimesNeverStepBackAtOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

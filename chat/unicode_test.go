@@ -16,7 +16,7 @@ import (
 	"parley/text"
 )
 
-// Real text in its scripts, what finds it, and what does not.
+// These are texts in many scripts, with queries that find them and queries that do not.
 var scripts = map[string]struct {
 	content string
 	found   []string
@@ -135,7 +135,7 @@ func TestMentions(t *testing.T) {
 	t.Parallel()
 	people := []string{"ann", "ann lee", "ann lee jr.", "straße", "Σίσυφος", "émile", "小明", "दीपा",
 		"o'neil", "rock🎸star", "x_y", "7", "nonmember"}
-	tests := map[string]string{ // by what is written, who is mentioned, separated by |
+	tests := map[string]string{ // content to mentioned members, separated by |
 		"@ann": "ann", "@ANN": "ann", "@Ａｎｎ": "ann", "hi @ann!": "ann", "(@ann)": "ann",
 		"@ann's": "ann", "@ann, @ann": "ann", "\n@ann\n": "ann",
 		"@ann lee": "ann lee", "@Ann Lee is here": "ann lee", "@ann leek": "ann",
@@ -190,22 +190,22 @@ func TestMentionsKeepTheirUser(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "writer", "ann", "ben", "cat")
 		m := w.Send("writer", c.ID, "@ann, @ben, @cat and @late")
 		chattest.WantEqual(t, "as sent", []string{"ann", "ben", "cat"}, w.mentioned(m))
-		// Names change hands: the message still means whom it meant.
+		// Another user takes the nickname: the mention keeps its user.
 		w.Exec("UPDATE users SET nickname = 'x', nickname_key = 'x' WHERE id = ?", w.UserID("ann"))
 		w.Exec("UPDATE users SET nickname = 'ann', nickname_key = 'ann' WHERE id = ?",
 			w.UserID("ben"))
 		chattest.WantEqual(t, "after new names", []string{"ann", "ben", "cat"}, w.mentioned(m))
 		w.Add("writer", c.ID, "late")
-		chattest.WantEqual(t, "after somebody joined", []string{"ann", "ben", "cat"},
+		chattest.WantEqual(t, "after a user joined", []string{"ann", "ben", "cat"},
 			w.mentioned(m))
 		if err := w.Leave(t.Context(), w.Actor("cat"), c.ID); err != nil {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "after somebody left", []string{"ann", "ben", "cat"}, w.mentioned(m))
+		chattest.WantEqual(t, "after a user left", []string{"ann", "ben", "cat"}, w.mentioned(m))
 		w.MustRemoveAccount("cat")
 		chattest.WantEqual(t, "after an account was removed", []string{"ann", "ben"},
 			w.mentioned(m))
-		// An edit is as new: who is called ann now is ben, and late has come.
+		// An edit mentions the members of now: ben is called ann, and late has joined.
 		m = w.Edit("writer", m, "@ann and @late")
 		chattest.WantEqual(t, "after an edit", []string{"ben", "late"}, w.mentioned(m))
 		m = w.Edit("writer", m, "nobody")
@@ -220,15 +220,15 @@ func TestAMessageFullOfNames(t *testing.T) {
 		crowd := w.Crowd(120)
 		c := chattest.MustConversation(t, w.Fixture, "writer", crowd...)
 		m := w.Send("writer", c.ID, "@"+strings.Join(crowd, " @"))
-		// no more places are looked at
+		// no more @ are checked
 		chattest.WantEqual(t, "mentions", crowd[:100], w.mentioned(m))
 		w.Send("writer", c.ID, strings.Repeat("@", 4000))
 		w.Send("writer", c.ID, strings.Repeat("@a ", 1333))
 	})
 }
 
-// Names that are made up are not looked up in the transaction that others wait for, however many
-// they are; those of members are found among them.
+// The pre-filter keeps names that no member has out of the transaction of the batch, and finds the
+// members among them.
 func TestUnknownNamesArePrefiltered(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -309,7 +309,7 @@ func TestReactionsAreOneEmoji(t *testing.T) {
 	})
 }
 
-// As long as allowed is as long as is searched, edited and shown, in every script.
+// The longest allowed messages can be searched, edited and shown, in every script.
 func TestTheLongestMessages(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -323,7 +323,7 @@ func TestTheLongestMessages(t *testing.T) {
 		} {
 			n := (chat.MaxContent - text.Len(test.last)) / max(1, text.Len(test.piece))
 			content := strings.Repeat(test.piece, n) + test.last
-			if name == "Chinese" { // many that differ
+			if name == "Chinese" { // many different characters
 				var b strings.Builder
 				for i := range chat.MaxContent {
 					b.WriteRune('一' + rune(i%400))
@@ -336,7 +336,8 @@ func TestTheLongestMessages(t *testing.T) {
 				query = content[:len(test.piece)*60]
 			}
 			if name == "one word" || name == "marks" {
-				query = string([]rune(content)[:200]) // of a word that long, the beginning counts
+				// only the beginning of such a long word counts
+				query = string([]rune(content)[:200])
 			}
 			found, err := w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: query},
 				store.PageArgs{First: new(1)})
