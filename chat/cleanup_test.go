@@ -118,7 +118,7 @@ func TestRemovalResumesAfterACrash(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		chattest.WantEqual(t, "what became of the conversations", w.history(smooth),
+		chattest.WantEqual(t, "the logs and roles", w.history(smooth),
 			w.history(broken))
 		w.checkInvariants()
 		for _, b := range []*largeAccount{smooth, broken} {

@@ -82,7 +82,7 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 		got, err := w.MessagesByID(t.Context(), w.Actor("ann"), []model.MessageID{m.ID, answer.ID})
 		if err != nil || got[m.ID].Seq != m.Seq || got[m.ID].Content != "" ||
 			*got[m.ID].AuthorID != w.UserID("ben") || *got[answer.ID].ReplyToID != m.ID {
-			t.Errorf("there is %+v, answered by %+v (%v)", got[m.ID], got[answer.ID], err)
+			t.Errorf("got %+v, answered by %+v (%v)", got[m.ID], got[answer.ID], err)
 		}
 		w.wantReplayEqualsTables(t, c.ID)
 	})

@@ -175,7 +175,7 @@ func TestRemovalRenamesUntitledConversations(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.MustRemoveAccount("vanishing")
-		chattest.WantEqual(t, "places of the nickname", []string(nil), w.traces("vanishing"))
+		chattest.WantEqual(t, "columns with the nickname", []string(nil), w.traces("vanishing"))
 	})
 }
 
@@ -193,8 +193,8 @@ func TestRemovedOwnerIsSucceeded(t *testing.T) {
 			{"the admin, though the last to join", "MMA", "123", 2},
 			{"the admin who joined first", "AAM", "321", 1},
 			{"an admin before an older member", "MMA", "112", 2},
-			{"without admins, who joined first", "MMM", "312", 1},
-			{"without admins, who joined first of all", "MMM", "123", 0},
+			{"without admins, the member who joined first", "MMM", "312", 1},
+			{"without admins, in order of joining", "MMM", "123", 0},
 		} {
 			names := []string{fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i),
 				fmt.Sprint("d", i)}
@@ -342,7 +342,7 @@ func TestConcurrentRemovals(t *testing.T) {
 				if i%3 == 2 {
 					want = map[string]model.Role{}
 				}
-				chattest.WantEqual(t, "who is left", want, w.Roles(s.ID))
+				chattest.WantEqual(t, "the remaining members", want, w.Roles(s.ID))
 			}
 			w.checkInvariants()
 		}
@@ -419,7 +419,7 @@ func TestRemovalRacesWithMessages(t *testing.T) {
 			if found := w.traces(uuid.UUID(w.UserID(bob)).String()); len(found) > 0 {
 				t.Errorf("left behind: %v", found)
 			}
-			chattest.WantEqual(t, "who is left", 2, len(w.Roles(mine.ID)))
+			chattest.WantEqual(t, "the remaining members", 2, len(w.Roles(mine.ID)))
 			w.checkInvariants()
 		}
 	})
@@ -515,8 +515,8 @@ func TestRemovalRacesWithRosterChanges(t *testing.T) {
 					_, err := w.RemoveMember(t.Context(), w.Actor(names[0]), group.ID, bob.UserID)
 					return err
 				},
-				"leaving":             func() error { return w.Leave(t.Context(), bob, group.ID) },
-				"ending what is left": func() error { return w.Leave(t.Context(), bob, alone.ID) },
+				"leaving": func() error { return w.Leave(t.Context(), bob, group.ID) },
+				"ending":  func() error { return w.Leave(t.Context(), bob, alone.ID) },
 			} {
 				wg.Go(func() {
 					if err := do(); err != nil && !errs.Is(err, errs.NotFound) {

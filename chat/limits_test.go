@@ -138,7 +138,7 @@ func TestOpeningADirectConversationCostsOnce(t *testing.T) {
 			wantWait(t, "by the other", open("ben", "ann"), 0)
 		}
 		wantWait(t, "another", open("ann", "cara"), time.Minute)
-		wantWait(t, "of who has opened none", open("ben", "cara"), 0)
+		wantWait(t, "a user who has opened none", open("ben", "cara"), 0)
 	})
 }
 
@@ -190,7 +190,7 @@ func TestConversationLimit(t *testing.T) {
 		})
 		// Conversations that they are in still work: reading, writing, opening, adding others.
 		if err := open("cara", "ann"); err != nil {
-			t.Errorf("to open what is there: %v", err)
+			t.Errorf("opening an existing conversation: %v", err)
 		}
 		w.Send("ann", c.ID, "hello")
 		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,

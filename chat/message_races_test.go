@@ -324,7 +324,7 @@ func TestDeleteRacesWithReaction(t *testing.T) {
 			wantOneOf(t, "take back", got[3], "ok")
 		}
 		if n, err := countOf(w, "reactions"); n != 0 || err != nil {
-			t.Errorf("%d reactions to what is deleted (%v)", n, err)
+			t.Errorf("%d reactions to a deleted message (%v)", n, err)
 		}
 		w.wantReplayEqualsTables(t, c.ID)
 	})
@@ -408,7 +408,7 @@ func TestRemovalRacesWithEdit(t *testing.T) {
 			)
 			wantOneOf(t, "removal", got[0], "ok")
 			for _, o := range got[1:] {
-				wantOneOf(t, "what they did", o, "ok", "NOT_FOUND", "CONFLICT messageId")
+				wantOneOf(t, "the outcome", o, "ok", "NOT_FOUND", "CONFLICT messageId")
 			}
 			removed := int64(0)
 			for _, e := range w.Stored(c.ID) {

@@ -293,7 +293,7 @@ func TestHiddenMessagesCannotBeChanged(t *testing.T) {
 			chattest.WantEqual(t, "what the "+who+" sees", sight{}, s.seenBy(t, who))
 		}
 		if got := s.effect(t, "owner", reacts("🎉")); got != anEvent {
-			t.Errorf("who was there from the start: %s", got)
+			t.Errorf("a member from the start: %s", got)
 		}
 		chattest.WantEqual(t, "what the first owner sees",
 			sight{Message: true, Listed: true, Found: true, Reactions: 2, Reactors: 1, Mentions: 1,
@@ -422,7 +422,8 @@ func TestMessagesInADirectConversation(t *testing.T) {
 			s.MustRemoveAccount("author")
 			for who, want := range map[string]string{"author": not, "member": row.after} {
 				if got := s.effect(t, who, row.do); got != want {
-					t.Errorf("%s by the %s once the author is gone: got %s, want %s", name, who,
+					t.Errorf("%s by the %s after the author's account is removed: got %s, want %s",
+						name, who,
 						got, want)
 				}
 			}

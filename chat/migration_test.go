@@ -90,7 +90,7 @@ func TestMigrationOfStoredRows(t *testing.T) {
 			if _, err := migrations.Down(t.Context(), db.DB); err != nil {
 				t.Fatal(err)
 			}
-			chattest.WantEqual(t, "put away, one step back",
+			chattest.WantEqual(t, "archived, one migration down",
 				[]string{"archived=true ", "archived=true "},
 				w.dump(
 					"SELECT CASE WHEN archived THEN 'true' ELSE 'false' END AS archived FROM "+
@@ -103,7 +103,7 @@ func TestMigrationOfStoredRows(t *testing.T) {
 				chattest.WantEqual(t, table, before[table], after[table])
 			}
 			m := w.Send("ben", full, "something quite new")
-			chattest.WantEqual(t, "what is found of what is new", []string{m.Content},
+			chattest.WantEqual(t, "new messages that are found", []string{m.Content},
 				w.search("ann", chat.Search{Query: "quite"}))
 			if err := w.Leave(t.Context(), w.Actor("ben"), full); err != nil {
 				t.Fatal(err)
@@ -111,7 +111,8 @@ func TestMigrationOfStoredRows(t *testing.T) {
 			if err := w.Leave(t.Context(), w.Actor("ann"), full); err != nil {
 				t.Fatal(err)
 			}
-			chattest.WantEqual(t, "what is found once the conversation has ended", []string(nil),
+			chattest.WantEqual(t, "messages that are found after the conversation has ended",
+				[]string(nil),
 				w.search("ann", chat.Search{Query: "word"}))
 		})
 	}
@@ -123,12 +124,15 @@ func (w *fixture) storeOld(id model.ConversationID, n int) {
 	w.T.Helper()
 	now := w.DB.Now().Add(-time.Hour)
 	w.Exec(
-		`INSERT INTO conversations (id, kind, title, untitled, history, members_may_rename, last_seq, created_at, last_activity_at)
+		`INSERT INTO conversations (id, kind, title, untitled, history, members_may_rename,
+			last_seq, created_at, last_activity_at)
 		VALUES (?, 'GROUP', 'old', false, 'FROM_START', false, ?, ?, ?)`, id, n+2, now, now)
 	for i, name := range []string{"ann", "ben"} {
 		w.Exec(
-			`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at, joined_seq, hidden_seq, last_read_seq, archived, pinned)
-			VALUES (?, ?, ?, ?, 1, 0, 1, ?, false)`, id, w.UserID(name), []string{"OWNER", "MEMBER"}[i], now, i == 0)
+			`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at,
+				joined_seq, hidden_seq, last_read_seq, archived, pinned)
+			VALUES (?, ?, ?, ?, 1, 0, 1, ?, false)`,
+			id, w.UserID(name), []string{"OWNER", "MEMBER"}[i], now, i == 0)
 	}
 	event := func(seq int, kind model.EventKind, message any) string {
 		return w.DB.NewRaw("(?, ?, ?, ?, ?, ?, ?, 1)", id, seq, string(kind), w.UserID("ben"),
@@ -171,7 +175,7 @@ func (w *fixture) checkMigrated(
 		list, err := w.MyConversations(ctx, w.Actor(name),
 			chat.ConversationFilter{Archived: new(true)}, store.PageArgs{})
 		if err != nil || len(list.Items) != want {
-			t.Errorf("%s: %s has put away %d, want %d (%v)", what, name, len(list.Items), want, err)
+			t.Errorf("%s: %s has archived %d, want %d (%v)", what, name, len(list.Items), want, err)
 		}
 		for _, c := range list.Items {
 			m, err := membership.Of(ctx, w.DB, w.Actor(name), c.ID)

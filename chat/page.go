@@ -28,9 +28,9 @@ const (
 
 // The parents of a list of a message are the messages m, joined with the actor's membership.
 //
-// Each database would otherwise sometimes begin with viewer, and read all messages of the actor's
-// conversations: PostgreSQL does not look into what is MATERIALIZED, and SQLite begins with the
-// left side of a CROSS JOIN.
+// Both databases must begin with the messages. A plan that begins with viewer reads all messages of
+// the actor's conversations. PostgreSQL plans a MATERIALIZED query by itself, and SQLite begins
+// with the left side of a CROSS JOIN.
 const (
 	messagesWithIDs = `(
 		WITH found AS MATERIALIZED (

@@ -242,17 +242,19 @@ func TestSeenBy(t *testing.T) {
 		read("author", second.Seq)
 		read("late", second.Seq)
 		chattest.WantEqual(t, "the first, to its author", []string{"ben"}, w.seen("author", m))
-		chattest.WantEqual(t, "the first, to who has seen it", []string{"ben"}, w.seen("ben", m))
-		chattest.WantEqual(t, "the first, to who has joined since", []string{"ben"},
+		chattest.WantEqual(t, "the first, to a member who has read it", []string{"ben"},
+			w.seen("ben", m))
+		chattest.WantEqual(t, "the first, to a later member", []string{"ben"},
 			w.seen("late", m))
 		chattest.WantEqual(t, "the second", []string{"author", "late"}, w.seen("ann", second))
-		chattest.WantEqual(t, "to who hides it", []string(nil), w.seen("hider", m))
+		chattest.WantEqual(t, "with receipts off", []string(nil), w.seen("hider", m))
 		chattest.WantEqual(t, "to a non-member", []string(nil), w.seen("zoe", m))
 		receipts("hider", true)
-		chattest.WantEqual(t, "to who hid it", []string{"author", "hider", "late"},
+		chattest.WantEqual(t, "with receipts on again", []string{"author", "hider", "late"},
 			inNames(w.seen("hider", second)))
 		receipts("ben", false)
-		chattest.WantEqual(t, "of who hides it now", []string{"hider"}, w.seen("author", m))
+		chattest.WantEqual(t, "without a member with receipts off", []string{"hider"},
+			w.seen("author", m))
 		receipts("ben", true)
 
 		// The pages follow each other in both directions, in order of joining.
@@ -281,14 +283,15 @@ func TestSeenBy(t *testing.T) {
 			w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "without who is removed", []string{"hider"}, w.seen("author", m))
+		chattest.WantEqual(t, "without a removed member", []string{"hider"}, w.seen("author", m))
 		w.Add("author", c.ID, "ben")
 		read("ben", 1000)
-		chattest.WantEqual(t, "who is back was not there when it came", []string{"hider"},
+		chattest.WantEqual(t, "without a member who was added back later", []string{"hider"},
 			w.seen("author", m))
 		w.MustRemoveAccount("author")
-		chattest.WantEqual(t, "once the author is gone", []string{"hider"}, w.seen("ann", m))
-		chattest.WantEqual(t, "to who is gone", []string(nil), w.seen("author", m))
+		chattest.WantEqual(t, "after the author's account is removed", []string{"hider"},
+			w.seen("ann", m))
+		chattest.WantEqual(t, "to the removed account", []string(nil), w.seen("author", m))
 	})
 }
 
@@ -307,8 +310,8 @@ func TestSeenByOmitsHiddenMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Add("ann", c.ID, "late")
-		chattest.WantEqual(t, "to who was there", []string{"ben"}, w.seen("ann", m))
-		chattest.WantEqual(t, "to who was not", []string(nil), w.seen("late", m))
+		chattest.WantEqual(t, "to a member from before", []string{"ben"}, w.seen("ann", m))
+		chattest.WantEqual(t, "to a later member", []string(nil), w.seen("late", m))
 	})
 }
 

@@ -290,9 +290,9 @@ func TestAddMembersIsAtomic(t *testing.T) {
 			{UserID: model.NewUserID(), Role: model.Member},
 			{UserID: w.UserID("new"), Role: model.Member},
 		})
-		if got, want := outcome(
-			err),
-			"CONFLICT members.3.userId, ALREADY_MEMBER members.1.userId, NOT_FOUND members.2.userId"; got != want {
+		const want = "CONFLICT members.3.userId, ALREADY_MEMBER members.1.userId, " +
+			"NOT_FOUND members.2.userId"
+		if got := outcome(err); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		if _, in := w.Roles(co.c.ID)["new"]; in {

@@ -129,7 +129,7 @@ func TestSearchFilters(t *testing.T) {
 			chattest.WantEqual(t, name, test.want, got.String())
 		}
 		w.MustRemoveAccount("ben")
-		chattest.WantEqual(t, "of who is gone", []string(nil),
+		chattest.WantEqual(t, "of a removed author", []string(nil),
 			w.search("ann", chat.Search{Query: "word", AuthorID: new(w.UserID("ben"))}))
 		chattest.WantEqual(t, "how many are still there", 4,
 			len(w.search("ann", chat.Search{Query: "word"})))
@@ -187,7 +187,7 @@ func TestSearchPages(t *testing.T) {
 			a, b := all.Items[i].Message, all.Items[i+1].Message
 			if a.CreatedAt.Before(b.CreatedAt) || a.CreatedAt.Equal(b.CreatedAt) &&
 				a.ID.String() <= b.ID.String() {
-				t.Errorf("%v stands before %v", a, b)
+				t.Errorf("%v comes before %v", a, b)
 			}
 		}
 		for size := 1; size <= n; size += 3 {

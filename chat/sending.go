@@ -42,9 +42,10 @@ type batchSnapshot struct {
 	replies  map[reply]int64 // seq of the message that is answered
 	// named has the members whose nickname is one of the names in the messages.
 	named map[model.ConversationID]map[string]model.UserID
-	// free has the authors and the named members whose accounts no other transaction has locked. It
-	// is nil if the batch waits for locks.
-	free map[model.UserID]bool
+	// skipLocked means that rows were left out that another transaction has locked. Then free has
+	// the authors and the named members whose accounts are not among these rows.
+	skipLocked bool
+	free       map[model.UserID]bool
 }
 
 type (
@@ -67,7 +68,7 @@ func newBatchSnapshot() *batchSnapshot {
 	return &batchSnapshot{
 		heads: map[model.ConversationID]*head{}, hidden: map[model.MemberID]int64{},
 		used: map[idempotencyKey]bool{}, replies: map[reply]int64{},
-		named: map[model.ConversationID]map[string]model.UserID{},
+		named: map[model.ConversationID]map[string]model.UserID{}, free: map[model.UserID]bool{},
 	}
 }
 
@@ -96,7 +97,7 @@ func (b *batchSnapshot) addNamed(id model.ConversationID, name string, member mo
 // isBlocked reports whether another transaction has locked a row that the rules for a message
 // depend on, or that the message will refer to.
 func (b *batchSnapshot) isBlocked(o *outgoing) bool {
-	if _, member := b.hidden[o.author()]; b.free == nil || !member {
+	if _, member := b.hidden[o.author()]; !b.skipLocked || !member {
 		return false
 	}
 	locked := func(id model.UserID) bool { return !b.free[id] }

@@ -40,9 +40,9 @@ const (
 		FROM conversations WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE`
 	// The rows to be written refer to the accounts of the authors.
 	lockAuthors = `SELECT id FROM users WHERE id = ANY($1::uuid[]) ORDER BY id FOR KEY SHARE`
-	// lockNamed selects the members who have these names, and whether their accounts are locked
-	// now. The mentions to be written refer to these accounts. With SKIP LOCKED it leaves accounts
-	// unlocked that another transaction has locked. An account that is being removed has no name.
+	// lockNamed selects the members who have these names, locks their accounts, to which the
+	// mentions will refer, and selects for each whether it got the lock. That is always so without
+	// SKIP LOCKED. An account that is being removed has no name.
 	lockNamed = `
 		WITH named AS MATERIALIZED (
 			SELECT i.conversation_id, i.nickname_key, u.id
@@ -90,8 +90,7 @@ func lockAndLoad(
 	b, queries := newBatchSnapshot(), &pgx.Batch{}
 	var skip string
 	if !waitForLocks {
-		skip = " SKIP LOCKED"
-		b.free = map[model.UserID]bool{}
+		skip, b.skipLocked = " SKIP LOCKED", true
 	}
 	var in struct {
 		conversations, authors [][16]byte
@@ -129,9 +128,7 @@ func lockAndLoad(
 	queries.Queue(lockAuthors+skip, distinct(in.authors)).Query(func(rows pgx.Rows) error {
 		var id [16]byte
 		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-			if b.free != nil {
-				b.free[id] = true
-			}
+			b.free[id] = true
 			return nil
 		})
 		return err
@@ -163,7 +160,7 @@ func lockAndLoad(
 				_, err := pgx.ForEachRow(rows, []any{&conversation, &name, &user, &free},
 					func() error {
 						b.addNamed(conversation, name, user)
-						if free && b.free != nil {
+						if free {
 							b.free[user] = true
 						}
 						return nil

@@ -32,8 +32,8 @@ func (w *fixture) mustOutgoing(t *testing.T, author string, in chat.SendMessage)
 
 func (w *fixture) mustStore(t *testing.T, all ...*chat.Outgoing) {
 	t.Helper()
-	if busy, err := w.StoreMessages(t.Context(), all, false); err != nil || len(busy) > 0 {
-		t.Fatalf("%d are busy, %v", len(busy), err)
+	if blocked, err := w.StoreMessages(t.Context(), all, false); err != nil || len(blocked) > 0 {
+		t.Fatalf("%d are blocked, %v", len(blocked), err)
 	}
 }
 
@@ -228,7 +228,7 @@ func TestLockBlocksOnlyItsOwnMessages(t *testing.T) {
 					})
 				}
 				for range 20 {
-					w.Send("ben", free.ID, "beside")
+					w.Send("ben", free.ID, "meanwhile")
 				}
 				return rolledBack
 			})
@@ -261,9 +261,9 @@ func TestNothingOvertakesABlockedMessage(t *testing.T) {
 		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", w.UserID("cat")); err != nil {
 			return err
 		}
-		busy, err := w.StoreMessages(ctx, all, false)
-		if !slices.Equal(busy, all[1:3]) {
-			t.Errorf("%d are held up, want two", len(busy))
+		blocked, err := w.StoreMessages(ctx, all, false)
+		if !slices.Equal(blocked, all[1:3]) {
+			t.Errorf("%d messages are blocked, want two", len(blocked))
 		}
 		return err
 	})
@@ -427,8 +427,8 @@ func TestNodesSendToTheSameConversations(t *testing.T) {
 func (w *fixture) untilATransactionWaits(t *testing.T) {
 	t.Helper()
 	for waiting := 0; waiting == 0; {
-		err := w.DB.NewRaw(
-			`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).
+		err := w.DB.NewRaw(`SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock'`).
 			Scan(t.Context(), &waiting)
 		if err != nil {
 			t.Fatal(err)
