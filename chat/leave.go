@@ -116,8 +116,10 @@ func (s *Service) removeReaction(ctx context.Context, tx *store.Tx, r *model.Rea
 	if err != nil {
 		return err
 	}
-	return s.appendEvent(ctx, tx, &model.Event{ConversationID: r.ConversationID,
-		Kind: model.ReactionRemoved, Message: m},
+	e := &model.Event{
+		ConversationID: r.ConversationID, Kind: model.ReactionRemoved, Message: m,
+	}
+	return s.appendEvent(ctx, tx, e,
 		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
 }
 
@@ -185,9 +187,9 @@ func (s *Service) removeMembership(
 		Exec(ctx); err != nil {
 		return err
 	}
-	promoted := model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner}
-	return s.appendEvent(ctx, tx, &model.Event{ConversationID: m.ConversationID,
-		Kind: model.MemberRoleChanged}, promoted)
+	e := &model.Event{ConversationID: m.ConversationID, Kind: model.MemberRoleChanged}
+	return s.appendEvent(ctx, tx, e,
+		model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner})
 }
 
 // renameUntitled makes a new title for a conversation without a title of its own, from the
@@ -229,8 +231,9 @@ func (s *Service) appendEvent(
 func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, title string) error {
 	var events []*model.Event
 	err := tx.NewSelect().Model(&events).Where("e.conversation_id = ?", id).
-		Where("e.kind IN (?)", bun.List([]model.EventKind{model.ConversationCreated,
-			model.ConversationRenamed})).Scan(ctx)
+		Where("e.kind IN (?)", bun.List([]model.EventKind{
+			model.ConversationCreated, model.ConversationRenamed,
+		})).Scan(ctx)
 	if err != nil {
 		return err
 	}

@@ -147,8 +147,9 @@ func (s *Service) SeenBy(
 		for i, by := range page.Items {
 			members[i] = &by.ConversationMember
 		}
-		pages[id] = store.Page[*model.ConversationMember]{Items: members, More: page.More,
-			Before: page.Before}
+		pages[id] = store.Page[*model.ConversationMember]{
+			Items: members, More: page.More, Before: page.Before,
+		}
 	}
 	return pages, nil
 }

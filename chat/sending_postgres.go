@@ -63,6 +63,8 @@ const (
 
 // readMembers is a separate statement, so that its snapshot is taken after the locks: it sees the
 // removals that the locks waited for.
+//
+//nolint:gochecknoglobals // a constant
 var readMembers = `
 		SELECT i.n, cm.hidden_seq, r.seq, k.used IS NOT NULL
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
@@ -80,7 +82,7 @@ var readMembers = `
 			SELECT true AS used FROM messages
 			WHERE conversation_id = i.conversation_id AND author_id = i.author_id
 				AND idempotency_key = i.idempotency_key LIMIT 1
-		) AS k ON true` //nolint:gochecknoglobals // a constant
+		) AS k ON true`
 
 // lockAndLoad locks the rows that the messages need, and reads the batch snapshot. If waitForLocks
 // is false, it skips rows that another transaction has locked.

@@ -46,8 +46,10 @@ func TestBatchChecksEachMessage(t *testing.T) {
 			chattest.MustConversation(t, w.Fixture, "ben", "ann")
 		earlier := w.Send("ann", one.ID, "earlier")
 		if _, err := w.SendMessage(t.Context(), w.Actor("ann"),
-			chat.SendMessage{ConversationID: one.ID, Content: "once",
-				IdempotencyKey: new("used")}); err != nil {
+			chat.SendMessage{
+				ConversationID: one.ID, Content: "once",
+				IdempotencyKey: new("used"),
+			}); err != nil {
 			t.Fatal(err)
 		}
 		var published [][]int64
@@ -202,7 +204,8 @@ func TestLockBlocksOnlyItsOwnMessages(t *testing.T) {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("ann"))
 		},
 		"the account of a mentioned member": func(w *fixture, tx *store.Tx,
-			_ model.ConversationID) error {
+			_ model.ConversationID,
+		) error {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("cat"))
 		},
 	} {
@@ -220,8 +223,10 @@ func TestLockBlocksOnlyItsOwnMessages(t *testing.T) {
 				}
 				for i := range 3 {
 					behind.Go(func() {
-						in := chat.SendMessage{ConversationID: locked.ID,
-							Content: fmt.Sprintf("%d for @cat", i)}
+						in := chat.SendMessage{
+							ConversationID: locked.ID,
+							Content:        fmt.Sprintf("%d for @cat", i),
+						}
 						if _, err := w.SendMessage(t.Context(), w.Actor("ann"), in); err != nil {
 							t.Error(err)
 						}
@@ -292,7 +297,8 @@ func TestRemovalThatWasWaitedForIsSeen(t *testing.T) {
 			return err
 		},
 		"leaving": func(id model.ConversationID,
-			_ model.MessageID) error {
+			_ model.MessageID,
+		) error {
 			return w.Leave(ctx, ben, id)
 		},
 	} {
@@ -312,8 +318,10 @@ func TestRemovalThatWasWaitedForIsSeen(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			e := &model.Event{ConversationID: c.ID, Kind: model.MemberRemoved,
-				ActorID: new(w.UserID("ann"))}
+			e := &model.Event{
+				ConversationID: c.ID, Kind: model.MemberRemoved,
+				ActorID: new(w.UserID("ann")),
+			}
 			_, err = w.Append(ctx, tx, e, model.MemberRemovedData{UserID: ben.UserID})
 			return err
 		})
@@ -330,8 +338,10 @@ func TestRemovalThatWasWaitedForIsSeen(t *testing.T) {
 func TestTooManyMessagesAreRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-			Sending: batch.Options{MaxItems: 1, MaxWaiting: 2}}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{
+			ReconcileEvery: chattest.Never,
+			Sending:        batch.Options{MaxItems: 1, MaxWaiting: 2},
+		}, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		var calls []func() error
 		const n = 60
