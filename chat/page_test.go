@@ -510,3 +510,79 @@ func TestListsPrepareFewStatements(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// The lists of messages read these messages by id. They do not read all messages of the actor's
+// conversations, whatever the database knows about its tables.
+func TestListsOfMessagesReadOnlyThese(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		asked := &texts{list: map[string]bool{}}
+		db.Watch(asked)
+		w := mustFixture(t, db, "ann")
+		ctx, ann, id := asked.of(t.Context()), w.Actor("ann"), model.NewMessageID()
+		_, err := w.SeenBy(ctx, ann, []model.MessageID{id}, store.Window{Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups := []chat.EmojiOn{{MessageID: id, Emoji: "👍"}}
+		if _, err := w.Reactors(ctx, ann, groups, store.Window{Limit: 1}); err != nil {
+			t.Fatal(err)
+		}
+		pages := 0
+		for text := range asked.list {
+			if !strings.Contains(text, "LIMIT") {
+				continue // the query whether read receipts are on
+			}
+			pages++
+			plan := w.plan(t, text)
+			if !strings.Contains(plan, "messages_id") || strings.Contains(plan, "messages_1") ||
+				strings.Contains(plan, "messages_pkey") {
+				t.Errorf("%s\nis planned as\n%s", text, plan)
+			}
+		}
+		if pages != 2 {
+			t.Errorf("%d pages were read, want 2", pages)
+		}
+	})
+}
+
+// plan returns how the database runs the text of a page, whose arguments are a user, ids and a
+// limit. On PostgreSQL it is the plan for any arguments, as store.Read uses it.
+func (w *fixture) plan(t *testing.T, text string) string {
+	t.Helper()
+	if !w.DB.Postgres() {
+		return strings.Join(w.dump("EXPLAIN QUERY PLAN "+strings.NewReplacer(
+			"?1", "''", "?2", "'[]'", "?3", "1").Replace(text)), "\n")
+	}
+	var lines []string
+	err := w.DB.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		for _, query := range []string{
+			store.KeptPlans, "PREPARE page (uuid, uuid[], int) AS " + text,
+		} {
+			if _, err := tx.Tx.Tx.ExecContext(ctx, query); err != nil {
+				return err
+			}
+		}
+		rows, err := tx.Tx.Tx.QueryContext(ctx, "EXPLAIN EXECUTE page (NULL, NULL, 1)")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var line string
+			if err := rows.Scan(&line); err != nil {
+				return err
+			}
+			lines = append(lines, line)
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		_, err = tx.Tx.Tx.ExecContext(ctx, "DEALLOCATE page")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "\n")
+}
