@@ -30,24 +30,26 @@ func (s *Service) SearchUsers(
 	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Searches.Times(1)); err != nil {
 		return none, err
 	}
-	var found []*model.User
-	q := s.db.NewSelect().Model(&found)
+	query, args := `SELECT ?TableColumns FROM users AS u WHERE u.removed_at IS NULL`, []any{}
 	if text.Clean(search) != "" {
 		if search = lookup(search); search == "" {
 			return none, nil
 		}
-		q = q.Where(`u.search_key LIKE ? ESCAPE '!'`, "%"+likeEscaper.Replace(search)+"%")
+		query += ` AND u.search_key LIKE ?1 ESCAPE '!'`
+		args = append(args, "%"+likeEscaper.Replace(search)+"%")
 	}
-	var position []any
+	var keyset []any
 	if window.Cursor != "" {
 		c := store.ReadCursor(userList, window.Cursor)
-		position = []any{c.ReadText()}
+		keyset = []any{c.ReadText()}
 		if err := c.Done(); err != nil {
 			return none, err
 		}
 	}
-	if err := window.Apply(q, store.Order{Columns: []string{"u.nickname_key"}}, position...).Scan(ctx); err != nil {
-		return none, store.Error(err)
+	query, args = window.Continue(query, store.Order{Columns: []string{"u.nickname_key"}}, args, keyset...)
+	found, err := store.Read[model.User](ctx, s.db, query, args...)
+	if err != nil {
+		return none, err
 	}
 	return store.Cut(window, found), nil
 }
