@@ -29,7 +29,7 @@ func TestPgxTransactions(t *testing.T) {
 		stored int
 		check  func(error) bool
 	}{
-		"done": {func(ctx context.Context, tx *store.PgxTx) error {
+		"committed": {func(ctx context.Context, tx *store.PgxTx) error {
 			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ func TestPgxTransactions(t *testing.T) {
 		"not committed": {func(ctx context.Context, tx *store.PgxTx) error {
 			return tx.Begin(ctx, batchOf(insert))
 		}, 0, func(err error) bool { return err == nil }},
-		"given up": {func(ctx context.Context, tx *store.PgxTx) error {
+		"an error of the function": {func(ctx context.Context, tx *store.PgxTx) error {
 			if err := tx.Begin(ctx, batchOf(insert)); err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ func TestPgxTransactions(t *testing.T) {
 	}
 }
 
-// What panics is rolled back too, and the connection is not used again.
+// A transaction that panics is rolled back, and its connection is not used again.
 func TestAPgxTransactionThatPanics(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustPostgres(t)
@@ -104,9 +104,8 @@ func TestAPgxTransactionThatPanics(t *testing.T) {
 	}
 }
 
-// A statement that is cancelled takes its connection with it. The pool does not keep it for the
-// next, which after three of them would think that the database is away.
-func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
+// pgx closes the connection of a statement that is cancelled. It must not stay in the pool.
+func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 	t.Parallel()
 	const statement = "SELECT pg_sleep(600)"
 	for name, run := range map[string]func(ctx context.Context, db *store.DB) error{
@@ -125,12 +124,12 @@ func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := storetest.PostgresURL(t)
-			db, beside := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
+			db, other := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- run(ctx, db) }()
 			for running := 0; running == 0; {
-				err := beside.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").
+				err := other.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").
 					Scan(t.Context(), &running)
 				if err != nil {
 					t.Fatal(err)
@@ -142,7 +141,7 @@ func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
 				t.Errorf("it ended with %v", err)
 			}
 			if n := db.Stats().OpenConnections; n != before-1 {
-				t.Errorf("%d of %d connections are left in the pool, though one is closed", n, before)
+				t.Errorf("%d of %d connections are left in the pool, although one is closed", n, before)
 			}
 		})
 	}

@@ -20,7 +20,7 @@ import (
 
 const readUsers = `SELECT ?TableColumns FROM users AS u WHERE u.id IN (?1...) ORDER BY u.nickname_key`
 
-// mustUsers stores people of whom every second one has what need not be there.
+// mustUsers stores n users. Every second one has values in its optional columns.
 func mustUsers(t *testing.T, db *store.DB, n int) (ids []model.UserID) {
 	t.Helper()
 	for i := range n {
@@ -51,7 +51,7 @@ func mustRead(t *testing.T, db *store.DB, ids []model.UserID) []*model.User {
 	return found
 }
 
-func TestReadBringsWhatBunBrings(t *testing.T) {
+func TestReadReturnsTheSameAsBun(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ids := mustUsers(t, db, 5)
@@ -60,10 +60,10 @@ func TestReadBringsWhatBunBrings(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, mustRead(t, db, ids[1:4])); diff != "" || len(want) != 3 {
-			t.Errorf("%d people (-Bun +Read): %s", len(want), diff)
+			t.Errorf("%d users (-Bun +Read): %s", len(want), diff)
 		}
 		if found := mustRead(t, db, nil); len(found) != 0 {
-			t.Errorf("no ids bring %d people", len(found))
+			t.Errorf("no ids bring %d users", len(found))
 		}
 
 		c := &model.Conversation{ID: model.NewConversationID(), Kind: model.Group, History: model.FromJoining, CreatedAt: db.Now(), LastActivityAt: db.Now()}
@@ -99,15 +99,15 @@ func TestReadBringsWhatBunBrings(t *testing.T) {
 	})
 }
 
-func TestReadSaysWhatIsWrong(t *testing.T) {
+func TestErrorsOfReads(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		for text, says := range map[string]string{
+		for text, want := range map[string]string{
 			`SELECT 1 AS nothing`:                   "nothing",
 			`SELECT u.id FROM nobody AS u`:          "nobody",
 			`SELECT CAST(NULL AS text) AS nickname`: "NULL",
 		} {
-			if _, err := store.Read[model.User](t.Context(), db, text); err == nil || !strings.Contains(err.Error(), says) {
+			if _, err := store.Read[model.User](t.Context(), db, text); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v", text, err)
 			}
 		}
@@ -118,7 +118,7 @@ func TestReadSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("a request that has ended: got %v", err)
 		}
 		if found := mustRead(t, db, mustUsers(t, db, 2)); len(found) != 2 {
-			t.Errorf("%d people afterwards", len(found))
+			t.Errorf("%d users afterwards", len(found))
 		}
 	})
 }
@@ -133,7 +133,7 @@ func TestReadsAtTheSameTime(t *testing.T) {
 				some := ids[:1+n%len(ids)]
 				found, err := store.Read[model.User](t.Context(), db, readUsers, store.IDs(some))
 				if err != nil || len(found) != len(some) || found[0].ID != ids[0] {
-					t.Errorf("%d people of %d (%v)", len(found), len(some), err)
+					t.Errorf("%d users of %d (%v)", len(found), len(some), err)
 				}
 			})
 		}
@@ -144,8 +144,8 @@ func TestReadsAtTheSameTime(t *testing.T) {
 	})
 }
 
-// mustOneConnection opens a PostgreSQL database that is asked over one connection, so that each
-// statement meets what the one before it left there.
+// mustOneConnection opens a PostgreSQL database with one connection, so that each statement runs
+// after the others on the same connection. other has connections of its own.
 func mustOneConnection(t *testing.T) (db, other *store.DB) {
 	t.Helper()
 	url := storetest.PostgresURL(t)
@@ -169,7 +169,7 @@ func mustExec(t *testing.T, db *store.DB, statement string) {
 	}
 }
 
-// backend is the process that serves the connection.
+// backend returns the process id of the server's end of the connection.
 func backend(t *testing.T, db *store.DB) (pid int) {
 	t.Helper()
 	if err := db.NewRaw("SELECT pg_backend_pid()").Scan(t.Context(), &pid); err != nil {
@@ -178,9 +178,9 @@ func backend(t *testing.T, db *store.DB) (pid int) {
 	return pid
 }
 
-// What a read is prepared as outlives neither its connection nor a migration, and the read goes on
-// all the same.
-func TestPreparedReadsOutliveWhatTheyWerePreparedFor(t *testing.T) {
+// A prepared statement becomes stale when its connection ends and after some migrations. The read
+// works all the same.
+func TestReadsPrepareStaleStatementsAgain(t *testing.T) {
 	t.Parallel()
 	for name, happens := range map[string]func(t *testing.T, db, other *store.DB){
 		"the connection ends": func(t *testing.T, db, other *store.DB) {
@@ -193,10 +193,10 @@ func TestPreparedReadsOutliveWhatTheyWerePreparedFor(t *testing.T) {
 		"a column is added": func(t *testing.T, _, other *store.DB) {
 			mustExec(t, other, "ALTER TABLE users ADD COLUMN another text")
 		},
-		"an index goes": func(t *testing.T, _, other *store.DB) {
+		"an index is dropped": func(t *testing.T, _, other *store.DB) {
 			mustExec(t, other, "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE")
 		},
-		"the server forgets": func(t *testing.T, db, _ *store.DB) { mustExec(t, db, "DEALLOCATE ALL") },
+		"the server deallocates": func(t *testing.T, db, _ *store.DB) { mustExec(t, db, "DEALLOCATE ALL") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -205,7 +205,7 @@ func TestPreparedReadsOutliveWhatTheyWerePreparedFor(t *testing.T) {
 			before := mustRead(t, db, ids)
 			happens(t, db, other)
 			if diff := cmp.Diff(before, mustRead(t, db, ids)); diff != "" || len(before) != 3 {
-				t.Errorf("%d people (-before +after): %s", len(before), diff)
+				t.Errorf("%d users (-before +after): %s", len(before), diff)
 			}
 			if n := db.Stats().InUse; n != 0 {
 				t.Errorf("%d connections are in use", n)
@@ -222,7 +222,7 @@ func TestReadsOfSQLiteOutliveMigrations(t *testing.T) {
 	mustExec(t, db, "ALTER TABLE users ADD COLUMN another text")
 	mustExec(t, db, "CREATE INDEX users_about ON users (about)")
 	if diff := cmp.Diff(before, mustRead(t, db, ids)); diff != "" || len(before) != 3 {
-		t.Errorf("%d people (-before +after): %s", len(before), diff)
+		t.Errorf("%d users (-before +after): %s", len(before), diff)
 	}
 }
 
@@ -234,12 +234,13 @@ func TestReadsOfSQLiteCannotWrite(t *testing.T) {
 		t.Error("a read has written")
 	}
 	if n, err := db.NewSelect().Model((*model.User)(nil)).Count(t.Context()); err != nil || n != 1 {
-		t.Errorf("%d people are left (%v)", n, err)
+		t.Errorf("%d users are left (%v)", n, err)
 	}
 }
 
-// A read waits for no transaction, though on SQLite one holds the only connection that writes.
-func TestReadsPassTransactions(t *testing.T) {
+// A read does not wait for transactions, although on SQLite one holds the only connection that
+// writes.
+func TestReadsDoNotWaitForTransactions(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ids := mustUsers(t, db, 2)
@@ -261,8 +262,7 @@ func TestReadsPassTransactions(t *testing.T) {
 	})
 }
 
-// The settings under which reads are planned are theirs alone.
-func TestSettingsOfReadsEndWithThem(t *testing.T) {
+func TestTheSettingsOfAReadEndWithIt(t *testing.T) {
 	t.Parallel()
 	db, _ := mustOneConnection(t)
 	for setting, during := range map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"} {
