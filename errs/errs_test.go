@@ -23,7 +23,7 @@ func TestCorrectable(t *testing.T) {
 	t.Parallel()
 	var list errs.List
 	if list.Err() != nil {
-		t.Fatal("an empty list is no error")
+		t.Fatal("an empty list is not an error")
 	}
 	list.Add(errs.NotFound, "members.1.userId", "no such person")
 	list.Add(errs.TooLong, "title", "too long")
@@ -37,7 +37,7 @@ func TestCorrectable(t *testing.T) {
 	}
 	for _, err := range []error{nil, io.EOF, errs.New(errs.NotFound, "gone")} {
 		if got := errs.Correctable(err); got != nil {
-			t.Errorf("%v is nothing a person can correct, got %v", err, got)
+			t.Errorf("nobody can correct %v, got %v", err, got)
 		}
 	}
 }
