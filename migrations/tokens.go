@@ -13,10 +13,10 @@ import (
 	"parley/text"
 )
 
-// indexedAtOnce bounds one statement.
-const indexedAtOnce = 500
+// indexBatch is how many messages one statement reads.
+const indexBatch = 500
 
-// indexMessages finds the words of the messages that are stored already.
+// indexMessages indexes the words of the messages that exist.
 func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migration) error {
 	return m.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		for last := (uuid.UUID{}); ; {
@@ -25,7 +25,7 @@ func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migratio
 				Content string
 			}
 			err := tx.NewSelect().Table("messages").Column("id", "content").Where("id > ?", last).Where("deleted_at IS NULL").
-				OrderExpr("id").Limit(indexedAtOnce).Scan(ctx, &found)
+				OrderExpr("id").Limit(indexBatch).Scan(ctx, &found)
 			if err != nil || len(found) == 0 {
 				return err
 			}
@@ -39,9 +39,8 @@ func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migratio
 	})
 }
 
-// forgetTokens has nothing to do: the migration before goes back with it, and takes the tokens
-// along.
-func forgetTokens(context.Context, *migrate.Migrator, *migrate.Migration) error { return nil }
+// keepTokens does nothing: the tokens are deleted when the migration before this one is reverted.
+func keepTokens(context.Context, *migrate.Migrator, *migrate.Migration) error { return nil }
 
 func indexMessage(ctx context.Context, tx bun.Tx, id uuid.UUID, tokens []string) error {
 	if tx.Dialect().Name() == dialect.PG {

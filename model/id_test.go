@@ -33,7 +33,7 @@ func TestIDsFollowTheTypeIDSpec(t *testing.T) {
 	}
 }
 
-func TestParseIDSaysWhatWasExpected(t *testing.T) {
+func TestErrorsOfParseIDNameTheExpectedKind(t *testing.T) {
 	t.Parallel()
 	conversation := model.NewConversationID().String()
 	member := model.MemberID{Conversation: model.NewConversationID(), User: model.NewUserID()}.String()

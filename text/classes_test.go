@@ -5,8 +5,8 @@ import (
 	"unicode"
 )
 
-// TestWhatIsToldWithoutTables is what the tables say, of every code point.
-func TestWhatIsToldWithoutTables(t *testing.T) {
+// The functions that skip the tables for ASCII agree with the tables for every code point.
+func TestCharacterClassesAgreeWithTheTables(t *testing.T) {
 	t.Parallel()
 	scripts := []*unicode.RangeTable{
 		unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar,
