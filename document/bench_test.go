@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// dear are documents that cost much for their length.
-func dear() map[string]string {
+// expensive has documents that cost much for their length.
+func expensive() map[string]string {
 	doubling := func(n int) string {
 		var b strings.Builder
 		b.WriteString("{ viewer { user { ...F0 } } }")
@@ -47,14 +47,14 @@ func dear() map[string]string {
 	}
 }
 
-// BenchmarkDear reads documents that cost much for their length; those that are refused, too.
-func BenchmarkDear(b *testing.B) {
+// BenchmarkExpensive reads documents that cost much for their length, including refused ones.
+func BenchmarkExpensive(b *testing.B) {
 	r := mustRead(b, open())
-	for name, text := range dear() {
+	for name, text := range expensive() {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				// another one each time: it must not be kept
+				// another text each time, so that it is not cached
 				_, _ = r.Read(fmt.Sprint(text, " #", i), "", nil)
 			}
 		})

@@ -11,8 +11,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// TestSizesOfDocuments: whatever a document consists of, it takes no more memory than the cache
-// counts for it.
+// TestSizesOfDocuments checks that no document takes more memory than the cache counts for it.
 func TestSizesOfDocuments(t *testing.T) {
 	b, err := os.ReadFile("../schema.graphqls")
 	if err != nil {
@@ -72,8 +71,7 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// TestKeptDocumentsAreBounded fills a small cache.
-func TestKeptDocumentsAreBounded(t *testing.T) {
+func TestTheCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	doc := &ast.QueryDocument{Operations: ast.OperationList{{SelectionSet: make(ast.SelectionSet, 10)}}}
 	c := newCache(100 << 10)
@@ -91,11 +89,11 @@ func TestKeptDocumentsAreBounded(t *testing.T) {
 	}
 	large := &ast.QueryDocument{Operations: ast.OperationList{{SelectionSet: make(ast.SelectionSet, 1000)}}}
 	if c.add("large", large); c.get("large") != nil {
-		t.Error("a large document is kept")
+		t.Error("a large document is cached")
 	}
 }
 
-// sum is by how much texts are longer than one character.
+// sum returns by how much texts are longer than one character.
 func sum(texts []string) (n int) {
 	for _, text := range texts {
 		n += len(text) - 1

@@ -19,7 +19,7 @@ func repeat(n int, text string) string {
 	return b.String()
 }
 
-// chained is fragments, each of which spreads the next one.
+// chained returns fragments that each spread the next one.
 func chained(n int) string {
 	var b strings.Builder
 	b.WriteString("{ viewer { user { ...F0 } } }")
@@ -30,9 +30,9 @@ func chained(n int) string {
 	return b.String()
 }
 
-// TestDearDocuments: documents that cost much more than their length are refused before they are
-// validated, and validation ends after a few errors.
-func TestDearDocuments(t *testing.T) {
+// Documents that cost much more than their length are refused before they are validated, and
+// validation ends after a few errors.
+func TestExpensiveDocuments(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	all := func(n int) (spreads string) { return repeat(n, " ...F%d") }
@@ -69,8 +69,7 @@ func TestDearDocuments(t *testing.T) {
 	}
 }
 
-// TestErrorsAreShort: what a client sent comes back in part, however long it is and however often
-// it is wrong.
+// Errors repeat only a part of a long name or value, and there are only a few errors.
 func TestErrorsAreShort(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
@@ -129,8 +128,8 @@ func TestChoosingAnOperation(t *testing.T) {
 	}
 }
 
-// TestDocumentsAreKept: a valid document is parsed once, and one that is not is parsed each time.
-func TestDocumentsAreKept(t *testing.T) {
+// A valid document is parsed once, an invalid one each time.
+func TestValidDocumentsAreCached(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	const text = "query ($n: Int) { users(first: $n) { nodes { id } } }"
@@ -142,13 +141,12 @@ func TestDocumentsAreKept(t *testing.T) {
 	many := "{" + repeat(600, " __typename") + " }"
 	a, _ := r.Validate(many)
 	if b, _ := r.Validate(many); a == nil || a == b {
-		t.Error("a large document is kept")
+		t.Error("a large document is cached")
 	}
 }
 
-// TestSizes: what is too long or nested too deep is refused with our own words, before it is
-// parsed.
-func TestSizes(t *testing.T) {
+// Documents that are too long or nested too deep are refused before they are parsed.
+func TestDocumentsThatAreTooLarge(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	const tokens, nested = "The document has more than 2500 tokens, comments included.", "The document is nested more than 1000 deep."

@@ -8,8 +8,7 @@ import (
 	"parley/document"
 )
 
-// TestRepeatedErrorsEndValidation: each of many operations finds the same mistakes in the fragment
-// that they share.
+// Many operations share a fragment, and validation finds its errors again in each.
 func TestRepeatedErrorsEndValidation(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})

@@ -10,8 +10,8 @@ import (
 	"parley/document"
 )
 
-// fullIntrospection asks for all that there is to know of a schema, as tools do with every option
-// on. Types are unwrapped as deep as graphql-js does it.
+// fullIntrospection queries all of a schema, as tools do with every option on. It unwraps types as deep
+// as graphql-js does.
 func fullIntrospection() string {
 	unwrap := "kind name"
 	for range 9 {
@@ -43,8 +43,7 @@ func fullIntrospection() string {
 	fragment Unwrapped on __Type { ` + unwrap + ` }`
 }
 
-// TestIntrospection: what tools ask for is answered, and what multiplies is not, however it is
-// written.
+// The queries of tools are accepted. Nested lists that multiply are refused, however they are written.
 func TestIntrospection(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
@@ -99,7 +98,6 @@ func TestIntrospection(t *testing.T) {
 	}
 }
 
-// TestWithoutIntrospection: it is refused with a sentence, and nothing suggests a name.
 func TestWithoutIntrospection(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, document.Options{})

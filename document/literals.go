@@ -11,8 +11,8 @@ import (
 	"parley/errs"
 )
 
-// valuesRule holds the values that are written in a document against section 5.6.1, Values of
-// Correct Type, custom scalars included: what is wrong is found before anything runs.
+// valuesRule checks the literal values of a document (section 5.6.1, Values of Correct Type), custom
+// scalars included.
 func (r *Reader) valuesRule() core.Rule {
 	return core.Rule{Name: "ValuesOfCorrectType", RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		l := &literals{Reader: r, addError: addError}
@@ -34,7 +34,7 @@ func (r *Reader) valuesRule() core.Rule {
 	}}
 }
 
-// literals checks values that are written in a document.
+// literals checks the literal values of a document.
 type literals struct {
 	*Reader
 	addError core.AddErrFunc
@@ -74,7 +74,7 @@ func (l *literals) value(t *ast.Type, v *ast.Value) {
 	case t.Elem == nil:
 		l.named(t, v)
 		return
-	case v.Kind != ast.ListValue: // stands for a list of one (section 3.11)
+	case v.Kind != ast.ListValue: // a list of one (section 3.11)
 		l.value(t.Elem, v)
 		return
 	}
@@ -107,7 +107,7 @@ func (l *literals) named(t *ast.Type, v *ast.Value) {
 	}
 }
 
-// scalar checks by section 3.5.
+// scalar checks a scalar (section 3.5).
 func (l *literals) scalar(t *ast.Type, v *ast.Value) {
 	right, isString, isInt := false, v.Kind == ast.StringValue || v.Kind == ast.BlockValue, v.Kind == ast.IntValue
 	switch t.NamedType {
@@ -132,7 +132,7 @@ func (l *literals) scalar(t *ast.Type, v *ast.Value) {
 	}
 }
 
-// custom asks whoever reads a scalar that is not built in.
+// custom calls the check of a custom scalar.
 func (l *literals) custom(t *ast.Type, v *ast.Value) {
 	check := l.opts.Scalars[t.NamedType]
 	if check == nil {
@@ -148,7 +148,8 @@ func (l *literals) custom(t *ast.Type, v *ast.Value) {
 	}
 }
 
-// plainValue is a value as JSON would have it. Names of enums, and variables, have no such form.
+// plainValue returns a value as JSON would have it. ok is false for enum values and variables, which
+// have no such form.
 func plainValue(v *ast.Value) (plain any, ok bool) {
 	switch v.Kind {
 	case ast.StringValue, ast.BlockValue:
@@ -180,7 +181,7 @@ func plainValue(v *ast.Value) (plain any, ok bool) {
 	return nil, false
 }
 
-// reasonOf is why a scalar was refused, as far as it is said for clients.
+// reasonOf returns why a scalar was refused, if clients may see it.
 func reasonOf(err error) string {
 	if e, ok := errors.AsType[*errs.Error](err); ok {
 		return " " + e.Message
@@ -188,7 +189,7 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// object checks by section 3.10.
+// object checks an input object (section 3.10).
 func (l *literals) object(def *ast.Definition, v *ast.Value) {
 	for _, child := range v.Children {
 		field := def.Fields.ForName(child.Name)
@@ -214,7 +215,7 @@ func (l *literals) object(def *ast.Definition, v *ast.Value) {
 
 const oneOfMessage = "%s has exactly one field, and that is not null."
 
-// unknownField says that an input object has no such field.
+// unknownField returns the message that an input object has no such field.
 func (r *Reader) unknownField(def *ast.Definition, name string) string {
 	message := def.Name + " has no field " + errs.Quote(name) + "."
 	if !r.opts.Introspection || len(name) > maxName {
@@ -230,11 +231,10 @@ func (r *Reader) unknownField(def *ast.Definition, name string) string {
 	return message
 }
 
-// settleValues prepares the values of a valid document for those who read them while it runs, any
-// number at once. An integer for an ID becomes its text. A value forgets which operation's variable
-// it was last taken for: fragments belong to several operations, whose variables can have the same
-// name and other defaults.
-func settleValues(doc *ast.QueryDocument) {
+// normalizeValues prepares the values of a valid document for execution, which reads them from several
+// goroutines. An integer for an ID becomes a string. The variable definition of a value is cleared: a
+// fragment can belong to several operations, whose variables have the same name and other defaults.
+func normalizeValues(doc *ast.QueryDocument) {
 	eachValue(doc, func(v *ast.Value) {
 		v.VariableDefinition = nil
 		if v.Kind == ast.IntValue && v.Definition != nil && v.Definition.Name == "ID" {

@@ -60,8 +60,8 @@ func TestFieldsThatAreMerged(t *testing.T) {
 	}
 }
 
-// TestMergingAgreesWithPairs holds the rule against gqlparser's, which compares all pairs, on
-// documents made at random.
+// TestMergingAgreesWithPairs compares the rule with gqlparser's, which compares all pairs, on random
+// documents.
 func TestMergingAgreesWithPairs(t *testing.T) {
 	t.Parallel()
 	schema := mustLoad(t, animals)
@@ -82,7 +82,7 @@ func TestMergingAgreesWithPairs(t *testing.T) {
 	})
 }
 
-// anyDocument is one that fits the schema, but for fields that conflict.
+// anyDocument draws a document that is valid except for fields that conflict.
 func anyDocument(t *rapid.T, schema *ast.Schema) string {
 	fragments := rapid.IntRange(0, 4).Draw(t, "fragments")
 	var selections func(on *ast.Definition, depth, after int) string

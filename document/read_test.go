@@ -15,7 +15,7 @@ import (
 	"parley/errs"
 )
 
-// letters is a schema that has each kind of input.
+// letters is a schema with each kind of input.
 const letters = `
 scalar Even
 enum Color { RED GREEN }
@@ -55,7 +55,7 @@ func mustReader(t testing.TB, opts document.Options) *document.Reader {
 	return document.NewReader(schema, opts)
 }
 
-// variablesOf reads variables as package wire does.
+// variablesOf decodes variables as package wire does.
 func variablesOf(t testing.TB, text string) (v map[string]any) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(text))
@@ -75,8 +75,7 @@ func messages(list gqlerror.List) (all []string) {
 
 type object = map[string]any
 
-// TestCoerce holds the values of variables against sections 3.5, 3.9 to 3.11 and 6.1.2 of the
-// specification.
+// TestCoerce covers sections 3.5, 3.9 to 3.11 and 6.1.2 of the specification.
 func TestCoerce(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{Introspection: true})
@@ -181,7 +180,7 @@ func TestCoerce(t *testing.T) {
 	}
 }
 
-// TestAbsentVariables are about variables that are not given, or are null where that is not allowed
+// TestAbsentVariables covers variables that are not given, or are null where that is not allowed
 // (sections 5.8.5, 6.1.2 and 6.4.1).
 func TestAbsentVariables(t *testing.T) {
 	t.Parallel()
@@ -226,8 +225,7 @@ func TestAbsentVariables(t *testing.T) {
 	}
 }
 
-// TestDefaultsOfAnotherOperation: a fragment that two operations share takes the variables of the
-// one that runs.
+// A fragment that two operations share uses the variables of the one that runs.
 func TestDefaultsOfAnotherOperation(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -242,7 +240,7 @@ func TestDefaultsOfAnotherOperation(t *testing.T) {
 	}
 }
 
-// TestLiterals holds values in documents against section 5.6.1.
+// TestLiterals covers section 5.6.1.
 func TestLiterals(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -295,7 +293,7 @@ func TestLiterals(t *testing.T) {
 			t.Errorf("%s: %s", c.field, diff)
 		}
 	}
-	// What spans lines begins where it begins.
+	// The location of a value of several lines is its first line.
 	_, list := r.Read("{ bool # é\r\n  string(v: \"\"\"\r\n\"\"\") int(v: \"\"\"é\r\n\"\"\", w: \"1\") }", "", nil)
 	want := []string{
 		`GRAPHQL_VALIDATION_FAILED [3:13] v: expected Int` + anInt + `, found "é".`,
@@ -304,7 +302,7 @@ func TestLiterals(t *testing.T) {
 	if diff := cmp.Diff(want, messages(list)); diff != "" {
 		t.Error(diff)
 	}
-	// A fragment's mistakes are told once, however many operations it belongs to.
+	// An error in a fragment is reported once, however many operations use the fragment.
 	_, list = r.Read(`query A { ...F } query B { ...F } fragment F on Query { int(v: "1") }`, "A", nil)
 	if len(list) != 1 {
 		t.Errorf("got %v", messages(list))
@@ -316,7 +314,7 @@ func TestLiterals(t *testing.T) {
 	}
 }
 
-// TestText holds documents against section 2 of the specification, where the parser's lexer is lax.
+// TestText covers the rules of section 2 that the parser's lexer does not check.
 func TestText(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -407,7 +405,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestSubscriptionRoot holds subscriptions against section 5.2.3.1.
+// TestSubscriptionRoot covers section 5.2.3.1.
 func TestSubscriptionRoot(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -437,7 +435,7 @@ func TestSubscriptionRoot(t *testing.T) {
 	}
 }
 
-// TestOperationName is about choosing an operation (section 6.1).
+// TestOperationName covers choosing an operation (section 6.1).
 func TestOperationName(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -504,8 +502,7 @@ func TestMessagesAreShort(t *testing.T) {
 	}
 }
 
-// TestNothingIsSuggested: without introspection, no message has a name of the schema that the
-// client did not send.
+// Without introspection, no message has a name of the schema that the client did not send.
 func TestNothingIsSuggested(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})

@@ -7,9 +7,9 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/core"
 )
 
-// singleRootRule holds subscriptions against section 5.2.3.1, Single Root Field: whatever the
-// variables are, there is one field at the root, under one name. @skip and @include could leave
-// none there.
+// singleRootRule checks section 5.2.3.1, Single Root Field: for all values of the variables, a
+// subscription has exactly one root field. @skip and @include are refused there, because they could
+// leave none.
 var singleRootRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "SingleRootField",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
