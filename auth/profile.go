@@ -46,7 +46,7 @@ func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in Updat
 		if err := problems.Err(); err != nil {
 			return err
 		}
-		u.SearchKey = searchKey(u)
+		u.SearchKey = SearchKey(u)
 		_, err := tx.NewUpdate().Model(u).Column("nickname", "nickname_key", "display_name", "about", "search_key").WherePK().Exec(ctx)
 		if store.UniqueNickname.BrokenBy(err) {
 			return errs.Input(errs.Taken, "nickname", nicknameTaken)

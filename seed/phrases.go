@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// language is what sentences are made of: an opener, a clause and a tail, each of which may be
-// missing but the clause. A # is some number.
+// language has the parts of sentences: a clause, which may have an opener before it and an end after
+// it. Each # becomes a random number.
 type language struct {
 	space                  string // between sentences
 	openers, clauses, ends []string
@@ -141,40 +141,42 @@ var languages = []language{
 	},
 }
 
-// reactions are what people put to messages, the common ones first.
+// reactions are the emoji of reactions, the most frequent first.
 //
 //nolint:gochecknoglobals // a constant table
 var reactions = []string{"👍", "❤️", "😂", "🎉", "😮", "🙏", "👀", "🔥", "😢", "✅", "🚀", "👩‍💻"}
 
-// say makes what somebody writes: mostly a sentence or two, now and then much more.
-func (w *walk) say(spoken int) string {
-	l := languages[spoken]
+// compose returns the content of a message: mostly a sentence or two, sometimes many more.
+func (g *generator) compose(language int) string {
+	l := languages[language]
 	var s strings.Builder
-	for n := 1 + int(w.rng.ExpFloat64()*0.8); n > 0; n-- {
+	for n := 1 + int(g.rng.ExpFloat64()*0.8); n > 0; n-- {
 		if s.Len() > 0 {
 			s.WriteString(l.space)
-			if w.chance(0.05) {
+			if g.chance(0.05) {
 				s.WriteString("\n")
 			}
 		}
-		if w.chance(0.4) {
-			s.WriteString(w.oneOf(l.openers) + l.space)
+		if g.chance(0.4) {
+			s.WriteString(g.oneOf(l.openers) + l.space)
 		}
-		s.WriteString(w.numbered(w.oneOf(l.clauses)))
+		s.WriteString(g.numbered(g.oneOf(l.clauses)))
 		if l.space != "" {
 			s.WriteString(".")
 		}
-		if w.chance(0.35) {
-			s.WriteString(l.space + w.oneOf(l.ends))
+		if g.chance(0.35) {
+			s.WriteString(l.space + g.oneOf(l.ends))
 		}
 	}
 	return s.String()
 }
 
-func (w *walk) numbered(s string) string {
-	return strings.ReplaceAll(s, "#", strconv.Itoa(1+w.among(99_999)))
+func (g *generator) numbered(s string) string {
+	return strings.ReplaceAll(s, "#", strconv.Itoa(1+g.among(99_999)))
 }
 
-func (w *walk) title(spoken int) string { return w.numbered(w.oneOf(languages[spoken].titles)) }
+func (g *generator) title(language int) string {
+	return g.numbered(g.oneOf(languages[language].titles))
+}
 
-func (w *walk) oneOf(list []string) string { return list[w.among(len(list))] }
+func (g *generator) oneOf(list []string) string { return list[g.among(len(list))] }
