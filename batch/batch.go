@@ -1,5 +1,5 @@
-// Package batch lets many callers share one costly step, such as a commit: the items that come while
-// one run is under way go into the next.
+// Package batch lets many callers share one costly step, such as a commit: the items that come
+// while one run is under way go into the next.
 //
 // An item that comes while nothing runs is run at once, alone, so no item waits for others to come.
 // If items come faster than runs end, runs grow by themselves.
@@ -34,9 +34,10 @@ import (
 	"time"
 )
 
-// Run does the work for some items, and stores each one's result in the item itself. If waitForLocks
-// is false, it leaves out the blocked items and those of the same key after them, and returns them
-// in order. An error means that it did nothing for any item, unless the error wraps ErrFinal.
+// Run does the work for some items, and stores each one's result in the item itself. If
+// waitForLocks is false, it leaves out the blocked items and those of the same key after them, and
+// returns them in order. An error means that it did nothing for any item, unless the error wraps
+// ErrFinal.
 type Run[T any] func(ctx context.Context, items []T, waitForLocks bool) (blocked []T, err error)
 
 // ErrFinal marks the error of a run whose items must not run again: the run may have succeeded, or
@@ -99,7 +100,8 @@ func New[K comparable, T comparable](run Run[T], opts Options) *Writer[K, T] {
 	if opts.Timeout == 0 {
 		opts.Timeout = 10 * time.Second
 	}
-	return &Writer[K, T]{run: run, opts: opts, slots: make(chan struct{}, opts.MaxLanes), lanes: map[K]*lane[K, T]{}}
+	return &Writer[K, T]{run: run, opts: opts, slots: make(chan struct{}, opts.MaxLanes),
+		lanes: map[K]*lane[K, T]{}}
 }
 
 // Do queues an item and returns when the run that had it is done. If ctx ends first, Do takes the
@@ -229,7 +231,9 @@ func (w *Writer[K, T]) runEach(calls []*call[K, T], waitForLocks bool) (blocked 
 	return blocked
 }
 
-func (w *Writer[K, T]) runTogether(calls []*call[K, T], waitForLocks bool) (blocked []*call[K, T], err error) {
+func (w *Writer[K, T]) runTogether(
+	calls []*call[K, T], waitForLocks bool,
+) (blocked []*call[K, T], err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), w.opts.Timeout)
 	defer cancel()
 	defer func() { // no caller can recover a panic of this goroutine
@@ -250,8 +254,8 @@ func (w *Writer[K, T]) runTogether(calls []*call[K, T], waitForLocks bool) (bloc
 	return blocked, err
 }
 
-// moveToLanes moves blocked calls to the lanes of their keys, and behind them those of the same keys
-// that wait in the shared queue.
+// moveToLanes moves blocked calls to the lanes of their keys, and behind them those of the same
+// keys that wait in the shared queue.
 func (w *Writer[K, T]) moveToLanes(blocked []*call[K, T]) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

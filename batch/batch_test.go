@@ -31,7 +31,9 @@ type runs struct {
 	gate   chan struct{} // if it is not nil, each run receives a value before it ends
 }
 
-func (r *runs) run(ctx context.Context, items []*item, waitForLocks bool) (blocked []*item, err error) {
+func (r *runs) run(
+	ctx context.Context, items []*item, waitForLocks bool,
+) (blocked []*item, err error) {
 	r.mu.Lock()
 	gate := r.gate
 	r.mu.Unlock()
@@ -84,7 +86,8 @@ type calls struct {
 }
 
 func newCalls(t *testing.T, r *runs, opts batch.Options) *calls {
-	return &calls{t: t, w: batch.New[string](r.run, opts), ended: map[string]error{}, cancel: map[string]context.CancelFunc{}}
+	return &calls{t: t, w: batch.New[string](r.run, opts), ended: map[string]error{},
+		cancel: map[string]context.CancelFunc{}}
 }
 
 // do queues items of a key, one after the other.
@@ -276,7 +279,8 @@ func TestBlockedItemsDoNotBlockOtherKeys(t *testing.T) {
 			}
 			ofX = append(ofX, run...)
 		}
-		if want := []string{"waits", "a", "c", "d", "e"}; !slices.Equal(ofX, want) && !slices.Equal(ofX, []string{"waits", "a", "c", "waits", "d", "e"}) {
+		if want := []string{"waits", "a", "c", "d", "e"}; !slices.Equal(ofX, want) &&
+			!slices.Equal(ofX, []string{"waits", "a", "c", "waits", "d", "e"}) {
 			t.Errorf("runs of x: %v; want %v", ofX, want)
 		}
 	})
@@ -374,7 +378,8 @@ func TestARunIsBoundedInTime(t *testing.T) {
 	r := held()
 	inBubble(t, r, batch.Options{Timeout: 3 * time.Second}, func(t *testing.T, c *calls) {
 		begun := time.Now()
-		if err := c.w.Do(t.Context(), "x", &item{"x", "a"}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := c.w.Do(t.Context(), "x", &item{"x", "a"}); !errors.Is(err,
+			context.DeadlineExceeded) {
 			t.Errorf("a run that does not end: %v", err)
 		}
 		if passed := time.Since(begun); passed != 3*time.Second {

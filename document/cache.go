@@ -10,8 +10,8 @@ import (
 const (
 	// cacheBytes limits the memory of all cached documents, as sizeOf estimates it.
 	cacheBytes = 16 << 20
-	// maxCachedBytes is the size of the largest document that is cached, some 800 fields. Without it,
-	// one client could evict the documents of all others.
+	// maxCachedBytes is the size of the largest document that is cached, some 800 fields. Without
+	// it, one client could evict the documents of all others.
 	maxCachedBytes = 256 << 10
 )
 
@@ -31,7 +31,8 @@ type cached struct {
 func newCache(limit int) *cache {
 	c := &cache{limit: limit}
 	// The cache never has so many documents, because each takes more than a byte.
-	c.docs, _ = simplelru.NewLRU(limit, func(_ string, evicted *cached) { c.bytes -= evicted.bytes })
+	c.docs, _ = simplelru.NewLRU(limit,
+		func(_ string, evicted *cached) { c.bytes -= evicted.bytes })
 	return c
 }
 
@@ -62,8 +63,8 @@ func (c *cache) add(text string, doc *ast.QueryDocument) {
 	}
 }
 
-// sizeOf is an upper bound of a document's size in memory. The largest nodes, inline fragments, take
-// some 550 bytes. TestSizesOfDocuments compares it with the heap.
+// sizeOf is an upper bound of a document's size in memory. The largest nodes, inline fragments,
+// take some 550 bytes. TestSizesOfDocuments compares it with the heap.
 func sizeOf(text string, doc *ast.QueryDocument) int {
 	const perDocument, perNode = 2 << 10, 600
 	return perDocument + len(text) + perNode*nodesOf(doc)

@@ -5,10 +5,10 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// maxVisits is how many selections validation may visit. It walks each operation and each fragment, and
-// all fragments that they spread, so many small fragments that spread each other cost the square of
-// their number. The playground's introspection query takes some 100 visits, a large frontend's document
-// with 60 fragments some 10,000.
+// maxVisits is how many selections validation may visit. It walks each operation and each fragment,
+// and all fragments that they spread, so many small fragments that spread each other cost the
+// square of their number. The playground's introspection query takes some 100 visits, a large
+// frontend's document with 60 fragments some 10,000.
 const maxVisits = 40_000
 
 // count refuses a document whose validation would be expensive. It takes linear time, except for

@@ -41,21 +41,30 @@ func TestExpensiveDocuments(t *testing.T) {
 		want  string // the code of the first error, "" for none
 		count int    // of errors
 	}{
-		"many aliases":                         {"{" + repeat(820, " a:a%d") + "}", "OPERATION_TOO_LARGE", 1},
-		"one field, many times":                {"{" + repeat(2400, " x") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
-		"a field with arguments":               {"{" + repeat(400, " viewer(a%d: 1) { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
-		"fewer of them":                        {"{" + repeat(200, " viewer(a%d: 1) { user { id } }") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
-		"many directives":                      {"{ viewer" + repeat(1200, " @a") + " { email } }", "GRAPHQL_VALIDATION_FAILED", 21},
-		"the same field, rightly":              {"{" + repeat(400, " viewer { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
-		"fewer, rightly":                       {"{" + repeat(300, " viewer { user { id } }") + "}", "", 0},
+		"many aliases": {"{" + repeat(820, " a:a%d") + "}",
+			"OPERATION_TOO_LARGE", 1},
+		"one field, many times": {"{" + repeat(2400, " x") + "}",
+			"GRAPHQL_VALIDATION_FAILED", 21},
+		"a field with arguments": {"{" +
+			repeat(400, " viewer(a%d: 1) { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
+		"fewer of them": {"{" +
+			repeat(200, " viewer(a%d: 1) { user { id } }") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
+		"many directives": {"{ viewer" + repeat(1200, " @a") + " { email } }",
+			"GRAPHQL_VALIDATION_FAILED", 21},
+		"the same field, rightly": {"{" + repeat(400, " viewer { user { id } }") + "}",
+			"OPERATION_TOO_LARGE", 1},
+		"fewer, rightly": {"{" + repeat(300, " viewer { user { id } }") + "}",
+			"", 0},
 		"fragments that reach all that follow": {chained(230), "OPERATION_TOO_LARGE", 1},
 		"some of them":                         {chained(100), "", 0},
 		"a large frontend's document": {
-			"{ viewer { user {" + all(60) + " } } }" + repeat(60, " fragment F%d on User { id nickname displayName about }"),
+			"{ viewer { user {" + all(60) + " } } }" +
+				repeat(60, " fragment F%d on User { id nickname displayName about }"),
 			"", 0,
 		},
 		"many operations": {
-			repeat(60, "query Q%d { viewer { user {"+all(10)+" } } } ") + repeat(10, " fragment F%d on User { id nickname }"), "", 0,
+			repeat(60, "query Q%d { viewer { user {"+all(10)+" } } } ") + repeat(10,
+				" fragment F%d on User { id nickname }"), "", 0,
 		},
 	} {
 		_, list := r.Validate(c.text)
@@ -75,16 +84,21 @@ func TestErrorsAreShort(t *testing.T) {
 	r := mustRead(t, open())
 	long := strings.Repeat("x", 100_000)
 	for name, text := range map[string]string{
-		"a field":            "{ " + long + " }",
-		"an argument":        "{ viewer(" + long + ": 1) { email } }",
-		"a variable":         repeat(30, "query Q%d { ...F } ") + "fragment F on Query { users(search: $" + long + ") { nodes { id } } }",
-		"a type":             "query ($a: " + long + ") { viewer { email } }",
-		"a fragment":         "{ ..." + long + " }",
-		"a directive":        "{ viewer @" + long + " { email } }",
-		"an enum value":      "mutation { changeMemberRole(input: {role: " + long + "}) { userErrors { code } } }",
-		"an input field":     "mutation { changeMemberRole(input: {" + long + ": 1}) { userErrors { code } } }",
-		"a value":            `{ viewer(a: "` + long + `") { email } users(first: "` + long + `") { nodes { id } } }`,
-		"an operation":       "query " + long + " { viewer { email } } query " + long + " { viewer { email } }",
+		"a field":     "{ " + long + " }",
+		"an argument": "{ viewer(" + long + ": 1) { email } }",
+		"a variable": repeat(30, "query Q%d { ...F } ") +
+			"fragment F on Query { users(search: $" + long + ") { nodes { id } } }",
+		"a type":      "query ($a: " + long + ") { viewer { email } }",
+		"a fragment":  "{ ..." + long + " }",
+		"a directive": "{ viewer @" + long + " { email } }",
+		"an enum value": "mutation { changeMemberRole(input: {role: " + long +
+			"}) { userErrors { code } } }",
+		"an input field": "mutation { changeMemberRole(input: {" + long +
+			": 1}) { userErrors { code } } }",
+		"a value": `{ viewer(a: "` + long + `") { email } users(first: "` + long +
+			`") { nodes { id } } }`,
+		"an operation": "query " + long + " { viewer { email } } query " + long +
+			" { viewer { email } }",
 		"a keyword":          long + " { viewer { email } }",
 		"a name, unfinished": "{ viewer { " + long,
 	} {
@@ -97,7 +111,8 @@ func TestErrorsAreShort(t *testing.T) {
 			t.Errorf("%s: %d errors of %d bytes", name, len(list), total)
 		}
 	}
-	if _, list := r.Read("query A { viewer { email } }", long, nil); len(list) != 1 || len(list[0].Message) > 1000 {
+	if _, list := r.Read("query A { viewer { email } }", long, nil); len(list) != 1 ||
+		len(list[0].Message) > 1000 {
 		t.Errorf("an operation's name: %d errors", len(list))
 	}
 }
@@ -120,7 +135,8 @@ func TestChoosingAnOperation(t *testing.T) {
 	} {
 		request, list := r.Read(c.text, c.operation, nil)
 		switch {
-		case c.want == "" && (len(list) != 1 || list[0].Extensions["code"] != "GRAPHQL_VALIDATION_FAILED"):
+		case c.want == "" && (len(list) != 1 ||
+			list[0].Extensions["code"] != "GRAPHQL_VALIDATION_FAILED"):
 			t.Errorf("%s: %v", name, list)
 		case c.want != "" && (list != nil || request.Operation.Name != c.want):
 			t.Errorf("%s: %v", name, list)
@@ -149,26 +165,34 @@ func TestValidDocumentsAreCached(t *testing.T) {
 func TestDocumentsThatAreTooLarge(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
-	const tokens, nested = "The document has more than 2500 tokens, comments included.", "The document is nested more than 1000 deep."
-	deep := func(n int, open, end string) string { return strings.Repeat(open, n) + " x " + strings.Repeat(end, n) }
+	const tokens, nested = "The document has more than 2500 tokens, comments included.",
+		"The document is nested more than 1000 deep."
+	deep := func(n int, open, end string) string {
+		return strings.Repeat(open, n) + " x " +
+			strings.Repeat(end, n)
+	}
 	for name, c := range map[string]struct{ text, wrong string }{
 		"as many tokens as may be": {"{" + repeat(2498, " __typename") + " }", ""},
 		"one more":                 {"{" + repeat(2499, " __typename") + " }", tokens},
-		"strings":                  {"{ nodes(ids: [" + strings.Repeat(` "{[" """[{"""`, 1245) + " ]) { id } }", tokens},
-		"comments":                 {"{ __typename" + repeat(2498, " # {\n") + "}", tokens},
-		"fewer comments":           {"{ __typename" + repeat(2497, " # {\n") + "}", ""},
-		"what is between tokens":   {"\ufeff{ __typename" + strings.Repeat(" ,\t\r\n", 3000) + "}", ""},
-		"spreads":                  {"{" + repeat(1250, "...F ") + "} fragment", tokens},
-		"nested selections":        {deep(1001, "{ a", "}"), nested},
-		"nested lists":             {"{ nodes(ids: " + deep(1000, "[", "]") + ") { id } }", nested},
-		"nested objects":           {"{ users(search: " + deep(500, "{a:[", "]}") + ") { nodes { id } } }", nested},
-		"list types":               {"query ($v: " + deep(1001, "[", "]") + ") { __typename }", nested},
+		"strings": {"{ nodes(ids: [" + strings.Repeat(` "{[" """[{"""`, 1245) +
+			" ]) { id } }", tokens},
+		"comments":       {"{ __typename" + repeat(2498, " # {\n") + "}", tokens},
+		"fewer comments": {"{ __typename" + repeat(2497, " # {\n") + "}", ""},
+		"what is between tokens": {"\ufeff{ __typename" + strings.Repeat(" ,\t\r\n", 3000) + "}",
+			""},
+		"spreads":           {"{" + repeat(1250, "...F ") + "} fragment", tokens},
+		"nested selections": {deep(1001, "{ a", "}"), nested},
+		"nested lists":      {"{ nodes(ids: " + deep(1000, "[", "]") + ") { id } }", nested},
+		"nested objects": {"{ users(search: " + deep(500, "{a:[", "]}") + ") { nodes { id } } }",
+			nested},
+		"list types": {"query ($v: " + deep(1001, "[", "]") + ") { __typename }", nested},
 	} {
 		_, list := r.Validate(c.text)
 		switch {
 		case c.wrong == "" && list != nil:
 			t.Errorf("%s: %v", name, list)
-		case c.wrong != "" && (len(list) != 1 || list[0].Message != c.wrong || list[0].Extensions["code"] != "OPERATION_TOO_LARGE" ||
+		case c.wrong != "" && (len(list) != 1 || list[0].Message != c.wrong ||
+			list[0].Extensions["code"] != "OPERATION_TOO_LARGE" ||
 			len(list[0].Locations) != 1):
 			t.Errorf("%s: %v, want %s", name, list, c.wrong)
 		}
@@ -177,7 +201,8 @@ func TestDocumentsThatAreTooLarge(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	r := mustRead(t, document.Options{Limits: document.Limits{Depth: 4, Aliases: 2, Complexity: 100, Tokens: 100}})
+	r := mustRead(t, document.Options{Limits: document.Limits{Depth: 4, Aliases: 2, Complexity: 100,
+		Tokens: 100}})
 	for text, want := range map[string][]string{
 		"{ viewer { user { id } } }":                                          nil,
 		"{ viewer { user { presence { user { id } } } } }":                    {"OPERATION_TOO_LARGE"},
@@ -187,7 +212,8 @@ func TestLimits(t *testing.T) {
 		"{ users(first: 60) { nodes { id nickname } } }":                      {"OPERATION_TOO_LARGE"},
 		"query ($n: Int = 60) { users(first: $n) { nodes { id nickname } } }": {"OPERATION_TOO_LARGE"},
 		"{" + repeat(50, " __typename") + "}":                                 nil,
-		"{" + repeat(100, " __typename") + "}":                                {"OPERATION_TOO_LARGE"},
+		"{" + repeat(100, " __typename") +
+			"}": {"OPERATION_TOO_LARGE"},
 	} {
 		_, list := r.Read(text, "", nil)
 		if diff := cmp.Diff(want, codesOf(list)); diff != "" {

@@ -1,13 +1,15 @@
-// Package document reads GraphQL requests: it parses a document, limits its size, validates it, coerces
-// its variables, and measures what its answer may cost, all before anything of it runs. It knows the
-// types of the schema, but not the resolvers. Section numbers are those of the GraphQL specification.
+// Package document reads GraphQL requests: it parses a document, limits its size, validates it,
+// coerces its variables, and measures what its answer may cost, all before anything of it runs. It
+// knows the types of the schema, but not the resolvers. Section numbers are those of the GraphQL
+// specification.
 //
 // # Order
 //
-// Each step bounds the work of the next. Tokens and nesting are counted before parsing. Selections and
-// aliases are counted before validation, which takes more than linear time. Validation ends after the
-// first errors. The cost of the answer is measured last, with the variables. All steps except the last
-// two depend only on the text, so valid documents are cached, up to a number of bytes.
+// Each step bounds the work of the next. Tokens and nesting are counted before parsing. Selections
+// and aliases are counted before validation, which takes more than linear time. Validation ends
+// after the first errors. The cost of the answer is measured last, with the variables. All steps
+// except the last two depend only on the text, so valid documents are cached, up to a number of
+// bytes.
 //
 // # Strictness
 //
@@ -19,8 +21,8 @@
 //
 // # Concurrency
 //
-// A Reader may be used by any number of goroutines. Cached documents are shared, and nothing changes
-// them.
+// A Reader may be used by any number of goroutines. Cached documents are shared, and nothing
+// changes them.
 package document
 
 import (
@@ -71,8 +73,8 @@ type Options struct {
 	// Introspection lets clients read the schema, and error messages suggest names of it.
 	Introspection bool
 	// Scalars are the checks of custom scalars, by type. They get a value decoded from JSON, with
-	// numbers as json.Number. The client sees the message of an errs.Error. A scalar without a check
-	// accepts every value.
+	// numbers as json.Number. The client sees the message of an errs.Error. A scalar without a
+	// check accepts every value.
 	Scalars map[string]func(v any) error
 }
 
@@ -101,10 +103,12 @@ type Request struct {
 	Cost      Cost
 }
 
-// Read reads a document, chooses one of its operations by name, and coerces its variables. Errors have
-// a code: ParseFailed, ValidationFailed, TooLarge, or BAD_USER_INPUT if a variable's value is wrong. The
-// Request is never nil; after an error it has the parts that were read before.
-func (r *Reader) Read(text, operationName string, variables map[string]any) (*Request, gqlerror.List) {
+// Read reads a document, chooses one of its operations by name, and coerces its variables. Errors
+// have a code: ParseFailed, ValidationFailed, TooLarge, or BAD_USER_INPUT if a variable's value is
+// wrong. The Request is never nil; after an error it has the parts that were read before.
+func (r *Reader) Read(
+	text, operationName string, variables map[string]any,
+) (*Request, gqlerror.List) {
 	request := new(Request)
 	doc, list := r.Validate(text)
 	if list != nil {
@@ -162,8 +166,10 @@ func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
 		return nil, gqlerror.List{coded(ValidationFailed, "The document has no operation.")}
 	}
 	for _, f := range doc.Fragments {
-		if len(f.VariableDefinition) > 0 { // the parser accepts them, as an older draft did (section 2.8)
-			err := coded(ParseFailed, "A fragment has no variables of its own: it uses those of the operation.")
+		// the parser accepts them, as an older draft did (section 2.8)
+		if len(f.VariableDefinition) > 0 {
+			err := coded(ParseFailed,
+				"A fragment has no variables of its own: it uses those of the operation.")
 			return nil, gqlerror.List{at(f.VariableDefinition[0].Position, err)}
 		}
 	}
@@ -171,8 +177,8 @@ func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
 	return doc, nil
 }
 
-// parseError returns the parser's error. For an invalid token, it returns the error of the lexer, which
-// has the reason.
+// parseError returns the parser's error. For an invalid token, it returns the error of the lexer,
+// which has the reason.
 func parseError(source *ast.Source, err error) *gqlerror.Error {
 	wrong, ok := errors.AsType[*gqlerror.Error](err)
 	if !ok {
@@ -196,11 +202,13 @@ func parseError(source *ast.Source, err error) *gqlerror.Error {
 func choose(doc *ast.QueryDocument, name string) (*ast.OperationDefinition, *gqlerror.Error) {
 	if name == "" && len(doc.Operations) > 1 {
 		return nil, coded(ValidationFailed,
-			"The document has %d operations: name the one to run in operationName.", len(doc.Operations))
+			"The document has %d operations: name the one to run in operationName.",
+			len(doc.Operations))
 	}
 	op := doc.Operations.ForName(name)
 	if op == nil {
-		return nil, coded(ValidationFailed, "The document has no operation named %s.", errs.Quote(name))
+		return nil, coded(ValidationFailed, "The document has no operation named %s.",
+			errs.Quote(name))
 	}
 	return op, nil
 }
@@ -212,7 +220,8 @@ func coded(code errs.Code, format string, args ...any) *gqlerror.Error {
 // at adds a location to an error.
 func at(position *ast.Position, err *gqlerror.Error) *gqlerror.Error {
 	if position != nil {
-		err.Locations = append(err.Locations, gqlerror.Location{Line: position.Line, Column: position.Column})
+		err.Locations = append(err.Locations,
+			gqlerror.Location{Line: position.Line, Column: position.Column})
 	}
 	return err
 }
@@ -223,6 +232,6 @@ func withCode(err *gqlerror.Error, code errs.Code) *gqlerror.Error {
 	return err
 }
 
-// maxMessage is how many characters of an error message are returned. A message may have the same long
-// name in it several times.
+// maxMessage is how many characters of an error message are returned. A message may have the same
+// long name in it several times.
 const maxMessage = 400

@@ -8,8 +8,8 @@ import (
 	"parley/document"
 )
 
-// FuzzRead checks for any input that Read does not panic, that its errors have a code and are short,
-// and that it accepts an accepted document again.
+// FuzzRead checks for any input that Read does not panic, that its errors have a code and are
+// short, and that it accepts an accepted document again.
 func FuzzRead(f *testing.F) {
 	for _, text := range expensive() {
 		if len(text) < 10_000 {
@@ -17,9 +17,11 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	f.Add("query A($n: Int = 5) { users(first: $n) { nodes { id } } }", "A", `{"n": 1.0}`)
-	f.Add("mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id } } }", "", `{"in": {"content": "x"}}`)
+	f.Add("mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id } } }", "",
+		`{"in": {"content": "x"}}`)
 	f.Add("subscription { messageAdded(conversationId: \"x\") { id } }", "", "null")
-	f.Add("{ __schema { types { ...T } } } fragment T on __Type { fields { name type { name } } }", "", "{}")
+	f.Add("{ __schema { types { ...T } } } fragment T on __Type { fields { name type { name } } }",
+		"", "{}")
 	r := document.NewReader(mustSchema(f), open())
 	f.Fuzz(func(t *testing.T, text, operation, variables string) {
 		values := map[string]any{}

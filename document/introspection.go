@@ -6,13 +6,13 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// maxIntrospection is how many fields about the schema an answer may have. The largest query of tools,
-// for all of the schema with every option, has about a third of it; see TestIntrospection.
+// maxIntrospection is how many fields about the schema an answer may have. The largest query of
+// tools, for all of the schema with every option, has about a third of it; see TestIntrospection.
 const maxIntrospection = 25_000
 
-// schemaCounter counts the fields of the answer to a query about the schema, by walking the schema as
-// the executor will. These lists have no pages, and nested ones multiply, so an estimate would be too
-// low or refuse honest queries. The walk ends when the budget is used up.
+// schemaCounter counts the fields of the answer to a query about the schema, by walking the schema
+// as the executor will. These lists have no pages, and nested ones multiply, so an estimate would
+// be too low or refuse honest queries. The walk ends when the budget is used up.
 type schemaCounter struct {
 	schema *ast.Schema
 	left   int // of the budget

@@ -11,10 +11,10 @@ import (
 	"parley/errs"
 )
 
-// valuesRule checks the literal values of a document (section 5.6.1, Values of Correct Type), custom
-// scalars included.
+// valuesRule checks the literal values of a document (section 5.6.1, Values of Correct Type),
+// custom scalars included.
 func (r *Reader) valuesRule() core.Rule {
-	return core.Rule{Name: "ValuesOfCorrectType", RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
+	check := func(events *core.Events, addError core.AddErrFunc) {
 		l := &literals{Reader: r, addError: addError}
 		events.OnVariable(func(_ *core.Walker, d *ast.VariableDefinition) {
 			if d.DefaultValue != nil {
@@ -31,7 +31,8 @@ func (r *Reader) valuesRule() core.Rule {
 				l.arguments(d.Definition.Arguments, d.Arguments)
 			}
 		})
-	}}
+	}
+	return core.Rule{Name: "ValuesOfCorrectType", RuleFunc: check}
 }
 
 // literals checks the literal values of a document.
@@ -109,7 +110,8 @@ func (l *literals) named(t *ast.Type, v *ast.Value) {
 
 // scalar checks a scalar (section 3.5).
 func (l *literals) scalar(t *ast.Type, v *ast.Value) {
-	right, isString, isInt := false, v.Kind == ast.StringValue || v.Kind == ast.BlockValue, v.Kind == ast.IntValue
+	isString, isInt := v.Kind == ast.StringValue || v.Kind == ast.BlockValue, v.Kind == ast.IntValue
+	right := false
 	switch t.NamedType {
 	case "Int":
 		_, err := strconv.ParseInt(v.Raw, 10, 32)
@@ -144,12 +146,13 @@ func (l *literals) custom(t *ast.Type, v *ast.Value) {
 		return
 	}
 	if err := check(plain); err != nil {
-		l.refuse(v.Position, "expected %s, found %s.%s", l.inputType(t), literalText(v), reasonOf(err))
+		l.refuse(v.Position, "expected %s, found %s.%s", l.inputType(t), literalText(v),
+			reasonOf(err))
 	}
 }
 
-// plainValue returns a value as JSON would have it. ok is false for enum values and variables, which
-// have no such form.
+// plainValue returns a value as JSON would have it. ok is false for enum values and variables,
+// which have no such form.
 func plainValue(v *ast.Value) (plain any, ok bool) {
 	switch v.Kind {
 	case ast.StringValue, ast.BlockValue:
@@ -202,13 +205,15 @@ func (l *literals) object(def *ast.Definition, v *ast.Value) {
 		l.at.leave()
 	}
 	for _, field := range def.Fields {
-		if field.Type.NonNull && field.DefaultValue == nil && v.Children.ForName(field.Name) == nil {
+		if field.Type.NonNull && field.DefaultValue == nil &&
+			v.Children.ForName(field.Name) == nil {
 			l.at.enterField(field.Name)
 			l.refuse(v.Position, "a value of type %s is required.", field.Type)
 			l.at.leave()
 		}
 	}
-	if def.Directives.ForName("oneOf") != nil && (len(v.Children) != 1 || v.Children[0].Value.Kind == ast.NullValue) {
+	if def.Directives.ForName("oneOf") != nil &&
+		(len(v.Children) != 1 || v.Children[0].Value.Kind == ast.NullValue) {
 		l.refuse(v.Position, oneOfMessage, def.Name)
 	}
 }
@@ -231,9 +236,10 @@ func (r *Reader) unknownField(def *ast.Definition, name string) string {
 	return message
 }
 
-// normalizeValues prepares the values of a valid document for execution, which reads them from several
-// goroutines. An integer for an ID becomes a string. The variable definition of a value is cleared: a
-// fragment can belong to several operations, whose variables have the same name and other defaults.
+// normalizeValues prepares the values of a valid document for execution, which reads them from
+// several goroutines. An integer for an ID becomes a string. The variable definition of a value is
+// cleared: a fragment can belong to several operations, whose variables have the same name and
+// other defaults.
 func normalizeValues(doc *ast.QueryDocument) {
 	eachValue(doc, func(v *ast.Value) {
 		v.VariableDefinition = nil

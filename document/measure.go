@@ -16,22 +16,28 @@ func (r *Reader) measure(request *Request) *gqlerror.Error {
 	total := m.selections(request.Operation.SelectionSet)
 	// The budget of the schema's counter is used up before the request is refused, so the cost of
 	// queries about the schema is known here too.
-	request.Cost = Cost{Fields: plus(total.cost, maxIntrospection-m.schema.left), Bytes: total.bytes}
+	request.Cost = Cost{Fields: plus(total.cost, maxIntrospection-m.schema.left),
+		Bytes: total.bytes}
 	limits := r.opts.Limits
 	if request.Operation.Operation == ast.Subscription && total.cost > limits.EventComplexity {
-		return coded(TooLarge, "An event could have %d fields; the limit is %d. Ask for less of each event.",
+		return coded(TooLarge,
+			"An event could have %d fields; the limit is %d. Ask for less of each event.",
 			total.cost, limits.EventComplexity)
 	}
 	switch {
 	case total.depth > limits.Depth:
-		return coded(TooLarge, "The operation is %d levels deep; the limit is %d.", total.depth, limits.Depth)
+		return coded(TooLarge, "The operation is %d levels deep; the limit is %d.", total.depth,
+			limits.Depth)
 	case m.schema.left < 0:
-		return coded(TooLarge, "The operation asks for more than %d fields of the schema.", maxIntrospection)
+		return coded(TooLarge, "The operation asks for more than %d fields of the schema.",
+			maxIntrospection)
 	case r.opts.MaxAnswer > 0 && total.names > r.opts.MaxAnswer:
-		return coded(TooLarge, "The names of the answer's fields alone could take %d bytes; the limit is %d. Use shorter aliases, "+
-			"or ask for smaller pages.", total.names, r.opts.MaxAnswer)
+		return coded(TooLarge,
+			"The names of the answer's fields alone could take %d bytes; the limit is %d. "+
+				"Use shorter aliases, or ask for smaller pages.", total.names, r.opts.MaxAnswer)
 	case total.cost > limits.Complexity:
-		return coded(TooLarge, "The answer could have %d fields; the limit is %d. Ask for smaller pages.",
+		return coded(TooLarge,
+			"The answer could have %d fields; the limit is %d. Ask for smaller pages.",
 			total.cost, limits.Complexity)
 	}
 	return nil
@@ -63,8 +69,8 @@ func (m *measurer) ownBytes(field *ast.Field) int {
 type size struct{ depth, cost, bytes, names int }
 
 // measurer measures each fragment once, however often it is spread. Otherwise a short document of
-// fragments that each spread the next one twice would take hours. Fragments that spread themselves were
-// refused before.
+// fragments that each spread the next one twice would take hours. Fragments that spread themselves
+// were refused before.
 type measurer struct {
 	variables map[string]any
 	maxPage   int
@@ -107,8 +113,8 @@ func (m *measurer) selections(set ast.SelectionSet) (total size) {
 	return total
 }
 
-// pageSize returns how many values a field has: a connection has as many as its page, `nodes` as many
-// as its ids.
+// pageSize returns how many values a field has: a connection has as many as its page, `nodes` as
+// many as its ids.
 func (m *measurer) pageSize(field *ast.Field) int {
 	if field.Definition == nil {
 		return 1

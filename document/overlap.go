@@ -9,19 +9,20 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/core"
 )
 
-// overlappingFieldsRule checks section 5.3.2, Field Selection Merging: fields with the same name in the
-// answer must be the same field.
+// overlappingFieldsRule checks section 5.3.2, Field Selection Merging: fields with the same name in
+// the answer must be the same field.
 //
 // The algorithm of the specification compares each pair of such fields, which is quadratic, and
 // exponential for nested fragments. This rule compares sets. It collects all fields that are merged
-// into one object of the answer, groups them by response name, and compares each field of a group with
-// the first one, because "the same field" is transitive. Fields of different object types are never in
-// the same object, so only their shapes are compared. The selections below a group are the next set,
-// and each set is compared once. A budget limits the rest.
+// into one object of the answer, groups them by response name, and compares each field of a group
+// with the first one, because "the same field" is transitive. Fields of different object types are
+// never in the same object, so only their shapes are compared. The selections below a group are the
+// next set, and each set is compared once. A budget limits the rest.
 var overlappingFieldsRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "OverlappingFieldsCanBeMerged",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
-		o := &overlap{addError: addError, ids: map[*ast.Selection]uint32{}, done: map[string]bool{}, budget: overlapBudget}
+		o := &overlap{addError: addError, ids: map[*ast.Selection]uint32{}, done: map[string]bool{},
+			budget: overlapBudget}
 		events.OnOperation(func(w *core.Walker, op *ast.OperationDefinition) {
 			o.schema = w.Schema
 			o.compare([]ast.SelectionSet{op.SelectionSet}, false)
@@ -43,12 +44,13 @@ type overlap struct {
 
 func (o *overlap) spend(n int) {
 	if o.budget -= n; o.budget < 0 {
-		panic(coded(TooLarge, "Too many fields of the document share their names: its fragments overlap too much."))
+		panic(coded(TooLarge,
+			"Too many fields of the document share their names: its fragments overlap too much."))
 	}
 }
 
-// compare compares the fields of selection sets that are merged. If shapeOnly is true, they may belong
-// to different objects, and only the shapes of their values must be the same.
+// compare compares the fields of selection sets that are merged. If shapeOnly is true, they may
+// belong to different objects, and only the shapes of their values must be the same.
 func (o *overlap) compare(sets []ast.SelectionSet, shapeOnly bool) {
 	if len(sets) == 0 {
 		return
@@ -104,7 +106,9 @@ func (o *overlap) keyOf(sets []ast.SelectionSet, shapeOnly bool) string {
 }
 
 // collect returns the fields of selection sets and of the fragments in them, by response name.
-func (o *overlap) collect(sets []ast.SelectionSet) (names []string, groups map[string][]*ast.Field) {
+func (o *overlap) collect(
+	sets []ast.SelectionSet,
+) (names []string, groups map[string][]*ast.Field) {
 	groups = map[string][]*ast.Field{}
 	spread := map[string]bool{}
 	var walk func(ast.SelectionSet)
@@ -140,8 +144,8 @@ func (o *overlap) collect(sets []ast.SelectionSet) (names []string, groups map[s
 	return names, groups
 }
 
-// byObject groups fields by the object type that they can be part of. Fields of abstract types are in
-// every group.
+// byObject groups fields by the object type that they can be part of. Fields of abstract types are
+// in every group.
 func byObject(fields []*ast.Field) [][]*ast.Field {
 	var types []*ast.Definition
 	var abstract []*ast.Field
@@ -198,7 +202,8 @@ func (o *overlap) sameShapes(name string, fields []*ast.Field) bool {
 	first, same := fields[0].Definition.Type, true
 	for _, f := range fields[1:] {
 		if !o.sameShape(first, f.Definition.Type) {
-			o.conflict(name, f, `they return conflicting types "`+first.String()+`" and "`+f.Definition.Type.String()+`"`)
+			o.conflict(name, f, `they return conflicting types "`+first.String()+`" and "`+
+				f.Definition.Type.String()+`"`)
 			same = false
 		}
 	}
@@ -217,8 +222,8 @@ func (o *overlap) sameShape(a, b *ast.Type) bool {
 }
 
 func (o *overlap) conflict(name string, at *ast.Field, why string) {
-	o.addError(core.Message("Fields %q conflict because %s. Use different aliases on the fields to fetch both "+
-		"if this was intentional.", name, why), core.At(at.Position))
+	o.addError(core.Message("Fields %q conflict because %s. Use different aliases on the fields "+
+		"to fetch both if this was intentional.", name, why), core.At(at.Position))
 }
 
 func (o *overlap) sameArguments(a, b ast.ArgumentList) bool {

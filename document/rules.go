@@ -9,8 +9,8 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/rules"
 )
 
-// maxErrors is how many errors validation reports before it ends. People read only the first few, and
-// each takes room in the answer.
+// maxErrors is how many errors validation reports before it ends. People read only the first few,
+// and each takes room in the answer.
 const maxErrors = 20
 
 // maxRepeated is how many repeated errors validation drops before it ends. Each takes time to find.
@@ -25,7 +25,8 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 		switch reason := recover().(type) {
 		case nil:
 		case enough:
-			list = append(list, coded(ValidationFailed, "Validation ended here, after %d errors. More may be wrong.", len(list)))
+			list = append(list, coded(ValidationFailed,
+				"Validation ended here, after %d errors. More may be wrong.", len(list)))
 		case *gqlerror.Error: // a rule ended validation
 			list = gqlerror.List{reason}
 		default:
@@ -41,7 +42,9 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 				option(err)
 			}
 			err = withCode(err, ValidationFailed)
-			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool { return sameError(known, err) }) {
+			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool {
+				return sameError(known, err)
+			}) {
 				// A fragment is visited by itself, and again for each operation that uses it.
 				if again++; again == maxRepeated {
 					panic(enough{})
@@ -62,8 +65,8 @@ func sameError(a, b *gqlerror.Error) bool {
 	return a.Message == b.Message && slices.Equal(a.Locations, b.Locations)
 }
 
-// rules returns the rules of the specification. Without introspection, none suggests names: suggestions
-// would reveal the schema word by word.
+// rules returns the rules of the specification. Without introspection, none suggests names:
+// suggestions would reveal the schema word by word.
 func (r *Reader) rules() []core.Rule {
 	all := []core.Rule{
 		rules.FragmentsOnCompositeTypesRule,
@@ -112,8 +115,8 @@ var noIntrospectionRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		events.OnField(func(_ *core.Walker, field *ast.Field) {
 			if field.Definition != nil && (field.Name == "__schema" || field.Name == "__type") {
-				addError(core.Message("This server does not let clients read its schema (introspection is off)."),
-					core.At(field.Position))
+				message := "This server does not let clients read its schema (introspection is off)."
+				addError(core.Message("%s", message), core.At(field.Position))
 			}
 		})
 	},

@@ -10,18 +10,18 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 )
 
-// maxName is how many characters a name of a document may have. An unknown name is compared with all
-// similar ones, in time that grows with its length, and each error about it repeats it.
+// maxName is how many characters a name of a document may have. An unknown name is compared with
+// all similar ones, in time that grows with its length, and each error about it repeats it.
 const maxName = 255
 
 // maxNesting is how many selection sets, lists, objects and list types may enclose a token, counted
 // together. The parser recurses once for each.
 const maxNesting = parser.MaxNestingDepth
 
-// scanner reads a document's text before the parser does. It counts tokens and nesting, and finds the
-// errors that the parser's lexer misses (section 2.1): half a surrogate pair, and a number that runs
-// into a name. It also collects the block strings, whose indentation the lexer gets wrong. The parser
-// finds all other errors.
+// scanner reads a document's text before the parser does. It counts tokens and nesting, and finds
+// the errors that the parser's lexer misses (section 2.1): half a surrogate pair, and a number that
+// runs into a name. It also collects the block strings, whose indentation the lexer gets wrong. The
+// parser finds all other errors.
 type scanner struct {
 	text      string
 	maxTokens int
@@ -86,13 +86,14 @@ func (s *scanner) bound() *gqlerror.Error {
 		return withCode(s.wrong("The document is nested more than %d deep.", maxNesting), TooLarge)
 	}
 	if s.tokens++; s.tokens > s.maxTokens {
-		return withCode(s.wrong("The document has more than %d tokens, comments included.", s.maxTokens), TooLarge)
+		return withCode(s.wrong("The document has more than %d tokens, comments included.",
+			s.maxTokens), TooLarge)
 	}
 	return nil
 }
 
-// isIgnored reports whether no token begins with this byte (section 2.1.7). Bytes that are not ASCII
-// count as ignored: they are a byte order mark, or foreign refuses them.
+// isIgnored reports whether no token begins with this byte (section 2.1.7). Bytes that are not
+// ASCII count as ignored: they are a byte order mark, or foreign refuses them.
 func isIgnored(c byte) bool { return c <= ' ' || c == ',' || c >= utf8.RuneSelf }
 
 func (s *scanner) wrong(format string, args ...any) *gqlerror.Error {
@@ -110,7 +111,8 @@ func (s *scanner) location() gqlerror.Location {
 	}
 }
 
-var normalNewlines = strings.NewReplacer("\r\n", "\n", "\r", "\n") //nolint:gochecknoglobals // a constant
+//nolint:gochecknoglobals // a constant
+var normalNewlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 func (s *scanner) skip(while func(c byte) bool) {
 	for s.at < len(s.text) && while(s.text[s.at]) {
@@ -122,7 +124,8 @@ func (s *scanner) name() *gqlerror.Error {
 	start := *s
 	s.skip(func(c byte) bool { return beginsName(c) || isDigit(c) })
 	if s.at-start.at > maxName {
-		err := start.wrong("A name has at most %d characters; this one has %d.", maxName, s.at-start.at)
+		err := start.wrong("A name has at most %d characters; this one has %d.", maxName,
+			s.at-start.at)
 		return withCode(err, TooLarge)
 	}
 	return nil
@@ -176,7 +179,8 @@ func (s *scanner) quoted() *gqlerror.Error {
 			}
 			second, ok := s.escapedUnit(len(`\u0000`))
 			if !ok || utf16.DecodeRune(unit, second) == utf8.RuneError {
-				return s.wrong(`\u%s is half of a surrogate pair: the other half is missing.`, s.text[s.at+2:s.at+6])
+				return s.wrong(`\u%s is half of a surrogate pair: the other half is missing.`,
+					s.text[s.at+2:s.at+6])
 			}
 			s.at += 2 * len(`\u0000`)
 		default:
@@ -205,8 +209,8 @@ func (s *scanner) escapedUnit(skip int) (unit rune, ok bool) {
 	return unit, true
 }
 
-// block reads a block string. It ends at the first three quotation marks; the parser's lexer would end
-// it at the last of many.
+// block reads a block string. It ends at the first three quotation marks; the parser's lexer would
+// end it at the last of many.
 func (s *scanner) block() *gqlerror.Error {
 	start := s.at
 	for s.at += 3; s.at < len(s.text); s.at++ {
@@ -220,7 +224,8 @@ func (s *scanner) block() *gqlerror.Error {
 		s.blocks = append(s.blocks, blockString{at: start, raw: s.text[start+3 : s.at]})
 		s.at += 3
 		if s.ahead(0) == '"' {
-			return s.wrong(`A block string ends with the first """: write \""" for three quotation marks in it.`)
+			return s.wrong(
+				`A block string ends with the first """: write \""" for three quotation marks in it.`)
 		}
 		return nil
 	}
@@ -238,8 +243,8 @@ func (s *scanner) foreign() *gqlerror.Error {
 	return nil
 }
 
-// fixStrings corrects two mistakes of the parser's lexer: the positions of strings, and the values of
-// block strings, whose first line it takes for indented.
+// fixStrings corrects two mistakes of the parser's lexer: the positions of strings, and the values
+// of block strings, whose first line it takes for indented.
 func (s *scanner) fixStrings(doc *ast.QueryDocument) {
 	blocks := s.blocksByOffset()
 	eachValue(doc, func(v *ast.Value) {

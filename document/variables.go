@@ -15,7 +15,9 @@ import (
 // coerce returns the values of an operation's variables (section 6.1.2). They have the types int64,
 // float64, string, bool, []any and map[string]any; values of custom scalars are as the client sent
 // them. It does not change the client's values.
-func (r *Reader) coerce(op *ast.OperationDefinition, values map[string]any) (map[string]any, gqlerror.List) {
+func (r *Reader) coerce(
+	op *ast.OperationDefinition, values map[string]any,
+) (map[string]any, gqlerror.List) {
 	if len(op.VariableDefinitions) == 0 {
 		return nil, nil
 	}
@@ -184,7 +186,8 @@ func (c *coercer) object(def *ast.Definition, given map[string]any) any {
 	if known < len(given) {
 		c.refuseUnknown(def, given)
 	}
-	if def.Directives.ForName("oneOf") != nil && (len(coerced) != 1 || coerced[soleKey(coerced)] == nil) {
+	if def.Directives.ForName("oneOf") != nil &&
+		(len(coerced) != 1 || coerced[soleKey(coerced)] == nil) {
 		c.refuse(oneOfMessage, def.Name)
 	}
 	return coerced
@@ -209,8 +212,8 @@ func (c *coercer) refuseUnknown(def *ast.Definition, given map[string]any) {
 }
 
 // refuseNulls refuses a variable that is null where null is not allowed, which validation cannot. A
-// nullable variable may be used there if it or the place has a default (section 5.8.5), and null is not
-// replaced by the default (section 6.4.1).
+// nullable variable may be used there if it or the place has a default (section 5.8.5), and null is
+// not replaced by the default (section 6.4.1).
 func (c *coercer) refuseNulls(op *ast.OperationDefinition, coerced map[string]any) {
 	isNull := func(d *ast.VariableDefinition) bool {
 		v, given := coerced[d.Variable]
@@ -221,7 +224,8 @@ func (c *coercer) refuseNulls(op *ast.OperationDefinition, coerced map[string]an
 	}
 	refused := map[string]bool{}
 	eachValueOf(op, func(v *ast.Value) {
-		if v.Kind != ast.Variable || v.ExpectedType == nil || !v.ExpectedType.NonNull || refused[v.Raw] {
+		if v.Kind != ast.Variable || v.ExpectedType == nil || !v.ExpectedType.NonNull ||
+			refused[v.Raw] {
 			return
 		}
 		if d := op.VariableDefinitions.ForName(v.Raw); d != nil && isNull(d) {

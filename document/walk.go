@@ -2,8 +2,8 @@ package document
 
 import "github.com/vektah/gqlparser/v2/ast"
 
-// valueWalk visits the literal values of a document. It visits nested values after those that they are
-// part of.
+// valueWalk visits the literal values of a document. It visits nested values after those that they
+// are part of.
 type valueWalk struct {
 	visit           func(*ast.Value)
 	followFragments bool // visit the fragments that are spread, each once

@@ -9,8 +9,8 @@ import (
 // maxQuoted is how many characters of a string Quote shows.
 const maxQuoted = 100
 
-// Clip returns the first characters of s, at most limit, and "…" if there are more. It is for text of
-// clients, which may be as long as a request.
+// Clip returns the first characters of s, at most limit, and "…" if there are more. It is for text
+// of clients, which may be as long as a request.
 func Clip(s string, limit int) string {
 	if n := prefix(s, limit); n < len(s) {
 		return s[:n] + "…"
@@ -18,8 +18,8 @@ func Clip(s string, limit int) string {
 	return s
 }
 
-// ClipMiddle returns s with " … " in place of its middle if it has more than limit characters. Half of
-// limit is left on each side. It is for messages that end with advice.
+// ClipMiddle returns s with " … " in place of its middle if it has more than limit characters. Half
+// of limit is left on each side. It is for messages that end with advice.
 func ClipMiddle(s string, limit int) string {
 	if prefix(s, limit) == len(s) {
 		return s

@@ -1,8 +1,8 @@
-// Package errs has the error type that all packages share: a code for programs, a message for people
-// and, if a person can correct the mistake, its place in the input.
+// Package errs has the error type that all packages share: a code for programs, a message for
+// people and, if a person can correct the mistake, its place in the input.
 //
-// An error is made where its reason is known, and package graph translates it for the API. An error of
-// any other type is internal: it is logged, and clients see an id.
+// An error is made where its reason is known, and package graph translates it for the API. An error
+// of any other type is internal: it is logged, and clients see an id.
 package errs
 
 import (
@@ -46,8 +46,8 @@ const (
 type Error struct {
 	Code    Code
 	Message string // one sentence in English, for the person who made the request
-	// Path is the place of the mistake in the input, outermost first: "members", "1", "userId". If it
-	// is not nil, even if it is empty, the person can correct the mistake.
+	// Path is the place of the mistake in the input, outermost first: "members", "1", "userId". If
+	// it is not nil, even if it is empty, the person can correct the mistake.
 	Path []string
 	// RetryAfter is when to try again, with RateLimited and Unavailable; 0 if that is unknown.
 	RetryAfter time.Duration
@@ -116,7 +116,8 @@ func (l List) Error() string {
 	return strings.Join(parts, "; ")
 }
 
-// Correctable returns the mistakes in err that a person can correct, and nil if err is of another kind.
+// Correctable returns the mistakes in err that a person can correct, and nil if err is of another
+// kind.
 func Correctable(err error) List {
 	if l, ok := errors.AsType[List](err); ok {
 		return l

@@ -14,7 +14,8 @@ import (
 func TestErrorKeepsItsCause(t *testing.T) {
 	t.Parallel()
 	err := fmt.Errorf("outer: %w", errs.Wrap(io.ErrUnexpectedEOF, errs.Unavailable, "try again"))
-	if !errors.Is(err, io.ErrUnexpectedEOF) || !errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Internal) {
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !errs.Is(err, errs.Unavailable) ||
+		errs.Is(err, errs.Internal) {
 		t.Fatalf("cause or code lost: %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package migrations has the tables as numbered SQL files. The files are templates for both databases:
-// the fields of Dialect stand for what differs.
+// Package migrations has the tables as numbered SQL files. The files are templates for both
+// databases: the fields of Dialect stand for what differs.
 //
 // A released migration is never changed. A change is a new migration.
 package migrations
@@ -26,15 +26,16 @@ type Dialect struct {
 	Time  string // UTC with microseconds
 	JSON  string
 	Bytes string
-	// SortedText compares by code point on both databases, so that pages have the same order in every
-	// locale.
+	// SortedText compares by code point on both databases, so that pages have the same order in
+	// every locale.
 	SortedText string
 }
 
 func dialectOf(db *bun.DB) Dialect {
 	if db.Dialect().Name() == dialect.PG {
 		return Dialect{
-			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea", SortedText: `text COLLATE "C"`,
+			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea",
+			SortedText: `text COLLATE "C"`,
 		}
 	}
 	return Dialect{UUID: "text", Time: "text", JSON: "text", Bytes: "blob", SortedText: "text"}
@@ -62,8 +63,8 @@ func Up(ctx context.Context, db *bun.DB) (applied []string, err error) {
 	return applied, err
 }
 
-// Down reverts the newest group of migrations that were applied together, and deletes their data. It
-// returns their names.
+// Down reverts the newest group of migrations that were applied together, and deletes their data.
+// It returns their names.
 func Down(ctx context.Context, db *bun.DB) (reverted []string, err error) {
 	err = locked(ctx, db, func(m *migrate.Migrator) error {
 		group, err := m.Rollback(ctx)
@@ -101,7 +102,8 @@ func locked(ctx context.Context, db *bun.DB, fn func(*migrate.Migrator) error) (
 	if err := found.Discover(files); err != nil {
 		return fmt.Errorf("read the embedded migrations: %w", err)
 	}
-	found.Add(migrate.Migration{Name: "20261122000005", Comment: "tokens", Up: indexMessages, Down: keepTokens})
+	found.Add(migrate.Migration{Name: "20261122000005", Comment: "tokens", Up: indexMessages,
+		Down: keepTokens})
 	if db.Dialect().Name() == dialect.PG {
 		conn, err := db.Conn(ctx)
 		if err != nil {
@@ -113,10 +115,12 @@ func locked(ctx context.Context, db *bun.DB, fn func(*migrate.Migrator) error) (
 			return fmt.Errorf("wait for other nodes' migrations: %w", err)
 		}
 		defer func() {
-			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock(?)", advisoryLock)
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock(?)",
+				advisoryLock)
 		}()
 	}
-	m := migrate.NewMigrator(db, found, migrate.WithTemplateData(dialectOf(db)), migrate.WithMarkAppliedOnSuccess(true))
+	m := migrate.NewMigrator(db, found, migrate.WithTemplateData(dialectOf(db)),
+		migrate.WithMarkAppliedOnSuccess(true))
 	if err := m.Init(ctx); err != nil {
 		return fmt.Errorf("make the table of migrations: %w", err)
 	}

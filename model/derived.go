@@ -14,8 +14,8 @@ func DirectKey(a, b UserID) string {
 	return first + " " + second
 }
 
-// HashRequest returns Message.RequestHash of a new message: the hash of its content and of the message
-// that it replies to.
+// HashRequest returns Message.RequestHash of a new message: the hash of its content and of the
+// message that it replies to.
 func (m *Message) HashRequest() []byte {
 	request := m.Content
 	if m.ReplyToID != nil {

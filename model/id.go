@@ -13,9 +13,10 @@ import (
 	"parley/errs"
 )
 
-// Each kind of id is a type, so that two ids cannot be mixed up. Outside the database they are TypeIDs
-// (https://github.com/jetify-com/typeid/tree/main/spec): a prefix for the type, an underscore, and the
-// UUIDv7 in 26 characters of Crockford's base32. In the database they are UUIDs.
+// Each kind of id is a type, so that two ids cannot be mixed up. Outside the database they are
+// TypeIDs (https://github.com/jetify-com/typeid/tree/main/spec): a prefix for the type, an
+// underscore, and the UUIDv7 in 26 characters of Crockford's base32. In the database they are
+// UUIDs.
 type (
 	UserID         uuid.UUID
 	SessionID      uuid.UUID
@@ -26,8 +27,8 @@ type (
 // NodeID is the id of a running server. Clients do not see it, so it has no prefix.
 type NodeID uuid.UUID
 
-// MemberID is the id of a membership. It consists of the ids of the conversation and of the user, and
-// is not stored.
+// MemberID is the id of a membership. It consists of the ids of the conversation and of the user,
+// and is not stored.
 type MemberID struct {
 	Conversation ConversationID
 	User         UserID
@@ -148,12 +149,14 @@ const suffixLen = 26
 // alphabet is Crockford's base32 in lower case, as in the TypeID spec: without i, l, o and u.
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
-var crockford = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding) //nolint:gochecknoglobals // a constant
+//nolint:gochecknoglobals // a constant
+var crockford = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
 
 func format(prefix string, id uuid.UUID) string { return prefix + "_" + suffix(id) }
 
-// suffix encodes 130 bits, of which the two highest are zero. encoding/base32 pads at the low end, so
-// the UUID is put at the end of 20 bytes, and the first six of their 32 digits, all zero, are cut off.
+// suffix encodes 130 bits, of which the two highest are zero. encoding/base32 pads at the low end,
+// so the UUID is put at the end of 20 bytes, and the first six of their 32 digits, all zero, are
+// cut off.
 func suffix(id uuid.UUID) string {
 	var padded [20]byte
 	copy(padded[4:], id[:])
@@ -185,8 +188,8 @@ func parseInto(id *uuid.UUID, prefix, s string) error {
 	return nil
 }
 
-// cutPrefix returns the part behind the prefix. Its errors distinguish ids of another kind from text
-// that is not an id.
+// cutPrefix returns the part behind the prefix. Its errors distinguish ids of another kind from
+// text that is not an id.
 func cutPrefix(prefix, s string) (string, error) {
 	got, digits, ok := strings.Cut(s, "_")
 	if !ok {
@@ -194,7 +197,8 @@ func cutPrefix(prefix, s string) (string, error) {
 	}
 	if got != prefix {
 		if kind, known := kinds[got]; known {
-			return "", errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s id.", kinds[prefix], prefix, kind)
+			return "", errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s id.",
+				kinds[prefix], prefix, kind)
 		}
 		return "", notAnID(prefix, s)
 	}
@@ -202,7 +206,8 @@ func cutPrefix(prefix, s string) (string, error) {
 }
 
 func notAnID(prefix, s string) error {
-	return errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s.", kinds[prefix], prefix, errs.Quote(s))
+	return errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s.", kinds[prefix], prefix,
+		errs.Quote(s))
 }
 
 func unmarshalGQL(id interface{ UnmarshalText(b []byte) error }, v any) error {

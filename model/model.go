@@ -13,8 +13,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Actor is the user and the session that call an operation. Every operation of auth and chat takes one,
-// and checks what it may do.
+// Actor is the user and the session that call an operation. Every operation of auth and chat takes
+// one, and checks what it may do.
 type Actor struct {
 	UserID    UserID
 	SessionID SessionID
@@ -201,9 +201,12 @@ type Sighting struct {
 }
 
 // Forever is the end of a mute that has no end.
-var Forever = time.Date(9999, time.December, 31, 23, 59, 59, 999_999_000, time.UTC) //nolint:gochecknoglobals // a constant
+//
+//nolint:gochecknoglobals // a constant
+var Forever = time.Date(9999, time.December, 31, 23, 59, 59, 999_999_000, time.UTC)
 
-// Unread is how many messages of others a member has not read, and how many of these mention the member.
+// Unread is how many messages of others a member has not read, and how many of these mention the
+// member.
 type Unread struct {
 	Messages int
 	Mentions int
@@ -230,7 +233,8 @@ const (
 	MemberRoleChanged   EventKind = "member_role_changed"
 )
 
-// Event is one durable change of a conversation. The seqs of a conversation start at 1 and have no gaps.
+// Event is one durable change of a conversation. The seqs of a conversation start at 1 and have no
+// gaps.
 type Event struct {
 	bun.BaseModel `bun:"table:events,alias:e"`
 

@@ -40,7 +40,8 @@ func TestAHandlerIsNotCalledBeforeHandleNorAfterClose(t *testing.T) {
 	bus := pubsub.New[int]()
 	bus.Publish("a", 1)
 	var got []int
-	one, other := bus.Handle("a", func(message int) { got = append(got, message) }), bus.Handle("a", ignore)
+	one, other := bus.Handle("a", func(message int) { got = append(got, message) }),
+		bus.Handle("a", ignore)
 	bus.Publish("a", 2)
 	one.Close()
 	bus.Publish("a", 3)

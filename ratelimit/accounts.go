@@ -29,7 +29,8 @@ const (
 // String returns the name of the bucket in the API. Its setting has the prefix PARLEY_RATE_.
 func (b Bucket) String() string {
 	return [...]string{
-		"messages", "conversations", "members", "edits", "reactions", "changes", "state", "searches", "profile",
+		"messages", "conversations", "members", "edits", "reactions", "changes", "state",
+		"searches", "profile",
 	}[b]
 }
 
@@ -44,7 +45,8 @@ func Buckets() []Bucket {
 
 func (b Bucket) refusal() string {
 	return "Too many " + [...]string{
-		"messages", "new conversations", "added members", "edits and deletions", "reactions", "changes of conversations",
+		"messages", "new conversations", "added members", "edits and deletions", "reactions",
+		"changes of conversations",
 		"changes of drafts, read positions and the like", "searches", "changes of the profile",
 	}[b] + " in a short time. Try again later."
 }
@@ -81,7 +83,8 @@ type AccountsOptions struct {
 // NewAccounts returns an Accounts with full buckets.
 func NewAccounts(opts AccountsOptions) *Accounts {
 	a := &Accounts{
-		rates: opts.Rates, now: opts.Now, exempt: map[model.UserID]bool{}, full: NewMemory[model.UserID, [buckets]time.Time](),
+		rates: opts.Rates, now: opts.Now, exempt: map[model.UserID]bool{},
+		full: NewMemory[model.UserID, [buckets]time.Time](),
 	}
 	for _, id := range opts.Exempt {
 		a.exempt[id] = true
@@ -89,9 +92,9 @@ func NewAccounts(opts AccountsOptions) *Accounts {
 	return a
 }
 
-// Take takes the cost of an operation out of the account's buckets. If one has too few tokens, it takes
-// nothing and returns RATE_LIMITED. It is called once for each operation, before anything expensive.
-// Each bucket may be in costs only once.
+// Take takes the cost of an operation out of the account's buckets. If one has too few tokens, it
+// takes nothing and returns RATE_LIMITED. It is called once for each operation, before anything
+// expensive. Each bucket may be in costs only once.
 func (a *Accounts) Take(ctx context.Context, account model.UserID, costs ...Cost) error {
 	if a == nil || a.exempt[account] {
 		return nil

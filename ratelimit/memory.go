@@ -9,8 +9,8 @@ import (
 // memorySize is how many values a Memory keeps.
 const memorySize = 100_000
 
-// Memory keeps values by key in the memory of one node, 100,000 at most. It drops the least recently
-// used.
+// Memory keeps values by key in the memory of one node, 100,000 at most. It drops the least
+// recently used.
 type Memory[K comparable, V any] struct {
 	mu     sync.Mutex // guards values, and what they point to
 	values *simplelru.LRU[K, *V]
@@ -22,8 +22,8 @@ func NewMemory[K comparable, V any]() *Memory[K, V] {
 	return &Memory[K, V]{values: values}
 }
 
-// Update calls change with the value of a key, which is the zero value if the key is new. change has
-// the Memory locked, so it must not block.
+// Update calls change with the value of a key, which is the zero value if the key is new. change
+// has the Memory locked, so it must not block.
 func (m *Memory[K, V]) Update(key K, change func(*V)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

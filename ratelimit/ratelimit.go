@@ -1,5 +1,6 @@
-// Package ratelimit has token buckets, their state in memory, and the header fields that report them
-// to clients. auth limits anonymous clients and sessions with it, and auth and chat limit accounts.
+// Package ratelimit has token buckets, their state in memory, and the header fields that report
+// them to clients. auth limits anonymous clients and sessions with it, and auth and chat limit
+// accounts.
 //
 // # Concurrency
 //
@@ -17,8 +18,8 @@ import (
 	"parley/errs"
 )
 
-// Rate is how fast tokens may be taken out of a bucket: Burst at once, and one more in each interval
-// of the length Every. The zero Rate limits nothing.
+// Rate is how fast tokens may be taken out of a bucket: Burst at once, and one more in each
+// interval of the length Every. The zero Rate limits nothing.
 //
 // The state of a bucket is one time, when the bucket is full again. This is the generic cell rate
 // algorithm (GCRA, ITU-T I.371) in its form of a virtual schedule.
@@ -27,11 +28,12 @@ type Rate struct {
 	Every time.Duration // the time in which one token is refilled
 }
 
-// maxWindow is the longest time in which a bucket fills. The state is in memory, so a longer one would
-// end with the process.
+// maxWindow is the longest time in which a bucket fills. The state is in memory, so a longer one
+// would end with the process.
 const maxWindow = 24 * time.Hour
 
-var errForm = errors.New(`a rate is written as 600/1m (600 at once, refilled evenly over a minute), or "off"`)
+var errForm = errors.New(
+	`a rate is written as 600/1m (600 at once, refilled evenly over a minute), or "off"`)
 
 // UnmarshalText reads a rate: TOKENS/TIME, or "off". TIME is at most 24 hours.
 func (r *Rate) UnmarshalText(text []byte) error {
@@ -46,7 +48,9 @@ func (r *Rate) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q: %w", text, errForm)
 	}
 	if burst < 1 || over <= 0 || over > maxWindow || int64(over) < int64(burst) {
-		return fmt.Errorf("%q: a rate has 1 token or more, in up to %v, and no more than one in a nanosecond", text, maxWindow)
+		return fmt.Errorf(
+			"%q: a rate has 1 token or more, in up to %v, and no more than one in a nanosecond",
+			text, maxWindow)
 	}
 	*r = Rate{Burst: burst, Every: over / time.Duration(burst)}
 	return nil
@@ -55,8 +59,8 @@ func (r *Rate) UnmarshalText(text []byte) error {
 // window is the time in which an empty bucket fills.
 func (r Rate) window() time.Duration { return time.Duration(r.Burst) * r.Every }
 
-// Take takes tokens out of the bucket that is full again at *full, and returns 0. If there are too few,
-// it takes none, and returns how long to wait.
+// Take takes tokens out of the bucket that is full again at *full, and returns 0. If there are too
+// few, it takes none, and returns how long to wait.
 //
 // A caller that wants more tokens than the bucket holds waits until it is full, and then leaves a
 // debt. So waiting for the returned time is always enough, and one large operation costs as much as
@@ -90,8 +94,8 @@ func (r Rate) left(full, now time.Time) int {
 	return max(0, r.Burst-int(missing))
 }
 
-// TooFast returns an error RATE_LIMITED. The wait is rounded up to a millisecond, the unit of the API,
-// so that a client that waits as long is let through.
+// TooFast returns an error RATE_LIMITED. The wait is rounded up to a millisecond, the unit of the
+// API, so that a client that waits as long is let through.
 func TooFast(wait time.Duration, format string, args ...any) *errs.Error {
 	err := errs.New(errs.RateLimited, format, args...)
 	err.RetryAfter = (wait + time.Millisecond - 1).Truncate(time.Millisecond)

@@ -32,11 +32,13 @@ func TestUnmarshalText(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "600", "600/", "/1m", "x/1m", "600/x", "600/1", "0/1m", "-1/1m", "600/0s", "600/-1m", "600/1m/1m", "600/24h1s",
+		"", "600", "600/", "/1m", "x/1m", "600/x", "600/1", "0/1m", "-1/1m", "600/0s", "600/-1m",
+		"600/1m/1m", "600/24h1s",
 		"1001/1us", "OFF", "99999999999999999999/1m",
 	} {
 		r := ratelimit.Rate{Burst: 7}
-		if err := r.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), `"`+text+`"`) || r.Burst != 7 {
+		if err := r.UnmarshalText([]byte(text)); err == nil ||
+			!strings.Contains(err.Error(), `"`+text+`"`) || r.Burst != 7 {
 			t.Errorf("%s: %v, %v", text, r, err)
 		}
 	}
@@ -71,8 +73,8 @@ func TestTheReturnedWaitIsEnough(t *testing.T) {
 					t.Fatalf("after the wait, it has to wait %v more", wait)
 				}
 			}
-			// Except for the debt of the last operation, no more tokens are taken than the burst and
-			// those that were refilled.
+			// Except for the debt of the last operation, no more tokens are taken than the burst
+			// and those that were refilled.
 			if most := r.Burst + int(now.Sub(start)/r.Every); taken+min(tokens, r.Burst) > most {
 				t.Fatalf("%d tokens were taken, and then %d, of %d", taken, tokens, most)
 			}
@@ -159,7 +161,8 @@ func TestAccounts(t *testing.T) {
 	want("with debt", take(cara, ratelimit.Members.Times(1)), 16*time.Second)
 	want("another large one", take(cara, ratelimit.Members.Times(25)), 25*time.Second)
 
-	if err := (*ratelimit.Accounts)(nil).Take(t.Context(), ann, ratelimit.Messages.Times(1_000)); err != nil {
+	if err := (*ratelimit.Accounts)(nil).
+		Take(t.Context(), ann, ratelimit.Messages.Times(1_000)); err != nil {
 		t.Errorf("without limits: %v", err)
 	}
 }
@@ -197,11 +200,15 @@ func TestWriteHeader(t *testing.T) {
 		"all": {[][]ratelimit.Cost{{message.Times(1)}, {message.Times(1)}}, http.Header{
 			"Ratelimit-Policy": {`"messages";q=2;w=2`}, "Ratelimit": {`"messages";r=0;t=1`},
 		}},
-		"nearest to its end": {[][]ratelimit.Cost{{conversation.Times(1), member.Times(1)}}, http.Header{
-			"Ratelimit-Policy": {`"conversations";q=3;w=180`}, "Ratelimit": {`"conversations";r=2;t=60`},
-		}},
-		"refused, with some left": {[][]ratelimit.Cost{{message.Times(2)}, {conversation.Times(1), member.Times(4)}, {member.Times(8)}}, http.Header{
-			"Ratelimit-Policy": {`"members";q=10;w=10`}, "Ratelimit": {`"members";r=6;t=2`}, "Retry-After": {"2"},
+		"nearest to its end": {[][]ratelimit.Cost{{conversation.Times(1), member.Times(1)}},
+			http.Header{
+				"Ratelimit-Policy": {`"conversations";q=3;w=180`},
+				"Ratelimit":        {`"conversations";r=2;t=60`},
+			}},
+		"refused, with some left": {[][]ratelimit.Cost{{message.Times(2)},
+			{conversation.Times(1), member.Times(4)}, {member.Times(8)}}, http.Header{
+			"Ratelimit-Policy": {`"members";q=10;w=10`}, "Ratelimit": {`"members";r=6;t=2`},
+			"Retry-After": {"2"},
 		}},
 		"with debt": {[][]ratelimit.Cost{{member.Times(12)}}, http.Header{
 			"Ratelimit-Policy": {`"members";q=10;w=10`}, "Ratelimit": {`"members";r=0;t=3`},
@@ -233,9 +240,11 @@ func BenchmarkTake(b *testing.B) {
 		ids[i] = model.NewUserID()
 	}
 	a := ratelimit.NewAccounts(ratelimit.AccountsOptions{
-		Now: time.Now, Rates: ratelimit.Rates{ratelimit.Messages: {Burst: 1 << 40, Every: time.Nanosecond}},
+		Now: time.Now, Rates: ratelimit.Rates{ratelimit.Messages: {Burst: 1 << 40,
+			Every: time.Nanosecond}},
 	})
-	for name, ctx := range map[string]context.Context{"socket": b.Context(), "HTTP": ratelimit.WithUsage(b.Context())} {
+	for name, ctx := range map[string]context.Context{"socket": b.Context(),
+		"HTTP": ratelimit.WithUsage(b.Context())} {
 		b.Run(name, func(b *testing.B) {
 			i := 0
 			for b.Loop() {
@@ -248,7 +257,8 @@ func BenchmarkTake(b *testing.B) {
 		b.Run(name+", in parallel", func(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {
-					if err := a.Take(ctx, ids[i%len(ids)], ratelimit.Messages.Times(1)); err != nil {
+					if err := a.Take(ctx, ids[i%len(ids)],
+						ratelimit.Messages.Times(1)); err != nil {
 						b.Fatal(err)
 					}
 				}

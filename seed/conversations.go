@@ -18,8 +18,8 @@ type conversation struct {
 	indexes  map[model.UserID]int // in generator.people, of current and former members
 	language int
 	recent   []*model.Message
-	// pending counts the planned events whose actor must still be a member then. No member is removed
-	// before them.
+	// pending counts the planned events whose actor must still be a member then. No member is
+	// removed before them.
 	pending int
 
 	begins, ends time.Time
@@ -47,8 +47,10 @@ func (g *generator) plan() {
 		if c.messages > 4*g.size.Messages/g.size.Conversations {
 			length, silence = 0.5+length/2, silence*silence/100
 		}
-		c.begins = g.now.Add(-time.Hour - time.Duration(length*float64(year-time.Hour))).Truncate(time.Microsecond)
-		c.ends = g.now.Add(-time.Duration(silence * silence * float64(g.now.Sub(c.begins)-time.Minute)))
+		c.begins = g.now.Add(-time.Hour - time.Duration(length*float64(year-time.Hour))).
+			Truncate(time.Microsecond)
+		c.ends = g.now.Add(-time.Duration(
+			silence * silence * float64(g.now.Sub(c.begins)-time.Minute)))
 		g.at(c.begins, func(at time.Time) { g.begin(c, at) })
 	}
 }
@@ -125,15 +127,17 @@ func (g *generator) join(c *conversation, person int, role model.Role) *model.Co
 	return m
 }
 
-// distribute decides how many messages each conversation has. Larger groups tend to have more, and a few
-// conversations have many more than the others.
+// distribute decides how many messages each conversation has. Larger groups tend to have more, and
+// a few conversations have many more than the others.
 func (g *generator) distribute() {
 	busy := map[*conversation]float64{}
 	for _, c := range g.conversations {
 		busy[c] = math.Log(float64(len(c.members))) + 1.5*g.rng.NormFloat64()
 	}
 	ranked := slices.Clone(g.conversations)
-	slices.SortStableFunc(ranked, func(a, b *conversation) int { return cmp.Compare(busy[b], busy[a]) })
+	slices.SortStableFunc(ranked, func(a, b *conversation) int {
+		return cmp.Compare(busy[b], busy[a])
+	})
 	weight := func(rank int) float64 { return 1 / (float64(rank) + 1 + float64(len(ranked))/1000) }
 	var all float64
 	for rank := range ranked {
@@ -170,7 +174,8 @@ func (g *generator) begin(c *conversation, at time.Time) {
 		return
 	}
 	for n := int(g.rng.ExpFloat64() * 2.5); n > 0; n-- {
-		when := at.Add(time.Duration(g.rng.Float64() * float64(c.ends.Sub(at)))).Truncate(time.Microsecond)
+		when := at.Add(time.Duration(g.rng.Float64() * float64(c.ends.Sub(at)))).
+			Truncate(time.Microsecond)
 		g.at(when, func(at time.Time) { g.reorganize(c, at) })
 	}
 }
@@ -201,23 +206,27 @@ func (g *generator) times(c *conversation) []time.Time {
 	var passed float64
 	for i, gap := range gaps {
 		passed += gap
-		times[i] = c.begins.Add(time.Duration(passed / all * float64(c.ends.Sub(c.begins)))).Truncate(time.Microsecond)
+		times[i] = c.begins.Add(time.Duration(passed / all * float64(c.ends.Sub(c.begins)))).
+			Truncate(time.Microsecond)
 	}
 	return times
 }
 
 // reorganize changes a group's members, their roles, its title or its settings.
 func (g *generator) reorganize(c *conversation, at time.Time) {
-	owner := c.members[slices.IndexFunc(c.members, func(m *model.ConversationMember) bool { return m.Role == model.Owner })]
+	owner := c.members[slices.IndexFunc(c.members,
+		func(m *model.ConversationMember) bool { return m.Role == model.Owner })]
 	switch g.among(5) {
 	case 0:
 		if title := g.title(c.language); title != c.Title {
 			c.Title, c.Untitled = title, false
-			g.record(c, model.ConversationRenamed, at, owner.UserID, nil, model.ConversationRenamedData{Title: title})
+			g.record(c, model.ConversationRenamed, at, owner.UserID, nil,
+				model.ConversationRenamedData{Title: title})
 		}
 	case 1:
 		c.MembersMayRename = !c.MembersMayRename
-		g.record(c, model.SettingsChanged, at, owner.UserID, nil, model.SettingsChangedData{MembersMayRename: c.MembersMayRename})
+		g.record(c, model.SettingsChanged, at, owner.UserID, nil,
+			model.SettingsChangedData{MembersMayRename: c.MembersMayRename})
 	case 2, 3:
 		g.add(c, owner, at)
 	default:
@@ -230,19 +239,23 @@ func (g *generator) reorganize(c *conversation, at time.Time) {
 func (g *generator) add(c *conversation, owner *model.ConversationMember, at time.Time) {
 	person := g.pick(1)[0]
 	id := g.people[person].ID
-	isMember := slices.ContainsFunc(c.members, func(m *model.ConversationMember) bool { return m.UserID == id })
+	isMember := slices.ContainsFunc(c.members,
+		func(m *model.ConversationMember) bool { return m.UserID == id })
 	if isMember || len(c.members) == chat.MaxMembers {
 		return
 	}
 	m := g.join(c, person, model.Member)
-	g.record(c, model.MemberAdded, at, owner.UserID, nil, model.MemberAddedData{UserID: id, Role: m.Role})
+	g.record(c, model.MemberAdded, at, owner.UserID, nil,
+		model.MemberAddedData{UserID: id, Role: m.Role})
 	m.ConversationID, m.JoinedAt, m.JoinedSeq, m.LastReadSeq = c.ID, at, c.LastSeq, c.LastSeq
 	if c.History == model.FromJoining {
 		m.HiddenSeq = c.LastSeq - 1
 	}
 }
 
-func (g *generator) removeOrPromote(c *conversation, owner, other *model.ConversationMember, at time.Time) {
+func (g *generator) removeOrPromote(
+	c *conversation, owner, other *model.ConversationMember, at time.Time,
+) {
 	switch {
 	case g.chance(0.4):
 		if other.Role == model.Member {
@@ -255,13 +268,15 @@ func (g *generator) removeOrPromote(c *conversation, owner, other *model.Convers
 		if g.chance(0.5) {
 			actor = other // leaves
 		}
-		c.members = slices.DeleteFunc(c.members, func(m *model.ConversationMember) bool { return m == other })
-		g.record(c, model.MemberRemoved, at, actor.UserID, nil, model.MemberRemovedData{UserID: other.UserID})
+		c.members = slices.DeleteFunc(c.members,
+			func(m *model.ConversationMember) bool { return m == other })
+		g.record(c, model.MemberRemoved, at, actor.UserID, nil,
+			model.MemberRemovedData{UserID: other.UserID})
 	}
 }
 
-// setMemberStates decides how far the members have read in the end, and what they have archived, pinned,
-// muted and drafted.
+// setMemberStates decides how far the members have read in the end, and what they have archived,
+// pinned, muted and drafted.
 func (g *generator) setMemberStates(c *conversation) {
 	for _, m := range c.members {
 		behind := float64(c.LastSeq - m.JoinedSeq)
@@ -285,7 +300,8 @@ func (g *generator) setMemberStates(c *conversation) {
 		case how < 0.04:
 			m.MutedUntil = &model.Forever
 		case how < 0.06:
-			until := g.now.Add(time.Duration((g.rng.Float64()*14 - 7) * float64(day))).Truncate(time.Microsecond)
+			until := g.now.Add(time.Duration((g.rng.Float64()*14 - 7) * float64(day))).
+				Truncate(time.Microsecond)
 			m.MutedUntil = &until
 		}
 		if g.chance(0.01) {

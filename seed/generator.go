@@ -14,8 +14,8 @@ import (
 	"parley/text"
 )
 
-// generator generates the events of the year. It is a discrete event simulation: an event may schedule
-// later ones.
+// generator generates the events of the year. It is a discrete event simulation: an event may
+// schedule later ones.
 type generator struct {
 	rng       *rand.Rand
 	now       time.Time // when the year ends
@@ -108,10 +108,14 @@ func (g *generator) run(yield func(*batch) bool) {
 }
 
 // record appends an event, with the next seq of its conversation.
-func (g *generator) record(c *conversation, kind model.EventKind, at time.Time, actor model.UserID, m *model.Message, data any) {
+func (g *generator) record(
+	c *conversation, kind model.EventKind, at time.Time, actor model.UserID, m *model.Message,
+	data any,
+) {
 	c.LastSeq++
 	switch kind {
-	case model.MessageEdited, model.MessageDeleted, model.ReactionAdded, model.ReactionRemoved: // not activity
+	case model.MessageEdited, model.MessageDeleted, model.ReactionAdded,
+		model.ReactionRemoved: // not activity
 	case model.MessageAdded:
 		c.LastMessageSeq = c.LastSeq
 		fallthrough
@@ -136,7 +140,8 @@ const maxRecent = 12
 func (g *generator) send(c *conversation, at time.Time) {
 	author := g.author(c)
 	m := &message{Message: model.Message{
-		ID: model.MessageID(g.id(at)), ConversationID: c.ID, Seq: c.LastSeq + 1, AuthorID: &author.UserID, CreatedAt: at,
+		ID: model.MessageID(g.id(at)), ConversationID: c.ID, Seq: c.LastSeq + 1,
+		AuthorID: &author.UserID, CreatedAt: at,
 	}}
 	language := c.language
 	if g.chance(0.15) {
@@ -218,7 +223,9 @@ func (g *generator) reactLater(c *conversation, m *message, at time.Time) {
 	}
 }
 
-func (g *generator) react(c *conversation, m *model.Message, by map[string][]model.UserID, at time.Time) {
+func (g *generator) react(
+	c *conversation, m *model.Message, by map[string][]model.UserID, at time.Time,
+) {
 	user := c.members[g.among(len(c.members))]
 	emoji := reactions[min(int(g.rng.ExpFloat64()*2.5), len(reactions)-1)]
 	if user.HiddenSeq >= m.Seq || slices.Contains(by[emoji], user.UserID) {
@@ -232,7 +239,8 @@ func (g *generator) react(c *conversation, m *model.Message, by map[string][]mod
 	record(model.ReactionAdded, at)
 	if later := g.soon(at); g.chance(0.03) && !later.After(g.now) {
 		g.later(c, later, func(at time.Time) {
-			by[emoji] = slices.DeleteFunc(by[emoji], func(id model.UserID) bool { return id == user.UserID })
+			by[emoji] = slices.DeleteFunc(by[emoji],
+				func(id model.UserID) bool { return id == user.UserID })
 			record(model.ReactionRemoved, at)
 		})
 		return
@@ -249,7 +257,8 @@ func (g *generator) author(c *conversation) *model.ConversationMember {
 
 // soon returns a time a few minutes later.
 func (g *generator) soon(at time.Time) time.Time {
-	return at.Add(time.Second + time.Duration(g.rng.ExpFloat64()*float64(3*time.Minute))).Truncate(time.Microsecond)
+	return at.Add(time.Second + time.Duration(g.rng.ExpFloat64()*float64(3*time.Minute))).
+		Truncate(time.Microsecond)
 }
 
 func (g *generator) among(n int) int         { return g.rng.IntN(n) }

@@ -64,9 +64,11 @@ func (g *generator) makePeople() {
 		if round := i / len(names); round > 0 {
 			n.nickname += strconv.Itoa(round + 1)
 		}
-		at := g.now.Add(-year - month + time.Duration(i)*month/time.Duration(g.size.People)).Truncate(time.Microsecond)
+		at := g.now.Add(-year - month + time.Duration(i)*month/time.Duration(g.size.People)).
+			Truncate(time.Microsecond)
 		u := &model.User{
-			ID: model.UserID(g.id(at)), Email: "person" + strconv.Itoa(i+1) + "@example.org", Nickname: n.nickname, CreatedAt: at,
+			ID: model.UserID(g.id(at)), Email: "person" + strconv.Itoa(i+1) + "@example.org",
+			Nickname: n.nickname, CreatedAt: at,
 			EmailVerifiedAt: &at, ShowPresence: g.chance(0.95), SendReadReceipts: g.chance(0.9),
 		}
 		if g.chance(0.8) {

@@ -22,14 +22,18 @@ type queryLog struct {
 	queries []query
 }
 
-// query is the text of a query. Queries of Bun have their arguments in the text, those of store.Read
-// have placeholders.
+// query is the text of a query. Queries of Bun have their arguments in the text, those of
+// store.Read have placeholders.
 type query struct {
 	text string
 	args int // the number of placeholders
 }
 
-func (l *queryLog) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+func (l *queryLog) BeforeQuery(
+	ctx context.Context, _ *bun.QueryEvent,
+) context.Context {
+	return ctx
+}
 
 func (l *queryLog) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	l.mu.Lock()
@@ -51,8 +55,8 @@ func (l *queryLog) drain() []query {
 	return taken
 }
 
-// A plan must not scan all of a table that grows with the number of messages. In plans of SQLite, tables
-// have the aliases of the query.
+// A plan must not scan all of a table that grows with the number of messages. In plans of SQLite,
+// tables have the aliases of the query.
 var (
 	wholeTable = regexp.MustCompile(
 		`Seq Scan on (messages|events|conversations|conversation_members|reactions|mentions)\b`)
@@ -79,11 +83,13 @@ func TestReadsUseIndexes(t *testing.T) {
 			}
 			for _, query := range queries {
 				plan := planOf(t, plain, db.Postgres(), query)
-				if wholeTable.MatchString(plan) || wholeLiteTable.MatchString(plan) || withoutAnyIndex.MatchString(plan) {
+				if wholeTable.MatchString(plan) || wholeLiteTable.MatchString(plan) ||
+					withoutAnyIndex.MatchString(plan) {
 					t.Errorf("%s scans all of a table:\n%s\n%.1500s", name, plan, query.text)
 				}
 				if inOrder[name] && strings.Contains(plan, sorting(db)) {
-					t.Errorf("%s sorts what an index has in order:\n%s\n%.1500s", name, plan, query.text)
+					t.Errorf("%s sorts what an index has in order:\n%s\n%.1500s", name, plan,
+						query.text)
 				}
 			}
 		}
@@ -113,8 +119,8 @@ func planOf(t *testing.T, db *bun.DB, postgres bool, q query) string {
 	defer func() { _ = conn.Close() }() // not at the end of the test: SQLite has only one
 	if postgres {
 		explain = "EXPLAIN " + q.text
-		// The cost of a page on a solid-state disk. With the default, PostgreSQL scans tables of this
-		// size.
+		// The cost of a page on a solid-state disk. With the default, PostgreSQL scans tables of
+		// this size.
 		if _, err := conn.ExecContext(t.Context(), "SET random_page_cost = 1.1"); err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +145,8 @@ func keptPlanOf(t *testing.T, db *bun.DB, q query) string {
 			t.Fatalf("%v: %s", err, statement)
 		}
 	}
-	rows, err := tx.Tx.QueryContext(t.Context(), "EXPLAIN EXECUTE kept("+strings.Repeat("NULL, ", q.args-1)+"NULL)")
+	rows, err := tx.Tx.QueryContext(t.Context(),
+		"EXPLAIN EXECUTE kept("+strings.Repeat("NULL, ", q.args-1)+"NULL)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +185,8 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	service := chat.New(db, chat.Options{})
 	m := new(model.Message) // one that has reactions
 	err := db.NewSelect().Model(m).Join("JOIN reactions AS r ON r.message_id = m.id").
-		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").OrderExpr("m.seq DESC").Limit(1).Scan(ctx)
+		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").
+		OrderExpr("m.seq DESC").Limit(1).Scan(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +199,8 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	for _, c := range list.Items {
 		ids = append(ids, c.ID)
 	}
-	one, newest := []model.ConversationID{m.ConversationID}, store.Window{Limit: 50, Backwards: true}
+	one, newest := []model.ConversationID{m.ConversationID},
+		store.Window{Limit: 50, Backwards: true}
 	pages, err := service.Messages(ctx, actor, one, newest)
 	if err != nil {
 		t.Fatal(err)
@@ -207,7 +216,10 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	}
 	five, yes := store.Window{Limit: 5}, true
 	search := func(in chat.Search) func() error {
-		return func() error { return second(service.SearchMessages(ctx, actor, in, store.PageArgs{})) }
+		return func() error {
+			return second(service.SearchMessages(ctx, actor, in,
+				store.PageArgs{}))
+		}
 	}
 	conversations := func(filter chat.ConversationFilter, page store.PageArgs) func() error {
 		return func() error { return second(service.MyConversations(ctx, actor, filter, page)) }
@@ -216,32 +228,40 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 		"conversations": conversations(chat.ConversationFilter{}, store.PageArgs{}),
 		"conversations, further": conversations(chat.ConversationFilter{},
 			store.PageArgs{After: chat.ConversationCursor(list.Items[1])}),
-		"unread conversations": conversations(chat.ConversationFilter{Unread: &yes}, store.PageArgs{}),
-		"conversations by id":  func() error { return second(service.Conversations(ctx, actor, ids)) },
-		"last messages":        func() error { return second(service.LastMessages(ctx, actor, ids)) },
-		"memberships":          func() error { return second(service.Memberships(ctx, actor, ids)) },
-		"owners":               func() error { return second(service.Owners(ctx, actor, ids)) },
-		"partners":             func() error { return second(service.Partners(ctx, actor, ids)) },
-		"member counts":        func() error { return second(service.MemberCounts(ctx, actor, ids)) },
-		"members":              func() error { return second(service.Members(ctx, actor, ids, five)) },
-		"unread":               func() error { return second(service.Unread(ctx, actor, ids)) },
-		"unread in all":        func() error { return second(service.UnreadInAll(ctx, actor)) },
-		"messages":             func() error { return second(service.Messages(ctx, actor, one, newest)) },
+		"unread conversations": conversations(chat.ConversationFilter{Unread: &yes},
+			store.PageArgs{}),
+		"conversations by id": func() error {
+			return second(service.Conversations(ctx, actor, ids))
+		},
+		"last messages": func() error { return second(service.LastMessages(ctx, actor, ids)) },
+		"memberships":   func() error { return second(service.Memberships(ctx, actor, ids)) },
+		"owners":        func() error { return second(service.Owners(ctx, actor, ids)) },
+		"partners":      func() error { return second(service.Partners(ctx, actor, ids)) },
+		"member counts": func() error { return second(service.MemberCounts(ctx, actor, ids)) },
+		"members":       func() error { return second(service.Members(ctx, actor, ids, five)) },
+		"unread":        func() error { return second(service.Unread(ctx, actor, ids)) },
+		"unread in all": func() error { return second(service.UnreadInAll(ctx, actor)) },
+		"messages":      func() error { return second(service.Messages(ctx, actor, one, newest)) },
 		"messages before": func() error {
 			before := store.Window{Limit: 50, Backwards: true, Cursor: chat.MessageCursor(m)}
 			return second(service.Messages(ctx, actor, one, before))
 		},
-		"messages by id": func() error { return second(service.MessagesByID(ctx, actor, messages)) },
-		"mentions":       func() error { return second(service.Mentioned(ctx, actor, messages)) },
-		"reactions":      func() error { return second(service.Reactions(ctx, actor, messages)) },
+		"messages by id": func() error {
+			return second(service.MessagesByID(ctx, actor, messages))
+		},
+		"mentions":  func() error { return second(service.Mentioned(ctx, actor, messages)) },
+		"reactions": func() error { return second(service.Reactions(ctx, actor, messages)) },
 		"reactors": func() error {
 			groups := []chat.EmojiOn{{MessageID: m.ID, Emoji: reactions[m.ID][0].Emoji}}
 			return second(service.Reactors(ctx, actor, groups, five))
 		},
-		"seen by":                   func() error { return second(service.SeenBy(ctx, actor, messages, five)) },
-		"search, a common word":     search(chat.Search{Query: "the"}),
-		"search, a rare word":       search(chat.Search{Query: "99999"}),
-		"search in a conversation":  search(chat.Search{Query: "the", ConversationID: &m.ConversationID}),
+		"seen by": func() error {
+			return second(service.SeenBy(ctx, actor, messages, five))
+		},
+		"search, a common word": search(chat.Search{Query: "the"}),
+		"search, a rare word":   search(chat.Search{Query: "99999"}),
+		"search in a conversation": search(chat.Search{Query: "the",
+			ConversationID: &m.ConversationID}),
 		"search by an author":       search(chat.Search{Query: "the", AuthorID: &actor.UserID}),
 		"following from the middle": func() error { return followOne(ctx, service, actor, m) },
 	}
@@ -249,7 +269,9 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 
 func second[T any](_ T, err error) error { return err }
 
-func followOne(ctx context.Context, service *chat.Service, actor model.Actor, m *model.Message) error {
+func followOne(
+	ctx context.Context, service *chat.Service, actor model.Actor, m *model.Message,
+) error {
 	after := m.Seq - 1
 	events, err := service.Follow(ctx, actor, m.ConversationID, &after)
 	if err != nil {

@@ -1,15 +1,15 @@
 // Package seed fills an empty database with a year of conversations, for trying Parley out and for
 // benchmarks.
 //
-// It inserts rows in bulk, because the operations of chat would take hours for a million messages. The
-// rows are the same as those that the operations would have written. It generates the events of the
-// year in order of time, so that rows have their natural order in the tables, and every event has the
-// next seq of its conversation.
+// It inserts rows in bulk, because the operations of chat would take hours for a million messages.
+// The rows are the same as those that the operations would have written. It generates the events of
+// the year in order of time, so that rows have their natural order in the tables, and every event
+// has the next seq of its conversation.
 //
 // # Concurrency
 //
-// Fill generates on a goroutine of its own, one batch ahead of the one that is written. The goroutine
-// ends before Fill returns.
+// Fill generates on a goroutine of its own, one batch ahead of the one that is written. The
+// goroutine ends before Fill returns.
 package seed
 
 import (
@@ -39,8 +39,8 @@ const Password = "correct horse battery staple"
 // Options are the settings of Fill.
 type Options struct {
 	Size
-	// Seed is the seed of everything random except the salt of the password: the same seed at the same
-	// time gives the same rows.
+	// Seed is the seed of everything random except the salt of the password: the same seed at the
+	// same time gives the same rows.
 	Seed uint64
 	// Progress, if not nil, is called from time to time with the number of messages stored so far.
 	Progress func(messages int)
@@ -58,8 +58,8 @@ var errNotEmpty = errors.New("the database has people in it already: seed fills 
 
 const (
 	minPeople = 2
-	// maxPairs is which part of all pairs of people may have a direct conversation. A limit keeps it
-	// quick to find a pair at random that has none.
+	// maxPairs is which part of all pairs of people may have a direct conversation. A limit keeps
+	// it quick to find a pair at random that has none.
 	maxPairs = 0.4
 )
 
@@ -75,9 +75,9 @@ func (s Size) check() error {
 	return nil
 }
 
-// Fill makes accounts, conversations, and a year of messages that ends now. The database must have its
-// tables, and no accounts. If Fill fails, the rows that it has written stay, and no account has a
-// password: make the database again.
+// Fill makes accounts, conversations, and a year of messages that ends now. The database must have
+// its tables, and no accounts. If Fill fails, the rows that it has written stay, and no account has
+// a password: make the database again.
 func Fill(ctx context.Context, db *store.DB, opts Options) (*Filled, error) {
 	if err := opts.check(); err != nil {
 		return nil, err

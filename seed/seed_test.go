@@ -105,7 +105,8 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 	c := &r.Conversation
 	var m model.Message
 	if e.MessageID != nil {
-		if m = r.Messages[*e.MessageID]; e.Kind != model.MessageAdded && (m.DeletedAt != nil || m.Seq <= actor.HiddenSeq) {
+		if m = r.Messages[*e.MessageID]; e.Kind != model.MessageAdded &&
+			(m.DeletedAt != nil || m.Seq <= actor.HiddenSeq) {
 			t.Errorf("%+v is about a message that its actor does not see: %+v", e, m)
 		}
 	}
@@ -113,7 +114,8 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 	switch e.Kind {
 	case model.ConversationCreated:
 		*c = model.Conversation{
-			ID: e.ConversationID, Kind: data.Kind, Title: data.Title, History: data.History, CreatedAt: e.At,
+			ID: e.ConversationID, Kind: data.Kind, Title: data.Title, History: data.History,
+			CreatedAt:        e.At,
 			MembersMayRename: data.MembersMayRename, LastSeq: 1,
 		}
 		for _, m := range data.Members {
@@ -142,7 +144,8 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 		}
 		r.Memberships[data.UserID] = s
 	case model.MemberRemoved:
-		if s, there := r.Memberships[data.UserID]; !there || s.Role == model.Owner || !mayAll && *e.ActorID != data.UserID {
+		if s, there := r.Memberships[data.UserID]; !there || s.Role == model.Owner || !mayAll &&
+			*e.ActorID != data.UserID {
 			t.Errorf("%+v removes a non-member, or is not allowed", e)
 		}
 		delete(r.Memberships, data.UserID)
@@ -156,7 +159,8 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 	case model.MessageAdded:
 		c.LastMessageSeq = e.Seq
 		r.Messages[*e.MessageID] = model.Message{
-			ID: *e.MessageID, ConversationID: e.ConversationID, Seq: e.Seq, AuthorID: e.ActorID, CreatedAt: e.At,
+			ID: *e.MessageID, ConversationID: e.ConversationID, Seq: e.Seq, AuthorID: e.ActorID,
+			CreatedAt: e.At,
 		}
 	case model.MessageEdited, model.MessageDeleted:
 		active = false
@@ -199,7 +203,8 @@ func TestTheTablesAgreeWithTheLog(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		size := Size{People: 45, Conversations: 60, Messages: 3000} // more than one transaction
 		filled := mustFill(t, db, size, 7)
-		people := byID(mustRead[*model.User](t, db, "u.id"), func(u *model.User) model.UserID { return u.ID })
+		people := byID(mustRead[*model.User](t, db, "u.id"),
+			func(u *model.User) model.UserID { return u.ID })
 		messages := mustRead[*model.Message](t, db, "m.conversation_id, m.seq")
 		events := mustRead[model.Event](t, db, "e.conversation_id, e.seq")
 		got := Size{len(people), len(mustRead[model.Conversation](t, db, "c.id")), len(messages)}
@@ -250,7 +255,9 @@ func wantEqual(t *testing.T, what string, want, got any, opts ...cmp.Option) {
 	}
 }
 
-func membershipsOf(t *testing.T, c model.Conversation, members []*model.ConversationMember) map[model.UserID]membership {
+func membershipsOf(
+	t *testing.T, c model.Conversation, members []*model.ConversationMember,
+) map[model.UserID]membership {
 	t.Helper()
 	memberships := map[model.UserID]membership{}
 	for _, m := range members {
@@ -265,7 +272,9 @@ func membershipsOf(t *testing.T, c model.Conversation, members []*model.Conversa
 	return memberships
 }
 
-func messagesOf(t *testing.T, c model.Conversation, messages []*model.Message) map[model.MessageID]model.Message {
+func messagesOf(
+	t *testing.T, c model.Conversation, messages []*model.Message,
+) map[model.MessageID]model.Message {
 	t.Helper()
 	own := map[model.MessageID]model.Message{}
 	for _, m := range messages {
@@ -281,8 +290,9 @@ func messagesOf(t *testing.T, c model.Conversation, messages []*model.Message) m
 			t.Errorf("%+v is not as chat would store it", m)
 		}
 		own[m.ID] = model.Message{
-			ID: m.ID, ConversationID: m.ConversationID, Seq: m.Seq, AuthorID: m.AuthorID, CreatedAt: m.CreatedAt,
-			EditedAt: m.EditedAt, DeletedAt: m.DeletedAt,
+			ID: m.ID, ConversationID: m.ConversationID, Seq: m.Seq, AuthorID: m.AuthorID,
+			CreatedAt: m.CreatedAt,
+			EditedAt:  m.EditedAt, DeletedAt: m.DeletedAt,
 		}
 	}
 	return own
@@ -299,7 +309,9 @@ func reactionsOf(c model.Conversation, reacted []model.Reaction) map[reaction]ti
 }
 
 // checkTitle checks the fields that the log does not have.
-func checkTitle(t *testing.T, c model.Conversation, created model.Event, people map[model.UserID]*model.User) {
+func checkTitle(
+	t *testing.T, c model.Conversation, created model.Event, people map[model.UserID]*model.User,
+) {
 	t.Helper()
 	var data model.ConversationCreatedData
 	if err := json.Unmarshal(created.Data, &data); err != nil {
@@ -307,14 +319,17 @@ func checkTitle(t *testing.T, c model.Conversation, created model.Event, people 
 	}
 	var nicknames, ids []string
 	for _, m := range data.Members {
-		nicknames, ids = append(nicknames, people[m.UserID].Nickname), append(ids, m.UserID.String())
+		nicknames, ids = append(nicknames, people[m.UserID].Nickname),
+			append(ids, m.UserID.String())
 	}
 	slices.Sort(ids)
 	if c.Kind == model.Direct {
-		if c.DirectKey == nil || *c.DirectKey != strings.Join(ids, " ") || c.Title != "" || c.Untitled {
+		if c.DirectKey == nil || *c.DirectKey != strings.Join(ids, " ") || c.Title != "" ||
+			c.Untitled {
 			t.Errorf("a direct conversation: %+v", c)
 		}
-	} else if c.DirectKey != nil || c.Title == "" || c.Untitled && c.Title != strings.Join(nicknames, ", ") {
+	} else if c.DirectKey != nil || c.Title == "" || c.Untitled &&
+		c.Title != strings.Join(nicknames, ", ") {
 		t.Errorf("a group: %+v", c)
 	}
 }
@@ -341,16 +356,21 @@ func checkPositions(t *testing.T, db *store.DB) {
 		t.Fatal(err)
 	}
 	if len(positions) != len(events) || last != int64(len(events)) || events[0].Position != 1 {
-		t.Errorf("%d events have %d positions, the last of them %d", len(events), len(positions), last)
+		t.Errorf("%d events have %d positions, the last of them %d", len(events), len(positions),
+			last)
 	}
 }
 
 // checkWords compares the indexed words of all messages with those that chat would index.
 func checkWords(t *testing.T, db *store.DB, messages []*model.Message) {
 	t.Helper()
-	query := "SELECT m.id, t.tokens AS words FROM messages AS m JOIN message_tokens AS t ON t.rowid = m.rowid"
+	query :=
+		"SELECT m.id, t.tokens AS words FROM messages AS m JOIN message_tokens AS t ON t.rowid = " +
+			"m.rowid"
 	if db.Postgres() {
-		query = "SELECT id, array_to_string(tsvector_to_array(tokens), ' ') AS words FROM messages WHERE tokens IS NOT NULL"
+		query =
+			"SELECT id, array_to_string(tsvector_to_array(tokens), ' ') AS words FROM messages " +
+				"WHERE tokens IS NOT NULL"
 	}
 	var found []struct {
 		ID    model.MessageID
@@ -377,10 +397,12 @@ func checkMentions(
 	members []*model.ConversationMember,
 ) {
 	t.Helper()
-	byNickname := byID(slices.Collect(maps.Values(people)), func(u *model.User) string { return u.Nickname })
+	byNickname := byID(slices.Collect(maps.Values(people)),
+		func(u *model.User) string { return u.Nickname })
 	want := map[model.MessageID]model.UserID{}
 	for _, m := range messages {
-		if nickname, _, found := strings.Cut(m.Content, " "); found && strings.HasPrefix(nickname, "@") {
+		if nickname, _, found := strings.Cut(m.Content, " "); found &&
+			strings.HasPrefix(nickname, "@") {
 			want[m.ID] = byNickname[nickname[1:]].ID
 		}
 	}
@@ -406,7 +428,8 @@ func TestOperationsWorkAfterwards(t *testing.T) {
 		service := chat.New(db, chat.Options{})
 		ctx := t.Context()
 		m := new(model.Message) // the newest one in a group
-		err := db.NewSelect().Model(m).Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").
+		err := db.NewSelect().Model(m).
+			Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").
 			Where("m.deleted_at IS NULL").OrderExpr("m.created_at DESC").Limit(1).Scan(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -414,20 +437,24 @@ func TestOperationsWorkAfterwards(t *testing.T) {
 		actor := model.Actor{UserID: *m.AuthorID}
 		key := m.IdempotencyKey
 		again, err := service.SendMessage(ctx, actor,
-			chat.SendMessage{ConversationID: m.ConversationID, Content: "other", IdempotencyKey: key})
+			chat.SendMessage{ConversationID: m.ConversationID, Content: "other",
+				IdempotencyKey: key})
 		if errs.Correctable(err) == nil {
 			t.Errorf("a key for another message: %+v (%v)", again, err)
 		}
 		sent, err := service.SendMessage(ctx, actor,
-			chat.SendMessage{ConversationID: m.ConversationID, Content: "zyzzyva", ReplyToID: &m.ID})
+			chat.SendMessage{ConversationID: m.ConversationID, Content: "zyzzyva",
+				ReplyToID: &m.ID})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := service.EditMessage(ctx, actor, chat.EditMessage{MessageID: m.ID, Content: "quokka"}); err != nil {
+		if _, err := service.EditMessage(ctx, actor,
+			chat.EditMessage{MessageID: m.ID, Content: "quokka"}); err != nil {
 			t.Fatal(err)
 		}
 		for word, want := range map[string]model.MessageID{"zyzzyva": sent.ID, "quokka": m.ID} {
-			found, err := service.SearchMessages(ctx, actor, chat.Search{Query: word}, store.PageArgs{})
+			found, err := service.SearchMessages(ctx, actor, chat.Search{Query: word},
+				store.PageArgs{})
 			if err != nil || len(found.Items) != 1 || found.Items[0].Message.ID != want {
 				t.Errorf("search for %s: %+v (%v)", word, found.Items, err)
 			}
@@ -444,7 +471,9 @@ func TestOperationsWorkAfterwards(t *testing.T) {
 }
 
 // followTo follows a conversation from its beginning to an event.
-func followTo(t *testing.T, service *chat.Service, actor model.Actor, id model.ConversationID, last int64) {
+func followTo(
+	t *testing.T, service *chat.Service, actor model.Actor, id model.ConversationID, last int64,
+) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -490,7 +519,8 @@ func TestOnlyAnEmptyDatabaseIsFilled(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		size := Size{People: 2, Conversations: 1, Messages: 3} // the least
 		mustFill(t, db, size, 1)
-		if _, err := Fill(t.Context(), db, Options{Size: size}); err != errNotEmpty { //nolint:errorlint // it comes as it is
+		if _, err := Fill(t.Context(), db,
+			Options{Size: size}); err != errNotEmpty { //nolint:errorlint // it comes as it is
 			t.Errorf("got %v", err)
 		}
 		for _, size := range []Size{{1, 1, 1}, {2, 0, 1}, {2, 1, -1}} {

@@ -17,14 +17,19 @@ import (
 // rowsAtOnce is how many rows one statement inserts.
 const rowsAtOnce = 500
 
-// write stores everything that the generator generates, and then the final state of the conversations.
-func write(ctx context.Context, db *store.DB, g *generator, progress func(int)) (_ *Filled, err error) {
+// write stores everything that the generator generates, and then the final state of the
+// conversations.
+func write(
+	ctx context.Context, db *store.DB, g *generator, progress func(int),
+) (_ *Filled, err error) {
 	restore, err := skipFlushes(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	err = db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error { return insert(ctx, tx, g.people) })
+	err = db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return insert(ctx, tx, g.people)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -32,14 +37,18 @@ func write(ctx context.Context, db *store.DB, g *generator, progress func(int)) 
 	if err := writeBatches(ctx, db, g, filled, progress); err != nil {
 		return nil, err
 	}
-	if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error { return finish(ctx, tx, g) }); err != nil {
+	if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return finish(ctx, tx, g)
+	}); err != nil {
 		return nil, err
 	}
 	filled.Conversations = len(g.conversations)
 	return filled, nil
 }
 
-func writeBatches(ctx context.Context, db *store.DB, g *generator, filled *Filled, progress func(int)) error {
+func writeBatches(
+	ctx context.Context, db *store.DB, g *generator, filled *Filled, progress func(int),
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	batches := make(chan *batch)
 	var generating sync.WaitGroup
@@ -57,7 +66,9 @@ func writeBatches(ctx context.Context, db *store.DB, g *generator, filled *Fille
 	defer generating.Wait()
 	defer cancel()
 	for b := range batches {
-		if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error { return writeBatch(ctx, tx, b) }); err != nil {
+		if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+			return writeBatch(ctx, tx, b)
+		}); err != nil {
 			return err
 		}
 		filled.Events += len(b.events)
@@ -77,7 +88,8 @@ func writeBatch(ctx context.Context, tx *store.Tx, b *batch) error {
 	if err := setPositions(ctx, tx, b.events); err != nil {
 		return err
 	}
-	return errors.Join(insert(ctx, tx, b.events), insert(ctx, tx, b.mentions), insert(ctx, tx, b.reactions))
+	return errors.Join(insert(ctx, tx, b.events), insert(ctx, tx, b.mentions),
+		insert(ctx, tx, b.reactions))
 }
 
 func insert[T any](ctx context.Context, tx *store.Tx, rows []T) error {
@@ -100,7 +112,8 @@ func setPositions(ctx context.Context, tx *store.Tx, events []*model.Event) erro
 		err = tx.NewRaw("SELECT pg_current_xact_id()::text::bigint").Scan(ctx, &first)
 	} else {
 		step = 1
-		err = tx.NewRaw("UPDATE event_position SET last = last + ? RETURNING last", len(events)).Scan(ctx, &first)
+		err = tx.NewRaw("UPDATE event_position SET last = last + ? RETURNING last", len(events)).
+			Scan(ctx, &first)
 		first -= int64(len(events)) - 1
 	}
 	for i, e := range events {
@@ -115,7 +128,8 @@ func insertMessages(ctx context.Context, tx *store.Tx, messages []*message) erro
 		return insert(ctx, tx, messages)
 	}
 	for part := range slices.Chunk(messages, rowsAtOnce) {
-		if _, err := tx.NewInsert().Model(&part).Returning(nothing).ExcludeColumn("tokens").Exec(ctx); err != nil {
+		if _, err := tx.NewInsert().Model(&part).Returning(nothing).ExcludeColumn("tokens").
+			Exec(ctx); err != nil {
 			return err
 		}
 		var last int64
@@ -142,12 +156,13 @@ func insertWords(ctx context.Context, tx *store.Tx, messages []*message, first i
 	if len(values) == 0 {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) VALUES "+strings.Join(values, ", "), args...)
+	_, err := tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) VALUES "+
+		strings.Join(values, ", "), args...)
 	return err
 }
 
-// tsvector returns words as the text of a tsvector. Words are letters, marks and digits, or one symbol,
-// so they need no escaping.
+// tsvector returns words as the text of a tsvector. Words are letters, marks and digits, or one
+// symbol, so they need no escaping.
 func tsvector(words []string) string {
 	if len(words) == 0 {
 		return ""
@@ -163,35 +178,39 @@ func finish(ctx context.Context, tx *store.Tx, g *generator) error {
 			return err
 		}
 		_, err := tx.NewUpdate().Model(&c.Conversation).
-			Column("title", "untitled", "members_may_rename", "last_seq", "last_message_seq", "last_activity_at").WherePK().Exec(ctx)
+			Column("title", "untitled", "members_may_rename", "last_seq", "last_message_seq",
+				"last_activity_at").WherePK().Exec(ctx)
 		if err != nil {
 			return err
 		}
 	}
 	// All accounts have the same hash: a thousand hashes would take half a minute.
 	hash, err := argon2id.CreateHash(Password,
-		&argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32})
+		&argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16,
+			KeyLength: 32})
 	if err != nil {
 		return err
 	}
 	credentials := make([]*model.Credentials, len(g.people))
 	for i, u := range g.people {
-		credentials[i] = &model.Credentials{UserID: u.ID, PasswordHash: hash, UpdatedAt: u.CreatedAt}
+		credentials[i] = &model.Credentials{UserID: u.ID, PasswordHash: hash,
+			UpdatedAt: u.CreatedAt}
 	}
 	return insert(ctx, tx, credentials)
 }
 
-// skipFlushes turns durability off while the database is filled, and returns a function that turns it
-// on again.
+// skipFlushes turns durability off while the database is filled, and returns a function that turns
+// it on again.
 func skipFlushes(ctx context.Context, db *store.DB) (restore func() error, err error) {
 	after := context.WithoutCancel(ctx)
 	if db.Postgres() {
-		// Autovacuum would do this later: the planner's statistics, and the pending list of the index
-		// of words.
+		// Autovacuum would do this later: the planner's statistics, and the pending list of the
+		// index of words.
 		return func() error { return runEach(after, db, "VACUUM (ANALYZE)") }, nil
 	}
 	return func() error {
-		return runEach(after, db, "PRAGMA synchronous = FULL", "PRAGMA cache_size = -16000", "PRAGMA wal_checkpoint(TRUNCATE)")
+		return runEach(after, db, "PRAGMA synchronous = FULL", "PRAGMA cache_size = -16000",
+			"PRAGMA wal_checkpoint(TRUNCATE)")
 	}, runEach(ctx, db, "PRAGMA synchronous = OFF", "PRAGMA cache_size = -400000")
 }
 

@@ -29,7 +29,8 @@ func destination(field reflect.Value, postgres bool) any {
 	case !postgres && t == timeType:
 		return (*SQLiteTime)(to.(*time.Time)) //nolint:forcetypeassert // its type was checked
 	case !postgres && optional && t.Elem() == timeType:
-		return &optionalSQLiteTime{to.(**time.Time)} //nolint:forcetypeassert // its type was checked
+		//nolint:forcetypeassert // its type was checked
+		return &optionalSQLiteTime{to.(**time.Time)}
 	}
 	return to
 }
@@ -47,7 +48,8 @@ func (o *optionalID) ScanUUID(id pgtype.UUID) error {
 		return nil
 	}
 	o.field.Set(reflect.New(o.field.Type().Elem()))
-	*o.field.Convert(bytesOfID).Interface().(*[16]byte) = id.Bytes //nolint:forcetypeassert // its type was checked
+	to := o.field.Convert(bytesOfID).Interface().(*[16]byte) //nolint:forcetypeassert // see above
+	*to = id.Bytes
 	return nil
 }
 

@@ -15,8 +15,8 @@ import (
 	"parley/errs"
 )
 
-// Constraint is a constraint of the database. An error of PostgreSQL has its name in it, an error of
-// SQLite its columns.
+// Constraint is a constraint of the database. An error of PostgreSQL has its name in it, an error
+// of SQLite its columns.
 type Constraint struct {
 	postgres string
 	sqlite   string
@@ -40,7 +40,8 @@ func (c Constraint) BrokenBy(err error) bool {
 		return pgErr.ConstraintName == c.postgres
 	}
 	if liteErr, ok := errors.AsType[*sqlite.Error](err); ok {
-		if code := liteErr.Code(); code != sqlite3.SQLITE_CONSTRAINT_UNIQUE && code != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
+		if code := liteErr.Code(); code != sqlite3.SQLITE_CONSTRAINT_UNIQUE &&
+			code != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
 			return false
 		}
 		_, columns, _ := strings.Cut(liteErr.Error(), "UNIQUE constraint failed: ")
@@ -84,7 +85,8 @@ func isUnavailable(err error) bool {
 		return false // the request has ended
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if pgErr.Code == "25P03" { // idle_in_transaction_session_timeout: this node was frozen or cut off
+		// idle_in_transaction_session_timeout: this node was frozen or cut off
+		if pgErr.Code == "25P03" {
 			return true
 		}
 		switch pgErr.Code[:2] {
@@ -97,7 +99,8 @@ func isUnavailable(err error) bool {
 	}
 	if liteErr, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch liteErr.Code() & 0xff {
-		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+			sqlite3.SQLITE_CANTOPEN:
 			return true
 		}
 		return false

@@ -17,7 +17,8 @@ import (
 func (tx *Tx) InsertWhen(ctx context.Context, stored bool, row any, onConflict string) error {
 	table := tx.Dialect().Tables().Get(reflect.TypeOf(row))
 	_, err := tx.NewRaw("INSERT INTO ? (?) SELECT ? WHERE ? ?",
-		table.SQLName, insertColumns(table.Fields), insertValues{table.Fields, reflect.ValueOf(row).Elem()}, stored,
+		table.SQLName, insertColumns(table.Fields),
+		insertValues{table.Fields, reflect.ValueOf(row).Elem()}, stored,
 		bun.Safe(onConflict)).Exec(ctx)
 	return err
 }

@@ -67,7 +67,8 @@ func (p PageArgs) Window(byDefault DefaultPage) (Window, error) {
 		w.Cursor = p.Before
 	}
 	if *count < 0 || *count > MaxPage {
-		return Window{}, errs.New(errs.BadUserInput, "%s has to be from 0 to %d, not %d.", name, MaxPage, *count)
+		return Window{}, errs.New(errs.BadUserInput, "%s has to be from 0 to %d, not %d.", name,
+			MaxPage, *count)
 	}
 	if other != "" {
 		return Window{}, errs.New(errs.BadUserInput, "first goes with after, and last with before.")
@@ -90,7 +91,8 @@ func (o Order) sql(w Window) (orderBy, after string) {
 	if o.Descending != w.Backwards {
 		direction, operator = " DESC", "<"
 	}
-	return strings.Join(o.Columns, direction+", ") + direction, "(" + strings.Join(o.Columns, ", ") + ") " + operator
+	return strings.Join(o.Columns, direction+", ") + direction,
+		"(" + strings.Join(o.Columns, ", ") + ") " + operator
 }
 
 // Apply makes a query of Bun's read the page: the rows after the keyset of the window's cursor, and

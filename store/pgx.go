@@ -97,7 +97,8 @@ func (c pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pgxConn{conn.(*stdlib.Conn)}, nil //nolint:forcetypeassert // stdlib's connector makes no others
+	return &pgxConn{conn.(*stdlib.Conn)},
+		nil //nolint:forcetypeassert // stdlib's connector makes no others
 }
 
 // pgxConn is the driver's connection, which reports to the pool when it has ended. pgx closes a

@@ -48,19 +48,27 @@ func TestPgxTransactions(t *testing.T) {
 			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
 				return err
 			}
-			return tx.Commit(ctx, batchOf(insert, "SELECT 1/(reached - reached) FROM stream_epoch", insert))
+			return tx.Commit(ctx, batchOf(insert, "SELECT 1/(reached - reached) FROM stream_epoch",
+				insert))
 		}, 0, func(err error) bool {
-			return err != nil && !errors.Is(err, store.ErrUnknown) && !errs.Is(err, errs.Unavailable)
+			return err != nil && !errors.Is(err, store.ErrUnknown) &&
+				!errs.Is(err, errs.Unavailable)
 		}},
 		"cut off before the end": {func(ctx context.Context, tx *store.PgxTx) error {
 			return tx.Begin(ctx, batchOf(insert, "SELECT pg_terminate_backend(pg_backend_pid())"))
-		}, 0, func(err error) bool { return errs.Is(err, errs.Unavailable) && !errors.Is(err, store.ErrUnknown) }},
+		}, 0, func(err error) bool {
+			return errs.Is(err, errs.Unavailable) &&
+				!errors.Is(err, store.ErrUnknown)
+		}},
 		"cut off at the end": {func(ctx context.Context, tx *store.PgxTx) error {
 			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
 				return err
 			}
 			return tx.Commit(ctx, batchOf(insert, "SELECT pg_terminate_backend(pg_backend_pid())"))
-		}, 0, func(err error) bool { return errs.Is(err, errs.Unavailable) && errors.Is(err, store.ErrUnknown) }},
+		}, 0, func(err error) bool {
+			return errs.Is(err, errs.Unavailable) &&
+				errors.Is(err, store.ErrUnknown)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +77,8 @@ func TestPgxTransactions(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			var stored int
-			if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").Scan(t.Context(), &stored); err != nil {
+			if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").
+				Scan(t.Context(), &stored); err != nil {
 				t.Fatal(err)
 			}
 			if stored != c.stored {
@@ -89,14 +98,16 @@ func TestAPgxTransactionThatPanics(t *testing.T) {
 	func() {
 		defer func() { _ = recover() }()
 		_ = db.InPgxTx(t.Context(), func(ctx context.Context, tx *store.PgxTx) error {
-			if err := tx.Begin(ctx, batchOf("INSERT INTO stream_epoch (epoch, reached) VALUES (7, 7)")); err != nil {
+			if err := tx.Begin(ctx, batchOf(
+				"INSERT INTO stream_epoch (epoch, reached) VALUES (7, 7)")); err != nil {
 				t.Error(err)
 			}
 			panic("a bug")
 		})
 	}()
 	var stored int
-	if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").Scan(t.Context(), &stored); err != nil || stored != 0 {
+	if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").
+		Scan(t.Context(), &stored); err != nil || stored != 0 {
 		t.Errorf("%d rows are stored, %v", stored, err)
 	}
 	if n := db.Stats().InUse; n != 0 {
@@ -118,7 +129,9 @@ func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 			return db.NewRaw(statement).Scan(ctx, &nothing)
 		},
 		"one of several": func(ctx context.Context, db *store.DB) error {
-			return db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error { return tx.Begin(ctx, batchOf(statement)) })
+			return db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error {
+				return tx.Begin(ctx, batchOf(statement))
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +142,9 @@ func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- run(ctx, db) }()
 			for running := 0; running == 0; {
-				err := other.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").
+				err := other.NewRaw(
+					"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "+
+						"AND wait_event = 'PgSleep'").
 					Scan(t.Context(), &running)
 				if err != nil {
 					t.Fatal(err)
@@ -141,7 +156,8 @@ func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 				t.Errorf("it ended with %v", err)
 			}
 			if n := db.Stats().OpenConnections; n != before-1 {
-				t.Errorf("%d of %d connections are left in the pool, although one is closed", n, before)
+				t.Errorf("%d of %d connections are left in the pool, although one is closed", n,
+					before)
 			}
 		})
 	}
@@ -152,7 +168,8 @@ func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 func TestPgxTransactionsAfterAMigration(t *testing.T) {
 	t.Parallel()
 	const look = "SELECT reached, epoch FROM stream_epoch"
-	for _, statement := range []string{"DEALLOCATE ALL", "ALTER TABLE stream_epoch ALTER COLUMN reached TYPE numeric"} {
+	for _, statement := range []string{"DEALLOCATE ALL",
+		"ALTER TABLE stream_epoch ALTER COLUMN reached TYPE numeric"} {
 		t.Run(statement, func(t *testing.T) {
 			t.Parallel()
 			db, _ := mustOneConnection(t)
@@ -169,7 +186,8 @@ func TestPgxTransactionsAfterAMigration(t *testing.T) {
 				mustExec(t, db, statement)
 			}
 			var epoch int
-			if err := db.NewRaw("SELECT epoch FROM stream_epoch").Scan(t.Context(), &epoch); err != nil || epoch != 3 {
+			if err := db.NewRaw("SELECT epoch FROM stream_epoch").
+				Scan(t.Context(), &epoch); err != nil || epoch != 3 {
 				t.Errorf("the epoch is %d (%v)", epoch, err)
 			}
 		})

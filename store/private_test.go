@@ -25,10 +25,12 @@ func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(filepath.Join(dir, "parley.db"), 0o644); err != nil { //nolint:gosec // the point
+			if err := os.Chmod(filepath.Join(dir, "parley.db"),
+				0o644); err != nil { //nolint:gosec // the point
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, "parley.db-wal"), nil, 0o644); err != nil { //nolint:gosec // the point
+			if err := os.WriteFile(filepath.Join(dir, "parley.db-wal"), nil,
+				0o644); err != nil { //nolint:gosec // the point
 				t.Fatal(err)
 			}
 		},
@@ -39,7 +41,8 @@ func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 			prepare(t, dir)
 			var log bytes.Buffer
 			db := mustOpen(t, dir, slog.New(slog.NewTextHandler(&log, nil)))
-			if _, err := db.ExecContext(t.Context(), "CREATE TABLE written (n INTEGER)"); err != nil {
+			if _, err := db.ExecContext(t.Context(),
+				"CREATE TABLE written (n INTEGER)"); err != nil {
 				t.Fatal(err)
 			}
 			files, err := os.ReadDir(dir)
@@ -58,7 +61,8 @@ func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 					t.Errorf("%s has the mode %o", file.Name(), mode)
 				}
 			}
-			if said := strings.Contains(log.String(), "its mode is 0600 now"); said != (name == "existing files") {
+			if said := strings.Contains(log.String(),
+				"its mode is 0600 now"); said != (name == "existing files") {
 				t.Errorf("the log says %q", log.String())
 			}
 			if err := db.Close(); err != nil {
@@ -70,7 +74,8 @@ func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 
 func mustOpen(t *testing.T, dir string, log *slog.Logger) *store.DB {
 	t.Helper()
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "parley.db"), store.Options{Log: log})
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "parley.db"),
+		store.Options{Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

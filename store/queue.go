@@ -12,7 +12,9 @@ import (
 // conversation could hold every connection.
 //
 // row is any comparable value that identifies the row, of a type that nothing else uses.
-func (db *DB) InQueuedTx(ctx context.Context, row any, fn func(ctx context.Context, tx *Tx) error) error {
+func (db *DB) InQueuedTx(
+	ctx context.Context, row any, fn func(ctx context.Context, tx *Tx) error,
+) error {
 	leave, err := db.queues.enter(ctx, row)
 	if err != nil {
 		return err

@@ -21,7 +21,9 @@ func lock(ctx context.Context, tx *store.Tx, id model.UserID) error {
 
 // whileLocked runs test while another node has a row locked. during ends before that node unlocks
 // it.
-func whileLocked(t *testing.T, test func(db, other *store.DB, id model.UserID, during context.Context)) {
+func whileLocked(
+	t *testing.T, test func(db, other *store.DB, id model.UserID, during context.Context),
+) {
 	t.Helper()
 	url := storetest.PostgresURL(t)
 	other := storetest.MustOpen(t, url)
@@ -52,7 +54,9 @@ func whileLocked(t *testing.T, test func(db, other *store.DB, id model.UserID, d
 func waitUntilBlocked(t *testing.T, other *store.DB, n int) {
 	t.Helper()
 	for waiting := 0; waiting < n; {
-		err := other.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").
+		err := other.NewRaw(
+			"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "+
+				"wait_event_type = 'Lock'").
 			Scan(t.Context(), &waiting)
 		if err != nil {
 			t.Fatal(err)
@@ -69,7 +73,11 @@ func TestBlockedTransactionsLeaveConnections(t *testing.T) {
 	whileLocked(t, func(db, other *store.DB, id model.UserID, during context.Context) {
 		for range 20 {
 			waiting.Go(func() {
-				if err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error { return lock(ctx, tx, id) }); err != nil {
+				if err := db.InTx(t.Context(),
+					func(ctx context.Context, tx *store.Tx) error {
+						return lock(ctx, tx,
+							id)
+					}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -79,7 +87,9 @@ func TestBlockedTransactionsLeaveConnections(t *testing.T) {
 			if _, err := db.ExecContext(during, "SELECT 1"); err != nil {
 				t.Fatalf("a read: %v", err)
 			}
-			err := db.InPgxTx(during, func(ctx context.Context, tx *store.PgxTx) error { return tx.Begin(ctx, batchOf("SELECT 1")) })
+			err := db.InPgxTx(during, func(ctx context.Context, tx *store.PgxTx) error {
+				return tx.Begin(ctx, batchOf("SELECT 1"))
+			})
 			if err != nil {
 				t.Fatalf("a batch: %v", err)
 			}
@@ -109,7 +119,11 @@ func TestQueuedTransactionsOfOneRowShareAConnection(t *testing.T) {
 		var gone sync.WaitGroup
 		for range 20 {
 			waiting.Go(func() {
-				if err := db.InQueuedTx(t.Context(), row("ann"), func(ctx context.Context, tx *store.Tx) error { return lock(ctx, tx, id) }); err != nil {
+				if err := db.InQueuedTx(t.Context(), row("ann"),
+					func(ctx context.Context, tx *store.Tx) error {
+						return lock(ctx, tx,
+							id)
+					}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -117,14 +131,16 @@ func TestQueuedTransactionsOfOneRowShareAConnection(t *testing.T) {
 		waitUntilBlocked(t, other, 1)
 		for range 20 {
 			gone.Go(func() {
-				err := db.InQueuedTx(cancelled, row("ann"), func(context.Context, *store.Tx) error { return nil })
+				err := db.InQueuedTx(cancelled, row("ann"),
+					func(context.Context, *store.Tx) error { return nil })
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("a transaction whose context has ended: %v", err)
 				}
 			})
 		}
 		for range 20 {
-			if err := db.InQueuedTx(during, row("ben"), func(context.Context, *store.Tx) error { return nil }); err != nil {
+			if err := db.InQueuedTx(during, row("ben"),
+				func(context.Context, *store.Tx) error { return nil }); err != nil {
 				t.Fatalf("a transaction about another row: %v", err)
 			}
 		}
@@ -141,7 +157,8 @@ func TestATransactionLeavesTheQueueHoweverItEnds(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		mine := errors.New("mine")
 		for range 30 { // more than there are slots
-			if err := db.InQueuedTx(t.Context(), 1, func(context.Context, *store.Tx) error { return mine }); !errors.Is(err, mine) {
+			if err := db.InQueuedTx(t.Context(), 1,
+				func(context.Context, *store.Tx) error { return mine }); !errors.Is(err, mine) {
 				t.Errorf("an error: %v", err)
 			}
 			func() {
@@ -150,10 +167,12 @@ func TestATransactionLeavesTheQueueHoweverItEnds(t *testing.T) {
 						t.Error("it did not panic")
 					}
 				}()
-				_ = db.InQueuedTx(t.Context(), 1, func(context.Context, *store.Tx) error { panic("a bug") })
+				_ = db.InQueuedTx(t.Context(), 1,
+					func(context.Context, *store.Tx) error { panic("a bug") })
 			}()
 		}
-		if err := db.InQueuedTx(t.Context(), 1, func(context.Context, *store.Tx) error { return nil }); err != nil {
+		if err := db.InQueuedTx(t.Context(), 1,
+			func(context.Context, *store.Tx) error { return nil }); err != nil {
 			t.Errorf("the next transaction: %v", err)
 		}
 	})

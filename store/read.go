@@ -22,8 +22,8 @@ import (
 //   - ?1, ?2 and so on are the arguments. A limit is LIMIT ?3 + 0: an argument that stands alone
 //     there makes SQLite plan again for each new value.
 //   - IN (?2...) is a list of ids of any length. Its argument is made by IDs.
-//   - ?TableColumns are the columns of T. Every other column that the text selects has the name of a
-//     column of T.
+//   - ?TableColumns are the columns of T. Every other column that the text selects has the name of
+//     a column of T.
 //
 // Every text stays prepared on every connection, so there must be few: values that vary are
 // arguments.
@@ -77,11 +77,14 @@ func (db *DB) Watch(hook bun.QueryHook) {
 
 // runHooks calls the hooks before a statement of Read, and returns the function that calls them
 // after it.
-func (db *DB) runHooks(ctx context.Context, text string, args []any) (context.Context, func(error)) {
+func (db *DB) runHooks(
+	ctx context.Context, text string, args []any,
+) (context.Context, func(error)) {
 	if len(db.hooks) == 0 {
 		return ctx, func(error) {}
 	}
-	event := &bun.QueryEvent{DB: db.DB, Query: text, QueryTemplate: text, QueryArgs: args, StartTime: db.now()}
+	event := &bun.QueryEvent{DB: db.DB, Query: text, QueryTemplate: text, QueryArgs: args,
+		StartTime: db.now()}
 	for _, hook := range db.hooks {
 		ctx = hook.BeforeQuery(ctx, event)
 	}
@@ -138,12 +141,15 @@ func (db *DB) statement(row reflect.Type, text string) *statement {
 }
 
 // destinations returns where Scan writes each column of a row: the fields of the struct.
-func (db *DB) destinations(table *schema.Table, row reflect.Value, columns []string) ([]any, error) {
+func (db *DB) destinations(
+	table *schema.Table, row reflect.Value, columns []string,
+) ([]any, error) {
 	to := make([]any, len(columns))
 	for i, name := range columns {
 		f := table.FieldMap[name]
 		if f == nil {
-			return nil, fmt.Errorf("the text selects a column %s, and %s has no such column", name, table.Type)
+			return nil, fmt.Errorf("the text selects a column %s, and %s has no such column", name,
+				table.Type)
 		}
 		to[i] = destination(f.Value(row).Addr(), db.postgres)
 	}

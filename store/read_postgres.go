@@ -13,12 +13,15 @@ import (
 // makes one plan for all values of the arguments and keeps it. The plan may be made while a table
 // is still small or has no statistics, so it must not be a sequential scan: each prepared statement
 // has an index for what it looks for.
-const KeptPlans = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`
+const KeptPlans = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true),
+	set_config('enable_seqscan', 'off', true)`
 
 // maxReads is how many connections a read tries, if it meets some that have ended.
 const maxReads = 3
 
-func (db *DB) readPostgres(ctx context.Context, text string, args []any, scan func(rows, []string) error) error {
+func (db *DB) readPostgres(
+	ctx context.Context, text string, args []any, scan func(rows, []string) error,
+) error {
 	for n := 1; ; n++ {
 		ended := false
 		err := db.onPgx(ctx, func(conn *pgx.Conn) error {
@@ -40,7 +43,9 @@ func (db *DB) readPostgres(ctx context.Context, text string, args []any, scan fu
 	}
 }
 
-func readOn(ctx context.Context, conn *pgx.Conn, text string, args []any, scan func(rows, []string) error) (err error) {
+func readOn(
+	ctx context.Context, conn *pgx.Conn, text string, args []any, scan func(rows, []string) error,
+) (err error) {
 	if err := prepare(ctx, conn, KeptPlans, text); err != nil {
 		return err
 	}

@@ -11,8 +11,11 @@ import (
 )
 
 // readSQLite needs no retry after migrations: SQLite prepares stale statements again by itself.
-func (db *DB) readSQLite(ctx context.Context, st *statement, args []any, scan func(rows, []string) error) (err error) {
-	prepared, err := st.prepareOn(ctx, db.readers) //nolint:sqlclosecheck // closed with the database
+func (db *DB) readSQLite(
+	ctx context.Context, st *statement, args []any, scan func(rows, []string) error,
+) (err error) {
+	prepared, err := st.prepareOn(ctx,
+		db.readers) //nolint:sqlclosecheck // closed with the database
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,10 @@ type SQLiteTime time.Time
 
 const sqliteTime = "2006-01-02 15:04:05.999999-07:00"
 
-func (t SQLiteTime) Value() (driver.Value, error) { return time.Time(t).UTC().Format(sqliteTime), nil }
+func (t SQLiteTime) Value() (driver.Value, error) {
+	return time.Time(t).UTC().Format(sqliteTime),
+		nil
+}
 
 func (t *SQLiteTime) Scan(value any) error {
 	text, ok := value.(string)
@@ -34,7 +37,8 @@ func (t *SQLiteTime) Scan(value any) error {
 func parseUTC(text string) (t time.Time, ok bool) {
 	const date, zone, microseconds = "2006-01-02 15:04:05", "+00:00", 6
 	rest, ok := strings.CutSuffix(text, zone)
-	if !ok || len(rest) < len(date) || len(rest) == len(date)+1 || len(rest) > len(date)+1+microseconds {
+	if !ok || len(rest) < len(date) || len(rest) == len(date)+1 ||
+		len(rest) > len(date)+1+microseconds {
 		return t, false
 	}
 	number := func(digits string) (n int) {

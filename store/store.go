@@ -1,6 +1,6 @@
-// Package store opens the database, PostgreSQL or SQLite by URL, and has the parts that are the same
-// for all packages that use it: transactions with one time and with functions that run after the
-// commit, prepared reads, the translation of driver errors, and pages of lists.
+// Package store opens the database, PostgreSQL or SQLite by URL, and has the parts that are the
+// same for all packages that use it: transactions with one time and with functions that run after
+// the commit, prepared reads, the translation of driver errors, and pages of lists.
 //
 // # Concurrency
 //
@@ -10,9 +10,9 @@
 // transactions. Reads outside of transactions have a pool of their own and never wait for the
 // writer.
 //
-// Lock order: the queue of a row (InQueuedTx) → a slot (InTx) → locks in the database. A transaction
-// may wait for each after those before it, never after those behind it. If its context ends while it
-// waits, it releases what it has.
+// Lock order: the queue of a row (InQueuedTx) → a slot (InTx) → locks in the database. A
+// transaction may wait for each after those before it, never after those behind it. If its context
+// ends while it waits, it releases what it has.
 package store
 
 import (
@@ -76,7 +76,8 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	case "sqlite":
 		db.DB, db.readers, err = openSQLite(ctx, rest, cmp.Or(opts.Log, slog.Default()))
 	default:
-		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q", scheme+":")
+		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q",
+			scheme+":")
 	}
 	if err != nil {
 		return nil, err
@@ -97,8 +98,8 @@ func (db *DB) Postgres() bool { return db.postgres }
 func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
 
 // maxIdleInTx is how long PostgreSQL waits for the next statement of a transaction. No transaction
-// here takes that long. Without a limit, a node that is frozen or cut off in the middle of one would
-// keep its locks until it is back.
+// here takes that long. Without a limit, a node that is frozen or cut off in the middle of one
+// would keep its locks until it is back.
 const maxIdleInTx = 10 * time.Second
 
 func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
@@ -112,9 +113,11 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	prepare := stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+			Name: "timestamptz", OID: pgtype.TimestamptzOID,
+			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
-		_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = "+strconv.Itoa(int(maxIdleInTx.Milliseconds())))
+		_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = "+
+			strconv.Itoa(int(maxIdleInTx.Milliseconds())))
 		return err
 	})
 	pool := sql.OpenDB(pgxConnector{stdlib.GetConnector(*cfg, prepare)})
@@ -128,7 +131,9 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 }
 
 // openSQLite opens the connection that writes, and those that read. Closing db closes both.
-func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB, readers *sql.DB, err error) {
+func openSQLite(
+	ctx context.Context, path string, log *slog.Logger,
+) (db *bun.DB, readers *sql.DB, err error) {
 	path = strings.TrimPrefix(path, "//")
 	if path == "" || strings.HasPrefix(path, ":memory:") {
 		return nil, nil, errors.New("a SQLite URL names a file: sqlite:data/parley.db")
@@ -140,7 +145,8 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB,
 		return nil, nil, fmt.Errorf("make the SQLite file: %w", err)
 	}
 	pragmas := url.Values{"_pragma": {
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)",
+		"cache_size(-16000)",
 		"secure_delete(1)", // overwrites deleted content in the file
 	}}
 	// Without "immediate", a transaction that reads and then writes fails if another one wrote in
@@ -149,11 +155,13 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB,
 	if err != nil {
 		return nil, nil, err
 	}
-	readers, err = openSQLiteFile(path, pragmas, url.Values{"_pragma": {"query_only(1)"}}, max(4, runtime.NumCPU()))
+	readers, err = openSQLiteFile(path, pragmas, url.Values{"_pragma": {"query_only(1)"}},
+		max(4, runtime.NumCPU()))
 	if err != nil {
 		return nil, nil, errors.Join(err, writer.Close())
 	}
-	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})), readers, nil
+	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})),
+		readers, nil
 }
 
 // keepPrivate makes the file if there is none, and lets only the owner read and write it and the
@@ -173,10 +181,12 @@ func keepPrivate(ctx context.Context, path string, log *slog.Logger) error {
 			continue
 		}
 		if err := os.Chmod(path+suffix, 0o600); err != nil {
-			log.WarnContext(ctx, "others on this machine may read the database", "file", path+suffix, "error", err)
+			log.WarnContext(ctx, "others on this machine may read the database", "file",
+				path+suffix, "error", err)
 			continue
 		}
-		log.WarnContext(ctx, "others on this machine could read the database; its mode is 0600 now", "file", path+suffix)
+		log.WarnContext(ctx, "others on this machine could read the database; its mode is 0600 now",
+			"file", path+suffix)
 	}
 	return nil
 }
@@ -188,7 +198,8 @@ func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, er
 			query[key] = append(query[key], list...)
 		}
 	}
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
+	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(),
+		RawQuery: query.Encode()}).String()
 	pool, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, fmt.Errorf("open the SQLite file: %w", err)

@@ -22,8 +22,10 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 
 func user(nickname string) *model.User {
 	return &model.User{
-		ID: model.NewUserID(), Email: nickname + "@example.org", EmailKey: nickname + "@example.org",
-		Nickname: nickname, NicknameKey: nickname, SearchKey: nickname, CreatedAt: time.Now().UTC().Truncate(time.Microsecond),
+		ID: model.NewUserID(), Email: nickname + "@example.org",
+		EmailKey: nickname + "@example.org",
+		Nickname: nickname, NicknameKey: nickname, SearchKey: nickname, CreatedAt: time.Now().UTC().
+				Truncate(time.Microsecond),
 	}
 }
 
@@ -43,7 +45,8 @@ func count(t *testing.T, db *store.DB) int64 {
 
 func TestOpenRefusesWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "mysql://x", "sqlite:", "sqlite::memory:", "postgres://%zz", "postgres://127.0.0.1:1/x"} {
+	for _, url := range []string{"", "mysql://x", "sqlite:", "sqlite::memory:", "postgres://%zz",
+		"postgres://127.0.0.1:1/x"} {
 		if db, err := store.Open(t.Context(), url, store.Options{}); err == nil {
 			t.Errorf("%q was opened", url)
 			_ = db.Close()
@@ -66,13 +69,15 @@ func TestMigrationsGoUpDownAndUpAgain(t *testing.T) {
 				t.Errorf("%s is not applied", m.Name)
 			}
 		}
-		if reverted, err := migrations.Down(t.Context(), db.DB); err != nil || len(reverted) != len(list) {
+		if reverted, err := migrations.Down(t.Context(), db.DB); err != nil ||
+			len(reverted) != len(list) {
 			t.Fatalf("reverted %v (%v)", reverted, err)
 		}
 		if err := insert(t.Context(), db, user("ann")); err == nil {
 			t.Fatal("the tables are still there")
 		}
-		if applied, err := migrations.Up(t.Context(), db.DB); err != nil || len(applied) != len(list) {
+		if applied, err := migrations.Up(t.Context(), db.DB); err != nil ||
+			len(applied) != len(list) {
 			t.Fatalf("applied %v (%v)", applied, err)
 		}
 	})
@@ -201,7 +206,8 @@ func TestBrokenBy(t *testing.T) {
 			email, nickname bool
 		}{{"email", sameEmail, true, false}, {"nickname", sameNickname, false, true}} {
 			err := insert(t.Context(), db, c.u)
-			if store.UniqueEmail.BrokenBy(err) != c.email || store.UniqueNickname.BrokenBy(err) != c.nickname {
+			if store.UniqueEmail.BrokenBy(err) != c.email ||
+				store.UniqueNickname.BrokenBy(err) != c.nickname {
 				t.Errorf("%s: %v", c.name, err)
 			}
 			if errs.Is(store.Error(err), errs.Unavailable) {

@@ -23,8 +23,8 @@ type Tx struct {
 func (tx *Tx) Postgres() bool { return tx.postgres }
 
 // AfterCommit registers a function that runs after the transaction is committed, and not if it
-// fails. Functions run in the order in which they were registered. Publishing a change belongs here,
-// because before the commit nobody can read it.
+// fails. Functions run in the order in which they were registered. Publishing a change belongs
+// here, because before the commit nobody can read it.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 // Lock locks rows until the transaction ends: other transactions can neither change nor refer to
@@ -33,24 +33,25 @@ func (tx *Tx) Lock(ctx context.Context, table any, where string, args ...any) er
 	if !tx.postgres {
 		return nil
 	}
-	_, err := tx.NewSelect().Model(table).ColumnExpr("1").Where(where, args...).For("UPDATE").Exec(ctx)
+	_, err := tx.NewSelect().Model(table).ColumnExpr("1").Where(where, args...).For("UPDATE").
+		Exec(ctx)
 	return err
 }
 
 // maxTries is how often a transaction is tried.
 const maxTries = 5
 
-// InTx runs fn in a transaction, which is committed if fn returns nil, and rolled back if fn returns
-// an error or panics. If the database rolls it back because of another transaction (a deadlock, or a
-// row that it refers to was deleted meanwhile), fn runs again. So fn must change nothing outside of
-// the transaction except variables that it sets each time.
+// InTx runs fn in a transaction, which is committed if fn returns nil, and rolled back if fn
+// returns an error or panics. If the database rolls it back because of another transaction (a
+// deadlock, or a row that it refers to was deleted meanwhile), fn runs again. So fn must change
+// nothing outside of the transaction except variables that it sets each time.
 //
 // InTx returns the errors of fn as they are. The error is UNAVAILABLE if the database cannot be
 // reached, and wraps ErrUnknown if the outcome of the commit is unknown.
 //
-// On PostgreSQL these transactions use at most half of the connections, and others wait. The rest is
-// for reads and for InPgxTx, even if all transactions wait for locks. A transaction must not begin
-// another.
+// On PostgreSQL these transactions use at most half of the connections, and others wait. The rest
+// is for reads and for InPgxTx, even if all transactions wait for locks. A transaction must not
+// begin another.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	release, err := db.takeSlot(ctx)
 	if err != nil {
@@ -102,5 +103,6 @@ func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 var ErrUnknown = errors.New("the commit's outcome is unknown")
 
 func unknown(err error) error {
-	return errs.Wrap(errors.Join(ErrUnknown, err), errs.Unavailable, "The change may or may not be stored. Try again.")
+	return errs.Wrap(errors.Join(ErrUnknown, err), errs.Unavailable,
+		"The change may or may not be stored. Try again.")
 }

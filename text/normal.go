@@ -8,9 +8,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Package norm makes stream-safe text (UAX #15, section 13): it inserts U+034F, the combining grapheme
-// joiner, after 30 combining marks in a row. The result is not the NFC of the text. So texts with a
-// long run of marks are normalized by the plain algorithm here, and all others by package norm.
+// Package norm makes stream-safe text (UAX #15, section 13): it inserts U+034F, the combining
+// grapheme joiner, after 30 combining marks in a row. The result is not the NFC of the text. So
+// texts with a long run of marks are normalized by the plain algorithm here, and all others by
+// package norm.
 
 // nfc is Normalization Form C (UAX #15).
 func nfc(s string) string { return normalize(s, norm.NFC, norm.NFD) }
@@ -24,7 +25,8 @@ const graphemeJoiner = "\u034f"
 // which have no decomposition and are part of none.
 func normalize(s string, composed, decomposed norm.Form) string {
 	out := composed.String(s)
-	if strings.Count(out, graphemeJoiner) == strings.Count(s, graphemeJoiner) || !utf8.ValidString(s) {
+	if strings.Count(out, graphemeJoiner) == strings.Count(s, graphemeJoiner) ||
+		!utf8.ValidString(s) {
 		return out
 	}
 	return compose(decompose(s, decomposed))
@@ -55,7 +57,8 @@ func decompose(s string, form norm.Form) []char {
 		for to < len(chars) && chars[to].class != 0 {
 			to++
 		}
-		slices.SortStableFunc(chars[from:to], func(a, b char) int { return int(a.class) - int(b.class) })
+		slices.SortStableFunc(chars[from:to],
+			func(a, b char) int { return int(a.class) - int(b.class) })
 		from = to
 	}
 	return chars
@@ -67,7 +70,8 @@ func compose(chars []char) string {
 	starter := -1
 	for _, c := range chars {
 		last := len(out) - 1
-		blocked := starter < 0 || last > starter && (out[last].class == 0 || out[last].class >= c.class)
+		blocked := starter < 0 || last > starter &&
+			(out[last].class == 0 || out[last].class >= c.class)
 		if !blocked {
 			if r, ok := primaryComposite(out[starter].r, c.r); ok {
 				out[starter].r = r
@@ -86,8 +90,8 @@ func compose(chars []char) string {
 	return b.String()
 }
 
-// primaryComposite returns the code point that is canonically equivalent to two (D114). ok is false if
-// there is none.
+// primaryComposite returns the code point that is canonically equivalent to two (D114). ok is false
+// if there is none.
 func primaryComposite(first, second rune) (r rune, ok bool) {
 	var room [4 * utf8.UTFMax]byte
 	pair := utf8.AppendRune(room[:0], first)

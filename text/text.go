@@ -1,5 +1,5 @@
-// Package text has rules for names and messages: their normal form, the folded form that is compared
-// and searched, the characters that they must not have, and emoji.
+// Package text has rules for names and messages: their normal form, the folded form that is
+// compared and searched, the characters that they must not have, and emoji.
 package text
 
 import (
@@ -10,15 +10,16 @@ import (
 	"golang.org/x/text/cases"
 )
 
-// Clean returns the form of a text that is stored: NFC (UAX #15), line breaks as \n, no white space at
-// the ends.
+// Clean returns the form of a text that is stored: NFC (UAX #15), line breaks as \n, no white space
+// at the ends.
 func Clean(s string) string {
 	s = strings.ReplaceAll(s, "\r\n", "\n")
 	return strings.TrimSpace(nfc(s))
 }
 
-// Fold returns the form of a text that is compared and searched: NFKC with full case folding, and NFKC
-// again, because folding can undo it. Texts that a person takes for the same word have the same form.
+// Fold returns the form of a text that is compared and searched: NFKC with full case folding, and
+// NFKC again, because folding can undo it. Texts that a person takes for the same word have the
+// same form.
 func Fold(s string) string {
 	return nfkc(cases.Fold().String(nfkc(s)))
 }
@@ -48,7 +49,8 @@ func Problem(s string, multiline bool) string {
 func Invisible(s string) bool {
 	const brailleBlank = '\u2800'
 	for _, r := range s {
-		if unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point,
+		if unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp,
+			unicode.Other_Default_Ignorable_Code_Point,
 			unicode.Variation_Selector) || unicode.IsSpace(r) && r != ' ' || r == brailleBlank {
 			return true
 		}
@@ -57,8 +59,8 @@ func Invisible(s string) bool {
 }
 
 // Deceptive reports whether s has a character that makes a line look different from what it is: one
-// that changes the direction of writing (UAX #9) or ends the line. Joiners are not among them, because
-// emoji and some scripts need them.
+// that changes the direction of writing (UAX #9) or ends the line. Joiners are not among them,
+// because emoji and some scripts need them.
 func Deceptive(s string) bool {
 	for _, r := range s {
 		if unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {

@@ -10,10 +10,10 @@ import (
 // maxToken is how many code points of a word are kept.
 const maxToken = 64
 
-// Tokens returns the words of a text, folded, each once, in order. Searches on both databases compare
-// them. A word is a run of letters, marks and digits, or one symbol, such as an emoji. In scripts
-// without spaces between words, every character is a token, and every two neighbours are one, so that
-// a part of a sentence is found in it.
+// Tokens returns the words of a text, folded, each once, in order. Searches on both databases
+// compare them. A word is a run of letters, marks and digits, or one symbol, such as an emoji. In
+// scripts without spaces between words, every character is a token, and every two neighbours are
+// one, so that a part of a sentence is found in it.
 func Tokens(s string) []string { return tokens(s, true) }
 
 // Terms returns the words that a query searches for. It is Tokens without the single characters of
@@ -90,7 +90,8 @@ func inWord(r rune) bool {
 	if r <= unicode.MaxASCII {
 		return unicode.IsLetter(r) || unicode.IsDigit(r)
 	}
-	return unicode.In(r, unicode.L, unicode.M, unicode.N) && !unicode.Is(unicode.Variation_Selector, r)
+	return unicode.In(r, unicode.L, unicode.M, unicode.N) &&
+		!unicode.Is(unicode.Variation_Selector, r)
 }
 
 // firstUnspaced is the first code point of Thai, the first block of a script without spaces.
@@ -100,7 +101,8 @@ const firstUnspaced = '\u0e00'
 func unspaced(r rune) bool {
 	// 'ー' lengthens the kana before it, and belongs to several scripts.
 	return r >= firstUnspaced && (r == 'ー' ||
-		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar))
+		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao,
+			unicode.Khmer, unicode.Myanmar))
 }
 
 // Part is a piece of a text. Match is true if it matches a search.
@@ -109,8 +111,8 @@ type Part struct {
 	Match bool
 }
 
-// Snippet returns about size code points of a text, from a little before the first match of one of the
-// terms, and marks the matches. An ellipsis stands for text that was cut off.
+// Snippet returns about size code points of a text, from a little before the first match of one of
+// the terms, and marks the matches. An ellipsis stands for text that was cut off.
 func Snippet(s string, terms []string, size int) []*Part {
 	runes := []rune(s)
 	found := matches(runes, terms, size)
@@ -148,8 +150,8 @@ func Snippet(s string, terms []string, size int) []*Part {
 const matchBlock = 256
 
 // matches returns the parts of a text that match one of the terms, in order, without overlaps: the
-// first one, those that begin less than size code points after it, and perhaps some more. Folding is
-// most of the work, so many words are folded together, and it ends when enough is found.
+// first one, those that begin less than size code points after it, and perhaps some more. Folding
+// is most of the work, so many words are folded together, and it ends when enough is found.
 func matches(s []rune, terms []string, size int) (list []span) {
 	candidates := candidatesIn(s)
 	for block := range slices.Chunk(candidates, matchBlock) {
@@ -174,8 +176,8 @@ func matches(s []rune, terms []string, size int) (list []span) {
 	return list
 }
 
-// candidatesIn returns the words of a text. In scripts without spaces it returns, for each character,
-// the pair that begins with it and then the character alone.
+// candidatesIn returns the words of a text. In scripts without spaces it returns, for each
+// character, the pair that begins with it and then the character alone.
 func candidatesIn(s []rune) (list []span) {
 	for _, w := range words(s) {
 		if !unspaced(s[w.from]) {
@@ -192,8 +194,8 @@ func candidatesIn(s []rune) (list []span) {
 	return list
 }
 
-// foldEach folds each part of a text by itself. It joins them with line breaks, across which folding
-// changes nothing.
+// foldEach folds each part of a text by itself. It joins them with line breaks, across which
+// folding changes nothing.
 func foldEach(s []rune, parts []span) []string {
 	var b strings.Builder
 	for i, p := range parts {
@@ -210,11 +212,13 @@ func isTerm(folded string, spaced bool, terms []string) bool {
 	if slices.Contains(terms, folded) {
 		return true
 	}
-	one := len(folded) <= maxToken && !strings.ContainsFunc(folded, splits) || utf8.RuneCountInString(folded) == 1
+	one := len(folded) <= maxToken && !strings.ContainsFunc(folded, splits) ||
+		utf8.RuneCountInString(folded) == 1
 	if !spaced || one {
 		return false
 	}
-	return slices.ContainsFunc(tokensOfFolded(folded, true), func(t string) bool { return slices.Contains(terms, t) })
+	return slices.ContainsFunc(tokensOfFolded(folded, true),
+		func(t string) bool { return slices.Contains(terms, t) })
 }
 
 // splits reports whether a word with r in it may be several words.

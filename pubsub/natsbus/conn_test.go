@@ -20,8 +20,9 @@ const (
 
 func (n *node) wantLog(connectedLines, awayLines int) {
 	n.t.Helper()
-	if got := [2]int{n.log.lines(connected), n.log.lines(away)}; got != [2]int{connectedLines, awayLines} {
-		n.t.Errorf("the log has %v lines of connections and outages, want %v:\n%s", got, [2]int{connectedLines, awayLines}, n.log)
+	got, want := [2]int{n.log.lines(connected), n.log.lines(away)}, [2]int{connectedLines, awayLines}
+	if got != want {
+		n.t.Errorf("the log has %v lines of connections and outages, want %v:\n%s", got, want, n.log)
 	}
 }
 
@@ -136,7 +137,8 @@ func TestCredentials(t *testing.T) {
 			n.waitMissedAll()
 		} else {
 			// nats.go gives up after two refusals.
-			eventually(t, "it goes on trying", func() bool { return s.Tries()+token.Tries() > tried+6 })
+			eventually(t, "it goes on trying",
+				func() bool { return s.Tries()+token.Tries() > tried+6 })
 		}
 		n.stop()
 		if got := n.log.lines(connected); (got == 1) != right {
@@ -155,7 +157,8 @@ func TestForbiddenSubjectsAreLoggedOnce(t *testing.T) {
 	t.Parallel()
 	none := &server.SubjectPermission{Deny: []string{">"}}
 	s := natstest.MustStartWith(t, server.Options{Users: []*server.User{
-		{Username: "ann", Password: "pw", Permissions: &server.Permissions{Publish: none, Subscribe: none}},
+		{Username: "ann", Password: "pw",
+			Permissions: &server.Permissions{Publish: none, Subscribe: none}},
 	}})
 	n := mustNode(t, "nats://ann:pw@"+s.Addr())
 	n.waitMissedAll()
@@ -203,7 +206,8 @@ func TestAnUnknownErrorOfTheServer(t *testing.T) {
 // (https://docs.nats.io/reference/reference-protocols/nats-protocol) and then sends an error.
 func serveUnknownError(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, `INFO {"server_id":"x","version":"2.0.0","proto":1,"max_payload":1048576}`+"\r\n"); err != nil {
+	const info = `INFO {"server_id":"x","version":"2.0.0","proto":1,"max_payload":1048576}`
+	if _, err := io.WriteString(conn, info+"\r\n"); err != nil {
 		return
 	}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
@@ -216,15 +220,18 @@ func serveUnknownError(conn net.Conn) {
 func TestOpenRefusesBadOptions(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
-		"", "127.0.0.1:4222", "http://h:4222", "nats://", "nats://:4222", "nats://ann:pw%zz@h", "nats://ann:p/w@h", "nats://h/x", "ws://h",
+		"", "127.0.0.1:4222", "http://h:4222", "nats://", "nats://:4222", "nats://ann:pw%zz@h",
+		"nats://ann:p/w@h", "nats://h/x", "ws://h",
 	} {
 		_, err := natsbus.Open(natsbus.Options{URLs: []string{"nats://127.0.0.1:1", url}})
-		if err == nil || !strings.Contains(err.Error(), "address 2") || strings.Contains(err.Error(), "ann") {
+		if err == nil || !strings.Contains(err.Error(), "address 2") ||
+			strings.Contains(err.Error(), "ann") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
 	for _, prefix := range []string{"a b", ".", "a.", "*", "a.>", "$SYS"} {
-		if _, err := natsbus.Open(natsbus.Options{URLs: []string{"nats://127.0.0.1:1"}, Prefix: prefix}); err == nil {
+		opts := natsbus.Options{URLs: []string{"nats://127.0.0.1:1"}, Prefix: prefix}
+		if _, err := natsbus.Open(opts); err == nil {
 			t.Errorf("prefix %q was accepted", prefix)
 		}
 	}
@@ -236,7 +243,8 @@ func TestOpenRefusesBadOptions(t *testing.T) {
 func TestRedacted(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"nats://ann:pw@h:4222": "nats://h:4222", "tls://token@h": "tls://h", "nats://h:1": "nats://h:1", "nats://a:%zz@h": "(not an address)",
+		"nats://ann:pw@h:4222": "nats://h:4222", "tls://token@h": "tls://h",
+		"nats://h:1": "nats://h:1", "nats://a:%zz@h": "(not an address)",
 	} {
 		if got := natsbus.Redacted(url); got != want {
 			t.Errorf("%s: %s, want %s", url, got, want)

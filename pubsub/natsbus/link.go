@@ -32,8 +32,8 @@ type Link[T any] struct {
 
 	out chan outgoing[T] // messages to send
 	in  chan *nats.Msg   // messages that have arrived
-	// unreported is true if messages of this node were lost on their way out, and the other nodes do
-	// not know it yet.
+	// unreported is true if messages of this node were lost on their way out, and the other nodes
+	// do not know it yet.
 	unreported atomic.Bool
 	wakeSend   wake.Notifier
 	wakeSync   wake.Notifier // of syncSubscriptions
@@ -48,22 +48,25 @@ type outgoing[T any] struct {
 	message T
 }
 
-// Join returns a Link, which connects the bus while Run runs. Topics consist of letters, digits, "-"
-// and "_"; messages of other topics stay on this node.
+// Join returns a Link, which connects the bus while Run runs. Topics consist of letters, digits,
+// "-" and "_"; messages of other topics stay on this node.
 //
 // missed is called when messages of some topics may have been missed until now; nil means all
 // topics. This is the case
-//   - after NATS has confirmed the first subscription of a topic, which is a moment after Handle has
-//     returned,
+//   - after NATS has confirmed the first subscription of a topic, which is a moment after Handle
+//     has returned,
 //   - after each connection,
 //   - when more messages arrived than fit into the buffer, and
 //   - when another node reports that it has lost some.
 //
 // missed must return at once.
-func Join[T any](c *Conn, name string, bus *pubsub.Bus[T], codec Codec[T], missed func(topics []string)) *Link[T] {
+func Join[T any](
+	c *Conn, name string, bus *pubsub.Bus[T], codec Codec[T], missed func(topics []string),
+) *Link[T] {
 	prefix := c.opts.Prefix + "." + name
 	return &Link[T]{
-		conn: c, bus: bus, codec: codec, log: c.opts.Log, topics: prefix + ".topic.", lost: prefix + ".lost", missed: missed,
+		conn: c, bus: bus, codec: codec, log: c.opts.Log, topics: prefix + ".topic.",
+		lost: prefix + ".lost", missed: missed,
 		out: make(chan outgoing[T], c.opts.Buffer), in: make(chan *nats.Msg, c.opts.Buffer),
 		wakeSend: wake.NewNotifier(), wakeSync: wake.NewNotifier(),
 		subscribed: map[string]bool{}, changed: map[string]bool{},
@@ -166,8 +169,8 @@ func (l *Link[T]) send(ctx context.Context) {
 			}
 			round = cn.round
 		}
-		// The report is sent when the buffer is empty, so that it comes after all that was lost, and
-		// once.
+		// The report is sent when the buffer is empty, so that it comes after all that was lost,
+		// and once.
 		if cn.connected && len(l.out) == 0 && l.unreported.CompareAndSwap(true, false) {
 			if err := cn.nc.Publish(l.lost, nil); err != nil {
 				l.unreported.Store(true) // the next connection wakes send
@@ -196,8 +199,8 @@ func (l *Link[T]) sendOne(o outgoing[T]) {
 	l.conn.counts.sent.Add(1)
 }
 
-// receive delivers the messages of other nodes to the bus. It never waits for anything else, so that
-// messages do not pile up.
+// receive delivers the messages of other nodes to the bus. It never waits for anything else, so
+// that messages do not pile up.
 func (l *Link[T]) receive(ctx context.Context) {
 	for {
 		select {
@@ -212,7 +215,8 @@ func (l *Link[T]) receive(ctx context.Context) {
 			message, err := l.codec.Decode(topic, m.Data)
 			if err != nil {
 				l.conn.counts.broken.Add(1)
-				l.log.DebugContext(ctx, "a message of another node is malformed", "topic", topic, "error", err)
+				l.log.DebugContext(ctx, "a message of another node is malformed", "topic", topic,
+					"error", err)
 				continue
 			}
 			l.conn.counts.received.Add(1)

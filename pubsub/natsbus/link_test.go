@@ -75,7 +75,8 @@ func TestOneSubscriptionForEachTopicAndNode(t *testing.T) {
 	a, b := "parley.test.topic.a", "parley.test.topic.b"
 	isNow := func(want ...string) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("the subscriptions are %v", want), func() bool { return slices.Equal(topics(), want) })
+		eventually(t, fmt.Sprintf("the subscriptions are %v", want),
+			func() bool { return slices.Equal(topics(), want) })
 	}
 	isNow(a, a, b, b)
 	for _, sub := range subs[:11] {
@@ -88,11 +89,12 @@ func TestOneSubscriptionForEachTopicAndNode(t *testing.T) {
 		t.Errorf("other subscriptions are %v", control)
 	}
 	nodes[0].stop()
-	eventually(t, "the node that ended has no subscriptions", func() bool { return len(s.Subscriptions("parley.")) == 1 })
+	eventually(t, "the node that ended has no subscriptions",
+		func() bool { return len(s.Subscriptions("parley.")) == 1 })
 }
 
-// Topics lose their last subscription and get a first one at the same time. In the end there is a NATS
-// subscription for exactly those that have one.
+// Topics lose their last subscription and get a first one at the same time. In the end there is a
+// NATS subscription for exactly those that have one.
 func TestSubscriptionsFollowTopicsThatRace(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
@@ -114,7 +116,8 @@ func TestSubscriptionsFollowTopicsThatRace(t *testing.T) {
 	subscribing.Wait()
 	n.synced()
 	eventually(t, "only t0 and t1 are subscribed to", func() bool {
-		return slices.Equal(s.Subscriptions("parley.test.topic."), []string{"parley.test.topic.t0", "parley.test.topic.t1"})
+		return slices.Equal(s.Subscriptions("parley.test.topic."),
+			[]string{"parley.test.topic.t0", "parley.test.topic.t1"})
 	})
 	for i := range 2 {
 		nodes[1].bus.PublishRemote(fmt.Sprintf("t%d", i), "hello")
@@ -149,7 +152,9 @@ func TestClustersOnOneServerAreApart(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	prefixed := func(prefix string) *node {
-		n := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Prefix = prefix })
+		n := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) {
+			o.Prefix = prefix
+		})
 		n.waitMissedAll()
 		return n
 	}
@@ -208,12 +213,14 @@ func TestPublishingNeverWaits(t *testing.T) {
 	}
 }
 
-// TestDroppedMessagesAreReported fills the small buffer of one node. The other must learn that it may
-// have missed messages.
+// TestDroppedMessagesAreReported fills the small buffer of one node. The other must learn that it
+// may have missed messages.
 func TestDroppedMessagesAreReported(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
-	small := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Buffer = 1 })
+	small := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) {
+		o.Buffer = 1
+	})
 	small.waitMissedAll()
 	other := mustNodes(t, s, 1)[0]
 	for small.Status().Dropped == 0 {

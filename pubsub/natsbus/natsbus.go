@@ -1,5 +1,5 @@
-// Package natsbus connects the topics of several nodes over NATS: a message that is published on one
-// node reaches the subscriptions of all.
+// Package natsbus connects the topics of several nodes over NATS: a message that is published on
+// one node reaches the subscriptions of all.
 //
 // It sends hints over core NATS, which stores nothing. A message that does not fit into a buffer,
 // cannot be sent or does not arrive is lost, and the subscriber reconciles with the database. The
@@ -17,8 +17,8 @@
 // client may hold its own lock for as long as a write or a dial takes. Messages of one node on one
 // topic arrive in the order in which they were published. Those of several nodes have no order.
 //
-// Lock order: the pubsub.Bus → its Link, because the watcher of the bus locks the Link. The lock of a
-// Conn is held alone. Nothing waits for the network with one of these locks held.
+// Lock order: the pubsub.Bus → its Link, because the watcher of the bus locks the Link. The lock of
+// a Conn is held alone. Nothing waits for the network with one of these locks held.
 //
 // Run ends with its context, after it has sent the messages of the buffer. Close comes after Run.
 package natsbus
@@ -48,11 +48,11 @@ type Options struct {
 	// parley.
 	Prefix string
 	Name   string // of this node, for the monitoring of NATS
-	// RetryEvery is how long to wait after all URLs have failed, plus a random part of as much again,
-	// so that the nodes of a cluster do not all connect at once. 0 means one second.
+	// RetryEvery is how long to wait after all URLs have failed, plus a random part of as much
+	// again, so that the nodes of a cluster do not all connect at once. 0 means one second.
 	RetryEvery time.Duration
-	// Buffer is how many messages of a bus may wait to be sent, and how many to be delivered; 0 means
-	// 1024.
+	// Buffer is how many messages of a bus may wait to be sent, and how many to be delivered; 0
+	// means 1024.
 	Buffer int
 	Log    *slog.Logger // nil means slog.Default
 }
@@ -148,9 +148,12 @@ func Open(opts Options) (*Conn, error) {
 // text, which may have a password in it.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" ||
+	if err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "" ||
+		strings.Trim(u.Path, "/") != "" ||
 		u.RawQuery != "" {
-		return errors.New("it is not like nats://HOST:4222 or tls://USER:PASSWORD@HOST:4222 (in a password, write what is not a letter or digit as %XX)")
+		return errors.New(
+			"it is not like nats://HOST:4222 or tls://USER:PASSWORD@HOST:4222 (in a password, " +
+				"write what is not a letter or digit as %XX)")
 	}
 	return nil
 }
@@ -159,7 +162,8 @@ func CheckURL(text string) error {
 func CheckPrefix(prefix string) error {
 	for token := range strings.SplitSeq(prefix, ".") {
 		if !isToken(token) {
-			return fmt.Errorf("%q is not a name like parley or chat.parley: letters, digits, - and _", prefix)
+			return fmt.Errorf(
+				"%q is not a name like parley or chat.parley: letters, digits, - and _", prefix)
 		}
 	}
 	return nil
@@ -169,15 +173,16 @@ func CheckPrefix(prefix string) error {
 // are wildcards.
 func isToken(s string) bool {
 	for _, r := range s {
-		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-' {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' &&
+			r != '-' {
 			return false
 		}
 	}
 	return s != ""
 }
 
-// Redacted returns an address of NATS without user, password and token. (A token stands in the place
-// of the user.)
+// Redacted returns an address of NATS without user, password and token. (A token stands in the
+// place of the user.)
 func Redacted(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -192,8 +197,9 @@ func (c *Conn) Status() Status {
 	defer c.mu.Unlock()
 	return Status{
 		Connected: c.state.connected, Reason: c.state.reason, Since: c.state.since,
-		Sent: c.counts.sent.Load(), Dropped: c.counts.dropped.Load(), Received: c.counts.received.Load(),
-		Missed: c.counts.missed.Load(), Broken: c.counts.broken.Load(),
+		Sent: c.counts.sent.Load(), Dropped: c.counts.dropped.Load(),
+		Received: c.counts.received.Load(), Missed: c.counts.missed.Load(),
+		Broken: c.counts.broken.Load(),
 	}
 }
 
@@ -207,8 +213,8 @@ func (c *Conn) Close() {
 		c.dialing.Done()
 	}
 	c.mu.Unlock()
-	// The client may wait for the network with its lock held: in a dial, a handshake, or a write that
-	// stalls. Closing its sockets ends that.
+	// The client may wait for the network with its lock held: in a dial, a handshake, or a write
+	// that stalls. Closing its sockets ends that.
 	deadline := time.AfterFunc(flushTimeout, c.hangUp)
 	defer deadline.Stop()
 	if connected {
@@ -221,21 +227,23 @@ func (c *Conn) Close() {
 	c.dialing.Wait()
 }
 
-// dial makes the first connection, or the next one after nats.go has closed one for good. Because of
-// RetryOnFailedConnect, it returns at once if no server answers, and nats.go goes on trying.
+// dial makes the first connection, or the next one after nats.go has closed one for good. Because
+// of RetryOnFailedConnect, it returns at once if no server answers, and nats.go goes on trying.
 func (c *Conn) dial(ctx context.Context) {
 	nc, err := nats.Connect(strings.Join(c.opts.URLs, ","),
 		nats.Name(c.opts.Name),
 		nats.NoEcho(),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(c.opts.RetryEvery), nats.ReconnectJitter(c.opts.RetryEvery, c.opts.RetryEvery),
+		nats.ReconnectWait(c.opts.RetryEvery),
+		nats.ReconnectJitter(c.opts.RetryEvery, c.opts.RetryEvery),
 		// no buffer for an outage: after it, subscribers reconcile with the database anyway
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(netTimeout), nats.FlusherTimeout(netTimeout), nats.ReconnectOnFlusherError(),
 		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(2),
-		nats.SkipHostLookup(), nats.SetCustomDialer(dialer(func(network, address string) (net.Conn, error) {
-			return dialSocket(ctx, network, address)
-		})),
+		nats.SkipHostLookup(), nats.SetCustomDialer(
+			dialer(func(network, address string) (net.Conn, error) {
+				return dialSocket(ctx, network, address)
+			})),
 		nats.ConnectHandler(func(nc *nats.Conn) { c.onConnect(nc) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) { c.onConnect(nc) }),
 		nats.DisconnectErrHandler(c.onDisconnect),
@@ -298,7 +306,8 @@ func (c *Conn) reconnect(ctx context.Context, nc *nats.Conn) {
 	})
 }
 
-// onConnect and onDisconnect are called by nats.go, one after the other, in the order of the events.
+// onConnect and onDisconnect are called by nats.go, one after the other, in the order of the
+// events.
 func (c *Conn) onConnect(nc *nats.Conn) {
 	server := Redacted(nc.ConnectedUrl())
 	c.mu.Lock()
@@ -307,7 +316,8 @@ func (c *Conn) onConnect(nc *nats.Conn) {
 	if c.state.connected {
 		close(c.gone)
 	} else {
-		c.opts.Log.Info("NATS is connected: messages of other nodes arrive at once", "server", server)
+		c.opts.Log.Info("NATS is connected: messages of other nodes arrive at once",
+			"server", server)
 	}
 	c.state = state{known: true, connected: true, since: time.Now()}
 	c.errorLogged = false
@@ -328,7 +338,9 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if c.closed || c.state.known && !c.state.connected {
 		return // a failed attempt changes nothing, and is not logged
 	}
-	c.opts.Log.Warn("NATS is away: messages of other nodes arrive later, by reconciling with the database", "reason", reason)
+	c.opts.Log.Warn(
+		"NATS is away: messages of other nodes arrive later, by reconciling with the database",
+		"reason", reason)
 	if c.state.connected {
 		close(c.gone)
 	}
@@ -354,7 +366,8 @@ func (c *Conn) onError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if sub != nil {
 		subject = sub.Subject
 	}
-	c.opts.Log.Log(context.Background(), level, "NATS reports an error", "error", err, "subject", subject)
+	c.opts.Log.Log(context.Background(), level, "NATS reports an error",
+		"error", err, "subject", subject)
 }
 
 // connection is the part of a Conn's state that Links use.

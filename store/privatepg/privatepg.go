@@ -1,6 +1,7 @@
-// Package privatepg starts a temporary PostgreSQL server from the binaries that are installed on the
-// machine. It listens on a free port of the loopback interface, keeps its data in a temporary folder,
-// and ends with the process that started it. It is for tests, benchmarks and `parley verify --chaos`.
+// Package privatepg starts a temporary PostgreSQL server from the binaries that are installed on
+// the machine. It listens on a free port of the loopback interface, keeps its data in a temporary
+// folder, and ends with the process that started it. It is for tests, benchmarks and `parley verify
+// --chaos`.
 package privatepg
 
 import (
@@ -24,7 +25,8 @@ import (
 )
 
 // ErrNotInstalled is returned if the machine has no PostgreSQL server.
-var ErrNotInstalled = errors.New("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+var ErrNotInstalled = errors.New(
+	"no PostgreSQL server is installed (Debian: apt-get install postgresql)")
 
 // Server is a running PostgreSQL.
 type Server struct {
@@ -62,7 +64,8 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	s.binary, s.attr = filepath.Join(bin, "postgres"), attr
 	data := filepath.Join(s.dir, "data")
 	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"),
-		"--pgdata", data, "--username", "parley", "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
+		"--pgdata", data, "--username", "parley", "--auth", "trust", "--encoding", "UTF8",
+		"--no-locale", "--no-sync")
 	initdb.SysProcAttr = attr
 	initdb.Dir = s.dir
 	if out, err := initdb.CombinedOutput(); err != nil {
@@ -75,7 +78,8 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(conf, "\nunix_socket_directories = ''\nmax_connections = 200\n%s\n", strings.Join(settings, "\n"))
+	_, err = fmt.Fprintf(conf, "\nunix_socket_directories = ''\nmax_connections = 200\n%s\n",
+		strings.Join(settings, "\n"))
 	if err := errors.Join(err, conf.Close()); err != nil {
 		return err
 	}
@@ -95,7 +99,8 @@ func (s *Server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.binary, "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)) //nolint:noctx // outlives ctx
+	cmd := exec.Command(s.binary, "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p",
+		strconv.Itoa(s.port)) //nolint:noctx // outlives ctx
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	attr := *s.attr
@@ -183,8 +188,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// binaries finds the folder of initdb and postgres: the one that pg_config names, or else the newest
-// in Debian's layout.
+// binaries finds the folder of initdb and postgres: the one that pg_config names, or else the
+// newest in Debian's layout.
 func binaries(ctx context.Context) (string, error) {
 	var candidates []string
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
@@ -230,7 +235,11 @@ func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
 			return nil, err
 		}
-		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
+		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid),
+			Gid: uint32(gid)}}, nil
 	}
-	return nil, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as")
+	return nil,
+		errors.New(
+			"PostgreSQL refuses to run as root, and there is no user postgres or nobody to run " +
+				"it as")
 }

@@ -11,8 +11,8 @@ type Clock struct {
 	now time.Time
 }
 
-// NewClock returns a clock in the middle of a second, so that code that wrongly truncates to seconds
-// fails.
+// NewClock returns a clock in the middle of a second, so that code that wrongly truncates to
+// seconds fails.
 func NewClock() *Clock {
 	return &Clock{now: time.Date(2026, 11, 22, 10, 15, 30, 123_456_000, time.UTC)}
 }

@@ -48,8 +48,8 @@ func MustStartWith(tb testing.TB, opts server.Options) *Server {
 	return s
 }
 
-// MustForward makes another address for a server. Its Stop, Start and Hang affect only connections to
-// this address.
+// MustForward makes another address for a server. Its Stop, Start and Hang affect only connections
+// to this address.
 func MustForward(tb testing.TB, to *Server) *Server {
 	tb.Helper()
 	s := mustListen(tb)
