@@ -393,7 +393,9 @@ func TestEveryItemIsDoneOnce(t *testing.T) {
 	var mu sync.Mutex
 	done, wrong := map[*item]int{}, errors.New("wrong")
 	n := 0
-	w := batch.New[string](func(_ context.Context, items []*item, waitForLocks bool) (blocked []*item, err error) {
+	run := func(
+		_ context.Context, items []*item, waitForLocks bool,
+	) (blocked []*item, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		n++
@@ -408,7 +410,8 @@ func TestEveryItemIsDoneOnce(t *testing.T) {
 			}
 		}
 		return blocked, nil
-	}, batch.Options{MaxItems: 8, MaxLanes: 2})
+	}
+	w := batch.New[string](run, batch.Options{MaxItems: 8, MaxLanes: 2})
 	var working sync.WaitGroup
 	const callers, each = 16, 200
 	for caller := range callers {

@@ -115,8 +115,8 @@ var noIntrospectionRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		events.OnField(func(_ *core.Walker, field *ast.Field) {
 			if field.Definition != nil && (field.Name == "__schema" || field.Name == "__type") {
-				message := "This server does not let clients read its schema (introspection is off)."
-				addError(core.Message("%s", message), core.At(field.Position))
+				addError(core.Message("This server does not let clients read its schema "+
+					"(introspection is off)."), core.At(field.Position))
 			}
 		})
 	},

@@ -224,8 +224,8 @@ func (s *scanner) block() *gqlerror.Error {
 		s.blocks = append(s.blocks, blockString{at: start, raw: s.text[start+3 : s.at]})
 		s.at += 3
 		if s.ahead(0) == '"' {
-			return s.wrong(
-				`A block string ends with the first """: write \""" for three quotation marks in it.`)
+			return s.wrong(`A block string ends with the first """: ` +
+				`write \""" for three quotation marks in it.`)
 		}
 		return nil
 	}

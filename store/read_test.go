@@ -26,8 +26,8 @@ func mustUsers(t *testing.T, db *store.DB, n int) (ids []model.UserID) {
 	for i := range n {
 		name := fmt.Sprintf("u%02d", i)
 		u := &model.User{
-			ID: model.NewUserID(), Email: name, EmailKey: name, Nickname: name, NicknameKey: name, SearchKey: name,
-			CreatedAt: db.Now(), ShowPresence: i%3 == 0,
+			ID: model.NewUserID(), Email: name, EmailKey: name, Nickname: name, NicknameKey: name,
+			SearchKey: name, CreatedAt: db.Now(), ShowPresence: i%3 == 0,
 		}
 		if i%2 == 0 {
 			u.DisplayName, u.About = &name, &name
@@ -56,7 +56,9 @@ func TestReadReturnsTheSameAsBun(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ids := mustUsers(t, db, 5)
 		var want []*model.User
-		if err := db.NewSelect().Model(&want).Where("u.id IN (?)", bun.List(ids[1:4])).OrderExpr("u.nickname_key").Scan(t.Context()); err != nil {
+		err := db.NewSelect().Model(&want).Where("u.id IN (?)", bun.List(ids[1:4])).
+			OrderExpr("u.nickname_key").Scan(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, mustRead(t, db, ids[1:4])); diff != "" || len(want) != 3 {
@@ -66,13 +68,20 @@ func TestReadReturnsTheSameAsBun(t *testing.T) {
 			t.Errorf("no ids bring %d users", len(found))
 		}
 
-		c := &model.Conversation{ID: model.NewConversationID(), Kind: model.Group, History: model.FromJoining, CreatedAt: db.Now(), LastActivityAt: db.Now()}
+		c := &model.Conversation{
+			ID: model.NewConversationID(), Kind: model.Group, History: model.FromJoining,
+			CreatedAt: db.Now(), LastActivityAt: db.Now(),
+		}
 		answered := model.NewMessageID()
 		messages := []*model.Message{
-			{ID: answered, ConversationID: c.ID, Seq: 1, Content: "gone", CreatedAt: db.Now(), DeletedAt: &c.CreatedAt},
 			{
-				ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2, AuthorID: &ids[0], Content: "?1", ReplyToID: &answered,
-				CreatedAt: db.Now(), EditedAt: &c.CreatedAt, IdempotencyKey: &c.Title, RequestHash: []byte{1, 0, 2},
+				ID: answered, ConversationID: c.ID, Seq: 1, Content: "gone", CreatedAt: db.Now(),
+				DeletedAt: &c.CreatedAt,
+			},
+			{
+				ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2, AuthorID: &ids[0],
+				Content: "?1", ReplyToID: &answered, CreatedAt: db.Now(), EditedAt: &c.CreatedAt,
+				IdempotencyKey: &c.Title, RequestHash: []byte{1, 0, 2},
 			},
 		}
 		for _, row := range []any{c, &messages} {
@@ -81,7 +90,8 @@ func TestReadReturnsTheSameAsBun(t *testing.T) {
 			}
 		}
 		found, err := store.Read[model.Message](t.Context(), db,
-			`SELECT ?TableColumns FROM messages AS m WHERE m.conversation_id = ?1 AND m.created_at <= ?2 ORDER BY m.seq`, c.ID, db.Now())
+			`SELECT ?TableColumns FROM messages AS m
+			WHERE m.conversation_id = ?1 AND m.created_at <= ?2 ORDER BY m.seq`, c.ID, db.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +99,8 @@ func TestReadReturnsTheSameAsBun(t *testing.T) {
 			t.Errorf("messages (-stored +Read): %s", diff)
 		}
 		conversations, err := store.Read[model.Conversation](t.Context(), db,
-			`SELECT ?TableColumns FROM conversations AS c WHERE (c.last_activity_at, c.id) <= (?1, ?2)`, c.LastActivityAt, c.ID)
+			`SELECT ?TableColumns FROM conversations AS c WHERE (c.last_activity_at, c.id) <= (?1, ?2)`,
+			c.LastActivityAt, c.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +118,8 @@ func TestErrorsOfReads(t *testing.T) {
 			`SELECT u.id FROM nobody AS u`:          "nobody",
 			`SELECT CAST(NULL AS text) AS nickname`: "NULL",
 		} {
-			if _, err := store.Read[model.User](t.Context(), db, text); err == nil || !strings.Contains(err.Error(), want) {
+			_, err := store.Read[model.User](t.Context(), db, text)
+			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v", text, err)
 			}
 		}
@@ -196,7 +208,9 @@ func TestReadsPrepareStaleStatementsAgain(t *testing.T) {
 		"an index is dropped": func(t *testing.T, _, other *store.DB) {
 			mustExec(t, other, "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE")
 		},
-		"the server deallocates": func(t *testing.T, db, _ *store.DB) { mustExec(t, db, "DEALLOCATE ALL") },
+		"the server deallocates": func(t *testing.T, db, _ *store.DB) {
+			mustExec(t, db, "DEALLOCATE ALL")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -230,7 +244,8 @@ func TestReadsOfSQLiteCannotWrite(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustSQLite(t)
 	mustUsers(t, db, 1)
-	if _, err := store.Read[model.User](t.Context(), db, `DELETE FROM users RETURNING id`); err == nil {
+	_, err := store.Read[model.User](t.Context(), db, `DELETE FROM users RETURNING id`)
+	if err == nil {
 		t.Error("a read has written")
 	}
 	if n, err := db.NewSelect().Model((*model.User)(nil)).Count(t.Context()); err != nil || n != 1 {
@@ -245,7 +260,9 @@ func TestReadsDoNotWaitForTransactions(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ids := mustUsers(t, db, 2)
 		err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			if _, err := tx.NewUpdate().Model((*model.User)(nil)).Set("nickname = 'new'").Where("id = ?", ids[0]).Exec(ctx); err != nil {
+			_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("nickname = 'new'").
+				Where("id = ?", ids[0]).Exec(ctx)
+			if err != nil {
 				return err
 			}
 			if found := mustRead(t, db, ids); len(found) != 2 || found[0].Nickname != "u00" {
@@ -265,7 +282,9 @@ func TestReadsDoNotWaitForTransactions(t *testing.T) {
 func TestTheSettingsOfAReadEndWithIt(t *testing.T) {
 	t.Parallel()
 	db, _ := mustOneConnection(t)
-	for setting, during := range map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"} {
+	for setting, during := range map[string]string{
+		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off",
+	} {
 		var before, after string
 		ask := "SELECT current_setting('" + setting + "')"
 		if err := db.NewRaw(ask).Scan(t.Context(), &before); err != nil {
@@ -277,14 +296,17 @@ func TestTheSettingsOfAReadEndWithIt(t *testing.T) {
 				t.Errorf("%s is %+v during a read (%v)", setting, found, err)
 			}
 		}
-		if err := db.NewRaw(ask).Scan(t.Context(), &after); err != nil || after != before || after == during {
+		err := db.NewRaw(ask).Scan(t.Context(), &after)
+		if err != nil || after != before || after == during {
 			t.Errorf("%s was %q before and is %q after (%v)", setting, before, after, err)
 		}
-		if _, err := store.Read[model.User](t.Context(), db, "SELECT CAST(1/0 AS text) AS nickname"); err == nil {
+		_, err = store.Read[model.User](t.Context(), db, "SELECT CAST(1/0 AS text) AS nickname")
+		if err == nil {
 			t.Fatal("divided by zero")
 		}
 		if err := db.NewRaw(ask).Scan(t.Context(), &after); err != nil || after != before {
-			t.Errorf("%s was %q before and is %q after a read that failed (%v)", setting, before, after, err)
+			t.Errorf("%s was %q before and is %q after a read that failed (%v)",
+				setting, before, after, err)
 		}
 	}
 }

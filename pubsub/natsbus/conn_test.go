@@ -20,9 +20,10 @@ const (
 
 func (n *node) wantLog(connectedLines, awayLines int) {
 	n.t.Helper()
-	got, want := [2]int{n.log.lines(connected), n.log.lines(away)}, [2]int{connectedLines, awayLines}
-	if got != want {
-		n.t.Errorf("the log has %v lines of connections and outages, want %v:\n%s", got, want, n.log)
+	want := [2]int{connectedLines, awayLines}
+	if got := [2]int{n.log.lines(connected), n.log.lines(away)}; got != want {
+		n.t.Errorf("the log has %v lines of connections and outages, want %v:\n%s",
+			got, want, n.log)
 	}
 }
 
