@@ -100,8 +100,9 @@ func New[K comparable, T comparable](run Run[T], opts Options) *Writer[K, T] {
 	if opts.Timeout == 0 {
 		opts.Timeout = 10 * time.Second
 	}
-	return &Writer[K, T]{run: run, opts: opts, slots: make(chan struct{}, opts.MaxLanes),
-		lanes: map[K]*lane[K, T]{}}
+	return &Writer[K, T]{
+		run: run, opts: opts, slots: make(chan struct{}, opts.MaxLanes), lanes: map[K]*lane[K, T]{},
+	}
 }
 
 // Do queues an item and returns when the run that had it is done. If ctx ends first, Do takes the

@@ -102,8 +102,9 @@ func locked(ctx context.Context, db *bun.DB, fn func(*migrate.Migrator) error) (
 	if err := found.Discover(files); err != nil {
 		return fmt.Errorf("read the embedded migrations: %w", err)
 	}
-	found.Add(migrate.Migration{Name: "20261122000005", Comment: "tokens", Up: indexMessages,
-		Down: keepTokens})
+	found.Add(migrate.Migration{
+		Name: "20261122000005", Comment: "tokens", Up: indexMessages, Down: keepTokens,
+	})
 	if db.Dialect().Name() == dialect.PG {
 		conn, err := db.Conn(ctx)
 		if err != nil {

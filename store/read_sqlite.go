@@ -14,8 +14,8 @@ import (
 func (db *DB) readSQLite(
 	ctx context.Context, st *statement, args []any, scan func(rows, []string) error,
 ) (err error) {
-	prepared, err := st.prepareOn(ctx,
-		db.readers) //nolint:sqlclosecheck // closed with the database
+	//nolint:sqlclosecheck // closed with the database
+	prepared, err := st.prepareOn(ctx, db.readers)
 	if err != nil {
 		return err
 	}

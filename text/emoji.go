@@ -27,7 +27,7 @@ func unqualified(s string) string { return strings.ReplaceAll(s, "\ufe0f", "") }
 //
 //go:generate ../scripts/emoji
 //go:embed emoji.txt
-var emojiList string //nolint:gochecknoglobals // embedded
+var emojiList string
 
 // emojiTable maps the unqualified form of each emoji to the fully qualified one.
 //

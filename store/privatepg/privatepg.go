@@ -99,8 +99,8 @@ func (s *Server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.binary, "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p",
-		strconv.Itoa(s.port)) //nolint:noctx // outlives ctx
+	args := []string{"-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)}
+	cmd := exec.Command(s.binary, args...) //nolint:noctx // outlives ctx
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	attr := *s.attr
@@ -235,11 +235,9 @@ func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
 			return nil, err
 		}
-		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid),
-			Gid: uint32(gid)}}, nil
+		credential := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		return &syscall.SysProcAttr{Credential: credential}, nil
 	}
-	return nil,
-		errors.New(
-			"PostgreSQL refuses to run as root, and there is no user postgres or nobody to run " +
-				"it as")
+	return nil, errors.New("PostgreSQL refuses to run as root, and there is no user " +
+		"postgres or nobody to run it as")
 }
