@@ -86,8 +86,10 @@ type calls struct {
 }
 
 func newCalls(t *testing.T, r *runs, opts batch.Options) *calls {
-	return &calls{t: t, w: batch.New[string](r.run, opts), ended: map[string]error{},
-		cancel: map[string]context.CancelFunc{}}
+	return &calls{
+		t: t, w: batch.New[string](r.run, opts), ended: map[string]error{},
+		cancel: map[string]context.CancelFunc{},
+	}
 }
 
 // do queues items of a key, one after the other.

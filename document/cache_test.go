@@ -77,7 +77,8 @@ func heap() int {
 func TestTheCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	doc := &ast.QueryDocument{Operations: ast.OperationList{
-		{SelectionSet: make(ast.SelectionSet, 10)}}}
+		{SelectionSet: make(ast.SelectionSet, 10)},
+	}}
 	c := newCache(100 << 10)
 	for i := range 1000 {
 		text := fmt.Sprint(i)
@@ -92,7 +93,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 		t.Errorf("keeps %v", c.docs.Keys())
 	}
 	large := &ast.QueryDocument{Operations: ast.OperationList{
-		{SelectionSet: make(ast.SelectionSet, 1000)}}}
+		{SelectionSet: make(ast.SelectionSet, 1000)},
+	}}
 	if c.add("large", large); c.get("large") != nil {
 		t.Error("a large document is cached")
 	}

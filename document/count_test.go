@@ -41,20 +41,30 @@ func TestExpensiveDocuments(t *testing.T) {
 		want  string // the code of the first error, "" for none
 		count int    // of errors
 	}{
-		"many aliases": {"{" + repeat(820, " a:a%d") + "}",
-			"OPERATION_TOO_LARGE", 1},
-		"one field, many times": {"{" + repeat(2400, " x") + "}",
-			"GRAPHQL_VALIDATION_FAILED", 21},
+		"many aliases": {
+			"{" + repeat(820, " a:a%d") + "}",
+			"OPERATION_TOO_LARGE", 1,
+		},
+		"one field, many times": {
+			"{" + repeat(2400, " x") + "}",
+			"GRAPHQL_VALIDATION_FAILED", 21,
+		},
 		"a field with arguments": {"{" +
 			repeat(400, " viewer(a%d: 1) { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
 		"fewer of them": {"{" +
 			repeat(200, " viewer(a%d: 1) { user { id } }") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
-		"many directives": {"{ viewer" + repeat(1200, " @a") + " { email } }",
-			"GRAPHQL_VALIDATION_FAILED", 21},
-		"the same field, rightly": {"{" + repeat(400, " viewer { user { id } }") + "}",
-			"OPERATION_TOO_LARGE", 1},
-		"fewer, rightly": {"{" + repeat(300, " viewer { user { id } }") + "}",
-			"", 0},
+		"many directives": {
+			"{ viewer" + repeat(1200, " @a") + " { email } }",
+			"GRAPHQL_VALIDATION_FAILED", 21,
+		},
+		"the same field, rightly": {
+			"{" + repeat(400, " viewer { user { id } }") + "}",
+			"OPERATION_TOO_LARGE", 1,
+		},
+		"fewer, rightly": {
+			"{" + repeat(300, " viewer { user { id } }") + "}",
+			"", 0,
+		},
 		"fragments that reach all that follow": {chained(230), "OPERATION_TOO_LARGE", 1},
 		"some of them":                         {chained(100), "", 0},
 		"a large frontend's document": {
@@ -178,13 +188,17 @@ func TestDocumentsThatAreTooLarge(t *testing.T) {
 			" ]) { id } }", tokens},
 		"comments":       {"{ __typename" + repeat(2498, " # {\n") + "}", tokens},
 		"fewer comments": {"{ __typename" + repeat(2497, " # {\n") + "}", ""},
-		"what is between tokens": {"\ufeff{ __typename" + strings.Repeat(" ,\t\r\n", 3000) + "}",
-			""},
+		"what is between tokens": {
+			"\ufeff{ __typename" + strings.Repeat(" ,\t\r\n", 3000) + "}",
+			"",
+		},
 		"spreads":           {"{" + repeat(1250, "...F ") + "} fragment", tokens},
 		"nested selections": {deep(1001, "{ a", "}"), nested},
 		"nested lists":      {"{ nodes(ids: " + deep(1000, "[", "]") + ") { id } }", nested},
-		"nested objects": {"{ users(search: " + deep(500, "{a:[", "]}") + ") { nodes { id } } }",
-			nested},
+		"nested objects": {
+			"{ users(search: " + deep(500, "{a:[", "]}") + ") { nodes { id } } }",
+			nested,
+		},
 		"list types": {"query ($v: " + deep(1001, "[", "]") + ") { __typename }", nested},
 	} {
 		_, list := r.Validate(c.text)
@@ -201,8 +215,10 @@ func TestDocumentsThatAreTooLarge(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	r := mustRead(t, document.Options{Limits: document.Limits{Depth: 4, Aliases: 2, Complexity: 100,
-		Tokens: 100}})
+	r := mustRead(t, document.Options{Limits: document.Limits{
+		Depth: 4, Aliases: 2, Complexity: 100,
+		Tokens: 100,
+	}})
 	for text, want := range map[string][]string{
 		"{ viewer { user { id } } }":                                          nil,
 		"{ viewer { user { presence { user { id } } } } }":                    {"OPERATION_TOO_LARGE"},

@@ -16,8 +16,10 @@ func (r *Reader) measure(request *Request) *gqlerror.Error {
 	total := m.selections(request.Operation.SelectionSet)
 	// The budget of the schema's counter is used up before the request is refused, so the cost of
 	// queries about the schema is known here too.
-	request.Cost = Cost{Fields: plus(total.cost, maxIntrospection-m.schema.left),
-		Bytes: total.bytes}
+	request.Cost = Cost{
+		Fields: plus(total.cost, maxIntrospection-m.schema.left),
+		Bytes:  total.bytes,
+	}
 	limits := r.opts.Limits
 	if request.Operation.Operation == ast.Subscription && total.cost > limits.EventComplexity {
 		return coded(TooLarge,

@@ -21,8 +21,10 @@ import (
 var overlappingFieldsRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "OverlappingFieldsCanBeMerged",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
-		o := &overlap{addError: addError, ids: map[*ast.Selection]uint32{}, done: map[string]bool{},
-			budget: overlapBudget}
+		o := &overlap{
+			addError: addError, ids: map[*ast.Selection]uint32{}, done: map[string]bool{},
+			budget: overlapBudget,
+		}
 		events.OnOperation(func(w *core.Walker, op *ast.OperationDefinition) {
 			o.schema = w.Schema
 			o.compare([]ast.SelectionSet{op.SelectionSet}, false)

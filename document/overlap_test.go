@@ -31,15 +31,23 @@ func TestFieldsThatAreMerged(t *testing.T) {
 	t.Parallel()
 	r := document.NewReader(mustLoad(t, animals), document.Options{})
 	for name, c := range map[string]struct{ text, says string }{
-		"the same": {`{ dog { name name ...N ... on Dog { name } } } fragment N on Dog { name }`,
-			""},
-		"different fields": {`{ dog { a: name a: owner } }`,
-			`"name" and "owner" are different fields`},
+		"the same": {
+			`{ dog { name name ...N ... on Dog { name } } } fragment N on Dog { name }`,
+			"",
+		},
+		"different fields": {
+			`{ dog { a: name a: owner } }`,
+			`"name" and "owner" are different fields`,
+		},
 		"different fields by a fragment": {`{ dog { a: name ...O } } fragment O on Dog { a: owner }`, "different fields"},
-		"different arguments": {`{ dog { legs(of: LEFT) legs(of: RIGHT) } }`,
-			"they have differing arguments"},
-		"with and without arguments": {`{ dog { legs legs(of: RIGHT) } }`,
-			"they have differing arguments"},
+		"different arguments": {
+			`{ dog { legs(of: LEFT) legs(of: RIGHT) } }`,
+			"they have differing arguments",
+		},
+		"with and without arguments": {
+			`{ dog { legs legs(of: RIGHT) } }`,
+			"they have differing arguments",
+		},
 		"the same objects":                 {`{ dog { legs(at: {x: 1, y: 2}) legs(at: {y: 2, x: 1}) } }`, ""},
 		"different objects":                {`{ dog { legs(at: {x: 1, y: 2}) legs(at: {y: 1, x: 2}) } }`, "differing arguments"},
 		"different lists":                  {`{ dog { legs(not: [LEFT, RIGHT]) legs(not: [RIGHT, LEFT]) } }`, "differing arguments"},
@@ -113,8 +121,10 @@ func anyDocument(t *rapid.T, schema *ast.Schema) string {
 				b.WriteString(rapid.SampledFrom([]string{" ", " ", " a: ", " b: "}).
 					Draw(t, "alias") + f.Name)
 				if f.Name == "legs" {
-					b.WriteString(rapid.SampledFrom([]string{"", "(of: LEFT)", "(of: RIGHT)",
-						"(at: {x: 1, y: 2})", "(at: {y: 2, x: 1})"}).
+					b.WriteString(rapid.SampledFrom([]string{
+						"", "(of: LEFT)", "(of: RIGHT)",
+						"(at: {x: 1, y: 2})", "(at: {y: 2, x: 1})",
+					}).
 						Draw(t, "arguments"))
 				}
 				if below.IsCompositeType() {

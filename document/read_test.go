@@ -94,23 +94,39 @@ func TestCoerce(t *testing.T) {
 		{"Int", `2147483647`, int64(2147483647), ""},
 		{"Int", `-2147483648`, int64(-2147483648), ""},
 		{"Int", `null`, nil, ""},
-		{"Int", `2147483648`, nil,
-			": expected Int (an integer from -2147483648 to 2147483647), found 2147483648."},
-		{"Int", `1.5`, nil,
-			": expected Int (an integer from -2147483648 to 2147483647), found 1.5."},
-		{"Int", `1e999999999`, nil,
-			": expected Int (an integer from -2147483648 to 2147483647), found 1e999999999."},
-		{"Int", `1e-99999999999999999999`, nil,
+		{
+			"Int", `2147483648`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found 2147483648.",
+		},
+		{
+			"Int", `1.5`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found 1.5.",
+		},
+		{
+			"Int", `1e999999999`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found 1e999999999.",
+		},
+		{
+			"Int", `1e-99999999999999999999`, nil,
 			": expected Int (an integer from -2147483648 to 2147483647), found " +
-				"1e-99999999999999999999."},
-		{"Int", `"1"`, nil,
-			`: expected Int (an integer from -2147483648 to 2147483647), found "1".`},
-		{"Int", `true`, nil,
-			": expected Int (an integer from -2147483648 to 2147483647), found true."},
-		{"Int", `[1]`, nil,
-			": expected Int (an integer from -2147483648 to 2147483647), found a list."},
-		{"Int!", `null`, nil,
-			": expected Int! (an integer from -2147483648 to 2147483647), found null."},
+				"1e-99999999999999999999.",
+		},
+		{
+			"Int", `"1"`, nil,
+			`: expected Int (an integer from -2147483648 to 2147483647), found "1".`,
+		},
+		{
+			"Int", `true`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found true.",
+		},
+		{
+			"Int", `[1]`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found a list.",
+		},
+		{
+			"Int!", `null`, nil,
+			": expected Int! (an integer from -2147483648 to 2147483647), found null.",
+		},
 		{"Float", `1`, 1.0, ""},
 		{"Float", `-2.5e1`, -25.0, ""},
 		{"Float", `1e-999999999`, 0.0, ""},
@@ -139,10 +155,14 @@ func TestCoerce(t *testing.T) {
 		{"[Int!]", `[]`, []any{}, ""},
 		{"[Int!]", `1`, []any{int64(1)}, ""},
 		{"[Int!]", `null`, nil, ""},
-		{"[Int!]", `[1, null]`, nil,
-			"[1]: expected Int! (an integer from -2147483648 to 2147483647), found null."},
-		{"[Int!]", `["1"]`, nil,
-			`[0]: expected Int! (an integer from -2147483648 to 2147483647), found "1".`},
+		{
+			"[Int!]", `[1, null]`, nil,
+			"[1]: expected Int! (an integer from -2147483648 to 2147483647), found null.",
+		},
+		{
+			"[Int!]", `["1"]`, nil,
+			`[0]: expected Int! (an integer from -2147483648 to 2147483647), found "1".`,
+		},
 		{"[[Int]]", `[[1], [2, null]]`, []any{[]any{int64(1)}, []any{int64(2), nil}}, ""},
 		{"[[Int]]", `1`, []any{[]any{int64(1)}}, ""},
 		{"[[Int]]", `[1, null]`, []any{[]any{int64(1)}, nil}, ""},
@@ -157,15 +177,23 @@ func TestCoerce(t *testing.T) {
 		{"Point", `[]`, nil, ": expected Point (an object), found a list."},
 		{"Point", `"x"`, nil, `: expected Point (an object), found "x".`},
 		{"Point", `{}`, nil, ".x: a value of type Int! is required."},
-		{"Point", `{"x": null}`, nil,
-			".x: expected Int! (an integer from -2147483648 to 2147483647), found null."},
-		{"Point", `{"x": 1, "color": null}`, nil,
-			".color: expected Color! (one of RED, GREEN), found null."},
-		{"Point", `{"x": 1, "tag": 1}`, nil,
-			`: Point has no field "tag". Did you mean "tags" or "at"?`},
+		{
+			"Point", `{"x": null}`, nil,
+			".x: expected Int! (an integer from -2147483648 to 2147483647), found null.",
+		},
+		{
+			"Point", `{"x": 1, "color": null}`, nil,
+			".color: expected Color! (one of RED, GREEN), found null.",
+		},
+		{
+			"Point", `{"x": 1, "tag": 1}`, nil,
+			`: Point has no field "tag". Did you mean "tags" or "at"?`,
+		},
 		{"Point", `{"x": 1, "__typename": "Point"}`, nil, `: Point has no field "__typename".`},
-		{"Point", `{"x": 1, "at": {"x": 1, "tags": ["a", 1]}}`, nil,
-			".at.tags[1]: expected String!, found 1."},
+		{
+			"Point", `{"x": 1, "at": {"x": 1, "tags": ["a", 1]}}`, nil,
+			".at.tags[1]: expected String!, found 1.",
+		},
 		{"One", `{"a": 1}`, object{"a": int64(1)}, ""},
 		{"One", `{"a": null}`, nil, ": One has exactly one field, and that is not null."},
 		{"One", `{}`, nil, ": One has exactly one field, and that is not null."},
@@ -208,17 +236,27 @@ func TestAbsentVariables(t *testing.T) {
 	}{
 		{`query($v: Int) { int(v: $v) }`, `{}`, object{}, nil},
 		{`query($v: Int = 5) { must(v: $v) }`, `{}`, object{"v": int64(5)}, nil},
-		{`query($v: Int!) { must(v: $v) }`, `{}`, nil,
-			[]string{"BAD_USER_INPUT [1:7] $v: a value of type Int! is required."}},
-		{`query($v: Int = 5) { must(v: $v) }`, `{"v": null}`, nil,
-			[]string{"BAD_USER_INPUT [1:7] $v: " + expected}},
+		{
+			`query($v: Int!) { must(v: $v) }`, `{}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: a value of type Int! is required."},
+		},
+		{
+			`query($v: Int = 5) { must(v: $v) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
 		{`query($v: Int) { int(w: $v) }`, `{}`, object{}, nil},
-		{`query($v: Int) { int(w: $v) }`, `{"v": null}`, nil,
-			[]string{"BAD_USER_INPUT [1:7] $v: " + expected}},
-		{`query($v: Int = 5) { point(v: {x: $v}) }`, `{"v": null}`, nil,
-			[]string{"BAD_USER_INPUT [1:7] $v: " + expected}},
-		{`query($v: Int = 5) { list(v: [1, $v]) }`, `{"v": null}`, nil,
-			[]string{"BAD_USER_INPUT [1:7] $v: " + expected}},
+		{
+			`query($v: Int) { int(w: $v) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
+		{
+			`query($v: Int = 5) { point(v: {x: $v}) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
+		{
+			`query($v: Int = 5) { list(v: [1, $v]) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
 		{
 			`query($v: Int = 5) { ...F self { ...F } } fragment F on Query { self { must(v: $v) a: must(v: $v) } }`, `{"v": null}`,
 			nil,
@@ -347,12 +385,18 @@ func TestText(t *testing.T) {
 		{`"\ud83d\ude00"`, "😀", ""},
 		{`"\uD83D\uDE00 \u{1F600}"`, "😀 😀", ""},
 		{`"a\ud800"`, "", `[1:15] \ud800 is half of a surrogate pair: the other half is missing.`},
-		{`"\ud83d\u0041"`, "",
-			`[1:14] \ud83d is half of a surrogate pair: the other half is missing.`},
-		{`"\ud83d\ud83d"`, "",
-			`[1:14] \ud83d is half of a surrogate pair: the other half is missing.`},
-		{`"é\n\ude00"`, "",
-			`[1:17] \ude00 is half of a surrogate pair: the other half is missing.`},
+		{
+			`"\ud83d\u0041"`, "",
+			`[1:14] \ud83d is half of a surrogate pair: the other half is missing.`,
+		},
+		{
+			`"\ud83d\ud83d"`, "",
+			`[1:14] \ud83d is half of a surrogate pair: the other half is missing.`,
+		},
+		{
+			`"é\n\ude00"`, "",
+			`[1:17] \ude00 is half of a surrogate pair: the other half is missing.`,
+		},
 		{`"\\ud800"`, `\ud800`, ""},
 		{`"\u{d800}"`, "", `[1:15] Invalid character escape sequence: \u{d800}.`},
 		{`"\x41"`, "", `[1:15] Invalid character escape sequence: \x.`},
@@ -361,8 +405,10 @@ func TestText(t *testing.T) {
 		{`"""` + "\r\n\r\n    a\r\n\r\n      b \r\n  \t\r\n" + `"""`, "a\n\n  b ", ""},
 		{`"""` + "\n  a \\\"\"\" \" \\n é\n\tb" + `"""`, " a \"\"\" \" \\n é\nb", ""},
 		{`""""""`, "", ""},
-		{`"""a""""`, "",
-			`[1:20] A block string ends with the first """: write \""" for three quotation marks in it.`},
+		{
+			`"""a""""`, "",
+			`[1:20] A block string ends with the first """: write \""" for three quotation marks in it.`,
+		},
 		{`"# no comment"`, "# no comment", ""},
 	} {
 		request, list := r.Read("{ string(v: "+c.literal+") }", "", nil)
@@ -475,14 +521,18 @@ func TestOperationName(t *testing.T) {
 		{`query A { bool }`, "", ""},
 		{`query A { bool }`, "A", ""},
 		{two, "B", ""},
-		{two, "",
+		{
+			two, "",
 			"GRAPHQL_VALIDATION_FAILED [] The document has 2 operations: name the one to run in " +
-				"operationName."},
+				"operationName.",
+		},
 		{two, "C", `GRAPHQL_VALIDATION_FAILED [] The document has no operation named "C".`},
 		{`{ bool }`, "A", `GRAPHQL_VALIDATION_FAILED [] The document has no operation named "A".`},
-		{two, strings.Repeat("é", 250_000),
+		{
+			two, strings.Repeat("é", 250_000),
 			`GRAPHQL_VALIDATION_FAILED [] The document has no operation named "` +
-				strings.Repeat("é", 100) + `…".`},
+				strings.Repeat("é", 100) + `…".`,
+		},
 	} {
 		_, list := r.Read(c.document, c.name, nil)
 		if got := strings.Join(messages(list), "\n"); got != c.wrong {
@@ -517,12 +567,18 @@ func TestMessagesAreShort(t *testing.T) {
 			"an enum":         {"{ color(v: " + name[:250] + ") }", nil},
 			"an input field":  {"{ point(v: {x: 1, " + name[:250] + ": 1}) }", nil},
 			"a variable":      {"query($v: Int) { int(v: $v) }", object{"v": text}},
-			"digits": {"query($v: Int) { int(v: $v) }",
-				object{"v": json.Number(strings.Repeat("1", long))}},
-			"a key": {"query($v: Point) { point(v: $v) }",
-				object{"v": object{"x": json.Number("1"), name: 1}}},
-			"many of a list": {"query($v: [Int!]) { list(v: $v) }",
-				object{"v": make([]any, long)}},
+			"digits": {
+				"query($v: Int) { int(v: $v) }",
+				object{"v": json.Number(strings.Repeat("1", long))},
+			},
+			"a key": {
+				"query($v: Point) { point(v: $v) }",
+				object{"v": object{"x": json.Number("1"), name: 1}},
+			},
+			"many of a list": {
+				"query($v: [Int!]) { list(v: $v) }",
+				object{"v": make([]any, long)},
+			},
 			"a scalar":         {"query($v: Even) { even(v: $v) }", object{"v": text}},
 			"a scalar literal": {`{ even(v: "` + text + `") }`, nil},
 			"spaces":           {`{ "` + strings.Repeat(" ", long) + `" }`, nil},

@@ -15,8 +15,10 @@ var singleRootRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		events.OnOperation(func(_ *core.Walker, op *ast.OperationDefinition) {
 			if op.Operation == ast.Subscription {
-				root := subscriptionRoot{addError: addError,
-					seen: map[*ast.FragmentDefinition]bool{}}
+				root := subscriptionRoot{
+					addError: addError,
+					seen:     map[*ast.FragmentDefinition]bool{},
+				}
 				root.selections(op.SelectionSet)
 			}
 		})

@@ -129,8 +129,10 @@ func TestWithoutPlacesToWaitCallersAreRefused(t *testing.T) {
 func TestWeightsHaveBounds(t *testing.T) {
 	t.Parallel()
 	s := NewSemaphore[string](3, 0, 0)
-	for weight, want := range map[int64]int64{math.MinInt64: 1, 0: 1, 2: 2, 3: 3, 4: 3,
-		math.MaxInt64: 3} {
+	for weight, want := range map[int64]int64{
+		math.MinInt64: 1, 0: 1, 2: 2, 3: 3, 4: 3,
+		math.MaxInt64: 3,
+	} {
 		release := mustAcquire(t, s, "a", weight)
 		if held := s.capacity - s.free; held != want {
 			t.Errorf("a weight of %d counts as %d", weight, held)

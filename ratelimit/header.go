@@ -53,8 +53,10 @@ func Report(
 	if !ok || rate == (Rate{}) {
 		return
 	}
-	q := quota{policy: policy, rate: rate, left: rate.left(full, now), wait: max(0, wait),
-		next: full.Sub(now)}
+	q := quota{
+		policy: policy, rate: rate, left: rate.left(full, now), wait: max(0, wait),
+		next: full.Sub(now),
+	}
 	switch {
 	case wait > 0:
 		q.next = wait

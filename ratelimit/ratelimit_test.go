@@ -200,13 +200,18 @@ func TestWriteHeader(t *testing.T) {
 		"all": {[][]ratelimit.Cost{{message.Times(1)}, {message.Times(1)}}, http.Header{
 			"Ratelimit-Policy": {`"messages";q=2;w=2`}, "Ratelimit": {`"messages";r=0;t=1`},
 		}},
-		"nearest to its end": {[][]ratelimit.Cost{{conversation.Times(1), member.Times(1)}},
+		"nearest to its end": {
+			[][]ratelimit.Cost{{conversation.Times(1), member.Times(1)}},
 			http.Header{
 				"Ratelimit-Policy": {`"conversations";q=3;w=180`},
 				"Ratelimit":        {`"conversations";r=2;t=60`},
-			}},
-		"refused, with some left": {[][]ratelimit.Cost{{message.Times(2)},
-			{conversation.Times(1), member.Times(4)}, {member.Times(8)}}, http.Header{
+			},
+		},
+		"refused, with some left": {[][]ratelimit.Cost{
+			{message.Times(2)},
+			{conversation.Times(1), member.Times(4)},
+			{member.Times(8)},
+		}, http.Header{
 			"Ratelimit-Policy": {`"members";q=10;w=10`}, "Ratelimit": {`"members";r=6;t=2`},
 			"Retry-After": {"2"},
 		}},
@@ -240,11 +245,15 @@ func BenchmarkTake(b *testing.B) {
 		ids[i] = model.NewUserID()
 	}
 	a := ratelimit.NewAccounts(ratelimit.AccountsOptions{
-		Now: time.Now, Rates: ratelimit.Rates{ratelimit.Messages: {Burst: 1 << 40,
-			Every: time.Nanosecond}},
+		Now: time.Now, Rates: ratelimit.Rates{ratelimit.Messages: {
+			Burst: 1 << 40,
+			Every: time.Nanosecond,
+		}},
 	})
-	for name, ctx := range map[string]context.Context{"socket": b.Context(),
-		"HTTP": ratelimit.WithUsage(b.Context())} {
+	for name, ctx := range map[string]context.Context{
+		"socket": b.Context(),
+		"HTTP":   ratelimit.WithUsage(b.Context()),
+	} {
 		b.Run(name, func(b *testing.B) {
 			i := 0
 			for b.Loop() {

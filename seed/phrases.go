@@ -40,13 +40,17 @@ var languages = []language{
 			"What do you think?",
 			"👍", "🎉", "I am on my way.",
 		},
-		[]string{"Release #", "Lunch", "Book club", "Trip to Lisbon", "Platform team", "Neighbours",
-			"Sunday football", "Support"},
+		[]string{
+			"Release #", "Lunch", "Book club", "Trip to Lisbon", "Platform team", "Neighbours",
+			"Sunday football", "Support",
+		},
 	},
 	{
 		" ",
-		[]string{"Guten Morgen!", "Kurze Frage:", "Übrigens,", "Entschuldigt die späte Antwort.",
-			"Vielen Dank."},
+		[]string{
+			"Guten Morgen!", "Kurze Frage:", "Übrigens,", "Entschuldigt die späte Antwort.",
+			"Vielen Dank.",
+		},
 		[]string{
 			"das Treffen ist auf # Uhr verschoben", "die Rechnung # ist noch offen",
 			"der Zug hat # Minuten Verspätung",
@@ -60,8 +64,10 @@ var languages = []language{
 	},
 	{
 		" ",
-		[]string{"¡Buenos días!", "Una pregunta:", "Por cierto,", "Perdón por la demora.",
-			"¡Gracias!"},
+		[]string{
+			"¡Buenos días!", "Una pregunta:", "Por cierto,", "Perdón por la demora.",
+			"¡Gracias!",
+		},
 		[]string{
 			"la reunión pasa a las #", "la factura # sigue pendiente",
 			"el tren llega con # minutos de retraso",
@@ -70,14 +76,18 @@ var languages = []language{
 			"la presentación quedó muy bien", "nos vemos en la plaza",
 			"el pedido # salió esta tarde",
 		},
-		[]string{"¿Os va bien?", "Nos vemos allí.", "Sin prisa.", "Avisad a los demás, por favor.",
-			"😀"},
+		[]string{
+			"¿Os va bien?", "Nos vemos allí.", "Sin prisa.", "Avisad a los demás, por favor.",
+			"😀",
+		},
 		[]string{"Viaje a Sevilla", "Equipo de diseño", "Familia", "Cumpleaños de Lucía"},
 	},
 	{
 		" ",
-		[]string{"Bonjour à tous !", "Petite question :", "Au fait,", "Désolée pour le retard.",
-			"Merci beaucoup."},
+		[]string{
+			"Bonjour à tous !", "Petite question :", "Au fait,", "Désolée pour le retard.",
+			"Merci beaucoup.",
+		},
 		[]string{
 			"la réunion est déplacée à # heures", "la facture # n'est pas réglée",
 			"le train a # minutes de retard",
@@ -86,22 +96,28 @@ var languages = []language{
 			"le dossier # avance bien", "le bureau ferme plus tôt vendredi",
 			"les photos de Noël sont arrivées",
 		},
-		[]string{"Ça vous va ?", "À tout à l'heure.", "Rien ne presse.",
-			"Prévenez les autres, s'il vous plaît.", "🥐"},
+		[]string{
+			"Ça vous va ?", "À tout à l'heure.", "Rien ne presse.",
+			"Prévenez les autres, s'il vous plaît.", "🥐",
+		},
 		[]string{"Déménagement", "Équipe terrain", "Vacances d'été", "Café du lundi"},
 	},
 	{
 		" ",
-		[]string{"Доброе утро!", "Короткий вопрос:", "Кстати,", "Извините за поздний ответ.",
-			"Спасибо большое."},
+		[]string{
+			"Доброе утро!", "Короткий вопрос:", "Кстати,", "Извините за поздний ответ.",
+			"Спасибо большое.",
+		},
 		[]string{
 			"встреча переносится на # часов", "счёт # ещё не оплачен",
 			"поезд опаздывает на # минут",
 			"завтра пришлю черновик", "у кого ключи от склада", "торт стоит на кухне",
 			"по задаче # всё готово", "в пятницу офис закрыт", "фотографии с поездки уже в альбоме",
 		},
-		[]string{"Всем удобно?", "До встречи.", "Не спешите.", "Передайте остальным, пожалуйста.",
-			"🙂"},
+		[]string{
+			"Всем удобно?", "До встречи.", "Не спешите.", "Передайте остальным, пожалуйста.",
+			"🙂",
+		},
 		[]string{"Дача", "Команда поддержки", "Поход в горы", "Книжный клуб"},
 	},
 	{
@@ -133,8 +149,10 @@ var languages = []language{
 			"बैठक अब # बजे होगी", "बिल # अभी बाकी है", "ट्रेन # मिनट देर से है", "मसौदा कल भेजूँगा",
 			"गोदाम की चाबी किसके पास है", "शुक्रवार को दफ़्तर बंद है",
 		},
-		[]string{"क्या यह ठीक है?", "वहीं मिलते हैं।", "कोई जल्दी नहीं।",
-			"बाकी लोगों को भी बता दीजिए।"},
+		[]string{
+			"क्या यह ठीक है?", "वहीं मिलते हैं।", "कोई जल्दी नहीं।",
+			"बाकी लोगों को भी बता दीजिए।",
+		},
 		[]string{"परिवार", "सहायता टीम", "गोवा की यात्रा"},
 	},
 	{

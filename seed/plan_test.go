@@ -260,8 +260,10 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 		},
 		"search, a common word": search(chat.Search{Query: "the"}),
 		"search, a rare word":   search(chat.Search{Query: "99999"}),
-		"search in a conversation": search(chat.Search{Query: "the",
-			ConversationID: &m.ConversationID}),
+		"search in a conversation": search(chat.Search{
+			Query:          "the",
+			ConversationID: &m.ConversationID,
+		}),
 		"search by an author":       search(chat.Search{Query: "the", AuthorID: &actor.UserID}),
 		"following from the middle": func() error { return followOne(ctx, service, actor, m) },
 	}

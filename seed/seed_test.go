@@ -437,14 +437,18 @@ func TestOperationsWorkAfterwards(t *testing.T) {
 		actor := model.Actor{UserID: *m.AuthorID}
 		key := m.IdempotencyKey
 		again, err := service.SendMessage(ctx, actor,
-			chat.SendMessage{ConversationID: m.ConversationID, Content: "other",
-				IdempotencyKey: key})
+			chat.SendMessage{
+				ConversationID: m.ConversationID, Content: "other",
+				IdempotencyKey: key,
+			})
 		if errs.Correctable(err) == nil {
 			t.Errorf("a key for another message: %+v (%v)", again, err)
 		}
 		sent, err := service.SendMessage(ctx, actor,
-			chat.SendMessage{ConversationID: m.ConversationID, Content: "zyzzyva",
-				ReplyToID: &m.ID})
+			chat.SendMessage{
+				ConversationID: m.ConversationID, Content: "zyzzyva",
+				ReplyToID: &m.ID,
+			})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -186,15 +186,19 @@ func finish(ctx context.Context, tx *store.Tx, g *generator) error {
 	}
 	// All accounts have the same hash: a thousand hashes would take half a minute.
 	hash, err := argon2id.CreateHash(Password,
-		&argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16,
-			KeyLength: 32})
+		&argon2id.Params{
+			Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16,
+			KeyLength: 32,
+		})
 	if err != nil {
 		return err
 	}
 	credentials := make([]*model.Credentials, len(g.people))
 	for i, u := range g.people {
-		credentials[i] = &model.Credentials{UserID: u.ID, PasswordHash: hash,
-			UpdatedAt: u.CreatedAt}
+		credentials[i] = &model.Credentials{
+			UserID: u.ID, PasswordHash: hash,
+			UpdatedAt: u.CreatedAt,
+		}
 	}
 	return insert(ctx, tx, credentials)
 }

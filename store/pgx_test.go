@@ -168,8 +168,10 @@ func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 func TestPgxTransactionsAfterAMigration(t *testing.T) {
 	t.Parallel()
 	const look = "SELECT reached, epoch FROM stream_epoch"
-	for _, statement := range []string{"DEALLOCATE ALL",
-		"ALTER TABLE stream_epoch ALTER COLUMN reached TYPE numeric"} {
+	for _, statement := range []string{
+		"DEALLOCATE ALL",
+		"ALTER TABLE stream_epoch ALTER COLUMN reached TYPE numeric",
+	} {
 		t.Run(statement, func(t *testing.T) {
 			t.Parallel()
 			db, _ := mustOneConnection(t)

@@ -83,8 +83,10 @@ func (db *DB) runHooks(
 	if len(db.hooks) == 0 {
 		return ctx, func(error) {}
 	}
-	event := &bun.QueryEvent{DB: db.DB, Query: text, QueryTemplate: text, QueryArgs: args,
-		StartTime: db.now()}
+	event := &bun.QueryEvent{
+		DB: db.DB, Query: text, QueryTemplate: text, QueryArgs: args,
+		StartTime: db.now(),
+	}
 	for _, hook := range db.hooks {
 		ctx = hook.BeforeQuery(ctx, event)
 	}

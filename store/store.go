@@ -198,8 +198,10 @@ func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, er
 			query[key] = append(query[key], list...)
 		}
 	}
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(),
-		RawQuery: query.Encode()}).String()
+	dsn := (&url.URL{
+		Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(),
+		RawQuery: query.Encode(),
+	}).String()
 	pool, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, fmt.Errorf("open the SQLite file: %w", err)

@@ -45,8 +45,10 @@ func count(t *testing.T, db *store.DB) int64 {
 
 func TestOpenRefusesWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "mysql://x", "sqlite:", "sqlite::memory:", "postgres://%zz",
-		"postgres://127.0.0.1:1/x"} {
+	for _, url := range []string{
+		"", "mysql://x", "sqlite:", "sqlite::memory:", "postgres://%zz",
+		"postgres://127.0.0.1:1/x",
+	} {
 		if db, err := store.Open(t.Context(), url, store.Options{}); err == nil {
 			t.Errorf("%q was opened", url)
 			_ = db.Close()

@@ -25,8 +25,10 @@ func TestEmojiAreFullyQualified(t *testing.T) {
 		"a flag by tags":                   {scotland, scotland},
 		"a family":                         {"👨\u200d👩\u200d👧\u200d👦", "👨\u200d👩\u200d👧\u200d👦"},
 		"a profession":                     {"👩\U0001f3fe\u200d🚒", "👩\U0001f3fe\u200d🚒"},
-		"a couple of two skin tones": {"👩🏻\u200d\u2764\u200d💋\u200d👨🏿",
-			"👩🏻\u200d\u2764\ufe0f\u200d💋\u200d👨🏿"},
+		"a couple of two skin tones": {
+			"👩🏻\u200d\u2764\u200d💋\u200d👨🏿",
+			"👩🏻\u200d\u2764\ufe0f\u200d💋\u200d👨🏿",
+		},
 		"a gender":                            {"🏃\u200d\u2640", "🏃\u200d\u2640\ufe0f"},
 		"selectors within, partly":            {"🏳\u200d\u26a7\ufe0f", "🏳\ufe0f\u200d\u26a7\ufe0f"},
 		"hair, which Unicode shows alone too": {"🦰", "🦰"},

@@ -19,8 +19,10 @@ func TestLongRunsOfMarks(t *testing.T) {
 		// the mark below comes first, and combines
 		"marks out of order": {"e" + acute + below, "ẹ" + below[2:] + acute},
 		"a run that is NFC":  {"é" + acute, "é" + acute},
-		"two runs": {"e" + acute + "o" + acute,
-			"é" + acute[2:] + "ó" + acute[2:]},
+		"two runs": {
+			"e" + acute + "o" + acute,
+			"é" + acute[2:] + "ó" + acute[2:],
+		},
 		"Hangul before":                {"\u1100\u1161\u11a8" + acute, "각" + acute},
 		"Hangul behind":                {"e" + acute + "\u1100\u1161\u11a8", "é" + acute[2:] + "각"},
 		"a joiner of the sender's own": {"e\u034f" + acute, "e\u034f" + acute},

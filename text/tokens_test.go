@@ -21,8 +21,10 @@ func TestTokensAndTerms(t *testing.T) {
 		"今日hello":           {"今|日|今日|hello", "今日|hello"},
 		"कि ΣΊΣΥΦΟΣ Straße": {"कि|σίσυφοσ|strasse", "कि|σίσυφοσ|strasse"},
 		"🎉🎉 ❤️":             {"🎉|❤", "🎉|❤"},
-		strings.Repeat("x", 65) + " y": {strings.Repeat("x", 64) + "|y",
-			strings.Repeat("x", 64) + "|y"},
+		strings.Repeat("x", 65) + " y": {
+			strings.Repeat("x", 64) + "|y",
+			strings.Repeat("x", 64) + "|y",
+		},
 	} {
 		got := [2]string{strings.Join(text.Tokens(in), "|"), strings.Join(text.Terms(in), "|")}
 		if diff := cmp.Diff(want, got); diff != "" {

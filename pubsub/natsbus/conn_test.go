@@ -158,8 +158,10 @@ func TestForbiddenSubjectsAreLoggedOnce(t *testing.T) {
 	t.Parallel()
 	none := &server.SubjectPermission{Deny: []string{">"}}
 	s := natstest.MustStartWith(t, server.Options{Users: []*server.User{
-		{Username: "ann", Password: "pw",
-			Permissions: &server.Permissions{Publish: none, Subscribe: none}},
+		{
+			Username: "ann", Password: "pw",
+			Permissions: &server.Permissions{Publish: none, Subscribe: none},
+		},
 	}})
 	n := mustNode(t, "nats://ann:pw@"+s.Addr())
 	n.waitMissedAll()

@@ -66,8 +66,10 @@ func mustNode(
 ) *node {
 	t.Helper()
 	n := &node{t: t, log: new(logBuffer), missed: make(chan []string, 10_000)}
-	opts := natsbus.Options{URLs: []string{url}, RetryEvery: retryEvery,
-		Log: slog.New(slog.NewTextHandler(n.log, nil))}
+	opts := natsbus.Options{
+		URLs: []string{url}, RetryEvery: retryEvery,
+		Log: slog.New(slog.NewTextHandler(n.log, nil)),
+	}
 	codec := natsbus.Codec[string]{
 		Encode: func(s string) ([]byte, error) { return []byte(s), nil },
 		Decode: func(_ string, data []byte) (string, error) {
