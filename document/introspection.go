@@ -12,7 +12,7 @@ const maxIntrospection = 25_000
 
 // schemaCounter counts the fields of the answer to a query about the schema, by walking the schema
 // as the executor will. These lists have no pages, and nested ones multiply, so an estimate would
-// be too low or refuse honest queries. The walk ends when the budget is used up.
+// be too low or refuse reasonable queries. The walk ends when the budget is used up.
 type schemaCounter struct {
 	schema *ast.Schema
 	left   int // of the budget

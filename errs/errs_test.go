@@ -38,7 +38,7 @@ func TestCorrectable(t *testing.T) {
 	}
 	for _, err := range []error{nil, io.EOF, errs.New(errs.NotFound, "gone")} {
 		if got := errs.Correctable(err); got != nil {
-			t.Errorf("nobody can correct %v, got %v", err, got)
+			t.Errorf("a person cannot correct %v, got %v", err, got)
 		}
 	}
 }

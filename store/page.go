@@ -132,7 +132,7 @@ type Page[T any] struct {
 }
 
 // Cut makes a page of the rows that Apply or Continue made a query read, in the query's order. The
-// row that the window does not hold tells that there are more.
+// row beyond the window only tells whether there are more.
 func Cut[T any](w Window, found []T) Page[T] {
 	more := len(found) > w.Limit
 	found = found[:min(len(found), w.Limit)]

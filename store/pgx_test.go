@@ -163,8 +163,7 @@ func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 	}
 }
 
-// A statement that the server knows no more, or differently, is prepared anew, and the transaction
-// run again.
+// A stale statement is prepared again, and the transaction is tried again.
 func TestPgxTransactionsAfterAMigration(t *testing.T) {
 	t.Parallel()
 	const look = "SELECT reached, epoch FROM stream_epoch"

@@ -12,8 +12,8 @@ import (
 	"parley/store/storetest"
 )
 
-// patience ends a test that waits for what never comes. It is no measure of speed.
-const patience = 30 * time.Second
+// timeout ends a test that waits for something that never comes.
+const timeout = 30 * time.Second
 
 func lock(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	return tx.Lock(ctx, (*model.User)(nil), "id = ?", id)
@@ -40,7 +40,7 @@ func whileLocked(
 		if err := lock(ctx, tx, ann.ID); err != nil {
 			return err
 		}
-		during, cancel := context.WithTimeout(t.Context(), patience)
+		during, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()
 		test(db, other, ann.ID, during)
 		return nil

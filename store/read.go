@@ -42,7 +42,7 @@ func Read[T any](ctx context.Context, db *DB, text string, args ...any) (found [
 			if err := r.Scan(to...); err != nil {
 				return err
 			}
-			one := *row // a shallow copy is enough: Scan allocates anew what a field points to
+			one := *row // a shallow copy: each Scan allocates what fields point to
 			found = append(found, &one)
 		}
 		return r.Err()
