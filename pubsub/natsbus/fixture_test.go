@@ -20,57 +20,61 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	// patience ends a test that waits for what never comes. It is no measure of speed.
-	patience = 30 * time.Second
-	// soon is between two tries to connect.
-	soon = 5 * time.Millisecond
+	// timeout ends a test that waits for something that never comes.
+	timeout = 30 * time.Second
+	// retryEvery is the time between two attempts to connect.
+	retryEvery = 5 * time.Millisecond
 )
 
-// journal is a log.
-type journal struct {
+// logBuffer keeps a log.
+type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
 }
 
-// lines counts those that have a text in them.
-func (j *journal) lines(text string) int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Count(j.text.String(), text)
+// lines counts the occurrences of a text.
+func (b *logBuffer) lines(text string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Count(b.text.String(), text)
 }
 
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
-// node is one of several, with a bus that is joined with those of the others. Its messages are
-// texts without "!".
+// node is a node with a bus. Messages are texts without "!".
 type node struct {
 	*natsbus.Conn
 	t      *testing.T
 	bus    *natsbus.Bus[string]
-	log    *journal
+	log    *logBuffer
 	missed chan []string
 	stop   func()
 }
 
-func mustNode(t *testing.T, url string, change ...func(*natsbus.Options, *natsbus.Codec[string])) *node {
+func mustNode(
+	t *testing.T, url string, change ...func(*natsbus.Options, *natsbus.Codec[string]),
+) *node {
 	t.Helper()
-	n := &node{t: t, log: new(journal), missed: make(chan []string, 10_000)}
-	opts := natsbus.Options{URLs: []string{url}, RetryEvery: soon, Log: slog.New(slog.NewTextHandler(n.log, nil))}
+	n := &node{t: t, log: new(logBuffer), missed: make(chan []string, 10_000)}
+	opts := natsbus.Options{
+		URLs: []string{url}, RetryEvery: retryEvery,
+		Log: slog.New(slog.NewTextHandler(n.log, nil)),
+	}
 	codec := natsbus.Codec[string]{
 		Encode: func(s string) ([]byte, error) { return []byte(s), nil },
 		Decode: func(_ string, data []byte) (string, error) {
 			if bytes.ContainsRune(data, '!') {
-				return "", errors.New("too loud")
+				return "", errors.New("an exclamation mark")
 			}
 			return string(data), nil
 		},
@@ -95,20 +99,21 @@ func mustNode(t *testing.T, url string, change ...func(*natsbus.Options, *natsbu
 	return n
 }
 
-// mustNodes starts nodes, and waits until NATS knows all of them.
+// mustNodes starts nodes and waits until they are connected.
 func mustNodes(t *testing.T, s *natstest.Server, n int) (nodes []*node) {
 	t.Helper()
 	for range n {
 		nodes = append(nodes, mustNode(t, s.URL()))
 	}
 	for _, n := range nodes {
-		n.joined()
+		n.waitMissedAll()
 	}
 	return nodes
 }
 
-// joined waits until the node says that anything may have been missed, as it does after connecting.
-func (n *node) joined() {
+// waitMissedAll waits until the node reports that it may have missed messages of all topics, as it
+// does after connecting.
+func (n *node) waitMissedAll() {
 	n.t.Helper()
 	for topics := []string{""}; topics != nil; {
 		topics = n.nextMissed()
@@ -120,19 +125,19 @@ func (n *node) nextMissed() []string {
 	select {
 	case topics := <-n.missed:
 		return topics
-	case <-time.After(patience):
-		n.t.Fatalf("nothing was missed: %+v\n%s", n.Status(), n.log)
+	case <-time.After(timeout):
+		n.t.Fatalf("no report of missed messages: %+v\n%s", n.Status(), n.log)
 		return nil
 	}
 }
 
-// listener keeps what comes on a topic.
+// listener keeps the messages of a topic.
 type listener struct {
 	*pubsub.Subscription[string]
 	C chan string
 }
 
-// listen keeps up to size messages, and lets go of the others.
+// listen keeps up to size messages of a topic, and drops more.
 func (n *node) listen(topic string, size int) *listener {
 	l := &listener{C: make(chan string, size)}
 	l.Subscription = n.bus.Handle(topic, func(message string) {
@@ -144,7 +149,7 @@ func (n *node) listen(topic string, size int) *listener {
 	return l
 }
 
-// subscribe waits until NATS knows of it.
+// subscribe is listen, and waits until NATS has confirmed the subscription.
 func (n *node) subscribe(topic string) *listener {
 	n.t.Helper()
 	sub := n.listen(topic, 10_000)
@@ -158,11 +163,12 @@ func (n *node) subscribe(topic string) *listener {
 	return sub
 }
 
-// settled waits until all that was done on the bus before is done at NATS too.
-func (n *node) settled() {
+// synced waits until NATS has all earlier changes of subscriptions. The first report of missed
+// messages may be an earlier one; the second comes after the changes.
+func (n *node) synced() {
 	n.t.Helper()
-	n.subscribe("settled").Close()
-	n.subscribe("settled2").Close()
+	n.subscribe("synced").Close()
+	n.subscribe("synced2").Close()
 }
 
 func (n *node) next(sub *listener) string {
@@ -170,7 +176,7 @@ func (n *node) next(sub *listener) string {
 	select {
 	case message := <-sub.C:
 		return message
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		n.t.Fatalf("no message: %+v\n%s", n.Status(), n.log)
 		return ""
 	}
@@ -185,17 +191,17 @@ func (n *node) want(sub *listener, messages ...string) {
 	}
 }
 
-// eventually waits for what nothing tells of.
+// eventually waits for a condition that nothing notifies of.
 func eventually(t *testing.T, what string, isSo func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	end := time.After(patience)
+	end := time.After(timeout)
 	for !isSo() {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("it is still not so that %s", what)
+			t.Fatalf("still not: %s", what)
 		}
 	}
 }

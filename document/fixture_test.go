@@ -11,7 +11,7 @@ import (
 	"parley/document"
 )
 
-// mustSchema is Parley's own.
+// mustSchema returns Parley's schema.
 func mustSchema(t testing.TB) *ast.Schema {
 	t.Helper()
 	b, err := os.ReadFile("../schema.graphqls")

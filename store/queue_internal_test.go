@@ -9,23 +9,23 @@ import (
 	"testing/synctest"
 )
 
-// Turns come in order, whoever gives up loses theirs, and nothing is left behind.
-func TestTurnsComeInOrder(t *testing.T) {
+func TestAQueueIsServedInOrderAndForgotten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := queues{byRow: map[any]*queue{}}
-		leave, err := turns.take(t.Context(), "row")
+		var queues queues
+		leave, err := queues.enter(t.Context(), "row")
 		if err != nil {
 			t.Fatal(err)
 		}
 		var mu sync.Mutex
 		var served []int
+		const cancelled = 4
 		for i := range 10 {
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() {
-				leave, err := turns.take(ctx, "row")
+				leave, err := queues.enter(ctx, "row")
 				if err != nil {
-					if i != 4 || !errors.Is(err, context.Canceled) {
+					if i != cancelled || !errors.Is(err, context.Canceled) {
 						t.Errorf("%d: %v", i, err)
 					}
 					return
@@ -36,7 +36,7 @@ func TestTurnsComeInOrder(t *testing.T) {
 				served = append(served, i)
 			}()
 			synctest.Wait()
-			if i == 4 {
+			if i == cancelled {
 				cancel()
 			} else {
 				defer cancel()
@@ -48,7 +48,7 @@ func TestTurnsComeInOrder(t *testing.T) {
 		if want := []int{0, 1, 2, 3, 5, 6, 7, 8, 9}; !slices.Equal(served, want) {
 			t.Errorf("served %v, want %v", served, want)
 		}
-		if n := len(turns.byRow); n != 0 {
+		if n := len(queues.byRow.Values()); n != 0 {
 			t.Errorf("%d queues are left", n)
 		}
 	})
