@@ -91,7 +91,7 @@ func TestVerifyFindsWhatIsBroken(t *testing.T) {
 			l := mustLie(t, srv.api, lie)
 			out, code := verify(t, l.url, "--for=3s", "--seed=1", "--conversations=2", "--people=6", "--followers=8", "--rate=40")
 			if lie == nil || lie.anew == honestly {
-				told := lie == nil || !none(out, "streams of everything that began anew")
+				told := lie == nil || !none(out, "streams of everything that started over")
 				if code != 0 || !told || !strings.Contains(out, "The promise was kept (seed 1).") {
 					t.Errorf("nothing was broken, and verify has ended with %d:\n%s", code, out)
 				}

@@ -10,16 +10,17 @@ import (
 func TestOptionsThatCannotWork(t *testing.T) {
 	t.Parallel()
 	good := Options{
-		URLs: []string{"http://localhost:1"}, For: time.Second, Conversations: 1, People: 4, Followers: 1, Rate: 1, Grace: time.Second, Patience: time.Second,
+		URLs: []string{"http://localhost:1"}, For: time.Second, Conversations: 1, People: 4, Followers: 1, Rate: 1,
+		Grace: time.Second, Patience: time.Second,
 	}
 	for want, change := range map[string]func(o *Options){
-		"which servers":       func(o *Options) { o.URLs = nil },
-		"give it no address":  func(o *Options) { o.Chaos = true },
-		"at least a second":   func(o *Options) { o.For = 0 },
-		"one of everything":   func(o *Options) { o.Rate = 0 },
-		"at least 4 people":   func(o *Options) { o.People = 3 },
-		"not the address of":  func(o *Options) { o.URLs = []string{"localhost:8080"} },
-		"needs nats-server (": func(o *Options) { o.URLs, o.Chaos, o.NATSServer = nil, true, "/there/is/none" },
+		"the addresses of the": func(o *Options) { o.URLs = nil },
+		"give it no address":   func(o *Options) { o.Chaos = true },
+		"at least a second":    func(o *Options) { o.For = 0 },
+		"greater than 0":       func(o *Options) { o.Rate = 0 },
+		"at least 4":           func(o *Options) { o.People = 3 },
+		"not the address of":   func(o *Options) { o.URLs = []string{"localhost:8080"} },
+		"needs nats-server (":  func(o *Options) { o.URLs, o.Chaos, o.NATSServer = nil, true, "/there/is/none" },
 	} {
 		o := good
 		change(&o)
