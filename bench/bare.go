@@ -15,12 +15,12 @@ import (
 	"parley/model"
 )
 
-// bareConns is what store opens to PostgreSQL unless it is told otherwise.
+// bareConns is the default number of connections of package store to PostgreSQL.
 const bareConns = 20
 
-var errBareConflict = errors.New("a message that is new was there already")
+var errBareConflict = errors.New("a new message exists already")
 
-// openBarePostgres sends with pgx alone, whose pool prepares each statement once for each
+// openBarePostgres returns a send that uses pgx alone. Its pool prepares each statement once for each
 // connection.
 func openBarePostgres(ctx context.Context, url string) (send, func() error, error) {
 	cfg, err := pgxpool.ParseConfig(url)
@@ -79,7 +79,7 @@ func barePostgresSend(ctx context.Context, tx pgx.Tx, to model.ConversationID, a
 	return err
 }
 
-// bareSQLite sends with database/sql alone, on one connection, as store has one that writes.
+// bareSQLite sends with database/sql alone, on one connection, as package store writes.
 type bareSQLite struct {
 	db                                                          *sql.DB
 	nextSeq, isMember, insertMessage, nextPosition, insertEvent *sql.Stmt

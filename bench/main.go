@@ -1,18 +1,17 @@
-// Bench measures what Parley costs beside the least that the same work can cost, and prints it as
-// Markdown:
+// Bench measures what Parley costs, next to the least that the same work can cost, and prints Markdown
+// tables:
 //
 //	go run ./bench [-short] [-only send|follow|wire|read|abuse|followers|burst|topics|memory|stall] [-profiles DIR]
 //	go run ./bench -search 60s
 //
-// The second looks for requests that are dearer than those of the part abuse; it fails if an answer
-// passes its bound.
+// The second form searches for requests that are more expensive than those of the part abuse. It fails
+// if an answer is larger than its bound.
 //
-// Each figure stands beside a yardstick that was measured in the same run, in turns with it,
-// because a ratio survives a slow or busy machine and a time does not. It never passes or fails on
-// a time; it fails, with exit code 1, when an event was lost, doubled or reordered, or when it
-// could not measure.
+// Each figure is next to that of a yardstick, measured in the same run, in turns. A slow or busy
+// machine changes times, but hardly their ratio. Bench never passes or fails on a time. It exits with
+// 1 if an event was lost, doubled or reordered, or if it could not measure.
 //
-// It needs Linux, for its clocks of other processes, and uses the loopback interface only.
+// It needs Linux, for the clocks of other processes, and uses the loopback interface only.
 package main
 
 import (
@@ -40,7 +39,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// scale is how much is measured. More of it makes the figures steadier, not different.
+// scale is how much is measured. More makes the figures steadier, not different.
 type scale struct {
 	rounds int // of each side of a pair
 
@@ -57,7 +56,7 @@ type scale struct {
 	idleConns     int
 	stallMessages int
 
-	readMessages []int         // in the database, one size after the other
+	readMessages []int         // in the database, one size after another
 	readTime     time.Duration // of one round
 }
 
@@ -82,12 +81,12 @@ type bench struct {
 	scale
 	out      io.Writer
 	progress io.Writer
-	profiles string            // a folder for them; empty means none
-	dir      string            // for everything that is to be gone afterwards
-	postgres *privatepg.Server // nil where none is installed, or needed
+	profiles string            // a folder for profiles; empty for none
+	dir      string            // a temporary folder
+	postgres *privatepg.Server // nil if it is not installed or not needed
 }
 
-// run is the program, apart from its process: it returns the exit code.
+// run runs the program, and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == yardstickArgument {
 		return exitCode(serveYardstick(ctx, stdout), stderr)
@@ -103,8 +102,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	isShort := flags.Bool("short", false, "finish in about two minutes, with figures that vary more")
 	only := flags.String("only", "",
 		"measure one part: send, follow, wire, read or abuse; or one part of wire: "+strings.Join(wireParts(), ", "))
-	search := flags.Duration("search", 0, "look for requests that are dearer than those of abuse, for this long")
-	profiles := flags.String("profiles", "", "have the servers of wire write profiles (pprof) into this folder")
+	search := flags.Duration("search", 0, "search for requests that are more expensive than those of abuse, for this long")
+	profiles := flags.String("profiles", "", "write profiles (pprof) of the servers of wire into this folder")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -132,7 +131,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitCode(b.inFolder(func() error { return b.measure(ctx, parts, ofWire) }), stderr)
 }
 
-// inFolder runs what needs a folder of its own.
+// inFolder calls run with b.dir set to a new folder, which it removes afterwards.
 func (b *bench) inFolder(run func() error) (err error) {
 	if b.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
 		return err
@@ -181,8 +180,8 @@ func (b *bench) measure(ctx context.Context, parts, ofWire []string) (err error)
 	return nil
 }
 
-// startPostgres starts a server that keeps what it promises: without fsync, the driver's overhead
-// would be compared with a commit that costs nothing.
+// startPostgres starts a server that flushes commits to disk, as in production. Without fsync a commit
+// would cost nothing, and the ratios would show only the overhead around it.
 func (b *bench) startPostgres(ctx context.Context) (err error) {
 	b.postgres, err = privatepg.Start(ctx, "fsync = on", "synchronous_commit = on", "full_page_writes = on")
 	if errors.Is(err, privatepg.ErrNotInstalled) {
@@ -191,7 +190,7 @@ func (b *bench) startPostgres(ctx context.Context) (err error) {
 	return err
 }
 
-// describeMachine says what the figures were taken on: without it they mean nothing.
+// describeMachine prints the machine that the figures were measured on.
 func (b *bench) describeMachine(ctx context.Context) error {
 	flushed, err := timeToFlush(b.dir)
 	if err != nil {
@@ -250,7 +249,7 @@ func loadAverage() string {
 	return fields[0]
 }
 
-// timeToFlush is what the disk asks for keeping something, which is the floor under every commit.
+// timeToFlush returns how long the disk takes to flush 8 KiB: the least time of a commit.
 func timeToFlush(dir string) (_ time.Duration, err error) {
 	f, err := os.Create(filepath.Join(dir, "flush"))
 	if err != nil {
@@ -274,5 +273,5 @@ func timeToFlush(dir string) (_ time.Duration, err error) {
 
 func (b *bench) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
 
-// note says on the side what is going on, for whoever waits.
+// note prints progress.
 func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }

@@ -19,7 +19,7 @@ import (
 	"parley/text"
 )
 
-// library is a database full of messages, and one person who reads there.
+// library is a database full of messages, and a person who reads them.
 type library struct {
 	name, url string
 	messages  int
@@ -32,20 +32,20 @@ type library struct {
 
 	reader       model.Actor
 	email        string
-	conversation model.ConversationID // the one of theirs where most has happened
-	rare         string               // a word that hardly any message has
+	conversation model.ConversationID // the one of theirs with the most events
+	rare         string               // a word in hardly any message
 }
 
-// common is a word that many messages have: a tenth of them are in English.
+// common is a word in many messages: a tenth of them are in English.
 const common = "the"
 
-// read is one thing that clients ask for. Each side returns how many rows it brought.
+// read is a frequent read of clients. Each side returns how many rows it has read.
 type read struct {
 	name         string
 	parley, bare func(ctx context.Context) (rows int, err error)
 }
 
-// reading measures what clients ask for most, at several sizes of the database.
+// reading measures the most frequent reads, at several sizes of the database.
 func (b *bench) reading(ctx context.Context) (err error) {
 	t := table{head: []string{"read", "database", "messages", "rows", "Parley", "bare driver", "ratio"}}
 	growth := table{head: []string{"read", "database"}}
@@ -74,9 +74,9 @@ func (b *bench) reading(ctx context.Context) (err error) {
 	}
 	b.printf("\n## Reading\n\n")
 	b.printf("What `parley seed` makes, with a hundredth as many conversations as messages and a tenth as many people as those,\n")
-	b.printf("read by a person with as many conversations as most, beside prepared statements through the bare driver that bring\n")
+	b.printf("read by a person with as many conversations as most. The yardstick is prepared statements through the bare driver for\n")
 	b.printf("the same rows. The first page of conversations is 20 of them with their last messages, the viewer's memberships and\n")
-	b.printf("unread counts, 5 members each, and all these people. \"Over HTTP\" is the same asked of the built server, beside the\n")
+	b.printf("unread counts, 5 members each, and all these people. \"Over HTTP\" is the same request to the built server, with the\n")
 	b.printf("same statements.\n\n")
 	t.print(b.out)
 	b.printf("\nHow they grow with the number of messages:\n\n")
@@ -93,8 +93,8 @@ func growthRow(name, kind string, p *pair) []string {
 	return append(row, fmt.Sprintf("%.2f", p.parley[last]/p.parley[0]), fmt.Sprintf("%.2f", p.yardstick[last]/p.yardstick[0]))
 }
 
-// readFrom adds the rows of one database to the table, and its medians to those that show how they
-// grow.
+// readFrom adds the rows of one database to the table, and its medians to grown, by the name of the
+// read.
 func (b *bench) readFrom(
 	ctx context.Context, kind string, messages int, binary string, t *table, grown map[string]*pair, names *[]string,
 ) (err error) {
@@ -123,25 +123,25 @@ func (b *bench) readFrom(
 }
 
 func (b *bench) readPair(ctx context.Context, r read) (p pair, rows int, err error) {
-	// A first time does not count: it warms the caches, prepares the statements, and shows that
-	// both bring the same.
+	// The first time does not count. It warms the caches, prepares the statements, and checks that
+	// both read the same.
 	rows, err1 := r.parley(ctx)
 	bare, err2 := r.bare(ctx)
 	if err := errors.Join(err1, err2); err != nil {
 		return pair{}, 0, err
 	}
 	if rows != bare || rows == 0 {
-		return pair{}, 0, fmt.Errorf("parley brings %d rows, and the bare driver %d", rows, bare)
+		return pair{}, 0, fmt.Errorf("parley reads %d rows, and the bare driver %d", rows, bare)
 	}
 	round := func(read func(context.Context) (int, error)) func() (float64, error) {
-		return func() (float64, error) { return timesOver(ctx, b.readTime, read) }
+		return func() (float64, error) { return timeOf(ctx, b.readTime, read) }
 	}
 	p.parley, p.yardstick, err = inTurns(b.rounds, round(r.parley), round(r.bare))
 	return p, rows, err
 }
 
-// timesOver reads again and again, three times at least, and says how many seconds one time takes.
-func timesOver(ctx context.Context, long time.Duration, read func(context.Context) (int, error)) (float64, error) {
+// timeOf reads repeatedly, three times at least, and returns the seconds of one read.
+func timeOf(ctx context.Context, long time.Duration, read func(context.Context) (int, error)) (float64, error) {
 	const atLeast = 3
 	n := 0
 	start := time.Now()
@@ -166,7 +166,7 @@ func (b *bench) openLibrary(ctx context.Context, kind string, messages int, bina
 		}
 		l.url = b.postgres.URL(name)
 	}
-	w, err := newWorld(ctx, l.url, 0)
+	w, err := newFixture(ctx, l.url, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (b *bench) openLibrary(ctx context.Context, kind string, messages int, bina
 		return nil, err
 	}
 	b.note("reading: %s, filled in %v", kind, time.Since(start).Round(time.Second))
-	key, err := auth.SecretKey([]byte(rand.Text() + rand.Text())) // which signs nothing
+	key, err := auth.SecretKey([]byte(rand.Text() + rand.Text())) // it signs nothing
 	if err != nil {
 		return nil, err
 	}
@@ -222,8 +222,7 @@ func (l *library) close() (err error) {
 	return err
 }
 
-// chooseReader finds somebody who is in as many conversations as half of the others are, and what
-// they look at.
+// chooseReader chooses the person with the median number of conversations, and what they read.
 func (l *library) chooseReader(ctx context.Context) error {
 	var people []model.UserID
 	err := l.db.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id").GroupExpr("user_id").

@@ -38,7 +38,7 @@ const (
 	newest  = 50
 )
 
-// conversations brings what a client's first screen shows.
+// conversations reads what a client's first screen shows.
 func (l *library) conversations(ctx context.Context) (rows int, err error) {
 	first := page
 	list, err := l.chat.MyConversations(ctx, l.reader, chat.ConversationFilter{}, store.PageArgs{First: &first})
@@ -79,7 +79,7 @@ func (l *library) conversations(ctx context.Context) (rows int, err error) {
 	return rows + len(users), err
 }
 
-// newest brings the end of a conversation, with its authors.
+// newest reads the last messages of a conversation, with their authors.
 func (l *library) newest(ctx context.Context) (rows int, err error) {
 	page, err := l.chat.Messages(ctx, l.reader, []model.ConversationID{l.conversation}, store.Window{Limit: 50, Backwards: true})
 	if err != nil {
@@ -114,7 +114,7 @@ const (
 
 type answeredUser struct{ ID string }
 
-// answered is what the queries are answered with, as far as it is counted.
+// answered is the part of the answers that is counted.
 type answered struct {
 	Viewer struct {
 		Conversations struct {

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,12 +23,11 @@ import (
 	"parley/store"
 )
 
-// stockArgument makes this program a server of the same schema, rules and database whose WebSockets
-// are gqlgen's stock transport, transport.Websocket. It is not for people.
+// stockArgument runs this program as a server with the same schema, rules and database as Parley, and
+// gqlgen's stock transport for WebSockets, transport.Websocket. It is internal.
 const stockArgument = "serve-stock"
 
-// serveStock serves in the folder that PARLEY_DATA_DIR names, and says so with the line that Parley
-// has for it.
+// serveStock serves with the data folder PARLEY_DATA_DIR.
 func serveStock(ctx context.Context, stdout io.Writer) (err error) {
 	debug.Serve()
 	dir := os.Getenv("PARLEY_DATA_DIR")
@@ -52,21 +49,11 @@ func serveStock(ctx context.Context, stdout io.Writer) (err error) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(run)
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: api, ReadHeaderTimeout: time.Minute}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	fmt.Fprintf(stdout, `{"msg":%q,"api":"http://%s"}`+"\n", parleyIsUp, listener.Addr())
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serve(ctx, stdout, api)
 }
 
-// stockAPI answers requests as Parley does, and WebSockets as gqlgen does; run has to go on
-// meanwhile.
+// stockAPI answers requests as Parley does, and WebSockets as gqlgen does. The caller runs run in a
+// goroutine.
 func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, run func(), err error) {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	secret, err := auth.LoadOrMakeSecret(filepath.Join(dir, "secret"))
