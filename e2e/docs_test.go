@@ -9,8 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDocs makes sure that docs/accounts.md shows the very files that the tests of the libraries
-// run.
+// TestDocs checks that docs/accounts.md shows the same files that the tests of the libraries run.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile(filepath.Join("..", "docs", "accounts.md"))
