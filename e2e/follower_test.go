@@ -33,7 +33,6 @@ type event struct {
 }
 
 // followOptions are the parameters of a follower.
-// followOptions are the parameters of a follower.
 type followOptions struct {
 	AccessToken string `json:"accessToken,omitempty"`
 	// for a fresh access token with each connection
