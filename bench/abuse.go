@@ -67,14 +67,22 @@ func (b *bench) abusing(ctx context.Context) error {
 		beside.add(row...)
 	}
 	b.printf("\n## The dearest requests\n\n")
-	b.printf("The built server on SQLite. CPU time of the process for one request, user and system together, the best of three, and\n")
-	b.printf("by how much its resident memory grew at most (VmHWM), after it was freed. `{ __typename }` stands for a request by itself.\n\n")
+	b.printf(
+		"The built server on SQLite. CPU time of the process for one request, user and system " +
+			"together, the best of three, and\n")
+	b.printf(
+		"by how much its resident memory grew at most (VmHWM), after it was freed. `{ __typename " +
+			"}` stands for a request by itself.\n\n")
 	alone.print(b.out)
 	b.printf("\n")
 	together.print(b.out)
-	b.printf("\nHow long a message takes to a follower of its conversation, from before it is sent; and the same with %d followers,\n",
+	b.printf(
+		"\nHow long a message takes to a follower of its conversation, from before it is sent; "+
+			"and the same with %d followers,\n",
 		expensiveFollowers)
-	b.printf("each on a connection of its own, whose selections have nearly 1,000 fields of each event.\n\n")
+	b.printf(
+		"each on a connection of its own, whose selections have nearly 1,000 fields of each " +
+			"event.\n\n")
 	beside.print(b.out)
 	return nil
 }
@@ -82,7 +90,8 @@ func (b *bench) abusing(ctx context.Context) error {
 // startAbuse starts the server, with the data that expensive requests read.
 func (b *bench) startAbuse(ctx context.Context) (*abuser, error) {
 	b.note("abuse: building the server")
-	server := &parleyServer{binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "abuse")}
+	server := &parleyServer{binary: filepath.Join(b.dir, "parley"),
+		dir: filepath.Join(b.dir, "abuse")}
 	a := &abuser{bench: b, parleyServer: server}
 	if err := a.build(ctx); err != nil {
 		return nil, err

@@ -50,6 +50,7 @@ func (a *arrivals) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-late.C:
-		return fmt.Errorf("%w: %d deliveries were not made in %v", errPromise, a.missing.Load(), timeout)
+		return fmt.Errorf("%w: %d deliveries were not made in %v", errPromise, a.missing.Load(),
+			timeout)
 	}
 }

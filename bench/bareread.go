@@ -34,7 +34,8 @@ type barePostgresReader struct {
 
 func openBarePostgresReader(ctx context.Context, url string) (bareReader, func() error, error) {
 	indexed, err := openBarePool(ctx, url,
-		map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_bitmapscan": "off"})
+		map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off",
+			"enable_bitmapscan": "off"})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -50,7 +51,9 @@ func openBarePostgresReader(ctx context.Context, url string) (bareReader, func()
 	}, nil
 }
 
-func openBarePool(ctx context.Context, url string, settings map[string]string) (*pgxpool.Pool, error) {
+func openBarePool(
+	ctx context.Context, url string, settings map[string]string,
+) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, err
@@ -60,11 +63,15 @@ func openBarePool(ctx context.Context, url string, settings map[string]string) (
 	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
-func (r barePostgresReader) query(ctx context.Context, statement string, args ...any) ([][]any, error) {
+func (r barePostgresReader) query(
+	ctx context.Context, statement string, args ...any,
+) ([][]any, error) {
 	return queryBare(ctx, r.indexed, statement, args...)
 }
 
-func queryBare(ctx context.Context, pool *pgxpool.Pool, statement string, args ...any) (found [][]any, err error) {
+func queryBare(
+	ctx context.Context, pool *pgxpool.Pool, statement string, args ...any,
+) (found [][]any, err error) {
 	statement = strings.ReplaceAll(statement, "IN (?...)", "= ANY(?)")
 	for i := range args {
 		statement = strings.Replace(statement, "?", fmt.Sprintf("$%d", i+1), 1)
@@ -89,9 +96,11 @@ func (r barePostgresReader) membersOf(ctx context.Context, ids []string) ([][]an
 		(SELECT * FROM conversation_members WHERE conversation_id = id ORDER BY joined_seq, user_id LIMIT 5) AS cm`, ids)
 }
 
-// newest has a form in which the planner sees that the index has the order. In a generic plan it does
-// not find out by itself.
-func (r barePostgresReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+// newest has a form in which the planner sees that the index has the order. In a generic plan it
+// does not find out by itself.
+func (r barePostgresReader) newest(
+	ctx context.Context, conversation, reader string,
+) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v CROSS JOIN LATERAL
 		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq ORDER BY seq DESC LIMIT 51) AS m
 		WHERE v.conversation_id = ? AND v.user_id = ?`, conversation, reader)
@@ -121,7 +130,9 @@ func openBareSQLiteReader(path string) (bareReader, func() error, error) {
 	return &bareSQLiteReader{db, map[string]*sql.Stmt{}}, db.Close, nil
 }
 
-func (r *bareSQLiteReader) query(ctx context.Context, statement string, args ...any) (found [][]any, err error) {
+func (r *bareSQLiteReader) query(
+	ctx context.Context, statement string, args ...any,
+) (found [][]any, err error) {
 	prepared := r.statements[statement]
 	if prepared == nil {
 		one := strings.ReplaceAll(statement, "IN (?...)", "IN (SELECT value FROM json_each(?))")
@@ -173,7 +184,9 @@ func (r *bareSQLiteReader) membersOf(ctx context.Context, ids []string) (found [
 	return found, nil
 }
 
-func (r *bareSQLiteReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+func (r *bareSQLiteReader) newest(
+	ctx context.Context, conversation, reader string,
+) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v
 		JOIN messages AS m ON m.conversation_id = v.conversation_id AND m.seq > v.hidden_seq
 		WHERE v.conversation_id = ? AND v.user_id = ? ORDER BY m.seq DESC LIMIT 51`, conversation, reader)

@@ -45,19 +45,23 @@ func dial(target string, receiveBuffer int) (c *conn, err error) {
 		}
 	}()
 	if receiveBuffer > 0 {
-		if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, receiveBuffer); err != nil {
+		if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF,
+			receiveBuffer); err != nil {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
 	}
 	limit := syscall.NsecToTimeval(timeout.Nanoseconds())
-	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit); err != nil {
+	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO,
+		&limit); err != nil {
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
-	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port,
+		Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return nil, os.NewSyscallError("connect", err)
 	}
 	path := u.RequestURI()
-	request := "GET " + path + " HTTP/1.1\r\nHost: " + u.Host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + u.Host +
+		"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n" +
 		"Sec-WebSocket-Protocol: " + client.Subprotocol + "\r\n\r\n"
 	if _, err := syscall.Write(fd, []byte(request)); err != nil {
@@ -141,7 +145,8 @@ func (c *conn) write(opcode byte, payload []byte) error {
 	case n <= 0xFFFF:
 		head = append(head, 0x80|126, byte(n>>8), byte(n))
 	default:
-		head = binary.BigEndian.AppendUint64(append(head, 0x80|127), uint64(n)) //nolint:gosec // a length
+		head = binary.BigEndian.AppendUint64(append(head, 0x80|127),
+			uint64(n)) //nolint:gosec // a length
 	}
 	head = append(head, 0, 0, 0, 0)
 	for rest := append(head, payload...); len(rest) > 0; {

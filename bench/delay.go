@@ -17,8 +17,8 @@ const (
 )
 
 // expensiveSelection has nearly 1,000 fields for each message.
-const expensiveSelection = "seq conversation { messages(last: 95) { nodes { id seq content createdAt editedAt deletedAt " +
-	"author { id nickname } } } }"
+const expensiveSelection = "seq conversation { messages(last: 95) { nodes { id seq content " +
+	"createdAt editedAt deletedAt author { id nickname } } } }"
 
 // delayRow measures how long messages take to one follower if others have expensive selections.
 func (a *abuser) delayRow(ctx context.Context, expensive int) ([]string, error) {

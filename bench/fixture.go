@@ -44,7 +44,8 @@ func newFixture(ctx context.Context, url string, people int) (_ *fixture, err er
 			ID: model.NewUserID(), Email: name + "@example.org", EmailKey: name + "@example.org",
 			Nickname: name, NicknameKey: name, SearchKey: name, CreatedAt: db.Now(),
 		}
-		f.people = append(f.people, model.Actor{UserID: users[i].ID, SessionID: model.NewSessionID()})
+		f.people = append(f.people, model.Actor{UserID: users[i].ID,
+			SessionID: model.NewSessionID()})
 	}
 	if people > 0 {
 		if _, err := db.NewInsert().Model(&users).Exec(ctx); err != nil {
@@ -99,7 +100,8 @@ func (f *fixture) conversations(ctx context.Context, n int) ([]model.Conversatio
 	return ids, errors.Join(err, f.flush(ctx, true))
 }
 
-// inParallel calls fn with every number below n, some calls at a time, and stops at the first error.
+// inParallel calls fn with every number below n, some calls at a time, and stops at the first
+// error.
 func inParallel(ctx context.Context, n int, fn func(ctx context.Context, i int) error) error {
 	return parallel.Each(ctx, n, 16, fn)
 }

@@ -61,12 +61,17 @@ func (a *abuser) floods() []flood {
 	for _, r := range a.requests() {
 		switch r.name {
 		case "98 messages of 4,000 emoji", "nearly 12,000 fields", "introspection, as tools ask",
-			"98 long messages of each of 8 conversations", "a list of 2,300 numbers", "255 KB of comments":
+			"98 long messages of each of 8 conversations", "a list of 2,300 numbers",
+			"255 KB of comments":
 			all = append(all,
 				flood{r.name + ", over HTTP", a.overHTTP(r)},
-				flood{fmt.Sprintf("%s, %d on each WebSocket", r.name, floodOperations), a.overSockets(r.withComment, false)},
 				flood{
-					fmt.Sprintf("%s, %d on each WebSocket that reads nothing", r.name, floodOperations),
+					fmt.Sprintf("%s, %d on each WebSocket", r.name, floodOperations),
+					a.overSockets(r.withComment, false),
+				},
+				flood{
+					fmt.Sprintf("%s, %d on each WebSocket that reads nothing", r.name,
+						floodOperations),
 					a.overSockets(r.same, true),
 				})
 		}

@@ -37,7 +37,8 @@ func (b *bench) following(ctx context.Context) (err error) {
 	for _, followers := range []int{1, 10, 100, 1000} {
 		for _, p := range []pattern{
 			{fmt.Sprintf("%d, one by one", b.followMessages), b.followMessages, oneByOne},
-			{fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders), b.followBursts * burst, inBursts},
+			{fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders),
+				b.followBursts * burst, inBursts},
 		} {
 			b.note("following: %d followers, %s", followers, p.name)
 			row, found, err := b.followPair(ctx, f, p, followers)
@@ -48,9 +49,14 @@ func (b *bench) following(ctx context.Context) (err error) {
 		}
 	}
 	b.printf("\n## Following, inside one process\n\n")
-	b.printf("Goroutines in `chat.Follow` on one conversation, on SQLite. The yardstick is as many that receive the same events\n")
-	b.printf("from a channel each. CPU time of the process for one delivery. A round is so many messages; Parley's side includes\n")
-	b.printf("storing them; the column after it is the cost of storing alone, for one delivery.\n\n")
+	b.printf(
+		"Goroutines in `chat.Follow` on one conversation, on SQLite. The yardstick is as many " +
+			"that receive the same events\n")
+	b.printf(
+		"from a channel each. CPU time of the process for one delivery. A round is so many " +
+			"messages; Parley's side includes\n")
+	b.printf(
+		"storing them; the column after it is the cost of storing alone, for one delivery.\n\n")
 	t.print(b.out)
 	return broken
 }
@@ -86,7 +92,8 @@ func (b *bench) followPair(
 
 	through := func(id model.ConversationID) func(ctx context.Context) error {
 		return func(ctx context.Context) error {
-			_, err := f.chat.SendMessage(ctx, f.sender(), chat.SendMessage{ConversationID: id, Content: content})
+			_, err := f.chat.SendMessage(ctx, f.sender(),
+				chat.SendMessage{ConversationID: id, Content: content})
 			return err
 		}
 	}
@@ -117,7 +124,8 @@ func (b *bench) followPair(
 	}
 	cpu := pair{ofParley, ofBare}
 	return append(append([]string{strconv.Itoa(followers), p.name}, found.cells()...),
-		medianDuration(cpu.parley), duration(seconds(sending)), medianDuration(cpu.yardstick), cpu.ratio()), found, nil
+		medianDuration(cpu.parley), duration(seconds(sending)), medianDuration(cpu.yardstick),
+		cpu.ratio()), found, nil
 }
 
 // oneByOne sends each message after all followers have received the one before it.
@@ -172,7 +180,9 @@ type followers struct {
 }
 
 // startFollowers starts n followers, and returns when all of them receive.
-func startFollowers(ctx context.Context, f *fixture, id model.ConversationID, n int) (*followers, error) {
+func startFollowers(
+	ctx context.Context, f *fixture, id model.ConversationID, n int,
+) (*followers, error) {
 	c := &followers{arrivals: newArrivals(), failed: make(chan error, n)}
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.running.Go(func() { f.chat.Run(ctx) })
@@ -211,7 +221,9 @@ func startFollowers(ctx context.Context, f *fixture, id model.ConversationID, n 
 const duplicateWait = 300 * time.Millisecond
 
 // end stops the followers, and returns the last seq of the conversation.
-func (c *followers) end(ctx context.Context, f *fixture, id model.ConversationID) (last int64, err error) {
+func (c *followers) end(
+	ctx context.Context, f *fixture, id model.ConversationID,
+) (last int64, err error) {
 	time.Sleep(duplicateWait)
 	c.cancel()
 	c.running.Wait()

@@ -58,7 +58,8 @@ func total(histories []*history, last int64) (t totals) {
 
 func (t totals) cells() []string {
 	return []string{
-		strconv.Itoa(t.deliveries), strconv.Itoa(t.lost), strconv.Itoa(t.doubled), strconv.Itoa(t.reordered),
+		strconv.Itoa(t.deliveries), strconv.Itoa(t.lost), strconv.Itoa(t.doubled),
+		strconv.Itoa(t.reordered),
 	}
 }
 
@@ -69,5 +70,6 @@ func (t totals) broken() error {
 	if t.lost == 0 && t.doubled == 0 && t.reordered == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %d lost, %d doubled, %d reordered", errPromise, t.lost, t.doubled, t.reordered)
+	return fmt.Errorf("%w: %d lost, %d doubled, %d reordered", errPromise, t.lost, t.doubled,
+		t.reordered)
 }

@@ -38,8 +38,8 @@ type place struct {
 	seq   int64
 }
 
-// listen starts to read connections of followers. after returns the seq that a follower has already.
-// The connections of a topic's followers are next to each other.
+// listen starts to read connections of followers. after returns the seq that a follower has
+// already. The connections of a topic's followers are next to each other.
 func listen(conns []*conn, followers int, after func(i int) int64) (*listeners, error) {
 	poll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
@@ -49,9 +49,11 @@ func listen(conns []*conn, followers int, after func(i int) int64) (*listeners, 
 	l.followers, l.firsts = followers, map[place]time.Duration{}
 	for i, c := range conns {
 		l.histories = append(l.histories, newHistory(after(i)))
-		event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(i)} //nolint:gosec // at most some thousands
+		event := syscall.EpollEvent{Events: syscall.EPOLLIN,
+			Fd: int32(i)} //nolint:gosec // at most some thousands
 		err = errors.Join(err, syscall.SetNonblock(c.fd, true),
-			os.NewSyscallError("epoll_ctl", syscall.EpollCtl(poll, syscall.EPOLL_CTL_ADD, c.fd, &event)))
+			os.NewSyscallError("epoll_ctl",
+				syscall.EpollCtl(poll, syscall.EPOLL_CTL_ADD, c.fd, &event)))
 	}
 	l.running.Go(l.receive)
 	if err != nil {
@@ -135,9 +137,11 @@ func (l *listeners) record(i int, message []byte, now time.Duration) error {
 		first = now
 		l.firsts[at] = now
 	}
-	l.behind = append(l.behind, int32((now - first).Microseconds())) //nolint:gosec // far from the largest
+	l.behind = append(l.behind, int32((now - first).
+		Microseconds())) //nolint:gosec // far from the largest
 	if sent, ok := numberAfter(message, contentField); ok {
-		l.delays = append(l.delays, int32(now.Microseconds()-sent)) //nolint:gosec // far from the largest
+		l.delays = append(l.delays, int32(
+			now.Microseconds()-sent)) //nolint:gosec // far from the largest
 	}
 	if len(l.sample) == 0 {
 		l.sample <- bytes.Clone(message)

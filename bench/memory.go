@@ -15,7 +15,8 @@ const warmConns = 100
 // memory measures the memory of connections that are subscribed and idle, and again after messages.
 func (w *wire) memory(ctx context.Context) error {
 	t := table{head: []string{
-		"server", "connections", "resident memory of each, idle", fmt.Sprintf("after %d messages to all of them", loadMessages), "ratio",
+		"server", "connections", "resident memory of each, idle",
+		fmt.Sprintf("after %d messages to all of them", loadMessages), "ratio",
 		"the same, before it is freed",
 	}}
 	const fields = "id seq content createdAt"
@@ -34,10 +35,18 @@ func (w *wire) memory(ctx context.Context) error {
 		t.add(append([]string{target.title(), fmt.Sprint(w.idleConns)}, row...)...)
 	}
 	w.printf("\n### Memory of a connection\n\n")
-	w.printf("By how much the resident memory (Rss in /proc/PID/smaps_rollup) of each server grows with a connection that is\n")
-	w.printf("subscribed and idle, and after messages. Before each reading the server collects its garbage and returns free memory\n")
-	w.printf("to the operating system (runtime/debug.FreeOSMemory), through a hook that all three have; the last column is without.\n")
-	w.printf("The memory before is subtracted: that after %d connections were opened, received a message and were closed. The\n",
+	w.printf(
+		"By how much the resident memory (Rss in /proc/PID/smaps_rollup) of each server grows " +
+			"with a connection that is\n")
+	w.printf(
+		"subscribed and idle, and after messages. Before each reading the server collects its " +
+			"garbage and returns free memory\n")
+	w.printf(
+		"to the operating system (runtime/debug.FreeOSMemory), through a hook that all three " +
+			"have; the last column is without.\n")
+	w.printf(
+		"The memory before is subtracted: that after %d connections were opened, received a "+
+			"message and were closed. The\n",
 		warmConns)
 	w.printf("kernel's memory for sockets is not included.\n\n")
 	t.print(w.out)
@@ -102,8 +111,11 @@ func (w *wire) measureMemory(ctx context.Context, target target) ([]string, erro
 	if err := total(s.listeners.histories, target.last(topic)).broken(); err != nil {
 		return nil, err
 	}
-	each := func(bytes int64) string { return kilobytes(float64(bytes-before) / float64(len(conns))) }
-	return []string{each(idle), each(after), fmt.Sprintf("%.2f", float64(after-before)/float64(idle-before)), each(loaded)}, nil
+	each := func(bytes int64) string {
+		return kilobytes(float64(bytes-before) / float64(len(conns)))
+	}
+	return []string{each(idle), each(after),
+		fmt.Sprintf("%.2f", float64(after-before)/float64(idle-before)), each(loaded)}, nil
 }
 
 // loadMessages is how many messages each connection receives before its memory is measured again.

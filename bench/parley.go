@@ -17,8 +17,8 @@ import (
 	"parley/seed"
 )
 
-// parleyServer is the built server, or one with the same API and gqlgen's transport for WebSockets. It
-// may be started again on its data.
+// parleyServer is the built server, or one with the same API and gqlgen's transport for WebSockets.
+// It may be started again on its data.
 type parleyServer struct {
 	*serverProcess
 	binary, dir string
@@ -51,12 +51,14 @@ func (p *parleyServer) build(ctx context.Context) error {
 	}
 	file, overlay := filepath.Join(dir, "hook.go"), filepath.Join(dir, "overlay.json")
 	replaced, err := json.Marshal(map[string]any{
-		"Replace": map[string]string{filepath.Join(strings.TrimSpace(string(module)), "bench_hook.go"): file},
+		"Replace": map[string]string{filepath.Join(strings.TrimSpace(string(module)),
+			"bench_hook.go"): file},
 	})
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(os.WriteFile(file, []byte(hook), 0o600), os.WriteFile(overlay, replaced, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(hook), 0o600),
+		os.WriteFile(overlay, replaced, 0o600)); err != nil {
 		return err
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", p.binary, "parley")
@@ -98,8 +100,8 @@ func (p *parleyServer) begin(ctx context.Context, topics, followers int) error {
 	})
 }
 
-// wirePeople is how many people follow, each on several devices. It is low, because registering hashes
-// a password.
+// wirePeople is how many people follow, each on several devices. It is low, because registering
+// hashes a password.
 const wirePeople = 20
 
 type object = map[string]any
@@ -114,8 +116,11 @@ func (p *parleyServer) register(ctx context.Context) error {
 				Viewer *struct{ User struct{ ID string } }
 			}
 		}
-		err := p.ask(ctx, "mutation ($in: RegisterInput!) { register(input: $in) { tokens { accessToken } viewer { user { id } } } }",
-			object{"email": name + "@example.org", "nickname": name, "password": rand.Text()}, &answer)
+		err := p.ask(ctx,
+			"mutation ($in: RegisterInput!) { register(input: $in) { tokens { accessToken } "+
+				"viewer { user { id } } } }",
+			object{"email": name + "@example.org", "nickname": name, "password": rand.Text()},
+			&answer)
 		if err != nil {
 			return err
 		}
@@ -142,7 +147,9 @@ func (p *parleyServer) createTopic(ctx context.Context, topic int, others []stri
 			}
 		}
 	}
-	err := p.ask(ctx, "mutation ($in: CreateConversationInput!) { createConversation(input: $in) { conversation { id lastSeq } } }",
+	err := p.ask(ctx,
+		"mutation ($in: CreateConversationInput!) { createConversation(input: $in) { "+
+			"conversation { id lastSeq } } }",
 		object{"title": "A topic", "members": members}, &answer)
 	if err != nil {
 		return err
@@ -159,7 +166,8 @@ func (p *parleyServer) send(ctx context.Context, topic int) error {
 	var answer struct {
 		SendMessage struct{ Message *struct{ Seq int64 } }
 	}
-	err := p.ask(ctx, "mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { seq } } }",
+	err := p.ask(ctx,
+		"mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { seq } } }",
 		object{"conversationId": p.conversations[topic], "content": stamped()}, &answer)
 	if err != nil {
 		return err
@@ -204,7 +212,8 @@ func (p *parleyServer) subscribe(c *conn, topic, follower int, after int64) erro
 		return fmt.Errorf("%s instead of %s", answer, client.TypeAck)
 	}
 	return c.send(client.Subscribe("1", client.Operation{
-		Query: "subscription ($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { " +
+		Query: "subscription ($id: ID!, $after: Int) { messageAdded(conversationId: $id, " +
+			"afterSeq: $after) { " +
 			p.fields + " } }",
 		Variables: object{"id": p.conversations[topic], "after": after},
 	}))
@@ -220,7 +229,8 @@ func (p *parleyServer) login(ctx context.Context, email string) error {
 	var answer struct {
 		Login struct{ Tokens *struct{ AccessToken string } }
 	}
-	err := p.ask(ctx, "mutation ($in: LoginInput!) { login(input: $in) { tokens { accessToken } } }",
+	err := p.ask(ctx,
+		"mutation ($in: LoginInput!) { login(input: $in) { tokens { accessToken } } }",
 		object{"email": email, "password": seed.Password}, &answer)
 	if err != nil {
 		return err

@@ -22,21 +22,22 @@ func ownCPU() (time.Duration, error) {
 }
 
 // processCPU returns the CPU time of another process from the kernel's clock of that process
-// (clock_getcpuclockid(3)). /proc/PID/stat has the same time in steps of 10 ms, which is too coarse for
-// a short round.
+// (clock_getcpuclockid(3)). /proc/PID/stat has the same time in steps of 10 ms, which is too coarse
+// for a short round.
 func processCPU(pid int) (time.Duration, error) {
 	const wholeProcess = 2 // CPUCLOCK_SCHED, without the bit that would mean one thread
 	clock := ^pid<<3 | wholeProcess
 	var spent syscall.Timespec
-	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&spent)), 0)
+	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock),
+		uintptr(unsafe.Pointer(&spent)), 0)
 	if errno != 0 {
 		return 0, fmt.Errorf("the clock of process %d: %w", pid, errno)
 	}
 	return time.Duration(spent.Nano()), nil
 }
 
-// userCPU returns the CPU time of a process in user mode. The kernel samples it in steps of 10 ms, so
-// it is accurate over seconds only.
+// userCPU returns the CPU time of a process in user mode. The kernel samples it in steps of 10 ms,
+// so it is accurate over seconds only.
 func userCPU(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -85,8 +86,8 @@ func treeCPU(parent int) (time.Duration, error) {
 	return total, nil
 }
 
-// readStat reads from /proc/PID/stat (proc_pid_stat(5)): the process, its parent, and the CPU time of
-// its children that have ended.
+// readStat reads from /proc/PID/stat (proc_pid_stat(5)): the process, its parent, and the CPU time
+// of its children that have ended.
 func readStat(stat string) (pid, ppid int, ended time.Duration, err error) {
 	// The command's name is in parentheses, and may contain any character.
 	before, _, _ := strings.Cut(stat, " ")
@@ -98,14 +99,15 @@ func readStat(stat string) (pid, ppid int, ended time.Duration, err error) {
 	ppid, err2 := strconv.Atoi(fields[1])
 	user, err3 := strconv.ParseInt(fields[13], 10, 64)
 	system, err4 := strconv.ParseInt(fields[14], 10, 64)
-	return pid, ppid, time.Duration(user+system) * time.Second / ticksASecond, errors.Join(err1, err2, err3, err4)
+	return pid, ppid, time.Duration(user+system) * time.Second / ticksASecond,
+		errors.Join(err1, err2, err3, err4)
 }
 
 // residentMemory returns the resident memory of a process, in bytes.
 func residentMemory(pid int) (int64, error) { return procMemory(pid, "smaps_rollup", "Rss") }
 
-// roughResidentMemory is cheaper than residentMemory. It leaves out what each thread has not reported
-// to the kernel yet.
+// roughResidentMemory is cheaper than residentMemory. It leaves out what each thread has not
+// reported to the kernel yet.
 func roughResidentMemory(pid int) (int64, error) { return procMemory(pid, "status", "VmRSS") }
 
 // peakMemory returns the most resident memory of a process since its start or resetPeakMemory, in
@@ -146,7 +148,9 @@ func raiseFileLimit(need uint64) error {
 	}
 	limit.Cur, limit.Max = need, max(need, limit.Max)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("%d open files are needed, which is more than this user may have (ulimit -n): %w", need, err)
+		return fmt.Errorf(
+			"%d open files are needed, which is more than this user may have (ulimit -n): %w", need,
+			err)
 	}
 	return nil
 }

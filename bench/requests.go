@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"parley/internal/client"
@@ -54,73 +55,146 @@ func repeated(n int, part func(i int) string) string {
 	return b.String()
 }
 
+// numbered returns a format with one %d for each number below n.
+func numbered(n int, format string) string {
+	return repeated(n, func(i int) string { return fmt.Sprintf(format, i) })
+}
+
+// nested returns text inside n pairs of open and end.
+func nested(n int, open, text, end string) string {
+	return strings.Repeat(open, n) + text + strings.Repeat(end, n)
+}
+
 // requests returns the most expensive requests that are known.
 func (a *abuser) requests() []request {
+	all := append(manyParts(), largeParts()...)
+	for i := range all {
+		all[i].anonymous = true
+	}
+	return append(all, a.largeAnswers()...)
+}
+
+// manyParts returns anonymous requests with many fields, arguments, directives or fragments.
+func manyParts() []request {
+	const depth = 25
+	doubling := repeated(depth, func(i int) string {
+		return fmt.Sprintf(" fragment F%d on Query { ...F%d ...F%d }", i, i+1, i+1)
+	}) + fmt.Sprintf(" fragment F%d on Query { __typename }", depth)
+	fragments := repeated(150, func(i int) string {
+		return fmt.Sprintf(" fragment F%d on Query { __typename ...F%d }", i, i+1)
+	})
+	operations := repeated(150, func(i int) string { return fmt.Sprintf(" query Q%d { ...F%d }", i, i) })
+	types := numbered(14, " f%d: fields { type { ofType { ofType { ...N } } } }")
+	return []request{
+		{name: "`{ __typename }`", query: "{ __typename }"},
+		{name: "820 × `aN: aN`", query: "{" + numbered(820, " a:a%d") + "}"},
+		{name: "2,400 × `x`", query: "{" + strings.Repeat(" x", 2400) + "}"},
+		{name: "400 × `viewer(aN: 1)`", query: "{" + numbered(400, " viewer(a%d:1){id}") + "}"},
+		{name: "1,200 × `@a`", query: "{ __typename" + strings.Repeat(" @a", 1200) + " }"},
+		{
+			name: "14 aliases of `fields`, through `ofType`",
+			query: "{ __schema { types { ...T } } } fragment T on __Type {" + types +
+				" } fragment N on __Type { name fields { name type { ofType { name } } } }",
+		},
+		{name: "introspection, as tools ask", query: introspectionQuery},
+		{name: "fragments that double, 25 deep", query: "{ ...F0 }" + doubling},
+		{
+			name:  "150 fragments × 150 operations",
+			query: operations + fragments + " fragment F150 on Query { __typename }",
+		},
+		{
+			name:  "300 arguments that are not known",
+			query: "{" + numbered(300, " users(frist%d:1){pageInfo{hasNextPage}}") + "}",
+		},
+	}
+}
+
+// largeParts returns anonymous requests with one large part.
+func largeParts() []request {
 	const large = 255 << 10
-	id, common := a.ids[0], a.ids[longConversations]
-	asList := func(ids []string) string {
-		b, _ := json.Marshal(ids)
-		return string(b)
-	}
-	fields := func(i int) string { return fmt.Sprintf(" a%d: id", i) }
-	nested := func(depth int) string {
-		return repeated(depth, func(i int) string { return fmt.Sprintf(" fragment F%d on Query { ...F%d ...F%d }", i, i+1, i+1) }) +
-			fmt.Sprintf(" fragment F%d on Query { __typename }", depth)
-	}
-	page := func(selection string) string {
-		return fmt.Sprintf(`{ conversation(id: %q) { messages(last: %d) { nodes { %s } } } }`, id, emojiMessages, selection)
-	}
-	list := func(n int, item string) []any {
-		all := make([]any, n)
-		for i := range all {
-			all[i] = item
-		}
-		return all
-	}
-	deep := func(open, inner, end string, n int) json.RawMessage {
-		return json.RawMessage(strings.Repeat(open, n) + inner + strings.Repeat(end, n))
-	}
+	name := strings.Repeat("x", large)
 	const user = "query ($v: ID!) { user(id: $v) { id } }"
 	return []request{
-		{"`{ __typename }`", true, "{ __typename }", nil},
-		{"820 × `aN: aN`", true, "{" + repeated(820, func(i int) string { return fmt.Sprintf(" a:a%d", i) }) + "}", nil},
-		{"2,400 × `x`", true, "{" + strings.Repeat(" x", 2400) + "}", nil},
-		{"400 × `viewer(aN: 1)`", true, "{" + repeated(400, func(i int) string { return fmt.Sprintf(" viewer(a%d:1){id}", i) }) + "}", nil},
-		{"1,200 × `@a`", true, "{ __typename" + strings.Repeat(" @a", 1200) + " }", nil},
-		{"14 aliases of `fields`, through `ofType`", true, "{ __schema { types { ...T } } } fragment T on __Type {" +
-			repeated(14, func(i int) string { return fmt.Sprintf(" f%d: fields { type { ofType { ofType { ...N } } } }", i) }) +
-			" } fragment N on __Type { name fields { name type { ofType { name } } } }", nil},
-		{"introspection, as tools ask", true, introspectionQuery, nil},
-		{"fragments that double, 25 deep", true, "{ ...F0 }" + nested(25), nil},
-		{"150 fragments × 150 operations", true, repeated(150, func(i int) string { return fmt.Sprintf(" query Q%d { ...F%d }", i, i) }) +
-			repeated(150, func(i int) string { return fmt.Sprintf(" fragment F%d on Query { __typename ...F%d }", i, i+1) }) +
-			" fragment F150 on Query { __typename }", nil},
-		{"300 arguments that are not known", true, "{" + repeated(300, func(i int) string { return fmt.Sprintf(" users(frist%d:1){pageInfo{hasNextPage}}", i) }) + "}", nil},
-		{"255 KB of comments", true, "{ __typename }" + strings.Repeat("\n#", large/3), nil},
-		{"one name of 255 KB", true, "{ " + strings.Repeat("x", large) + " }", nil},
-		{"an alias of 255 KB", true, "{ " + strings.Repeat("x", large) + ": __typename }", nil},
-		{"one string of 255 KB", true, `{ user(id: "` + strings.Repeat("x", large) + `") { id } }`, nil},
-		{"a list of 2,300 numbers", true, "{ nodes(ids: [" + strings.Repeat("1 ", 2300) + "]) { id } }", nil},
-		{"an object 600 deep", true, "{ users(search: " + strings.Repeat("{a:", 600) + "1" + strings.Repeat("}", 600) + ") { nodes { id } } }", nil},
-		{"variables: a list of 60,000", true, "query ($v: [ID!]!) { nodes(ids: $v) { id } }", list(60_000, "x")},
-		{"variables: lists 9,000 deep", true, user, deep("[", "1", "]", 9_000)},
-		{"variables: objects 9,000 deep", true, user, deep(`{"a":`, "1", "}", 9_000)},
-		{"errors in 2,000 fields", true, "{" + repeated(29, func(i int) string {
-			return fmt.Sprintf(" u%d: users(first: 60) { nodes { id } }", i)
-		}) + "}", nil},
-		{"an error for each of 100 nodes", false, "query ($v: [ID!]!) { nodes(ids: $v) { id } }", list(100, "nonsense")},
-		{"98 messages of 4,000 emoji", false, page("id content"), nil},
-		{"98 messages of 4,000 emoji, nested once", false, page(fmt.Sprintf("conversation { messages(last: %d) { nodes { content } } }", emojiMessages)), nil},
-		{"98 long messages of each of 8 conversations", false, fmt.Sprintf("{ nodes(ids: %s) { ... on Conversation { messages(last: 98) { nodes { content } } } } }", asList(a.ids[:longConversations])), nil},
-		{"the same, without their content", false, fmt.Sprintf("{ nodes(ids: %s) { ... on Conversation { messages(last: 98) { nodes { id } } } } }", asList(a.ids[:longConversations])), nil},
-		{"nearly 12,000 fields", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 99) { nodes { conversation { messages(last: 39) { nodes { id seq } } } } } } }`, common), nil},
-		{"nearly 12,000 fields, 29 of them aliases", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 99) { nodes { conversation { messages(last: 3) { nodes { %s } } } } } } }`, common, repeated(29, fields)), nil},
-		{"9,604 objects of one field", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 98) { nodes { conversation { messages(last: 98) { nodes { id } } } } } } }`, common), nil},
-		{"a subscription of 9,604 fields", false, fmt.Sprintf(`subscription { messageAdded(conversationId: %q) { conversation { messages(last: 98) { nodes { conversation { messages(last: 48) { nodes { id } } } } } } } }`, common), nil},
-		{"search of a common word", false, `{ searchMessages(query: "common", first: 100) { nodes { id content } } }`, nil},
-		{"100 nodes with pages in them", false, fmt.Sprintf("{ nodes(ids: %s) { ... on Conversation { members(first: 60) { nodes { user { id } } } } } }", asList(a.ids[:100])), nil},
-		{"aliases of 250 bytes × 9,900", false, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 99) { nodes { conversation { messages(last: 99) { nodes { %s: __typename } } } } } } }`,
-			common, strings.Repeat("x", 250)), nil},
+		{name: "255 KB of comments", query: "{ __typename }" + strings.Repeat("\n#", large/3)},
+		{name: "one name of 255 KB", query: "{ " + name + " }"},
+		{name: "an alias of 255 KB", query: "{ " + name + ": __typename }"},
+		{name: "one string of 255 KB", query: `{ user(id: "` + name + `") { id } }`},
+		{
+			name:  "a list of 2,300 numbers",
+			query: "{ nodes(ids: [" + strings.Repeat("1 ", 2300) + "]) { id } }",
+		},
+		{
+			name:  "an object 600 deep",
+			query: "{ users(search: " + nested(600, "{a:", "1", "}") + ") { nodes { id } } }",
+		},
+		{name: "variables: a list of 60,000", query: nodesQuery, variables: slices.Repeat([]string{"x"}, 60_000)},
+		{
+			name: "variables: lists 9,000 deep", query: user,
+			variables: json.RawMessage(nested(9_000, "[", "1", "]")),
+		},
+		{
+			name: "variables: objects 9,000 deep", query: user,
+			variables: json.RawMessage(nested(9_000, `{"a":`, "1", "}")),
+		},
+		{
+			name:  "errors in 2,000 fields",
+			query: "{" + numbered(29, " u%d: users(first: 60) { nodes { id } }") + "}",
+		},
+	}
+}
+
+const nodesQuery = "query ($v: [ID!]!) { nodes(ids: $v) { id } }"
+
+// largeAnswers returns requests of a member that read much.
+func (a *abuser) largeAnswers() []request {
+	emoji := func(selection string) string {
+		return fmt.Sprintf(`{ conversation(id: %q) { messages(last: %d) { nodes { %s } } } }`,
+			a.ids[0], emojiMessages, selection)
+	}
+	common := func(outer, inner int, selection string) string {
+		return fmt.Sprintf(`{ conversation(id: %q) { messages(last: %d) { nodes { conversation {`+
+			` messages(last: %d) { nodes { %s } } } } } } }`,
+			a.ids[longConversations], outer, inner, selection)
+	}
+	subscription := fmt.Sprintf(`subscription { messageAdded(conversationId: %q) { conversation {`+
+		` messages(last: 98) { nodes { conversation { messages(last: 48) { nodes { id } } } } } } } }`,
+		a.ids[longConversations])
+	conversations := func(n int, selection string) string {
+		list, _ := json.Marshal(a.ids[:n]) // strings cannot fail
+		return fmt.Sprintf("{ nodes(ids: %s) { ... on Conversation { %s } } }", list, selection)
+	}
+	long := func(field string) string {
+		return conversations(longConversations, "messages(last: 98) { nodes { "+field+" } }")
+	}
+	again := fmt.Sprintf("conversation { messages(last: %d) { nodes { content } } }", emojiMessages)
+	return []request{
+		{
+			name: "an error for each of 100 nodes", query: nodesQuery,
+			variables: slices.Repeat([]string{"nonsense"}, 100),
+		},
+		{name: "98 messages of 4,000 emoji", query: emoji("id content")},
+		{name: "98 messages of 4,000 emoji, nested once", query: emoji(again)},
+		{name: "98 long messages of each of 8 conversations", query: long("content")},
+		{name: "the same, without their content", query: long("id")},
+		{name: "nearly 12,000 fields", query: common(99, 39, "id seq")},
+		{
+			name:  "nearly 12,000 fields, 29 of them aliases",
+			query: common(99, 3, numbered(29, " a%d: id")),
+		},
+		{name: "9,604 objects of one field", query: common(98, 98, "id")},
+		{name: "a subscription of 9,604 fields", query: subscription},
+		{
+			name:  "search of a common word",
+			query: `{ searchMessages(query: "common", first: 100) { nodes { id content } } }`,
+		},
+		{
+			name:  "100 nodes with pages in them",
+			query: conversations(100, "members(first: 60) { nodes { user { id } } }"),
+		},
+		{
+			name:  "aliases of 250 bytes × 9,900",
+			query: common(99, 99, strings.Repeat("x", 250)+": __typename"),
+		},
 	}
 }
 

@@ -205,7 +205,8 @@ func (w *documentWriter) field(f *ast.FieldDefinition, levels int) {
 func (w *documentWriter) arguments(list ast.ArgumentDefinitionList) {
 	var written []string
 	for _, argument := range list {
-		if argument.Name == "last" && len(written) > 0 && strings.HasPrefix(written[len(written)-1], "first") {
+		if argument.Name == "last" && len(written) > 0 &&
+			strings.HasPrefix(written[len(written)-1], "first") {
 			continue // a page takes one of the two
 		}
 		if argument.Type.NonNull || w.pick(3) > 0 {

@@ -39,8 +39,8 @@ type database struct {
 	serverPID     int // 0 if the database runs inside this process
 }
 
-// sending measures chat.Service.SendMessage. The yardsticks are a transaction for each message, and the
-// bare driver.
+// sending measures chat.Service.SendMessage. The yardsticks are a transaction for each message, and
+// the bare driver.
 func (b *bench) sending(ctx context.Context) error {
 	t := table{head: []string{
 		"database", "conversations", "senders", "beside", "Parley", "yardstick", "ratio",
@@ -52,15 +52,24 @@ func (b *bench) sending(ctx context.Context) error {
 		}
 	}
 	b.printf("\n## Sending a message\n\n")
-	b.printf("`chat.Service.SendMessage`, in which waiting messages share a commit. Both yardsticks use a transaction for each message:\n")
-	b.printf("`one by one` has the same rules, through Bun; `bare` has the fewest statements, through the driver alone, prepared, with\n")
-	b.printf("as many connections, and neither finds mentions nor indexes words. Messages per second (a ratio of 1 is as fast), and\n")
-	b.printf("CPU time for one message, of the sending process and of all of PostgreSQL's together.\n\n")
+	b.printf(
+		"`chat.Service.SendMessage`, in which waiting messages share a commit. Both yardsticks " +
+			"use a transaction for each message:\n")
+	b.printf(
+		"`one by one` has the same rules, through Bun; `bare` has the fewest statements, through " +
+			"the driver alone, prepared, with\n")
+	b.printf(
+		"as many connections, and neither finds mentions nor indexes words. Messages per second " +
+			"(a ratio of 1 is as fast), and\n")
+	b.printf(
+		"CPU time for one message, of the sending process and of all of PostgreSQL's together.\n\n")
 	t.print(b.out)
 	return b.sendingOverHTTP(ctx)
 }
 
-func (b *bench) sendTo(ctx context.Context, open func(context.Context) (*database, error), t *table) (err error) {
+func (b *bench) sendTo(
+	ctx context.Context, open func(context.Context) (*database, error), t *table,
+) (err error) {
 	d, err := open(ctx)
 	if err != nil || d == nil {
 		return err
@@ -81,7 +90,9 @@ func (b *bench) sendTo(ctx context.Context, open func(context.Context) (*databas
 	return d.checkNumbers(ctx)
 }
 
-func (b *bench) sendPair(ctx context.Context, d *database, to []model.ConversationID, senders int, t *table) error {
+func (b *bench) sendPair(
+	ctx context.Context, d *database, to []model.ConversationID, senders int, t *table,
+) error {
 	round := func(send send) func() (sent, error) {
 		return func() (sent, error) { return d.round(ctx, send, to, senders, b.sendTime) }
 	}
@@ -93,11 +104,13 @@ func (b *bench) sendPair(ctx context.Context, d *database, to []model.Conversati
 		if _, _, err := inTurns(1, round(d.sendThroughParley), round(yardstick.send)); err != nil {
 			return err
 		}
-		ofParley, ofYardstick, err := inTurns(b.rounds, round(d.sendThroughParley), round(yardstick.send))
+		ofParley, ofYardstick, err := inTurns(b.rounds, round(d.sendThroughParley),
+			round(yardstick.send))
 		if err != nil {
 			return err
 		}
-		t.add(append([]string{d.name, strconv.Itoa(len(to)), strconv.Itoa(senders), yardstick.name}, sendCells(ofParley, ofYardstick)...)...)
+		t.add(append([]string{d.name, strconv.Itoa(len(to)), strconv.Itoa(senders), yardstick.name},
+			sendCells(ofParley, ofYardstick)...)...)
 	}
 	return nil
 }
@@ -119,10 +132,11 @@ func (d *database) round(
 	})
 }
 
-// sendRound runs so many senders for a time, each of which sends one message after another. send gets
-// the number of the message.
+// sendRound runs so many senders for a time, each of which sends one message after another. send
+// gets the number of the message.
 func sendRound(
-	ctx context.Context, long time.Duration, senders int, send func(ctx context.Context, n int) error,
+	ctx context.Context, long time.Duration, senders int,
+	send func(ctx context.Context, n int) error,
 	cpu func() (time.Duration, error),
 ) (sent, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -149,14 +163,19 @@ func sendRound(
 	}
 	after, err2 := cpu()
 	n := float64(messages.Load())
-	return sent{perSecond: n / took.Seconds(), cpu: (after - before).Seconds() / n}, errors.Join(err1, err2)
+	return sent{perSecond: n / took.Seconds(), cpu: (after - before).Seconds() / n},
+		errors.Join(err1, err2)
 }
 
-func (d *database) sendAloneInTx(ctx context.Context, to model.ConversationID, author model.Actor) error {
+func (d *database) sendAloneInTx(
+	ctx context.Context, to model.ConversationID, author model.Actor,
+) error {
 	return sendAlone(ctx, d.fixture.db, to, author)
 }
 
-func (d *database) sendThroughParley(ctx context.Context, to model.ConversationID, author model.Actor) error {
+func (d *database) sendThroughParley(
+	ctx context.Context, to model.ConversationID, author model.Actor,
+) error {
 	key := uuid.NewString()
 	_, err := d.fixture.chat.SendMessage(ctx, author, chat.SendMessage{
 		ConversationID: to, Content: content, IdempotencyKey: &key,
@@ -164,8 +183,8 @@ func (d *database) sendThroughParley(ctx context.Context, to model.ConversationI
 	return err
 }
 
-// checkNumbers checks that both sides did the work: every seq has an event, and every event except the
-// first of each conversation has a message.
+// checkNumbers checks that both sides did the work: every seq has an event, and every event except
+// the first of each conversation has a message.
 func (d *database) checkNumbers(ctx context.Context) error {
 	var conversations, taken, events, messages int64
 	err := d.fixture.db.QueryRowContext(ctx, `SELECT
@@ -210,7 +229,8 @@ func (b *bench) openPostgres(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	return &database{name: "PostgreSQL", fixture: w, bare: bare, closeBare: closeBare, serverPID: b.postgres.PID()}, nil
+	return &database{name: "PostgreSQL", fixture: w, bare: bare, closeBare: closeBare,
+		serverPID: b.postgres.PID()}, nil
 }
 
 func (b *bench) createDatabase(ctx context.Context, name string) (err error) {

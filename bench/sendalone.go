@@ -19,7 +19,9 @@ var errKeyExists = errors.New("a new key exists already")
 
 // sendAlone stores a message by the same rules as Parley, in a transaction of its own. It runs each
 // statement through Bun, one round trip after another, while the conversation is locked.
-func sendAlone(ctx context.Context, db *store.DB, to model.ConversationID, author model.Actor) error {
+func sendAlone(
+	ctx context.Context, db *store.DB, to model.ConversationID, author model.Actor,
+) error {
 	key, hash := uuid.NewString(), sha256.Sum256([]byte(content))
 	m := &model.Message{
 		ID: model.NewMessageID(), ConversationID: to, AuthorID: &author.UserID, Content: content,

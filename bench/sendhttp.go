@@ -50,7 +50,8 @@ func serveAlone(ctx context.Context, stdout io.Writer) (err error) {
 // sendingOverHTTP measures the built server, with serveAlone on the same database as the yardstick.
 func (b *bench) sendingOverHTTP(ctx context.Context) error {
 	t := table{head: []string{
-		"database", "conversations", "senders", "Parley", "one by one", "ratio", "CPU, Parley", "CPU, one by one", "ratio",
+		"database", "conversations", "senders", "Parley", "one by one", "ratio", "CPU, Parley",
+		"CPU, one by one", "ratio",
 	}}
 	binary := filepath.Join(b.dir, "sender", "parley")
 	if err := os.MkdirAll(filepath.Dir(binary), 0o700); err != nil {
@@ -65,8 +66,12 @@ func (b *bench) sendingOverHTTP(ctx context.Context) error {
 		}
 	}
 	b.printf("\n## Sending a message over HTTP\n\n")
-	b.printf("The built server's `sendMessage`, with all that GraphQL, tokens and sessions cost. The yardstick is a server that reads a small\n")
-	b.printf("JSON object and stores the message in its own transaction. CPU time for one message, of the server and of all of\n")
+	b.printf(
+		"The built server's `sendMessage`, with all that GraphQL, tokens and sessions cost. The " +
+			"yardstick is a server that reads a small\n")
+	b.printf(
+		"JSON object and stores the message in its own transaction. CPU time for one message, of " +
+			"the server and of all of\n")
 	b.printf("PostgreSQL's, without the clients'.\n\n")
 	t.print(b.out)
 	return nil
@@ -103,8 +108,11 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 		var answer struct {
 			SendMessage struct{ Message *struct{ ID string } }
 		}
-		err := p.ask(ctx, "mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq createdAt } } }",
-			object{"conversationId": p.conversations[to], "content": content, "idempotencyKey": uuid.NewString()}, &answer)
+		err := p.ask(ctx,
+			"mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq "+
+				"createdAt } } }",
+			object{"conversationId": p.conversations[to], "content": content,
+				"idempotencyKey": uuid.NewString()}, &answer)
 		if err == nil && answer.SendMessage.Message == nil {
 			err = errors.New("sendMessage: the answer has no message")
 		}
@@ -122,7 +130,8 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 			b.note("sending over HTTP: %s, conversations: %d, senders: %d", kind, spread, senders)
 			round := func(send func(context.Context, int) error, pid int) func() (sent, error) {
 				return func() (sent, error) {
-					return sendRound(ctx, b.sendTime, senders, func(ctx context.Context, n int) error { return send(ctx, n%spread) },
+					return sendRound(ctx, b.sendTime, senders,
+						func(ctx context.Context, n int) error { return send(ctx, n%spread) },
 						func() (time.Duration, error) { return cpuOf(pid, database) })
 				}
 			}
@@ -134,7 +143,8 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 			if err != nil {
 				return err
 			}
-			t.add(append([]string{kind, strconv.Itoa(spread), strconv.Itoa(senders)}, sendCells(ofParley, ofYardstick)...)...)
+			t.add(append([]string{kind, strconv.Itoa(spread), strconv.Itoa(senders)},
+				sendCells(ofParley, ofYardstick)...)...)
 		}
 	}
 	return nil

@@ -37,11 +37,13 @@ func startServer(
 	s := &serverProcess{socket: filepath.Join(dir, fmt.Sprintf("debug%d", sockets.Add(1)))}
 	cmd := exec.Command(program, args...) //nolint:noctx // stop ends it
 	cmd.Env = process.Environment(append([]string{
-		debug.Socket + "=" + s.socket, "PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATA_DIR=" + dir, "PARLEY_LOG_FORMAT=json",
+		debug.Socket + "=" + s.socket, "PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATA_DIR=" + dir,
+		"PARLEY_LOG_FORMAT=json",
 		"PARLEY_MAX_SOCKETS=1000000", "PARLEY_ACCESS_TTL=24h", "PARLEY_RATE_LIMITS=false",
 	}, settings...)...)
 	var err error
-	s.process, s.url, err = process.Serve(ctx, process.Server{Cmd: cmd, URL: process.ParleyAPI, Patience: timeout})
+	s.process, s.url, err = process.Serve(ctx,
+		process.Server{Cmd: cmd, URL: process.ParleyAPI, Patience: timeout})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +63,8 @@ func (s *serverProcess) debug(ctx context.Context, path, file string) error {
 			return new(net.Dialer).DialContext(ctx, "unix", s.socket)
 		},
 	}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://debug"+path+"?file="+url.QueryEscape(file), nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		"http://debug"+path+"?file="+url.QueryEscape(file), nil)
 	if err != nil {
 		return err
 	}
@@ -97,8 +100,8 @@ func post(ctx context.Context, url, token string, body []byte) ([]byte, error) {
 	return answer, err
 }
 
-// httpClient keeps as many connections as there are senders. To open one for each message would be a
-// cost of its own.
+// httpClient keeps as many connections as there are senders. To open one for each message would be
+// a cost of its own.
 //
 //nolint:gochecknoglobals // as http.DefaultClient is
 var httpClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxSenders}}

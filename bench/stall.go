@@ -23,10 +23,12 @@ const (
 func (w *wire) stall(ctx context.Context) error {
 	w.parley.fields = "id seq content createdAt"
 	t := table{head: []string{
-		"a conversation of " + strconv.Itoa(stallOthers) + " followers", "messages", "deliveries", "lost", "doubled", "reordered",
+		"a conversation of " + strconv.Itoa(stallOthers) + " followers", "messages", "deliveries",
+		"lost", "doubled", "reordered",
 		"half within", "99 % within", "memory before", "at most", "afterwards",
 	}}
-	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers, senders: stallSenders}}
+	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers,
+		senders: stallSenders}}
 	defer s.end()
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -43,7 +45,8 @@ func (w *wire) stall(ctx context.Context) error {
 		{"and nobody else", w.stallMessages / 5, false},
 		{"and one that never reads", w.stallMessages, true},
 	} {
-		w.note("over the wire: %d messages to %d followers %s", part.messages, stallOthers, part.what)
+		w.note("over the wire: %d messages to %d followers %s", part.messages, stallOthers,
+			part.what)
 		row, err := w.stallRow(ctx, s, part.messages, part.stalls, before)
 		if err != nil {
 			return fmt.Errorf("%s: %w", part.what, err)
@@ -51,15 +54,23 @@ func (w *wire) stall(ctx context.Context) error {
 		t.add(append([]string{part.what, strconv.Itoa(part.messages)}, row...)...)
 	}
 	w.printf("\n### A follower that never reads\n\n")
-	w.printf("%d senders send as fast as Parley stores. Resident memory of the server: after it was freed at the beginning, the\n",
+	w.printf(
+		"%d senders send as fast as Parley stores. Resident memory of the server: after it was "+
+			"freed at the beginning, the\n",
 		stallSenders)
-	w.printf("most that was seen meanwhile, and after it was freed again. The follower that never reads has its connection taken\n")
-	w.printf("away after 10 seconds; a new one comes every %v and asks for everything from the beginning.\n\n", stallReconnect)
+	w.printf(
+		"most that was seen meanwhile, and after it was freed again. The follower that never " +
+			"reads has its connection taken\n")
+	w.printf(
+		"away after 10 seconds; a new one comes every %v and asks for everything from the "+
+			"beginning.\n\n", stallReconnect)
 	t.print(w.out)
 	return nil
 }
 
-func (w *wire) stallRow(ctx context.Context, s *side, messages int, stalls bool, before int64) ([]string, error) {
+func (w *wire) stallRow(
+	ctx context.Context, s *side, messages int, stalls bool, before int64,
+) ([]string, error) {
 	begun := s.last(0)
 	for _, l := range s.listeners.histories {
 		*l = *newHistory(begun)
@@ -113,12 +124,14 @@ func (w *wire) neverRead(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(stallReconnect):
 		}
-		defer c.close() // at the end of the row, because a closed connection costs the server nothing
+		// at the end of the row, because a closed connection costs the server nothing
+		defer c.close()
 	}
 	return nil
 }
 
-// watchMemory samples the resident memory of a process until ctx ends, and sends the highest sample.
+// watchMemory samples the resident memory of a process until ctx ends, and sends the highest
+// sample.
 func watchMemory(ctx context.Context, pid int) <-chan int64 {
 	peak := make(chan int64, 1)
 	go func() {

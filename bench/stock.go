@@ -23,8 +23,8 @@ import (
 	"parley/store"
 )
 
-// stockArgument runs this program as a server with the same schema, rules and database as Parley, and
-// gqlgen's stock transport for WebSockets, transport.Websocket. It is internal.
+// stockArgument runs this program as a server with the same schema, rules and database as Parley,
+// and gqlgen's stock transport for WebSockets, transport.Websocket. It is internal.
 const stockArgument = "serve-stock"
 
 // serveStock serves with the data folder PARLEY_DATA_DIR.
@@ -54,7 +54,9 @@ func serveStock(ctx context.Context, stdout io.Writer) (err error) {
 
 // stockAPI answers requests as Parley does, and WebSockets as gqlgen does. The caller runs run in a
 // goroutine.
-func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, run func(), err error) {
+func stockAPI(
+	ctx context.Context, db *store.DB, dir string,
+) (api http.Handler, run func(), err error) {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	secret, err := auth.LoadOrMakeSecret(filepath.Join(dir, "secret"))
 	if err != nil {
@@ -70,8 +72,12 @@ func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, 
 	}
 	chatService := chat.New(db, chat.Options{Log: log})
 	authService, err := auth.New(db, auth.Options{
-		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: 24 * time.Hour, RefreshTTL: 24 * time.Hour, Mail: outbox,
-		Link:     func(action, token string) string { return "http://localhost/" + action + "#" + token },
+		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: 24 * time.Hour,
+		RefreshTTL: 24 * time.Hour, Mail: outbox,
+		Link: func(action, token string) string {
+			return "http://localhost/" + action + "#" +
+				token
+		},
 		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount, Log: log,
 	})
 	if err != nil {
@@ -79,7 +85,8 @@ func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, 
 	}
 	answers := graph.New(authService, chatService, graph.Options{Log: log})
 	sockets := transport.Websocket{
-		InitFunc: func(ctx context.Context, params transport.InitPayload) (context.Context, *transport.InitPayload, error) {
+		InitFunc: func(ctx context.Context, params transport.InitPayload) (context.Context,
+			*transport.InitPayload, error) {
 			ctx, err := answers.Init(ctx, params)
 			return ctx, nil, err
 		},

@@ -70,7 +70,9 @@ func (p pair) ratio() string {
 }
 
 // inTurns measures both sides of a pair, one after the other in each round.
-func inTurns[T any](rounds int, parley, yardstick func() (T, error)) (ofParley, ofYardstick []T, err error) {
+func inTurns[T any](
+	rounds int, parley, yardstick func() (T, error),
+) (ofParley, ofYardstick []T, err error) {
 	for range rounds {
 		p, err := parley()
 		if err != nil {

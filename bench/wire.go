@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// wireRate is the number of deliveries a second to all followers together, except in bursts and topics.
+// wireRate is the number of deliveries a second to all followers together, except in bursts and
+// topics.
 const wireRate = 10_000
 
 // traffic is a pattern of messages and followers.
@@ -32,30 +33,36 @@ func (t traffic) deliveries() int { return t.messages * t.followers }
 
 // traffics returns the patterns that are measured.
 func (b *bench) traffics() (list []traffic) {
-	const plain, withAuthor = "id seq content createdAt", "id seq content createdAt author { id nickname }"
+	const plain, withAuthor = "id seq content createdAt",
+		"id seq content createdAt author { id nickname }"
 	steady := func(what, fields string, followers int) traffic {
 		rate := float64(wireRate) / float64(followers)
 		messages := max(2, int(rate*b.wireTime.Seconds()))
-		return traffic{"followers", what, fields, 1, followers, messages, max(4, messages/3), rate, 1}
+		return traffic{"followers", what, fields, 1, followers, messages, max(4, messages/3), rate,
+			1}
 	}
 	for _, n := range b.wireFollowers {
 		list = append(list, steady(fmt.Sprintf("%d followers of one topic", n), plain, n))
 	}
 	const followers = 1000
-	list = append(list, steady(fmt.Sprintf("%d, who ask for the author too", followers), withAuthor, followers))
+	list = append(list, steady(fmt.Sprintf("%d, who ask for the author too", followers), withAuthor,
+		followers))
 	list = append(list, traffic{
-		"burst", fmt.Sprintf("a burst to %d, %d senders", followers, burstSenders), plain, 1, followers,
+		"burst", fmt.Sprintf("a burst to %d, %d senders", followers, burstSenders), plain, 1,
+		followers,
 		b.wireBurst, b.wireBurst, 0, burstSenders,
 	})
 	const few = 2
 	messages := int(topicRate * b.wireTime.Seconds())
 	return append(list, traffic{
-		"topics", fmt.Sprintf("%d topics of %d followers", b.wireTopics, few), plain, b.wireTopics, few,
+		"topics", fmt.Sprintf("%d topics of %d followers", b.wireTopics, few), plain, b.wireTopics,
+		few,
 		messages, messages, topicRate, burstSenders,
 	})
 }
 
-// topicRate is the number of messages a second in many topics: a rate that all servers store easily.
+// topicRate is the number of messages a second in many topics: a rate that all servers store
+// easily.
 const topicRate = 400
 
 // spareTopics is the number of topics without followers.
@@ -64,10 +71,11 @@ const spareTopics = 20
 // wireParts returns the parts of wire that can be measured by themselves.
 func wireParts() []string { return []string{"followers", "burst", "topics", "memory", "stall"} }
 
-// overTheWire measures the built server with WebSocket clients. The yardsticks are a server that only
-// writes to raw WebSockets, and one with the same API and gqlgen's transport.
+// overTheWire measures the built server with WebSocket clients. The yardsticks are a server that
+// only writes to raw WebSockets, and one with the same API and gqlgen's transport.
 func (b *bench) overTheWire(ctx context.Context, parts []string) error {
-	if err := raiseFileLimit(uint64(max(b.idleConns, 3*slices.Max(b.wireFollowers), 3*2*b.wireTopics) + 500)); err != nil {
+	if err := raiseFileLimit(uint64(max(b.idleConns, 3*slices.Max(b.wireFollowers),
+		3*2*b.wireTopics) + 500)); err != nil {
 		return err
 	}
 	w, err := b.newWire(ctx)
@@ -75,9 +83,11 @@ func (b *bench) overTheWire(ctx context.Context, parts []string) error {
 		return err
 	}
 	t := table{head: []string{
-		"traffic", "server", "deliveries", "lost", "doubled", "reordered", "CPU for a delivery", "in user mode",
+		"traffic", "server", "deliveries", "lost", "doubled", "reordered", "CPU for a delivery",
+		"in user mode",
 		"for taking messages in",
-		"times raw", "times raw, delivering alone", "times Parley", "half within", "99 % within", "times raw",
+		"times raw", "times raw, delivering alone", "times Parley", "half within", "99 % within",
+		"times raw",
 		"99 % after the first", "times raw",
 	}}
 	var broken error
@@ -128,7 +138,9 @@ type wire struct {
 func (b *bench) newWire(ctx context.Context) (*wire, error) {
 	b.note("over the wire: building the server")
 	w := &wire{bench: b}
-	w.parley = &parleyServer{binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "wire")}
+	w.parley = &parleyServer{
+		binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "wire"),
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -204,7 +216,8 @@ func (w *wire) profile(ctx context.Context, sides []*side, path string) error {
 		return nil
 	}
 	for _, s := range sides {
-		name := strings.NewReplacer(" ", "-", "'", "", ",", "").Replace(s.what + "-" + s.title() + ".pprof")
+		fileName := strings.NewReplacer(" ", "-", "'", "", ",", "")
+		name := fileName.Replace(s.what + "-" + s.title() + ".pprof")
 		if err := s.debug(ctx, path, filepath.Join(w.profiles, name)); err != nil {
 			return err
 		}
@@ -212,8 +225,8 @@ func (w *wire) profile(ctx context.Context, sides []*side, path string) error {
 	return nil
 }
 
-// begin starts a server, connects its followers, and sends each topic a message that does not count.
-// Its delivery shows that all followers receive.
+// begin starts a server, connects its followers, and sends each topic a message that does not
+// count. Its delivery shows that all followers receive.
 func (s *side) begin(ctx context.Context) error {
 	if err := s.target.begin(ctx, s.topics+spareTopics, s.followers); err != nil {
 		return err
@@ -227,7 +240,8 @@ func (s *side) begin(ctx context.Context) error {
 		closeAll(conns)
 		return err
 	}
-	if s.listeners, err = listen(conns, s.followers, func(i int) int64 { return s.last(i / s.followers) }); err != nil {
+	after := func(i int) int64 { return s.last(i / s.followers) }
+	if s.listeners, err = listen(conns, s.followers, after); err != nil {
 		return err
 	}
 	s.listeners.arrivals.expect(len(conns))
@@ -254,7 +268,8 @@ func (s *side) end() {
 	s.stop()
 }
 
-// round sends messages and waits for their delivery, and then sends some to topics without followers.
+// round sends messages and waits for their delivery, and then sends some to topics without
+// followers.
 func (s *side) round(ctx context.Context) (err error) {
 	var r round
 	s.listeners.takeDelays()
@@ -300,7 +315,8 @@ func (s *side) cpu(fn func() error) (float64, error) {
 	return (after - before).Seconds(), err
 }
 
-// sendAll sends messages to so many topics in turns, beginning with first, at the rate of the traffic.
+// sendAll sends messages to so many topics in turns, beginning with first, at the rate of the
+// traffic.
 func (s *side) sendAll(ctx context.Context, messages, first, topics int) error {
 	start := time.Now()
 	sending := make(chan error, s.senders)

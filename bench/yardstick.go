@@ -24,7 +24,8 @@ const yardstickArgument = "serve-yardstick"
 func serveYardstick(ctx context.Context, stdout io.Writer) error {
 	debug.Serve()
 	return serve(ctx, stdout, &yardstick{
-		topics: map[string]*rawTopic{}, upgrader: websocket.Upgrader{Subprotocols: []string{client.Subprotocol}},
+		topics:   map[string]*rawTopic{},
+		upgrader: websocket.Upgrader{Subprotocols: []string{client.Subprotocol}},
 	})
 }
 
@@ -64,7 +65,8 @@ func (y *yardstick) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	t.mu.Lock() // during the handshake too, so that no message is posted before the connection is added
+	// during the handshake too, so that no message is posted before the connection is added
+	t.mu.Lock()
 	conn, err := y.upgrader.Upgrade(w, r, nil)
 	if err == nil {
 		t.conns = append(t.conns, conn)

@@ -206,7 +206,9 @@ const messageFields = `id seq content createdAt author { nickname }`
 var errNoAnswer = errors.New("no answer")
 
 // trySend sends a message. It does not fail the test, so any goroutine may call it.
-func (p *person) trySend(ctx context.Context, conversation, content, key string) (m message, err error) {
+func (p *person) trySend(
+	ctx context.Context, conversation, content, key string,
+) (m message, err error) {
 	a, err := p.post(ctx, p.tokens.AccessToken,
 		`mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+messageFields+`} userErrors { code } } }`,
 		variables{"input": variables{"conversationId": conversation, "content": content, "idempotencyKey": key}})

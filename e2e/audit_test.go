@@ -2,8 +2,8 @@ package e2e
 
 import "testing"
 
-// TestAudits runs every audit of npm's graphql-http for GraphQL over HTTP: what a server MUST, SHOULD and
-// MAY do.
+// TestAudits runs every audit of npm's graphql-http for GraphQL over HTTP: what a server MUST,
+// SHOULD and MAY do.
 func TestAudits(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)

@@ -12,8 +12,8 @@ import (
 	"parley/store/storetest"
 )
 
-// TestPlayground lets two users meet in the playground, each in a browser context of their own. It runs
-// on one database only, because the page does not depend on it.
+// TestPlayground lets two users meet in the playground, each in a browser context of their own. It
+// runs on one database only, because the page does not depend on it.
 func TestPlayground(t *testing.T) {
 	t.Parallel()
 	browser := mustBrowse(t, "playground.js")
@@ -28,7 +28,8 @@ func TestPlayground(t *testing.T) {
 	}
 	ada.run(register, nil, &registered)
 	ada.says("signed-in", "Signed in as ada")
-	if got, want := ada.value("access-token"), registered.Me.Tokens.AccessToken; got != want || got == "" {
+	if got, want := ada.value("access-token"), registered.Me.Tokens.AccessToken; got != want ||
+		got == "" {
 		t.Errorf("the access token in the bar is %q, want %q", got, want)
 	}
 
@@ -45,7 +46,8 @@ func TestPlayground(t *testing.T) {
 		CreateConversation struct{ Conversation struct{ ID string } }
 	}
 	ada.run(createConversation, variables{"input": variables{
-		"title": "Engines and compilers", "members": []variables{{"userId": found.Users.Nodes[0].ID}},
+		"title":   "Engines and compilers",
+		"members": []variables{{"userId": found.Users.Nodes[0].ID}},
 	}}, &created)
 	conversation := created.CreateConversation.Conversation.ID
 	var sent struct {
@@ -53,7 +55,8 @@ func TestPlayground(t *testing.T) {
 	}
 	send := func(p *page, content string) {
 		t.Helper()
-		p.run(sendMessage, variables{"input": variables{"conversationId": conversation, "content": content}}, &sent)
+		p.run(sendMessage, variables{"input": variables{"conversationId": conversation,
+			"content": content}}, &sent)
 		if got := sent.SendMessage.Message.Content; got != content {
 			t.Errorf("sent %q, want %q", got, content)
 		}
@@ -61,7 +64,8 @@ func TestPlayground(t *testing.T) {
 	send(ada, "Is anybody there?")
 
 	grace := browser.open("grace", srv.page)
-	grace.run(signIn, variables{"input": variables{"email": "grace@example.org", "password": "correct horse battery"}}, nil)
+	grace.run(signIn, variables{"input": variables{"email": "grace@example.org",
+		"password": "correct horse battery"}}, nil)
 	grace.says("signed-in", "Signed in as grace")
 
 	ada.run(messageAdded, variables{"conversationId": conversation, "afterSeq": 0}, nil)
@@ -147,12 +151,16 @@ func mustBrowse(t *testing.T, script string) *browser {
 }
 
 func findBrowser() (path string, err error) {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium"} {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome",
+		"/usr/bin/chromium"} {
 		if path, err = exec.LookPath(name); err == nil {
 			return path, nil
 		}
 	}
-	return "", errors.New("there is no Chromium: pages are tested in a real browser (Debian: apt-get install chromium)")
+	return "",
+		errors.New(
+			"there is no Chromium: pages are tested in a real browser (Debian: apt-get install " +
+				"chromium)")
 }
 
 func (b *browser) open(name, url string) *page {
@@ -197,8 +205,8 @@ func (b *browser) trouble(line []byte) {
 	}
 }
 
-// run runs one of the prepared operations, with other variables if there are any, and reads the data of
-// the answer.
+// run runs one of the prepared operations, with other variables if there are any, and reads the
+// data of the answer.
 func (p *page) run(operation tab, vars variables, data any) {
 	p.t.Helper()
 	with := variables{"tab": operation}

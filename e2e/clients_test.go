@@ -23,7 +23,9 @@ import (
 var clients = sync.OnceValue(func() (err error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("%s is not installed: the client libraries need Node.js 20 or newer, with npm (Debian: apt-get install nodejs npm)", program)
+			return fmt.Errorf(
+				"%s is not installed: the client libraries need Node.js 20 or newer, with npm "+
+					"(Debian: apt-get install nodejs npm)", program)
 		}
 	}
 	// Two processes of tests may do this at the same time.
@@ -44,7 +46,8 @@ var clients = sync.OnceValue(func() (err error) {
 	if err == nil && !installed.ModTime().Before(lockFile.ModTime()) {
 		return nil
 	}
-	npm := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+	npm := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund",
+		"--no-update-notifier")
 	npm.Dir = "clients"
 	if out, err := npm.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm ci in e2e/clients: %w\n%s", err, out)

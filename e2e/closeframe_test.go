@@ -7,8 +7,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// TestCloseFrames stops a server with idle sockets. Each socket must get a close frame with 1012, which
-// makes a client reconnect. A client may take a connection that just breaks for a network that is down.
+// TestCloseFrames stops a server with idle sockets. Each socket must get a close frame with 1012,
+// which makes a client reconnect. A client may take a connection that just breaks for a network
+// that is down.
 func TestCloseFrames(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL), "PARLEY_MAX_SOCKETS=200")
@@ -30,7 +31,9 @@ func TestCloseFrames(t *testing.T) {
 			got[<-codes]++
 		}
 		if got[websocket.StatusServiceRestart] != sockets {
-			t.Errorf("the sockets were closed with %v (code: sockets; -1 is none), want 1012 for all", got)
+			t.Errorf(
+				"the sockets were closed with %v (code: sockets; -1 is none), want 1012 for all",
+				got)
 		}
 	})
 }

@@ -17,7 +17,8 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A heading names the file, and its block follows.
-	blocks := regexp.MustCompile("(?s)\n### `([a-z]+\\.js)`\n(.*?)```js\n(.*?)```\n").FindAllSubmatch(doc, -1)
+	blocks := regexp.MustCompile("(?s)\n### `([a-z]+\\.js)`\n(.*?)```js\n(.*?)```\n").
+		FindAllSubmatch(doc, -1)
 	shown := map[string]bool{}
 	for _, block := range blocks {
 		name := string(block[1])
@@ -36,6 +37,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	if all := regexp.MustCompile("(?m)^```js$").FindAll(doc, -1); len(all) != len(blocks) {
-		t.Errorf("of %d blocks of JavaScript in docs/accounts.md, %d are files that the tests run", len(all), len(blocks))
+		t.Errorf("of %d blocks of JavaScript in docs/accounts.md, %d are files that the tests run",
+			len(all), len(blocks))
 	}
 }

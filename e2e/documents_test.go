@@ -11,19 +11,21 @@ import (
 	"parley/wire"
 )
 
-// TestTrustedDocuments starts the server with a list of documents. It answers those, and the documents
-// of its own pages.
+// TestTrustedDocuments starts the server with a list of documents. It answers those, and the
+// documents of its own pages.
 func TestTrustedDocuments(t *testing.T) {
 	t.Parallel()
 	const known = "{ __typename }"
 	file := filepath.Join(t.TempDir(), "documents.json")
-	if err := os.WriteFile(file, []byte(`{"sha256:`+wire.Hash(known)+`": "`+known+`"}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{"sha256:`+wire.Hash(known)+`": "`+known+`"}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	srv := mustServe(t, "PARLEY_TRUSTED_DOCUMENTS="+file)
 	anonymous := srv.anonymous()
 	anonymous.wants(`{"__typename": "Query"}`, known, nil)
-	if a := anonymous.ask("query Other { __typename }", nil); a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" || a.Status != http.StatusBadRequest {
+	if a := anonymous.ask("query Other { __typename }",
+		nil); a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" || a.Status != http.StatusBadRequest {
 		t.Errorf("another document: %+v", a)
 	}
 	for _, document := range web.AccountDocuments() {

@@ -79,8 +79,14 @@ func mustFaultProxy(t *testing.T, api string, fault *fault) *faultProxy {
 		t.Fatal(err)
 	}
 	proxy := &httputil.ReverseProxy{
-		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host}) },
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: target.Scheme,
+				Host: target.Host})
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request,
+			_ error) {
+			w.WriteHeader(http.StatusBadGateway)
+		},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.open.Add(1)
@@ -103,16 +109,18 @@ func mustFaultProxy(t *testing.T, api string, fault *fault) *faultProxy {
 }
 
 func (p *faultProxy) forwardSocket(w http.ResponseWriter, r *http.Request) {
-	down, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{client.Subprotocol}})
+	down, err := websocket.Accept(w, r,
+		&websocket.AcceptOptions{Subprotocols: []string{client.Subprotocol}})
 	if err != nil {
 		return
 	}
 	defer func() { _ = down.CloseNow() }()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
-	up, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(p.upstream, "http"), &websocket.DialOptions{
-		Subprotocols: []string{client.Subprotocol},
-	})
+	up, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(p.upstream, "http"),
+		&websocket.DialOptions{
+			Subprotocols: []string{client.Subprotocol},
+		})
 	if err != nil {
 		return
 	}
@@ -122,7 +130,8 @@ func (p *faultProxy) forwardSocket(w http.ResponseWriter, r *http.Request) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		copyFrames(ctx, up, down, func(frame []byte) [][]byte { return [][]byte{c.fromClient(frame)} })
+		copyFrames(ctx, up, down,
+			func(frame []byte) [][]byte { return [][]byte{c.fromClient(frame)} })
 	}()
 	copyFrames(ctx, down, up, func(frame []byte) [][]byte {
 		frames := c.fromServer(frame)
@@ -162,7 +171,8 @@ func (p *faultProxy) forwardEvents(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	up, err := http.NewRequestWithContext(r.Context(), http.MethodPost, p.upstream, bytes.NewReader(c.fromClient(body)))
+	up, err := http.NewRequestWithContext(r.Context(), http.MethodPost, p.upstream,
+		bytes.NewReader(c.fromClient(body)))
 	if err != nil {
 		return
 	}
@@ -238,7 +248,8 @@ func (c *faultConn) fromServer(frame []byte) (frames [][]byte) {
 		c.resets = false
 		return [][]byte{asReset(frame), frame}
 	}
-	if c.delayed != nil && bytes.Equal(conversationOfEvent.Find(c.delayed), conversationOfEvent.Find(frame)) {
+	if c.delayed != nil && bytes.Equal(conversationOfEvent.Find(c.delayed),
+		conversationOfEvent.Find(frame)) {
 		frames, c.delayed = [][]byte{frame, c.delayed}, nil
 		return frames
 	}

@@ -11,8 +11,8 @@ import (
 	"parley/store"
 )
 
-// TestFollow checks both transports: replay and live events without a gap or a duplicate, while several
-// users send.
+// TestFollow checks both transports: replay and live events without a gap or a duplicate, while
+// several users send.
 func TestFollow(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL))
@@ -23,8 +23,10 @@ func TestFollow(t *testing.T) {
 
 		// The senders are among the followers.
 		first := []*follower{
-			ada.follow(webSocket, followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			grace.follow(serverSent, followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}),
+			ada.follow(webSocket, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			grace.follow(serverSent, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
 		}
 		for _, f := range first {
 			f.want("connected")
@@ -33,10 +35,14 @@ func TestFollow(t *testing.T) {
 		first[0].until(50)
 		// These start while users send: most from the beginning, one after the first messages.
 		late := []*follower{
-			grace.follow(webSocket, followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			ada.follow(serverSent, followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			ada.follow(single, followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			ada.follow(webSocket, followOptions{ConversationID: conversation, AfterSeq: new(first[0].messages[29].Seq)}),
+			grace.follow(webSocket, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			ada.follow(serverSent, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			ada.follow(single, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			ada.follow(webSocket, followOptions{ConversationID: conversation,
+				AfterSeq: new(first[0].messages[29].Seq)}),
 		}
 		for _, f := range late {
 			f.want("connected")
@@ -59,7 +65,8 @@ func TestFollow(t *testing.T) {
 		var sent []message
 		now := ada.follow(webSocket, followOptions{ConversationID: conversation})
 		eventually(t, "a message has come", func() bool {
-			sent = append(sent, grace.send(conversation, fmt.Sprintf("are you there? %d", len(sent))))
+			sent = append(sent, grace.send(conversation,
+				fmt.Sprintf("are you there? %d", len(sent))))
 			return len(now.events) > 1 // the first event is "connected"
 		})
 		now.want("connected")
@@ -120,7 +127,8 @@ func TestLogout(t *testing.T) {
 		hello := ada.send(conversation, "hello")
 
 		leaving := ada.loginAgain()
-		socket, stream, staying := leaving.follow(webSocket, all), leaving.follow(serverSent, all), ada.follow(webSocket, all)
+		socket, stream, staying := leaving.follow(webSocket, all), leaving.follow(serverSent, all),
+			ada.follow(webSocket, all)
 		shared := leaving.follow(single, all)
 		for _, f := range []*follower{socket, stream, shared, staying} {
 			f.want("connected")
@@ -186,7 +194,8 @@ func remove(t *testing.T, databaseURL, conversation, user string) {
 			return err
 		}
 		var seq int64
-		err = tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").Where("id = ?", conversationID).Scan(ctx, &seq)
+		err = tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
+			Where("id = ?", conversationID).Scan(ctx, &seq)
 		if err != nil {
 			return err
 		}
@@ -232,7 +241,8 @@ func (c *senders) resume() {
 		c.running.Go(func() {
 			for c.failed[i] = nil; c.sent[i] < c.each; c.sent[i]++ {
 				text := c.text(p, c.sent[i])
-				if _, c.failed[i] = p.trySend(c.t.Context(), c.conversation, text, text); c.failed[i] != nil {
+				if _, c.failed[i] = p.trySend(c.t.Context(), c.conversation, text,
+					text); c.failed[i] != nil {
 					return
 				}
 			}
@@ -271,7 +281,8 @@ func (c *senders) wantSent(listed []message) {
 	c.t.Helper()
 	by := map[string]int{}
 	for _, m := range listed {
-		if want := fmt.Sprintf("%s %d", m.Author.Nickname, by[m.Author.Nickname]+1); m.Content != want {
+		if want := fmt.Sprintf("%s %d", m.Author.Nickname,
+			by[m.Author.Nickname]+1); m.Content != want {
 			c.t.Fatalf("seq %d is %q, want %q", m.Seq, m.Content, want)
 		}
 		by[m.Author.Nickname]++

@@ -100,8 +100,8 @@ func (f *follower) wantMessage(want message) {
 	}
 }
 
-// wantRefused takes the error that ends the subscription: a message of its own on a WebSocket, the last
-// result on a stream.
+// wantRefused takes the error that ends the subscription: a message of its own on a WebSocket, the
+// last result on a stream.
 func (f *follower) wantRefused(code string) {
 	f.t.Helper()
 	var e event
@@ -139,7 +139,8 @@ func (f *follower) expired() bool {
 	switch e := f.event(); {
 	case e.Type == "closed" && e.Code == 4403 && e.Reason != "":
 		return true
-	case e.Type != "refreshed" && e.Type != "connected" && (e.Type != "next" || e.Result.Errors != nil):
+	case e.Type != "refreshed" && e.Type != "connected" &&
+		(e.Type != "next" || e.Result.Errors != nil):
 		f.t.Fatalf("%s: got %+v, want messages, or to be closed with 4403 and a reason", f.name, e)
 	}
 	return false

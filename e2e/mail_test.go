@@ -258,8 +258,8 @@ func TestMails(t *testing.T) {
 	}
 }
 
-// TestWithoutSMTP checks that links are logged without SMTP, and work. If the operator has pages of their
-// own, the links lead there.
+// TestWithoutSMTP checks that links are logged without SMTP, and work. If the operator has pages of
+// their own, the links lead there.
 func TestWithoutSMTP(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)

@@ -30,8 +30,8 @@ const patience = 60 * time.Second
 // binaryEnv is the variable with the path of the built binary, for the process that runs the tests.
 const binaryEnv = "PARLEY_E2E_BINARY"
 
-// TestMain runs the tests in a child of this process. So this process can find and end the processes
-// that tests leave behind when they crash or reach a deadline.
+// TestMain runs the tests in a child of this process. So this process can find and end the
+// processes that tests leave behind when they crash or reach a deadline.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv(binaryEnv) != "" || flag.Lookup("test.list").Value.String() != "" {
@@ -96,8 +96,8 @@ func guard() (code int, err error) {
 	return code, leaked()
 }
 
-// leaked ends the processes that the tests have left behind, and reports them. A process that is about
-// to end gets a moment.
+// leaked ends the processes that the tests have left behind, and reports them. A process that is
+// about to end gets a moment.
 func leaked() error {
 	deadline := time.After(5 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -115,7 +115,8 @@ func leaked() error {
 				names = append(names, fmt.Sprintf("%d: %s", pid, command))
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
-			return fmt.Errorf("the tests have left processes behind:\n%s", strings.Join(names, "\n"))
+			return fmt.Errorf("the tests have left processes behind:\n%s",
+				strings.Join(names, "\n"))
 		}
 	}
 }

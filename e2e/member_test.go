@@ -80,8 +80,10 @@ func (m *member) do(into any, query string, vars variables) {
 func (m *member) register() (id string) {
 	m.t.Helper()
 	var data struct{ Register signedIn }
-	m.do(&data, `mutation ($input: RegisterInput!) { register(input: $input) {`+signedInFields+`} }`, variables{"input": variables{
-		"email": strings.ReplaceAll(m.nickname, " ", ".") + "@example.org", "nickname": m.nickname, "password": "the password of " + m.nickname,
+	m.do(&data, `mutation ($input: RegisterInput!) { register(input: $input) {`+signedInFields+
+		`} }`, variables{"input": variables{
+		"email": strings.ReplaceAll(m.nickname, " ", ".") + "@example.org", "nickname": m.nickname,
+		"password": "the password of " + m.nickname,
 	}})
 	return data.Register.Viewer.User.ID
 }
@@ -95,7 +97,8 @@ func (m *member) converse(others ...string) (conversation string) {
 	var data struct {
 		CreateConversation struct{ Conversation struct{ ID string } }
 	}
-	m.do(&data, `mutation ($input: CreateConversationInput!) { createConversation(input: $input) { conversation { id } userErrors { code } } }`,
+	m.do(&data,
+		`mutation ($input: CreateConversationInput!) { createConversation(input: $input) { conversation { id } userErrors { code } } }`,
 		variables{"input": variables{"members": members}})
 	return data.CreateConversation.Conversation.ID
 }
@@ -113,8 +116,10 @@ func (m *member) subscribe(conversation string, afterSeq int64) {
 func (m *member) send(conversation, content string) message {
 	m.t.Helper()
 	var data struct{ SendMessage struct{ Message message } }
-	m.do(&data, `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+messageFields+`} userErrors { code } } }`,
-		variables{"input": variables{"conversationId": conversation, "content": content, "idempotencyKey": content}})
+	m.do(&data, `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+
+		messageFields+`} userErrors { code } } }`,
+		variables{"input": variables{"conversationId": conversation, "content": content,
+			"idempotencyKey": content}})
 	return data.SendMessage.Message
 }
 
@@ -150,8 +155,9 @@ func (m *member) wantSignedIn() {
 	}
 }
 
-// TestLibraries lets two users talk through several lifetimes of an access token, one with Apollo Client
-// and one with urql, set up as in docs/accounts.md. Both stay signed in, and no socket is closed.
+// TestLibraries lets two users talk through several lifetimes of an access token, one with Apollo
+// Client and one with urql, set up as in docs/accounts.md. Both stay signed in, and no socket is
+// closed.
 func TestLibraries(t *testing.T) {
 	t.Parallel()
 	const life = 3 * time.Second
@@ -205,8 +211,8 @@ func TestLibraries(t *testing.T) {
 	}
 }
 
-// TestAnotherSignsIn signs another user in to an application that is signed in already. The socket and
-// the subscriptions become those of the new user.
+// TestAnotherSignsIn signs another user in to an application that is signed in already. The socket
+// and the subscriptions become those of the new user.
 func TestAnotherSignsIn(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)
@@ -228,9 +234,9 @@ func TestAnotherSignsIn(t *testing.T) {
 	}
 }
 
-// TestLibrariesWithWrongClock sets the clocks of both devices an hour late, so that access tokens expire
-// unexpectedly. Requests are refused and repeated, and the socket is closed and reconnects. No message is
-// lost or doubled.
+// TestLibrariesWithWrongClock sets the clocks of both devices an hour late, so that access tokens
+// expire unexpectedly. Requests are refused and repeated, and the socket is closed and reconnects.
+// No message is lost or doubled.
 func TestLibrariesWithWrongClock(t *testing.T) {
 	t.Parallel()
 	const life = 3 * time.Second

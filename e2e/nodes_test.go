@@ -10,8 +10,8 @@ import (
 	"parley/store/storetest"
 )
 
-// TestNodesOverNATS starts two nodes that do not reconcile periodically. So all hints come over NATS, or
-// from reconciling after a loss.
+// TestNodesOverNATS starts two nodes that do not reconcile periodically. So all hints come over
+// NATS, or from reconciling after a loss.
 func TestNodesOverNATS(t *testing.T) {
 	t.Parallel()
 	nats := natstest.MustStart(t)
@@ -24,7 +24,8 @@ func TestNodesOverNATS(t *testing.T) {
 	ada, grace, linus := people[0], people[1].at(there), people[2].at(there)
 	conversation := ada.converse(people[1:]...)
 	all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}
-	followers := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all), linus.follow(serverSent, all)}
+	followers := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all),
+		linus.follow(serverSent, all)}
 	for _, f := range followers {
 		f.want("connected")
 	}

@@ -57,8 +57,8 @@ const (
 	draftMessage = `mutation Draft($id: ID!, $text: String!) { saveDraft(input: {conversationId: $id, content: $text}) { userErrors { code } } }`
 )
 
-// TestPersistedQueries checks that a document is sent once, and then only its hash, by all clients, until
-// the server stops. Mutations are never sent as GET.
+// TestPersistedQueries checks that a document is sent once, and then only its hash, by all clients,
+// until the server stops. Mutations are never sent as GET.
 func TestPersistedQueries(t *testing.T) {
 	t.Parallel()
 	for library, typename := range map[string]string{apollo: `"__typename": "Viewer", `, urql: ""} {
@@ -95,8 +95,8 @@ func TestPersistedQueries(t *testing.T) {
 	}
 }
 
-// TestManifests checks that the server takes the manifests of build tools as lists of trusted documents.
-// The application then sends only hashes.
+// TestManifests checks that the server takes the manifests of build tools as lists of trusted
+// documents. The application then sends only hashes.
 func TestManifests(t *testing.T) {
 	t.Parallel()
 	for library, manifest := range map[string]func(documents map[string]bool) any{

@@ -4,8 +4,9 @@ import (
 	"testing"
 )
 
-// TestExpiry checks that a client outlives its access token: the server closes its connection, and the
-// client reconnects with a fresh token and receives what it has missed. A token may expire at any time.
+// TestExpiry checks that a client outlives its access token: the server closes its connection, and
+// the client reconnects with a fresh token and receives what it has missed. A token may expire at
+// any time.
 func TestExpiry(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL), "PARLEY_ACCESS_TTL=2s")
@@ -20,7 +21,8 @@ func TestExpiry(t *testing.T) {
 		}
 
 		f := srv.follow(webSocket, followOptions{
-			ConversationID: conversation, AfterSeq: new(int64(0)), RefreshToken: ada.tokens.RefreshToken, Reconnect: true,
+			ConversationID: conversation, AfterSeq: new(int64(0)),
+			RefreshToken: ada.tokens.RefreshToken, Reconnect: true,
 		})
 		for range 2 {
 			send("to a client that may be connected")
@@ -43,7 +45,8 @@ func TestExpiry(t *testing.T) {
 
 		// A stream cannot get another token, so it ends with an error.
 		stream := srv.follow(serverSent, followOptions{
-			ConversationID: conversation, AfterSeq: new(int64(0)), RefreshToken: adaOnStream.tokens.RefreshToken,
+			ConversationID: conversation, AfterSeq: new(int64(0)),
+			RefreshToken: adaOnStream.tokens.RefreshToken,
 		})
 		stream.want("refreshed")
 		stream.want("connected")
@@ -74,7 +77,8 @@ func TestRestart(t *testing.T) {
 				people := srv.registerAll("ada", "grace", "linus")
 				ada, grace := people[0], people[1]
 				conversation := ada.converse(people[1:]...)
-				all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0)), Reconnect: true}
+				all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0)),
+					Reconnect: true}
 				sockets := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all)}
 				stream := grace.follow(serverSent, all)
 				followers := append(sockets, stream)

@@ -15,8 +15,8 @@ import (
 	"parley/store/storetest"
 )
 
-// server is the running program, with a data folder of its own. It may be ended and started again on
-// the same data, with another port.
+// server is the running program, with a data folder of its own. It may be ended and started again
+// on the same data, with another port.
 type server struct {
 	t    *testing.T
 	env  []string
@@ -36,7 +36,8 @@ type server struct {
 // ends.
 func mustServe(t *testing.T, env ...string) *server {
 	t.Helper()
-	s := &server{t: t, links: make(chan string, 1000), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
+	s := &server{t: t, links: make(chan string, 1000),
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
 	s.env = process.Environment(append([]string{
 		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_LOG_FORMAT=json", "PARLEY_DATA_DIR=" + t.TempDir(),
 		"PARLEY_RATE_MESSAGES=off", // senders send as fast as the server answers
@@ -113,7 +114,8 @@ type logLine struct {
 	Link       string `json:"link"`
 }
 
-// read keeps a line of the log. A line that is not JSON comes from the runtime: a panic or a data race.
+// read keeps a line of the log. A line that is not JSON comes from the runtime: a panic or a data
+// race.
 func (s *server) read(text string) (line logLine) {
 	err := json.Unmarshal([]byte(text), &line)
 	s.mu.Lock()

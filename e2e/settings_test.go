@@ -12,7 +12,8 @@ const registerOnly = `mutation ($input: RegisterInput!) { register(input: $input
 } }`
 
 func newcomer(nickname string) variables {
-	return variables{"email": nickname + "@example.org", "nickname": nickname, "password": "the password of " + nickname}
+	return variables{"email": nickname + "@example.org", "nickname": nickname,
+		"password": "the password of " + nickname}
 }
 
 // with returns a copy of the input with one more or another value.
@@ -32,19 +33,22 @@ func TestRegistration(t *testing.T) {
 	closed := mustServe(t, "PARLEY_REGISTRATION=closed").anonymous()
 	closed.wantRefused("FORBIDDEN", registerOnly, variables{"input": newcomer("ada")})
 
-	invite := mustServe(t, "PARLEY_REGISTRATION=invite", "PARLEY_INVITATION_CODE=come in").anonymous()
+	invite := mustServe(t, "PARLEY_REGISTRATION=invite", "PARLEY_INVITATION_CODE=come in").
+		anonymous()
 	refused := func(code string) string {
-		return fmt.Sprintf(`{"register": {"tokens": null, "viewer": null, "userErrors": [{"code": %q, "path": ["input", "invitationCode"]}]}}`, code)
+		return fmt.Sprintf(
+			`{"register": {"tokens": null, "viewer": null, "userErrors": [{"code": %q, "path": ["input", "invitationCode"]}]}}`, code)
 	}
 	invite.wants(refused("REQUIRED"), registerOnly, variables{"input": newcomer("ada")})
-	invite.wants(refused("INVALID"), registerOnly, variables{"input": newcomer("ada").with("invitationCode", "COME IN")})
+	invite.wants(refused("INVALID"), registerOnly,
+		variables{"input": newcomer("ada").with("invitationCode", "COME IN")})
 	invite.wants(`{"register": {"viewer": {"email": "ada@example.org"}, "userErrors": []}}`,
 		`mutation ($input: RegisterInput!) { register(input: $input) { viewer { email } userErrors { code path } } }`,
 		variables{"input": newcomer("ada").with("invitationCode", "come in")})
 }
 
-// TestConcealedEmails checks that registering looks the same for addresses with and without an account.
-// Only the mails differ.
+// TestConcealedEmails checks that registering looks the same for addresses with and without an
+// account. Only the mails differ.
 func TestConcealedEmails(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		mails := mustMail(t)
@@ -53,12 +57,14 @@ func TestConcealedEmails(t *testing.T) {
 		anonymous := srv.anonymous()
 		anonymous.wants(same, registerOnly, variables{"input": newcomer("ada")})
 		confirm := mails.next("ada@example.org", pleaseConfirm).link(t)
-		anonymous.wants(same, registerOnly, variables{"input": newcomer("grace").with("email", "ADA@example.org")})
+		anonymous.wants(same, registerOnly,
+			variables{"input": newcomer("grace").with("email", "ADA@example.org")})
 		mails.next("ada@example.org", haveOneAlready)
 
 		ada := &person{server: srv, Email: "ada@example.org", Password: "the password of ada"}
 		// Signing in would reveal the account too, so it needs the link first.
-		anonymous.wants(`{"login": {"tokens": null, "userErrors": [{"code": "INVALID_CREDENTIALS"}]}}`,
+		anonymous.wants(
+			`{"login": {"tokens": null, "userErrors": [{"code": "INVALID_CREDENTIALS"}]}}`,
 			`mutation ($input: LoginInput!) { login(input: $input) { tokens { accessToken } userErrors { code } } }`,
 			variables{"input": variables{"email": ada.Email, "password": ada.Password}})
 		anonymous.wants(verified, verifyEmail, variables{"token": tokenOf(t, confirm)})
@@ -69,8 +75,8 @@ func TestConcealedEmails(t *testing.T) {
 	})
 }
 
-// TestVerifiedOnly checks that a user has to verify their address before they create a conversation, but
-// not before they write in one.
+// TestVerifiedOnly checks that a user has to verify their address before they create a
+// conversation, but not before they write in one.
 func TestVerifiedOnly(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t, "PARLEY_REQUIRE_VERIFIED_EMAIL=true")

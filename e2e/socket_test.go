@@ -13,8 +13,8 @@ import (
 	"parley/store/storetest"
 )
 
-// socket is a WebSocket that carries one operation at a time. It is for tests that need many sockets, or
-// do what no client library does.
+// socket is a WebSocket that carries one operation at a time. It is for tests that need many
+// sockets, or do what no client library does.
 type socket struct {
 	*websocket.Conn
 	t *testing.T
@@ -47,7 +47,8 @@ func (p *person) tryConnect() (*socket, error) {
 		begin["payload"] = map[string]string{"Authorization": "Bearer " + p.tokens.AccessToken}
 	}
 	var ack frame
-	if err := errors.Join(wsjson.Write(ctx, conn, begin), wsjson.Read(ctx, conn, &ack)); err != nil {
+	if err := errors.Join(wsjson.Write(ctx, conn, begin),
+		wsjson.Read(ctx, conn, &ack)); err != nil {
 		return nil, err
 	}
 	if ack.Type != "connection_ack" {
@@ -67,7 +68,8 @@ func (s *socket) ask(query string, vars variables) (a answer) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	err := wsjson.Write(ctx, s.Conn, map[string]any{
-		"id": "1", "type": "subscribe", "payload": map[string]any{"query": query, "variables": vars},
+		"id": "1", "type": "subscribe",
+		"payload": map[string]any{"query": query, "variables": vars},
 	})
 	for err == nil {
 		var f frame
@@ -87,7 +89,8 @@ func (s *socket) ask(query string, vars variables) (a answer) {
 	return a
 }
 
-// wantClosed waits until the server closes the socket with 4403 and a reason, and returns when that was.
+// wantClosed waits until the server closes the socket with 4403 and a reason, and returns when that
+// was.
 func (s *socket) wantClosed() time.Time {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
@@ -109,8 +112,8 @@ func wantForbidden(t *testing.T, err error) {
 
 const refreshSession = `mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) {` + signedInFields + `} }`
 
-// TestRefreshOverSocket checks that a socket lives as long as the tokens that are traded over it, and
-// that it refuses the tokens of other users.
+// TestRefreshOverSocket checks that a socket lives as long as the tokens that are traded over it,
+// and that it refuses the tokens of other users.
 func TestRefreshOverSocket(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t, "PARLEY_ACCESS_TTL=3s")

@@ -33,12 +33,17 @@ func TestStory(t *testing.T) {
 			} }`, nil)
 
 		const viewer = `{ viewer { email user { id nickname } } }`
-		ada.wants(fmt.Sprintf(`{"viewer": {"email": "ada@example.org", "user": {"id": %q, "nickname": "ada"}}}`, ada.ID), viewer, nil)
+		ada.wants(
+			fmt.Sprintf(
+				`{"viewer": {"email": "ada@example.org", "user": {"id": %q, "nickname": "ada"}}}`,
+				ada.ID), viewer, nil)
 		srv.anonymous().wantRefused("UNAUTHENTICATED", viewer, nil)
 		forger := &person{server: srv, tokens: tokens{AccessToken: "nonsense"}}
 		forger.wantRefused("UNAUTHENTICATED", viewer, nil)
 
-		ada.wants(fmt.Sprintf(`{"users": {"nodes": [{"id": %q, "nickname": "grace"}], "pageInfo": {"hasNextPage": false}}}`, grace.ID),
+		ada.wants(
+			fmt.Sprintf(
+				`{"users": {"nodes": [{"id": %q, "nickname": "grace"}], "pageInfo": {"hasNextPage": false}}}`, grace.ID),
 			`{ users(search: "GRA") { nodes { id nickname } pageInfo { hasNextPage } } }`, nil)
 
 		t.Run("conversations", func(t *testing.T) { checkConversations(t, ada, grace) })
@@ -58,7 +63,8 @@ func (s *server) wantOK(path string) {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || string(body) != "ok\n" {
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK ||
+		string(body) != "ok\n" {
 		s.t.Errorf("%s: %d %q %v", path, resp.StatusCode, body, err)
 	}
 }
@@ -196,5 +202,6 @@ func checkSessions(t *testing.T, ada *person) {
 	ada.anonymous().wants(`{"refreshSession": {"tokens": null, "userErrors": [{"code": "TOKEN_EXPIRED"}]}}`,
 		`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { tokens { accessToken } userErrors { code } } }`,
 		variables{"token": other.tokens.RefreshToken})
-	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewer, nil) // the first session continues
+	// the first session continues
+	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewer, nil)
 }

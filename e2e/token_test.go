@@ -53,9 +53,9 @@ func hs256(key string) func([]byte) []byte {
 	}
 }
 
-// TestForgedTokens tries tokens that the server has not issued. Over HTTP they are UNAUTHENTICATED, and
-// the server closes a socket with one. A token that the test signs with the server's own key, without a
-// mistake, is accepted: this shows that the others are refused for their mistakes.
+// TestForgedTokens tries tokens that the server has not issued. Over HTTP they are UNAUTHENTICATED,
+// and the server closes a socket with one. A token that the test signs with the server's own key,
+// without a mistake, is accepted: this shows that the others are refused for their mistakes.
 func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	const secret = "the secret of the server under attack"
@@ -83,27 +83,35 @@ func TestForgedTokens(t *testing.T) {
 
 	unsigned := func([]byte) []byte { return nil }
 	for name, token := range map[string]string{
-		"alg none":                    jwt(t, map[string]any{"alg": "none", "typ": "JWT"}, with("exp", time.Now().Add(time.Hour).Unix()), unsigned),
-		"alg None with the signature": encoded(t, map[string]any{"alg": "None"}) + "." + parts[1] + "." + parts[2],
-		"no signature":                parts[0] + "." + parts[1] + ".",
-		"the header of another key":   jwt(t, map[string]any{"alg": "HS256", "jwk": map[string]any{"kty": "oct", "k": "YQ"}}, with("exp", time.Now().Add(time.Hour).Unix()), hs256("a")),
-		"another person in it":        parts[0] + "." + encoded(t, with("sub", grace.ID)) + "." + parts[2],
-		"a longer life":               parts[0] + "." + encoded(t, with("exp", time.Now().Add(24*time.Hour).Unix())) + "." + parts[2],
-		"another key":                 jwt(t, header, with("exp", time.Now().Add(time.Hour).Unix()), hs256("the secret of another server")),
-		"from another server":         foreign.tokens.AccessToken,
-		"expired":                     sign(with("exp", time.Now().Add(-time.Minute).Unix())),
-		"without an end":              sign(with("exp", nil)),
-		"without a session":           sign(with("sid", nil)),
-		"without a person":            sign(with("sub", nil)),
-		"for others":                  sign(with("aud", "another")),
-		"by others":                   sign(with("iss", "another")),
-		"not yet":                     sign(with("nbf", time.Now().Add(time.Hour).Unix())),
-		"grace in ada's session":      sign(with("sub", grace.ID)),
-		"the refresh token":           ada.tokens.RefreshToken,
-		"no token":                    "ada",
+		"alg none": jwt(t, map[string]any{"alg": "none", "typ": "JWT"},
+			with("exp", time.Now().Add(time.Hour).Unix()), unsigned),
+		"alg None with the signature": encoded(t, map[string]any{"alg": "None"}) + "." + parts[1] +
+			"." + parts[2],
+		"no signature": parts[0] + "." + parts[1] + ".",
+		"the header of another key": jwt(t,
+			map[string]any{"alg": "HS256", "jwk": map[string]any{"kty": "oct", "k": "YQ"}},
+			with("exp", time.Now().Add(time.Hour).Unix()), hs256("a")),
+		"another person in it": parts[0] + "." + encoded(t, with("sub", grace.ID)) + "." +
+			parts[2],
+		"a longer life": parts[0] + "." +
+			encoded(t, with("exp", time.Now().Add(24*time.Hour).Unix())) + "." + parts[2],
+		"another key": jwt(t, header, with("exp", time.Now().Add(time.Hour).Unix()),
+			hs256("the secret of another server")),
+		"from another server":    foreign.tokens.AccessToken,
+		"expired":                sign(with("exp", time.Now().Add(-time.Minute).Unix())),
+		"without an end":         sign(with("exp", nil)),
+		"without a session":      sign(with("sid", nil)),
+		"without a person":       sign(with("sub", nil)),
+		"for others":             sign(with("aud", "another")),
+		"by others":              sign(with("iss", "another")),
+		"not yet":                sign(with("nbf", time.Now().Add(time.Hour).Unix())),
+		"grace in ada's session": sign(with("sub", grace.ID)),
+		"the refresh token":      ada.tokens.RefreshToken,
+		"no token":               "ada",
 	} {
 		forger := &person{server: srv, tokens: tokens{AccessToken: token}}
-		if a := forger.ask(viewerNickname, nil); a.code() != "UNAUTHENTICATED" || strings.Contains(string(a.Data), "nickname") {
+		if a := forger.ask(viewerNickname, nil); a.code() != "UNAUTHENTICATED" ||
+			strings.Contains(string(a.Data), "nickname") {
 			t.Errorf("%s: %s %+v, want UNAUTHENTICATED", name, a.Data, a.Errors)
 		}
 		if _, err := forger.tryConnect(); err == nil {
@@ -128,7 +136,8 @@ func TestPublicKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	srv := mustServe(t, "PARLEY_JWT_KEY_FILE="+file)
@@ -147,7 +156,8 @@ func TestPublicKey(t *testing.T) {
 		return e
 	}
 	e := verify(ada.tokens.AccessToken)
-	if !e.Verified || e.Claims.Sub != ada.ID || e.Claims.Iss != "parley" || e.Claims.Aud != "parley" {
+	if !e.Verified || e.Claims.Sub != ada.ID || e.Claims.Iss != "parley" ||
+		e.Claims.Aud != "parley" {
 		t.Errorf("ada's token: %+v", e)
 	}
 	if e.Private {

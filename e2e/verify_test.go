@@ -35,14 +35,16 @@ func verify(t *testing.T, args ...string) (out string, code int) {
 	return output.String(), p.ExitCode()
 }
 
-// TestVerifyChaos verifies a cluster with faults of all kinds for a minute. The output has the seed.
+// TestVerifyChaos verifies a cluster with faults of all kinds for a minute. The output has the
+// seed.
 func TestVerifyChaos(t *testing.T) {
 	t.Parallel()
 	if storetest.Skipped("postgres") {
 		t.Skipf("%s names postgres", storetest.Skip)
 	}
 	nats := filepath.Join(t.TempDir(), "nats-server")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", nats, "github.com/nats-io/nats-server/v2")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", nats,
+		"github.com/nats-io/nats-server/v2")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build nats-server: %v\n%s", err, out)
 	}
@@ -60,37 +62,47 @@ func TestVerifyRefused(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t, "PARLEY_REGISTRATION=closed")
 	out, code := verify(t, srv.page)
-	if code != 1 || !strings.Contains(out, "registration has to be open") || !strings.Contains(out, "FORBIDDEN") {
+	if code != 1 || !strings.Contains(out, "registration has to be open") ||
+		!strings.Contains(out, "FORBIDDEN") {
 		t.Errorf("verify has ended with %d:\n%s", code, out)
 	}
 }
 
-// TestVerifyFindsFaults runs verify through a proxy that injects a fault into some items of one kind of
-// stream. A stream that starts over and reports it violates nothing.
+// TestVerifyFindsFaults runs verify through a proxy that injects a fault into some items of one
+// kind of stream. A stream that starts over and reports it violates nothing.
 func TestVerifyFindsFaults(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t, "PARLEY_RATE_LIMITS=false")
 	for name, f := range map[string]*fault{
-		"nothing":                              nil,
-		"lost in messageAdded":                 {of: "messageAdded", over: overWebSocket, item: lose},
-		"doubled in messageAdded, over SSE":    {of: "messageAdded", over: overSSE, item: double},
-		"reordered in messageAdded":            {of: "messageAdded", over: overWebSocket, item: delay},
-		"lost in conversationEvents, over SSE": {of: "conversationEvents", over: overSSE, item: lose},
-		"doubled in conversationEvents":        {of: "conversationEvents", over: overWebSocket, item: double},
-		"reordered in conversationEvents":      {of: "conversationEvents", over: overWebSocket, item: delay},
-		"lost in events":                       {of: "events", over: overWebSocket, item: lose},
-		"doubled in events, over SSE":          {of: "events", over: overSSE, item: double},
-		"reordered in events, over SSE":        {of: "events", over: overSSE, item: delay},
-		"restarted, over SSE":                  {of: "events", over: overSSE, item: cut, restart: reportedRestart},
-		"restarted silently":                   {of: "events", over: overWebSocket, item: cut, restart: silentRestart},
+		"nothing": nil,
+		"lost in messageAdded": {of: "messageAdded", over: overWebSocket,
+			item: lose},
+		"doubled in messageAdded, over SSE": {of: "messageAdded", over: overSSE, item: double},
+		"reordered in messageAdded": {of: "messageAdded", over: overWebSocket,
+			item: delay},
+		"lost in conversationEvents, over SSE": {of: "conversationEvents", over: overSSE,
+			item: lose},
+		"doubled in conversationEvents": {of: "conversationEvents", over: overWebSocket,
+			item: double},
+		"reordered in conversationEvents": {of: "conversationEvents", over: overWebSocket,
+			item: delay},
+		"lost in events":                {of: "events", over: overWebSocket, item: lose},
+		"doubled in events, over SSE":   {of: "events", over: overSSE, item: double},
+		"reordered in events, over SSE": {of: "events", over: overSSE, item: delay},
+		"restarted, over SSE": {of: "events", over: overSSE, item: cut,
+			restart: reportedRestart},
+		"restarted silently": {of: "events", over: overWebSocket, item: cut,
+			restart: silentRestart},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := mustFaultProxy(t, srv.api, f)
-			out, code := verify(t, p.url, "--for=3s", "--seed=1", "--conversations=2", "--people=6", "--followers=8", "--rate=40")
+			out, code := verify(t, p.url, "--for=3s", "--seed=1", "--conversations=2", "--people=6",
+				"--followers=8", "--rate=40")
 			if f == nil || f.restart == reportedRestart {
 				counted := f == nil || !none(out, "streams of everything that started over")
-				if code != 0 || !counted || !strings.Contains(out, "The promise was kept (seed 1).") {
+				if code != 0 || !counted || !strings.Contains(out,
+					"The promise was kept (seed 1).") {
 					t.Errorf("verify ended with %d without a fault:\n%s", code, out)
 				}
 				return
@@ -99,7 +111,8 @@ func TestVerifyFindsFaults(t *testing.T) {
 			found := strings.Contains(out, "The first violation: "+what)
 			switch {
 			case what == "reordered": // the delayed item is missing first
-				found = strings.Contains(out, "The first violation: lost") && !none(out, "reordered")
+				found = strings.Contains(out, "The first violation: lost") &&
+					!none(out, "reordered")
 			case f.restart == silentRestart: // the first violation may be a CaughtUp that comes too early
 				found = !none(out, "lost")
 			}

@@ -32,7 +32,8 @@ type fact struct {
 
 func (e event) fact() fact {
 	f := fact{
-		action: action{kind: e.Kind, person: e.person(), emoji: e.Emoji}, at: e.At, count: e.Count, text: e.String(),
+		action: action{kind: e.Kind, person: e.person(), emoji: e.Emoji}, at: e.At, count: e.Count,
+		text: e.String(),
 	}
 	if m := e.subject(); m != nil {
 		f.message = m.ID
@@ -168,7 +169,8 @@ func (h *history) record(c *conversation, e event, found violation) bool {
 			return false
 		}
 		if t.reported == t.begun {
-			h.breach(found.of(doubled, fmt.Sprintf("at most %d of these events", t.begun), e.String()))
+			h.breach(found.of(doubled, fmt.Sprintf("at most %d of these events", t.begun),
+				e.String()))
 			return false
 		}
 		t.reported++
@@ -177,9 +179,9 @@ func (h *history) record(c *conversation, e event, found violation) bool {
 	return true
 }
 
-// checkLog compares all events of a conversation, as its owner follows them from the first, with the
-// recorded ones: each event that a server delivered, each action as often as it was confirmed, and
-// nothing else.
+// checkLog compares all events of a conversation, as its owner follows them from the first, with
+// the recorded ones: each event that a server delivered, each action as often as it was confirmed,
+// and nothing else.
 func (h *history) checkLog(conversation string, list []event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -244,7 +246,8 @@ func (h *history) checkActions(c *conversation) {
 		}
 		for _, at := range t.at {
 			if !slices.ContainsFunc(times[a], at.Equal) {
-				h.breach(found.of(altered, fmt.Sprintf("%v at %v", a, at), fmt.Sprint("at ", times[a])))
+				h.breach(found.of(altered, fmt.Sprintf("%v at %v", a, at),
+					fmt.Sprint("at ", times[a])))
 			}
 		}
 	}

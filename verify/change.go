@@ -10,10 +10,12 @@ import (
 const (
 	changedFields = `message { id seq content editedAt deletedAt } userErrors { code message } } }`
 
-	editQuery    = `mutation ($in: EditMessageInput!) { editMessage(input: $in) { ` + changedFields
-	deleteQuery  = `mutation ($in: DeleteMessageInput!) { deleteMessage(input: $in) { ` + changedFields
+	editQuery   = `mutation ($in: EditMessageInput!) { editMessage(input: $in) { ` + changedFields
+	deleteQuery = `mutation ($in: DeleteMessageInput!) { deleteMessage(input: $in) { ` +
+		changedFields
 	reactQuery   = `mutation ($in: AddReactionInput!) { addReaction(input: $in) { ` + changedFields
-	unreactQuery = `mutation ($in: RemoveReactionInput!) { removeReaction(input: $in) { ` + changedFields
+	unreactQuery = `mutation ($in: RemoveReactionInput!) { removeReaction(input: $in) { ` +
+		changedFields
 )
 
 func emojis() []string { return []string{"👍", "🎉", "😀"} }
@@ -80,7 +82,8 @@ func (s *sender) edit(ctx context.Context, conversation int, m *pooledMessage, f
 	content := fmt.Sprintf("%s/%d %s", m.key, m.edits, padding)
 	in := map[string]any{"messageId": m.id, "content": content, "expectedEditedAt": m.editedAt}
 	a := action{kind: messageEdited, message: m.id}
-	if changed, _ := s.perform(ctx, conversation, m.author, a, editQuery, in, brief(content), f); changed != nil {
+	if changed, _ := s.perform(ctx, conversation, m.author, a, editQuery, in, brief(content),
+		f); changed != nil {
 		m.editedAt = changed.EditedAt
 	}
 }
@@ -95,7 +98,8 @@ func (s *sender) delete(ctx context.Context, conversation int, m *pooledMessage,
 // perform repeats an action until it is known to be done. It returns the message, or nil if that
 // failed, and whether every attempt was answered.
 func (s *sender) perform(
-	ctx context.Context, conversation, by int, a action, query string, in any, content string, f fate,
+	ctx context.Context, conversation, by int, a action, query string, in any, content string,
+	f fate,
 ) (m *message, sure bool) {
 	id, p := s.conversations[conversation], s.people[by]
 	node := s.rand.IntN(s.nodes.count())

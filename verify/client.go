@@ -75,8 +75,8 @@ func (c *client) classify(list []api.Error) error {
 	}
 }
 
-// execute runs one operation on a node, and reads its only field into data. userErrors are a refusal
-// too.
+// execute runs one operation on a node, and reads its only field into data. userErrors are a
+// refusal too.
 func (c *client) execute(
 	ctx context.Context, node int, token, query string, variables map[string]any, data any,
 ) error {

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A rate-limited request was not executed. It is sent again to the same node, after the time that the
-// node demands, and does not count as repeated.
+// A rate-limited request was not executed. It is sent again to the same node, after the time that
+// the node demands, and does not count as repeated.
 func TestRetryWaitsForRetryAfter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -35,7 +35,8 @@ func TestRetryWaitsForRetryAfter(t *testing.T) {
 			t.Errorf("got %v, after %v", err, retried)
 		}
 		// Before the last attempt verify itself decides how long to wait.
-		want := []attempt{{1, 0}, {1, 10 * time.Second}, {1, 13 * time.Second}, {2, 14 * time.Second}}
+		want := []attempt{{1, 0}, {1, 10 * time.Second}, {1, 13 * time.Second},
+			{2, 14 * time.Second}}
 		if diff := cmp.Diff(want, tried, cmp.AllowUnexported(attempt{})); diff != "" {
 			t.Error(diff)
 		}

@@ -20,8 +20,8 @@ import (
 	"parley/store/privatepg"
 )
 
-// cluster is three nodes of this program, a PostgreSQL server and a NATS server, with their files in
-// a temporary folder. Each node reaches NATS through a relay of its own, which can be cut. All
+// cluster is three nodes of this program, a PostgreSQL server and a NATS server, with their files
+// in a temporary folder. Each node reaches NATS through a relay of its own, which can be cut. All
 // processes end with this one.
 type cluster struct {
 	nodes    *nodes
@@ -104,8 +104,12 @@ func natsProgram(named, binary string) (string, error) {
 	}
 	found, err := exec.LookPath(named)
 	if err != nil {
-		return "", fmt.Errorf("--chaos needs nats-server (Debian: apt-get install nats-server; from the source of Parley: "+
-			"make verify): in the PATH, next to this program, or named with --nats-server: %w", err)
+		return "",
+			fmt.Errorf(
+				"--chaos needs nats-server (Debian: apt-get install nats-server; from the source "+
+					"of Parley: "+
+					"make verify): in the PATH, next to this program, or named with "+
+					"--nats-server: %w", err)
 	}
 	return filepath.Abs(found)
 }
@@ -119,7 +123,8 @@ func (c *cluster) start(ctx context.Context) (err error) {
 	}
 	c.env = process.Environment(
 		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATABASE_URL="+c.postgres.URL("postgres"),
-		"PARLEY_JWT_SECRET="+rand.Text()+rand.Text(), "PARLEY_RATE_LIMITS=false", "PARLEY_LOG_FORMAT=json",
+		"PARLEY_JWT_SECRET="+rand.Text()+rand.Text(), "PARLEY_RATE_LIMITS=false",
+		"PARLEY_LOG_FORMAT=json",
 		"PARLEY_ACCESS_TTL=20s", // so that tokens expire during the run
 		"GORACE=atexit_sleep_ms=0")
 	c.nodes = &nodes{urls: make([]string, clusterNodes)}
@@ -148,7 +153,8 @@ func (c *cluster) startNode(ctx context.Context, i int) error {
 	}
 	cmd := exec.Command(c.binary, "serve") //nolint:noctx // stop ends it
 	cmd.Dir = dir
-	cmd.Env = append(slices.Clip(c.env), "PARLEY_DATA_DIR="+dir, "PARLEY_NATS_URL=nats://"+c.relays[i].address())
+	cmd.Env = append(slices.Clip(c.env), "PARLEY_DATA_DIR="+dir,
+		"PARLEY_NATS_URL=nats://"+c.relays[i].address())
 	node, err := startProcess(ctx, cmd, c.nodeLog(i), process.ParleyAPI)
 	if err != nil {
 		return err
@@ -162,12 +168,13 @@ func (c *cluster) startNATS(ctx context.Context) (err error) {
 	listening := regexp.MustCompile(`Listening for client connections on (\S+)`)
 	cmd := exec.Command(c.nats, "-a", "127.0.0.1", "-p", "-1") //nolint:noctx // stop ends it
 	cmd.Dir = c.dir
-	c.broker, err = startProcess(ctx, cmd, filepath.Join(c.dir, "nats.log"), func(line string) string {
-		if found := listening.FindStringSubmatch(line); found != nil {
-			return found[1]
-		}
-		return ""
-	})
+	c.broker, err = startProcess(ctx, cmd, filepath.Join(c.dir, "nats.log"),
+		func(line string) string {
+			if found := listening.FindStringSubmatch(line); found != nil {
+				return found[1]
+			}
+			return ""
+		})
 	if err != nil {
 		return err
 	}
@@ -273,7 +280,8 @@ func (c *cluster) crashes() (found []string) {
 	return found
 }
 
-// grep returns the lines of a node's output whose level matches. The level is empty outside the log.
+// grep returns the lines of a node's output whose level matches. The level is empty outside the
+// log.
 func (c *cluster) grep(i int, match func(level string) bool) (found []string) {
 	data, err := os.ReadFile(c.nodeLog(i))
 	if err != nil {
@@ -282,7 +290,8 @@ func (c *cluster) grep(i int, match func(level string) bool) (found []string) {
 	for line := range strings.Lines(string(data)) {
 		var entry struct{ Level string }
 		_ = json.Unmarshal([]byte(line), &entry)
-		isHalf := entry.Level == "" && strings.HasPrefix(line, "{") // a killed node may leave half a line
+		isHalf := entry.Level == "" &&
+			strings.HasPrefix(line, "{") // a killed node may leave half a line
 		if match(entry.Level) && !isHalf {
 			found = append(found, fmt.Sprintf("node %d: %s", i+1, strings.TrimSpace(line)))
 		}

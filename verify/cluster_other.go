@@ -12,7 +12,8 @@ import (
 type cluster struct{ nodes *nodes }
 
 func startCluster(context.Context, Options, io.Writer) (*cluster, error) {
-	return nil, errors.New("--chaos needs Linux; without it, verify runs against servers that you start")
+	return nil,
+		errors.New("--chaos needs Linux; without it, verify runs against servers that you start")
 }
 
 func (*cluster) stop() error { return nil }

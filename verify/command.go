@@ -26,8 +26,10 @@ type Command struct {
 
 // Help returns the text of "parley verify --help" above the flags.
 func (Command) Help() string {
-	return "Runs many senders and followers against running servers, through the public API, and checks that no message and " +
-		"no other event is lost, doubled, reordered or shown to a client that may not see it. The servers need open " +
+	return "Runs many senders and followers against running servers, through the public API, and " +
+		"checks that no message and " +
+		"no other event is lost, doubled, reordered or shown to a client that may not see it. " +
+		"The servers need open " +
 		"registration, and rate limits off."
 }
 

@@ -47,7 +47,8 @@ func (c *connection) subscribe(ctx context.Context) error {
 	if c.operation > 0 && c.plan.transport == overSSE { // which carries one operation
 		return errPlanned
 	}
-	// The user was removed, and may have been added again. A stream of everything needs no membership.
+	// The user was removed, and may have been added again. A stream of everything needs no
+	// membership.
 	if c.away && c.repair == nil && (c.everything != nil || !c.isNonMember()) {
 		c.startRepair(wasRemoved, nil)
 	}
@@ -284,7 +285,8 @@ func (c *connection) endRenewal(m *api.Message) {
 	if json.Unmarshal(m.Payload, &payload) != nil {
 		return
 	}
-	if payload.Data == nil || payload.Data.RefreshSession == nil || payload.Data.RefreshSession.Tokens == nil {
+	if payload.Data == nil || payload.Data.RefreshSession == nil ||
+		payload.Data.RefreshSession.Tokens == nil {
 		return
 	}
 	c.device.session.setTokens(*payload.Data.RefreshSession.Tokens)

@@ -26,7 +26,8 @@ func (v *verification) createConversation(ctx context.Context, i int) error {
 	if c.fromJoining {
 		visibility = "FROM_JOINING"
 	}
-	in := map[string]any{"title": fmt.Sprintf("Verify %d", i+1), "members": members, "historyVisibility": visibility}
+	in := map[string]any{"title": fmt.Sprintf("Verify %d", i+1), "members": members,
+		"historyVisibility": visibility}
 	var answer struct{ Conversation *struct{ ID string } }
 	err := owner.do(ctx, i, createQuery, in, &answer, nil)
 	switch {
@@ -75,7 +76,8 @@ func (v *verification) listMessages(ctx context.Context, i int) (all []message, 
 	}
 }
 
-// listEvents follows the events of a conversation as its owner, from the first to the end of replay.
+// listEvents follows the events of a conversation as its owner, from the first to the end of
+// replay.
 func (v *verification) listEvents(ctx context.Context, i int) (all []event, err error) {
 	owner := v.people[v.plan.conversations[i].members[0]]
 	err = v.client.retry(ctx, i, func(node int) error {
@@ -85,7 +87,9 @@ func (v *verification) listEvents(ctx context.Context, i int) (all []event, err 
 	return all, err
 }
 
-func (v *verification) replay(ctx context.Context, p *person, id string, node int) (all []event, err error) {
+func (v *verification) replay(
+	ctx context.Context, p *person, id string, node int,
+) (all []event, err error) {
 	_, token, err := p.main.signIn(ctx, node)
 	if err != nil {
 		return nil, err

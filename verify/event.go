@@ -62,11 +62,15 @@ type message struct {
 	DeletedAt *time.Time `json:"deletedAt"`
 }
 
-func (m message) String() string { return fmt.Sprintf("seq %d, %s %s", m.Seq, m.ID, quoted(m.Content)) }
+func (m message) String() string {
+	return fmt.Sprintf("seq %d, %s %s", m.Seq, m.ID,
+		quoted(m.Content))
+}
 
 type user struct{ ID string }
 
-// event is an event as clients receive it. An item of messageAdded is a MessageAdded without a time.
+// event is an event as clients receive it. An item of messageAdded is a MessageAdded without a
+// time.
 type event struct {
 	Kind    string `json:"__typename"`
 	Seq     int64
@@ -115,8 +119,8 @@ func (e event) isBare() bool {
 	return false
 }
 
-// contradiction returns what was expected instead if an event and its message contradict each other,
-// and "" otherwise. The message may be newer than the event, never older.
+// contradiction returns what was expected instead if an event and its message contradict each
+// other, and "" otherwise. The message may be newer than the event, never older.
 func (e event) contradiction() string {
 	m := e.subject()
 	switch {
@@ -126,9 +130,11 @@ func (e event) contradiction() string {
 		return ""
 	case e.Kind == messageAdded && m.Seq != e.Seq:
 		return fmt.Sprintf("the message of seq %d", e.Seq)
-	case e.Kind == messageEdited && m.DeletedAt == nil && (m.EditedAt == nil || m.EditedAt.Before(e.At)):
+	case e.Kind == messageEdited && m.DeletedAt == nil &&
+		(m.EditedAt == nil || m.EditedAt.Before(e.At)):
 		return fmt.Sprintf("a message that was edited at %v, or later", e.At)
-	case e.Kind == messageDeleted && (m.Content != "" || m.DeletedAt == nil || !m.DeletedAt.Equal(e.At)):
+	case e.Kind == messageDeleted &&
+		(m.Content != "" || m.DeletedAt == nil || !m.DeletedAt.Equal(e.At)):
 		return fmt.Sprintf("a message that was deleted at %v", e.At)
 	}
 	return ""
@@ -139,11 +145,12 @@ type item struct {
 	event
 	conversation string // id; of a stream of everything only
 	cursor       string // to resume after this item; of a stream of everything only
-	newest       int64  // the seq of the conversation's last message; 0 if the query does not ask for it
+	// the seq of the conversation's last message; 0 if the query does not ask for it
+	newest int64
 }
 
-// readItem reads the payload of a next message: an item, or the errors that the server sent instead.
-// It abbreviates contents.
+// readItem reads the payload of a next message: an item, or the errors that the server sent
+// instead. It abbreviates contents.
 func readItem(m api.Message) (it *item, errs []api.Error, err error) {
 	var payload struct {
 		Data *struct {
@@ -172,7 +179,8 @@ func readItem(m api.Message) (it *item, errs []api.Error, err error) {
 	case d.ConversationEvents != nil:
 		it = &item{event: *d.ConversationEvents}
 	case d.Events != nil:
-		it = &item{event: d.Events.Event, conversation: d.Events.ConversationID, cursor: d.Events.Cursor}
+		it = &item{event: d.Events.Event, conversation: d.Events.ConversationID,
+			cursor: d.Events.Cursor}
 	default:
 		return nil, nil, nil
 	}

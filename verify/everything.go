@@ -49,7 +49,8 @@ func (h *history) everything(name, person string) *everything {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e := &everything{
-		trace: &trace{name: name}, history: h, label: string(ofEverything), person: person, views: map[string]*view{},
+		trace: &trace{name: name}, history: h, label: string(ofEverything), person: person,
+		views: map[string]*view{},
 	}
 	for id, c := range h.conversations {
 		e.views[id] = &view{stream: h.newStream(e.trace, c, person, true), begins: anySeq}
@@ -188,7 +189,8 @@ func (v *view) join(sub *subscription) {
 	case m.state == neverMember || m.state == removed && sub.version == m.version:
 		v.breach(v.last, leaked, "nothing, because the user is not a member", conversationJoined)
 	case v.joins > begun:
-		v.breach(v.last, doubled, fmt.Sprintf("ConversationJoined %d times", begun), conversationJoined+" again")
+		v.breach(v.last, doubled, fmt.Sprintf("ConversationJoined %d times", begun),
+			conversationJoined+" again")
 	}
 	v.begins, v.left, v.over = afterJoining, false, false
 }
@@ -198,7 +200,8 @@ func (v *view) leave() {
 	v.departures++
 	begun := v.of.tally(action{kind: memberRemoved, person: v.person}).begun
 	if v.departures > begun {
-		v.breach(v.last, doubled, fmt.Sprintf("ConversationLeft %d times", begun), conversationLeft+" again")
+		v.breach(v.last, doubled, fmt.Sprintf("ConversationLeft %d times", begun),
+			conversationLeft+" again")
 	}
 	v.begins, v.left, v.over = nextOnly, true, false
 }
@@ -249,8 +252,10 @@ func (v *view) checkComplete() {
 	v.checkBare()
 	additions := v.of.additions(v.person)
 	for _, first := range v.firsts {
-		if f, known := v.of.events[first-1]; !known || f.kind != memberAdded || f.person != v.person {
-			v.breach(first, lost, fmt.Sprintf("the seq after one at which the user was added: %v", additions),
+		if f, known := v.of.events[first-1]; !known || f.kind != memberAdded ||
+			f.person != v.person {
+			v.breach(first, lost, fmt.Sprintf("the seq after one at which the user was added: %v",
+				additions),
 				fmt.Sprintf("seq %d", first))
 		}
 	}

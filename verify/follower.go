@@ -53,8 +53,9 @@ func (v *verification) newFollower(ctx context.Context, i int) error {
 	p := v.plan.followers[i]
 	person, id := v.people[p.person], v.conversations[p.conversation]
 	f := &follower{
-		verification: v, plan: p, conversation: id, device: person.main, node: p.node, breaks: slices.Clone(p.breaks),
-		name: fmt.Sprintf("follower %d, %s, %s over %s", i+1, person.name, p.source, p.transport),
+		verification: v, plan: p, conversation: id, device: person.main, node: p.node,
+		breaks: slices.Clone(p.breaks),
+		name:   fmt.Sprintf("follower %d, %s, %s over %s", i+1, person.name, p.source, p.transport),
 	}
 	label := fmt.Sprintf("%s over %s", p.source, p.transport)
 	if p.source == ofEverything {

@@ -41,8 +41,9 @@ type history struct {
 type counts struct {
 	Acknowledged, Changed, Retried, Repeated      int
 	Lost, Doubled, Reordered, Leaked, OtherBreach int
-	Resets                                        int            // streams that started over because their cursor was too old
-	Deliveries                                    map[string]int // by the label of the stream
+	// streams that started over because their cursor was too old
+	Resets     int
+	Deliveries map[string]int // by the label of the stream
 	// LateAfterEnd is the longest time from the end of a session to the begin of a change that the
 	// session still received.
 	LateAfterEnd time.Duration
@@ -87,8 +88,9 @@ func (h *history) created(id string, fromJoining bool, people ...string) {
 	defer h.mu.Unlock()
 	c := &conversation{
 		id: id, fromJoining: fromJoining, sends: map[string]*send{}, byID: map[string]*send{},
-		edits: map[string]string{}, actions: map[action]*tally{{kind: conversationCreated}: {begun: 1, confirmed: 1}},
-		events: map[int64]fact{}, members: map[string]*membership{},
+		edits:   map[string]string{},
+		actions: map[action]*tally{{kind: conversationCreated}: {begun: 1, confirmed: 1}},
+		events:  map[int64]fact{}, members: map[string]*membership{},
 	}
 	for _, person := range people {
 		c.members[person] = &membership{state: member}
@@ -124,7 +126,8 @@ func (h *history) acknowledged(conversation string, m message, content string, a
 	}
 	first := s.acked.IsZero()
 	if first && m.Seq <= s.confirmed {
-		above := fmt.Sprintf("a seq above %d, which was confirmed before this send began", s.confirmed)
+		above := fmt.Sprintf("a seq above %d, which was confirmed before this send began",
+			s.confirmed)
 		h.breach(found.of(reordered, above, fmt.Sprintf("seq %d", m.Seq)))
 	}
 	if !h.record(c, arrival(m), found) {

@@ -11,8 +11,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// fixture is a history with one conversation of ann and ben, where ann writes. Tests name messages by
-// their seqs.
+// fixture is a history with one conversation of ann and ben, where ann writes. Tests name messages
+// by their seqs.
 type fixture struct {
 	*history
 	now    time.Time
@@ -226,11 +226,12 @@ func TestInvariants(t *testing.T) {
 			f.removeAndAdd("ben", 2, 4)
 			s.resume().get(f, 3, 5)
 		}, want: counts{Leaked: 1}, first: "leaked 3"},
-		"added again, and a message after that is lost": {fromJoining: true, play: func(f *fixture) {
-			s := f.follow("ben")
-			f.removeAndAdd("ben", 2, 4)
-			s.resume()
-		}, want: counts{Lost: 1}, first: "lost 5"},
+		"added again, and a message after that is lost": {fromJoining: true,
+			play: func(f *fixture) {
+				s := f.follow("ben")
+				f.removeAndAdd("ben", 2, 4)
+				s.resume()
+			}, want: counts{Lost: 1}, first: "lost 5"},
 		"not delivered before a removal that hides it": {fromJoining: true, play: func(f *fixture) {
 			s := f.follow("ben")
 			f.send(2)
@@ -274,7 +275,8 @@ func TestInvariants(t *testing.T) {
 		}},
 		"an answer with another content": {play: func(f *fixture) {
 			f.begin(2)
-			f.acknowledged(conv, message{ID: "msg_2", Seq: 2, Content: "content 3"}, "content 2", f.now)
+			f.acknowledged(conv, message{ID: "msg_2", Seq: 2, Content: "content 3"}, "content 2",
+				f.now)
 		}, want: counts{OtherBreach: 1}, first: "altered 2"},
 		"a seq below what was confirmed before": {play: func(f *fixture) {
 			f.send(5)
@@ -287,7 +289,8 @@ func TestInvariants(t *testing.T) {
 		}},
 		"repeated, and stored twice": {play: func(f *fixture) {
 			f.send(2)
-			f.acknowledged(conv, message{ID: "msg_3", Seq: 3, Content: msg(2).Content}, msg(2).Content, f.now)
+			f.acknowledged(conv, message{ID: "msg_3", Seq: 3, Content: msg(2).Content},
+				msg(2).Content, f.now)
 		}, want: counts{Doubled: 1}, first: "doubled 3"},
 		"retried, and stored twice": {play: func(f *fixture) {
 			f.send(2)
@@ -296,13 +299,15 @@ func TestInvariants(t *testing.T) {
 		"a seq with two messages": {play: func(f *fixture) {
 			f.begin(2, 3)
 			f.answer(2)
-			f.acknowledged(conv, message{ID: "msg_2", Seq: 2, Content: msg(3).Content}, msg(3).Content, f.now)
+			f.acknowledged(conv, message{ID: "msg_2", Seq: 2, Content: msg(3).Content},
+				msg(3).Content, f.now)
 		}, want: counts{OtherBreach: 1, Reordered: 0}, first: "altered 2"},
 		"a stream with another id": {play: func(f *fixture) {
 			s := f.follow("ben")
 			f.send(2, 3)
 			s.get(f, 2)
-			s.receive(item{event: arrival(message{ID: "msg_4", Seq: 3, Content: msg(3).Content})}, f.now)
+			s.receive(item{event: arrival(message{ID: "msg_4", Seq: 3, Content: msg(3).Content})},
+				f.now)
 		}, want: counts{OtherBreach: 1, Lost: 1}, first: "altered 3"},
 		"a stream with a message that was not sent": {play: func(f *fixture) {
 			f.follow("ben").get(f, 7)
@@ -331,8 +336,8 @@ func TestInvariants(t *testing.T) {
 	}
 }
 
-// removeAndAdd removes a member at one seq, and adds them again at another. ann sends one message in
-// between, and one after.
+// removeAndAdd removes a member at one seq, and adds them again at another. ann sends one message
+// in between, and one after.
 func (f *fixture) removeAndAdd(person string, removed, added int64) {
 	f.removing(conv, person)
 	f.removed(conv, person, at(removed))
@@ -364,7 +369,8 @@ func TestAnyFaultIsFound(t *testing.T) {
 		}
 		got := slices.Clone(seqs)
 		i := rapid.IntRange(0, n-2).Draw(t, "where")
-		wrong := rapid.SampledFrom([]string{"nothing", "lost", "doubled", "swapped", "again later"}).Draw(t, "wrong")
+		wrong := rapid.SampledFrom([]string{"nothing", "lost", "doubled", "swapped",
+			"again later"}).Draw(t, "wrong")
 		switch wrong {
 		case "lost":
 			got = slices.Delete(got, i, i+1)
@@ -394,7 +400,9 @@ func TestAnyFaultIsFound(t *testing.T) {
 			t.Fatalf("%s at %d of %v: found %+v, %v", wrong, i, seqs, found, first)
 		}
 		if first != nil && (len(first.steps) == 0 || first.expected == "" || first.came == "") {
-			t.Fatalf("the violation lacks what was expected, what came, or the steps before it: %+v", first)
+			t.Fatalf(
+				"the violation lacks what was expected, what came, or the steps before it: %+v",
+				first)
 		}
 	})
 }

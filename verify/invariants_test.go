@@ -41,7 +41,8 @@ func deleted(of, at int64) message {
 	return message{ID: msg(of).ID, Seq: of, DeletedAt: new(moment(at))}
 }
 
-// confirmAll returns eight events of the conversation, one of each kind. All were begun and confirmed.
+// confirmAll returns eight events of the conversation, one of each kind. All were begun and
+// confirmed.
 func (f *fixture) confirmAll() []event {
 	added := func(seq int64) event {
 		f.send(seq)
@@ -52,7 +53,8 @@ func (f *fixture) confirmAll() []event {
 	list := []event{
 		happened(conversationCreated, 1), added(2), added(3),
 		about(messageEdited, 4, edited(2, 4), "", "", 0),
-		about(reactionAdded, 5, msg(3), "ann", "👍", 1), about(reactionRemoved, 6, msg(3), "ann", "👍", 0),
+		about(reactionAdded, 5, msg(3), "ann", "👍", 1),
+		about(reactionRemoved, 6, msg(3), "ann", "👍", 0),
 		about(messageDeleted, 7, deleted(3, 7), "", "", 0), added(8),
 	}
 	for _, e := range list {
@@ -113,7 +115,8 @@ func (s *testStream) getOf(conversation string, e event) {
 		e.Seq, conversation = 0, ""
 	}
 	s.items++
-	s.observation.receive(item{event: e, conversation: conversation, cursor: fmt.Sprint("cursor ", s.items)}, s.f.now)
+	s.observation.receive(item{event: e, conversation: conversation,
+		cursor: fmt.Sprint("cursor ", s.items)}, s.f.now)
 }
 
 func (s *testStream) caughtUp(seq int64) { s.get(happened(caughtUp, seq)) }
@@ -132,7 +135,8 @@ func (f *fixture) verdict(t *testing.T) (breaches counts, first string) {
 	t.Helper()
 	got, found := f.result()
 	breaches = counts{
-		Lost: got.Lost, Doubled: got.Doubled, Reordered: got.Reordered, Leaked: got.Leaked, OtherBreach: got.OtherBreach,
+		Lost: got.Lost, Doubled: got.Doubled, Reordered: got.Reordered, Leaked: got.Leaked,
+		OtherBreach: got.OtherBreach,
 	}
 	if breaches.broken() != (found != nil) {
 		t.Errorf("broken: %v, and the first is %v", breaches.broken(), found)
@@ -219,7 +223,8 @@ func TestInvariantsOfEachKindOfStream(t *testing.T) {
 			s.get(arrival(msg(10)))
 			f.log = append(log, concerning(memberRemoved, 9, "ben"), arrival(msg(10)))
 		}, want: counts{Leaked: 1}, first: "leaked 10"},
-		"leaked to a subscription after the removal": {play: func(f *fixture, s *testStream, log []event) {
+		"leaked to a subscription after the removal": {play: func(f *fixture, s *testStream,
+			log []event) {
 			s.get(log[:7]...)
 			s.caughtUp(7)
 			f.removing(conv, "ben")
@@ -301,7 +306,8 @@ func TestInvariantsOfEvents(t *testing.T) {
 			s.get(about(reactionAdded, 9, msg(8), "ben", "👍", 1))
 			s.caughtUp(8)
 		}, want: counts{OtherBreach: 1}, first: "invented 9"},
-		"a reaction is delivered twice, with two seqs": {play: func(_ *fixture, s *testStream, log []event) {
+		"a reaction is delivered twice, with two seqs": {play: func(_ *fixture, s *testStream,
+			log []event) {
 			s.get(log...)
 			s.get(about(reactionAdded, 9, msg(3), "ann", "👍", 1))
 			s.caughtUp(8)
@@ -312,7 +318,8 @@ func TestInvariantsOfEvents(t *testing.T) {
 			s.get(log[4:]...)
 			s.caughtUp(8)
 		}, want: counts{OtherBreach: 1}, first: "invented 5"},
-		"another count than another stream delivered": {play: func(f *fixture, s *testStream, log []event) {
+		"another count than another stream delivered": {play: func(f *fixture, s *testStream,
+			log []event) {
 			ann := f.listen(ofConversation, "ann")
 			ann.get(log...)
 			ann.caughtUp(8)
@@ -333,7 +340,8 @@ func TestInvariantsOfEvents(t *testing.T) {
 			s.get(log[6:]...)
 			s.caughtUp(8)
 		}, want: counts{OtherBreach: 1}, first: "altered 7"},
-		"an edit without its message, which is visible": {play: func(_ *fixture, s *testStream, log []event) {
+		"an edit without its message, which is visible": {play: func(_ *fixture, s *testStream,
+			log []event) {
 			bare := log[3]
 			bare.Message = nil
 			s.get(log[:3]...)
@@ -425,7 +433,8 @@ func TestAnyFaultInEventsIsFound(t *testing.T) {
 				f.answer(seq)
 			default:
 				of := rapid.SampledFrom(f.byKind(messageAdded)).Draw(t, "of").Seq
-				e = about(reactionAdded, seq, msg(of), fmt.Sprint("person ", seq), "👍", 1+f.reactions(of))
+				e = about(reactionAdded, seq, msg(of), fmt.Sprint("person ", seq), "👍",
+					1+f.reactions(of))
 				f.do(e)
 			}
 			f.log = append(f.log, e)
@@ -447,7 +456,8 @@ func TestAnyFaultInEventsIsFound(t *testing.T) {
 		case "again later":
 			got = append(got, got[i])
 		}
-		s := f.listen(rapid.SampledFrom([]source{ofConversation, ofEverything}).Draw(t, "kind"), "ben")
+		s := f.listen(rapid.SampledFrom([]source{ofConversation, ofEverything}).Draw(t, "kind"),
+			"ben")
 		for _, e := range got {
 			if rapid.IntRange(0, 9).Draw(t, "resume") == 0 {
 				s.resume()

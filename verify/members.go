@@ -78,7 +78,8 @@ func (h *history) added(conversation, person string, at span) {
 	}
 }
 
-// streamsFromJoining returns the user's streams of a conversation whose history begins with joining.
+// streamsFromJoining returns the user's streams of a conversation whose history begins with
+// joining.
 func (h *history) streamsFromJoining(conversation, person string) (found []*stream) {
 	for _, s := range h.streams {
 		if s.of.id == conversation && s.of.fromJoining && s.person == person {
@@ -131,7 +132,8 @@ func (s *subscription) forbidden(seq int64) string {
 	}
 	for _, gap := range m.gaps {
 		if gap.has(seq) {
-			return fmt.Sprintf("nothing from seq %d to %d, when the user was not a member", gap.from, gap.to)
+			return fmt.Sprintf("nothing from seq %d to %d, when the user was not a member",
+				gap.from, gap.to)
 		}
 	}
 	return ""

@@ -22,7 +22,8 @@ func newNodes(addresses []string) (*nodes, error) {
 	for _, address := range addresses {
 		u, err := url.Parse(address)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("%q is not the address of a server, like http://localhost:8080", address)
+			return nil, fmt.Errorf("%q is not the address of a server, like http://localhost:8080",
+				address)
 		}
 		if strings.Trim(u.Path, "/") == "" {
 			u.Path = "/graphql"

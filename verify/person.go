@@ -49,8 +49,8 @@ func (s *session) setTokens(t tokens) {
 // fresh reports whether the access token has a fifth of its lifetime left.
 func (s *session) fresh() bool { return time.Until(s.expires) > s.expires.Sub(s.begun)/5 }
 
-const tokenFields = `tokens { accessToken refreshToken expiresAt } viewer { user { id } sessions { id current } }
-	userErrors { code message }`
+const tokenFields = `tokens { accessToken refreshToken expiresAt }
+	viewer { user { id } sessions { id current } } userErrors { code message }`
 
 type signedIn struct {
 	Tokens *tokens
@@ -75,8 +75,9 @@ func (a signedIn) session() *session {
 }
 
 // errClosed says which settings of a server allow it to be verified.
-var errClosed = errors.New("to verify a server, registration has to be open on it (PARLEY_REGISTRATION=open, without " +
-	"PARLEY_CONCEAL_EMAILS and PARLEY_REQUIRE_VERIFIED_EMAIL), and rate limits off or generous (PARLEY_RATE_LIMITS=false)")
+var errClosed = errors.New("to verify a server, registration has to be open on it " +
+	"(PARLEY_REGISTRATION=open, without PARLEY_CONCEAL_EMAILS and PARLEY_REQUIRE_VERIFIED_EMAIL), " +
+	"and rate limits off or generous (PARLEY_RATE_LIMITS=false)")
 
 const (
 	registerQuery = `mutation ($in: RegisterInput!) { register(input: $in) { ` + tokenFields + ` } }`
@@ -89,7 +90,9 @@ const (
 
 // register creates the account.
 func (p *person) register(ctx context.Context, node int) error {
-	in := map[string]any{"in": map[string]any{"email": p.email, "nickname": p.name, "password": p.password}}
+	in := map[string]any{
+		"in": map[string]any{"email": p.email, "nickname": p.name, "password": p.password},
+	}
 	var answer signedIn
 	var unsure bool
 	err := p.client.retry(ctx, node, func(node int) error {

@@ -27,8 +27,9 @@ type plan struct {
 type conversationPlan struct {
 	members     []int // the first is the owner
 	fromJoining bool  // history begins with joining
-	padding     int   // characters added to each message, so that streams fill the network's buffers
-	weight      int   // how often members write to it, in relation to the other conversations
+	// characters added to each message, so that streams fill the network's buffers
+	padding int
+	weight  int // how often members write to it, in relation to the other conversations
 }
 
 // authors is how many members of a conversation write to it: the first ones, who are never removed.
@@ -137,11 +138,12 @@ type sizes struct {
 	chaos                                         bool
 }
 
-// draw returns a plan. Each part has a random generator of its own, so that a change of one part does
-// not change the others.
+// draw returns a plan. Each part has a random generator of its own, so that a change of one part
+// does not change the others.
 func draw(seed uint64, length time.Duration, s sizes) *plan {
 	const nonMembers = 2
-	p := &plan{seed: seed, length: length, people: s.people + nonMembers, nonMembers: nonMembers, rate: s.rate}
+	p := &plan{seed: seed, length: length, people: s.people + nonMembers, nonMembers: nonMembers,
+		rate: s.rate}
 	p.drawConversations(p.rand("conversations"), s)
 	p.drawFollowers(p.rand("followers"), s)
 	p.drawRights(p.rand("rights"))
@@ -183,8 +185,10 @@ func (p *plan) drawFollowers(r *rand.Rand, s sizes) {
 		// The first follower of each conversation is the member who may be removed.
 		round := i / len(p.conversations)
 		f := followerPlan{
-			conversation: c, person: members[(len(members)-1+round)%len(members)], node: r.IntN(s.nodes),
-			ownSession: i%5 == 4, smallBuffers: i%3 == 0, source: left[0].source, transport: left[0].transport,
+			conversation: c, person: members[(len(members)-1+round)%len(members)],
+			node:       r.IntN(s.nodes),
+			ownSession: i%5 == 4, smallBuffers: i%3 == 0, source: left[0].source,
+			transport: left[0].transport,
 		}
 		f.fromNow = f.source == ofEverything && r.IntN(3) == 0
 		left = left[1:]
@@ -199,14 +203,19 @@ func (p *plan) drawFollowers(r *rand.Rand, s sizes) {
 }
 
 // pause draws the time from one break of a follower to the next.
-func (p *plan) pause(r *rand.Rand) time.Duration { return 2*time.Second + p.within(r, 8*time.Second) }
+func (p *plan) pause(
+	r *rand.Rand,
+) time.Duration {
+	return 2*time.Second + p.within(r, 8*time.Second)
+}
 
 func (p *plan) within(r *rand.Rand, d time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(max(d, 1))))
 }
 
 func drawBreak(r *rand.Rand, over transport, at, length time.Duration) plannedBreak {
-	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping, switching}
+	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping,
+		switching}
 	if over == overWebSocket { // which carries more than one operation
 		kinds = append(kinds, renewing, resubscribing)
 	}
@@ -236,7 +245,8 @@ func (p *plan) drawRights(r *rand.Rand) {
 		if len(members) <= authors || at < free[c] {
 			continue
 		}
-		p.churns = append(p.churns, churn{at: at, away: away, conversation: c, person: members[len(members)-1]})
+		p.churns = append(p.churns, churn{at: at, away: away, conversation: c,
+			person: members[len(members)-1]})
 		free[c] = at + away + 3*time.Second
 	}
 	var own []int // followers with a session of their own

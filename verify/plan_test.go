@@ -8,7 +8,8 @@ import (
 )
 
 func testPlan(seed uint64) *plan {
-	return draw(seed, time.Minute, sizes{conversations: 20, people: 40, followers: 60, rate: 60, nodes: 3, chaos: true})
+	return draw(seed, time.Minute,
+		sizes{conversations: 20, people: 40, followers: 60, rate: 60, nodes: 3, chaos: true})
 }
 
 func TestTheSameSeedIsTheSamePlan(t *testing.T) {
@@ -16,7 +17,8 @@ func TestTheSameSeedIsTheSamePlan(t *testing.T) {
 	if !reflect.DeepEqual(testPlan(7), testPlan(7)) {
 		t.Error("two plans of one seed differ")
 	}
-	if reflect.DeepEqual(testPlan(7).faults, testPlan(8).faults) || reflect.DeepEqual(testPlan(7).followers, testPlan(8).followers) {
+	if reflect.DeepEqual(testPlan(7).faults, testPlan(8).faults) ||
+		reflect.DeepEqual(testPlan(7).followers, testPlan(8).followers) {
 		t.Error("two seeds have one plan")
 	}
 }
@@ -32,7 +34,8 @@ func TestPlans(t *testing.T) {
 			for _, c := range list {
 				members := p.conversations[c.conversation].members
 				if i := slices.Index(members, c.person); i < authors {
-					t.Errorf("seed %d: member %d is removed, who is an author or does not exist", seed, i)
+					t.Errorf("seed %d: member %d is removed, who is an author or does not exist",
+						seed, i)
 				}
 				if c.at < free {
 					t.Errorf("seed %d: two removals from a conversation at the same time", seed)

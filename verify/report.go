@@ -153,13 +153,16 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 	}
 	_ = t.Flush()
 	if c.LateAfterEnd > 0 {
-		fmt.Fprintf(w, "\nAn ended session received changes that were begun up to %v later.\n", c.LateAfterEnd.Round(time.Millisecond))
+		fmt.Fprintf(w, "\nAn ended session received changes that were begun up to %v later.\n",
+			c.LateAfterEnd.Round(time.Millisecond))
 	}
 }
 
 // printViolation prints a violation and the steps before it.
 func (r *report) printViolation(w io.Writer, v *violation, began time.Time) {
-	fmt.Fprintf(w, "\nThe first violation: %s\n  conversation  %s\n  seq           %d\n  stream        %s\n  expected      %s\n  came          %s\n",
+	fmt.Fprintf(w,
+		"\nThe first violation: %s\n  conversation  %s\n  seq           %d\n  stream        %s\n "+
+			" expected      %s\n  came          %s\n",
 		v.kind, v.conversation, v.seq, v.stream, v.expected, v.came)
 	steps := slices.Clone(v.steps)
 	if len(steps) > 0 {

@@ -99,7 +99,8 @@ func (r rights) tryToRead(ctx context.Context, p *person, id, as string) {
 	var seen *struct{ LastSeq int64 }
 	err := p.do(ctx, len(id), lastSeqQuery, id, &seen, nil)
 	if err == nil && seen != nil {
-		r.history.leakedTo(p.name, id, "null for "+as, fmt.Sprintf("the conversation, at seq %d", seen.LastSeq))
+		r.history.leakedTo(p.name, id, "null for "+as,
+			fmt.Sprintf("the conversation, at seq %d", seen.LastSeq))
 	}
 }
 
@@ -123,7 +124,9 @@ func (r rights) tryAsNonMember(ctx context.Context, p *person) {
 }
 
 // tryToFollow follows for a moment, and records what is delivered.
-func (r rights) tryToFollow(ctx context.Context, p *person, rec recorder, over transport, node int) {
+func (r rights) tryToFollow(
+	ctx context.Context, p *person, rec recorder, over transport, node int,
+) {
 	session, token, err := p.main.signIn(ctx, node)
 	if err != nil {
 		return
@@ -164,7 +167,8 @@ func (r rights) revokeAll(ctx, load context.Context) {
 		if err != nil {
 			continue
 		}
-		err = f.device.person.do(ctx, v.follower, revokeQuery, map[string]any{"sessionId": id}, nil, nil)
+		in := map[string]any{"sessionId": id}
+		err = f.device.person.do(ctx, v.follower, revokeQuery, in, nil, nil)
 		// An attempt whose answer was lost may have ended the session: then it is not found.
 		if err != nil && codeOf(err) != api.NotFound {
 			r.history.failed(f.conversation, "the end of a session", err)
@@ -187,7 +191,8 @@ func (r rights) tryEnded(ctx context.Context, f *follower, token string) {
 		var seen *struct{ User user }
 		err := r.client.execute(ctx, node, token, `{ viewer { user { id } } }`, nil, &seen)
 		if err == nil && seen != nil {
-			r.history.leakedTo(f.name, f.conversation, "UNAUTHENTICATED for an ended session", "an answer over HTTP")
+			r.history.leakedTo(f.name, f.conversation, "UNAUTHENTICATED for an ended session",
+				"an answer over HTTP")
 		}
 		l, err := dial(ctx, r.nodes.url(node), overWebSocket, false, unlimited)
 		if err != nil {

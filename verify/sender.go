@@ -14,8 +14,8 @@ const (
 	// senders is how many send at the same time, each one message after another.
 	senders = 8
 
-	// changeRatio is the number of a sender's operations for each one that changes a message instead
-	// of sending one.
+	// changeRatio is the number of a sender's operations for each one that changes a message
+	// instead of sending one.
 	changeRatio = 5
 )
 
@@ -128,12 +128,15 @@ func (s *sender) send(ctx context.Context, conversation, author int, f fate) {
 		s.history.acknowledged(id, sent, short, time.Now())
 		node++
 	}
-	s.pool.put(conversation, &pooledMessage{id: sent.ID, key: key, author: author, reactions: map[action]bool{}})
+	s.pool.put(conversation, &pooledMessage{
+		id: sent.ID, key: key, author: author, reactions: map[action]bool{},
+	})
 }
 
 // cutShort begins a request and does not wait for its answer. The caller repeats it.
 func (s *sender) cutShort(ctx context.Context, node int, p *person, query string, in any) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.rand.Int64N(int64(20*time.Millisecond))))
+	timeout := time.Duration(s.rand.Int64N(int64(20 * time.Millisecond)))
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var answer struct{ Message *message }
 	if _, token, err := p.main.signIn(ctx, node); err == nil {

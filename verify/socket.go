@@ -28,8 +28,8 @@ type socket struct {
 	stop context.CancelFunc
 }
 
-// dialSocket opens a WebSocket, up to before connection_init. The bytes of the upgrade count for the
-// budget.
+// dialSocket opens a WebSocket, up to before connection_init. The bytes of the upgrade count for
+// the budget.
 func dialSocket(
 	ctx context.Context, address string, smallBuffers bool, budget int64,
 ) (*socket, error) {
@@ -41,7 +41,8 @@ func dialSocket(
 	}
 	useTCP := func(context.Context, string, string) (net.Conn, error) { return tcp, nil }
 	conn, resp, err := websocket.Dial(timed, address, &websocket.DialOptions{
-		HTTPClient:   &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: useTCP}},
+		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+			DialContext: useTCP}},
 		Subprotocols: []string{api.Subprotocol},
 	})
 	if resp != nil && resp.Body != nil {

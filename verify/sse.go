@@ -26,8 +26,8 @@ const (
 )
 
 // eventStream is a connection that speaks graphql-sse in its mode of distinct connections: one
-// request, whose answer is the stream of one operation. It writes HTTP on the TCP connection itself,
-// so that the connection can be cut at any byte.
+// request, whose answer is the stream of one operation. It writes HTTP on the TCP connection
+// itself, so that the connection can be cut at any byte.
 type eventStream struct {
 	receiver
 	conn    net.Conn // tcp, or TLS on it
@@ -53,9 +53,11 @@ func dialEvents(
 	if err != nil {
 		return nil, err
 	}
-	s := &eventStream{receiver: newReceiver(), conn: tcp, tcp: tcp, url: u, stop: make(chan struct{})}
+	s := &eventStream{receiver: newReceiver(), conn: tcp, tcp: tcp, url: u,
+		stop: make(chan struct{})}
 	if u.Scheme == "https" {
-		secure := tls.Client(tcp, &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12})
+		secure := tls.Client(tcp, &tls.Config{ServerName: u.Hostname(),
+			MinVersion: tls.VersionTLS12})
 		if err := secure.HandshakeContext(ctx); err != nil {
 			tcp.reset()
 			return nil, err
@@ -88,7 +90,8 @@ func (s *eventStream) subscribe(ctx context.Context, id string, operation api.Op
 	if err := r.Write(s.conn); err != nil {
 		return err
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(s.conn), r) //nolint:bodyclose // the goroutine below does it
+	resp, err := http.ReadResponse(bufio.NewReader(s.conn),
+		r) //nolint:bodyclose // the goroutine below does it
 	if err != nil {
 		return err
 	}
@@ -118,7 +121,8 @@ func (s *eventStream) readRefusal(id string, resp *http.Response) error {
 	}
 	var answer struct{ Errors json.RawMessage }
 	if err := json.Unmarshal(text, &answer); err != nil || answer.Errors == nil {
-		return fmt.Errorf("%s, and neither events nor GraphQL: %s", resp.Status, quoted(string(text)))
+		return fmt.Errorf("%s, and neither events nor GraphQL: %s", resp.Status,
+			quoted(string(text)))
 	}
 	s.put(api.Message{ID: id, Type: api.TypeError, Payload: answer.Errors})
 	return io.EOF
@@ -181,7 +185,11 @@ func (s *eventStream) cause(err error) error {
 func (s *eventStream) cutAfter(bytes int64) { s.tcp.budget.Store(bytes) }
 
 // maxSilence includes the time between two comments.
-func (s *eventStream) maxSilence(patience time.Duration) time.Duration { return heartbeat + patience }
+func (s *eventStream) maxSilence(
+	patience time.Duration,
+) time.Duration {
+	return heartbeat + patience
+}
 
 func (s *eventStream) close() {
 	s.once.Do(func() { close(s.stop) })

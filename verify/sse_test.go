@@ -26,7 +26,8 @@ func mustDialEvents(t *testing.T, url string, budget int64) (*eventStream, error
 	if err := s.open(t.Context(), "a token"); err != nil {
 		t.Fatal(err)
 	}
-	return s, s.subscribe(t.Context(), onlyID, api.Operation{Query: "subscription", Variables: map[string]any{"a": 1}})
+	return s, s.subscribe(t.Context(), onlyID,
+		api.Operation{Query: "subscription", Variables: map[string]any{"a": 1}})
 }
 
 // all returns all messages except pongs.
@@ -43,13 +44,15 @@ func (s *eventStream) all() (found []string) {
 func TestEventsAreCutAtAnyByte(t *testing.T) {
 	t.Parallel()
 	events := []string{
-		":\n\n", "event: next\ndata: {\"a\":1}\n\n", "event: next\ndata: {\"a\":22}\n\n", ":\n\n", "event: complete\ndata:\n\n",
+		":\n\n", "event: next\ndata: {\"a\":1}\n\n", "event: next\ndata: {\"a\":22}\n\n", ":\n\n",
+		"event: complete\ndata:\n\n",
 	}
 	want := []string{"", "1 next {\"a\":1}", "1 next {\"a\":22}", "", "1 complete "}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		asked := string(body) + r.Header.Get("Authorization") + r.Header.Get("Accept")
-		if err != nil || asked != `{"query":"subscription","variables":{"a":1}}Bearer a tokentext/event-stream` {
+		if err != nil ||
+			asked != `{"query":"subscription","variables":{"a":1}}Bearer a tokentext/event-stream` {
 			t.Errorf("asked for %q (%v)", asked, err)
 		}
 		w.Header().Set("Content-Type", "text/event-stream")

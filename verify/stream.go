@@ -46,7 +46,8 @@ func (h *history) stream(name, conversation, person string, full bool) *stream {
 }
 
 func (h *history) newStream(t *trace, c *conversation, person string, full bool) *stream {
-	return &stream{trace: t, history: h, of: c, person: person, full: full, missed: map[int64]bool{}}
+	return &stream{trace: t, history: h, of: c, person: person, full: full,
+		missed: map[int64]bool{}}
 }
 
 func (s *stream) membership() *membership { return s.of.membershipOf(s.person) }
@@ -62,7 +63,8 @@ func (s *stream) subscribe(session string) *subscription {
 	m := s.membership()
 	s.live = false
 	return &subscription{
-		stream: s, session: session, version: m.version, wasMember: m.state == member, confirmed: s.of.confirmed,
+		stream: s, session: session, version: m.version, wasMember: m.state == member,
+		confirmed: s.of.confirmed,
 	}
 }
 
@@ -96,7 +98,8 @@ func (s *subscription) receive(it item, at time.Time) {
 		return
 	}
 	if expected := s.forbidden(it.newest); it.newest > it.Seq && expected != "" {
-		s.breach(it.Seq, leaked, expected, fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
+		s.breach(it.Seq, leaked, expected,
+			fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
 		return
 	}
 	if s.isOwnRemoval(it.event) && it.Seq > s.last+1 {
@@ -195,7 +198,9 @@ func (s *subscription) checkReplayed() {
 		return
 	}
 	s.breach(s.confirmed, tooEarly,
-		fmt.Sprintf("CaughtUp after seq %d, which was confirmed before the subscription was requested", s.confirmed),
+		fmt.Sprintf(
+			"CaughtUp after seq %d, which was confirmed before the subscription was requested",
+			s.confirmed),
 		fmt.Sprintf("after seq %d", s.last))
 }
 
@@ -231,7 +236,8 @@ func (s *stream) checkComplete() {
 // checkReceived finds, at the end, events from a seq on that were not delivered.
 func (s *stream) checkReceived(from int64) {
 	for _, seq := range s.of.seqs() {
-		if seq >= from && !s.received.has(seq) && !s.missed[seq] && s.carries(seq) && s.mustReceive(seq) {
+		if seq >= from && !s.received.has(seq) && !s.missed[seq] && s.carries(seq) &&
+			s.mustReceive(seq) {
 			s.lost(seq, "until the end", "nothing")
 		}
 	}
@@ -253,8 +259,8 @@ func (s *stream) checkBare() {
 	}
 }
 
-// hidden returns what was expected instead if an event contains a message that the user may not see,
-// and "" otherwise.
+// hidden returns what was expected instead if an event contains a message that the user may not
+// see, and "" otherwise.
 func (s *stream) hidden(e event) string {
 	if e.Message == nil {
 		return ""
@@ -280,7 +286,8 @@ func (s *subscription) tooLate(e event) string {
 	if late <= s.history.grace {
 		return ""
 	}
-	return fmt.Sprintf("nothing that was begun more than %v after the session ended; this was begun %v after it",
+	return fmt.Sprintf(
+		"nothing that was begun more than %v after the session ended; this was begun %v after it",
 		s.history.grace, late.Round(time.Millisecond))
 }
 

@@ -32,7 +32,8 @@ func (s step) String() string {
 	case 1:
 		return fmt.Sprintf("received seq %d%s", s.seqs.to, of)
 	}
-	return fmt.Sprintf("received %d items, seq %d to %d%s", s.deliveries, s.seqs.from, s.seqs.to, of)
+	return fmt.Sprintf("received %d items, seq %d to %d%s", s.deliveries, s.seqs.from, s.seqs.to,
+		of)
 }
 
 // tracedSteps is how many steps a violation prints.
@@ -62,7 +63,8 @@ func (t *trace) violation(
 	conversation string, seq int64, kind violationKind, expected, came string,
 ) violation {
 	return violation{
-		kind: kind, conversation: conversation, seq: seq, stream: t.name, expected: expected, came: came,
+		kind: kind, conversation: conversation, seq: seq, stream: t.name, expected: expected,
+		came:  came,
 		steps: slices.Clone(t.steps[max(0, len(t.steps)-tracedSteps):]),
 	}
 }

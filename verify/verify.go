@@ -11,14 +11,14 @@
 //   - Members are removed and sessions ended (rights.go).
 //   - With --chaos nodes are killed, frozen and cut off (cluster_linux.go, relay.go).
 //   - The history records what clients do and what they receive, and checks the invariants
-//     (history.go, actions.go, members.go, event.go, recorder.go, stream.go, everything.go). It knows
-//     nothing about servers.
+//     (history.go, actions.go, members.go, event.go, recorder.go, stream.go, everything.go). It
+//     knows nothing about servers.
 //   - The report has all other figures (report.go).
 //
 // # Concurrency
 //
-// Every sender, follower and fault is a goroutine. All of them end before Run returns. They share the
-// history and the report. Each has one lock, which is never held while a goroutine waits.
+// Every sender, follower and fault is a goroutine. All of them end before Run returns. They share
+// the history and the report. Each has one lock, which is never held while a goroutine waits.
 package verify
 
 import (
@@ -87,8 +87,8 @@ type verification struct {
 	background    sync.WaitGroup
 }
 
-// Run verifies, and writes its findings. It returns ErrViolated if the promise was broken, and other
-// errors if it could not verify.
+// Run verifies, and writes its findings. It returns ErrViolated if the promise was broken, and
+// other errors if it could not verify.
 func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	if err := o.check(); err != nil {
 		return err
@@ -98,13 +98,15 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 		count = clusterNodes
 	}
 	p := draw(o.Seed, o.For, sizes{
-		conversations: o.Conversations, people: o.People, followers: o.Followers, rate: o.Rate, nodes: count, chaos: o.Chaos,
+		conversations: o.Conversations, people: o.People, followers: o.Followers, rate: o.Rate,
+		nodes: count, chaos: o.Chaos,
 	})
 	v := &verification{
 		plan: p, history: newHistory(o.Grace), report: newReport(), patience: o.Patience, out: out,
 		closing: make(chan struct{}),
 	}
-	fmt.Fprintf(out, "seed %d: %d people, %d conversations, %d followers, %d messages a second for %v, on %d nodes\n",
+	fmt.Fprintf(out, "seed %d: %d people, %d conversations, %d followers, %d messages a second "+
+		"for %v, on %d nodes\n",
 		o.Seed, o.People, o.Conversations, o.Followers, o.Rate, o.For, count)
 
 	var c *cluster
@@ -147,16 +149,19 @@ func printLines(w io.Writer, title string, lines []string) {
 }
 
 func (o *Options) check() error {
-	atLeastOne := o.Conversations > 0 && o.Followers > 0 && o.Rate > 0 && o.Grace > 0 && o.Patience > 0
+	atLeastOne := o.Conversations > 0 && o.Followers > 0 && o.Rate > 0 && o.Grace > 0 &&
+		o.Patience > 0
 	switch {
 	case o.Chaos && len(o.URLs) > 0:
 		return errors.New("--chaos starts its own servers: give it no addresses")
 	case !o.Chaos && len(o.URLs) == 0:
-		return errors.New("give the addresses of the servers to verify, or use --chaos, which starts its own")
+		return errors.New(
+			"give the addresses of the servers to verify, or use --chaos, which starts its own")
 	case o.For < time.Second:
 		return errors.New("--for has to be at least a second")
 	case !atLeastOne:
-		return errors.New("--conversations, --followers, --rate, --grace and --patience have to be greater than 0")
+		return errors.New("--conversations, --followers, --rate, --grace and --patience have to be " +
+			"greater than 0")
 	case o.People < 4:
 		return errors.New("--people has to be at least 4")
 	}
@@ -177,7 +182,8 @@ func (v *verification) conclude(o Options) error {
 	}
 	v.report.printViolation(v.out, first, v.began)
 	fmt.Fprintf(v.out, "\nThe promise was broken. To run the same plan again: %s\n", o.command())
-	return fmt.Errorf("%w: %s, seq %d of %s", ErrViolated, first.kind, first.seq, first.conversation)
+	return fmt.Errorf("%w: %s, seq %d of %s", ErrViolated, first.kind, first.seq,
+		first.conversation)
 }
 
 // command returns the command that runs the same plan again.
@@ -186,9 +192,9 @@ func (o Options) command() string {
 	if o.Chaos {
 		servers = "--chaos"
 	}
-	return fmt.Sprintf("parley verify %s --seed %d --for %v --conversations %d --people %d --followers %d --rate %d "+
-		"--grace %v --patience %v",
-		servers, o.Seed, o.For, o.Conversations, o.People, o.Followers, o.Rate, o.Grace, o.Patience)
+	return fmt.Sprintf("parley verify %s --seed %d --for %v --conversations %d --people %d "+
+		"--followers %d --rate %d --grace %v --patience %v", servers, o.Seed, o.For, o.Conversations,
+		o.People, o.Followers, o.Rate, o.Grace, o.Patience)
 }
 
 // prepare registers the people, creates the conversations and makes the followers.
@@ -200,7 +206,8 @@ func (v *verification) prepare(ctx context.Context) error {
 	v.conversations = make([]string, len(v.plan.conversations))
 	v.pool = newMessagePool(len(v.plan.conversations))
 	err := inParallel(ctx, v.plan.people, func(ctx context.Context, i int) error {
-		p := &person{client: v.client, name: fmt.Sprintf("verify-%s-%d", run, i+1), password: rand.Text()}
+		p := &person{client: v.client, name: fmt.Sprintf("verify-%s-%d", run, i+1),
+			password: rand.Text()}
 		p.email = p.name + "@example.invalid" // where no mail can go (RFC 6761)
 		p.main = &device{person: p}
 		v.people[i] = p

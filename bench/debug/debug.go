@@ -34,9 +34,13 @@ func Serve() {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/free", func(http.ResponseWriter, *http.Request) { free() })
-	mux.HandleFunc("/profile/end", func(http.ResponseWriter, *http.Request) { pprof.StopCPUProfile() })
+	mux.HandleFunc("/profile/end",
+		func(http.ResponseWriter, *http.Request) { pprof.StopCPUProfile() })
 	mux.HandleFunc("/profile", intoFile(func(f *os.File) error { return pprof.StartCPUProfile(f) }))
-	mux.HandleFunc("/heap", intoFile(func(f *os.File) error { return pprof.Lookup("heap").WriteTo(f, 0) }))
+	mux.HandleFunc("/heap", intoFile(func(f *os.File) error {
+		return pprof.Lookup("heap").
+			WriteTo(f, 0)
+	}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }()
 }

@@ -18,7 +18,8 @@ func TestPost(t *testing.T) {
 	var got []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		got = []string{r.Method, r.Header.Get("Content-Type"), r.Header.Get("Authorization"), string(body)}
+		got = []string{r.Method, r.Header.Get("Content-Type"), r.Header.Get("Authorization"),
+			string(body)}
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, "an answer")
 	}))
@@ -32,7 +33,8 @@ func TestPost(t *testing.T) {
 		if err != nil || status != http.StatusTeapot || string(answer) != "an answer" {
 			t.Errorf("%d %q %v", status, answer, err)
 		}
-		want := []string{"POST", "application/json", authorization, `{"query":"{ a }","variables":{"b":1}}`}
+		want := []string{"POST", "application/json", authorization,
+			`{"query":"{ a }","variables":{"b":1}}`}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("request (-want +got):\n%s", diff)
 		}
@@ -55,7 +57,8 @@ func TestMessages(t *testing.T) {
 	t.Parallel()
 	for want, build := range map[string]func() (Message, error){
 		`{"type":"connection_init","payload":{}}`: func() (Message, error) { return Init("") },
-		`{"type":"connection_init","payload":{"Authorization":"Bearer abc"}}`: func() (Message, error) {
+		`{"type":"connection_init","payload":{"Authorization":"Bearer abc"}}`: func() (Message,
+			error) {
 			return Init("abc")
 		},
 		`{"id":"1","type":"subscribe","payload":{"query":"{ a }","variables":null}}`: func() (Message, error) {
@@ -82,7 +85,8 @@ func TestAnswer(t *testing.T) {
 	err := json.Unmarshal([]byte(`{"errors":[{"message":"no","path":["a",0],
 		"extensions":{"code":"RATE_LIMITED","retryAfterMs":1500,"errorId":"e1"}}]}`), &got)
 	want := Answer{Errors: []Error{{
-		Message: "no", Path: []any{"a", 0.0}, Extensions: Extensions{Code: RateLimited, RetryAfterMs: 1500, ErrorID: "e1"},
+		Message: "no", Path: []any{"a", 0.0},
+		Extensions: Extensions{Code: RateLimited, RetryAfterMs: 1500, ErrorID: "e1"},
 	}}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)

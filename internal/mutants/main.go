@@ -1,6 +1,6 @@
-// Mutants injects named faults into the code, one after another, and runs the tests that must fail. It
-// works on a copy of the newest commit, in a git worktree in the temporary folder. It exits with 1 if a
-// fault survives, or no longer applies because the code has changed.
+// Mutants injects named faults into the code, one after another, and runs the tests that must fail.
+// It works on a copy of the newest commit, in a git worktree in the temporary folder. It exits with
+// 1 if a fault survives, or no longer applies because the code has changed.
 //
 // Run it by hand, with `make mutants`, after a change of a rule or of its tests. `make mutants
 // ARGS=-list` runs no tests: it lists the mutants that no longer apply to the working tree.
@@ -40,7 +40,8 @@ func (m mutant) String() string { return m.name + " (" + m.file + ")" }
 func main() {
 	only := flag.String("only", "", "use only mutants that match this `regexp`, by name and (file)")
 	unbroken := flag.Bool("baseline", true, "run the tests without a fault first")
-	list := flag.Bool("list", false, "run no tests, and list the mutants that do not apply to the working tree")
+	list := flag.Bool("list", false,
+		"run no tests, and list the mutants that do not apply to the working tree")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -56,12 +57,15 @@ func main() {
 
 // run reports whether every mutant applies and is killed. With list it reports whether every mutant
 // applies to the working tree.
-func run(ctx context.Context, out io.Writer, only string, list, unbroken bool) (ok bool, err error) {
+func run(
+	ctx context.Context, out io.Writer, only string, list, unbroken bool,
+) (ok bool, err error) {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return false, err
 	}
-	chosen := slices.DeleteFunc(slices.Clone(table()), func(m mutant) bool { return !wanted.MatchString(m.String()) })
+	chosen := slices.DeleteFunc(slices.Clone(table()),
+		func(m mutant) bool { return !wanted.MatchString(m.String()) })
 	root, err := git(ctx, ".", "rev-parse", "--show-toplevel")
 	if err != nil {
 		return false, err
@@ -70,7 +74,8 @@ func run(ctx context.Context, out io.Writer, only string, list, unbroken bool) (
 		return listStale(out, root, chosen), nil
 	}
 	// The folder is the same each time, because the cache of go build depends on the folder.
-	tree := filepath.Join(os.TempDir(), fmt.Sprintf("parley-mutants-%08x", crc32.ChecksumIEEE([]byte(root))))
+	tree := filepath.Join(os.TempDir(),
+		fmt.Sprintf("parley-mutants-%08x", crc32.ChecksumIEEE([]byte(root))))
 	if _, err := git(ctx, root, "worktree", "add", "--detach", tree, "HEAD"); err != nil {
 		return false, err
 	}
@@ -87,8 +92,8 @@ func run(ctx context.Context, out io.Writer, only string, list, unbroken bool) (
 	return ok, context.Cause(ctx)
 }
 
-// listStale prints the mutants that do not apply to a tree, with the problem. It reports whether there
-// are none.
+// listStale prints the mutants that do not apply to a tree, with the problem. It reports whether
+// there are none.
 func listStale(out io.Writer, tree string, chosen []mutant) bool {
 	stale := 0
 	for _, m := range chosen {
@@ -157,7 +162,8 @@ func baseline(ctx context.Context, out io.Writer, tree string, chosen []mutant) 
 		if failed, output := test(ctx, tree, pkg, tests); failed {
 			return fmt.Errorf("the tests of %s fail as they are:\n%.2000s", pkg, output)
 		}
-		_, _ = fmt.Fprintf(out, "%-28s %5.0fs  no fault (%s)\n", "ok", time.Since(begin).Seconds(), pkg)
+		_, _ = fmt.Fprintf(out, "%-28s %5.0fs  no fault (%s)\n", "ok", time.Since(begin).Seconds(),
+			pkg)
 	}
 	return nil
 }
@@ -203,7 +209,9 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 		return "does not compile"
 	case strings.Contains(output, "[no tests to run]"):
 		return "names no test"
-	case strings.Contains(output, "panic: test timed out"): // which on a busy machine does not show that they notice the fault
+	case strings.Contains(output,
+		// which on a busy machine does not show that they notice the fault
+		"panic: test timed out"):
 		return "timed out"
 	case !failed:
 		return "survived"
@@ -213,7 +221,8 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 
 // test runs tests without the race detector, vet and debugging information, to save time.
 func test(ctx context.Context, tree, pkg, run string) (failed bool, output string) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1", "-failfast",
+	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1",
+		"-failfast",
 		"-timeout=10m", "-run", "^("+run+")", pkg)
 	cmd.Dir = tree
 	text, err := cmd.CombinedOutput()

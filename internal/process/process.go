@@ -28,8 +28,8 @@ func Environment(more ...string) []string {
 // ParleyIsUp is the message that Parley logs when it serves.
 const ParleyIsUp = "parley is up"
 
-// ParleyAPI returns the address of the API from the line (JSON) that Parley logs when it serves, and
-// "" for any other line.
+// ParleyAPI returns the address of the API from the line (JSON) that Parley logs when it serves,
+// and "" for any other line.
 func ParleyAPI(line string) string {
 	var entry struct{ Msg, API string }
 	if json.Unmarshal([]byte(line), &entry) != nil || entry.Msg != ParleyIsUp {
@@ -38,8 +38,8 @@ func ParleyAPI(line string) string {
 	return entry.API
 }
 
-// Lines is a Writer that calls Each with each complete line, without its end. The line is only valid
-// during the call.
+// Lines is a Writer that calls Each with each complete line, without its end. The line is only
+// valid during the call.
 type Lines struct {
 	Each    func(line []byte)
 	partial []byte

@@ -86,7 +86,8 @@ func Serve(ctx context.Context, s Server) (p *Process, url string, err error) {
 	case url = <-up:
 		return p, url, nil
 	case <-p.ended:
-		return nil, "", fmt.Errorf("%s ended before it served: %w: %s", s.Cmd.Path, p.err, before.String())
+		return nil, "", fmt.Errorf("%s ended before it served: %w: %s", s.Cmd.Path, p.err,
+			before.String())
 	case <-timeout.C:
 		err = fmt.Errorf("%s did not serve within %v", s.Cmd.Path, s.Patience)
 	case <-ctx.Done():
@@ -106,8 +107,8 @@ func (p *Process) Ended() <-chan struct{} { return p.ended }
 // closed.
 func (p *Process) Err() error { return p.err }
 
-// ExitCode returns the program's exit code, or -1 if a signal ended it. It must not be called before
-// Ended is closed.
+// ExitCode returns the program's exit code, or -1 if a signal ended it. It must not be called
+// before Ended is closed.
 func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 
 // Running reports whether the program has not ended.

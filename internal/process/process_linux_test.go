@@ -39,7 +39,8 @@ func shell(script string, log *strings.Builder) Server {
 func TestServe(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	p, url, err := Serve(t.Context(), shell("echo starting; echo serving at here >&2; echo more; exec sleep 1000", &log))
+	p, url, err := Serve(t.Context(),
+		shell("echo starting; echo serving at here >&2; echo more; exec sleep 1000", &log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,13 +61,15 @@ func TestServe(t *testing.T) {
 func TestAProgramThatDoesNotServe(t *testing.T) {
 	t.Parallel()
 	_, _, err := Serve(t.Context(), shell("echo cannot start; exit 3", nil))
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 3 || !strings.Contains(err.Error(), "cannot start") {
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 3 ||
+		!strings.Contains(err.Error(), "cannot start") {
 		t.Errorf("a program that ends: %v", err)
 	}
 
 	late := shell("exec sleep 1000", nil)
 	late.Patience = 10 * time.Millisecond
-	if _, _, err := Serve(t.Context(), late); err == nil || !strings.Contains(err.Error(), "within 10ms") {
+	if _, _, err := Serve(t.Context(), late); err == nil ||
+		!strings.Contains(err.Error(), "within 10ms") {
 		t.Errorf("a program that takes too long: %v", err)
 	}
 
@@ -84,7 +87,8 @@ func TestAProgramThatDoesNotServe(t *testing.T) {
 
 func TestStopKills(t *testing.T) {
 	t.Parallel()
-	p, _, err := Serve(t.Context(), shell("trap '' TERM; echo serving at here; exec sleep 1000", nil))
+	p, _, err := Serve(t.Context(),
+		shell("trap '' TERM; echo serving at here; exec sleep 1000", nil))
 	if err != nil {
 		t.Fatal(err)
 	}

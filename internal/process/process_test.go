@@ -26,7 +26,8 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("PARLEY_ADDR", "from the shell")
 	t.Setenv("OTHER", "kept")
 	env := Environment("PARLEY_DATA_DIR=x")
-	parley := slices.DeleteFunc(slices.Clone(env), func(s string) bool { return !strings.HasPrefix(s, "PARLEY_") })
+	parley := slices.DeleteFunc(slices.Clone(env),
+		func(s string) bool { return !strings.HasPrefix(s, "PARLEY_") })
 	if !slices.Contains(env, "OTHER=kept") || !slices.Equal(parley, []string{"PARLEY_DATA_DIR=x"}) {
 		t.Errorf("%q", env)
 	}
