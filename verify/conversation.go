@@ -26,8 +26,9 @@ func (v *verification) createConversation(ctx context.Context, i int) error {
 	if c.fromJoining {
 		visibility = "FROM_JOINING"
 	}
-	in := map[string]any{"title": fmt.Sprintf("Verify %d", i+1), "members": members,
-		"historyVisibility": visibility}
+	in := map[string]any{
+		"title": fmt.Sprintf("Verify %d", i+1), "members": members, "historyVisibility": visibility,
+	}
 	var answer struct{ Conversation *struct{ ID string } }
 	err := owner.do(ctx, i, createQuery, in, &answer, nil)
 	switch {

@@ -179,8 +179,9 @@ func readItem(m api.Message) (it *item, errs []api.Error, err error) {
 	case d.ConversationEvents != nil:
 		it = &item{event: *d.ConversationEvents}
 	case d.Events != nil:
-		it = &item{event: d.Events.Event, conversation: d.Events.ConversationID,
-			cursor: d.Events.Cursor}
+		it = &item{
+			event: d.Events.Event, conversation: d.Events.ConversationID, cursor: d.Events.Cursor,
+		}
 	default:
 		return nil, nil, nil
 	}

@@ -142,8 +142,9 @@ type sizes struct {
 // does not change the others.
 func draw(seed uint64, length time.Duration, s sizes) *plan {
 	const nonMembers = 2
-	p := &plan{seed: seed, length: length, people: s.people + nonMembers, nonMembers: nonMembers,
-		rate: s.rate}
+	p := &plan{
+		seed: seed, length: length, people: s.people + nonMembers, nonMembers: nonMembers, rate: s.rate,
+	}
 	p.drawConversations(p.rand("conversations"), s)
 	p.drawFollowers(p.rand("followers"), s)
 	p.drawRights(p.rand("rights"))

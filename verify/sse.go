@@ -90,8 +90,8 @@ func (s *eventStream) subscribe(ctx context.Context, id string, operation api.Op
 	if err := r.Write(s.conn); err != nil {
 		return err
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(s.conn),
-		r) //nolint:bodyclose // the goroutine below does it
+	reader := bufio.NewReader(s.conn)
+	resp, err := http.ReadResponse(reader, r) //nolint:bodyclose // the goroutine below does it
 	if err != nil {
 		return err
 	}
