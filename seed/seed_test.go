@@ -42,8 +42,8 @@ func mustRead[T any](t *testing.T, db *store.DB, order string) (rows []T) {
 	return rows
 }
 
-// membership is the part of a membership that the log has.
-type membership struct {
+// memberState is the part of a membership that the log has.
+type memberState struct {
 	Role                 model.Role
 	At                   time.Time
 	JoinedSeq, HiddenSeq int64
@@ -69,7 +69,7 @@ type replayed struct {
 func replay(t *testing.T, events []model.Event) *replayed {
 	t.Helper()
 	r := &replayed{
-		Memberships: map[model.UserID]membership{}, Messages: map[model.MessageID]model.Message{},
+		Memberships: map[model.UserID]memberState{}, Messages: map[model.MessageID]model.Message{},
 		Reactions: map[reaction]time.Time{}, counts: map[reaction]int{},
 	}
 	c := &r.Conversation
@@ -121,7 +121,7 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 			MembersMayRename: data.MembersMayRename, LastSeq: 1,
 		}
 		for _, m := range data.Members {
-			r.Memberships[m.UserID] = membership{Role: m.Role, At: e.At, JoinedSeq: 1}
+			r.Memberships[m.UserID] = memberState{Role: m.Role, At: e.At, JoinedSeq: 1}
 		}
 		if _, there := r.Memberships[*e.ActorID]; !there || e.Seq != 1 {
 			t.Errorf("the beginning: %+v", e)
@@ -140,7 +140,7 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 		if _, there := r.Memberships[data.UserID]; there || !mayAll {
 			t.Errorf("%+v adds a member, or is not allowed", e)
 		}
-		s := membership{Role: data.Role, At: e.At, JoinedSeq: e.Seq}
+		s := memberState{Role: data.Role, At: e.At, JoinedSeq: e.Seq}
 		if c.History == model.FromJoining {
 			s.HiddenSeq = e.Seq - 1
 		}
@@ -261,7 +261,7 @@ func membershipsOf(
 	t *testing.T, c model.Conversation, members []*model.ConversationMember,
 ) map[model.UserID]membership {
 	t.Helper()
-	memberships := map[model.UserID]membership{}
+	memberships := map[model.UserID]memberState{}
 	for _, m := range members {
 		if m.ConversationID != c.ID {
 			continue
@@ -269,7 +269,7 @@ func membershipsOf(
 		if m.LastReadSeq < m.JoinedSeq || m.LastReadSeq > c.LastSeq || m.ArchivedSeq > c.LastSeq {
 			t.Errorf("%+v has read or archived beyond the end of %+v", m, c)
 		}
-		memberships[m.UserID] = membership{m.Role, m.JoinedAt, m.JoinedSeq, m.HiddenSeq}
+		memberships[m.UserID] = memberState{m.Role, m.JoinedAt, m.JoinedSeq, m.HiddenSeq}
 	}
 	return memberships
 }

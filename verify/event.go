@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	api "parley/internal/client"
 )
 
-// source is a subscription that is followed.
+// source is a subscription of the API.
 type source string
 
 const (
@@ -15,7 +17,7 @@ const (
 	ofEverything   source = "events"
 )
 
-// The kinds of events and other items that the law knows, as the schema has them.
+// Kinds of events and other items, as the schema names them.
 const (
 	conversationCreated = "ConversationCreated"
 	memberAdded         = "MemberAdded"
@@ -42,8 +44,7 @@ const (
 	... on ReactionAdded { message { ...M } user { id } emoji count }
 	... on ReactionRemoved { message { ...M } user { id } emoji count } }`
 
-	// It asks for something that may have come after the message, which is for those alone who are
-	// still members.
+	// lastMessage may be newer than the delivered message. Only members may see it.
 	messagesQuery = `subscription ($c: ID!, $a: Int) {
 	messageAdded(conversationId: $c, afterSeq: $a) { id seq content conversation { lastMessage { seq } } } }`
 	conversationQuery = `subscription ($c: ID!, $a: Int) {
@@ -52,7 +53,7 @@ const (
 	events(after: $a) { cursor conversationId event { __typename ...E } } } ` + eventFields
 )
 
-// message is one as a client sees it. One that is deleted has no content.
+// message is a message as clients receive it. A deleted one has no content.
 type message struct {
 	ID        string     `json:"id"`
 	Seq       int64      `json:"seq"`
@@ -61,26 +62,29 @@ type message struct {
 	DeletedAt *time.Time `json:"deletedAt"`
 }
 
-func (m message) String() string { return fmt.Sprintf("seq %d, %s %s", m.Seq, m.ID, quoted(m.Content)) }
+func (m message) String() string {
+	return fmt.Sprintf("seq %d, %s %s", m.Seq, m.ID,
+		quoted(m.Content))
+}
 
-type named struct{ ID string }
+type user struct{ ID string }
 
-// event is one as a client sees it, of any kind. What messageAdded delivers is a MessageAdded
-// without a time.
+// event is an event as clients receive it. An item of messageAdded is a MessageAdded without a
+// time.
 type event struct {
-	Kind string `json:"__typename"`
-	Seq  int64
-	At   time.Time
-	// the first of a MessageAdded, the second of the others that are about one
-	Added, Message *message
-	User           *named
-	Emoji          string
-	Count          int
+	Kind    string `json:"__typename"`
+	Seq     int64
+	At      time.Time
+	Added   *message // of a MessageAdded
+	Message *message // of the other events that are about a message
+	User    *user
+	Emoji   string
+	Count   int
 }
 
 func arrival(m message) event { return event{Kind: messageAdded, Seq: m.Seq, Added: &m} }
 
-// subject is the message that an event is about, if it has one.
+// subject returns the message that an event is about: nil if there is none.
 func (e event) subject() *message {
 	if e.Added != nil {
 		return e.Added
@@ -88,7 +92,7 @@ func (e event) subject() *message {
 	return e.Message
 }
 
-// person is whom an event is about.
+// person returns the id of the user that an event is about: "" if there is none.
 func (e event) person() string {
 	if e.User == nil {
 		return ""
@@ -106,18 +110,48 @@ func (e event) String() string {
 	return fmt.Sprintf("seq %d, %s %s %s", e.Seq, e.Kind, e.Emoji, e.person())
 }
 
-// item is what a stream delivers: an event and, of everything, where it happened, and the cursor
-// behind it.
+// isBare reports whether an event is about a message that it does not contain.
+func (e event) isBare() bool {
+	switch e.Kind {
+	case messageAdded, messageEdited, messageDeleted, reactionAdded, reactionRemoved:
+		return e.subject() == nil
+	}
+	return false
+}
+
+// contradiction returns what was expected instead if an event and its message contradict each
+// other, and "" otherwise. The message may be newer than the event, never older.
+func (e event) contradiction() string {
+	m := e.subject()
+	switch {
+	case m == nil && e.Kind == messageAdded:
+		return "a message"
+	case m == nil:
+		return ""
+	case e.Kind == messageAdded && m.Seq != e.Seq:
+		return fmt.Sprintf("the message of seq %d", e.Seq)
+	case e.Kind == messageEdited && m.DeletedAt == nil &&
+		(m.EditedAt == nil || m.EditedAt.Before(e.At)):
+		return fmt.Sprintf("a message that was edited at %v, or later", e.At)
+	case e.Kind == messageDeleted &&
+		(m.Content != "" || m.DeletedAt == nil || !m.DeletedAt.Equal(e.At)):
+		return fmt.Sprintf("a message that was deleted at %v", e.At)
+	}
+	return ""
+}
+
+// item is what a stream delivers: an event, or a change of the stream itself.
 type item struct {
 	event
-	conversation, cursor string
-	// the seq of the conversation's last message, which came with it; 0 where that was not asked
-	// for
+	conversation string // id; of a stream of everything only
+	cursor       string // to resume after this item; of a stream of everything only
+	// the seq of the conversation's last message; 0 if the query does not ask for it
 	newest int64
 }
 
-// delivered reads a next frame: an item, or the errors that came instead. Contents are made brief.
-func (f frame) delivered() (it *item, errs []apiError, err error) {
+// readItem reads the payload of a next message: an item, or the errors that the server sent
+// instead. It abbreviates contents.
+func readItem(m api.Message) (it *item, errs []api.Error, err error) {
 	var payload struct {
 		Data *struct {
 			MessageAdded *struct {
@@ -130,9 +164,9 @@ func (f frame) delivered() (it *item, errs []apiError, err error) {
 				Event                  event
 			}
 		}
-		Errors []apiError
+		Errors []api.Error
 	}
-	if err := json.Unmarshal(f.Payload, &payload); err != nil {
+	if err := json.Unmarshal(m.Payload, &payload); err != nil {
 		return nil, nil, err
 	}
 	if payload.Data == nil || len(payload.Errors) > 0 {
@@ -140,16 +174,19 @@ func (f frame) delivered() (it *item, errs []apiError, err error) {
 	}
 	switch d := payload.Data; {
 	case d.MessageAdded != nil:
-		it = &item{event: arrival(d.MessageAdded.message), newest: d.MessageAdded.Conversation.LastMessage.Seq}
+		newest := d.MessageAdded.Conversation.LastMessage.Seq
+		it = &item{event: arrival(d.MessageAdded.message), newest: newest}
 	case d.ConversationEvents != nil:
 		it = &item{event: *d.ConversationEvents}
 	case d.Events != nil:
-		it = &item{event: d.Events.Event, conversation: d.Events.ConversationID, cursor: d.Events.Cursor}
+		it = &item{
+			event: d.Events.Event, conversation: d.Events.ConversationID, cursor: d.Events.Cursor,
+		}
 	default:
 		return nil, nil, nil
 	}
-	if m := it.subject(); m != nil {
-		m.Content = brief(m.Content)
+	if about := it.subject(); about != nil {
+		about.Content = brief(about.Content)
 	}
 	return it, nil, nil
 }

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// mustEcho is a server that sends back the lines it gets, with its name before each.
+// mustEcho starts a server that returns each line after its own name.
 func mustEcho(t *testing.T, name string) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -42,7 +42,7 @@ func mustEcho(t *testing.T, name string) (address string) {
 	return l.Addr().String()
 }
 
-// asked is what comes back through a connection; empty when that has ended.
+// asked returns the answer to a line: empty if the connection has ended.
 func asked(conn net.Conn, line string) string {
 	_, _ = io.WriteString(conn, line+"\n")
 	answer, _ := bufio.NewReader(conn).ReadString('\n')
@@ -71,7 +71,7 @@ func TestRelay(t *testing.T) {
 	if got := asked(conn, "a"); got != "first a\n" {
 		t.Errorf("%q", got)
 	}
-	r.lead("")
+	r.redirect("")
 	if got := asked(conn, "b"); got != "" {
 		t.Errorf("after the cut: %q", got)
 	}
@@ -80,7 +80,7 @@ func TestRelay(t *testing.T) {
 	if got := asked(cut, "c"); got != "" {
 		t.Errorf("while it is cut: %q", got)
 	}
-	r.lead(second)
+	r.redirect(second)
 	again := mustDialTCP(t, r.address())
 	defer func() { _ = again.Close() }()
 	if got := asked(again, "d"); got != "second d\n" {
@@ -88,16 +88,16 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// A wire is cut after so many bytes, and the other side sees a reset and no end.
-func TestWire(t *testing.T) {
+// A connection is cut after so many bytes, and the other side sees a reset.
+func TestCut(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	w := &wire{Conn: mustDialTCP(t, l.Addr().String())}
-	w.left.Store(7)
+	w := &tcpConn{Conn: mustDialTCP(t, l.Addr().String())}
+	w.budget.Store(7)
 	server, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

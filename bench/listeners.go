@@ -12,34 +12,34 @@ import (
 	"time"
 )
 
-// listeners are clients of one server, which are read by one goroutine, and count and time what
+// listeners are followers of one server. One goroutine reads all of them, and counts and times what
 // they receive.
 type listeners struct {
 	poll     int // of epoll(7)
 	arrivals *arrivals
-	sample   chan []byte // the first message that came
+	sample   chan []byte // the first message
 	running  sync.WaitGroup
 
 	followers int // of a topic
 
-	mu      sync.Mutex // guards what follows
-	conns   []*conn
-	ledgers []*ledger
-	delays  []int32 // µs from sending to receiving, since the last round began
-	behind  []int32 // µs from the first follower's receiving of the same message
-	firsts  map[place]time.Duration
-	failed  error // how the first of the connections ended that did
-	stop    bool
+	mu        sync.Mutex // guards the fields below
+	conns     []*conn
+	histories []*history
+	delays    []int32                 // µs from sending to receiving, in this round
+	behind    []int32                 // µs after the first follower received the same message
+	firsts    map[place]time.Duration // when the first follower received a message
+	failed    error                   // of the first connection that ended
+	stop      bool
 }
 
-// place is where a message stands.
+// place identifies a message.
 type place struct {
 	topic int
 	seq   int64
 }
 
-// listen makes each connection one of a follower who has everything up to a seq, which after says.
-// The followers of a topic, so many, stand together.
+// listen starts to read connections of followers. after returns the seq that a follower has
+// already. The connections of a topic's followers are next to each other.
 func listen(conns []*conn, followers int, after func(i int) int64) (*listeners, error) {
 	poll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
@@ -48,10 +48,12 @@ func listen(conns []*conn, followers int, after func(i int) int64) (*listeners, 
 	l := &listeners{poll: poll, arrivals: newArrivals(), sample: make(chan []byte, 1), conns: conns}
 	l.followers, l.firsts = followers, map[place]time.Duration{}
 	for i, c := range conns {
-		l.ledgers = append(l.ledgers, newLedger(after(i)))
-		event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(i)} //nolint:gosec // at most some thousands
+		l.histories = append(l.histories, newHistory(after(i)))
+		event := syscall.EpollEvent{Events: syscall.EPOLLIN,
+			Fd: int32(i)} //nolint:gosec // at most some thousands
 		err = errors.Join(err, syscall.SetNonblock(c.fd, true),
-			os.NewSyscallError("epoll_ctl", syscall.EpollCtl(poll, syscall.EPOLL_CTL_ADD, c.fd, &event)))
+			os.NewSyscallError("epoll_ctl",
+				syscall.EpollCtl(poll, syscall.EPOLL_CTL_ADD, c.fd, &event)))
 	}
 	l.running.Go(l.receive)
 	if err != nil {
@@ -61,13 +63,13 @@ func listen(conns []*conn, followers int, after func(i int) int64) (*listeners, 
 	return l, nil
 }
 
-// receive reads what comes until close.
+// receive reads until close.
 func (l *listeners) receive() {
 	runtime.LockOSThread()
 	events := make([]syscall.EpollEvent, 256)
 	buf := make([]byte, 256<<10)
 	for {
-		const ms = 50 // after which it sees that it has to stop
+		const ms = 50 // after which it checks whether to stop
 		n, err := syscall.EpollWait(l.poll, events, ms)
 		if err != nil && !errors.Is(err, syscall.EINTR) {
 			n = 0
@@ -84,7 +86,7 @@ func (l *listeners) receive() {
 	}
 }
 
-// read takes what one connection has. It needs the lock.
+// read reads one connection. Must be called with l.mu held.
 func (l *listeners) read(i int, buf []byte) {
 	c := l.conns[i]
 	had := copy(buf, c.rest)
@@ -95,7 +97,7 @@ func (l *listeners) read(i int, buf []byte) {
 	case err == nil && n == 0:
 		err = errors.New("the server closed a connection")
 	}
-	now := sinceBegin()
+	now := sinceStart()
 	rest := buf[:had+max(n, 0)]
 	for err == nil {
 		opcode, payload, after, ok := nextFrame(rest)
@@ -105,14 +107,14 @@ func (l *listeners) read(i int, buf []byte) {
 		rest = after
 		switch opcode {
 		case opText:
-			err = l.take(i, payload, now)
+			err = l.record(i, payload, now)
 		case opPing:
 			err = c.write(opPong, payload)
 		default:
 			err = fmt.Errorf("the server sent a frame %d: %q", opcode, payload)
 		}
 	}
-	if err != nil { // what is missing then shows in the ledger
+	if err != nil { // the missing messages count as lost
 		if l.failed == nil {
 			l.failed = err
 		}
@@ -122,22 +124,24 @@ func (l *listeners) read(i int, buf []byte) {
 	c.rest = append(c.rest[:0], rest...)
 }
 
-// take counts a message. It needs the lock.
-func (l *listeners) take(i int, message []byte, now time.Duration) error {
+// record counts and times a message. Must be called with l.mu held.
+func (l *listeners) record(i int, message []byte, now time.Duration) error {
 	seq, ok := numberAfter(message, seqField)
 	if !ok {
 		return fmt.Errorf("the server sent %s", message)
 	}
-	l.ledgers[i].add(seq)
+	l.histories[i].add(seq)
 	at := place{i / l.followers, seq}
 	first, known := l.firsts[at]
 	if !known {
 		first = now
 		l.firsts[at] = now
 	}
-	l.behind = append(l.behind, int32((now - first).Microseconds())) //nolint:gosec // far from the largest
+	l.behind = append(l.behind, int32((now - first).
+		Microseconds())) //nolint:gosec // far from the largest
 	if sent, ok := numberAfter(message, contentField); ok {
-		l.delays = append(l.delays, int32(now.Microseconds()-sent)) //nolint:gosec // far from the largest
+		l.delays = append(l.delays, int32(
+			now.Microseconds()-sent)) //nolint:gosec // far from the largest
 	}
 	if len(l.sample) == 0 {
 		l.sample <- bytes.Clone(message)
@@ -146,7 +150,7 @@ func (l *listeners) take(i int, message []byte, now time.Duration) error {
 	return nil
 }
 
-// await waits for what arrivals expects, or says how a connection ended before it came.
+// await waits for the expected deliveries. It returns an error if a connection has ended.
 func (l *listeners) await(ctx context.Context) error {
 	err := l.arrivals.wait(ctx)
 	l.mu.Lock()
@@ -154,7 +158,7 @@ func (l *listeners) await(ctx context.Context) error {
 	return errors.Join(err, l.failed)
 }
 
-// takeDelays returns what was measured since it was called last.
+// takeDelays returns the delays since its last call.
 func (l *listeners) takeDelays() (sinceSent, sinceFirst []int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -164,14 +168,13 @@ func (l *listeners) takeDelays() (sinceSent, sinceFirst []int32) {
 	return sinceSent, sinceFirst
 }
 
-// close ends the connections, without the goodbyes that nobody waits for. It may be called more
-// than once.
+// close closes the connections without close frames. It may be called more than once.
 func (l *listeners) close() {
 	l.mu.Lock()
-	again := l.stop
+	closed := l.stop
 	l.stop = true
 	l.mu.Unlock()
-	if again {
+	if closed {
 		return
 	}
 	l.running.Wait()
@@ -186,7 +189,7 @@ const (
 	contentField = `"content":"`
 )
 
-// numberAfter finds a number in a message without the price of reading it whole.
+// numberAfter finds a number in a message. It is cheaper than decoding JSON.
 func numberAfter(message []byte, field string) (n int64, ok bool) {
 	_, rest, ok := bytes.Cut(message, []byte(field))
 	if !ok {
@@ -202,14 +205,14 @@ func numberAfter(message []byte, field string) (n int64, ok bool) {
 }
 
 //nolint:gochecknoglobals // a constant
-var began = time.Now()
+var programStart = time.Now()
 
-func sinceBegin() time.Duration { return time.Since(began) }
+func sinceStart() time.Duration { return time.Since(programStart) }
 
-// stamped is content that says when it was sent.
-func stamped() string { return fmt.Sprintf("%016d %s", sinceBegin().Microseconds(), content[17:]) }
+// stamped returns content that begins with the time of sending.
+func stamped() string { return fmt.Sprintf("%016d %s", sinceStart().Microseconds(), content[17:]) }
 
-// withStamp is a message with the content of another moment.
+// withStamp returns a message with newly stamped content.
 func withStamp(message []byte) []byte {
 	message = bytes.Clone(message)
 	if i := bytes.Index(message, []byte(contentField)); i >= 0 {
