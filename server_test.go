@@ -240,7 +240,7 @@ func TestReadyWithoutNATS(t *testing.T) {
 	t.Parallel()
 	nats := natstest.MustStartWith(t, natsserver.Options{Username: "ann", Password: "natspassword"})
 	nats.Stop()
-	base, log, stop := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+storetest.PostgresURL(t), "--compare-every=7s",
+	base, log, stop := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+storetest.PostgresURL(t), "--reconcile-every=7s",
 		"--nats-url=nats://ann:natspassword@"+nats.Addr(), "--nats-subject=other.parley", "--log-level=debug",
 		"--jwt-secret=the same on all nodes, and long enough")
 	ready := func(want string) {

@@ -102,11 +102,11 @@ type Settings struct {
 	MaxReplayed   int `default:"10000" help:"Most events and changes of membership that the subscription events replays; a client that has missed more starts again (StreamReset)."`
 	MaxReplays    int `default:"16" help:"Most followers on a node that replay missed events at once; the others wait."`
 
-	EditWindow   time.Duration `default:"24h" help:"How long a message can be edited after it was sent; 0 is for ever."`
-	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are reconciled with the database, which finds messages whose hint was lost."`
-	StopDelay    time.Duration `default:"0s" help:"How long a stopping server still serves everything while /readyz answers 503: a little longer than the load balancer takes to notice. 0 if there is none."`
-	StopTimeout  time.Duration `default:"20s" help:"How long running requests may take when the server stops."`
-	DrainSpread  time.Duration `default:"3s" help:"Time over which a stopping server closes its live connections, so that not all clients reconnect at once; at most half of the stop timeout. A few connections take less."`
+	EditWindow     time.Duration `default:"24h" help:"How long a message can be edited after it was sent; 0 is for ever."`
+	ReconcileEvery time.Duration `default:"3s" help:"How often followed conversations are reconciled with the database, which finds messages whose hint was lost."`
+	StopDelay      time.Duration `default:"0s" help:"How long a stopping server still serves everything while /readyz answers 503: a little longer than the load balancer takes to notice. 0 if there is none."`
+	StopTimeout    time.Duration `default:"20s" help:"How long running requests may take when the server stops."`
+	DrainSpread    time.Duration `default:"3s" help:"Time over which a stopping server closes its live connections, so that not all clients reconnect at once; at most half of the stop timeout. A few connections take less."`
 
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
 	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
@@ -167,10 +167,10 @@ func (s *Settings) Validate() error {
 		refuse("PARLEY_JWT_SECRET", shortSecret, len(s.JWTSecret), minSecret)
 	}
 	for name, value := range map[string]time.Duration{
-		"PARLEY_ACCESS_TTL":    s.AccessTTL,
-		"PARLEY_REFRESH_TTL":   s.RefreshTTL,
-		"PARLEY_COMPARE_EVERY": s.CompareEvery,
-		"PARLEY_STOP_TIMEOUT":  s.StopTimeout,
+		"PARLEY_ACCESS_TTL":      s.AccessTTL,
+		"PARLEY_REFRESH_TTL":     s.RefreshTTL,
+		"PARLEY_RECONCILE_EVERY": s.ReconcileEvery,
+		"PARLEY_STOP_TIMEOUT":    s.StopTimeout,
 	} {
 		if value <= 0 {
 			refuse(name, "%v is not a positive duration", value)

@@ -153,7 +153,7 @@ func TestLogout(t *testing.T) {
 // database, past the server, which notices when it reconciles.
 func TestRemoved(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		srv := mustServe(t, on(databaseURL), "PARLEY_COMPARE_EVERY=50ms")
+		srv := mustServe(t, on(databaseURL), "PARLEY_RECONCILE_EVERY=50ms")
 		ada, grace := srv.register("ada"), srv.register("grace")
 		conversation := ada.converse(grace)
 		all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}

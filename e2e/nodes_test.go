@@ -17,7 +17,7 @@ func TestNodesOverNATS(t *testing.T) {
 	nats := natstest.MustStart(t)
 	settings := []string{
 		on(storetest.PostgresURL(t)), "PARLEY_JWT_SECRET=the same on both nodes, and long enough",
-		"PARLEY_NATS_URL=" + nats.URL(), "PARLEY_COMPARE_EVERY=1h",
+		"PARLEY_NATS_URL=" + nats.URL(), "PARLEY_RECONCILE_EVERY=1h",
 	}
 	here, there := mustServe(t, settings...), mustServe(t, settings...)
 	people := here.registerAll("ada", "grace", "linus")

@@ -59,7 +59,7 @@ type reaction struct {
 // replayed is the state of a conversation by its log.
 type replayed struct {
 	Conversation model.Conversation
-	Memberships  map[model.UserID]membership
+	Memberships  map[model.UserID]memberState
 	Messages     map[model.MessageID]model.Message // without the fields that the log does not have
 	Reactions    map[reaction]time.Time
 	counts       map[reaction]int // of all users; the field User is not set
@@ -259,7 +259,7 @@ func wantEqual(t *testing.T, what string, want, got any, opts ...cmp.Option) {
 
 func membershipsOf(
 	t *testing.T, c model.Conversation, members []*model.ConversationMember,
-) map[model.UserID]membership {
+) map[model.UserID]memberState {
 	t.Helper()
 	memberships := map[model.UserID]memberState{}
 	for _, m := range members {
