@@ -16,7 +16,7 @@ import (
 	"parley/store/storetest"
 )
 
-func mustSchema(t *testing.T) *ast.Schema {
+func mustSchema(t testing.TB) *ast.Schema {
 	t.Helper()
 	source, err := os.ReadFile("../schema.graphqls")
 	if err != nil {

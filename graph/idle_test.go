@@ -88,7 +88,7 @@ func (s *api) mustOpen(token string) net.Conn {
 }
 
 // mustWrite sends a message, masked with nothing.
-func mustWrite(t *testing.T, conn net.Conn, text string) {
+func mustWrite(t testing.TB, conn net.Conn, text string) {
 	t.Helper()
 	frame := append([]byte{0x81, 0x80 | 126, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}, text...)
 	if len(text) < 126 {
@@ -100,7 +100,7 @@ func mustWrite(t *testing.T, conn net.Conn, text string) {
 }
 
 // mustSkip takes a message of less than 126 bytes.
-func mustSkip(t *testing.T, conn net.Conn) {
+func mustSkip(t testing.TB, conn net.Conn) {
 	t.Helper()
 	var head [2]byte
 	_, err := io.ReadFull(conn, head[:])

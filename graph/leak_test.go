@@ -82,7 +82,7 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 }
 
 // mustAnswer reads until something has come for an operation, and that is no error.
-func mustAnswer(t *testing.T, r *bufio.Reader, name string) {
+func mustAnswer(t testing.TB, r *bufio.Reader, name string) {
 	t.Helper()
 	for {
 		var head [4]byte

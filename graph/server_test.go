@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 
 // api is a server of the whole graph on a fresh database.
 type api struct {
-	t     *testing.T
+	t     testing.TB
 	url   string
 	graph *graph.Server
 	auth  *auth.Service
@@ -36,14 +36,14 @@ type api struct {
 }
 
 // mustServe starts one; change may alter its settings.
-func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
+func mustServe(t testing.TB, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
 	t.Helper()
 	return mustServeRunning(t, db, nil, (*auth.Service).Run, change...)
 }
 
 // mustServeLimited is mustServe for tests of how fast accounts may write and search.
 func mustServeLimited(
-	t *testing.T, db *store.DB, limits *ratelimit.Accounts, change ...func(*graph.Options, *auth.Options),
+	t testing.TB, db *store.DB, limits *ratelimit.Accounts, change ...func(*graph.Options, *auth.Options),
 ) *api {
 	t.Helper()
 	return mustServeRunning(t, db, limits, (*auth.Service).Run, change...)
@@ -52,7 +52,7 @@ func mustServeLimited(
 // mustServeRunning is mustServe with limits, and with something else than what looks at
 // revocations.
 func mustServeRunning(
-	t *testing.T, db *store.DB, limits *ratelimit.Accounts, run func(*auth.Service, context.Context),
+	t testing.TB, db *store.DB, limits *ratelimit.Accounts, run func(*auth.Service, context.Context),
 	change ...func(*graph.Options, *auth.Options),
 ) *api {
 	t.Helper()
@@ -158,7 +158,7 @@ func (a answer) codes() []string {
 }
 
 // at walks into the data: "conversation.members.nodes.0.role".
-func (a answer) at(t *testing.T, path string) any {
+func (a answer) at(t testing.TB, path string) any {
 	t.Helper()
 	var v any = a.Data
 	for step := range strings.SplitSeq(path, ".") {
@@ -174,7 +174,7 @@ func (a answer) at(t *testing.T, path string) any {
 	return v
 }
 
-func (a answer) str(t *testing.T, path string) string {
+func (a answer) str(t testing.TB, path string) string {
 	t.Helper()
 	s, ok := a.at(t, path).(string)
 	if !ok {

@@ -22,7 +22,7 @@ import (
 // client is a graphql-transport-ws client of the plainest kind: it can also do what a well-behaved
 // one never would.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	conn *websocket.Conn
 	next int
 	// received keeps what came for an operation that nobody was waiting for yet.
@@ -64,7 +64,7 @@ func (s *api) mustDial(token string, params map[string]any) *client {
 	return c
 }
 
-func mustJSON(t *testing.T, v any) json.RawMessage {
+func mustJSON(t testing.TB, v any) json.RawMessage {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -145,7 +145,7 @@ func (o operation) frame() frame {
 }
 
 // message is the next result: "2 hi by ann".
-func (o operation) message(t *testing.T) string {
+func (o operation) message(t testing.TB) string {
 	t.Helper()
 	f := o.frame()
 	var a answer
@@ -157,7 +157,7 @@ func (o operation) message(t *testing.T) string {
 }
 
 // failure is the codes of the error that ends the operation.
-func (o operation) failure(t *testing.T) []string {
+func (o operation) failure(t testing.TB) []string {
 	t.Helper()
 	f := o.frame()
 	var a answer

@@ -69,7 +69,7 @@ func readSent(body io.Reader) <-chan sent {
 	return events
 }
 
-func next(t *testing.T, events <-chan sent) sent {
+func next(t testing.TB, events <-chan sent) sent {
 	t.Helper()
 	select {
 	case e := <-events:

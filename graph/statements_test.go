@@ -311,7 +311,7 @@ func wrapped(items list) list {
 	return edges
 }
 
-func mustMemberID(t *testing.T, conversation, user string) string {
+func mustMemberID(t testing.TB, conversation, user string) string {
 	t.Helper()
 	c, err1 := model.ParseID[model.ConversationID](conversation)
 	u, err2 := model.ParseID[model.UserID](user)

@@ -12,7 +12,7 @@ import (
 )
 
 // next is the data of a subscription's next message, at its root field.
-func (o operation) next(t *testing.T, field string) map[string]any {
+func (o operation) next(t testing.TB, field string) map[string]any {
 	t.Helper()
 	f := o.frame()
 	var payload struct {

@@ -8,11 +8,11 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// answerOfRoot makes each answer of a subscription what it is for a query: paths of errors begin
-// with the name that the root field has in the answer, and a null where the schema has none makes
-// the data null (GraphQL, sections 6.2.3.2 and 6.4.4). gqlgen knows neither of the root field once
-// its stream has begun.
-func answerOfRoot(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+// withRootFieldOfEvents makes the answers of a subscription follow the rules for the root field of a
+// query: the path of an error begins with the field's name in the answer, and the data is null if a
+// field that is never null would be (GraphQL, sections 6.2.3.2 and 6.4.4). gqlgen does neither for
+// the root field of a subscription.
+func withRootFieldOfEvents(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 	oc := graphql.GetOperationContext(ctx)
 	if oc.Operation == nil || oc.Operation.Operation != ast.Subscription {
 		return next(ctx)
@@ -25,7 +25,7 @@ func answerOfRoot(ctx context.Context, next graphql.ResponseHandler) *graphql.Re
 	return response
 }
 
-// withRootField is the context of what becomes of the one root field of a subscription.
+// withRootField returns a context in which errors have the path of a subscription's root field.
 func withRootField(ctx context.Context, oc *graphql.OperationContext) context.Context {
 	root := rootField(oc.Operation.SelectionSet)
 	return graphql.WithFieldContext(ctx, &graphql.FieldContext{
@@ -33,7 +33,7 @@ func withRootField(ctx context.Context, oc *graphql.OperationContext) context.Co
 	})
 }
 
-// rootField finds the root field of a subscription, which validation makes sure of.
+// rootField returns the root field of a subscription: a valid one has exactly one.
 func rootField(set ast.SelectionSet) *ast.Field {
 	for _, selection := range set {
 		var found *ast.Field

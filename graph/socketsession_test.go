@@ -17,7 +17,7 @@ const refreshSession = `mutation($t: String!) { refreshSession(input: {refreshTo
 	tokens { accessToken refreshToken expiresAt } userErrors { code message path } } }`
 
 // result is the answer to a query or mutation over a socket.
-func (o operation) result(t *testing.T) (a answer) {
+func (o operation) result(t testing.TB) (a answer) {
 	t.Helper()
 	f := o.frame()
 	if err := json.Unmarshal(f.Payload, &a); err != nil || f.Type != "next" {

@@ -26,7 +26,7 @@ func (s *api) mustShare(n int, selected string, meanwhile func(ann, bob person, 
 		s.t.Fatal(err)
 	}
 	query := strings.Replace(selected, "{", fmt.Sprintf(`(conversationId: %q) {`, text), 1)
-	answer, err := s.graph.SharedAnswer(s.t.Context(), model.Actor{UserID: user}, id, "subscription { "+query+" }",
+	answer, err := s.graph.BroadcastAnswer(s.t.Context(), model.Actor{UserID: user}, id, "subscription { "+query+" }",
 		func() { meanwhile(ann, bob, text) })
 	if err != nil {
 		s.t.Fatal(err)

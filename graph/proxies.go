@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// proxies are the networks whose word is taken for where a request came from.
+// proxies are the networks of trusted proxies: their X-Forwarded-For is believed.
 type proxies []netip.Prefix
 
 func (p proxies) trusted(addr netip.Addr) bool {
 	return slices.ContainsFunc(p, func(network netip.Prefix) bool { return network.Contains(addr) })
 }
 
-// clientIP is the address that a request came from: the peer's or, where the peer is a trusted
-// proxy, the last one in X-Forwarded-For that is not. What anybody else writes there is ignored.
+// clientIP returns the address that a request came from: that of the peer or, if the peer is a
+// trusted proxy, the last one in X-Forwarded-For that is not. Other peers may write anything there,
+// and it is ignored.
 func (p proxies) clientIP(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -9,9 +9,8 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 )
 
-// TestFragmentsAreLookedAtOnce: a fragment that spreads the next one twice, sixty times, would be
-// without end.
-func TestFragmentsAreLookedAtOnce(t *testing.T) {
+// TestFragmentsAreVisitedOnce: sixty fragments that spread the next one twice would never end.
+func TestFragmentsAreVisitedOnce(t *testing.T) {
 	t.Parallel()
 	const deep = 60
 	var b strings.Builder
@@ -25,7 +24,7 @@ func TestFragmentsAreLookedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	define(doc, doc.Operations[0].SelectionSet, map[string]bool{})
-	viewer := askedOf(doc.Operations[0].SelectionSet).under("viewer")
+	viewer := selectionOf(doc.Operations[0].SelectionSet).under("viewer")
 	if n := len(viewer["user"]); n != deep || !viewer.has("email") || !viewer.under("user").has("nickname") {
 		t.Errorf("%d times user, of %v", n, viewer)
 	}

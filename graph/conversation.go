@@ -6,22 +6,22 @@ import (
 	"parley/model"
 )
 
-// nobody stands for a person whose account is gone.
-const nobody = "Deleted account"
+// deletedAccount is what a direct conversation is called when the partner's account is gone.
+const deletedAccount = "Deleted account"
 
-// title is what the viewer sees a conversation called: a direct one after the other person.
-func (r *conversationResolver) title(ctx context.Context, c *model.Conversation) (string, error) {
+// title is a conversation's title. A direct conversation has none: it is called after the partner.
+func title(ctx context.Context, c *model.Conversation) (string, error) {
 	if c.Kind != model.Direct {
 		return c.Title, nil
 	}
 	partner, err := load(ctx, func(l *loaders) byConversation[model.UserID] { return l.partners }, c.ID)
 	if err != nil || partner == (model.UserID{}) {
-		return nobody, err
+		return deletedAccount, err
 	}
 	u, err := loadUser(ctx, partner)
 	switch {
 	case err != nil || u == nil:
-		return nobody, err
+		return deletedAccount, err
 	case u.DisplayName != nil:
 		return *u.DisplayName, nil
 	}
