@@ -54,7 +54,7 @@ func TestAnswersAreBoundedInBytes(t *testing.T) {
 	})
 }
 
-// The largest honest page is a bound from below.
+// The limit must not be below what the largest page needs.
 func TestTheLargestPageIsServed(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -75,7 +75,7 @@ func TestTheLargestPageIsServed(t *testing.T) {
 	}
 }
 
-// What is read is in memory whether it is shown or not.
+// Messages that are read are in memory, whether they are shown or not.
 func TestMessagesThatAreReadAreBounded(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), withMaxAnswer(10<<10))
@@ -94,7 +94,7 @@ func TestMessagesThatAreReadAreBounded(t *testing.T) {
 	}
 }
 
-// A mutation whose answer is too large has happened, and must not look as if it had not.
+// A mutation whose answer is too large has happened, and the client must see that.
 func TestMutationsWithTooLargeAnswers(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -121,7 +121,7 @@ func TestMutationsWithTooLargeAnswers(t *testing.T) {
 	})
 }
 
-// Nothing after it runs.
+// No mutation after it runs.
 func TestMutationsAfterATooLargeAnswer(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), withMaxAnswer(3000))
@@ -152,8 +152,8 @@ func TestSubscriptionsEndWithTooLargeEvents(t *testing.T) {
 	id := s.mustConversation(ann, s.mustRegister("bob"))
 	c := s.mustDial(ann.token, nil)
 	for name, query := range map[string]string{
-		"shared": `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { content } }`,
-		"own":    `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { content conversation { title } } }`,
+		"broadcast": `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { content } }`,
+		"own":       `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { content conversation { title } } }`,
 	} {
 		following := c.subscribe(query, obj{"id": id, "after": 0})
 		s.mustSendAny(ann, id, strings.Repeat("x", 4000))
@@ -163,15 +163,15 @@ func TestSubscriptionsEndWithTooLargeEvents(t *testing.T) {
 	}
 }
 
-// mustSendAny asks nothing of the message.
+// mustSendAny selects nothing of the message.
 func (s *api) mustSendAny(from person, conversation, content string) {
 	s.t.Helper()
 	s.must(from, `mutation($in: SendMessageInput!) { sendMessage(input: $in) { userErrors { code } } }`,
 		obj{"in": obj{"conversationId": conversation, "content": content}})
 }
 
-// Each event of a subscription is made for each of its followers.
-func TestEventsHaveABoundOfTheirOwn(t *testing.T) {
+// An event may be executed for each of its followers.
+func TestEventsHaveTheirOwnLimit(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
 		o.Limits = document.Limits{EventComplexity: 20}
@@ -185,7 +185,7 @@ func TestEventsHaveABoundOfTheirOwn(t *testing.T) {
 	}
 }
 
-// One line for all that went wrong in one answer, and a few errors in it.
+// Internal errors of one answer are one line of the log, and the answer has a few of them.
 func TestInternalErrorsOfOneAnswer(t *testing.T) {
 	t.Parallel()
 	s, ann, query := mustFail(t)
@@ -204,7 +204,7 @@ func TestInternalErrorsOfOneAnswer(t *testing.T) {
 	}
 }
 
-// mustFail is a query that meets 29 internal errors.
+// mustFail returns a query with 29 internal errors.
 func mustFail(t *testing.T) (s *api, ann person, query string) {
 	t.Helper()
 	db := storetest.MustSQLite(t)
@@ -220,9 +220,9 @@ func mustFail(t *testing.T) (s *api, ann person, query string) {
 	return s, ann, "{" + b.String() + " }"
 }
 
-// While the dear selection of one follower waits for its turn, others get what comes; and it misses
-// nothing.
-func TestFeedsGoOnWhileSomebodyWaits(t *testing.T) {
+// While the expensive selection of one follower waits for its turn, the others get each event; and it
+// misses none.
+func TestFeedsGoOnWhileAFollowerWaits(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
@@ -247,8 +247,8 @@ func TestFeedsGoOnWhileSomebodyWaits(t *testing.T) {
 	}
 }
 
-// Cheap operations wait for nobody.
-func TestLightOperationsTakeNoTurns(t *testing.T) {
+// Cheap operations do not wait.
+func TestLightOperationsNeedNoTurns(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann := s.mustRegister("ann")
@@ -266,8 +266,8 @@ func TestLightOperationsTakeNoTurns(t *testing.T) {
 	}
 }
 
-// TestListsWithoutPagesAreCounted: nobody knows before how many people a message mentions, so what
-// is answered is counted.
+// TestListsWithoutPagesAreCounted: how many users a message mentions is not known before, so the
+// answer is counted while it is made.
 func TestListsWithoutPagesAreCounted(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.Limits.Complexity = 300 })
@@ -296,7 +296,7 @@ func TestListsWithoutPagesAreCounted(t *testing.T) {
 	}
 }
 
-// TestSearchesAreBounded: what they find is in memory, also if nothing of it is shown.
+// TestSearchesAreBounded: messages that a search finds are in memory, whether they are shown or not.
 func TestSearchesAreBounded(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

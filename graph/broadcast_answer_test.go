@@ -10,9 +10,9 @@ import (
 	"parley/store/storetest"
 )
 
-// mustShare is the answer that all who follow ann's conversation with such a selection are sent of
-// its first message, bob's. Between the two, meanwhile happens.
-func (s *api) mustShare(n int, selected string, meanwhile func(ann, bob person, id string)) string {
+// mustBroadcast returns the answer to the first message of a conversation, bob's, for all followers
+// with this selection. It calls meanwhile between the message and the answer.
+func (s *api) mustBroadcast(n int, selected string, meanwhile func(ann, bob person, id string)) string {
 	s.t.Helper()
 	ann, bob := s.mustRegister(fmt.Sprint("ann", n)), s.mustRegister(fmt.Sprint("bob", n))
 	text := s.mustConversation(ann, bob)
@@ -34,9 +34,8 @@ func (s *api) mustShare(n int, selected string, meanwhile func(ann, bob person, 
 	return string(answer)
 }
 
-// TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval: an answer that all followers share may be made
-// long after its event.
-func TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval(t *testing.T) {
+// TestABroadcastAnswerShowsNothingFromAfterARemoval: it may be made long after its event.
+func TestABroadcastAnswerShowsNothingFromAfterARemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db)
@@ -49,7 +48,7 @@ func TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval(t *testing.T) {
 			{"conversation { lastMessage { content } }", true, ""},
 			{"content", true, `{"content":"before"}`},
 		} {
-			got := s.mustShare(n, "messageAdded { "+test.selected+" }", func(ann, bob person, id string) {
+			got := s.mustBroadcast(n, "messageAdded { "+test.selected+" }", func(ann, bob person, id string) {
 				if test.removed {
 					s.must(ann, `mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code } } }`,
 						obj{"c": id, "u": bob.id})
@@ -67,9 +66,9 @@ func TestNobodyIsAnsweredWithWhatCameAfterTheirRemoval(t *testing.T) {
 	})
 }
 
-// TestSharedAnswersWaitForNobody: what is asked of the event is looked up at once, and where
-// nothing is, there is no statement.
-func TestSharedAnswersWaitForNobody(t *testing.T) {
+// TestBroadcastAnswersDoNotWait: what is selected of the event is looked up at once, and if the event
+// has everything, there is no statement.
+func TestBroadcastAnswersDoNotWait(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		counted := new(statements)
@@ -77,7 +76,7 @@ func TestSharedAnswersWaitForNobody(t *testing.T) {
 		s := mustServe(t, db)
 		for n, test := range []struct {
 			selected, want string
-			// of the operation, to which looking for removals afterwards does not belong
+			// of the operation, without the check for removals
 			statements int
 		}{
 			{"messageAdded { seq content }", `{"messageAdded":{"seq":2,"content":"before"}}`, 0},
@@ -87,15 +86,15 @@ func TestSharedAnswersWaitForNobody(t *testing.T) {
 				`{"conversationEvents":{"actor":{"nickname":"bob2"},"message":{"replyTo":null,"author":{"nickname":"bob2"}}}}`, 1,
 			},
 		} {
-			got := s.mustShare(n, test.selected, func(person, person, string) {
-				counted.take()
-				counted.waited()
+			got := s.mustBroadcast(n, test.selected, func(person, person, string) {
+				counted.drain()
+				counted.batched()
 			})
-			if list := counted.take(); len(list) != test.statements {
+			if list := counted.drain(); len(list) != test.statements {
 				t.Errorf("%s took %d statements, not %d:\n%s", test.selected, len(list), test.statements, strings.Join(list, "\n"))
 			}
-			if n := counted.waited(); n != 0 {
-				t.Errorf("%s waited %d times for others", test.selected, n)
+			if n := counted.batched(); n != 0 {
+				t.Errorf("%s waited for a batch %d times", test.selected, n)
 			}
 			if got != `{"data":`+test.want+`}` {
 				t.Errorf("%s: %s", test.selected, got)

@@ -76,7 +76,7 @@ func TestAnswersToAnEventAreBounded(t *testing.T) {
 	}
 }
 
-// TestClosingWaitsForAnswers because they need the database, which is closed after it.
+// TestClosingWaitsForAnswers: they need the database, which is closed next.
 func TestClosingWaitsForAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 func TestReadDocuments(t *testing.T) {
 	t.Parallel()
 	const good, bad = "{ viewer { email } }", "{ nonsense }"
-	for name, c := range map[string]struct{ manifest, says string }{
+	for name, c := range map[string]struct{ manifest, problem string }{
 		"good":                               {`{"` + wire.Hash(good) + `": "` + good + `"}`, ""},
 		"good, with prefix":                  {`{"sha256:` + strings.ToUpper(wire.Hash(good)) + `": "` + good + `"}`, ""},
 		"empty":                              {`{}`, ""},
@@ -33,7 +33,7 @@ func TestReadDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		documents, err := graph.ReadDocuments(file, document.Limits{}, true)
-		if c.says == "" && (err != nil || documents == nil) || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+		if c.problem == "" && (err != nil || documents == nil) || c.problem != "" && (err == nil || !strings.Contains(err.Error(), c.problem)) {
 			t.Errorf("%s: %q %v", name, documents, err)
 		}
 	}

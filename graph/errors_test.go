@@ -32,7 +32,7 @@ func TestInternalErrors(t *testing.T) {
 		}
 		for _, secret := range []string{"messages", "SQL", "relation", ".go", "chat"} {
 			if strings.Contains(a.Errors[0].Message, secret) {
-				t.Errorf("the client is told %q", a.Errors[0].Message)
+				t.Errorf("the client sees %q", a.Errors[0].Message)
 			}
 		}
 		if log := s.log.String(); !strings.Contains(log, errorID) || !strings.Contains(log, "messages") {

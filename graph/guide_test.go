@@ -19,7 +19,7 @@ import (
 // guideStep is one thing that happens in docs/guide.md.
 type guideStep struct {
 	line      int    // where it stands
-	who       string // in lower case
+	caller    string // the name, in lower case
 	query     string // empty where an open subscription receives something
 	variables obj
 	answers   []obj
@@ -116,16 +116,16 @@ func (g *guideReader) add(language, block string, line int) error {
 func (g *guideReader) begin(line int, operation string) error {
 	step := &guideStep{line: line}
 	if asks := guideAsks.FindStringSubmatch(g.cue); asks != nil && !g.asked && (operation == "") != (asks[2] == "") {
-		step.who, step.query = asks[1], g.operations[operation+asks[2]]
+		step.caller, step.query = asks[1], g.operations[operation+asks[2]]
 		if step.query == "" {
 			return fmt.Errorf("no operation %s before", asks[2])
 		}
 	} else if receives := guideReceives.FindStringSubmatch(g.cue); receives != nil && !g.asked && operation == "" {
-		step.who = receives[1]
+		step.caller = receives[1]
 	} else {
-		return fmt.Errorf("a block after %q, which does not say whose it is", g.cue)
+		return fmt.Errorf("a block after %q, which does not name its caller", g.cue)
 	}
-	step.who = strings.ToLower(step.who)
+	step.caller = strings.ToLower(step.caller)
 	g.steps, g.asked = append(g.steps, step), true
 	return nil
 }
@@ -133,7 +133,7 @@ func (g *guideReader) begin(line int, operation string) error {
 // guideRun is one telling of the story.
 type guideRun struct {
 	api    *api
-	tokens map[string]string // by who
+	tokens map[string]string // by caller
 	live   map[string]operation
 	// shown is what the server has instead of the ids, times, cursors and tokens of the document.
 	shown map[string]string
@@ -155,10 +155,10 @@ func (g *guideRun) run(step *guideStep) error {
 	}
 	request := variables.(obj)
 	if strings.HasPrefix(step.query, "subscription") {
-		if old, open := g.live[step.who]; open {
+		if old, open := g.live[step.caller]; open {
 			_ = old.client.conn.CloseNow() // its connection broke
 		}
-		g.live[step.who] = g.api.mustDial(g.tokens[step.who], nil).subscribe(step.query, request)
+		g.live[step.caller] = g.api.mustDial(g.tokens[step.caller], nil).subscribe(step.query, request)
 		return g.receive(step)
 	}
 	if len(step.answers) != 1 {
@@ -168,7 +168,7 @@ func (g *guideRun) run(step *guideStep) error {
 	if err != nil {
 		return err
 	}
-	_, raw := g.api.post(body, http.Header{"Authorization": bearer(g.tokens[step.who]), "Content-Type": {"application/json"}})
+	_, raw := g.api.post(body, http.Header{"Authorization": bearer(g.tokens[step.caller]), "Content-Type": {"application/json"}})
 	if err := g.compare(step.answers[0], raw); err != nil {
 		return err
 	}
@@ -181,20 +181,20 @@ func (g *guideRun) run(step *guideStep) error {
 		return err
 	}
 	if token := signedIn.Data.Register.Tokens.AccessToken; token != "" {
-		g.tokens[step.who] = token
+		g.tokens[step.caller] = token
 	}
 	return nil
 }
 
 func (g *guideRun) receive(step *guideStep) error {
-	follows, open := g.live[step.who]
+	follows, open := g.live[step.caller]
 	if !open {
-		return fmt.Errorf("%s follows nothing", step.who)
+		return fmt.Errorf("%s follows nothing", step.caller)
 	}
 	for _, want := range step.answers {
 		f := follows.frame()
 		if f.Type != "next" {
-			return fmt.Errorf("%s received %+v", step.who, f)
+			return fmt.Errorf("%s received %+v", step.caller, f)
 		}
 		if err := g.compare(want, f.Payload); err != nil {
 			return err

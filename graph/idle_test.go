@@ -14,8 +14,8 @@ import (
 	"parley/store/storetest"
 )
 
-// A connection that is idle has one goroutine, whoever is at the other end, and keeps little in
-// memory: how much, the log of this test says (-v). It runs alone, because it counts.
+// An idle connection has one goroutine, with a subscription to a conversation or without, and needs
+// little memory: the log of this test has the figures (-v). It runs alone, because it counts.
 func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann := s.mustRegister("ann")
@@ -42,12 +42,12 @@ func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	}
 	goroutines, memory = idle(true)
 	t.Logf("with a subscription: %.1f KiB, %.2f goroutines", float64(memory)/1024, float64(goroutines)/connections)
-	if goroutines > 3*connections { // two for what the executor runs
+	if goroutines > connections {
 		t.Errorf("%d goroutines for %d connections with a subscription each", goroutines, connections)
 	}
 }
 
-// used waits until goroutines neither come nor go, and says how many there are, and how many bytes
+// used waits until no goroutine starts or ends, and returns how many there are, and how many bytes
 // heap and stacks have.
 func used(t *testing.T) (goroutines, bytes int) {
 	t.Helper()
@@ -60,13 +60,13 @@ func used(t *testing.T) (goroutines, bytes int) {
 		}
 	}
 	runtime.GC()
-	runtime.GC() // what pools had kept
+	runtime.GC() // frees what was in pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return goroutines, int(m.HeapAlloc + m.StackInuse) //nolint:gosec // far from the largest
 }
 
-// mustOpen opens a socket that keeps next to nothing on this side.
+// mustOpen opens a socket that needs next to no memory in the client.
 func (s *api) mustOpen(token string) net.Conn {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -87,7 +87,7 @@ func (s *api) mustOpen(token string) net.Conn {
 	return conn
 }
 
-// mustWrite sends a message, masked with nothing.
+// mustWrite sends a message with a mask of zeros.
 func mustWrite(t testing.TB, conn net.Conn, text string) {
 	t.Helper()
 	frame := append([]byte{0x81, 0x80 | 126, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}, text...)
@@ -99,7 +99,7 @@ func mustWrite(t testing.TB, conn net.Conn, text string) {
 	}
 }
 
-// mustSkip takes a message of less than 126 bytes.
+// mustSkip reads a message of less than 126 bytes.
 func mustSkip(t testing.TB, conn net.Conn) {
 	t.Helper()
 	var head [2]byte

@@ -1,6 +1,7 @@
 package graph_test
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"parley/auth"
 	"parley/graph"
+	"parley/store"
 	"parley/store/storetest"
 )
 
@@ -49,9 +51,8 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	}
 }
 
-// Who has not signed in has as many connections as an account, of whatever kind, counted by
-// address.
-func TestLiveConnectionsOfNobodyAreBounded(t *testing.T) {
+// Anonymous clients of one address have as many connections as an account, of both kinds together.
+func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	t.Parallel()
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
@@ -128,7 +129,7 @@ func TestLiveConnectionsOfNobodyAreBounded(t *testing.T) {
 		t.Errorf("a stream from elsewhere: %s", got)
 	}
 
-	// What has ended makes room; the server notices a moment after the client.
+	// An end makes room; the server notices it a moment after the client.
 	_ = socket.conn.CloseNow()
 	_ = stream.Body.Close()
 	for range 2 {
@@ -137,4 +138,62 @@ func TestLiveConnectionsOfNobodyAreBounded(t *testing.T) {
 		}
 	}
 	refused(first)
+}
+
+// TestAStreamIsOfOneAccount: the token of a stream lets no other client run operations on it, or end
+// those of its owner.
+func TestAStreamIsOfOneAccount(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := mustServe(t, db)
+		ann, eve := s.mustRegister("ann"), s.mustRegister("eve")
+		_, token := s.request(http.MethodPut, "", nil, http.Header{"Authorization": bearer(ann.token)})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"?token="+string(token), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Accept": {"text/event-stream"}, "Authorization": bearer(ann.token)}
+		transport := new(http.Transport)
+		defer transport.CloseIdleConnections()
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = res.Body.Close() }()
+		lines := bufio.NewScanner(res.Body)
+		lines.Scan() // the stream has started
+		for _, c := range []struct {
+			caller string
+			as     []string
+			want   int
+		}{
+			{"another account", bearer(eve.token), http.StatusForbidden},
+			{"an anonymous client", nil, http.StatusForbidden},
+			{"the account", bearer(ann.token), http.StatusAccepted},
+		} {
+			body := mustJSON(t, obj{"query": `{ viewer { user { nickname } } }`, "extensions": obj{"operationId": "1"}})
+			header := http.Header{"Content-Type": {"application/json"}, "X-GraphQL-Event-Stream-Token": {string(token)}}
+			if c.as != nil {
+				header["Authorization"] = c.as
+			}
+			if status, answer := s.post(body, header); status != c.want {
+				t.Errorf("%s: %d %s", c.caller, status, answer)
+			}
+			if c.want != http.StatusForbidden {
+				continue
+			}
+			delete(header, "Content-Type")
+			if status, answer := s.request(http.MethodDelete, "?operationId=1", nil, header); status != c.want {
+				t.Errorf("%s ends an operation: %d %s", c.caller, status, answer)
+			}
+		}
+		for lines.Scan() {
+			if text := lines.Text(); strings.HasPrefix(text, "data: ") {
+				if !strings.Contains(text, `"nickname":"ann"`) {
+					t.Errorf("the stream has %s", text)
+				}
+				break
+			}
+		}
+	})
 }

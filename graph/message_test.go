@@ -11,16 +11,16 @@ import (
 	"parley/store/storetest"
 )
 
-// obj and list are what JSON makes of objects and lists.
+// obj and list are objects and lists as encoding/json decodes them.
 type (
 	obj  = map[string]any
 	list = []any
 )
 
 // must sends an operation that has to succeed.
-func (s *api) must(who person, query string, variables obj) answer {
+func (s *api) must(caller person, query string, variables obj) answer {
 	s.t.Helper()
-	a := s.do(who.token, query, variables)
+	a := s.do(caller.token, query, variables)
 	if codes := a.codes(); codes != nil {
 		s.t.Fatalf("%.100s: %v %+v", query, codes, a)
 	}
@@ -28,32 +28,32 @@ func (s *api) must(who person, query string, variables obj) answer {
 }
 
 // mustSay sends a message, and returns its id.
-func (s *api) mustSay(who person, conversation, content string, replyTo ...string) string {
+func (s *api) mustSay(caller person, conversation, content string, replyTo ...string) string {
 	s.t.Helper()
 	in := obj{"conversationId": conversation, "content": content}
 	for _, id := range replyTo {
 		in["replyToId"] = id
 	}
-	return s.must(who, sendMessage, obj{"in": in}).str(s.t, "sendMessage.message.id")
+	return s.must(caller, sendMessage, obj{"in": in}).str(s.t, "sendMessage.message.id")
 }
 
-func (s *api) mustDirect(who, other person) string {
+func (s *api) mustDirect(caller, other person) string {
 	s.t.Helper()
-	return s.must(who, `mutation($id: ID!) { openDirectConversation(input: {userId: $id}) { conversation { id } userErrors { code path } } }`,
+	return s.must(caller, `mutation($id: ID!) { openDirectConversation(input: {userId: $id}) { conversation { id } userErrors { code path } } }`,
 		obj{"id": other.id}).str(s.t, "openDirectConversation.conversation.id")
 }
 
-func (s *api) mustReact(who person, message, emoji string) {
+func (s *api) mustReact(caller person, message, emoji string) {
 	s.t.Helper()
-	s.must(who, addReaction+` { userErrors { code path } } }`, obj{"in": obj{"messageId": message, "emoji": emoji}})
+	s.must(caller, addReaction+` { userErrors { code path } } }`, obj{"in": obj{"messageId": message, "emoji": emoji}})
 }
 
-func (s *api) mustRead(who person, conversation string, seq int) {
+func (s *api) mustRead(caller person, conversation string, seq int) {
 	s.t.Helper()
-	s.must(who, markRead+` { userErrors { code path } } }`, obj{"in": obj{"conversationId": conversation, "seq": seq}})
+	s.must(caller, markRead+` { userErrors { code path } } }`, obj{"in": obj{"conversationId": conversation, "seq": seq}})
 }
 
-// The beginnings of operations, up to what the payload is asked for.
+// The starts of operations, up to the selection of the payload.
 const (
 	addReaction      = `mutation($in: AddReactionInput!) { addReaction(input: $in)`
 	removeReaction   = `mutation($in: RemoveReactionInput!) { removeReaction(input: $in)`
@@ -71,21 +71,21 @@ const (
 	onlyErrors = ` { userErrors { code path } } }`
 )
 
-// step is one operation of a story: who asks what, what is refused of it, and otherwise what its
+// step is one operation of a story: its caller, its input, the errors or, without any, what its
 // payload has.
 type step struct {
-	name  string
-	who   person
-	query string
-	in    obj
-	codes []string
-	want  obj // of the payload's first object; nil is not looked at
+	name   string
+	caller person
+	query  string
+	in     obj
+	codes  []string
+	want   obj // of the payload's first object; nil is not looked at
 }
 
-func (s *api) take(t *testing.T, steps []step) {
+func (s *api) run(t *testing.T, steps []step) {
 	t.Helper()
 	for _, step := range steps {
-		a := s.do(step.who.token, step.query, obj{"in": step.in})
+		a := s.do(step.caller.token, step.query, obj{"in": step.in})
 		if diff := cmp.Diff(step.codes, a.codes()); diff != "" {
 			t.Errorf("%s: %s\n%+v", step.name, diff, a)
 			continue
@@ -105,7 +105,7 @@ func (s *api) take(t *testing.T, steps []step) {
 	}
 }
 
-// What may happen to a message, step by step, and what each of them answers.
+// A message is sent, edited, reacted to and deleted, step by step, and each step has its answer.
 func TestMessagesOverTheWire(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -129,7 +129,7 @@ func TestMessagesOverTheWire(t *testing.T) {
 			maps.Copy(m, change)
 			return m
 		}
-		s.take(t, []step{
+		s.run(t, []step{
 			{
 				"reply and mention", bob, replyMessage + wholeMessage,
 				obj{"conversationId": id, "content": "@CAT look, not @eve", "replyToId": first},
@@ -144,7 +144,7 @@ func TestMessagesOverTheWire(t *testing.T) {
 			{"edit: blank", bob, editMessage + wholeMessage, obj{"messageId": first, "content": " "}, []string{"REQUIRED input.content"}, nil},
 			{"edit: NUL", bob, editMessage + wholeMessage, obj{"messageId": first, "content": "a\x00"}, []string{"INVALID input.content"}, nil},
 			{"edit: by the owner", ann, editMessage + wholeMessage, obj{"messageId": first, "content": "mine"}, []string{"FORBIDDEN"}, nil},
-			{"edit: by a stranger", eve, editMessage + wholeMessage, obj{"messageId": first, "content": "mine"}, []string{"NOT_FOUND"}, nil},
+			{"edit: by a non-member", eve, editMessage + wholeMessage, obj{"messageId": first, "content": "mine"}, []string{"NOT_FOUND"}, nil},
 			{"edit: nothing", bob, editMessage + wholeMessage, obj{"messageId": nowhere, "content": "x"}, []string{"NOT_FOUND"}, nil},
 			{"edit: another kind", bob, editMessage + wholeMessage, obj{"messageId": bob.id, "content": "x"}, []string{"BAD_USER_INPUT"}, nil},
 			{"edit: not a time", bob, editMessage + wholeMessage, obj{"messageId": first, "content": "x", "expectedEditedAt": "now"}, []string{"BAD_USER_INPUT"}, nil},
@@ -167,29 +167,29 @@ func TestMessagesOverTheWire(t *testing.T) {
 			})},
 			{"react: a word", ann, addReaction + wholeMessage, obj{"messageId": first, "emoji": "ok"}, []string{"INVALID input.emoji"}, nil},
 			{"react: two emoji", ann, addReaction + wholeMessage, obj{"messageId": first, "emoji": "👍👍"}, []string{"INVALID input.emoji"}, nil},
-			{"react: a stranger", eve, addReaction + wholeMessage, obj{"messageId": first, "emoji": "👍"}, []string{"NOT_FOUND"}, nil},
+			{"react: a non-member", eve, addReaction + wholeMessage, obj{"messageId": first, "emoji": "👍"}, []string{"NOT_FOUND"}, nil},
 			{"react: another kind", ann, addReaction + wholeMessage, obj{"messageId": id, "emoji": "👍"}, []string{"BAD_USER_INPUT"}, nil},
 			{"take back", ann, removeReaction + wholeMessage, obj{"messageId": first, "emoji": "❤"}, nil, message("1st @ann", obj{
 				"mentions": list{named("ann")},
-				"reactions": list{ // by when the first of those came who are left
+				"reactions": list{ // in the order of their first remaining reactors
 					obj{"emoji": "👍🏽", "count": 1.0, "viewerReacted": false, "users": nodes("cat")},
 					obj{"emoji": "❤️", "count": 1.0, "viewerReacted": false, "users": nodes("bob")},
 				},
 			})},
-			{"take back what is not there", ann, removeReaction + onlyErrors, obj{"messageId": first, "emoji": "👍🏽"}, nil, nil},
+			{"take back a reaction that does not exist", ann, removeReaction + onlyErrors, obj{"messageId": first, "emoji": "👍🏽"}, nil, nil},
 			{"take back a word", ann, removeReaction + wholeMessage, obj{"messageId": first, "emoji": "ok"}, []string{"INVALID input.emoji"}, nil},
-			{"take back: a stranger", eve, removeReaction + wholeMessage, obj{"messageId": first, "emoji": "👍"}, []string{"NOT_FOUND"}, nil},
+			{"take back: a non-member", eve, removeReaction + wholeMessage, obj{"messageId": first, "emoji": "👍"}, []string{"NOT_FOUND"}, nil},
 
 			{"delete: another member's", cat, deleteMessage + wholeMessage, obj{"messageId": first}, []string{"FORBIDDEN"}, nil},
-			{"delete: a stranger", eve, deleteMessage + wholeMessage, obj{"messageId": first}, []string{"NOT_FOUND"}, nil},
+			{"delete: a non-member", eve, deleteMessage + wholeMessage, obj{"messageId": first}, []string{"NOT_FOUND"}, nil},
 			{"delete: another kind", ann, deleteMessage + wholeMessage, obj{"messageId": ann.id}, []string{"BAD_USER_INPUT"}, nil},
 			{"delete: the owner", ann, `mutation($in: DeleteMessageInput!) { deleteMessage(input: $in) { message {
 				content mentions { id } reactions { emoji } author { nickname } } userErrors { code path } } }`, obj{"messageId": first}, nil, obj{
 				"content": "", "mentions": list{}, "reactions": list{}, "author": named("bob"),
 			}},
 			{"delete again", bob, deleteMessage + onlyErrors, obj{"messageId": first}, nil, nil},
-			{"edit what is deleted", bob, editMessage + wholeMessage, obj{"messageId": first, "content": "back"}, []string{"CONFLICT input.messageId"}, nil},
-			{"react to what is deleted", bob, addReaction + wholeMessage, obj{"messageId": first, "emoji": "👍"}, []string{"CONFLICT input.messageId"}, nil},
+			{"edit a deleted message", bob, editMessage + wholeMessage, obj{"messageId": first, "content": "back"}, []string{"CONFLICT input.messageId"}, nil},
+			{"react to a deleted message", bob, addReaction + wholeMessage, obj{"messageId": first, "emoji": "👍"}, []string{"CONFLICT input.messageId"}, nil},
 		})
 
 		a := s.must(cat, `query($id: ID!) { conversation(id: $id) { lastSeq messages { nodes { seq content replyTo { content } mentions { nickname } } }
@@ -216,7 +216,7 @@ func TestReactionLimitOverTheWire(t *testing.T) {
 	for i := range 20 {
 		s.mustReact(ann, m, string(rune('😀'+i)))
 	}
-	s.take(t, []step{
+	s.run(t, []step{
 		{"one more", bob, addReaction + wholeMessage, obj{"messageId": m, "emoji": "🚀"}, []string{"LIMIT_REACHED input.emoji"}, nil},
 		{"one of them", bob, addReaction + onlyErrors, obj{"messageId": m, "emoji": "😀"}, nil, nil},
 	})
@@ -236,8 +236,8 @@ func TestReactionLimitOverTheWire(t *testing.T) {
 	}
 }
 
-// expectedEditedAt that is left out overwrites anything; null and a time overwrite only what is as
-// they say.
+// Without expectedEditedAt an edit overwrites any other. With null or a time it overwrites only a
+// message that was never edited, or edited at that time.
 func TestExpectedEditedAtOverTheWire(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -264,7 +264,7 @@ func TestExpectedEditedAtOverTheWire(t *testing.T) {
 			{"2", func() obj { return expect(edits[0]) }, nil},
 			{"3", func() obj { return expect(edits[0]) }, conflict},
 			{"3", func() obj { return nil }, nil},
-			{"3", func() obj { return expect(edits[0]) }, nil}, // it says so already
+			{"3", func() obj { return expect(edits[0]) }, nil}, // it has that content already
 		} {
 			a := edit(c.content, c.expected())
 			if diff := cmp.Diff(c.want, a.codes()); diff != "" {
@@ -273,7 +273,7 @@ func TestExpectedEditedAtOverTheWire(t *testing.T) {
 			if c.want == nil {
 				edits = append(edits, a.str(t, "editMessage.message.editedAt"))
 				if got := a.str(t, "editMessage.message.content"); got != c.content {
-					t.Errorf("it says %s, and not %s", got, c.content)
+					t.Errorf("its content is %s, not %s", got, c.content)
 				}
 			}
 		}
@@ -283,7 +283,7 @@ func TestExpectedEditedAtOverTheWire(t *testing.T) {
 	})
 }
 
-// Each mutation of a document sees what the one before it has done.
+// Each mutation of a document sees the changes of those before it.
 func TestMutationsInOneDocumentSeeEachOther(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -21,7 +21,7 @@ type way struct {
 	status        int // where it is allowed
 }
 
-// ways are all that the server answers: what is asked of it, over each transport.
+// ways are requests over each transport.
 func ways() map[string]way {
 	jsonBody := http.Header{"Content-Type": {"application/json"}}
 	const asks = "?query=%7B__typename%7D"
@@ -66,7 +66,7 @@ func (s *api) ask(c way, host string, header http.Header) (status int, cache str
 	return res.StatusCode, res.Header.Get("Cache-Control")
 }
 
-// TestPagesOfOtherOrigins has what a browser says of the page that makes it ask, and whether that
+// TestPagesOfOtherOrigins has what a browser sends about the page that makes the request, and whether that
 // is answered, over every transport.
 func TestPagesOfOtherOrigins(t *testing.T) {
 	t.Parallel()
@@ -81,35 +81,35 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		origin, site, host string
 		allowed            bool
 	}{
-		"no browser":                              {"", "", "", true},
-		"a listed page":                           {"https://app.example.org", "cross-site", "", true},
-		"with the default port":                   {"https://app.example.org:443", "cross-site", "", true},
-		"in capitals":                             {"HTTPS://APP.Example.ORG", "", "", true},
-		"listed with the default port":            {"https://other.example.org", "same-site", "", true},
-		"listed with the default port, of http":   {"http://plain.example.org", "", "", true},
-		"another port":                            {"https://app.example.org:8443", "same-site", "", false},
-		"another scheme":                          {"http://app.example.org", "cross-site", "", false},
-		"the default port of another scheme":      {"https://app.example.org:80", "cross-site", "", false},
-		"a longer name":                           {"https://app.example.org.evil.net", "cross-site", "", false},
-		"a name and a password":                   {"https://app.example.org@evil.net", "cross-site", "", false},
-		"any port":                                {"http://localhost:5173", "same-site", "", true},
-		"any port, none":                          {"http://localhost", "same-site", "", true},
-		"any port, over IPv6":                     {"http://[::1]:5173", "cross-site", "", true},
-		"any port of another scheme":              {"https://localhost:5173", "same-site", "", false},
-		"a page in an app":                        {"capacitor://localhost", "cross-site", "", true},
-		"the public address":                      {"https://chat.example.org:8443", "same-origin", "10.0.0.7:8080", true},
-		"the public address with another port":    {"https://chat.example.org", "same-origin", "10.0.0.7:8080", false},
-		"the host":                                {"https://parley.example.org", "same-origin", "Parley.example.org", true},
-		"the host, whose port a proxy has named":  {"https://parley.example.org", "same-origin", "parley.example.org:443", true},
-		"the host, whose port the page has named": {"http://parley.example.org:80", "same-origin", "parley.example.org", true},
-		"the host at another port":                {"https://parley.example.org", "same-site", "parley.example.org:8080", false},
-		"nobody's page":                           {"null", "cross-site", "", false},
-		"nonsense":                                {"nonsense", "", "", false},
+		"no browser":                                {"", "", "", true},
+		"a listed page":                             {"https://app.example.org", "cross-site", "", true},
+		"with the default port":                     {"https://app.example.org:443", "cross-site", "", true},
+		"in capitals":                               {"HTTPS://APP.Example.ORG", "", "", true},
+		"listed with the default port":              {"https://other.example.org", "same-site", "", true},
+		"listed with the default port, of http":     {"http://plain.example.org", "", "", true},
+		"another port":                              {"https://app.example.org:8443", "same-site", "", false},
+		"another scheme":                            {"http://app.example.org", "cross-site", "", false},
+		"the default port of another scheme":        {"https://app.example.org:80", "cross-site", "", false},
+		"a longer name":                             {"https://app.example.org.evil.net", "cross-site", "", false},
+		"a name and a password":                     {"https://app.example.org@evil.net", "cross-site", "", false},
+		"any port":                                  {"http://localhost:5173", "same-site", "", true},
+		"any port, none":                            {"http://localhost", "same-site", "", true},
+		"any port, over IPv6":                       {"http://[::1]:5173", "cross-site", "", true},
+		"any port of another scheme":                {"https://localhost:5173", "same-site", "", false},
+		"a page in an app":                          {"capacitor://localhost", "cross-site", "", true},
+		"the public address":                        {"https://chat.example.org:8443", "same-origin", "10.0.0.7:8080", true},
+		"the public address with another port":      {"https://chat.example.org", "same-origin", "10.0.0.7:8080", false},
+		"the host":                                  {"https://parley.example.org", "same-origin", "Parley.example.org", true},
+		"the host, with the port of a proxy":        {"https://parley.example.org", "same-origin", "parley.example.org:443", true},
+		"the host, with the port in the page's URL": {"http://parley.example.org:80", "same-origin", "parley.example.org", true},
+		"the host at another port":                  {"https://parley.example.org", "same-site", "parley.example.org:8080", false},
+		"a page without an origin":                  {"null", "cross-site", "", false},
+		"nonsense":                                  {"nonsense", "", "", false},
 
 		"a page that hides where it is":             {"", "cross-site", "", false},
 		"a page of the same site that hides":        {"", "same-site", "", false},
-		"the own page, which need not say":          {"", "same-origin", "", true},
-		"what somebody has typed":                   {"", "none", "", true},
+		"the own page, without Origin":              {"", "same-origin", "", true},
+		"an address that was typed":                 {"", "none", "", true},
 		"a word that Fetch Metadata does not have":  {"", "near-site", "", true},
 		"an origin that is not allowed, and hidden": {"https://evil.example.org", "same-origin", "", false},
 	} {
@@ -163,7 +163,7 @@ func TestPreflightedHeaders(t *testing.T) {
 	}
 }
 
-// "*" is everybody.
+// "*" is every origin.
 func TestEveryOrigin(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), withOrigins("*"))
@@ -176,7 +176,7 @@ func TestEveryOrigin(t *testing.T) {
 	}
 }
 
-// What is refused is in the log once, with the setting that would change it, and cannot fill the
+// A refused origin is in the log once, with the setting that would allow it, and cannot fill the
 // log.
 func TestRefusedOriginsAreLogged(t *testing.T) {
 	t.Parallel()
@@ -206,5 +206,41 @@ func TestRefusedOriginsAreLogged(t *testing.T) {
 	}
 	if strings.Count(log, "no more refused origins are logged") != 1 || len(log) > 100_000 {
 		t.Errorf("a log of %d bytes", len(log))
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t), withOrigins("https://app.example.org", "http://localhost:*"))
+	for origin, allowed := range map[string]bool{
+		"": true, "https://app.example.org": true, "http://localhost:5173": true, "http://localhost": true, s.url: true,
+		"http://app.example.org": false, "https://app.example.org.evil.net": false, "https://localhost:5173": false,
+		"http://localhost.evil.net": false, "null": false, "https://app.example.org:8443": false, "nonsense": false,
+	} {
+		header := http.Header{"Content-Type": {"application/json"}}
+		if origin != "" {
+			header.Set("Origin", origin)
+		}
+		status, body := s.post([]byte(`{"query":"{ __typename }"}`), header)
+		if (status == 200) != allowed || !allowed && status != 403 {
+			t.Errorf("%q: %d %s", origin, status, body)
+		}
+	}
+	// The question that a browser asks before.
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.url, nil)
+	req.Header = http.Header{
+		"Origin": {"https://app.example.org"}, "Access-Control-Request-Method": {"POST"},
+		"Access-Control-Request-Headers": {"authorization,content-type"},
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if got := res.Header.Get("Access-Control-Allow-Origin"); got != "https://app.example.org" {
+		t.Errorf("allowed %q: %v", got, res.Header)
+	}
+	if got := res.Header.Get("Access-Control-Allow-Credentials"); got != "" {
+		t.Errorf("cookies are not used, and nothing should be sent on their account: %v", res.Header)
 	}
 }

@@ -30,7 +30,7 @@ func TestFragmentsAreVisitedOnce(t *testing.T) {
 	}
 }
 
-// define does for fragments what the validator does.
+// define links fragments to their definitions, as the validator does.
 func define(doc *ast.QueryDocument, set ast.SelectionSet, seen map[string]bool) {
 	for _, selection := range set {
 		switch s := selection.(type) {

@@ -18,7 +18,7 @@ import (
 	"parley/store/storetest"
 )
 
-// limitedBy says what counts a field: buckets of the account or, without one, why none is needed.
+// limitedBy has the buckets that count a field or, without any, why none is needed.
 type limitedBy struct {
 	// try is the field with arguments that name nothing there is: an operation is counted before it
 	// looks.
@@ -123,7 +123,7 @@ func shownLimits(h http.Header) string {
 	return strings.Join([]string{h.Get("RateLimit-Policy"), h.Get("RateLimit"), h.Get("Retry-After")}, " ")
 }
 
-// mustLimit serves with rates, whose clock the test moves.
+// mustLimit serves with rate limits. The test moves their clock.
 func mustLimit(t *testing.T, rates ratelimit.Rates, change ...func(*graph.Options, *auth.Options)) (*api, *storetest.Clock) {
 	t.Helper()
 	clock := storetest.NewClock()
@@ -131,7 +131,7 @@ func mustLimit(t *testing.T, rates ratelimit.Rates, change ...func(*graph.Option
 	return mustServeLimited(t, storetest.MustSQLite(t), limits, change...), clock
 }
 
-// Whoever adds a field says here what counts it, or why nothing has to.
+// A new field has to be listed with the buckets that count it, or with the reason why none does.
 func TestEveryMutationAndSearchIsLimited(t *testing.T) {
 	t.Parallel()
 	fields := limitedFields()
@@ -242,7 +242,7 @@ func TestTheHeaderShowsTheNearestEnd(t *testing.T) {
 	}
 }
 
-// Over a WebSocket the error alone says when to try again.
+// Over a WebSocket, only the error has the time of the next try.
 func TestRatesOverAWebSocket(t *testing.T) {
 	t.Parallel()
 	s, clock := mustLimit(t, ratelimit.Rates{ratelimit.Messages: {Burst: 1, Every: time.Minute}})
@@ -264,7 +264,7 @@ func TestRatesOverAWebSocket(t *testing.T) {
 	}
 	clock.Forward(time.Minute)
 	if again := send().str(t, "sendMessage.message.id"); again != first {
-		t.Errorf("as told, the repetition is %s, want %s", again, first)
+		t.Errorf("after retryAfterMs, the repetition is %s, want %s", again, first)
 	}
 }
 
@@ -294,7 +294,7 @@ func TestTheHeaderAboutSigningIn(t *testing.T) {
 	}
 	reset := `mutation { requestPasswordReset(input: {email: %q}) { userErrors { code } } }`
 	for i := range 10 { // five mails are sent, and the rest is silence
-		name := []string{"ann@example.org", "nobody@example.org"}[i%2]
+		name := []string{"ann@example.org", "unknown@example.org"}[i%2]
 		a, h := s.askLimited("", fmt.Sprintf(reset, name))
 		want := fmt.Sprintf(`"mail";q=20;w=1200 "mail";r=%d;t=%d `, 19-i, 60*(i+1))
 		if len(a.codes()) != 0 || shownLimits(h) != want {

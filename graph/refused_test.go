@@ -126,7 +126,7 @@ func TestNothingRunsOfWhatIsRefused(t *testing.T) {
 	})
 }
 
-// TestNoIntrospection: without introspection the schema is not told, and __typename works all the
+// TestNoIntrospection: without introspection the schema cannot be read, and __typename works all the
 // same.
 func TestNoIntrospection(t *testing.T) {
 	t.Parallel()
@@ -305,7 +305,7 @@ func plausible(schema *ast.Schema, typ *ast.Type) string {
 	return `"x"`
 }
 
-// callOf is an operation with one field, whose argument has a value.
+// callOf returns an operation with one field, and a value for its argument.
 func callOf(schema *ast.Schema, root *ast.Definition, f *ast.FieldDefinition, arg *ast.ArgumentDefinition, value string) (query, variables string) {
 	var declared, passed []string
 	variables = `{"` + arg.Name + `":` + value

@@ -11,7 +11,7 @@ import (
 
 // TestErrorsOfSubscriptions: the path of an error begins with the name that the root field has in
 // the answer, and data is null if the root field is, which it cannot be alone. It is the same over
-// both transports, and whether the answer is shared with other followers or not.
+// both transports, and whether the answer is broadcast or not.
 func TestErrorsOfSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -49,7 +49,7 @@ func TestErrorsOfSubscriptions(t *testing.T) {
 		return text
 	}
 
-	// Results with errors, which the stream outlives: those of a replay and of what comes live.
+	// Results with errors, of replayed and of live events. The stream goes on after them.
 	s.mustSend(bob, id, "before")
 	var all []follower
 	want := map[string]string{}

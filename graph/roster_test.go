@@ -9,7 +9,7 @@ import (
 	"parley/store/storetest"
 )
 
-// What may change about who is in a conversation, over the wire.
+// The members of a conversation change, over the wire.
 func TestRosterOverTheWire(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -22,7 +22,7 @@ func TestRosterOverTheWire(t *testing.T) {
 		}
 		const change = `conversation { title historyVisibility membersMayRename members { nodes { user { nickname } role } } } userErrors { code path } } }`
 		for _, step := range []struct {
-			who       person
+			caller    person
 			query     string
 			variables map[string]any
 			codes     []string
@@ -41,7 +41,7 @@ func TestRosterOverTheWire(t *testing.T) {
 			{ann, `mutation($in: LeaveConversationInput!) { leaveConversation(input: $in) { userErrors { code path } } }`, in(map[string]any{}), nil},
 			{ann, `query($in: ID!) { conversation(id: $in) { id } }`, map[string]any{"in": id}, nil},
 		} {
-			a := s.do(step.who.token, step.query, step.variables)
+			a := s.do(step.caller.token, step.query, step.variables)
 			if diff := cmp.Diff(step.codes, a.codes()); diff != "" {
 				t.Errorf("%.60s: %s\n%+v", step.query, diff, a)
 			}
@@ -57,7 +57,7 @@ func TestRosterOverTheWire(t *testing.T) {
 	})
 }
 
-// A direct conversation is called after the other person, whoever looks.
+// A direct conversation is called after the partner, for both.
 func TestDirectConversationOverTheWire(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -70,9 +70,9 @@ func TestDirectConversationOverTheWire(t *testing.T) {
 		if a, b := anns.str(t, "openDirectConversation.conversation.id"), bobs.str(t, "openDirectConversation.conversation.id"); a != b {
 			t.Errorf("%s and %s", a, b)
 		}
-		for who, a := range map[string]answer{"bob": anns, "ann": bobs} {
-			if got := a.str(t, "openDirectConversation.conversation.title"); got != who {
-				t.Errorf("called %q, want %q", got, who)
+		for partner, a := range map[string]answer{"bob": anns, "ann": bobs} {
+			if got := a.str(t, "openDirectConversation.conversation.title"); got != partner {
+				t.Errorf("called %q, want %q", got, partner)
 			}
 		}
 		if got := anns.codes(); got != nil {

@@ -71,7 +71,7 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 	}
 }
 
-// What the schema says about itself has to arrive in tools like GraphiQL.
+// The descriptions in the schema have to reach tools like GraphiQL.
 func TestIntrospectionTellsWhatIsServed(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

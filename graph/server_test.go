@@ -35,7 +35,7 @@ type api struct {
 	log   *syncBuffer
 }
 
-// mustServe starts one; change may alter its settings.
+// mustServe starts a server; change may alter its settings.
 func mustServe(t testing.TB, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
 	t.Helper()
 	return mustServeRunning(t, db, nil, (*auth.Service).Run, change...)
@@ -49,8 +49,8 @@ func mustServeLimited(
 	return mustServeRunning(t, db, limits, (*auth.Service).Run, change...)
 }
 
-// mustServeRunning is mustServe with limits, and with something else than what looks at
-// revocations.
+// mustServeRunning is mustServe with limits, and with another function in place of Service.Run, which
+// looks at revocations.
 func mustServeRunning(
 	t testing.TB, db *store.DB, limits *ratelimit.Accounts, run func(*auth.Service, context.Context),
 	change ...func(*graph.Options, *auth.Options),
@@ -229,7 +229,7 @@ func (s *api) request(method, query string, body []byte, header http.Header) (st
 	return res.StatusCode, answer
 }
 
-// person is somebody who is registered and signed in.
+// person is a registered user with a session.
 type person struct {
 	id, token, refresh string
 }

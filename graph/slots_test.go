@@ -20,8 +20,8 @@ const (
 	presences  = `subscription { presenceChanged { online } }`
 )
 
-// begin subscribes, and waits until the stream runs.
-func (c *client) begin(query string) operation {
+// start subscribes, and waits until the stream runs.
+func (c *client) start(query string) operation {
 	c.t.Helper()
 	o := c.subscribe(query, nil)
 	if f := o.frame(); f.Type != "next" {
@@ -46,7 +46,7 @@ func TestEventsRunOnceOnAConnection(t *testing.T) {
 		ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
 		c := s.mustDial(ann.token, nil)
 		c.subscribe(everything, map[string]any{"after": "ZQ"}).wantRefused(t, "BAD_USER_INPUT")
-		first := c.begin(everything)
+		first := c.start(everything)
 		for range 3 {
 			c.subscribe(everything, nil).wantRefused(t, "RATE_LIMITED")
 		}
@@ -54,15 +54,15 @@ func TestEventsRunOnceOnAConnection(t *testing.T) {
 		if got := first.next(t, "events")["event"].(map[string]any)["__typename"]; got != "ConversationJoined" {
 			t.Errorf("got %v", got)
 		}
-		s.mustDial(ann.token, nil).begin(everything) // another connection's own
+		s.mustDial(ann.token, nil).start(everything) // another connection's own
 		for range 20 {
 			c.send(frame{ID: first.id, Type: "complete"})
-			first = c.begin(everything)
+			first = c.start(everything)
 		}
 	})
 }
 
-// The same where the operations of one connection are requests that share a server-sent stream.
+// The same if the operations of one connection are requests that share a server-sent stream.
 func TestEventsRunOnceOnASharedStream(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -93,7 +93,7 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := readSent(send(http.MethodGet, string(token), "").Body)
-	begin := func(id string) {
+	start := func(id string) {
 		body, err := json.Marshal(map[string]any{"query": everything, "extensions": map[string]any{"operationId": id}})
 		if err != nil {
 			t.Fatal(err)
@@ -102,17 +102,17 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 			t.Fatalf("got %s", res.Status)
 		}
 	}
-	begin("one")
+	start("one")
 	if e := next(t, events); !strings.Contains(e.data, "CaughtUp") {
 		t.Errorf("got %+v", e)
 	}
-	begin("two")
+	start("two")
 	if e := next(t, events); !strings.Contains(e.data, "RATE_LIMITED") || !strings.Contains(e.data, `"two"`) {
 		t.Errorf("got %+v", e)
 	}
 }
 
-// runs waits until a stream has told something, of which there is more and more.
+// runs waits until a stream has delivered something, while more and more happens.
 func (s *api) runs(t *testing.T, o operation, ann, bob person) {
 	t.Helper()
 	told := make(chan frame, 1)

@@ -19,13 +19,12 @@ import (
 	"parley/store/storetest"
 )
 
-// client is a graphql-transport-ws client of the plainest kind: it can also do what a well-behaved
-// one never would.
+// client is a minimal graphql-transport-ws client. It can also break the protocol.
 type client struct {
 	t    testing.TB
 	conn *websocket.Conn
 	next int
-	// received keeps what came for an operation that nobody was waiting for yet.
+	// received keeps frames of operations that no test step was waiting for yet.
 	received map[string][]frame
 }
 
@@ -39,7 +38,7 @@ func (s *api) dial(header http.Header, subprotocols ...string) (*websocket.Conn,
 	return websocket.Dial(s.t.Context(), s.url, &websocket.DialOptions{HTTPHeader: header, Subprotocols: subprotocols})
 }
 
-// mustConnect opens a socket and says nothing on it.
+// mustConnect opens a socket and sends nothing on it.
 func (s *api) mustConnect() *client {
 	s.t.Helper()
 	conn, _, err := s.dial(nil, "graphql-transport-ws")
@@ -99,7 +98,7 @@ func (c *client) read() frame {
 	return f
 }
 
-// closed reads until the server closes, and says how it did; no frame of the given kinds may come
+// closed reads until the server closes, and returns its close frame; no frame of the given kinds may come
 // before.
 func (c *client) closed(never ...string) (code int, reason string) {
 	c.t.Helper()
@@ -192,7 +191,7 @@ func TestMessageAddedReplaysAndGoesLive(t *testing.T) {
 			vars  map[string]any
 			want  string
 		}{
-			"a stranger":       {eve.token, map[string]any{"id": id}, "NOT_FOUND"},
+			"a non-member":     {eve.token, map[string]any{"id": id}, "NOT_FOUND"},
 			"not signed in":    {"", map[string]any{"id": id}, "UNAUTHENTICATED"},
 			"not an id":        {ann.token, map[string]any{"id": "x"}, "BAD_USER_INPUT"},
 			"beyond the end":   {ann.token, map[string]any{"id": id, "after": 99}, "BAD_USER_INPUT"},
@@ -335,5 +334,72 @@ func TestTooLargeForASocket(t *testing.T) {
 	c.subscribe(`{ viewer { email } } #`+strings.Repeat("x", 2000), nil)
 	if code, _ := c.closed("next"); code != int(websocket.StatusMessageTooBig) {
 		t.Errorf("closed with %d", code)
+	}
+}
+
+// next is the data of a subscription's next message, at its root field.
+func (o operation) next(t testing.TB, field string) map[string]any {
+	t.Helper()
+	f := o.frame()
+	var payload struct {
+		Data   map[string]map[string]any
+		Errors json.RawMessage
+	}
+	if err := json.Unmarshal(f.Payload, &payload); f.Type != "next" || err != nil || payload.Errors != nil {
+		t.Fatalf("got %s %s (%v)", f.Type, f.Payload, err)
+	}
+	return payload.Data[field]
+}
+
+// wantNext compares a subscription's next message.
+func (o operation) wantNext(t *testing.T, field string, want obj) {
+	t.Helper()
+	if diff := cmp.Diff(want, obj(o.next(t, field))); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", field, diff)
+	}
+}
+
+func (o operation) wantFailure(t *testing.T, code string) {
+	t.Helper()
+	if codes := o.failure(t); !cmp.Equal(codes, []string{code}) {
+		t.Errorf("got %v, want %s", codes, code)
+	}
+}
+
+// Whatever a client does to break off, its connection is given back.
+func TestUnresponsiveSocketsAreClosed(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	c := s.mustConnect()
+	c.send(frame{Type: "connection_init", Payload: json.RawMessage(`[]`)})
+	if code, _ := c.closed("connection_ack"); code != 4400 {
+		t.Errorf("closed with %d", code)
+	}
+}
+
+func TestOperationsOfOneSocketAreBounded(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	ann := s.mustRegister("ann")
+	id := s.mustConversation(ann, s.mustRegister("bob"))
+	c := s.mustDial(ann.token, nil)
+	following := make([]operation, 100)
+	for i := range following {
+		following[i] = c.subscribe(messageAdded, map[string]any{"id": id, "after": 0})
+	}
+	s.mustSend(ann, id, "hi")
+	for _, o := range following {
+		o.message(t)
+	}
+	if got := c.subscribe(`{ viewer { email } }`, nil).failure(t); !cmp.Equal(got, []string{"RATE_LIMITED"}) {
+		t.Errorf("one more: %v", got)
+	}
+	c.send(frame{ID: following[0].id, Type: "complete"})
+	for {
+		// once the server has seen that one is over
+		f := c.subscribe(`{ viewer { email } }`, nil).frame()
+		if !strings.Contains(string(f.Payload), "RATE_LIMITED") {
+			return
+		}
 	}
 }

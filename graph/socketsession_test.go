@@ -76,7 +76,7 @@ func TestRefreshingAnotherAccountOverASocket(t *testing.T) {
 	}
 }
 
-// Another of the account's sessions may take a socket over; then it ends with that one.
+// A socket may move to another session of its account. Then it ends with that one.
 func TestASocketMovesToTheSessionThatWasRefreshed(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

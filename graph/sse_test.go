@@ -113,7 +113,7 @@ func TestServerSentEvents(t *testing.T) {
 
 		events := s.mustStream(eve.token, messageAdded, all)
 		if e := next(t, events); !cmp.Equal(e.codes(t), []string{"NOT_FOUND"}) {
-			t.Errorf("a stranger got %+v", e)
+			t.Errorf("an anonymous client got %+v", e)
 		}
 		if e := next(t, events); e.event != "complete" {
 			t.Errorf("and then %+v", e)

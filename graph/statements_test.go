@@ -17,24 +17,23 @@ import (
 	"parley/store/storetest"
 )
 
-// statements collects what requests ask of the database. It leaves out what no request decides on:
-// who the access token belongs to, which is remembered for a while, and what runs beside the
-// requests.
+// statements records the statements of requests. It leaves out what a request does not decide: the
+// look-up of its session, which is cached, and what runs in the background.
 type statements struct {
-	mu       sync.Mutex
-	list     []string
-	gathered int // statements for people whom no request has foreseen, and for which it had to wait
+	mu      sync.Mutex
+	list    []string
+	batches int // statements for users who were not prefetched, for which a request had to wait
 }
 
 func (s *statements) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
-	// People are looked up outside of any one request, for all those that ask at the same moment.
-	people := strings.Contains(event.Query, `FROM users AS u WHERE u.id `)
-	if graphql.HasOperationContext(ctx) || people {
+	// Batches of users run outside of any one request.
+	users := strings.Contains(event.Query, `FROM users AS u WHERE u.id `)
+	if graphql.HasOperationContext(ctx) || users {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.list = append(s.list, event.Query)
-		if people && !graphql.HasOperationContext(ctx) {
-			s.gathered++
+		if users && !graphql.HasOperationContext(ctx) {
+			s.batches++
 		}
 	}
 	return ctx
@@ -42,24 +41,24 @@ func (s *statements) BeforeQuery(ctx context.Context, event *bun.QueryEvent) con
 
 func (*statements) AfterQuery(context.Context, *bun.QueryEvent) {}
 
-// take returns what has come since it was called before.
-func (s *statements) take() (list []string) {
+// drain returns the statements since the last call.
+func (s *statements) drain() (list []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list, s.list = s.list, nil
 	return list
 }
 
-// waited is how often somebody has waited for people since it was called before.
-func (s *statements) waited() (n int) {
+// batched returns how many batches of users there were since the last call.
+func (s *statements) batched() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, s.gathered = s.gathered, 0
+	n, s.batches = s.batches, 0
 	return n
 }
 
-// crowd is a world with much in it, of which the newest two things are of as many kinds as all of
-// them.
+// crowd is a fixture with much data. The newest two items of each list need as many kinds of look-ups
+// as all of them.
 type crowd struct {
 	*api
 	ann    person
@@ -70,7 +69,7 @@ type crowd struct {
 	messages      list     // as the query for them answers, oldest first
 	found         list     // as the search answers, newest first
 	ids           []string // of things of all kinds
-	nodes         list     // what is to be found by them
+	nodes         list     // the answers to them
 }
 
 const (
@@ -175,7 +174,7 @@ func (c *crowd) addMessages() {
 			obj{"emoji": "🎉", "count": 1.0, "viewerReacted": true, "users": obj{"nodes": list{obj{"nickname": "ann"}}}},
 		}
 		seen := list{}
-		for n := range 6 { // three of the five who have read it, in order of joining
+		for n := range 6 { // three of its five readers, in order of joining
 			if n != author && len(seen) < 3 {
 				seen = append(seen, nick(n))
 			}
@@ -195,7 +194,7 @@ func (c *crowd) addMessages() {
 	newest["viewerMember"].(obj)["unreadCount"] = 1.0 + crowdMessages
 }
 
-// A page takes as many statements as it has kinds of things in it, however long it is.
+// A page takes one statement for each kind of thing in it, however long it is.
 func TestStatementsOfOneRequest(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -238,9 +237,9 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			},
 		} {
 			for _, n := range []int{2, len(q.stored)} {
-				counted.take()
+				counted.drain()
 				a := c.must(c.ann, q.query, obj{"id": c.group, "n": n})
-				list := counted.take()
+				list := counted.drain()
 				if len(list) != q.want {
 					t.Errorf("%s: a page of %d took %d statements, not %d:\n%s", q.name, n, len(list), q.want, strings.Join(list, "\n"))
 				}
@@ -262,9 +261,9 @@ func TestStatementsOfOneRequest(t *testing.T) {
 	})
 }
 
-// What all fields of a query name is looked up together, and nothing waits for others that may ask
-// for more: neither at the root nor in what a mutation shows.
-func TestRootsAndPayloadsAreForeseen(t *testing.T) {
+// What the root fields of a query name is looked up together, and nothing waits for a batch: neither at
+// the root nor in the result of a mutation.
+func TestRootsAndPayloadsArePrefetched(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		counted := new(statements)
@@ -289,13 +288,13 @@ func TestRootsAndPayloadsAreForeseen(t *testing.T) {
 			{`mutation($group: ID!) { renameConversation(input: {conversationId: $group, title: "x"}) { conversation {
 				owner { nickname } lastMessage { author { nickname } } } } }`, 0},
 		} {
-			counted.take()
-			counted.waited()
+			counted.drain()
+			counted.batched()
 			s.must(ann, q.query, ids)
-			if list := counted.take(); q.want > 0 && len(list) != q.want {
+			if list := counted.drain(); q.want > 0 && len(list) != q.want {
 				t.Errorf("%s took %d statements, not %d:\n%s", q.query, len(list), q.want, strings.Join(list, "\n"))
 			}
-			if n := counted.waited(); n != 0 {
+			if n := counted.batched(); n != 0 {
 				t.Errorf("%s waited %d times for others", q.query, n)
 			}
 		}

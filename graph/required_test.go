@@ -25,10 +25,10 @@ func (f *afterFirst) AfterQuery(ctx context.Context, _ *bun.QueryEvent) {
 	}
 }
 
-// TestFieldsOfWhatIsGoneMeanwhile removes the viewer from a conversation, and somebody's account,
-// between the look-up of an object and that of its fields. That is nobody's mistake, and no
+// TestFieldsOfRemovedObjects removes the viewer from a conversation, and another user's account,
+// between the look-up of an object and that of its fields. That is not a mistake, and not an
 // internal error either, which mustServe would find in the log.
-func TestFieldsOfWhatIsGoneMeanwhile(t *testing.T) {
+func TestFieldsOfRemovedObjects(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		found := new(afterFirst)
@@ -90,10 +90,10 @@ func onlyOf(is bool, asked string) string {
 	return asked
 }
 
-// mustMember is the id of somebody's membership.
-func (s *api) mustMember(who person, conversation string, of person) string {
+// mustMember returns the id of a membership.
+func (s *api) mustMember(caller person, conversation string, of person) string {
 	s.t.Helper()
-	a := s.must(who, `query($id: ID!) { conversation(id: $id) { members { nodes { id user { id } } } } }`, obj{"id": conversation})
+	a := s.must(caller, `query($id: ID!) { conversation(id: $id) { members { nodes { id user { id } } } } }`, obj{"id": conversation})
 	for _, node := range a.at(s.t, "conversation.members.nodes").(list) {
 		m := node.(obj)
 		if m["user"].(obj)["id"] == of.id {

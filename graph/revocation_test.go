@@ -9,15 +9,15 @@ import (
 	"parley/store/storetest"
 )
 
-// TestNothingIsDeliveredBeforeALookAtRevocations has a session end on another node, while this one
-// has not looked at revocations, as a process that was stopped has not. Its socket is closed, and
-// nothing is sent on it before.
+// TestNothingIsDeliveredBeforeALookAtRevocations ends a session on another node, while this one does
+// not look at revocations, like a process that was stopped. The socket is closed, and nothing is sent
+// on it before.
 func TestNothingIsDeliveredBeforeALookAtRevocations(t *testing.T) {
 	t.Parallel()
 	const (
-		shared = `subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) {
+		broadcast = `subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) {
 			__typename ... on MessageAdded { message { content } } } }`
-		alone = `subscription($c: ID!, $after: Int) { messageAdded(conversationId: $c, afterSeq: $after) {
+		executed = `subscription($c: ID!, $after: Int) { messageAdded(conversationId: $c, afterSeq: $after) {
 			content conversation { draft } } }`
 	)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -30,9 +30,9 @@ func TestNothingIsDeliveredBeforeALookAtRevocations(t *testing.T) {
 			after any
 			live  bool // the session ends once the subscription is live
 		}{
-			"live":            {shared, nil, true},
-			"replayed":        {shared, 0, false},
-			"to one follower": {alone, 0, false},
+			"live":     {broadcast, nil, true},
+			"replayed": {broadcast, 0, false},
+			"executed": {executed, 0, false},
 		} {
 			signedIn := other.must(person{}, `mutation { login(input: {email: "bob@example.org", password: "a password of bob"}) {
 				tokens { accessToken } userErrors { code path } } }`, nil)

@@ -3,31 +3,8 @@ package graph_test
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"parley/store"
 	"parley/store/storetest"
-)
-
-// wantNext compares a subscription's next message.
-func (o operation) wantNext(t *testing.T, field string, want obj) {
-	t.Helper()
-	if diff := cmp.Diff(want, obj(o.next(t, field))); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", field, diff)
-	}
-}
-
-func (o operation) wantFailure(t *testing.T, code string) {
-	t.Helper()
-	if codes := o.failure(t); !cmp.Equal(codes, []string{code}) {
-		t.Errorf("got %v, want %s", codes, code)
-	}
-}
-
-const (
-	changeSettings = `mutation($in: UpdateSettingsInput!) { updateSettings(input: $in) { userErrors { code } } }`
-	removeMember   = `mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code } } }`
-	deleteAccount  = `mutation($in: DeleteAccountInput!) { deleteAccount(input: $in) { userErrors { code } } }`
 )
 
 func TestReadReceiptsOverTheWire(t *testing.T) {
@@ -82,32 +59,5 @@ func TestReadReceiptsOverTheWire(t *testing.T) {
 			}
 			break
 		}
-	})
-}
-
-func TestPresenceOverTheWire(t *testing.T) {
-	t.Parallel()
-	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		s := mustServe(t, db)
-		ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
-		s.mustConversation(ann, bob)
-		o := s.mustDial(ann.token, nil).subscribe(`subscription { presenceChanged { userId user { nickname } online lastSeenAt } }`, nil)
-		want := func(name any, online bool) {
-			t.Helper()
-			user := any(obj{"nickname": name})
-			if name == nil {
-				user = nil
-			}
-			o.wantNext(t, "presenceChanged", obj{"userId": bob.id, "user": user, "online": online, "lastSeenAt": nil})
-		}
-		want("bob", false)
-		s.mustDial(bob.token, nil)
-		want("bob", true)
-		s.must(bob, changeSettings, obj{"in": obj{"showPresence": false}})
-		want("bob", false)
-		s.must(bob, changeSettings, obj{"in": obj{"showPresence": true}})
-		want("bob", true)
-		s.must(bob, deleteAccount, obj{"in": obj{"password": "a password of bob"}})
-		want(nil, false)
 	})
 }
