@@ -17,9 +17,9 @@ import (
 	"parley/store/storetest"
 )
 
-// TestBetweenADeletionAndItsEnd asks for everything that shows people while an account is marked as
-// removed and nothing is cleaned up yet. The person is nowhere, and nothing is an error. What is
-// left to do then changes only what events say.
+// TestBetweenADeletionAndItsEnd queries everything that shows users while an account is marked as
+// removed, and its data is not cleaned up yet. The user is shown nowhere, and nothing is an error. The
+// clean-up then changes events only.
 func TestBetweenADeletionAndItsEnd(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -132,15 +132,15 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 	})
 }
 
-// TestASendWaitsForNoRemoval lets a removal have as many transactions as it takes until a message,
-// which was sent during the first, is stored: were they one, it would never be.
-func TestASendWaitsForNoRemoval(t *testing.T) {
+// TestASendDoesNotWaitForARemoval sends a message during the first transaction of a removal, and lets
+// the removal go on until the message is stored. In one single transaction it never would be.
+func TestASendDoesNotWaitForARemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		var send func()
 		var once sync.Once
 		stored := make(chan bool, 1)
-		deadline := time.After(30 * time.Second) // ends a test that waits for what never comes
+		deadline := time.After(30 * time.Second) // ends a test that would wait forever
 		s := mustServe(t, db, func(_ *graph.Options, o *auth.Options) {
 			cleanUp := o.CleanUp
 			o.CleanUp = func(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {

@@ -19,7 +19,7 @@ func withMaxAnswer(bytes int) func(*graph.Options, *auth.Options) {
 	return func(o *graph.Options, _ *auth.Options) { o.MaxAnswerBytes = bytes }
 }
 
-// A short query may name the same long messages again and again.
+// A short query may select the same long messages many times.
 func TestAnswersAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -68,7 +68,7 @@ func TestTheLargestPageIsServed(t *testing.T) {
 	if list, _ := a.at(t, "conversation.messages.nodes").([]any); len(list) != 98 {
 		t.Errorf("got %d messages, %v", len(list), a.codes())
 	}
-	// Read, but not shown, is memory too.
+	// Messages that are read but not shown are in memory, too.
 	a = s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 98) { nodes { conversation { messages(last: 98) { nodes { content } } } } } } }`, id), nil)
 	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, a.codes()); diff != "" {
 		t.Error(diff)
@@ -144,7 +144,7 @@ func TestMutationsAfterATooLargeAnswer(t *testing.T) {
 	}
 }
 
-// A client could not go on without the event.
+// Without the event the client could not go on.
 func TestSubscriptionsEndWithTooLargeEvents(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), withMaxAnswer(3000))

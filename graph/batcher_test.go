@@ -92,7 +92,7 @@ func TestResponseBatchesRunWithinTheirResponse(t *testing.T) {
 				t.Errorf("ran with the value %v", ctx.Value(valueKey{}))
 			}
 			<-ctx.Done()
-			time.Sleep(time.Second) // as a statement that is slow to stop, by the bubble's clock
+			<-time.After(time.Second) // as a statement that is slow to stop, by the bubble's clock
 			ended = true
 			return nil, context.Cause(ctx)
 		}}

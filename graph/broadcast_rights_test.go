@@ -71,8 +71,8 @@ func (s *api) mustFromJoining(owner person, others ...person) string {
 }
 
 // TestHistoryThatBecomesHiddenIsNotShown removes a member who sees everything, and adds them again
-// without the history, after each of the statements with which their subscription begins, and while
-// it is live.
+// without the history: after each of the statements that start the subscription, and while it is
+// live.
 func TestHistoryThatBecomesHiddenIsNotShown(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -116,7 +116,7 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 		for name, test := range map[string]struct {
 			variables, selected string
 			ann, bob            obj    // the variables
-			anns, bobs          string // what is shown
+			anns, bobs          string // the answers
 		}{
 			"a draft": {
 				selected: `conversation { draft }`,
@@ -163,7 +163,7 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 				return o
 			}
 			anns, bobs := follow(ann, test.ann), follow(bob, test.bob)
-			for range 4 { // the first may be answered for each alone
+			for range 4 { // the first may be answered individually
 				s.mustSay(ann, id, "reply", hidden)
 				if got := string(anns.frame().Payload); !strings.Contains(got, test.anns) {
 					t.Errorf("%s: ann is shown %s", name, got)

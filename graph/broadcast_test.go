@@ -60,7 +60,7 @@ func TestAnswersToAnEventAreBounded(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := newEventAnswers()
 				start, forAll := time.Now(), 0
-				for range 2 { // what was made once is not made again
+				for range 2 { // the second round makes none
 					forAll = 0
 					for n := range 2 * maxAnswers {
 						if a.getOrMake(key(n), test.make) != nil {

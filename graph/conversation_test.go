@@ -26,7 +26,7 @@ func TestFilterOverTheWire(t *testing.T) {
 			if strings.Contains(title, "u") {
 				s.mustSay(bob, id, "hi @ann")
 			} else {
-				s.mustSay(ann, id, "hi") // one's own is not unread
+				s.mustSay(ann, id, "hi") // not unread for its author
 			}
 			in["archived"] = strings.Contains(title, "a")
 			in["pinned"] = strings.Contains(title, "p")
@@ -73,7 +73,7 @@ func TestFilterOverTheWire(t *testing.T) {
 				t.Errorf("%v unread, %v mentions, of two that are not muted", n, m)
 			}
 		}
-		// A page goes on under the same filter.
+		// The next page has the same filter.
 		const page = `query($after: String) { viewer { conversations(filter: {unread: true}, first: 3, after: $after) {
 			nodes { title } pageInfo { endCursor hasNextPage } } } }`
 		a := s.must(ann, page, nil)

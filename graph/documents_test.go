@@ -42,8 +42,8 @@ func TestReadDocuments(t *testing.T) {
 	}
 }
 
-// The pages that mailed links lead to work whatever the operator trusts, so what they ask has to
-// fit the schema.
+// The pages that mailed links lead to work with any set of trusted documents, so their own documents
+// have to be valid for the schema.
 func TestDocumentsOfAccountPages(t *testing.T) {
 	t.Parallel()
 	documents := web.AccountDocuments()

@@ -11,8 +11,7 @@ import (
 	"parley/store/storetest"
 )
 
-// An internal error shows the client an id and nothing else, and the log has the rest under that
-// id.
+// The client sees only the id of an internal error, and the log has the rest under that id.
 func TestInternalErrors(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -50,8 +50,8 @@ func TestPublicFields(t *testing.T) {
 	}
 }
 
-// Every field that an anonymous client can reach from a root is refused, unless it is @public; and no field
-// is asked for its value on the way, so there is nothing that could answer.
+// Every field that an anonymous client can reach from a root is refused, unless it is @public; and no
+// resolver is called, because there is none.
 func TestAnonymousClientsReachPublicFieldsOnly(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -76,7 +76,7 @@ func TestAnonymousClientsReachPublicFieldsOnly(t *testing.T) {
 	}
 }
 
-// arguments fills in the required ones with anything that validates.
+// arguments returns the required arguments, with any valid values.
 func arguments(schema *ast.Schema, f *ast.FieldDefinition) string {
 	var list []string
 	for _, a := range f.Arguments {
@@ -138,7 +138,7 @@ func TestSigningInCountsBelowTheFieldOnly(t *testing.T) {
 	if diff := cmp.Diff([]string{"UNAUTHENTICATED"}, a.codes()); diff != "" {
 		t.Errorf("the next field: %s", diff)
 	}
-	// A stale token is no hindrance to signing in.
+	// A stale token does not prevent signing in.
 	if a := s.do("stale", `mutation { `+login+` }`, nil); a.str(t, "login.viewer.user.id") != ann.id {
 		t.Errorf("with a stale token: %v", a)
 	}

@@ -16,18 +16,18 @@ import (
 	"parley/store/storetest"
 )
 
-// guideStep is one thing that happens in docs/guide.md.
+// guideStep is one operation or one received event in docs/guide.md.
 type guideStep struct {
-	line      int    // where it stands
+	line      int    // of the document
 	caller    string // the name, in lower case
-	query     string // empty where an open subscription receives something
+	query     string // empty if an open subscription receives an event
 	variables obj
 	answers   []obj
 }
 
-// A step is announced by the end of a line: "As Ada:", where its operation follows; "As Ada,
-// SendMessage:", where that of an earlier step is sent again; "Ada receives:", where her open
-// subscription does.
+// The cue of a step is the end of a line: "As Ada:" if its operation follows, "As Ada, SendMessage:" if
+// the operation of an earlier step is sent again, "Ada receives:" if her open subscription receives
+// an event.
 var (
 	guideAsks     = regexp.MustCompile(`\bAs (\w+)(?:, (\w+))?:$`)
 	guideReceives = regexp.MustCompile(`\b(\w+) receives:$`)
@@ -35,7 +35,7 @@ var (
 	guideSpreads  = regexp.MustCompile(`\.\.\.(\w+)`)
 )
 
-// guideReader makes steps of a document.
+// guideReader reads the steps of a document.
 type guideReader struct {
 	operations map[string]string // and fragments, by name
 	steps      []*guideStep
@@ -112,7 +112,7 @@ func (g *guideReader) add(language, block string, line int) error {
 	return fmt.Errorf("a block of %s, which nothing checks", language)
 }
 
-// begin makes a step of the cue. operation is the name of the one that stands there.
+// begin starts a step from the cue. operation is the name in it, if any.
 func (g *guideReader) begin(line int, operation string) error {
 	step := &guideStep{line: line}
 	if asks := guideAsks.FindStringSubmatch(g.cue); asks != nil && !g.asked && (operation == "") != (asks[2] == "") {
@@ -130,16 +130,16 @@ func (g *guideReader) begin(line int, operation string) error {
 	return nil
 }
 
-// guideRun is one telling of the story.
+// guideRun runs the steps against a server.
 type guideRun struct {
 	api    *api
 	tokens map[string]string // by caller
 	live   map[string]operation
-	// shown is what the server has instead of the ids, times, cursors and tokens of the document.
+	// shown has the values of the server for the ids, times, cursors and tokens of the document.
 	shown map[string]string
 }
 
-// What is another one each time.
+// Values that differ between runs.
 var (
 	guidePlaceholder = regexp.MustCompile(`^([a-z]+)_[A-Z][A-Z_]*$`)
 	guideTime        = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$`)
@@ -203,7 +203,7 @@ func (g *guideRun) receive(step *guideStep) error {
 	return nil
 }
 
-// filled puts what the server has in the place of what the document has.
+// filled replaces the values of the document with those of the server.
 func (g *guideRun) filled(v any) (any, error) {
 	var err error
 	switch v := v.(type) {
@@ -231,7 +231,7 @@ func (g *guideRun) filled(v any) (any, error) {
 			return nil, fmt.Errorf("%s is used before it was shown", v)
 		}
 		if guideTime.MatchString(v) {
-			g.shown[v] = v // the person's own choice
+			g.shown[v] = v // chosen by the client
 		}
 	}
 	return v, nil
@@ -248,8 +248,8 @@ func (g *guideRun) compare(want obj, raw []byte) error {
 	return nil
 }
 
-// match reports where an answer is not as the document has it. The document may leave out fields,
-// but no mistakes.
+// match reports where an answer differs from the document. The document may leave out fields, but not
+// errors.
 func (g *guideRun) match(path string, want, got any) error {
 	switch want := want.(type) {
 	case obj:
@@ -294,8 +294,7 @@ func (g *guideRun) match(path string, want, got any) error {
 	return nil
 }
 
-// matchShown lets a name of the document stand for one value of the server, and each value have one
-// name.
+// matchShown maps each name in the document to one value of the server, and each value to one name.
 func (g *guideRun) matchShown(path, want string, got any, kind []string) error {
 	real, ok := got.(string)
 	if !ok || real == "" {

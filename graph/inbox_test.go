@@ -16,7 +16,7 @@ func TestInboxAndConversationAdded(t *testing.T) {
 		inbox := s.mustDial(bob.token, nil).subscribe(`subscription { inboxUpdated { conversationId removed unreadCount conversation {
 			lastMessage { content } viewerMember { pinned } } } }`, nil)
 		added := s.mustDial(bob.token, nil).subscribe(`subscription { conversationAdded { id title } }`, nil)
-		// Nothing says when they have begun: so something happens until they tell.
+		// Their start cannot be seen, so changes go on until they deliver one.
 		begun := make(chan struct{})
 		go func() {
 			defer close(begun)

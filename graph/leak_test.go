@@ -34,7 +34,7 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 	r := bufio.NewReader(conn)
 	kinds := []struct {
 		field  string
-		answer bool // comes at once
+		answer bool // is sent at once
 	}{
 		// broadcast
 		{`messageAdded(conversationId: $id, afterSeq: 1) { content }`, true},
@@ -80,7 +80,7 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 	}
 }
 
-// mustAnswer reads until something has come for an operation, and that is no error.
+// mustAnswer reads until the first frame of an operation, which must not be an error.
 func mustAnswer(t testing.TB, r *bufio.Reader, name string) {
 	t.Helper()
 	for {

@@ -31,9 +31,9 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	}
 	refused()
 	refused()
-	s.mustDial(bob.token, nil) // another account's own
+	s.mustDial(bob.token, nil) // another account has its own limit
 
-	// One that has ended makes room; the server notices a moment after the client.
+	// An end makes room; the server notices it a moment after the client.
 	if err := first.conn.CloseNow(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,13 +113,13 @@ func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	const first, same, other = "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1"
 	socket := opens(first)
 	stream := request(http.MethodGet, first, "token="+string(readAll(request(http.MethodPut, first, ""))))
-	if b, err := stream.Body.Read(make([]byte, 1)); b != 1 || err != nil { // it has begun
+	if b, err := stream.Body.Read(make([]byte, 1)); b != 1 || err != nil { // it has started
 		t.Fatal(err)
 	}
 	refused(first)
 	refused(same)
 	opens(other)
-	s.mustDial(ann.token, nil) // an account's own
+	s.mustDial(ann.token, nil) // an account has its own limit
 
 	const name = "query=%7B__typename%7D"
 	if got := readAll(request(http.MethodGet, first, name)); !strings.Contains(string(got), "RATE_LIMITED") {

@@ -7,8 +7,8 @@ import (
 	"parley/store/storetest"
 )
 
-// BenchmarkMessages reads a page of 50 messages of as many authors. What is prefetched takes one
-// statement for each kind of thing; presences are not, and so wait for a batch.
+// BenchmarkMessages reads a page of 50 messages of as many authors. Authors are prefetched
+// with one statement. Presences are not prefetched, and wait for a batch.
 func BenchmarkMessages(b *testing.B) {
 	const messages = 50
 	s := mustServe(b, storetest.MustSQLite(b))

@@ -79,7 +79,7 @@ type step struct {
 	query  string
 	in     obj
 	codes  []string
-	want   obj // of the payload's first object; nil is not looked at
+	want   obj // of the payload's first object; nil is not compared
 }
 
 func (s *api) run(t *testing.T, steps []step) {
@@ -207,7 +207,7 @@ func TestMessagesOverTheWire(t *testing.T) {
 	})
 }
 
-// A message has at most 20 different emoji, and one more of those is no different one.
+// A message has at most 20 different emoji. A further reaction with one of them is allowed.
 func TestReactionLimitOverTheWire(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

@@ -13,12 +13,12 @@ import (
 	"parley/store/storetest"
 )
 
-// way is how something is asked for.
+// way is a request.
 type way struct {
 	method, query string
 	header        http.Header
 	body          string
-	status        int // where it is allowed
+	status        int // if it is allowed
 }
 
 // ways are requests over each transport.
@@ -45,7 +45,7 @@ func handshake() http.Header {
 	}
 }
 
-// ask sends it with these headers too, and to this host; an empty one is the server's.
+// ask sends a request with additional headers, and to a host; an empty one is the server's.
 func (s *api) ask(c way, host string, header http.Header) (status int, cache string) {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), c.method, s.url+c.query, strings.NewReader(c.body))
@@ -66,8 +66,8 @@ func (s *api) ask(c way, host string, header http.Header) (status int, cache str
 	return res.StatusCode, res.Header.Get("Cache-Control")
 }
 
-// TestPagesOfOtherOrigins has what a browser sends about the page that makes the request, and whether that
-// is answered, over every transport.
+// TestPagesOfOtherOrigins has what a browser sends about the page that makes a request, and whether
+// the request is answered, over every transport.
 func TestPagesOfOtherOrigins(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
@@ -121,7 +121,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 				}
 			}
 			want := way.status
-			// A body of JSON is nothing that a page can send without being asked.
+			// A page cannot send a body of JSON without a preflight.
 			if !c.allowed && (c.origin != "" || way.header.Get("Content-Type") == "") {
 				want = http.StatusForbidden
 			}
@@ -136,7 +136,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	}
 }
 
-// An image of a foreign page executes nothing; a client that a foreign page could not imitate is
+// A request that an image of a foreign page can make is refused. One that needs a preflight is
 // answered.
 func TestPreflightedHeaders(t *testing.T) {
 	t.Parallel()
@@ -226,7 +226,7 @@ func TestOrigins(t *testing.T) {
 			t.Errorf("%q: %d %s", origin, status, body)
 		}
 	}
-	// The question that a browser asks before.
+	// The preflight.
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.url, nil)
 	req.Header = http.Header{
 		"Origin": {"https://app.example.org"}, "Access-Control-Request-Method": {"POST"},

@@ -20,8 +20,7 @@ import (
 
 // limitedBy has the buckets that count a field or, without any, why none is needed.
 type limitedBy struct {
-	// try is the field with arguments that name nothing there is: an operation is counted before it
-	// looks.
+	// try is the field with ids that do not exist: an operation is counted before its look-ups.
 	try     string
 	buckets []ratelimit.Bucket
 	why     string
@@ -95,7 +94,7 @@ func limitedFields() map[string]limitedBy {
 	}
 }
 
-// askLimited is do with the header of the answer.
+// askLimited is do, and returns the header, too.
 func (s *api) askLimited(token, query string) (answer, http.Header) {
 	s.t.Helper()
 	body := mustJSON(s.t, map[string]any{"query": query})
@@ -193,8 +192,8 @@ func TestEveryMutationAndSearchIsLimited(t *testing.T) {
 	}
 }
 
-// Each field of a document is counted, and the header shows the bucket that is nearest to its end,
-// which scripts of other pages may read.
+// Each field of a document is counted, and the header shows the bucket that is nearest to its end.
+// Scripts of other origins may read it.
 func TestTheHeaderShowsTheNearestEnd(t *testing.T) {
 	t.Parallel()
 	s, clock := mustLimit(t, ratelimit.Rates{
@@ -268,8 +267,8 @@ func TestRatesOverAWebSocket(t *testing.T) {
 	}
 }
 
-// What auth counts by address and session is shown too. What it counts by account is not: there
-// others' attempts would show, and where they are too many mails are left out in silence.
+// The buckets of auth by address and session are shown, too. Those by account are not: they would show
+// the attempts of others. If these are too many, no mail is sent, and the answer does not show it.
 func TestTheHeaderAboutSigningIn(t *testing.T) {
 	t.Parallel()
 	db, err := store.Open(t.Context(), storetest.SQLiteURL(t), store.Options{Now: storetest.NewClock().Now})
@@ -293,7 +292,7 @@ func TestTheHeaderAboutSigningIn(t *testing.T) {
 		t.Errorf("after four wrong passwords: %v, %q", a, shownLimits(h))
 	}
 	reset := `mutation { requestPasswordReset(input: {email: %q}) { userErrors { code } } }`
-	for i := range 10 { // five mails are sent, and the rest is silence
+	for i := range 10 { // five mails are sent
 		name := []string{"ann@example.org", "unknown@example.org"}[i%2]
 		a, h := s.askLimited("", fmt.Sprintf(reset, name))
 		want := fmt.Sprintf(`"mail";q=20;w=1200 "mail";r=%d;t=%d `, 19-i, 60*(i+1))

@@ -51,7 +51,7 @@ func TestReadReceiptsOverTheWire(t *testing.T) {
 		want(cat, "cat", nil)
 		for {
 			f := cats.frame()
-			if f.Type == "next" { // of bob
+			if f.Type == "next" { // bob's
 				continue
 			}
 			if f.Type != "error" {

@@ -18,7 +18,7 @@ import (
 	"parley/store/storetest"
 )
 
-// located is an error as clients see all of it.
+// located is an error with all that clients see of it.
 type located struct {
 	Message    string
 	Path       []any
@@ -30,8 +30,8 @@ func (e located) String() string {
 	return fmt.Sprintf("%s %v %v %s", e.Extensions.Code, e.Path, e.Locations, e.Message)
 }
 
-// refused sends an operation over each transport, and returns why it was refused: with the same
-// errors over all, and without data.
+// refused sends an operation over each transport, and returns the errors. They must be the same over
+// all, and there must be no data.
 func (s *api) refused(token, query, variables string) (list []located) {
 	s.t.Helper()
 	var values map[string]any
@@ -72,9 +72,9 @@ func (s *api) refused(token, query, variables string) (list []located) {
 	return list
 }
 
-// TestNothingRunsOfWhatIsRefused sends a message, and something wrong with it in the same request:
-// the message must not be stored.
-func TestNothingRunsOfWhatIsRefused(t *testing.T) {
+// TestNothingOfARefusedRequestRuns sends a message in a request with an error: the message must not be
+// stored.
+func TestNothingOfARefusedRequestRuns(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db, func(o *graph.Options, _ *auth.Options) { o.Introspection = false })
@@ -151,8 +151,7 @@ func TestNoIntrospection(t *testing.T) {
 	}
 }
 
-// TestDefer: no transport answers piece by piece, so @defer is refused as every directive is that
-// the schema has not.
+// TestDefer: no transport sends an answer in parts, so @defer is refused like any unknown directive.
 func TestDefer(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -206,8 +205,8 @@ func TestArgumentErrorsHaveThePathOfTheirField(t *testing.T) {
 	}
 }
 
-// TestFormOfMessages sends wrong values of every kind to every argument of the schema, and looks at
-// what the errors say.
+// TestFormOfMessages sends wrong values of every kind to every argument of the schema, and checks the
+// form of the messages.
 func TestFormOfMessages(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -235,7 +234,7 @@ func TestFormOfMessages(t *testing.T) {
 						t.Fatalf("%s: %.300s: %v", query, body, err)
 					}
 					var payload struct{ UserErrors []located }
-					_ = json.Unmarshal(answer.Data["root"], &payload) // where it is one
+					_ = json.Unmarshal(answer.Data["root"], &payload) // if it is one
 					for _, e := range answer.Errors {
 						if code := e.Extensions.Code; code == "" || code == "INTERNAL_SERVER_ERROR" || code == "UNAUTHENTICATED" {
 							t.Errorf("%s %.100s: %s", query, value, e)
@@ -259,7 +258,7 @@ func TestFormOfMessages(t *testing.T) {
 	}
 }
 
-// valuesFor are values of a type in which one part is wrong, as JSON.
+// valuesFor returns values of a type in which one part is wrong, as JSON.
 func valuesFor(schema *ast.Schema, typ *ast.Type, wrong []string) (lists [][]string) {
 	lists = append(lists, wrong)
 	def := schema.Types[typ.Name()]
@@ -284,7 +283,7 @@ func valuesFor(schema *ast.Schema, typ *ast.Type, wrong []string) (lists [][]str
 	return lists
 }
 
-// plausible is a value of a type.
+// plausible returns a valid value of a type.
 func plausible(schema *ast.Schema, typ *ast.Type) string {
 	switch def := schema.Types[typ.Name()]; {
 	case def.Kind == ast.InputObject:

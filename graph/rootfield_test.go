@@ -9,9 +9,9 @@ import (
 	"parley/store/storetest"
 )
 
-// TestErrorsOfSubscriptions: the path of an error begins with the name that the root field has in
-// the answer, and data is null if the root field is, which it cannot be alone. It is the same over
-// both transports, and whether the answer is broadcast or not.
+// TestErrorsOfSubscriptions: the path of an error starts with the name of the root field in the answer,
+// and the data is null if the root field is. It is the same over both transports, and whether the
+// answer is broadcast or not.
 func TestErrorsOfSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -81,7 +81,7 @@ func TestErrorsOfSubscriptions(t *testing.T) {
 		expect()
 	}
 
-	// Errors that keep a stream from beginning, and errors that end it.
+	// Errors that refuse a subscription, and errors that end one.
 	for _, field := range []string{
 		`m: messageAdded(conversationId: $id, afterSeq: 1) { seq }`,
 		`m: messageAdded(conversationId: $id, afterSeq: 1) { seq seenBy { nodes { id } } }`,
@@ -111,7 +111,7 @@ func TestErrorsOfSubscriptions(t *testing.T) {
 		s.mustSend(ann, other, "hi")
 		followers := follow(cat.token, other, query)
 		for _, f := range followers {
-			f.next() // the stream has begun
+			f.next() // the stream has started
 		}
 		s.do(ann.token, removeMember, obj{"c": other, "u": cat.id})
 		for _, f := range followers {

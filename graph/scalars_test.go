@@ -28,7 +28,7 @@ func TestAnIntHas32Bits(t *testing.T) {
 	}
 	for _, n := range []string{
 		"2147483647", "2147483648", "9007199254740993",
-		"4294967297", "-4294967295", // which are 1 in 32 bits
+		"4294967297", "-4294967295", // 1 in 32 bits
 		"1000000000000000000000000000000",
 	} {
 		var inDocument, inVariable []string

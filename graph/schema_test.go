@@ -13,7 +13,7 @@ import (
 	"parley/wire"
 )
 
-// Tools show clients the descriptions and nothing else, so every part of the schema has one.
+// Tools show the descriptions and nothing else, so every part of the schema has one.
 func TestEverythingIsDescribed(t *testing.T) {
 	t.Parallel()
 	schema := mustSchema(t)
@@ -57,7 +57,7 @@ func TestEverythingIsDescribed(t *testing.T) {
 	}
 }
 
-// Clients act on extensions.code, so the conventions name each one that can be there.
+// Clients act on extensions.code, so the conventions in the schema name each code.
 func TestEveryCodeIsDescribed(t *testing.T) {
 	t.Parallel()
 	conventions := mustSchema(t).Description
@@ -103,7 +103,7 @@ func TestIntrospectionTellsWhatIsServed(t *testing.T) {
 	}
 }
 
-// No transport sends an answer in parts, so nothing may ask for one.
+// No transport sends an answer in parts, so a request for one is refused.
 func TestNothingIsDeferred(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))

@@ -41,7 +41,7 @@ func mustServe(t testing.TB, db *store.DB, change ...func(*graph.Options, *auth.
 	return mustServeRunning(t, db, nil, (*auth.Service).Run, change...)
 }
 
-// mustServeLimited is mustServe for tests of how fast accounts may write and search.
+// mustServeLimited is mustServe with rate limits of accounts.
 func mustServeLimited(
 	t testing.TB, db *store.DB, limits *ratelimit.Accounts, change ...func(*graph.Options, *auth.Options),
 ) *api {
@@ -247,7 +247,7 @@ func (s *api) mustRegister(nickname string) person {
 	}
 }
 
-// mustConversation starts one and returns its id.
+// mustConversation creates a conversation and returns its id.
 func (s *api) mustConversation(owner person, others ...person) string {
 	s.t.Helper()
 	members := []any{}

@@ -37,8 +37,8 @@ func (o operation) wantRefused(t *testing.T, code string) {
 	}
 }
 
-// One stream of everything runs on a connection. Another is refused, and nothing else ends; once
-// the first is ended, there is room at once.
+// One events subscription runs on a connection. Another is refused, and the first one goes on. Once the
+// first one has ended, there is room at once.
 func TestEventsRunOnceOnAConnection(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -54,7 +54,7 @@ func TestEventsRunOnceOnAConnection(t *testing.T) {
 		if got := first.next(t, "events")["event"].(map[string]any)["__typename"]; got != "ConversationJoined" {
 			t.Errorf("got %v", got)
 		}
-		s.mustDial(ann.token, nil).start(everything) // another connection's own
+		s.mustDial(ann.token, nil).start(everything) // another connection has its own
 		for range 20 {
 			c.send(frame{ID: first.id, Type: "complete"})
 			first = c.start(everything)
@@ -130,15 +130,15 @@ func (s *api) runs(t *testing.T, o operation, ann, bob person) {
 	}
 }
 
-// An account has so many subscriptions of one kind over all of its conversations on a node,
-// whatever connections they are on.
+// The subscriptions of an account over all its conversations are limited on a node, for each field, on
+// all connections together.
 func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 2
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.MaxStreams = most })
 	ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
 	s.mustConversation(ann, bob)
-	s.mustDial(bob.token, nil) // so that there is a presence to tell of
+	s.mustDial(bob.token, nil) // so that presenceChanged has a user to report
 	for _, query := range []string{
 		everything, presences, `subscription { inboxUpdated { conversationId } }`, `subscription { conversationAdded { id } }`,
 	} {
@@ -149,7 +149,7 @@ func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 		}
 		c := s.mustDial(ann.token, nil)
 		c.subscribe(query, nil).wantRefused(t, "RATE_LIMITED")
-		// another account's own
+		// another account has its own limit
 		s.runs(t, s.mustDial(bob.token, nil).subscribe(query, nil), bob, ann)
 		last.client.send(frame{ID: last.id, Type: "complete"})
 		s.runs(t, last.client.subscribe(query, nil), ann, bob)

@@ -30,7 +30,7 @@ func TestReaderThatStalls(t *testing.T) {
 		id := s.mustConversation(ann, bob)
 		stalled := s.mustOpen(bob.token)
 		fields := "seq"
-		// a hundred thousand bytes for each message, which is short where it is stored
+		// the answer has a hundred thousand bytes, although the message is short
 		for i := range 25 {
 			fields += fmt.Sprintf(" a%d: content", i)
 		}

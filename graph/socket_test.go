@@ -49,7 +49,7 @@ func (s *api) mustConnect() *client {
 	return &client{t: s.t, conn: conn, received: map[string][]frame{}}
 }
 
-// mustDial opens a socket and gets through its initialisation.
+// mustDial opens a socket and initialises it.
 func (s *api) mustDial(token string, params map[string]any) *client {
 	s.t.Helper()
 	c := s.mustConnect()
@@ -98,8 +98,8 @@ func (c *client) read() frame {
 	return f
 }
 
-// closed reads until the server closes, and returns its close frame; no frame of the given kinds may come
-// before.
+// closed reads until the server closes, and returns its close frame. No frame of the types in never may
+// come before.
 func (c *client) closed(never ...string) (code int, reason string) {
 	c.t.Helper()
 	for {
@@ -143,7 +143,7 @@ func (o operation) frame() frame {
 	}
 }
 
-// message is the next result: "2 hi by ann".
+// message returns the next result: "2 hi by ann".
 func (o operation) message(t testing.TB) string {
 	t.Helper()
 	f := o.frame()
@@ -155,7 +155,7 @@ func (o operation) message(t testing.TB) string {
 	return strconv.Itoa(int(m["seq"].(float64))) + " " + m["content"].(string) + " by " + a.str(t, "messageAdded.author.nickname")
 }
 
-// failure is the codes of the error that ends the operation.
+// failure returns the codes of the error that ends the operation.
 func (o operation) failure(t testing.TB) []string {
 	t.Helper()
 	f := o.frame()
@@ -270,7 +270,7 @@ func TestSocketInitialisation(t *testing.T) {
 			t.Errorf("%s: closed with %d %q", name, code, reason)
 		}
 	}
-	// A client that is no browser may send the token with the upgrade.
+	// A client that is not a browser may send the token with the upgrade.
 	ann := s.mustRegister("ann")
 	conn, _, err := s.dial(http.Header{"Authorization": bearer(ann.token)}, "graphql-transport-ws")
 	if err != nil {
@@ -285,8 +285,8 @@ func TestSocketInitialisation(t *testing.T) {
 	}
 }
 
-// A socket ends with its session, with its token, and with the server; never with "complete", which
-// would tell the client not to come back.
+// A socket ends with its session, with its token, and with the server; never with "complete",
+// after which a client does not come back.
 func TestSocketEnds(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -366,7 +366,7 @@ func (o operation) wantFailure(t *testing.T, code string) {
 	}
 }
 
-// Whatever a client does to break off, its connection is given back.
+// However a connection breaks, it is released.
 func TestUnresponsiveSocketsAreClosed(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -396,7 +396,7 @@ func TestOperationsOfOneSocketAreBounded(t *testing.T) {
 	}
 	c.send(frame{ID: following[0].id, Type: "complete"})
 	for {
-		// once the server has seen that one is over
+		// once the server has seen that one has ended
 		f := c.subscribe(`{ viewer { email } }`, nil).frame()
 		if !strings.Contains(string(f.Payload), "RATE_LIMITED") {
 			return

@@ -31,7 +31,7 @@ func (o operation) result(t testing.TB) (a answer) {
 
 func TestRefreshingOverASocketKeepsItOpen(t *testing.T) {
 	t.Parallel()
-	const ttl = 10 * time.Second // within which a busy machine can dial, and ask once
+	const ttl = 10 * time.Second // long enough for a slow machine to dial, and to send a request
 	s := mustServe(t, storetest.MustSQLite(t), func(_ *graph.Options, o *auth.Options) { o.AccessTTL = ttl })
 	ann := s.mustRegister("ann")
 	first := time.Now().Add(ttl)
@@ -40,7 +40,7 @@ func TestRefreshingOverASocketKeepsItOpen(t *testing.T) {
 	var a answer
 	var expires time.Time
 	refresh := ann.refresh
-	for !expires.After(first.Add(time.Second)) { // refreshed until it lives beyond the first token
+	for !expires.After(first.Add(time.Second)) { // refreshed until it outlives the first token
 		a = c.subscribe(refreshSession, map[string]any{"t": refresh}).result(t)
 		refresh = a.str(t, "refreshSession.tokens.refreshToken")
 		var err error
@@ -48,7 +48,7 @@ func TestRefreshingOverASocketKeepsItOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !expires.After(first.Add(time.Second)) {
-			// a token counts in seconds; a second has to pass for a later one
+			// tokens expire at full seconds: a later expiry needs a second to pass
 			<-time.After(200 * time.Millisecond)
 		}
 	}

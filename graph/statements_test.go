@@ -64,10 +64,10 @@ type crowd struct {
 	ann    person
 	others []person // p0 to p9
 
-	conversations list     // as the query for them answers, newest first
-	group         string   // the one with many messages
-	messages      list     // as the query for them answers, oldest first
-	found         list     // as the search answers, newest first
+	conversations list     // the answer of viewer.conversations, newest first
+	group         string   // id of the conversation with many messages
+	messages      list     // the answer of conversation.messages, oldest first
+	found         list     // the answer of searchMessages, newest first
 	ids           []string // of things of all kinds
 	nodes         list     // the answers to them
 }
@@ -151,7 +151,7 @@ func (c *crowd) addDirect(i int) {
 	c.nodes = append(c.nodes, obj{"__typename": "User", "nickname": nickname(i)}, obj{"__typename": "ConversationMember", "user": nick(i)})
 }
 
-// addMessages fills the newest group: each message answers the one before it, mentions somebody,
+// addMessages fills the newest group: each message answers the one before it, mentions a user,
 // has reactions, and is read.
 func (c *crowd) addMessages() {
 	before, beforeBy := "", ""
@@ -211,7 +211,7 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			query  string
 			path   string
 			stored list
-			newest bool // the newest of them stand last
+			newest bool // the list has the newest ones last
 			want   int
 		}{
 			{
@@ -261,8 +261,8 @@ func TestStatementsOfOneRequest(t *testing.T) {
 	})
 }
 
-// What the root fields of a query name is looked up together, and nothing waits for a batch: neither at
-// the root nor in the result of a mutation.
+// What the root fields of a query name is looked up together, and nothing waits for a batch: neither
+// below the root nor in the result of a mutation.
 func TestRootsAndPayloadsArePrefetched(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -301,7 +301,7 @@ func TestRootsAndPayloadsArePrefetched(t *testing.T) {
 	})
 }
 
-// wrapped puts each item under the name that edges have for it.
+// wrapped makes edges of nodes.
 func wrapped(items list) list {
 	edges := make(list, len(items))
 	for i, item := range items {

@@ -42,7 +42,7 @@ func TestStory(t *testing.T) {
 		want := map[string]any{
 			"title": "Ann, Cat, Bob", "memberCount": 3.0, "owner": map[string]any{"id": ann.id},
 			"viewerMember": map[string]any{"role": "OWNER"},
-			// all joined together, so by id, which is by age
+			// all joined together, so they are ordered by id, that is by age
 			"members": map[string]any{"nodes": []any{
 				member(ann, "Ann", "OWNER"), member(bob, "Bob", "MEMBER"), member(cat, "Cat", "ADMIN"),
 			}},

@@ -31,7 +31,7 @@ func TestExecutionsHaveClasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind  ast.Operation
 		cost  document.Cost
-		waits map[string]bool // by what is in use
+		waits map[string]bool // by the semaphore that is in use
 	}{
 		"light":  {ast.Query, document.Cost{Fields: 10}, map[string]bool{}},
 		"middle": {ast.Query, document.Cost{Bytes: 1 << 20}, map[string]bool{"middle": true}},

@@ -44,7 +44,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 
-		// Every item's cursor leads to the next one.
+		// The cursor of each item continues with the next one.
 		for i, cursor := range cursors {
 			o := s.mustDial(bob.token, nil).subscribe(query, map[string]any{"after": cursor})
 			seq := 0.0
@@ -58,7 +58,7 @@ func TestEvents(t *testing.T) {
 			}
 		}
 
-		// Cat came and went meanwhile: for her nothing is left to tell but the end.
+		// Cat was added and removed meanwhile: she is only sent the end.
 		s.must(ann, `mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $cat}]}) { userErrors { code } } }`,
 			map[string]any{"c": id, "cat": cat.id})
 		late := s.mustDial(cat.token, nil).subscribe(query, nil)
