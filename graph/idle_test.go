@@ -14,36 +14,39 @@ import (
 	"parley/store/storetest"
 )
 
-// An idle connection has one goroutine, with a subscription to a conversation or without, and needs
-// little memory: the log of this test has the figures (-v). It runs alone, because it counts.
+// An idle connection has one goroutine, and needs little memory: the log of this test has the figures
+// (-v). A broadcast subscription has no goroutine, one that the executor runs has two. It runs alone,
+// because it counts.
 func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann := s.mustRegister("ann")
 	id := s.mustConversation(ann, s.mustRegister("bob"))
 	const connections = 500
-	idle := func(subscribe bool) (goroutines, memory int) {
+	for _, c := range []struct {
+		name, field string
+		goroutines  int // of each connection
+	}{
+		{"no subscription", "", 1},
+		{"a broadcast subscription", "messageAdded(conversationId: $id) { id seq content }", 1},
+		{"an executed subscription", "messageAdded(conversationId: $id) { conversation { draft } }", 3},
+	} {
 		before, bytes := used(t)
 		for range connections {
 			conn := s.mustOpen(ann.token)
-			if subscribe {
-				mustWrite(t, conn, fmt.Sprintf(`{"id":"1","type":"subscribe","payload":{"query":%q,"variables":{"id":%q}}}`,
-					"subscription($id: ID!) { messageAdded(conversationId: $id) { id seq content } }", id))
+			if c.field != "" {
+				mustWrite(t, conn, fmt.Sprintf(
+					`{"id":"1","type":"subscribe","payload":{"query":%q,"variables":{"id":%q}}}`,
+					"subscription($id: ID!) { "+c.field+" }", id))
 				mustWrite(t, conn, `{"type":"ping"}`)
 				mustSkip(t, conn)
 			}
 		}
 		after, with := used(t)
-		return after - before, (with - bytes) / connections
-	}
-	goroutines, memory := idle(false)
-	t.Logf("without a subscription: %.1f KiB, %.2f goroutines", float64(memory)/1024, float64(goroutines)/connections)
-	if goroutines > connections {
-		t.Errorf("%d goroutines for %d connections", goroutines, connections)
-	}
-	goroutines, memory = idle(true)
-	t.Logf("with a subscription: %.1f KiB, %.2f goroutines", float64(memory)/1024, float64(goroutines)/connections)
-	if goroutines > connections {
-		t.Errorf("%d goroutines for %d connections with a subscription each", goroutines, connections)
+		t.Logf("%s: %.1f KiB, %.2f goroutines", c.name,
+			float64(with-bytes)/connections/1024, float64(after-before)/connections)
+		if after-before > c.goroutines*connections {
+			t.Errorf("%s: %d goroutines for %d connections", c.name, after-before, connections)
+		}
 	}
 }
 
