@@ -18,8 +18,8 @@ import (
 )
 
 // TestBetweenADeletionAndItsEnd queries everything that shows users while an account is marked as
-// removed, and its data is not cleaned up yet. The user is shown nowhere, and nothing is an error. The
-// clean-up then changes events only.
+// removed, and its data is not cleaned up yet. The user is shown nowhere, and nothing is an error.
+// The clean-up then changes events only.
 func TestBetweenADeletionAndItsEnd(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -33,7 +33,8 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 				return cleanUp(ctx, tx, id)
 			}
 		})
-		ann, bob, cat, waker := s.mustRegister("ann"), s.mustRegister("bob"), s.mustRegister("cat"), s.mustRegister("waker")
+		ann, bob, cat, waker := s.mustRegister("ann"), s.mustRegister("bob"), s.mustRegister("cat"),
+			s.mustRegister("waker")
 		group := s.mustConversation(bob, ann, cat)
 		direct := s.mustDirect(ann, bob)
 		s.mustSay(bob, group, "of bob")
@@ -51,7 +52,8 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 			users(search: "bob") { nodes { id } } all: users { nodes { nickname } }
 			search: searchMessages(query: "bob", authorId: $bob) { nodes { id } } }`
 		variables := obj{"g": group, "d": direct, "bob": bob.id}
-		if before := s.must(ann, look, variables); before.str(t, "direct.title") != "bob" || before.str(t, "group.owner.nickname") != "bob" {
+		if before := s.must(ann, look, variables); before.str(t, "direct.title") != "bob" ||
+			before.str(t, "group.owner.nickname") != "bob" {
 			t.Fatalf("before: %+v", before)
 		}
 		live := s.mustDial(ann.token, nil).subscribe(
@@ -85,15 +87,20 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 			return obj{"nodes": nodes}
 		}
 		want := obj{
-			"group": obj{"memberCount": 2.0, "owner": nil, "members": members("ann", "cat"), "messages": obj{"nodes": list{
-				obj{"author": nil, "content": "of bob", "mentions": list{}, "reactions": list{}, "seenBy": nick()},
-				obj{
-					"author": obj{"nickname": "ann"}, "content": "@bob and @cat", "mentions": list{obj{"nickname": "cat"}},
-					"reactions": list{obj{"users": nick("cat")}}, "seenBy": nick(),
-				},
-			}}},
-			"direct": obj{"title": "Deleted account", "memberCount": 1.0, "members": members("ann"), "lastMessage": obj{"author": nil}},
-			"byID":   nil, "byNickname": nil, "node": nil, "users": obj{"nodes": list{}}, "all": nick("ann", "cat", "waker"),
+			"group": obj{"memberCount": 2.0, "owner": nil, "members": members("ann", "cat"),
+				"messages": obj{"nodes": list{
+					obj{"author": nil, "content": "of bob", "mentions": list{}, "reactions": list{},
+						"seenBy": nick()},
+					obj{
+						"author": obj{"nickname": "ann"}, "content": "@bob and @cat",
+						"mentions":  list{obj{"nickname": "cat"}},
+						"reactions": list{obj{"users": nick("cat")}}, "seenBy": nick(),
+					},
+				}}},
+			"direct": obj{"title": "Deleted account", "memberCount": 1.0, "members": members("ann"),
+				"lastMessage": obj{"author": nil}},
+			"byID": nil, "byNickname": nil, "node": nil, "users": obj{"nodes": list{}},
+			"all":    nick("ann", "cat", "waker"),
 			"search": obj{"nodes": list{}},
 		}
 		wantLook := func(what string) {
@@ -112,11 +119,14 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 		}
 		again := obj{"in": obj{"password": "a password of bob"}}
 		wantCodes("deleting again", s.do(bob.token, deleteAccount, again), "UNAUTHENTICATED")
-		wantCodes("signing in", s.do("", `mutation { login(input: {email: "bob@example.org", password: "a password of bob"}) {
+		wantCodes("signing in", s.do("",
+			`mutation { login(input: {email: "bob@example.org", password: "a password of bob"}) {
 			userErrors { code path } } }`, nil), "INVALID_CREDENTIALS input.password")
-		wantCodes("refreshing", s.do("", `mutation($t: String!) { refreshSession(input: {refreshToken: $t}) { userErrors { code path } } }`,
+		wantCodes("refreshing", s.do("",
+			`mutation($t: String!) { refreshSession(input: {refreshToken: $t}) { userErrors { code path } } }`,
 			obj{"t": bob.refresh}), "TOKEN_EXPIRED input.refreshToken")
-		wantCodes("writing to them", s.do(ann.token, `mutation($id: ID!) { openDirectConversation(input: {userId: $id}) {
+		wantCodes("writing to them", s.do(ann.token,
+			`mutation($id: ID!) { openDirectConversation(input: {userId: $id}) {
 			userErrors { code path } } }`, obj{"id": bob.id}), "NOT_FOUND input.userId")
 		if other := s.mustRegister("bob"); other.id == bob.id { // with the same address
 			t.Errorf("another person has the id %s", other.id)
@@ -126,14 +136,15 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 
 		goOn.Store(true)
 		s.must(waker, deleteAccount, obj{"in": obj{"password": "a password of waker"}})
-		for _, kind := range []string{"ReactionRemoved", "MemberRemoved", "ConversationRenamed", "MemberRoleChanged"} {
+		for _, kind := range []string{"ReactionRemoved", "MemberRemoved", "ConversationRenamed",
+			"MemberRoleChanged"} {
 			next(kind)
 		}
 	})
 }
 
-// TestASendDoesNotWaitForARemoval sends a message during the first transaction of a removal, and lets
-// the removal go on until the message is stored. In one single transaction it never would be.
+// TestASendDoesNotWaitForARemoval sends a message during the first transaction of a removal, and
+// lets the removal go on until the message is stored. In one single transaction it never would be.
 func TestASendDoesNotWaitForARemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -143,9 +154,11 @@ func TestASendDoesNotWaitForARemoval(t *testing.T) {
 		deadline := time.After(30 * time.Second) // ends a test that would wait forever
 		s := mustServe(t, db, func(_ *graph.Options, o *auth.Options) {
 			cleanUp := o.CleanUp
-			o.CleanUp = func(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
+			o.CleanUp = func(ctx context.Context, tx *store.Tx, id model.UserID) (more bool,
+				err error) {
 				once.Do(func() { go send() })
-				n, err := tx.NewSelect().Model((*model.Message)(nil)).Where("m.content = 'in between'").Count(ctx)
+				n, err := tx.NewSelect().Model((*model.Message)(nil)).
+					Where("m.content = 'in between'").Count(ctx)
 				if err != nil {
 					return false, err
 				}
@@ -167,7 +180,8 @@ func TestASendDoesNotWaitForARemoval(t *testing.T) {
 		s.mustConversation(gone, ann)
 		sent := make(chan answer, 1)
 		send = func() {
-			sent <- s.do(ann.token, sendMessage, obj{"in": obj{"conversationId": id, "content": "in between"}})
+			sent <- s.do(ann.token, sendMessage,
+				obj{"in": obj{"conversationId": id, "content": "in between"}})
 		}
 		s.must(gone, deleteAccount, obj{"in": obj{"password": "a password of gone"}})
 		if !<-stored {

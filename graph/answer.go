@@ -167,8 +167,8 @@ func (a *answer) charge(ctx context.Context, name string, value any) error {
 	return a.beforeField(ctx)
 }
 
-// otherBytes is the estimate for a value that is not text: a number, a time, an id, the braces of an
-// object.
+// otherBytes is the estimate for a value that is not text: a number, a time, an id, the braces of
+// an object.
 const otherBytes = 16
 
 func tooLarge(limit int64) *errs.Error {
@@ -228,9 +228,9 @@ func codeOfLast(list gqlerror.List) errs.Code {
 	return errs.Internal
 }
 
-// faultResponse has no data, because nothing of the request was done. Of a mutation that has changed
-// something the data is null, and the message names what has run: its client must not take it for
-// undone.
+// faultResponse has no data, because nothing of the request was done. Of a mutation that has
+// changed something the data is null, and the message names what has run: its client must not take
+// it for undone.
 func (a *answer) faultResponse(ctx context.Context, fault *errs.Error) *graphql.Response {
 	message, extra := fault.Message, map[string]any(nil)
 	if fault.RetryAfter > 0 {

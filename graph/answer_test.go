@@ -30,17 +30,24 @@ func TestAnswersAreBoundedInBytes(t *testing.T) {
 			s.mustSend(ann, id, strings.Repeat("😀", 400))
 		}
 		page := func(selected string) string {
-			return fmt.Sprintf(`{ conversation(id: %q) { messages(last: 9) { nodes { %s } } } }`, id, selected)
+			return fmt.Sprintf(`{ conversation(id: %q) { messages(last: 9) { nodes { %s } } } }`,
+				id, selected)
 		}
 		for name, c := range map[string]struct {
 			query string
 			want  []string
 		}{
-			"in it":                   {page("id content"), nil},
-			"once more":               {page("content a: content b: content c: content d: content"), []string{"OPERATION_TOO_LARGE"}},
-			"nested":                  {page("conversation { messages(last: 9) { nodes { content } } }"), []string{"OPERATION_TOO_LARGE"}},
-			"of names":                {page(strings.Repeat("x", 200) + ": id conversation { messages { nodes { " + strings.Repeat("y", 200) + ": __typename } } }"), []string{"OPERATION_TOO_LARGE"}},
-			"of the schema":           {"{ __schema { types { description fields { description } } } }", []string{"OPERATION_TOO_LARGE"}},
+			"in it": {page("id content"), nil},
+			"once more": {page("content a: content b: content c: content d: content"),
+				[]string{"OPERATION_TOO_LARGE"}},
+			"nested": {page(
+				"conversation { messages(last: 9) { nodes { content } } }"),
+				[]string{"OPERATION_TOO_LARGE"}},
+			"of names": {page(strings.Repeat("x", 200) +
+				": id conversation { messages { nodes { " + strings.Repeat("y", 200) +
+				": __typename } } }"), []string{"OPERATION_TOO_LARGE"}},
+			"of the schema": {"{ __schema { types { description fields { description } " +
+				"} } }", []string{"OPERATION_TOO_LARGE"}},
 			"of the schema, a little": {`{ __type(name: "User") { description } }`, nil},
 		} {
 			a := s.do(ann.token, c.query, nil)
@@ -64,12 +71,14 @@ func TestTheLargestPageIsServed(t *testing.T) {
 	for range 98 {
 		s.mustSend(ann, id, content)
 	}
-	a := s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 98) { nodes { id seq createdAt content author { nickname } } } } }`, id), nil)
+	a := s.do(ann.token, fmt.Sprintf(
+		`{ conversation(id: %q) { messages(last: 98) { nodes { id seq createdAt content author { nickname } } } } }`, id), nil)
 	if list, _ := a.at(t, "conversation.messages.nodes").([]any); len(list) != 98 {
 		t.Errorf("got %d messages, %v", len(list), a.codes())
 	}
 	// Messages that are read but not shown are in memory, too.
-	a = s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 98) { nodes { conversation { messages(last: 98) { nodes { content } } } } } } }`, id), nil)
+	a = s.do(ann.token, fmt.Sprintf(
+		`{ conversation(id: %q) { messages(last: 98) { nodes { conversation { messages(last: 98) { nodes { content } } } } } } }`, id), nil)
 	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, a.codes()); diff != "" {
 		t.Error(diff)
 	}
@@ -89,7 +98,8 @@ func TestMessagesThatAreReadAreBounded(t *testing.T) {
 		t.Errorf("got %v", a.Errors)
 	}
 	s.mustSend(ann, id, strings.Repeat("x", 4000))
-	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, s.do(ann.token, query, nil).codes()); diff != "" {
+	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, s.do(ann.token, query, nil).
+		codes()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -101,7 +111,8 @@ func TestMutationsWithTooLargeAnswers(t *testing.T) {
 		s := mustServe(t, db, withMaxAnswer(3000))
 		ann := s.mustRegister("ann")
 		id := s.mustConversation(ann, s.mustRegister("bob"))
-		in := obj{"in": obj{"conversationId": id, "content": strings.Repeat("x", 4000), "idempotencyKey": "once"}}
+		in := obj{"in": obj{"conversationId": id, "content": strings.Repeat("x", 4000),
+			"idempotencyKey": "once"}}
 		const send = `mutation($in: SendMessageInput!) { one: sendMessage(input: $in) { message { content } } }`
 		for range 2 {
 			body := mustJSON(t, obj{"query": send, "variables": in})
@@ -220,8 +231,8 @@ func mustFail(t *testing.T) (s *api, ann person, query string) {
 	return s, ann, "{" + b.String() + " }"
 }
 
-// While the expensive selection of one follower waits for its turn, the others get each event; and it
-// misses none.
+// While the expensive selection of one follower waits for its turn, the others get each event; and
+// it misses none.
 func TestFeedsGoOnWhileAFollowerWaits(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -296,7 +307,8 @@ func TestListsWithoutPagesAreCounted(t *testing.T) {
 	}
 }
 
-// TestSearchesAreBounded: messages that a search finds are in memory, whether they are shown or not.
+// TestSearchesAreBounded: messages that a search finds are in memory, whether they are shown or
+// not.
 func TestSearchesAreBounded(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -46,7 +46,7 @@ const (
 // batch is one look-up.
 type batch[K comparable, V any] struct {
 	scope batchScope
-	ctx   context.Context //nolint:containedctx // of the look-up in responseScope, which a timer starts
+	ctx   context.Context //nolint:containedctx // of the first caller, in responseScope
 	keys  map[K]struct{}  // guarded by the batcher's mu until the look-up starts
 	done  chan struct{}   // closed when found and err are set
 	found map[K]V

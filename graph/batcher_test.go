@@ -39,7 +39,8 @@ func TestBatcherLooksUpOnceForAllCallersOfAMoment(t *testing.T) {
 				wg.Go(func() {
 					key := i%10 + 91 // 100 is not found
 					want := 2 * key % 200
-					if v, err := b.join(t.Context(), key).wait(t.Context(), key); err != nil || v != want {
+					if v, err := b.join(t.Context(), key).wait(t.Context(), key); err != nil ||
+						v != want {
 						t.Errorf("%d: %d (%v)", key, v, err)
 					}
 				})
@@ -49,7 +50,8 @@ func TestBatcherLooksUpOnceForAllCallersOfAMoment(t *testing.T) {
 				t.Errorf("looked up %v", d.lookups)
 			}
 			// A caller that comes later does not get what was read before.
-			if _, err := b.join(t.Context(), 1).wait(t.Context(), 1); err != nil || len(d.lookups) != 2 {
+			if _, err := b.join(t.Context(), 1).wait(t.Context(), 1); err != nil ||
+				len(d.lookups) != 2 {
 				t.Errorf("%d look-ups (%v)", len(d.lookups), err)
 			}
 		})
@@ -81,8 +83,8 @@ func TestBatchesAreBounded(t *testing.T) {
 
 type valueKey struct{}
 
-// TestResponseBatchesRunWithinTheirResponse: with its values, such as the answer that counts what is
-// read, and no longer than the response.
+// TestResponseBatchesRunWithinTheirResponse: with its values, such as the answer that counts what
+// is read, and no longer than the response.
 func TestResponseBatchesRunWithinTheirResponse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -97,7 +99,8 @@ func TestResponseBatchesRunWithinTheirResponse(t *testing.T) {
 			return nil, context.Cause(ctx)
 		}}
 		fault := errors.New("the answer is too large")
-		ctx, stop := context.WithCancelCause(context.WithValue(t.Context(), valueKey{}, "the response's"))
+		ctx, stop := context.WithCancelCause(context.WithValue(t.Context(), valueKey{},
+			"the response's"))
 		time.AfterFunc(time.Minute, func() { stop(fault) })
 		if _, err := b.join(ctx, 1).wait(ctx, 1); !errors.Is(err, fault) {
 			t.Errorf("got %v", err)
@@ -112,17 +115,18 @@ func TestResponseBatchesRunWithinTheirResponse(t *testing.T) {
 func TestNodeBatchesOutliveTheirFirstCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := batcher[int, int]{scope: nodeScope, find: func(ctx context.Context, _ []int) (map[int]int, error) {
-			if ctx.Value(valueKey{}) != nil {
-				t.Error("ran with the values of a response")
-			}
-			select {
-			case <-time.After(time.Second):
-				return map[int]int{1: 2, 2: 4}, nil
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}}
+		b := batcher[int, int]{scope: nodeScope,
+			find: func(ctx context.Context, _ []int) (map[int]int, error) {
+				if ctx.Value(valueKey{}) != nil {
+					t.Error("ran with the values of a response")
+				}
+				select {
+				case <-time.After(time.Second):
+					return map[int]int{1: 2, 2: 4}, nil
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}}
 		first, cancel := context.WithTimeout(
 			context.WithValue(t.Context(), valueKey{}, "the first one's"), 100*time.Millisecond)
 		defer cancel()
@@ -134,7 +138,8 @@ func TestNodeBatchesOutliveTheirFirstCaller(t *testing.T) {
 			}
 		})
 		start := time.Now()
-		if _, err := joined.wait(first, 1); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Second/2 {
+		if _, err := joined.wait(first, 1); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(start) > time.Second/2 {
 			t.Errorf("the first caller got %v after %v", err, time.Since(start))
 		}
 		wg.Wait()
@@ -144,13 +149,15 @@ func TestNodeBatchesOutliveTheirFirstCaller(t *testing.T) {
 func TestNodeBatchesTimeOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := batcher[int, int]{scope: nodeScope, find: func(ctx context.Context, _ []int) (map[int]int, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}}
+		b := batcher[int, int]{scope: nodeScope,
+			find: func(ctx context.Context, _ []int) (map[int]int, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}}
 		start := time.Now()
 		_, err := b.join(t.Context(), 1).wait(t.Context(), 1)
-		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != batchWait+batchTimeout {
+		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) ||
+			took != batchWait+batchTimeout {
 			t.Errorf("got %v after %v", err, took)
 		}
 	})
@@ -161,10 +168,12 @@ func TestAPanicInABatchIsAnError(t *testing.T) {
 	t.Parallel()
 	for _, scope := range []batchScope{responseScope, nodeScope} {
 		synctest.Test(t, func(t *testing.T) {
-			b := batcher[int, int]{scope: scope, find: func(context.Context, []int) (map[int]int, error) {
-				panic("a bug")
-			}}
-			if _, err := b.join(t.Context(), 1).wait(t.Context(), 1); err == nil || !strings.HasPrefix(err.Error(), "panic: a bug") {
+			b := batcher[int, int]{scope: scope,
+				find: func(context.Context, []int) (map[int]int, error) {
+					panic("a bug")
+				}}
+			if _, err := b.join(t.Context(), 1).wait(t.Context(), 1); err == nil ||
+				!strings.HasPrefix(err.Error(), "panic: a bug") {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -21,9 +21,9 @@ import (
 // # Broadcast
 //
 // A thousand clients of the same app follow a conversation with the same document. The answer to an
-// event is then the same bytes for all of them, so it is executed and encoded once, and put into the
-// outbox of each connection. A follower that waits costs no goroutine: the feed of the conversation
-// calls its subscription. ADR 17 has the decision.
+// event is then the same bytes for all of them, so it is executed and encoded once, and put into
+// the outbox of each connection. A follower that waits costs no goroutine: the feed of the
+// conversation calls its subscription. ADR 17 has the decision.
 //
 // # Modes
 //
@@ -72,9 +72,9 @@ type broadcaster struct {
 	resolver *Resolver
 	exec     graphql.GraphExecutor
 	present  func(context.Context, error) *gqlerror.Error
-	// answers has the event itself as its key, which is the same in memory for all followers on this
-	// node. An event that is read from the database is another one: it is executed again, and its
-	// answer shows what is true by then.
+	// answers has the event itself as its key, which is the same in memory for all followers on
+	// this node. An event that is read from the database is another one: it is executed again, and
+	// its answer shows what is true by then.
 	answers *lru.Cache[*model.Event, *eventAnswers]
 
 	mu     sync.Mutex // guards closed, and that nothing is added to making after it is set
@@ -257,7 +257,9 @@ func (s *broadcastSubscription) answerForAll(e *model.Event) []byte {
 			all = existing
 		}
 	}
-	return all.getOrMake(s.key, func(timeout time.Duration) []byte { return s.makeForAll(e, timeout) })
+	return all.getOrMake(s.key, func(timeout time.Duration) []byte {
+		return s.makeForAll(e, timeout)
+	})
 }
 
 // makeForAll executes a live event in the name of this follower. Its context does not end with the
@@ -277,16 +279,16 @@ func (s *broadcastSubscription) makeForAll(e *model.Event, timeout time.Duration
 	return payload
 }
 
-// visibleToAll reports whether all followers may see an answer for which something was looked up. It
-// is called after the look-up, which may have found what came after the event. All to whom the event
-// is delivered were members then; if none has been removed since, all may see it.
+// visibleToAll reports whether all followers may see an answer for which something was looked up.
+// It is called after the look-up, which may have found what came after the event. All to whom the
+// event is delivered were members then; if none has been removed since, all may see it.
 func (s *broadcastSubscription) visibleToAll(ctx context.Context, e *model.Event) bool {
 	removed, err := s.resolver.Chat.RemovedSince(ctx, s.conversation, e.Seq)
 	return err == nil && !removed
 }
 
-// execute runs the operation for one item, and reports whether the answer has no errors. The payload
-// is nil if the item has a fault, or if ctx has ended.
+// execute runs the operation for one item, and reports whether the answer has no errors. The
+// payload is nil if the item has a fault, or if ctx has ended.
 func (s *broadcastSubscription) execute(
 	ctx context.Context, item *streamItem,
 ) (payload []byte, ok bool) {
@@ -328,8 +330,8 @@ func newEventAnswers() *eventAnswers {
 	return &eventAnswers{payloads: map[broadcastKey][]byte{}}
 }
 
-// getOrMake returns the answer with this key, which it makes once, or nil beyond the bounds. timeout
-// is how long making it may take.
+// getOrMake returns the answer with this key, which it makes once, or nil beyond the bounds.
+// timeout is how long making it may take.
 func (a *eventAnswers) getOrMake(
 	key broadcastKey, make func(timeout time.Duration) []byte,
 ) []byte {

@@ -12,7 +12,9 @@ import (
 
 // mustBroadcast returns the answer to the first message of a conversation, bob's, for all followers
 // with this selection. It calls meanwhile between the message and the answer.
-func (s *api) mustBroadcast(n int, selected string, meanwhile func(ann, bob person, id string)) string {
+func (s *api) mustBroadcast(
+	n int, selected string, meanwhile func(ann, bob person, id string),
+) string {
 	s.t.Helper()
 	ann, bob := s.mustRegister(fmt.Sprint("ann", n)), s.mustRegister(fmt.Sprint("bob", n))
 	text := s.mustConversation(ann, bob)
@@ -26,7 +28,8 @@ func (s *api) mustBroadcast(n int, selected string, meanwhile func(ann, bob pers
 		s.t.Fatal(err)
 	}
 	query := strings.Replace(selected, "{", fmt.Sprintf(`(conversationId: %q) {`, text), 1)
-	answer, err := s.graph.BroadcastAnswer(s.t.Context(), model.Actor{UserID: user}, id, "subscription { "+query+" }",
+	answer, err := s.graph.BroadcastAnswer(s.t.Context(), model.Actor{UserID: user}, id,
+		"subscription { "+query+" }",
 		func() { meanwhile(ann, bob, text) })
 	if err != nil {
 		s.t.Fatal(err)
@@ -44,17 +47,20 @@ func TestABroadcastAnswerShowsNothingFromAfterARemoval(t *testing.T) {
 			removed  bool
 			want     string
 		}{
-			{"conversation { lastMessage { content } }", false, `{"conversation":{"lastMessage":{"content":"afterwards"}}}`},
+			{"conversation { lastMessage { content } }", false,
+				`{"conversation":{"lastMessage":{"content":"afterwards"}}}`},
 			{"conversation { lastMessage { content } }", true, ""},
 			{"content", true, `{"content":"before"}`},
 		} {
-			got := s.mustBroadcast(n, "messageAdded { "+test.selected+" }", func(ann, bob person, id string) {
-				if test.removed {
-					s.must(ann, `mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code } } }`,
-						obj{"c": id, "u": bob.id})
-				}
-				s.mustSend(ann, id, "afterwards")
-			})
+			got := s.mustBroadcast(n, "messageAdded { "+test.selected+" }",
+				func(ann, bob person, id string) {
+					if test.removed {
+						s.must(ann,
+							`mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code } } }`,
+							obj{"c": id, "u": bob.id})
+					}
+					s.mustSend(ann, id, "afterwards")
+				})
 			want := test.want
 			if want != "" {
 				want = `{"data":{"messageAdded":` + want + `}}`
@@ -66,8 +72,8 @@ func TestABroadcastAnswerShowsNothingFromAfterARemoval(t *testing.T) {
 	})
 }
 
-// TestBroadcastAnswersDoNotWait: what is selected of the event is looked up at once, and if the event
-// has everything, there is no statement.
+// TestBroadcastAnswersDoNotWait: what is selected of the event is looked up at once, and if the
+// event has everything, there is no statement.
 func TestBroadcastAnswersDoNotWait(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -80,9 +86,11 @@ func TestBroadcastAnswersDoNotWait(t *testing.T) {
 			statements int
 		}{
 			{"messageAdded { seq content }", `{"messageAdded":{"seq":2,"content":"before"}}`, 0},
-			{"messageAdded { author { nickname } }", `{"messageAdded":{"author":{"nickname":"bob1"}}}`, 1},
+			{"messageAdded { author { nickname } }",
+				`{"messageAdded":{"author":{"nickname":"bob1"}}}`, 1},
 			{
-				"conversationEvents { ... on MessageAdded { actor { nickname } message { replyTo { seq } author { nickname } } } }",
+				"conversationEvents { ... on MessageAdded { actor { nickname } message { replyTo " +
+					"{ seq } author { nickname } } } }",
 				`{"conversationEvents":{"actor":{"nickname":"bob2"},"message":{"replyTo":null,"author":{"nickname":"bob2"}}}}`, 1,
 			},
 		} {
@@ -91,7 +99,8 @@ func TestBroadcastAnswersDoNotWait(t *testing.T) {
 				counted.batched()
 			})
 			if list := counted.drain(); len(list) != test.statements {
-				t.Errorf("%s took %d statements, not %d:\n%s", test.selected, len(list), test.statements, strings.Join(list, "\n"))
+				t.Errorf("%s took %d statements, not %d:\n%s", test.selected, len(list),
+					test.statements, strings.Join(list, "\n"))
 			}
 			if n := counted.batched(); n != 0 {
 				t.Errorf("%s waited for a batch %d times", test.selected, n)

@@ -27,13 +27,14 @@ func (*afterMembership) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) cont
 }
 
 func (f *afterMembership) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	if strings.HasPrefix(strings.TrimSpace(e.Query), "SELECT") && strings.Contains(e.Query, "hidden_seq") && f.left.Add(-1) == 0 {
+	if strings.HasPrefix(strings.TrimSpace(e.Query), "SELECT") &&
+		strings.Contains(e.Query, "hidden_seq") && f.left.Add(-1) == 0 {
 		f.then()
 	}
 }
 
-// repliesIn selects the message that another one replies to. It is looked up, and must not be shown to
-// a member from whom it is hidden.
+// repliesIn selects the message that another one replies to. It is looked up, and must not be shown
+// to a member from whom it is hidden.
 const repliesIn = `subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) {
 	__typename ... on MessageAdded { message { content replyTo { content } } } } }`
 
@@ -107,8 +108,8 @@ func TestHistoryThatBecomesHiddenIsNotShown(t *testing.T) {
 
 const addMember = `mutation($c: ID!, $u: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $u}]}) { userErrors { code } } }`
 
-// TestEachFollowerIsShownTheirOwn: two followers with the same document may have different answers to
-// an event. Each gets their own.
+// TestEachFollowerIsShownTheirOwn: two followers with the same document may have different answers
+// to an event. Each gets their own.
 func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -14,20 +14,22 @@ import (
 	"parley/model"
 )
 
-// mustBroadcast returns a subscription that does not follow yet. It fails the test if it presents an
-// error.
+// mustBroadcast returns a subscription that does not follow yet. It fails the test if it presents
+// an error.
 func mustBroadcast(t *testing.T, query string) *broadcastSubscription {
 	t.Helper()
 	r := &Resolver{}
 	exec := gqlgen.New(NewExecutableSchema(Config{Resolvers: r}))
-	oc, refused := exec.CreateOperationContext(graphql.StartOperationTrace(t.Context()), &graphql.RawParams{Query: query})
+	oc, refused := exec.CreateOperationContext(graphql.StartOperationTrace(t.Context()),
+		&graphql.RawParams{Query: query})
 	if refused != nil {
 		t.Fatal(refused)
 	}
-	return &broadcastSubscription{oc: oc, selects: anyEvent, broadcaster: newBroadcaster(r, exec, func(_ context.Context, err error) *gqlerror.Error {
-		t.Errorf("presented: %v", err)
-		return gqlerror.Wrap(err)
-	})}
+	return &broadcastSubscription{oc: oc, selects: anyEvent,
+		broadcaster: newBroadcaster(r, exec, func(_ context.Context, err error) *gqlerror.Error {
+			t.Errorf("presented: %v", err)
+			return gqlerror.Wrap(err)
+		})}
 }
 
 // TestAnswersToAnEventAreBounded: a conversation waits while they are made, and all conversations
@@ -108,8 +110,10 @@ func TestClosingWaitsForAnswers(t *testing.T) {
 func TestAClientThatLeavesIsNotAnError(t *testing.T) {
 	t.Parallel()
 	sub := mustBroadcast(t, `subscription { messageAdded(conversationId: "conv") { seq } }`)
-	item := &streamItem{Followed: chat.Followed{Event: &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2}}}}
-	if payload, ok := sub.execute(t.Context(), item); !ok || string(payload) != `{"data":{"messageAdded":{"seq":2}}}` {
+	item := &streamItem{Followed: chat.Followed{Event: &model.Event{Kind: model.MessageAdded,
+		Message: &model.Message{Seq: 2}}}}
+	if payload, ok := sub.execute(t.Context(), item); !ok ||
+		string(payload) != `{"data":{"messageAdded":{"seq":2}}}` {
 		t.Errorf("got %s", payload)
 	}
 	left, cancel := context.WithCancel(t.Context())

@@ -14,8 +14,8 @@ import (
 // part of it: they name the conversation, and where to begin.
 type broadcastKey [sha256.Size]byte
 
-// broadcastKeyOf returns the root field of a subscription whose answers are the same for all viewers,
-// and its key. It reports false for every other subscription.
+// broadcastKeyOf returns the root field of a subscription whose answers are the same for all
+// viewers, and its key. It reports false for every other subscription.
 func broadcastKeyOf(oc *graphql.OperationContext) (field *ast.Field, key broadcastKey, ok bool) {
 	if len(oc.Operation.SelectionSet) != 1 {
 		return nil, key, false

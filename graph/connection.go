@@ -23,10 +23,11 @@ func pageArgs(first *int, after *string, last *int, before *string) store.PageAr
 	return store.PageArgs{First: first, After: deref(after), Last: last, Before: deref(before)}
 }
 
-// pageFor returns one page of a list that a parent has. It comes from a loader, which reads the same
-// page of other parents together with it.
+// pageFor returns one page of a list that a parent has. It comes from a loader, which reads the
+// same page of other parents together with it.
 func pageFor[K comparable, T any](
-	ctx context.Context, fallback int, args store.PageArgs, parent K, choose func(*loaders) pages[K, T],
+	ctx context.Context, fallback int, args store.PageArgs, parent K,
+	choose func(*loaders) pages[K, T],
 ) (store.Page[T], error) {
 	window, err := args.Window(fallback)
 	if err != nil {
@@ -36,7 +37,9 @@ func pageFor[K comparable, T any](
 }
 
 // edges pairs each item of a page with its cursor.
-func edges[T, E any](page store.Page[T], cursor func(T) string, edge func(string, T) E) ([]E, *PageInfo) {
+func edges[T, E any](
+	page store.Page[T], cursor func(T) string, edge func(string, T) E,
+) ([]E, *PageInfo) {
 	list := make([]E, len(page.Items))
 	info := &PageInfo{HasNextPage: page.More, HasPreviousPage: page.Before}
 	for i, item := range page.Items {
@@ -51,26 +54,30 @@ func edges[T, E any](page store.Page[T], cursor func(T) string, edge func(string
 }
 
 func userConnection(page store.Page[*model.User]) *UserConnection {
-	list, info := edges(page, auth.UserCursor, func(c string, u *model.User) *UserEdge { return &UserEdge{c, u} })
+	list, info := edges(page, auth.UserCursor,
+		func(c string, u *model.User) *UserEdge { return &UserEdge{c, u} })
 	return &UserConnection{Edges: list, Nodes: page.Items, PageInfo: info}
 }
 
 func conversationConnection(page store.Page[*model.Conversation]) *ConversationConnection {
-	list, info := edges(page, chat.ConversationCursor, func(c string, v *model.Conversation) *ConversationEdge {
-		return &ConversationEdge{c, v}
-	})
+	list, info := edges(page, chat.ConversationCursor,
+		func(c string, v *model.Conversation) *ConversationEdge {
+			return &ConversationEdge{c, v}
+		})
 	return &ConversationConnection{Edges: list, Nodes: page.Items, PageInfo: info}
 }
 
 func memberConnection(page store.Page[*model.ConversationMember]) *ConversationMemberConnection {
-	list, info := edges(page, chat.MemberCursor, func(c string, m *model.ConversationMember) *ConversationMemberEdge {
-		return &ConversationMemberEdge{c, m}
-	})
+	list, info := edges(page, chat.MemberCursor,
+		func(c string, m *model.ConversationMember) *ConversationMemberEdge {
+			return &ConversationMemberEdge{c, m}
+		})
 	return &ConversationMemberConnection{Edges: list, Nodes: page.Items, PageInfo: info}
 }
 
 func messageConnection(page store.Page[*model.Message]) *MessageConnection {
-	list, info := edges(page, chat.MessageCursor, func(c string, m *model.Message) *MessageEdge { return &MessageEdge{c, m} })
+	list, info := edges(page, chat.MessageCursor,
+		func(c string, m *model.Message) *MessageEdge { return &MessageEdge{c, m} })
 	return &MessageConnection{Edges: list, Nodes: page.Items, PageInfo: info}
 }
 
@@ -91,7 +98,8 @@ func usersOfConnection[T any](
 	for _, u := range nodes {
 		byID[u.ID] = u
 	}
-	list, info := edges(page, cursor, func(c string, item T) *UserEdge { return &UserEdge{c, byID[user(item)]} })
+	list, info := edges(page, cursor,
+		func(c string, item T) *UserEdge { return &UserEdge{c, byID[user(item)]} })
 	list = slices.DeleteFunc(list, func(e *UserEdge) bool { return e.Node == nil })
 	return &UserConnection{Edges: list, Nodes: nodes, PageInfo: info}, nil
 }

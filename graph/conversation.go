@@ -14,7 +14,8 @@ func title(ctx context.Context, c *model.Conversation) (string, error) {
 	if c.Kind != model.Direct {
 		return c.Title, nil
 	}
-	partner, err := load(ctx, func(l *loaders) byConversation[model.UserID] { return l.partners }, c.ID)
+	partners := func(l *loaders) byConversation[model.UserID] { return l.partners }
+	partner, err := load(ctx, partners, c.ID)
 	if err != nil || partner == (model.UserID{}) {
 		return deletedAccount, err
 	}

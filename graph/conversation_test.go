@@ -19,7 +19,8 @@ func TestFilterOverTheWire(t *testing.T) {
 		// The titles have a letter for each of archived, pinned, muted and unread.
 		all := []string{"", "a", "p", "m", "u", "ap", "am", "pu", "mu", "apm", "pmu"}
 		for _, title := range all {
-			a := s.must(ann, `mutation($in: CreateConversationInput!) { createConversation(input: $in) { conversation { id } userErrors { code path } } }`,
+			a := s.must(ann,
+				`mutation($in: CreateConversationInput!) { createConversation(input: $in) { conversation { id } userErrors { code path } } }`,
 				obj{"in": obj{"title": "c" + title, "members": list{obj{"userId": bob.id}}}})
 			id := a.str(t, "createConversation.conversation.id")
 			in := obj{"conversationId": id}
@@ -55,8 +56,10 @@ func TestFilterOverTheWire(t *testing.T) {
 			for i := range all {
 				title := all[len(all)-1-i] // the newest first
 				fits := true
-				for letter, name := range map[string]string{"a": "archived", "p": "pinned", "m": "muted", "u": "unread"} {
-					if wanted, given := filter[name].(bool); given && wanted != strings.Contains(title, letter) {
+				for letter, name := range map[string]string{"a": "archived", "p": "pinned",
+					"m": "muted", "u": "unread"} {
+					if wanted, given := filter[name].(bool); given &&
+						wanted != strings.Contains(title, letter) {
 						fits = false
 					}
 				}
@@ -64,12 +67,14 @@ func TestFilterOverTheWire(t *testing.T) {
 					want = append(want, obj{"title": "c" + title})
 				}
 			}
-			a := s.must(ann, `query($f: ConversationFilter) { viewer { conversations(filter: $f) { nodes { title } } unreadCount unreadMentionCount } }`,
+			a := s.must(ann,
+				`query($f: ConversationFilter) { viewer { conversations(filter: $f) { nodes { title } } unreadCount unreadMentionCount } }`,
 				obj{"f": filter})
 			if diff := cmp.Diff(any(want), a.at(t, "viewer.conversations.nodes")); diff != "" {
 				t.Errorf("%v: %s", filter, diff)
 			}
-			if n, m := a.at(t, "viewer.unreadCount"), a.at(t, "viewer.unreadMentionCount"); n != 2.0 || m != 2.0 {
+			if n, m := a.at(t, "viewer.unreadCount"), a.at(t,
+				"viewer.unreadMentionCount"); n != 2.0 || m != 2.0 {
 				t.Errorf("%v unread, %v mentions, of two that are not muted", n, m)
 			}
 		}

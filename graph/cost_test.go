@@ -11,7 +11,8 @@ import (
 	"parley/model"
 )
 
-// TestExpensiveSelectionsAreNotExecutedOnTheFeed: the other followers of the conversation would wait.
+// TestExpensiveSelectionsAreNotExecutedOnTheFeed: the other followers of the conversation would
+// wait.
 func TestExpensiveSelectionsAreNotExecutedOnTheFeed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

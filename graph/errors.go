@@ -20,8 +20,8 @@ import (
 	"parley/store"
 )
 
-// userErrors splits the error of a mutation: user errors go into its payload, with their path in the
-// input, and any other error is returned.
+// userErrors splits the error of a mutation: user errors go into its payload, with their path in
+// the input, and any other error is returned.
 func userErrors(err error) ([]*UserError, error) {
 	list := errs.Correctable(err)
 	if list == nil {
@@ -29,7 +29,8 @@ func userErrors(err error) ([]*UserError, error) {
 	}
 	found := make([]*UserError, len(list))
 	for i, e := range list {
-		found[i] = &UserError{Code: e.Code, Message: e.Message, Path: append([]string{"input"}, e.Path...)}
+		path := append([]string{"input"}, e.Path...)
+		found[i] = &UserError{Code: e.Code, Message: e.Message, Path: path}
 	}
 	return found, nil
 }
@@ -37,8 +38,8 @@ func userErrors(err error) ([]*UserError, error) {
 // presenter is the one place where an error takes the form that clients see.
 type presenter struct{ log *slog.Logger }
 
-// presentField is present for the errors of fields. It returns nil if the answer has no room for the
-// error.
+// presentField is present for the errors of fields. It returns nil if the answer has no room for
+// the error.
 func (p presenter) presentField(ctx context.Context, err error) *gqlerror.Error {
 	a := answerOf(ctx)
 	if a != nil && a.fault.Load() != nil {
@@ -67,12 +68,13 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 		locations = fieldLocation(ctx)
 	}
 	return &gqlerror.Error{
-		Message: errs.Clip(message, maxErrorMessage), Path: path, Locations: locations, Extensions: withCode(code, extra),
+		Message: errs.Clip(message, maxErrorMessage), Path: path, Locations: locations,
+		Extensions: withCode(code, extra),
 	}
 }
 
-// splitPath separates the path of a field from the place in its argument, which gqlgen appends to it.
-// The path of an error leads through the answer only (GraphQL, section 7.1.2).
+// splitPath separates the path of a field from the place in its argument, which gqlgen appends to
+// it. The path of an error leads through the answer only (GraphQL, section 7.1.2).
 func splitPath(ctx context.Context, path ast.Path) (field ast.Path, argument string) {
 	of := graphql.GetFieldContext(ctx)
 	if of == nil {
@@ -89,7 +91,8 @@ func splitPath(ctx context.Context, path ast.Path) (field ast.Path, argument str
 func fieldLocation(ctx context.Context) []gqlerror.Location {
 	for field := graphql.GetFieldContext(ctx); field != nil; field = field.Parent {
 		if field.Field.Field != nil && field.Field.Position != nil {
-			return []gqlerror.Location{{Line: field.Field.Position.Line, Column: field.Field.Position.Column}}
+			at := field.Field.Position
+			return []gqlerror.Location{{Line: at.Line, Column: at.Column}}
 		}
 	}
 	return nil
@@ -105,7 +108,8 @@ func withCode(code string, extra map[string]any) map[string]any {
 func (p presenter) explain(
 	ctx context.Context, err error, shown *gqlerror.Error,
 ) (code, message string, extra map[string]any) {
-	if known, ok := errors.AsType[*errs.Error](store.Error(err)); ok && known.Code != errs.Internal {
+	known, ok := errors.AsType[*errs.Error](store.Error(err))
+	if ok && known.Code != errs.Internal {
 		if known.Code == errs.Unavailable {
 			p.report(ctx, slog.LevelWarn, "a request could not be served", "", err, shown)
 		}
@@ -126,7 +130,8 @@ func (p presenter) explain(
 	}
 	id := p.errorID(ctx)
 	p.report(ctx, slog.LevelError, "internal error", id, err, shown)
-	message = "Something went wrong on our side. The operator finds it in the log by this id: " + id + "."
+	message = "Something went wrong on our side. The operator finds it in the log by this id: " +
+		id + "."
 	return string(errs.Internal), message, map[string]any{"errorId": id}
 }
 

@@ -141,8 +141,11 @@ func dataOf[T any](e *model.Event) (data T, err error) {
 	return data, err
 }
 
-// conversationEvent converts what is followed to what conversationEvents sends: events, and CaughtUp.
-func conversationEvent(id model.ConversationID) func(chat.Followed) (ConversationEvent, bool, error) {
+// conversationEvent converts what is followed to what conversationEvents sends: events, and
+// CaughtUp.
+func conversationEvent(
+	id model.ConversationID,
+) func(chat.Followed) (ConversationEvent, bool, error) {
 	return func(f chat.Followed) (ConversationEvent, bool, error) {
 		if f.Event == nil {
 			return CaughtUp{eventBase{Seq: f.CaughtUp, At: time.Now(), conversation: id}}, true, nil

@@ -28,23 +28,33 @@ const allEvents = `
 func lively(t *testing.T, s *api, ann, bob, cat person, id string) {
 	t.Helper()
 	in := map[string]any{"c": id, "cat": cat.id, "bob": bob.id}
-	m := s.must(bob, `mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "helo"}) { message { id } } }`, in).
+	m := s.must(bob,
+		`mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "helo"}) { message { id } } }`, in).
 		str(t, "sendMessage.message.id")
 	in["m"] = m
 	for _, step := range []struct {
 		by    person
 		query string
 	}{
-		{bob, `mutation($m: ID!) { editMessage(input: {messageId: $m, content: "hello"}) { message { id } } }`},
-		{ann, `mutation($m: ID!) { addReaction(input: {messageId: $m, emoji: "👍"}) { message { id } } }`},
-		{ann, `mutation($m: ID!) { removeReaction(input: {messageId: $m, emoji: "👍"}) { message { id } } }`},
+		{bob,
+			`mutation($m: ID!) { editMessage(input: {messageId: $m, content: "hello"}) { message { id } } }`},
+		{ann,
+			`mutation($m: ID!) { addReaction(input: {messageId: $m, emoji: "👍"}) { message { id } } }`},
+		{ann,
+			`mutation($m: ID!) { removeReaction(input: {messageId: $m, emoji: "👍"}) { message { id } } }`},
 		{ann, `mutation($m: ID!) { deleteMessage(input: {messageId: $m}) { message { id } } }`},
-		{ann, `mutation($c: ID!) { renameConversation(input: {conversationId: $c, title: "new"}) { userErrors { code } } }`},
-		{ann, `mutation($c: ID!) { updateConversationSettings(input: {conversationId: $c, membersMayRename: true}) { userErrors { code } } }`},
-		{ann, `mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $cat}]}) { userErrors { code } } }`},
-		{ann, `mutation($c: ID!, $cat: ID!) { changeMemberRole(input: {conversationId: $c, userId: $cat, role: ADMIN}) { userErrors { code } } }`},
-		{ann, `mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c, userId: $cat}) { userErrors { code } } }`},
-		{bob, `mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "still here"}) { message { id } } }`},
+		{ann,
+			`mutation($c: ID!) { renameConversation(input: {conversationId: $c, title: "new"}) { userErrors { code } } }`},
+		{ann,
+			`mutation($c: ID!) { updateConversationSettings(input: {conversationId: $c, membersMayRename: true}) { userErrors { code } } }`},
+		{ann,
+			`mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $cat}]}) { userErrors { code } } }`},
+		{ann,
+			`mutation($c: ID!, $cat: ID!) { changeMemberRole(input: {conversationId: $c, userId: $cat, role: ADMIN}) { userErrors { code } } }`},
+		{ann,
+			`mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c, userId: $cat}) { userErrors { code } } }`},
+		{bob,
+			`mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "still here"}) { message { id } } }`},
 	} {
 		s.must(step.by, step.query, in)
 	}
@@ -54,15 +64,18 @@ func lively(t *testing.T, s *api, ann, bob, cat person, id string) {
 func livelyEvents() []map[string]any {
 	user := func(name string) map[string]any { return map[string]any{"nickname": name} }
 	event := func(kind string, seq float64, by string, more map[string]any) map[string]any {
-		e := map[string]any{"__typename": kind, "seq": seq, "actor": user(by), "conversation": map[string]any{"title": "new"}}
+		e := map[string]any{"__typename": kind, "seq": seq, "actor": user(by),
+			"conversation": map[string]any{"title": "new"}}
 		maps.Copy(e, more)
 		return e
 	}
 	list := []map[string]any{
 		event("MessageAdded", 2, "Bob", nil),
 		event("MessageEdited", 3, "Bob", nil),
-		event("ReactionAdded", 4, "Ann", map[string]any{"user": user("Ann"), "emoji": "👍", "count": 1.0}),
-		event("ReactionRemoved", 5, "Ann", map[string]any{"user": user("Ann"), "emoji": "👍", "count": 0.0}),
+		event("ReactionAdded", 4, "Ann",
+			map[string]any{"user": user("Ann"), "emoji": "👍", "count": 1.0}),
+		event("ReactionRemoved", 5, "Ann",
+			map[string]any{"user": user("Ann"), "emoji": "👍", "count": 0.0}),
 		event("MessageDeleted", 6, "Ann", map[string]any{"deleted": map[string]any{"content": ""}}),
 		event("ConversationRenamed", 7, "Ann", map[string]any{"title": "new"}),
 		event("ConversationSettingsChanged", 8, "Ann", map[string]any{"membersMayRename": true}),
@@ -94,9 +107,11 @@ func TestConversationEvents(t *testing.T) {
 		s := mustServe(t, db)
 		ann, bob, cat := s.mustRegister("Ann"), s.mustRegister("Bob"), s.mustRegister("Cat")
 		id := s.mustConversation(ann, bob)
-		query := `subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) { __typename ` + allEvents + `} }`
+		query :=
+			`subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) { __typename ` + allEvents + `} }`
 		live := s.mustDial(bob.token, nil).subscribe(query, map[string]any{"c": id, "after": 1})
-		if got := live.next(t, "conversationEvents"); got["__typename"] != "CaughtUp" || got["seq"] != 1.0 {
+		if got := live.next(t, "conversationEvents"); got["__typename"] != "CaughtUp" ||
+			got["seq"] != 1.0 {
 			t.Errorf("got %v", got)
 		}
 		lively(t, s, ann, bob, cat, id)
@@ -107,11 +122,13 @@ func TestConversationEvents(t *testing.T) {
 		}
 		replay := s.mustDial(ann.token, nil).subscribe(query, map[string]any{"c": id, "after": 1})
 		for _, want := range livelyEvents() {
-			if diff := cmp.Diff(want, comparable(replay.next(t, "conversationEvents"))); diff != "" {
+			if diff := cmp.Diff(want, comparable(replay.next(t,
+				"conversationEvents"))); diff != "" {
 				t.Error(diff)
 			}
 		}
-		if got := replay.next(t, "conversationEvents"); got["__typename"] != "CaughtUp" || got["seq"] != 12.0 {
+		if got := replay.next(t, "conversationEvents"); got["__typename"] != "CaughtUp" ||
+			got["seq"] != 12.0 {
 			t.Errorf("got %v", got)
 		}
 	})

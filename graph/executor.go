@@ -45,7 +45,9 @@ func (e *executor) CreateOperationContext(
 }
 
 // read waits for a turn if the document is not in the cache, and reads the request.
-func (e *executor) read(ctx context.Context, p *graphql.RawParams) (*document.Request, gqlerror.List) {
+func (e *executor) read(
+	ctx context.Context, p *graphql.RawParams,
+) (*document.Request, gqlerror.List) {
 	if !e.reader.Kept(p.Query) {
 		release, err := e.turns.acquireParsing(ctx)
 		if err != nil {

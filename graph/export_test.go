@@ -28,7 +28,8 @@ func (s *Server) Connections() (n int) {
 // BroadcastAnswer returns what all followers with the same selection are sent of the first message,
 // or nil if there is no such answer. It calls meanwhile after reading the event, before answering.
 func (s *Server) BroadcastAnswer(
-	ctx context.Context, viewer model.Actor, id model.ConversationID, query string, meanwhile func(),
+	ctx context.Context, viewer model.Actor, id model.ConversationID, query string,
+	meanwhile func(),
 ) ([]byte, error) {
 	identity := &identity{}
 	identity.grant.Store(&auth.Grant{Actor: viewer})
@@ -49,7 +50,8 @@ func (s *Server) BroadcastAnswer(
 		if e.Kind == model.MessageAdded {
 			meanwhile()
 			sub := &broadcastSubscription{
-				broadcaster: s.broadcaster, oc: oc, ctx: ctx, viewer: viewer, conversation: id, key: key,
+				broadcaster: s.broadcaster, oc: oc, ctx: ctx, viewer: viewer, conversation: id,
+				key: key,
 			}
 			return sub.answerForAll(e), nil
 		}

@@ -39,7 +39,8 @@ func TestPublicFields(t *testing.T) {
 	slices.Sort(public)
 	want := []string{
 		"AuthPayload.tokens", "AuthPayload.userErrors", "AuthPayload.viewer",
-		"Mutation.login", "Mutation.refreshSession", "Mutation.register", "Mutation.requestPasswordReset",
+		"Mutation.login", "Mutation.refreshSession", "Mutation.register",
+		"Mutation.requestPasswordReset",
 		"Mutation.resetPassword", "Mutation.verifyEmail", "RequestPasswordResetPayload.userErrors",
 		"ResetPasswordPayload.userErrors",
 		"Tokens.accessToken", "Tokens.expiresAt", "Tokens.refreshToken",
@@ -50,8 +51,8 @@ func TestPublicFields(t *testing.T) {
 	}
 }
 
-// Every field that an anonymous client can reach from a root is refused, unless it is @public; and no
-// resolver is called, because there is none.
+// Every field that an anonymous client can reach from a root is refused, unless it is @public; and
+// no resolver is called, because there is none.
 func TestAnonymousClientsReachPublicFieldsOnly(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -62,7 +63,8 @@ func TestAnonymousClientsReachPublicFieldsOnly(t *testing.T) {
 				continue
 			}
 			keyword := strings.ToLower(root.Name)
-			query := fmt.Sprintf("%s { %s%s %s }", keyword, f.Name, arguments(schema, f), "{ __typename }")
+			query := fmt.Sprintf("%s { %s%s %s }", keyword, f.Name, arguments(schema, f),
+				"{ __typename }")
 			var codes []string
 			if keyword == "subscription" {
 				codes = s.mustDial("", nil).subscribe(query, nil).failure(t)
@@ -139,7 +141,8 @@ func TestSigningInCountsBelowTheFieldOnly(t *testing.T) {
 		t.Errorf("the next field: %s", diff)
 	}
 	// A stale token does not prevent signing in.
-	if a := s.do("stale", `mutation { `+login+` }`, nil); a.str(t, "login.viewer.user.id") != ann.id {
+	if a := s.do("stale", `mutation { `+login+` }`, nil); a.str(t,
+		"login.viewer.user.id") != ann.id {
 		t.Errorf("with a stale token: %v", a)
 	}
 }
@@ -149,7 +152,8 @@ func TestTheGateAsksEachField(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
-	login := `login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken } viewer { email } userErrors { code } }`
+	login :=
+		`login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken } viewer { email } userErrors { code } }`
 	reset := `requestPasswordReset(input: {email: "ann@example.org"}) { userErrors { code } }`
 	for _, of := range []struct {
 		name, token string
@@ -159,7 +163,8 @@ func TestTheGateAsksEachField(t *testing.T) {
 		{"an anonymous client", "", []string{"UNAUTHENTICATED"}},
 		{"a forged token", ann.token + "A", []string{"UNAUTHENTICATED"}},
 	} {
-		a := s.do(of.token, `mutation { `+login+` `+reset+` updateProfile(input: {displayName: "Ann"}) { user { displayName } } }`, nil)
+		a := s.do(of.token, `mutation { `+login+` `+reset+
+			` updateProfile(input: {displayName: "Ann"}) { user { displayName } } }`, nil)
 		var codes []string
 		for _, e := range a.Errors {
 			codes = append(codes, e.code())
@@ -172,12 +177,14 @@ func TestTheGateAsksEachField(t *testing.T) {
 		}
 	}
 	// Below a field that signs ann in, the viewer is ann. The next field is bob's again.
-	a := s.do(bob.token, `mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
+	a := s.do(bob.token,
+		`mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
 		viewer { user { id } sessions { current } } } logout { userErrors { code } } }`, nil)
 	if a.str(t, "login.viewer.user.id") != ann.id || a.Errors != nil {
 		t.Errorf("bob signs ann in: %v", a)
 	}
-	if codes := s.do(bob.token, `{ viewer { email } }`, nil).codes(); !cmp.Equal(codes, []string{"UNAUTHENTICATED"}) {
+	if codes := s.do(bob.token, `{ viewer { email } }`, nil).
+		codes(); !cmp.Equal(codes, []string{"UNAUTHENTICATED"}) {
 		t.Errorf("bob has signed himself out, and not ann: %v", codes)
 	}
 	if codes := s.do(ann.token, `{ viewer { email } }`, nil).codes(); codes != nil {

@@ -25,9 +25,9 @@ type guideStep struct {
 	answers   []obj
 }
 
-// The cue of a step is the end of a line: "As Ada:" if its operation follows, "As Ada, SendMessage:" if
-// the operation of an earlier step is sent again, "Ada receives:" if her open subscription receives
-// an event.
+// The cue of a step is the end of a line: "As Ada:" if its operation follows, "As Ada,
+// SendMessage:" if the operation of an earlier step is sent again, "Ada receives:" if her open
+// subscription receives an event.
 var (
 	guideAsks     = regexp.MustCompile(`\bAs (\w+)(?:, (\w+))?:$`)
 	guideReceives = regexp.MustCompile(`\b(\w+) receives:$`)
@@ -115,12 +115,14 @@ func (g *guideReader) add(language, block string, line int) error {
 // begin starts a step from the cue. operation is the name in it, if any.
 func (g *guideReader) begin(line int, operation string) error {
 	step := &guideStep{line: line}
-	if asks := guideAsks.FindStringSubmatch(g.cue); asks != nil && !g.asked && (operation == "") != (asks[2] == "") {
+	if asks := guideAsks.FindStringSubmatch(g.cue); asks != nil && !g.asked &&
+		(operation == "") != (asks[2] == "") {
 		step.caller, step.query = asks[1], g.operations[operation+asks[2]]
 		if step.query == "" {
 			return fmt.Errorf("no operation %s before", asks[2])
 		}
-	} else if receives := guideReceives.FindStringSubmatch(g.cue); receives != nil && !g.asked && operation == "" {
+	} else if receives := guideReceives.FindStringSubmatch(g.cue); receives != nil && !g.asked &&
+		operation == "" {
 		step.caller = receives[1]
 	} else {
 		return fmt.Errorf("a block after %q, which does not name its caller", g.cue)
@@ -158,7 +160,8 @@ func (g *guideRun) run(step *guideStep) error {
 		if old, open := g.live[step.caller]; open {
 			_ = old.client.conn.CloseNow() // its connection broke
 		}
-		g.live[step.caller] = g.api.mustDial(g.tokens[step.caller], nil).subscribe(step.query, request)
+		g.live[step.caller] = g.api.mustDial(g.tokens[step.caller], nil).
+			subscribe(step.query, request)
 		return g.receive(step)
 	}
 	if len(step.answers) != 1 {
@@ -168,7 +171,8 @@ func (g *guideRun) run(step *guideStep) error {
 	if err != nil {
 		return err
 	}
-	_, raw := g.api.post(body, http.Header{"Authorization": bearer(g.tokens[step.caller]), "Content-Type": {"application/json"}})
+	_, raw := g.api.post(body, http.Header{"Authorization": bearer(g.tokens[step.caller]),
+		"Content-Type": {"application/json"}})
 	if err := g.compare(step.answers[0], raw); err != nil {
 		return err
 	}
@@ -248,8 +252,8 @@ func (g *guideRun) compare(want obj, raw []byte) error {
 	return nil
 }
 
-// match reports where an answer differs from the document. The document may leave out fields, but not
-// errors.
+// match reports where an answer differs from the document. The document may leave out fields, but
+// not errors.
 func (g *guideRun) match(path string, want, got any) error {
 	switch want := want.(type) {
 	case obj:
@@ -284,7 +288,8 @@ func (g *guideRun) match(path string, want, got any) error {
 		}
 		return nil
 	case string:
-		if kind := guidePlaceholder.FindStringSubmatch(want); kind != nil || guideTime.MatchString(want) {
+		if kind := guidePlaceholder.FindStringSubmatch(want); kind != nil ||
+			guideTime.MatchString(want) {
 			return g.matchShown(path, want, got, kind)
 		}
 	}
@@ -308,8 +313,10 @@ func (g *guideRun) matchShown(path, want string, got any, kind []string) error {
 			return fmt.Errorf("%s is %s, which is %s and not %s", path, real, name, want)
 		}
 	}
-	isID := kind != nil && slices.Contains([]string{"user", "conv", "msg", "member", "session"}, kind[1])
-	if isID && !strings.HasPrefix(real, kind[1]+"_") || kind == nil && !guideTime.MatchString(real) {
+	isID := kind != nil && slices.Contains([]string{"user", "conv", "msg", "member", "session"},
+		kind[1])
+	if isID && !strings.HasPrefix(real, kind[1]+"_") || kind == nil &&
+		!guideTime.MatchString(real) {
 		return fmt.Errorf("%s is %s, which %s cannot stand for", path, real, want)
 	}
 	g.shown[want] = real
@@ -324,7 +331,8 @@ func TestGuide(t *testing.T) {
 		t.Errorf("only %d steps were found", len(steps))
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		g := &guideRun{api: mustServe(t, db), tokens: map[string]string{}, live: map[string]operation{}, shown: map[string]string{}}
+		g := &guideRun{api: mustServe(t, db), tokens: map[string]string{},
+			live: map[string]operation{}, shown: map[string]string{}}
 		for _, step := range steps {
 			if err := g.run(step); err != nil {
 				t.Fatalf("docs/guide.md:%d: %v", step.line, err)
@@ -337,8 +345,10 @@ func TestGuide(t *testing.T) {
 			}
 		}
 		slices.Sort(times)
-		if !slices.IsSortedFunc(times, func(a, b string) int { return strings.Compare(g.shown[a], g.shown[b]) }) {
-			t.Errorf("the times of docs/guide.md go another way than those of the server: %v", g.shown)
+		if !slices.IsSortedFunc(times,
+			func(a, b string) int { return strings.Compare(g.shown[a], g.shown[b]) }) {
+			t.Errorf("the times of docs/guide.md go another way than those of the server: %v",
+				g.shown)
 		}
 	})
 }

@@ -14,9 +14,9 @@ import (
 	"parley/store/storetest"
 )
 
-// An idle connection has one goroutine, and needs little memory: the log of this test has the figures
-// (-v). A broadcast subscription has no goroutine, one that the executor runs has two. It runs alone,
-// because it counts.
+// An idle connection has one goroutine, and needs little memory: the log of this test has the
+// figures (-v). A broadcast subscription has no goroutine, one that the executor runs has two. It
+// runs alone, because it counts.
 func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann := s.mustRegister("ann")
@@ -28,7 +28,8 @@ func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	}{
 		{"no subscription", "", 1},
 		{"a broadcast subscription", "messageAdded(conversationId: $id) { id seq content }", 1},
-		{"an executed subscription", "messageAdded(conversationId: $id) { conversation { draft } }", 3},
+		{"an executed subscription", "messageAdded(conversationId: $id) { conversation { draft } }",
+			3},
 	} {
 		before, bytes := used(t)
 		for range connections {

@@ -7,8 +7,8 @@ import (
 	"parley/model"
 )
 
-// InboxUpdate is a changed entry of the viewer's list of conversations. Its fields read the entry as
-// it is when the update is sent.
+// InboxUpdate is a changed entry of the viewer's list of conversations. Its fields read the entry
+// as it is when the update is sent.
 type InboxUpdate struct {
 	ConversationID model.ConversationID
 	Removed        bool

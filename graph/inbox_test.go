@@ -13,9 +13,12 @@ func TestInboxAndConversationAdded(t *testing.T) {
 		s := mustServe(t, db)
 		ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
 		id := s.mustConversation(ann, bob)
-		inbox := s.mustDial(bob.token, nil).subscribe(`subscription { inboxUpdated { conversationId removed unreadCount conversation {
+		inbox := s.mustDial(bob.token, nil).
+			subscribe(
+				`subscription { inboxUpdated { conversationId removed unreadCount conversation {
 			lastMessage { content } viewerMember { pinned } } } }`, nil)
-		added := s.mustDial(bob.token, nil).subscribe(`subscription { conversationAdded { id title } }`, nil)
+		added := s.mustDial(bob.token, nil).
+			subscribe(`subscription { conversationAdded { id title } }`, nil)
 		// Their start cannot be seen, so changes go on until they deliver one.
 		begun := make(chan struct{})
 		go func() {
@@ -24,7 +27,8 @@ func TestInboxAndConversationAdded(t *testing.T) {
 			added.next(t, "conversationAdded")
 		}()
 		for over := false; !over; {
-			s.must(bob, `mutation($c: ID!) { a: updateMembership(input: {conversationId: $c, pinned: true}) { userErrors { code } }
+			s.must(bob,
+				`mutation($c: ID!) { a: updateMembership(input: {conversationId: $c, pinned: true}) { userErrors { code } }
 				b: updateMembership(input: {conversationId: $c, pinned: false}) { userErrors { code } } }`, map[string]any{"c": id})
 			s.mustConversation(ann, bob)
 			select {
@@ -43,13 +47,15 @@ func TestInboxAndConversationAdded(t *testing.T) {
 		s.mustSend(ann, id, "hello")
 		for drain(inbox, "inboxUpdated", "conversationId", id)["unreadCount"] != 1.0 {
 		}
-		s.must(bob, `mutation($c: ID!) { markRead(input: {conversationId: $c, seq: 2}) { userErrors { code } } }`, map[string]any{"c": id})
+		s.must(bob,
+			`mutation($c: ID!) { markRead(input: {conversationId: $c, seq: 2}) { userErrors { code } } }`, map[string]any{"c": id})
 		for drain(inbox, "inboxUpdated", "conversationId", id)["unreadCount"] != 0.0 {
 		}
 		other := s.mustConversation(ann, bob)
 		drain(added, "conversationAdded", "id", other)
 		drain(inbox, "inboxUpdated", "conversationId", other)
-		s.must(bob, `mutation($c: ID!) { leaveConversation(input: {conversationId: $c}) { userErrors { code } } }`, map[string]any{"c": id})
+		s.must(bob,
+			`mutation($c: ID!) { leaveConversation(input: {conversationId: $c}) { userErrors { code } } }`, map[string]any{"c": id})
 		for {
 			got := inbox.next(t, "inboxUpdated")
 			if got["conversationId"] == id && got["removed"] == true {

@@ -12,8 +12,8 @@ import (
 	"parley/store/storetest"
 )
 
-// TestIntrospectionIsCached: answers about the schema are cached, each for its own operation, and no
-// other answer is.
+// TestIntrospectionIsCached: answers about the schema are cached, each for its own operation, and
+// no other answer is.
 func TestIntrospectionIsCached(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -23,7 +23,8 @@ func TestIntrospectionIsCached(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, answer := s.post(body, http.Header{"Authorization": bearer(token), "Content-Type": {"application/json"}})
+		_, answer := s.post(body, http.Header{"Authorization": bearer(token),
+			"Content-Type": {"application/json"}})
 		return string(answer)
 	}
 	const two = `query A { __type(name: "User") { name } } query B { __type(name: "Message") { kind } }`

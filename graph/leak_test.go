@@ -17,8 +17,8 @@ import (
 	"parley/wire"
 )
 
-// Subscriptions of every mode that start and end on one socket leave nothing behind: after all of them
-// no more is in memory than after the first tenth. It runs alone, because it counts.
+// Subscriptions of every mode that start and end on one socket leave nothing behind: after all of
+// them no more is in memory than after the first tenth. It runs alone, because it counts.
 func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // see above
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
 		o.ChangeTransport(func(o *wire.Options) { o.MaxOperations = 1 << 20 })
@@ -56,8 +56,10 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 			for _, k := range kinds {
 				n++
 				name := strconv.Itoa(n)
-				query := "subscription { " + strings.ReplaceAll(k.field, "$id", strconv.Quote(id)) + " }"
-				mustWrite(t, conn, fmt.Sprintf(`{"id":%q,"type":"subscribe","payload":{"query":%q}}`, name, query))
+				query := "subscription { " + strings.ReplaceAll(k.field, "$id", strconv.Quote(id)) +
+					" }"
+				mustWrite(t, conn, fmt.Sprintf(
+					`{"id":%q,"type":"subscribe","payload":{"query":%q}}`, name, query))
 				if k.answer {
 					mustAnswer(t, r, name)
 				}

@@ -29,7 +29,8 @@ func TestLimits(t *testing.T) {
 		var b strings.Builder
 		b.WriteString("mutation {")
 		for i := range n {
-			fmt.Fprintf(&b, ` a%d: login(input: {email: "a", password: "b"}) { userErrors { code } }`, i)
+			fmt.Fprintf(&b,
+				` a%d: login(input: {email: "a", password: "b"}) { userErrors { code } }`, i)
 		}
 		return b.String() + " }"
 	}
@@ -38,7 +39,8 @@ func TestLimits(t *testing.T) {
 		var b strings.Builder
 		b.WriteString("query { ...F0 }")
 		for i := range n {
-			fmt.Fprintf(&b, " fragment F%d on Query { ...F%d a%d: viewer { email } ...F%d }", i, i+1, i%3, i+1)
+			fmt.Fprintf(&b, " fragment F%d on Query { ...F%d a%d: viewer { email } ...F%d }", i,
+				i+1, i%3, i+1)
 		}
 		fmt.Fprintf(&b, " fragment F%d on Query { viewer { email } }", n)
 		return b.String()
@@ -47,11 +49,13 @@ func TestLimits(t *testing.T) {
 		query string
 		want  []string
 	}{
-		"deep enough":        {deep(6), nil},
-		"too deep":           {deep(12), []string{"OPERATION_TOO_LARGE"}},
-		"too many aliases":   {aliases(31), []string{"OPERATION_TOO_LARGE"}},
-		"too many tokens":    {"{" + strings.Repeat(" viewer { email }", 700) + " }", []string{"OPERATION_TOO_LARGE"}},
-		"nested brackets":    {"{ users(search: " + strings.Repeat("[", 100_000) + ") { nodes { id } } }", []string{"OPERATION_TOO_LARGE"}},
+		"deep enough":      {deep(6), nil},
+		"too deep":         {deep(12), []string{"OPERATION_TOO_LARGE"}},
+		"too many aliases": {aliases(31), []string{"OPERATION_TOO_LARGE"}},
+		"too many tokens": {"{" + strings.Repeat(" viewer { email }", 700) + " }",
+			[]string{"OPERATION_TOO_LARGE"}},
+		"nested brackets": {"{ users(search: " + strings.Repeat("[", 100_000) +
+			") { nodes { id } } }", []string{"OPERATION_TOO_LARGE"}},
 		"doubling fragments": {doubling(25), []string{"OPERATION_TOO_LARGE"}},
 		"large pages": {
 			`{ viewer { conversations(first: 100) { nodes { messages(first: 100) { nodes { id seq content } } } } } }`,
@@ -69,7 +73,8 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	// A page size that comes as a variable counts too.
-	a := s.do(ann.token, `query($n: Int) { viewer { conversations(first: $n) { nodes { messages(first: $n) { nodes { id seq content } } } } } }`,
+	a := s.do(ann.token,
+		`query($n: Int) { viewer { conversations(first: $n) { nodes { messages(first: $n) { nodes { id seq content } } } } } }`,
 		map[string]any{"n": 100})
 	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, a.codes()); diff != "" {
 		t.Error(diff)
@@ -85,18 +90,24 @@ func TestRequestsThatAreNotGraphQL(t *testing.T) {
 		status            int
 		says              string
 	}{
-		"a form":             {"application/x-www-form-urlencoded", "query={viewer{email}}", 415, "Content-Type"},
-		"a multipart form":   {"multipart/form-data; boundary=x", "--x--", 415, "Content-Type"},
-		"plain text":         {"text/plain", `{"query":"{ viewer { email } }"}`, 415, "Content-Type"},
-		"no type":            {"", `{"query":"{ viewer { email } }"}`, 415, "Content-Type"},
-		"not JSON":           {json, "query", 400, "not valid JSON, from byte 1"},
-		"nothing":            {json, "", 400, "not valid JSON"},
-		"a list":             {json, `[{"query":"{ __typename }"}]`, 400, "operations are not batched"},
+		"a form": {"application/x-www-form-urlencoded", "query={viewer{email}}", 415,
+			"Content-Type"},
+		"a multipart form": {"multipart/form-data; boundary=x", "--x--", 415, "Content-Type"},
+		"plain text": {"text/plain", `{"query":"{ viewer { email } }"}`, 415,
+			"Content-Type"},
+		"no type":  {"", `{"query":"{ viewer { email } }"}`, 415, "Content-Type"},
+		"not JSON": {json, "query", 400, "not valid JSON, from byte 1"},
+		"nothing":  {json, "", 400, "not valid JSON"},
+		"a list": {json, `[{"query":"{ __typename }"}]`, 400,
+			"operations are not batched"},
 		"no query":           {json, `{}`, 400, "no query"},
 		"a number for query": {json, `{"query": 5}`, 400, `\"query\" has to be a JSON string`},
-		"variables as text":  {json, `{"query": "{ __typename }", "variables": "{}"}`, 400, `\"variables\" has to be a JSON object`},
-		"too large":          {json, `{"query":"` + strings.Repeat("x", 300_000) + `"}`, 413, "larger than 262144 bytes"},
-		"right":              {json + "; charset=utf-8", `{"query":"{ __typename }"}`, 200, `{"data":{"__typename":"Query"}}`},
+		"variables as text": {json, `{"query": "{ __typename }", "variables": "{}"}`, 400,
+			`\"variables\" has to be a JSON object`},
+		"too large": {json, `{"query":"` + strings.Repeat("x", 300_000) + `"}`, 413,
+			"larger than 262144 bytes"},
+		"right": {json + "; charset=utf-8", `{"query":"{ __typename }"}`, 200,
+			`{"data":{"__typename":"Query"}}`},
 	} {
 		header := http.Header{}
 		if c.contentType != "" {
@@ -107,15 +118,19 @@ func TestRequestsThatAreNotGraphQL(t *testing.T) {
 			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
-	if status, body := s.request(http.MethodGet, "?query={__typename}", nil, http.Header{}); status != 200 || string(body) != `{"data":{"__typename":"Query"}}` {
+	if status, body := s.request(http.MethodGet, "?query={__typename}", nil,
+		http.Header{}); status != 200 || string(body) != `{"data":{"__typename":"Query"}}` {
 		t.Errorf("GET: %d %s", status, body)
 	}
 	// Requests that a link or an image of a foreign page could send must not change anything.
-	if status, body := s.request(http.MethodGet, "?query=mutation{logout{userErrors{code}}}", nil, http.Header{}); !strings.Contains(string(body), "has to be sent with POST") {
+	if status, body := s.request(http.MethodGet, "?query=mutation{logout{userErrors{code}}}", nil,
+		http.Header{}); !strings.Contains(string(body), "has to be sent with POST") {
 		t.Errorf("a mutation with GET: %d %s", status, body)
 	}
-	if status, body := s.request(http.MethodPost, "", []byte(`{"query":"subscription { messageAdded(conversationId: \"x\") { id } }"}`),
-		http.Header{"Content-Type": {json}, "Accept": {json}}); status != 200 || !strings.Contains(string(body), "needs a WebSocket") {
+	if status, body := s.request(http.MethodPost, "",
+		[]byte(`{"query":"subscription { messageAdded(conversationId: \"x\") { id } }"}`),
+		http.Header{"Content-Type": {json}, "Accept": {json}}); status != 200 ||
+		!strings.Contains(string(body), "needs a WebSocket") {
 		t.Errorf("a subscription with POST: %d %s", status, body)
 	}
 }

@@ -42,7 +42,8 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 	if !s.connections.acquire(key) {
 		tooMany := "At most %d live connections of one account: end some."
 		if grant == nil {
-			tooMany = "At most %d live connections from one address without signing in: sign in, or end some."
+			tooMany = "At most %d live connections from one address without signing in: " +
+				"sign in, or end some."
 		}
 		end(errs.New(errs.RateLimited, tooMany, s.connections.max))
 		return func() {}

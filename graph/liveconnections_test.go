@@ -16,7 +16,8 @@ import (
 
 func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.MaxConnections = 2 })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(o *graph.Options, _ *auth.Options) { o.MaxConnections = 2 })
 	ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
 	id := s.mustConversation(ann, bob)
 	first := s.mustDial(ann.token, nil)
@@ -24,7 +25,8 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	refused := func() {
 		t.Helper()
 		c := s.mustConnect()
-		c.send(frame{Type: "connection_init", Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
+		c.send(frame{Type: "connection_init",
+			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
 		if code, reason := c.closed("connection_ack"); code != 1013 || reason == "" {
 			t.Errorf("closed with %d %s", code, reason)
 		}
@@ -39,9 +41,11 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	}
 	for {
 		c := s.mustConnect()
-		c.send(frame{Type: "connection_init", Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
+		c.send(frame{Type: "connection_init",
+			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
 		if f, err := c.tryRead(); err == nil && f.Type == "connection_ack" {
-			o := c.subscribe(`subscription($id: ID!) { messageAdded(conversationId: $id, afterSeq: 0) { seq content author { nickname } } }`, map[string]any{"id": id})
+			o := c.subscribe(
+				`subscription($id: ID!) { messageAdded(conversationId: $id, afterSeq: 0) { seq content author { nickname } } }`, map[string]any{"id": id})
 			s.mustSend(bob, id, "there is room")
 			if got := o.message(t); got != "2 there is room by Bob" {
 				t.Errorf("got %s", got)
@@ -54,7 +58,8 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 // Anonymous clients of one address have as many connections as an account, of both kinds together.
 func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	t.Parallel()
-	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("::1/128")}
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
 		o.MaxConnections, o.TrustedProxies = 2, loopback
 	})
@@ -80,7 +85,8 @@ func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	}
 	refused := func(ip string) {
 		t.Helper()
-		if code, reason := tries(ip).closed("connection_ack"); code != 1013 || !strings.Contains(reason, "without signing in") {
+		if code, reason := tries(ip).closed("connection_ack"); code != 1013 ||
+			!strings.Contains(reason, "without signing in") {
 			t.Errorf("%s: closed with %d %s", ip, code, reason)
 		}
 	}
@@ -112,7 +118,8 @@ func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	}
 	const first, same, other = "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1"
 	socket := opens(first)
-	stream := request(http.MethodGet, first, "token="+string(readAll(request(http.MethodPut, first, ""))))
+	stream := request(http.MethodGet, first,
+		"token="+string(readAll(request(http.MethodPut, first, ""))))
 	if b, err := stream.Body.Read(make([]byte, 1)); b != 1 || err != nil { // it has started
 		t.Fatal(err)
 	}
@@ -122,10 +129,12 @@ func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	s.mustDial(ann.token, nil) // an account has its own limit
 
 	const name = "query=%7B__typename%7D"
-	if got := readAll(request(http.MethodGet, first, name)); !strings.Contains(string(got), "RATE_LIMITED") {
+	if got := readAll(request(http.MethodGet, first, name)); !strings.Contains(string(got),
+		"RATE_LIMITED") {
 		t.Errorf("one more stream: %s", got)
 	}
-	if got := readAll(request(http.MethodGet, other, name)); !strings.Contains(string(got), "Query") {
+	if got := readAll(request(http.MethodGet, other, name)); !strings.Contains(string(got),
+		"Query") {
 		t.Errorf("a stream from elsewhere: %s", got)
 	}
 
@@ -140,19 +149,22 @@ func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	refused(first)
 }
 
-// TestAStreamIsOfOneAccount: the token of a stream lets no other client run operations on it, or end
-// those of its owner.
+// TestAStreamIsOfOneAccount: the token of a stream lets no other client run operations on it, or
+// end those of its owner.
 func TestAStreamIsOfOneAccount(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db)
 		ann, eve := s.mustRegister("ann"), s.mustRegister("eve")
-		_, token := s.request(http.MethodPut, "", nil, http.Header{"Authorization": bearer(ann.token)})
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"?token="+string(token), nil)
+		_, token := s.request(http.MethodPut, "", nil,
+			http.Header{"Authorization": bearer(ann.token)})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			s.url+"?token="+string(token), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header = http.Header{"Accept": {"text/event-stream"}, "Authorization": bearer(ann.token)}
+		req.Header = http.Header{"Accept": {"text/event-stream"},
+			"Authorization": bearer(ann.token)}
 		transport := new(http.Transport)
 		defer transport.CloseIdleConnections()
 		res, err := transport.RoundTrip(req)
@@ -171,8 +183,10 @@ func TestAStreamIsOfOneAccount(t *testing.T) {
 			{"an anonymous client", nil, http.StatusForbidden},
 			{"the account", bearer(ann.token), http.StatusAccepted},
 		} {
-			body := mustJSON(t, obj{"query": `{ viewer { user { nickname } } }`, "extensions": obj{"operationId": "1"}})
-			header := http.Header{"Content-Type": {"application/json"}, "X-GraphQL-Event-Stream-Token": {string(token)}}
+			body := mustJSON(t, obj{"query": `{ viewer { user { nickname } } }`,
+				"extensions": obj{"operationId": "1"}})
+			header := http.Header{"Content-Type": {"application/json"},
+				"X-GraphQL-Event-Stream-Token": {string(token)}}
 			if c.as != nil {
 				header["Authorization"] = c.as
 			}
@@ -183,7 +197,8 @@ func TestAStreamIsOfOneAccount(t *testing.T) {
 				continue
 			}
 			delete(header, "Content-Type")
-			if status, answer := s.request(http.MethodDelete, "?operationId=1", nil, header); status != c.want {
+			if status, answer := s.request(http.MethodDelete, "?operationId=1", nil,
+				header); status != c.want {
 				t.Errorf("%s ends an operation: %d %s", c.caller, status, answer)
 			}
 		}

@@ -16,11 +16,11 @@ import (
 type loader[K comparable, V any] struct {
 	find func(context.Context, []K) (map[K]V, error)
 
-	// mu guards what follows. It is held while prefetch looks keys up, so that a field that asks for
-	// one of them waits for that instead of looking it up again.
+	// mu guards what follows. It is held while prefetch looks keys up, so that a field that asks
+	// for one of them waits for that instead of looking it up again.
 	mu      sync.Mutex
 	known   map[K]result[V] // prefetched or primed
-	batcher *batcher[K, V]  // of this response unless set before; made when a key is first asked for
+	batcher *batcher[K, V]  // nil until a key is asked for, unless responses share one
 	batches map[K]*batch[K, V]
 }
 
@@ -30,7 +30,9 @@ type result[V any] struct {
 	found bool
 }
 
-func newLoader[K comparable, V any](find func(context.Context, []K) (map[K]V, error)) *loader[K, V] {
+func newLoader[K comparable, V any](
+	find func(context.Context, []K) (map[K]V, error),
+) *loader[K, V] {
 	return &loader[K, V]{find: find}
 }
 
@@ -124,7 +126,9 @@ type pages[K comparable, T any] = *loader[pageOf[K], store.Page[T]]
 func byPage[K comparable, V any](
 	find func(context.Context, model.Actor, []K, store.Window) (map[K]V, error),
 ) func(context.Context, model.Actor, []pageOf[K]) (map[pageOf[K]]V, error) {
-	return func(ctx context.Context, actor model.Actor, pages []pageOf[K]) (map[pageOf[K]]V, error) {
+	return func(
+		ctx context.Context, actor model.Actor, pages []pageOf[K],
+	) (map[pageOf[K]]V, error) {
 		parents := map[store.Window][]K{}
 		for _, p := range pages {
 			parents[p.window] = append(parents[p.window], p.parent)

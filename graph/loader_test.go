@@ -50,8 +50,8 @@ func TestLoaderBatchesOtherKeys(t *testing.T) {
 	})
 }
 
-// If prefetching fails, the field looks up for itself, and reports the error. Fields that come later
-// report it, too: with a database that is down, each look-up would take its time.
+// If prefetching fails, the field looks up for itself, and reports the error. Fields that come
+// later report it, too: with a database that is down, each look-up would take its time.
 func TestLoaderThatFailsToPrefetch(t *testing.T) {
 	t.Parallel()
 	d := doubling{err: errors.New("the database is away")}

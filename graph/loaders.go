@@ -49,11 +49,12 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		membersByID:   newLoader(actingAs(actor, r.Chat.MembersByID)),
 		members:       newLoader(actingAs(actor, byPage(r.Chat.Members))),
 		messages:      newLoader(actingAs(actor, charged(r.Chat.MessagesByID, one, oneMessage))),
-		messagePages:  newLoader(actingAs(actor, charged(byPage(r.Chat.Messages), pageLimit, messagesOfPage))),
-		mentioned:     newLoader(actingAs(actor, r.Chat.Mentioned)),
-		reactions:     newLoader(actingAs(actor, r.Chat.Reactions)),
-		reactors:      newLoader(actingAs(actor, byPage(r.Chat.Reactors))),
-		seenBy:        newLoader(actingAs(actor, byPage(r.Chat.SeenBy))),
+		messagePages: newLoader(actingAs(actor,
+			charged(byPage(r.Chat.Messages), pageLimit, messagesOfPage))),
+		mentioned: newLoader(actingAs(actor, r.Chat.Mentioned)),
+		reactions: newLoader(actingAs(actor, r.Chat.Reactions)),
+		reactors:  newLoader(actingAs(actor, byPage(r.Chat.Reactors))),
+		seenBy:    newLoader(actingAs(actor, byPage(r.Chat.SeenBy))),
 	}
 	l.users.batcher = r.users
 	return l
@@ -82,7 +83,9 @@ func (r *Resolver) newResponseLoaders(ctx context.Context) (context.Context, *re
 }
 
 // withLoaders gives each response its own loaders.
-func (r *Resolver) withLoaders(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+func (r *Resolver) withLoaders(
+	ctx context.Context, next graphql.ResponseHandler,
+) *graphql.Response {
 	ctx, l := r.newResponseLoaders(ctx)
 	if item := itemOf(ctx); item != nil {
 		item.loaders = l
@@ -93,7 +96,9 @@ func (r *Resolver) withLoaders(ctx context.Context, next graphql.ResponseHandler
 
 // withLoadersOfRoot gives each root field of a mutation its own loaders: it must not see what was
 // true before the mutation.
-func (r *Resolver) withLoadersOfRoot(ctx context.Context, next graphql.RootResolver) graphql.Marshaler {
+func (r *Resolver) withLoadersOfRoot(
+	ctx context.Context, next graphql.RootResolver,
+) graphql.Marshaler {
 	if graphql.GetOperationContext(ctx).Operation.Operation == ast.Mutation {
 		ctx, _ = r.newResponseLoaders(ctx)
 	}
@@ -169,11 +174,20 @@ func loadMessage(ctx context.Context, key model.MessageID) (*model.Message, erro
 }
 
 func loadConversation(ctx context.Context, key model.ConversationID) (*model.Conversation, error) {
-	return load(ctx, func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, key)
+	return load(ctx,
+		func(l *loaders) byConversation[*model.Conversation] { return l.conversations }, key)
 }
 
-func loadMembership(ctx context.Context, key model.ConversationID) (*model.ConversationMember, error) {
-	return load(ctx, func(l *loaders) byConversation[*model.ConversationMember] { return l.memberships }, key)
+func loadMembership(
+	ctx context.Context, key model.ConversationID,
+) (*model.ConversationMember, error) {
+	return load(ctx,
+		func(l *loaders) byConversation[*model.ConversationMember] { return l.memberships }, key)
+}
+
+func loadMember(ctx context.Context, key model.MemberID) (*model.ConversationMember, error) {
+	type byMember = *loader[model.MemberID, *model.ConversationMember]
+	return load(ctx, func(l *loaders) byMember { return l.membersByID }, key)
 }
 
 func loadUnread(ctx context.Context, key model.ConversationID) (model.Unread, error) {

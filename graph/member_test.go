@@ -15,7 +15,8 @@ func TestReadingOverTheWire(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db)
-		ann, bob, cat, eve := s.mustRegister("ann"), s.mustRegister("bob"), s.mustRegister("cat"), s.mustRegister("eve")
+		ann, bob, cat, eve := s.mustRegister("ann"), s.mustRegister("bob"), s.mustRegister("cat"),
+			s.mustRegister("eve")
 		id := s.mustConversation(ann, bob, cat)
 		s.mustSay(ann, id, "2")
 		three := s.mustSay(ann, id, "3 @bob")
@@ -67,7 +68,8 @@ func TestReadingOverTheWire(t *testing.T) {
 	})
 }
 
-// The viewer's own fields of a membership are null in memberships of others, wherever they are selected.
+// The viewer's own fields of a membership are null in memberships of others, wherever they are
+// selected.
 func TestOthersMembershipsKeepTheirSecrets(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

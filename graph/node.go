@@ -52,8 +52,7 @@ func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, er
 		if err != nil {
 			return nil, err
 		}
-		byID := func(l *loaders) *loader[model.MemberID, *model.ConversationMember] { return l.membersByID }
-		return nodeOrNil(load(ctx, byID, key))
+		return nodeOrNil(loadMember(ctx, key))
 	}
 	return nil, errs.New(errs.BadUserInput,
 		"%s: Expected the id of a user, a conversation, a message, a member or a session, got %s.",
@@ -72,7 +71,8 @@ func nodeOrNil[T any](p *T, err error) (Node, error) {
 // nodes finds objects in the order of their ids, with null for those that are not found.
 func (r *queryResolver) nodes(ctx context.Context, ids []string) ([]Node, error) {
 	if len(ids) > store.MaxPage {
-		return nil, errs.New(errs.BadUserInput, "ids: At most %d at once, not %d.", store.MaxPage, len(ids))
+		return nil, errs.New(errs.BadUserInput,
+			"ids: At most %d at once, not %d.", store.MaxPage, len(ids))
 	}
 	prefetchNodes(ctx, ids...)
 	nodes := make([]Node, len(ids))
@@ -114,9 +114,10 @@ func prefetchNodes(ctx context.Context, ids ...string) {
 
 // prefetchIDs looks up at once what the ids name, users too, and returns what may have to be
 // prefetched further.
-func prefetchIDs(
-	ctx context.Context, ids []string,
-) (conversations []*model.Conversation, messages []*model.Message, members []*model.ConversationMember) {
+func prefetchIDs(ctx context.Context, ids []string) (
+	conversations []*model.Conversation, messages []*model.Message,
+	members []*model.ConversationMember,
+) {
 	l, err := loadersOf(ctx)
 	if err != nil {
 		return nil, nil, nil

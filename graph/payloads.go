@@ -7,8 +7,8 @@ import (
 	"parley/model"
 )
 
-// A payload has what its mutation made, or null and the user errors. Those of several mutations that
-// return the same are one type.
+// A payload has what its mutation made, or null and the user errors. Those of several mutations
+// that return the same are one type.
 type (
 	// DonePayload has only user errors.
 	DonePayload struct{ UserErrors []*UserError }
@@ -44,7 +44,9 @@ func donePayload(err error) (*DonePayload, error) {
 	return &DonePayload{problems}, err
 }
 
-func conversationPayload(ctx context.Context) func(*model.Conversation, error) (*ConversationPayload, error) {
+func conversationPayload(
+	ctx context.Context,
+) func(*model.Conversation, error) (*ConversationPayload, error) {
 	return func(c *model.Conversation, err error) (*ConversationPayload, error) {
 		c, problems, err := splitErrors(c, err)
 		prefetchIn(ctx, "conversation", c, (*prefetcher).ofConversations)
@@ -60,7 +62,9 @@ func messagePayload(ctx context.Context) func(*model.Message, error) (*MessagePa
 	}
 }
 
-func memberPayload(ctx context.Context) func(*model.ConversationMember, error) (*MemberPayload, error) {
+func memberPayload(
+	ctx context.Context,
+) func(*model.ConversationMember, error) (*MemberPayload, error) {
 	return func(m *model.ConversationMember, err error) (*MemberPayload, error) {
 		m, problems, err := splitErrors(m, err)
 		prefetchIn(ctx, "member", m, (*prefetcher).ofMembers)
@@ -87,7 +91,9 @@ func revokedPayload(n int, err error) (*RevokeOtherSessionsPayload, error) {
 }
 
 // draftPayload returns the conversation of a draft, which is stored in the membership.
-func draftPayload(ctx context.Context) func(*model.ConversationMember, error) (*ConversationPayload, error) {
+func draftPayload(
+	ctx context.Context,
+) func(*model.ConversationMember, error) (*ConversationPayload, error) {
 	return func(m *model.ConversationMember, err error) (*ConversationPayload, error) {
 		if err != nil {
 			return conversationPayload(ctx)(nil, err)

@@ -36,10 +36,11 @@ func prefetch[T any](
 	}
 }
 
-// prefetchIn is prefetch for the one thing that a mutation returns, in the field of its payload with
-// this name.
+// prefetchIn is prefetch for the one thing that a mutation returns, in the field of its payload
+// with this name.
 func prefetchIn[T any](
-	ctx context.Context, name string, thing *T, of func(*prefetcher, context.Context, selection, []*T),
+	ctx context.Context, name string, thing *T,
+	of func(*prefetcher, context.Context, selection, []*T),
 ) {
 	if field := graphql.GetFieldContext(ctx); field != nil && thing != nil {
 		prefetchSelection(ctx, selectionOf(field.Field.Selections).under(name), []*T{thing}, of)
@@ -73,7 +74,8 @@ func (item *streamItem) prefetch(ctx context.Context) {
 }
 
 func prefetchSelection[T any](
-	ctx context.Context, s selection, items []T, of func(*prefetcher, context.Context, selection, []T),
+	ctx context.Context, s selection, items []T,
+	of func(*prefetcher, context.Context, selection, []T),
 ) {
 	l, err := loadersOf(ctx)
 	if err != nil || len(items) == 0 {
@@ -91,9 +93,9 @@ func prefetchSelection[T any](
 	p.users.prefetch(ctx, slices.Collect(maps.Keys(p.userIDs)))
 }
 
-// selection is the fields of a selection set by name, without regard to aliases. Fields of fragments
-// count as its own, and so do those below edges, node and nodes. @skip and @include are ignored: to
-// prefetch in vain costs a statement and nothing else.
+// selection is the fields of a selection set by name, without regard to aliases. Fields of
+// fragments count as its own, and so do those below edges, node and nodes. @skip and @include are
+// ignored: to prefetch in vain costs a statement and nothing else.
 type selection map[string][]*ast.Field
 
 func selectionOf(sets ...ast.SelectionSet) selection {

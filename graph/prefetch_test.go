@@ -25,7 +25,8 @@ func TestFragmentsAreVisitedOnce(t *testing.T) {
 	}
 	define(doc, doc.Operations[0].SelectionSet, map[string]bool{})
 	viewer := selectionOf(doc.Operations[0].SelectionSet).under("viewer")
-	if n := len(viewer["user"]); n != deep || !viewer.has("email") || !viewer.under("user").has("nickname") {
+	if n := len(viewer["user"]); n != deep || !viewer.has("email") || !viewer.under("user").
+		has("nickname") {
 		t.Errorf("%d times user, of %v", n, viewer)
 	}
 }

@@ -11,7 +11,8 @@ func TestReadReceiptsOverTheWire(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db)
-		ann, bob, cat, eve := s.mustRegister("ann"), s.mustRegister("bob"), s.mustRegister("cat"), s.mustRegister("eve")
+		ann, bob, cat, eve := s.mustRegister("ann"), s.mustRegister("bob"), s.mustRegister("cat"),
+			s.mustRegister("eve")
 		id := s.mustConversation(ann, bob)
 		s.mustSay(ann, id, "2")
 		s.mustSay(ann, id, "3")

@@ -17,10 +17,15 @@ import (
 // afterFirst does something once, after the first statement of the next operation.
 type afterFirst struct{ next atomic.Pointer[func()] }
 
-func (*afterFirst) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+func (*afterFirst) BeforeQuery(
+	ctx context.Context, _ *bun.QueryEvent,
+) context.Context {
+	return ctx
+}
 
 func (f *afterFirst) AfterQuery(ctx context.Context, _ *bun.QueryEvent) {
-	if then := f.next.Load(); then != nil && graphql.HasOperationContext(ctx) && f.next.CompareAndSwap(then, nil) {
+	if then := f.next.Load(); then != nil && graphql.HasOperationContext(ctx) &&
+		f.next.CompareAndSwap(then, nil) {
 		(*then)()
 	}
 }
@@ -49,27 +54,34 @@ func TestFieldsOfRemovedObjects(t *testing.T) {
 			{isMessage, "Message.replyTo", `replyTo { id }`, nil},
 			{isMessage, "Message.mentions", `mentions { id }`, nil},
 			{isMessage, "Message.reactions", `reactions { count }`, nil},
-			{isMessage, "ReactionGroup.users", `reactions { users { nodes { id } edges { cursor } } }`, nil},
+			{isMessage, "ReactionGroup.users",
+				`reactions { users { nodes { id } edges { cursor } } }`, nil},
 			{isMessage, "Message.seenBy", `seenBy { nodes { id } edges { cursor } }`, nil},
 			{isConversation, "Conversation.title", `title`, nil},
 			{isConversation, "Conversation.owner", `owner { id }`, nil},
 			{isConversation, "Conversation.memberCount", `memberCount`, nil},
-			{isConversation, "Conversation.members", `members { nodes { id } edges { cursor } }`, nil},
-			{isConversation, "Conversation.messages", `messages { nodes { id } edges { cursor } }`, nil},
+			{isConversation, "Conversation.members", `members { nodes { id } edges { cursor } }`,
+				nil},
+			{isConversation, "Conversation.messages", `messages { nodes { id } edges { cursor } }`,
+				nil},
 			{isConversation, "Conversation.lastMessage", `lastMessage { id }`, nil},
-			{isConversation, "Conversation.viewerMember", `viewerMember { role }`, []string{"FORBIDDEN"}},
+			{isConversation, "Conversation.viewerMember", `viewerMember { role }`,
+				[]string{"FORBIDDEN"}},
 			{isConversation, "Conversation.draft", `draft`, nil},
 			{isMember, "ConversationMember.user", `user { id }`, []string{"NOT_FOUND"}},
 			{isMember, "ConversationMember.lastReadSeq", `lastReadSeq`, nil},
 		} {
 			other := s.mustRegister(fmt.Sprint("other", i))
 			id := s.mustConversation(ann, bob, other)
-			nodes := []string{s.mustSay(ann, id, "Hello @bob", s.mustSay(ann, id, "before")), id, s.mustMember(ann, id, other)}
+			nodes := []string{s.mustSay(ann, id, "Hello @bob", s.mustSay(ann, id, "before")), id,
+				s.mustMember(ann, id, other)}
 			s.mustReact(ann, nodes[isMessage], "👍")
 			found.next.Store(new(func() {
-				s.must(ann, `mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code path } } }`,
+				s.must(ann,
+					`mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code path } } }`,
 					obj{"c": id, "u": bob.id})
-				s.must(other, `mutation($p: String!) { deleteAccount(input: {password: $p}) { userErrors { code path } } }`,
+				s.must(other,
+					`mutation($p: String!) { deleteAccount(input: {password: $p}) { userErrors { code path } } }`,
 					obj{"p": fmt.Sprint("a password of other", i)})
 			}))
 			got := s.do(bob.token, `query($id: ID!) { node(id: $id) { __typename
@@ -93,7 +105,9 @@ func onlyOf(is bool, asked string) string {
 // mustMember returns the id of a membership.
 func (s *api) mustMember(caller person, conversation string, of person) string {
 	s.t.Helper()
-	a := s.must(caller, `query($id: ID!) { conversation(id: $id) { members { nodes { id user { id } } } } }`, obj{"id": conversation})
+	a := s.must(caller,
+		`query($id: ID!) { conversation(id: $id) { members { nodes { id user { id } } } } }`,
+		obj{"id": conversation})
 	for _, node := range a.at(s.t, "conversation.members.nodes").(list) {
 		m := node.(obj)
 		if m["user"].(obj)["id"] == of.id {

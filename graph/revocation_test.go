@@ -9,9 +9,9 @@ import (
 	"parley/store/storetest"
 )
 
-// TestNothingIsDeliveredBeforeALookAtRevocations ends a session on another node, while this one does
-// not look at revocations, like a process that was stopped. The socket is closed, and nothing is sent
-// on it before.
+// TestNothingIsDeliveredBeforeALookAtRevocations ends a session on another node, while this one
+// does not look at revocations, like a process that was stopped. The socket is closed, and nothing
+// is sent on it before.
 func TestNothingIsDeliveredBeforeALookAtRevocations(t *testing.T) {
 	t.Parallel()
 	const (

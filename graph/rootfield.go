@@ -8,10 +8,10 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// withRootFieldOfEvents makes the answers of a subscription follow the rules for the root field of a
-// query: the path of an error begins with the field's name in the answer, and the data is null if a
-// field that is never null would be (GraphQL, sections 6.2.3.2 and 6.4.4). gqlgen does neither for
-// the root field of a subscription.
+// withRootFieldOfEvents makes the answers of a subscription follow the rules for the root field of
+// a query: the path of an error begins with the field's name in the answer, and the data is null if
+// a field that is never null would be (GraphQL, sections 6.2.3.2 and 6.4.4). gqlgen does neither
+// for the root field of a subscription.
 func withRootFieldOfEvents(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 	oc := graphql.GetOperationContext(ctx)
 	if oc.Operation == nil || oc.Operation.Operation != ast.Subscription {
@@ -19,7 +19,8 @@ func withRootFieldOfEvents(ctx context.Context, next graphql.ResponseHandler) *g
 	}
 	response := next(withRootField(ctx, oc))
 	root := rootField(oc.Operation.SelectionSet)
-	if response != nil && root.Definition.Type.NonNull && string(response.Data) == `{"`+root.Alias+`":null}` {
+	if response != nil && root.Definition.Type.NonNull &&
+		string(response.Data) == `{"`+root.Alias+`":null}` {
 		response.Data = json.RawMessage("null")
 	}
 	return response
@@ -29,7 +30,8 @@ func withRootFieldOfEvents(ctx context.Context, next graphql.ResponseHandler) *g
 func withRootField(ctx context.Context, oc *graphql.OperationContext) context.Context {
 	root := rootField(oc.Operation.SelectionSet)
 	return graphql.WithFieldContext(ctx, &graphql.FieldContext{
-		Object: "Subscription", Field: graphql.CollectedField{Field: root, Selections: root.SelectionSet},
+		Object: "Subscription",
+		Field:  graphql.CollectedField{Field: root, Selections: root.SelectionSet},
 	})
 }
 

@@ -9,9 +9,9 @@ import (
 	"parley/store/storetest"
 )
 
-// TestErrorsOfSubscriptions: the path of an error starts with the name of the root field in the answer,
-// and the data is null if the root field is. It is the same over both transports, and whether the
-// answer is broadcast or not.
+// TestErrorsOfSubscriptions: the path of an error starts with the name of the root field in the
+// answer, and the data is null if the root field is. It is the same over both transports, and
+// whether the answer is broadcast or not.
 func TestErrorsOfSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -70,7 +70,8 @@ func TestErrorsOfSubscriptions(t *testing.T) {
 		for _, f := range all {
 			kind, payload := f.next()
 			var got result
-			if err := json.Unmarshal([]byte(payload), &got); err != nil || kind != "next" || describe(got) != want[f.name] {
+			if err := json.Unmarshal([]byte(payload), &got); err != nil || kind != "next" ||
+				describe(got) != want[f.name] {
 				t.Errorf("%s: %s %s\nwant %s", f.name, kind, payload, want[f.name])
 			}
 		}
@@ -93,7 +94,8 @@ func TestErrorsOfSubscriptions(t *testing.T) {
 		wantEnd := func(f follower, want string) {
 			t.Helper()
 			kind, payload := f.next()
-			for ; kind == "next" && json.Valid([]byte(payload)) && payload[2:6] == "data"; kind, payload = f.next() {
+			for ; kind == "next" && json.Valid([]byte(payload)) &&
+				payload[2:6] == "data"; kind, payload = f.next() {
 			}
 			var got result
 			if kind == "error" {

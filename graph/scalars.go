@@ -21,8 +21,8 @@ func MarshalTime(t time.Time) graphql.Marshaler {
 	})
 }
 
-// UnmarshalTime reads a Time of any offset and precision (RFC 3339). It is in the years 1 to 9999 of
-// UTC, which both databases can store. The error is BAD_USER_INPUT.
+// UnmarshalTime reads a Time of any offset and precision (RFC 3339). It is in the years 1 to 9999
+// of UTC, which both databases can store. The error is BAD_USER_INPUT.
 func UnmarshalTime(v any) (time.Time, error) {
 	s, ok := v.(string)
 	var t time.Time

@@ -62,8 +62,10 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 	t.Parallel()
 	conventions := mustSchema(t).Description
 	for _, code := range []errs.Code{
-		errs.Unauthenticated, errs.Forbidden, errs.NotFound, errs.BadUserInput, errs.RateLimited, errs.Unavailable, errs.Internal,
-		document.ParseFailed, document.ValidationFailed, document.TooLarge, wire.PersistedNotFound, wire.PersistedNotSupported,
+		errs.Unauthenticated, errs.Forbidden, errs.NotFound, errs.BadUserInput, errs.RateLimited,
+		errs.Unavailable, errs.Internal,
+		document.ParseFailed, document.ValidationFailed, document.TooLarge, wire.PersistedNotFound,
+		wire.PersistedNotSupported,
 	} {
 		if !strings.Contains(conventions, "`"+string(code)+"`") {
 			t.Errorf("the schema's description does not name %s", code)
@@ -114,7 +116,8 @@ func TestNothingIsDeferred(t *testing.T) {
 		`query ($if: Boolean = false) { viewer { ... on Viewer @defer(if: $if) { email } } }`,
 	} {
 		a := s.do(ann.token, query, nil)
-		if len(a.Errors) != 1 || a.Errors[0].code() != "GRAPHQL_VALIDATION_FAILED" || a.Errors[0].Message != `Unknown directive "@defer".` {
+		if len(a.Errors) != 1 || a.Errors[0].code() != "GRAPHQL_VALIDATION_FAILED" ||
+			a.Errors[0].Message != `Unknown directive "@defer".` {
 			t.Errorf("%s: got %v", query, a)
 		}
 	}

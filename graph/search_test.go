@@ -17,13 +17,15 @@ func TestSearchOverTheWire(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db)
 		ann, bob, eve := s.mustRegister("ann"), s.mustRegister("bob"), s.mustRegister("eve")
-		here, there, hidden := s.mustConversation(ann, bob), s.mustDirect(ann, bob), s.mustConversation(bob, eve)
+		here, there, hidden := s.mustConversation(ann, bob), s.mustDirect(ann, bob),
+			s.mustConversation(bob, eve)
 		s.mustSay(ann, here, "An analytical Engine")
 		edited := s.mustSay(bob, here, "an engine, before")
 		gone := s.mustSay(ann, there, "the ENGINE is gone")
 		s.mustSay(bob, there, "蒸気機関 engine 👩‍💻")
 		s.mustSay(bob, hidden, "their engine")
-		s.must(bob, editMessage+onlyErrors, obj{"in": obj{"messageId": edited, "content": "a motor, after"}})
+		s.must(bob, editMessage+onlyErrors,
+			obj{"in": obj{"messageId": edited, "content": "a motor, after"}})
 		s.must(ann, deleteMessage+onlyErrors, obj{"in": obj{"messageId": gone}})
 
 		const search = `query($query: String!, $conversationId: ID, $authorId: ID, $sentAfter: Time, $sentBefore: Time, $first: Int, $after: String) {

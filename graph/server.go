@@ -87,13 +87,16 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	exec := &executor{
 		Executor: gqlgen.New(schema), reader: reader, turns: turns,
 		present: present, aroundRoot: resolver.withLoadersOfRoot,
-		recovered: func(ctx context.Context, reason any) error { return present(ctx, recovered(ctx, reason)) },
+		recovered: func(ctx context.Context, reason any) error {
+			return present(ctx, recovered(ctx, reason))
+		},
 	}
 	exec.SetErrorPresenter(presenter.presentField)
 	exec.SetRecoverFunc(exec.recovered)
 	exec.AroundOperations(newSchemaAnswers().aroundOperation)
 	exec.AroundResponses((&answerer{
-		limit: int64(maxAnswer), maxFields: 2 * int64(reader.Limits().Complexity), turns: turns, log: opts.Log,
+		limit: int64(maxAnswer), maxFields: 2 * int64(reader.Limits().Complexity), turns: turns,
+		log: opts.Log,
 	}).around)
 	exec.AroundResponses(withRootFieldOfEvents)
 	exec.AroundResponses(resolver.withLoaders)
@@ -108,9 +111,11 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	}
 	transport := wire.Options{
 		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
-		Subscribe:     s.broadcaster.subscribe,
-		Header:        ratelimit.WriteHeader,
-		IsLarge:       func(oc *graphql.OperationContext) bool { return memoryOf(oc, maxAnswer) > lightMemory },
+		Subscribe: s.broadcaster.subscribe,
+		Header:    ratelimit.WriteHeader,
+		IsLarge: func(oc *graphql.OperationContext) bool {
+			return memoryOf(oc, maxAnswer) > lightMemory
+		},
 		MaxOperations: opts.MaxOperations, QueueItems: opts.QueueItems, QueueBytes: opts.QueueBytes,
 		MaxMessage: int(opts.MaxBodyBytes), Documents: opts.Documents,
 		Compression: opts.Compression, DrainSpread: opts.DrainSpread,
@@ -124,9 +129,9 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	return s
 }
 
-// Drain ends every WebSocket (1012) and server-sent stream, and refuses new ones: their clients come
-// back, here or to another node. When it returns, nothing that was started for one of them needs the
-// database. Requests that are being answered go on.
+// Drain ends every WebSocket (1012) and server-sent stream, and refuses new ones: their clients
+// come back, here or to another node. When it returns, nothing that was started for one of them
+// needs the database. Requests that are being answered go on.
 func (s *Server) Drain(ctx context.Context) {
 	s.wire.Drain(ctx)
 	s.broadcaster.close()

@@ -43,16 +43,18 @@ func mustServe(t testing.TB, db *store.DB, change ...func(*graph.Options, *auth.
 
 // mustServeLimited is mustServe with rate limits of accounts.
 func mustServeLimited(
-	t testing.TB, db *store.DB, limits *ratelimit.Accounts, change ...func(*graph.Options, *auth.Options),
+	t testing.TB, db *store.DB, limits *ratelimit.Accounts,
+	change ...func(*graph.Options, *auth.Options),
 ) *api {
 	t.Helper()
 	return mustServeRunning(t, db, limits, (*auth.Service).Run, change...)
 }
 
-// mustServeRunning is mustServe with limits, and with another function in place of Service.Run, which
-// looks at revocations.
+// mustServeRunning is mustServe with limits, and with another function in place of Service.Run,
+// which looks at revocations.
 func mustServeRunning(
-	t testing.TB, db *store.DB, limits *ratelimit.Accounts, run func(*auth.Service, context.Context),
+	t testing.TB, db *store.DB, limits *ratelimit.Accounts,
+	run func(*auth.Service, context.Context),
 	change ...func(*graph.Options, *auth.Options),
 ) *api {
 	t.Helper()
@@ -67,13 +69,19 @@ func mustServeRunning(
 	if err != nil {
 		t.Fatal(err)
 	}
-	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Limits: limits, Log: logger})
+	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Limits: limits,
+		Log: logger})
 	authOpts := auth.Options{
-		Accounts: limits, Mail: outbox, OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount,
+		Accounts: limits, Mail: outbox, OnDelete: chatService.EndPresence,
+		CleanUp:    chatService.CleanUpAccount,
 		OnSettings: chatService.SettingsChanged, Log: logger,
-		Link: func(action, token string) string { return "https://chat.example.org/" + action + "#token=" + token },
+		Link: func(action, token string) string {
+			return "https://chat.example.org/" + action +
+				"#token=" + token
+		},
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,
-		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32},
+		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16,
+			KeyLength: 32},
 	}
 	for _, fn := range change {
 		fn(&opts, &authOpts)
@@ -95,7 +103,8 @@ func mustServeRunning(
 		listening.Close()
 		cancel()
 		running.Wait()
-		if strings.Contains(log.String(), "internal error") && !t.Failed() && !strings.Contains(t.Name(), "Internal") {
+		if strings.Contains(log.String(), "internal error") && !t.Failed() &&
+			!strings.Contains(t.Name(), "Internal") {
 			t.Errorf("an internal error happened:\n%s", log)
 		}
 	})
@@ -190,7 +199,8 @@ func (s *api) do(token, query string, variables map[string]any) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	status, raw := s.post(body, http.Header{"Authorization": bearer(token), "Content-Type": {"application/json"}})
+	status, raw := s.post(body, http.Header{"Authorization": bearer(token),
+		"Content-Type": {"application/json"}})
 	var a answer
 	if err := json.Unmarshal(raw, &a); err != nil {
 		s.t.Fatalf("%d: %s: %v", status, raw, err)
@@ -210,9 +220,12 @@ func (s *api) post(body []byte, header http.Header) (status int, answer []byte) 
 	return s.request(http.MethodPost, "", body, header)
 }
 
-func (s *api) request(method, query string, body []byte, header http.Header) (status int, answer []byte) {
+func (s *api) request(
+	method, query string, body []byte, header http.Header,
+) (status int, answer []byte) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+query, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+query,
+		bytes.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -239,7 +252,8 @@ func (s *api) mustRegister(nickname string) person {
 	a := s.do("", `mutation($in: RegisterInput!) { register(input: $in) {
 		tokens { accessToken refreshToken } viewer { user { id } } userErrors { code message path } } }`,
 		map[string]any{"in": map[string]any{
-			"email": nickname + "@example.org", "nickname": nickname, "password": "a password of " + nickname,
+			"email": nickname + "@example.org", "nickname": nickname,
+			"password": "a password of " + nickname,
 		}})
 	return person{
 		id: a.str(s.t, "register.viewer.user.id"), token: a.str(s.t, "register.tokens.accessToken"),
@@ -254,13 +268,15 @@ func (s *api) mustConversation(owner person, others ...person) string {
 	for _, o := range others {
 		members = append(members, map[string]any{"userId": o.id})
 	}
-	a := s.do(owner.token, createConversation, map[string]any{"in": map[string]any{"members": members}})
+	a := s.do(owner.token, createConversation,
+		map[string]any{"in": map[string]any{"members": members}})
 	return a.str(s.t, "createConversation.conversation.id")
 }
 
 func (s *api) mustSend(from person, conversation, content string) {
 	s.t.Helper()
-	a := s.do(from.token, sendMessage, map[string]any{"in": map[string]any{"conversationId": conversation, "content": content}})
+	a := s.do(from.token, sendMessage,
+		map[string]any{"in": map[string]any{"conversationId": conversation, "content": content}})
 	a.str(s.t, "sendMessage.message.id")
 }
 

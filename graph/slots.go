@@ -50,7 +50,8 @@ func (s *slots) acquire(ctx context.Context, account model.UserID, field string)
 	running := s.running(key)
 	if field == eventsField && slices.ContainsFunc(running, sameConnection) {
 		return errs.New(errs.RateLimited,
-			"events runs on this connection already, and has everything: use that one, or end it first.")
+			"events runs on this connection already, and has everything: "+
+				"use that one, or end it first.")
 	}
 	if len(running) >= s.max {
 		return errs.New(errs.RateLimited,
@@ -69,8 +70,8 @@ func (s *slots) free(key slotKey) {
 	s.running(key)
 }
 
-// running removes the slots whose operations have ended, and returns the others. Must be called with
-// s.mu held.
+// running removes the slots whose operations have ended, and returns the others. Must be called
+// with s.mu held.
 func (s *slots) running(key slotKey) []slot {
 	running := slices.DeleteFunc(s.held[key], func(sl slot) bool { return sl.ctx.Err() != nil })
 	s.held[key] = running

@@ -37,8 +37,8 @@ func (o operation) wantRefused(t *testing.T, code string) {
 	}
 }
 
-// One events subscription runs on a connection. Another is refused, and the first one goes on. Once the
-// first one has ended, there is room at once.
+// One events subscription runs on a connection. Another is refused, and the first one goes on. Once
+// the first one has ended, there is room at once.
 func TestEventsRunOnceOnAConnection(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -130,8 +130,8 @@ func (s *api) runs(t *testing.T, o operation, ann, bob person) {
 	}
 }
 
-// The subscriptions of an account over all its conversations are limited on a node, for each field, on
-// all connections together.
+// The subscriptions of an account over all its conversations are limited on a node, for each field,
+// on all connections together.
 func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 2

@@ -24,7 +24,10 @@ func TestReaderThatStalls(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db, func(o *graph.Options, _ *auth.Options) {
-			o.ChangeTransport(func(o *wire.Options) { o.WriteTimeout, o.QueueBytes = 100*time.Millisecond, 128<<10 })
+			o.ChangeTransport(func(o *wire.Options) {
+				o.WriteTimeout,
+					o.QueueBytes = 100*time.Millisecond, 128<<10
+			})
 		})
 		ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
 		id := s.mustConversation(ann, bob)
@@ -34,12 +37,16 @@ func TestReaderThatStalls(t *testing.T) {
 		for i := range 25 {
 			fields += fmt.Sprintf(" a%d: content", i)
 		}
-		query := "subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { " + fields + " } }"
+		query :=
+			"subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: " +
+				"$after) { " + fields + " } }"
 		follow := func(conn net.Conn, after int) {
-			mustWrite(t, conn, fmt.Sprintf(`{"id":"1","type":"subscribe","payload":{"query":%q,"variables":{"id":%q,"after":%d}}}`, query, id, after))
+			mustWrite(t, conn, fmt.Sprintf(
+				`{"id":"1","type":"subscribe","payload":{"query":%q,"variables":{"id":%q,"after":%d}}}`, query, id, after))
 		}
 		follow(stalled, 1)
-		lively := s.mustDial(ann.token, nil).subscribe(messageAdded, map[string]any{"id": id, "after": 1})
+		lively := s.mustDial(ann.token, nil).
+			subscribe(messageAdded, map[string]any{"id": id, "after": 1})
 		long := strings.Repeat("x", 4000)
 		last := 1
 		for s.graph.Connections() == 2 {
@@ -123,7 +130,8 @@ func TestConnectionsOfVanishedPeersAreReleased(t *testing.T) {
 	}
 	for {
 		c := s.mustConnect()
-		c.send(frame{Type: "connection_init", Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
+		c.send(frame{Type: "connection_init",
+			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
 		f, err := c.tryRead()
 		if err == nil && f.Type == "connection_ack" {
 			return

@@ -34,8 +34,11 @@ type frame struct {
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
-func (s *api) dial(header http.Header, subprotocols ...string) (*websocket.Conn, *http.Response, error) {
-	return websocket.Dial(s.t.Context(), s.url, &websocket.DialOptions{HTTPHeader: header, Subprotocols: subprotocols})
+func (s *api) dial(
+	header http.Header, subprotocols ...string,
+) (*websocket.Conn, *http.Response, error) {
+	return websocket.Dial(s.t.Context(), s.url,
+		&websocket.DialOptions{HTTPHeader: header, Subprotocols: subprotocols})
 }
 
 // mustConnect opens a socket and sends nothing on it.
@@ -98,8 +101,8 @@ func (c *client) read() frame {
 	return f
 }
 
-// closed reads until the server closes, and returns its close frame. No frame of the types in never may
-// come before.
+// closed reads until the server closes, and returns its close frame. No frame of the types in never
+// may come before.
 func (c *client) closed(never ...string) (code int, reason string) {
 	c.t.Helper()
 	for {
@@ -128,7 +131,8 @@ func (c *client) subscribe(query string, variables map[string]any) operation {
 	c.t.Helper()
 	c.next++
 	id := strconv.Itoa(c.next)
-	c.send(frame{ID: id, Type: "subscribe", Payload: mustJSON(c.t, map[string]any{"query": query, "variables": variables})})
+	c.send(frame{ID: id, Type: "subscribe",
+		Payload: mustJSON(c.t, map[string]any{"query": query, "variables": variables})})
 	return operation{c, id}
 }
 
@@ -152,7 +156,8 @@ func (o operation) message(t testing.TB) string {
 		t.Fatalf("%+v (%v)", f, err)
 	}
 	m := a.at(t, "messageAdded").(map[string]any)
-	return strconv.Itoa(int(m["seq"].(float64))) + " " + m["content"].(string) + " by " + a.str(t, "messageAdded.author.nickname")
+	return strconv.Itoa(int(m["seq"].(float64))) + " " + m["content"].(string) + " by " +
+		a.str(t, "messageAdded.author.nickname")
 }
 
 // failure returns the codes of the error that ends the operation.
@@ -174,11 +179,13 @@ func TestMessageAddedReplaysAndGoesLive(t *testing.T) {
 		id := s.mustConversation(ann, bob)
 		s.mustSend(ann, id, "before")
 
-		all := s.mustDial(ann.token, nil).subscribe(messageAdded, map[string]any{"id": id, "after": 0})
+		all := s.mustDial(ann.token, nil).
+			subscribe(messageAdded, map[string]any{"id": id, "after": 0})
 		if got := all.message(t); got != "2 before by ann" {
 			t.Errorf("replayed %s", got)
 		}
-		last := s.mustDial(bob.token, nil).subscribe(messageAdded, map[string]any{"id": id, "after": 2})
+		last := s.mustDial(bob.token, nil).
+			subscribe(messageAdded, map[string]any{"id": id, "after": 2})
 		s.mustSend(bob, id, "live")
 		for _, o := range []operation{all, last} {
 			if got := o.message(t); got != "3 live by bob" {
@@ -191,13 +198,16 @@ func TestMessageAddedReplaysAndGoesLive(t *testing.T) {
 			vars  map[string]any
 			want  string
 		}{
-			"a non-member":     {eve.token, map[string]any{"id": id}, "NOT_FOUND"},
-			"not signed in":    {"", map[string]any{"id": id}, "UNAUTHENTICATED"},
-			"not an id":        {ann.token, map[string]any{"id": "x"}, "BAD_USER_INPUT"},
-			"beyond the end":   {ann.token, map[string]any{"id": id, "after": 99}, "BAD_USER_INPUT"},
-			"before the start": {ann.token, map[string]any{"id": id, "after": -1}, "BAD_USER_INPUT"},
+			"a non-member":  {eve.token, map[string]any{"id": id}, "NOT_FOUND"},
+			"not signed in": {"", map[string]any{"id": id}, "UNAUTHENTICATED"},
+			"not an id":     {ann.token, map[string]any{"id": "x"}, "BAD_USER_INPUT"},
+			"beyond the end": {ann.token, map[string]any{"id": id, "after": 99},
+				"BAD_USER_INPUT"},
+			"before the start": {ann.token, map[string]any{"id": id, "after": -1},
+				"BAD_USER_INPUT"},
 		} {
-			if got := s.mustDial(c.token, nil).subscribe(messageAdded, c.vars).failure(t); !cmp.Equal(got, []string{c.want}) {
+			if got := s.mustDial(c.token, nil).subscribe(messageAdded, c.vars).
+				failure(t); !cmp.Equal(got, []string{c.want}) {
 				t.Errorf("%s: %v", name, got)
 			}
 		}
@@ -259,9 +269,12 @@ func TestSocketInitialisation(t *testing.T) {
 		first frame
 		want  int
 	}{
-		"a bad token":     {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"Bearer x"}`)}, 4403},
-		"no bearer":       {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"x"}`)}, 4403},
-		"too early":       {frame{Type: "subscribe", ID: "1", Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4401},
+		"a bad token": {frame{Type: "connection_init",
+			Payload: json.RawMessage(`{"Authorization":"Bearer x"}`)}, 4403},
+		"no bearer": {frame{Type: "connection_init",
+			Payload: json.RawMessage(`{"Authorization":"x"}`)}, 4403},
+		"too early": {frame{Type: "subscribe", ID: "1",
+			Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4401},
 		"no such message": {frame{Type: "hello"}, 4400},
 	} {
 		socket := s.mustConnect()
@@ -280,7 +293,8 @@ func TestSocketInitialisation(t *testing.T) {
 	c := &client{t: t, conn: conn, received: map[string][]frame{}}
 	c.send(frame{Type: "connection_init"})
 	c.read()
-	if f := c.subscribe(`{ viewer { email } }`, nil).frame(); !strings.Contains(string(f.Payload), "ann@example.org") {
+	if f := c.subscribe(`{ viewer { email } }`, nil).
+		frame(); !strings.Contains(string(f.Payload), "ann@example.org") {
 		t.Errorf("got %+v", f)
 	}
 }
@@ -303,7 +317,8 @@ func TestSocketEnds(t *testing.T) {
 
 		c := follow(ann)
 		s.do(ann.token, `mutation { logout { userErrors { code } } }`, nil)
-		if code, reason := c.closed("complete", "error"); code != 4403 || !strings.Contains(reason, "session has ended") {
+		if code, reason := c.closed("complete", "error"); code != 4403 ||
+			!strings.Contains(reason, "session has ended") {
 			t.Errorf("signed out: %d %q", code, reason)
 		}
 
@@ -312,7 +327,8 @@ func TestSocketEnds(t *testing.T) {
 		if code, _ := c.closed("complete", "error"); code != 1012 {
 			t.Errorf("the server stops: %d", code)
 		}
-		if _, res, _ := s.dial(nil, "graphql-transport-ws"); res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		if _, res, _ := s.dial(nil, "graphql-transport-ws"); res == nil ||
+			res.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("a stopping server took a socket: %v", res)
 		}
 	})
@@ -320,16 +336,19 @@ func TestSocketEnds(t *testing.T) {
 
 func TestSocketEndsWithItsToken(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), func(_ *graph.Options, o *auth.Options) { o.AccessTTL = 2 * time.Second })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(_ *graph.Options, o *auth.Options) { o.AccessTTL = 2 * time.Second })
 	ann := s.mustRegister("ann")
-	if code, reason := s.mustDial(ann.token, nil).closed(); code != 4403 || !strings.Contains(reason, "expired") {
+	if code, reason := s.mustDial(ann.token, nil).closed(); code != 4403 ||
+		!strings.Contains(reason, "expired") {
 		t.Errorf("closed with %d %q", code, reason)
 	}
 }
 
 func TestTooLargeForASocket(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.MaxBodyBytes = 1000 })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(o *graph.Options, _ *auth.Options) { o.MaxBodyBytes = 1000 })
 	c := s.mustDial("", nil)
 	c.subscribe(`{ viewer { email } } #`+strings.Repeat("x", 2000), nil)
 	if code, _ := c.closed("next"); code != int(websocket.StatusMessageTooBig) {
@@ -345,7 +364,8 @@ func (o operation) next(t testing.TB, field string) map[string]any {
 		Data   map[string]map[string]any
 		Errors json.RawMessage
 	}
-	if err := json.Unmarshal(f.Payload, &payload); f.Type != "next" || err != nil || payload.Errors != nil {
+	if err := json.Unmarshal(f.Payload, &payload); f.Type != "next" || err != nil ||
+		payload.Errors != nil {
 		t.Fatalf("got %s %s (%v)", f.Type, f.Payload, err)
 	}
 	return payload.Data[field]
@@ -391,7 +411,8 @@ func TestOperationsOfOneSocketAreBounded(t *testing.T) {
 	for _, o := range following {
 		o.message(t)
 	}
-	if got := c.subscribe(`{ viewer { email } }`, nil).failure(t); !cmp.Equal(got, []string{"RATE_LIMITED"}) {
+	if got := c.subscribe(`{ viewer { email } }`, nil).
+		failure(t); !cmp.Equal(got, []string{"RATE_LIMITED"}) {
 		t.Errorf("one more: %v", got)
 	}
 	c.send(frame{ID: following[0].id, Type: "complete"})

@@ -32,7 +32,8 @@ func (o operation) result(t testing.TB) (a answer) {
 func TestRefreshingOverASocketKeepsItOpen(t *testing.T) {
 	t.Parallel()
 	const ttl = 10 * time.Second // long enough for a slow machine to dial, and to send a request
-	s := mustServe(t, storetest.MustSQLite(t), func(_ *graph.Options, o *auth.Options) { o.AccessTTL = ttl })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(_ *graph.Options, o *auth.Options) { o.AccessTTL = ttl })
 	ann := s.mustRegister("ann")
 	first := time.Now().Add(ttl)
 	c := s.mustDial(ann.token, nil)
@@ -44,7 +45,8 @@ func TestRefreshingOverASocketKeepsItOpen(t *testing.T) {
 		a = c.subscribe(refreshSession, map[string]any{"t": refresh}).result(t)
 		refresh = a.str(t, "refreshSession.tokens.refreshToken")
 		var err error
-		if expires, err = time.Parse(time.RFC3339Nano, a.str(t, "refreshSession.tokens.expiresAt")); err != nil {
+		if expires, err = time.Parse(time.RFC3339Nano,
+			a.str(t, "refreshSession.tokens.expiresAt")); err != nil {
 			t.Fatal(err)
 		}
 		if !expires.After(first.Add(time.Second)) {
@@ -54,7 +56,8 @@ func TestRefreshingOverASocketKeepsItOpen(t *testing.T) {
 	}
 	code, reason := c.closed()
 	if time.Now().Before(expires) || code != 4403 || !strings.Contains(reason, "expired") {
-		t.Errorf("closed at %v with %d %q; the newest token expires at %v", time.Now(), code, reason, expires)
+		t.Errorf("closed at %v with %d %q; the newest token expires at %v", time.Now(), code,
+			reason, expires)
 	}
 }
 
@@ -68,7 +71,8 @@ func TestRefreshingAnotherAccountOverASocket(t *testing.T) {
 	if diff := cmp.Diff([]string{"FORBIDDEN"}, a.codes()); diff != "" {
 		t.Error(diff)
 	}
-	if a := c.subscribe(`{ viewer { user { nickname } } }`, nil).result(t); a.str(t, "viewer.user.nickname") != "ann" {
+	if a := c.subscribe(`{ viewer { user { nickname } } }`, nil).
+		result(t); a.str(t, "viewer.user.nickname") != "ann" {
 		t.Errorf("the socket is %v's", a)
 	}
 	if a := s.do("", refreshSession, map[string]any{"t": bob.refresh}); len(a.codes()) > 0 {
@@ -81,14 +85,17 @@ func TestASocketMovesToTheSessionThatWasRefreshed(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann := s.mustRegister("ann")
-	a := s.do("", `mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
+	a := s.do("",
+		`mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
 		tokens { accessToken refreshToken } userErrors { code } } }`, nil)
-	second := person{token: a.str(t, "login.tokens.accessToken"), refresh: a.str(t, "login.tokens.refreshToken")}
+	second := person{token: a.str(t, "login.tokens.accessToken"),
+		refresh: a.str(t, "login.tokens.refreshToken")}
 
 	c := s.mustDial(ann.token, nil)
 	c.subscribe(refreshSession, map[string]any{"t": second.refresh}).result(t)
 	s.do(ann.token, `mutation { logout { userErrors { code } } }`, nil)
-	if a := c.subscribe(`{ viewer { user { nickname } sessions { current } } }`, nil).result(t); len(a.at(t, "viewer.sessions").([]any)) != 1 {
+	if a := c.subscribe(`{ viewer { user { nickname } sessions { current } } }`, nil).
+		result(t); len(a.at(t, "viewer.sessions").([]any)) != 1 {
 		t.Errorf("after the first session ended: %v", a)
 	}
 	s.do(second.token, `mutation { logout { userErrors { code } } }`, nil)

@@ -57,8 +57,8 @@ func (s *statements) batched() (n int) {
 	return n
 }
 
-// crowd is a fixture with much data. The newest two items of each list need as many kinds of look-ups
-// as all of them.
+// crowd is a fixture with much data. The newest two items of each list need as many kinds of
+// look-ups as all of them.
 type crowd struct {
 	*api
 	ann    person
@@ -118,14 +118,16 @@ func (c *crowd) addGroup(i int) {
 			"author": nick(author), "content": content,
 			"reactions": list{obj{"emoji": "👍", "count": 2.0}, obj{"emoji": "🎉", "count": 1.0}},
 		},
-		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 1.0, "lastReadSeq": 1.0, "archived": false},
-		"members":      obj{"nodes": members},
+		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 1.0, "lastReadSeq": 1.0,
+			"archived": false},
+		"members": obj{"nodes": members},
 	}}, c.conversations...)
 	c.found = append(list{obj{
 		"content": content, "author": nick(author), "conversation": obj{"title": title},
 	}}, c.found...)
 	c.ids = append(c.ids, id, m)
-	c.nodes = append(c.nodes, obj{"__typename": "Conversation", "title": title}, obj{"__typename": "Message", "content": content})
+	c.nodes = append(c.nodes, obj{"__typename": "Conversation", "title": title},
+		obj{"__typename": "Message", "content": content})
 }
 
 // addDirect starts a direct conversation with two messages; ann has read the first.
@@ -138,17 +140,21 @@ func (c *crowd) addDirect(i int) {
 	c.mustReact(c.ann, m, "❤️")
 	c.conversations = append(list{obj{
 		"title": nickname(i), "owner": nil, "memberCount": 2.0,
-		"lastMessage":  obj{"author": nick(i), "content": "the engine", "reactions": list{obj{"emoji": "❤️", "count": 1.0}}},
-		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 0.0, "lastReadSeq": 2.0, "archived": false},
+		"lastMessage": obj{"author": nick(i), "content": "the engine",
+			"reactions": list{obj{"emoji": "❤️", "count": 1.0}}},
+		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 0.0, "lastReadSeq": 2.0,
+			"archived": false},
 		"members": obj{"nodes": list{
-			obj{"user": obj{"nickname": "ann"}, "role": "MEMBER"}, obj{"user": nick(i), "role": "MEMBER"},
+			obj{"user": obj{"nickname": "ann"}, "role": "MEMBER"},
+			obj{"user": nick(i), "role": "MEMBER"},
 		}},
 	}}, c.conversations...)
 	c.found = append(list{obj{
 		"content": "the engine", "author": nick(i), "conversation": obj{"title": nickname(i)},
 	}}, c.found...)
 	c.ids = append(c.ids, partner.id, mustMemberID(c.t, id, partner.id))
-	c.nodes = append(c.nodes, obj{"__typename": "User", "nickname": nickname(i)}, obj{"__typename": "ConversationMember", "user": nick(i)})
+	c.nodes = append(c.nodes, obj{"__typename": "User", "nickname": nickname(i)},
+		obj{"__typename": "ConversationMember", "user": nick(i)})
 }
 
 // addMessages fills the newest group: each message answers the one before it, mentions a user,
@@ -159,7 +165,8 @@ func (c *crowd) addMessages() {
 		author, mentioned := i%3, 3+i%3
 		content := fmt.Sprintf("@%s %d", nickname(mentioned), i)
 		var replyTo []string
-		m := obj{"content": content, "author": nick(author), "mentions": list{nick(mentioned)}, "replyTo": nil}
+		m := obj{"content": content, "author": nick(author), "mentions": list{nick(mentioned)},
+			"replyTo": nil}
 		if i > 0 {
 			replyTo = []string{before}
 			m["replyTo"] = obj{"author": obj{"nickname": beforeBy}}
@@ -170,8 +177,10 @@ func (c *crowd) addMessages() {
 		c.mustReact(c.others[4], id, "👍")
 		c.mustReact(c.ann, id, "🎉")
 		m["reactions"] = list{
-			obj{"emoji": "👍", "count": 2.0, "viewerReacted": false, "users": obj{"nodes": list{nick(3), nick(4)}}},
-			obj{"emoji": "🎉", "count": 1.0, "viewerReacted": true, "users": obj{"nodes": list{obj{"nickname": "ann"}}}},
+			obj{"emoji": "👍", "count": 2.0, "viewerReacted": false,
+				"users": obj{"nodes": list{nick(3), nick(4)}}},
+			obj{"emoji": "🎉", "count": 1.0, "viewerReacted": true,
+				"users": obj{"nodes": list{obj{"nickname": "ann"}}}},
 		}
 		seen := list{}
 		for n := range 6 { // three of its five readers, in order of joining
@@ -261,8 +270,8 @@ func TestStatementsOfOneRequest(t *testing.T) {
 	})
 }
 
-// What the root fields of a query name is looked up together, and nothing waits for a batch: neither
-// below the root nor in the result of a mutation.
+// What the root fields of a query name is looked up together, and nothing waits for a batch:
+// neither below the root nor in the result of a mutation.
 func TestRootsAndPayloadsArePrefetched(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -18,7 +18,8 @@ func TestStory(t *testing.T) {
 		s := mustServe(t, db)
 		ann, bob, cat := s.mustRegister("Ann"), s.mustRegister("Bob"), s.mustRegister("Cat")
 
-		a := s.do("", `mutation { login(input: {email: "ANN@example.org", password: "a password of Ann"}) {
+		a := s.do("",
+			`mutation { login(input: {email: "ANN@example.org", password: "a password of Ann"}) {
 			viewer { email user { nickname } conversations { nodes { id } } } userErrors { code } } }`, nil)
 		if got := a.str(t, "login.viewer.email"); got != "Ann@example.org" {
 			t.Errorf("the viewer's address is %s", got)
@@ -30,21 +31,24 @@ func TestStory(t *testing.T) {
 
 		a = s.do(ann.token, createConversation, map[string]any{"in": map[string]any{
 			"title": "  ", "members": []any{
-				map[string]any{"userId": cat.id, "role": "ADMIN"}, map[string]any{"userId": ann.id}, map[string]any{"userId": bob.id},
+				map[string]any{"userId": cat.id, "role": "ADMIN"}, map[string]any{"userId": ann.id},
+				map[string]any{"userId": bob.id},
 			},
 		}})
 		conversation := a.at(t, "createConversation.conversation").(map[string]any)
 		id := conversation["id"].(string)
 		delete(conversation, "id")
 		member := func(p person, nickname, role string) any {
-			return map[string]any{"user": map[string]any{"id": p.id, "nickname": nickname}, "role": role}
+			return map[string]any{"user": map[string]any{"id": p.id, "nickname": nickname},
+				"role": role}
 		}
 		want := map[string]any{
 			"title": "Ann, Cat, Bob", "memberCount": 3.0, "owner": map[string]any{"id": ann.id},
 			"viewerMember": map[string]any{"role": "OWNER"},
 			// all joined together, so they are ordered by id, that is by age
 			"members": map[string]any{"nodes": []any{
-				member(ann, "Ann", "OWNER"), member(bob, "Bob", "MEMBER"), member(cat, "Cat", "ADMIN"),
+				member(ann, "Ann", "OWNER"), member(bob, "Bob", "MEMBER"),
+				member(cat, "Cat", "ADMIN"),
 			}},
 		}
 		if diff := cmp.Diff(want, any(conversation)); diff != "" {

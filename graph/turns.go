@@ -78,7 +78,9 @@ func (t *executionTurns) stagesOf(ctx context.Context) []stage {
 }
 
 func newStage(from int64, in *fair.Semaphore[clientKey], weight int64) stage {
-	return stage{from, func(ctx context.Context) (func(), error) { return acquireTurn(ctx, in, weight) }}
+	return stage{from, func(ctx context.Context) (func(), error) {
+		return acquireTurn(ctx, in, weight)
+	}}
 }
 
 // acquireParsing waits for the turn to parse a document.
@@ -94,7 +96,8 @@ func acquireTurn(
 	release, err = in.Acquire(ctx, clientKeyOf(ctx), weight)
 	if errors.Is(err, fair.ErrKeyFull) || errors.Is(err, fair.ErrFull) {
 		e := errs.New(errs.RateLimited,
-			"The server is busy with other large requests. Try again later, or ask for less at once.")
+			"The server is busy with other large requests. "+
+				"Try again later, or ask for less at once.")
 		e.RetryAfter = turnRetryAfter
 		return nil, e
 	}

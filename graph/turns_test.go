@@ -17,7 +17,9 @@ import (
 )
 
 // executionOf is the context of an operation that a client at an address sent.
-func executionOf(t *testing.T, address string, kind ast.Operation, cost document.Cost) context.Context {
+func executionOf(
+	t *testing.T, address string, kind ast.Operation, cost document.Cost,
+) context.Context {
 	t.Helper()
 	oc := &graphql.OperationContext{Operation: &ast.OperationDefinition{Operation: kind}}
 	setCost(oc, cost)
@@ -39,7 +41,8 @@ func TestExecutionsHaveClasses(t *testing.T) {
 		"event":  {ast.Subscription, document.Cost{Fields: 301}, map[string]bool{"events": true}},
 	} {
 		for in, s := range map[string]*fair.Semaphore[clientKey]{
-			"middle": turns.middle, "heavy": turns.heavy, "events": turns.events, "parsing": turns.parsing,
+			"middle": turns.middle, "heavy": turns.heavy, "events": turns.events,
+			"parsing": turns.parsing,
 		} {
 			synctest.Test(t, func(t *testing.T) {
 				release, err := s.Acquire(t.Context(), clientKey{network: "other"}, middleMemory)
@@ -98,7 +101,8 @@ func TestHeavyExecutionsTakeTurns(t *testing.T) {
 		for range addresses {
 			got = append(got, <-ran)
 		}
-		if diff := cmp.Diff([]string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"},
+			got); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -123,7 +127,8 @@ func TestTurnsAreLimited(t *testing.T) {
 			}
 			waited := make(chan error, 1)
 			go func() {
-				release, err := acquireTurn(executionOf(t, c.last, ast.Query, document.Cost{}), in, 1)
+				release, err := acquireTurn(executionOf(t, c.last, ast.Query, document.Cost{}), in,
+					1)
 				if err == nil {
 					release()
 				}
@@ -131,7 +136,8 @@ func TestTurnsAreLimited(t *testing.T) {
 			}()
 			synctest.Wait()
 			_, err = acquireTurn(executionOf(t, "192.0.2.1", ast.Query, document.Cost{}), in, 1)
-			if e, ok := errors.AsType[*errs.Error](err); !ok || e.Code != errs.RateLimited || e.RetryAfter != turnRetryAfter {
+			if e, ok := errors.AsType[*errs.Error](err); !ok || e.Code != errs.RateLimited ||
+				e.RetryAfter != turnRetryAfter {
 				t.Errorf("%s: got %v", name, err)
 			}
 			release()
@@ -142,8 +148,8 @@ func TestTurnsAreLimited(t *testing.T) {
 	})
 }
 
-// TestExecutionsThatGrowTakeTurns: one that was estimated as light waits once it is not, and keeps its
-// turns until its end.
+// TestExecutionsThatGrowTakeTurns: one that was estimated as light waits once it is not, and keeps
+// its turns until its end.
 func TestExecutionsThatGrowTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,9 @@ func (r *Resolver) eventsCursor(ctx context.Context) (string, error) {
 
 // withEventsCursor reads the cursor of the viewer's stream before anything else of a query that
 // selects it. What is stored while the query runs then comes in the stream.
-func (r *Resolver) withEventsCursor(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+func (r *Resolver) withEventsCursor(
+	ctx context.Context, next graphql.ResponseHandler,
+) *graphql.Response {
 	operation := graphql.GetOperationContext(ctx).Operation
 	if operation == nil || operation.Operation != ast.Query ||
 		!selectionOf(operation.SelectionSet).under("viewer").has("eventsCursor") {

@@ -14,9 +14,11 @@ func TestEvents(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := mustServe(t, db)
 		ann, bob, cat := s.mustRegister("Ann"), s.mustRegister("Bob"), s.mustRegister("Cat")
-		query := `subscription($after: String) { events(after: $after) { cursor conversationId event { __typename ` + allEvents + `
+		query :=
+			`subscription($after: String) { events(after: $after) { cursor conversationId event { __typename ` + allEvents + `
 			... on ConversationJoined { conversationId now: conversation { id } } ... on ConversationLeft { conversationId } } } }`
-		start := s.must(bob, `{ viewer { eventsCursor conversations { nodes { id } } } }`, nil).str(t, "viewer.eventsCursor")
+		start := s.must(bob, `{ viewer { eventsCursor conversations { nodes { id } } } }`, nil).
+			str(t, "viewer.eventsCursor")
 
 		id := s.mustConversation(ann, bob)
 		lively(t, s, ann, bob, cat, id)
@@ -24,7 +26,8 @@ func TestEvents(t *testing.T) {
 			t.Helper()
 			want := livelyEvents()
 			if joined {
-				want = append([]map[string]any{{"__typename": "ConversationJoined", "conversationId": id, "now": map[string]any{"id": id}}}, want...)
+				want = append([]map[string]any{{"__typename": "ConversationJoined",
+					"conversationId": id, "now": map[string]any{"id": id}}}, want...)
 			}
 			for _, w := range want {
 				item := o.next(t, "events")
@@ -49,32 +52,40 @@ func TestEvents(t *testing.T) {
 			o := s.mustDial(bob.token, nil).subscribe(query, map[string]any{"after": cursor})
 			seq := 0.0
 			for want := 2.0 + float64(i); want <= 12; want++ {
-				if seq = o.next(t, "events")["event"].(map[string]any)["seq"].(float64); seq != want {
+				if seq = o.next(t,
+					"events")["event"].(map[string]any)["seq"].(float64); seq != want {
 					t.Fatalf("after item %d came %v, not %v", i, seq, want)
 				}
 			}
-			if got := o.next(t, "events")["event"].(map[string]any); got["__typename"] != "CaughtUp" {
+			if got := o.next(t,
+				"events")["event"].(map[string]any); got["__typename"] != "CaughtUp" {
 				t.Errorf("after item %d came %v at last", i, got)
 			}
 		}
 
 		// Cat was added and removed meanwhile: she is only sent the end.
-		s.must(ann, `mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $cat}]}) { userErrors { code } } }`,
+		s.must(ann,
+			`mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $cat}]}) { userErrors { code } } }`,
 			map[string]any{"c": id, "cat": cat.id})
 		late := s.mustDial(cat.token, nil).subscribe(query, nil)
-		if got := late.next(t, "events")["event"].(map[string]any); got["__typename"] != "CaughtUp" {
+		if got := late.next(t,
+			"events")["event"].(map[string]any); got["__typename"] != "CaughtUp" {
 			t.Errorf("got %v", got)
 		}
-		s.must(ann, `mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c, userId: $cat}) { userErrors { code } } }`,
+		s.must(ann,
+			`mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c, userId: $cat}) { userErrors { code } } }`,
 			map[string]any{"c": id, "cat": cat.id})
 		for _, want := range []string{"MemberRemoved", "ConversationLeft"} {
 			item := late.next(t, "events")
-			if got := item["event"].(map[string]any); got["__typename"] != want || item["conversationId"] != id {
+			if got := item["event"].(map[string]any); got["__typename"] != want ||
+				item["conversationId"] != id {
 				t.Errorf("got %v, want %s of %s", item, want, id)
 			}
 		}
 		other := s.mustConversation(bob, cat)
-		if got := late.next(t, "events")["event"].(map[string]any); got["__typename"] != "ConversationJoined" || got["conversationId"] != other {
+		if got := late.next(t,
+			"events")["event"].(map[string]any); got["__typename"] != "ConversationJoined" ||
+			got["conversationId"] != other {
 			t.Errorf("got %v", got)
 		}
 	})
