@@ -44,11 +44,14 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 		s.mustRead(bob, group, 3)
 		s.mustSay(bob, direct, "secret of bob")
 		const look = `query($g: ID!, $d: ID!, $bob: ID!) {
-			group: conversation(id: $g) { memberCount owner { nickname } members { nodes { user { nickname } } }
+			group: conversation(id: $g) { memberCount owner { nickname }
+			members { nodes { user { nickname } } }
 				messages { nodes { author { nickname } content mentions { nickname }
 					reactions { users { nodes { nickname } } } seenBy { nodes { nickname } } } } }
-			direct: conversation(id: $d) { title memberCount members { nodes { user { nickname } } } lastMessage { author { nickname } } }
-			byID: user(id: $bob) { id } byNickname: user(nickname: "bob") { id } node(id: $bob) { id }
+			direct: conversation(id: $d) { title memberCount members { nodes { user { nickname } } }
+			lastMessage { author { nickname } } }
+			byID: user(id: $bob) { id } byNickname: user(nickname: "bob") { id }
+			node(id: $bob) { id }
 			users(search: "bob") { nodes { id } } all: users { nodes { nickname } }
 			search: searchMessages(query: "bob", authorId: $bob) { nodes { id } } }`
 		variables := obj{"g": group, "d": direct, "bob": bob.id}
@@ -57,7 +60,8 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 			t.Fatalf("before: %+v", before)
 		}
 		live := s.mustDial(ann.token, nil).subscribe(
-			`subscription($g: ID!) { conversationEvents(conversationId: $g, afterSeq: 3) { __typename } }`, obj{"g": group})
+			`subscription($g: ID!) { conversationEvents(conversationId: $g, afterSeq: 3) {
+				__typename } }`, obj{"g": group})
 		next := func(kind string) {
 			t.Helper()
 			e := live.next(t, "conversationEvents")
@@ -123,7 +127,8 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 			`mutation { login(input: {email: "bob@example.org", password: "a password of bob"}) {
 			userErrors { code path } } }`, nil), "INVALID_CREDENTIALS input.password")
 		wantCodes("refreshing", s.do("",
-			`mutation($t: String!) { refreshSession(input: {refreshToken: $t}) { userErrors { code path } } }`,
+			`mutation($t: String!) { refreshSession(input: {refreshToken: $t}) {
+				userErrors { code path } } }`,
 			obj{"t": bob.refresh}), "TOKEN_EXPIRED input.refreshToken")
 		wantCodes("writing to them", s.do(ann.token,
 			`mutation($id: ID!) { openDirectConversation(input: {userId: $id}) {
@@ -154,8 +159,9 @@ func TestASendDoesNotWaitForARemoval(t *testing.T) {
 		deadline := time.After(30 * time.Second) // ends a test that would wait forever
 		s := mustServe(t, db, func(_ *graph.Options, o *auth.Options) {
 			cleanUp := o.CleanUp
-			o.CleanUp = func(ctx context.Context, tx *store.Tx, id model.UserID) (more bool,
-				err error) {
+			o.CleanUp = func(
+				ctx context.Context, tx *store.Tx, id model.UserID,
+			) (more bool, err error) {
 				once.Do(func() { go send() })
 				n, err := tx.NewSelect().Model((*model.Message)(nil)).
 					Where("m.content = 'in between'").Count(ctx)

@@ -72,13 +72,15 @@ func TestTheLargestPageIsServed(t *testing.T) {
 		s.mustSend(ann, id, content)
 	}
 	a := s.do(ann.token, fmt.Sprintf(
-		`{ conversation(id: %q) { messages(last: 98) { nodes { id seq createdAt content author { nickname } } } } }`, id), nil)
+		`{ conversation(id: %q) { messages(last: 98) {
+			nodes { id seq createdAt content author { nickname } } } } }`, id), nil)
 	if list, _ := a.at(t, "conversation.messages.nodes").([]any); len(list) != 98 {
 		t.Errorf("got %d messages, %v", len(list), a.codes())
 	}
 	// Messages that are read but not shown are in memory, too.
 	a = s.do(ann.token, fmt.Sprintf(
-		`{ conversation(id: %q) { messages(last: 98) { nodes { conversation { messages(last: 98) { nodes { content } } } } } } }`, id), nil)
+		`{ conversation(id: %q) { messages(last: 98) {
+			nodes { conversation { messages(last: 98) { nodes { content } } } } } } }`, id), nil)
 	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, a.codes()); diff != "" {
 		t.Error(diff)
 	}
@@ -113,20 +115,26 @@ func TestMutationsWithTooLargeAnswers(t *testing.T) {
 		id := s.mustConversation(ann, s.mustRegister("bob"))
 		in := obj{"in": obj{"conversationId": id, "content": strings.Repeat("x", 4000),
 			"idempotencyKey": "once"}}
-		const send = `mutation($in: SendMessageInput!) { one: sendMessage(input: $in) { message { content } } }`
+		const send = `mutation($in: SendMessageInput!) {
+			one: sendMessage(input: $in) { message { content } } }`
 		for range 2 {
 			body := mustJSON(t, obj{"query": send, "variables": in})
-			status, said := s.post(body, http.Header{"Authorization": bearer(ann.token), "Content-Type": {"application/json"}})
-			for _, part := range []string{"OPERATION_TOO_LARGE", `"data":null`, "is stored", "fields ran: one."} {
+			status, said := s.post(body, http.Header{"Authorization": bearer(ann.token),
+				"Content-Type": {"application/json"}})
+			for _, part := range []string{"OPERATION_TOO_LARGE", `"data":null`, "is stored",
+				"fields ran: one."} {
 				if status != http.StatusOK || !strings.Contains(string(said), part) {
 					t.Errorf("%q is not in %d %s", part, status, said)
 				}
 			}
 		}
-		a := s.do(ann.token, `mutation($in: SendMessageInput!) { sendMessage(input: $in) { message { id } } }`, in)
+		a := s.do(ann.token, `mutation($in: SendMessageInput!) {
+			sendMessage(input: $in) { message { id } } }`, in)
 		first := a.str(t, "sendMessage.message.id")
-		a = s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) { messages { nodes { id } } } }`, id), nil)
-		if diff := cmp.Diff([]any{obj{"id": first}}, a.at(t, "conversation.messages.nodes")); diff != "" {
+		a = s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) { messages { nodes { id } } } }`,
+			id), nil)
+		if diff := cmp.Diff([]any{obj{"id": first}},
+			a.at(t, "conversation.messages.nodes")); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -139,7 +147,8 @@ func TestMutationsAfterATooLargeAnswer(t *testing.T) {
 	ann := s.mustRegister("ann")
 	id := s.mustConversation(ann, s.mustRegister("bob"))
 	a := s.do(ann.token, `mutation($in: SendMessageInput!, $then: SendMessageInput!) {
-		one: sendMessage(input: $in) { message { content } } two: sendMessage(input: $then) { message { id } } }`, obj{
+		one: sendMessage(input: $in) { message { content } }
+		two: sendMessage(input: $then) { message { id } } }`, obj{
 		"in":   obj{"conversationId": id, "content": strings.Repeat("x", 4000)},
 		"then": obj{"conversationId": id, "content": "and then"},
 	})
@@ -149,7 +158,8 @@ func TestMutationsAfterATooLargeAnswer(t *testing.T) {
 	if len(a.Errors) == 0 || !strings.HasSuffix(a.Errors[0].Message, "fields ran: one.") {
 		t.Errorf("got %v", a.Errors)
 	}
-	a = s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) { lastSeq messages { nodes { id } } } }`, id), nil)
+	a = s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) {
+		lastSeq messages { nodes { id } } } }`, id), nil)
 	if list, _ := a.at(t, "conversation.messages.nodes").([]any); len(list) != 1 {
 		t.Errorf("%d messages", len(list))
 	}
@@ -163,8 +173,11 @@ func TestSubscriptionsEndWithTooLargeEvents(t *testing.T) {
 	id := s.mustConversation(ann, s.mustRegister("bob"))
 	c := s.mustDial(ann.token, nil)
 	for name, query := range map[string]string{
-		"broadcast": `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { content } }`,
-		"own":       `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { content conversation { title } } }`,
+		"broadcast": `subscription($id: ID!, $after: Int) {
+			messageAdded(conversationId: $id, afterSeq: $after) { content } }`,
+		"own": `subscription($id: ID!, $after: Int) {
+			messageAdded(conversationId: $id, afterSeq: $after) {
+			content conversation { title } } }`,
 	} {
 		following := c.subscribe(query, obj{"id": id, "after": 0})
 		s.mustSendAny(ann, id, strings.Repeat("x", 4000))
@@ -177,7 +190,8 @@ func TestSubscriptionsEndWithTooLargeEvents(t *testing.T) {
 // mustSendAny selects nothing of the message.
 func (s *api) mustSendAny(from person, conversation, content string) {
 	s.t.Helper()
-	s.must(from, `mutation($in: SendMessageInput!) { sendMessage(input: $in) { userErrors { code } } }`,
+	s.must(from, `mutation($in: SendMessageInput!) {
+		sendMessage(input: $in) { userErrors { code } } }`,
 		obj{"in": obj{"conversationId": conversation, "content": content}})
 }
 
@@ -190,7 +204,9 @@ func TestEventsHaveTheirOwnLimit(t *testing.T) {
 	ann := s.mustRegister("ann")
 	id := s.mustConversation(ann, s.mustRegister("bob"))
 	c := s.mustDial(ann.token, nil)
-	large := c.subscribe(`subscription($id: ID!) { messageAdded(conversationId: $id) { conversation { members(first: 9) { nodes { role } } } } }`, obj{"id": id})
+	large := c.subscribe(`subscription($id: ID!) {
+		messageAdded(conversationId: $id) { conversation {
+		members(first: 9) { nodes { role } } } } }`, obj{"id": id})
 	if got := large.failure(t); !cmp.Equal(got, []string{"OPERATION_TOO_LARGE"}) {
 		t.Errorf("got %v", got)
 	}
@@ -210,7 +226,8 @@ func TestInternalErrorsOfOneAnswer(t *testing.T) {
 			t.Errorf("got %+v", e)
 		}
 	}
-	if log := s.log.String(); strings.Count(log, "internal error") != 1 || strings.Count(log, id) != 1 || !strings.Contains(log, "count=29") {
+	if log := s.log.String(); strings.Count(log, "internal error") != 1 ||
+		strings.Count(log, id) != 1 || !strings.Contains(log, "count=29") {
 		t.Errorf("the log says %s", log)
 	}
 }
@@ -221,7 +238,8 @@ func mustFail(t *testing.T) (s *api, ann person, query string) {
 	db := storetest.MustSQLite(t)
 	s = mustServe(t, db)
 	ann = s.mustRegister("ann")
-	if _, err := db.ExecContext(t.Context(), "ALTER TABLE messages RENAME TO elsewhere"); err != nil {
+	if _, err := db.ExecContext(t.Context(),
+		"ALTER TABLE messages RENAME TO elsewhere"); err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
@@ -239,8 +257,11 @@ func TestFeedsGoOnWhileAFollowerWaits(t *testing.T) {
 	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
 	id := s.mustConversation(ann, bob)
 	release := s.graph.TakeAllTurns()
-	dear := s.mustDial(ann.token, nil).subscribe(`subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) {
-		seq content conversation { members(first: 40) { nodes { role joinedAt user { id nickname displayName about createdAt } } } messages(last: 60) { nodes { content } } } } }`,
+	expensive := s.mustDial(ann.token, nil).subscribe(`subscription($id: ID!, $after: Int) {
+		messageAdded(conversationId: $id, afterSeq: $after) {
+		seq content conversation { members(first: 40) {
+		nodes { role joinedAt user { id nickname displayName about createdAt } } }
+		messages(last: 60) { nodes { content } } } } }`,
 		obj{"id": id, "after": 0})
 	other := s.mustDial(bob.token, nil).subscribe(messageAdded, obj{"id": id, "after": 0})
 	for i := range 3 {
@@ -252,7 +273,8 @@ func TestFeedsGoOnWhileAFollowerWaits(t *testing.T) {
 	}
 	release()
 	for i := range 3 {
-		if got, want := string(dear.frame().Payload), fmt.Sprintf(`"number %d"`, i); !strings.Contains(got, want) {
+		if got, want := string(expensive.frame().Payload), fmt.Sprintf(`"number %d"`,
+			i); !strings.Contains(got, want) {
 			t.Errorf("%s is not in %.200s", want, got)
 		}
 	}
@@ -269,7 +291,8 @@ func TestLightOperationsNeedNoTurns(t *testing.T) {
 	s.must(ann, `{ viewer { email conversations(first: 5) { nodes { id title } } } }`, nil)
 	heavy := make(chan answer)
 	go func() {
-		heavy <- s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) { messages(last: 100) { nodes { id content } } } }`, id), nil)
+		heavy <- s.do(ann.token, fmt.Sprintf(`{ conversation(id: %q) {
+			messages(last: 100) { nodes { id content } } } }`, id), nil)
 	}()
 	release()
 	if a := <-heavy; a.Errors != nil {
@@ -281,7 +304,10 @@ func TestLightOperationsNeedNoTurns(t *testing.T) {
 // answer is counted while it is made.
 func TestListsWithoutPagesAreCounted(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.Limits.Complexity = 300 })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(o *graph.Options, _ *auth.Options) {
+			o.Limits.Complexity = 300
+		})
 	ann := s.mustRegister("ann")
 	others := make([]person, 9)
 	names := "hello"
@@ -295,7 +321,8 @@ func TestListsWithoutPagesAreCounted(t *testing.T) {
 		s.mustSend(ann, id, names)
 	}
 	page := func(n int, mentioned string) string {
-		return fmt.Sprintf(`{ conversation(id: %q) { messages(last: %d) { nodes { mentions { %s } } } } }`, id, n, mentioned)
+		return fmt.Sprintf(`{ conversation(id: %q) {
+			messages(last: %d) { nodes { mentions { %s } } } } }`, id, n, mentioned)
 	}
 	// 10 × (1 + 9 × 5) and a few
 	if a := s.do(ann.token, page(10, "id nickname displayName about"), nil); a.Errors != nil {

@@ -56,7 +56,9 @@ func TestABroadcastAnswerShowsNothingFromAfterARemoval(t *testing.T) {
 				func(ann, bob person, id string) {
 					if test.removed {
 						s.must(ann,
-							`mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code } } }`,
+							`mutation($c: ID!, $u: ID!) {
+								removeMember(input: {conversationId: $c, userId: $u}) {
+								userErrors { code } } }`,
 							obj{"c": id, "u": bob.id})
 					}
 					s.mustSend(ann, id, "afterwards")
@@ -91,7 +93,8 @@ func TestBroadcastAnswersDoNotWait(t *testing.T) {
 			{
 				"conversationEvents { ... on MessageAdded { actor { nickname } message { replyTo " +
 					"{ seq } author { nickname } } } }",
-				`{"conversationEvents":{"actor":{"nickname":"bob2"},"message":{"replyTo":null,"author":{"nickname":"bob2"}}}}`, 1,
+				`{"conversationEvents":{"actor":{"nickname":"bob2"},` +
+					`"message":{"replyTo":null,"author":{"nickname":"bob2"}}}}`, 1,
 			},
 		} {
 			got := s.mustBroadcast(n, test.selected, func(person, person, string) {

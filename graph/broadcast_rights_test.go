@@ -35,7 +35,8 @@ func (f *afterMembership) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 
 // repliesIn selects the message that another one replies to. It is looked up, and must not be shown
 // to a member from whom it is hidden.
-const repliesIn = `subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) {
+const repliesIn = `subscription($c: ID!, $after: Int) {
+	conversationEvents(conversationId: $c, afterSeq: $after) {
 	__typename ... on MessageAdded { message { content replyTo { content } } } } }`
 
 // mustFollowReplies waits until the subscription is live.
@@ -59,7 +60,8 @@ func (o operation) untilReply() (all string) {
 	}
 }
 
-const createFromJoining = `mutation($in: CreateConversationInput!) { createConversation(input: $in) { conversation { id } } }`
+const createFromJoining = `mutation($in: CreateConversationInput!) {
+	createConversation(input: $in) { conversation { id } } }`
 
 func (s *api) mustFromJoining(owner person, others ...person) string {
 	s.t.Helper()
@@ -67,7 +69,8 @@ func (s *api) mustFromJoining(owner person, others ...person) string {
 	for _, o := range others {
 		members = append(members, obj{"userId": o.id})
 	}
-	return s.must(owner, createFromJoining, obj{"in": obj{"historyVisibility": "FROM_JOINING", "members": members}}).
+	return s.must(owner, createFromJoining, obj{"in": obj{"historyVisibility": "FROM_JOINING",
+		"members": members}}).
 		str(s.t, "createConversation.conversation.id")
 }
 
@@ -106,7 +109,8 @@ func TestHistoryThatBecomesHiddenIsNotShown(t *testing.T) {
 	})
 }
 
-const addMember = `mutation($c: ID!, $u: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $u}]}) { userErrors { code } } }`
+const addMember = `mutation($c: ID!, $u: ID!) { addMembers(input: {conversationId: $c,
+	members: [{userId: $u}]}) { userErrors { code } } }`
 
 // TestEachFollowerIsShownTheirOwn: two followers with the same document may have different answers
 // to an event. Each gets their own.
@@ -121,26 +125,34 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 		}{
 			"a draft": {
 				selected: `conversation { draft }`,
-				anns:     `{"conversation":{"draft":"ann's"}}`, bobs: `{"conversation":{"draft":"bob's"}}`,
+				anns:     `{"conversation":{"draft":"ann's"}}`,
+				bobs:     `{"conversation":{"draft":"bob's"}}`,
 			},
 			"a draft, in a fragment": {
 				selected: `... on Message { conversation { ... { draft } } }`,
-				anns:     `{"conversation":{"draft":"ann's"}}`, bobs: `{"conversation":{"draft":"bob's"}}`,
+				anns:     `{"conversation":{"draft":"ann's"}}`,
+				bobs:     `{"conversation":{"draft":"bob's"}}`,
 			},
 			"a membership": {
 				selected: `conversation { viewerMember { role } }`,
-				anns:     `{"conversation":{"viewerMember":{"role":"OWNER"}}}`, bobs: `{"conversation":{"viewerMember":{"role":"MEMBER"}}}`,
+				anns:     `{"conversation":{"viewerMember":{"role":"OWNER"}}}`,
+				bobs:     `{"conversation":{"viewerMember":{"role":"MEMBER"}}}`,
 			},
 			"a condition": {
-				variables: `, $if: Boolean!`, selected: `seq content @include(if: $if)`, ann: obj{"if": true}, bob: obj{"if": false},
+				variables: `, $if: Boolean!`, selected: `seq content
+					@include(if: $if)`, ann: obj{"if": true}, bob: obj{"if": false},
 				anns: `"content":"reply"`, bobs: `"seq":`,
 			},
 			"an argument": {
-				variables: `, $n: Int`, selected: `conversation { members(first: $n) { nodes { role } } }`, ann: obj{"n": 1}, bob: obj{"n": 2},
-				anns: `{"nodes":[{"role":"OWNER"}]}`, bobs: `{"nodes":[{"role":"OWNER"},{"role":"MEMBER"}]}`,
+				variables: `, $n: Int`,
+				selected:  `conversation { members(first: $n) { nodes { role } } }`,
+				ann:       obj{"n": 1}, bob: obj{"n": 2},
+				anns: `{"nodes":[{"role":"OWNER"}]}`,
+				bobs: `{"nodes":[{"role":"OWNER"},{"role":"MEMBER"}]}`,
 			},
 			"hidden history": {
-				selected: `replyTo { content }`, anns: `{"replyTo":{"content":"hidden from bob"}}`, bobs: `{"replyTo":null}`,
+				selected: `replyTo { content }`,
+				anns:     `{"replyTo":{"content":"hidden from bob"}}`, bobs: `{"replyTo":null}`,
 			},
 		} {
 			var people []person
@@ -152,9 +164,12 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 			id := s.mustFromJoining(ann, cat)
 			hidden := s.mustSay(ann, id, "hidden from bob")
 			s.must(ann, addMember, obj{"c": id, "u": bob.id})
-			s.must(ann, saveDraft+` { userErrors { code } } }`, obj{"in": obj{"conversationId": id, "content": "ann's"}})
-			s.must(bob, saveDraft+` { userErrors { code } } }`, obj{"in": obj{"conversationId": id, "content": "bob's"}})
-			query := `subscription($c: ID!` + test.variables + `) { conversationEvents(conversationId: $c) {
+			s.must(ann, saveDraft+` { userErrors { code } } }`,
+				obj{"in": obj{"conversationId": id, "content": "ann's"}})
+			s.must(bob, saveDraft+` { userErrors { code } } }`,
+				obj{"in": obj{"conversationId": id, "content": "bob's"}})
+			query := `subscription($c: ID!` + test.variables +
+				`) { conversationEvents(conversationId: $c) {
 				__typename ... on MessageAdded { message { ` + test.selected + ` } } } }`
 			follow := func(caller person, variables obj) operation {
 				in := obj{"c": id}
@@ -170,7 +185,8 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 					t.Errorf("%s: ann is shown %s", name, got)
 				}
 				got := string(bobs.frame().Payload)
-				if !strings.Contains(got, test.bobs) || test.ann != nil && strings.Contains(got, test.anns) {
+				if !strings.Contains(got, test.bobs) || test.ann != nil &&
+					strings.Contains(got, test.anns) {
 					t.Errorf("%s: bob is shown %s", name, got)
 				}
 			}

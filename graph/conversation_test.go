@@ -20,7 +20,9 @@ func TestFilterOverTheWire(t *testing.T) {
 		all := []string{"", "a", "p", "m", "u", "ap", "am", "pu", "mu", "apm", "pmu"}
 		for _, title := range all {
 			a := s.must(ann,
-				`mutation($in: CreateConversationInput!) { createConversation(input: $in) { conversation { id } userErrors { code path } } }`,
+				`mutation($in: CreateConversationInput!) {
+					createConversation(input: $in) { conversation { id }
+					userErrors { code path } } }`,
 				obj{"in": obj{"title": "c" + title, "members": list{obj{"userId": bob.id}}}})
 			id := a.str(t, "createConversation.conversation.id")
 			in := obj{"conversationId": id}
@@ -68,7 +70,9 @@ func TestFilterOverTheWire(t *testing.T) {
 				}
 			}
 			a := s.must(ann,
-				`query($f: ConversationFilter) { viewer { conversations(filter: $f) { nodes { title } } unreadCount unreadMentionCount } }`,
+				`query($f: ConversationFilter) {
+					viewer { conversations(filter: $f) { nodes { title } }
+					unreadCount unreadMentionCount } }`,
 				obj{"f": filter})
 			if diff := cmp.Diff(any(want), a.at(t, "viewer.conversations.nodes")); diff != "" {
 				t.Errorf("%v: %s", filter, diff)
@@ -79,11 +83,13 @@ func TestFilterOverTheWire(t *testing.T) {
 			}
 		}
 		// The next page has the same filter.
-		const page = `query($after: String) { viewer { conversations(filter: {unread: true}, first: 3, after: $after) {
+		const page = `query($after: String) { viewer {
+			conversations(filter: {unread: true}, first: 3, after: $after) {
 			nodes { title } pageInfo { endCursor hasNextPage } } } }`
 		a := s.must(ann, page, nil)
 		b := s.must(ann, page, obj{"after": a.str(t, "viewer.conversations.pageInfo.endCursor")})
-		if diff := cmp.Diff(any(list{obj{"title": "cu"}}), b.at(t, "viewer.conversations.nodes")); diff != "" {
+		if diff := cmp.Diff(any(list{obj{"title": "cu"}}),
+			b.at(t, "viewer.conversations.nodes")); diff != "" {
 			t.Error(diff)
 		}
 	})

@@ -19,9 +19,12 @@ func TestReadDocuments(t *testing.T) {
 		"good": {`{"` + wire.Hash(good) + `": "` + good + `"}`, ""},
 		"good, with prefix": {`{"sha256:` + strings.ToUpper(wire.Hash(good)) +
 			`": "` + good + `"}`, ""},
-		"empty":                              {`{}`, ""},
-		"Apollo's":                           {`{"format": "apollo-persisted-query-manifest", "version": 1, "operations": [{"id": "` + wire.Hash(good) + `", "name": "", "type": "query", "body": "` + good + `"}]}`, ""},
-		"Apollo's, with ids of another kind": {`{"format": "apollo-persisted-query-manifest", "operations": [{"id": "1", "body": "` + good + `"}]}`, "has the hash " + wire.Hash(good)},
+		"empty": {`{}`, ""},
+		"Apollo's": {`{"format": "apollo-persisted-query-manifest", "version": 1, ` +
+			`"operations": [{"id": "` + wire.Hash(good) + `", "name": "", "type": "query", "body": "` + good + `"}]}`, ""},
+		"Apollo's, with ids of another kind": {
+			`{"format": "apollo-persisted-query-manifest", "operations": [{"id": "1", "body": "` +
+				good + `"}]}`, "has the hash " + wire.Hash(good)},
 		"another's format": {`{"format": "x", "operations": []}`,
 			"not a JSON object"},
 		"another's hash": {`{"` + wire.Hash(bad) + `": "` + good + `"}`,

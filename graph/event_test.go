@@ -29,7 +29,8 @@ func lively(t *testing.T, s *api, ann, bob, cat person, id string) {
 	t.Helper()
 	in := map[string]any{"c": id, "cat": cat.id, "bob": bob.id}
 	m := s.must(bob,
-		`mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "helo"}) { message { id } } }`, in).
+		`mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "helo"}) {
+			message { id } } }`, in).
 		str(t, "sendMessage.message.id")
 	in["m"] = m
 	for _, step := range []struct {
@@ -37,24 +38,33 @@ func lively(t *testing.T, s *api, ann, bob, cat person, id string) {
 		query string
 	}{
 		{bob,
-			`mutation($m: ID!) { editMessage(input: {messageId: $m, content: "hello"}) { message { id } } }`},
+			`mutation($m: ID!) { editMessage(input: {messageId: $m, content: "hello"}) {
+				message { id } } }`},
 		{ann,
-			`mutation($m: ID!) { addReaction(input: {messageId: $m, emoji: "👍"}) { message { id } } }`},
+			`mutation($m: ID!) { addReaction(input: {messageId: $m, emoji: "👍"}) {
+				message { id } } }`},
 		{ann,
-			`mutation($m: ID!) { removeReaction(input: {messageId: $m, emoji: "👍"}) { message { id } } }`},
+			`mutation($m: ID!) { removeReaction(input: {messageId: $m, emoji: "👍"}) {
+				message { id } } }`},
 		{ann, `mutation($m: ID!) { deleteMessage(input: {messageId: $m}) { message { id } } }`},
 		{ann,
-			`mutation($c: ID!) { renameConversation(input: {conversationId: $c, title: "new"}) { userErrors { code } } }`},
+			`mutation($c: ID!) { renameConversation(input: {conversationId: $c, title: "new"}) {
+				userErrors { code } } }`},
 		{ann,
-			`mutation($c: ID!) { updateConversationSettings(input: {conversationId: $c, membersMayRename: true}) { userErrors { code } } }`},
+			`mutation($c: ID!) { updateConversationSettings(input: {conversationId: $c,
+				membersMayRename: true}) { userErrors { code } } }`},
 		{ann,
-			`mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $cat}]}) { userErrors { code } } }`},
+			`mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c,
+				members: [{userId: $cat}]}) { userErrors { code } } }`},
 		{ann,
-			`mutation($c: ID!, $cat: ID!) { changeMemberRole(input: {conversationId: $c, userId: $cat, role: ADMIN}) { userErrors { code } } }`},
+			`mutation($c: ID!, $cat: ID!) { changeMemberRole(input: {conversationId: $c,
+				userId: $cat, role: ADMIN}) { userErrors { code } } }`},
 		{ann,
-			`mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c, userId: $cat}) { userErrors { code } } }`},
+			`mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c,
+				userId: $cat}) { userErrors { code } } }`},
 		{bob,
-			`mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "still here"}) { message { id } } }`},
+			`mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "still here"}) {
+				message { id } } }`},
 	} {
 		s.must(step.by, step.query, in)
 	}
@@ -108,7 +118,9 @@ func TestConversationEvents(t *testing.T) {
 		ann, bob, cat := s.mustRegister("Ann"), s.mustRegister("Bob"), s.mustRegister("Cat")
 		id := s.mustConversation(ann, bob)
 		query :=
-			`subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) { __typename ` + allEvents + `} }`
+			`subscription($c: ID!, $after: Int) {
+				conversationEvents(conversationId: $c, afterSeq: $after) { __typename ` +
+				allEvents + `} }`
 		live := s.mustDial(bob.token, nil).subscribe(query, map[string]any{"c": id, "after": 1})
 		if got := live.next(t, "conversationEvents"); got["__typename"] != "CaughtUp" ||
 			got["seq"] != 1.0 {

@@ -153,7 +153,8 @@ func TestTheGateAsksEachField(t *testing.T) {
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
 	login :=
-		`login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken } viewer { email } userErrors { code } }`
+		`login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken }
+			viewer { email } userErrors { code } }`
 	reset := `requestPasswordReset(input: {email: "ann@example.org"}) { userErrors { code } }`
 	for _, of := range []struct {
 		name, token string

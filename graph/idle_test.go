@@ -78,15 +78,18 @@ func (s *api) mustOpen(token string) net.Conn {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
-	const request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+	const request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" +
+		"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
 	if _, err := io.WriteString(conn, request); err != nil {
 		s.t.Fatal(err)
 	}
-	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || res.StatusCode != 101 {
+	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil ||
+		res.StatusCode != 101 {
 		s.t.Fatal(res, err)
 	}
-	mustWrite(s.t, conn, `{"type":"connection_init","payload":{"Authorization":"Bearer `+token+`"}}`)
+	mustWrite(s.t, conn,
+		`{"type":"connection_init","payload":{"Authorization":"Bearer `+token+`"}}`)
 	mustSkip(s.t, conn)
 	return conn
 }
@@ -94,7 +97,8 @@ func (s *api) mustOpen(token string) net.Conn {
 // mustWrite sends a message with a mask of zeros.
 func mustWrite(t testing.TB, conn net.Conn, text string) {
 	t.Helper()
-	frame := append([]byte{0x81, 0x80 | 126, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}, text...)
+	frame := append([]byte{0x81, 0x80 | 126, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0},
+		text...)
 	if len(text) < 126 {
 		frame = append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...)
 	}

@@ -28,8 +28,10 @@ func TestInboxAndConversationAdded(t *testing.T) {
 		}()
 		for over := false; !over; {
 			s.must(bob,
-				`mutation($c: ID!) { a: updateMembership(input: {conversationId: $c, pinned: true}) { userErrors { code } }
-				b: updateMembership(input: {conversationId: $c, pinned: false}) { userErrors { code } } }`, map[string]any{"c": id})
+				`mutation($c: ID!) { a: updateMembership(input: {conversationId: $c,
+					pinned: true}) { userErrors { code } }
+				b: updateMembership(input: {conversationId: $c, pinned: false}) {
+				userErrors { code } } }`, map[string]any{"c": id})
 			s.mustConversation(ann, bob)
 			select {
 			case <-begun:
@@ -48,14 +50,16 @@ func TestInboxAndConversationAdded(t *testing.T) {
 		for drain(inbox, "inboxUpdated", "conversationId", id)["unreadCount"] != 1.0 {
 		}
 		s.must(bob,
-			`mutation($c: ID!) { markRead(input: {conversationId: $c, seq: 2}) { userErrors { code } } }`, map[string]any{"c": id})
+			`mutation($c: ID!) { markRead(input: {conversationId: $c, seq: 2}) {
+				userErrors { code } } }`, map[string]any{"c": id})
 		for drain(inbox, "inboxUpdated", "conversationId", id)["unreadCount"] != 0.0 {
 		}
 		other := s.mustConversation(ann, bob)
 		drain(added, "conversationAdded", "id", other)
 		drain(inbox, "inboxUpdated", "conversationId", other)
 		s.must(bob,
-			`mutation($c: ID!) { leaveConversation(input: {conversationId: $c}) { userErrors { code } } }`, map[string]any{"c": id})
+			`mutation($c: ID!) { leaveConversation(input: {conversationId: $c}) {
+				userErrors { code } } }`, map[string]any{"c": id})
 		for {
 			got := inbox.next(t, "inboxUpdated")
 			if got["conversationId"] == id && got["removed"] == true {

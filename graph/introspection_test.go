@@ -27,7 +27,8 @@ func TestIntrospectionIsCached(t *testing.T) {
 			"Content-Type": {"application/json"}})
 		return string(answer)
 	}
-	const two = `query A { __type(name: "User") { name } } query B { __type(name: "Message") { kind } }`
+	const two = `query A { __type(name: "User") { name } }
+		query B { __type(name: "Message") { kind } }`
 	const mixed = `{ __type(name: "User") { name } viewer { user { nickname } } }`
 	for range 2 {
 		for _, c := range []struct{ token, operation, query, want string }{

@@ -41,9 +41,11 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 		// broadcast, and live at once
 		{`messageAdded(conversationId: $id) { content }`, false},
 		// executed
-		{`messageAdded(conversationId: $id, afterSeq: 1) { conversation { viewerMember { joinedAt } } }`, true},
+		{`messageAdded(conversationId: $id, afterSeq: 1) {
+			conversation { viewerMember { joinedAt } } }`, true},
 		{`conversationEvents(conversationId: $id, afterSeq: 1) { __typename }`, true},
-		{`conversationEvents(conversationId: $id, afterSeq: 1) { ... on ConversationEvent { conversation { title } } }`, true},
+		{`conversationEvents(conversationId: $id, afterSeq: 1) {
+			... on ConversationEvent { conversation { title } } }`, true},
 		{`events { cursor }`, true},
 		{`presenceChanged { online }`, true},
 		{`inboxUpdated { unreadCount }`, false},

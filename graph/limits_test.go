@@ -58,14 +58,18 @@ func TestLimits(t *testing.T) {
 			") { nodes { id } } }", []string{"OPERATION_TOO_LARGE"}},
 		"doubling fragments": {doubling(25), []string{"OPERATION_TOO_LARGE"}},
 		"large pages": {
-			`{ viewer { conversations(first: 100) { nodes { messages(first: 100) { nodes { id seq content } } } } } }`,
+			`{ viewer { conversations(first: 100) {
+				nodes { messages(first: 100) { nodes { id seq content } } } } } }`,
 			[]string{"OPERATION_TOO_LARGE"},
 		},
 		"large pages by default": {
-			`{ viewer { conversations(first: 100) { nodes { members { nodes { id role joinedAt user { id nickname } } } } } } }`,
+			`{ viewer { conversations(first: 100) {
+				nodes { members { nodes { id role joinedAt user { id nickname } } } } } } }`,
 			[]string{"OPERATION_TOO_LARGE"},
 		},
-		"ordinary pages": {`{ viewer { conversations { nodes { title members(first: 5) { nodes { user { nickname } } } messages(last: 50) { nodes { id } } } } } }`, nil},
+		"ordinary pages": {`{ viewer { conversations {
+			nodes { title members(first: 5) { nodes { user { nickname } } }
+			messages(last: 50) { nodes { id } } } } } }`, nil},
 	} {
 		a := s.do(ann.token, c.query, nil)
 		if diff := cmp.Diff(c.want, a.codes()); diff != "" {
@@ -74,7 +78,8 @@ func TestLimits(t *testing.T) {
 	}
 	// A page size that comes as a variable counts too.
 	a := s.do(ann.token,
-		`query($n: Int) { viewer { conversations(first: $n) { nodes { messages(first: $n) { nodes { id seq content } } } } } }`,
+		`query($n: Int) { viewer { conversations(first: $n) {
+			nodes { messages(first: $n) { nodes { id seq content } } } } } }`,
 		map[string]any{"n": 100})
 	if diff := cmp.Diff([]string{"OPERATION_TOO_LARGE"}, a.codes()); diff != "" {
 		t.Error(diff)

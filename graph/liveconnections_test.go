@@ -45,7 +45,8 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
 		if f, err := c.tryRead(); err == nil && f.Type == "connection_ack" {
 			o := c.subscribe(
-				`subscription($id: ID!) { messageAdded(conversationId: $id, afterSeq: 0) { seq content author { nickname } } }`, map[string]any{"id": id})
+				`subscription($id: ID!) { messageAdded(conversationId: $id, afterSeq: 0) {
+					seq content author { nickname } } }`, map[string]any{"id": id})
 			s.mustSend(bob, id, "there is room")
 			if got := o.message(t); got != "2 there is room by Bob" {
 				t.Errorf("got %s", got)

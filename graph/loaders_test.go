@@ -27,7 +27,8 @@ func BenchmarkMessages(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			query :=
-				"query($c: ID!) { conversation(id: $c) { messages(last: 50) { nodes { seq content " + author + " } } } }"
+				`query($c: ID!) { conversation(id: $c) {
+					messages(last: 50) { nodes { seq content ` + author + ` } } } }`
 			for b.Loop() {
 				if a := s.do(owner.token, query, obj{"c": id}); len(a.Errors) > 0 {
 					b.Fatal(a.Errors)

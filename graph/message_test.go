@@ -40,7 +40,8 @@ func (s *api) mustSay(caller person, conversation, content string, replyTo ...st
 func (s *api) mustDirect(caller, other person) string {
 	s.t.Helper()
 	return s.must(caller,
-		`mutation($id: ID!) { openDirectConversation(input: {userId: $id}) { conversation { id } userErrors { code path } } }`,
+		`mutation($id: ID!) { openDirectConversation(input: {userId: $id}) { conversation { id }
+			userErrors { code path } } }`,
 		obj{"id": other.id}).str(s.t, "openDirectConversation.conversation.id")
 }
 
@@ -229,7 +230,8 @@ func TestMessagesOverTheWire(t *testing.T) {
 				[]string{"BAD_USER_INPUT"}, nil},
 			{"delete: the owner", ann,
 				`mutation($in: DeleteMessageInput!) { deleteMessage(input: $in) { message {
-				content mentions { id } reactions { emoji } author { nickname } } userErrors { code path } } }`, obj{"messageId": first}, nil, obj{
+				content mentions { id } reactions { emoji } author { nickname } }
+				userErrors { code path } } }`, obj{"messageId": first}, nil, obj{
 					"content": "", "mentions": list{}, "reactions": list{}, "author": named("bob"),
 				}},
 			{"delete again", bob, deleteMessage + onlyErrors, obj{"messageId": first}, nil, nil},
@@ -241,7 +243,8 @@ func TestMessagesOverTheWire(t *testing.T) {
 		})
 
 		a := s.must(cat,
-			`query($id: ID!) { conversation(id: $id) { lastSeq messages { nodes { seq content replyTo { content } mentions { nickname } } }
+			`query($id: ID!) { conversation(id: $id) {
+				lastSeq messages { nodes { seq content replyTo { content } mentions { nickname } } }
 			lastMessage { content } } }`, obj{"id": id})
 		want := obj{
 			"lastSeq": 9.0, "lastMessage": obj{"content": "@CAT look, not @eve"},
@@ -272,8 +275,10 @@ func TestReactionLimitOverTheWire(t *testing.T) {
 		{"one of them", bob, addReaction + onlyErrors, obj{"messageId": m, "emoji": "😀"}, nil, nil},
 	})
 	a := s.must(bob,
-		`query($id: ID!) { node(id: $id) { ... on Message { reactions { emoji count users(first: 1) {
-		edges { cursor node { nickname } } pageInfo { hasNextPage endCursor } } } } } }`, obj{"id": m})
+		`query($id: ID!) { node(id: $id) { ... on Message {
+			reactions { emoji count users(first: 1) {
+		edges { cursor node { nickname } } pageInfo {
+		hasNextPage endCursor } } } } } }`, obj{"id": m})
 	if got := len(a.at(t, "node.reactions").([]any)); got != 20 {
 		t.Errorf("%d kinds", got)
 	}
@@ -281,8 +286,10 @@ func TestReactionLimitOverTheWire(t *testing.T) {
 		t.Errorf("the first is there %v times", got)
 	}
 	next := s.must(bob,
-		`query($id: ID!, $after: String) { node(id: $id) { ... on Message { reactions { users(first: 1, after: $after) {
-		nodes { nickname } pageInfo { hasNextPage } } } } } }`, obj{"id": m, "after": a.str(t, "node.reactions.0.users.pageInfo.endCursor")})
+		`query($id: ID!, $after: String) { node(id: $id) {
+			... on Message { reactions { users(first: 1, after: $after) {
+		nodes { nickname } pageInfo { hasNextPage } } } } } }`, obj{"id": m,
+			"after": a.str(t, "node.reactions.0.users.pageInfo.endCursor")})
 	want := obj{"nodes": list{obj{"nickname": "bob"}}, "pageInfo": obj{"hasNextPage": false}}
 	if diff := cmp.Diff(any(want), next.at(t, "node.reactions.0.users")); diff != "" {
 		t.Error(diff)
@@ -350,19 +357,24 @@ func TestMutationsInOneDocumentSeeEachOther(t *testing.T) {
 		a := s.must(ann, `mutation($c: ID!, $m: ID!) {
 			a: markRead(input: {conversationId: $c, seq: 2}) { member { ...read } }
 			b: markRead(input: {conversationId: $c, seq: 99}) { member { ...read } }
-			c: updateMembership(input: {conversationId: $c, archived: true, pinned: true}) { member { archived pinned } }
-			d: saveDraft(input: {conversationId: $c, content: "so"}) { conversation { draft viewerMember { archived } } }
+			c: updateMembership(input: {conversationId: $c, archived: true, pinned: true}) {
+			member { archived pinned } }
+			d: saveDraft(input: {conversationId: $c, content: "so"}) {
+			conversation { draft viewerMember { archived } } }
 			e: addReaction(input: {messageId: $m, emoji: "👍"}) { message { ...reacted } }
 			f: addReaction(input: {messageId: $m, emoji: "🎉"}) { message { ...reacted } }
 			g: removeReaction(input: {messageId: $m, emoji: "👍"}) { message { ...reacted } }
-			h: sendMessage(input: {conversationId: $c, content: "5", replyToId: $m}) { message { seq replyTo { content } conversation {
+			h: sendMessage(input: {conversationId: $c, content: "5", replyToId: $m}) {
+			message { seq replyTo { content } conversation {
 				lastSeq lastMessage { content } draft viewerMember { archived unreadCount } } } }
 			i: deleteMessage(input: {messageId: $m}) { message { content ...reacted } }
-			j: sendMessage(input: {conversationId: $c, content: "10", replyToId: $m}) { message { seq replyTo { content } conversation {
+			j: sendMessage(input: {conversationId: $c, content: "10", replyToId: $m}) {
+			message { seq replyTo { content } conversation {
 				lastSeq lastMessage { content } viewerMember { lastReadSeq } } } }
 		}
 		fragment read on ConversationMember { lastReadSeq unreadCount unreadMentionCount }
-		fragment reacted on Message { reactions { emoji count users { nodes { nickname } } } }`, obj{"c": id, "m": m})
+		fragment reacted on Message { reactions {
+		emoji count users { nodes { nickname } } } }`, obj{"c": id, "m": m})
 		reaction := func(emoji string) obj {
 			return obj{"emoji": emoji, "count": 1.0,
 				"users": obj{"nodes": list{obj{"nickname": "ann"}}}}

@@ -223,8 +223,10 @@ func TestRefusedOriginsAreLogged(t *testing.T) {
 		ask("HTTPS://New.example.org")
 		ask("null")
 	}
-	const setting = `allow="PARLEY_ALLOWED_ORIGINS=http://localhost:*,https://app.example.org,https://new.example.org"`
-	if log := s.log.String(); strings.Count(log, setting) != 1 || strings.Count(log, "origin=null") != 1 || strings.Count(log, "refused a page") != 2 {
+	const setting = `allow="PARLEY_ALLOWED_ORIGINS=` +
+		`http://localhost:*,https://app.example.org,https://new.example.org"`
+	if log := s.log.String(); strings.Count(log, setting) != 1 ||
+		strings.Count(log, "origin=null") != 1 || strings.Count(log, "refused a page") != 2 {
 		t.Error(log)
 	}
 	for i := range 200 {
@@ -242,11 +244,15 @@ func TestRefusedOriginsAreLogged(t *testing.T) {
 
 func TestOrigins(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), withOrigins("https://app.example.org", "http://localhost:*"))
+	s := mustServe(t, storetest.MustSQLite(t), withOrigins("https://app.example.org",
+		"http://localhost:*"))
 	for origin, allowed := range map[string]bool{
-		"": true, "https://app.example.org": true, "http://localhost:5173": true, "http://localhost": true, s.url: true,
-		"http://app.example.org": false, "https://app.example.org.evil.net": false, "https://localhost:5173": false,
-		"http://localhost.evil.net": false, "null": false, "https://app.example.org:8443": false, "nonsense": false,
+		"": true, "https://app.example.org": true, "http://localhost:5173": true,
+		"http://localhost": true, s.url: true,
+		"http://app.example.org": false, "https://app.example.org.evil.net": false,
+		"https://localhost:5173":    false,
+		"http://localhost.evil.net": false, "null": false, "https://app.example.org:8443": false,
+		"nonsense": false,
 	} {
 		header := http.Header{"Content-Type": {"application/json"}}
 		if origin != "" {
@@ -272,6 +278,7 @@ func TestOrigins(t *testing.T) {
 		t.Errorf("allowed %q: %v", got, res.Header)
 	}
 	if got := res.Header.Get("Access-Control-Allow-Credentials"); got != "" {
-		t.Errorf("cookies are not used, and nothing should be sent on their account: %v", res.Header)
+		t.Errorf("cookies are not used, and nothing should be sent on their account: %v",
+			res.Header)
 	}
 }

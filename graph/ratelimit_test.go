@@ -319,7 +319,8 @@ func TestTheHeaderAboutSigningIn(t *testing.T) {
 	s := mustServe(t, db, func(_ *graph.Options, o *auth.Options) { o.RateLimits = true })
 	ann := s.mustRegister("ann")
 	login :=
-		`mutation { login(input: {email: "ann@example.org", password: "wrong password"}) { userErrors { code } } }`
+		`mutation { login(input: {email: "ann@example.org", password: "wrong password"}) {
+			userErrors { code } } }`
 	if _, h := s.askLimited("", login); shownLimits(h) != `"login";q=100;w=100 "login";r=99;t=1 ` {
 		t.Errorf("a login: %q", shownLimits(h))
 	}

@@ -16,7 +16,8 @@ func TestReadReceiptsOverTheWire(t *testing.T) {
 		id := s.mustConversation(ann, bob)
 		s.mustSay(ann, id, "2")
 		s.mustSay(ann, id, "3")
-		const query = `subscription($c: ID!) { readReceipts(conversationId: $c) { userId user { nickname } lastReadSeq } }`
+		const query = `subscription($c: ID!) { readReceipts(conversationId: $c) {
+			userId user { nickname } lastReadSeq } }`
 		in := obj{"c": id}
 		s.mustDial(eve.token, nil).subscribe(query, in).wantFailure(t, "NOT_FOUND")
 		o := s.mustDial(ann.token, nil).subscribe(query, in)
@@ -39,7 +40,9 @@ func TestReadReceiptsOverTheWire(t *testing.T) {
 		want(bob, "bob", nil)
 		s.must(ann, changeSettings, obj{"in": obj{"sendReadReceipts": true}})
 		want(bob, "bob", 3.0)
-		s.must(ann, `mutation($c: ID!, $u: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $u}]}) { userErrors { code } } }`,
+		s.must(ann, `mutation($c: ID!, $u: ID!) {
+			addMembers(input: {conversationId: $c, members: [{userId: $u}]}) {
+			userErrors { code } } }`,
 			obj{"c": id, "u": cat.id})
 		want(cat, "cat", 4.0)
 		cats := s.mustDial(cat.token, nil).subscribe(query, in)

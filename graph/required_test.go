@@ -78,16 +78,20 @@ func TestFieldsOfRemovedObjects(t *testing.T) {
 			s.mustReact(ann, nodes[isMessage], "👍")
 			found.next.Store(new(func() {
 				s.must(ann,
-					`mutation($c: ID!, $u: ID!) { removeMember(input: {conversationId: $c, userId: $u}) { userErrors { code path } } }`,
+					`mutation($c: ID!, $u: ID!) {
+						removeMember(input: {conversationId: $c, userId: $u}) {
+						userErrors { code path } } }`,
 					obj{"c": id, "u": bob.id})
 				s.must(other,
-					`mutation($p: String!) { deleteAccount(input: {password: $p}) { userErrors { code path } } }`,
+					`mutation($p: String!) { deleteAccount(input: {password: $p}) {
+						userErrors { code path } } }`,
 					obj{"p": fmt.Sprint("a password of other", i)})
 			}))
 			got := s.do(bob.token, `query($id: ID!) { node(id: $id) { __typename
 				... on Message { `+onlyOf(c.node == isMessage, c.asked)+` }
 				... on Conversation { `+onlyOf(c.node == isConversation, c.asked)+` }
-				... on ConversationMember { `+onlyOf(c.node == isMember, c.asked)+` } } }`, obj{"id": nodes[c.node]})
+				... on ConversationMember { `+onlyOf(c.node == isMember,
+				c.asked)+` } } }`, obj{"id": nodes[c.node]})
 			if !slices.Equal(got.codes(), c.codes) || found.next.Load() != nil {
 				t.Errorf("%s: %+v, want %v", c.field, got, c.codes)
 			}

@@ -15,9 +15,11 @@ import (
 func TestNothingIsDeliveredBeforeALookAtRevocations(t *testing.T) {
 	t.Parallel()
 	const (
-		broadcast = `subscription($c: ID!, $after: Int) { conversationEvents(conversationId: $c, afterSeq: $after) {
+		broadcast = `subscription($c: ID!, $after: Int) {
+			conversationEvents(conversationId: $c, afterSeq: $after) {
 			__typename ... on MessageAdded { message { content } } } }`
-		executed = `subscription($c: ID!, $after: Int) { messageAdded(conversationId: $c, afterSeq: $after) {
+		executed = `subscription($c: ID!, $after: Int) {
+			messageAdded(conversationId: $c, afterSeq: $after) {
 			content conversation { draft } } }`
 	)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -34,12 +36,16 @@ func TestNothingIsDeliveredBeforeALookAtRevocations(t *testing.T) {
 			"replayed": {broadcast, 0, false},
 			"executed": {executed, 0, false},
 		} {
-			signedIn := other.must(person{}, `mutation { login(input: {email: "bob@example.org", password: "a password of bob"}) {
+			signedIn := other.must(person{}, `mutation {
+				login(input: {email: "bob@example.org", password: "a password of bob"}) {
 				tokens { accessToken } userErrors { code path } } }`, nil)
 			token := signedIn.str(t, "login.tokens.accessToken")
 			s := mustServeRunning(t, db, nil, func(*auth.Service, context.Context) {})
 			bobs := s.mustDial(token, nil)
-			logout := func() { other.must(person{token: token}, `mutation { logout { userErrors { code path } } }`, nil) }
+			logout := func() {
+				other.must(person{token: token},
+					`mutation { logout { userErrors { code path } } }`, nil)
+			}
 			if !c.live {
 				logout()
 			}

@@ -41,7 +41,8 @@ func TestAnIntHas32Bits(t *testing.T) {
 			{send(`mutation($c: ID!) { markRead(input: {conversationId: $c, seq: `+n+
 				`}) { userErrors { code path } } }`, "1"), inDocument},
 			{send(
-				`mutation($c: ID!, $n: Int!) { markRead(input: {conversationId: $c, seq: $n}) { userErrors { code path } } }`, n), inVariable},
+				`mutation($c: ID!, $n: Int!) { markRead(input: {conversationId: $c, seq: $n}) {
+					userErrors { code path } } }`, n), inVariable},
 			{send(
 				`mutation($n: MarkReadInput!) { markRead(input: $n) { userErrors { code path } } }`,
 				fmt.Sprintf(`{"conversationId": %q, "seq": %s}`, id, n)), inVariable},
@@ -65,6 +66,7 @@ func TestAnIntHas32Bits(t *testing.T) {
 	}
 	o := s.mustDial(ann.token, nil).
 		subscribe(
-			`subscription($c: ID!) { messageAdded(conversationId: $c, afterSeq: 4294967297) { seq } }`, obj{"c": id})
+			`subscription($c: ID!) { messageAdded(conversationId: $c, afterSeq: 4294967297) {
+				seq } }`, obj{"c": id})
 	o.wantFailure(t, "GRAPHQL_VALIDATION_FAILED")
 }

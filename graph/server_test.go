@@ -250,7 +250,8 @@ type person struct {
 func (s *api) mustRegister(nickname string) person {
 	s.t.Helper()
 	a := s.do("", `mutation($in: RegisterInput!) { register(input: $in) {
-		tokens { accessToken refreshToken } viewer { user { id } } userErrors { code message path } } }`,
+		tokens { accessToken refreshToken } viewer { user { id } }
+		userErrors { code message path } } }`,
 		map[string]any{"in": map[string]any{
 			"email": nickname + "@example.org", "nickname": nickname,
 			"password": "a password of " + nickname,
@@ -282,10 +283,12 @@ func (s *api) mustSend(from person, conversation, content string) {
 
 const (
 	createConversation = `mutation($in: CreateConversationInput!) { createConversation(input: $in) {
-		conversation { id title memberCount owner { id } viewerMember { role } members { nodes { user { id nickname } role } } }
+		conversation { id title memberCount owner { id } viewerMember { role }
+		members { nodes { user { id nickname } role } } }
 		userErrors { code message path } } }`
 	sendMessage = `mutation($in: SendMessageInput!) { sendMessage(input: $in) {
 		message { id seq content author { id } } userErrors { code message path } } }`
-	messageAdded = `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) {
+	messageAdded = `subscription($id: ID!, $after: Int) {
+		messageAdded(conversationId: $id, afterSeq: $after) {
 		seq content author { nickname } } }`
 )

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	everything = `subscription($after: String) { events(after: $after) { cursor event { __typename } } }`
-	presences  = `subscription { presenceChanged { online } }`
+	everything = `subscription($after: String) {
+		events(after: $after) { cursor event { __typename } } }`
+	presences = `subscription { presenceChanged { online } }`
 )
 
 // start subscribes, and waits until the stream runs.
@@ -51,7 +52,8 @@ func TestEventsRunOnceOnAConnection(t *testing.T) {
 			c.subscribe(everything, nil).wantRefused(t, "RATE_LIMITED")
 		}
 		s.mustConversation(bob, ann)
-		if got := first.next(t, "events")["event"].(map[string]any)["__typename"]; got != "ConversationJoined" {
+		if got := first.next(t,
+			"events")["event"].(map[string]any)["__typename"]; got != "ConversationJoined" {
 			t.Errorf("got %v", got)
 		}
 		s.mustDial(ann.token, nil).start(everything) // another connection has its own
@@ -73,7 +75,8 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header = http.Header{"Authorization": bearer(ann.token), "Content-Type": {"application/json"}}
+		req.Header = http.Header{"Authorization": bearer(ann.token),
+			"Content-Type": {"application/json"}}
 		if token != "" {
 			req.Header.Set("X-GraphQL-Event-Stream-Token", token)
 		}
@@ -94,11 +97,13 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 	}
 	events := readSent(send(http.MethodGet, string(token), "").Body)
 	start := func(id string) {
-		body, err := json.Marshal(map[string]any{"query": everything, "extensions": map[string]any{"operationId": id}})
+		body, err := json.Marshal(map[string]any{"query": everything,
+			"extensions": map[string]any{"operationId": id}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res := send(http.MethodPost, string(token), string(body)); res.StatusCode != http.StatusAccepted {
+		if res := send(http.MethodPost, string(token),
+			string(body)); res.StatusCode != http.StatusAccepted {
 			t.Fatalf("got %s", res.Status)
 		}
 	}
@@ -107,7 +112,8 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 		t.Errorf("got %+v", e)
 	}
 	start("two")
-	if e := next(t, events); !strings.Contains(e.data, "RATE_LIMITED") || !strings.Contains(e.data, `"two"`) {
+	if e := next(t, events); !strings.Contains(e.data, "RATE_LIMITED") ||
+		!strings.Contains(e.data, `"two"`) {
 		t.Errorf("got %+v", e)
 	}
 }
@@ -135,12 +141,16 @@ func (s *api) runs(t *testing.T, o operation, ann, bob person) {
 func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 2
-	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.MaxStreams = most })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(o *graph.Options, _ *auth.Options) {
+			o.MaxStreams = most
+		})
 	ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
 	s.mustConversation(ann, bob)
 	s.mustDial(bob.token, nil) // so that presenceChanged has a user to report
 	for _, query := range []string{
-		everything, presences, `subscription { inboxUpdated { conversationId } }`, `subscription { conversationAdded { id } }`,
+		everything, presences, `subscription { inboxUpdated { conversationId } }`, `subscription {
+			conversationAdded { id } }`,
 	} {
 		var last operation
 		for range most {

@@ -42,7 +42,9 @@ func TestReaderThatStalls(t *testing.T) {
 				"$after) { " + fields + " } }"
 		follow := func(conn net.Conn, after int) {
 			mustWrite(t, conn, fmt.Sprintf(
-				`{"id":"1","type":"subscribe","payload":{"query":%q,"variables":{"id":%q,"after":%d}}}`, query, id, after))
+				`{"id":"1","type":"subscribe","payload":{"query":%q,`+
+					`"variables":{"id":%q,"after":%d}}}`,
+				query, id, after))
 		}
 		follow(stalled, 1)
 		lively := s.mustDial(ann.token, nil).

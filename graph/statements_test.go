@@ -213,7 +213,8 @@ func TestStatementsOfOneRequest(t *testing.T) {
 		const conversationFields = `title owner { nickname } memberCount
 			lastMessage { content author { nickname } reactions { emoji count } }
 			viewerMember { unreadCount unreadMentionCount lastReadSeq archived }`
-		const messageFields = `content author { nickname } replyTo { author { nickname } } mentions { nickname }
+		const messageFields = `content author { nickname } replyTo { author { nickname } }
+			mentions { nickname }
 			reactions { emoji count viewerReacted users(first: 3) { nodes { nickname } } }`
 		for _, q := range []struct {
 			name   string
@@ -224,18 +225,24 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			want   int
 		}{
 			{
-				"conversations", `query($n: Int) { viewer { conversations(first: $n) { nodes { ` + conversationFields + `
+				"conversations", `query($n: Int) { viewer { conversations(first: $n) { nodes { ` +
+					conversationFields + `
 					members(first: 5) { nodes { user { nickname } role } } } } } }`,
 				"viewer.conversations.nodes", c.conversations, false, 11,
 			},
 			{
-				"conversations, through edges and fragments", `query($n: Int, $five: Int = 5) { viewer { conversations(first: $n) { ...page } } }
-					fragment page on ConversationConnection { nodes: edges { node { ...on Conversation { ` + conversationFields + ` ...people } } } }
-					fragment people on Conversation { members(first: $five) { nodes { user { nickname } role } } }`,
+				"conversations, through edges and fragments", `query($n: Int, $five: Int = 5) {
+					viewer { conversations(first: $n) { ...page } } }
+					fragment page on ConversationConnection {
+					nodes: edges { node { ...on Conversation { ` + conversationFields +
+					` ...people } } } }
+					fragment people on Conversation {
+						members(first: $five) { nodes { user { nickname } role } } }`,
 				"viewer.conversations.nodes", wrapped(c.conversations), false, 11,
 			},
 			{
-				"messages", `query($id: ID!, $n: Int) { conversation(id: $id) { messages(last: $n) { nodes { ` + messageFields + `
+				"messages", `query($id: ID!, $n: Int) {
+					conversation(id: $id) { messages(last: $n) { nodes { ` + messageFields + `
 					seenBy(first: 3) { nodes { nickname } } } } } }`,
 				"conversation.messages.nodes", c.messages, true, 9,
 			},
@@ -250,7 +257,8 @@ func TestStatementsOfOneRequest(t *testing.T) {
 				a := c.must(c.ann, q.query, obj{"id": c.group, "n": n})
 				list := counted.drain()
 				if len(list) != q.want {
-					t.Errorf("%s: a page of %d took %d statements, not %d:\n%s", q.name, n, len(list), q.want, strings.Join(list, "\n"))
+					t.Errorf("%s: a page of %d took %d statements, not %d:\n%s", q.name, n,
+						len(list), q.want, strings.Join(list, "\n"))
 				}
 				want := q.stored[:n]
 				if q.newest {
@@ -262,8 +270,10 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			}
 		}
 
-		a := c.must(c.ann, `query($ids: [ID!]!) { nodes(ids: $ids) { __typename ... on Conversation { title } ... on Message { content }
-			... on User { nickname } ... on ConversationMember { user { nickname } } } }`, obj{"ids": c.ids[:20]})
+		a := c.must(c.ann, `query($ids: [ID!]!) {
+			nodes(ids: $ids) { __typename ... on Conversation { title } ... on Message { content }
+			... on User { nickname } ... on ConversationMember {
+			user { nickname } } } }`, obj{"ids": c.ids[:20]})
 		if diff := cmp.Diff(any(c.nodes[:20]), a.at(t, "nodes")); diff != "" {
 			t.Errorf("nodes: %s", diff)
 		}
@@ -287,21 +297,30 @@ func TestRootsAndPayloadsArePrefetched(t *testing.T) {
 			want  int // statements; 0 is any number
 		}{
 			{`{ viewer { user { nickname } } a: viewer { user { id } } }`, 1},
-			{`query($group: ID!, $other: ID!, $bob: ID!) { a: node(id: $group) { id } b: node(id: $other) { id } c: conversation(id: $group) { id }
-				d: user(id: $bob) { nickname } e: node(id: $bob) { id } viewer { user { nickname } } }`, 2},
-			{`query($group: ID!) { node(id: $group) { ... on Conversation { messages(last: 5) { nodes { content author { nickname } } } } } }`, 3},
-			{`query($message: ID!) { node(id: $message) { ... on Message { author { nickname } conversation { owner { nickname } } } } }`, 4},
-			{`mutation($group: ID!) { sendMessage(input: {conversationId: $group, content: "hello"}) { message {
+			{`query($group: ID!, $other: ID!, $bob: ID!) { a: node(id: $group) { id }
+				b: node(id: $other) { id } c: conversation(id: $group) { id }
+				d: user(id: $bob) { nickname } e: node(id: $bob) { id }
+				viewer { user { nickname } } }`, 2},
+			{`query($group: ID!) { node(id: $group) {
+				... on Conversation { messages(last: 5) {
+				nodes { content author { nickname } } } } } }`, 3},
+			{`query($message: ID!) { node(id: $message) {
+				... on Message { author { nickname } conversation { owner { nickname } } } } }`, 4},
+			{`mutation($group: ID!) { sendMessage(input: {conversationId: $group,
+				content: "hello"}) { message {
 				author { nickname } conversation { owner { nickname } } } } }`, 0},
-			{`mutation($group: ID!) { markRead(input: {conversationId: $group, seq: 2}) { member { user { nickname } lastReadSeq unreadCount } } }`, 0},
-			{`mutation($group: ID!) { renameConversation(input: {conversationId: $group, title: "x"}) { conversation {
+			{`mutation($group: ID!) { markRead(input: {conversationId: $group, seq: 2}) {
+				member { user { nickname } lastReadSeq unreadCount } } }`, 0},
+			{`mutation($group: ID!) { renameConversation(input: {conversationId: $group,
+				title: "x"}) { conversation {
 				owner { nickname } lastMessage { author { nickname } } } } }`, 0},
 		} {
 			counted.drain()
 			counted.batched()
 			s.must(ann, q.query, ids)
 			if list := counted.drain(); q.want > 0 && len(list) != q.want {
-				t.Errorf("%s took %d statements, not %d:\n%s", q.query, len(list), q.want, strings.Join(list, "\n"))
+				t.Errorf("%s took %d statements, not %d:\n%s", q.query, len(list), q.want,
+					strings.Join(list, "\n"))
 			}
 			if n := counted.batched(); n != 0 {
 				t.Errorf("%s waited %d times for others", q.query, n)

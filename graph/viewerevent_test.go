@@ -15,8 +15,10 @@ func TestEvents(t *testing.T) {
 		s := mustServe(t, db)
 		ann, bob, cat := s.mustRegister("Ann"), s.mustRegister("Bob"), s.mustRegister("Cat")
 		query :=
-			`subscription($after: String) { events(after: $after) { cursor conversationId event { __typename ` + allEvents + `
-			... on ConversationJoined { conversationId now: conversation { id } } ... on ConversationLeft { conversationId } } } }`
+			`subscription($after: String) { events(after: $after) {
+				cursor conversationId event { __typename ` + allEvents + `
+			... on ConversationJoined { conversationId now: conversation { id } }
+			... on ConversationLeft { conversationId } } } }`
 		start := s.must(bob, `{ viewer { eventsCursor conversations { nodes { id } } } }`, nil).
 			str(t, "viewer.eventsCursor")
 
@@ -65,7 +67,8 @@ func TestEvents(t *testing.T) {
 
 		// Cat was added and removed meanwhile: she is only sent the end.
 		s.must(ann,
-			`mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c, members: [{userId: $cat}]}) { userErrors { code } } }`,
+			`mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c,
+				members: [{userId: $cat}]}) { userErrors { code } } }`,
 			map[string]any{"c": id, "cat": cat.id})
 		late := s.mustDial(cat.token, nil).subscribe(query, nil)
 		if got := late.next(t,
@@ -73,7 +76,8 @@ func TestEvents(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 		s.must(ann,
-			`mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c, userId: $cat}) { userErrors { code } } }`,
+			`mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c,
+				userId: $cat}) { userErrors { code } } }`,
 			map[string]any{"c": id, "cat": cat.id})
 		for _, want := range []string{"MemberRemoved", "ConversationLeft"} {
 			item := late.next(t, "events")
