@@ -21,7 +21,8 @@ func TestReadDocuments(t *testing.T) {
 			`": "` + good + `"}`, ""},
 		"empty": {`{}`, ""},
 		"Apollo's": {`{"format": "apollo-persisted-query-manifest", "version": 1, ` +
-			`"operations": [{"id": "` + wire.Hash(good) + `", "name": "", "type": "query", "body": "` + good + `"}]}`, ""},
+			`"operations": [{"id": "` + wire.Hash(good) +
+			`", "name": "", "type": "query", "body": "` + good + `"}]}`, ""},
 		"Apollo's, with ids of another kind": {
 			`{"format": "apollo-persisted-query-manifest", "operations": [{"id": "1", "body": "` +
 				good + `"}]}`, "has the hash " + wire.Hash(good)},
