@@ -4,13 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/chat"
@@ -27,25 +26,26 @@ import (
 //
 // # Modes
 //
-// A subscription has one of three modes for all its life. subscribe chooses it:
+// A subscription has one of three modes, which subscribe chooses and which never changes:
 //
-//   - executed: the executor runs it, on goroutines of its own (see stream). These are the
-//     subscriptions to all conversations, typing and readReceipts; those that select a field whose
-//     value depends on the viewer; those of members who do not see the whole history; and those
-//     with an error, which the executor then reports.
+//   - executed: the executor runs it, on goroutines of its own (see stream). These are all
+//     subscriptions but messageAdded and conversationEvents; and of these two, those that select a
+//     field whose value depends on the viewer, those of members who do not see the whole history,
+//     and those that are refused, because the executor reports the error.
 //   - broadcast: each live event is executed once for all followers with the same key (see
-//     broadcastKey).
-//   - individual: as broadcast, but too expensive to execute while the feed waits. Each event is
-//     executed for each follower.
+//     broadcastKey), while the feed waits.
+//   - individual: the selection is too expensive for that. Each live event is read again and
+//     replayed.
 //
-// What is replayed is executed for each follower in both of the latter modes, on a goroutine that
-// chat starts and that ends when the follower has caught up. A live event of a broadcast
-// subscription is replayed, too, if the connection has no room for it, if revoked sessions have not
-// been looked up lately, or if it has no answer for all followers:
+// To replay an event is to execute it for one follower alone, on a goroutine of package chat that
+// ends when the follower has caught up. Both of the latter modes start with the replay of what the
+// client missed. A live event of a broadcast subscription is replayed as well if
 //
-//   - the answer has errors, for example while the database is away;
-//   - something was looked up for it, and a member was removed after the event: the answer may show
-//     that follower what came later;
+//   - the connection has no room for it, or
+//   - the node has not looked at revoked sessions lately, or
+//   - its answer has errors, for example while the database is away, or
+//   - something was looked up for its answer, and a member was removed after the event: the answer
+//     may show that member what came later, or
 //   - one of the bounds below is reached.
 //
 // # Bounds
@@ -56,9 +56,9 @@ import (
 //
 // # Locks
 //
-// eventAnswers.mu is held while an answer is made, so that followers with the same key wait for the
-// one that makes it. broadcaster.mu is held for a moment. Lock order: eventAnswers.mu →
-// broadcaster.mu. The feed holds its own lock while it calls live; nothing here calls the feed.
+// The feed calls a subscription with the lock of its stream held. eventAnswers.mu is held while an
+// answer is made, so that followers with the same key wait for the one that makes it.
+// broadcaster.mu is held for a moment. Lock order: the stream's → eventAnswers.mu → broadcaster.mu.
 
 const (
 	maxEvents       = 1024
@@ -101,8 +101,8 @@ func (b *broadcaster) close() {
 	b.making.Wait()
 }
 
-// begin registers an answer with making. It reports false after close.
-func (b *broadcaster) begin() bool {
+// register adds an answer to making. It reports false after close.
+func (b *broadcaster) register() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.closed {
@@ -111,17 +111,30 @@ func (b *broadcaster) begin() bool {
 	return !b.closed
 }
 
-// mode is how a subscription is served, see the top of the file. Those in the mode executed have no
-// broadcastSubscription.
+// mode is how a subscription is served, see the top of the file.
 type mode int
 
 const (
-	broadcastMode mode = iota
+	executedMode mode = iota
+	broadcastMode
 	individualMode
 )
 
-// broadcastSubscription is a subscription in one of these modes. The fields that each event needs
-// come first, so that they share cache lines.
+// modeOf returns the mode of an operation, as far as its selection decides that. Except in
+// executedMode, it also returns the root field and the key.
+func modeOf(oc *graphql.OperationContext) (mode, *ast.Field, broadcastKey) {
+	field, key, ok := broadcastKeyOf(oc)
+	switch {
+	case !ok:
+		return executedMode, nil, key
+	case !fitsFeed(oc):
+		return individualMode, field, key
+	}
+	return broadcastMode, field, key
+}
+
+// broadcastSubscription is a subscription in broadcastMode or individualMode. The fields that each
+// event needs come first, so that they share cache lines.
 type broadcastSubscription struct {
 	*broadcaster
 	op           *wire.Operation
@@ -140,8 +153,8 @@ type broadcastSubscription struct {
 func (b *broadcaster) subscribe(
 	ctx context.Context, op *wire.Operation, oc *graphql.OperationContext,
 ) bool {
-	field, key, ok := broadcastKeyOf(oc)
-	if !ok {
+	mode, field, key := modeOf(oc)
+	if mode == executedMode {
 		return false
 	}
 	viewer, err := actor(ctx)
@@ -159,14 +172,11 @@ func (b *broadcaster) subscribe(
 		after = &seq
 	}
 	s := &broadcastSubscription{
-		broadcaster: b, op: op, oc: oc, ctx: ctx, field: field.Name, key: key,
+		broadcaster: b, op: op, oc: oc, ctx: ctx, mode: mode, field: field.Name, key: key,
 		viewer: viewer, conversation: conversation, selects: anyEvent,
 	}
 	if s.field == "messageAdded" {
 		s.selects = addsMessage
-	}
-	if !fitsFeed(oc) {
-		s.mode = individualMode
 	}
 	return b.resolver.Chat.FollowInto(ctx, viewer, conversation, after, s.sink()) == nil
 }
@@ -174,11 +184,10 @@ func (b *broadcaster) subscribe(
 // sink is where the feed of the conversation delivers to.
 func (s *broadcastSubscription) sink() chat.Sink {
 	sink := chat.Sink{Accepts: seesEverything, Replay: s.replay, CaughtUp: s.caughtUp, End: s.end}
-	switch s.mode {
-	case broadcastMode:
+	if s.mode == broadcastMode {
 		sink.Live = s.broadcastLive
-	case individualMode:
-		sink.Live = s.deferLive
+	} else {
+		sink.Live = s.replayLive
 	}
 	return sink
 }
@@ -204,8 +213,8 @@ func (s *broadcastSubscription) broadcastLive(e *model.Event) bool {
 	return payload != nil && s.op.TryNext(payload)
 }
 
-// deferLive reports false for the live events that the client gets: they are replayed.
-func (s *broadcastSubscription) deferLive(e *model.Event) bool { return !s.selects(e) }
+// replayLive reports false for the live events that the client gets, so that they are replayed.
+func (s *broadcastSubscription) replayLive(e *model.Event) bool { return !s.selects(e) }
 
 // replay executes an event for this follower alone, and waits for room on the connection.
 func (s *broadcastSubscription) replay(ctx context.Context, e *model.Event) error {
@@ -265,7 +274,7 @@ func (s *broadcastSubscription) answerForAll(e *model.Event) []byte {
 // makeForAll executes a live event in the name of this follower. Its context does not end with the
 // operation: the other followers need the answer when this one has left.
 func (s *broadcastSubscription) makeForAll(e *model.Event, timeout time.Duration) []byte {
-	if !s.begin() {
+	if !s.register() {
 		return nil
 	}
 	defer s.making.Done()
@@ -294,7 +303,7 @@ func (s *broadcastSubscription) execute(
 ) (payload []byte, ok bool) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			payload, ok = s.failed(ctx, fmt.Errorf("panic: %v\n%s", reason, debug.Stack())), false
+			payload, ok = s.failed(ctx, recovered(ctx, reason)), false
 		}
 	}()
 	ctx = graphql.WithOperationContext(withItem(graphql.StartOperationTrace(ctx), item), s.oc)

@@ -11,6 +11,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/chat"
+	"parley/document"
 	"parley/model"
 )
 
@@ -30,6 +31,29 @@ func mustBroadcast(t *testing.T, query string) *broadcastSubscription {
 			t.Errorf("presented: %v", err)
 			return gqlerror.Wrap(err)
 		})}
+}
+
+func TestModes(t *testing.T) {
+	t.Parallel()
+	const in = `(conversationId: "conv")`
+	for _, c := range []struct {
+		field string
+		cost  document.Cost
+		want  mode
+	}{
+		{"messageAdded" + in + " { seq }", document.Cost{}, broadcastMode},
+		{"conversationEvents" + in + " { __typename }", document.Cost{}, broadcastMode},
+		{"messageAdded" + in + " { seq }", document.Cost{Fields: 301}, individualMode},
+		{"messageAdded" + in + " { conversation { viewerMember { role } } }", document.Cost{}, executedMode},
+		{"typing" + in + " { typing }", document.Cost{}, executedMode},
+		{"events { cursor }", document.Cost{}, executedMode},
+	} {
+		oc := mustBroadcast(t, "subscription { "+c.field+" }").oc
+		setCost(oc, c.cost)
+		if got, _, _ := modeOf(oc); got != c.want {
+			t.Errorf("%s of %+v: mode %d, want %d", c.field, c.cost, got, c.want)
+		}
+	}
 }
 
 // TestAnswersToAnEventAreBounded: a conversation waits while they are made, and all conversations
@@ -83,7 +107,7 @@ func TestClosingWaitsForAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroadcaster(&Resolver{}, nil, nil)
-		if !b.begin() {
+		if !b.register() {
 			t.Fatal("no answer could begin")
 		}
 		closed := false
@@ -95,7 +119,7 @@ func TestClosingWaitsForAnswers(t *testing.T) {
 		if closed {
 			t.Error("closed while an answer is being made")
 		}
-		if b.begin() {
+		if b.register() {
 			t.Error("an answer began after closing had")
 		}
 		b.making.Done()
