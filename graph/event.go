@@ -17,8 +17,8 @@ type ConversationEvent any
 type eventBase struct {
 	Seq          int64
 	At           time.Time
-	actor        *model.UserID
-	conversation model.ConversationID
+	actor        *model.UserID        // nil if the account has been removed, and in CaughtUp
+	conversation model.ConversationID // zero in CaughtUp of a stream of all conversations
 }
 
 // Actor is the user who did it.

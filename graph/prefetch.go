@@ -6,20 +6,19 @@ import (
 	"slices"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/vektah/gqlparser/v2/ast"
 
 	"parley/chat"
 	"parley/model"
 	"parley/store"
 )
 
-// prefetcher looks up what a selection asks of all items of a list at once, before their fields are
-// executed. So a list takes one statement for each kind of thing in it, however long it is, and its
-// fields find their values in the loaders without waiting for a batch.
+// prefetcher looks up what the selection of a list needs, for all items at once, before their fields
+// are executed. So a list takes one statement for each kind of thing in it, however long it is, and
+// its fields find their values in the loaders without waiting for a batch.
 //
-// Its methods are called ofMessages, ofMembers and so on: each looks up what a selection asks of
-// items of that type, and then what it asks of the things that these have. Only users are collected
-// on the way, and looked up at the end, all together.
+// A method such as ofMessages looks up what a selection needs for items of that type, and then what
+// it needs for the values it found. Only users are collected on the way. They are looked up at the
+// end, all together.
 type prefetcher struct {
 	*loaders
 	viewer    model.UserID
@@ -27,29 +26,26 @@ type prefetcher struct {
 	userIDs   map[model.UserID]struct{}
 }
 
-// prefetch looks up what the field of ctx asks of its items. of is a method of prefetcher.
-func prefetch[T any](
-	ctx context.Context, items []T, of func(*prefetcher, context.Context, selection, []T),
-) {
+// prefetchFunc is a method of prefetcher, such as ofMessages.
+type prefetchFunc[T any] func(*prefetcher, context.Context, selection, []T)
+
+// prefetch looks up what the selection of the field in ctx needs for its items.
+func prefetch[T any](ctx context.Context, items []T, of prefetchFunc[T]) {
 	if field := graphql.GetFieldContext(ctx); field != nil {
 		prefetchSelection(ctx, selectionOf(field.Field.Selections), items, of)
 	}
 }
 
-// prefetchIn is prefetch for the one thing that a mutation returns, in the field of its payload
-// with this name.
-func prefetchIn[T any](
-	ctx context.Context, name string, thing *T,
-	of func(*prefetcher, context.Context, selection, []*T),
-) {
-	if field := graphql.GetFieldContext(ctx); field != nil && thing != nil {
-		prefetchSelection(ctx, selectionOf(field.Field.Selections).under(name), []*T{thing}, of)
+// prefetchIn is prefetch for the one item that a mutation returns, in a field of its payload.
+func prefetchIn[T any](ctx context.Context, name string, item *T, of prefetchFunc[*T]) {
+	if field := graphql.GetFieldContext(ctx); field != nil && item != nil {
+		prefetchSelection(ctx, selectionOf(field.Field.Selections).under(name), []*T{item}, of)
 	}
 }
 
-// prefetch looks up what the operation asks of the event that it is executed for. It makes no
-// loaders if the event itself has everything: then the answer needs no check for removals (see
-// broadcastSubscription.visibleToAll).
+// prefetch looks up what the operation needs for the event that it is executed for. If the event
+// itself has everything, it does not touch the loaders: then the answer needs no check for removals
+// (see broadcastSubscription.makeForAll).
 func (item *streamItem) prefetch(ctx context.Context) {
 	e := item.Event
 	if e == nil || e.Message == nil {
@@ -73,10 +69,7 @@ func (item *streamItem) prefetch(ctx context.Context) {
 	prefetchSelection(ctx, message, []*model.Message{e.Message}, of)
 }
 
-func prefetchSelection[T any](
-	ctx context.Context, s selection, items []T,
-	of func(*prefetcher, context.Context, selection, []T),
-) {
+func prefetchSelection[T any](ctx context.Context, s selection, items []T, of prefetchFunc[T]) {
 	l, err := loadersOf(ctx)
 	if err != nil || len(items) == 0 {
 		return
@@ -91,61 +84,6 @@ func prefetchSelection[T any](
 	}
 	of(p, ctx, s, items)
 	p.users.prefetch(ctx, slices.Collect(maps.Keys(p.userIDs)))
-}
-
-// selection is the fields of a selection set by name, without regard to aliases. Fields of
-// fragments count as its own, and so do those below edges, node and nodes. @skip and @include are
-// ignored: to prefetch in vain costs a statement and nothing else.
-type selection map[string][]*ast.Field
-
-func selectionOf(sets ...ast.SelectionSet) selection {
-	s, seen := selection{}, map[*ast.FragmentDefinition]bool{}
-	for _, set := range sets {
-		s.add(set, seen)
-	}
-	return s
-}
-
-// add visits each fragment once, however often it is spread: a short document can spread one a
-// billion times.
-func (s selection) add(set ast.SelectionSet, seen map[*ast.FragmentDefinition]bool) {
-	for _, selected := range set {
-		switch selected := selected.(type) {
-		case *ast.Field:
-			switch selected.Name {
-			case "edges", "node", "nodes":
-				s.add(selected.SelectionSet, seen)
-			default:
-				s[selected.Name] = append(s[selected.Name], selected)
-			}
-		case *ast.InlineFragment:
-			s.add(selected.SelectionSet, seen)
-		case *ast.FragmentSpread:
-			if !seen[selected.Definition] {
-				seen[selected.Definition] = true
-				s.add(selected.Definition.SelectionSet, seen)
-			}
-		}
-	}
-}
-
-// has reports whether one of the fields is selected.
-func (s selection) has(names ...string) bool {
-	for _, name := range names {
-		if s[name] != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// under is the selection of a field, of all its occurrences together.
-func (s selection) under(name string) selection {
-	sets := make([]ast.SelectionSet, len(s[name]))
-	for i, f := range s[name] {
-		sets[i] = f.SelectionSet
-	}
-	return selectionOf(sets...)
 }
 
 // windows are the pages that a selection asks for of a list. A field with wrong arguments has none:
