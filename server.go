@@ -26,7 +26,9 @@ import (
 	"parley/chat"
 	"parley/config"
 	"parley/document"
+	"parley/feed"
 	"parley/graph"
+	"parley/live"
 	"parley/mail"
 	"parley/migrations"
 	"parley/pubsub/natsbus"
@@ -208,18 +210,25 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		}
 	}()
 	accounts := accountLimits(s, db)
-	chatService := chat.New(db, chat.Options{
-		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations, Limits: accounts, EditWindow: s.EditWindow, CompareEvery: s.CompareEvery, Nodes: nodes,
-		MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed, Log: log,
+	feeds := feed.New(db, feed.Options{
+		ReconcileEvery: s.CompareEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
+		Nodes: nodes, Log: log,
 	})
-	if err := chatService.CheckEpoch(ctx); err != nil {
+	if err := feeds.CheckEpoch(ctx); err != nil {
 		return nil, err
 	}
+	lives := live.New(db, feeds, live.Options{
+		Limits: accounts, ReconcileEvery: s.CompareEvery, Nodes: nodes, Log: log,
+	})
+	chatService := chat.New(db, feeds, lives, chat.Options{
+		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations,
+		Limits: accounts, EditWindow: s.EditWindow, Log: log,
+	})
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
 		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,
 		RateLimits: s.RateLimits, Accounts: accounts, Mail: outbox, Link: s.Link(url), Log: log,
-		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount, OnSettings: chatService.SettingsChanged,
+		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount, OnSettings: lives.SettingsChanged,
 	})
 	if err != nil {
 		return nil, err
@@ -236,7 +245,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_TRUSTED_DOCUMENTS: %w", err)
 	}
-	graphServer := graph.New(authService, chatService, graph.Options{
+	graphServer := graph.New(graph.Services{
+		Auth: authService, Chat: chatService, Live: lives, Feed: feeds,
+	}, graph.Options{
 		MaxBodyBytes: s.MaxBodyBytes, MaxAnswerBytes: s.MaxAnswerBytes, Limits: limits,
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, MaxStreams: s.MaxStreams,
 		QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
@@ -258,6 +269,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	// being finished.
 	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	srv.stopWork = stopWork
+	srv.work.Go(func() { feeds.Run(workCtx) })
+	srv.work.Go(func() { lives.Run(workCtx) })
 	srv.work.Go(func() { chatService.Run(workCtx) })
 	srv.work.Go(func() { authService.Run(workCtx) })
 	srv.work.Go(func() { outbox.Run(workCtx) })

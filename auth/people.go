@@ -23,7 +23,7 @@ func (s *Service) SearchUsers(
 	ctx context.Context, actor model.Actor, search string, page store.PageArgs,
 ) (store.Page[*model.User], error) {
 	var none store.Page[*model.User]
-	window, err := page.Window(20)
+	window, err := page.Window(store.DefaultPage{First: 20})
 	if err != nil {
 		return none, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"parley/chat"
+	"parley/membership"
 	"parley/model"
 )
 
@@ -25,7 +26,7 @@ const (
 func (b *bench) following(ctx context.Context) (err error) {
 	// A conversation holds fewer members than there are followers: each of them follows on more
 	// than one device.
-	w, err := newWorld(ctx, "sqlite:"+filepath.Join(b.dir, "follow.db"), chat.MaxMembers)
+	w, err := newWorld(ctx, "sqlite:"+filepath.Join(b.dir, "follow.db"), membership.Max)
 	if err != nil {
 		return err
 	}
@@ -176,13 +177,15 @@ type crowd struct {
 func gather(ctx context.Context, w *world, id model.ConversationID, followers int) (*crowd, error) {
 	c := &crowd{arrivals: newArrivals(), failed: make(chan error, followers)}
 	ctx, c.cancel = context.WithCancel(ctx)
+	c.running.Go(func() { w.feed.Run(ctx) })
+	c.running.Go(func() { w.live.Run(ctx) })
 	c.running.Go(func() { w.chat.Run(ctx) })
 	// Following begins with the event that is there already, so that its arrival shows that the
 	// follower is listening.
 	var beginning int64
 	c.arrivals.expect(followers)
 	for i := range followers {
-		events, err := w.chat.Follow(ctx, w.people[i%len(w.people)], id, &beginning)
+		events, err := w.feed.Follow(ctx, w.people[i%len(w.people)], id, &beginning)
 		if err != nil {
 			_, ended := c.end(ctx, w, id)
 			return nil, errors.Join(err, ended)

@@ -19,7 +19,9 @@ import (
 	"parley/auth"
 	"parley/bench/debug"
 	"parley/chat"
+	"parley/feed"
 	"parley/graph"
+	"parley/live"
 	"parley/mail"
 	"parley/migrations"
 	"parley/store"
@@ -81,16 +83,20 @@ func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, 
 	if err != nil {
 		return nil, nil, err
 	}
-	chatService := chat.New(db, chat.Options{Log: log})
+	feeds := feed.New(db, feed.Options{Log: log})
+	lives := live.New(db, feeds, live.Options{Log: log})
+	chatService := chat.New(db, feeds, lives, chat.Options{Log: log})
 	authService, err := auth.New(db, auth.Options{
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: 24 * time.Hour, RefreshTTL: 24 * time.Hour, Mail: outbox,
 		Link:     func(action, token string) string { return "http://localhost/" + action + "#" + token },
-		OnDelete: chatService.EndPresence, CleanUp: chatService.CleanUpAccount, Log: log,
+		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount, Log: log,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	answers := graph.New(authService, chatService, graph.Options{Log: log})
+	answers := graph.New(graph.Services{
+		Auth: authService, Chat: chatService, Live: lives, Feed: feeds,
+	}, graph.Options{Log: log})
 	sockets := transport.Websocket{
 		InitFunc: func(ctx context.Context, params transport.InitPayload) (context.Context, *transport.InitPayload, error) {
 			ctx, err := answers.Init(ctx, params)
@@ -98,10 +104,12 @@ func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, 
 		},
 	}
 	run = func() {
-		var both sync.WaitGroup
-		defer both.Wait()
-		both.Go(func() { chatService.Run(ctx) })
-		both.Go(func() { authService.Run(ctx) })
+		var running sync.WaitGroup
+		defer running.Wait()
+		running.Go(func() { feeds.Run(ctx) })
+		running.Go(func() { lives.Run(ctx) })
+		running.Go(func() { chatService.Run(ctx) })
+		running.Go(func() { authService.Run(ctx) })
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !sockets.Supports(r) {

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"parley/chat"
+	"parley/feed"
+	"parley/live"
 	"parley/migrations"
 	"parley/model"
 	"parley/store"
@@ -15,6 +17,8 @@ import (
 // world is a database with people in it.
 type world struct {
 	db     *store.DB
+	feed   *feed.Service
+	live   *live.Service
 	chat   *chat.Service
 	people []model.Actor
 }
@@ -25,7 +29,9 @@ func newWorld(ctx context.Context, url string, people int) (_ *world, err error)
 	if err != nil {
 		return nil, err
 	}
-	w := &world{db: db, chat: chat.New(db, chat.Options{})}
+	w := &world{db: db, feed: feed.New(db, feed.Options{})}
+	w.live = live.New(db, w.feed, live.Options{})
+	w.chat = chat.New(db, w.feed, w.live, chat.Options{})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())

@@ -226,7 +226,7 @@ func TestAMarkedAccountIsGoneForTheOthers(t *testing.T) {
 		partners, err := w.Partners(t.Context(), ann, ids)
 		wantEqual(t, "partners", 0, len(partners))
 		wantEqual(t, "error", nil, err)
-		window, err := store.PageArgs{}.Window(20)
+		window, err := store.PageArgs{}.Window(store.DefaultPage{First: 20})
 		wantEqual(t, "error", nil, err)
 		members, err := w.Members(t.Context(), ann, ids, window)
 		for id, want := range map[model.ConversationID]int{theirs.ID: 2, anns.ID: 1, direct.ID: 1} {

@@ -3,12 +3,12 @@ package chat
 import (
 	"cmp"
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"slices"
 
 	"parley/errs"
+	"parley/feed"
+	"parley/membership"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -41,7 +41,7 @@ func (s *Service) CreateConversation(
 		title = checkTitle(&problems, *in.Title)
 	}
 	in.checkMembers(&problems, actor)
-	if len(in.Members) > MaxMembers+1 {
+	if len(in.Members) > membership.Max+1 {
 		return nil, problems.Err() // refused already, and too many to look up
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Conversations.Times(1), in.cost(actor)); err != nil {
@@ -131,8 +131,8 @@ func (in CreateConversation) checkMembers(problems *errs.List, actor model.Actor
 	switch {
 	case len(first) == 1:
 		problems.Add(errs.Required, "members", "At least one other person is needed.")
-	case len(first) > MaxMembers:
-		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these are %d.", MaxMembers, len(first))
+	case len(first) > membership.Max:
+		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these are %d.", membership.Max, len(first))
 	}
 }
 
@@ -193,14 +193,14 @@ func (s *Service) insertConversation(
 			ConversationID: c.ID, UserID: m.UserID, Role: m.Role, JoinedAt: tx.Now, JoinedSeq: c.LastSeq, LastReadSeq: c.LastSeq,
 		}
 	}
-	if err := insertMembers(ctx, tx, rows); err != nil {
+	if err := feed.InsertMembers(ctx, tx, rows); err != nil {
 		return err
 	}
 	for _, m := range members {
-		s.tell(tx, c.ID, m.UserID)
+		s.feed.PublishMembership(tx, c.ID, m.UserID)
 	}
 	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated, ActorID: &actor.UserID, At: c.CreatedAt}
-	return s.appendEvent(ctx, tx, e, model.ConversationCreatedData{
+	return s.feed.AppendFirst(ctx, tx, e, model.ConversationCreatedData{
 		Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename, Members: members,
 	})
 }
@@ -225,7 +225,7 @@ func (s *Service) MyConversations(
 	ctx context.Context, actor model.Actor, filter ConversationFilter, page store.PageArgs,
 ) (store.Page[*model.Conversation], error) {
 	var none store.Page[*model.Conversation]
-	window, err := page.Window(20)
+	window, err := page.Window(store.DefaultPage{First: 20})
 	if err != nil {
 		return none, err
 	}
@@ -290,15 +290,4 @@ func (s *Service) Conversations(
 		byID[c.ID] = c
 	}
 	return byID, nil
-}
-
-// position is how far a conversation has come, and after which event somebody who is about to
-// follow it may see it. NOT_FOUND for anybody but a member.
-func (s *Service) position(ctx context.Context, actor model.Actor, id model.ConversationID) (last, hidden int64, err error) {
-	err = s.db.NewSelect().Model((*model.Conversation)(nil)).ColumnExpr("c.last_seq, viewer.hidden_seq").
-		Apply(sharedWith(actor, "c.id")).Where("c.id = ?", id).Where(live("viewer.user_id")).Scan(ctx, &last, &hidden)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, 0, errNoConversation
-	}
-	return last, hidden, store.Error(err)
 }

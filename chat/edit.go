@@ -49,11 +49,11 @@ func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMes
 			return errs.Input(errs.Conflict, "expectedEditedAt", "The message has been edited meanwhile.")
 		}
 		m.Content = content
-		p, err := s.recordAbout(ctx, c, model.MessageEdited, m, struct{}{})
+		e, err := s.recordAbout(ctx, c, model.MessageEdited, m, struct{}{})
 		if err != nil {
 			return err
 		}
-		m.EditedAt = &p.at
+		m.EditedAt = new(e.At)
 		if _, err := c.tx.NewUpdate().Model(m).Column("content", "edited_at").WherePK().Exec(ctx); err != nil {
 			return err
 		}
@@ -89,11 +89,11 @@ func (s *Service) DeleteMessage(ctx context.Context, actor model.Actor, id model
 		if m.DeletedAt != nil {
 			return nil
 		}
-		p, err := s.recordAbout(ctx, c, model.MessageDeleted, m, struct{}{})
+		e, err := s.recordAbout(ctx, c, model.MessageDeleted, m, struct{}{})
 		if err != nil {
 			return err
 		}
-		m.Content, m.RequestHash, m.DeletedAt = "", nil, &p.at
+		m.Content, m.RequestHash, m.DeletedAt = "", nil, new(e.At)
 		if _, err := c.tx.NewUpdate().Model(m).Column("content", "request_hash", "deleted_at").WherePK().Exec(ctx); err != nil {
 			return err
 		}

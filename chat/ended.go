@@ -27,7 +27,7 @@ func (s *Service) endConversation(ctx context.Context, tx *store.Tx, id model.Co
 	}
 	_, err = tx.NewUpdate().Model((*model.Conversation)(nil)).Set("ended_at = ?", tx.Now).Set("direct_key = NULL").Set("title = ''").
 		Where("id = ?", id).Exec(ctx)
-	tx.AfterCommit(s.wakeSweep)
+	tx.AfterCommit(s.ended.Notify)
 	return err
 }
 
@@ -48,13 +48,6 @@ func (s *Service) deleteSomeOf(ctx context.Context, tx *store.Tx, id model.Conve
 	return false, err
 }
 
-func (s *Service) wakeSweep() {
-	select {
-	case s.ended <- struct{}{}:
-	default: // it will look anyway
-	}
-}
-
 // sweep deletes conversations that have ended, those of other nodes included, until ctx ends.
 func (s *Service) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
@@ -67,7 +60,7 @@ func (s *Service) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-s.ended:
+		case <-s.ended.C():
 		}
 	}
 }

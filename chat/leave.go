@@ -8,6 +8,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/membership"
 	"parley/model"
 	"parley/store"
 )
@@ -17,31 +18,12 @@ import (
 // wherever people see each other. Then CleanUpAccount runs again and again, each time in a
 // transaction of its own, until nothing refers to the account any more.
 
-// live is a condition on a column with the ids of users: their accounts are not being removed. It
-// is in every query by which members see each other, or by which a member acts. The subquery reads
-// an index that is nearly always empty.
-func live(column string) string { return column + " NOT IN " + beingRemoved }
-
-const beingRemoved = "(SELECT id FROM users WHERE removed_at IS NOT NULL)"
-
 // What one transaction of CleanUpAccount changes at most. Each takes milliseconds, and whoever
 // waits for SQLite's one writer, or for one of the conversations, waits no longer than that.
 const (
 	membershipsAtOnce = 8
 	reactionsAtOnce   = 16
 )
-
-// EndPresence deletes what is stored of when a person was connected, and lets whoever knows of
-// their presence know that it is gone.
-func (s *Service) EndPresence(ctx context.Context, tx *store.Tx, id model.UserID) error {
-	for _, table := range []string{"presences", "sightings"} {
-		if _, err := tx.NewDelete().Table(table).Where("user_id = ?", id).Exec(ctx); err != nil {
-			return err
-		}
-	}
-	tx.AfterCommit(func() { s.publishSign(presenceTopic, sign{Users: []model.UserID{id}}) })
-	return nil
-}
 
 // CleanUpAccount takes a person, whose account is marked as removed, out of some of what still
 // refers to them, and reports whether there may be more: their reactions are taken back, their
@@ -128,7 +110,7 @@ func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.R
 	if err != nil {
 		return err
 	}
-	return s.happen(ctx, tx, r.ConversationID, model.ReactionRemoved, m,
+	return s.appendEvent(ctx, tx, &model.Event{ConversationID: r.ConversationID, Kind: model.ReactionRemoved, Message: m},
 		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
 }
 
@@ -178,7 +160,7 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 		Where("id = ?", m.ConversationID).Exec(ctx); err != nil {
 		return err
 	}
-	if err := s.happen(ctx, tx, m.ConversationID, model.MemberRemoved, nil, model.MemberRemovedData{UserID: m.UserID}); err != nil {
+	if err := s.appendEvent(ctx, tx, &model.Event{ConversationID: m.ConversationID, Kind: model.MemberRemoved}, model.MemberRemovedData{UserID: m.UserID}); err != nil {
 		return err
 	}
 	if err := s.forgetNickname(ctx, tx, m.ConversationID); err != nil {
@@ -191,7 +173,7 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 		return err
 	}
 	promoted := model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner}
-	return s.happen(ctx, tx, m.ConversationID, model.MemberRoleChanged, nil, promoted)
+	return s.appendEvent(ctx, tx, &model.Event{ConversationID: m.ConversationID, Kind: model.MemberRoleChanged}, promoted)
 }
 
 // forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes
@@ -215,22 +197,15 @@ func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.Con
 	if err := rewriteTitles(ctx, tx, id, c.Title); err != nil {
 		return err
 	}
-	return s.happen(ctx, tx, id, model.ConversationRenamed, nil, model.ConversationRenamedData{Title: c.Title})
+	return s.appendEvent(ctx, tx, &model.Event{ConversationID: id, Kind: model.ConversationRenamed}, model.ConversationRenamedData{Title: c.Title})
 }
 
-// happen writes an event that nobody is named for; m is nil where it is not about a message.
-func (s *Service) happen(
-	ctx context.Context, tx *store.Tx, id model.ConversationID, kind model.EventKind, m *model.Message, data any,
+// appendEvent appends an event without an actor.
+func (s *Service) appendEvent(
+	ctx context.Context, tx *store.Tx, e *model.Event, data any,
 ) error {
-	p, err := nextPlace(ctx, tx, id, kind)
-	if err != nil {
-		return err
-	}
-	e := &model.Event{ConversationID: id, Seq: p.seq, At: p.at, Kind: kind, Message: m}
-	if m != nil {
-		e.MessageID = &m.ID
-	}
-	return s.appendEvent(ctx, tx, e, data)
+	_, err := s.feed.Append(ctx, tx, e, data)
+	return err
 }
 
 // rewriteTitles gives the events of an untitled conversation, all of whose titles are made of
@@ -264,7 +239,7 @@ func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, t
 // first; nil where nobody is left.
 func successor(ctx context.Context, tx *store.Tx, id model.ConversationID) (*model.ConversationMember, error) {
 	heir := new(model.ConversationMember)
-	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).Where(live("cm.user_id")).
+	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).Where(membership.NotRemoved("cm.user_id")).
 		OrderExpr("CASE cm.role WHEN 'ADMIN' THEN 0 ELSE 1 END, cm.joined_seq, cm.user_id").Limit(1).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nobody

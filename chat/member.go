@@ -3,43 +3,13 @@ package chat
 import (
 	"cmp"
 	"context"
-	"database/sql"
-	"errors"
 
 	"github.com/uptrace/bun"
 
+	"parley/membership"
 	"parley/model"
 	"parley/store"
 )
-
-// MaxMembers is how many people one conversation holds.
-const MaxMembers = 500
-
-// memberOf is the actor's own membership; NOT_FOUND for anybody else: to them the conversation does
-// not exist.
-func memberOf(
-	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID,
-) (*model.ConversationMember, error) {
-	m := new(model.ConversationMember)
-	err := db.NewSelect().Model(m).Where("cm.conversation_id = ?", id).Where("cm.user_id = ?", actor.UserID).
-		Where(live("cm.user_id")).Scan(ctx)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, errNoConversation
-	}
-	if err != nil {
-		return nil, store.Error(err)
-	}
-	return m, nil
-}
-
-// sharedWith narrows a query about conversations, messages or members to the conversations that the
-// actor is in. column is where the query has the conversation's id.
-func sharedWith(actor model.Actor, column string) func(*bun.SelectQuery) *bun.SelectQuery {
-	return func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Join("JOIN conversation_members AS viewer ON viewer.conversation_id = ?", bun.Safe(column)).
-			Where("viewer.user_id = ?", actor.UserID)
-	}
-}
 
 const memberList = 'm' // the letter of this list's cursors
 
@@ -68,7 +38,7 @@ func (s *Service) Members(
 		return nil, err
 	}
 	found, err := readPages[model.ConversationMember](ctx, s, actor, ids, pageText{
-		from: "conversation_members AS cm", where: "cm.conversation_id = viewer.conversation_id AND " + live("cm.user_id"), alias: "cm",
+		from: "conversation_members AS cm", where: "cm.conversation_id = viewer.conversation_id AND " + membership.NotRemoved("cm.user_id"), alias: "cm",
 		order: membersInOrder,
 	}, window, position)
 	if err != nil {
@@ -79,7 +49,7 @@ func (s *Service) Members(
 }
 
 func compareMembers(a, b *model.ConversationMember) int {
-	return cmp.Or(cmp.Compare(a.JoinedSeq, b.JoinedSeq), compareBytes(a.UserID, b.UserID))
+	return cmp.Or(cmp.Compare(a.JoinedSeq, b.JoinedSeq), model.CompareIDs(a.UserID, b.UserID))
 }
 
 // MembersByID returns those of the members that the actor may see.
@@ -87,7 +57,7 @@ func (s *Service) MembersByID(
 	ctx context.Context, actor model.Actor, ids []model.MemberID,
 ) (map[model.MemberID]*model.ConversationMember, error) {
 	var found []*model.ConversationMember
-	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "cm.conversation_id")).Where(live("cm.user_id")).
+	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "cm.conversation_id")).Where(membership.NotRemoved("cm.user_id")).
 		WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
 			for _, id := range ids {
 				q = q.WhereOr("cm.conversation_id = ? AND cm.user_id = ?", id.Conversation, id.User)
@@ -121,8 +91,8 @@ func (s *Service) Memberships(
 func (s *Service) Owners(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.ConversationMember, error) {
-	return membersByConversation(ctx, s.db.NewSelect().Apply(sharedWith(actor, "cm.conversation_id")).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.role = ?", model.Owner).Where(live("cm.user_id")))
+	return membersByConversation(ctx, s.db.NewSelect().Apply(membership.Shared(actor, "cm.conversation_id")).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.role = ?", model.Owner).Where(membership.NotRemoved("cm.user_id")))
 }
 
 func membersByConversation(
@@ -147,9 +117,9 @@ func byConversation(found []*model.ConversationMember) map[model.ConversationID]
 func (s *Service) Partners(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]model.UserID, error) {
-	found, err := membersByConversation(ctx, s.db.NewSelect().Apply(sharedWith(actor, "cm.conversation_id")).
+	found, err := membersByConversation(ctx, s.db.NewSelect().Apply(membership.Shared(actor, "cm.conversation_id")).
 		Join("JOIN conversations AS c ON c.id = cm.conversation_id").Where("c.kind = ?", model.Direct).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id <> ?", actor.UserID).Where(live("cm.user_id")))
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id <> ?", actor.UserID).Where(membership.NotRemoved("cm.user_id")))
 	if err != nil {
 		return nil, err
 	}
@@ -169,8 +139,8 @@ func (s *Service) MemberCounts(
 		Count          int
 	}
 	err := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
-		ColumnExpr("cm.conversation_id, count(*) AS count").Apply(sharedWith(actor, "cm.conversation_id")).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where(live("cm.user_id")).GroupExpr("cm.conversation_id").Scan(ctx, &found)
+		ColumnExpr("cm.conversation_id, count(*) AS count").Apply(membership.Shared(actor, "cm.conversation_id")).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where(membership.NotRemoved("cm.user_id")).GroupExpr("cm.conversation_id").Scan(ctx, &found)
 	if err != nil {
 		return nil, store.Error(err)
 	}

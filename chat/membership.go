@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"parley/errs"
+	"parley/feed"
+	"parley/membership"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -111,10 +113,10 @@ func (s *Service) changingMembership(
 		if err := tx.Lock(ctx, table, "conversation_id = ? AND user_id = ?", id, actor.UserID); err != nil {
 			return err
 		}
-		if m, err = memberOf(ctx, tx, actor, id); err != nil {
+		if m, err = membership.Of(ctx, tx, actor, id); err != nil {
 			return err
 		}
-		s.tell(tx, id, actor.UserID)
+		s.feed.PublishMembership(tx, id, actor.UserID)
 		return fn(ctx, tx, m)
 	})
 	if err != nil {
@@ -124,7 +126,7 @@ func (s *Service) changingMembership(
 }
 
 func updateMembership(ctx context.Context, tx *store.Tx, m *model.ConversationMember, columns ...string) error {
-	position, err := nextPosition(ctx, tx)
+	position, err := feed.NextPosition(ctx, tx)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/membership"
 	"parley/model"
 	"parley/store"
 	"parley/text"
@@ -21,7 +22,7 @@ const (
 	// maxName is how many code points of what follows an @ may be a nickname.
 	maxName = 32
 	// maxLookedUp is how many names of one message are looked up one by one. A message can have
-	// thousands, a conversation no more members than MaxMembers: beyond this, it is the members
+	// thousands, a conversation no more members than membership.Max: beyond this, it is the members
 	// that are gone through.
 	maxLookedUp = 16
 )
@@ -78,7 +79,7 @@ func membersNamed(
 	var members []model.User
 	q := db.NewSelect().Model(&members).Column("u.id", "u.nickname_key").
 		Join("JOIN conversation_members AS cm ON cm.user_id = u.id").Where("cm.conversation_id = ?", id).
-		Apply(sharedWith(actor, "cm.conversation_id"))
+		Apply(membership.Shared(actor, "cm.conversation_id"))
 	if len(keys) <= maxLookedUp {
 		q = q.Where("u.nickname_key IN (?)", bun.List(slices.Collect(maps.Keys(keys))))
 	}
@@ -177,7 +178,7 @@ func (s *Service) Mentioned(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID][]model.UserID, error) {
 	var found []*model.Mention
-	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "mn.conversation_id")).Where("mn.seq > viewer.hidden_seq").
+	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "mn.conversation_id")).Where("mn.seq > viewer.hidden_seq").
 		Where("mn.message_id IN (?)", bun.List(ids)).OrderExpr("mn.user_id").Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)

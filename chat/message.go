@@ -12,6 +12,7 @@ import (
 
 	"parley/batch"
 	"parley/errs"
+	"parley/membership"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -79,8 +80,8 @@ func (s *Service) outgoing(ctx context.Context, actor model.Actor, in SendMessag
 func (o *outgoing) admit(k *known) error {
 	m := o.message
 	hidden, member := k.hidden[o.author()]
-	if !member || k.places[m.ConversationID] == nil {
-		return errNoConversation
+	if !member || k.heads[m.ConversationID] == nil {
+		return membership.ErrNoConversation
 	}
 	if m.IdempotencyKey != nil && k.used[o.key()] {
 		return errKeyUsed
@@ -152,7 +153,7 @@ func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*mode
 	err := s.db.NewSelect().Model(first).Where("m.conversation_id = ?", again.ConversationID).
 		Where("m.author_id = ?", *again.AuthorID).Where("m.idempotency_key = ?", *again.IdempotencyKey).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, errNoConversation // it has ended since, or the account has, and with it the key
+		return nil, membership.ErrNoConversation // it has ended since, or the account has, and with it the key
 	}
 	if err != nil {
 		return nil, store.Error(err)
@@ -197,7 +198,7 @@ func (s *Service) MessagesByID(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID]*model.Message, error) {
 	var found []*model.Message
-	err := s.db.NewSelect().Model(&found).Apply(sharedWith(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").
+	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").
 		Where("m.id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)

@@ -74,6 +74,3 @@ func cutEach[K comparable, T any](
 	}
 	return pages
 }
-
-// compareBytes orders ids as the databases do.
-func compareBytes[T ~[16]byte](a, b T) int { return slices.Compare(a[:], b[:]) }

@@ -25,10 +25,10 @@ type listed struct{ Cursor, ID string }
 
 // list is one of the lists of package chat, as ann sees it.
 type list struct {
-	name     string
-	fallback int // how many items a page has where no size was asked for; negative: the last ones
-	page     func(store.PageArgs) (store.Page[listed], error)
-	want     []listed // all of it, in order
+	name      string
+	byDefault store.DefaultPage
+	page      func(store.PageArgs) (store.Page[listed], error)
+	want      []listed // all of it, in order
 }
 
 // positions says where in the list the items stand, from 0; -1 for what is not in it.
@@ -89,7 +89,7 @@ func conversationsOf(t *testing.T, w *world) list {
 		t.Fatal(err)
 	}
 	return list{
-		name: "MyConversations", fallback: 20,
+		name: "MyConversations", byDefault: store.DefaultPage{First: 20},
 		page: pager(func(p store.PageArgs) (store.Page[*model.Conversation], error) {
 			return w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{}, p)
 		}, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
@@ -122,7 +122,7 @@ func membersOf(t *testing.T, w *world) list {
 	})
 	id := func(m *model.ConversationMember) string { return m.ID().String() }
 	return list{
-		name: "Members", fallback: 50,
+		name: "Members", byDefault: store.DefaultPage{First: 50},
 		page: pager(func(p store.PageArgs) (store.Page[*model.ConversationMember], error) {
 			return w.MembersOf(t.Context(), w.actor("ann"), c.ID, p)
 		}, MemberCursor, id),
@@ -142,7 +142,7 @@ func messagesOf(t *testing.T, w *world) list {
 	}
 	id := func(m *model.Message) string { return m.ID.String() }
 	return list{
-		name: "Messages", fallback: -50,
+		name: "Messages", byDefault: store.DefaultPage{Last: 50},
 		page: pager(func(p store.PageArgs) (store.Page[*model.Message], error) {
 			return w.MessagesOf(t.Context(), w.actor("ann"), c.ID, p)
 		}, MessageCursor, id),
@@ -227,11 +227,11 @@ func testPagesForwards(t *testing.T, l list) {
 		"first 100":               {store.PageArgs{First: new(100)}, 0, 100, false, true},
 		"first 100 after the 3rd": {store.PageArgs{First: new(100), After: third}, 3, whole, true, false},
 		"first 1 after the last":  {store.PageArgs{First: new(1), After: last}, whole, whole, true, false},
-		"no size":                 {store.PageArgs{}, 0, l.fallback, false, true},
-		"no size after the 3rd":   {store.PageArgs{After: third}, 3, 3 + max(l.fallback, -l.fallback), true, true},
+		"no size":                 {store.PageArgs{}, 0, l.byDefault.First, false, true},
+		"no size after the 3rd":   {store.PageArgs{After: third}, 3, 3 + l.byDefault.First + l.byDefault.Last, true, true},
 	}
-	if l.fallback < 0 {
-		tests["no size"] = pageTest{store.PageArgs{}, whole + l.fallback, whole, true, false}
+	if l.byDefault.Last > 0 {
+		tests["no size"] = pageTest{store.PageArgs{}, whole - l.byDefault.Last, whole, true, false}
 	}
 	for name, test := range tests {
 		testPage(t, l, name, test)

@@ -7,6 +7,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"parley/errs"
+	"parley/membership"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -43,11 +44,11 @@ func (s *Service) AddReaction(
 			return err
 		}
 		data := model.ReactionData{UserID: actor.UserID, Emoji: emoji, Count: kinds[emoji] + 1}
-		p, err := s.recordAbout(ctx, c, model.ReactionAdded, m, data)
+		e, err := s.recordAbout(ctx, c, model.ReactionAdded, m, data)
 		if err != nil {
 			return err
 		}
-		reaction.CreatedAt = p.at
+		reaction.CreatedAt = e.At
 		_, err = c.tx.NewInsert().Model(reaction).Exec(ctx)
 		return err
 	})
@@ -109,7 +110,7 @@ func (c *change) reactionCounts(ctx context.Context, m *model.Message) (map[stri
 // reactionsTo narrows a query for reactions to those to messages that the actor may see.
 func reactionsTo(actor model.Actor, ids []model.MessageID) func(*bun.SelectQuery) *bun.SelectQuery {
 	return func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Join("JOIN messages AS m ON m.conversation_id = r.conversation_id AND m.id = r.message_id").Apply(sharedWith(actor, "m.conversation_id")).
+		return q.Join("JOIN messages AS m ON m.conversation_id = r.conversation_id AND m.id = r.message_id").Apply(membership.Shared(actor, "m.conversation_id")).
 			Where("m.seq > viewer.hidden_seq").Where("r.message_id IN (?)", bun.List(ids))
 	}
 }
@@ -178,7 +179,7 @@ func (s *Service) Reactors(
 	}
 	of := func(r *model.Reaction) EmojiOn { return EmojiOn{MessageID: r.MessageID, Emoji: r.Emoji} }
 	inOrder := func(a, b *model.Reaction) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), compareBytes(a.UserID, b.UserID))
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), model.CompareIDs(a.UserID, b.UserID))
 	}
 	return cutEach(window, groups, found, of, inOrder), nil
 }

@@ -33,9 +33,7 @@ func (s *Service) MarkRead(
 			return err
 		}
 		m.LastReadSeq = min(seq, last)
-		tx.AfterCommit(func() {
-			s.publishSign(readTopic(id), sign{Users: []model.UserID{actor.UserID}, Seq: m.LastReadSeq})
-		})
+		s.live.PublishRead(tx, id, actor.UserID, m.LastReadSeq)
 		return updateMembership(ctx, tx, m, "last_read_seq")
 	})
 }

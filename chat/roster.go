@@ -8,6 +8,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"parley/errs"
+	"parley/feed"
+	"parley/membership"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -34,7 +36,7 @@ func (s *Service) changing(
 		}
 		c = &change{tx: tx, actor: actor, conversation: new(model.Conversation)}
 		var err error
-		if c.member, err = memberOf(ctx, tx, actor, id); err != nil {
+		if c.member, err = membership.Of(ctx, tx, actor, id); err != nil {
 			return err
 		}
 		if err := tx.NewSelect().Model(c.conversation).Where("c.id = ?", id).Scan(ctx); err != nil {
@@ -48,28 +50,25 @@ func (s *Service) changing(
 	return c.conversation, nil
 }
 
-// record writes one event of the change, with the next seq.
+// record appends one event of the change.
 func (s *Service) record(ctx context.Context, c *change, kind model.EventKind, data any) error {
 	_, err := s.recordAbout(ctx, c, kind, nil, data)
 	return err
 }
 
-// recordAbout is record for an event about a message.
+// recordAbout appends one event of the change that is about a message.
 func (s *Service) recordAbout(
 	ctx context.Context, c *change, kind model.EventKind, m *model.Message, data any,
-) (place, error) {
-	p, err := nextPlace(ctx, c.tx, c.conversation.ID, kind)
-	if err != nil {
-		return place{}, err
-	}
+) (*model.Event, error) {
 	e := &model.Event{
-		ConversationID: c.conversation.ID, Seq: p.seq, At: p.at, Kind: kind, ActorID: &c.actor.UserID, Message: m,
+		ConversationID: c.conversation.ID, Kind: kind, ActorID: &c.actor.UserID, Message: m,
 	}
-	if m != nil {
-		e.MessageID = &m.ID
+	lastActivity, err := s.feed.Append(ctx, c.tx, e, data)
+	if err != nil {
+		return nil, err
 	}
-	c.conversation.LastSeq, c.conversation.LastActivityAt = p.seq, p.active
-	return p, s.appendEvent(ctx, c.tx, e, data)
+	c.conversation.LastSeq, c.conversation.LastActivityAt = e.Seq, lastActivity
+	return e, nil
 }
 
 func (c *change) requireGroup() error {
@@ -144,7 +143,7 @@ func (s *Service) AddMembers(
 ) (*model.Conversation, error) {
 	var problems errs.List
 	checkNewMembers(&problems, members)
-	if len(members) > MaxMembers {
+	if len(members) > membership.Max {
 		return nil, problems.Err() // refused already, and too many to look up
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Members.Times(max(1, len(members)))); err != nil {
@@ -174,8 +173,8 @@ func checkNewMembers(problems *errs.List, members []*NewMember) {
 	if len(members) == 0 {
 		problems.Add(errs.Required, "members", "At least one person is needed.")
 	}
-	if len(members) > MaxMembers {
-		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members.", MaxMembers)
+	if len(members) > membership.Max {
+		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members.", membership.Max)
 	}
 	first := map[model.UserID]int{}
 	for i, m := range members {
@@ -198,7 +197,7 @@ func (s *Service) checkAdded(ctx context.Context, c *change, problems *errs.List
 	}
 	var present []model.UserID
 	err = c.tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id").
-		Where("cm.conversation_id = ?", c.conversation.ID).Where(live("cm.user_id")).Scan(ctx, &present)
+		Where("cm.conversation_id = ?", c.conversation.ID).Where(membership.NotRemoved("cm.user_id")).Scan(ctx, &present)
 	if err != nil {
 		return err
 	}
@@ -214,8 +213,8 @@ func (s *Service) checkAdded(ctx context.Context, c *change, problems *errs.List
 			problems.Add(errs.LimitReached, fmt.Sprintf("members.%d.userId", i), personFull)
 		}
 	}
-	if n := len(present) + len(members); n > MaxMembers {
-		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these would be %d.", MaxMembers, n)
+	if n := len(present) + len(members); n > membership.Max {
+		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these would be %d.", membership.Max, n)
 	}
 	return nil
 }
@@ -231,8 +230,8 @@ func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error 
 	if c.conversation.History == model.FromJoining {
 		row.HiddenSeq = c.conversation.LastSeq - 1
 	}
-	s.tell(c.tx, row.ConversationID, row.UserID)
-	return insertMembers(ctx, c.tx, []*model.ConversationMember{row})
+	s.feed.PublishMembership(c.tx, row.ConversationID, row.UserID)
+	return feed.InsertMembers(ctx, c.tx, []*model.ConversationMember{row})
 }
 
 // RemoveMember ends another's membership. The owner may remove anybody, and admins may remove
@@ -265,7 +264,7 @@ func (c *change) other(ctx context.Context, user model.UserID) (*model.Conversat
 	}
 	var found []*model.ConversationMember
 	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).Where("cm.user_id = ?", user).
-		Where(live("cm.user_id")).Scan(ctx)
+		Where(membership.NotRemoved("cm.user_id")).Scan(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +281,7 @@ func (s *Service) endMembership(ctx context.Context, c *change, m *model.Convers
 	if err := s.record(ctx, c, model.MemberRemoved, model.MemberRemovedData{UserID: m.UserID}); err != nil {
 		return err
 	}
-	return s.recordDeparture(ctx, c.tx, m.ConversationID, m.UserID, c.conversation.LastSeq)
+	return s.feed.RecordDeparture(ctx, c.tx, m.ConversationID, m.UserID, c.conversation.LastSeq)
 }
 
 // ChangeRole makes another member an admin, or an admin a member again. Only the owner may.
@@ -351,7 +350,7 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 			return s.endMembership(ctx, c, c.member)
 		}
 		members, err := c.tx.NewSelect().Model((*model.ConversationMember)(nil)).
-			Where("cm.conversation_id = ?", c.conversation.ID).Where(live("cm.user_id")).Count(ctx)
+			Where("cm.conversation_id = ?", c.conversation.ID).Where(membership.NotRemoved("cm.user_id")).Count(ctx)
 		if err != nil {
 			return err
 		}
@@ -361,7 +360,7 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 		if err := s.endConversation(ctx, c.tx, id); err != nil {
 			return err
 		}
-		return s.recordDeparture(ctx, c.tx, id, actor.UserID, c.conversation.LastSeq+1)
+		return s.feed.RecordDeparture(ctx, c.tx, id, actor.UserID, c.conversation.LastSeq+1)
 	})
 	return err
 }
@@ -425,7 +424,7 @@ func directKey(a, b model.UserID) string {
 // directByKey returns nil if there is none, or if an account of the two is being removed.
 func directByKey(ctx context.Context, db bun.IDB, a, b model.UserID) (*model.Conversation, error) {
 	var found []*model.Conversation
-	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", directKey(a, b)).Where(live("?"), a).Where(live("?"), b).Scan(ctx)
+	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", directKey(a, b)).Where(membership.NotRemoved("?"), a).Where(membership.NotRemoved("?"), b).Scan(ctx)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}

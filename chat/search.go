@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"parley/errs"
+	"parley/membership"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -55,7 +56,7 @@ func (s *Service) SearchMessages(
 	ctx context.Context, actor model.Actor, in Search, page store.PageArgs,
 ) (store.Page[*Found], error) {
 	var none store.Page[*Found]
-	window, err := page.Window(20)
+	window, err := page.Window(store.DefaultPage{First: 20})
 	if err != nil {
 		return none, err
 	}
@@ -75,7 +76,7 @@ func (s *Service) SearchMessages(
 		return none, err
 	}
 	var messages []*model.Message
-	q := s.db.NewSelect().Model(&messages).Apply(sharedWith(actor, "m.conversation_id")).
+	q := s.db.NewSelect().Model(&messages).Apply(membership.Shared(actor, "m.conversation_id")).
 		Where("m.seq > viewer.hidden_seq").Apply(in.narrow, s.having(terms))
 	newestFirst := store.Order{Columns: []string{"m.created_at", "m.id"}, Descending: true}
 	if err := window.Apply(q, newestFirst, position...).Scan(ctx); err != nil {
@@ -110,7 +111,7 @@ func (in Search) narrow(q *bun.SelectQuery) *bun.SelectQuery {
 		q = q.Where("m.conversation_id = ?", *in.ConversationID)
 	}
 	if in.AuthorID != nil {
-		q = q.Where("m.author_id = ?", *in.AuthorID).Where(live("m.author_id"))
+		q = q.Where("m.author_id = ?", *in.AuthorID).Where(membership.NotRemoved("m.author_id"))
 	}
 	if in.SentAfter != nil {
 		q = q.Where("m.created_at > ?", in.SentAfter.UTC())

@@ -30,12 +30,12 @@ func (o *outgoing) author() model.MemberID {
 func (o *outgoing) key() idempotencyKey { return idempotencyKey{o.author(), *o.message.IdempotencyKey} }
 
 // known is what a batch of messages finds in its transaction, with every conversation locked that
-// is in places: all that the rules of sending ask for. What is admitted is noted in it, for those
+// is in heads: all that the rules of sending ask for. What is admitted is noted in it, for those
 // that come after it in the same batch.
 type known struct {
 	now      time.Time
 	position int64 // of all events of the transaction
-	places   map[model.ConversationID]*place
+	heads    map[model.ConversationID]*head
 	hidden   map[model.MemberID]int64 // hidden_seq, of members alone
 	used     map[idempotencyKey]bool
 	replies  map[reply]int64 // seq
@@ -81,7 +81,7 @@ func (k *known) addNamed(id model.ConversationID, name string, member model.User
 
 func newKnown() *known {
 	return &known{
-		places: map[model.ConversationID]*place{}, hidden: map[model.MemberID]int64{}, used: map[idempotencyKey]bool{},
+		heads: map[model.ConversationID]*head{}, hidden: map[model.MemberID]int64{}, used: map[idempotencyKey]bool{},
 		replies: map[reply]int64{}, named: map[model.ConversationID]map[string]model.UserID{},
 	}
 }
@@ -93,13 +93,19 @@ func (k *known) heldUp(o *outgoing) bool {
 		return false
 	}
 	locked := func(id model.UserID) bool { return !k.free[id] }
-	return k.places[o.message.ConversationID] == nil || locked(*o.message.AuthorID) || slices.ContainsFunc(o.mentioned, locked)
+	return k.heads[o.message.ConversationID] == nil || locked(*o.message.AuthorID) || slices.ContainsFunc(o.mentioned, locked)
+}
+
+// head is where a conversation stands: its newest seq, and the time of its newest event.
+type head struct {
+	seq int64
+	at  time.Time
 }
 
 // next takes the next place of a conversation. Whoever has a clock that is behind does not turn
 // time back.
-func (k *known) next(id model.ConversationID) place {
-	p := k.places[id]
+func (k *known) next(id model.ConversationID) head {
+	p := k.heads[id]
 	p.seq++
 	if p.at.Before(k.now) {
 		p.at = k.now
@@ -111,12 +117,12 @@ func (k *known) next(id model.ConversationID) place {
 type admission struct {
 	*known
 	messages []*outgoing
-	moved    map[model.ConversationID]*place // where the conversations of the messages are then
+	moved    map[model.ConversationID]*head // where the conversations of the messages are then
 	busy     []*outgoing
 }
 
 func (k *known) admit(all []*outgoing) *admission {
-	a := &admission{known: k, moved: map[model.ConversationID]*place{}}
+	a := &admission{known: k, moved: map[model.ConversationID]*head{}}
 	// what is sent after a message that waits does not overtake it
 	waiting := map[model.ConversationID]bool{}
 	for _, o := range all {
@@ -128,7 +134,7 @@ func (k *known) admit(all []*outgoing) *admission {
 		}
 		if o.refused = o.admit(k); o.refused == nil {
 			a.messages = append(a.messages, o)
-			a.moved[o.message.ConversationID] = k.places[o.message.ConversationID]
+			a.moved[o.message.ConversationID] = k.heads[o.message.ConversationID]
 		}
 	}
 	return a
@@ -153,7 +159,7 @@ func (s *Service) storeMessages(ctx context.Context, all []*outgoing, patient bo
 	if err != nil {
 		return nil, err
 	}
-	s.announceSent(a)
+	s.publishSent(a)
 	return a.busy, nil
 }
 
@@ -168,15 +174,14 @@ func (a *admission) event(o *outgoing) *model.Event {
 	}
 }
 
-// announceSent tells of what is stored, of each conversation at once.
-func (s *Service) announceSent(a *admission) {
+// publishSent publishes what has been stored, the events of each conversation together.
+func (s *Service) publishSent(a *admission) {
 	events := map[model.ConversationID][]*model.Event{}
 	for _, o := range a.messages {
-		events[o.message.ConversationID] = append(events[o.message.ConversationID], a.event(o))
+		id := o.message.ConversationID
+		events[id] = append(events[id], a.event(o))
 	}
-	for _, of := range events {
-		for some := range slices.Chunk(of, maxTogether) {
-			s.announce(some)
-		}
+	for _, consecutive := range events {
+		s.feed.Publish(consecutive)
 	}
 }

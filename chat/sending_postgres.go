@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"parley/membership"
 	"parley/model"
 	"parley/store"
 )
@@ -36,24 +37,6 @@ const (
 		FROM conversations WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE`
 	// The accounts of the authors, which the rows to be written will refer to.
 	lockAuthors = `SELECT id FROM users WHERE id = ANY($1::uuid[]) ORDER BY id FOR KEY SHARE`
-	// A statement of its own, whose snapshot is taken with the locks: a removal that was waited for
-	// counts.
-	lookAtMembers = `
-		SELECT i.n, cm.hidden_seq, r.seq, k.used IS NOT NULL
-		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
-			WITH ORDINALITY AS i (conversation_id, author_id, idempotency_key, reply_to_id, n)
-		CROSS JOIN LATERAL (
-			SELECT hidden_seq FROM conversation_members
-			WHERE conversation_id = i.conversation_id AND user_id = i.author_id
-				AND user_id NOT IN ` + beingRemoved + ` LIMIT 1
-		) AS cm
-		LEFT JOIN LATERAL (
-			SELECT seq FROM messages WHERE id = i.reply_to_id AND conversation_id = i.conversation_id LIMIT 1
-		) AS r ON true
-		LEFT JOIN LATERAL (
-			SELECT true AS used FROM messages
-			WHERE conversation_id = i.conversation_id AND author_id = i.author_id AND idempotency_key = i.idempotency_key LIMIT 1
-		) AS k ON true`
 	// The members with these names (an account that is being removed has none), and whether their
 	// accounts, which the mentions will refer to, are locked by nobody else.
 	lookAtNames = `
@@ -69,6 +52,25 @@ const (
 		)
 		SELECT conversation_id, nickname_key, id, id IN (SELECT id FROM free) FROM named`
 )
+
+// A statement of its own, whose snapshot is taken with the locks: a removal that was waited for
+// counts.
+var readMembers = `
+		SELECT i.n, cm.hidden_seq, r.seq, k.used IS NOT NULL
+		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
+			WITH ORDINALITY AS i (conversation_id, author_id, idempotency_key, reply_to_id, n)
+		CROSS JOIN LATERAL (
+			SELECT hidden_seq FROM conversation_members
+			WHERE conversation_id = i.conversation_id AND user_id = i.author_id
+				AND ` + membership.NotRemoved("user_id") + ` LIMIT 1
+		) AS cm
+		LEFT JOIN LATERAL (
+			SELECT seq FROM messages WHERE id = i.reply_to_id AND conversation_id = i.conversation_id LIMIT 1
+		) AS r ON true
+		LEFT JOIN LATERAL (
+			SELECT true AS used FROM messages
+			WHERE conversation_id = i.conversation_id AND author_id = i.author_id AND idempotency_key = i.idempotency_key LIMIT 1
+		) AS k ON true` //nolint:gochecknoglobals // a constant
 
 // look locks what the messages need, and finds out what the rules ask for. Where it is not patient,
 // it locks only what nobody else has locked.
@@ -105,7 +107,7 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		var seq int64
 		var at time.Time
 		_, err := pgx.ForEachRow(rows, []any{&id, &seq, &at, &k.position}, func() error {
-			k.places[id] = &place{seq: seq, at: at}
+			k.heads[id] = &head{seq: seq, at: at}
 			return nil
 		})
 		return err
@@ -120,7 +122,7 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		})
 		return err
 	})
-	b.Queue(lookAtMembers, in.conversations, in.authors, in.keys, in.replies).Query(func(rows pgx.Rows) error {
+	b.Queue(readMembers, in.conversations, in.authors, in.keys, in.replies).Query(func(rows pgx.Rows) error {
 		var n, hidden int64
 		var replied *int64
 		var used bool
@@ -157,7 +159,7 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 
 func distinct(ids [][16]byte) [][16]byte {
 	ids = slices.Clone(ids)
-	slices.SortFunc(ids, compareBytes)
+	slices.SortFunc(ids, model.CompareIDs)
 	return slices.Compact(ids)
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"parley/membership"
 	"parley/model"
 	"parley/store"
 )
@@ -57,7 +58,7 @@ func (st *sqliteStatements) on(ctx context.Context, db *store.DB) (*sqliteStatem
 				(SELECT seq FROM messages WHERE id = ?3 AND conversation_id = c.id),
 				EXISTS (SELECT 1 FROM messages WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
 			FROM conversations AS c JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
-			WHERE c.id = ?1 AND ` + live("cm.user_id"),
+			WHERE c.id = ?1 AND ` + membership.NotRemoved("cm.user_id"),
 		&st.names: `
 			SELECT u.nickname_key, u.id FROM json_each(?2) AS i CROSS JOIN users AS u ON u.nickname_key = i.value
 			CROSS JOIN conversation_members AS cm ON cm.conversation_id = ?1 AND cm.user_id = u.id`,
@@ -107,7 +108,7 @@ func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
 	k := newKnown()
 	k.now = in.tx.Now
 	for _, o := range all {
-		var p place
+		var p head
 		var hidden int64
 		var replied sql.Null[int64]
 		var used bool
@@ -120,7 +121,7 @@ func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
 		if err != nil {
 			return nil, err
 		}
-		k.places[m.ConversationID], k.hidden[o.author()] = &p, hidden
+		k.heads[m.ConversationID], k.hidden[o.author()] = &p, hidden
 		if replied.Valid {
 			k.replies[reply{m.ConversationID, *m.ReplyToID}] = replied.V
 		}

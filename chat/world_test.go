@@ -185,7 +185,7 @@ func (w *world) Member(ctx context.Context, actor model.Actor, id model.MemberID
 func (w *world) MessagesOf(
 	ctx context.Context, actor model.Actor, id model.ConversationID, page store.PageArgs,
 ) (store.Page[*model.Message], error) {
-	window, err := page.Window(-50)
+	window, err := page.Window(store.DefaultPage{Last: 50})
 	if err != nil {
 		return store.Page[*model.Message]{}, err
 	}
@@ -197,7 +197,7 @@ func (w *world) MessagesOf(
 func (w *world) MembersOf(
 	ctx context.Context, actor model.Actor, id model.ConversationID, page store.PageArgs,
 ) (store.Page[*model.ConversationMember], error) {
-	window, err := page.Window(50)
+	window, err := page.Window(store.DefaultPage{First: 50})
 	if err != nil {
 		return store.Page[*model.ConversationMember]{}, err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"parley/chat"
+	"parley/feed"
 	"parley/model"
 	"parley/wire"
 )
@@ -37,7 +37,7 @@ import (
 //   - individual: the selection is too expensive for that. Each live event is read again and
 //     replayed.
 //
-// To replay an event is to execute it for one follower alone, on a goroutine of package chat that
+// To replay an event is to execute it for one follower alone, on a goroutine of package feed that
 // ends when the follower has caught up. Both of the latter modes start with the replay of what the
 // client missed. A live event of a broadcast subscription is replayed as well if
 //
@@ -178,12 +178,12 @@ func (b *broadcaster) subscribe(
 	if s.field == "messageAdded" {
 		s.selects = addsMessage
 	}
-	return b.resolver.Chat.FollowInto(ctx, viewer, conversation, after, s.sink()) == nil
+	return b.resolver.Feed.FollowInto(ctx, viewer, conversation, after, s.sink()) == nil
 }
 
 // sink is where the feed of the conversation delivers to.
-func (s *broadcastSubscription) sink() chat.Sink {
-	sink := chat.Sink{Accepts: seesEverything, Replay: s.replay, CaughtUp: s.caughtUp, End: s.end}
+func (s *broadcastSubscription) sink() feed.Sink {
+	sink := feed.Sink{Accepts: seesEverything, Replay: s.replay, CaughtUp: s.caughtUp, End: s.end}
 	if s.mode == broadcastMode {
 		sink.Live = s.broadcastLive
 	} else {
@@ -224,7 +224,7 @@ func (s *broadcastSubscription) replay(ctx context.Context, e *model.Event) erro
 	if err := s.resolver.Auth.AwaitWatch(ctx); err != nil {
 		return err
 	}
-	return s.put(ctx, chat.Followed{Event: e})
+	return s.put(ctx, feed.Followed{Event: e})
 }
 
 // caughtUp sends the notice that the replay is over, which only conversationEvents has.
@@ -232,12 +232,12 @@ func (s *broadcastSubscription) caughtUp(ctx context.Context, seq int64) error {
 	if s.field != "conversationEvents" {
 		return nil
 	}
-	return s.put(ctx, chat.Followed{CaughtUp: seq})
+	return s.put(ctx, feed.Followed{CaughtUp: seq})
 }
 
 // put sends the answer to one item. An error ends the subscription, because its client could not go
 // on without the item.
-func (s *broadcastSubscription) put(ctx context.Context, followed chat.Followed) error {
+func (s *broadcastSubscription) put(ctx context.Context, followed feed.Followed) error {
 	item := &streamItem{Followed: followed}
 	payload, _ := s.execute(ctx, item)
 	if fault := item.fault(); fault != nil && ctx.Err() == nil {
@@ -280,7 +280,7 @@ func (s *broadcastSubscription) makeForAll(e *model.Event, timeout time.Duration
 	defer s.making.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), timeout)
 	defer cancel()
-	item := &streamItem{Followed: chat.Followed{Event: e}, onFeed: true}
+	item := &streamItem{Followed: feed.Followed{Event: e}, onFeed: true}
 	payload, ok := s.execute(ctx, item)
 	if !ok || item.loaders.used() && !s.visibleToAll(ctx, e) {
 		return nil
@@ -292,7 +292,7 @@ func (s *broadcastSubscription) makeForAll(e *model.Event, timeout time.Duration
 // It is called after the look-up, which may have found what came after the event. All to whom the
 // event is delivered were members then; if none has been removed since, all may see it.
 func (s *broadcastSubscription) visibleToAll(ctx context.Context, e *model.Event) bool {
-	removed, err := s.resolver.Chat.RemovedSince(ctx, s.conversation, e.Seq)
+	removed, err := s.resolver.Feed.RemovedSince(ctx, s.conversation, e.Seq)
 	return err == nil && !removed
 }
 

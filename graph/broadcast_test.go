@@ -10,8 +10,8 @@ import (
 	gqlgen "github.com/99designs/gqlgen/graphql/executor"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"parley/chat"
 	"parley/document"
+	"parley/feed"
 	"parley/model"
 )
 
@@ -134,7 +134,7 @@ func TestClosingWaitsForAnswers(t *testing.T) {
 func TestAClientThatLeavesIsNotAnError(t *testing.T) {
 	t.Parallel()
 	sub := mustBroadcast(t, `subscription { messageAdded(conversationId: "conv") { seq } }`)
-	item := &streamItem{Followed: chat.Followed{Event: &model.Event{Kind: model.MessageAdded,
+	item := &streamItem{Followed: feed.Followed{Event: &model.Event{Kind: model.MessageAdded,
 		Message: &model.Message{Seq: 2}}}}
 	if payload, ok := sub.execute(t.Context(), item); !ok ||
 		string(payload) != `{"data":{"messageAdded":{"seq":2}}}` {

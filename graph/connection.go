@@ -10,12 +10,13 @@ import (
 	"parley/store"
 )
 
-// The sizes of pages if the client gives neither first nor last. A negative one counts from the end
-// of the list, so that messages begin with the newest (see store.PageArgs.Window).
-const (
-	membersPage  = 50
-	messagesPage = -50
-	usersPage    = 20
+// The pages of lists if the client gives neither first nor last.
+//
+//nolint:gochecknoglobals // constants
+var (
+	membersPage  = store.DefaultPage{First: 50}
+	messagesPage = store.DefaultPage{Last: 50} // the newest
+	usersPage    = store.DefaultPage{First: 20}
 )
 
 // pageArgs are the arguments of a connection as the resolvers get them.
@@ -26,10 +27,10 @@ func pageArgs(first *int, after *string, last *int, before *string) store.PageAr
 // pageFor returns one page of a list that a parent has. It comes from a loader, which reads the
 // same page of other parents together with it.
 func pageFor[K comparable, T any](
-	ctx context.Context, fallback int, args store.PageArgs, parent K,
+	ctx context.Context, byDefault store.DefaultPage, args store.PageArgs, parent K,
 	choose func(*loaders) pages[K, T],
 ) (store.Page[T], error) {
-	window, err := args.Window(fallback)
+	window, err := args.Window(byDefault)
 	if err != nil {
 		return store.Page[T]{}, err
 	}

@@ -6,8 +6,8 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 
-	"parley/chat"
 	"parley/document"
+	"parley/feed"
 	"parley/model"
 )
 
@@ -45,7 +45,7 @@ func TestFeedsNeedNoTurns(t *testing.T) {
 	setCost(oc, document.Cost{Fields: 300, Bytes: 512 << 10})
 	b := &answerer{limit: 2 << 20, turns: newExecutionTurns(2 << 20)}
 	for onFeed, needsTurn := range map[bool]bool{true: false, false: true} {
-		item := &streamItem{Followed: chat.Followed{Event: new(model.Event)}, onFeed: onFeed}
+		item := &streamItem{Followed: feed.Followed{Event: new(model.Event)}, onFeed: onFeed}
 		ctx := withItem(graphql.WithOperationContext(t.Context(), oc), item)
 		b.around(ctx, func(ctx context.Context) *graphql.Response {
 			if got := len(answerOf(ctx).stages) > 0; got != needsTurn {

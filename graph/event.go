@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"parley/chat"
+	"parley/feed"
 	"parley/model"
 )
 
@@ -145,8 +145,8 @@ func dataOf[T any](e *model.Event) (data T, err error) {
 // CaughtUp.
 func conversationEvent(
 	id model.ConversationID,
-) func(chat.Followed) (ConversationEvent, bool, error) {
-	return func(f chat.Followed) (ConversationEvent, bool, error) {
+) func(feed.Followed) (ConversationEvent, bool, error) {
+	return func(f feed.Followed) (ConversationEvent, bool, error) {
 		if f.Event == nil {
 			return CaughtUp{eventBase{Seq: f.CaughtUp, At: time.Now(), conversation: id}}, true, nil
 		}
@@ -156,7 +156,7 @@ func conversationEvent(
 }
 
 // singletonEvent is the stream of one item of conversationEvents.
-func singletonEvent(conversation string, item chat.Followed) (<-chan ConversationEvent, error) {
+func singletonEvent(conversation string, item feed.Followed) (<-chan ConversationEvent, error) {
 	id, err := parseID[model.ConversationID]("conversationId", conversation)
 	if err != nil {
 		return nil, err

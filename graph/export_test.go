@@ -39,7 +39,7 @@ func (s *Server) BroadcastAnswer(
 		return nil, refused
 	}
 	_, key, _ := broadcastKeyOf(oc)
-	all, err := s.chat.Follow(ctx, viewer, id, new(int64))
+	all, err := s.services.Feed.Follow(ctx, viewer, id, new(int64))
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/errs"
+	"parley/live"
 	"parley/model"
 	"parley/text"
 	"strconv"
@@ -642,7 +643,7 @@ type MutationResolver interface {
 	SetTyping(ctx context.Context, input SetTypingInput) (*DonePayload, error)
 }
 type PresenceResolver interface {
-	User(ctx context.Context, obj *chat.Presence) (*model.User, error)
+	User(ctx context.Context, obj *live.Presence) (*model.User, error)
 }
 type QueryResolver interface {
 	Viewer(ctx context.Context) (*Viewer, error)
@@ -657,7 +658,7 @@ type ReactionGroupResolver interface {
 	Users(ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int, before *string) (*UserConnection, error)
 }
 type ReadReceiptResolver interface {
-	User(ctx context.Context, obj *chat.ReadReceipt) (*model.User, error)
+	User(ctx context.Context, obj *live.ReadReceipt) (*model.User, error)
 }
 type SessionResolver interface {
 	Current(ctx context.Context, obj *model.Session) (bool, error)
@@ -668,15 +669,15 @@ type SubscriptionResolver interface {
 	Events(ctx context.Context, after *string) (<-chan *ViewerEvent, error)
 	ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error)
 	InboxUpdated(ctx context.Context) (<-chan *InboxUpdate, error)
-	Typing(ctx context.Context, conversationID string) (<-chan *chat.Typing, error)
-	ReadReceipts(ctx context.Context, conversationID string) (<-chan *chat.ReadReceipt, error)
-	PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error)
+	Typing(ctx context.Context, conversationID string) (<-chan *live.Typing, error)
+	ReadReceipts(ctx context.Context, conversationID string) (<-chan *live.ReadReceipt, error)
+	PresenceChanged(ctx context.Context) (<-chan *live.Presence, error)
 }
 type TypingIndicatorResolver interface {
-	User(ctx context.Context, obj *chat.Typing) (*model.User, error)
+	User(ctx context.Context, obj *live.Typing) (*model.User, error)
 }
 type UserResolver interface {
-	Presence(ctx context.Context, obj *model.User) (*chat.Presence, error)
+	Presence(ctx context.Context, obj *model.User) (*live.Presence, error)
 }
 type ViewerResolver interface {
 	Sessions(ctx context.Context, obj *Viewer) ([]*model.Session, error)
@@ -11952,7 +11953,7 @@ func (ec *executionContext) fieldContext_PageInfo_endCursor(_ context.Context, f
 	return graphql.NewScalarFieldContext("PageInfo", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
-func (ec *executionContext) _Presence_userId(ctx context.Context, field graphql.CollectedField, obj *chat.Presence) (ret graphql.Marshaler) {
+func (ec *executionContext) _Presence_userId(ctx context.Context, field graphql.CollectedField, obj *live.Presence) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -11975,7 +11976,7 @@ func (ec *executionContext) fieldContext_Presence_userId(_ context.Context, fiel
 	return graphql.NewScalarFieldContext("Presence", field, false, false, errors.New("field of type ID does not have child fields"))
 }
 
-func (ec *executionContext) _Presence_user(ctx context.Context, field graphql.CollectedField, obj *chat.Presence) (ret graphql.Marshaler) {
+func (ec *executionContext) _Presence_user(ctx context.Context, field graphql.CollectedField, obj *live.Presence) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12007,7 +12008,7 @@ func (ec *executionContext) fieldContext_Presence_user(_ context.Context, field 
 	return fc, nil
 }
 
-func (ec *executionContext) _Presence_online(ctx context.Context, field graphql.CollectedField, obj *chat.Presence) (ret graphql.Marshaler) {
+func (ec *executionContext) _Presence_online(ctx context.Context, field graphql.CollectedField, obj *live.Presence) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12030,7 +12031,7 @@ func (ec *executionContext) fieldContext_Presence_online(_ context.Context, fiel
 	return graphql.NewScalarFieldContext("Presence", field, false, false, errors.New("field of type Boolean does not have child fields"))
 }
 
-func (ec *executionContext) _Presence_lastSeenAt(ctx context.Context, field graphql.CollectedField, obj *chat.Presence) (ret graphql.Marshaler) {
+func (ec *executionContext) _Presence_lastSeenAt(ctx context.Context, field graphql.CollectedField, obj *live.Presence) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -12978,7 +12979,7 @@ func (ec *executionContext) fieldContext_ReactionRemoved_count(_ context.Context
 	return graphql.NewScalarFieldContext("ReactionRemoved", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
-func (ec *executionContext) _ReadReceipt_userId(ctx context.Context, field graphql.CollectedField, obj *chat.ReadReceipt) (ret graphql.Marshaler) {
+func (ec *executionContext) _ReadReceipt_userId(ctx context.Context, field graphql.CollectedField, obj *live.ReadReceipt) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13001,7 +13002,7 @@ func (ec *executionContext) fieldContext_ReadReceipt_userId(_ context.Context, f
 	return graphql.NewScalarFieldContext("ReadReceipt", field, false, false, errors.New("field of type ID does not have child fields"))
 }
 
-func (ec *executionContext) _ReadReceipt_user(ctx context.Context, field graphql.CollectedField, obj *chat.ReadReceipt) (ret graphql.Marshaler) {
+func (ec *executionContext) _ReadReceipt_user(ctx context.Context, field graphql.CollectedField, obj *live.ReadReceipt) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -13033,7 +13034,7 @@ func (ec *executionContext) fieldContext_ReadReceipt_user(_ context.Context, fie
 	return fc, nil
 }
 
-func (ec *executionContext) _ReadReceipt_lastReadSeq(ctx context.Context, field graphql.CollectedField, obj *chat.ReadReceipt) (ret graphql.Marshaler) {
+func (ec *executionContext) _ReadReceipt_lastReadSeq(ctx context.Context, field graphql.CollectedField, obj *live.ReadReceipt) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -14053,8 +14054,8 @@ func (ec *executionContext) _Subscription_typing(ctx context.Context, field grap
 			return ec.Resolvers.Subscription().Typing(ctx, fc.Args["conversationId"].(string))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *chat.Typing) graphql.Marshaler {
-			return ec.marshalNTypingIndicator2ᚖparleyᚋchatᚐTyping(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *live.Typing) graphql.Marshaler {
+			return ec.marshalNTypingIndicator2ᚖparleyᚋliveᚐTyping(ctx, selections, v)
 		},
 		true,
 		true,
@@ -14097,8 +14098,8 @@ func (ec *executionContext) _Subscription_readReceipts(ctx context.Context, fiel
 			return ec.Resolvers.Subscription().ReadReceipts(ctx, fc.Args["conversationId"].(string))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *chat.ReadReceipt) graphql.Marshaler {
-			return ec.marshalNReadReceipt2ᚖparleyᚋchatᚐReadReceipt(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *live.ReadReceipt) graphql.Marshaler {
+			return ec.marshalNReadReceipt2ᚖparleyᚋliveᚐReadReceipt(ctx, selections, v)
 		},
 		true,
 		true,
@@ -14140,8 +14141,8 @@ func (ec *executionContext) _Subscription_presenceChanged(ctx context.Context, f
 			return ec.Resolvers.Subscription().PresenceChanged(ctx)
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *chat.Presence) graphql.Marshaler {
-			return ec.marshalNPresence2ᚖparleyᚋchatᚐPresence(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *live.Presence) graphql.Marshaler {
+			return ec.marshalNPresence2ᚖparleyᚋliveᚐPresence(ctx, selections, v)
 		},
 		true,
 		true,
@@ -14293,7 +14294,7 @@ func (ec *executionContext) fieldContext_TransferOwnershipPayload_userErrors(_ c
 	return fc, nil
 }
 
-func (ec *executionContext) _TypingIndicator_userId(ctx context.Context, field graphql.CollectedField, obj *chat.Typing) (ret graphql.Marshaler) {
+func (ec *executionContext) _TypingIndicator_userId(ctx context.Context, field graphql.CollectedField, obj *live.Typing) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -14316,7 +14317,7 @@ func (ec *executionContext) fieldContext_TypingIndicator_userId(_ context.Contex
 	return graphql.NewScalarFieldContext("TypingIndicator", field, false, false, errors.New("field of type ID does not have child fields"))
 }
 
-func (ec *executionContext) _TypingIndicator_user(ctx context.Context, field graphql.CollectedField, obj *chat.Typing) (ret graphql.Marshaler) {
+func (ec *executionContext) _TypingIndicator_user(ctx context.Context, field graphql.CollectedField, obj *live.Typing) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -14348,7 +14349,7 @@ func (ec *executionContext) fieldContext_TypingIndicator_user(_ context.Context,
 	return fc, nil
 }
 
-func (ec *executionContext) _TypingIndicator_typing(ctx context.Context, field graphql.CollectedField, obj *chat.Typing) (ret graphql.Marshaler) {
+func (ec *executionContext) _TypingIndicator_typing(ctx context.Context, field graphql.CollectedField, obj *live.Typing) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
 		ec.OperationContext,
@@ -14754,8 +14755,8 @@ func (ec *executionContext) _User_presence(ctx context.Context, field graphql.Co
 			return ec.Resolvers.User().Presence(ctx, obj)
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *chat.Presence) graphql.Marshaler {
-			return ec.marshalOPresence2ᚖparleyᚋchatᚐPresence(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *live.Presence) graphql.Marshaler {
+			return ec.marshalOPresence2ᚖparleyᚋliveᚐPresence(ctx, selections, v)
 		},
 		true,
 		false,
@@ -21793,7 +21794,7 @@ func (ec *executionContext) _PageInfo(ctx context.Context, sel ast.SelectionSet,
 
 var presenceImplementors = []string{"Presence"}
 
-func (ec *executionContext) _Presence(ctx context.Context, sel ast.SelectionSet, obj *chat.Presence) graphql.Marshaler {
+func (ec *executionContext) _Presence(ctx context.Context, sel ast.SelectionSet, obj *live.Presence) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, presenceImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -22518,7 +22519,7 @@ func (ec *executionContext) _ReactionRemoved(ctx context.Context, sel ast.Select
 
 var readReceiptImplementors = []string{"ReadReceipt"}
 
-func (ec *executionContext) _ReadReceipt(ctx context.Context, sel ast.SelectionSet, obj *chat.ReadReceipt) graphql.Marshaler {
+func (ec *executionContext) _ReadReceipt(ctx context.Context, sel ast.SelectionSet, obj *live.ReadReceipt) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, readReceiptImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -23392,7 +23393,7 @@ func (ec *executionContext) _TransferOwnershipPayload(ctx context.Context, sel a
 
 var typingIndicatorImplementors = []string{"TypingIndicator"}
 
-func (ec *executionContext) _TypingIndicator(ctx context.Context, sel ast.SelectionSet, obj *chat.Typing) graphql.Marshaler {
+func (ec *executionContext) _TypingIndicator(ctx context.Context, sel ast.SelectionSet, obj *live.Typing) graphql.Marshaler {
 	fields := graphql.CollectFields(ec.OperationContext, sel, typingIndicatorImplementors)
 
 	out := graphql.NewFieldSet(fields)
@@ -25139,7 +25140,7 @@ func (ec *executionContext) marshalNPageInfo2ᚖparleyᚋgraphᚐPageInfo(ctx co
 	return ec._PageInfo(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalNPresence2ᚖparleyᚋchatᚐPresence(ctx context.Context, sel ast.SelectionSet, v *chat.Presence) graphql.Marshaler {
+func (ec *executionContext) marshalNPresence2ᚖparleyᚋliveᚐPresence(ctx context.Context, sel ast.SelectionSet, v *live.Presence) graphql.Marshaler {
 	if v == nil {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25175,7 +25176,7 @@ func (ec *executionContext) marshalNReactionGroup2ᚖparleyᚋmodelᚐReactionGr
 	return ec._ReactionGroup(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalNReadReceipt2ᚖparleyᚋchatᚐReadReceipt(ctx context.Context, sel ast.SelectionSet, v *chat.ReadReceipt) graphql.Marshaler {
+func (ec *executionContext) marshalNReadReceipt2ᚖparleyᚋliveᚐReadReceipt(ctx context.Context, sel ast.SelectionSet, v *live.ReadReceipt) graphql.Marshaler {
 	if v == nil {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25368,7 +25369,7 @@ func (ec *executionContext) unmarshalNTransferOwnershipInput2parleyᚋgraphᚐTr
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNTypingIndicator2ᚖparleyᚋchatᚐTyping(ctx context.Context, sel ast.SelectionSet, v *chat.Typing) graphql.Marshaler {
+func (ec *executionContext) marshalNTypingIndicator2ᚖparleyᚋliveᚐTyping(ctx context.Context, sel ast.SelectionSet, v *live.Typing) graphql.Marshaler {
 	if v == nil {
 		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
 			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
@@ -25918,7 +25919,7 @@ func (ec *executionContext) marshalOOpenDirectConversationPayload2ᚖparleyᚋgr
 	return ec._OpenDirectConversationPayload(ctx, sel, v)
 }
 
-func (ec *executionContext) marshalOPresence2ᚖparleyᚋchatᚐPresence(ctx context.Context, sel ast.SelectionSet, v *chat.Presence) graphql.Marshaler {
+func (ec *executionContext) marshalOPresence2ᚖparleyᚋliveᚐPresence(ctx context.Context, sel ast.SelectionSet, v *live.Presence) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}

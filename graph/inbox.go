@@ -3,7 +3,7 @@ package graph
 import (
 	"context"
 
-	"parley/chat"
+	"parley/feed"
 	"parley/model"
 )
 
@@ -31,6 +31,6 @@ func (u InboxUpdate) UnreadMentionCount(ctx context.Context) (int, error) {
 	return unread.Mentions, err
 }
 
-func inboxUpdate(c chat.InboxChange) (*InboxUpdate, bool, error) {
+func inboxUpdate(c feed.InboxChange) (*InboxUpdate, bool, error) {
 	return &InboxUpdate{c.ConversationID, c.Removed}, true, nil
 }

@@ -3,14 +3,14 @@ package graph
 import (
 	"context"
 
-	"parley/chat"
+	"parley/feed"
 )
 
 // streamItem is the one item that an operation is executed for when a subscription is executed item
 // by item (see broadcast.go). It is in the context of that execution: the resolver of the
 // subscription's field returns a stream of this item alone instead of following the conversation.
 type streamItem struct {
-	chat.Followed
+	feed.Followed
 	onFeed  bool             // the feed of the conversation waits for the execution
 	loaders *responseLoaders // of the execution, once it has started
 	answer  *answer          // the same

@@ -51,9 +51,9 @@ func (s *Server) hold(ctx context.Context, end func(reason error)) (release func
 	if grant == nil {
 		return func() { s.connections.release(key) } // an anonymous client: no session ends it
 	}
-	lease := s.auth.Lease(*grant, end)
+	lease := s.services.Auth.Lease(*grant, end)
 	socketSessionOf(ctx).setLease(lease)
-	disconnected := s.chat.Connected(grant.Actor.UserID)
+	disconnected := s.services.Live.Connected(grant.Actor.UserID)
 	return func() {
 		disconnected()
 		lease.Release()

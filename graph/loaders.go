@@ -10,6 +10,7 @@ import (
 
 	"parley/chat"
 	"parley/errs"
+	"parley/live"
 	"parley/model"
 )
 
@@ -17,7 +18,7 @@ import (
 // subscription never serves what was true an hour ago; and what they find depends on the actor.
 type loaders struct {
 	users         *loader[model.UserID, *model.User]
-	presences     *loader[model.UserID, chat.Presence]
+	presences     *loader[model.UserID, live.Presence]
 	conversations *loader[model.ConversationID, *model.Conversation]
 	lastMessages  *loader[model.ConversationID, *model.Message]
 	memberships   *loader[model.ConversationID, *model.ConversationMember]
@@ -38,7 +39,7 @@ type loaders struct {
 func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 	l := &loaders{
 		users:         newLoader(r.Auth.Users),
-		presences:     newLoader(actingAs(actor, r.Chat.Presences)),
+		presences:     newLoader(actingAs(actor, r.Live.Presences)),
 		conversations: newLoader(actingAs(actor, r.Chat.Conversations)),
 		lastMessages:  newLoader(actingAs(actor, charged(r.Chat.LastMessages, one, oneMessage))),
 		memberships:   newLoader(actingAs(actor, r.Chat.Memberships)),

@@ -88,7 +88,9 @@ func prefetchSelection[T any](ctx context.Context, s selection, items []T, of pr
 
 // windows are the pages that a selection asks for of a list. A field with wrong arguments has none:
 // it reports the error itself.
-func (p *prefetcher) windows(s selection, name string, fallback int) (list []store.Window) {
+func (p *prefetcher) windows(
+	s selection, name string, byDefault store.DefaultPage,
+) (list []store.Window) {
 	for _, f := range s[name] {
 		arguments := f.ArgumentMap(p.variables)
 		var args store.PageArgs
@@ -100,7 +102,7 @@ func (p *prefetcher) windows(s selection, name string, fallback int) (list []sto
 		}
 		args.After, _ = arguments["after"].(string)
 		args.Before, _ = arguments["before"].(string)
-		if w, err := args.Window(fallback); err == nil {
+		if w, err := args.Window(byDefault); err == nil {
 			list = append(list, w)
 		}
 	}

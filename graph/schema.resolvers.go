@@ -9,6 +9,7 @@ import (
 	"context"
 	"parley/auth"
 	"parley/chat"
+	"parley/live"
 	"parley/model"
 	"time"
 )
@@ -280,10 +281,10 @@ func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) 
 }
 
 func (r *mutationResolver) SetTyping(ctx context.Context, input SetTypingInput) (*DonePayload, error) {
-	return donePayload(r.Chat.SetTyping(ctx, mustActor(ctx), input.ConversationID, input.Typing))
+	return donePayload(r.Live.SetTyping(ctx, mustActor(ctx), input.ConversationID, input.Typing))
 }
 
-func (r *presenceResolver) User(ctx context.Context, obj *chat.Presence) (*model.User, error) {
+func (r *presenceResolver) User(ctx context.Context, obj *live.Presence) (*model.User, error) {
 	return loadUser(ctx, obj.UserID)
 }
 
@@ -357,7 +358,7 @@ func (r *reactionGroupResolver) Users(ctx context.Context, obj *model.ReactionGr
 	return usersOfConnection(ctx, found, chat.ReactorCursor, func(r *model.Reaction) model.UserID { return r.UserID })
 }
 
-func (r *readReceiptResolver) User(ctx context.Context, obj *chat.ReadReceipt) (*model.User, error) {
+func (r *readReceiptResolver) User(ctx context.Context, obj *live.ReadReceipt) (*model.User, error) {
 	return loadUser(ctx, obj.UserID)
 }
 
@@ -378,7 +379,7 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 	if err != nil {
 		return nil, err
 	}
-	events, err := r.Chat.Follow(ctx, viewer, key, int64Ptr(afterSeq))
+	events, err := r.Feed.Follow(ctx, viewer, key, int64Ptr(afterSeq))
 	if err != nil {
 		return nil, err
 	}
@@ -397,7 +398,7 @@ func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversat
 	if err != nil {
 		return nil, err
 	}
-	followed, err := r.Chat.FollowAll(ctx, viewer, key, int64Ptr(afterSeq))
+	followed, err := r.Feed.FollowWithCaughtUp(ctx, viewer, key, int64Ptr(afterSeq))
 	if err != nil {
 		return nil, err
 	}
@@ -409,7 +410,7 @@ func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-cha
 	if err != nil {
 		return nil, err
 	}
-	events, err := r.Chat.MyEvents(ctx, viewer, after)
+	events, err := r.Feed.ViewerEvents(ctx, viewer, after)
 	if err != nil {
 		return nil, err
 	}
@@ -421,7 +422,7 @@ func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *m
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Resolver, r.Chat.Joined(ctx, viewer), func(id model.ConversationID) (*model.Conversation, bool, error) {
+	return stream(ctx, r.Resolver, r.Feed.Joined(ctx, viewer), func(id model.ConversationID) (*model.Conversation, bool, error) {
 		c, err := r.Chat.Conversation(ctx, viewer, id)
 		return c, c != nil, err
 	}), nil
@@ -432,30 +433,30 @@ func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxU
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Resolver, r.Chat.Inbox(ctx, viewer), inboxUpdate), nil
+	return stream(ctx, r.Resolver, r.Feed.Inbox(ctx, viewer), inboxUpdate), nil
 }
 
-func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string) (<-chan *chat.Typing, error) {
-	return streamConversation(ctx, r.Resolver, conversationID, r.Chat.Typing)
+func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string) (<-chan *live.Typing, error) {
+	return streamConversation(ctx, r.Resolver, conversationID, r.Live.Typing)
 }
 
-func (r *subscriptionResolver) ReadReceipts(ctx context.Context, conversationID string) (<-chan *chat.ReadReceipt, error) {
-	return streamConversation(ctx, r.Resolver, conversationID, r.Chat.ReadReceipts)
+func (r *subscriptionResolver) ReadReceipts(ctx context.Context, conversationID string) (<-chan *live.ReadReceipt, error) {
+	return streamConversation(ctx, r.Resolver, conversationID, r.Live.ReadReceipts)
 }
 
-func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *chat.Presence, error) {
+func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *live.Presence, error) {
 	viewer, err := r.actorWithSlot(ctx, presenceChangedField)
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Resolver, r.Chat.PresenceChanges(ctx, viewer), each), nil
+	return stream(ctx, r.Resolver, r.Live.PresenceChanges(ctx, viewer), each), nil
 }
 
-func (r *typingIndicatorResolver) User(ctx context.Context, obj *chat.Typing) (*model.User, error) {
+func (r *typingIndicatorResolver) User(ctx context.Context, obj *live.Typing) (*model.User, error) {
 	return loadUser(ctx, obj.UserID)
 }
 
-func (r *userResolver) Presence(ctx context.Context, obj *model.User) (*chat.Presence, error) {
+func (r *userResolver) Presence(ctx context.Context, obj *model.User) (*live.Presence, error) {
 	return presence(ctx, obj.ID)
 }
 

@@ -15,6 +15,8 @@ import (
 	"parley/auth"
 	"parley/chat"
 	"parley/document"
+	"parley/feed"
+	"parley/live"
 	"parley/model"
 	"parley/ratelimit"
 	"parley/store"
@@ -52,27 +54,34 @@ type Options struct {
 	transport func(*wire.Options) // changes its timeouts in tests
 }
 
+// Services are what the API is served from.
+type Services struct {
+	Auth *auth.Service
+	Chat *chat.Service
+	Live *live.Service
+	Feed *feed.Service
+}
+
 // Server answers GraphQL over HTTP, WebSocket and server-sent events, all on one path.
 type Server struct {
 	http.Handler
-	auth *auth.Service
-	chat *chat.Service
-	wire *wire.Server
-	exec *executor
+	services Services
+	wire     *wire.Server
+	exec     *executor
 
 	broadcaster *broadcaster
 	connections *liveConnections
 }
 
 // New returns a server. Drain must be called before the process stops.
-func New(authService *auth.Service, chatService *chat.Service, opts Options) *Server {
+func New(services Services, opts Options) *Server {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
 	resolver := &Resolver{
-		Auth: authService, Chat: chatService,
-		users: &batcher[model.UserID, *model.User]{find: authService.Users, scope: nodeScope},
-		slots: newSlots(cmp.Or(opts.MaxStreams, math.MaxInt)),
+		Services: services,
+		users:    &batcher[model.UserID, *model.User]{find: services.Auth.Users, scope: nodeScope},
+		slots:    newSlots(cmp.Or(opts.MaxStreams, math.MaxInt)),
 	}
 	presenter := presenter{opts.Log}
 	present := presenter.present
@@ -103,7 +112,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 	exec.AroundResponses(resolver.withEventsCursor)
 
 	s := &Server{
-		auth: authService, chat: chatService, exec: exec,
+		services: services, exec: exec,
 		broadcaster: newBroadcaster(resolver, exec, present),
 		connections: &liveConnections{
 			max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[clientKey]int{},
@@ -124,7 +133,7 @@ func New(authService *auth.Service, chatService *chat.Service, opts Options) *Se
 		opts.transport(&transport)
 	}
 	s.wire = wire.New(transport)
-	s.Handler = identify(authService, opts.TrustedProxies, s.wire)
+	s.Handler = identify(services.Auth, opts.TrustedProxies, s.wire)
 	s.Handler = newOrigins(opts.AllowedOrigins, opts.PublicURL, opts.Log).guard(s.Handler)
 	return s
 }

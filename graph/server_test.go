@@ -17,7 +17,9 @@ import (
 
 	"parley/auth"
 	"parley/chat"
+	"parley/feed"
 	"parley/graph"
+	"parley/live"
 	"parley/mail"
 	"parley/ratelimit"
 	"parley/store"
@@ -69,19 +71,23 @@ func mustServeRunning(
 	if err != nil {
 		t.Fatal(err)
 	}
-	chatService := chat.New(db, chat.Options{CompareEvery: 50 * time.Millisecond, Limits: limits,
-		Log: logger})
+	const reconcileEvery = 50 * time.Millisecond
+	feeds := feed.New(db, feed.Options{ReconcileEvery: reconcileEvery, Log: logger})
+	lives := live.New(db, feeds, live.Options{
+		ReconcileEvery: reconcileEvery, Limits: limits, Log: logger,
+	})
+	chatService := chat.New(db, feeds, lives, chat.Options{Limits: limits, Log: logger})
 	authOpts := auth.Options{
-		Accounts: limits, Mail: outbox, OnDelete: chatService.EndPresence,
-		CleanUp:    chatService.CleanUpAccount,
-		OnSettings: chatService.SettingsChanged, Log: logger,
+		Accounts: limits, Mail: outbox, Log: logger,
+		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount,
+		OnSettings: lives.SettingsChanged,
 		Link: func(action, token string) string {
-			return "https://chat.example.org/" + action +
-				"#token=" + token
+			return "https://chat.example.org/" + action + "#token=" + token
 		},
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,
-		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16,
-			KeyLength: 32},
+		Argon2: &argon2id.Params{
+			Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32,
+		},
 	}
 	for _, fn := range change {
 		fn(&opts, &authOpts)
@@ -92,11 +98,15 @@ func mustServeRunning(
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
+	running.Go(func() { feeds.Run(ctx) })
+	running.Go(func() { lives.Run(ctx) })
 	running.Go(func() { chatService.Run(ctx) })
 	running.Go(func() { run(authService, ctx) })
 	running.Go(func() { outbox.Run(ctx) })
 
-	server := graph.New(authService, chatService, opts)
+	server := graph.New(graph.Services{
+		Auth: authService, Chat: chatService, Live: lives, Feed: feeds,
+	}, opts)
 	listening := httptest.NewServer(server)
 	t.Cleanup(func() {
 		server.Drain(context.Background())

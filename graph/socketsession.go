@@ -68,7 +68,7 @@ func (s *socketSession) setLease(lease *auth.Lease) {
 func (s *Server) Init(ctx context.Context, params map[string]any) (context.Context, error) {
 	i := identityOf(ctx)
 	if authorization := authorizationIn(params); authorization != "" {
-		i = authenticate(ctx, s.auth, authorization).withClient(i.client)
+		i = authenticate(ctx, s.services.Auth, authorization).withClient(i.client)
 	}
 	if i.err != nil {
 		return nil, i.err

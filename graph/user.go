@@ -3,8 +3,8 @@ package graph
 import (
 	"context"
 
-	"parley/chat"
 	"parley/errs"
+	"parley/live"
 	"parley/model"
 )
 
@@ -29,7 +29,7 @@ func (r *queryResolver) user(ctx context.Context, id, nickname *string) (*model.
 }
 
 // presence is whether a user is online, or nil if the viewer may not know.
-func presence(ctx context.Context, id model.UserID) (*chat.Presence, error) {
+func presence(ctx context.Context, id model.UserID) (*live.Presence, error) {
 	l, err := loadersOf(ctx)
 	if err != nil {
 		return nil, err

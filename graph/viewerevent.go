@@ -7,7 +7,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 
-	"parley/chat"
+	"parley/feed"
 	"parley/model"
 )
 
@@ -35,8 +35,8 @@ type ConversationLeft struct{ ConversationID model.ConversationID }
 // StreamReset is the notice that the cursor was not served, and the stream starts from now.
 type StreamReset struct{ At time.Time }
 
-// viewerEvent converts an item of chat's stream.
-func viewerEvent(e chat.MyEvent) (*ViewerEvent, bool, error) {
+// viewerEvent converts an item of the stream of package feed.
+func viewerEvent(e feed.ViewerEvent) (*ViewerEvent, bool, error) {
 	item := &ViewerEvent{Cursor: e.Cursor}
 	var err error
 	switch {
@@ -68,7 +68,7 @@ func (r *Resolver) eventsCursor(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.Chat.MyEventsCursor(ctx, viewer)
+	return r.Feed.ViewerEventsCursor(ctx, viewer)
 }
 
 // withEventsCursor reads the cursor of the viewer's stream before anything else of a query that

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"database/sql/driver"
 	"encoding/base32"
 	"errors"
@@ -217,3 +218,6 @@ func unmarshalGQL(id interface{ UnmarshalText(b []byte) error }, v any) error {
 
 // quote writes a JSON string that needs no escaping, as no id does.
 func quote(w io.Writer, s string) { _, _ = fmt.Fprintf(w, `"%s"`, s) }
+
+// CompareIDs orders ids as the databases do: by their bytes.
+func CompareIDs[T ~[16]byte](a, b T) int { return bytes.Compare(a[:], b[:]) }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"parley/chat"
+	"parley/membership"
 	"parley/model"
 )
 
@@ -76,7 +76,7 @@ func (w *walk) group(c *conversation) {
 		c.History = model.FromJoining
 	}
 	n := int(2.5 * math.Pow(1-w.rng.Float64(), -0.7))
-	w.gather(c, w.some(max(2, min(n, chat.MaxMembers, w.size.People))))
+	w.gather(c, w.some(max(2, min(n, membership.Max, w.size.People))))
 	c.Title = w.title(c.spoken)
 	if len(c.members) <= 5 && w.chance(0.5) {
 		var nicknames []string
@@ -232,7 +232,7 @@ func (w *walk) add(c *conversation, owner *model.ConversationMember, at time.Tim
 	person := w.some(1)[0]
 	id := w.people[person].ID
 	there := slices.ContainsFunc(c.members, func(m *model.ConversationMember) bool { return m.UserID == id })
-	if there || len(c.members) == chat.MaxMembers {
+	if there || len(c.members) == membership.Max {
 		return
 	}
 	m := w.join(c, person, model.Member)

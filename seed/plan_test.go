@@ -11,6 +11,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"parley/chat"
+	"parley/feed"
+	"parley/live"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -177,7 +179,8 @@ func linesOf(t *testing.T, rows *sql.Rows, postgres bool) string {
 func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	t.Helper()
 	ctx := t.Context()
-	service := chat.New(db, chat.Options{})
+	feeds := feed.New(db, feed.Options{})
+	service := chat.New(db, feeds, live.New(db, feeds, live.Options{}), chat.Options{})
 	m := new(model.Message) // one that has reactions
 	err := db.NewSelect().Model(m).Join("JOIN reactions AS r ON r.message_id = m.id").
 		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").OrderExpr("m.seq DESC").Limit(1).Scan(ctx)
@@ -245,15 +248,15 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 		"search, a rare word":       search(chat.Search{Query: "99999"}),
 		"search in a conversation":  search(chat.Search{Query: "the", ConversationID: &m.ConversationID}),
 		"what somebody else wrote":  search(chat.Search{Query: "the", AuthorID: &who.UserID}),
-		"following from the middle": func() error { return followOne(ctx, service, who, m) },
+		"following from the middle": func() error { return followOne(ctx, feeds, who, m) },
 	}
 }
 
 func second[T any](_ T, err error) error { return err }
 
-func followOne(ctx context.Context, service *chat.Service, who model.Actor, m *model.Message) error {
+func followOne(ctx context.Context, feeds *feed.Service, who model.Actor, m *model.Message) error {
 	after := m.Seq - 1
-	events, err := service.Follow(ctx, who, m.ConversationID, &after)
+	events, err := feeds.Follow(ctx, who, m.ConversationID, &after)
 	if err != nil {
 		return err
 	}

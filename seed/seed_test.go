@@ -14,6 +14,8 @@ import (
 
 	"parley/chat"
 	"parley/errs"
+	"parley/feed"
+	"parley/live"
 	"parley/migrations"
 	"parley/model"
 	"parley/store"
@@ -403,7 +405,8 @@ func TestOperationsGoOn(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		mustFill(t, db, Small, 1)
-		service := chat.New(db, chat.Options{})
+		feeds := feed.New(db, feed.Options{})
+		service := chat.New(db, feeds, live.New(db, feeds, live.Options{}), chat.Options{})
 		ctx := t.Context()
 		m := new(model.Message) // the newest one in a group
 		err := db.NewSelect().Model(m).Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").
@@ -439,16 +442,16 @@ func TestOperationsGoOn(t *testing.T) {
 		if err != nil || member.LastReadSeq != sent.Seq {
 			t.Errorf("%+v (%v)", member, err)
 		}
-		followTo(t, service, actor, m.ConversationID, sent.Seq)
+		followTo(t, feeds, actor, m.ConversationID, sent.Seq)
 	})
 }
 
 // followTo follows a conversation from its beginning.
-func followTo(t *testing.T, service *chat.Service, actor model.Actor, id model.ConversationID, last int64) {
+func followTo(t *testing.T, feeds *feed.Service, actor model.Actor, id model.ConversationID, last int64) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	events, err := service.Follow(ctx, actor, id, new(int64(0)))
+	events, err := feeds.Follow(ctx, actor, id, new(int64(0)))
 	if err != nil {
 		t.Fatal(err)
 	}

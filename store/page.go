@@ -26,7 +26,12 @@ type PageArgs struct {
 	After, Before string
 }
 
-// Window is a Page that has been checked: up to Limit items, in the list's order or, with
+// DefaultPage is the page of a client that gives neither first nor last: the First items of the
+// list, or the Last ones. The other is 0. A client that gives a cursor without a size gets as many
+// items after or before it.
+type DefaultPage struct{ First, Last int }
+
+// Window is a PageArgs that has been checked: up to Limit items, in the list's order or, with
 // Backwards, from its other end.
 type Window struct {
 	Limit     int
@@ -35,23 +40,23 @@ type Window struct {
 	Cursor string
 }
 
-// Window checks a page. fallback is how many items it holds where the client did not say: counted
-// from the list's start, or where negative from its end.
-func (p PageArgs) Window(fallback int) (Window, error) {
+// Window checks the arguments. The error is BAD_USER_INPUT.
+func (p PageArgs) Window(byDefault DefaultPage) (Window, error) {
 	if p.First != nil && p.Last != nil {
 		return Window{}, errs.New(errs.BadUserInput, "Give first or last, not both.")
 	}
 	if p.First == nil && p.Last == nil {
-		switch {
-		case p.After != "" && p.Before == "":
-			fallback = max(fallback, -fallback)
-		case p.Before != "" && p.After == "":
-			fallback = min(fallback, -fallback)
+		size, fromEnd := byDefault.First, false
+		if byDefault.Last > 0 {
+			size, fromEnd = byDefault.Last, true
 		}
-		if count := max(fallback, -fallback); fallback < 0 {
-			p.Last = &count
+		if (p.After != "") != (p.Before != "") {
+			fromEnd = p.Before != ""
+		}
+		if fromEnd {
+			p.Last = &size
 		} else {
-			p.First = &count
+			p.First = &size
 		}
 	}
 	w := Window{Cursor: p.After, Backwards: p.Last != nil}

@@ -25,24 +25,24 @@ func TestWindow(t *testing.T) {
 	t.Parallel()
 	n := func(n int) *int { return &n }
 	for name, c := range map[string]struct {
-		page     store.PageArgs
-		fallback int
-		want     store.Window
-		refused  bool
+		page      store.PageArgs
+		byDefault store.DefaultPage
+		want      store.Window
+		refused   bool
 	}{
-		"first":                   {store.PageArgs{First: n(3), After: "a"}, 20, store.Window{Limit: 3, Cursor: "a"}, false},
-		"last":                    {store.PageArgs{Last: n(3), Before: "b"}, 20, store.Window{Limit: 3, Cursor: "b", Backwards: true}, false},
-		"neither, from the start": {store.PageArgs{}, 20, store.Window{Limit: 20}, false},
-		"neither, from the end":   {store.PageArgs{}, -50, store.Window{Limit: 50, Backwards: true}, false},
-		"only after":              {store.PageArgs{After: "a"}, -50, store.Window{Limit: 50, Cursor: "a"}, false},
-		"only before":             {store.PageArgs{Before: "b"}, 20, store.Window{Limit: 20, Cursor: "b", Backwards: true}, false},
-		"none":                    {store.PageArgs{First: n(0)}, 20, store.Window{}, false},
-		"both":                    {store.PageArgs{First: n(1), Last: n(1)}, 20, store.Window{}, true},
-		"crossed":                 {store.PageArgs{First: n(1), Before: "b"}, 20, store.Window{}, true},
-		"negative":                {store.PageArgs{First: n(-1)}, 20, store.Window{}, true},
-		"too many":                {store.PageArgs{Last: n(store.MaxPage + 1)}, 20, store.Window{}, true},
+		"first":                   {store.PageArgs{First: n(3), After: "a"}, store.DefaultPage{First: 20}, store.Window{Limit: 3, Cursor: "a"}, false},
+		"last":                    {store.PageArgs{Last: n(3), Before: "b"}, store.DefaultPage{First: 20}, store.Window{Limit: 3, Cursor: "b", Backwards: true}, false},
+		"neither, from the start": {store.PageArgs{}, store.DefaultPage{First: 20}, store.Window{Limit: 20}, false},
+		"neither, from the end":   {store.PageArgs{}, store.DefaultPage{Last: 50}, store.Window{Limit: 50, Backwards: true}, false},
+		"only after":              {store.PageArgs{After: "a"}, store.DefaultPage{Last: 50}, store.Window{Limit: 50, Cursor: "a"}, false},
+		"only before":             {store.PageArgs{Before: "b"}, store.DefaultPage{First: 20}, store.Window{Limit: 20, Cursor: "b", Backwards: true}, false},
+		"none":                    {store.PageArgs{First: n(0)}, store.DefaultPage{First: 20}, store.Window{}, false},
+		"both":                    {store.PageArgs{First: n(1), Last: n(1)}, store.DefaultPage{First: 20}, store.Window{}, true},
+		"crossed":                 {store.PageArgs{First: n(1), Before: "b"}, store.DefaultPage{First: 20}, store.Window{}, true},
+		"negative":                {store.PageArgs{First: n(-1)}, store.DefaultPage{First: 20}, store.Window{}, true},
+		"too many":                {store.PageArgs{Last: n(store.MaxPage + 1)}, store.DefaultPage{First: 20}, store.Window{}, true},
 	} {
-		got, err := c.page.Window(c.fallback)
+		got, err := c.page.Window(c.byDefault)
 		if (err != nil) != c.refused || c.refused && !errs.Is(err, errs.BadUserInput) || got != c.want {
 			t.Errorf("%s: %+v (%v)", name, got, err)
 		}

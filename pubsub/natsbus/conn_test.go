@@ -30,7 +30,7 @@ func TestAnOutage(t *testing.T) {
 	s := natstest.MustStart(t)
 	nodes := mustNodes(t, s, 2)
 	sub := nodes[1].subscribe("a")
-	nodes[0].link.Publish("a", "before")
+	nodes[0].bus.PublishRemote("a", "before")
 	nodes[1].want(sub, "before")
 	for _, n := range nodes {
 		n.wantLog(1, 0)
@@ -44,7 +44,7 @@ func TestAnOutage(t *testing.T) {
 		eventually(t, "the outage is noticed", func() bool { return !n.Status().Connected })
 	}
 	tried := s.Tries()
-	nodes[0].link.Publish("a", "into the void")
+	nodes[0].bus.PublishRemote("a", "into the void")
 	eventually(t, "it is counted", func() bool { return nodes[0].Status().Dropped == 1 })
 	eventually(t, "they try again and again", func() bool { return s.Tries() > tried+6 })
 	late := nodes[1].listen("b", 10)
@@ -57,12 +57,13 @@ func TestAnOutage(t *testing.T) {
 
 	s.Start()
 	for _, n := range nodes {
-		// it is told that it may have missed something, once all subscriptions are there again
-		n.joined()
+		eventually(t, "the node is connected", func() bool { return n.Status().Connected })
+		n.joined() // when the connection is up, or when the other node reports what it lost
 		n.wantLog(2, 1)
+		n.settled()
 	}
-	nodes[0].link.Publish("a", "after")
-	nodes[0].link.Publish("b", "after")
+	nodes[0].bus.PublishRemote("a", "after")
+	nodes[0].bus.PublishRemote("b", "after")
 	nodes[1].want(sub, "after")
 	nodes[1].want(late, "after")
 }
@@ -102,7 +103,7 @@ func TestNATSMayComeLater(t *testing.T) {
 	n.joined()
 	other.joined()
 	n.wantLog(1, 1)
-	other.link.Publish("a", "hello")
+	other.bus.PublishRemote("a", "hello")
 	n.want(sub, "hello")
 	if topics := s.Subscriptions("parley.test.topic."); len(topics) != 1 {
 		t.Errorf("subscribed to %v", topics)
@@ -163,7 +164,7 @@ func TestForbiddenSubjects(t *testing.T) {
 	n := mustNode(t, "nats://ann:pw@"+s.Addr())
 	n.joined()
 	for i := range 50 {
-		n.link.Publish("a", "not allowed")
+		n.bus.PublishRemote("a", "not allowed")
 		n.listen(string(rune('a'+i%26)), 1).Close()
 	}
 	eventually(t, "it is said", func() bool { return n.log.lines("complains") > 0 })

@@ -27,7 +27,7 @@ func TestEveryOtherNodeHearsEachMessageOnceAndInOrder(t *testing.T) {
 	for i, n := range nodes {
 		senders.Go(func() {
 			for seq := range each {
-				n.link.Publish("a", fmt.Sprintf("%d:%03d", i, seq))
+				n.bus.PublishRemote("a", fmt.Sprintf("%d:%03d", i, seq))
 			}
 		})
 	}
@@ -51,12 +51,12 @@ func TestEveryOtherNodeHearsEachMessageOnceAndInOrder(t *testing.T) {
 		}
 	}
 	// A marker behind all of it: nothing came twice, and nothing on another topic.
-	nodes[0].link.Publish("a", "end")
-	nodes[0].link.Publish("b", "end")
+	nodes[0].bus.PublishRemote("a", "end")
+	nodes[0].bus.PublishRemote("b", "end")
 	nodes[1].want(subs[1], "end")
 	nodes[2].want(subs[2], "end")
 	nodes[2].want(other, "end")
-	nodes[1].link.Publish("a", "end")
+	nodes[1].bus.PublishRemote("a", "end")
 	nodes[0].want(subs[0], "end")
 }
 
@@ -117,7 +117,7 @@ func TestLeavingAndComing(t *testing.T) {
 		return slices.Equal(s.Subscriptions("parley.test.topic."), []string{"parley.test.topic.t0", "parley.test.topic.t1"})
 	})
 	for i := range 2 {
-		nodes[1].link.Publish(fmt.Sprintf("t%d", i), "hello")
+		nodes[1].bus.PublishRemote(fmt.Sprintf("t%d", i), "hello")
 		n.want(stay[i], "hello")
 		n.want(stay[i+3], "hello")
 	}
@@ -130,13 +130,13 @@ func TestTopicsThatCannotBeSubjectsStayLocal(t *testing.T) {
 	var subs []*listener
 	for _, topic := range []string{"*", ">", "a.b", "a b", "", "é", "a\r\nPUB x"} {
 		subs = append(subs, nodes[0].listen(topic, 10))
-		nodes[1].link.Publish(topic, "out of bounds")
+		nodes[1].bus.PublishRemote(topic, "out of bounds")
 	}
 	good := nodes[0].subscribe("a")
 	if topics := s.Subscriptions("parley.test.topic."); len(topics) != 1 {
 		t.Errorf("subscribed to %v", topics)
 	}
-	nodes[1].link.Publish("a", "fine")
+	nodes[1].bus.PublishRemote("a", "fine")
 	nodes[0].want(good, "fine")
 	for _, sub := range subs {
 		if len(sub.C) > 0 {
@@ -155,11 +155,11 @@ func TestClustersOnOneServerAreApart(t *testing.T) {
 	}
 	red, blue, red2 := prefixed("chat.red"), prefixed("chat.blue"), prefixed("chat.red")
 	onRed, onBlue := red2.subscribe("a"), blue.subscribe("a")
-	red.link.Publish("a", "red")
+	red.bus.PublishRemote("a", "red")
 	red2.want(onRed, "red")
-	red2.link.Publish("a", "red again")
+	red2.bus.PublishRemote("a", "red again")
 	red.stop() // has handed over what it had, so that this comes behind it:
-	prefixed("chat.blue").link.Publish("a", "blue")
+	prefixed("chat.blue").bus.PublishRemote("a", "blue")
 	blue.want(onBlue, "blue")
 }
 
@@ -198,7 +198,7 @@ func TestPublishingNeverWaits(t *testing.T) {
 	const messages = 2000
 	large := strings.Repeat("x", 64<<10) // 128 MB in all, more than any socket takes
 	for range messages {
-		n.link.Publish("a", large)
+		n.bus.PublishRemote("a", large)
 	}
 	if got := n.Status(); got.Dropped == 0 || got.Sent+got.Dropped > messages {
 		t.Errorf("counted %+v", got)
@@ -218,7 +218,7 @@ func TestWhatDidNotFitIsTold(t *testing.T) {
 	small.joined()
 	other := mustNodes(t, s, 1)[0]
 	for small.Status().Dropped == 0 {
-		small.link.Publish("a", "x")
+		small.bus.PublishRemote("a", "x")
 	}
 	other.joined() // it is told again
 }
@@ -243,12 +243,12 @@ func TestMoreThanCanBeTaken(t *testing.T) {
 	quick := mustNodes(t, s, 1)[0]
 	sub := slow.subscribe("a")
 	for range 100 {
-		quick.link.Publish("a", "one of many")
+		quick.bus.PublishRemote("a", "one of many")
 	}
 	slow.joined() // it is told that it may have missed something
 	free()
 	eventually(t, "it takes messages again", func() bool {
-		quick.link.Publish("a", "again") // which may be too much, too, at first
+		quick.bus.PublishRemote("a", "again") // which may be too much, too, at first
 		for {
 			select {
 			case message := <-sub.C:

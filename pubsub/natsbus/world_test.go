@@ -56,8 +56,7 @@ func (j *journal) String() string {
 type node struct {
 	*natsbus.Conn
 	t      *testing.T
-	bus    *pubsub.Bus[string]
-	link   *natsbus.Link[string]
+	bus    *natsbus.Bus[string]
 	log    *journal
 	missed chan []string
 	stop   func()
@@ -65,7 +64,7 @@ type node struct {
 
 func mustNode(t *testing.T, url string, change ...func(*natsbus.Options, *natsbus.Codec[string])) *node {
 	t.Helper()
-	n := &node{t: t, bus: pubsub.New[string](), log: new(journal), missed: make(chan []string, 10_000)}
+	n := &node{t: t, log: new(journal), missed: make(chan []string, 10_000)}
 	opts := natsbus.Options{URLs: []string{url}, RetryEvery: soon, Log: slog.New(slog.NewTextHandler(n.log, nil))}
 	codec := natsbus.Codec[string]{
 		Encode: func(s string) ([]byte, error) { return []byte(s), nil },
@@ -83,10 +82,10 @@ func mustNode(t *testing.T, url string, change ...func(*natsbus.Options, *natsbu
 	if n.Conn, err = natsbus.Open(opts); err != nil {
 		t.Fatal(err)
 	}
-	n.link = natsbus.Join(n.Conn, "test", n.bus, codec, func(topics []string) { n.missed <- topics })
+	n.bus = natsbus.NewBus(n.Conn, "test", codec, func(topics []string) { n.missed <- topics })
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { n.link.Run(ctx) })
+	running.Go(func() { n.bus.Run(ctx) })
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		running.Wait()

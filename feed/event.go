@@ -1,0 +1,141 @@
+package feed
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"parley/membership"
+	"parley/model"
+	"parley/store"
+)
+
+// Append writes an event with the next seq of its conversation, and publishes it after the commit.
+// The conversation stays locked until then. e has the conversation, the kind and, if there are any,
+// the actor and the message; Append sets the rest. It returns the time of the conversation's newest
+// activity. Edits, deletions and reactions are not activity: they do not move the conversation to the
+// top of its members' lists.
+func (s *Service) Append(
+	ctx context.Context, tx *store.Tx, e *model.Event, data any,
+) (lastActivity time.Time, err error) {
+	if lastActivity, err = nextSeq(ctx, tx, e); err != nil {
+		return lastActivity, err
+	}
+	if e.Message != nil {
+		e.MessageID = &e.Message.ID
+	}
+	return lastActivity, s.insert(ctx, tx, e, data)
+}
+
+// AppendFirst is Append for the event that begins a conversation, whose row has been inserted with
+// its seq and time by the same transaction.
+func (s *Service) AppendFirst(ctx context.Context, tx *store.Tx, e *model.Event, data any) error {
+	return s.insert(ctx, tx, e, data)
+}
+
+// nextSeq locks the conversation until the transaction ends, and sets the event's seq, and its time,
+// which never goes back as seqs rise.
+func nextSeq(ctx context.Context, tx *store.Tx, e *model.Event) (lastActivity time.Time, err error) {
+	// A transaction that waited for the lock, or whose clock is behind, does not turn time back.
+	const later = "CASE WHEN coalesce(last_event_at, last_activity_at) < ? THEN ? " +
+		"ELSE coalesce(last_event_at, last_activity_at) END"
+	q := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = last_seq + 1").
+		Set("last_event_at = "+later, tx.Now, tx.Now).Where("id = ?", e.ConversationID)
+	switch e.Kind {
+	case model.MessageEdited, model.MessageDeleted, model.ReactionAdded, model.ReactionRemoved:
+	case model.MessageAdded:
+		q = q.Set("last_message_seq = last_seq + 1")
+		fallthrough
+	default:
+		q = q.Set("last_activity_at = "+later, tx.Now, tx.Now)
+	}
+	err = q.Returning("last_seq, last_event_at, last_activity_at").
+		Scan(ctx, &e.Seq, &e.At, &lastActivity)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, membership.ErrNoConversation
+	}
+	return lastActivity, err
+}
+
+func (s *Service) insert(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
+	if e.Data, err = json.Marshal(data); err != nil {
+		return err
+	}
+	position, err := NextPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
+	err = tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").
+		Scan(ctx, &e.Position)
+	if err != nil {
+		return err
+	}
+	tx.AfterCommit(func() { s.Publish([]*model.Event{e}) })
+	return nil
+}
+
+// eventsAfter reads the events after a seq, oldest first, at most limit of them, with the messages
+// that they are about.
+func eventsAfter(
+	ctx context.Context, db bun.IDB, id model.ConversationID, after int64, limit int,
+) (events []*model.Event, err error) {
+	err = db.NewSelect().Model(&events).Where("e.conversation_id = ?", id).
+		Where("e.seq > ?", after).OrderExpr("e.seq").Limit(int64(limit)).Scan(ctx)
+	if err != nil || len(events) == 0 {
+		return nil, err
+	}
+	return events, readMessages(ctx, db, events)
+}
+
+// removalsAfter reads the ends of memberships after a seq, oldest first: if a user was removed twice,
+// the first one is the end of the membership that is followed.
+func removalsAfter(
+	ctx context.Context, db bun.IDB, id model.ConversationID, after int64,
+) (removals []*model.Event, err error) {
+	err = db.NewSelect().Model(&removals).Where("e.conversation_id = ?", id).
+		Where("e.seq > ?", after).Where("e.kind = ?", model.MemberRemoved).OrderExpr("e.seq").
+		Scan(ctx)
+	return removals, err
+}
+
+// RemovedSince reports whether any membership of a conversation has ended after a seq.
+func (s *Service) RemovedSince(
+	ctx context.Context, id model.ConversationID, seq int64,
+) (bool, error) {
+	removed, err := s.db.NewSelect().Model((*model.Event)(nil)).
+		Where("e.conversation_id = ?", id).Where("e.seq > ?", seq).
+		Where("e.kind = ?", model.MemberRemoved).Exists(ctx)
+	return removed, store.Error(err)
+}
+
+// readMessages reads the messages that events are about.
+func readMessages(ctx context.Context, db bun.IDB, events []*model.Event) error {
+	var messages []*model.Message
+	var ids []model.MessageID
+	for _, e := range events {
+		if e.MessageID != nil {
+			ids = append(ids, *e.MessageID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	err := db.NewSelect().Model(&messages).Where("m.id IN (?)", bun.List(ids)).Scan(ctx)
+	if err != nil {
+		return err
+	}
+	byID := make(map[model.MessageID]*model.Message, len(messages))
+	for _, m := range messages {
+		byID[m.ID] = m
+	}
+	for _, e := range events {
+		if e.MessageID != nil {
+			e.Message = byID[*e.MessageID]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,349 @@
+package feed
+
+import (
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"parley/model"
+	"parley/pubsub"
+	"parley/store"
+)
+
+const (
+	// readPage is how many events one read returns at most.
+	readPage = 200
+	// maxEarly is how far above the edge an event may be and still be kept until those before it
+	// come. A wider gap is read at once.
+	maxEarly = 64
+	// gapWait is how long a gap may close by itself before the database is read. Hints of senders
+	// that commit at almost the same time overtake each other, so the missing one usually follows
+	// at once.
+	gapWait = 50 * time.Millisecond
+)
+
+// feed is one conversation as this node follows it. It puts hints in order, reads from the database
+// what they leave out, and delivers every event to its followers in order of seq, without a gap,
+// once for all of them. Its worker goroutine exists only while there is something to do, and the
+// publisher never waits for it.
+type feed struct {
+	service *Service
+	id      model.ConversationID
+	ctx     context.Context //nolint:containedctx // ends with the feed, and bounds what it reads
+	cancel  context.CancelFunc
+	sub     *pubsub.Subscription[Hint]
+
+	inboxMu    sync.Mutex // guards what follows
+	inbox      []Hint
+	gapExpired bool // the gap has not closed by itself
+	joined     bool // a follower has joined, so the edge is known now
+	working    bool // the worker runs
+
+	mu         sync.Mutex // guards what follows
+	followers  map[*follower]struct{}
+	started    bool                   // edge is known
+	edge       int64                  // the newest event that was delivered
+	early      map[int64]*model.Event // events above the edge that wait for those before them
+	hinted     int64                  // the highest seq of any hint
+	gap        *time.Timer            // nil while no event is missing
+	backoff    time.Duration
+	reconciled feedReconciled
+}
+
+// feedReconciled is what the newest round of reconciling has read.
+type feedReconciled struct{ round, last int64 }
+
+// openFeed returns the feed of a conversation. It is subscribed to hints before this returns, so no
+// event falls between that and what is read next. Each call needs one of release.
+func (s *Service) openFeed(id model.ConversationID) *feed {
+	return s.feeds.Acquire(id, func() *feed {
+		f := &feed{
+			service: s, id: id,
+			followers: map[*follower]struct{}{}, early: map[int64]*model.Event{},
+		}
+		f.ctx, f.cancel = context.WithCancel(context.Background())
+		f.sub = s.hints.Handle(Topic(id), f.enqueue)
+		return f
+	})
+}
+
+func (f *feed) release() {
+	f.service.feeds.Release(f.id, func(f *feed) {
+		f.sub.Close()
+		f.cancel()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.gap != nil {
+			f.gap.Stop()
+		}
+	})
+}
+
+// join adds a follower, which gets every event that is delivered from now on. last is the newest
+// event at a time when the feed was open already.
+func (f *feed) join(fo *follower, last int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.started {
+		f.started, f.edge = true, last
+	}
+	f.followers[fo] = struct{}{}
+	if fo.seen < max(f.edge, last) {
+		fo.fallBehind(max(f.edge, last))
+	}
+	f.startWorker(func() { f.joined = true })
+}
+
+func (f *feed) leave(fo *follower) {
+	f.mu.Lock()
+	delete(f.followers, fo)
+	f.mu.Unlock()
+	f.release()
+}
+
+// enqueue hands a hint to the worker, and returns at once.
+func (f *feed) enqueue(h Hint) {
+	f.startWorker(func() { f.inbox = append(f.inbox, h) })
+}
+
+// expireGap makes the worker read what is missing.
+func (f *feed) expireGap() {
+	f.startWorker(func() { f.gapExpired = true })
+}
+
+// startWorker adds work with inboxMu held, and starts the worker unless it runs.
+func (f *feed) startWorker(add func()) {
+	f.inboxMu.Lock()
+	defer f.inboxMu.Unlock()
+	add()
+	if !f.working {
+		f.working = true
+		go f.work()
+	}
+}
+
+func (f *feed) work() {
+	for {
+		f.inboxMu.Lock()
+		hints, gapExpired, joined := f.inbox, f.gapExpired, f.joined
+		f.inbox, f.gapExpired, f.joined = nil, false, false
+		if len(hints) == 0 && !gapExpired && !joined || f.ctx.Err() != nil {
+			f.working = false
+			f.inboxMu.Unlock()
+			return
+		}
+		f.inboxMu.Unlock()
+		if f.merge(hints, gapExpired) {
+			f.read()
+		}
+	}
+}
+
+// merge merges hints and delivers the events that are next in order. It reports whether the rest has
+// to be read.
+func (f *feed) merge(hints []Hint, gapExpired bool) (read bool) {
+	f.mu.Lock()
+	ready, followers, read := f.mergeLocked(hints, gapExpired)
+	f.mu.Unlock()
+	deliver(ready, followers)
+	return read
+}
+
+// mergeLocked must be called with f.mu held.
+func (f *feed) mergeLocked(
+	hints []Hint, gapExpired bool,
+) (ready []*model.Event, followers []*follower, read bool) {
+	for _, h := range hints {
+		f.hinted = max(f.hinted, h.Seq)
+		for _, e := range h.Events {
+			if !f.started || e.Seq > f.edge && e.Seq <= f.edge+maxEarly {
+				f.early[e.Seq] = e
+			}
+			if e.Seq > f.edge {
+				f.endRemoved(e)
+			}
+		}
+		if f.started {
+			ready = append(ready, f.nextInOrder()...)
+		}
+	}
+	if !f.started {
+		if len(f.early) > maxEarly { // these are read later
+			clear(f.early)
+		}
+		return nil, nil, false
+	}
+	ready = append(ready, f.nextInOrder()...) // what came before the edge was known
+	followers = f.recipients(ready)
+	switch {
+	case f.hinted <= f.edge:
+		f.closeGap()
+		return ready, followers, false
+	case gapExpired || f.hinted > f.edge+maxEarly:
+		return ready, followers, true
+	case f.gap == nil:
+		f.startGapTimer(gapWait)
+	}
+	return ready, followers, false
+}
+
+// nextInOrder removes the events that are next in order from those that came early. It must be
+// called with f.mu held.
+func (f *feed) nextInOrder() (ready []*model.Event) {
+	for e := f.early[f.edge+1]; e != nil; e = f.early[f.edge+1] {
+		delete(f.early, e.Seq)
+		ready = append(ready, e)
+		f.edge = e.Seq
+	}
+	for seq := range f.early { // the rest of a hint that came twice
+		if seq <= f.edge {
+			delete(f.early, seq)
+		}
+	}
+	return ready
+}
+
+// recipients lists the followers to deliver events to. A follower that joins later finds the edge
+// above these events, and reads them. It must be called with f.mu held.
+func (f *feed) recipients(events []*model.Event) []*follower {
+	if len(events) == 0 {
+		return nil
+	}
+	for _, e := range events {
+		f.endRemoved(e) // again, for followers that have joined since the event came
+	}
+	return slices.Collect(maps.Keys(f.followers))
+}
+
+// deliver must be called without f.mu, by the worker alone: a sink may take its time with an event.
+func deliver(events []*model.Event, followers []*follower) {
+	for _, fo := range followers {
+		fo.push(events)
+	}
+}
+
+// endRemoved ends the followers whose membership an event ends, as soon as the event is known,
+// whatever comes before it. It must be called with f.mu held.
+func (f *feed) endRemoved(e *model.Event) {
+	if e.Kind != model.MemberRemoved {
+		return
+	}
+	for fo := range f.followers {
+		if fo.endsWith(e) {
+			fo.remove(e)
+		}
+	}
+}
+
+// closeGap must be called with f.mu held.
+func (f *feed) closeGap() {
+	if f.gap != nil {
+		f.gap.Stop()
+		f.gap = nil
+	}
+	f.backoff = 0
+}
+
+// startGapTimer must be called with f.mu held.
+func (f *feed) startGapTimer(wait time.Duration) {
+	f.gap = time.AfterFunc(wait, f.expireGap)
+}
+
+// read reads and delivers the events that are stored above the edge. While the database is
+// unavailable it retries: that is no reason to end a stream that has lost nothing.
+func (f *feed) read() {
+	for {
+		f.mu.Lock()
+		edge := f.edge
+		f.mu.Unlock()
+		events, removals, err := f.readPage(edge)
+		f.mu.Lock()
+		if err != nil {
+			f.retryLater(err)
+			f.mu.Unlock()
+			return
+		}
+		if len(events) > 0 {
+			f.edge = events[len(events)-1].Seq
+		}
+		for _, e := range removals {
+			f.endRemoved(e)
+		}
+		last := len(events) < readPage
+		events = append(events, f.nextInOrder()...)
+		followers := f.recipients(events)
+		if last {
+			f.hinted = f.edge // a hint of more was wrong, or another one will follow
+			f.closeGap()
+		}
+		f.mu.Unlock()
+		deliver(events, followers)
+		if last {
+			return
+		}
+	}
+}
+
+// readPage reads the next events, and the removals above them. The removals are read last: a message
+// that was edited after a removal reads as it is now, even in an event from before. So a member whose
+// removal is above the page does not get the page.
+func (f *feed) readPage(edge int64) (events, removals []*model.Event, err error) {
+	events, err = eventsAfter(f.ctx, f.service.db, f.id, edge, readPage)
+	if err != nil || len(events) == 0 {
+		return nil, nil, err
+	}
+	removals, err = removalsAfter(f.ctx, f.service.db, f.id, events[len(events)-1].Seq)
+	return events, removals, err
+}
+
+// retryLater must be called with f.mu held.
+func (f *feed) retryLater(err error) {
+	if f.ctx.Err() != nil {
+		return
+	}
+	f.backoff = min(max(2*f.backoff, store.FirstBackoff), store.LastBackoff)
+	f.service.opts.Log.Warn("cannot read the events of a conversation; retrying",
+		"conversation", f.id, "in", f.backoff, "error", err)
+	if f.gap != nil {
+		f.gap.Stop()
+	}
+	f.startGapTimer(f.backoff)
+}
+
+// reconcile compares the edge with the newest seq in the database.
+func (f *feed) reconcile(round, last int64) {
+	f.mu.Lock()
+	if round != noRound {
+		f.reconciled = feedReconciled{round, last}
+	}
+	moved := f.started && last > f.edge
+	f.mu.Unlock()
+	if moved {
+		f.enqueue(Hint{Seq: last})
+	}
+}
+
+// everySeq is above all events: a follower that misses it reads whatever there is.
+const everySeq = math.MaxInt64
+
+// markGone makes every follower read again, and check its membership: the conversation seems to be
+// gone.
+func (f *feed) markGone() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reconciled = feedReconciled{}
+	for fo := range f.followers {
+		fo.fallBehind(everySeq)
+	}
+}
+
+// reconciledIn returns the conversation's newest seq as a round of reconciling has read it; false if
+// the feed was not open then, or another round has been since.
+func (f *feed) reconciledIn(round int64) (last int64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reconciled.last, f.reconciled.round == round
+}

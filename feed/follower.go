@@ -1,0 +1,374 @@
+package feed
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+
+	"parley/errs"
+	"parley/membership"
+	"parley/model"
+	"parley/store"
+)
+
+// FollowQueue is how many events wait for one follower. One that is slower reads from the database.
+const FollowQueue = 64
+
+var (
+	errStopped = errors.New("the consumer has stopped")
+	errRemoved = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
+)
+
+// follower is one conversation in a stream. The fields that delivery needs stand together at the
+// beginning: there are thousands of followers, and each cache line of one has to come from memory.
+type follower struct {
+	stream *stream
+	sink   *sinkState // nil for a consumer that takes
+	seen   int64      // the newest event that the consumer has; owned by the consumer
+	hidden int64      // messages up to this event are hidden from the actor
+
+	// Guarded by stream.mu.
+	working bool // the sink's worker delivers; else the feed does, and seen is guarded too
+	behind  bool // the events after seen, up to missing, have to be read: queue lacks them
+	removed bool // the actor is no longer a member
+	isReady bool // it is in stream.ready
+	missing int64
+	queue   []*model.Event
+	removal *model.Event // the event that ended the membership, if it is known
+
+	feed     *feed
+	actor    *model.Actor // shared by the followers of a stream
+	id       model.ConversationID
+	checked  int64 // the newest event when the actor was found to be a member
+	position int64 // of the membership row, which changes with it
+}
+
+// attach begins to follow a conversation in a stream, after a seq.
+func (s *Service) attach(
+	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen int64,
+) (*follower, error) {
+	fo := &follower{stream: st, actor: &actor, id: id, seen: seen, feed: s.openFeed(id)}
+	// The bounds are read after the feed is open, so that no event falls between the two.
+	err := store.RetryWhileUnavailable(ctx, func() error {
+		bounds, err := membership.Bounds(ctx, s.db, actor, id)
+		fo.checked, fo.hidden = bounds.Last, bounds.Hidden
+		return err
+	})
+	switch {
+	case err == nil:
+		// The actor may have been removed and added again since seen was read.
+		fo.seen = max(fo.seen, fo.hidden)
+		fo.feed.join(fo, fo.checked)
+	case errs.Is(err, errs.NotFound): // removed since then
+		fo.removed = true
+		fo.markReady()
+	default:
+		fo.feed.release()
+		return nil, err
+	}
+	return fo, nil
+}
+
+func (fo *follower) detach() { fo.feed.leave(fo) }
+
+// push adds consecutive events, which follow those that were pushed before.
+func (fo *follower) push(events []*model.Event) {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	switch {
+	case fo.removed:
+		return
+	case fo.behind:
+		fo.missing = max(fo.missing, events[len(events)-1].Seq)
+		return
+	case fo.sink != nil && !fo.working:
+		fo.deliverLive(events)
+		return
+	case len(fo.queue)+len(events) > FollowQueue: // too slow: it reads at its own speed
+		fo.queue, fo.behind, fo.missing = nil, true, events[len(events)-1].Seq
+	default:
+		fo.queue = append(fo.queue, events...)
+	}
+	fo.markReady()
+}
+
+// fallBehind drops the queue: everything up to a seq has to be read.
+func (fo *follower) fallBehind(missing int64) {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	fo.queue, fo.behind, fo.missing = nil, true, max(fo.missing, missing)
+	fo.markReady()
+}
+
+// remove ends the follower. removal is nil if the event that ended the membership is not known.
+func (fo *follower) remove(removal *model.Event) {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	if !fo.removed {
+		fo.queue, fo.removed, fo.removal = nil, true, removal
+		fo.markReady()
+	}
+}
+
+// markReady lets the consumer know that there is something to drain. It must be called with
+// stream.mu held, or before the stream is used.
+func (fo *follower) markReady() {
+	if fo.sink != nil {
+		fo.startWorker()
+		return
+	}
+	if !fo.isReady {
+		fo.isReady = true
+		fo.stream.ready = append(fo.stream.ready, fo)
+	}
+	fo.stream.Notify()
+}
+
+// swap empties the queue and returns what was in it. behind is false if the events that were missing
+// have been read in the meantime.
+func (fo *follower) swap() (events []*model.Event, behind, removed bool) {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	events, behind = fo.queue, fo.behind && fo.missing > fo.seen
+	fo.queue, fo.behind, fo.missing = nil, false, 0
+	return events, behind, fo.removed
+}
+
+// drainLive is drain for consumers that do not read the backlog: it returns the queued events, and
+// whether others were missed. It returns errRemoved once the actor is no longer a member.
+func (fo *follower) drainLive(ctx context.Context) (events []*model.Event, missed bool, err error) {
+	events, missed, removed := fo.swap()
+	if missed && !removed { // the conversation may be gone
+		err = store.RetryWhileUnavailable(ctx, func() error {
+			_, err := membership.Of(ctx, fo.feed.service.db, *fo.actor, fo.id)
+			return err
+		})
+		removed = errs.Is(err, errs.NotFound)
+	}
+	if removed {
+		return nil, false, errRemoved
+	}
+	return events, missed, err
+}
+
+// hasMore reports whether there is something to drain. If there is not, it drops what has been read
+// in the meantime.
+func (fo *follower) hasMore() bool {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	if fo.removed || fo.behind && fo.missing > fo.seen ||
+		len(fo.queue) > 0 && fo.queue[len(fo.queue)-1].Seq > fo.seen {
+		return true
+	}
+	fo.queue, fo.behind, fo.missing = nil, false, 0
+	return false
+}
+
+func (fo *follower) isRemoved() bool {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	return fo.removed
+}
+
+// run delivers until ctx ends or the actor is removed. It yields CaughtUp once, after the events that
+// were stored when it began.
+func (fo *follower) run(ctx context.Context, yield func(Followed, error) bool) error {
+	deliver := func(e *model.Event) error {
+		if !yield(Followed{Event: e}, nil) {
+			return errStopped
+		}
+		return nil
+	}
+	if err := fo.drain(ctx, deliver); err != nil {
+		return err
+	}
+	if !yield(Followed{CaughtUp: fo.seen}, nil) {
+		return errStopped
+	}
+	for {
+		if _, _, err := fo.stream.next(ctx); err != nil {
+			return err
+		}
+		if err := fo.drain(ctx, deliver); err != nil {
+			return err
+		}
+	}
+}
+
+// drain delivers what is queued, and reads what is missing before it. It returns errRemoved after it
+// has delivered the event that ended the membership.
+func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error) error {
+	events, behind, removed := fo.swap()
+	if removed {
+		return fo.deliverRemoval(ctx, deliver)
+	}
+	if behind {
+		if err := fo.catchUp(ctx, deliver); err != nil {
+			return err
+		}
+	}
+	for _, e := range events {
+		if e.Seq <= fo.seen { // it has been read
+			continue
+		}
+		if fo.isRemoved() {
+			return fo.deliverRemoval(ctx, deliver)
+		}
+		if err := fo.deliver(e, deliver); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliver delivers an event; one about a message that is hidden from the actor goes without the
+// message.
+func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) error {
+	fo.seen = e.Seq
+	if e.Message != nil && e.Message.Seq <= fo.hidden {
+		bare := *e
+		bare.Message = nil
+		e = &bare
+	}
+	return deliver(e)
+}
+
+// endsWith reports whether an event ends the membership that is followed. One that ended an earlier
+// membership does not.
+func (fo *follower) endsWith(e *model.Event) bool {
+	if e.Kind != model.MemberRemoved || e.Seq <= fo.checked {
+		return false
+	}
+	var removed model.MemberRemovedData
+	if err := json.Unmarshal(e.Data, &removed); err != nil {
+		fo.feed.service.opts.Log.Error("cannot read the event of a removal",
+			"conversation", fo.id, "seq", e.Seq, "error", err)
+		return false
+	}
+	return removed.UserID == fo.actor.UserID
+}
+
+// catchUp reads and delivers everything that is stored above what was seen.
+func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) error) error {
+	return retryWhileUnavailable(ctx, func() error { return fo.tryCatchUp(ctx, deliver) })
+}
+
+func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) error) error {
+	for {
+		events, err := fo.readPage(ctx, readPage)
+		switch {
+		case errors.Is(err, errRemoved):
+			return fo.deliverRemoval(ctx, deliver)
+		case err != nil:
+			return err
+		}
+		for _, e := range events {
+			if fo.isRemoved() {
+				return fo.deliverRemoval(ctx, deliver)
+			}
+			if err := fo.deliver(e, deliver); err != nil {
+				return err
+			}
+			if fo.endsWith(e) { // the actor was added again, which is another membership
+				return errRemoved
+			}
+		}
+		if len(events) < readPage {
+			return nil
+		}
+	}
+}
+
+// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, without delivering the
+// event that says so, if the actor is found to be no longer a member.
+func (fo *follower) catchUpTo(
+	ctx context.Context, seq int64, deliver func(*model.Event) error,
+) error {
+	return retryWhileUnavailable(ctx, func() error {
+		for fo.seen < seq {
+			events, err := fo.readPage(ctx, int(min(seq-fo.seen, readPage)))
+			if err != nil {
+				return err
+			}
+			if len(events) == 0 {
+				return errRemoved // the conversation is gone
+			}
+			for _, e := range events {
+				if fo.isRemoved() || fo.endsWith(e) {
+					return errRemoved
+				}
+				if err := fo.deliver(e, deliver); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// retryWhileUnavailable is store.RetryWhileUnavailable for functions that deliver: errStopped and
+// errRemoved end it as they are, even when ctx has ended too.
+func retryWhileUnavailable(ctx context.Context, fn func() error) error {
+	var ended error
+	err := store.RetryWhileUnavailable(ctx, func() error {
+		err := fn()
+		if errors.Is(err, errStopped) || errors.Is(err, errRemoved) {
+			ended = err
+			return nil
+		}
+		return err
+	})
+	return cmp.Or(ended, err)
+}
+
+// readPage reads the events after what was seen; errRemoved if the actor is found to be no longer a
+// member.
+func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, error) {
+	s := fo.feed.service
+	var events []*model.Event
+	err := s.WithReplaySlot(ctx, func() (err error) {
+		if events, err = eventsAfter(ctx, s.db, fo.id, fo.seen, limit); err != nil {
+			return store.Error(err)
+		}
+		// After the read: nothing is delivered that was read after the commit of a removal.
+		m, err := membership.Of(ctx, s.db, *fo.actor, fo.id)
+		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or added again
+			return errRemoved
+		}
+		return err
+	})
+	return events, err
+}
+
+// deliverRemoval ends a follower: it delivers the event that ended the membership, and nothing that
+// happened before it and was not delivered yet.
+func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Event) error) error {
+	fo.stream.mu.Lock()
+	removal := fo.removal
+	fo.stream.mu.Unlock()
+	if removal == nil {
+		var err error
+		if removal, err = fo.readRemoval(ctx); err != nil {
+			return err
+		}
+	}
+	if removal == nil || removal.Seq <= fo.seen {
+		return errRemoved // the conversation itself is gone
+	}
+	fo.seen = removal.Seq
+	return cmp.Or[error](deliver(removal), errRemoved)
+}
+
+func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
+	removals, err := removalsAfter(ctx, fo.feed.service.db, fo.id, fo.seen)
+	if err != nil {
+		return nil, store.Error(err)
+	}
+	for _, e := range removals {
+		if fo.endsWith(e) {
+			return e, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // there is none
+}

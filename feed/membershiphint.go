@@ -1,0 +1,80 @@
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"parley/model"
+	"parley/pubsub/natsbus"
+	"parley/store"
+)
+
+// MembershipHint says that something has changed between a user and a conversation. The user's
+// streams read what it is.
+type MembershipHint struct {
+	ConversationID model.ConversationID `json:"conversationId"`
+}
+
+const userTopicPrefix = "person_"
+
+// UserTopic is where hints about a user's memberships are published.
+func UserTopic(id model.UserID) string { return userTopicPrefix + id.String() }
+
+func userOf(topic string) (id model.UserID, err error) {
+	text, ok := strings.CutPrefix(topic, userTopicPrefix)
+	if !ok {
+		return id, fmt.Errorf("%.64q is not the topic of a user", topic)
+	}
+	return model.ParseID[model.UserID](text)
+}
+
+var membershipHintCodec = natsbus.Codec[MembershipHint]{ //nolint:gochecknoglobals // a constant
+	Encode: func(h MembershipHint) ([]byte, error) { return json.Marshal(h) },
+	Decode: func(topic string, data []byte) (h MembershipHint, err error) {
+		if _, err := userOf(topic); err != nil {
+			return h, err
+		}
+		return h, json.Unmarshal(data, &h)
+	},
+}
+
+// PublishMembership publishes, after the commit, that memberships of users in a conversation have
+// changed.
+func (s *Service) PublishMembership(
+	tx *store.Tx, id model.ConversationID, users ...model.UserID,
+) {
+	tx.AfterCommit(func() {
+		for _, user := range users {
+			s.memberships.Publish(UserTopic(user), MembershipHint{id})
+		}
+	})
+}
+
+// InsertMembers inserts rows of new memberships at the transaction's position.
+func InsertMembers(ctx context.Context, tx *store.Tx, rows []*model.ConversationMember) error {
+	position, err := NextPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.NewInsert().Model(&rows).Value("position", "?", position).Exec(ctx)
+	return err
+}
+
+// RecordDeparture stores that a membership has ended, for the user's streams that resume later, and
+// publishes it after the commit.
+func (s *Service) RecordDeparture(
+	ctx context.Context, tx *store.Tx, id model.ConversationID, user model.UserID, seq int64,
+) error {
+	position, err := NextPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
+	d := &model.Departure{UserID: user, ConversationID: id, Seq: seq}
+	_, err = tx.NewInsert().Model(d).Value("position", "?", position).
+		On("CONFLICT (user_id, conversation_id) DO UPDATE").
+		Set("seq = EXCLUDED.seq").Set("position = EXCLUDED.position").Exec(ctx)
+	s.PublishMembership(tx, id, user)
+	return err
+}

@@ -1,0 +1,126 @@
+package feed
+
+import (
+	"context"
+	"errors"
+
+	"parley/membership"
+	"parley/model"
+)
+
+// Sink is a consumer that is called, and has no goroutine of its own while nothing happens. Its
+// functions are called one at a time; End, if it is called, is the last.
+type Sink struct {
+	// Accepts decides whether the sink is for the actor, from whom messages up to the event hidden
+	// are hidden; 0 hides none. It is called once, with the very read that following begins with:
+	// a decision on an earlier read may be wrong by then. Nil accepts every member.
+	Accepts func(hidden int64) bool
+	// Live takes an event, and returns at once. False means that there is no room for the event: it
+	// comes again, through Replay.
+	Live func(*model.Event) bool
+	// Replay takes an event that was missed. It may wait until there is room.
+	Replay func(context.Context, *model.Event) error
+	// CaughtUp is called once, when everything up to a seq has been delivered.
+	CaughtUp func(ctx context.Context, seq int64) error
+	// End is called if following ends before its context does: with FORBIDDEN once the actor is no
+	// longer a member.
+	End func(error)
+}
+
+// sinkState is a sink in use.
+type sinkState struct {
+	Sink
+	ctx      context.Context //nolint:containedctx // of what follows: a sink has no goroutine that could have it
+	caughtUp bool            // CaughtUp has been called
+}
+
+// ErrNotAccepted is returned by FollowInto if the sink does not accept the actor.
+var ErrNotAccepted = errors.New("the sink does not accept this member")
+
+// FollowInto is Follow for a Sink. It returns once it is known that the actor may follow, and delivers
+// until ctx ends. Membership, what is hidden, and where to begin come from one read. A member who is
+// removed and added again is another member: following ends even then.
+func (s *Service) FollowInto(
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
+) error {
+	f := s.openFeed(id) // before the read, so that no event falls between the two
+	bounds, err := membership.Bounds(ctx, s.db, actor, id)
+	var seen int64
+	if err == nil {
+		seen, err = startAfter(after, bounds)
+	}
+	if err == nil && sink.Accepts != nil && !sink.Accepts(bounds.Hidden) {
+		err = ErrNotAccepted
+	}
+	if err != nil {
+		f.release()
+		return err
+	}
+	fo := &follower{
+		stream: newStream(), actor: &actor, id: id, feed: f,
+		seen: seen, hidden: bounds.Hidden, checked: bounds.Last,
+		sink: &sinkState{Sink: sink, ctx: ctx},
+	}
+	fo.working = true // until the worker below has found that there is nothing to do
+	f.join(fo, bounds.Last)
+	context.AfterFunc(ctx, fo.detach)
+	go fo.work()
+	return nil
+}
+
+// startWorker starts a goroutine that delivers what cannot be delivered at once. It must be called
+// with stream.mu held.
+func (fo *follower) startWorker() {
+	if !fo.working {
+		fo.working = true
+		go fo.work()
+	}
+}
+
+// work delivers what is queued and what has to be read, until there is neither. From then on the feed
+// delivers.
+func (fo *follower) work() {
+	sink := fo.sink
+	for {
+		err := fo.drain(sink.ctx, func(e *model.Event) error { return sink.Replay(sink.ctx, e) })
+		if err == nil && !sink.caughtUp {
+			sink.caughtUp = true
+			err = sink.CaughtUp(sink.ctx, fo.seen)
+		}
+		if err != nil {
+			if sink.ctx.Err() == nil {
+				sink.End(err)
+			}
+			return // working stays true: nothing is delivered any more
+		}
+		fo.stream.mu.Lock()
+		if fo.queue == nil && !fo.behind && !fo.removed {
+			fo.working = false
+			fo.stream.mu.Unlock()
+			return
+		}
+		fo.stream.mu.Unlock()
+	}
+}
+
+// deliverLive delivers events to a sink that has everything before them. It must be called with
+// stream.mu held.
+func (fo *follower) deliverLive(events []*model.Event) {
+	live := func(e *model.Event) error {
+		if !fo.sink.Live(e) {
+			return errStopped
+		}
+		return nil
+	}
+	for _, e := range events {
+		if e.Seq <= fo.seen {
+			continue
+		}
+		before := fo.seen
+		if err := fo.deliver(e, live); errors.Is(err, errStopped) {
+			fo.seen, fo.behind, fo.missing = before, true, events[len(events)-1].Seq
+			fo.startWorker()
+			return
+		}
+	}
+}

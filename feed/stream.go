@@ -1,0 +1,74 @@
+package feed
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"parley/model"
+	"parley/wake"
+)
+
+// stream is what one consumer follows: one conversation, or many. Feeds put events into its
+// followers without waiting, and the consumer takes them.
+type stream struct {
+	wake.Notifier // notified when there is something to take
+
+	mu      sync.Mutex // guards what follows, and the fields of each follower that say so
+	ready   []*follower
+	changed []model.ConversationID // of which there are membership hints; each once
+}
+
+func newStream() *stream { return &stream{Notifier: wake.NewNotifier()} }
+
+// next waits until a follower is ready, or memberships have changed. Either result may be nil.
+func (st *stream) next(ctx context.Context) (*follower, []model.ConversationID, error) {
+	for {
+		st.mu.Lock()
+		var fo *follower
+		if len(st.ready) > 0 {
+			fo = st.ready[0]
+			st.ready = st.ready[1:]
+			fo.isReady = false
+		}
+		changed := st.changed
+		st.changed = nil
+		st.mu.Unlock()
+		if fo != nil || changed != nil {
+			return fo, changed, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		case <-st.C():
+		}
+	}
+}
+
+// markChanged marks the viewer's membership of a conversation as changed.
+func (st *stream) markChanged(id model.ConversationID) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !slices.Contains(st.changed, id) {
+		st.changed = append(st.changed, id)
+	}
+	st.Notify()
+}
+
+// drainReady removes and returns all ready followers.
+func (st *stream) drainReady() []*follower {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	ready := st.ready
+	st.ready = nil
+	for _, fo := range ready {
+		fo.isReady = false
+	}
+	return ready
+}
+
+func (st *stream) hasChanged() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.changed) > 0
+}

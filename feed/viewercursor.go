@@ -1,0 +1,231 @@
+package feed
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+
+	"github.com/uptrace/bun"
+
+	"parley/errs"
+	"parley/model"
+	"parley/store"
+)
+
+// watermark divides the events of all conversations in two, by their position and, at the same
+// position, by their conversation, because one transaction can write to thousands of conversations.
+// The zero conversation is before all others.
+type watermark struct {
+	position int64
+	// at that position, events of conversations up to this one are below too
+	conversation model.ConversationID
+}
+
+// isBelow reports whether what is written at a position in a conversation is below the watermark.
+func (l watermark) isBelow(position int64, id model.ConversationID) bool {
+	return position < l.position || position == l.position && model.CompareIDs(id, l.conversation) <= 0
+}
+
+// viewerCursor is where a stream of a viewer's events stands. It has delivered every event below the
+// low watermark, what progress says of the conversations in delivered, and nothing else. ADR 8 argues
+// why nothing can fall through.
+type viewerCursor struct {
+	epoch     int64
+	low       watermark
+	delivered map[model.ConversationID]progress
+}
+
+// progress is how far a stream has delivered a conversation: everything up to a seq. If ended is set,
+// that is the seq of the membership's end, which has been delivered too.
+type progress struct {
+	seq   int64
+	ended bool
+}
+
+// signed is how a cursor encodes a progress: a membership's end as a negative number.
+func (p progress) signed() int64 {
+	if p.ended {
+		return -p.seq
+	}
+	return p.seq
+}
+
+func progressOf(signed int64) progress { return progress{max(signed, -signed), signed < 0} }
+
+const (
+	viewerEventsList = 'e' // the letter of the list's cursors
+	cursorMAC        = 16  // bytes of a cursor's HMAC
+	cursorVersion    = 1   // of what follows the HMAC
+	// maxNamed is how many conversations the cursor of a live stream names at most, and sweepNamed
+	// how many more it may name while the stream sweeps. Each has up to 26 bytes, everything else
+	// up to 64: with base64 that is within store.MaxCursor, with room for some more fields.
+	maxNamed, sweepNamed = 80, 20
+)
+
+// cursorKey authenticates the cursors of this database's streams. Nothing else is signed with it. It
+// is a row of the database, not a setting: every node has it, it survives restarts and the rotation of
+// keys for access tokens, and it is restored together with the positions that give a cursor its
+// meaning.
+type cursorKey []byte
+
+// cursorKey reads the key when it is first needed, and keeps it.
+func (s *Service) cursorKey(ctx context.Context) (cursorKey, error) {
+	if key := s.keptCursorKey.Load(); key != nil {
+		return *key, nil
+	}
+	var secret []byte
+	if err := s.db.NewSelect().Table("cursor_key").Column("secret").Scan(ctx, &secret); err != nil {
+		return nil, store.Error(err)
+	}
+	key := cursorKey(secret)
+	s.keptCursorKey.Store(&key)
+	return key, nil
+}
+
+// mac authenticates a cursor's content for one account.
+func (k cursorKey) mac(owner model.UserID, content []byte) []byte {
+	h := hmac.New(sha256.New, k)
+	h.Write([]byte("cursor of events\x00"))
+	h.Write(owner[:])
+	h.Write(content)
+	return h.Sum(nil)[:cursorMAC]
+}
+
+// encode returns the cursor's text: the letter of the list, an HMAC, and the content. The content is a
+// version, and then in varints the epoch, the low watermark and the conversations. Later versions add
+// their fields behind these.
+func (c viewerCursor) encode(key cursorKey, owner model.UserID) string {
+	b := make([]byte, 0, 64+20*len(c.delivered))
+	b = append(b, cursorVersion)
+	b = binary.AppendVarint(b, c.epoch)
+	b = binary.AppendVarint(b, c.low.position)
+	b = append(b, c.low.conversation[:]...)
+	b = binary.AppendUvarint(b, uint64(len(c.delivered)))
+	for id, p := range c.delivered {
+		b = append(b, id[:]...)
+		b = binary.AppendVarint(b, p.signed())
+	}
+	return store.NewCursor(viewerEventsList).Bytes(key.mac(owner, b)).Bytes(b).String()
+}
+
+var errCursorContent = errors.New("an authentic cursor cannot be read")
+
+// readViewerCursor decodes a cursor, after it has checked that this database made it for the owner:
+// BAD_USER_INPUT if not. A cursor of another version, as a node that is updated earlier or later may
+// have made it, has no epoch, and so resets the stream.
+func readViewerCursor(key cursorKey, owner model.UserID, s string) (c viewerCursor, err error) {
+	r := store.ReadCursor(viewerEventsList, s)
+	mac, content := r.ReadBytes(cursorMAC), r.ReadRest()
+	if r.Done() != nil || !hmac.Equal(mac, key.mac(owner, content)) {
+		return c, errs.New(errs.BadUserInput,
+			"after: That is not a cursor of events that this server has made for this account. "+
+				"Send one as it came, or none to start from now.")
+	}
+	c.delivered = map[model.ConversationID]progress{}
+	if len(content) == 0 || content[0] != cursorVersion {
+		return c, nil
+	}
+	f := cursorFields{b: content[1:]}
+	c.epoch, c.low.position, c.low.conversation = f.varint(), f.varint(), f.id()
+	for range f.varintUnsigned() {
+		if f.b == nil {
+			return c, errCursorContent
+		}
+		id := f.id()
+		c.delivered[id] = progressOf(f.varint())
+	}
+	if f.b == nil {
+		return c, errCursorContent
+	}
+	return c, nil
+}
+
+// cursorFields reads the rest of a cursor's content.
+type cursorFields struct {
+	b []byte // nil once it has ended too early
+}
+
+func (f *cursorFields) skip(n int) {
+	if n <= 0 {
+		f.b = nil
+		return
+	}
+	f.b = f.b[n:]
+}
+
+func (f *cursorFields) varint() int64 {
+	v, n := binary.Varint(f.b)
+	f.skip(n)
+	return v
+}
+
+func (f *cursorFields) varintUnsigned() uint64 {
+	v, n := binary.Uvarint(f.b)
+	f.skip(n)
+	return v
+}
+
+func (f *cursorFields) id() (id model.ConversationID) {
+	if len(f.b) < len(id) {
+		f.b = nil
+		return id
+	}
+	copy(id[:], f.b)
+	f.b = f.b[len(id):]
+	return id
+}
+
+// ViewerEventsCursor is where the stream of the actor's events stands now. A client that reads
+// something after this, and follows from here, misses nothing in between.
+func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (string, error) {
+	key, err := s.cursorKey(ctx)
+	if err != nil {
+		return "", err
+	}
+	epoch, err := s.epoch(ctx)
+	if err != nil {
+		return "", err
+	}
+	low, err := s.LowWatermark(ctx)
+	if err != nil {
+		return "", err
+	}
+	c := viewerCursor{epoch: epoch, low: watermark{position: low}, delivered: map[model.ConversationID]progress{}}
+	// What is stored above the low watermark happened before this cursor.
+	var recent []struct {
+		ConversationID      model.ConversationID
+		First, Last, Newest int64
+	}
+	if err := s.movedSince(actor, c.low).Scan(ctx, &recent); err != nil {
+		return "", store.Error(err)
+	}
+	// else it comes again, as what is stored while the client reads does
+	if len(recent) <= s.opts.maxNamed {
+		for _, moved := range recent {
+			c.delivered[moved.ConversationID] = progress{seq: moved.Last}
+		}
+	}
+	return c.encode(key, actor.UserID), nil
+}
+
+// movedSince selects the actor's conversations that have events above a low watermark, with the seqs of
+// the first and the last of these events, and the highest position. In each conversation the events
+// count from the one that made the actor a member.
+func (s *Service) movedSince(actor model.Actor, low watermark) *bun.SelectQuery {
+	q := inViewerConversations(s.db.NewSelect().Model((*model.Event)(nil)), actor).
+		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS newest").
+		Where("e.position >= ?", low.position).GroupExpr("e.conversation_id")
+	if low.conversation != (model.ConversationID{}) {
+		q = q.Where("(e.position, e.conversation_id) > (?, ?)", low.position, low.conversation)
+	}
+	return q
+}
+
+// inViewerConversations narrows a query to the events of the actor's conversations, from the one that
+// made the actor a member.
+func inViewerConversations(q *bun.SelectQuery, actor model.Actor) *bun.SelectQuery {
+	return q.Join("JOIN conversation_members AS cm ON cm.conversation_id = e.conversation_id").
+		Where("cm.user_id = ?", actor.UserID).Where("e.seq >= cm.joined_seq")
+}

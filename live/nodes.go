@@ -1,0 +1,177 @@
+package live
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+
+	"parley/feed"
+	"parley/model"
+	"parley/store"
+)
+
+// clock is an SQL expression for a time ahead of now. Where there can be several nodes, it is the
+// database's clock: those of the nodes may differ.
+func (s *Service) clock(ahead time.Duration) schema.QueryAppender {
+	if s.db.Postgres() {
+		return bun.SafeQuery("(statement_timestamp() + ? * interval '1 microsecond')",
+			ahead.Microseconds())
+	}
+	return bun.SafeQuery("?", s.db.Now().Add(ahead))
+}
+
+// heartbeat records that this node is alive, and reports whether it has to be registered again. It locks
+// the node's row, so that no other node reaps it before the commit.
+func (s *Service) heartbeat(ctx context.Context, tx *store.Tx) (fresh bool, err error) {
+	node := s.connections.node
+	now, until := s.clock(0), s.clock(s.connections.nodeTimeout)
+	res, err := tx.NewUpdate().Model((*model.Node)(nil)).
+		Set("seen_at = ?", now).Set("alive_until = ?", until).Where("id = ?", node).Exec(ctx)
+	if err != nil {
+		return false, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n > 0 {
+		return false, err
+	}
+	_, err = tx.NewInsert().Model(&model.Node{ID: node}).
+		Value("seen_at", "?", now).Value("alive_until", "?", until).Exec(ctx)
+	return true, err
+}
+
+func (s *Service) recordOnline(ctx context.Context, tx *store.Tx, users []model.UserID) error {
+	return s.eachBatch(ctx, tx, users, func(batch []model.UserID) ([]*model.Sighting, error) {
+		rows := make([]*model.Presence, len(batch))
+		sightings := make([]*model.Sighting, len(batch))
+		for i, user := range batch {
+			rows[i] = &model.Presence{UserID: user, NodeID: s.connections.node}
+			sightings[i] = &model.Sighting{UserID: user}
+		}
+		_, err := tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Exec(ctx)
+		return sightings, err
+	})
+}
+
+func (s *Service) recordOffline(
+	ctx context.Context, tx *store.Tx, offline map[model.UserID]time.Time,
+) error {
+	users := slices.SortedFunc(maps.Keys(offline), model.CompareIDs)
+	for batch := range slices.Chunk(users, presenceBatch) {
+		_, err := tx.NewDelete().Model((*model.Presence)(nil)).
+			Where("node_id = ?", s.connections.node).
+			Where("user_id IN (?)", bun.List(batch)).Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return s.recordSeen(ctx, tx, users, func(user model.UserID) time.Time { return offline[user] })
+}
+
+func (s *Service) recordSeen(
+	ctx context.Context, tx *store.Tx, users []model.UserID, at func(model.UserID) time.Time,
+) error {
+	return s.eachBatch(ctx, tx, users, func(batch []model.UserID) ([]*model.Sighting, error) {
+		sightings := make([]*model.Sighting, len(batch))
+		for i, user := range batch {
+			sightings[i] = &model.Sighting{UserID: user, LastSeenAt: new(at(user))}
+		}
+		return sightings, nil
+	})
+}
+
+// eachBatch writes users in batches, and the sightings that write returns for each. All nodes write in
+// order of the ids, so that two do not deadlock. Users whose account is gone are left out.
+func (s *Service) eachBatch(
+	ctx context.Context, tx *store.Tx, users []model.UserID,
+	write func(batch []model.UserID) ([]*model.Sighting, error),
+) error {
+	slices.SortFunc(users, model.CompareIDs)
+	for some := range slices.Chunk(users, presenceBatch) {
+		batch, err := existing(ctx, tx, some)
+		if err != nil {
+			return err
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		sightings, err := write(batch)
+		if err != nil {
+			return err
+		}
+		if err := s.writeSightings(ctx, tx, sightings); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// existing returns the users whose account exists, in order of their ids. If an account is deleted just
+// after it, the transaction fails on the foreign key and runs again.
+func existing(
+	ctx context.Context, tx *store.Tx, users []model.UserID,
+) (found []model.UserID, err error) {
+	err = tx.NewSelect().Model((*model.User)(nil)).Column("id").
+		Where("u.id IN (?)", bun.List(users)).OrderExpr("u.id").Scan(ctx, &found)
+	return found, err
+}
+
+// writeSightings writes that users have come or gone, and signals it after the commit. A time that is
+// older than the stored one does not count.
+func (s *Service) writeSightings(
+	ctx context.Context, tx *store.Tx, sightings []*model.Sighting,
+) error {
+	position, err := feed.NextPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.NewInsert().Model(&sightings).Value("position", "?", position).
+		On("CONFLICT (user_id) DO UPDATE").Set("position = EXCLUDED.position").
+		Set("last_seen_at = CASE WHEN EXCLUDED.last_seen_at IS NULL " +
+			"OR EXCLUDED.last_seen_at < sg.last_seen_at " +
+			"THEN sg.last_seen_at ELSE EXCLUDED.last_seen_at END").Exec(ctx)
+	if err != nil {
+		return err
+	}
+	sig := Signal{Users: make([]model.UserID, len(sightings))}
+	for i, sighting := range sightings {
+		sig.Users[i] = sighting.UserID
+	}
+	tx.AfterCommit(func() { s.signals.Publish(presenceTopic, sig) })
+	return nil
+}
+
+// reapNodes deletes nodes whose heartbeat has stopped, and records their users as offline.
+func (s *Service) reapNodes(ctx context.Context) error {
+	dead, err := s.db.NewSelect().Model((*model.Node)(nil)).
+		Where("n.alive_until <= ?", s.clock(0)).Exists(ctx)
+	if err != nil || !dead {
+		return store.Error(err)
+	}
+	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		var nodes []model.Node
+		err := tx.NewDelete().Model((*model.Node)(nil)).Where("alive_until <= ?", s.clock(0)).
+			Returning("id, seen_at").Scan(ctx, &nodes)
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if err := s.reapNode(ctx, tx, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Service) reapNode(ctx context.Context, tx *store.Tx, n model.Node) error {
+	var users []model.UserID
+	err := tx.NewDelete().Model((*model.Presence)(nil)).Where("node_id = ?", n.ID).
+		Returning("user_id").Scan(ctx, &users)
+	if err != nil {
+		return err
+	}
+	return s.recordSeen(ctx, tx, users, func(model.UserID) time.Time { return n.SeenAt })
+}
