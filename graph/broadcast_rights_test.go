@@ -122,6 +122,7 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 			variables, selected string
 			ann, bob            obj    // the variables
 			anns, bobs          string // the answers
+			hidden              bool   // the history from before bob joined
 		}{
 			"a draft": {
 				selected: `conversation { draft }`,
@@ -153,6 +154,7 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 			"hidden history": {
 				selected: `replyTo { content }`,
 				anns:     `{"replyTo":{"content":"hidden from bob"}}`, bobs: `{"replyTo":null}`,
+				hidden: true,
 			},
 		} {
 			var people []person
@@ -161,7 +163,11 @@ func TestEachFollowerIsShownTheirOwn(t *testing.T) {
 				registered++
 			}
 			ann, bob, cat := people[0], people[1], people[2]
-			id := s.mustFromJoining(ann, cat)
+			// Both followers get broadcast answers, unless something is hidden from bob.
+			id := s.mustConversation(ann, cat)
+			if test.hidden {
+				id = s.mustFromJoining(ann, cat)
+			}
 			hidden := s.mustSay(ann, id, "hidden from bob")
 			s.must(ann, addMember, obj{"c": id, "u": bob.id})
 			s.must(ann, saveDraft+` { userErrors { code } } }`,
