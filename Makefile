@@ -17,7 +17,7 @@ test: ## Everything there is to test, with what it needs installed or started; a
 
 .PHONY: leaks
 leaks: ## What a hundred thousand subscriptions leave behind; without the race detector, with which there are fewer
-	$(TOOL) gotestsum --format pkgname-and-test-fails -- -run '^TestNothing(IsLeftOf(Operations|Sockets)|StaysOf)' ./wire ./chat ./graph
+	$(TOOL) gotestsum --format pkgname-and-test-fails -- -run '^TestNothing(IsLeftOf(Operations|Sockets)|StaysOf)' ./wire ./feed ./graph
 
 .PHONY: check
 check: gen-check lint test leaks ## Exactly what CI runs

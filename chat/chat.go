@@ -6,14 +6,14 @@
 //
 // # Concurrency
 //
-// A Service may be used by any number of goroutines. Run deletes ended conversations, and ends with its
-// context. Hints about new events leave after the commit. Senders never wait for followers.
+// A Service may be used by any number of goroutines. Run deletes ended conversations, and ends with
+// its context. Hints about new events leave after the commit. Senders never wait for followers.
 //
-// Lock order of rows: conversations, in order of id → accounts, in order of id. There is one exception:
-// package auth locks an account that is being removed before CleanUpAccount locks conversations, in
-// order of id. On PostgreSQL this may deadlock with a transaction that holds one of these conversations
-// and looked the account up just before it was marked (lockAccounts). The database then ends one of
-// the two, and store retries it.
+// Lock order of rows: conversations, in order of id → accounts, in order of id. There is one
+// exception: package auth locks an account that is being removed before CleanUpAccount locks
+// conversations, in order of id. On PostgreSQL this may deadlock with a transaction that holds one
+// of these conversations and looked the account up just before it was marked (lockAccounts). The
+// database then ends one of the two, and store retries it.
 package chat
 
 import (

@@ -44,7 +44,8 @@ func (s *Service) CreateConversation(
 	if len(in.Members) > membership.Max+1 {
 		return nil, problems.Err() // refused already, and too many to look up
 	}
-	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Conversations.Times(1), in.cost(actor)); err != nil {
+	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Conversations.Times(1),
+		in.cost(actor)); err != nil {
 		return nil, err
 	}
 	var c *model.Conversation
@@ -66,7 +67,8 @@ func (s *Service) CreateConversation(
 		for i, m := range in.Members {
 			switch _, there := people.nicknames[m.UserID]; {
 			case !there:
-				problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i), "There is no such person.")
+				problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i),
+					"There is no such person.")
 			case people.full[m.UserID] && m.UserID != actor.UserID:
 				problems.Add(errs.LimitReached, fmt.Sprintf("members.%d.userId", i), personFull)
 			}
@@ -76,8 +78,10 @@ func (s *Service) CreateConversation(
 		}
 		members := in.membersWithOwner(actor)
 		c = &model.Conversation{
-			ID: model.NewConversationID(), Kind: model.Group, Title: title, LastSeq: 1, CreatedAt: tx.Now, LastActivityAt: tx.Now,
-			History: cmp.Or(in.HistoryVisibility, model.FromStart), MembersMayRename: in.MembersMayRename,
+			ID: model.NewConversationID(), Kind: model.Group, Title: title, LastSeq: 1,
+			CreatedAt: tx.Now, LastActivityAt: tx.Now,
+			History:          cmp.Or(in.HistoryVisibility, model.FromStart),
+			MembersMayRename: in.MembersMayRename,
 		}
 		if c.Title == "" {
 			c.Title, c.Untitled = joinNicknames(members, people.nicknames), true
@@ -100,7 +104,8 @@ func (s *Service) requireVerified(ctx context.Context, tx *store.Tx, actor model
 	verified, err := tx.NewSelect().Model((*model.User)(nil)).
 		Where("u.id = ?", actor.UserID).Where("u.email_verified_at IS NOT NULL").Exists(ctx)
 	if err == nil && !verified {
-		return errs.New(errs.Forbidden, "Confirm your e-mail address first: follow the link in the mail, or ask for another.")
+		return errs.New(errs.Forbidden,
+			"Confirm your e-mail address first: follow the link in the mail, or ask for another.")
 	}
 	return err
 }
@@ -119,12 +124,14 @@ func (in CreateConversation) checkMembers(problems *errs.List, actor model.Actor
 	first := map[model.UserID]int{}
 	for i, m := range in.Members {
 		if j, listed := first[m.UserID]; listed {
-			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i), "This person is listed already, at position %d.", j)
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i),
+				"This person is listed already, at position %d.", j)
 			continue
 		}
 		first[m.UserID] = i
 		if m.Role == model.Owner && m.UserID != actor.UserID {
-			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i), "A conversation has one owner, and that is who creates it.")
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i),
+				"A conversation has one owner, and that is who creates it.")
 		}
 	}
 	first[actor.UserID] = 0
@@ -132,7 +139,8 @@ func (in CreateConversation) checkMembers(problems *errs.List, actor model.Actor
 	case len(first) == 1:
 		problems.Add(errs.Required, "members", "At least one other person is needed.")
 	case len(first) > membership.Max:
-		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these are %d.", membership.Max, len(first))
+		problems.Add(errs.LimitReached, "members",
+			"A conversation has at most %d members, and these are %d.", membership.Max, len(first))
 	}
 }
 
@@ -182,7 +190,8 @@ func joinNames(names []string) (title string) {
 }
 
 func (s *Service) insertConversation(
-	ctx context.Context, tx *store.Tx, actor model.Actor, c *model.Conversation, members []model.MemberData,
+	ctx context.Context, tx *store.Tx, actor model.Actor, c *model.Conversation,
+	members []model.MemberData,
 ) error {
 	if _, err := tx.NewInsert().Model(c).Exec(ctx); err != nil {
 		return err
@@ -190,7 +199,8 @@ func (s *Service) insertConversation(
 	rows := make([]*model.ConversationMember, len(members))
 	for i, m := range members {
 		rows[i] = &model.ConversationMember{
-			ConversationID: c.ID, UserID: m.UserID, Role: m.Role, JoinedAt: tx.Now, JoinedSeq: c.LastSeq, LastReadSeq: c.LastSeq,
+			ConversationID: c.ID, UserID: m.UserID, Role: m.Role, JoinedAt: tx.Now,
+			JoinedSeq: c.LastSeq, LastReadSeq: c.LastSeq,
 		}
 	}
 	if err := feed.InsertMembers(ctx, tx, rows); err != nil {
@@ -199,9 +209,11 @@ func (s *Service) insertConversation(
 	for _, m := range members {
 		s.feed.PublishMembership(tx, c.ID, m.UserID)
 	}
-	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated, ActorID: &actor.UserID, At: c.CreatedAt}
+	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated,
+		ActorID: &actor.UserID, At: c.CreatedAt}
 	return s.feed.AppendFirst(ctx, tx, e, model.ConversationCreatedData{
-		Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename, Members: members,
+		Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename,
+		Members: members,
 	})
 }
 
@@ -237,7 +249,8 @@ func (s *Service) MyConversations(
 			return none, err
 		}
 	}
-	text, args := narrowedConversations, []any{actor.UserID, filter.Archived, filter.Pinned, filter.Muted, filter.Unread, s.db.Now()}
+	text, args := narrowedConversations,
+		[]any{actor.UserID, filter.Archived, filter.Pinned, filter.Muted, filter.Unread, s.db.Now()}
 	if filter == (ConversationFilter{}) {
 		text, args = conversationsOfViewer, args[:1]
 	}
@@ -280,7 +293,8 @@ func (s *Service) Conversation(
 func (s *Service) Conversations(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.Conversation, error) {
-	found, err := store.Read[model.Conversation](ctx, s.db, conversationsOfViewer+` AND viewer.conversation_id IN (?2...)`,
+	found, err := store.Read[model.Conversation](ctx, s.db,
+		conversationsOfViewer+` AND viewer.conversation_id IN (?2...)`,
 		actor.UserID, store.IDs(ids))
 	if err != nil {
 		return nil, err

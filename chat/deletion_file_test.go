@@ -1,4 +1,4 @@
-package chat
+package chat_test
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"parley/chat/chattest"
 	"parley/migrations"
 	"parley/store"
 	"parley/store/storetest"
@@ -29,16 +30,16 @@ func TestNothingIsLeftInTheFile(t *testing.T) {
 	if _, err := migrations.Up(t.Context(), db.DB); err != nil {
 		t.Fatal(err)
 	}
-	w := MustWorld(t, db, "ann", "ben")
-	c := MustConversation(t, w, "ann", "ben")
+	w := mustFixture(t, db, "ann", "ben")
+	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	long := strings.Repeat("quokkalong ", 360)
 	for range 20 {
-		short, large := w.send("ben", c.ID, "quokkaword @ann"), w.send("ben", c.ID, long)
-		w.send("ann", c.ID, "stays")
-		w.delete("ben", w.edit("ben", short, "quokkaedited"))
+		short, large := w.Send("ben", c.ID, "quokkaword @ann"), w.Send("ben", c.ID, long)
+		w.Send("ann", c.ID, "stays")
+		w.delete("ben", w.Edit("ben", short, "quokkaedited"))
 		w.delete("ben", large)
 	}
-	w.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	w.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
 	closed = true
 	if err := db.Close(); err != nil {
 		t.Fatal(err)

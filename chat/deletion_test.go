@@ -1,4 +1,4 @@
-package chat
+package chat_test
 
 import (
 	"bytes"
@@ -9,19 +9,22 @@ import (
 	"strings"
 	"testing"
 
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
 )
 
 // places names the tables in which one of the needles stands, as text or as bytes.
-func (w *world) places(needles ...[]byte) (found []string) {
-	w.t.Helper()
+func (w *fixture) places(needles ...[]byte) (found []string) {
+	w.T.Helper()
 	for _, table := range w.tables() {
 		for _, row := range w.dump("SELECT * FROM " + table) {
 			for _, needle := range needles {
 				// PostgreSQL may write bytes in hex.
-				if bytes.Contains([]byte(row), needle) || strings.Contains(row, `\x`+hex.EncodeToString(needle)) {
+				if bytes.Contains([]byte(row), needle) ||
+					strings.Contains(row, `\x`+hex.EncodeToString(needle)) {
 					found = append(found, table)
 				}
 			}
@@ -35,19 +38,21 @@ func (w *world) places(needles ...[]byte) (found []string) {
 func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		w.send("ben", c.ID, "stays")
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.Send("ben", c.ID, "stays")
 		contents := []string{"Zyxwvut quokkaword @ann 秘密鍵", "once again quokkaedited @ann"}
-		in := SendMessage{ConversationID: c.ID, Content: contents[0], IdempotencyKey: new("once")}
-		m, err := w.SendMessage(t.Context(), w.actor("ben"), in)
+		in := chat.SendMessage{ConversationID: c.ID, Content: contents[0],
+			IdempotencyKey: new("once")}
+		m, err := w.SendMessage(t.Context(), w.Actor("ben"), in)
 		if err != nil {
 			t.Fatal(err)
 		}
 		answer := w.reply("ann", m, "an answer")
 		hash := sha256.Sum256([]byte(contents[0]))
 		needles := [][]byte{
-			hash[:], []byte("yxwvut"), []byte("quokka"), []byte("密鍵"), []byte("秘密"), []byte("@ann"), []byte("🎉"), []byte("once again"),
+			hash[:], []byte("yxwvut"), []byte("quokka"), []byte("密鍵"), []byte("秘密"), []byte("@ann"),
+			[]byte("🎉"), []byte("once again"),
 		}
 		w.addReaction("ann", m, "❤️")
 		for _, needle := range needles[:6] {
@@ -55,7 +60,7 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 				t.Errorf("before, %q was not found", needle)
 			}
 		}
-		m = w.edit("ben", m, contents[1])
+		m = w.Edit("ben", m, contents[1])
 		w.delete("ann", m)
 		for _, needle := range needles {
 			if found := w.places(needle); len(found) > 0 {
@@ -68,12 +73,15 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 			}
 		}
 		if !db.Postgres() {
-			wantEqual(t, "rows of the index", []string{"tokens=an answer ", "tokens=stays "}, w.dump("SELECT tokens FROM message_tokens"))
-			w.exec("INSERT INTO message_tokens (message_tokens) VALUES ('integrity-check')")
+			chattest.WantEqual(t, "rows of the index",
+				[]string{"tokens=an answer ", "tokens=stays "},
+				w.dump("SELECT tokens FROM message_tokens"))
+			w.Exec("INSERT INTO message_tokens (message_tokens) VALUES ('integrity-check')")
 		}
 		// The place is still there, empty, and what answers it still does.
-		got, err := w.MessagesByID(t.Context(), w.actor("ann"), []model.MessageID{m.ID, answer.ID})
-		if err != nil || got[m.ID].Seq != m.Seq || got[m.ID].Content != "" || *got[m.ID].AuthorID != w.id("ben") || *got[answer.ID].ReplyToID != m.ID {
+		got, err := w.MessagesByID(t.Context(), w.Actor("ann"), []model.MessageID{m.ID, answer.ID})
+		if err != nil || got[m.ID].Seq != m.Seq || got[m.ID].Content != "" ||
+			*got[m.ID].AuthorID != w.UserID("ben") || *got[answer.ID].ReplyToID != m.ID {
 			t.Errorf("there is %+v, answered by %+v (%v)", got[m.ID], got[answer.ID], err)
 		}
 		w.wantLogTells(t, c.ID)
@@ -85,19 +93,19 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 func TestNothingIsLeftOfAConversationThatEnds(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		m := w.send("ben", c.ID, "quokkaword @ann")
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		m := w.Send("ben", c.ID, "quokkaword @ann")
 		w.addReaction("ann", m, "🎉")
-		w.mustLeave("ben")
-		if err := w.Leave(t.Context(), w.actor("ann"), c.ID); err != nil {
+		w.MustRemoveAccount("ben")
+		if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
 			t.Fatal(err)
 		}
 		if found := w.places([]byte("quokka"), []byte("🎉")); len(found) > 0 {
 			t.Errorf("something stands in %v", found)
 		}
 		if !db.Postgres() {
-			w.exec("INSERT INTO message_tokens (message_tokens) VALUES ('integrity-check')")
+			w.Exec("INSERT INTO message_tokens (message_tokens) VALUES ('integrity-check')")
 		}
 	})
 }
@@ -106,19 +114,19 @@ func TestNothingIsLeftOfAConversationThatEnds(t *testing.T) {
 func TestADeletionThatFailsTakesNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		m := w.send("ben", c.ID, "quokkaword @ann")
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		m := w.Send("ben", c.ID, "quokkaword @ann")
 		w.addReaction("ann", m, "🎉")
 		before := w.contents(c.ID)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := w.DeleteMessage(ctx, w.actor("ben"), m.ID); err == nil {
+		if _, err := w.DeleteMessage(ctx, w.Actor("ben"), m.ID); err == nil {
 			t.Error("deleted without an end to wait for")
 		}
 		err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 			m.DeletedAt = &tx.Now
-			if err := indexMessage(ctx, tx, m); err != nil {
+			if err := chat.IndexMessage(ctx, tx, m); err != nil {
 				return err
 			}
 			return sql.ErrTxDone // any error
@@ -126,7 +134,8 @@ func TestADeletionThatFailsTakesNothing(t *testing.T) {
 		if err == nil {
 			t.Error("committed")
 		}
-		wantEqual(t, "what is stored", before, w.contents(c.ID))
-		wantEqual(t, "what is found", []string{"quokkaword @ann"}, w.search("ann", Search{Query: "quokkaword"}))
+		chattest.WantEqual(t, "what is stored", before, w.contents(c.ID))
+		chattest.WantEqual(t, "what is found", []string{"quokkaword @ann"},
+			w.search("ann", chat.Search{Query: "quokkaword"}))
 	})
 }

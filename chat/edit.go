@@ -26,7 +26,9 @@ type Edited struct{ At *time.Time }
 
 // EditMessage gives a message another content. Only its author may, and for as long as
 // Options.EditWindow says.
-func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMessage) (*model.Message, error) {
+func (s *Service) EditMessage(
+	ctx context.Context, actor model.Actor, in EditMessage,
+) (*model.Message, error) {
 	var problems errs.List
 	content := checkContent(&problems, in.Content)
 	if err := problems.Err(); err != nil {
@@ -35,36 +37,40 @@ func (s *Service) EditMessage(ctx context.Context, actor model.Actor, in EditMes
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Edits.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, in.MessageID, func(ctx context.Context, c *change, m *model.Message) error {
-		switch {
-		case m.AuthorID == nil || *m.AuthorID != actor.UserID:
-			return errs.New(errs.Forbidden, "Only its author edits a message.")
-		case m.DeletedAt != nil:
-			return errs.Input(errs.Conflict, "messageId", "The message is deleted.")
-		case m.Content == content: // also when the answer to this very edit was lost
-			return nil
-		case s.opts.EditWindow > 0 && c.tx.Now.Sub(m.CreatedAt) > s.opts.EditWindow:
-			return errs.New(errs.Forbidden, "A message can be edited for %s after it was sent.", inWords(s.opts.EditWindow))
-		case in.Expected != nil && !in.Expected.is(m.EditedAt):
-			return errs.Input(errs.Conflict, "expectedEditedAt", "The message has been edited meanwhile.")
-		}
-		m.Content = content
-		e, err := s.recordAbout(ctx, c, model.MessageEdited, m, struct{}{})
-		if err != nil {
-			return err
-		}
-		m.EditedAt = new(e.At)
-		if _, err := c.tx.NewUpdate().Model(m).Column("content", "edited_at").WherePK().Exec(ctx); err != nil {
-			return err
-		}
-		if err := indexMessage(ctx, c.tx, m); err != nil {
-			return err
-		}
-		if err := deleteMentions(ctx, c.tx, m); err != nil {
-			return err
-		}
-		return insertMentions(ctx, c.tx, actor, m)
-	})
+	return s.changingMessage(ctx, actor, in.MessageID,
+		func(ctx context.Context, c *change, m *model.Message) error {
+			switch {
+			case m.AuthorID == nil || *m.AuthorID != actor.UserID:
+				return errs.New(errs.Forbidden, "Only its author edits a message.")
+			case m.DeletedAt != nil:
+				return errs.Input(errs.Conflict, "messageId", "The message is deleted.")
+			case m.Content == content: // also when the answer to this very edit was lost
+				return nil
+			case s.opts.EditWindow > 0 && c.tx.Now.Sub(m.CreatedAt) > s.opts.EditWindow:
+				return errs.New(errs.Forbidden, "A message can be edited for %s after it was sent.",
+					inWords(s.opts.EditWindow))
+			case in.Expected != nil && !in.Expected.is(m.EditedAt):
+				return errs.Input(errs.Conflict, "expectedEditedAt",
+					"The message has been edited meanwhile.")
+			}
+			m.Content = content
+			e, err := s.recordAbout(ctx, c, model.MessageEdited, m, struct{}{})
+			if err != nil {
+				return err
+			}
+			m.EditedAt = new(e.At)
+			if _, err := c.tx.NewUpdate().Model(m).Column("content", "edited_at").WherePK().
+				Exec(ctx); err != nil {
+				return err
+			}
+			if err := indexMessage(ctx, c.tx, m); err != nil {
+				return err
+			}
+			if err := deleteMentions(ctx, c.tx, m); err != nil {
+				return err
+			}
+			return insertMentions(ctx, c.tx, actor, m)
+		})
 }
 
 func (e Edited) is(at *time.Time) bool {
@@ -76,37 +82,42 @@ func (e Edited) is(at *time.Time) bool {
 
 // DeleteMessage takes away a message's content, its words, mentions and reactions; its place stays.
 // The author may, and in a group the owner and the admins. Deleting what is deleted does nothing.
-func (s *Service) DeleteMessage(ctx context.Context, actor model.Actor, id model.MessageID) (*model.Message, error) {
+func (s *Service) DeleteMessage(
+	ctx context.Context, actor model.Actor, id model.MessageID,
+) (*model.Message, error) {
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Edits.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, id, func(ctx context.Context, c *change, m *model.Message) error {
-		if m.AuthorID == nil || *m.AuthorID != actor.UserID {
-			if err := c.requireRole(model.Owner, model.Admin); err != nil {
+	return s.changingMessage(ctx, actor, id,
+		func(ctx context.Context, c *change, m *model.Message) error {
+			if m.AuthorID == nil || *m.AuthorID != actor.UserID {
+				if err := c.requireRole(model.Owner, model.Admin); err != nil {
+					return err
+				}
+			}
+			if m.DeletedAt != nil {
+				return nil
+			}
+			e, err := s.recordAbout(ctx, c, model.MessageDeleted, m, struct{}{})
+			if err != nil {
 				return err
 			}
-		}
-		if m.DeletedAt != nil {
-			return nil
-		}
-		e, err := s.recordAbout(ctx, c, model.MessageDeleted, m, struct{}{})
-		if err != nil {
+			m.Content, m.RequestHash, m.DeletedAt = "", nil, new(e.At)
+			if _, err := c.tx.NewUpdate().Model(m).Column("content", "request_hash", "deleted_at").
+				WherePK().Exec(ctx); err != nil {
+				return err
+			}
+			if err := indexMessage(ctx, c.tx, m); err != nil {
+				return err
+			}
+			if err := deleteMentions(ctx, c.tx, m); err != nil {
+				return err
+			}
+			_, err = c.tx.NewDelete().Model((*model.Reaction)(nil)).
+				Where("conversation_id = ?", m.ConversationID).Where("message_id = ?", m.ID).
+				Exec(ctx)
 			return err
-		}
-		m.Content, m.RequestHash, m.DeletedAt = "", nil, new(e.At)
-		if _, err := c.tx.NewUpdate().Model(m).Column("content", "request_hash", "deleted_at").WherePK().Exec(ctx); err != nil {
-			return err
-		}
-		if err := indexMessage(ctx, c.tx, m); err != nil {
-			return err
-		}
-		if err := deleteMentions(ctx, c.tx, m); err != nil {
-			return err
-		}
-		_, err = c.tx.NewDelete().Model((*model.Reaction)(nil)).
-			Where("conversation_id = ?", m.ConversationID).Where("message_id = ?", m.ID).Exec(ctx)
-		return err
-	})
+		})
 }
 
 var errNoMessage = errs.New(errs.NotFound, "There is no such message.")
@@ -125,17 +136,19 @@ func (s *Service) changingMessage(
 		return nil, errNoMessage
 	}
 	var m *model.Message
-	_, err = s.changing(ctx, actor, found[id].ConversationID, func(ctx context.Context, c *change) error {
-		m = new(model.Message)
-		err := c.tx.NewSelect().Model(m).Where("m.id = ?", id).Where("m.seq > ?", c.member.HiddenSeq).Scan(ctx)
-		if errors.Is(err, sql.ErrNoRows) {
-			return errNoMessage
-		}
-		if err != nil {
-			return err
-		}
-		return fn(ctx, c, m)
-	})
+	_, err = s.changing(ctx, actor, found[id].ConversationID,
+		func(ctx context.Context, c *change) error {
+			m = new(model.Message)
+			err := c.tx.NewSelect().Model(m).Where("m.id = ?", id).
+				Where("m.seq > ?", c.member.HiddenSeq).Scan(ctx)
+			if errors.Is(err, sql.ErrNoRows) {
+				return errNoMessage
+			}
+			if err != nil {
+				return err
+			}
+			return fn(ctx, c, m)
+		})
 	if err != nil {
 		return nil, err
 	}

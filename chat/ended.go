@@ -16,16 +16,20 @@ const sweepEvery = 30 * time.Second
 
 // endConversation ends a conversation in which nobody is left. From then on nobody can see it. What
 // it has is deleted at once if one short transaction can do so, else by Run, in batches.
-func (s *Service) endConversation(ctx context.Context, tx *store.Tx, id model.ConversationID) error {
+func (s *Service) endConversation(
+	ctx context.Context, tx *store.Tx, id model.ConversationID,
+) error {
 	// Those of accounts that are being removed; else the one that ends it.
-	if _, err := tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("conversation_id = ?", id).Exec(ctx); err != nil {
+	if _, err := tx.NewDelete().Model((*model.ConversationMember)(nil)).
+		Where("conversation_id = ?", id).Exec(ctx); err != nil {
 		return err
 	}
 	more, err := s.deleteSomeOf(ctx, tx, id)
 	if err != nil || !more {
 		return err
 	}
-	_, err = tx.NewUpdate().Model((*model.Conversation)(nil)).Set("ended_at = ?", tx.Now).Set("direct_key = NULL").Set("title = ''").
+	_, err = tx.NewUpdate().Model((*model.Conversation)(nil)).Set("ended_at = ?", tx.Now).
+		Set("direct_key = NULL").Set("title = ''").
 		Where("id = ?", id).Exec(ctx)
 	tx.AfterCommit(s.ended.Notify)
 	return err
@@ -33,7 +37,9 @@ func (s *Service) endConversation(ctx context.Context, tx *store.Tx, id model.Co
 
 // deleteSomeOf deletes some of what a conversation has, and at last the conversation. It reports
 // whether there may be more.
-func (s *Service) deleteSomeOf(ctx context.Context, tx *store.Tx, id model.ConversationID) (more bool, err error) {
+func (s *Service) deleteSomeOf(
+	ctx context.Context, tx *store.Tx, id model.ConversationID,
+) (more bool, err error) {
 	for _, table := range []string{"reactions", "mentions", "messages", "events"} {
 		n, err := tx.DeleteSome(ctx, table, "conversation_id = ?", id)
 		if err != nil {
@@ -44,7 +50,8 @@ func (s *Service) deleteSomeOf(ctx context.Context, tx *store.Tx, id model.Conve
 	if more {
 		return true, nil
 	}
-	_, err = tx.NewDelete().Model((*model.Conversation)(nil)).Where("id = ?", id).ForceDelete().Exec(ctx)
+	_, err = tx.NewDelete().Model((*model.Conversation)(nil)).Where("id = ?", id).ForceDelete().
+		Exec(ctx)
 	return false, err
 }
 
@@ -54,7 +61,8 @@ func (s *Service) sweep(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if err := s.deleteEnded(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Log.Warn("cannot delete the conversations that have ended; retrying", "error", err)
+			s.opts.Log.Warn("cannot delete the conversations that have ended; retrying", "error",
+				err)
 		}
 		select {
 		case <-ctx.Done():
@@ -70,7 +78,8 @@ func (s *Service) sweep(ctx context.Context) {
 func (s *Service) deleteEnded(ctx context.Context) error {
 	for found := true; found; {
 		err := s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-			q := tx.NewSelect().Model((*model.Conversation)(nil)).Column("id").WhereDeleted().OrderExpr("c.id").Limit(1)
+			q := tx.NewSelect().Model((*model.Conversation)(nil)).Column("id").WhereDeleted().
+				OrderExpr("c.id").Limit(1)
 			if tx.Postgres() {
 				q = q.For("UPDATE SKIP LOCKED")
 			}

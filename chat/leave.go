@@ -29,7 +29,9 @@ const (
 // refers to them, and reports whether there may be more: their reactions are taken back, their
 // memberships end, and their messages and events, which stay, lose their author. Each reaction and
 // each membership goes with its events or not at all, so a caller may stop after any call.
-func (s *Service) CleanUpAccount(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
+func (s *Service) CleanUpAccount(
+	ctx context.Context, tx *store.Tx, id model.UserID,
+) (more bool, err error) {
 	for _, step := range []func(context.Context, *store.Tx, model.UserID) (n int64, err error){
 		s.removeReactions, s.endMemberships,
 		func(ctx context.Context, tx *store.Tx, id model.UserID) (int64, error) {
@@ -55,9 +57,12 @@ func (s *Service) CleanUpAccount(ctx context.Context, tx *store.Tx, id model.Use
 
 // endMemberships ends some of a person's memberships, in order of the conversations' ids, as
 // everybody locks them.
-func (s *Service) endMemberships(ctx context.Context, tx *store.Tx, id model.UserID) (n int64, err error) {
+func (s *Service) endMemberships(
+	ctx context.Context, tx *store.Tx, id model.UserID,
+) (n int64, err error) {
 	var some []*model.ConversationMember
-	err = tx.NewSelect().Model(&some).Where("cm.user_id = ?", id).OrderExpr("cm.conversation_id").Limit(membershipsAtOnce).Scan(ctx)
+	err = tx.NewSelect().Model(&some).Where("cm.user_id = ?", id).OrderExpr("cm.conversation_id").
+		Limit(membershipsAtOnce).Scan(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -71,7 +76,9 @@ func (s *Service) endMemberships(ctx context.Context, tx *store.Tx, id model.Use
 
 // removeReactions takes some of a person's reactions back, also where the person is no longer a
 // member.
-func (s *Service) removeReactions(ctx context.Context, tx *store.Tx, id model.UserID) (n int64, err error) {
+func (s *Service) removeReactions(
+	ctx context.Context, tx *store.Tx, id model.UserID,
+) (n int64, err error) {
 	var some []*model.Reaction
 	err = tx.NewSelect().Model(&some).Where("r.user_id = ?", id).
 		OrderExpr("r.conversation_id, r.created_at").Limit(reactionsAtOnce).Scan(ctx)
@@ -105,19 +112,23 @@ func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.R
 	if err := tx.NewSelect().Model(m).Where("m.id = ?", r.MessageID).Scan(ctx); err != nil {
 		return err
 	}
-	left, err := tx.NewSelect().Model((*model.Reaction)(nil)).Where("r.conversation_id = ?", r.ConversationID).
+	left, err := tx.NewSelect().Model((*model.Reaction)(nil)).
+		Where("r.conversation_id = ?", r.ConversationID).
 		Where("r.message_id = ?", r.MessageID).Where("r.emoji = ?", r.Emoji).Count(ctx)
 	if err != nil {
 		return err
 	}
-	return s.appendEvent(ctx, tx, &model.Event{ConversationID: r.ConversationID, Kind: model.ReactionRemoved, Message: m},
+	return s.appendEvent(ctx, tx, &model.Event{ConversationID: r.ConversationID,
+		Kind: model.ReactionRemoved, Message: m},
 		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
 }
 
 // lockEndedToo locks a conversation and reports whether it has ended. One that is gone has. It
 // takes turns with the deletion of the conversation's rows, which would lock the same rows in
 // another order.
-func lockEndedToo(ctx context.Context, tx *store.Tx, id model.ConversationID) (ended bool, err error) {
+func lockEndedToo(
+	ctx context.Context, tx *store.Tx, id model.ConversationID,
+) (ended bool, err error) {
 	c := new(model.Conversation)
 	q := tx.NewSelect().Model(c).Column("ended_at").WhereAllWithDeleted().Where("c.id = ?", id)
 	if tx.Postgres() {
@@ -132,7 +143,9 @@ func lockEndedToo(ctx context.Context, tx *store.Tx, id model.ConversationID) (e
 
 // removeLeaving ends one membership. A conversation that is left empty goes with it; one that is
 // left without its owner gets the next.
-func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
+func (s *Service) removeLeaving(
+	ctx context.Context, tx *store.Tx, m *model.ConversationMember,
+) error {
 	if err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", m.ConversationID); err != nil {
 		return err
 	}
@@ -160,7 +173,9 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 		Where("id = ?", m.ConversationID).Exec(ctx); err != nil {
 		return err
 	}
-	if err := s.appendEvent(ctx, tx, &model.Event{ConversationID: m.ConversationID, Kind: model.MemberRemoved}, model.MemberRemovedData{UserID: m.UserID}); err != nil {
+	if err := s.appendEvent(ctx, tx,
+		&model.Event{ConversationID: m.ConversationID, Kind: model.MemberRemoved},
+		model.MemberRemovedData{UserID: m.UserID}); err != nil {
 		return err
 	}
 	if err := s.forgetNickname(ctx, tx, m.ConversationID); err != nil {
@@ -169,11 +184,13 @@ func (s *Service) removeLeaving(ctx context.Context, tx *store.Tx, m *model.Conv
 	if m.Role != model.Owner {
 		return nil
 	}
-	if _, err := tx.NewUpdate().Model(heir).Set("role = ?", model.Owner).WherePK().Exec(ctx); err != nil {
+	if _, err := tx.NewUpdate().Model(heir).Set("role = ?", model.Owner).WherePK().
+		Exec(ctx); err != nil {
 		return err
 	}
 	promoted := model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner}
-	return s.appendEvent(ctx, tx, &model.Event{ConversationID: m.ConversationID, Kind: model.MemberRoleChanged}, promoted)
+	return s.appendEvent(ctx, tx, &model.Event{ConversationID: m.ConversationID,
+		Kind: model.MemberRoleChanged}, promoted)
 }
 
 // forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes
@@ -185,7 +202,8 @@ func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.Con
 	}
 	var names []string
 	err := tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("u.nickname").
-		Join("JOIN users AS u ON u.id = cm.user_id AND u.removed_at IS NULL").Where("cm.conversation_id = ?", id).
+		Join("JOIN users AS u ON u.id = cm.user_id AND u.removed_at IS NULL").
+		Where("cm.conversation_id = ?", id).
 		OrderExpr("cm.joined_seq, cm.user_id").Scan(ctx, &names)
 	if err != nil {
 		return err
@@ -197,7 +215,8 @@ func (s *Service) forgetNickname(ctx context.Context, tx *store.Tx, id model.Con
 	if err := rewriteTitles(ctx, tx, id, c.Title); err != nil {
 		return err
 	}
-	return s.appendEvent(ctx, tx, &model.Event{ConversationID: id, Kind: model.ConversationRenamed}, model.ConversationRenamedData{Title: c.Title})
+	return s.appendEvent(ctx, tx, &model.Event{ConversationID: id, Kind: model.ConversationRenamed},
+		model.ConversationRenamedData{Title: c.Title})
 }
 
 // appendEvent appends an event without an actor.
@@ -213,7 +232,8 @@ func (s *Service) appendEvent(
 func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, title string) error {
 	var told []*model.Event
 	err := tx.NewSelect().Model(&told).Where("e.conversation_id = ?", id).
-		Where("e.kind IN (?)", bun.List([]model.EventKind{model.ConversationCreated, model.ConversationRenamed})).Scan(ctx)
+		Where("e.kind IN (?)", bun.List([]model.EventKind{model.ConversationCreated,
+			model.ConversationRenamed})).Scan(ctx)
 	if err != nil {
 		return err
 	}
@@ -237,10 +257,14 @@ func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, t
 
 // successor is who owns a conversation next: of the admins, else of the members, the one who joined
 // first; nil where nobody is left.
-func successor(ctx context.Context, tx *store.Tx, id model.ConversationID) (*model.ConversationMember, error) {
+func successor(
+	ctx context.Context, tx *store.Tx, id model.ConversationID,
+) (*model.ConversationMember, error) {
 	heir := new(model.ConversationMember)
-	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).Where(membership.NotRemoved("cm.user_id")).
-		OrderExpr("CASE cm.role WHEN 'ADMIN' THEN 0 ELSE 1 END, cm.joined_seq, cm.user_id").Limit(1).Scan(ctx)
+	err := tx.NewSelect().Model(heir).Where("cm.conversation_id = ?", id).
+		Where(membership.NotRemoved("cm.user_id")).
+		OrderExpr("CASE cm.role WHEN 'ADMIN' THEN 0 ELSE 1 END, cm.joined_seq, cm.user_id").
+		Limit(1).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nobody
 	}

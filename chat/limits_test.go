@@ -1,4 +1,4 @@
-package chat
+package chat_test
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/errs"
 	"parley/model"
 	"parley/ratelimit"
@@ -18,13 +20,17 @@ import (
 
 // limited is a world in which one bucket holds this many tokens, one of which comes back in a
 // minute. That the right bucket counts for each operation is tested with the schema.
-func limited(t *testing.T, db *store.DB, bucket ratelimit.Bucket, burst int, nicknames ...string) (*world, *storetest.Clock) {
+func limited(
+	t *testing.T, db *store.DB, bucket ratelimit.Bucket, burst int, nicknames ...string,
+) (*fixture, *storetest.Clock) {
 	t.Helper()
 	clock := storetest.NewClock()
 	var rates ratelimit.Rates
 	rates[bucket] = ratelimit.Rate{Burst: burst, Every: time.Minute}
-	return MustWorldWith(t, db, Options{
-		CompareEvery: never, Limits: ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: rates, Now: clock.Now}),
+	return mustFixtureWith(t, db, chattest.Options{
+		ReconcileEvery: chattest.Never,
+		Limits: ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: rates,
+			Now: clock.Now}),
 	}, nicknames...), clock
 }
 
@@ -47,9 +53,10 @@ func TestARefusedMessageIsSentLater(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w, clock := limited(t, db, ratelimit.Messages, 2, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		send := func(key string) (*model.Message, error) {
-			return w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: c.ID, Content: key, IdempotencyKey: &key})
+			return w.SendMessage(t.Context(), w.Actor("ann"),
+				chat.SendMessage{ConversationID: c.ID, Content: key, IdempotencyKey: &key})
 		}
 		first, err := send("first")
 		wantWait(t, "the first", err, 0)
@@ -58,16 +65,18 @@ func TestARefusedMessageIsSentLater(t *testing.T) {
 		if again.ID != first.ID {
 			t.Errorf("the repetition is another message")
 		}
-		w.unchanged(t, func() {
+		w.Unchanged(t, func() {
 			_, err = send("second")
 			wantWait(t, "the second", err, time.Minute)
 			_, err = send("first")
 			wantWait(t, "a repetition", err, time.Minute)
 		})
-		_, err = w.SendMessage(t.Context(), w.actor("ben"), SendMessage{ConversationID: c.ID, Content: "of another"})
+		_, err = w.SendMessage(t.Context(), w.Actor("ben"),
+			chat.SendMessage{ConversationID: c.ID, Content: "of another"})
 		wantWait(t, "another's", err, 0)
-		_, err = w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: c.ID})
-		wantMistakes(t, err, "REQUIRED content") // which costs nothing, and so is said at once
+		_, err = w.SendMessage(t.Context(), w.Actor("ann"), chat.SendMessage{ConversationID: c.ID})
+		// which costs nothing, and so is said at once
+		chattest.WantMistakes(t, err, "REQUIRED content")
 		for _, key := range []string{"second", "first"} {
 			clock.Forward(time.Minute)
 			m, err := send(key)
@@ -85,23 +94,25 @@ func TestAddedMembersAreCountedOneByOne(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w, clock := limited(t, db, ratelimit.Members, 10, "ann", "ben", "cara")
-		crowd := w.crowd(30)
+		crowd := w.Crowd(30)
 		create := func(who string, others ...string) (*model.Conversation, error) {
-			return w.CreateConversation(t.Context(), w.actor(who), CreateConversation{Members: w.members(slices.Concat(others, []string{who})...)})
+			return w.CreateConversation(t.Context(), w.Actor(who),
+				chat.CreateConversation{Members: w.NewMembers(slices.Concat(others,
+					[]string{who})...)})
 		}
 		add := func(who string, c *model.Conversation, others ...string) error {
-			_, err := w.AddMembers(t.Context(), w.actor(who), c.ID, w.members(others...))
+			_, err := w.AddMembers(t.Context(), w.Actor(who), c.ID, w.NewMembers(others...))
 			return err
 		}
 		c, err := create("ann", crowd[:4]...) // its owner costs nothing
 		wantWait(t, "a group of 4 others", err, 0)
 		wantWait(t, "5 more", add("ann", c, crowd[4:9]...), 0)
-		w.unchanged(t, func() {
+		w.Unchanged(t, func() {
 			wantWait(t, "2 more", add("ann", c, crowd[9:11]...), time.Minute)
 			_, err := create("ann", crowd[:8]...)
 			wantWait(t, "another group", err, 7*time.Minute)
-			_, err = w.AddMembers(t.Context(), w.actor("ann"), c.ID, nil)
-			wantMistakes(t, err, "REQUIRED members")
+			_, err = w.AddMembers(t.Context(), w.Actor("ann"), c.ID, nil)
+			chattest.WantMistakes(t, err, "REQUIRED members")
 			wantWait(t, "which costs one", add("ann", c, crowd[9]), time.Minute)
 		})
 		clock.Forward(7 * time.Minute)
@@ -119,7 +130,7 @@ func TestOpeningADirectConversationCostsOnce(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w, _ := limited(t, db, ratelimit.Conversations, 1, "ann", "ben", "cara")
 		open := func(who, with string) error {
-			_, err := w.OpenDirect(t.Context(), w.actor(who), w.id(with))
+			_, err := w.OpenDirect(t.Context(), w.Actor(who), w.UserID(with))
 			return err
 		}
 		for range 5 {
@@ -131,16 +142,18 @@ func TestOpeningADirectConversationCostsOnce(t *testing.T) {
 	})
 }
 
-func capped(t *testing.T, db *store.DB, limit int, nicknames ...string) *world {
+func capped(t *testing.T, db *store.DB, limit int, nicknames ...string) *fixture {
 	t.Helper()
-	return MustWorldWith(t, db, Options{CompareEvery: never, MaxConversations: limit}, nicknames...)
+	return mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+		MaxConversations: limit}, nicknames...)
 }
 
-func (w *world) memberships(nickname string) int {
-	w.t.Helper()
-	n, err := w.db.NewSelect().Model((*model.ConversationMember)(nil)).Where("user_id = ?", w.id(nickname)).Count(w.t.Context())
+func (w *fixture) memberships(nickname string) int {
+	w.T.Helper()
+	n, err := w.DB.NewSelect().Model((*model.ConversationMember)(nil)).
+		Where("user_id = ?", w.UserID(nickname)).Count(w.T.Context())
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return int(n)
 }
@@ -150,40 +163,46 @@ func TestAnAccountIsInSoManyConversations(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := capped(t, db, 2, "ann", "ben", "cara", "dan", "eve")
 		create := func(who string, others ...string) error {
-			_, err := w.CreateConversation(t.Context(), w.actor(who), CreateConversation{Members: w.members(others...)})
+			_, err := w.CreateConversation(t.Context(), w.Actor(who),
+				chat.CreateConversation{Members: w.NewMembers(others...)})
 			return err
 		}
 		open := func(who, with string) error {
-			_, err := w.OpenDirect(t.Context(), w.actor(who), w.id(with))
+			_, err := w.OpenDirect(t.Context(), w.Actor(who), w.UserID(with))
 			return err
 		}
-		c := MustConversation(t, w, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		if err := open("ann", "cara"); err != nil { // a direct conversation counts
 			t.Fatal(err)
 		}
-		other := MustConversation(t, w, "dan", "eve")
-		w.unchanged(t, func() {
-			wantMistakes(t, create("ann", "ben"), "LIMIT_REACHED ")
-			wantMistakes(t, create("ann", "ann", "ben"), "LIMIT_REACHED ")
-			wantMistakes(t, create("dan", "ben", "ann", "cara"), "LIMIT_REACHED members.1.userId")
-			wantMistakes(t, open("ann", "dan"), "LIMIT_REACHED ")
-			wantMistakes(t, open("dan", "ann"), "LIMIT_REACHED userId")
-			_, err := w.AddMembers(t.Context(), w.actor("dan"), other.ID, w.members("cara", "ann", "eve"))
-			wantMistakes(t, err, "LIMIT_REACHED members.1.userId", "ALREADY_MEMBER members.2.userId")
+		other := chattest.MustConversation(t, w.Fixture, "dan", "eve")
+		w.Unchanged(t, func() {
+			chattest.WantMistakes(t, create("ann", "ben"), "LIMIT_REACHED ")
+			chattest.WantMistakes(t, create("ann", "ann", "ben"), "LIMIT_REACHED ")
+			chattest.WantMistakes(t, create("dan", "ben", "ann", "cara"),
+				"LIMIT_REACHED members.1.userId")
+			chattest.WantMistakes(t, open("ann", "dan"), "LIMIT_REACHED ")
+			chattest.WantMistakes(t, open("dan", "ann"), "LIMIT_REACHED userId")
+			_, err := w.AddMembers(t.Context(), w.Actor("dan"), other.ID,
+				w.NewMembers("cara", "ann", "eve"))
+			chattest.WantMistakes(t, err, "LIMIT_REACHED members.1.userId",
+				"ALREADY_MEMBER members.2.userId")
 		})
 		// What they have goes on: to read and to write, to open, and to add others to.
 		if err := open("cara", "ann"); err != nil {
 			t.Errorf("to open what is there: %v", err)
 		}
-		w.send("ann", c.ID, "hello")
-		if _, err := w.AddMembers(t.Context(), w.actor("ann"), c.ID, w.members("cara")); err != nil {
+		w.Send("ann", c.ID, "hello")
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("cara")); err != nil {
 			t.Errorf("to add others: %v", err)
 		}
 		// Who leaves one has room for another.
-		if _, err := w.TransferOwnership(t.Context(), w.actor("ann"), c.ID, w.id("ben")); err != nil {
+		if _, err := w.TransferOwnership(t.Context(), w.Actor("ann"), c.ID,
+			w.UserID("ben")); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Leave(t.Context(), w.actor("ann"), c.ID); err != nil {
+		if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
 			t.Fatal(err)
 		}
 		if err := open("dan", "ann"); err != nil {
@@ -191,13 +210,14 @@ func TestAnAccountIsInSoManyConversations(t *testing.T) {
 		}
 
 		// A lower limit takes nothing from anybody.
-		lower := New(db, Options{MaxConversations: 1})
-		found, err := lower.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{}, store.PageArgs{})
+		lower := chattest.NewServices(db, chattest.Options{MaxConversations: 1})
+		found, err := lower.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{},
+			store.PageArgs{})
 		if err != nil || len(found.Items) != 2 {
 			t.Errorf("%d conversations (%v), want 2", len(found.Items), err)
 		}
-		_, err = lower.OpenDirect(t.Context(), w.actor("ann"), w.id("eve"))
-		wantMistakes(t, err, "LIMIT_REACHED ")
+		_, err = lower.OpenDirect(t.Context(), w.Actor("ann"), w.UserID("eve"))
+		chattest.WantMistakes(t, err, "LIMIT_REACHED ")
 	})
 }
 
@@ -208,40 +228,42 @@ func TestTheLimitOfConversationsHoldsInRaces(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		const limit = 3
 		w := capped(t, db, limit, "ann", "ben")
-		crowd := w.crowd(12)
+		crowd := w.Crowd(12)
 		groups := make([]*model.Conversation, 4)
 		for i := range groups {
-			groups[i] = MustConversation(t, w, crowd[i], crowd[4+i])
+			groups[i] = chattest.MustConversation(t, w.Fixture, crowd[i], crowd[4+i])
 		}
 		var calls []func() error
 		call := func(fn func(ctx context.Context) error) {
 			calls = append(calls, func() error { return fn(t.Context()) })
 		}
 		for i, c := range groups {
-			who, both := w.actor(crowd[i]), []string{"ann", "ben"}
+			who, both := w.Actor(crowd[i]), []string{"ann", "ben"}
 			if i%2 == 1 {
 				both = []string{"ben", "ann"}
 			}
 			call(func(ctx context.Context) error {
-				_, err := w.AddMembers(ctx, who, c.ID, w.members(both...))
+				_, err := w.AddMembers(ctx, who, c.ID, w.NewMembers(both...))
 				return err
 			})
 			call(func(ctx context.Context) error {
-				_, err := w.CreateConversation(ctx, who, CreateConversation{Members: w.members(both...)})
+				_, err := w.CreateConversation(ctx, who,
+					chat.CreateConversation{Members: w.NewMembers(both...)})
 				return err
 			})
 			call(func(ctx context.Context) error {
-				_, err := w.OpenDirect(ctx, w.actor("ann"), w.id(crowd[8+i]))
+				_, err := w.OpenDirect(ctx, w.Actor("ann"), w.UserID(crowd[8+i]))
 				return err
 			})
 			call(func(ctx context.Context) error {
-				_, err := w.OpenDirect(ctx, w.actor(crowd[8+i]), w.id("ben"))
+				_, err := w.OpenDirect(ctx, w.Actor(crowd[8+i]), w.UserID("ben"))
 				return err
 			})
 		}
 		for i := range 4 { // and somebody sends, whom all this does not hold up for good
 			call(func(ctx context.Context) error {
-				_, err := w.SendMessage(ctx, w.actor(crowd[i]), SendMessage{ConversationID: groups[i].ID, Content: "hello @ann"})
+				_, err := w.SendMessage(ctx, w.Actor(crowd[i]),
+					chat.SendMessage{ConversationID: groups[i].ID, Content: "hello @ann"})
 				return err
 			})
 		}
@@ -266,10 +288,10 @@ func TestTheLastDirectConversationIsOpenedByBoth(t *testing.T) {
 		w := capped(t, db, 1)
 		for n := range 10 {
 			a, b := fmt.Sprint("a", n), fmt.Sprint("b", n)
-			w.invite(a, b)
+			w.Invite(a, b)
 			open := func(who, with string) func() error {
 				return func() error {
-					_, err := w.OpenDirect(t.Context(), w.actor(who), w.id(with))
+					_, err := w.OpenDirect(t.Context(), w.Actor(who), w.UserID(with))
 					return err
 				}
 			}

@@ -18,7 +18,8 @@ func MemberCursor(m *model.ConversationMember) string {
 	return store.NewCursor(memberList).Int(m.JoinedSeq).UUID(m.UserID).String()
 }
 
-var membersInOrder = store.Order{Columns: []string{"cm.joined_seq", "cm.user_id"}} //nolint:gochecknoglobals // a constant
+var membersInOrder = store.Order{Columns: []string{"cm.joined_seq",
+	"cm.user_id"}} //nolint:gochecknoglobals // a constant
 
 func readMemberCursor(window store.Window) (position []any, err error) {
 	if window.Cursor == "" {
@@ -38,7 +39,9 @@ func (s *Service) Members(
 		return nil, err
 	}
 	found, err := readPages[model.ConversationMember](ctx, s, actor, ids, pageText{
-		from: "conversation_members AS cm", where: "cm.conversation_id = viewer.conversation_id AND " + membership.NotRemoved("cm.user_id"), alias: "cm",
+		from: "conversation_members AS cm",
+		where: "cm.conversation_id = viewer.conversation_id AND " +
+			membership.NotRemoved("cm.user_id"), alias: "cm",
 		order: membersInOrder,
 	}, window, position)
 	if err != nil {
@@ -57,7 +60,8 @@ func (s *Service) MembersByID(
 	ctx context.Context, actor model.Actor, ids []model.MemberID,
 ) (map[model.MemberID]*model.ConversationMember, error) {
 	var found []*model.ConversationMember
-	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "cm.conversation_id")).Where(membership.NotRemoved("cm.user_id")).
+	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "cm.conversation_id")).
+		Where(membership.NotRemoved("cm.user_id")).
 		WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
 			for _, id := range ids {
 				q = q.WhereOr("cm.conversation_id = ? AND cm.user_id = ?", id.Conversation, id.User)
@@ -91,8 +95,10 @@ func (s *Service) Memberships(
 func (s *Service) Owners(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]*model.ConversationMember, error) {
-	return membersByConversation(ctx, s.db.NewSelect().Apply(membership.Shared(actor, "cm.conversation_id")).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.role = ?", model.Owner).Where(membership.NotRemoved("cm.user_id")))
+	return membersByConversation(ctx, s.db.NewSelect().
+		Apply(membership.Shared(actor, "cm.conversation_id")).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.role = ?", model.Owner).
+		Where(membership.NotRemoved("cm.user_id")))
 }
 
 func membersByConversation(
@@ -105,7 +111,9 @@ func membersByConversation(
 	return byConversation(found), nil
 }
 
-func byConversation(found []*model.ConversationMember) map[model.ConversationID]*model.ConversationMember {
+func byConversation(
+	found []*model.ConversationMember,
+) map[model.ConversationID]*model.ConversationMember {
 	members := make(map[model.ConversationID]*model.ConversationMember, len(found))
 	for _, m := range found {
 		members[m.ConversationID] = m
@@ -117,9 +125,12 @@ func byConversation(found []*model.ConversationMember) map[model.ConversationID]
 func (s *Service) Partners(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID,
 ) (map[model.ConversationID]model.UserID, error) {
-	found, err := membersByConversation(ctx, s.db.NewSelect().Apply(membership.Shared(actor, "cm.conversation_id")).
-		Join("JOIN conversations AS c ON c.id = cm.conversation_id").Where("c.kind = ?", model.Direct).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id <> ?", actor.UserID).Where(membership.NotRemoved("cm.user_id")))
+	found, err := membersByConversation(ctx, s.db.NewSelect().
+		Apply(membership.Shared(actor, "cm.conversation_id")).
+		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
+		Where("c.kind = ?", model.Direct).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).Where("cm.user_id <> ?", actor.UserID).
+		Where(membership.NotRemoved("cm.user_id")))
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +150,10 @@ func (s *Service) MemberCounts(
 		Count          int
 	}
 	err := s.db.NewSelect().Model((*model.ConversationMember)(nil)).
-		ColumnExpr("cm.conversation_id, count(*) AS count").Apply(membership.Shared(actor, "cm.conversation_id")).
-		Where("cm.conversation_id IN (?)", bun.List(ids)).Where(membership.NotRemoved("cm.user_id")).GroupExpr("cm.conversation_id").Scan(ctx, &found)
+		ColumnExpr("cm.conversation_id, count(*) AS count").
+		Apply(membership.Shared(actor, "cm.conversation_id")).
+		Where("cm.conversation_id IN (?)", bun.List(ids)).
+		Where(membership.NotRemoved("cm.user_id")).GroupExpr("cm.conversation_id").Scan(ctx, &found)
 	if err != nil {
 		return nil, store.Error(err)
 	}

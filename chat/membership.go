@@ -31,11 +31,14 @@ func (s *Service) UpdateMembership(
 	if in.MutedUntil != nil {
 		switch {
 		case in.Muted != nil && !*in.Muted:
-			return nil, errs.Input(errs.Conflict, "mutedUntil", "Either muted until then, or not muted.")
+			return nil, errs.Input(errs.Conflict, "mutedUntil",
+				"Either muted until then, or not muted.")
 		case !in.MutedUntil.After(s.db.Now()):
-			return nil, errs.Input(errs.Invalid, "mutedUntil", "That time has passed; to unmute, set muted to false.")
+			return nil, errs.Input(errs.Invalid, "mutedUntil",
+				"That time has passed; to unmute, set muted to false.")
 		case in.MutedUntil.After(model.Forever):
-			return nil, errs.Input(errs.Invalid, "mutedUntil", "That is further than the calendar goes here.")
+			return nil, errs.Input(errs.Invalid, "mutedUntil",
+				"That is further than the calendar goes here.")
 		}
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
@@ -59,7 +62,8 @@ func (s *Service) UpdateMembership(
 				m.ArchivedSeq = 0
 			}
 			if in.Archived != nil && *in.Archived {
-				err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").Where("c.id = ?", m.ConversationID).
+				err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
+					Where("c.id = ?", m.ConversationID).
 					Scan(ctx, &m.ArchivedSeq)
 				if err != nil {
 					return err
@@ -80,18 +84,20 @@ func (s *Service) SaveDraft(
 	case problem != "":
 		return nil, errs.Input(errs.Invalid, "content", "The draft %s.", problem)
 	case text.Len(content) > maxContent:
-		return nil, errs.Input(errs.TooLong, "content", "A draft has at most %d characters.", maxContent)
+		return nil, errs.Input(errs.TooLong, "content", "A draft has at most %d characters.",
+			maxContent)
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMembership(ctx, actor, id, func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
-		m.Draft = &content
-		if text.Clean(content) == "" {
-			m.Draft = nil
-		}
-		return updateMembership(ctx, tx, m, "draft")
-	})
+	return s.changingMembership(ctx, actor, id,
+		func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
+			m.Draft = &content
+			if text.Clean(content) == "" {
+				m.Draft = nil
+			}
+			return updateMembership(ctx, tx, m, "draft")
+		})
 }
 
 // MutedUntil is when a mute ends; nil where there is none any more.
@@ -108,28 +114,33 @@ func (s *Service) changingMembership(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 	fn func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error,
 ) (m *model.ConversationMember, err error) {
-	err = s.db.InQueuedTx(ctx, model.MemberID{Conversation: id, User: actor.UserID}, func(ctx context.Context, tx *store.Tx) error {
-		table := (*model.ConversationMember)(nil)
-		if err := tx.Lock(ctx, table, "conversation_id = ? AND user_id = ?", id, actor.UserID); err != nil {
-			return err
-		}
-		if m, err = membership.Of(ctx, tx, actor, id); err != nil {
-			return err
-		}
-		s.feed.PublishMembership(tx, id, actor.UserID)
-		return fn(ctx, tx, m)
-	})
+	err = s.db.InQueuedTx(ctx, model.MemberID{Conversation: id, User: actor.UserID},
+		func(ctx context.Context, tx *store.Tx) error {
+			table := (*model.ConversationMember)(nil)
+			if err := tx.Lock(ctx, table, "conversation_id = ? AND user_id = ?", id,
+				actor.UserID); err != nil {
+				return err
+			}
+			if m, err = membership.Of(ctx, tx, actor, id); err != nil {
+				return err
+			}
+			s.feed.PublishMembership(tx, id, actor.UserID)
+			return fn(ctx, tx, m)
+		})
 	if err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-func updateMembership(ctx context.Context, tx *store.Tx, m *model.ConversationMember, columns ...string) error {
+func updateMembership(
+	ctx context.Context, tx *store.Tx, m *model.ConversationMember, columns ...string,
+) error {
 	position, err := feed.NextPosition(ctx, tx)
 	if err != nil {
 		return err
 	}
-	return tx.NewUpdate().Model(m).Column(append(columns, "position")...).Value("position", "?", position).WherePK().
+	return tx.NewUpdate().Model(m).Column(append(columns, "position")...).
+		Value("position", "?", position).WherePK().
 		Returning("position").Scan(ctx, &m.Position)
 }

@@ -37,7 +37,8 @@ func insertMentions(ctx context.Context, tx *store.Tx, actor model.Actor, m *mod
 	}
 	var mentions []*model.Mention
 	for _, id := range mentioned(names, members) {
-		mentions = append(mentions, &model.Mention{ConversationID: m.ConversationID, UserID: id, Seq: m.Seq, MessageID: m.ID})
+		mentions = append(mentions, &model.Mention{ConversationID: m.ConversationID, UserID: id,
+			Seq: m.Seq, MessageID: m.ID})
 	}
 	if len(mentions) == 0 {
 		return nil
@@ -78,7 +79,8 @@ func membersNamed(
 	}
 	var members []model.User
 	q := db.NewSelect().Model(&members).Column("u.id", "u.nickname_key").
-		Join("JOIN conversation_members AS cm ON cm.user_id = u.id").Where("cm.conversation_id = ?", id).
+		Join("JOIN conversation_members AS cm ON cm.user_id = u.id").
+		Where("cm.conversation_id = ?", id).
 		Apply(membership.Shared(actor, "cm.conversation_id"))
 	if len(keys) <= maxLookedUp {
 		q = q.Where("u.nickname_key IN (?)", bun.List(slices.Collect(maps.Keys(keys))))
@@ -178,7 +180,8 @@ func (s *Service) Mentioned(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID][]model.UserID, error) {
 	var found []*model.Mention
-	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "mn.conversation_id")).Where("mn.seq > viewer.hidden_seq").
+	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "mn.conversation_id")).
+		Where("mn.seq > viewer.hidden_seq").
 		Where("mn.message_id IN (?)", bun.List(ids)).OrderExpr("mn.user_id").Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)

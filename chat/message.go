@@ -39,7 +39,9 @@ var errKeyUsed = errors.New("the idempotency key was used before")
 // SendMessage stores a message, in one commit with whatever else waits on this node, and tells the
 // followers once it is stored. The rules are those of check, before, and of admit, inside the
 // transaction. UNAVAILABLE where too many wait already.
-func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMessage) (*model.Message, error) {
+func (s *Service) SendMessage(
+	ctx context.Context, actor model.Actor, in SendMessage,
+) (*model.Message, error) {
 	o, err := s.outgoing(ctx, actor, in)
 	if err != nil {
 		return nil, err
@@ -56,7 +58,9 @@ func (s *Service) SendMessage(ctx context.Context, actor model.Actor, in SendMes
 	return o.message, nil
 }
 
-func (s *Service) outgoing(ctx context.Context, actor model.Actor, in SendMessage) (*outgoing, error) {
+func (s *Service) outgoing(
+	ctx context.Context, actor model.Actor, in SendMessage,
+) (*outgoing, error) {
 	content, err := in.check()
 	if err != nil {
 		return nil, err
@@ -65,7 +69,8 @@ func (s *Service) outgoing(ctx context.Context, actor model.Actor, in SendMessag
 		return nil, err
 	}
 	m := &model.Message{
-		ID: model.NewMessageID(), ConversationID: in.ConversationID, AuthorID: &actor.UserID, Content: content,
+		ID: model.NewMessageID(), ConversationID: in.ConversationID, AuthorID: &actor.UserID,
+		Content:   content,
 		ReplyToID: in.ReplyToID, IdempotencyKey: in.IdempotencyKey,
 	}
 	if m.IdempotencyKey != nil {
@@ -88,7 +93,8 @@ func (o *outgoing) admit(k *known) error {
 	}
 	if m.ReplyToID != nil { // which may be deleted, but has to be there for its author to see
 		if seq, there := k.replies[reply{m.ConversationID, *m.ReplyToID}]; !there || seq <= hidden {
-			return errs.Input(errs.NotFound, "replyToId", "There is no such message in this conversation.")
+			return errs.Input(errs.NotFound, "replyToId",
+				"There is no such message in this conversation.")
 		}
 	}
 	if m.IdempotencyKey != nil {
@@ -105,11 +111,14 @@ func (in SendMessage) check() (content string, err error) {
 	if key := in.IdempotencyKey; key != nil {
 		switch {
 		case *key == "":
-			problems.Add(errs.Required, "idempotencyKey", "An idempotency key is not empty; leave it out to send without one.")
+			problems.Add(errs.Required, "idempotencyKey",
+				"An idempotency key is not empty; leave it out to send without one.")
 		case text.Problem(*key, false) != "":
-			problems.Add(errs.Invalid, "idempotencyKey", "The idempotency key %s.", text.Problem(*key, false))
+			problems.Add(errs.Invalid, "idempotencyKey", "The idempotency key %s.",
+				text.Problem(*key, false))
 		case text.Len(*key) > maxIdempotencyKey:
-			problems.Add(errs.TooLong, "idempotencyKey", "An idempotency key has at most %d characters.", maxIdempotencyKey)
+			problems.Add(errs.TooLong, "idempotencyKey",
+				"An idempotency key has at most %d characters.", maxIdempotencyKey)
 		}
 	}
 	return content, problems.Err()
@@ -123,14 +132,17 @@ func checkContent(problems *errs.List, content string) string {
 	case problem != "":
 		problems.Add(errs.Invalid, "content", "The message %s.", problem)
 	case text.Len(content) > maxContent:
-		problems.Add(errs.TooLong, "content", "A message has at most %d characters, and this one has %d.", maxContent, text.Len(content))
+		problems.Add(errs.TooLong, "content",
+			"A message has at most %d characters, and this one has %d.", maxContent,
+			text.Len(content))
 	}
 	return content
 }
 
 func sendingFailed(err error) error {
 	if full, ok := errors.AsType[*batch.ErrFull](err); ok {
-		busy := errs.Wrap(err, errs.Unavailable, "Too many messages wait to be stored. This one was not; try again.")
+		busy := errs.Wrap(err, errs.Unavailable,
+			"Too many messages wait to be stored. This one was not; try again.")
 		busy.RetryAfter = full.RetryAfter
 		return busy
 	}
@@ -151,15 +163,18 @@ func requestHash(m *model.Message) []byte {
 func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*model.Message, error) {
 	first := new(model.Message)
 	err := s.db.NewSelect().Model(first).Where("m.conversation_id = ?", again.ConversationID).
-		Where("m.author_id = ?", *again.AuthorID).Where("m.idempotency_key = ?", *again.IdempotencyKey).Scan(ctx)
+		Where("m.author_id = ?", *again.AuthorID).
+		Where("m.idempotency_key = ?", *again.IdempotencyKey).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, membership.ErrNoConversation // it has ended since, or the account has, and with it the key
+		// it has ended since, or the account has, and with it the key
+		return nil, membership.ErrNoConversation
 	}
 	if err != nil {
 		return nil, store.Error(err)
 	}
 	if first.DeletedAt == nil && !bytes.Equal(first.RequestHash, again.RequestHash) {
-		return nil, errs.Input(errs.Conflict, "idempotencyKey", "This key was used before, for another message.")
+		return nil, errs.Input(errs.Conflict, "idempotencyKey",
+			"This key was used before, for another message.")
 	}
 	return first, nil
 }
@@ -167,7 +182,11 @@ func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*mode
 const messageList = 'M' // the letter of this list's cursors
 
 // MessageCursor is where a message stands in its conversation.
-func MessageCursor(m *model.Message) string { return store.NewCursor(messageList).Int(m.Seq).String() }
+func MessageCursor(
+	m *model.Message,
+) string {
+	return store.NewCursor(messageList).Int(m.Seq).String()
+}
 
 // Messages lists the messages of each of the conversations that the actor is in, oldest first.
 func (s *Service) Messages(
@@ -182,7 +201,9 @@ func (s *Service) Messages(
 		}
 	}
 	found, err := readPages[model.Message](ctx, s, actor, ids, pageText{
-		from: "messages AS m", where: "m.conversation_id = viewer.conversation_id AND m.seq > viewer.hidden_seq", alias: "m",
+		from:  "messages AS m",
+		where: "m.conversation_id = viewer.conversation_id AND m.seq > viewer.hidden_seq",
+		alias: "m",
 		order: store.Order{Columns: []string{"m.seq"}},
 	}, window, position)
 	if err != nil {
@@ -198,7 +219,8 @@ func (s *Service) MessagesByID(
 	ctx context.Context, actor model.Actor, ids []model.MessageID,
 ) (map[model.MessageID]*model.Message, error) {
 	var found []*model.Message
-	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "m.conversation_id")).Where("m.seq > viewer.hidden_seq").
+	err := s.db.NewSelect().Model(&found).Apply(membership.Shared(actor, "m.conversation_id")).
+		Where("m.seq > viewer.hidden_seq").
 		Where("m.id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil {
 		return nil, store.Error(err)

@@ -1,4 +1,4 @@
-package chat
+package chat_test
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/errs"
 	"parley/model"
 	"parley/store"
@@ -16,7 +18,7 @@ import (
 // scene is a conversation with a message in it that things can be done to, and everybody that a
 // rule can tell apart.
 type scene struct {
-	*world
+	*fixture
 	c *model.Conversation
 	m *model.Message
 }
@@ -33,12 +35,14 @@ const (
 )
 
 func edits(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.EditMessage(ctx, as, EditMessage{MessageID: s.m.ID, Content: "another content"})
+	_, err := s.EditMessage(ctx, as,
+		chat.EditMessage{MessageID: s.m.ID, Content: "another content"})
 	return err
 }
 
 func editsNothing(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.EditMessage(ctx, as, EditMessage{MessageID: s.m.ID, Content: " " + s.m.Content + "\n"})
+	_, err := s.EditMessage(ctx, as,
+		chat.EditMessage{MessageID: s.m.ID, Content: " " + s.m.Content + "\n"})
 	return err
 }
 
@@ -62,7 +66,7 @@ func takesBack(emoji string) act {
 }
 
 func replies(ctx context.Context, s *scene, as model.Actor) error {
-	in := SendMessage{ConversationID: s.c.ID, Content: "an answer", ReplyToID: &s.m.ID}
+	in := chat.SendMessage{ConversationID: s.c.ID, Content: "an answer", ReplyToID: &s.m.ID}
 	_, err := s.SendMessage(ctx, as, in)
 	return err
 }
@@ -75,12 +79,14 @@ func marksRead(seq int64) act {
 }
 
 func pins(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.UpdateMembership(ctx, as, UpdateMembership{ConversationID: s.c.ID, Pinned: new(true)})
+	_, err := s.UpdateMembership(ctx, as,
+		chat.UpdateMembership{ConversationID: s.c.ID, Pinned: new(true)})
 	return err
 }
 
 func archives(ctx context.Context, s *scene, as model.Actor) error {
-	_, err := s.UpdateMembership(ctx, as, UpdateMembership{ConversationID: s.c.ID, Archived: new(true)})
+	_, err := s.UpdateMembership(ctx, as,
+		chat.UpdateMembership{ConversationID: s.c.ID, Archived: new(true)})
 	return err
 }
 
@@ -94,10 +100,10 @@ func drafts(ctx context.Context, s *scene, as model.Actor) error {
 func (s *scene) effect(t *testing.T, who string, do act) string {
 	t.Helper()
 	before := s.contents(s.c.ID)
-	err := do(t.Context(), s, s.actor(who))
+	err := do(t.Context(), s, s.Actor(who))
 	after := s.contents(s.c.ID)
 	if err != nil {
-		wantEqual(t, "what is stored after a refusal of "+who, before, after)
+		chattest.WantEqual(t, "what is stored after a refusal of "+who, before, after)
 		return outcome(err)
 	}
 	changed := []string{}
@@ -120,44 +126,54 @@ func (s *scene) effect(t *testing.T, who string, do act) string {
 }
 
 // inviteAs has a new person play a part.
-func (w *world) inviteAs(part string, n int) {
-	w.t.Helper()
+func (w *fixture) inviteAs(part string, n int) {
+	w.T.Helper()
 	name := fmt.Sprint(part, n)
-	w.invite(name)
-	w.actors[part] = w.actor(name)
-	delete(w.actors, name)
+	w.Invite(name)
+	w.Actors[part] = w.Actor(name)
+	delete(w.Actors, name)
 }
 
 // mustScene makes a group in which "author", who is a member, has written a message; "admin" has
 // put a thumb to it. "gone" was a member, and their account is removed.
-func mustScene(t *testing.T, w *world, n int) *scene {
+func mustScene(t *testing.T, w *fixture, n int) *scene {
 	t.Helper()
 	w.inviteAs("gone", n)
 	w.inviteAs("author", n)
-	in := CreateConversation{Title: new("scene"), Members: w.members("admin", "author", "member", "removed", "gone")}
+	in := chat.CreateConversation{Title: new("scene"),
+		Members: w.NewMembers("admin", "author", "member", "removed", "gone")}
 	in.Members[0].Role = model.Admin
-	c, err := w.CreateConversation(t.Context(), w.actor("owner"), in)
+	c, err := w.CreateConversation(t.Context(), w.Actor("owner"), in)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := w.send("author", c.ID, "for @member and @gone")
+	m := w.Send("author", c.ID, "for @member and @gone")
 	w.addReaction("admin", m, "👍")
-	if _, err := w.RemoveMember(t.Context(), w.actor("owner"), c.ID, w.id("removed")); err != nil {
+	if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID,
+		w.UserID("removed")); err != nil {
 		t.Fatal(err)
 	}
-	w.mustLeave("gone")
-	return &scene{world: w, c: c, m: m}
+	w.MustRemoveAccount("gone")
+	return &scene{fixture: w, c: c, m: m}
 }
 
 func TestWhoMayDoWhatToMessages(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"
-	all := func(what string) [7]string { return [7]string{what, what, what, what, what, what, what} }
-	members := func(what string) [7]string { return [7]string{what, what, what, what, not, not, not} }
+	all := func(what string) [7]string {
+		return [7]string{what, what, what, what, what, what,
+			what}
+	}
+	members := func(what string) [7]string {
+		return [7]string{what, what, what, what, not, not,
+			not}
+	}
 	elsewhere := func(ctx context.Context, s *scene, as model.Actor) error {
-		other := MustConversation(t, s.world, "owner", "member", "author", "admin")
-		target := s.send("owner", other.ID, "in another conversation")
-		_, err := s.SendMessage(ctx, as, SendMessage{ConversationID: s.c.ID, Content: "x", ReplyToID: &target.ID})
+		other := chattest.MustConversation(t, s.fixture.Fixture, "owner", "member", "author",
+			"admin")
+		target := s.Send("owner", other.ID, "in another conversation")
+		_, err := s.SendMessage(ctx, as,
+			chat.SendMessage{ConversationID: s.c.ID, Content: "x", ReplyToID: &target.ID})
 		return err
 	}
 	type want = [7]string // owner, admin, author, member, removed, stranger, gone
@@ -169,14 +185,16 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 		"edit":                   {edits, want{no, no, anEvent, no, not, not, not}},
 		"edit, the same content": {editsNothing, want{no, no, nothing, no, not, not, not}},
 		"edit, blank": {func(ctx context.Context, s *scene, as model.Actor) error {
-			_, err := s.EditMessage(ctx, as, EditMessage{MessageID: s.m.ID, Content: " \n"})
+			_, err := s.EditMessage(ctx, as, chat.EditMessage{MessageID: s.m.ID, Content: " \n"})
 			return err
 		}, all("REQUIRED content")},
-		"delete":              {deletes, want{anEvent, anEvent, anEvent, no, not, not, not}},
-		"react":               {reacts("🎉"), members(anEvent)},
-		"react as the admin":  {reacts("👍"), want{anEvent, nothing, anEvent, anEvent, not, not, not}},
-		"react with a word":   {reacts("ok"), all("INVALID emoji")},
-		"take back":           {takesBack("👍"), want{nothing, anEvent, nothing, nothing, not, not, not}},
+		"delete": {deletes, want{anEvent, anEvent, anEvent, no, not, not, not}},
+		"react":  {reacts("🎉"), members(anEvent)},
+		"react as the admin": {reacts("👍"),
+			want{anEvent, nothing, anEvent, anEvent, not, not, not}},
+		"react with a word": {reacts("ok"), all("INVALID emoji")},
+		"take back": {takesBack("👍"),
+			want{nothing, anEvent, nothing, nothing, not, not, not}},
 		"take a word back":    {takesBack("ok"), all("INVALID emoji")},
 		"reply":               {replies, members(anEvent)},
 		"reply to elsewhere":  {elsewhere, members("NOT_FOUND replyToId")},
@@ -209,17 +227,18 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 		"live":    {live, func(*testing.T, *scene) {}},
 		"deleted": {deleted, func(_ *testing.T, s *scene) { s.delete("admin", s.m) }},
 		"orphaned": {orphaned, func(_ *testing.T, s *scene) {
-			s.mustLeave("author")
+			s.MustRemoveAccount("author")
 		}},
 	} {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
 			storetest.Each(t, func(t *testing.T, db *store.DB) {
-				w := MustWorld(t, db, "owner", "admin", "member", "removed", "stranger")
+				w := mustFixture(t, db, "owner", "admin", "member", "removed", "stranger")
 				var s *scene
 				n := 0
 				for name, row := range test.rows {
-					for i, who := range []string{"owner", "admin", "author", "member", "removed", "stranger", "gone"} {
+					for i, who := range []string{"owner", "admin", "author", "member", "removed",
+						"stranger", "gone"} {
 						if s == nil {
 							n++
 							s = mustScene(t, w, n)
@@ -244,20 +263,23 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 func TestWhatIsHiddenCannotBeTouched(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "owner", "admin", "author", "late")
-		c := MustHidden(t, w, "owner", "author")
-		s := &scene{world: w, c: c, m: w.send("author", c.ID, "before @author")}
+		w := mustFixture(t, db, "owner", "admin", "author", "late")
+		c := chattest.MustHidden(t, w.Fixture, "owner", "author")
+		s := &scene{fixture: w, c: c, m: w.Send("author", c.ID, "before @author")}
 		w.addReaction("owner", s.m, "👍")
-		if _, err := w.RemoveMember(t.Context(), w.actor("owner"), c.ID, w.id("author")); err != nil {
+		if _, err := w.RemoveMember(t.Context(), w.Actor("owner"), c.ID,
+			w.UserID("author")); err != nil {
 			t.Fatal(err)
 		}
 		// The author is back as the owner of all, who has not seen their own words.
-		w.add("owner", c.ID, "author", "late")
-		if _, err := w.TransferOwnership(t.Context(), w.actor("owner"), c.ID, w.id("author")); err != nil {
+		w.Add("owner", c.ID, "author", "late")
+		if _, err := w.TransferOwnership(t.Context(), w.Actor("owner"), c.ID,
+			w.UserID("author")); err != nil {
 			t.Fatal(err)
 		}
 		for name, do := range map[string]act{
-			"edit": edits, "delete": deletes, "react": reacts("🎉"), "react too": reacts("👍"), "take back": takesBack("👍"),
+			"edit": edits, "delete": deletes, "react": reacts("🎉"), "react too": reacts("👍"),
+			"take back": takesBack("👍"),
 		} {
 			for _, who := range []string{"author", "late"} {
 				if got := s.effect(t, who, do); got != "NOT_FOUND" {
@@ -269,13 +291,14 @@ func TestWhatIsHiddenCannotBeTouched(t *testing.T) {
 			if got := s.effect(t, who, replies); got != "NOT_FOUND replyToId" {
 				t.Errorf("reply by %s: %s", who, got)
 			}
-			wantEqual(t, "what the "+who+" sees", sight{}, s.seenBy(t, who))
+			chattest.WantEqual(t, "what the "+who+" sees", sight{}, s.seenBy(t, who))
 		}
 		if got := s.effect(t, "owner", reacts("🎉")); got != anEvent {
 			t.Errorf("who was there from the start: %s", got)
 		}
-		wantEqual(t, "what the first owner sees",
-			sight{Message: true, Listed: true, Found: true, Reactions: 2, Reactors: 1, Mentions: 1, Unread: 1}, s.seenBy(t, "owner"))
+		chattest.WantEqual(t, "what the first owner sees",
+			sight{Message: true, Listed: true, Found: true, Reactions: 2, Reactors: 1, Mentions: 1,
+				Unread: 1}, s.seenBy(t, "owner"))
 	})
 }
 
@@ -288,7 +311,7 @@ type sight struct {
 
 func (s *scene) seenBy(t *testing.T, who string) (got sight) {
 	t.Helper()
-	ctx, as, ids := t.Context(), s.actor(who), []model.MessageID{s.m.ID}
+	ctx, as, ids := t.Context(), s.Actor(who), []model.MessageID{s.m.ID}
 	byID, err := s.MessagesByID(ctx, as, ids)
 	if err != nil {
 		t.Fatal(err)
@@ -298,19 +321,21 @@ func (s *scene) seenBy(t *testing.T, who string) (got sight) {
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		t.Fatal(err)
 	}
-	got.Listed = slices.ContainsFunc(page.Items, func(m *model.Message) bool { return m.ID == s.m.ID })
-	found, err := s.SearchMessages(ctx, as, Search{Query: "before"}, store.PageArgs{})
+	got.Listed = slices.ContainsFunc(page.Items,
+		func(m *model.Message) bool { return m.ID == s.m.ID })
+	found, err := s.SearchMessages(ctx, as, chat.Search{Query: "before"}, store.PageArgs{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.Found = slices.ContainsFunc(found.Items, func(f *Found) bool { return f.Message.ID == s.m.ID })
+	got.Found = slices.ContainsFunc(found.Items,
+		func(f *chat.Found) bool { return f.Message.ID == s.m.ID })
 	reactions, err := s.Reactions(ctx, as, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got.Reactions = len(reactions[s.m.ID])
-	group := EmojiOn{s.m.ID, "👍"}
-	reactors, err := s.Reactors(ctx, as, []EmojiOn{group}, store.Window{Limit: 20})
+	group := chat.EmojiOn{s.m.ID, "👍"}
+	reactors, err := s.Reactors(ctx, as, []chat.EmojiOn{group}, store.Window{Limit: 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,22 +356,26 @@ func (s *scene) seenBy(t *testing.T, who string) (got sight) {
 func TestWhoSeesAMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "owner", "admin", "member", "removed", "stranger")
+		w := mustFixture(t, db, "owner", "admin", "member", "removed", "stranger")
 		s := mustScene(t, w, 0)
-		s.edit("author", s.m, "before, for @member and @admin")
-		every := sight{Message: true, Listed: true, Found: true, Reactions: 1, Reactors: 1, Mentions: 2, Unread: 1}
+		s.Edit("author", s.m, "before, for @member and @admin")
+		every := sight{Message: true, Listed: true, Found: true, Reactions: 1, Reactors: 1,
+			Mentions: 2, Unread: 1}
 		byAuthor := every
 		byAuthor.Unread = 0
 		for who, want := range map[string]sight{
-			"owner": every, "admin": every, "member": every, "author": byAuthor, "removed": {}, "stranger": {}, "gone": {},
+			"owner": every, "admin": every, "member": every, "author": byAuthor, "removed": {},
+			"stranger": {}, "gone": {},
 		} {
-			wantEqual(t, "what the "+who+" sees", want, s.seenBy(t, who))
+			chattest.WantEqual(t, "what the "+who+" sees", want, s.seenBy(t, who))
 		}
 		s.delete("author", s.m)
 		for who, want := range map[string]sight{
-			"owner": {Message: true, Listed: true}, "author": {Message: true, Listed: true}, "removed": {}, "stranger": {}, "gone": {},
+			"owner": {Message: true, Listed: true}, "author": {Message: true, Listed: true},
+			"removed": {}, "stranger": {}, "gone": {},
 		} {
-			wantEqual(t, "what the "+who+" sees of it once deleted", want, s.seenBy(t, who))
+			chattest.WantEqual(t, "what the "+who+" sees of it once deleted", want,
+				s.seenBy(t, who))
 		}
 	})
 }
@@ -357,17 +386,17 @@ func TestMessagesInADirectConversation(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "member", "stranger")
+		w := mustFixture(t, db, "member", "stranger")
 		n := 0
 		open := func() *scene {
 			t.Helper()
 			n++
 			w.inviteAs("author", n)
-			c, err := w.OpenDirect(t.Context(), w.actor("author"), w.id("member"))
+			c, err := w.OpenDirect(t.Context(), w.Actor("author"), w.UserID("member"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			return &scene{world: w, c: c, m: w.send("author", c.ID, "between us, @member")}
+			return &scene{fixture: w, c: c, m: w.Send("author", c.ID, "between us, @member")}
 		}
 		for name, row := range map[string]struct {
 			do     act
@@ -384,16 +413,18 @@ func TestMessagesInADirectConversation(t *testing.T) {
 			"draft":     {drafts, theirs, theirs, theirs},
 			"archive":   {archives, theirs, theirs, theirs},
 		} {
-			for who, want := range map[string]string{"author": row.author, "member": row.member, "stranger": not} {
+			for who, want := range map[string]string{"author": row.author, "member": row.member,
+				"stranger": not} {
 				if got := open().effect(t, who, row.do); got != want {
 					t.Errorf("%s by the %s: got %s, want %s", name, who, got, want)
 				}
 			}
 			s := open()
-			s.mustLeave("author")
+			s.MustRemoveAccount("author")
 			for who, want := range map[string]string{"author": not, "member": row.after} {
 				if got := s.effect(t, who, row.do); got != want {
-					t.Errorf("%s by the %s once the author is gone: got %s, want %s", name, who, got, want)
+					t.Errorf("%s by the %s once the author is gone: got %s, want %s", name, who,
+						got, want)
 				}
 			}
 		}
@@ -404,11 +435,13 @@ func TestTheEditWindow(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
 		const window = 24 * time.Hour
-		w := MustWorldWith(t, db, Options{CompareEvery: never, EditWindow: window}, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		m := w.send("ben", c.ID, "first")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			EditWindow: window}, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		m := w.Send("ben", c.ID, "first")
 		try := func(content string) string {
-			_, err := w.EditMessage(t.Context(), w.actor("ben"), EditMessage{MessageID: m.ID, Content: content})
+			_, err := w.EditMessage(t.Context(), w.Actor("ben"),
+				chat.EditMessage{MessageID: m.ID, Content: content})
 			return outcome(err)
 		}
 		clock.Forward(window)
@@ -416,7 +449,7 @@ func TestTheEditWindow(t *testing.T) {
 			t.Errorf("as the window ends: %s", got)
 		}
 		clock.Forward(time.Microsecond)
-		w.unchanged(t, func() {
+		w.Unchanged(t, func() {
 			if got := try("too late"); got != "FORBIDDEN" {
 				t.Errorf("after the window: %s", got)
 			}
@@ -427,20 +460,21 @@ func TestTheEditWindow(t *testing.T) {
 		w.delete("ben", m) // for which there is no window
 		w.wantLogTells(t, c.ID)
 
-		forever := MustWorldWith(t, db, Options{CompareEvery: never})
-		forever.actors = w.actors
-		old := forever.send("ben", c.ID, "old")
+		forever := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never})
+		forever.Actors = w.Actors
+		old := forever.Send("ben", c.ID, "old")
 		clock.Forward(100 * 365 * 24 * time.Hour)
-		forever.edit("ben", old, "as good as new")
+		forever.Edit("ben", old, "as good as new")
 	})
 }
 
 func TestInWords(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
-		24 * time.Hour: "24 hours", time.Hour: "1 hour", 90 * time.Minute: "90 minutes", time.Minute: "1 minute", 90 * time.Second: "90 seconds",
+		24 * time.Hour: "24 hours", time.Hour: "1 hour", 90 * time.Minute: "90 minutes",
+		time.Minute: "1 minute", 90 * time.Second: "90 seconds",
 	} {
-		if got := inWords(d); got != want {
+		if got := chat.InWords(d); got != want {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}
 	}

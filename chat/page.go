@@ -39,17 +39,21 @@ type pageText struct {
 // readPages is pageEach for the lists that are read most: of each of the conversations that the
 // actor is in.
 func readPages[T any](
-	ctx context.Context, s *Service, actor model.Actor, ids []model.ConversationID, of pageText, window store.Window, position []any,
+	ctx context.Context, s *Service, actor model.Actor, ids []model.ConversationID, of pageText,
+	window store.Window, position []any,
 ) ([]*T, error) {
 	const parents = "viewer.user_id = ?1 AND viewer.conversation_id IN (?2...)"
 	columns, args := "?TableColumns", []any{actor.UserID, store.IDs(ids)}
 	if !s.db.Postgres() {
 		columns = of.alias + ".rowid"
 	}
-	page, args := window.Continue("SELECT "+columns+" FROM "+of.from+" WHERE "+of.where, of.order, args, position...)
-	text := "SELECT ?TableColumns FROM conversation_members AS viewer JOIN LATERAL (" + page + ") AS " + of.alias + " ON true WHERE " + parents
+	page, args := window.Continue("SELECT "+columns+" FROM "+of.from+" WHERE "+of.where, of.order,
+		args, position...)
+	text := "SELECT ?TableColumns FROM conversation_members AS viewer JOIN LATERAL (" + page +
+		") AS " + of.alias + " ON true WHERE " + parents
 	if !s.db.Postgres() {
-		text = "SELECT ?TableColumns FROM conversation_members AS viewer, " + of.from + " WHERE " + parents +
+		text = "SELECT ?TableColumns FROM conversation_members AS viewer, " + of.from + " WHERE " +
+			parents +
 			" AND " + of.alias + ".rowid IN (" + page + ")"
 	}
 	return store.Read[T](ctx, s.db, text, args...)

@@ -1,4 +1,4 @@
-package chat
+package chat_test
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/errs"
 	"parley/model"
 	"parley/store"
@@ -59,7 +61,8 @@ func pager[T any](
 ) func(store.PageArgs) (store.Page[listed], error) {
 	return func(p store.PageArgs) (store.Page[listed], error) {
 		got, err := fetch(p)
-		return store.Page[listed]{Items: listOf(got.Items, cursor, id), More: got.More, Before: got.Before}, err
+		return store.Page[listed]{Items: listOf(got.Items, cursor, id), More: got.More,
+			Before: got.Before}, err
 	}
 }
 
@@ -69,49 +72,53 @@ const listLength = 103
 // longLists are three lists of listLength items each.
 func longLists(t *testing.T, db *store.DB) []list {
 	t.Helper()
-	w := MustWorld(t, db, "ann", "ben")
+	w := mustFixture(t, db, "ann", "ben")
 	return []list{conversationsOf(t, w), membersOf(t, w), messagesOf(t, w)}
 }
 
-func conversationsOf(t *testing.T, w *world) list {
+func conversationsOf(t *testing.T, w *fixture) list {
 	t.Helper()
 	// Whole seconds, parts of one, and equal times: each would break an order of texts, or one
 	// without a second key.
 	start := time.Date(2026, 11, 22, 10, 15, 30, 0, time.UTC)
 	var all []*model.Conversation
 	for i := range listLength - 2 { // membersOf and messagesOf add one each
-		c := MustConversation(t, w, "ann", "ben")
-		c.LastActivityAt = start.Add(time.Duration(i/3) * 100_001 * time.Microsecond).Truncate(time.Duration(1+i%4*499_999) * time.Microsecond)
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		c.LastActivityAt = start.Add(time.Duration(i/3) * 100_001 * time.Microsecond).
+			Truncate(time.Duration(1+i%4*499_999) * time.Microsecond)
 		all = append(all, c)
 	}
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	if _, err := w.db.NewUpdate().Model(&all).Column("last_activity_at").Bulk().Exec(t.Context()); err != nil {
+	if _, err := w.DB.NewUpdate().Model(&all).Column("last_activity_at").Bulk().
+		Exec(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return list{
 		name: "MyConversations", byDefault: store.DefaultPage{First: 20},
 		page: pager(func(p store.PageArgs) (store.Page[*model.Conversation], error) {
-			return w.MyConversations(t.Context(), w.actor("ann"), ConversationFilter{}, p)
-		}, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
+			return w.MyConversations(t.Context(), w.Actor("ann"), chat.ConversationFilter{}, p)
+		}, chat.ConversationCursor, func(c *model.Conversation) string { return c.ID.String() }),
 		want: nil, // read once the other lists are made, which add to this one
 	}
 }
 
-func membersOf(t *testing.T, w *world) list {
+func membersOf(t *testing.T, w *fixture) list {
 	t.Helper()
-	c := MustConversation(t, w, "ann", "ben")
-	w.crowd(listLength - 2)
+	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+	w.Crowd(listLength - 2)
 	var all []*model.ConversationMember
-	for _, actor := range w.actors {
+	for _, actor := range w.Actors {
 		all = append(all, &model.ConversationMember{
-			ConversationID: c.ID, UserID: actor.UserID, Role: model.Member, JoinedAt: c.CreatedAt, JoinedSeq: 1 + rand.Int64N(30),
+			ConversationID: c.ID, UserID: actor.UserID, Role: model.Member, JoinedAt: c.CreatedAt,
+			JoinedSeq: 1 + rand.Int64N(30),
 		})
 	}
-	_, err := w.db.NewDelete().Model((*model.ConversationMember)(nil)).Where("conversation_id = ?", c.ID).Exec(t.Context())
+	_, err := w.DB.NewDelete().Model((*model.ConversationMember)(nil)).
+		Where("conversation_id = ?", c.ID).Exec(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.db.NewInsert().Model(&all).Exec(t.Context()); err != nil {
+	if _, err := w.DB.NewInsert().Model(&all).Exec(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	slices.SortFunc(all, func(a, b *model.ConversationMember) int {
@@ -124,40 +131,29 @@ func membersOf(t *testing.T, w *world) list {
 	return list{
 		name: "Members", byDefault: store.DefaultPage{First: 50},
 		page: pager(func(p store.PageArgs) (store.Page[*model.ConversationMember], error) {
-			return w.MembersOf(t.Context(), w.actor("ann"), c.ID, p)
-		}, MemberCursor, id),
-		want: listOf(all, MemberCursor, id),
+			return w.MembersOf(t.Context(), w.Actor("ann"), c.ID, p)
+		}, chat.MemberCursor, id),
+		want: listOf(all, chat.MemberCursor, id),
 	}
 }
 
-func messagesOf(t *testing.T, w *world) list {
+func messagesOf(t *testing.T, w *fixture) list {
 	t.Helper()
-	c := MustConversation(t, w, "ann", "ben")
+	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	var all []*model.Message
 	for i := range listLength {
-		all = append(all, w.send([]string{"ann", "ben"}[i%2], c.ID, fmt.Sprint(i)))
+		all = append(all, w.Send([]string{"ann", "ben"}[i%2], c.ID, fmt.Sprint(i)))
 		if i%10 == 0 { // other events leave holes between the messages
-			w.skipSeq(t, c.ID)
+			w.SkipSeq(t, c.ID)
 		}
 	}
 	id := func(m *model.Message) string { return m.ID.String() }
 	return list{
 		name: "Messages", byDefault: store.DefaultPage{Last: 50},
 		page: pager(func(p store.PageArgs) (store.Page[*model.Message], error) {
-			return w.MessagesOf(t.Context(), w.actor("ann"), c.ID, p)
-		}, MessageCursor, id),
-		want: listOf(all, MessageCursor, id),
-	}
-}
-
-// skipSeq writes an event that is no message and changes nothing.
-func (w *world) skipSeq(t *testing.T, id model.ConversationID) {
-	t.Helper()
-	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		return w.happen(ctx, tx, id, "nothing", nil, struct{}{})
-	})
-	if err != nil {
-		t.Fatal(err)
+			return w.MessagesOf(t.Context(), w.Actor("ann"), c.ID, p)
+		}, chat.MessageCursor, id),
+		want: listOf(all, chat.MessageCursor, id),
 	}
 }
 
@@ -174,7 +170,8 @@ func wantConversations(t *testing.T, db *store.DB) []listed {
 		}
 		return bytes.Compare(b.ID[:], a.ID[:])
 	})
-	return listOf(all, ConversationCursor, func(c *model.Conversation) string { return c.ID.String() })
+	return listOf(all, chat.ConversationCursor,
+		func(c *model.Conversation) string { return c.ID.String() })
 }
 
 func eachList(t *testing.T, fn func(t *testing.T, l list)) {
@@ -212,8 +209,9 @@ func testPage(t *testing.T, l list, name string, test pageTest) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantEqual(t, "positions", span(test.from, test.to), l.positions(got.Items))
-		wantEqual(t, "before and more", []bool{test.before, test.more}, []bool{got.Before, got.More})
+		chattest.WantEqual(t, "positions", span(test.from, test.to), l.positions(got.Items))
+		chattest.WantEqual(t, "before and more", []bool{test.before, test.more},
+			[]bool{got.Before, got.More})
 	})
 }
 
@@ -221,14 +219,18 @@ func testPagesForwards(t *testing.T, l list) {
 	whole := len(l.want)
 	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
 	tests := map[string]pageTest{
-		"first 0":                 {store.PageArgs{First: new(0)}, 0, 0, false, true},
-		"first 0 after the last":  {store.PageArgs{First: new(0), After: last}, whole, whole, true, false},
-		"first 1":                 {store.PageArgs{First: new(1)}, 0, 1, false, true},
-		"first 100":               {store.PageArgs{First: new(100)}, 0, 100, false, true},
-		"first 100 after the 3rd": {store.PageArgs{First: new(100), After: third}, 3, whole, true, false},
-		"first 1 after the last":  {store.PageArgs{First: new(1), After: last}, whole, whole, true, false},
-		"no size":                 {store.PageArgs{}, 0, l.byDefault.First, false, true},
-		"no size after the 3rd":   {store.PageArgs{After: third}, 3, 3 + l.byDefault.First + l.byDefault.Last, true, true},
+		"first 0": {store.PageArgs{First: new(0)}, 0, 0, false, true},
+		"first 0 after the last": {store.PageArgs{First: new(0), After: last}, whole, whole, true,
+			false},
+		"first 1":   {store.PageArgs{First: new(1)}, 0, 1, false, true},
+		"first 100": {store.PageArgs{First: new(100)}, 0, 100, false, true},
+		"first 100 after the 3rd": {store.PageArgs{First: new(100), After: third}, 3, whole, true,
+			false},
+		"first 1 after the last": {store.PageArgs{First: new(1), After: last}, whole, whole, true,
+			false},
+		"no size": {store.PageArgs{}, 0, l.byDefault.First, false, true},
+		"no size after the 3rd": {store.PageArgs{After: third}, 3,
+			3 + l.byDefault.First + l.byDefault.Last, true, true},
 	}
 	if l.byDefault.Last > 0 {
 		tests["no size"] = pageTest{store.PageArgs{}, whole - l.byDefault.Last, whole, true, false}
@@ -245,14 +247,18 @@ func testPagesBackwards(t *testing.T, l list) {
 	whole := len(l.want)
 	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
 	tests := map[string]pageTest{
-		"last 0":                   {store.PageArgs{Last: new(0)}, whole, whole, true, false},
-		"last 1":                   {store.PageArgs{Last: new(1)}, whole - 1, whole, true, false},
-		"last 100":                 {store.PageArgs{Last: new(100)}, whole - 100, whole, true, false},
-		"last 2 before the 3rd":    {store.PageArgs{Last: new(2), Before: third}, 0, 2, false, true},
-		"last 1 before the 3rd":    {store.PageArgs{Last: new(1), Before: third}, 1, 2, true, true},
-		"last 100 before the last": {store.PageArgs{Last: new(100), Before: last}, whole - 101, whole - 1, true, true},
-		"last 1 before the first":  {store.PageArgs{Last: new(1), Before: l.want[0].Cursor}, 0, 0, false, true},
-		"no size before the 3rd":   {store.PageArgs{Before: third}, 0, 2, false, true},
+		"last 0": {store.PageArgs{Last: new(0)}, whole, whole, true, false},
+		"last 1": {store.PageArgs{Last: new(1)}, whole - 1, whole, true, false},
+		"last 100": {store.PageArgs{Last: new(100)}, whole - 100, whole, true,
+			false},
+		"last 2 before the 3rd": {store.PageArgs{Last: new(2), Before: third}, 0, 2, false,
+			true},
+		"last 1 before the 3rd": {store.PageArgs{Last: new(1), Before: third}, 1, 2, true, true},
+		"last 100 before the last": {store.PageArgs{Last: new(100), Before: last}, whole - 101,
+			whole - 1, true, true},
+		"last 1 before the first": {store.PageArgs{Last: new(1), Before: l.want[0].Cursor}, 0, 0,
+			false, true},
+		"no size before the 3rd": {store.PageArgs{Before: third}, 0, 2, false, true},
 	}
 	for name, test := range tests {
 		testPage(t, l, name, test)
@@ -282,9 +288,9 @@ func testPageRefusals(t *testing.T, l list) {
 		"of people":          {After: store.NewCursor('u').Text("ann").String()},
 	}
 	for name, cursor := range map[string]string{
-		"MyConversations": ConversationCursor(new(model.Conversation)),
-		"Members":         MemberCursor(new(model.ConversationMember)),
-		"Messages":        MessageCursor(new(model.Message)),
+		"MyConversations": chat.ConversationCursor(new(model.Conversation)),
+		"Members":         chat.MemberCursor(new(model.ConversationMember)),
+		"Messages":        chat.MessageCursor(new(model.Message)),
 	} {
 		if name != l.name {
 			tests["of "+name] = store.PageArgs{After: cursor}
@@ -293,7 +299,7 @@ func testPageRefusals(t *testing.T, l list) {
 	for name, page := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, err := l.page(page)
-			wantCode(t, err, errs.BadUserInput)
+			chattest.WantCode(t, err, errs.BadUserInput)
 			if len(got.Items) != 0 {
 				t.Errorf("and yet there are %d items", len(got.Items))
 			}
@@ -309,7 +315,8 @@ func testWalkForwards(t *testing.T, l list, size int) {
 			t.Fatal(err)
 		}
 		walked = append(walked, got.Items...)
-		if before := page.After != ""; got.Before != before || got.More != (len(walked) < len(l.want)) {
+		if before := page.After != ""; got.Before != before ||
+			got.More != (len(walked) < len(l.want)) {
 			t.Fatalf("after %d: before %v, more %v", len(walked), got.Before, got.More)
 		}
 		if !got.More || len(got.Items) == 0 {
@@ -317,7 +324,7 @@ func testWalkForwards(t *testing.T, l list, size int) {
 		}
 		page.After = got.Items[len(got.Items)-1].Cursor
 	}
-	wantEqual(t, "the walk", span(0, len(l.want)), l.positions(walked))
+	chattest.WantEqual(t, "the walk", span(0, len(l.want)), l.positions(walked))
 }
 
 func testWalkBackwards(t *testing.T, l list, size int) {
@@ -328,7 +335,8 @@ func testWalkBackwards(t *testing.T, l list, size int) {
 			t.Fatal(err)
 		}
 		walked = append(slices.Clone(got.Items), walked...)
-		if more := page.Before != ""; got.More != more || got.Before != (len(walked) < len(l.want)) {
+		if more := page.Before != ""; got.More != more ||
+			got.Before != (len(walked) < len(l.want)) {
 			t.Fatalf("after %d: before %v, more %v", len(walked), got.Before, got.More)
 		}
 		if !got.Before || len(got.Items) == 0 {
@@ -336,35 +344,40 @@ func testWalkBackwards(t *testing.T, l list, size int) {
 		}
 		page.Before = got.Items[0].Cursor
 	}
-	wantEqual(t, "the walk", span(0, len(l.want)), l.positions(walked))
+	chattest.WantEqual(t, "the walk", span(0, len(l.want)), l.positions(walked))
 }
 
 func TestNewestActivityComesFirst(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben", "zoe")
-		a, b, c := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ann", "zoe")
+		w := mustFixture(t, db, "ann", "ben", "zoe")
+		a, b, c := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "zoe")
 		wantOrder(t, w, "ann", c, b, a)
 		wantOrder(t, w, "ben", b, a)
-		w.send("ben", a.ID, "up")
+		w.Send("ben", a.ID, "up")
 		wantOrder(t, w, "ann", a, c, b)
 		wantOrder(t, w, "ben", a, b)
 		wantOrder(t, w, "zoe", c)
-		if _, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: b.ID}); err == nil {
+		if _, err := w.SendMessage(t.Context(), w.Actor("ann"),
+			chat.SendMessage{ConversationID: b.ID}); err == nil {
 			t.Error("a blank message was sent")
 		}
 		wantOrder(t, w, "ann", a, c, b)
 	})
 }
 
-func wantOrder(t *testing.T, w *world, nickname string, want ...*model.Conversation) {
+func wantOrder(t *testing.T, w *fixture, nickname string, want ...*model.Conversation) {
 	t.Helper()
-	got, err := w.MyConversations(t.Context(), w.actor(nickname), ConversationFilter{}, store.PageArgs{})
+	got, err := w.MyConversations(t.Context(), w.Actor(nickname), chat.ConversationFilter{},
+		store.PageArgs{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := func(c *model.Conversation) string { return c.ID.String() }
-	wantEqual(t, nickname+"'s conversations", listOf(want, id, id), listOf(got.Items, id, id))
+	chattest.WantEqual(t, nickname+"'s conversations", listOf(want, id, id),
+		listOf(got.Items, id, id))
 }
 
 // texts collects the statements that are asked with a context of its own, each once: what Run asks
@@ -376,7 +389,11 @@ type texts struct {
 
 type textsKey struct{}
 
-func (c *texts) of(ctx context.Context) context.Context { return context.WithValue(ctx, textsKey{}, c) }
+func (c *texts) of(
+	ctx context.Context,
+) context.Context {
+	return context.WithValue(ctx, textsKey{}, c)
+}
 
 func (c *texts) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Context {
 	if ctx.Value(textsKey{}) == c {
@@ -396,17 +413,18 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		asked := &texts{list: map[string]bool{}}
 		db.Watch(asked)
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
-		w.send("ben", c.ID, "hello")
-		ann, ctx := w.actor("ann"), asked.of(t.Context())
-		members, err := w.Members(t.Context(), ann, []model.ConversationID{c.ID}, store.Window{Limit: 1})
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		w.Send("ben", c.ID, "hello")
+		ann, ctx := w.Actor("ann"), asked.of(t.Context())
+		members, err := w.Members(t.Context(), ann, []model.ConversationID{c.ID},
+			store.Window{Limit: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		memberCursor := MemberCursor(members[c.ID].Items[0])
-		messageCursor := MessageCursor(&model.Message{Seq: 1})
-		conversationCursor := ConversationCursor(c)
+		memberCursor := chat.MemberCursor(members[c.ID].Items[0])
+		messageCursor := chat.MessageCursor(&model.Message{Seq: 1})
+		conversationCursor := chat.ConversationCursor(c)
 		few, many := []model.ConversationID{c.ID}, []model.ConversationID{}
 		for range 30 {
 			many = append(many, model.NewConversationID())
@@ -419,16 +437,20 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 		}
 		for n := range store.MaxPage + 1 {
 			for _, backwards := range []bool{false, true} {
-				for _, cursor := range [][3]string{{}, {messageCursor, memberCursor, conversationCursor}} {
+				for _, cursor := range [][3]string{{},
+					{messageCursor, memberCursor, conversationCursor}} {
 					for _, ids := range [][]model.ConversationID{few, many[:n%len(many)]} {
-						ask(second(w.Messages(ctx, ann, ids, store.Window{Limit: n, Backwards: backwards, Cursor: cursor[0]})))
-						ask(second(w.Members(ctx, ann, ids, store.Window{Limit: n, Backwards: backwards, Cursor: cursor[1]})))
+						ask(second(w.Messages(ctx, ann, ids,
+							store.Window{Limit: n, Backwards: backwards, Cursor: cursor[0]})))
+						ask(second(w.Members(ctx, ann, ids,
+							store.Window{Limit: n, Backwards: backwards, Cursor: cursor[1]})))
 					}
 					page := store.PageArgs{First: &n, After: cursor[2]}
 					if backwards {
 						page = store.PageArgs{Last: &n, Before: cursor[2]}
 					}
-					for _, filter := range []ConversationFilter{{}, {Archived: &yes}, {Pinned: &no, Unread: &yes}, {Muted: &yes, Unread: &no}} {
+					for _, filter := range []chat.ConversationFilter{{}, {Archived: &yes},
+						{Pinned: &no, Unread: &yes}, {Muted: &yes, Unread: &no}} {
 						ask(second(w.MyConversations(ctx, ann, filter, page)))
 					}
 				}
@@ -442,7 +464,8 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 		}
 		const ways = 2 * 2 // both directions, from an end or a cursor
 		if n, want := len(asked.list), ways*(1+1+2)+4; n != want {
-			t.Errorf("%d statements, not %d:\n%s", n, want, strings.Join(slices.Sorted(maps.Keys(asked.list)), "\n"))
+			t.Errorf("%d statements, not %d:\n%s", n, want,
+				strings.Join(slices.Sorted(maps.Keys(asked.list)), "\n"))
 		}
 	})
 }

@@ -28,30 +28,34 @@ func (s *Service) AddReaction(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Reactions.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, id, func(ctx context.Context, c *change, m *model.Message) error {
-		if m.DeletedAt != nil {
-			return errs.Input(errs.Conflict, "messageId", "The message is deleted.")
-		}
-		kinds, err := c.reactionCounts(ctx, m)
-		if err != nil {
+	return s.changingMessage(ctx, actor, id,
+		func(ctx context.Context, c *change, m *model.Message) error {
+			if m.DeletedAt != nil {
+				return errs.Input(errs.Conflict, "messageId", "The message is deleted.")
+			}
+			kinds, err := c.reactionCounts(ctx, m)
+			if err != nil {
+				return err
+			}
+			if _, there := kinds[emoji]; !there && len(kinds) >= MaxReactions {
+				return errs.Input(errs.LimitReached, "emoji",
+					"A message has at most %d different reactions.", MaxReactions)
+			}
+			reaction := &model.Reaction{ConversationID: m.ConversationID, MessageID: m.ID,
+				UserID: actor.UserID, Emoji: emoji}
+			if there, err := c.tx.NewSelect().Model(reaction).WherePK().Exists(ctx); err != nil ||
+				there {
+				return err
+			}
+			data := model.ReactionData{UserID: actor.UserID, Emoji: emoji, Count: kinds[emoji] + 1}
+			e, err := s.recordAbout(ctx, c, model.ReactionAdded, m, data)
+			if err != nil {
+				return err
+			}
+			reaction.CreatedAt = e.At
+			_, err = c.tx.NewInsert().Model(reaction).Exec(ctx)
 			return err
-		}
-		if _, there := kinds[emoji]; !there && len(kinds) >= MaxReactions {
-			return errs.Input(errs.LimitReached, "emoji", "A message has at most %d different reactions.", MaxReactions)
-		}
-		reaction := &model.Reaction{ConversationID: m.ConversationID, MessageID: m.ID, UserID: actor.UserID, Emoji: emoji}
-		if there, err := c.tx.NewSelect().Model(reaction).WherePK().Exists(ctx); err != nil || there {
-			return err
-		}
-		data := model.ReactionData{UserID: actor.UserID, Emoji: emoji, Count: kinds[emoji] + 1}
-		e, err := s.recordAbout(ctx, c, model.ReactionAdded, m, data)
-		if err != nil {
-			return err
-		}
-		reaction.CreatedAt = e.At
-		_, err = c.tx.NewInsert().Model(reaction).Exec(ctx)
-		return err
-	})
+		})
 }
 
 // RemoveReaction takes the actor's own emoji back; nothing happens where it is not there.
@@ -65,23 +69,25 @@ func (s *Service) RemoveReaction(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Reactions.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMessage(ctx, actor, id, func(ctx context.Context, c *change, m *model.Message) error {
-		kinds, err := c.reactionCounts(ctx, m)
-		if err != nil {
+	return s.changingMessage(ctx, actor, id,
+		func(ctx context.Context, c *change, m *model.Message) error {
+			kinds, err := c.reactionCounts(ctx, m)
+			if err != nil {
+				return err
+			}
+			reaction := &model.Reaction{ConversationID: m.ConversationID, MessageID: m.ID,
+				UserID: actor.UserID, Emoji: emoji}
+			res, err := c.tx.NewDelete().Model(reaction).WherePK().Exec(ctx)
+			if err != nil {
+				return err
+			}
+			if n, err := res.RowsAffected(); err != nil || n == 0 {
+				return err
+			}
+			data := model.ReactionData{UserID: actor.UserID, Emoji: emoji, Count: kinds[emoji] - 1}
+			_, err = s.recordAbout(ctx, c, model.ReactionRemoved, m, data)
 			return err
-		}
-		reaction := &model.Reaction{ConversationID: m.ConversationID, MessageID: m.ID, UserID: actor.UserID, Emoji: emoji}
-		res, err := c.tx.NewDelete().Model(reaction).WherePK().Exec(ctx)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		data := model.ReactionData{UserID: actor.UserID, Emoji: emoji, Count: kinds[emoji] - 1}
-		_, err = s.recordAbout(ctx, c, model.ReactionRemoved, m, data)
-		return err
-	})
+		})
 }
 
 func checkEmoji(s string) (string, error) {
@@ -99,7 +105,8 @@ func (c *change) reactionCounts(ctx context.Context, m *model.Message) (map[stri
 		Count int
 	}
 	err := c.tx.NewSelect().Model((*model.Reaction)(nil)).ColumnExpr("r.emoji, count(*) AS count").
-		Where("r.conversation_id = ?", m.ConversationID).Where("r.message_id = ?", m.ID).GroupExpr("r.emoji").Scan(ctx, &found)
+		Where("r.conversation_id = ?", m.ConversationID).Where("r.message_id = ?", m.ID).
+		GroupExpr("r.emoji").Scan(ctx, &found)
 	counts := make(map[string]int, len(found))
 	for _, row := range found {
 		counts[row.Emoji] = row.Count
@@ -110,7 +117,9 @@ func (c *change) reactionCounts(ctx context.Context, m *model.Message) (map[stri
 // reactionsTo narrows a query for reactions to those to messages that the actor may see.
 func reactionsTo(actor model.Actor, ids []model.MessageID) func(*bun.SelectQuery) *bun.SelectQuery {
 	return func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Join("JOIN messages AS m ON m.conversation_id = r.conversation_id AND m.id = r.message_id").Apply(membership.Shared(actor, "m.conversation_id")).
+		return q.Join(
+			"JOIN messages AS m ON m.conversation_id = r.conversation_id AND m.id = r.message_id").
+			Apply(membership.Shared(actor, "m.conversation_id")).
 			Where("m.seq > viewer.hidden_seq").Where("r.message_id IN (?)", bun.List(ids))
 	}
 }
@@ -123,8 +132,10 @@ func (s *Service) Reactions(
 	var found []*model.ReactionGroup
 	err := s.db.NewSelect().Model((*model.Reaction)(nil)).
 		ColumnExpr("r.message_id, r.emoji, count(*) AS count").
-		ColumnExpr("max(CASE WHEN r.user_id = ? THEN 1 ELSE 0 END) = 1 AS viewer_reacted", actor.UserID).
-		Apply(reactionsTo(actor, ids)).GroupExpr("r.message_id, r.emoji").OrderExpr("min(r.created_at), r.emoji").Scan(ctx, &found)
+		ColumnExpr("max(CASE WHEN r.user_id = ? THEN 1 ELSE 0 END) = 1 AS viewer_reacted",
+			actor.UserID).
+		Apply(reactionsTo(actor, ids)).GroupExpr("r.message_id, r.emoji").
+		OrderExpr("min(r.created_at), r.emoji").Scan(ctx, &found)
 	if err != nil {
 		return nil, store.Error(err)
 	}
@@ -166,15 +177,20 @@ func (s *Service) Reactors(
 		ids[i] = g.MessageID
 	}
 	var found []*model.Reaction
-	page := s.db.NewSelect().Model((*model.Reaction)(nil)).Where("r.message_id = g.message_id").Where("r.emoji = g.emoji")
+	page := s.db.NewSelect().Model((*model.Reaction)(nil)).Where("r.message_id = g.message_id").
+		Where("r.emoji = g.emoji")
 	order := store.Order{Columns: []string{"r.created_at", "r.user_id"}}
-	parents := "(SELECT DISTINCT message_id, emoji FROM reactions) AS g JOIN messages AS m ON m.id = g.message_id " +
-		"JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id"
+	parents :=
+		"(SELECT DISTINCT message_id, emoji FROM reactions) AS g JOIN messages AS m ON m.id = " +
+			"g.message_id " +
+			"JOIN conversation_members AS viewer ON viewer.conversation_id = m.conversation_id"
 	visible := func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Where("viewer.user_id = ?", actor.UserID).Where("m.seq > viewer.hidden_seq").Where("g.message_id IN (?)", bun.List(ids))
+		return q.Where("viewer.user_id = ?", actor.UserID).Where("m.seq > viewer.hidden_seq").
+			Where("g.message_id IN (?)", bun.List(ids))
 	}
 	q := s.db.NewSelect().Model((*model.Reaction)(nil))
-	if err := s.pageEach(ctx, q, "r", parents, window.Apply(page, order, position...), visible, &found); err != nil {
+	if err := s.pageEach(ctx, q, "r", parents, window.Apply(page, order, position...), visible,
+		&found); err != nil {
 		return nil, err
 	}
 	of := func(r *model.Reaction) EmojiOn { return EmojiOn{MessageID: r.MessageID, Emoji: r.Emoji} }

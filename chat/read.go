@@ -26,16 +26,18 @@ func (s *Service) MarkRead(
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.State.Times(1)); err != nil {
 		return nil, err
 	}
-	return s.changingMembership(ctx, actor, id, func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
-		var last int64
-		err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").Where("c.id = ?", id).Scan(ctx, &last)
-		if err != nil || min(seq, last) <= m.LastReadSeq {
-			return err
-		}
-		m.LastReadSeq = min(seq, last)
-		s.live.PublishRead(tx, id, actor.UserID, m.LastReadSeq)
-		return updateMembership(ctx, tx, m, "last_read_seq")
-	})
+	return s.changingMembership(ctx, actor, id,
+		func(ctx context.Context, tx *store.Tx, m *model.ConversationMember) error {
+			var last int64
+			err := tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
+				Where("c.id = ?", id).Scan(ctx, &last)
+			if err != nil || min(seq, last) <= m.LastReadSeq {
+				return err
+			}
+			m.LastReadSeq = min(seq, last)
+			s.live.PublishRead(tx, id, actor.UserID, m.LastReadSeq)
+			return updateMembership(ctx, tx, m, "last_read_seq")
+		})
 }
 
 const (

@@ -1,4 +1,4 @@
-package chat
+package chat_test
 
 import (
 	"encoding/json"
@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
 
+	"parley/chat/chattest"
 	"parley/model"
 )
 
@@ -48,19 +49,20 @@ type toldMessage struct {
 
 // wantLogTells replays the events of a conversation, and compares with what the tables hold.
 // Nicknames have to be one word each, and to be of this world.
-func (w *world) wantLogTells(t *testing.T, id model.ConversationID) {
+func (w *fixture) wantLogTells(t *testing.T, id model.ConversationID) {
 	t.Helper()
 	log := w.replay(t, id)
 	log.findMentions(w)
 	tables := w.readTables(t, id)
-	wantEqual(t, "what the log tells (+) of what the tables hold (-)", tables, log, cmpopts.IgnoreUnexported(toldMessage{}))
+	chattest.WantEqual(t, "what the log tells (+) of what the tables hold (-)", tables, log,
+		cmpopts.IgnoreUnexported(toldMessage{}))
 }
 
-func (w *world) replay(t *testing.T, id model.ConversationID) *told {
+func (w *fixture) replay(t *testing.T, id model.ConversationID) *told {
 	t.Helper()
 	s := &told{Members: map[string]toldMember{}, Messages: map[int64]*toldMessage{}}
 	byID := map[model.MessageID]*toldMessage{}
-	for i, e := range w.stored(id) {
+	for i, e := range w.Stored(id) {
 		if e.Seq != int64(i)+1 {
 			t.Fatalf("seq %d stands at place %d", e.Seq, i+1)
 		}
@@ -100,7 +102,7 @@ func (w *world) replay(t *testing.T, id model.ConversationID) *told {
 	return s
 }
 
-func (w *world) replayReaction(t *testing.T, m *toldMessage, e *model.Event) {
+func (w *fixture) replayReaction(t *testing.T, m *toldMessage, e *model.Event) {
 	t.Helper()
 	var data model.ReactionData
 	if err := json.Unmarshal(e.Data, &data); err != nil {
@@ -124,11 +126,12 @@ func (w *world) replayReaction(t *testing.T, m *toldMessage, e *model.Event) {
 		delete(m.Reactions, data.Emoji)
 	}
 	if data.Count != len(who) {
-		t.Errorf("seq %d tells of %d %s where there are %d", e.Seq, data.Count, data.Emoji, len(who))
+		t.Errorf("seq %d tells of %d %s where there are %d", e.Seq, data.Count, data.Emoji,
+			len(who))
 	}
 }
 
-func (s *told) replayMembers(t *testing.T, w *world, e *model.Event) {
+func (s *told) replayMembers(t *testing.T, w *fixture, e *model.Event) {
 	t.Helper()
 	var data struct {
 		Title            *string
@@ -178,11 +181,12 @@ func (s *told) replayMembers(t *testing.T, w *world, e *model.Event) {
 }
 
 // findMentions finds out anew whom each message names.
-func (s *told) findMentions(w *world) {
+func (s *told) findMentions(w *fixture) {
 	gone := map[string]bool{}
-	for name, actor := range w.actors {
-		if there, err := w.db.NewSelect().Table("users").Where("id = ?", actor.UserID).Exists(w.t.Context()); err != nil {
-			w.t.Fatal(err)
+	for name, actor := range w.Actors {
+		if there, err := w.DB.NewSelect().Table("users").Where("id = ?", actor.UserID).
+			Exists(w.T.Context()); err != nil {
+			w.T.Fatal(err)
 		} else if !there {
 			gone[name] = true
 		}
@@ -207,35 +211,41 @@ func (s *told) audience() map[string]bool {
 }
 
 // readTables reads the same from where it is stored.
-func (w *world) readTables(t *testing.T, id model.ConversationID) *told {
+func (w *fixture) readTables(t *testing.T, id model.ConversationID) *told {
 	t.Helper()
 	ctx := t.Context()
 	var c model.Conversation
-	if err := w.db.NewSelect().Model(&c).Where("c.id = ?", id).Scan(ctx); err != nil {
+	if err := w.DB.NewSelect().Model(&c).Where("c.id = ?", id).Scan(ctx); err != nil {
 		t.Fatal(err)
 	}
 	s := &told{
-		Title: c.Title, MayRename: c.MembersMayRename, History: c.History, LastSeq: c.LastSeq, LastMessage: c.LastMessageSeq,
-		Active: c.LastActivityAt, Members: map[string]toldMember{}, Messages: map[int64]*toldMessage{},
+		Title: c.Title, MayRename: c.MembersMayRename, History: c.History, LastSeq: c.LastSeq,
+		LastMessage: c.LastMessageSeq,
+		Active:      c.LastActivityAt, Members: map[string]toldMember{},
+		Messages: map[int64]*toldMessage{},
 	}
 	var members []*model.ConversationMember
-	if err := w.db.NewSelect().Model(&members).Where("cm.conversation_id = ?", id).Scan(ctx); err != nil {
+	if err := w.DB.NewSelect().Model(&members).Where("cm.conversation_id = ?", id).
+		Scan(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range members {
 		s.Members[w.name(&m.UserID)] = toldMember{m.Role, m.JoinedSeq, m.HiddenSeq, m.JoinedAt}
 		if m.LastReadSeq > c.LastSeq || m.LastReadSeq < m.JoinedSeq {
-			t.Errorf("%s has read up to %d, joined with %d, and the newest is %d", w.name(&m.UserID), m.LastReadSeq, m.JoinedSeq, c.LastSeq)
+			t.Errorf("%s has read up to %d, joined with %d, and the newest is %d",
+				w.name(&m.UserID), m.LastReadSeq, m.JoinedSeq, c.LastSeq)
 		}
 	}
 	var messages []*model.Message
-	if err := w.db.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).Scan(ctx); err != nil {
+	if err := w.DB.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).
+		Scan(ctx); err != nil {
 		t.Fatal(err)
 	}
 	byID := map[model.MessageID]*toldMessage{}
 	for _, m := range messages {
 		byID[m.ID] = &toldMessage{
-			ID: m.ID, Author: w.name(m.AuthorID), At: m.CreatedAt, EditedAt: m.EditedAt, DeletedAt: m.DeletedAt,
+			ID: m.ID, Author: w.name(m.AuthorID), At: m.CreatedAt, EditedAt: m.EditedAt,
+			DeletedAt: m.DeletedAt,
 			Reactions: map[string][]string{}, Content: m.Content,
 		}
 		s.Messages[m.Seq] = byID[m.ID]
@@ -247,10 +257,13 @@ func (w *world) readTables(t *testing.T, id model.ConversationID) *told {
 	return s
 }
 
-func (w *world) readReactions(t *testing.T, id model.ConversationID, byID map[model.MessageID]*toldMessage) {
+func (w *fixture) readReactions(
+	t *testing.T, id model.ConversationID, byID map[model.MessageID]*toldMessage,
+) {
 	t.Helper()
 	var reactions []*model.Reaction
-	if err := w.db.NewSelect().Model(&reactions).Where("r.conversation_id = ?", id).Scan(t.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&reactions).Where("r.conversation_id = ?", id).
+		Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range reactions {
@@ -259,7 +272,8 @@ func (w *world) readReactions(t *testing.T, id model.ConversationID, byID map[mo
 		slices.Sort(m.Reactions[r.Emoji])
 	}
 	var mentions []*model.Mention
-	if err := w.db.NewSelect().Model(&mentions).Where("mn.conversation_id = ?", id).Scan(t.Context()); err != nil {
+	if err := w.DB.NewSelect().Model(&mentions).Where("mn.conversation_id = ?", id).
+		Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, mn := range mentions {
@@ -271,11 +285,11 @@ func (w *world) readReactions(t *testing.T, id model.ConversationID, byID map[mo
 
 // name is the nickname of somebody who is, or was, in this world, and their id where they are not;
 // "" for nobody.
-func (w *world) name(id *model.UserID) string {
+func (w *fixture) name(id *model.UserID) string {
 	if id == nil {
 		return ""
 	}
-	for name, actor := range w.actors {
+	for name, actor := range w.Actors {
 		if actor.UserID == *id {
 			return name
 		}

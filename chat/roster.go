@@ -27,7 +27,8 @@ type change struct {
 // changing locks the conversation and runs fn; NOT_FOUND for anybody but a member. It returns the
 // conversation as it is afterwards.
 func (s *Service) changing(
-	ctx context.Context, actor model.Actor, id model.ConversationID, fn func(ctx context.Context, c *change) error,
+	ctx context.Context, actor model.Actor, id model.ConversationID,
+	fn func(ctx context.Context, c *change) error,
 ) (*model.Conversation, error) {
 	var c *change
 	err := s.db.InQueuedTx(ctx, id, func(ctx context.Context, tx *store.Tx) error {
@@ -73,7 +74,8 @@ func (s *Service) recordAbout(
 
 func (c *change) requireGroup() error {
 	if c.conversation.Kind == model.Direct {
-		return errs.New(errs.Forbidden, "A direct conversation has its two members and no more, and no name or roles.")
+		return errs.New(errs.Forbidden,
+			"A direct conversation has its two members and no more, and no name or roles.")
 	}
 	return nil
 }
@@ -90,7 +92,9 @@ func (c *change) requireRole(roles ...model.Role) error {
 
 // Rename gives a conversation another title: its owner, its admins and, where the owner allows it,
 // its members may.
-func (s *Service) Rename(ctx context.Context, actor model.Actor, id model.ConversationID, title string) (*model.Conversation, error) {
+func (s *Service) Rename(
+	ctx context.Context, actor model.Actor, id model.ConversationID, title string,
+) (*model.Conversation, error) {
 	var problems errs.List
 	if title = checkTitle(&problems, title); title == "" {
 		problems.Add(errs.Required, "title", "A title is not empty.")
@@ -110,10 +114,12 @@ func (s *Service) Rename(ctx context.Context, actor model.Actor, id model.Conver
 			return err
 		}
 		c.conversation.Title, c.conversation.Untitled = title, false
-		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("title", "untitled").WherePK().Exec(ctx); err != nil {
+		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("title", "untitled").WherePK().
+			Exec(ctx); err != nil {
 			return err
 		}
-		return s.record(ctx, c, model.ConversationRenamed, model.ConversationRenamedData{Title: title})
+		return s.record(ctx, c, model.ConversationRenamed,
+			model.ConversationRenamedData{Title: title})
 	})
 }
 
@@ -125,14 +131,17 @@ func (s *Service) UpdateConversationSettings(
 		return nil, err
 	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
-		if err := c.requireRole(model.Owner); err != nil || c.conversation.MembersMayRename == membersMayRename {
+		if err := c.requireRole(model.Owner); err != nil ||
+			c.conversation.MembersMayRename == membersMayRename {
 			return err
 		}
 		c.conversation.MembersMayRename = membersMayRename
-		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("members_may_rename").WherePK().Exec(ctx); err != nil {
+		if _, err := c.tx.NewUpdate().Model(c.conversation).Column("members_may_rename").WherePK().
+			Exec(ctx); err != nil {
 			return err
 		}
-		return s.record(ctx, c, model.SettingsChanged, model.SettingsChangedData{MembersMayRename: membersMayRename})
+		return s.record(ctx, c, model.SettingsChanged,
+			model.SettingsChangedData{MembersMayRename: membersMayRename})
 	})
 }
 
@@ -146,7 +155,8 @@ func (s *Service) AddMembers(
 	if len(members) > membership.Max {
 		return nil, problems.Err() // refused already, and too many to look up
 	}
-	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Members.Times(max(1, len(members)))); err != nil {
+	if err := s.opts.Limits.Take(ctx, actor.UserID,
+		ratelimit.Members.Times(max(1, len(members)))); err != nil {
 		return nil, err
 	}
 	return s.changing(ctx, actor, id, func(ctx context.Context, c *change) error {
@@ -174,58 +184,70 @@ func checkNewMembers(problems *errs.List, members []*NewMember) {
 		problems.Add(errs.Required, "members", "At least one person is needed.")
 	}
 	if len(members) > membership.Max {
-		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members.", membership.Max)
+		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members.",
+			membership.Max)
 	}
 	first := map[model.UserID]int{}
 	for i, m := range members {
 		if j, listed := first[m.UserID]; listed {
-			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i), "This person is listed already, at position %d.", j)
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.userId", i),
+				"This person is listed already, at position %d.", j)
 			continue
 		}
 		first[m.UserID] = i
 		if m.Role == model.Owner {
-			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i), "A conversation has one owner; to make it another, transfer it.")
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i),
+				"A conversation has one owner; to make it another, transfer it.")
 		}
 	}
 }
 
 // checkAdded finds out who cannot be added.
-func (s *Service) checkAdded(ctx context.Context, c *change, problems *errs.List, members []*NewMember) error {
+func (s *Service) checkAdded(
+	ctx context.Context, c *change, problems *errs.List, members []*NewMember,
+) error {
 	people, err := s.lockPeople(ctx, c.tx, idsOf(members)...)
 	if err != nil {
 		return err
 	}
 	var present []model.UserID
 	err = c.tx.NewSelect().Model((*model.ConversationMember)(nil)).Column("user_id").
-		Where("cm.conversation_id = ?", c.conversation.ID).Where(membership.NotRemoved("cm.user_id")).Scan(ctx, &present)
+		Where("cm.conversation_id = ?", c.conversation.ID).
+		Where(membership.NotRemoved("cm.user_id")).Scan(ctx, &present)
 	if err != nil {
 		return err
 	}
 	for i, m := range members {
 		switch _, there := people.nicknames[m.UserID]; {
 		case !there:
-			problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i), "There is no such person.")
+			problems.Add(errs.NotFound, fmt.Sprintf("members.%d.userId", i),
+				"There is no such person.")
 		case slices.Contains(present, m.UserID):
-			problems.Add(errs.AlreadyMember, fmt.Sprintf("members.%d.userId", i), "%s is a member already.", people.nicknames[m.UserID])
+			problems.Add(errs.AlreadyMember, fmt.Sprintf("members.%d.userId", i),
+				"%s is a member already.", people.nicknames[m.UserID])
 		case m.Role == model.Admin && c.member.Role != model.Owner:
-			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i), "Only the owner adds admins.")
+			problems.Add(errs.Conflict, fmt.Sprintf("members.%d.role", i),
+				"Only the owner adds admins.")
 		case people.full[m.UserID]:
 			problems.Add(errs.LimitReached, fmt.Sprintf("members.%d.userId", i), personFull)
 		}
 	}
 	if n := len(present) + len(members); n > membership.Max {
-		problems.Add(errs.LimitReached, "members", "A conversation has at most %d members, and these would be %d.", membership.Max, n)
+		problems.Add(errs.LimitReached, "members",
+			"A conversation has at most %d members, and these would be %d.", membership.Max, n)
 	}
 	return nil
 }
 
 func (s *Service) addMember(ctx context.Context, c *change, m *NewMember) error {
-	if err := s.record(ctx, c, model.MemberAdded, model.MemberAddedData{UserID: m.UserID, Role: m.Role}); err != nil {
+	if err := s.record(ctx, c, model.MemberAdded,
+		model.MemberAddedData{UserID: m.UserID, Role: m.Role}); err != nil {
 		return err
 	}
 	row := &model.ConversationMember{
 		ConversationID: c.conversation.ID, UserID: m.UserID, Role: m.Role,
-		JoinedAt: c.conversation.LastActivityAt, JoinedSeq: c.conversation.LastSeq, LastReadSeq: c.conversation.LastSeq,
+		JoinedAt: c.conversation.LastActivityAt, JoinedSeq: c.conversation.LastSeq,
+		LastReadSeq: c.conversation.LastSeq,
 	}
 	if c.conversation.History == model.FromJoining {
 		row.HiddenSeq = c.conversation.LastSeq - 1
@@ -251,7 +273,8 @@ func (s *Service) RemoveMember(
 			return err
 		}
 		if c.member.Role == model.Admin && other.Role != model.Member {
-			return errs.New(errs.Forbidden, "Admins remove members, and only the owner removes admins.")
+			return errs.New(errs.Forbidden,
+				"Admins remove members, and only the owner removes admins.")
 		}
 		return s.endMembership(ctx, c, other)
 	})
@@ -263,7 +286,8 @@ func (c *change) other(ctx context.Context, user model.UserID) (*model.Conversat
 		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
 	}
 	var found []*model.ConversationMember
-	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).Where("cm.user_id = ?", user).
+	err := c.tx.NewSelect().Model(&found).Where("cm.conversation_id = ?", c.conversation.ID).
+		Where("cm.user_id = ?", user).
 		Where(membership.NotRemoved("cm.user_id")).Scan(ctx)
 	if err != nil {
 		return nil, err
@@ -278,7 +302,8 @@ func (s *Service) endMembership(ctx context.Context, c *change, m *model.Convers
 	if _, err := c.tx.NewDelete().Model(m).WherePK().Exec(ctx); err != nil {
 		return err
 	}
-	if err := s.record(ctx, c, model.MemberRemoved, model.MemberRemovedData{UserID: m.UserID}); err != nil {
+	if err := s.record(ctx, c, model.MemberRemoved,
+		model.MemberRemovedData{UserID: m.UserID}); err != nil {
 		return err
 	}
 	return s.feed.RecordDeparture(ctx, c.tx, m.ConversationID, m.UserID, c.conversation.LastSeq)
@@ -286,10 +311,12 @@ func (s *Service) endMembership(ctx context.Context, c *change, m *model.Convers
 
 // ChangeRole makes another member an admin, or an admin a member again. Only the owner may.
 func (s *Service) ChangeRole(
-	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID, role model.Role,
+	ctx context.Context, actor model.Actor, id model.ConversationID, user model.UserID,
+	role model.Role,
 ) (*model.Conversation, error) {
 	if role == model.Owner {
-		return nil, errs.Input(errs.Conflict, "role", "A conversation has one owner; to make it another, transfer it.")
+		return nil, errs.Input(errs.Conflict, "role",
+			"A conversation has one owner; to make it another, transfer it.")
 	}
 	if err := s.opts.Limits.Take(ctx, actor.UserID, ratelimit.Changes.Times(1)); err != nil {
 		return nil, err
@@ -306,11 +333,14 @@ func (s *Service) ChangeRole(
 	})
 }
 
-func (s *Service) setRole(ctx context.Context, c *change, m *model.ConversationMember, role model.Role) error {
+func (s *Service) setRole(
+	ctx context.Context, c *change, m *model.ConversationMember, role model.Role,
+) error {
 	if _, err := c.tx.NewUpdate().Model(m).Set("role = ?", role).WherePK().Exec(ctx); err != nil {
 		return err
 	}
-	return s.record(ctx, c, model.MemberRoleChanged, model.MemberRoleChangedData{UserID: m.UserID, Role: role})
+	return s.record(ctx, c, model.MemberRoleChanged,
+		model.MemberRoleChangedData{UserID: m.UserID, Role: role})
 }
 
 // TransferOwnership makes another member the owner, and the one who was an admin.
@@ -350,12 +380,14 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 			return s.endMembership(ctx, c, c.member)
 		}
 		members, err := c.tx.NewSelect().Model((*model.ConversationMember)(nil)).
-			Where("cm.conversation_id = ?", c.conversation.ID).Where(membership.NotRemoved("cm.user_id")).Count(ctx)
+			Where("cm.conversation_id = ?", c.conversation.ID).
+			Where(membership.NotRemoved("cm.user_id")).Count(ctx)
 		if err != nil {
 			return err
 		}
 		if members > 1 {
-			return errs.Input(errs.OwnerRequired, "conversationId", "A conversation needs an owner: transfer it to somebody first.")
+			return errs.Input(errs.OwnerRequired, "conversationId",
+				"A conversation needs an owner: transfer it to somebody first.")
 		}
 		if err := s.endConversation(ctx, c.tx, id); err != nil {
 			return err
@@ -367,7 +399,9 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 
 // OpenDirect finds the conversation of the actor and another person, or starts it: one for each
 // pair, whoever opens it.
-func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.UserID) (*model.Conversation, error) {
+func (s *Service) OpenDirect(
+	ctx context.Context, actor model.Actor, user model.UserID,
+) (*model.Conversation, error) {
 	if user == actor.UserID {
 		return nil, errs.Input(errs.Conflict, "userId", "That is you.")
 	}
@@ -402,7 +436,8 @@ func (s *Service) OpenDirect(ctx context.Context, actor model.Actor, user model.
 			return errs.Input(errs.LimitReached, "userId", personFull)
 		}
 		c = &model.Conversation{
-			ID: model.NewConversationID(), Kind: model.Direct, DirectKey: new(directKey(actor.UserID, user)), History: model.FromStart, LastSeq: 1,
+			ID: model.NewConversationID(), Kind: model.Direct,
+			DirectKey: new(directKey(actor.UserID, user)), History: model.FromStart, LastSeq: 1,
 			CreatedAt: tx.Now, LastActivityAt: tx.Now,
 		}
 		return s.insertConversation(ctx, tx, actor, c, []model.MemberData{
@@ -424,7 +459,8 @@ func directKey(a, b model.UserID) string {
 // directByKey returns nil if there is none, or if an account of the two is being removed.
 func directByKey(ctx context.Context, db bun.IDB, a, b model.UserID) (*model.Conversation, error) {
 	var found []*model.Conversation
-	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", directKey(a, b)).Where(membership.NotRemoved("?"), a).Where(membership.NotRemoved("?"), b).Scan(ctx)
+	err := db.NewSelect().Model(&found).Where("c.direct_key = ?", directKey(a, b)).
+		Where(membership.NotRemoved("?"), a).Where(membership.NotRemoved("?"), b).Scan(ctx)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}

@@ -84,7 +84,8 @@ func (s *Service) SearchMessages(
 	}
 	found := make([]*Found, len(messages))
 	for i, m := range messages {
-		found[i] = &Found{m, sync.OnceValue(func() []*text.Part { return text.Snippet(m.Content, terms, maxSnippet) })}
+		found[i] = &Found{m, sync.OnceValue(
+			func() []*text.Part { return text.Snippet(m.Content, terms, maxSnippet) })}
 	}
 	return store.Cut(window, found), nil
 }
@@ -94,14 +95,16 @@ func (in Search) terms() ([]string, error) {
 		return nil, errs.New(errs.BadUserInput, "query: It %s.", problem)
 	}
 	if n := text.Len(in.Query); n > maxQuery {
-		return nil, errs.New(errs.BadUserInput, "query: At most %d characters, not %d.", maxQuery, n)
+		return nil, errs.New(errs.BadUserInput, "query: At most %d characters, not %d.", maxQuery,
+			n)
 	}
 	terms := text.Terms(in.Query)
 	switch {
 	case len(terms) == 0:
 		return nil, errs.New(errs.BadUserInput, "query: There is no word in it to look for.")
 	case len(terms) > maxTerms:
-		return nil, errs.New(errs.BadUserInput, "query: At most %d words, not %d.", maxTerms, len(terms))
+		return nil, errs.New(errs.BadUserInput, "query: At most %d words, not %d.", maxTerms,
+			len(terms))
 	}
 	return terms, nil
 }
@@ -129,7 +132,8 @@ func (s *Service) having(terms []string) func(*bun.SelectQuery) *bun.SelectQuery
 			// A term is letters, marks, digits, or one symbol: there is nothing in it to quote.
 			return q.Where("m.tokens @@ ?::tsquery", "'"+strings.Join(terms, "' & '")+"'")
 		}
-		return q.Where("m.rowid IN (SELECT rowid FROM message_tokens WHERE message_tokens MATCH ?)", `"`+strings.Join(terms, `" "`)+`"`)
+		return q.Where("m.rowid IN (SELECT rowid FROM message_tokens WHERE message_tokens MATCH ?)",
+			`"`+strings.Join(terms, `" "`)+`"`)
 	}
 }
 

@@ -27,7 +27,10 @@ func (o *outgoing) author() model.MemberID {
 }
 
 // key is for messages that have one.
-func (o *outgoing) key() idempotencyKey { return idempotencyKey{o.author(), *o.message.IdempotencyKey} }
+func (o *outgoing) key() idempotencyKey {
+	return idempotencyKey{o.author(),
+		*o.message.IdempotencyKey}
+}
 
 // known is what a batch of messages finds in its transaction, with every conversation locked that
 // is in heads: all that the rules of sending ask for. What is admitted is noted in it, for those
@@ -81,7 +84,8 @@ func (k *known) addNamed(id model.ConversationID, name string, member model.User
 
 func newKnown() *known {
 	return &known{
-		heads: map[model.ConversationID]*head{}, hidden: map[model.MemberID]int64{}, used: map[idempotencyKey]bool{},
+		heads: map[model.ConversationID]*head{}, hidden: map[model.MemberID]int64{},
+		used:    map[idempotencyKey]bool{},
 		replies: map[reply]int64{}, named: map[model.ConversationID]map[string]model.UserID{},
 	}
 }
@@ -93,7 +97,8 @@ func (k *known) heldUp(o *outgoing) bool {
 		return false
 	}
 	locked := func(id model.UserID) bool { return !k.free[id] }
-	return k.heads[o.message.ConversationID] == nil || locked(*o.message.AuthorID) || slices.ContainsFunc(o.mentioned, locked)
+	return k.heads[o.message.ConversationID] == nil || locked(*o.message.AuthorID) ||
+		slices.ContainsFunc(o.mentioned, locked)
 }
 
 // head is where a conversation stands: its newest seq, and the time of its newest event.
@@ -143,7 +148,9 @@ func (k *known) admit(all []*outgoing) *admission {
 // storeMessages is what the writer runs. Every rule is looked at inside the transaction, with the
 // conversations locked, and for each message by itself: one that is refused does not hold up the
 // others.
-func (s *Service) storeMessages(ctx context.Context, all []*outgoing, patient bool) (busy []*outgoing, err error) {
+func (s *Service) storeMessages(
+	ctx context.Context, all []*outgoing, patient bool,
+) (busy []*outgoing, err error) {
 	var a *admission
 	if s.db.Postgres() {
 		a, err = s.storePostgres(ctx, all, patient)
@@ -151,7 +158,8 @@ func (s *Service) storeMessages(ctx context.Context, all []*outgoing, patient bo
 		a, err = s.storeSQLite(ctx, all)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrUnknown) {
-		err = errs.Wrap(err, errs.Unavailable, "The conversation or the database is busy. The message was not sent; try again.")
+		err = errs.Wrap(err, errs.Unavailable,
+			"The conversation or the database is busy. The message was not sent; try again.")
 	}
 	if errs.Is(err, errs.Unavailable) { // to each of the messages, and they may even be stored
 		return nil, errors.Join(batch.ErrFinal, err)
@@ -169,8 +177,9 @@ var noData = json.RawMessage("{}")
 func (a *admission) event(o *outgoing) *model.Event {
 	m := o.message
 	return &model.Event{
-		ConversationID: m.ConversationID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID,
-		Data: noData, At: m.CreatedAt, Position: a.position, Message: m,
+		ConversationID: m.ConversationID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID,
+		MessageID: &m.ID,
+		Data:      noData, At: m.CreatedAt, Position: a.position, Message: m,
 	}
 }
 

@@ -15,7 +15,9 @@ import (
 
 // storePostgres takes two round trips, whatever the number of messages: one locks and looks, one
 // writes and commits.
-func (s *Service) storePostgres(ctx context.Context, all []*outgoing, patient bool) (a *admission, err error) {
+func (s *Service) storePostgres(
+	ctx context.Context, all []*outgoing, patient bool,
+) (a *admission, err error) {
 	err = s.db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error {
 		k, err := look(ctx, tx, all, patient)
 		if err != nil {
@@ -99,7 +101,8 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 	}
 	for id, some := range namesIn(all) {
 		for name := range some {
-			names.conversations, names.keys = append(names.conversations, id), append(names.keys, name)
+			names.conversations, names.keys = append(names.conversations, id),
+				append(names.keys, name)
 		}
 	}
 	b.Queue(lockConversations+skip, distinct(in.conversations)).Query(func(rows pgx.Rows) error {
@@ -122,37 +125,40 @@ func look(ctx context.Context, tx *store.PgxTx, all []*outgoing, patient bool) (
 		})
 		return err
 	})
-	b.Queue(readMembers, in.conversations, in.authors, in.keys, in.replies).Query(func(rows pgx.Rows) error {
-		var n, hidden int64
-		var replied *int64
-		var used bool
-		_, err := pgx.ForEachRow(rows, []any{&n, &hidden, &replied, &used}, func() error {
-			o := all[n-1]
-			k.hidden[o.author()] = hidden
-			if replied != nil {
-				k.replies[reply{o.message.ConversationID, *o.message.ReplyToID}] = *replied
-			}
-			if used {
-				k.used[o.key()] = true
-			}
-			return nil
-		})
-		return err
-	})
-	if len(names.keys) > 0 {
-		b.Queue(fmt.Sprintf(lookAtNames, skip), names.conversations, names.keys).Query(func(rows pgx.Rows) error {
-			var conversation, user [16]byte
-			var name string
-			var free bool
-			_, err := pgx.ForEachRow(rows, []any{&conversation, &name, &user, &free}, func() error {
-				k.addNamed(conversation, name, user)
-				if free && k.free != nil {
-					k.free[user] = true
+	b.Queue(readMembers, in.conversations, in.authors, in.keys, in.replies).
+		Query(func(rows pgx.Rows) error {
+			var n, hidden int64
+			var replied *int64
+			var used bool
+			_, err := pgx.ForEachRow(rows, []any{&n, &hidden, &replied, &used}, func() error {
+				o := all[n-1]
+				k.hidden[o.author()] = hidden
+				if replied != nil {
+					k.replies[reply{o.message.ConversationID, *o.message.ReplyToID}] = *replied
+				}
+				if used {
+					k.used[o.key()] = true
 				}
 				return nil
 			})
 			return err
 		})
+	if len(names.keys) > 0 {
+		b.Queue(fmt.Sprintf(lookAtNames, skip), names.conversations, names.keys).
+			Query(func(rows pgx.Rows) error {
+				var conversation, user [16]byte
+				var name string
+				var free bool
+				_, err := pgx.ForEachRow(rows, []any{&conversation, &name, &user, &free},
+					func() error {
+						k.addNamed(conversation, name, user)
+						if free && k.free != nil {
+							k.free[user] = true
+						}
+						return nil
+					})
+				return err
+			})
 	}
 	return k, tx.Begin(ctx, b)
 }
@@ -194,7 +200,8 @@ func (a *admission) write(ctx context.Context, tx *store.PgxTx) error {
 		at   []time.Time
 	}
 	for id, p := range a.moved {
-		moved.ids, moved.seqs, moved.at = append(moved.ids, id), append(moved.seqs, p.seq), append(moved.at, p.at)
+		moved.ids, moved.seqs, moved.at = append(moved.ids, id), append(moved.seqs, p.seq),
+			append(moved.at, p.at)
 	}
 	b.Queue(moveConversations, moved.ids, moved.seqs, moved.at)
 	var rows struct {
@@ -212,21 +219,30 @@ func (a *admission) write(ctx context.Context, tx *store.PgxTx) error {
 	}
 	for _, o := range a.messages {
 		m := o.message
-		rows.ids, rows.conversations = append(rows.ids, m.ID), append(rows.conversations, m.ConversationID)
+		rows.ids, rows.conversations = append(rows.ids, m.ID),
+			append(rows.conversations, m.ConversationID)
 		rows.seqs, rows.authors = append(rows.seqs, m.Seq), append(rows.authors, *m.AuthorID)
-		rows.contents, rows.tokens = append(rows.contents, m.Content), append(rows.tokens, tokenText(m))
-		rows.replies, rows.at = append(rows.replies, (*[16]byte)(m.ReplyToID)), append(rows.at, m.CreatedAt)
-		rows.keys, rows.hashes = append(rows.keys, m.IdempotencyKey), append(rows.hashes, m.RequestHash)
+		rows.contents, rows.tokens = append(rows.contents, m.Content),
+			append(rows.tokens, tokenText(m))
+		rows.replies, rows.at = append(rows.replies, (*[16]byte)(m.ReplyToID)),
+			append(rows.at, m.CreatedAt)
+		rows.keys, rows.hashes = append(rows.keys, m.IdempotencyKey),
+			append(rows.hashes, m.RequestHash)
 		for _, id := range o.mentioned {
-			mentions.conversations, mentions.seqs = append(mentions.conversations, m.ConversationID), append(mentions.seqs, m.Seq)
-			mentions.messages, mentions.users = append(mentions.messages, m.ID), append(mentions.users, id)
+			mentions.conversations, mentions.seqs = append(mentions.conversations,
+				m.ConversationID), append(mentions.seqs, m.Seq)
+			mentions.messages, mentions.users = append(mentions.messages, m.ID),
+				append(mentions.users, id)
 		}
 	}
-	b.Queue(insertMessages, rows.ids, rows.conversations, rows.seqs, rows.authors, rows.contents, rows.replies, rows.at, rows.keys,
+	b.Queue(insertMessages, rows.ids, rows.conversations, rows.seqs, rows.authors, rows.contents,
+		rows.replies, rows.at, rows.keys,
 		rows.hashes, rows.tokens)
-	b.Queue(insertSent, string(model.MessageAdded), a.position, rows.conversations, rows.seqs, rows.authors, rows.ids, rows.at)
+	b.Queue(insertSent, string(model.MessageAdded), a.position, rows.conversations, rows.seqs,
+		rows.authors, rows.ids, rows.at)
 	if len(mentions.users) > 0 {
-		b.Queue(insertMentioned, mentions.conversations, mentions.users, mentions.seqs, mentions.messages)
+		b.Queue(insertMentioned, mentions.conversations, mentions.users, mentions.seqs,
+			mentions.messages)
 	}
 	return tx.Commit(ctx, b)
 }

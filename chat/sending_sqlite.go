@@ -76,7 +76,8 @@ func (st *sqliteStatements) on(ctx context.Context, db *store.DB) (*sqliteStatem
 		&st.mentions: `
 			INSERT INTO mentions (conversation_id, user_id, seq, message_id) SELECT ?1, value, ?3, ?4 FROM json_each(?2)`,
 	} {
-		prepared, err := db.DB.DB.PrepareContext(ctx, query) //nolint:sqlclosecheck // with the database
+		prepared, err := db.DB.DB.PrepareContext(ctx,
+			query) //nolint:sqlclosecheck // with the database
 		if err != nil {
 			return nil, err // those before it are prepared again
 		}
@@ -113,7 +114,8 @@ func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
 		var replied sql.Null[int64]
 		var used bool
 		m := o.message
-		err := in.row(ctx, in.prepared.look, m.ConversationID, m.AuthorID, m.ReplyToID, m.IdempotencyKey).
+		err := in.row(ctx, in.prepared.look, m.ConversationID, m.AuthorID, m.ReplyToID,
+			m.IdempotencyKey).
 			Scan(&p.seq, (*store.SQLiteTime)(&p.at), &hidden, &replied, &used)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
@@ -137,7 +139,9 @@ func (in inSQLite) look(ctx context.Context, all []*outgoing) (*known, error) {
 	return k, nil
 }
 
-func (in inSQLite) lookAtNames(ctx context.Context, k *known, id model.ConversationID, names map[string]bool) error {
+func (in inSQLite) lookAtNames(
+	ctx context.Context, k *known, id model.ConversationID, names map[string]bool,
+) error {
 	list, err := json.Marshal(slices.Collect(maps.Keys(names)))
 	if err != nil {
 		return err
@@ -180,7 +184,8 @@ func (in inSQLite) write(ctx context.Context, a *admission) error {
 func (in inSQLite) writeMessage(ctx context.Context, o *outgoing, position int64) error {
 	m, at := o.message, store.SQLiteTime(o.message.CreatedAt)
 	err := in.exec(ctx, in.prepared.message,
-		m.ID, m.ConversationID, m.Seq, m.AuthorID, m.Content, m.ReplyToID, at, m.IdempotencyKey, m.RequestHash)
+		m.ID, m.ConversationID, m.Seq, m.AuthorID, m.Content, m.ReplyToID, at, m.IdempotencyKey,
+		m.RequestHash)
 	if err != nil {
 		return err
 	}
@@ -190,7 +195,8 @@ func (in inSQLite) writeMessage(ctx context.Context, o *outgoing, position int64
 	if err := in.writeMentions(ctx, o); err != nil {
 		return err
 	}
-	return in.exec(ctx, in.prepared.event, m.ConversationID, m.Seq, string(model.MessageAdded), m.AuthorID, m.ID, at, position)
+	return in.exec(ctx, in.prepared.event, m.ConversationID, m.Seq, string(model.MessageAdded),
+		m.AuthorID, m.ID, at, position)
 }
 
 func (in inSQLite) writeMentions(ctx context.Context, o *outgoing) error {
@@ -208,5 +214,6 @@ func (in inSQLite) writeMentions(ctx context.Context, o *outgoing) error {
 	if err != nil {
 		return err
 	}
-	return in.exec(ctx, in.prepared.mentions, o.message.ConversationID, string(list), o.message.Seq, o.message.ID)
+	return in.exec(ctx, in.prepared.mentions, o.message.ConversationID, string(list), o.message.Seq,
+		o.message.ID)
 }

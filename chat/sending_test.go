@@ -1,4 +1,4 @@
-package chat
+package chat_test
 
 import (
 	"context"
@@ -11,25 +11,28 @@ import (
 	"time"
 
 	"parley/batch"
+	"parley/chat"
+	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
 )
 
 // mustOutgoing is a message that has passed every check before its transaction.
-func (w *world) mustOutgoing(t *testing.T, author string, in SendMessage) *outgoing {
+func (w *fixture) mustOutgoing(t *testing.T, author string, in chat.SendMessage) *chat.Outgoing {
 	t.Helper()
-	o, err := w.outgoing(t.Context(), w.actor(author), in)
+	o, err := w.NewOutgoing(t.Context(), w.Actor(author), in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
-func (w *world) mustStore(t *testing.T, all ...*outgoing) {
+func (w *fixture) mustStore(t *testing.T, all ...*chat.Outgoing) {
 	t.Helper()
-	if busy, err := w.storeMessages(t.Context(), all, false); err != nil || len(busy) > 0 {
+	if busy, err := w.StoreMessages(t.Context(), all, false); err != nil || len(busy) > 0 {
 		t.Fatalf("%d are busy, %v", len(busy), err)
 	}
 }
@@ -38,37 +41,40 @@ func (w *world) mustStore(t *testing.T, all ...*outgoing) {
 func TestABatchJudgesEachMessageByItself(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben", "eve")
-		one, two := MustConversation(t, w, "ann", "ben"), MustConversation(t, w, "ben", "ann")
-		earlier := w.send("ann", one.ID, "earlier")
-		if _, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: one.ID, Content: "once", IdempotencyKey: new("used")}); err != nil {
+		w := mustFixture(t, db, "ann", "ben", "eve")
+		one, two := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ben", "ann")
+		earlier := w.Send("ann", one.ID, "earlier")
+		if _, err := w.SendMessage(t.Context(), w.Actor("ann"),
+			chat.SendMessage{ConversationID: one.ID, Content: "once",
+				IdempotencyKey: new("used")}); err != nil {
 			t.Fatal(err)
 		}
 		var told [][]int64
-		w.publish = func(_ string, h hint) {
+		w.Hints().Intercept(func(_ string, h feed.Hint) {
 			var seqs []int64
-			for _, e := range h.events {
+			for _, e := range h.Events {
 				seqs = append(seqs, e.Seq)
 			}
-			if seqs[len(seqs)-1] != h.seq {
-				t.Errorf("a hint at seq %d has the events %v", h.seq, seqs)
+			if seqs[len(seqs)-1] != h.Seq {
+				t.Errorf("a hint at seq %d has the events %v", h.Seq, seqs)
 			}
 			told = append(told, seqs)
+		})
+		in := func(id model.ConversationID, content string) chat.SendMessage {
+			return chat.SendMessage{ConversationID: id, Content: content}
 		}
-		in := func(id model.ConversationID, content string) SendMessage {
-			return SendMessage{ConversationID: id, Content: content}
+		keyed := func(content, key string) chat.SendMessage {
+			return chat.SendMessage{ConversationID: one.ID, Content: content, IdempotencyKey: &key}
 		}
-		keyed := func(content, key string) SendMessage {
-			return SendMessage{ConversationID: one.ID, Content: content, IdempotencyKey: &key}
-		}
-		replying := func(id model.ConversationID, to model.MessageID) SendMessage {
-			return SendMessage{ConversationID: id, Content: "a reply", ReplyToID: &to}
+		replying := func(id model.ConversationID, to model.MessageID) chat.SendMessage {
+			return chat.SendMessage{ConversationID: id, Content: "a reply", ReplyToID: &to}
 		}
 		refusedTwice := replying(two.ID, earlier.ID)
 		refusedTwice.IdempotencyKey = new("of a refused one")
 		cases := []struct {
 			author  string
-			in      SendMessage
+			in      chat.SendMessage
 			refused error // nil is sent
 			seq     int64
 		}{
@@ -77,9 +83,9 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 			{"ben", in(two.ID, "the other conversation"), nil, 2},
 			{"ann", in(model.NewConversationID(), "nowhere"), errs.New(errs.NotFound, ""), 0},
 			{"ben", keyed("with a key", "new"), nil, 5},
-			{"ben", keyed("with a key", "new"), errKeyUsed, 0},
+			{"ben", keyed("with a key", "new"), chat.ErrKeyUsed, 0},
 			{"ann", keyed("with the key of somebody else", "new"), nil, 6},
-			{"ann", keyed("once", "used"), errKeyUsed, 0},
+			{"ann", keyed("once", "used"), chat.ErrKeyUsed, 0},
 			{"ben", replying(one.ID, earlier.ID), nil, 7},
 			{"ben", replying(two.ID, earlier.ID), errs.Input(errs.NotFound, "replyToId", ""), 0},
 			{"ben", refusedTwice, errs.Input(errs.NotFound, "replyToId", ""), 0},
@@ -87,28 +93,31 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 			{"ben", in(one.ID, "@ann and @ben and not @eve"), nil, 8},
 			{"ann", in(two.ID, "last"), nil, 3},
 		}
-		var all []*outgoing
+		var all []*chat.Outgoing
 		for _, c := range cases {
 			all = append(all, w.mustOutgoing(t, c.author, c.in))
 		}
 		w.mustStore(t, all...)
 		for i, c := range cases {
-			if got, want := outcome(all[i].refused), outcome(c.refused); got != want {
+			if got, want := outcome(all[i].Refused()), outcome(c.refused); got != want {
 				t.Errorf("%s: %s, want %s", c.in.Content, got, want)
 			}
-			if c.refused == nil && all[i].message.Seq != c.seq {
-				t.Errorf("%s: seq %d, want %d", c.in.Content, all[i].message.Seq, c.seq)
+			if c.refused == nil && all[i].Stored().Seq != c.seq {
+				t.Errorf("%s: seq %d, want %d", c.in.Content, all[i].Stored().Seq, c.seq)
 			}
 		}
 		w.wantLogTells(t, one.ID)
 		w.wantLogTells(t, two.ID)
 		slices.SortFunc(told, func(a, b []int64) int { return len(a) - len(b) })
-		wantEqual(t, "what was told, a hint for each conversation", [][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
-		mentioned, err := w.Mentioned(t.Context(), w.actor("ann"), []model.MessageID{all[12].message.ID})
+		chattest.WantEqual(t, "what was told, a hint for each conversation",
+			[][]int64{{2, 3}, {4, 5, 6, 7, 8}}, told)
+		mentioned, err := w.Mentioned(t.Context(), w.Actor("ann"),
+			[]model.MessageID{all[12].Stored().ID})
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantEqual(t, "mentioned", []string{"ann", "ben"}, slices.Sorted(slices.Values(w.nicknamesOf(mentioned[all[12].message.ID]))))
+		chattest.WantEqual(t, "mentioned", []string{"ann", "ben"},
+			slices.Sorted(slices.Values(w.nicknamesOf(mentioned[all[12].Stored().ID]))))
 	})
 }
 
@@ -117,21 +126,24 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		if db.Postgres() {
-			w.exec("ALTER TABLE messages ADD CHECK (content <> 'poison')")
+			w.Exec("ALTER TABLE messages ADD CHECK (content <> 'poison')")
 		} else {
-			w.exec("CREATE TRIGGER poison BEFORE INSERT ON messages WHEN new.content = 'poison' BEGIN SELECT RAISE(ABORT, 'poison'); END")
+			w.Exec(
+				"CREATE TRIGGER poison BEFORE INSERT ON messages WHEN new.content = 'poison' " +
+					"BEGIN SELECT RAISE(ABORT, 'poison'); END")
 		}
-		all := []*outgoing{
-			w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "before"}),
-			w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "poison"}),
+		all := []*chat.Outgoing{
+			w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: c.ID, Content: "before"}),
+			w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: c.ID, Content: "poison"}),
 		}
-		if _, err := w.storeMessages(t.Context(), all, false); err == nil || errors.Is(err, batch.ErrFinal) {
+		if _, err := w.StoreMessages(t.Context(), all, false); err == nil ||
+			errors.Is(err, batch.ErrFinal) {
 			t.Fatalf("a batch with poison in it: %v", err)
 		}
-		wantEqual(t, "nothing of it is stored", 0, len(w.contents(c.ID)["messages"]))
+		chattest.WantEqual(t, "nothing of it is stored", 0, len(w.contents(c.ID)["messages"]))
 
 		const n = 40
 		var calls []func() error
@@ -141,7 +153,8 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 				content = "poison"
 			}
 			calls = append(calls, func() error {
-				_, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: c.ID, Content: content})
+				_, err := w.SendMessage(t.Context(), w.Actor("ann"),
+					chat.SendMessage{ConversationID: c.ID, Content: content})
 				return err
 			})
 		}
@@ -151,7 +164,7 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 				failed++
 			}
 		}
-		if last := w.lastSeq(c.ID); failed != 1 || last != n {
+		if last := w.LastSeq(c.ID); failed != 1 || last != n {
 			t.Errorf("%d of %d failed; the last seq is %d", failed, n, last)
 		}
 		w.wantLogTells(t, c.ID)
@@ -162,15 +175,17 @@ func TestAPoisonousMessageHurtsNobodyElse(t *testing.T) {
 func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorld(t, db, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
+		w := mustFixture(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		late, cancel := context.WithDeadline(t.Context(), time.Now())
 		defer cancel()
-		_, err := w.storeMessages(late, []*outgoing{w.mustOutgoing(t, "ann", SendMessage{ConversationID: c.ID, Content: "hi"})}, false)
+		_, err := w.StoreMessages(late,
+			[]*chat.Outgoing{w.mustOutgoing(t, "ann",
+				chat.SendMessage{ConversationID: c.ID, Content: "hi"})}, false)
 		if !errs.Is(err, errs.Unavailable) || !errors.Is(err, batch.ErrFinal) {
 			t.Errorf("got %v", err)
 		}
-		if last := w.lastSeq(c.ID); last != 1 {
+		if last := w.LastSeq(c.ID); last != 1 {
 			t.Errorf("the last seq is %d", last)
 		}
 	})
@@ -180,39 +195,42 @@ func TestADatabaseThatIsAwayIsNotAskedForEachMessage(t *testing.T) {
 // others.
 func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 	t.Parallel()
-	for name, lock := range map[string]func(w *world, tx *store.Tx, id model.ConversationID) error{
-		"a conversation": func(_ *world, tx *store.Tx, id model.ConversationID) error {
-			_, err := nextPlace(context.Background(), tx, id, model.ConversationRenamed)
-			return err
+	for name, lock := range map[string]func(w *fixture, tx *store.Tx,
+		id model.ConversationID) error{
+		"a conversation": func(_ *fixture, tx *store.Tx, id model.ConversationID) error {
+			return tx.Lock(context.Background(), (*model.Conversation)(nil), "id = ?", id)
 		},
-		"an account": func(w *world, tx *store.Tx, _ model.ConversationID) error {
-			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.id("ann"))
+		"an account": func(w *fixture, tx *store.Tx, _ model.ConversationID) error {
+			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("ann"))
 		},
-		"the account of somebody who is mentioned": func(w *world, tx *store.Tx, _ model.ConversationID) error {
-			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.id("cat"))
+		"the account of somebody who is mentioned": func(w *fixture, tx *store.Tx,
+			_ model.ConversationID) error {
+			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("cat"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben", "cat")
-			locked, free := MustConversation(t, w, "ann", "ben", "cat"), MustConversation(t, w, "ben", "ann")
+			w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben", "cat")
+			locked, free := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat"),
+				chattest.MustConversation(t, w.Fixture, "ben", "ann")
 			var behind sync.WaitGroup
 			defer behind.Wait()
 			rolledBack := errors.New("rolled back")
-			err := w.db.InTx(t.Context(), func(_ context.Context, tx *store.Tx) error {
+			err := w.DB.InTx(t.Context(), func(_ context.Context, tx *store.Tx) error {
 				if err := lock(w, tx, locked.ID); err != nil {
 					return err
 				}
 				for i := range 3 {
 					behind.Go(func() {
-						in := SendMessage{ConversationID: locked.ID, Content: fmt.Sprintf("%d for @cat", i)}
-						if _, err := w.SendMessage(t.Context(), w.actor("ann"), in); err != nil {
+						in := chat.SendMessage{ConversationID: locked.ID,
+							Content: fmt.Sprintf("%d for @cat", i)}
+						if _, err := w.SendMessage(t.Context(), w.Actor("ann"), in); err != nil {
 							t.Error(err)
 						}
 					})
 				}
 				for range 20 {
-					w.send("ben", free.ID, "beside")
+					w.Send("ben", free.ID, "beside")
 				}
 				return rolledBack
 			})
@@ -220,7 +238,7 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 				t.Fatal(err)
 			}
 			behind.Wait()
-			if last := w.lastSeq(locked.ID); last != 1+3 {
+			if last := w.LastSeq(locked.ID); last != 1+3 {
 				t.Errorf("the last seq is %d, want 4", last)
 			}
 			w.wantLogTells(t, locked.ID)
@@ -233,19 +251,20 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 // is locked.
 func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
 	t.Parallel()
-	w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben", "cat")
-	one, two := MustConversation(t, w, "ann", "ben", "cat"), MustConversation(t, w, "ann", "ben", "cat")
-	all := []*outgoing{
-		w.mustOutgoing(t, "ben", SendMessage{ConversationID: one.ID, Content: "before"}),
-		w.mustOutgoing(t, "ann", SendMessage{ConversationID: one.ID, Content: "for @cat"}),
-		w.mustOutgoing(t, "ann", SendMessage{ConversationID: one.ID, Content: "after"}),
-		w.mustOutgoing(t, "ann", SendMessage{ConversationID: two.ID, Content: "elsewhere"}),
+	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben", "cat")
+	one, two := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat"),
+		chattest.MustConversation(t, w.Fixture, "ann", "ben", "cat")
+	all := []*chat.Outgoing{
+		w.mustOutgoing(t, "ben", chat.SendMessage{ConversationID: one.ID, Content: "before"}),
+		w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: one.ID, Content: "for @cat"}),
+		w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: one.ID, Content: "after"}),
+		w.mustOutgoing(t, "ann", chat.SendMessage{ConversationID: two.ID, Content: "elsewhere"}),
 	}
-	err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", w.id("cat")); err != nil {
+	err := w.DB.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", w.UserID("cat")); err != nil {
 			return err
 		}
-		busy, err := w.storeMessages(ctx, all, false)
+		busy, err := w.StoreMessages(ctx, all, false)
 		if !slices.Equal(busy, all[1:3]) {
 			t.Errorf("%d are held up, want two", len(busy))
 		}
@@ -259,40 +278,47 @@ func TestNothingOvertakesAMessageThatIsHeldUp(t *testing.T) {
 // A removal for which something had to wait counts, also one by another node.
 func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 	t.Parallel()
-	w := MustWorld(t, storetest.MustPostgres(t), "ann", "ben")
-	ctx, ben := t.Context(), w.actor("ben")
+	w := mustFixture(t, storetest.MustPostgres(t), "ann", "ben")
+	ctx, ben := t.Context(), w.Actor("ben")
 	for name, do := range map[string]func(id model.ConversationID, m model.MessageID) error{
 		"a message": func(id model.ConversationID, _ model.MessageID) error {
-			_, err := w.SendMessage(ctx, ben, SendMessage{ConversationID: id, Content: "still here"})
+			_, err := w.SendMessage(ctx, ben,
+				chat.SendMessage{ConversationID: id, Content: "still here"})
 			return err
 		},
 		"an edit": func(_ model.ConversationID, m model.MessageID) error {
-			_, err := w.EditMessage(ctx, ben, EditMessage{MessageID: m, Content: "still here"})
+			_, err := w.EditMessage(ctx, ben, chat.EditMessage{MessageID: m, Content: "still here"})
 			return err
 		},
 		"a reaction": func(_ model.ConversationID, m model.MessageID) error {
 			_, err := w.AddReaction(ctx, ben, m, "👍")
 			return err
 		},
-		"leaving": func(id model.ConversationID, _ model.MessageID) error { return w.Leave(ctx, ben, id) },
+		"leaving": func(id model.ConversationID,
+			_ model.MessageID) error {
+			return w.Leave(ctx, ben, id)
+		},
 	} {
-		c := MustConversation(t, w, "ann", "ben")
-		m := w.send("ben", c.ID, "here")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		m := w.Send("ben", c.ID, "here")
 		done := make(chan error, 1)
-		err := w.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-			p, err := nextPlace(ctx, tx, c.ID, model.MemberRemoved)
+		err := w.DB.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+			err := tx.Lock(ctx, (*model.Conversation)(nil), "id = ?", c.ID)
 			if err != nil {
 				return err
 			}
 			go func() { done <- do(c.ID, m.ID) }()
 			w.untilSomebodyWaits(t)
-			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).Where("conversation_id = ?", c.ID).
+			_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).
+				Where("conversation_id = ?", c.ID).
 				Where("user_id = ?", ben.UserID).Exec(ctx)
 			if err != nil {
 				return err
 			}
-			e := &model.Event{ConversationID: c.ID, Seq: p.seq, At: p.at, Kind: model.MemberRemoved, ActorID: new(w.id("ann"))}
-			return w.appendEvent(ctx, tx, e, model.MemberRemovedData{UserID: ben.UserID})
+			e := &model.Event{ConversationID: c.ID, Kind: model.MemberRemoved,
+				ActorID: new(w.UserID("ann"))}
+			_, err = w.Append(ctx, tx, e, model.MemberRemovedData{UserID: ben.UserID})
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -307,14 +333,17 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 func TestTooManySendersAreSentAway(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := MustWorldWith(t, db, Options{CompareEvery: never, Sending: batch.Options{MaxItems: 1, MaxWaiting: 2}}, "ann", "ben")
-		c := MustConversation(t, w, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			Sending: batch.Options{MaxItems: 1, MaxWaiting: 2}}, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		var calls []func() error
 		const n = 60
 		for i := range n {
 			calls = append(calls, func() error {
-				_, err := w.SendMessage(t.Context(), w.actor("ann"), SendMessage{ConversationID: c.ID, Content: fmt.Sprint(i)})
-				if e, ok := errors.AsType[*errs.Error](err); ok && e.RetryAfter < 100*time.Millisecond {
+				_, err := w.SendMessage(t.Context(), w.Actor("ann"),
+					chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(i)})
+				if e, ok := errors.AsType[*errs.Error](err); ok &&
+					e.RetryAfter < 100*time.Millisecond {
 					t.Errorf("%v, to be tried again after %v", err, e.RetryAfter)
 				}
 				return err
@@ -333,7 +362,7 @@ func TestTooManySendersAreSentAway(t *testing.T) {
 		if stored == n {
 			t.Error("there was room for everybody")
 		}
-		if last := w.lastSeq(c.ID); last != 1+stored {
+		if last := w.LastSeq(c.ID); last != 1+stored {
 			t.Errorf("the last seq is %d after %d messages were acknowledged", last, stored)
 		}
 		w.wantLogTells(t, c.ID)
@@ -345,23 +374,25 @@ func TestTooManySendersAreSentAway(t *testing.T) {
 func TestNodesShareTheirConversations(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
-	a := MustWorld(t, storetest.MustOpen(t, url), "ann", "ben")
-	b := &world{Service: New(storetest.MustOpen(t, url), Options{CompareEvery: never}), t: t, actors: a.actors}
+	a := mustFixture(t, storetest.MustOpen(t, url), "ann", "ben")
+	b := &fixture{chattest.NewIdle(t, storetest.MustOpen(t, url),
+		chattest.Options{ReconcileEvery: chattest.Never}, a.Actors)}
 	var ids []model.ConversationID
 	for range 3 {
-		ids = append(ids, MustConversation(t, a, "ann", "ben").ID)
+		ids = append(ids, chattest.MustConversation(t, a.Fixture, "ann", "ben").ID)
 	}
 	const senders, each = 12, 25
 	var mu sync.Mutex
 	acknowledged := map[model.MessageID]int64{}
 	var working sync.WaitGroup
 	for sender := range senders {
-		node, author := []*world{a, b}[sender%2], []string{"ann", "ben"}[sender/2%2]
+		node, author := []*fixture{a, b}[sender%2], []string{"ann", "ben"}[sender/2%2]
 		working.Go(func() {
 			for i := range each {
 				key := fmt.Sprint(sender, " ", i)
-				m, err := node.SendMessage(t.Context(), node.actor(author), SendMessage{
-					ConversationID: ids[(sender+i)%len(ids)], Content: strings.Repeat(key, 3), IdempotencyKey: &key,
+				m, err := node.SendMessage(t.Context(), node.Actor(author), chat.SendMessage{
+					ConversationID: ids[(sender+i)%len(ids)], Content: strings.Repeat(key, 3),
+					IdempotencyKey: &key,
 				})
 				if err != nil {
 					t.Error(err)
@@ -377,12 +408,14 @@ func TestNodesShareTheirConversations(t *testing.T) {
 	total := 0
 	for _, id := range ids {
 		var stored []*model.Message
-		if err := a.db.NewSelect().Model(&stored).Where("m.conversation_id = ?", id).OrderExpr("m.seq").Scan(t.Context()); err != nil {
+		if err := a.DB.NewSelect().Model(&stored).Where("m.conversation_id = ?", id).
+			OrderExpr("m.seq").Scan(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for i, m := range stored {
 			if m.Seq != int64(i+2) || acknowledged[m.ID] != m.Seq {
-				t.Fatalf("message %d has seq %d, and was acknowledged as %d", i, m.Seq, acknowledged[m.ID])
+				t.Fatalf("message %d has seq %d, and was acknowledged as %d", i, m.Seq,
+					acknowledged[m.ID])
 			}
 		}
 		total += len(stored)
@@ -394,10 +427,11 @@ func TestNodesShareTheirConversations(t *testing.T) {
 }
 
 // untilSomebodyWaits returns once a transaction of this database waits for another's lock.
-func (w *world) untilSomebodyWaits(t *testing.T) {
+func (w *fixture) untilSomebodyWaits(t *testing.T) {
 	t.Helper()
 	for waiting := 0; waiting == 0; {
-		err := w.db.NewRaw(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).
+		err := w.DB.NewRaw(
+			`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).
 			Scan(t.Context(), &waiting)
 		if err != nil {
 			t.Fatal(err)

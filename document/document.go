@@ -44,22 +44,31 @@ const (
 	TooLarge         errs.Code = "OPERATION_TOO_LARGE"
 )
 
+// Defaults of Limits.
+const (
+	DefaultTokens          = 2500
+	DefaultDepth           = 15
+	DefaultAliases         = 30
+	DefaultComplexity      = 12_000
+	DefaultEventComplexity = 1000
+)
+
 // Limits bound what one request may ask for. The zero value of a field means its default.
 type Limits struct {
-	Tokens     int // of a document, comments included; default 2,500
-	Depth      int // of nested fields; default 15
-	Aliases    int // in a document; default 30
-	Complexity int // fields that the answer may have, pages counted in full; default 12,000
+	Tokens     int // of a document, comments included
+	Depth      int // of nested fields
+	Aliases    int // in a document
+	Complexity int // fields that the answer may have, pages counted in full
 
-	EventComplexity int // the same of one event of a subscription; default 1,000
+	EventComplexity int // the same of one event of a subscription
 }
 
 func (l Limits) withDefaults() Limits {
-	l.Tokens = cmp.Or(l.Tokens, 2500)
-	l.Depth = cmp.Or(l.Depth, 15)
-	l.Aliases = cmp.Or(l.Aliases, 30)
-	l.Complexity = cmp.Or(l.Complexity, 12_000)
-	l.EventComplexity = cmp.Or(l.EventComplexity, 1000)
+	l.Tokens = cmp.Or(l.Tokens, DefaultTokens)
+	l.Depth = cmp.Or(l.Depth, DefaultDepth)
+	l.Aliases = cmp.Or(l.Aliases, DefaultAliases)
+	l.Complexity = cmp.Or(l.Complexity, DefaultComplexity)
+	l.EventComplexity = cmp.Or(l.EventComplexity, DefaultEventComplexity)
 	return l
 }
 

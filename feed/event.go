@@ -17,8 +17,8 @@ import (
 // Append writes an event with the next seq of its conversation, and publishes it after the commit.
 // The conversation stays locked until then. e has the conversation, the kind and, if there are any,
 // the actor and the message; Append sets the rest. It returns the time of the conversation's newest
-// activity. Edits, deletions and reactions are not activity: they do not move the conversation to the
-// top of its members' lists.
+// activity. Edits, deletions and reactions are not activity: they do not move the conversation to
+// the top of its members' lists.
 func (s *Service) Append(
 	ctx context.Context, tx *store.Tx, e *model.Event, data any,
 ) (lastActivity time.Time, err error) {
@@ -37,9 +37,11 @@ func (s *Service) AppendFirst(ctx context.Context, tx *store.Tx, e *model.Event,
 	return s.insert(ctx, tx, e, data)
 }
 
-// nextSeq locks the conversation until the transaction ends, and sets the event's seq, and its time,
-// which never goes back as seqs rise.
-func nextSeq(ctx context.Context, tx *store.Tx, e *model.Event) (lastActivity time.Time, err error) {
+// nextSeq locks the conversation until the transaction ends, and sets the event's seq, and its
+// time, which never goes back as seqs rise.
+func nextSeq(
+	ctx context.Context, tx *store.Tx, e *model.Event,
+) (lastActivity time.Time, err error) {
 	// A transaction that waited for the lock, or whose clock is behind, does not turn time back.
 	const later = "CASE WHEN coalesce(last_event_at, last_activity_at) < ? THEN ? " +
 		"ELSE coalesce(last_event_at, last_activity_at) END"
@@ -91,8 +93,8 @@ func eventsAfter(
 	return events, readMessages(ctx, db, events)
 }
 
-// removalsAfter reads the ends of memberships after a seq, oldest first: if a user was removed twice,
-// the first one is the end of the membership that is followed.
+// removalsAfter reads the ends of memberships after a seq, oldest first: if a user was removed
+// twice, the first one is the end of the membership that is followed.
 func removalsAfter(
 	ctx context.Context, db bun.IDB, id model.ConversationID, after int64,
 ) (removals []*model.Event, err error) {

@@ -142,8 +142,8 @@ func (f *feed) work() {
 	}
 }
 
-// merge merges hints and delivers the events that are next in order. It reports whether the rest has
-// to be read.
+// merge merges hints and delivers the events that are next in order. It reports whether the rest
+// has to be read.
 func (f *feed) merge(hints []Hint, gapExpired bool) (read bool) {
 	f.mu.Lock()
 	ready, followers, read := f.mergeLocked(hints, gapExpired)
@@ -287,9 +287,9 @@ func (f *feed) read() {
 	}
 }
 
-// readPage reads the next events, and the removals above them. The removals are read last: a message
-// that was edited after a removal reads as it is now, even in an event from before. So a member whose
-// removal is above the page does not get the page.
+// readPage reads the next events, and the removals above them. The removals are read last: a
+// message that was edited after a removal reads as it is now, even in an event from before. So a
+// member whose removal is above the page does not get the page.
 func (f *feed) readPage(edge int64) (events, removals []*model.Event, err error) {
 	events, err = eventsAfter(f.ctx, f.service.db, f.id, edge, readPage)
 	if err != nil || len(events) == 0 {
@@ -340,8 +340,8 @@ func (f *feed) markGone() {
 	}
 }
 
-// reconciledIn returns the conversation's newest seq as a round of reconciling has read it; false if
-// the feed was not open then, or another round has been since.
+// reconciledIn returns the conversation's newest seq as a round of reconciling has read it; false
+// if the feed was not open then, or another round has been since.
 func (f *feed) reconciledIn(round int64) (last int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -11,13 +11,13 @@ import (
 	"parley/wake"
 )
 
-// Follow yields every event of a conversation after a seq, each exactly once, in order of seq: first
-// what is stored (the replay), then what comes live. after nil means from now on. It returns
+// Follow yields every event of a conversation after a seq, each exactly once, in order of seq:
+// first what is stored (the replay), then what comes live. after nil means from now on. It returns
 // NOT_FOUND for non-members, and BAD_USER_INPUT if after is above the newest event.
 //
 // The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member, after
-// the event that says so. Events from before the removal that have not been yielded when it is noticed
-// are never yielded. A slow consumer delays no one, and misses nothing.
+// the event that says so. Events from before the removal that have not been yielded when it is
+// noticed are never yielded. A slow consumer delays no one, and misses nothing.
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[*model.Event, error], error) {
@@ -37,8 +37,8 @@ func (s *Service) Follow(
 	}, nil
 }
 
-// Followed is an event or, if Event is nil, the end of the replay: everything up to the seq CaughtUp
-// has been yielded, and what follows is live.
+// Followed is an event or, if Event is nil, the end of the replay: everything up to the seq
+// CaughtUp has been yielded, and what follows is live.
 type Followed struct {
 	Event    *model.Event
 	CaughtUp int64
@@ -85,8 +85,8 @@ func startAfter(after *int64, bounds membership.SeqBounds) (seen int64, err erro
 // instead of a backlog: typing, receipts.
 type Watcher struct{ follower *follower }
 
-// Watch begins to watch a conversation from now on, until the watcher is closed. notifier is notified
-// when there is something to drain. A user who is not a member gets the error from Drain.
+// Watch begins to watch a conversation from now on, until the watcher is closed. notifier is
+// notified when there is something to drain. A user who is not a member gets the error from Drain.
 func (s *Service) Watch(
 	ctx context.Context, actor model.Actor, id model.ConversationID, notifier wake.Notifier,
 ) (*Watcher, error) {

@@ -125,8 +125,8 @@ func (fo *follower) markReady() {
 	fo.stream.Notify()
 }
 
-// swap empties the queue and returns what was in it. behind is false if the events that were missing
-// have been read in the meantime.
+// swap empties the queue and returns what was in it. behind is false if the events that were
+// missing have been read in the meantime.
 func (fo *follower) swap() (events []*model.Event, behind, removed bool) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -165,14 +165,20 @@ func (fo *follower) hasMore() bool {
 	return false
 }
 
+func (fo *follower) isBehind() bool {
+	fo.stream.mu.Lock()
+	defer fo.stream.mu.Unlock()
+	return fo.behind
+}
+
 func (fo *follower) isRemoved() bool {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
 	return fo.removed
 }
 
-// run delivers until ctx ends or the actor is removed. It yields CaughtUp once, after the events that
-// were stored when it began.
+// run delivers until ctx ends or the actor is removed. It yields CaughtUp once, after the events
+// that were stored when it began.
 func (fo *follower) run(ctx context.Context, yield func(Followed, error) bool) error {
 	deliver := func(e *model.Event) error {
 		if !yield(Followed{Event: e}, nil) {
@@ -196,8 +202,8 @@ func (fo *follower) run(ctx context.Context, yield func(Followed, error) bool) e
 	}
 }
 
-// drain delivers what is queued, and reads what is missing before it. It returns errRemoved after it
-// has delivered the event that ended the membership.
+// drain delivers what is queued, and reads what is missing before it. It returns errRemoved after
+// it has delivered the event that ended the membership.
 func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error) error {
 	events, behind, removed := fo.swap()
 	if removed {
@@ -280,8 +286,8 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 	}
 }
 
-// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, without delivering the
-// event that says so, if the actor is found to be no longer a member.
+// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, without delivering
+// the event that says so, if the actor is found to be no longer a member.
 func (fo *follower) catchUpTo(
 	ctx context.Context, seq int64, deliver func(*model.Event) error,
 ) error {

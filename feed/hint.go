@@ -64,7 +64,8 @@ type wireHint struct {
 	Events  []*model.Event `json:"events,omitempty"`
 }
 
-var hintCodec = natsbus.Codec[Hint]{Encode: encodeHint, Decode: decodeHint} //nolint:gochecknoglobals // a constant
+var hintCodec = natsbus.Codec[Hint]{Encode: encodeHint,
+	Decode: decodeHint} //nolint:gochecknoglobals // a constant
 
 func encodeHint(h Hint) ([]byte, error) {
 	data, err := json.Marshal(wireHint{hintVersion, h.Seq, h.Events})
@@ -115,7 +116,8 @@ func decodeHint(topic string, data []byte) (h Hint, err error) {
 			return Hint{}, err
 		}
 	}
-	if slices.ContainsFunc(h.Events, func(e *model.Event) bool { return e.MessageID != nil && e.Message == nil }) {
+	if slices.ContainsFunc(h.Events,
+		func(e *model.Event) bool { return e.MessageID != nil && e.Message == nil }) {
 		h.Events = nil // the followers read them
 	}
 	return h, nil
@@ -125,7 +127,8 @@ func checkEvent(e *model.Event, id model.ConversationID, seq int64) error {
 	if e.ConversationID != id || e.Seq != seq || e.Kind == "" {
 		return errors.New("the event is not the one that the hint is about")
 	}
-	if m := e.Message; m != nil && (e.MessageID == nil || *e.MessageID != m.ID || m.ConversationID != id) {
+	if m := e.Message; m != nil &&
+		(e.MessageID == nil || *e.MessageID != m.ID || m.ConversationID != id) {
 		return errors.New("the message is not the one that the event is about")
 	}
 	switch e.Kind {

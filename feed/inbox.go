@@ -8,16 +8,16 @@ import (
 	"parley/model"
 )
 
-// InboxChange says which entry of a user's list of conversations has changed. The entry is read again,
-// so only the newest change counts.
+// InboxChange says which entry of a user's list of conversations has changed. The entry is read
+// again, so only the newest change counts.
 type InboxChange struct {
 	ConversationID model.ConversationID
 	Removed        bool
 }
 
-// Inbox yields each entry of the actor's list of conversations that changes from now on, for whatever
-// reason: a message, a title, read state, a mute. If entries change faster than they are taken, each is
-// yielded once.
+// Inbox yields each entry of the actor's list of conversations that changes from now on, for
+// whatever reason: a message, a title, read state, a mute. If entries change faster than they are
+// taken, each is yielded once.
 func (s *Service) Inbox(ctx context.Context, actor model.Actor) iter.Seq2[InboxChange, error] {
 	return func(yield func(InboxChange, error) bool) {
 		in := &inbox{s.openViewerStream(actor), yield}
@@ -121,7 +121,9 @@ func (in *inbox) reconcile(ctx context.Context, id model.ConversationID) error {
 }
 
 // Joined yields each conversation that the actor becomes a member of from now on.
-func (s *Service) Joined(ctx context.Context, actor model.Actor) iter.Seq2[model.ConversationID, error] {
+func (s *Service) Joined(
+	ctx context.Context, actor model.Actor,
+) iter.Seq2[model.ConversationID, error] {
 	return func(yield func(model.ConversationID, error) bool) {
 		m := s.openViewerStream(actor)
 		defer m.close()
@@ -131,7 +133,9 @@ func (s *Service) Joined(ctx context.Context, actor model.Actor) iter.Seq2[model
 	}
 }
 
-func (m *viewerStream) joined(ctx context.Context, yield func(model.ConversationID, error) bool) error {
+func (m *viewerStream) joined(
+	ctx context.Context, yield func(model.ConversationID, error) bool,
+) error {
 	joined := map[model.ConversationID]int64{} // the seq of joining
 	own, err := m.readMemberships(ctx)
 	if err != nil {

@@ -35,12 +35,13 @@ func (s *Service) LowWatermark(ctx context.Context) (position int64, err error) 
 // epoch is the life of the database in which its positions mean something: it is raised after a
 // restore.
 func (s *Service) epoch(ctx context.Context) (epoch int64, err error) {
-	return epoch, store.Error(s.db.NewSelect().Table("stream_epoch").Column("epoch").Scan(ctx, &epoch))
+	return epoch, store.Error(s.db.NewSelect().Table("stream_epoch").Column("epoch").
+		Scan(ctx, &epoch))
 }
 
 // CheckEpoch begins a new epoch if the database has positions that its server has yet to reach: it
-// was restored from another one, whose positions mean nothing here. It must be called before anything
-// is served.
+// was restored from another one, whose positions mean nothing here. It must be called before
+// anything is served.
 func (s *Service) CheckEpoch(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil // the counter is restored with what it has counted
@@ -52,7 +53,8 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 		for table, column := range map[string]string{
 			"stream_epoch": "reached", "conversation_members": "position", "departures": "position",
 		} {
-			there, err := tx.NewSelect().Table(table).ColumnExpr("1").Where(fmt.Sprintf(ahead, column)).Exists(ctx)
+			there, err := tx.NewSelect().Table(table).ColumnExpr("1").
+				Where(fmt.Sprintf(ahead, column)).Exists(ctx)
 			if err != nil {
 				return err
 			}
@@ -63,7 +65,8 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 		}
 		s.opts.Log.Warn("this database comes from another server: streams of events are reset")
 		for _, table := range []string{"events", "conversation_members", "departures"} {
-			if _, err := tx.NewRaw("UPDATE ? SET position = 0", bun.Ident(table)).Exec(ctx); err != nil {
+			if _, err := tx.NewRaw("UPDATE ? SET position = 0", bun.Ident(table)).
+				Exec(ctx); err != nil {
 				return err
 			}
 		}
@@ -72,18 +75,20 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 	})
 }
 
-// recordReached stores how far positions have come, for LowWatermark, and for CheckEpoch, which would
-// have to read every event to know.
+// recordReached stores how far positions have come, for LowWatermark, and for CheckEpoch, which
+// would have to read every event to know.
 //
-// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right after,
-// it assigns the same id again, and the new transaction may commit: below a low watermark that was
-// read in between, where nothing was to be added. So a low watermark is worth only as much as what
-// has been committed since. This commits, with an id above everything that it has found to be stable.
+// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right
+// after, it assigns the same id again, and the new transaction may commit: below a low watermark
+// that was read in between, where nothing was to be added. So a low watermark is worth only as much
+// as what has been committed since. This commits, with an id above everything that it has found to
+// be stable.
 func (s *Service) recordReached(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil
 	}
-	_, err := s.db.NewUpdate().Table("stream_epoch").Set("reached = pg_current_xact_id()::text::bigint").
+	_, err := s.db.NewUpdate().Table("stream_epoch").
+		Set("reached = pg_current_xact_id()::text::bigint").
 		Where("reached + 1 < pg_snapshot_xmin(pg_current_snapshot())::text::bigint").Exec(ctx)
 	return store.Error(err)
 }

@@ -4,29 +4,31 @@
 // # Guarantees
 //
 // Every durable change of a conversation is one event, with the next seq of that conversation,
-// written in the transaction that makes the change. The conversation's row is locked from the moment
-// the seq is taken until the commit. So commits come in order of seq, there are no gaps, and a gap
-// that a reader sees means "not here yet", never "will never come".
+// written in the transaction that makes the change. The conversation's row is locked from the
+// moment the seq is taken until the commit. So commits come in order of seq, there are no gaps, and
+// a gap that a reader sees means "not here yet", never "will never come".
 //
 // A follower of a conversation receives every event after the seq that it began with: each exactly
-// once, in order of seq, for as long as it is a member. The stream of a viewer's events (ViewerEvents)
-// does so for all conversations of one user, and resumes from a cursor. Nothing is ordered across
-// conversations in live delivery. Hints, membership hints and whatever package live publishes may be
-// lost, delayed, doubled or reordered, and none of these guarantees depends on them: a follower that
-// misses events reads them from the database, at the latest when Run reconciles.
+// once, in order of seq, for as long as it is a member. The stream of a viewer's events
+// (ViewerEvents) does so for all conversations of one user, and resumes from a cursor. Nothing is
+// ordered across conversations in live delivery. Hints, membership hints and whatever package live
+// publishes may be lost, delayed, doubled or reordered, and none of these guarantees depends on
+// them: a follower that misses events reads them from the database, at the latest when Run
+// reconciles.
 //
 // # Positions
 //
-// An event also has a position, which orders the events of all conversations. On PostgreSQL it is the
-// transaction's id, so positions do not become visible in order. The low watermark is the position
-// below which nothing is added any more; a cursor names the conversations above it one by one.
+// An event also has a position, which orders the events of all conversations. On PostgreSQL it is
+// the transaction's id, so positions do not become visible in order. The low watermark is the
+// position below which nothing is added any more; a cursor names the conversations above it one by
+// one.
 //
 // # Concurrency
 //
-// A Service may be used by any number of goroutines. Run reconciles and joins the buses of the other
-// nodes; it ends with its context. Each followed conversation has one feed, with at most one
-// goroutine, which exists while there are hints to merge or events to read. Each Sink has at most one
-// goroutine, which exists while the sink is behind. Both end with their last user.
+// A Service may be used by any number of goroutines. Run reconciles and joins the buses of the
+// other nodes; it ends with its context. Each followed conversation has one feed, with at most one
+// goroutine, which exists while there are hints to merge or events to read. Each Sink has at most
+// one goroutine, which exists while the sink is behind. Both end with their last user.
 //
 // Publishers never wait: not for a feed, not for a follower. A feed never waits for a follower that
 // takes; a Sink's Live is called by the feed's goroutine and has to return at once. Followers wait
@@ -85,7 +87,8 @@ type Service struct {
 	rounds        atomic.Int64               // of reconciling that have begun
 	reconciled    atomic.Pointer[reconciled] // by the newest round that succeeded
 	keptCursorKey atomic.Pointer[cursorKey]  // nil until it is needed
-	replays       chan struct{}              // the replay slots: has one value for each that is taken
+	// the replay slots: has one value for each that is taken
+	replays chan struct{}
 }
 
 // New returns a service. Run has to run beside it.
@@ -145,7 +148,8 @@ func (s *Service) Run(ctx context.Context) {
 			err = s.reconcileAll(ctx)
 		}
 		if err != nil && ctx.Err() == nil { // the next tick reconciles what this should have
-			s.opts.Log.Warn("cannot reconcile the followed conversations with the database; retrying",
+			s.opts.Log.Warn(
+				"cannot reconcile the followed conversations with the database; retrying",
 				"error", err)
 		}
 	}
@@ -156,6 +160,29 @@ func (s *Service) Hints() *natsbus.Bus[Hint] { return s.hints }
 
 // MembershipHints is the bus of membership hints. Tests intercept it.
 func (s *Service) MembershipHints() *natsbus.Bus[MembershipHint] { return s.memberships }
+
+// Stats counts what is followed on this node now.
+type Stats struct {
+	Feeds     int // followed conversations
+	Followers int // of all feeds together
+	Behind    int // followers that have to read what their queue had no room for
+}
+
+// Stats returns them. Each feed is counted at another moment.
+func (s *Service) Stats() (n Stats) {
+	for _, f := range s.feeds.Values() {
+		n.Feeds++
+		f.mu.Lock()
+		for fo := range f.followers {
+			n.Followers++
+			if fo.isBehind() {
+				n.Behind++
+			}
+		}
+		f.mu.Unlock()
+	}
+	return n
+}
 
 // dirtyFeeds are those for which hints may have been lost.
 func (s *Service) dirtyFeeds() []*feed {
@@ -204,8 +231,8 @@ func (s *Service) reconcileAll(ctx context.Context) error {
 	return recorded
 }
 
-// startRounds makes the first round publish only what changes from now on. Streams that began before
-// get a hint for every membership.
+// startRounds makes the first round publish only what changes from now on. Streams that began
+// before get a hint for every membership.
 func (s *Service) startRounds(ctx context.Context) {
 	low, err := s.LowWatermark(ctx)
 	if err == nil {

@@ -37,9 +37,9 @@ type sinkState struct {
 // ErrNotAccepted is returned by FollowInto if the sink does not accept the actor.
 var ErrNotAccepted = errors.New("the sink does not accept this member")
 
-// FollowInto is Follow for a Sink. It returns once it is known that the actor may follow, and delivers
-// until ctx ends. Membership, what is hidden, and where to begin come from one read. A member who is
-// removed and added again is another member: following ends even then.
+// FollowInto is Follow for a Sink. It returns once it is known that the actor may follow, and
+// delivers until ctx ends. Membership, what is hidden, and where to begin come from one read. A
+// member who is removed and added again is another member: following ends even then.
 func (s *Service) FollowInto(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
 ) error {
@@ -77,8 +77,8 @@ func (fo *follower) startWorker() {
 	}
 }
 
-// work delivers what is queued and what has to be read, until there is neither. From then on the feed
-// delivers.
+// work delivers what is queued and what has to be read, until there is neither. From then on the
+// feed delivers.
 func (fo *follower) work() {
 	sink := fo.sink
 	for {

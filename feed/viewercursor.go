@@ -25,20 +25,21 @@ type watermark struct {
 
 // isBelow reports whether what is written at a position in a conversation is below the watermark.
 func (l watermark) isBelow(position int64, id model.ConversationID) bool {
-	return position < l.position || position == l.position && model.CompareIDs(id, l.conversation) <= 0
+	return position < l.position || position == l.position &&
+		model.CompareIDs(id, l.conversation) <= 0
 }
 
-// viewerCursor is where a stream of a viewer's events stands. It has delivered every event below the
-// low watermark, what progress says of the conversations in delivered, and nothing else. ADR 8 argues
-// why nothing can fall through.
+// viewerCursor is where a stream of a viewer's events stands. It has delivered every event below
+// the low watermark, what progress says of the conversations in delivered, and nothing else. ADR 8
+// argues why nothing can fall through.
 type viewerCursor struct {
 	epoch     int64
 	low       watermark
 	delivered map[model.ConversationID]progress
 }
 
-// progress is how far a stream has delivered a conversation: everything up to a seq. If ended is set,
-// that is the seq of the membership's end, which has been delivered too.
+// progress is how far a stream has delivered a conversation: everything up to a seq. If ended is
+// set, that is the seq of the membership's end, which has been delivered too.
 type progress struct {
 	seq   int64
 	ended bool
@@ -64,10 +65,10 @@ const (
 	maxNamed, sweepNamed = 80, 20
 )
 
-// cursorKey authenticates the cursors of this database's streams. Nothing else is signed with it. It
-// is a row of the database, not a setting: every node has it, it survives restarts and the rotation of
-// keys for access tokens, and it is restored together with the positions that give a cursor its
-// meaning.
+// cursorKey authenticates the cursors of this database's streams. Nothing else is signed with it.
+// It is a row of the database, not a setting: every node has it, it survives restarts and the
+// rotation of keys for access tokens, and it is restored together with the positions that give a
+// cursor its meaning.
 type cursorKey []byte
 
 // cursorKey reads the key when it is first needed, and keeps it.
@@ -93,9 +94,9 @@ func (k cursorKey) mac(owner model.UserID, content []byte) []byte {
 	return h.Sum(nil)[:cursorMAC]
 }
 
-// encode returns the cursor's text: the letter of the list, an HMAC, and the content. The content is a
-// version, and then in varints the epoch, the low watermark and the conversations. Later versions add
-// their fields behind these.
+// encode returns the cursor's text: the letter of the list, an HMAC, and the content. The content
+// is a version, and then in varints the epoch, the low watermark and the conversations. Later
+// versions add their fields behind these.
 func (c viewerCursor) encode(key cursorKey, owner model.UserID) string {
 	b := make([]byte, 0, 64+20*len(c.delivered))
 	b = append(b, cursorVersion)
@@ -113,8 +114,8 @@ func (c viewerCursor) encode(key cursorKey, owner model.UserID) string {
 var errCursorContent = errors.New("an authentic cursor cannot be read")
 
 // readViewerCursor decodes a cursor, after it has checked that this database made it for the owner:
-// BAD_USER_INPUT if not. A cursor of another version, as a node that is updated earlier or later may
-// have made it, has no epoch, and so resets the stream.
+// BAD_USER_INPUT if not. A cursor of another version, as a node that is updated earlier or later
+// may have made it, has no epoch, and so resets the stream.
 func readViewerCursor(key cursorKey, owner model.UserID, s string) (c viewerCursor, err error) {
 	r := store.ReadCursor(viewerEventsList, s)
 	mac, content := r.ReadBytes(cursorMAC), r.ReadRest()
@@ -192,7 +193,8 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 	if err != nil {
 		return "", err
 	}
-	c := viewerCursor{epoch: epoch, low: watermark{position: low}, delivered: map[model.ConversationID]progress{}}
+	c := viewerCursor{epoch: epoch, low: watermark{position: low},
+		delivered: map[model.ConversationID]progress{}}
 	// What is stored above the low watermark happened before this cursor.
 	var recent []struct {
 		ConversationID      model.ConversationID
@@ -210,12 +212,13 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 	return c.encode(key, actor.UserID), nil
 }
 
-// movedSince selects the actor's conversations that have events above a low watermark, with the seqs of
-// the first and the last of these events, and the highest position. In each conversation the events
-// count from the one that made the actor a member.
+// movedSince selects the actor's conversations that have events above a low watermark, with the
+// seqs of the first and the last of these events, and the highest position. In each conversation
+// the events count from the one that made the actor a member.
 func (s *Service) movedSince(actor model.Actor, low watermark) *bun.SelectQuery {
 	q := inViewerConversations(s.db.NewSelect().Model((*model.Event)(nil)), actor).
-		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS newest").
+		ColumnExpr(
+			"e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS newest").
 		Where("e.position >= ?", low.position).GroupExpr("e.conversation_id")
 	if low.conversation != (model.ConversationID{}) {
 		q = q.Where("(e.position, e.conversation_id) > (?, ?)", low.position, low.conversation)
@@ -223,8 +226,8 @@ func (s *Service) movedSince(actor model.Actor, low watermark) *bun.SelectQuery 
 	return q
 }
 
-// inViewerConversations narrows a query to the events of the actor's conversations, from the one that
-// made the actor a member.
+// inViewerConversations narrows a query to the events of the actor's conversations, from the one
+// that made the actor a member.
 func inViewerConversations(q *bun.SelectQuery, actor model.Actor) *bun.SelectQuery {
 	return q.Join("JOIN conversation_members AS cm ON cm.conversation_id = e.conversation_id").
 		Where("cm.user_id = ?", actor.UserID).Where("e.seq >= cm.joined_seq")

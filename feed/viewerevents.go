@@ -12,7 +12,8 @@ import (
 	"parley/store"
 )
 
-// ViewerEvent is one item of the stream of a viewer's events. Exactly one field besides Cursor is set.
+// ViewerEvent is one item of the stream of a viewer's events. Exactly one field besides Cursor is
+// set.
 type ViewerEvent struct {
 	Cursor   string // where the stream stands after this item
 	Event    *model.Event
@@ -22,15 +23,17 @@ type ViewerEvent struct {
 	Reset    bool                  // items were skipped: the stream begins again, from now
 }
 
-// ViewerEvents yields every event that the actor may see, in all their conversations: after a cursor
-// first what was missed, then CaughtUp, then live events. Without a cursor it begins now. Within a
-// conversation the order is that of seq. A client that resumes with the cursor of the last item, as often
-// as it likes, misses no event and gets none twice. It returns BAD_USER_INPUT for a cursor that is not
-// the actor's, before it reads anything.
+// ViewerEvents yields every event that the actor may see, in all their conversations: after a
+// cursor first what was missed, then CaughtUp, then live events. Without a cursor it begins now.
+// Within a conversation the order is that of seq. A client that resumes with the cursor of the last
+// item, as often as it likes, misses no event and gets none twice. It returns BAD_USER_INPUT for a
+// cursor that is not the actor's, before it reads anything.
 //
-// No cursor names more than maxNamed conversations: see sweep for how that holds while a stream catches
-// up with thousands, and makeRoom for when thousands are busy at once.
-func (s *Service) ViewerEvents(ctx context.Context, actor model.Actor, after *string) (iter.Seq2[ViewerEvent, error], error) {
+// No cursor names more than maxNamed conversations: see sweep for how that holds while a stream
+// catches up with thousands, and makeRoom for when thousands are busy at once.
+func (s *Service) ViewerEvents(
+	ctx context.Context, actor model.Actor, after *string,
+) (iter.Seq2[ViewerEvent, error], error) {
 	key, err := s.cursorKey(ctx)
 	if err != nil {
 		return nil, err
@@ -62,15 +65,22 @@ type viewerEvents struct {
 	low   watermark
 	// delivered has the conversations of which low does not say how far they have been delivered.
 	delivered map[model.ConversationID]progress
-	newest    map[model.ConversationID]int64           // the highest position that may have been delivered of each
-	left      map[model.ConversationID]model.Departure // departures that have been delivered, and are above low
-	joined    map[model.ConversationID]bool            // before this run, see streamStart
-	joining   map[model.ConversationID]ownMembership   // memberships whose beginning has yet to be delivered
-	leaving   model.ConversationID                     // whose removal has been delivered, and its Left not yet
-	changed   []model.ConversationID                   // of which membership hints have yet to be handled
-	live      bool                                     // everything that was missed has been delivered
-	round     int64                                    // of reconciling, which low is from
-	caughtUp  bool                                     // CaughtUp has been yielded since the last Reset
+	// the highest position that may have been delivered of each
+	newest map[model.ConversationID]int64
+	// departures that have been delivered, and are above low
+	left   map[model.ConversationID]model.Departure
+	joined map[model.ConversationID]bool // before this run, see streamStart
+	// memberships whose beginning has yet to be delivered
+	joining map[model.ConversationID]ownMembership
+	// whose removal has been delivered, and its Left not yet
+	leaving model.ConversationID
+	// of which membership hints have yet to be handled
+	changed []model.ConversationID
+	// everything that was missed has been delivered
+	live  bool
+	round int64 // of reconciling, which low is from
+	// CaughtUp has been yielded since the last Reset
+	caughtUp bool
 }
 
 var (
@@ -78,8 +88,8 @@ var (
 	errOver = errors.New("the cursor would name more conversations than any cursor may")
 )
 
-// run delivers until the cursor is full, makes room in it, and resumes from there as a client would. If
-// nothing else keeps the cursor within its bound, the stream is reset.
+// run delivers until the cursor is full, makes room in it, and resumes from there as a client
+// would. If nothing else keeps the cursor within its bound, the stream is reset.
 func (m *viewerEvents) run(ctx context.Context, from *viewerCursor) error {
 	start := streamStart{from: from, limit: int64(m.service.opts.MaxReplayed)}
 	for {
@@ -96,7 +106,8 @@ func (m *viewerEvents) run(ctx context.Context, from *viewerCursor) error {
 		stand := m.cursor()
 		start = streamStart{from: &stand, limit: noLimit, reset: !room}
 		if start.reset {
-			m.service.opts.Log.Warn("a stream of events is reset: a long transaction holds the low watermark back",
+			m.service.opts.Log.Warn(
+				"a stream of events is reset: a long transaction holds the low watermark back",
 				"user", m.actor.UserID)
 			continue
 		}
@@ -113,8 +124,8 @@ type streamStart struct {
 	from  *viewerCursor // nil means now
 	limit int64         // how many items may have been missed
 	reset bool          // start now, and yield Reset
-	// joined has the conversations whose Joined has been yielded, or that the cursor's owner was in,
-	// without a Left since.
+	// joined has the conversations whose Joined has been yielded, or that the cursor's owner was
+	// in, without a Left since.
 	joined map[model.ConversationID]bool
 }
 
@@ -187,10 +198,10 @@ func (m *viewerEvents) drainFollower(ctx context.Context, fo *follower) error {
 	return m.drain(ctx, fo)
 }
 
-// makeRoom makes sure that the cursor may name a conversation. If it names as many as it may, it first
-// adopts what the node's newest round of reconciling has found. If that is not enough, errFull ends this
-// run, and the stream resumes from its own cursor: then sweep delivers what is below the low watermark of
-// that moment, and the cursor no longer has to name those conversations.
+// makeRoom makes sure that the cursor may name a conversation. If it names as many as it may, it
+// first adopts what the node's newest round of reconciling has found. If that is not enough,
+// errFull ends this run, and the stream resumes from its own cursor: then sweep delivers what is
+// below the low watermark of that moment, and the cursor no longer has to name those conversations.
 func (m *viewerEvents) makeRoom(id model.ConversationID) error {
 	if m.hasRoom(id) {
 		return nil
@@ -208,15 +219,16 @@ func (m *viewerEvents) hasRoom(id model.ConversationID) bool {
 	return delivered || left || len(m.delivered)+len(m.left) < m.service.opts.maxNamed
 }
 
-// roomWait is how long, about, a stream whose cursor is full waits for transactions that hold the low
-// watermark back; the first wait between two looks is firstRoomWait, and each is twice the one before.
+// roomWait is how long, about, a stream whose cursor is full waits for transactions that hold the
+// low watermark back; the first wait between two looks is firstRoomWait, and each is twice the one
+// before.
 const (
 	roomWait      = 10 * time.Second
 	firstRoomWait = 10 * time.Millisecond
 )
 
-// awaitRoom waits until the database's low watermark is above most of what has been delivered. It returns
-// false if a long transaction holds the low watermark back.
+// awaitRoom waits until the database's low watermark is above most of what has been delivered. It
+// returns false if a long transaction holds the low watermark back.
 func (m *viewerEvents) awaitRoom(ctx context.Context) (ok bool, err error) {
 	for waited, wait := time.Duration(0), firstRoomWait; ; waited, wait = waited+wait, 2*wait {
 		var low int64
@@ -300,10 +312,10 @@ func (m *viewerEvents) item(e ViewerEvent) error {
 	return nil
 }
 
-// adoptReconciled adopts the low watermark of the node's newest round of reconciling. That round read the
-// newest seq of each conversation after the low watermark. A conversation of which all that has been
-// delivered, and nothing above the low watermark, need not be named any more. If more conversations would
-// have to be named than may be, nothing changes.
+// adoptReconciled adopts the low watermark of the node's newest round of reconciling. That round
+// read the newest seq of each conversation after the low watermark. A conversation of which all
+// that has been delivered, and nothing above the low watermark, need not be named any more. If more
+// conversations would have to be named than may be, nothing changes.
 func (m *viewerEvents) adoptReconciled() {
 	reconciled := m.service.reconciled.Load()
 	if !m.live || reconciled.round == m.round || reconciled.lowWatermark < m.low.position {
@@ -325,19 +337,23 @@ func (m *viewerEvents) adoptReconciled() {
 		}
 	}
 	left := maps.Clone(m.left)
-	maps.DeleteFunc(left, func(id model.ConversationID, d model.Departure) bool { return low.isBelow(d.Position, id) })
+	maps.DeleteFunc(left, func(id model.ConversationID,
+		d model.Departure) bool {
+		return low.isBelow(d.Position, id)
+	})
 	if len(delivered)+len(left) > m.service.opts.maxNamed {
 		return
 	}
 	m.delivered, m.left, m.low, m.round = delivered, left, low, reconciled.round
 }
 
-// deliverJoined delivers the beginning of a membership, which is at a position or below it. With that the
-// low watermark rises to last, if there is one.
+// deliverJoined delivers the beginning of a membership, which is at a position or below it. With
+// that the low watermark rises to last, if there is one.
 func (m *viewerEvents) deliverJoined(fo *follower, position int64, last *model.Event) error {
 	own := m.joining[fo.id]
 	if m.joined[fo.id] { // who is live is delivered of the end before, too
-		d := model.Departure{UserID: m.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1, Position: position}
+		d := model.Departure{UserID: m.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1,
+			Position: position}
 		if err := m.deliverLeft(d); err != nil {
 			return err
 		}
@@ -386,8 +402,8 @@ func (m *viewerEvents) drain(ctx context.Context, fo *follower) error {
 	return m.reconcile(ctx, fo.id) // the actor may have been added again
 }
 
-// departure reads the newest end of the actor's membership. stored is false if the row is gone, as with
-// the conversation: no cursor has to know of it then.
+// departure reads the newest end of the actor's membership. stored is false if the row is gone, as
+// with the conversation: no cursor has to know of it then.
 func (m *viewerEvents) departure(
 	ctx context.Context, id model.ConversationID,
 ) (d model.Departure, stored bool, err error) {
@@ -422,8 +438,8 @@ func (m *viewerEvents) reconcile(ctx context.Context, id model.ConversationID) e
 	return m.drain(ctx, fo)
 }
 
-// deliverMissedEnd reports a membership that began and ended before the stream saw it, as it would be
-// reported to a client that was offline.
+// deliverMissedEnd reports a membership that began and ended before the stream saw it, as it would
+// be reported to a client that was offline.
 func (m *viewerEvents) deliverMissedEnd(ctx context.Context, id model.ConversationID) error {
 	d, stored, err := m.departure(ctx, id)
 	if err != nil || !stored || m.low.isBelow(d.Position, id) || m.left[id].Seq >= d.Seq {

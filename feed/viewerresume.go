@@ -38,7 +38,8 @@ func (m *viewerEvents) tryBegin(ctx context.Context, b streamStart) (r resumptio
 	}
 	var now []recentMembership
 	var start map[model.ConversationID]int64
-	if from := b.from; from != nil && !b.reset && from.epoch == m.epoch && from.low.position <= r.low {
+	if from := b.from; from != nil && !b.reset && from.epoch == m.epoch &&
+		from.low.position <= r.low {
 		if now, err = m.recentMemberships(ctx, from.low, feeds); err != nil {
 			return r, err
 		}
@@ -69,28 +70,33 @@ func (m *viewerEvents) tryBegin(ctx context.Context, b streamStart) (r resumptio
 	return r, nil
 }
 
-// recentMembership is a membership with what its conversation has above a low watermark, if anything.
+// recentMembership is a membership with what its conversation has above a low watermark, if
+// anything.
 type recentMembership struct {
 	ownMembership `bun:",extend"`
 	First, Newest *int64 // the seq of the first event; the highest position
 }
 
-// recentMemberships reads the memberships in conversations whose feed is open; of the others there will be
-// membership hints. It is one statement, because an end and a new beginning between two statements would
-// look like one membership.
+// recentMemberships reads the memberships in conversations whose feed is open; of the others there
+// will be membership hints. It is one statement, because an end and a new beginning between two
+// statements would look like one membership.
 func (m *viewerEvents) recentMemberships(
 	ctx context.Context, low watermark, feeds map[model.ConversationID]*feed,
 ) (now []recentMembership, err error) {
-	err = m.service.db.NewSelect().Model((*model.ConversationMember)(nil)).ColumnExpr("?TableColumns, c.last_seq, r.first, r.newest").
+	err = m.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
+		ColumnExpr("?TableColumns, c.last_seq, r.first, r.newest").
 		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
-		Join("LEFT JOIN (?) AS r ON r.conversation_id = cm.conversation_id", m.service.movedSince(m.actor, low)).
+		Join("LEFT JOIN (?) AS r ON r.conversation_id = cm.conversation_id",
+			m.service.movedSince(m.actor, low)).
 		Where("cm.user_id = ?", m.actor.UserID).OrderExpr("cm.conversation_id").Scan(ctx, &now)
-	return slices.DeleteFunc(now, func(own recentMembership) bool { return feeds[own.ConversationID] == nil }), store.Error(err)
+	return slices.DeleteFunc(now, func(own recentMembership) bool {
+		return feeds[own.ConversationID] == nil
+	}), store.Error(err)
 }
 
-// startNow starts after everything that is stored. The cursor names the conversations with events above
-// the low watermark, unless they are too many: then a client that resumes gets some of these events again,
-// as it may after a reset.
+// startNow starts after everything that is stored. The cursor names the conversations with events
+// above the low watermark, unless they are too many: then a client that resumes gets some of these
+// events again, as it may after a reset.
 func (m *viewerEvents) startNow(now []recentMembership, low int64) map[model.ConversationID]int64 {
 	m.resetState()
 	m.low = watermark{position: low}
@@ -109,10 +115,12 @@ func (m *viewerEvents) startNow(now []recentMembership, low int64) map[model.Con
 }
 
 // startAt returns how far each conversation has been delivered; nil if the cursor is ahead of the
-// database. Of a conversation that the cursor does not name, exactly the events below the low watermark
-// have been delivered. Those are the first events of the membership, so delivery ends before the first
-// event that is not below.
-func (m *viewerEvents) startAt(from viewerCursor, now []recentMembership) map[model.ConversationID]int64 {
+// database. Of a conversation that the cursor does not name, exactly the events below the low
+// watermark have been delivered. Those are the first events of the membership, so delivery ends
+// before the first event that is not below.
+func (m *viewerEvents) startAt(
+	from viewerCursor, now []recentMembership,
+) map[model.ConversationID]int64 {
 	m.resetState()
 	m.low = from.low
 	start := make(map[model.ConversationID]int64, len(now))
@@ -145,9 +153,11 @@ func (m *viewerEvents) resetState() {
 	m.leaving = model.ConversationID{}
 }
 
-// departures returns the memberships of the actor that have ended since the cursor and have not begun
-// again, in the order of their end.
-func (m *viewerEvents) departures(ctx context.Context, from viewerCursor, now []recentMembership) (left []model.Departure, err error) {
+// departures returns the memberships of the actor that have ended since the cursor and have not
+// begun again, in the order of their end.
+func (m *viewerEvents) departures(
+	ctx context.Context, from viewerCursor, now []recentMembership,
+) (left []model.Departure, err error) {
 	named := bun.List(slices.Collect(maps.Keys(from.delivered)))
 	err = m.service.db.NewSelect().Model(&left).Where("d.user_id = ?", m.actor.UserID).
 		Where("d.position >= ? OR d.conversation_id IN (?)", from.low.position, named).
@@ -176,7 +186,9 @@ func (m *viewerEvents) departures(ctx context.Context, from viewerCursor, now []
 }
 
 // missed counts what a stream has to deliver before it is live.
-func missed(now []recentMembership, start map[model.ConversationID]int64, left []model.Departure) int64 {
+func missed(
+	now []recentMembership, start map[model.ConversationID]int64, left []model.Departure,
+) int64 {
 	count := int64(len(left))
 	for _, own := range now {
 		if start[own.ConversationID] < own.JoinedSeq {
@@ -187,9 +199,9 @@ func missed(now []recentMembership, start map[model.ConversationID]int64, left [
 	return count
 }
 
-// catchUp delivers what was missed: first in the conversations that the cursor names, then everything
-// below the low watermark in the order in which it happened, and then the rest, which is from the last
-// moments, one conversation after the other.
+// catchUp delivers what was missed: first in the conversations that the cursor names, then
+// everything below the low watermark in the order in which it happened, and then the rest, which is
+// from the last moments, one conversation after the other.
 func (m *viewerEvents) catchUp(ctx context.Context, r resumption) error {
 	left, err := m.deliverNamed(ctx, r)
 	if err != nil {
@@ -224,9 +236,12 @@ func (m *viewerEvents) catchUp(ctx context.Context, r resumption) error {
 	return nil
 }
 
-// deliverNamed delivers the conversations that the cursor names up to where they are now. Their events may
-// be below the low watermark, where sweep does not look. It returns the departures that remain.
-func (m *viewerEvents) deliverNamed(ctx context.Context, r resumption) (left []model.Departure, err error) {
+// deliverNamed delivers the conversations that the cursor names up to where they are now. Their
+// events may be below the low watermark, where sweep does not look. It returns the departures that
+// remain.
+func (m *viewerEvents) deliverNamed(
+	ctx context.Context, r resumption,
+) (left []model.Departure, err error) {
 	for _, d := range r.left {
 		if _, named := m.delivered[d.ConversationID]; !named {
 			left = append(left, d)
@@ -248,8 +263,8 @@ func (m *viewerEvents) deliverNamed(ctx context.Context, r resumption) (left []m
 	return left, nil
 }
 
-// catchUpTo delivers the events of a conversation up to a seq. If the actor is no longer a member, drain
-// reports that later.
+// catchUpTo delivers the events of a conversation up to a seq. If the actor is no longer a member,
+// drain reports that later.
 func (m *viewerEvents) catchUpTo(ctx context.Context, fo *follower, seq int64) error {
 	err := fo.catchUpTo(ctx, seq, func(e *model.Event) error { return m.deliverSwept(fo, e, nil) })
 	if errors.Is(err, errRemoved) {

@@ -52,8 +52,8 @@ type ownMembership struct {
 	LastSeq                  int64
 }
 
-// readMemberships reads all memberships of the actor, or only some. It retries while the database is
-// unavailable.
+// readMemberships reads all memberships of the actor, or only some. It retries while the database
+// is unavailable.
 func (m *viewerStream) readMemberships(
 	ctx context.Context, only ...model.ConversationID,
 ) (found []ownMembership, err error) {
@@ -95,8 +95,8 @@ func (m *viewerStream) drop(fo *follower) {
 }
 
 // checkMembership reads the actor's membership of a conversation after a membership hint. If the
-// actor is a member and does not follow yet, it returns the membership, and the feed, which was open
-// before the read. If the actor is not a member, it ends the follower.
+// actor is a member and does not follow yet, it returns the membership, and the feed, which was
+// open before the read. If the actor is not a member, it ends the follower.
 func (m *viewerStream) checkMembership(
 	ctx context.Context, id model.ConversationID,
 ) (*feed, *ownMembership, error) {

@@ -15,11 +15,13 @@ type sweepPlace struct {
 	seq int64
 }
 
-// sweep delivers what was missed below the low watermark in order of position, across all conversations,
-// and the stream's low watermark rises along. So the cursor has to name only the conversation that sweep is
-// in the middle of, and the few of which something was delivered early, because seq and position do not
-// always rise together. It returns the departures that remain.
-func (m *viewerEvents) sweep(ctx context.Context, left []model.Departure, low int64) ([]model.Departure, error) {
+// sweep delivers what was missed below the low watermark in order of position, across all
+// conversations, and the stream's low watermark rises along. So the cursor has to name only the
+// conversation that sweep is in the middle of, and the few of which something was delivered early,
+// because seq and position do not always rise together. It returns the departures that remain.
+func (m *viewerEvents) sweep(
+	ctx context.Context, left []model.Departure, low int64,
+) ([]model.Departure, error) {
 	place := sweepPlace{m.low, everySeq}
 	for more := true; more; {
 		events, err := m.readSweepPage(ctx, place, low)
@@ -34,7 +36,8 @@ func (m *viewerEvents) sweep(ctx context.Context, left []model.Departure, low in
 			}
 			last := e // the last one of its position and conversation
 			if i+1 == len(events) && more || i+1 < len(events) &&
-				events[i+1].Position == e.Position && events[i+1].ConversationID == e.ConversationID {
+				events[i+1].Position == e.Position &&
+				events[i+1].ConversationID == e.ConversationID {
 				last = nil
 			}
 			if err := m.sweepEvent(ctx, e, last); err != nil {
@@ -50,7 +53,9 @@ func (m *viewerEvents) sweep(ctx context.Context, left []model.Departure, low in
 }
 
 // deliverLeftBelow delivers the departures below a low watermark, and returns the rest.
-func (m *viewerEvents) deliverLeftBelow(left []model.Departure, low watermark) ([]model.Departure, error) {
+func (m *viewerEvents) deliverLeftBelow(
+	left []model.Departure, low watermark,
+) ([]model.Departure, error) {
 	for len(left) > 0 && low.isBelow(left[0].Position, left[0].ConversationID) {
 		d := left[0]
 		left = left[1:]
@@ -63,8 +68,8 @@ func (m *viewerEvents) deliverLeftBelow(left []model.Departure, low watermark) (
 	return left, nil
 }
 
-// sweepEvent delivers one event, and what has to come before it. last is the event if it is the last one
-// of its position and conversation; else nil.
+// sweepEvent delivers one event, and what has to come before it. last is the event if it is the
+// last one of its position and conversation; else nil.
 func (m *viewerEvents) sweepEvent(ctx context.Context, e, last *model.Event) error {
 	fo := m.followers[e.ConversationID]
 	if fo == nil { // the actor joined while this stream started
@@ -108,13 +113,16 @@ func (m *viewerEvents) deliverSwept(fo *follower, e, last *model.Event) error {
 }
 
 // readSweepPage reads the next events for sweep, and retries while the database is unavailable.
-func (m *viewerEvents) readSweepPage(ctx context.Context, after sweepPlace, low int64) (events []*model.Event, err error) {
+func (m *viewerEvents) readSweepPage(
+	ctx context.Context, after sweepPlace, low int64,
+) (events []*model.Event, err error) {
 	db := m.service.db
 	read := func() error {
 		events = nil
 		q := inViewerConversations(db.NewSelect().Model(&events), m.actor).
 			Where("e.position >= ?", after.position).Where("e.position < ?", low).
-			Where("(e.position, e.conversation_id, e.seq) > (?, ?, ?)", after.position, after.conversation, after.seq).
+			Where("(e.position, e.conversation_id, e.seq) > (?, ?, ?)", after.position,
+				after.conversation, after.seq).
 			OrderExpr("e.position, e.conversation_id, e.seq").Limit(readPage)
 		if err := q.Scan(ctx); err != nil || len(events) == 0 {
 			return store.Error(err)
@@ -124,12 +132,13 @@ func (m *viewerEvents) readSweepPage(ctx context.Context, after sweepPlace, low 
 		}
 		return m.checkMemberships(ctx, events)
 	}
-	err = store.RetryWhileUnavailable(ctx, func() error { return m.service.WithReplaySlot(ctx, read) })
+	err = store.RetryWhileUnavailable(ctx,
+		func() error { return m.service.WithReplaySlot(ctx, read) })
 	return events, err
 }
 
-// checkMemberships comes after the read of events: none is delivered that was read after the commit of a
-// removal.
+// checkMemberships comes after the read of events: none is delivered that was read after the commit
+// of a removal.
 func (m *viewerEvents) checkMemberships(ctx context.Context, events []*model.Event) error {
 	ids := map[model.ConversationID]bool{}
 	for _, e := range events {

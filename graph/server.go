@@ -23,22 +23,28 @@ import (
 	"parley/wire"
 )
 
+// DefaultMaxAnswerBytes is the default of Options.MaxAnswerBytes.
+const DefaultMaxAnswerBytes = 2 << 20
+
 // Options are the settings of a Server; the zero value serves.
 type Options struct {
 	// MaxConnections is how many live connections an account has, or an address without signing in;
 	// 0 means any number.
 	MaxConnections int
-	// MaxOperations is how many operations run at once on a connection; 0 means 100.
+	// MaxOperations is how many operations run at once on a connection; 0 means
+	// wire.DefaultMaxOperations.
 	MaxOperations int
 	// MaxStreams is how many subscriptions an account has of each field over all its conversations;
 	// 0 means any number.
 	MaxStreams int
-	// QueueItems and QueueBytes are how much may wait to be read on a connection; 0 means 1,024
-	// items, and 1 MiB.
+	// QueueItems and QueueBytes are how much may wait to be read on a connection; 0 means
+	// wire.DefaultQueueItems, and wire.DefaultQueueBytes.
 	QueueItems, QueueBytes int
-	MaxAnswerBytes         int   // of an answer; 0 means 2 MiB
-	MaxBodyBytes           int64 // of a request, or of a WebSocket message; 0 means 256 KiB
-	Limits                 document.Limits
+	MaxAnswerBytes         int // of an answer; 0 means DefaultMaxAnswerBytes
+	// MaxBodyBytes is the size of a request, or of a WebSocket message; 0 means
+	// wire.DefaultMaxMessage.
+	MaxBodyBytes int64
+	Limits       document.Limits
 	// AllowedOrigins are those of web pages, in addition to the server's own (see newOrigins).
 	AllowedOrigins []string
 	// PublicURL has the server's own origin; empty means that of the host that a request names.
@@ -85,7 +91,7 @@ func New(services Services, opts Options) *Server {
 	}
 	presenter := presenter{opts.Log}
 	present := presenter.present
-	maxAnswer := cmp.Or(opts.MaxAnswerBytes, 2<<20)
+	maxAnswer := cmp.Or(opts.MaxAnswerBytes, DefaultMaxAnswerBytes)
 	turns := newExecutionTurns(maxAnswer)
 
 	schema := NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver})
@@ -119,7 +125,8 @@ func New(services Services, opts Options) *Server {
 		},
 	}
 	transport := wire.Options{
-		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
+		Exec: exec, Present: present, Detach: detach, Init: s.Init,
+		OnConnect: s.hold, SameCaller: sameAccount,
 		Subscribe: s.broadcaster.subscribe,
 		Header:    ratelimit.WriteHeader,
 		IsLarge: func(oc *graphql.OperationContext) bool {

@@ -49,8 +49,8 @@ func newLocalConnections(grace, nodeTimeout time.Duration) *localConnections {
 	}
 }
 
-// Connected registers a live connection of a user to this node, until release is called, once or more
-// often. Neither waits: Run records it.
+// Connected registers a live connection of a user to this node, until release is called, once or
+// more often. Neither waits: Run records it.
 func (s *Service) Connected(user model.UserID) (release func()) {
 	s.connections.connect(user)
 	return sync.OnceFunc(func() { s.connections.disconnect(user, s.db.Now()) })
@@ -150,8 +150,9 @@ const (
 	presenceBatch = 500
 )
 
-// recordConnections records who is connected here, again and again until ctx ends, and sends the node's
-// heartbeat. At the end the rows stay: a user who connects to another node in time was never offline.
+// recordConnections records who is connected here, again and again until ctx ends, and sends the
+// node's heartbeat. At the end the rows stay: a user who connects to another node in time was never
+// offline.
 func (s *Service) recordConnections(ctx context.Context) {
 	c := s.connections
 	heartbeatEvery := c.nodeTimeout / 3
@@ -206,8 +207,8 @@ func (s *Service) awaitConnections(
 	}
 }
 
-// record sends the heartbeat, and writes who has come and gone. If the other nodes have reaped this one,
-// it writes all users.
+// record sends the heartbeat, and writes who has come and gone. If the other nodes have reaped this
+// one, it writes all users.
 func (s *Service) record(
 	ctx context.Context, arrived []model.UserID, offline map[model.UserID]time.Time,
 ) error {

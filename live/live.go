@@ -1,19 +1,20 @@
-// Package live has what is true at this moment and is not part of the log: presence, typing and read
-// receipts, with the signals about them between nodes.
+// Package live has what is true at this moment and is not part of the log: presence, typing and
+// read receipts, with the signals about them between nodes.
 //
 // # Guarantees
 //
 // Signals may be lost, delayed, doubled and reordered. Presence and receipts are read from the
-// database, and reconciled with it by Run, so what a consumer knows is at most one round old. Typing is
-// stored nowhere: a lost signal is lost, and typing ends by itself. A slow consumer gets the newest
-// state, not every state in between.
+// database, and reconciled with it by Run, so what a consumer knows is at most one round old.
+// Typing is stored nowhere: a lost signal is lost, and typing ends by itself. A slow consumer gets
+// the newest state, not every state in between.
 //
 // # Concurrency
 //
-// A Service may be used by any number of goroutines. Run has three of its own and one for each bus, and
-// ends with its context: one records who is connected here and sends the node's heartbeat, one delivers
-// presence signals and reconciles presence, one reconciles receipts. Each conversation whose receipts
-// are watched has at most one goroutine more, while members are read; it ends with the last watch.
+// A Service may be used by any number of goroutines. Run has three of its own and one for each bus,
+// and ends with its context: one records who is connected here and sends the node's heartbeat, one
+// delivers presence signals and reconciles presence, one reconciles receipts. Each conversation
+// whose receipts are watched has at most one goroutine more, while members are read; it ends with
+// the last watch.
 //
 // Handlers of signals mark and return; no publisher waits for a consumer.
 //
@@ -39,7 +40,8 @@ import (
 type Options struct {
 	// Limits is how fast accounts may publish that they type; nil limits nothing.
 	Limits *ratelimit.Accounts
-	// ReconcileEvery is how often Run compares what is watched with the database; 0 means 3 seconds.
+	// ReconcileEvery is how often Run compares what is watched with the database; 0 means 3
+	// seconds.
 	ReconcileEvery time.Duration
 	// TypingEvery is how often, at most, it is published that a user types; 0 means 3 seconds.
 	TypingEvery time.Duration

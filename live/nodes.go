@@ -24,8 +24,8 @@ func (s *Service) clock(ahead time.Duration) schema.QueryAppender {
 	return bun.SafeQuery("?", s.db.Now().Add(ahead))
 }
 
-// heartbeat records that this node is alive, and reports whether it has to be registered again. It locks
-// the node's row, so that no other node reaps it before the commit.
+// heartbeat records that this node is alive, and reports whether it has to be registered again. It
+// locks the node's row, so that no other node reaps it before the commit.
 func (s *Service) heartbeat(ctx context.Context, tx *store.Tx) (fresh bool, err error) {
 	node := s.connections.node
 	now, until := s.clock(0), s.clock(s.connections.nodeTimeout)
@@ -82,8 +82,8 @@ func (s *Service) recordSeen(
 	})
 }
 
-// eachBatch writes users in batches, and the sightings that write returns for each. All nodes write in
-// order of the ids, so that two do not deadlock. Users whose account is gone are left out.
+// eachBatch writes users in batches, and the sightings that write returns for each. All nodes write
+// in order of the ids, so that two do not deadlock. Users whose account is gone are left out.
 func (s *Service) eachBatch(
 	ctx context.Context, tx *store.Tx, users []model.UserID,
 	write func(batch []model.UserID) ([]*model.Sighting, error),
@@ -108,8 +108,8 @@ func (s *Service) eachBatch(
 	return nil
 }
 
-// existing returns the users whose account exists, in order of their ids. If an account is deleted just
-// after it, the transaction fails on the foreign key and runs again.
+// existing returns the users whose account exists, in order of their ids. If an account is deleted
+// just after it, the transaction fails on the foreign key and runs again.
 func existing(
 	ctx context.Context, tx *store.Tx, users []model.UserID,
 ) (found []model.UserID, err error) {
@@ -118,8 +118,8 @@ func existing(
 	return found, err
 }
 
-// writeSightings writes that users have come or gone, and signals it after the commit. A time that is
-// older than the stored one does not count.
+// writeSightings writes that users have come or gone, and signals it after the commit. A time that
+// is older than the stored one does not count.
 func (s *Service) writeSightings(
 	ctx context.Context, tx *store.Tx, sightings []*model.Sighting,
 ) error {

@@ -14,7 +14,8 @@ import (
 	"parley/store"
 )
 
-// Presence is whether a user is online: has a live connection to some node, or had one a moment ago.
+// Presence is whether a user is online: has a live connection to some node, or had one a moment
+// ago.
 type Presence struct {
 	UserID model.UserID
 	Online bool
@@ -29,7 +30,8 @@ func (p Presence) equal(q Presence) bool {
 }
 
 // Presences returns the presence of those of the users whose presence the actor may know: users who
-// share a conversation with the actor and show their presence, and the actor. The others are missing.
+// share a conversation with the actor and show their presence, and the actor. The others are
+// missing.
 func (s *Service) Presences(
 	ctx context.Context, actor model.Actor, ids []model.UserID,
 ) (map[model.UserID]Presence, error) {
@@ -48,7 +50,8 @@ func (s *Service) Presences(
 	return byUser, nil
 }
 
-// sharedPresence is the presence of a user who shares a conversation with the actor, or is the actor.
+// sharedPresence is the presence of a user who shares a conversation with the actor, or is the
+// actor.
 type sharedPresence struct {
 	Presence
 	Shown bool // to other users; if not, it must not leave this package
@@ -64,8 +67,8 @@ func (s *Service) readPresences(
 	})
 }
 
-// readAllPresences reads the presence of all users who share a conversation with the actor, except the
-// actor's, in order of their ids.
+// readAllPresences reads the presence of all users who share a conversation with the actor, except
+// the actor's, in order of their ids.
 func (s *Service) readAllPresences(
 	ctx context.Context, actor model.Actor,
 ) ([]sharedPresence, error) {
@@ -74,8 +77,8 @@ func (s *Service) readAllPresences(
 	})
 }
 
-// scanPresences reads the presence of the users to which narrow narrows the query. shared selects the
-// ids of the members of the actor's conversations.
+// scanPresences reads the presence of the users to which narrow narrows the query. shared selects
+// the ids of the members of the actor's conversations.
 func (s *Service) scanPresences(
 	ctx context.Context, actor model.Actor,
 	narrow func(q, shared *bun.SelectQuery) *bun.SelectQuery,
@@ -120,10 +123,10 @@ func (s *Service) scanPresences(
 	return presences, nil
 }
 
-// PresenceChanges first yields the current presence of every user whose presence the actor may know,
-// except the actor's, and then each change. A slow consumer gets the newest presence of each user. A
-// user who starts to hide their presence, or no longer shares a conversation with the actor, is yielded
-// once as offline without LastSeenAt. The sequence ends with ctx's error.
+// PresenceChanges first yields the current presence of every user whose presence the actor may
+// know, except the actor's, and then each change. A slow consumer gets the newest presence of each
+// user. A user who starts to hide their presence, or no longer shares a conversation with the
+// actor, is yielded once as offline without LastSeenAt. The sequence ends with ctx's error.
 func (s *Service) PresenceChanges(
 	ctx context.Context, actor model.Actor,
 ) iter.Seq2[Presence, error] {
@@ -167,8 +170,8 @@ func (s *Service) deliverPresences(
 	}
 }
 
-// retryPresences reads presence in a replay slot, because many watches read at the same time when many
-// users come and go. It retries while the database is unavailable.
+// retryPresences reads presence in a replay slot, because many watches read at the same time when
+// many users come and go. It retries while the database is unavailable.
 func (s *Service) retryPresences(
 	ctx context.Context, actor model.Actor, ids []model.UserID, all bool,
 ) (found []sharedPresence, err error) {

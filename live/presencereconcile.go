@@ -9,8 +9,8 @@ import (
 	"parley/store"
 )
 
-// runPresence delivers signals to the watches of presence, and reconciles with the database, until ctx
-// ends.
+// runPresence delivers signals to the watches of presence, and reconciles with the database, until
+// ctx ends.
 func (s *Service) runPresence(ctx context.Context) {
 	tick := time.NewTicker(s.opts.ReconcileEvery)
 	defer tick.Stop()
@@ -44,8 +44,8 @@ type membershipStart struct {
 	at  time.Time
 }
 
-// reconcilePresence is one round: it reaps dead nodes, and marks in the watches everything that affects
-// a user's presence and has changed since the round before.
+// reconcilePresence is one round: it reaps dead nodes, and marks in the watches everything that
+// affects a user's presence and has changed since the round before.
 func (s *Service) reconcilePresence(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, presenceTimeout)
 	defer cancel()
@@ -108,9 +108,9 @@ func (s *Service) reconcileHidden(ctx context.Context) error {
 	return nil
 }
 
-// newMembership is for how long a membership counts as new: longer than clocks differ and transactions
-// take. Most memberships that have changed at a position began long ago; their row changes with read
-// state, for example.
+// newMembership is for how long a membership counts as new: longer than clocks differ and
+// transactions take. Most memberships that have changed at a position began long ago; their row
+// changes with read state, for example.
 const newMembership = 5 * time.Minute
 
 // reconcilePairs marks pairs of users who started or stopped to share a conversation at or above a
@@ -155,8 +155,8 @@ func (s *Service) reconcilePairs(
 	return nil
 }
 
-// refreshPairs marks users who have joined or left conversations in the watches of the members, and the
-// members in theirs.
+// refreshPairs marks users who have joined or left conversations in the watches of the members, and
+// the members in theirs.
 func (s *Service) refreshPairs(
 	ctx context.Context, changed map[model.ConversationID][]model.UserID,
 ) error {

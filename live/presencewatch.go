@@ -11,7 +11,8 @@ import (
 	"parley/wake"
 )
 
-// presenceWatch is what one consumer of PresenceChanges knows, and which users have to be read again.
+// presenceWatch is what one consumer of PresenceChanges knows, and which users have to be read
+// again.
 type presenceWatch struct {
 	wake.Notifier // notified when something is dirty
 
@@ -125,8 +126,8 @@ func (w *presenceWatch) diff(
 	return changed
 }
 
-// markDelivered records that a change is about to be yielded. It returns false if there may be a newer
-// one.
+// markDelivered records that a change is about to be yielded. It returns false if there may be a
+// newer one.
 func (w *presenceWatch) markDelivered(p Presence) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -153,8 +154,8 @@ type presenceWatches struct {
 	signaled map[model.UserID]bool
 }
 
-// rereadAfter is after how long, up to twice of it, a watch reads all users again: for changes that no
-// round of reconciling finds.
+// rereadAfter is after how long, up to twice of it, a watch reads all users again: for changes that
+// no round of reconciling finds.
 const rereadAfter = 5 * time.Minute
 
 func newPresenceWatches() *presenceWatches {

@@ -16,9 +16,9 @@ import (
 	"parley/wake"
 )
 
-// readers is how far the members of one conversation have read, as this node knows it, for all watches
-// on it. Most changes come as signals. The rest is read by a goroutine, which exists only while a member
-// is dirty.
+// readers is how far the members of one conversation have read, as this node knows it, for all
+// watches on it. Most changes come as signals. The rest is read by a goroutine, which exists only
+// while a member is dirty.
 type readers struct {
 	service *Service
 	id      model.ConversationID
@@ -169,8 +169,8 @@ func (r *readers) read() {
 	}
 }
 
-// drain returns what is dirty, and marks it clean. It returns false, and the goroutine ends, if nothing
-// is.
+// drain returns what is dirty, and marks it clean. It returns false, and the goroutine ends, if
+// nothing is.
 func (r *readers) drain() (dirty dirtyMembers, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -347,8 +347,8 @@ func readersIn(
 	return byConversation, nil
 }
 
-// reconcile compares the members with how far those have read whose membership has changed, and with all
-// members who do not send read receipts.
+// reconcile compares the members with how far those have read whose membership has changed, and
+// with all members who do not send read receipts.
 func (r *readers) reconcile(moved, disabled map[model.UserID]int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -365,8 +365,8 @@ func (r *readers) reconcile(moved, disabled map[model.UserID]int64) {
 	}
 }
 
-// markReadersDirty marks all members of the conversations about which signals may have been lost; nil
-// means all topics.
+// markReadersDirty marks all members of the conversations about which signals may have been lost;
+// nil means all topics.
 func (s *Service) markReadersDirty(topics []string) {
 	all := topics == nil || slices.Contains(topics, settingsTopic)
 	for _, r := range s.readers.Values() {

@@ -20,10 +20,10 @@ type ReadReceipt struct {
 	LastReadSeq *int64
 }
 
-// ReadReceipts first yields how far the members of a conversation have read, except the actor, and then
-// each change: of the members who send read receipts, and only while the actor does too. A slow consumer
-// gets the newest receipt of each member. It returns NOT_FOUND for non-members. The sequence ends with
-// ctx's error, or FORBIDDEN once the actor is no longer a member.
+// ReadReceipts first yields how far the members of a conversation have read, except the actor, and
+// then each change: of the members who send read receipts, and only while the actor does too. A
+// slow consumer gets the newest receipt of each member. It returns NOT_FOUND for non-members. The
+// sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a member.
 func (s *Service) ReadReceipts(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (iter.Seq2[ReadReceipt, error], error) {
@@ -108,8 +108,8 @@ type receiptWatch struct {
 	changed   map[model.UserID]bool  // members of whom it is not what was delivered
 }
 
-// markChanged finds out which of the users the consumer does not know as they are now. It must be called
-// with readers.mu held.
+// markChanged finds out which of the users the consumer does not know as they are now. It must be
+// called with readers.mu held.
 func (w *receiptWatch) markChanged(users []model.UserID) {
 	if slices.Contains(users, w.viewer) { // all receipts depend on the viewer's own setting
 		w.markAllChanged()
@@ -144,8 +144,8 @@ func (w *receiptWatch) markOneChanged(user model.UserID) {
 	w.notifier.Notify()
 }
 
-// visible returns how far a user has read, if the viewer may know it. It must be called with readers.mu
-// held.
+// visible returns how far a user has read, if the viewer may know it. It must be called with
+// readers.mu held.
 func (w *receiptWatch) visible(user model.UserID) (seq int64, visible bool) {
 	own, other := w.readers.members[w.viewer], w.readers.members[user]
 	if user == w.viewer || !own.receiptsEnabled || !other.receiptsEnabled { // or not a member

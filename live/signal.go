@@ -12,8 +12,8 @@ import (
 	"parley/store"
 )
 
-// Signal names users about whom something has changed that is not an event. The topic says what it is;
-// the new state is read from the database.
+// Signal names users about whom something has changed that is not an event. The topic says what it
+// is; the new state is read from the database.
 type Signal struct {
 	Users []model.UserID `json:"users"`
 	Seq   int64          `json:"seq,omitempty"` // on a read topic: up to which they have read
@@ -56,8 +56,8 @@ var signalCodec = natsbus.Codec[Signal]{ //nolint:gochecknoglobals // a constant
 	},
 }
 
-// SettingsChanged makes live streams honour, after the commit, what a user lets others know. The caller
-// has checked that the user asked for it.
+// SettingsChanged makes live streams honour, after the commit, what a user lets others know. The
+// caller has checked that the user asked for it.
 func (s *Service) SettingsChanged(tx *store.Tx, id model.UserID) {
 	tx.AfterCommit(func() {
 		s.signals.Publish(settingsTopic, Signal{Users: []model.UserID{id}})
@@ -73,7 +73,8 @@ func (s *Service) PublishRead(
 	})
 }
 
-// EndPresence deletes what is stored of when a user was connected, and publishes it after the commit.
+// EndPresence deletes what is stored of when a user was connected, and publishes it after the
+// commit.
 func (s *Service) EndPresence(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	for _, table := range []string{"presences", "sightings"} {
 		if _, err := tx.NewDelete().Table(table).Where("user_id = ?", id).Exec(ctx); err != nil {

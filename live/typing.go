@@ -20,13 +20,13 @@ import (
 	"parley/wake"
 )
 
-// typingSignal says that a user types in a conversation, or has stopped. It is stored nowhere: a lost
-// one is lost.
+// typingSignal says that a user types in a conversation, or has stopped. It is stored nowhere: a
+// lost one is lost.
 type typingSignal struct {
 	UserID model.UserID `json:"userId"`
 	Typing bool         `json:"typing"`
-	// Seq is the newest event at that moment. A message of the user that comes after it may overtake
-	// the signal.
+	// Seq is the newest event at that moment. A message of the user that comes after it may
+	// overtake the signal.
 	Seq int64 `json:"seq"`
 }
 
@@ -48,8 +48,8 @@ var typingCodec = natsbus.Codec[typingSignal]{ //nolint:gochecknoglobals // a co
 	},
 }
 
-// SetTyping publishes to the other members that the actor types, at most every three seconds, or has
-// stopped. It returns NOT_FOUND for non-members.
+// SetTyping publishes to the other members that the actor types, at most every three seconds, or
+// has stopped. It returns NOT_FOUND for non-members.
 func (s *Service) SetTyping(
 	ctx context.Context, actor model.Actor, id model.ConversationID, typing bool,
 ) error {
@@ -67,8 +67,8 @@ func (s *Service) SetTyping(
 	return nil
 }
 
-// stoppedPerStarted is how many times as often as that a user types it may be published again that the
-// user has stopped.
+// stoppedPerStarted is how many times as often as that a user types it may be published again that
+// the user has stopped.
 const stoppedPerStarted = 6
 
 type typist struct {
@@ -98,9 +98,9 @@ func newTypingThrottle(every time.Duration) *typingThrottle {
 	return &typingThrottle{every: every, published: map[typist]typingPublished{}}
 }
 
-// allow reports whether a signal may be published, and counts it. "Stopped" may be published once after
-// each "started" that this node knows of. Another node may have published a "started", so it may also be
-// published without one, but less often.
+// allow reports whether a signal may be published, and counts it. "Stopped" may be published once
+// after each "started" that this node knows of. Another node may have published a "started", so it
+// may also be published without one, but less often.
 func (t *typingThrottle) allow(who typist, typing bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -130,10 +130,10 @@ type Typing struct {
 	Typing bool
 }
 
-// Typing yields which users, except the actor, start and stop typing in a conversation from now on. A
-// user has stopped who sends a message, is no longer a member, or was not signaled for six seconds. A
-// slow consumer gets the newest state. It returns NOT_FOUND for non-members. The sequence ends with
-// ctx's error, or FORBIDDEN once the actor is no longer a member.
+// Typing yields which users, except the actor, start and stop typing in a conversation from now on.
+// A user has stopped who sends a message, is no longer a member, or was not signaled for six
+// seconds. A slow consumer gets the newest state. It returns NOT_FOUND for non-members. The
+// sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a member.
 func (s *Service) Typing(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (iter.Seq2[Typing, error], error) {
@@ -179,14 +179,15 @@ func (s *Service) deliverTyping(
 type typingWatch struct {
 	wake.Notifier
 
-	viewer    model.UserID
-	timeout   time.Duration
-	delivered map[model.UserID]bool // who types, as far as the consumer knows; owned by the consumer
+	viewer  model.UserID
+	timeout time.Duration
+	// who types, as far as the consumer knows; owned by the consumer
+	delivered map[model.UserID]bool
 
 	mu    sync.Mutex // guards what follows
 	until map[model.UserID]time.Time
-	// ended has the newest message of each user, or the end of their membership: earlier signals are
-	// void.
+	// ended has the newest message of each user, or the end of their membership: earlier signals
+	// are void.
 	ended map[model.UserID]int64
 }
 
@@ -224,8 +225,8 @@ func (w *typingWatch) end(id model.UserID, seq int64) {
 	w.ended[id] = max(seq, w.ended[id])
 }
 
-// observe takes from the log what ends typing. Events that were missed are not read: what they would
-// have ended ends by its timeout.
+// observe takes from the log what ends typing. Events that were missed are not read: what they
+// would have ended ends by its timeout.
 func (w *typingWatch) observe(ctx context.Context, log *feed.Watcher) error {
 	events, _, err := log.Drain(ctx)
 	if err != nil {
@@ -254,7 +255,10 @@ func (w *typingWatch) next() (t Typing, changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	maps.DeleteFunc(w.until, func(_ model.UserID, until time.Time) bool { return !until.After(now) })
+	maps.DeleteFunc(w.until, func(_ model.UserID,
+		until time.Time) bool {
+		return !until.After(now)
+	})
 	for id := range w.delivered {
 		if _, types := w.until[id]; !types {
 			delete(w.delivered, id)

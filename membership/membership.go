@@ -1,5 +1,5 @@
-// Package membership answers who is a member of a conversation. Packages chat, live and feed ask it,
-// so that they agree.
+// Package membership answers who is a member of a conversation. Packages chat, live and feed ask
+// it, so that they agree.
 //
 // An account whose removal has begun is marked, and counts as removed at once: see NotRemoved.
 package membership
@@ -23,8 +23,8 @@ const Max = 500
 var ErrNoConversation = errs.New(errs.NotFound, "There is no such conversation.")
 
 // NotRemoved is an SQL condition on a column of user ids: the account is not being removed. It is
-// part of every query by which members see each other, or by which a member acts. Its subquery reads
-// an index that is nearly always empty.
+// part of every query by which members see each other, or by which a member acts. Its subquery
+// reads an index that is nearly always empty.
 func NotRemoved(column string) string {
 	return column + " NOT IN (SELECT id FROM users WHERE removed_at IS NOT NULL)"
 }

@@ -53,9 +53,12 @@ type DB struct {
 	turns  queues
 }
 
+// DefaultMaxConns is the default of Options.MaxConns.
+const DefaultMaxConns = 20
+
 // Options are the settings of Open; the zero value serves.
 type Options struct {
-	MaxConns int              // connections to PostgreSQL; 0 means 20
+	MaxConns int              // connections to PostgreSQL; 0 means DefaultMaxConns
 	Now      func() time.Time // the clock of transactions; nil means the system's
 	Log      *slog.Logger     // nil means slog.Default
 }
@@ -119,7 +122,7 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	})
 	pool := sql.OpenDB(pgxConnector{stdlib.GetConnector(*cfg, prepare)})
 	if maxConns == 0 {
-		maxConns = 20
+		maxConns = DefaultMaxConns
 	}
 	pool.SetMaxOpenConns(maxConns)
 	pool.SetMaxIdleConns(maxConns)

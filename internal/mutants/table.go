@@ -218,15 +218,15 @@ func table() []mutant {
 			graph, "TestAStreamIsOfOneAccount",
 		},
 		{
-			"a stream asks nobody who they are", "wire/reserve.go", "if !s.opts.Same(st.ctx, r.Context()) {", "if false {",
+			"a stream asks nobody who they are", "wire/reserve.go", "if !s.opts.SameCaller(st.ctx, r.Context()) {", "if false {",
 			wire, "TestSingleConnection",
 		},
 		{
-			"revocations end no lease", "auth/watch.go", "s.sessionsEnded(ended...)", "_ = ended",
+			"revocations end no lease", "auth/watch.go", "s.endLeases(ended...)", "_ = ended",
 			auth, "TestLeasesOnOtherNodes",
 		},
 		{
-			"a lease is not ended with its session here", "auth/lease.go", "held = append(held, l)", "_ = l",
+			"a lease is not ended with its session here", "auth/lease.go", "ended = append(ended, l)", "_ = l",
 			auth, "TestLeasesEndWithTheirSession",
 		},
 		{
@@ -242,7 +242,7 @@ func table() []mutant {
 			auth, "TestRefresh|TestRenew",
 		},
 		{
-			"twice as many attempts", "auth/limits.go", "time.Duration(r.burst)*r.every", "time.Duration(2*r.burst)*r.every",
+			"twice as many attempts", "ratelimit/ratelimit.go", "time.Duration(r.Burst) * r.Every", "time.Duration(2*r.Burst) * r.Every",
 			auth, "TestLimits",
 		},
 		{

@@ -36,12 +36,16 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
+// DefaultPrefix is the default of Options.Prefix.
+const DefaultPrefix = "parley"
+
 // Options say how to reach NATS.
 type Options struct {
 	// URLs are nats://USER:PASSWORD@HOST:PORT, tls:// or with a token instead of user and password.
 	// One of them is enough.
 	URLs []string
-	// Prefix begins all subjects, so that several clusters can share a server; "" means parley.
+	// Prefix begins all subjects, so that several clusters can share a server; "" means
+	// DefaultPrefix.
 	Prefix string
 	Name   string // of this node, for NATS's own monitoring
 	// RetryEvery is how long to wait, at least, after all URLs have failed; up to as much again is
@@ -113,7 +117,7 @@ func Open(opts Options) (*Conn, error) {
 		opts.Log = slog.Default()
 	}
 	if opts.Prefix == "" {
-		opts.Prefix = "parley"
+		opts.Prefix = DefaultPrefix
 	}
 	if opts.RetryEvery == 0 {
 		opts.RetryEvery = time.Second

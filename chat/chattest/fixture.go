@@ -1,0 +1,579 @@
+// Package chattest has what tests of packages chat, live and feed share: accounts, conversations,
+// several nodes, lost and reordered hints, and random histories.
+package chattest
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"iter"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/google/uuid"
+
+	"parley/chat"
+	"parley/errs"
+	"parley/feed"
+	"parley/membership"
+	"parley/model"
+	"parley/pubsub/natsbus"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// Main runs the tests of a package.
+func Main(m *testing.M) {
+	// A check of a property here is many transactions, and what fails once in a race need not fail
+	// again from a file.
+	if os.Getenv("RAPID_CHECKS") == "" {
+		_ = flag.Set("rapid.checks", "8")
+	}
+	_ = flag.Set("rapid.nofailfile", "true")
+	storetest.Main(m)
+}
+
+const (
+	// Patience ends a test that waits for what never comes. It is no measure of speed.
+	Patience = 30 * time.Second
+	// Never is longer than any test: with it, Run reconciles nothing.
+	Never = time.Hour
+)
+
+// Fixture is accounts, by nickname, and services.
+type Fixture struct {
+	Services
+	T      *testing.T
+	Actors map[string]model.Actor
+	Conn   *natsbus.Conn // of the services; nil for a node alone
+}
+
+// New makes a fixture whose services run until the test ends, and reconcile too seldom to matter.
+func New(t *testing.T, db *store.DB, nicknames ...string) *Fixture {
+	t.Helper()
+	return NewWith(t, db, Options{ReconcileEvery: Never}, nicknames...)
+}
+
+// NewWith is New with other options.
+func NewWith(t *testing.T, db *store.DB, opts Options, nicknames ...string) *Fixture {
+	t.Helper()
+	w := NewIdle(t, db, opts, nil)
+	w.Invite(nicknames...)
+	var running sync.WaitGroup
+	running.Go(func() { w.Run(t.Context()) })
+	t.Cleanup(running.Wait) // t's context has ended by then
+	return w
+}
+
+// NewIdle makes a fixture whose services do not run. actors are the accounts of another fixture of
+// the database, or nil.
+func NewIdle(
+	t *testing.T, db *store.DB, opts Options, actors map[string]model.Actor,
+) *Fixture {
+	t.Helper()
+	if actors == nil {
+		actors = map[string]model.Actor{}
+	}
+	return &Fixture{Services: NewServices(db, opts), T: t, Actors: actors, Conn: opts.Nodes}
+}
+
+// Invite makes accounts, as auth would, but without the price of a password.
+func (w *Fixture) Invite(nicknames ...string) { w.InviteWithout(nil, nicknames...) }
+
+// InviteWithout is invite on tables that lack some columns.
+func (w *Fixture) InviteWithout(columns []string, nicknames ...string) {
+	w.T.Helper()
+	people := make([]*model.User, len(nicknames))
+	for i, name := range nicknames {
+		people[i] = &model.User{
+			ID: model.NewUserID(), Email: name + "@example.org", EmailKey: name + "@example.org",
+			Nickname: name, NicknameKey: name, SearchKey: name, CreatedAt: w.DB.Now(),
+			ShowPresence: true, SendReadReceipts: true,
+		}
+		w.Actors[name] = model.Actor{UserID: people[i].ID, SessionID: model.NewSessionID()}
+	}
+	if len(people) == 0 {
+		return
+	}
+	if _, err := w.DB.NewInsert().Model(&people).ExcludeColumn(columns...).
+		Exec(w.T.Context()); err != nil {
+		w.T.Fatal(err)
+	}
+}
+
+// Crowd invites n people and returns their nicknames.
+func (w *Fixture) Crowd(n int) []string {
+	w.T.Helper()
+	nicknames := make([]string, n)
+	for i := range nicknames {
+		nicknames[i] = fmt.Sprintf("crowd%03d", i)
+	}
+	w.Invite(nicknames...)
+	return nicknames
+}
+
+func (w *Fixture) Actor(nickname string) model.Actor {
+	w.T.Helper()
+	actor, ok := w.Actors[nickname]
+	if !ok {
+		w.T.Fatalf("%q is not in this world", nickname)
+	}
+	return actor
+}
+
+func (w *Fixture) UserID(nickname string) model.UserID {
+	w.T.Helper()
+	return w.Actor(nickname).UserID
+}
+
+// MustConversation starts a conversation of its owner and others.
+func MustConversation(
+	t *testing.T, w *Fixture, owner string, others ...string,
+) *model.Conversation {
+	t.Helper()
+	title := "of " + owner
+	c, err := w.CreateConversation(t.Context(), w.Actor(owner),
+		chat.CreateConversation{Title: &title, Members: w.NewMembers(others...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (w *Fixture) NewMembers(nicknames ...string) []*chat.NewMember {
+	w.T.Helper()
+	members := make([]*chat.NewMember, len(nicknames))
+	for i, name := range nicknames {
+		members[i] = &chat.NewMember{UserID: w.UserID(name), Role: model.Member}
+	}
+	return members
+}
+
+func (w *Fixture) Send(author string, id model.ConversationID, content string) *model.Message {
+	w.T.Helper()
+	m, err := w.SendMessage(w.T.Context(), w.Actor(author),
+		chat.SendMessage{ConversationID: id, Content: content})
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return m
+}
+
+func (w *Fixture) SendMany(author string, id model.ConversationID, n int) {
+	w.T.Helper()
+	for i := range n {
+		w.Send(author, id, fmt.Sprintf("%d of %d", i+1, n))
+	}
+}
+
+// EndMembership ends a membership as an operation would: the row and the event in one transaction.
+func (w *Fixture) EndMembership(nickname string, id model.ConversationID) *model.Event {
+	w.T.Helper()
+	user := w.UserID(nickname)
+	e := &model.Event{ConversationID: id, Kind: model.MemberRemoved, ActorID: &user}
+	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
+		_, err := w.Append(ctx, tx, e, model.MemberRemovedData{UserID: user})
+		if err != nil {
+			return err
+		}
+		_, err = tx.NewDelete().Model((*model.ConversationMember)(nil)).
+			Where("conversation_id = ?", id).Where("user_id = ?", user).Exec(ctx)
+		return err
+	})
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return e
+}
+
+// Message finds one message.
+func (w *Fixture) Message(
+	ctx context.Context, actor model.Actor, id model.MessageID,
+) (*model.Message, error) {
+	found, err := w.MessagesByID(ctx, actor, []model.MessageID{id})
+	return found[id], err
+}
+
+// Member finds one member.
+func (w *Fixture) Member(
+	ctx context.Context, actor model.Actor, id model.MemberID,
+) (*model.ConversationMember, error) {
+	found, err := w.MembersByID(ctx, actor, []model.MemberID{id})
+	return found[id], err
+}
+
+// MessagesOf lists the messages of one conversation.
+func (w *Fixture) MessagesOf(
+	ctx context.Context, actor model.Actor, id model.ConversationID, page store.PageArgs,
+) (store.Page[*model.Message], error) {
+	window, err := page.Window(store.DefaultPage{Last: 50})
+	if err != nil {
+		return store.Page[*model.Message]{}, err
+	}
+	found, err := w.Messages(ctx, actor, []model.ConversationID{id}, window)
+	return found[id], err
+}
+
+// MembersOf lists the members of one conversation.
+func (w *Fixture) MembersOf(
+	ctx context.Context, actor model.Actor, id model.ConversationID, page store.PageArgs,
+) (store.Page[*model.ConversationMember], error) {
+	window, err := page.Window(store.DefaultPage{First: 50})
+	if err != nil {
+		return store.Page[*model.ConversationMember]{}, err
+	}
+	found, err := w.Members(ctx, actor, []model.ConversationID{id}, window)
+	return found[id], err
+}
+
+// Eventually waits for what another goroutine is about to do.
+func (w *Fixture) Eventually(done func() bool) {
+	w.T.Helper()
+	for deadline := time.Now().Add(Patience); !done(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			w.T.Fatal("it has not happened")
+		}
+	}
+}
+
+// Stored reads all events of a conversation, past the rules, with their messages.
+func (w *Fixture) Stored(id model.ConversationID) (events []*model.Event) {
+	w.T.Helper()
+	err := w.DB.NewSelect().Model(&events).Where("e.conversation_id = ?", id).OrderExpr("e.seq").
+		Scan(w.T.Context())
+	var messages []*model.Message
+	if err == nil {
+		err = w.DB.NewSelect().Model(&messages).Where("m.conversation_id = ?", id).
+			Scan(w.T.Context())
+	}
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	byID := make(map[model.MessageID]*model.Message, len(messages))
+	for _, m := range messages {
+		byID[m.ID] = m
+	}
+	for _, e := range events {
+		if e.MessageID != nil {
+			e.Message = byID[*e.MessageID]
+		}
+	}
+	return events
+}
+
+// Rows counts the rows of every table that package chat writes.
+func (w *Fixture) Rows() map[string]int64 {
+	w.T.Helper()
+	counts := map[string]int64{}
+	for _, table := range []string{"conversations", "conversation_members", "messages", "events"} {
+		n, err := w.DB.NewSelect().Table(table).Count(w.T.Context())
+		if err != nil {
+			w.T.Fatal(err)
+		}
+		counts[table] = n
+	}
+	return counts
+}
+
+// Unchanged makes sure that fn stores nothing.
+func (w *Fixture) Unchanged(t *testing.T, fn func()) {
+	t.Helper()
+	count := func() map[string]int64 {
+		counts := w.Rows()
+		tables := []string{"mentions", "reactions"}
+		if !w.DB.Postgres() {
+			tables = append(tables, "message_tokens")
+		}
+		for _, table := range tables {
+			n, err := w.DB.NewSelect().Table(table).Count(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts[table] = n
+		}
+		return counts
+	}
+	before := count()
+	fn()
+	if diff := cmp.Diff(before, count()); diff != "" {
+		t.Errorf("rows have changed (-before +after):\n%s", diff)
+	}
+}
+
+// pulled takes what Follow yields one at a time: between two calls of next, the follower is as slow
+// as can be.
+type Pulled struct {
+	T    *testing.T
+	Next func() (*model.Event, error, bool)
+	Stop func()
+}
+
+// Pull follows until the test ends. Following begins with the first next.
+func (w *Fixture) Pull(
+	t *testing.T, nickname string, id model.ConversationID, after *int64,
+) *Pulled {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	t.Cleanup(cancel)
+	return w.PullIn(ctx, t, nickname, id, after)
+}
+
+func (w *Fixture) PullIn(
+	ctx context.Context, t *testing.T, nickname string, id model.ConversationID, after *int64,
+) *Pulled {
+	t.Helper()
+	events, err := w.Follow(ctx, w.Actor(nickname), id, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, stop := iter.Pull2(events)
+	t.Cleanup(stop)
+	return &Pulled{T: t, Next: next, Stop: stop}
+}
+
+// Event takes the next event, which has to have this seq.
+func (p *Pulled) Event(seq int64) *model.Event {
+	p.T.Helper()
+	e, err, ok := p.Next()
+	if err != nil || !ok {
+		p.T.Fatalf("got the end (%v) instead of seq %d", err, seq)
+	}
+	if e.Seq != seq {
+		p.T.Fatalf("got seq %d, want %d", e.Seq, seq)
+	}
+	return e
+}
+
+// Events takes the events of these seqs, both included.
+func (p *Pulled) Events(from, to int64) (events []*model.Event) {
+	p.T.Helper()
+	for seq := from; seq <= to; seq++ {
+		events = append(events, p.Event(seq))
+	}
+	return events
+}
+
+// Until takes events, in order, up to the one of this seq: some of them may be left out.
+func (p *Pulled) Until(seq int64) {
+	p.T.Helper()
+	for last := int64(0); last != seq; {
+		e, err, ok := p.Next()
+		if err != nil || !ok || e.Seq <= last || e.Seq > seq {
+			p.T.Fatalf("got %+v (%v) after seq %d, on the way to %d", e, err, last, seq)
+		}
+		last = e.Seq
+	}
+}
+
+// End takes the error that following ends with, and makes sure that nothing comes after it.
+func (p *Pulled) End() error {
+	p.T.Helper()
+	e, err, ok := p.Next()
+	if !ok || err == nil {
+		p.T.Fatalf("got %+v instead of an error", e)
+	}
+	if e != nil {
+		p.T.Errorf("an event came together with the error: %+v", e)
+	}
+	if e, again, ok := p.Next(); ok {
+		p.T.Errorf("after the error came %+v, %v", e, again)
+	}
+	return err
+}
+
+// Mistakes writes what a person can correct as "CODE path", in order.
+func Mistakes(err error) (list []string) {
+	for _, e := range errs.Correctable(err) {
+		list = append(list, fmt.Sprintf("%s %s", e.Code, strings.Join(e.Path, ".")))
+	}
+	return list
+}
+
+func WantMistakes(t *testing.T, err error, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, Mistakes(err)); diff != "" {
+		t.Errorf("userErrors (-want +got):\n%s%v", diff, err)
+	}
+	if err != nil && len(want) == 0 {
+		t.Errorf("it failed: %v", err)
+	}
+}
+
+// WantCode asks for an error of the request as a whole.
+func WantCode(t *testing.T, err error, code errs.Code) {
+	t.Helper()
+	e, ok := errors.AsType[*errs.Error](err)
+	if !ok || e.Code != code || e.Path != nil {
+		t.Errorf("got %v, want %s", err, code)
+	}
+}
+
+func WantEqual(t *testing.T, what string, want, got any, opts ...cmp.Option) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, opts...); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// Roles reads who is in a conversation, past the rules.
+func (w *Fixture) Roles(id model.ConversationID) map[string]model.Role {
+	w.T.Helper()
+	nicknames := map[model.UserID]string{}
+	for name, actor := range w.Actors {
+		nicknames[actor.UserID] = name
+	}
+	var rows []*model.ConversationMember
+	if err := w.DB.NewSelect().Model(&rows).Where("cm.conversation_id = ?", id).
+		Scan(w.T.Context()); err != nil {
+		w.T.Fatal(err)
+	}
+	roles := map[string]model.Role{}
+	for _, m := range rows {
+		roles[nicknames[m.UserID]] = m.Role
+	}
+	return roles
+}
+
+func (w *Fixture) Edit(author string, m *model.Message, content string) *model.Message {
+	w.T.Helper()
+	edited, err := w.EditMessage(w.T.Context(), w.Actor(author),
+		chat.EditMessage{MessageID: m.ID, Content: content})
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return edited
+}
+
+func (w *Fixture) Add(by string, id model.ConversationID, nicknames ...string) {
+	w.T.Helper()
+	if _, err := w.AddMembers(w.T.Context(), w.Actor(by), id,
+		w.NewMembers(nicknames...)); err != nil {
+		w.T.Fatal(err)
+	}
+}
+
+// MustHidden is MustConversation where who joins later does not see what was before.
+func MustHidden(t *testing.T, w *Fixture, owner string, others ...string) *model.Conversation {
+	t.Helper()
+	c, err := w.CreateConversation(t.Context(), w.Actor(owner),
+		chat.CreateConversation{Members: w.NewMembers(others...),
+			HistoryVisibility: model.FromJoining})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (w *Fixture) Read(nickname string, id model.ConversationID, seq int64) {
+	w.T.Helper()
+	if _, err := w.MarkRead(w.T.Context(), w.Actor(nickname), id, seq); err != nil {
+		w.T.Fatal(err)
+	}
+}
+
+// SkipSeq writes an event that is no message and changes nothing.
+func (w *Fixture) SkipSeq(t *testing.T, id model.ConversationID) {
+	t.Helper()
+	err := w.DB.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		_, err := w.Append(ctx, tx, &model.Event{ConversationID: id, Kind: "nothing"}, struct{}{})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// RemoveAccount removes an account as package auth does: it is marked, and then cleaned up until
+// nothing refers to it any more.
+func (w *Fixture) RemoveAccount(nickname string) error {
+	w.T.Helper()
+	if err := w.MarkRemoved(nickname); err != nil {
+		return err
+	}
+	for {
+		if more, err := w.CleanUpOnce(nickname, nil); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// MarkRemoved is the first part of a removal.
+func (w *Fixture) MarkRemoved(nickname string) error {
+	w.T.Helper()
+	id := w.UserID(nickname)
+	return w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", id); err != nil {
+			return err
+		}
+		if err := w.EndPresence(ctx, tx, id); err != nil {
+			return err
+		}
+		_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("removed_at = ?", tx.Now).
+			Set("email = ''").Set("nickname = ''").
+			Set("search_key = ''").Set("email_key = ?", uuid.UUID(id).String()).
+			Set("nickname_key = ?", uuid.UUID(id).String()).
+			Where("id = ?", id).Exec(ctx)
+		return err
+	})
+}
+
+// CleanUpOnce is one transaction of the second part. It fails with the error after everything is
+// done, where there is one.
+func (w *Fixture) CleanUpOnce(nickname string, fail error) (more bool, err error) {
+	w.T.Helper()
+	id := w.UserID(nickname)
+	err = w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) (err error) {
+		if more, err = w.CleanUpAccount(ctx, tx, id); err != nil {
+			return err
+		}
+		if !more {
+			_, err = tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", id).ForceDelete().
+				Exec(ctx)
+		}
+		return errors.Join(err, fail)
+	})
+	return more, err
+}
+
+func (w *Fixture) MustRemoveAccount(nickname string) {
+	w.T.Helper()
+	if err := w.RemoveAccount(nickname); err != nil {
+		w.T.Fatalf("%s cannot leave: %v", nickname, err)
+	}
+}
+
+// Exec runs a statement past the rules.
+func (w *Fixture) Exec(query string, args ...any) {
+	w.T.Helper()
+	if _, err := w.DB.NewRaw(query, args...).Exec(w.T.Context()); err != nil {
+		w.T.Fatal(err)
+	}
+}
+
+func (w *Fixture) LastSeq(id model.ConversationID) (seq int64) {
+	w.T.Helper()
+	err := w.DB.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
+		Where("c.id = ?", id).Scan(w.T.Context(), &seq)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return seq
+}
+
+// LoseHints loses every hint of the node from now on.
+func (w *Fixture) LoseHints() { w.Hints().Intercept(func(string, feed.Hint) {}) }
+
+// Bounds returns the actor's seq bounds.
+func (w *Fixture) Bounds(
+	ctx context.Context, actor model.Actor, id model.ConversationID,
+) (last, hidden int64, err error) {
+	b, err := membership.Bounds(ctx, w.DB, actor, id)
+	return b.Last, b.Hidden, err
+}

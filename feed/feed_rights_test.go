@@ -1,0 +1,130 @@
+package feed_test
+
+import (
+	"context"
+	"testing"
+
+	"parley/chat/chattest"
+	"parley/errs"
+	"parley/feed"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// taken is what a sink was handed, and what it ended with.
+type taken struct {
+	events chan *model.Event
+	end    chan error
+}
+
+// into follows with a sink that takes everything at once. It returns when all that is stored has
+// been handed on.
+func (w *fixture) into(nickname string, id model.ConversationID, after *int64) taken {
+	w.T.Helper()
+	to, live := taken{make(chan *model.Event, 10_000), make(chan error, 1)}, make(chan struct{})
+	err := w.FollowInto(w.T.Context(), w.Actor(nickname), id, after, feed.Sink{
+		Live:     func(e *model.Event) bool { to.events <- e; return true },
+		Replay:   func(_ context.Context, e *model.Event) error { to.events <- e; return nil },
+		CaughtUp: func(context.Context, int64) error { close(live); return nil },
+		End:      func(err error) { to.end <- err },
+	})
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	<-live
+	return to
+}
+
+// TestWhatIsWrittenAfterARemovalIsNotRead has an old message edited after ben's removal, between
+// the statements that read the events before, and beyond the page that is read. ben, who is live,
+// is handed neither.
+func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		hook := &afterRead{text: `FROM "events"`}
+		db.Watch(hook)
+		w := mustFixture(t, db, "ann", "ben", "cleo")
+		w.LoseHints()
+		for _, missed := range []int{1, feed.ReadPage + 10} {
+			c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
+			ben, cleo := w.into("ben", c.ID, nil), w.into("cleo", c.ID, nil)
+			old := w.Send("ann", c.ID, "old")
+			c.LastSeq = old.Seq
+			if missed > 1 {
+				w.fill("ann", c, missed)
+			}
+			after := func() {
+				w.EndMembership("ben", c.ID)
+				w.Edit("ann", old, "not for ben")
+			}
+			if missed == 1 {
+				hook.do.Store(&after) // between the events and their messages
+			} else {
+				after()
+			}
+			w.ReadNow(c.ID, old.Seq)
+			if e := <-cleo.events; e.Message.Content != "not for ben" {
+				t.Fatalf("this does not show what it is about: cleo reads %q", e.Message.Content)
+			}
+			if missed == 1 {
+				w.ReadNow(c.ID, old.Seq+1)
+			}
+			chattest.WantCode(t, <-ben.end, errs.Forbidden)
+			close(ben.events)
+			for e := range ben.events {
+				if e.Message != nil && e.Message.Content == "not for ben" {
+					t.Errorf("%d events missed: ben is handed what was written after his removal",
+						missed)
+				}
+			}
+		}
+	})
+}
+
+// TestRemovedAndBackIsNotShownWhatCameBetween has an old message edited while ben is away, before
+// he has read it. He is added again without the history, and reads nothing of it.
+func TestRemovedAndBackIsNotShownWhatCameBetween(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := mustFixture(t, db, "ann", "ben")
+		w.LoseHints()
+		c := chattest.MustHidden(t, w.Fixture, "ann", "ben")
+		ben := w.into("ben", c.ID, nil)
+		old := w.Send("ann", c.ID, "old")
+		removal := w.EndMembership("ben", c.ID)
+		w.Edit("ann", old, "not for ben")
+		if _, err := w.AddMembers(t.Context(), w.Actor("ann"), c.ID,
+			w.NewMembers("ben")); err != nil {
+			t.Fatal(err)
+		}
+		w.FeedOf(c.ID).MarkGone()
+		chattest.WantCode(t, <-ben.end, errs.Forbidden)
+		chattest.WantEqual(t, "ben's", []int64{removal.Seq}, ben.seqs(1))
+	})
+}
+
+// TestWhatAFeedHasReadIsNotReadAgain has a hint lost, and looks at what the one after it costs.
+func TestWhatAFeedHasReadIsNotReadAgain(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		reads := &countReads{}
+		db.Watch(reads)
+		w := mustFixture(t, db, "ann", "ben")
+		w.LoseHints()
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		ben := w.into("ben", c.ID, nil)
+		w.SendMany("ann", c.ID, 2)
+		w.ReadNow(c.ID, 3)
+		chattest.WantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
+		chattest.WaitUntil(t, "it is idle", w.FeedOf(c.ID).IsIdle)
+		before := reads.n.Load()
+		w.Send("ann", c.ID, "told")
+		e := &model.Event{ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded}
+		w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: 4, Events: []*model.Event{e}})
+		chattest.WantEqual(t, "ben's", []int64{4}, ben.seqs(1))
+		if n := reads.n.Load(); n != before {
+			t.Errorf("events were read %d times more", n-before)
+		}
+	})
+}

@@ -1,0 +1,293 @@
+package feed_test
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"parley/chat"
+	"parley/chat/chattest"
+	"parley/feed"
+	"parley/model"
+	"parley/store"
+	"parley/store/storetest"
+)
+
+// listening takes what a sequence yields one at a time, beside the test: so it has begun before the
+// first is asked for, and holds one item in its hand while nobody asks.
+type listening[T comparable] struct {
+	t     *testing.T
+	items chan T
+	ended chan error
+}
+
+func listen[T comparable](
+	t *testing.T, seq func(context.Context) iter.Seq2[T, error],
+) *listening[T] {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
+	l := &listening[T]{t: t, items: make(chan T), ended: make(chan error, 1)}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for item, err := range seq(ctx) {
+			if err != nil {
+				l.ended <- err
+				return
+			}
+			select {
+			case l.items <- item:
+			case <-ctx.Done():
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return l
+}
+
+func (l *listening[T]) next() T {
+	l.t.Helper()
+	select {
+	case item := <-l.items:
+		return item
+	case err := <-l.ended:
+		l.t.Fatalf("got the end: %v", err)
+		panic("unreachable")
+	}
+}
+
+func (l *listening[T]) want(items ...T) {
+	l.t.Helper()
+	for _, want := range items {
+		if got := l.next(); got != want {
+			l.t.Fatalf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+// listenToInbox begins to listen to an inbox that has these conversations.
+func (w *fixture) listenToInbox(
+	t *testing.T, nickname string, has ...*model.Conversation,
+) *listening[feed.InboxChange] {
+	t.Helper()
+	l := listen(t, func(ctx context.Context) iter.Seq2[feed.InboxChange,
+		error] {
+		return w.Inbox(ctx, w.Actors[nickname])
+	})
+	for _, c := range has {
+		chattest.WaitUntil(t, "it listens", func() bool {
+			f := w.FeedOf(c.ID)
+			return f != nil && slices.ContainsFunc(f.Followers(), func(fo feed.FollowerState) bool {
+				return fo.Actor == w.Actors[nickname]
+			})
+		})
+	}
+	return l
+}
+
+func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := mustFixture(t, db, "ann", "ben")
+		a, b, last := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		l := w.listenToInbox(t, "ben", a, b, last)
+		for _, c := range []*model.Conversation{a, b} {
+			w.SendMany("ann", c.ID, feed.FollowQueue+20)
+			if _, err := w.MarkRead(t.Context(), w.Actor("ben"), c.ID, 10); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.SaveDraft(t.Context(), w.Actor("ben"), c.ID, "a draft"); err != nil {
+				t.Fatal(err)
+			}
+			f := w.FeedOf(c.ID)
+			chattest.WaitUntil(t, "all is handed on",
+				func() bool { return f.Edge() == 1+feed.FollowQueue+20 })
+		}
+		w.Send("ann", last.ID, "the last")
+		told := map[model.ConversationID]int{}
+		for told[last.ID] == 0 || told[b.ID] == 0 {
+			told[l.next().ConversationID]++
+		}
+		// One in the hand of the listener, one for the messages, and one for what ben did.
+		if told[a.ID] < 1 || told[a.ID] > 3 || told[b.ID] < 1 || told[b.ID] > 2 {
+			t.Errorf("told %d times of a, and %d of b", told[a.ID], told[b.ID])
+		}
+	})
+}
+
+func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
+	t.Parallel()
+	ways(t, func(t *testing.T, nodes *twoNodes) {
+		here, there := nodes.Nodes[0], nodes.Nodes[1]
+		ctx, ben := t.Context(), here.Actor("ben")
+		c, other := chattest.MustConversation(t, here.Fixture, "ann", "ben"),
+			chattest.MustConversation(t, here.Fixture, "ann", "ben")
+		here.SendMany("ann", c.ID, 3)
+		l := here.listenToInbox(t, "ben", c, other)
+		until := time.Now().Add(time.Hour)
+		for i, do := range []func() error{
+			func() error { _, err := there.MarkRead(ctx, ben, c.ID, 2); return err },
+			func() error { _, err := there.MarkRead(ctx, ben, c.ID, 3); return err },
+			func() error {
+				_, err := there.UpdateMembership(ctx, ben,
+					chat.UpdateMembership{ConversationID: c.ID, MutedUntil: &until})
+				return err
+			},
+			func() error {
+				_, err := there.UpdateMembership(ctx, ben,
+					chat.UpdateMembership{ConversationID: c.ID, Archived: new(true)})
+				return err
+			},
+			func() error {
+				_, err := there.UpdateMembership(ctx, ben,
+					chat.UpdateMembership{ConversationID: c.ID, Pinned: new(true)})
+				return err
+			},
+			func() error { _, err := there.SaveDraft(ctx, ben, c.ID, "a draft"); return err },
+		} {
+			if err := do(); err != nil {
+				t.Fatalf("%d: %v", i, err)
+			}
+			l.want(feed.InboxChange{c.ID, false})
+		}
+		there.Send("ann", other.ID, "nothing was told twice")
+		l.want(feed.InboxChange{other.ID, false})
+	})
+}
+
+// isFollowed reports whether somebody follows the conversation who is a member as it stands.
+func (w *fixture) isFollowed(id model.ConversationID) bool {
+	f := w.FeedOf(id)
+	return f != nil && slices.ContainsFunc(f.Followers(), func(fo feed.FollowerState) bool {
+		return !fo.Removed && fo.Checked == w.LastSeq(id)
+	})
+}
+
+func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
+	t.Parallel()
+	ways(t, func(t *testing.T, nodes *twoNodes) {
+		here, there := nodes.Nodes[0], nodes.Nodes[1]
+		c := chattest.MustConversation(t, here.Fixture, "ann", "ben")
+		l := here.listenToInbox(t, "ben", c)
+		for range 3 {
+			there.RemoveBen(c)
+			// that it has changed may be said once too often
+			for l.next() != (feed.InboxChange{c.ID, true}) {
+			}
+			there.AddBen(c)
+			l.want(feed.InboxChange{c.ID, false})
+			// That may have been said before the addition was seen; one that is removed again
+			// unseen is not told.
+			here.Eventually(func() bool { return here.isFollowed(c.ID) })
+		}
+		// At once: either both are told, or that they are back.
+		there.RemoveBen(c)
+		there.AddBen(c)
+		for l.next() != (feed.InboxChange{c.ID, false}) {
+		}
+		created := chattest.MustConversation(t, there.Fixture, "ann", "ben")
+		for l.next().ConversationID != created.ID { // the feed of the other may be behind the entry
+		}
+		ended := chattest.MustConversation(t, there.Fixture, "ben", "cleo")
+		for l.next().ConversationID != ended.ID {
+		}
+		for _, name := range []string{"cleo", "ben"} {
+			if err := there.Leave(t.Context(), there.Actor(name), ended.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for l.next() != (feed.InboxChange{ended.ID, true}) {
+		}
+		there.Send("ann", created.ID, "still there")
+		for {
+			got := l.next()
+			if got == (feed.InboxChange{created.ID, false}) {
+				break
+			}
+			if got.ConversationID == ended.ID {
+				t.Fatalf("after its end: %+v", got)
+			}
+		}
+	})
+}
+
+func TestJoinedIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	ways(t, func(t *testing.T, nodes *twoNodes) {
+		here := nodes.Nodes[0]
+		ctx := t.Context()
+		ann, ben := here.Actor("ann"), here.Actor("ben")
+		before := chattest.MustConversation(t, here.Fixture, "ann", "ben")
+		l := listen(t, func(ctx context.Context) iter.Seq2[model.ConversationID,
+			error] {
+			return here.Joined(ctx, ben)
+		})
+		chattest.WaitUntil(t, "it listens",
+			func() bool {
+				return slices.Contains(here.MembershipHints().Topics(),
+					feed.UserTopic(ben.UserID))
+			})
+		// What is joined between listening and the first reading may be told or not.
+		first := map[model.ConversationID]bool{}
+		for told := false; !told; {
+			first[chattest.MustConversation(t, here.Fixture, "ann", "ben").ID] = true
+			select {
+			case id := <-l.items:
+				told = first[id]
+				delete(first, id)
+			case <-time.After(chattest.ReconcileSoon):
+			}
+		}
+		want := func(want model.ConversationID) {
+			t.Helper()
+			got := l.next()
+			for ; first[got]; got = l.next() {
+				delete(first, got)
+			}
+			chattest.WantEqual(t, "joined", want, got)
+		}
+		for _, w := range nodes.Nodes {
+			group := chattest.MustConversation(t, w.Fixture, "ann", "cleo")
+			for what, join := range map[string]func() (*model.Conversation, error){
+				"created by another": func() (*model.Conversation,
+					error) {
+					return chattest.MustConversation(t, w.Fixture, "ann", "ben"), nil
+				},
+				"created by oneself": func() (*model.Conversation,
+					error) {
+					return chattest.MustConversation(t, w.Fixture, "ben", "ann"), nil
+				},
+				"added": func() (*model.Conversation, error) {
+					_, err := w.AddMembers(ctx, ann, group.ID, w.NewMembers("ben"))
+					return group, err
+				},
+				"back": func() (*model.Conversation, error) {
+					w.RemoveBen(before)
+					w.AddBen(before)
+					return before, nil
+				},
+			} {
+				c, err := join()
+				if err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				w.Send("ann", c.ID, "which is no joining")
+				want(c.ID)
+			}
+		}
+		direct, err := nodes.Nodes[1].OpenDirect(ctx, here.Actor("cleo"), ben.UserID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(direct.ID)
+		if _, err := here.OpenDirect(ctx, ben, here.Actor("cleo").UserID); err != nil {
+			t.Fatal(err)
+		}
+		last := chattest.MustConversation(t, here.Fixture, "ann", "ben")
+		want(last.ID)
+	})
+}

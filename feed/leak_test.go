@@ -1,0 +1,202 @@
+package feed_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"parley/chat"
+	"parley/chat/chattest"
+	"parley/feed"
+	"parley/internal/race"
+	"parley/model"
+	"parley/store/storetest"
+)
+
+// taking is one stream of some kind: it takes n items, or as many as come before ctx ends.
+type taking func(ctx context.Context, n int)
+
+func takeFrom[T any](seq iter.Seq2[T, error], n int) {
+	for _, err := range seq {
+		if n--; n <= 0 || err != nil {
+			return
+		}
+	}
+}
+
+// takings are all the streams that there are, as Ann has them.
+func (w *fixture) takings(id model.ConversationID) map[string]taking {
+	ann := w.Actor("ann")
+	return map[string]taking{
+		"Follow": func(ctx context.Context, n int) {
+			if seq, err := w.Follow(ctx, ann, id, new(int64(0))); err == nil {
+				takeFrom(seq, n)
+			}
+		},
+		"FollowInto, replayed": func(ctx context.Context,
+			n int) {
+			w.takeInto(ctx, id, new(int64(0)), n)
+		},
+		"FollowInto, live": func(ctx context.Context, n int) { w.takeInto(ctx, id, nil, n) },
+		"MyEvents": func(ctx context.Context, n int) {
+			if seq, err := w.ViewerEvents(ctx, ann, nil); err == nil {
+				takeFrom(seq, n)
+			}
+		},
+		"Inbox": func(ctx context.Context, n int) { takeFrom(w.Inbox(ctx, ann), n) },
+		"Joined": func(ctx context.Context, n int) {
+			ctx, cancel := context.WithCancel(ctx)
+			go cancel() // because nobody comes
+			takeFrom(w.Joined(ctx, ann), n)
+		},
+		"Typing": func(ctx context.Context, n int) {
+			if seq, err := w.Typing(ctx, ann, id); err == nil {
+				takeFrom(seq, n)
+			}
+		},
+		"PresenceChanges": func(ctx context.Context,
+			_ int) {
+			takeFrom(w.PresenceChanges(ctx, ann), 1)
+		},
+	}
+}
+
+// takeInto has a sink that is ended after n items.
+func (w *fixture) takeInto(ctx context.Context, id model.ConversationID, after *int64, n int) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	item := func() {
+		if n--; n <= 0 {
+			cancel()
+		}
+	}
+	err := w.FollowInto(ctx, w.Actor("ann"), id, after, feed.Sink{
+		Live:     func(*model.Event) bool { item(); return true },
+		Replay:   func(context.Context, *model.Event) error { item(); return nil },
+		CaughtUp: func(context.Context, int64) error { return nil },
+		End:      func(error) { cancel() },
+	})
+	if err == nil {
+		<-ctx.Done()
+	}
+}
+
+// Streams that begin and end leave nothing behind, however they end, and whatever happens
+// meanwhile: no feed, no follower, no topic, no watch, no goroutine. What there is after all of
+// them is no more than after the first tenth. It runs alone, because it counts.
+func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see above
+	w := mustFixtureWith(t, storetest.MustSQLite(t),
+		chattest.Options{ReconcileEvery: 50 * time.Millisecond, TypingEvery: time.Microsecond},
+		"ann", "ben")
+	id := chattest.MustConversation(t, w.Fixture, "ann", "ben").ID
+	chattest.MustConversation(t, w.Fixture, "ben", "ann")
+	defer w.Connected(w.UserID("ben"))()
+	stop := w.bustle(id)
+	before := w.count()
+	const each = 200 / race.Slowness
+	cycle := func(n int) {
+		for range n {
+			for name, take := range w.takings(id) {
+				for way := range 3 {
+					ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
+					switch way {
+					case 0:
+						cancel() // before it has begun
+					case 1:
+						go cancel() // at any moment
+					}
+					if take(ctx, 2); way == 2 && ctx.Err() != nil {
+						t.Fatalf("%s: nothing has come", name)
+					}
+					cancel()
+				}
+			}
+		}
+	}
+	cycle(each / 10)
+	w.Eventually(func() bool { return w.count() == before })
+	goroutinesBefore, heapBefore := runtime.NumGoroutine(), heap()
+	cycle(each - each/10)
+	stop()
+	w.Eventually(func() bool { return w.count() == before })
+	w.Eventually(func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
+	if grown := int64(heap()) - int64(heapBefore); grown > 512<<10+100*each {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+}
+
+// A stream over many conversations that is given up while it is being read which they are, leaves
+// none of them open.
+func TestNothingStaysOfStreamsThatDoNotBegin(t *testing.T) {
+	t.Parallel()
+	w := mustFixture(t, storetest.MustSQLite(t), "ann", "ben")
+	for range 100 {
+		chattest.MustConversation(t, w.Fixture, "ann", "ben")
+	}
+	begin := time.Now()
+	takeFrom(w.first(t.Context()), 1)
+	whole := time.Since(begin)
+	for i := range 100 {
+		ctx, cancel := context.WithTimeout(t.Context(), whole*time.Duration(i)/100)
+		takeFrom(w.first(ctx), 1)
+		cancel()
+	}
+	if feeds, topics := w.Stats().Feeds, w.Hints().Topics(); feeds+len(topics) != 0 {
+		t.Errorf("%d feeds and %d topics are left", feeds, len(topics))
+	}
+}
+
+// first is what says that Ann's events have begun.
+func (w *fixture) first(ctx context.Context) iter.Seq2[feed.ViewerEvent, error] {
+	seq, err := w.ViewerEvents(ctx, w.Actor("ann"), nil)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return seq
+}
+
+// bustle has Ben write and type all the time, until he is stopped.
+func (w *fixture) bustle(id model.ConversationID) (stop func()) {
+	ctx, cancel := context.WithCancel(w.T.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ctx.Err() == nil; n++ {
+			<-tick.C
+			if n%10 == 0 {
+				_, _ = w.SendMessage(ctx, w.Actor("ben"),
+					chat.SendMessage{ConversationID: id, Content: fmt.Sprint(n)})
+			}
+			_ = w.SetTyping(ctx, w.Actor("ben"), id, n%2 == 0)
+		}
+	})
+	stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	w.T.Cleanup(stop)
+	return stop
+}
+
+// counts is what a Service keeps for those who are connected.
+type counts struct {
+	feeds, followers, replays   int
+	hints, memberships, signals int // topics
+}
+
+func (w *fixture) count() (c counts) {
+	c.hints, c.memberships = len(w.Hints().Topics()), len(w.MembershipHints().Topics())
+	c.signals, c.replays = len(w.Signals().Topics()), w.TakenReplaySlots()
+	c.feeds, c.followers = w.Stats().Feeds, w.Stats().Followers
+	return c
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC() // also what is in pools
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
