@@ -91,18 +91,24 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 			return obj{"nodes": nodes}
 		}
 		want := obj{
-			"group": obj{"memberCount": 2.0, "owner": nil, "members": members("ann", "cat"),
+			"group": obj{
+				"memberCount": 2.0, "owner": nil, "members": members("ann", "cat"),
 				"messages": obj{"nodes": list{
-					obj{"author": nil, "content": "of bob", "mentions": list{}, "reactions": list{},
-						"seenBy": nick()},
+					obj{
+						"author": nil, "content": "of bob", "mentions": list{}, "reactions": list{},
+						"seenBy": nick(),
+					},
 					obj{
 						"author": obj{"nickname": "ann"}, "content": "@bob and @cat",
 						"mentions":  list{obj{"nickname": "cat"}},
 						"reactions": list{obj{"users": nick("cat")}}, "seenBy": nick(),
 					},
-				}}},
-			"direct": obj{"title": "Deleted account", "memberCount": 1.0, "members": members("ann"),
-				"lastMessage": obj{"author": nil}},
+				}},
+			},
+			"direct": obj{
+				"title": "Deleted account", "memberCount": 1.0, "members": members("ann"),
+				"lastMessage": obj{"author": nil},
+			},
 			"byID": nil, "byNickname": nil, "node": nil, "users": obj{"nodes": list{}},
 			"all":    nick("ann", "cat", "waker"),
 			"search": obj{"nodes": list{}},
@@ -141,8 +147,10 @@ func TestBetweenADeletionAndItsEnd(t *testing.T) {
 
 		goOn.Store(true)
 		s.must(waker, deleteAccount, obj{"in": obj{"password": "a password of waker"}})
-		for _, kind := range []string{"ReactionRemoved", "MemberRemoved", "ConversationRenamed",
-			"MemberRoleChanged"} {
+		for _, kind := range []string{
+			"ReactionRemoved", "MemberRemoved", "ConversationRenamed",
+			"MemberRoleChanged",
+		} {
 			next(kind)
 		}
 	})

@@ -38,11 +38,15 @@ func TestAnswersAreBoundedInBytes(t *testing.T) {
 			want  []string
 		}{
 			"in it": {page("id content"), nil},
-			"once more": {page("content a: content b: content c: content d: content"),
-				[]string{"OPERATION_TOO_LARGE"}},
-			"nested": {page(
-				"conversation { messages(last: 9) { nodes { content } } }"),
-				[]string{"OPERATION_TOO_LARGE"}},
+			"once more": {
+				page("content a: content b: content c: content d: content"),
+				[]string{"OPERATION_TOO_LARGE"},
+			},
+			"nested": {
+				page(
+					"conversation { messages(last: 9) { nodes { content } } }"),
+				[]string{"OPERATION_TOO_LARGE"},
+			},
 			"of names": {page(strings.Repeat("x", 200) +
 				": id conversation { messages { nodes { " + strings.Repeat("y", 200) +
 				": __typename } } }"), []string{"OPERATION_TOO_LARGE"}},
@@ -113,16 +117,22 @@ func TestMutationsWithTooLargeAnswers(t *testing.T) {
 		s := mustServe(t, db, withMaxAnswer(3000))
 		ann := s.mustRegister("ann")
 		id := s.mustConversation(ann, s.mustRegister("bob"))
-		in := obj{"in": obj{"conversationId": id, "content": strings.Repeat("x", 4000),
-			"idempotencyKey": "once"}}
+		in := obj{"in": obj{
+			"conversationId": id, "content": strings.Repeat("x", 4000),
+			"idempotencyKey": "once",
+		}}
 		const send = `mutation($in: SendMessageInput!) {
 			one: sendMessage(input: $in) { message { content } } }`
 		for range 2 {
 			body := mustJSON(t, obj{"query": send, "variables": in})
-			status, said := s.post(body, http.Header{"Authorization": bearer(ann.token),
-				"Content-Type": {"application/json"}})
-			for _, part := range []string{"OPERATION_TOO_LARGE", `"data":null`, "is stored",
-				"fields ran: one."} {
+			status, said := s.post(body, http.Header{
+				"Authorization": bearer(ann.token),
+				"Content-Type":  {"application/json"},
+			})
+			for _, part := range []string{
+				"OPERATION_TOO_LARGE", `"data":null`, "is stored",
+				"fields ran: one.",
+			} {
 				if status != http.StatusOK || !strings.Contains(string(said), part) {
 					t.Errorf("%q is not in %d %s", part, status, said)
 				}

@@ -115,7 +115,8 @@ func TestResponseBatchesRunWithinTheirResponse(t *testing.T) {
 func TestNodeBatchesOutliveTheirFirstCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := batcher[int, int]{scope: nodeScope,
+		b := batcher[int, int]{
+			scope: nodeScope,
 			find: func(ctx context.Context, _ []int) (map[int]int, error) {
 				if ctx.Value(valueKey{}) != nil {
 					t.Error("ran with the values of a response")
@@ -126,7 +127,8 @@ func TestNodeBatchesOutliveTheirFirstCaller(t *testing.T) {
 				case <-ctx.Done():
 					return nil, ctx.Err()
 				}
-			}}
+			},
+		}
 		first, cancel := context.WithTimeout(
 			context.WithValue(t.Context(), valueKey{}, "the first one's"), 100*time.Millisecond)
 		defer cancel()
@@ -149,11 +151,13 @@ func TestNodeBatchesOutliveTheirFirstCaller(t *testing.T) {
 func TestNodeBatchesTimeOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := batcher[int, int]{scope: nodeScope,
+		b := batcher[int, int]{
+			scope: nodeScope,
 			find: func(ctx context.Context, _ []int) (map[int]int, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
-			}}
+			},
+		}
 		start := time.Now()
 		_, err := b.join(t.Context(), 1).wait(t.Context(), 1)
 		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) ||
@@ -168,10 +172,12 @@ func TestAPanicInABatchIsAnError(t *testing.T) {
 	t.Parallel()
 	for _, scope := range []batchScope{responseScope, nodeScope} {
 		synctest.Test(t, func(t *testing.T) {
-			b := batcher[int, int]{scope: scope,
+			b := batcher[int, int]{
+				scope: scope,
 				find: func(context.Context, []int) (map[int]int, error) {
 					panic("a bug")
-				}}
+				},
+			}
 			if _, err := b.join(t.Context(), 1).wait(t.Context(), 1); err == nil ||
 				!strings.HasPrefix(err.Error(), "panic: a bug") {
 				t.Errorf("got %v", err)

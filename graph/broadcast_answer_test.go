@@ -47,8 +47,10 @@ func TestABroadcastAnswerShowsNothingFromAfterARemoval(t *testing.T) {
 			removed  bool
 			want     string
 		}{
-			{"conversation { lastMessage { content } }", false,
-				`{"conversation":{"lastMessage":{"content":"afterwards"}}}`},
+			{
+				"conversation { lastMessage { content } }", false,
+				`{"conversation":{"lastMessage":{"content":"afterwards"}}}`,
+			},
 			{"conversation { lastMessage { content } }", true, ""},
 			{"content", true, `{"content":"before"}`},
 		} {
@@ -88,8 +90,10 @@ func TestBroadcastAnswersDoNotWait(t *testing.T) {
 			statements int
 		}{
 			{"messageAdded { seq content }", `{"messageAdded":{"seq":2,"content":"before"}}`, 0},
-			{"messageAdded { author { nickname } }",
-				`{"messageAdded":{"author":{"nickname":"bob1"}}}`, 1},
+			{
+				"messageAdded { author { nickname } }",
+				`{"messageAdded":{"author":{"nickname":"bob1"}}}`, 1,
+			},
 			{
 				"conversationEvents { ... on MessageAdded { actor { nickname } message { replyTo " +
 					"{ seq } author { nickname } } } }",

@@ -69,8 +69,10 @@ func (s *api) mustFromJoining(owner person, others ...person) string {
 	for _, o := range others {
 		members = append(members, obj{"userId": o.id})
 	}
-	return s.must(owner, createFromJoining, obj{"in": obj{"historyVisibility": "FROM_JOINING",
-		"members": members}}).
+	return s.must(owner, createFromJoining, obj{"in": obj{
+		"historyVisibility": "FROM_JOINING",
+		"members":           members,
+	}}).
 		str(s.t, "createConversation.conversation.id")
 }
 

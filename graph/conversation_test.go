@@ -58,8 +58,10 @@ func TestFilterOverTheWire(t *testing.T) {
 			for i := range all {
 				title := all[len(all)-1-i] // the newest first
 				fits := true
-				for letter, name := range map[string]string{"a": "archived", "p": "pinned",
-					"m": "muted", "u": "unread"} {
+				for letter, name := range map[string]string{
+					"a": "archived", "p": "pinned",
+					"m": "muted", "u": "unread",
+				} {
 					if wanted, given := filter[name].(bool); given &&
 						wanted != strings.Contains(title, letter) {
 						fits = false

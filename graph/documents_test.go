@@ -25,11 +25,16 @@ func TestReadDocuments(t *testing.T) {
 			`", "name": "", "type": "query", "body": "` + good + `"}]}`, ""},
 		"Apollo's, with ids of another kind": {
 			`{"format": "apollo-persisted-query-manifest", "operations": [{"id": "1", "body": "` +
-				good + `"}]}`, "has the hash " + wire.Hash(good)},
-		"another's format": {`{"format": "x", "operations": []}`,
-			"not a JSON object"},
-		"another's hash": {`{"` + wire.Hash(bad) + `": "` + good + `"}`,
-			"has the hash " + wire.Hash(good)},
+				good + `"}]}`, "has the hash " + wire.Hash(good),
+		},
+		"another's format": {
+			`{"format": "x", "operations": []}`,
+			"not a JSON object",
+		},
+		"another's hash": {
+			`{"` + wire.Hash(bad) + `": "` + good + `"}`,
+			"has the hash " + wire.Hash(good),
+		},
 		"not of the schema": {`{"` + wire.Hash(bad) + `": "` + bad + `"}`, "nonsense"},
 		"a list":            {`["` + good + `"]`, "not a JSON object"},
 		"null":              {`null`, "not a JSON object"},

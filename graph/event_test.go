@@ -37,34 +37,52 @@ func lively(t *testing.T, s *api, ann, bob, cat person, id string) {
 		by    person
 		query string
 	}{
-		{bob,
+		{
+			bob,
 			`mutation($m: ID!) { editMessage(input: {messageId: $m, content: "hello"}) {
-				message { id } } }`},
-		{ann,
+				message { id } } }`,
+		},
+		{
+			ann,
 			`mutation($m: ID!) { addReaction(input: {messageId: $m, emoji: "👍"}) {
-				message { id } } }`},
-		{ann,
+				message { id } } }`,
+		},
+		{
+			ann,
 			`mutation($m: ID!) { removeReaction(input: {messageId: $m, emoji: "👍"}) {
-				message { id } } }`},
+				message { id } } }`,
+		},
 		{ann, `mutation($m: ID!) { deleteMessage(input: {messageId: $m}) { message { id } } }`},
-		{ann,
+		{
+			ann,
 			`mutation($c: ID!) { renameConversation(input: {conversationId: $c, title: "new"}) {
-				userErrors { code } } }`},
-		{ann,
+				userErrors { code } } }`,
+		},
+		{
+			ann,
 			`mutation($c: ID!) { updateConversationSettings(input: {conversationId: $c,
-				membersMayRename: true}) { userErrors { code } } }`},
-		{ann,
+				membersMayRename: true}) { userErrors { code } } }`,
+		},
+		{
+			ann,
 			`mutation($c: ID!, $cat: ID!) { addMembers(input: {conversationId: $c,
-				members: [{userId: $cat}]}) { userErrors { code } } }`},
-		{ann,
+				members: [{userId: $cat}]}) { userErrors { code } } }`,
+		},
+		{
+			ann,
 			`mutation($c: ID!, $cat: ID!) { changeMemberRole(input: {conversationId: $c,
-				userId: $cat, role: ADMIN}) { userErrors { code } } }`},
-		{ann,
+				userId: $cat, role: ADMIN}) { userErrors { code } } }`,
+		},
+		{
+			ann,
 			`mutation($c: ID!, $cat: ID!) { removeMember(input: {conversationId: $c,
-				userId: $cat}) { userErrors { code } } }`},
-		{bob,
+				userId: $cat}) { userErrors { code } } }`,
+		},
+		{
+			bob,
 			`mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "still here"}) {
-				message { id } } }`},
+				message { id } } }`,
+		},
 	} {
 		s.must(step.by, step.query, in)
 	}
@@ -74,8 +92,10 @@ func lively(t *testing.T, s *api, ann, bob, cat person, id string) {
 func livelyEvents() []map[string]any {
 	user := func(name string) map[string]any { return map[string]any{"nickname": name} }
 	event := func(kind string, seq float64, by string, more map[string]any) map[string]any {
-		e := map[string]any{"__typename": kind, "seq": seq, "actor": user(by),
-			"conversation": map[string]any{"title": "new"}}
+		e := map[string]any{
+			"__typename": kind, "seq": seq, "actor": user(by),
+			"conversation": map[string]any{"title": "new"},
+		}
 		maps.Copy(e, more)
 		return e
 	}

@@ -152,8 +152,7 @@ func TestTheGateAsksEachField(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
 	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
-	login :=
-		`login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken }
+	login := `login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken }
 			viewer { email } userErrors { code } }`
 	reset := `requestPasswordReset(input: {email: "ann@example.org"}) { userErrors { code } }`
 	for _, of := range []struct {

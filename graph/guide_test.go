@@ -171,8 +171,10 @@ func (g *guideRun) run(step *guideStep) error {
 	if err != nil {
 		return err
 	}
-	_, raw := g.api.post(body, http.Header{"Authorization": bearer(g.tokens[step.caller]),
-		"Content-Type": {"application/json"}})
+	_, raw := g.api.post(body, http.Header{
+		"Authorization": bearer(g.tokens[step.caller]),
+		"Content-Type":  {"application/json"},
+	})
 	if err := g.compare(step.answers[0], raw); err != nil {
 		return err
 	}
@@ -331,8 +333,10 @@ func TestGuide(t *testing.T) {
 		t.Errorf("only %d steps were found", len(steps))
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		g := &guideRun{api: mustServe(t, db), tokens: map[string]string{},
-			live: map[string]operation{}, shown: map[string]string{}}
+		g := &guideRun{
+			api: mustServe(t, db), tokens: map[string]string{},
+			live: map[string]operation{}, shown: map[string]string{},
+		}
 		for _, step := range steps {
 			if err := g.run(step); err != nil {
 				t.Fatalf("docs/guide.md:%d: %v", step.line, err)

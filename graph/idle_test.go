@@ -28,8 +28,11 @@ func TestIdleConnections(t *testing.T) { //nolint:paralleltest // see above
 	}{
 		{"no subscription", "", 1},
 		{"a broadcast subscription", "messageAdded(conversationId: $id) { id seq content }", 1},
-		{"an executed subscription", "messageAdded(conversationId: $id) { conversation { draft } }",
-			3},
+		{
+			"an executed subscription",
+			"messageAdded(conversationId: $id) { conversation { draft } }",
+			3,
+		},
 	} {
 		before, bytes := used(t)
 		for range connections {

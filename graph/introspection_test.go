@@ -23,8 +23,10 @@ func TestIntrospectionIsCached(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, answer := s.post(body, http.Header{"Authorization": bearer(token),
-			"Content-Type": {"application/json"}})
+		_, answer := s.post(body, http.Header{
+			"Authorization": bearer(token),
+			"Content-Type":  {"application/json"},
+		})
 		return string(answer)
 	}
 	const two = `query A { __type(name: "User") { name } }

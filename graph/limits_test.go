@@ -52,8 +52,10 @@ func TestLimits(t *testing.T) {
 		"deep enough":      {deep(6), nil},
 		"too deep":         {deep(12), []string{"OPERATION_TOO_LARGE"}},
 		"too many aliases": {aliases(31), []string{"OPERATION_TOO_LARGE"}},
-		"too many tokens": {"{" + strings.Repeat(" viewer { email }", 700) + " }",
-			[]string{"OPERATION_TOO_LARGE"}},
+		"too many tokens": {
+			"{" + strings.Repeat(" viewer { email }", 700) + " }",
+			[]string{"OPERATION_TOO_LARGE"},
+		},
 		"nested brackets": {"{ users(search: " + strings.Repeat("[", 100_000) +
 			") { nodes { id } } }", []string{"OPERATION_TOO_LARGE"}},
 		"doubling fragments": {doubling(25), []string{"OPERATION_TOO_LARGE"}},
@@ -95,24 +97,36 @@ func TestRequestsThatAreNotGraphQL(t *testing.T) {
 		status            int
 		says              string
 	}{
-		"a form": {"application/x-www-form-urlencoded", "query={viewer{email}}", 415,
-			"Content-Type"},
+		"a form": {
+			"application/x-www-form-urlencoded", "query={viewer{email}}", 415,
+			"Content-Type",
+		},
 		"a multipart form": {"multipart/form-data; boundary=x", "--x--", 415, "Content-Type"},
-		"plain text": {"text/plain", `{"query":"{ viewer { email } }"}`, 415,
-			"Content-Type"},
+		"plain text": {
+			"text/plain", `{"query":"{ viewer { email } }"}`, 415,
+			"Content-Type",
+		},
 		"no type":  {"", `{"query":"{ viewer { email } }"}`, 415, "Content-Type"},
 		"not JSON": {json, "query", 400, "not valid JSON, from byte 1"},
 		"nothing":  {json, "", 400, "not valid JSON"},
-		"a list": {json, `[{"query":"{ __typename }"}]`, 400,
-			"operations are not batched"},
+		"a list": {
+			json, `[{"query":"{ __typename }"}]`, 400,
+			"operations are not batched",
+		},
 		"no query":           {json, `{}`, 400, "no query"},
 		"a number for query": {json, `{"query": 5}`, 400, `\"query\" has to be a JSON string`},
-		"variables as text": {json, `{"query": "{ __typename }", "variables": "{}"}`, 400,
-			`\"variables\" has to be a JSON object`},
-		"too large": {json, `{"query":"` + strings.Repeat("x", 300_000) + `"}`, 413,
-			"larger than 262144 bytes"},
-		"right": {json + "; charset=utf-8", `{"query":"{ __typename }"}`, 200,
-			`{"data":{"__typename":"Query"}}`},
+		"variables as text": {
+			json, `{"query": "{ __typename }", "variables": "{}"}`, 400,
+			`\"variables\" has to be a JSON object`,
+		},
+		"too large": {
+			json, `{"query":"` + strings.Repeat("x", 300_000) + `"}`, 413,
+			"larger than 262144 bytes",
+		},
+		"right": {
+			json + "; charset=utf-8", `{"query":"{ __typename }"}`, 200,
+			`{"data":{"__typename":"Query"}}`,
+		},
 	} {
 		header := http.Header{}
 		if c.contentType != "" {

@@ -25,8 +25,10 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	refused := func() {
 		t.Helper()
 		c := s.mustConnect()
-		c.send(frame{Type: "connection_init",
-			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
+		c.send(frame{
+			Type:    "connection_init",
+			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token}),
+		})
 		if code, reason := c.closed("connection_ack"); code != 1013 || reason == "" {
 			t.Errorf("closed with %d %s", code, reason)
 		}
@@ -41,8 +43,10 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 	}
 	for {
 		c := s.mustConnect()
-		c.send(frame{Type: "connection_init",
-			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
+		c.send(frame{
+			Type:    "connection_init",
+			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token}),
+		})
 		if f, err := c.tryRead(); err == nil && f.Type == "connection_ack" {
 			o := c.subscribe(
 				`subscription($id: ID!) { messageAdded(conversationId: $id, afterSeq: 0) {
@@ -59,8 +63,10 @@ func TestLiveConnectionsOfAnAccountAreBounded(t *testing.T) {
 // Anonymous clients of one address have as many connections as an account, of both kinds together.
 func TestLiveConnectionsOfAnonymousClientsAreBounded(t *testing.T) {
 	t.Parallel()
-	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"),
-		netip.MustParsePrefix("::1/128")}
+	loopback := []netip.Prefix{
+		netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("::1/128"),
+	}
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
 		o.MaxConnections, o.TrustedProxies = 2, loopback
 	})
@@ -164,8 +170,10 @@ func TestAStreamIsOfOneAccount(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header = http.Header{"Accept": {"text/event-stream"},
-			"Authorization": bearer(ann.token)}
+		req.Header = http.Header{
+			"Accept":        {"text/event-stream"},
+			"Authorization": bearer(ann.token),
+		}
 		transport := new(http.Transport)
 		defer transport.CloseIdleConnections()
 		res, err := transport.RoundTrip(req)
@@ -184,10 +192,14 @@ func TestAStreamIsOfOneAccount(t *testing.T) {
 			{"an anonymous client", nil, http.StatusForbidden},
 			{"the account", bearer(ann.token), http.StatusAccepted},
 		} {
-			body := mustJSON(t, obj{"query": `{ viewer { user { nickname } } }`,
-				"extensions": obj{"operationId": "1"}})
-			header := http.Header{"Content-Type": {"application/json"},
-				"X-GraphQL-Event-Stream-Token": {string(token)}}
+			body := mustJSON(t, obj{
+				"query":      `{ viewer { user { nickname } } }`,
+				"extensions": obj{"operationId": "1"},
+			})
+			header := http.Header{
+				"Content-Type":                 {"application/json"},
+				"X-GraphQL-Event-Stream-Token": {string(token)},
+			}
 			if c.as != nil {
 				header["Authorization"] = c.as
 			}

@@ -27,20 +27,47 @@ func TestReadingOverTheWire(t *testing.T) {
 			return obj{"lastReadSeq": last, "unreadCount": unread, "unreadMentionCount": mentions}
 		}
 		s.run(t, []step{
-			{"nothing yet", bob, markRead + own, obj{"conversationId": id, "seq": 0}, nil,
-				read(1, 2, 1)},
-			{"forwards", bob, markRead + own, obj{"conversationId": id, "seq": 2}, nil,
-				read(2, 1, 1)},
-			{"backwards", bob, markRead + own, obj{"conversationId": id, "seq": 1}, nil,
-				read(2, 1, 1)},
-			{"beyond the end", bob, markRead + own, obj{"conversationId": id, "seq": 1_000_000},
-				nil, read(4, 0, 0)},
-			{"negative", bob, markRead + own, obj{"conversationId": id, "seq": -1},
-				[]string{"INVALID input.seq"}, nil},
-			{"a non-member", eve, markRead + own, obj{"conversationId": id, "seq": 1},
-				[]string{"NOT_FOUND"}, nil},
-			{"another kind", bob, markRead + own, obj{"conversationId": three, "seq": 1},
-				[]string{"BAD_USER_INPUT"}, nil},
+			{
+				"nothing yet", bob, markRead + own,
+				obj{"conversationId": id, "seq": 0},
+				nil,
+				read(1, 2, 1),
+			},
+			{
+				"forwards", bob, markRead + own,
+				obj{"conversationId": id, "seq": 2},
+				nil,
+				read(2, 1, 1),
+			},
+			{
+				"backwards", bob, markRead + own,
+				obj{"conversationId": id, "seq": 1},
+				nil,
+				read(2, 1, 1),
+			},
+			{
+				"beyond the end", bob, markRead + own,
+				obj{"conversationId": id, "seq": 1_000_000},
+				nil, read(4, 0, 0),
+			},
+			{
+				"negative", bob, markRead + own,
+				obj{"conversationId": id, "seq": -1},
+				[]string{"INVALID input.seq"},
+				nil,
+			},
+			{
+				"a non-member", eve, markRead + own,
+				obj{"conversationId": id, "seq": 1},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
+			{
+				"another kind", bob, markRead + own,
+				obj{"conversationId": three, "seq": 1},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
 		})
 		s.mustRead(cat, id, 3)
 
@@ -108,21 +135,29 @@ func TestOthersMembershipsKeepTheirSecrets(t *testing.T) {
 			"mutedUntil": "9999-12-31T23:59:59.999999Z",
 			"archived":   true, "pinned": true,
 		}
-		concealed := obj{"unreadCount": nil, "unreadMentionCount": nil, "mutedUntil": nil,
-			"archived": nil, "pinned": nil}
-		plain := obj{"unreadCount": 0.0, "unreadMentionCount": 0.0, "mutedUntil": nil,
-			"archived": false, "pinned": false}
+		concealed := obj{
+			"unreadCount": nil, "unreadMentionCount": nil, "mutedUntil": nil,
+			"archived": nil, "pinned": nil,
+		}
+		plain := obj{
+			"unreadCount": 0.0, "unreadMentionCount": 0.0, "mutedUntil": nil,
+			"archived": false, "pinned": false,
+		}
 		none := obj{"unreadCount": 0.0, "unreadMentionCount": 0.0}
 		if diff := cmp.Diff(any(obj{
-			"conversation": obj{"draft": "a secret", "viewerMember": own,
-				"members": obj{"nodes": list{own}}},
+			"conversation": obj{
+				"draft": "a secret", "viewerMember": own,
+				"members": obj{"nodes": list{own}},
+			},
 			"node": own, "viewer": none, // it is muted
 		}), look(bob)); diff != "" {
 			t.Errorf("their own: %s", diff)
 		}
 		if diff := cmp.Diff(any(obj{
-			"conversation": obj{"draft": nil, "viewerMember": plain,
-				"members": obj{"nodes": list{concealed}}},
+			"conversation": obj{
+				"draft": nil, "viewerMember": plain,
+				"members": obj{"nodes": list{concealed}},
+			},
 			"node": concealed, "viewer": none,
 		}), look(ann)); diff != "" {
 			t.Errorf("another's: %s", diff)
@@ -146,60 +181,151 @@ func TestMembershipOverTheWire(t *testing.T) {
 		const forever, later = "9999-12-31T23:59:59.999999Z", "2999-01-01T00:00:00.123456Z"
 		long := strings.Repeat("é", 4001)
 		s.run(t, []step{
-			{"nothing", ann, updateMembership + own, obj{"conversationId": id}, nil,
-				has(nil, false, false)},
-			{"muted", ann, updateMembership + own, obj{"conversationId": id, "muted": true}, nil,
-				has(forever, false, false)},
-			{"muted until", ann, updateMembership + own,
+			{
+				"nothing", ann, updateMembership + own,
+				obj{"conversationId": id},
+				nil,
+				has(nil, false, false),
+			},
+			{
+				"muted", ann, updateMembership + own,
+				obj{"conversationId": id, "muted": true},
+				nil,
+				has(forever, false, false),
+			},
+			{
+				"muted until", ann, updateMembership + own,
 				obj{"conversationId": id, "mutedUntil": "2999-01-01T02:00:00.1234567+02:00"},
-				nil, has(later, false, false)},
-			{"null changes nothing", ann, updateMembership + own,
-				obj{"conversationId": id, "muted": nil, "mutedUntil": nil, "archived": nil,
-					"pinned": nil}, nil, has(later, false, false)},
-			{"pinned", ann, updateMembership + own, obj{"conversationId": id, "pinned": true}, nil,
-				has(later, false, true)},
-			{"archived and not muted", ann, updateMembership + own,
-				obj{"conversationId": id, "archived": true, "muted": false}, nil, has(nil, true,
-					true)},
-			{"muted, and until a time", ann, updateMembership + own,
-				obj{"conversationId": id, "muted": true, "mutedUntil": later}, nil, has(later, true,
-					true)},
-			{"not muted, and until a time", ann, updateMembership + own,
-				obj{"conversationId": id, "muted": false,
-					"mutedUntil": later}, []string{"CONFLICT input.mutedUntil"}, nil},
-			{"a time that has passed", ann, updateMembership + own,
-				obj{"conversationId": id, "mutedUntil": "2001-01-01T00:00:00Z",
-					"pinned": false}, []string{"INVALID input.mutedUntil"}, nil},
-			{"not a time", ann, updateMembership + own,
-				obj{"conversationId": id,
-					"mutedUntil": "tomorrow"}, []string{"BAD_USER_INPUT"}, nil},
-			{"a non-member", eve, updateMembership + own, obj{"conversationId": id, "pinned": true},
-				[]string{"NOT_FOUND"}, nil},
-			{"another kind", ann, updateMembership + own, obj{"conversationId": m, "pinned": true},
-				[]string{"BAD_USER_INPUT"}, nil},
-			{"as it was", ann, updateMembership + own, obj{"conversationId": id}, nil,
-				has(later, true, true)},
+				nil, has(later, false, false),
+			},
+			{
+				"null changes nothing", ann, updateMembership + own,
+				obj{
+					"conversationId": id, "muted": nil, "mutedUntil": nil, "archived": nil,
+					"pinned": nil,
+				},
+				nil, has(later, false, false),
+			},
+			{
+				"pinned", ann, updateMembership + own,
+				obj{"conversationId": id, "pinned": true},
+				nil,
+				has(later, false, true),
+			},
+			{
+				"archived and not muted", ann, updateMembership + own,
+				obj{"conversationId": id, "archived": true, "muted": false},
+				nil, has(nil, true,
+					true),
+			},
+			{
+				"muted, and until a time", ann, updateMembership + own,
+				obj{"conversationId": id, "muted": true, "mutedUntil": later},
+				nil, has(later, true,
+					true),
+			},
+			{
+				"not muted, and until a time", ann, updateMembership + own,
+				obj{
+					"conversationId": id, "muted": false,
+					"mutedUntil": later,
+				},
+				[]string{"CONFLICT input.mutedUntil"},
+				nil,
+			},
+			{
+				"a time that has passed", ann, updateMembership + own,
+				obj{
+					"conversationId": id, "mutedUntil": "2001-01-01T00:00:00Z",
+					"pinned": false,
+				},
+				[]string{"INVALID input.mutedUntil"},
+				nil,
+			},
+			{
+				"not a time", ann, updateMembership + own,
+				obj{
+					"conversationId": id,
+					"mutedUntil":     "tomorrow",
+				},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
+			{
+				"a non-member", eve, updateMembership + own,
+				obj{"conversationId": id, "pinned": true},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
+			{
+				"another kind", ann, updateMembership + own,
+				obj{"conversationId": m, "pinned": true},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
+			{
+				"as it was", ann, updateMembership + own,
+				obj{"conversationId": id},
+				nil,
+				has(later, true, true),
+			},
 
-			{"draft", ann, saveDraft + draft, obj{"conversationId": id,
-				"content": "  so\r\nit goes "}, nil, obj{"draft": "  so\nit goes "}},
-			{"draft: too long", ann, saveDraft + draft, obj{"conversationId": id, "content": long},
-				[]string{"TOO_LONG input.content"}, nil},
-			{"draft: NUL", ann, saveDraft + draft, obj{"conversationId": id, "content": "a\x00"},
-				[]string{"INVALID input.content"}, nil},
-			{"draft: a non-member", eve, saveDraft + draft,
-				obj{"conversationId": id, "content": "a"}, []string{"NOT_FOUND"}, nil},
-			{"draft: another kind", ann, saveDraft + draft,
-				obj{"conversationId": ann.id, "content": "a"}, []string{"BAD_USER_INPUT"}, nil},
-			{"draft: another's", bob, saveDraft + draft,
-				obj{"conversationId": id, "content": "bob's"}, nil, obj{"draft": "bob's"}},
-			{"draft: as it was, also after sending", ann,
+			{"draft", ann, saveDraft + draft, obj{
+				"conversationId": id,
+				"content":        "  so\r\nit goes ",
+			}, nil, obj{"draft": "  so\nit goes "}},
+			{
+				"draft: too long", ann, saveDraft + draft,
+				obj{"conversationId": id, "content": long},
+				[]string{"TOO_LONG input.content"},
+				nil,
+			},
+			{
+				"draft: NUL", ann, saveDraft + draft,
+				obj{"conversationId": id, "content": "a\x00"},
+				[]string{"INVALID input.content"},
+				nil,
+			},
+			{
+				"draft: a non-member", eve, saveDraft + draft,
+				obj{"conversationId": id, "content": "a"},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
+			{
+				"draft: another kind", ann, saveDraft + draft,
+				obj{"conversationId": ann.id, "content": "a"},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
+			{
+				"draft: another's", bob, saveDraft + draft,
+				obj{"conversationId": id, "content": "bob's"},
+				nil,
+				obj{"draft": "bob's"},
+			},
+			{
+				"draft: as it was, also after sending", ann,
 				replyMessage + ` { message { conversation { draft } }
-					userErrors { code path } } }`, obj{"conversationId": id,
-					"content": "hi"}, nil, obj{"conversation": obj{"draft": "  so\nit goes "}}},
-			{"draft: blank", ann, saveDraft + draft, obj{"conversationId": id, "content": " \n "},
-				nil, obj{"draft": nil}},
-			{"a message has brought it back", ann, updateMembership + own,
-				obj{"conversationId": id}, nil, has(later, false, true)},
+					userErrors { code path } } }`,
+				obj{
+					"conversationId": id,
+					"content":        "hi",
+				},
+				nil,
+				obj{"conversation": obj{"draft": "  so\nit goes "}},
+			},
+			{
+				"draft: blank", ann, saveDraft + draft,
+				obj{"conversationId": id, "content": " \n "},
+				nil,
+				obj{"draft": nil},
+			},
+			{
+				"a message has brought it back", ann, updateMembership + own,
+				obj{"conversationId": id},
+				nil, has(later, false, true),
+			},
 		})
 	})
 }

@@ -143,103 +143,220 @@ func TestMessagesOverTheWire(t *testing.T) {
 				message("@CAT look, not @eve",
 					obj{"replyTo": obj{"content": "first"}, "mentions": list{named("cat")}}),
 			},
-			{"reply to another conversation", bob, replyMessage + wholeMessage,
+			{
+				"reply to another conversation", bob, replyMessage + wholeMessage,
 				obj{"conversationId": id, "content": "x", "replyToId": elsewhere},
-				[]string{"NOT_FOUND input.replyToId"}, nil},
-			{"reply to nothing", bob, replyMessage + wholeMessage,
+				[]string{"NOT_FOUND input.replyToId"},
+				nil,
+			},
+			{
+				"reply to nothing", bob, replyMessage + wholeMessage,
 				obj{"conversationId": id, "content": "x", "replyToId": nowhere},
-				[]string{"NOT_FOUND input.replyToId"}, nil},
-			{"reply to another kind", bob, replyMessage + wholeMessage,
+				[]string{"NOT_FOUND input.replyToId"},
+				nil,
+			},
+			{
+				"reply to another kind", bob, replyMessage + wholeMessage,
 				obj{"conversationId": id, "content": "x", "replyToId": id},
-				[]string{"BAD_USER_INPUT"}, nil},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
 
-			{"edit", bob, editMessage + wholeMessage,
-				obj{"messageId": first, "content": " 1st @ann "}, nil,
-				message("1st @ann", obj{"mentions": list{named("ann")}})},
-			{"edit: blank", bob, editMessage + wholeMessage,
-				obj{"messageId": first, "content": " "}, []string{"REQUIRED input.content"}, nil},
-			{"edit: NUL", bob, editMessage + wholeMessage,
-				obj{"messageId": first, "content": "a\x00"}, []string{"INVALID input.content"},
-				nil},
-			{"edit: by the owner", ann, editMessage + wholeMessage,
-				obj{"messageId": first, "content": "mine"}, []string{"FORBIDDEN"}, nil},
-			{"edit: by a non-member", eve, editMessage + wholeMessage,
-				obj{"messageId": first, "content": "mine"}, []string{"NOT_FOUND"}, nil},
-			{"edit: nothing", bob, editMessage + wholeMessage,
-				obj{"messageId": nowhere, "content": "x"}, []string{"NOT_FOUND"}, nil},
-			{"edit: another kind", bob, editMessage + wholeMessage,
-				obj{"messageId": bob.id, "content": "x"}, []string{"BAD_USER_INPUT"}, nil},
-			{"edit: not a time", bob, editMessage + wholeMessage,
+			{
+				"edit", bob, editMessage + wholeMessage,
+				obj{"messageId": first, "content": " 1st @ann "},
+				nil,
+				message("1st @ann", obj{"mentions": list{named("ann")}}),
+			},
+			{
+				"edit: blank", bob, editMessage + wholeMessage,
+				obj{"messageId": first, "content": " "},
+				[]string{"REQUIRED input.content"},
+				nil,
+			},
+			{
+				"edit: NUL", bob, editMessage + wholeMessage,
+				obj{"messageId": first, "content": "a\x00"},
+				[]string{"INVALID input.content"},
+				nil,
+			},
+			{
+				"edit: by the owner", ann, editMessage + wholeMessage,
+				obj{"messageId": first, "content": "mine"},
+				[]string{"FORBIDDEN"},
+				nil,
+			},
+			{
+				"edit: by a non-member", eve, editMessage + wholeMessage,
+				obj{"messageId": first, "content": "mine"},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
+			{
+				"edit: nothing", bob, editMessage + wholeMessage,
+				obj{"messageId": nowhere, "content": "x"},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
+			{
+				"edit: another kind", bob, editMessage + wholeMessage,
+				obj{"messageId": bob.id, "content": "x"},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
+			{
+				"edit: not a time", bob, editMessage + wholeMessage,
 				obj{"messageId": first, "content": "x", "expectedEditedAt": "now"},
-				[]string{"BAD_USER_INPUT"}, nil},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
 
-			{"react", ann, addReaction + wholeMessage, obj{"messageId": first, "emoji": "❤"}, nil,
+			{
+				"react", ann, addReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "❤"},
+				nil,
 				message("1st @ann", obj{
 					"mentions": list{named("ann")},
-					"reactions": list{obj{"emoji": "❤️", "count": 1.0, "viewerReacted": true,
-						"users": nodes("ann")}},
-				})},
-			{"react again, otherwise written", ann, addReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "❤️"}, nil, message("1st @ann", obj{
+					"reactions": list{obj{
+						"emoji": "❤️", "count": 1.0, "viewerReacted": true,
+						"users": nodes("ann"),
+					}},
+				}),
+			},
+			{
+				"react again, otherwise written", ann, addReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "❤️"},
+				nil, message("1st @ann", obj{
 					"mentions": list{named("ann")},
-					"reactions": list{obj{"emoji": "❤️", "count": 1.0, "viewerReacted": true,
-						"users": nodes("ann")}},
-				})},
-			{"react with another", cat, addReaction + onlyErrors,
-				obj{"messageId": first, "emoji": "👍🏽"}, nil, nil},
-			{"react with the same", bob, addReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "❤️"}, nil, message("1st @ann", obj{
+					"reactions": list{obj{
+						"emoji": "❤️", "count": 1.0, "viewerReacted": true,
+						"users": nodes("ann"),
+					}},
+				}),
+			},
+			{
+				"react with another", cat, addReaction + onlyErrors,
+				obj{"messageId": first, "emoji": "👍🏽"},
+				nil, nil,
+			},
+			{
+				"react with the same", bob, addReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "❤️"},
+				nil, message("1st @ann", obj{
 					"mentions": list{named("ann")},
 					"reactions": list{
-						obj{"emoji": "❤️", "count": 2.0, "viewerReacted": true,
-							"users": nodes("ann", "bob")},
-						obj{"emoji": "👍🏽", "count": 1.0, "viewerReacted": false,
-							"users": nodes("cat")},
+						obj{
+							"emoji": "❤️", "count": 2.0, "viewerReacted": true,
+							"users": nodes("ann", "bob"),
+						},
+						obj{
+							"emoji": "👍🏽", "count": 1.0, "viewerReacted": false,
+							"users": nodes("cat"),
+						},
 					},
-				})},
-			{"react: a word", ann, addReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "ok"}, []string{"INVALID input.emoji"}, nil},
-			{"react: two emoji", ann, addReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "👍👍"}, []string{"INVALID input.emoji"}, nil},
-			{"react: a non-member", eve, addReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "👍"}, []string{"NOT_FOUND"}, nil},
-			{"react: another kind", ann, addReaction + wholeMessage,
-				obj{"messageId": id, "emoji": "👍"}, []string{"BAD_USER_INPUT"}, nil},
-			{"take back", ann, removeReaction + wholeMessage, obj{"messageId": first, "emoji": "❤"},
+				}),
+			},
+			{
+				"react: a word", ann, addReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "ok"},
+				[]string{"INVALID input.emoji"},
+				nil,
+			},
+			{
+				"react: two emoji", ann, addReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "👍👍"},
+				[]string{"INVALID input.emoji"},
+				nil,
+			},
+			{
+				"react: a non-member", eve, addReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "👍"},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
+			{
+				"react: another kind", ann, addReaction + wholeMessage,
+				obj{"messageId": id, "emoji": "👍"},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
+			{
+				"take back", ann, removeReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "❤"},
 				nil, message("1st @ann", obj{
 					"mentions": list{named("ann")},
 					"reactions": list{ // in the order of their first remaining reactors
-						obj{"emoji": "👍🏽", "count": 1.0, "viewerReacted": false,
-							"users": nodes("cat")},
-						obj{"emoji": "❤️", "count": 1.0, "viewerReacted": false,
-							"users": nodes("bob")},
+						obj{
+							"emoji": "👍🏽", "count": 1.0, "viewerReacted": false,
+							"users": nodes("cat"),
+						},
+						obj{
+							"emoji": "❤️", "count": 1.0, "viewerReacted": false,
+							"users": nodes("bob"),
+						},
 					},
-				})},
-			{"take back a reaction that does not exist", ann, removeReaction + onlyErrors,
-				obj{"messageId": first, "emoji": "👍🏽"}, nil, nil},
-			{"take back a word", ann, removeReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "ok"}, []string{"INVALID input.emoji"}, nil},
-			{"take back: a non-member", eve, removeReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "👍"}, []string{"NOT_FOUND"}, nil},
+				}),
+			},
+			{
+				"take back a reaction that does not exist", ann, removeReaction + onlyErrors,
+				obj{"messageId": first, "emoji": "👍🏽"},
+				nil, nil,
+			},
+			{
+				"take back a word", ann, removeReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "ok"},
+				[]string{"INVALID input.emoji"},
+				nil,
+			},
+			{
+				"take back: a non-member", eve, removeReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "👍"},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
 
-			{"delete: another member's", cat, deleteMessage + wholeMessage, obj{"messageId": first},
-				[]string{"FORBIDDEN"}, nil},
-			{"delete: a non-member", eve, deleteMessage + wholeMessage, obj{"messageId": first},
-				[]string{"NOT_FOUND"}, nil},
-			{"delete: another kind", ann, deleteMessage + wholeMessage, obj{"messageId": ann.id},
-				[]string{"BAD_USER_INPUT"}, nil},
-			{"delete: the owner", ann,
+			{
+				"delete: another member's", cat, deleteMessage + wholeMessage,
+				obj{"messageId": first},
+				[]string{"FORBIDDEN"},
+				nil,
+			},
+			{
+				"delete: a non-member", eve, deleteMessage + wholeMessage,
+				obj{"messageId": first},
+				[]string{"NOT_FOUND"},
+				nil,
+			},
+			{
+				"delete: another kind", ann, deleteMessage + wholeMessage,
+				obj{"messageId": ann.id},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
+			{
+				"delete: the owner", ann,
 				`mutation($in: DeleteMessageInput!) { deleteMessage(input: $in) { message {
 				content mentions { id } reactions { emoji } author { nickname } }
-				userErrors { code path } } }`, obj{"messageId": first}, nil, obj{
+				userErrors { code path } } }`,
+				obj{"messageId": first},
+				nil,
+				obj{
 					"content": "", "mentions": list{}, "reactions": list{}, "author": named("bob"),
-				}},
+				},
+			},
 			{"delete again", bob, deleteMessage + onlyErrors, obj{"messageId": first}, nil, nil},
-			{"edit a deleted message", bob, editMessage + wholeMessage,
-				obj{"messageId": first, "content": "back"}, []string{"CONFLICT input.messageId"},
-				nil},
-			{"react to a deleted message", bob, addReaction + wholeMessage,
-				obj{"messageId": first, "emoji": "👍"}, []string{"CONFLICT input.messageId"}, nil},
+			{
+				"edit a deleted message", bob, editMessage + wholeMessage,
+				obj{"messageId": first, "content": "back"},
+				[]string{"CONFLICT input.messageId"},
+				nil,
+			},
+			{
+				"react to a deleted message", bob, addReaction + wholeMessage,
+				obj{"messageId": first, "emoji": "👍"},
+				[]string{"CONFLICT input.messageId"},
+				nil,
+			},
 		})
 
 		a := s.must(cat,
@@ -250,8 +367,10 @@ func TestMessagesOverTheWire(t *testing.T) {
 			"lastSeq": 9.0, "lastMessage": obj{"content": "@CAT look, not @eve"},
 			"messages": obj{"nodes": list{
 				obj{"seq": 2.0, "content": "", "replyTo": nil, "mentions": list{}},
-				obj{"seq": 3.0, "content": "@CAT look, not @eve", "replyTo": obj{"content": ""},
-					"mentions": list{named("cat")}},
+				obj{
+					"seq": 3.0, "content": "@CAT look, not @eve", "replyTo": obj{"content": ""},
+					"mentions": list{named("cat")},
+				},
 			}},
 		}
 		if diff := cmp.Diff(any(want), a.at(t, "conversation")); diff != "" {
@@ -270,8 +389,12 @@ func TestReactionLimitOverTheWire(t *testing.T) {
 		s.mustReact(ann, m, string(rune('😀'+i)))
 	}
 	s.run(t, []step{
-		{"one more", bob, addReaction + wholeMessage, obj{"messageId": m, "emoji": "🚀"},
-			[]string{"LIMIT_REACHED input.emoji"}, nil},
+		{
+			"one more", bob, addReaction + wholeMessage,
+			obj{"messageId": m, "emoji": "🚀"},
+			[]string{"LIMIT_REACHED input.emoji"},
+			nil,
+		},
 		{"one of them", bob, addReaction + onlyErrors, obj{"messageId": m, "emoji": "😀"}, nil, nil},
 	})
 	a := s.must(bob,
@@ -288,8 +411,10 @@ func TestReactionLimitOverTheWire(t *testing.T) {
 	next := s.must(bob,
 		`query($id: ID!, $after: String) { node(id: $id) {
 			... on Message { reactions { users(first: 1, after: $after) {
-		nodes { nickname } pageInfo { hasNextPage } } } } } }`, obj{"id": m,
-			"after": a.str(t, "node.reactions.0.users.pageInfo.endCursor")})
+		nodes { nickname } pageInfo { hasNextPage } } } } } }`, obj{
+			"id":    m,
+			"after": a.str(t, "node.reactions.0.users.pageInfo.endCursor"),
+		})
 	want := obj{"nodes": list{obj{"nickname": "bob"}}, "pageInfo": obj{"hasNextPage": false}}
 	if diff := cmp.Diff(any(want), next.at(t, "node.reactions.0.users")); diff != "" {
 		t.Error(diff)
@@ -376,24 +501,32 @@ func TestMutationsInOneDocumentSeeEachOther(t *testing.T) {
 		fragment reacted on Message { reactions {
 		emoji count users { nodes { nickname } } } }`, obj{"c": id, "m": m})
 		reaction := func(emoji string) obj {
-			return obj{"emoji": emoji, "count": 1.0,
-				"users": obj{"nodes": list{obj{"nickname": "ann"}}}}
+			return obj{
+				"emoji": emoji, "count": 1.0,
+				"users": obj{"nodes": list{obj{"nickname": "ann"}}},
+			}
 		}
 		want := obj{
-			"a": obj{"member": obj{"lastReadSeq": 2.0, "unreadCount": 2.0,
-				"unreadMentionCount": 1.0}},
-			"b": obj{"member": obj{"lastReadSeq": 4.0, "unreadCount": 0.0,
-				"unreadMentionCount": 0.0}},
+			"a": obj{"member": obj{
+				"lastReadSeq": 2.0, "unreadCount": 2.0,
+				"unreadMentionCount": 1.0,
+			}},
+			"b": obj{"member": obj{
+				"lastReadSeq": 4.0, "unreadCount": 0.0,
+				"unreadMentionCount": 0.0,
+			}},
 			"c": obj{"member": obj{"archived": true, "pinned": true}},
 			"d": obj{"conversation": obj{"draft": "so", "viewerMember": obj{"archived": true}}},
 			"e": obj{"message": obj{"reactions": list{reaction("👍")}}},
 			"f": obj{"message": obj{"reactions": list{reaction("👍"), reaction("🎉")}}},
 			"g": obj{"message": obj{"reactions": list{reaction("🎉")}}},
-			"h": obj{"message": obj{"seq": 8.0, "replyTo": obj{"content": "@ann 2"},
+			"h": obj{"message": obj{
+				"seq": 8.0, "replyTo": obj{"content": "@ann 2"},
 				"conversation": obj{
 					"lastSeq": 8.0, "lastMessage": obj{"content": "5"}, "draft": "so",
 					"viewerMember": obj{"archived": false, "unreadCount": 0.0},
-				}}},
+				},
+			}},
 			"i": obj{"message": obj{"content": "", "reactions": list{}}},
 			"j": obj{"message": obj{"seq": 10.0, "replyTo": obj{"content": ""}, "conversation": obj{
 				"lastSeq": 10.0, "lastMessage": obj{"content": "10"},

@@ -28,13 +28,22 @@ func ways() map[string]way {
 	return map[string]way{
 		"POST": {http.MethodPost, "", jsonBody, `{"query":"{__typename}"}`, 200},
 		"GET":  {http.MethodGet, asks, nil, "", 200},
-		"POST for events": {http.MethodPost, "",
+		"POST for events": {
+			http.MethodPost, "",
 			http.Header{"Content-Type": {"application/json"}, "Accept": {"text/event-stream"}},
-			`{"query":"{__typename}"}`, 200},
-		"GET for events": {http.MethodGet, asks, http.Header{"Accept": {"text/event-stream"}}, "",
-			200},
-		"GET of a stream": {http.MethodGet, "?token=x",
-			http.Header{"Accept": {"text/event-stream"}}, "", 404},
+			`{"query":"{__typename}"}`, 200,
+		},
+		"GET for events": {
+			http.MethodGet, asks,
+			http.Header{"Accept": {"text/event-stream"}},
+			"",
+			200,
+		},
+		"GET of a stream": {
+			http.MethodGet, "?token=x",
+			http.Header{"Accept": {"text/event-stream"}},
+			"", 404,
+		},
 		"PUT":              {http.MethodPut, "", nil, "", 201},
 		"DELETE":           {http.MethodDelete, "?operationId=1", http.Header{}, "", 404},
 		"a WebSocket":      {http.MethodGet, "", handshake(), "", 101},
@@ -89,44 +98,78 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		allowed            bool
 	}{
 		"no browser": {"", "", "", true},
-		"a listed page": {"https://app.example.org", "cross-site", "",
-			true},
-		"with the default port": {"https://app.example.org:443", "cross-site",
-			"", true},
+		"a listed page": {
+			"https://app.example.org", "cross-site", "",
+			true,
+		},
+		"with the default port": {
+			"https://app.example.org:443", "cross-site",
+			"", true,
+		},
 		"in capitals": {"HTTPS://APP.Example.ORG", "", "", true},
-		"listed with the default port": {"https://other.example.org", "same-site", "",
-			true},
+		"listed with the default port": {
+			"https://other.example.org", "same-site", "",
+			true,
+		},
 		"listed with the default port, of http": {"http://plain.example.org", "", "", true},
-		"another port": {"https://app.example.org:8443", "same-site",
-			"", false},
-		"another scheme": {"http://app.example.org", "cross-site", "",
-			false},
-		"the default port of another scheme": {"https://app.example.org:80", "cross-site",
-			"", false},
-		"a longer name": {"https://app.example.org.evil.net",
-			"cross-site", "", false},
-		"a name and a password": {"https://app.example.org@evil.net",
-			"cross-site", "", false},
-		"any port": {"http://localhost:5173", "same-site", "",
-			true},
+		"another port": {
+			"https://app.example.org:8443", "same-site",
+			"", false,
+		},
+		"another scheme": {
+			"http://app.example.org", "cross-site", "",
+			false,
+		},
+		"the default port of another scheme": {
+			"https://app.example.org:80", "cross-site",
+			"", false,
+		},
+		"a longer name": {
+			"https://app.example.org.evil.net",
+			"cross-site", "", false,
+		},
+		"a name and a password": {
+			"https://app.example.org@evil.net",
+			"cross-site", "", false,
+		},
+		"any port": {
+			"http://localhost:5173", "same-site", "",
+			true,
+		},
 		"any port, none":      {"http://localhost", "same-site", "", true},
 		"any port, over IPv6": {"http://[::1]:5173", "cross-site", "", true},
-		"any port of another scheme": {"https://localhost:5173", "same-site", "",
-			false},
-		"a page in an app": {"capacitor://localhost", "cross-site", "",
-			true},
-		"the public address": {"https://chat.example.org:8443",
-			"same-origin", "10.0.0.7:8080", true},
-		"the public address with another port": {"https://chat.example.org", "same-origin",
-			"10.0.0.7:8080", false},
-		"the host": {"https://parley.example.org", "same-origin",
-			"Parley.example.org", true},
-		"the host, with the port of a proxy": {"https://parley.example.org", "same-origin",
-			"parley.example.org:443", true},
-		"the host, with the port in the page's URL": {"http://parley.example.org:80", "same-origin",
-			"parley.example.org", true},
-		"the host at another port": {"https://parley.example.org", "same-site",
-			"parley.example.org:8080", false},
+		"any port of another scheme": {
+			"https://localhost:5173", "same-site", "",
+			false,
+		},
+		"a page in an app": {
+			"capacitor://localhost", "cross-site", "",
+			true,
+		},
+		"the public address": {
+			"https://chat.example.org:8443",
+			"same-origin", "10.0.0.7:8080", true,
+		},
+		"the public address with another port": {
+			"https://chat.example.org", "same-origin",
+			"10.0.0.7:8080", false,
+		},
+		"the host": {
+			"https://parley.example.org", "same-origin",
+			"Parley.example.org", true,
+		},
+		"the host, with the port of a proxy": {
+			"https://parley.example.org", "same-origin",
+			"parley.example.org:443", true,
+		},
+		"the host, with the port in the page's URL": {
+			"http://parley.example.org:80", "same-origin",
+			"parley.example.org", true,
+		},
+		"the host at another port": {
+			"https://parley.example.org", "same-site",
+			"parley.example.org:8080", false,
+		},
 		"a page without an origin": {"null", "cross-site", "", false},
 		"nonsense":                 {"nonsense", "", "", false},
 
@@ -135,13 +178,17 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		"the own page, without Origin":             {"", "same-origin", "", true},
 		"an address that was typed":                {"", "none", "", true},
 		"a word that Fetch Metadata does not have": {"", "near-site", "", true},
-		"an origin that is not allowed, and hidden": {"https://evil.example.org", "same-origin", "",
-			false},
+		"an origin that is not allowed, and hidden": {
+			"https://evil.example.org", "same-origin", "",
+			false,
+		},
 	} {
 		for transport, way := range ways() {
 			header := http.Header{}
-			for field, value := range map[string]string{"Origin": c.origin,
-				"Sec-Fetch-Site": c.site} {
+			for field, value := range map[string]string{
+				"Origin":         c.origin,
+				"Sec-Fetch-Site": c.site,
+			} {
 				if value != "" {
 					header.Set(field, value)
 				}

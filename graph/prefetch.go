@@ -12,9 +12,9 @@ import (
 	"parley/store"
 )
 
-// prefetcher looks up what the selection of a list needs, for all items at once, before their fields
-// are executed. So a list takes one statement for each kind of thing in it, however long it is, and
-// its fields find their values in the loaders without waiting for a batch.
+// prefetcher looks up what the selection of a list needs, for all items at once, before their
+// fields are executed. So a list takes one statement for each kind of thing in it, however long it
+// is, and its fields find their values in the loaders without waiting for a batch.
 //
 // A method such as ofMessages looks up what a selection needs for items of that type, and then what
 // it needs for the values it found. Only users are collected on the way. They are looked up at the

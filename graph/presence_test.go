@@ -30,8 +30,10 @@ func TestPresenceOverTheWire(t *testing.T) {
 			if name == nil {
 				user = nil
 			}
-			o.wantNext(t, "presenceChanged", obj{"userId": bob.id, "user": user, "online": online,
-				"lastSeenAt": nil})
+			o.wantNext(t, "presenceChanged", obj{
+				"userId": bob.id, "user": user, "online": online,
+				"lastSeenAt": nil,
+			})
 		}
 		want("bob", false)
 		s.mustDial(bob.token, nil)

@@ -140,8 +140,10 @@ func (s *api) askLimited(token, query string) (answer, http.Header) {
 
 // shownLimits are the header fields about rates.
 func shownLimits(h http.Header) string {
-	return strings.Join([]string{h.Get("RateLimit-Policy"), h.Get("RateLimit"),
-		h.Get("Retry-After")}, " ")
+	return strings.Join([]string{
+		h.Get("RateLimit-Policy"), h.Get("RateLimit"),
+		h.Get("Retry-After"),
+	}, " ")
 }
 
 // mustLimit serves with rate limits. The test moves their clock.
@@ -237,17 +239,23 @@ func TestTheHeaderShowsTheNearestEnd(t *testing.T) {
 		wait        time.Duration
 	}{
 		{query: "mutation { " + typing + " }", want: `"state";q=10;w=10 "state";r=9;t=1 `},
-		{query: "mutation { a: " + typing + " b: " + typing + " c: " + react + " }",
-			want: `"reactions";q=3;w=180 "reactions";r=2;t=60 `},
+		{
+			query: "mutation { a: " + typing + " b: " + typing + " c: " + react + " }",
+			want:  `"reactions";q=3;w=180 "reactions";r=2;t=60 `,
+		},
 		{
 			query: "mutation { a: " + react + " b: " + react + " c: " + react + " d: " + typing +
 				" }",
 			want: `"reactions";q=3;w=180 "reactions";r=0;t=60 60`, refused: 1,
 		},
-		{query: "mutation { " + react + " }", want: `"reactions";q=3;w=180 "reactions";r=0;t=60 60`,
-			refused: 1},
-		{query: "mutation { " + react + " }", want: `"reactions";q=3;w=180 "reactions";r=0;t=60 `,
-			wait: time.Minute},
+		{
+			query: "mutation { " + react + " }", want: `"reactions";q=3;w=180 "reactions";r=0;t=60 60`,
+			refused: 1,
+		},
+		{
+			query: "mutation { " + react + " }", want: `"reactions";q=3;w=180 "reactions";r=0;t=60 `,
+			wait: time.Minute,
+		},
 		{query: "{ viewer { email } }", want: "  "},
 	} {
 		clock.Forward(step.wait)
@@ -281,8 +289,10 @@ func TestRatesOverAWebSocket(t *testing.T) {
 	ann, ben := s.mustRegister("ann"), s.mustRegister("ben")
 	id := s.mustConversation(ann, ben)
 	c := s.mustDial(ann.token, nil)
-	vars := map[string]any{"in": map[string]any{"conversationId": id, "content": "x",
-		"idempotencyKey": "one"}}
+	vars := map[string]any{"in": map[string]any{
+		"conversationId": id, "content": "x",
+		"idempotencyKey": "one",
+	}}
 	send := func() answer {
 		t.Helper()
 		var a answer
@@ -318,8 +328,7 @@ func TestTheHeaderAboutSigningIn(t *testing.T) {
 	}
 	s := mustServe(t, db, func(_ *graph.Options, o *auth.Options) { o.RateLimits = true })
 	ann := s.mustRegister("ann")
-	login :=
-		`mutation { login(input: {email: "ann@example.org", password: "wrong password"}) {
+	login := `mutation { login(input: {email: "ann@example.org", password: "wrong password"}) {
 			userErrors { code } } }`
 	if _, h := s.askLimited("", login); shownLimits(h) != `"login";q=100;w=100 "login";r=99;t=1 ` {
 		t.Errorf("a login: %q", shownLimits(h))

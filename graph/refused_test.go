@@ -84,40 +84,66 @@ func TestNothingOfARefusedRequestRuns(t *testing.T) {
 		id := s.mustConversation(ann, s.mustRegister("bob"))
 		const anInt = " (an integer from -2147483648 to 2147483647)"
 		for _, c := range []struct{ declared, second, value, want string }{
-			{"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
-				`"1"`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found "1".`},
-			{"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+			{
+				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+				`"1"`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found "1".`,
+			},
+			{
+				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
 				`2147483648`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt +
-					`, found 2147483648.`},
-			{"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
-				`1.5`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found 1.5.`},
-			{"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+					`, found 2147483648.`,
+			},
+			{
+				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+				`1.5`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found 1.5.`,
+			},
+			{
+				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
 				`1e999999999`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt +
-					`, found 1e999999999.`},
-			{"$v: Int = 1",
+					`, found 1e999999999.`,
+			},
+			{
+				"$v: Int = 1",
 				`markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`, `null`,
-				`BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found null.`},
-			{"$v: String!",
+				`BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found null.`,
+			},
+			{
+				"$v: String!",
 				`saveDraft(input: {conversationId: $c, content: $v}) { userErrors { code } }`, `1`,
-				`BAD_USER_INPUT [] [{1 19}] $v: expected String!, found 1.`},
-			{"$v: SaveDraftInput!", `saveDraft(input: $v) { userErrors { code } }`,
+				`BAD_USER_INPUT [] [{1 19}] $v: expected String!, found 1.`,
+			},
+			{
+				"$v: SaveDraftInput!", `saveDraft(input: $v) { userErrors { code } }`,
 				`{"content": ""}`,
-				`BAD_USER_INPUT [] [{1 19}] $v.conversationId: a value of type ID! is required.`},
-			{"$v: Time",
-				`updateMembership(input: {conversationId: $c, mutedUntil: $v}) { userErrors { code } }`, `"tomorrow"`, `BAD_USER_INPUT [] [{1 19}] $v: expected Time, found "tomorrow". A time is written as in RFC 3339, like 2026-11-22T10:15:30Z.`},
-			{"$v: Time",
-				`updateMembership(input: {conversationId: $c, mutedUntil: $v}) { userErrors { code } }`, `"9999-12-31T23:59:59-01:00"`, `BAD_USER_INPUT [] [{1 19}] $v: expected Time, found "9999-12-31T23:59:59-01:00". A time is in one of the years 1 to 9999, in UTC.`},
-			{"$v: Boolean",
+				`BAD_USER_INPUT [] [{1 19}] $v.conversationId: a value of type ID! is required.`,
+			},
+			{
+				"$v: Time",
+				`updateMembership(input: {conversationId: $c, mutedUntil: $v}) { userErrors { code } }`, `"tomorrow"`, `BAD_USER_INPUT [] [{1 19}] $v: expected Time, found "tomorrow". A time is written as in RFC 3339, like 2026-11-22T10:15:30Z.`,
+			},
+			{
+				"$v: Time",
+				`updateMembership(input: {conversationId: $c, mutedUntil: $v}) { userErrors { code } }`, `"9999-12-31T23:59:59-01:00"`, `BAD_USER_INPUT [] [{1 19}] $v: expected Time, found "9999-12-31T23:59:59-01:00". A time is in one of the years 1 to 9999, in UTC.`,
+			},
+			{
+				"$v: Boolean",
 				`setTyping(input: {conversationId: $c, typing: $v}) { userErrors { code } }`,
-				`null`, `BAD_USER_INPUT [] [{1 19}] $v: expected Boolean!, found null.`},
-			{"$v: Boolean = true",
-				`saveDraft(input: {conversationId: $c, content: ""}) @include(if: $v) { userErrors { code } }`, `null`, `BAD_USER_INPUT [] [{1 19}] $v: expected Boolean!, found null.`},
-			{"$v: MemberRole!",
-				`changeMemberRole(input: {conversationId: $c, userId: "user_01h455vb4pex5vsknk084sn02q", role: $v}) { userErrors { code } }`, `"admin"`, `BAD_USER_INPUT [] [{1 19}] $v: expected MemberRole!, found "admin".`},
-			{"$v: [ConversationMemberInput!]!",
+				`null`, `BAD_USER_INPUT [] [{1 19}] $v: expected Boolean!, found null.`,
+			},
+			{
+				"$v: Boolean = true",
+				`saveDraft(input: {conversationId: $c, content: ""}) @include(if: $v) { userErrors { code } }`, `null`, `BAD_USER_INPUT [] [{1 19}] $v: expected Boolean!, found null.`,
+			},
+			{
+				"$v: MemberRole!",
+				`changeMemberRole(input: {conversationId: $c, userId: "user_01h455vb4pex5vsknk084sn02q", role: $v}) { userErrors { code } }`, `"admin"`, `BAD_USER_INPUT [] [{1 19}] $v: expected MemberRole!, found "admin".`,
+			},
+			{
+				"$v: [ConversationMemberInput!]!",
 				`addMembers(input: {conversationId: $c, members: $v}) { userErrors { code } }`,
 				`[{"userId": "x"}, {"userId": "x", "role": "Admin"}]`,
-				`BAD_USER_INPUT [] [{1 19}] $v[1].role: expected MemberRole!, found "Admin".`},
+				`BAD_USER_INPUT [] [{1 19}] $v[1].role: expected MemberRole!, found "Admin".`,
+			},
 		} {
 			query := fmt.Sprintf(
 				`mutation($c: ID!, %s) { sendMessage(input: {conversationId: $c, content: "x"}) { message { id } } %s }`, c.declared, c.second)
@@ -261,8 +287,10 @@ func TestFormOfMessages(t *testing.T) {
 			for _, arg := range f.Arguments {
 				for _, value := range slices.Concat(valuesFor(schema, arg.Type, wrong)...) {
 					query, variables := callOf(schema, root, f, arg, value)
-					header := http.Header{"Authorization": bearer(ann.token),
-						"Content-Type": {"application/json"}}
+					header := http.Header{
+						"Authorization": bearer(ann.token),
+						"Content-Type":  {"application/json"},
+					}
 					_, body := s.post([]byte(`{"query": `+string(mustJSON(t, query))+
 						`, "variables": `+variables+`}`), header)
 					var answer struct {

@@ -54,27 +54,37 @@ func TestFieldsOfRemovedObjects(t *testing.T) {
 			{isMessage, "Message.replyTo", `replyTo { id }`, nil},
 			{isMessage, "Message.mentions", `mentions { id }`, nil},
 			{isMessage, "Message.reactions", `reactions { count }`, nil},
-			{isMessage, "ReactionGroup.users",
-				`reactions { users { nodes { id } edges { cursor } } }`, nil},
+			{
+				isMessage, "ReactionGroup.users",
+				`reactions { users { nodes { id } edges { cursor } } }`, nil,
+			},
 			{isMessage, "Message.seenBy", `seenBy { nodes { id } edges { cursor } }`, nil},
 			{isConversation, "Conversation.title", `title`, nil},
 			{isConversation, "Conversation.owner", `owner { id }`, nil},
 			{isConversation, "Conversation.memberCount", `memberCount`, nil},
-			{isConversation, "Conversation.members", `members { nodes { id } edges { cursor } }`,
-				nil},
-			{isConversation, "Conversation.messages", `messages { nodes { id } edges { cursor } }`,
-				nil},
+			{
+				isConversation, "Conversation.members", `members { nodes { id } edges { cursor } }`,
+				nil,
+			},
+			{
+				isConversation, "Conversation.messages", `messages { nodes { id } edges { cursor } }`,
+				nil,
+			},
 			{isConversation, "Conversation.lastMessage", `lastMessage { id }`, nil},
-			{isConversation, "Conversation.viewerMember", `viewerMember { role }`,
-				[]string{"FORBIDDEN"}},
+			{
+				isConversation, "Conversation.viewerMember", `viewerMember { role }`,
+				[]string{"FORBIDDEN"},
+			},
 			{isConversation, "Conversation.draft", `draft`, nil},
 			{isMember, "ConversationMember.user", `user { id }`, []string{"NOT_FOUND"}},
 			{isMember, "ConversationMember.lastReadSeq", `lastReadSeq`, nil},
 		} {
 			other := s.mustRegister(fmt.Sprint("other", i))
 			id := s.mustConversation(ann, bob, other)
-			nodes := []string{s.mustSay(ann, id, "Hello @bob", s.mustSay(ann, id, "before")), id,
-				s.mustMember(ann, id, other)}
+			nodes := []string{
+				s.mustSay(ann, id, "Hello @bob", s.mustSay(ann, id, "before")), id,
+				s.mustMember(ann, id, other),
+			}
 			s.mustReact(ann, nodes[isMessage], "👍")
 			found.next.Store(new(func() {
 				s.must(ann,

@@ -1,6 +1,7 @@
 // Package graph is the GraphQL edge: it translates between the schema and packages auth, chat, live
-// and feed, which have the rules. It knows no SQL. Resolvers are a few lines. What is the same for all of
-// them has a file of its own: identity, gate, errors, loaders, prefetching, connections, limits.
+// and feed, which have the rules. It knows no SQL. Resolvers are a few lines. What is the same for
+// all of them has a file of its own: identity, gate, errors, loaders, prefetching, connections,
+// limits.
 //
 // # Concurrency
 //

@@ -37,17 +37,26 @@ func TestRosterOverTheWire(t *testing.T) {
 				change, in(map[string]any{"title": "ours"}), nil},
 			{cat, `mutation($in: RenameConversationInput!) { renameConversation(input: $in) { ` +
 				change, in(map[string]any{"title": "mine"}), []string{"NOT_FOUND"}},
-			{ann, `mutation($in: AddMembersInput!) { addMembers(input: $in) { ` + change,
+			{
+				ann, `mutation($in: AddMembersInput!) { addMembers(input: $in) { ` + change,
 				in(map[string]any{"members": []any{map[string]any{"userId": bob.id}}}),
-				[]string{"ALREADY_MEMBER input.members.0.userId"}},
-			{ann, `mutation($in: AddMembersInput!) { addMembers(input: $in) { ` + change,
-				in(map[string]any{"members": []any{map[string]any{"userId": cat.id}}}), nil},
+				[]string{"ALREADY_MEMBER input.members.0.userId"},
+			},
+			{
+				ann, `mutation($in: AddMembersInput!) { addMembers(input: $in) { ` + change,
+				in(map[string]any{"members": []any{map[string]any{"userId": cat.id}}}), nil,
+			},
 			{ann, `mutation($in: ChangeMemberRoleInput!) { changeMemberRole(input: $in) { ` +
 				change, in(map[string]any{"userId": bob.id, "role": "ADMIN"}), nil},
-			{bob, `mutation($in: RemoveMemberInput!) { removeMember(input: $in) { ` + change,
-				in(map[string]any{"userId": ann.id}), []string{"FORBIDDEN"}},
-			{bob, `mutation($in: RemoveMemberInput!) { removeMember(input: $in) { ` + change,
-				in(map[string]any{"userId": cat.id}), nil},
+			{
+				bob, `mutation($in: RemoveMemberInput!) { removeMember(input: $in) { ` + change,
+				in(map[string]any{"userId": ann.id}),
+				[]string{"FORBIDDEN"},
+			},
+			{
+				bob, `mutation($in: RemoveMemberInput!) { removeMember(input: $in) { ` + change,
+				in(map[string]any{"userId": cat.id}), nil,
+			},
 			{ann, `mutation($in: LeaveConversationInput!) {
 				leaveConversation(input: $in) { userErrors {
 				code
@@ -57,8 +66,11 @@ func TestRosterOverTheWire(t *testing.T) {
 			{ann, `mutation($in: LeaveConversationInput!) {
 				leaveConversation(input: $in) { userErrors {
 				code path } } }`, in(map[string]any{}), nil},
-			{ann, `query($in: ID!) { conversation(id: $in) { id } }`, map[string]any{"in": id},
-				nil},
+			{
+				ann, `query($in: ID!) { conversation(id: $in) { id } }`,
+				map[string]any{"in": id},
+				nil,
+			},
 		} {
 			a := s.do(step.caller.token, step.query, step.variables)
 			if diff := cmp.Diff(step.codes, a.codes()); diff != "" {

@@ -19,7 +19,8 @@ func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversatio
 }
 
 func (r *conversationResolver) Owner(ctx context.Context, obj *model.Conversation) (*model.User, error) {
-	owner, err := load(ctx, func(l *loaders) byConversation[*model.ConversationMember] { return l.owners }, obj.ID)
+	owner, err := load(ctx,
+		func(l *loaders) byConversation[*model.ConversationMember] { return l.owners }, obj.ID)
 	if err != nil || owner == nil {
 		return nil, err
 	}
@@ -46,7 +47,8 @@ func (r *conversationResolver) Messages(ctx context.Context, obj *model.Conversa
 }
 
 func (r *conversationResolver) LastMessage(ctx context.Context, obj *model.Conversation) (*model.Message, error) {
-	return load(ctx, func(l *loaders) byConversation[*model.Message] { return l.lastMessages }, obj.ID)
+	return load(ctx, func(l *loaders) byConversation[*model.Message] { return l.lastMessages },
+		obj.ID)
 }
 
 func (r *conversationResolver) ViewerMember(ctx context.Context, obj *model.Conversation) (*model.ConversationMember, error) {
@@ -133,7 +135,8 @@ func (r *messageResolver) Mentions(ctx context.Context, obj *model.Message) ([]*
 }
 
 func (r *messageResolver) Reactions(ctx context.Context, obj *model.Message) ([]*model.ReactionGroup, error) {
-	return load(ctx, func(l *loaders) byMessage[[]*model.ReactionGroup] { return l.reactions }, obj.ID)
+	return load(ctx, func(l *loaders) byMessage[[]*model.ReactionGroup] { return l.reactions },
+		obj.ID)
 }
 
 func (r *messageResolver) SeenBy(ctx context.Context, obj *model.Message, first *int, after *string, last *int, before *string) (*UserConnection, error) {
@@ -144,7 +147,8 @@ func (r *messageResolver) SeenBy(ctx context.Context, obj *model.Message, first 
 	if err != nil {
 		return nil, err
 	}
-	return usersOfConnection(ctx, found, chat.MemberCursor, func(m *model.ConversationMember) model.UserID { return m.UserID })
+	return usersOfConnection(ctx, found, chat.MemberCursor,
+		func(m *model.ConversationMember) model.UserID { return m.UserID })
 }
 
 func (r *mutationResolver) Register(ctx context.Context, input auth.Register) (*AuthPayload, error) {
@@ -221,27 +225,33 @@ func (r *mutationResolver) OpenDirectConversation(ctx context.Context, input Ope
 }
 
 func (r *mutationResolver) RenameConversation(ctx context.Context, input RenameConversationInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.Rename(ctx, mustActor(ctx), input.ConversationID, input.Title))
+	return conversationPayload(ctx)(r.Chat.Rename(ctx, mustActor(ctx), input.ConversationID,
+		input.Title))
 }
 
 func (r *mutationResolver) UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.UpdateConversationSettings(ctx, mustActor(ctx), input.ConversationID, input.MembersMayRename))
+	return conversationPayload(ctx)(r.Chat.UpdateConversationSettings(ctx, mustActor(ctx),
+		input.ConversationID, input.MembersMayRename))
 }
 
 func (r *mutationResolver) AddMembers(ctx context.Context, input AddMembersInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.AddMembers(ctx, mustActor(ctx), input.ConversationID, input.Members))
+	return conversationPayload(ctx)(r.Chat.AddMembers(ctx, mustActor(ctx), input.ConversationID,
+		input.Members))
 }
 
 func (r *mutationResolver) RemoveMember(ctx context.Context, input RemoveMemberInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.RemoveMember(ctx, mustActor(ctx), input.ConversationID, input.UserID))
+	return conversationPayload(ctx)(r.Chat.RemoveMember(ctx, mustActor(ctx), input.ConversationID,
+		input.UserID))
 }
 
 func (r *mutationResolver) ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.ChangeRole(ctx, mustActor(ctx), input.ConversationID, input.UserID, input.Role))
+	return conversationPayload(ctx)(r.Chat.ChangeRole(ctx, mustActor(ctx), input.ConversationID,
+		input.UserID, input.Role))
 }
 
 func (r *mutationResolver) TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.TransferOwnership(ctx, mustActor(ctx), input.ConversationID, input.UserID))
+	return conversationPayload(ctx)(r.Chat.TransferOwnership(ctx, mustActor(ctx),
+		input.ConversationID, input.UserID))
 }
 
 func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveConversationInput) (*DonePayload, error) {
@@ -261,11 +271,13 @@ func (r *mutationResolver) DeleteMessage(ctx context.Context, input DeleteMessag
 }
 
 func (r *mutationResolver) AddReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
-	return messagePayload(ctx)(r.Chat.AddReaction(ctx, mustActor(ctx), input.MessageID, input.Emoji))
+	return messagePayload(ctx)(r.Chat.AddReaction(ctx, mustActor(ctx), input.MessageID,
+		input.Emoji))
 }
 
 func (r *mutationResolver) RemoveReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
-	return messagePayload(ctx)(r.Chat.RemoveReaction(ctx, mustActor(ctx), input.MessageID, input.Emoji))
+	return messagePayload(ctx)(r.Chat.RemoveReaction(ctx, mustActor(ctx), input.MessageID,
+		input.Emoji))
 }
 
 func (r *mutationResolver) MarkRead(ctx context.Context, input MarkReadInput) (*MemberPayload, error) {
@@ -277,7 +289,8 @@ func (r *mutationResolver) UpdateMembership(ctx context.Context, input chat.Upda
 }
 
 func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) (*ConversationPayload, error) {
-	return draftPayload(ctx)(r.Chat.SaveDraft(ctx, mustActor(ctx), input.ConversationID, input.Content))
+	return draftPayload(ctx)(r.Chat.SaveDraft(ctx, mustActor(ctx), input.ConversationID,
+		input.Content))
 }
 
 func (r *mutationResolver) SetTyping(ctx context.Context, input SetTypingInput) (*DonePayload, error) {
@@ -320,7 +333,8 @@ func (r *queryResolver) Users(ctx context.Context, search *string, first *int, a
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Auth.SearchUsers(ctx, viewer, deref(search), pageArgs(first, after, last, before))
+	found, err := r.Auth.SearchUsers(ctx, viewer, deref(search),
+		pageArgs(first, after, last, before))
 	return userConnection(found), err
 }
 
@@ -350,12 +364,14 @@ func (r *queryResolver) SearchMessages(ctx context.Context, query string, conver
 }
 
 func (r *reactionGroupResolver) Users(ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int, before *string) (*UserConnection, error) {
-	found, err := pageFor(ctx, usersPage, pageArgs(first, after, last, before), chat.EmojiOn{MessageID: obj.MessageID, Emoji: obj.Emoji},
+	found, err := pageFor(ctx, usersPage, pageArgs(first, after, last, before),
+		chat.EmojiOn{MessageID: obj.MessageID, Emoji: obj.Emoji},
 		func(l *loaders) pages[chat.EmojiOn, *model.Reaction] { return l.reactors })
 	if err != nil {
 		return nil, err
 	}
-	return usersOfConnection(ctx, found, chat.ReactorCursor, func(r *model.Reaction) model.UserID { return r.UserID })
+	return usersOfConnection(ctx, found, chat.ReactorCursor,
+		func(r *model.Reaction) model.UserID { return r.UserID })
 }
 
 func (r *readReceiptResolver) User(ctx context.Context, obj *live.ReadReceipt) (*model.User, error) {
@@ -422,10 +438,11 @@ func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *m
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Resolver, r.Feed.Joined(ctx, viewer), func(id model.ConversationID) (*model.Conversation, bool, error) {
-		c, err := r.Chat.Conversation(ctx, viewer, id)
-		return c, c != nil, err
-	}), nil
+	return stream(ctx, r.Resolver, r.Feed.Joined(ctx, viewer),
+		func(id model.ConversationID) (*model.Conversation, bool, error) {
+			c, err := r.Chat.Conversation(ctx, viewer, id)
+			return c, c != nil, err
+		}), nil
 }
 
 func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxUpdate, error) {
@@ -473,7 +490,8 @@ func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, filter 
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Chat.MyConversations(ctx, viewer, deref(filter), pageArgs(first, after, last, before))
+	found, err := r.Chat.MyConversations(ctx, viewer, deref(filter),
+		pageArgs(first, after, last, before))
 	prefetch(ctx, found.Items, (*prefetcher).ofConversations)
 	return conversationConnection(found), err
 }

@@ -56,15 +56,20 @@ func TestSearchOverTheWire(t *testing.T) {
 			{obj{"query": "engine", "authorId": bob.id}, nil, []string{japanese}},
 			{obj{"query": "engine", "sentAfter": at}, nil, []string{japanese}},
 			{obj{"query": "engine", "sentBefore": at}, nil, nil},
-			{obj{"query": "engine", "sentBefore": "2999-01-01T00:00:00+14:00",
-				"sentAfter": "2001-01-01T00:00:00Z"}, nil, []string{japanese, whole}},
+			{obj{
+				"query": "engine", "sentBefore": "2999-01-01T00:00:00+14:00",
+				"sentAfter": "2001-01-01T00:00:00Z",
+			}, nil, []string{japanese, whole}},
 			{obj{"query": "engine", "conversationId": here, "authorId": bob.id}, nil, nil},
 			{obj{"query": ""}, []string{"BAD_USER_INPUT"}, nil},
 			{obj{"query": "?!"}, []string{"BAD_USER_INPUT"}, nil},
 			{obj{"query": "a\x00b"}, []string{"BAD_USER_INPUT"}, nil},
 			{obj{"query": strings.Repeat("a", 201)}, []string{"BAD_USER_INPUT"}, nil},
-			{obj{"query": "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21"},
-				[]string{"BAD_USER_INPUT"}, nil},
+			{
+				obj{"query": "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21"},
+				[]string{"BAD_USER_INPUT"},
+				nil,
+			},
 			{obj{"query": "engine", "conversationId": bob.id}, []string{"BAD_USER_INPUT"}, nil},
 			{obj{"query": "engine", "authorId": here}, []string{"BAD_USER_INPUT"}, nil},
 			{obj{"query": "engine", "authorId": model.NewUserID().String()}, nil, nil},
@@ -90,13 +95,17 @@ func TestSearchOverTheWire(t *testing.T) {
 		}
 		first := s.must(ann, search, obj{"query": "engine", "first": 1})
 		if diff := cmp.Diff(any(list{
-			obj{"text": "蒸気機関 ", "match": false}, obj{"text": "engine",
-				"match": true}, obj{"text": " 👩‍💻", "match": false},
+			obj{"text": "蒸気機関 ", "match": false}, obj{
+				"text":  "engine",
+				"match": true,
+			}, obj{"text": " 👩‍💻", "match": false},
 		}), first.at(t, "searchMessages.edges.0.snippet")); diff != "" {
 			t.Errorf("the snippet: %s", diff)
 		}
-		next := s.must(ann, search, obj{"query": "engine", "first": 1,
-			"after": first.str(t, "searchMessages.edges.0.cursor")})
+		next := s.must(ann, search, obj{
+			"query": "engine", "first": 1,
+			"after": first.str(t, "searchMessages.edges.0.cursor"),
+		})
 		if diff := cmp.Diff(any(list{obj{"content": whole}}),
 			next.at(t, "searchMessages.nodes")); diff != "" ||
 			next.at(t, "searchMessages.pageInfo.hasNextPage") != false {

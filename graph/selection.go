@@ -2,9 +2,9 @@ package graph
 
 import "github.com/vektah/gqlparser/v2/ast"
 
-// selection is what a selection set asks for, by field name. It includes the fields of fragments, and
-// those below edges, node and nodes. It ignores aliases, and @skip and @include: prefetching for a
-// field that is skipped costs a statement and nothing else.
+// selection is what a selection set asks for, by field name. It includes the fields of fragments,
+// and those below edges, node and nodes. It ignores aliases, and @skip and @include: prefetching
+// for a field that is skipped costs a statement and nothing else.
 type selection map[string][]*ast.Field
 
 func selectionOf(sets ...ast.SelectionSet) selection {

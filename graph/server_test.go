@@ -209,8 +209,10 @@ func (s *api) do(token, query string, variables map[string]any) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	status, raw := s.post(body, http.Header{"Authorization": bearer(token),
-		"Content-Type": {"application/json"}})
+	status, raw := s.post(body, http.Header{
+		"Authorization": bearer(token),
+		"Content-Type":  {"application/json"},
+	})
 	var a answer
 	if err := json.Unmarshal(raw, &a); err != nil {
 		s.t.Fatalf("%d: %s: %v", status, raw, err)

@@ -75,8 +75,10 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header = http.Header{"Authorization": bearer(ann.token),
-			"Content-Type": {"application/json"}}
+		req.Header = http.Header{
+			"Authorization": bearer(ann.token),
+			"Content-Type":  {"application/json"},
+		}
 		if token != "" {
 			req.Header.Set("X-GraphQL-Event-Stream-Token", token)
 		}
@@ -97,8 +99,10 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 	}
 	events := readSent(send(http.MethodGet, string(token), "").Body)
 	start := func(id string) {
-		body, err := json.Marshal(map[string]any{"query": everything,
-			"extensions": map[string]any{"operationId": id}})
+		body, err := json.Marshal(map[string]any{
+			"query":      everything,
+			"extensions": map[string]any{"operationId": id},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

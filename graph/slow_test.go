@@ -132,8 +132,10 @@ func TestConnectionsOfVanishedPeersAreReleased(t *testing.T) {
 	}
 	for {
 		c := s.mustConnect()
-		c.send(frame{Type: "connection_init",
-			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token})})
+		c.send(frame{
+			Type:    "connection_init",
+			Payload: mustJSON(t, map[string]any{"Authorization": "Bearer " + ann.token}),
+		})
 		f, err := c.tryRead()
 		if err == nil && f.Type == "connection_ack" {
 			return

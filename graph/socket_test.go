@@ -131,8 +131,10 @@ func (c *client) subscribe(query string, variables map[string]any) operation {
 	c.t.Helper()
 	c.next++
 	id := strconv.Itoa(c.next)
-	c.send(frame{ID: id, Type: "subscribe",
-		Payload: mustJSON(c.t, map[string]any{"query": query, "variables": variables})})
+	c.send(frame{
+		ID: id, Type: "subscribe",
+		Payload: mustJSON(c.t, map[string]any{"query": query, "variables": variables}),
+	})
 	return operation{c, id}
 }
 
@@ -201,10 +203,16 @@ func TestMessageAddedReplaysAndGoesLive(t *testing.T) {
 			"a non-member":  {eve.token, map[string]any{"id": id}, "NOT_FOUND"},
 			"not signed in": {"", map[string]any{"id": id}, "UNAUTHENTICATED"},
 			"not an id":     {ann.token, map[string]any{"id": "x"}, "BAD_USER_INPUT"},
-			"beyond the end": {ann.token, map[string]any{"id": id, "after": 99},
-				"BAD_USER_INPUT"},
-			"before the start": {ann.token, map[string]any{"id": id, "after": -1},
-				"BAD_USER_INPUT"},
+			"beyond the end": {
+				ann.token,
+				map[string]any{"id": id, "after": 99},
+				"BAD_USER_INPUT",
+			},
+			"before the start": {
+				ann.token,
+				map[string]any{"id": id, "after": -1},
+				"BAD_USER_INPUT",
+			},
 		} {
 			if got := s.mustDial(c.token, nil).subscribe(messageAdded, c.vars).
 				failure(t); !cmp.Equal(got, []string{c.want}) {
@@ -269,12 +277,18 @@ func TestSocketInitialisation(t *testing.T) {
 		first frame
 		want  int
 	}{
-		"a bad token": {frame{Type: "connection_init",
-			Payload: json.RawMessage(`{"Authorization":"Bearer x"}`)}, 4403},
-		"no bearer": {frame{Type: "connection_init",
-			Payload: json.RawMessage(`{"Authorization":"x"}`)}, 4403},
-		"too early": {frame{Type: "subscribe", ID: "1",
-			Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4401},
+		"a bad token": {frame{
+			Type:    "connection_init",
+			Payload: json.RawMessage(`{"Authorization":"Bearer x"}`),
+		}, 4403},
+		"no bearer": {frame{
+			Type:    "connection_init",
+			Payload: json.RawMessage(`{"Authorization":"x"}`),
+		}, 4403},
+		"too early": {frame{
+			Type: "subscribe", ID: "1",
+			Payload: json.RawMessage(`{"query":"{ __typename }"}`),
+		}, 4401},
 		"no such message": {frame{Type: "hello"}, 4400},
 	} {
 		socket := s.mustConnect()

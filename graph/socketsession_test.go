@@ -88,8 +88,10 @@ func TestASocketMovesToTheSessionThatWasRefreshed(t *testing.T) {
 	a := s.do("",
 		`mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
 		tokens { accessToken refreshToken } userErrors { code } } }`, nil)
-	second := person{token: a.str(t, "login.tokens.accessToken"),
-		refresh: a.str(t, "login.tokens.refreshToken")}
+	second := person{
+		token:   a.str(t, "login.tokens.accessToken"),
+		refresh: a.str(t, "login.tokens.refreshToken"),
+	}
 
 	c := s.mustDial(ann.token, nil)
 	c.subscribe(refreshSession, map[string]any{"t": second.refresh}).result(t)

@@ -33,8 +33,10 @@ func (s *api) mustStream(token, query string, variables map[string]any) <-chan s
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	req.Header = http.Header{"Content-Type": {"application/json"}, "Accept": {"text/event-stream"},
-		"Authorization": bearer(token)}
+	req.Header = http.Header{
+		"Content-Type": {"application/json"}, "Accept": {"text/event-stream"},
+		"Authorization": bearer(token),
+	}
 	transport := new(http.Transport)
 	res, err := transport.RoundTrip(req)
 	if err != nil {

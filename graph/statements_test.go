@@ -118,8 +118,10 @@ func (c *crowd) addGroup(i int) {
 			"author": nick(author), "content": content,
 			"reactions": list{obj{"emoji": "👍", "count": 2.0}, obj{"emoji": "🎉", "count": 1.0}},
 		},
-		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 1.0, "lastReadSeq": 1.0,
-			"archived": false},
+		"viewerMember": obj{
+			"unreadCount": 1.0, "unreadMentionCount": 1.0, "lastReadSeq": 1.0,
+			"archived": false,
+		},
 		"members": obj{"nodes": members},
 	}}, c.conversations...)
 	c.found = append(list{obj{
@@ -140,10 +142,14 @@ func (c *crowd) addDirect(i int) {
 	c.mustReact(c.ann, m, "❤️")
 	c.conversations = append(list{obj{
 		"title": nickname(i), "owner": nil, "memberCount": 2.0,
-		"lastMessage": obj{"author": nick(i), "content": "the engine",
-			"reactions": list{obj{"emoji": "❤️", "count": 1.0}}},
-		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 0.0, "lastReadSeq": 2.0,
-			"archived": false},
+		"lastMessage": obj{
+			"author": nick(i), "content": "the engine",
+			"reactions": list{obj{"emoji": "❤️", "count": 1.0}},
+		},
+		"viewerMember": obj{
+			"unreadCount": 1.0, "unreadMentionCount": 0.0, "lastReadSeq": 2.0,
+			"archived": false,
+		},
 		"members": obj{"nodes": list{
 			obj{"user": obj{"nickname": "ann"}, "role": "MEMBER"},
 			obj{"user": nick(i), "role": "MEMBER"},
@@ -165,8 +171,10 @@ func (c *crowd) addMessages() {
 		author, mentioned := i%3, 3+i%3
 		content := fmt.Sprintf("@%s %d", nickname(mentioned), i)
 		var replyTo []string
-		m := obj{"content": content, "author": nick(author), "mentions": list{nick(mentioned)},
-			"replyTo": nil}
+		m := obj{
+			"content": content, "author": nick(author), "mentions": list{nick(mentioned)},
+			"replyTo": nil,
+		}
 		if i > 0 {
 			replyTo = []string{before}
 			m["replyTo"] = obj{"author": obj{"nickname": beforeBy}}
@@ -177,10 +185,14 @@ func (c *crowd) addMessages() {
 		c.mustReact(c.others[4], id, "👍")
 		c.mustReact(c.ann, id, "🎉")
 		m["reactions"] = list{
-			obj{"emoji": "👍", "count": 2.0, "viewerReacted": false,
-				"users": obj{"nodes": list{nick(3), nick(4)}}},
-			obj{"emoji": "🎉", "count": 1.0, "viewerReacted": true,
-				"users": obj{"nodes": list{obj{"nickname": "ann"}}}},
+			obj{
+				"emoji": "👍", "count": 2.0, "viewerReacted": false,
+				"users": obj{"nodes": list{nick(3), nick(4)}},
+			},
+			obj{
+				"emoji": "🎉", "count": 1.0, "viewerReacted": true,
+				"users": obj{"nodes": list{obj{"nickname": "ann"}}},
+			},
 		}
 		seen := list{}
 		for n := range 6 { // three of its five readers, in order of joining

@@ -32,7 +32,8 @@ func TestStory(t *testing.T) {
 
 		a = s.do(ann.token, createConversation, map[string]any{"in": map[string]any{
 			"title": "  ", "members": []any{
-				map[string]any{"userId": cat.id, "role": "ADMIN"}, map[string]any{"userId": ann.id},
+				map[string]any{"userId": cat.id, "role": "ADMIN"},
+				map[string]any{"userId": ann.id},
 				map[string]any{"userId": bob.id},
 			},
 		}})
@@ -40,8 +41,10 @@ func TestStory(t *testing.T) {
 		id := conversation["id"].(string)
 		delete(conversation, "id")
 		member := func(p person, nickname, role string) any {
-			return map[string]any{"user": map[string]any{"id": p.id, "nickname": nickname},
-				"role": role}
+			return map[string]any{
+				"user": map[string]any{"id": p.id, "nickname": nickname},
+				"role": role,
+			}
 		}
 		want := map[string]any{
 			"title": "Ann, Cat, Bob", "memberCount": 3.0, "owner": map[string]any{"id": ann.id},
@@ -107,16 +110,20 @@ func TestWhatGoesWrong(t *testing.T) {
 		}{
 			"register: nothing right": {
 				"", register, in("email", "no", "nickname", "x", "password", "short"),
-				[]string{"INVALID input.email", "TOO_SHORT input.nickname",
-					"TOO_SHORT input.password"},
+				[]string{
+					"INVALID input.email", "TOO_SHORT input.nickname",
+					"TOO_SHORT input.password",
+				},
 			},
 			"register: both taken": {
 				"", register, in("email", "ANN@example.org", "nickname", "ANN", "password",
 					"long enough"),
 				[]string{"TAKEN input.email", "TAKEN input.nickname"},
 			},
-			"register: missing fields": {"", register, in("email", "x@example.org"),
-				[]string{"BAD_USER_INPUT", "BAD_USER_INPUT"}},
+			"register: missing fields": {
+				"", register, in("email", "x@example.org"),
+				[]string{"BAD_USER_INPUT", "BAD_USER_INPUT"},
+			},
 			"register: a number for a text": {
 				"", register, in("email", 5, "nickname", "xx", "password", "long enough"),
 				[]string{"BAD_USER_INPUT"},
@@ -129,14 +136,21 @@ func TestWhatGoesWrong(t *testing.T) {
 				"", login, in("email", "zoe@example.org", "password", "wrong"),
 				[]string{"INVALID_CREDENTIALS input.password"},
 			},
-			"refresh: not a token": {"", refresh, in("refreshToken", "x"),
-				[]string{"TOKEN_EXPIRED input.refreshToken"}},
+			"refresh: not a token": {
+				"", refresh, in("refreshToken", "x"),
+				[]string{"TOKEN_EXPIRED input.refreshToken"},
+			},
 
-			"create: no other member": {ann.token, createConversation, in("members", members()),
-				[]string{"REQUIRED input.members"}},
-			"create: only oneself": {ann.token, createConversation,
+			"create: no other member": {
+				ann.token, createConversation, in("members", members()),
+				[]string{"REQUIRED input.members"},
+			},
+			"create: only oneself": {
+				ann.token, createConversation,
 				in("members", members(in("userId",
-					ann.id)["in"])), []string{"REQUIRED input.members"}},
+					ann.id)["in"])),
+				[]string{"REQUIRED input.members"},
+			},
 			"create: unknown person": {
 				ann.token, createConversation, in("members",
 					members(in("userId", bob.id)["in"], in("userId", noUser)["in"])),
@@ -157,43 +171,86 @@ func TestWhatGoesWrong(t *testing.T) {
 					members(in("userId", bob.id)["in"])),
 				[]string{"TOO_LONG input.title"},
 			},
-			"create: not an id": {ann.token, createConversation,
-				in("members", members(in("userId", "bob")["in"])), []string{"BAD_USER_INPUT"}},
-			"create: not a role": {ann.token, createConversation,
+			"create: not an id": {
+				ann.token, createConversation,
+				in("members", members(in("userId", "bob")["in"])),
+				[]string{"BAD_USER_INPUT"},
+			},
+			"create: not a role": {
+				ann.token, createConversation,
 				in("members", members(in("userId", bob.id, "role",
-					"KING")["in"])), []string{"BAD_USER_INPUT"}},
-			"create: not signed in": {"", createConversation,
-				in("members", members(in("userId", bob.id)["in"])), []string{"UNAUTHENTICATED"}},
-			"send: blank": {ann.token, sendMessage,
-				in("conversationId", id, "content", " \n "), []string{"REQUIRED input.content"}},
-			"send: NUL": {ann.token, sendMessage,
-				in("conversationId", id, "content", "a\x00b"), []string{"INVALID input.content"}},
-			"send: too long": {ann.token, sendMessage,
+					"KING")["in"])),
+				[]string{"BAD_USER_INPUT"},
+			},
+			"create: not signed in": {
+				"", createConversation,
+				in("members", members(in("userId", bob.id)["in"])),
+				[]string{"UNAUTHENTICATED"},
+			},
+			"send: blank": {
+				ann.token, sendMessage,
+				in("conversationId", id, "content", " \n "),
+				[]string{"REQUIRED input.content"},
+			},
+			"send: NUL": {
+				ann.token, sendMessage,
+				in("conversationId", id, "content", "a\x00b"),
+				[]string{"INVALID input.content"},
+			},
+			"send: too long": {
+				ann.token, sendMessage,
 				in("conversationId", id, "content",
-					strings.Repeat("é", 4001)), []string{"TOO_LONG input.content"}},
-			"send: an empty key": {ann.token, sendMessage,
+					strings.Repeat("é", 4001)),
+				[]string{"TOO_LONG input.content"},
+			},
+			"send: an empty key": {
+				ann.token, sendMessage,
 				in("conversationId", id, "content", "a", "idempotencyKey",
-					""), []string{"REQUIRED input.idempotencyKey"}},
-			"send: a non-member": {eve.token, sendMessage,
-				in("conversationId", id, "content", "a"), []string{"NOT_FOUND"}},
-			"send: no conversation": {ann.token, sendMessage,
+					""),
+				[]string{"REQUIRED input.idempotencyKey"},
+			},
+			"send: a non-member": {
+				eve.token, sendMessage,
+				in("conversationId", id, "content", "a"),
+				[]string{"NOT_FOUND"},
+			},
+			"send: no conversation": {
+				ann.token, sendMessage,
 				in("conversationId", model.NewConversationID().String(), "content",
-					"a"), []string{"NOT_FOUND"}},
-			"send: another kind": {ann.token, sendMessage,
-				in("conversationId", ann.id, "content", "a"), []string{"BAD_USER_INPUT"}},
-			"page: too large": {ann.token, `{ users(first: 101) { nodes { id } } }`, nil,
-				[]string{"BAD_USER_INPUT"}},
-			"page: a foreign cursor": {ann.token,
+					"a"),
+				[]string{"NOT_FOUND"},
+			},
+			"send: another kind": {
+				ann.token, sendMessage,
+				in("conversationId", ann.id, "content", "a"),
+				[]string{"BAD_USER_INPUT"},
+			},
+			"page: too large": {
+				ann.token, `{ users(first: 101) { nodes { id } } }`, nil,
+				[]string{"BAD_USER_INPUT"},
+			},
+			"page: a foreign cursor": {
+				ann.token,
 				`{ viewer { conversations(after: "eHg") {
-					nodes { id } } } }`, nil, []string{"BAD_USER_INPUT"}},
-			"user: both ways": {ann.token, `{ user(id: "x", nickname: "y") { id } }`, nil,
-				[]string{"BAD_USER_INPUT"}},
-			"user: neither way": {ann.token, `{ user { id } }`, nil,
-				[]string{"BAD_USER_INPUT"}},
-			"node: no id": {ann.token, `{ node(id: "x") { id } }`, nil,
-				[]string{"BAD_USER_INPUT"}},
-			"unknown field": {ann.token, `{ nope }`, nil,
-				[]string{"GRAPHQL_VALIDATION_FAILED"}},
+					nodes { id } } } }`, nil,
+				[]string{"BAD_USER_INPUT"},
+			},
+			"user: both ways": {
+				ann.token, `{ user(id: "x", nickname: "y") { id } }`, nil,
+				[]string{"BAD_USER_INPUT"},
+			},
+			"user: neither way": {
+				ann.token, `{ user { id } }`, nil,
+				[]string{"BAD_USER_INPUT"},
+			},
+			"node: no id": {
+				ann.token, `{ node(id: "x") { id } }`, nil,
+				[]string{"BAD_USER_INPUT"},
+			},
+			"unknown field": {
+				ann.token, `{ nope }`, nil,
+				[]string{"GRAPHQL_VALIDATION_FAILED"},
+			},
 			"not a document": {ann.token, `{`, nil, []string{"GRAPHQL_PARSE_FAILED"}},
 		} {
 			a := s.do(c.token, c.query, c.variables)

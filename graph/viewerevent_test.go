@@ -28,8 +28,10 @@ func TestEvents(t *testing.T) {
 			t.Helper()
 			want := livelyEvents()
 			if joined {
-				want = append([]map[string]any{{"__typename": "ConversationJoined",
-					"conversationId": id, "now": map[string]any{"id": id}}}, want...)
+				want = append([]map[string]any{{
+					"__typename":     "ConversationJoined",
+					"conversationId": id, "now": map[string]any{"id": id},
+				}}, want...)
 			}
 			for _, w := range want {
 				item := o.next(t, "events")
