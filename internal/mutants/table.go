@@ -39,7 +39,7 @@ func table() []mutant {
 		{
 			"an answer of after a removal is broadcast", "graph/broadcast.go",
 			"return err == nil && !removed", "return err == nil || !removed",
-			graph, "TestNobodyIsAnswered",
+			graph, "TestABroadcastAnswerShowsNothing",
 		},
 		{
 			"live events without a look at revocations", "graph/broadcast.go",
@@ -248,7 +248,7 @@ func table() []mutant {
 		{
 			"the gate does not ask", "graph/gate.go", "if !isPublic(field.Object, field.Field) {",
 			"if false {",
-			graph, "TestStrangersReach|TestTheGateAsks",
+			graph, "TestAnonymousClientsReach|TestTheGateAsks",
 		},
 		{
 			"one more field is public", "schema.graphqls", "presence: Presence @perViewer",
