@@ -138,14 +138,14 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}()
 	accounts := accountLimits(s, db)
 	feeds := feed.New(db, feed.Options{
-		ReconcileEvery: s.CompareEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
+		ReconcileEvery: s.ReconcileEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
 		Nodes: nodes, Log: log,
 	})
 	if err := feeds.CheckEpoch(ctx); err != nil {
 		return nil, err
 	}
 	lives := live.New(db, feeds, live.Options{
-		Limits: accounts, ReconcileEvery: s.CompareEvery, Nodes: nodes, Log: log,
+		Limits: accounts, ReconcileEvery: s.ReconcileEvery, Nodes: nodes, Log: log,
 	})
 	chatService := chat.New(db, feeds, lives, chat.Options{
 		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations,
@@ -386,7 +386,7 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	if srv.nodes != nil && !srv.nodes.Status().Connected {
 		_, _ = fmt.Fprintf(w, "ok, but NATS is away: what other nodes store is up to %v late\n",
-			srv.settings.CompareEvery)
+			srv.settings.ReconcileEvery)
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
@@ -425,7 +425,8 @@ func warn(s *config.Settings, log *slog.Logger) {
 	for _, origin := range s.AllowedOrigins {
 		withoutTLS := strings.HasPrefix(origin, "http://") && !strings.HasSuffix(origin, ":*")
 		if origin == "*" || withoutTLS {
-			log.Warn("pages without TLS, or from any origin, may use the API (PARLEY_ALLOWED_ORIGINS)",
+			log.Warn(
+				"pages without TLS, or from any origin, may use the API (PARLEY_ALLOWED_ORIGINS)",
 				"origin", origin)
 		}
 	}

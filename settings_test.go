@@ -84,7 +84,7 @@ func mustRegister(t *testing.T, base, nickname string) (token, id string) {
 // never reconciles.
 func TestAccountSettingsReachStreamsAtOnce(t *testing.T) {
 	t.Parallel()
-	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--compare-every=1h")
+	base, _, _ := mustStart(t, "--data-dir="+t.TempDir(), "--reconcile-every=1h")
 	ann, _ := mustRegister(t, base, "ann")
 	ben, benID := mustRegister(t, base, "ben")
 	id := answerOf(t, ask(t, base, ann, "application/json",

@@ -149,13 +149,13 @@ func (in Register) user() (*model.User, error) {
 		u.DisplayName = checkDisplayName(&problems, "displayName", *in.DisplayName)
 	}
 	u.EmailKey, u.NicknameKey = text.Fold(u.Email), text.Fold(u.Nickname)
-	u.SearchKey = searchKey(u)
+	u.SearchKey = SearchKey(u)
 	return u, problems.Err()
 }
 
-// searchKey is the text that SearchUsers searches. The line break prevents a match across the two
-// names.
-func searchKey(u *model.User) string {
+// SearchKey returns the text that a search for users matches. The line break keeps a search from
+// matching across the two names.
+func SearchKey(u *model.User) string {
 	if u.DisplayName == nil {
 		return u.NicknameKey
 	}

@@ -48,7 +48,7 @@ func (s *Service) UpdateProfile(
 		if err := problems.Err(); err != nil {
 			return err
 		}
-		u.SearchKey = searchKey(u)
+		u.SearchKey = SearchKey(u)
 		_, err := tx.NewUpdate().Model(u).
 			Column("nickname", "nickname_key", "display_name", "about", "search_key").WherePK().
 			Exec(ctx)

@@ -14,24 +14,30 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// bareReader runs prepared statements and takes every column of every row. Statements have ? for
-// arguments, and (?...) for a list of ids.
+// bareReader runs prepared statements and reads every column of every row. Statements have ? for an
+// argument, and (?...) for a list of ids.
 type bareReader interface {
 	query(ctx context.Context, statement string, args ...any) ([][]any, error)
-	// membersOf brings the first members of each conversation, and newest the end of one, in the
-	// way that is best for the database.
+	// membersOf returns the first members of each conversation, in the way that is best for the
+	// database.
 	membersOf(ctx context.Context, ids []string) ([][]any, error)
+	// newest returns the last messages of a conversation, in the way that is best for the database.
 	newest(ctx context.Context, conversation, reader string) ([][]any, error)
 	search(ctx context.Context, word, reader string) ([][]any, error)
 }
 
-// barePostgresReader has connections of two kinds: those whose plans are kept, and of indexes that
-// have what is asked for in order, and those that search, which need what the others are kept from.
-type barePostgresReader struct{ indexed, plain *pgxpool.Pool }
+// barePostgresReader has two pools.
+type barePostgresReader struct {
+	indexed *pgxpool.Pool // keeps generic plans that read ordered indexes only
+	plain   *pgxpool.Pool // has default plans, for searches, which need bitmap scans
+}
 
 func openBarePostgresReader(ctx context.Context, url string) (bareReader, func() error, error) {
 	indexed, err := openBarePool(ctx, url,
-		map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_bitmapscan": "off"})
+		map[string]string{
+			"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off",
+			"enable_bitmapscan": "off",
+		})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,7 +53,9 @@ func openBarePostgresReader(ctx context.Context, url string) (bareReader, func()
 	}, nil
 }
 
-func openBarePool(ctx context.Context, url string, settings map[string]string) (*pgxpool.Pool, error) {
+func openBarePool(
+	ctx context.Context, url string, settings map[string]string,
+) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, err
@@ -57,11 +65,15 @@ func openBarePool(ctx context.Context, url string, settings map[string]string) (
 	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
-func (r barePostgresReader) query(ctx context.Context, statement string, args ...any) ([][]any, error) {
+func (r barePostgresReader) query(
+	ctx context.Context, statement string, args ...any,
+) ([][]any, error) {
 	return queryBare(ctx, r.indexed, statement, args...)
 }
 
-func queryBare(ctx context.Context, pool *pgxpool.Pool, statement string, args ...any) (found [][]any, err error) {
+func queryBare(
+	ctx context.Context, pool *pgxpool.Pool, statement string, args ...any,
+) (found [][]any, err error) {
 	statement = strings.ReplaceAll(statement, "IN (?...)", "= ANY(?)")
 	for i := range args {
 		statement = strings.Replace(statement, "?", fmt.Sprintf("$%d", i+1), 1)
@@ -86,11 +98,14 @@ func (r barePostgresReader) membersOf(ctx context.Context, ids []string) ([][]an
 		(SELECT * FROM conversation_members WHERE conversation_id = id ORDER BY joined_seq, user_id LIMIT 5) AS cm`, ids)
 }
 
-// newest says by its form that the index has the order: the planner of a plan that is kept does not
-// find out by itself.
-func (r barePostgresReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+// newest has a form in which the planner sees that the index has the order. In a generic plan it
+// does not find out by itself.
+func (r barePostgresReader) newest(
+	ctx context.Context, conversation, reader string,
+) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v CROSS JOIN LATERAL
-		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq ORDER BY seq DESC LIMIT 51) AS m
+		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq
+		ORDER BY seq DESC LIMIT 51) AS m
 		WHERE v.conversation_id = ? AND v.user_id = ?`, conversation, reader)
 }
 
@@ -107,18 +122,20 @@ type bareSQLiteReader struct {
 }
 
 func openBareSQLiteReader(path string) (bareReader, func() error, error) {
-	// as store has them
+	// as in package store
 	query := url.Values{"_pragma": {"busy_timeout(10000)", "cache_size(-16000)", "query_only(1)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+query.Encode())
 	if err != nil {
 		return nil, nil, err
 	}
 	db.SetMaxOpenConns(1)
-	// which closes the statements too
+	// Close closes the statements too.
 	return &bareSQLiteReader{db, map[string]*sql.Stmt{}}, db.Close, nil
 }
 
-func (r *bareSQLiteReader) query(ctx context.Context, statement string, args ...any) (found [][]any, err error) {
+func (r *bareSQLiteReader) query(
+	ctx context.Context, statement string, args ...any,
+) (found [][]any, err error) {
 	prepared := r.statements[statement]
 	if prepared == nil {
 		one := strings.ReplaceAll(statement, "IN (?...)", "IN (SELECT value FROM json_each(?))")
@@ -170,7 +187,9 @@ func (r *bareSQLiteReader) membersOf(ctx context.Context, ids []string) (found [
 	return found, nil
 }
 
-func (r *bareSQLiteReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+func (r *bareSQLiteReader) newest(
+	ctx context.Context, conversation, reader string,
+) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v
 		JOIN messages AS m ON m.conversation_id = v.conversation_id AND m.seq > v.hidden_seq
 		WHERE v.conversation_id = ? AND v.user_id = ? ORDER BY m.seq DESC LIMIT 51`, conversation, reader)
@@ -179,7 +198,8 @@ func (r *bareSQLiteReader) newest(ctx context.Context, conversation, reader stri
 func (r *bareSQLiteReader) search(ctx context.Context, word, reader string) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM messages AS m
 		JOIN conversation_members AS v ON v.conversation_id = m.conversation_id AND v.user_id = ?
-		WHERE m.rowid IN (SELECT rowid FROM message_tokens WHERE message_tokens MATCH ?) AND m.seq > v.hidden_seq
+		WHERE m.rowid IN (SELECT rowid FROM message_tokens WHERE message_tokens MATCH ?) AND m.seq
+		> v.hidden_seq
 		ORDER BY m.created_at DESC, m.id DESC LIMIT 21`, reader, `"`+word+`"`)
 }
 
@@ -189,14 +209,16 @@ const (
 	unreadMessages = `(SELECT count(*) FROM (SELECT 1 FROM messages AS m WHERE m.conversation_id = v.conversation_id
 		AND m.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM v.user_id AND m.deleted_at IS NULL LIMIT 1000) AS counted)`
 	unreadMentions = `(SELECT count(*) FROM (SELECT 1 FROM mentions AS n JOIN messages AS m
-		ON m.conversation_id = n.conversation_id AND m.seq = n.seq WHERE n.conversation_id = v.conversation_id
-		AND n.user_id = v.user_id AND n.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM v.user_id
+		ON m.conversation_id = n.conversation_id AND m.seq = n.seq WHERE n.conversation_id =
+		v.conversation_id
+		AND n.user_id = v.user_id AND n.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM
+		v.user_id
 		AND m.deleted_at IS NULL LIMIT 1000) AS counted)`
 	unreadHere = ` FROM conversation_members AS v
 		JOIN conversations AS c ON c.id = v.conversation_id AND c.last_message_seq > v.last_read_seq WHERE v.user_id = ?`
 )
 
-// ids are a column of rows as text, each once.
+// ids returns a column of rows as text, without duplicates.
 func ids(rows [][]any, column int) (list []string) {
 	seen := map[string]bool{}
 	for _, row := range rows {
@@ -215,13 +237,13 @@ func ids(rows [][]any, column int) (list []string) {
 	return list
 }
 
-// firstOf leaves out the row that is asked for to know whether there are more.
+// firstOf leaves out the extra row that shows whether there are more.
 func firstOf(rows [][]any, n int) [][]any { return rows[:min(len(rows), n)] }
 
 func (l *library) me() string { return uuid.UUID(l.reader.UserID).String() }
 
 func (l *library) bareConversations(ctx context.Context) (int, error) {
-	// With each conversation comes the viewer's membership: one statement less than Parley needs.
+	// This reads the viewer's membership with each conversation: one statement less than Parley.
 	found, err := l.bare.query(ctx, `SELECT c.*, v.* FROM conversations AS c
 		JOIN conversation_members AS v ON v.conversation_id = c.id WHERE v.user_id = ?
 		ORDER BY c.last_activity_at DESC, c.id DESC LIMIT 21`, l.me())
@@ -230,13 +252,15 @@ func (l *library) bareConversations(ctx context.Context) (int, error) {
 	}
 	found = firstOf(found, page)
 	of := ids(found, 0)
-	if _, err := l.bare.query(ctx, `SELECT v.conversation_id, `+unreadMessages+`, `+unreadMentions+unreadHere+
-		` AND v.conversation_id IN (?...)`, l.me(), of); err != nil {
+	if _, err := l.bare.query(ctx,
+		`SELECT v.conversation_id, `+unreadMessages+`, `+unreadMentions+unreadHere+
+			` AND v.conversation_id IN (?...)`, l.me(), of); err != nil {
 		return 0, err
 	}
 	last, err := l.bare.query(ctx, `SELECT `+messageColumns+` FROM conversations AS c
 		JOIN messages AS m ON m.conversation_id = c.id AND m.seq = c.last_message_seq
-		JOIN conversation_members AS v ON v.conversation_id = c.id AND v.user_id = ? AND m.seq > v.hidden_seq
+		JOIN conversation_members AS v ON v.conversation_id = c.id AND v.user_id = ? AND m.seq >
+		v.hidden_seq
 		WHERE c.id IN (?...)`, l.me(), of)
 	if err != nil {
 		return 0, err
@@ -245,8 +269,7 @@ func (l *library) bareConversations(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The columns: of a member, the conversation and the person; of a message, the author is the
-	// fourth.
+	// The second column of a member is the user, the fourth of a message is the author.
 	people := append(ids(others, 1), ids(last, 3)...)
 	users, err := l.bareUsers(ctx, people)
 	return 2*len(found) + len(last) + len(others) + users, err
@@ -269,8 +292,10 @@ func (l *library) bareNewest(ctx context.Context) (int, error) {
 
 func (l *library) bareUnread(ctx context.Context) (int, error) {
 	found, err := l.bare.query(ctx,
-		`SELECT coalesce(sum(messages), 0), coalesce(sum(mentions), 0) FROM (SELECT `+unreadMessages+
-			` AS messages, `+unreadMentions+` AS mentions`+unreadHere+` AND (v.muted_until IS NULL OR v.muted_until <= ?)) AS u`,
+		`SELECT coalesce(sum(messages), 0), coalesce(sum(mentions), 0) FROM (SELECT `+
+			unreadMessages+
+			` AS messages, `+unreadMentions+` AS mentions`+unreadHere+
+			` AND (v.muted_until IS NULL OR v.muted_until <= ?)) AS u`,
 		l.me(), l.db.Now())
 	return len(found), err
 }

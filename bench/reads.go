@@ -23,7 +23,10 @@ func (l *library) reads() []read {
 	rare.name, often.name = "search, a rare word", "search, a common word"
 	return []read{
 		{"first page of conversations", l.conversations, l.bareConversations},
-		{"the same conversations, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows), l.bareConversations},
+		{
+			"the same conversations, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows),
+			l.bareConversations,
+		},
 		{"newest 50 messages", l.newest, l.bareNewest},
 		{"the same messages, over HTTP", l.overHTTP(messagesQuery, l.messageRows), l.bareNewest},
 		{"unread in all", l.unread, l.bareUnread},
@@ -38,10 +41,11 @@ const (
 	newest  = 50
 )
 
-// conversations brings what a client's first screen shows.
+// conversations reads what a client's first screen shows.
 func (l *library) conversations(ctx context.Context) (rows int, err error) {
 	first := page
-	list, err := l.chat.MyConversations(ctx, l.reader, chat.ConversationFilter{}, store.PageArgs{First: &first})
+	list, err := l.chat.MyConversations(ctx, l.reader, chat.ConversationFilter{},
+		store.PageArgs{First: &first})
 	if err != nil {
 		return 0, err
 	}
@@ -79,9 +83,10 @@ func (l *library) conversations(ctx context.Context) (rows int, err error) {
 	return rows + len(users), err
 }
 
-// newest brings the end of a conversation, with its authors.
+// newest reads the last messages of a conversation, with their authors.
 func (l *library) newest(ctx context.Context) (rows int, err error) {
-	page, err := l.chat.Messages(ctx, l.reader, []model.ConversationID{l.conversation}, store.Window{Limit: 50, Backwards: true})
+	page, err := l.chat.Messages(ctx, l.reader, []model.ConversationID{l.conversation},
+		store.Window{Limit: 50, Backwards: true})
 	if err != nil {
 		return 0, err
 	}
@@ -106,7 +111,8 @@ func (l *library) search(ctx context.Context, word string) (rows int, err error)
 
 const (
 	conversationsQuery = `{ viewer { conversations(first: 20) { nodes { id title lastActivityAt
-		viewerMember { role unreadCount } lastMessage { id seq content createdAt author { id nickname } }
+		viewerMember { role unreadCount } lastMessage { id seq content createdAt author { id
+		nickname } }
 		members(first: 5) { nodes { role user { id nickname } } } } } } }`
 	messagesQuery = `query ($id: ID!) { node(id: $id) { ... on Conversation { messages(last: 50) { nodes {
 		id seq content createdAt editedAt author { id nickname } } } } } }`
@@ -114,7 +120,7 @@ const (
 
 type answeredUser struct{ ID string }
 
-// answered is what the queries are answered with, as far as it is counted.
+// answered is the part of the answers that is counted.
 type answered struct {
 	Viewer struct {
 		Conversations struct {
@@ -132,10 +138,13 @@ type answered struct {
 	}
 }
 
-func (l *library) overHTTP(query string, count func(*answered) int) func(context.Context) (int, error) {
+func (l *library) overHTTP(
+	query string, count func(*answered) int,
+) func(context.Context) (int, error) {
 	return func(ctx context.Context) (int, error) {
 		var a answered
-		if err := l.server.query(ctx, query, map[string]any{"id": l.conversation.String()}, &a); err != nil {
+		if err := l.server.query(ctx, query, map[string]any{"id": l.conversation.String()},
+			&a); err != nil {
 			return 0, fmt.Errorf("over HTTP: %w", err)
 		}
 		return count(&a), nil

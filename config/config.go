@@ -102,18 +102,18 @@ type Settings struct {
 	MaxReplayed   int `default:"10000" help:"Most events and changes of membership that the subscription events replays; a client that has missed more starts again (StreamReset)."`
 	MaxReplays    int `default:"16" help:"Most followers on a node that replay missed events at once; the others wait."`
 
-	EditWindow   time.Duration `default:"24h" help:"How long a message can be edited after it was sent; 0 is for ever."`
-	CompareEvery time.Duration `default:"3s" help:"How often followed conversations are reconciled with the database, which finds messages whose hint was lost."`
-	StopDelay    time.Duration `default:"0s" help:"How long a stopping server still serves everything while /readyz answers 503: a little longer than the load balancer takes to notice. 0 if there is none."`
-	StopTimeout  time.Duration `default:"20s" help:"How long running requests may take when the server stops."`
-	DrainSpread  time.Duration `default:"3s" help:"Time over which a stopping server closes its live connections, so that not all clients reconnect at once; at most half of the stop timeout. A few connections take less."`
+	EditWindow     time.Duration `default:"24h" help:"How long a message can be edited after it was sent; 0 is for ever."`
+	ReconcileEvery time.Duration `default:"3s" help:"How often followed conversations are reconciled with the database, which finds messages whose hint was lost."`
+	StopDelay      time.Duration `default:"0s" help:"How long a stopping server still serves everything while /readyz answers 503: a little longer than the load balancer takes to notice. 0 if there is none."`
+	StopTimeout    time.Duration `default:"20s" help:"How long running requests may take when the server stops."`
+	DrainSpread    time.Duration `default:"3s" help:"Time over which a stopping server closes its live connections, so that not all clients reconnect at once; at most half of the stop timeout. A few connections take less."`
 
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
 	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
 }
 
-// Defaults returns the defaults that other packages own. They are variables in the tags of Settings,
-// and an option of kong.New.
+// Defaults returns the defaults that other packages own. They are variables in the tags of
+// Settings, and an option of kong.New.
 func Defaults() kong.Vars {
 	text := func(n int) string { return strconv.Itoa(n) }
 	return kong.Vars{
@@ -135,8 +135,8 @@ func Defaults() kong.Vars {
 
 const minSecret = 32 // characters
 
-// Validate returns an error for each setting that cannot work or is not safe, with its name. It sets
-// the defaults that depend on other settings.
+// Validate returns an error for each setting that cannot work or is not safe, with its name. It
+// sets the defaults that depend on other settings.
 func (s *Settings) Validate() error {
 	const shortSecret = "it has %d characters, and needs at least %d"
 	var problems []error
@@ -167,10 +167,10 @@ func (s *Settings) Validate() error {
 		refuse("PARLEY_JWT_SECRET", shortSecret, len(s.JWTSecret), minSecret)
 	}
 	for name, value := range map[string]time.Duration{
-		"PARLEY_ACCESS_TTL":    s.AccessTTL,
-		"PARLEY_REFRESH_TTL":   s.RefreshTTL,
-		"PARLEY_COMPARE_EVERY": s.CompareEvery,
-		"PARLEY_STOP_TIMEOUT":  s.StopTimeout,
+		"PARLEY_ACCESS_TTL":      s.AccessTTL,
+		"PARLEY_REFRESH_TTL":     s.RefreshTTL,
+		"PARLEY_RECONCILE_EVERY": s.ReconcileEvery,
+		"PARLEY_STOP_TIMEOUT":    s.StopTimeout,
 	} {
 		if value <= 0 {
 			refuse(name, "%v is not a positive duration", value)
@@ -370,8 +370,8 @@ func (s *Settings) Database() string {
 	return u.Redacted()
 }
 
-// NATS returns the addresses of NATS for log lines, without passwords and tokens; "off" if there are
-// none.
+// NATS returns the addresses of NATS for log lines, without passwords and tokens; "off" if there
+// are none.
 func (s *Settings) NATS() string {
 	if len(s.NATSURL) == 0 {
 		return "off"

@@ -14,7 +14,7 @@ import (
 // hashing is a client library that sends documents by their hash.
 type hashing struct {
 	*script
-	documents map[string]bool // that it has hashed
+	documents map[string]bool // hashed so far
 }
 
 func (p *person) hashing(library string, trusted bool) *hashing {
@@ -27,7 +27,7 @@ func (p *person) hashing(library string, trusted bool) *hashing {
 // ask runs an operation, and returns its answer with the requests that it took.
 func (h *hashing) ask(query string, vars variables) (a answer, requests []string) {
 	h.t.Helper()
-	h.tell(map[string]any{"query": query, "variables": vars})
+	h.instruct(map[string]any{"query": query, "variables": vars})
 	for {
 		var e struct {
 			Type, Text string
@@ -41,7 +41,7 @@ func (h *hashing) ask(query string, vars variables) (a answer, requests []string
 	}
 }
 
-// wants runs an operation, whose data has to be this, and which has to take these requests.
+// wants runs an operation, and checks its data and its requests.
 func (h *hashing) wants(want, query string, vars variables, requests ...string) {
 	h.t.Helper()
 	a, took := h.ask(query, vars)
@@ -57,8 +57,8 @@ const (
 	draftMessage = `mutation Draft($id: ID!, $text: String!) { saveDraft(input: {conversationId: $id, content: $text}) { userErrors { code } } }`
 )
 
-// TestPersistedQueries: a document goes over the wire once, and then only its hash, from all
-// clients, until the server that knows it has stopped. A mutation never goes as a GET.
+// TestPersistedQueries checks that a document is sent once, and then only its hash, by all clients,
+// until the server stops. Mutations are never sent as GET.
 func TestPersistedQueries(t *testing.T) {
 	t.Parallel()
 	for library, typename := range map[string]string{apollo: `"__typename": "Viewer", `, urql: ""} {
@@ -67,7 +67,8 @@ func TestPersistedQueries(t *testing.T) {
 			srv := mustServe(t)
 			ada, grace := srv.register("ada"), srv.register("grace")
 			conversation := ada.converse(grace)
-			profile := `{"viewer": {` + typename + `"email": "ada@example.org", "settings": {"nickname": "ada"}}}`
+			profile := `{"viewer": {` + typename +
+				`"email": "ada@example.org", "settings": {"nickname": "ada"}}}`
 			short := `{"viewer": {` + typename + `"email": "ada@example.org", "settings": {}}}`
 			saved := `{"saveDraft": {"userErrors": []}}`
 			if library == apollo {
@@ -75,7 +76,8 @@ func TestPersistedQueries(t *testing.T) {
 				short = strings.Replace(short, `{}`, `{"__typename": "User"}`, 1)
 				saved = `{"saveDraft": {"__typename": "SaveDraftPayload", "userErrors": []}}`
 			}
-			all, only, draft := variables{"short": false}, variables{"short": true}, variables{"id": conversation, "text": "hello"}
+			all, only, draft := variables{"short": false}, variables{"short": true},
+				variables{"id": conversation, "text": "hello"}
 
 			whole := "POST hash and query: 200"
 			if library == urql { // as long as the URL is short
@@ -95,17 +97,23 @@ func TestPersistedQueries(t *testing.T) {
 	}
 }
 
-// TestManifests: what tools write when an application is built is a list of trusted documents, and
-// the application then sends nothing but hashes.
+// TestManifests checks that the server takes the manifests of build tools as lists of trusted
+// documents. The application then sends only hashes.
 func TestManifests(t *testing.T) {
 	t.Parallel()
 	for library, manifest := range map[string]func(documents map[string]bool) any{
 		apollo: func(documents map[string]bool) any { // generate-persisted-query-manifest
 			list := []map[string]string{}
 			for text := range documents {
-				list = append(list, map[string]string{"id": wire.Hash(text), "name": "Any", "type": "query", "body": text})
+				list = append(list, map[string]string{
+					"id": wire.Hash(text), "name": "Any",
+					"type": "query", "body": text,
+				})
 			}
-			return map[string]any{"format": "apollo-persisted-query-manifest", "version": 1, "operations": list}
+			return map[string]any{
+				"format": "apollo-persisted-query-manifest", "version": 1,
+				"operations": list,
+			}
 		},
 		// GraphQL Code Generator's persisted-documents.json, with sha256
 		urql: func(documents map[string]bool) any {
@@ -123,7 +131,7 @@ func TestManifests(t *testing.T) {
 			if len(building.documents) != 1 {
 				t.Fatalf("hashed: %v", building.documents)
 			}
-			// before only the application's own documents are answered
+			// Register first: later the server answers only the application's documents.
 			ada := mustServe(t).register("ada")
 			file := filepath.Join(t.TempDir(), "manifest.json")
 			b, err := json.Marshal(manifest(building.documents))
@@ -139,11 +147,13 @@ func TestManifests(t *testing.T) {
 
 			app := ada.hashing(library, true)
 			a, took := app.ask(profileQuery, variables{"short": false})
-			if a.Errors != nil || !slices.Equal(took, []string{"GET hash: 200"}) || !strings.Contains(string(a.Data), "ada@example.org") {
+			if a.Errors != nil || !slices.Equal(took, []string{"GET hash: 200"}) ||
+				!strings.Contains(string(a.Data), "ada@example.org") {
 				t.Errorf("got %+v by %q", a, took)
 			}
 			a, took = app.ask(`query Other { viewer { email } }`, nil)
-			if a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" || !slices.Equal(took, []string{"GET hash: 400"}) {
+			if a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" ||
+				!slices.Equal(took, []string{"GET hash: 400"}) {
 				t.Errorf("another document: %+v by %q", a, took)
 			}
 		})

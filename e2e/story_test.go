@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestStory tells what a messenger does on its first day, over nothing but HTTP.
+// TestStory uses the main functions of a messenger, over HTTP alone.
 func TestStory(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL))
@@ -17,33 +17,38 @@ func TestStory(t *testing.T) {
 		}
 
 		ada, grace := srv.register("ada"), srv.register("grace")
-		srv.nobody().wants(
+		srv.anonymous().wants(
 			`{"register": {"tokens": null, "viewer": null, "userErrors": [{"code": "TAKEN", "path": ["input", "nickname"]}]}}`,
 			`mutation { register(input: {email: "other@example.org", nickname: "ADA", password: "long enough"}) {
 				tokens { accessToken } viewer { email } userErrors { code path }
 			} }`, nil)
-		srv.nobody().wants(
+		srv.anonymous().wants(
 			`{"login": {"viewer": null, "userErrors": [{"code": "INVALID_CREDENTIALS", "path": ["input", "password"]}]}}`,
 			`mutation { login(input: {email: "ada@example.org", password: "not hers"}) { viewer { email } userErrors { code path } } }`,
 			nil)
-		srv.nobody().wants(
+		srv.anonymous().wants(
 			`{"login": {"viewer": {"email": "ada@example.org", "user": {"nickname": "ada"}}, "userErrors": []}}`,
 			`mutation { login(input: {email: "ADA@Example.org", password: "the password of ada"}) {
 				viewer { email user { nickname } } userErrors { code }
 			} }`, nil)
 
 		const viewer = `{ viewer { email user { id nickname } } }`
-		ada.wants(fmt.Sprintf(`{"viewer": {"email": "ada@example.org", "user": {"id": %q, "nickname": "ada"}}}`, ada.ID), viewer, nil)
-		srv.nobody().wantRefused("UNAUTHENTICATED", viewer, nil)
-		stranger := &person{server: srv, tokens: tokens{AccessToken: "nonsense"}}
-		stranger.wantRefused("UNAUTHENTICATED", viewer, nil)
+		ada.wants(
+			fmt.Sprintf(
+				`{"viewer": {"email": "ada@example.org", "user": {"id": %q, "nickname": "ada"}}}`,
+				ada.ID), viewer, nil)
+		srv.anonymous().wantRefused("UNAUTHENTICATED", viewer, nil)
+		forger := &person{server: srv, tokens: tokens{AccessToken: "nonsense"}}
+		forger.wantRefused("UNAUTHENTICATED", viewer, nil)
 
-		ada.wants(fmt.Sprintf(`{"users": {"nodes": [{"id": %q, "nickname": "grace"}], "pageInfo": {"hasNextPage": false}}}`, grace.ID),
+		ada.wants(
+			fmt.Sprintf(
+				`{"users": {"nodes": [{"id": %q, "nickname": "grace"}], "pageInfo": {"hasNextPage": false}}}`, grace.ID),
 			`{ users(search: "GRA") { nodes { id nickname } pageInfo { hasNextPage } } }`, nil)
 
-		t.Run("conversations", func(t *testing.T) { tellOfConversations(t, ada, grace) })
-		t.Run("messages", func(t *testing.T) { tellOfMessages(t, ada, grace) })
-		t.Run("sessions", func(t *testing.T) { tellOfSessions(t, ada) })
+		t.Run("conversations", func(t *testing.T) { checkConversations(t, ada, grace) })
+		t.Run("messages", func(t *testing.T) { checkMessages(t, ada, grace) })
+		t.Run("sessions", func(t *testing.T) { checkSessions(t, ada) })
 	})
 }
 
@@ -58,12 +63,13 @@ func (s *server) wantOK(path string) {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || string(body) != "ok\n" {
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK ||
+		string(body) != "ok\n" {
 		s.t.Errorf("%s: %d %q %v", path, resp.StatusCode, body, err)
 	}
 }
 
-// wantRefused sends an operation as p, whose answer has to be this error, with no data.
+// wantRefused sends an operation as p, and checks that the answer is this error, without data.
 func (p *person) wantRefused(code, query string, vars variables) {
 	p.t.Helper()
 	a := p.ask(query, vars)
@@ -81,7 +87,7 @@ func (p *person) wantRefused(code, query string, vars variables) {
 	}
 }
 
-func tellOfConversations(t *testing.T, ada, grace *person) {
+func checkConversations(t *testing.T, ada, grace *person) {
 	const create = `mutation ($input: CreateConversationInput!) { createConversation(input: $input) {
 		conversation {
 			title kind memberCount lastSeq
@@ -95,7 +101,8 @@ func tellOfConversations(t *testing.T, ada, grace *person) {
 			"title": "Engines", "kind": "GROUP", "memberCount": 2, "lastSeq": 1,
 			"owner": {"nickname": "ada"}, "viewerMember": {"role": "OWNER"},
 			"members": {"nodes": [
-				{"role": "OWNER", "user": {"nickname": "ada"}}, {"role": "ADMIN", "user": {"nickname": "grace"}}
+				{"role": "OWNER", "user": {"nickname": "ada"}}, {"role": "ADMIN", "user":
+				{"nickname": "grace"}}
 			]}
 		},
 		"userErrors": []
@@ -124,8 +131,10 @@ func tellOfConversations(t *testing.T, ada, grace *person) {
 		}
 	}
 	first := get[page](ada, list, nil).Viewer.Conversations
-	second := get[page](ada, list, variables{"after": first.PageInfo.EndCursor}).Viewer.Conversations
-	if !first.PageInfo.HasNextPage || first.PageInfo.HasPreviousPage || second.PageInfo.HasNextPage || !second.PageInfo.HasPreviousPage {
+	second := get[page](ada, list,
+		variables{"after": first.PageInfo.EndCursor}).Viewer.Conversations
+	if !first.PageInfo.HasNextPage || first.PageInfo.HasPreviousPage ||
+		second.PageInfo.HasNextPage || !second.PageInfo.HasPreviousPage {
 		t.Errorf("pages: %+v, then %+v", first.PageInfo, second.PageInfo)
 	}
 	var titles []string
@@ -137,23 +146,33 @@ func tellOfConversations(t *testing.T, ada, grace *person) {
 	}
 }
 
-func tellOfMessages(t *testing.T, ada, grace *person) {
+func checkMessages(t *testing.T, ada, grace *person) {
 	conversation := ada.converse(grace)
 	const send = `mutation ($input: SendMessageInput!) { sendMessage(input: $input) {
-		message { id seq content author { nickname } conversation { lastSeq } } userErrors { code path }
+		message { id seq content author { nickname } conversation { lastSeq } } userErrors { code
+		path }
 	} }`
-	hello := variables{"input": variables{"conversationId": conversation, "content": "Hello, Grace!", "idempotencyKey": "hello"}}
+	hello := variables{"input": variables{
+		"conversationId": conversation,
+		"content":        "Hello, Grace!", "idempotencyKey": "hello",
+	}}
 	type sent struct {
 		SendMessage struct{ Message struct{ ID string } }
 	}
 	want := fmt.Sprintf(`{"sendMessage": {
-		"message": {"id": %q, "seq": 2, "content": "Hello, Grace!", "author": {"nickname": "ada"}, "conversation": {"lastSeq": 2}},
+		"message": {"id": %q, "seq": 2, "content": "Hello, Grace!", "author": {"nickname": "ada"},
+		"conversation": {"lastSeq": 2}},
 		"userErrors": []
 	}}`, get[sent](ada, send, hello).SendMessage.Message.ID)
 	ada.wants(want, send, hello) // again, with the same key: the same message
-	ada.wants(`{"sendMessage": {"message": null, "userErrors": [{"code": "CONFLICT", "path": ["input", "idempotencyKey"]}]}}`, send,
-		variables{"input": variables{"conversationId": conversation, "content": "Goodbye!", "idempotencyKey": "hello"}})
-	ada.wants(`{"sendMessage": {"message": null, "userErrors": [{"code": "REQUIRED", "path": ["input", "content"]}]}}`, send,
+	ada.wants(
+		`{"sendMessage": {"message": null, "userErrors": [{"code": "CONFLICT", "path": ["input", "idempotencyKey"]}]}}`, send,
+		variables{"input": variables{
+			"conversationId": conversation, "content": "Goodbye!",
+			"idempotencyKey": "hello",
+		}})
+	ada.wants(
+		`{"sendMessage": {"message": null, "userErrors": [{"code": "REQUIRED", "path": ["input", "content"]}]}}`, send,
 		variables{"input": variables{"conversationId": conversation, "content": " \n"}})
 
 	for i := range 4 {
@@ -161,10 +180,12 @@ func tellOfMessages(t *testing.T, ada, grace *person) {
 	}
 	grace.wants(`{"conversation": {
 		"newest": {
-			"nodes": [{"content": "answer 3"}, {"content": "answer 4"}], "pageInfo": {"hasPreviousPage": true, "hasNextPage": false}
+			"nodes": [{"content": "answer 3"}, {"content": "answer 4"}], "pageInfo":
+			{"hasPreviousPage": true, "hasNextPage": false}
 		},
 		"oldest": {
-			"nodes": [{"content": "Hello, Grace!"}, {"content": "answer 1"}], "pageInfo": {"hasPreviousPage": false, "hasNextPage": true}
+			"nodes": [{"content": "Hello, Grace!"}, {"content": "answer 1"}], "pageInfo":
+			{"hasPreviousPage": false, "hasNextPage": true}
 		},
 		"lastMessage": {"content": "answer 4"}, "lastSeq": 6
 	}}`, `query ($id: ID!) { conversation(id: $id) {
@@ -177,12 +198,14 @@ func tellOfMessages(t *testing.T, ada, grace *person) {
 	}
 
 	linus := ada.register("linus")
-	linus.wants(`{"conversation": null}`, `query ($id: ID!) { conversation(id: $id) { title } }`, variables{"id": conversation})
-	linus.wantRefused("NOT_FOUND", send, variables{"input": variables{"conversationId": conversation, "content": "May I?"}})
+	linus.wants(`{"conversation": null}`, `query ($id: ID!) { conversation(id: $id) { title } }`,
+		variables{"id": conversation})
+	linus.wantRefused("NOT_FOUND", send,
+		variables{"input": variables{"conversationId": conversation, "content": "May I?"}})
 }
 
-func tellOfSessions(t *testing.T, ada *person) {
-	other := ada.again()
+func checkSessions(t *testing.T, ada *person) {
+	other := ada.loginAgain()
 	old := *other
 	other.refresh()
 	if other.tokens.RefreshToken == old.tokens.RefreshToken {
@@ -193,8 +216,10 @@ func tellOfSessions(t *testing.T, ada *person) {
 	other.logout()
 	other.wantRefused("UNAUTHENTICATED", viewer, nil)
 	old.wantRefused("UNAUTHENTICATED", viewer, nil)
-	ada.nobody().wants(`{"refreshSession": {"tokens": null, "userErrors": [{"code": "TOKEN_EXPIRED"}]}}`,
-		`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { tokens { accessToken } userErrors { code } } }`,
-		variables{"token": other.tokens.RefreshToken})
-	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewer, nil) // the first session goes on
+	ada.anonymous().
+		wants(`{"refreshSession": {"tokens": null, "userErrors": [{"code": "TOKEN_EXPIRED"}]}}`,
+			`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { tokens { accessToken } userErrors { code } } }`,
+			variables{"token": other.tokens.RefreshToken})
+	// the first session continues
+	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewer, nil)
 }

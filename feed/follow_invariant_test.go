@@ -36,8 +36,10 @@ func TestFollowersReceiveWhatIsStored(t *testing.T) {
 			plan := drawLaw(rt)
 			c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 			topic := feed.Topic(c.ID)
-			mess := &chaos{fates: plan.fates,
-				deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) }}
+			mess := &chaos{
+				fates:   plan.fates,
+				deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) },
+			}
 			chaosOf.Store(topic, mess)
 			plan.check(t, rt, w, c.ID, mess)
 		})

@@ -64,8 +64,10 @@ type wireHint struct {
 	Events  []*model.Event `json:"events,omitempty"`
 }
 
-var hintCodec = natsbus.Codec[Hint]{Encode: encodeHint,
-	Decode: decodeHint} //nolint:gochecknoglobals // a constant
+var hintCodec = natsbus.Codec[Hint]{
+	Encode: encodeHint,
+	Decode: decodeHint,
+} //nolint:gochecknoglobals // a constant
 
 func encodeHint(h Hint) ([]byte, error) {
 	data, err := json.Marshal(wireHint{hintVersion, h.Seq, h.Events})

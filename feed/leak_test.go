@@ -38,7 +38,8 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 			}
 		},
 		"FollowInto, replayed": func(ctx context.Context,
-			n int) {
+			n int,
+		) {
 			w.takeInto(ctx, id, new(int64(0)), n)
 		},
 		"FollowInto, live": func(ctx context.Context, n int) { w.takeInto(ctx, id, nil, n) },
@@ -59,7 +60,8 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 			}
 		},
 		"PresenceChanges": func(ctx context.Context,
-			_ int) {
+			_ int,
+		) {
 			takeFrom(w.PresenceChanges(ctx, ann), 1)
 		},
 	}

@@ -84,8 +84,10 @@ func TestWhatIsSentBeforeNATSKnowsOfAFollower(t *testing.T) {
 		func(o *natsbus.Options) { o.URLs, urls = urls[:1], urls[1:] }, "ann", "ben")
 	c, other := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben"),
 		chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
-	early := []*chattest.Pulled{nodes[1].Pull(t, "ben", c.ID, new(int64(0))),
-		nodes[2].Pull(t, "ben", c.ID, new(int64(0)))}
+	early := []*chattest.Pulled{
+		nodes[1].Pull(t, "ben", c.ID, new(int64(0))),
+		nodes[2].Pull(t, "ben", c.ID, new(int64(0))),
+	}
 	for _, p := range early {
 		p.Event(1)
 	}
@@ -117,10 +119,14 @@ func TestAHintBringsTheEvent(t *testing.T) {
 	p.Event(1)
 	nodes[1].wantListening(s, c.ID)
 	// Of an event that is not stored, nobody can have read.
-	m := &model.Message{ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
-		AuthorID: new(nodes[0].UserID("ann")), Content: "only told"}
-	e := &model.Event{ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
-		Message: m, Data: []byte("{}")}
+	m := &model.Message{
+		ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
+		AuthorID: new(nodes[0].UserID("ann")), Content: "only told",
+	}
+	e := &model.Event{
+		ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
+		Message: m, Data: []byte("{}"),
+	}
 	nodes[0].Publish([]*model.Event{e})
 	chattest.WantEqual(t, "event", e, p.Event(2), sameData())
 }
@@ -185,16 +191,19 @@ func TestAReconnectRepairsAtOnce(t *testing.T) {
 	for name, outage := range map[string]func(t *testing.T,
 		s *natstest.Server) (cut *natstest.Server, ofFirst, ofSecond string){
 		"the server": func(_ *testing.T, s *natstest.Server) (*natstest.Server, string,
-			string) {
+			string,
+		) {
 			return s, s.URL(), s.URL()
 		},
 		"the sender's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string,
-			string) {
+			string,
+		) {
 			way := natstest.MustForward(t, s)
 			return way, way.URL(), s.URL()
 		},
 		"the follower's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string,
-			string) {
+			string,
+		) {
 			way := natstest.MustForward(t, s)
 			return way, s.URL(), way.URL()
 		},
@@ -303,8 +312,10 @@ func TestStopHandsOver(t *testing.T) {
 	c := chattest.MustConversation(t, there.Fixture, "ann", "ben")
 	p := there.Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
-	conn, err := natsbus.Open(natsbus.Options{URLs: []string{s.URL()},
-		Log: slog.New(slog.DiscardHandler)})
+	conn, err := natsbus.Open(natsbus.Options{
+		URLs: []string{s.URL()},
+		Log:  slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -144,8 +144,10 @@ func (l *sinkLaw) newest(id model.ConversationID) (seq int64, err error) {
 }
 
 func (l *sinkLaw) follow(who string, c *model.Conversation, st chattest.Step) (err error) {
-	r := &sinkRun{law: l, who: who, user: l.UserID(who), id: c.ID,
-		slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6]}
+	r := &sinkRun{
+		law: l, who: who, user: l.UserID(who), id: c.ID,
+		slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6],
+	}
 	if r.earliest, err = l.newest(c.ID); err != nil {
 		return err
 	}
@@ -265,8 +267,10 @@ type sinkPeriod struct {
 
 func (l *sinkLaw) readLog(id model.ConversationID) *sinkLog {
 	l.T.Helper()
-	log := &sinkLog{events: l.Stored(id), periods: map[model.UserID][]sinkPeriod{},
-		message: map[model.MessageID]int64{}}
+	log := &sinkLog{
+		events: l.Stored(id), periods: map[model.UserID][]sinkPeriod{},
+		message: map[model.MessageID]int64{},
+	}
 	var created model.ConversationCreatedData
 	read := func(e *model.Event, data any) {
 		if err := json.Unmarshal(e.Data, data); err != nil {

@@ -193,8 +193,10 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 	if err != nil {
 		return "", err
 	}
-	c := viewerCursor{epoch: epoch, low: watermark{position: low},
-		delivered: map[model.ConversationID]progress{}}
+	c := viewerCursor{
+		epoch: epoch, low: watermark{position: low},
+		delivered: map[model.ConversationID]progress{},
+	}
 	// What is stored above the low watermark happened before this cursor.
 	var recent []struct {
 		ConversationID      model.ConversationID

@@ -338,7 +338,8 @@ func (m *viewerEvents) adoptReconciled() {
 	}
 	left := maps.Clone(m.left)
 	maps.DeleteFunc(left, func(id model.ConversationID,
-		d model.Departure) bool {
+		d model.Departure,
+	) bool {
 		return low.isBelow(d.Position, id)
 	})
 	if len(delivered)+len(left) > m.service.opts.maxNamed {
@@ -352,8 +353,10 @@ func (m *viewerEvents) adoptReconciled() {
 func (m *viewerEvents) deliverJoined(fo *follower, position int64, last *model.Event) error {
 	own := m.joining[fo.id]
 	if m.joined[fo.id] { // who is live is delivered of the end before, too
-		d := model.Departure{UserID: m.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1,
-			Position: position}
+		d := model.Departure{
+			UserID: m.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1,
+			Position: position,
+		}
 		if err := m.deliverLeft(d); err != nil {
 			return err
 		}

@@ -32,8 +32,10 @@ func TestMyEventsTellsWhatIsStored(t *testing.T) {
 			// Whoever waits for room in a cursor waits as long as the test does: no stream of the
 			// law begins anew.
 			nodes[named] = mustTwoNodes(t, db,
-				chattest.Options{ReconcileEvery: chattest.ReconcileSoon,
-					Feed: feed.WithBounds(named, chattest.Never)})
+				chattest.Options{
+					ReconcileEvery: chattest.ReconcileSoon,
+					Feed:           feed.WithBounds(named, chattest.Never),
+				})
 		}
 		var checks atomic.Int64
 		rapid.Check(t, func(rt *rapid.T) {

@@ -57,8 +57,10 @@ type receiptDeed struct {
 func drawReceiptPlan(rt *rapid.T) receiptPlan {
 	deed := rapid.Custom(func(rt *rapid.T) receiptDeed {
 		return receiptDeed{
-			kind: rapid.SampledFrom([]string{"read", "read", "read", "say", "hide", "show", "show",
-				"go", "come"}).Draw(rt, "kind"),
+			kind: rapid.SampledFrom([]string{
+				"read", "read", "read", "say", "hide", "show", "show",
+				"go", "come",
+			}).Draw(rt, "kind"),
 			who:  rapid.SampledFrom([]string{"ann", "ben", "cas", "eve"}).Draw(rt, "who"),
 			node: rapid.IntRange(0, 1).Draw(rt, "node"),
 		}
@@ -130,8 +132,10 @@ func (l *receiptLaw) run(plan receiptPlan) error {
 	var watchers []*receiptWatcher
 	for i, pace := range plan.paces {
 		viewer := []string{"ann", "ben"}[i/2]
-		watcher := &receiptWatcher{law: l, viewer: viewer, knows: map[string]int64{},
-			most: map[string]int64{}}
+		watcher := &receiptWatcher{
+			law: l, viewer: viewer, knows: map[string]int64{},
+			most: map[string]int64{},
+		}
 		watchers = append(watchers, watcher)
 		watching.Go(func() { watcher.watch(ctx, l.nodes.Nodes[i%2], done, pace) })
 	}

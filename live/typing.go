@@ -256,7 +256,8 @@ func (w *typingWatch) next() (t Typing, changed bool) {
 	defer w.mu.Unlock()
 	now := time.Now()
 	maps.DeleteFunc(w.until, func(_ model.UserID,
-		until time.Time) bool {
+		until time.Time,
+	) bool {
 		return !until.After(now)
 	})
 	for id := range w.delivered {
