@@ -156,6 +156,9 @@ func (f *feed) merge(hints []Hint, gapExpired bool) (read bool) {
 func (f *feed) mergeLocked(
 	hints []Hint, gapExpired bool,
 ) (ready []*model.Event, followers []*follower, read bool) {
+	if f.started {
+		ready = f.nextInOrder() // events that came before the edge was known
+	}
 	for _, h := range hints {
 		f.hinted = max(f.hinted, h.Seq)
 		for _, e := range h.Events {
@@ -176,7 +179,6 @@ func (f *feed) mergeLocked(
 		}
 		return nil, nil, false
 	}
-	ready = append(ready, f.nextInOrder()...) // what came before the edge was known
 	followers = f.recipients(ready)
 	switch {
 	case f.hinted <= f.edge:
