@@ -7,12 +7,12 @@ import (
 	"parley/wake"
 )
 
-// Watcher notices the live events of one conversation, for consumers that read what is true now
-// instead of a backlog: typing, receipts.
+// Watcher collects the live events of one conversation, for consumers that need the current state
+// rather than every event, as typing and receipts do.
 type Watcher struct{ follower *follower }
 
-// Watch begins to watch a conversation from now on, until the watcher is closed. notifier is
-// notified when there is something to drain. A user who is not a member gets the error from Drain.
+// Watch watches a conversation from now on, until the watcher is closed. notifier is notified when
+// there is something to drain. If the actor is not a member, Drain returns the error.
 func (s *Service) Watch(
 	ctx context.Context, actor model.Actor, id model.ConversationID, notifier wake.Notifier,
 ) (*Watcher, error) {
@@ -25,8 +25,8 @@ func (s *Service) Watch(
 	return &Watcher{fo}, nil
 }
 
-// Drain returns the events since the last call, and whether some were missed because they were too
-// many. It returns FORBIDDEN once the actor is no longer a member.
+// Drain returns the events since the last call. If they were too many to queue, it returns none of
+// them, and missed. It returns FORBIDDEN once the actor is no longer a member.
 func (w *Watcher) Drain(ctx context.Context) (events []*model.Event, missed bool, err error) {
 	return w.follower.drainLive(ctx)
 }
