@@ -1,4 +1,4 @@
-# What anyone would guess; `make` alone lists it.
+# `make` without a target lists the targets.
 .DEFAULT_GOAL := help
 TOOL := go tool -modfile=tools/go.mod
 
@@ -11,16 +11,16 @@ run: ## Serve on http://localhost:8080, with data in ./data
 	go run .
 
 .PHONY: test
-test: ## Everything there is to test, with what it needs installed or started; arguments for go test in ARGS
+test: ## Run all tests, and install or start what they need; arguments for go test in ARGS
 	scripts/prepare-tests
 	$(TOOL) gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -race -timeout 25m $(ARGS) ./...
 
 .PHONY: leaks
-leaks: ## What a hundred thousand subscriptions leave behind; without the race detector, with which there are fewer
+leaks: ## Test that a hundred thousand subscriptions leave nothing behind; without the race detector
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -run '^TestNothing(IsLeftOf(Operations|Sockets)|StaysOf)' ./wire ./feed ./graph
 
 .PHONY: check
-check: gen-check lint test leaks ## Exactly what CI runs
+check: gen-check lint test leaks ## Run exactly what CI runs
 
 .PHONY: gen
 gen: ## Generate graph/ from schema.graphqls
@@ -39,7 +39,7 @@ fmt: ## Format the code
 	$(TOOL) golangci-lint fmt
 
 .PHONY: lint
-lint: ## Look for what reviewers should not have to
+lint: ## Run the linters
 	$(TOOL) golangci-lint run
 
 .PHONY: bench
@@ -47,13 +47,13 @@ bench: ## Measure, and print ratios; takes about twenty minutes
 	go run ./bench $(ARGS)
 
 .PHONY: verify
-verify: ## Prove the promise on a cluster that breaks, for a minute; arguments for parley verify in ARGS
+verify: ## Verify a cluster with faults for a minute; arguments for parley verify in ARGS
 	scripts/verify $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## Fuzz everything that reads bytes from outside, 20 seconds each
+fuzz: ## Run every fuzz test for 20 seconds
 	scripts/fuzz 20s
 
 .PHONY: mutants
-mutants: ## Break the code on purpose, and see which tests notice; arguments in ARGS
+mutants: ## Inject faults into the code, and check that tests fail; arguments in ARGS, such as -list
 	go run ./internal/mutants $(ARGS)

@@ -18,7 +18,7 @@ import (
 	"parley/wire/wiretest"
 )
 
-// addressed is a listener in memory whose connections come from wherever a test says.
+// addressed is a listener in memory. The test chooses the addresses of its connections.
 type addressed struct {
 	*wiretest.Memory
 	from chan net.Addr
@@ -54,14 +54,15 @@ func (l *addressed) dial(t *testing.T, ip string) net.Conn {
 	return conn
 }
 
-// mustLimit serves what a WebSocket is to net/http, and anything else, to so many connections of
-// one address.
+// mustLimit serves at most so many connections of one address. The path /hijack does what a
+// WebSocket does to net/http.
 func mustLimit(t *testing.T, maximum int, log io.Writer) *addressed {
 	t.Helper()
 	listener := listenAddressed()
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	limit := limitConnections(listener, maximum, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, logger)
-	server := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	limit := limitConnections(listener, maximum,
+		[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, logger)
+	server := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/hijack" {
 			_, _ = io.WriteString(w, "ok")
 			return
@@ -74,7 +75,7 @@ func mustLimit(t *testing.T, maximum int, log io.Writer) *addressed {
 		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
 		_, _ = io.Copy(io.Discard, conn)
 		_ = conn.Close()
-		_ = conn.Close() // which gives back nothing that it has given back before
+		_ = conn.Close() // a second time, which must not release the connection again
 	}), logger)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(limit) })
@@ -85,7 +86,7 @@ func mustLimit(t *testing.T, maximum int, log io.Writer) *addressed {
 	return listener
 }
 
-// status is that of an answer on a connection, which stays open.
+// status requests path on a connection, which stays open, and returns the answer.
 func status(t *testing.T, conn net.Conn, path string) (code int, body string) {
 	t.Helper()
 	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: parley\r\n\r\n"); err != nil {
@@ -106,7 +107,8 @@ func status(t *testing.T, conn net.Conn, path string) (code int, body string) {
 	return code, string(b)
 }
 
-// refused takes the answer of a connection beyond the limit, which comes without a request.
+// refused checks that conn is beyond the limit: the answer 429 comes without a request, and then
+// the end.
 func refused(t *testing.T, conn net.Conn) {
 	t.Helper()
 	r := bufio.NewReader(conn)
@@ -117,11 +119,13 @@ func refused(t *testing.T, conn net.Conn) {
 	body, err := io.ReadAll(res.Body)
 	_ = res.Body.Close()
 	if err != nil || res.StatusCode != http.StatusTooManyRequests || !res.Close ||
-		!strings.Contains(string(body), "RATE_LIMITED") || res.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+		!strings.Contains(string(body), "RATE_LIMITED") ||
+		res.Header.Get("Content-Type") != "application/json; charset=utf-8" {
 		t.Errorf("%s %v %s %v", res.Status, res.Header, body, err)
 	}
 	for name := range defaultHeaders() {
-		if got, want := res.Header.Get(name), defaultHeaders().Get(name); got != want || want == "" {
+		if got, want := res.Header.Get(name), defaultHeaders().Get(name); got != want ||
+			want == "" {
 			t.Errorf("the refusal has %s: %q, want %q", name, got, want)
 		}
 	}
@@ -143,7 +147,7 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 			}
 			return conn
 		}
-		idle := l.dial(t, "192.0.2.7") // what has said nothing yet counts too
+		idle := l.dial(t, "192.0.2.7") // a connection without a request counts too
 		open("192.0.2.7", "/", 200)
 		socket := open("::ffff:192.0.2.7", "/hijack", 101)
 		refused(t, l.dial(t, "192.0.2.7"))
@@ -153,10 +157,10 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 		for range 3 {
 			open("2001:db8:1:2::1", "/", 200)
 		}
-		refused(t, l.dial(t, "2001:db8:1:2:ffff::9")) // one customer has a /64
+		refused(t, l.dial(t, "2001:db8:1:2:ffff::9")) // of the same /64
 		open("2001:db8:1:3::1", "/", 200)
 
-		for range 5 { // the machine itself, proxies
+		for range 5 { // loopback and proxies
 			open("127.0.0.1", "/", 200)
 			open("::1", "/", 200)
 			open("10.1.2.3", "/", 200)
@@ -173,7 +177,7 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 		refused(t, l.dial(t, "192.0.2.7"))
 
 		if got := strings.Count(log.String(), "address=192.0.2.7 connections=3"); got != 1 {
-			t.Errorf("the log says so %d times: %s", got, log)
+			t.Errorf("%d warnings: %s", got, log)
 		}
 		if !strings.Contains(log.String(), "PARLEY_MAX_CONNS_PER_ADDRESS") {
 			t.Error(log)
@@ -181,8 +185,8 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 	})
 }
 
-// What is refused takes no more than a second, and of what is refused at the same time only some
-// gets an answer.
+// A refusal takes a second at most, and the number of refusals at once is bounded. One more is
+// closed without an answer.
 func TestRefusingIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -191,24 +195,25 @@ func TestRefusingIsBounded(t *testing.T) {
 		start := time.Now()
 		conns := make([]net.Conn, maxRefusals)
 		for i := range conns {
-			conns[i] = l.dial(t, "192.0.2.7") // takes nothing
+			conns[i] = l.dial(t, "192.0.2.7") // and reads nothing
 		}
 		if _, err := l.dial(t, "192.0.2.7").Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("one more: %v", err)
 		}
-		if code, _ := status(t, l.dial(t, "192.0.2.8"), "/"); code != 200 || time.Since(start) != 0 {
+		if code, _ := status(t, l.dial(t, "192.0.2.8"), "/"); code != 200 ||
+			time.Since(start) != 0 {
 			t.Errorf("another address had %d after %v", code, time.Since(start))
 		}
-		<-time.After(refusalTime)
+		<-time.After(refusalTimeout)
 		synctest.Wait()
 		if _, err := conns[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			t.Errorf("what took nothing: %v", err)
+			t.Errorf("a client that read nothing: %v", err)
 		}
 		refused(t, l.dial(t, "192.0.2.7"))
 	})
 }
 
-// Connections that end give back their place, whoever ends them and however.
+// Connections that have ended do not count, no matter which side has closed them.
 func TestEndedConnectionsDoNotCount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -233,8 +238,8 @@ func TestEndedConnectionsDoNotCount(t *testing.T) {
 	})
 }
 
-// Package wire writes past net, and closes one half of a connection: a TCP connection that is
-// counted can still do both.
+// Package wire uses the descriptor of a connection, and closes one half of it. It can do both with
+// a counted TCP connection.
 func TestCountedTCPConnections(t *testing.T) {
 	t.Parallel()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -261,7 +266,7 @@ func TestCountedTCPConnections(t *testing.T) {
 		t.Errorf("a %T cannot do what a TCP connection can", conn)
 	}
 	if err := conn.Close(); err != nil || released != 1 {
-		t.Errorf("%v, given back %d times", err, released)
+		t.Errorf("%v, released %d times", err, released)
 	}
 	if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("it is not closed: %v", err)

@@ -5,11 +5,11 @@ import (
 	"net/http"
 )
 
-// defaultHeaders are on every answer, of every route, errors included, also on the 429 that
-// connectionLimit writes; a handler may replace those that it knows better. Nothing is guessed to
-// be of another type than it says, kept by a cache, shown in a frame, run as a page, or loaded by a
-// page of another origin that was not allowed to (Fetch, WHATWG; Content Security Policy Level 3;
-// RFC 9111).
+// defaultHeaders are on every answer of every route, also on errors and on the 429 of
+// connectionLimit. A handler may replace them. They forbid clients to guess another media type,
+// to keep the answer in a cache, to show it in a frame, to run anything from it in a page, to send
+// its address as a referrer, and to load it from pages of other origins (Fetch, WHATWG; Content
+// Security Policy Level 3; RFC 9111).
 func defaultHeaders() http.Header {
 	return http.Header{
 		"X-Content-Type-Options":       {"nosniff"},
@@ -20,7 +20,7 @@ func defaultHeaders() http.Header {
 	}
 }
 
-// withDefaultHeaders sets defaultHeaders before next writes.
+// withDefaultHeaders sets defaultHeaders before it calls next.
 func withDefaultHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		maps.Copy(w.Header(), defaultHeaders())

@@ -18,8 +18,7 @@ import (
 	"parley/wire/wiretest"
 )
 
-// deadlines is a listener in memory that reports writes without a deadline in which they have to be
-// taken.
+// deadlines is a listener in memory that reports writes without a deadline.
 type deadlines struct {
 	*wiretest.Memory
 	t *testing.T
@@ -69,11 +68,12 @@ func (c *deadlineConn) Write(b []byte) (int, error) {
 func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	t.Helper()
 	settings := new(config.Settings)
-	parser, err := kong.New(settings)
+	parser, err := kong.New(settings, config.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse([]string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()}); err != nil {
+	args := []string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()}
+	if _, err := parser.Parse(args); err != nil {
 		t.Fatal(err)
 	}
 	srv, err := start(t.Context(), settings, slog.New(slog.DiscardHandler))
@@ -82,7 +82,7 @@ func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	}
 	l := deadlines{wiretest.Listen(), t}
 	handler := srv.routes()
-	server := newHTTP(handler, slog.New(slog.DiscardHandler))
+	server := newHTTPServer(handler, slog.New(slog.DiscardHandler))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
 	t.Cleanup(func() {
@@ -102,16 +102,20 @@ func mustServeRoutes(t *testing.T) (routes chi.Routes, dial func() net.Conn) {
 	}
 }
 
-// TestEveryAnswer asks every route in every way, and looks at what holds for all answers: a
-// deadline for the client to take them, whatever is asked for with Upgrade, and headers.
+// Every answer of every route has a write deadline and the default headers, whatever the method and
+// the header Upgrade are.
 func TestEveryAnswer(t *testing.T) {
 	t.Parallel()
 	routes, dial := mustServeRoutes(t)
 	paths := map[string]bool{
-		"/nothing": true, "/graphql?query={__typename}": true, "/graphql?query={": true, "/graphql?query=%ff": true,
-		"/account/verify-email": true, "/account/nothing": true, "/playground/x/playground.js": true, "/": true,
+		"/nothing": true, "/graphql?query={__typename}": true, "/graphql?query={": true,
+		"/graphql?query=%ff":    true,
+		"/account/verify-email": true, "/account/nothing": true,
+		"/playground/x/playground.js": true, "/": true,
 	}
-	err := chi.Walk(routes, func(_, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+	err := chi.Walk(routes, func(_, route string, _ http.Handler,
+		_ ...func(http.Handler) http.Handler,
+	) error {
 		paths[strings.ReplaceAll(route, "*", "x")] = true
 		return nil
 	})
@@ -119,34 +123,45 @@ func TestEveryAnswer(t *testing.T) {
 		t.Fatalf("%v: %v", paths, err)
 	}
 	for path := range paths {
-		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, "BREW"} {
+		for _, method := range []string{
+			http.MethodGet, http.MethodHead, http.MethodPost,
+			http.MethodPut, http.MethodDelete, http.MethodOptions, "BREW",
+		} {
 			for _, header := range []string{
-				"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n", "Origin: https://evil.example.org\r\n",
-				"Accept: text/event-stream\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
-					"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n",
+				"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+				"Origin: https://evil.example.org\r\n",
+				"Accept: text/event-stream\r\n",
+				"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+					"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: " +
+					"graphql-transport-ws\r\n",
 			} {
 				res := answerTo(t, dial(), method, path, header)
 				h := res.Header
 				upgraded := res.StatusCode == http.StatusSwitchingProtocols
-				if !upgraded && (h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" ||
-					!strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") || h.Get("Cross-Origin-Resource-Policy") == "") {
+				if !upgraded && (h.Get("X-Content-Type-Options") != "nosniff" ||
+					h.Get("Referrer-Policy") != "no-referrer" ||
+					!strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") ||
+					h.Get("Cross-Origin-Resource-Policy") == "") {
 					t.Errorf("%s %s %q: %s %v", method, path, header, res.Status, h)
 				}
-				if cache := h.Get("Cache-Control"); !upgraded && strings.HasPrefix(path, "/graphql") && cache != "no-store" {
-					t.Errorf("%s %s %q: %s may be kept: %q", method, path, header, res.Status, cache)
+				if cache := h.Get("Cache-Control"); !upgraded &&
+					strings.HasPrefix(path, "/graphql") && cache != "no-store" {
+					t.Errorf("%s %s %q: %s may be cached: %q", method, path, header, res.Status,
+						cache)
 				} else if !upgraded && cache == "" {
-					t.Errorf("%s %s %q: %s says nothing of whether it may be kept", method, path, header, res.Status)
+					t.Errorf("%s %s %q: %s has no Cache-Control", method, path, header, res.Status)
 				}
 			}
 		}
 	}
 }
 
-// answerTo sends a request, and takes the beginning of its answer.
+// answerTo sends a request, and reads the header of its answer.
 func answerTo(t *testing.T, conn net.Conn, method, path, header string) *http.Response {
 	t.Helper()
 	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, method+" "+path+" HTTP/1.1\r\nHost: parley\r\n"+header+"\r\n"); err != nil {
+	if _, err := io.WriteString(conn,
+		method+" "+path+" HTTP/1.1\r\nHost: parley\r\n"+header+"\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
@@ -157,8 +172,8 @@ func answerTo(t *testing.T, conn net.Conn, method, path, header string) *http.Re
 	return res
 }
 
-// A link on another page leads to the server's own pages, and executes nothing.
-func TestLinksFromElsewhere(t *testing.T) {
+// Links on other sites open the server's own pages, and execute no operation.
+func TestLinksOnOtherSites(t *testing.T) {
 	t.Parallel()
 	_, dial := mustServeRoutes(t)
 	const link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"

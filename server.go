@@ -1,9 +1,8 @@
-// Parley is a self-hosted messenger backend with a GraphQL API. This file wires the parts together,
-// in reading order, and says why they start and stop in the order they do.
+// Parley is a self-hosted messenger backend with a GraphQL API. This file connects the parts, and
+// gives the reasons for the order in which they start and stop. The commands are in commands.go.
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/go-chi/chi/v5"
 
 	"parley/auth"
@@ -30,13 +28,11 @@ import (
 	"parley/graph"
 	"parley/live"
 	"parley/mail"
-	"parley/migrations"
 	"parley/pubsub/natsbus"
 	"parley/ratelimit"
-	"parley/seed"
 	"parley/store"
-	"parley/verify"
 	"parley/web"
+	"parley/wire"
 )
 
 func main() {
@@ -47,77 +43,6 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program, apart from its process: it returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var cli commandLine
-	exited := -1
-	parser, err := kong.New(&cli,
-		kong.Name("parley"), kong.Description("A self-hosted messenger backend with a GraphQL API."),
-		kong.DefaultEnvars("PARLEY"), kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code }),
-		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-	)
-	if err != nil {
-		fmt.Fprintln(stderr, "parley:", err)
-		return 1
-	}
-	if len(args) > 0 && args[0] == "help" {
-		args = append(args[1:], "--help")
-	}
-	command, err := parser.Parse(args) // which calls Settings.Validate too
-	if exited >= 0 {                   // after --help
-		return exited
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "parley: %v\nSee parley help.\n", err)
-		return 2
-	}
-	log := newLog(cli.Settings, stderr)
-	if unknown := config.Unknown(os.Environ(), known(parser)); len(unknown) > 0 {
-		log.Warn("environment variables that name no setting are ignored", "names", strings.Join(unknown, ","))
-	}
-	command.BindTo(ctx, (*context.Context)(nil))
-	command.BindTo(stdout, (*io.Writer)(nil))
-	if err := command.Run(&cli.Settings, log); err != nil {
-		fmt.Fprintln(stderr, "parley:", err)
-		return 1
-	}
-	return 0
-}
-
-// known reports which environment variables set a flag, of the server or of any command.
-func known(parser *kong.Kong) func(name string) bool {
-	names := map[string]bool{}
-	_ = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
-		if flag, ok := node.(*kong.Flag); ok {
-			for _, name := range flag.Envs {
-				names[name] = true
-			}
-		}
-		return next(nil)
-	})
-	return func(name string) bool { return names[name] }
-}
-
-type commandLine struct {
-	config.Settings
-	Serve   serveCommand   `cmd:"" default:"1" help:"Run the server (this is what happens without a command)."`
-	Migrate migrateCommand `cmd:"" help:"Bring the tables up to date, or show or take back what was done."`
-	Seed    seedCommand    `cmd:"" help:"Fill an empty database with people who have been talking for a year, to try Parley out or to measure it."`
-	Verify  verify.Command `cmd:"" help:"Prove that no message is lost, doubled, reordered or leaked, against running servers or with --chaos."`
-	Version versionCommand `cmd:"" help:"Print the version."`
-	Help    struct{}       `cmd:"" help:"Show this list of commands and settings, with their defaults."`
-}
-
-func newLog(s config.Settings, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(s.LogLevel)) // one of its enum
-	options := &slog.HandlerOptions{Level: level}
-	if s.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
 type serveCommand struct{}
 
 // Run serves until ctx ends, and then stops in order.
@@ -126,7 +51,8 @@ func (serveCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	log.Info("parley is up", "version", version(), "playground", server.playground(), "api", server.url+"/graphql",
+	log.Info("parley is up", "version", version(),
+		"playground", server.playground(), "api", server.url+"/graphql",
 		"database", s.Database(), "nats", s.NATS(), "data", server.dataDir)
 	<-ctx.Done()
 	log.Info("parley is stopping")
@@ -143,19 +69,19 @@ type server struct {
 	dataDir  string
 
 	db       *store.DB
-	nodes    *natsbus.Conn // nil on a node alone
+	nodes    *natsbus.Conn // nil without NATS
 	graph    *graph.Server
 	jwks     []byte
 	http     *http.Server
 	work     sync.WaitGroup // goroutines that live as long as the server
 	stopWork context.CancelFunc
 	stopping chan struct{}                        // closed when stopping begins, for /readyz
-	after    func(time.Duration) <-chan time.Time // a test's, or time.After
-	served   chan error                           // how serving HTTP ended
+	after    func(time.Duration) <-chan time.Time // time.After, except in tests
+	served   chan error                           // the result of serving HTTP
 }
 
-// start builds every part, each from those before it: database, rules, API, and serves last, so
-// that nothing is answered before everything is there to answer it.
+// start builds every part from those before it: database, rules, API. It serves last, so that no
+// request arrives before all parts are ready.
 func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server, err error) {
 	dataDir, err := filepath.Abs(s.DataDir)
 	if err != nil {
@@ -178,7 +104,8 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	// Listening comes early, because mails say where; what comes in waits until it is served.
+	// The listener comes early, because the links in mails contain its address. Connections wait in
+	// its backlog until they are served.
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_ADDR: %w", err)
@@ -198,9 +125,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	// Before chat, which speaks over it. Nothing waits for NATS: without it, a message of another
-	// node is late, not lost.
-	nodes, err := joinNodes(s, log)
+	// The connection to the other nodes comes before feed and live, which publish over it. Nothing
+	// waits for NATS: without it, the messages of other nodes arrive late, but none is lost.
+	nodes, err := connectNodes(s, log)
 	if err != nil {
 		return nil, err
 	}
@@ -211,14 +138,14 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}()
 	accounts := accountLimits(s, db)
 	feeds := feed.New(db, feed.Options{
-		ReconcileEvery: s.CompareEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
+		ReconcileEvery: s.ReconcileEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
 		Nodes: nodes, Log: log,
 	})
 	if err := feeds.CheckEpoch(ctx); err != nil {
 		return nil, err
 	}
 	lives := live.New(db, feeds, live.Options{
-		Limits: accounts, ReconcileEvery: s.CompareEvery, Nodes: nodes, Log: log,
+		Limits: accounts, ReconcileEvery: s.ReconcileEvery, Nodes: nodes, Log: log,
 	})
 	chatService := chat.New(db, feeds, lives, chat.Options{
 		RequireVerifiedEmail: s.RequireVerifiedEmail, MaxConversations: s.MaxConversations,
@@ -226,9 +153,11 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	})
 	authService, err := auth.New(db, auth.Options{
 		Keys: keys, Issuer: s.Issuer, AccessTTL: s.AccessTTL, RefreshTTL: s.RefreshTTL,
-		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode, ConcealEmails: s.ConcealEmails,
-		RateLimits: s.RateLimits, Accounts: accounts, Mail: outbox, Link: s.Link(url), Log: log,
-		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount, OnSettings: lives.SettingsChanged,
+		Registration: auth.Registration(s.Registration), InvitationCode: s.InvitationCode,
+		ConcealEmails: s.ConcealEmails, RateLimits: s.RateLimits, Accounts: accounts,
+		Mail: outbox, Link: s.Link(url), Log: log,
+		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount,
+		OnSettings: lives.SettingsChanged,
 	})
 	if err != nil {
 		return nil, err
@@ -251,8 +180,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		MaxBodyBytes: s.MaxBodyBytes, MaxAnswerBytes: s.MaxAnswerBytes, Limits: limits,
 		MaxConnections: s.MaxSockets, MaxOperations: s.MaxOperations, MaxStreams: s.MaxStreams,
 		QueueItems: s.MaxQueueItems, QueueBytes: s.MaxQueueBytes,
-		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies, Introspection: s.Introspection,
-		Documents: documents, Compression: s.Compression, DrainSpread: s.DrainSpread, Log: log,
+		AllowedOrigins: s.AllowedOrigins, PublicURL: s.PublicURL, TrustedProxies: proxies,
+		Introspection: s.Introspection, Documents: documents, Compression: s.Compression,
+		DrainSpread: s.DrainSpread, Log: log,
 	})
 	jwks, err := authService.JWKS()
 	if err != nil {
@@ -260,13 +190,14 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	}
 
 	srv := &server{
-		settings: s, log: log, url: url, dataDir: dataDir, db: db, nodes: nodes, graph: graphServer, jwks: jwks,
+		settings: s, log: log, url: url, dataDir: dataDir,
+		db: db, nodes: nodes, graph: graphServer, jwks: jwks,
 		stopping: make(chan struct{}), after: time.After, served: make(chan error, 1),
 	}
 	warn(s, log)
 
-	// From here on nothing fails. The work outlives ctx: it is needed while requests are still
-	// being finished.
+	// From here on nothing fails. The work outlives ctx, because running requests need it until
+	// they have finished.
 	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	srv.stopWork = stopWork
 	srv.work.Go(func() { feeds.Run(workCtx) })
@@ -274,51 +205,54 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	srv.work.Go(func() { chatService.Run(workCtx) })
 	srv.work.Go(func() { authService.Run(workCtx) })
 	srv.work.Go(func() { outbox.Run(workCtx) })
-	srv.http = newHTTP(srv.routes(), log)
+	srv.http = newHTTPServer(srv.routes(), log)
 	limited := limitConnections(listener, s.MaxConnsPerAddress, proxies, log)
 	go func() { srv.served <- srv.http.Serve(limited) }()
 	return srv, nil
 }
 
-// newHTTP bounds how long a client may take for what it has begun to send, and for the answer. A
-// WebSocket leaves these times behind once its handshake is done, and a stream once its request is
-// there: both have deadlines of their own for each write.
-func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
+// newHTTPServer returns a server that bounds how long a client may take to send a request and to
+// read its answer. These times do not apply to a WebSocket after its handshake, nor to a stream
+// after its request: both have deadlines of their own for each write.
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           withDefaultHeaders(handler),
 		ReadHeaderTimeout: 10 * time.Second,
-		// net/http waits for a body, too, that no handler reads
+		// This includes bodies that no handler reads: net/http waits for these too.
 		ReadTimeout:    15 * time.Second,
-		WriteTimeout:   answerTimeout, // also of what net/http answers by itself
+		WriteTimeout:   answerTimeout, // also for the answers of net/http itself
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10,
-		// what strangers' clients do wrong
+		// The mistakes of unknown clients are of no interest to the operator.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			boundPeer(conn, peerTimeout)
+			wire.SetTCPUserTimeout(conn, peerTimeout)
 			return ctx
 		},
-		DisableGeneralOptionsHandler: true, // "OPTIONS *" goes the way of any other path
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is routed like any other path
 	}
 }
 
-// joinNodes begins to connect to NATS, where it is set.
-func joinNodes(s *config.Settings, log *slog.Logger) (*natsbus.Conn, error) {
+// connectNodes starts to connect to NATS. It returns nil if no address of NATS is set.
+func connectNodes(s *config.Settings, log *slog.Logger) (*natsbus.Conn, error) {
 	if len(s.NATSURL) == 0 {
-		return nil, nil // a node alone
+		return nil, nil
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	nodes, err := natsbus.Open(natsbus.Options{URLs: s.NATSURL, Prefix: s.NATSSubject, Name: "parley " + host, Log: log})
+	nodes, err := natsbus.Open(natsbus.Options{
+		URLs: s.NATSURL, Prefix: s.NATSSubject, Name: "parley " + host, Log: log,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("PARLEY_NATS_URL: %w", err)
 	}
 	return nodes, nil
 }
 
-// signingKeys are the key that signs access tokens and, while it replaces another, that one.
+// signingKeys returns the key that signs access tokens and, during a rotation, the one that it
+// replaces.
 func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
 	add := func(k auth.Key, errKey error) {
 		keys = append(keys, k)
@@ -345,17 +279,20 @@ func signingKeys(s *config.Settings) (keys []auth.Key, err error) {
 	return keys, err
 }
 
-// accountLimits are shared by auth and chat, because both search; nil without rate limits.
+// accountLimits returns the limits of each account. auth and chat share them, because both search.
+// They are nil if rate limits are off.
 func accountLimits(s *config.Settings, db *store.DB) *ratelimit.Accounts {
 	if !s.RateLimits {
 		return nil
 	}
-	exempt, _ := s.Exempt() // Validate has read them
-	return ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: s.Rates(), Exempt: exempt, Now: db.Now})
+	exempt, _ := s.Exempt() // Validate has checked them
+	return ratelimit.NewAccounts(ratelimit.AccountsOptions{
+		Rates: s.Rates(), Exempt: exempt, Now: db.Now,
+	})
 }
 
-// trustedDocuments are those that are answered when others are not: the operator's, and those of
-// our own pages.
+// trustedDocuments returns the only documents that the API answers: the operator's, and those of
+// our own pages. It returns nil if all documents are answered.
 func trustedDocuments(s *config.Settings, limits document.Limits) ([]string, error) {
 	if s.TrustedDocuments == "" {
 		return nil, nil
@@ -364,11 +301,18 @@ func trustedDocuments(s *config.Settings, limits document.Limits) ([]string, err
 	return append(documents, web.AccountDocuments()...), err
 }
 
-// stop first says that no more should come (/readyz) and gives whoever asks the time to see it,
-// while everything is served. Then it sends the long-lived clients elsewhere, once what they have
-// asked is answered, lets running requests finish, and ends the work and the database last, because
-// requests need both. NATS goes between those two: chat's work hands over the hints of the last
-// requests when it ends, and what has not left by then would be late on the other nodes.
+// stop ends the server in this order:
+//
+//  1. /readyz reports 503. While the stop delay lasts, everything is still served, so that a load
+//     balancer notices and sends no more requests.
+//  2. Each live connection is closed once its running operations are answered. Its client connects
+//     again, to another node.
+//  3. Running requests finish.
+//  4. The work in the background ends. It comes after the requests, because they need it. At its
+//     end, feed publishes the hints of the last requests.
+//  5. The connection to NATS is closed, once those hints have left: without them, the last messages
+//     would be late on the other nodes.
+//  6. The database is closed.
 func (srv *server) stop() error {
 	close(srv.stopping)
 	if srv.settings.StopDelay > 0 {
@@ -379,7 +323,8 @@ func (srv *server) stop() error {
 	srv.graph.Drain(ctx)
 	err := srv.http.Shutdown(ctx)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("some requests did not finish in %v: %w", srv.settings.StopTimeout, err), srv.http.Close())
+		err = fmt.Errorf("some requests did not finish in %v: %w", srv.settings.StopTimeout, err)
+		err = errors.Join(err, srv.http.Close())
 	}
 	if served := <-srv.served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
@@ -394,7 +339,9 @@ func (srv *server) stop() error {
 
 func (srv *server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ok\n")
+	})
 	r.Get("/readyz", srv.ready)
 	r.Get("/.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/jwk-set+json")
@@ -409,19 +356,20 @@ func (srv *server) routes() http.Handler {
 	return r
 }
 
-// answerTimeout is for an answer to be made and taken, whatever headers its request has.
+// answerTimeout is how long it may take to make an answer and to send all of it.
 const answerTimeout = time.Minute
 
-// peerTimeout is how long a client may acknowledge nothing of what was sent to it. A server-sent
-// stream would have no other way to notice one that has gone without a word: its comments are taken
-// by the operating system, which sends them again for a quarter of an hour. With the comment that
-// is the first to be lost, that is 75 seconds, as on a WebSocket. It is no less than answerTimeout,
-// because who reads nothing for so long counts too.
+// peerTimeout is how long a client may acknowledge nothing of what was sent to it. Without this
+// timeout, a server-sent stream would not notice a client that disappears: the operating system
+// accepts the comments of the stream, and retransmits them for a quarter of an hour. A stream
+// writes a comment every 15 seconds, so the client is given up after 75 seconds at most, as on a
+// WebSocket. The timeout must not be shorter than answerTimeout, because it also applies to a
+// client that is alive and reads nothing.
 const peerTimeout = answerTimeout
 
-// ready says whether this node should get requests: not while it stops, and not without its
-// database. Without NATS it should: its messages arrive all the same, and where NATS is away from
-// all nodes there would be none left to ask.
+// ready reports whether this node should get requests: not while it stops, and not without its
+// database. A node without NATS is ready, because its messages still arrive. If NATS is down for
+// all nodes, no node would be ready otherwise.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-srv.stopping:
@@ -437,7 +385,8 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if srv.nodes != nil && !srv.nodes.Status().Connected {
-		_, _ = fmt.Fprintf(w, "ok, but NATS is away: what other nodes store is up to %v late\n", srv.settings.CompareEvery)
+		_, _ = fmt.Fprintf(w, "ok, but NATS is away: what other nodes store is up to %v late\n",
+			srv.settings.ReconcileEvery)
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
@@ -450,131 +399,34 @@ func (srv *server) playground() string {
 	return srv.url + "/"
 }
 
-// reachable is an address that a person can open: the host that was asked for, with the port that
-// was got.
-func reachable(got net.Addr, asked string) string {
-	host, _, _ := net.SplitHostPort(asked)
-	_, port, _ := net.SplitHostPort(got.String())
+// reachable returns an address that a person can open: the host of the setting, and the port of
+// the listener.
+func reachable(listening net.Addr, setting string) string {
+	host, _, _ := net.SplitHostPort(setting)
+	_, port, _ := net.SplitHostPort(listening.String())
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
 	return net.JoinHostPort(host, port)
 }
 
-// warn says loudly what an operator should know about a server that others can reach.
+// warn logs what an operator should know about a server that others can reach.
 func warn(s *config.Settings, log *slog.Logger) {
 	if len(s.NATSURL) > 0 && s.JWTSecret == "" && s.JWTKeyFile == "" {
-		log.Warn("this node signs with a key of its own: without the same PARLEY_JWT_SECRET or PARLEY_JWT_KEY_FILE on all nodes, they refuse each other's tokens")
+		log.Warn("this node signs with a key of its own: set the same PARLEY_JWT_SECRET or " +
+			"PARLEY_JWT_KEY_FILE on all nodes, or they refuse each other's tokens")
 	}
 	host, _, _ := net.SplitHostPort(s.Addr)
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 		return
 	}
-	log.Warn("others can reach this server: put it behind a proxy that speaks TLS, because tokens travel in the clear", "addr", s.Addr)
+	log.Warn("others can reach this server: put it behind a proxy that speaks TLS, "+
+		"because tokens are not encrypted", "addr", s.Addr)
 	for _, origin := range s.AllowedOrigins {
-		if origin == "*" || strings.HasPrefix(origin, "http://") && !strings.HasSuffix(origin, ":*") {
-			log.Warn("pages that come without TLS, or from anywhere, may use the API (PARLEY_ALLOWED_ORIGINS)", "origin", origin)
+		withoutTLS := strings.HasPrefix(origin, "http://") && !strings.HasSuffix(origin, ":*")
+		if origin == "*" || withoutTLS {
+			log.Warn("pages without TLS, or from any origin, may use the API (PARLEY_ALLOWED_ORIGINS)",
+				"origin", origin)
 		}
 	}
-}
-
-type migrateCommand struct {
-	Direction string `arg:"" default:"up" enum:"up,down,status" help:"up (the default) applies what is missing; down takes back the newest group, with its data; status lists all."`
-}
-
-func (c migrateCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer) (err error) {
-	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	switch c.Direction {
-	case "down":
-		reverted, err := migrations.Down(ctx, db.DB)
-		for _, name := range reverted {
-			log.Info("took back", "migration", name)
-		}
-		return err
-	case "status":
-		list, err := migrations.List(ctx, db.DB)
-		for _, m := range list {
-			state := "missing"
-			if m.Applied {
-				state = "applied"
-			}
-			fmt.Fprintln(out, state, m.Name)
-		}
-		return err
-	}
-	return migrateUp(ctx, db, log)
-}
-
-type seedCommand struct {
-	Large         bool   `help:"1,000 people, 10,000 conversations, 1,000,000 messages; takes some minutes. Without it 20, 30 and 2,000."`
-	People        int    `help:"How many people, instead." placeholder:"N"`
-	Conversations int    `help:"How many conversations, instead." placeholder:"N"`
-	Messages      int    `help:"How many messages, instead." placeholder:"N"`
-	Seed          uint64 `default:"1" help:"Another number makes other people say other things."`
-}
-
-func (c seedCommand) size() seed.Size {
-	size := seed.Small
-	if c.Large {
-		size = seed.Large
-	}
-	return seed.Size{
-		People: cmp.Or(c.People, size.People), Conversations: cmp.Or(c.Conversations, size.Conversations),
-		Messages: cmp.Or(c.Messages, size.Messages),
-	}
-}
-
-func (c seedCommand) Run(ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer) (err error) {
-	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := migrateUp(ctx, db, log); err != nil {
-		return err
-	}
-	var said time.Time
-	size := c.size()
-	filled, err := seed.Fill(ctx, db, seed.Options{Size: size, Seed: c.Seed, Progress: func(messages int) {
-		if now := time.Now(); now.Sub(said) >= 5*time.Second || messages == size.Messages {
-			said = now
-			log.Info("seeding", "messages", messages, "of", size.Messages)
-		}
-	}})
-	if err != nil {
-		return fmt.Errorf("seed %s: %w", s.Database(), err)
-	}
-	fmt.Fprintf(out, "%d people, %d conversations, %d messages, %d events.\nEverybody's password is %q. Sign in as %s (%s), or as %s (%s).\n",
-		len(filled.People), filled.Conversations, filled.Messages, filled.Events, seed.Password,
-		filled.People[0].Email, filled.People[0].Nickname, filled.People[1].Email, filled.People[1].Nickname)
-	return nil
-}
-
-// requireMigrated keeps a server from starting on tables that it does not know.
-func requireMigrated(ctx context.Context, db *store.DB) error {
-	list, err := migrations.List(ctx, db.DB)
-	if err != nil {
-		return err
-	}
-	for _, m := range list {
-		if !m.Applied {
-			return fmt.Errorf("the tables are not up to date (%s is missing): run parley migrate, or start without PARLEY_MIGRATE=false", m.Name)
-		}
-	}
-	return nil
-}
-
-func migrateUp(ctx context.Context, db *store.DB, log *slog.Logger) error {
-	applied, err := migrations.Up(ctx, db.DB)
-	for _, name := range applied {
-		log.Info("applied", "migration", name)
-	}
-	if err != nil {
-		return fmt.Errorf("bring the tables up to date: %w", err)
-	}
-	return nil
 }

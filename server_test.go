@@ -16,26 +16,24 @@ import (
 	"parley/pubsub/natsbus/natstest"
 	"parley/store/privatepg"
 	"parley/store/storetest"
+	"parley/wake"
 )
 
 func TestMain(m *testing.M) { storetest.Main(m) }
 
-// output is what a program writes, and lets a test wait for a line of it.
+// output collects the output of a program. A test can wait for a line of it.
 type output struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // guards text
 	text  bytes.Buffer
-	wrote chan struct{}
+	wrote wake.Notifier
 }
 
-func newOutput() *output { return &output{wrote: make(chan struct{}, 1)} }
+func newOutput() *output { return &output{wrote: wake.NewNotifier()} }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	select {
-	case o.wrote <- struct{}{}:
-	default:
-	}
+	o.wrote.Notify()
 	return o.text.Write(p)
 }
 
@@ -53,14 +51,14 @@ func (o *output) mustMatch(t *testing.T, pattern string) []string {
 			return found
 		}
 		select {
-		case <-o.wrote:
+		case <-o.wrote.C():
 		case <-deadline:
 			t.Fatalf("no %s in %s", pattern, o)
 		}
 	}
 }
 
-// mustStart runs the whole program on a free port; stop ends it and returns its exit code.
+// mustStart runs the whole program on a free port. stop ends it, and returns its exit code.
 func mustStart(t *testing.T, args ...string) (url string, log *output, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -97,15 +95,19 @@ func get(t *testing.T, url string) (status int, body string) {
 
 func TestServeAndStop(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL} {
+	for name, url := range map[string]func(testing.TB) string{
+		"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, database := t.TempDir(), url(t)
 			base, log, stop := mustStart(t, "--data-dir="+dir, "--database-url="+database)
 			for path, want := range map[string]string{
-				"/livez": "ok", "/readyz": "ok", "/": "<!doctype html>", "/graphql?query={__typename}": "Query",
+				"/livez": "ok", "/readyz": "ok", "/": "<!doctype html>",
+				"/graphql?query={__typename}": "Query",
 			} {
-				if status, body := get(t, base+path); status != 200 || !strings.Contains(strings.ToLower(body), strings.ToLower(want)) {
+				if status, body := get(t, base+path); status != 200 ||
+					!strings.Contains(strings.ToLower(body), strings.ToLower(want)) {
 					t.Errorf("%s: %d %.80s", path, status, body)
 				}
 			}
@@ -116,10 +118,11 @@ func TestServeAndStop(t *testing.T) {
 				t.Errorf("exit code %d: %s", code, log)
 			}
 			log.mustMatch(t, "parley has stopped")
-			if strings.Contains(log.String(), "level=ERROR") || strings.Contains(log.String(), "level=WARN") {
+			if strings.Contains(log.String(), "level=ERROR") ||
+				strings.Contains(log.String(), "level=WARN") {
 				t.Error(log)
 			}
-			// And again on the same data.
+			// It starts again on the same data.
 			base, _, _ = mustStart(t, "--data-dir="+dir, "--database-url="+database)
 			if status, _ := get(t, base+"/readyz"); status != 200 {
 				t.Errorf("started again: %d", status)
@@ -140,9 +143,11 @@ func TestNotReadyWithoutTheDatabase(t *testing.T) {
 		}
 	})
 	t.Cleanup(stopDatabase)
-	base, log, _ := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+server.URL("postgres"))
+	base, log, _ := mustStart(t, "--data-dir="+t.TempDir(),
+		"--database-url="+server.URL("postgres"))
 	stopDatabase()
-	if status, body := get(t, base+"/readyz"); status != 503 || !strings.Contains(body, "database") {
+	if status, body := get(t, base+"/readyz"); status != 503 ||
+		!strings.Contains(body, "database") {
 		t.Errorf("/readyz: %d %s", status, body)
 	}
 	if status, _ := get(t, base+"/livez"); status != 200 {
@@ -151,9 +156,9 @@ func TestNotReadyWithoutTheDatabase(t *testing.T) {
 	log.mustMatch(t, "not ready")
 }
 
-func TestWhatCannotStart(t *testing.T) {
+func TestRunReportsErrors(t *testing.T) {
 	t.Parallel()
-	taken, _, _ := mustStart(t, "--data-dir="+t.TempDir())
+	other, _, _ := mustStart(t, "--data-dir="+t.TempDir())
 	for name, c := range map[string]struct {
 		args []string
 		code int
@@ -162,20 +167,34 @@ func TestWhatCannotStart(t *testing.T) {
 		"no such command": {[]string{"nonsense"}, 2, "nonsense"},
 		"no such flag":    {[]string{"--nonsense"}, 2, "nonsense"},
 		"a bad setting":   {[]string{"--jwt-secret=short"}, 2, "PARLEY_JWT_SECRET"},
-		"no database":     {[]string{"--database-url=postgres://127.0.0.1:1/x", "--data-dir=" + t.TempDir()}, 1, "the database does not answer"},
-		"no tables":       {[]string{"--no-migrate", "--data-dir=" + t.TempDir()}, 1, "run parley migrate"},
-		"NATS for SQLite": {[]string{"--nats-url=nats://127.0.0.1:4222"}, 2, "NATS joins nodes that share a PostgreSQL database"},
-		"a taken port":    {[]string{"--addr=" + strings.TrimPrefix(taken, "http://"), "--data-dir=" + t.TempDir()}, 1, "address already in use"},
+		"no database": {[]string{
+			"--database-url=postgres://127.0.0.1:1/x",
+			"--data-dir=" + t.TempDir(),
+		}, 1, "the database does not answer"},
+		"no tables": {
+			[]string{"--no-migrate", "--data-dir=" + t.TempDir()},
+			1,
+			"run parley migrate",
+		},
+		"NATS for SQLite": {
+			[]string{"--nats-url=nats://127.0.0.1:4222"},
+			2,
+			"NATS joins nodes that share a PostgreSQL database",
+		},
+		"a port in use": {[]string{
+			"--addr=" + strings.TrimPrefix(other, "http://"),
+			"--data-dir=" + t.TempDir(),
+		}, 1, "address already in use"},
 	} {
 		out := newOutput()
-		if code := run(t.Context(), c.args, io.Discard, out); code != c.code || !strings.Contains(out.String(), c.says) {
+		if code := run(t.Context(), c.args, io.Discard, out); code != c.code ||
+			!strings.Contains(out.String(), c.says) {
 			t.Errorf("%s: %d %s", name, code, out)
 		}
 	}
 }
 
-// A misspelt setting would otherwise be silent. Each command warns, and none for the settings that
-// there are.
+// Each command warns of a misspelt setting, which has no effect, and not of existing ones.
 func TestAMisspeltSettingIsNamed(t *testing.T) {
 	t.Setenv("PARLEY_MAX_DEPHT", "3")
 	t.Setenv("PARLEY_ACESS_TTL", "secret")
@@ -205,7 +224,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"migrate", "status", url}, "missing 20261122000001_accounts"},
 		{[]string{"migrate", url}, "msg=applied migration=20261122000001_accounts"},
 		{[]string{"migrate", "status", url}, "applied 20261122000002_conversations"},
-		{[]string{"migrate", "down", url}, `msg="took back" migration=20261122000002_conversations`},
+		{[]string{"migrate", "down", url}, `msg=reverted migration=20261122000002_conversations`},
 		{[]string{"migrate", "status", url}, "missing 20261122000002_conversations"},
 	} {
 		out := newOutput()
@@ -215,13 +234,13 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// TestReadyWithoutNATS starts a node before NATS is there. It serves, says so, and says when that
-// changes.
+// A node that starts without NATS is ready. It reports the state of NATS in /readyz, and logs each
+// change.
 func TestReadyWithoutNATS(t *testing.T) {
 	t.Parallel()
 	nats := natstest.MustStartWith(t, natsserver.Options{Username: "ann", Password: "natspassword"})
 	nats.Stop()
-	base, log, stop := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+storetest.PostgresURL(t), "--compare-every=7s",
+	base, log, stop := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+storetest.PostgresURL(t), "--reconcile-every=7s",
 		"--nats-url=nats://ann:natspassword@"+nats.Addr(), "--nats-subject=other.parley", "--log-level=debug",
 		"--jwt-secret=the same on all nodes, and long enough")
 	ready := func(want string) {
@@ -240,13 +259,13 @@ func TestReadyWithoutNATS(t *testing.T) {
 	ready("ok, but NATS is away: what other nodes store is up to 7s late")
 	nats.Start()
 	log.mustMatch(t, "(?s)NATS is away.*NATS is connected.*NATS is away.*NATS is connected")
-	// Subscribing follows, and nothing tells when.
+	// The subscriptions follow after that, and nothing reports when.
 	deadline := time.After(30 * time.Second)
 	for tick := time.Tick(time.Millisecond); len(nats.Subscriptions("other.parley.")) == 0; {
 		select {
 		case <-tick:
 		case <-deadline:
-			t.Fatal("it does not use the subject of the setting")
+			t.Fatal("nothing is subscribed below the subject of the setting")
 		}
 	}
 	if code := stop(); code != 0 {

@@ -16,9 +16,9 @@ import (
 	"parley/wire/wiretest"
 )
 
-// TestSlowRequests says how long a connection is held for a client that is slow with its request,
-// on whatever path, or with its answer; by the clock of a bubble. Another client is answered
-// meanwhile.
+// TestSlowRequests checks how long a connection stays open for a client that is slow to send its
+// request or to read the answer. Another client is answered meanwhile. The clock is that of a
+// synctest bubble.
 func TestSlowRequests(t *testing.T) {
 	t.Parallel()
 	const (
@@ -29,35 +29,68 @@ func TestSlowRequests(t *testing.T) {
 	for name, c := range map[string]struct {
 		sends  string
 		pause  time.Duration // after each byte
-		takes  time.Duration // when it begins to read
+		reads  time.Duration // when it starts to read
 		status int           // 0: no answer
 		held   time.Duration
 	}{
-		"nothing":                  {"", 0, 0, 0, 10 * time.Second},
-		"headers byte by byte":     {"GET /livez HTTP/1.1\r\nHost: parley\r\nUpgrade: websocket\r\n", time.Second, 0, 400, 10 * time.Second},
-		"headers without an end":   {"GET /livez HTTP/1.1\r\nHost: parley\r\n", 0, 0, 0, 10 * time.Second},
-		"a body that nobody reads": {"POST /livez HTTP/1.1\r\nHost: parley\r\nContent-Length: 9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
-		"a body byte by byte": {
-			"POST /body HTTP/1.1\r\nHost: parley\r\nContent-Length: 900\r\n\r\n" + strings.Repeat("x", 900), time.Second / 30, 0, 200, 15 * time.Second,
+		"nothing": {"", 0, 0, 0, 10 * time.Second},
+		"headers byte by byte": {
+			"GET /livez HTTP/1.1\r\nHost: parley\r\nUpgrade: websocket\r\n",
+			time.Second, 0, 400, 10 * time.Second,
 		},
-		"a body with a GET":            {"GET /livez HTTP/1.1\r\nHost: parley\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, 200, 15 * time.Second},
-		"no second request":            {quick, 0, 0, 200, 2 * time.Minute},
-		"an answer that is taken late": {quick, 0, 59 * time.Second, 200, 2*time.Minute + 59*time.Second},
-		"an answer that is not taken":  {quick, 0, 61 * time.Second, 0, 61 * time.Second},
-		"a long answer":                {slow, 0, 0, 200, 2*time.Minute + 50*time.Second},
+		"headers without an end": {
+			"GET /livez HTTP/1.1\r\nHost: parley\r\n", 0, 0, 0,
+			10 * time.Second,
+		},
+		"a body that is not read": {"POST /livez HTTP/1.1\r\nHost: parley\r\nContent-Length: " +
+			"9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
+		"a body byte by byte": {
+			"POST /body HTTP/1.1\r\nHost: parley\r\nContent-Length: 900\r\n\r\n" +
+				strings.Repeat("x", 900), time.Second / 30, 0, 200, 15 * time.Second,
+		},
+		"a body with a GET": {"GET /livez HTTP/1.1\r\nHost: " +
+			"parley\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, 200, 15 * time.Second},
+		"no second request": {quick, 0, 0, 200, 2 * time.Minute},
+		"an answer that is read late": {
+			quick, 0, 59 * time.Second, 200,
+			2*time.Minute + 59*time.Second,
+		},
+		"an answer that is not read": {quick, 0, 61 * time.Second, 0, 61 * time.Second},
+		"a long answer":              {slow, 0, 0, 200, 2*time.Minute + 50*time.Second},
 
-		// Whatever is in the header Upgrade changes none of these times, unless a handler makes a
-		// WebSocket of it.
-		"an upgrade to anything, not taken":        {other + "anything\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
-		"an upgrade to a WebSocket, not taken":     {other + "websocket\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
-		"an upgrade to HTTP/2, taken late":         {other + "h2c\r\n\r\n", 0, 59 * time.Second, 200, 2*time.Minute + 59*time.Second},
-		"an upgrade with a body that nobody reads": {other + "anything\r\nContent-Length: 9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
-		// What net/http answers by itself.
-		"no HTTP, not taken":           {"GET /livez HTTP/x\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
-		"two hosts, not taken":         {"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
-		"long headers, not taken":      {"GET /livez HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 40<<10) + "\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
-		"an expectation, not taken":    {"POST /body HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 9\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
-		"OPTIONS of it all, not taken": {"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		// The header Upgrade changes none of these times, unless a handler makes a WebSocket of the
+		// request.
+		"an upgrade to anything, not read": {
+			other + "anything\r\n\r\n", 0, 61 * time.Second,
+			0, 61 * time.Second,
+		},
+		"an upgrade to a WebSocket, not read": {
+			other + "websocket\r\n\r\n", 0,
+			61 * time.Second, 0, 61 * time.Second,
+		},
+		"an upgrade to HTTP/2, read late": {
+			other + "h2c\r\n\r\n", 0, 59 * time.Second, 200,
+			2*time.Minute + 59*time.Second,
+		},
+		"an upgrade with a body that is not read": {other +
+			"anything\r\nContent-Length: 9\r\n\r\nx", 0, 0, 200, 15 * time.Second},
+		// Answers of net/http itself.
+		"no HTTP, not read": {
+			"GET /livez HTTP/x\r\n\r\n", 0, 61 * time.Second, 0,
+			61 * time.Second,
+		},
+		"two hosts, not read": {
+			"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 0,
+			61 * time.Second, 0, 61 * time.Second,
+		},
+		"long headers, not read": {"GET /livez HTTP/1.1\r\nHost: a\r\nX: " +
+			strings.Repeat("x", 40<<10) + "\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"an expectation, not read": {"POST /body HTTP/1.1\r\nHost: a\r\nExpect: " +
+			"x\r\nContent-Length: 9\r\n\r\n", 0, 61 * time.Second, 0, 61 * time.Second},
+		"OPTIONS of it all, not read": {
+			"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0,
+			61 * time.Second, 0, 61 * time.Second,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,10 +111,11 @@ func TestSlowRequests(t *testing.T) {
 					}
 				}()
 				other := dial()
-				if status := exchange(t, other, "GET /livez HTTP/1.1\r\nHost: parley\r\nConnection: close\r\n\r\n"); status != 200 || time.Since(start) != 0 {
+				if status := exchange(t, other,
+					"GET /livez HTTP/1.1\r\nHost: parley\r\nConnection: close\r\n\r\n"); status != 200 || time.Since(start) != 0 {
 					t.Errorf("another client had %d after %v", status, time.Since(start))
 				}
-				<-time.After(c.takes)
+				<-time.After(c.reads)
 				if status := exchange(t, conn, ""); status != c.status {
 					t.Errorf("got %d, want %d", status, c.status)
 				}
@@ -93,17 +127,20 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
-// TestSlowReaders has clients that take an answer a little at a time: it is cut after a minute,
-// however busy they are.
+// An answer is cut after a minute if a client reads it a little at a time.
 func TestSlowReaders(t *testing.T) {
 	t.Parallel()
-	for _, header := range []string{"", "Upgrade: anything\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"} {
+	for _, header := range []string{
+		"", "Upgrade: anything\r\n",
+		"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+	} {
 		t.Run(header, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				conn := mustListenInMemory(t)()
 				start := time.Now()
-				if _, err := io.WriteString(conn, "GET /large HTTP/1.1\r\nHost: parley\r\n"+header+"\r\n"); err != nil {
+				if _, err := io.WriteString(conn,
+					"GET /large HTTP/1.1\r\nHost: parley\r\n"+header+"\r\n"); err != nil {
 					t.Fatal(err)
 				}
 				for part := make([]byte, 1<<10); ; {
@@ -112,7 +149,7 @@ func TestSlowReaders(t *testing.T) {
 					}
 					<-time.After(7 * time.Second)
 				}
-				// when it looks for the first time after the minute
+				// at the first read after the minute
 				if held := time.Since(start); held != 63*time.Second {
 					t.Errorf("it was held for %v", held)
 				}
@@ -121,12 +158,19 @@ func TestSlowReaders(t *testing.T) {
 	}
 }
 
-// mustListenInMemory serves what is slow, or does not read, as the program serves its routes.
+// mustListenInMemory serves slow handlers, and handlers that do not read, with the program's
+// server.
 func mustListenInMemory(t *testing.T) (dial func() net.Conn) {
 	t.Helper()
 	routes := http.NewServeMux()
-	routes.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	routes.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
+	routes.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "ok\n")
+	})
+	routes.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = w.Write(make([]byte, 1<<20))
+	})
 	routes.HandleFunc("/body", func(w http.ResponseWriter, r *http.Request) {
 		_, err := io.Copy(io.Discard, r.Body)
 		if err == nil {
@@ -138,12 +182,12 @@ func mustListenInMemory(t *testing.T) (dial func() net.Conn) {
 		select {
 		case <-time.After(50 * time.Second):
 		case <-r.Context().Done():
-			t.Error("the request was given up")
+			t.Error("the request was cancelled")
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
 	m := wiretest.Listen()
-	server := newHTTP(routes, slog.New(slog.DiscardHandler))
+	server := newHTTPServer(routes, slog.New(slog.DiscardHandler))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(m) })
 	t.Cleanup(func() {

@@ -10,17 +10,20 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"parley/config"
 )
 
-// mustStartServer starts what serve runs, for tests that look inside; stop has to be called.
+// mustStartServer starts a server for tests that look inside it. The test has to call stop.
 func mustStartServer(t *testing.T, args ...string) *server {
 	t.Helper()
 	var cli commandLine
-	parser, err := kong.New(&cli)
+	parser, err := kong.New(&cli, config.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse(append([]string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()}, args...)); err != nil {
+	if _, err := parser.Parse(append([]string{"--addr=127.0.0.1:0", "--data-dir=" + t.TempDir()},
+		args...)); err != nil {
 		t.Fatal(err)
 	}
 	srv, err := start(t.Context(), &cli.Settings, slog.New(slog.DiscardHandler))
@@ -30,8 +33,7 @@ func mustStartServer(t *testing.T, args ...string) *server {
 	return srv
 }
 
-// TestStopDelay asks a server that stops: while the delay lasts it is not ready, and serves
-// everything.
+// While the stop delay lasts, the server is not ready, and still serves everything.
 func TestStopDelay(t *testing.T) {
 	t.Parallel()
 	srv := mustStartServer(t, "--stop-delay=7m")
@@ -40,11 +42,11 @@ func TestStopDelay(t *testing.T) {
 		delayed <- d
 		return goOn
 	}
-	token := answerOf(t, ask(t, srv.url, "", "application/json", `mutation { register(input:
-		{email: "ann@example.org", nickname: "ann", password: "of ann alone"}) { tokens { accessToken } } }`), "register.tokens.accessToken")
+	token, _ := mustRegister(t, srv.url, "ann")
 	follow := func() *bufio.Scanner {
-		s := bufio.NewScanner(ask(t, srv.url, token, "text/event-stream", `subscription { conversationAdded { id } }`))
-		if !s.Scan() { // a comment, first
+		s := bufio.NewScanner(ask(t, srv.url, token, "text/event-stream",
+			`subscription { conversationAdded { id } }`))
+		if !s.Scan() { // a comment
 			t.Fatal(s.Err())
 		}
 		return s
@@ -64,7 +66,8 @@ func TestStopDelay(t *testing.T) {
 	if status, _ := get(t, srv.url+"/livez"); status != 200 {
 		t.Errorf("/livez: %d", status)
 	}
-	if got := answerOf(t, ask(t, srv.url, token, "application/json", `{ viewer { user { nickname } } }`), "viewer.user.nickname"); got != "ann" {
+	if got := answerOf(t, ask(t, srv.url, token, "application/json",
+		`{ viewer { user { nickname } } }`), "viewer.user.nickname"); got != "ann" {
 		t.Errorf("it answers %q", got)
 	}
 	streams = append(streams, follow()) // new ones, too
@@ -81,7 +84,6 @@ func TestStopDelay(t *testing.T) {
 	}
 }
 
-// TestNoStopDelay has nobody to wait for.
 func TestNoStopDelay(t *testing.T) {
 	t.Parallel()
 	srv := mustStartServer(t)

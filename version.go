@@ -13,7 +13,7 @@ func (versionCommand) Run(out io.Writer) error {
 	return err
 }
 
-// version is what the Go toolchain knows of this build: the module's version, or the commit.
+// version returns the module's version or the commit, as the Go toolchain recorded it in the build.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -21,19 +21,20 @@ const (
 	maxEmail       = 254 // RFC 5321, section 4.5.3.1.3, without the angle brackets
 )
 
-// Register is what a new account is made from.
+// Register is the input of Service.Register.
 type Register struct {
 	Email       string
 	Nickname    string
 	Password    string
 	DisplayName *string
-	// InvitationCode is needed where the operator lets only invited people register.
+	// InvitationCode is required if the operator lets only invited people register.
 	InvitationCode *string
 }
 
-// Register makes an account and signs it in from the client; where addresses are concealed it signs
-// nobody in, and returns nil, whether the address had an account or not. A mail with a link to
-// confirm the address goes out in any case.
+// Register makes an account and signs it in. A mail with a link to verify the address is sent.
+//
+// If addresses are concealed, it signs no one in and returns nil, whether the address had an
+// account or not. An address that had one gets a notice instead of the link.
 func (s *Service) Register(ctx context.Context, in Register, from Client) (*SignedIn, error) {
 	if err := s.allow(ctx, "register from "+from.Network(), registerByAddress); err != nil {
 		return nil, err
@@ -45,11 +46,11 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 	if err != nil {
 		return nil, err
 	}
-	quiet, err := s.quietAttempt(ctx, u.Email)
+	suppressed, err := s.countAttempt(ctx, u.Email)
 	if err != nil {
 		return nil, err
 	}
-	// before the transaction, which should be short
+	// Hashed before the transaction, which should be short.
 	hash, err := s.hashPassword(ctx, in.Password, from)
 	if err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		if err != nil {
 			return err
 		}
-		// If the address has an account, and the answer must not tell, the same statements run and
+		// If the address has an account, and addresses are concealed, the same statements run and
 		// store nothing.
 		free := owner == nil
 		u.CreatedAt = tx.Now
@@ -81,7 +82,7 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		}
 		m := s.linkMail(mail.VerifyEmail, u.Email, u, verifyPage, token)
 		if !free {
-			m = attemptMail(owner, quiet)
+			m = attemptMail(owner, suppressed)
 		}
 		if err := s.opts.Mail.Enqueue(ctx, tx, m); err != nil {
 			return err
@@ -92,17 +93,17 @@ func (s *Service) Register(ctx context.Context, in Register, from Client) (*Sign
 		signedIn, err = s.startSession(ctx, tx, u, from)
 		return err
 	})
-	// in the moment since requireFree looked
+	// Another registration took the address after requireFree had checked it.
 	if s.opts.ConcealEmails && errors.Is(err, errEmailTaken) {
-		return nil, nil //nolint:nilnil // as the comment says
+		return nil, nil //nolint:nilnil // the answer for every address, see above
 	}
 	return signedIn, err
 }
 
-// quietAttempt counts an attempt to use an address that may be somebody's, and reports whether
-// there were so many that its owner has been told often enough. It comes before the transaction,
-// because on PostgreSQL counting is one of its own.
-func (s *Service) quietAttempt(ctx context.Context, email string) (quiet bool, err error) {
+// countAttempt counts an attempt to use an address that may have an account. It reports whether
+// there were so many that no further notice is sent to its owner. It must be called before a
+// transaction, because counting is one of its own on PostgreSQL.
+func (s *Service) countAttempt(ctx context.Context, email string) (suppressed bool, err error) {
 	if !s.opts.ConcealEmails {
 		return false, nil
 	}
@@ -113,27 +114,29 @@ func (s *Service) quietAttempt(ctx context.Context, email string) (quiet bool, e
 	return false, err
 }
 
-// attemptMail informs the owner of an address that someone tried to use it, unless they had enough
-// of such mails.
-func attemptMail(owner *model.User, quiet bool) mail.Message {
-	m := noticeMail(mail.RegistrationAttempt, owner.Email, owner)
-	m.Decoy = quiet
+// attemptMail returns a notice to the owner of an address that someone tried to use it. If it is
+// suppressed, it is a decoy.
+func attemptMail(owner *model.User, suppressed bool) mail.Message {
+	m := noticeMail(mail.RegistrationAttempt, owner)
+	m.Decoy = suppressed
 	return m
 }
 
 func (s *Service) requireInvitation(code *string) error {
 	switch {
 	case s.opts.Registration == Closed:
-		return errs.New(errs.Forbidden, "Registration is closed here.")
+		return errs.New(errs.Forbidden, "Registration is closed on this server.")
 	case s.opts.Registration == Invite && code == nil:
-		return errs.Input(errs.Required, "invitationCode", "An invitation code is needed here.")
-	case s.opts.Registration == Invite && subtle.ConstantTimeCompare([]byte(*code), []byte(s.opts.InvitationCode)) == 0:
-		return errs.Input(errs.Invalid, "invitationCode", "This is not the invitation code.")
+		return errs.Input(errs.Required, "invitationCode",
+			"This server requires an invitation code.")
+	case s.opts.Registration == Invite &&
+		subtle.ConstantTimeCompare([]byte(*code), []byte(s.opts.InvitationCode)) == 0:
+		return errs.Input(errs.Invalid, "invitationCode", "The invitation code is wrong.")
 	}
 	return nil
 }
 
-// user checks the input and brings it into the form that is stored.
+// user validates the input and returns it as it is stored.
 func (in Register) user() (*model.User, error) {
 	var problems errs.List
 	u := &model.User{
@@ -146,13 +149,13 @@ func (in Register) user() (*model.User, error) {
 		u.DisplayName = checkDisplayName(&problems, "displayName", *in.DisplayName)
 	}
 	u.EmailKey, u.NicknameKey = text.Fold(u.Email), text.Fold(u.Nickname)
-	u.SearchKey = searchKey(u)
+	u.SearchKey = SearchKey(u)
 	return u, problems.Err()
 }
 
-// searchKey is what the search for people looks in. The line break keeps a search from matching
-// across the two names.
-func searchKey(u *model.User) string {
+// SearchKey returns the text that a search for users matches. The line break keeps a search from
+// matching across the two names.
+func SearchKey(u *model.User) string {
 	if u.DisplayName == nil {
 		return u.NicknameKey
 	}
@@ -167,7 +170,8 @@ func checkEmail(problems *errs.List, path, email string) string {
 		problems.Add(errs.Required, path, "An e-mail address is needed.")
 	case len(email) > maxEmail:
 		problems.Add(errs.TooLong, path, "An e-mail address has at most %d bytes.", maxEmail)
-	case err != nil || parsed.Address != email || text.Problem(email, false) != "" || text.Invisible(email):
+	case err != nil || parsed.Address != email || text.Problem(email, false) != "" ||
+		text.Invisible(email):
 		problems.Add(errs.Invalid, path, "That is not an e-mail address, like ann@example.org.")
 	}
 	return email
@@ -190,7 +194,7 @@ func checkNickname(problems *errs.List, path, nickname string) string {
 	return nickname
 }
 
-// checkDisplayName returns nil for a blank one: there is none then.
+// checkDisplayName returns nil for a blank name: the user has none then.
 func checkDisplayName(problems *errs.List, path, name string) *string {
 	name = text.Clean(name)
 	switch {
@@ -199,9 +203,11 @@ func checkDisplayName(problems *errs.List, path, name string) *string {
 	case text.Problem(name, false) != "":
 		problems.Add(errs.Invalid, path, "A display name %s.", negated(text.Problem(name, false)))
 	case text.Deceptive(name):
-		problems.Add(errs.Invalid, path, "A display name has no characters that turn the direction of writing or end the line.")
+		problems.Add(errs.Invalid, path,
+			"A display name has no characters that change the writing direction or end the line.")
 	case text.Len(name) > maxDisplayName:
-		problems.Add(errs.TooLong, path, "A display name has at most %d characters.", maxDisplayName)
+		problems.Add(errs.TooLong, path, "A display name has at most %d characters.",
+			maxDisplayName)
 	}
 	return &name
 }
@@ -214,11 +220,14 @@ func negated(problem string) string {
 	return strings.Replace(problem, "is not ", "has to be ", 1)
 }
 
-// requireFree says which of the names that have to be unique are taken, all of them at once. Where
-// addresses are concealed it returns the owner of a taken one instead of saying so.
-func (s *Service) requireFree(ctx context.Context, tx *store.Tx, u *model.User) (owner *model.User, err error) {
+// requireFree returns an error for each unique name that is taken. If addresses are concealed, it
+// returns the owner of a taken address instead.
+func (s *Service) requireFree(
+	ctx context.Context, tx *store.Tx, u *model.User,
+) (owner *model.User, err error) {
 	var taken []*model.User
-	err = tx.NewSelect().Model(&taken).Where("email_key = ? OR nickname_key = ?", u.EmailKey, u.NicknameKey).Scan(ctx)
+	err = tx.NewSelect().Model(&taken).
+		Where("email_key = ? OR nickname_key = ?", u.EmailKey, u.NicknameKey).Scan(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -238,12 +247,14 @@ func (s *Service) requireFree(ctx context.Context, tx *store.Tx, u *model.User) 
 	return owner, problems.Err()
 }
 
-const nicknameTaken = "Somebody else has this nickname."
+const nicknameTaken = "This nickname is taken."
 
-var errEmailTaken = errs.Input(errs.Taken, "email", "There is an account with this e-mail address.")
+const emailTaken = "There is an account with this e-mail address."
 
-// insertUser leaves the last word to the database: another may have taken a name since requireFree
-// looked.
+var errEmailTaken = errs.Input(errs.Taken, "email", emailTaken)
+
+// insertUser stores a user. A name may be taken although requireFree found it free: the database
+// decides.
 func insertUser(ctx context.Context, tx *store.Tx, stored bool, u *model.User) error {
 	err := tx.InsertWhen(ctx, stored, u, "")
 	switch {

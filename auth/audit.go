@@ -9,7 +9,7 @@ import (
 	"parley/store"
 )
 
-// action is what the audit log calls what happened.
+// action is the name of an event in the audit log.
 type action string
 
 const (
@@ -29,37 +29,41 @@ const (
 	accountDeleted   action = "account_deleted"
 )
 
-// auditKept is how long the audit log goes back.
+// auditKept is how long entries stay in the audit log.
 const auditKept = 365 * 24 * time.Hour
 
-// audit records what happened, in the transaction in which it did: in the table with where it came
-// from, and in the log without, because an address is personal data. An account that is named must
-// be locked (lockedUser): one that is being removed must not come back into the log.
+// audit adds an entry to the audit log, in the transaction of the change that it records, and logs
+// it after the commit. The entry has the client's address and user agent; the log does not, because
+// they are personal data.
+//
+// The account must be locked with lockedUser, so that no entry is written for one that is being
+// removed.
 func (s *Service) audit(
-	ctx context.Context, tx *store.Tx, what action, user *model.UserID, session *model.SessionID, from Client,
+	ctx context.Context, tx *store.Tx, act action, user *model.UserID, session *model.SessionID,
+	from Client,
 ) error {
-	return s.auditWhen(ctx, tx, true, what, user, session, from)
+	return s.auditWhen(ctx, tx, true, act, user, session, from)
 }
 
-// auditWhen is audit if stored is true, and otherwise runs its statement without recording
-// anything.
+// auditWhen is audit if stored is true, and otherwise runs its statement without storing an entry.
 func (s *Service) auditWhen(
-	ctx context.Context, tx *store.Tx, stored bool, what action, user *model.UserID, session *model.SessionID, from Client,
+	ctx context.Context, tx *store.Tx, stored bool, act action, user *model.UserID,
+	session *model.SessionID, from Client,
 ) error {
 	entry := &model.AuditEntry{
-		ID: model.NewAuditID(), At: tx.Now, Action: string(what), UserID: user, SessionID: session,
-		IP: optional(from.IP, maxUserAgent), UserAgent: optional(from.UserAgent, maxUserAgent),
+		ID: model.NewAuditID(), At: tx.Now, Action: string(act), UserID: user, SessionID: session,
+		IP: sanitize(from.IP), UserAgent: sanitize(from.UserAgent),
 	}
 	if err := tx.InsertWhen(ctx, stored, entry, ""); err != nil || !stored {
 		return err
 	}
-	attrs := []slog.Attr{slog.String("action", string(what))}
+	attrs := []slog.Attr{slog.String("action", string(act))}
 	if user != nil {
 		attrs = append(attrs, slog.String("user", user.String()))
 	}
 	if session != nil {
 		attrs = append(attrs, slog.String("session", session.String()))
 	}
-	tx.AfterCommit(func() { s.opts.Log.LogAttrs(ctx, slog.LevelInfo, "account", attrs...) })
+	tx.AfterCommit(func() { s.opts.Log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...) })
 	return nil
 }

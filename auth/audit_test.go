@@ -16,53 +16,56 @@ import (
 	"parley/model"
 )
 
-// entry is what the audit log says, but for when and from where.
+// entry is an entry of the audit log without its time and client.
 type entry struct {
 	Action  string
 	User    string
 	Session string
 }
 
-// entries takes what the audit log has, sorted, because what happens at one moment has no order,
-// and empties it.
-func (w *world) entries() []*model.AuditEntry {
-	w.t.Helper()
+// entries returns the entries of the audit log, and deletes them.
+func (f *fixture) entries() []*model.AuditEntry {
+	f.t.Helper()
 	var found []*model.AuditEntry
-	if err := w.db.NewSelect().Model(&found).Scan(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if err := f.db.NewSelect().Model(&found).Scan(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
-	if _, err := w.db.NewDelete().Model((*model.AuditEntry)(nil)).Where("1 = 1").Exec(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if _, err := f.db.NewDelete().Model((*model.AuditEntry)(nil)).Where("1 = 1").
+		Exec(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
 	return found
 }
 
-// wantEntries takes what the audit log has, and makes sure that it is this, all of it from the
-// client and of this moment.
-func (w *world) wantEntries(name string, from Client, want ...entry) {
-	w.t.Helper()
+// wantEntries takes the entries of the audit log, and checks that they are these, all from the
+// client and of this moment. It compares them sorted, because entries of one moment have no order.
+func (f *fixture) wantEntries(name string, from Client, want ...entry) {
+	f.t.Helper()
 	var got []entry
-	for _, e := range w.entries() {
-		is := entry{Action: e.Action}
+	for _, e := range f.entries() {
+		found := entry{Action: e.Action}
 		if e.UserID != nil {
-			is.User = e.UserID.String()
+			found.User = e.UserID.String()
 		}
 		if e.SessionID != nil {
-			is.Session = e.SessionID.String()
+			found.Session = e.SessionID.String()
 		}
-		got = append(got, is)
-		if diff := cmp.Diff(Client{IP: deref(e.IP), UserAgent: deref(e.UserAgent)}, from); diff != "" {
-			w.t.Errorf("%s: %s is from (-got +want):\n%s", name, e.Action, diff)
+		got = append(got, found)
+		if diff := cmp.Diff(Client{IP: deref(e.IP), UserAgent: deref(e.UserAgent)},
+			from); diff != "" {
+			f.t.Errorf("%s: %s is from (-got +want):\n%s", name, e.Action, diff)
 		}
-		if !e.At.Equal(w.db.Now()) {
-			w.t.Errorf("%s: %s was at %v, want %v", name, e.Action, e.At, w.db.Now())
+		if !e.At.Equal(f.db.Now()) {
+			f.t.Errorf("%s: %s was at %v, want %v", name, e.Action, e.At, f.db.Now())
 		}
 	}
 	for _, list := range [][]entry{got, want} {
-		sort.Slice(list, func(i, j int) bool { return list[i].Action+list[i].Session < list[j].Action+list[j].Session })
+		sort.Slice(list, func(i, j int) bool {
+			return list[i].Action+list[i].Session < list[j].Action+list[j].Session
+		})
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		w.t.Errorf("%s: audit log (-want +got):\n%s", name, diff)
+		f.t.Errorf("%s: audit log (-want +got):\n%s", name, diff)
 	}
 }
 
@@ -93,23 +96,28 @@ func (r *record) take() string {
 	return s
 }
 
-func TestTheAuditLogSaysWhatHappened(t *testing.T) {
+func TestAuditLogEntries(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		var log record
-		w := base.node(base.clock, func(o *Options) {
-			o.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		f := base.node(base.clock, func(o *Options) {
+			o.Log = slog.New(slog.NewJSONHandler(&log,
+				&slog.HandlerOptions{Level: slog.LevelDebug}))
 			o.OnDelete = nothingElse
 		})
 		from := Client{IP: "192.0.2.77", UserAgent: "Mozilla/5.0 (X11; probe-77)"}
-		secrets := []string{password, newPassword, "wrong-and-secret", from.IP, from.UserAgent, "probe-77", "ann@example", "$argon2id$"}
-		// check holds both logs against what just happened.
+		secrets := []string{
+			password, newPassword, "wrong-and-secret", from.IP, from.UserAgent,
+			"probe-77", "ann@example", "$argon2id$",
+		}
+		// check compares the audit log and the log with the entries that are expected.
 		check := func(name string, want ...entry) {
 			t.Helper()
-			stored := w.all()["audit_log"]
+			stored := f.all()["audit_log"]
 			for place, value := range stored {
 				for _, secret := range secrets {
-					if secret != from.IP && secret != from.UserAgent && secret != "probe-77" && bytes.Contains(value, []byte(secret)) {
+					if secret != from.IP && secret != from.UserAgent && secret != "probe-77" &&
+						bytes.Contains(value, []byte(secret)) {
 						t.Errorf("%s: %s of the audit log has %q", name, place, secret)
 					}
 				}
@@ -123,7 +131,7 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 			var logged []entry
 			for line := range strings.Lines(text) {
 				var e struct{ Msg, Action, User, Session string }
-				if err := json.Unmarshal([]byte(line), &e); err != nil || e.Msg != "account" {
+				if err := json.Unmarshal([]byte(line), &e); err != nil || e.Msg != "audit" {
 					t.Errorf("%s: the log says %s (%v)", name, line, err)
 				}
 				logged = append(logged, entry{e.Action, e.User, e.Session})
@@ -131,124 +139,139 @@ func TestTheAuditLogSaysWhatHappened(t *testing.T) {
 			sort.Slice(logged, func(i, j int) bool {
 				return logged[i].Action+logged[i].Session < logged[j].Action+logged[j].Session
 			})
-			w.wantEntries(name, from, want...) // sorts want
+			f.wantEntries(name, from, want...) // sorts want
 			if diff := cmp.Diff(want, logged); diff != "" {
 				t.Errorf("%s: the log (-want +got):\n%s", name, diff)
 			}
 		}
 		keep := func(s *SignedIn, err error) *SignedIn {
 			t.Helper()
-			w.do("sign in", err)
+			f.do("sign in", err)
 			secrets = append(secrets, s.Tokens.AccessToken, s.Tokens.RefreshToken)
 			return s
 		}
 		ctx := t.Context()
 		credentials := Login{Email: "ann@example.org", Password: password}
 
-		ann := keep(w.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann", Password: password}, from))
+		ann := keep(f.Register(ctx, Register{
+			Email: "ann@example.org", Nickname: "ann",
+			Password: password,
+		}, from))
 		id, session := ann.User.ID.String(), ann.Session.ID.String()
 		check("register", entry{"registered", id, ""}, entry{"logged_in", id, session})
-		verify := w.token(mail.VerifyEmail)
+		verify := f.token(mail.VerifyEmail)
 		secrets = append(secrets, verify)
-		if _, err := w.Register(ctx, Register{Email: "ann@example.org", Nickname: "ann2", Password: password}, from); err == nil {
+		if _, err := f.Register(ctx, Register{
+			Email: "ann@example.org", Nickname: "ann2",
+			Password: password,
+		}, from); err == nil {
 			t.Error("registered twice")
 		}
 		check("register, refused")
 
-		laptop := keep(w.Login(ctx, credentials, from))
+		laptop := keep(f.Login(ctx, credentials, from))
 		check("login", entry{"logged_in", id, laptop.Session.ID.String()})
-		_, err := w.Login(ctx, Login{Email: "ann@example.org", Password: "wrong-and-secret"}, from)
-		w.wantProblem("login", err, "INVALID_CREDENTIALS password")
+		_, err := f.Login(ctx, Login{Email: "ann@example.org", Password: "wrong-and-secret"}, from)
+		f.wantProblem("login", err, "INVALID_CREDENTIALS password")
 		check("login, wrong", entry{"login_failed", id, ""})
-		_, err = w.Login(ctx, Login{Email: "bob@example.org", Password: "wrong-and-secret"}, from)
-		w.wantProblem("login", err, "INVALID_CREDENTIALS password")
+		_, err = f.Login(ctx, Login{Email: "bob@example.org", Password: "wrong-and-secret"}, from)
+		f.wantProblem("login", err, "INVALID_CREDENTIALS password")
 		check("login, unknown", entry{"login_failed", "", ""})
 
-		next := keep(w.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from))
+		next := keep(f.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from))
 		check("refresh")
-		w.clock.Forward(refreshGrace + time.Microsecond)
-		_, err = w.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from)
-		w.wantProblem("reuse", err, "TOKEN_EXPIRED refreshToken")
+		f.clock.Forward(refreshGrace + time.Microsecond)
+		_, err = f.Refresh(ctx, laptop.Tokens.RefreshToken, nil, from)
+		f.wantProblem("reuse", err, "TOKEN_EXPIRED refreshToken")
 		check("reuse", entry{"refresh_token_reused", id, next.Session.ID.String()})
 
-		tablet := keep(w.Login(ctx, credentials, from))
+		tablet := keep(f.Login(ctx, credentials, from))
 		check("login", entry{"logged_in", id, tablet.Session.ID.String()})
-		w.do("logout", w.Logout(ctx, tablet.Actor(), from))
+		f.do("logout", f.Logout(ctx, tablet.Actor(), from))
 		check("logout", entry{"logged_out", id, tablet.Session.ID.String()})
 
-		others := []*SignedIn{keep(w.Login(ctx, credentials, from)), keep(w.Login(ctx, credentials, from)), keep(w.Login(ctx, credentials, from))}
-		w.entries()
+		others := []*SignedIn{
+			keep(f.Login(ctx, credentials, from)),
+			keep(f.Login(ctx, credentials, from)), keep(f.Login(ctx, credentials, from)),
+		}
+		f.entries()
 		log.take()
-		w.do("revoke", w.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from))
+		f.do("revoke", f.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from))
 		check("revoke", entry{"session_revoked", id, others[0].Session.ID.String()})
-		w.wantProblem("revoke again", w.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from), "NOT_FOUND sessionId")
+		f.wantProblem("revoke again", f.RevokeSession(ctx, ann.Actor(), others[0].Session.ID, from),
+			"NOT_FOUND sessionId")
 		check("revoke again")
-		_, err = w.RevokeOtherSessions(ctx, ann.Actor(), from)
-		w.do("revoke others", err)
-		check("revoke others", entry{"session_revoked", id, others[1].Session.ID.String()}, entry{"session_revoked", id, others[2].Session.ID.String()})
+		_, err = f.RevokeOtherSessions(ctx, ann.Actor(), from)
+		f.do("revoke others", err)
+		check("revoke others", entry{"session_revoked", id, others[1].Session.ID.String()},
+			entry{"session_revoked", id, others[2].Session.ID.String()})
 
-		_, err = w.UpdateProfile(ctx, ann.Actor(), UpdateProfile{About: new("hello")})
-		w.do("profile", err)
-		_, err = w.UpdateSettings(ctx, ann.Actor(), UpdateSettings{ShowPresence: new(false)})
-		w.do("settings", err)
+		_, err = f.UpdateProfile(ctx, ann.Actor(), UpdateProfile{About: new("hello")})
+		f.do("profile", err)
+		_, err = f.UpdateSettings(ctx, ann.Actor(), UpdateSettings{ShowPresence: new(false)})
+		f.do("settings", err)
 		check("profile and settings")
 
 		in := ChangePassword{OldPassword: "wrong-and-secret", NewPassword: newPassword}
-		w.wantProblem("wrong", w.ChangePassword(ctx, ann.Actor(), in, from), "INVALID_CREDENTIALS oldPassword")
+		f.wantProblem("wrong", f.ChangePassword(ctx, ann.Actor(), in, from),
+			"INVALID_CREDENTIALS oldPassword")
 		check("change of password, wrong", entry{"password_wrong", id, session})
 		in.OldPassword = password
-		w.do("change", w.ChangePassword(ctx, ann.Actor(), in, from))
+		f.do("change", f.ChangePassword(ctx, ann.Actor(), in, from))
 		check("change of password", entry{"password_changed", id, session})
 
-		w.do("verify", w.VerifyEmail(ctx, verify, from))
+		f.do("verify", f.VerifyEmail(ctx, verify, from))
 		check("verify", entry{"email_verified", id, ""})
-		w.takeMails()
+		f.takeMails()
 		change := ChangeEmail{NewEmail: "ann@example.com", Password: newPassword}
-		w.do("change of address", w.ChangeEmail(ctx, ann.Actor(), change, from))
+		f.do("change of address", f.ChangeEmail(ctx, ann.Actor(), change, from))
 		check("change of address", entry{"email_change_requested", id, session})
-		token := w.token(mail.ChangeEmail)
+		token := f.token(mail.ChangeEmail)
 		secrets = append(secrets, token)
-		w.do("confirm", w.VerifyEmail(ctx, token, from))
+		f.do("confirm", f.VerifyEmail(ctx, token, from))
 		check("confirm", entry{"email_changed", id, ""})
-		w.wantProblem("confirm again", w.VerifyEmail(ctx, token, from), tokenExpired)
+		f.wantProblem("confirm again", f.VerifyEmail(ctx, token, from), tokenExpired)
 		check("confirm again")
 
-		w.takeMails()
-		w.do("ask for a reset", w.RequestPasswordReset(ctx, "ann@example.com", from))
+		f.takeMails()
+		f.do("ask for a reset", f.RequestPasswordReset(ctx, "ann@example.com", from))
 		check("ask for a reset", entry{"password_reset_requested", id, ""})
-		token = w.token(mail.PasswordReset)
+		token = f.token(mail.PasswordReset)
 		secrets = append(secrets, token)
-		w.do("reset", w.ResetPassword(ctx, token, password, from))
+		f.do("reset", f.ResetPassword(ctx, token, password, from))
 		check("reset", entry{"password_reset", id, ""}, entry{"session_revoked", id, session})
 
-		// What an account has left in the log says nothing of it any more once it is deleted, nor
-		// does the removal.
-		ann = keep(w.Login(ctx, Login{Email: "ann@example.com", Password: password}, from))
+		// After an account is deleted, its entries no longer identify it, nor does that of the
+		// removal.
+		ann = keep(f.Login(ctx, Login{Email: "ann@example.com", Password: password}, from))
 		log.take()
-		w.wantProblem("delete", w.DeleteAccount(ctx, ann.Actor(), "wrong-and-secret", from), "INVALID_CREDENTIALS password")
+		f.wantProblem("delete", f.DeleteAccount(ctx, ann.Actor(), "wrong-and-secret", from),
+			"INVALID_CREDENTIALS password")
 		log.take()
-		w.do("delete", w.DeleteAccount(ctx, ann.Actor(), password, from))
+		f.do("delete", f.DeleteAccount(ctx, ann.Actor(), password, from))
 		if text := log.take(); !strings.Contains(text, `"action":"account_deleted"`) {
 			t.Errorf("delete: the log says %s", text)
 		}
-		w.finish()
-		w.wantEntries("delete", Client{},
-			entry{Action: "logged_in"}, entry{Action: "password_wrong"}, entry{Action: "session_revoked"}, entry{Action: "account_deleted"})
+		f.finish()
+		f.wantEntries("delete", Client{},
+			entry{Action: "logged_in"}, entry{Action: "password_wrong"},
+			entry{Action: "session_revoked"}, entry{Action: "account_deleted"})
 	})
 }
 
-// What an attempt recorded is recorded with what it did, or not at all.
-func TestTheAuditLogKeepsNothingOfWhatWasRolledBack(t *testing.T) {
+// An entry is committed with the change that it records, or not at all.
+func TestARollbackLeavesNoAuditEntry(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		bob := w.register("bob")
-		w.takeMails()
-		w.do("ask", w.ChangeEmail(t.Context(), bob.Actor(), ChangeEmail{NewEmail: "new@example.org", Password: password}, Client{}))
-		token := w.token(mail.ChangeEmail)
-		w.register("new")
-		w.entries()
-		w.wantProblem("taken by now", w.VerifyEmail(t.Context(), token, Client{}), "TAKEN token")
-		w.wantEntries("taken by now", Client{})
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		bob := f.register("bob")
+		f.takeMails()
+		f.do("ask", f.ChangeEmail(t.Context(), bob.Actor(),
+			ChangeEmail{NewEmail: "new@example.org", Password: password}, Client{}))
+		token := f.token(mail.ChangeEmail)
+		f.register("new")
+		f.entries()
+		f.wantProblem("taken by now", f.VerifyEmail(t.Context(), token, Client{}), "TAKEN token")
+		f.wantEntries("taken by now", Client{})
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"parley/mail"
 )
 
-// statements collects what a service asks of its database, without the values.
+// statements collects the statements of a service, without their values.
 type statements struct {
 	mu   sync.Mutex
 	list []string
@@ -39,22 +39,24 @@ func (s *statements) take() (list []string) {
 	return list
 }
 
-// No answer's time may tell which addresses have accounts, so the database gets the same statements
+// The time of an answer must not reveal which addresses have accounts, so the same statements run
 // in the same order whether an address has one or not.
-func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
+func TestStatementsDoNotRevealAccounts(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		base.register("old") // whose address is confirmed, so that they can sign in
+	each(t, func(t *testing.T, base *fixture) {
+		base.register("old") // with a verified address, so that the account can be signed in to
 		base.do("confirm", base.VerifyEmail(t.Context(), base.token(mail.VerifyEmail), Client{}))
 		base.register("unconfirmed")
 		var signedIn [2]*SignedIn
 		for i := range signedIn {
 			signedIn[i] = base.register(fmt.Sprint("asks", i))
 		}
-		w := base.limited(func(o *Options) { o.ConcealEmails = true })
+		f := base.limited(func(o *Options) { o.ConcealEmails = true })
 		asked := &statements{}
-		w.db.Watch(asked)
-		from := func(i int) Client { return Client{IP: fmt.Sprint("192.0.2.", i), UserAgent: "a browser"} }
+		f.db.Watch(asked)
+		from := func(i int) Client {
+			return Client{IP: fmt.Sprint("192.0.2.", i), UserAgent: "a browser"}
+		}
 
 		n := 0
 		cases := map[string]struct {
@@ -65,35 +67,45 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 		}{
 			"requestPasswordReset": {
 				7, // the last ones beyond the limit of mails to one account
-				func(email string, i int) error { return w.RequestPasswordReset(t.Context(), email, from(i)) },
-				[]string{"old@example.org", "nobody@example.org", "unconfirmed@example.org"},
+				func(email string, i int) error {
+					return f.RequestPasswordReset(t.Context(), email, from(i))
+				},
+				[]string{"old@example.org", "unknown@example.org", "unconfirmed@example.org"},
 			},
 			"requestPasswordReset for what is no address": {
 				1,
-				func(email string, i int) error { return w.RequestPasswordReset(t.Context(), email, from(i)) },
-				[]string{"old@example.org", "nobody", ""},
+				func(email string, i int) error {
+					return f.RequestPasswordReset(t.Context(), email, from(i))
+				},
+				[]string{"old@example.org", "unknown", ""},
 			},
 			"login with a wrong password": {
 				2,
 				func(email string, i int) error {
-					_, err := w.Login(t.Context(), Login{Email: email, Password: "wrong password"}, from(10+i))
+					_, err := f.Login(t.Context(), Login{Email: email, Password: "wrong password"},
+						from(10+i))
 					return err
 				},
-				[]string{"old@example.org", "nobody@example.org", "unconfirmed@example.org"},
+				[]string{"old@example.org", "unknown@example.org", "unconfirmed@example.org"},
 			},
 			"login with the password of an unconfirmed account": {
 				2,
 				func(email string, i int) error {
-					_, err := w.Login(t.Context(), Login{Email: email, Password: password}, from(20+i))
+					_, err := f.Login(t.Context(), Login{Email: email, Password: password},
+						from(20+i))
 					return err
 				},
-				[]string{"unconfirmed@example.org", "nobody@example.org"},
+				[]string{"unconfirmed@example.org", "unknown@example.org"},
 			},
 			"register": {
 				1,
 				func(email string, i int) error {
 					n++
-					_, err := w.Register(t.Context(), Register{Email: email, Nickname: fmt.Sprint("other", n), Password: password}, from(30+i))
+					_, err := f.Register(t.Context(),
+						Register{
+							Email: email, Nickname: fmt.Sprint("other", n),
+							Password: password,
+						}, from(30+i))
 					return err
 				},
 				[]string{"old@example.org", "new@example.org", "unconfirmed@example.org"},
@@ -105,7 +117,11 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 					if email == "" {
 						email = fmt.Sprintf("new%d@example.com", n)
 					}
-					_, err := w.Register(t.Context(), Register{Email: email, Nickname: fmt.Sprint("other", n), Password: password}, from(40+i))
+					_, err := f.Register(t.Context(),
+						Register{
+							Email: email, Nickname: fmt.Sprint("other", n),
+							Password: password,
+						}, from(40+i))
 					return err
 				},
 				[]string{"old@example.org", ""},
@@ -113,7 +129,8 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 			"register with a nickname that is taken": {
 				1,
 				func(email string, i int) error {
-					_, err := w.Register(t.Context(), Register{Email: email, Nickname: "old", Password: password}, from(50+i))
+					_, err := f.Register(t.Context(),
+						Register{Email: email, Nickname: "old", Password: password}, from(50+i))
 					return err
 				},
 				[]string{"unconfirmed@example.org", "free@example.org"},
@@ -121,14 +138,15 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 			"changeEmail": {
 				2,
 				func(email string, i int) error {
-					who := signedIn[i]
-					return w.ChangeEmail(t.Context(), who.Actor(), ChangeEmail{NewEmail: email, Password: password}, from(60+i))
+					s := signedIn[i]
+					return f.ChangeEmail(t.Context(), s.Actor(),
+						ChangeEmail{NewEmail: email, Password: password}, from(60+i))
 				},
 				[]string{"unconfirmed@example.org", "free@example.com"},
 			},
 		}
 		for name, test := range cases {
-			w.clock.Forward(24 * time.Hour) // all limits are full again
+			f.clock.Forward(24 * time.Hour) // all limits are full again
 			var want [][]string
 			var outcome string
 			for i, email := range test.emails {
@@ -146,47 +164,53 @@ func TestStatementsDoNotTellWhoHasAnAccount(t *testing.T) {
 				}
 				if i == 0 {
 					want = got
-					if slices.ContainsFunc(want, func(list []string) bool { return len(list) < 2 }) {
+					if slices.ContainsFunc(want,
+						func(list []string) bool { return len(list) < 2 }) {
 						t.Errorf("%s: saw only %q", name, want)
 					}
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("%s: statements for %q (-) and %q (+):\n%s", name, test.emails[0], email, diff)
+					t.Errorf("%s: statements for %q (-) and %q (+):\n%s", name, test.emails[0],
+						email, diff)
 				}
 			}
 		}
 	})
 }
 
-// What happens to a link that waits would tell whether the next address asked for is taken.
-func TestAskingForATakenAddressVoidsTheLinkBefore(t *testing.T) {
+// If a pending link still worked, that would reveal that the address requested next is taken.
+func TestARequestForATakenAddressInvalidatesTheLinkBefore(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("bob")
 		for i, next := range []string{"bob@example.org", "free@example.org"} {
 			ann := base.register(fmt.Sprint("ann", i))
-			w := base.concealing()
+			f := base.concealing()
 			base.takeMails()
-			w.do("ask", w.askForAddress(ann, fmt.Sprintf("ann%d@example.com", i)))
-			link := w.token(mail.ChangeEmail)
-			w.do("ask again", w.askForAddress(ann, next))
-			w.wantProblem(next, w.VerifyEmail(t.Context(), link, Client{}), tokenExpired)
+			f.do("ask", f.askForAddress(ann, fmt.Sprintf("ann%d@example.com", i)))
+			link := f.token(mail.ChangeEmail)
+			f.do("ask again", f.askForAddress(ann, next))
+			f.wantProblem(next, f.VerifyEmail(t.Context(), link, Client{}), tokenExpired)
 		}
 	})
 }
 
-// Links are made up at no cost, and so they are refused before a password is hashed.
-func TestAMadeUpLinkCostsNoHash(t *testing.T) {
+// Forging a link costs nothing, so it is refused before a password is hashed.
+func TestAForgedLinkIsRefusedBeforeHashing(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		used := w.askForReset("ann@example.org")
-		w.do("reset", w.ResetPassword(t.Context(), used, newPassword, Client{}))
-		verify := w.askForReset("ann@example.org")
-		w.do("void it", w.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
-		defer w.refuseHashing()()
-		for _, token := range []string{"", "x", used, verify, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"} {
-			w.wantProblem(token, w.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		used := f.askForReset("ann@example.org")
+		f.do("reset", f.ResetPassword(t.Context(), used, newPassword, Client{}))
+		verify := f.askForReset("ann@example.org")
+		f.do("invalidate it", f.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
+		defer f.refuseHashing()()
+		for _, token := range []string{
+			"", "x", used, verify,
+			"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+		} {
+			f.wantProblem(token, f.ResetPassword(t.Context(), token, newPassword, Client{}),
+				tokenExpired)
 		}
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// wantPrivate makes sure that nobody but the owner may read the file.
+// wantPrivate checks the permissions of a file.
 func wantPrivate(t *testing.T, path string, mode os.FileMode) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -39,7 +39,7 @@ func TestLoadOrMakeSecret(t *testing.T) {
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
-		t.Errorf("the folder holds %v (%v), want only the key", entries, err)
+		t.Errorf("the folder has %v (%v), want only the key", entries, err)
 	}
 }
 
@@ -65,30 +65,35 @@ func TestLoadOrMakeSecretRefuses(t *testing.T) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if key, err := LoadOrMakeSecret(path); err == nil || key != nil || strings.Contains(err.Error(), "sss") {
+		if key, err := LoadOrMakeSecret(path); err == nil || key != nil ||
+			strings.Contains(err.Error(), "sss") {
 			t.Errorf("%s: got %q (%v)", name, key, err)
 		}
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, content) {
-			t.Errorf("%s: the file has changed: signing everybody out is the operator's decision (%v)", name, err)
+			t.Errorf("%s: the file has changed, which would sign all users out (%v)", name, err)
 		}
 	}
-	for name, path := range map[string]string{"a folder": dir, "below a file": filepath.Join(dir, "short", "signing.key")} {
+	for name, path := range map[string]string{
+		"a folder":     dir,
+		"below a file": filepath.Join(dir, "short", "signing.key"),
+	} {
 		if key, err := LoadOrMakeSecret(path); err == nil || key != nil {
 			t.Errorf("%s: got a key of %d bytes", name, len(key))
 		}
 	}
 }
 
-// What a crash, a backup or a careless copy has left behind must not decide who may read the key.
+// The permissions of a file that a crash, a backup or a copy has left behind are corrected.
 func TestLoadOrMakeSecretKeepsItPrivate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, leftover := range map[string]string{"copied": "", "half written": ".new"} {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path+leftover, bytes.Repeat([]byte("s"), MinKeyLen), 0o600); err != nil {
+		if err := os.WriteFile(path+leftover, bytes.Repeat([]byte("s"), MinKeyLen),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(path+leftover, 0o644); err != nil { // whatever the umask takes away
+		if err := os.Chmod(path+leftover, 0o644); err != nil { // independent of the umask
 			t.Fatal(err)
 		}
 		if _, err := LoadOrMakeSecret(path); err != nil {
@@ -98,14 +103,14 @@ func TestLoadOrMakeSecretKeepsItPrivate(t *testing.T) {
 	}
 }
 
-// Two processes that start together for the first time have to end up with one key, or each refuses
-// the other's tokens.
+// Processes that start at the same time must end up with one key: otherwise each would refuse the
+// tokens of the others.
 func TestLoadOrMakeSecretRaces(t *testing.T) {
 	t.Parallel()
-	for round := range 50 { // one round may well miss the moment
+	for round := range 50 { // one round may miss the race
 		path := filepath.Join(t.TempDir(), "signing.key")
 		keys, problems := make([][]byte, 4), make([]error, 4)
-		together(len(keys), func(i int) { keys[i], problems[i] = LoadOrMakeSecret(path) })
+		concurrently(len(keys), func(i int) { keys[i], problems[i] = LoadOrMakeSecret(path) })
 		stored, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -115,7 +120,7 @@ func TestLoadOrMakeSecretRaces(t *testing.T) {
 				t.Fatalf("round %d: %v", round, problems[i])
 			}
 			if !bytes.Equal(key, stored) {
-				t.Fatalf("round %d: somebody works with a key that is not the stored one", round)
+				t.Fatalf("round %d: a process has a key that is not the stored one", round)
 			}
 		}
 	}

@@ -17,25 +17,27 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jwk"
 )
 
-// MinKeyLen is the least length of a secret in bytes: that of HS256's hash (RFC 7518, section 3.2).
+// MinKeyLen is the minimum length of a secret in bytes: that of HS256's hash (RFC 7518, section
+// 3.2).
 const MinKeyLen = 32
 
-// Key signs access tokens, and says whether they were signed with it.
+// Key signs and verifies access tokens.
 type Key struct {
 	algorithm    string
 	sign, verify jwk.Key
-	public       jwk.Key // nil for a secret, which nobody else may know
-	secret       []byte  // what other keys are derived from
+	public       jwk.Key // published; nil for a secret
+	secret       []byte  // the keys of refresh tokens are derived from it
 }
 
-// SecretKey is a key that both signs and verifies: HMAC with SHA-256 (HS256).
+// SecretKey returns a key that both signs and verifies: HMAC with SHA-256 (HS256).
 func SecretKey(secret []byte) (Key, error) {
 	if len(secret) < MinKeyLen {
-		return Key{}, fmt.Errorf("the signing secret has %d bytes, and needs at least %d", len(secret), MinKeyLen)
+		return Key{}, fmt.Errorf("the signing secret has %d bytes; it needs at least %d",
+			len(secret), MinKeyLen)
 	}
 	k := Key{algorithm: "HS256", secret: secret}
 	var err error
-	if k.sign, err = named(secret, secret); err != nil {
+	if k.sign, err = withKeyID(secret, secret); err != nil {
 		return Key{}, err
 	}
 	k.verify = k.sign
@@ -43,37 +45,38 @@ func SecretKey(secret []byte) (Key, error) {
 }
 
 // ReadKeyFile reads an Ed25519 private key (EdDSA, RFC 8037) in PKCS #8 and PEM, as `openssl
-// genpkey -algorithm ed25519` writes it. Its public half is published, so that others can verify
-// tokens.
+// genpkey -algorithm ed25519` writes it. Its public half is published in the JWKS, so that other
+// services can verify tokens.
 func ReadKeyFile(path string) (Key, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return Key{}, fmt.Errorf("read the signing key: %w", err)
+		return Key{}, fmt.Errorf("read the signing key: %w", err) // err names the file
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {
-		return Key{}, fmt.Errorf("%s has no private key in PKCS #8 and PEM", path)
+		return Key{}, fmt.Errorf(
+			"read the signing key: %s does not contain a private key in PKCS #8 and PEM", path)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return Key{}, fmt.Errorf("%s: %w", path, err)
+		return Key{}, fmt.Errorf("read the signing key: %s: %w", path, err)
 	}
 	private, ok := parsed.(ed25519.PrivateKey)
 	if !ok {
-		return Key{}, fmt.Errorf("%s is not an Ed25519 key", path)
+		return Key{}, fmt.Errorf("read the signing key: %s is not an Ed25519 key", path)
 	}
-	public := private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // its documentation says so
+	public := private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // as documented
 	k := Key{algorithm: "EdDSA", secret: private.Seed()}
 	var err1, err2 error
-	k.sign, err1 = named(private, public)
-	k.public, err2 = named(public, public)
+	k.sign, err1 = withKeyID(private, public)
+	k.public, err2 = withKeyID(public, public)
 	k.verify = k.public
 	return k, errors.Join(err1, err2)
 }
 
-// named gives a key an id that shows in the tokens it signs: with two keys, which one. The id says
-// nothing of a secret, whose hash it is begun from.
-func named(raw any, of []byte) (jwk.Key, error) {
+// withKeyID imports a key and gives it an id (kid), which is in the header of the tokens that it
+// signs. The id is the start of a hash, so it does not reveal a secret.
+func withKeyID(raw any, of []byte) (jwk.Key, error) {
 	key, err := jwk.Import(raw)
 	if err != nil {
 		return nil, err
@@ -82,8 +85,8 @@ func named(raw any, of []byte) (jwk.Key, error) {
 	return key, key.Set(jwk.KeyIDKey, hex.EncodeToString(sum[:8]))
 }
 
-// JWKS is the public halves of the keys, for whoever verifies tokens elsewhere: a JWK Set (RFC
-// 7517, section 5). It is empty where tokens are signed with a secret.
+// JWKS returns the public halves of the keys, for services that verify tokens: a JWK Set (RFC 7517,
+// section 5) in JSON. It is empty if tokens are signed with a secret.
 func (s *Service) JWKS() ([]byte, error) {
 	set := jwk.NewSet()
 	for _, k := range s.opts.Keys {
@@ -94,7 +97,8 @@ func (s *Service) JWKS() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = errors.Join(key.Set(jwk.AlgorithmKey, k.algorithm), key.Set(jwk.KeyUsageKey, "sig"), set.AddKey(key))
+		err = errors.Join(key.Set(jwk.AlgorithmKey, k.algorithm), key.Set(jwk.KeyUsageKey, "sig"),
+			set.AddKey(key))
 		if err != nil {
 			return nil, err
 		}
@@ -102,18 +106,21 @@ func (s *Service) JWKS() ([]byte, error) {
 	return json.Marshal(set)
 }
 
-// LoadOrMakeSecret reads the signing secret that the file holds, or makes one there that only its
-// owner may read.
+// LoadOrMakeSecret reads the signing secret from the file. If there is no file, it creates one with
+// a new secret, which only the owner may read.
 func LoadOrMakeSecret(path string) ([]byte, error) {
 	secret, err := os.ReadFile(path)
 	if err == nil {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 			if err := os.Chmod(path, 0o600); err != nil {
-				return nil, fmt.Errorf("keep the signing secret to its owner: %w", err)
+				return nil, fmt.Errorf("make the signing secret readable by its owner only: %w",
+					err)
 			}
 		}
 		if len(secret) < MinKeyLen {
-			return nil, fmt.Errorf("the signing secret in %s is too short: remove the file, and clients refresh their sessions", path)
+			return nil, fmt.Errorf("the signing secret in %s has %d bytes; it needs at least %d. "+
+				"Without the file, a new secret is made, and clients refresh their sessions", path,
+				len(secret), MinKeyLen)
 		}
 		return secret, nil
 	}
@@ -121,27 +128,28 @@ func LoadOrMakeSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read the signing secret: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of the signing secret: %w", err)
+		return nil, fmt.Errorf("create the folder of the signing secret: %w", err)
 	}
 	secret = make([]byte, MinKeyLen)
 	_, _ = rand.Read(secret) // never fails, see its documentation
-	// Written under another name first, and linked to its own: a crash leaves a whole secret or
-	// none, and of two that start at once the second takes what the first has made.
-	whole, err := os.CreateTemp(filepath.Dir(path), "secret-*")
+	// The secret is written to a temporary file, which is then linked to its path. So a crash
+	// leaves a whole secret or none, and if two processes start at once, the second uses the secret
+	// of the first.
+	temporary, err := os.CreateTemp(filepath.Dir(path), "secret-*")
 	if err != nil {
-		return nil, fmt.Errorf("keep the signing secret: %w", err)
+		return nil, fmt.Errorf("store the signing secret: %w", err)
 	}
-	_, errWrite := whole.Write(secret)
-	err = errors.Join(errWrite, whole.Sync(), whole.Close())
+	_, errWrite := temporary.Write(secret)
+	err = errors.Join(errWrite, temporary.Sync(), temporary.Close())
 	if err == nil {
-		err = os.Link(whole.Name(), path)
+		err = os.Link(temporary.Name(), path)
 	}
-	err2 := os.Remove(whole.Name())
+	errRemove := os.Remove(temporary.Name())
 	if errors.Is(err, fs.ErrExist) {
 		return LoadOrMakeSecret(path)
 	}
-	if err := errors.Join(err, err2); err != nil {
-		return nil, fmt.Errorf("keep the signing secret: %w", err)
+	if err := errors.Join(err, errRemove); err != nil {
+		return nil, fmt.Errorf("store the signing secret: %w", err)
 	}
 	return secret, nil
 }

@@ -7,8 +7,7 @@ import (
 	"parley/model"
 )
 
-// Lease ties something that lives longer than a request, such as a socket, to the session that it
-// was opened with.
+// Lease ties something that lives longer than a request, such as a socket, to its session.
 type Lease struct {
 	service *Service
 	session model.SessionID
@@ -16,18 +15,19 @@ type Lease struct {
 	expiry  *time.Timer
 }
 
-// Lease calls end once, with an UNAUTHENTICATED error that says why, when the grant's session has
-// ended or its access token has expired; not after Release, unless it was under way. It is called
-// at once for a token that is expired already.
+// Lease calls end once, with an UNAUTHENTICATED error that gives the reason, when the grant's
+// session has ended or its access token has expired. If that is so already, it calls end at once,
+// on another goroutine. It does not call end after Release, unless the call had begun.
 func (s *Service) Lease(grant Grant, end func(reason error)) *Lease {
 	l := &Lease{service: s, session: grant.Actor.SessionID, end: end}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.add(l)
+	s.addLease(l)
 	l.expiry = time.AfterFunc(grant.ExpiresAt.Sub(s.db.Now()), func() {
 		l.finish(errs.New(errs.Unauthenticated, expiredMessage))
 	})
-	if seen, ok := s.checked.Get(l.session); ok && !seen.alive { // since the grant was looked at
+	// The session may have ended after the grant was checked.
+	if cached, ok := s.sessionCache.Get(l.session); ok && !cached.alive {
 		go l.finish(errSessionEnded)
 	}
 	return l
@@ -38,63 +38,64 @@ func (l *Lease) Renew(grant Grant) {
 	s := l.service
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, counted := s.leases[l.session][l]; !counted {
+	if _, active := s.leases[l.session][l]; !active {
 		return
 	}
-	s.drop(l)
+	s.removeLease(l)
 	l.session = grant.Actor.SessionID
-	s.add(l)
+	s.addLease(l)
 	l.expiry.Reset(grant.ExpiresAt.Sub(s.db.Now()))
 }
 
-// Release gives the lease back. It may be called more than once.
-func (l *Lease) Release() { l.forget() }
+// Release ends the lease without a call of end. It may be called more than once.
+func (l *Lease) Release() { l.remove() }
 
 func (l *Lease) finish(reason error) {
-	if l.forget() {
+	if l.remove() {
 		l.end(reason)
 	}
 }
 
-// forget reports whether the lease still counted.
-func (l *Lease) forget() bool {
+// remove ends the lease, and reports whether it was active until now.
+func (l *Lease) remove() bool {
 	s := l.service
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.expiry.Stop()
-	_, counted := s.leases[l.session][l]
-	s.drop(l)
-	return counted
+	_, active := s.leases[l.session][l]
+	s.removeLease(l)
+	return active
 }
 
-// add and drop need the lock.
-func (s *Service) add(l *Lease) {
+// addLease must be called with s.mu held.
+func (s *Service) addLease(l *Lease) {
 	if s.leases[l.session] == nil {
 		s.leases[l.session] = map[*Lease]struct{}{}
 	}
 	s.leases[l.session][l] = struct{}{}
 }
 
-func (s *Service) drop(l *Lease) {
-	held := s.leases[l.session]
-	delete(held, l)
-	if len(held) == 0 {
+// removeLease must be called with s.mu held.
+func (s *Service) removeLease(l *Lease) {
+	leases := s.leases[l.session]
+	delete(leases, l)
+	if len(leases) == 0 {
 		delete(s.leases, l.session)
 	}
 }
 
-// sessionsEnded tells everything on this node that hangs on the sessions.
-func (s *Service) sessionsEnded(ids ...model.SessionID) {
-	var held []*Lease
+// endLeases ends the leases of sessions that have ended, and remembers the end.
+func (s *Service) endLeases(ids ...model.SessionID) {
+	var ended []*Lease
 	s.mu.Lock()
 	for _, id := range ids {
-		s.checked.Add(id, sessionCheck{at: s.db.Now(), alive: false})
+		s.sessionCache.Add(id, cachedSession{at: s.db.Now(), alive: false})
 		for l := range s.leases[id] {
-			held = append(held, l)
+			ended = append(ended, l)
 		}
 	}
 	s.mu.Unlock()
-	for _, l := range held {
+	for _, l := range ended {
 		l.finish(errSessionEnded)
 	}
 }

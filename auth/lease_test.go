@@ -12,7 +12,7 @@ import (
 	"parley/store/storetest"
 )
 
-// ending notes how often a lease has ended, and that it was with the right code.
+// ending counts how often a lease has ended, and checks the code.
 type ending struct {
 	t     *testing.T
 	count atomic.Int64
@@ -37,7 +37,7 @@ func (e *ending) want(name string, n int64) {
 	}
 }
 
-// wait ends the test where the lease does not end.
+// wait waits until the lease has ended.
 func (e *ending) wait(name string) {
 	e.t.Helper()
 	select {
@@ -47,35 +47,35 @@ func (e *ending) wait(name string) {
 	}
 }
 
-// held is how many leases the service still knows: one that stayed would be a leak.
-func (w *world) held() (n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, leases := range w.leases {
-		n += len(leases)
+// wantNoLeases checks that the service has no leases, and no entries for sessions without one.
+func (f *fixture) wantNoLeases() {
+	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.leases) != 0 {
+		f.t.Errorf("leases are left: %v", f.leases)
 	}
-	return n + len(w.leases)
 }
 
 func TestLeasesEndWithTheirSession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, laptop, bob := w.register("ann"), w.login("ann"), w.register("bob")
+	each(t, func(t *testing.T, f *fixture) {
+		ann, laptop, bob := f.register("ann"), f.login("ann"), f.register("bob")
 		tabs := []*ending{newEnding(t), newEnding(t), newEnding(t)}
 		for _, e := range tabs {
-			w.Lease(w.grant(ann), e.end)
+			f.Lease(f.grant(ann), e.end)
 		}
 		released, elsewhere, other := newEnding(t), newEnding(t), newEnding(t)
-		r := w.Lease(w.grant(ann), released.end)
+		r := f.Lease(f.grant(ann), released.end)
 		r.Release()
 		r.Release()
-		l1, l2 := w.Lease(w.grant(laptop), elsewhere.end), w.Lease(w.grant(bob), other.end)
-		w.logout(ann)
-		// Logout returns once everything on this node has been told.
+		l1, l2 := f.Lease(f.grant(laptop), elsewhere.end), f.Lease(f.grant(bob), other.end)
+		f.logout(ann)
+		// Logout returns after the leases on this node have ended.
 		for _, e := range tabs {
 			e.want("a socket of the session", 1)
 		}
-		w.logout(ann)
+		f.logout(ann)
 		r.Release()
 		for _, e := range tabs {
 			e.want("after a second logout", 1)
@@ -85,90 +85,88 @@ func TestLeasesEndWithTheirSession(t *testing.T) {
 		other.want("another person", 0)
 		l1.Release()
 		l2.Release()
-		w.logout(laptop)
+		f.logout(laptop)
 		elsewhere.want("released after", 0)
-		if n := w.held(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
 func TestLeasesEndWhenARefreshTokenIsUsedTwice(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
+	each(t, func(t *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
 		socket, other := newEnding(t), newEnding(t)
-		w.Lease(w.grant(ann), socket.end)
-		l := w.Lease(w.grant(bob), other.end)
-		next := w.refresh(ann.Tokens.RefreshToken)
-		w.refresh(ann.Tokens.RefreshToken)
+		f.Lease(f.grant(ann), socket.end)
+		l := f.Lease(f.grant(bob), other.end)
+		next := f.refresh(ann.Tokens.RefreshToken)
+		f.refresh(ann.Tokens.RefreshToken)
 		socket.want("a refresh, and its repetition within the grace", 0)
-		w.refresh(next.Tokens.RefreshToken)
-		w.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
+		f.refresh(next.Tokens.RefreshToken)
+		f.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
 		socket.want("the second use", 1)
 		other.want("another person", 0)
 		l.Release()
 	})
 }
 
-// Between the check of a token and the lease there is time for the session to end: nobody would
-// tell the lease later.
+// The session may end between the check of a token and the lease, which would not be found then.
 func TestALeaseOfASessionThatHasJustEndedEnds(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		grant := w.grant(ann)
-		w.logout(ann)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		grant := f.grant(ann)
+		f.logout(ann)
 		late := newEnding(t)
-		w.Lease(grant, late.end)
-		w.run()
+		f.Lease(grant, late.end)
+		f.run()
 		late.wait("a lease from just after logout")
 	})
 }
 
-// run has the service look after its sessions until the test ends.
-func (w *world) run() {
-	w.t.Helper()
+// run calls Run until the test ends.
+func (f *fixture) run() {
+	f.t.Helper()
 	var running sync.WaitGroup
-	running.Go(func() { w.Run(w.t.Context()) })
-	w.t.Cleanup(running.Wait) // the test's context has ended by then
+	running.Go(func() { f.Run(f.t.Context()) })
+	f.t.Cleanup(running.Wait) // the test's context has ended by then
 }
 
 func TestLeasesOnOtherNodesEndToo(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, bob, cat := w.register("ann"), w.register("bob"), w.register("cat")
-		next := w.refresh(bob.Tokens.RefreshToken)
+	each(t, func(t *testing.T, f *fixture) {
+		ann, bob, cat := f.register("ann"), f.register("bob"), f.register("cat")
+		next := f.refresh(bob.Tokens.RefreshToken)
 		behind := storetest.NewClock()
-		behind.Forward(-10 * time.Second) // no two machines have quite the same time
-		for name, c := range map[string]*storetest.Clock{"in time": w.clock, "behind": behind} {
-			node := w.node(c)
+		behind.Forward(-10 * time.Second) // clocks of two machines differ
+		for name, c := range map[string]*storetest.Clock{"in time": f.clock, "behind": behind} {
+			node := f.node(c)
 			annEnds, bobEnds, catStays := newEnding(t), newEnding(t), newEnding(t)
-			for e, who := range map[*ending]*SignedIn{annEnds: ann, bobEnds: next, catStays: cat} {
-				l := node.Lease(Grant{Actor: who.Actor(), ExpiresAt: who.Tokens.ExpiresAt}, e.end)
+			for e, s := range map[*ending]*SignedIn{annEnds: ann, bobEnds: next, catStays: cat} {
+				l := node.Lease(Grant{Actor: s.Actor(), ExpiresAt: s.Tokens.ExpiresAt}, e.end)
 				t.Cleanup(l.Release)
 			}
 			node.run()
-			w.logout(ann)
+			f.logout(ann)
 			annEnds.wait("after logout, " + name)
-			w.clock.Forward(refreshGrace + time.Microsecond)
-			w.wantTokenExpired("the second use", bob.Tokens.RefreshToken)
+			f.clock.Forward(refreshGrace + time.Microsecond)
+			f.wantTokenExpired("the second use", bob.Tokens.RefreshToken)
 			bobEnds.wait("after a second use of a refresh token, " + name)
 			annEnds.want("after logout, "+name, 1)
 			catStays.want("another person, "+name, 0)
 		}
-		w.grant(cat)
+		f.grant(cat)
 	})
 }
 
-// A timer may fire, and two who end the session may find the lease, in the very moment in which it
-// is given back.
+// A timer may fire, and two goroutines that end the session may find the lease, while it is being
+// released.
 func TestALeaseThatIsFoundTwiceEndsOnce(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
-		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(time.Minute)}
+	bubble(t, func(t *testing.T, f *fixture) {
+		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().
+			Add(time.Minute)}
 		twice, released := newEnding(t), newEnding(t)
-		l, r := w.Lease(grant, twice.end), w.Lease(grant, released.end)
+		l, r := f.Lease(grant, twice.end), f.Lease(grant, released.end)
 		r.Release()
 		for range 2 {
 			l.finish(errSessionEnded)
@@ -181,19 +179,19 @@ func TestALeaseThatIsFoundTwiceEndsOnce(t *testing.T) {
 
 func TestLeasesRaceWithLogout(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		grant := w.grant(ann)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		grant := f.grant(ann)
 		kept, released := make([]*ending, 20), make([]*ending, 20)
 		leases := make([]*Lease, len(released))
 		for i := range kept {
 			kept[i], released[i] = newEnding(t), newEnding(t)
-			w.Lease(grant, kept[i].end)
-			leases[i] = w.Lease(grant, released[i].end)
+			f.Lease(grant, kept[i].end)
+			leases[i] = f.Lease(grant, released[i].end)
 		}
-		together(4+len(leases), func(i int) {
+		concurrently(4+len(leases), func(i int) {
 			if i < 4 {
-				if err := w.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
+				if err := f.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
 					t.Error(err)
 				}
 				return
@@ -206,23 +204,20 @@ func TestLeasesRaceWithLogout(t *testing.T) {
 				t.Errorf("released in the race: ended %d times", n)
 			}
 		}
-		if n := w.held(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
-// bubble runs fn where time passes only when everything waits. The database is opened outside, and
-// asked only for the time.
-func bubble(t *testing.T, fn func(t *testing.T, w *world)) {
+// bubble runs fn in a synctest bubble. Its database is opened outside, and used only for the time.
+func bubble(t *testing.T, fn func(t *testing.T, f *fixture)) {
 	t.Helper()
 	db := mustSQLite(t, time.Now)
 	synctest.Test(t, func(t *testing.T) {
-		fn(t, &world{Service: mustService(t, db), t: t})
+		fn(t, &fixture{Service: mustService(t, db), t: t})
 	})
 }
 
-// pass lets time pass, and what is due happen.
+// pass lets time pass, and waits until everything that is due has happened.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
@@ -230,11 +225,11 @@ func pass(d time.Duration) {
 
 func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(t *testing.T, f *fixture) {
 		actor := model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()}
 		lease := func(ttl time.Duration) (*ending, *Lease) {
 			e := newEnding(t)
-			return e, w.Lease(Grant{Actor: actor, ExpiresAt: w.db.Now().Add(ttl)}, e.end)
+			return e, f.Lease(Grant{Actor: actor, ExpiresAt: f.db.Now().Add(ttl)}, e.end)
 		}
 		long, _ := lease(2 * accessTTL)
 		short, _ := lease(accessTTL)
@@ -250,7 +245,7 @@ func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 		l.Release()
 		long.want("the lease of a newer token", 0)
 
-		w.sessionsEnded(actor.SessionID)
+		f.endLeases(actor.SessionID)
 		long.want("at the end of the session", 1)
 		short.want("which had ended before", 1)
 		pass(10 * accessTTL)
@@ -258,42 +253,44 @@ func TestLeasesEndWhenTheTokenExpires(t *testing.T) {
 			e.want(name+", long after", 1)
 		}
 		released.want("released", 0)
-		if n := w.held(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
 func TestALeaseOfAnExpiredTokenEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(t *testing.T, f *fixture) {
 		for _, ttl := range []time.Duration{0, -time.Microsecond, -time.Hour, -1 << 62} {
 			e := newEnding(t)
-			w.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(ttl)}, e.end)
-			synctest.Wait() // nothing else passes here, no time either
+			f.Lease(Grant{
+				Actor:     model.Actor{SessionID: model.NewSessionID()},
+				ExpiresAt: f.db.Now().Add(ttl),
+			}, e.end)
+			synctest.Wait() // no time passes
 			e.want(ttl.String(), 1)
 		}
-		if n := w.held(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
-// What is called at the end does what ends of sockets do: it gives its lease back, and looks after
-// others.
+// The function that is called at the end of a lease may release it, and others, as sockets do.
 func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
-		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: w.db.Now().Add(time.Minute)}
+	bubble(t, func(t *testing.T, f *fixture) {
+		grant := Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: f.db.Now().
+			Add(time.Minute)}
 		var own, other *Lease
 		ended, forgotten := newEnding(t), newEnding(t)
-		own = w.Lease(grant, func(reason error) {
+		own = f.Lease(grant, func(reason error) {
 			ended.end(reason)
 			own.Release()
 			other.Release()
 		})
-		other = w.Lease(Grant{Actor: model.Actor{SessionID: model.NewSessionID()}, ExpiresAt: grant.ExpiresAt.Add(time.Minute)}, forgotten.end)
-		w.sessionsEnded(grant.Actor.SessionID)
+		other = f.Lease(Grant{
+			Actor:     model.Actor{SessionID: model.NewSessionID()},
+			ExpiresAt: grant.ExpiresAt.Add(time.Minute),
+		}, forgotten.end)
+		f.endLeases(grant.Actor.SessionID)
 		ended.want("the session's end", 1)
 		pass(time.Hour)
 		ended.want("long after", 1)
@@ -301,18 +298,21 @@ func TestTheEndOfALeaseMayUseTheService(t *testing.T) {
 	})
 }
 
-// The real clock, a real token: what the parts above leave out is how they fit together.
+// With the real clock and a real token, the parts above work together.
 func TestALeaseEndsWithARealToken(t *testing.T) {
 	t.Parallel()
 	db := mustMigrate(t, mustSQLite(t, time.Now))
-	w := &world{Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }), t: t}
-	ann := w.register("ann")
+	f := &fixture{
+		Service: mustService(t, db, func(o *Options) { o.AccessTTL = 2 * time.Second }),
+		t:       t,
+	}
+	ann := f.register("ann")
 	socket := newEnding(t)
-	w.Lease(Grant{Actor: ann.Actor(), ExpiresAt: ann.Tokens.ExpiresAt}, socket.end)
+	f.Lease(Grant{Actor: ann.Actor(), ExpiresAt: ann.Tokens.ExpiresAt}, socket.end)
 	socket.wait("a token of two seconds")
 	if early := ann.Tokens.ExpiresAt.Sub(db.Now()); early > 0 {
 		t.Errorf("ended %v before the token's expiry", early)
 	}
-	w.wantUnauthenticated("the token itself", ann.Tokens.AccessToken)
+	f.wantUnauthenticated("the token itself", ann.Tokens.AccessToken)
 	socket.want("afterwards", 1)
 }

@@ -12,17 +12,17 @@ import (
 	"parley/store"
 )
 
-// limit is a rate, and its name in the header field RateLimit; without a name it is not shown
-// there. What is counted by account has none: there somebody else's attempts would show.
+// limit is a rate, and its name in the header field RateLimit. A limit without a name is not shown
+// there: those by account have none, because they would reveal other clients' attempts.
 type limit struct {
 	ratelimit.Rate
 	policy string
 }
 
-// How often somebody may try. By address the rates are generous, because many people may share one.
-// Signing in to an account counts one address at a time, so that a stranger elsewhere cannot keep
-// anybody out. Mails to an account are counted by account alone, and beyond the limit are left out
-// in silence where a stranger can ask for them.
+// The rates of attempts. Those by address are generous, because many people may share one. Attempts
+// to sign in to an account are counted for each address, so that no client can lock out the owner
+// from elsewhere. Mails to an account are counted by account alone. If an anonymous client can
+// request them, those beyond the limit are omitted without an error.
 //
 //nolint:gochecknoglobals // a constant table
 var (
@@ -40,20 +40,20 @@ var (
 	revokeBySession = limit{ratelimit.Rate{Burst: 100, Every: 3 * time.Second}, "sessions"}
 )
 
-// attempts is what is remembered under a key.
+// attempts is the entry of a key: a bucket, or failures.
 type attempts struct {
-	// rates: when the bucket is full again; failures: until when the next try has to wait
-	At    time.Time
-	Count int // failures in a row
+	At    time.Time // when the bucket is full again; when the lockout ends
+	Count int       // failures in a row; 0 for a bucket
 }
 
-// limitStore keeps attempts. update changes one entry at a time, or the zero value if there is
-// none. No other caller sees it half changed.
+// limitStore stores attempts by key. update passes the entry of a key to change, or the zero value
+// if there is none, and stores the result. It is atomic.
 type limitStore interface {
 	update(ctx context.Context, key string, change func(*attempts)) error
 }
 
-// allow takes one attempt out of the key's bucket, or is RATE_LIMITED.
+// allow takes one attempt out of the key's bucket. The error is RATE_LIMITED if the bucket is
+// empty.
 func (s *Service) allow(ctx context.Context, key string, l limit) error {
 	if s.limits == nil {
 		return nil
@@ -61,7 +61,7 @@ func (s *Service) allow(ctx context.Context, key string, l limit) error {
 	var wait time.Duration
 	var full time.Time
 	now := s.db.Now()
-	err := s.limits.update(ctx, hashed(key), func(a *attempts) {
+	err := s.limits.update(ctx, hashedKey(key), func(a *attempts) {
 		wait = l.Take(&a.At, now, 1)
 		full = a.At
 	})
@@ -82,33 +82,34 @@ func tooFast(wait time.Duration) error {
 }
 
 const (
-	freeFailures    = 3
-	longestBackoff  = 15 * time.Minute
-	failuresForgive = time.Hour // after the lockout; then counting begins again
+	freeFailures        = 3
+	longestBackoff      = 15 * time.Minute
+	failuresExpireAfter = time.Hour // counted from the end of the lockout
 )
 
-// checkLockout is RATE_LIMITED while the lockout after failures under the key lasts.
+// checkLockout returns RATE_LIMITED during the lockout after failures under the key.
 func (s *Service) checkLockout(ctx context.Context, key string) error {
 	if s.limits == nil {
 		return nil
 	}
 	var wait time.Duration
 	now := s.db.Now()
-	err := s.limits.update(ctx, hashed(key), func(a *attempts) { wait = a.At.Sub(now) })
+	err := s.limits.update(ctx, hashedKey(key), func(a *attempts) { wait = a.At.Sub(now) })
 	if err != nil {
 		return err
 	}
 	return tooFast(wait)
 }
 
-// failed counts a failure. After the first few, each doubles the lockout (exponential backoff).
-func (s *Service) failed(ctx context.Context, key string) error {
+// countFailure counts a failure. After the first few, each one doubles the lockout (exponential
+// backoff).
+func (s *Service) countFailure(ctx context.Context, key string) error {
 	if s.limits == nil {
 		return nil
 	}
 	now := s.db.Now()
-	return s.limits.update(ctx, hashed(key), func(a *attempts) {
-		if now.Sub(a.At) > failuresForgive {
+	return s.limits.update(ctx, hashedKey(key), func(a *attempts) {
+		if now.Sub(a.At) > failuresExpireAfter {
 			a.Count = 0
 		}
 		a.Count++
@@ -119,18 +120,18 @@ func (s *Service) failed(ctx context.Context, key string) error {
 	})
 }
 
-func (s *Service) succeeded(ctx context.Context, key string) error {
+func (s *Service) clearFailures(ctx context.Context, key string) error {
 	if s.limits == nil {
 		return nil
 	}
-	return s.limits.update(ctx, hashed(key), func(a *attempts) { *a = attempts{} })
+	return s.limits.update(ctx, hashedKey(key), func(a *attempts) { *a = attempts{} })
 }
 
-// hashed keeps addresses out of the table.
-func hashed(key string) string { return hex.EncodeToString(hashOf([]byte(key))) }
+// hashedKey returns the key as it is stored: hashed, because it contains addresses.
+func hashedKey(key string) string { return hex.EncodeToString(hashOf([]byte(key))) }
 
-// Network is what counts as the client's address: itself or, of IPv6, the network that one customer
-// commonly gets.
+// Network returns the address under which the client is counted: its own or, for IPv6, the /64
+// network, because one customer commonly gets a whole one.
 func (c Client) Network() string {
 	addr, err := netip.ParseAddr(c.IP)
 	if err != nil {
@@ -144,18 +145,18 @@ func (c Client) Network() string {
 	return addr.String()
 }
 
-// inMemory is the limitStore of a node that is alone.
-type inMemory struct {
+// memoryLimits is the limitStore of a single node.
+type memoryLimits struct {
 	*ratelimit.Memory[string, attempts]
 }
 
-func (m inMemory) update(_ context.Context, key string, change func(*attempts)) error {
+func (m memoryLimits) update(_ context.Context, key string, change func(*attempts)) error {
 	m.Update(key, change)
 	return nil
 }
 
-// inDatabase is the limitStore that several nodes share.
-type inDatabase struct{ db *store.DB }
+// databaseLimits is the limitStore that several nodes share.
+type databaseLimits struct{ db *store.DB }
 
 type rateLimitRow struct {
 	bun.BaseModel `bun:"table:rate_limits"`
@@ -165,23 +166,28 @@ type rateLimitRow struct {
 	Count int
 }
 
+// limitKey is the key of a queue of updates.
 type limitKey string
 
-func (d inDatabase) update(ctx context.Context, key string, change func(*attempts)) error {
+func (d databaseLimits) update(ctx context.Context, key string, change func(*attempts)) error {
 	return d.db.InQueuedTx(ctx, limitKey(key), func(ctx context.Context, tx *store.Tx) error {
-		row := &rateLimitRow{Key: key, At: time.Unix(0, 0).UTC()}
-		// Writing the key over itself locks the row, whether it was there or not.
-		if _, err := tx.NewInsert().Model(row).On("CONFLICT (key) DO UPDATE").Set("key = EXCLUDED.key").
+		row := &rateLimitRow{Key: key, At: noTime()}
+		// Setting the key to itself locks the row, whether it existed or not.
+		if _, err := tx.NewInsert().Model(row).On("CONFLICT (key) DO UPDATE").
+			Set("key = EXCLUDED.key").
 			Returning("*").Exec(ctx); err != nil {
 			return err
 		}
 		a := attempts{At: row.At, Count: row.Count}
 		change(&a)
-		if a.At.IsZero() { // which PostgreSQL could keep, but nobody could read
-			a.At = time.Unix(0, 0).UTC()
+		if a.At.IsZero() {
+			a.At = noTime()
 		}
 		row.At, row.Count = a.At, a.Count
 		_, err := tx.NewUpdate().Model(row).WherePK().Exec(ctx)
 		return err
 	})
 }
+
+// noTime stands for the zero Time in the table. Both are long past, and only that counts.
+func noTime() time.Time { return time.Unix(0, 0).UTC() }

@@ -14,12 +14,14 @@ import (
 	"parley/ratelimit"
 )
 
-func (w *world) limited(change ...func(*Options)) *world {
-	w.t.Helper()
-	return w.node(w.clock, append([]func(*Options){func(o *Options) { o.RateLimits = true }}, change...)...)
+// limited returns a node with rate limits.
+func (f *fixture) limited(change ...func(*Options)) *fixture {
+	f.t.Helper()
+	return f.node(f.clock, append([]func(*Options){func(o *Options) { o.RateLimits = true }},
+		change...)...)
 }
 
-// waiting is what a refusal says about when to come back; 0 where err is no such refusal.
+// waiting returns the time after which a refused client may retry; 0 if err is not RATE_LIMITED.
 func waiting(err error) time.Duration {
 	if e, ok := errors.AsType[*errs.Error](err); ok && e.Code == errs.RateLimited {
 		return e.RetryAfter
@@ -27,11 +29,11 @@ func waiting(err error) time.Duration {
 	return 0
 }
 
-// wantWait makes sure that an attempt is refused, and for how long.
-func (w *world) wantWait(name string, err error, want time.Duration) {
-	w.t.Helper()
+// wantWait checks that an attempt is refused, and for how long.
+func (f *fixture) wantWait(name string, err error, want time.Duration) {
+	f.t.Helper()
 	if got := waiting(err); got != want {
-		w.t.Errorf("%s: has to wait %v (%v), want %v", name, got, err, want)
+		f.t.Errorf("%s: has to wait %v (%v), want %v", name, got, err, want)
 	}
 }
 
@@ -39,10 +41,10 @@ func (w *world) wantWait(name string, err error, want time.Duration) {
 type limitTest struct {
 	burst int
 	every time.Duration
-	// try makes one attempt. What it comes to does not matter, but for its being let through.
-	try func(w *world, n int) error
-	// apart is an attempt that is counted elsewhere.
-	apart func(w *world) error
+	// try makes one attempt. Only whether it is rate-limited matters.
+	try func(f *fixture, n int) error
+	// apart makes an attempt that is counted under another key.
+	apart func(f *fixture) error
 }
 
 // here is the client of most attempts.
@@ -51,174 +53,192 @@ func here() Client { return Client{IP: "192.0.2.1"} }
 func elsewhere() Client { return Client{IP: "192.0.2.2"} }
 
 func limitTests() map[string]limitTest {
-	register := func(w *world, from Client) error {
-		// refused for what it lacks, which costs no hash
-		_, err := w.Register(w.t.Context(), Register{}, from)
+	register := func(f *fixture, from Client) error {
+		// refused as incomplete, before a password is hashed
+		_, err := f.Register(f.t.Context(), Register{}, from)
 		return err
 	}
-	refresh := func(w *world, token string, from Client) error {
-		_, err := w.Refresh(w.t.Context(), token, nil, from)
+	refresh := func(f *fixture, token string, from Client) error {
+		_, err := f.Refresh(f.t.Context(), token, nil, from)
 		return err
 	}
-	login := func(w *world, nickname string, from Client) error {
-		_, err := w.Login(w.t.Context(), Login{Email: nickname + "@example.org", Password: password}, from)
+	login := func(f *fixture, nickname string, from Client) error {
+		_, err := f.Login(f.t.Context(),
+			Login{Email: nickname + "@example.org", Password: password}, from)
 		return err
 	}
 	session, other := model.NewSessionID(), model.NewSessionID()
 	return map[string]limitTest{
 		"register": {
 			300, 12 * time.Second,
-			func(w *world, _ int) error { return register(w, here()) }, func(w *world) error { return register(w, elsewhere()) },
+			func(f *fixture, _ int) error { return register(f, here()) },
+			func(f *fixture) error { return register(f, elsewhere()) },
 		},
 		"login by address": {
 			100, time.Second,
-			func(w *world, n int) error { return login(w, fmt.Sprint("nobody", n), here()) },
-			func(w *world) error { return login(w, "ann", elsewhere()) },
+			func(f *fixture, n int) error { return login(f, fmt.Sprint("unknown", n), here()) },
+			func(f *fixture) error { return login(f, "ann", elsewhere()) },
 		},
 		"login by account and address": {
 			20, 10 * time.Second,
-			func(w *world, _ int) error { return login(w, "ann", here()) }, func(w *world) error { return login(w, "bob", here()) },
+			func(f *fixture, _ int) error { return login(f, "ann", here()) },
+			func(f *fixture) error { return login(f, "bob", here()) },
 		},
 		"login by account and address, from elsewhere": {
 			20, 10 * time.Second,
-			func(w *world, _ int) error { return login(w, "ann", here()) }, func(w *world) error { return login(w, "ann", elsewhere()) },
+			func(f *fixture, _ int) error { return login(f, "ann", here()) },
+			func(f *fixture) error { return login(f, "ann", elsewhere()) },
 		},
 		"refresh by address": {
 			300, 500 * time.Millisecond,
-			func(w *world, _ int) error { return refresh(w, "x", here()) }, func(w *world) error { return refresh(w, "x", elsewhere()) },
+			func(f *fixture, _ int) error { return refresh(f, "x", here()) },
+			func(f *fixture) error { return refresh(f, "x", elsewhere()) },
 		},
 		"refresh by session": {
 			20, 3 * time.Second,
-			func(w *world, n int) error {
-				return refresh(w, w.tokens.firstRefresh(session).String(), Client{IP: fmt.Sprint("192.0.2.", n%200)})
+			func(f *fixture, n int) error {
+				return refresh(f, f.tokens.firstRefresh(session).String(),
+					Client{IP: fmt.Sprint("192.0.2.", n%200)})
 			},
-			func(w *world) error { return refresh(w, w.tokens.firstRefresh(other).String(), here()) },
+			func(f *fixture) error {
+				return refresh(f, f.tokens.firstRefresh(other).String(), here())
+			},
 		},
 		"requestPasswordReset": {
 			20, time.Minute,
-			func(w *world, n int) error {
-				return w.RequestPasswordReset(w.t.Context(), fmt.Sprint("nobody", n), here())
+			func(f *fixture, n int) error {
+				return f.RequestPasswordReset(f.t.Context(), fmt.Sprint("unknown", n), here())
 			},
-			func(w *world) error { return w.RequestPasswordReset(w.t.Context(), "nobody", elsewhere()) },
+			func(f *fixture) error {
+				return f.RequestPasswordReset(f.t.Context(), "unknown", elsewhere())
+			},
 		},
 		"resetPassword and verifyEmail": {
 			30, 5 * time.Second,
-			func(w *world, n int) error {
+			func(f *fixture, n int) error {
 				if n%2 == 0 {
-					return w.VerifyEmail(w.t.Context(), "x", here())
+					return f.VerifyEmail(f.t.Context(), "x", here())
 				}
-				return w.ResetPassword(w.t.Context(), "x", newPassword, here())
+				return f.ResetPassword(f.t.Context(), "x", newPassword, here())
 			},
-			func(w *world) error { return w.VerifyEmail(w.t.Context(), "x", elsewhere()) },
+			func(f *fixture) error { return f.VerifyEmail(f.t.Context(), "x", elsewhere()) },
 		},
 	}
 }
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
 		base.register("bob")
 		for name, test := range limitTests() {
 			t.Run(name, func(t *testing.T) {
-				// Counting begins anew with a clock that is far ahead of all that was counted
-				// before.
+				// All counts have expired by then.
 				base.clock.Forward(24 * time.Hour)
-				w := base.limited()
-				w.t = t
+				f := base.limited()
+				f.t = t
 				n := 0
 				try := func() error {
 					n++
-					return test.try(w, n)
+					return test.try(f, n)
 				}
 				for range test.burst {
 					if err := try(); waiting(err) != 0 {
 						t.Fatalf("attempt %d of %d: %v", n, test.burst, err)
 					}
 				}
-				w.wantWait("after the burst", try(), test.every)
-				w.wantWait("a refusal is not counted", try(), test.every)
-				if err := test.apart(w); waiting(err) != 0 {
-					t.Errorf("what is counted elsewhere: %v", err)
+				f.wantWait("after the burst", try(), test.every)
+				f.wantWait("a refusal is not counted", try(), test.every)
+				if err := test.apart(f); waiting(err) != 0 {
+					t.Errorf("counted under another key: %v", err)
 				}
-				w.clock.Forward(test.every - time.Millisecond)
-				w.wantWait("a little early", try(), time.Millisecond)
-				w.clock.Forward(time.Millisecond)
-				w.wantWait("one interval later", try(), 0)
-				w.wantWait("which lets one through", try(), test.every)
-				w.clock.Forward(3 * test.every)
+				f.clock.Forward(test.every - time.Millisecond)
+				f.wantWait("a little early", try(), time.Millisecond)
+				f.clock.Forward(time.Millisecond)
+				f.wantWait("one interval later", try(), 0)
+				f.wantWait("which lets one through", try(), test.every)
+				f.clock.Forward(3 * test.every)
 				for range 3 {
-					w.wantWait("three intervals later", try(), 0)
+					f.wantWait("three intervals later", try(), 0)
 				}
-				w.wantWait("and no more", try(), test.every)
-				w.clock.Forward(time.Duration(test.burst) * test.every)
+				f.wantWait("and no more", try(), test.every)
+				f.clock.Forward(time.Duration(test.burst) * test.every)
 				for range test.burst {
-					w.wantWait("when all is full again", try(), 0)
+					f.wantWait("when all is full again", try(), 0)
 				}
-				w.wantWait("and no more than full", try(), test.every)
+				f.wantWait("and no more than full", try(), test.every)
 			})
 		}
 	})
 }
 
-// With limits off nobody waits, as in all the other tests.
+// Without limits no client has to wait, as in all the other tests.
 func TestLimitsMayBeOff(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
 		for range 40 {
-			_, err := w.Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, here())
-			w.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
+			_, err := f.Login(t.Context(),
+				Login{Email: "ann@example.org", Password: "wrong password"}, here())
+			f.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
-		w.login("ann")
+		f.login("ann")
 	})
 }
 
 func TestAPasswordAskedForAgainIsLimitedBySession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
-		w := base.limited(func(o *Options) { o.OnDelete = nothingElse })
-		ann, laptop := w.login("ann"), w.login("ann")
+		f := base.limited(func(o *Options) { o.OnDelete = nothingElse })
+		ann, laptop := f.login("ann"), f.login("ann")
 		for i := range 10 {
 			var err error
 			switch i % 3 {
 			case 0:
-				err = w.DeleteAccount(t.Context(), ann.Actor(), "wrong password", here())
+				err = f.DeleteAccount(t.Context(), ann.Actor(), "wrong password", here())
 			case 1:
-				err = w.ChangePassword(t.Context(), ann.Actor(), ChangePassword{"wrong password", newPassword}, here())
+				err = f.ChangePassword(t.Context(), ann.Actor(),
+					ChangePassword{"wrong password", newPassword}, here())
 			case 2:
-				err = w.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{"a@example.com", "wrong password"}, here())
+				err = f.ChangeEmail(t.Context(), ann.Actor(),
+					ChangeEmail{"a@example.com", "wrong password"}, here())
 			}
 			if len(errs.Correctable(err)) != 1 {
 				t.Fatalf("attempt %d: %v", i, err)
 			}
 		}
-		w.wantWait("the right one", w.DeleteAccount(t.Context(), ann.Actor(), password, here()), 30*time.Second)
-		w.clock.Forward(30 * time.Second)
-		w.do("another session", w.ChangePassword(t.Context(), laptop.Actor(), ChangePassword{password, newPassword}, here()))
+		f.wantWait("the right one", f.DeleteAccount(t.Context(), ann.Actor(), password, here()),
+			30*time.Second)
+		f.clock.Forward(30 * time.Second)
+		f.do("another session", f.ChangePassword(t.Context(), laptop.Actor(),
+			ChangePassword{password, newPassword}, here()))
 	})
 }
 
 func TestMailsToOneAccountAreLimited(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		ann := base.register("ann")
 		base.register("bob")
-		w := base.limited()
+		f := base.limited()
 		for name, try := range map[string]func(i int) error{
-			"verification": func(int) error { return w.RequestEmailVerification(t.Context(), ann.Actor()) },
-			"change":       func(i int) error { return w.askForAddress(w.login("ann"), fmt.Sprintf("ann%d@example.com", i)) },
+			"verification": func(int) error {
+				return f.RequestEmailVerification(t.Context(), ann.Actor())
+			},
+			"change": func(i int) error {
+				return f.askForAddress(f.login("ann"), fmt.Sprintf("ann%d@example.com", i))
+			},
 		} {
-			w.takeMails()
+			f.takeMails()
 			sent := map[string]int{}
 			for i := range 6 {
 				if i < 5 {
-					w.do(name, try(i))
+					f.do(name, try(i))
 				} else {
-					w.wantWait(name, try(i), 10*time.Minute)
+					f.wantWait(name, try(i), 10*time.Minute)
 				}
-				for _, m := range w.takeMails() { // before the next one takes it back
+				for _, m := range f.takeMails() { // before the next request deletes it
 					sent[string(m.Kind)]++
 				}
 			}
@@ -231,21 +251,25 @@ func TestMailsToOneAccountAreLimited(t *testing.T) {
 	})
 }
 
-// Whoever knows an address could otherwise have any number of mails sent there.
+// Otherwise a client that knows an address could cause any number of mails to it.
 func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
 		base.takeMails()
-		w := base.limited(func(o *Options) { o.ConcealEmails = true })
+		f := base.limited(func(o *Options) { o.ConcealEmails = true })
 		for i := range 10 {
-			in := Register{Email: "ann@example.org", Nickname: fmt.Sprint("other", i), Password: password}
-			if signedIn, err := w.Register(t.Context(), in, Client{IP: fmt.Sprint("192.0.2.", i)}); signedIn != nil || err != nil {
-				t.Fatalf("got %v (%v), which tells", signedIn, err)
+			in := Register{
+				Email: "ann@example.org", Nickname: fmt.Sprint("other", i),
+				Password: password,
+			}
+			if signedIn, err := f.Register(t.Context(), in,
+				Client{IP: fmt.Sprint("192.0.2.", i)}); signedIn != nil || err != nil {
+				t.Fatalf("got %v (%v), which reveals the account", signedIn, err)
 			}
 		}
 		n := 0
-		for _, m := range w.takeMails() {
+		for _, m := range f.takeMails() {
 			if m.Kind == mail.RegistrationAttempt {
 				n++
 			}
@@ -256,19 +280,21 @@ func TestNoticesOfConcealedRegistrationsAreLimited(t *testing.T) {
 	})
 }
 
-func TestFailuresSlowDown(t *testing.T) {
+func TestFailuresLockOut(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
 		base.register("bob")
-		w := base.limited()
+		f := base.limited()
 		login := func(nickname, with string, from Client) error {
-			_, err := w.Login(t.Context(), Login{Email: nickname + "@example.org", Password: with}, from)
+			_, err := f.Login(t.Context(), Login{Email: nickname + "@example.org", Password: with},
+				from)
 			return err
 		}
 		fail := func(name string) {
 			t.Helper()
-			w.wantProblem(name, login("ann", "wrong password", here()), "INVALID_CREDENTIALS password")
+			f.wantProblem(name, login("ann", "wrong password", here()),
+				"INVALID_CREDENTIALS password")
 		}
 		const cap = 15 * time.Minute
 		for range 3 {
@@ -276,64 +302,68 @@ func TestFailuresSlowDown(t *testing.T) {
 		}
 		for n, wait := 4, 2*time.Second; n < 16; n, wait = n+1, min(2*wait, cap) {
 			fail(fmt.Sprintf("failure %d", n))
-			w.wantWait("the wrong one", login("ann", "wrong password", here()), wait)
-			w.wantWait("the right one", login("ann", password, here()), wait)
-			w.wantWait("the address, written otherwise", login(" ANN", password, here()), wait)
-			w.do("another address", login("ann", password, elsewhere()))
-			w.do("another account", login("bob", password, here()))
-			w.clock.Forward(wait - time.Millisecond)
-			w.wantWait("a little early", login("ann", password, here()), time.Millisecond)
-			w.clock.Forward(time.Millisecond)
+			f.wantWait("the wrong one", login("ann", "wrong password", here()), wait)
+			f.wantWait("the right one", login("ann", password, here()), wait)
+			f.wantWait("the address, written otherwise", login(" ANN", password, here()), wait)
+			f.do("another address", login("ann", password, elsewhere()))
+			f.do("another account", login("bob", password, here()))
+			f.clock.Forward(wait - time.Millisecond)
+			f.wantWait("a little early", login("ann", password, here()), time.Millisecond)
+			f.clock.Forward(time.Millisecond)
 			if wait < 16*time.Second {
-				// so that the other limit, of attempts, stays out of this
-				w.clock.Forward(time.Minute)
+				// so that the limit of attempts does not apply
+				f.clock.Forward(time.Minute)
 			}
 		}
-		// An hour after the lockout nothing is held against anybody, and a microsecond before
-		// everything still is.
-		w.clock.Forward(time.Hour)
+		// Failures expire an hour after the end of the lockout, and not a microsecond earlier.
+		f.clock.Forward(time.Hour)
 		fail("within the hour")
-		w.wantWait("within the hour", login("ann", password, here()), cap)
-		w.clock.Forward(cap + time.Hour + time.Microsecond)
+		f.wantWait("within the hour", login("ann", password, here()), cap)
+		f.clock.Forward(cap + time.Hour + time.Microsecond)
 		for range 3 {
 			fail("for free again")
 		}
 		fail("the fourth")
-		w.wantWait("the fourth", login("ann", password, here()), 2*time.Second)
-		w.clock.Forward(2 * time.Second)
-		w.do("success", login("ann", password, here()))
+		f.wantWait("the fourth", login("ann", password, here()), 2*time.Second)
+		f.clock.Forward(2 * time.Second)
+		f.do("success", login("ann", password, here()))
 		for range 3 {
 			fail("after a success")
 		}
-		w.do("after a success, and three failures", login("ann", password, here()))
+		f.do("after a success, and three failures", login("ann", password, here()))
 	})
 }
 
-// Unknown addresses slow down as known ones do, or waiting would tell which is which.
-func TestFailuresForNobodySlowDownToo(t *testing.T) {
+// Otherwise a lockout would reveal which addresses have accounts.
+func TestFailuresForUnknownAddressesLockOutToo(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		w := base.limited()
+	each(t, func(t *testing.T, base *fixture) {
+		f := base.limited()
 		for range 4 {
-			_, err := w.Login(t.Context(), Login{Email: "nobody@example.org", Password: password}, here())
-			w.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
+			_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password},
+				here())
+			f.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
-		_, err := w.Login(t.Context(), Login{Email: "nobody@example.org", Password: password}, here())
-		w.wantWait("the fifth", err, 2*time.Second)
+		_, err := f.Login(t.Context(), Login{Email: "unknown@example.org", Password: password},
+			here())
+		f.wantWait("the fifth", err, 2*time.Second)
 	})
 }
 
-// A client that waits as long as it was told is let through, to the microsecond.
+// A client that waits for exactly RetryAfter is let through.
 func TestRetryAfterIsLongEnough(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		w := base.limited()
+	each(t, func(t *testing.T, base *fixture) {
+		f := base.limited()
 		r := limit{Rate: ratelimit.Rate{Burst: 1, Every: 10 * time.Second}}
-		for i, late := range []time.Duration{0, 400 * time.Microsecond, 600 * time.Microsecond, 999 * time.Microsecond, 10*time.Second - 400*time.Microsecond} {
+		for i, late := range []time.Duration{
+			0, 400 * time.Microsecond, 600 * time.Microsecond,
+			999 * time.Microsecond, 10*time.Second - 400*time.Microsecond,
+		} {
 			key := fmt.Sprint("key", i)
-			w.do("first", w.allow(t.Context(), key, r))
-			w.clock.Forward(late)
-			err := w.allow(t.Context(), key, r)
+			f.do("first", f.allow(t.Context(), key, r))
+			f.clock.Forward(late)
+			err := f.allow(t.Context(), key, r)
 			if !errs.Is(err, errs.RateLimited) {
 				t.Fatalf("got %v, want RATE_LIMITED", err)
 			}
@@ -341,9 +371,9 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 			if wait <= 0 || wait%time.Millisecond != 0 {
 				t.Errorf("%v late: has to wait %v", late, wait)
 			}
-			w.clock.Forward(wait)
-			if err := w.allow(t.Context(), key, r); err != nil {
-				t.Errorf("%v late: waited %v, as told, and: %v", late, wait, err)
+			f.clock.Forward(wait)
+			if err := f.allow(t.Context(), key, r); err != nil {
+				t.Errorf("%v late: refused after waiting %v: %v", late, wait, err)
 			}
 		}
 	})
@@ -352,8 +382,10 @@ func TestRetryAfterIsLongEnough(t *testing.T) {
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	for ip, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8:0:1::1": "2001:db8:0:1::/64",
-		"2001:db8:0:1:ffff:ffff:ffff:ffff": "2001:db8:0:1::/64", "2001:db8:0:2::1": "2001:db8:0:2::/64", "::1": "::/64",
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1",
+		"2001:db8:0:1::1":                  "2001:db8:0:1::/64",
+		"2001:db8:0:1:ffff:ffff:ffff:ffff": "2001:db8:0:1::/64",
+		"2001:db8:0:2::1":                  "2001:db8:0:2::/64", "::1": "::/64",
 		"fe80::1%eth0": "fe80::/64", "fe80::1%eth1": "fe80::/64",
 		"": "unknown", "no address": "unknown", "192.0.2.1:80": "unknown", "192.0.2": "unknown",
 	} {
@@ -363,31 +395,33 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// One customer has 2^64 addresses of IPv6, and is one customer.
+// One customer has 2^64 addresses of IPv6, which count as one.
 func TestANetworkOfIPv6IsOneAddress(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
-		w := base.limited()
+		f := base.limited()
 		login := func(with, ip string) error {
-			_, err := w.Login(t.Context(), Login{Email: "ann@example.org", Password: with}, Client{IP: ip})
+			_, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: with},
+				Client{IP: ip})
 			return err
 		}
 		for i := range 4 {
-			w.wantProblem("wrong", login("wrong password", fmt.Sprintf("2001:db8:0:1::%d", i)), "INVALID_CREDENTIALS password")
+			f.wantProblem("wrong", login("wrong password", fmt.Sprintf("2001:db8:0:1::%d", i)),
+				"INVALID_CREDENTIALS password")
 		}
-		w.wantWait("a neighbour", login(password, "2001:db8:0:1:abcd::9"), 2*time.Second)
-		w.do("another network", login(password, "2001:db8:0:2::1"))
+		f.wantWait("a neighbour", login(password, "2001:db8:0:1:abcd::9"), 2*time.Second)
+		f.do("another network", login(password, "2001:db8:0:2::1"))
 	})
 }
 
-// On PostgreSQL the nodes count together; on SQLite there is but one.
+// On PostgreSQL the nodes share their counts; SQLite has one node.
 func TestNodesShareLimits(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
+	each(t, func(t *testing.T, base *fixture) {
 		base.register("ann")
-		nodes := []*world{base.limited(), base.limited()}
-		together := base.db.Postgres()
+		nodes := []*fixture{base.limited(), base.limited()}
+		shared := base.db.Postgres()
 		r := limit{Rate: ratelimit.Rate{Burst: 4, Every: time.Hour}}
 		passed := 0
 		for i := range 8 {
@@ -396,18 +430,20 @@ func TestNodesShareLimits(t *testing.T) {
 			}
 		}
 		want := 8
-		if together {
+		if shared {
 			want = 4
 		}
 		if passed != want {
 			t.Errorf("%d attempts were let through, want %d", passed, want)
 		}
 		for i := range 4 {
-			_, err := nodes[i%2].Login(t.Context(), Login{Email: "ann@example.org", Password: "wrong password"}, here())
+			_, err := nodes[i%2].Login(t.Context(),
+				Login{Email: "ann@example.org", Password: "wrong password"}, here())
 			base.wantProblem("wrong", err, "INVALID_CREDENTIALS password")
 		}
-		_, err := nodes[0].Login(t.Context(), Login{Email: "ann@example.org", Password: password}, here())
-		if slowed := waiting(err) == 2*time.Second; slowed != together {
+		_, err := nodes[0].Login(t.Context(), Login{Email: "ann@example.org", Password: password},
+			here())
+		if slowed := waiting(err) == 2*time.Second; slowed != shared {
 			t.Errorf("failures on both nodes: %v", err)
 		}
 	})
@@ -415,14 +451,15 @@ func TestNodesShareLimits(t *testing.T) {
 
 func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		nodes := []*world{base.limited()}
+	each(t, func(t *testing.T, base *fixture) {
+		nodes := []*fixture{base.limited()}
 		if base.db.Postgres() {
 			nodes = append(nodes, base.limited())
 		}
 		var passed, refused atomic.Int64
-		together(50, func(i int) {
-			switch err := nodes[i%len(nodes)].allow(t.Context(), "key", limit{Rate: ratelimit.Rate{Burst: 7, Every: time.Hour}}); {
+		concurrently(50, func(i int) {
+			switch err := nodes[i%len(nodes)].allow(t.Context(), "key",
+				limit{Rate: ratelimit.Rate{Burst: 7, Every: time.Hour}}); {
 			case err == nil:
 				passed.Add(1)
 			case waiting(err) == time.Hour:
@@ -432,27 +469,29 @@ func TestManyAtOnceGetNoMoreThanTheBurst(t *testing.T) {
 			}
 		})
 		if passed.Load() != 7 || refused.Load() != 43 {
-			t.Errorf("%d were let through and %d refused, want 7 and 43", passed.Load(), refused.Load())
+			t.Errorf("%d were let through and %d refused, want 7 and 43", passed.Load(),
+				refused.Load())
 		}
 	})
 }
 
-// The counts outlive accounts, and are no list of who was here.
+// The counts outlive accounts, and must not contain their addresses.
 func TestLimitsAreCountedUnderHashes(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		w := base.limited()
+	each(t, func(t *testing.T, base *fixture) {
+		f := base.limited()
 		in := Register{Email: "ann@example.org", Nickname: "ann", Password: password}
-		ann, err := w.Register(t.Context(), in, here())
-		w.do("register", err)
-		_, _ = w.Login(t.Context(), Login{Email: in.Email, Password: "wrong password"}, here())
-		w.do("reset", w.RequestPasswordReset(t.Context(), in.Email, here()))
-		w.do("verify", w.RequestEmailVerification(t.Context(), ann.Actor()))
-		w.refresh(ann.Tokens.RefreshToken)
+		ann, err := f.Register(t.Context(), in, here())
+		f.do("register", err)
+		_, _ = f.Login(t.Context(), Login{Email: in.Email, Password: "wrong password"}, here())
+		f.do("reset", f.RequestPasswordReset(t.Context(), in.Email, here()))
+		f.do("verify", f.RequestEmailVerification(t.Context(), ann.Actor()))
+		f.refresh(ann.Tokens.RefreshToken)
 		var keys []string
-		if memory, ok := w.limits.(inMemory); ok {
+		if memory, ok := f.limits.(memoryLimits); ok {
 			keys = memory.Keys()
-		} else if err := w.db.NewSelect().Table("rate_limits").Column("key").Scan(t.Context(), &keys); err != nil {
+		} else if err := f.db.NewSelect().Table("rate_limits").Column("key").Scan(t.Context(),
+			&keys); err != nil {
 			t.Fatal(err)
 		}
 		if len(keys) < 8 {
@@ -460,7 +499,7 @@ func TestLimitsAreCountedUnderHashes(t *testing.T) {
 		}
 		for _, key := range keys {
 			if len(key) != 64 || strings.Trim(key, "0123456789abcdef") != "" {
-				t.Errorf("%q is no hash", key)
+				t.Errorf("%q is not a hash", key)
 			}
 		}
 	})

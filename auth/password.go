@@ -17,8 +17,9 @@ const (
 	maxPassword = 256
 )
 
-// The 10,000 most common of those that are long enough, one a line, most common first; counted by
-// zxcvbn (https://github.com/dropbox/zxcvbn) over leaked passwords.
+// The 10,000 most common passwords of at least minPassword characters, one on each line, most
+// common first. The counts are those of zxcvbn (https://github.com/dropbox/zxcvbn), over leaked
+// passwords.
 //
 //go:embed common_passwords.txt
 var commonPasswords string
@@ -38,11 +39,14 @@ func checkPassword(problems *errs.List, path, password string) {
 	case n > maxPassword:
 		problems.Add(errs.TooLong, path, "A password has at most %d characters.", maxPassword)
 	case isCommon()[strings.ToLower(password)]:
-		problems.Add(errs.Invalid, path, "This is one of the passwords that are tried first. Choose another.")
+		problems.Add(errs.Invalid, path,
+			"This password is too common: attackers try it first. Choose another.")
 	}
 }
 
-func (s *Service) hashPassword(ctx context.Context, password string, from Client) (hash string, err error) {
+func (s *Service) hashPassword(
+	ctx context.Context, password string, from Client,
+) (hash string, err error) {
 	err = s.withSlot(ctx, from, func() error {
 		hash, err = argon2id.CreateHash(password, s.opts.Argon2)
 		return err
@@ -50,8 +54,11 @@ func (s *Service) hashPassword(ctx context.Context, password string, from Client
 	return hash, err
 }
 
-// passwordMatches takes as long for an empty hash, which stands for no account, as for any other.
-func (s *Service) passwordMatches(ctx context.Context, password, hash string, from Client) (matches bool, err error) {
+// passwordMatches compares a password with a hash. An empty hash, for an account that does not
+// exist, never matches, after the same work.
+func (s *Service) passwordMatches(
+	ctx context.Context, password, hash string, from Client,
+) (matches bool, err error) {
 	known := hash != ""
 	if !known {
 		hash = s.decoy

@@ -15,8 +15,8 @@ import (
 
 const maxAbout = 500
 
-// UpdateProfile changes what is given, and leaves what is nil. A blank display name or about is
-// none.
+// UpdateProfile is the input of Service.UpdateProfile. A nil field stays as it is. A blank display
+// name or about removes the current one.
 type UpdateProfile struct {
 	Nickname    *string
 	DisplayName *string
@@ -24,7 +24,9 @@ type UpdateProfile struct {
 }
 
 // UpdateProfile changes how others see the actor.
-func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in UpdateProfile) (u *model.User, err error) {
+func (s *Service) UpdateProfile(
+	ctx context.Context, actor model.Actor, in UpdateProfile,
+) (u *model.User, err error) {
 	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
 		return nil, err
 	}
@@ -46,8 +48,10 @@ func (s *Service) UpdateProfile(ctx context.Context, actor model.Actor, in Updat
 		if err := problems.Err(); err != nil {
 			return err
 		}
-		u.SearchKey = searchKey(u)
-		_, err := tx.NewUpdate().Model(u).Column("nickname", "nickname_key", "display_name", "about", "search_key").WherePK().Exec(ctx)
+		u.SearchKey = SearchKey(u)
+		_, err := tx.NewUpdate().Model(u).
+			Column("nickname", "nickname_key", "display_name", "about", "search_key").WherePK().
+			Exec(ctx)
 		if store.UniqueNickname.BrokenBy(err) {
 			return errs.Input(errs.Taken, "nickname", nicknameTaken)
 		}
@@ -69,14 +73,16 @@ func checkAbout(problems *errs.List, path, about string) *string {
 	return &about
 }
 
-// UpdateSettings changes what is given, and leaves what is nil.
+// UpdateSettings is the input of Service.UpdateSettings. A nil field stays as it is.
 type UpdateSettings struct {
 	ShowPresence     *bool
 	SendReadReceipts *bool
 }
 
-// UpdateSettings changes what the actor lets others know.
-func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in UpdateSettings) (u *model.User, err error) {
+// UpdateSettings changes the actor's privacy settings.
+func (s *Service) UpdateSettings(
+	ctx context.Context, actor model.Actor, in UpdateSettings,
+) (u *model.User, err error) {
 	if err := s.opts.Accounts.Take(ctx, actor.UserID, ratelimit.Profile.Times(1)); err != nil {
 		return nil, err
 	}
@@ -97,20 +103,23 @@ func (s *Service) UpdateSettings(ctx context.Context, actor model.Actor, in Upda
 		if s.opts.OnSettings != nil {
 			s.opts.OnSettings(tx, u.ID)
 		}
-		_, err := tx.NewUpdate().Model(u).Column("show_presence", "send_read_receipts").WherePK().Exec(ctx)
+		_, err := tx.NewUpdate().Model(u).Column("show_presence", "send_read_receipts").WherePK().
+			Exec(ctx)
 		return err
 	})
 	return u, err
 }
 
-// ChangePassword is a change of the actor's own password, who has to know the old one.
+// ChangePassword is the input of Service.ChangePassword.
 type ChangePassword struct {
 	OldPassword string
 	NewPassword string
 }
 
-// ChangePassword sets another password, and ends the actor's other sessions.
-func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in ChangePassword, from Client) error {
+// ChangePassword replaces the actor's password, and ends their other sessions.
+func (s *Service) ChangePassword(
+	ctx context.Context, actor model.Actor, in ChangePassword, from Client,
+) error {
 	var problems errs.List
 	checkPassword(&problems, "newPassword", in.NewPassword)
 	if err := problems.Err(); err != nil {
@@ -135,7 +144,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 		if err := s.audit(ctx, tx, passwordChanged, &u.ID, &actor.SessionID, from); err != nil {
 			return err
 		}
-		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u.Email, u)); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u)); err != nil {
 			return err
 		}
 		_, err = s.revokeAll(ctx, tx, u.ID, &actor.SessionID, from)
@@ -143,8 +152,8 @@ func (s *Service) ChangePassword(ctx context.Context, actor model.Actor, in Chan
 	})
 }
 
-// requirePassword makes sure that it is the person, and not only their open session, who asks. It
-// returns the hash that it checked, for checkedUser.
+// requirePassword checks the actor's password, so that an open session alone is not enough for the
+// operation. It returns the hash that it checked, for checkedUser.
 func (s *Service) requirePassword(
 	ctx context.Context, actor model.Actor, path, password string, from Client,
 ) (hash string, err error) {
@@ -156,7 +165,7 @@ func (s *Service) requirePassword(
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", store.Error(err)
 	}
-	if hash == "" { // the account was removed a moment ago
+	if hash == "" { // the account has just been removed
 		return "", errSessionEnded
 	}
 	matches, err := s.passwordMatches(ctx, password, hash, from)
@@ -173,20 +182,22 @@ func (s *Service) requirePassword(
 		if err != nil {
 			return "", err
 		}
-		return "", errs.Input(errs.InvalidCredentials, path, "This is not your password.")
+		return "", errs.Input(errs.InvalidCredentials, path, "The password is wrong.")
 	}
 	return hash, nil
 }
 
-// ChangeEmail is a change of the actor's address, who has to know the password.
+// ChangeEmail is the input of Service.ChangeEmail.
 type ChangeEmail struct {
 	NewEmail string
 	Password string
 }
 
-// ChangeEmail mails a link to the new address, which becomes the actor's once the link is followed,
-// and a notice to the old.
-func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeEmail, from Client) error {
+// ChangeEmail mails a link to the new address and a notice to the old one. The new address becomes
+// the actor's when the link is followed (VerifyEmail).
+func (s *Service) ChangeEmail(
+	ctx context.Context, actor model.Actor, in ChangeEmail, from Client,
+) error {
 	var problems errs.List
 	email := checkEmail(&problems, "newEmail", in.NewEmail)
 	if err := problems.Err(); err != nil {
@@ -199,7 +210,7 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 	if err := s.allow(ctx, "change of "+actor.UserID.String(), mailByAccount); err != nil {
 		return err
 	}
-	quiet, err := s.quietAttempt(ctx, email)
+	suppressed, err := s.countAttempt(ctx, email)
 	if err != nil {
 		return err
 	}
@@ -209,10 +220,11 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 			return err
 		}
 		other := new(model.User)
-		err = tx.NewSelect().Model(other).Where("u.email_key = ?", text.Fold(email)).Where("u.id <> ?", u.ID).Scan(ctx)
+		err = tx.NewSelect().Model(other).Where("u.email_key = ?", text.Fold(email)).
+			Where("u.id <> ?", u.ID).Scan(ctx)
 		taken := err == nil
 		if taken && !s.opts.ConcealEmails {
-			return errs.Input(errs.Taken, "newEmail", "There is an account with this e-mail address.")
+			return errs.Input(errs.Taken, "newEmail", emailTaken)
 		}
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
@@ -220,18 +232,18 @@ func (s *Service) ChangeEmail(ctx context.Context, actor model.Actor, in ChangeE
 		if err := s.audit(ctx, tx, emailChangeAsked, &u.ID, &actor.SessionID, from); err != nil {
 			return err
 		}
-		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.EmailChanging, u.Email, u)); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.EmailChanging, u)); err != nil {
 			return err
 		}
-		// If the address is taken, the same statements run: a link that waits for another address
-		// is void in both cases.
+		// If the address is taken, the same statements run: a pending link for another address is
+		// invalidated in both cases.
 		token, err := s.issue(ctx, tx, !taken, changeEmail, u.ID, &email, verifyTTL)
 		if err != nil {
 			return err
 		}
 		m := s.linkMail(mail.ChangeEmail, email, u, verifyPage, token)
 		if taken { // only its owner is informed
-			m = attemptMail(other, quiet)
+			m = attemptMail(other, suppressed)
 		}
 		return s.opts.Mail.Enqueue(ctx, tx, m)
 	})

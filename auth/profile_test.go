@@ -14,51 +14,56 @@ import (
 
 func TestAChangeOfPasswordEndsTheOtherSessions(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, laptop, bob := w.register("ann"), w.login("ann"), w.register("bob")
-		w.takeMails()
+	each(t, func(t *testing.T, f *fixture) {
+		ann, laptop, bob := f.register("ann"), f.login("ann"), f.register("bob")
+		f.takeMails()
 		stays, ends := newEnding(t), newEnding(t)
-		defer w.Lease(w.grant(ann), stays.end).Release()
-		w.Lease(w.grant(laptop), ends.end)
+		defer f.Lease(f.grant(ann), stays.end).Release()
+		f.Lease(f.grant(laptop), ends.end)
 		change := func(old, to string) error {
-			return w.ChangePassword(t.Context(), ann.Actor(), ChangePassword{OldPassword: old, NewPassword: to}, Client{})
+			return f.ChangePassword(t.Context(), ann.Actor(),
+				ChangePassword{OldPassword: old, NewPassword: to}, Client{})
 		}
-		w.wantProblem("wrong", change("wrong password", newPassword), "INVALID_CREDENTIALS oldPassword")
-		w.wantProblem("blank", change("", newPassword), "INVALID_CREDENTIALS oldPassword")
-		w.wantProblem("short", change(password, "seven77"), "TOO_SHORT newPassword")
-		w.wantProblem("weak", change(password, weak), "INVALID newPassword")
-		w.wantProblem("long", change(password, strings.Repeat("é", 257)), "TOO_LONG newPassword")
-		w.grant(laptop)
-		w.signsIn("refused", "ann@example.org", password, true)
-		w.wantMails("refused")
+		f.wantProblem("wrong", change("wrong password", newPassword),
+			"INVALID_CREDENTIALS oldPassword")
+		f.wantProblem("blank", change("", newPassword), "INVALID_CREDENTIALS oldPassword")
+		f.wantProblem("short", change(password, "seven77"), "TOO_SHORT newPassword")
+		f.wantProblem("weak", change(password, weak), "INVALID newPassword")
+		f.wantProblem("long", change(password, strings.Repeat("é", 257)), "TOO_LONG newPassword")
+		f.grant(laptop)
+		f.signsIn("refused", "ann@example.org", password, true)
+		f.wantMails("refused")
 
-		w.do("change", change(password, newPassword))
-		w.wantMails("change", "password_changed ann@example.org")
-		w.grant(ann)
+		f.do("change", change(password, newPassword))
+		f.wantMails("change", "password_changed ann@example.org")
+		f.grant(ann)
 		stays.want("this session", 0)
 		ends.want("the other", 1)
-		w.wantEnded("the other", laptop)
-		w.refresh(ann.Tokens.RefreshToken)
-		w.grant(bob)
-		w.signsIn("old", "ann@example.org", password, false)
-		w.signsIn("new", "ann@example.org", newPassword, true)
-		w.signsIn("another person", "bob@example.org", password, true)
+		f.wantEnded("the other", laptop)
+		f.refresh(ann.Tokens.RefreshToken)
+		f.grant(bob)
+		f.signsIn("old", "ann@example.org", password, false)
+		f.signsIn("new", "ann@example.org", newPassword, true)
+		f.signsIn("another person", "bob@example.org", password, true)
 	})
 }
 
 func TestUpdateProfile(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		w.register("bob")
-		want := w.user(ann.User.ID)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		f.register("bob")
+		want := f.user(ann.User.ID)
 		update := func(name string, in UpdateProfile, change func()) {
 			t.Helper()
-			got, err := w.UpdateProfile(t.Context(), ann.Actor(), in)
-			w.do(name, err)
+			got, err := f.UpdateProfile(t.Context(), ann.Actor(), in)
+			f.do(name, err)
 			change()
-			want.SearchKey = got.SearchKey // what it finds is looked at below
-			for from, u := range map[string]*model.User{"returned": got, "stored": w.user(ann.User.ID)} {
+			want.SearchKey = got.SearchKey // tested below, with searches
+			for from, u := range map[string]*model.User{
+				"returned": got,
+				"stored":   f.user(ann.User.ID),
+			} {
 				if diff := cmp.Diff(want, u); diff != "" {
 					t.Errorf("%s: %s (-want +got):\n%s", name, from, diff)
 				}
@@ -66,27 +71,35 @@ func TestUpdateProfile(t *testing.T) {
 		}
 		finds := func(what string, people ...string) {
 			t.Helper()
-			found, err := w.search(what, store.PageArgs{})
-			if diff := cmp.Diff(append([]string{}, people...), nicknames(found.Items)); err != nil || diff != "" {
+			found, err := f.search(what, store.PageArgs{})
+			if diff := cmp.Diff(append([]string{}, people...),
+				nicknames(found.Items)); err != nil || diff != "" {
 				t.Errorf("%q finds (-want +got):\n%s(%v)", what, diff, err)
 			}
 		}
 		update("nothing", UpdateProfile{}, func() {})
-		update("display name", UpdateProfile{DisplayName: new(" Ann of Cleves ")}, func() { want.DisplayName = new("Ann of Cleves") })
+		update("display name", UpdateProfile{DisplayName: new(" Ann of Cleves ")},
+			func() { want.DisplayName = new("Ann of Cleves") })
 		finds("cleves", "ann")
-		update("about", UpdateProfile{About: new(" one\ntwo ")}, func() { want.About = new("one\ntwo") })
-		update("nickname", UpdateProfile{Nickname: new("Zoë")}, func() { want.Nickname, want.NicknameKey = "Zoë", "zoë" })
+		update("about", UpdateProfile{About: new(" one\ntwo ")},
+			func() { want.About = new("one\ntwo") })
+		update("nickname", UpdateProfile{Nickname: new("Zoë")},
+			func() { want.Nickname, want.NicknameKey = "Zoë", "zoë" })
 		finds("zoë", "Zoë")
 		finds("cleves", "Zoë")
 		finds("ann o", "Zoë")
-		finds("zoëann") // a match reaches not from one name into the other
-		update("her own nickname, written otherwise", UpdateProfile{Nickname: new("ZOË")}, func() { want.Nickname = "ZOË" })
-		update("blank display name", UpdateProfile{DisplayName: new(" ")}, func() { want.DisplayName = nil })
+		finds("zoëann") // there is no match across two names
+		update("her own nickname, written otherwise", UpdateProfile{Nickname: new("ZOË")},
+			func() { want.Nickname = "ZOË" })
+		update("blank display name", UpdateProfile{DisplayName: new(" ")},
+			func() { want.DisplayName = nil })
 		finds("cleves")
 		update("blank about", UpdateProfile{About: new("")}, func() { want.About = nil })
-		update("all", UpdateProfile{Nickname: new("ann"), DisplayName: new("A"), About: new("B")}, func() {
-			want.Nickname, want.NicknameKey, want.DisplayName, want.About = "ann", "ann", new("A"), new("B")
-		})
+		update("all", UpdateProfile{Nickname: new("ann"), DisplayName: new("A"), About: new("B")},
+			func() {
+				want.Nickname, want.NicknameKey, want.DisplayName, want.About = "ann", "ann",
+					new("A"), new("B")
+			})
 		finds("zoë")
 
 		for _, test := range []struct {
@@ -102,56 +115,73 @@ func TestUpdateProfile(t *testing.T) {
 			{UpdateProfile{About: new(strings.Repeat("a", 501))}, "TOO_LONG about"},
 			{UpdateProfile{About: new("a\x00b")}, "INVALID about"},
 			{
-				UpdateProfile{Nickname: new("a"), DisplayName: new("\x01"), About: new(strings.Repeat("a", 501))},
+				UpdateProfile{
+					Nickname: new("a"), DisplayName: new("\x01"),
+					About: new(strings.Repeat("a", 501)),
+				},
 				"TOO_SHORT nickname, INVALID displayName, TOO_LONG about",
 			},
 			{UpdateProfile{Nickname: new("bob"), About: new("refused together")}, "TAKEN nickname"},
 		} {
-			u, err := w.UpdateProfile(t.Context(), ann.Actor(), test.in)
-			w.wantProblem(test.want, err, test.want)
-			_ = u // says nothing beside an error
-			if diff := cmp.Diff(want, w.user(ann.User.ID)); diff != "" {
+			u, err := f.UpdateProfile(t.Context(), ann.Actor(), test.in)
+			f.wantProblem(test.want, err, test.want)
+			_ = u // undefined with an error
+			if diff := cmp.Diff(want, f.user(ann.User.ID)); diff != "" {
 				t.Errorf("refused with %s, and yet stored (-want +got):\n%s", test.want, diff)
 			}
 		}
-		update("500", UpdateProfile{About: new(strings.Repeat("é", 500))}, func() { want.About = new(strings.Repeat("é", 500)) })
+		update("500", UpdateProfile{About: new(strings.Repeat("é", 500))},
+			func() { want.About = new(strings.Repeat("é", 500)) })
 		finds("bob", "bob")
 	})
 }
 
 func TestUpdateSettings(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		var told []model.UserID
-		w := base.node(base.clock, func(o *Options) {
-			o.OnSettings = func(_ *store.Tx, id model.UserID) { told = append(told, id) }
+	each(t, func(t *testing.T, base *fixture) {
+		var notified []model.UserID
+		f := base.node(base.clock, func(o *Options) {
+			o.OnSettings = func(_ *store.Tx, id model.UserID) { notified = append(notified, id) }
 		})
-		ann, bob := w.register("ann"), w.register("bob")
+		ann, bob := f.register("ann"), f.register("bob")
 		for _, test := range []struct {
 			in                 UpdateSettings
 			presence, receipts bool
-			tells              []model.UserID
+			notified           []model.UserID
 		}{
 			{UpdateSettings{}, true, true, nil},
 			{UpdateSettings{ShowPresence: new(true)}, true, true, nil},
 			{UpdateSettings{ShowPresence: new(false)}, false, true, []model.UserID{ann.User.ID}},
-			{UpdateSettings{SendReadReceipts: new(false)}, false, false, []model.UserID{ann.User.ID}},
+			{
+				UpdateSettings{SendReadReceipts: new(false)},
+				false, false,
+				[]model.UserID{ann.User.ID},
+			},
 			{UpdateSettings{ShowPresence: new(true)}, true, false, []model.UserID{ann.User.ID}},
-			{UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)}, false, true, []model.UserID{ann.User.ID}},
+			{
+				UpdateSettings{ShowPresence: new(false), SendReadReceipts: new(true)},
+				false, true,
+				[]model.UserID{ann.User.ID},
+			},
 		} {
-			told = nil
-			got, err := w.UpdateSettings(t.Context(), ann.Actor(), test.in)
-			w.do("update", err)
-			if !slices.Equal(told, test.tells) {
-				t.Errorf("%+v: %v was told, want %v", test.in, told, test.tells)
+			notified = nil
+			got, err := f.UpdateSettings(t.Context(), ann.Actor(), test.in)
+			f.do("update", err)
+			if !slices.Equal(notified, test.notified) {
+				t.Errorf("%+v: OnSettings was called with %v, want %v", test.in, notified,
+					test.notified)
 			}
-			for from, u := range map[string]*model.User{"returned": got, "stored": w.user(ann.User.ID)} {
+			for from, u := range map[string]*model.User{
+				"returned": got,
+				"stored":   f.user(ann.User.ID),
+			} {
 				if u.ShowPresence != test.presence || u.SendReadReceipts != test.receipts {
-					t.Errorf("%s: %t, %t, want %t, %t", from, u.ShowPresence, u.SendReadReceipts, test.presence, test.receipts)
+					t.Errorf("%s: %t, %t, want %t, %t", from, u.ShowPresence, u.SendReadReceipts,
+						test.presence, test.receipts)
 				}
 			}
 		}
-		if u := w.user(bob.User.ID); !u.ShowPresence || !u.SendReadReceipts {
+		if u := f.user(bob.User.ID); !u.ShowPresence || !u.SendReadReceipts {
 			t.Error("another person's settings have changed")
 		}
 	})
@@ -167,107 +197,116 @@ func ids(sessions []*model.Session) (list []model.SessionID) {
 
 func TestSessionsAreTheActorsOwn(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		ctx := t.Context()
-		ann := w.register("ann")
-		bob := w.register("bob")
-		w.clock.Forward(time.Minute)
-		laptop := w.login("ann")
-		w.clock.Forward(time.Minute)
-		tablet := w.login("ann")
-		w.clock.Forward(time.Minute)
-		w.refresh(ann.Tokens.RefreshToken)
+		ann := f.register("ann")
+		bob := f.register("bob")
+		f.clock.Forward(time.Minute)
+		laptop := f.login("ann")
+		f.clock.Forward(time.Minute)
+		tablet := f.login("ann")
+		f.clock.Forward(time.Minute)
+		f.refresh(ann.Tokens.RefreshToken)
 		list := func(name string, actor model.Actor, want ...*SignedIn) {
 			t.Helper()
 			var wanted []model.SessionID
 			for _, s := range want {
 				wanted = append(wanted, s.Session.ID)
 			}
-			got, err := w.Sessions(ctx, actor)
+			got, err := f.Sessions(ctx, actor)
 			if diff := cmp.Diff(wanted, ids(got)); err != nil || diff != "" {
 				t.Errorf("%s (-want +got):\n%s(%v)", name, diff, err)
 			}
 		}
-		list("the last used first", ann.Actor(), ann, tablet, laptop)
+		list("the most recently used first", ann.Actor(), ann, tablet, laptop)
 		list("another person's", bob.Actor(), bob)
 
-		for name, id := range map[string]model.SessionID{"unknown": model.NewSessionID(), "another person's": bob.Session.ID} {
-			w.wantProblem(name, w.RevokeSession(ctx, ann.Actor(), id, Client{}), "NOT_FOUND sessionId")
-			if s, err := w.Session(ctx, ann.Actor(), id); s != nil || err != nil {
+		for name, id := range map[string]model.SessionID{
+			"unknown":          model.NewSessionID(),
+			"another person's": bob.Session.ID,
+		} {
+			f.wantProblem(name, f.RevokeSession(ctx, ann.Actor(), id, Client{}),
+				"NOT_FOUND sessionId")
+			if s, err := f.Session(ctx, ann.Actor(), id); s != nil || err != nil {
 				t.Errorf("%s: sees %+v (%v)", name, s, err)
 			}
 		}
-		w.grant(bob)
+		f.grant(bob)
 		ends, stays := newEnding(t), newEnding(t)
-		w.Lease(w.grant(laptop), ends.end)
-		defer w.Lease(w.grant(tablet), stays.end).Release()
-		w.do("revoke", w.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}))
+		f.Lease(f.grant(laptop), ends.end)
+		defer f.Lease(f.grant(tablet), stays.end).Release()
+		f.do("revoke", f.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}))
 		ends.want("revoked", 1)
 		stays.want("another session", 0)
-		w.wantEnded("revoked", laptop)
+		f.wantEnded("revoked", laptop)
 		list("without the revoked", ann.Actor(), ann, tablet)
-		w.wantProblem("again", w.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}), "NOT_FOUND sessionId")
+		f.wantProblem("again", f.RevokeSession(ctx, ann.Actor(), laptop.Session.ID, Client{}),
+			"NOT_FOUND sessionId")
 
-		n, err := w.RevokeOtherSessions(ctx, tablet.Actor(), Client{})
+		n, err := f.RevokeOtherSessions(ctx, tablet.Actor(), Client{})
 		if n != 1 || err != nil {
 			t.Errorf("ended %d sessions (%v), want 1", n, err)
 		}
-		w.wantUnauthenticated("the other", ann.Tokens.AccessToken)
+		f.wantUnauthenticated("the other", ann.Tokens.AccessToken)
 		stays.want("this session", 0)
 		list("alone", ann.Actor(), tablet)
-		n, err = w.RevokeOtherSessions(ctx, tablet.Actor(), Client{})
+		n, err = f.RevokeOtherSessions(ctx, tablet.Actor(), Client{})
 		if n != 0 || err != nil {
 			t.Errorf("ended %d sessions (%v), want none", n, err)
 		}
-		w.grant(bob)
-		w.do("one's own", w.RevokeSession(ctx, tablet.Actor(), tablet.Session.ID, Client{}))
-		w.wantEnded("one's own", tablet)
+		f.grant(bob)
+		f.do("one's own", f.RevokeSession(ctx, tablet.Actor(), tablet.Session.ID, Client{}))
+		f.wantEnded("one's own", tablet)
 		list("none", ann.Actor())
 
-		w.clock.Forward(refreshTTL)
+		f.clock.Forward(refreshTTL)
 		list("over", bob.Actor())
-		w.wantProblem("over", w.RevokeSession(ctx, bob.Actor(), bob.Session.ID, Client{}), "NOT_FOUND sessionId")
+		f.wantProblem("over", f.RevokeSession(ctx, bob.Actor(), bob.Session.ID, Client{}),
+			"NOT_FOUND sessionId")
 	})
 }
 
-// Who races to sign in while all other sessions are ended may be too late or too early, and
-// everything stays consistent.
+// Sessions are ended one by one and all at once: no session survives, and no call fails.
 func TestRevokingRaces(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		others := []*SignedIn{w.login("ann"), w.login("ann"), w.login("ann"), w.login("ann")}
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		others := []*SignedIn{f.login("ann"), f.login("ann"), f.login("ann"), f.login("ann")}
 		results := make([]error, 2*len(others))
-		together(len(results), func(i int) {
+		concurrently(len(results), func(i int) {
 			if i%2 == 0 {
-				_, results[i] = w.RevokeOtherSessions(t.Context(), ann.Actor(), Client{})
-			} else if err := w.RevokeSession(t.Context(), ann.Actor(), others[i/2].Session.ID, Client{}); problems(err) != "NOT_FOUND sessionId" {
+				_, results[i] = f.RevokeOtherSessions(t.Context(), ann.Actor(), Client{})
+			} else if err := f.RevokeSession(t.Context(), ann.Actor(), others[i/2].Session.ID,
+				Client{}); problems(err) != "NOT_FOUND sessionId" {
 				results[i] = err
 			}
 		})
 		if i := slices.IndexFunc(results, func(err error) bool { return err != nil }); i >= 0 {
 			t.Error(results[i])
 		}
-		w.grant(ann)
+		f.grant(ann)
 		for _, other := range others {
-			w.wantEnded("the other", other)
+			f.wantEnded("the other", other)
 		}
 	})
 }
 
 func TestAPasswordIsAskedForAgain(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		bob := w.register("bob")
-		w.takeMails()
-		// Bob's password opens nothing of Ann's.
-		w.do("bob", w.ChangePassword(t.Context(), bob.Actor(), ChangePassword{OldPassword: password, NewPassword: newPassword}, Client{}))
-		w.takeMails()
-		err := w.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{NewEmail: "ann@example.com", Password: newPassword}, Client{})
-		w.wantProblem("another's password", err, "INVALID_CREDENTIALS password")
-		w.wantMails("another's password")
-		if n, err := w.db.NewSelect().Table("one_time_tokens").Where("purpose = ?", string(changeEmail)).Count(t.Context()); err != nil || n != 0 {
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		bob := f.register("bob")
+		f.takeMails()
+		// Bob's password does not work for Ann.
+		f.do("bob", f.ChangePassword(t.Context(), bob.Actor(),
+			ChangePassword{OldPassword: password, NewPassword: newPassword}, Client{}))
+		f.takeMails()
+		err := f.ChangeEmail(t.Context(), ann.Actor(),
+			ChangeEmail{NewEmail: "ann@example.com", Password: newPassword}, Client{})
+		f.wantProblem("another's password", err, "INVALID_CREDENTIALS password")
+		f.wantMails("another's password")
+		if n, err := f.db.NewSelect().Table("one_time_tokens").
+			Where("purpose = ?", string(changeEmail)).Count(t.Context()); err != nil || n != 0 {
 			t.Errorf("%d links (%v)", n, err)
 		}
 	})

@@ -12,15 +12,15 @@ import (
 	"parley/text"
 )
 
-// The pages that mailed links lead to.
+// The pages that mailed links lead to, as the argument action of Options.Link.
 const (
 	verifyPage = "verify-email"
 	resetPage  = "reset-password"
 )
 
-// RequestPasswordReset mails a link to the account's address. Whether there is such an account
-// shows neither in the answer nor in how often it may be asked for, and the database gets the same
-// statements for both.
+// RequestPasswordReset mails a link to the address, if it has an account. Neither the answer, nor
+// the rate limit, nor the statements that run reveal whether it has one. Beyond the limit for an
+// address it returns nil, and no mail is sent.
 func (s *Service) RequestPasswordReset(ctx context.Context, email string, from Client) error {
 	if err := s.allow(ctx, "mail from "+from.Network(), mailByAddress); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 		if err != nil {
 			u = decoyAccount(key)
 		}
-		// Locked, so that no mail to it is written once its removal has taken back those that wait.
+		// Locked, so that no mail is enqueued after the removal of the account has discarded them.
 		locked, err := lockedUser(ctx, tx, u.ID)
 		if err != nil && !errors.Is(err, errSessionEnded) {
 			return err
@@ -64,7 +64,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string, from C
 }
 
 // ResetPassword sets a new password with the token from the mail, and ends every session of the
-// account. Whoever got the mail has shown that the address is theirs.
+// account. It also verifies the address: the mail has arrived there.
 func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, from Client) error {
 	if err := s.allow(ctx, "token from "+from.Network(), tokenByAddress); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 	if err := problems.Err(); err != nil {
 		return err
 	}
-	// A token that does not work costs no hash; one that stops working meanwhile is noticed below.
+	// Checked before the password is hashed, which is costly. redeem checks again.
 	if err := s.requireToken(ctx, token, resetPassword); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, newPassword string, 
 		if err := s.audit(ctx, tx, passwordReset, &u.ID, nil, from); err != nil {
 			return err
 		}
-		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u.Email, u)); err != nil {
+		if err := s.opts.Mail.Enqueue(ctx, tx, noticeMail(mail.PasswordChanged, u)); err != nil {
 			return err
 		}
 		_, err = s.revokeAll(ctx, tx, u.ID, nil, from)
@@ -116,7 +116,7 @@ func (s *Service) RequestEmailVerification(ctx context.Context, actor model.Acto
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := lockedUser(ctx, tx, actor.UserID) // as for a reset
+		u, err := lockedUser(ctx, tx, actor.UserID) // for the reason in RequestPasswordReset
 		if err != nil || u.EmailVerifiedAt != nil {
 			return err
 		}
@@ -132,8 +132,8 @@ func (s *Service) sendVerification(ctx context.Context, tx *store.Tx, u *model.U
 	return s.opts.Mail.Enqueue(ctx, tx, s.linkMail(mail.VerifyEmail, u.Email, u, verifyPage, token))
 }
 
-// VerifyEmail takes the token of a mailed link as the proof that the address is the person's: the
-// one they have, or the one that ChangeEmail asked for, which becomes theirs.
+// VerifyEmail marks an address as verified with the token from the mail to it: the user's own, or
+// the one that they gave to ChangeEmail, which then becomes their own.
 func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) error {
 	if err := s.allow(ctx, "token from "+from.Network(), tokenByAddress); err != nil {
 		return err
@@ -143,46 +143,53 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, from Client) er
 		if err != nil {
 			return err
 		}
-		what := emailVerified
+		act := emailVerified
 		if redeemed.Email != nil {
-			what = emailChanged
+			act = emailChanged
 			_, err := tx.NewUpdate().Model((*model.User)(nil)).
 				Set("email = ?", *redeemed.Email).Set("email_key = ?", text.Fold(*redeemed.Email)).
 				Where("id = ?", redeemed.UserID).Exec(ctx)
 			if store.UniqueEmail.BrokenBy(err) {
-				return errs.Input(errs.Taken, "token", "By now there is another account with this e-mail address.")
+				return errs.Input(errs.Taken, "token",
+					"Another account has taken this e-mail address since the link was sent.")
 			}
 			if err != nil {
 				return err
 			}
-			// Links in the old mailbox open nothing any more.
-			if err := s.void(ctx, tx, redeemed.UserID, verifyEmail, resetPassword); err != nil {
+			// Links in the old mailbox must no longer work.
+			if err := s.invalidate(ctx, tx, redeemed.UserID, verifyEmail,
+				resetPassword); err != nil {
 				return err
 			}
 		}
 		if err := setVerified(ctx, tx, redeemed.UserID); err != nil {
 			return err
 		}
-		return s.audit(ctx, tx, what, &redeemed.UserID, nil, from)
+		return s.audit(ctx, tx, act, &redeemed.UserID, nil, from)
 	})
 }
 
 func setVerified(ctx context.Context, tx *store.Tx, id model.UserID) error {
-	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("email_verified_at = ?", tx.Now).Where("id = ?", id).Exec(ctx)
+	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("email_verified_at = ?", tx.Now).
+		Where("id = ?", id).Exec(ctx)
 	return err
 }
 
-// setPassword leaves no way in that was asked for under the old one.
-func (s *Service) setPassword(ctx context.Context, tx *store.Tx, id model.UserID, hash string) error {
-	if err := s.void(ctx, tx, id, resetPassword, changeEmail); err != nil {
+// setPassword replaces a password, and invalidates the links that were requested under the old one.
+func (s *Service) setPassword(
+	ctx context.Context, tx *store.Tx, id model.UserID, hash string,
+) error {
+	if err := s.invalidate(ctx, tx, id, resetPassword, changeEmail); err != nil {
 		return err
 	}
 	_, err := tx.NewUpdate().Model((*model.Credentials)(nil)).
-		Set("password_hash = ?", hash).Set("updated_at = ?", tx.Now).Where("user_id = ?", id).Exec(ctx)
+		Set("password_hash = ?", hash).Set("updated_at = ?", tx.Now).Where("user_id = ?", id).
+		Exec(ctx)
 	return err
 }
 
-// lockedUser is userByID, and keeps the account from being removed until the transaction ends.
+// lockedUser is userByID, and locks the account, so that it is not removed before the transaction
+// ends.
 func lockedUser(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User, error) {
 	if err := tx.Lock(ctx, (*model.User)(nil), "id = ?", id); err != nil {
 		return nil, err
@@ -190,13 +197,17 @@ func lockedUser(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User
 	return userByID(ctx, tx, id)
 }
 
-var errPasswordChanged = errs.New(errs.Unauthenticated, "The password was changed meanwhile. Try again.")
+var errPasswordChanged = errs.New(errs.Unauthenticated,
+	"The password has just been changed. Try again.")
 
-// checkedUser is lockedUser for somebody whose password was checked before the transaction, against
-// this hash: the password may have been changed since, to keep just them out.
+// checkedUser is lockedUser for a user whose password was checked before the transaction, against
+// this hash. It returns errPasswordChanged if the hash is no longer the user's: the password may
+// have been changed to lock out this very client.
 //
-// It runs the same statements if there is no such account: Login must not tell.
-func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string) (*model.User, error) {
+// It runs the same statements if there is no such account, because Login must not reveal that.
+func checkedUser(
+	ctx context.Context, tx *store.Tx, id model.UserID, hash string,
+) (*model.User, error) {
 	u, gone := lockedUser(ctx, tx, id)
 	if gone != nil && !errors.Is(gone, errSessionEnded) {
 		return nil, gone
@@ -214,8 +225,8 @@ func checkedUser(ctx context.Context, tx *store.Tx, id model.UserID, hash string
 	return u, nil
 }
 
-// userByID is UNAUTHENTICATED where the account is gone: it is asked for the actor, or for whose
-// token was just redeemed.
+// userByID returns the user, or UNAUTHENTICATED if the account has been removed. It is for the
+// actor, and for the user of a token that was just redeemed.
 func userByID(ctx context.Context, tx *store.Tx, id model.UserID) (*model.User, error) {
 	u := new(model.User)
 	err := tx.NewSelect().Model(u).Where("u.id = ?", id).Scan(ctx)

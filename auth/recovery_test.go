@@ -19,10 +19,10 @@ import (
 
 const (
 	newPassword = "a horse of another colour"
-	weak        = "password1" // long enough, and one of those that are tried first
+	weak        = "password1" // long enough, and too common
 )
 
-// post is a mail that waits to be sent.
+// post is a mail in the outbox.
 type post struct {
 	Kind      mail.Kind
 	Recipient string
@@ -32,101 +32,102 @@ type post struct {
 
 // takeMails returns the mails that wait, the oldest first, and removes them, so that a test sees
 // each once.
-func (w *world) takeMails() (waiting []post) {
-	w.t.Helper()
-	err := w.db.NewSelect().Table("mails").Column("kind", "recipient", "nickname", "link").OrderExpr("id").Scan(w.t.Context(), &waiting)
+func (f *fixture) takeMails() (waiting []post) {
+	f.t.Helper()
+	err := f.db.NewSelect().Table("mails").Column("kind", "recipient", "nickname", "link").
+		OrderExpr("id").Scan(f.t.Context(), &waiting)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	if _, err := w.db.NewDelete().Table("mails").Where("1 = 1").Exec(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if _, err := f.db.NewDelete().Table("mails").Where("1 = 1").Exec(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
 	return waiting
 }
 
-// wantMails takes the mails, each as "kind recipient", and makes sure that they are these.
-func (w *world) wantMails(name string, want ...string) []post {
-	w.t.Helper()
-	taken := w.takeMails()
+// wantMails takes the mails, and checks that they are these, each as "kind recipient".
+func (f *fixture) wantMails(name string, want ...string) []post {
+	f.t.Helper()
+	taken := f.takeMails()
 	var got []string
 	for _, m := range taken {
 		got = append(got, string(m.Kind)+" "+m.Recipient)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		w.t.Errorf("%s: mails (-want +got):\n%s", name, diff)
+		f.t.Errorf("%s: mails (-want +got):\n%s", name, diff)
 	}
 	return taken
 }
 
-// token takes the mails, and returns what the link of the one of this kind carries.
-func (w *world) token(kind mail.Kind) string {
-	w.t.Helper()
+// token takes the mails, and returns the token of the only one of this kind.
+func (f *fixture) token(kind mail.Kind) string {
+	f.t.Helper()
 	var found []string
-	for _, m := range w.takeMails() {
+	for _, m := range f.takeMails() {
 		if m.Kind == kind {
 			_, token, _ := strings.Cut(m.Link, "#token=")
 			found = append(found, token)
 		}
 	}
 	if len(found) != 1 || found[0] == "" {
-		w.t.Fatalf("%d mails of kind %s, want one with a link", len(found), kind)
+		f.t.Fatalf("%d mails of kind %s, want one with a link", len(found), kind)
 	}
 	return found[0]
 }
 
-// askForReset returns the token of the mail that follows.
-func (w *world) askForReset(email string) string {
-	w.t.Helper()
-	w.takeMails()
-	w.do("ask for a reset", w.RequestPasswordReset(w.t.Context(), email, Client{}))
-	return w.token(mail.PasswordReset)
+// askForReset requests a reset, and returns the token of its mail.
+func (f *fixture) askForReset(email string) string {
+	f.t.Helper()
+	f.takeMails()
+	f.do("ask for a reset", f.RequestPasswordReset(f.t.Context(), email, Client{}))
+	return f.token(mail.PasswordReset)
 }
 
-// do ends the test where what has to work does not.
-func (w *world) do(name string, err error) {
-	w.t.Helper()
+// do fails the test if there is an error.
+func (f *fixture) do(name string, err error) {
+	f.t.Helper()
 	if err != nil {
-		w.t.Fatalf("%s: %v", name, err)
+		f.t.Fatalf("%s: %v", name, err)
 	}
 }
 
-// wantProblem makes sure that this, as "CODE path", is what a person is told to correct.
-func (w *world) wantProblem(name string, err error, want string) {
-	w.t.Helper()
+// wantProblem checks the errors in the input, each as "CODE path".
+func (f *fixture) wantProblem(name string, err error, want string) {
+	f.t.Helper()
 	if got := problems(err); got != want {
-		w.t.Errorf("%s: got %q (%v), want %q", name, got, err, want)
+		f.t.Errorf("%s: got %q (%v), want %q", name, got, err, want)
 	}
 }
 
 const tokenExpired = "TOKEN_EXPIRED token"
 
-// user is the row of a person.
-func (w *world) user(id model.UserID) *model.User {
-	w.t.Helper()
+// user returns the row of a user.
+func (f *fixture) user(id model.UserID) *model.User {
+	f.t.Helper()
 	u := new(model.User)
-	if err := w.db.NewSelect().Model(u).Where("u.id = ?", id).Scan(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+	if err := f.db.NewSelect().Model(u).Where("u.id = ?", id).Scan(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
 	return u
 }
 
-// signsIn makes sure whether an address and a password belong together.
-func (w *world) signsIn(name, email, password string, want bool) {
-	w.t.Helper()
-	_, err := w.Login(w.t.Context(), Login{Email: email, Password: password}, Client{})
+// signsIn checks whether signing in works with an address and a password.
+func (f *fixture) signsIn(name, email, password string, want bool) {
+	f.t.Helper()
+	_, err := f.Login(f.t.Context(), Login{Email: email, Password: password}, Client{})
 	if want && err != nil || !want && problems(err) != "INVALID_CREDENTIALS password" {
-		w.t.Errorf("%s: signing in: %v, want success: %t", name, err, want)
+		f.t.Errorf("%s: signing in: %v, want success: %t", name, err, want)
 	}
 }
 
-// meanwhile runs fn, and between where fn has read the stored hash of a password and where it
+// meanwhile runs fn, and runs between after fn has read the stored hash of a password and before it
 // compares it.
-func (w *world) meanwhile(fn, between func()) {
-	w.t.Helper()
-	release := w.takeSlots()
+func (f *fixture) meanwhile(fn, between func()) {
+	f.t.Helper()
+	release := f.takeSlots()
 	var running sync.WaitGroup
 	running.Go(fn)
-	w.waitForWaiters(1)
+	f.waitForWaiters(1)
 	between()
 	release()
 	running.Wait()
@@ -134,56 +135,59 @@ func (w *world) meanwhile(fn, between func()) {
 
 func TestAResetEndsEverySession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, laptop, bob := w.register("ann"), w.login("ann"), w.register("bob")
+	each(t, func(t *testing.T, f *fixture) {
+		ann, laptop, bob := f.register("ann"), f.login("ann"), f.register("bob")
 		phoneEnds, laptopEnds, bobStays := newEnding(t), newEnding(t), newEnding(t)
-		w.Lease(w.grant(ann), phoneEnds.end)
-		w.Lease(w.grant(laptop), laptopEnds.end)
-		defer w.Lease(w.grant(bob), bobStays.end).Release()
-		w.takeMails()
+		f.Lease(f.grant(ann), phoneEnds.end)
+		f.Lease(f.grant(laptop), laptopEnds.end)
+		defer f.Lease(f.grant(bob), bobStays.end).Release()
+		f.takeMails()
 
-		w.do("request", w.RequestPasswordReset(t.Context(), " ANN@example.org ", Client{}))
-		sent := w.wantMails("request", "password_reset ann@example.org")
-		if !strings.HasPrefix(sent[0].Link, issuer+"/reset-password#token=") || sent[0].Nickname != "ann" {
+		f.do("request", f.RequestPasswordReset(t.Context(), " ANN@example.org ", Client{}))
+		sent := f.wantMails("request", "password_reset ann@example.org")
+		if !strings.HasPrefix(sent[0].Link, issuer+"/reset-password#token=") ||
+			sent[0].Nickname != "ann" {
 			t.Errorf("the mail is %+v", sent[0])
 		}
 		_, token, _ := strings.Cut(sent[0].Link, "#token=")
-		w.grant(ann) // asking alone changes nothing: anybody can
-		w.signsIn("before", "ann@example.org", password, true)
+		f.grant(ann) // a request alone changes nothing: any client can make it
+		f.signsIn("before", "ann@example.org", password, true)
 
-		w.do("reset", w.ResetPassword(t.Context(), token, newPassword, Client{}))
-		w.wantMails("reset", "password_changed ann@example.org")
-		w.wantEnded("phone", ann)
-		w.wantEnded("laptop", laptop)
+		f.do("reset", f.ResetPassword(t.Context(), token, newPassword, Client{}))
+		f.wantMails("reset", "password_changed ann@example.org")
+		f.wantEnded("phone", ann)
+		f.wantEnded("laptop", laptop)
 		phoneEnds.want("phone", 1)
 		laptopEnds.want("laptop", 1)
-		w.grant(bob)
+		f.grant(bob)
 		bobStays.want("another account", 0)
-		w.signsIn("another account", "bob@example.org", password, true)
-		w.signsIn("the old password", "ann@example.org", password, false)
-		w.signsIn("the new password", "ann@example.org", newPassword, true)
-		if at := w.user(ann.User.ID).EmailVerifiedAt; at == nil || !at.Equal(w.db.Now()) {
+		f.signsIn("another account", "bob@example.org", password, true)
+		f.signsIn("the old password", "ann@example.org", password, false)
+		f.signsIn("the new password", "ann@example.org", newPassword, true)
+		if at := f.user(ann.User.ID).EmailVerifiedAt; at == nil || !at.Equal(f.db.Now()) {
 			t.Errorf("verified at %v, though the mail has arrived", at)
 		}
-		if w.user(bob.User.ID).EmailVerifiedAt != nil {
+		if f.user(bob.User.ID).EmailVerifiedAt != nil {
 			t.Error("another address is verified too")
 		}
 
-		w.wantProblem("a second time", w.ResetPassword(t.Context(), token, "yet another password", Client{}), tokenExpired)
-		w.signsIn("after a second time", "ann@example.org", newPassword, true)
-		w.wantMails("a second time")
+		f.wantProblem("a second time",
+			f.ResetPassword(t.Context(), token, "yet another password", Client{}), tokenExpired)
+		f.signsIn("after a second time", "ann@example.org", newPassword, true)
+		f.wantMails("a second time")
 	})
 }
 
 func TestAResetKeepsWhenTheAddressWasVerified(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		w.do("verify", w.VerifyEmail(t.Context(), w.token(mail.VerifyEmail), Client{}))
-		first := w.clock.Now()
-		w.clock.Forward(time.Hour)
-		w.do("reset", w.ResetPassword(t.Context(), w.askForReset("ann@example.org"), newPassword, Client{}))
-		if at := w.user(ann.User.ID).EmailVerifiedAt; at == nil || !at.Equal(first) {
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		f.do("verify", f.VerifyEmail(t.Context(), f.token(mail.VerifyEmail), Client{}))
+		first := f.clock.Now()
+		f.clock.Forward(time.Hour)
+		f.do("reset", f.ResetPassword(t.Context(), f.askForReset("ann@example.org"), newPassword,
+			Client{}))
+		if at := f.user(ann.User.ID).EmailVerifiedAt; at == nil || !at.Equal(first) {
 			t.Errorf("verified at %v, want %v", at, first)
 		}
 	})
@@ -191,54 +195,62 @@ func TestAResetKeepsWhenTheAddressWasVerified(t *testing.T) {
 
 func TestAResetLinkWorksFor30Minutes(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		token := w.askForReset("ann@example.org")
-		w.clock.Forward(30 * time.Minute)
-		w.wantProblem("after 30 minutes", w.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
-		token = w.askForReset("ann@example.org")
-		w.clock.Forward(30*time.Minute - time.Microsecond)
-		w.do("just before", w.ResetPassword(t.Context(), token, newPassword, Client{}))
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		token := f.askForReset("ann@example.org")
+		f.clock.Forward(30 * time.Minute)
+		f.wantProblem("after 30 minutes",
+			f.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
+		token = f.askForReset("ann@example.org")
+		f.clock.Forward(30*time.Minute - time.Microsecond)
+		f.do("just before", f.ResetPassword(t.Context(), token, newPassword, Client{}))
 	})
 }
 
-func TestANewLinkVoidsTheOneBefore(t *testing.T) {
+func TestANewLinkInvalidatesTheOneBefore(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		w.register("bob")
-		first, others := w.askForReset("ann@example.org"), w.askForReset("bob@example.org")
-		second := w.askForReset("ann@example.org")
-		w.wantProblem("the first", w.ResetPassword(t.Context(), first, newPassword, Client{}), tokenExpired)
-		w.do("the second", w.ResetPassword(t.Context(), second, newPassword, Client{}))
-		w.do("another account's", w.ResetPassword(t.Context(), others, newPassword, Client{}))
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		f.register("bob")
+		first, others := f.askForReset("ann@example.org"), f.askForReset("bob@example.org")
+		second := f.askForReset("ann@example.org")
+		f.wantProblem("the first", f.ResetPassword(t.Context(), first, newPassword, Client{}),
+			tokenExpired)
+		f.do("the second", f.ResetPassword(t.Context(), second, newPassword, Client{}))
+		f.do("another account's", f.ResetPassword(t.Context(), others, newPassword, Client{}))
 	})
 }
 
 // A link in a mail is good for what the mail says. Refused for something else, it still is.
 func TestLinksAreForOnePurpose(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		verify := w.token(mail.VerifyEmail)
-		reset := w.askForReset("ann@example.org")
-		w.do("change", w.ChangeEmail(t.Context(), ann.Actor(), ChangeEmail{NewEmail: "ann@example.com", Password: password}, Client{}))
-		change := w.token(mail.ChangeEmail)
-		for name, token := range map[string]string{"a link that verifies": verify, "a link to a new address": change} {
-			w.wantProblem(name, w.ResetPassword(t.Context(), token, newPassword, Client{}), tokenExpired)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		verify := f.token(mail.VerifyEmail)
+		reset := f.askForReset("ann@example.org")
+		f.do("change", f.ChangeEmail(t.Context(), ann.Actor(),
+			ChangeEmail{NewEmail: "ann@example.com", Password: password}, Client{}))
+		change := f.token(mail.ChangeEmail)
+		for name, token := range map[string]string{
+			"a link that verifies":    verify,
+			"a link to a new address": change,
+		} {
+			f.wantProblem(name, f.ResetPassword(t.Context(), token, newPassword, Client{}),
+				tokenExpired)
 		}
-		w.wantProblem("a reset as a proof", w.VerifyEmail(t.Context(), reset, Client{}), tokenExpired)
-		w.signsIn("after all that", "ann@example.org", password, true)
-		w.do("verify", w.VerifyEmail(t.Context(), verify, Client{}))
-		w.do("reset", w.ResetPassword(t.Context(), reset, newPassword, Client{}))
+		f.wantProblem("a reset as a proof", f.VerifyEmail(t.Context(), reset, Client{}),
+			tokenExpired)
+		f.signsIn("after all that", "ann@example.org", password, true)
+		f.do("verify", f.VerifyEmail(t.Context(), verify, Client{}))
+		f.do("reset", f.ResetPassword(t.Context(), reset, newPassword, Client{}))
 	})
 }
 
 func TestAWeakPasswordDoesNotUseTheLinkUp(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		token := w.askForReset("ann@example.org")
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		token := f.askForReset("ann@example.org")
 		for input, want := range map[string]string{
 			"":                          "TOO_SHORT newPassword",
 			"seven77":                   "TOO_SHORT newPassword",
@@ -246,131 +258,147 @@ func TestAWeakPasswordDoesNotUseTheLinkUp(t *testing.T) {
 			strings.ToUpper(weak):       "INVALID newPassword",
 			strings.Repeat("long", 100): "TOO_LONG newPassword",
 		} {
-			w.wantProblem(input, w.ResetPassword(t.Context(), token, input, Client{}), want)
+			f.wantProblem(input, f.ResetPassword(t.Context(), token, input, Client{}), want)
 		}
-		w.grant(ann)
-		w.do("a better one", w.ResetPassword(t.Context(), token, newPassword, Client{}))
+		f.grant(ann)
+		f.do("a better one", f.ResetPassword(t.Context(), token, newPassword, Client{}))
 	})
 }
 
-func TestWhatIsNoLinksToken(t *testing.T) {
+func TestMalformedTokensOfLinks(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		token := w.askForReset("ann@example.org")
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		token := f.askForReset("ann@example.org")
 		for _, other := range []string{
-			"", " ", token + " ", "\n" + token, token + "=", token[1:], token + token, strings.ToUpper(token), strings.Repeat("A", 43), "é",
-			base64.RawURLEncoding.EncodeToString(hashOf([]byte(token))), "' OR 1=1 --", "\x00", strings.Repeat("A", 1<<20),
+			"", " ", token + " ", "\n" + token, token + "=", token[1:], token + token,
+			strings.ToUpper(token), strings.Repeat("A", 43), "é",
+			base64.RawURLEncoding.EncodeToString(hashOf([]byte(token))), "' OR 1=1 --", "\x00",
+			strings.Repeat("A", 1<<20),
 			token[:10] + "\n" + token[10:],
 		} {
-			w.wantProblem(other[:min(len(other), 60)], w.ResetPassword(t.Context(), other, newPassword, Client{}), tokenExpired)
-			w.wantProblem(other[:min(len(other), 60)], w.VerifyEmail(t.Context(), other, Client{}), tokenExpired)
+			f.wantProblem(other[:min(len(other), 60)],
+				f.ResetPassword(t.Context(), other, newPassword, Client{}), tokenExpired)
+			f.wantProblem(other[:min(len(other), 60)], f.VerifyEmail(t.Context(), other, Client{}),
+				tokenExpired)
 		}
-		// Who reads the table has the hash, and nothing that works.
-		for _, value := range w.everything("one_time_tokens") {
+		// The table has only the hash, which does not work.
+		for _, value := range f.everything("one_time_tokens") {
 			if len(value) == 32 {
-				w.wantProblem("a stored hash", w.ResetPassword(t.Context(), base64.RawURLEncoding.EncodeToString(value), newPassword, Client{}), tokenExpired)
+				f.wantProblem("a stored hash",
+					f.ResetPassword(t.Context(), base64.RawURLEncoding.EncodeToString(value),
+						newPassword, Client{}), tokenExpired)
 			}
 		}
-		w.do("the token", w.ResetPassword(t.Context(), token, newPassword, Client{}))
+		f.do("the token", f.ResetPassword(t.Context(), token, newPassword, Client{}))
 	})
 }
 
 func TestOneLinkIsUsedOnceByManyAtOnce(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		token := w.askForReset("ann@example.org")
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		token := f.askForReset("ann@example.org")
 		results := make([]error, 8)
-		together(len(results), func(i int) {
-			results[i] = w.ResetPassword(t.Context(), token, newPassword, Client{})
+		concurrently(len(results), func(i int) {
+			results[i] = f.ResetPassword(t.Context(), token, newPassword, Client{})
 		})
 		worked := 0
 		for _, err := range results {
 			if err == nil {
 				worked++
 			} else {
-				w.wantProblem("the others", err, tokenExpired)
+				f.wantProblem("the others", err, tokenExpired)
 			}
 		}
 		if worked != 1 {
 			t.Errorf("the link worked %d times", worked)
 		}
-		w.wantMails("one notice", "password_changed ann@example.org")
+		f.wantMails("one notice", "password_changed ann@example.org")
 	})
 }
 
-// A stranger learns nothing from the answer, and the operator sees that somebody asked.
-func TestAResetForNobodyIsAnsweredAlike(t *testing.T) {
+// An anonymous client learns nothing from the answer. The operator finds the request in the audit
+// log.
+func TestAResetOfAnUnknownAddressGetsTheSameAnswer(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		w.takeMails()
-		w.entries()
-		for _, email := range []string{"nobody@example.org", "", "not an address", "a\x00b@example.org", strings.Repeat("a", 10_000)} {
-			w.do("unknown", w.RequestPasswordReset(t.Context(), email, Client{IP: "192.0.2.1", UserAgent: "curl"}))
-			w.wantMails("unknown")
-			w.wantEntries("unknown", Client{IP: "192.0.2.1", UserAgent: "curl"}, entry{Action: "password_reset_requested"})
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		f.takeMails()
+		f.entries()
+		for _, email := range []string{
+			"unknown@example.org", "", "not an address",
+			"a\x00b@example.org", strings.Repeat("a", 10_000),
+		} {
+			f.do("unknown", f.RequestPasswordReset(t.Context(), email,
+				Client{IP: "192.0.2.1", UserAgent: "curl"}))
+			f.wantMails("unknown")
+			f.wantEntries("unknown", Client{IP: "192.0.2.1", UserAgent: "curl"},
+				entry{Action: "password_reset_requested"})
 		}
-		if n, err := w.db.NewSelect().Table("one_time_tokens").Where("purpose = ?", "reset_password").Count(t.Context()); err != nil || n != 0 {
+		if n, err := f.db.NewSelect().Table("one_time_tokens").
+			Where("purpose = ?", "reset_password").Count(t.Context()); err != nil || n != 0 {
 			t.Errorf("%d tokens (%v)", n, err)
 		}
 	})
 }
 
-// How often mails go out is limited for each account, and that shows no more than whether there is
-// an account at all.
-func TestTooManyResetsAreSilent(t *testing.T) {
+// The rate of mails is limited for each account. That limit must not reveal the account.
+func TestTooManyResetsGetNoError(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		w.takeMails()
-		n := w.node(w.clock, func(o *Options) { o.RateLimits = true })
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		f.takeMails()
+		n := f.node(f.clock, func(o *Options) { o.RateLimits = true })
 		var tokens []string
 		for range 5 {
 			tokens = append(tokens, n.askForReset("ann@example.org"))
 		}
-		w.entries()
+		f.entries()
 		from := Client{IP: "192.0.2.1"}
 		for range 3 {
-			w.do("one too many", n.RequestPasswordReset(t.Context(), "Ann@example.org", from))
+			f.do("one too many", n.RequestPasswordReset(t.Context(), "Ann@example.org", from))
 			n.wantMails("one too many")
-			n.wantEntries("one too many", from, entry{Action: "password_reset_requested", User: ann.User.ID.String()})
+			n.wantEntries("one too many", from,
+				entry{Action: "password_reset_requested", User: ann.User.ID.String()})
 		}
 		n.clock.Forward(10*time.Minute - time.Microsecond)
-		w.do("a little early", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
+		f.do("a little early", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
 		n.wantMails("a little early")
 		n.clock.Forward(time.Microsecond)
-		w.do("ten minutes later", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
+		f.do("ten minutes later", n.RequestPasswordReset(t.Context(), "ann@example.org", from))
 		n.wantMails("ten minutes later", "password_reset ann@example.org")
 
-		// What was refused in silence has not voided the last link either; the one that was sent
-		// has.
-		w.wantProblem("voided", n.ResetPassword(t.Context(), tokens[4], newPassword, Client{}), tokenExpired)
+		// A request without a mail has not invalidated the link before it; the one with a mail has.
+		f.wantProblem("invalidated", n.ResetPassword(t.Context(), tokens[4], newPassword, Client{}),
+			tokenExpired)
 	})
 }
 
-// Who reads the database, or a backup of it, cannot use a link. A mail has it until it is sent, and
-// not a moment longer.
+// A copy of the database has no link that works, except in mails that are not yet sent.
 func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		_ = w.token(mail.VerifyEmail)
-		w.do("request", w.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		_ = f.token(mail.VerifyEmail)
+		f.do("request", f.RequestPasswordReset(t.Context(), "ann@example.org", Client{}))
 		var link string
-		if err := w.db.NewSelect().Table("mails").Column("link").Scan(t.Context(), &link); err != nil {
+		if err := f.db.NewSelect().Table("mails").Column("link").
+			Scan(t.Context(), &link); err != nil {
 			t.Fatal(err)
 		}
-		w.sendMails()
+		f.sendMails()
 		_, token, _ := strings.Cut(link, "#token=")
 		raw, err := base64.RawURLEncoding.DecodeString(token)
 		if err != nil {
 			t.Fatal(err)
 		}
-		forms := map[string][]byte{"as mailed": []byte(token), "raw": raw, "hex": []byte(hex.EncodeToString(raw))}
+		forms := map[string][]byte{
+			"as mailed": []byte(token), "raw": raw,
+			"hex": []byte(hex.EncodeToString(raw)),
+		}
 		stored := false
-		for table, values := range w.all() {
+		for table, values := range f.all() {
 			for place, value := range values {
 				for form, needle := range forms {
 					if bytes.Contains(value, needle) {
@@ -381,62 +409,63 @@ func TestOnlyHashesOfLinksAreStored(t *testing.T) {
 			}
 		}
 		if !stored {
-			// the search is worth something only if it finds what is there
-			t.Error("not even the hash was found")
+			t.Error("the hash was not found either: the search does not work")
 		}
-		w.do("and it works", w.ResetPassword(t.Context(), token, newPassword, Client{}))
+		f.do("and it works", f.ResetPassword(t.Context(), token, newPassword, Client{}))
 	})
 }
 
-// sendMails has the outbox do its work, and waits until nothing waits.
-func (w *world) sendMails() {
-	w.t.Helper()
-	outbox := w.opts.Mail
-	ctx, stop := context.WithCancel(w.t.Context())
+// sendMails runs the outbox until all mails are sent.
+func (f *fixture) sendMails() {
+	f.t.Helper()
+	outbox := f.opts.Mail
+	ctx, stop := context.WithCancel(f.t.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
 	running.Go(func() { outbox.Run(ctx) })
 	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
-		n, err := w.db.NewSelect().Table("mails").Where("sent_at IS NULL").Count(w.t.Context())
+		n, err := f.db.NewSelect().Table("mails").Where("sent_at IS NULL").Count(f.t.Context())
 		if err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		if n == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%d mails still wait", n)
+			f.t.Fatalf("%d mails still wait", n)
 		}
 	}
 }
 
-// Somebody with an open session and the password has asked for the address to become theirs. The
-// notice tells the owner to change the password; that has to be enough to keep the account.
-func TestANewPasswordVoidsAPendingChangeOfAddress(t *testing.T) {
+// A thief with an open session and the password has requested a change of address. The notice asks
+// the owner to change the password, which has to be enough to keep the account.
+func TestANewPasswordInvalidatesAPendingChangeOfAddress(t *testing.T) {
 	t.Parallel()
-	for name, secure := range map[string]func(t *testing.T, w *world, ann *SignedIn){
-		"change": func(t *testing.T, w *world, ann *SignedIn) {
+	for name, secure := range map[string]func(t *testing.T, f *fixture, ann *SignedIn){
+		"change": func(t *testing.T, f *fixture, ann *SignedIn) {
 			t.Helper()
 			in := ChangePassword{OldPassword: password, NewPassword: newPassword}
-			w.do("change", w.ChangePassword(t.Context(), ann.Actor(), in, Client{}))
+			f.do("change", f.ChangePassword(t.Context(), ann.Actor(), in, Client{}))
 		},
-		"reset": func(t *testing.T, w *world, _ *SignedIn) {
+		"reset": func(t *testing.T, f *fixture, _ *SignedIn) {
 			t.Helper()
-			w.do("reset", w.ResetPassword(t.Context(), w.askForReset("ann@example.org"), newPassword, Client{}))
+			f.do("reset", f.ResetPassword(t.Context(), f.askForReset("ann@example.org"),
+				newPassword, Client{}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			each(t, func(t *testing.T, w *world) {
-				ann, thief := w.register("ann"), w.login("ann")
-				w.takeMails()
+			each(t, func(t *testing.T, f *fixture) {
+				ann, thief := f.register("ann"), f.login("ann")
+				f.takeMails()
 				in := ChangeEmail{NewEmail: "thief@example.com", Password: password}
-				w.do("ask", w.ChangeEmail(t.Context(), thief.Actor(), in, Client{}))
-				token := w.token(mail.ChangeEmail)
-				secure(t, w, ann)
-				w.wantProblem("the thief's link", w.VerifyEmail(t.Context(), token, Client{}), tokenExpired)
-				if email := w.user(ann.User.ID).Email; email != "ann@example.org" {
+				f.do("ask", f.ChangeEmail(t.Context(), thief.Actor(), in, Client{}))
+				token := f.token(mail.ChangeEmail)
+				secure(t, f, ann)
+				f.wantProblem("the thief's link", f.VerifyEmail(t.Context(), token, Client{}),
+					tokenExpired)
+				if email := f.user(ann.User.ID).Email; email != "ann@example.org" {
 					t.Errorf("the account's mails go to %s now", email)
 				}
 			})
@@ -444,44 +473,47 @@ func TestANewPasswordVoidsAPendingChangeOfAddress(t *testing.T) {
 	}
 }
 
-// Who can read the old mailbox is nobody to the account once the address has changed.
-func TestAChangeOfAddressVoidsResetsMailedToTheOld(t *testing.T) {
+// After a change of address, the old mailbox must not give access to the account.
+func TestAChangeOfAddressInvalidatesResetsMailedToTheOld(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		w.takeMails()
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		f.takeMails()
 		in := ChangeEmail{NewEmail: "ann@example.com", Password: password}
-		w.do("ask", w.ChangeEmail(t.Context(), ann.Actor(), in, Client{}))
-		change := w.token(mail.ChangeEmail)
-		reset := w.askForReset("ann@example.org")
-		w.do("confirm", w.VerifyEmail(t.Context(), change, Client{}))
-		w.wantProblem("mailed to the old", w.ResetPassword(t.Context(), reset, newPassword, Client{}), tokenExpired)
-		w.signsIn("after it", "ann@example.com", password, true)
+		f.do("ask", f.ChangeEmail(t.Context(), ann.Actor(), in, Client{}))
+		change := f.token(mail.ChangeEmail)
+		reset := f.askForReset("ann@example.org")
+		f.do("confirm", f.VerifyEmail(t.Context(), change, Client{}))
+		f.wantProblem("mailed to the old",
+			f.ResetPassword(t.Context(), reset, newPassword, Client{}), tokenExpired)
+		f.signsIn("after it", "ann@example.com", password, true)
 	})
 }
 
 // A sign-in with the old password that was checked just before the reset must not outlive it.
 func TestAResetEndsASignInThatIsUnderWay(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		token := w.askForReset("ann@example.org")
-		other := w.node(w.clock)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		token := f.askForReset("ann@example.org")
+		other := f.node(f.clock)
 		var thief *SignedIn
 		var err error
-		w.meanwhile(func() {
-			thief, err = w.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, Client{})
+		f.meanwhile(func() {
+			thief, err = f.Login(t.Context(), Login{Email: "ann@example.org", Password: password},
+				Client{})
 		}, func() {
 			other.do("reset", other.ResetPassword(t.Context(), token, newPassword, Client{}))
 		})
 		if err == nil {
-			if _, err := other.Refresh(t.Context(), thief.Tokens.RefreshToken, nil, Client{}); err == nil {
-				t.Error("who signed in with the old password still is after the reset")
+			if _, err := other.Refresh(t.Context(), thief.Tokens.RefreshToken, nil,
+				Client{}); err == nil {
+				t.Error("the session that the old password started has survived the reset")
 			}
 		} else {
-			w.wantProblem("the old password", err, "INVALID_CREDENTIALS password")
+			f.wantProblem("the old password", err, "INVALID_CREDENTIALS password")
 		}
-		w.clock.Forward(2 * checkFor)
-		w.wantEnded("the session before", ann)
+		f.clock.Forward(2 * sessionCacheTTL)
+		f.wantEnded("the session before", ann)
 	})
 }

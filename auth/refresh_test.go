@@ -17,72 +17,81 @@ import (
 
 func TestRefreshRotates(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		other := w.login("ann")
-		w.clock.Forward(time.Minute)
-		next, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		other := f.login("ann")
+		f.clock.Forward(time.Minute)
+		next, err := f.Refresh(t.Context(), ann.Tokens.RefreshToken, nil,
+			Client{UserAgent: "Firefox 2", IP: "192.0.2.2"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if next.Tokens.RefreshToken == ann.Tokens.RefreshToken || next.Tokens.AccessToken == ann.Tokens.AccessToken {
+		if next.Tokens.RefreshToken == ann.Tokens.RefreshToken ||
+			next.Tokens.AccessToken == ann.Tokens.AccessToken {
 			t.Error("a token stayed the same")
 		}
 		if diff := cmp.Diff(ann.User, next.User); diff != "" {
 			t.Errorf("user (-want +got):\n%s", diff)
 		}
 		want := model.Session{
-			ID: ann.Session.ID, UserID: ann.User.ID, CreatedAt: ann.Session.CreatedAt, LastUsedAt: w.clock.Now(),
-			ExpiresAt: w.clock.Now().Add(refreshTTL), UserAgent: new("Firefox 2"), IP: new("192.0.2.2"),
+			ID: ann.Session.ID, UserID: ann.User.ID, CreatedAt: ann.Session.CreatedAt,
+			LastUsedAt: f.clock.Now(),
+			ExpiresAt:  f.clock.Now().Add(refreshTTL), UserAgent: new("Firefox 2"),
+			IP: new("192.0.2.2"),
 		}
-		for name, s := range map[string]model.Session{"returned": next.Session, "stored": w.secrets(ann.Session.ID).Session} {
+		for name, s := range map[string]model.Session{
+			"returned": next.Session,
+			"stored":   f.secrets(ann.Session.ID).Session,
+		} {
 			if diff := cmp.Diff(want, s); diff != "" {
 				t.Errorf("session, %s (-want +got):\n%s", name, diff)
 			}
 		}
-		w.grant(next)
-		w.grant(other)
-		// It goes on for as long as it is used, well past what one token lasts.
+		f.grant(next)
+		f.grant(other)
+		// A session lasts as long as it is used, longer than one token.
 		for range 5 {
-			w.clock.Forward(refreshTTL - time.Microsecond)
-			next = w.refresh(next.Tokens.RefreshToken)
-			w.grant(next)
+			f.clock.Forward(refreshTTL - time.Microsecond)
+			next = f.refresh(next.Tokens.RefreshToken)
+			f.grant(next)
 		}
-		w.wantTokenExpired("the other session, which nobody used", other.Tokens.RefreshToken)
+		f.wantTokenExpired("the other session, which was not used", other.Tokens.RefreshToken)
 	})
 }
 
-// Two tabs of one browser race: the slower one must not sign the person out.
+// Two tabs of one browser race: the slower one must not sign the user out.
 func TestRefreshGivesTheSameSuccessorWithinTheGrace(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		first := w.refresh(ann.Tokens.RefreshToken)
-		before := w.secrets(ann.Session.ID)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		first := f.refresh(ann.Tokens.RefreshToken)
+		before := f.secrets(ann.Session.ID)
 		for _, d := range []time.Duration{0, refreshGrace / 2, refreshGrace - refreshGrace/2} {
-			w.clock.Forward(d)
-			again := w.refresh(ann.Tokens.RefreshToken)
+			f.clock.Forward(d)
+			again := f.refresh(ann.Tokens.RefreshToken)
 			if again.Tokens.RefreshToken != first.Tokens.RefreshToken {
 				t.Error("another successor")
 			}
-			w.grant(again)
+			f.grant(again)
 		}
-		if diff := cmp.Diff(before, w.secrets(ann.Session.ID)); diff != "" {
-			t.Errorf("a second use has changed the row, which would prolong the grace (-before +after):\n%s", diff)
+		if diff := cmp.Diff(before, f.secrets(ann.Session.ID)); diff != "" {
+			t.Errorf(
+				"a second use has changed the row, which would prolong the grace (-before "+
+					"+after):\n%s", diff)
 		}
-		w.grant(w.refresh(first.Tokens.RefreshToken))
+		f.grant(f.refresh(first.Tokens.RefreshToken))
 	})
 }
 
 func TestRefreshRacesWithOneToken(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		other := w.node(w.clock)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		other := f.node(f.clock)
 		successors := make([]string, 20)
-		together(len(successors), func(i int) {
-			s := w
-			if i%2 == 0 { // two tabs may well reach two nodes
+		concurrently(len(successors), func(i int) {
+			s := f
+			if i%2 == 0 { // two tabs may reach two nodes
 				s = other
 			}
 			signedIn, err := s.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{})
@@ -92,8 +101,8 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 			}
 			successors[i] = signedIn.Tokens.RefreshToken
 		})
-		used, ok := readOurs(w.tokens, ann.Tokens.RefreshToken)
-		successor, ok2 := readOurs(w.tokens, successors[0])
+		used, ok := readIssued(f.tokens, ann.Tokens.RefreshToken)
+		successor, ok2 := readIssued(f.tokens, successors[0])
 		if !ok || !ok2 {
 			t.Fatal("not refresh tokens")
 		}
@@ -102,102 +111,106 @@ func TestRefreshRacesWithOneToken(t *testing.T) {
 				t.Errorf("two successors: %s and %s", s, successors[0])
 			}
 		}
-		// More than one rotation would have left the first token behind.
-		row := w.secrets(ann.Session.ID)
-		if !bytes.Equal(row.PreviousHash, used.hash()) || !bytes.Equal(row.RefreshHash, successor.hash()) {
+		// After more than one rotation the first token would end the session.
+		row := f.secrets(ann.Session.ID)
+		if !bytes.Equal(row.PreviousHash, used.hash()) ||
+			!bytes.Equal(row.RefreshHash, successor.hash()) {
 			t.Error("what is stored is not one rotation from the first token to its successor")
 		}
-		w.grant(w.refresh(successors[0]))
+		f.grant(f.refresh(successors[0]))
 	})
 }
 
-// Whoever uses a token a second time may have stolen it, or have had it stolen: neither keeps the
-// session.
+// After a second use, one of the two clients may have stolen the token: neither keeps the session.
 func TestRefreshAfterTheGraceEndsTheSession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, other := w.register("ann"), w.login("ann")
-		next := w.refresh(ann.Tokens.RefreshToken)
-		w.grant(next)
-		w.clock.Forward(refreshGrace + time.Microsecond)
-		w.grant(next)
-		w.wantTokenExpired("the second use", ann.Tokens.RefreshToken)
-		w.wantEnded("the newest tokens", next)
-		w.wantEnded("the first tokens", ann)
-		w.grant(other)
-		w.grant(w.refresh(other.Tokens.RefreshToken))
-		if at := w.secrets(ann.Session.ID).RevokedAt; at == nil || !at.Equal(w.clock.Now()) {
+	each(t, func(t *testing.T, f *fixture) {
+		ann, other := f.register("ann"), f.login("ann")
+		next := f.refresh(ann.Tokens.RefreshToken)
+		f.grant(next)
+		f.clock.Forward(refreshGrace + time.Microsecond)
+		f.grant(next)
+		f.wantTokenExpired("the second use", ann.Tokens.RefreshToken)
+		f.wantEnded("the newest tokens", next)
+		f.wantEnded("the first tokens", ann)
+		f.grant(other)
+		f.grant(f.refresh(other.Tokens.RefreshToken))
+		if at := f.secrets(ann.Session.ID).RevokedAt; at == nil || !at.Equal(f.clock.Now()) {
 			t.Errorf("revoked at %v, want now", at)
 		}
 	})
 }
 
-// The grace is for the newest token's parent only: nobody races with what is two generations old.
+// The grace is for the parent of the newest token only: no honest client races with a token that is
+// two generations old.
 func TestRefreshWithAGrandparentEndsTheSession(t *testing.T) {
 	t.Parallel()
-	each(t, func(_ *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
-		second := w.refresh(w.refresh(ann.Tokens.RefreshToken).Tokens.RefreshToken)
-		w.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
-		w.wantEnded("the newest tokens", second)
-		w.grant(bob)
+	each(t, func(_ *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
+		second := f.refresh(f.refresh(ann.Tokens.RefreshToken).Tokens.RefreshToken)
+		f.wantTokenExpired("two generations old", ann.Tokens.RefreshToken)
+		f.wantEnded("the newest tokens", second)
+		f.grant(bob)
 
-		tokens := []*SignedIn{w.login("ann")}
+		tokens := []*SignedIn{f.login("ann")}
 		for range 20 {
-			w.clock.Forward(time.Minute)
-			tokens = append(tokens, w.refresh(tokens[len(tokens)-1].Tokens.RefreshToken))
+			f.clock.Forward(time.Minute)
+			tokens = append(tokens, f.refresh(tokens[len(tokens)-1].Tokens.RefreshToken))
 		}
-		// A month-old copy is as telling as a fresh one, though its hash is long gone.
-		w.wantTokenExpired("twenty generations old", tokens[0].Tokens.RefreshToken)
-		w.wantEnded("the newest tokens", tokens[20])
+		// The reuse of a month-old token is detected too, although its hash is no longer stored.
+		f.wantTokenExpired("twenty generations old", tokens[0].Tokens.RefreshToken)
+		f.wantEnded("the newest tokens", tokens[20])
 	})
 }
 
-func TestRefreshOfASessionThatIsOver(t *testing.T) {
+func TestRefreshOfAnEndedSession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, bob, cat, dan := w.register("ann"), w.register("bob"), w.register("cat"), w.register("dan")
-		// The grace answers for a session that lives, not for one that was ended inside it.
-		next := w.refresh(bob.Tokens.RefreshToken)
-		w.logout(bob)
-		w.wantTokenExpired("the newest token after logout", next.Tokens.RefreshToken)
-		w.wantTokenExpired("its parent after logout, within the grace", bob.Tokens.RefreshToken)
+	each(t, func(t *testing.T, f *fixture) {
+		ann, bob, cat, dan := f.register("ann"), f.register("bob"), f.register("cat"),
+			f.register("dan")
+		// The grace does not apply to a session that has ended.
+		next := f.refresh(bob.Tokens.RefreshToken)
+		f.logout(bob)
+		f.wantTokenExpired("the newest token after logout", next.Tokens.RefreshToken)
+		f.wantTokenExpired("its parent after logout, within the grace", bob.Tokens.RefreshToken)
 
-		w.clock.Forward(refreshTTL - time.Microsecond)
-		cat = w.refresh(cat.Tokens.RefreshToken)
-		w.clock.Forward(time.Microsecond)
-		w.wantTokenExpired("at its expiry", ann.Tokens.RefreshToken)
-		w.wantTokenExpired("at its expiry, again", ann.Tokens.RefreshToken)
-		w.refresh(cat.Tokens.RefreshToken)
-		w.clock.Forward(10 * refreshTTL)
-		w.wantTokenExpired("long after its expiry", dan.Tokens.RefreshToken)
+		f.clock.Forward(refreshTTL - time.Microsecond)
+		cat = f.refresh(cat.Tokens.RefreshToken)
+		f.clock.Forward(time.Microsecond)
+		f.wantTokenExpired("at its expiry", ann.Tokens.RefreshToken)
+		f.wantTokenExpired("at its expiry, again", ann.Tokens.RefreshToken)
+		f.refresh(cat.Tokens.RefreshToken)
+		f.clock.Forward(10 * refreshTTL)
+		f.wantTokenExpired("long after its expiry", dan.Tokens.RefreshToken)
 
-		// Rows of a person who is gone go with them.
-		eve := w.register("eve")
-		w.do("delete", w.DeleteAccount(t.Context(), eve.Actor(), password, Client{}))
-		w.wantTokenExpired("a person whose account is being removed", eve.Tokens.RefreshToken)
-		w.finish()
-		w.wantTokenExpired("a person who is gone", eve.Tokens.RefreshToken)
+		// The sessions of a deleted account are deleted.
+		eve := f.register("eve")
+		f.do("delete", f.DeleteAccount(t.Context(), eve.Actor(), password, Client{}))
+		f.wantTokenExpired("an account that is being removed", eve.Tokens.RefreshToken)
+		f.finish()
+		f.wantTokenExpired("an account that was removed", eve.Tokens.RefreshToken)
 	})
 }
 
-// What never was a token of ours is refused, and ends nothing: anybody could send it.
-func TestRefreshWithWhatIsNoToken(t *testing.T) {
+// A token that was not issued here is refused, and must not end a session: any client could send
+// it.
+func TestRefreshWithForgedTokens(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
 		token := ann.Tokens.RefreshToken
 		raw, err := base64.RawURLEncoding.DecodeString(token)
 		if err != nil {
 			t.Fatal(err)
 		}
-		theirs, err := newTokens(Options{Keys: []Key{secretKey("x")}, Issuer: issuer}, w.clock.Now)
+		theirs, err := newTokens(Options{Keys: []Key{secretKey("x")}, Issuer: issuer}, f.clock.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := w.secrets(ann.Session.ID)
+		before := f.secrets(ann.Session.ID)
 		for name, s := range map[string]string{
-			"empty": "", "blank": " ", "garbage": "garbage", "NUL": "\x00", "not UTF-8": "\xff", "an id": ann.Session.ID.String(),
+			"empty": "", "blank": " ", "garbage": "garbage", "NUL": "\x00", "not UTF-8": "\xff",
+			"an id":                              ann.Session.ID.String(),
 			"an access token":                    ann.Tokens.AccessToken,
 			"a megabyte":                         strings.Repeat("A", 1<<20),
 			"all zero":                           base64url(make([]byte, refreshLen)),
@@ -214,19 +227,18 @@ func TestRefreshWithWhatIsNoToken(t *testing.T) {
 			"another server's, for this session": theirs.firstRefresh(ann.Session.ID).String(),
 			"another server's next":              theirs.nextRefresh(raw).String(),
 		} {
-			w.wantTokenExpired(name, s)
+			f.wantTokenExpired(name, s)
 		}
-		// A tag of ours is on everything that ever was a token, and on this, which leads to no
-		// session.
-		w.wantTokenExpired("no such session", w.tokens.firstRefresh(model.NewSessionID()).String())
-		if diff := cmp.Diff(before, w.secrets(ann.Session.ID)); diff != "" {
+		// This one has a valid tag, and there is no such session.
+		f.wantTokenExpired("no such session", f.tokens.firstRefresh(model.NewSessionID()).String())
+		if diff := cmp.Diff(before, f.secrets(ann.Session.ID)); diff != "" {
 			t.Errorf("the session has changed (-before +after):\n%s", diff)
 		}
-		w.grant(w.refresh(token))
+		f.grant(f.refresh(token))
 	})
 }
 
-// Every single bit of a token counts, and so does how it is written.
+// Every bit of a token counts, and a token has only one encoding.
 func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	t.Parallel()
 	service, err := newTokens(testOptions(), storetest.NewClock().Now)
@@ -234,17 +246,20 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := service.firstRefresh(model.NewSessionID()).String()
-	if _, ok := readOurs(service, token); !ok {
+	if _, ok := readIssued(service, token); !ok {
 		t.Fatal("its own token is refused")
 	}
 	for bit := range refreshLen * 8 {
-		if _, ok := readOurs(service, flip(token, bit)); ok {
+		if _, ok := readIssued(service, flip(token, bit)); ok {
 			t.Errorf("bit %d does not count", bit)
 		}
 	}
-	// base64 skips line breaks, even where it is strict.
-	for _, other := range []string{token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:], token + "=", token + " "} {
-		if _, ok := readOurs(service, other); ok {
+	// The base64 decoder skips line breaks, also in strict mode.
+	for _, other := range []string{
+		token + "\n", "\r\n" + token, token[:40] + "\n" + token[40:],
+		token + "=", token + " ",
+	} {
+		if _, ok := readIssued(service, other); ok {
 			t.Errorf("%q is read as %s", other, token)
 		}
 	}
@@ -252,15 +267,15 @@ func TestRefreshTokensHaveOneSpelling(t *testing.T) {
 	for i := range token {
 		for _, c := range alphabet {
 			other := token[:i] + string(c) + token[i+1:]
-			if _, ok := readOurs(service, other); ok && other != token {
+			if _, ok := readIssued(service, other); ok && other != token {
 				t.Errorf("%s is read as %s", other, token)
 			}
 		}
 	}
 }
 
-// A successor is made from the token before it, which a thief may have; only the server's key keeps
-// it from being known.
+// A successor is derived from the token before it, which a thief may have, and from the server's
+// key: without the key it cannot be computed.
 func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
@@ -276,7 +291,8 @@ func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	if bytes.Equal(secret(next), secret(theirs.nextRefresh(token))) {
 		t.Error("the successor does not depend on the key")
 	}
-	if bytes.Equal(secret(next), secret(token)) || bytes.Equal(secret(next), secret(ours.nextRefresh(next))) {
+	if bytes.Equal(secret(next), secret(token)) ||
+		bytes.Equal(secret(next), secret(ours.nextRefresh(next))) {
 		t.Error("a successor repeats")
 	}
 	if bytes.Equal(secret(token), secret(ours.firstRefresh(token.session()))) {
@@ -284,46 +300,52 @@ func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	}
 }
 
-// Who reads the database, or a backup of it, cannot act as anybody.
+// A copy of the database has no refresh token that works.
 func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		given := []*SignedIn{ann, w.refresh(ann.Tokens.RefreshToken), w.login("ann")}
-		given = append(given, w.refresh(given[1].Tokens.RefreshToken))
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		given := []*SignedIn{ann, f.refresh(ann.Tokens.RefreshToken), f.login("ann")}
+		given = append(given, f.refresh(given[1].Tokens.RefreshToken))
 		needles := map[string][]byte{}
 		for i, s := range given {
-			raw, ok := readOurs(w.tokens, s.Tokens.RefreshToken)
+			raw, ok := readIssued(f.tokens, s.Tokens.RefreshToken)
 			if !ok {
 				t.Fatal("not a refresh token")
 			}
-			// Without the id that it begins with, which is stored, and no secret.
-			for name, part := range map[string][]byte{"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen], "tag": raw[refreshLen-refreshTagLen:]} {
+			// Without the id at the start, which is stored and is not a secret.
+			for name, part := range map[string][]byte{
+				"secret": raw[refreshIDLen : refreshIDLen+refreshSecretLen],
+				"tag":    raw[refreshLen-refreshTagLen:],
+			} {
 				needles[fmt.Sprint(i, name, "raw")] = part
 				needles[fmt.Sprint(i, name, "hex")] = []byte(hex.EncodeToString(part))
-				// Three bytes are four characters, so a part of something longer has three ways to
-				// be written.
+				// Base64 encodes three bytes as four characters, so a part of a longer text has
+				// three encodings.
 				for shift := range 3 {
 					cut := part[shift : shift+(len(part)-shift)/3*3]
-					needles[fmt.Sprint(i, name, "base64url", shift)] = []byte(base64.RawURLEncoding.EncodeToString(cut))
-					needles[fmt.Sprint(i, name, "base64", shift)] = []byte(base64.RawStdEncoding.EncodeToString(cut))
+					needles[fmt.Sprint(i, name, "base64url",
+						shift)] = []byte(base64.RawURLEncoding.EncodeToString(cut))
+					needles[fmt.Sprint(i, name, "base64",
+						shift)] = []byte(base64.RawStdEncoding.EncodeToString(cut))
 				}
 			}
 			needles[fmt.Sprint(i, "access")] = []byte(s.Tokens.AccessToken)
 		}
 		for _, table := range []string{"sessions", "users", "credentials"} {
-			for column, value := range w.everything(table) {
+			for column, value := range f.everything(table) {
 				for name, needle := range needles {
-					if bytes.Contains(value, needle) || bytes.Contains(bytes.ToLower(value), needle) {
+					if bytes.Contains(value, needle) ||
+						bytes.Contains(bytes.ToLower(value), needle) {
 						t.Errorf("%s of a token stands in %s, %s", name, table, column)
 					}
 				}
 			}
 		}
-		// The search is worth something only if it finds what is there.
-		used, _ := readOurs(w.tokens, given[3].Tokens.RefreshToken)
+		// The search must find a value that is stored.
+		used, _ := readIssued(f.tokens, given[3].Tokens.RefreshToken)
 		found := false
-		for _, value := range w.everything("sessions") {
+		for _, value := range f.everything("sessions") {
 			found = found || bytes.Contains(value, used.hash())
 		}
 		if !found {
@@ -332,17 +354,17 @@ func TestOnlyHashesOfRefreshTokensAreStored(t *testing.T) {
 	})
 }
 
-// everything is every value of every row, by row and column.
-func (w *world) everything(table string) map[string][]byte {
-	w.t.Helper()
-	rows, err := w.db.QueryContext(w.t.Context(), "SELECT * FROM "+table)
+// everything returns every value of every row of a table, by row and column.
+func (f *fixture) everything(table string) map[string][]byte {
+	f.t.Helper()
+	rows, err := f.db.QueryContext(f.t.Context(), "SELECT * FROM "+table)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	defer func() { _ = rows.Close() }()
 	columns, err := rows.Columns()
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	values := map[string][]byte{}
 	for n := 0; rows.Next(); n++ {
@@ -351,7 +373,7 @@ func (w *world) everything(table string) map[string][]byte {
 			into[i] = &row[i]
 		}
 		if err := rows.Scan(into...); err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		for i, value := range row {
 			b, ok := value.([]byte)
@@ -362,19 +384,20 @@ func (w *world) everything(table string) map[string][]byte {
 		}
 	}
 	if err := rows.Err(); err != nil || len(values) == 0 {
-		w.t.Fatalf("%d values (%v)", len(values), err)
+		f.t.Fatalf("%d values (%v)", len(values), err)
 	}
 	return values
 }
 
-// Whatever the bytes, nothing panics; and what is accepted is spelled as it would be given out.
+// No input panics, and accepted input is encoded as the server encodes it.
 func FuzzReadRefreshToken(f *testing.F) {
 	service, err := newTokens(testOptions(), storetest.NewClock().Now)
 	if err != nil {
 		f.Fatal(err)
 	}
 	// the same in every run
-	first := newRefresh(service.refreshKeys[0], model.SessionID{1}, bytes.Repeat([]byte{2}, refreshSecretLen))
+	first := newRefresh(service.refreshKeys[0], model.SessionID{1},
+		bytes.Repeat([]byte{2}, refreshSecretLen))
 	f.Add(first.String())
 	f.Add(service.nextRefresh(first).String())
 	f.Add(first.String() + "=")
@@ -382,14 +405,15 @@ func FuzzReadRefreshToken(f *testing.F) {
 	f.Add("")
 	f.Add("\x00")
 	f.Fuzz(func(t *testing.T, s string) {
-		token, ok := readOurs(service, s)
+		token, ok := readIssued(service, s)
 		if !ok {
 			return
 		}
 		if token.String() != s {
 			t.Errorf("%q was read as %q", s, token)
 		}
-		if next, ok := readOurs(service, service.nextRefresh(token).String()); !ok || next.session() != token.session() {
+		if next, ok := readIssued(service, service.nextRefresh(token).String()); !ok ||
+			next.session() != token.session() {
 			t.Errorf("the successor of %q is no token of the same session", s)
 		}
 	})

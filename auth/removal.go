@@ -10,19 +10,21 @@ import (
 	"parley/store"
 )
 
-// DeleteAccount removes the actor's account, with all that says who they are. Their messages stay,
-// under no author.
+// DeleteAccount removes the actor's account and all their personal data. Their messages stay,
+// without an author.
 //
-// The account is marked as removed in one short transaction. From then on nobody can sign in to it
-// or see it, its sessions have ended, and its address and nickname are free. What else refers to
-// it, which may be much, Run removes afterwards, in batches.
-func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password string, from Client) error {
+// One short transaction marks the account as removed. From then on no one can sign in to it or see
+// it, its sessions have ended, and its address and nickname are free. Run removes the rows that
+// refer to it afterwards, in batches, because there may be many.
+func (s *Service) DeleteAccount(
+	ctx context.Context, actor model.Actor, password string, from Client,
+) error {
 	hash, err := s.requirePassword(ctx, actor, "password", password, from)
 	if err != nil {
 		return err
 	}
 	return s.db.InQueuedTx(ctx, actor.UserID, func(ctx context.Context, tx *store.Tx) error {
-		// locked: nobody can make them a member of anything more from here on
+		// Locks the account: from here on it cannot become a member of a conversation.
 		u, err := checkedUser(ctx, tx, actor.UserID, hash)
 		if err != nil {
 			return err
@@ -34,7 +36,8 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 			return err
 		}
 		for _, table := range []any{(*model.Credentials)(nil), (*model.OneTimeToken)(nil)} {
-			if _, err := tx.NewDelete().Model(table).Where("user_id = ?", u.ID).Exec(ctx); err != nil {
+			if _, err := tx.NewDelete().Model(table).Where("user_id = ?", u.ID).
+				Exec(ctx); err != nil {
 				return err
 			}
 		}
@@ -46,13 +49,13 @@ func (s *Service) DeleteAccount(ctx context.Context, actor model.Actor, password
 		if err := s.audit(ctx, tx, accountDeleted, nil, nil, Client{}); err != nil {
 			return err
 		}
-		tx.AfterCommit(s.wakeRemovals)
-		return mark(ctx, tx, u.ID)
+		tx.AfterCommit(s.removals.Notify)
+		return markRemoved(ctx, tx, u.ID)
 	})
 }
 
-// discardMails takes back what waits to be sent to the account, also to an address that is not
-// theirs yet.
+// discardMails deletes the mails that wait for the account, also those to an address that is not
+// verified yet.
 func (s *Service) discardMails(ctx context.Context, tx *store.Tx, u *model.User) error {
 	var tokens []*model.OneTimeToken
 	if err := tx.NewSelect().Model(&tokens).Where("user_id = ?", u.ID).Scan(ctx); err != nil {
@@ -61,10 +64,10 @@ func (s *Service) discardMails(ctx context.Context, tx *store.Tx, u *model.User)
 	return s.opts.Mail.Discard(ctx, tx, u.Email, mailKeys(tokens)...)
 }
 
-// mark wipes an account, of which only the id stays until nothing refers to it any more. The id
-// also takes the place of what has to be unique: with what precedes it, it is longer than a
-// nickname can be, and no address, which has an @.
-func mark(ctx context.Context, tx *store.Tx, id model.UserID) error {
+// markRemoved wipes an account except its id, which stays until no row refers to it. The unique
+// keys are made from the id. Such a key is longer than a nickname can be, and has no @, as an
+// address has.
+func markRemoved(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	unique := "removed " + id.String()
 	_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("removed_at = ?", tx.Now).
 		Set("email = ''").Set("email_key = ?", unique).Set("email_verified_at = NULL").
@@ -73,64 +76,59 @@ func mark(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	return err
 }
 
-// removeEvery is how often Run looks for accounts that are marked and that no node is removing: it
-// may have died.
-const removeEvery = 30 * time.Second
+// removalEvery is how often Run looks for marked accounts: the node that was removing one may have
+// stopped.
+const removalEvery = 30 * time.Second
 
-func (s *Service) wakeRemovals() {
-	select {
-	case s.removals <- struct{}{}:
-	default: // it will look anyway
-	}
-}
-
-// runRemovals removes accounts that are marked, those of other nodes included, until ctx ends.
+// runRemovals removes accounts that were marked on any node, until ctx ends.
 func (s *Service) runRemovals(ctx context.Context) {
-	tick := time.NewTicker(removeEvery)
+	tick := time.NewTicker(removalEvery)
 	defer tick.Stop()
 	for {
 		if err := s.removeMarked(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Log.Warn("cannot finish the removal of an account; retrying", "error", err)
+			s.opts.Log.Warn("cannot finish the removal of accounts; retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-s.removals:
+		case <-s.removals.C():
 		}
 	}
 }
 
-// removeMarked finishes the removal of every account that is marked, but for those at which another
-// node is working.
+// removeMarked finishes the removal of every marked account, except those that another node has
+// claimed.
 func (s *Service) removeMarked(ctx context.Context) error {
 	var marked []model.UserID
-	err := s.db.NewSelect().Model((*model.User)(nil)).Column("id").WhereDeleted().OrderExpr("u.removed_at").Scan(ctx, &marked)
+	err := s.db.NewSelect().Model((*model.User)(nil)).Column("id").WhereDeleted().
+		OrderExpr("u.removed_at").Scan(ctx, &marked)
 	if err != nil {
 		return store.Error(err)
 	}
-	var failed error
-	for _, id := range marked { // one that fails holds up no other
+	var countFailure error
+	for _, id := range marked { // a failure does not delay the others
 		for more := true; more && ctx.Err() == nil; {
 			if more, err = s.removeSome(ctx, id); err != nil {
-				failed, more = errors.Join(failed, err), false
+				countFailure, more = errors.Join(countFailure, err), false
 			}
 		}
 	}
-	return cmp.Or(ctx.Err(), failed)
+	return cmp.Or(ctx.Err(), countFailure)
 }
 
-// removeSome does a part of the removal of an account, in a transaction that is short enough for
-// everybody else to wait for it, and reports whether there is more to do. The last one deletes the
-// account. Each leaves everything as it has to be, so that any node goes on where another one has
-// stopped.
+// removeSome removes one batch of an account's rows, in a short transaction, because others wait
+// for its locks. It reports whether there may be more. The last call deletes the account itself.
+// The state between calls is consistent, so that another node can continue.
 func (s *Service) removeSome(ctx context.Context, id model.UserID) (more bool, err error) {
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		more = false
 		if claimed, err := claim(ctx, tx, id); err != nil || !claimed {
 			return err
 		}
-		steps := []func(context.Context, *store.Tx, model.UserID) (bool, error){forgetInAudit, deleteSessions}
+		steps := []func(context.Context, *store.Tx, model.UserID) (bool, error){
+			anonymizeAudit, deleteSessions,
+		}
 		if s.opts.CleanUp != nil {
 			steps = append(steps, s.opts.CleanUp)
 		}
@@ -139,15 +137,16 @@ func (s *Service) removeSome(ctx context.Context, id model.UserID) (more bool, e
 				return err
 			}
 		}
-		_, err := tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", id).ForceDelete().Exec(ctx)
+		_, err := tx.NewDelete().Model((*model.User)(nil)).Where("id = ?", id).ForceDelete().
+			Exec(ctx)
 		return err
 	})
 	return more, err
 }
 
-// claim keeps other nodes from working at the same account until the transaction ends. It reports
-// false if one does so already, or if the account is gone. The lock is none that a reference to the
-// account waits for.
+// claim keeps other nodes from removing the same account until the transaction ends. It reports
+// false if another node has claimed it, or if it has been deleted. The lock does not block the
+// insertion of rows that refer to the account.
 func claim(ctx context.Context, tx *store.Tx, id model.UserID) (bool, error) {
 	q := tx.NewSelect().Model((*model.User)(nil)).Column("id").WhereDeleted().Where("u.id = ?", id)
 	if tx.Postgres() {
@@ -158,10 +157,10 @@ func claim(ctx context.Context, tx *store.Tx, id model.UserID) (bool, error) {
 	return len(found) > 0, err
 }
 
-// forgetInAudit lets the log keep that an account was deleted, but not whose, nor from where it was
-// used.
-func forgetInAudit(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
-	n, err := tx.UpdateSome(ctx, "audit_log", "user_id = NULL, session_id = NULL, ip = NULL, user_agent = NULL", "user_id = ?", id)
+// anonymizeAudit removes the account, its sessions and its addresses from entries of the audit log.
+func anonymizeAudit(ctx context.Context, tx *store.Tx, id model.UserID) (more bool, err error) {
+	n, err := tx.UpdateSome(ctx, "audit_log",
+		"user_id = NULL, session_id = NULL, ip = NULL, user_agent = NULL", "user_id = ?", id)
 	return n > 0, err
 }
 

@@ -17,49 +17,49 @@ import (
 	"parley/text"
 )
 
-// Client is what is known of the device that signs in: kept with the session, so that its owner may
+// Client is the device that makes a request. It is stored with a session, so that the user can
 // recognize it.
 type Client struct {
 	UserAgent string
 	IP        string
 }
 
-// SignedIn is a person with a session that works.
+// SignedIn is a user with a new session, or a session with new tokens.
 type SignedIn struct {
 	User    *model.User
 	Session model.Session
 	Tokens  Tokens
 }
 
-// Actor is the person, acting in this session.
+// Actor returns the actor of the session.
 func (s *SignedIn) Actor() model.Actor {
 	return model.Actor{UserID: s.User.ID, SessionID: s.Session.ID}
 }
 
-// Grant is what the new access token stands for.
+// Grant returns the grant of the access token.
 func (s *SignedIn) Grant() Grant { return Grant{Actor: s.Actor(), ExpiresAt: s.Tokens.ExpiresAt} }
 
-// Login is what a person signs in with.
+// Login is the input of Service.Login.
 type Login struct {
 	Email    string
 	Password string
 }
 
-// refreshGrace is how long after its use a refresh token is still answered, with the same
-// successor: two tabs of one browser may race.
+// refreshGrace is how long a refresh token still returns the same successor after its first use:
+// two tabs of one browser may race.
 const refreshGrace = 10 * time.Second
 
 var errCredentials = errs.Input(errs.InvalidCredentials, "password",
-	"The e-mail address and the password do not belong together.")
+	"The e-mail address and the password do not match.")
 
 // Login starts a session. An unknown address and a wrong password get the same answer after the
-// same work: one password is compared, and the database gets the same statements.
+// same work: one password is compared, and the same statements run.
 func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, error) {
 	if err := s.allow(ctx, "login from "+from.Network(), loginByAddress); err != nil {
 		return nil, err
 	}
-	// Counted for each pair of account and address, so that nobody elsewhere can slow the owner
-	// down.
+	// Counted for each pair of account and client address, so that a client elsewhere cannot slow
+	// the owner down.
 	account := "login to " + lookup(in.Email) + " from " + from.Network()
 	if err := s.allow(ctx, account, loginByAccount); err != nil {
 		return nil, err
@@ -76,18 +76,19 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 	if err != nil {
 		return nil, err
 	}
-	// Where addresses are concealed, the first sign-in must not tell that registering with an
-	// address has worked.
+	// If addresses are concealed, the first sign-in must not reveal that registering with an
+	// address has succeeded.
 	matches = matches && (u.EmailVerifiedAt != nil || !s.opts.ConcealEmails)
 	var signedIn *SignedIn
-	// The account is locked. Attempts on one address take turns whether it has an account or not.
+	// Attempts on one address are queued, whether it has an account or not.
 	err = s.db.InQueuedTx(ctx, u.ID, func(ctx context.Context, tx *store.Tx) error {
 		signedIn = nil
 		var known *model.UserID
 		switch _, err := checkedUser(ctx, tx, u.ID, hash); {
 		case err == nil:
 			known = &u.ID
-		case !errors.Is(err, errSessionEnded) && !errors.Is(err, errPasswordChanged): // either meanwhile, or no account
+		// The two errors mean that there is no account, or that it has just changed.
+		case !errors.Is(err, errSessionEnded) && !errors.Is(err, errPasswordChanged):
 			return err
 		}
 		if !matches || known == nil {
@@ -100,14 +101,16 @@ func (s *Service) Login(ctx context.Context, in Login, from Client) (*SignedIn, 
 		return nil, err
 	}
 	if signedIn == nil {
-		return nil, cmp.Or(s.failed(ctx, failures), s.errCredentials())
+		return nil, cmp.Or(s.countFailure(ctx, failures), s.errCredentials())
 	}
-	return signedIn, s.succeeded(ctx, failures)
+	return signedIn, s.clearFailures(ctx, failures)
 }
 
 // accountOf returns the account of an address and the hash of its password. If the address has
 // none, it runs the same statements, and returns a decoy and no hash.
-func (s *Service) accountOf(ctx context.Context, emailKey string) (u *model.User, hash string, err error) {
+func (s *Service) accountOf(
+	ctx context.Context, emailKey string,
+) (u *model.User, hash string, err error) {
 	u = new(model.User)
 	switch err := s.db.NewSelect().Model(u).Where("u.email_key = ?", emailKey).Scan(ctx); {
 	case errors.Is(err, sql.ErrNoRows):
@@ -126,18 +129,22 @@ func (s *Service) accountOf(ctx context.Context, emailKey string) (u *model.User
 func (s *Service) errCredentials() error {
 	if s.opts.ConcealEmails {
 		return errs.Input(errs.InvalidCredentials, "password",
-			"The e-mail address and the password do not belong together, or the address is not confirmed yet: follow the link in the mail.")
+			"The e-mail address and the password do not match, or the address is not verified "+
+				"yet: follow the link in the mail.")
 	}
 	return errCredentials
 }
 
-func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User, from Client) (*SignedIn, error) {
+func (s *Service) startSession(
+	ctx context.Context, tx *store.Tx, u *model.User, from Client,
+) (*SignedIn, error) {
 	id := model.NewSessionID()
 	refresh := s.tokens.firstRefresh(id)
 	row := &model.SessionSecrets{
 		Session: model.Session{
-			ID: id, UserID: u.ID, CreatedAt: tx.Now, LastUsedAt: tx.Now, ExpiresAt: tx.Now.Add(s.opts.RefreshTTL),
-			UserAgent: optional(from.UserAgent, maxUserAgent), IP: optional(from.IP, maxUserAgent),
+			ID: id, UserID: u.ID, CreatedAt: tx.Now, LastUsedAt: tx.Now,
+			ExpiresAt: tx.Now.Add(s.opts.RefreshTTL),
+			UserAgent: sanitize(from.UserAgent), IP: sanitize(from.IP),
 		},
 		RefreshHash: refresh.hash(),
 	}
@@ -153,11 +160,14 @@ func (s *Service) startSession(ctx context.Context, tx *store.Tx, u *model.User,
 	return s.signedIn(u, row.Session, refresh)
 }
 
-// maxSessions is how many sessions an account has at most: a new one ends the one that was not used
-// for longest.
+// maxSessions is the maximum number of sessions of an account. A new session beyond it ends the
+// least recently used one.
 const maxSessions = 100
 
-func (s *Service) endSurplus(ctx context.Context, tx *store.Tx, user model.UserID, from Client) error {
+// endSurplus ends the sessions beyond maxSessions. The account must be locked, as for endSessions.
+func (s *Service) endSurplus(
+	ctx context.Context, tx *store.Tx, user model.UserID, from Client,
+) error {
 	ids, err := liveSessions(ctx, tx, user)
 	if err != nil || len(ids) <= maxSessions {
 		return err
@@ -165,26 +175,32 @@ func (s *Service) endSurplus(ctx context.Context, tx *store.Tx, user model.UserI
 	return s.endSessions(ctx, tx, user, ids[maxSessions:], from)
 }
 
-func (s *Service) signedIn(u *model.User, session model.Session, refresh refreshToken) (*SignedIn, error) {
+func (s *Service) signedIn(
+	u *model.User, session model.Session, refresh refreshToken,
+) (*SignedIn, error) {
 	signedIn := &SignedIn{User: u, Session: session}
 	access, expiresAt, err := s.tokens.access(signedIn.Actor())
 	if err != nil {
 		return nil, err
 	}
-	signedIn.Tokens = Tokens{AccessToken: access, ExpiresAt: expiresAt, RefreshToken: refresh.String()}
+	signedIn.Tokens = Tokens{
+		AccessToken: access, ExpiresAt: expiresAt,
+		RefreshToken: refresh.String(),
+	}
 	return signedIn, nil
 }
 
-const maxUserAgent = 256
+const maxClientText = 256 // characters of a user agent or an address that are stored
 
-// optional cuts what a stranger's header says to what is worth keeping.
-func optional(s string, limit int) *string {
+// sanitize returns a client's user agent or address as it is stored: clipped, or nil if it is blank
+// or has characters that cannot be shown.
+func sanitize(s string) *string {
 	s = text.Clean(s)
 	if s == "" || text.Problem(s, false) != "" {
 		return nil
 	}
-	if runes := []rune(s); len(runes) > limit {
-		s = string(runes[:limit])
+	if runes := []rune(s); len(runes) > maxClientText {
+		s = string(runes[:maxClientText])
 	}
 	return &s
 }
@@ -193,11 +209,14 @@ var errRefresh = errs.Input(errs.TokenExpired, "refreshToken",
 	"The refresh token is expired, or was used before, or its session has ended. Sign in again.")
 
 // Refresh trades a refresh token for new tokens. A token that was used before ends its session,
-// because then somebody else may have it; except within the grace, which gives the same successor
-// again.
+// because another client may have a copy. Within refreshGrace it returns the same successor
+// instead.
 //
-// Where account is given, a token of any other account is FORBIDDEN, and stays as it was.
-func (s *Service) Refresh(ctx context.Context, token string, account *model.UserID, from Client) (*SignedIn, error) {
+// If account is given, the error for a token of another account is FORBIDDEN, and the token is not
+// used up.
+func (s *Service) Refresh(
+	ctx context.Context, token string, account *model.UserID, from Client,
+) (*SignedIn, error) {
 	if err := s.allow(ctx, "refresh from "+from.Network(), refreshByAddress); err != nil {
 		return nil, err
 	}
@@ -205,7 +224,7 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 	if !ok {
 		return nil, errRefresh
 	}
-	if s.tokens.ours(used) { // what is made up must not count for the session that it names
+	if s.tokens.issuedHere(used) { // a forged token must not count for the session that it names
 		if err := s.allow(ctx, "refresh "+used.session().String(), refreshBySession); err != nil {
 			return nil, err
 		}
@@ -220,13 +239,14 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 		}
 		next := s.tokens.nextRefresh(used)
 		row := new(model.SessionSecrets)
-		// The row lock makes two that race with one token take turns here.
+		// The lock of the row serializes requests that race with one token.
 		res, err := tx.NewUpdate().Model(row).
 			Set("previous_hash = refresh_hash").Set("refresh_hash = ?", next.hash()).
-			Set("rotated_at = ?", tx.Now).Set("last_used_at = ?", tx.Now).Set("expires_at = ?", tx.Now.Add(s.opts.RefreshTTL)).
-			Set("user_agent = ?", optional(from.UserAgent, maxUserAgent)).Set("ip = ?", optional(from.IP, maxUserAgent)).
+			Set("rotated_at = ?", tx.Now).Set("last_used_at = ?", tx.Now).
+			Set("expires_at = ?", tx.Now.Add(s.opts.RefreshTTL)).
+			Set("user_agent = ?", sanitize(from.UserAgent)).Set("ip = ?", sanitize(from.IP)).
 			Where("id = ?", used.session()).Where("refresh_hash = ?", used.hash()).
-			Where("revoked_at IS NULL").Where("expires_at > ?", tx.Now).
+			ApplyQueryBuilder(live(tx.Now)).
 			Returning("*").Exec(ctx)
 		if err != nil {
 			return err
@@ -234,14 +254,14 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 		if n, err := res.RowsAffected(); err != nil {
 			return err
 		} else if n == 0 {
-			if row, next, err = s.usedAgain(ctx, tx, used, from); err != nil || row == nil {
+			if row, next, err = s.handleReuse(ctx, tx, used, from); err != nil || row == nil {
 				return err
 			}
 		}
 		u := new(model.User)
 		err = tx.NewSelect().Model(u).Where("u.id = ?", row.UserID).Scan(ctx)
 		if errors.Is(err, sql.ErrNoRows) {
-			return nil // removed since the session was read within the grace
+			return nil // removed after handleReuse had read the session
 		}
 		if err != nil {
 			return err
@@ -255,33 +275,32 @@ func (s *Service) Refresh(ctx context.Context, token string, account *model.User
 	return signedIn, err
 }
 
-// usedAgain decides about a token of ours that is not its session's newest: within the grace it
-// returns the session and the same successor, and otherwise ends the session and returns nil.
-func (s *Service) usedAgain(
+// handleReuse handles a token that is not the newest of its session. Within refreshGrace of its use
+// it returns the session and the same successor. Otherwise it ends the session and returns nil.
+func (s *Service) handleReuse(
 	ctx context.Context, tx *store.Tx, used refreshToken, from Client,
 ) (session *model.SessionSecrets, successor refreshToken, err error) {
-	if !s.tokens.ours(used) {
-		return nil, nil, nil // made up, and no reason to end the session that it names
+	if !s.tokens.issuedHere(used) {
+		return nil, nil, nil // forged, which must not end the session that it names
 	}
 	row := new(model.SessionSecrets)
 	err = tx.NewSelect().Model(row).Where("s.id = ?", used.session()).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).Scan(ctx)
+		ApplyQueryBuilder(live(tx.Now)).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil, nil // there is no such session any more
+		return nil, nil, nil // the session has ended
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	if bytes.Equal(row.PreviousHash, used.hash()) && tx.Now.Sub(*row.RotatedAt) <= refreshGrace {
 		if successor = s.tokens.successor(used, row.RefreshHash); successor == nil {
-			return nil, nil, nil // made with a key that this node does not have
+			return nil, nil, nil // derived with a key that this node does not have
 		}
 		return row, successor, nil
 	}
 	if _, err := lockedUser(ctx, tx, row.UserID); err != nil {
 		if errors.Is(err, errSessionEnded) {
-			// removed since the session was read: nothing more is recorded of it
-			return nil, nil, nil
+			return nil, nil, nil // removed after the session was read, and no longer audited
 		}
 		return nil, nil, err
 	}
@@ -293,8 +312,8 @@ func (s *Service) usedAgain(
 
 var errOtherAccount = errs.New(errs.Forbidden, "This refresh token belongs to another account.")
 
-// requireOwn is FORBIDDEN for a session of another account. A session that is not there passes:
-// what comes next says so.
+// requireOwn returns FORBIDDEN for a session of another account. It returns nil if there is no such
+// session, which the caller finds out by itself.
 func requireOwn(ctx context.Context, tx *store.Tx, account model.UserID, id model.SessionID) error {
 	foreign, err := tx.NewSelect().Model((*model.Session)(nil)).
 		Where("s.id = ?", id).Where("s.user_id <> ?", account).Exists(ctx)
@@ -304,8 +323,8 @@ func requireOwn(ctx context.Context, tx *store.Tx, account model.UserID, id mode
 	return err
 }
 
-// Logout ends the session that the actor acts in. UNAUTHENTICATED if the account was removed: a
-// node may take its tokens for up to checkFor afterwards.
+// Logout ends the actor's session. The error is UNAUTHENTICATED if the account was removed: a node
+// may accept its tokens for up to sessionCacheTTL afterwards.
 func (s *Service) Logout(ctx context.Context, actor model.Actor, from Client) error {
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if _, err := lockedUser(ctx, tx, actor.UserID); err != nil {
@@ -318,28 +337,34 @@ func (s *Service) Logout(ctx context.Context, actor model.Actor, from Client) er
 	})
 }
 
-// Sessions lists the actor's sessions that have not ended, the last used first.
+// Sessions returns the actor's sessions that have not ended, the most recently used first.
 func (s *Service) Sessions(ctx context.Context, actor model.Actor) ([]*model.Session, error) {
 	found := []*model.Session{}
 	err := s.db.NewSelect().Model(&found).Where("s.user_id = ?", actor.UserID).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", s.db.Now()).
-		OrderExpr("s.last_used_at DESC, s.id DESC").Scan(ctx)
+		ApplyQueryBuilder(live(s.db.Now())).
+		OrderExpr(lastUsedFirst).Scan(ctx)
 	return found, store.Error(err)
 }
 
-// Session is one of the actor's own that has not ended, or nil.
-func (s *Service) Session(ctx context.Context, actor model.Actor, id model.SessionID) (*model.Session, error) {
+// Session returns one of the actor's sessions, or nil if they have no such session or it has ended.
+func (s *Service) Session(
+	ctx context.Context, actor model.Actor, id model.SessionID,
+) (*model.Session, error) {
 	session := new(model.Session)
-	err := s.db.NewSelect().Model(session).Where("s.id = ?", id).Where("s.user_id = ?", actor.UserID).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", s.db.Now()).Scan(ctx)
+	err := s.db.NewSelect().Model(session).Where("s.id = ?", id).
+		Where("s.user_id = ?", actor.UserID).
+		ApplyQueryBuilder(live(s.db.Now())).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // they have no such session
+		return nil, nil //nolint:nilnil // as documented
 	}
 	return session, store.Error(err)
 }
 
-// RevokeSession ends one of the actor's sessions. UNAUTHENTICATED if the account was removed.
-func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model.SessionID, from Client) error {
+// RevokeSession ends one of the actor's sessions. The error is NOT_FOUND if they have no such
+// session, and UNAUTHENTICATED if the account was removed.
+func (s *Service) RevokeSession(
+	ctx context.Context, actor model.Actor, id model.SessionID, from Client,
+) error {
 	if err := s.allow(ctx, "sessions in "+actor.SessionID.String(), revokeBySession); err != nil {
 		return err
 	}
@@ -361,8 +386,11 @@ func (s *Service) RevokeSession(ctx context.Context, actor model.Actor, id model
 	})
 }
 
-// RevokeOtherSessions ends all of the actor's sessions but the one they act in, and says how many.
-func (s *Service) RevokeOtherSessions(ctx context.Context, actor model.Actor, from Client) (n int, err error) {
+// RevokeOtherSessions ends all of the actor's sessions except the current one. It returns how many
+// have ended.
+func (s *Service) RevokeOtherSessions(
+	ctx context.Context, actor model.Actor, from Client,
+) (n int, err error) {
 	if err := s.allow(ctx, "sessions in "+actor.SessionID.String(), revokeBySession); err != nil {
 		return 0, err
 	}
@@ -376,24 +404,24 @@ func (s *Service) RevokeOtherSessions(ctx context.Context, actor model.Actor, fr
 	return n, err
 }
 
-// revokeAll ends all sessions of an account but one. The account must be locked, as for
-// endSessions.
+// revokeAll ends all sessions of an account, except one if it is given. It returns how many have
+// ended. The account must be locked, as for endSessions.
 func (s *Service) revokeAll(
-	ctx context.Context, tx *store.Tx, user model.UserID, but *model.SessionID, from Client,
+	ctx context.Context, tx *store.Tx, user model.UserID, except *model.SessionID, from Client,
 ) (int, error) {
 	ids, err := liveSessions(ctx, tx, user)
 	if err != nil {
 		return 0, err
 	}
-	if but != nil {
-		ids = slices.DeleteFunc(ids, func(id model.SessionID) bool { return id == *but })
+	if except != nil {
+		ids = slices.DeleteFunc(ids, func(id model.SessionID) bool { return id == *except })
 	}
 	return len(ids), s.endSessions(ctx, tx, user, ids, from)
 }
 
-// endSessions ends sessions of an account and records it. The account must be locked with
-// lockedUser: otherwise it may be removed meanwhile, and the audit log would keep where it was used
-// from.
+// endSessions ends sessions of an account and adds them to the audit log. The account must be
+// locked with lockedUser: otherwise it might be removed meanwhile, and the audit log would keep the
+// client's address.
 func (s *Service) endSessions(
 	ctx context.Context, tx *store.Tx, user model.UserID, ids []model.SessionID, from Client,
 ) error {
@@ -405,15 +433,27 @@ func (s *Service) endSessions(
 	return s.revoke(ctx, tx, ids...)
 }
 
-// liveSessions lists an account's sessions that have not ended, the last used first.
-func liveSessions(ctx context.Context, tx *store.Tx, user model.UserID) (ids []model.SessionID, err error) {
+// liveSessions returns the sessions of an account that have not ended, the most recently used
+// first.
+func liveSessions(
+	ctx context.Context, tx *store.Tx, user model.UserID,
+) (ids []model.SessionID, err error) {
 	err = tx.NewSelect().Model((*model.Session)(nil)).Column("id").Where("s.user_id = ?", user).
-		Where("s.revoked_at IS NULL").Where("s.expires_at > ?", tx.Now).
-		OrderExpr("s.last_used_at DESC, s.id DESC").Scan(ctx, &ids)
+		ApplyQueryBuilder(live(tx.Now)).
+		OrderExpr(lastUsedFirst).Scan(ctx, &ids)
 	return ids, err
 }
 
-// revoke ends sessions: their tokens stop working, and what hangs on them is told.
+const lastUsedFirst = "s.last_used_at DESC, s.id DESC" // the id makes the order unique
+
+// live restricts a query to sessions that have not ended.
+func live(now time.Time) func(bun.QueryBuilder) bun.QueryBuilder {
+	return func(q bun.QueryBuilder) bun.QueryBuilder {
+		return q.Where("s.revoked_at IS NULL").Where("s.expires_at > ?", now)
+	}
+}
+
+// revoke ends sessions: their tokens stop working, and after the commit their leases end.
 func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.SessionID) error {
 	if len(ids) == 0 {
 		return nil
@@ -423,32 +463,32 @@ func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.Session
 	if err != nil {
 		return err
 	}
-	for _, id := range ids { // for the other nodes, see Run
-		_, err := tx.NewInsert().Model(&revocation{SessionID: id, At: tx.Now}).On("CONFLICT DO NOTHING").Exec(ctx)
+	for _, id := range ids { // for the other nodes, see pollRevocations
+		_, err := tx.NewInsert().Model(&revocation{SessionID: id, At: tx.Now}).
+			On("CONFLICT DO NOTHING").Exec(ctx)
 		if err != nil {
 			return err
 		}
 	}
-	tx.AfterCommit(func() { s.sessionsEnded(ids...) })
+	tx.AfterCommit(func() { s.endLeases(ids...) })
 	return nil
 }
 
-// sessionCheck is what was last seen of a session.
-type sessionCheck struct {
+// cachedSession is the outcome of the last check of a session.
+type cachedSession struct {
 	at    time.Time
-	user  model.UserID // whose token was looked at
+	user  model.UserID // the user of the session; zero if it has ended
 	alive bool
 }
 
-// checkFor is how long a look at a session counts. Its end on another node is noticed within this
-// time.
-const checkFor = time.Second
+// sessionCacheTTL is how long the outcome of a check is used. Requests notice the end of a session
+// on another node within this time.
+const sessionCacheTTL = time.Second
 
-var errSessionEnded = errs.New(errs.Unauthenticated,
-	"The session has ended. Sign in again.")
+var errSessionEnded = errs.New(errs.Unauthenticated, "The session has ended. Sign in again.")
 
-// Authenticate says what an access token stands for, if it is valid and its session has not ended.
-// UNAUTHENTICATED otherwise.
+// Authenticate returns the grant of an access token. The error is UNAUTHENTICATED if the token is
+// not valid or its session has ended.
 func (s *Service) Authenticate(ctx context.Context, accessToken string) (Grant, error) {
 	grant, err := s.tokens.read(accessToken)
 	if err != nil {
@@ -466,23 +506,27 @@ func (s *Service) Authenticate(ctx context.Context, accessToken string) (Grant, 
 
 func (s *Service) sessionAlive(ctx context.Context, actor model.Actor) (bool, error) {
 	now := s.db.Now()
-	if seen, ok := s.checked.Get(actor.SessionID); ok && now.Sub(seen.at) < checkFor && (seen.user == actor.UserID || !seen.alive) {
-		return seen.alive, nil
+	cached, ok := s.sessionCache.Get(actor.SessionID)
+	if ok && now.Sub(cached.at) < sessionCacheTTL &&
+		(cached.user == actor.UserID || !cached.alive) {
+		return cached.alive, nil
 	}
 	found, err := store.Read[model.Session](ctx, s.db,
-		`SELECT s.id FROM sessions AS s WHERE s.id = ?1 AND s.user_id = ?2 AND s.revoked_at IS NULL`, actor.SessionID, actor.UserID)
+		`SELECT s.id FROM sessions AS s
+		WHERE s.id = ?1 AND s.user_id = ?2 AND s.revoked_at IS NULL`,
+		actor.SessionID, actor.UserID)
 	if err != nil {
 		return false, err
 	}
 	alive := len(found) > 0
-	// the end is remembered by who ends it, and a token with the wrong user in it ends nothing
+	// Only endLeases remembers the end of a session: a token with the wrong user must not end it.
 	if alive {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if seen, ok := s.checked.Get(actor.SessionID); ok && !seen.alive {
-			return false, nil // it ended while this looked
+		if cached, ok := s.sessionCache.Get(actor.SessionID); ok && !cached.alive {
+			return false, nil // it ended during this check
 		}
-		s.checked.Add(actor.SessionID, sessionCheck{at: now, user: actor.UserID, alive: true})
+		s.sessionCache.Add(actor.SessionID, cachedSession{at: now, user: actor.UserID, alive: true})
 	}
 	return alive, nil
 }

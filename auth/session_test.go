@@ -13,18 +13,23 @@ import (
 
 func TestLogin(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		in := Register{Email: "Ännchen@Example.org", Nickname: "ann", Password: password, DisplayName: new("Ann")}
-		ann, err := w.Register(t.Context(), in, Client{})
+	each(t, func(t *testing.T, f *fixture) {
+		in := Register{
+			Email: "Ännchen@Example.org", Nickname: "ann", Password: password,
+			DisplayName: new("Ann"),
+		}
+		ann, err := f.Register(t.Context(), in, Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.clock.Forward(time.Hour)
+		f.clock.Forward(time.Hour)
 		for _, email := range []string{
-			"Ännchen@Example.org", "ännchen@example.org", "ÄNNCHEN@EXAMPLE.ORG", "A\u0308nnchen@example.org", "  ännchen@example.org\n",
+			"Ännchen@Example.org", "ännchen@example.org", "ÄNNCHEN@EXAMPLE.ORG",
+			"A\u0308nnchen@example.org", "  ännchen@example.org\n",
 			"ännchen@ｅxample.org",
 		} {
-			got, err := w.Login(t.Context(), Login{Email: email, Password: password}, Client{UserAgent: "curl/8", IP: "2001:db8::1"})
+			got, err := f.Login(t.Context(), Login{Email: email, Password: password},
+				Client{UserAgent: "curl/8", IP: "2001:db8::1"})
 			if err != nil {
 				t.Errorf("%q: %v", email, err)
 				continue
@@ -33,56 +38,61 @@ func TestLogin(t *testing.T) {
 				t.Errorf("%q (-want +got):\n%s", email, diff)
 			}
 			want := model.Session{
-				ID: got.Session.ID, UserID: ann.User.ID, CreatedAt: w.clock.Now(), LastUsedAt: w.clock.Now(),
-				ExpiresAt: w.clock.Now().Add(refreshTTL), UserAgent: new("curl/8"), IP: new("2001:db8::1"),
+				ID: got.Session.ID, UserID: ann.User.ID, CreatedAt: f.clock.Now(),
+				LastUsedAt: f.clock.Now(),
+				ExpiresAt:  f.clock.Now().Add(refreshTTL), UserAgent: new("curl/8"),
+				IP: new("2001:db8::1"),
 			}
-			if diff := cmp.Diff(want, w.secrets(got.Session.ID).Session); diff != "" {
+			if diff := cmp.Diff(want, f.secrets(got.Session.ID).Session); diff != "" {
 				t.Errorf("%q: session (-want +got):\n%s", email, diff)
 			}
-			w.grant(got)
+			f.grant(got)
 		}
 	})
 }
 
-// An answer that told the two apart would tell who has an account here.
+// Different answers would reveal which addresses have accounts.
 func TestLoginAnswersUnknownAddressesLikeWrongPasswords(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		before := w.rows()
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		before := f.rows()
 		for _, in := range []Login{
 			{Email: "ann@example.org", Password: "a wrong password"},
 			{Email: "ann@example.org", Password: ""},
 			{Email: "ann@example.org", Password: strings.Repeat("x", 1<<20)},
 			{Email: "ann@example.org", Password: password + " "},
-			{Email: "nobody@example.org", Password: password},
-			{Email: "nobody@example.org", Password: "nobody's password"}, // that of the decoy
-			{Email: "nobody@example.org", Password: ""},
+			{Email: "unknown@example.org", Password: password},
+			{Email: "unknown@example.org", Password: decoyPassword},
+			{Email: "unknown@example.org", Password: ""},
 			{Email: "ann", Password: password},
 			{Email: "", Password: ""},
 			{Email: "%", Password: password},
 			{Email: "ann@example.org' OR '1'='1", Password: password},
 			{Email: strings.Repeat("a", 1<<20), Password: password},
 		} {
-			signedIn, err := w.Login(t.Context(), in, Client{})
+			signedIn, err := f.Login(t.Context(), in, Client{})
 			if signedIn != nil || err == nil || err.Error() != errCredentials.Error() {
 				t.Errorf("%.40q: got %v (%v), want %v", in, signedIn, err, errCredentials)
 			}
 		}
-		if diff := cmp.Diff(before, w.rows()); diff != "" {
+		if diff := cmp.Diff(before, f.rows()); diff != "" {
 			t.Errorf("refusals have changed rows (-before +after):\n%s", diff)
 		}
 	})
 }
 
-// Such an address is nobody's. A database that is asked for it anyway fails, and a stranger fills
-// the operator's log.
+// Such an address has no account. If it reached the database, the query would fail, and an
+// anonymous client could fill the operator's log.
 func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		for _, email := range []string{"ann@example.org\x00", "\x00", "a\x00b@example.org", "ann\xff@example.org", "\xed\xa0\x80"} {
-			_, err := w.Login(t.Context(), Login{Email: email, Password: password}, Client{})
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		for _, email := range []string{
+			"ann@example.org\x00", "\x00", "a\x00b@example.org",
+			"ann\xff@example.org", "\xed\xa0\x80",
+		} {
+			_, err := f.Login(t.Context(), Login{Email: email, Password: password}, Client{})
 			if problems(err) != "INVALID_CREDENTIALS password" {
 				t.Errorf("%q: got %v, want INVALID_CREDENTIALS", email, err)
 			}
@@ -92,24 +102,29 @@ func TestLoginAnswersAddressesThatNoDatabaseTakes(t *testing.T) {
 
 func TestEachLoginStartsASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		all := []*SignedIn{w.register("ann"), w.login("ann"), w.login("ann"), w.register("bob"), w.login("bob")}
+	each(t, func(t *testing.T, f *fixture) {
+		all := []*SignedIn{
+			f.register("ann"), f.login("ann"), f.login("ann"), f.register("bob"),
+			f.login("bob"),
+		}
 		ids, access, refresh := map[model.SessionID]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range all {
-			ids[s.Session.ID], access[s.Tokens.AccessToken], refresh[s.Tokens.RefreshToken] = true, true, true
-			w.grant(s)
+			ids[s.Session.ID], access[s.Tokens.AccessToken], refresh[s.Tokens.RefreshToken] = true,
+				true, true
+			f.grant(s)
 		}
 		if len(ids) != len(all) || len(access) != len(all) || len(refresh) != len(all) {
-			t.Errorf("%d sessions, %d access tokens, %d refresh tokens for %d logins", len(ids), len(access), len(refresh), len(all))
+			t.Errorf("%d sessions, %d access tokens, %d refresh tokens for %d logins", len(ids),
+				len(access), len(refresh), len(all))
 		}
 	})
 }
 
-// What a stranger's headers say is shown to the session's owner later.
-func TestSessionsKeepOnlyWhatIsFitToShowOfAClient(t *testing.T) {
+// The headers of an anonymous client are later shown to the session's owner.
+func TestSessionsSanitizeTheClient(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
 		for _, c := range []struct {
 			name, given string
 			want        *string
@@ -123,15 +138,16 @@ func TestSessionsKeepOnlyWhatIsFitToShowOfAClient(t *testing.T) {
 			{"NUL", "a\x00b", nil},
 			{"two lines", "a\nb", nil},
 			{"not UTF-8", "Mozilla\xff", nil},
-			{"long", strings.Repeat("🐙", maxUserAgent+1), new(strings.Repeat("🐙", maxUserAgent))},
+			{"long", strings.Repeat("🐙", maxClientText+1), new(strings.Repeat("🐙", maxClientText))},
 			{"quotes", `'"\?`, new(`'"\?`)},
 		} {
-			got, err := w.Login(t.Context(), Login{Email: "ann@example.org", Password: password}, Client{UserAgent: c.given})
+			got, err := f.Login(t.Context(), Login{Email: "ann@example.org", Password: password},
+				Client{UserAgent: c.given})
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
 				continue
 			}
-			if diff := cmp.Diff(c.want, w.secrets(got.Session.ID).UserAgent); diff != "" {
+			if diff := cmp.Diff(c.want, f.secrets(got.Session.ID).UserAgent); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", c.name, diff)
 			}
 		}
@@ -140,28 +156,28 @@ func TestSessionsKeepOnlyWhatIsFitToShowOfAClient(t *testing.T) {
 
 func TestLogoutEndsTheSessionAtOnce(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		phone, laptop, bob := w.register("ann"), w.login("ann"), w.register("bob")
-		w.grant(phone) // so that the service remembers it as alive
-		w.logout(phone)
-		w.wantEnded("after logout", phone)
-		w.clock.Forward(checkFor)
-		w.wantEnded("a second later", phone)
+	each(t, func(t *testing.T, f *fixture) {
+		phone, laptop, bob := f.register("ann"), f.login("ann"), f.register("bob")
+		f.grant(phone) // so that the service remembers it as alive
+		f.logout(phone)
+		f.wantEnded("after logout", phone)
+		f.clock.Forward(sessionCacheTTL)
+		f.wantEnded("a second later", phone)
 		for _, other := range []*SignedIn{laptop, bob} {
-			w.grant(other)
-			w.refresh(other.Tokens.RefreshToken)
+			f.grant(other)
+			f.refresh(other.Tokens.RefreshToken)
 		}
-		ended := w.secrets(phone.Session.ID)
+		ended := f.secrets(phone.Session.ID)
 		if at := ended.RevokedAt; at == nil || !at.Equal(phone.Session.CreatedAt) {
 			t.Errorf("revoked at %v, want %v", at, phone.Session.CreatedAt)
 		}
-		// Signing out cannot be done wrong: neither twice, nor from a session that never was.
-		w.logout(phone)
-		if diff := cmp.Diff(ended, w.secrets(phone.Session.ID)); diff != "" {
+		// Signing out twice, or from a session that never existed, is not an error.
+		f.logout(phone)
+		if diff := cmp.Diff(ended, f.secrets(phone.Session.ID)); diff != "" {
 			t.Errorf("a second logout has changed the row (-before +after):\n%s", diff)
 		}
-		nobody := model.Actor{UserID: phone.User.ID, SessionID: model.NewSessionID()}
-		if err := w.Logout(t.Context(), nobody, Client{}); err != nil {
+		unknown := model.Actor{UserID: phone.User.ID, SessionID: model.NewSessionID()}
+		if err := f.Logout(t.Context(), unknown, Client{}); err != nil {
 			t.Errorf("a session that never was: %v", err)
 		}
 	})
@@ -169,33 +185,33 @@ func TestLogoutEndsTheSessionAtOnce(t *testing.T) {
 
 func TestLogoutIsNoticedByOtherNodesWithinASecond(t *testing.T) {
 	t.Parallel()
-	each(t, func(_ *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
-		warm, cold := w.node(w.clock), w.node(w.clock)
+	each(t, func(_ *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
+		warm, cold := f.node(f.clock), f.node(f.clock)
 		warm.grant(ann)
 		warm.grant(bob)
-		w.logout(ann)
+		f.logout(ann)
 		cold.wantEnded("a node that never saw it", ann)
-		warm.wantTokenExpired("its refresh token, which is never answered from memory", ann.Tokens.RefreshToken)
-		// Whether the memory of it still counts inside the second is no promise either way.
-		w.clock.Forward(checkFor)
+		warm.wantTokenExpired("its refresh token, which is never answered from memory",
+			ann.Tokens.RefreshToken)
+		// Whether the cache still has it within the second is not specified.
+		f.clock.Forward(sessionCacheTTL)
 		warm.wantUnauthenticated("a second later", ann.Tokens.AccessToken)
 		warm.grant(bob)
 	})
 }
 
-// Looking at the same session often is what every request does, and must not keep its memory fresh
-// for ever.
-func TestMemoryOfASessionIsNotExtendedByUse(t *testing.T) {
+// Every request checks its session. That must not renew the cached outcome for ever.
+func TestUseDoesNotExtendTheCacheOfASession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		warm := w.node(w.clock)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		warm := f.node(f.clock)
 		warm.grant(ann)
-		w.logout(ann)
+		f.logout(ann)
 		const steps = 10
 		for range steps {
-			w.clock.Forward(checkFor / steps)
+			f.clock.Forward(sessionCacheTTL / steps)
 			_, _ = warm.Authenticate(t.Context(), ann.Tokens.AccessToken)
 		}
 		warm.wantUnauthenticated("a second after logout", ann.Tokens.AccessToken)
@@ -204,34 +220,34 @@ func TestMemoryOfASessionIsNotExtendedByUse(t *testing.T) {
 
 func TestLogoutRacesWithEverything(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		for round := range 5 {
 			name := fmt.Sprintf("ann%d", round)
-			ann := w.register(name)
+			ann := f.register(name)
 			newest := make([]string, 4)
-			together(9, func(i int) {
+			concurrently(9, func(i int) {
 				switch {
 				case i == 0:
-					if err := w.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
+					if err := f.Logout(t.Context(), ann.Actor(), Client{}); err != nil {
 						t.Error(err)
 					}
 				case i < 5:
-					signedIn, err := w.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{})
+					signedIn, err := f.Refresh(t.Context(), ann.Tokens.RefreshToken, nil, Client{})
 					if err == nil {
 						newest[i-1] = signedIn.Tokens.RefreshToken
 					} else if problems(err) != "TOKEN_EXPIRED refreshToken" {
 						t.Error(err)
 					}
 				default:
-					_, _ = w.Authenticate(t.Context(), ann.Tokens.AccessToken)
+					_, _ = f.Authenticate(t.Context(), ann.Tokens.AccessToken)
 				}
 			})
-			// Whatever came first, the session is over.
+			// Whichever came first, the session has ended.
 			for _, token := range append(newest, ann.Tokens.RefreshToken) {
-				w.wantTokenExpired("after the race", token)
+				f.wantTokenExpired("after the race", token)
 			}
-			w.clock.Forward(checkFor)
-			w.wantUnauthenticated("after the race", ann.Tokens.AccessToken)
+			f.clock.Forward(sessionCacheTTL)
+			f.wantUnauthenticated("after the race", ann.Tokens.AccessToken)
 		}
 	})
 }

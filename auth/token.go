@@ -18,61 +18,63 @@ import (
 	"parley/model"
 )
 
-// Tokens is what a client keeps after signing in.
+// Tokens are the tokens of a session, for its client.
 type Tokens struct {
 	AccessToken  string
 	ExpiresAt    time.Time // of the access token
 	RefreshToken string
 }
 
-// Grant is what an access token stands for.
+// Grant is the content of a valid access token.
 type Grant struct {
 	Actor     model.Actor
 	ExpiresAt time.Time
 }
 
-// tokens makes and reads access tokens (JWTs) and refresh tokens (ours).
+// tokens makes and reads access tokens (JWTs) and refresh tokens (of our own format).
 type tokens struct {
 	issuer    string
 	accessTTL time.Duration
 	now       func() time.Time
-	// Of several keys the first signs, and all verify: so that a key can be replaced without
-	// signing anybody out.
+	// The first key signs, and all verify, so that a key can be replaced without signing users out.
+	// The three slices have one element for each key.
 	jwts        []*jwtauth.JWTAuth
 	algorithms  []string
 	refreshKeys [][]byte
-	// verified are access tokens that were found to be valid, by their hash, so that one is
-	// verified once and not with each request. What may change, whether it is expired and whether
-	// its session has ended, is looked at each time.
+	// verified caches the grants of access tokens that were found to be valid, by the token's hash,
+	// so that a signature is verified once and not with each request. Whether the token is expired
+	// and whether its session has ended is checked each time.
 	verified *lru.Cache[[sha256.Size]byte, Grant]
 }
 
-// keptTokens is how many access tokens are remembered as verified; each takes about 250 bytes.
-const keptTokens = 1 << 14
+// tokenCacheSize is how many verified access tokens are cached; each takes about 250 bytes.
+const tokenCacheSize = 1 << 14
 
-const sessionClaim = "sid"
+const sessionClaim = "sid" // as in OpenID Connect Front-Channel Logout 1.0, section 3
 
 func newTokens(opts Options, now func() time.Time) (tokens, error) {
 	if len(opts.Keys) == 0 {
-		return tokens{}, errors.New("the key for access tokens is missing")
+		return tokens{}, errors.New("the key that signs access tokens is missing")
 	}
 	if opts.Issuer == "" {
 		return tokens{}, errors.New("the issuer of access tokens is missing")
 	}
-	verified, err := lru.New[[sha256.Size]byte, Grant](keptTokens)
+	verified, err := lru.New[[sha256.Size]byte, Grant](tokenCacheSize)
 	if err != nil {
 		return tokens{}, err
 	}
 	t := tokens{issuer: opts.Issuer, accessTTL: opts.AccessTTL, now: now, verified: verified}
 	validate := []jwt.ValidateOption{
-		jwt.WithClock(jwt.ClockFunc(now)), jwt.WithIssuer(opts.Issuer), jwt.WithAudience(opts.Issuer),
+		jwt.WithClock(jwt.ClockFunc(now)), jwt.WithIssuer(opts.Issuer),
+		jwt.WithAudience(opts.Issuer),
 		// Without these, a token that lacks one of them would pass.
-		jwt.WithRequiredClaim(jwt.ExpirationKey), jwt.WithRequiredClaim(jwt.SubjectKey), jwt.WithRequiredClaim(sessionClaim),
+		jwt.WithRequiredClaim(jwt.ExpirationKey), jwt.WithRequiredClaim(jwt.SubjectKey),
+		jwt.WithRequiredClaim(sessionClaim),
 	}
 	for _, k := range opts.Keys {
 		t.algorithms = append(t.algorithms, k.algorithm)
 		t.jwts = append(t.jwts, jwtauth.New(k.algorithm, k.sign, k.verify, validate...))
-		// a key of its own for each use
+		// a derived key, so that no key has two uses
 		t.refreshKeys = append(t.refreshKeys, mac(k.secret, []byte("parley: refresh tokens")))
 	}
 	return t, nil
@@ -83,32 +85,32 @@ func (t tokens) access(actor model.Actor) (token string, expiresAt time.Time, er
 	_, token, err = t.jwts[0].Encode(map[string]any{
 		jwt.IssuerKey: t.issuer, jwt.AudienceKey: t.issuer, jwt.SubjectKey: actor.UserID.String(),
 		jwt.ExpirationKey: expiresAt.Unix(), sessionClaim: actor.SessionID.String(),
-		// No iat: a node whose clock is a little behind would take a new token for one from the
-		// future.
+		// No iat: a node with a slow clock would refuse a new token as one from the future.
 	})
 	return token, expiresAt, err
 }
 
-// read checks everything about an access token that the token itself can tell.
+// read verifies an access token and returns its grant. It does not check the session.
 func (t tokens) read(token string) (Grant, error) {
 	hash := sha256.Sum256([]byte(token))
-	if grant, known := t.verified.Get(hash); known && t.now().Before(grant.ExpiresAt) {
+	if grant, cached := t.verified.Get(hash); cached && t.now().Before(grant.ExpiresAt) {
 		return grant, nil
 	}
-	grant, err := t.readUnknown(token)
+	grant, err := t.readUncached(token)
 	if err == nil {
 		t.verified.Add(hash, grant)
 	}
 	return grant, err
 }
 
-func (t tokens) readUnknown(token string) (Grant, error) {
+func (t tokens) readUncached(token string) (Grant, error) {
 	verified, err := t.verify(token)
 	if errors.Is(err, jwtauth.ErrExpired) {
 		return Grant{}, errs.Wrap(err, errs.Unauthenticated, expiredMessage)
 	}
 	invalid := func(err error) (Grant, error) {
-		return Grant{}, errs.Wrap(err, errs.Unauthenticated, "The access token is not valid here. Sign in again.")
+		return Grant{}, errs.Wrap(err, errs.Unauthenticated,
+			"The access token is not valid on this server. Sign in again.")
 	}
 	if err != nil {
 		return invalid(err)
@@ -124,7 +126,8 @@ func (t tokens) readUnknown(token string) (Grant, error) {
 		return invalid(err)
 	}
 	expiresAt, _ := verified.Expiration()
-	return Grant{Actor: model.Actor{UserID: userID, SessionID: sessionID}, ExpiresAt: expiresAt}, nil
+	actor := model.Actor{UserID: userID, SessionID: sessionID}
+	return Grant{Actor: actor, ExpiresAt: expiresAt}, nil
 }
 
 const expiredMessage = "The access token is expired. Trade the refresh token for a new one."
@@ -137,16 +140,16 @@ func (t tokens) verify(token string) (verified jwt.Token, err error) {
 			continue
 		}
 		verified, err = jwtauth.VerifyToken(ja, token)
-		// signed with this key, which settles it
-		if err == nil || errors.Is(err, jwtauth.ErrExpired) {
+		if err == nil || errors.Is(err, jwtauth.ErrExpired) { // signed with this key
 			return verified, err
 		}
 	}
 	return nil, err
 }
 
-// algorithmOf is what a token says that it was signed with. Only a key of that very algorithm is
-// asked, and each key has one: so a token cannot choose how it is verified (RFC 8725, section 3.1).
+// algorithmOf returns the algorithm that a token names in its header, or "". Only keys of exactly
+// that algorithm are tried, and each key has one, so a token cannot choose how it is verified (RFC
+// 8725, section 3.1).
 func algorithmOf(token string) string {
 	message, err := jws.ParseString(token)
 	if err != nil || len(message.Signatures()) != 1 {
@@ -156,10 +159,11 @@ func algorithmOf(token string) string {
 	return algorithm.String()
 }
 
-// A refresh token is the session's id, 32 bytes that nobody can guess, and a tag over both that
-// shows, years later, that it once was ours. Only its hash is stored. The bytes of the first one
-// are random; those of a successor are made from the token that it replaces, with a key, so that
-// two requests that race with the same token get the same successor without it being stored.
+// A refresh token consists of the session's id, a secret of 32 bytes, and a tag. The tag is a MAC
+// over both: it proves, also years later, that the token was issued here. Only the hash of a token
+// is stored. The secret of the first token is random. The secret of a successor is derived from the
+// token that it replaces, with a key, so that requests that race with one token get the same
+// successor although it is not stored.
 const (
 	refreshIDLen     = 16
 	refreshSecretLen = 32
@@ -177,8 +181,8 @@ func (t tokens) firstRefresh(id model.SessionID) refreshToken {
 
 func (t tokens) nextRefresh(r refreshToken) refreshToken { return nextRefresh(t.refreshKeys[0], r) }
 
-// successor makes the token again that followed another: with whichever key it was made, while keys
-// are being replaced.
+// successor returns the token with this hash that followed another one, or nil. It tries every key,
+// because keys may have been replaced since.
 func (t tokens) successor(of refreshToken, hash []byte) refreshToken {
 	for _, key := range t.refreshKeys {
 		if next := nextRefresh(key, of); bytes.Equal(next.hash(), hash) {
@@ -201,17 +205,17 @@ func refreshTag(key, untagged []byte) []byte {
 	return mac(key, []byte("tag"), untagged)[:refreshTagLen]
 }
 
-// readRefresh reports false for what has not the form of a refresh token.
+// readRefresh decodes a refresh token. It returns false if the text does not have the form of one.
 func readRefresh(s string) (refreshToken, bool) {
 	r, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	// the decoder passes over line breaks
+	// compared with its encoding, because the decoder skips line breaks
 	return r, err == nil && len(r) == refreshLen && refreshToken(r).String() == s
 }
 
-// ours reports whether a refresh token was made here. That alone is good for nothing but to end its
-// session; what works is decided by the stored hash, so that a session outlives the key that its
-// token was tagged with.
-func (t tokens) ours(r refreshToken) bool {
+// issuedHere reports whether the tag of a refresh token was made with one of the keys. Such a token
+// may end its session. Whether it works depends on the stored hash alone, so that a session
+// outlives the key of its token's tag.
+func (t tokens) issuedHere(r refreshToken) bool {
 	untagged := r[:refreshIDLen+refreshSecretLen]
 	for _, key := range t.refreshKeys {
 		if hmac.Equal(refreshTag(key, untagged), r[len(untagged):]) {

@@ -19,19 +19,19 @@ import (
 	"parley/store/storetest"
 )
 
-// forged is an access token as an attacker would write it: any header, any claims, any signature.
+// forged is an access token of an attacker: any header, any claims, any signature.
 type forged struct {
 	header, claims map[string]any
 	sign           func(signed []byte) []byte
 }
 
-// forge starts from a token that is right in every respect; a test changes the one thing that it is
-// about.
+// forge returns a valid token, in which a test changes one thing.
 func forge(now time.Time, actor model.Actor) forged {
 	return forged{
 		header: map[string]any{"alg": "HS256", "typ": "JWT"},
 		claims: map[string]any{
-			"iss": issuer, "aud": issuer, "sub": actor.UserID.String(), "sid": actor.SessionID.String(),
+			"iss": issuer, "aud": issuer, "sub": actor.UserID.String(),
+			"sid": actor.SessionID.String(),
 			"iat": now.Unix(), "exp": now.Add(accessTTL).Unix(),
 		},
 		sign: signer(sha256.New, secretOf("k")),
@@ -46,58 +46,66 @@ func signer(hash func() hash.Hash, key []byte) func([]byte) []byte {
 	}
 }
 
-func (f forged) String() string {
-	header, err1 := json.Marshal(f.header)
-	claims, err2 := json.Marshal(f.claims)
+func (fake forged) String() string {
+	header, err1 := json.Marshal(fake.header)
+	claims, err2 := json.Marshal(fake.claims)
 	if err1 != nil || err2 != nil {
-		panic("a test's token is no JSON")
+		panic("the token of a test cannot be encoded")
 	}
 	signed := base64url(header) + "." + base64url(claims)
-	return signed + "." + base64url(f.sign([]byte(signed)))
+	return signed + "." + base64url(fake.sign([]byte(signed)))
 }
 
 func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 func TestAccessTokens(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann := w.register("ann")
-		now := w.clock.Now()
-		grant := w.grant(ann)
+	each(t, func(t *testing.T, f *fixture) {
+		ann := f.register("ann")
+		now := f.clock.Now()
+		grant := f.grant(ann)
 		if !grant.ExpiresAt.Equal(ann.Tokens.ExpiresAt) {
-			t.Errorf("expires %v, and the client was told %v", grant.ExpiresAt, ann.Tokens.ExpiresAt)
+			t.Errorf("expires %v, and the client got %v", grant.ExpiresAt, ann.Tokens.ExpiresAt)
 		}
 		if d := grant.ExpiresAt.Sub(now); d > accessTTL || d <= accessTTL-time.Second {
 			t.Errorf("expires in %v, want %v, cut to a second", d, accessTTL)
 		}
-		if got, err := w.Authenticate(t.Context(), forge(now, ann.Actor()).String()); err != nil || got.Actor != ann.Actor() {
-			t.Errorf("what the attacks start from is refused, so they would prove nothing: %v", err)
+		if got, err := f.Authenticate(t.Context(), forge(now, ann.Actor()).String()); err != nil ||
+			got.Actor != ann.Actor() {
+			t.Errorf(
+				"the token that the attacks change is refused, so they would prove nothing: %v",
+				err)
 		}
-		w.clock.Forward(ann.Tokens.ExpiresAt.Sub(now) - time.Microsecond)
-		w.grant(ann)
-		w.clock.Forward(time.Microsecond)
-		_, err := w.Authenticate(t.Context(), ann.Tokens.AccessToken)
-		if !errs.Is(err, errs.Unauthenticated) || !strings.Contains(err.Error(), "Trade the refresh token") {
+		f.clock.Forward(ann.Tokens.ExpiresAt.Sub(now) - time.Microsecond)
+		f.grant(ann)
+		f.clock.Forward(time.Microsecond)
+		_, err := f.Authenticate(t.Context(), ann.Tokens.AccessToken)
+		if !errs.Is(err, errs.Unauthenticated) ||
+			!strings.Contains(err.Error(), "Trade the refresh token") {
 			t.Errorf("got %v, want UNAUTHENTICATED and what to do about it", err)
 		}
-		w.grant(w.refresh(ann.Tokens.RefreshToken))
+		f.grant(f.refresh(ann.Tokens.RefreshToken))
 	})
 }
 
-// Each attack changes one thing of a token that works.
+// Each attack changes one thing in a valid token.
 func TestAccessTokensCannotBeForged(t *testing.T) {
 	t.Parallel()
 	key := secretOf("k")
-	each(t, func(_ *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
+	each(t, func(_ *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
 		alg := func(alg string, sign func([]byte) []byte) func(*forged) {
-			return func(f *forged) { f.header["alg"], f.sign = alg, sign }
+			return func(fake *forged) { fake.header["alg"], fake.sign = alg, sign }
 		}
 		header := func(name string, value any, sign func([]byte) []byte) func(*forged) {
-			return func(f *forged) { f.header[name], f.sign = value, sign }
+			return func(fake *forged) { fake.header[name], fake.sign = value, sign }
 		}
-		claim := func(name string, value any) func(*forged) { return func(f *forged) { f.claims[name] = value } }
-		without := func(name string) func(*forged) { return func(f *forged) { delete(f.claims, name) } }
+		claim := func(name string, value any) func(*forged) {
+			return func(fake *forged) { fake.claims[name] = value }
+		}
+		without := func(name string) func(*forged) {
+			return func(fake *forged) { delete(fake.claims, name) }
+		}
 		unsigned := func([]byte) []byte { return nil }
 		theirs := []byte("a key that the attacker made up, long enough")
 		for name, change := range map[string]func(*forged){
@@ -108,18 +116,32 @@ func TestAccessTokensCannotBeForged(t *testing.T) {
 			"HS384 with the same key":             alg("HS384", signer(sha512.New384, key)),
 			"RS256 that is an HMAC of the public": alg("RS256", signer(sha256.New, []byte(issuer))),
 			"HS512 with the same key":             alg("HS512", signer(sha512.New, key)),
-			"no alg":                              func(f *forged) { delete(f.header, "alg"); f.sign = unsigned },
-			"no alg, another key":                 func(f *forged) { delete(f.header, "alg"); f.sign = signer(sha256.New, theirs) },
-			"no signature":                        func(f *forged) { f.sign = unsigned },
-			"an empty key":                        func(f *forged) { f.sign = signer(sha256.New, nil) },
-			"another server's key":                func(f *forged) { f.sign = signer(sha256.New, secretOf("x")) },
-			"the key that refresh tokens use":     func(f *forged) { f.sign = signer(sha256.New, w.tokens.refreshKeys[0]) },
-			"half the signature": func(f *forged) {
-				f.sign = func(b []byte) []byte { return signer(sha256.New, key)(b)[:16] }
+			"no alg": func(fake *forged) {
+				delete(fake.header, "alg")
+				fake.sign = unsigned
 			},
-			"a key in the header": header("jwk", map[string]any{"kty": "oct", "k": base64url(theirs)}, signer(sha256.New, theirs)),
-			"a key's address":     header("jku", "https://attacker.example/keys.json", signer(sha256.New, theirs)),
-			"a key's id":          header("kid", "../../../../dev/null", signer(sha256.New, nil)),
+			"no alg, another key": func(fake *forged) {
+				delete(fake.header, "alg")
+				fake.sign = signer(sha256.New, theirs)
+			},
+			"no signature": func(fake *forged) { fake.sign = unsigned },
+			"an empty key": func(fake *forged) {
+				fake.sign = signer(sha256.New, nil)
+			},
+			"another server's key": func(fake *forged) {
+				fake.sign = signer(sha256.New, secretOf("x"))
+			},
+			"the key that refresh tokens use": func(fake *forged) {
+				fake.sign = signer(sha256.New, f.tokens.refreshKeys[0])
+			},
+			"half the signature": func(fake *forged) {
+				fake.sign = func(b []byte) []byte { return signer(sha256.New, key)(b)[:16] }
+			},
+			"a key in the header": header("jwk",
+				map[string]any{"kty": "oct", "k": base64url(theirs)}, signer(sha256.New, theirs)),
+			"a key's address": header("jku", "https://attacker.example/keys.json",
+				signer(sha256.New, theirs)),
+			"a key's id": header("kid", "../../../../dev/null", signer(sha256.New, nil)),
 
 			"no iss":              without("iss"),
 			"no aud":              without("aud"),
@@ -131,7 +153,7 @@ func TestAccessTokensCannotBeForged(t *testing.T) {
 			"another audience":    claim("aud", "https://other.test"),
 			"no one's audience":   claim("aud", []string{}),
 			"others' audience":    claim("aud", []string{"https://other.test", issuer + ".evil"}),
-			"expired":             claim("exp", w.clock.Now().Unix()),
+			"expired":             claim("exp", f.clock.Now().Unix()),
 			"expired at 0":        claim("exp", 0),
 			"expired before 1970": claim("exp", -1),
 			"exp null":            claim("exp", nil),
@@ -149,47 +171,50 @@ func TestAccessTokensCannotBeForged(t *testing.T) {
 			"sid an object":       claim("sid", map[string]string{"id": ann.Session.ID.String()}),
 			"sid no session":      claim("sid", model.NewSessionID().String()),
 		} {
-			f := forge(w.clock.Now(), ann.Actor())
-			f.header, f.claims = maps.Clone(f.header), maps.Clone(f.claims)
-			change(&f)
-			w.wantUnauthenticated(name, f.String())
+			fake := forge(f.clock.Now(), ann.Actor())
+			fake.header, fake.claims = maps.Clone(fake.header), maps.Clone(fake.claims)
+			change(&fake)
+			f.wantUnauthenticated(name, fake.String())
 		}
-		w.grant(ann)
-		w.grant(bob)
+		f.grant(ann)
+		f.grant(bob)
 	})
 }
 
 func TestAccessTokensCannotBeAltered(t *testing.T) {
 	t.Parallel()
-	each(t, func(_ *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
+	each(t, func(_ *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
 		token := ann.Tokens.AccessToken
 		part := strings.Split(token, ".")
 		ours, theirs := part[1], strings.Split(bob.Tokens.AccessToken, ".")[1]
-		later := forge(w.clock.Now(), ann.Actor())
-		later.claims["exp"] = w.clock.Now().Add(time.Hour * 24 * 365).Unix()
+		later := forge(f.clock.Now(), ann.Actor())
+		later.claims["exp"] = f.clock.Now().Add(time.Hour * 24 * 365).Unix()
 		for name, altered := range map[string]string{
-			"empty":                   "",
-			"one dot":                 ".",
-			"two dots":                "..",
-			"three dots":              "...",
-			"blank":                   "   ",
-			"NUL":                     "\x00",
-			"garbage":                 "garbage",
-			"three times garbage":     "garbage.garbage.garbage",
-			"not base64":              "!.!.!",
-			"JSON":                    `{"sub":"` + ann.User.ID.String() + `"}`,
-			"JSON with a signature":   fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, part[0], theirs, part[2]),
-			"another's payload":       part[0] + "." + theirs + "." + part[2],
-			"a later expiry":          part[0] + "." + strings.Split(later.String(), ".")[1] + "." + part[2],
-			"no payload":              part[0] + ".." + part[2],
-			"no header":               "." + part[1] + "." + part[2],
-			"no signature":            part[0] + "." + part[1] + ".",
-			"no third part":           part[0] + "." + part[1],
-			"four parts":              token + "." + part[2],
-			"five parts":              token + "..",
-			"the parts in disorder":   part[1] + "." + part[0] + "." + part[2],
-			"another's signature":     part[0] + "." + part[1] + "." + strings.Split(bob.Tokens.AccessToken, ".")[2],
+			"empty":               "",
+			"one dot":             ".",
+			"two dots":            "..",
+			"three dots":          "...",
+			"blank":               "   ",
+			"NUL":                 "\x00",
+			"garbage":             "garbage",
+			"three times garbage": "garbage.garbage.garbage",
+			"not base64":          "!.!.!",
+			"JSON":                `{"sub":"` + ann.User.ID.String() + `"}`,
+			"JSON with a signature": fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`,
+				part[0], theirs, part[2]),
+			"another's payload": part[0] + "." + theirs + "." + part[2],
+			"a later expiry": part[0] + "." + strings.Split(later.String(), ".")[1] + "." +
+				part[2],
+			"no payload":            part[0] + ".." + part[2],
+			"no header":             "." + part[1] + "." + part[2],
+			"no signature":          part[0] + "." + part[1] + ".",
+			"no third part":         part[0] + "." + part[1],
+			"four parts":            token + "." + part[2],
+			"five parts":            token + "..",
+			"the parts in disorder": part[1] + "." + part[0] + "." + part[2],
+			"another's signature": part[0] + "." + part[1] + "." +
+				strings.Split(bob.Tokens.AccessToken, ".")[2],
 			"the first bit":           part[0] + "." + part[1] + "." + flip(part[2], 0),
 			"a bit in the middle":     part[0] + "." + part[1] + "." + flip(part[2], 128),
 			"the last bit":            part[0] + "." + part[1] + "." + flip(part[2], 255),
@@ -204,16 +229,17 @@ func TestAccessTokensCannotBeAltered(t *testing.T) {
 			"a megabyte of dots":      strings.Repeat(".", 1<<20),
 			"a megabyte of signature": token + strings.Repeat("A", 1<<20),
 			"a megabyte of payload":   part[0] + "." + strings.Repeat("e30", 1<<18) + "." + part[2],
-			"deep JSON":               part[0] + "." + base64url(bytes.Repeat([]byte("["), 1<<18)) + "." + part[2],
+			"deep JSON": part[0] + "." + base64url(bytes.Repeat([]byte("["), 1<<18)) +
+				"." + part[2],
 		} {
-			w.wantUnauthenticated(name, altered)
+			f.wantUnauthenticated(name, altered)
 		}
-		w.grant(ann)
-		w.wantTokenExpired("an access token for a refresh token", token)
+		f.grant(ann)
+		f.wantTokenExpired("an access token for a refresh token", token)
 	})
 }
 
-// flip changes one bit of what the base64 stands for.
+// flip changes one bit of the bytes that are encoded.
 func flip(encoded string, bit int) string {
 	raw, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
@@ -223,71 +249,72 @@ func flip(encoded string, bit int) string {
 	return base64url(raw)
 }
 
-// A token is verified once, and what may change is looked at each time: whether it is expired, and
-// whether its session has ended.
-func TestAVerifiedTokenIsRemembered(t *testing.T) {
+// A signature is verified once. Whether the token is expired and whether its session has ended is
+// checked each time.
+func TestVerifiedTokensAreCached(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		ann, bob, cat := w.register("ann"), w.register("bob"), w.register("cat")
+	each(t, func(t *testing.T, f *fixture) {
+		ann, bob, cat := f.register("ann"), f.register("bob"), f.register("cat")
 		remembered := func(name string, want int) {
 			t.Helper()
-			if n := w.tokens.verified.Len(); n != want {
-				t.Errorf("%s: %d tokens are remembered, not %d", name, n, want)
+			if n := f.tokens.verified.Len(); n != want {
+				t.Errorf("%s: %d tokens are cached, want %d", name, n, want)
 			}
 		}
-		for _, who := range []*SignedIn{ann, bob, cat} {
-			first := w.grant(who)
-			if again := w.grant(who); again != first {
+		for _, s := range []*SignedIn{ann, bob, cat} {
+			first := f.grant(s)
+			if again := f.grant(s); again != first {
 				t.Errorf("at first %v, and then %v", first, again)
 			}
 		}
 		remembered("those that work", 3)
 
-		forgedToken := forge(w.clock.Now(), ann.Actor())
+		forgedToken := forge(f.clock.Now(), ann.Actor())
 		forgedToken.sign = signer(sha256.New, secretOf("x"))
 		for range 2 {
-			w.wantUnauthenticated("another server's key", forgedToken.String())
-			w.wantUnauthenticated("one that goes on", ann.Tokens.AccessToken+"A")
+			f.wantUnauthenticated("another server's key", forgedToken.String())
+			f.wantUnauthenticated("one that goes on", ann.Tokens.AccessToken+"A")
 		}
 		remembered("those that do not", 3)
 
-		w.logout(ann)
-		w.wantUnauthenticated("signed out here", ann.Tokens.AccessToken)
-		other := w.node(w.clock)
+		f.logout(ann)
+		f.wantUnauthenticated("signed out here", ann.Tokens.AccessToken)
+		other := f.node(f.clock)
 		other.logout(bob)
-		w.clock.Forward(checkFor)
-		w.wantUnauthenticated("signed out elsewhere", bob.Tokens.AccessToken)
-		w.grant(cat)
+		f.clock.Forward(sessionCacheTTL)
+		f.wantUnauthenticated("signed out elsewhere", bob.Tokens.AccessToken)
+		f.grant(cat)
 
-		w.clock.Forward(cat.Tokens.ExpiresAt.Sub(w.clock.Now()))
-		_, err := w.Authenticate(t.Context(), cat.Tokens.AccessToken)
-		if !errs.Is(err, errs.Unauthenticated) || !strings.Contains(err.Error(), "Trade the refresh token") {
+		f.clock.Forward(cat.Tokens.ExpiresAt.Sub(f.clock.Now()))
+		_, err := f.Authenticate(t.Context(), cat.Tokens.AccessToken)
+		if !errs.Is(err, errs.Unauthenticated) ||
+			!strings.Contains(err.Error(), "Trade the refresh token") {
 			t.Errorf("expired: got %v, want UNAUTHENTICATED and what to do about it", err)
 		}
 	})
 }
 
-// A session belongs to one person, whatever a node has just seen of it.
+// A token with another user's session is refused, whatever the node has cached of the session.
 func TestAnAccessTokenForAnothersSessionIsRefused(t *testing.T) {
 	t.Parallel()
-	each(t, func(_ *testing.T, w *world) {
-		ann, bob := w.register("ann"), w.register("bob")
-		mixed := forge(w.clock.Now(), model.Actor{UserID: ann.User.ID, SessionID: bob.Session.ID}).String()
-		w.node(w.clock).wantUnauthenticated("on a node that never saw the session", mixed)
+	each(t, func(_ *testing.T, f *fixture) {
+		ann, bob := f.register("ann"), f.register("bob")
+		mixed := forge(f.clock.Now(), model.Actor{UserID: ann.User.ID, SessionID: bob.Session.ID}).
+			String()
+		f.node(f.clock).wantUnauthenticated("on a node that never saw the session", mixed)
 
-		seen := w.node(w.clock)
+		seen := f.node(f.clock)
 		seen.grant(bob)
 		seen.wantUnauthenticated("on a node that has just seen it alive", mixed)
 
-		misled := w.node(w.clock)
+		misled := f.node(f.clock)
 		misled.wantUnauthenticated("before its owner comes", mixed)
 		misled.grant(bob)
 	})
 }
 
-// RFC 8725, section 3.1: the algorithm that is named is the one that is used, or the token is
-// refused. The signatures here are right, so only who has the key could make these; what is refused
-// early cannot become a hole later.
+// A token is verified with the algorithm that it names, or refused (RFC 8725, section 3.1). The
+// signatures in this test are valid for HS256.
 func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 	t.Parallel()
 	now := storetest.NewClock().Now()
@@ -296,37 +323,37 @@ func TestAccessTokensNameTheirAlgorithm(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, alg := range []string{"none", "RS256", "PS256", "ES256", "EdDSA", "HS384", "HS512"} {
-		f := forge(now, model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()})
-		f.header["alg"] = alg
-		if _, err := service.read(f.String()); !errs.Is(err, errs.Unauthenticated) {
+		fake := forge(now, model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()})
+		fake.header["alg"] = alg
+		if _, err := service.read(fake.String()); !errs.Is(err, errs.Unauthenticated) {
 			t.Errorf("%s over an HS256 signature: got %v, want UNAUTHENTICATED", alg, err)
 		}
 	}
 }
 
-// The clocks of two machines are never quite the same, and a client that has signed in at one asks
-// another next.
+// The clocks of two machines differ, and a client that has signed in at one node may send its next
+// request to another.
 func TestAccessTokensSurviveSmallDifferencesOfClocks(t *testing.T) {
 	t.Parallel()
-	each(t, func(_ *testing.T, w *world) {
+	each(t, func(_ *testing.T, f *fixture) {
 		ahead := storetest.NewClock()
 		// in the next second already, as JWTs count
 		ahead.Forward(time.Second - 100*time.Millisecond)
-		ann := w.node(ahead).register("ann")
-		w.grant(ann)
+		ann := f.node(ahead).register("ann")
+		f.grant(ann)
 	})
 }
 
-// Two servers that share a key by mistake still do not take each other's tokens.
+// Two servers that share a key by mistake do not accept each other's tokens.
 func TestAccessTokensAreForOneIssuer(t *testing.T) {
 	t.Parallel()
-	each(t, func(_ *testing.T, w *world) {
-		ann := w.register("ann")
-		other := w.node(w.clock, func(o *Options) { o.Issuer = "https://other.test" })
+	each(t, func(_ *testing.T, f *fixture) {
+		ann := f.register("ann")
+		other := f.node(f.clock, func(o *Options) { o.Issuer = "https://other.test" })
 		other.wantUnauthenticated("another issuer's", ann.Tokens.AccessToken)
-		keyed := w.node(w.clock, func(o *Options) { o.Keys = []Key{secretKey("x")} })
+		keyed := f.node(f.clock, func(o *Options) { o.Keys = []Key{secretKey("x")} })
 		keyed.wantUnauthenticated("another key's", ann.Tokens.AccessToken)
-		w.grant(ann)
+		f.grant(ann)
 	})
 }
 
@@ -340,18 +367,19 @@ func TestNewRefusesWhatWouldNotBeSafe(t *testing.T) {
 		opts := testOptions()
 		change(&opts)
 		if s, err := New(db, opts); err == nil || s != nil {
-			t.Errorf("%s: nothing was said", name)
+			t.Errorf("%s: no error", name)
 		}
 	}
 	for _, size := range []int{0, MinKeyLen - 1} {
-		if _, err := SecretKey(secretOf("k")[:size]); err == nil || strings.Contains(err.Error(), "kkk") {
+		if _, err := SecretKey(secretOf("k")[:size]); err == nil ||
+			strings.Contains(err.Error(), "kkk") {
 			t.Errorf("a secret of %d bytes: got %v", size, err)
 		}
 	}
 }
 
-// Whatever the bytes, nothing panics; and what is accepted says what was signed. The bytes
-// themselves may differ from those that were signed, in how base64 is written.
+// No input panics, and an accepted token has the signed claims. Its base64 encoding may differ from
+// the one that was signed.
 func FuzzReadAccessToken(f *testing.F) {
 	now := storetest.NewClock().Now()
 	service, err := newTokens(testOptions(), func() time.Time { return now })
@@ -381,7 +409,7 @@ func FuzzReadAccessToken(f *testing.F) {
 		case err != nil && (!errs.Is(err, errs.Unauthenticated) || grant != (Grant{})):
 			t.Errorf("%q: got %v (%v)", token, grant, err)
 		case err == nil && (grant.Actor != ann || !grant.ExpiresAt.Equal(expiresAt)):
-			t.Errorf("%q was never signed, and stands for %v", token, grant)
+			t.Errorf("%q was never signed, and has the grant %v", token, grant)
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"parley/model"
 )
 
-// revocation says that a session has ended, for nodes that have not ended it themselves.
+// revocation is a row by which the other nodes learn that a session has ended.
 type revocation struct {
 	bun.BaseModel `bun:"table:revocations"`
 
@@ -19,27 +19,39 @@ type revocation struct {
 }
 
 const (
-	// watchEvery bounds how long a session lives on elsewhere after it was ended.
-	watchEvery = 500 * time.Millisecond
-	// watchBack is how far each look reaches back: what was committed late, or by a node whose
-	// clock is behind.
-	watchBack  = time.Minute
-	cleanEvery = 10 * time.Minute
+	// pollEvery limits how long a lease of a session that was ended on another node lives on.
+	pollEvery = 500 * time.Millisecond
+	// pollOverlap is how far a poll reaches back before the previous one, for revocations that were
+	// committed late, or by a node with a slow clock.
+	pollOverlap = time.Minute
+	pollTimeout = 5 * time.Second
+
+	// deleteEvery is how often expired rows are deleted.
+	deleteEvery   = 10 * time.Minute
+	deleteTimeout = time.Minute
 )
 
-// Run ends what hangs on sessions that other nodes have ended, finishes the removal of accounts,
-// and clears away what is over, until ctx ends.
+// Run ends the leases of sessions that other nodes have ended, finishes the removal of accounts,
+// and deletes expired rows, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.runRemovals(ctx) })
-	// Apart, and each look with an end: clearing away may take its time, and noticing that a
-	// session has ended may not.
-	all.Go(func() { s.repeat(ctx, watchEvery, 5*time.Second, s.watchRevocations) })
-	all.Go(func() { s.repeat(ctx, cleanEvery, time.Minute, s.clean) })
+	// On goroutines of their own, and with timeouts: deleting may take long, and must not delay a
+	// poll.
+	all.Go(func() {
+		s.repeat(ctx, pollEvery, pollTimeout, "poll revocations", s.pollRevocations)
+	})
+	all.Go(func() {
+		s.repeat(ctx, deleteEvery, deleteTimeout, "delete expired rows", s.deleteExpired)
+	})
 	all.Wait()
 }
 
-func (s *Service) repeat(ctx context.Context, every, timeout time.Duration, do func(context.Context) error) {
+// repeat calls fn, which does a task, at every tick, until ctx ends. It logs errors.
+func (s *Service) repeat(
+	ctx context.Context, every, timeout time.Duration, task string,
+	fn func(context.Context) error,
+) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -49,75 +61,77 @@ func (s *Service) repeat(ctx context.Context, every, timeout time.Duration, do f
 		case <-tick.C:
 		}
 		bounded, cancel := context.WithTimeout(ctx, timeout)
-		if err := do(bounded); err != nil && ctx.Err() == nil {
-			s.opts.Log.Warn("cannot look after the sessions", "error", err)
+		if err := fn(bounded); err != nil && ctx.Err() == nil {
+			s.opts.Log.Warn("a periodic task has failed; retrying", "task", task, "error", err)
 		}
 		cancel()
 	}
 }
 
-// watchRevocations looks back to where it has looked before, so that an outage, or a process that
-// was stopped for a while, hides no end.
-func (s *Service) watchRevocations(ctx context.Context) error {
-	now := look{began: time.Now(), since: s.db.Now()}
-	if s.hasLeases() { // else requests look for themselves
+// pollRevocations ends the leases of sessions that were revoked since the last successful poll, so
+// that none is missed after an outage, or after the process was suspended.
+func (s *Service) pollRevocations(ctx context.Context) error {
+	now := poll{began: time.Now(), since: s.db.Now()}
+	if s.hasLeases() { // requests check their session by themselves
 		from := now.since
-		if before := s.looked.Load(); before != nil {
-			from = before.since
+		if last := s.lastPoll.Load(); last != nil {
+			from = last.since
 		}
 		var ended []model.SessionID
-		err := s.db.NewSelect().Model((*revocation)(nil)).Column("session_id").Where("at > ?", from.Add(-watchBack)).Scan(ctx, &ended)
+		err := s.db.NewSelect().Model((*revocation)(nil)).Column("session_id").
+			Where("at > ?", from.Add(-pollOverlap)).Scan(ctx, &ended)
 		if err != nil {
 			return err
 		}
-		s.sessionsEnded(ended...)
+		s.endLeases(ended...)
 	}
-	s.looked.Store(&now)
+	s.lastPoll.Store(&now)
 	return nil
 }
 
-// look is when revocations were looked at.
-type look struct {
+// poll is the time at which a successful poll of revocations began.
+type poll struct {
 	began time.Time // by this process's clock
-	since time.Time // the same, by the database's
+	since time.Time // by the service's clock, which revocations are stored with
 }
 
-// watchStale is how old the last look may be for what is live to go on being delivered.
-const watchStale = 3 * watchEvery
+// pollStale is the age of the last poll beyond which live events are no longer delivered.
+const pollStale = 3 * pollEvery
 
-// AwaitWatch returns at once as long as revocations are being looked at. Where that has stopped,
-// because the process was stopped, or the database is away, it looks, and waits until it could:
-// whatever hangs on a session that has ended meanwhile has been ended when it returns. The error is
-// ctx's.
+// AwaitWatch returns at once while revocations are polled regularly. If the last poll is too old,
+// because the process was suspended or the database is unavailable, it polls, and retries until it
+// succeeds. So when it returns nil, the leases of sessions that were revoked more than pollStale
+// before the call have ended. The error is that of ctx.
 func (s *Service) AwaitWatch(ctx context.Context) error {
 	for {
-		if s.Watches() || s.lookNow(ctx) == nil {
+		if s.Watches() || s.pollShared(ctx) == nil {
 			return ctx.Err()
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(watchEvery):
+		case <-time.After(pollEvery):
 		}
 	}
 }
 
-// Watches reports whether revocations are being looked at, so that AwaitWatch would return at once.
+// Watches reports whether revocations are polled regularly, so that AwaitWatch would return at
+// once.
 func (s *Service) Watches() bool {
-	looked := s.looked.Load()
-	return looked != nil && time.Since(looked.began) < watchStale
+	last := s.lastPoll.Load()
+	return last != nil && time.Since(last.began) < pollStale
 }
 
-// lookNow looks once for all who wait for it.
-func (s *Service) lookNow(ctx context.Context) error {
-	s.looking.Lock()
-	defer s.looking.Unlock()
+// pollShared polls revocations once for all its concurrent callers.
+func (s *Service) pollShared(ctx context.Context) error {
+	s.pollMu.Lock()
+	defer s.pollMu.Unlock()
 	if s.Watches() {
 		return nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+	bounded, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	return s.watchRevocations(bounded)
+	return s.pollRevocations(bounded)
 }
 
 func (s *Service) hasLeases() bool {
@@ -126,22 +140,23 @@ func (s *Service) hasLeases() bool {
 	return len(s.leases) > 0
 }
 
-// clean removes what nobody can use any more.
-func (s *Service) clean(ctx context.Context) error {
+// deleteExpired deletes rows that are no longer used.
+func (s *Service) deleteExpired(ctx context.Context) error {
 	now := s.db.Now()
-	for _, over := range []struct {
+	for _, expired := range []struct {
 		table, column string
 		before        time.Time
 	}{
-		// An access token outlives the session that it was made in, and so must the word that it is
-		// void.
-		{"revocations", "at", now.Add(-s.opts.AccessTTL - 2*watchBack)},
+		// An access token may outlive its session, and its revocation must outlive the token.
+		{"revocations", "at", now.Add(-s.opts.AccessTTL - 2*pollOverlap)},
 		{"sessions", "expires_at", now.Add(-s.opts.AccessTTL)},
 		{"one_time_tokens", "expires_at", now.Add(-24 * time.Hour)},
-		{"rate_limits", "at", now.Add(-failuresForgive)},
+		{"rate_limits", "at", now.Add(-failuresExpireAfter)},
 		{"audit_log", "at", now.Add(-auditKept)},
 	} {
-		if err := s.db.DeleteInBatches(ctx, over.table, "? < ?", bun.Ident(over.column), over.before); err != nil {
+		err := s.db.DeleteInBatches(ctx, expired.table, "? < ?", bun.Ident(expired.column),
+			expired.before)
+		if err != nil {
 			return err
 		}
 	}

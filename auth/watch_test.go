@@ -11,26 +11,30 @@ import (
 	"parley/store/storetest"
 )
 
-// No two machines have quite the same time, and what ends on one has ended on the other within two
-// looks.
-func TestWatchingWithAClockThatIsOff(t *testing.T) {
+// The clocks of two machines differ. A session that ends on one node ends on the other within two
+// polls.
+func TestPollingWithAClockThatIsOff(t *testing.T) {
 	t.Parallel()
-	if 2*watchEvery > time.Second {
-		t.Errorf("looks every %v: a session would live on for more than a second", watchEvery)
+	if 2*pollEvery > time.Second {
+		t.Errorf("polls every %v: a session would live on for more than a second", pollEvery)
 	}
-	for name, off := range map[string]time.Duration{"30 s behind": -30 * time.Second, "30 s ahead": 30 * time.Second} {
+	for name, off := range map[string]time.Duration{
+		"30 s behind": -30 * time.Second,
+		"30 s ahead":  30 * time.Second,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			each(t, func(t *testing.T, w *world) {
-				ann, laptop := w.register("ann"), w.login("ann")
+			each(t, func(t *testing.T, f *fixture) {
+				ann, laptop := f.register("ann"), f.login("ann")
 				c := storetest.NewClock()
 				c.Forward(off)
-				node := w.node(c)
+				node := f.node(c)
 				ends, stays := newEnding(t), newEnding(t)
 				node.Lease(node.grant(ann), ends.end)
 				defer node.Lease(node.grant(laptop), stays.end).Release()
 				node.run()
-				w.do("revoke", w.RevokeSession(t.Context(), laptop.Actor(), ann.Session.ID, Client{}))
+				f.do("revoke", f.RevokeSession(t.Context(), laptop.Actor(), ann.Session.ID,
+					Client{}))
 				since := time.Now()
 				ends.wait("on the other node")
 				t.Logf("after %v", time.Since(since))
@@ -42,54 +46,53 @@ func TestWatchingWithAClockThatIsOff(t *testing.T) {
 	}
 }
 
-// What ends many sessions at once ends them everywhere.
-func TestWatchingAReset(t *testing.T) {
+// If many sessions end at once, their leases end on every node.
+func TestPollingAReset(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		token := w.askForReset("ann@example.org")
-		node := w.node(w.clock)
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		token := f.askForReset("ann@example.org")
+		node := f.node(f.clock)
 		var endings []*ending
 		for range 3 {
 			e := newEnding(t)
-			node.Lease(node.grant(w.login("ann")), e.end)
+			node.Lease(node.grant(f.login("ann")), e.end)
 			endings = append(endings, e)
 		}
 		node.run()
-		w.do("reset", w.ResetPassword(t.Context(), token, newPassword, Client{}))
+		f.do("reset", f.ResetPassword(t.Context(), token, newPassword, Client{}))
 		for i, e := range endings {
 			e.wait(fmt.Sprint("session ", i))
 		}
 	})
 }
 
-// The rows of an account that is gone say nothing any more; that its sessions have ended is said
-// apart.
-func TestWatchingADeletion(t *testing.T) {
+// A revocation outlives the rows of the account.
+func TestPollingADeletion(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, base *world) {
-		w := base.removing(nothingElse)
-		ann := w.register("ann")
-		node := w.node(w.clock)
+	each(t, func(t *testing.T, base *fixture) {
+		f := base.removing(nothingElse)
+		ann := f.register("ann")
+		node := f.node(f.clock)
 		e := newEnding(t)
 		node.Lease(node.grant(ann), e.end)
 		node.run()
-		w.do("delete", w.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
+		f.do("delete", f.DeleteAccount(t.Context(), ann.Actor(), password, Client{}))
 		e.wait("a deleted account's")
 	})
 }
 
-func TestCleanRemovesWhatIsOver(t *testing.T) {
+func TestDeleteExpired(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		ctx := t.Context()
-		ann := w.register("ann")
-		now := w.db.Now()
+		ann := f.register("ann")
+		now := f.db.Now()
 		count := func() map[string]int64 {
-			n := w.rows()
+			n := f.rows()
 			for _, table := range []string{"revocations", "rate_limits", "audit_log"} {
-				m, err := w.db.NewSelect().Table(table).Count(ctx)
-				w.do(table, err)
+				m, err := f.db.NewSelect().Table(table).Count(ctx)
+				f.do(table, err)
 				n[table] = m
 			}
 			return n
@@ -97,57 +100,69 @@ func TestCleanRemovesWhatIsOver(t *testing.T) {
 		kept := count()
 		insert := func(row any) {
 			t.Helper()
-			_, err := w.db.NewInsert().Model(row).Exec(ctx)
-			w.do("insert", err)
+			_, err := f.db.NewInsert().Model(row).Exec(ctx)
+			f.do("insert", err)
 		}
-		// Of each, one that is over by a microsecond, and one that is not.
+		// Two rows for each table, one of which has expired a microsecond ago.
 		for i, late := range []time.Duration{-time.Microsecond, 0} {
-			insert(&revocation{SessionID: model.NewSessionID(), At: now.Add(-accessTTL - 2*time.Minute + late)})
+			insert(&revocation{
+				SessionID: model.NewSessionID(),
+				At:        now.Add(-accessTTL - 2*time.Minute + late),
+			})
 			id := model.NewSessionID()
 			insert(&model.SessionSecrets{
 				Session: model.Session{
-					ID: id, UserID: ann.User.ID, CreatedAt: now, LastUsedAt: now, ExpiresAt: now.Add(-accessTTL + late),
+					ID: id, UserID: ann.User.ID, CreatedAt: now, LastUsedAt: now,
+					ExpiresAt: now.Add(-accessTTL + late),
 				},
 				RefreshHash: hashOf(id[:]),
 			})
 			insert(&model.OneTimeToken{
-				Hash: hashOf([]byte{byte(i)}), Purpose: "verify_email", UserID: ann.User.ID, CreatedAt: now, ExpiresAt: now.Add(-24*time.Hour + late),
+				Hash: hashOf([]byte{byte(i)}), Purpose: "verify_email", UserID: ann.User.ID,
+				CreatedAt: now, ExpiresAt: now.Add(-24*time.Hour + late),
 			})
 			insert(&rateLimitRow{Key: fmt.Sprint(i), At: now.Add(-time.Hour + late)})
-			insert(&model.AuditEntry{ID: model.NewAuditID(), At: now.Add(-365*24*time.Hour + late), Action: "registered"})
+			insert(&model.AuditEntry{
+				ID: model.NewAuditID(), At: now.Add(-365*24*time.Hour + late),
+				Action: "registered",
+			})
 		}
-		for _, table := range []string{"sessions", "one_time_tokens", "revocations", "rate_limits", "audit_log"} {
+		for _, table := range []string{
+			"sessions", "one_time_tokens", "revocations", "rate_limits",
+			"audit_log",
+		} {
 			kept[table]++
 		}
-		w.do("clean", w.clean(ctx))
+		f.do("delete", f.deleteExpired(ctx))
 		if diff := cmp.Diff(kept, count()); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
-		w.do("clean again", w.clean(ctx))
+		f.do("delete again", f.deleteExpired(ctx))
 		if diff := cmp.Diff(kept, count()); diff != "" {
-			t.Errorf("rows, cleaned twice (-want +got):\n%s", diff)
+			t.Errorf("rows, after the second time (-want +got):\n%s", diff)
 		}
-		w.grant(ann)
-		w.refresh(ann.Tokens.RefreshToken)
+		f.grant(ann)
+		f.refresh(ann.Tokens.RefreshToken)
 	})
 }
 
-// What was cleaned away must not make a token work again that the row kept from working.
-func TestCleaningBringsNothingBack(t *testing.T) {
+// Deleting an expired row must not make the token work again that the row had disabled.
+func TestDeletingExpiredRowsBringsNothingBack(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		w.register("ann")
-		out := w.login("ann")
-		w.logout(out)
-		used := w.askForReset("ann@example.org")
-		w.do("reset", w.ResetPassword(t.Context(), used, newPassword, Client{}))
+	each(t, func(t *testing.T, f *fixture) {
+		f.register("ann")
+		out := f.login("ann")
+		f.logout(out)
+		used := f.askForReset("ann@example.org")
+		f.do("reset", f.ResetPassword(t.Context(), used, newPassword, Client{}))
 		for range 40 {
-			w.clock.Forward(24 * time.Hour)
-			w.do("clean", w.clean(t.Context()))
-			w.wantEnded("signed out", out)
-			w.wantProblem("used", w.ResetPassword(t.Context(), used, newPassword, Client{}), tokenExpired)
+			f.clock.Forward(24 * time.Hour)
+			f.do("clean", f.deleteExpired(t.Context()))
+			f.wantEnded("signed out", out)
+			f.wantProblem("used", f.ResetPassword(t.Context(), used, newPassword, Client{}),
+				tokenExpired)
 		}
-		if n := w.rows(); n["sessions"] != 0 || n["one_time_tokens"] != 0 {
+		if n := f.rows(); n["sessions"] != 0 || n["one_time_tokens"] != 0 {
 			t.Errorf("after 40 days: %v", n)
 		}
 	})
@@ -155,12 +170,15 @@ func TestCleaningBringsNothingBack(t *testing.T) {
 
 func TestRenewMovesTheDeadline(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(t *testing.T, f *fixture) {
 		actor := model.Actor{UserID: model.NewUserID(), SessionID: model.NewSessionID()}
-		grant := func(ttl time.Duration) Grant { return Grant{Actor: actor, ExpiresAt: w.db.Now().Add(ttl)} }
+		grant := func(ttl time.Duration) Grant {
+			return Grant{Actor: actor, ExpiresAt: f.db.Now().
+				Add(ttl)}
+		}
 		later, sooner, over, released := newEnding(t), newEnding(t), newEnding(t), newEnding(t)
-		l, s := w.Lease(grant(accessTTL), later.end), w.Lease(grant(accessTTL), sooner.end)
-		o, r := w.Lease(grant(accessTTL/4), over.end), w.Lease(grant(accessTTL), released.end)
+		l, s := f.Lease(grant(accessTTL), later.end), f.Lease(grant(accessTTL), sooner.end)
+		o, r := f.Lease(grant(accessTTL/4), over.end), f.Lease(grant(accessTTL), released.end)
 		r.Release()
 		pass(accessTTL / 2)
 		l.Renew(grant(accessTTL))
@@ -181,72 +199,68 @@ func TestRenewMovesTheDeadline(t *testing.T) {
 		released.want("renewed after its release", 0)
 		l.Renew(grant(accessTTL))
 		l.Release()
-		if n := w.held(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
 func TestRenewMovesTheSession(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		first, second := w.register("ann"), w.login("ann")
+	each(t, func(t *testing.T, f *fixture) {
+		first, second := f.register("ann"), f.login("ann")
 		moved, stays := newEnding(t), newEnding(t)
-		l := w.Lease(w.grant(first), moved.end)
-		other := w.Lease(w.grant(first), stays.end)
-		l.Renew(w.grant(second))
-		w.logout(first)
+		l := f.Lease(f.grant(first), moved.end)
+		other := f.Lease(f.grant(first), stays.end)
+		l.Renew(f.grant(second))
+		f.logout(first)
 		moved.want("after the end of the session that it came from", 0)
 		stays.want("left behind", 1)
-		w.logout(second)
+		f.logout(second)
 		moved.want("after the end of the session that it went to", 1)
 
-		third := w.login("ann")
-		l.Renew(w.grant(third)) // too late, and nothing comes of it
-		other.Renew(w.grant(third))
-		w.logout(third)
+		third := f.login("ann")
+		l.Renew(f.grant(third)) // too late, and without effect
+		other.Renew(f.grant(third))
+		f.logout(third)
 		moved.want("renewed after its end", 1)
 		stays.want("renewed after its end", 1)
-		if n := w.held(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }
 
-// Between the check of the new token and Renew there is time for its session to end.
+// The session may end between the check of the new token and Renew.
 func TestRenewToASessionThatHasJustEnded(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		first, second := w.register("ann"), w.login("ann")
+	each(t, func(t *testing.T, f *fixture) {
+		first, second := f.register("ann"), f.login("ann")
 		e := newEnding(t)
-		l := w.Lease(w.grant(first), e.end)
-		grant := w.grant(second)
-		w.logout(second)
+		l := f.Lease(f.grant(first), e.end)
+		grant := f.grant(second)
+		f.logout(second)
 		l.Renew(grant)
-		w.run()
+		f.run()
 		e.wait("renewed to a session that had just ended")
 	})
 }
 
 func TestRenewRaces(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		for round := range 5 {
 			name := fmt.Sprint("ann", round)
-			first, second := w.register(name), w.login(name)
+			first, second := f.register(name), f.login(name)
 			e := newEnding(t)
-			l := w.Lease(w.grant(first), e.end)
-			a, b := w.grant(first), w.grant(second)
-			together(8, func(i int) {
+			l := f.Lease(f.grant(first), e.end)
+			a, b := f.grant(first), f.grant(second)
+			concurrently(8, func(i int) {
 				switch i % 4 {
 				case 0:
 					l.Renew(a)
 				case 1:
 					l.Renew(b)
 				case 2:
-					w.logout(first)
+					f.logout(first)
 				case 3:
-					w.logout(second)
+					f.logout(second)
 				}
 			})
 			if n := e.count.Load(); n > 1 {
@@ -254,8 +268,6 @@ func TestRenewRaces(t *testing.T) {
 			}
 			l.Release()
 		}
-		if n := w.held(); n != 0 {
-			t.Errorf("%d leases are still kept", n)
-		}
+		f.wantNoLeases()
 	})
 }

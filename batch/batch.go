@@ -1,75 +1,80 @@
-// Package batch lets many callers share one costly step, such as a commit: whatever waits while one
-// run is under way goes into the next.
+// Package batch lets many callers share one costly step, such as a commit: the items that come
+// while one run is under way go into the next.
 //
-// A call that comes while nothing runs, runs at once and alone, so nobody waits for company. Runs
-// grow by themselves as calls come faster than runs end.
+// An item that comes while nothing runs is run at once, alone, so no item waits for others to come.
+// If items come faster than runs end, runs grow by themselves.
 //
 // # Concurrency
 //
-// A Writer may be used by any number of goroutines, and has none of its own while nothing waits.
+// A Writer may be used by any number of goroutines. It has goroutines of its own only while items
+// wait or run.
 //
-//   - One run at a time is the shared one. Its items are taken in the order in which they came.
-//   - Every call ends once: with what became of the run that had its item, with the end of its own
-//     context, or with ErrFull before anything was taken.
-//   - An item whose caller has gone before it was taken is in no run.
-//   - A run that fails hurts nobody else: its items run again, each alone. With ErrFinal, and after
-//     a panic, they do not.
-//   - An item that has to wait for somebody outside does so in a lane of its key, beside the
-//     others. No more than MaxLanes of them wait at once, so that they leave enough of what a run
-//     needs. Later items of that key queue behind it, whether they would have to wait or not.
+//   - There is one shared run at a time. It takes items in the order in which they came.
+//   - Every call returns once: with the result of the run that had its item, with the end of its
+//     own context, or with ErrFull before its item was queued.
+//   - An item whose caller left before a run took it is in no run.
+//   - If a run fails, its items run again, each alone, so that one bad item does not fail the
+//     others. After ErrFinal or a panic they do not run again.
+//   - An item that is blocked, because it needs a lock that another transaction holds, moves to a
+//     lane of its key and waits for the lock there, while shared runs go on. At most MaxLanes runs
+//     wait for locks at a time, so that they leave connections for the others. Later items of that
+//     key queue behind it, blocked or not.
+//
+// A Writer has one lock. Nothing else is locked, and no run is called, while it is held.
 package batch
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 )
 
-// Run does the work for some items. Patient, it waits for whatever holds them up; else it leaves
-// those out that would have to wait, with those of the same key after them, and returns them, in
-// order. What became of each item, it notes in the item itself. An error means that nothing was
-// done for any of them, unless it wraps ErrFinal.
-type Run[T any] func(ctx context.Context, items []T, patient bool) (busy []T, err error)
+// Run does the work for some items, and stores each one's result in the item itself. If
+// waitForLocks is false, it leaves out the blocked items and those of the same key after them, and
+// returns them in order. An error means that it did nothing for any item, unless the error wraps
+// ErrFinal.
+type Run[T any] func(ctx context.Context, items []T, waitForLocks bool) (blocked []T, err error)
 
-// ErrFinal marks the error of a run that is not to be run again: it may have been done, or its
-// items alone would fare no better.
+// ErrFinal marks the error of a run whose items must not run again: the run may have succeeded, or
+// its items would fail alone as well.
 var ErrFinal = errors.New("not run again")
 
-// ErrFull is what a call ends with at once where too many wait already.
+// ErrFull is the error of a call if too many items wait already.
 type ErrFull struct {
-	RetryAfter time.Duration // when those that wait now should be through
+	RetryAfter time.Duration // an estimate of when the items that wait now are done
 }
 
 func (e *ErrFull) Error() string {
 	return fmt.Sprintf("too many calls wait; there should be room in %s", e.RetryAfter)
 }
 
-// Options are the settings of a Writer; the zero value serves.
+// Options are the settings of a Writer. The zero value has defaults.
 type Options struct {
 	MaxItems   int           // of one run; 0 means 128
-	MaxWaiting int           // calls that have to wait, all lanes together; 0 means 2,048
-	MaxLanes   int           // runs that wait for somebody outside, at once; 0 means 4
+	MaxWaiting int           // items in all queues; 0 means 2,048
+	MaxLanes   int           // runs that wait for locks at a time; 0 means 4
 	Timeout    time.Duration // of one run; 0 means 10 seconds
 }
 
-// Writer gathers items into runs. K is what items have in common that are held up together.
+// Writer collects items into runs. K is the key of an item: items of one key need the same lock.
 type Writer[K comparable, T comparable] struct {
-	run    Run[T]
-	opts   Options
-	places chan struct{} // for lanes that run
+	run   Run[T]
+	opts  Options
+	slots chan struct{} // holds a value for each run that may wait for locks
 
 	mu      sync.Mutex // guards what follows
 	shared  lane[K, T]
-	own     map[K]*lane[K, T] // of those that are, or were just now, held up
-	waiting int               // in the queues of all lanes
+	lanes   map[K]*lane[K, T] // of the keys that have blocked items, or had until a moment ago
+	waiting int               // items in the queues of all lanes
 	last    time.Duration     // how long the last shared run took
 }
 
-// lane is a queue, and the goroutine that empties it, while there is something in it.
+// lane is a queue, and a goroutine that runs its items while there are some.
 type lane[K comparable, T comparable] struct {
 	queue   []*call[K, T]
 	working bool
@@ -78,10 +83,10 @@ type lane[K comparable, T comparable] struct {
 type call[K comparable, T comparable] struct {
 	key  K
 	item T
-	done chan error // of one
+	done chan error // gets one value; its buffer has room for it
 }
 
-// New makes a Writer that runs run.
+// New returns a Writer that calls run.
 func New[K comparable, T comparable](run Run[T], opts Options) *Writer[K, T] {
 	if opts.MaxItems == 0 {
 		opts.MaxItems = 128
@@ -95,12 +100,14 @@ func New[K comparable, T comparable](run Run[T], opts Options) *Writer[K, T] {
 	if opts.Timeout == 0 {
 		opts.Timeout = 10 * time.Second
 	}
-	return &Writer[K, T]{run: run, opts: opts, places: make(chan struct{}, opts.MaxLanes), own: map[K]*lane[K, T]{}}
+	return &Writer[K, T]{
+		run: run, opts: opts, slots: make(chan struct{}, opts.MaxLanes), lanes: map[K]*lane[K, T]{},
+	}
 }
 
-// Do hands an item in, and returns once a run that had it is over. Where ctx ends first, the item
-// is taken back, unless a run has it already: then that goes on, and what became of it is not known
-// here.
+// Do queues an item and returns when the run that had it is done. If ctx ends first, Do takes the
+// item back and returns the error of ctx. If a run has the item already, the run goes on, and its
+// result is unknown to the caller.
 func (w *Writer[K, T]) Do(ctx context.Context, key K, item T) error {
 	c := &call[K, T]{key: key, item: item, done: make(chan error, 1)}
 	if err := w.enqueue(c); err != nil {
@@ -126,15 +133,16 @@ func (w *Writer[K, T]) enqueue(c *call[K, T]) error {
 	return nil
 }
 
-// laneOf needs the lock.
+// laneOf returns the lane that the next item of a key goes to. Must be called with w.mu held.
 func (w *Writer[K, T]) laneOf(key K) *lane[K, T] {
-	if l := w.own[key]; l != nil {
+	if l := w.lanes[key]; l != nil {
 		return l
 	}
 	return &w.shared
 }
 
-// append needs the lock.
+// append queues a call, and starts the lane's goroutine if it has none. Must be called with w.mu
+// held.
 func (w *Writer[K, T]) append(l *lane[K, T], c *call[K, T]) {
 	l.queue = append(l.queue, c)
 	w.waiting++
@@ -154,21 +162,21 @@ func (w *Writer[K, T]) takeBack(c *call[K, T]) {
 	}
 }
 
-// work empties a lane.
+// work runs the items of a lane until there are none.
 func (w *Writer[K, T]) work(l *lane[K, T]) {
-	patient := l != &w.shared
+	waitForLocks := l != &w.shared
 	for {
-		if patient {
-			w.places <- struct{}{}
+		if waitForLocks {
+			w.slots <- struct{}{}
 		}
-		calls := w.take(l)
+		calls := w.next(l)
 		if len(calls) > 0 {
-			if busy := w.runAll(calls, patient); len(busy) > 0 {
-				w.holdUp(busy)
+			if blocked := w.runAll(calls, waitForLocks); len(blocked) > 0 {
+				w.moveToLanes(blocked)
 			}
 		}
-		if patient {
-			<-w.places
+		if waitForLocks {
+			<-w.slots
 		}
 		if len(calls) == 0 {
 			return
@@ -176,8 +184,8 @@ func (w *Writer[K, T]) work(l *lane[K, T]) {
 	}
 }
 
-// take has the lane end where there is nothing in it.
-func (w *Writer[K, T]) take(l *lane[K, T]) []*call[K, T] {
+// next takes the calls of the next run out of a lane's queue. If there are none, the lane ends.
+func (w *Writer[K, T]) next(l *lane[K, T]) []*call[K, T] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := min(len(l.queue), w.opts.MaxItems)
@@ -186,84 +194,83 @@ func (w *Writer[K, T]) take(l *lane[K, T]) []*call[K, T] {
 	w.waiting -= n
 	if n == 0 {
 		l.working = false
-		for key, own := range w.own {
-			if own == l {
-				delete(w.own, key)
-			}
-		}
+		maps.DeleteFunc(w.lanes, func(_ K, other *lane[K, T]) bool { return other == l })
 	}
 	return calls
 }
 
-// runAll runs calls together, and where that fails each alone. It returns those that are held up.
-func (w *Writer[K, T]) runAll(calls []*call[K, T], patient bool) (busy []*call[K, T]) {
+// runAll runs calls together and, if that fails, each alone. It returns those that are blocked.
+func (w *Writer[K, T]) runAll(calls []*call[K, T], waitForLocks bool) (blocked []*call[K, T]) {
 	start := time.Now()
-	busy, err := w.runSome(calls, patient)
+	blocked, err := w.runTogether(calls, waitForLocks)
 	if err != nil && len(calls) > 1 && !errors.Is(err, ErrFinal) {
-		return w.runEach(calls, patient)
+		return w.runEach(calls, waitForLocks)
 	}
-	if !patient {
+	if !waitForLocks {
 		w.mu.Lock()
 		w.last = time.Since(start)
 		w.mu.Unlock()
 	}
 	for _, c := range calls {
-		if !slices.Contains(busy, c) {
+		if !slices.Contains(blocked, c) {
 			c.done <- err
 		}
 	}
-	return busy
+	return blocked
 }
 
-// runEach runs each of calls alone. One that is held up holds up those of its key after it.
-func (w *Writer[K, T]) runEach(calls []*call[K, T], patient bool) (busy []*call[K, T]) {
-	heldUp := map[K]bool{}
+// runEach runs calls one by one. After a blocked one, those of the same key count as blocked too.
+func (w *Writer[K, T]) runEach(calls []*call[K, T], waitForLocks bool) (blocked []*call[K, T]) {
+	blockedKeys := map[K]bool{}
 	for _, c := range calls {
-		if !heldUp[c.key] && len(w.runAll([]*call[K, T]{c}, patient)) == 0 {
+		if !blockedKeys[c.key] && len(w.runAll([]*call[K, T]{c}, waitForLocks)) == 0 {
 			continue
 		}
-		heldUp[c.key] = true
-		busy = append(busy, c)
+		blockedKeys[c.key] = true
+		blocked = append(blocked, c)
 	}
-	return busy
+	return blocked
 }
 
-func (w *Writer[K, T]) runSome(calls []*call[K, T], patient bool) (busy []*call[K, T], err error) {
+func (w *Writer[K, T]) runTogether(
+	calls []*call[K, T], waitForLocks bool,
+) (blocked []*call[K, T], err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), w.opts.Timeout)
 	defer cancel()
-	defer func() { // it is nobody's goroutine who could recover
+	defer func() { // no caller can recover a panic of this goroutine
 		if r := recover(); r != nil {
-			busy, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrFinal, r, debug.Stack())
+			blocked, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrFinal, r, debug.Stack())
 		}
 	}()
 	items := make([]T, len(calls))
 	for i, c := range calls {
 		items[i] = c.item
 	}
-	left, err := w.run(ctx, items, patient)
+	left, err := w.run(ctx, items, waitForLocks)
 	for _, c := range calls {
 		if slices.Contains(left, c.item) {
-			busy = append(busy, c)
+			blocked = append(blocked, c)
 		}
 	}
-	return busy, err
+	return blocked, err
 }
 
-// holdUp has calls wait in the lanes of their keys, before any others of those keys.
-func (w *Writer[K, T]) holdUp(busy []*call[K, T]) {
+// moveToLanes moves blocked calls to the lanes of their keys, and behind them those of the same
+// keys that wait in the shared queue.
+func (w *Writer[K, T]) moveToLanes(blocked []*call[K, T]) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, c := range busy {
-		l := w.own[c.key]
+	for _, c := range blocked {
+		l := w.lanes[c.key]
 		if l == nil {
 			l = &lane[K, T]{}
-			w.own[c.key] = l
+			w.lanes[c.key] = l
 		}
 		w.append(l, c)
 	}
 	var others []*call[K, T]
 	for _, c := range w.shared.queue {
-		if l := w.own[c.key]; l != nil {
+		if l := w.lanes[c.key]; l != nil {
 			l.queue = append(l.queue, c)
 		} else {
 			others = append(others, c)

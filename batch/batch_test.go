@@ -15,23 +15,25 @@ import (
 	"parley/batch"
 )
 
-// item is what the tests hand in; by its name it tells what is to happen to it.
+// item is an item of the tests. Its name decides what happens to it.
 type item struct{ key, name string }
 
-// runs is a Run that a test looks into, and holds up.
+// runs records the runs of a Writer. A test decides which items fail and which keys are locked.
 type runs struct {
 	mu sync.Mutex // guards what follows
-	// names of the items of each run that was not refused, in order; the patient ones begin with
-	// "patiently"
-	all  [][]string
-	fail map[string]error
-	busy map[string]bool
-	free string // once this item has been held up, its key is busy no more
-	hold bool
-	gate chan struct{} // where it is not nil, each run takes one before it ends
+	// names of the items of each run that succeeded, in order; a run that waits for locks begins
+	// with "waits"
+	all    [][]string
+	fail   map[string]error // by name
+	locked map[string]bool  // by key
+	unlock string           // after this item was blocked alone, its key is unlocked
+	hold   bool
+	gate   chan struct{} // if it is not nil, each run receives a value before it ends
 }
 
-func (r *runs) run(ctx context.Context, items []*item, patient bool) (busy []*item, err error) {
+func (r *runs) run(
+	ctx context.Context, items []*item, waitForLocks bool,
+) (blocked []*item, err error) {
 	r.mu.Lock()
 	gate := r.gate
 	r.mu.Unlock()
@@ -45,24 +47,24 @@ func (r *runs) run(ctx context.Context, items []*item, patient bool) (busy []*it
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var names []string
-	if patient {
-		names = append(names, "patiently")
+	if waitForLocks {
+		names = append(names, "waits")
 	}
 	for _, it := range items {
 		if err := r.fail[it.name]; err != nil {
 			return nil, err
 		}
-		if r.busy[it.key] && !patient {
-			busy = append(busy, it)
-			if r.free == it.name && len(items) == 1 {
-				delete(r.busy, it.key)
+		if r.locked[it.key] && !waitForLocks {
+			blocked = append(blocked, it)
+			if r.unlock == it.name && len(items) == 1 {
+				delete(r.locked, it.key)
 			}
 			continue
 		}
 		names = append(names, it.name)
 	}
 	r.all = append(r.all, names)
-	return busy, nil
+	return blocked, nil
 }
 
 func (r *runs) want(t *testing.T, want ...[]string) {
@@ -74,7 +76,7 @@ func (r *runs) want(t *testing.T, want ...[]string) {
 	}
 }
 
-// calls are what was handed in, and what it ended with.
+// calls are the calls of Do, and what each returned.
 type calls struct {
 	t      *testing.T
 	w      *batch.Writer[string, *item]
@@ -84,10 +86,13 @@ type calls struct {
 }
 
 func newCalls(t *testing.T, r *runs, opts batch.Options) *calls {
-	return &calls{t: t, w: batch.New[string](r.run, opts), ended: map[string]error{}, cancel: map[string]context.CancelFunc{}}
+	return &calls{
+		t: t, w: batch.New[string](r.run, opts), ended: map[string]error{},
+		cancel: map[string]context.CancelFunc{},
+	}
 }
 
-// do hands items of a key in, one after the other.
+// do queues items of a key, one after the other.
 func (c *calls) do(key string, names ...string) {
 	for _, name := range names {
 		ctx, cancel := context.WithCancel(c.t.Context())
@@ -97,7 +102,7 @@ func (c *calls) do(key string, names ...string) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if _, twice := c.ended[name]; twice {
-				c.t.Errorf("%s has ended twice", name)
+				c.t.Errorf("%s returned twice", name)
 			}
 			c.ended[name] = err
 		}()
@@ -109,8 +114,8 @@ func (c *calls) want(name string, want error) {
 	c.t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err, over := c.ended[name]; !over || !errors.Is(err, want) {
-		c.t.Errorf("%s: over %t with %v; want %v", name, over, err, want)
+	if err, ended := c.ended[name]; !ended || !errors.Is(err, want) {
+		c.t.Errorf("%s: returned %t, with %v; want %v", name, ended, err, want)
 	}
 }
 
@@ -119,14 +124,14 @@ func (c *calls) wantWaiting(names ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, name := range names {
-		if err, over := c.ended[name]; over {
-			c.t.Errorf("%s is over with %v", name, err)
+		if err, ended := c.ended[name]; ended {
+			c.t.Errorf("%s returned %v", name, err)
 		}
 	}
 }
 
-// in runs a test in a bubble, where synctest.Wait knows when nothing moves any more.
-func in(t *testing.T, r *runs, opts batch.Options, test func(t *testing.T, c *calls)) {
+// inBubble runs a test in a synctest bubble.
+func inBubble(t *testing.T, r *runs, opts batch.Options, test func(t *testing.T, c *calls)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		if r.hold {
@@ -143,25 +148,25 @@ func (r *runs) release() {
 	synctest.Wait()
 }
 
-func TestALoneCallRunsAtOnce(t *testing.T) {
+func TestAnItemThatComesAloneRunsAtOnce(t *testing.T) {
 	t.Parallel()
 	r := &runs{}
-	in(t, r, batch.Options{}, func(t *testing.T, c *calls) {
+	inBubble(t, r, batch.Options{}, func(t *testing.T, c *calls) {
 		begun := time.Now()
 		c.do("x", "a", "b")
 		c.want("a", nil)
 		c.want("b", nil)
 		r.want(t, []string{"a"}, []string{"b"})
 		if passed := time.Since(begun); passed != 0 {
-			t.Errorf("they waited for %v of a clock that moves only when everybody waits", passed)
+			t.Errorf("they waited for %v", passed) // the clock moves only while all goroutines wait
 		}
 	})
 }
 
-func TestWhatWaitsGoesTogether(t *testing.T) {
+func TestItemsThatWaitRunTogether(t *testing.T) {
 	t.Parallel()
 	r := held()
-	in(t, r, batch.Options{MaxItems: 3}, func(t *testing.T, c *calls) {
+	inBubble(t, r, batch.Options{MaxItems: 3}, func(t *testing.T, c *calls) {
 		c.do("x", "a")
 		c.do("y", "b")
 		c.do("x", "c", "d", "e")
@@ -178,11 +183,11 @@ func TestWhatWaitsGoesTogether(t *testing.T) {
 	})
 }
 
-func TestWhatFailsHurtsNobodyElse(t *testing.T) {
+func TestABadItemDoesNotFailTheOthers(t *testing.T) {
 	t.Parallel()
 	r, poison := held(), errors.New("poison")
 	r.fail = map[string]error{"c": poison}
-	in(t, r, batch.Options{}, func(t *testing.T, c *calls) {
+	inBubble(t, r, batch.Options{}, func(t *testing.T, c *calls) {
 		c.do("x", "a", "b", "c", "d")
 		close(r.gate)
 		synctest.Wait()
@@ -194,11 +199,11 @@ func TestWhatFailsHurtsNobodyElse(t *testing.T) {
 	})
 }
 
-func TestWhatIsFinalIsNotRunAgain(t *testing.T) {
+func TestAFinalErrorIsNotRetried(t *testing.T) {
 	t.Parallel()
 	r := held()
 	r.fail = map[string]error{"b": fmt.Errorf("cut off: %w", batch.ErrFinal)}
-	in(t, r, batch.Options{}, func(t *testing.T, c *calls) {
+	inBubble(t, r, batch.Options{}, func(t *testing.T, c *calls) {
 		c.do("x", "a", "b", "c")
 		close(r.gate)
 		synctest.Wait()
@@ -208,15 +213,15 @@ func TestWhatIsFinalIsNotRunAgain(t *testing.T) {
 	})
 }
 
-func TestThereIsRoomForSoMany(t *testing.T) {
+func TestTheQueueIsBounded(t *testing.T) {
 	t.Parallel()
 	r := held()
-	in(t, r, batch.Options{MaxWaiting: 2}, func(t *testing.T, c *calls) {
+	inBubble(t, r, batch.Options{MaxWaiting: 2}, func(t *testing.T, c *calls) {
 		c.do("x", "running", "a", "b")
 		err := c.w.Do(t.Context(), "x", &item{"x", "c"})
 		full, ok := errors.AsType[*batch.ErrFull](err)
 		if !ok || full.RetryAfter <= 0 {
-			t.Fatalf("a third that would have to wait: %v", err)
+			t.Fatalf("a third item that would have to wait: %v", err)
 		}
 		close(r.gate)
 		synctest.Wait()
@@ -226,17 +231,17 @@ func TestThereIsRoomForSoMany(t *testing.T) {
 	})
 }
 
-func TestWhoeverHasGoneIsInNoRun(t *testing.T) {
+func TestAnItemWhoseCallerLeftIsInNoRun(t *testing.T) {
 	t.Parallel()
 	r := held()
-	in(t, r, batch.Options{MaxWaiting: 2}, func(t *testing.T, c *calls) {
+	inBubble(t, r, batch.Options{MaxWaiting: 2}, func(t *testing.T, c *calls) {
 		c.do("x", "running", "a", "b")
 		for _, name := range []string{"running", "a"} {
 			c.cancel[name]()
 			synctest.Wait()
 			c.want(name, context.Canceled)
 		}
-		c.do("x", "c") // in the place of a
+		c.do("x", "c") // there is room again
 		c.wantWaiting("b", "c")
 		close(r.gate)
 		synctest.Wait()
@@ -244,15 +249,15 @@ func TestWhoeverHasGoneIsInNoRun(t *testing.T) {
 	})
 }
 
-func TestWhatIsHeldUpWaitsBesideTheOthers(t *testing.T) {
+func TestBlockedItemsDoNotBlockOtherKeys(t *testing.T) {
 	t.Parallel()
 	r := held()
-	r.busy = map[string]bool{"x": true}
-	in(t, r, batch.Options{}, func(t *testing.T, c *calls) {
+	r.locked = map[string]bool{"x": true}
+	inBubble(t, r, batch.Options{}, func(t *testing.T, c *calls) {
 		c.do("x", "a")
 		c.do("y", "b")
 		c.do("x", "c")
-		r.release() // the shared run finds x busy; the one of x waits
+		r.release() // the shared run finds x locked; the lane of x waits
 		c.wantWaiting("a", "b", "c")
 		c.do("x", "d")
 		r.release()
@@ -263,7 +268,7 @@ func TestWhatIsHeldUpWaitsBesideTheOthers(t *testing.T) {
 			c.want(name, nil)
 		}
 		r.mu.Lock()
-		r.busy = nil
+		r.locked = nil
 		r.mu.Unlock()
 		close(r.gate)
 		c.do("x", "e") // in the shared run again
@@ -276,23 +281,24 @@ func TestWhatIsHeldUpWaitsBesideTheOthers(t *testing.T) {
 			}
 			ofX = append(ofX, run...)
 		}
-		if want := []string{"patiently", "a", "c", "d", "e"}; !slices.Equal(ofX, want) && !slices.Equal(ofX, []string{"patiently", "a", "c", "patiently", "d", "e"}) {
+		if want := []string{"waits", "a", "c", "d", "e"}; !slices.Equal(ofX, want) &&
+			!slices.Equal(ofX, []string{"waits", "a", "c", "waits", "d", "e"}) {
 			t.Errorf("runs of x: %v; want %v", ofX, want)
 		}
 	})
 }
 
-// Where a run fails and its items run one by one, those behind one that is held up do not overtake
-// it.
-func TestNobodyOvertakesWhoIsHeldUp(t *testing.T) {
+// Items do not overtake a blocked one of their key, also if the run fails and its items run one by
+// one.
+func TestItemsDoNotOvertakeABlockedOneOfTheirKey(t *testing.T) {
 	t.Parallel()
-	for name, fail := range map[string]string{"together": "nobody", "one by one": "bad"} {
+	for name, fail := range map[string]string{"together": "none", "one by one": "bad"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := held()
-			r.busy = map[string]bool{"x": true}
+			r.locked = map[string]bool{"x": true}
 			r.fail = map[string]error{fail: errors.New("poison")}
-			in(t, r, batch.Options{}, func(t *testing.T, c *calls) {
+			inBubble(t, r, batch.Options{}, func(t *testing.T, c *calls) {
 				c.do("z", "running")
 				c.do("x", "a1", "a2")
 				c.do("y", "b", "bad")
@@ -300,7 +306,7 @@ func TestNobodyOvertakesWhoIsHeldUp(t *testing.T) {
 				r.release()
 				c.do("x", "a4") // the items before it are in a run
 				r.mu.Lock()
-				r.free = "a1" // no longer held up, once it has been
+				r.unlock = "a1"
 				r.mu.Unlock()
 				close(r.gate)
 				synctest.Wait()
@@ -320,32 +326,32 @@ func TestNobodyOvertakesWhoIsHeldUp(t *testing.T) {
 	}
 }
 
-func TestSoManyLanesWaitAtOnce(t *testing.T) {
+func TestTheNumberOfLanesThatRunIsBounded(t *testing.T) {
 	t.Parallel()
 	r := held()
-	r.busy = map[string]bool{"x": true, "y": true, "z": true}
-	in(t, r, batch.Options{MaxLanes: 2}, func(t *testing.T, c *calls) {
+	r.locked = map[string]bool{"x": true, "y": true, "z": true}
+	inBubble(t, r, batch.Options{MaxLanes: 2}, func(t *testing.T, c *calls) {
 		c.do("a", "running")
 		for _, key := range []string{"x", "y", "z"} {
 			c.do(key, "of "+key)
 		}
 		r.release()
-		r.release() // all three are held up now, and two lanes run
-		c.do("b", "beside")
+		r.release() // all three are blocked now, and two lanes run
+		c.do("b", "other")
 		taken := 0
 		for {
 			select {
 			case r.gate <- struct{}{}:
 				taken++
 				if synctest.Wait(); taken > 4 {
-					t.Fatal("more runs than there are")
+					t.Fatal("more runs than items")
 				}
 				continue
 			default:
 			}
 			break
 		}
-		for _, name := range []string{"of x", "of y", "of z", "beside"} {
+		for _, name := range []string{"of x", "of y", "of z", "other"} {
 			c.want(name, nil)
 		}
 	})
@@ -372,10 +378,11 @@ func TestAPanicEndsItsRunAlone(t *testing.T) {
 func TestARunIsBoundedInTime(t *testing.T) {
 	t.Parallel()
 	r := held()
-	in(t, r, batch.Options{Timeout: 3 * time.Second}, func(t *testing.T, c *calls) {
+	inBubble(t, r, batch.Options{Timeout: 3 * time.Second}, func(t *testing.T, c *calls) {
 		begun := time.Now()
-		if err := c.w.Do(t.Context(), "x", &item{"x", "a"}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a run without end: %v", err)
+		if err := c.w.Do(t.Context(), "x", &item{"x", "a"}); !errors.Is(err,
+			context.DeadlineExceeded) {
+			t.Errorf("a run that does not end: %v", err)
 		}
 		if passed := time.Since(begun); passed != 3*time.Second {
 			t.Errorf("it took %v", passed)
@@ -383,13 +390,14 @@ func TestARunIsBoundedInTime(t *testing.T) {
 	})
 }
 
-// Whatever happens at once: every item is done once, by one run.
 func TestEveryItemIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	done, wrong := map[*item]int{}, errors.New("wrong")
 	n := 0
-	w := batch.New[string](func(_ context.Context, items []*item, patient bool) (busy []*item, err error) {
+	run := func(
+		_ context.Context, items []*item, waitForLocks bool,
+	) (blocked []*item, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		n++
@@ -397,14 +405,15 @@ func TestEveryItemIsDoneOnce(t *testing.T) {
 			return nil, wrong
 		}
 		for i, it := range items {
-			if !patient && (n+i)%7 == 0 {
-				busy = append(busy, it)
+			if !waitForLocks && (n+i)%7 == 0 {
+				blocked = append(blocked, it)
 			} else {
 				done[it]++
 			}
 		}
-		return busy, nil
-	}, batch.Options{MaxItems: 8, MaxLanes: 2})
+		return blocked, nil
+	}
+	w := batch.New[string](run, batch.Options{MaxItems: 8, MaxLanes: 2})
 	var working sync.WaitGroup
 	const callers, each = 16, 200
 	for caller := range callers {
@@ -416,7 +425,7 @@ func TestEveryItemIsDoneOnce(t *testing.T) {
 				}
 				mu.Lock()
 				if done[it] != 1 {
-					t.Errorf("an item was done %d times when its call ended", done[it])
+					t.Errorf("an item was done %d times when its call returned", done[it])
 				}
 				mu.Unlock()
 			}

@@ -15,13 +15,13 @@ import (
 	"parley/model"
 )
 
-// bareConns is what store opens to PostgreSQL unless it is told otherwise.
+// bareConns is the default number of connections of package store to PostgreSQL.
 const bareConns = 20
 
-var errBareConflict = errors.New("a message that is new was there already")
+var errBareConflict = errors.New("a new message exists already")
 
-// openBarePostgres sends with pgx alone, whose pool prepares each statement once for each
-// connection.
+// openBarePostgres returns a send that uses pgx alone. Its pool prepares each statement once for
+// each connection.
 func openBarePostgres(ctx context.Context, url string) (send, func() error, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -38,11 +38,14 @@ func openBarePostgres(ctx context.Context, url string) (send, func() error, erro
 		return nil
 	}
 	return func(ctx context.Context, to model.ConversationID, author model.Actor) error {
-		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return barePostgresSend(ctx, tx, to, author.UserID) })
+		return pgx.BeginFunc(ctx, pool,
+			func(tx pgx.Tx) error { return barePostgresSend(ctx, tx, to, author.UserID) })
 	}, closePool, nil
 }
 
-func barePostgresSend(ctx context.Context, tx pgx.Tx, to model.ConversationID, author model.UserID) error {
+func barePostgresSend(
+	ctx context.Context, tx pgx.Tx, to model.ConversationID, author model.UserID,
+) error {
 	id, now, hash := uuid.Must(uuid.NewV7()), time.Now().UTC(), sha256.Sum256([]byte(content))
 	var seq int64
 	err := tx.QueryRow(ctx,
@@ -79,7 +82,7 @@ func barePostgresSend(ctx context.Context, tx pgx.Tx, to model.ConversationID, a
 	return err
 }
 
-// bareSQLite sends with database/sql alone, on one connection, as store has one that writes.
+// bareSQLite sends with database/sql alone, on one connection, as package store writes.
 type bareSQLite struct {
 	db                                                          *sql.DB
 	nextSeq, isMember, insertMessage, nextPosition, insertEvent *sql.Stmt
@@ -88,7 +91,8 @@ type bareSQLite struct {
 func openBareSQLite(ctx context.Context, path string) (send, func() error, error) {
 	query := url.Values{
 		"_pragma": { // those of store
-			"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
+			"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)",
+			"cache_size(-16000)",
 		},
 		"_txlock": {"immediate"},
 	}
@@ -120,7 +124,8 @@ func (b *bareSQLite) send(ctx context.Context, to model.ConversationID, author m
 	if err != nil {
 		return err
 	}
-	if err := b.sendIn(ctx, tx, uuid.UUID(to).String(), uuid.UUID(author.UserID).String()); err != nil {
+	if err := b.sendIn(ctx, tx, uuid.UUID(to).String(), uuid.UUID(author.UserID).
+		String()); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
@@ -134,7 +139,8 @@ func (b *bareSQLite) sendIn(ctx context.Context, tx *sql.Tx, to, author string) 
 		return err
 	}
 	var member bool
-	if err := tx.StmtContext(ctx, b.isMember).QueryRowContext(ctx, to, author).Scan(&member); err != nil {
+	if err := tx.StmtContext(ctx, b.isMember).QueryRowContext(ctx, to, author).
+		Scan(&member); err != nil {
 		return err
 	}
 	if !member {

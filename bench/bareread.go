@@ -14,24 +14,28 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// bareReader runs prepared statements and takes every column of every row. Statements have ? for
-// arguments, and (?...) for a list of ids.
+// bareReader runs prepared statements and reads every column of every row. Statements have ? for an
+// argument, and (?...) for a list of ids.
 type bareReader interface {
 	query(ctx context.Context, statement string, args ...any) ([][]any, error)
-	// membersOf brings the first members of each conversation, and newest the end of one, in the
-	// way that is best for the database.
+	// membersOf returns the first members of each conversation, in the way that is best for the
+	// database.
 	membersOf(ctx context.Context, ids []string) ([][]any, error)
+	// newest returns the last messages of a conversation, in the way that is best for the database.
 	newest(ctx context.Context, conversation, reader string) ([][]any, error)
 	search(ctx context.Context, word, reader string) ([][]any, error)
 }
 
-// barePostgresReader has connections of two kinds: those whose plans are kept, and of indexes that
-// have what is asked for in order, and those that search, which need what the others are kept from.
-type barePostgresReader struct{ indexed, plain *pgxpool.Pool }
+// barePostgresReader has two pools.
+type barePostgresReader struct {
+	indexed *pgxpool.Pool // keeps generic plans that read ordered indexes only
+	plain   *pgxpool.Pool // has default plans, for searches, which need bitmap scans
+}
 
 func openBarePostgresReader(ctx context.Context, url string) (bareReader, func() error, error) {
 	indexed, err := openBarePool(ctx, url,
-		map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_bitmapscan": "off"})
+		map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off",
+			"enable_bitmapscan": "off"})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,7 +51,9 @@ func openBarePostgresReader(ctx context.Context, url string) (bareReader, func()
 	}, nil
 }
 
-func openBarePool(ctx context.Context, url string, settings map[string]string) (*pgxpool.Pool, error) {
+func openBarePool(
+	ctx context.Context, url string, settings map[string]string,
+) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, err
@@ -57,11 +63,15 @@ func openBarePool(ctx context.Context, url string, settings map[string]string) (
 	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
-func (r barePostgresReader) query(ctx context.Context, statement string, args ...any) ([][]any, error) {
+func (r barePostgresReader) query(
+	ctx context.Context, statement string, args ...any,
+) ([][]any, error) {
 	return queryBare(ctx, r.indexed, statement, args...)
 }
 
-func queryBare(ctx context.Context, pool *pgxpool.Pool, statement string, args ...any) (found [][]any, err error) {
+func queryBare(
+	ctx context.Context, pool *pgxpool.Pool, statement string, args ...any,
+) (found [][]any, err error) {
 	statement = strings.ReplaceAll(statement, "IN (?...)", "= ANY(?)")
 	for i := range args {
 		statement = strings.Replace(statement, "?", fmt.Sprintf("$%d", i+1), 1)
@@ -86,9 +96,11 @@ func (r barePostgresReader) membersOf(ctx context.Context, ids []string) ([][]an
 		(SELECT * FROM conversation_members WHERE conversation_id = id ORDER BY joined_seq, user_id LIMIT 5) AS cm`, ids)
 }
 
-// newest says by its form that the index has the order: the planner of a plan that is kept does not
-// find out by itself.
-func (r barePostgresReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+// newest has a form in which the planner sees that the index has the order. In a generic plan it
+// does not find out by itself.
+func (r barePostgresReader) newest(
+	ctx context.Context, conversation, reader string,
+) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v CROSS JOIN LATERAL
 		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq ORDER BY seq DESC LIMIT 51) AS m
 		WHERE v.conversation_id = ? AND v.user_id = ?`, conversation, reader)
@@ -107,18 +119,20 @@ type bareSQLiteReader struct {
 }
 
 func openBareSQLiteReader(path string) (bareReader, func() error, error) {
-	// as store has them
+	// as in package store
 	query := url.Values{"_pragma": {"busy_timeout(10000)", "cache_size(-16000)", "query_only(1)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+query.Encode())
 	if err != nil {
 		return nil, nil, err
 	}
 	db.SetMaxOpenConns(1)
-	// which closes the statements too
+	// Close closes the statements too.
 	return &bareSQLiteReader{db, map[string]*sql.Stmt{}}, db.Close, nil
 }
 
-func (r *bareSQLiteReader) query(ctx context.Context, statement string, args ...any) (found [][]any, err error) {
+func (r *bareSQLiteReader) query(
+	ctx context.Context, statement string, args ...any,
+) (found [][]any, err error) {
 	prepared := r.statements[statement]
 	if prepared == nil {
 		one := strings.ReplaceAll(statement, "IN (?...)", "IN (SELECT value FROM json_each(?))")
@@ -170,7 +184,9 @@ func (r *bareSQLiteReader) membersOf(ctx context.Context, ids []string) (found [
 	return found, nil
 }
 
-func (r *bareSQLiteReader) newest(ctx context.Context, conversation, reader string) ([][]any, error) {
+func (r *bareSQLiteReader) newest(
+	ctx context.Context, conversation, reader string,
+) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v
 		JOIN messages AS m ON m.conversation_id = v.conversation_id AND m.seq > v.hidden_seq
 		WHERE v.conversation_id = ? AND v.user_id = ? ORDER BY m.seq DESC LIMIT 51`, conversation, reader)
@@ -196,7 +212,7 @@ const (
 		JOIN conversations AS c ON c.id = v.conversation_id AND c.last_message_seq > v.last_read_seq WHERE v.user_id = ?`
 )
 
-// ids are a column of rows as text, each once.
+// ids returns a column of rows as text, without duplicates.
 func ids(rows [][]any, column int) (list []string) {
 	seen := map[string]bool{}
 	for _, row := range rows {
@@ -215,13 +231,13 @@ func ids(rows [][]any, column int) (list []string) {
 	return list
 }
 
-// firstOf leaves out the row that is asked for to know whether there are more.
+// firstOf leaves out the extra row that shows whether there are more.
 func firstOf(rows [][]any, n int) [][]any { return rows[:min(len(rows), n)] }
 
 func (l *library) me() string { return uuid.UUID(l.reader.UserID).String() }
 
 func (l *library) bareConversations(ctx context.Context) (int, error) {
-	// With each conversation comes the viewer's membership: one statement less than Parley needs.
+	// This reads the viewer's membership with each conversation: one statement less than Parley.
 	found, err := l.bare.query(ctx, `SELECT c.*, v.* FROM conversations AS c
 		JOIN conversation_members AS v ON v.conversation_id = c.id WHERE v.user_id = ?
 		ORDER BY c.last_activity_at DESC, c.id DESC LIMIT 21`, l.me())
@@ -245,8 +261,7 @@ func (l *library) bareConversations(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The columns: of a member, the conversation and the person; of a message, the author is the
-	// fourth.
+	// The second column of a member is the user, the fourth of a message is the author.
 	people := append(ids(others, 1), ids(last, 3)...)
 	users, err := l.bareUsers(ctx, people)
 	return 2*len(found) + len(last) + len(others) + users, err

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -10,22 +11,21 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"parley/internal/client"
 )
 
-const subprotocol = "graphql-transport-ws"
-
-// conn is a WebSocket of a client, and no more of one than measuring needs: it waits for the
-// answers that the handshake of each server has, and later many of them are read by one goroutine,
-// past the runtime's poller. So a client costs little beside the server that it shares the
-// processors with, and the same beside each.
+// conn is the client's side of a WebSocket, reduced to what measuring needs. It blocks during the
+// handshake. Later one goroutine reads many of them, past the runtime's poller. So the clients need
+// little CPU time, and the same with each server, which shares the processors with them.
 type conn struct {
 	fd   int
-	rest []byte // of a frame that has not come whole
+	rest []byte // the received part of an incomplete frame
 }
 
-// dial does the handshake. receive bounds what the operating system keeps of what comes, where it
-// is not 0.
-func dial(target string, receive int) (c *conn, err error) {
+// dial connects and does the handshake. receiveBuffer is the size of the operating system's receive
+// buffer in bytes, or 0 for its default.
+func dial(target string, receiveBuffer int) (c *conn, err error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, err
@@ -44,22 +44,26 @@ func dial(target string, receive int) (c *conn, err error) {
 			c.close()
 		}
 	}()
-	if receive > 0 {
-		if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, receive); err != nil {
+	if receiveBuffer > 0 {
+		if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF,
+			receiveBuffer); err != nil {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
 	}
-	limit := syscall.NsecToTimeval(patience.Nanoseconds())
-	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit); err != nil {
+	limit := syscall.NsecToTimeval(timeout.Nanoseconds())
+	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO,
+		&limit); err != nil {
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
-	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port,
+		Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return nil, os.NewSyscallError("connect", err)
 	}
 	path := u.RequestURI()
-	request := "GET " + path + " HTTP/1.1\r\nHost: " + u.Host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + u.Host +
+		"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n" +
-		"Sec-WebSocket-Protocol: " + subprotocol + "\r\n\r\n"
+		"Sec-WebSocket-Protocol: " + client.Subprotocol + "\r\n\r\n"
 	if _, err := syscall.Write(fd, []byte(request)); err != nil {
 		return nil, os.NewSyscallError("write", err)
 	}
@@ -82,7 +86,7 @@ func (c *conn) readAnswer() error {
 	}
 }
 
-// wait waits for more bytes.
+// wait waits for more bytes, and adds them to c.rest.
 func (c *conn) wait() error {
 	var b [4 << 10]byte
 	n, err := syscall.Read(c.fd, b[:])
@@ -120,7 +124,19 @@ const (
 	opPong = 10
 )
 
-// write sends a frame, masked with nothing.
+// send sends a message of the protocol.
+func (c *conn) send(m client.Message, err error) error {
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return c.write(opText, text)
+}
+
+// write sends a frame, with a mask of zeros.
 func (c *conn) write(opcode byte, payload []byte) error {
 	head := []byte{0x80 | opcode}
 	switch n := len(payload); {
@@ -129,7 +145,8 @@ func (c *conn) write(opcode byte, payload []byte) error {
 	case n <= 0xFFFF:
 		head = append(head, 0x80|126, byte(n>>8), byte(n))
 	default:
-		head = binary.BigEndian.AppendUint64(append(head, 0x80|127), uint64(n)) //nolint:gosec // a length
+		head = binary.BigEndian.AppendUint64(append(head, 0x80|127),
+			uint64(n)) //nolint:gosec // a length
 	}
 	head = append(head, 0, 0, 0, 0)
 	for rest := append(head, payload...); len(rest) > 0; {
@@ -149,7 +166,7 @@ func (c *conn) close() {
 	}
 }
 
-// nextFrame takes a server's frame off b, when it is there whole.
+// nextFrame splits the first frame of a server off b. ok is false if b has no complete frame.
 func nextFrame(b []byte) (opcode byte, payload, rest []byte, ok bool) {
 	if len(b) < 2 {
 		return 0, nil, b, false

@@ -17,20 +17,19 @@ import (
 const (
 	// burstSenders send at the same time, so that their hints overtake each other.
 	burstSenders = 8
-	// burst is how many messages all of them together send without waiting: more than a follower's
-	// queue holds.
+	// burst is how many messages they send together without waiting: more than a follower's queue
+	// holds.
 	burst = 200
 )
 
-// following measures chat.Follow beside channels that carry the same events and nothing else.
+// following measures chat.Follow. The yardstick is channels that carry the same events.
 func (b *bench) following(ctx context.Context) (err error) {
-	// A conversation holds fewer members than there are followers: each of them follows on more
-	// than one device.
-	w, err := newWorld(ctx, "sqlite:"+filepath.Join(b.dir, "follow.db"), membership.Max)
+	// A conversation has fewer members than followers, so each member follows on several devices.
+	f, err := newFixture(ctx, "sqlite:"+filepath.Join(b.dir, "follow.db"), membership.Max)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = errors.Join(err, f.close()) }()
 	t := table{head: []string{
 		"followers", "messages", "deliveries", "lost", "doubled", "reordered",
 		"CPU for a delivery, Parley", "of it for sending", "bare channels", "ratio",
@@ -39,10 +38,11 @@ func (b *bench) following(ctx context.Context) (err error) {
 	for _, followers := range []int{1, 10, 100, 1000} {
 		for _, p := range []pattern{
 			{fmt.Sprintf("%d, one by one", b.followMessages), b.followMessages, oneByOne},
-			{fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders), b.followBursts * burst, inBursts},
+			{fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders),
+				b.followBursts * burst, inBursts},
 		} {
 			b.note("following: %d followers, %s", followers, p.name)
-			row, found, err := b.followPair(ctx, w, p, followers)
+			row, found, err := b.followPair(ctx, f, p, followers)
 			if broken = errors.Join(broken, found.broken()); err != nil {
 				return errors.Join(err, broken)
 			}
@@ -50,36 +50,41 @@ func (b *bench) following(ctx context.Context) (err error) {
 		}
 	}
 	b.printf("\n## Following, inside one process\n\n")
-	b.printf("Goroutines in `chat.Follow` on one conversation, on SQLite, beside as many that receive the same events\n")
-	b.printf("from a channel each. CPU time of the process for one delivery. A round is so many messages; Parley's side includes\n")
-	b.printf("storing them, and what that costs by itself, for one delivery, stands beside it.\n\n")
+	b.printf(
+		"Goroutines in `chat.Follow` on one conversation, on SQLite. The yardstick is as many " +
+			"that receive the same events\n")
+	b.printf(
+		"from a channel each. CPU time of the process for one delivery. A round is so many " +
+			"messages; Parley's side includes\n")
+	b.printf(
+		"storing them; the column after it is the cost of storing alone, for one delivery.\n\n")
 	t.print(b.out)
 	return broken
 }
 
-// pattern is how messages come.
+// pattern is how messages are sent.
 type pattern struct {
 	name     string
 	messages int // of one round
-	send     func(ctx context.Context, messages int, c carrier) error
+	send     func(ctx context.Context, messages int, r route) error
 }
 
-// carrier is a way for a message to reach followers.
-type carrier struct {
+// route is a way for a message to reach followers.
+type route struct {
 	followers int
 	send      func(ctx context.Context) error
-	arrivals  *arrivals // nil where nobody follows
+	arrivals  *arrivals // nil if there are no followers
 }
 
 func (b *bench) followPair(
-	ctx context.Context, w *world, p pattern, followers int,
-) (row []string, found account, err error) {
-	ids, err := w.conversations(ctx, 2)
+	ctx context.Context, f *fixture, p pattern, followers int,
+) (row []string, found totals, err error) {
+	ids, err := f.conversations(ctx, 2)
 	if err != nil {
 		return nil, found, err
 	}
 	followed, alone := ids[0], ids[1]
-	crowd, err := gather(ctx, w, followed, followers)
+	group, err := startFollowers(ctx, f, followed, followers)
 	if err != nil {
 		return nil, found, err
 	}
@@ -88,64 +93,66 @@ func (b *bench) followPair(
 
 	through := func(id model.ConversationID) func(ctx context.Context) error {
 		return func(ctx context.Context) error {
-			_, err := w.chat.SendMessage(ctx, w.sender(), chat.SendMessage{ConversationID: id, Content: content})
+			_, err := f.chat.SendMessage(ctx, f.sender(),
+				chat.SendMessage{ConversationID: id, Content: content})
 			return err
 		}
 	}
-	perDelivery := func(c carrier) func() (float64, error) {
+	perDelivery := func(r route) func() (float64, error) {
 		return func() (float64, error) {
 			before, err := ownCPU()
 			if err != nil {
 				return 0, err
 			}
-			if err := p.send(ctx, p.messages, c); err != nil {
+			if err := p.send(ctx, p.messages, r); err != nil {
 				return 0, err
 			}
 			after, err := ownCPU()
 			return (after - before).Seconds() / float64(p.messages*followers), err
 		}
 	}
-	parley := perDelivery(carrier{followers, through(followed), crowd.arrivals})
-	bare := perDelivery(carrier{followers, channels.send, channels.arrivals})
+	parley := perDelivery(route{followers, through(followed), group.arrivals})
+	bare := perDelivery(route{followers, channels.send, channels.arrivals})
 	ofParley, ofBare, err := inTurns(b.rounds, parley, bare)
-	last, ended := crowd.end(ctx, w, followed)
-	found = settle(crowd.ledgers, last)
+	last, ended := group.end(ctx, f, followed)
+	found = total(group.histories, last)
 	if err = errors.Join(err, ended); err != nil {
 		return nil, found, err
 	}
-	sending, err := perDelivery(carrier{followers: followers, send: through(alone)})()
+	sending, err := perDelivery(route{followers: followers, send: through(alone)})()
 	if err != nil {
 		return nil, found, err
 	}
 	cpu := pair{ofParley, ofBare}
 	return append(append([]string{strconv.Itoa(followers), p.name}, found.cells()...),
-		medianDuration(cpu.parley), duration(seconds(sending)), medianDuration(cpu.yardstick), cpu.ratio()), found, nil
+		medianDuration(cpu.parley), duration(seconds(sending)), medianDuration(cpu.yardstick),
+		cpu.ratio()), found, nil
 }
 
-// oneByOne sends a message when everybody has the one before it.
-func oneByOne(ctx context.Context, messages int, c carrier) error {
+// oneByOne sends each message after all followers have received the one before it.
+func oneByOne(ctx context.Context, messages int, r route) error {
 	for range messages {
-		c.arrivals.expect(c.followers)
-		if err := c.send(ctx); err != nil {
+		r.arrivals.expect(r.followers)
+		if err := r.send(ctx); err != nil {
 			return err
 		}
-		if err := c.arrivals.wait(ctx); err != nil {
+		if err := r.arrivals.wait(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// inBursts has some senders send as fast as they can, and waits after each burst.
-func inBursts(ctx context.Context, messages int, c carrier) error {
+// inBursts runs some senders that send as fast as they can, and waits after each burst.
+func inBursts(ctx context.Context, messages int, r route) error {
 	for range messages / burst {
-		c.arrivals.expect(burst * c.followers)
+		r.arrivals.expect(burst * r.followers)
 		sending := make(chan error)
 		for range burstSenders {
 			go func() {
 				var err error
 				for range burst / burstSenders {
-					err = errors.Join(err, c.send(ctx))
+					err = errors.Join(err, r.send(ctx))
 				}
 				sending <- err
 			}()
@@ -157,41 +164,42 @@ func inBursts(ctx context.Context, messages int, c carrier) error {
 		if err != nil {
 			return err
 		}
-		if err := c.arrivals.wait(ctx); err != nil {
+		if err := r.arrivals.wait(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// crowd is goroutines that follow one conversation.
-type crowd struct {
-	arrivals *arrivals
-	ledgers  []*ledger
-	running  sync.WaitGroup
-	cancel   context.CancelFunc
-	failed   chan error
+// followers are goroutines that follow one conversation.
+type followers struct {
+	arrivals  *arrivals
+	histories []*history
+	running   sync.WaitGroup
+	cancel    context.CancelFunc
+	failed    chan error
 }
 
-// gather returns when everybody follows.
-func gather(ctx context.Context, w *world, id model.ConversationID, followers int) (*crowd, error) {
-	c := &crowd{arrivals: newArrivals(), failed: make(chan error, followers)}
+// startFollowers starts n followers, and returns when all of them receive.
+func startFollowers(
+	ctx context.Context, f *fixture, id model.ConversationID, n int,
+) (*followers, error) {
+	c := &followers{arrivals: newArrivals(), failed: make(chan error, n)}
 	ctx, c.cancel = context.WithCancel(ctx)
-	c.running.Go(func() { w.feed.Run(ctx) })
-	c.running.Go(func() { w.live.Run(ctx) })
-	c.running.Go(func() { w.chat.Run(ctx) })
-	// Following begins with the event that is there already, so that its arrival shows that the
-	// follower is listening.
+	c.running.Go(func() { f.feed.Run(ctx) })
+	c.running.Go(func() { f.live.Run(ctx) })
+	c.running.Go(func() { f.chat.Run(ctx) })
+	// The conversation has one event already. Its delivery shows that a follower receives.
 	var beginning int64
-	c.arrivals.expect(followers)
-	for i := range followers {
-		events, err := w.feed.Follow(ctx, w.people[i%len(w.people)], id, &beginning)
+	c.arrivals.expect(n)
+	for i := range n {
+		events, err := f.feed.Follow(ctx, f.people[i%len(f.people)], id, &beginning)
 		if err != nil {
-			_, ended := c.end(ctx, w, id)
+			_, ended := c.end(ctx, f, id)
 			return nil, errors.Join(err, ended)
 		}
-		l := newLedger(beginning)
-		c.ledgers = append(c.ledgers, l)
+		l := newHistory(beginning)
+		c.histories = append(c.histories, l)
 		c.running.Go(func() {
 			for e, err := range events {
 				if err != nil {
@@ -206,33 +214,34 @@ func gather(ctx context.Context, w *world, id model.ConversationID, followers in
 		})
 	}
 	if err := c.arrivals.wait(ctx); err != nil {
-		_, ended := c.end(ctx, w, id)
+		_, ended := c.end(ctx, f, id)
 		return nil, errors.Join(err, ended)
 	}
 	return c, nil
 }
 
-// afterthought is how long a second copy of a message has to show itself after the last one has
-// arrived everywhere.
-const afterthought = 300 * time.Millisecond
+// duplicateWait is how long a duplicate may take to arrive after all messages have.
+const duplicateWait = 300 * time.Millisecond
 
-// end ends the following and says how far the conversation has come.
-func (c *crowd) end(ctx context.Context, w *world, id model.ConversationID) (last int64, err error) {
-	time.Sleep(afterthought)
+// end stops the followers, and returns the last seq of the conversation.
+func (c *followers) end(
+	ctx context.Context, f *fixture, id model.ConversationID,
+) (last int64, err error) {
+	time.Sleep(duplicateWait)
 	c.cancel()
 	c.running.Wait()
 	close(c.failed)
 	for failed := range c.failed {
 		err = errors.Join(err, failed)
 	}
-	now, missing := w.chat.Conversation(context.WithoutCancel(ctx), w.sender(), id)
+	now, missing := f.chat.Conversation(context.WithoutCancel(ctx), f.sender(), id)
 	if missing != nil {
 		return 0, errors.Join(err, missing)
 	}
 	return now.LastSeq, err
 }
 
-// channels is the least that tells many goroutines of one event: a channel each.
+// channels do the least that delivers one event to many goroutines: a channel each.
 type channels struct {
 	arrivals *arrivals
 	each     []chan *model.Event
@@ -245,7 +254,7 @@ func openChannels(followers int) *channels {
 		events := make(chan *model.Event, 64) // as many as a follower's queue holds
 		c.each = append(c.each, events)
 		c.running.Go(func() {
-			l := newLedger(0) // only for its price, which is not the channel's
+			l := newHistory(0) // for its cost, which Parley's side has too
 			for e := range events {
 				l.add(e.Seq)
 				c.arrivals.arrived()

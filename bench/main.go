@@ -1,18 +1,17 @@
-// Bench measures what Parley costs beside the least that the same work can cost, and prints it as
-// Markdown:
+// Bench measures what Parley costs, next to the least that the same work can cost, and prints
+// Markdown tables:
 //
 //	go run ./bench [-short] [-only send|follow|wire|read|abuse|followers|burst|topics|memory|stall] [-profiles DIR]
 //	go run ./bench -search 60s
 //
-// The second looks for requests that are dearer than those of the part abuse; it fails if an answer
-// passes its bound.
+// The second form searches for requests that are more expensive than those of the part abuse. It
+// fails if an answer is larger than its bound.
 //
-// Each figure stands beside a yardstick that was measured in the same run, in turns with it,
-// because a ratio survives a slow or busy machine and a time does not. It never passes or fails on
-// a time; it fails, with exit code 1, when an event was lost, doubled or reordered, or when it
-// could not measure.
+// Each figure is next to that of a yardstick, measured in the same run, in turns. A slow or busy
+// machine changes times, but hardly their ratio. Bench never passes or fails on a time. It exits
+// with 1 if an event was lost, doubled or reordered, or if it could not measure.
 //
-// It needs Linux, for its clocks of other processes, and uses the loopback interface only.
+// It needs Linux, for the clocks of other processes, and uses the loopback interface only.
 package main
 
 import (
@@ -40,7 +39,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// scale is how much is measured. More of it makes the figures steadier, not different.
+// scale is how much is measured. More makes the figures steadier, not different.
 type scale struct {
 	rounds int // of each side of a pair
 
@@ -57,7 +56,7 @@ type scale struct {
 	idleConns     int
 	stallMessages int
 
-	readMessages []int         // in the database, one size after the other
+	readMessages []int         // in the database, one size after another
 	readTime     time.Duration // of one round
 }
 
@@ -65,14 +64,16 @@ type scale struct {
 var (
 	full = scale{
 		rounds: 7, sendTime: 500 * time.Millisecond, followMessages: 100, followBursts: 2,
-		wireRounds: 5, wireTime: 3 * time.Second, wireFollowers: []int{1000, 5000}, wireBurst: 100, wireTopics: 2000,
-		idleConns: 10_000, stallMessages: 100_000,
+		wireRounds: 5, wireTime: 3 * time.Second, wireFollowers: []int{1000, 5000}, wireBurst: 100,
+		wireTopics: 2000,
+		idleConns:  10_000, stallMessages: 100_000,
 		readMessages: []int{10_000, 100_000, 1_000_000}, readTime: 200 * time.Millisecond,
 	}
 	short = scale{
 		rounds: 3, sendTime: 100 * time.Millisecond, followMessages: 25, followBursts: 1,
-		wireRounds: 3, wireTime: time.Second, wireFollowers: []int{1000, 2000}, wireBurst: 20, wireTopics: 200,
-		idleConns: 2000, stallMessages: 5000,
+		wireRounds: 3, wireTime: time.Second, wireFollowers: []int{1000, 2000}, wireBurst: 20,
+		wireTopics: 200,
+		idleConns:  2000, stallMessages: 5000,
 		readMessages: []int{10_000, 100_000}, readTime: 50 * time.Millisecond,
 	}
 )
@@ -82,12 +83,12 @@ type bench struct {
 	scale
 	out      io.Writer
 	progress io.Writer
-	profiles string            // a folder for them; empty means none
-	dir      string            // for everything that is to be gone afterwards
-	postgres *privatepg.Server // nil where none is installed, or needed
+	profiles string            // a folder for profiles; empty for none
+	dir      string            // a temporary folder
+	postgres *privatepg.Server // nil if it is not installed or not needed
 }
 
-// run is the program, apart from its process: it returns the exit code.
+// run runs the program, and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == yardstickArgument {
 		return exitCode(serveYardstick(ctx, stdout), stderr)
@@ -100,11 +101,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	isShort := flags.Bool("short", false, "finish in about two minutes, with figures that vary more")
+	isShort := flags.Bool("short", false,
+		"finish in about two minutes, with figures that vary more")
 	only := flags.String("only", "",
-		"measure one part: send, follow, wire, read or abuse; or one part of wire: "+strings.Join(wireParts(), ", "))
-	search := flags.Duration("search", 0, "look for requests that are dearer than those of abuse, for this long")
-	profiles := flags.String("profiles", "", "have the servers of wire write profiles (pprof) into this folder")
+		"measure one part: send, follow, wire, read or abuse; or one part of wire: "+
+			strings.Join(wireParts(), ", "))
+	search := flags.Duration("search", 0,
+		"search for requests that are more expensive than those of abuse, for this long")
+	profiles := flags.String("profiles", "",
+		"write profiles (pprof) of the servers of wire into this folder")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -119,7 +124,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case slices.Contains(ofWire, *only):
 		parts, ofWire = []string{"wire"}, []string{*only}
 	case *only != "" || flags.NArg() > 0:
-		fmt.Fprintln(stderr, "bench: -only takes one of", strings.Join(append(parts, ofWire...), ", "))
+		fmt.Fprintln(stderr, "bench: -only takes one of",
+			strings.Join(append(parts, ofWire...), ", "))
 		return 2
 	}
 	b := &bench{scale: full, out: stdout, progress: stderr, profiles: *profiles}
@@ -132,7 +138,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitCode(b.inFolder(func() error { return b.measure(ctx, parts, ofWire) }), stderr)
 }
 
-// inFolder runs what needs a folder of its own.
+// inFolder calls run with b.dir set to a new folder, which it removes afterwards.
 func (b *bench) inFolder(run func() error) (err error) {
 	if b.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
 		return err
@@ -181,17 +187,18 @@ func (b *bench) measure(ctx context.Context, parts, ofWire []string) (err error)
 	return nil
 }
 
-// startPostgres starts a server that keeps what it promises: without fsync, the driver's overhead
-// would be compared with a commit that costs nothing.
+// startPostgres starts a server that flushes commits to disk, as in production. Without fsync a
+// commit would cost nothing, and the ratios would show only the overhead around it.
 func (b *bench) startPostgres(ctx context.Context) (err error) {
-	b.postgres, err = privatepg.Start(ctx, "fsync = on", "synchronous_commit = on", "full_page_writes = on")
+	b.postgres, err = privatepg.Start(ctx, "fsync = on", "synchronous_commit = on",
+		"full_page_writes = on")
 	if errors.Is(err, privatepg.ErrNotInstalled) {
 		return nil
 	}
 	return err
 }
 
-// describeMachine says what the figures were taken on: without it they mean nothing.
+// describeMachine prints the machine that the figures were measured on.
 func (b *bench) describeMachine(ctx context.Context) error {
 	flushed, err := timeToFlush(b.dir)
 	if err != nil {
@@ -199,7 +206,8 @@ func (b *bench) describeMachine(ctx context.Context) error {
 	}
 	b.printf("# Parley's benchmarks\n\n")
 	b.printf("- %s, %s\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"), b.howMuch())
-	b.printf("- %d cores%s, %s/%s, %s\n", runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	b.printf("- %d cores%s, %s/%s, %s\n", runtime.NumCPU(), cpuModel(), runtime.GOOS,
+		runtime.GOARCH, runtime.Version())
 	if b.postgres != nil {
 		version, err := b.postgresVersion(ctx)
 		if err != nil {
@@ -209,8 +217,11 @@ func (b *bench) describeMachine(ctx context.Context) error {
 	} else {
 		b.printf("- without PostgreSQL: not installed, or not needed for this part\n")
 	}
-	b.printf("- flushing 8 KiB to disk takes %s; load average at the start: %s\n", duration(flushed), loadAverage())
-	b.printf("- every ratio is Parley divided by its yardstick, the median of %d rounds in turns (lowest–highest)\n", b.rounds)
+	b.printf("- flushing 8 KiB to disk takes %s; load average at the start: %s\n",
+		duration(flushed), loadAverage())
+	b.printf(
+		"- every ratio is Parley divided by its yardstick, the median of %d rounds in turns "+
+			"(lowest–highest)\n", b.rounds)
 	return nil
 }
 
@@ -234,7 +245,8 @@ func (b *bench) postgresVersion(ctx context.Context) (version string, err error)
 func cpuModel() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(info)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+		if name, value, ok := strings.Cut(line, ":"); ok &&
+			strings.TrimSpace(name) == "model name" {
 			return " (" + strings.TrimSpace(value) + ")"
 		}
 	}
@@ -250,7 +262,7 @@ func loadAverage() string {
 	return fields[0]
 }
 
-// timeToFlush is what the disk asks for keeping something, which is the floor under every commit.
+// timeToFlush returns how long the disk takes to flush 8 KiB: the least time of a commit.
 func timeToFlush(dir string) (_ time.Duration, err error) {
 	f, err := os.Create(filepath.Join(dir, "flush"))
 	if err != nil {
@@ -274,5 +286,5 @@ func timeToFlush(dir string) (_ time.Duration, err error) {
 
 func (b *bench) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
 
-// note says on the side what is going on, for whoever waits.
+// note prints progress.
 func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }

@@ -3,21 +3,20 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 )
 
-// warmConns are opened, used and closed before memory is weighed, so that what a server has once is
-// not counted for each.
+// warmConns is how many connections are opened, used and closed before memory is measured, so that
+// memory that a server needs once does not count for each connection.
 const warmConns = 100
 
-// memory weighs connections that are open, subscribed and idle; and once more after messages have
-// flowed.
+// memory measures the memory of connections that are subscribed and idle, and again after messages.
 func (w *wire) memory(ctx context.Context) error {
 	t := table{head: []string{
-		"server", "connections", "resident memory of each, idle", fmt.Sprintf("after %d messages to all of them", loadMessages), "ratio",
+		"server", "connections", "resident memory of each, idle",
+		fmt.Sprintf("after %d messages to all of them", loadMessages), "ratio",
 		"the same, before it is freed",
 	}}
 	const fields = "id seq content createdAt"
@@ -29,24 +28,32 @@ func (w *wire) memory(ctx context.Context) error {
 	}
 	for _, target := range []target{w.parley, w.raw, w.stock} {
 		w.note("over the wire: memory of %d connections, %s", w.idleConns, target.title())
-		row, err := w.weigh(ctx, target)
+		row, err := w.measureMemory(ctx, target)
 		if err != nil {
 			return fmt.Errorf("memory of %s: %w", target.title(), err)
 		}
 		t.add(append([]string{target.title(), fmt.Sprint(w.idleConns)}, row...)...)
 	}
 	w.printf("\n### Memory of a connection\n\n")
-	w.printf("By how much the resident memory (Rss in /proc/PID/smaps_rollup) of each server grows with a connection that is\n")
-	w.printf("subscribed and idle, and what is left of it after messages. Before it is read the server is asked to collect its\n")
-	w.printf("garbage and to give free memory back to the operating system (runtime/debug.FreeOSMemory), through a hook that all\n")
-	w.printf("three have for this; the last column is without. What it held before, after %d connections that came, were told of a\n",
+	w.printf(
+		"By how much the resident memory (Rss in /proc/PID/smaps_rollup) of each server grows " +
+			"with a connection that is\n")
+	w.printf(
+		"subscribed and idle, and after messages. Before each reading the server collects its " +
+			"garbage and returns free memory\n")
+	w.printf(
+		"to the operating system (runtime/debug.FreeOSMemory), through a hook that all three " +
+			"have; the last column is without.\n")
+	w.printf(
+		"The memory before is subtracted: that after %d connections were opened, received a "+
+			"message and were closed. The\n",
 		warmConns)
-	w.printf("message and went, is subtracted. The kernel's memory for sockets is not in it.\n\n")
+	w.printf("kernel's memory for sockets is not included.\n\n")
 	t.print(w.out)
 	return nil
 }
 
-func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
+func (w *wire) measureMemory(ctx context.Context, target target) ([]string, error) {
 	warm := &side{target: target, traffic: traffic{topics: 1, followers: warmConns}}
 	defer func() { warm.end() }()
 	if err := warm.begin(ctx); err != nil {
@@ -57,11 +64,11 @@ func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A topic of its own, as each of the sides has: the connections of the first one are gone.
+	// Another topic than that of the warm connections, which are gone.
 	s := &side{target: target, traffic: traffic{topics: 1, followers: w.idleConns, senders: 1}}
 	const topic = 1
 	conns := make([]*conn, w.idleConns)
-	err = atOnce(ctx, len(conns), func(_ context.Context, i int) (err error) {
+	err = inParallel(ctx, len(conns), func(_ context.Context, i int) (err error) {
 		conns[i], err = target.join(topic, i, target.last(topic))
 		return err
 	})
@@ -93,7 +100,7 @@ func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
 			return nil, err
 		}
 	}
-	loaded, err := rss(target.pid())
+	loaded, err := residentMemory(target.pid())
 	if err != nil {
 		return nil, err
 	}
@@ -101,43 +108,29 @@ func (w *wire) weigh(ctx context.Context, target target) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := settle(s.listeners.ledgers, target.last(topic)).broken(); err != nil {
+	if err := total(s.listeners.histories, target.last(topic)).broken(); err != nil {
 		return nil, err
 	}
-	each := func(bytes int64) string { return kilobytes(float64(bytes-before) / float64(len(conns))) }
-	return []string{each(idle), each(after), fmt.Sprintf("%.2f", float64(after-before)/float64(idle-before)), each(loaded)}, nil
+	each := func(bytes int64) string {
+		return kilobytes(float64(bytes-before) / float64(len(conns)))
+	}
+	return []string{each(idle), each(after),
+		fmt.Sprintf("%.2f", float64(after-before)/float64(idle-before)), each(loaded)}, nil
 }
 
-// loadMessages is how many messages each connection gets before it is weighed again.
+// loadMessages is how many messages each connection receives before its memory is measured again.
 const loadMessages = 30
 
-// idleTime is how long connections are left alone before they are weighed.
+// idleTime is how long connections are idle before their memory is measured.
 const idleTime = time.Second
 
-// freed is the resident memory of a server that has nothing to do, and keeps no garbage.
+// freed returns the resident memory of an idle server without garbage.
 func freed(ctx context.Context, target target) (int64, error) {
 	time.Sleep(idleTime)
 	if err := target.debug(ctx, "/free", ""); err != nil {
 		return 0, err
 	}
-	return rss(target.pid())
-}
-
-// rss is the resident memory of a process, in bytes. /proc/PID/status has it too, but off by what
-// each thread has not told yet.
-func rss(pid int) (int64, error) {
-	path := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
-	maps, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(maps)) {
-		var kb int64
-		if _, err := fmt.Sscanf(line, "Rss: %d kB", &kb); err == nil {
-			return kb << 10, nil
-		}
-	}
-	return 0, fmt.Errorf("%s has no Rss", path)
+	return residentMemory(target.pid())
 }
 
 func kilobytes(b float64) string { return fmt.Sprintf("%.1f KiB", b/1024) }

@@ -13,24 +13,25 @@ import (
 	"strings"
 	"sync"
 
+	"parley/internal/client"
 	"parley/seed"
 )
 
-// parleyServer is the built server, which may be started again with what it has stored; or, where
-// stock is set, one of the same API that has gqlgen's transport for WebSockets.
+// parleyServer is the built server, or one with the same API and gqlgen's transport for WebSockets.
+// It may be started again on its data.
 type parleyServer struct {
-	*child
+	*serverProcess
 	binary, dir string
-	stock       bool
-	database    string   // its URL, where it is not the one in dir
-	fields      string   // what each follower asks for
+	stock       bool     // with gqlgen's transport
+	database    string   // its URL; empty for the one in dir
+	fields      string   // the selection of each follower
 	tokens      []string // the people's access tokens; the first is the sender's
 	people      []string // their ids
 
-	conversations []string // a topic each
+	conversations []string // by topic
 
 	mu   sync.Mutex // guards seqs
-	seqs []int64    // the newest of each conversation
+	seqs []int64    // the newest of each topic
 }
 
 func (p *parleyServer) title() string {
@@ -40,8 +41,7 @@ func (p *parleyServer) title() string {
 	return "Parley"
 }
 
-// build makes the program that everybody gets, and what package debug is in it: go build takes one
-// more file for that.
+// build builds Parley's program with one more file, which serves package debug.
 func (p *parleyServer) build(ctx context.Context) error {
 	dir := filepath.Dir(p.binary)
 	const hook = "package main\n\nimport \"parley/bench/debug\"\n\nfunc init() { debug.Serve() }\n"
@@ -51,12 +51,14 @@ func (p *parleyServer) build(ctx context.Context) error {
 	}
 	file, overlay := filepath.Join(dir, "hook.go"), filepath.Join(dir, "overlay.json")
 	replaced, err := json.Marshal(map[string]any{
-		"Replace": map[string]string{filepath.Join(strings.TrimSpace(string(module)), "bench_hook.go"): file},
+		"Replace": map[string]string{filepath.Join(strings.TrimSpace(string(module)),
+			"bench_hook.go"): file},
 	})
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(os.WriteFile(file, []byte(hook), 0o600), os.WriteFile(overlay, replaced, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(hook), 0o600),
+		os.WriteFile(overlay, replaced, 0o600)); err != nil {
 		return err
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", p.binary, "parley")
@@ -66,11 +68,11 @@ func (p *parleyServer) build(ctx context.Context) error {
 	return nil
 }
 
-// start begins with the memory of a server that has done nothing yet.
+// start starts the server.
 func (p *parleyServer) start(ctx context.Context) (err error) {
-	command := []string{p.binary}
+	var args []string
 	if p.stock {
-		command = []string{p.binary, stockArgument}
+		args = []string{stockArgument}
 	}
 	var settings []string
 	if p.database != "" {
@@ -79,12 +81,12 @@ func (p *parleyServer) start(ctx context.Context) (err error) {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
 	}
-	p.child, err = startTarget(ctx, p.dir, settings, command...)
+	p.serverProcess, err = startServer(ctx, p.dir, settings, p.binary, args...)
 	return err
 }
 
-// begin starts the server, and makes the topics: conversations of as many people as there are
-// followers, or of all of them.
+// begin starts the server, and creates the topics: conversations of as many people as there are
+// followers, at most of all.
 func (p *parleyServer) begin(ctx context.Context, topics, followers int) error {
 	if err := p.start(ctx); err != nil {
 		return err
@@ -93,18 +95,18 @@ func (p *parleyServer) begin(ctx context.Context, topics, followers int) error {
 		return err
 	}
 	p.conversations, p.seqs = make([]string, topics), make([]int64, topics)
-	return atOnce(ctx, topics, func(ctx context.Context, i int) error {
-		return p.converse(ctx, i, p.people[1:max(2, min(followers, len(p.people)))])
+	return inParallel(ctx, topics, func(ctx context.Context, i int) error {
+		return p.createTopic(ctx, i, p.people[1:max(2, min(followers, len(p.people)))])
 	})
 }
 
-// wirePeople is how many people follow, each on several devices, because a real password's price is
-// paid for each of them.
+// wirePeople is how many people follow, each on several devices. It is low, because registering
+// hashes a password.
 const wirePeople = 20
 
 type object = map[string]any
 
-// register makes accounts, the first time.
+// register registers the people who have no account yet.
 func (p *parleyServer) register(ctx context.Context) error {
 	for i := len(p.people); i < wirePeople; i++ {
 		name := fmt.Sprintf("person%d", i)
@@ -114,13 +116,16 @@ func (p *parleyServer) register(ctx context.Context) error {
 				Viewer *struct{ User struct{ ID string } }
 			}
 		}
-		err := p.ask(ctx, "mutation ($in: RegisterInput!) { register(input: $in) { tokens { accessToken } viewer { user { id } } } }",
-			object{"email": name + "@example.org", "nickname": name, "password": rand.Text()}, &answer)
+		err := p.ask(ctx,
+			"mutation ($in: RegisterInput!) { register(input: $in) { tokens { accessToken } "+
+				"viewer { user { id } } } }",
+			object{"email": name + "@example.org", "nickname": name, "password": rand.Text()},
+			&answer)
 		if err != nil {
 			return err
 		}
 		if answer.Register.Tokens == nil || answer.Register.Viewer == nil {
-			return errors.New("nobody was registered")
+			return errors.New("register: the answer has no tokens")
 		}
 		p.tokens = append(p.tokens, answer.Register.Tokens.AccessToken)
 		p.people = append(p.people, answer.Register.Viewer.User.ID)
@@ -128,8 +133,8 @@ func (p *parleyServer) register(ctx context.Context) error {
 	return nil
 }
 
-// converse makes a conversation of the first of the people with others.
-func (p *parleyServer) converse(ctx context.Context, topic int, others []string) error {
+// createTopic creates a conversation of the first of the people and others.
+func (p *parleyServer) createTopic(ctx context.Context, topic int, others []string) error {
 	var members []object
 	for _, id := range others {
 		members = append(members, object{"userId": id})
@@ -142,16 +147,18 @@ func (p *parleyServer) converse(ctx context.Context, topic int, others []string)
 			}
 		}
 	}
-	err := p.ask(ctx, "mutation ($in: CreateConversationInput!) { createConversation(input: $in) { conversation { id lastSeq } } }",
+	err := p.ask(ctx,
+		"mutation ($in: CreateConversationInput!) { createConversation(input: $in) { "+
+			"conversation { id lastSeq } } }",
 		object{"title": "A topic", "members": members}, &answer)
 	if err != nil {
 		return err
 	}
-	made := answer.CreateConversation.Conversation
-	if made == nil {
-		return errors.New("no conversation was made")
+	created := answer.CreateConversation.Conversation
+	if created == nil {
+		return errors.New("createConversation: the answer has no conversation")
 	}
-	p.conversations[topic], p.seqs[topic] = made.ID, made.LastSeq
+	p.conversations[topic], p.seqs[topic] = created.ID, created.LastSeq
 	return nil
 }
 
@@ -159,13 +166,14 @@ func (p *parleyServer) send(ctx context.Context, topic int) error {
 	var answer struct {
 		SendMessage struct{ Message *struct{ Seq int64 } }
 	}
-	err := p.ask(ctx, "mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { seq } } }",
+	err := p.ask(ctx,
+		"mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { seq } } }",
 		object{"conversationId": p.conversations[topic], "content": stamped()}, &answer)
 	if err != nil {
 		return err
 	}
 	if answer.SendMessage.Message == nil {
-		return errors.New("the message was not sent")
+		return errors.New("sendMessage: the answer has no message")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -191,58 +199,52 @@ func (p *parleyServer) join(topic, follower int, after int64) (*conn, error) {
 	return c, nil
 }
 
-// subscribe makes a connection that of a follower, who is one of the conversation's people.
+// subscribe makes a new connection that of a follower: one of the people in the conversation.
 func (p *parleyServer) subscribe(c *conn, topic, follower int, after int64) error {
-	say := func(v any) error {
-		message, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		return c.write(opText, message)
-	}
-	err := say(object{
-		"type": "connection_init", "payload": object{"Authorization": "Bearer " + p.tokens[follower%len(p.tokens)]},
-	})
-	if err != nil {
+	if err := c.send(client.Init(p.tokens[follower%len(p.tokens)])); err != nil {
 		return err
 	}
 	answer, err := c.message()
 	if err != nil {
 		return err
 	}
-	if !bytes.Contains(answer, []byte(`"connection_ack"`)) {
-		return fmt.Errorf("instead of connection_ack came %s", answer)
+	if !bytes.Contains(answer, []byte(client.TypeAck)) {
+		return fmt.Errorf("%s instead of %s", answer, client.TypeAck)
 	}
-	return say(object{"id": "1", "type": "subscribe", "payload": object{
-		"query":     "subscription ($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) { " + p.fields + " } }",
-		"variables": object{"id": p.conversations[topic], "after": after},
-	}})
+	return c.send(client.Subscribe("1", client.Operation{
+		Query: "subscription ($id: ID!, $after: Int) { messageAdded(conversationId: $id, " +
+			"afterSeq: $after) { " +
+			p.fields + " } }",
+		Variables: object{"id": p.conversations[topic], "after": after},
+	}))
 }
 
-// ask runs a mutation with one variable, in, as the first of the people once there is one.
+// ask runs a mutation with the variable in, as the first of the people if there is one.
 func (p *parleyServer) ask(ctx context.Context, query string, in, data any) error {
 	return p.query(ctx, query, object{"in": in}, data)
 }
 
-// login has what follows be asked by somebody whom seed has made.
+// login makes a person from package seed the one who asks.
 func (p *parleyServer) login(ctx context.Context, email string) error {
 	var answer struct {
 		Login struct{ Tokens *struct{ AccessToken string } }
 	}
-	err := p.ask(ctx, "mutation ($in: LoginInput!) { login(input: $in) { tokens { accessToken } } }",
+	err := p.ask(ctx,
+		"mutation ($in: LoginInput!) { login(input: $in) { tokens { accessToken } } }",
 		object{"email": email, "password": seed.Password}, &answer)
 	if err != nil {
 		return err
 	}
 	if answer.Login.Tokens == nil {
-		return fmt.Errorf("%s was not signed in", email)
+		return fmt.Errorf("login as %s: the answer has no tokens", email)
 	}
 	p.tokens = []string{answer.Login.Tokens.AccessToken}
 	return nil
 }
 
+// query runs an operation, and reads its data. It returns an error if the answer has errors.
 func (p *parleyServer) query(ctx context.Context, query string, variables object, data any) error {
-	request, err := json.Marshal(object{"query": query, "variables": variables})
+	request, err := json.Marshal(client.Operation{Query: query, Variables: variables})
 	if err != nil {
 		return err
 	}
@@ -250,7 +252,7 @@ func (p *parleyServer) query(ctx context.Context, query string, variables object
 	if len(p.tokens) > 0 {
 		token = p.tokens[0]
 	}
-	said, err := post(ctx, p.url, token, request)
+	text, err := post(ctx, p.url, token, request)
 	if err != nil {
 		return err
 	}
@@ -258,7 +260,7 @@ func (p *parleyServer) query(ctx context.Context, query string, variables object
 		Data   any
 		Errors json.RawMessage
 	}{Data: data}
-	if err := json.Unmarshal(said, &answer); err != nil {
+	if err := json.Unmarshal(text, &answer); err != nil {
 		return err
 	}
 	if answer.Errors != nil {

@@ -23,7 +23,8 @@ func (l *library) reads() []read {
 	rare.name, often.name = "search, a rare word", "search, a common word"
 	return []read{
 		{"first page of conversations", l.conversations, l.bareConversations},
-		{"the same conversations, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows), l.bareConversations},
+		{"the same conversations, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows),
+			l.bareConversations},
 		{"newest 50 messages", l.newest, l.bareNewest},
 		{"the same messages, over HTTP", l.overHTTP(messagesQuery, l.messageRows), l.bareNewest},
 		{"unread in all", l.unread, l.bareUnread},
@@ -38,10 +39,11 @@ const (
 	newest  = 50
 )
 
-// conversations brings what a client's first screen shows.
+// conversations reads what a client's first screen shows.
 func (l *library) conversations(ctx context.Context) (rows int, err error) {
 	first := page
-	list, err := l.chat.MyConversations(ctx, l.reader, chat.ConversationFilter{}, store.PageArgs{First: &first})
+	list, err := l.chat.MyConversations(ctx, l.reader, chat.ConversationFilter{},
+		store.PageArgs{First: &first})
 	if err != nil {
 		return 0, err
 	}
@@ -79,9 +81,10 @@ func (l *library) conversations(ctx context.Context) (rows int, err error) {
 	return rows + len(users), err
 }
 
-// newest brings the end of a conversation, with its authors.
+// newest reads the last messages of a conversation, with their authors.
 func (l *library) newest(ctx context.Context) (rows int, err error) {
-	page, err := l.chat.Messages(ctx, l.reader, []model.ConversationID{l.conversation}, store.Window{Limit: 50, Backwards: true})
+	page, err := l.chat.Messages(ctx, l.reader, []model.ConversationID{l.conversation},
+		store.Window{Limit: 50, Backwards: true})
 	if err != nil {
 		return 0, err
 	}
@@ -114,7 +117,7 @@ const (
 
 type answeredUser struct{ ID string }
 
-// answered is what the queries are answered with, as far as it is counted.
+// answered is the part of the answers that is counted.
 type answered struct {
 	Viewer struct {
 		Conversations struct {
@@ -132,7 +135,9 @@ type answered struct {
 	}
 }
 
-func (l *library) overHTTP(query string, count func(*answered) int) func(context.Context) (int, error) {
+func (l *library) overHTTP(
+	query string, count func(*answered) int,
+) func(context.Context) (int, error) {
 	return func(ctx context.Context) (int, error) {
 		var a answered
 		if err := l.server.query(ctx, query, map[string]any{"id": l.conversation.String()}, &a); err != nil {

@@ -13,11 +13,10 @@ import (
 	"parley/graph"
 )
 
-// search looks for requests that are dearer than those that are known. It writes documents at
-// random, over the whole schema, and changes those that cost most: what makes a document dear is
-// found by the cost itself.
+// search looks for requests that are more expensive than the known ones. It writes random documents
+// over the whole schema, and mutates the most expensive ones.
 func (b *bench) search(ctx context.Context, during time.Duration) error {
-	a, err := b.abused(ctx)
+	a, err := b.startAbuse(ctx)
 	if err != nil {
 		return err
 	}
@@ -25,22 +24,22 @@ func (b *bench) search(ctx context.Context, during time.Duration) error {
 	s := &searcher{abuser: a, schema: graph.NewExecutableSchema(graph.Config{}).Schema()}
 	b.note("abuse: searching for %v", during)
 	for end := time.Now().Add(during); time.Now().Before(end) && ctx.Err() == nil; {
-		if err := s.try(ctx); err != nil {
+		if err := s.step(ctx); err != nil {
 			return err
 		}
 	}
-	rows := table{head: []string{"request", "by", "sent", "CPU", "peak memory", "answer", "answered with"}}
-	for i, f := range s.dearest {
-		row, err := a.row(ctx, dear{fmt.Sprint(i + 1), false, f.query, nil})
+	rows := table{head: requestHead()}
+	for i, c := range s.best {
+		row, err := a.requestRow(ctx, request{name: fmt.Sprint(i + 1), query: c.query})
 		if err != nil {
 			return err
 		}
 		rows.add(row...)
 	}
-	b.printf("\n## The dearest of %d random requests\n\n", s.tried)
+	b.printf("\n## The dearest of %d random requests\n\n", s.measured)
 	rows.print(b.out)
-	for i, f := range s.dearest {
-		b.printf("\n%d. `%s`\n", i+1, f.query)
+	for i, c := range s.best {
+		b.printf("\n%d. `%s`\n", i+1, c.query)
 	}
 	if s.largest > maxAnswerFound {
 		return fmt.Errorf("a request was answered with %d bytes: `%s`", s.largest, s.largestQuery)
@@ -49,16 +48,16 @@ func (b *bench) search(ctx context.Context, during time.Duration) error {
 }
 
 const (
-	// dearestKept are what the search goes on from.
-	dearestKept = 12
-	// genomeSize is how many decisions a document has at most. Beyond them it comes to its end.
+	// keptCandidates is how many candidates the search continues from.
+	keptCandidates = 12
+	// genomeSize is the most decisions of a document. After the last one the document ends.
 	genomeSize = 600
-	// maxAnswerFound is the bound of an answer, and what JSON adds to what is counted.
+	// maxAnswerFound is the bound of an answer, and what JSON adds to the counted bytes.
 	maxAnswerFound = 2<<20 + 64<<10
 )
 
-// found is a document, the decisions that make it, and what it costs.
-type found struct {
+// candidate is a document, the decisions that it was written by, and its cost.
+type candidate struct {
 	genome []byte
 	query  string
 	cpu    time.Duration
@@ -67,72 +66,66 @@ type found struct {
 type searcher struct {
 	*abuser
 	schema       *ast.Schema
-	dearest      []found // first
-	tried        int
+	best         []candidate // the most expensive first
+	measured     int
 	largest      int
 	largestQuery string
 }
 
-// try writes one document and measures it, twice if it may be among the dearest: a busy machine
-// makes one look dear.
-func (s *searcher) try(ctx context.Context) error {
-	f := found{genome: s.next()}
-	w := &documentWriter{schema: s.schema, ids: s.ids, genome: f.genome}
-	f.query = w.document()
-	s.tried++
+// step writes one document and measures it: twice if it may be among the most expensive, because on
+// a busy machine a request costs more.
+func (s *searcher) step(ctx context.Context) error {
+	c := candidate{genome: s.next()}
+	w := &documentWriter{schema: s.schema, ids: s.ids, genome: c.genome}
+	c.query = w.document()
+	s.measured++
 	for range 2 {
-		cpu, err := s.cost(ctx, f.query)
+		cpu, err := s.costOf(ctx, c.query)
 		if err != nil {
 			return err
 		}
-		if f.cpu == 0 || cpu < f.cpu {
-			f.cpu = cpu
+		if c.cpu == 0 || cpu < c.cpu {
+			c.cpu = cpu
 		}
-		if len(s.dearest) == dearestKept && f.cpu <= s.dearest[dearestKept-1].cpu {
+		if len(s.best) == keptCandidates && c.cpu <= s.best[keptCandidates-1].cpu {
 			return nil
 		}
 	}
-	if slices.ContainsFunc(s.dearest, func(known found) bool { return known.query == f.query }) {
+	if slices.ContainsFunc(s.best, func(known candidate) bool { return known.query == c.query }) {
 		return nil
 	}
-	s.dearest = append(s.dearest, f)
-	slices.SortFunc(s.dearest, func(a, b found) int { return int(b.cpu - a.cpu) })
-	s.dearest = s.dearest[:min(len(s.dearest), dearestKept)]
+	s.best = append(s.best, c)
+	slices.SortFunc(s.best, func(a, b candidate) int { return int(b.cpu - a.cpu) })
+	s.best = s.best[:min(len(s.best), keptCandidates)]
 	return nil
 }
 
-func (s *searcher) cost(ctx context.Context, query string) (time.Duration, error) {
-	body, err := dear{query: query}.body()
+// costOf returns the server's CPU time for one query.
+func (s *searcher) costOf(ctx context.Context, query string) (time.Duration, error) {
+	body, err := request{query: query}.body()
 	if err != nil {
 		return 0, err
 	}
-	begun, err := processCPU(s.pid())
-	if err != nil {
-		return 0, err
+	cpu, answer, err := s.cost(ctx, s.tokens[0], body)
+	if len(answer) > s.largest {
+		s.largest, s.largestQuery = len(answer), query
 	}
-	said, err := postAny(ctx, s.url, s.tokens[0], body)
-	if err != nil {
-		return 0, err
-	}
-	spent, err := processCPU(s.pid())
-	if len(said) > s.largest {
-		s.largest, s.largestQuery = len(said), query
-	}
-	return spent - begun, err
+	return cpu, err
 }
 
-// next is a new genome: random, or a dear one with some decisions changed, or the halves of two.
+// next returns a genome: a random one, or one of the best with some decisions changed, or parts of
+// two of the best.
 func (s *searcher) next() []byte {
 	genome := make([]byte, rand.IntN(genomeSize)+1)
-	if len(s.dearest) == 0 || rand.IntN(4) == 0 {
+	if len(s.best) == 0 || rand.IntN(4) == 0 {
 		for i := range genome {
 			genome[i] = byte(rand.Uint32())
 		}
 		return genome
 	}
-	genome = slices.Clone(s.dearest[rand.IntN(len(s.dearest))].genome)
+	genome = slices.Clone(s.best[rand.IntN(len(s.best))].genome)
 	if rand.IntN(3) == 0 {
-		other := s.dearest[rand.IntN(len(s.dearest))].genome
+		other := s.best[rand.IntN(len(s.best))].genome
 		at := rand.IntN(min(len(genome), len(other)))
 		genome = slices.Concat(genome[:at], other[at:])
 	}
@@ -146,7 +139,7 @@ func (s *searcher) next() []byte {
 	return genome[:min(len(genome), genomeSize)]
 }
 
-// documentWriter writes a query that fits the schema, by the decisions of a genome.
+// documentWriter writes a query that is valid under the schema, by the decisions of a genome.
 type documentWriter struct {
 	schema  *ast.Schema
 	ids     []string
@@ -155,7 +148,7 @@ type documentWriter struct {
 	b       strings.Builder
 }
 
-// pick decides for one of n; 0 once there are no decisions left.
+// pick returns the next decision, one of n. It is 0 if no decision is left.
 func (w *documentWriter) pick(n int) int {
 	if len(w.genome) == 0 {
 		return 0
@@ -170,7 +163,7 @@ func (w *documentWriter) document() string {
 	return w.b.String()
 }
 
-// selection writes one of an object, an interface or a union.
+// selection writes a selection of an object, an interface or a union.
 func (w *documentWriter) selection(on *ast.Definition, levels int) {
 	w.b.WriteString("{ __typename")
 	for range w.pick(6) + 1 {
@@ -196,7 +189,7 @@ func (w *documentWriter) field(f *ast.FieldDefinition, levels int) {
 		return
 	}
 	w.b.WriteString(" ")
-	// the same field with other arguments is refused without an alias
+	// Without aliases, two fields with different arguments would be refused.
 	if w.aliases < 29 && w.pick(3) > 0 {
 		w.aliases++
 		fmt.Fprintf(&w.b, "a%d: ", w.aliases)
@@ -212,8 +205,9 @@ func (w *documentWriter) field(f *ast.FieldDefinition, levels int) {
 func (w *documentWriter) arguments(list ast.ArgumentDefinitionList) {
 	var written []string
 	for _, argument := range list {
-		if argument.Name == "last" && len(written) > 0 && strings.HasPrefix(written[len(written)-1], "first") {
-			continue // a page has one of the two
+		if argument.Name == "last" && len(written) > 0 &&
+			strings.HasPrefix(written[len(written)-1], "first") {
+			continue // a page takes one of the two
 		}
 		if argument.Type.NonNull || w.pick(3) > 0 {
 			if value := w.value(argument); value != "" {
@@ -226,7 +220,7 @@ func (w *documentWriter) arguments(list ast.ArgumentDefinitionList) {
 	}
 }
 
-// value is one that an argument takes; empty if it is better left out.
+// value returns a value for an argument: "" if the argument is better left out.
 func (w *documentWriter) value(argument *ast.ArgumentDefinition) string {
 	switch t := argument.Type; {
 	case t.Elem != nil:
@@ -238,7 +232,7 @@ func (w *documentWriter) value(argument *ast.ArgumentDefinition) string {
 	case t.Name() == "Int":
 		return fmt.Sprint([]int{100, 98, 50, 20, 5, 1, 0}[w.pick(7)])
 	case t.Name() == "ID" && !t.NonNull && argument.Name != "conversationId":
-		return "" // of something else than a conversation
+		return "" // an id of another type than a conversation
 	case t.Name() == "ID":
 		return fmt.Sprintf("%q", w.ids[w.pick(len(w.ids))])
 	case t.Name() == "Boolean":

@@ -29,18 +29,18 @@ const (
 	maxSenders        = 64
 )
 
-// database is one of the two, with what a round of sending needs.
+// database is one of the two databases, with everything that a round of sending needs.
 type database struct {
 	name          string
-	world         *world
+	fixture       *fixture
 	conversations []model.ConversationID
 	bare          send
 	closeBare     func() error
-	serverPID     int // 0 where the database runs inside this process
+	serverPID     int // 0 if the database runs inside this process
 }
 
-// sending measures chat.Service.SendMessage beside a transaction for each message, and beside the
-// bare driver.
+// sending measures chat.Service.SendMessage. The yardsticks are a transaction for each message, and
+// the bare driver.
 func (b *bench) sending(ctx context.Context) error {
 	t := table{head: []string{
 		"database", "conversations", "senders", "beside", "Parley", "yardstick", "ratio",
@@ -52,21 +52,30 @@ func (b *bench) sending(ctx context.Context) error {
 		}
 	}
 	b.printf("\n## Sending a message\n\n")
-	b.printf("`chat.Service.SendMessage`, where messages that wait share a commit, beside a transaction for each message:\n")
-	b.printf("`one by one` has the same rules, through Bun; `bare` has the fewest statements, through the driver alone, prepared, with\n")
-	b.printf("as many connections, and neither looks for mentions nor indexes words. Messages per second (a ratio of 1 is as fast), and\n")
-	b.printf("CPU time for one message, of the sending process and of all of PostgreSQL's together.\n\n")
+	b.printf(
+		"`chat.Service.SendMessage`, in which waiting messages share a commit. Both yardsticks " +
+			"use a transaction for each message:\n")
+	b.printf(
+		"`one by one` has the same rules, through Bun; `bare` has the fewest statements, through " +
+			"the driver alone, prepared, with\n")
+	b.printf(
+		"as many connections, and neither finds mentions nor indexes words. Messages per second " +
+			"(a ratio of 1 is as fast), and\n")
+	b.printf(
+		"CPU time for one message, of the sending process and of all of PostgreSQL's together.\n\n")
 	t.print(b.out)
 	return b.sendingOverHTTP(ctx)
 }
 
-func (b *bench) sendTo(ctx context.Context, open func(context.Context) (*database, error), t *table) (err error) {
+func (b *bench) sendTo(
+	ctx context.Context, open func(context.Context) (*database, error), t *table,
+) (err error) {
 	d, err := open(ctx)
 	if err != nil || d == nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.closeBare(), d.world.close()) }()
-	d.conversations, err = d.world.conversations(ctx, manyConversations)
+	defer func() { err = errors.Join(err, d.closeBare(), d.fixture.close()) }()
+	d.conversations, err = d.fixture.conversations(ctx, manyConversations)
 	if err != nil {
 		return err
 	}
@@ -81,7 +90,9 @@ func (b *bench) sendTo(ctx context.Context, open func(context.Context) (*databas
 	return d.checkNumbers(ctx)
 }
 
-func (b *bench) sendPair(ctx context.Context, d *database, to []model.ConversationID, senders int, t *table) error {
+func (b *bench) sendPair(
+	ctx context.Context, d *database, to []model.ConversationID, senders int, t *table,
+) error {
 	round := func(send send) func() (sent, error) {
 		return func() (sent, error) { return d.round(ctx, send, to, senders, b.sendTime) }
 	}
@@ -89,21 +100,23 @@ func (b *bench) sendPair(ctx context.Context, d *database, to []model.Conversati
 		name string
 		send send
 	}{{"one by one", d.sendAloneInTx}, {"bare", d.bare}} {
-		// One round of each does not count: it opens the connections and prepares the statements.
+		// The first round of each does not count. It opens connections and prepares statements.
 		if _, _, err := inTurns(1, round(d.sendThroughParley), round(yardstick.send)); err != nil {
 			return err
 		}
-		ofParley, ofYardstick, err := inTurns(b.rounds, round(d.sendThroughParley), round(yardstick.send))
+		ofParley, ofYardstick, err := inTurns(b.rounds, round(d.sendThroughParley),
+			round(yardstick.send))
 		if err != nil {
 			return err
 		}
-		t.add(append([]string{d.name, strconv.Itoa(len(to)), strconv.Itoa(senders), yardstick.name}, sendCells(ofParley, ofYardstick)...)...)
+		t.add(append([]string{d.name, strconv.Itoa(len(to)), strconv.Itoa(senders), yardstick.name},
+			sendCells(ofParley, ofYardstick)...)...)
 	}
 	return nil
 }
 
-// sent is one round: messages per second, and seconds of CPU time per message, the database's
-// included.
+// sent is the result of one round: messages per second, and CPU seconds per message, including the
+// database's.
 type sent struct{ perSecond, cpu float64 }
 
 func (d *database) round(
@@ -111,7 +124,7 @@ func (d *database) round(
 ) (sent, error) {
 	var next atomic.Int64
 	return sendRound(ctx, long, senders, func(ctx context.Context, n int) error {
-		return send(ctx, to[n%len(to)], d.world.people[int(next.Add(1))%len(d.world.people)])
+		return send(ctx, to[n%len(to)], d.fixture.people[int(next.Add(1))%len(d.fixture.people)])
 	}, func() (time.Duration, error) {
 		own, err1 := ownCPU()
 		server, err2 := cpuOf(d.serverPID)
@@ -119,10 +132,11 @@ func (d *database) round(
 	})
 }
 
-// sendRound has so many senders send, each one message after the other, for as long. send is told
-// which message it is.
+// sendRound runs so many senders for a time, each of which sends one message after another. send
+// gets the number of the message.
 func sendRound(
-	ctx context.Context, long time.Duration, senders int, send func(ctx context.Context, n int) error,
+	ctx context.Context, long time.Duration, senders int,
+	send func(ctx context.Context, n int) error,
 	cpu func() (time.Duration, error),
 ) (sent, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -149,33 +163,38 @@ func sendRound(
 	}
 	after, err2 := cpu()
 	n := float64(messages.Load())
-	return sent{perSecond: n / took.Seconds(), cpu: (after - before).Seconds() / n}, errors.Join(err1, err2)
+	return sent{perSecond: n / took.Seconds(), cpu: (after - before).Seconds() / n},
+		errors.Join(err1, err2)
 }
 
-func (d *database) sendAloneInTx(ctx context.Context, to model.ConversationID, author model.Actor) error {
-	return sendAlone(ctx, d.world.db, to, author)
+func (d *database) sendAloneInTx(
+	ctx context.Context, to model.ConversationID, author model.Actor,
+) error {
+	return sendAlone(ctx, d.fixture.db, to, author)
 }
 
-func (d *database) sendThroughParley(ctx context.Context, to model.ConversationID, author model.Actor) error {
+func (d *database) sendThroughParley(
+	ctx context.Context, to model.ConversationID, author model.Actor,
+) error {
 	key := uuid.NewString()
-	_, err := d.world.chat.SendMessage(ctx, author, chat.SendMessage{
+	_, err := d.fixture.chat.SendMessage(ctx, author, chat.SendMessage{
 		ConversationID: to, Content: content, IdempotencyKey: &key,
 	})
 	return err
 }
 
-// checkNumbers makes sure that both sides did the work: every seq taken has its event, and every
-// event but each conversation's first its message.
+// checkNumbers checks that both sides did the work: every seq has an event, and every event except
+// the first of each conversation has a message.
 func (d *database) checkNumbers(ctx context.Context) error {
 	var conversations, taken, events, messages int64
-	err := d.world.db.QueryRowContext(ctx, `SELECT
+	err := d.fixture.db.QueryRowContext(ctx, `SELECT
 		(SELECT count(*) FROM conversations), (SELECT sum(last_seq) FROM conversations),
 		(SELECT count(*) FROM events), (SELECT count(*) FROM messages)`).Scan(&conversations, &taken, &events, &messages)
 	if err != nil {
 		return err
 	}
 	if taken != events || events != messages+conversations {
-		return fmt.Errorf("%s: %d seqs were taken in %d conversations, for %d events and %d messages",
+		return fmt.Errorf("%s: %d seqs in %d conversations, but %d events and %d messages",
 			d.name, taken, conversations, events, messages)
 	}
 	return nil
@@ -183,7 +202,7 @@ func (d *database) checkNumbers(ctx context.Context) error {
 
 func (b *bench) openSQLite(ctx context.Context) (*database, error) {
 	path := filepath.Join(b.dir, "send.db")
-	w, err := newWorld(ctx, "sqlite:"+path, maxSenders)
+	w, err := newFixture(ctx, "sqlite:"+path, maxSenders)
 	if err != nil {
 		return nil, err
 	}
@@ -191,10 +210,10 @@ func (b *bench) openSQLite(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	return &database{name: "SQLite", world: w, bare: bare, closeBare: closeBare}, nil
+	return &database{name: "SQLite", fixture: w, bare: bare, closeBare: closeBare}, nil
 }
 
-// openPostgres returns nil where there is no PostgreSQL.
+// openPostgres returns nil if PostgreSQL is not installed.
 func (b *bench) openPostgres(ctx context.Context) (*database, error) {
 	if b.postgres == nil {
 		return nil, nil //nolint:nilnil // nothing to measure
@@ -202,7 +221,7 @@ func (b *bench) openPostgres(ctx context.Context) (*database, error) {
 	if err := b.createDatabase(ctx, "send"); err != nil {
 		return nil, err
 	}
-	w, err := newWorld(ctx, b.postgres.URL("send"), maxSenders)
+	w, err := newFixture(ctx, b.postgres.URL("send"), maxSenders)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +229,8 @@ func (b *bench) openPostgres(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	return &database{name: "PostgreSQL", world: w, bare: bare, closeBare: closeBare, serverPID: b.postgres.PID()}, nil
+	return &database{name: "PostgreSQL", fixture: w, bare: bare, closeBare: closeBare,
+		serverPID: b.postgres.PID()}, nil
 }
 
 func (b *bench) createDatabase(ctx context.Context, name string) (err error) {

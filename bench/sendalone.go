@@ -15,11 +15,13 @@ import (
 	"parley/text"
 )
 
-var errKeyThere = errors.New("a key that is new was there already")
+var errKeyExists = errors.New("a new key exists already")
 
-// sendAlone stores a message with the same rules as Parley does, in a transaction of its own: each
-// statement through Bun, one round trip after the other, while the conversation is locked.
-func sendAlone(ctx context.Context, db *store.DB, to model.ConversationID, author model.Actor) error {
+// sendAlone stores a message by the same rules as Parley, in a transaction of its own. It runs each
+// statement through Bun, one round trip after another, while the conversation is locked.
+func sendAlone(
+	ctx context.Context, db *store.DB, to model.ConversationID, author model.Actor,
+) error {
 	key, hash := uuid.NewString(), sha256.Sum256([]byte(content))
 	m := &model.Message{
 		ID: model.NewMessageID(), ConversationID: to, AuthorID: &author.UserID, Content: content,
@@ -68,7 +70,7 @@ func insertOne(ctx context.Context, tx *store.Tx, m *model.Message) error {
 		return err
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, errKeyThere)
+		return errors.Join(err, errKeyExists)
 	}
 	if tx.Postgres() {
 		return nil

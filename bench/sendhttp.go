@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,29 +18,24 @@ import (
 	"parley/store"
 )
 
-// aloneArgument makes this program a server that stores each message in a transaction of its own.
-// It is not for people.
+// aloneArgument runs this program as a server that stores each message in a transaction of its own.
+// It is internal.
 const aloneArgument = "serve-alone"
 
-// aloneInput is all that such a server is asked; it believes whoever says who they are.
+// aloneInput is a request to such a server, which does not authenticate.
 type aloneInput struct {
 	Conversation model.ConversationID
 	Author       model.UserID
 }
 
-// serveAlone does as little as can be done around sendAlone: neither GraphQL, nor tokens, nor
-// sessions.
+// serveAlone does as little as possible around sendAlone: no GraphQL, no tokens and no sessions.
 func serveAlone(ctx context.Context, stdout io.Writer) (err error) {
 	db, err := store.Open(ctx, os.Getenv("PARLEY_DATABASE_URL"), store.Options{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return serve(ctx, stdout, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in aloneInput
 		err := json.NewDecoder(r.Body).Decode(&in)
 		if err == nil {
@@ -50,19 +44,14 @@ func serveAlone(ctx context.Context, stdout io.Writer) (err error) {
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
-	})}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	fmt.Fprintf(stdout, `{"msg":%q,"api":"http://%s"}`+"\n", parleyIsUp, listener.Addr())
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	}))
 }
 
-// sendingOverHTTP measures the built server beside serveAlone, on the same database.
+// sendingOverHTTP measures the built server, with serveAlone on the same database as the yardstick.
 func (b *bench) sendingOverHTTP(ctx context.Context) error {
 	t := table{head: []string{
-		"database", "conversations", "senders", "Parley", "one by one", "ratio", "CPU, Parley", "CPU, one by one", "ratio",
+		"database", "conversations", "senders", "Parley", "one by one", "ratio", "CPU, Parley",
+		"CPU, one by one", "ratio",
 	}}
 	binary := filepath.Join(b.dir, "sender", "parley")
 	if err := os.MkdirAll(filepath.Dir(binary), 0o700); err != nil {
@@ -77,8 +66,12 @@ func (b *bench) sendingOverHTTP(ctx context.Context) error {
 		}
 	}
 	b.printf("\n## Sending a message over HTTP\n\n")
-	b.printf("The built server's `sendMessage`, with all that GraphQL, tokens and sessions cost, beside a server that reads a small\n")
-	b.printf("JSON object and stores the message in a transaction of its own. CPU time for one message, of the server and of all of\n")
+	b.printf(
+		"The built server's `sendMessage`, with all that GraphQL, tokens and sessions cost. The " +
+			"yardstick is a server that reads a small\n")
+	b.printf(
+		"JSON object and stores the message in its own transaction. CPU time for one message, of " +
+			"the server and of all of\n")
 	b.printf("PostgreSQL's, without the clients'.\n\n")
 	t.print(b.out)
 	return nil
@@ -105,7 +98,7 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 	if err != nil {
 		return err
 	}
-	alone, err := startTarget(ctx, dir, []string{"PARLEY_DATABASE_URL=" + url}, self, aloneArgument)
+	alone, err := startServer(ctx, dir, []string{"PARLEY_DATABASE_URL=" + url}, self, aloneArgument)
 	if err != nil {
 		return err
 	}
@@ -115,10 +108,13 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 		var answer struct {
 			SendMessage struct{ Message *struct{ ID string } }
 		}
-		err := p.ask(ctx, "mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq createdAt } } }",
-			object{"conversationId": p.conversations[to], "content": content, "idempotencyKey": uuid.NewString()}, &answer)
+		err := p.ask(ctx,
+			"mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq "+
+				"createdAt } } }",
+			object{"conversationId": p.conversations[to], "content": content,
+				"idempotencyKey": uuid.NewString()}, &answer)
 		if err == nil && answer.SendMessage.Message == nil {
-			err = errors.New("a message was not sent")
+			err = errors.New("sendMessage: the answer has no message")
 		}
 		return err
 	}
@@ -134,7 +130,8 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 			b.note("sending over HTTP: %s, conversations: %d, senders: %d", kind, spread, senders)
 			round := func(send func(context.Context, int) error, pid int) func() (sent, error) {
 				return func() (sent, error) {
-					return sendRound(ctx, b.sendTime, senders, func(ctx context.Context, n int) error { return send(ctx, n%spread) },
+					return sendRound(ctx, b.sendTime, senders,
+						func(ctx context.Context, n int) error { return send(ctx, n%spread) },
 						func() (time.Duration, error) { return cpuOf(pid, database) })
 				}
 			}
@@ -146,13 +143,14 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 			if err != nil {
 				return err
 			}
-			t.add(append([]string{kind, strconv.Itoa(spread), strconv.Itoa(senders)}, sendCells(ofParley, ofYardstick)...)...)
+			t.add(append([]string{kind, strconv.Itoa(spread), strconv.Itoa(senders)},
+				sendCells(ofParley, ofYardstick)...)...)
 		}
 	}
 	return nil
 }
 
-// cpuOf is what processes and those that they have started have spent; 0 is none.
+// cpuOf returns the CPU time of processes and their children. It ignores the id 0.
 func cpuOf(pids ...int) (all time.Duration, err error) {
 	for _, pid := range pids {
 		if pid == 0 {

@@ -8,26 +8,27 @@ import (
 )
 
 const (
-	// stallOthers is how many followers there are beside the one that never reads.
+	// stallOthers is the number of followers, without the one that never reads.
 	stallOthers = 20
-	// stallSenders send at the same time, because there is much to send.
+	// stallSenders is how many send at the same time.
 	stallSenders = 32
-	// stallAgain is how often that one comes back, from the beginning: by then it was given up, or
-	// soon will be.
-	stallAgain = 5 * time.Second
-	// stallReceives bounds what the operating system keeps for it, so that nothing more is taken
-	// early.
-	stallReceives = 4 << 10
+	// stallReconnect is how often a new connection replaces the one that never reads. By then the
+	// server has closed the old one, or soon will.
+	stallReconnect = 5 * time.Second
+	// stallBuffer is the size of its receive buffer, in bytes.
+	stallBuffer = 4 << 10
 )
 
-// stall measures what a client that takes nothing costs the others, and the server's memory.
+// stall measures what a client that does not read costs the other clients and the server's memory.
 func (w *wire) stall(ctx context.Context) error {
 	w.parley.fields = "id seq content createdAt"
 	t := table{head: []string{
-		"a conversation of " + strconv.Itoa(stallOthers) + " followers", "messages", "deliveries", "lost", "doubled", "reordered",
+		"a conversation of " + strconv.Itoa(stallOthers) + " followers", "messages", "deliveries",
+		"lost", "doubled", "reordered",
 		"half within", "99 % within", "memory before", "at most", "afterwards",
 	}}
-	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers, senders: stallSenders}}
+	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers,
+		senders: stallSenders}}
 	defer s.end()
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -44,7 +45,8 @@ func (w *wire) stall(ctx context.Context) error {
 		{"and nobody else", w.stallMessages / 5, false},
 		{"and one that never reads", w.stallMessages, true},
 	} {
-		w.note("over the wire: %d messages to %d followers %s", part.messages, stallOthers, part.what)
+		w.note("over the wire: %d messages to %d followers %s", part.messages, stallOthers,
+			part.what)
 		row, err := w.stallRow(ctx, s, part.messages, part.stalls, before)
 		if err != nil {
 			return fmt.Errorf("%s: %w", part.what, err)
@@ -52,18 +54,26 @@ func (w *wire) stall(ctx context.Context) error {
 		t.add(append([]string{part.what, strconv.Itoa(part.messages)}, row...)...)
 	}
 	w.printf("\n### A follower that never reads\n\n")
-	w.printf("%d senders send as fast as Parley stores. Resident memory of the server: after it was freed at the beginning, the\n",
+	w.printf(
+		"%d senders send as fast as Parley stores. Resident memory of the server: after it was "+
+			"freed at the beginning, the\n",
 		stallSenders)
-	w.printf("most that was seen meanwhile, and after it was freed again. The follower that never reads has its connection taken\n")
-	w.printf("away after 10 seconds; a new one comes every %v and asks for everything from the beginning.\n\n", stallAgain)
+	w.printf(
+		"most that was seen meanwhile, and after it was freed again. The follower that never " +
+			"reads has its connection taken\n")
+	w.printf(
+		"away after 10 seconds; a new one comes every %v and asks for everything from the "+
+			"beginning.\n\n", stallReconnect)
 	t.print(w.out)
 	return nil
 }
 
-func (w *wire) stallRow(ctx context.Context, s *side, messages int, stalls bool, before int64) ([]string, error) {
+func (w *wire) stallRow(
+	ctx context.Context, s *side, messages int, stalls bool, before int64,
+) ([]string, error) {
 	begun := s.last(0)
-	for _, l := range s.listeners.ledgers {
-		*l = *newLedger(begun)
+	for _, l := range s.listeners.histories {
+		*l = *newHistory(begun)
 	}
 	s.listeners.takeDelays()
 	ctx, cancel := context.WithCancel(ctx)
@@ -93,16 +103,16 @@ func (w *wire) stallRow(ctx context.Context, s *side, messages int, stalls bool,
 	sinceSent, _ := s.listeners.takeDelays()
 	half, most := delays(sinceSent)
 	s.listeners.mu.Lock()
-	found := settle(s.listeners.ledgers, s.last(0))
+	found := total(s.listeners.histories, s.last(0))
 	s.listeners.mu.Unlock()
 	return append(found.cells(), duration(seconds(half)), duration(seconds(most)),
 		megabytes(before), megabytes(<-peak), megabytes(after)), found.broken()
 }
 
-// neverRead follows from the beginning, again and again, and takes nothing.
+// neverRead follows from the beginning, on one connection after another, and does not read.
 func (w *wire) neverRead(ctx context.Context) error {
 	for ctx.Err() == nil {
-		c, err := dial(w.parley.url, stallReceives)
+		c, err := dial(w.parley.url, stallBuffer)
 		if err != nil {
 			return err
 		}
@@ -112,14 +122,16 @@ func (w *wire) neverRead(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(stallAgain):
+		case <-time.After(stallReconnect):
 		}
-		defer c.close() // at the end of all: a client that closes is one that is not there any more
+		// at the end of the row, because a closed connection costs the server nothing
+		defer c.close()
 	}
 	return nil
 }
 
-// watchMemory sends the most resident memory that a process was seen with, once ctx has ended.
+// watchMemory samples the resident memory of a process until ctx ends, and sends the highest
+// sample.
 func watchMemory(ctx context.Context, pid int) <-chan int64 {
 	peak := make(chan int64, 1)
 	go func() {
@@ -127,7 +139,7 @@ func watchMemory(ctx context.Context, pid int) <-chan int64 {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for ctx.Err() == nil {
-			if now, err := residentMemory(pid); err == nil {
+			if now, err := roughResidentMemory(pid); err == nil {
 				most = max(most, now)
 			}
 			<-tick.C

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,12 +25,11 @@ import (
 	"parley/store"
 )
 
-// stockArgument makes this program a server of the same schema, rules and database whose WebSockets
-// are gqlgen's stock transport, transport.Websocket. It is not for people.
+// stockArgument runs this program as a server with the same schema, rules and database as Parley,
+// and gqlgen's stock transport for WebSockets, transport.Websocket. It is internal.
 const stockArgument = "serve-stock"
 
-// serveStock serves in the folder that PARLEY_DATA_DIR names, and says so with the line that Parley
-// has for it.
+// serveStock serves with the data folder PARLEY_DATA_DIR.
 func serveStock(ctx context.Context, stdout io.Writer) (err error) {
 	debug.Serve()
 	dir := os.Getenv("PARLEY_DATA_DIR")
@@ -54,22 +51,14 @@ func serveStock(ctx context.Context, stdout io.Writer) (err error) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(run)
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: api, ReadHeaderTimeout: time.Minute}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	fmt.Fprintf(stdout, `{"msg":%q,"api":"http://%s"}`+"\n", parleyIsUp, listener.Addr())
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serve(ctx, stdout, api)
 }
 
-// stockAPI answers requests as Parley does, and WebSockets as gqlgen does; run has to go on
-// meanwhile.
-func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, run func(), err error) {
+// stockAPI answers requests as Parley does, and WebSockets as gqlgen does. The caller runs run in a
+// goroutine.
+func stockAPI(
+	ctx context.Context, db *store.DB, dir string,
+) (api http.Handler, run func(), err error) {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	secret, err := auth.LoadOrMakeSecret(filepath.Join(dir, "secret"))
 	if err != nil {
@@ -87,8 +76,11 @@ func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, 
 	lives := live.New(db, feeds, live.Options{Log: log})
 	chatService := chat.New(db, feeds, lives, chat.Options{Log: log})
 	authService, err := auth.New(db, auth.Options{
-		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: 24 * time.Hour, RefreshTTL: 24 * time.Hour, Mail: outbox,
-		Link:     func(action, token string) string { return "http://localhost/" + action + "#" + token },
+		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: 24 * time.Hour,
+		RefreshTTL: 24 * time.Hour, Mail: outbox,
+		Link: func(action, token string) string {
+			return "http://localhost/" + action + "#" + token
+		},
 		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount, Log: log,
 	})
 	if err != nil {
@@ -98,7 +90,8 @@ func stockAPI(ctx context.Context, db *store.DB, dir string) (api http.Handler, 
 		Auth: authService, Chat: chatService, Live: lives, Feed: feeds,
 	}, graph.Options{Log: log})
 	sockets := transport.Websocket{
-		InitFunc: func(ctx context.Context, params transport.InitPayload) (context.Context, *transport.InitPayload, error) {
+		InitFunc: func(ctx context.Context, params transport.InitPayload) (context.Context,
+			*transport.InitPayload, error) {
 			ctx, err := answers.Init(ctx, params)
 			return ctx, nil, err
 		},

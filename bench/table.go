@@ -18,8 +18,8 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// print writes the table. Columns of figures stand on the right; the first column is what they are
-// about.
+// print writes the table. The first column and columns without figures are aligned left, the others
+// right.
 func (t *table) print(w io.Writer) {
 	widths := make([]int, len(t.head))
 	right := make([]bool, len(t.head))
@@ -55,12 +55,12 @@ func (t *table) print(w io.Writer) {
 	}
 }
 
-// pair is one figure of Parley and of its yardstick, round by round.
+// pair is a figure of Parley and of its yardstick, in each round.
 type pair struct{ parley, yardstick []float64 }
 
-// ratio is the median of the rounds' ratios, and not the ratio of the medians: the two halves of a
-// round stand next to each other in time, so that what else the machine does at that moment falls
-// on both.
+// ratio returns the median, lowest and highest of the rounds' ratios. It is not the ratio of the
+// medians: the two sides of a round are measured right after each other, so that other load on the
+// machine affects both.
 func (p pair) ratio() string {
 	ratios := make([]float64, len(p.parley))
 	for i := range ratios {
@@ -69,8 +69,10 @@ func (p pair) ratio() string {
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
-// inTurns measures both sides of a pair, round by round, one after the other.
-func inTurns[T any](rounds int, parley, yardstick func() (T, error)) (ofParley, ofYardstick []T, err error) {
+// inTurns measures both sides of a pair, one after the other in each round.
+func inTurns[T any](
+	rounds int, parley, yardstick func() (T, error),
+) (ofParley, ofYardstick []T, err error) {
 	for range rounds {
 		p, err := parley()
 		if err != nil {
@@ -85,13 +87,19 @@ func inTurns[T any](rounds int, parley, yardstick func() (T, error)) (ofParley, 
 	return ofParley, ofYardstick, nil
 }
 
-// figure takes one figure out of both sides' rounds.
+// figure picks one figure of both sides' rounds.
 func figure[T any](ofParley, ofYardstick []T, pick func(T) float64) (p pair) {
 	for i := range ofParley {
 		p.parley = append(p.parley, pick(ofParley[i]))
 		p.yardstick = append(p.yardstick, pick(ofYardstick[i]))
 	}
 	return p
+}
+
+// percentile returns the value of sorted ones that p percent of them do not exceed (nearest rank).
+func percentile[T int32 | float64](sorted []T, p int) T {
+	rank := (len(sorted)*p + 99) / 100
+	return sorted[max(rank, 1)-1]
 }
 
 func median(values []float64) float64 {
@@ -108,7 +116,7 @@ func median(values []float64) float64 {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// duration writes a time with three digits that count.
+// duration formats a time with three significant digits.
 func duration(d time.Duration) string {
 	switch us := float64(d) / float64(time.Microsecond); {
 	case us < 9.995:
@@ -122,5 +130,5 @@ func duration(d time.Duration) string {
 	}
 }
 
-// medianDuration writes the median of seconds.
+// medianDuration formats the median of times in seconds.
 func medianDuration(values []float64) string { return duration(seconds(median(values))) }

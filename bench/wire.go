@@ -12,64 +12,70 @@ import (
 	"time"
 )
 
-// wireRate is deliveries a second, to all followers together, where they are not as many as can be
-// made.
+// wireRate is the number of deliveries a second to all followers together, except in bursts and
+// topics.
 const wireRate = 10_000
 
-// traffic is a way for messages to reach followers.
+// traffic is a pattern of messages and followers.
 type traffic struct {
 	part      string // of -only
 	what      string
-	fields    string // what each follower asks for
+	fields    string // the selection of each follower
 	topics    int
 	followers int     // of each topic
 	messages  int     // of one round, in all topics together
-	alone     int     // messages of a round to topics that nobody follows
+	alone     int     // messages of a round to topics without followers
 	rate      float64 // of messages, a second; 0 means as fast as they are taken
 	senders   int     // at the same time
 }
 
 func (t traffic) deliveries() int { return t.messages * t.followers }
 
-// traffics lists what is measured. Topics beyond those that are followed are for messages that
-// nobody is told of.
+// traffics returns the patterns that are measured.
 func (b *bench) traffics() (list []traffic) {
-	const plain, withAuthor = "id seq content createdAt", "id seq content createdAt author { id nickname }"
+	const plain, withAuthor = "id seq content createdAt",
+		"id seq content createdAt author { id nickname }"
 	steady := func(what, fields string, followers int) traffic {
 		rate := float64(wireRate) / float64(followers)
 		messages := max(2, int(rate*b.wireTime.Seconds()))
-		return traffic{"followers", what, fields, 1, followers, messages, max(4, messages/3), rate, 1}
+		return traffic{"followers", what, fields, 1, followers, messages, max(4, messages/3), rate,
+			1}
 	}
 	for _, n := range b.wireFollowers {
 		list = append(list, steady(fmt.Sprintf("%d followers of one topic", n), plain, n))
 	}
 	const followers = 1000
-	list = append(list, steady(fmt.Sprintf("%d, who ask for the author too", followers), withAuthor, followers))
+	list = append(list, steady(fmt.Sprintf("%d, who ask for the author too", followers), withAuthor,
+		followers))
 	list = append(list, traffic{
-		"burst", fmt.Sprintf("a burst to %d, %d senders", followers, burstSenders), plain, 1, followers,
+		"burst", fmt.Sprintf("a burst to %d, %d senders", followers, burstSenders), plain, 1,
+		followers,
 		b.wireBurst, b.wireBurst, 0, burstSenders,
 	})
 	const few = 2
 	messages := int(topicRate * b.wireTime.Seconds())
 	return append(list, traffic{
-		"topics", fmt.Sprintf("%d topics of %d followers", b.wireTopics, few), plain, b.wireTopics, few,
+		"topics", fmt.Sprintf("%d topics of %d followers", b.wireTopics, few), plain, b.wireTopics,
+		few,
 		messages, messages, topicRate, burstSenders,
 	})
 }
 
-// topicRate is messages a second, in many topics: as many as the servers store without haste.
+// topicRate is the number of messages a second in many topics: a rate that all servers store
+// easily.
 const topicRate = 400
 
-// spareTopics is how many topics nobody follows.
+// spareTopics is the number of topics without followers.
 const spareTopics = 20
 
-// wireParts are those of wire that can be measured by themselves.
+// wireParts returns the parts of wire that can be measured by themselves.
 func wireParts() []string { return []string{"followers", "burst", "topics", "memory", "stall"} }
 
-// overTheWire measures the built server with its WebSocket clients beside a server that only writes
-// to raw WebSockets, and one that carries the same API with gqlgen's transport.
+// overTheWire measures the built server with WebSocket clients. The yardsticks are a server that
+// only writes to raw WebSockets, and one with the same API and gqlgen's transport.
 func (b *bench) overTheWire(ctx context.Context, parts []string) error {
-	if err := raiseFileLimit(uint64(max(b.idleConns, 3*slices.Max(b.wireFollowers), 3*2*b.wireTopics) + 500)); err != nil {
+	if err := raiseFileLimit(uint64(max(b.idleConns, 3*slices.Max(b.wireFollowers),
+		3*2*b.wireTopics) + 500)); err != nil {
 		return err
 	}
 	w, err := b.newWire(ctx)
@@ -77,9 +83,11 @@ func (b *bench) overTheWire(ctx context.Context, parts []string) error {
 		return err
 	}
 	t := table{head: []string{
-		"traffic", "server", "deliveries", "lost", "doubled", "reordered", "CPU for a delivery", "in user mode",
+		"traffic", "server", "deliveries", "lost", "doubled", "reordered", "CPU for a delivery",
+		"in user mode",
 		"for taking messages in",
-		"times raw", "times raw, delivering alone", "times Parley", "half within", "99 % within", "times raw",
+		"times raw", "times raw, delivering alone", "times Parley", "half within", "99 % within",
+		"times raw",
 		"99 % after the first", "times raw",
 	}}
 	var broken error
@@ -105,12 +113,12 @@ func (b *bench) overTheWire(ctx context.Context, parts []string) error {
 }
 
 const wireText = `graphql-transport-ws clients that follow conversations of the built server, on SQLite, at %d deliveries a second
-in all (bursts as fast as they are taken, topics at %d messages a second), beside two servers: one that takes messages by
-POST, and writes frames of the same size to as many raw WebSockets with gorilla's PreparedMessage (raw), and one of the same
-schema, rules and database with gqlgen's transport.Websocket. CPU time of the server for one delivery, receiving and storing
-the messages included; what that costs by itself, where nobody follows, stands beside it. How long a delivery takes is
-measured from before the message is sent to when it was read, storing included; and from when the first follower of the
-topic has read it. %d rounds in turns.
+in all (bursts as fast as possible, topics at %d messages a second). There are two yardsticks: a server that receives messages
+by POST, and writes frames of the same size to as many raw WebSockets with gorilla's PreparedMessage (raw), and one with the
+same schema, rules and database and gqlgen's transport.Websocket. CPU time of the server is for one delivery, and includes
+receiving and storing the messages; the cost of that alone, without followers, has its own column. The time of a delivery is
+measured from before the message is sent, so it includes storing; and from when the first follower of the topic has read
+the message. %d rounds in turns.
 
 `
 
@@ -120,27 +128,29 @@ func (b *bench) printWire(t *table) {
 	t.print(b.out)
 }
 
-// wire is the three servers.
+// wire has the three servers.
 type wire struct {
 	*bench
 	parley, stock *parleyServer
-	raw           *raw
+	raw           *rawTarget
 }
 
 func (b *bench) newWire(ctx context.Context) (*wire, error) {
 	b.note("over the wire: building the server")
 	w := &wire{bench: b}
-	w.parley = &parleyServer{binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "wire")}
+	w.parley = &parleyServer{
+		binary: filepath.Join(b.dir, "parley"), dir: filepath.Join(b.dir, "wire"),
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	w.stock = &parleyServer{binary: self, dir: filepath.Join(b.dir, "stock"), stock: true}
-	w.raw = &raw{dir: filepath.Join(b.dir, "raw")}
+	w.raw = &rawTarget{dir: filepath.Join(b.dir, "raw")}
 	return w, w.parley.build(ctx)
 }
 
-// round is what one round of one server has shown.
+// round is the result of one round of one server.
 type round struct {
 	cpu, alone float64 // for a delivery, seconds
 	half, most float64 // of the deliveries' delays, seconds
@@ -172,7 +182,7 @@ func (w *wire) measure(ctx context.Context, traffic traffic, t *table) (err erro
 		if err := s.begin(ctx); err != nil {
 			return fmt.Errorf("%s: %w", target.title(), err)
 		}
-		if target == w.parley { // it shows what a frame looks like
+		if target == w.parley { // the first one: its frames are the sample
 			sample := <-s.listeners.sample
 			w.raw.frame = func() []byte { return sample }
 		}
@@ -190,23 +200,24 @@ func (w *wire) measure(ctx context.Context, traffic traffic, t *table) (err erro
 	if err := w.profile(ctx, sides, "/profile/end"); err != nil {
 		return err
 	}
-	time.Sleep(afterthought)
+	time.Sleep(duplicateWait)
 	for i, s := range sides {
 		s.listeners.close()
-		found := s.settle()
+		found := s.totals()
 		err = errors.Join(err, found.broken())
 		t.add(w.row(sides, i, found)...)
 	}
 	return err
 }
 
-// profile has each server write down what it does, where that was asked for.
+// profile requests a path of package debug from each server, if profiles were asked for.
 func (w *wire) profile(ctx context.Context, sides []*side, path string) error {
 	if w.profiles == "" {
 		return nil
 	}
 	for _, s := range sides {
-		name := strings.NewReplacer(" ", "-", "'", "", ",", "").Replace(s.what + "-" + s.title() + ".pprof")
+		fileName := strings.NewReplacer(" ", "-", "'", "", ",", "")
+		name := fileName.Replace(s.what + "-" + s.title() + ".pprof")
 		if err := s.debug(ctx, path, filepath.Join(w.profiles, name)); err != nil {
 			return err
 		}
@@ -214,14 +225,14 @@ func (w *wire) profile(ctx context.Context, sides []*side, path string) error {
 	return nil
 }
 
-// begin starts a server, connects its followers, and tells them of a message that does not count:
-// it shows that everybody listens.
+// begin starts a server, connects its followers, and sends each topic a message that does not
+// count. Its delivery shows that all followers receive.
 func (s *side) begin(ctx context.Context) error {
 	if err := s.target.begin(ctx, s.topics+spareTopics, s.followers); err != nil {
 		return err
 	}
 	conns := make([]*conn, s.topics*s.followers)
-	err := atOnce(ctx, len(conns), func(_ context.Context, i int) (err error) {
+	err := inParallel(ctx, len(conns), func(_ context.Context, i int) (err error) {
 		conns[i], err = s.join(i/s.followers, i%s.followers, s.last(i/s.followers))
 		return err
 	})
@@ -229,11 +240,12 @@ func (s *side) begin(ctx context.Context) error {
 		closeAll(conns)
 		return err
 	}
-	if s.listeners, err = listen(conns, s.followers, func(i int) int64 { return s.last(i / s.followers) }); err != nil {
+	after := func(i int) int64 { return s.last(i / s.followers) }
+	if s.listeners, err = listen(conns, s.followers, after); err != nil {
 		return err
 	}
 	s.listeners.arrivals.expect(len(conns))
-	if err := atOnce(ctx, s.topics, s.send); err != nil {
+	if err := inParallel(ctx, s.topics, s.send); err != nil {
 		return err
 	}
 	return s.listeners.await(ctx)
@@ -256,7 +268,8 @@ func (s *side) end() {
 	s.stop()
 }
 
-// round sends messages and waits until they are there, and then sends some that nobody is told of.
+// round sends messages and waits for their delivery, and then sends some to topics without
+// followers.
 func (s *side) round(ctx context.Context) (err error) {
 	var r round
 	s.listeners.takeDelays()
@@ -289,7 +302,7 @@ func (s *side) round(ctx context.Context) (err error) {
 	return err
 }
 
-// cpu is the seconds that the server has spent on the processors while fn ran.
+// cpu returns the server's CPU seconds during fn.
 func (s *side) cpu(fn func() error) (float64, error) {
 	before, err := processCPU(s.pid())
 	if err != nil {
@@ -302,7 +315,7 @@ func (s *side) cpu(fn func() error) (float64, error) {
 	return (after - before).Seconds(), err
 }
 
-// sendAll sends messages to so many topics from the first one on, in turns, at the rate of the
+// sendAll sends messages to so many topics in turns, beginning with first, at the rate of the
 // traffic.
 func (s *side) sendAll(ctx context.Context, messages, first, topics int) error {
 	start := time.Now()
@@ -333,10 +346,10 @@ func (s *side) sendAll(ctx context.Context, messages, first, topics int) error {
 	return err
 }
 
-// settle adds up what the followers of all topics have received.
-func (s *side) settle() (a account) {
+// totals adds up what the followers of all topics have received.
+func (s *side) totals() (a totals) {
 	for topic := range s.topics {
-		of := settle(s.listeners.ledgers[topic*s.followers:(topic+1)*s.followers], s.last(topic))
+		of := total(s.listeners.histories[topic*s.followers:(topic+1)*s.followers], s.last(topic))
 		a.deliveries += of.deliveries
 		a.lost += of.lost
 		a.doubled += of.doubled
@@ -345,8 +358,8 @@ func (s *side) settle() (a account) {
 	return a
 }
 
-// row is what is printed of one of the sides, which are Parley, raw and gqlgen's.
-func (w *wire) row(sides []*side, i int, found account) []string {
+// row returns the row of one side. The sides are Parley, raw and gqlgen's transport.
+func (w *wire) row(sides []*side, i int, found totals) []string {
 	s, parley, raw := sides[i], sides[0], sides[1]
 	of := func(s *side, pick func(round) float64) (values []float64) {
 		for _, r := range s.rounds {
@@ -373,12 +386,11 @@ func (w *wire) row(sides []*side, i int, found account) []string {
 		medianDuration(of(s, behind)), ratio(raw, behind))
 }
 
-// delays is within which time half of the deliveries were made, and 99 of 100.
+// delays returns the times, in seconds, within which half and 99 % of the deliveries were made.
 func delays(micros []int32) (half, most float64) {
 	if len(micros) == 0 {
 		return 0, 0
 	}
 	slices.Sort(micros)
-	at := func(share float64) float64 { return float64(micros[int(share*float64(len(micros)-1))]) / 1e6 }
-	return at(0.5), at(0.99)
+	return float64(percentile(micros, 50)) / 1e6, float64(percentile(micros, 99)) / 1e6
 }

@@ -3,41 +3,30 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/gorilla/websocket"
 
 	"parley/bench/debug"
+	"parley/internal/client"
 )
 
-// yardstickArgument makes this program the yardstick of the wire: a server of its own process, so
-// that its CPU time and memory can be told from those of the clients. It is not for people.
+// yardstickArgument runs this program as the yardstick of the wire: a server in its own process, so
+// that its CPU time and memory do not include those of the clients. It is internal.
 const yardstickArgument = "serve-yardstick"
 
-// serveYardstick is the least that tells many WebSockets of one message: what is posted to a topic
-// gets the next number in place of its seq, is framed once, and goes to each WebSocket of the topic
-// as it is, one after the other. There are no queues, so one client that takes nothing would stop
-// everybody.
+// serveYardstick does the least that delivers one message to many WebSockets. A posted message gets
+// the next number of its topic as its seq, is framed once, and is written to each WebSocket of the
+// topic, one after another. There are no queues, so one client that does not read would block all.
 func serveYardstick(ctx context.Context, stdout io.Writer) error {
 	debug.Serve()
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	y := &yardstick{topics: map[string]*rawTopic{}, upgrader: websocket.Upgrader{Subprotocols: []string{subprotocol}}}
-	server := &http.Server{Handler: y, ReadHeaderTimeout: time.Minute}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	fmt.Fprintf(stdout, `{"msg":%q,"api":"http://%s"}`+"\n", parleyIsUp, listener.Addr())
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serve(ctx, stdout, &yardstick{
+		topics:   map[string]*rawTopic{},
+		upgrader: websocket.Upgrader{Subprotocols: []string{client.Subprotocol}},
+	})
 }
 
 type yardstick struct {
@@ -48,7 +37,7 @@ type yardstick struct {
 }
 
 type rawTopic struct {
-	mu    sync.Mutex // guards what follows, and keeps messages from mixing
+	mu    sync.Mutex // guards the fields below, and serializes writes
 	seq   int64
 	conns []*websocket.Conn
 }
@@ -76,13 +65,14 @@ func (y *yardstick) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	t.mu.Lock() // also while the handshake is answered: nothing is to be posted between the two
+	// during the handshake too, so that no message is posted before the connection is added
+	t.mu.Lock()
 	conn, err := y.upgrader.Upgrade(w, r, nil)
 	if err == nil {
 		t.conns = append(t.conns, conn)
 	}
 	t.mu.Unlock()
-	for err == nil { // pings are answered meanwhile
+	for err == nil { // the reader answers pings
 		_, _, err = conn.NextReader()
 	}
 }
@@ -103,7 +93,7 @@ func (t *rawTopic) broadcast(frame []byte) error {
 	return nil
 }
 
-// withSeq is the frame with another seq.
+// withSeq returns a frame with another seq.
 func withSeq(frame []byte, seq int64) []byte {
 	before, rest, _ := bytes.Cut(frame, []byte(seqField))
 	rest = bytes.TrimLeft(rest, "0123456789")

@@ -13,11 +13,11 @@ import (
 	"parley/ratelimit"
 )
 
-// parse reads a command line, and validates it, as the program does.
+// parse parses and validates a command line, as the program does.
 func parse(t *testing.T, args ...string) (*config.Settings, error) {
 	t.Helper()
 	s := new(config.Settings)
-	parser, err := kong.New(s)
+	parser, err := kong.New(s, config.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,8 @@ func TestTheDefaultsAreValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(s.DatabaseURL, "sqlite:") || !strings.HasSuffix(s.DatabaseURL, "/data/parley.db") || s.Postgres() {
+	if !strings.HasPrefix(s.DatabaseURL, "sqlite:") ||
+		!strings.HasSuffix(s.DatabaseURL, "/data/parley.db") || s.Postgres() {
 		t.Errorf("the database is %s", s.DatabaseURL)
 	}
 }
@@ -69,7 +70,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--public-url=ftp://chat.example.org":        "PARLEY_PUBLIC_URL",
 		"--public-url=https://chat.example.org/chat": "PARLEY_PUBLIC_URL",
 		"--public-url=http://localhost:*":            "PARLEY_PUBLIC_URL",
-		"--nats-url=nats://h:4222":                   "PARLEY_NATS_URL", // with SQLite
+		"--nats-url=nats://h:4222":                   "PARLEY_NATS_URL", // it goes with PostgreSQL only
 		"--nats-subject=a b":                         "PARLEY_NATS_SUBJECT",
 		"--nats-subject=":                            "PARLEY_NATS_SUBJECT",
 		"--nats-subject=>":                           "PARLEY_NATS_SUBJECT",
@@ -80,7 +81,8 @@ func TestValidateNamesTheSetting(t *testing.T) {
 	}
 	for _, flag := range []string{
 		"--public-url=HTTPS://chat.example.org:8443/", "--allowed-origins=capacitor://localhost",
-		"--allowed-origins=*", "--allowed-origins=https://a.example,http://localhost:*", "--database-url=postgres://h/x",
+		"--allowed-origins=*", "--allowed-origins=https://a.example,http://localhost:*",
+		"--database-url=postgres://h/x",
 	} {
 		if _, err := parse(t, flag); err != nil {
 			t.Errorf("%s: %v", flag, err)
@@ -103,7 +105,9 @@ func TestDatabaseHidesThePassword(t *testing.T) {
 func TestNATS(t *testing.T) {
 	t.Parallel()
 	const postgres = "--database-url=postgres://h/x"
-	s, err := parse(t, postgres, "--nats-url=nats://ann:secret@a.example:4222,tls://t0ken@b.example", "--nats-subject=chat.parley-2")
+	s, err := parse(t, postgres,
+		"--nats-url=nats://ann:secret@a.example:4222,tls://t0ken@b.example",
+		"--nats-subject=chat.parley-2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,13 +117,18 @@ func TestNATS(t *testing.T) {
 	if s, err := parse(t, postgres); err != nil || s.NATS() != "off" || s.NATSSubject != "parley" {
 		t.Errorf("without: %s, %v", s.NATS(), err)
 	}
-	for _, address := range []string{"http://ann:secret@h", "ann:secret@h:4222", "nats://ann:sec/ret@h", "nats://ann:secret%@h", "nats://"} {
+	for _, address := range []string{
+		"http://ann:secret@h", "ann:secret@h:4222",
+		"nats://ann:sec/ret@h", "nats://ann:secret%@h", "nats://",
+	} {
 		_, err := parse(t, postgres, "--nats-url=nats://fine:4222,"+address)
-		if err == nil || !strings.Contains(err.Error(), "PARLEY_NATS_URL: address 2:") || strings.Contains(err.Error(), "sec") {
+		if err == nil || !strings.Contains(err.Error(), "PARLEY_NATS_URL: address 2:") ||
+			strings.Contains(err.Error(), "sec") {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	if _, err := parse(t, "--nats-url=nats://h"); err == nil || !strings.Contains(err.Error(), "SQLite file has one node") {
+	if _, err := parse(t, "--nats-url=nats://h"); err == nil ||
+		!strings.Contains(err.Error(), "SQLite file has one node") {
 		t.Errorf("with SQLite: %v", err)
 	}
 }
@@ -135,10 +144,12 @@ func TestRates(t *testing.T) {
 			t.Errorf("%s has no default", b)
 		}
 		flag := "--rate-" + b.String() + "="
-		if other, err := parse(t, flag+"7/70s"); err != nil || other.Rates()[b] != (ratelimit.Rate{Burst: 7, Every: 10 * time.Second}) {
+		if other, err := parse(t, flag+"7/70s"); err != nil ||
+			other.Rates()[b] != (ratelimit.Rate{Burst: 7, Every: 10 * time.Second}) {
 			t.Errorf("%s7/70s: %v, %v", flag, other.Rates()[b], err)
 		}
-		if other, err := parse(t, flag+"off"); err != nil || other.Rates()[b] != (ratelimit.Rate{}) {
+		if other, err := parse(t, flag+"off"); err != nil ||
+			other.Rates()[b] != (ratelimit.Rate{}) {
 			t.Errorf("%soff: %v, %v", flag, other.Rates()[b], err)
 		}
 		if _, err := parse(t, flag+"7"); err == nil || !strings.Contains(err.Error(), "600/1m") {
@@ -155,7 +166,8 @@ func TestRates(t *testing.T) {
 	}
 	for _, id := range []string{"bob", model.NewConversationID().String()} {
 		_, err := parse(t, "--rate-exempt="+one.String()+","+id)
-		if err == nil || !strings.Contains(err.Error(), "PARLEY_RATE_EXEMPT: Expected a user id (user_…), got ") {
+		if err == nil || !strings.Contains(err.Error(),
+			"PARLEY_RATE_EXEMPT: Expected a user id (user_…), got ") {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
@@ -164,7 +176,8 @@ func TestRates(t *testing.T) {
 func TestUnknownVariables(t *testing.T) {
 	t.Parallel()
 	environ := []string{
-		"PARLEY_MAX_DEPHT=3", "PARLEY_MAX_DEPTH=3", "PARLEY_=", "parley_addr=:1", "PATH=/bin", "XPARLEY_ADDR=:1", "PARLEY_AD_DR=:1",
+		"PARLEY_MAX_DEPHT=3", "PARLEY_MAX_DEPTH=3", "PARLEY_=", "parley_addr=:1", "PATH=/bin",
+		"XPARLEY_ADDR=:1", "PARLEY_AD_DR=:1",
 		"PARLEY_TEST_SKIP=postgres",
 		"PARLEY_SERVICE_HOST=10.0.0.7", "PARLEY_SERVICE_PORT=8080", "PARLEY_SERVICE_PORT_HTTP=8080",
 		"PARLEY_PORT=tcp://10.0.0.7:8080", "PARLEY_PORT_8080_TCP_ADDR=10.0.0.7",
@@ -174,22 +187,23 @@ func TestUnknownVariables(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	got = config.Unknown([]string{"PARLEY_PORT=8080"}, func(string) bool { return false })
-	if want := []string{"PARLEY_PORT"}; !slices.Equal(got, want) { // which somebody meant for us
+	if want := []string{"PARLEY_PORT"}; !slices.Equal(got, want) { // it is not one of Kubernetes
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
 func TestSettingsThatDependOnOthers(t *testing.T) {
 	t.Parallel()
-	s, err := parse(t, "--stop-timeout=2s", "--drain-spread=5s", "--trusted-documents=documents.json")
+	s, err := parse(t, "--stop-timeout=2s", "--drain-spread=5s",
+		"--trusted-documents=documents.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.DrainSpread != s.StopTimeout/2 {
-		t.Errorf("connections are sent away for %v of %v", s.DrainSpread, s.StopTimeout)
+		t.Errorf("connections are closed over %v of %v", s.DrainSpread, s.StopTimeout)
 	}
 	if s.Playground {
-		t.Error("the playground is on, and could ask for nothing")
+		t.Error("the playground is on, and every request of it would be refused")
 	}
 	if s, err = parse(t, "--introspection=false", "--playground"); err != nil || s.Playground {
 		t.Errorf("the playground is on, and could not read the schema: %v", err)

@@ -8,62 +8,63 @@ import (
 )
 
 const (
-	// keptBytes bounds the memory of the documents that are kept, as far as sizeOf knows it.
-	keptBytes = 16 << 20
-	// maxKeptBytes is the size of the largest one that is kept, some 800 fields: one client could
-	// otherwise push out what all others use.
-	maxKeptBytes = 256 << 10
+	// cacheBytes limits the memory of all cached documents, as sizeOf estimates it.
+	cacheBytes = 16 << 20
+	// maxCachedBytes is the size of the largest document that is cached, some 800 fields. Without
+	// it, one client could evict the documents of all others.
+	maxCachedBytes = 256 << 10
 )
 
-// cache keeps valid documents by their text. The least recently used go first.
+// cache has valid documents by their text. It evicts the least recently used.
 type cache struct {
 	mu    sync.Mutex // guards what follows
-	docs  *simplelru.LRU[string, *kept]
+	docs  *simplelru.LRU[string, *cached]
 	bytes int
 	limit int
 }
 
-type kept struct {
+type cached struct {
 	doc   *ast.QueryDocument
 	bytes int
 }
 
 func newCache(limit int) *cache {
 	c := &cache{limit: limit}
-	// The number is never reached: every document has a size.
-	c.docs, _ = simplelru.NewLRU(limit, func(_ string, k *kept) { c.bytes -= k.bytes })
+	// The cache never has so many documents, because each takes more than a byte.
+	c.docs, _ = simplelru.NewLRU(limit,
+		func(_ string, evicted *cached) { c.bytes -= evicted.bytes })
 	return c
 }
 
 func (c *cache) get(text string) *ast.QueryDocument {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k, ok := c.docs.Get(text)
+	found, ok := c.docs.Get(text)
 	if !ok {
 		return nil
 	}
-	return k.doc
+	return found.doc
 }
 
 func (c *cache) add(text string, doc *ast.QueryDocument) {
-	k := &kept{doc, sizeOf(text, doc)}
-	if k.bytes > maxKeptBytes {
+	added := &cached{doc, sizeOf(text, doc)}
+	if added.bytes > maxCachedBytes {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.docs.Contains(text) { // two clients sent it at once
+	if c.docs.Contains(text) { // another request added it meanwhile
 		return
 	}
-	c.docs.Add(text, k)
-	c.bytes += k.bytes
+	c.docs.Add(text, added)
+	c.bytes += added.bytes
 	for c.bytes > c.limit {
 		c.docs.RemoveOldest()
 	}
 }
 
-// sizeOf is what a document takes in memory, at most: the largest nodes, inline fragments, take
-// some 550 bytes. TestSizesOfDocuments holds it against the heap.
+// sizeOf is an upper bound of a document's size in memory. The largest nodes, inline fragments,
+// take some 550 bytes. TestSizesOfDocuments compares it with the heap.
 func sizeOf(text string, doc *ast.QueryDocument) int {
 	const perDocument, perNode = 2 << 10, 600
 	return perDocument + len(text) + perNode*nodesOf(doc)

@@ -11,8 +11,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// TestSizesOfDocuments: whatever a document consists of, it takes no more memory than the cache
-// counts for it.
+// TestSizesOfDocuments checks that no document takes more memory than the cache counts for it.
 func TestSizesOfDocuments(t *testing.T) {
 	b, err := os.ReadFile("../schema.graphqls")
 	if err != nil {
@@ -30,17 +29,20 @@ func TestSizesOfDocuments(t *testing.T) {
 		return b.String()
 	}
 	for name, text := range map[string]string{
-		"short":            "{ __typename }",
-		"honest":           "query ($n: Int) { users(first: $n) { nodes { id nickname displayName about } } }",
+		"short": "{ __typename }",
+		"honest": "query ($n: Int) { users(first: $n) { nodes { id nickname " +
+			"displayName about } } }",
 		"objects":          "{ viewer {" + strings.Repeat(" user { id }", 400) + " } }",
 		"leaves":           "{ viewer {" + strings.Repeat(" email", 1200) + " } }",
 		"inline fragments": "{" + strings.Repeat(" ... { __typename }", 480) + " }",
 		"with types":       "{" + strings.Repeat(" ... on Query { __typename }", 330) + " }",
-		"spreads":          "{" + strings.Repeat(" ...F", 1000) + " } fragment F on Query { __typename }",
-		"directives":       "{ viewer {" + strings.Repeat(" email @skip(if: false)", 250) + " } }",
-		"a list":           "{ nodes(ids: [" + strings.Repeat("1 ", 2400) + "]) { id } }",
-		"variables":        "query (" + variables(250, "$v%d: ID! ") + ") { nodes(ids: [" + variables(250, "$v%d ") + "]) { id } }",
-		"operations":       variables(200, "query Q%d { __typename } "),
+		"spreads": "{" + strings.Repeat(" ...F", 1000) +
+			" } fragment F on Query { __typename }",
+		"directives": "{ viewer {" + strings.Repeat(" email @skip(if: false)", 250) + " } }",
+		"a list":     "{ nodes(ids: [" + strings.Repeat("1 ", 2400) + "]) { id } }",
+		"variables": "query (" + variables(250, "$v%d: ID! ") + ") { nodes(ids: [" +
+			variables(250, "$v%d ") + "]) { id } }",
+		"operations": variables(200, "query Q%d { __typename } "),
 	} {
 		r := NewReader(schema, Options{Introspection: true})
 		const copies = 50
@@ -72,10 +74,11 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// TestKeptDocumentsAreBounded fills a small cache.
-func TestKeptDocumentsAreBounded(t *testing.T) {
+func TestTheCacheIsBounded(t *testing.T) {
 	t.Parallel()
-	doc := &ast.QueryDocument{Operations: ast.OperationList{{SelectionSet: make(ast.SelectionSet, 10)}}}
+	doc := &ast.QueryDocument{Operations: ast.OperationList{
+		{SelectionSet: make(ast.SelectionSet, 10)},
+	}}
 	c := newCache(100 << 10)
 	for i := range 1000 {
 		text := fmt.Sprint(i)
@@ -89,13 +92,15 @@ func TestKeptDocumentsAreBounded(t *testing.T) {
 	if c.get("0") != doc || c.get("999") != doc || c.get("1") != nil || c.docs.Len() < 5 {
 		t.Errorf("keeps %v", c.docs.Keys())
 	}
-	large := &ast.QueryDocument{Operations: ast.OperationList{{SelectionSet: make(ast.SelectionSet, 1000)}}}
+	large := &ast.QueryDocument{Operations: ast.OperationList{
+		{SelectionSet: make(ast.SelectionSet, 1000)},
+	}}
 	if c.add("large", large); c.get("large") != nil {
-		t.Error("a large document is kept")
+		t.Error("a large document is cached")
 	}
 }
 
-// sum is by how much texts are longer than one character.
+// sum returns by how much texts are longer than one character.
 func sum(texts []string) (n int) {
 	for _, text := range texts {
 		n += len(text) - 1

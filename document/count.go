@@ -5,14 +5,14 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// maxVisits is how many selections validation may visit. It walks from each operation and each
-// fragment to all that these reach, so a document of many small fragments that spread each other
-// costs the square of its length. The playground's introspection query takes some 100 visits, a
-// large frontend's document with 60 fragments some 10,000.
+// maxVisits is how many selections validation may visit. It walks each operation and each fragment,
+// and all fragments that they spread, so many small fragments that spread each other cost the
+// square of their number. The playground's introspection query takes some 100 visits, a large
+// frontend's document with 60 fragments some 10,000.
 const maxVisits = 40_000
 
-// count refuses a document that would be dear to validate. It takes linear time, but for the
-// fragments that reach each other.
+// count refuses a document whose validation would be expensive. It takes linear time, except for
+// fragments that spread each other.
 func (r *Reader) count(doc *ast.QueryDocument) *gqlerror.Error {
 	c := counter{fragments: map[string]int{}}
 	parts := make([]*part, 0, len(doc.Operations)+len(doc.Fragments))
@@ -44,11 +44,11 @@ func (r *Reader) count(doc *ast.QueryDocument) *gqlerror.Error {
 // part is a fragment or an operation.
 type part struct {
 	selections int
-	spreads    []int // the fragments in it, each once
+	spreads    []int // the fragments that it spreads, each once
 }
 
 type counter struct {
-	fragments map[string]int // their places, by name
+	fragments map[string]int // their indexes, by name
 	aliases   int
 }
 
@@ -79,7 +79,7 @@ func (c *counter) part(set ast.SelectionSet) *part {
 	return p
 }
 
-// reach is how many selections a walk from one part visits, each fragment once.
+// reach returns how many selections a walk from one part visits. It visits each fragment once.
 func reach(parts []*part, from int) (selections int) {
 	seen := make([]bool, len(parts))
 	seen[from] = true

@@ -19,7 +19,7 @@ func repeat(n int, text string) string {
 	return b.String()
 }
 
-// chained is fragments, each of which spreads the next one.
+// chained returns fragments that each spread the next one.
 func chained(n int) string {
 	var b strings.Builder
 	b.WriteString("{ viewer { user { ...F0 } } }")
@@ -30,9 +30,9 @@ func chained(n int) string {
 	return b.String()
 }
 
-// TestDearDocuments: documents that cost much more than their length are refused before they are
-// validated, and validation ends after a few errors.
-func TestDearDocuments(t *testing.T) {
+// Documents that cost much more than their length are refused before they are validated, and
+// validation ends after a few errors.
+func TestExpensiveDocuments(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	all := func(n int) (spreads string) { return repeat(n, " ...F%d") }
@@ -41,21 +41,40 @@ func TestDearDocuments(t *testing.T) {
 		want  string // the code of the first error, "" for none
 		count int    // of errors
 	}{
-		"many aliases":                         {"{" + repeat(820, " a:a%d") + "}", "OPERATION_TOO_LARGE", 1},
-		"one field, many times":                {"{" + repeat(2400, " x") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
-		"a field with arguments":               {"{" + repeat(400, " viewer(a%d: 1) { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
-		"fewer of them":                        {"{" + repeat(200, " viewer(a%d: 1) { user { id } }") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
-		"many directives":                      {"{ viewer" + repeat(1200, " @a") + " { email } }", "GRAPHQL_VALIDATION_FAILED", 21},
-		"the same field, rightly":              {"{" + repeat(400, " viewer { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
-		"fewer, rightly":                       {"{" + repeat(300, " viewer { user { id } }") + "}", "", 0},
+		"many aliases": {
+			"{" + repeat(820, " a:a%d") + "}",
+			"OPERATION_TOO_LARGE", 1,
+		},
+		"one field, many times": {
+			"{" + repeat(2400, " x") + "}",
+			"GRAPHQL_VALIDATION_FAILED", 21,
+		},
+		"a field with arguments": {"{" +
+			repeat(400, " viewer(a%d: 1) { user { id } }") + "}", "OPERATION_TOO_LARGE", 1},
+		"fewer of them": {"{" +
+			repeat(200, " viewer(a%d: 1) { user { id } }") + "}", "GRAPHQL_VALIDATION_FAILED", 21},
+		"many directives": {
+			"{ viewer" + repeat(1200, " @a") + " { email } }",
+			"GRAPHQL_VALIDATION_FAILED", 21,
+		},
+		"the same field, rightly": {
+			"{" + repeat(400, " viewer { user { id } }") + "}",
+			"OPERATION_TOO_LARGE", 1,
+		},
+		"fewer, rightly": {
+			"{" + repeat(300, " viewer { user { id } }") + "}",
+			"", 0,
+		},
 		"fragments that reach all that follow": {chained(230), "OPERATION_TOO_LARGE", 1},
 		"some of them":                         {chained(100), "", 0},
 		"a large frontend's document": {
-			"{ viewer { user {" + all(60) + " } } }" + repeat(60, " fragment F%d on User { id nickname displayName about }"),
+			"{ viewer { user {" + all(60) + " } } }" +
+				repeat(60, " fragment F%d on User { id nickname displayName about }"),
 			"", 0,
 		},
 		"many operations": {
-			repeat(60, "query Q%d { viewer { user {"+all(10)+" } } } ") + repeat(10, " fragment F%d on User { id nickname }"), "", 0,
+			repeat(60, "query Q%d { viewer { user {"+all(10)+" } } } ") + repeat(10,
+				" fragment F%d on User { id nickname }"), "", 0,
 		},
 	} {
 		_, list := r.Validate(c.text)
@@ -69,23 +88,27 @@ func TestDearDocuments(t *testing.T) {
 	}
 }
 
-// TestErrorsAreShort: what a client sent comes back in part, however long it is and however often
-// it is wrong.
+// Errors repeat only a part of a long name or value, and there are only a few errors.
 func TestErrorsAreShort(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	long := strings.Repeat("x", 100_000)
 	for name, text := range map[string]string{
-		"a field":            "{ " + long + " }",
-		"an argument":        "{ viewer(" + long + ": 1) { email } }",
-		"a variable":         repeat(30, "query Q%d { ...F } ") + "fragment F on Query { users(search: $" + long + ") { nodes { id } } }",
-		"a type":             "query ($a: " + long + ") { viewer { email } }",
-		"a fragment":         "{ ..." + long + " }",
-		"a directive":        "{ viewer @" + long + " { email } }",
-		"an enum value":      "mutation { changeMemberRole(input: {role: " + long + "}) { userErrors { code } } }",
-		"an input field":     "mutation { changeMemberRole(input: {" + long + ": 1}) { userErrors { code } } }",
-		"a value":            `{ viewer(a: "` + long + `") { email } users(first: "` + long + `") { nodes { id } } }`,
-		"an operation":       "query " + long + " { viewer { email } } query " + long + " { viewer { email } }",
+		"a field":     "{ " + long + " }",
+		"an argument": "{ viewer(" + long + ": 1) { email } }",
+		"a variable": repeat(30, "query Q%d { ...F } ") +
+			"fragment F on Query { users(search: $" + long + ") { nodes { id } } }",
+		"a type":      "query ($a: " + long + ") { viewer { email } }",
+		"a fragment":  "{ ..." + long + " }",
+		"a directive": "{ viewer @" + long + " { email } }",
+		"an enum value": "mutation { changeMemberRole(input: {role: " + long +
+			"}) { userErrors { code } } }",
+		"an input field": "mutation { changeMemberRole(input: {" + long +
+			": 1}) { userErrors { code } } }",
+		"a value": `{ viewer(a: "` + long + `") { email } users(first: "` + long +
+			`") { nodes { id } } }`,
+		"an operation": "query " + long + " { viewer { email } } query " + long +
+			" { viewer { email } }",
 		"a keyword":          long + " { viewer { email } }",
 		"a name, unfinished": "{ viewer { " + long,
 	} {
@@ -98,7 +121,8 @@ func TestErrorsAreShort(t *testing.T) {
 			t.Errorf("%s: %d errors of %d bytes", name, len(list), total)
 		}
 	}
-	if _, list := r.Read("query A { viewer { email } }", long, nil); len(list) != 1 || len(list[0].Message) > 1000 {
+	if _, list := r.Read("query A { viewer { email } }", long, nil); len(list) != 1 ||
+		len(list[0].Message) > 1000 {
 		t.Errorf("an operation's name: %d errors", len(list))
 	}
 }
@@ -121,7 +145,8 @@ func TestChoosingAnOperation(t *testing.T) {
 	} {
 		request, list := r.Read(c.text, c.operation, nil)
 		switch {
-		case c.want == "" && (len(list) != 1 || list[0].Extensions["code"] != "GRAPHQL_VALIDATION_FAILED"):
+		case c.want == "" && (len(list) != 1 ||
+			list[0].Extensions["code"] != "GRAPHQL_VALIDATION_FAILED"):
 			t.Errorf("%s: %v", name, list)
 		case c.want != "" && (list != nil || request.Operation.Name != c.want):
 			t.Errorf("%s: %v", name, list)
@@ -129,8 +154,8 @@ func TestChoosingAnOperation(t *testing.T) {
 	}
 }
 
-// TestDocumentsAreKept: a valid document is parsed once, and one that is not is parsed each time.
-func TestDocumentsAreKept(t *testing.T) {
+// A valid document is parsed once, an invalid one each time.
+func TestValidDocumentsAreCached(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	const text = "query ($n: Int) { users(first: $n) { nodes { id } } }"
@@ -142,35 +167,46 @@ func TestDocumentsAreKept(t *testing.T) {
 	many := "{" + repeat(600, " __typename") + " }"
 	a, _ := r.Validate(many)
 	if b, _ := r.Validate(many); a == nil || a == b {
-		t.Error("a large document is kept")
+		t.Error("a large document is cached")
 	}
 }
 
-// TestSizes: what is too long or nested too deep is refused with our own words, before it is
-// parsed.
-func TestSizes(t *testing.T) {
+// Documents that are too long or nested too deep are refused before they are parsed.
+func TestDocumentsThatAreTooLarge(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
-	const tokens, nested = "The document has more than 2500 tokens, comments included.", "The document is nested more than 1000 deep."
-	deep := func(n int, open, end string) string { return strings.Repeat(open, n) + " x " + strings.Repeat(end, n) }
+	const tokens, nested = "The document has more than 2500 tokens, comments included.",
+		"The document is nested more than 1000 deep."
+	deep := func(n int, open, end string) string {
+		return strings.Repeat(open, n) + " x " +
+			strings.Repeat(end, n)
+	}
 	for name, c := range map[string]struct{ text, wrong string }{
 		"as many tokens as may be": {"{" + repeat(2498, " __typename") + " }", ""},
 		"one more":                 {"{" + repeat(2499, " __typename") + " }", tokens},
-		"strings":                  {"{ nodes(ids: [" + strings.Repeat(` "{[" """[{"""`, 1245) + " ]) { id } }", tokens},
-		"comments":                 {"{ __typename" + repeat(2498, " # {\n") + "}", tokens},
-		"fewer comments":           {"{ __typename" + repeat(2497, " # {\n") + "}", ""},
-		"what is between tokens":   {"\ufeff{ __typename" + strings.Repeat(" ,\t\r\n", 3000) + "}", ""},
-		"spreads":                  {"{" + repeat(1250, "...F ") + "} fragment", tokens},
-		"nested selections":        {deep(1001, "{ a", "}"), nested},
-		"nested lists":             {"{ nodes(ids: " + deep(1000, "[", "]") + ") { id } }", nested},
-		"nested objects":           {"{ users(search: " + deep(500, "{a:[", "]}") + ") { nodes { id } } }", nested},
-		"list types":               {"query ($v: " + deep(1001, "[", "]") + ") { __typename }", nested},
+		"strings": {"{ nodes(ids: [" + strings.Repeat(` "{[" """[{"""`, 1245) +
+			" ]) { id } }", tokens},
+		"comments":       {"{ __typename" + repeat(2498, " # {\n") + "}", tokens},
+		"fewer comments": {"{ __typename" + repeat(2497, " # {\n") + "}", ""},
+		"what is between tokens": {
+			"\ufeff{ __typename" + strings.Repeat(" ,\t\r\n", 3000) + "}",
+			"",
+		},
+		"spreads":           {"{" + repeat(1250, "...F ") + "} fragment", tokens},
+		"nested selections": {deep(1001, "{ a", "}"), nested},
+		"nested lists":      {"{ nodes(ids: " + deep(1000, "[", "]") + ") { id } }", nested},
+		"nested objects": {
+			"{ users(search: " + deep(500, "{a:[", "]}") + ") { nodes { id } } }",
+			nested,
+		},
+		"list types": {"query ($v: " + deep(1001, "[", "]") + ") { __typename }", nested},
 	} {
 		_, list := r.Validate(c.text)
 		switch {
 		case c.wrong == "" && list != nil:
 			t.Errorf("%s: %v", name, list)
-		case c.wrong != "" && (len(list) != 1 || list[0].Message != c.wrong || list[0].Extensions["code"] != "OPERATION_TOO_LARGE" ||
+		case c.wrong != "" && (len(list) != 1 || list[0].Message != c.wrong ||
+			list[0].Extensions["code"] != "OPERATION_TOO_LARGE" ||
 			len(list[0].Locations) != 1):
 			t.Errorf("%s: %v, want %s", name, list, c.wrong)
 		}
@@ -179,7 +215,10 @@ func TestSizes(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	r := mustRead(t, document.Options{Limits: document.Limits{Depth: 4, Aliases: 2, Complexity: 100, Tokens: 100}})
+	r := mustRead(t, document.Options{Limits: document.Limits{
+		Depth: 4, Aliases: 2, Complexity: 100,
+		Tokens: 100,
+	}})
 	for text, want := range map[string][]string{
 		"{ viewer { user { id } } }":                                          nil,
 		"{ viewer { user { presence { user { id } } } } }":                    {"OPERATION_TOO_LARGE"},
@@ -189,7 +228,8 @@ func TestLimits(t *testing.T) {
 		"{ users(first: 60) { nodes { id nickname } } }":                      {"OPERATION_TOO_LARGE"},
 		"query ($n: Int = 60) { users(first: $n) { nodes { id nickname } } }": {"OPERATION_TOO_LARGE"},
 		"{" + repeat(50, " __typename") + "}":                                 nil,
-		"{" + repeat(100, " __typename") + "}":                                {"OPERATION_TOO_LARGE"},
+		"{" + repeat(100, " __typename") +
+			"}": {"OPERATION_TOO_LARGE"},
 	} {
 		_, list := r.Read(text, "", nil)
 		if diff := cmp.Diff(want, codesOf(list)); diff != "" {

@@ -1,26 +1,27 @@
-// Package document reads GraphQL requests: it parses a document, counts what it holds, validates
-// it, coerces its variables, and measures what its answer may cost, all before anything of it runs.
-// It knows the schema's types and nothing of resolvers.
+// Package document reads GraphQL requests: it parses a document, limits its size, validates it,
+// coerces its variables, and measures what its answer may cost, all before anything of it runs. It
+// knows the types of the schema, but not the resolvers. Section numbers are those of the GraphQL
+// specification.
 //
 // # Order
 //
-// Each step bounds the work of the next. Tokens and nesting are counted before parsing. What a
-// document holds is counted before it is validated, because validation takes more than linear time.
-// The first errors end validation. The answer is measured last, with the variables at hand. Every
-// step but the last two depends on the text alone, so valid documents are kept for reuse, up to a
-// number of bytes.
+// Each step bounds the work of the next. Tokens and nesting are counted before parsing. Selections
+// and aliases are counted before validation, which takes more than linear time. Validation ends
+// after the first errors. The cost of the answer is measured last, with the variables. All steps
+// except the last two depend only on the text, so valid documents are cached, up to a number of
+// bytes.
 //
 // # Strictness
 //
-// The parser, its validator and gqlgen let through what the specification does not: half surrogate
-// pairs and numbers that run into names (text.go), Ints beyond 32 bits and objects for strings
-// (literals.go), strings for Ints and names of enums in another case (variables.go), subscriptions
-// that may have no root field (subscription.go). This package refuses it. What it returns can be
-// executed without looking at a type again.
+// The parser, its validator and gqlgen accept requests that the specification does not allow: half
+// surrogate pairs and numbers that run into names (text.go), Ints beyond 32 bits and objects for
+// strings (literals.go), strings for Ints and enum values in another case (variables.go), and
+// subscriptions that may have no root field (subscription.go). This package refuses them. A request
+// that it returns can be executed without further checks of types.
 //
 // # Concurrency
 //
-// A Reader may be used by any number of goroutines. Documents are shared: once validated, nothing
+// A Reader may be used by any number of goroutines. Cached documents are shared, and nothing
 // changes them.
 package document
 
@@ -44,36 +45,45 @@ const (
 	TooLarge         errs.Code = "OPERATION_TOO_LARGE"
 )
 
-// Limits bound what one request may ask for. The zero value of a field means its default.
-type Limits struct {
-	Tokens     int // of a document, comments included; default 2,500
-	Depth      int // of nested fields; default 15
-	Aliases    int // in a document; default 30
-	Complexity int // fields that the answer may have, pages counted in full; default 12,000
+// Defaults of Limits.
+const (
+	DefaultTokens          = 2500
+	DefaultDepth           = 15
+	DefaultAliases         = 30
+	DefaultComplexity      = 12_000
+	DefaultEventComplexity = 1000
+)
 
-	EventComplexity int // the same of one event of a subscription; default 1,000
+// Limits are the limits of one request. The zero value of a field means its default.
+type Limits struct {
+	Tokens     int // of a document, comments included
+	Depth      int // of nested fields
+	Aliases    int // in a document
+	Complexity int // fields that the answer may have if all pages are full
+
+	EventComplexity int // Complexity for one event of a subscription
 }
 
 func (l Limits) withDefaults() Limits {
-	l.Tokens = cmp.Or(l.Tokens, 2500)
-	l.Depth = cmp.Or(l.Depth, 15)
-	l.Aliases = cmp.Or(l.Aliases, 30)
-	l.Complexity = cmp.Or(l.Complexity, 12_000)
-	l.EventComplexity = cmp.Or(l.EventComplexity, 1000)
+	l.Tokens = cmp.Or(l.Tokens, DefaultTokens)
+	l.Depth = cmp.Or(l.Depth, DefaultDepth)
+	l.Aliases = cmp.Or(l.Aliases, DefaultAliases)
+	l.Complexity = cmp.Or(l.Complexity, DefaultComplexity)
+	l.EventComplexity = cmp.Or(l.EventComplexity, DefaultEventComplexity)
 	return l
 }
 
-// Options are the settings of a Reader; the zero value serves.
+// Options are the settings of a Reader. The zero value has defaults.
 type Options struct {
 	Limits    Limits
 	MaxPage   int           // items that a page of a connection has at most; default 100
-	MaxAnswer int           // bytes of an answer; 0 means any number
-	Texts     map[Place]int // bytes of the longest value, of fields with long texts
-	// whether the schema may be asked for; error messages suggest names only then
+	MaxAnswer int           // bytes of an answer; 0 means no limit
+	Texts     map[Place]int // for fields with long texts: the bytes of the longest value
+	// Introspection lets clients read the schema, and error messages suggest names of it.
 	Introspection bool
-	// Scalars are the checks of scalars that are not built in, by type. They get a value as JSON
-	// has it, numbers as json.Number. The message of an errs.Error is shown to the client. Without
-	// a check every value is taken.
+	// Scalars are the checks of custom scalars, by type. They get a value decoded from JSON, with
+	// numbers as json.Number. The client sees the message of an errs.Error. A scalar without a
+	// check accepts every value.
 	Scalars map[string]func(v any) error
 }
 
@@ -81,20 +91,20 @@ type Options struct {
 type Reader struct {
 	schema *ast.Schema
 	opts   Options
-	kept   *cache
+	cache  *cache
 }
 
-// NewReader makes a reader of requests to the schema.
+// NewReader returns a Reader of requests to the schema.
 func NewReader(schema *ast.Schema, opts Options) *Reader {
 	opts.Limits = opts.Limits.withDefaults()
 	opts.MaxPage = cmp.Or(opts.MaxPage, 100)
-	return &Reader{schema: schema, opts: opts, kept: newCache(keptBytes)}
+	return &Reader{schema: schema, opts: opts, cache: newCache(cacheBytes)}
 }
 
-// Limits are those that the reader holds requests to.
+// Limits returns the limits of requests, with defaults.
 func (r *Reader) Limits() Limits { return r.opts.Limits }
 
-// Request is what a client asks for.
+// Request is a request that can be executed.
 type Request struct {
 	Document  *ast.QueryDocument // nil if the document is not valid
 	Operation *ast.OperationDefinition
@@ -102,10 +112,12 @@ type Request struct {
 	Cost      Cost
 }
 
-// Read makes a request of a document, of the name of one of its operations, and of values for its
-// variables. Errors have a code: ParseFailed, ValidationFailed, TooLarge, or BAD_USER_INPUT if a
-// variable's value is wrong.
-func (r *Reader) Read(text, operationName string, variables map[string]any) (*Request, gqlerror.List) {
+// Read reads a document, chooses one of its operations by name, and coerces its variables. Errors
+// have a code: ParseFailed, ValidationFailed, TooLarge, or BAD_USER_INPUT if a variable's value is
+// wrong. The Request is never nil; after an error it has the parts that were read before.
+func (r *Reader) Read(
+	text, operationName string, variables map[string]any,
+) (*Request, gqlerror.List) {
 	request := new(Request)
 	doc, list := r.Validate(text)
 	if list != nil {
@@ -125,12 +137,12 @@ func (r *Reader) Read(text, operationName string, variables map[string]any) (*Re
 	return request, nil
 }
 
-// Kept reports whether a document is kept for reuse, so that reading it costs little.
-func (r *Reader) Kept(text string) bool { return r.kept.get(text) != nil }
+// Cached reports whether a document is in the cache, so that reading it is cheap.
+func (r *Reader) Cached(text string) bool { return r.cache.get(text) != nil }
 
-// Validate parses and validates a document, or returns the one that it kept.
+// Validate parses and validates a document, or returns it from the cache.
 func (r *Reader) Validate(text string) (*ast.QueryDocument, gqlerror.List) {
-	if doc := r.kept.get(text); doc != nil {
+	if doc := r.cache.get(text); doc != nil {
 		return doc, nil
 	}
 	doc, list := r.parse(text)
@@ -143,8 +155,8 @@ func (r *Reader) Validate(text string) (*ast.QueryDocument, gqlerror.List) {
 	if list := r.validate(doc); list != nil {
 		return nil, list
 	}
-	settleValues(doc)
-	r.kept.add(text, doc)
+	normalizeValues(doc)
+	r.cache.add(text, doc)
 	return doc, nil
 }
 
@@ -154,7 +166,7 @@ func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
 		return nil, gqlerror.List{err}
 	}
 	source := &ast.Source{Input: text}
-	// the scanner has counted the same
+	// the scanner has checked the limit already
 	doc, err := parser.ParseQueryWithTokenLimit(source, r.opts.Limits.Tokens)
 	if err != nil {
 		return nil, gqlerror.List{parseError(source, err)}
@@ -163,17 +175,19 @@ func (r *Reader) parse(text string) (*ast.QueryDocument, gqlerror.List) {
 		return nil, gqlerror.List{coded(ValidationFailed, "The document has no operation.")}
 	}
 	for _, f := range doc.Fragments {
-		if len(f.VariableDefinition) > 0 { // of an older draft (section 2.8)
-			err := coded(ParseFailed, "A fragment has no variables of its own: it uses those of the operation.")
+		// the parser accepts them, as an older draft did (section 2.8)
+		if len(f.VariableDefinition) > 0 {
+			err := coded(ParseFailed,
+				"A fragment has no variables of its own: it uses those of the operation.")
 			return nil, gqlerror.List{at(f.VariableDefinition[0].Position, err)}
 		}
 	}
-	s.settleStrings(doc)
+	s.fixStrings(doc)
 	return doc, nil
 }
 
-// parseError is what the parser found. Of a token that is not valid it knows the place, and the
-// lexer why.
+// parseError returns the parser's error. For an invalid token, it returns the error of the lexer,
+// which has the reason.
 func parseError(source *ast.Source, err error) *gqlerror.Error {
 	wrong, ok := errors.AsType[*gqlerror.Error](err)
 	if !ok {
@@ -193,15 +207,17 @@ func parseError(source *ast.Source, err error) *gqlerror.Error {
 	return withCode(wrong, ParseFailed)
 }
 
-// choose finds the operation to run (GraphQL, section 6.1, GetOperation).
+// choose returns the operation to execute (section 6.1, GetOperation).
 func choose(doc *ast.QueryDocument, name string) (*ast.OperationDefinition, *gqlerror.Error) {
 	if name == "" && len(doc.Operations) > 1 {
 		return nil, coded(ValidationFailed,
-			"The document has %d operations: name the one to run in operationName.", len(doc.Operations))
+			"The document has %d operations: name the one to run in operationName.",
+			len(doc.Operations))
 	}
 	op := doc.Operations.ForName(name)
 	if op == nil {
-		return nil, coded(ValidationFailed, "The document has no operation named %s.", errs.Quote(name))
+		return nil, coded(ValidationFailed, "The document has no operation named %s.",
+			errs.Quote(name))
 	}
 	return op, nil
 }
@@ -213,7 +229,8 @@ func coded(code errs.Code, format string, args ...any) *gqlerror.Error {
 // at adds a location to an error.
 func at(position *ast.Position, err *gqlerror.Error) *gqlerror.Error {
 	if position != nil {
-		err.Locations = append(err.Locations, gqlerror.Location{Line: position.Line, Column: position.Column})
+		err.Locations = append(err.Locations,
+			gqlerror.Location{Line: position.Line, Column: position.Column})
 	}
 	return err
 }
@@ -224,6 +241,6 @@ func withCode(err *gqlerror.Error, code errs.Code) *gqlerror.Error {
 	return err
 }
 
-// maxMessage is how many characters of an error message are shown. It may repeat a name several
-// times.
+// maxMessage is how many characters of an error message are returned. A message may have the same
+// long name in it several times.
 const maxMessage = 400

@@ -8,8 +8,7 @@ import (
 	"parley/document"
 )
 
-// TestRepeatedErrorsEndValidation: each of many operations finds the same mistakes in the fragment
-// that they share.
+// Many operations share a fragment, and validation finds its errors again in each.
 func TestRepeatedErrorsEndValidation(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -19,7 +18,8 @@ func TestRepeatedErrorsEndValidation(t *testing.T) {
 	}
 	b.WriteString("fragment F on Query { a: x b: y }")
 	_, list := r.Validate(b.String())
-	if len(list) != 3 || !strings.HasPrefix(list[2].Message, "Validation ended here, after 2 errors.") {
+	if len(list) != 3 || !strings.HasPrefix(list[2].Message,
+		"Validation ended here, after 2 errors.") {
 		t.Errorf("got %v", messages(list))
 	}
 }

@@ -1,4 +1,4 @@
 package document
 
-// Coerce is what Read does with variables.
+// Coerce exports coerce.
 var Coerce = (*Reader).coerce

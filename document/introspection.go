@@ -6,19 +6,19 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// maxIntrospection is how many fields of the schema one operation may be answered with. What tools
-// ask for (all of the schema, with every option) is about a third of it; see TestIntrospection.
+// maxIntrospection is how many fields about the schema an answer may have. The largest query of
+// tools, for all of the schema with every option, has about a third of it; see TestIntrospection.
 const maxIntrospection = 25_000
 
-// schemaCounter counts what a query about the schema is answered with, by walking the schema as the
-// executor will. Such lists cannot be asked for in pages, and they multiply, so no rule of thumb is
-// both safe and generous. The walk ends when nothing is left.
+// schemaCounter counts the fields of the answer to a query about the schema, by walking the schema
+// as the executor will. These lists have no pages, and nested ones multiply, so an estimate would
+// be too low or refuse reasonable queries. The walk ends when the budget is used up.
 type schemaCounter struct {
 	schema *ast.Schema
-	left   int
+	left   int // of the budget
 }
 
-// count reports whether a field is about the schema, and takes what it costs.
+// count reports whether a field is about the schema, and takes its cost from the budget.
 func (c *schemaCounter) count(field *ast.Field, variables map[string]any) bool {
 	switch field.Name {
 	case "__schema":
@@ -35,8 +35,8 @@ func (c *schemaCounter) count(field *ast.Field, variables map[string]any) bool {
 	return true
 }
 
-// walk takes one for each field of a selection on a part of the schema: the schema, a type, a
-// field, an argument, an enum value or a directive.
+// walk takes one from the budget for each field of a selection. The selection is on a part of the
+// schema: the schema, a type, a field, an argument, an enum value or a directive.
 func (c *schemaCounter) walk(set ast.SelectionSet, on any) {
 	for _, selection := range set {
 		if c.left < 0 {
@@ -49,16 +49,17 @@ func (c *schemaCounter) walk(set ast.SelectionSet, on any) {
 				c.walk(s.SelectionSet, child)
 			}
 		case *ast.InlineFragment:
-			c.left-- // nor one in another
+			c.left-- // a fragment without fields is not free either
 			c.walk(s.SelectionSet, on)
 		case *ast.FragmentSpread:
-			c.left-- // a fragment without fields of its own must not be free
+			c.left--
 			c.walk(s.Definition.SelectionSet, on)
 		}
 	}
 }
 
-// below is what a field of introspection leads to; nothing for one that has a plain value.
+// below returns the parts of the schema that are the value of a field, and none for a field with a
+// scalar value.
 func (c *schemaCounter) below(on any, field string) []any {
 	switch on := on.(type) {
 	case *ast.Schema:
@@ -102,7 +103,7 @@ func (c *schemaCounter) belowSchema(s *ast.Schema, field string) (found []any) {
 	return found
 }
 
-// belowType goes through the list and non-null types around a type's definition.
+// belowType unwraps the list and non-null types around a type.
 func (c *schemaCounter) belowType(t *ast.Type, field string) []any {
 	switch {
 	case !t.NonNull && t.Elem == nil:

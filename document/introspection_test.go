@@ -10,8 +10,8 @@ import (
 	"parley/document"
 )
 
-// fullIntrospection asks for all that there is to know of a schema, as tools do with every option
-// on. Types are unwrapped as deep as graphql-js does it.
+// fullIntrospection queries all of a schema, as tools do with every option on. It unwraps types as
+// deep as graphql-js does.
 func fullIntrospection() string {
 	unwrap := "kind name"
 	for range 9 {
@@ -43,14 +43,15 @@ func fullIntrospection() string {
 	fragment Unwrapped on __Type { ` + unwrap + ` }`
 }
 
-// TestIntrospection: what tools ask for is answered, and what multiplies is not, however it is
+// The queries of tools are accepted. Nested lists that multiply are refused, however they are
 // written.
 func TestIntrospection(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	var further strings.Builder
 	for i := range 8 {
-		fmt.Fprintf(&further, " fragment F%d on __Type { fields { type { ...F%d ofType { ...F%d } } } }", i, i+1, i+1)
+		fmt.Fprintf(&further,
+			" fragment F%d on __Type { fields { type { ...F%d ofType { ...F%d } } } }", i, i+1, i+1)
 	}
 	further.WriteString(" fragment F8 on __Type { name }")
 	for name, c := range map[string]struct {
@@ -61,7 +62,8 @@ func TestIntrospection(t *testing.T) {
 		"one type":                 {`{ __type(name: "Message") { name fields { name type { name kind } } } }`, nil},
 		"no such type":             {`{ __type(name: "Nothing") { name } }`, nil},
 		"twice everything": {
-			strings.Replace(fullIntrospection(), "types { ...Whole }", "types { ...Whole } again: types { ...Whole }", 1), nil,
+			strings.Replace(fullIntrospection(), "types { ...Whole }",
+				"types { ...Whole } again: types { ...Whole }", 1), nil,
 		},
 		"types of fields, nested": {
 			`{ __type(name: "Viewer") { fields { type { fields { type { fields { name } } } } } } }`, nil,
@@ -71,12 +73,14 @@ func TestIntrospection(t *testing.T) {
 			[]string{"OPERATION_TOO_LARGE"},
 		},
 		"a name, wrapped": {
-			"{ __schema { types { fields {" + strings.Repeat(" ... {", 400) + " name " + strings.Repeat("}", 400) + " } } } }",
+			"{ __schema { types { fields {" + strings.Repeat(" ... {", 400) + " name " +
+				strings.Repeat("}", 400) + " } } } }",
 			[]string{"OPERATION_TOO_LARGE"},
 		},
 		"many times": {
 			strings.Replace(fullIntrospection(), "types { ...Whole }", "types { ...Whole } "+
-				"a: types { ...Whole } b: types { ...Whole } c: types { ...Whole } d: types { ...Whole }", 1),
+				"a: types { ...Whole } b: types { ...Whole } c: types { ...Whole } d: types { "+
+				"...Whole }", 1),
 			[]string{"OPERATION_TOO_LARGE"},
 		},
 		"many times at the root": {
@@ -87,8 +91,10 @@ func TestIntrospection(t *testing.T) {
 			[]string{"OPERATION_TOO_LARGE"},
 		},
 		"fields of fields, by fragments": {
-			"{ __schema { types { ...T } } } fragment T on __Type {" + repeat(14, " a%d: fields { ...F }") +
-				" } fragment F on __Field { type { ...U } } fragment U on __Type { name ofType { name ofType { name fields { name } } } }",
+			"{ __schema { types { ...T } } } fragment T on __Type {" +
+				repeat(14, " a%d: fields { ...F }") +
+				" } fragment F on __Field { type { ...U } } fragment U on __Type { name ofType { " +
+				"name ofType { name fields { name } } } }",
 			[]string{"OPERATION_TOO_LARGE"},
 		},
 	} {
@@ -99,7 +105,6 @@ func TestIntrospection(t *testing.T) {
 	}
 }
 
-// TestWithoutIntrospection: it is refused with a sentence, and nothing suggests a name.
 func TestWithoutIntrospection(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, document.Options{})

@@ -11,10 +11,10 @@ import (
 	"parley/errs"
 )
 
-// valuesRule holds the values that are written in a document against section 5.6.1, Values of
-// Correct Type, custom scalars included: what is wrong is found before anything runs.
+// valuesRule checks the literal values of a document (section 5.6.1, Values of Correct Type),
+// custom scalars included.
 func (r *Reader) valuesRule() core.Rule {
-	return core.Rule{Name: "ValuesOfCorrectType", RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
+	check := func(events *core.Events, addError core.AddErrFunc) {
 		l := &literals{Reader: r, addError: addError}
 		events.OnVariable(func(_ *core.Walker, d *ast.VariableDefinition) {
 			if d.DefaultValue != nil {
@@ -31,10 +31,11 @@ func (r *Reader) valuesRule() core.Rule {
 				l.arguments(d.Definition.Arguments, d.Arguments)
 			}
 		})
-	}}
+	}
+	return core.Rule{Name: "ValuesOfCorrectType", RuleFunc: check}
 }
 
-// literals checks values that are written in a document.
+// literals checks the literal values of a document.
 type literals struct {
 	*Reader
 	addError core.AddErrFunc
@@ -74,7 +75,7 @@ func (l *literals) value(t *ast.Type, v *ast.Value) {
 	case t.Elem == nil:
 		l.named(t, v)
 		return
-	case v.Kind != ast.ListValue: // stands for a list of one (section 3.11)
+	case v.Kind != ast.ListValue: // a list of one (section 3.11)
 		l.value(t.Elem, v)
 		return
 	}
@@ -107,9 +108,10 @@ func (l *literals) named(t *ast.Type, v *ast.Value) {
 	}
 }
 
-// scalar checks by section 3.5.
+// scalar checks a scalar (section 3.5).
 func (l *literals) scalar(t *ast.Type, v *ast.Value) {
-	right, isString, isInt := false, v.Kind == ast.StringValue || v.Kind == ast.BlockValue, v.Kind == ast.IntValue
+	isString, isInt := v.Kind == ast.StringValue || v.Kind == ast.BlockValue, v.Kind == ast.IntValue
+	right := false
 	switch t.NamedType {
 	case "Int":
 		_, err := strconv.ParseInt(v.Raw, 10, 32)
@@ -132,7 +134,7 @@ func (l *literals) scalar(t *ast.Type, v *ast.Value) {
 	}
 }
 
-// custom asks whoever reads a scalar that is not built in.
+// custom calls the check of a custom scalar.
 func (l *literals) custom(t *ast.Type, v *ast.Value) {
 	check := l.opts.Scalars[t.NamedType]
 	if check == nil {
@@ -144,11 +146,13 @@ func (l *literals) custom(t *ast.Type, v *ast.Value) {
 		return
 	}
 	if err := check(plain); err != nil {
-		l.refuse(v.Position, "expected %s, found %s.%s", l.inputType(t), literalText(v), reasonOf(err))
+		l.refuse(v.Position, "expected %s, found %s.%s", l.inputType(t), literalText(v),
+			reasonOf(err))
 	}
 }
 
-// plainValue is a value as JSON would have it. Names of enums, and variables, have no such form.
+// plainValue returns a value as JSON would have it. ok is false for enum values and variables,
+// which have no such form.
 func plainValue(v *ast.Value) (plain any, ok bool) {
 	switch v.Kind {
 	case ast.StringValue, ast.BlockValue:
@@ -180,7 +184,7 @@ func plainValue(v *ast.Value) (plain any, ok bool) {
 	return nil, false
 }
 
-// reasonOf is why a scalar was refused, as far as it is said for clients.
+// reasonOf returns why a scalar was refused, if clients may see it.
 func reasonOf(err error) string {
 	if e, ok := errors.AsType[*errs.Error](err); ok {
 		return " " + e.Message
@@ -188,7 +192,7 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// object checks by section 3.10.
+// object checks an input object (section 3.10).
 func (l *literals) object(def *ast.Definition, v *ast.Value) {
 	for _, child := range v.Children {
 		field := def.Fields.ForName(child.Name)
@@ -201,20 +205,22 @@ func (l *literals) object(def *ast.Definition, v *ast.Value) {
 		l.at.leave()
 	}
 	for _, field := range def.Fields {
-		if field.Type.NonNull && field.DefaultValue == nil && v.Children.ForName(field.Name) == nil {
+		if field.Type.NonNull && field.DefaultValue == nil &&
+			v.Children.ForName(field.Name) == nil {
 			l.at.enterField(field.Name)
 			l.refuse(v.Position, "a value of type %s is required.", field.Type)
 			l.at.leave()
 		}
 	}
-	if def.Directives.ForName("oneOf") != nil && (len(v.Children) != 1 || v.Children[0].Value.Kind == ast.NullValue) {
+	if def.Directives.ForName("oneOf") != nil &&
+		(len(v.Children) != 1 || v.Children[0].Value.Kind == ast.NullValue) {
 		l.refuse(v.Position, oneOfMessage, def.Name)
 	}
 }
 
 const oneOfMessage = "%s has exactly one field, and that is not null."
 
-// unknownField says that an input object has no such field.
+// unknownField returns the message that an input object has no such field.
 func (r *Reader) unknownField(def *ast.Definition, name string) string {
 	message := def.Name + " has no field " + errs.Quote(name) + "."
 	if !r.opts.Introspection || len(name) > maxName {
@@ -230,11 +236,11 @@ func (r *Reader) unknownField(def *ast.Definition, name string) string {
 	return message
 }
 
-// settleValues prepares the values of a valid document for those who read them while it runs, any
-// number at once. An integer for an ID becomes its text. A value forgets which operation's variable
-// it was last taken for: fragments belong to several operations, whose variables can have the same
-// name and other defaults.
-func settleValues(doc *ast.QueryDocument) {
+// normalizeValues prepares the values of a valid document for execution, which reads them from
+// several goroutines. An integer for an ID becomes a string. The variable definition of a value is
+// cleared: a fragment can belong to several operations, whose variables have the same name and
+// other defaults.
+func normalizeValues(doc *ast.QueryDocument) {
 	eachValue(doc, func(v *ast.Value) {
 		v.VariableDefinition = nil
 		if v.Kind == ast.IntValue && v.Definition != nil && v.Definition.Name == "ID" {

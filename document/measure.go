@@ -14,42 +14,50 @@ func (r *Reader) measure(request *Request) *gqlerror.Error {
 		schema: &schemaCounter{schema: r.schema, left: maxIntrospection}, texts: r.opts.Texts,
 	}
 	total := m.selections(request.Operation.SelectionSet)
-	// The schema's counter is spent before it is refused, so this is what queries about the schema
-	// cost.
-	request.Cost = Cost{Fields: plus(total.cost, maxIntrospection-m.schema.left), Bytes: total.bytes}
+	// The budget of the schema's counter is used up before the request is refused, so the cost of
+	// queries about the schema is known here too.
+	request.Cost = Cost{
+		Fields: plus(total.cost, maxIntrospection-m.schema.left),
+		Bytes:  total.bytes,
+	}
 	limits := r.opts.Limits
 	if request.Operation.Operation == ast.Subscription && total.cost > limits.EventComplexity {
-		return coded(TooLarge, "An event could have %d fields; the limit is %d. Ask for less of each event.",
+		return coded(TooLarge,
+			"An event could have %d fields; the limit is %d. Ask for less of each event.",
 			total.cost, limits.EventComplexity)
 	}
 	switch {
 	case total.depth > limits.Depth:
-		return coded(TooLarge, "The operation is %d levels deep; the limit is %d.", total.depth, limits.Depth)
+		return coded(TooLarge, "The operation is %d levels deep; the limit is %d.", total.depth,
+			limits.Depth)
 	case m.schema.left < 0:
-		return coded(TooLarge, "The operation asks for more than %d fields of the schema.", maxIntrospection)
+		return coded(TooLarge, "The operation asks for more than %d fields of the schema.",
+			maxIntrospection)
 	case r.opts.MaxAnswer > 0 && total.names > r.opts.MaxAnswer:
-		return coded(TooLarge, "The names of the answer's fields alone could take %d bytes; the limit is %d. Use shorter aliases, "+
-			"or ask for smaller pages.", total.names, r.opts.MaxAnswer)
+		return coded(TooLarge,
+			"The names of the answer's fields alone could take %d bytes; the limit is %d. "+
+				"Use shorter aliases, or ask for smaller pages.", total.names, r.opts.MaxAnswer)
 	case total.cost > limits.Complexity:
-		return coded(TooLarge, "The answer could have %d fields; the limit is %d. Ask for smaller pages.",
+		return coded(TooLarge,
+			"The answer could have %d fields; the limit is %d. Ask for smaller pages.",
 			total.cost, limits.Complexity)
 	}
 	return nil
 }
 
-// Cost is what the answer to an operation may take at most, if all pages are full.
+// Cost is the size of the answer to an operation if all pages are full.
 type Cost struct {
 	Fields int
-	Bytes  int // of texts and names, as Options.Texts has it
+	Bytes  int // of texts and names; see Options.Texts
 }
 
 // Place is a field of an object in the schema.
 type Place struct{ Object, Field string }
 
-// shortText stands for the value of a field that has no long text.
+// shortText is the estimate, in bytes, for the value of a field without long text.
 const shortText = 32
 
-// ownBytes is what a field adds to the answer by itself.
+// ownBytes returns how many bytes a field adds to the answer, without its subfields.
 func (m *measurer) ownBytes(field *ast.Field) int {
 	if field.ObjectDefinition != nil {
 		if n := m.texts[Place{field.ObjectDefinition.Name, field.Name}]; n > 0 {
@@ -59,12 +67,12 @@ func (m *measurer) ownBytes(field *ast.Field) int {
 	return shortText + len(field.Alias)
 }
 
-// size is that of a part of an operation.
+// size is the size of the answer to a part of an operation.
 type size struct{ depth, cost, bytes, names int }
 
-// measurer measures each fragment once, however often it is spread: with fragments that each spread
-// the next one twice, a short document could otherwise cost hours. Fragments that spread themselves
-// are refused before.
+// measurer measures each fragment once, however often it is spread. Otherwise a short document of
+// fragments that each spread the next one twice would take hours. Fragments that spread themselves
+// were refused before.
 type measurer struct {
 	variables map[string]any
 	maxPage   int
@@ -79,7 +87,7 @@ func (m *measurer) selections(set ast.SelectionSet) (total size) {
 		switch s := selection.(type) {
 		case *ast.Field:
 			if m.schema.count(s, m.variables) {
-				continue // it goes deeper than anything else, and has a bound of its own
+				continue // nested deeper than all else, and limited by maxIntrospection
 			}
 			part = m.selections(s.SelectionSet)
 			n := m.pageSize(s)
@@ -107,8 +115,8 @@ func (m *measurer) selections(set ast.SelectionSet) (total size) {
 	return total
 }
 
-// pageSize is by how much a field multiplies what stands below it: a connection by its page,
-// `nodes` by its ids.
+// pageSize returns how many values a field has: a connection has as many as its page, `nodes` as
+// many as its ids.
 func (m *measurer) pageSize(field *ast.Field) int {
 	if field.Definition == nil {
 		return 1
@@ -128,10 +136,10 @@ func (m *measurer) pageSize(field *ast.Field) int {
 	return defaultPage
 }
 
-// defaultPage is the largest of the fields' own defaults.
+// defaultPage is the largest default page of all connections.
 const defaultPage = 50
 
-// plus and times stop at the largest number instead of wrapping around.
+// plus and times saturate at the largest number.
 func plus(a, b int) int {
 	if a > math.MaxInt-b {
 		return math.MaxInt

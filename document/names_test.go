@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestNamesHaveAnEnd: a string may have long words, and a name may not be one.
-func TestNamesHaveAnEnd(t *testing.T) {
+// The length of names is limited, that of words in strings is not.
+func TestNamesAreLimited(t *testing.T) {
 	t.Parallel()
 	r := mustRead(t, open())
 	long := strings.Repeat("x", 256)

@@ -9,11 +9,11 @@ import (
 
 const (
 	maxIntDigits = 10 // of an Int, which has 32 bits
-	maxIDDigits  = 40 // of an integer that stands for an ID
+	maxIDDigits  = 40 // of an integer that is given for an ID
 )
 
-// integer is the decimal text of a number without a fractional part, of at most limit digits: 10,
-// 1e1 and 10.0 are the same number (section 3.5.1).
+// integer returns the decimal text of a number. ok is false if it has a fractional part or more
+// than limit digits. 10, 1e1 and 10.0 are the same number (section 3.5.1).
 func integer(v any, limit int) (digits string, ok bool) {
 	switch v := v.(type) {
 	case json.Number:
@@ -28,8 +28,8 @@ func integer(v any, limit int) (digits string, ok bool) {
 	return "", false
 }
 
-// integerText is integer for a number as JSON writes it. It takes time by the length of the text,
-// however large the exponent is.
+// integerText is integer for a number in JSON. Its time depends on the length of the text, not on
+// the exponent.
 func integerText(text string, limit int) (digits string, ok bool) {
 	mantissa, negative := strings.CutPrefix(text, "-")
 	zeros := 0 // to append to the digits
@@ -38,7 +38,8 @@ func integerText(text string, limit int) (digits string, ok bool) {
 		if err != nil && exponent == 0 {
 			return "", false // not a number
 		}
-		mantissa, zeros = mantissa[:e], int(exponent) // at a bound of 32 bits if it is beyond
+		// beyond 32 bits, ParseInt returns the largest
+		mantissa, zeros = mantissa[:e], int(exponent)
 	}
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	digits = strings.TrimLeft(whole+fraction, "0")
@@ -47,7 +48,8 @@ func integerText(text string, limit int) (digits string, ok bool) {
 	switch {
 	case significant == "":
 		return "0", true
-	case zeros < 0 || len(significant)+zeros > limit || strings.Trim(significant, "0123456789") != "":
+	case zeros < 0 || len(significant)+zeros > limit ||
+		strings.Trim(significant, "0123456789") != "":
 		return "", false
 	}
 	digits = significant + strings.Repeat("0", zeros)
@@ -57,7 +59,7 @@ func integerText(text string, limit int) (digits string, ok bool) {
 	return digits, true
 }
 
-// finite is a number as a Float (section 3.5.2).
+// finite returns a number as a Float (section 3.5.2). ok is false if it is not finite.
 func finite(v any) (f float64, ok bool) {
 	switch v := v.(type) {
 	case json.Number:

@@ -9,19 +9,22 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/core"
 )
 
-// overlappingFieldsRule holds a document against section 5.3.2, Field Selection Merging: fields
-// that share a name in the answer have to be the same field.
+// overlappingFieldsRule checks section 5.3.2, Field Selection Merging: fields with the same name in
+// the answer must be the same field.
 //
-// The specification compares each pair of such fields, which is quadratic, and exponential where
-// fragments nest. This rule compares sets. It gathers all fields that are merged into one place of
-// the answer, groups them by response name, and compares each field of a group with the first:
-// being the same is transitive. Fields of different object types never meet in one answer, so only
-// their shapes are compared. The children of a group are gathered into the next set, and each set
-// is compared once. A budget bounds what is left to bound.
+// The algorithm of the specification compares each pair of such fields, which is quadratic, and
+// exponential for nested fragments. This rule compares sets. It collects all fields that are merged
+// into one object of the answer, groups them by response name, and compares each field of a group
+// with the first one, because "the same field" is transitive. Fields of different object types are
+// never in the same object, so only their shapes are compared. The selections below a group are the
+// next set, and each set is compared once. A budget limits the rest.
 var overlappingFieldsRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "OverlappingFieldsCanBeMerged",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
-		o := &overlap{addError: addError, ids: map[*ast.Selection]uint32{}, done: map[string]bool{}, budget: overlapBudget}
+		o := &overlap{
+			addError: addError, ids: map[*ast.Selection]uint32{}, done: map[string]bool{},
+			budget: overlapBudget,
+		}
 		events.OnOperation(func(w *core.Walker, op *ast.OperationDefinition) {
 			o.schema = w.Schema
 			o.compare([]ast.SelectionSet{op.SelectionSet}, false)
@@ -29,8 +32,8 @@ var overlappingFieldsRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	},
 }
 
-// overlapBudget is how many selections are gathered and compared for one document. The largest
-// honest ones take a few for each of their tokens.
+// overlapBudget is how many selections are collected and compared for one document. The largest
+// documents of real clients need a few for each token.
 const overlapBudget = 50_000
 
 type overlap struct {
@@ -43,12 +46,13 @@ type overlap struct {
 
 func (o *overlap) spend(n int) {
 	if o.budget -= n; o.budget < 0 {
-		panic(coded(TooLarge, "Too many fields of the document share their names: its fragments overlap too much."))
+		panic(coded(TooLarge,
+			"Too many fields of the document share their names: its fragments overlap too much."))
 	}
 }
 
-// compare compares the fields of selection sets that are merged. With shapeOnly they may belong to
-// different objects, and then only the shapes of their values have to agree.
+// compare compares the fields of selection sets that are merged. If shapeOnly is true, they may
+// belong to different objects, and only the shapes of their values must be the same.
 func (o *overlap) compare(sets []ast.SelectionSet, shapeOnly bool) {
 	if len(sets) == 0 {
 		return
@@ -58,7 +62,7 @@ func (o *overlap) compare(sets []ast.SelectionSet, shapeOnly bool) {
 		return
 	}
 	o.done[key] = true
-	names, groups := o.gather(sets)
+	names, groups := o.collect(sets)
 	for _, name := range names {
 		fields := groups[name]
 		if shapeOnly {
@@ -80,7 +84,7 @@ func (o *overlap) compare(sets []ast.SelectionSet, shapeOnly bool) {
 	}
 }
 
-// keyOf names a set of selection sets, whatever their order.
+// keyOf returns a key for a set of selection sets. Their order does not matter.
 func (o *overlap) keyOf(sets []ast.SelectionSet, shapeOnly bool) string {
 	o.spend(len(sets))
 	ids := make([]uint32, 0, len(sets))
@@ -103,9 +107,10 @@ func (o *overlap) keyOf(sets []ast.SelectionSet, shapeOnly bool) string {
 	return string(key)
 }
 
-// gather finds the fields of selection sets and of the fragments in them, each once, by response
-// name.
-func (o *overlap) gather(sets []ast.SelectionSet) (names []string, groups map[string][]*ast.Field) {
+// collect returns the fields of selection sets and of the fragments in them, by response name.
+func (o *overlap) collect(
+	sets []ast.SelectionSet,
+) (names []string, groups map[string][]*ast.Field) {
 	groups = map[string][]*ast.Field{}
 	spread := map[string]bool{}
 	var walk func(ast.SelectionSet)
@@ -115,7 +120,7 @@ func (o *overlap) gather(sets []ast.SelectionSet) (names []string, groups map[st
 			switch s := selection.(type) {
 			case *ast.Field:
 				if s.Definition == nil || s.ObjectDefinition == nil {
-					continue // another rule says so
+					continue // another rule reports it
 				}
 				if groups[s.Alias] == nil {
 					names = append(names, s.Alias)
@@ -141,8 +146,8 @@ func (o *overlap) gather(sets []ast.SelectionSet) (names []string, groups map[st
 	return names, groups
 }
 
-// byObject divides fields into those that can meet in one object: of each object type its own and
-// those of abstract types.
+// byObject groups fields by the object type that they can be part of. Fields of abstract types are
+// in every group.
 func byObject(fields []*ast.Field) [][]*ast.Field {
 	var types []*ast.Definition
 	var abstract []*ast.Field
@@ -199,7 +204,8 @@ func (o *overlap) sameShapes(name string, fields []*ast.Field) bool {
 	first, same := fields[0].Definition.Type, true
 	for _, f := range fields[1:] {
 		if !o.sameShape(first, f.Definition.Type) {
-			o.conflict(name, f, `they return conflicting types "`+first.String()+`" and "`+f.Definition.Type.String()+`"`)
+			o.conflict(name, f, `they return conflicting types "`+first.String()+`" and "`+
+				f.Definition.Type.String()+`"`)
 			same = false
 		}
 	}
@@ -218,8 +224,8 @@ func (o *overlap) sameShape(a, b *ast.Type) bool {
 }
 
 func (o *overlap) conflict(name string, at *ast.Field, why string) {
-	o.addError(core.Message("Fields %q conflict because %s. Use different aliases on the fields to fetch both "+
-		"if this was intentional.", name, why), core.At(at.Position))
+	o.addError(core.Message("Fields %q conflict because %s. Use different aliases on the fields "+
+		"to fetch both if this was intentional.", name, why), core.At(at.Position))
 }
 
 func (o *overlap) sameArguments(a, b ast.ArgumentList) bool {
@@ -236,7 +242,7 @@ func (o *overlap) sameArguments(a, b ast.ArgumentList) bool {
 	return true
 }
 
-// sameValue compares values as they are written; the order of an object's fields does not matter.
+// sameValue compares literal values. The order of an object's fields does not matter.
 func (o *overlap) sameValue(a, b *ast.Value) bool {
 	if a.Kind != b.Kind || a.Raw != b.Raw || len(a.Children) != len(b.Children) {
 		return false
@@ -254,7 +260,7 @@ func (o *overlap) sameValue(a, b *ast.Value) bool {
 	return true
 }
 
-// sortedByName copies, because the document is shared.
+// sortedByName returns a sorted copy.
 func sortedByName(list ast.ChildValueList) ast.ChildValueList {
 	return slices.SortedStableFunc(slices.Values(list), func(a, b *ast.ChildValue) int {
 		return strings.Compare(a.Name, b.Name)

@@ -31,11 +31,23 @@ func TestFieldsThatAreMerged(t *testing.T) {
 	t.Parallel()
 	r := document.NewReader(mustLoad(t, animals), document.Options{})
 	for name, c := range map[string]struct{ text, says string }{
-		"the same":                         {`{ dog { name name ...N ... on Dog { name } } } fragment N on Dog { name }`, ""},
-		"different fields":                 {`{ dog { a: name a: owner } }`, `"name" and "owner" are different fields`},
-		"different fields by a fragment":   {`{ dog { a: name ...O } } fragment O on Dog { a: owner }`, "different fields"},
-		"different arguments":              {`{ dog { legs(of: LEFT) legs(of: RIGHT) } }`, "they have differing arguments"},
-		"with and without arguments":       {`{ dog { legs legs(of: RIGHT) } }`, "they have differing arguments"},
+		"the same": {
+			`{ dog { name name ...N ... on Dog { name } } } fragment N on Dog { name }`,
+			"",
+		},
+		"different fields": {
+			`{ dog { a: name a: owner } }`,
+			`"name" and "owner" are different fields`,
+		},
+		"different fields by a fragment": {`{ dog { a: name ...O } } fragment O on Dog { a: owner }`, "different fields"},
+		"different arguments": {
+			`{ dog { legs(of: LEFT) legs(of: RIGHT) } }`,
+			"they have differing arguments",
+		},
+		"with and without arguments": {
+			`{ dog { legs legs(of: RIGHT) } }`,
+			"they have differing arguments",
+		},
 		"the same objects":                 {`{ dog { legs(at: {x: 1, y: 2}) legs(at: {y: 2, x: 1}) } }`, ""},
 		"different objects":                {`{ dog { legs(at: {x: 1, y: 2}) legs(at: {y: 1, x: 2}) } }`, "differing arguments"},
 		"different lists":                  {`{ dog { legs(not: [LEFT, RIGHT]) legs(not: [RIGHT, LEFT]) } }`, "differing arguments"},
@@ -60,8 +72,8 @@ func TestFieldsThatAreMerged(t *testing.T) {
 	}
 }
 
-// TestMergingAgreesWithPairs holds the rule against gqlparser's, which compares all pairs, on
-// documents made at random.
+// TestMergingAgreesWithPairs compares the rule with gqlparser's, which compares all pairs, on
+// random documents.
 func TestMergingAgreesWithPairs(t *testing.T) {
 	t.Parallel()
 	schema := mustLoad(t, animals)
@@ -82,7 +94,7 @@ func TestMergingAgreesWithPairs(t *testing.T) {
 	})
 }
 
-// anyDocument is one that fits the schema, but for fields that conflict.
+// anyDocument draws a document that is valid except for fields that conflict.
 func anyDocument(t *rapid.T, schema *ast.Schema) string {
 	fragments := rapid.IntRange(0, 4).Draw(t, "fragments")
 	var selections func(on *ast.Definition, depth, after int) string
@@ -94,7 +106,8 @@ func anyDocument(t *rapid.T, schema *ast.Schema) string {
 			case kind == 0 && after < fragments && on.Name != "Query":
 				fmt.Fprintf(&b, " ...F%d", rapid.IntRange(after, fragments-1).Draw(t, "spread"))
 			case kind == 1 && depth > 0 && on.Name != "Query":
-				to := schema.Types[rapid.SampledFrom([]string{"Animal", "Pet", "Dog", "Cat"}).Draw(t, "on")]
+				to := schema.Types[rapid.SampledFrom([]string{"Animal", "Pet", "Dog", "Cat"}).
+					Draw(t, "on")]
 				fmt.Fprintf(&b, " ... on %s %s", to.Name, selections(to, depth-1, after))
 			case len(on.Fields) > 0:
 				f := rapid.SampledFrom(on.Fields).Draw(t, "field")
@@ -105,9 +118,13 @@ func anyDocument(t *rapid.T, schema *ast.Schema) string {
 				if below.IsCompositeType() && depth == 0 {
 					continue
 				}
-				b.WriteString(rapid.SampledFrom([]string{" ", " ", " a: ", " b: "}).Draw(t, "alias") + f.Name)
+				b.WriteString(rapid.SampledFrom([]string{" ", " ", " a: ", " b: "}).
+					Draw(t, "alias") + f.Name)
 				if f.Name == "legs" {
-					b.WriteString(rapid.SampledFrom([]string{"", "(of: LEFT)", "(of: RIGHT)", "(at: {x: 1, y: 2})", "(at: {y: 2, x: 1})"}).
+					b.WriteString(rapid.SampledFrom([]string{
+						"", "(of: LEFT)", "(of: RIGHT)",
+						"(at: {x: 1, y: 2})", "(at: {y: 2, x: 1})",
+					}).
 						Draw(t, "arguments"))
 				}
 				if below.IsCompositeType() {
@@ -118,9 +135,11 @@ func anyDocument(t *rapid.T, schema *ast.Schema) string {
 		return b.String() + " }"
 	}
 	var b strings.Builder
-	b.WriteString("{ animal {" + repeat(fragments, " ...F%d") + " __typename } ... on Query " + selections(schema.Query, 4, 0) + " }")
+	b.WriteString("{ animal {" + repeat(fragments, " ...F%d") + " __typename } ... on Query " +
+		selections(schema.Query, 4, 0) + " }")
 	for i := range fragments {
-		on := schema.Types[rapid.SampledFrom([]string{"Animal", "Pet", "Dog", "Cat"}).Draw(t, "fragment on")]
+		on := schema.Types[rapid.SampledFrom([]string{"Animal", "Pet", "Dog", "Cat"}).
+			Draw(t, "fragment on")]
 		fmt.Fprintf(&b, " fragment F%d on %s %s", i, on.Name, selections(on, 2, i+1))
 	}
 	return b.String()

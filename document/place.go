@@ -10,10 +10,10 @@ import (
 	"parley/errs"
 )
 
-// maxQuoted is how many characters of a client's name or number a message shows.
+// maxQuoted is how many characters of a name or number a message repeats.
 const maxQuoted = 100
 
-// place is where in an argument or a variable a value stands: "$input.members[1].role".
+// place is the place of a value in an argument or a variable: "$input.members[1].role".
 type place struct {
 	root  string
 	steps []step
@@ -42,7 +42,7 @@ func (p *place) String() string {
 	return b.String()
 }
 
-// inputType describes a type of values for people.
+// inputType describes a type in a message.
 func (r *Reader) inputType(t *ast.Type) string {
 	name := t.String()
 	if t.Elem != nil {
@@ -71,7 +71,7 @@ func (r *Reader) inputType(t *ast.Type) string {
 	return name
 }
 
-// jsonText shows a variable's value, as far as it is short.
+// jsonText describes a variable's value in a message.
 func jsonText(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -96,7 +96,7 @@ func jsonText(v any) string {
 	return "a value of another kind"
 }
 
-// literalText shows a value that is written in a document, as far as it is short.
+// literalText describes a literal value in a message.
 func literalText(v *ast.Value) string {
 	switch v.Kind {
 	case ast.StringValue, ast.BlockValue:

@@ -15,7 +15,7 @@ import (
 	"parley/errs"
 )
 
-// letters is a schema that has each kind of input.
+// letters is a schema with each kind of input.
 const letters = `
 scalar Even
 enum Color { RED GREEN }
@@ -55,7 +55,7 @@ func mustReader(t testing.TB, opts document.Options) *document.Reader {
 	return document.NewReader(schema, opts)
 }
 
-// variablesOf reads variables as package wire does.
+// variablesOf decodes variables as package wire does.
 func variablesOf(t testing.TB, text string) (v map[string]any) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(text))
@@ -75,8 +75,7 @@ func messages(list gqlerror.List) (all []string) {
 
 type object = map[string]any
 
-// TestCoerce holds the values of variables against sections 3.5, 3.9 to 3.11 and 6.1.2 of the
-// specification.
+// TestCoerce covers sections 3.5, 3.9 to 3.11 and 6.1.2 of the specification.
 func TestCoerce(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{Introspection: true})
@@ -95,14 +94,39 @@ func TestCoerce(t *testing.T) {
 		{"Int", `2147483647`, int64(2147483647), ""},
 		{"Int", `-2147483648`, int64(-2147483648), ""},
 		{"Int", `null`, nil, ""},
-		{"Int", `2147483648`, nil, ": expected Int (an integer from -2147483648 to 2147483647), found 2147483648."},
-		{"Int", `1.5`, nil, ": expected Int (an integer from -2147483648 to 2147483647), found 1.5."},
-		{"Int", `1e999999999`, nil, ": expected Int (an integer from -2147483648 to 2147483647), found 1e999999999."},
-		{"Int", `1e-99999999999999999999`, nil, ": expected Int (an integer from -2147483648 to 2147483647), found 1e-99999999999999999999."},
-		{"Int", `"1"`, nil, `: expected Int (an integer from -2147483648 to 2147483647), found "1".`},
-		{"Int", `true`, nil, ": expected Int (an integer from -2147483648 to 2147483647), found true."},
-		{"Int", `[1]`, nil, ": expected Int (an integer from -2147483648 to 2147483647), found a list."},
-		{"Int!", `null`, nil, ": expected Int! (an integer from -2147483648 to 2147483647), found null."},
+		{
+			"Int", `2147483648`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found 2147483648.",
+		},
+		{
+			"Int", `1.5`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found 1.5.",
+		},
+		{
+			"Int", `1e999999999`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found 1e999999999.",
+		},
+		{
+			"Int", `1e-99999999999999999999`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found " +
+				"1e-99999999999999999999.",
+		},
+		{
+			"Int", `"1"`, nil,
+			`: expected Int (an integer from -2147483648 to 2147483647), found "1".`,
+		},
+		{
+			"Int", `true`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found true.",
+		},
+		{
+			"Int", `[1]`, nil,
+			": expected Int (an integer from -2147483648 to 2147483647), found a list.",
+		},
+		{
+			"Int!", `null`, nil,
+			": expected Int! (an integer from -2147483648 to 2147483647), found null.",
+		},
 		{"Float", `1`, 1.0, ""},
 		{"Float", `-2.5e1`, -25.0, ""},
 		{"Float", `1e-999999999`, 0.0, ""},
@@ -131,8 +155,14 @@ func TestCoerce(t *testing.T) {
 		{"[Int!]", `[]`, []any{}, ""},
 		{"[Int!]", `1`, []any{int64(1)}, ""},
 		{"[Int!]", `null`, nil, ""},
-		{"[Int!]", `[1, null]`, nil, "[1]: expected Int! (an integer from -2147483648 to 2147483647), found null."},
-		{"[Int!]", `["1"]`, nil, `[0]: expected Int! (an integer from -2147483648 to 2147483647), found "1".`},
+		{
+			"[Int!]", `[1, null]`, nil,
+			"[1]: expected Int! (an integer from -2147483648 to 2147483647), found null.",
+		},
+		{
+			"[Int!]", `["1"]`, nil,
+			`[0]: expected Int! (an integer from -2147483648 to 2147483647), found "1".`,
+		},
 		{"[[Int]]", `[[1], [2, null]]`, []any{[]any{int64(1)}, []any{int64(2), nil}}, ""},
 		{"[[Int]]", `1`, []any{[]any{int64(1)}}, ""},
 		{"[[Int]]", `[1, null]`, []any{[]any{int64(1)}, nil}, ""},
@@ -147,11 +177,23 @@ func TestCoerce(t *testing.T) {
 		{"Point", `[]`, nil, ": expected Point (an object), found a list."},
 		{"Point", `"x"`, nil, `: expected Point (an object), found "x".`},
 		{"Point", `{}`, nil, ".x: a value of type Int! is required."},
-		{"Point", `{"x": null}`, nil, ".x: expected Int! (an integer from -2147483648 to 2147483647), found null."},
-		{"Point", `{"x": 1, "color": null}`, nil, ".color: expected Color! (one of RED, GREEN), found null."},
-		{"Point", `{"x": 1, "tag": 1}`, nil, `: Point has no field "tag". Did you mean "tags" or "at"?`},
+		{
+			"Point", `{"x": null}`, nil,
+			".x: expected Int! (an integer from -2147483648 to 2147483647), found null.",
+		},
+		{
+			"Point", `{"x": 1, "color": null}`, nil,
+			".color: expected Color! (one of RED, GREEN), found null.",
+		},
+		{
+			"Point", `{"x": 1, "tag": 1}`, nil,
+			`: Point has no field "tag". Did you mean "tags" or "at"?`,
+		},
 		{"Point", `{"x": 1, "__typename": "Point"}`, nil, `: Point has no field "__typename".`},
-		{"Point", `{"x": 1, "at": {"x": 1, "tags": ["a", 1]}}`, nil, ".at.tags[1]: expected String!, found 1."},
+		{
+			"Point", `{"x": 1, "at": {"x": 1, "tags": ["a", 1]}}`, nil,
+			".at.tags[1]: expected String!, found 1.",
+		},
 		{"One", `{"a": 1}`, object{"a": int64(1)}, ""},
 		{"One", `{"a": null}`, nil, ": One has exactly one field, and that is not null."},
 		{"One", `{}`, nil, ": One has exactly one field, and that is not null."},
@@ -181,7 +223,7 @@ func TestCoerce(t *testing.T) {
 	}
 }
 
-// TestAbsentVariables are about variables that are not given, or are null where that is not allowed
+// TestAbsentVariables covers variables that are not given, or are null where that is not allowed
 // (sections 5.8.5, 6.1.2 and 6.4.1).
 func TestAbsentVariables(t *testing.T) {
 	t.Parallel()
@@ -194,12 +236,27 @@ func TestAbsentVariables(t *testing.T) {
 	}{
 		{`query($v: Int) { int(v: $v) }`, `{}`, object{}, nil},
 		{`query($v: Int = 5) { must(v: $v) }`, `{}`, object{"v": int64(5)}, nil},
-		{`query($v: Int!) { must(v: $v) }`, `{}`, nil, []string{"BAD_USER_INPUT [1:7] $v: a value of type Int! is required."}},
-		{`query($v: Int = 5) { must(v: $v) }`, `{"v": null}`, nil, []string{"BAD_USER_INPUT [1:7] $v: " + expected}},
+		{
+			`query($v: Int!) { must(v: $v) }`, `{}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: a value of type Int! is required."},
+		},
+		{
+			`query($v: Int = 5) { must(v: $v) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
 		{`query($v: Int) { int(w: $v) }`, `{}`, object{}, nil},
-		{`query($v: Int) { int(w: $v) }`, `{"v": null}`, nil, []string{"BAD_USER_INPUT [1:7] $v: " + expected}},
-		{`query($v: Int = 5) { point(v: {x: $v}) }`, `{"v": null}`, nil, []string{"BAD_USER_INPUT [1:7] $v: " + expected}},
-		{`query($v: Int = 5) { list(v: [1, $v]) }`, `{"v": null}`, nil, []string{"BAD_USER_INPUT [1:7] $v: " + expected}},
+		{
+			`query($v: Int) { int(w: $v) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
+		{
+			`query($v: Int = 5) { point(v: {x: $v}) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
+		{
+			`query($v: Int = 5) { list(v: [1, $v]) }`, `{"v": null}`, nil,
+			[]string{"BAD_USER_INPUT [1:7] $v: " + expected},
+		},
 		{
 			`query($v: Int = 5) { ...F self { ...F } } fragment F on Query { self { must(v: $v) a: must(v: $v) } }`, `{"v": null}`,
 			nil,
@@ -226,12 +283,12 @@ func TestAbsentVariables(t *testing.T) {
 	}
 }
 
-// TestDefaultsOfAnotherOperation: a fragment that two operations share takes the variables of the
-// one that runs.
+// A fragment that two operations share uses the variables of the one that runs.
 func TestDefaultsOfAnotherOperation(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
-	request, list := r.Read(`query A($v: Int) { ...F } query B($v: Int = 5) { ...F } fragment F on Query { point(v: {x: 1, y: $v}) }`, "A", nil)
+	request, list := r.Read(
+		`query A($v: Int) { ...F } query B($v: Int = 5) { ...F } fragment F on Query { point(v: {x: 1, y: $v}) }`, "A", nil)
 	if list != nil {
 		t.Fatal(list)
 	}
@@ -242,7 +299,7 @@ func TestDefaultsOfAnotherOperation(t *testing.T) {
 	}
 }
 
-// TestLiterals holds values in documents against section 5.6.1.
+// TestLiterals covers section 5.6.1.
 func TestLiterals(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -295,8 +352,10 @@ func TestLiterals(t *testing.T) {
 			t.Errorf("%s: %s", c.field, diff)
 		}
 	}
-	// What spans lines begins where it begins.
-	_, list := r.Read("{ bool # é\r\n  string(v: \"\"\"\r\n\"\"\") int(v: \"\"\"é\r\n\"\"\", w: \"1\") }", "", nil)
+	// The location of a value of several lines is its first line.
+	_, list := r.Read(
+		"{ bool # é\r\n  string(v: \"\"\"\r\n\"\"\") int(v: \"\"\"é\r\n\"\"\", w: \"1\") }", "",
+		nil)
 	want := []string{
 		`GRAPHQL_VALIDATION_FAILED [3:13] v: expected Int` + anInt + `, found "é".`,
 		`GRAPHQL_VALIDATION_FAILED [4:9] w: expected Int!` + anInt + `, found "1".`,
@@ -304,8 +363,9 @@ func TestLiterals(t *testing.T) {
 	if diff := cmp.Diff(want, messages(list)); diff != "" {
 		t.Error(diff)
 	}
-	// A fragment's mistakes are told once, however many operations it belongs to.
-	_, list = r.Read(`query A { ...F } query B { ...F } fragment F on Query { int(v: "1") }`, "A", nil)
+	// An error in a fragment is reported once, however many operations use the fragment.
+	_, list = r.Read(`query A { ...F } query B { ...F } fragment F on Query { int(v: "1") }`, "A",
+		nil)
 	if len(list) != 1 {
 		t.Errorf("got %v", messages(list))
 	}
@@ -316,7 +376,7 @@ func TestLiterals(t *testing.T) {
 	}
 }
 
-// TestText holds documents against section 2 of the specification, where the parser's lexer is lax.
+// TestText covers the rules of section 2 that the parser's lexer does not check.
 func TestText(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -325,9 +385,18 @@ func TestText(t *testing.T) {
 		{`"\ud83d\ude00"`, "😀", ""},
 		{`"\uD83D\uDE00 \u{1F600}"`, "😀 😀", ""},
 		{`"a\ud800"`, "", `[1:15] \ud800 is half of a surrogate pair: the other half is missing.`},
-		{`"\ud83d\u0041"`, "", `[1:14] \ud83d is half of a surrogate pair: the other half is missing.`},
-		{`"\ud83d\ud83d"`, "", `[1:14] \ud83d is half of a surrogate pair: the other half is missing.`},
-		{`"é\n\ude00"`, "", `[1:17] \ude00 is half of a surrogate pair: the other half is missing.`},
+		{
+			`"\ud83d\u0041"`, "",
+			`[1:14] \ud83d is half of a surrogate pair: the other half is missing.`,
+		},
+		{
+			`"\ud83d\ud83d"`, "",
+			`[1:14] \ud83d is half of a surrogate pair: the other half is missing.`,
+		},
+		{
+			`"é\n\ude00"`, "",
+			`[1:17] \ude00 is half of a surrogate pair: the other half is missing.`,
+		},
 		{`"\\ud800"`, `\ud800`, ""},
 		{`"\u{d800}"`, "", `[1:15] Invalid character escape sequence: \u{d800}.`},
 		{`"\x41"`, "", `[1:15] Invalid character escape sequence: \x.`},
@@ -336,12 +405,16 @@ func TestText(t *testing.T) {
 		{`"""` + "\r\n\r\n    a\r\n\r\n      b \r\n  \t\r\n" + `"""`, "a\n\n  b ", ""},
 		{`"""` + "\n  a \\\"\"\" \" \\n é\n\tb" + `"""`, " a \"\"\" \" \\n é\nb", ""},
 		{`""""""`, "", ""},
-		{`"""a""""`, "", `[1:20] A block string ends with the first """: write \""" for three quotation marks in it.`},
+		{
+			`"""a""""`, "",
+			`[1:20] A block string ends with the first """: write \""" for three quotation marks in it.`,
+		},
 		{`"# no comment"`, "# no comment", ""},
 	} {
 		request, list := r.Read("{ string(v: "+c.literal+") }", "", nil)
 		if c.wrong != "" {
-			if diff := cmp.Diff([]string{"GRAPHQL_PARSE_FAILED " + c.wrong}, messages(list)); diff != "" {
+			if diff := cmp.Diff([]string{"GRAPHQL_PARSE_FAILED " + c.wrong},
+				messages(list)); diff != "" {
 				t.Errorf("%s: %s", c.literal, diff)
 			}
 			continue
@@ -401,13 +474,14 @@ func TestText(t *testing.T) {
 		`{ string(v: "` + strings.Repeat("n", 256) + `") }`:    "",
 	} {
 		_, list := r.Read(document, "", nil)
-		if wrong == "" && list != nil || wrong != "" && (len(list) == 0 || list[0].Extensions["code"] != wrong) {
+		if wrong == "" && list != nil || wrong != "" &&
+			(len(list) == 0 || list[0].Extensions["code"] != wrong) {
 			t.Errorf("%.80q: %v", document, messages(list))
 		}
 	}
 }
 
-// TestSubscriptionRoot holds subscriptions against section 5.2.3.1.
+// TestSubscriptionRoot covers section 5.2.3.1.
 func TestSubscriptionRoot(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -437,7 +511,7 @@ func TestSubscriptionRoot(t *testing.T) {
 	}
 }
 
-// TestOperationName is about choosing an operation (section 6.1).
+// TestOperationName covers choosing an operation (section 6.1).
 func TestOperationName(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
@@ -447,10 +521,18 @@ func TestOperationName(t *testing.T) {
 		{`query A { bool }`, "", ""},
 		{`query A { bool }`, "A", ""},
 		{two, "B", ""},
-		{two, "", "GRAPHQL_VALIDATION_FAILED [] The document has 2 operations: name the one to run in operationName."},
+		{
+			two, "",
+			"GRAPHQL_VALIDATION_FAILED [] The document has 2 operations: name the one to run in " +
+				"operationName.",
+		},
 		{two, "C", `GRAPHQL_VALIDATION_FAILED [] The document has no operation named "C".`},
 		{`{ bool }`, "A", `GRAPHQL_VALIDATION_FAILED [] The document has no operation named "A".`},
-		{two, strings.Repeat("é", 250_000), `GRAPHQL_VALIDATION_FAILED [] The document has no operation named "` + strings.Repeat("é", 100) + `…".`},
+		{
+			two, strings.Repeat("é", 250_000),
+			`GRAPHQL_VALIDATION_FAILED [] The document has no operation named "` +
+				strings.Repeat("é", 100) + `…".`,
+		},
 	} {
 		_, list := r.Read(c.document, c.name, nil)
 		if got := strings.Join(messages(list), "\n"); got != c.wrong {
@@ -471,22 +553,32 @@ func TestMessagesAreShort(t *testing.T) {
 			document  string
 			variables object
 		}{
-			"a field":          {"{ " + name + " }", nil},
-			"a name":           {"{ " + name[:250] + " }", nil},
-			"an argument":      {"{ int(" + name[:250] + ": 1) }", nil},
-			"a type":           {"query($v: " + name[:250] + ") { int(v: $v) }", nil},
-			"a list type":      {"query($v: " + strings.Repeat("[", 900) + "Int" + strings.Repeat("]", 900) + ") { int(v: $v) }", nil},
-			"a directive":      {"{ bool @" + name[:250] + " }", nil},
-			"a string":         {`{ int(v: "` + text + `") }`, nil},
-			"a string there":   {`{ "` + text + `" }`, nil},
-			"a number":         {"{ string(v: " + strings.Repeat("1", long) + ") }", nil},
-			"a large integer":  {"{ int(v: " + strings.Repeat("1", long) + ") }", nil},
-			"an enum":          {"{ color(v: " + name[:250] + ") }", nil},
-			"an input field":   {"{ point(v: {x: 1, " + name[:250] + ": 1}) }", nil},
-			"a variable":       {"query($v: Int) { int(v: $v) }", object{"v": text}},
-			"digits":           {"query($v: Int) { int(v: $v) }", object{"v": json.Number(strings.Repeat("1", long))}},
-			"a key":            {"query($v: Point) { point(v: $v) }", object{"v": object{"x": json.Number("1"), name: 1}}},
-			"many of a list":   {"query($v: [Int!]) { list(v: $v) }", object{"v": make([]any, long)}},
+			"a field":     {"{ " + name + " }", nil},
+			"a name":      {"{ " + name[:250] + " }", nil},
+			"an argument": {"{ int(" + name[:250] + ": 1) }", nil},
+			"a type":      {"query($v: " + name[:250] + ") { int(v: $v) }", nil},
+			"a list type": {"query($v: " + strings.Repeat("[", 900) + "Int" +
+				strings.Repeat("]", 900) + ") { int(v: $v) }", nil},
+			"a directive":     {"{ bool @" + name[:250] + " }", nil},
+			"a string":        {`{ int(v: "` + text + `") }`, nil},
+			"a string there":  {`{ "` + text + `" }`, nil},
+			"a number":        {"{ string(v: " + strings.Repeat("1", long) + ") }", nil},
+			"a large integer": {"{ int(v: " + strings.Repeat("1", long) + ") }", nil},
+			"an enum":         {"{ color(v: " + name[:250] + ") }", nil},
+			"an input field":  {"{ point(v: {x: 1, " + name[:250] + ": 1}) }", nil},
+			"a variable":      {"query($v: Int) { int(v: $v) }", object{"v": text}},
+			"digits": {
+				"query($v: Int) { int(v: $v) }",
+				object{"v": json.Number(strings.Repeat("1", long))},
+			},
+			"a key": {
+				"query($v: Point) { point(v: $v) }",
+				object{"v": object{"x": json.Number("1"), name: 1}},
+			},
+			"many of a list": {
+				"query($v: [Int!]) { list(v: $v) }",
+				object{"v": make([]any, long)},
+			},
 			"a scalar":         {"query($v: Even) { even(v: $v) }", object{"v": text}},
 			"a scalar literal": {`{ even(v: "` + text + `") }`, nil},
 			"spaces":           {`{ "` + strings.Repeat(" ", long) + `" }`, nil},
@@ -504,15 +596,17 @@ func TestMessagesAreShort(t *testing.T) {
 	}
 }
 
-// TestNothingIsSuggested: without introspection, no message has a name of the schema that the
-// client did not send.
+// Without introspection, no message has a name of the schema that the client did not send.
 func TestNothingIsSuggested(t *testing.T) {
 	t.Parallel()
 	r := mustReader(t, document.Options{})
 	for _, query := range []string{
-		`{ nestd }`, `{ self { colr } }`, `{ int(vv: 1) }`, `{ color(v: GREN) }`, `{ color(v: "GREEN") }`, `{ point(v: {x: 1, tag: 1}) }`,
-		`{ ...F } fragment F on Qery { bool }`, `{ ... on Subscriptio { bool } }`, `query($v: Pointt) { point(v: $v) }`, `{ self }`,
-		`{ bool @skipp(if: true) }`, `{ bool @skip(iff: true, if: true) }`, `query($v: Color) { color(v: $v) }`,
+		`{ nestd }`, `{ self { colr } }`, `{ int(vv: 1) }`, `{ color(v: GREN) }`,
+		`{ color(v: "GREEN") }`, `{ point(v: {x: 1, tag: 1}) }`,
+		`{ ...F } fragment F on Qery { bool }`, `{ ... on Subscriptio { bool } }`,
+		`query($v: Pointt) { point(v: $v) }`, `{ self }`,
+		`{ bool @skipp(if: true) }`, `{ bool @skip(iff: true, if: true) }`,
+		`query($v: Color) { color(v: $v) }`,
 		`{ __schema { types { name } } }`, `{ __type(name: "Point") { name } }`,
 	} {
 		_, list := r.Read(query, "", object{"v": "GREN"})

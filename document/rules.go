@@ -9,25 +9,25 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/rules"
 )
 
-// maxErrors is after how many errors validation ends: each takes room in the answer, and none but
-// the first few is read.
+// maxErrors is how many errors validation reports before it ends. People read only the first few,
+// and each takes room in the answer.
 const maxErrors = 20
 
-// maxRepeated is after how many errors that were found before validation ends: each takes time to
-// find.
+// maxRepeated is how many repeated errors validation drops before it ends. Each takes time to find.
 const maxRepeated = 5 * maxErrors
 
-// enough ends validation.
+// enough is the panic that ends validation.
 type enough struct{}
 
-// validate holds a document against the rules of section 5, and gives its nodes their types.
+// validate checks a document (section 5), and sets the types of its nodes.
 func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 	defer func() {
 		switch reason := recover().(type) {
 		case nil:
 		case enough:
-			list = append(list, coded(ValidationFailed, "Validation ended here, after %d errors. More may be wrong.", len(list)))
-		case *gqlerror.Error: // a rule gave up
+			list = append(list, coded(ValidationFailed,
+				"Validation ended here, after %d errors. More may be wrong.", len(list)))
+		case *gqlerror.Error: // a rule ended validation
 			list = gqlerror.List{reason}
 		default:
 			panic(reason)
@@ -42,8 +42,10 @@ func (r *Reader) validate(doc *ast.QueryDocument) (list gqlerror.List) {
 				option(err)
 			}
 			err = withCode(err, ValidationFailed)
-			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool { return sameError(known, err) }) {
-				// A fragment is walked by itself, and for each operation that it belongs to.
+			if slices.ContainsFunc(list, func(known *gqlerror.Error) bool {
+				return sameError(known, err)
+			}) {
+				// A fragment is visited by itself, and again for each operation that uses it.
 				if again++; again == maxRepeated {
 					panic(enough{})
 				}
@@ -63,8 +65,8 @@ func sameError(a, b *gqlerror.Error) bool {
 	return a.Message == b.Message && slices.Equal(a.Locations, b.Locations)
 }
 
-// rules are those of the specification. Without introspection, none suggests a name: suggestions
-// would tell the schema word by word.
+// rules returns the rules of the specification. Without introspection, none suggests names:
+// suggestions would reveal the schema word by word.
 func (r *Reader) rules() []core.Rule {
 	all := []core.Rule{
 		rules.FragmentsOnCompositeTypesRule,
@@ -113,8 +115,8 @@ var noIntrospectionRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		events.OnField(func(_ *core.Walker, field *ast.Field) {
 			if field.Definition != nil && (field.Name == "__schema" || field.Name == "__type") {
-				addError(core.Message("This server does not let clients read its schema (introspection is off)."),
-					core.At(field.Position))
+				addError(core.Message("This server does not let clients read its schema "+
+					"(introspection is off)."), core.At(field.Position))
 			}
 		})
 	},

@@ -7,15 +7,18 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/core"
 )
 
-// singleRootRule holds subscriptions against section 5.2.3.1, Single Root Field: whatever the
-// variables are, there is one field at the root, under one name. @skip and @include could leave
-// none there.
+// singleRootRule checks section 5.2.3.1, Single Root Field: for all values of the variables, a
+// subscription has exactly one root field. @skip and @include are refused there, because they could
+// leave none.
 var singleRootRule = core.Rule{ //nolint:gochecknoglobals // a constant
 	Name: "SingleRootField",
 	RuleFunc: func(events *core.Events, addError core.AddErrFunc) {
 		events.OnOperation(func(_ *core.Walker, op *ast.OperationDefinition) {
 			if op.Operation == ast.Subscription {
-				root := subscriptionRoot{addError: addError, seen: map[*ast.FragmentDefinition]bool{}}
+				root := subscriptionRoot{
+					addError: addError,
+					seen:     map[*ast.FragmentDefinition]bool{},
+				}
 				root.selections(op.SelectionSet)
 			}
 		})
@@ -50,7 +53,8 @@ func (r *subscriptionRoot) selections(set ast.SelectionSet) {
 func (r *subscriptionRoot) unconditional(list ast.DirectiveList) {
 	for _, d := range list {
 		if d.Name == "skip" || d.Name == "include" {
-			r.addError(core.Message("The root field of a subscription cannot have @%s.", d.Name), core.At(d.Position))
+			r.addError(core.Message("The root field of a subscription cannot have @%s.", d.Name),
+				core.At(d.Position))
 		}
 	}
 }
@@ -58,11 +62,13 @@ func (r *subscriptionRoot) unconditional(list ast.DirectiveList) {
 func (r *subscriptionRoot) field(f *ast.Field) {
 	switch {
 	case strings.HasPrefix(f.Name, "__"):
-		r.addError(core.Message("The root field of a subscription cannot be %s.", f.Name), core.At(f.Position))
+		r.addError(core.Message("The root field of a subscription cannot be %s.", f.Name),
+			core.At(f.Position))
 	case r.first == nil:
 		r.first = f
 	case r.first.Alias != f.Alias:
-		r.addError(core.Message("A subscription has one root field: subscribe to %q in an operation of its own.", f.Alias),
+		r.addError(core.Message("A subscription has one root field: "+
+			"subscribe to %q in an operation of its own.", f.Alias),
 			core.At(f.Position))
 	}
 }

@@ -10,19 +10,18 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 )
 
-// maxName is how many characters a name of a document may have. An unknown one is compared with all
-// that it may have been meant for, in time that grows with its length, and comes back in each error
-// about it.
+// maxName is how many characters a name of a document may have. An unknown name is compared with
+// all similar ones, in time that grows with its length, and each error about it repeats it.
 const maxName = 255
 
-// maxNesting is how many selection sets, lists, objects and list types may be around a token,
-// counted together. The parser recurses once for each.
+// maxNesting is how many selection sets, lists, objects and list types may enclose a token, counted
+// together. The parser recurses once for each.
 const maxNesting = parser.MaxNestingDepth
 
 // scanner reads a document's text before the parser does. It counts tokens and nesting, and finds
-// what the parser's own lexer lets through (GraphQL, section 2.1): half a surrogate pair, a number
-// that runs into a name, and the indentation of block strings. What is wrong in another way, the
-// parser finds.
+// the errors that the parser's lexer misses (section 2.1): half a surrogate pair, and a number that
+// runs into a name. It also collects the block strings, whose indentation the lexer gets wrong. The
+// parser finds all other errors.
 type scanner struct {
 	text      string
 	maxTokens int
@@ -32,14 +31,14 @@ type scanner struct {
 	blocks    []blockString
 }
 
-// blockString is one of the document's.
+// blockString is a block string of the document.
 type blockString struct {
 	at     int               // of its first quotation mark, in bytes
-	begins gqlerror.Location // once it is known
-	raw    string            // what stands between the quotation marks
+	begins gqlerror.Location // set by blocksByOffset
+	raw    string            // the text between the quotation marks
 }
 
-// scan reads to the end of the text, or to the first mistake.
+// scan reads to the end of the text, or to the first error.
 func (s *scanner) scan() *gqlerror.Error {
 	if !utf8.ValidString(s.text) {
 		return coded(ParseFailed, "The document is not valid UTF-8.")
@@ -75,7 +74,7 @@ func (s *scanner) scan() *gqlerror.Error {
 	return nil
 }
 
-// bound counts the token that begins here.
+// bound counts the token at s.at.
 func (s *scanner) bound() *gqlerror.Error {
 	switch s.text[s.at] {
 	case '{', '[':
@@ -87,14 +86,14 @@ func (s *scanner) bound() *gqlerror.Error {
 		return withCode(s.wrong("The document is nested more than %d deep.", maxNesting), TooLarge)
 	}
 	if s.tokens++; s.tokens > s.maxTokens {
-		return withCode(s.wrong("The document has more than %d tokens, comments included.", s.maxTokens), TooLarge)
+		return withCode(s.wrong("The document has more than %d tokens, comments included.",
+			s.maxTokens), TooLarge)
 	}
 	return nil
 }
 
-// isIgnored reports whether a byte of the text is between tokens (section 2.1.7). The first byte of
-// a byte order mark counts as ignored, as does what no token begins with: the parser or foreign
-// refuses it.
+// isIgnored reports whether no token begins with this byte (section 2.1.7). Bytes that are not
+// ASCII count as ignored: they are a byte order mark, or foreign refuses them.
 func isIgnored(c byte) bool { return c <= ' ' || c == ',' || c >= utf8.RuneSelf }
 
 func (s *scanner) wrong(format string, args ...any) *gqlerror.Error {
@@ -103,7 +102,7 @@ func (s *scanner) wrong(format string, args ...any) *gqlerror.Error {
 	return err
 }
 
-// location counts lines from 1, and columns in characters from 1.
+// location returns line and column of s.at. Both start at 1; columns are characters.
 func (s *scanner) location() gqlerror.Location {
 	before := normalNewlines.Replace(s.text[:s.at])
 	last := strings.LastIndexByte(before, '\n') + 1
@@ -112,7 +111,8 @@ func (s *scanner) location() gqlerror.Location {
 	}
 }
 
-var normalNewlines = strings.NewReplacer("\r\n", "\n", "\r", "\n") //nolint:gochecknoglobals // a constant
+//nolint:gochecknoglobals // a constant
+var normalNewlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 func (s *scanner) skip(while func(c byte) bool) {
 	for s.at < len(s.text) && while(s.text[s.at]) {
@@ -124,14 +124,14 @@ func (s *scanner) name() *gqlerror.Error {
 	start := *s
 	s.skip(func(c byte) bool { return beginsName(c) || isDigit(c) })
 	if s.at-start.at > maxName {
-		err := start.wrong("A name has at most %d characters; this one has %d.", maxName, s.at-start.at)
+		err := start.wrong("A name has at most %d characters; this one has %d.", maxName,
+			s.at-start.at)
 		return withCode(err, TooLarge)
 	}
 	return nil
 }
 
-// number ends before a name, a digit or a dot only if something stands between the two (section
-// 2.9.1).
+// number reads a number. A name or a dot must not follow it directly (section 2.9.1).
 func (s *scanner) number() *gqlerror.Error {
 	if s.text[s.at] == '-' {
 		s.at++
@@ -154,7 +154,7 @@ func (s *scanner) number() *gqlerror.Error {
 	return nil
 }
 
-// ahead is a byte that follows; 0 after the end.
+// ahead returns the byte at s.at+n, and 0 after the end.
 func (s *scanner) ahead(n int) byte {
 	if s.at+n >= len(s.text) {
 		return 0
@@ -162,7 +162,7 @@ func (s *scanner) ahead(n int) byte {
 	return s.text[s.at+n]
 }
 
-// quoted reads a string, in whose escapes a surrogate has to have its other half (section 2.9.4).
+// quoted reads a string. A surrogate in its escapes must be part of a pair (section 2.9.4).
 func (s *scanner) quoted() *gqlerror.Error {
 	for s.at++; s.at < len(s.text); {
 		switch s.text[s.at] {
@@ -170,7 +170,7 @@ func (s *scanner) quoted() *gqlerror.Error {
 			s.at++
 			return nil
 		case '\n', '\r':
-			return nil // the parser finds that it does not end
+			return nil // the parser reports that it does not end
 		case '\\':
 			unit, ok := s.escapedUnit(0)
 			if !ok || !utf16.IsSurrogate(unit) {
@@ -179,7 +179,8 @@ func (s *scanner) quoted() *gqlerror.Error {
 			}
 			second, ok := s.escapedUnit(len(`\u0000`))
 			if !ok || utf16.DecodeRune(unit, second) == utf8.RuneError {
-				return s.wrong(`\u%s is half of a surrogate pair: the other half is missing.`, s.text[s.at+2:s.at+6])
+				return s.wrong(`\u%s is half of a surrogate pair: the other half is missing.`,
+					s.text[s.at+2:s.at+6])
 			}
 			s.at += 2 * len(`\u0000`)
 		default:
@@ -189,7 +190,7 @@ func (s *scanner) quoted() *gqlerror.Error {
 	return nil
 }
 
-// escapedUnit is the code unit that an escape of four digits stands for.
+// escapedUnit returns the code unit of the escape of four digits at s.at+skip.
 func (s *scanner) escapedUnit(skip int) (unit rune, ok bool) {
 	rest := s.text[min(s.at+skip, len(s.text)):]
 	if len(rest) < len(`\u0000`) || rest[0] != '\\' || rest[1] != 'u' {
@@ -208,8 +209,8 @@ func (s *scanner) escapedUnit(skip int) (unit rune, ok bool) {
 	return unit, true
 }
 
-// block reads a block string. The parser's lexer would end it at the last of many quotation marks;
-// it ends at the first three.
+// block reads a block string. It ends at the first three quotation marks; the parser's lexer would
+// end it at the last of many.
 func (s *scanner) block() *gqlerror.Error {
 	start := s.at
 	for s.at += 3; s.at < len(s.text); s.at++ {
@@ -223,31 +224,32 @@ func (s *scanner) block() *gqlerror.Error {
 		s.blocks = append(s.blocks, blockString{at: start, raw: s.text[start+3 : s.at]})
 		s.at += 3
 		if s.ahead(0) == '"' {
-			return s.wrong(`A block string ends with the first """: write \""" for three quotation marks in it.`)
+			return s.wrong(`A block string ends with the first """: ` +
+				`write \""" for three quotation marks in it.`)
 		}
 		return nil
 	}
 	return nil
 }
 
-// foreign reads a character that is not ASCII, which only strings and comments have.
+// foreign reads a character that is not ASCII, outside of strings and comments.
 func (s *scanner) foreign() *gqlerror.Error {
 	const byteOrderMark = '\uFEFF'
 	r, size := utf8.DecodeRuneInString(s.text[s.at:])
 	if r != byteOrderMark {
-		return s.wrong("The character \"%c\" can stand in strings and comments only.", r)
+		return s.wrong("The character \"%c\" can be in strings and comments only.", r)
 	}
 	s.at += size
 	return nil
 }
 
-// settleStrings corrects what the parser's lexer makes of strings: where they begin, and what block
-// strings are worth, whose first line it takes for indented.
-func (s *scanner) settleStrings(doc *ast.QueryDocument) {
-	blocks := s.blocksByPlace()
+// fixStrings corrects two mistakes of the parser's lexer: the positions of strings, and the values
+// of block strings, whose first line it takes for indented.
+func (s *scanner) fixStrings(doc *ast.QueryDocument) {
+	blocks := s.blocksByOffset()
 	eachValue(doc, func(v *ast.Value) {
 		if v.Kind == ast.StringValue {
-			v.Position.Column-- // it counts from behind the quotation mark
+			v.Position.Column-- // the lexer counts from after the quotation mark
 		}
 		if v.Kind == ast.BlockValue {
 			b := blocks[v.Position.Start]
@@ -257,13 +259,13 @@ func (s *scanner) settleStrings(doc *ast.QueryDocument) {
 	})
 }
 
-// blocksByPlace are the block strings by the characters before them, as the parser counts.
-func (s *scanner) blocksByPlace() map[int]blockString {
-	byPlace := make(map[int]blockString, len(s.blocks))
-	from, place, here := 0, 0, gqlerror.Location{Line: 1, Column: 1}
+// blocksByOffset returns the block strings by their offsets in characters, as the parser counts.
+func (s *scanner) blocksByOffset() map[int]blockString {
+	byOffset := make(map[int]blockString, len(s.blocks))
+	from, offset, here := 0, 0, gqlerror.Location{Line: 1, Column: 1}
 	for _, b := range s.blocks {
 		between := normalNewlines.Replace(s.text[from:b.at])
-		place += utf8.RuneCountInString(s.text[from:b.at])
+		offset += utf8.RuneCountInString(s.text[from:b.at])
 		if last := strings.LastIndexByte(between, '\n'); last >= 0 {
 			here.Line += strings.Count(between, "\n")
 			here.Column = 1
@@ -271,9 +273,9 @@ func (s *scanner) blocksByPlace() map[int]blockString {
 		}
 		here.Column += utf8.RuneCountInString(between)
 		from, b.begins = b.at, here
-		byPlace[place] = b
+		byOffset[offset] = b
 	}
-	return byPlace
+	return byOffset
 }
 
 // blockStringValue is BlockStringValue of section 2.9.4.

@@ -12,10 +12,12 @@ import (
 	"parley/errs"
 )
 
-// coerce gives each variable of an operation its value (GraphQL, section 6.1.2). Values are of the
-// types int64, float64, string, bool, []any and map[string]any, or as the client sent them for
-// scalars that are not built in. What the client sent is not changed.
-func (r *Reader) coerce(op *ast.OperationDefinition, values map[string]any) (map[string]any, gqlerror.List) {
+// coerce returns the values of an operation's variables (section 6.1.2). They have the types int64,
+// float64, string, bool, []any and map[string]any; values of custom scalars are as the client sent
+// them. It does not change the client's values.
+func (r *Reader) coerce(
+	op *ast.OperationDefinition, values map[string]any,
+) (map[string]any, gqlerror.List) {
 	if len(op.VariableDefinitions) == 0 {
 		return nil, nil
 	}
@@ -28,7 +30,7 @@ func (r *Reader) coerce(op *ast.OperationDefinition, values map[string]any) (map
 		case given:
 			coerced[d.Variable] = c.value(d.Type, value)
 		case d.DefaultValue != nil:
-			coerced[d.Variable] = c.fallback(d.Type, d.DefaultValue)
+			coerced[d.Variable] = c.defaultValue(d.Type, d.DefaultValue)
 		case d.Type.NonNull:
 			c.refuse("a value of type %s is required.", d.Type)
 		}
@@ -46,7 +48,7 @@ func (r *Reader) coerce(op *ast.OperationDefinition, values map[string]any) (map
 type coercer struct {
 	*Reader
 	variable *ast.VariableDefinition
-	at       place // in the variable, without its dollar sign
+	at       place // in the variable, without the dollar sign
 	list     gqlerror.List
 }
 
@@ -65,11 +67,11 @@ func (c *coercer) mismatch(t *ast.Type, v any) any {
 	return nil
 }
 
-// fallback is the default of a variable or of a field.
-func (c *coercer) fallback(t *ast.Type, v *ast.Value) any {
+// defaultValue returns the default of a variable or of a field.
+func (c *coercer) defaultValue(t *ast.Type, v *ast.Value) any {
 	value, err := v.Value(nil)
 	if err != nil {
-		return c.mismatch(t, nil) // cannot be: it was validated
+		return c.mismatch(t, nil) // impossible: it was validated
 	}
 	return c.value(t, value)
 }
@@ -85,7 +87,7 @@ func (c *coercer) value(t *ast.Type, v any) any {
 		return c.named(t, v)
 	}
 	items, ok := v.([]any)
-	if !ok { // stands for a list of one (section 3.11)
+	if !ok { // a list of one (section 3.11)
 		return []any{c.value(t.Elem, v)}
 	}
 	coerced := make([]any, len(items))
@@ -116,7 +118,7 @@ func (c *coercer) named(t *ast.Type, v any) any {
 	return c.scalar(t, v)
 }
 
-// scalar coerces by section 3.5.
+// scalar coerces a scalar (section 3.5).
 func (c *coercer) scalar(t *ast.Type, v any) any {
 	switch t.NamedType {
 	case "String":
@@ -161,7 +163,7 @@ func (c *coercer) custom(t *ast.Type, v any) any {
 	return v
 }
 
-// object coerces by section 3.10.
+// object coerces an input object (section 3.10).
 func (c *coercer) object(def *ast.Definition, given map[string]any) any {
 	coerced := make(map[string]any, len(def.Fields))
 	known := 0
@@ -175,7 +177,7 @@ func (c *coercer) object(def *ast.Definition, given map[string]any) any {
 		case ok:
 			coerced[f.Name] = c.value(f.Type, v)
 		case f.DefaultValue != nil:
-			coerced[f.Name] = c.fallback(f.Type, f.DefaultValue)
+			coerced[f.Name] = c.defaultValue(f.Type, f.DefaultValue)
 		case f.Type.NonNull:
 			c.refuse("a value of type %s is required.", f.Type)
 		}
@@ -184,7 +186,8 @@ func (c *coercer) object(def *ast.Definition, given map[string]any) any {
 	if known < len(given) {
 		c.refuseUnknown(def, given)
 	}
-	if def.Directives.ForName("oneOf") != nil && (len(coerced) != 1 || coerced[soleKey(coerced)] == nil) {
+	if def.Directives.ForName("oneOf") != nil &&
+		(len(coerced) != 1 || coerced[soleKey(coerced)] == nil) {
 		c.refuse(oneOfMessage, def.Name)
 	}
 	return coerced
@@ -208,9 +211,9 @@ func (c *coercer) refuseUnknown(def *ast.Definition, given map[string]any) {
 	}
 }
 
-// refuseNulls refuses what validation cannot: a variable that may be null, and is, where null is
-// not allowed. Its own default, or that of its place, lets it stand there (section 5.8.5), and null
-// is not replaced by a default (section 6.4.1).
+// refuseNulls refuses a variable that is null where null is not allowed, which validation cannot. A
+// nullable variable may be used there if it or the place has a default (section 5.8.5), and null is
+// not replaced by the default (section 6.4.1).
 func (c *coercer) refuseNulls(op *ast.OperationDefinition, coerced map[string]any) {
 	isNull := func(d *ast.VariableDefinition) bool {
 		v, given := coerced[d.Variable]
@@ -221,7 +224,8 @@ func (c *coercer) refuseNulls(op *ast.OperationDefinition, coerced map[string]an
 	}
 	refused := map[string]bool{}
 	eachValueOf(op, func(v *ast.Value) {
-		if v.Kind != ast.Variable || v.ExpectedType == nil || !v.ExpectedType.NonNull || refused[v.Raw] {
+		if v.Kind != ast.Variable || v.ExpectedType == nil || !v.ExpectedType.NonNull ||
+			refused[v.Raw] {
 			return
 		}
 		if d := op.VariableDefinitions.ForName(v.Raw); d != nil && isNull(d) {

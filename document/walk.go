@@ -2,15 +2,15 @@ package document
 
 import "github.com/vektah/gqlparser/v2/ast"
 
-// valueWalk visits the values that are written in a document, those inside others after them.
+// valueWalk visits the literal values of a document. It visits nested values after those that they
+// are part of.
 type valueWalk struct {
-	visit func(*ast.Value)
-	// whether it goes into the fragments that are spread, each once
-	follows bool
-	seen    map[*ast.FragmentDefinition]bool // that it went into
+	visit           func(*ast.Value)
+	followFragments bool // visit the fragments that are spread, each once
+	seen            map[*ast.FragmentDefinition]bool
 }
 
-// eachValue visits all values of a document, in operations and fragments, each once.
+// eachValue visits all values of a document once, in operations and fragments.
 func eachValue(doc *ast.QueryDocument, visit func(*ast.Value)) {
 	w := valueWalk{visit: visit}
 	for _, op := range doc.Operations {
@@ -22,9 +22,9 @@ func eachValue(doc *ast.QueryDocument, visit func(*ast.Value)) {
 	}
 }
 
-// eachValueOf visits the values that one operation uses, also through fragments.
+// eachValueOf visits the values that an operation uses, also those in fragments.
 func eachValueOf(op *ast.OperationDefinition, visit func(*ast.Value)) {
-	w := valueWalk{visit: visit, follows: true, seen: map[*ast.FragmentDefinition]bool{}}
+	w := valueWalk{visit: visit, followFragments: true, seen: map[*ast.FragmentDefinition]bool{}}
 	w.operation(op)
 }
 
@@ -49,7 +49,7 @@ func (w *valueWalk) selections(set ast.SelectionSet) {
 			w.selections(s.SelectionSet)
 		case *ast.FragmentSpread:
 			w.directives(s.Directives)
-			if w.follows && s.Definition != nil && !w.seen[s.Definition] {
+			if w.followFragments && s.Definition != nil && !w.seen[s.Definition] {
 				w.seen[s.Definition] = true
 				w.directives(s.Definition.Directives)
 				w.selections(s.Definition.SelectionSet)

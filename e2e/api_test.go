@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,27 +10,20 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"parley/internal/client"
 )
 
-// answer is what the API says to one request.
+// answer is the API's answer to one request.
 type answer struct {
-	Status int             `json:"-"`
-	Data   json.RawMessage `json:"data"`
-	Errors []apiError      `json:"errors"`
+	Status int `json:"-"` // of HTTP
+	client.Answer
 }
 
-type apiError struct {
-	Message    string `json:"message"`
-	Path       []any  `json:"path"`
-	Extensions struct {
-		Code string `json:"code"`
-	} `json:"extensions"`
-}
-
-// code is that of the only error; empty without any.
+// code returns the code of the only error: "" if there is none.
 func (a answer) code() string { return codeOf(a.Errors) }
 
-func codeOf(list []apiError) string {
+func codeOf(list []client.Error) string {
 	switch len(list) {
 	case 0:
 		return ""
@@ -46,32 +38,26 @@ type variables map[string]any
 
 // post sends one operation. An error means that there is no answer, not that the answer has errors.
 func (s *server) post(ctx context.Context, token, query string, vars variables) (answer, error) {
-	body, err := json.Marshal(map[string]any{"query": query, "variables": vars})
+	body, err := json.Marshal(client.Operation{Query: query, Variables: vars})
 	if err != nil {
 		return answer{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.api, bytes.NewReader(body))
+	r, err := client.NewRequest(ctx, s.api, token, body)
 	if err != nil {
 		return answer{}, err
 	}
-	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/graphql-response+json, application/json;q=0.9")
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := s.http.Do(r)
+	status, text, err := client.Do(s.http, r)
 	if err != nil {
 		return answer{}, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	a := answer{Status: resp.StatusCode}
-	return a, json.NewDecoder(resp.Body).Decode(&a)
+	a := answer{Status: status}
+	return a, json.Unmarshal(text, &a)
 }
 
-// person is somebody with an account, signed in once. Its methods may be called by several
-// goroutines.
+// person is a user with one session. Its methods may be called by several goroutines.
 type person struct {
 	*server
 	ID       string
@@ -87,7 +73,7 @@ type tokens struct {
 	ExpiresAt    time.Time
 }
 
-// ask sends an operation as p, and returns the answer whatever it says.
+// ask sends an operation as p, and returns the answer, with or without errors.
 func (p *person) ask(query string, vars variables) answer {
 	p.t.Helper()
 	a, err := p.post(p.t.Context(), p.tokens.AccessToken, query, vars)
@@ -97,7 +83,7 @@ func (p *person) ask(query string, vars variables) answer {
 	return a
 }
 
-// get sends an operation as p, and reads the data, which has to come without errors.
+// get sends an operation as p, and returns the data. Errors fail the test.
 func get[T any](p *person, query string, vars variables) (data T) {
 	p.t.Helper()
 	a := p.ask(query, vars)
@@ -110,7 +96,7 @@ func get[T any](p *person, query string, vars variables) (data T) {
 	return data
 }
 
-// wants sends an operation as p, and compares the data with want, which is JSON.
+// wants sends an operation as p, and compares the data with want, in JSON.
 func (p *person) wants(want, query string, vars variables) {
 	p.t.Helper()
 	a := p.ask(query, vars)
@@ -124,7 +110,7 @@ func wantJSON(t *testing.T, what, want string, got json.RawMessage) {
 	t.Helper()
 	var w, g any
 	if err := json.Unmarshal([]byte(want), &w); err != nil {
-		t.Fatalf("the test wants what is no JSON: %v: %s", err, want)
+		t.Fatalf("the wanted data is not JSON: %v: %s", err, want)
 	}
 	if err := json.Unmarshal(got, &g); err != nil {
 		t.Fatalf("%v: %s", err, got)
@@ -134,8 +120,8 @@ func wantJSON(t *testing.T, what, want string, got json.RawMessage) {
 	}
 }
 
-// nobody is a visitor without an account.
-func (s *server) nobody() *person { return &person{server: s} }
+// anonymous returns a client that is not signed in.
+func (s *server) anonymous() *person { return &person{server: s} }
 
 const signedInFields = `tokens { accessToken refreshToken expiresAt } viewer { user { id } } userErrors { code message path }`
 
@@ -144,7 +130,7 @@ type signedIn struct {
 	Viewer struct{ User struct{ ID string } }
 }
 
-// register makes an account.
+// register registers a user.
 func (s *server) register(nickname string) *person {
 	s.t.Helper()
 	p := &person{server: s, Nickname: nickname, Email: nickname + "@example.org", Password: "the password of " + nickname}
@@ -154,7 +140,7 @@ func (s *server) register(nickname string) *person {
 	return p
 }
 
-// registerAll makes several accounts.
+// registerAll registers several users.
 func (s *server) registerAll(nicknames ...string) []*person {
 	s.t.Helper()
 	people := make([]*person, len(nicknames))
@@ -164,8 +150,8 @@ func (s *server) registerAll(nicknames ...string) []*person {
 	return people
 }
 
-// again signs the same person in once more, which is another session.
-func (p *person) again() *person {
+// loginAgain signs the same user in with another session.
+func (p *person) loginAgain() *person {
 	p.t.Helper()
 	twin := *p
 	data := get[struct{ Login signedIn }](p, `mutation ($input: LoginInput!) { login(input: $input) {`+signedInFields+`} }`,
@@ -189,7 +175,7 @@ func (p *person) refresh() {
 	p.tokens = data.RefreshSession.Tokens
 }
 
-// converse starts a conversation with others, and returns its id.
+// converse creates a conversation with others, and returns its id.
 func (p *person) converse(others ...*person) string {
 	p.t.Helper()
 	members := make([]variables, len(others))
@@ -203,7 +189,7 @@ func (p *person) converse(others ...*person) string {
 	return data.CreateConversation.Conversation.ID
 }
 
-// message is what all readers of a message ask for, so that what they got can be compared.
+// message has the fields that all readers select, so that their messages can be compared.
 type message struct {
 	ID        string `json:"id"`
 	Seq       int64  `json:"seq"`
@@ -216,11 +202,13 @@ type message struct {
 
 const messageFields = `id seq content createdAt author { nickname }`
 
-// errNoAnswer is a send whose outcome the sender does not know.
+// errNoAnswer means that the outcome of a send is unknown.
 var errNoAnswer = errors.New("no answer")
 
-// trySend sends a message. It may be called from any goroutine.
-func (p *person) trySend(ctx context.Context, conversation, content, key string) (m message, err error) {
+// trySend sends a message. It does not fail the test, so any goroutine may call it.
+func (p *person) trySend(
+	ctx context.Context, conversation, content, key string,
+) (m message, err error) {
 	a, err := p.post(ctx, p.tokens.AccessToken,
 		`mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+messageFields+`} userErrors { code } } }`,
 		variables{"input": variables{"conversationId": conversation, "content": content, "idempotencyKey": key}})
@@ -240,7 +228,7 @@ func (p *person) trySend(ctx context.Context, conversation, content, key string)
 	return *data.SendMessage.Message, nil
 }
 
-// send sends a message whose content is its idempotency key too.
+// send sends a message. Its content is its idempotency key too.
 func (p *person) send(conversation, content string) message {
 	p.t.Helper()
 	m, err := p.trySend(p.t.Context(), conversation, content, content)
@@ -250,7 +238,7 @@ func (p *person) send(conversation, content string) message {
 	return m
 }
 
-// listed is all messages of a conversation, as pages list them.
+// listed returns all messages of a conversation, page by page.
 func (p *person) listed(conversation string) (all []message) {
 	p.t.Helper()
 	var after *string

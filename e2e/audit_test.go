@@ -2,7 +2,7 @@ package e2e
 
 import "testing"
 
-// TestAudits runs every audit that npm's graphql-http has of GraphQL over HTTP: what a server MUST,
+// TestAudits runs every audit of npm's graphql-http for GraphQL over HTTP: what a server MUST,
 // SHOULD and MAY do.
 func TestAudits(t *testing.T) {
 	t.Parallel()
@@ -20,7 +20,7 @@ func TestAudits(t *testing.T) {
 			t.Errorf("%s: %s: %s: %s (%s)", e.ID, e.Name, e.Status, e.Reason, e.Answer)
 		}
 	}
-	if seen != 61 { // as many as 1.23.1 has
+	if seen != 61 { // of version 1.23.1
 		t.Errorf("there were %d audits", seen)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"parley/store/storetest"
 )
 
-// TestPlayground has two people meet in the playground, each in a browser context of their own. The
-// database makes no difference to a page, so one is enough.
+// TestPlayground lets two users meet in the playground, each in a browser context of their own. It
+// runs on one database only, because the page does not depend on it.
 func TestPlayground(t *testing.T) {
 	t.Parallel()
 	browser := mustBrowse(t, "playground.js")
@@ -28,7 +28,8 @@ func TestPlayground(t *testing.T) {
 	}
 	ada.run(register, nil, &registered)
 	ada.says("signed-in", "Signed in as ada")
-	if got, want := ada.value("access-token"), registered.Me.Tokens.AccessToken; got != want || got == "" {
+	if got, want := ada.value("access-token"), registered.Me.Tokens.AccessToken; got != want ||
+		got == "" {
 		t.Errorf("the access token in the bar is %q, want %q", got, want)
 	}
 
@@ -45,7 +46,8 @@ func TestPlayground(t *testing.T) {
 		CreateConversation struct{ Conversation struct{ ID string } }
 	}
 	ada.run(createConversation, variables{"input": variables{
-		"title": "Engines and compilers", "members": []variables{{"userId": found.Users.Nodes[0].ID}},
+		"title":   "Engines and compilers",
+		"members": []variables{{"userId": found.Users.Nodes[0].ID}},
 	}}, &created)
 	conversation := created.CreateConversation.Conversation.ID
 	var sent struct {
@@ -53,7 +55,8 @@ func TestPlayground(t *testing.T) {
 	}
 	send := func(p *page, content string) {
 		t.Helper()
-		p.run(sendMessage, variables{"input": variables{"conversationId": conversation, "content": content}}, &sent)
+		p.run(sendMessage, variables{"input": variables{"conversationId": conversation,
+			"content": content}}, &sent)
 		if got := sent.SendMessage.Message.Content; got != content {
 			t.Errorf("sent %q, want %q", got, content)
 		}
@@ -61,7 +64,8 @@ func TestPlayground(t *testing.T) {
 	send(ada, "Is anybody there?")
 
 	grace := browser.open("grace", srv.page)
-	grace.run(signIn, variables{"input": variables{"email": "grace@example.org", "password": "correct horse battery"}}, nil)
+	grace.run(signIn, variables{"input": variables{"email": "grace@example.org",
+		"password": "correct horse battery"}}, nil)
 	grace.says("signed-in", "Signed in as grace")
 
 	ada.run(messageAdded, variables{"conversationId": conversation, "afterSeq": 0}, nil)
@@ -91,7 +95,7 @@ func TestPlayground(t *testing.T) {
 	ada.says("signed-in", "Not signed in")
 	ada.says("token-note", "Signed out.")
 	ada.waitForResponse("The access token has changed.")
-	// The page does not wait for the answer, and so does not say when the session has ended.
+	// The page does not wait for the answer, so it does not show when the session has ended.
 	signedOut := &person{server: srv, tokens: registered.Me.Tokens}
 	eventually(t, "the session has ended", func() bool {
 		return signedOut.ask(`{ viewer { email } }`, nil).code() == "UNAUTHENTICATED"
@@ -114,11 +118,10 @@ var (
 	messageAdded       = tab{6, "subscription MessageAdded("}
 )
 
-// browser is a headless Chromium, driven by a script. What goes wrong in any of its pages fails the
-// test.
+// browser is a headless Chromium, driven by a script. Any error in one of its pages fails the test.
 type browser struct{ *script }
 
-// page is one person's page in a browser.
+// page is a user's page in a browser.
 type page struct {
 	*browser
 	name string
@@ -135,10 +138,10 @@ func mustBrowse(t *testing.T, script string) *browser {
 	}
 	home := t.TempDir()
 	b := &browser{mustRun(t, script, map[string]string{"executable": executable},
-		// The profile, the caches and whatever else a browser leaves go with the test.
+		// The profile, caches and other files of the browser are removed with the test.
 		"HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home)}
 	t.Cleanup(func() {
-		// What went wrong in a page after the last instruction still counts.
+		// Errors in a page after the last instruction count too.
 		_ = b.stdin.Close()
 		for line := range b.events {
 			b.trouble(line)
@@ -148,12 +151,16 @@ func mustBrowse(t *testing.T, script string) *browser {
 }
 
 func findBrowser() (path string, err error) {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium"} {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome",
+		"/usr/bin/chromium"} {
 		if path, err = exec.LookPath(name); err == nil {
 			return path, nil
 		}
 	}
-	return "", errors.New("there is no Chromium: pages are tested in a real browser (Debian: apt-get install chromium)")
+	return "",
+		errors.New(
+			"there is no Chromium: pages are tested in a real browser (Debian: apt-get install " +
+				"chromium)")
 }
 
 func (b *browser) open(name, url string) *page {
@@ -163,12 +170,12 @@ func (b *browser) open(name, url string) *page {
 	return p
 }
 
-// do has the page do something, and reads its result.
+// do sends an instruction for the page, and reads its result.
 func (p *page) do(action string, with variables, into any) {
 	p.t.Helper()
 	instruction := variables{"page": p.name, "action": action}
 	maps.Copy(instruction, with)
-	p.tell(instruction)
+	p.instruct(instruction)
 	for {
 		var e struct {
 			Type, Reason string
@@ -198,7 +205,7 @@ func (b *browser) trouble(line []byte) {
 	}
 }
 
-// run runs one of the prepared operations, with other variables where they are given, and reads the
+// run runs one of the prepared operations, with other variables if there are any, and reads the
 // data of the answer.
 func (p *page) run(operation tab, vars variables, data any) {
 	p.t.Helper()

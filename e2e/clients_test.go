@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/internal/process"
 	"parley/store/storetest"
 )
 
@@ -22,15 +23,17 @@ import (
 var clients = sync.OnceValue(func() (err error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("%s is not installed: the client libraries need Node.js 20 or newer, with npm (Debian: apt-get install nodejs npm)", program)
+			return fmt.Errorf(
+				"%s is not installed: the client libraries need Node.js 20 or newer, with npm "+
+					"(Debian: apt-get install nodejs npm)", program)
 		}
 	}
-	// Two processes of tests may come here at the same time.
+	// Two processes of tests may do this at the same time.
 	folder, err := os.Open("clients")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, folder.Close()) }() // which gives the lock back
+	defer func() { err = errors.Join(err, folder.Close()) }() // unlocks it too
 	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock the folder clients: %w", err)
 	}
@@ -38,12 +41,13 @@ var clients = sync.OnceValue(func() (err error) {
 	if err != nil {
 		return err
 	}
-	// npm writes this file when all the rest is there.
+	// npm writes this file last.
 	installed, err := os.Stat(filepath.Join("clients", "node_modules", ".package-lock.json"))
 	if err == nil && !installed.ModTime().Before(lockFile.ModTime()) {
 		return nil
 	}
-	npm := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+	npm := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund",
+		"--no-update-notifier")
 	npm.Dir = "clients"
 	if out, err := npm.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm ci in e2e/clients: %w\n%s", err, out)
@@ -51,16 +55,16 @@ var clients = sync.OnceValue(func() (err error) {
 	return nil
 })
 
-// script is one of the Node.js scripts in clients/, while it runs.
+// script is a running Node.js script of clients/.
 type script struct {
 	t      *testing.T
 	name   string
 	events chan []byte // closed when the script has ended
 	stdin  io.WriteCloser
-	*process
+	*process.Process
 }
 
-// mustRun starts a script. It is ended, and has to end without an error, when the test ends.
+// mustRun starts a script. When the test ends, the script is ended, and must end without an error.
 func mustRun(t *testing.T, name string, params any, env ...string) *script {
 	t.Helper()
 	if storetest.Skipped("npm") {
@@ -73,30 +77,30 @@ func mustRun(t *testing.T, name string, params any, env ...string) *script {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A script never waits for its test: a client that does would be a slow one for the server too.
+	// The buffer keeps the script from waiting for the test: the server would see a slow client.
 	s := &script{t: t, name: name, events: make(chan []byte, 1<<16)}
 	var stderr bytes.Buffer
 	cmd := exec.Command("node", name, string(arg))
 	cmd.Dir = "clients"
-	cmd.Env = environment(env...)
-	cmd.Stdout = &lines{each: func(line []byte) { s.events <- bytes.Clone(line) }}
+	cmd.Env = process.Environment(env...)
+	cmd.Stdout = &process.Lines{Each: func(line []byte) { s.events <- bytes.Clone(line) }}
 	cmd.Stderr = &stderr
 	if s.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	if s.process, err = startProcess(cmd); err != nil {
+	if s.Process, err = process.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		<-s.ended
+		<-s.Ended()
 		close(s.events)
 	}()
 	t.Cleanup(func() {
 		_ = s.stdin.Close()
-		if !s.endsWithin(patience) {
+		if !s.EndsWithin(patience) {
 			t.Errorf("%s did not end", name)
-		} else if s.err != nil {
-			t.Errorf("%s has failed: %v", name, s.err)
+		} else if s.Err() != nil {
+			t.Errorf("%s has failed: %v", name, s.Err())
 		}
 		if t.Failed() {
 			t.Logf("%s wrote to its standard error: %s", name, stderr.String())
@@ -105,8 +109,8 @@ func mustRun(t *testing.T, name string, params any, env ...string) *script {
 	return s
 }
 
-// tell hands the script an instruction.
-func (s *script) tell(instruction any) {
+// instruct sends an instruction to the script.
+func (s *script) instruct(instruction any) {
 	s.t.Helper()
 	line, err := json.Marshal(instruction)
 	if err == nil {
@@ -123,14 +127,14 @@ func (s *script) next(event any) (line []byte) {
 	select {
 	case line, ok := <-s.events:
 		if !ok {
-			s.t.Fatalf("%s has ended: %v", s.name, s.err)
+			s.t.Fatalf("%s has ended: %v", s.name, s.Err())
 		}
 		if err := json.Unmarshal(line, event); err != nil {
 			s.t.Fatalf("%s: %v: %s", s.name, err, line)
 		}
 		return line
 	case <-time.After(patience):
-		s.t.Fatalf("nothing more came from %s", s.name)
+		s.t.Fatalf("%s sends no more events", s.name)
 	}
 	return nil
 }

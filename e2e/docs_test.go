@@ -9,8 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDocs makes sure that docs/accounts.md shows the very files that the tests of the libraries
-// run.
+// TestDocs checks that docs/accounts.md shows the same files that the tests of the libraries run.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile(filepath.Join("..", "docs", "accounts.md"))
@@ -18,7 +17,8 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A heading names the file, and its block follows.
-	blocks := regexp.MustCompile("(?s)\n### `([a-z]+\\.js)`\n(.*?)```js\n(.*?)```\n").FindAllSubmatch(doc, -1)
+	blocks := regexp.MustCompile("(?s)\n### `([a-z]+\\.js)`\n(.*?)```js\n(.*?)```\n").
+		FindAllSubmatch(doc, -1)
 	shown := map[string]bool{}
 	for _, block := range blocks {
 		name := string(block[1])
@@ -37,6 +37,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	if all := regexp.MustCompile("(?m)^```js$").FindAll(doc, -1); len(all) != len(blocks) {
-		t.Errorf("of %d blocks of JavaScript in docs/accounts.md, %d are files that the tests run", len(all), len(blocks))
+		t.Errorf("of %d blocks of JavaScript in docs/accounts.md, %d are files that the tests run",
+			len(all), len(blocks))
 	}
 }

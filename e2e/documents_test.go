@@ -11,19 +11,21 @@ import (
 	"parley/wire"
 )
 
-// TestTrustedDocuments starts the server with a list of documents: it answers those, and what its
-// own pages send.
+// TestTrustedDocuments starts the server with a list of documents. It answers those, and the
+// documents of its own pages.
 func TestTrustedDocuments(t *testing.T) {
 	t.Parallel()
 	const known = "{ __typename }"
 	file := filepath.Join(t.TempDir(), "documents.json")
-	if err := os.WriteFile(file, []byte(`{"sha256:`+wire.Hash(known)+`": "`+known+`"}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{"sha256:`+wire.Hash(known)+`": "`+known+`"}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	srv := mustServe(t, "PARLEY_TRUSTED_DOCUMENTS="+file)
-	nobody := srv.nobody()
-	nobody.wants(`{"__typename": "Query"}`, known, nil)
-	if a := nobody.ask("query Other { __typename }", nil); a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" || a.Status != http.StatusBadRequest {
+	anonymous := srv.anonymous()
+	anonymous.wants(`{"__typename": "Query"}`, known, nil)
+	if a := anonymous.ask("query Other { __typename }",
+		nil); a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" || a.Status != http.StatusBadRequest {
 		t.Errorf("another document: %+v", a)
 	}
 	for _, document := range web.AccountDocuments() {
@@ -31,7 +33,7 @@ func TestTrustedDocuments(t *testing.T) {
 		if strings.Contains(document, "resetPassword") {
 			vars = variables{"input": variables{"token": "x", "newPassword": "quite another one"}}
 		}
-		if a := nobody.ask(document, vars); a.Errors != nil {
+		if a := anonymous.ask(document, vars); a.Errors != nil {
 			t.Errorf("%s: %+v", document, a)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"parley/store"
 )
 
-// TestFollow checks what both transports promise: replay and live without a gap or a double, while
-// several people send.
+// TestFollow checks both transports: replay and live events without a gap or a duplicate, while
+// several users send.
 func TestFollow(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL))
@@ -23,44 +23,51 @@ func TestFollow(t *testing.T) {
 
 		// The senders are among the followers.
 		first := []*follower{
-			ada.follow(webSocket, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			grace.follow(serverSent, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
+			ada.follow(webSocket, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			grace.follow(serverSent, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
 		}
 		for _, f := range first {
 			f.want("connected")
 		}
-		crowd := startSending(t, conversation, each, people...)
+		senders := startSending(t, conversation, each, people...)
 		first[0].until(50)
-		// These come while it goes on: one has nothing, the other the first messages.
+		// These start while users send: most from the beginning, one after the first messages.
 		late := []*follower{
-			grace.follow(webSocket, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			ada.follow(serverSent, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			ada.follow(single, way{ConversationID: conversation, AfterSeq: new(int64(0))}),
-			ada.follow(webSocket, way{ConversationID: conversation, AfterSeq: new(first[0].messages[29].Seq)}),
+			grace.follow(webSocket, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			ada.follow(serverSent, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			ada.follow(single, followOptions{ConversationID: conversation,
+				AfterSeq: new(int64(0))}),
+			ada.follow(webSocket, followOptions{ConversationID: conversation,
+				AfterSeq: new(first[0].messages[29].Seq)}),
 		}
 		for _, f := range late {
 			f.want("connected")
 		}
-		crowd.finish()
+		senders.finish()
 
 		listed := grace.listed(conversation)
-		crowd.wantSent(listed)
+		senders.wantSent(listed)
 		for _, f := range append(first, late[:3]...) {
 			f.wantAll(listed)
 		}
 		late[3].wantAll(listed[30:])
-		// Nothing old comes again behind what is new.
+		// No old message comes again after a new one.
 		last := ada.send(conversation, "the last one")
 		for _, f := range append(first, late...) {
 			f.wantMessage(last)
 		}
 
-		// Without afterSeq it begins whenever the server is ready, which the client is not told.
+		// Without afterSeq a stream begins when the server is ready, which the client cannot see.
 		var sent []message
-		now := ada.follow(webSocket, way{ConversationID: conversation})
+		now := ada.follow(webSocket, followOptions{ConversationID: conversation})
 		eventually(t, "a message has come", func() bool {
-			sent = append(sent, grace.send(conversation, fmt.Sprintf("are you there? %d", len(sent))))
-			return len(now.events) > 1 // the first says that it has connected
+			sent = append(sent, grace.send(conversation,
+				fmt.Sprintf("are you there? %d", len(sent))))
+			return len(now.events) > 1 // the first event is "connected"
 		})
 		now.want("connected")
 		now.want("next")
@@ -69,18 +76,18 @@ func TestFollow(t *testing.T) {
 	})
 }
 
-// TestRefused checks whom the transports let in, and how they say no.
+// TestRefused checks which clients the transports refuse, and with which errors.
 func TestRefused(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL))
 		ada, grace, linus := srv.register("ada"), srv.register("grace"), srv.register("linus")
 		conversation := ada.converse(grace)
-		ada.send(conversation, "not for everybody")
-		all := way{ConversationID: conversation, AfterSeq: new(int64(0))}
+		ada.send(conversation, "for members only")
+		all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}
 
-		nobody := srv.nobody()
+		anonymous := srv.anonymous()
 		bad := &person{server: srv, tokens: tokens{AccessToken: "nonsense"}}
-		tooFar := way{ConversationID: conversation, AfterSeq: new(int64(1_000))}
+		tooFar := followOptions{ConversationID: conversation, AfterSeq: new(int64(1_000))}
 		refused := []struct {
 			*follower
 			code string
@@ -88,13 +95,13 @@ func TestRefused(t *testing.T) {
 			{linus.follow(webSocket, all), "NOT_FOUND"},
 			{linus.follow(serverSent, all), "NOT_FOUND"},
 			{linus.follow(single, all), "NOT_FOUND"},
-			{nobody.follow(webSocket, all), "UNAUTHENTICATED"},
-			{nobody.follow(serverSent, all), "UNAUTHENTICATED"},
+			{anonymous.follow(webSocket, all), "UNAUTHENTICATED"},
+			{anonymous.follow(serverSent, all), "UNAUTHENTICATED"},
 			{bad.follow(serverSent, all), "UNAUTHENTICATED"},
 			{ada.follow(webSocket, tooFar), "BAD_USER_INPUT"},
 		}
-		// A socket is somebody's before it carries anything, so a bad token ends it; a stream
-		// carries one operation.
+		// A socket is authenticated before its first operation, so a bad token closes it. A stream
+		// carries one operation, which fails.
 		closed := bad.follow(webSocket, all)
 
 		for _, f := range refused {
@@ -116,11 +123,12 @@ func TestLogout(t *testing.T) {
 		srv := mustServe(t, on(databaseURL))
 		ada, grace := srv.register("ada"), srv.register("grace")
 		conversation := ada.converse(grace)
-		all := way{ConversationID: conversation, AfterSeq: new(int64(0))}
+		all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}
 		hello := ada.send(conversation, "hello")
 
-		leaving := ada.again()
-		socket, stream, staying := leaving.follow(webSocket, all), leaving.follow(serverSent, all), ada.follow(webSocket, all)
+		leaving := ada.loginAgain()
+		socket, stream, staying := leaving.follow(webSocket, all), leaving.follow(serverSent, all),
+			ada.follow(webSocket, all)
 		shared := leaving.follow(single, all)
 		for _, f := range []*follower{socket, stream, shared, staying} {
 			f.want("connected")
@@ -141,15 +149,14 @@ func TestLogout(t *testing.T) {
 	})
 }
 
-// TestRemoved checks that following ends with the membership. No operation of the API removes
-// anybody yet, so the test writes what such an operation would, past the server, which notices by
-// comparing.
+// TestRemoved checks that following ends with the membership. The test removes the member in the
+// database, past the server, which notices when it reconciles.
 func TestRemoved(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
-		srv := mustServe(t, on(databaseURL), "PARLEY_COMPARE_EVERY=50ms")
+		srv := mustServe(t, on(databaseURL), "PARLEY_RECONCILE_EVERY=50ms")
 		ada, grace := srv.register("ada"), srv.register("grace")
 		conversation := ada.converse(grace)
-		all := way{ConversationID: conversation, AfterSeq: new(int64(0))}
+		all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}
 		hello := ada.send(conversation, "hello")
 		followers := []*follower{grace.follow(webSocket, all), grace.follow(serverSent, all)}
 		staying := ada.follow(webSocket, all)
@@ -187,7 +194,8 @@ func remove(t *testing.T, databaseURL, conversation, user string) {
 			return err
 		}
 		var seq int64
-		err = tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").Where("id = ?", conversationID).Scan(ctx, &seq)
+		err = tx.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
+			Where("id = ?", conversationID).Scan(ctx, &seq)
 		if err != nil {
 			return err
 		}
@@ -202,8 +210,8 @@ func remove(t *testing.T, databaseURL, conversation, user string) {
 	}
 }
 
-// crowd is several people who send at the same time, each a message after the other.
-type crowd struct {
+// senders are users who send at the same time, each one message after another.
+type senders struct {
 	t            *testing.T
 	conversation string
 	people       []*person
@@ -216,24 +224,25 @@ type crowd struct {
 // forever is more messages than any test waits for.
 const forever = 100_000
 
-func startSending(t *testing.T, conversation string, each int, people ...*person) *crowd {
+func startSending(t *testing.T, conversation string, each int, people ...*person) *senders {
 	t.Helper()
-	c := &crowd{
+	c := &senders{
 		t: t, conversation: conversation, people: people, each: each,
 		sent: make([]int, len(people)), failed: make([]error, len(people)),
 	}
-	c.goOn()
+	c.resume()
 	t.Cleanup(c.running.Wait)
 	return c
 }
 
-// goOn has everybody begin with the message that they have no answer to yet.
-func (c *crowd) goOn() {
+// resume makes every user continue with the message that was not answered yet.
+func (c *senders) resume() {
 	for i, p := range c.people {
 		c.running.Go(func() {
 			for c.failed[i] = nil; c.sent[i] < c.each; c.sent[i]++ {
 				text := c.text(p, c.sent[i])
-				if _, c.failed[i] = p.trySend(c.t.Context(), c.conversation, text, text); c.failed[i] != nil {
+				if _, c.failed[i] = p.trySend(c.t.Context(), c.conversation, text,
+					text); c.failed[i] != nil {
 					return
 				}
 			}
@@ -241,10 +250,10 @@ func (c *crowd) goOn() {
 	}
 }
 
-func (c *crowd) text(p *person, i int) string { return fmt.Sprintf("%s %d", p.Nickname, i+1) }
+func (c *senders) text(p *person, i int) string { return fmt.Sprintf("%s %d", p.Nickname, i+1) }
 
-// finish waits until everybody has sent everything.
-func (c *crowd) finish() {
+// finish waits until all messages are sent.
+func (c *senders) finish() {
 	c.t.Helper()
 	c.running.Wait()
 	if err := errors.Join(c.failed...); err != nil {
@@ -252,9 +261,8 @@ func (c *crowd) finish() {
 	}
 }
 
-// interrupted waits until nobody gets an answer any more, and has everybody send some more when
-// they go on.
-func (c *crowd) interrupted(more int) {
+// interrupted waits until no user gets answers. After resume each user sends more messages.
+func (c *senders) interrupted(more int) {
 	c.t.Helper()
 	c.running.Wait()
 	for i, p := range c.people {
@@ -268,13 +276,13 @@ func (c *crowd) interrupted(more int) {
 	}
 }
 
-// wantSent makes sure that everything that was sent is there once, each person's messages in the
-// order of sending.
-func (c *crowd) wantSent(listed []message) {
+// wantSent checks that each sent message is listed once, and each user's messages in order.
+func (c *senders) wantSent(listed []message) {
 	c.t.Helper()
 	by := map[string]int{}
 	for _, m := range listed {
-		if want := fmt.Sprintf("%s %d", m.Author.Nickname, by[m.Author.Nickname]+1); m.Content != want {
+		if want := fmt.Sprintf("%s %d", m.Author.Nickname,
+			by[m.Author.Nickname]+1); m.Content != want {
 			c.t.Fatalf("seq %d is %q, want %q", m.Seq, m.Content, want)
 		}
 		by[m.Author.Nickname]++

@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"parley/internal/client"
 )
 
 // The clients that can follow, by their scripts.
@@ -18,51 +20,51 @@ const (
 // follower is a client library that follows one conversation.
 type follower struct {
 	*script
-	messages []message // that have come so far
+	messages []message // received so far
 }
 
-// event is what a follower tells.
+// event is an event of a script.
 type event struct {
 	Type   string
 	Result answer
-	Errors []apiError
+	Errors []client.Error
 	Code   int
 	Reason string
 }
 
-// way is how to follow.
-type way struct {
+// followOptions are the parameters of a follower.
+type followOptions struct {
 	AccessToken string `json:"accessToken,omitempty"`
-	// to get a fresh access token for each connection
+	// for a fresh access token with each connection
 	RefreshToken   string `json:"refreshToken,omitempty"`
 	ConversationID string `json:"conversationId"`
 	AfterSeq       *int64 `json:"afterSeq,omitempty"`
-	// when reconnect is called; without, the end of the connection is the end
+	// after the end of the connection, when the test calls reconnect
 	Reconnect bool `json:"reconnect"`
 }
 
 // follow starts a follower with the access token of p.
-func (p *person) follow(client string, w way) *follower {
+func (p *person) follow(script string, options followOptions) *follower {
 	p.t.Helper()
-	w.AccessToken = p.tokens.AccessToken
-	return p.server.follow(client, w)
+	options.AccessToken = p.tokens.AccessToken
+	return p.server.follow(script, options)
 }
 
-func (s *server) follow(client string, w way) *follower {
+func (s *server) follow(script string, options followOptions) *follower {
 	s.t.Helper()
-	return &follower{script: mustRun(s.t, client, struct {
+	return &follower{script: mustRun(s.t, script, struct {
 		API   string `json:"api"`
 		Query string `json:"query"`
-		way
+		followOptions
 	}{
-		API: s.api, way: w,
+		API: s.api, followOptions: options,
 		Query: `subscription ($conversationId: ID!, $afterSeq: Int) {
 			messageAdded(conversationId: $conversationId, afterSeq: $afterSeq) {` + messageFields + `}
 		}`,
 	})}
 }
 
-// event takes the next event. A message is kept.
+// event returns the next event. It keeps a message.
 func (f *follower) event() (e event) {
 	f.t.Helper()
 	line := f.next(&e)
@@ -98,8 +100,8 @@ func (f *follower) wantMessage(want message) {
 	}
 }
 
-// wantRefused takes the error that ends the subscription: a WebSocket has a message for it, a
-// stream a last result.
+// wantRefused takes the error that ends the subscription: a message of its own on a WebSocket, the
+// last result on a stream.
 func (f *follower) wantRefused(code string) {
 	f.t.Helper()
 	var e event
@@ -117,8 +119,7 @@ func (f *follower) wantRefused(code string) {
 	}
 }
 
-// wantClosed takes messages until the connection closes, which has to be without the end of the
-// subscription.
+// wantClosed takes messages until the connection closes. The subscription must not end before.
 func (f *follower) wantClosed() event {
 	f.t.Helper()
 	for {
@@ -138,13 +139,14 @@ func (f *follower) expired() bool {
 	switch e := f.event(); {
 	case e.Type == "closed" && e.Code == 4403 && e.Reason != "":
 		return true
-	case e.Type != "refreshed" && e.Type != "connected" && (e.Type != "next" || e.Result.Errors != nil):
+	case e.Type != "refreshed" && e.Type != "connected" &&
+		(e.Type != "next" || e.Result.Errors != nil):
 		f.t.Fatalf("%s: got %+v, want messages, or to be closed with 4403 and a reason", f.name, e)
 	}
 	return false
 }
 
-// last is the seq of the last message that has come; 0 without any.
+// last returns the seq of the last received message, or 0.
 func (f *follower) last() int64 {
 	if len(f.messages) == 0 {
 		return 0
@@ -152,13 +154,13 @@ func (f *follower) last() int64 {
 	return f.messages[len(f.messages)-1].Seq
 }
 
-// reconnect lets the client come back.
+// reconnect lets the client reconnect.
 func (f *follower) reconnect(api string) {
 	f.t.Helper()
-	f.tell(map[string]string{"api": api})
+	f.instruct(map[string]string{"api": api})
 }
 
-// until takes messages until seq has come.
+// until takes messages until a seq.
 func (f *follower) until(seq int64) {
 	f.t.Helper()
 	for f.last() < seq {
@@ -168,17 +170,16 @@ func (f *follower) until(seq int64) {
 	}
 }
 
-// wantAll waits for the last of these messages, and compares: nothing missing, nothing twice, in
-// order.
+// wantAll waits for the last of these messages, and checks that each was received once, in order.
 func (f *follower) wantAll(want []message) {
 	f.t.Helper()
 	f.until(want[len(want)-1].Seq)
 	wantMessages(f.t, f.name, want, f.messages)
 }
 
-func wantMessages(t *testing.T, who string, want, got []message) {
+func wantMessages(t *testing.T, name string, want, got []message) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-		t.Errorf("%s: messages (-want +got):\n%s", who, diff)
+		t.Errorf("%s: messages (-want +got):\n%s", name, diff)
 	}
 }

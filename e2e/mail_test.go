@@ -18,15 +18,15 @@ import (
 	gosmtp "github.com/emersion/go-smtp"
 )
 
-// mailServer is a real SMTP server, and the mailboxes of everybody.
+// mailServer is a real SMTP server with all mailboxes.
 type mailServer struct {
 	t       *testing.T
-	setting string // that has Parley use it
+	setting string // makes Parley use this server
 	arrived chan mail
-	mails   []mail // that have arrived, and nobody has read
+	mails   []mail // received, and not read by a test
 }
 
-// mail is what its reader sees of it.
+// mail is a received mail.
 type mail struct {
 	to, subject, text string
 }
@@ -75,7 +75,7 @@ func (d *delivery) Data(content io.Reader) error {
 	return nil
 }
 
-// read finds the plain text of a mail.
+// read parses a mail, and finds its plain text.
 func read(content io.Reader) (m mail, err error) {
 	message, err := netmail.ReadMessage(content)
 	if err != nil {
@@ -88,7 +88,7 @@ func read(content io.Reader) (m mail, err error) {
 	}
 	parts := multipart.NewReader(message.Body, parameters["boundary"])
 	for {
-		part, err := parts.NextPart() // takes care of quoted-printable
+		part, err := parts.NextPart() // it decodes quoted-printable
 		if err != nil {
 			return m, err
 		}
@@ -100,8 +100,8 @@ func read(content io.Reader) (m mail, err error) {
 	}
 }
 
-// next is the next mail to an address, which has to be of this subject. Mails to others may come in
-// between.
+// next returns the next mail to an address, which must have this subject. It keeps mails to other
+// addresses.
 func (s *mailServer) next(to, subject string) mail {
 	s.t.Helper()
 	for enough := time.After(patience); ; {
@@ -136,7 +136,7 @@ const (
 
 var linkPattern = regexp.MustCompile(`https?://\S+`)
 
-// link is the only one in the mail.
+// link returns the only link in the mail.
 func (m mail) link(t *testing.T) string {
 	t.Helper()
 	found := linkPattern.FindAllString(m.text, -1)
@@ -146,7 +146,7 @@ func (m mail) link(t *testing.T) string {
 	return found[0]
 }
 
-// tokenOf is the token in a link to one of the pages of accounts.
+// tokenOf returns the token of a mailed link.
 func tokenOf(t *testing.T, link string) string {
 	t.Helper()
 	_, token, ok := strings.Cut(link, "#token=")
@@ -165,7 +165,7 @@ func (p *person) wantEmail(email string, isVerified bool) {
 	p.wants(fmt.Sprintf(`{"viewer": {"email": %q, "emailVerified": %t}}`, email, isVerified), `{ viewer { email emailVerified } }`, nil)
 }
 
-// follow opens a mailed link, and makes sure that its token does not stay in the address.
+// follow opens a mailed link, and checks that its token does not stay in the address bar.
 func (b *browser) follow(link string) *page {
 	b.t.Helper()
 	p := b.open(link, link)
@@ -177,7 +177,7 @@ func (b *browser) follow(link string) *page {
 	return p
 }
 
-// wantOutcome waits until the page says how it went.
+// wantOutcome waits until the page shows an outcome.
 func (p *page) wantOutcome(state, text string) {
 	p.t.Helper()
 	var got struct{ State, Text string }
@@ -192,7 +192,7 @@ func (p *page) click(testid string) {
 	p.do("click", variables{"testid": testid}, nil)
 }
 
-// TestMails follows the links in mails to the built-in pages, as people do.
+// TestMails follows the links in mails to the built-in pages.
 func TestMails(t *testing.T) {
 	t.Parallel()
 	browser, mails := mustBrowse(t, "account.js"), mustMail(t)
@@ -229,8 +229,8 @@ func TestMails(t *testing.T) {
 	ada.Email = newEmail
 
 	// A forgotten password: every session ends, wherever it is open.
-	first, second := ada.connect(), ada.again().connect()
-	srv.nobody().wants(`{"requestPasswordReset": {"userErrors": []}}`,
+	first, second := ada.connect(), ada.loginAgain().connect()
+	srv.anonymous().wants(`{"requestPasswordReset": {"userErrors": []}}`,
 		`mutation ($email: String!) { requestPasswordReset(input: {email: $email}) { userErrors { code } } }`, variables{"email": newEmail})
 	page = browser.follow(mails.next(newEmail, aNewPassword).link(t))
 	page.do("fill", variables{"testid": "reset-password-input", "text": "password"}, nil)
@@ -240,7 +240,7 @@ func TestMails(t *testing.T) {
 	if page.do("text", variables{"testid": "reset-password-error"}, &problem); problem == "" {
 		t.Error("the page does not say what is wrong with the password")
 	}
-	ada.Password = "a password that nobody guesses"
+	ada.Password = "a password that is hard to guess"
 	page.do("fill", variables{"testid": "reset-password-input", "text": ada.Password}, nil)
 	page.click("reset-button")
 	page.wantOutcome("success", "password is changed")
@@ -248,23 +248,23 @@ func TestMails(t *testing.T) {
 	second.wantClosed()
 	ada.wantRefused("UNAUTHENTICATED", viewerNickname, nil)
 	mails.next(newEmail, passwordChanged)
-	srv.nobody().wants(`{"login": {"tokens": null, "userErrors": [{"code": "INVALID_CREDENTIALS"}]}}`,
+	srv.anonymous().wants(`{"login": {"tokens": null, "userErrors": [{"code": "INVALID_CREDENTIALS"}]}}`,
 		`mutation { login(input: {email: "countess@example.org", password: "the password of ada"}) {
 			tokens { accessToken } userErrors { code }
 		} }`, nil)
-	ada.again().wantEmail(newEmail, true)
+	ada.loginAgain().wantEmail(newEmail, true)
 	if n := len(srv.links); n > 0 {
-		t.Errorf("%d links are in the log, although there is somebody to mail them", n)
+		t.Errorf("%d links are in the log, although there is a mail server", n)
 	}
 }
 
-// TestWithoutSMTP checks that the link is in the log, for an operator who has not set up mails yet,
-// and that it works. Where the operator has pages of their own, it leads there.
+// TestWithoutSMTP checks that links are logged without SMTP, and work. If the operator has pages of
+// their own, the links lead there.
 func TestWithoutSMTP(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)
 	ada := srv.register("ada")
-	srv.nobody().wants(verified, verifyEmail, variables{"token": tokenOf(t, srv.nextLink())})
+	srv.anonymous().wants(verified, verifyEmail, variables{"token": tokenOf(t, srv.nextLink())})
 	ada.wantEmail(ada.Email, true)
 
 	for setting, begin := range map[string]string{
@@ -277,7 +277,7 @@ func TestWithoutSMTP(t *testing.T) {
 		if !strings.HasPrefix(link, begin) {
 			t.Errorf("with %s the link is %s", setting, link)
 		}
-		srv.nobody().wants(verified, verifyEmail, variables{"token": tokenOf(t, link)})
+		srv.anonymous().wants(verified, verifyEmail, variables{"token": tokenOf(t, link)})
 		grace.wantEmail(grace.Email, true)
 	}
 }

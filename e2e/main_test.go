@@ -2,7 +2,7 @@
 // use, and a browser.
 //
 // It needs Go, gcc (the binary is built with the race detector), Node.js with npm, Chromium and
-// PostgreSQL; what is not there fails its tests, unless PARLEY_TEST_SKIP names it (npm, browser,
+// PostgreSQL. If one is missing, its tests fail, unless PARLEY_TEST_SKIP names it (npm, browser,
 // postgres). The libraries are pinned in clients/.
 package e2e
 
@@ -24,14 +24,14 @@ import (
 	"parley/store/storetest"
 )
 
-// patience ends a test that waits for what never comes. It is no measure of speed.
+// patience is how long a test waits for something before it fails. It measures nothing.
 const patience = 60 * time.Second
 
-// binaryEnv tells the process that runs the tests where the built binary is.
+// binaryEnv is the variable with the path of the built binary, for the process that runs the tests.
 const binaryEnv = "PARLEY_E2E_BINARY"
 
-// TestMain runs the tests in a child of this process. Only from there can be seen, and cleaned up,
-// what they leave behind when they crash or are ended by a deadline.
+// TestMain runs the tests in a child of this process. So this process can find and end the
+// processes that tests leave behind when they crash or reach a deadline.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv(binaryEnv) != "" || flag.Lookup("test.list").Value.String() != "" {
@@ -46,8 +46,7 @@ func TestMain(m *testing.M) {
 }
 
 func guard() (code int, err error) {
-	// Whoever loses its parent below this process becomes its child, instead of init's, and so can
-	// be found.
+	// An orphan below this process becomes its child instead of init's, so leaked can find it.
 	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER, see prctl(2)
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
 		return 1, fmt.Errorf("become the parent of orphans: %w", errno)
@@ -57,7 +56,7 @@ func guard() (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	// PostgreSQL, which may run as another user, has to get through
+	// PostgreSQL may run as another user, which has to reach its files.
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return 1, err
 	}
@@ -97,8 +96,8 @@ func guard() (code int, err error) {
 	return code, leaked()
 }
 
-// leaked ends what the tests have started and not ended, and names it. What is about to end gets a
-// moment for it.
+// leaked ends the processes that the tests have left behind, and reports them. A process that is
+// about to end gets a moment.
 func leaked() error {
 	deadline := time.After(5 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -116,7 +115,8 @@ func leaked() error {
 				names = append(names, fmt.Sprintf("%d: %s", pid, command))
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
-			return fmt.Errorf("the tests have left processes behind:\n%s", strings.Join(names, "\n"))
+			return fmt.Errorf("the tests have left processes behind:\n%s",
+				strings.Join(names, "\n"))
 		}
 	}
 }

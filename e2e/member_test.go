@@ -8,18 +8,17 @@ import (
 	"time"
 )
 
-// The libraries that docs/accounts.md shows how to set up.
+// The libraries of docs/accounts.md.
 const (
 	apollo = "apollo"
 	urql   = "urql"
 )
 
-// member is a person with an application of their own, on one of the libraries. What the
-// application has received is followed beside what it is told to do.
+// member is a user with an application on one of the libraries.
 type member struct {
 	*follower
 	nickname string
-	// how often: the types of events, "renewed over" a way, "closed with" a code
+	// counts of events, by type; "renewed over" has the transport, "closed with" the code
 	seen map[string]int
 }
 
@@ -46,7 +45,7 @@ func (m *member) step() event {
 	return e
 }
 
-// wait takes events until one has been seen so many times.
+// wait takes events until one was seen so many times.
 func (m *member) wait(what string, times int) {
 	m.t.Helper()
 	for m.seen[what] < times {
@@ -54,10 +53,10 @@ func (m *member) wait(what string, times int) {
 	}
 }
 
-// ask runs a query or a mutation, and returns its answer whatever it says.
+// ask runs a query or a mutation, and returns its answer, with or without errors.
 func (m *member) ask(query string, vars variables) answer {
 	m.t.Helper()
-	m.tell(map[string]any{"query": query, "variables": vars})
+	m.instruct(map[string]any{"query": query, "variables": vars})
 	for {
 		if e := m.step(); e.Type == "done" {
 			return e.Result
@@ -65,7 +64,7 @@ func (m *member) ask(query string, vars variables) answer {
 	}
 }
 
-// do runs a query or a mutation, and reads its data, which has to come without errors.
+// do runs a query or a mutation, and reads its data. Errors fail the test.
 func (m *member) do(into any, query string, vars variables) {
 	m.t.Helper()
 	a := m.ask(query, vars)
@@ -77,12 +76,14 @@ func (m *member) do(into any, query string, vars variables) {
 	}
 }
 
-// register makes an account, which the application keeps signed in from then on.
+// register registers the user, whom the application keeps signed in.
 func (m *member) register() (id string) {
 	m.t.Helper()
 	var data struct{ Register signedIn }
-	m.do(&data, `mutation ($input: RegisterInput!) { register(input: $input) {`+signedInFields+`} }`, variables{"input": variables{
-		"email": strings.ReplaceAll(m.nickname, " ", ".") + "@example.org", "nickname": m.nickname, "password": "the password of " + m.nickname,
+	m.do(&data, `mutation ($input: RegisterInput!) { register(input: $input) {`+signedInFields+
+		`} }`, variables{"input": variables{
+		"email": strings.ReplaceAll(m.nickname, " ", ".") + "@example.org", "nickname": m.nickname,
+		"password": "the password of " + m.nickname,
 	}})
 	return data.Register.Viewer.User.ID
 }
@@ -96,14 +97,15 @@ func (m *member) converse(others ...string) (conversation string) {
 	var data struct {
 		CreateConversation struct{ Conversation struct{ ID string } }
 	}
-	m.do(&data, `mutation ($input: CreateConversationInput!) { createConversation(input: $input) { conversation { id } userErrors { code } } }`,
+	m.do(&data,
+		`mutation ($input: CreateConversationInput!) { createConversation(input: $input) { conversation { id } userErrors { code } } }`,
 		variables{"input": variables{"members": members}})
 	return data.CreateConversation.Conversation.ID
 }
 
 func (m *member) subscribe(conversation string, afterSeq int64) {
 	m.t.Helper()
-	m.tell(map[string]any{
+	m.instruct(map[string]any{
 		"query": `subscription ($conversationId: ID!, $afterSeq: Int) {
 			messageAdded(conversationId: $conversationId, afterSeq: $afterSeq) {` + messageFields + `}
 		}`,
@@ -114,12 +116,14 @@ func (m *member) subscribe(conversation string, afterSeq int64) {
 func (m *member) send(conversation, content string) message {
 	m.t.Helper()
 	var data struct{ SendMessage struct{ Message message } }
-	m.do(&data, `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+messageFields+`} userErrors { code } } }`,
-		variables{"input": variables{"conversationId": conversation, "content": content, "idempotencyKey": content}})
+	m.do(&data, `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+
+		messageFields+`} userErrors { code } } }`,
+		variables{"input": variables{"conversationId": conversation, "content": content,
+			"idempotencyKey": content}})
 	return data.SendMessage.Message
 }
 
-// wantAll is as that of a follower, whatever else happens before the last message comes.
+// wantAll is like that of a follower, but allows any other events before the last message.
 func (m *member) wantAll(want []message) {
 	m.t.Helper()
 	for m.last() < want[len(want)-1].Seq {
@@ -128,7 +132,7 @@ func (m *member) wantAll(want []message) {
 	wantMessages(m.t, m.nickname, want, m.messages)
 }
 
-// wantNone makes sure that something has not happened.
+// wantNone checks that events were not seen.
 func (m *member) wantNone(events ...string) {
 	m.t.Helper()
 	for _, what := range events {
@@ -151,9 +155,9 @@ func (m *member) wantSignedIn() {
 	}
 }
 
-// TestLibraries has two people talk through several lives of an access token, one with Apollo
-// Client and one with urql, as docs/accounts.md sets them up. Nobody is signed out, and no socket
-// is closed.
+// TestLibraries lets two users talk through several lifetimes of an access token, one with Apollo
+// Client and one with urql, set up as in docs/accounts.md. Both stay signed in, and no socket is
+// closed.
 func TestLibraries(t *testing.T) {
 	t.Parallel()
 	const life = 3 * time.Second
@@ -195,7 +199,7 @@ func TestLibraries(t *testing.T) {
 		}
 	}
 
-	// Signing out ends the socket, which stays away, and the subscription.
+	// Signing out ends the subscription and the socket, which does not reconnect.
 	var out struct{}
 	for _, m := range both {
 		m.do(&out, `mutation { logout { userErrors { code } } }`, nil)
@@ -207,8 +211,8 @@ func TestLibraries(t *testing.T) {
 	}
 }
 
-// TestAnotherSignsIn has somebody else sign in where an application is signed in already. The
-// socket becomes theirs, and so does what the application subscribes to.
+// TestAnotherSignsIn signs another user in to an application that is signed in already. The socket
+// and the subscriptions become those of the new user.
 func TestAnotherSignsIn(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t)
@@ -221,7 +225,7 @@ func TestAnotherSignsIn(t *testing.T) {
 		m.nickname = "another " + m.nickname
 		m.register()
 		m.wait("connected", 2)
-		m.wait("ended", 1) // NOT_FOUND: this one is no member
+		m.wait("ended", 1) // NOT_FOUND: this user is not a member
 		m.wantSignedIn()
 		grace.send(conversation, "not yours")
 		if len(m.messages) != 1 {
@@ -230,9 +234,9 @@ func TestAnotherSignsIn(t *testing.T) {
 	}
 }
 
-// TestLibrariesWithWrongClock has the clocks of both devices an hour late, so that access tokens
-// end by surprise: requests are refused and repeated, and the socket is closed and comes back, with
-// nothing lost and nothing twice.
+// TestLibrariesWithWrongClock sets the clocks of both devices an hour late, so that access tokens
+// expire unexpectedly. Requests are refused and repeated, and the socket is closed and reconnects.
+// No message is lost or doubled.
 func TestLibrariesWithWrongClock(t *testing.T) {
 	t.Parallel()
 	const life = 3 * time.Second
@@ -249,7 +253,7 @@ func TestLibrariesWithWrongClock(t *testing.T) {
 	for round := 1; round <= 2; round++ {
 		for _, m := range both {
 			m.wait("closed with 4403", round)
-			// While one socket is away, the others go on.
+			// While one socket reconnects, the others continue.
 			sent = append(sent, m.send(conversation, fmt.Sprintf("%s %d", m.nickname, round)))
 			m.wait("connected", round+1)
 			sent = append(sent, m.send(conversation, fmt.Sprintf("%s %d again", m.nickname, round)))
@@ -263,7 +267,7 @@ func TestLibrariesWithWrongClock(t *testing.T) {
 		}
 	}
 
-	// Without a socket, the answer is the only sign.
+	// Without a socket, only an answer shows that the token has expired.
 	linus, barbara := srv.join(apollo, "linus", time.Hour), srv.join(urql, "barbara", time.Hour)
 	for _, m := range []*member{linus, barbara} {
 		m.register()

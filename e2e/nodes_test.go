@@ -10,35 +10,36 @@ import (
 	"parley/store/storetest"
 )
 
-// TestNodesOverNATS has two nodes that never compare, so that all that one learns of the other
-// comes over NATS, or because a lack of it was noticed.
+// TestNodesOverNATS starts two nodes that do not reconcile periodically. So all hints come over
+// NATS, or from reconciling after a loss.
 func TestNodesOverNATS(t *testing.T) {
 	t.Parallel()
 	nats := natstest.MustStart(t)
 	settings := []string{
 		on(storetest.PostgresURL(t)), "PARLEY_JWT_SECRET=the same on both nodes, and long enough",
-		"PARLEY_NATS_URL=" + nats.URL(), "PARLEY_COMPARE_EVERY=1h",
+		"PARLEY_NATS_URL=" + nats.URL(), "PARLEY_RECONCILE_EVERY=1h",
 	}
 	here, there := mustServe(t, settings...), mustServe(t, settings...)
 	people := here.registerAll("ada", "grace", "linus")
 	ada, grace, linus := people[0], people[1].at(there), people[2].at(there)
 	conversation := ada.converse(people[1:]...)
-	all := way{ConversationID: conversation, AfterSeq: new(int64(0))}
-	followers := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all), linus.follow(serverSent, all)}
+	all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}
+	followers := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all),
+		linus.follow(serverSent, all)}
 	for _, f := range followers {
 		f.want("connected")
 	}
-	crowd := startSending(t, conversation, 40, ada, grace, linus)
-	crowd.finish()
+	senders := startSending(t, conversation, 40, ada, grace, linus)
+	senders.finish()
 	listed := ada.listed(conversation)
-	crowd.wantSent(listed)
+	senders.wantSent(listed)
 	for _, f := range followers {
 		f.wantAll(listed)
 	}
 
 	nats.Stop()
 	for _, node := range []*server{here, there} {
-		eventually(t, "a node without NATS is ready, and says what it lacks", func() bool {
+		eventually(t, "a node without NATS is ready, and reports that NATS is away", func() bool {
 			return strings.HasPrefix(node.ready(), "200 ok, but NATS is away: ")
 		})
 	}
@@ -62,7 +63,7 @@ func TestNodesOverNATS(t *testing.T) {
 	}
 }
 
-// ready is what /readyz answers.
+// ready returns the answer of /readyz.
 func (s *server) ready() string {
 	s.t.Helper()
 	res, err := s.http.Get(strings.TrimSuffix(s.api, "/graphql") + "/readyz")

@@ -14,7 +14,7 @@ import (
 // hashing is a client library that sends documents by their hash.
 type hashing struct {
 	*script
-	documents map[string]bool // that it has hashed
+	documents map[string]bool // hashed so far
 }
 
 func (p *person) hashing(library string, trusted bool) *hashing {
@@ -27,7 +27,7 @@ func (p *person) hashing(library string, trusted bool) *hashing {
 // ask runs an operation, and returns its answer with the requests that it took.
 func (h *hashing) ask(query string, vars variables) (a answer, requests []string) {
 	h.t.Helper()
-	h.tell(map[string]any{"query": query, "variables": vars})
+	h.instruct(map[string]any{"query": query, "variables": vars})
 	for {
 		var e struct {
 			Type, Text string
@@ -41,7 +41,7 @@ func (h *hashing) ask(query string, vars variables) (a answer, requests []string
 	}
 }
 
-// wants runs an operation, whose data has to be this, and which has to take these requests.
+// wants runs an operation, and checks its data and its requests.
 func (h *hashing) wants(want, query string, vars variables, requests ...string) {
 	h.t.Helper()
 	a, took := h.ask(query, vars)
@@ -57,8 +57,8 @@ const (
 	draftMessage = `mutation Draft($id: ID!, $text: String!) { saveDraft(input: {conversationId: $id, content: $text}) { userErrors { code } } }`
 )
 
-// TestPersistedQueries: a document goes over the wire once, and then only its hash, from all
-// clients, until the server that knows it has stopped. A mutation never goes as a GET.
+// TestPersistedQueries checks that a document is sent once, and then only its hash, by all clients,
+// until the server stops. Mutations are never sent as GET.
 func TestPersistedQueries(t *testing.T) {
 	t.Parallel()
 	for library, typename := range map[string]string{apollo: `"__typename": "Viewer", `, urql: ""} {
@@ -95,8 +95,8 @@ func TestPersistedQueries(t *testing.T) {
 	}
 }
 
-// TestManifests: what tools write when an application is built is a list of trusted documents, and
-// the application then sends nothing but hashes.
+// TestManifests checks that the server takes the manifests of build tools as lists of trusted
+// documents. The application then sends only hashes.
 func TestManifests(t *testing.T) {
 	t.Parallel()
 	for library, manifest := range map[string]func(documents map[string]bool) any{
@@ -123,7 +123,7 @@ func TestManifests(t *testing.T) {
 			if len(building.documents) != 1 {
 				t.Fatalf("hashed: %v", building.documents)
 			}
-			// before only the application's own documents are answered
+			// Register first: later the server answers only the application's documents.
 			ada := mustServe(t).register("ada")
 			file := filepath.Join(t.TempDir(), "manifest.json")
 			b, err := json.Marshal(manifest(building.documents))

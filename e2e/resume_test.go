@@ -4,14 +4,14 @@ import (
 	"testing"
 )
 
-// TestExpiry checks that a client outlives its access token: it is sent away, comes back with a
-// fresh one, and gets what it has missed. Tokens are so short here that one may expire at any
-// point, which is all right, but for the connection's end.
+// TestExpiry checks that a client outlives its access token: the server closes its connection, and
+// the client reconnects with a fresh token and receives what it has missed. A token may expire at
+// any time.
 func TestExpiry(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL), "PARLEY_ACCESS_TTL=2s")
 		ada, grace := srv.register("ada"), srv.register("grace")
-		adaOnStream := ada.again()
+		adaOnStream := ada.loginAgain()
 		grace.refresh() // hashing passwords may have taken as long as a token lives
 		conversation := grace.converse(ada)
 		send := func(content string) message {
@@ -20,19 +20,20 @@ func TestExpiry(t *testing.T) {
 			return grace.send(conversation, content)
 		}
 
-		f := srv.follow(webSocket, way{
-			ConversationID: conversation, AfterSeq: new(int64(0)), RefreshToken: ada.tokens.RefreshToken, Reconnect: true,
+		f := srv.follow(webSocket, followOptions{
+			ConversationID: conversation, AfterSeq: new(int64(0)),
+			RefreshToken: ada.tokens.RefreshToken, Reconnect: true,
 		})
 		for range 2 {
-			send("to somebody who may be there")
+			send("to a client that may be connected")
 			for !f.expired() {
 			}
 			for range 5 {
-				send("to somebody who is away")
+				send("to a client that is away")
 			}
 			f.reconnect(srv.api)
 		}
-		last := send("to somebody who comes back")
+		last := send("to a client that reconnects")
 		for f.last() < last.Seq {
 			if f.expired() {
 				f.reconnect(srv.api)
@@ -42,9 +43,10 @@ func TestExpiry(t *testing.T) {
 		listed := grace.listed(conversation)
 		wantMessages(t, f.name, listed, f.messages)
 
-		// A stream cannot change its headers: it ends, and says why.
-		stream := srv.follow(serverSent, way{
-			ConversationID: conversation, AfterSeq: new(int64(0)), RefreshToken: adaOnStream.tokens.RefreshToken,
+		// A stream cannot get another token, so it ends with an error.
+		stream := srv.follow(serverSent, followOptions{
+			ConversationID: conversation, AfterSeq: new(int64(0)),
+			RefreshToken: adaOnStream.tokens.RefreshToken,
 		})
 		stream.want("refreshed")
 		stream.want("connected")
@@ -60,7 +62,7 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
-// TestRestart ends the server in the middle of traffic, and starts it again on the same data.
+// TestRestart ends the server while users send, and starts it again on the same data.
 func TestRestart(t *testing.T) {
 	for name, end := range map[string]struct {
 		server func(*server)
@@ -75,7 +77,8 @@ func TestRestart(t *testing.T) {
 				people := srv.registerAll("ada", "grace", "linus")
 				ada, grace := people[0], people[1]
 				conversation := ada.converse(people[1:]...)
-				all := way{ConversationID: conversation, AfterSeq: new(int64(0)), Reconnect: true}
+				all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0)),
+					Reconnect: true}
 				sockets := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all)}
 				stream := grace.follow(serverSent, all)
 				followers := append(sockets, stream)
@@ -83,12 +86,12 @@ func TestRestart(t *testing.T) {
 					f.want("connected")
 				}
 
-				crowd := startSending(t, conversation, forever, people...)
+				senders := startSending(t, conversation, forever, people...)
 				for _, f := range followers {
 					f.until(40)
 				}
 				end.server(srv)
-				crowd.interrupted(20)
+				senders.interrupted(20)
 				for _, f := range sockets {
 					if e := f.wantClosed(); e.Code != end.code {
 						t.Errorf("closed with %d %q, want %d", e.Code, e.Reason, end.code)
@@ -97,14 +100,14 @@ func TestRestart(t *testing.T) {
 				stream.wantClosed()
 
 				srv.start()
-				crowd.goOn()
+				senders.resume()
 				for _, f := range followers {
 					f.reconnect(srv.api)
 					f.want("connected")
 				}
-				crowd.finish()
+				senders.finish()
 				listed := grace.listed(conversation)
-				crowd.wantSent(listed)
+				senders.wantSent(listed)
 				for _, f := range followers {
 					f.wantAll(listed)
 				}

@@ -11,39 +11,41 @@ import (
 	"testing"
 	"time"
 
+	"parley/internal/process"
 	"parley/store/storetest"
 )
 
-// server is the built program, running with a data folder of its own. It may be ended and started
-// again on the same data, each time on another port.
+// server is the running program, with a data folder of its own. It may be ended and started again
+// on the same data, with another port.
 type server struct {
 	t    *testing.T
 	env  []string
 	http *http.Client
 
-	api   string // of the one that runs now
+	api   string // the address of the API since the last start
 	page  string
-	links chan string // of mails, where no SMTP is set
-	*process
+	links chan string // of mails, if there is no SMTP server
+	*process.Process
 
-	mu  sync.Mutex // guards what follows
+	mu  sync.Mutex // guards the fields below
 	log []string
-	bad []string // lines of the log that no test should cause
+	bad []string // log lines that no test may cause
 }
 
 // mustServe starts a server; env are settings in the form NAME=value. It is stopped when the test
 // ends.
 func mustServe(t *testing.T, env ...string) *server {
 	t.Helper()
-	s := &server{t: t, links: make(chan string, 1000), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
-	s.env = environment(append([]string{
+	s := &server{t: t, links: make(chan string, 1000),
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
+	s.env = process.Environment(append([]string{
 		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_LOG_FORMAT=json", "PARLEY_DATA_DIR=" + t.TempDir(),
-		"PARLEY_RATE_MESSAGES=off", // a crowd sends as fast as it is answered
-		"GORACE=atexit_sleep_ms=0", // it would wait a second for races at the end
+		"PARLEY_RATE_MESSAGES=off", // senders send as fast as the server answers
+		"GORACE=atexit_sleep_ms=0", // without it the race detector waits a second at the end
 	}, env...)...)
 	t.Cleanup(func() {
 		s.http.CloseIdleConnections()
-		if s.process != nil && s.isRunning() {
+		if s.Process != nil && s.Running() {
 			s.stop()
 		}
 		s.mu.Lock()
@@ -75,15 +77,15 @@ func onBoth(t *testing.T, fn func(t *testing.T, databaseURL string)) {
 
 func on(databaseURL string) (setting string) { return "PARLEY_DATABASE_URL=" + databaseURL }
 
-// start starts the program, and waits until it says that it is up.
+// start starts the program, and waits until it serves.
 func (s *server) start() {
 	s.t.Helper()
 	up := make(chan logLine, 1)
 	cmd := exec.Command(os.Getenv(binaryEnv))
 	cmd.Env = s.env
-	cmd.Stderr = &lines{each: func(text []byte) {
+	cmd.Stderr = &process.Lines{Each: func(text []byte) {
 		line := s.read(string(text))
-		if line.Msg == "parley is up" {
+		if line.Msg == process.ParleyIsUp {
 			up <- line
 		}
 		if line.Link != "" {
@@ -91,16 +93,16 @@ func (s *server) start() {
 		}
 	}}
 	var err error
-	if s.process, err = startProcess(cmd); err != nil {
+	if s.Process, err = process.Start(cmd); err != nil {
 		s.t.Fatal(err)
 	}
 	select {
 	case line := <-up:
 		s.api, s.page = line.API, line.Playground
-	case <-s.ended:
-		s.t.Fatalf("the server did not start: %v", s.err)
+	case <-s.Ended():
+		s.t.Fatalf("the server did not start: %v", s.Err())
 	case <-time.After(patience):
-		s.t.Fatal("the server did not say that it is up")
+		s.t.Fatal("the server did not report that it serves")
 	}
 }
 
@@ -112,7 +114,8 @@ type logLine struct {
 	Link       string `json:"link"`
 }
 
-// read keeps a line of the log. What is no JSON comes from the runtime: a panic, or a data race.
+// read keeps a line of the log. A line that is not JSON comes from the runtime: a panic or a data
+// race.
 func (s *server) read(text string) (line logLine) {
 	err := json.Unmarshal([]byte(text), &line)
 	s.mu.Lock()
@@ -127,27 +130,27 @@ func (s *server) read(text string) (line logLine) {
 // stop ends the server as a supervisor does.
 func (s *server) stop() {
 	s.t.Helper()
-	if err := s.Process.Signal(syscall.SIGTERM); err != nil {
-		s.t.Errorf("the server has ended by itself: %v", s.err)
+	if !s.Running() {
+		s.t.Errorf("the server has ended by itself: %v", s.Err())
 		return
 	}
-	if !s.endsWithin(patience) {
+	if !s.Stop(syscall.SIGTERM, patience) {
 		s.t.Error("the server did not stop")
-	} else if s.err != nil {
-		s.t.Errorf("the server did not stop cleanly: %v", s.err)
+	} else if s.Err() != nil {
+		s.t.Errorf("the server did not stop cleanly: %v", s.Err())
 	}
 }
 
-// kill ends the server with no chance to say goodbye.
+// kill kills the server.
 func (s *server) kill() {
 	s.t.Helper()
-	if err := s.Process.Kill(); err != nil {
-		s.t.Errorf("the server has ended by itself: %v", s.err)
+	if !s.Running() {
+		s.t.Errorf("the server has ended by itself: %v", s.Err())
 	}
-	<-s.ended
+	s.Stop(syscall.SIGKILL, patience)
 }
 
-// nextLink is the link of the next mail that the log has instead of sending it.
+// nextLink returns the link of the next mail in the log. Without SMTP the server logs links.
 func (s *server) nextLink() string {
 	s.t.Helper()
 	select {

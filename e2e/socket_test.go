@@ -13,14 +13,14 @@ import (
 	"parley/store/storetest"
 )
 
-// socket is a WebSocket that carries one operation at a time. It takes less than a client library,
-// for tests that need many, or that do what no library would.
+// socket is a WebSocket that carries one operation at a time. It is for tests that need many
+// sockets, or do what no client library does.
 type socket struct {
 	*websocket.Conn
 	t *testing.T
 }
 
-// connect opens a socket with the access token of p, where there is one.
+// connect opens a socket with the access token of p, if there is one.
 func (p *person) connect() *socket {
 	p.t.Helper()
 	s, err := p.tryConnect()
@@ -30,7 +30,7 @@ func (p *person) connect() *socket {
 	return s
 }
 
-// tryConnect is connect for a token that may be refused.
+// tryConnect is like connect, but returns an error if the server refuses the token.
 func (p *person) tryConnect() (*socket, error) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
@@ -47,7 +47,8 @@ func (p *person) tryConnect() (*socket, error) {
 		begin["payload"] = map[string]string{"Authorization": "Bearer " + p.tokens.AccessToken}
 	}
 	var ack frame
-	if err := errors.Join(wsjson.Write(ctx, conn, begin), wsjson.Read(ctx, conn, &ack)); err != nil {
+	if err := errors.Join(wsjson.Write(ctx, conn, begin),
+		wsjson.Read(ctx, conn, &ack)); err != nil {
 		return nil, err
 	}
 	if ack.Type != "connection_ack" {
@@ -67,7 +68,8 @@ func (s *socket) ask(query string, vars variables) (a answer) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	err := wsjson.Write(ctx, s.Conn, map[string]any{
-		"id": "1", "type": "subscribe", "payload": map[string]any{"query": query, "variables": vars},
+		"id": "1", "type": "subscribe",
+		"payload": map[string]any{"query": query, "variables": vars},
 	})
 	for err == nil {
 		var f frame
@@ -87,7 +89,7 @@ func (s *socket) ask(query string, vars variables) (a answer) {
 	return a
 }
 
-// wantClosed waits until the server closes the socket with 4403 and a reason, and says when that
+// wantClosed waits until the server closes the socket with 4403 and a reason, and returns when that
 // was.
 func (s *socket) wantClosed() time.Time {
 	s.t.Helper()
@@ -110,8 +112,8 @@ func wantForbidden(t *testing.T, err error) {
 
 const refreshSession = `mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) {` + signedInFields + `} }`
 
-// TestRefreshOverSocket checks that a socket lives as long as the tokens that are traded over it;
-// and that nobody else's do anything to it, nor it to them.
+// TestRefreshOverSocket checks that a socket lives as long as the tokens that are traded over it,
+// and that it refuses the tokens of other users.
 func TestRefreshOverSocket(t *testing.T) {
 	t.Parallel()
 	srv := mustServe(t, "PARLEY_ACCESS_TTL=3s")
@@ -127,7 +129,7 @@ func TestRefreshOverSocket(t *testing.T) {
 	grace.wants(`{"viewer": {"user": {"nickname": "grace"}}}`, viewerNickname, nil)
 
 	first := ada.tokens.ExpiresAt
-	// a JWT counts in seconds: any sooner, and the end may be the same
+	// A JWT counts in seconds: a token that is refreshed sooner may expire at the same second.
 	<-time.After(time.Until(first.Add(-2 * time.Second)))
 	a = renewed.ask(refreshSession, variables{"token": ada.tokens.RefreshToken})
 	var data struct{ RefreshSession signedIn }
@@ -149,14 +151,14 @@ func TestRefreshOverSocket(t *testing.T) {
 	}
 }
 
-// at is the same person, who asks another node.
+// at returns the same user on another node.
 func (p *person) at(other *server) *person {
 	twin := *p
 	twin.server = other
 	return &twin
 }
 
-// session is the id of the session that p acts in.
+// session returns the id of the session of p.
 func (p *person) session() (id string) {
 	p.t.Helper()
 	data := get[struct {
@@ -175,16 +177,16 @@ func (p *person) session() (id string) {
 	return id
 }
 
-// TestTwoNodes ends sessions on one node, and sees their sockets end on the other.
+// TestTwoNodes ends sessions on one node, and checks that their sockets end on the other.
 func TestTwoNodes(t *testing.T) {
 	t.Parallel()
 	database := on(storetest.PostgresURL(t))
 	const secret = "PARLEY_JWT_SECRET=the same on both nodes, and long enough"
 	here, there := mustServe(t, database, secret), mustServe(t, database, secret)
 	for _, end := range []struct {
-		nickname     string // says what ends the session
+		nickname     string // names what ends the session
 		mutation     string
-		asking, twin bool // whose session ends
+		asking, twin bool // the sessions that end
 	}{
 		{"logout", `{ done: logout`, true, false},
 		{"revoke", `($twin: ID!) { done: revokeSession(input: {sessionId: $twin})`, false, true},
@@ -193,7 +195,7 @@ func TestTwoNodes(t *testing.T) {
 		{"delete", `($password: String!) { done: deleteAccount(input: {password: $password})`, true, true},
 	} {
 		asking := here.register(end.nickname)
-		twin := asking.again()
+		twin := asking.loginAgain()
 		sockets := map[*socket]bool{asking.at(there).connect(): end.asking, twin.at(there).connect(): end.twin}
 		vars := variables{"password": asking.Password, "twin": twin.session()}
 		begin := time.Now()

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestStory tells what a messenger does on its first day, over nothing but HTTP.
+// TestStory uses the main functions of a messenger, over HTTP alone.
 func TestStory(t *testing.T) {
 	onBoth(t, func(t *testing.T, databaseURL string) {
 		srv := mustServe(t, on(databaseURL))
@@ -17,33 +17,38 @@ func TestStory(t *testing.T) {
 		}
 
 		ada, grace := srv.register("ada"), srv.register("grace")
-		srv.nobody().wants(
+		srv.anonymous().wants(
 			`{"register": {"tokens": null, "viewer": null, "userErrors": [{"code": "TAKEN", "path": ["input", "nickname"]}]}}`,
 			`mutation { register(input: {email: "other@example.org", nickname: "ADA", password: "long enough"}) {
 				tokens { accessToken } viewer { email } userErrors { code path }
 			} }`, nil)
-		srv.nobody().wants(
+		srv.anonymous().wants(
 			`{"login": {"viewer": null, "userErrors": [{"code": "INVALID_CREDENTIALS", "path": ["input", "password"]}]}}`,
 			`mutation { login(input: {email: "ada@example.org", password: "not hers"}) { viewer { email } userErrors { code path } } }`,
 			nil)
-		srv.nobody().wants(
+		srv.anonymous().wants(
 			`{"login": {"viewer": {"email": "ada@example.org", "user": {"nickname": "ada"}}, "userErrors": []}}`,
 			`mutation { login(input: {email: "ADA@Example.org", password: "the password of ada"}) {
 				viewer { email user { nickname } } userErrors { code }
 			} }`, nil)
 
 		const viewer = `{ viewer { email user { id nickname } } }`
-		ada.wants(fmt.Sprintf(`{"viewer": {"email": "ada@example.org", "user": {"id": %q, "nickname": "ada"}}}`, ada.ID), viewer, nil)
-		srv.nobody().wantRefused("UNAUTHENTICATED", viewer, nil)
-		stranger := &person{server: srv, tokens: tokens{AccessToken: "nonsense"}}
-		stranger.wantRefused("UNAUTHENTICATED", viewer, nil)
+		ada.wants(
+			fmt.Sprintf(
+				`{"viewer": {"email": "ada@example.org", "user": {"id": %q, "nickname": "ada"}}}`,
+				ada.ID), viewer, nil)
+		srv.anonymous().wantRefused("UNAUTHENTICATED", viewer, nil)
+		forger := &person{server: srv, tokens: tokens{AccessToken: "nonsense"}}
+		forger.wantRefused("UNAUTHENTICATED", viewer, nil)
 
-		ada.wants(fmt.Sprintf(`{"users": {"nodes": [{"id": %q, "nickname": "grace"}], "pageInfo": {"hasNextPage": false}}}`, grace.ID),
+		ada.wants(
+			fmt.Sprintf(
+				`{"users": {"nodes": [{"id": %q, "nickname": "grace"}], "pageInfo": {"hasNextPage": false}}}`, grace.ID),
 			`{ users(search: "GRA") { nodes { id nickname } pageInfo { hasNextPage } } }`, nil)
 
-		t.Run("conversations", func(t *testing.T) { tellOfConversations(t, ada, grace) })
-		t.Run("messages", func(t *testing.T) { tellOfMessages(t, ada, grace) })
-		t.Run("sessions", func(t *testing.T) { tellOfSessions(t, ada) })
+		t.Run("conversations", func(t *testing.T) { checkConversations(t, ada, grace) })
+		t.Run("messages", func(t *testing.T) { checkMessages(t, ada, grace) })
+		t.Run("sessions", func(t *testing.T) { checkSessions(t, ada) })
 	})
 }
 
@@ -58,12 +63,13 @@ func (s *server) wantOK(path string) {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || string(body) != "ok\n" {
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK ||
+		string(body) != "ok\n" {
 		s.t.Errorf("%s: %d %q %v", path, resp.StatusCode, body, err)
 	}
 }
 
-// wantRefused sends an operation as p, whose answer has to be this error, with no data.
+// wantRefused sends an operation as p, and checks that the answer is this error, without data.
 func (p *person) wantRefused(code, query string, vars variables) {
 	p.t.Helper()
 	a := p.ask(query, vars)
@@ -81,7 +87,7 @@ func (p *person) wantRefused(code, query string, vars variables) {
 	}
 }
 
-func tellOfConversations(t *testing.T, ada, grace *person) {
+func checkConversations(t *testing.T, ada, grace *person) {
 	const create = `mutation ($input: CreateConversationInput!) { createConversation(input: $input) {
 		conversation {
 			title kind memberCount lastSeq
@@ -137,7 +143,7 @@ func tellOfConversations(t *testing.T, ada, grace *person) {
 	}
 }
 
-func tellOfMessages(t *testing.T, ada, grace *person) {
+func checkMessages(t *testing.T, ada, grace *person) {
 	conversation := ada.converse(grace)
 	const send = `mutation ($input: SendMessageInput!) { sendMessage(input: $input) {
 		message { id seq content author { nickname } conversation { lastSeq } } userErrors { code path }
@@ -181,8 +187,8 @@ func tellOfMessages(t *testing.T, ada, grace *person) {
 	linus.wantRefused("NOT_FOUND", send, variables{"input": variables{"conversationId": conversation, "content": "May I?"}})
 }
 
-func tellOfSessions(t *testing.T, ada *person) {
-	other := ada.again()
+func checkSessions(t *testing.T, ada *person) {
+	other := ada.loginAgain()
 	old := *other
 	other.refresh()
 	if other.tokens.RefreshToken == old.tokens.RefreshToken {
@@ -193,8 +199,9 @@ func tellOfSessions(t *testing.T, ada *person) {
 	other.logout()
 	other.wantRefused("UNAUTHENTICATED", viewer, nil)
 	old.wantRefused("UNAUTHENTICATED", viewer, nil)
-	ada.nobody().wants(`{"refreshSession": {"tokens": null, "userErrors": [{"code": "TOKEN_EXPIRED"}]}}`,
+	ada.anonymous().wants(`{"refreshSession": {"tokens": null, "userErrors": [{"code": "TOKEN_EXPIRED"}]}}`,
 		`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { tokens { accessToken } userErrors { code } } }`,
 		variables{"token": other.tokens.RefreshToken})
-	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewer, nil) // the first session goes on
+	// the first session continues
+	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewer, nil)
 }

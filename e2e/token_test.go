@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// jwt makes a token by hand, so that it can be wrong in any way.
+// jwt encodes a token without a library, so that any part can be wrong.
 func jwt(t *testing.T, header, claims map[string]any, sign func(signed []byte) []byte) string {
 	t.Helper()
 	signed := encoded(t, header) + "." + encoded(t, claims)
@@ -32,7 +32,7 @@ func encoded(t *testing.T, part map[string]any) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-// decoded is the header (0) or the claims (1) of a token.
+// decoded returns the header (part 0) or the claims (part 1) of a token.
 func decoded(t *testing.T, token string, part int) (found map[string]any) {
 	t.Helper()
 	text, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[part])
@@ -53,10 +53,9 @@ func hs256(key string) func([]byte) []byte {
 	}
 }
 
-// TestForgedTokens tries tokens that the server has not made, or not so. Over HTTP they are
-// UNAUTHENTICATED, and a socket that begins with one is closed. One that is forged with the
-// server's own key, and nothing wrong, shows that it is the mistake that is refused, and not the
-// forgery.
+// TestForgedTokens tries tokens that the server has not issued. Over HTTP they are UNAUTHENTICATED,
+// and the server closes a socket with one. A token that the test signs with the server's own key,
+// without a mistake, is accepted: this shows that the others are refused for their mistakes.
 func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	const secret = "the secret of the server under attack"
@@ -64,7 +63,7 @@ func TestForgedTokens(t *testing.T) {
 	ada, grace := srv.register("ada"), srv.register("grace")
 	good := ada.tokens.AccessToken
 	parts := strings.Split(good, ".")
-	// with is what the server made for ada, but for one claim.
+	// with returns the claims of ada's token with another value for one.
 	with := func(claim string, value any) map[string]any {
 		claims := decoded(t, good, 1)
 		claims[claim] = value
@@ -84,27 +83,35 @@ func TestForgedTokens(t *testing.T) {
 
 	unsigned := func([]byte) []byte { return nil }
 	for name, token := range map[string]string{
-		"alg none":                    jwt(t, map[string]any{"alg": "none", "typ": "JWT"}, with("exp", time.Now().Add(time.Hour).Unix()), unsigned),
-		"alg None with the signature": encoded(t, map[string]any{"alg": "None"}) + "." + parts[1] + "." + parts[2],
-		"no signature":                parts[0] + "." + parts[1] + ".",
-		"the header of another key":   jwt(t, map[string]any{"alg": "HS256", "jwk": map[string]any{"kty": "oct", "k": "YQ"}}, with("exp", time.Now().Add(time.Hour).Unix()), hs256("a")),
-		"another person in it":        parts[0] + "." + encoded(t, with("sub", grace.ID)) + "." + parts[2],
-		"a longer life":               parts[0] + "." + encoded(t, with("exp", time.Now().Add(24*time.Hour).Unix())) + "." + parts[2],
-		"another key":                 jwt(t, header, with("exp", time.Now().Add(time.Hour).Unix()), hs256("the secret of somebody else's server")),
-		"from another server":         foreign.tokens.AccessToken,
-		"expired":                     sign(with("exp", time.Now().Add(-time.Minute).Unix())),
-		"without an end":              sign(with("exp", nil)),
-		"without a session":           sign(with("sid", nil)),
-		"without a person":            sign(with("sub", nil)),
-		"for others":                  sign(with("aud", "somebody else")),
-		"by others":                   sign(with("iss", "somebody else")),
-		"not yet":                     sign(with("nbf", time.Now().Add(time.Hour).Unix())),
-		"grace in ada's session":      sign(with("sub", grace.ID)),
-		"the refresh token":           ada.tokens.RefreshToken,
-		"no token":                    "ada",
+		"alg none": jwt(t, map[string]any{"alg": "none", "typ": "JWT"},
+			with("exp", time.Now().Add(time.Hour).Unix()), unsigned),
+		"alg None with the signature": encoded(t, map[string]any{"alg": "None"}) + "." + parts[1] +
+			"." + parts[2],
+		"no signature": parts[0] + "." + parts[1] + ".",
+		"the header of another key": jwt(t,
+			map[string]any{"alg": "HS256", "jwk": map[string]any{"kty": "oct", "k": "YQ"}},
+			with("exp", time.Now().Add(time.Hour).Unix()), hs256("a")),
+		"another person in it": parts[0] + "." + encoded(t, with("sub", grace.ID)) + "." +
+			parts[2],
+		"a longer life": parts[0] + "." +
+			encoded(t, with("exp", time.Now().Add(24*time.Hour).Unix())) + "." + parts[2],
+		"another key": jwt(t, header, with("exp", time.Now().Add(time.Hour).Unix()),
+			hs256("the secret of another server")),
+		"from another server":    foreign.tokens.AccessToken,
+		"expired":                sign(with("exp", time.Now().Add(-time.Minute).Unix())),
+		"without an end":         sign(with("exp", nil)),
+		"without a session":      sign(with("sid", nil)),
+		"without a person":       sign(with("sub", nil)),
+		"for others":             sign(with("aud", "another")),
+		"by others":              sign(with("iss", "another")),
+		"not yet":                sign(with("nbf", time.Now().Add(time.Hour).Unix())),
+		"grace in ada's session": sign(with("sub", grace.ID)),
+		"the refresh token":      ada.tokens.RefreshToken,
+		"no token":               "ada",
 	} {
 		forger := &person{server: srv, tokens: tokens{AccessToken: token}}
-		if a := forger.ask(viewerNickname, nil); a.code() != "UNAUTHENTICATED" || strings.Contains(string(a.Data), "nickname") {
+		if a := forger.ask(viewerNickname, nil); a.code() != "UNAUTHENTICATED" ||
+			strings.Contains(string(a.Data), "nickname") {
 			t.Errorf("%s: %s %+v, want UNAUTHENTICATED", name, a.Data, a.Errors)
 		}
 		if _, err := forger.tryConnect(); err == nil {
@@ -113,12 +120,11 @@ func TestForgedTokens(t *testing.T) {
 			wantForbidden(t, err)
 		}
 	}
-	// all that has ended nothing
+	// The forged tokens have ended no session.
 	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewerNickname, nil)
 }
 
-// TestPublicKey has another program verify access tokens with nothing but what the server
-// publishes.
+// TestPublicKey verifies access tokens in another program, which has only the published keys.
 func TestPublicKey(t *testing.T) {
 	t.Parallel()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -130,7 +136,8 @@ func TestPublicKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	srv := mustServe(t, "PARLEY_JWT_KEY_FILE="+file)
@@ -144,12 +151,13 @@ func TestPublicKey(t *testing.T) {
 	},
 	) {
 		t.Helper()
-		verifier.tell(map[string]string{"token": token})
+		verifier.instruct(map[string]string{"token": token})
 		verifier.next(&e)
 		return e
 	}
 	e := verify(ada.tokens.AccessToken)
-	if !e.Verified || e.Claims.Sub != ada.ID || e.Claims.Iss != "parley" || e.Claims.Aud != "parley" {
+	if !e.Verified || e.Claims.Sub != ada.ID || e.Claims.Iss != "parley" ||
+		e.Claims.Aud != "parley" {
 		t.Errorf("ada's token: %+v", e)
 	}
 	if e.Private {
@@ -163,7 +171,7 @@ func TestPublicKey(t *testing.T) {
 		t.Errorf("an altered token: %+v", e)
 	}
 
-	// What is public is no secret to sign with, whatever a token says of itself.
+	// The public key is not a secret to sign with, whatever algorithm a token names.
 	header := decoded(t, ada.tokens.AccessToken, 0)
 	header["alg"] = "HS256"
 	published := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: mustMarshal(t, public)})

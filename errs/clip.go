@@ -9,8 +9,8 @@ import (
 // maxQuoted is how many characters of a string Quote shows.
 const maxQuoted = 100
 
-// Clip returns the first characters of s, at most limit, and "…" if there are more. What a client
-// sent may be as long as a request.
+// Clip returns the first characters of s, at most limit, and "…" if there are more. It is for text
+// of clients, which may be as long as a request.
 func Clip(s string, limit int) string {
 	if n := prefix(s, limit); n < len(s) {
 		return s[:n] + "…"
@@ -18,8 +18,8 @@ func Clip(s string, limit int) string {
 	return s
 }
 
-// ClipMiddle returns s with " … " for its middle if it has more than limit characters, for messages
-// that say at their end what to do. Half of limit is left on each side.
+// ClipMiddle returns s with " … " in place of its middle if it has more than limit characters. Half
+// of limit is left on each side. It is for messages that end with advice.
 func ClipMiddle(s string, limit int) string {
 	if prefix(s, limit) == len(s) {
 		return s
@@ -32,7 +32,7 @@ func ClipMiddle(s string, limit int) string {
 	return s[:prefix(s, limit/2)] + " … " + s[end:]
 }
 
-// Quote returns the first 100 characters of s as Clip does, in quotation marks as in JSON.
+// Quote clips s to 100 characters and quotes it as JSON does.
 func Quote(s string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
@@ -41,7 +41,7 @@ func Quote(s string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// prefix is how many bytes the first characters of s have, at most limit characters.
+// prefix returns the length in bytes of the first characters of s, at most limit.
 func prefix(s string, limit int) int {
 	if len(s) <= limit {
 		return len(s)

@@ -1,7 +1,7 @@
-// Package errs has the one error type that crosses package borders: a code for programs, a message
-// for people, and, where a person can correct it, the place in the input.
+// Package errs has the error type that all packages share: a code for programs, a message for
+// people and, if a person can correct the mistake, its place in the input.
 //
-// An error is made where its reason is known and mapped to the API once, in package graph. An error
+// An error is made where its reason is known, and package graph translates it for the API. An error
 // of any other type is internal: it is logged, and clients see an id.
 package errs
 
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Code is the kind of an error, spelled as in the API.
+// Code is the kind of an error, as in the API.
 type Code string
 
 // Codes of requests that fail as a whole: extensions.code of a GraphQL error.
@@ -26,7 +26,8 @@ const (
 	Internal        Code = "INTERNAL_SERVER_ERROR"
 )
 
-// Codes of what a person can correct: UserErrorCode in the schema. NotFound serves here too.
+// Codes of mistakes that a person can correct: UserErrorCode in the schema. NotFound is one of them
+// too.
 const (
 	Required           Code = "REQUIRED"
 	TooShort           Code = "TOO_SHORT"
@@ -45,28 +46,28 @@ const (
 type Error struct {
 	Code    Code
 	Message string // one sentence in English, for the person who made the request
-	// Path is where in the input the mistake is, outermost first: "members", "1", "userId".
-	// A path, even an empty one that is not nil, marks what the person can correct.
+	// Path is the place of the mistake in the input, outermost first: "members", "1", "userId". If
+	// it is not nil, even if it is empty, the person can correct the mistake.
 	Path []string
-	// with RateLimited and Unavailable: when to try again; 0 where nobody knows
+	// RetryAfter is when to try again, with RateLimited and Unavailable; 0 if that is unknown.
 	RetryAfter time.Duration
 	cause      error
 }
 
-// New makes an error for the request as a whole.
+// New returns an error of the request as a whole.
 func New(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Wrap makes an error for the request as a whole that keeps its cause for the log.
+// Wrap returns an error of the request as a whole, with its cause for the log.
 func Wrap(cause error, code Code, format string, args ...any) *Error {
 	e := New(code, format, args...)
 	e.cause = cause
 	return e
 }
 
-// Input makes an error that the person can correct. The path is dotted, list positions included:
-// "members.1.userId".
+// Input returns an error that the person can correct. The path has dots between its parts, and list
+// positions are parts: "members.1.userId".
 func Input(code Code, path, format string, args ...any) *Error {
 	e := New(code, format, args...)
 	e.Path = strings.Split(path, ".")
@@ -91,15 +92,15 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// List is several mistakes in one input, all of which the person can correct.
+// List has several mistakes of one input. The person can correct all of them.
 type List []*Error
 
-// Add appends a mistake, as Input makes it.
+// Add appends a mistake. Its arguments are those of Input.
 func (l *List) Add(code Code, path, format string, args ...any) {
 	*l = append(*l, Input(code, path, format, args...))
 }
 
-// Err is the list as an error, or nil when it is empty.
+// Err returns the list as an error, and nil if it is empty.
 func (l List) Err() error {
 	if len(l) == 0 {
 		return nil
@@ -115,7 +116,7 @@ func (l List) Error() string {
 	return strings.Join(parts, "; ")
 }
 
-// Correctable returns the mistakes in err that a person can correct, or nil when err is of another
+// Correctable returns the mistakes in err that a person can correct, and nil if err is of another
 // kind.
 func Correctable(err error) List {
 	if l, ok := errors.AsType[List](err); ok {

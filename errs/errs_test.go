@@ -14,7 +14,8 @@ import (
 func TestErrorKeepsItsCause(t *testing.T) {
 	t.Parallel()
 	err := fmt.Errorf("outer: %w", errs.Wrap(io.ErrUnexpectedEOF, errs.Unavailable, "try again"))
-	if !errors.Is(err, io.ErrUnexpectedEOF) || !errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Internal) {
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !errs.Is(err, errs.Unavailable) ||
+		errs.Is(err, errs.Internal) {
 		t.Fatalf("cause or code lost: %v", err)
 	}
 }
@@ -23,7 +24,7 @@ func TestCorrectable(t *testing.T) {
 	t.Parallel()
 	var list errs.List
 	if list.Err() != nil {
-		t.Fatal("an empty list is no error")
+		t.Fatal("an empty list is not an error")
 	}
 	list.Add(errs.NotFound, "members.1.userId", "no such person")
 	list.Add(errs.TooLong, "title", "too long")
@@ -37,7 +38,7 @@ func TestCorrectable(t *testing.T) {
 	}
 	for _, err := range []error{nil, io.EOF, errs.New(errs.NotFound, "gone")} {
 		if got := errs.Correctable(err); got != nil {
-			t.Errorf("%v is nothing a person can correct, got %v", err, got)
+			t.Errorf("a person cannot correct %v, got %v", err, got)
 		}
 	}
 }

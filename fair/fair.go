@@ -87,7 +87,9 @@ func NewSemaphore[K comparable](capacity int64, maxWaiters, maxWaitersPerKey int
 //
 // With an error nothing is held: ErrKeyFull and ErrFull if too many wait, and the cause of ctx if
 // it ended first.
-func (s *Semaphore[K]) Acquire(ctx context.Context, key K, weight int64) (release func(), err error) {
+func (s *Semaphore[K]) Acquire(
+	ctx context.Context, key K, weight int64,
+) (release func(), err error) {
 	if ctx.Err() != nil { // what it gets would be wasted
 		return nil, context.Cause(ctx)
 	}

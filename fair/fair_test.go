@@ -129,7 +129,10 @@ func TestWithoutPlacesToWaitCallersAreRefused(t *testing.T) {
 func TestWeightsHaveBounds(t *testing.T) {
 	t.Parallel()
 	s := NewSemaphore[string](3, 0, 0)
-	for weight, want := range map[int64]int64{math.MinInt64: 1, 0: 1, 2: 2, 3: 3, 4: 3, math.MaxInt64: 3} {
+	for weight, want := range map[int64]int64{
+		math.MinInt64: 1, 0: 1, 2: 2, 3: 3, 4: 3,
+		math.MaxInt64: 3,
+	} {
 		release := mustAcquire(t, s, "a", weight)
 		if held := s.capacity - s.free; held != want {
 			t.Errorf("a weight of %d counts as %d", weight, held)
@@ -223,7 +226,8 @@ func TestKeysTakeTurns(t *testing.T) {
 				case errors.Is(err, ErrFull):
 					for _, other := range waiting {
 						if n := count(other.key); n > c.before+1 {
-							t.Fatalf("%s has %d waiters, %s has %d and gets ErrFull", other.key, n, key, c.before)
+							t.Fatalf("%s has %d waiters, %s has %d and gets ErrFull", other.key, n,
+								key, c.before)
 						}
 					}
 				}
@@ -274,12 +278,14 @@ func TestKeysTakeTurns(t *testing.T) {
 				if head := next(); head != nil && head.weight <= s.free {
 					t.Fatalf("%s waits for %d, and %d are free", head.key, head.weight, s.free)
 				}
-				if s.waiting != len(waiting) || s.waiting > s.maxWaiters || len(s.queues) != len(s.turns) {
+				if s.waiting != len(waiting) || s.waiting > s.maxWaiters ||
+					len(s.queues) != len(s.turns) {
 					t.Fatalf("%d counted, %d wait, at most %d; %v, %v",
 						s.waiting, len(waiting), s.maxWaiters, s.queues, s.turns)
 				}
 				for _, key := range s.turns {
-					if n := len(s.queues[key]); n == 0 || n > s.maxWaitersPerKey || n != count(key) {
+					if n := len(s.queues[key]); n == 0 || n > s.maxWaitersPerKey ||
+						n != count(key) {
 						t.Fatalf("%s: %d in its queue, %d wait", key, n, count(key))
 					}
 				}
@@ -378,7 +384,8 @@ func TestAKeyWaitsBehindItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSemaphore[string](10, 100, 100)
 		greedy := slices.Repeat([]work{{"greedy", 10}}, 4)
-		got := runInTurn(t, s, slices.Concat(greedy, []work{{"modest", 10}, {"other", 10}, {"modest", 10}}))
+		got := runInTurn(t, s, slices.Concat(greedy,
+			[]work{{"modest", 10}, {"other", 10}, {"modest", 10}}))
 		want := []string{"greedy", "modest", "other", "greedy", "modest", "greedy", "greedy"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

@@ -45,7 +45,7 @@ func (e *executor) CreateOperationContext(
 
 // read reads a request. Documents that are not known take turns.
 func (e *executor) read(ctx context.Context, p *graphql.RawParams) (*document.Request, gqlerror.List) {
-	if !e.reader.Kept(p.Query) {
+	if !e.reader.Cached(p.Query) {
 		release, err := e.turns.toRead(ctx)
 		if err != nil {
 			return new(document.Request), gqlerror.List{e.present(ctx, err)}

@@ -8,16 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
-	"sync/atomic"
-	"time"
-
 	"parley/auth"
 	"parley/chat"
 	"parley/errs"
 	"parley/live"
 	"parley/model"
 	"parley/text"
+	"strconv"
+	"sync/atomic"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/introspection"
@@ -2889,46 +2888,55 @@ var sources = []*ast.Source{
 	{Name: "../schema.graphqls", Input: `"""
 Parley's API: every operation, type and promise, in the order in which a client meets them.
 
-**Ids** are opaque to clients. They follow the [TypeID](https://github.com/jetify-com/typeid) specification: a prefix that
-names the type, an underscore, and a UUIDv7 in 26 characters of Crockford's base32 (` + "`" + `user_01h455vb4pex5vsknk084sn02q` + "`" + `), so
-they sort by creation. A malformed id, or one of another type, is BAD_USER_INPUT; the message says which type was expected.
+**Ids** are opaque to clients. They follow the [TypeID](https://github.com/jetify-com/typeid)
+specification: a prefix that names the type, an underscore, and a UUIDv7 in 26 characters of
+Crockford's base32 (` + "`" + `user_01h455vb4pex5vsknk084sn02q` + "`" + `), so they sort by creation. A malformed id, or
+one of another type, is BAD_USER_INPUT; the message names the type that was expected.
 
-**Lists** are [Relay connections](https://relay.dev/graphql/connections.htm). ` + "`" + `first` + "`" + ` walks forwards, after the cursor
-` + "`" + `after` + "`" + ` if it is given; ` + "`" + `last` + "`" + ` walks backwards, before ` + "`" + `before` + "`" + `. The items of a page are in the list's order in both cases.
-A page holds at most 100 items. Cursors are opaque; a cursor of another list is BAD_USER_INPUT.
+**Lists** are [Relay connections](https://relay.dev/graphql/connections.htm). ` + "`" + `first` + "`" + ` walks
+forwards, after the cursor ` + "`" + `after` + "`" + ` if it is given; ` + "`" + `last` + "`" + ` walks backwards, before ` + "`" + `before` + "`" + `. The
+items of a page are in the list's order in both cases. A page holds at most 100 items. Cursors are
+opaque; a cursor of another list is BAD_USER_INPUT.
 
-**Int** has 32 bits, as the GraphQL specification says: a larger number is refused. Every seq fits, up to
-2,147,483,647 events in one conversation.
+**Int** has 32 bits, as the GraphQL specification requires: a larger number is refused. Every seq
+fits, up to 2,147,483,647 events in one conversation.
 
-**Mutations** take one ` + "`" + `input` + "`" + ` and return one payload. What a person can correct comes back in ` + "`" + `userErrors` + "`" + `, with the path of
-the input field; then nothing was changed, and the payload's other fields are null.
+**Mutations** take one ` + "`" + `input` + "`" + ` and return one payload. Mistakes that a person can correct come back
+in ` + "`" + `userErrors` + "`" + `, with the path of the input field. Then nothing was changed, and the payload's other
+fields are null.
 
 **Errors** that a person cannot correct are GraphQL errors. Their ` + "`" + `extensions.code` + "`" + ` is one of:
 
 - ` + "`" + `UNAUTHENTICATED` + "`" + `: no access token, or one that is expired, revoked, or was not issued here
 - ` + "`" + `FORBIDDEN` + "`" + `: signed in, but not allowed
-- ` + "`" + `NOT_FOUND` + "`" + `: it does not exist, or the viewer may not see it; the two are never told apart
+- ` + "`" + `NOT_FOUND` + "`" + `: it does not exist, or the viewer may not see it; the error never shows which
 - ` + "`" + `BAD_USER_INPUT` + "`" + `: a malformed id, cursor, variable or page size
-- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served just now; try again. If the answer to a commit was lost, the change may be stored; sendMessage
-  with an ` + "`" + `idempotencyKey` + "`" + ` can be repeated all the same
-- ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once; ` + "`" + `extensions.retryAfterMs` + "`" + ` says when to try again, if that is known. Nothing
-  was changed
+- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served at the moment; try again. If the answer to a commit was lost, the
+  change may be stored. sendMessage with an ` + "`" + `idempotencyKey` + "`" + ` can always be repeated
+- ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once. ` + "`" + `extensions.retryAfterMs` + "`" + ` is the time after which
+  to try again, in milliseconds, if it is known. Nothing was changed
 - ` + "`" + `INTERNAL_SERVER_ERROR` + "`" + `: a fault of the server; the operator finds ` + "`" + `extensions.errorId` + "`" + ` in the log
 - ` + "`" + `GRAPHQL_PARSE_FAILED` + "`" + `, ` + "`" + `GRAPHQL_VALIDATION_FAILED` + "`" + `, ` + "`" + `OPERATION_TOO_LARGE` + "`" + `: the document itself
-- ` + "`" + `PERSISTED_QUERY_NOT_FOUND` + "`" + `: the server does not know a document with this hash; send it once with the document
-- ` + "`" + `PERSISTED_QUERY_NOT_SUPPORTED` + "`" + `: the server answers a fixed list of documents, and this one is not on it
+- ` + "`" + `PERSISTED_QUERY_NOT_FOUND` + "`" + `: the server does not know a document with this hash; send it once with
+  the document
+- ` + "`" + `PERSISTED_QUERY_NOT_SUPPORTED` + "`" + `: the server answers a fixed list of documents, and this one is not
+  on it
 
-**Rates**: signing in and what belongs to it is counted by address and session. For each account, each server counts: messages
-(sendMessage); conversations (createConversation, and openDirectConversation if it starts one); members (each person in
-createConversation and addMembers); edits (editMessage, deleteMessage); reactions; changes (other changes of conversations and
-roles, removeMember, leaveConversation); state (markRead, updateMembership, saveDraft, setTyping); searches (users,
-searchMessages); profile (updateProfile, updateSettings). Beyond the limit the field is RATE_LIMITED, and a client that waits
-for ` + "`" + `retryAfterMs` + "`" + ` gets through. A repeated request counts again. Over HTTP (not server-sent events) the header fields
-` + "`" + `RateLimit-Policy` + "`" + ` and ` + "`" + `RateLimit` + "`" + ` (draft-ietf-httpapi-ratelimit-headers-10) show the bucket that is nearest to its end among
-those that the request took from, and ` + "`" + `Retry-After` + "`" + ` how long to wait after a refusal, in whole seconds.
+**Rates**: signing in, and what belongs to it, is counted by address and session. For each account,
+each server counts: messages (sendMessage); conversations (createConversation, and
+openDirectConversation if it starts one); members (each person in createConversation and
+addMembers); edits (editMessage, deleteMessage); reactions; changes (other changes of conversations
+and roles, removeMember, leaveConversation); state (markRead, updateMembership, saveDraft,
+setTyping); searches (users, searchMessages); profile (updateProfile, updateSettings). Beyond the
+limit the field is RATE_LIMITED, and a client that waits for ` + "`" + `retryAfterMs` + "`" + ` gets through. A repeated
+request counts again. Over HTTP (not server-sent events) the header fields ` + "`" + `RateLimit-Policy` + "`" + ` and
+` + "`" + `RateLimit` + "`" + ` (draft-ietf-httpapi-ratelimit-headers-10) show one bucket: of those that the request
+took from, the bucket that is nearest to its end. After a refusal, ` + "`" + `Retry-After` + "`" + ` is the wait in
+whole seconds.
 
-**Signing in**: every field needs a signed-in viewer unless the schema marks it ` + "`" + `@public` + "`" + `. The access token is sent in the HTTP
-header ` + "`" + `Authorization: Bearer <token>` + "`" + `, or for graphql-transport-ws under the same key in the payload of ` + "`" + `connection_init` + "`" + `.
+**Signing in**: every field needs a signed-in viewer unless the schema marks it ` + "`" + `@public` + "`" + `. The
+access token is sent in the HTTP header ` + "`" + `Authorization: Bearer <token>` + "`" + `, or for graphql-transport-ws
+under the same key in the payload of ` + "`" + `connection_init` + "`" + `.
 """
 schema {
   query: Query
@@ -2939,23 +2947,23 @@ schema {
 "This field is answered without a signed-in viewer."
 directive @public on FIELD_DEFINITION
 
-"The value of this field depends on who is looking."
+"The value of this field depends on the viewer."
 directive @perViewer on FIELD_DEFINITION
 
 "An instant: RFC 3339, in UTC, with microseconds, for example 2026-11-22T10:15:30.123456Z."
 scalar Time @specifiedBy(url: "https://www.rfc-editor.org/rfc/rfc3339")
 
-"Anything that has an id and can be asked for again by it."
+"An object that has an id and can be fetched again by it."
 interface Node {
   "Unique across all types."
   id: ID!
 }
 
-"Where a page is in its list, as in the Relay connection specification."
+"The place of a page in its list, as in the Relay connection specification."
 type PageInfo {
-  "More follows after this page; known whichever way the list was walked."
+  "True if more items follow this page, in whichever direction the list was walked."
   hasNextPage: Boolean!
-  "More comes before this page; known whichever way the list was walked."
+  "True if more items come before this page, in whichever direction the list was walked."
   hasPreviousPage: Boolean!
   "The cursor of the first edge; null when the page is empty."
   startCursor: String
@@ -2963,17 +2971,20 @@ type PageInfo {
   endCursor: String
 }
 
-"Something that the person can correct."
+"A mistake that the person can correct."
 type UserError {
   "The kind of mistake, for programs."
   code: UserErrorCode! @public
   "The mistake in one English sentence, for people."
   message: String! @public
-  "Where in the arguments, outermost first, list positions counted from 0: [\"input\", \"members\", \"1\", \"userId\"]."
+  """
+  Where in the arguments, outermost first, list positions counted from 0: ["input", "members", "1",
+  "userId"].
+  """
   path: [String!]! @public
 }
 
-"What kind of mistake a person can correct."
+"The kinds of mistakes that a person can correct."
 enum UserErrorCode {
   "Missing or blank, but required."
   REQUIRED
@@ -2990,13 +3001,13 @@ enum UserErrorCode {
   "It contradicts something else: another field, or an earlier request."
   CONFLICT
   """
-  The e-mail address and the password do not belong together. It never tells which of the two is wrong or, if the operator
-  conceals addresses, whether the address still has to be confirmed.
+  The e-mail address and the password do not belong together. The error never shows which of the two
+  is wrong or, if the operator conceals addresses, whether the address still has to be confirmed.
   """
   INVALID_CREDENTIALS
-  "The token is expired, was used before, was revoked, or never was one of ours. Sign in again."
+  "The token is expired, was used before, was revoked, or was not issued here. Sign in again."
   TOKEN_EXPIRED
-  "More than the documented limit. With the path [\"input\"], it is the viewer who has reached it."
+  "More than the documented limit. With the path [\"input\"], the viewer has reached it."
   LIMIT_REACHED
   "A conversation needs an owner: transfer it first."
   OWNER_REQUIRED
@@ -3008,7 +3019,7 @@ enum UserErrorCode {
 type Query {
   "The signed-in person."
   viewer: Viewer
-  "Any object by its id; null if there is none that the viewer may see."
+  "An object by its id; null if there is none that the viewer may see."
   node(
     "The id of an object of any type that implements Node."
     id: ID!
@@ -3018,10 +3029,7 @@ type Query {
     "Up to 100 ids, of any types; BAD_USER_INPUT for more."
     ids: [ID!]!
   ): [Node]!
-  """
-  A person by id or by nickname, in any case; null if there is none. Exactly one of the two is
-  required.
-  """
+  "A person by id or by nickname, in any case; null if there is none. Give exactly one of the two."
   user(
     "A user id."
     id: ID
@@ -3029,8 +3037,9 @@ type Query {
     nickname: String
   ): User
   """
-  All registered people, sorted by nickname. With ` + "`" + `search` + "`" + `, only those whose nickname or display name contains it, in any
-  case and Unicode form. The first 20 unless the page says otherwise.
+  All registered people, sorted by nickname. With ` + "`" + `search` + "`" + `, only people whose nickname or display
+  name contains it, in any case and Unicode form. The first 20 unless the page arguments ask for
+  others.
   """
   users(
     "Part of a nickname or display name. Blank or left out: everyone."
@@ -3056,21 +3065,22 @@ type Query {
     id: ID!
   ): Conversation
   """
-  Messages of the viewer's conversations that have all of the words, newest first; the first 20 unless the page says otherwise.
-  A word is found whatever its case and Unicode form, as a whole; in scripts that write no space between words (Chinese,
-  Japanese, Thai and others) any part of a sentence is found. Edits and deletions count at once.
-  BAD_USER_INPUT if the query has no word, more than 20 words, or more than 200 characters.
+  Messages of the viewer's conversations that contain all of the words, newest first; the first 20
+  unless the page arguments ask for others. A word is found as a whole, whatever its case and
+  Unicode form. In scripts that write no space between words (Chinese, Japanese, Thai and others)
+  any part of a sentence is found. Edits and deletions count at once. BAD_USER_INPUT if the query
+  has no word, more than 20 words, or more than 200 characters.
   """
   searchMessages(
     "One to 20 words, in any order, 200 characters at most."
     query: String!
-    "Only in this conversation."
+    "Only messages in this conversation."
     conversationId: ID
-    "Only by this user."
+    "Only messages by this user."
     authorId: ID
-    "Only what was sent later."
+    "Only messages sent after this time."
     sentAfter: Time
-    "Only what was sent earlier."
+    "Only messages sent before this time."
     sentBefore: Time
     """
     How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 20 if neither is given.
@@ -3092,31 +3102,35 @@ type Query {
 "Changes. The fields of one mutation run one after the other, in the order of the document."
 type Mutation {
   """
-  Makes an account, signs it in, and mails a link that confirms the address. userErrors: REQUIRED, TOO_SHORT, TOO_LONG,
-  INVALID, TAKEN. FORBIDDEN if the operator has closed registration. An operator may also let it conceal which addresses
-  have an account: then tokens and viewer are null although there are no userErrors, the mail says how to go on, and ` + "`" + `login` + "`" + `
-  works once the address is confirmed. A taken nickname is TAKEN all the same.
+  Makes an account, signs it in, and mails a link that confirms the address. userErrors: REQUIRED,
+  TOO_SHORT, TOO_LONG, INVALID, TAKEN. FORBIDDEN if the operator has closed registration. If the
+  operator conceals which addresses have an account, tokens and viewer are null although there are
+  no userErrors, the mail explains how to continue, and ` + "`" + `login` + "`" + ` works once the address is confirmed.
+  A taken nickname is TAKEN all the same.
   """
   register(
     "The new account."
     input: RegisterInput!
   ): AuthPayload @public
   """
-  Signs in, which starts a session of its own for this device. userErrors: INVALID_CREDENTIALS. After a few wrong passwords
-  from one address, each makes the next attempt from there wait longer (RATE_LIMITED). If the operator conceals which
-  addresses have an account, it is INVALID_CREDENTIALS too until the address is confirmed, by the link that ` + "`" + `register` + "`" + ` mails
-  or by that of ` + "`" + `requestPasswordReset` + "`" + `. An account has at most 100 sessions: another ends the one not used for longest.
+  Signs in, which starts a session of its own for this device. userErrors: INVALID_CREDENTIALS.
+  After a few wrong passwords from one address, each makes the next attempt from there wait longer
+  (RATE_LIMITED). If the operator conceals which addresses have an account, it is
+  INVALID_CREDENTIALS too until the address is confirmed, by the link that ` + "`" + `register` + "`" + ` mails or by
+  the link of ` + "`" + `requestPasswordReset` + "`" + `. An account has at most 100 sessions; another one ends the
+  session that was not used for longest.
   """
   login(
     "The address and the password of an account."
     input: LoginInput!
   ): AuthPayload @public
   """
-  Trades a refresh token for a new pair of tokens; the old refresh token is used up. Using one a second time ends the
-  session, because then somebody else may have it; only within 10 seconds of its first use is the answer the same
-  successor again, so that two browser tabs that race do not sign a person out. userErrors: TOKEN_EXPIRED.
-  Over a WebSocket that was opened with an access token, it also moves the end of that socket to the end of the new one;
-  a refresh token of another account is FORBIDDEN there, and neither it nor the socket changes.
+  Trades a refresh token for a new pair of tokens; the old refresh token is used up. Using one a
+  second time ends the session, because someone else may have it. Within 10 seconds of its first use
+  the answer is the same successor again, so that two browser tabs that race do not sign a person
+  out. userErrors: TOKEN_EXPIRED. Over a WebSocket that was opened with an access token, it also
+  moves the end of that socket to the expiry of the new token. A refresh token of another account is
+  FORBIDDEN there, and neither the token nor the socket changes.
   """
   refreshSession(
     "The refresh token to trade."
@@ -3131,27 +3145,29 @@ type Mutation {
     "The session to end."
     input: RevokeSessionInput!
   ): RevokeSessionPayload
-  "Ends all of the viewer's sessions except the one that asks."
+  "Ends all of the viewer's sessions except the current one."
   revokeOtherSessions: RevokeOtherSessionsPayload
 
   """
-  Changes how others see the viewer; what is left out or null stays as it is. userErrors: as in
-  register.
+  Changes how others see the viewer. Fields that are left out or null stay as they are. userErrors:
+  as in register.
   """
   updateProfile(
     "What to change."
     input: UpdateProfileInput!
   ): UpdateProfilePayload
   """
-  Changes what the viewer lets others know, at once also in subscriptions that run; what is left out or null stays as it is.
+  Changes what others may know of the viewer, at once also in subscriptions that run. Fields that
+  are left out or null stay as they are.
   """
   updateSettings(
     "What to change."
     input: UpdateSettingsInput!
   ): UpdateSettingsPayload
   """
-  Asks for another e-mail address. It becomes the viewer's once the link that is mailed to it was followed (` + "`" + `verifyEmail` + "`" + `,
-  within 48 hours); the old address gets a notice. userErrors: INVALID_CREDENTIALS, REQUIRED, INVALID, TOO_LONG, TAKEN.
+  Asks for another e-mail address. The viewer gets it when the link that is mailed to it is followed
+  (` + "`" + `verifyEmail` + "`" + `, within 48 hours); the old address gets a notice. userErrors: INVALID_CREDENTIALS,
+  REQUIRED, INVALID, TOO_LONG, TAKEN.
   """
   changeEmail(
     "The new address, and the password."
@@ -3166,22 +3182,22 @@ type Mutation {
     input: ChangePasswordInput!
   ): ChangePasswordPayload
   """
-  Mails a link with a token for ` + "`" + `resetPassword` + "`" + `, which works once, for 30 minutes. The answer is the same whether the address
-  has an account or not.
+  Mails a link with a token for ` + "`" + `resetPassword` + "`" + `, which works once, for 30 minutes. The answer is the
+  same whether the address has an account or not.
   """
   requestPasswordReset(
     "The address to mail."
     input: RequestPasswordResetInput!
   ): RequestPasswordResetPayload @public
   """
-  Sets a new password with the token from the mail, and ends every session of the account. userErrors: TOKEN_EXPIRED,
-  TOO_SHORT, TOO_LONG, INVALID.
+  Sets a new password with the token from the mail, and ends every session of the account.
+  userErrors: TOKEN_EXPIRED, TOO_SHORT, TOO_LONG, INVALID.
   """
   resetPassword(
     "The token from the mail, and the new password."
     input: ResetPasswordInput!
   ): ResetPasswordPayload @public
-  "Mails another link that confirms the viewer's address; does nothing where it is confirmed."
+  "Mails another link that confirms the viewer's address. A no-op if it is confirmed."
   requestEmailVerification: RequestEmailVerificationPayload
   "Confirms an address with the token from the mail. userErrors: TOKEN_EXPIRED, TAKEN."
   verifyEmail(
@@ -3189,12 +3205,14 @@ type Mutation {
     input: VerifyEmailInput!
   ): VerifyEmailPayload @public
   """
-  Removes the viewer's account for good: their profile, address, password and sessions are gone, and their messages stay
-  under no author. What people wrote, titles of conversations included, may still name them.
-  A conversation of theirs passes to the admin who joined first, else to the member who did; one that is left empty goes
-  too. From the answer on nobody sees the account, and its address and nickname are free. The events of its conversations
-  (` + "`" + `ReactionRemoved` + "`" + `, ` + "`" + `MemberRemoved` + "`" + `, ` + "`" + `ConversationRenamed` + "`" + `, ` + "`" + `MemberRoleChanged` + "`" + `) follow one conversation after the other.
-  userErrors: INVALID_CREDENTIALS. UNAUTHENTICATED if it is being removed already.
+  Removes the viewer's account for good: their profile, address, password and sessions are gone, and
+  their messages stay without an author. Texts that people wrote, titles of conversations included,
+  may still name them. A conversation that the viewer owns passes to the admin who joined first, or
+  else to the member who joined first; if no one is left it is deleted. From the answer on no one
+  sees the account, and its address and nickname are free. The events of its conversations
+  (` + "`" + `ReactionRemoved` + "`" + `, ` + "`" + `MemberRemoved` + "`" + `, ` + "`" + `ConversationRenamed` + "`" + `, ` + "`" + `MemberRoleChanged` + "`" + `) follow, one
+  conversation after the other. userErrors: INVALID_CREDENTIALS. UNAUTHENTICATED if it is being
+  removed already.
   """
   deleteAccount(
     "The password, as a confirmation."
@@ -3202,11 +3220,12 @@ type Mutation {
   ): DeleteAccountPayload
 
   """
-  Starts a conversation with everybody in it, in one step: either all of it is stored, or nothing.
-  The viewer always is a member and its owner, listed or not. userErrors, each with the path of the very element:
-  REQUIRED (no one besides the viewer), CONFLICT (a person listed twice, a second owner), NOT_FOUND (no such person),
-  LIMIT_REACHED (more than 500 members; the viewer or a person is in 5,000 conversations, or as many as the operator has
-  set), TOO_LONG, INVALID (the title). FORBIDDEN if the operator requires a confirmed address, and the viewer's is not.
+  Starts a conversation with all its members in one step: either all of it is stored, or nothing.
+  The viewer is always a member and the owner, listed or not. userErrors, each with the path of the
+  list element: REQUIRED (no one besides the viewer), CONFLICT (a person listed twice, a second
+  owner), NOT_FOUND (no such person), LIMIT_REACHED (more than 500 members; the viewer or a person
+  is in 5,000 conversations, or as many as the operator has set), TOO_LONG, INVALID (the title).
+  FORBIDDEN if the operator requires a confirmed address and the viewer's is not confirmed.
   """
   createConversation(
     "The new conversation and its members."
@@ -3214,40 +3233,42 @@ type Mutation {
   ): CreateConversationPayload
 
   """
-  Finds the direct conversation of the viewer and another person, or starts it: there is one for each pair, whoever opens
-  it. It has these two members and no more, no owner, and no title of its own. userErrors: NOT_FOUND, CONFLICT (with
-  oneself). LIMIT_REACHED and FORBIDDEN as in createConversation, if it has to be started.
+  Finds the direct conversation of the viewer and another person, or starts it. Each pair has one,
+  whoever opens it. It has these two members and no more, no owner, and no title of its own.
+  userErrors: NOT_FOUND, CONFLICT (with oneself). LIMIT_REACHED and FORBIDDEN as in
+  createConversation, if it has to be started.
   """
   openDirectConversation(
     "The other person."
     input: OpenDirectConversationInput!
   ): OpenDirectConversationPayload
   """
-  Gives a group another title. The owner and the admins may, and members where the owner allows it; else FORBIDDEN.
-  userErrors: REQUIRED, TOO_LONG, INVALID.
+  Gives a group another title. The owner and the admins may, and members if the owner allows it;
+  else FORBIDDEN. userErrors: REQUIRED, TOO_LONG, INVALID.
   """
   renameConversation(
     "The conversation and its new title."
     input: RenameConversationInput!
   ): RenameConversationPayload
-  "Says what members may do in a group. Only the owner may; else FORBIDDEN."
+  "Sets what members may do in a group. Only the owner may; else FORBIDDEN."
   updateConversationSettings(
     "The conversation and its settings."
     input: UpdateConversationSettingsInput!
   ): UpdateConversationSettingsPayload
   """
-  Makes people members of a group: all of them or, with userErrors, none. The owner and the admins may (else FORBIDDEN), and
-  only the owner adds admins. userErrors, each with the path of the very element: REQUIRED, NOT_FOUND, CONFLICT,
-  ALREADY_MEMBER, LIMIT_REACHED (more than 500 members in all; the person is in as many
-  conversations as may be).
+  Makes people members of a group: all of them or, with userErrors, none. The owner and the admins
+  may (else FORBIDDEN), and only the owner adds admins. userErrors, each with the path of the list
+  element: REQUIRED, NOT_FOUND, CONFLICT, ALREADY_MEMBER, LIMIT_REACHED (more than 500 members in
+  all; the person is in as many conversations as the limit allows).
   """
   addMembers(
     "The conversation and the people to add."
     input: AddMembersInput!
   ): AddMembersPayload
   """
-  Ends another's membership of a group: from then on the conversation does not exist for them. The owner may remove anyone,
-  and admins may remove members; else FORBIDDEN. userErrors: NOT_FOUND, CONFLICT (oneself: leaveConversation).
+  Ends another person's membership of a group: from then on the conversation does not exist for
+  them. The owner may remove anyone, and admins may remove members; else FORBIDDEN. userErrors:
+  NOT_FOUND, CONFLICT (oneself: leaveConversation).
   """
   removeMember(
     "The conversation and the member to remove."
@@ -3270,8 +3291,9 @@ type Mutation {
     input: TransferOwnershipInput!
   ): TransferOwnershipPayload
   """
-  Ends the viewer's membership of a group. Its owner transfers it first (userErrors: OWNER_REQUIRED), unless alone in it: then
-  the conversation ends. FORBIDDEN in a direct conversation, as all changes of groups are.
+  Ends the viewer's membership of a group. The owner transfers it first (userErrors:
+  OWNER_REQUIRED), unless they are alone in it: then the conversation ends. FORBIDDEN in a direct
+  conversation, as all changes of groups are.
   """
   leaveConversation(
     "The conversation to leave."
@@ -3279,48 +3301,52 @@ type Mutation {
   ): LeaveConversationPayload
 
   """
-  Sends a message. It is stored once this returns, and every follower of the conversation receives it exactly once.
-  NOT_FOUND if the viewer is not a member. userErrors: REQUIRED, TOO_LONG, INVALID (the content or the key), NOT_FOUND
-  (the message that it answers), CONFLICT (the key was used before, for another message).
+  Sends a message. It is stored when this returns, and every follower of the conversation receives
+  it exactly once. NOT_FOUND if the viewer is not a member. userErrors: REQUIRED, TOO_LONG, INVALID
+  (the content or the key), NOT_FOUND (the message that it answers), CONFLICT (the key was used
+  before, for another message).
   """
   sendMessage(
     "The message."
     input: SendMessageInput!
   ): SendMessagePayload
   """
-  Gives a message another content. Only its author may, and for 24 hours unless the operator has set another time; else
-  FORBIDDEN. NOT_FOUND if the viewer does not see it. userErrors: REQUIRED, TOO_LONG, INVALID (the content), CONFLICT (the
-  message is deleted, or was edited after ` + "`" + `expectedEditedAt` + "`" + `).
+  Gives a message another content. Only its author may, and for 24 hours unless the operator has set
+  another time; else FORBIDDEN. NOT_FOUND if the viewer does not see it. userErrors: REQUIRED,
+  TOO_LONG, INVALID (the content), CONFLICT (the message is deleted, or was edited after
+  ` + "`" + `expectedEditedAt` + "`" + `).
   """
   editMessage(
     "The message and its new content."
     input: EditMessageInput!
   ): EditMessagePayload
   """
-  Takes a message's content away for good, with its mentions and reactions; its place in the conversation stays. The author
-  may, and in a group the owner and the admins; else FORBIDDEN. NOT_FOUND if the viewer does not see it. Deleting what is
-  deleted changes nothing, and is no error.
+  Takes a message's content away for good, with its mentions and reactions; its place in the
+  conversation stays. The author may, and in a group the owner and the admins; else FORBIDDEN.
+  NOT_FOUND if the viewer does not see it. Deleting a deleted message is a no-op, not an error.
   """
   deleteMessage(
     "The message to delete."
     input: DeleteMessageInput!
   ): DeleteMessagePayload
   """
-  Puts an emoji to a message: once for each person, however often it is asked for. NOT_FOUND where the viewer does not see the
-  message. userErrors: INVALID (not one emoji), LIMIT_REACHED (20 different ones are there), CONFLICT (the message is deleted).
+  Adds an emoji to a message, once for each person: adding it again is a no-op. NOT_FOUND if the
+  viewer does not see the message. userErrors: INVALID (not one emoji), LIMIT_REACHED (the message
+  has 20 different ones), CONFLICT (the message is deleted).
   """
   addReaction(
     "The message and the emoji."
     input: AddReactionInput!
   ): AddReactionPayload
-  "Takes the viewer's own emoji back; nothing happens if it is not there. userErrors: INVALID."
+  "Takes the viewer's own emoji back. A no-op if it is not there. userErrors: INVALID."
   removeReaction(
     "The message and the emoji."
     input: RemoveReactionInput!
   ): RemoveReactionPayload
   """
-  Says that the viewer has read a conversation up to an event. What was read stays read: a smaller seq changes nothing, and one
-  beyond the newest event means that one. NOT_FOUND if the viewer is not a member. userErrors: INVALID (negative).
+  Records that the viewer has read a conversation up to an event. The pointer only moves forwards: a
+  smaller seq is a no-op, and one beyond the newest event means the newest event. NOT_FOUND if the
+  viewer is not a member. userErrors: INVALID (negative).
   """
   markRead(
     "The conversation, and how far it was read."
@@ -3328,24 +3354,27 @@ type Mutation {
   ): MarkReadPayload
 
   """
-  Changes how the viewer has a conversation, which no one else sees; what is left out or null stays as it is. NOT_FOUND if
-  the viewer is not a member. userErrors: INVALID (a time that has passed), CONFLICT (` + "`" + `mutedUntil` + "`" + ` given although ` + "`" + `muted` + "`" + ` is false).
+  Changes the viewer's own settings of a conversation, which no one else sees. Fields that are left
+  out or null stay as they are. NOT_FOUND if the viewer is not a member. userErrors: INVALID (a time
+  that has passed), CONFLICT (` + "`" + `mutedUntil` + "`" + ` given although ` + "`" + `muted` + "`" + ` is false).
   """
   updateMembership(
     "The conversation, and what to change."
     input: UpdateMembershipInput!
   ): UpdateMembershipPayload
   """
-  Keeps what the viewer has written and not sent, for their other devices: the last one counts, and a blank one removes it.
-  Sending a message does not touch it. NOT_FOUND if the viewer is not a member. userErrors: TOO_LONG, INVALID.
+  Stores what the viewer has written and not sent, for their other devices. The last draft counts,
+  and a blank one removes it. Sending a message does not change it. NOT_FOUND if the viewer is not a
+  member. userErrors: TOO_LONG, INVALID.
   """
   saveDraft(
     "The conversation and the draft."
     input: SaveDraftInput!
   ): SaveDraftPayload
   """
-  Says that the viewer types, or has stopped. Send it every few seconds while it lasts: at most one in 3 seconds is passed on,
-  and others see it end 6 seconds after the last. NOT_FOUND if the viewer is not a member.
+  Reports that the viewer is typing, or has stopped. Send it every few seconds while it lasts: at
+  most one in 3 seconds is passed on, and others see typing end 6 seconds after the last. NOT_FOUND
+  if the viewer is not a member.
   """
   setTyping(
     "The conversation, and whether the viewer types."
@@ -3360,11 +3389,15 @@ has one field.
 type Subscription {
   """
   The messages of one conversation, each exactly once, in order of seq, the viewer's own included.
-  With ` + "`" + `afterSeq` + "`" + `: first every message after it, then what comes live, with no gap and no double between the two, however
-  long the client was away: give the seq of the last message you have, or 0 for all of them. Without: from now on.
-  Needs membership (else NOT_FOUND), and ends with FORBIDDEN once the viewer is no longer a member. When the session ends
-  or the access token expires, a WebSocket is closed with 4403, and a server-sent stream ends with UNAUTHENTICATED.
-  When the server stops, the connection is closed (1012) without ` + "`" + `complete` + "`" + `: connect again and resume.
+
+  With ` + "`" + `afterSeq` + "`" + `: first every message after it, then live messages, with no gap and no duplicate
+  between the two, however long the client was away. Give the seq of the last message you have, or 0
+  for all of them. Without: from now on.
+
+  Needs membership (else NOT_FOUND), and ends with FORBIDDEN when the viewer is no longer a member.
+  When the session ends or the access token expires, a WebSocket is closed with 4403, and a
+  server-sent stream ends with UNAUTHENTICATED. When the server stops, the connection is closed
+  (1012) without ` + "`" + `complete` + "`" + `: connect again and resume.
   """
   messageAdded(
     "A conversation that the viewer is a member of."
@@ -3375,9 +3408,11 @@ type Subscription {
     afterSeq: Int
   ): Message!
   """
-  Every durable change of one conversation, each exactly once, in order of seq, with the same promise as ` + "`" + `messageAdded` + "`" + `, and the
-  same ends. ` + "`" + `CaughtUp` + "`" + ` says, once, where replay ends and live begins. When the viewer is removed, what they have not received
-  by then is left out: their ` + "`" + `MemberRemoved` + "`" + ` comes, and FORBIDDEN. Who is added again resumes after the event before that gap.
+  Every durable change of one conversation, each exactly once, in order of seq, with the same
+  promise as ` + "`" + `messageAdded` + "`" + `, and the same ends. ` + "`" + `CaughtUp` + "`" + ` comes once, where replay ends and live
+  events begin. When the viewer is removed, events that they have not received by then are left out:
+  their ` + "`" + `MemberRemoved` + "`" + ` comes, and FORBIDDEN. A member who is added again resumes after the event
+  before that gap.
   """
   conversationEvents(
     "A conversation that the viewer is a member of."
@@ -3388,60 +3423,69 @@ type Subscription {
     afterSeq: Int
   ): ConversationEvent!
   """
-  Everything the viewer may see, in all their conversations, each item with the cursor of where the stream stands behind it.
-  With ` + "`" + `after` + "`" + `: what was missed since, then ` + "`" + `CaughtUp` + "`" + `, then what comes live; come back with the cursor of the last item you
-  have, to any server, and nothing is missed or comes twice. Without: from now on, which ` + "`" + `CaughtUp` + "`" + ` says first.
-  In each conversation the order is that of seq; between conversations there is none. Of a conversation that the viewer joins
-  comes ` + "`" + `ConversationJoined` + "`" + ` first and then what happens in it from there on; ` + "`" + `ConversationLeft` + "`" + ` is the last of one that they
-  leave, and may come alone, of a membership that began and ended unseen. A cursor that is too old to be served, or behind which
-  there are more than 10,000 events, joins and leavings (a setting), gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and
-  go on from there. A live stream gets it only if a transaction holds the database's low watermark back while more than 80
-  conversations are busy.
-  A cursor has at most 4,096 characters, and works for the account that it was made for, on any server of this database.
-  BAD_USER_INPUT for everything else: it is refused before anything is read. RATE_LIMITED for a second ` + "`" + `events` + "`" + ` on one
-  connection, and beyond the streams that an account may have on a server; other operations on the connection go on.
+  Everything the viewer may see, in all their conversations. Each item has the cursor of the place
+  after it.
+
+  With ` + "`" + `after` + "`" + `: first the items that were missed, then ` + "`" + `CaughtUp` + "`" + `, then live ones. Come back with
+  the cursor of the last item you have, to any server, and nothing is missed or comes twice.
+  Without: from now on, which begins with ` + "`" + `CaughtUp` + "`" + `.
+
+  In each conversation the order is that of seq; between conversations there is none. When the
+  viewer joins a conversation, ` + "`" + `ConversationJoined` + "`" + ` comes first, and then the events from there on.
+  ` + "`" + `ConversationLeft` + "`" + ` is the last item of a conversation that they leave. It comes alone for a
+  membership that began and ended before the stream saw it.
+
+  A cursor that is too old to be served, or that has more than 10,000 events, joins and departures
+  after it (a setting), gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and continue from
+  there. A live stream gets it only if a transaction holds the database's low watermark back while
+  more than 80 conversations are busy. A cursor has at most 4,096 characters, and works for the
+  account that it was made for, on any server of this database. BAD_USER_INPUT for everything else:
+  it is refused before anything is read.
+
+  RATE_LIMITED for a second ` + "`" + `events` + "`" + ` on one connection, and for more streams than an account may
+  have on a server; other operations on the connection continue.
   """
   events(
     "The cursor of a ViewerEvent, or Viewer.eventsCursor. Left out or null: from now on."
     after: String
   ): ViewerEvent!
-  """
-  A conversation that the viewer has just become a member of, whoever made it; each time once, from
-  now on.
-  """
+  "A conversation that the viewer has just become a member of; once for each time, from now on."
   conversationAdded: Conversation!
   """
-  The viewer's list of conversations, entry by entry, from now on: whenever a message comes, or a title, a role, what the
-  viewer has read, muted, pinned, archived or drafted changes. Each update is the entry's whole new state, so where they come
-  faster than they are taken, only the newest of an entry does.
+  The viewer's list of conversations, entry by entry, from now on: whenever a message comes, or a
+  title, a role, or the viewer's own state changes (read, muted, pinned, archived, draft). Each
+  update is the entry's whole new state. If updates come faster than the client takes them, only the
+  newest of each entry is delivered.
   """
   inboxUpdated: InboxUpdate!
   """
-  Who types in a conversation, from now on, without the viewer. Not kept: it may be lost, and ends by itself 6 seconds after
-  the last sign of it, or with a message. Needs membership (else NOT_FOUND), and ends with FORBIDDEN with it.
+  Who is typing in a conversation, from now on, without the viewer. Not stored, so an update may be
+  lost. Typing ends by itself 6 seconds after the last report of it, or with a message. Needs
+  membership (else NOT_FOUND), and ends with FORBIDDEN when the viewer is no longer a member.
   """
   typing(
     "A conversation that the viewer is a member of."
     conversationId: ID!
   ): TypingIndicator!
   """
-  How far the other members of a conversation have read. First delivers everyone's current state; then whenever one of them reads
-  on, of which only the newest of a person counts. Of those who let others know, and nothing while the viewer does not
-  (Settings.sendReadReceipts); both at once when a setting changes. Needs membership (else NOT_FOUND), and ends with FORBIDDEN
-  with it.
+  How far the other members of a conversation have read. First delivers everyone's current state,
+  then each change; of each person only the newest state counts. Members who have turned read
+  receipts off are left out. Nothing comes while the viewer has turned them off
+  (Settings.sendReadReceipts). A change of the setting counts at once. Needs membership (else
+  NOT_FOUND), and ends with FORBIDDEN when the viewer is no longer a member.
   """
   readReceipts(
     "A conversation that the viewer is a member of."
     conversationId: ID!
   ): ReadReceipt!
   """
-  The people with whom the viewer shares a conversation, and who let it show, coming and going. Begins with everybody's present
-  state; then each change, of which only the newest of a person counts.
+  Presence of the people who share a conversation with the viewer and let it show. First delivers
+  everyone's current state, then each change; of each person only the newest state counts.
   """
   presenceChanged: Presence!
 }
 
-# ── Accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Accounts ──────────────────────────────────────────────────────────────────────────────────────
 
 "A registered person, as everyone sees them."
 type User implements Node {
@@ -3451,7 +3495,7 @@ type User implements Node {
   nickname: String!
   "The name to show, if the person gave one; up to 64 characters, not unique."
   displayName: String
-  "What the person says of themselves; up to 500 characters, several lines."
+  "A text about the person, by themselves; up to 500 characters, several lines."
   about: String
   "When the account was made."
   createdAt: Time!
@@ -3459,15 +3503,18 @@ type User implements Node {
   presence: Presence @perViewer
 }
 
-"Whether a user is online."
+"The presence of a user."
 type Presence {
   "The id of the user whose presence this is."
   userId: ID!
   "Null once the account is gone."
   user: User
-  "Has a live connection, or had one within the last 30 seconds."
+  "True with a live connection, and for 30 seconds after the last one ended."
   online: Boolean!
-  "When the last connection ended; null while online, before the first one, and once it is hidden."
+  """
+  When the last connection ended. Null while online, before the first connection, and if it is
+  hidden.
+  """
   lastSeenAt: Time
 }
 
@@ -3477,7 +3524,7 @@ type UserConnection {
   edges: [UserEdge!]!
   "The same as the edges' nodes."
   nodes: [User!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -3489,19 +3536,22 @@ type UserEdge {
   node: User!
 }
 
-"The signed-in person, with what only they may see."
+"The signed-in person, with data that only they may see."
 type Viewer {
   "The viewer as everyone sees them."
   user: User!
   "As the person wrote it."
   email: String!
-  "The person has followed a link that was mailed to this address."
+  "True once the person has followed a link that was mailed to this address."
   emailVerified: Boolean!
-  "The devices on which the person is signed in; the last used first."
+  "The devices on which the person is signed in, most recently used first."
   sessions: [Session!]!
-  "What the viewer lets others know."
+  "What others may know of the viewer."
   settings: Settings!
-  "The viewer's conversations, newest activity first; the first 20 unless the page says otherwise."
+  """
+  The viewer's conversations, newest activity first; the first 20 unless the page arguments ask for
+  others.
+  """
   conversations(
     "Left out: all of them, the archived included."
     filter: ConversationFilter
@@ -3525,26 +3575,27 @@ type Viewer {
   to 1,000.
   """
   unreadCount: Int!
-  "Those of the unread messages that mention the viewer."
+  "How many of the unread messages mention the viewer."
   unreadMentionCount: Int!
   """
-  Where the subscription ` + "`" + `events` + "`" + ` stands before anything else of this query is read: start there with ` + "`" + `after` + "`" + `, and nothing falls
-  between the query and the stream. What the query has told already may come again.
+  The cursor of ` + "`" + `events` + "`" + ` before anything else of this query is read. Start there with ` + "`" + `after` + "`" + `, and
+  nothing is missed between the query and the stream. What the query has returned already may come
+  again.
   """
   eventsCursor: String!
 }
 
-"What is left out or null narrows nothing."
+"Fields that are left out or null do not filter."
 input ConversationFilter {
   "True: only archived ones. False: only the others."
   archived: Boolean
   "True: only pinned ones. False: only the others."
   pinned: Boolean
-  "True: only those that are muted now. False: only the others."
+  "True: only conversations that are muted now. False: only the others."
   muted: Boolean
   """
-  True: only those with a message of someone else that the viewer has not read. False: only the
-  others.
+  True: only conversations with a message of someone else that the viewer has not read. False: only
+  the others.
   """
   unread: Boolean
 }
@@ -3557,30 +3608,30 @@ type Session implements Node {
   createdAt: Time!
   "When it was last refreshed."
   lastUsedAt: Time!
-  "What the device called itself when it was last refreshed."
+  "The User-Agent header of the device when it was last refreshed."
   userAgent: String
   "The address from which it was last refreshed."
   ip: String
-  "This is the session that asks."
+  "True for the session of this request."
   current: Boolean! @perViewer
 }
 
-"What a person lets others see."
+"What others may see of a person."
 type Settings {
-  "Whether one is online, and when one was last seen."
+  "Whether the person is online, and when they were last seen."
   showPresence: Boolean!
-  "How far one has read. Those who hide theirs do not see it of others either."
+  "How far the person has read. People who hide theirs do not see it of others either."
   sendReadReceipts: Boolean!
 }
 
 """
-What a client keeps after signing in. Send the access token with every request; trade the refresh token for a new pair
-shortly before ` + "`" + `expiresAt` + "`" + `.
+The tokens that a client keeps after signing in. Send the access token with every request; trade the
+refresh token for a new pair shortly before ` + "`" + `expiresAt` + "`" + `.
 """
 type Tokens {
   "A JWT (RFC 7519), valid until ` + "`" + `expiresAt` + "`" + `."
   accessToken: String! @public
-  "When the access token ends: 15 minutes from now unless the operator has set another time."
+  "When the access token expires: 15 minutes from now unless the operator has set another time."
   expiresAt: Time! @public
   """
   Opaque, works once, and for 30 days unless the operator has set another time. Store it like a
@@ -3589,13 +3640,13 @@ type Tokens {
   refreshToken: String! @public
 }
 
-"The answer to signing in, in any of its ways."
+"The answer to each way of signing in."
 type AuthPayload {
   "Null if no one is signed in: there are userErrors, or addresses are concealed (register)."
   tokens: Tokens @public
   "The person who is signed in now; null if the tokens are."
   viewer: Viewer @public
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]! @public
 }
 
@@ -3604,7 +3655,7 @@ input RegisterInput {
   "For signing in; never shown to others. Unique in any case; at most 254 bytes."
   email: String!
   """
-  What others see: 2 to 32 characters, unique whatever its case; no control or invisible characters.
+  Shown to others. 2 to 32 characters, unique whatever its case; no control or invisible characters.
   """
   nickname: String!
   "8 to 256 characters, used exactly as given; none of the 10,000 most common ones."
@@ -3615,7 +3666,7 @@ input RegisterInput {
   invitationCode: String
 }
 
-"What a person signs in with."
+"The credentials of an account."
 input LoginInput {
   "In any case."
   email: String!
@@ -3625,7 +3676,7 @@ input LoginInput {
 
 "A refresh token to trade for new tokens."
 input RefreshSessionInput {
-  "The ` + "`" + `refreshToken` + "`" + ` of the tokens that the session got last."
+  "The newest ` + "`" + `refreshToken` + "`" + ` of the session."
   refreshToken: String!
 }
 
@@ -3643,19 +3694,19 @@ input RevokeSessionInput {
 
 "The answer to revokeSession."
 type RevokeSessionPayload {
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
 "The answer to revokeOtherSessions."
 type RevokeOtherSessionsPayload {
-  "How many were ended."
+  "How many sessions were ended."
   revoked: Int!
   "Always empty."
   userErrors: [UserError!]!
 }
 
-"Changes of a profile. What is left out or null stays as it is."
+"Changes of a profile. Fields that are left out or null stay as they are."
 input UpdateProfileInput {
   "As in register."
   nickname: String
@@ -3669,15 +3720,15 @@ input UpdateProfileInput {
 type UpdateProfilePayload {
   "Null when there are userErrors."
   user: User
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
-"Changes of settings. What is left out or null stays as it is."
+"Changes of settings. Fields that are left out or null stay as they are."
 input UpdateSettingsInput {
   "Let others see whether the viewer is online. On for new accounts."
   showPresence: Boolean
-  "Let others see how far the viewer has read, and see it of them. On for new accounts."
+  "Let others see how far the viewer has read, and see how far they have. On for new accounts."
   sendReadReceipts: Boolean
 }
 
@@ -3699,7 +3750,7 @@ input ChangeEmailInput {
 
 "The answer to changeEmail."
 type ChangeEmailPayload {
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -3713,7 +3764,7 @@ input ChangePasswordInput {
 
 "The answer to changePassword."
 type ChangePasswordPayload {
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -3725,7 +3776,7 @@ input RequestPasswordResetInput {
 
 "The answer to requestPasswordReset."
 type RequestPasswordResetPayload {
-  "Always empty: the answer tells nothing about the address."
+  "Always empty: the answer reveals nothing about the address."
   userErrors: [UserError!]! @public
 }
 
@@ -3739,7 +3790,7 @@ input ResetPasswordInput {
 
 "The answer to resetPassword."
 type ResetPasswordPayload {
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]! @public
 }
 
@@ -3757,7 +3808,7 @@ input VerifyEmailInput {
 
 "The answer to verifyEmail."
 type VerifyEmailPayload {
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]! @public
 }
 
@@ -3769,25 +3820,25 @@ input DeleteAccountInput {
 
 "The answer to deleteAccount."
 type DeleteAccountPayload {
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
-# ── Conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Conversations ─────────────────────────────────────────────────────────────────────────────────
 
-"Whether a conversation is a group or between two people."
+"The kind of a conversation."
 enum ConversationKind {
   "Any number of people, with roles."
   GROUP
-  "Two people, one conversation a pair."
+  "Two people; each pair has one."
   DIRECT
 }
 
-"How much of what was before them new members see."
+"How much of the earlier history new members see."
 enum HistoryVisibility {
   "Everything."
   FROM_START
-  "What comes after they joined."
+  "Only what comes after they joined."
   FROM_JOINING
 }
 
@@ -3801,39 +3852,43 @@ enum MemberRole {
   MEMBER
 }
 
-"Messages and other events, in one order, among people who are members."
+"Messages and other events, in one order, shared by its members."
 type Conversation implements Node {
   "Starts with ` + "`" + `conv_` + "`" + `."
   id: ID!
   "Group or direct; never changes."
   kind: ConversationKind!
-  "What people see who join later."
+  "What new members see."
   historyVisibility: HistoryVisibility!
-  "Members may rename it, and not only the owner and the admins."
+  "Members may rename it too, not only the owner and the admins."
   membersMayRename: Boolean!
   """
-  Never blank. A direct conversation is called after the other person: by their display name, else their nickname, and
-  "Deleted account" once that is gone. A group where nobody gave a title is called by the nicknames of those it began with,
-  joined by a comma and a space, as far as 200 characters go; when the account of a member is removed, by those who are left.
+  Never blank. A direct conversation is called after the other person: by their display name, else
+  their nickname, and "Deleted account" once that account is gone. A group without a title is called
+  by the nicknames of its first members, joined by a comma and a space, up to 200 characters; when
+  the account of a member is removed, by the nicknames of the members who are left.
   """
   title: String! @perViewer
   "When it was started."
   createdAt: Time!
-  "When the newest event happened that is no edit, deletion or reaction."
+  "The time of the newest event, not counting edits, deletions and reactions."
   lastActivityAt: Time!
   """
   The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all
   other events.
   """
   lastSeq: Int!
-  "Null in a direct conversation, and for the moment between the removal of the owner's account and ` + "`" + `MemberRoleChanged` + "`" + `."
+  """
+  Null in a direct conversation, and for the moment between the removal of the owner's account and
+  ` + "`" + `MemberRoleChanged` + "`" + `.
+  """
   owner: User
   """
-  How many members it has now, 1 to 500: as many as ` + "`" + `members` + "`" + ` lists. When an account is removed, its person is left out before
-  ` + "`" + `MemberRemoved` + "`" + ` comes.
+  How many members it has now, 1 to 500: as many as ` + "`" + `members` + "`" + ` lists. When an account is removed, it
+  is left out before ` + "`" + `MemberRemoved` + "`" + ` comes.
   """
   memberCount: Int!
-  "In order of joining; the first 50 unless the page says otherwise."
+  "In order of joining; the first 50 unless the page arguments ask for others."
   members(
     """
     How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 50 if neither is given.
@@ -3851,8 +3906,9 @@ type Conversation implements Node {
     before: String
   ): ConversationMemberConnection!
   """
-  Oldest to newest inside a page, whichever way it was asked for. ` + "`" + `first` + "`" + ` walks forwards from the oldest (or from ` + "`" + `after` + "`" + `),
-  ` + "`" + `last` + "`" + ` backwards from the newest (or from ` + "`" + `before` + "`" + `); give one of the two, or neither for the newest 50.
+  Oldest to newest inside a page, in both directions. ` + "`" + `first` + "`" + ` walks forwards from the oldest (or
+  from ` + "`" + `after` + "`" + `), ` + "`" + `last` + "`" + ` backwards from the newest (or from ` + "`" + `before` + "`" + `). Give one of the two, or
+  neither for the newest 50.
   """
   messages(
     "How many messages, 0 to 100, from the oldest or after ` + "`" + `after` + "`" + `. Not together with ` + "`" + `last` + "`" + `."
@@ -3867,7 +3923,7 @@ type Conversation implements Node {
     "A cursor of this list: the page ends right before it. Goes with ` + "`" + `last` + "`" + `."
     before: String
   ): MessageConnection!
-  "The newest message, also where it is deleted; null while there is none that the viewer may see."
+  "The newest message, also if it is deleted; null while there is none that the viewer may see."
   lastMessage: Message
   "The viewer's own membership."
   viewerMember: ConversationMember! @perViewer
@@ -3881,7 +3937,7 @@ type ConversationConnection {
   edges: [ConversationEdge!]!
   "The same as the edges' nodes."
   nodes: [Conversation!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -3901,27 +3957,28 @@ type ConversationMember implements Node {
   user: User!
   "What they may do here."
   role: MemberRole!
-  "When they became a member; of someone who came back, the last time."
+  "When they became a member; if they left and came back, the last time."
   joinedAt: Time!
   """
-  They have read up to this event. Of others null, unless both they and the viewer let others know (Settings.sendReadReceipts).
+  They have read up to this event. For other members null, unless both they and the viewer have read
+  receipts on (Settings.sendReadReceipts).
   """
   lastReadSeq: Int @perViewer
   """
   Messages of others after ` + "`" + `lastReadSeq` + "`" + ` that are not deleted; 1,000 stands for as many or more.
-  Null of others.
+  Null for other members.
   """
   unreadCount: Int @perViewer
-  "Those of them that mention the viewer. Null of others."
+  "How many of them mention the viewer. Null for other members."
   unreadMentionCount: Int @perViewer
   """
-  No notifications until then; the last microsecond of the year 9999 stands for ever. Null where not
-  muted, and of others.
+  No notifications until then; the last microsecond of the year 9999 means forever. Null if not
+  muted, and for other members.
   """
   mutedUntil: Time @perViewer
-  "Put away until the next message comes. Null of others."
+  "Put away until the next message comes. Null for other members."
   archived: Boolean @perViewer
-  "Kept at the top. Null of others."
+  "Pinned by the viewer. Null for other members."
   pinned: Boolean @perViewer
 }
 
@@ -3931,7 +3988,7 @@ type ConversationMemberConnection {
   edges: [ConversationMemberEdge!]!
   "The same as the edges' nodes."
   nodes: [ConversationMember!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -3946,15 +4003,15 @@ type ConversationMemberEdge {
 "A new group."
 input CreateConversationInput {
   """
-  Up to 200 characters. Left out or blank: the members' nicknames, the owner's first, joined by a comma and a space, as far
-  as 200 characters go.
+  Up to 200 characters. Left out or blank: the members' nicknames, the owner's first, joined by a
+  comma and a space, up to 200 characters.
   """
   title: String
-  "At least one person beside the viewer; at most 500 members in all, the viewer included."
+  "At least one person besides the viewer; at most 500 members in all, the viewer included."
   members: [ConversationMemberInput!]!
-  "What people see who join later."
+  "What new members see."
   historyVisibility: HistoryVisibility! = FROM_START
-  "Let members rename the conversation, and not only the owner and the admins."
+  "Let members rename the conversation too, not only the owner and the admins."
   membersMayRename: Boolean = false
 }
 
@@ -3962,7 +4019,7 @@ input CreateConversationInput {
 input ConversationMemberInput {
   "A user id. userErrors: NOT_FOUND, CONFLICT (listed twice)."
   userId: ID!
-  "OWNER only for the viewer, whose role it is in any case."
+  "OWNER only for the viewer, who is the owner in any case."
   role: MemberRole! = MEMBER
 }
 
@@ -3970,7 +4027,7 @@ input ConversationMemberInput {
 type CreateConversationPayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -3984,7 +4041,7 @@ input OpenDirectConversationInput {
 type OpenDirectConversationPayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4000,7 +4057,7 @@ input RenameConversationInput {
 type RenameConversationPayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4008,7 +4065,7 @@ type RenameConversationPayload {
 input UpdateConversationSettingsInput {
   "A conversation that the viewer is a member of."
   conversationId: ID!
-  "Let members rename the conversation, and not only the owner and the admins."
+  "Let members rename the conversation too, not only the owner and the admins."
   membersMayRename: Boolean!
 }
 
@@ -4032,7 +4089,7 @@ input AddMembersInput {
 type AddMembersPayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4048,7 +4105,7 @@ input RemoveMemberInput {
 type RemoveMemberPayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4056,7 +4113,7 @@ type RemoveMemberPayload {
 input ChangeMemberRoleInput {
   "A conversation that the viewer is a member of."
   conversationId: ID!
-  "The member whose role changes."
+  "The member to give another role."
   userId: ID!
   "ADMIN or MEMBER; for OWNER there is transferOwnership."
   role: MemberRole!
@@ -4066,7 +4123,7 @@ input ChangeMemberRoleInput {
 type ChangeMemberRolePayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4074,7 +4131,7 @@ type ChangeMemberRolePayload {
 input TransferOwnershipInput {
   "A conversation that the viewer is a member of."
   conversationId: ID!
-  "The new owner, who has to be a member."
+  "The new owner; must be a member."
   userId: ID!
 }
 
@@ -4082,7 +4139,7 @@ input TransferOwnershipInput {
 type TransferOwnershipPayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4094,11 +4151,11 @@ input LeaveConversationInput {
 
 "The answer to leaveConversation."
 type LeaveConversationPayload {
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
-"Changes of the viewer's own membership. What is left out or null stays as it is."
+"Changes of the viewer's own membership. Fields that are left out or null stay as they are."
 input UpdateMembershipInput {
   "A conversation that the viewer is a member of."
   conversationId: ID!
@@ -4106,9 +4163,9 @@ input UpdateMembershipInput {
   muted: Boolean
   "Mutes until then; a time in the future."
   mutedUntil: Time
-  "Put it away until the next message comes, or take it back."
+  "True puts it away until the next message comes, false takes it back."
   archived: Boolean
-  "Keep it at the top, or no longer."
+  "True pins it, false unpins it."
   pinned: Boolean
 }
 
@@ -4116,7 +4173,7 @@ input UpdateMembershipInput {
 type UpdateMembershipPayload {
   "The viewer's own; null when there are userErrors."
   member: ConversationMember
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4132,7 +4189,7 @@ input SaveDraftInput {
 type SaveDraftPayload {
   "Null when there are userErrors."
   conversation: Conversation
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4148,13 +4205,13 @@ input MarkReadInput {
 type MarkReadPayload {
   "The viewer's own; null when there are userErrors."
   member: ConversationMember
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
-# ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Messages ──────────────────────────────────────────────────────────────────────────────────────
 
-"What someone wrote in a conversation."
+"A text that a member sent to a conversation."
 type Message implements Node {
   "Starts with ` + "`" + `msg_` + "`" + `."
   id: ID!
@@ -4171,25 +4228,27 @@ type Message implements Node {
   content: String!
   "When it was stored."
   createdAt: Time!
-  "When it was edited last; null for never."
+  "When it was last edited; null if never."
   editedAt: Time
   "Null unless it is deleted."
   deletedAt: Time
   """
-  The message that this one answers; null where it answers none, or one from before the time that the viewer may see. A deleted
-  one stays, without content.
+  The message that this one answers. Null if it answers none, or one from before the time that the
+  viewer may see. A deleted one stays, without content.
   """
   replyTo: Message
   """
-  The members whom the content names as @nickname, as they were called when it was written; a later change of name changes
-  nothing. It looks at the first 100 @ that begin a word.
+  The members that the content names as @nickname, by their nicknames at the time of writing; a
+  later change of nickname changes nothing. Only the first 100 @ that begin a word count.
   """
   mentions: [User!]!
-  "By emoji, the one that came first, first."
+  "By emoji, in the order in which each first came."
   reactions: [ReactionGroup!]!
   """
-  The members who have read up to this message, in order of joining: those who were there when it came, without its author, and
-  only those who let others see it. Empty if the viewer has turned read receipts off. The first 20 unless the page says otherwise.
+  The members who have read up to this message, in order of joining. Only people who were members
+  when it came count, without its author and without members who have turned read receipts off.
+  Empty if the viewer has turned read receipts off. The first 20 unless the page arguments ask for
+  others.
   """
   seenBy(
     """
@@ -4215,9 +4274,12 @@ type ReactionGroup {
   emoji: String!
   "How many members reacted with it; at least 1."
   count: Int!
-  "The viewer is one of them."
+  "True if the viewer is one of them."
   viewerReacted: Boolean! @perViewer
-  "Who reacted, the first of them first; the first 20 unless the page says otherwise."
+  """
+  The members who reacted, in order of reacting; the first 20 unless the page arguments ask for
+  others.
+  """
   users(
     """
     How many items, 0 to 100, from the start of the list or after ` + "`" + `after` + "`" + `. 20 if neither is given.
@@ -4242,7 +4304,7 @@ type MessageConnection {
   edges: [MessageEdge!]!
   "The same as the edges' nodes."
   nodes: [Message!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
@@ -4254,25 +4316,25 @@ type MessageEdge {
   node: Message!
 }
 
-"A page of messages that were found."
+"A page of search results."
 type MessageSearchConnection {
   "The messages of the page, each with its cursor."
   edges: [MessageSearchEdge!]!
   "The same as the edges' nodes."
   nodes: [Message!]!
-  "Where the page stands in the list."
+  "The place of the page in the list."
   pageInfo: PageInfo!
 }
 
-"One message that was found."
+"One search result."
 type MessageSearchEdge {
   "Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
   cursor: String!
   "The message."
   node: Message!
   """
-  About 160 characters of the content, around the first match, in pieces that together are the text
-  to show.
+  About 160 characters of the content, around the first match, in pieces. Joined in order, they are
+  the text to show.
   """
   snippet: [SnippetPart!]!
 }
@@ -4281,7 +4343,7 @@ type MessageSearchEdge {
 type SnippetPart {
   "Plain text. Joined in order, the pieces are the snippet."
   text: String!
-  "This piece is one of the words that were searched for."
+  "True if this piece is one of the words that were searched for."
   match: Boolean!
 }
 
@@ -4290,18 +4352,19 @@ input SendMessageInput {
   "A conversation that the viewer is a member of."
   conversationId: ID!
   """
-  Plain text of 1 to 4,000 characters, counted as Unicode code points of what is stored. That is NFC (Unicode UAX #15) of
-  what was sent, whatever the number of combining marks in a row. White space and line breaks at both ends are removed, those
-  within are kept. A line break is stored as U+000A: CR LF becomes one, and CR alone is refused, as all control characters are
-  but line breaks and tabs. userErrors: REQUIRED, INVALID, TOO_LONG.
+  Plain text of 1 to 4,000 characters, counted as Unicode code points of the stored text. The text
+  is stored in NFC (Unicode UAX #15), whatever the number of combining marks in a row. White space
+  and line breaks at both ends are removed, those within are kept. A line break is stored as U+000A:
+  CR LF becomes one. CR alone is refused, and so are all other control characters except line breaks
+  and tabs. userErrors: REQUIRED, INVALID, TOO_LONG.
   """
   content: String!
   "A message of the same conversation that this one answers. userErrors: NOT_FOUND."
   replyToId: ID
   """
-  1 to 128 characters, made by the client, one for each message it means to send. Sending again with the same key and the
-  same input gives back the same message, so that a request whose answer was lost can safely be repeated. Kept as long as
-  the message; counts for one author in one conversation.
+  1 to 128 characters, made by the client, one for each message it means to send. Sending again with
+  the same key and the same input returns the same message, so that a request whose answer was lost
+  can safely be repeated. Kept as long as the message; counts for one author in one conversation.
   """
   idempotencyKey: String
 }
@@ -4310,7 +4373,7 @@ input SendMessageInput {
 type SendMessagePayload {
   "Null when there are userErrors."
   message: Message
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4321,8 +4384,8 @@ input EditMessageInput {
   "As in sendMessage."
   content: String!
   """
-  The message's ` + "`" + `editedAt` + "`" + ` as the client knows it, null for never edited: where it was edited since then, nothing is changed, and
-  there is a CONFLICT. Left out: the last edit wins.
+  The message's ` + "`" + `editedAt` + "`" + ` as the client knows it; null for never edited. If it was edited since
+  then, nothing is changed, and the answer is a CONFLICT. Left out: the last edit wins.
   """
   expectedEditedAt: Time
 }
@@ -4331,7 +4394,7 @@ input EditMessageInput {
 type EditMessagePayload {
   "Null when there are userErrors."
   message: Message
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4361,7 +4424,7 @@ input AddReactionInput {
 type AddReactionPayload {
   "Null when there are userErrors."
   message: Message
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
@@ -4377,34 +4440,34 @@ input RemoveReactionInput {
 type RemoveReactionPayload {
   "Null when there are userErrors."
   message: Message
-  "What the person can correct; empty if it was done. The mutation names the codes."
+  "Mistakes that the person can correct; empty if it was done. The mutation lists the codes."
   userErrors: [UserError!]!
 }
 
-# ── Realtime ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Realtime ──────────────────────────────────────────────────────────────────────────────────────
 
 "One durable change of a conversation. seq orders all of them, without gaps."
 interface ConversationEvent {
-  "In ` + "`" + `CaughtUp` + "`" + ` that of the newest event that was delivered."
+  "The number in the conversation. In ` + "`" + `CaughtUp` + "`" + `, that of the newest event that was delivered."
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   """
-  Null if the viewer is no longer a member, as in the event that says so, and in the ` + "`" + `CaughtUp` + "`" + ` of
-  ` + "`" + `events` + "`" + `.
+  Null if the viewer is no longer a member, as in the event of their own removal, and in the
+  ` + "`" + `CaughtUp` + "`" + ` of ` + "`" + `events` + "`" + `.
   """
   conversation: Conversation
 }
 
-"The conversation was started: its first event."
+"The conversation was started. This is its first event."
 type ConversationCreated implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
@@ -4416,7 +4479,10 @@ type ConversationRenamed implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if the title follows the removal of an account."
+  """
+  The user who did it; null once the account is gone, and if the title follows the removal of an
+  account.
+  """
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
@@ -4430,11 +4496,11 @@ type ConversationSettingsChanged implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
-  "Members may rename the conversation from here on, and not only the owner and the admins."
+  "From now on members may rename the conversation too, not only the owner and the admins."
   membersMayRename: Boolean!
 }
 
@@ -4444,7 +4510,7 @@ type MemberAdded implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
@@ -4460,7 +4526,7 @@ type MemberRemoved implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it: the member who left, or who removed them; null once the account is gone."
+  "The user who did it: the member who left, or who removed them; null once the account is gone."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
@@ -4474,7 +4540,9 @@ type MemberRoleChanged implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if the removal of the owner is the reason."
+  """
+  The user who did it; null once the account is gone, and if the removal of the owner is the reason.
+  """
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
@@ -4490,11 +4558,11 @@ type MessageAdded implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
-  "As it is now: without content where it was deleted since."
+  "The message as it is now: without content if it was deleted since."
   message: Message!
 }
 
@@ -4504,11 +4572,11 @@ type MessageEdited implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
-  "As it is now; null where it is from before the time that the viewer may see."
+  "The message as it is now; null if it is from before the time that the viewer may see."
   message: Message
 }
 
@@ -4518,11 +4586,11 @@ type MessageDeleted implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
-  "Null where it is from before the time that the viewer may see."
+  "Null if it is from before the time that the viewer may see."
   message: Message
 }
 
@@ -4532,17 +4600,17 @@ type ReactionAdded implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
-  "As it is now; null where it is from before the time that the viewer may see."
+  "The message as it is now; null if it is from before the time that the viewer may see."
   message: Message
   "Null once the account is gone."
   user: User
   "The emoji, fully qualified (UTS #51)."
   emoji: String!
-  "How many had put this emoji there after this."
+  "How many members had reacted with this emoji after this event."
   count: Int!
 }
 
@@ -4552,23 +4620,23 @@ type ReactionRemoved implements ConversationEvent {
   seq: Int!
   "When it happened."
   at: Time!
-  "Who did it; null once the account is gone, and if no one did."
+  "The user who did it; null once the account is gone, and if no one did."
   actor: User
   "The conversation as it is now; null if the viewer is no longer a member."
   conversation: Conversation
-  "As it is now; null where it is from before the time that the viewer may see."
+  "The message as it is now; null if it is from before the time that the viewer may see."
   message: Message
   "Null once the account is gone."
   user: User
   "The emoji, fully qualified (UTS #51)."
   emoji: String!
-  "How many had put this emoji there after this."
+  "How many members had reacted with this emoji after this event."
   count: Int!
 }
 
-"All that was missed has been delivered; live events follow. Not stored."
+"All missed events have been delivered; live events follow. Not stored."
 type CaughtUp implements ConversationEvent {
-  "Of the newest event that was delivered; 0 in ` + "`" + `events` + "`" + `."
+  "The seq of the newest event that was delivered; 0 in ` + "`" + `events` + "`" + `."
   seq: Int!
   "Now."
   at: Time!
@@ -4580,11 +4648,11 @@ type CaughtUp implements ConversationEvent {
 
 "One item of the viewer's stream: what happened, and the cursor of the place after it."
 type ViewerEvent {
-  "For ` + "`" + `after` + "`" + `, once this item has been dealt with."
+  "For ` + "`" + `after` + "`" + `, once this item has been processed."
   cursor: String!
   """
-  Where it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Given even if the viewer is no longer a
-  member.
+  The conversation in which it happened; null in ` + "`" + `CaughtUp` + "`" + ` and ` + "`" + `StreamReset` + "`" + `. Given even if the
+  viewer is no longer a member.
   """
   conversationId: ID
   "What happened."
@@ -4613,7 +4681,7 @@ union ViewerEventBody =
 type ConversationJoined {
   "The conversation that the viewer joined."
   conversationId: ID!
-  "Null if the viewer has left it again meanwhile."
+  "Null if the viewer has left it again since."
   conversation: Conversation
 }
 
@@ -4623,7 +4691,10 @@ type ConversationLeft {
   conversationId: ID!
 }
 
-"Something can no longer be delivered, as a rule because the cursor was too old: the stream starts again, from now. Fetch what is shown."
+"""
+Something can no longer be delivered, usually because the cursor was too old. The stream starts
+again from now: fetch what is shown.
+"""
 type StreamReset {
   "Now."
   at: Time!
@@ -4635,17 +4706,17 @@ type InboxUpdate {
   conversationId: ID!
   "Null once the viewer is no longer a member."
   conversation: Conversation
-  "As ConversationMember.unreadCount; 0 once removed."
+  "As ConversationMember.unreadCount; 0 if ` + "`" + `removed` + "`" + `."
   unreadCount: Int!
-  "As ConversationMember.unreadMentionCount; 0 once removed."
+  "As ConversationMember.unreadMentionCount; 0 if ` + "`" + `removed` + "`" + `."
   unreadMentionCount: Int!
-  "The viewer is no longer a member."
+  "True if the viewer is no longer a member."
   removed: Boolean!
 }
 
 "Someone started or stopped typing in a conversation."
 type TypingIndicator {
-  "The id of the user who types or has stopped."
+  "The id of the user who is typing or has stopped."
   userId: ID!
   "Null once the account is gone."
   user: User
@@ -4660,13 +4731,13 @@ type ReadReceipt {
   "Null once the account is gone."
   user: User
   """
-  They have read up to this event. Null once that is hidden, by them or by the viewer, or they are
-  no longer a member.
+  They have read up to this event. Null if it is hidden, by them or by the viewer, or they are no
+  longer a member.
   """
   lastReadSeq: Int
 }
 
-"Whether the viewer types in a conversation."
+"Whether the viewer is typing in a conversation."
 input SetTypingInput {
   "A conversation that the viewer is a member of."
   conversationId: ID!

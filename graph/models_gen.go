@@ -8,13 +8,13 @@ import (
 	"parley/model"
 )
 
-// The answer to signing in, in any of its ways.
+// The answer to each way of signing in.
 type AuthPayload struct {
 	// Null if no one is signed in: there are userErrors, or addresses are concealed (register).
 	Tokens *auth.Tokens `json:"tokens,omitempty"`
 	// The person who is signed in now; null if the tokens are.
 	Viewer *Viewer `json:"viewer,omitempty"`
-	// What the person can correct; empty if it was done. The mutation names the codes.
+	// Mistakes that the person can correct; empty if it was done. The mutation lists the codes.
 	UserErrors []*UserError `json:"userErrors"`
 }
 
@@ -24,7 +24,7 @@ type ConversationConnection struct {
 	Edges []*ConversationEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.Conversation `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -42,7 +42,7 @@ type ConversationMemberConnection struct {
 	Edges []*ConversationMemberEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.ConversationMember `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -66,7 +66,7 @@ type MessageConnection struct {
 	Edges []*MessageEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.Message `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -78,21 +78,21 @@ type MessageEdge struct {
 	Node *model.Message `json:"node"`
 }
 
-// A page of messages that were found.
+// A page of search results.
 type MessageSearchConnection struct {
 	// The messages of the page, each with its cursor.
 	Edges []*MessageSearchEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.Message `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
-// Where a page is in its list, as in the Relay connection specification.
+// The place of a page in its list, as in the Relay connection specification.
 type PageInfo struct {
-	// More follows after this page; known whichever way the list was walked.
+	// True if more items follow this page, in whichever direction the list was walked.
 	HasNextPage bool `json:"hasNextPage"`
-	// More comes before this page; known whichever way the list was walked.
+	// True if more items come before this page, in whichever direction the list was walked.
 	HasPreviousPage bool `json:"hasPreviousPage"`
 	// The cursor of the first edge; null when the page is empty.
 	StartCursor *string `json:"startCursor,omitempty"`
@@ -102,7 +102,7 @@ type PageInfo struct {
 
 // A refresh token to trade for new tokens.
 type RefreshSessionInput struct {
-	// The `refreshToken` of the tokens that the session got last.
+	// The newest `refreshToken` of the session.
 	RefreshToken string `json:"refreshToken"`
 }
 
@@ -122,17 +122,17 @@ type ResetPasswordInput struct {
 
 // The answer to revokeOtherSessions.
 type RevokeOtherSessionsPayload struct {
-	// How many were ended.
+	// How many sessions were ended.
 	Revoked int `json:"revoked"`
 	// Always empty.
 	UserErrors []*UserError `json:"userErrors"`
 }
 
-// What a person lets others see.
+// What others may see of a person.
 type Settings struct {
-	// Whether one is online, and when one was last seen.
+	// Whether the person is online, and when they were last seen.
 	ShowPresence bool `json:"showPresence"`
-	// How far one has read. Those who hide theirs do not see it of others either.
+	// How far the person has read. People who hide theirs do not see it of others either.
 	SendReadReceipts bool `json:"sendReadReceipts"`
 }
 
@@ -140,7 +140,7 @@ type Settings struct {
 type UpdateProfilePayload struct {
 	// Null when there are userErrors.
 	User *model.User `json:"user,omitempty"`
-	// What the person can correct; empty if it was done. The mutation names the codes.
+	// Mistakes that the person can correct; empty if it was done. The mutation lists the codes.
 	UserErrors []*UserError `json:"userErrors"`
 }
 
@@ -158,7 +158,7 @@ type UserConnection struct {
 	Edges []*UserEdge `json:"edges"`
 	// The same as the edges' nodes.
 	Nodes []*model.User `json:"nodes"`
-	// Where the page stands in the list.
+	// The place of the page in the list.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -170,13 +170,14 @@ type UserEdge struct {
 	Node *model.User `json:"node"`
 }
 
-// Something that the person can correct.
+// A mistake that the person can correct.
 type UserError struct {
 	// The kind of mistake, for programs.
 	Code errs.Code `json:"code"`
 	// The mistake in one English sentence, for people.
 	Message string `json:"message"`
-	// Where in the arguments, outermost first, list positions counted from 0: ["input", "members", "1", "userId"].
+	// Where in the arguments, outermost first, list positions counted from 0: ["input", "members", "1",
+	// "userId"].
 	Path []string `json:"path"`
 }
 

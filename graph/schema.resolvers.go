@@ -7,12 +7,11 @@ package graph
 
 import (
 	"context"
-	"time"
-
 	"parley/auth"
 	"parley/chat"
 	"parley/live"
 	"parley/model"
+	"time"
 )
 
 func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversation) (string, error) {

@@ -23,17 +23,20 @@ import (
 	"parley/wire"
 )
 
+// DefaultMaxAnswerBytes is the default of Options.MaxAnswerBytes.
+const DefaultMaxAnswerBytes = 2 << 20
+
 // Options are the settings of a Server; the zero value serves.
 type Options struct {
 	// that are live of one account, or of one address without signing in; 0 means any number
 	MaxConnections int
-	MaxOperations  int // at once on a connection; 0 means 100
+	MaxOperations  int // at once on a connection; 0 means wire.DefaultMaxOperations
 	// of an account, for each subscription over all its conversations; 0 means any number
 	MaxStreams     int
-	QueueItems     int   // that wait to be read on a connection; 0 means 1,024
-	QueueBytes     int   // the same in bytes; 0 means 1 MiB
-	MaxAnswerBytes int   // of an answer; 0 means 2 MiB
-	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means 256 KiB
+	QueueItems     int   // that wait to be read on a connection; 0 means wire.DefaultQueueItems
+	QueueBytes     int   // the same in bytes; 0 means wire.DefaultQueueBytes
+	MaxAnswerBytes int   // of an answer; 0 means DefaultMaxAnswerBytes
+	MaxBodyBytes   int64 // of a request, or of a WebSocket message; 0 means wire.DefaultMaxMessage
 	Limits         document.Limits
 	AllowedOrigins []string // of web pages beside the server's own; see the README for the form
 	// whose origin is the server's own; empty means that of the host a request names
@@ -77,7 +80,7 @@ func New(services Services, opts Options) *Server {
 	resolver := &Resolver{Services: services, people: people, slots: newSlots(cmp.Or(opts.MaxStreams, math.MaxInt))}
 	presenter := presenter{opts.Log}
 	present := presenter.present
-	maxAnswer := cmp.Or(opts.MaxAnswerBytes, 2<<20)
+	maxAnswer := cmp.Or(opts.MaxAnswerBytes, DefaultMaxAnswerBytes)
 	turns := newExecutionTurns(maxAnswer)
 
 	schema := NewExecutableSchema(Config{Schema: servedSchema(), Resolvers: resolver})
@@ -104,7 +107,7 @@ func New(services Services, opts Options) *Server {
 		connections: &connections{max: cmp.Or(opts.MaxConnections, math.MaxInt), open: map[holder]int{}},
 	}
 	transport := wire.Options{
-		Exec: exec, Present: present, Detach: detach, Init: s.Init, Hold: s.hold, Same: sameAccount,
+		Exec: exec, Present: present, Detach: detach, Init: s.Init, OnConnect: s.hold, SameCaller: sameAccount,
 		Subscribe:     s.shared.subscribe,
 		Header:        ratelimit.WriteHeader,
 		IsLarge:       func(oc *graphql.OperationContext) bool { return memoryOf(oc, maxAnswer) > lightMemory },

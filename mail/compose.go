@@ -17,7 +17,7 @@ import (
 //go:embed templates
 var files embed.FS
 
-// templates make one kind of mail. The text has the subject too.
+// templates are those of one kind of mail. The text template also has the subject.
 type templates struct {
 	text *texttemplate.Template
 	html *htmltemplate.Template
@@ -26,11 +26,13 @@ type templates struct {
 func parseTemplates() (map[Kind]templates, error) {
 	all := map[Kind]templates{}
 	for _, kind := range kinds() {
-		text, err := texttemplate.ParseFS(files, "templates/layout.txt", "templates/"+string(kind)+".txt")
+		text, err := texttemplate.ParseFS(files, "templates/layout.txt",
+			"templates/"+string(kind)+".txt")
 		if err != nil {
 			return nil, fmt.Errorf("mail: %w", err)
 		}
-		html, err := htmltemplate.ParseFS(files, "templates/layout.html", "templates/"+string(kind)+".html")
+		html, err := htmltemplate.ParseFS(files, "templates/layout.html",
+			"templates/"+string(kind)+".html")
 		if err != nil {
 			return nil, fmt.Errorf("mail: %w", err)
 		}
@@ -39,20 +41,20 @@ func parseTemplates() (map[Kind]templates, error) {
 	return all, nil
 }
 
-// content is what the templates see.
+// content is the data for the templates.
 type content struct {
 	Server   string
-	Nickname string // empty: the greeting does without
+	Nickname string // may be empty
 	Link     string
 	Subject  string
 }
 
-// compose makes the mail that a row stands for. Its Message-ID and its date are the same at every
-// attempt. Its errors name no recipient.
+// compose returns the mail of a row. Its Message-ID and its date are the same at every attempt. The
+// errors do not contain the recipient.
 func (o *Outbox) compose(m *row) (*gomail.Msg, error) {
 	t, ok := o.templates[m.Kind]
 	if !ok {
-		return nil, errors.New("there is no template")
+		return nil, fmt.Errorf("there is no template for %q", m.Kind)
 	}
 	c := content{Server: o.opts.Server, Nickname: greetable(m.Nickname), Link: m.Link}
 	var subject, text, html bytes.Buffer
@@ -69,17 +71,17 @@ func (o *Outbox) compose(m *row) (*gomail.Msg, error) {
 
 	from, err := netmail.ParseAddress(o.opts.From)
 	if err != nil {
-		return nil, errors.New("the sender cannot be read")
+		return nil, errors.New("the sender is not an address")
 	}
 	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
 	msg.FromMailAddress(from)
 	if err := msg.To(m.Recipient); err != nil {
-		return nil, errors.New("the recipient cannot be read") // the cause quotes it
+		return nil, errors.New("the recipient is not an address") // the cause quotes it
 	}
 	msg.Subject(c.Subject)
 	msg.SetMessageIDWithValue(m.ID.String() + from.Address[strings.LastIndex(from.Address, "@"):])
 	msg.SetDateWithValue(m.CreatedAt)
-	// Keep programs from answering: RFC 3834, section 5, and what Exchange listens to instead.
+	// These prevent automatic answers: RFC 3834, section 5, and the header of Exchange.
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
 	msg.SetGenHeader("X-Auto-Response-Suppress", "All")
 	msg.SetBodyString(gomail.TypeTextPlain, text.String())
@@ -87,12 +89,13 @@ func (o *Outbox) compose(m *row) (*gomail.Msg, error) {
 	return msg, nil
 }
 
-// greetable returns a nickname that may stand in a mail, and nothing for others: whoever registers
-// with a stranger's address chooses what this server writes to the stranger, and mail programs make
-// links of what looks like one.
+// greetable returns a nickname if it is safe in a mail, and otherwise "". A client that registers
+// with someone else's address chooses a text in the mail to them, and mail programs turn text that
+// looks like an address into a link.
 func greetable(nickname string) string {
 	for _, r := range nickname {
-		if !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Number) && !strings.ContainsRune(" -_'’", r) {
+		if !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Number) &&
+			!strings.ContainsRune(" -_'’", r) {
 			return ""
 		}
 	}

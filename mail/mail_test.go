@@ -14,51 +14,51 @@ import (
 
 func TestARolledBackTransactionSendsNothing(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		server := newMailServer(t)
-		o := w.outbox(plain(server.start()))
-		w.run(o)
+		o := f.outbox(plain(server.start()))
+		f.run(o)
 		changedMind := errors.New("changed my mind")
-		err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		err := f.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 			return errors.Join(o.Enqueue(ctx, tx, verify("ann")), changedMind)
 		})
 		if !errors.Is(err, changedMind) {
 			t.Fatal(err)
 		}
-		w.enqueue(o, verify("bob"))
+		f.enqueue(o, verify("bob"))
 		if got := server.next(); got.to != "bob@example.org" {
 			t.Errorf("a mail to %s came", got.to)
 		}
-		w.log.wait(1, sent)
-		if n, err := w.db.NewSelect().Model((*row)(nil)).Count(t.Context()); n != 1 {
+		f.log.wait(1, sent)
+		if n, err := f.db.NewSelect().Model((*row)(nil)).Count(t.Context()); n != 1 {
 			t.Errorf("there are %d mails (%v)", n, err)
 		}
 	})
 }
 
-func TestTheCommitRingsTheBell(t *testing.T) {
+func TestTheCommitWakesRun(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		server := newMailServer(t)
-		o := w.outbox(plain(server.start()), func(opts *Options) { opts.PollEvery = time.Hour })
-		err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		o := f.outbox(plain(server.start()), func(opts *Options) { opts.PollEvery = time.Hour })
+		err := f.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 			if err := o.Enqueue(ctx, tx, verify("ann")); err != nil {
 				return err
 			}
-			if len(o.bell) != 0 {
-				t.Error("it rings before there is anything to find")
+			if len(o.due.C()) != 0 {
+				t.Error("Run is woken before the commit")
 			}
 			return nil
 		})
-		if err != nil || len(o.bell) != 1 {
-			t.Fatalf("it rings %d times (%v)", len(o.bell), err)
+		if err != nil || len(o.due.C()) != 1 {
+			t.Fatalf("%d notifications (%v), want 1", len(o.due.C()), err)
 		}
-		w.run(o)
+		f.run(o)
 		server.next()
-		w.until("Run waits for the bell", func() bool { return len(o.bell) == 0 })
-		// any of which a look could find that was under way
+		f.eventually("Run waits to be woken", func() bool { return len(o.due.C()) == 0 })
+		// several, because a claim that is under way may find one without being woken
 		for _, key := range []string{"bob", "cy", "dee"} {
-			w.enqueue(o, verify(key))
+			f.enqueue(o, verify(key))
 			server.next()
 		}
 	})
@@ -66,62 +66,64 @@ func TestTheCommitRingsTheBell(t *testing.T) {
 
 func TestTheSameKeyOnce(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		server := newMailServer(t)
-		o := w.outbox(plain(server.start()))
-		w.run(o)
-		w.enqueue(o, verify("ann"), verify("ann")) // while it waits
+		o := f.outbox(plain(server.start()))
+		f.run(o)
+		f.enqueue(o, verify("ann"), verify("ann")) // while it waits
 		server.next()
-		w.log.wait(1, sent)
-		w.enqueue(o, verify("ann")) // when it is gone
-		w.enqueue(o, verify("bob"))
+		f.log.wait(1, sent)
+		f.enqueue(o, verify("ann")) // after it was sent
+		f.enqueue(o, verify("bob"))
 		if got := server.next(); got.to != "bob@example.org" {
 			t.Errorf("a mail to %s came", got.to)
 		}
-		w.log.wait(2, sent)
-		w.wantSent("ann")
+		f.log.wait(2, sent)
+		f.wantSent("ann")
 		server.want(1, "DATA ann@example.org")
 	})
 }
 
 func TestCrashes(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		server := newMailServer(t)
-		now := w.clock.Now()
+		now := f.clock.Now()
 		past, later := now.Add(-time.Second), now.Add(time.Minute)
-		w.insert(verify("before"), func(r *row) { r.Attempts, r.ClaimedUntil = 1, &past })
-		w.insert(verify("within"), func(r *row) { r.Attempts, r.ClaimedUntil, r.StartedAt = 1, &past, &past })
-		w.insert(verify("alive"), func(r *row) { r.Attempts, r.ClaimedUntil = 1, &later })
-		o := w.outbox(plain(server.start()))
-		w.run(o)
+		f.insert(verify("before"), func(r *row) { r.Attempts, r.ClaimedUntil = 1, &past })
+		f.insert(verify("during"), func(r *row) {
+			r.Attempts, r.ClaimedUntil, r.StartedAt = 1, &past, &past
+		})
+		f.insert(verify("alive"), func(r *row) { r.Attempts, r.ClaimedUntil = 1, &later })
+		o := f.outbox(plain(server.start()))
+		f.run(o)
 		if got := server.next(); got.to != "before@example.org" {
 			t.Errorf("a mail to %s came", got.to)
 		}
-		w.log.wait(1, sent)
-		w.wantSent("before")
-		w.log.wait(1, wasLost)
-		w.wantFailed("within", "content: whoever sent it ended")
-		if r := w.row("alive"); r.Attempts != 1 || r.SentAt != nil {
-			t.Errorf("another works at it, and it was taken: %+v", r)
+		f.log.wait(1, sent)
+		f.wantSent("before")
+		f.log.wait(1, hasUnknown)
+		f.wantFailed("during", "content: the node that sent it stopped")
+		if r := f.row("alive"); r.Attempts != 1 || r.SentAt != nil {
+			t.Errorf("claimed although another node has it: %+v", r)
 		}
-		w.clock.Forward(time.Minute) // the other has died
+		f.clock.Forward(time.Minute) // the other node has stopped
 		if got := server.next(); got.to != "alive@example.org" {
 			t.Errorf("a mail to %s came", got.to)
 		}
-		w.log.wait(2, sent)
-		server.want(0, "DATA within@example.org")
+		f.log.wait(2, sent)
+		server.want(0, "DATA during@example.org")
 	})
 }
 
-// A node that slept through its claim finds, before it hands anything over, that the mail is
-// another's.
+// A node whose claim has expired notices, before it hands over the content, that another node has
+// the mail.
 func TestAClaimThatExpiredHandsOverNothing(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		server := newMailServer(t)
-		o := w.outbox(plain(server.start()))
-		w.enqueue(o, verify("ann"))
+		o := f.outbox(plain(server.start()))
+		f.enqueue(o, verify("ann"))
 		slow, err := o.claim(t.Context())
 		if err != nil || slow == nil {
 			t.Fatalf("claimed %v (%v)", slow, err)
@@ -129,164 +131,171 @@ func TestAClaimThatExpiredHandsOverNothing(t *testing.T) {
 		if again, err := o.claim(t.Context()); err != nil || again != nil {
 			t.Fatalf("claimed twice: %v (%v)", again, err)
 		}
-		w.clock.Forward(o.opts.ConnectTimeout + claimMargin)
+		f.clock.Forward(o.opts.ConnectTimeout + claimMargin)
 		quick, err := o.claim(t.Context())
 		if err != nil || quick == nil || quick.ID != slow.ID {
 			t.Fatalf("claimed %v (%v)", quick, err)
 		}
 		o.deliver(t.Context(), slow)
-		w.log.wait(1, "another node has it now")
+		f.log.wait(1, "another node has it")
 		server.want(0, "DATA ann@example.org")
 		o.deliver(t.Context(), quick)
 		server.next()
-		w.wantSent("ann")
+		f.wantSent("ann")
 		server.want(1, "DATA ann@example.org")
 	})
 }
 
 func TestNodesShareTheWork(t *testing.T) {
 	t.Parallel()
-	onPostgres(t, func(t *testing.T, w *world) { // SQLite has one node
+	onPostgres(t, func(t *testing.T, f *fixture) { // SQLite has one node
 		const mails = 200
 		server := newMailServer(t)
 		url := plain(server.start())
-		one := w.outbox(url)
+		one := f.outbox(url)
 		var messages []Message
 		for i := range mails {
 			messages = append(messages, verify(fmt.Sprint("ann", i)))
 		}
-		w.enqueue(one, messages...)
-		w.run(one)
-		other := *w
-		other.db = w.open()
+		f.enqueue(one, messages...)
+		f.run(one)
+		other := *f
+		other.db = f.open()
 		other.run(other.outbox(url))
-		w.log.wait(mails, sent)
+		f.log.wait(mails, sent)
 		seen := map[string]int{}
 		for range mails {
 			seen[server.next().to]++
 		}
 		if len(seen) != mails || len(server.mails) != 0 {
-			t.Errorf("%d of %d got a mail, and %d mails are too many", len(seen), mails, len(server.mails))
+			t.Errorf("%d of %d got a mail, and %d mails are too many", len(seen), mails,
+				len(server.mails))
 		}
 	})
 }
 
 func TestWithoutSMTPTheLogHasTheLink(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		o := w.outbox("", func(opts *Options) { opts.From = "" })
-		w.run(o)
-		w.enqueue(o, verify("ann"), Message{Kind: PasswordChanged, To: "ann@example.org", Nickname: "Ann", Key: "notice"})
-		lines := strings.Join(w.log.wait(2, noSMTP), "")
-		for _, want := range []string{"level=INFO", "kind=verify_email", link, "kind=password_changed"} {
+	each(t, func(t *testing.T, f *fixture) {
+		o := f.outbox("", func(opts *Options) { opts.From = "" })
+		f.run(o)
+		f.enqueue(o, verify("ann"), Message{
+			Kind: PasswordChanged, To: "ann@example.org",
+			Nickname: "Ann", Key: "notice",
+		})
+		lines := strings.Join(f.log.wait(2, noSMTP), "")
+		for _, want := range []string{
+			"level=INFO", "kind=verify_email", link,
+			"kind=password_changed",
+		} {
 			if !strings.Contains(lines, want) {
 				t.Errorf("the log lacks %q:\n%s", want, lines)
 			}
 		}
-		w.until("both are sent", func() bool { return w.row("ann").SentAt != nil && w.row("notice").SentAt != nil })
-		w.wantSent("ann")
-		w.wantSent("notice")
+		f.eventually("both are sent", func() bool {
+			return f.row("ann").SentAt != nil && f.row("notice").SentAt != nil
+		})
+		f.wantSent("ann")
+		f.wantSent("notice")
 	})
 }
 
-// until looks again and again at what says nothing when it changes.
-func (w *world) until(what string, is func() bool) {
-	w.t.Helper()
+// eventually polls a condition until it is true.
+func (f *fixture) eventually(name string, condition func() bool) {
+	f.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	enough := time.After(patience)
-	for !is() {
+	for !condition() {
 		select {
 		case <-tick.C:
 		case <-enough:
-			w.t.Fatalf("it never came to be: %s", what)
+			f.t.Fatalf("it never happened: %s", name)
 		}
 	}
 }
 
 func TestOldRowsAreRemoved(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		o := w.outbox("")
-		w.enqueue(o, verify("old"))
-		w.clock.Forward(keepFor)
-		w.enqueue(o, verify("young"))
-		w.clock.Forward(time.Second)
-		w.run(o)
+	each(t, func(t *testing.T, f *fixture) {
+		o := f.outbox("")
+		f.enqueue(o, verify("old"))
+		f.clock.Forward(keepFor)
+		f.enqueue(o, verify("young"))
+		f.clock.Forward(time.Second)
+		f.run(o)
 		count := func() int64 {
-			n, err := w.db.NewSelect().Model((*row)(nil)).Count(t.Context())
+			n, err := f.db.NewSelect().Model((*row)(nil)).Count(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			return n
 		}
-		w.until("the old one is gone", func() bool { return count() == 1 })
-		w.row("young")
-		w.clock.Forward(keepFor) // while it runs
-		w.until("all are gone", func() bool { return count() == 0 })
+		f.eventually("the old one is gone", func() bool { return count() == 1 })
+		f.row("young")
+		f.clock.Forward(keepFor) // while it runs
+		f.eventually("all are gone", func() bool { return count() == 0 })
 	})
 }
 
 func TestAnOutageOfTheDatabaseDoesNotEndRun(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		server := newMailServer(t)
-		rename := func(from, to string) {
-			if _, err := w.db.ExecContext(t.Context(), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
-				t.Error(err)
-			}
-		}
-		o := w.outbox(plain(server.start()))
-		w.run(o)
-		rename("mails", "gone")
-		w.log.wait(1, "the database gives no mails")
-		rename("gone", "mails")
-		w.log.wait(1, "the database gives mails again")
-		w.enqueue(o, verify("ann"))
+		o := f.outbox(plain(server.start()))
+		f.run(o)
+		f.rename("mails", "gone")
+		f.log.wait(1, "cannot read the mail queue; retrying")
+		f.rename("gone", "mails")
+		f.log.wait(1, "the mail queue can be read again")
+		f.enqueue(o, verify("ann"))
 		server.next()
-		w.log.wait(1, sent)
-		w.wantSent("ann")
+		f.log.wait(1, sent)
+		f.wantSent("ann")
 	})
 }
 
-// The outcome of a mail is stored even when the database is away just then.
+// rename renames a table: without its table, a query fails as in an outage.
+func (f *fixture) rename(from, to string) {
+	f.t.Helper()
+	if _, err := f.db.ExecContext(f.t.Context(), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
+		f.t.Error(err)
+	}
+}
+
+// The outcome of a mail is stored even if the database is unavailable at that moment.
 func TestAnOutcomeIsStoredAfterAnOutage(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		rename := func(from, to string) {
-			if _, err := w.db.ExecContext(t.Context(), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
-				t.Error(err)
-			}
-		}
-		o := w.outbox("smtp://127.0.0.1:1")
-		w.enqueue(o, verify("ann"))
+	each(t, func(t *testing.T, f *fixture) {
+		o := f.outbox("smtp://127.0.0.1:1")
+		f.enqueue(o, verify("ann"))
 		m, err := o.claim(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		rename("mails", "gone")
+		f.rename("mails", "gone")
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			o.settle(t.Context(), m, nil)
+			o.handleOutcome(t.Context(), m, nil)
 		}()
-		w.log.wait(1, "could not be stored")
-		rename("gone", "mails")
+		f.log.wait(1, "cannot store the outcome")
+		f.rename("gone", "mails")
 		<-ended
-		w.wantSent("ann")
+		f.wantSent("ann")
 	})
 }
 
 func TestEnqueueRefuses(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
-		o := w.outbox("")
+	each(t, func(t *testing.T, f *fixture) {
+		o := f.outbox("")
 		for name, change := range map[string]func(*Message){
 			"kind":              func(m *Message) { m.Kind = "greeting" },
 			"no recipient":      func(m *Message) { m.To = "" },
 			"recipient":         func(m *Message) { m.To = "Ann <ann@example.org>" },
 			"two recipients":    func(m *Message) { m.To = "ann@example.org, bob@example.org" },
-			"header":            func(m *Message) { m.To = "ann@example.org\r\nBcc: bob@example.org" },
+			"header":            func(m *Message) { m.To = "ann@example.org\r\nBcc: b@example.org" },
 			"no key":            func(m *Message) { m.Key = "" },
 			"NUL":               func(m *Message) { m.Nickname = "A\x00nn" },
 			"no link":           func(m *Message) { m.Link = "" },
@@ -296,7 +305,9 @@ func TestEnqueueRefuses(t *testing.T) {
 		} {
 			m := verify("ann")
 			change(&m)
-			err := w.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error { return o.Enqueue(ctx, tx, m) })
+			err := f.db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+				return o.Enqueue(ctx, tx, m)
+			})
 			if err == nil || strings.Contains(err.Error(), "example.org") {
 				t.Errorf("%s: got %v", name, err)
 			}
@@ -308,8 +319,8 @@ func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	for _, opts := range []Options{
 		{SMTPURL: "smtp://host"},
-		{SMTPURL: "smtp://host", From: "nobody"},
-		{From: "nobody"},
+		{SMTPURL: "smtp://host", From: "parley"},
+		{From: "parley"},
 		{SMTPURL: "http://host", From: sender},
 		{SMTPURL: "host:587", From: sender},
 		{SMTPURL: "smtp://", From: sender},
@@ -330,8 +341,10 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 	for url, want := range map[string]string{
-		"smtp://host": "host:587", "smtps://u:p@host": "host:465", "smtp://[::1]:2525?tls=opportunistic": "::1:2525",
-		"smtp://host/?tls=required": "host:587", "smtp://u:p@127.0.0.1:25?tls=none": "127.0.0.1:25",
+		"smtp://host": "host:587", "smtps://u:p@host": "host:465",
+		"smtp://[::1]:2525?tls=opportunistic": "::1:2525",
+		"smtp://host/?tls=required":           "host:587",
+		"smtp://u:p@127.0.0.1:25?tls=none":    "127.0.0.1:25",
 	} {
 		o, err := New(nil, Options{SMTPURL: url, From: sender})
 		if err != nil {
@@ -349,7 +362,10 @@ func TestEveryKindHasItsTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kind := range kinds() {
-		r := &row{Kind: kind, Recipient: "ann@example.org", Nickname: "Ann", CreatedAt: storetest.NewClock().Now()}
+		r := &row{
+			Kind: kind, Recipient: "ann@example.org", Nickname: "Ann",
+			CreatedAt: storetest.NewClock().Now(),
+		}
 		if kind.hasLink() {
 			r.Link = link
 		}
@@ -363,8 +379,9 @@ func TestEveryKindHasItsTemplates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			has := strings.Contains(string(body), "token=s3cret")
-			if has != kind.hasLink() || !strings.Contains(string(body), "Hello Ann,") || !strings.Contains(string(body), "Parley") {
+			hasToken := strings.Contains(string(body), "token=s3cret")
+			if hasToken != kind.hasLink() || !strings.Contains(string(body), "Hello Ann,") ||
+				!strings.Contains(string(body), "Parley") {
 				t.Errorf("%s:\n%s", kind, body)
 			}
 		}
@@ -375,7 +392,8 @@ func TestGreetable(t *testing.T) {
 	t.Parallel()
 	for nickname, want := range map[string]string{
 		"Ann": "Ann", "Ann-Marie O'Neil 2": "Ann-Marie O'Neil 2", "全角": "全角", "": "",
-		"evil.example": "", "https://evil.example": "", "ann@example.org": "", "evil。example": "", "<b>": "",
+		"evil.example": "", "https://evil.example": "", "ann@example.org": "", "evil。example": "",
+		"<b>": "",
 	} {
 		if got := greetable(nickname); got != want {
 			t.Errorf("%q: got %q, want %q", nickname, got, want)
@@ -383,7 +401,7 @@ func TestGreetable(t *testing.T) {
 	}
 }
 
-func TestPause(t *testing.T) {
+func TestBackoff(t *testing.T) {
 	t.Parallel()
 	o, err := New(nil, Options{})
 	if err != nil {
@@ -392,7 +410,7 @@ func TestPause(t *testing.T) {
 	for attempts, want := range map[int]time.Duration{
 		1: 30 * time.Second, 2: time.Minute, 3: 2 * time.Minute, 8: time.Hour, 1 << 20: time.Hour,
 	} {
-		if got := o.pause(attempts); got < want*8/10 || got > want*12/10 {
+		if got := o.backoff(attempts); got < want*8/10 || got > want*12/10 {
 			t.Errorf("after %d attempts: %v, want about %v", attempts, got, want)
 		}
 	}

@@ -3,7 +3,6 @@ package mail
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -15,7 +14,7 @@ import (
 	"github.com/wneessen/go-mail/smtp"
 )
 
-// relay is the server that takes the mails.
+// relay is the mail server that the outbox hands mails over to.
 type relay struct {
 	host, port     string
 	user, password string
@@ -27,22 +26,26 @@ type relay struct {
 }
 
 func newRelay(opts Options) (*relay, error) {
+	refuse := func(format string, args ...any) (*relay, error) {
+		return nil, fmt.Errorf("the SMTP URL "+format, args...)
+	}
 	u, err := url.Parse(opts.SMTPURL)
 	if err != nil {
-		return nil, errors.New("the SMTP URL cannot be read") // the cause would print the password
+		return refuse("is not a URL") // the cause would quote the password
 	}
 	r := &relay{
 		host: u.Hostname(), port: u.Port(), user: u.User.Username(), startTLS: gomail.TLSMandatory,
-		connectTimeout: opts.ConnectTimeout, answerTimeout: opts.AnswerTimeout, stopGrace: opts.StopGrace,
+		connectTimeout: opts.ConnectTimeout, answerTimeout: opts.AnswerTimeout,
+		stopGrace: opts.StopGrace,
 	}
 	r.tls = &tls.Config{ServerName: r.host, MinVersion: tls.VersionTLS12}
 	var hasPassword bool
 	r.password, hasPassword = u.User.Password()
 	if r.host == "" || u.Path != "" && u.Path != "/" || u.Fragment != "" {
-		return nil, errors.New("the SMTP URL has to be like smtp://user:password@host:587 or smtps://host:465")
+		return refuse("must have the form smtp://user:password@host:587 or smtps://host:465")
 	}
 	if (r.user != "") != hasPassword {
-		return nil, errors.New("the SMTP URL needs a user and a password, or neither")
+		return refuse("needs both a user and a password, or neither")
 	}
 	fallback := "587"
 	switch u.Scheme {
@@ -50,21 +53,21 @@ func newRelay(opts Options) (*relay, error) {
 	case "smtps":
 		r.implicitTLS, fallback = true, "465"
 	default:
-		return nil, fmt.Errorf("the SMTP URL has to begin with smtp:// or smtps://, not %q", u.Scheme+":")
+		return refuse("must begin with smtp:// or smtps://, not %q", u.Scheme+":")
 	}
 	if r.port == "" {
 		r.port = fallback
 	}
 	if n, err := strconv.ParseUint(r.port, 10, 16); err != nil || n == 0 {
-		return nil, fmt.Errorf("the SMTP URL has the port %s, which is none", r.port)
+		return refuse("has the port %s; ports are from 1 to 65535", r.port)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return nil, errors.New("the end of the SMTP URL, from the question mark on, cannot be read")
+		return refuse("has a malformed query, after the question mark")
 	}
 	for name, values := range query {
 		if name != "tls" || len(values) != 1 || r.implicitTLS {
-			return nil, fmt.Errorf("the SMTP URL has ?%s, which says nothing there", name)
+			return refuse("has ?%s; only one ?tls, and only with smtp://, is allowed", name)
 		}
 		switch values[0] {
 		case "required":
@@ -73,35 +76,38 @@ func newRelay(opts Options) (*relay, error) {
 		case "none":
 			r.startTLS = gomail.NoTLS
 		default:
-			return nil, fmt.Errorf("the SMTP URL has ?tls=%s, and may have required, opportunistic or none", values[0])
+			return refuse("has ?tls=%s; allowed are required, opportunistic and none", values[0])
 		}
 	}
-	if r.user != "" && r.startTLS == gomail.NoTLS && !slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, r.host) {
-		return nil, errors.New("the SMTP URL has a password and tls=none: it would travel in the clear")
+	if r.user != "" && r.startTLS == gomail.NoTLS &&
+		!slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, r.host) {
+		return refuse("has a password and tls=none: the password would be sent unencrypted")
 	}
 	return r, nil
 }
 
-// line is a connection to the relay, signed in.
-type line struct {
+// connection is a connection to the relay, signed in.
+type connection struct {
 	*smtp.Client
 	conn net.Conn // below TLS
-	// stops the end of the context it was opened with from cutting it; false when that has happened
-	hold func() bool
+	// detach prevents the end of the context from closing the connection. It returns false if the
+	// context has ended.
+	detach func() bool
 }
 
-// dial opens a line, which is cut when ctx ends: reading and writing know no context.
-func (r *relay) dial(ctx context.Context) (*line, error) {
-	l := new(line)
-	// go-mail leaves a connection open that fails in its greeting, and asks for no context after
+// dial opens a connection, which is closed when ctx ends, because reading and writing do not take a
+// context.
+func (r *relay) dial(ctx context.Context) (*connection, error) {
+	c := new(connection)
+	// go-mail leaves a connection open if the greeting fails, and ignores the context after
 	// dialling.
 	open := func(dialCtx context.Context, network, _ string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(dialCtx, network, net.JoinHostPort(r.host, r.port))
 		if err != nil {
 			return nil, err
 		}
-		l.conn = conn
-		l.hold = context.AfterFunc(ctx, func() { _ = conn.Close() })
+		c.conn = conn
+		c.detach = context.AfterFunc(ctx, func() { _ = conn.Close() })
 		if !r.implicitTLS {
 			return conn, nil
 		}
@@ -109,7 +115,8 @@ func (r *relay) dial(ctx context.Context) (*line, error) {
 		return over, over.HandshakeContext(dialCtx)
 	}
 	options := []gomail.Option{
-		gomail.WithTimeout(r.connectTimeout), gomail.WithDialContextFunc(open), gomail.WithTLSConfig(r.tls.Clone()),
+		gomail.WithTimeout(r.connectTimeout), gomail.WithDialContextFunc(open),
+		gomail.WithTLSConfig(r.tls.Clone()),
 	}
 	if r.implicitTLS {
 		options = append(options, gomail.WithSSL())
@@ -117,31 +124,35 @@ func (r *relay) dial(ctx context.Context) (*line, error) {
 		options = append(options, gomail.WithTLSPolicy(r.startTLS))
 	}
 	if r.user != "" {
-		// PLAIN and LOGIN go only over TLS or to this machine: go-mail sees to it.
-		options = append(options, gomail.WithUsername(r.user), gomail.WithPassword(r.password), gomail.WithOpportunisticSMTPAuth(
-			gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthPlain, gomail.SMTPAuthLogin, gomail.SMTPAuthSCRAMSHA1, gomail.SMTPAuthCramMD5))
+		// go-mail uses PLAIN and LOGIN only over TLS or to this machine.
+		options = append(options, gomail.WithUsername(r.user), gomail.WithPassword(r.password),
+			gomail.WithOpportunisticSMTPAuth(
+				gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthPlain, gomail.SMTPAuthLogin,
+				gomail.SMTPAuthSCRAMSHA1, gomail.SMTPAuthCramMD5))
 	}
 	client, err := gomail.NewClient(r.host, options...)
 	if err == nil {
-		l.Client, err = client.DialToSMTPClientWithContext(ctx)
+		c.Client, err = client.DialToSMTPClientWithContext(ctx)
 	}
 	if err != nil {
-		l.cut()
+		c.abort()
 		return nil, err
 	}
-	return l, l.conn.SetDeadline(time.Time{}) // from here on contexts cut it
+	return c, c.conn.SetDeadline(time.Time{}) // from here on, contexts close it
 }
 
-func (l *line) cut() {
-	if l.conn != nil {
-		l.hold()
-		_ = l.conn.Close()
+// abort closes the connection, if there is one.
+func (c *connection) abort() {
+	if c.conn != nil {
+		c.detach()
+		_ = c.conn.Close()
 	}
 }
 
-// hangUp says goodbye, as a server may expect, but does not wait long for the answer.
-func (l *line) hangUp() {
-	_ = l.conn.SetDeadline(time.Now().Add(time.Second))
-	_ = l.Quit()
-	l.cut()
+// quit ends the SMTP session with QUIT (RFC 5321, section 4.1.1.10), waits up to a second for the
+// answer, and closes the connection.
+func (c *connection) quit() {
+	_ = c.conn.SetDeadline(time.Now().Add(time.Second))
+	_ = c.Quit()
+	c.abort()
 }

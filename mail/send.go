@@ -17,103 +17,120 @@ import (
 type outcome int
 
 const (
-	again   outcome = iota // it has not arrived, and another attempt may succeed
-	refused                // it has not arrived, and never will
-	unknown                // it may have arrived
+	retryable outcome = iota // it has not arrived, and another attempt may succeed
+	refused                  // it has not arrived, and never will
+	unknown                  // it may have arrived
 )
 
-// failure is why an attempt did not succeed, in words that name no recipient.
+// step is where an attempt failed. The names are in the log and in last_error.
+type step string
+
+const (
+	stepCompose step = "compose"
+	stepConnect step = "connect" // includes signing in
+	stepMail    step = "MAIL"
+	stepRcpt    step = "RCPT"
+	stepStart   step = "start" // storing that the content is about to be handed over
+	stepData    step = "DATA"
+	stepContent step = "content"
+)
+
+// failure is the reason why an attempt did not succeed. It does not contain the recipient.
 type failure struct {
 	outcome outcome
-	step    string // compose, connect, MAIL, RCPT, start, DATA, content
-	code    int    // of the server's answer, 0 where there was none
+	step    step
+	code    int // the reply code of the server; 0 without one
 	reason  string
 	cause   error
 }
 
-func (f *failure) Error() string { return f.step + ": " + f.reason }
+func (f *failure) Error() string { return string(f.step) + ": " + f.reason }
 func (f *failure) Unwrap() error { return f.cause }
 
-// send hands one mail to the relay. start is called when nothing but the content is left, and has
-// to succeed first.
+// send hands a mail over to the relay. It calls start before it sends the content, and only goes on
+// if start succeeds.
 func (r *relay) send(ctx context.Context, msg *gomail.Msg, start func() error) *failure {
 	from, err1 := msg.GetSender(false)
 	to, err2 := msg.GetRecipients()
-	var whole bytes.Buffer
-	_, err3 := msg.WriteTo(&whole)
+	var encoded bytes.Buffer
+	_, err3 := msg.WriteTo(&encoded)
 	if err := errors.Join(err1, err2, err3); err != nil {
-		return failed(ctx, "compose", err)
+		return newFailure(ctx, stepCompose, err)
 	}
 
-	asking, cancel := context.WithTimeout(ctx, r.connectTimeout)
+	connecting, cancel := context.WithTimeout(ctx, r.connectTimeout)
 	defer cancel()
-	l, err := r.dial(asking)
+	c, err := r.dial(connecting)
 	if err != nil {
-		return failed(asking, "connect", err)
+		return newFailure(connecting, stepConnect, err)
 	}
-	defer l.hangUp()
-	if err := l.Mail(from); err != nil {
-		return failed(asking, "MAIL", err)
+	defer c.quit()
+	if err := c.Mail(from); err != nil {
+		return newFailure(connecting, stepMail, err)
 	}
 	for _, address := range to {
-		if err := l.Rcpt(address); err != nil {
-			return failed(asking, "RCPT", err)
+		if err := c.Rcpt(address); err != nil {
+			return newFailure(connecting, stepRcpt, err)
 		}
 	}
-	if !l.hold() {
-		return failed(asking, "start", asking.Err())
+	if !c.detach() {
+		return newFailure(connecting, stepStart, connecting.Err())
 	}
 	if err := start(); err != nil {
-		return failed(asking, "start", err)
+		return newFailure(connecting, stepStart, err)
 	}
-	return r.sendContent(ctx, l, whole.Bytes())
+	return r.sendContent(ctx, c, encoded.Bytes())
 }
 
-// sendContent outlives ctx for a moment: cut off here, nobody knows whether the mail has arrived.
-func (r *relay) sendContent(ctx context.Context, l *line, whole []byte) *failure {
-	longer, cancel := linger(ctx, r.stopGrace)
+// sendContent sends the content and waits for the answer, for up to stopGrace after the end of ctx:
+// if it is interrupted, it is unknown whether the mail has arrived.
+func (r *relay) sendContent(ctx context.Context, c *connection, content []byte) *failure {
+	longer, cancel := withGrace(ctx, r.stopGrace)
 	defer cancel()
 	answering, cancel := context.WithTimeout(longer, r.answerTimeout)
 	defer cancel()
-	l.hold = context.AfterFunc(answering, func() { _ = l.conn.Close() })
-	content, err := l.Data()
+	c.detach = context.AfterFunc(answering, func() { _ = c.conn.Close() })
+	w, err := c.Data()
 	if err != nil {
-		return failed(answering, "DATA", err)
+		return newFailure(answering, stepData, err)
 	}
-	_, err = content.Write(whole)
+	_, err = w.Write(content)
 	if err == nil {
-		err = content.Close() // sends the final dot, and reads the answer
+		err = w.Close() // sends the final dot, and reads the answer
 	}
 	if err != nil {
-		return failed(answering, "content", err)
+		return newFailure(answering, stepContent, err)
 	}
 	return nil
 }
 
-// failed says what an error means that came at a step. A server's answer is an answer wherever it
-// comes; without one, only content that was on its way may have arrived. Whatever goes wrong before
-// MAIL is about the server and its settings, not about this mail, so it is tried again even where
-// the server calls it permanent.
-func failed(ctx context.Context, step string, err error) *failure {
-	f := &failure{outcome: again, step: step, reason: errs.Clip(err.Error(), maxReason), cause: err}
+// newFailure classifies an error by the step at which it came. From MAIL on, a reply code decides.
+// Without one, the mail may have arrived only if its content was being sent. Errors before MAIL
+// concern the server and its settings and not this mail, so it is retried even if the server calls
+// them permanent.
+func newFailure(ctx context.Context, at step, err error) *failure {
+	f := &failure{
+		outcome: retryable, step: at, reason: errs.Clip(err.Error(), maxReason),
+		cause: err,
+	}
 	answer, answered := errors.AsType[*textproto.Error](err)
 	if answered {
 		f.code = answer.Code
 	} else if ctx.Err() != nil {
-		f.reason = ctx.Err().Error() // that the connection was closed would say less
+		f.reason = ctx.Err().Error() // more specific than the error of a closed connection
 	}
-	beforeMail := step == "compose" || step == "connect" || step == "start"
+	beforeMail := at == stepCompose || at == stepConnect || at == stepStart
 	switch kind := f.code / 100; {
 	case beforeMail:
-	case kind == 5:
+	case kind == permanentNegative:
 		f.outcome = refused
-	case step == "content" && kind != 4:
+	case at == stepContent && kind != transientNegative:
 		f.outcome = unknown
 	}
-	if beforeMail || step == "MAIL" {
+	if beforeMail || at == stepMail {
 		return f
 	}
-	// From here on the server knows the recipient, and likes to quote it.
+	// From RCPT on, the server knows the recipient, and may quote it.
 	if _, garbled := errors.AsType[textproto.ProtocolError](err); garbled {
 		f.reason = "the answer is not SMTP"
 	} else if answered {
@@ -125,8 +142,14 @@ func failed(ctx context.Context, step string, err error) *failure {
 	return f
 }
 
-// enhancedStatus is RFC 3463's way to say more than a reply code does.
+// The first digit of reply codes that report a failure (RFC 5321, section 4.2.1).
+const (
+	transientNegative = 4
+	permanentNegative = 5
+)
+
+// enhancedStatus matches an enhanced status code (RFC 3463).
 var enhancedStatus = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
 
-// maxReason is how many characters of what a server says are kept.
+// maxReason is how many characters of an error are stored.
 const maxReason = 200

@@ -21,26 +21,28 @@ func plain(address string) string { return "smtp://" + address + "?tls=none" }
 
 func TestAMailIsDelivered(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		server := newMailServer(t)
-		// the bell alone
-		o := w.outbox(plain(server.start()), func(opts *Options) { opts.PollEvery = time.Hour })
-		w.run(o)
-		w.enqueue(o, verify("ann"))
+		// only the commit wakes Run
+		o := f.outbox(plain(server.start()), func(opts *Options) { opts.PollEvery = time.Hour })
+		f.run(o)
+		f.enqueue(o, verify("ann"))
 		got := server.next()
-		w.log.wait(1, sent)
-		w.wantSent("ann")
+		f.log.wait(1, sent)
+		f.wantSent("ann")
 		if got.from != "parley@parley.test" || got.to != "ann@example.org" {
 			t.Errorf("the envelope is from %s to %s", got.from, got.to)
 		}
-		m, err := netmail.ReadMessage(strings.NewReader(got.whole))
+		m, err := netmail.ReadMessage(strings.NewReader(got.raw))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{
-			"From": `"Parley Test" <parley@parley.test>`, "To": "<ann@example.org>", "Subject": "Please confirm your address",
-			"Message-Id": "<" + w.row("ann").ID.String() + "@parley.test>", "Auto-Submitted": "auto-generated",
-			"Date": "Sun, 22 Nov 2026 10:15:30 +0000", "Mime-Version": "1.0",
+			"From": `"Parley Test" <parley@parley.test>`, "To": "<ann@example.org>",
+			"Subject":        "Please confirm your address",
+			"Message-Id":     "<" + f.row("ann").ID.String() + "@parley.test>",
+			"Auto-Submitted": "auto-generated",
+			"Date":           "Sun, 22 Nov 2026 10:15:30 +0000", "Mime-Version": "1.0",
 		} {
 			if header := m.Header.Get(name); header != want {
 				t.Errorf("%s is %q, want %q", name, header, want)
@@ -53,7 +55,10 @@ func TestAMailIsDelivered(t *testing.T) {
 			}
 		}
 		escaped := strings.ReplaceAll(link, "&", "&amp;")
-		for _, want := range []string{"Hello Ann,", "Our &lt;Place&gt;", `<a href="` + escaped + `"`, ">" + escaped + "</a>"} {
+		for _, want := range []string{
+			"Hello Ann,", "Our &lt;Place&gt;",
+			`<a href="` + escaped + `"`, ">" + escaped + "</a>",
+		} {
 			if !strings.Contains(html, want) {
 				t.Errorf("the HTML lacks %q:\n%s", want, html)
 			}
@@ -90,136 +95,147 @@ func bodies(t *testing.T, m *netmail.Message) (text, html string) {
 
 func TestAServerThatWasDownIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		address, up := reserve(t)
-		o := w.outbox(plain(address))
-		w.run(o)
-		w.enqueue(o, verify("ann"))
-		w.log.wait(1, tryAgain)
-		w.wantWaiting("ann", 24*time.Second, 36*time.Second, "connect: ")
-		w.clock.Forward(36 * time.Second)
-		w.log.wait(2, tryAgain)
-		w.wantWaiting("ann", 48*time.Second, 72*time.Second, "refused")
+		o := f.outbox(plain(address))
+		f.run(o)
+		f.enqueue(o, verify("ann"))
+		f.log.wait(1, retrying)
+		f.wantWaiting("ann", 24*time.Second, 36*time.Second, "connect: ")
+		f.clock.Forward(36 * time.Second)
+		f.log.wait(2, retrying)
+		f.wantWaiting("ann", 48*time.Second, 72*time.Second, "refused")
 		server := newMailServer(t)
 		server.serve(up())
-		w.clock.Forward(72 * time.Second)
+		f.clock.Forward(72 * time.Second)
 		server.next()
-		w.log.wait(1, sent)
-		w.wantSent("ann")
+		f.log.wait(1, sent)
+		f.wantSent("ann")
 	})
 }
 
 func TestAMailIsGivenUpAfterADay(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, w *world) {
+	each(t, func(t *testing.T, f *fixture) {
 		address, _ := reserve(t)
-		o := w.outbox(plain(address))
-		w.run(o)
-		w.enqueue(o, verify("ann"))
-		w.log.wait(1, tryAgain)
-		w.clock.Forward(24*time.Hour + time.Second)
-		w.log.wait(1, gaveUp)
-		w.wantFailed("ann", "connect: ")
+		o := f.outbox(plain(address))
+		f.run(o)
+		f.enqueue(o, verify("ann"))
+		f.log.wait(1, retrying)
+		f.clock.Forward(24*time.Hour + time.Second)
+		f.log.wait(1, gaveUp)
+		f.wantFailed("ann", "connect: ")
 	})
 }
 
-// Everything that a server can answer, or fail to, and what becomes of the mail.
+// Everything that a server can answer, or fail to answer, and the outcome for the mail.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	answer := func(code int, enhanced ...int) error {
 		return &gosmtp.SMTPError{
-			Code: code, EnhancedCode: gosmtp.EnhancedCode(enhanced), Message: "<ann@example.org>: not now, Ann",
+			Code: code, EnhancedCode: gosmtp.EnhancedCode(enhanced),
+			Message: "<ann@example.org>: not now, Ann",
 		}
 	}
 	for _, test := range []struct {
 		name    string
-		onTo    error
-		onEnd   func(to string, conn net.Conn, content io.Reader) error
-		said    string
+		onRcpt  error
+		onData  func(to string, conn net.Conn, content io.Reader) error
+		logged  string
 		reason  string
-		goesOut bool // after a while, when the server behaves
-		begun   int  // how often content began to be handed over, in all
+		retried bool // after a while, when the server behaves
+		started int  // how often content began to be handed over, in all
 	}{
-		{name: "recipient refused for now", onTo: answer(450, 4, 2, 1), said: tryAgain, reason: "RCPT: 450 4.2.1", goesOut: true, begun: 1},
-		{name: "recipient refused", onTo: answer(550, 5, 1, 1), said: wasRefuse, reason: "RCPT: 550 5.1.1"},
 		{
-			name: "content refused for now", said: tryAgain, reason: "content: 451 4.7.1", goesOut: true, begun: 2,
-			onEnd: func(_ string, _ net.Conn, content io.Reader) error {
+			name: "recipient refused for now", onRcpt: answer(450, 4, 2, 1), logged: retrying,
+			reason: "RCPT: 450 4.2.1", retried: true, started: 1,
+		},
+		{
+			name: "recipient refused", onRcpt: answer(550, 5, 1, 1), logged: wasRefused,
+			reason: "RCPT: 550 5.1.1",
+		},
+		{
+			name: "content refused for now", logged: retrying, reason: "content: 451 4.7.1",
+			retried: true, started: 2,
+			onData: func(_ string, _ net.Conn, content io.Reader) error {
 				_, _ = io.Copy(io.Discard, content)
 				return answer(451, 4, 7, 1)
 			},
 		},
 		{
-			name: "content refused", said: wasRefuse, reason: "content: 554 5.7.1", begun: 1,
-			onEnd: func(string, net.Conn, io.Reader) error { return answer(554, 5, 7, 1) },
+			name: "content refused", logged: wasRefused, reason: "content: 554 5.7.1", started: 1,
+			onData: func(string, net.Conn, io.Reader) error { return answer(554, 5, 7, 1) },
 		},
 		{
-			name: "connection cut within the content", said: wasLost, reason: "content: ", begun: 1,
-			onEnd: func(_ string, conn net.Conn, content io.Reader) error {
+			name: "connection cut within the content", logged: hasUnknown, reason: "content: ",
+			started: 1,
+			onData: func(_ string, conn net.Conn, content io.Reader) error {
 				_, _ = io.ReadFull(content, make([]byte, 100))
 				_ = conn.Close()
-				return errTaken
+				return errHandled
 			},
 		},
 		{
-			name: "connection cut after the content", said: wasLost, reason: "content: ", begun: 1,
-			onEnd: func(_ string, conn net.Conn, content io.Reader) error {
+			name: "connection cut after the content", logged: hasUnknown, reason: "content: ",
+			started: 1,
+			onData: func(_ string, conn net.Conn, content io.Reader) error {
 				_, _ = io.Copy(io.Discard, content)
 				_ = conn.Close()
-				return errTaken
+				return errHandled
 			},
 		},
 		{
-			name: "nonsense after the content", said: wasLost, reason: "content: the answer is not SMTP", begun: 1,
-			onEnd: func(_ string, conn net.Conn, content io.Reader) error {
+			name: "nonsense after the content", logged: hasUnknown,
+			reason: "content: the answer is not SMTP", started: 1,
+			onData: func(_ string, conn net.Conn, content io.Reader) error {
 				_, _ = io.Copy(io.Discard, content)
 				_, _ = io.WriteString(conn, "ann@example.org?\r\n")
 				_ = conn.Close()
-				return errTaken
+				return errHandled
 			},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			each(t, func(t *testing.T, w *world) {
+			each(t, func(t *testing.T, f *fixture) {
 				server := newMailServer(t)
 				var behave atomic.Bool
-				server.onTo = func(to string) error {
+				server.onRcpt = func(to string) error {
 					if to == "ann@example.org" && !behave.Load() {
-						return test.onTo
+						return test.onRcpt
 					}
 					return nil
 				}
-				server.onEnd = func(to string, conn net.Conn, content io.Reader) error {
-					if to == "ann@example.org" && !behave.Load() && test.onEnd != nil {
-						return test.onEnd(to, conn, content)
+				server.onData = func(to string, conn net.Conn, content io.Reader) error {
+					if to == "ann@example.org" && !behave.Load() && test.onData != nil {
+						return test.onData(to, conn, content)
 					}
 					return nil
 				}
-				o := w.outbox(plain(server.start()))
-				w.run(o)
-				w.enqueue(o, verify("ann"))
-				w.log.wait(1, test.said)
+				o := f.outbox(plain(server.start()))
+				f.run(o)
+				f.enqueue(o, verify("ann"))
+				f.log.wait(1, test.logged)
 				behave.Store(true)
-				if test.goesOut {
-					w.wantWaiting("ann", 24*time.Second, 36*time.Second, test.reason)
+				if test.retried {
+					f.wantWaiting("ann", 24*time.Second, 36*time.Second, test.reason)
 				} else {
-					w.wantFailed("ann", test.reason)
+					f.wantFailed("ann", test.reason)
 				}
-				w.clock.Forward(time.Hour)
-				if test.goesOut {
+				f.clock.Forward(time.Hour)
+				if test.retried {
 					if got := server.next(); got.to != "ann@example.org" {
 						t.Errorf("a mail to %s came", got.to)
 					}
-					w.log.wait(1, sent)
-					w.wantSent("ann")
+					f.log.wait(1, sent)
+					f.wantSent("ann")
 				}
-				w.clock.Forward(10 * time.Hour)
-				w.enqueue(o, verify("bob"))
+				f.clock.Forward(10 * time.Hour)
+				f.enqueue(o, verify("bob"))
 				if got := server.next(); got.to != "bob@example.org" {
 					t.Errorf("a mail to %s came", got.to)
 				}
-				server.want(test.begun, "DATA ann@example.org")
+				server.want(test.started, "DATA ann@example.org")
 			})
 		})
 	}
@@ -236,18 +252,46 @@ func TestTLS(t *testing.T) {
 		trusts bool
 		reason string // why it fails; empty: it is sent
 	}{
-		{name: "STARTTLS", url: func(a string) string { return "smtp://" + signIn + a }, offers: true, trusts: true},
-		{name: "STARTTLS, required but not offered", url: func(a string) string { return "smtp://" + a }, trusts: true, reason: "STARTTLS"},
-		{name: "STARTTLS, certificate of nobody known", url: func(a string) string { return "smtp://" + a }, offers: true, reason: "certificate"},
-		{name: "opportunistic, offered", url: func(a string) string { return "smtp://" + signIn + a + "?tls=opportunistic" }, offers: true, trusts: true},
-		{name: "opportunistic, not offered", url: func(a string) string { return "smtp://" + a + "?tls=opportunistic" }},
-		{name: "smtps", url: func(a string) string { return "smtps://" + signIn + a }, wraps: true, trusts: true},
-		{name: "smtps, certificate of nobody known", url: func(a string) string { return "smtps://" + a }, wraps: true, reason: "certificate"},
-		{name: "wrong password", url: func(a string) string { return "smtp://parley:wrong@" + a }, offers: true, trusts: true, reason: "535"},
+		{
+			name: "STARTTLS", url: func(a string) string { return "smtp://" + signIn + a },
+			offers: true, trusts: true,
+		},
+		{
+			name: "STARTTLS, required but not offered",
+			url:  func(a string) string { return "smtp://" + a }, trusts: true, reason: "STARTTLS",
+		},
+		{
+			name: "STARTTLS, certificate not trusted",
+			url:  func(a string) string { return "smtp://" + a }, offers: true,
+			reason: "certificate",
+		},
+		{
+			name:   "opportunistic, offered",
+			url:    func(a string) string { return "smtp://" + signIn + a + "?tls=opportunistic" },
+			offers: true, trusts: true,
+		},
+		{
+			name: "opportunistic, not offered",
+			url:  func(a string) string { return "smtp://" + a + "?tls=opportunistic" },
+		},
+		{
+			name: "smtps", url: func(a string) string { return "smtps://" + signIn + a },
+			wraps:  true,
+			trusts: true,
+		},
+		{
+			name: "smtps, certificate not trusted",
+			url:  func(a string) string { return "smtps://" + a }, wraps: true,
+			reason: "certificate",
+		},
+		{
+			name: "wrong password", url: func(a string) string { return "smtp://parley:wrong@" + a },
+			offers: true, trusts: true, reason: "535",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			onSQLite(t, func(t *testing.T, w *world) {
+			onSQLite(t, func(t *testing.T, f *fixture) {
 				server := newMailServer(t)
 				pool := server.withTLS()
 				listener := listen(t)
@@ -258,20 +302,20 @@ func TestTLS(t *testing.T) {
 					server.smtp.TLSConfig = nil
 				}
 				url := test.url(server.serve(listener))
-				o := w.outbox(url)
+				o := f.outbox(url)
 				if test.trusts {
 					o.relay.tls.RootCAs = pool
 				}
-				w.run(o)
-				w.enqueue(o, verify("ann"))
+				f.run(o)
+				f.enqueue(o, verify("ann"))
 				if test.reason != "" {
-					w.log.wait(1, tryAgain)
-					w.wantWaiting("ann", 24*time.Second, 36*time.Second, test.reason)
+					f.log.wait(1, retrying)
+					f.wantWaiting("ann", 24*time.Second, 36*time.Second, test.reason)
 					server.want(0, "MAIL")
 					return
 				}
 				server.next()
-				w.log.wait(1, sent)
+				f.log.wait(1, sent)
 				if strings.Contains(url, "parley:") {
 					server.want(1, "AUTH")
 				}
@@ -280,80 +324,84 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// A server that greets nobody is given up after ConnectTimeout.
+// The connection to a server that never sends its greeting ends after ConnectTimeout.
 func TestASilentServer(t *testing.T) {
 	t.Parallel()
-	onSQLite(t, func(t *testing.T, w *world) {
+	onSQLite(t, func(t *testing.T, f *fixture) {
 		listener := listen(t)
 		defer func() { _ = listener.Close() }()
-		o := w.outbox(plain(listener.Addr().String()), func(opts *Options) { opts.ConnectTimeout = 10 * time.Millisecond })
-		w.run(o)
-		w.enqueue(o, verify("ann"))
-		w.log.wait(1, tryAgain)
-		w.wantWaiting("ann", 24*time.Second, 36*time.Second, "connect: ")
+		o := f.outbox(plain(listener.Addr().String()),
+			func(opts *Options) { opts.ConnectTimeout = 10 * time.Millisecond })
+		f.run(o)
+		f.enqueue(o, verify("ann"))
+		f.log.wait(1, retrying)
+		f.wantWaiting("ann", 24*time.Second, 36*time.Second, "connect: ")
 	})
 }
 
 func TestStopping(t *testing.T) {
 	t.Parallel()
-	// slow is a server that has the content of a mail, and answers when told to.
-	slow := func(t *testing.T) (server *mailServer, has chan struct{}, answer chan struct{}) {
-		has, answer = make(chan struct{}), make(chan struct{})
+	// slow returns a server that closes started when the content of a mail begins, and that answers
+	// once answer is closed.
+	slow := func(t *testing.T) (server *mailServer, started chan struct{}, answer chan struct{}) {
+		started, answer = make(chan struct{}), make(chan struct{})
 		server = newMailServer(t)
-		server.onEnd = func(string, net.Conn, io.Reader) error {
-			close(has)
+		server.onData = func(string, net.Conn, io.Reader) error {
+			close(started)
 			<-answer
 			return nil
 		}
-		return server, has, answer
+		return server, started, answer
 	}
 	t.Run("before the content: it stays due", func(t *testing.T) {
 		t.Parallel()
-		each(t, func(t *testing.T, w *world) {
-			listener := listen(t) // greets nobody
+		each(t, func(t *testing.T, f *fixture) {
+			listener := listen(t) // never sends a greeting
 			defer func() { _ = listener.Close() }()
-			o := w.outbox(plain(listener.Addr().String()), func(opts *Options) { opts.ConnectTimeout = time.Hour })
-			stop := w.run(o)
-			w.enqueue(o, verify("ann"))
+			o := f.outbox(plain(listener.Addr().String()),
+				func(opts *Options) { opts.ConnectTimeout = time.Hour })
+			stop := f.run(o)
+			f.enqueue(o, verify("ann"))
 			conn, err := listener.Accept()
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = conn.Close() }()
 			stop()
-			w.wantWaiting("ann", 0, 0, "connect: "+context.Canceled.Error())
+			f.wantWaiting("ann", 0, 0, "connect: "+context.Canceled.Error())
 		})
 	})
 	t.Run("within the content: the answer is waited for", func(t *testing.T) {
 		t.Parallel()
-		each(t, func(t *testing.T, w *world) {
-			server, has, answer := slow(t)
-			o := w.outbox(plain(server.start()), func(opts *Options) { opts.StopGrace = patience })
+		each(t, func(t *testing.T, f *fixture) {
+			server, started, answer := slow(t)
+			o := f.outbox(plain(server.start()), func(opts *Options) { opts.StopGrace = patience })
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
 				o.Run(ctx)
 			}()
-			w.enqueue(o, verify("ann"))
-			<-has
+			f.enqueue(o, verify("ann"))
+			<-started
 			cancel()
 			close(answer)
 			<-ended
-			w.wantSent("ann")
+			f.wantSent("ann")
 		})
 	})
 	t.Run("within the content: the answer never comes", func(t *testing.T) {
 		t.Parallel()
-		each(t, func(t *testing.T, w *world) {
-			server, has, answer := slow(t)
+		each(t, func(t *testing.T, f *fixture) {
+			server, started, answer := slow(t)
 			defer close(answer)
-			o := w.outbox(plain(server.start()), func(opts *Options) { opts.StopGrace = time.Millisecond })
-			stop := w.run(o)
-			w.enqueue(o, verify("ann"))
-			<-has
+			o := f.outbox(plain(server.start()),
+				func(opts *Options) { opts.StopGrace = time.Millisecond })
+			stop := f.run(o)
+			f.enqueue(o, verify("ann"))
+			<-started
 			stop()
-			w.wantFailed("ann", "content: "+context.Canceled.Error())
+			f.wantFailed("ann", "content: "+context.Canceled.Error())
 		})
 	})
 }

@@ -1,7 +1,7 @@
-// Package migrations has the tables, as numbered SQL files: one set for both databases, in which
-// templates stand where their type names or abilities differ (the fields of Dialect).
+// Package migrations has the tables as numbered SQL files. The files are templates for both
+// databases: the fields of Dialect stand for what differs.
 //
-// A migration that has been released is never changed; another one follows it.
+// A released migration is never changed. A change is a new migration.
 package migrations
 
 import (
@@ -17,36 +17,38 @@ import (
 //go:embed *.sql
 var files embed.FS
 
-// Dialect is what the templates see.
+// Dialect is the data of the templates.
 type Dialect struct {
 	Postgres bool
-	// 16 bytes; on SQLite their 36-character text, because "uuid" would have NUMERIC affinity there
+	// UUID is 16 bytes on PostgreSQL, and their text of 36 characters on SQLite, where a type named
+	// "uuid" would have NUMERIC affinity.
 	UUID  string
 	Time  string // UTC with microseconds
 	JSON  string
 	Bytes string
-	// Sorted text compares by code point on both databases, so that pages come in the same order
-	// whatever the locale.
+	// SortedText compares by code point on both databases, so that pages have the same order in
+	// every locale.
 	SortedText string
 }
 
 func dialectOf(db *bun.DB) Dialect {
 	if db.Dialect().Name() == dialect.PG {
 		return Dialect{
-			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea", SortedText: `text COLLATE "C"`,
+			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea",
+			SortedText: `text COLLATE "C"`,
 		}
 	}
 	return Dialect{UUID: "text", Time: "text", JSON: "text", Bytes: "blob", SortedText: "text"}
 }
 
-// Status is one migration and whether the database has it.
+// Status is a migration, and whether it is applied.
 type Status struct {
 	Name    string
 	Applied bool
 }
 
-// Up applies whatever is missing, and says what that was. Several nodes may call it at once: on
-// PostgreSQL an advisory lock makes them take turns, and on SQLite there is one process.
+// Up applies the migrations that are missing, and returns their names. Several nodes may call it at
+// once: on PostgreSQL they wait for each other with an advisory lock, and SQLite has one process.
 func Up(ctx context.Context, db *bun.DB) (applied []string, err error) {
 	err = locked(ctx, db, func(m *migrate.Migrator) error {
 		group, err := m.Migrate(ctx)
@@ -61,7 +63,8 @@ func Up(ctx context.Context, db *bun.DB) (applied []string, err error) {
 	return applied, err
 }
 
-// Down takes back the newest group of migrations that was applied together, data included.
+// Down reverts the newest group of migrations that were applied together, and deletes their data.
+// It returns their names.
 func Down(ctx context.Context, db *bun.DB) (reverted []string, err error) {
 	err = locked(ctx, db, func(m *migrate.Migrator) error {
 		group, err := m.Rollback(ctx)
@@ -76,7 +79,7 @@ func Down(ctx context.Context, db *bun.DB) (reverted []string, err error) {
 	return reverted, err
 }
 
-// List says which migrations there are and which of them the database has, oldest first.
+// List returns all migrations, oldest first.
 func List(ctx context.Context, db *bun.DB) (list []Status, err error) {
 	err = locked(ctx, db, func(m *migrate.Migrator) error {
 		all, err := m.MigrationsWithStatus(ctx)
@@ -91,7 +94,7 @@ func List(ctx context.Context, db *bun.DB) (list []Status, err error) {
 	return list, err
 }
 
-// advisoryLock is any number that nothing else in the database locks: "parley" in ASCII.
+// advisoryLock is the key of the lock: "parley" in ASCII, which nothing else in the database uses.
 const advisoryLock = 0x7061726c6579
 
 func locked(ctx context.Context, db *bun.DB, fn func(*migrate.Migrator) error) (err error) {
@@ -99,22 +102,26 @@ func locked(ctx context.Context, db *bun.DB, fn func(*migrate.Migrator) error) (
 	if err := found.Discover(files); err != nil {
 		return fmt.Errorf("read the embedded migrations: %w", err)
 	}
-	found.Add(migrate.Migration{Name: "20261122000005", Comment: "tokens", Up: indexMessages, Down: forgetTokens})
+	found.Add(migrate.Migration{
+		Name: "20261122000005", Comment: "tokens", Up: indexMessages, Down: keepTokens,
+	})
 	if db.Dialect().Name() == dialect.PG {
 		conn, err := db.Conn(ctx)
 		if err != nil {
 			return err
 		}
-		// The lock belongs to the connection, and so ends with it, whatever happens in between.
+		// The lock belongs to the connection and ends with it at the latest.
 		defer func() { _ = conn.Close() }()
 		if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(?)", advisoryLock); err != nil {
 			return fmt.Errorf("wait for other nodes' migrations: %w", err)
 		}
 		defer func() {
-			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock(?)", advisoryLock)
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock(?)",
+				advisoryLock)
 		}()
 	}
-	m := migrate.NewMigrator(db, found, migrate.WithTemplateData(dialectOf(db)), migrate.WithMarkAppliedOnSuccess(true))
+	m := migrate.NewMigrator(db, found, migrate.WithTemplateData(dialectOf(db)),
+		migrate.WithMarkAppliedOnSuccess(true))
 	if err := m.Init(ctx); err != nil {
 		return fmt.Errorf("make the table of migrations: %w", err)
 	}

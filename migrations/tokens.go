@@ -13,10 +13,10 @@ import (
 	"parley/text"
 )
 
-// indexedAtOnce bounds one statement.
-const indexedAtOnce = 500
+// indexBatch is how many messages one statement reads.
+const indexBatch = 500
 
-// indexMessages finds the words of the messages that are stored already.
+// indexMessages indexes the words of the messages that exist.
 func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migration) error {
 	return m.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		for last := (uuid.UUID{}); ; {
@@ -24,13 +24,15 @@ func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migratio
 				ID      uuid.UUID
 				Content string
 			}
-			err := tx.NewSelect().Table("messages").Column("id", "content").Where("id > ?", last).Where("deleted_at IS NULL").
-				OrderExpr("id").Limit(indexedAtOnce).Scan(ctx, &found)
+			err := tx.NewSelect().Table("messages").Column("id", "content").Where("id > ?", last).
+				Where("deleted_at IS NULL").
+				OrderExpr("id").Limit(indexBatch).Scan(ctx, &found)
 			if err != nil || len(found) == 0 {
 				return err
 			}
 			for _, message := range found {
-				if err := indexMessage(ctx, tx, message.ID, text.Tokens(message.Content)); err != nil {
+				tokens := text.Tokens(message.Content)
+				if err := indexMessage(ctx, tx, message.ID, tokens); err != nil {
 					return err
 				}
 				last = message.ID
@@ -39,16 +41,18 @@ func indexMessages(ctx context.Context, m *migrate.Migrator, _ *migrate.Migratio
 	})
 }
 
-// forgetTokens has nothing to do: the migration before goes back with it, and takes the tokens
-// along.
-func forgetTokens(context.Context, *migrate.Migrator, *migrate.Migration) error { return nil }
+// keepTokens does nothing: the tokens are deleted when the migration before this one is reverted.
+func keepTokens(context.Context, *migrate.Migrator, *migrate.Migration) error { return nil }
 
 func indexMessage(ctx context.Context, tx bun.Tx, id uuid.UUID, tokens []string) error {
 	if tx.Dialect().Name() == dialect.PG {
-		_, err := tx.ExecContext(ctx, "UPDATE messages SET tokens = array_to_tsvector(?::text[]) WHERE id = ?", pgdialect.Array(tokens), id)
+		_, err := tx.ExecContext(ctx,
+			"UPDATE messages SET tokens = array_to_tsvector(?::text[]) WHERE id = ?",
+			pgdialect.Array(tokens), id)
 		return err
 	}
-	_, err := tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) SELECT rowid, ? FROM messages WHERE id = ?",
+	_, err := tx.ExecContext(ctx,
+		"INSERT INTO message_tokens (rowid, tokens) SELECT rowid, ? FROM messages WHERE id = ?",
 		strings.Join(tokens, " "), id)
 	return err
 }

@@ -14,7 +14,7 @@ import (
 	"parley/errs"
 )
 
-// Ids are types, so that two of them cannot change places. Outside the database they are written as
+// Each kind of id is a type, so that two ids cannot be mixed up. Outside the database they are
 // TypeIDs (https://github.com/jetify-com/typeid/tree/main/spec): a prefix for the type, an
 // underscore, and the UUIDv7 in 26 characters of Crockford's base32. In the database they are
 // UUIDs.
@@ -25,11 +25,11 @@ type (
 	MessageID      uuid.UUID
 )
 
-// NodeID names a running server in the database. No client sees it, so it has no prefix.
+// NodeID is the id of a running server. Clients do not see it, so it has no prefix.
 type NodeID uuid.UUID
 
-// MemberID names one person's place in one conversation. It is made of the ids of both, so it is
-// stored nowhere.
+// MemberID is the id of a membership. It consists of the ids of the conversation and of the user,
+// and is not stored.
 type MemberID struct {
 	Conversation ConversationID
 	User         UserID
@@ -43,7 +43,7 @@ const (
 	memberPrefix       = "member"
 )
 
-// kinds says in an error which kind of id was given or expected.
+// kinds has the names of the kinds for error messages.
 var kinds = map[string]string{ //nolint:gochecknoglobals // a constant table
 	userPrefix:         "a user",
 	sessionPrefix:      "a session",
@@ -58,10 +58,10 @@ func NewConversationID() ConversationID { return ConversationID(newV7()) }
 func NewMessageID() MessageID           { return MessageID(newV7()) }
 func NewNodeID() NodeID                 { return NodeID(newV7()) }
 
-// NewAuditID is for the log of the operator, which no client sees.
+// NewAuditID returns the id of an AuditEntry, which clients do not see.
 func NewAuditID() uuid.UUID { return newV7() }
 
-// newV7 panics only when the system has no randomness, and then nothing can go on.
+// newV7 panics if the system has no randomness. Nothing works without it.
 func newV7() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
 func (id UserID) String() string         { return format(userPrefix, uuid.UUID(id)) }
@@ -135,8 +135,7 @@ func (id *ConversationID) Scan(v any) error { return (*uuid.UUID)(id).Scan(v) }
 func (id *MessageID) Scan(v any) error      { return (*uuid.UUID)(id).Scan(v) }
 func (id *NodeID) Scan(v any) error         { return (*uuid.UUID)(id).Scan(v) }
 
-// ParseID reads an id of the kind that T stands for. The error is BAD_USER_INPUT and says which
-// kind was expected.
+// ParseID reads an id of the type T. The error is BAD_USER_INPUT and names the expected kind.
 func ParseID[T any, P interface {
 	*T
 	UnmarshalText(b []byte) error
@@ -145,19 +144,20 @@ func ParseID[T any, P interface {
 	return id, err
 }
 
-// suffixLen is the length of a UUID in base32: 128 bits, led by two zero bits, five at a time.
+// suffixLen is the length of a UUID in base32: two zero bits and 128 bits, five bits a character.
 const suffixLen = 26
 
-// alphabet is Crockford's base32 in lower case, as the TypeID spec has it: no i, l, o, u.
+// alphabet is Crockford's base32 in lower case, as in the TypeID spec: without i, l, o and u.
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
-var crockford = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding) //nolint:gochecknoglobals // a constant
+//nolint:gochecknoglobals // a constant
+var crockford = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
 
 func format(prefix string, id uuid.UUID) string { return prefix + "_" + suffix(id) }
 
-// suffix encodes 130 bits, the two highest of them zero. encoding/base32 fills up at the low end,
-// so the UUID is shifted to stand at the end of 20 bytes, whose 32 digits then begin with six zeros
-// too many.
+// suffix encodes 130 bits, of which the two highest are zero. encoding/base32 pads at the low end,
+// so the UUID is put at the end of 20 bytes, and the first six of their 32 digits, all zero, are
+// cut off.
 func suffix(id uuid.UUID) string {
 	var padded [20]byte
 	copy(padded[4:], id[:])
@@ -189,7 +189,8 @@ func parseInto(id *uuid.UUID, prefix, s string) error {
 	return nil
 }
 
-// cutPrefix tells an id of another type, which names itself, from what is no id at all.
+// cutPrefix returns the part behind the prefix. Its errors distinguish ids of another kind from
+// text that is not an id.
 func cutPrefix(prefix, s string) (string, error) {
 	got, digits, ok := strings.Cut(s, "_")
 	if !ok {
@@ -197,7 +198,8 @@ func cutPrefix(prefix, s string) (string, error) {
 	}
 	if got != prefix {
 		if kind, known := kinds[got]; known {
-			return "", errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s id.", kinds[prefix], prefix, kind)
+			return "", errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s id.",
+				kinds[prefix], prefix, kind)
 		}
 		return "", notAnID(prefix, s)
 	}
@@ -205,7 +207,8 @@ func cutPrefix(prefix, s string) (string, error) {
 }
 
 func notAnID(prefix, s string) error {
-	return errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s.", kinds[prefix], prefix, errs.Quote(s))
+	return errs.New(errs.BadUserInput, "Expected %s id (%s_…), got %s.", kinds[prefix], prefix,
+		errs.Quote(s))
 }
 
 func unmarshalGQL(id interface{ UnmarshalText(b []byte) error }, v any) error {
@@ -216,7 +219,7 @@ func unmarshalGQL(id interface{ UnmarshalText(b []byte) error }, v any) error {
 	return id.UnmarshalText([]byte(s))
 }
 
-// quote writes a JSON string that needs no escaping, as no id does.
+// quote writes an id as a JSON string. Ids need no escaping.
 func quote(w io.Writer, s string) { _, _ = fmt.Fprintf(w, `"%s"`, s) }
 
 // CompareIDs orders ids as the databases do: by their bytes.

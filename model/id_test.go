@@ -33,10 +33,11 @@ func TestIDsFollowTheTypeIDSpec(t *testing.T) {
 	}
 }
 
-func TestParseIDSaysWhatWasExpected(t *testing.T) {
+func TestErrorsOfParseIDNameTheExpectedKind(t *testing.T) {
 	t.Parallel()
 	conversation := model.NewConversationID().String()
-	member := model.MemberID{Conversation: model.NewConversationID(), User: model.NewUserID()}.String()
+	id := model.MemberID{Conversation: model.NewConversationID(), User: model.NewUserID()}
+	member := id.String()
 	for in, want := range map[string]string{
 		"":                                `Expected a user id (user_…), got "".`,
 		"42":                              `Expected a user id (user_…), got "42".`,
@@ -61,7 +62,8 @@ func TestParseIDSaysWhatWasExpected(t *testing.T) {
 func TestIDsSurviveJSON(t *testing.T) {
 	t.Parallel()
 	want := model.ConversationCreatedData{
-		Kind: model.Group, Title: "t", Members: []model.MemberData{{UserID: model.NewUserID(), Role: model.Owner}},
+		Kind: model.Group, Title: "t",
+		Members: []model.MemberData{{UserID: model.NewUserID(), Role: model.Owner}},
 	}
 	b, err := json.Marshal(want)
 	if err != nil {

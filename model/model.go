@@ -1,8 +1,8 @@
-// Package model holds what is stored, mapped by Bun, and the ids: data without behaviour. Rules
-// live in auth and chat.
+// Package model has the rows of the tables, mapped by Bun, and the ids: data without behaviour. The
+// rules are in auth and chat.
 //
-// Times are UTC, cut to microseconds. What must never reach a client (hashes, secrets) stands in
-// structs of its own, after which no GraphQL type is named.
+// Times are UTC, cut to microseconds. Data that must never reach a client, such as hashes, is in
+// structs of its own, whose names are not those of GraphQL types.
 package model
 
 import (
@@ -13,20 +13,20 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Actor is who acts: every operation of auth and chat takes one, and checks for itself what they
-// may do.
+// Actor is the user and the session that call an operation. Every operation of auth and chat takes
+// one, and checks what it may do.
 type Actor struct {
 	UserID    UserID
 	SessionID SessionID
 }
 
-// User is a registered person. Queries of Bun leave out accounts that are being removed; others
-// name removed_at.
+// User is an account. Queries of Bun leave out accounts that are being removed. Others must have a
+// condition on removed_at.
 type User struct {
 	bun.BaseModel `bun:"table:users,alias:u"`
 
 	ID          UserID `bun:",pk,type:uuid"`
-	Email       string // as written; EmailKey is what is unique
+	Email       string // as the user wrote it; EmailKey is unique
 	EmailKey    string
 	Nickname    string
 	NicknameKey string
@@ -39,12 +39,11 @@ type User struct {
 	ShowPresence     bool
 	SendReadReceipts bool
 
-	// RemovedAt is when the removal of the account was asked for. What says who it was is gone
-	// since then.
+	// RemovedAt is when the removal of the account began. The personal data was deleted then.
 	RemovedAt *time.Time `bun:",soft_delete"`
 }
 
-// Credentials is apart from User, so that no query for people can bring a password hash along.
+// Credentials is not part of User, so that no query for users can return a password hash.
 type Credentials struct {
 	bun.BaseModel `bun:"table:credentials"`
 
@@ -53,7 +52,7 @@ type Credentials struct {
 	UpdatedAt    time.Time
 }
 
-// Session is one device of one person, from signing in to signing out.
+// Session is one device of one user, from signing in to signing out.
 type Session struct {
 	bun.BaseModel `bun:"table:sessions,alias:s"`
 
@@ -61,36 +60,36 @@ type Session struct {
 	UserID     UserID    `bun:",type:uuid"`
 	CreatedAt  time.Time
 	LastUsedAt time.Time
-	ExpiresAt  time.Time // when its refresh token ends; moves with every refresh
+	ExpiresAt  time.Time // when its refresh token expires; every refresh moves it
 	RevokedAt  *time.Time
 	UserAgent  *string
 	IP         *string `bun:"ip"`
 }
 
-// SessionSecrets is what a session keeps of its refresh tokens: hashes only.
+// SessionSecrets has the hashes of a session's refresh tokens. The tokens are not stored.
 type SessionSecrets struct {
 	bun.BaseModel `bun:"table:sessions,alias:s"`
 
 	Session      `bun:",extend"`
-	RefreshHash  []byte // SHA-256 of the token that works
-	PreviousHash []byte // SHA-256 of the one before it, to notice a second use
+	RefreshHash  []byte // SHA-256 of the valid token
+	PreviousHash []byte // SHA-256 of the token before it, to detect reuse
 	RotatedAt    *time.Time
 }
 
-// OneTimeToken is what a mailed link carries: its hash, and what it is good for.
+// OneTimeToken is the hash of a token in a mailed link, and its purpose.
 type OneTimeToken struct {
 	bun.BaseModel `bun:"table:one_time_tokens"`
 
 	Hash      []byte `bun:",pk"` // SHA-256
 	Purpose   string
 	UserID    UserID  `bun:",type:uuid"`
-	Email     *string // the new address that the token confirms, where it does
+	Email     *string // the new address, if the token confirms one
 	CreatedAt time.Time
 	ExpiresAt time.Time
 	UsedAt    *time.Time
 }
 
-// AuditEntry is one thing that happened to an account, for its operator.
+// AuditEntry is one event of an account, for the operator.
 type AuditEntry struct {
 	bun.BaseModel `bun:"table:audit_log"`
 
@@ -110,29 +109,29 @@ const (
 	Direct ConversationKind = "DIRECT"
 )
 
-// Conversation is people and what they say to each other. Queries of Bun leave out conversations
-// that have ended and are being deleted. They have no members, so that queries through a membership
-// do not find them either.
+// Conversation is a group, or a direct conversation of two users. Queries of Bun leave out
+// conversations that have ended and are being deleted. Those have no members, so queries through a
+// membership do not find them either.
 type Conversation struct {
 	bun.BaseModel `bun:"table:conversations,alias:c"`
 
 	ID        ConversationID `bun:",pk,type:uuid"`
 	Kind      ConversationKind
 	Title     string
-	Untitled  bool    // nobody gave the title: it is made of nicknames
+	Untitled  bool    // no one set the title: it is made of nicknames
 	DirectKey *string // the two user ids, sorted; nil in a group
 	History   History
-	// MembersMayRename extends to everybody what else only the owner and the admins may.
+	// MembersMayRename lets all members rename the group; otherwise only the owner and admins may.
 	MembersMayRename bool
 	LastSeq          int64
-	LastMessageSeq   int64 // 0 while there is none
+	LastMessageSeq   int64 // 0 if there is none
 	CreatedAt        time.Time
-	LastActivityAt   time.Time // of the newest event that is no edit, deletion or reaction
+	LastActivityAt   time.Time // of the newest event that is not an edit, deletion or reaction
 
 	EndedAt *time.Time `bun:",soft_delete"` // when it ended, while it is being deleted
 }
 
-// History is how much of what was before them new members see.
+// History is how much of the messages from before their joining new members see.
 type History string
 
 const (
@@ -156,36 +155,35 @@ type ConversationMember struct {
 	Role           Role
 	JoinedAt       time.Time
 	JoinedSeq      int64 // the event that made them a member
-	HiddenSeq      int64 // they see what comes after this event; 0 is everything
+	HiddenSeq      int64 // they see the events after this one; 0 means all
 	LastReadSeq    int64
 	MutedUntil     *time.Time
-	ArchivedSeq    int64 // archived until a message comes after this event; 0 when not
+	ArchivedSeq    int64 // archived until a message comes after this event; 0 if not archived
 	Pinned         bool
 	Draft          *string
-	Position       int64 // when it began or was changed last, in the terms of Event.Position
+	Position       int64 // of its last change, its beginning included; see Event.Position
 }
 
-// Departure is the newest end of somebody's membership.
+// Departure is the newest end of a user's membership.
 type Departure struct {
 	bun.BaseModel `bun:"table:departures,alias:d"`
 
 	UserID         UserID         `bun:",pk,type:uuid"`
 	ConversationID ConversationID `bun:",pk,type:uuid"`
-	Seq            int64          // of the event that says so
+	Seq            int64          // of the event member_removed
 	Position       int64
 }
 
-// Node is a running server, as the others know it.
+// Node is a running server. The others read from it whether it is alive.
 type Node struct {
 	bun.BaseModel `bun:"table:nodes,alias:n"`
 
-	ID NodeID `bun:",pk,type:uuid"`
-	// when it gave its last sign of life; by PostgreSQL's clock, where there is one
-	SeenAt     time.Time
-	AliveUntil time.Time // unless it gives another one before
+	ID         NodeID    `bun:",pk,type:uuid"`
+	SeenAt     time.Time // the last heartbeat, by the clock of the database if it has one
+	AliveUntil time.Time // unless the next heartbeat comes before
 }
 
-// Presence says that a person has a live connection on a node, or had one until a short while ago.
+// Presence is a user who has a live connection on a node, or had one a moment ago.
 type Presence struct {
 	bun.BaseModel `bun:"table:presences,alias:p"`
 
@@ -193,26 +191,28 @@ type Presence struct {
 	NodeID NodeID `bun:",pk,type:uuid"`
 }
 
-// Sighting is when somebody was connected last.
+// Sighting is when a user was last seen.
 type Sighting struct {
 	bun.BaseModel `bun:"table:sightings,alias:sg"`
 
 	UserID     UserID `bun:",pk,type:uuid"`
 	LastSeenAt *time.Time
-	Position   int64 // when they came or went last, in the terms of Event.Position
+	Position   int64 // of the last change; see Event.Position
 }
 
-// Forever is when a mute ends that has no end.
-var Forever = time.Date(9999, time.December, 31, 23, 59, 59, 999_999_000, time.UTC) //nolint:gochecknoglobals // a constant
+// Forever is the end of a mute that has no end.
+//
+//nolint:gochecknoglobals // a constant
+var Forever = time.Date(9999, time.December, 31, 23, 59, 59, 999_999_000, time.UTC)
 
-// Unread is how much of a conversation somebody has not read: messages of others, and those of them
-// that mention them.
+// Unread is how many messages of others a member has not read, and how many of these mention the
+// member.
 type Unread struct {
 	Messages int
 	Mentions int
 }
 
-// ID names the membership to clients.
+// ID returns the id of the membership in the API.
 func (m *ConversationMember) ID() MemberID {
 	return MemberID{Conversation: m.ConversationID, User: m.UserID}
 }
@@ -233,25 +233,26 @@ const (
 	MemberRoleChanged   EventKind = "member_role_changed"
 )
 
-// Event is one durable change of a conversation. Its seq orders all of them, from 1, without gaps.
+// Event is one durable change of a conversation. The seqs of a conversation start at 1 and have no
+// gaps.
 type Event struct {
 	bun.BaseModel `bun:"table:events,alias:e"`
 
 	ConversationID ConversationID `bun:",pk,type:uuid"`
 	Seq            int64          `bun:",pk"`
 	Kind           EventKind
-	ActorID        *UserID         `bun:",type:uuid"` // nil once the account is gone
+	ActorID        *UserID         `bun:",type:uuid"` // nil after the account was removed
 	MessageID      *MessageID      `bun:",type:uuid"`
-	Data           json.RawMessage // what the kind needs; see the structs named after it
+	Data           json.RawMessage // depends on the kind; see the structs with its name
 	At             time.Time
 	// Position orders events across conversations: on PostgreSQL the id of the writing transaction,
 	// on SQLite a counter.
 	Position int64
 
-	Message *Message `bun:"-"` // what MessageID names, where the kind is about a message
+	Message *Message `bun:"-"` // the message of MessageID
 }
 
-// ConversationCreatedData says all that the conversation began with.
+// ConversationCreatedData is everything that the conversation began with.
 type ConversationCreatedData struct {
 	Kind             ConversationKind `json:"kind"`
 	Title            string           `json:"title"`
@@ -260,17 +261,17 @@ type ConversationCreatedData struct {
 	Members          []MemberData     `json:"members"`
 }
 
-// ConversationRenamedData says what the conversation is called now.
+// ConversationRenamedData has the new title.
 type ConversationRenamedData struct {
 	Title string `json:"title"`
 }
 
-// SettingsChangedData says how the conversation is set now.
+// SettingsChangedData has the new settings.
 type SettingsChangedData struct {
 	MembersMayRename bool `json:"membersMayRename"`
 }
 
-// MemberAddedData says who has become a member, and as what.
+// MemberAddedData is the new member.
 type MemberAddedData = MemberData
 
 // MemberData is a member in the data of an event.
@@ -279,15 +280,16 @@ type MemberData struct {
 	Role   Role   `json:"role"`
 }
 
-// MemberRemovedData says who is a member no longer.
+// MemberRemovedData is the member who left or was removed.
 type MemberRemovedData struct {
 	UserID UserID `json:"userId"`
 }
 
-// MemberRoleChangedData says who has which role now.
+// MemberRoleChangedData is the member with the new role.
 type MemberRoleChangedData = MemberData
 
-// ReactionData says who put, or took back, which emoji, and how many have it there now.
+// ReactionData is a reaction that was added or removed, and how many reactions with this emoji the
+// message has now.
 type ReactionData struct {
 	UserID UserID `json:"userId"`
 	Emoji  string `json:"emoji"`
@@ -300,18 +302,19 @@ type Message struct {
 	ID             MessageID      `bun:",pk,type:uuid"`
 	ConversationID ConversationID `bun:",type:uuid"`
 	Seq            int64
-	AuthorID       *UserID `bun:",type:uuid"` // nil once the account is gone
+	AuthorID       *UserID `bun:",type:uuid"` // nil after the account was removed
 	Content        string
 	ReplyToID      *MessageID `bun:",type:uuid"`
 	CreatedAt      time.Time
 	EditedAt       *time.Time
 	DeletedAt      *time.Time
 	IdempotencyKey *string
-	// SHA-256 of the input that came with the key; nil once the message is deleted
+	// RequestHash is the SHA-256 of the input that came with the key; nil after the message was
+	// deleted.
 	RequestHash []byte
 }
 
-// Mention is a member whom a message names.
+// Mention is a member who is mentioned in a message.
 type Mention struct {
 	bun.BaseModel `bun:"table:mentions,alias:mn"`
 
@@ -321,7 +324,7 @@ type Mention struct {
 	MessageID      MessageID      `bun:",type:uuid"`
 }
 
-// Reaction is one emoji that one person put to one message.
+// Reaction is one emoji of one user for one message.
 type Reaction struct {
 	bun.BaseModel `bun:"table:reactions,alias:r"`
 
@@ -332,7 +335,7 @@ type Reaction struct {
 	CreatedAt      time.Time
 }
 
-// ReactionGroup is all reactions to a message with the same emoji.
+// ReactionGroup is the reactions to a message with the same emoji.
 type ReactionGroup struct {
 	MessageID     MessageID
 	Emoji         string

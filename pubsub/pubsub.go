@@ -1,26 +1,28 @@
-// Package pubsub has topics inside one process: whoever publishes on a topic reaches every
-// subscription that it has then.
+// Package pubsub delivers messages within one process, by topic: a message reaches every
+// subscription that its topic has when it is published.
 //
-// What is published is a hint that something has happened, never the only record of it.
+// A message is a hint that something has happened, never the only record of it.
 //
 // # Concurrency
 //
-// Publish calls the handlers of the topic and returns. Within one topic, messages of one publisher
-// come in the order in which they were published; those of several have no order. A handler or a
-// watcher is called with the bus locked, so that what it hears has an order; it may lock what is
-// its own, returns at once, and never calls the bus.
+// Publish calls the handlers of the topic and returns. A handler gets the messages of one publisher
+// on one topic in the order in which they were published. Those of several publishers have no
+// order.
+//
+// Lock order: the bus → the locks that handlers and the watcher take. They are called with the bus
+// locked, must return at once and must not call the bus.
 package pubsub
 
 import "sync"
 
 // Bus is a set of topics that carry messages of one type.
 type Bus[T any] struct {
-	mu      sync.RWMutex // guards what follows, and each subscription's ended
+	mu      sync.RWMutex // guards what follows, and the field ended of subscriptions
 	topics  map[string]map[*Subscription[T]]struct{}
-	watcher func(topic string, here bool)
+	watcher func(topic string, subscribed bool)
 }
 
-// New makes a bus without topics: a topic is there while somebody is subscribed to it.
+// New returns a bus without topics. A topic exists while it has a subscription.
 func New[T any]() *Bus[T] {
 	return &Bus[T]{topics: map[string]map[*Subscription[T]]struct{}{}}
 }
@@ -33,9 +35,9 @@ type Subscription[T any] struct {
 	ended  bool
 }
 
-// Handle has fn called with what is published on a topic, until the subscription is closed; there
-// are no calls any more once Close has returned. fn is called by the publishers, several at once,
-// with the bus locked: it must return at once, and not call the bus.
+// Handle calls fn with each message of a topic until the subscription is closed. After Close has
+// returned there are no calls. Publishers call fn themselves, several at a time, with the bus
+// locked: it must return at once and must not call the bus.
 func (b *Bus[T]) Handle(topic string, fn func(T)) *Subscription[T] {
 	s := &Subscription[T]{bus: b, topic: topic, handle: fn}
 	b.mu.Lock()
@@ -50,13 +52,14 @@ func (b *Bus[T]) Handle(topic string, fn func(T)) *Subscription[T] {
 	return s
 }
 
-// Watch has watcher told of each topic that gets its first subscription (here) or has lost its last
-// one, one after the other and in the order in which it happens, beginning with those that are
-// there. It must return at once, and not call the bus. A bus has one watcher; nil ends that.
+// Watch sets the watcher of the bus, which is called when a topic gets its first subscription
+// (subscribed is true) or loses its last one. The calls come one after the other, in the order of
+// the changes; the first ones are for the topics that exist. The watcher must return at once and
+// must not call the bus. nil ends the watching.
 //
-// Handle returns after the watcher has been told. Whoever subscribes and then reads what is stored
-// so knows that the watcher heard of the topic before the reading.
-func (b *Bus[T]) Watch(watcher func(topic string, here bool)) {
+// Handle returns after the watcher was called. So a caller that subscribes and then reads from the
+// database knows that the watcher knew the topic before the read.
+func (b *Bus[T]) Watch(watcher func(topic string, subscribed bool)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watcher = watcher
@@ -68,7 +71,7 @@ func (b *Bus[T]) Watch(watcher func(topic string, here bool)) {
 	}
 }
 
-// Publish hands a message to every subscription of the topic.
+// Publish delivers a message to every subscription of the topic.
 func (b *Bus[T]) Publish(topic string, message T) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -77,7 +80,7 @@ func (b *Bus[T]) Publish(topic string, message T) {
 	}
 }
 
-// Topics lists the topics that have a subscription, in no order.
+// Topics returns the topics that have a subscription, in no order.
 func (b *Bus[T]) Topics() []string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()

@@ -18,35 +18,36 @@ func ignore(int) {}
 func TestEverySubscriptionOfTheTopicGetsEveryMessageInOrder(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
-	var heard [3][]int
+	var got [3][]int
 	for i, topic := range []string{"a", "a", "b"} {
-		defer bus.Handle(topic, func(message int) { heard[i] = append(heard[i], message) }).Close()
+		defer bus.Handle(topic, func(message int) { got[i] = append(got[i], message) }).Close()
 	}
 	want := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
 	for _, i := range want {
 		bus.Publish("a", i)
 	}
-	bus.Publish("nobody", 10)
-	if !slices.Equal(heard[0], want) || !slices.Equal(heard[1], want) {
-		t.Errorf("got %v", heard[:2])
+	bus.Publish("no subscription", 10)
+	if !slices.Equal(got[0], want) || !slices.Equal(got[1], want) {
+		t.Errorf("got %v", got[:2])
 	}
-	if heard[2] != nil {
-		t.Errorf("another topic got %v", heard[2])
+	if got[2] != nil {
+		t.Errorf("another topic got %v", got[2])
 	}
 }
 
-func TestNothingIsHeardBeforeHandleAndAfterClose(t *testing.T) {
+func TestAHandlerIsNotCalledBeforeHandleNorAfterClose(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
 	bus.Publish("a", 1)
-	var heard []int
-	one, other := bus.Handle("a", func(message int) { heard = append(heard, message) }), bus.Handle("a", ignore)
+	var got []int
+	one, other := bus.Handle("a", func(message int) { got = append(got, message) }),
+		bus.Handle("a", ignore)
 	bus.Publish("a", 2)
 	one.Close()
 	bus.Publish("a", 3)
 	one.Close()
-	if !slices.Equal(heard, []int{2}) {
-		t.Errorf("got %v", heard)
+	if !slices.Equal(got, []int{2}) {
+		t.Errorf("got %v", got)
 	}
 	if topics := bus.Topics(); !slices.Equal(topics, []string{"a"}) {
 		t.Errorf("topics: %v", topics)
@@ -57,9 +58,7 @@ func TestNothingIsHeardBeforeHandleAndAfterClose(t *testing.T) {
 	}
 }
 
-// TestPublishingSubscribingAndClosingMayRace makes sure that there are no calls any more once Close
-// has returned.
-func TestPublishingSubscribingAndClosingMayRace(t *testing.T) {
+func TestAHandlerIsNotCalledAfterCloseWhilePublishersRace(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
 	var wg sync.WaitGroup
@@ -74,7 +73,7 @@ func TestPublishingSubscribingAndClosingMayRace(t *testing.T) {
 				var closed atomic.Bool
 				s := bus.Handle("a", func(int) {
 					if closed.Load() {
-						t.Error("a message came after the end")
+						t.Error("a message came after Close")
 					}
 				})
 				bus.Publish("a", 0)

@@ -10,50 +10,49 @@ import (
 	"parley/pubsub"
 )
 
-// watched writes down what a watcher hears. The bus calls it with its lock held, which is what
-// guards it here as well.
-type watched struct{ heard []string }
+// recorder records the calls of a watcher. The bus's lock guards it.
+type recorder struct{ calls []string }
 
-func (w *watched) hear(topic string, here bool) {
-	w.heard = append(w.heard, fmt.Sprintf("%s %v", topic, here))
+func (r *recorder) watch(topic string, subscribed bool) {
+	r.calls = append(r.calls, fmt.Sprintf("%s %v", topic, subscribed))
 }
 
-func TestAWatcherHearsOfFirstAndLast(t *testing.T) {
+func TestAWatcherIsCalledForFirstAndLastSubscriptions(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
 	early := bus.Handle("early", ignore)
-	var w watched
-	bus.Watch(w.hear)
+	var r recorder
+	bus.Watch(r.watch)
 	first, second := bus.Handle("a", ignore), bus.Handle("a", ignore)
 	first.Close()
 	first.Close()
 	third := bus.Handle("a", ignore)
 	second.Close()
 	third.Close()
-	bus.Publish("nobody", 1)
+	bus.Publish("no subscription", 1)
 	bus.Handle("a", ignore).Close()
 	early.Close()
 	bus.Watch(nil)
 	bus.Handle("late", ignore).Close()
 	want := []string{"early true", "a true", "a false", "a true", "a false", "early false"}
-	if diff := cmp.Diff(want, w.heard); diff != "" {
-		t.Errorf("it heard (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, r.calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
 	}
 }
 
-// TestAWatcherHearsInOrder has the last leave while the first comes, again and again, on two
-// topics. What the watcher hears of a topic has to alternate, and to end as the bus does: a watcher
-// who heard "gone" last, of a topic that is there, would cut its followers off for good.
-func TestAWatcherHearsInOrder(t *testing.T) {
+// Topics get their first subscription and lose their last one at the same time. The watcher's calls
+// for a topic must alternate, and the last one must be true of the bus. If it said "not subscribed"
+// of a topic that is subscribed to, other nodes' messages would never arrive there.
+func TestAWatcherIsCalledInOrder(t *testing.T) {
 	t.Parallel()
 	bus := pubsub.New[int]()
-	here := map[string]bool{}
+	subscribed := map[string]bool{}
 	var wrong []string
 	bus.Watch(func(topic string, is bool) {
-		if here[topic] == is {
+		if subscribed[topic] == is {
 			wrong = append(wrong, fmt.Sprintf("%s is %v twice", topic, is))
 		}
-		here[topic] = is
+		subscribed[topic] = is
 	})
 	var wg sync.WaitGroup
 	stay := make([]*pubsub.Subscription[int], 4)
@@ -71,12 +70,12 @@ func TestAWatcherHearsInOrder(t *testing.T) {
 	wg.Wait()
 	check := func(want bool) {
 		bus.Watch(nil)
-		if len(wrong) > 0 || here["a"] != want || here["b"] != want {
-			t.Errorf("it thinks that %v, and heard %v", here, wrong)
+		if len(wrong) > 0 || subscribed["a"] != want || subscribed["b"] != want {
+			t.Errorf("the watcher has %v, and was called wrongly: %v", subscribed, wrong)
 		}
 	}
 	check(true)
-	bus.Watch(func(topic string, is bool) { here[topic] = is })
+	bus.Watch(func(topic string, is bool) { subscribed[topic] = is })
 	for _, s := range stay {
 		s.Close()
 	}

@@ -7,33 +7,34 @@ import (
 	"parley/model"
 )
 
-// Bucket is a kind of operation that is counted for each account by itself.
+// Bucket is a kind of operation. Each account has one token bucket for each kind.
 type Bucket uint8
 
-// The buckets of an account. The API names them in the header field RateLimit.
+// The buckets of an account. The header field RateLimit has their names.
 const (
 	Messages      Bucket = iota // sendMessage
-	Conversations               // conversations that are started, direct ones included
-	Members                     // people who are added to a group, at its start or later
+	Conversations               // new conversations, direct ones included
+	Members                     // members that are added to a group, at its start or later
 	Edits                       // edits and deletions of messages
-	Reactions                   // put to a message, or taken back
-	// other changes of a conversation: title, settings, roles, members who go
+	Reactions                   // reactions that are added or removed
+	// other changes of a conversation: title, settings, roles, members who leave
 	Changes
-	// what is the account's own: drafts, read up to, muted, pinned, archived, typing
+	// the account's own state: drafts, read positions, muted, pinned, archived, typing
 	State
-	Searches // for messages and for people
-	Profile  // profile and settings
+	Searches // for messages and for users
+	Profile  // changes of profile and settings
 	buckets
 )
 
-// String is the bucket's name in the API and, with PARLEY_RATE_ before it, of its setting.
+// String returns the name of the bucket in the API. Its setting has the prefix PARLEY_RATE_.
 func (b Bucket) String() string {
 	return [...]string{
-		"messages", "conversations", "members", "edits", "reactions", "changes", "state", "searches", "profile",
+		"messages", "conversations", "members", "edits", "reactions", "changes", "state",
+		"searches", "profile",
 	}[b]
 }
 
-// Buckets are all there are.
+// Buckets returns all buckets.
 func Buckets() []Bucket {
 	all := make([]Bucket, buckets)
 	for i := range all {
@@ -44,26 +45,27 @@ func Buckets() []Bucket {
 
 func (b Bucket) refusal() string {
 	return "Too many " + [...]string{
-		"messages", "new conversations", "added members", "edits and deletions", "reactions", "changes of conversations",
-		"changes of drafts, of what is read and the like", "searches", "changes of the profile",
+		"messages", "new conversations", "added members", "edits and deletions", "reactions",
+		"changes of conversations",
+		"changes of drafts, read positions and the like", "searches", "changes of the profile",
 	}[b] + " in a short time. Try again later."
 }
 
-// Rates are those of the buckets, by Bucket. The zero Rate limits nothing.
+// Rates are the rates of the buckets, by Bucket. The zero Rate limits nothing.
 type Rates [buckets]Rate
 
-// Cost is what an operation takes out of a bucket.
+// Cost is how many tokens an operation takes out of a bucket.
 type Cost struct {
 	Bucket Bucket
 	Tokens int
 }
 
-// Times is the cost of n operations of this kind.
+// Times returns the cost of n operations of this kind.
 func (b Bucket) Times(n int) Cost { return Cost{b, n} }
 
-// Accounts limits what accounts do on one node. Its state is in memory: several nodes count each
-// for itself, and so allow an account as many times as much, and a restart forgets it. A nil
-// *Accounts limits nothing.
+// Accounts limits the operations of accounts on one node. Its state is in memory: each of several
+// nodes counts for itself, so that together they allow as many times as much, and a restart resets
+// it. A nil *Accounts limits nothing.
 type Accounts struct {
 	rates  Rates
 	exempt map[model.UserID]bool
@@ -74,14 +76,15 @@ type Accounts struct {
 // AccountsOptions are the settings of Accounts.
 type AccountsOptions struct {
 	Rates  Rates
-	Exempt []model.UserID // who are not limited
+	Exempt []model.UserID // accounts that are not limited
 	Now    func() time.Time
 }
 
-// NewAccounts makes buckets that are full.
+// NewAccounts returns an Accounts with full buckets.
 func NewAccounts(opts AccountsOptions) *Accounts {
 	a := &Accounts{
-		rates: opts.Rates, now: opts.Now, exempt: map[model.UserID]bool{}, full: NewMemory[model.UserID, [buckets]time.Time](),
+		rates: opts.Rates, now: opts.Now, exempt: map[model.UserID]bool{},
+		full: NewMemory[model.UserID, [buckets]time.Time](),
 	}
 	for _, id := range opts.Exempt {
 		a.exempt[id] = true
@@ -89,14 +92,14 @@ func NewAccounts(opts AccountsOptions) *Accounts {
 	return a
 }
 
-// Take takes what an operation costs out of the account's buckets: all of it or, where a bucket has
-// too little, nothing, and returns RATE_LIMITED. It has to come before what is expensive, and once
-// for each operation. No bucket is named twice.
+// Take takes the cost of an operation out of the account's buckets. If one has too few tokens, it
+// takes nothing and returns RATE_LIMITED. It is called once for each operation, before anything
+// expensive. Each bucket may be in costs only once.
 func (a *Accounts) Take(ctx context.Context, account model.UserID, costs ...Cost) error {
 	if a == nil || a.exempt[account] {
 		return nil
 	}
-	var wait time.Duration // for the slowest
+	var wait time.Duration // the longest of all buckets
 	var slowest Bucket
 	var after [buckets]time.Time
 	now := a.now()

@@ -1,11 +1,11 @@
-// Package ratelimit has token buckets: how fast something may be done, how much of that is left,
-// and what a client is told of it. auth limits strangers and sessions with it, and auth and chat
-// limit accounts.
+// Package ratelimit has token buckets, their state in memory, and the header fields that report
+// them to clients. auth limits anonymous clients and sessions with it, and auth and chat limit
+// accounts.
 //
 // # Concurrency
 //
-// Everything here may be used by any number of goroutines, and starts none. A lock is held for the
-// length of one change in memory.
+// All of it may be used by any number of goroutines, and it starts none. A lock is held for one
+// change in memory.
 package ratelimit
 
 import (
@@ -18,20 +18,22 @@ import (
 	"parley/errs"
 )
 
-// Rate is how fast tokens may be taken: Burst of them at once, and then one in each interval. The
-// zero Rate limits nothing.
+// Rate is how fast tokens may be taken out of a bucket: Burst at once, and one more in each
+// interval of the length Every. The zero Rate limits nothing.
 //
 // The state of a bucket is one time, when the bucket is full again. This is the generic cell rate
 // algorithm (GCRA, ITU-T I.371) in its form of a virtual schedule.
 type Rate struct {
 	Burst int           // tokens in a full bucket
-	Every time.Duration // in which one token comes back
+	Every time.Duration // the time in which one token is refilled
 }
 
-// maxWindow bounds how long a bucket takes to fill: state in memory lasts as long as the process.
+// maxWindow is the longest time in which a bucket fills. The state is in memory, so a longer one
+// would end with the process.
 const maxWindow = 24 * time.Hour
 
-var errForm = errors.New(`a rate is written as 600/1m (600 at once, which come back evenly over a minute), or "off"`)
+var errForm = errors.New(
+	`a rate is written as 600/1m (600 at once, refilled evenly over a minute), or "off"`)
 
 // UnmarshalText reads a rate: TOKENS/TIME, or "off". TIME is at most 24 hours.
 func (r *Rate) UnmarshalText(text []byte) error {
@@ -46,20 +48,23 @@ func (r *Rate) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q: %w", text, errForm)
 	}
 	if burst < 1 || over <= 0 || over > maxWindow || int64(over) < int64(burst) {
-		return fmt.Errorf("%q: a rate has 1 token or more, in up to %v, and no more than one in a nanosecond", text, maxWindow)
+		return fmt.Errorf(
+			"%q: a rate has 1 token or more, in up to %v, and no more than one in a nanosecond",
+			text, maxWindow)
 	}
 	*r = Rate{Burst: burst, Every: over / time.Duration(burst)}
 	return nil
 }
 
-// window is how long an empty bucket takes to fill.
+// window is the time in which an empty bucket fills.
 func (r Rate) window() time.Duration { return time.Duration(r.Burst) * r.Every }
 
-// Take takes tokens out of the bucket that is full again at *full, or returns how long to wait for
-// them and takes none.
+// Take takes tokens out of the bucket that is full again at *full, and returns 0. If there are too
+// few, it takes none, and returns how long to wait.
 //
-// Who wants more tokens than the bucket holds waits until it is full, and then leaves a debt. So
-// waiting as long as it says is always enough, and nothing costs less for being asked for at once.
+// A caller that wants more tokens than the bucket holds waits until it is full, and then leaves a
+// debt. So waiting for the returned time is always enough, and one large operation costs as much as
+// many small ones.
 func (r Rate) Take(full *time.Time, now time.Time, tokens int) (wait time.Duration) {
 	if wait = r.wait(*full, now, tokens); wait <= 0 {
 		*full = r.after(*full, now, tokens)
@@ -75,7 +80,7 @@ func (r Rate) wait(full, now time.Time, tokens int) time.Duration {
 	return r.after(full, now, min(tokens, r.Burst)).Sub(now) - r.window()
 }
 
-// after is when the bucket is full again once the tokens are taken.
+// after is when the bucket is full again, after tokens were taken.
 func (r Rate) after(full, now time.Time, tokens int) time.Time {
 	if full.Before(now) {
 		full = now
@@ -83,14 +88,14 @@ func (r Rate) after(full, now time.Time, tokens int) time.Time {
 	return full.Add(time.Duration(tokens) * r.Every)
 }
 
-// left is how many tokens the bucket has.
+// left is how many tokens are in the bucket.
 func (r Rate) left(full, now time.Time) int {
 	missing := (max(0, full.Sub(now)) + r.Every - 1) / r.Every
 	return max(0, r.Burst-int(missing))
 }
 
-// TooFast is RATE_LIMITED. Who waits as long as it says is let through: the time is rounded up to a
-// millisecond, the unit of the API.
+// TooFast returns an error RATE_LIMITED. The wait is rounded up to a millisecond, the unit of the
+// API, so that a client that waits as long is let through.
 func TooFast(wait time.Duration, format string, args ...any) *errs.Error {
 	err := errs.New(errs.RateLimited, format, args...)
 	err.RetryAfter = (wait + time.Millisecond - 1).Truncate(time.Millisecond)

@@ -32,19 +32,21 @@ func TestUnmarshalText(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "600", "600/", "/1m", "x/1m", "600/x", "600/1", "0/1m", "-1/1m", "600/0s", "600/-1m", "600/1m/1m", "600/24h1s",
+		"", "600", "600/", "/1m", "x/1m", "600/x", "600/1", "0/1m", "-1/1m", "600/0s", "600/-1m",
+		"600/1m/1m", "600/24h1s",
 		"1001/1us", "OFF", "99999999999999999999/1m",
 	} {
 		r := ratelimit.Rate{Burst: 7}
-		if err := r.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), `"`+text+`"`) || r.Burst != 7 {
+		if err := r.UnmarshalText([]byte(text)); err == nil ||
+			!strings.Contains(err.Error(), `"`+text+`"`) || r.Burst != 7 {
 			t.Errorf("%s: %v, %v", text, r, err)
 		}
 	}
 }
 
-// Whoever waits as long as they are told, to the microsecond, is let through: whatever it costs,
-// and whatever was taken before.
-func TestWaitingAsToldIsEnough(t *testing.T) {
+// After exactly the returned wait, the operation is let through, whatever it costs and whatever was
+// taken before.
+func TestTheReturnedWaitIsEnough(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := ratelimit.Rate{
@@ -61,18 +63,18 @@ func TestWaitingAsToldIsEnough(t *testing.T) {
 			wait := r.Take(&full, now, tokens)
 			if wait > 0 {
 				if !full.Equal(before) {
-					t.Fatal("a refusal has taken tokens")
+					t.Fatal("a refusal took tokens")
 				}
 				if early := full; wait > 1 && r.Take(&early, now.Add(wait-1), tokens) == 0 {
-					t.Fatal("it need not have waited so long")
+					t.Fatal("a shorter wait is enough")
 				}
 				now = now.Add(wait)
 				if wait = r.Take(&full, now, tokens); wait > 0 {
-					t.Fatalf("waited as told, and has to wait %v more", wait)
+					t.Fatalf("after the wait, it has to wait %v more", wait)
 				}
 			}
-			// Beyond the burst no token is had that has not come back, but for the debt of the last
-			// operation.
+			// Except for the debt of the last operation, no more tokens are taken than the burst
+			// and those that were refilled.
 			if most := r.Burst + int(now.Sub(start)/r.Every); taken+min(tokens, r.Burst) > most {
 				t.Fatalf("%d tokens were taken, and then %d, of %d", taken, tokens, most)
 			}
@@ -91,7 +93,7 @@ func TestOffLimitsNothing(t *testing.T) {
 	}
 }
 
-// wait is what a refusal says; 0 for nil.
+// wait returns the wait of a refusal, and 0 for nil.
 func wait(t *testing.T, err error) time.Duration {
 	t.Helper()
 	if err == nil {
@@ -119,9 +121,9 @@ func TestAccounts(t *testing.T) {
 	clock := storetest.NewClock()
 	ann, ben, bot := model.NewUserID(), model.NewUserID(), model.NewUserID()
 	a := accounts(clock, bot)
-	take := func(who model.UserID, costs ...ratelimit.Cost) time.Duration {
+	take := func(id model.UserID, costs ...ratelimit.Cost) time.Duration {
 		t.Helper()
-		return wait(t, a.Take(t.Context(), who, costs...))
+		return wait(t, a.Take(t.Context(), id, costs...))
 	}
 	want := func(what string, got, want time.Duration) {
 		t.Helper()
@@ -142,24 +144,25 @@ func TestAccounts(t *testing.T) {
 	clock.Forward(time.Second - 1500*time.Microsecond)
 	want("a little early, rounded up", take(ann, one), 2*time.Millisecond)
 	clock.Forward(2 * time.Millisecond)
-	want("as told", take(ann, one), 0)
+	want("after the wait", take(ann, one), 0)
 
-	// Of two buckets both are taken from, or neither.
+	// Tokens are taken from both buckets or from neither.
 	group := []ratelimit.Cost{ratelimit.Conversations.Times(1), ratelimit.Members.Times(8)}
 	want("a group", take(ben, group...), 0)
 	for range 5 {
 		want("too many members", take(ben, group...), 6*time.Second)
 	}
-	want("of conversations, two are left", take(ben, ratelimit.Conversations.Times(2)), 0)
+	want("two conversations are left", take(ben, ratelimit.Conversations.Times(2)), 0)
 	want("the slower counts", take(ben, group...), time.Minute)
 
-	// More than the bucket holds waits until it is full, and is paid for afterwards.
+	// An operation that costs more than the bucket holds waits until it is full, and leaves a debt.
 	cara := model.NewUserID()
 	want("a large one", take(cara, ratelimit.Members.Times(25)), 0)
 	want("with debt", take(cara, ratelimit.Members.Times(1)), 16*time.Second)
 	want("another large one", take(cara, ratelimit.Members.Times(25)), 25*time.Second)
 
-	if err := (*ratelimit.Accounts)(nil).Take(t.Context(), ann, ratelimit.Messages.Times(1_000)); err != nil {
+	if err := (*ratelimit.Accounts)(nil).
+		Take(t.Context(), ann, ratelimit.Messages.Times(1_000)); err != nil {
 		t.Errorf("without limits: %v", err)
 	}
 }
@@ -197,11 +200,20 @@ func TestWriteHeader(t *testing.T) {
 		"all": {[][]ratelimit.Cost{{message.Times(1)}, {message.Times(1)}}, http.Header{
 			"Ratelimit-Policy": {`"messages";q=2;w=2`}, "Ratelimit": {`"messages";r=0;t=1`},
 		}},
-		"nearest to its end": {[][]ratelimit.Cost{{conversation.Times(1), member.Times(1)}}, http.Header{
-			"Ratelimit-Policy": {`"conversations";q=3;w=180`}, "Ratelimit": {`"conversations";r=2;t=60`},
-		}},
-		"refused, with some left": {[][]ratelimit.Cost{{message.Times(2)}, {conversation.Times(1), member.Times(4)}, {member.Times(8)}}, http.Header{
-			"Ratelimit-Policy": {`"members";q=10;w=10`}, "Ratelimit": {`"members";r=6;t=2`}, "Retry-After": {"2"},
+		"nearest to its end": {
+			[][]ratelimit.Cost{{conversation.Times(1), member.Times(1)}},
+			http.Header{
+				"Ratelimit-Policy": {`"conversations";q=3;w=180`},
+				"Ratelimit":        {`"conversations";r=2;t=60`},
+			},
+		},
+		"refused, with some left": {[][]ratelimit.Cost{
+			{message.Times(2)},
+			{conversation.Times(1), member.Times(4)},
+			{member.Times(8)},
+		}, http.Header{
+			"Ratelimit-Policy": {`"members";q=10;w=10`}, "Ratelimit": {`"members";r=6;t=2`},
+			"Retry-After": {"2"},
 		}},
 		"with debt": {[][]ratelimit.Cost{{member.Times(12)}}, http.Header{
 			"Ratelimit-Policy": {`"members";q=10;w=10`}, "Ratelimit": {`"members";r=0;t=3`},
@@ -228,19 +240,25 @@ func TestWriteHeader(t *testing.T) {
 }
 
 func BenchmarkTake(b *testing.B) {
-	people := make([]model.UserID, 1000)
-	for i := range people {
-		people[i] = model.NewUserID()
+	ids := make([]model.UserID, 1000)
+	for i := range ids {
+		ids[i] = model.NewUserID()
 	}
 	a := ratelimit.NewAccounts(ratelimit.AccountsOptions{
-		Now: time.Now, Rates: ratelimit.Rates{ratelimit.Messages: {Burst: 1 << 40, Every: time.Nanosecond}},
+		Now: time.Now, Rates: ratelimit.Rates{ratelimit.Messages: {
+			Burst: 1 << 40,
+			Every: time.Nanosecond,
+		}},
 	})
-	for name, ctx := range map[string]context.Context{"socket": b.Context(), "HTTP": ratelimit.WithUsage(b.Context())} {
+	for name, ctx := range map[string]context.Context{
+		"socket": b.Context(),
+		"HTTP":   ratelimit.WithUsage(b.Context()),
+	} {
 		b.Run(name, func(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				i++
-				if err := a.Take(ctx, people[i%len(people)], ratelimit.Messages.Times(1)); err != nil {
+				if err := a.Take(ctx, ids[i%len(ids)], ratelimit.Messages.Times(1)); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -248,7 +266,8 @@ func BenchmarkTake(b *testing.B) {
 		b.Run(name+", in parallel", func(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {
-					if err := a.Take(ctx, people[i%len(people)], ratelimit.Messages.Times(1)); err != nil {
+					if err := a.Take(ctx, ids[i%len(ids)],
+						ratelimit.Messages.Times(1)); err != nil {
 						b.Fatal(err)
 					}
 				}

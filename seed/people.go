@@ -4,11 +4,12 @@ import (
 	"strconv"
 	"time"
 
+	"parley/auth"
 	"parley/model"
 	"parley/text"
 )
 
-// name is what somebody is called: for signing in and being mentioned, and for reading.
+// name is a nickname and a display name.
 type name struct{ nickname, display string }
 
 //nolint:gochecknoglobals // a constant table
@@ -55,29 +56,27 @@ var names = []name{
 	{"ewa", "Ewa Kowalska"},
 }
 
-// invite makes the people, who registered in the month before the year that they talked.
-func (w *walk) invite() {
+// makePeople makes the accounts. They registered in the month before the year of conversations.
+func (g *generator) makePeople() {
 	month := 30 * day
-	for i := range w.size.People {
+	for i := range g.size.People {
 		n := names[i%len(names)]
 		if round := i / len(names); round > 0 {
 			n.nickname += strconv.Itoa(round + 1)
 		}
-		at := w.now.Add(-year - month + time.Duration(i)*month/time.Duration(w.size.People)).Truncate(time.Microsecond)
+		at := g.now.Add(-year - month + time.Duration(i)*month/time.Duration(g.size.People)).
+			Truncate(time.Microsecond)
 		u := &model.User{
-			ID: model.UserID(w.id(at)), Email: "person" + strconv.Itoa(i+1) + "@example.org", Nickname: n.nickname, CreatedAt: at,
-			EmailVerifiedAt: &at, ShowPresence: w.chance(0.95), SendReadReceipts: w.chance(0.9),
+			ID: model.UserID(g.id(at)), Email: "person" + strconv.Itoa(i+1) + "@example.org",
+			Nickname: n.nickname, CreatedAt: at,
+			EmailVerifiedAt: &at, ShowPresence: g.chance(0.95), SendReadReceipts: g.chance(0.9),
 		}
-		if w.chance(0.8) {
+		if g.chance(0.8) {
 			u.DisplayName = &n.display
 		}
-		// As auth makes them.
 		u.EmailKey, u.NicknameKey = text.Fold(u.Email), text.Fold(u.Nickname)
-		u.SearchKey = u.NicknameKey
-		if u.DisplayName != nil {
-			u.SearchKey += "\n" + text.Fold(*u.DisplayName)
-		}
-		w.people = append(w.people, u)
-		w.speaks = append(w.speaks, w.among(len(languages)))
+		u.SearchKey = auth.SearchKey(u)
+		g.people = append(g.people, u)
+		g.languages = append(g.languages, g.among(len(languages)))
 	}
 }

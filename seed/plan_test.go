@@ -18,83 +18,87 @@ import (
 	"parley/store/storetest"
 )
 
-// noted keeps the queries that are made while it listens.
-type noted struct {
+// queryLog records the queries of a database.
+type queryLog struct {
 	mu      sync.Mutex
 	queries []query
 }
 
-// query has its arguments written into its text where it is Bun's, and places for them where it is
-// of store.Read.
+// query is the text of a query. Queries of Bun have their arguments in the text, those of
+// store.Read have placeholders.
 type query struct {
 	text string
-	args int // places
+	args int // the number of placeholders
 }
 
-func (n *noted) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+func (l *queryLog) BeforeQuery(
+	ctx context.Context, _ *bun.QueryEvent,
+) context.Context {
+	return ctx
+}
 
-func (n *noted) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (l *queryLog) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if strings.HasPrefix(e.Query, "SELECT") {
 		q := query{text: e.Query}
 		if e.Query == e.QueryTemplate {
 			q.args = len(e.QueryArgs)
 		}
-		n.queries = append(n.queries, q)
+		l.queries = append(l.queries, q)
 	}
 }
 
-func (n *noted) take() []query {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	taken := n.queries
-	n.queries = nil
+func (l *queryLog) drain() []query {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken := l.queries
+	l.queries = nil
 	return taken
 }
 
-// What a plan must not have: going through all of a table that grows with what is said. On SQLite
-// tables go by the names that the queries give them.
+// A plan must not scan all of a table that grows with the number of messages. In plans of SQLite,
+// tables have the aliases of the query.
 var (
 	wholeTable = regexp.MustCompile(
 		`Seq Scan on (messages|events|conversations|conversation_members|reactions|mentions)\b`)
 	wholeLiteTable = regexp.MustCompile(`SCAN (m|e|c|cm|r|mn|viewer)\b`)
-	// made for this one query, of all of the table
+	// an index that SQLite makes for this query alone, of all of the table
 	withoutAnyIndex = regexp.MustCompile(`AUTOMATIC .*INDEX`)
 )
 
-// However much has been said, nothing that clients ask for goes through all of it.
 func TestReadsUseIndexes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		mustFill(t, db, Size{People: 300, Conversations: 2500, Messages: 25_000}, 3)
-		listening := new(noted)
+		log := new(queryLog)
 		plain := db.DB
-		db.Watch(listening)
+		db.Watch(log)
 		for name, read := range readsOf(t, db) {
-			listening.take()
+			log.drain()
 			if err := read(); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			queries := listening.take()
+			queries := log.drain()
 			if len(queries) == 0 {
-				t.Errorf("%s asks nothing", name)
+				t.Errorf("%s makes no query", name)
 			}
 			for _, query := range queries {
 				plan := planOf(t, plain, db.Postgres(), query)
-				if wholeTable.MatchString(plan) || wholeLiteTable.MatchString(plan) || withoutAnyIndex.MatchString(plan) {
-					t.Errorf("%s goes through all of a table:\n%s\n%.1500s", name, plan, query.text)
+				if wholeTable.MatchString(plan) || wholeLiteTable.MatchString(plan) ||
+					withoutAnyIndex.MatchString(plan) {
+					t.Errorf("%s scans all of a table:\n%s\n%.1500s", name, plan, query.text)
 				}
 				if inOrder[name] && strings.Contains(plan, sorting(db)) {
-					t.Errorf("%s sorts what an index has in order:\n%s\n%.1500s", name, plan, query.text)
+					t.Errorf("%s sorts what an index has in order:\n%s\n%.1500s", name, plan,
+						query.text)
 				}
 			}
 		}
 	})
 }
 
-// inOrder are the reads that must not gather everything for a page of it, however much they have to
-// do with.
+// inOrder are the reads of pages that must not sort all of a list for one page.
 var inOrder = map[string]bool{"messages": true, "messages before": true, "members": true}
 
 func sorting(db *store.DB) string {
@@ -114,11 +118,11 @@ func planOf(t *testing.T, db *bun.DB, postgres bool, q query) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }() // at once: on SQLite there is only one
+	defer func() { _ = conn.Close() }() // not at the end of the test: SQLite has only one
 	if postgres {
 		explain = "EXPLAIN " + q.text
-		// What a page costs that is not on a spinning disk: with the default, tables of this size
-		// are still read as a whole.
+		// The cost of a page on a solid-state disk. With the default, PostgreSQL scans tables of
+		// this size.
 		if _, err := conn.ExecContext(t.Context(), "SET random_page_cost = 1.1"); err != nil {
 			t.Fatal(err)
 		}
@@ -130,20 +134,21 @@ func planOf(t *testing.T, db *bun.DB, postgres bool, q query) string {
 	return linesOf(t, rows, postgres)
 }
 
-// keptPlanOf is the plan of a prepared statement, for whatever arguments.
+// keptPlanOf returns the generic plan of a prepared statement.
 func keptPlanOf(t *testing.T, db *bun.DB, q query) string {
 	t.Helper()
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = tx.Rollback() }() // which takes back the settings
+	defer func() { _ = tx.Rollback() }() // restores the settings
 	for _, statement := range []string{store.KeptPlans, "PREPARE kept AS " + q.text} {
 		if _, err := tx.Tx.ExecContext(t.Context(), statement); err != nil {
 			t.Fatalf("%v: %s", err, statement)
 		}
 	}
-	rows, err := tx.Tx.QueryContext(t.Context(), "EXPLAIN EXECUTE kept("+strings.Repeat("NULL, ", q.args-1)+"NULL)")
+	rows, err := tx.Tx.QueryContext(t.Context(),
+		"EXPLAIN EXECUTE kept("+strings.Repeat("NULL, ", q.args-1)+"NULL)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +180,7 @@ func linesOf(t *testing.T, rows *sql.Rows, postgres bool) string {
 	return strings.Join(plan, "\n")
 }
 
-// readsOf are the reads of somebody in the middle of it.
+// readsOf returns the reads of a user of the generated database.
 func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	t.Helper()
 	ctx := t.Context()
@@ -183,12 +188,13 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	service := chat.New(db, feeds, live.New(db, feeds, live.Options{}), chat.Options{})
 	m := new(model.Message) // one that has reactions
 	err := db.NewSelect().Model(m).Join("JOIN reactions AS r ON r.message_id = m.id").
-		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").OrderExpr("m.seq DESC").Limit(1).Scan(ctx)
+		Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").
+		OrderExpr("m.seq DESC").Limit(1).Scan(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	who := model.Actor{UserID: *m.AuthorID}
-	list, err := service.MyConversations(ctx, who, chat.ConversationFilter{}, store.PageArgs{})
+	actor := model.Actor{UserID: *m.AuthorID}
+	list, err := service.MyConversations(ctx, actor, chat.ConversationFilter{}, store.PageArgs{})
 	if err != nil || len(list.Items) < 2 {
 		t.Fatalf("%+v (%v)", list.Items, err)
 	}
@@ -196,8 +202,9 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	for _, c := range list.Items {
 		ids = append(ids, c.ID)
 	}
-	one, newest := []model.ConversationID{m.ConversationID}, store.Window{Limit: 50, Backwards: true}
-	pages, err := service.Messages(ctx, who, one, newest)
+	one, newest := []model.ConversationID{m.ConversationID},
+		store.Window{Limit: 50, Backwards: true}
+	pages, err := service.Messages(ctx, actor, one, newest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,57 +213,72 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 	for _, m := range page.Items {
 		messages = append(messages, m.ID)
 	}
-	reactions, err := service.Reactions(ctx, who, []model.MessageID{m.ID})
+	reactions, err := service.Reactions(ctx, actor, []model.MessageID{m.ID})
 	if err != nil || len(reactions[m.ID]) == 0 {
 		t.Fatalf("%+v (%v)", reactions, err)
 	}
 	five, yes := store.Window{Limit: 5}, true
 	search := func(in chat.Search) func() error {
-		return func() error { return second(service.SearchMessages(ctx, who, in, store.PageArgs{})) }
+		return func() error {
+			return second(service.SearchMessages(ctx, actor, in,
+				store.PageArgs{}))
+		}
 	}
 	conversations := func(filter chat.ConversationFilter, page store.PageArgs) func() error {
-		return func() error { return second(service.MyConversations(ctx, who, filter, page)) }
+		return func() error { return second(service.MyConversations(ctx, actor, filter, page)) }
 	}
 	return map[string]func() error{
 		"conversations": conversations(chat.ConversationFilter{}, store.PageArgs{}),
 		"conversations, further": conversations(chat.ConversationFilter{},
 			store.PageArgs{After: chat.ConversationCursor(list.Items[1])}),
-		"unread conversations": conversations(chat.ConversationFilter{Unread: &yes}, store.PageArgs{}),
-		"conversations by id":  func() error { return second(service.Conversations(ctx, who, ids)) },
-		"last messages":        func() error { return second(service.LastMessages(ctx, who, ids)) },
-		"memberships":          func() error { return second(service.Memberships(ctx, who, ids)) },
-		"owners":               func() error { return second(service.Owners(ctx, who, ids)) },
-		"partners":             func() error { return second(service.Partners(ctx, who, ids)) },
-		"member counts":        func() error { return second(service.MemberCounts(ctx, who, ids)) },
-		"members":              func() error { return second(service.Members(ctx, who, ids, five)) },
-		"unread":               func() error { return second(service.Unread(ctx, who, ids)) },
-		"unread in all":        func() error { return second(service.UnreadInAll(ctx, who)) },
-		"messages":             func() error { return second(service.Messages(ctx, who, one, newest)) },
+		"unread conversations": conversations(chat.ConversationFilter{Unread: &yes},
+			store.PageArgs{}),
+		"conversations by id": func() error {
+			return second(service.Conversations(ctx, actor, ids))
+		},
+		"last messages": func() error { return second(service.LastMessages(ctx, actor, ids)) },
+		"memberships":   func() error { return second(service.Memberships(ctx, actor, ids)) },
+		"owners":        func() error { return second(service.Owners(ctx, actor, ids)) },
+		"partners":      func() error { return second(service.Partners(ctx, actor, ids)) },
+		"member counts": func() error { return second(service.MemberCounts(ctx, actor, ids)) },
+		"members":       func() error { return second(service.Members(ctx, actor, ids, five)) },
+		"unread":        func() error { return second(service.Unread(ctx, actor, ids)) },
+		"unread in all": func() error { return second(service.UnreadInAll(ctx, actor)) },
+		"messages":      func() error { return second(service.Messages(ctx, actor, one, newest)) },
 		"messages before": func() error {
 			before := store.Window{Limit: 50, Backwards: true, Cursor: chat.MessageCursor(m)}
-			return second(service.Messages(ctx, who, one, before))
+			return second(service.Messages(ctx, actor, one, before))
 		},
-		"messages by id": func() error { return second(service.MessagesByID(ctx, who, messages)) },
-		"mentions":       func() error { return second(service.Mentioned(ctx, who, messages)) },
-		"reactions":      func() error { return second(service.Reactions(ctx, who, messages)) },
+		"messages by id": func() error {
+			return second(service.MessagesByID(ctx, actor, messages))
+		},
+		"mentions":  func() error { return second(service.Mentioned(ctx, actor, messages)) },
+		"reactions": func() error { return second(service.Reactions(ctx, actor, messages)) },
 		"reactors": func() error {
 			groups := []chat.EmojiOn{{MessageID: m.ID, Emoji: reactions[m.ID][0].Emoji}}
-			return second(service.Reactors(ctx, who, groups, five))
+			return second(service.Reactors(ctx, actor, groups, five))
 		},
-		"seen by":                   func() error { return second(service.SeenBy(ctx, who, messages, five)) },
-		"search, a common word":     search(chat.Search{Query: "the"}),
-		"search, a rare word":       search(chat.Search{Query: "99999"}),
-		"search in a conversation":  search(chat.Search{Query: "the", ConversationID: &m.ConversationID}),
-		"what somebody else wrote":  search(chat.Search{Query: "the", AuthorID: &who.UserID}),
-		"following from the middle": func() error { return followOne(ctx, feeds, who, m) },
+		"seen by": func() error {
+			return second(service.SeenBy(ctx, actor, messages, five))
+		},
+		"search, a common word": search(chat.Search{Query: "the"}),
+		"search, a rare word":   search(chat.Search{Query: "99999"}),
+		"search in a conversation": search(chat.Search{
+			Query:          "the",
+			ConversationID: &m.ConversationID,
+		}),
+		"search by an author":       search(chat.Search{Query: "the", AuthorID: &actor.UserID}),
+		"following from the middle": func() error { return followOne(ctx, feeds, actor, m) },
 	}
 }
 
 func second[T any](_ T, err error) error { return err }
 
-func followOne(ctx context.Context, feeds *feed.Service, who model.Actor, m *model.Message) error {
+func followOne(
+	ctx context.Context, feeds *feed.Service, actor model.Actor, m *model.Message,
+) error {
 	after := m.Seq - 1
-	events, err := feeds.Follow(ctx, who, m.ConversationID, &after)
+	events, err := feeds.Follow(ctx, actor, m.ConversationID, &after)
 	if err != nil {
 		return err
 	}

@@ -1,15 +1,15 @@
-// Package seed fills an empty database with people who have been talking for a year: to try Parley
-// out, and to measure it.
+// Package seed fills an empty database with a year of conversations, for trying Parley out and for
+// benchmarks.
 //
-// It writes rows in bulk, past the operations of chat, which would take hours for a million
-// messages; but what it leaves is what these operations would have left. It walks through the year
-// from its beginning to its end, so that rows lie in the database in the order in which they would
-// have come, and every event takes the next seq of its conversation.
+// It inserts rows in bulk, because the operations of chat would take hours for a million messages.
+// The rows are the same as those that the operations would have written. It generates the events of
+// the year in order of time, so that rows have their natural order in the tables, and every event
+// has the next seq of its conversation.
 //
 // # Concurrency
 //
-// Fill walks on a goroutine of its own, one batch ahead of what is written, and ends it before it
-// returns.
+// Fill generates on a goroutine of its own, one batch ahead of the one that is written. The
+// goroutine ends before Fill returns.
 package seed
 
 import (
@@ -22,10 +22,10 @@ import (
 	"parley/store"
 )
 
-// Size is how much there is to be.
+// Size is how many people, conversations and messages there are.
 type Size struct{ People, Conversations, Messages int }
 
-// Small is enough to try the product out, and Large to see where it slows down.
+// Small is for trying Parley out, Large for benchmarks.
 //
 //nolint:gochecknoglobals // constants
 var (
@@ -33,21 +33,20 @@ var (
 	Large = Size{People: 1000, Conversations: 10_000, Messages: 1_000_000}
 )
 
-// Password is everybody's.
+// Password is the password of all accounts.
 const Password = "correct horse battery staple"
 
-// Options say what to fill the database with.
+// Options are the settings of Fill.
 type Options struct {
 	Size
-	// Seed decides about everything but the salt of the password: the same seed at the same time
-	// gives the same rows.
+	// Seed is the seed of everything random except the salt of the password: the same seed at the
+	// same time gives the same rows.
 	Seed uint64
-	// Progress is told from time to time how many of the messages are stored; nil where nobody
-	// waits.
+	// Progress, if not nil, is called from time to time with the number of messages stored so far.
 	Progress func(messages int)
 }
 
-// Filled says what was made.
+// Filled is what Fill has made.
 type Filled struct {
 	People        []*model.User
 	Conversations int
@@ -59,8 +58,8 @@ var errNotEmpty = errors.New("the database has people in it already: seed fills 
 
 const (
 	minPeople = 2
-	// maxPairs is how much of all pairs of people may have a direct conversation: finding a free
-	// pair stays easy.
+	// maxPairs is which part of all pairs of people may have a direct conversation. A limit keeps
+	// it quick to find a pair at random that has none.
 	maxPairs = 0.4
 )
 
@@ -76,29 +75,29 @@ func (s Size) check() error {
 	return nil
 }
 
-// Fill makes the people, their conversations, and a year of messages that ends now. The database
-// has to have its tables, and nobody in it. Where it fails, what it has written so far stays, and
-// nobody can sign in to it: the database is to be made anew.
+// Fill makes accounts, conversations, and a year of messages that ends now. The database must have
+// its tables, and no accounts. If Fill fails, the rows that it has written stay, and no account has
+// a password: make the database again.
 func Fill(ctx context.Context, db *store.DB, opts Options) (*Filled, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	there, err := db.NewSelect().Model((*model.User)(nil)).Exists(ctx)
+	exists, err := db.NewSelect().Model((*model.User)(nil)).Exists(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if there {
+	if exists {
 		return nil, errNotEmpty
 	}
-	w := &walk{
-		rng: rand.New(rand.NewPCG(opts.Seed, 0)), //nolint:gosec // it has to come out the same
+	g := &generator{
+		rng: rand.New(rand.NewPCG(opts.Seed, 0)), //nolint:gosec // must be reproducible
 		now: db.Now(), size: opts.Size,
 	}
-	w.invite()
+	g.makePeople()
 	if opts.Progress == nil {
 		opts.Progress = func(int) {}
 	}
-	return write(ctx, db, w, opts.Progress)
+	return write(ctx, db, g, opts.Progress)
 }
 
 const (

@@ -42,34 +42,34 @@ func mustRead[T any](t *testing.T, db *store.DB, order string) (rows []T) {
 	return rows
 }
 
-// seat is what the log tells of a member.
-type seat struct {
+// memberState is the part of a membership that the log has.
+type memberState struct {
 	Role                 model.Role
 	At                   time.Time
 	JoinedSeq, HiddenSeq int64
 }
 
-// reaction is what the log tells of a reaction that was not taken back.
+// reaction is a reaction that the log has, and that was not removed.
 type reaction struct {
 	Message model.MessageID
 	User    model.UserID
 	Emoji   string
 }
 
-// replayed is what the log of one conversation tells.
+// replayed is the state of a conversation by its log.
 type replayed struct {
 	Conversation model.Conversation
-	Seats        map[model.UserID]seat
-	Messages     map[model.MessageID]model.Message // without what the log does not tell
+	Memberships  map[model.UserID]memberState
+	Messages     map[model.MessageID]model.Message // without the fields that the log does not have
 	Reactions    map[reaction]time.Time
-	counts       map[reaction]int // without a user: of all
+	counts       map[reaction]int // of all users; the field User is not set
 }
 
-// replay goes through a log, and makes sure of each event that whoever did it might have.
+// replay replays a log, and checks that each actor was allowed to do what the event says.
 func replay(t *testing.T, events []model.Event) *replayed {
 	t.Helper()
 	r := &replayed{
-		Seats: map[model.UserID]seat{}, Messages: map[model.MessageID]model.Message{},
+		Memberships: map[model.UserID]memberState{}, Messages: map[model.MessageID]model.Message{},
 		Reactions: map[reaction]time.Time{}, counts: map[reaction]int{},
 	}
 	c := &r.Conversation
@@ -99,29 +99,31 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 	if err := json.Unmarshal(e.Data, &data); err != nil {
 		t.Fatal(err)
 	}
-	actor, isMember := r.Seats[*e.ActorID]
+	actor, isMember := r.Memberships[*e.ActorID]
 	if !isMember && e.Seq > 1 {
-		t.Errorf("%+v is of nobody who is a member", e)
+		t.Errorf("the actor of %+v is not a member", e)
 	}
 	mayAll := actor.Role == model.Owner || actor.Role == model.Admin
 	c := &r.Conversation
 	var m model.Message
 	if e.MessageID != nil {
-		if m = r.Messages[*e.MessageID]; e.Kind != model.MessageAdded && (m.DeletedAt != nil || m.Seq <= actor.HiddenSeq) {
-			t.Errorf("%+v is about a message that is not there for them: %+v", e, m)
+		if m = r.Messages[*e.MessageID]; e.Kind != model.MessageAdded &&
+			(m.DeletedAt != nil || m.Seq <= actor.HiddenSeq) {
+			t.Errorf("%+v is about a message that its actor does not see: %+v", e, m)
 		}
 	}
 	active := true
 	switch e.Kind {
 	case model.ConversationCreated:
 		*c = model.Conversation{
-			ID: e.ConversationID, Kind: data.Kind, Title: data.Title, History: data.History, CreatedAt: e.At,
+			ID: e.ConversationID, Kind: data.Kind, Title: data.Title, History: data.History,
+			CreatedAt:        e.At,
 			MembersMayRename: data.MembersMayRename, LastSeq: 1,
 		}
 		for _, m := range data.Members {
-			r.Seats[m.UserID] = seat{Role: m.Role, At: e.At, JoinedSeq: 1}
+			r.Memberships[m.UserID] = memberState{Role: m.Role, At: e.At, JoinedSeq: 1}
 		}
-		if _, there := r.Seats[*e.ActorID]; !there || e.Seq != 1 {
+		if _, there := r.Memberships[*e.ActorID]; !there || e.Seq != 1 {
 			t.Errorf("the beginning: %+v", e)
 		}
 	case model.ConversationRenamed:
@@ -135,35 +137,37 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 		}
 		c.MembersMayRename = data.MembersMayRename
 	case model.MemberAdded:
-		if _, there := r.Seats[data.UserID]; there || !mayAll {
-			t.Errorf("%+v adds who is there, or is not allowed", e)
+		if _, there := r.Memberships[data.UserID]; there || !mayAll {
+			t.Errorf("%+v adds a member, or is not allowed", e)
 		}
-		s := seat{Role: data.Role, At: e.At, JoinedSeq: e.Seq}
+		s := memberState{Role: data.Role, At: e.At, JoinedSeq: e.Seq}
 		if c.History == model.FromJoining {
 			s.HiddenSeq = e.Seq - 1
 		}
-		r.Seats[data.UserID] = s
+		r.Memberships[data.UserID] = s
 	case model.MemberRemoved:
-		if s, there := r.Seats[data.UserID]; !there || s.Role == model.Owner || !mayAll && *e.ActorID != data.UserID {
-			t.Errorf("%+v removes who is not there, or is not allowed", e)
+		if s, there := r.Memberships[data.UserID]; !there || s.Role == model.Owner || !mayAll &&
+			*e.ActorID != data.UserID {
+			t.Errorf("%+v removes a non-member, or is not allowed", e)
 		}
-		delete(r.Seats, data.UserID)
+		delete(r.Memberships, data.UserID)
 	case model.MemberRoleChanged:
-		s := r.Seats[data.UserID]
+		s := r.Memberships[data.UserID]
 		if s.Role == data.Role || actor.Role != model.Owner {
 			t.Errorf("%+v changes nothing, or is not allowed", e)
 		}
 		s.Role = data.Role
-		r.Seats[data.UserID] = s
+		r.Memberships[data.UserID] = s
 	case model.MessageAdded:
 		c.LastMessageSeq = e.Seq
 		r.Messages[*e.MessageID] = model.Message{
-			ID: *e.MessageID, ConversationID: e.ConversationID, Seq: e.Seq, AuthorID: e.ActorID, CreatedAt: e.At,
+			ID: *e.MessageID, ConversationID: e.ConversationID, Seq: e.Seq, AuthorID: e.ActorID,
+			CreatedAt: e.At,
 		}
 	case model.MessageEdited, model.MessageDeleted:
 		active = false
 		if m.AuthorID == nil || *m.AuthorID != *e.ActorID {
-			t.Errorf("%+v is about a message of somebody else: %+v", e, m)
+			t.Errorf("%+v is about a message of another author: %+v", e, m)
 		}
 		if m.EditedAt = &e.At; e.Kind == model.MessageDeleted {
 			m.EditedAt, m.DeletedAt = nil, &e.At
@@ -174,7 +178,7 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 		key := reaction{*e.MessageID, data.UserID, data.Emoji}
 		_, there := r.Reactions[key]
 		if there != (e.Kind == model.ReactionRemoved) || data.UserID != *e.ActorID {
-			t.Errorf("%+v, and before it there: %t", e, there)
+			t.Errorf("%+v: the reaction existed before: %t", e, there)
 		}
 		if emoji, ok := text.Emoji(data.Emoji); !ok || emoji != data.Emoji {
 			t.Errorf("%q is not how that emoji is stored", data.Emoji)
@@ -195,18 +199,19 @@ func (r *replayed) apply(t *testing.T, e model.Event) bool {
 	return active
 }
 
-// What is stored is what the operations would have left: the log tells it.
-func TestTheLogTellsTheTables(t *testing.T) {
+// The tables have the state that replaying the log gives, as after the operations of chat.
+func TestTheTablesAgreeWithTheLog(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		size := Size{People: 45, Conversations: 60, Messages: 3000} // of several transactions
+		size := Size{People: 45, Conversations: 60, Messages: 3000} // more than one transaction
 		filled := mustFill(t, db, size, 7)
-		people := byID(mustRead[*model.User](t, db, "u.id"), func(u *model.User) model.UserID { return u.ID })
+		people := byID(mustRead[*model.User](t, db, "u.id"),
+			func(u *model.User) model.UserID { return u.ID })
 		messages := mustRead[*model.Message](t, db, "m.conversation_id, m.seq")
 		events := mustRead[model.Event](t, db, "e.conversation_id, e.seq")
 		got := Size{len(people), len(mustRead[model.Conversation](t, db, "c.id")), len(messages)}
 		if got != size || filled.Messages != size.Messages || filled.Events != len(events) {
-			t.Errorf("got %+v and %d events, and %+v was said", got, len(events), filled)
+			t.Errorf("got %+v and %d events, but Fill returned %+v", got, len(events), filled)
 		}
 		members := mustRead[*model.ConversationMember](t, db, "cm.user_id")
 		reacted := mustRead[model.Reaction](t, db, "r.user_id")
@@ -223,7 +228,7 @@ func TestTheLogTellsTheTables(t *testing.T) {
 			r := replay(t, own)
 			opts := cmpopts.IgnoreFields(model.Conversation{}, "BaseModel", "Untitled", "DirectKey")
 			wantEqual(t, "conversation", r.Conversation, c, opts)
-			wantEqual(t, "members", r.Seats, seatsOf(t, c, members))
+			wantEqual(t, "members", r.Memberships, membershipsOf(t, c, members))
 			wantEqual(t, "messages", r.Messages, messagesOf(t, c, messages))
 			wantEqual(t, "reactions", r.Reactions, reactionsOf(c, reacted))
 			checkTitle(t, c, own[0], people)
@@ -252,22 +257,26 @@ func wantEqual(t *testing.T, what string, want, got any, opts ...cmp.Option) {
 	}
 }
 
-func seatsOf(t *testing.T, c model.Conversation, members []*model.ConversationMember) map[model.UserID]seat {
+func membershipsOf(
+	t *testing.T, c model.Conversation, members []*model.ConversationMember,
+) map[model.UserID]memberState {
 	t.Helper()
-	seats := map[model.UserID]seat{}
+	memberships := map[model.UserID]memberState{}
 	for _, m := range members {
 		if m.ConversationID != c.ID {
 			continue
 		}
 		if m.LastReadSeq < m.JoinedSeq || m.LastReadSeq > c.LastSeq || m.ArchivedSeq > c.LastSeq {
-			t.Errorf("%+v has read or archived what is not there: %+v", m, c)
+			t.Errorf("%+v has read or archived beyond the end of %+v", m, c)
 		}
-		seats[m.UserID] = seat{m.Role, m.JoinedAt, m.JoinedSeq, m.HiddenSeq}
+		memberships[m.UserID] = memberState{m.Role, m.JoinedAt, m.JoinedSeq, m.HiddenSeq}
 	}
-	return seats
+	return memberships
 }
 
-func messagesOf(t *testing.T, c model.Conversation, messages []*model.Message) map[model.MessageID]model.Message {
+func messagesOf(
+	t *testing.T, c model.Conversation, messages []*model.Message,
+) map[model.MessageID]model.Message {
 	t.Helper()
 	own := map[model.MessageID]model.Message{}
 	for _, m := range messages {
@@ -275,16 +284,17 @@ func messagesOf(t *testing.T, c model.Conversation, messages []*model.Message) m
 			continue
 		}
 		if m.ReplyToID != nil && own[*m.ReplyToID].Seq == 0 {
-			t.Errorf("%+v answers what is not before it", m)
+			t.Errorf("%+v replies to a message that is not before it", m)
 		}
 		deleted := m.DeletedAt != nil
 		if deleted != (m.Content == "") || deleted != (m.RequestHash == nil) ||
 			m.Content != text.Clean(m.Content) || text.Len(m.Content) > 4000 {
-			t.Errorf("%+v is not as it would be stored", m)
+			t.Errorf("%+v is not as chat would store it", m)
 		}
 		own[m.ID] = model.Message{
-			ID: m.ID, ConversationID: m.ConversationID, Seq: m.Seq, AuthorID: m.AuthorID, CreatedAt: m.CreatedAt,
-			EditedAt: m.EditedAt, DeletedAt: m.DeletedAt,
+			ID: m.ID, ConversationID: m.ConversationID, Seq: m.Seq, AuthorID: m.AuthorID,
+			CreatedAt: m.CreatedAt,
+			EditedAt:  m.EditedAt, DeletedAt: m.DeletedAt,
 		}
 	}
 	return own
@@ -300,8 +310,10 @@ func reactionsOf(c model.Conversation, reacted []model.Reaction) map[reaction]ti
 	return own
 }
 
-// checkTitle looks at what the log does not tell of a conversation.
-func checkTitle(t *testing.T, c model.Conversation, created model.Event, people map[model.UserID]*model.User) {
+// checkTitle checks the fields that the log does not have.
+func checkTitle(
+	t *testing.T, c model.Conversation, created model.Event, people map[model.UserID]*model.User,
+) {
 	t.Helper()
 	var data model.ConversationCreatedData
 	if err := json.Unmarshal(created.Data, &data); err != nil {
@@ -309,19 +321,22 @@ func checkTitle(t *testing.T, c model.Conversation, created model.Event, people 
 	}
 	var nicknames, ids []string
 	for _, m := range data.Members {
-		nicknames, ids = append(nicknames, people[m.UserID].Nickname), append(ids, m.UserID.String())
+		nicknames, ids = append(nicknames, people[m.UserID].Nickname),
+			append(ids, m.UserID.String())
 	}
 	slices.Sort(ids)
 	if c.Kind == model.Direct {
-		if c.DirectKey == nil || *c.DirectKey != strings.Join(ids, " ") || c.Title != "" || c.Untitled {
+		if c.DirectKey == nil || *c.DirectKey != strings.Join(ids, " ") || c.Title != "" ||
+			c.Untitled {
 			t.Errorf("a direct conversation: %+v", c)
 		}
-	} else if c.DirectKey != nil || c.Title == "" || c.Untitled && c.Title != strings.Join(nicknames, ", ") {
+	} else if c.DirectKey != nil || c.Title == "" || c.Untitled &&
+		c.Title != strings.Join(nicknames, ", ") {
 		t.Errorf("a group: %+v", c)
 	}
 }
 
-// checkPositions makes sure that events lie in the order in which they happened.
+// checkPositions checks that positions have the order of the events' times.
 func checkPositions(t *testing.T, db *store.DB) {
 	t.Helper()
 	events := mustRead[model.Event](t, db, "e.position, e.at")
@@ -343,16 +358,21 @@ func checkPositions(t *testing.T, db *store.DB) {
 		t.Fatal(err)
 	}
 	if len(positions) != len(events) || last != int64(len(events)) || events[0].Position != 1 {
-		t.Errorf("%d events have %d positions, the last of them %d", len(events), len(positions), last)
+		t.Errorf("%d events have %d positions, the last of them %d", len(events), len(positions),
+			last)
 	}
 }
 
-// checkWords compares the words of all messages with what chat would find in them.
+// checkWords compares the indexed words of all messages with those that chat would index.
 func checkWords(t *testing.T, db *store.DB, messages []*model.Message) {
 	t.Helper()
-	query := "SELECT m.id, t.tokens AS words FROM messages AS m JOIN message_tokens AS t ON t.rowid = m.rowid"
+	query :=
+		"SELECT m.id, t.tokens AS words FROM messages AS m JOIN message_tokens AS t ON t.rowid = " +
+			"m.rowid"
 	if db.Postgres() {
-		query = "SELECT id, array_to_string(tsvector_to_array(tokens), ' ') AS words FROM messages WHERE tokens IS NOT NULL"
+		query =
+			"SELECT id, array_to_string(tsvector_to_array(tokens), ' ') AS words FROM messages " +
+				"WHERE tokens IS NOT NULL"
 	}
 	var found []struct {
 		ID    model.MessageID
@@ -373,16 +393,18 @@ func checkWords(t *testing.T, db *store.DB, messages []*model.Message) {
 	wantEqual(t, "words", want, got)
 }
 
-// checkMentions compares the mentions with the names in the messages.
+// checkMentions compares the mentions with the nicknames in the messages.
 func checkMentions(
 	t *testing.T, db *store.DB, messages []*model.Message, people map[model.UserID]*model.User,
 	members []*model.ConversationMember,
 ) {
 	t.Helper()
-	byNickname := byID(slices.Collect(maps.Values(people)), func(u *model.User) string { return u.Nickname })
+	byNickname := byID(slices.Collect(maps.Values(people)),
+		func(u *model.User) string { return u.Nickname })
 	want := map[model.MessageID]model.UserID{}
 	for _, m := range messages {
-		if nickname, _, found := strings.Cut(m.Content, " "); found && strings.HasPrefix(nickname, "@") {
+		if nickname, _, found := strings.Cut(m.Content, " "); found &&
+			strings.HasPrefix(nickname, "@") {
 			want[m.ID] = byNickname[nickname[1:]].ID
 		}
 	}
@@ -395,13 +417,13 @@ func checkMentions(
 		}
 	}
 	if len(members) == 0 || len(want) == 0 {
-		t.Error("nobody is mentioned")
+		t.Error("no one is mentioned")
 	}
 	wantEqual(t, "mentions", want, got)
 }
 
-// Everything goes on from where it was left.
-func TestOperationsGoOn(t *testing.T) {
+// The operations of chat work on the generated rows.
+func TestOperationsWorkAfterwards(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		mustFill(t, db, Small, 1)
@@ -409,7 +431,8 @@ func TestOperationsGoOn(t *testing.T) {
 		service := chat.New(db, feeds, live.New(db, feeds, live.Options{}), chat.Options{})
 		ctx := t.Context()
 		m := new(model.Message) // the newest one in a group
-		err := db.NewSelect().Model(m).Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").
+		err := db.NewSelect().Model(m).
+			Join("JOIN conversations AS c ON c.id = m.conversation_id AND c.kind = 'GROUP'").
 			Where("m.deleted_at IS NULL").OrderExpr("m.created_at DESC").Limit(1).Scan(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -417,20 +440,28 @@ func TestOperationsGoOn(t *testing.T) {
 		actor := model.Actor{UserID: *m.AuthorID}
 		key := m.IdempotencyKey
 		again, err := service.SendMessage(ctx, actor,
-			chat.SendMessage{ConversationID: m.ConversationID, Content: "other", IdempotencyKey: key})
+			chat.SendMessage{
+				ConversationID: m.ConversationID, Content: "other",
+				IdempotencyKey: key,
+			})
 		if errs.Correctable(err) == nil {
 			t.Errorf("a key for another message: %+v (%v)", again, err)
 		}
 		sent, err := service.SendMessage(ctx, actor,
-			chat.SendMessage{ConversationID: m.ConversationID, Content: "zyzzyva", ReplyToID: &m.ID})
+			chat.SendMessage{
+				ConversationID: m.ConversationID, Content: "zyzzyva",
+				ReplyToID: &m.ID,
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := service.EditMessage(ctx, actor, chat.EditMessage{MessageID: m.ID, Content: "quokka"}); err != nil {
+		if _, err := service.EditMessage(ctx, actor,
+			chat.EditMessage{MessageID: m.ID, Content: "quokka"}); err != nil {
 			t.Fatal(err)
 		}
 		for word, want := range map[string]model.MessageID{"zyzzyva": sent.ID, "quokka": m.ID} {
-			found, err := service.SearchMessages(ctx, actor, chat.Search{Query: word}, store.PageArgs{})
+			found, err := service.SearchMessages(ctx, actor, chat.Search{Query: word},
+				store.PageArgs{})
 			if err != nil || len(found.Items) != 1 || found.Items[0].Message.ID != want {
 				t.Errorf("search for %s: %+v (%v)", word, found.Items, err)
 			}
@@ -446,8 +477,10 @@ func TestOperationsGoOn(t *testing.T) {
 	})
 }
 
-// followTo follows a conversation from its beginning.
-func followTo(t *testing.T, feeds *feed.Service, actor model.Actor, id model.ConversationID, last int64) {
+// followTo follows a conversation from its beginning to an event.
+func followTo(
+	t *testing.T, feeds *feed.Service, actor model.Actor, id model.ConversationID, last int64,
+) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -466,8 +499,7 @@ func followTo(t *testing.T, feeds *feed.Service, actor model.Actor, id model.Con
 	}
 }
 
-// The same seed at the same time gives the same rows, and another seed gives others.
-func TestTheSameSeedGivesTheSame(t *testing.T) {
+func TestTheSameSeedGivesTheSameRows(t *testing.T) {
 	t.Parallel()
 	clock := storetest.NewClock()
 	contents := func(seed uint64) (all []model.Message) {
@@ -485,7 +517,7 @@ func TestTheSameSeedGivesTheSame(t *testing.T) {
 	first := contents(1)
 	wantEqual(t, "messages", first, contents(1))
 	if cmp.Equal(first, contents(2)) {
-		t.Error("another seed gives the same")
+		t.Error("another seed gives the same rows")
 	}
 }
 
@@ -494,7 +526,8 @@ func TestOnlyAnEmptyDatabaseIsFilled(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		size := Size{People: 2, Conversations: 1, Messages: 3} // the least
 		mustFill(t, db, size, 1)
-		if _, err := Fill(t.Context(), db, Options{Size: size}); err != errNotEmpty { //nolint:errorlint // it comes as it is
+		if _, err := Fill(t.Context(), db,
+			Options{Size: size}); err != errNotEmpty { //nolint:errorlint // it comes as it is
 			t.Errorf("got %v", err)
 		}
 		for _, size := range []Size{{1, 1, 1}, {2, 0, 1}, {2, 1, -1}} {

@@ -3,6 +3,7 @@ package seed
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -13,38 +14,47 @@ import (
 	"parley/store"
 )
 
-// atOnce bounds one statement.
-const atOnce = 500
+// rowsAtOnce is how many rows one statement inserts.
+const rowsAtOnce = 500
 
-// write stores what happens on the walk, and in the end how everything stands.
-func write(ctx context.Context, db *store.DB, w *walk, progress func(int)) (_ *Filled, err error) {
-	resume, err := hurry(ctx, db)
+// write stores everything that the generator generates, and then the final state of the
+// conversations.
+func write(
+	ctx context.Context, db *store.DB, g *generator, progress func(int),
+) (_ *Filled, err error) {
+	restore, err := skipFlushes(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, resume()) }()
-	err = db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error { return insert(ctx, tx, w.people) })
+	defer func() { err = errors.Join(err, restore()) }()
+	err = db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return insert(ctx, tx, g.people)
+	})
 	if err != nil {
 		return nil, err
 	}
-	filled := &Filled{People: w.people}
-	if err := writeWalk(ctx, db, w, filled, progress); err != nil {
+	filled := &Filled{People: g.people}
+	if err := writeBatches(ctx, db, g, filled, progress); err != nil {
 		return nil, err
 	}
-	if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error { return settle(ctx, tx, w) }); err != nil {
+	if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return finish(ctx, tx, g)
+	}); err != nil {
 		return nil, err
 	}
-	filled.Conversations = len(w.conversations)
+	filled.Conversations = len(g.conversations)
 	return filled, nil
 }
 
-func writeWalk(ctx context.Context, db *store.DB, w *walk, filled *Filled, progress func(int)) error {
+func writeBatches(
+	ctx context.Context, db *store.DB, g *generator, filled *Filled, progress func(int),
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	batches := make(chan *batch)
-	var walking sync.WaitGroup
-	walking.Go(func() {
+	var generating sync.WaitGroup
+	generating.Go(func() {
 		defer close(batches)
-		w.through(func(b *batch) bool {
+		g.run(func(b *batch) bool {
 			select {
 			case batches <- b:
 				return true
@@ -53,10 +63,12 @@ func writeWalk(ctx context.Context, db *store.DB, w *walk, filled *Filled, progr
 			}
 		})
 	})
-	defer walking.Wait()
+	defer generating.Wait()
 	defer cancel()
 	for b := range batches {
-		if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error { return writeBatch(ctx, tx, b) }); err != nil {
+		if err := db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
+			return writeBatch(ctx, tx, b)
+		}); err != nil {
 			return err
 		}
 		filled.Events += len(b.events)
@@ -73,43 +85,35 @@ func writeBatch(ctx context.Context, tx *store.Tx, b *batch) error {
 	if err := insertMessages(ctx, tx, b.messages); err != nil {
 		return err
 	}
-	if err := position(ctx, tx, b.events); err != nil {
+	if err := setPositions(ctx, tx, b.events); err != nil {
 		return err
 	}
-	return errors.Join(insert(ctx, tx, b.events), insert(ctx, tx, b.mentions), insert(ctx, tx, b.reactions))
+	return errors.Join(insert(ctx, tx, b.events), insert(ctx, tx, b.mentions),
+		insert(ctx, tx, b.reactions))
 }
 
 func insert[T any](ctx context.Context, tx *store.Tx, rows []T) error {
-	return inParts(rows, func(part []T) error {
-		_, err := tx.NewInsert().Model(&part).Returning(nothing).Exec(ctx)
-		return err
-	})
-}
-
-// nothing keeps Bun from reading back, into rows that the walk still looks at, what the database
-// made of them.
-const nothing = "NULL"
-
-func inParts[T any](rows []T, fn func(part []T) error) error {
-	for len(rows) > 0 {
-		n := min(len(rows), atOnce)
-		if err := fn(rows[:n]); err != nil {
+	for part := range slices.Chunk(rows, rowsAtOnce) {
+		if _, err := tx.NewInsert().Model(&part).Returning(nothing).Exec(ctx); err != nil {
 			return err
 		}
-		rows = rows[n:]
 	}
 	return nil
 }
 
-// position gives events the positions that chat would give them in this transaction.
-func position(ctx context.Context, tx *store.Tx, events []*model.Event) error {
+// nothing keeps Bun from reading values back into rows that the generator still uses.
+const nothing = "NULL"
+
+// setPositions sets the positions of events to those that chat would take in this transaction.
+func setPositions(ctx context.Context, tx *store.Tx, events []*model.Event) error {
 	var first, step int64
 	var err error
 	if tx.Postgres() {
 		err = tx.NewRaw("SELECT pg_current_xact_id()::text::bigint").Scan(ctx, &first)
 	} else {
 		step = 1
-		err = tx.NewRaw("UPDATE event_position SET last = last + ? RETURNING last", len(events)).Scan(ctx, &first)
+		err = tx.NewRaw("UPDATE event_position SET last = last + ? RETURNING last", len(events)).
+			Scan(ctx, &first)
 		first -= int64(len(events)) - 1
 	}
 	for i, e := range events {
@@ -120,24 +124,26 @@ func position(ctx context.Context, tx *store.Tx, events []*model.Event) error {
 
 // insertMessages stores messages with their words.
 func insertMessages(ctx context.Context, tx *store.Tx, messages []*message) error {
-	return inParts(messages, func(part []*message) error {
-		q := tx.NewInsert().Model(&part).Returning(nothing)
-		if tx.Postgres() {
-			_, err := q.Exec(ctx)
-			return err
-		}
-		if _, err := q.ExcludeColumn("tokens").Exec(ctx); err != nil {
+	if tx.Postgres() {
+		return insert(ctx, tx, messages)
+	}
+	for part := range slices.Chunk(messages, rowsAtOnce) {
+		if _, err := tx.NewInsert().Model(&part).Returning(nothing).ExcludeColumn("tokens").
+			Exec(ctx); err != nil {
 			return err
 		}
 		var last int64
 		if err := tx.NewRaw("SELECT last_insert_rowid()").Scan(ctx, &last); err != nil {
 			return err
 		}
-		return insertWords(ctx, tx, part, last-int64(len(part))+1)
-	})
+		if err := insertWords(ctx, tx, part, last-int64(len(part))+1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// insertWords stores the words of messages whose rowids count up from the first.
+// insertWords stores the words of messages in SQLite. Their rowids are consecutive, from first.
 func insertWords(ctx context.Context, tx *store.Tx, messages []*message, first int64) error {
 	var values []string
 	var args []any
@@ -150,12 +156,13 @@ func insertWords(ctx context.Context, tx *store.Tx, messages []*message, first i
 	if len(values) == 0 {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) VALUES "+strings.Join(values, ", "), args...)
+	_, err := tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) VALUES "+
+		strings.Join(values, ", "), args...)
 	return err
 }
 
-// tsvector writes words as PostgreSQL reads them. They are letters, marks, digits, or one symbol:
-// there is nothing to quote.
+// tsvector returns words as the text of a tsvector. Words are letters, marks and digits, or one
+// symbol, so they need no escaping.
 func tsvector(words []string) string {
 	if len(words) == 0 {
 		return ""
@@ -163,43 +170,51 @@ func tsvector(words []string) string {
 	return "'" + strings.Join(words, "' '") + "'"
 }
 
-// settle stores how the conversations stand in the end, their members, and last the passwords.
-func settle(ctx context.Context, tx *store.Tx, w *walk) error {
-	for _, c := range w.conversations {
-		w.settle(c)
+// finish stores the final state of the conversations, their members, and last the passwords.
+func finish(ctx context.Context, tx *store.Tx, g *generator) error {
+	for _, c := range g.conversations {
+		g.setMemberStates(c)
 		if err := insert(ctx, tx, c.members); err != nil {
 			return err
 		}
 		_, err := tx.NewUpdate().Model(&c.Conversation).
-			Column("title", "untitled", "members_may_rename", "last_seq", "last_message_seq", "last_activity_at").WherePK().Exec(ctx)
+			Column("title", "untitled", "members_may_rename", "last_seq", "last_message_seq",
+				"last_activity_at").WherePK().Exec(ctx)
 		if err != nil {
 			return err
 		}
 	}
-	// As auth makes them. One for all: a thousand would take half a minute.
+	// All accounts have the same hash: a thousand hashes would take half a minute.
 	hash, err := argon2id.CreateHash(Password,
-		&argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32})
+		&argon2id.Params{
+			Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16,
+			KeyLength: 32,
+		})
 	if err != nil {
 		return err
 	}
-	credentials := make([]*model.Credentials, len(w.people))
-	for i, u := range w.people {
-		credentials[i] = &model.Credentials{UserID: u.ID, PasswordHash: hash, UpdatedAt: u.CreatedAt}
+	credentials := make([]*model.Credentials, len(g.people))
+	for i, u := range g.people {
+		credentials[i] = &model.Credentials{
+			UserID: u.ID, PasswordHash: hash,
+			UpdatedAt: u.CreatedAt,
+		}
 	}
 	return insert(ctx, tx, credentials)
 }
 
-// hurry has the database take its time less for what could be made again, and returns what ends
-// that.
-func hurry(ctx context.Context, db *store.DB) (resume func() error, err error) {
+// skipFlushes turns durability off while the database is filled, and returns a function that turns
+// it on again.
+func skipFlushes(ctx context.Context, db *store.DB) (restore func() error, err error) {
 	after := context.WithoutCancel(ctx)
 	if db.Postgres() {
-		// What autovacuum would come to do: planner's figures, and the words that wait to be sorted
-		// in.
+		// Autovacuum would do this later: the planner's statistics, and the pending list of the
+		// index of words.
 		return func() error { return runEach(after, db, "VACUUM (ANALYZE)") }, nil
 	}
 	return func() error {
-		return runEach(after, db, "PRAGMA synchronous = FULL", "PRAGMA cache_size = -16000", "PRAGMA wal_checkpoint(TRUNCATE)")
+		return runEach(after, db, "PRAGMA synchronous = FULL", "PRAGMA cache_size = -16000",
+			"PRAGMA wal_checkpoint(TRUNCATE)")
 	}, runEach(ctx, db, "PRAGMA synchronous = OFF", "PRAGMA cache_size = -400000")
 }
 

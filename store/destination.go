@@ -14,22 +14,23 @@ var (
 	textType  = reflect.TypeFor[*string]()
 )
 
-// destination is what a driver writes a field to, given as a pointer to it: in the form that costs
-// the driver least, or that it knows at all.
+// destination converts the pointer to a field into the one that the driver scans into, and scans
+// into fastest.
 func destination(field reflect.Value, postgres bool) any {
 	to, t := field.Interface(), field.Type().Elem()
 	optional := t.Kind() == reflect.Pointer
 	switch {
 	case t.Kind() == reflect.String:
 		return field.Convert(textType).Interface()
-	case postgres && isID(t): // else by way of its text
+	case postgres && isID(t): // pgx would scan the id's own type by way of text
 		return field.Convert(bytesOfID).Interface()
 	case postgres && optional && isID(t.Elem()):
 		return &optionalID{field.Elem()}
 	case !postgres && t == timeType:
-		return (*SQLiteTime)(to.(*time.Time)) //nolint:forcetypeassert // so says its type
+		return (*SQLiteTime)(to.(*time.Time)) //nolint:forcetypeassert // its type was checked
 	case !postgres && optional && t.Elem() == timeType:
-		return &optionalSQLiteTime{to.(**time.Time)} //nolint:forcetypeassert // so says its type
+		//nolint:forcetypeassert // its type was checked
+		return &optionalSQLiteTime{to.(**time.Time)}
 	}
 	return to
 }
@@ -38,7 +39,7 @@ func isID(t reflect.Type) bool {
 	return t.Kind() == reflect.Array && t.Len() == 16 && t.Elem().Kind() == reflect.Uint8
 }
 
-// optionalID is a field that points to an id, or is nil.
+// optionalID scans into a field that is a pointer to an id; NULL is nil.
 type optionalID struct{ field reflect.Value }
 
 func (o *optionalID) ScanUUID(id pgtype.UUID) error {
@@ -47,10 +48,12 @@ func (o *optionalID) ScanUUID(id pgtype.UUID) error {
 		return nil
 	}
 	o.field.Set(reflect.New(o.field.Type().Elem()))
-	*o.field.Convert(bytesOfID).Interface().(*[16]byte) = id.Bytes //nolint:forcetypeassert // so says its type
+	to := o.field.Convert(bytesOfID).Interface().(*[16]byte) //nolint:forcetypeassert // see above
+	*to = id.Bytes
 	return nil
 }
 
+// optionalSQLiteTime scans into a field of the type *time.Time; NULL is nil.
 type optionalSQLiteTime struct{ to **time.Time }
 
 func (o *optionalSQLiteTime) Scan(value any) error {

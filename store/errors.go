@@ -15,14 +15,14 @@ import (
 	"parley/errs"
 )
 
-// Constraint is a rule that the database itself holds. PostgreSQL names the rule it was broken by,
-// SQLite the columns.
+// Constraint is a constraint of the database. An error of PostgreSQL has its name in it, an error
+// of SQLite its columns.
 type Constraint struct {
 	postgres string
 	sqlite   string
 }
 
-// The rules whose breach means something to a person.
+// The constraints whose violation a client can cause.
 //
 //nolint:gochecknoglobals // a constant table
 var (
@@ -34,13 +34,14 @@ var (
 	}
 )
 
-// BrokenBy reports whether err is the database's refusal to break this rule.
+// BrokenBy reports whether err is a violation of this constraint.
 func (c Constraint) BrokenBy(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.ConstraintName == c.postgres
 	}
 	if liteErr, ok := errors.AsType[*sqlite.Error](err); ok {
-		if code := liteErr.Code(); code != sqlite3.SQLITE_CONSTRAINT_UNIQUE && code != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
+		if code := liteErr.Code(); code != sqlite3.SQLITE_CONSTRAINT_UNIQUE &&
+			code != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
 			return false
 		}
 		_, columns, _ := strings.Cut(liteErr.Error(), "UNIQUE constraint failed: ")
@@ -50,9 +51,9 @@ func (c Constraint) BrokenBy(err error) bool {
 	return false
 }
 
-// gaveWay reports that the database rolled the transaction back in favour of another, and running
-// it again is the cure.
-func gaveWay(err error) bool {
+// isSerializationFailure reports whether the database rolled the transaction back because of
+// another one, so that it should be tried again.
+func isSerializationFailure(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return false
@@ -60,15 +61,15 @@ func gaveWay(err error) bool {
 	switch pgErr.Code {
 	case "40001", // serialization_failure
 		"40P01", // deadlock_detected
-		// foreign_key_violation: it was there when fn looked; the next time fn sees that it is gone
+		// foreign_key_violation: fn read the row, which was then deleted; next time fn finds none
 		"23503":
 		return true
 	}
 	return false
 }
 
-// Error gives err the code UNAVAILABLE where the database, not the request, is the reason; any
-// other comes back as it is.
+// Error gives err the code UNAVAILABLE if the database is the reason, not the request. It returns
+// other errors as they are.
 func Error(err error) error {
 	if err == nil || !isUnavailable(err) {
 		return err
@@ -81,23 +82,25 @@ func Error(err error) error {
 
 func isUnavailable(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false // the request's own end
+		return false // the request has ended
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if pgErr.Code == "25P03" { // idle_in_transaction_session_timeout: this node was away
+		// idle_in_transaction_session_timeout: this node was frozen or cut off
+		if pgErr.Code == "25P03" {
 			return true
 		}
 		switch pgErr.Code[:2] {
 		case "08", // connection exception
 			"53", // insufficient resources
 			"57": // operator intervention: shutting down, starting up
-			return pgErr.Code != "57014" // query_canceled is the request's own end too
+			return pgErr.Code != "57014" // query_canceled: the request has ended
 		}
 		return false
 	}
 	if liteErr, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch liteErr.Code() & 0xff {
-		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+			sqlite3.SQLITE_CANTOPEN:
 			return true
 		}
 		return false
@@ -108,6 +111,7 @@ func isUnavailable(err error) bool {
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
-	// A connection that ended while it was idle is noticed only when it is used again.
-	return errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	// The end of an idle connection is noticed only when it is used again.
+	return errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, driver.ErrBadConn) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }

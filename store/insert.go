@@ -8,16 +8,17 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// InsertWhen inserts a row if stored is true. Otherwise the database gets the same statement with
-// another condition, and inserts nothing: an operation whose answer must not tell which of two
-// cases it met runs the same statements in both.
+// InsertWhen inserts a row if stored is true. If not, it runs the same statement, which inserts
+// nothing. It is for operations that must not reveal which of two cases they met, not even by the
+// statements that they run.
 //
-// row points to a model. All of its columns are written; the table's own defaults do not count.
-// onConflict ends the statement, like "ON CONFLICT (key) DO NOTHING", and may be empty.
+// row points to a model. All of its columns are written, without the table's defaults. onConflict
+// ends the statement, as in "ON CONFLICT (key) DO NOTHING", and may be empty.
 func (tx *Tx) InsertWhen(ctx context.Context, stored bool, row any, onConflict string) error {
 	table := tx.Dialect().Tables().Get(reflect.TypeOf(row))
 	_, err := tx.NewRaw("INSERT INTO ? (?) SELECT ? WHERE ? ?",
-		table.SQLName, insertColumns(table.Fields), insertValues{table.Fields, reflect.ValueOf(row).Elem()}, stored,
+		table.SQLName, insertColumns(table.Fields),
+		insertValues{table.Fields, reflect.ValueOf(row).Elem()}, stored,
 		bun.Safe(onConflict)).Exec(ctx)
 	return err
 }

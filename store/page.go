@@ -19,8 +19,8 @@ import (
 // MaxPage is how many items a page may hold.
 const MaxPage = 100
 
-// PageArgs is what a client asks of a list, in the terms of the Relay connection spec. Cursors are
-// empty where none was given.
+// PageArgs are the arguments of a list, as the Relay Cursor Connections Specification has them. A
+// cursor that was not given is empty.
 type PageArgs struct {
 	First, Last   *int
 	After, Before string
@@ -36,7 +36,8 @@ type DefaultPage struct{ First, Last int }
 type Window struct {
 	Limit     int
 	Backwards bool
-	// where to start, exclusive; empty at the end of the list that the walk begins with
+	// Cursor is of the item that the page begins after or, with Backwards, ends before. It is empty
+	// for the page at the end of the list.
 	Cursor string
 }
 
@@ -66,7 +67,8 @@ func (p PageArgs) Window(byDefault DefaultPage) (Window, error) {
 		w.Cursor = p.Before
 	}
 	if *count < 0 || *count > MaxPage {
-		return Window{}, errs.New(errs.BadUserInput, "%s has to be from 0 to %d, not %d.", name, MaxPage, *count)
+		return Window{}, errs.New(errs.BadUserInput, "%s has to be from 0 to %d, not %d.", name,
+			MaxPage, *count)
 	}
 	if other != "" {
 		return Window{}, errs.New(errs.BadUserInput, "first goes with after, and last with before.")
@@ -76,62 +78,66 @@ func (p PageArgs) Window(byDefault DefaultPage) (Window, error) {
 }
 
 // Order is what a list is sorted by: columns that are unique together, all in the same direction.
+// The values of these columns are the keyset of a row.
 type Order struct {
 	Columns    []string
 	Descending bool
 }
 
-// Apply has a query walk through the list in the window's direction: beyond the position, which is
-// given for the window's cursor alone, and for one item more than the window holds, so that Cut can
-// tell whether there is one.
-func (w Window) Apply(q *bun.SelectQuery, o Order, position ...any) *bun.SelectQuery {
-	direction, beyond := "ASC", ">"
+// sql returns the order in which a query reads a page, and the comparison for rows that come after
+// a keyset in this order.
+func (o Order) sql(w Window) (orderBy, after string) {
+	direction, operator := " ASC", ">"
 	if o.Descending != w.Backwards {
-		direction, beyond = "DESC", "<"
+		direction, operator = " DESC", "<"
 	}
-	for _, column := range o.Columns {
-		q = q.OrderExpr("? ?", bun.Safe(column), bun.Safe(direction))
-	}
-	if len(position) > 0 {
-		q = q.Where("(?) ? (?)", bun.Safe(strings.Join(o.Columns, ", ")), bun.Safe(beyond), bun.List(position))
-	}
-	return q.Limit(int64(w.Limit) + 1)
+	return strings.Join(o.Columns, direction+", ") + direction,
+		"(" + strings.Join(o.Columns, ", ") + ") " + operator
 }
 
-// Continue is Apply for Read: it continues a text that ends with a condition, and its arguments.
-// The position has to be empty where the window has no cursor.
-func (w Window) Continue(text string, o Order, args []any, position ...any) (string, []any) {
-	direction, beyond := " ASC", ">"
-	if o.Descending != w.Backwards {
-		direction, beyond = " DESC", "<"
+// Apply makes a query of Bun's read the page: the rows after the keyset of the window's cursor, and
+// one row more than the window holds, for Cut. keyset is empty if the window has no cursor.
+//
+// It is for queries whose conditions vary, or whose plan depends on the values. Others are texts of
+// Read, which Continue does this for.
+func (w Window) Apply(q *bun.SelectQuery, o Order, keyset ...any) *bun.SelectQuery {
+	orderBy, after := o.sql(w)
+	if len(keyset) > 0 {
+		q = q.Where("? (?)", bun.Safe(after), bun.List(keyset))
 	}
+	return q.OrderExpr(orderBy).Limit(int64(w.Limit) + 1)
+}
+
+// Continue is Apply for the text and the arguments of a Read. The text ends with a condition.
+func (w Window) Continue(text string, o Order, args []any, keyset ...any) (string, []any) {
+	orderBy, after := o.sql(w)
 	args = append(slices.Clone(args), int64(w.Limit)+1)
-	limit := strconv.Itoa(len(args))
-	if len(position) > 0 {
-		places := make([]string, len(position))
-		for i, p := range position {
-			args = append(args, p)
-			places[i] = "?" + strconv.Itoa(len(args))
+	limit := "?" + strconv.Itoa(len(args))
+	if len(keyset) > 0 {
+		placeholders := make([]string, len(keyset))
+		for i, value := range keyset {
+			args = append(args, value)
+			placeholders[i] = "?" + strconv.Itoa(len(args))
 		}
-		text += " AND (" + strings.Join(o.Columns, ", ") + ") " + beyond + " (" + strings.Join(places, ", ") + ")"
+		text += " AND " + after + " (" + strings.Join(placeholders, ", ") + ")"
 	}
-	return text + " ORDER BY " + strings.Join(o.Columns, direction+", ") + direction + " LIMIT ?" + limit + " + 0", args
+	return text + " ORDER BY " + orderBy + " LIMIT " + limit + " + 0", args
 }
 
-// Page is one page of a list: its items in the list's order, and whether there is more on either
-// side.
+// Page is one page of a list: its items in the list's order, and whether the list has items after
+// the last of them (More) and before the first (Before).
 type Page[T any] struct {
 	Items        []T
-	More, Before bool // after its last item; before its first
+	More, Before bool
 }
 
-// Cut makes a slice of what a query found that was asked for one item more than the window holds,
-// in the order of the walk.
+// Cut makes a page of the rows that Apply or Continue made a query read, in the query's order. The
+// row beyond the window only tells whether there are more.
 func Cut[T any](w Window, found []T) Page[T] {
 	more := len(found) > w.Limit
 	found = found[:min(len(found), w.Limit)]
-	// On the side that the walk came from there is something when it did not start at the list's
-	// end: the item that the cursor names, unless that has gone meanwhile.
+	// On the other side is at least the item that the cursor was made of, unless it was deleted
+	// meanwhile.
 	behind := w.Cursor != ""
 	if w.Backwards {
 		slices.Reverse(found)
@@ -140,10 +146,10 @@ func Cut[T any](w Window, found []T) Page[T] {
 	return Page[T]{Items: found, More: more, Before: behind}
 }
 
-// Cursor builds and reads the position of an item in a list: one letter for the list, and what the
-// list is sorted by. It is opaque to clients, and needs no secret: it says nothing that its reader
-// may not see, and a forged one costs no more than an honest one, because a page has at most
-// MaxPage items wherever it starts. Cursors of streams are authenticated by package chat.
+// Cursor writes and reads the cursor of an item in a list: one letter for the list, and the item's
+// keyset. It is opaque to clients. It needs no signature: it has nothing in it that the client may
+// not see, and a forged one costs no more than any other, because a page has at most MaxPage items
+// wherever it starts. The cursors of streams, of which that is not true, are signed.
 type Cursor struct {
 	raw []byte
 	bad bool
@@ -169,7 +175,7 @@ func (c *Cursor) Bytes(b []byte) *Cursor {
 	return c
 }
 
-// Text has to come last.
+// Text appends text. Nothing may follow it.
 func (c *Cursor) Text(s string) *Cursor {
 	c.raw = append(c.raw, s...)
 	return c
@@ -180,14 +186,15 @@ func (c *Cursor) String() string { return base64.RawURLEncoding.EncodeToString(c
 // MaxCursor is how many characters a cursor has at most.
 const MaxCursor = 4096
 
-// ReadCursor begins to read a cursor of the list that the letter stands for.
+// ReadCursor starts to read a cursor of the list that the letter stands for. Done returns what was
+// wrong with it; until then each Read returns a value, which may be zero.
 func ReadCursor(list byte, s string) *Cursor {
 	if len(s) > MaxCursor {
 		return &Cursor{bad: true}
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil || len(raw) == 0 || raw[0] != list ||
-		base64.RawURLEncoding.EncodeToString(raw) != s { // the decoder passes over line breaks
+		base64.RawURLEncoding.EncodeToString(raw) != s { // the decoder ignores line breaks
 		return &Cursor{bad: true}
 	}
 	return &Cursor{raw: raw[1:]}
@@ -213,7 +220,7 @@ func (c *Cursor) ReadUUID() uuid.UUID { return uuid.UUID(c.take(16)) }
 
 func (c *Cursor) ReadTime() time.Time {
 	t := time.UnixMicro(c.ReadInt()).UTC()
-	if t.Year() < 1 || t.Year() > 9999 { // which no database writes
+	if t.Year() < 1 || t.Year() > 9999 { // the databases cannot have written it
 		c.bad = true
 	}
 	return t
@@ -221,7 +228,7 @@ func (c *Cursor) ReadTime() time.Time {
 
 func (c *Cursor) ReadText() string {
 	text := string(c.take(len(c.raw)))
-	// which no text has that is stored
+	// stored text is valid UTF-8 without NUL
 	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
 		c.bad = true
 		return ""

@@ -8,27 +8,26 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// PgxTx is a transaction on PostgreSQL whose statements are prepared, once for each connection, and
-// of which several are sent at a time: for the few whose cost counts.
+// PgxTx is a transaction on PostgreSQL that sends several statements at a time. They are prepared
+// once on each connection. It is for the transactions whose cost counts.
 type PgxTx struct {
 	conn     *pgx.Conn
-	prepared []string // what it has used
+	prepared []string // the texts of its statements so far
 }
 
-// InPgxTx is InTx for such statements. fn sends the last of them with Commit; where it returns
-// without, what it did is rolled back. An error wraps ErrUnknown where the commit's outcome is
-// unknown; by any other, nothing is stored.
+// InPgxTx is InTx for a PgxTx. fn ends with Commit; if it does not, the transaction is rolled back.
+// After an error nothing is stored, except that an error that wraps ErrUnknown leaves it open.
 func (db *DB) InPgxTx(ctx context.Context, fn func(ctx context.Context, tx *PgxTx) error) error {
-	return untilSettled(func() error {
+	return withRetries(func() error {
 		return db.onPgx(ctx, func(conn *pgx.Conn) error {
 			tx := &PgxTx{conn: conn}
 			err := fn(ctx, tx)
 			if conn.PgConn().TxStatus() != 'I' && !conn.IsClosed() {
-				// else the connection is given up, which ends the transaction too
+				// if this fails, onPgx closes the connection, which ends the transaction too
 				_, _ = conn.Exec(ctx, "ROLLBACK")
 			}
-			if outdated(err) { // and is run again
-				_ = forget(ctx, conn, tx.prepared...)
+			if isStalePlan(err) { // withRetries tries again
+				_ = deallocate(ctx, conn, tx.prepared...)
 			}
 			return err
 		})
@@ -47,7 +46,7 @@ func (tx *PgxTx) Begin(ctx context.Context, b *pgx.Batch) error {
 	return tx.conn.SendBatch(ctx, first).Close()
 }
 
-// Commit sends the last statements, and the commit with them. Where a statement fails, nothing is
+// Commit sends the last statements, and the commit with them. If a statement fails, nothing is
 // committed.
 func (tx *PgxTx) Commit(ctx context.Context, b *pgx.Batch) error {
 	b.Queue("COMMIT")
@@ -55,7 +54,7 @@ func (tx *PgxTx) Commit(ctx context.Context, b *pgx.Batch) error {
 		return err
 	}
 	err := tx.conn.SendBatch(ctx, b).Close()
-	if err != nil && tx.conn.IsClosed() { // else the server has said that it did not
+	if err != nil && tx.conn.IsClosed() { // on an open connection, the server reported the failure
 		return unknown(err)
 	}
 	return err
@@ -70,8 +69,8 @@ func (tx *PgxTx) prepare(ctx context.Context, b *pgx.Batch) error {
 	return prepare(ctx, tx.conn, texts...)
 }
 
-// onPgx runs fn with one of the pool's connections, as the driver has it. A connection on which a
-// transaction is left open is closed, and the database rolls back.
+// onPgx runs fn with the pgx connection below one of the pool's. If fn leaves a transaction open,
+// the connection is closed, and the database rolls back.
 func (db *DB) onPgx(ctx context.Context, fn func(*pgx.Conn) error) error {
 	conn, err := db.DB.DB.Conn(ctx)
 	if err != nil {
@@ -79,18 +78,18 @@ func (db *DB) onPgx(ctx context.Context, fn func(*pgx.Conn) error) error {
 	}
 	var failed error
 	_ = conn.Raw(func(raw any) error {
-		c := raw.(*pgxConn).Conn.Conn() //nolint:forcetypeassert // openPostgres has no other
+		c := raw.(*pgxConn).Conn.Conn() //nolint:forcetypeassert // openPostgres makes no others
 		failed = fn(c)
 		if c.IsClosed() || c.PgConn().TxStatus() != 'I' {
-			return driver.ErrBadConn // which has the pool close it
+			return driver.ErrBadConn // makes the pool close it
 		}
 		return nil
 	})
-	_ = conn.Close() // gives it back
+	_ = conn.Close() // returns it to the pool
 	return Error(failed)
 }
 
-// pgxConnector makes connections that tell the pool when they are of no use any more.
+// pgxConnector makes connections of the type pgxConn.
 type pgxConnector struct{ driver.Connector }
 
 func (c pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
@@ -98,15 +97,17 @@ func (c pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pgxConn{conn.(*stdlib.Conn)}, nil //nolint:forcetypeassert // stdlib's connector has no other
+	return &pgxConn{conn.(*stdlib.Conn)},
+		nil //nolint:forcetypeassert // stdlib's connector makes no others
 }
 
-// pgxConn is the driver's connection. A statement that is cancelled closes it; the driver alone
-// would tell only the next who is given it, and the pool gives up after three of those, as if the
-// database were away.
+// pgxConn is the driver's connection, which reports to the pool when it has ended. pgx closes a
+// connection when a statement on it is cancelled. Without IsValid the pool would keep it, and the
+// next caller would get an error; after three such errors in a row database/sql gives up, as if the
+// database were down.
 type pgxConn struct{ *stdlib.Conn }
 
 var _ driver.Validator = (*pgxConn)(nil)
 
-// IsValid is what the pool asks before it takes a connection back.
+// IsValid is called by the pool before it takes a connection back.
 func (c *pgxConn) IsValid() bool { return !c.Conn.Conn().IsClosed() }

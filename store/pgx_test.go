@@ -29,7 +29,7 @@ func TestPgxTransactions(t *testing.T) {
 		stored int
 		check  func(error) bool
 	}{
-		"done": {func(ctx context.Context, tx *store.PgxTx) error {
+		"committed": {func(ctx context.Context, tx *store.PgxTx) error {
 			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ func TestPgxTransactions(t *testing.T) {
 		"not committed": {func(ctx context.Context, tx *store.PgxTx) error {
 			return tx.Begin(ctx, batchOf(insert))
 		}, 0, func(err error) bool { return err == nil }},
-		"given up": {func(ctx context.Context, tx *store.PgxTx) error {
+		"an error of the function": {func(ctx context.Context, tx *store.PgxTx) error {
 			if err := tx.Begin(ctx, batchOf(insert)); err != nil {
 				return err
 			}
@@ -48,19 +48,27 @@ func TestPgxTransactions(t *testing.T) {
 			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
 				return err
 			}
-			return tx.Commit(ctx, batchOf(insert, "SELECT 1/(reached - reached) FROM stream_epoch", insert))
+			return tx.Commit(ctx, batchOf(insert, "SELECT 1/(reached - reached) FROM stream_epoch",
+				insert))
 		}, 0, func(err error) bool {
-			return err != nil && !errors.Is(err, store.ErrUnknown) && !errs.Is(err, errs.Unavailable)
+			return err != nil && !errors.Is(err, store.ErrUnknown) &&
+				!errs.Is(err, errs.Unavailable)
 		}},
 		"cut off before the end": {func(ctx context.Context, tx *store.PgxTx) error {
 			return tx.Begin(ctx, batchOf(insert, "SELECT pg_terminate_backend(pg_backend_pid())"))
-		}, 0, func(err error) bool { return errs.Is(err, errs.Unavailable) && !errors.Is(err, store.ErrUnknown) }},
+		}, 0, func(err error) bool {
+			return errs.Is(err, errs.Unavailable) &&
+				!errors.Is(err, store.ErrUnknown)
+		}},
 		"cut off at the end": {func(ctx context.Context, tx *store.PgxTx) error {
 			if err := tx.Begin(ctx, batchOf("SELECT 1")); err != nil {
 				return err
 			}
 			return tx.Commit(ctx, batchOf(insert, "SELECT pg_terminate_backend(pg_backend_pid())"))
-		}, 0, func(err error) bool { return errs.Is(err, errs.Unavailable) && errors.Is(err, store.ErrUnknown) }},
+		}, 0, func(err error) bool {
+			return errs.Is(err, errs.Unavailable) &&
+				errors.Is(err, store.ErrUnknown)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +77,8 @@ func TestPgxTransactions(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			var stored int
-			if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").Scan(t.Context(), &stored); err != nil {
+			if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").
+				Scan(t.Context(), &stored); err != nil {
 				t.Fatal(err)
 			}
 			if stored != c.stored {
@@ -82,21 +91,23 @@ func TestPgxTransactions(t *testing.T) {
 	}
 }
 
-// What panics is rolled back too, and the connection is not used again.
+// A transaction that panics is rolled back, and its connection is not used again.
 func TestAPgxTransactionThatPanics(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustPostgres(t)
 	func() {
 		defer func() { _ = recover() }()
 		_ = db.InPgxTx(t.Context(), func(ctx context.Context, tx *store.PgxTx) error {
-			if err := tx.Begin(ctx, batchOf("INSERT INTO stream_epoch (epoch, reached) VALUES (7, 7)")); err != nil {
+			if err := tx.Begin(ctx, batchOf(
+				"INSERT INTO stream_epoch (epoch, reached) VALUES (7, 7)")); err != nil {
 				t.Error(err)
 			}
 			panic("a bug")
 		})
 	}()
 	var stored int
-	if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").Scan(t.Context(), &stored); err != nil || stored != 0 {
+	if err := db.NewRaw("SELECT count(*) FROM stream_epoch WHERE epoch = 7").
+		Scan(t.Context(), &stored); err != nil || stored != 0 {
 		t.Errorf("%d rows are stored, %v", stored, err)
 	}
 	if n := db.Stats().InUse; n != 0 {
@@ -104,9 +115,8 @@ func TestAPgxTransactionThatPanics(t *testing.T) {
 	}
 }
 
-// A statement that is cancelled takes its connection with it. The pool does not keep it for the
-// next, which after three of them would think that the database is away.
-func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
+// pgx closes the connection of a statement that is cancelled. It must not stay in the pool.
+func TestACancelledStatementLeavesNoDeadConnectionInThePool(t *testing.T) {
 	t.Parallel()
 	const statement = "SELECT pg_sleep(600)"
 	for name, run := range map[string]func(ctx context.Context, db *store.DB) error{
@@ -119,18 +129,22 @@ func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
 			return db.NewRaw(statement).Scan(ctx, &nothing)
 		},
 		"one of several": func(ctx context.Context, db *store.DB) error {
-			return db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error { return tx.Begin(ctx, batchOf(statement)) })
+			return db.InPgxTx(ctx, func(ctx context.Context, tx *store.PgxTx) error {
+				return tx.Begin(ctx, batchOf(statement))
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := storetest.PostgresURL(t)
-			db, beside := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
+			db, other := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- run(ctx, db) }()
 			for running := 0; running == 0; {
-				err := beside.NewRaw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").
+				err := other.NewRaw(
+					"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "+
+						"AND wait_event = 'PgSleep'").
 					Scan(t.Context(), &running)
 				if err != nil {
 					t.Fatal(err)
@@ -142,18 +156,21 @@ func TestACancelledStatementLeavesNoDeadConnectionBehind(t *testing.T) {
 				t.Errorf("it ended with %v", err)
 			}
 			if n := db.Stats().OpenConnections; n != before-1 {
-				t.Errorf("%d of %d connections are left in the pool, though one is closed", n, before)
+				t.Errorf("%d of %d connections are left in the pool, although one is closed", n,
+					before)
 			}
 		})
 	}
 }
 
-// A statement that the server knows no more, or differently, is prepared anew, and the transaction
-// run again.
+// A stale statement is prepared again, and the transaction is tried again.
 func TestPgxTransactionsAfterAMigration(t *testing.T) {
 	t.Parallel()
 	const look = "SELECT reached, epoch FROM stream_epoch"
-	for _, statement := range []string{"DEALLOCATE ALL", "ALTER TABLE stream_epoch ALTER COLUMN reached TYPE numeric"} {
+	for _, statement := range []string{
+		"DEALLOCATE ALL",
+		"ALTER TABLE stream_epoch ALTER COLUMN reached TYPE numeric",
+	} {
 		t.Run(statement, func(t *testing.T) {
 			t.Parallel()
 			db, _ := mustOneConnection(t)
@@ -170,7 +187,8 @@ func TestPgxTransactionsAfterAMigration(t *testing.T) {
 				mustExec(t, db, statement)
 			}
 			var epoch int
-			if err := db.NewRaw("SELECT epoch FROM stream_epoch").Scan(t.Context(), &epoch); err != nil || epoch != 3 {
+			if err := db.NewRaw("SELECT epoch FROM stream_epoch").
+				Scan(t.Context(), &epoch); err != nil || epoch != 3 {
 				t.Errorf("the epoch is %d (%v)", epoch, err)
 			}
 		})

@@ -11,26 +11,26 @@ import (
 	"parley/store"
 )
 
-// TestOnlyTheOwnerReadsTheFile: also if it was there before, with its companions, or its folder
-// was.
 func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(t *testing.T, dir string){
 		"a new folder": func(*testing.T, string) {},
-		"a folder that was there": func(t *testing.T, dir string) {
+		"an existing folder": func(t *testing.T, dir string) {
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"files that were there": func(t *testing.T, dir string) {
+		"existing files": func(t *testing.T, dir string) {
 			db := mustOpen(t, dir, slog.New(slog.DiscardHandler))
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(filepath.Join(dir, "parley.db"), 0o644); err != nil { //nolint:gosec // the point
+			if err := os.Chmod(filepath.Join(dir, "parley.db"),
+				0o644); err != nil { //nolint:gosec // the point
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, "parley.db-wal"), nil, 0o644); err != nil { //nolint:gosec // the point
+			if err := os.WriteFile(filepath.Join(dir, "parley.db-wal"), nil,
+				0o644); err != nil { //nolint:gosec // the point
 				t.Fatal(err)
 			}
 		},
@@ -41,14 +41,15 @@ func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 			prepare(t, dir)
 			var log bytes.Buffer
 			db := mustOpen(t, dir, slog.New(slog.NewTextHandler(&log, nil)))
-			if _, err := db.ExecContext(t.Context(), "CREATE TABLE written (n INTEGER)"); err != nil {
+			if _, err := db.ExecContext(t.Context(),
+				"CREATE TABLE written (n INTEGER)"); err != nil {
 				t.Fatal(err)
 			}
 			files, err := os.ReadDir(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(files) < 3 { // the file, and two companions
+			if len(files) < 3 { // the database, -wal and -shm
 				t.Errorf("there are %v", files)
 			}
 			for _, file := range files {
@@ -60,7 +61,8 @@ func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 					t.Errorf("%s has the mode %o", file.Name(), mode)
 				}
 			}
-			if said := strings.Contains(log.String(), "its mode is 0600 now"); said != (name == "files that were there") {
+			if said := strings.Contains(log.String(),
+				"its mode is 0600 now"); said != (name == "existing files") {
 				t.Errorf("the log says %q", log.String())
 			}
 			if err := db.Close(); err != nil {
@@ -72,7 +74,8 @@ func TestOnlyTheOwnerReadsTheFile(t *testing.T) {
 
 func mustOpen(t *testing.T, dir string, log *slog.Logger) *store.DB {
 	t.Helper()
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "parley.db"), store.Options{Log: log})
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "parley.db"),
+		store.Options{Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,15 +2,20 @@ package store
 
 import (
 	"context"
-	"sync"
+
+	"parley/refmap"
 )
 
-// InQueuedTx is InTx for a transaction that begins with locking a row: those of this node that name
-// the same one take turns in the order in which they came, before they have a connection. Otherwise
-// everybody who changes one conversation would wait for its lock with a connection in hand, and
-// leave too few for the rest. row is any value that names it, of a type of its own.
-func (db *DB) InQueuedTx(ctx context.Context, row any, fn func(ctx context.Context, tx *Tx) error) error {
-	leave, err := db.turns.take(ctx, row)
+// InQueuedTx is InTx for a transaction that first locks a row. The transactions of this node that
+// lock the same row run one after the other, in the order in which they came, and wait for each
+// other without a connection. If they waited in the database instead, the writers of one busy
+// conversation could hold every connection.
+//
+// row is any comparable value that identifies the row, of a type that nothing else uses.
+func (db *DB) InQueuedTx(
+	ctx context.Context, row any, fn func(ctx context.Context, tx *Tx) error,
+) error {
+	leave, err := db.queues.enter(ctx, row)
 	if err != nil {
 		return err
 	}
@@ -18,61 +23,36 @@ func (db *DB) InQueuedTx(ctx context.Context, row any, fn func(ctx context.Conte
 	return db.InTx(ctx, fn)
 }
 
-// queues are the queues in front of rows.
-type queues struct {
-	mu    sync.Mutex // guards what follows
-	byRow map[any]*queue
-}
+// queues has a queue for each row that a transaction uses or waits for. The zero value is ready.
+type queues struct{ byRow refmap.Map[any, queue] }
 
-type queue struct {
-	// has one while somebody has the turn; who waits to put it there is served in order
-	taken chan struct{}
-	users int // who have it, or wait for it
-}
+// queue holds one value while a transaction uses the row. Goroutines that wait to send theirs are
+// served in order.
+type queue chan struct{}
 
-// take waits for a turn. Whoever has had it calls leave.
-func (t *queues) take(ctx context.Context, row any) (leave func(), err error) {
-	q := t.join(row)
+// enter waits until the row is free. The caller calls leave when it is done.
+func (qs *queues) enter(ctx context.Context, row any) (leave func(), err error) {
+	q := qs.byRow.Acquire(row, func() queue { return make(queue, 1) })
 	select {
-	case q.taken <- struct{}{}:
+	case q <- struct{}{}:
 		return func() {
-			<-q.taken
-			t.part(row, q)
+			<-q
+			qs.byRow.Release(row, nil)
 		}, nil
 	case <-ctx.Done():
-		t.part(row, q)
+		qs.byRow.Release(row, nil)
 		return nil, ctx.Err()
 	}
 }
 
-func (t *queues) join(row any) *queue {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	q := t.byRow[row]
-	if q == nil {
-		q = &queue{taken: make(chan struct{}, 1)}
-		t.byRow[row] = q
-	}
-	q.users++
-	return q
-}
-
-func (t *queues) part(row any, q *queue) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if q.users--; q.users == 0 {
-		delete(t.byRow, row)
-	}
-}
-
-// takeSlot waits until one more transaction may have a connection.
-func (db *DB) takeSlot(ctx context.Context) (leave func(), err error) {
-	if db.places == nil {
+// takeSlot waits until fewer than the maximum of transactions are open.
+func (db *DB) takeSlot(ctx context.Context) (release func(), err error) {
+	if db.slots == nil {
 		return func() {}, nil
 	}
 	select {
-	case db.places <- struct{}{}:
-		return func() { <-db.places }, nil
+	case db.slots <- struct{}{}:
+		return func() { <-db.slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

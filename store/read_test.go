@@ -20,14 +20,14 @@ import (
 
 const readUsers = `SELECT ?TableColumns FROM users AS u WHERE u.id IN (?1...) ORDER BY u.nickname_key`
 
-// mustUsers stores people of whom every second one has what need not be there.
+// mustUsers stores n users. Every second one has values in its optional columns.
 func mustUsers(t *testing.T, db *store.DB, n int) (ids []model.UserID) {
 	t.Helper()
 	for i := range n {
 		name := fmt.Sprintf("u%02d", i)
 		u := &model.User{
-			ID: model.NewUserID(), Email: name, EmailKey: name, Nickname: name, NicknameKey: name, SearchKey: name,
-			CreatedAt: db.Now(), ShowPresence: i%3 == 0,
+			ID: model.NewUserID(), Email: name, EmailKey: name, Nickname: name, NicknameKey: name,
+			SearchKey: name, CreatedAt: db.Now(), ShowPresence: i%3 == 0,
 		}
 		if i%2 == 0 {
 			u.DisplayName, u.About = &name, &name
@@ -51,28 +51,37 @@ func mustRead(t *testing.T, db *store.DB, ids []model.UserID) []*model.User {
 	return found
 }
 
-func TestReadBringsWhatBunBrings(t *testing.T) {
+func TestReadReturnsTheSameAsBun(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ids := mustUsers(t, db, 5)
 		var want []*model.User
-		if err := db.NewSelect().Model(&want).Where("u.id IN (?)", bun.List(ids[1:4])).OrderExpr("u.nickname_key").Scan(t.Context()); err != nil {
+		err := db.NewSelect().Model(&want).Where("u.id IN (?)", bun.List(ids[1:4])).
+			OrderExpr("u.nickname_key").Scan(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, mustRead(t, db, ids[1:4])); diff != "" || len(want) != 3 {
-			t.Errorf("%d people (-Bun +Read): %s", len(want), diff)
+			t.Errorf("%d users (-Bun +Read): %s", len(want), diff)
 		}
 		if found := mustRead(t, db, nil); len(found) != 0 {
-			t.Errorf("no ids bring %d people", len(found))
+			t.Errorf("no ids bring %d users", len(found))
 		}
 
-		c := &model.Conversation{ID: model.NewConversationID(), Kind: model.Group, History: model.FromJoining, CreatedAt: db.Now(), LastActivityAt: db.Now()}
+		c := &model.Conversation{
+			ID: model.NewConversationID(), Kind: model.Group, History: model.FromJoining,
+			CreatedAt: db.Now(), LastActivityAt: db.Now(),
+		}
 		answered := model.NewMessageID()
 		messages := []*model.Message{
-			{ID: answered, ConversationID: c.ID, Seq: 1, Content: "gone", CreatedAt: db.Now(), DeletedAt: &c.CreatedAt},
 			{
-				ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2, AuthorID: &ids[0], Content: "?1", ReplyToID: &answered,
-				CreatedAt: db.Now(), EditedAt: &c.CreatedAt, IdempotencyKey: &c.Title, RequestHash: []byte{1, 0, 2},
+				ID: answered, ConversationID: c.ID, Seq: 1, Content: "gone", CreatedAt: db.Now(),
+				DeletedAt: &c.CreatedAt,
+			},
+			{
+				ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2, AuthorID: &ids[0],
+				Content: "?1", ReplyToID: &answered, CreatedAt: db.Now(), EditedAt: &c.CreatedAt,
+				IdempotencyKey: &c.Title, RequestHash: []byte{1, 0, 2},
 			},
 		}
 		for _, row := range []any{c, &messages} {
@@ -81,7 +90,8 @@ func TestReadBringsWhatBunBrings(t *testing.T) {
 			}
 		}
 		found, err := store.Read[model.Message](t.Context(), db,
-			`SELECT ?TableColumns FROM messages AS m WHERE m.conversation_id = ?1 AND m.created_at <= ?2 ORDER BY m.seq`, c.ID, db.Now())
+			`SELECT ?TableColumns FROM messages AS m
+			WHERE m.conversation_id = ?1 AND m.created_at <= ?2 ORDER BY m.seq`, c.ID, db.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +99,8 @@ func TestReadBringsWhatBunBrings(t *testing.T) {
 			t.Errorf("messages (-stored +Read): %s", diff)
 		}
 		conversations, err := store.Read[model.Conversation](t.Context(), db,
-			`SELECT ?TableColumns FROM conversations AS c WHERE (c.last_activity_at, c.id) <= (?1, ?2)`, c.LastActivityAt, c.ID)
+			`SELECT ?TableColumns FROM conversations AS c WHERE (c.last_activity_at, c.id) <= (?1, ?2)`,
+			c.LastActivityAt, c.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,15 +110,16 @@ func TestReadBringsWhatBunBrings(t *testing.T) {
 	})
 }
 
-func TestReadSaysWhatIsWrong(t *testing.T) {
+func TestErrorsOfReads(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		for text, says := range map[string]string{
+		for text, want := range map[string]string{
 			`SELECT 1 AS nothing`:                   "nothing",
 			`SELECT u.id FROM nobody AS u`:          "nobody",
 			`SELECT CAST(NULL AS text) AS nickname`: "NULL",
 		} {
-			if _, err := store.Read[model.User](t.Context(), db, text); err == nil || !strings.Contains(err.Error(), says) {
+			_, err := store.Read[model.User](t.Context(), db, text)
+			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v", text, err)
 			}
 		}
@@ -118,7 +130,7 @@ func TestReadSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("a request that has ended: got %v", err)
 		}
 		if found := mustRead(t, db, mustUsers(t, db, 2)); len(found) != 2 {
-			t.Errorf("%d people afterwards", len(found))
+			t.Errorf("%d users afterwards", len(found))
 		}
 	})
 }
@@ -133,7 +145,7 @@ func TestReadsAtTheSameTime(t *testing.T) {
 				some := ids[:1+n%len(ids)]
 				found, err := store.Read[model.User](t.Context(), db, readUsers, store.IDs(some))
 				if err != nil || len(found) != len(some) || found[0].ID != ids[0] {
-					t.Errorf("%d people of %d (%v)", len(found), len(some), err)
+					t.Errorf("%d users of %d (%v)", len(found), len(some), err)
 				}
 			})
 		}
@@ -144,8 +156,8 @@ func TestReadsAtTheSameTime(t *testing.T) {
 	})
 }
 
-// mustOneConnection opens a PostgreSQL database that is asked over one connection, so that each
-// statement meets what the one before it left there.
+// mustOneConnection opens a PostgreSQL database with one connection, so that each statement runs
+// after the others on the same connection. other has connections of its own.
 func mustOneConnection(t *testing.T) (db, other *store.DB) {
 	t.Helper()
 	url := storetest.PostgresURL(t)
@@ -169,7 +181,7 @@ func mustExec(t *testing.T, db *store.DB, statement string) {
 	}
 }
 
-// backend is the process that serves the connection.
+// backend returns the process id of the server's end of the connection.
 func backend(t *testing.T, db *store.DB) (pid int) {
 	t.Helper()
 	if err := db.NewRaw("SELECT pg_backend_pid()").Scan(t.Context(), &pid); err != nil {
@@ -178,9 +190,9 @@ func backend(t *testing.T, db *store.DB) (pid int) {
 	return pid
 }
 
-// What a read is prepared as outlives neither its connection nor a migration, and the read goes on
-// all the same.
-func TestPreparedReadsOutliveWhatTheyWerePreparedFor(t *testing.T) {
+// A prepared statement becomes stale when its connection ends and after some migrations. The read
+// works all the same.
+func TestReadsPrepareStaleStatementsAgain(t *testing.T) {
 	t.Parallel()
 	for name, happens := range map[string]func(t *testing.T, db, other *store.DB){
 		"the connection ends": func(t *testing.T, db, other *store.DB) {
@@ -193,10 +205,12 @@ func TestPreparedReadsOutliveWhatTheyWerePreparedFor(t *testing.T) {
 		"a column is added": func(t *testing.T, _, other *store.DB) {
 			mustExec(t, other, "ALTER TABLE users ADD COLUMN another text")
 		},
-		"an index goes": func(t *testing.T, _, other *store.DB) {
+		"an index is dropped": func(t *testing.T, _, other *store.DB) {
 			mustExec(t, other, "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE")
 		},
-		"the server forgets": func(t *testing.T, db, _ *store.DB) { mustExec(t, db, "DEALLOCATE ALL") },
+		"the server deallocates": func(t *testing.T, db, _ *store.DB) {
+			mustExec(t, db, "DEALLOCATE ALL")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -205,7 +219,7 @@ func TestPreparedReadsOutliveWhatTheyWerePreparedFor(t *testing.T) {
 			before := mustRead(t, db, ids)
 			happens(t, db, other)
 			if diff := cmp.Diff(before, mustRead(t, db, ids)); diff != "" || len(before) != 3 {
-				t.Errorf("%d people (-before +after): %s", len(before), diff)
+				t.Errorf("%d users (-before +after): %s", len(before), diff)
 			}
 			if n := db.Stats().InUse; n != 0 {
 				t.Errorf("%d connections are in use", n)
@@ -222,7 +236,7 @@ func TestReadsOfSQLiteOutliveMigrations(t *testing.T) {
 	mustExec(t, db, "ALTER TABLE users ADD COLUMN another text")
 	mustExec(t, db, "CREATE INDEX users_about ON users (about)")
 	if diff := cmp.Diff(before, mustRead(t, db, ids)); diff != "" || len(before) != 3 {
-		t.Errorf("%d people (-before +after): %s", len(before), diff)
+		t.Errorf("%d users (-before +after): %s", len(before), diff)
 	}
 }
 
@@ -230,21 +244,25 @@ func TestReadsOfSQLiteCannotWrite(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustSQLite(t)
 	mustUsers(t, db, 1)
-	if _, err := store.Read[model.User](t.Context(), db, `DELETE FROM users RETURNING id`); err == nil {
+	_, err := store.Read[model.User](t.Context(), db, `DELETE FROM users RETURNING id`)
+	if err == nil {
 		t.Error("a read has written")
 	}
 	if n, err := db.NewSelect().Model((*model.User)(nil)).Count(t.Context()); err != nil || n != 1 {
-		t.Errorf("%d people are left (%v)", n, err)
+		t.Errorf("%d users are left (%v)", n, err)
 	}
 }
 
-// A read waits for no transaction, though on SQLite one holds the only connection that writes.
-func TestReadsPassTransactions(t *testing.T) {
+// A read does not wait for transactions, although on SQLite one holds the only connection that
+// writes.
+func TestReadsDoNotWaitForTransactions(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ids := mustUsers(t, db, 2)
 		err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			if _, err := tx.NewUpdate().Model((*model.User)(nil)).Set("nickname = 'new'").Where("id = ?", ids[0]).Exec(ctx); err != nil {
+			_, err := tx.NewUpdate().Model((*model.User)(nil)).Set("nickname = 'new'").
+				Where("id = ?", ids[0]).Exec(ctx)
+			if err != nil {
 				return err
 			}
 			if found := mustRead(t, db, ids); len(found) != 2 || found[0].Nickname != "u00" {
@@ -261,11 +279,12 @@ func TestReadsPassTransactions(t *testing.T) {
 	})
 }
 
-// The settings under which reads are planned are theirs alone.
-func TestSettingsOfReadsEndWithThem(t *testing.T) {
+func TestTheSettingsOfAReadEndWithIt(t *testing.T) {
 	t.Parallel()
 	db, _ := mustOneConnection(t)
-	for setting, during := range map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"} {
+	for setting, during := range map[string]string{
+		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off",
+	} {
 		var before, after string
 		ask := "SELECT current_setting('" + setting + "')"
 		if err := db.NewRaw(ask).Scan(t.Context(), &before); err != nil {
@@ -277,14 +296,17 @@ func TestSettingsOfReadsEndWithThem(t *testing.T) {
 				t.Errorf("%s is %+v during a read (%v)", setting, found, err)
 			}
 		}
-		if err := db.NewRaw(ask).Scan(t.Context(), &after); err != nil || after != before || after == during {
+		err := db.NewRaw(ask).Scan(t.Context(), &after)
+		if err != nil || after != before || after == during {
 			t.Errorf("%s was %q before and is %q after (%v)", setting, before, after, err)
 		}
-		if _, err := store.Read[model.User](t.Context(), db, "SELECT CAST(1/0 AS text) AS nickname"); err == nil {
+		_, err = store.Read[model.User](t.Context(), db, "SELECT CAST(1/0 AS text) AS nickname")
+		if err == nil {
 			t.Fatal("divided by zero")
 		}
 		if err := db.NewRaw(ask).Scan(t.Context(), &after); err != nil || after != before {
-			t.Errorf("%s was %q before and is %q after a read that failed (%v)", setting, before, after, err)
+			t.Errorf("%s was %q before and is %q after a read that failed (%v)",
+				setting, before, after, err)
 		}
 	}
 }

@@ -29,7 +29,8 @@ func TestDeleteInBatches(t *testing.T) {
 		deletes := new(counter)
 		db.Watch(deletes)
 		for i := range 2*store.SomeAtOnce + 20 {
-			_, err := db.NewRaw("INSERT INTO rate_limits (key, at, count) VALUES (?, ?, ?)", fmt.Sprint(i), db.Now(), i).Exec(t.Context())
+			_, err := db.NewRaw("INSERT INTO rate_limits (key, at, count) VALUES (?, ?, ?)",
+				fmt.Sprint(i), db.Now(), i).Exec(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

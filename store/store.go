@@ -1,17 +1,18 @@
-// Package store opens the database, PostgreSQL or SQLite by URL, and has what is the same for every
-// use of it: transactions with one clock and with work that waits for the commit, the meaning of
-// driver errors, and pages.
+// Package store opens the database, PostgreSQL or SQLite by URL, and has the parts that are the
+// same for all packages that use it: transactions with one time and with functions that run after
+// the commit, prepared reads, the translation of driver errors, and pages of lists.
 //
 // # Concurrency
 //
-// A DB may be used by any number of goroutines. On SQLite there is one connection that writes, and
-// transactions take turns for it; a step inside a transaction that used the DB instead of the Tx
-// would wait for itself, so steps take the Tx, or a bun.IDB where they serve both. Reads outside a
-// transaction go to a pool of their own and never wait for the writer.
+// A DB may be used by any number of goroutines. SQLite has one connection that writes, and
+// transactions run on it one after the other. A step of a transaction that used the DB instead of
+// the Tx would wait for itself, so steps take the Tx, or a bun.IDB if they also run outside of
+// transactions. Reads outside of transactions have a pool of their own and never wait for the
+// writer.
 //
-// A transaction waits for its turn (InTurn), then for a place (InTx), then for what others have
-// locked in the database, and never the other way round. Whoever gives up while waiting leaves
-// nothing behind.
+// Lock order: the queue of a row (InQueuedTx) → a slot (InTx) → locks in the database. A
+// transaction may wait for each after those before it, never after those behind it. If its context
+// ends while it waits, it releases what it has.
 package store
 
 import (
@@ -39,34 +40,36 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-// DB is a database of either kind.
+// DB is a PostgreSQL or SQLite database.
 type DB struct {
 	*bun.DB
 	postgres bool
 	now      func() time.Time
 
-	readers    *sql.DB         // of SQLite
+	readers    *sql.DB         // SQLite only: the connections that read
 	statements sync.Map        // of Read: from statementKey to *statement
-	hooks      []bun.QueryHook // for what Read asks; Bun has those for the rest
-	// one for each transaction at a time; nil where the database has a connection for one only
-	places chan struct{}
-	turns  queues
+	hooks      []bun.QueryHook // for the statements of Read; Bun calls them for its own
+	slots      chan struct{}   // holds a value for each open transaction; nil on SQLite
+	queues     queues
 }
 
-// Options are the settings of Open; the zero value serves.
+// DefaultMaxConns is the default of Options.MaxConns.
+const DefaultMaxConns = 20
+
+// Options are the settings of Open. The zero value has defaults.
 type Options struct {
-	MaxConns int              // connections to PostgreSQL; 0 means 20
+	MaxConns int              // connections to PostgreSQL; 0 means DefaultMaxConns
 	Now      func() time.Time // the clock of transactions; nil means the system's
 	Log      *slog.Logger     // nil means slog.Default
 }
 
-// Open opens the database that the URL names, "postgres://…" or "sqlite:PATH", and makes sure that
-// it answers. A SQLite file that is not there is made, with its folder; only its owner may read it.
+// Open opens the database of a URL, "postgres://…" or "sqlite:PATH", and checks that it answers. If
+// the SQLite file does not exist, Open makes it and its folder; only the owner may read them.
 func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	db := &DB{now: opts.Now, turns: queues{byRow: map[any]*queue{}}}
+	db := &DB{now: opts.Now}
 	scheme, rest, _ := strings.Cut(databaseURL, ":")
 	var err error
 	switch scheme {
@@ -76,13 +79,14 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	case "sqlite":
 		db.DB, db.readers, err = openSQLite(ctx, rest, cmp.Or(opts.Log, slog.Default()))
 	default:
-		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q", scheme+":")
+		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q",
+			scheme+":")
 	}
 	if err != nil {
 		return nil, err
 	}
 	if db.postgres {
-		db.places = make(chan struct{}, max(1, db.Stats().MaxOpenConnections/2))
+		db.slots = make(chan struct{}, max(1, db.Stats().MaxOpenConnections/2))
 	}
 	if err := db.PingContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("the database does not answer: %w", err), db.Close())
@@ -90,36 +94,38 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	return db, nil
 }
 
-// Postgres reports whether this is PostgreSQL, for the few statements that differ.
+// Postgres reports whether this is PostgreSQL, for the statements that differ.
 func (db *DB) Postgres() bool { return db.postgres }
 
-// Now is the time as it is stored: UTC, cut to microseconds, which is what both databases keep.
+// Now returns the time in UTC, cut to microseconds, which is what both databases store.
 func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
 
-// maxIdleInTx is how long PostgreSQL waits for the next statement of a transaction. Nothing here
-// takes that long; but a node that is frozen, or cut off, in the middle of one would keep its locks
-// for as long as it is gone.
+// maxIdleInTx is how long PostgreSQL waits for the next statement of a transaction. No transaction
+// here takes that long. Without a limit, a node that is frozen or cut off in the middle of one
+// would keep its locks until it is back.
 const maxIdleInTx = 10 * time.Second
 
 func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	cfg, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
-		// the cause would print the password
+		// the cause has the password in it
 		return nil, errors.New("the PostgreSQL URL cannot be read")
 	}
-	// Bun writes its arguments into the statement, so a prepared one would be used once; this mode
+	// Bun writes arguments into the statement, so a prepared one would be used only once. This mode
 	// saves the round trip.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	prepare := stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+			Name: "timestamptz", OID: pgtype.TimestamptzOID,
+			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
-		_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = "+strconv.Itoa(int(maxIdleInTx.Milliseconds())))
+		_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = "+
+			strconv.Itoa(int(maxIdleInTx.Milliseconds())))
 		return err
 	})
 	pool := sql.OpenDB(pgxConnector{stdlib.GetConnector(*cfg, prepare)})
 	if maxConns == 0 {
-		maxConns = 20
+		maxConns = DefaultMaxConns
 	}
 	pool.SetMaxOpenConns(maxConns)
 	pool.SetMaxIdleConns(maxConns)
@@ -127,8 +133,10 @@ func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
 	return bun.NewDB(pool, pgdialect.New()), nil
 }
 
-// openSQLite opens the connection that writes, and those that read, which are closed with it.
-func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB, readers *sql.DB, err error) {
+// openSQLite opens the connection that writes, and those that read. Closing db closes both.
+func openSQLite(
+	ctx context.Context, path string, log *slog.Logger,
+) (db *bun.DB, readers *sql.DB, err error) {
 	path = strings.TrimPrefix(path, "//")
 	if path == "" || strings.HasPrefix(path, ":memory:") {
 		return nil, nil, errors.New("a SQLite URL names a file: sqlite:data/parley.db")
@@ -140,25 +148,28 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (db *bun.DB,
 		return nil, nil, fmt.Errorf("make the SQLite file: %w", err)
 	}
 	pragmas := url.Values{"_pragma": {
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)", "cache_size(-16000)",
-		"secure_delete(1)", // what is deleted is gone from the file too
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)",
+		"cache_size(-16000)",
+		"secure_delete(1)", // overwrites deleted content in the file
 	}}
-	// Immediate: a transaction that reads first and writes later would otherwise fail when another
-	// came between.
+	// Without "immediate", a transaction that reads and then writes fails if another one wrote in
+	// between.
 	writer, err := openSQLiteFile(path, pragmas, url.Values{"_txlock": {"immediate"}}, 1)
 	if err != nil {
 		return nil, nil, err
 	}
-	readers, err = openSQLiteFile(path, pragmas, url.Values{"_pragma": {"query_only(1)"}}, max(4, runtime.NumCPU()))
+	readers, err = openSQLiteFile(path, pragmas, url.Values{"_pragma": {"query_only(1)"}},
+		max(4, runtime.NumCPU()))
 	if err != nil {
 		return nil, nil, errors.Join(err, writer.Close())
 	}
-	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})), readers, nil
+	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})),
+		readers, nil
 }
 
-// keepPrivate makes the file if there is none, and takes it and its companions from everyone but
-// the owner: they have all messages in them. SQLite gives companions that it makes later the mode
-// of the file.
+// keepPrivate makes the file if there is none, and lets only the owner read and write it and the
+// files that SQLite keeps next to it, because they have all messages in them. SQLite makes such
+// files later with the mode of the first.
 func keepPrivate(ctx context.Context, path string, log *slog.Logger) error {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -173,10 +184,12 @@ func keepPrivate(ctx context.Context, path string, log *slog.Logger) error {
 			continue
 		}
 		if err := os.Chmod(path+suffix, 0o600); err != nil {
-			log.WarnContext(ctx, "others on this machine may read the database", "file", path+suffix, "error", err)
+			log.WarnContext(ctx, "others on this machine may read the database", "file",
+				path+suffix, "error", err)
 			continue
 		}
-		log.WarnContext(ctx, "others on this machine could read the database; its mode is 0600 now", "file", path+suffix)
+		log.WarnContext(ctx, "others on this machine could read the database; its mode is 0600 now",
+			"file", path+suffix)
 	}
 	return nil
 }
@@ -188,7 +201,10 @@ func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, er
 			query[key] = append(query[key], list...)
 		}
 	}
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
+	dsn := (&url.URL{
+		Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(),
+		RawQuery: query.Encode(),
+	}).String()
 	pool, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, fmt.Errorf("open the SQLite file: %w", err)
@@ -198,7 +214,7 @@ func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, er
 	return pool, nil
 }
 
-// sqliteReaders sends what only reads, outside transactions, to connections that cannot write.
+// sqliteReaders makes Bun send reads outside of transactions to connections that cannot write.
 type sqliteReaders struct{ pool *sql.DB }
 
 func (r sqliteReaders) ResolveConn(_ context.Context, query bun.Query) bun.IConn {

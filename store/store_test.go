@@ -22,8 +22,10 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 
 func user(nickname string) *model.User {
 	return &model.User{
-		ID: model.NewUserID(), Email: nickname + "@example.org", EmailKey: nickname + "@example.org",
-		Nickname: nickname, NicknameKey: nickname, SearchKey: nickname, CreatedAt: time.Now().UTC().Truncate(time.Microsecond),
+		ID: model.NewUserID(), Email: nickname + "@example.org",
+		EmailKey: nickname + "@example.org",
+		Nickname: nickname, NicknameKey: nickname, SearchKey: nickname, CreatedAt: time.Now().UTC().
+				Truncate(time.Microsecond),
 	}
 }
 
@@ -43,7 +45,10 @@ func count(t *testing.T, db *store.DB) int64 {
 
 func TestOpenRefusesWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "mysql://x", "sqlite:", "sqlite::memory:", "postgres://%zz", "postgres://127.0.0.1:1/x"} {
+	for _, url := range []string{
+		"", "mysql://x", "sqlite:", "sqlite::memory:", "postgres://%zz",
+		"postgres://127.0.0.1:1/x",
+	} {
 		if db, err := store.Open(t.Context(), url, store.Options{}); err == nil {
 			t.Errorf("%q was opened", url)
 			_ = db.Close()
@@ -66,19 +71,21 @@ func TestMigrationsGoUpDownAndUpAgain(t *testing.T) {
 				t.Errorf("%s is not applied", m.Name)
 			}
 		}
-		if reverted, err := migrations.Down(t.Context(), db.DB); err != nil || len(reverted) != len(list) {
+		if reverted, err := migrations.Down(t.Context(), db.DB); err != nil ||
+			len(reverted) != len(list) {
 			t.Fatalf("reverted %v (%v)", reverted, err)
 		}
 		if err := insert(t.Context(), db, user("ann")); err == nil {
 			t.Fatal("the tables are still there")
 		}
-		if applied, err := migrations.Up(t.Context(), db.DB); err != nil || len(applied) != len(list) {
+		if applied, err := migrations.Up(t.Context(), db.DB); err != nil ||
+			len(applied) != len(list) {
 			t.Fatalf("applied %v (%v)", applied, err)
 		}
 	})
 }
 
-func TestMigrationsOfManyNodesTakeTurns(t *testing.T) {
+func TestManyNodesMayMigrateAtOnce(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
 	var wg sync.WaitGroup
@@ -101,28 +108,27 @@ func TestMigrationsOfManyNodesTakeTurns(t *testing.T) {
 func TestInTx(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		var told []string
+		var ran []string
 		err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			tx.AfterCommit(func() { told = append(told, "first") })
+			tx.AfterCommit(func() { ran = append(ran, "first") })
 			tx.AfterCommit(func() {
-				// It has to be visible to others when they are told of it.
 				if n := count(t, db); n != 1 {
-					t.Errorf("%d users were there when it was told", n)
+					t.Errorf("others see %d users when the function runs", n)
 				}
-				told = append(told, "second")
+				ran = append(ran, "second")
 			})
 			if tx.Now.Location() != time.UTC || tx.Now.Nanosecond()%1000 != 0 {
 				t.Errorf("%v is not UTC in microseconds", tx.Now)
 			}
 			return insert(ctx, tx, user("ann"))
 		})
-		if err != nil || strings.Join(told, " ") != "first second" {
-			t.Fatalf("told %v (%v)", told, err)
+		if err != nil || strings.Join(ran, " ") != "first second" {
+			t.Fatalf("functions %v ran (%v)", ran, err)
 		}
 
 		failure := errors.New("no")
 		err = db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			tx.AfterCommit(func() { t.Error("told of what was rolled back") })
+			tx.AfterCommit(func() { t.Error("a function ran after a rollback") })
 			if err := insert(ctx, tx, user("bob")); err != nil {
 				return err
 			}
@@ -147,8 +153,8 @@ func TestInTx(t *testing.T) {
 	})
 }
 
-// Two transactions that lock two rows in opposite order: the database gives one up, and InTx runs
-// it again.
+// Two transactions lock two rows in opposite order. The database rolls one back, and InTx tries it
+// again.
 func TestInTxRunsAgainAfterADeadlock(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -172,7 +178,7 @@ func TestInTxRunsAgainAfterADeadlock(t *testing.T) {
 					if err := touch(ctx, tx, order[0]); err != nil {
 						return err
 					}
-					if db.Postgres() { // SQLite lets one in at a time, so the two never meet
+					if db.Postgres() { // SQLite runs one after the other, so there is no deadlock
 						once[i].Do(both.Done)
 						both.Wait()
 					}
@@ -202,17 +208,18 @@ func TestBrokenBy(t *testing.T) {
 			email, nickname bool
 		}{{"email", sameEmail, true, false}, {"nickname", sameNickname, false, true}} {
 			err := insert(t.Context(), db, c.u)
-			if store.UniqueEmail.BrokenBy(err) != c.email || store.UniqueNickname.BrokenBy(err) != c.nickname {
+			if store.UniqueEmail.BrokenBy(err) != c.email ||
+				store.UniqueNickname.BrokenBy(err) != c.nickname {
 				t.Errorf("%s: %v", c.name, err)
 			}
 			if errs.Is(store.Error(err), errs.Unavailable) {
-				t.Errorf("%s: a broken rule is no outage", c.name)
+				t.Errorf("%s: a violated constraint is not an outage", c.name)
 			}
 		}
 	})
 }
 
-func TestADatabaseThatIsGoneIsUnavailable(t *testing.T) {
+func TestALostConnectionIsUnavailable(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustPostgres(t)
 	ctx := t.Context()
@@ -243,10 +250,10 @@ func TestAClosedConnectionIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestSQLiteReadersCannotWrite(t *testing.T) {
+// A read inside a transaction sees its changes. A read outside does not wait for it.
+func TestSQLiteReadsInsideAndOutsideATransaction(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustSQLite(t)
-	// A read inside a transaction goes through it, and one outside does not wait for it.
 	err := db.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 		if err := insert(ctx, tx, user("ann")); err != nil {
 			return err

@@ -11,7 +11,7 @@ import (
 	"parley/errs"
 )
 
-// Tx is a transaction, with the one time at which everything in it happens.
+// Tx is a transaction. Everything in it happens at one time, Now.
 type Tx struct {
 	bun.Tx
 	Now      time.Time // UTC, cut to microseconds
@@ -19,53 +19,53 @@ type Tx struct {
 	after    []func()
 }
 
-// Postgres reports whether this is PostgreSQL, for the few statements that differ.
+// Postgres reports whether this is PostgreSQL, for the statements that differ.
 func (tx *Tx) Postgres() bool { return tx.postgres }
 
-// AfterCommit has fn run once the transaction is in, in the order of the calls; never, when it
-// fails. What others are told about a change waits here, because before the commit there is nothing
-// to tell.
+// AfterCommit registers a function that runs after the transaction is committed, and not if it
+// fails. Functions run in the order in which they were registered. Publishing a change belongs
+// here, because before the commit nobody can read it.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
-// Lock keeps others from changing the rows, and from referring to them, until the transaction ends.
-// On SQLite nobody else writes then in any case.
+// Lock locks rows until the transaction ends: other transactions can neither change nor refer to
+// them. On SQLite it does nothing, because there no other transaction runs.
 func (tx *Tx) Lock(ctx context.Context, table any, where string, args ...any) error {
 	if !tx.postgres {
 		return nil
 	}
-	_, err := tx.NewSelect().Model(table).ColumnExpr("1").Where(where, args...).For("UPDATE").Exec(ctx)
+	_, err := tx.NewSelect().Model(table).ColumnExpr("1").Where(where, args...).For("UPDATE").
+		Exec(ctx)
 	return err
 }
 
-// maxTries bounds how often a transaction that the database gave up in favour of another is run
-// again.
+// maxTries is how often a transaction is tried.
 const maxTries = 5
 
-// InTx runs fn in a transaction: committed when fn returns nil, rolled back when it returns an
-// error or panics. Where the database gave the transaction up in favour of another (a deadlock, or
-// what it refers to was removed meanwhile), nothing of it is stored, and fn runs again from the
-// start; so fn must not change anything but what its transaction, and its own variables, hold.
-// Errors of fn come back as they are; UNAVAILABLE where the database cannot be reached or the
-// commit's outcome is unknown.
+// InTx runs fn in a transaction, which is committed if fn returns nil, and rolled back if fn
+// returns an error or panics. If the database rolls it back because of another transaction (a
+// deadlock, or a row that it refers to was deleted meanwhile), fn runs again. So fn must change
+// nothing outside of the transaction except variables that it sets each time.
 //
-// On PostgreSQL such transactions have half of the connections at most; the next waits. Whatever
-// they themselves wait for, the other half is there for reads and for InPgxTx. A transaction must
-// not begin another.
+// InTx returns the errors of fn as they are. The error is UNAVAILABLE if the database cannot be
+// reached, and wraps ErrUnknown if the outcome of the commit is unknown.
+//
+// On PostgreSQL these transactions use at most half of the connections, and others wait. The rest
+// is for reads and for InPgxTx, even if all transactions wait for locks. A transaction must not
+// begin another.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
-	leave, err := db.takeSlot(ctx)
+	release, err := db.takeSlot(ctx)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	return untilSettled(func() error { return db.tryTx(ctx, fn) })
+	defer release()
+	return withRetries(func() error { return db.tryTx(ctx, fn) })
 }
 
-// untilSettled runs a transaction again that the database gave up in favour of another, or of which
-// it did not know a prepared statement any more.
-func untilSettled(try func() error) error {
+// withRetries tries a transaction again after a serialization failure or a stale plan.
+func withRetries(try func() error) error {
 	for n := 1; ; n++ {
 		err := try()
-		if err == nil || n == maxTries || !gaveWay(err) && !outdated(err) {
+		if err == nil || n == maxTries || !isSerializationFailure(err) && !isStalePlan(err) {
 			return err
 		}
 	}
@@ -87,7 +87,7 @@ func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 		return Error(err)
 	}
 	if err := btx.Commit(); err != nil {
-		if gaveWay(err) {
+		if isSerializationFailure(err) {
 			return err
 		}
 		return unknown(err)
@@ -99,9 +99,10 @@ func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 	return nil
 }
 
-// ErrUnknown marks that a commit was asked for, and may or may not have been done.
+// ErrUnknown marks that a commit was sent, and that its outcome is unknown.
 var ErrUnknown = errors.New("the commit's outcome is unknown")
 
 func unknown(err error) error {
-	return errs.Wrap(errors.Join(ErrUnknown, err), errs.Unavailable, "The change may or may not be stored. Try again.")
+	return errs.Wrap(errors.Join(ErrUnknown, err), errs.Unavailable,
+		"The change may or may not be stored. Try again.")
 }

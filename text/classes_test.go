@@ -5,17 +5,19 @@ import (
 	"unicode"
 )
 
-// TestWhatIsToldWithoutTables is what the tables say, of every code point.
-func TestWhatIsToldWithoutTables(t *testing.T) {
+// The functions that skip the tables for ASCII agree with the tables for every code point.
+func TestCharacterClassesAgreeWithTheTables(t *testing.T) {
 	t.Parallel()
 	scripts := []*unicode.RangeTable{
-		unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar,
+		unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer,
+		unicode.Myanmar,
 	}
 	for r := range rune(unicode.MaxRune + 1) {
 		if got, want := isSymbol(r), unicode.Is(unicode.So, r); got != want {
 			t.Errorf("%U is a symbol: %t", r, got)
 		}
-		word := unicode.In(r, unicode.L, unicode.M, unicode.N) && !unicode.Is(unicode.Variation_Selector, r)
+		word := unicode.In(r, unicode.L, unicode.M, unicode.N) &&
+			!unicode.Is(unicode.Variation_Selector, r)
 		if got := inWord(r); got != word {
 			t.Errorf("%U is in a word: %t", r, got)
 		}

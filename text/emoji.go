@@ -1,44 +1,42 @@
 package text
 
 import (
+	_ "embed"
 	"strings"
 	"sync"
-
-	"github.com/forPelevin/gomoji"
 )
 
-// Emoji reports whether s is one emoji of those that Unicode recommends for interchange (UTS #51),
-// and brings it into the form that is stored: fully qualified, so that a heart with and without its
-// variation selector is one and the same.
+// Emoji reports whether s is one emoji of those that Unicode recommends for interchange (RGI_Emoji
+// in UTS #51), and returns its fully qualified form. A heart with and without its variation
+// selector thus is one emoji.
 func Emoji(s string) (string, bool) {
 	if len(s) > maxEmoji {
 		return "", false
 	}
-	qualified, known := emoji()[unqualified(s)]
-	return qualified, known
+	qualified, ok := emojiTable()[unqualified(s)]
+	return qualified, ok
 }
 
 // maxEmoji is longer than any emoji, in bytes.
 const maxEmoji = 64
 
-// unqualified is an emoji without the selectors that ask for its colourful form.
+// unqualified removes the selectors that ask for an emoji's colourful form.
 func unqualified(s string) string { return strings.ReplaceAll(s, "\ufe0f", "") }
 
-// emoji has the fully qualified form of each emoji by its unqualified one.
+// emojiList has one fully qualified emoji in each line.
+//
+//go:generate ../scripts/emoji
+//go:embed emoji.txt
+var emojiList string
+
+// emojiTable maps the unqualified form of each emoji to the fully qualified one.
 //
 //nolint:gochecknoglobals // a table that never changes, made when it is needed first
-var emoji = sync.OnceValue(func() map[string]string {
-	all := gomoji.AllEmojis()
-	table := make(map[string]string, len(all))
-	for _, e := range all {
-		key := unqualified(e.Character)
-		if strings.HasPrefix(e.Slug, "regional-indicator") || strings.HasPrefix(e.Character, "\ufe0f") {
-			// half a flag; or a mistake in the list, where a selector stands before what it selects
-			continue
-		}
-		if len(e.Character) > len(table[key]) {
-			table[key] = e.Character
-		}
+var emojiTable = sync.OnceValue(func() map[string]string {
+	table := make(map[string]string, strings.Count(emojiList, "\n"))
+	for qualified := range strings.Lines(emojiList) {
+		qualified = strings.TrimSuffix(qualified, "\n")
+		table[unqualified(qualified)] = qualified
 	}
 	return table
 })

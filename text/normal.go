@@ -9,9 +9,9 @@ import (
 )
 
 // Package norm makes stream-safe text (UAX #15, section 13): it inserts U+034F, the combining
-// grapheme joiner, after 30 combining marks in a row. That is another text than the one that was
-// sent, and not its NFC. So what norm does with a long run of marks is replaced by the plain
-// algorithm; all other text is norm's.
+// grapheme joiner, after 30 combining marks in a row. The result is not the NFC of the text. So
+// texts with a long run of marks are normalized by the plain algorithm here, and all others by
+// package norm.
 
 // nfc is Normalization Form C (UAX #15).
 func nfc(s string) string { return normalize(s, norm.NFC, norm.NFD) }
@@ -21,11 +21,12 @@ func nfkc(s string) string { return normalize(s, norm.NFKC, norm.NFKD) }
 
 const graphemeJoiner = "\u034f"
 
-// normalize uses norm unless that inserts a joiner. Normalization itself neither adds nor removes
-// one: the joiner has no decomposition, and is part of none.
+// normalize uses norm unless that inserts a joiner. Normalization neither adds nor removes joiners,
+// which have no decomposition and are part of none.
 func normalize(s string, composed, decomposed norm.Form) string {
 	out := composed.String(s)
-	if strings.Count(out, graphemeJoiner) == strings.Count(s, graphemeJoiner) || !utf8.ValidString(s) {
+	if strings.Count(out, graphemeJoiner) == strings.Count(s, graphemeJoiner) ||
+		!utf8.ValidString(s) {
 		return out
 	}
 	return compose(decompose(s, decomposed))
@@ -56,7 +57,8 @@ func decompose(s string, form norm.Form) []char {
 		for to < len(chars) && chars[to].class != 0 {
 			to++
 		}
-		slices.SortStableFunc(chars[from:to], func(a, b char) int { return int(a.class) - int(b.class) })
+		slices.SortStableFunc(chars[from:to],
+			func(a, b char) int { return int(a.class) - int(b.class) })
 		from = to
 	}
 	return chars
@@ -68,7 +70,8 @@ func compose(chars []char) string {
 	starter := -1
 	for _, c := range chars {
 		last := len(out) - 1
-		blocked := starter < 0 || last > starter && (out[last].class == 0 || out[last].class >= c.class)
+		blocked := starter < 0 || last > starter &&
+			(out[last].class == 0 || out[last].class >= c.class)
 		if !blocked {
 			if r, ok := primaryComposite(out[starter].r, c.r); ok {
 				out[starter].r = r
@@ -87,8 +90,8 @@ func compose(chars []char) string {
 	return b.String()
 }
 
-// primaryComposite is the one code point that is canonically equivalent to two, where there is one
-// (D114).
+// primaryComposite returns the code point that is canonically equivalent to two (D114). ok is false
+// if there is none.
 func primaryComposite(first, second rune) (r rune, ok bool) {
 	var room [4 * utf8.UTFMax]byte
 	pair := utf8.AppendRune(room[:0], first)

@@ -17,9 +17,12 @@ func TestLongRunsOfMarks(t *testing.T) {
 		"a run on a letter": {"e" + acute, "é" + acute[2:]},
 		"a run on nothing":  {acute, acute},
 		// the mark below comes first, and combines
-		"marks out of order":           {"e" + acute + below, "ẹ" + below[2:] + acute},
-		"a run that is NFC":            {"é" + acute, "é" + acute},
-		"two runs":                     {"e" + acute + "o" + acute, "é" + acute[2:] + "ó" + acute[2:]},
+		"marks out of order": {"e" + acute + below, "ẹ" + below[2:] + acute},
+		"a run that is NFC":  {"é" + acute, "é" + acute},
+		"two runs": {
+			"e" + acute + "o" + acute,
+			"é" + acute[2:] + "ó" + acute[2:],
+		},
 		"Hangul before":                {"\u1100\u1161\u11a8" + acute, "각" + acute},
 		"Hangul behind":                {"e" + acute + "\u1100\u1161\u11a8", "é" + acute[2:] + "각"},
 		"a joiner of the sender's own": {"e\u034f" + acute, "e\u034f" + acute},
@@ -30,7 +33,8 @@ func TestLongRunsOfMarks(t *testing.T) {
 		if got := nfc(c.in); got != c.nfc {
 			t.Errorf("%s: %+q, want %+q", name, got, c.nfc)
 		}
-		if got := Fold(c.in); Fold(got) != got || strings.Count(got, graphemeJoiner) != strings.Count(c.in, graphemeJoiner) {
+		if got := Fold(c.in); Fold(got) != got ||
+			strings.Count(got, graphemeJoiner) != strings.Count(c.in, graphemeJoiner) {
 			t.Errorf("%s folds to %+q", name, got)
 		}
 	}
@@ -45,7 +49,8 @@ func TestLongRunsOfMarks(t *testing.T) {
 // spell draws text of what normalization has rules for: marks of several classes, Hangul, letters
 // that decompose.
 func spell(t *rapid.T, runs int) string {
-	one := rapid.SampledFrom([]rune("eA가\u1100\u1161\u11a8\u0301\u0301\u0323\u0327\u0345\u0344\u034f\u09c7\u09be\u0958ﬁẛ̣\u1e9bΣß\U0001d15e\U000110ba "))
+	one := rapid.SampledFrom([]rune(
+		"eA가\u1100\u1161\u11a8\u0301\u0301\u0323\u0327\u0345\u0344\u034f\u09c7\u09be\u0958ﬁẛ̣\u1e9bΣß\U0001d15e\U000110ba "))
 	return string(rapid.SliceOfN(one, 0, runs).Draw(t, "text"))
 }
 
@@ -67,7 +72,8 @@ func TestThePlainFormIsNorms(t *testing.T) {
 func TestNFCIsANormalForm(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		s := spell(t, 25) + strings.Repeat("\u0301\u0323", rapid.IntRange(0, 40).Draw(t, "marks")) + spell(t, 25)
+		s := spell(t, 25) + strings.Repeat("\u0301\u0323", rapid.IntRange(0, 40).
+			Draw(t, "marks")) + spell(t, 25)
 		checkNormalForm(t, s)
 	})
 }
@@ -107,7 +113,8 @@ func FuzzNFC(f *testing.F) {
 		if norm.NFC.IsNormalString(s) && nfc(s) != s {
 			t.Errorf("%+q is NFC, and is changed", s)
 		}
-		if want := norm.NFC.String(s); strings.Count(want, graphemeJoiner) == strings.Count(s, graphemeJoiner) {
+		if want := norm.NFC.String(s); strings.Count(want, graphemeJoiner) == strings.Count(s,
+			graphemeJoiner) {
 			if got := compose(decompose(s, norm.NFD)); got != want {
 				t.Errorf("%+q: got %+q, want %+q", s, got, want)
 			}

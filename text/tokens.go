@@ -7,17 +7,17 @@ import (
 	"unicode/utf8"
 )
 
-// maxToken is how many code points of a word are compared.
+// maxToken is how many code points of a word are kept.
 const maxToken = 64
 
-// Tokens finds the words of a text, each once, in order, folded: what a search compares, whatever
-// the database. A word is a run of letters, marks and digits; a symbol, such as an emoji, is a word
-// of its own. Scripts that write no space between words give every character, and every two that
-// follow each other, so that a part of a sentence is found in it.
+// Tokens returns the words of a text, folded, each once, in order. Searches on both databases
+// compare them. A word is a run of letters, marks and digits, or one symbol, such as an emoji. In
+// scripts without spaces between words, every character is a token, and every two neighbours are
+// one, so that a part of a sentence is found in it.
 func Tokens(s string) []string { return tokens(s, true) }
 
-// Terms finds what a query looks for: as Tokens, but where two characters follow each other not
-// each of them alone as well.
+// Terms returns the words that a query searches for. It is Tokens without the single characters of
+// longer runs in scripts without spaces.
 func Terms(s string) []string { return tokens(s, false) }
 
 func tokens(s string, singles bool) (list []string) { return tokensOfFolded(Fold(s), singles) }
@@ -52,10 +52,9 @@ func tokensOfFolded(folded string, singles bool) (list []string) {
 // span is a part of a text, in code points.
 type span struct{ from, to int }
 
-// words cuts text where a word begins or ends. All of a word is of scripts with spaces, or all of
-// those without.
+// words returns the words of a text. A word ends where scripts with and without spaces meet.
 func words(s []rune) (list []span) {
-	start := -1 // of the word that is open
+	start := -1 // of the current word
 	end := func(at int) {
 		if start >= 0 {
 			list = append(list, span{start, at})
@@ -80,37 +79,40 @@ func words(s []rune) (list []span) {
 	return list
 }
 
-// What most characters are, ASCII, is told without looking at tables: each message that is sent is
-// looked at like this.
+// The tables of package unicode are not needed for ASCII, which most characters are. Every message
+// that is sent is tokenized.
 
 func isSymbol(r rune) bool { return r > unicode.MaxASCII && unicode.Is(unicode.So, r) }
 
-// inWord leaves out variation selectors: they are marks, but say only how a character looks.
+// inWord reports whether r is part of a word. Variation selectors are marks, but only change how a
+// character looks.
 func inWord(r rune) bool {
 	if r <= unicode.MaxASCII {
 		return unicode.IsLetter(r) || unicode.IsDigit(r)
 	}
-	return unicode.In(r, unicode.L, unicode.M, unicode.N) && !unicode.Is(unicode.Variation_Selector, r)
+	return unicode.In(r, unicode.L, unicode.M, unicode.N) &&
+		!unicode.Is(unicode.Variation_Selector, r)
 }
 
-// firstUnspaced is where the first block of such a script begins, Thai.
+// firstUnspaced is the first code point of Thai, the first block of a script without spaces.
 const firstUnspaced = '\u0e00'
 
 // unspaced reports whether r is of a script that writes words without spaces between them.
 func unspaced(r rune) bool {
-	// which lengthens the kana before it, and belongs to no one script
+	// 'ー' lengthens the kana before it, and belongs to several scripts.
 	return r >= firstUnspaced && (r == 'ー' ||
-		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar))
+		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao,
+			unicode.Khmer, unicode.Myanmar))
 }
 
-// Part is a piece of a text that either was searched for or was not.
+// Part is a piece of a text. Match is true if it matches a search.
 type Part struct {
 	Text  string
 	Match bool
 }
 
-// Snippet cuts about size code points out of a text, from a little before its first match on, and
-// tells apart what matches one of the terms. An ellipsis stands where something was cut off.
+// Snippet returns about size code points of a text, from a little before the first match of one of
+// the terms, and marks the matches. An ellipsis stands for text that was cut off.
 func Snippet(s string, terms []string, size int) []*Part {
 	runes := []rune(s)
 	found := matches(runes, terms, size)
@@ -144,13 +146,12 @@ func Snippet(s string, terms []string, size int) []*Part {
 	return parts
 }
 
-// matchBlock is how many candidates are folded at once.
+// matchBlock is how many candidates are folded together.
 const matchBlock = 256
 
-// matches finds the parts of a text that one of the terms stands for, in order, none within
-// another: the first one and those that begin less than size code points after it, and perhaps some
-// more. Folding is most of the work, so it is done for many words at once, and ends when enough is
-// found.
+// matches returns the parts of a text that match one of the terms, in order, without overlaps: the
+// first one, those that begin less than size code points after it, and perhaps some more. Folding
+// is most of the work, so many words are folded together, and it ends when enough is found.
 func matches(s []rune, terms []string, size int) (list []span) {
 	candidates := candidatesIn(s)
 	for block := range slices.Chunk(candidates, matchBlock) {
@@ -161,7 +162,7 @@ func matches(s []rune, terms []string, size int) (list []span) {
 				continue
 			}
 			matched = c.from
-			// two emoji, or two parts of a word without spaces
+			// neighbours, such as two emoji or two parts of a word without spaces, are one match
 			if last := len(list) - 1; last >= 0 && c.from <= list[last].to {
 				list[last].to = max(list[last].to, c.to)
 				continue
@@ -175,8 +176,8 @@ func matches(s []rune, terms []string, size int) (list []span) {
 	return list
 }
 
-// candidatesIn are the words of a text and, in scripts without spaces, every two characters and
-// then the first of them.
+// candidatesIn returns the words of a text. In scripts without spaces it returns, for each
+// character, the pair that begins with it and then the character alone.
 func candidatesIn(s []rune) (list []span) {
 	for _, w := range words(s) {
 		if !unspaced(s[w.from]) {
@@ -193,8 +194,8 @@ func candidatesIn(s []rune) (list []span) {
 	return list
 }
 
-// foldEach folds parts of a text, each by itself: nothing that folding does goes beyond the end of
-// a line.
+// foldEach folds each part of a text by itself. It joins them with line breaks, across which
+// folding changes nothing.
 func foldEach(s []rune, parts []span) []string {
 	var b strings.Builder
 	for i, p := range parts {
@@ -206,17 +207,19 @@ func foldEach(s []rune, parts []span) []string {
 	return strings.Split(Fold(b.String()), "\n")
 }
 
-// isTerm reports whether a folded word is looked for, or one of those that folding has made of it.
+// isTerm reports whether a folded word is one of the terms, or consists of words of which one is.
 func isTerm(folded string, spaced bool, terms []string) bool {
 	if slices.Contains(terms, folded) {
 		return true
 	}
-	one := len(folded) <= maxToken && !strings.ContainsFunc(folded, splits) || utf8.RuneCountInString(folded) == 1
+	one := len(folded) <= maxToken && !strings.ContainsFunc(folded, splits) ||
+		utf8.RuneCountInString(folded) == 1
 	if !spaced || one {
 		return false
 	}
-	return slices.ContainsFunc(tokensOfFolded(folded, true), func(t string) bool { return slices.Contains(terms, t) })
+	return slices.ContainsFunc(tokensOfFolded(folded, true),
+		func(t string) bool { return slices.Contains(terms, t) })
 }
 
-// splits reports whether a word with r in it may be several.
+// splits reports whether a word with r in it may be several words.
 func splits(r rune) bool { return !inWord(r) || unspaced(r) }

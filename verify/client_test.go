@@ -9,9 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What came too fast was not executed: it is made again on the same node, when the node has said,
-// and counts as no repetition.
-func TestInsistWaitsAsTold(t *testing.T) {
+// A rate-limited request was not executed. It is sent again to the same node, after the time that
+// the node demands, and does not count as repeated.
+func TestRetryWaitsForRetryAfter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		type attempt struct {
@@ -25,17 +25,18 @@ func TestInsistWaitsAsTold(t *testing.T) {
 			nil,
 		}
 		var tried []attempt
-		var again []error
+		var retried []error
 		start := time.Now()
-		err := new(client).insist(t.Context(), 1, func(node int) error {
+		err := new(client).retry(t.Context(), 1, func(node int) error {
 			tried = append(tried, attempt{node, time.Since(start)})
 			return answers[len(tried)-1]
-		}, func(why error) { again = append(again, why) })
-		if err != nil || len(again) != 1 || !errors.Is(again[0], errUnknown) {
-			t.Errorf("got %v, after %v", err, again)
+		}, func(why error) { retried = append(retried, why) })
+		if err != nil || len(retried) != 1 || !errors.Is(retried[0], errUnknown) {
+			t.Errorf("got %v, after %v", err, retried)
 		}
-		// Between the last two it is verify that decides how long to wait.
-		want := []attempt{{1, 0}, {1, 10 * time.Second}, {1, 13 * time.Second}, {2, 14 * time.Second}}
+		// Before the last attempt verify itself decides how long to wait.
+		want := []attempt{{1, 0}, {1, 10 * time.Second}, {1, 13 * time.Second},
+			{2, 14 * time.Second}}
 		if diff := cmp.Diff(want, tried, cmp.AllowUnexported(attempt{})); diff != "" {
 			t.Error(diff)
 		}

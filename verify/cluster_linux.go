@@ -16,34 +16,68 @@ import (
 	"syscall"
 	"time"
 
+	"parley/internal/process"
 	"parley/store/privatepg"
 )
 
-// cluster is three nodes of this program, a PostgreSQL and a NATS server, all of it in a temporary
-// folder. Each node reaches NATS through a relay of its own, which can be cut. Everything ends with
-// this process.
+// cluster is three nodes of this program, a PostgreSQL server and a NATS server, with their files
+// in a temporary folder. Each node reaches NATS through a relay of its own, which can be cut. All
+// processes end with this one.
 type cluster struct {
 	nodes    *nodes
 	dir      string
-	keep     bool
+	keep     bool // the folder
 	out      io.Writer
-	binary   string
+	binary   string // of this program
 	nats     string // the program
 	env      []string
 	postgres *privatepg.Server
-	broker   *child
+	broker   *serverProcess // NATS
 	relays   []*relay
-	running  []*child // the nodes
+	running  []*serverProcess // the nodes
 }
 
-// postgresSettings flush nothing to disk, because only the processes are ended, not the machine;
-// but what is acknowledged has left the process.
+// serverProcess is a running server, with its log.
+type serverProcess struct {
+	*process.Process
+	url string
+	log *os.File
+}
+
+// processTimeout is how long a process may take until it serves, or ends after a signal.
+const processTimeout = time.Minute
+
+// startProcess starts a server. url returns its address from a line of its output. All output is
+// added to a file.
+func startProcess(
+	ctx context.Context, cmd *exec.Cmd, logFile string, url func(line string) string,
+) (*serverProcess, error) {
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	p := &serverProcess{log: log}
+	server := process.Server{Cmd: cmd, URL: url, Log: log, Patience: processTimeout}
+	if p.Process, p.url, err = process.Serve(ctx, server); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return p, nil
+}
+
+// end sends a signal that ends the process, and waits until it has ended.
+func (p *serverProcess) end(signal os.Signal) {
+	p.Stop(signal, processTimeout)
+	_ = p.log.Close()
+}
+
+// postgresSettings turn off flushing to disk. Only processes are killed, not the machine, so
+// acknowledged data survives.
 func postgresSettings() []string {
 	return []string{"fsync = off", "synchronous_commit = on", "full_page_writes = off"}
 }
 
 func startCluster(ctx context.Context, o Options, out io.Writer) (_ *cluster, err error) {
-	c := &cluster{out: out, keep: o.Keep, running: make([]*child, clusterNodes)}
+	c := &cluster{out: out, keep: o.Keep, running: make([]*serverProcess, clusterNodes)}
 	if c.binary, err = os.Executable(); err != nil {
 		return nil, err
 	}
@@ -59,8 +93,8 @@ func startCluster(ctx context.Context, o Options, out io.Writer) (_ *cluster, er
 	return c, nil
 }
 
-// natsProgram finds nats-server. It is a program of its own and no part of this one, which it would
-// make half as large again.
+// natsProgram finds nats-server. It is a separate program, because linking it would make this one
+// half as large again.
 func natsProgram(named, binary string) (string, error) {
 	if named == "" {
 		named = filepath.Join(filepath.Dir(binary), "nats-server")
@@ -70,8 +104,12 @@ func natsProgram(named, binary string) (string, error) {
 	}
 	found, err := exec.LookPath(named)
 	if err != nil {
-		return "", fmt.Errorf("--chaos needs nats-server (Debian: apt-get install nats-server; from the source of Parley: "+
-			"make verify), in the PATH, beside this program, or named with --nats-server: %w", err)
+		return "",
+			fmt.Errorf(
+				"--chaos needs nats-server (Debian: apt-get install nats-server; from the source "+
+					"of Parley: "+
+					"make verify): in the PATH, next to this program, or named with "+
+					"--nats-server: %w", err)
 	}
 	return filepath.Abs(found)
 }
@@ -83,15 +121,11 @@ func (c *cluster) start(ctx context.Context) (err error) {
 	if err := c.startNATS(ctx); err != nil {
 		return err
 	}
-	for _, setting := range os.Environ() {
-		if !strings.HasPrefix(setting, "PARLEY_") {
-			c.env = append(c.env, setting)
-		}
-	}
-	c.env = append(c.env,
-		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATABASE_URL="+c.postgres.URL("postgres"), "PARLEY_JWT_SECRET="+rand.Text()+rand.Text(),
-		"PARLEY_RATE_LIMITS=false", "PARLEY_LOG_FORMAT=json",
-		"PARLEY_ACCESS_TTL=20s", // so that tokens expire while it runs
+	c.env = process.Environment(
+		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATABASE_URL="+c.postgres.URL("postgres"),
+		"PARLEY_JWT_SECRET="+rand.Text()+rand.Text(), "PARLEY_RATE_LIMITS=false",
+		"PARLEY_LOG_FORMAT=json",
+		"PARLEY_ACCESS_TTL=20s", // so that tokens expire during the run
 		"GORACE=atexit_sleep_ms=0")
 	c.nodes = &nodes{urls: make([]string, clusterNodes)}
 	for i := range clusterNodes {
@@ -107,22 +141,21 @@ func (c *cluster) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// startNode starts a node, on the data folder that it had before. Its log goes on in the same file.
+func (c *cluster) nodeDir(i int) string { return filepath.Join(c.dir, fmt.Sprintf("node%d", i+1)) }
+
+func (c *cluster) nodeLog(i int) string { return filepath.Join(c.nodeDir(i), "log") }
+
+// startNode starts a node. If it ran before, it has the same data folder, and adds to the same log.
 func (c *cluster) startNode(ctx context.Context, i int) error {
-	dir := filepath.Join(c.dir, fmt.Sprintf("node%d", i+1))
+	dir := c.nodeDir(i)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	cmd := exec.Command(c.binary, "serve") //nolint:noctx // ended by stop
+	cmd := exec.Command(c.binary, "serve") //nolint:noctx // stop ends it
 	cmd.Dir = dir
-	cmd.Env = append(slices.Clip(c.env), "PARLEY_DATA_DIR="+dir, "PARLEY_NATS_URL=nats://"+c.relays[i].address())
-	node, err := startChild(ctx, cmd, filepath.Join(dir, "log"), func(line string) string {
-		var entry struct{ Msg, API string }
-		if json.Unmarshal([]byte(line), &entry) != nil || entry.Msg != "parley is up" {
-			return ""
-		}
-		return entry.API
-	})
+	cmd.Env = append(slices.Clip(c.env), "PARLEY_DATA_DIR="+dir,
+		"PARLEY_NATS_URL=nats://"+c.relays[i].address())
+	node, err := startProcess(ctx, cmd, c.nodeLog(i), process.ParleyAPI)
 	if err != nil {
 		return err
 	}
@@ -133,24 +166,25 @@ func (c *cluster) startNode(ctx context.Context, i int) error {
 
 func (c *cluster) startNATS(ctx context.Context) (err error) {
 	listening := regexp.MustCompile(`Listening for client connections on (\S+)`)
-	cmd := exec.Command(c.nats, "-a", "127.0.0.1", "-p", "-1") //nolint:noctx // ended by stop
+	cmd := exec.Command(c.nats, "-a", "127.0.0.1", "-p", "-1") //nolint:noctx // stop ends it
 	cmd.Dir = c.dir
-	c.broker, err = startChild(ctx, cmd, filepath.Join(c.dir, "nats.log"), func(line string) string {
-		if found := listening.FindStringSubmatch(line); found != nil {
-			return found[1]
-		}
-		return ""
-	})
+	c.broker, err = startProcess(ctx, cmd, filepath.Join(c.dir, "nats.log"),
+		func(line string) string {
+			if found := listening.FindStringSubmatch(line); found != nil {
+				return found[1]
+			}
+			return ""
+		})
 	if err != nil {
 		return err
 	}
 	for _, r := range c.relays {
-		r.lead(c.broker.url)
+		r.redirect(c.broker.url)
 	}
 	return nil
 }
 
-// stop ends everything, and removes the folder.
+// stop ends all processes, and removes the folder.
 func (c *cluster) stop() (err error) {
 	for _, node := range c.running {
 		if node != nil {
@@ -173,11 +207,11 @@ func (c *cluster) stop() (err error) {
 	return errors.Join(err, os.RemoveAll(c.dir))
 }
 
-// play has the faults of the plan happen, one after the other, and everything whole in the end. A
-// node that does not come back ends the run.
-func (c *cluster) play(ctx context.Context, w *world) error {
-	for _, f := range w.plan.faults {
-		if !wait(ctx, time.Until(w.began.Add(f.at))) {
+// injectFaults injects the faults of the plan, one after another. At its end everything runs again.
+// It returns an error if a part of the cluster does not come back.
+func (c *cluster) injectFaults(ctx context.Context, v *verification) error {
+	for _, f := range v.plan.faults {
+		if !wait(ctx, time.Until(v.began.Add(f.at))) {
 			return nil
 		}
 		what := fmt.Sprintf("%s (%v)", f.kind, f.length.Round(time.Millisecond))
@@ -186,18 +220,18 @@ func (c *cluster) play(ctx context.Context, w *world) error {
 			what = fmt.Sprintf("node %d: %s", f.node+1, what)
 		default:
 		}
-		fmt.Fprintf(c.out, "%8.3fs  %s\n", time.Since(w.began).Seconds(), what)
-		ends := w.report.begins(f, what)
-		if err := c.do(ctx, f); err != nil {
+		fmt.Fprintf(c.out, "%8.3fs  %s\n", time.Since(v.began).Seconds(), what)
+		end := v.report.startFault(f, what)
+		if err := c.inject(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		ends()
+		end()
 	}
 	return nil
 }
 
-// do does one fault, from its beginning to its end.
-func (c *cluster) do(ctx context.Context, f fault) error {
+// inject injects one fault, from its beginning to its end.
+func (c *cluster) inject(ctx context.Context, f fault) error {
 	switch f.kind {
 	case killNode:
 		c.running[f.node].end(syscall.SIGKILL)
@@ -208,15 +242,15 @@ func (c *cluster) do(ctx context.Context, f fault) error {
 		wait(ctx, f.length)
 		return c.startNode(ctx, f.node)
 	case freezeNode:
-		if err := c.running[f.node].process.Signal(syscall.SIGSTOP); err != nil {
+		if err := c.running[f.node].Signal(syscall.SIGSTOP); err != nil {
 			return err
 		}
 		wait(ctx, f.length)
-		return c.running[f.node].process.Signal(syscall.SIGCONT)
+		return c.running[f.node].Signal(syscall.SIGCONT)
 	case cutNATS:
-		c.relays[f.node].lead("")
+		c.relays[f.node].redirect("")
 		wait(ctx, f.length)
-		c.relays[f.node].lead(c.broker.url)
+		c.relays[f.node].redirect(c.broker.url)
 	case restartNATS:
 		c.broker.end(syscall.SIGKILL)
 		wait(ctx, f.length)
@@ -224,39 +258,41 @@ func (c *cluster) do(ctx context.Context, f fault) error {
 	case restartPostgres:
 		return c.postgres.Restart(ctx, f.length)
 	default:
-		return fmt.Errorf("no fault of a cluster: %s", f.kind)
+		return fmt.Errorf("%q is not a fault of a cluster", f.kind)
 	}
 	return nil
 }
 
-// logged has the last warnings and errors of each node.
-func (c *cluster) logged(last int) (found []string) {
+// warnings returns the last warnings and errors of each node.
+func (c *cluster) warnings(last int) (found []string) {
 	for i := range clusterNodes {
-		of := c.grep(i, func(level string) bool { return level == "WARN" || level == "ERROR" })
-		found = append(found, of[max(0, len(of)-last):]...)
+		lines := c.grep(i, func(level string) bool { return level == "WARN" || level == "ERROR" })
+		found = append(found, lines[max(0, len(lines)-last):]...)
 	}
 	return found
 }
 
-// crashed has what the nodes have written that is no line of their logs: a panic, or a data race.
-func (c *cluster) crashed() (found []string) {
+// crashes returns the output of the nodes outside their logs: panics and data races.
+func (c *cluster) crashes() (found []string) {
 	for i := range clusterNodes {
 		found = append(found, c.grep(i, func(level string) bool { return level == "" })...)
 	}
 	return found
 }
 
-// grep finds the lines of a node's log that have such a level; what is no line of it has none.
-func (c *cluster) grep(i int, such func(level string) bool) (found []string) {
-	data, err := os.ReadFile(filepath.Join(c.dir, fmt.Sprintf("node%d", i+1), "log"))
+// grep returns the lines of a node's output whose level matches. The level is empty outside the
+// log.
+func (c *cluster) grep(i int, match func(level string) bool) (found []string) {
+	data, err := os.ReadFile(c.nodeLog(i))
 	if err != nil {
 		return nil
 	}
 	for line := range strings.Lines(string(data)) {
 		var entry struct{ Level string }
 		_ = json.Unmarshal([]byte(line), &entry)
-		// A node that is killed may leave half a line.
-		if such(entry.Level) && (entry.Level != "" || !strings.HasPrefix(line, "{")) {
+		isHalf := entry.Level == "" &&
+			strings.HasPrefix(line, "{") // a killed node may leave half a line
+		if match(entry.Level) && !isHalf {
 			found = append(found, fmt.Sprintf("node %d: %s", i+1, strings.TrimSpace(line)))
 		}
 	}

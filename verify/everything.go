@@ -5,64 +5,65 @@ import (
 	"time"
 )
 
-// everything is one follower's view of all that a person may see, through all its connections: a
-// stream of each conversation, and one cursor.
+// everything is one follower's view of all conversations that a user sees, through all its
+// connections: a stream of each conversation, and one cursor.
 //
-// In each conversation it is told in periods, from a beginning to the event that removes the
-// person. In a period there is no gap; the last one goes on to the end of the run, if the person is
-// a member then.
+// In each conversation the server delivers periods. A period begins with ConversationJoined, or
+// where the cursor starts, and ends with the event that removes the user. It has no gap. The last
+// one continues to the end of the run if the user is a member then.
 type everything struct {
-	*story
-	ledger *ledger
-	label  string
-	person string
-	cursor string // to come back with; empty before there is one
-	items  int64
-	views  map[string]*view // of every conversation, also of those that the person is not in
-	live   bool
+	*trace
+	history *history
+	label   string
+	person  string // id of the user that follows
+	cursor  string // to resume with; empty before there is one
+	items   int64
+	views   map[string]*view // of every conversation, even if the user is not a member
+	live    bool
 }
 
-// view is a conversation in it.
+// view is one conversation in everything.
 type view struct {
 	*stream
-	begins beginning // of the period that the next event begins, if it does
-	base   int64     // what the client has read by other means; what comes after it is due
-	left   bool
-	over   bool    // the removal was told, and ConversationLeft has to follow
-	firsts []int64 // the first event after each ConversationJoined
-	joined int     // how often
-	gone   int
+	begins     beginning // which event may come next
+	base       int64     // the seq up to which the client has read by other means
+	left       bool      // ConversationLeft was delivered
+	over       bool      // the removal was delivered, and ConversationLeft has to follow
+	firsts     []int64   // the first seq after each ConversationJoined
+	joins      int       // how often ConversationJoined was delivered
+	departures int       // how often ConversationLeft was delivered
 }
 
-// beginning says which event may come first.
+// beginning says which event may come next.
 type beginning int
 
 const (
-	nowhere       beginning = iota // the next one only
-	anywhere                       // any: it is not known where the period begins
-	fetched                        // the one behind the base, or one before it again
-	behindJoining                  // the one behind the joining
+	nextOnly     beginning = iota // the seq after the last one
+	anySeq                        // any: it is not known where the period begins
+	afterBase                     // the seq after the base, or an earlier one again
+	afterJoining                  // the seq after the event that added the user
 )
 
-// everything begins a view of all that a person may see.
-func (l *ledger) everything(name, person string) *everything {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// everything adds a stream of all conversations that a user sees.
+func (h *history) everything(name, person string) *everything {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	e := &everything{
-		story: &story{name: name}, ledger: l, label: string(ofEverything), person: person, views: map[string]*view{},
+		trace: &trace{name: name}, history: h, label: string(ofEverything), person: person,
+		views: map[string]*view{},
 	}
-	for id, c := range l.conversations {
-		e.views[id] = &view{stream: l.view(e.story, c, person, true), begins: anywhere}
+	for id, c := range h.conversations {
+		e.views[id] = &view{stream: h.newStream(e.trace, c, person, true), begins: anySeq}
 	}
-	l.everythings = append(l.everythings, e)
+	h.everythings = append(h.everythings, e)
 	return e
 }
 
-// starting is what somebody has read before they follow, or because the stream begins anew: where
-// to begin, unless the stream has said that, and how far each conversation had come.
+// starting records what the client has read by other means: the last seq of each conversation. The
+// stream begins there, or starts over. cursor is where to begin; empty if the stream has given one.
 func (e *everything) starting(cursor string, lastSeqs map[string]int64) {
-	e.ledger.mu.Lock()
-	defer e.ledger.mu.Unlock()
+	e.history.mu.Lock()
+	defer e.history.mu.Unlock()
 	if cursor != "" {
 		e.cursor = cursor
 	}
@@ -70,200 +71,203 @@ func (e *everything) starting(cursor string, lastSeqs map[string]int64) {
 		seq, listed := lastSeqs[id]
 		switch {
 		case listed:
-			v.begins, v.left, v.over = fetched, false, false
+			v.begins, v.left, v.over = afterBase, false, false
 			v.base, v.last = seq, seq
-		case !v.left: // the person was removed before this was read, and that may come still
-			v.begins, v.over = anywhere, false
+		case !v.left: // the user was removed before the client read, and the removal may still come
+			v.begins, v.over = anySeq, false
 		}
 	}
 }
 
-// hearingAll is one try to follow everything.
-type hearingAll struct {
+// everythingSubscription is one attempt to follow everything.
+type everythingSubscription struct {
 	*everything
-	of    map[string]*subscription
-	after string
-	heard bool
+	of       map[string]*subscription
+	after    string // the cursor of the request
+	received bool   // at least one item
 }
 
-func (e *everything) subscribing(session string) hearing {
-	e.ledger.mu.Lock()
-	defer e.ledger.mu.Unlock()
+func (e *everything) subscribing(session string) observation {
+	e.history.mu.Lock()
+	defer e.history.mu.Unlock()
 	e.live = false
-	h := &hearingAll{everything: e, of: map[string]*subscription{}, after: e.cursor}
+	s := &everythingSubscription{everything: e, of: map[string]*subscription{}, after: e.cursor}
 	for id, v := range e.views {
-		h.of[id] = v.subscribe(session)
+		s.of[id] = v.subscribe(session)
 	}
-	return h
+	return s
 }
 
 func (e *everything) note(at time.Time, format string, args ...any) {
-	e.ledger.mu.Lock()
-	defer e.ledger.mu.Unlock()
-	e.keep(step{at: at, what: fmt.Sprintf(format, args...)})
+	e.history.mu.Lock()
+	defer e.history.mu.Unlock()
+	e.add(step{at: at, what: fmt.Sprintf(format, args...)})
 }
 
-// breach tells of what is wrong with the stream, in a conversation where it is one's.
-func (e *everything) breach(count *int, conversation string, seq int64, what, expected, came string) {
-	e.ledger.breach(count, e.violation(conversation, seq, what, expected, came))
+// breach reports a violation. conversation is empty if it is not about a single one.
+func (e *everything) breach(
+	conversation string, seq int64, kind violationKind, expected, came string,
+) {
+	e.history.breach(e.violation(conversation, seq, kind, expected, came))
 }
 
-// receive tells what the subscription has delivered.
-func (h *hearingAll) receive(it item, at time.Time) {
-	l := h.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	first := !h.heard
-	h.heard = true
-	h.items++
+// receive records an item that the subscription has delivered.
+func (s *everythingSubscription) receive(it item, at time.Time) {
+	h := s.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	first := !s.received
+	s.received = true
+	s.items++
 	if it.cursor == "" {
-		h.breach(&l.counts.OtherBreach, "", it.Seq, "unexpected", "a cursor", it.String())
+		s.breach("", it.Seq, unexpected, "a cursor", it.String())
 	}
-	h.cursor = it.cursor
+	s.cursor = it.cursor
 	switch it.Kind {
 	case caughtUp:
-		h.catchesUp(at)
+		s.catchUp(at)
 		return
 	case streamReset:
-		h.keep(step{at: at, what: "received StreamReset"})
-		l.counts.Resets++
-		if !first || h.after == "" {
-			h.breach(&l.counts.OtherBreach, "", 0, "unexpected", "StreamReset first, and only where there is a cursor", it.Kind)
+		s.add(step{at: at, what: "received StreamReset"})
+		h.counts.Resets++
+		if !first || s.after == "" {
+			s.breach("", 0, unexpected, "StreamReset only first, and only after a cursor", it.Kind)
 		}
 		return
 	}
-	if first && h.after == "" {
-		h.breach(&l.counts.OtherBreach, "", it.Seq, "unexpected", "CaughtUp first, where there is no cursor", it.String())
+	if first && s.after == "" {
+		s.breach("", it.Seq, unexpected, "CaughtUp first, without a cursor", it.String())
 	}
-	v := h.views[it.conversation]
+	v := s.views[it.conversation]
 	if v == nil {
-		h.breach(&l.counts.OtherBreach, it.conversation, it.Seq, "invented", "conversations that there are", it.String())
+		s.breach(it.conversation, it.Seq, invented, "conversations that exist", it.String())
 		return
 	}
 	switch it.Kind {
 	case conversationJoined:
-		h.keep(step{at: at, what: it.Kind + " " + v.of.id})
-		v.joins(h.of[v.of.id])
+		s.add(step{at: at, what: it.Kind + " " + v.of.id})
+		v.join(s.of[v.of.id])
 	case conversationLeft:
-		h.keep(step{at: at, what: it.Kind + " " + v.of.id})
-		v.leaves()
+		s.add(step{at: at, what: it.Kind + " " + v.of.id})
+		v.leave()
 	default:
-		l.counts.Deliveries[h.label]++
-		h.keepReceived(v.of.id, it.Seq, at)
-		v.receive(h.of[v.of.id], it.event)
+		h.counts.Deliveries[s.label]++
+		s.addDelivery(v.of.id, it.Seq, at)
+		v.receive(s.of[v.of.id], it.event)
 	}
 }
 
-// receive takes an event of one conversation.
+// receive checks an event of one conversation.
 func (v *view) receive(sub *subscription, e event) {
 	if v.left || v.over {
-		v.breach(&v.ledger.counts.Leaked, e.Seq, "leaked", "nothing between a removal and ConversationJoined", e.String())
+		v.breach(e.Seq, leaked, "nothing between a removal and ConversationJoined", e.String())
 		return
 	}
-	if !sub.isRightful(e) {
+	if !sub.check(e) {
 		return
 	}
-	before := v.last
-	switch ends := v.endsWith(e); {
-	case e.Seq <= before && (v.begins != fetched || v.received.has(e.Seq)): // out of order
-	case v.begins == fetched && e.Seq <= before: // again, what the client has read
+	// A lower v.last allows e to come next.
+	switch before := e.Seq <= v.last; {
+	case before && (v.begins != afterBase || v.received.has(e.Seq)): // checkOrder reports it
+	case before: // the client has read it by other means, and may receive it again
 		v.last = e.Seq - 1
-	case v.begins == anywhere || v.begins == behindJoining || ends: // what was not told before is not told any more
+	case v.begins == anySeq || v.begins == afterJoining || v.isOwnRemoval(e): // e may follow a gap
 		v.last = e.Seq - 1
 	}
-	if v.begins == behindJoining {
+	if v.begins == afterJoining {
 		v.firsts = append(v.firsts, e.Seq)
 	}
-	v.begins, v.over = nowhere, v.endsWith(e)
-	v.inOrder(e)
+	v.begins, v.over = nextOnly, v.isOwnRemoval(e)
+	v.checkOrder(e)
 }
 
-// joins begins a period.
-func (v *view) joins(sub *subscription) {
-	l := v.ledger
-	v.joined++
-	m := v.of.memberOf(v.person)
-	switch begun := v.of.tally(deed{kind: memberAdded, person: v.person}).begun; {
-	case m.state == stranger || m.state == out && sub.asked == m.version:
-		v.breach(&l.counts.Leaked, v.last, "leaked", "nothing, for somebody who is no member", conversationJoined)
-	case v.joined > begun:
-		v.breach(&l.counts.Doubled, v.last, "doubled", fmt.Sprintf("ConversationJoined %d times", begun), conversationJoined+" again")
+// join begins a period.
+func (v *view) join(sub *subscription) {
+	v.joins++
+	m := v.membership()
+	switch begun := v.of.tally(action{kind: memberAdded, person: v.person}).begun; {
+	case m.state == neverMember || m.state == removed && sub.version == m.version:
+		v.breach(v.last, leaked, "nothing, because the user is not a member", conversationJoined)
+	case v.joins > begun:
+		v.breach(v.last, doubled, fmt.Sprintf("ConversationJoined %d times", begun),
+			conversationJoined+" again")
 	}
-	v.begins, v.left, v.over = behindJoining, false, false
+	v.begins, v.left, v.over = afterJoining, false, false
 }
 
-// leaves ends one.
-func (v *view) leaves() {
-	l := v.ledger
-	v.gone++
-	if begun := v.of.tally(deed{kind: memberRemoved, person: v.person}).begun; v.gone > begun {
-		v.breach(&l.counts.Doubled, v.last, "doubled", fmt.Sprintf("ConversationLeft %d times", begun), conversationLeft+" again")
+// leave ends a period.
+func (v *view) leave() {
+	v.departures++
+	begun := v.of.tally(action{kind: memberRemoved, person: v.person}).begun
+	if v.departures > begun {
+		v.breach(v.last, doubled, fmt.Sprintf("ConversationLeft %d times", begun),
+			conversationLeft+" again")
 	}
-	v.begins, v.left, v.over = nowhere, true, false
+	v.begins, v.left, v.over = nextOnly, true, false
 }
 
-func (h *hearingAll) catchesUp(at time.Time) {
-	h.keep(step{at: at, what: "received CaughtUp"})
-	l := h.ledger
-	if h.live {
-		h.breach(&l.counts.Doubled, "", 0, "doubled", "that replay ends once", "CaughtUp again")
+// catchUp checks the end of replay.
+func (s *everythingSubscription) catchUp(at time.Time) {
+	s.add(step{at: at, what: "received CaughtUp"})
+	if s.live {
+		s.breach("", 0, doubled, "that replay ends once", "CaughtUp again")
 	}
-	h.live = true
-	for id, v := range h.views {
-		sub := h.of[id]
+	s.live = true
+	for id, v := range s.views {
+		sub := s.of[id]
 		switch {
-		case v.begins == nowhere && !v.left && !v.over, v.begins == fetched:
-			sub.notTooEarly()
-		case v.left && sub.owedAll && v.of.memberOf(v.person).version == sub.asked:
-			v.breach(&l.counts.OtherBreach, v.last, "too early", "ConversationJoined before CaughtUp", caughtUp)
+		case v.begins == nextOnly && !v.left && !v.over, v.begins == afterBase:
+			sub.checkReplayed()
+		case v.left && sub.wasMember && v.membership().version == sub.version:
+			v.breach(v.last, tooEarly, "ConversationJoined before CaughtUp", caughtUp)
 		}
 	}
 }
 
-// refused tells that the server has ended or denied what nobody is denied.
-func (h *hearingAll) refused(code string) (out bool) {
-	h.unexpected("that everybody may follow what they see", code)
+// refused reports a violation, because every user may follow everything.
+func (s *everythingSubscription) refused(code string) (removed bool) {
+	s.unexpected("that every user may follow what they see", code)
 	return false
 }
 
-func (h *hearingAll) unexpected(expected, came string) {
-	l := h.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	h.breach(&l.counts.OtherBreach, "", h.items, "unexpected", expected, came)
+func (s *everythingSubscription) unexpected(expected, came string) {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	s.breach("", s.items, unexpected, expected, came)
 }
 
-// settle finds what has not come until the end.
-func (e *everything) settle() {
-	l := e.ledger
+// checkComplete finds, at the end, items that were not delivered.
+func (e *everything) checkComplete() {
 	isMember := false
 	for _, v := range e.views {
-		isMember = isMember || v.of.memberOf(e.person).state == member
-		v.settle()
+		isMember = isMember || v.membership().state == member
+		v.checkComplete()
 	}
 	if isMember && !e.live {
-		l.breach(&l.counts.Lost, e.violation("", e.items, "lost", "CaughtUp", "nothing until the end"))
+		e.breach("", e.items, lost, "CaughtUp", "nothing until the end")
 	}
 }
 
-func (v *view) settle() {
-	v.settleBare()
-	joinings := v.of.joinings(v.person)
+func (v *view) checkComplete() {
+	v.checkBare()
+	additions := v.of.additions(v.person)
 	for _, first := range v.firsts {
-		if f, known := v.of.known[first-1]; !known || f.kind != memberAdded || f.person != v.person {
-			v.ledger.breach(&v.ledger.counts.Lost, v.violation(first, "lost",
-				fmt.Sprintf("what comes behind one of the joinings, %v", joinings), fmt.Sprintf("seq %d", first)))
+		if f, known := v.of.events[first-1]; !known || f.kind != memberAdded ||
+			f.person != v.person {
+			v.breach(first, lost, fmt.Sprintf("the seq after one at which the user was added: %v",
+				additions),
+				fmt.Sprintf("seq %d", first))
 		}
 	}
-	if v.of.memberOf(v.person).state != member {
+	if v.membership().state != member {
 		return
 	}
 	from := v.base
-	if n := len(joinings); n > 0 {
-		from = max(from, joinings[n-1])
+	if n := len(additions); n > 0 {
+		from = max(from, additions[n-1])
 	}
-	v.settleFrom(from + 1)
+	v.checkReceived(from + 1)
 	if v.left {
-		v.breach(&v.ledger.counts.Lost, v.last, "lost", "ConversationJoined", "ConversationLeft as the last of it")
+		v.breach(v.last, lost, "ConversationJoined", "ConversationLeft as the last item")
 	}
 }

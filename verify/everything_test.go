@@ -2,238 +2,277 @@ package verify
 
 import "testing"
 
-// gone removes ben at one seq, and adds him again at another; one message is sent in between, and
-// one after.
-func (c *court) gone(removed, added int64) {
-	c.away("ben", removed, added)
-	c.log = append(c.log, concerning(memberRemoved, removed, "ben"), arrival(msg(removed+1)),
+// removeAndAddBen is removeAndAdd, with its events in the log.
+func (f *fixture) removeAndAddBen(removed, added int64) {
+	f.removeAndAdd("ben", removed, added)
+	f.log = append(f.log, concerning(memberRemoved, removed, "ben"), arrival(msg(removed+1)),
 		concerning(memberAdded, added, "ben"), arrival(msg(added+1)))
 }
 
-// Who is removed and comes back.
-func TestTheLawOfComingBack(t *testing.T) {
+func TestRemovedAndAddedAgain(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		of          source
 		fromJoining bool
-		play        func(c *court, v *voice)
+		play        func(f *fixture, s *testStream)
 		want        counts
 		first       string
 	}{
-		"all of it, where history is seen from the start": {of: ofConversation, play: func(c *court, v *voice) {
-			v.get(c.log[8])
-			v.resume()
-			v.get(c.log[9:]...)
-			v.caughtUp(12)
-		}},
-		"left out is what was not told before the removal": {of: ofConversation, play: func(c *court, v *voice) {
-			c.do(about(reactionAdded, 13, msg(8), "ann", "👍", 1))
-			c.removing(conv, "ben")
-			c.removed(conv, "ben", at(14))
-			c.adding(conv, "ben")
-			c.added(conv, "ben", at(15))
-			c.log = append(c.log, about(reactionAdded, 13, msg(8), "ann", "👍", 1), concerning(memberRemoved, 14, "ben"),
-				concerning(memberAdded, 15, "ben"))
-			v.get(c.log[8:12]...)
-			v.get(c.log[13])
-			v.resume()
-			v.get(c.log[12:]...) // from before what was left out
-			v.caughtUp(15)
-		}},
-		"something comes behind the end": {of: ofConversation, play: func(c *court, v *voice) {
-			v.get(c.log[10])
-			c.removing(conv, "ben")
-			c.removed(conv, "ben", at(14))
-			c.log = append(c.log, about(reactionAdded, 13, msg(8), "ann", "👍", 1), concerning(memberRemoved, 14, "ben"))
-			c.do(c.log[12])
-			v.get(c.log[13], c.log[8])
+		"all of it, where history is seen from the start": {of: ofConversation,
+			play: func(f *fixture, s *testStream) {
+				s.get(f.log[8])
+				s.resume()
+				s.get(f.log[9:]...)
+				s.caughtUp(12)
+			}},
+		"events before the removal are left out": {of: ofConversation,
+			play: func(f *fixture, s *testStream) {
+				f.do(about(reactionAdded, 13, msg(8), "ann", "👍", 1))
+				f.removing(conv, "ben")
+				f.removed(conv, "ben", at(14))
+				f.adding(conv, "ben")
+				f.added(conv, "ben", at(15))
+				f.log = append(f.log, about(reactionAdded, 13, msg(8), "ann", "👍", 1),
+					concerning(memberRemoved, 14, "ben"),
+					concerning(memberAdded, 15, "ben"))
+				s.get(f.log[8:12]...)
+				s.get(f.log[13])
+				s.resume()
+				s.get(f.log[12:]...) // from before the events that were left out
+				s.caughtUp(15)
+			}},
+		"an event after the removal": {of: ofConversation, play: func(f *fixture, s *testStream) {
+			s.get(f.log[10])
+			f.removing(conv, "ben")
+			f.removed(conv, "ben", at(14))
+			f.log = append(f.log, about(reactionAdded, 13, msg(8), "ann", "👍", 1),
+				concerning(memberRemoved, 14, "ben"))
+			f.do(f.log[12])
+			s.get(f.log[13], f.log[8])
 		}, want: counts{Lost: 2, Leaked: 1}, first: "lost 9"},
-		"what was hidden is not told": {of: ofConversation, fromJoining: true, play: func(c *court, v *voice) {
-			v.get(c.log[8])
-			v.resume()
-			v.get(c.log[10:]...)
-			v.caughtUp(12)
-		}},
-		"the joining itself is lost": {of: ofConversation, fromJoining: true, play: func(c *court, v *voice) {
-			v.get(c.log[8])
-			v.resume()
-			v.get(c.log[11])
-			v.caughtUp(12)
-		}, want: counts{Lost: 1}, first: "lost 11"},
-		"a message is hidden that was before": {of: ofConversation, fromJoining: true, play: func(c *court, v *voice) {
-			e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
-			c.do(e)
-			c.log = append(c.log, e)
-			e.Message = nil
-			v.get(c.log[8])
-			v.resume()
-			v.get(c.log[10], c.log[11], e)
-			v.caughtUp(13)
-		}},
-		"a message leaks that is to be hidden": {of: ofConversation, fromJoining: true, play: func(c *court, v *voice) {
-			e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
-			c.do(e)
-			c.log = append(c.log, e)
-			v.resume()
-			v.get(c.log[10:]...)
-			v.caughtUp(12)
-		}, want: counts{Leaked: 1, Lost: 1}, first: "leaked 13"},
+		"hidden events are not delivered": {of: ofConversation, fromJoining: true,
+			play: func(f *fixture, s *testStream) {
+				s.get(f.log[8])
+				s.resume()
+				s.get(f.log[10:]...)
+				s.caughtUp(12)
+			}},
+		"the event of joining is lost": {of: ofConversation, fromJoining: true,
+			play: func(f *fixture, s *testStream) {
+				s.get(f.log[8])
+				s.resume()
+				s.get(f.log[11])
+				s.caughtUp(12)
+			}, want: counts{Lost: 1}, first: "lost 11"},
+		"a message from before joining is hidden": {of: ofConversation, fromJoining: true,
+			play: func(f *fixture, s *testStream) {
+				e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
+				f.do(e)
+				f.log = append(f.log, e)
+				e.Message = nil
+				s.get(f.log[8])
+				s.resume()
+				s.get(f.log[10], f.log[11], e)
+				s.caughtUp(13)
+			}},
+		"a message from before joining is not hidden": {of: ofConversation, fromJoining: true,
+			play: func(f *fixture, s *testStream) {
+				e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
+				f.do(e)
+				f.log = append(f.log, e)
+				s.resume()
+				s.get(f.log[10:]...)
+				s.caughtUp(12)
+			}, want: counts{Leaked: 1, Lost: 1}, first: "leaked 13"},
 
-		"left, and joined": {of: ofEverything, play: func(c *court, v *voice) {
-			v.get(c.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0), c.log[11])
+		"left, and joined": {of: ofEverything, play: func(f *fixture, s *testStream) {
+			s.get(f.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0),
+				f.log[11])
 		}},
-		"joined, without a word of having left": {of: ofEverything, play: func(c *court, v *voice) {
-			v.resume()
-			v.get(happened(conversationJoined, 0), c.log[11])
-			v.caughtUp(12)
-		}},
-		"not joined": {of: ofEverything, play: func(c *court, v *voice) {
-			v.get(c.log[8], happened(conversationLeft, 0))
+		"joined, without ConversationLeft": {of: ofEverything,
+			play: func(f *fixture, s *testStream) {
+				s.resume()
+				s.get(happened(conversationJoined, 0), f.log[11])
+				s.caughtUp(12)
+			}},
+		"not joined": {of: ofEverything, play: func(f *fixture, s *testStream) {
+			s.get(f.log[8], happened(conversationLeft, 0))
 		}, want: counts{Lost: 2}, first: "lost 12"},
-		"not joined, and told all the same": {of: ofEverything, play: func(c *court, v *voice) {
-			v.get(c.log[8], happened(conversationLeft, 0), c.log[11])
-		}, want: counts{Leaked: 1, Lost: 2}, first: "leaked 12"},
-		"told between the removal and its end": {of: ofEverything, play: func(c *court, v *voice) {
-			v.get(c.log[8], c.log[9], happened(conversationLeft, 0), happened(conversationJoined, 0), c.log[11])
-		}, want: counts{Leaked: 1}, first: "leaked 10"},
-		"joined twice": {of: ofEverything, play: func(c *court, v *voice) {
-			v.get(c.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0), happened(conversationJoined, 0), c.log[11])
+		"not joined, and an event is delivered": {of: ofEverything,
+			play: func(f *fixture, s *testStream) {
+				s.get(f.log[8], happened(conversationLeft, 0), f.log[11])
+			}, want: counts{Leaked: 1, Lost: 2}, first: "leaked 12"},
+		"an event between the removal and ConversationLeft": {of: ofEverything,
+			play: func(f *fixture, s *testStream) {
+				s.get(f.log[8], f.log[9], happened(conversationLeft, 0),
+					happened(conversationJoined, 0), f.log[11])
+			}, want: counts{Leaked: 1}, first: "leaked 10"},
+		"joined twice": {of: ofEverything, play: func(f *fixture, s *testStream) {
+			s.get(f.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0),
+				happened(conversationJoined, 0), f.log[11])
 		}, want: counts{Doubled: 1}, first: "doubled 9"},
-		"left twice": {of: ofEverything, play: func(c *court, v *voice) {
-			v.get(c.log[8], happened(conversationLeft, 0), happened(conversationLeft, 0), happened(conversationJoined, 0), c.log[11])
+		"left twice": {of: ofEverything, play: func(f *fixture, s *testStream) {
+			s.get(f.log[8], happened(conversationLeft, 0), happened(conversationLeft, 0),
+				happened(conversationJoined, 0), f.log[11])
 		}, want: counts{Doubled: 1}, first: "doubled 9"},
-		"joined, and the first event is lost": {of: ofEverything, play: func(c *court, v *voice) {
-			e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
-			c.do(e)
-			c.log = append(c.log, e)
-			v.get(c.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0), e)
-		}, want: counts{Lost: 2}, first: "lost 13"},
-		"caught up before it has joined": {of: ofEverything, play: func(c *court, v *voice) {
-			v.get(c.log[8], happened(conversationLeft, 0))
-			v.resume()
-			v.caughtUp(0)
-			v.get(happened(conversationJoined, 0), c.log[11])
+		"joined, and the first event is lost": {of: ofEverything,
+			play: func(f *fixture, s *testStream) {
+				e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
+				f.do(e)
+				f.log = append(f.log, e)
+				s.get(f.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0), e)
+			}, want: counts{Lost: 2}, first: "lost 13"},
+		"caught up before it has joined": {of: ofEverything, play: func(f *fixture, s *testStream) {
+			s.get(f.log[8], happened(conversationLeft, 0))
+			s.resume()
+			s.caughtUp(0)
+			s.get(happened(conversationJoined, 0), f.log[11])
 		}, want: counts{OtherBreach: 1}, first: "too early 9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newBusyCourt(test.fromJoining)
-			v := c.listen(test.of, "ben")
-			v.get(c.lively()...)
-			v.caughtUp(8)
-			c.gone(9, 11)
-			test.play(c, v)
-			c.end()
-			c.judge(t, test.want, test.first)
+			f := newFixtureWithQuiet(test.fromJoining)
+			s := f.listen(test.of, "ben")
+			s.get(f.confirmAll()...)
+			s.caughtUp(8)
+			f.removeAndAddBen(9, 11)
+			test.play(f, s)
+			f.end()
+			f.want(t, test.want, test.first)
 		})
 	}
 }
 
-// What a cursor, and its end, mean.
-func TestTheLawOfCursors(t *testing.T) {
+func TestCursors(t *testing.T) {
 	t.Parallel()
 	reset, caught := happened(streamReset, 0), happened(caughtUp, 0)
 	for name, test := range map[string]struct {
 		start func(all *everything)
-		play  func(c *court, v *voice, log []event)
+		play  func(f *fixture, s *testStream, log []event)
 		want  counts
 		first string
 	}{
-		"what was read comes again": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 6, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log[4:]...)
-				v.get(caught)
+		"events that the client has read come again": {
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 6, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log[4:]...)
+				s.get(caught)
 			},
 		},
-		"what was not read is lost": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 6, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log[7], caught)
+		"an event that the client has not read is lost": {
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 6, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log[7], caught)
 			}, want: counts{Lost: 1}, first: "lost 7",
 		},
-		"from now on, and then it is read": {play: func(_ *court, v *voice, log []event) {
-			v.get(caught)
-			v.on.(*everything).starting("", map[string]int64{conv: 6, quiet: 1})
-			v.get(log[5:]...)
+		"from now on, and then the client reads": {play: func(_ *fixture, s *testStream,
+			log []event) {
+			s.get(caught)
+			s.recorder.(*everything).starting("", map[string]int64{conv: 6, quiet: 1})
+			s.get(log[5:]...)
 		}},
-		"from now on, and it is never read": {play: func(_ *court, v *voice, log []event) {
-			v.get(caught)
-			v.get(log[5:]...)
+		"from now on, and the client never reads": {play: func(_ *fixture, s *testStream,
+			log []event) {
+			s.get(caught)
+			s.get(log[5:]...)
 		}, want: counts{Lost: 5}, first: "lost 1"},
-		"from now on, without CaughtUp first": {play: func(_ *court, v *voice, log []event) {
-			v.get(log...)
-			v.get(caught)
+		"from now on, without CaughtUp first": {play: func(_ *fixture, s *testStream, log []event) {
+			s.get(log...)
+			s.get(caught)
 		}, want: counts{OtherBreach: 1}, first: "unexpected 1"},
-		"begun anew, and what was missed is read": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 0, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log[:2]...)
-				v.resume()
-				v.get(reset)
-				v.on.(*everything).starting("", map[string]int64{conv: 6, quiet: 1})
-				v.get(log[5:]...)
-				v.get(caught)
+		"started over, and the client reads what it missed": {
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 0, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log[:2]...)
+				s.resume()
+				s.get(reset)
+				s.recorder.(*everything).starting("", map[string]int64{conv: 6, quiet: 1})
+				s.get(log[5:]...)
+				s.get(caught)
 			},
 		},
-		"begun anew, and what comes then has a gap": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 0, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log[:2]...)
-				v.resume()
-				v.get(reset)
-				v.on.(*everything).starting("", map[string]int64{conv: 6, quiet: 1})
-				v.get(log[7], caught)
+		"started over, and then a gap": {
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 0, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log[:2]...)
+				s.resume()
+				s.get(reset)
+				s.recorder.(*everything).starting("", map[string]int64{conv: 6, quiet: 1})
+				s.get(log[7], caught)
 			}, want: counts{Lost: 1}, first: "lost 7",
 		},
-		"begun anew in silence": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 0, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log[:2]...)
-				v.resume()
-				v.get(log[5:]...)
-				v.get(caught)
+		"started over without StreamReset": {
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 0, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log[:2]...)
+				s.resume()
+				s.get(log[5:]...)
+				s.get(caught)
 			}, want: counts{Lost: 3}, first: "lost 3",
 		},
-		"begun anew in the middle": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 0, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log...)
-				v.get(caught, reset)
-				v.on.(*everything).starting("", map[string]int64{conv: 8, quiet: 1})
+		"started over in the middle": {
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 0, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log...)
+				s.get(caught, reset)
+				s.recorder.(*everything).starting("", map[string]int64{conv: 8, quiet: 1})
 			}, want: counts{OtherBreach: 1}, first: "unexpected 0",
 		},
-		"a conversation that there is not": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 0, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log...)
-				v.getOf("conv_9", log[0])
-				v.get(caught)
+		"a conversation that does not exist": {
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 0, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log...)
+				s.getOf("conv_9", log[0])
+				s.get(caught)
 			}, want: counts{OtherBreach: 1}, first: "invented 1",
 		},
 		"another conversation": {
-			start: func(all *everything) { all.starting("cursor 0", map[string]int64{conv: 0, quiet: 1}) },
-			play: func(_ *court, v *voice, log []event) {
-				v.get(log[:3]...)
-				v.getOf(quiet, log[3])
-				v.get(log[3:]...)
-				v.get(caught)
+			start: func(all *everything) {
+				all.starting("cursor 0",
+					map[string]int64{conv: 0, quiet: 1})
+			},
+			play: func(_ *fixture, s *testStream, log []event) {
+				s.get(log[:3]...)
+				s.getOf(quiet, log[3])
+				s.get(log[3:]...)
+				s.get(caught)
 			}, want: counts{OtherBreach: 1}, first: "invented 4",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newBusyCourt(false)
-			log := c.lively()
-			all := c.everything("a stream of ben", "ben")
+			f := newFixtureWithQuiet(false)
+			log := f.confirmAll()
+			all := f.everything("a stream of ben", "ben")
 			if test.start != nil {
 				test.start(all)
 			}
-			v := &voice{c: c, of: ofEverything, on: all}
-			v.resume()
-			test.play(c, v, log)
-			c.end()
-			c.judge(t, test.want, test.first)
+			s := &testStream{f: f, of: ofEverything, recorder: all}
+			s.resume()
+			test.play(f, s, log)
+			f.end()
+			f.want(t, test.want, test.first)
 		})
 	}
 }

@@ -4,64 +4,73 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	api "parley/internal/client"
 )
 
-// link is one connection on which something is followed: a WebSocket (socket) or a stream of
-// server-sent events (eventStream).
+// link is one connection of a follower: a WebSocket (socket) or a stream of server-sent events
+// (eventStream).
 type link interface {
-	// open says who is there.
+	// open authenticates the connection.
 	open(ctx context.Context, token string) error
-	// operate begins an operation. What comes of it are frames with its id.
-	operate(ctx context.Context, id, query string, variables map[string]any) error
-	write(ctx context.Context, f frame) error
-	received() <-chan frame // closed when nothing more comes
-	failure() error         // why, once that is closed
-	next(ctx context.Context, patience time.Duration) (frame, error)
-	// because prefers what the server has said to what became of our own write.
-	because(err error) error
+	// subscribe starts an operation. Its results are messages with its id.
+	subscribe(ctx context.Context, id string, operation api.Operation) error
+	write(ctx context.Context, m api.Message) error
+	// received is closed when no message can follow.
+	received() <-chan api.Message
+	// failure returns why received was closed.
+	failure() error
+	// next waits for a message, at most for patience.
+	next(ctx context.Context, patience time.Duration) (api.Message, error)
+	// cause returns why a write failed: the server's reason if it sent one, else err.
+	cause(err error) error
+	// cutAfter resets the connection after so many more bytes.
 	cutAfter(bytes int64)
-	silence(patience time.Duration) time.Duration
-	// close ends the connection with a reset, and what reads it. It may be called more than once.
+	// maxSilence returns how long a live server may send nothing.
+	maxSilence(patience time.Duration) time.Duration
+	// close resets the connection, and waits for its goroutines. It may be called more than once.
 	close()
-	// goodbye closes in order, as a client does that moves elsewhere.
-	goodbye()
+	// closeGracefully closes the connection as a client does that moves to another node.
+	closeGracefully()
 }
 
-// dial opens a connection. It is cut after budget bytes. A tight one has small buffers.
-func dial(ctx context.Context, address string, how transport, tight bool, budget int64) (link, error) {
-	if how == overSSE {
-		return dialEvents(ctx, address, tight, budget)
+// dial opens a connection that is cut after budget bytes. If smallBuffers is true, its buffers are
+// small, so that a server notices soon when the client does not read.
+func dial(
+	ctx context.Context, address string, over transport, smallBuffers bool, budget int64,
+) (link, error) {
+	if over == overSSE {
+		return dialEvents(ctx, address, smallBuffers, budget)
 	}
-	return dialSocket(ctx, address, tight, budget)
+	return dialSocket(ctx, address, smallBuffers, budget)
 }
 
-// inbox is where a goroutine puts what it reads; while nobody takes that, it reads no more, and the
-// server has to wait.
-type inbox struct {
-	frames chan frame // closed when nothing more comes
-	err    error      // why, once frames is closed
+// receiver takes the messages of a goroutine that reads a connection. The channel has no buffer: if
+// nothing takes a message, nothing is read, and the server has to wait.
+type receiver struct {
+	messages chan api.Message // closed when no message can follow
+	err      error            // set when messages is closed
 }
 
-func newInbox() inbox { return inbox{frames: make(chan frame)} }
+func newReceiver() receiver { return receiver{messages: make(chan api.Message)} }
 
-func (in *inbox) received() <-chan frame { return in.frames }
+func (r *receiver) received() <-chan api.Message { return r.messages }
 
-func (in *inbox) failure() error { return in.err }
+func (r *receiver) failure() error { return r.err }
 
-// next takes a frame, within a time.
-func (in *inbox) next(ctx context.Context, patience time.Duration) (frame, error) {
+func (r *receiver) next(ctx context.Context, patience time.Duration) (api.Message, error) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case f, ok := <-in.frames:
+	case m, ok := <-r.messages:
 		if !ok {
-			return frame{}, in.err
+			return api.Message{}, r.err
 		}
-		return f, nil
+		return m, nil
 	case <-timer.C:
-		return frame{}, errSilent
+		return api.Message{}, errSilent
 	case <-ctx.Done():
-		return frame{}, errOver
+		return api.Message{}, errOver
 	}
 }
 

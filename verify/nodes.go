@@ -10,19 +10,20 @@ import (
 	"time"
 )
 
-// nodes are the servers, by number. One that is started again may have another address.
+// nodes are the servers, by number. A node that is started again may have another address.
 type nodes struct {
 	mu   sync.Mutex // guards what follows
 	urls []string   // of the API
 }
 
-// newNodes takes addresses as people write them: the path of the API may be left out.
+// newNodes takes addresses with or without the path of the API.
 func newNodes(addresses []string) (*nodes, error) {
 	n := &nodes{}
 	for _, address := range addresses {
 		u, err := url.Parse(address)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("%q is not the address of a server, like http://localhost:8080", address)
+			return nil, fmt.Errorf("%q is not the address of a server, like http://localhost:8080",
+				address)
 		}
 		if strings.Trim(u.Path, "/") == "" {
 			u.Path = "/graphql"
@@ -38,7 +39,7 @@ func (n *nodes) count() int {
 	return len(n.urls)
 }
 
-// url is the address of a node; numbers beyond the last begin anew.
+// url returns the address of node i modulo the number of nodes.
 func (n *nodes) url(i int) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -53,7 +54,7 @@ func (n *nodes) set(i int, url string) {
 
 var errOver = errors.New("the time is over")
 
-// wait lets time pass, and reports false when ctx ends first.
+// wait waits for a time, and reports false if ctx ends first.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

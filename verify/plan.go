@@ -8,14 +8,13 @@ import (
 	"time"
 )
 
-// plan is everything that will be tried, drawn from a seed before anything begins. The same seed
-// and sizes give the same plan; what the servers make of it depends on the moment, as in any
-// distributed system.
+// plan is everything that a run tries, drawn from a seed before it begins. The same seed and sizes
+// give the same plan. The timing of the servers still differs between runs.
 type plan struct {
 	seed          uint64
 	length        time.Duration
-	people        int // numbered from 0; the last strangers of them are in no conversation
-	strangers     int
+	people        int // numbered from 0
+	nonMembers    int // the last of the people, who are in no conversation
 	rate          int // messages a second, of all senders together
 	conversations []conversationPlan
 	followers     []followerPlan
@@ -24,30 +23,28 @@ type plan struct {
 	faults        []fault
 }
 
-// conversationPlan is a conversation, and who is in it from the beginning.
+// conversationPlan is a conversation and its first members.
 type conversationPlan struct {
-	// the first is the owner; the first authors of them write, and are never removed
-	members     []int
-	fromJoining bool // who comes back does not see what was written meanwhile
-	// characters that are added to each message, so that streams fill the buffers of the network
+	members     []int // the first is the owner
+	fromJoining bool  // history begins with joining
+	// characters added to each message, so that streams fill the network's buffers
 	padding int
-	weight  int // how often it is written to
+	weight  int // how often members write to it, in relation to the other conversations
 }
 
-// authors of a conversation write in it.
+// authors is how many members of a conversation write to it: the first ones, who are never removed.
 const authors = 3
 
-// followerPlan is somebody who follows one conversation from its beginning, or everything.
+// followerPlan follows one conversation from its beginning, or everything.
 type followerPlan struct {
 	person, conversation, node int
 	source                     source
 	transport                  transport
 	fromNow                    bool // everything: without a cursor at first
 	start                      time.Duration
-	own                        bool // with a session of its own, which may be revoked
-	// with small buffers, so that the server notices when it does not read
-	tight  bool
-	breaks []planned
+	ownSession                 bool // which may be revoked
+	smallBuffers               bool // the server notices soon if the client does not read
+	breaks                     []plannedBreak
 }
 
 // transport is what carries a stream.
@@ -58,15 +55,16 @@ const (
 	overSSE       transport = "graphql-sse"
 )
 
-// way is a source over a transport.
-type way struct {
+// streamKind is a source over a transport.
+type streamKind struct {
 	source    source
 	transport transport
 }
 
-// ways are what followers follow, each as often as it stands here.
-func ways() []way {
-	return []way{
+// streamKinds are the streams of the followers. A kind that is listed twice is followed twice as
+// often.
+func streamKinds() []streamKind {
+	return []streamKind{
 		{ofMessages, overWebSocket},
 		{ofMessages, overWebSocket},
 		{ofMessages, overSSE},
@@ -78,12 +76,12 @@ func ways() []way {
 	}
 }
 
-// planned is one break of a follower's stream.
-type planned struct {
+// plannedBreak is a break of a follower's stream.
+type plannedBreak struct {
 	at    time.Duration
 	kind  kind
-	away  time.Duration // how long it is gone, or asleep
-	depth int           // where in what comes next the connection is cut: see attempt
+	away  time.Duration // how long the follower is disconnected or asleep
+	depth int           // where the next connection is cut: see follower.connect
 }
 
 // churn removes a member, and adds them again.
@@ -98,7 +96,7 @@ type revocation struct {
 	follower int
 }
 
-// fault is something that happens to the cluster.
+// fault is a fault of the cluster.
 type fault struct {
 	at, length time.Duration
 	kind       kind
@@ -109,14 +107,14 @@ type fault struct {
 type kind string
 
 const (
-	cutLive      kind = "cut while live"
-	cutHandshake kind = "cut while it is opened"
-	cutAck       kind = "cut once it is open"
-	cutReplay    kind = "cut in the replay"
-	sleeping     kind = "client asleep"
-	renewing     kind = "token renewed on the socket"
-	switching    kind = "node switched"
-	again        kind = "subscribed again on the socket"
+	cutLive       kind = "cut while live"
+	cutHandshake  kind = "cut while it is opened"
+	cutAck        kind = "cut once it is open"
+	cutReplay     kind = "cut in the replay"
+	sleeping      kind = "client asleep"
+	renewing      kind = "token renewed on the socket"
+	switching     kind = "node switched"
+	resubscribing kind = "subscribed again on the socket"
 
 	nodeLost      kind = "connection lost"
 	nodeSilent    kind = "node silent"
@@ -140,11 +138,13 @@ type sizes struct {
 	chaos                                         bool
 }
 
-// draw makes a plan. Each part has a generator of its own, so that a change of one part leaves the
-// others as they were.
+// draw returns a plan. Each part has a random generator of its own, so that a change of one part
+// does not change the others.
 func draw(seed uint64, length time.Duration, s sizes) *plan {
-	p := &plan{seed: seed, length: length, people: s.people, strangers: 2, rate: s.rate}
-	p.people += p.strangers
+	const nonMembers = 2
+	p := &plan{
+		seed: seed, length: length, people: s.people + nonMembers, nonMembers: nonMembers, rate: s.rate,
+	}
 	p.drawConversations(p.rand("conversations"), s)
 	p.drawFollowers(p.rand("followers"), s)
 	p.drawRights(p.rand("rights"))
@@ -154,7 +154,7 @@ func draw(seed uint64, length time.Duration, s sizes) *plan {
 	return p
 }
 
-// rand is the generator of one part.
+// rand returns the random generator of one part.
 func (p *plan) rand(part string) *rand.Rand {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(part))
@@ -164,9 +164,10 @@ func (p *plan) rand(part string) *rand.Rand {
 func (p *plan) drawConversations(r *rand.Rand, s sizes) {
 	for i := range s.conversations {
 		c := conversationPlan{
-			members: r.Perm(s.people)[:min(s.people, 4+r.IntN(6))], fromJoining: i%2 == 1, padding: r.IntN(200), weight: 2,
+			members: r.Perm(s.people)[:min(s.people, 4+r.IntN(6))], fromJoining: i%2 == 1,
+			padding: r.IntN(200), weight: 2,
 		}
-		if i%10 == 0 { // busy ones, with long messages
+		if i%10 == 0 { // a busy one, with long messages
 			c.padding, c.weight = 3000, s.conversations
 		}
 		p.conversations = append(p.conversations, c)
@@ -174,23 +175,25 @@ func (p *plan) drawConversations(r *rand.Rand, s sizes) {
 }
 
 func (p *plan) drawFollowers(r *rand.Rand, s sizes) {
-	var left []way
+	var left []streamKind
 	for i := range s.followers {
 		if len(left) == 0 {
-			left = ways()
+			left = streamKinds()
 			r.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
 		}
 		c := i % len(p.conversations)
 		members := p.conversations[c].members
-		// the first follower of each conversation is the member who may be removed
+		// The first follower of each conversation is the member who may be removed.
 		round := i / len(p.conversations)
 		f := followerPlan{
-			conversation: c, person: members[(len(members)-1+round)%len(members)], node: r.IntN(s.nodes),
-			own: i%5 == 4, tight: i%3 == 0, source: left[0].source, transport: left[0].transport,
+			conversation: c, person: members[(len(members)-1+round)%len(members)],
+			node:       r.IntN(s.nodes),
+			ownSession: i%5 == 4, smallBuffers: i%3 == 0, source: left[0].source,
+			transport: left[0].transport,
 		}
 		f.fromNow = f.source == ofEverything && r.IntN(3) == 0
 		left = left[1:]
-		if i%7 == 6 { // comes late, to a long replay
+		if i%7 == 6 { // starts late, with a long replay
 			f.start = p.within(r, p.length/2)
 		}
 		for at := f.start + p.pause(r); at < p.length; at += p.pause(r) {
@@ -200,58 +203,66 @@ func (p *plan) drawFollowers(r *rand.Rand, s sizes) {
 	}
 }
 
-// pause is the time from one break of a follower to the next.
-func (p *plan) pause(r *rand.Rand) time.Duration { return 2*time.Second + p.within(r, 8*time.Second) }
+// pause draws the time from one break of a follower to the next.
+func (p *plan) pause(
+	r *rand.Rand,
+) time.Duration {
+	return 2*time.Second + p.within(r, 8*time.Second)
+}
 
 func (p *plan) within(r *rand.Rand, d time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(max(d, 1))))
 }
 
-func drawBreak(r *rand.Rand, how transport, at, length time.Duration) planned {
-	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping, switching}
-	if how == overWebSocket { // which carries more than one operation
-		kinds = append(kinds, renewing, again)
+func drawBreak(r *rand.Rand, over transport, at, length time.Duration) plannedBreak {
+	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping,
+		switching}
+	if over == overWebSocket { // which carries more than one operation
+		kinds = append(kinds, renewing, resubscribing)
 	}
-	b := planned{at: at, kind: kinds[r.IntN(len(kinds))], depth: r.IntN(1000)}
+	b := plannedBreak{at: at, kind: kinds[r.IntN(len(kinds))], depth: r.IntN(1000)}
 	short := time.Duration(r.Int64N(int64(time.Second)))
 	switch b.kind {
 	case cutLive, switching:
 		b.away = short
-	case cutReplay: // long enough for something to replay
+	case cutReplay: // long enough for new events to replay
 		b.away = time.Second + 3*short
-	case sleeping: // up to longer than what a server waits for a client to take a frame
+	case sleeping: // up to longer than a server waits for a client that does not read
 		b.away = min(time.Second+12*short, length/4)
 	default:
 	}
 	return b
 }
 
-// drawRights removes the last member of a conversation and adds them again, and ends sessions.
+// drawRights draws removals of the last member of a conversation, who is added again, and ends of
+// sessions.
 func (p *plan) drawRights(r *rand.Rand) {
-	// since when nobody is being removed from it
-	free := make([]time.Duration, len(p.conversations))
-	for at := 2*time.Second + p.within(r, time.Second); at < p.length-5*time.Second; at += time.Second + p.within(r, 2*time.Second) {
+	free := make([]time.Duration, len(p.conversations)) // when the next removal may begin
+	at := 2*time.Second + p.within(r, time.Second)
+	for ; at < p.length-5*time.Second; at += time.Second + p.within(r, 2*time.Second) {
 		c := r.IntN(len(p.conversations))
 		members := p.conversations[c].members
 		away := 500*time.Millisecond + p.within(r, 4*time.Second)
 		if len(members) <= authors || at < free[c] {
 			continue
 		}
-		p.churns = append(p.churns, churn{at: at, away: away, conversation: c, person: members[len(members)-1]})
+		p.churns = append(p.churns, churn{at: at, away: away, conversation: c,
+			person: members[len(members)-1]})
 		free[c] = at + away + 3*time.Second
 	}
-	var own []int
+	var own []int // followers with a session of their own
 	for i, f := range p.followers {
-		if f.own {
+		if f.ownSession {
 			own = append(own, i)
 		}
 	}
-	for at := 3*time.Second + p.within(r, time.Second); len(own) > 0 && at < p.length; at += 2*time.Second + p.within(r, 4*time.Second) {
+	at = 3*time.Second + p.within(r, time.Second)
+	for ; len(own) > 0 && at < p.length; at += 2*time.Second + p.within(r, 4*time.Second) {
 		p.revocations = append(p.revocations, revocation{at: at, follower: own[r.IntN(len(own))]})
 	}
 }
 
-// drawFaults has one fault after the other, every kind before any comes again.
+// drawFaults draws one fault after another. It draws each kind before it repeats any.
 func (p *plan) drawFaults(r *rand.Rand, nodes int) {
 	kinds := []kind{killNode, freezeNode, cutNATS, restartNATS, restartPostgres, killNode, stopNode}
 	var left []kind
@@ -260,7 +271,8 @@ func (p *plan) drawFaults(r *rand.Rand, nodes int) {
 			left = slices.Clone(kinds)
 			r.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
 		}
-		f := fault{at: at, kind: left[0], node: r.IntN(nodes), length: 200*time.Millisecond + p.within(r, 2*time.Second)}
+		f := fault{at: at, kind: left[0], node: r.IntN(nodes)}
+		f.length = 200*time.Millisecond + p.within(r, 2*time.Second)
 		switch f.kind {
 		case freezeNode:
 			longest := min(20*time.Second, p.length/5)
@@ -278,8 +290,8 @@ func (p *plan) drawFaults(r *rand.Rand, nodes int) {
 	}
 }
 
-// churnsByConversation has the churns of each conversation in their order: one at a time, so that
-// it is known who is in it.
+// churnsByConversation returns the churns of each conversation in order. One happens after another,
+// so that the members are known.
 func (p *plan) churnsByConversation() map[int][]churn {
 	by := map[int][]churn{}
 	for _, c := range p.churns {

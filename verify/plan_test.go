@@ -8,7 +8,8 @@ import (
 )
 
 func testPlan(seed uint64) *plan {
-	return draw(seed, time.Minute, sizes{conversations: 20, people: 40, followers: 60, rate: 60, nodes: 3, chaos: true})
+	return draw(seed, time.Minute,
+		sizes{conversations: 20, people: 40, followers: 60, rate: 60, nodes: 3, chaos: true})
 }
 
 func TestTheSameSeedIsTheSamePlan(t *testing.T) {
@@ -16,12 +17,13 @@ func TestTheSameSeedIsTheSamePlan(t *testing.T) {
 	if !reflect.DeepEqual(testPlan(7), testPlan(7)) {
 		t.Error("two plans of one seed differ")
 	}
-	if reflect.DeepEqual(testPlan(7).faults, testPlan(8).faults) || reflect.DeepEqual(testPlan(7).followers, testPlan(8).followers) {
+	if reflect.DeepEqual(testPlan(7).faults, testPlan(8).faults) ||
+		reflect.DeepEqual(testPlan(7).followers, testPlan(8).followers) {
 		t.Error("two seeds have one plan")
 	}
 }
 
-// What the checks rely on holds for every plan.
+// Every plan has the properties that the checks rely on.
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	seen, fromNow := map[kind]bool{}, false
@@ -32,10 +34,11 @@ func TestPlans(t *testing.T) {
 			for _, c := range list {
 				members := p.conversations[c.conversation].members
 				if i := slices.Index(members, c.person); i < authors {
-					t.Errorf("seed %d: member %d is removed, who writes or is none", seed, i)
+					t.Errorf("seed %d: member %d is removed, who is an author or does not exist",
+						seed, i)
 				}
 				if c.at < free {
-					t.Errorf("seed %d: two removals from a conversation at once", seed)
+					t.Errorf("seed %d: two removals from a conversation at the same time", seed)
 				}
 				free = c.at + c.away
 			}
@@ -43,45 +46,45 @@ func TestPlans(t *testing.T) {
 		free := time.Duration(0)
 		for _, f := range p.faults {
 			if f.at < free || f.at+f.length > p.length || f.length > 20*time.Second || f.node >= 3 {
-				t.Errorf("seed %d: %+v is too early, too long, or nowhere", seed, f)
+				t.Errorf("seed %d: %+v is too early, too long, or on no node", seed, f)
 			}
 			free = f.at + f.length
 			seen[f.kind] = true
 		}
-		followed := map[way]int{}
+		followed := map[streamKind]int{}
 		for _, f := range p.followers {
-			followed[way{f.source, f.transport}]++
+			followed[streamKind{f.source, f.transport}]++
 			if !slices.Contains(p.conversations[f.conversation].members, f.person) {
-				t.Errorf("seed %d: %+v follows what it may not see", seed, f)
+				t.Errorf("seed %d: %+v follows a conversation without being a member", seed, f)
 			}
 			for i, b := range f.breaks {
 				if b.at < f.start || b.at > p.length || i > 0 && b.at < f.breaks[i-1].at {
-					t.Errorf("seed %d: the breaks have no order: %+v", seed, f.breaks)
+					t.Errorf("seed %d: the breaks are not in order: %+v", seed, f.breaks)
 				}
 				seen[b.kind] = true
-				if f.transport == overSSE && (b.kind == renewing || b.kind == again) {
+				if f.transport == overSSE && (b.kind == renewing || b.kind == resubscribing) {
 					t.Errorf("seed %d: %q over server-sent events", seed, b.kind)
 				}
 			}
 			fromNow = fromNow || f.fromNow
 		}
-		for _, w := range ways() {
-			if least := len(p.followers) / len(ways()); followed[w] < least {
+		for _, w := range streamKinds() {
+			if least := len(p.followers) / len(streamKinds()); followed[w] < least {
 				t.Errorf("seed %d: %d follow %v, want %d", seed, followed[w], w, least)
 			}
 		}
 		for _, r := range p.revocations {
-			if !p.followers[r.follower].own {
-				t.Errorf("seed %d: a session that senders use is ended", seed)
+			if !p.followers[r.follower].ownSession {
+				t.Errorf("seed %d: a revocation ends a session that senders use", seed)
 			}
 		}
 	}
 	if !fromNow {
-		t.Error("nobody follows everything without a cursor")
+		t.Error("no follower follows everything without a cursor")
 	}
 	for _, k := range []kind{
 		killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres,
-		cutLive, cutHandshake, cutAck, cutReplay, sleeping, renewing, switching, again,
+		cutLive, cutHandshake, cutAck, cutReplay, sleeping, renewing, switching, resubscribing,
 	} {
 		if !seen[k] {
 			t.Errorf("never planned: %s", k)

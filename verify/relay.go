@@ -6,18 +6,18 @@ import (
 	"sync"
 )
 
-// relay passes TCP connections on to a server, which may change, or to none.
+// relay forwards TCP connections to a server, which may change, or to none.
 type relay struct {
 	listener net.Listener
 	running  sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
-	to     string     // the server; empty while it is cut
+	to     string     // the server; empty for none
 	open   map[net.Conn]struct{}
 	closed bool
 }
 
-// listenRelay begins to pass on.
+// listenRelay starts a relay.
 func listenRelay(to string) (*relay, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // answers at once
 	if err != nil {
@@ -30,7 +30,7 @@ func listenRelay(to string) (*relay, error) {
 			if err != nil {
 				return
 			}
-			r.running.Go(func() { r.pass(conn) })
+			r.running.Go(func() { r.forward(conn) })
 		}
 	})
 	return r, nil
@@ -38,9 +38,9 @@ func listenRelay(to string) (*relay, error) {
 
 func (r *relay) address() string { return r.listener.Addr().String() }
 
-// lead cuts what is open, and passes on to another server from now on; to none with an empty
-// address.
-func (r *relay) lead(to string) {
+// redirect closes the open connections, and forwards new ones to another server; to none if the
+// address is empty.
+func (r *relay) redirect(to string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.to = to
@@ -54,11 +54,11 @@ func (r *relay) close() {
 	r.closed = true
 	r.mu.Unlock()
 	_ = r.listener.Close()
-	r.lead("")
+	r.redirect("")
 	r.running.Wait()
 }
 
-func (r *relay) pass(conn net.Conn) {
+func (r *relay) forward(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	r.mu.Lock()
 	to := r.to
@@ -71,14 +71,14 @@ func (r *relay) pass(conn net.Conn) {
 		return
 	}
 	defer func() { _ = server.Close() }()
-	if !r.keep(to, conn, server) {
+	if !r.add(to, conn, server) {
 		return
 	}
-	defer r.forget(conn, server)
+	defer r.remove(conn, server)
 	var both sync.WaitGroup
-	for _, way := range [][2]net.Conn{{conn, server}, {server, conn}} {
+	for _, pair := range [][2]net.Conn{{conn, server}, {server, conn}} {
 		both.Go(func() {
-			_, _ = io.Copy(way[0], way[1])
+			_, _ = io.Copy(pair[0], pair[1])
 			_ = conn.Close()
 			_ = server.Close()
 		})
@@ -86,8 +86,8 @@ func (r *relay) pass(conn net.Conn) {
 	both.Wait()
 }
 
-// keep remembers connections that are open, unless the relay leads elsewhere by now.
-func (r *relay) keep(to string, conns ...net.Conn) bool {
+// add adds open connections, unless the relay was redirected meanwhile.
+func (r *relay) add(to string, conns ...net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || r.to != to {
@@ -99,7 +99,7 @@ func (r *relay) keep(to string, conns ...net.Conn) bool {
 	return true
 }
 
-func (r *relay) forget(conns ...net.Conn) {
+func (r *relay) remove(conns ...net.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, conn := range conns {

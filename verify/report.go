@@ -11,33 +11,33 @@ import (
 	"time"
 )
 
-// report gathers the figures that are no matter of law: how often what happened, and how long it
-// took.
+// report collects the figures that are not about invariants: how often each break and fault
+// happened, and how long the repair took.
 type report struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	repairs map[kind]*repairs
 	windows []window
-	steps   []step // what was done to the cluster
+	steps   []step // the faults of the cluster
 }
 
-// repairs of one kind of break.
+// repairs are those of one kind of break or fault.
 type repairs struct {
 	n       int
 	longest time.Duration
 }
 
-// window is a fault of the cluster: from its beginning to its end, and a while beyond.
+// window is the time of a fault of the cluster.
 type window struct {
 	kind     kind
 	from, to time.Time // to is zero while it lasts
 }
 
-// aftermath is how long after its end a fault is still held responsible for what is late.
+// aftermath is how long after its end a fault still explains a late delivery.
 const aftermath = 2 * time.Second
 
 func newReport() *report { return &report{repairs: map[kind]*repairs{}} }
 
-// repaired tells that a break was repaired.
+// repaired records a repair.
 func (r *report) repaired(k kind, took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -52,12 +52,12 @@ func (r *report) add(k kind, n int, took time.Duration) {
 	r.repairs[k].longest = max(r.repairs[k].longest, took)
 }
 
-// delivered tells how long a message took from being confirmed to somebody who listens. It is the
-// time to repair of a fault that fell into it, or the other way round.
+// delivered records how long a confirmed message took to reach a client that was connected. If that
+// time overlaps with a fault, it counts as the fault's repair.
 func (r *report) delivered(acked, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	found := kind("no fault of the cluster")
+	found := noFault
 	for _, w := range r.windows {
 		if at.After(w.from) && (w.to.IsZero() || acked.Before(w.to.Add(aftermath))) {
 			found = w.kind
@@ -66,8 +66,8 @@ func (r *report) delivered(acked, at time.Time) {
 	r.add(found, 0, at.Sub(acked))
 }
 
-// begins tells of a fault, and returns what tells of its end.
-func (r *report) begins(f fault, what string) (ends func()) {
+// startFault records a fault of the cluster. The returned function records its end.
+func (r *report) startFault(f fault, what string) (end func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i := len(r.windows)
@@ -82,8 +82,8 @@ func (r *report) begins(f fault, what string) (ends func()) {
 	}
 }
 
-// during are the steps of the cluster around a time.
-func (r *report) during(from, to time.Time) (found []step) {
+// around returns the faults of the cluster shortly before and during a time.
+func (r *report) around(from, to time.Time) (found []step) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.steps {
@@ -94,9 +94,15 @@ func (r *report) during(from, to time.Time) (found []step) {
 	return found
 }
 
-// faultKinds, and after them those of the followers, in the order of the table.
-var faultKinds = []kind{killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres, "no fault of the cluster"} //nolint:gochecknoglobals // a constant table
+// noFault is the row of the deliveries that no fault explains.
+const noFault kind = "no fault of the cluster"
 
+// faultKinds returns the kinds of faults in the order of the table. The kinds of breaks follow.
+func faultKinds() []kind {
+	return []kind{killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres, noFault}
+}
+
+// print prints the figures as two tables.
 func (r *report) print(w io.Writer, c counts, internal int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,12 +110,12 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 	row := func(n int, what string) { fmt.Fprintf(t, "%d\t  %s\n", n, what) }
 	row(c.Acknowledged, "sends acknowledged")
 	row(c.Changed, "edits, deletions and reactions acknowledged")
-	row(c.Retried, "tries whose outcome was unknown, and that were repeated")
-	row(c.Repeated, "acknowledged sends that were repeated all the same")
+	row(c.Retried, "attempts with an unknown outcome, which were repeated")
+	row(c.Repeated, "acknowledged sends that were repeated on purpose")
 	for _, label := range slices.Sorted(maps.Keys(c.Deliveries)) {
 		row(c.Deliveries[label], "deliveries of "+label)
 	}
-	row(c.Resets, "streams of everything that began anew, because their cursor was too old")
+	row(c.Resets, "streams of everything that started over, because their cursor was too old")
 	row(c.Lost, "lost")
 	row(c.Doubled, "doubled")
 	row(c.Reordered, "reordered")
@@ -132,7 +138,7 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 		}
 		shown[k] = true
 	}
-	for _, k := range faultKinds {
+	for _, k := range faultKinds() {
 		line(k)
 	}
 	var others []kind
@@ -147,17 +153,20 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 	}
 	_ = t.Flush()
 	if c.LateAfterEnd > 0 {
-		fmt.Fprintf(w, "\nA session that had ended received what was begun up to %v later.\n", c.LateAfterEnd.Round(time.Millisecond))
+		fmt.Fprintf(w, "\nAn ended session received changes that were begun up to %v later.\n",
+			c.LateAfterEnd.Round(time.Millisecond))
 	}
 }
 
-// tell writes what is known about a violation.
-func (r *report) tell(w io.Writer, v *violation, began time.Time) {
-	fmt.Fprintf(w, "\nThe first violation: %s\n  conversation  %s\n  seq           %d\n  stream        %s\n  expected      %s\n  came          %s\n",
-		v.what, v.conversation, v.seq, v.stream, v.expected, v.came)
+// printViolation prints a violation and the steps before it.
+func (r *report) printViolation(w io.Writer, v *violation, began time.Time) {
+	fmt.Fprintf(w,
+		"\nThe first violation: %s\n  conversation  %s\n  seq           %d\n  stream        %s\n "+
+			" expected      %s\n  came          %s\n",
+		v.kind, v.conversation, v.seq, v.stream, v.expected, v.came)
 	steps := slices.Clone(v.steps)
 	if len(steps) > 0 {
-		for _, s := range r.during(steps[0].at, steps[len(steps)-1].at.Add(time.Second)) {
+		for _, s := range r.around(steps[0].at, steps[len(steps)-1].at.Add(time.Second)) {
 			s.what = "cluster: " + s.what
 			steps = append(steps, s)
 		}

@@ -10,35 +10,61 @@ import (
 	"time"
 )
 
-// senders is how many send at the same time, each one message after the other.
-const senders = 8
+const (
+	// senders is how many send at the same time, each one message after another.
+	senders = 8
 
-// sender sends until the load is over, and then finishes what it has begun.
+	// changeRatio is the number of a sender's operations for each one that changes a message
+	// instead of sending one.
+	changeRatio = 5
+)
+
+// sender sends until the load ends, and then finishes what it has begun.
 type sender struct {
-	*world
+	*verification
 	number int
 	sent   int
 	rand   *rand.Rand
 }
 
-// run begins no new message once load has ended; ctx is for finishing.
+// fate is what the client does to a request.
+type fate int
+
+const (
+	sendOnce  fate = iota
+	cutFirst       // do not wait for the answer of the first attempt
+	sendTwice      // repeat the request although it was acknowledged
+)
+
+// fateRatio is the number of requests for each one with a fate.
+const fateRatio = 30
+
+func (s *sender) drawFate() fate {
+	switch s.rand.IntN(fateRatio) {
+	case 0:
+		return cutFirst
+	case 1:
+		return sendTwice
+	}
+	return sendOnce
+}
+
+// run begins no new message after load has ended; ctx is for finishing.
 func (s *sender) run(ctx, load context.Context) {
 	interval := time.Second * senders / time.Duration(s.plan.rate)
 	due := time.Now().Add(time.Duration(s.rand.Int64N(int64(interval))))
 	for wait(load, time.Until(due)) {
-		c := s.pick()
-		if s.rand.IntN(changesIn) == 0 && s.change(ctx, c, s.rand.IntN(30)) {
-			due = s.next(due, interval)
-			continue
+		c := s.drawConversation()
+		if s.rand.IntN(changeRatio) > 0 || !s.change(ctx, c, s.drawFate()) {
+			author := s.plan.conversations[c].members[s.rand.IntN(authors)]
+			s.send(ctx, c, author, s.drawFate())
 		}
-		author := s.plan.conversations[c].members[s.rand.IntN(authors)]
-		s.send(ctx, c, author, s.rand.IntN(30))
 		due = s.next(due, interval)
 	}
 }
 
-// next is when something is due again. What an outage has held up is not made good for: that would
-// be a storm.
+// next returns when the next operation is due. After an outage it skips what was due meanwhile: to
+// catch up would be a storm of requests.
 func (s *sender) next(due time.Time, interval time.Duration) time.Time {
 	due = due.Add(interval/2 + time.Duration(s.rand.Int64N(int64(interval))))
 	if late := time.Now().Add(-interval); due.Before(late) {
@@ -47,8 +73,8 @@ func (s *sender) next(due time.Time, interval time.Duration) time.Time {
 	return due
 }
 
-// pick is a conversation; a busy one more often.
-func (s *sender) pick() int {
+// drawConversation draws a conversation by weight.
+func (s *sender) drawConversation() int {
 	total := 0
 	for _, c := range s.plan.conversations {
 		total += c.weight
@@ -62,11 +88,13 @@ func (s *sender) pick() int {
 	return 0
 }
 
-const sendQuery = `mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq content } userErrors { code message } } }`
+const sendQuery = `mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq content }
+	userErrors { code message } } }`
 
-// send sends one message until it is known to be stored. A few are sent again although that is
-// known, and of a few the first try is cut before its answer.
-func (s *sender) send(ctx context.Context, conversation, author, fate int) {
+var errNoMessage = errors.New("neither a message nor userErrors")
+
+// send sends one message until it is known to be stored.
+func (s *sender) send(ctx context.Context, conversation, author int, f fate) {
 	s.sent++
 	key := fmt.Sprintf("m%d-%d", s.number, s.sent)
 	content := key + " " + strings.Repeat("x", 1+s.plan.conversations[conversation].padding)
@@ -75,37 +103,52 @@ func (s *sender) send(ctx context.Context, conversation, author, fate int) {
 	in := map[string]any{"conversationId": id, "content": content, "idempotencyKey": key}
 	node := s.rand.IntN(s.nodes.count())
 
-	s.ledger.sending(id, short, time.Now())
-	if fate == 0 {
+	s.history.sending(id, short, time.Now())
+	times := 1
+	switch f {
+	case cutFirst:
 		s.cutShort(ctx, node, p, sendQuery, in)
-	}
-	tries := 1
-	if fate == 1 {
-		tries = 2
+	case sendTwice:
+		times = 2
+	default:
 	}
 	var sent message
-	for range tries {
+	for range times {
 		var answer struct{ Message *message }
-		err := p.do(ctx, node, sendQuery, in, &answer, func(error) { s.ledger.retried() })
+		err := p.do(ctx, node, sendQuery, in, &answer, func(error) { s.history.retried() })
 		if err == nil && answer.Message == nil {
-			err = errors.New("neither a message nor userErrors")
+			err = errNoMessage
 		}
 		if err != nil {
-			s.ledger.gaveUp(id, short, err)
+			s.history.failed(id, short, err)
 			return
 		}
 		answer.Message.Content = brief(answer.Message.Content)
 		sent = *answer.Message
-		s.ledger.acknowledged(id, sent, short, time.Now())
+		s.history.acknowledged(id, sent, short, time.Now())
 		node++
 	}
-	s.posted.add(conversation, &post{id: sent.ID, key: key, author: author, reacted: map[deed]bool{}})
+	s.pool.put(conversation, &pooledMessage{
+		id: sent.ID, key: key, author: author, reactions: map[action]bool{},
+	})
 }
 
-// brief stands for a content: its key, its length and its checksum, so that a long run needs little
+// cutShort begins a request and does not wait for its answer. The caller repeats it.
+func (s *sender) cutShort(ctx context.Context, node int, p *person, query string, in any) {
+	timeout := time.Duration(s.rand.Int64N(int64(20 * time.Millisecond)))
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var answer struct{ Message *message }
+	if _, token, err := p.main.signIn(ctx, node); err == nil {
+		_ = s.client.execute(ctx, node, token, query, map[string]any{"in": in}, &answer)
+		s.history.retried()
+	}
+}
+
+// brief abbreviates a content to its key, length and checksum, so that a long run needs little
 // memory.
 func brief(content string) string {
-	if content == "" { // it is deleted
+	if content == "" { // of a deleted message
 		return ""
 	}
 	key, _, _ := strings.Cut(content, " ")

@@ -11,53 +11,49 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	api "parley/internal/client"
 )
 
-const (
-	subprotocol = "graphql-transport-ws"
-	dialTimeout = 5 * time.Second
-)
+const dialTimeout = 5 * time.Second
 
-// socket is one connection that speaks graphql-transport-ws. A goroutine reads it; while nobody
-// takes what it has read, it reads no more, and the server has to wait.
+// maxMessage bounds a message of a server, in bytes.
+const maxMessage = 8 << 20
+
+// socket is a WebSocket that speaks graphql-transport-ws. A goroutine reads it.
 type socket struct {
-	inbox
+	receiver
 	conn *websocket.Conn
-	wire *wire
+	tcp  *tcpConn
 	stop context.CancelFunc
 }
 
-// frame is a message of the protocol.
-type frame struct {
-	ID      string          `json:"id,omitempty"`
-	Type    string          `json:"type"`
-	Payload json.RawMessage `json:"payload,omitempty"`
-}
-
-// dialSocket opens a WebSocket, up to before connection_init. It is cut after budget bytes, the
-// upgrade's included. A tight one has small buffers.
-func dialSocket(ctx context.Context, address string, tight bool, budget int64) (*socket, error) {
+// dialSocket opens a WebSocket, up to before connection_init. The bytes of the upgrade count for
+// the budget.
+func dialSocket(
+	ctx context.Context, address string, smallBuffers bool, budget int64,
+) (*socket, error) {
 	timed, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	w, err := dialWire(timed, address, tight, budget)
+	tcp, err := dialTCP(timed, address, smallBuffers, budget)
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return w, nil
-	}}
+	useTCP := func(context.Context, string, string) (net.Conn, error) { return tcp, nil }
 	conn, resp, err := websocket.Dial(timed, address, &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{subprotocol},
+		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+			DialContext: useTCP}},
+		Subprotocols: []string{api.Subprotocol},
 	})
 	if resp != nil && resp.Body != nil {
 		_ = resp.Body.Close()
 	}
 	if err != nil {
-		w.reset()
+		tcp.reset()
 		return nil, err
 	}
-	s := &socket{inbox: newInbox(), conn: conn, wire: w}
-	conn.SetReadLimit(8 << 20)
+	s := &socket{receiver: newReceiver(), conn: conn, tcp: tcp}
+	conn.SetReadLimit(maxMessage)
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx)) // until close
 	s.stop = stop
 	go s.read(reading)
@@ -65,20 +61,20 @@ func dialSocket(ctx context.Context, address string, tight bool, budget int64) (
 }
 
 func (s *socket) read(ctx context.Context) {
-	defer close(s.frames)
+	defer close(s.messages)
 	for {
 		_, data, err := s.conn.Read(ctx)
 		if err != nil {
 			s.err = err
 			return
 		}
-		var f frame
-		if err := json.Unmarshal(data, &f); err != nil {
-			s.err = fmt.Errorf("a frame that is no JSON: %s", quoted(string(data)))
+		var m api.Message
+		if err := json.Unmarshal(data, &m); err != nil {
+			s.err = fmt.Errorf("a message that is not JSON: %s", quoted(string(data)))
 			return
 		}
 		select {
-		case s.frames <- f:
+		case s.messages <- m:
 		case <-ctx.Done():
 			s.err = ctx.Err()
 			return
@@ -86,17 +82,16 @@ func (s *socket) read(ctx context.Context) {
 	}
 }
 
-// close ends the connection with a reset, and what reads it. It may be called more than once.
 func (s *socket) close() {
 	s.stop()
-	s.wire.reset()
+	s.tcp.reset()
 	_ = s.conn.CloseNow()
-	for range s.frames { // until the reader has ended
+	for range s.messages { // until read has returned
 	}
 }
 
-func (s *socket) write(ctx context.Context, f frame) error {
-	data, err := json.Marshal(f)
+func (s *socket) write(ctx context.Context, m api.Message) error {
+	data, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
@@ -105,30 +100,29 @@ func (s *socket) write(ctx context.Context, f frame) error {
 	return s.conn.Write(ctx, websocket.MessageText, data)
 }
 
-// open says who is there, and waits until the server has agreed.
+// open sends connection_init, and waits for the server to acknowledge it.
 func (s *socket) open(ctx context.Context, token string) error {
-	payload, err := json.Marshal(map[string]string{"Authorization": "Bearer " + token})
+	init, err := api.Init(token)
 	if err != nil {
 		return err
 	}
-	if err := s.write(ctx, frame{Type: "connection_init", Payload: payload}); err != nil {
-		return s.because(err)
+	if err := s.write(ctx, init); err != nil {
+		return s.cause(err)
 	}
-	f, err := s.next(ctx, dialTimeout)
+	m, err := s.next(ctx, dialTimeout)
 	if err != nil {
 		return err
 	}
-	if f.Type != "connection_ack" {
-		return fmt.Errorf("%s instead of connection_ack", f.Type)
+	if m.Type != api.TypeAck {
+		return fmt.Errorf("%s instead of %s", m.Type, api.TypeAck)
 	}
 	return nil
 }
 
-// because prefers what the server has said to what became of our own write: a close frame may have
-// come before it.
-func (s *socket) because(err error) error {
+// cause waits a moment for a close frame, which may have arrived before the write failed.
+func (s *socket) cause(err error) error {
 	select {
-	case _, ok := <-s.frames:
+	case _, ok := <-s.messages:
 		if !ok && s.err != nil {
 			return s.err
 		}
@@ -137,41 +131,45 @@ func (s *socket) because(err error) error {
 	return err
 }
 
-func (s *socket) operate(ctx context.Context, id, query string, variables map[string]any) error {
-	payload, err := json.Marshal(map[string]any{"query": query, "variables": variables})
+func (s *socket) subscribe(ctx context.Context, id string, operation api.Operation) error {
+	m, err := api.Subscribe(id, operation)
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, frame{ID: id, Type: "subscribe", Payload: payload})
+	return s.write(ctx, m)
 }
 
-func (s *socket) cutAfter(bytes int64) { s.wire.left.Store(bytes) }
+func (s *socket) cutAfter(bytes int64) { s.tcp.budget.Store(bytes) }
 
-// silence is how long the server may be silent: it answers every ping.
-func (s *socket) silence(patience time.Duration) time.Duration { return patience }
+// maxSilence returns patience, because the server answers every ping.
+func (s *socket) maxSilence(patience time.Duration) time.Duration { return patience }
 
-// closeCode is that of the server's close frame, or -1 where it sent none.
+// closeCode returns the code of the server's close frame, or api.CloseNone.
 func closeCode(err error) int { return int(websocket.CloseStatus(err)) }
 
-// kindOf tells how a connection ended that was not ended here.
+func hasCloseCode(err error) bool { return closeCode(err) != api.CloseNone }
+
+// isForbidden reports whether the server closed a connection because its token is not valid.
+func isForbidden(err error) bool { return closeCode(err) == api.CloseForbidden }
+
+// kindOf returns the kind of break that ended a connection, if the client did not end it.
 func kindOf(err error) kind {
 	switch code := closeCode(err); {
 	case errors.Is(err, errSilent):
 		return nodeSilent
-	case code == 4403:
+	case isForbidden(err):
 		return sessionOver
-	case code == 1012:
+	case code == api.CloseRestart:
 		return nodeLeft
-	case code == -1 || errors.Is(err, io.EOF):
+	case code == api.CloseNone || errors.Is(err, io.EOF):
 		return nodeLost
 	}
 	return closedByOther
 }
 
-// goodbye closes in order, as a client does that moves elsewhere.
-func (s *socket) goodbye() {
+func (s *socket) closeGracefully() {
 	go func() {
-		for range s.frames {
+		for range s.messages {
 		}
 	}()
 	_ = s.conn.Close(websocket.StatusNormalClosure, "")

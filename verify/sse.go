@@ -2,7 +2,6 @@ package verify
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -15,42 +14,52 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	api "parley/internal/client"
 )
 
-// heartbeat is how often a server writes at least a comment into a stream of events (docs/wire.md).
-const heartbeat = 15 * time.Second
+const (
+	// heartbeat is how often a server writes at least a comment into a stream (docs/wire.md).
+	heartbeat = 15 * time.Second
 
-// eventStream is one connection that speaks graphql-sse in its mode of distinct connections: one
-// request, whose answer is the stream of one operation. It is written by hand on the TCP
-// connection, so that it can be cut at any byte.
+	mediaTypeEvents = "text/event-stream"
+)
+
+// eventStream is a connection that speaks graphql-sse in its mode of distinct connections: one
+// request, whose answer is the stream of one operation. It writes HTTP on the TCP connection
+// itself, so that the connection can be cut at any byte.
 type eventStream struct {
-	inbox
-	conn    net.Conn
-	wire    *wire
+	receiver
+	conn    net.Conn // tcp, or TLS on it
+	tcp     *tcpConn
 	url     *url.URL
 	token   string
-	reading bool
+	reading bool // a goroutine was started that reads
 	stop    chan struct{}
-	once    sync.Once
+	once    sync.Once // closes stop
 }
 
 // dialEvents opens the connection, up to before the request.
-func dialEvents(ctx context.Context, address string, tight bool, budget int64) (*eventStream, error) {
+func dialEvents(
+	ctx context.Context, address string, smallBuffers bool, budget int64,
+) (*eventStream, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, err
 	}
-	w, err := dialWire(ctx, address, tight, budget)
+	tcp, err := dialTCP(ctx, address, smallBuffers, budget)
 	if err != nil {
 		return nil, err
 	}
-	s := &eventStream{inbox: newInbox(), conn: w, wire: w, url: u, stop: make(chan struct{})}
+	s := &eventStream{receiver: newReceiver(), conn: tcp, tcp: tcp, url: u,
+		stop: make(chan struct{})}
 	if u.Scheme == "https" {
-		secure := tls.Client(w, &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12})
+		secure := tls.Client(tcp, &tls.Config{ServerName: u.Hostname(),
+			MinVersion: tls.VersionTLS12})
 		if err := secure.HandshakeContext(ctx); err != nil {
-			w.reset()
+			tcp.reset()
 			return nil, err
 		}
 		s.conn = secure
@@ -58,32 +67,31 @@ func dialEvents(ctx context.Context, address string, tight bool, budget int64) (
 	return s, nil
 }
 
-// open keeps the token, which goes with the request.
+// open keeps the token for the request.
 func (s *eventStream) open(_ context.Context, token string) error {
 	s.token = token
 	return nil
 }
 
-// operate sends the request, and waits for the head of the answer.
-func (s *eventStream) operate(ctx context.Context, id, query string, variables map[string]any) error {
-	body, err := json.Marshal(map[string]any{"query": query, "variables": variables})
+// subscribe sends the request, and waits for the head of the answer.
+func (s *eventStream) subscribe(ctx context.Context, id string, operation api.Operation) error {
+	body, err := json.Marshal(operation)
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url.String(), bytes.NewReader(body))
+	r, err := api.NewRequest(ctx, s.url.String(), s.token, body)
 	if err != nil {
 		return err
 	}
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Accept", "text/event-stream")
-	r.Header.Set("Authorization", "Bearer "+s.token)
+	r.Header.Set("Accept", mediaTypeEvents)
 	if err := s.conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
 		return err
 	}
 	if err := r.Write(s.conn); err != nil {
 		return err
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(s.conn), r) //nolint:bodyclose // by what reads it
+	reader := bufio.NewReader(s.conn)
+	resp, err := http.ReadResponse(reader, r) //nolint:bodyclose // the goroutine below does it
 	if err != nil {
 		return err
 	}
@@ -92,10 +100,10 @@ func (s *eventStream) operate(ctx context.Context, id, query string, variables m
 	}
 	s.reading = true
 	go func() {
-		defer close(s.frames)
-		// of a connection that is closed by then, so nothing more is read
+		defer close(s.messages)
+		// The connection is closed by then, so this reads nothing more.
 		defer func() { _ = resp.Body.Close() }()
-		if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		if !strings.HasPrefix(resp.Header.Get("Content-Type"), mediaTypeEvents) {
 			s.err = s.readRefusal(id, resp)
 			return
 		}
@@ -104,30 +112,32 @@ func (s *eventStream) operate(ctx context.Context, id, query string, variables m
 	return nil
 }
 
-// readRefusal reads an answer that is no stream.
+// readRefusal reads an answer that is not a stream.
 func (s *eventStream) readRefusal(id string, resp *http.Response) error {
-	defer s.wire.reset()
-	said, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	defer s.tcp.reset()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return err
 	}
 	var answer struct{ Errors json.RawMessage }
-	if err := json.Unmarshal(said, &answer); err != nil || answer.Errors == nil {
-		return fmt.Errorf("%s, and neither events nor GraphQL: %s", resp.Status, quoted(string(said)))
+	if err := json.Unmarshal(text, &answer); err != nil || answer.Errors == nil {
+		return fmt.Errorf("%s, and neither events nor GraphQL: %s", resp.Status,
+			quoted(string(text)))
 	}
-	s.put(frame{ID: id, Type: "error", Payload: answer.Errors})
+	s.put(api.Message{ID: id, Type: api.TypeError, Payload: answer.Errors})
 	return io.EOF
 }
 
 // read reads events (https://html.spec.whatwg.org/multipage/server-sent-events.html, section
-// 9.2.6). One that is cut off before its end is none. A comment says that the server is there.
+// 9.2.6). It drops an event that is cut off before its end. A comment, which shows that the server
+// is alive, becomes a pong.
 func (s *eventStream) read(id string, body io.Reader) error {
 	lines := bufio.NewReader(body)
 	var kind, data string
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
-			s.wire.reset()
+			s.tcp.reset()
 			return err
 		}
 		line = strings.TrimSuffix(line, "\n")
@@ -136,11 +146,11 @@ func (s *eventStream) read(id string, body io.Reader) error {
 		ok := true
 		switch {
 		case line == "" && kind != "":
-			ok = s.put(frame{ID: id, Type: kind, Payload: json.RawMessage(data)})
+			ok = s.put(api.Message{ID: id, Type: kind, Payload: json.RawMessage(data)})
 			kind, data = "", ""
 		case line == "":
 		case field == "":
-			ok = s.put(frame{Type: "pong"})
+			ok = s.put(api.Message{Type: api.TypePong})
 		case field == "event":
 			kind = value
 		case field == "data":
@@ -152,41 +162,45 @@ func (s *eventStream) read(id string, body io.Reader) error {
 	}
 }
 
-// put reports false once nobody takes any more.
-func (s *eventStream) put(f frame) bool {
+// put reports false if the connection was closed.
+func (s *eventStream) put(m api.Message) bool {
 	select {
-	case s.frames <- f:
+	case s.messages <- m:
 		return true
 	case <-s.stop:
 		return false
 	}
 }
 
-// write does nothing: nothing is sent behind the request.
-func (s *eventStream) write(context.Context, frame) error { return nil }
+// write does nothing, because a client cannot write after the request.
+func (s *eventStream) write(context.Context, api.Message) error { return nil }
 
-func (s *eventStream) because(err error) error {
-	if s.wire.cut.Load() {
+func (s *eventStream) cause(err error) error {
+	if s.tcp.cut.Load() {
 		return errors.Join(errCut, err)
 	}
 	return err
 }
 
-func (s *eventStream) cutAfter(bytes int64) { s.wire.left.Store(bytes) }
+func (s *eventStream) cutAfter(bytes int64) { s.tcp.budget.Store(bytes) }
 
-// silence is how long the server may be silent, which it is between two comments too.
-func (s *eventStream) silence(patience time.Duration) time.Duration { return heartbeat + patience }
+// maxSilence includes the time between two comments.
+func (s *eventStream) maxSilence(
+	patience time.Duration,
+) time.Duration {
+	return heartbeat + patience
+}
 
 func (s *eventStream) close() {
 	s.once.Do(func() { close(s.stop) })
-	s.wire.reset()
+	s.tcp.reset()
 	if s.reading {
-		for range s.frames { // until the reader has ended
+		for range s.messages { // until the reader has returned
 		}
 	}
 }
 
-func (s *eventStream) goodbye() {
+func (s *eventStream) closeGracefully() {
 	_ = s.conn.Close()
 	s.close()
 }

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	api "parley/internal/client"
 )
 
-// mustDialEvents opens a stream at a server, and asks for something.
+// mustDialEvents connects to a server, and subscribes.
 func mustDialEvents(t *testing.T, url string, budget int64) (*eventStream, error) {
 	t.Helper()
 	s, err := dialEvents(t.Context(), url, false, budget)
@@ -24,30 +26,33 @@ func mustDialEvents(t *testing.T, url string, budget int64) (*eventStream, error
 	if err := s.open(t.Context(), "a token"); err != nil {
 		t.Fatal(err)
 	}
-	return s, s.operate(t.Context(), "1", "subscription", map[string]any{"a": 1})
+	return s, s.subscribe(t.Context(), onlyID,
+		api.Operation{Query: "subscription", Variables: map[string]any{"a": 1}})
 }
 
-// all takes frames until there are no more; pongs are left out.
+// all returns all messages except pongs.
 func (s *eventStream) all() (found []string) {
-	for f := range s.frames {
-		if f.Type != "pong" {
-			found = append(found, fmt.Sprint(f.ID, " ", f.Type, " ", string(f.Payload)))
+	for m := range s.messages {
+		if m.Type != api.TypePong {
+			found = append(found, fmt.Sprint(m.ID, " ", m.Type, " ", string(m.Payload)))
 		}
 	}
 	return found
 }
 
-// However many bytes of a stream come: of its events are delivered those that are there whole.
+// A stream that is cut after any number of bytes delivers its complete events, and no other.
 func TestEventsAreCutAtAnyByte(t *testing.T) {
 	t.Parallel()
 	events := []string{
-		":\n\n", "event: next\ndata: {\"a\":1}\n\n", "event: next\ndata: {\"a\":22}\n\n", ":\n\n", "event: complete\ndata:\n\n",
+		":\n\n", "event: next\ndata: {\"a\":1}\n\n", "event: next\ndata: {\"a\":22}\n\n", ":\n\n",
+		"event: complete\ndata:\n\n",
 	}
 	want := []string{"", "1 next {\"a\":1}", "1 next {\"a\":22}", "", "1 complete "}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		asked := string(body) + r.Header.Get("Authorization") + r.Header.Get("Accept")
-		if err != nil || asked != `{"query":"subscription","variables":{"a":1}}Bearer a tokentext/event-stream` {
+		if err != nil ||
+			asked != `{"query":"subscription","variables":{"a":1}}Bearer a tokentext/event-stream` {
 			t.Errorf("asked for %q (%v)", asked, err)
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -60,7 +65,7 @@ func TestEventsAreCutAtAnyByte(t *testing.T) {
 	defer server.Close()
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 	stream := head
-	var ends []int // of each event, behind its chunk
+	var ends []int // of each event, after its chunk
 	for _, e := range events {
 		stream += fmt.Sprintf("%x\r\n%s", len(e), e)
 		ends = append(ends, len(stream))
@@ -69,7 +74,7 @@ func TestEventsAreCutAtAnyByte(t *testing.T) {
 	for budget := 1; budget <= len(stream); budget++ {
 		s, err := mustDialEvents(t, server.URL, int64(budget))
 		if budget < len(head) {
-			if !errors.Is(s.because(err), errCut) {
+			if !errors.Is(s.cause(err), errCut) {
 				t.Fatalf("cut after %d bytes, in the head: %v", budget, err)
 			}
 			s.close()
@@ -91,7 +96,7 @@ func TestEventsAreCutAtAnyByte(t *testing.T) {
 	}
 }
 
-func TestAnEventStreamThatIsNone(t *testing.T) {
+func TestAnAnswerThatIsNotAStream(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ kind, body, want, err string }{
 		"refused":  {"application/json", `{"errors":[{"message":"no"}]}`, `1 error [{"message":"no"}]`, "EOF"},
@@ -102,7 +107,7 @@ func TestAnEventStreamThatIsNone(t *testing.T) {
 			w.Header().Set("Content-Type", test.kind)
 			_, _ = io.WriteString(w, test.body)
 		}))
-		s, err := mustDialEvents(t, server.URL, uncut)
+		s, err := mustDialEvents(t, server.URL, unlimited)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,8 +120,8 @@ func TestAnEventStreamThatIsNone(t *testing.T) {
 	}
 }
 
-// Who does not read keeps the stream waiting, and closing ends it all the same.
-func TestAnEventStreamThatNobodyReads(t *testing.T) {
+// The server of a stream that is not read has to wait. Closing ends the stream all the same.
+func TestAnEventStreamThatIsNotRead(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -128,7 +133,7 @@ func TestAnEventStreamThatNobodyReads(t *testing.T) {
 		close(ended)
 	}))
 	defer server.Close()
-	s, err := mustDialEvents(t, server.URL, uncut)
+	s, err := mustDialEvents(t, server.URL, unlimited)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,198 +8,135 @@ import (
 
 // stream is one follower's view of one conversation, through all its connections.
 type stream struct {
-	*story
-	ledger   *ledger
+	*trace
+	history  *history
 	of       *conversation
-	label    string // of its kind, for the figures
-	person   string
-	full     bool  // it tells every event, and not only messages
-	last     int64 // the seq to resume after
-	received bits
-	missed   map[int64]bool // what was counted as lost
-	excused  []span         // what the person was not to see, or not any more, when they came back
-	bare     []event        // about messages that are hidden from the person
-	live     bool           // the newest subscription has told that it has caught up
+	label    string // for the figures
+	person   string // id of the user that follows
+	full     bool   // delivers every event, not only messages
+	last     int64  // the seq to resume after
+	received bitset
+	missed   map[int64]bool // seqs that were counted as lost
+	excused  []span         // seqs that the server may leave out, because the user was not a member
+	bare     []event        // events whose message was hidden from the user
+	live     bool           // the newest subscription has received CaughtUp
 }
 
-// story is what has happened to a stream, for telling of a violation.
-type story struct {
-	name  string
-	steps []step
-}
-
-// span is a range of seqs, both ends included.
-type span struct{ from, to int64 }
-
-func (s span) has(seq int64) bool { return s.from <= seq && seq <= s.to }
-
-// step is what a follower has done, or what came.
-type step struct {
-	at   time.Time
-	what string
-	n    int    // of deliveries, which are told together
-	seqs span   // of these
-	of   string // the conversation, where it is one of many
-}
-
-func (s step) String() string {
-	of := ""
-	if s.of != "" {
-		of = " of " + s.of
-	}
-	switch s.n {
-	case 0:
-		return s.what
-	case 1:
-		return fmt.Sprintf("received seq %d%s", s.seqs.to, of)
-	}
-	return fmt.Sprintf("received %d items, seq %d to %d%s", s.n, s.seqs.from, s.seqs.to, of)
-}
-
-// subscription is one try to follow: from a request to its end.
+// subscription is one attempt to follow: from a request to its end.
 type subscription struct {
 	*stream
-	session string
-	asked   int // the membership's version when it was requested
-	owedAll bool
-	floor   int64 // what had been confirmed then
-	over    bool  // it has told that the membership has ended
+	session   string
+	version   int   // of the membership, when the subscription was requested
+	wasMember bool  // certainly, when the subscription was requested
+	confirmed int64 // the conversation's highest confirmed seq at that time
+	over      bool  // the event that ends the membership was delivered
 }
 
-// stream begins a view of a conversation: of its messages or, where it is full, of all its events.
-func (l *ledger) stream(name, conversation, person string, full bool) *stream {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.view(&story{name: name}, l.conversations[conversation], person, full)
+// stream adds a stream of a conversation: of all its events if full is true, else of its messages.
+func (h *history) stream(name, conversation, person string, full bool) *stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.newStream(&trace{name: name}, h.conversations[conversation], person, full)
 	s.label = string(ofMessages)
 	if full {
 		s.label = string(ofConversation)
 	}
-	l.streams = append(l.streams, s)
+	h.streams = append(h.streams, s)
 	return s
 }
 
-func (l *ledger) view(of *story, c *conversation, person string, full bool) *stream {
-	return &stream{story: of, ledger: l, of: c, person: person, full: full, missed: map[int64]bool{}}
+func (h *history) newStream(t *trace, c *conversation, person string, full bool) *stream {
+	return &stream{trace: t, history: h, of: c, person: person, full: full,
+		missed: map[int64]bool{}}
 }
 
-// subscribing tells that the stream is asked for, before it is.
-func (s *stream) subscribing(session string) hearing {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+func (s *stream) membership() *membership { return s.of.membershipOf(s.person) }
+
+// subscribing records a request to follow, before it is sent.
+func (s *stream) subscribing(session string) observation {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
 	return s.subscribe(session)
 }
 
 func (s *stream) subscribe(session string) *subscription {
-	m := s.of.memberOf(s.person)
+	m := s.membership()
 	s.live = false
-	return &subscription{stream: s, session: session, asked: m.version, owedAll: m.state == member, floor: s.of.floor}
+	return &subscription{
+		stream: s, session: session, version: m.version, wasMember: m.state == member,
+		confirmed: s.of.confirmed,
+	}
 }
 
-// position is the seq to resume after.
-func (s *stream) position() int64 {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
-	return s.last
-}
-
-// note keeps a step for the story of a violation.
+// note adds a step to the trace.
 func (s *stream) note(at time.Time, format string, args ...any) {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
-	s.keep(step{at: at, what: fmt.Sprintf(format, args...)})
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	s.add(step{at: at, what: fmt.Sprintf(format, args...)})
 }
 
-// keptSteps of a stream are told with its violation.
-const keptSteps = 60
-
-func (s *story) keep(next step) {
-	if len(s.steps) == 2*keptSteps {
-		s.steps = append(s.steps[:0], s.steps[keptSteps:]...)
-	}
-	s.steps = append(s.steps, next)
+func (s *stream) violation(seq int64, kind violationKind, expected, came string) violation {
+	return s.trace.violation(s.of.id, seq, kind, expected, came)
 }
 
-func (s *story) keepReceived(of string, seq int64, at time.Time) {
-	if n := len(s.steps); n > 0 && s.steps[n-1].n > 0 && s.steps[n-1].of == of && seq > s.steps[n-1].seqs.to {
-		s.steps[n-1].seqs.to = seq
-		s.steps[n-1].n++
-		return
-	}
-	s.keep(step{at: at, n: 1, seqs: span{seq, seq}, of: of})
+func (s *stream) breach(seq int64, kind violationKind, expected, came string) {
+	s.history.breach(s.violation(seq, kind, expected, came))
 }
 
-// violation is one that the story ends with.
-func (s *story) violation(conversation string, seq int64, what, expected, came string) violation {
-	return violation{
-		what: what, conversation: conversation, seq: seq, stream: s.name, expected: expected, came: came,
-		steps: slices.Clone(s.steps[max(0, len(s.steps)-keptSteps):]),
-	}
-}
-
-func (s *stream) violation(seq int64, what, expected, came string) violation {
-	return s.story.violation(s.of.id, seq, what, expected, came)
-}
-
-// breach tells of what is wrong with the stream.
-func (s *stream) breach(count *int, seq int64, what, expected, came string) {
-	s.ledger.breach(count, s.violation(seq, what, expected, came))
-}
-
-// receive tells what the subscription has delivered.
+// receive records an item that the subscription has delivered.
 func (s *subscription) receive(it item, at time.Time) {
-	l := s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	h := s.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if it.Kind == caughtUp && s.full {
-		s.catchesUp(it.event)
+		s.catchUp(it.event)
 		return
 	}
-	l.counts.Deliveries[s.label]++
-	s.keepReceived("", it.Seq, at)
-	if !s.isRightful(it.event) {
+	h.counts.Deliveries[s.label]++
+	s.addDelivery("", it.Seq, at)
+	if !s.check(it.event) {
 		return
 	}
-	if why := s.forbidden(it.newest); it.newest > it.Seq && why != "" {
-		s.breach(&l.counts.Leaked, it.Seq, "leaked", why, fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
+	if expected := s.forbidden(it.newest); it.newest > it.Seq && expected != "" {
+		s.breach(it.Seq, leaked, expected,
+			fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
 		return
 	}
-	if s.endsWith(it.event) && it.Seq > s.last+1 {
-		// What came before it and was not delivered is left out: whoever comes back resumes before
-		// that.
+	if s.isOwnRemoval(it.event) && it.Seq > s.last+1 {
+		// The server may leave out the events before it. A client that is added again resumes after
+		// the last event that it has, so s.last stays.
 		s.over = true
 		return
 	}
-	s.inOrder(it.event)
+	s.checkOrder(it.event)
 }
 
-// endsWith reports whether an event says that the person is removed.
-func (s *stream) endsWith(e event) bool {
+// isOwnRemoval reports whether an event removes the user who follows.
+func (s *stream) isOwnRemoval(e event) bool {
 	return s.full && e.Kind == memberRemoved && e.person() == s.person
 }
 
-// isRightful reports whether the person may see an event, and it is one.
-func (s *subscription) isRightful(e event) bool {
-	l := s.ledger
-	why := s.forbidden(e.Seq)
-	if why == "" && s.over {
-		why = "nothing after the event that ends the membership"
+// check reports whether the subscription may deliver an event, and whether a client caused it.
+func (s *subscription) check(e event) bool {
+	expected := s.forbidden(e.Seq)
+	if expected == "" && s.over {
+		expected = "nothing after the event that ends the membership"
 	}
-	if why == "" {
-		why = s.hidden(e)
+	if expected == "" {
+		expected = s.hidden(e)
 	}
-	if why != "" {
-		s.breach(&l.counts.Leaked, e.Seq, "leaked", why, e.String())
+	if expected != "" {
+		s.breach(e.Seq, leaked, expected, e.String())
 		return false
 	}
-	if why := s.tooLate(e); why != "" {
-		s.breach(&l.counts.Leaked, e.Seq, "leaked", why, e.String())
+	if expected := s.tooLate(e); expected != "" {
+		s.breach(e.Seq, leaked, expected, e.String())
 	}
 	if !s.full && e.Kind != messageAdded {
-		s.breach(&l.counts.OtherBreach, e.Seq, "unexpected", "messages", e.String())
+		s.breach(e.Seq, unexpected, "messages", e.String())
 		return false
 	}
-	if !l.isTold(s.of, e, s.violation(e.Seq, "", "", "")) {
+	if !s.history.record(s.of, e, s.violation(e.Seq, "", "", "")) {
 		return false
 	}
 	if e.isBare() {
@@ -208,148 +145,157 @@ func (s *subscription) isRightful(e event) bool {
 	return true
 }
 
-// inOrder finds what is doubled or comes too late, and what is passed over.
-func (s *stream) inOrder(e event) {
-	l := s.ledger
+// checkOrder finds events that are doubled, reordered or left out.
+func (s *stream) checkOrder(e event) {
+	above := fmt.Sprintf("a seq above %d", s.last)
 	switch {
 	case s.received.has(e.Seq):
-		s.breach(&l.counts.Doubled, e.Seq, "doubled", fmt.Sprintf("a seq above %d", s.last), e.String()+" again")
+		s.breach(e.Seq, doubled, above, e.String()+" again")
 	case e.Seq <= s.last:
-		s.breach(&l.counts.Reordered, e.Seq, "reordered", fmt.Sprintf("a seq above %d", s.last), e.String())
-		if s.missed[e.Seq] { // it is there after all
+		s.breach(e.Seq, reordered, above, e.String())
+		if s.missed[e.Seq] { // it was late, not lost
 			delete(s.missed, e.Seq)
-			l.counts.Lost--
+			s.history.counts.Lost--
 		}
 	default:
-		s.skipped(e)
+		s.checkGap(e)
 		s.last = e.Seq
 	}
 	s.received.add(e.Seq)
 }
 
-// catchesUp tells that all that was missed has come, as the server has it.
-func (s *subscription) catchesUp(e event) {
-	l := s.ledger
-	switch {
-	case s.live:
-		s.breach(&l.counts.Doubled, e.Seq, "doubled", "that replay ends once", "CaughtUp again")
-	case e.Seq != s.last:
-		s.breach(&l.counts.OtherBreach, e.Seq, "altered", fmt.Sprintf("CaughtUp at seq %d", s.last), e.String())
-	default:
-		s.notTooEarly()
-	}
-	s.live = true
-}
-
-// notTooEarly finds that replay is said to have ended, and what had been confirmed before it began
-// has not come.
-func (s *subscription) notTooEarly() {
-	if !s.owedAll || s.of.memberOf(s.person).version != s.asked || s.last >= s.floor || !s.owed(s.floor) {
-		return
-	}
-	s.breach(&s.ledger.counts.OtherBreach, s.floor, "too early",
-		fmt.Sprintf("CaughtUp behind seq %d, which was confirmed before this was asked for", s.floor),
-		fmt.Sprintf("behind seq %d", s.last))
-}
-
-// skipped finds what should have come before e and is passed over: of a stream of messages what is
-// known to be stored by now, of a stream of events every seq.
-func (s *stream) skipped(e event) {
-	if !s.full && s.of.memberOf(s.person).state != member {
+// checkGap finds events that had to come before e: in a stream of messages those that are known to
+// be stored by now, in a stream of events every seq.
+func (s *stream) checkGap(e event) {
+	if !s.full && s.membership().state != member {
 		return
 	}
 	for seq := s.last + 1; seq < e.Seq; seq++ {
-		if s.isDue(seq) && s.owed(seq) {
+		if s.carries(seq) && s.mustReceive(seq) {
 			s.lost(seq, "before it", e.String())
 		}
 	}
 }
 
-func (s *stream) lost(seq int64, when, came string) {
-	told := fmt.Sprintf("seq %d", seq)
-	if f, ok := s.of.known[seq]; ok {
-		told = f.told
+// catchUp checks the end of replay.
+func (s *subscription) catchUp(e event) {
+	switch {
+	case s.live:
+		s.breach(e.Seq, doubled, "that replay ends once", "CaughtUp again")
+	case e.Seq != s.last:
+		s.breach(e.Seq, altered, fmt.Sprintf("CaughtUp at seq %d", s.last), e.String())
+	default:
+		s.checkReplayed()
 	}
-	s.breach(&s.ledger.counts.Lost, seq, "lost", told+" "+when, came)
+	s.live = true
+}
+
+// checkReplayed finds a replay that ended before it delivered everything that was confirmed when it
+// was requested.
+func (s *subscription) checkReplayed() {
+	stayed := s.wasMember && s.membership().version == s.version
+	if !stayed || s.last >= s.confirmed || !s.mustReceive(s.confirmed) {
+		return
+	}
+	s.breach(s.confirmed, tooEarly,
+		fmt.Sprintf(
+			"CaughtUp after seq %d, which was confirmed before the subscription was requested",
+			s.confirmed),
+		fmt.Sprintf("after seq %d", s.last))
+}
+
+func (s *stream) lost(seq int64, when, came string) {
+	expected := fmt.Sprintf("seq %d", seq)
+	if f, ok := s.of.events[seq]; ok {
+		expected = f.text
+	}
+	s.breach(seq, lost, expected+" "+when, came)
 	s.missed[seq] = true
 }
 
-// isDue reports whether there is something at a seq, for such a stream.
-func (s *stream) isDue(seq int64) bool { return s.full || s.of.known[seq].kind == messageAdded }
+// carries reports whether this kind of stream delivers the event of a seq.
+func (s *stream) carries(seq int64) bool { return s.full || s.of.events[seq].kind == messageAdded }
 
-// owed reports whether the stream has to receive what is there.
-func (s *stream) owed(seq int64) bool {
+// mustReceive reports whether the server may not leave out a seq.
+func (s *stream) mustReceive(seq int64) bool {
 	return !slices.ContainsFunc(s.excused, func(e span) bool { return e.has(seq) })
 }
 
-// settle finds what has not come until the end.
-func (s *stream) settle() {
-	s.settleBare()
-	if s.of.memberOf(s.person).state != member {
+// checkComplete finds, at the end, events that were not delivered.
+func (s *stream) checkComplete() {
+	s.checkBare()
+	if s.membership().state != member {
 		return
 	}
-	s.settleFrom(1)
+	s.checkReceived(1)
 	if s.full && !s.live {
-		s.breach(&s.ledger.counts.Lost, s.last, "lost", "CaughtUp", "nothing until the end")
+		s.breach(s.last, lost, "CaughtUp", "nothing until the end")
 	}
 }
 
-func (s *stream) settleFrom(first int64) {
+// checkReceived finds, at the end, events from a seq on that were not delivered.
+func (s *stream) checkReceived(from int64) {
 	for _, seq := range s.of.seqs() {
-		if seq >= first && !s.received.has(seq) && !s.missed[seq] && s.isDue(seq) && s.owed(seq) {
+		if seq >= from && !s.received.has(seq) && !s.missed[seq] && s.carries(seq) &&
+			s.mustReceive(seq) {
 			s.lost(seq, "until the end", "nothing")
 		}
 	}
 }
 
-// settleBare finds messages that were withheld from somebody who may see them: only who has joined
-// a conversation whose history begins with joining may not, what was written before.
-func (s *stream) settleBare() {
-	joinings := s.of.joinings(s.person)
+// checkBare finds events whose message was hidden from a user who may see it. A message is rightly
+// hidden only if history begins with joining, and the user was added between the message and the
+// event.
+func (s *stream) checkBare() {
+	additions := s.of.additions(s.person)
 	for _, e := range s.bare {
-		f, known := s.of.known[e.Seq]
-		hides := func(joined int64) bool { return joined <= e.Seq && s.of.byID[f.message].stored < joined }
-		if known && s.of.fromJoining && s.of.byID[f.message] != nil && slices.ContainsFunc(joinings, hides) {
+		f, known := s.of.events[e.Seq]
+		message := s.of.byID[f.message]
+		hides := func(added int64) bool { return added <= e.Seq && message.seq < added }
+		if known && s.of.fromJoining && message != nil && slices.ContainsFunc(additions, hides) {
 			continue
 		}
-		s.breach(&s.ledger.counts.OtherBreach, e.Seq, "altered", f.told, e.String()+", without its message")
+		s.breach(e.Seq, altered, f.text, e.String()+", without its message")
 	}
 }
 
-// hidden says why the person may not see the message that an event is about.
+// hidden returns what was expected instead if an event contains a message that the user may not
+// see, and "" otherwise.
 func (s *stream) hidden(e event) string {
 	if e.Message == nil {
 		return ""
 	}
-	for _, gap := range s.of.memberOf(s.person).gaps {
+	for _, gap := range s.membership().gaps {
 		if e.Message.Seq <= gap.to && gap.to < e.Seq {
-			return fmt.Sprintf("no message up to seq %d, from before the time that the person may see", gap.to)
+			return fmt.Sprintf("no message up to seq %d, where the visible history begins", gap.to)
 		}
 	}
 	return ""
 }
 
-// tooLate says why a session may not receive an event, if it has ended long enough before that was
-// begun.
+// tooLate returns what was expected instead if the session ended too long before the event was
+// begun, and "" otherwise.
 func (s *subscription) tooLate(e event) string {
-	ended, ok := s.ledger.sessions[s.session]
-	begun := s.of.begun(e)
+	ended, ok := s.history.sessions[s.session]
+	begun := s.of.begunAt(e)
 	if !ok || !begun.After(ended) {
 		return ""
 	}
 	late := begun.Sub(ended)
-	s.ledger.counts.LateAfterEnd = max(s.ledger.counts.LateAfterEnd, late)
-	if late <= s.ledger.grace {
+	s.history.counts.LateAfterEnd = max(s.history.counts.LateAfterEnd, late)
+	if late <= s.history.grace {
 		return ""
 	}
-	return fmt.Sprintf("nothing that was begun more than %v after the session was ended, and this was begun %v after",
-		s.ledger.grace, late.Round(time.Millisecond))
+	return fmt.Sprintf(
+		"nothing that was begun more than %v after the session ended; this was begun %v after it",
+		s.history.grace, late.Round(time.Millisecond))
 }
 
-// begun is when somebody began to do what an event tells, or earlier; zero where that is not known.
-func (c *conversation) begun(e event) time.Time {
+// begunAt returns when a client began to cause an event, or an earlier time. It is zero if that is
+// not known.
+func (c *conversation) begunAt(e event) time.Time {
 	if e.Kind != messageAdded {
-		if t := c.deeds[e.fact().deed]; t != nil {
+		if t := c.actions[e.fact().action]; t != nil {
 			return t.since
 		}
 		return time.Time{}
@@ -363,37 +309,20 @@ func (c *conversation) begun(e event) time.Time {
 	return time.Time{}
 }
 
-// refused tells that the server has ended the subscription for good, or denied it, and reports
-// whether the person is no member, so that it has to wait until they are one again.
-func (s *subscription) refused(code string) (out bool) {
-	l := s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	m := s.of.memberOf(s.person)
-	if s.owedAll && m.version == s.asked {
-		s.breach(&l.counts.OtherBreach, s.last, "refused", "that a member may follow", code)
+func (s *subscription) refused(code string) (removed bool) {
+	h := s.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := s.membership()
+	if s.wasMember && m.version == s.version {
+		s.breach(s.last, refused, "that a member may follow", code)
 	}
 	return m.state != member
 }
 
-// unexpected tells of an answer that the API does not give.
 func (s *subscription) unexpected(expected, came string) {
-	l := s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s.breach(&l.counts.OtherBreach, s.last, "unexpected", expected, came)
-}
-
-// bits is a set of seqs, which are small numbers without large gaps.
-type bits []uint64
-
-func (b *bits) add(seq int64) {
-	for int64(len(*b)) <= seq/64 {
-		*b = append(*b, 0)
-	}
-	(*b)[seq/64] |= 1 << (seq % 64)
-}
-
-func (b bits) has(seq int64) bool {
-	return seq/64 < int64(len(b)) && b[seq/64]&(1<<(seq%64)) != 0
+	h := s.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.breach(s.last, unexpected, expected, came)
 }

@@ -14,7 +14,7 @@ func NewNotifier() Notifier { return Notifier{make(chan struct{}, 1)} }
 func (n Notifier) Notify() {
 	select {
 	case n.c <- struct{}{}:
-	default: // a notification waits already, and whoever receives it sees this work too
+	default: // a notification waits already, and its receiver sees this work too
 	}
 }
 

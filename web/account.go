@@ -5,35 +5,36 @@ import (
 	"regexp"
 )
 
-// These pages are our own to the last line, so nothing has to be allowed for the sake of a library.
+// accountPolicy allows nothing for libraries, because these pages use none.
 const accountPolicy = ownHostOnly +
 	"style-src 'self'; " +
 	"img-src 'self'"
 
-// Account returns the handler of the pages that mailed links lead to where the operator has no
-// frontend: it belongs at /account/*, and serves /account/verify-email, /account/reset-password,
-// their files below /account/, and 404 for anything else. It answers GET and HEAD. The endpoint is
-// the path of the API on the same host, where the pages send the mutations verifyEmail and
-// resetPassword by POST.
+// Account returns the handler of the pages for the links in mails, for operators without a frontend
+// of their own. It belongs at /account/*. It serves /account/verify-email, /account/reset-password
+// and their files below /account/, and answers anything else with 404. It answers GET and HEAD. The
+// endpoint is the path of the API on the same host, to which the pages send the mutations
+// verifyEmail and resetPassword with POST.
 //
-// The one-time token is in the fragment of the link, #token=..., which browsers send to nobody: so
-// it is in no log, and the pages are the same for everybody. Opening a link changes nothing,
-// because the scanners of mail services open links too.
+// The one-time token is in the fragment of the link, #token=..., which browsers do not send to the
+// server. So it is in no log, and the pages are the same for all users. Opening a link changes
+// nothing, because the scanners of mail services open links too.
 func Account(endpoint string) http.Handler {
 	s := newSite(accountPolicy, "/account", loadAssets("icon.svg", "account/*.css", "account/*.js"))
 	for _, name := range []string{"verify-email", "reset-password"} {
-		// Not stored, so that nobody who comes to this browser later gets back to a page that still
-		// holds a token.
-		s.page("/account/"+name, "no-store", endpoint, "account/layout.html", "account/"+name+".html")
+		// no-store, so that a later user of the browser cannot go back to a page with a token.
+		s.page("/account/"+name, "no-store", endpoint, "account/layout.html",
+			"account/"+name+".html")
 	}
 	return s
 }
 
-// AccountDocuments are what the pages send, for a server that answers only documents that it knows.
+// AccountDocuments returns the GraphQL documents of the pages, for a server that answers only
+// trusted documents.
 func AccountDocuments() (documents []string) {
 	script, err := files.ReadFile("account/account.js")
 	if err != nil {
-		panic(err) // it is embedded
+		panic(err) // cannot happen: it is embedded
 	}
 	for _, match := range regexp.MustCompile(`query: '([^']+)'`).FindAllSubmatch(script, -1) {
 		documents = append(documents, string(match[1]))

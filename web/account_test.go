@@ -55,13 +55,14 @@ func accountScript(t *testing.T) string {
 	return string(script)
 }
 
-// A token is a key to the account: it is taken out of the address, and is kept nowhere.
+// A token is a key to the account: the script removes it from the address, and stores it nowhere.
 func TestAccountScriptKeepsNothing(t *testing.T) {
 	script := accountScript(t)
 	if !strings.Contains(script, "history.replaceState(") {
 		t.Error("the token stays in the address bar")
 	}
-	if m := regexp.MustCompile(`(local|session)Storage|\.cookie|indexedDB|console\.|innerHTML`).FindString(script); m != "" {
+	if m := regexp.MustCompile(`(local|session)Storage|\.cookie|indexedDB|console\.|innerHTML`).
+		FindString(script); m != "" {
 		t.Errorf("account.js uses %s", m)
 	}
 }
@@ -83,7 +84,8 @@ func TestAccountMutations(t *testing.T) {
 			t.Errorf("%s: %v", field, errs)
 			continue
 		}
-		if _, err := validator.VariableValues(schema, doc.Operations[0], map[string]any{"input": input}); err != nil {
+		if _, err := validator.VariableValues(schema, doc.Operations[0],
+			map[string]any{"input": input}); err != nil {
 			t.Errorf("%s: variables: %v", field, err)
 		}
 	}

@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// CodeMirror and the components in GraphiQL put style elements into the page, hence 'unsafe-inline'
-// for styles. GraphiQL's style sheet contains its fonts and two images as data URLs.
+// playgroundPolicy allows 'unsafe-inline' for styles, because CodeMirror and the components of
+// GraphiQL add style elements to the page. It allows data URLs, because the style sheet of GraphiQL
+// contains fonts and two images.
 const playgroundPolicy = ownHostOnly +
 	"style-src 'self' 'unsafe-inline'; " +
 	"img-src 'self' data:; " +
 	"font-src 'self' data:"
 
-// Playground returns the handler of the GraphQL playground: the page at /, its files below
-// /playground/, and 404 for anything else. It answers GET and HEAD. The endpoint is the path of the
-// API on the same host, where the page sends queries and mutations by POST and subscriptions by
-// WebSocket (graphql-transport-ws).
+// Playground returns the handler of the GraphQL playground. It serves the page at / and its files
+// below /playground/, and answers anything else with 404. It answers GET and HEAD. The endpoint is
+// the path of the API on the same host, to which the page sends queries and mutations with POST,
+// and subscriptions over a WebSocket (graphql-transport-ws).
 //
-// The files may be kept by clients for a year, see site; the page itself is asked for again each
-// time.
+// Clients may cache the files for a year, see site. They revalidate the page each time.
 func Playground(endpoint string) http.Handler {
 	assets := loadAssets("icon.svg", "playground.*", "third_party/*")
 	operations, err := json.Marshal(loadOperations())
@@ -34,14 +34,14 @@ func Playground(endpoint string) http.Handler {
 	return s
 }
 
-// operation is one of the tabs that a new visitor finds.
+// operation is one of the tabs that a new visitor sees.
 type operation struct {
 	Query string `json:"query"`
 	// Variables is the text for the editor, a JSON object.
 	Variables string `json:"variables"`
 }
 
-// loadOperations returns the tabs in their order, which is that of the file names.
+// loadOperations returns the tabs, in the order of the file names.
 func loadOperations() []operation {
 	var operations []operation
 	for _, name := range glob("operations/*.graphql") {

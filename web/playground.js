@@ -1,4 +1,4 @@
-// The playground's own part: the bar with the access token, and the way by which GraphiQL's operations reach the API.
+// The bar with the access token, and the fetcher that sends GraphiQL's operations to the API.
 'use strict';
 
 (() => {
@@ -13,13 +13,14 @@
   const socketEndpoint = new URL(endpoint);
   socketEndpoint.protocol = endpoint.protocol === 'https:' ? 'wss:' : 'ws:';
 
-  // ── Who is signed in ──────────────────────────────────────────────────────────────────────────────────────────────
+  // The signed-in user
 
-  // sessionStorage belongs to one browser tab, so two tabs can be two people, and the token ends with its tab.
+  // sessionStorage belongs to one browser tab. So two tabs can have two users, and the token
+  // is deleted with its tab.
   const TOKEN = 'parley:accessToken';
   const NICKNAME = 'parley:nickname';
 
-  // Subscriptions that run with the token of the bar. Each is a function that ends one and tells its reader why.
+  // The subscriptions with the token of the bar, as functions that end them and show a reason.
   const followers = new Set();
 
   const accessToken = () => sessionStorage.getItem(TOKEN) ?? '';
@@ -29,13 +30,14 @@
     keepAccessToken(token, nickname, note);
   }
 
-  // As setAccessToken, but leaves the input alone, for the sake of whoever is typing there.
+  // setAccessToken without a change of the input, in which the user is typing.
   function keepAccessToken(token, nickname, note) {
     const changed = token !== accessToken();
     sessionStorage.setItem(TOKEN, token);
     sessionStorage.setItem(NICKNAME, nickname);
-    showWho(note);
-    // A socket is who it was when it connected. Left open, it would go on showing what the earlier person may see.
+    showUser(note);
+    // A socket keeps the user with whom it was opened. It would go on showing what the
+    // earlier user may see.
     if (changed) {
       for (const end of [...followers]) {
         end('The access token has changed. Run the subscription again to follow with the new one.');
@@ -43,7 +45,7 @@
     }
   }
 
-  function showWho(note) {
+  function showUser(note) {
     const token = accessToken();
     const nickname = sessionStorage.getItem(NICKNAME);
     if (token === '') {
@@ -55,7 +57,7 @@
     signOutButton.disabled = token === '';
   }
 
-  // What people paste often is the whole header.
+  // Users often paste the whole header.
   tokenInput.addEventListener('input', () => {
     keepAccessToken(tokenInput.value.trim().replace(/^Bearer\s+/i, ''), '', '');
   });
@@ -65,23 +67,25 @@
 
   signOutButton.addEventListener('click', async () => {
     const token = accessToken();
-    // Forgotten first: whatever the answer, and however long it takes, this tab no longer acts for the person.
+    // The token is deleted first, so that this tab no longer acts for the user,
+    // whatever the server answers.
     setAccessToken('', '', 'Signed out.');
     const result = await post(
       {query: 'mutation SignOut { logout { userErrors { code } } }', operationName: 'SignOut'},
       {Authorization: `Bearer ${token}`},
     );
-    // A token that is refused here has no session left to end.
+    // If the token is refused, its session has ended already.
     const refused = result.errors?.[0]?.extensions?.code === 'UNAUTHENTICATED';
     if (result.errors && !refused && accessToken() === '') {
-      showWho('The token is forgotten, but the server could not end the session.');
+      showUser('The token is deleted, but the server could not end the session.');
     }
   });
 
-  // The fields whose answer carries tokens, and the one after which there are none.
+  // The fields whose answer has tokens.
   const SIGNING_IN = new Set(['register', 'login', 'refreshSession']);
 
-  // Where a response signs in several people, the last one stays: fields of a mutation run one after the other.
+  // If a response signs in several users, the last one stays, because the fields of a
+  // mutation run in order.
   function readTokens(operation, result) {
     if (operation?.operation !== 'mutation' || !result.data) {
       return;
@@ -92,7 +96,8 @@
       }
       const answer = result.data[(alias ?? name).value];
       if (SIGNING_IN.has(name.value) && typeof answer?.tokens?.accessToken === 'string') {
-        // A refreshed session is the same person's, so a document that does not ask for the name need not lose it.
+        // A refreshed session has the same user. The nickname stays if the
+        // document does not request it.
         const before = name.value === 'refreshSession' ? sessionStorage.getItem(NICKNAME) : '';
         const nickname = answer.viewer?.user?.nickname ?? before ?? '';
         setAccessToken(answer.tokens.accessToken, nickname, `Token taken from ${name.value}.`);
@@ -102,12 +107,13 @@
     }
   }
 
-  // ── From GraphiQL to the API ──────────────────────────────────────────────────────────────────────────────────────
+  // From GraphiQL to the API
 
   const failure = (message) => ({errors: [{message}]});
 
-  // An Authorization written into GraphiQL's Headers editor wins over the bar, an empty one too: that is how to see what
-  // a stranger sees. Header names have no case, but a connection parameter has, hence the one spelling.
+  // An Authorization in GraphiQL's Headers editor wins over the bar. An empty one makes the
+  // request anonymous. Header names ignore case, but connection parameters do not, so the
+  // name gets one spelling.
   function withAuthorization(headers) {
     const all = {};
     for (const [name, value] of Object.entries(headers ?? {})) {
@@ -131,19 +137,20 @@
           ...headers,
         },
         body: JSON.stringify(params),
-        // A cookie of another application on this host is none of the API's business.
+        // The API must not get the cookies of other applications on this host.
         credentials: 'omit',
       });
       return await response.json();
     } catch (error) {
-      // A proxy between here and the API answers in its own words, and not in JSON.
+      // The answer of a proxy is not JSON.
       return failure(response ? `The server answered ${response.status} ${response.statusText}, not with GraphQL.`
         : `No answer from the server: ${error.message}`);
     }
   }
 
-  // Each subscription gets a socket of its own, so that it always connects with the token of the moment. The connection
-  // is not retried behind a person's back: a repeated subscription would show again what was there before.
+  // Each subscription has its own socket, which connects with the current token. It does not
+  // reconnect by itself, because a repeated subscription would show the earlier results
+  // again.
   function subscribe(params, {all, ownToken}) {
     return {
       subscribe(observer) {
@@ -151,7 +158,7 @@
           url: socketEndpoint.href,
           connectionParams: all,
           retryAttempts: 0,
-          // The reader is told of every failure already.
+          // Every failure is shown to the user already.
           onNonLazyError: () => {},
         });
         let open = true;
@@ -200,15 +207,17 @@
       const reason = [error.code, error.reason].filter(Boolean).join(' ');
       return `The connection was closed (${reason}). Run the subscription again to go on.`;
     }
-    // A socket that never opened comes as an event without a message: the browser hides the cause from scripts.
+    // If a socket was never opened, the error is an event without a message: browsers
+    // hide the cause from scripts.
     return error?.message ? `The connection failed: ${error.message}` : 'The WebSocket could not be opened.';
   }
 
-  // The operation that is meant; undefined where the document cannot be read, which then is the server's to explain.
+  // The operation that runs; undefined if the document cannot be parsed, which the server explains.
   function operationOf({query, operationName}) {
     try {
       const operations = GraphiQL.GraphQL.parse(query).definitions.filter(({kind}) => kind === 'OperationDefinition');
-      // Shortly after a change of tabs, GraphiQL still gives the operation name of the tab before.
+      // Shortly after a change of tabs, GraphiQL still passes the operation name
+      // of the previous tab.
       return operations.length === 1 ? operations[0] : operations.find(({name}) => name?.value === operationName);
     } catch {
       return undefined;
@@ -227,11 +236,12 @@
     return result;
   }
 
-  // ── The page ──────────────────────────────────────────────────────────────────────────────────────────────────────
+  // The page
 
-  // GraphiQL keeps what a person writes, which here includes passwords and whatever tokens are pasted into variables or
-  // headers, and its history keeps headers whatever shouldPersistHeaders says. By default it keeps them in localStorage,
-  // for ever and for all tabs; in sessionStorage they survive a reload and nothing else.
+  // GraphiQL stores what the user writes, including passwords and tokens in variables and
+  // headers. Its history stores headers even without shouldPersistHeaders. By default it uses
+  // localStorage, for ever and for all tabs. In sessionStorage the texts survive a reload and
+  // nothing else.
   const storage = {
     getItem: (key) => sessionStorage.getItem(key),
     setItem: (key, value) => sessionStorage.setItem(key, value),
@@ -239,7 +249,7 @@
     get length() {
       return sessionStorage.length;
     },
-    // "Clear data" in GraphiQL's settings is about the editors; it signs nobody out.
+    // "Clear data" in GraphiQL's settings clears the editors, and does not sign out.
     clear() {
       for (const key of Object.keys(sessionStorage).filter((key) => key.startsWith('graphiql:'))) {
         sessionStorage.removeItem(key);
@@ -249,13 +259,13 @@
 
   async function start() {
     tokenInput.value = accessToken();
-    showWho('');
+    showUser('');
     const response = await fetch(root.dataset.operations);
     if (!response.ok) {
       throw new Error(`${response.status} ${response.statusText}`);
     }
     const defaultTabs = await response.json();
-    // GraphiQL takes the query of the first default tab, but not its variables, unless it finds them in its storage.
+    // GraphiQL uses the query of the first default tab, and its variables only from the storage.
     if (storage.getItem('graphiql:tabState') === null) {
       storage.setItem('graphiql:variables', defaultTabs[0].variables);
     }
@@ -267,7 +277,7 @@
       shouldPersistHeaders: false,
       schemaDescription: true, // the API's conventions
       inputValueDeprecation: true,
-      // For automated tests: from now on, the editors know the schema.
+      // For automated tests: the editors have the schema.
       onSchemaChange: () => {
         root.dataset.schema = 'loaded';
       },

@@ -22,7 +22,7 @@ func TestPlaygroundPage(t *testing.T) {
 	)
 }
 
-// The token must not outlive its tab, so nothing may be kept where it would.
+// The token must not outlive its tab, so the script must not use storage that does.
 func TestNothingInLocalStorage(t *testing.T) {
 	script, err := os.ReadFile("playground.js")
 	if err != nil {
@@ -36,14 +36,16 @@ func TestNothingInLocalStorage(t *testing.T) {
 	}
 }
 
-// The address of the registry is a matter of whoever runs npm.
+// The lock file must not contain the address of a registry, which depends on where npm runs.
 func TestLockfileNamesNoRegistry(t *testing.T) {
 	lock, err := os.ReadFile("package-lock.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(lock), `"resolved"`) {
-		t.Error("package-lock.json says where each package came from: use npm's omit-lockfile-registry-resolved")
+		t.Error(
+			"package-lock.json says where each package came from: use npm's " +
+				"omit-lockfile-registry-resolved")
 	}
 }
 

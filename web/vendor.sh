@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes third_party/ anew from the packages that package-lock.json pins. Needed only after a change of versions: the result
-# is committed, so that building and running Parley takes neither npm nor a network.
+# Generates third_party/ from the packages that package-lock.json pins. Needed only after a change of
+# versions: the result is committed, so that building and running Parley needs neither npm nor a
+# network.
 set -eu
 cd "$(dirname "$0")"
 
@@ -9,8 +10,9 @@ npm ci --ignore-scripts --no-audit --no-fund
 rm -rf third_party
 mkdir third_party
 
-# The source maps are not shipped, so the reference to them goes too: it would be a 404 in every developer console.
-# Without -n, gzip would write the time into the file, and each run would be a change in git.
+# The source maps are not served, so the references to them are removed: they would be a 404 in every
+# developer console. Without -n, gzip would write the time into the file, and each run would be a
+# change in git.
 take() {
 	sed '/^\/\/# sourceMappingURL=/d' "node_modules/$1" | gzip -9n >"third_party/$(basename "$1").gz"
 }
@@ -20,7 +22,8 @@ take graphql-ws/umd/graphql-ws.min.js
 take react-dom/umd/react-dom.production.min.js
 take react/umd/react.production.min.js
 
-# GraphiQL's bundle contains most of what it depends on, so every package of the tree is named, with equal texts once.
+# The bundle of GraphiQL contains most of its dependencies, so all packages of the tree are listed.
+# Equal licence texts are printed once.
 node - >third_party/LICENSES.txt <<'EOF'
 const fs = require('fs');
 const packagesByText = new Map();
@@ -37,5 +40,5 @@ const parts = [...packagesByText].map(([text, packages]) => `${packages.join('\n
 console.log(['The libraries of the playground, and their licences.\n', ...parts].join(`\n${'-'.repeat(80)}\n\n`).trim());
 EOF
 
-# Left here, it would be searched by every Go tool that is told "./...".
+# Every Go tool with "./..." would search it.
 rm -rf node_modules

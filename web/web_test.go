@@ -63,12 +63,13 @@ func loadSchema(t *testing.T) *ast.Schema {
 	return schema
 }
 
-// linked returns the paths that a page names, in order.
+// linked returns the paths to which a page links, in order.
 func linked(t *testing.T, h http.Handler, page string) []string {
 	t.Helper()
 	content := body(t, get(t, h, page))
 	var paths []string
-	for _, m := range regexp.MustCompile(`(?:src|href|data-operations)="([^"]*)"`).FindAllStringSubmatch(content, -1) {
+	for _, m := range regexp.MustCompile(`(?:src|href|data-operations)="([^"]*)"`).
+		FindAllStringSubmatch(content, -1) {
 		paths = append(paths, m[1])
 	}
 	if len(paths) < 3 {
@@ -77,7 +78,7 @@ func linked(t *testing.T, h http.Handler, page string) []string {
 	return paths
 }
 
-// eachPage runs a test for every page that this package has.
+// eachPage runs a test for each page of this package.
 func eachPage(t *testing.T, test func(t *testing.T, h http.Handler, page string)) {
 	for page, h := range map[string]http.Handler{
 		"/":                       web.Playground("/graphql"),
@@ -88,8 +89,8 @@ func eachPage(t *testing.T, test func(t *testing.T, h http.Handler, page string)
 	}
 }
 
-// checkPage asserts what holds for the page of any handler that was made for the endpoint
-// /graphql?a="b, and beside that which Cache-Control it has and what is in it.
+// checkPage checks a page of a handler with the endpoint /graphql?a="b: what all pages have in
+// common, its Cache-Control, and that it has the contents.
 func checkPage(t *testing.T, h http.Handler, page, cacheControl string, contents ...string) {
 	t.Helper()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -150,7 +151,8 @@ func TestContentSecurityPolicy(t *testing.T) {
 					t.Errorf("%s: %s is %q, want %q", path, name, sources[name], want)
 				}
 			}
-			if strings.Contains(policy, "*") || strings.Contains(policy, "http") || strings.Contains(policy, "unsafe-eval") {
+			if strings.Contains(policy, "*") || strings.Contains(policy, "http") ||
+				strings.Contains(policy, "unsafe-eval") {
 				t.Errorf("%s: %q permits too much", path, policy)
 			}
 		}
@@ -168,21 +170,25 @@ func TestAssets(t *testing.T) {
 	eachPage(t, func(t *testing.T, h http.Handler, page string) {
 		for _, path := range linked(t, h, page) {
 			t.Run(filepath.Base(path), func(t *testing.T) {
-				plain, zipped := get(t, h, path), get(t, h, path, "Accept-Encoding", "gzip, deflate, br")
+				plain, zipped := get(t, h, path),
+					get(t, h, path, "Accept-Encoding", "gzip, deflate, br")
 				for _, resp := range []*http.Response{plain, zipped} {
 					if resp.StatusCode != http.StatusOK {
 						t.Fatalf("status %d", resp.StatusCode)
 					}
-					if got, want := resp.Header.Get("Content-Type"), types[filepath.Ext(path)]; got != want {
+					if got, want := resp.Header.Get(
+						"Content-Type"), types[filepath.Ext(path)]; got != want {
 						t.Errorf("Content-Type %q, want %q", got, want)
 					}
-					if got, want := resp.Header.Get("Cache-Control"), "public, max-age=31536000, immutable"; got != want {
+					if got, want := resp.Header.Get(
+						"Cache-Control"), "public, max-age=31536000, immutable"; got != want {
 						t.Errorf("Cache-Control %q, want %q", got, want)
 					}
 					if got := resp.Header.Get("Vary"); got != "Accept-Encoding" {
 						t.Errorf("Vary %q", got)
 					}
-					if tag := resp.Header.Get("Etag"); !regexp.MustCompile(`^"[^"]+"$`).MatchString(tag) {
+					if tag := resp.Header.Get("Etag"); !regexp.MustCompile(`^"[^"]+"$`).
+						MatchString(tag) {
 						t.Errorf("%s is no strong ETag", tag)
 					}
 				}
@@ -201,13 +207,16 @@ func TestAssets(t *testing.T) {
 				}
 
 				again := get(t, h, path, "Accept-Encoding", "gzip", "If-None-Match", zippedTag)
-				if again.StatusCode != http.StatusNotModified || body(t, &http.Response{Body: again.Body}) != "" {
+				if again.StatusCode != http.StatusNotModified ||
+					body(t, &http.Response{Body: again.Body}) != "" {
 					t.Errorf("status %d for what the client has already", again.StatusCode)
 				}
-				if other := get(t, h, path, "If-None-Match", zippedTag); other.StatusCode != http.StatusOK {
+				if other := get(t, h, path, "If-None-Match",
+					zippedTag); other.StatusCode != http.StatusOK {
 					t.Errorf("status %d to a client that has the other coding", other.StatusCode)
 				}
-				if head := do(t, h, http.MethodHead, path); head.StatusCode != http.StatusOK || body(t, head) != "" {
+				if head := do(t, h, http.MethodHead, path); head.StatusCode != http.StatusOK ||
+					body(t, head) != "" {
 					t.Errorf("HEAD: status %d", head.StatusCode)
 				}
 			})
@@ -281,10 +290,11 @@ func TestNothingElse(t *testing.T) {
 	})
 }
 
-// A page must work without any network but its own server, so nothing in it may name another host.
-// The one exception is the name of the SVG namespace, which nobody fetches.
+// A page loads nothing from other hosts, so no file may contain the address of one. The name of the
+// SVG namespace is an exception: browsers do not load it.
 func TestNoOtherHost(t *testing.T) {
-	address := regexp.MustCompile(`(?i)\b(https?|wss?):/|(src|href|action)\s*=\s*["']?//|url\(\s*["']?//|@import`)
+	address := regexp.MustCompile(
+		`(?i)\b(https?|wss?):/|(src|href|action)\s*=\s*["']?//|url\(\s*["']?//|@import`)
 	eachPage(t, func(t *testing.T, h http.Handler, page string) {
 		for _, path := range append(linked(t, h, page), page) {
 			name := filepath.Base(path)
@@ -293,10 +303,11 @@ func TestNoOtherHost(t *testing.T) {
 			case strings.HasPrefix(path, "//") || !strings.HasPrefix(path, "/"):
 				t.Errorf("the page loads %s", path)
 			case name == "LICENSES.txt" || strings.HasSuffix(name, ".min.js"):
-				// Not ours: these name pages for people to read. What they could load is up to the
-				// policy.
+				// Files of others, which contain links for people. The policy limits what they
+				// load.
 			case name == "graphiql.min.css":
-				if m := regexp.MustCompile(`url\(["']?(?:[^"'d]|d[^a]).{0,40}|@import`).FindString(content); m != "" {
+				if m := regexp.MustCompile(`url\(["']?(?:[^"'d]|d[^a]).{0,40}|@import`).
+					FindString(content); m != "" {
 					t.Errorf("%s loads %s", name, m)
 				}
 			default:

@@ -9,14 +9,14 @@ import (
 	"sync"
 )
 
-// compressFrom is how long a message has to be for compression to make it shorter by more than it
-// costs.
+// compressFrom is the length from which messages are compressed. Shorter ones would gain less than
+// it costs.
 const compressFrom = 512
 
 const deflateAnswer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
-// offersDeflate reports whether a client offers what we can do: not a smaller window, because
-// flate's is always the largest.
+// offersDeflate reports whether a client offers permessage-deflate with parameters that we support.
+// We do not support smaller windows, because those of compress/flate have the largest size.
 func offersDeflate(h http.Header) bool {
 	for _, offer := range listed(h, "Sec-WebSocket-Extensions") {
 		name, rest, _ := strings.Cut(offer, ";")
@@ -27,7 +27,8 @@ func offersDeflate(h http.Header) bool {
 		for parameter := range strings.SplitSeq(rest, ";") {
 			key, _, _ := strings.Cut(strings.TrimSpace(parameter), "=")
 			switch key {
-			case "", "server_no_context_takeover", "client_no_context_takeover", "client_max_window_bits":
+			case "", "server_no_context_takeover", "client_no_context_takeover",
+				"client_max_window_bits":
 			default:
 				acceptable = false
 			}
@@ -39,25 +40,26 @@ func offersDeflate(h http.Header) bool {
 	return false
 }
 
-// tail is what a message's last block ends with, and is not sent (RFC 7692, section 7.2).
+// tail ends the last block of a message. It is not sent (RFC 7692, section 7.2).
 const tail = "\x00\x00\xff\xff"
 
 //nolint:gochecknoglobals // memory that all sockets share
 var (
 	deflaters = sync.Pool{New: func() any {
-		w, _ := flate.NewWriter(io.Discard, flate.BestSpeed) // fails for no such level
+		w, _ := flate.NewWriter(io.Discard, flate.BestSpeed) // fails only for unknown levels
 		return w
 	}}
 	inflaters = sync.Pool{New: func() any { return flate.NewReader(strings.NewReader("")) }}
 )
 
+// appendCompressed is appendMessage for a compressed frame.
 func (s *socket) appendCompressed(b []byte, begins, id, continues string, payload []byte) []byte {
 	var out bytes.Buffer
 	w := deflaters.Get().(*flate.Writer)
 	defer deflaters.Put(w)
 	w.Reset(&out)
 	for _, part := range [...]string{begins, id, continues} {
-		_, _ = io.WriteString(w, part) // a buffer takes everything
+		_, _ = io.WriteString(w, part) // a buffer never fails
 	}
 	_, _ = w.Write(payload)
 	_, _ = w.Write([]byte{'}'})
@@ -66,11 +68,11 @@ func (s *socket) appendCompressed(b []byte, begins, id, continues string, payloa
 	return append(appendHeader(b, opText, len(data), true), data...)
 }
 
-// inflate is the reverse. What becomes larger than the limit is refused before it does.
+// inflate decompresses a message. It stops when the message becomes larger than limit.
 func inflate(data []byte, limit int) ([]byte, error) {
 	r := inflaters.Get().(io.ReadCloser)
 	defer inflaters.Put(r)
-	// A last, empty block says that it ends here.
+	// The tail, and an empty block that is marked as the last one.
 	in := io.MultiReader(bytes.NewReader(data), strings.NewReader(tail+"\x01\x00\x00\xff\xff"))
 	if err := r.(flate.Resetter).Reset(in, nil); err != nil {
 		return nil, err

@@ -14,17 +14,19 @@ import (
 	"parley/errs"
 )
 
-// execute runs an operation of a connection that stays, and puts its results into the connection's
-// outbox. Of a subscription it leaves the rest to the caller, who may wait for that on a goroutine
-// with a small stack.
+// execute runs an operation of a WebSocket or stream, and queues its results in the outbox. Of a
+// subscription it executes only the start, and returns the rest, which waits for the events. The
+// caller can run the rest on a new goroutine, which has a small stack.
 func (s *Server) execute(ctx context.Context, op *Operation, p *params) (rest func()) {
 	ctx = graphql.StartOperationTrace(ctx)
 	oc, list := s.prepare(ctx, p)
 	return s.run(ctx, op, oc, list)
 }
 
-// run is execute for what is prepared.
-func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationContext, list gqlerror.List) (rest func()) {
+// run is execute for an operation that was prepared.
+func (s *Server) run(
+	ctx context.Context, op *Operation, oc *graphql.OperationContext, list gqlerror.List,
+) (rest func()) {
 	if list != nil {
 		op.Fail(list)
 		return nil
@@ -35,15 +37,16 @@ func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationCo
 	subscription := oc.Operation.Operation == ast.Subscription
 	if subscription && !op.retain(retainedBytes(oc)) {
 		op.Fail(gqlerror.List{coded(errs.RateLimited,
-			"The subscriptions on one connection keep at most %d bytes of their requests: use smaller documents.", maxRetained)})
+			"The subscriptions on one connection keep at most %d bytes of their requests: "+
+				"use smaller documents.", maxRetained)})
 		return nil
 	}
 	if !subscription && s.opts.IsLarge != nil && s.opts.IsLarge(oc) {
-		end, err := op.box.beginLarge(ctx)
+		release, err := op.box.acquireLarge(ctx)
 		if err != nil {
-			return nil // nobody waits for the answer
+			return nil // the operation was cancelled
 		}
-		defer end()
+		defer release()
 	}
 	if subscription && s.opts.Subscribe != nil && s.opts.Subscribe(ctx, op, oc) {
 		return nil
@@ -56,15 +59,17 @@ func (s *Server) run(ctx context.Context, op *Operation, oc *graphql.OperationCo
 	return nil
 }
 
-// deliver puts results into the outbox until there are no more.
-func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.ResponseHandler, failed *failure) {
+// deliver queues all results of an operation, and ends it.
+func (s *Server) deliver(
+	ctx context.Context, op *Operation, responses graphql.ResponseHandler, failed *failure,
+) {
 	defer s.failPanicked(ctx, op)
 	for {
 		response := responses(ctx)
 		if response == nil {
 			break
 		}
-		if response.Data == nil { // it did not begin
+		if response.Data == nil { // the operation did not start
 			op.Fail(response.Errors)
 			return
 		}
@@ -79,11 +84,12 @@ func (s *Server) deliver(ctx context.Context, op *Operation, responses graphql.R
 	op.Complete()
 }
 
-// retainedBytes is about what a subscription keeps of its request: its text, what that becomes when
-// it is parsed, and the values of its variables.
+// retainedBytes estimates how many bytes a subscription keeps of its request: the text of the
+// document, its parsed form, and the values of the variables.
 func retainedBytes(oc *graphql.OperationContext) int {
-	const parsedFactor, parsedText = 16, 16 << 10
-	n := len(oc.RawQuery) + parsedFactor*min(len(oc.RawQuery), parsedText)
+	const parsedFactor = 16        // the size of a parsed document, in multiples of its text
+	const maxParsedText = 16 << 10 // longer texts are strings and comments: tokens are limited
+	n := len(oc.RawQuery) + parsedFactor*min(len(oc.RawQuery), maxParsedText)
 	for _, value := range oc.Variables {
 		if text, ok := value.(string); ok {
 			n += len(text)
@@ -92,9 +98,11 @@ func retainedBytes(oc *graphql.OperationContext) int {
 	return n
 }
 
-// prepare finds, parses and validates a document. Errors are those that keep an operation from
-// beginning.
-func (s *Server) prepare(ctx context.Context, p *params) (oc *graphql.OperationContext, list gqlerror.List) {
+// prepare finds, parses and validates the document of an operation. If it returns errors, the
+// operation does not start.
+func (s *Server) prepare(
+	ctx context.Context, p *params,
+) (oc *graphql.OperationContext, list gqlerror.List) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			list = gqlerror.List{s.recovered(ctx, reason)}
@@ -113,37 +121,38 @@ func (s *Server) prepare(ctx context.Context, p *params) (oc *graphql.OperationC
 	return oc, nil
 }
 
-// failPanicked is deferred by whoever runs an operation.
+// failPanicked ends the operation with an error after a panic. It must be deferred.
 func (s *Server) failPanicked(ctx context.Context, op *Operation) {
 	if reason := recover(); reason != nil {
 		op.Fail(gqlerror.List{s.recovered(ctx, reason)})
 	}
 }
 
-// recovered makes an internal error of a panic, with its stack for the log.
+// recovered converts a panic to an internal error. Its stack goes to the log.
 func (s *Server) recovered(ctx context.Context, reason any) *gqlerror.Error {
 	return s.opts.Present(ctx, fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))
 }
 
-// Encode is a response as JSON. It copies the data, which the executor uses again.
+// Encode returns a response as JSON. It copies the data, because the executor reuses that memory.
 func Encode(r *graphql.Response) []byte {
-	if len(r.Errors) > 0 || len(r.Extensions) > 0 || r.Data == nil || r.HasNext != nil || r.Label != "" || r.Path != nil {
+	if len(r.Errors) > 0 || len(r.Extensions) > 0 || r.Data == nil || r.HasNext != nil ||
+		r.Label != "" || r.Path != nil {
 		return mustMarshal(r)
 	}
-	const begins = `{"data":`
-	b := make([]byte, 0, len(begins)+len(r.Data)+1)
-	return append(append(append(b, begins...), r.Data...), '}')
+	const beginning = `{"data":`
+	b := make([]byte, 0, len(beginning)+len(r.Data)+1)
+	return append(append(append(b, beginning...), r.Data...), '}')
 }
 
-// encodeErrors is the response of an operation that did not begin: it has no data, not even null
-// (GraphQL, section 7.1).
+// encodeErrors returns the response of an operation that did not start, as JSON. It has no data,
+// not even null (GraphQL, section 7.1).
 func encodeErrors(list gqlerror.List) []byte {
 	return mustMarshal(struct {
 		Errors gqlerror.List `json:"errors"`
 	}{list})
 }
 
-// failure is how a subscription ends before its time.
+// failure collects the errors with which a subscription ends.
 type failure struct {
 	present func(context.Context, error) *gqlerror.Error
 
@@ -159,8 +168,8 @@ func (f *failure) errors() gqlerror.List {
 	return f.list
 }
 
-// Fail has the subscription that ctx belongs to end with an error. It has to be called before the
-// channel is closed from which its results come.
+// Fail makes the subscription of ctx end with an error. It must be called before the channel of its
+// results is closed.
 func Fail(ctx context.Context, err error) {
 	if f, ok := ctx.Value(failureKey{}).(*failure); ok {
 		shown := f.present(ctx, err)
@@ -170,19 +179,24 @@ func Fail(ctx context.Context, err error) {
 	}
 }
 
+// tooManyOperations is the error of an operation beyond Options.MaxOperations.
 func tooManyOperations(limit int) gqlerror.List {
-	return gqlerror.List{coded(errs.RateLimited, "At most %d operations run on one connection at once.", limit)}
+	return gqlerror.List{coded(errs.RateLimited,
+		"At most %d operations run on one connection at once.", limit)}
 }
 
+// coded returns an error with the code in its extensions.
 func coded(code errs.Code, format string, args ...any) *gqlerror.Error {
-	return &gqlerror.Error{Message: fmt.Sprintf(format, args...), Extensions: map[string]any{"code": string(code)}}
+	return &gqlerror.Error{
+		Message: fmt.Sprintf(format, args...), Extensions: map[string]any{"code": string(code)},
+	}
 }
 
-// errorOf is a problem with a request, in the form of GraphQL.
+// errorOf converts an error of a request to the form of GraphQL.
 func errorOf(err error) *gqlerror.Error {
 	code := errs.BadUserInput
 	if e, ok := errors.AsType[*errs.Error](err); ok {
 		code = e.Code
 	}
-	return coded(code, "%s", why(err))
+	return coded(code, "%s", clientMessage(err))
 }

@@ -6,20 +6,24 @@ import (
 	"time"
 )
 
-// flusher writes what waits on sockets, with a few goroutines that live only while there is
-// something to write. They never wait for a client: one that takes nothing gets a goroutine of its
-// own until it does, or is given up.
+// flusher writes the outboxes of sockets. Its goroutines live only while there is something to
+// write, and never wait for a client. A client that does not accept all of a write gets a goroutine
+// of its own: see flushSlowly.
 type flusher struct {
 	mu      sync.Mutex // guards what follows
-	ready   []*socket
-	next    int // in ready
-	running int
+	ready   []*socket  // a queue, from next on
+	next    int
+	running int // goroutines
 }
 
-// writers is how many goroutines write: one processor is left to those who make what is written.
+// maxIdleReady is the largest capacity of flusher.ready that is kept while the queue is empty.
+const maxIdleReady = 1 << 10
+
+// writers returns how many goroutines may write. One processor is left to the goroutines that make
+// the results.
 func writers() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
-// add has somebody write what waits on a socket.
+// add queues a socket to be written, and starts a goroutine if there is none for it.
 func (f *flusher) add(s *socket) {
 	f.mu.Lock()
 	f.ready = append(f.ready, s)
@@ -33,94 +37,104 @@ func (f *flusher) add(s *socket) {
 	}
 }
 
-// pop takes those sockets that have waited longest, but leaves some for the other writers. Without
-// any, whoever asked has to end.
-func (f *flusher) pop(some []*socket) []*socket {
+// pop moves the sockets that have waited longest to batch, at most its capacity. It leaves a fair
+// share to the other goroutines. If it returns nil, the caller has to return: it is no longer
+// counted.
+func (f *flusher) pop(batch []*socket) []*socket {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	waiting := f.ready[f.next:]
 	if len(waiting) == 0 {
 		f.next = 0
 		f.ready = f.ready[:0]
-		if cap(f.ready) > 1<<10 {
+		if cap(f.ready) > maxIdleReady {
 			f.ready = nil
 		}
 		f.running--
 		return nil
 	}
-	n := min(cap(some), (len(waiting)+f.running-1)/f.running)
-	some = append(some, waiting[:n]...)
+	n := min(cap(batch), (len(waiting)+f.running-1)/f.running)
+	batch = append(batch, waiting[:n]...)
 	clear(waiting[:n])
 	f.next += n
-	// or it would grow as long as it is never empty
-	if f.next >= 1<<10 && f.next*2 >= len(f.ready) {
+	// A queue that is never empty would grow without a limit otherwise.
+	if f.next >= maxIdleReady && f.next*2 >= len(f.ready) {
 		n := copy(f.ready, f.ready[f.next:])
 		clear(f.ready[n:])
 		f.ready, f.next = f.ready[:n], 0
 	}
-	return some
+	return batch
 }
 
 func (f *flusher) run() {
-	p := pages.Get().(*page)
-	defer pages.Put(p)
-	var room [32]*socket
+	buf := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(buf)
+	var space [32]*socket
 	for {
-		some := f.pop(room[:0])
-		if some == nil {
+		batch := f.pop(space[:0])
+		if batch == nil {
 			return
 		}
-		for i, s := range some {
-			if s.flush(p) {
+		for i, s := range batch {
+			if s.flush(buf) {
 				f.add(s) // behind the others
 			}
-			some[i] = nil
+			batch[i] = nil
 		}
 	}
 }
 
-// page is what a writer needs: what it takes from an outbox, and the bytes that this becomes.
-type page struct {
-	batch []item
-	bytes []byte
+// writeBuffer is the memory that a writer needs: the items of one write, and their frames.
+type writeBuffer struct {
+	items  []item
+	frames []byte
 }
 
-//nolint:gochecknoglobals // memory that all writers share
-var pages = sync.Pool{New: func() any { return &page{batch: make([]item, 0, 64), bytes: make([]byte, 0, 4<<10)} }}
+// The largest capacities of a writeBuffer that are kept after a write.
+const (
+	maxKeptItems  = 1 << 10
+	maxKeptFrames = 2 * batchBytes
+)
 
-// print makes frames of what was taken. last reports that these are the last ones.
-func (s *socket) print(p *page) (last bool) {
-	p.bytes = p.bytes[:0]
-	for i := range p.batch {
-		p.bytes = s.appendFrame(p.bytes, p.batch[i])
-		last = last || p.batch[i].kind == kindGoodbye
+//nolint:gochecknoglobals // memory that all writers share
+var writeBuffers = sync.Pool{New: func() any {
+	return &writeBuffer{items: make([]item, 0, 64), frames: make([]byte, 0, 4<<10)}
+}}
+
+// encodeFrames encodes buf.items to buf.frames. last reports that the close frame is among them.
+func (s *socket) encodeFrames(buf *writeBuffer) (last bool) {
+	buf.frames = buf.frames[:0]
+	for i := range buf.items {
+		buf.frames = s.appendFrame(buf.frames, buf.items[i])
+		last = last || buf.items[i].kind == kindClose
 	}
-	clear(p.batch)
-	if cap(p.batch) > 1<<10 {
-		p.batch = nil
+	clear(buf.items)
+	if cap(buf.items) > maxKeptItems {
+		buf.items = nil
 	}
 	return last
 }
 
-// hold takes what waits, for whoever writes it past net and then lets go of the descriptor. It
-// reports false when there is none any more.
-func (s *socket) hold(p *page) bool {
+// pin dequeues the items of the next write to buf. If there are any, and the socket is open, its
+// descriptor is pinned: it stays open until unpin. pin reports whether the socket is open.
+func (s *socket) pin(buf *writeBuffer) (open bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.batch = s.takeSome(p.batch[:0])
-	s.held = len(p.batch) > 0 && !s.closed
+	buf.items = s.dequeueLocked(buf.items[:0])
+	s.pinned = len(buf.items) > 0 && !s.closed
 	return !s.closed
 }
 
-// letGo ends a hold. done says that the writer leaves if nothing more waits, and more that
-// something does.
-func (s *socket) letGo(done bool) (more bool) {
+// unpin lets the descriptor be closed, and closes it if close was called meanwhile. It reports
+// whether more items are queued. If done is set and none are, the writer counts as asleep: the next
+// item wakes one.
+func (s *socket) unpin(done bool) (more bool) {
 	s.mu.Lock()
-	s.held = false
+	s.pinned = false
 	if done {
-		s.writing = s.waits
+		s.writing = s.hasFirst
 	}
-	more, closed := s.waits, s.closed
+	more, closed := s.hasFirst, s.closed
 	s.mu.Unlock()
 	if closed {
 		_ = s.net.Close()
@@ -128,68 +142,71 @@ func (s *socket) letGo(done bool) (more bool) {
 	return more
 }
 
-// flush writes what waits, once, and reports whether there is more.
-func (s *socket) flush(p *page) (more bool) {
-	open := s.hold(p)
-	if len(p.batch) == 0 {
+// flush writes the outbox once, as much as the client accepts without waiting. It reports whether
+// the caller has to flush again, because more items are queued.
+func (s *socket) flush(buf *writeBuffer) (more bool) {
+	open := s.pin(buf)
+	if len(buf.items) == 0 {
 		return false
 	}
-	last := s.print(p)
-	if !open { // what waited was the goodbye, for a client that has gone
-		s.gone()
+	last := s.encodeFrames(buf)
+	if !open { // nothing can be written any more; only a close frame can have been queued
+		s.abort()
 		return false
 	}
-	n, err := s.writeNow(p.bytes)
-	done := err == nil && n == len(p.bytes) && !last
-	more = s.letGo(done)
+	n, err := s.writeNow(buf.frames)
+	done := err == nil && n == len(buf.frames) && !last
+	more = s.unpin(done)
 	switch {
 	case err != nil:
-		s.gone()
-	case n < len(p.bytes): // the client takes no more at present
-		rest := append([]byte(nil), p.bytes[n:]...)
+		s.abort()
+	case n < len(buf.frames):
+		rest := append([]byte(nil), buf.frames[n:]...)
 		go s.flushSlowly(rest, last)
 	case last:
-		s.saidGoodbye()
+		s.closeFrameWritten()
 	}
-	if cap(p.bytes) > 2*batchBytes {
-		p.bytes = nil
+	if cap(buf.frames) > maxKeptFrames {
+		buf.frames = nil
 	}
 	return done && more
 }
 
-// slowWrite is how much a slow client has to take within the time for a write.
+// slowWrite is how many bytes a slow client has to accept within Options.WriteTimeout.
 const slowWrite = 16 << 10
 
-// flushSlowly writes what waits, on a goroutine of its own.
+// flushSlowly writes rest, which ends with the close frame if last is set. Then it writes the
+// outbox until that is empty. It runs on a goroutine of its own, and waits for the client.
 func (s *socket) flushSlowly(rest []byte, last bool) {
-	p := pages.Get().(*page)
-	defer pages.Put(p)
+	buf := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(buf)
 	for {
 		for len(rest) > 0 {
 			part := rest[:min(len(rest), slowWrite)]
 			_ = s.net.SetWriteDeadline(time.Now().Add(s.server.opts.WriteTimeout))
 			if _, err := s.net.Write(part); err != nil {
-				s.gone()
+				s.abort()
 				return
 			}
 			rest = rest[len(part):]
 		}
 		_ = s.net.SetWriteDeadline(time.Time{})
 		if last {
-			s.saidGoodbye()
+			s.closeFrameWritten()
 			return
 		}
-		p.batch = s.take(p.batch[:0])
-		last = s.print(p)
-		if rest = p.bytes; len(rest) == 0 {
+		buf.items = s.dequeue(buf.items[:0])
+		last = s.encodeFrames(buf)
+		if rest = buf.frames; len(rest) == 0 {
 			return
 		}
 	}
 }
 
-// writeNow writes as much as the client takes without waiting for it.
+// writeNow writes as much as the client accepts without waiting. Without a descriptor that is
+// nothing, and flushSlowly writes all.
 func (s *socket) writeNow(b []byte) (int, error) {
-	if s.raw == nil { // not a plain connection of the operating system
+	if s.raw == nil {
 		return 0, nil
 	}
 	return tryWrite(s.fd, b)

@@ -21,11 +21,14 @@ const (
 	reservedBits  = 0x30
 	maskBit       = 0x80
 
-	maxControl = 125 // bytes that a control frame may carry
-	maxHeader  = 14
+	length16 = 126 // the length follows in 16 bits
+	length64 = 127 // the length follows in 64 bits
+
+	maxControl = 125 // bytes in the payload of a control frame
+	maxHeader  = 14  // bytes
 )
 
-// frameHeader is what stands before the payload of a client's frame.
+// frameHeader is the header of a frame of the client.
 type frameHeader struct {
 	final, compressed bool
 	opcode            byte
@@ -36,13 +39,18 @@ type frameHeader struct {
 
 func (h frameHeader) control() bool { return h.opcode >= opClose }
 
-// parseHeader reads the header at the beginning of b. Where more bytes are needed, ok is false.
-// limit bounds the payload; compressed says whether frames may be.
-func parseHeader(b []byte, limit int, compressed bool) (h frameHeader, ok bool, problem *violation) {
+// parseHeader parses the header at the beginning of b. If ok is false, it needs more bytes: h.size
+// is how many are needed, as far as is known. limit is the largest payload. compressed allows
+// compressed frames.
+func parseHeader(
+	b []byte, limit int, compressed bool,
+) (h frameHeader, ok bool, problem *violation) {
 	if len(b) < 2 {
 		return h, false, nil
 	}
-	h = frameHeader{final: b[0]&finBit != 0, compressed: b[0]&compressedBit != 0, opcode: b[0] & 0x0F, size: 2}
+	h = frameHeader{
+		final: b[0]&finBit != 0, compressed: b[0]&compressedBit != 0, opcode: b[0] & 0x0F, size: 2,
+	}
 	switch {
 	case b[0]&reservedBits != 0 || h.compressed && !compressed:
 		return h, false, broken("A reserved bit is set, and no extension uses it.")
@@ -60,15 +68,15 @@ func parseHeader(b []byte, limit int, compressed bool) (h frameHeader, ok bool, 
 		return h, false, broken("A control frame carries at most 125 bytes.")
 	}
 	switch length {
-	case 126:
+	case length16:
 		h.size = 4
 		if len(b) < h.size {
 			return h, false, nil
 		}
-		if length = uint64(binary.BigEndian.Uint16(b[2:])); length < 126 {
+		if length = uint64(binary.BigEndian.Uint16(b[2:])); length < length16 {
 			return h, false, broken("The length is not written in the shortest form.")
 		}
-	case 127:
+	case length64:
 		h.size = 10
 		if len(b) < h.size {
 			return h, false, nil
@@ -89,7 +97,7 @@ func parseHeader(b []byte, limit int, compressed bool) (h frameHeader, ok bool, 
 	return h, true, nil
 }
 
-// unmask is its own reverse (RFC 6455, section 5.3).
+// unmask removes the mask of a payload, in place (RFC 6455, section 5.3).
 func unmask(b []byte, mask [4]byte) {
 	word := uint64(binary.LittleEndian.Uint32(mask[:]))
 	word |= word << 32
@@ -102,22 +110,23 @@ func unmask(b []byte, mask [4]byte) {
 	}
 }
 
-// appendHeader writes the header of a server's frame, which is never fragmented and never masked.
+// appendHeader appends the header of a frame of the server. Such a frame is neither fragmented nor
+// masked.
 func appendHeader(b []byte, opcode byte, length int, compressed bool) []byte {
 	first := finBit | opcode
 	if compressed {
 		first |= compressedBit
 	}
 	switch {
-	case length < 126:
+	case length < length16:
 		return append(b, first, byte(length))
 	case length <= 0xFFFF:
-		return append(b, first, 126, byte(length>>8), byte(length))
+		return append(b, first, length16, byte(length>>8), byte(length))
 	}
-	return binary.BigEndian.AppendUint64(append(b, first, 127), uint64(length))
+	return binary.BigEndian.AppendUint64(append(b, first, length64), uint64(length))
 }
 
-// closeFrame carries a code, and a reason that is cut to what there is room for.
+// closeFrame returns the payload of a close frame. A long reason is cut to fit.
 func closeFrame(code int, reason string) []byte {
 	for len(reason) > maxControl-2 {
 		_, last := utf8.DecodeLastRuneInString(reason)
@@ -126,8 +135,8 @@ func closeFrame(code int, reason string) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)
 }
 
-// parseClose reads the payload of a client's close frame. Without a code, it is 1005, which stands
-// for none (section 7.4.1).
+// parseClose parses the payload of a close frame of the client. Without a code it returns
+// closeNoStatus (RFC 6455, section 7.4.1).
 func parseClose(payload []byte) (code int, problem *violation) {
 	if len(payload) == 0 {
 		return closeNoStatus, nil

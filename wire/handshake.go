@@ -3,7 +3,7 @@ package wire
 import (
 	"bufio"
 	"context"
-	"crypto/sha1" //nolint:gosec // the handshake has it (RFC 6455, section 1.3); nothing depends on its strength
+	"crypto/sha1" //nolint:gosec // RFC 6455, section 1.3; nothing depends on its strength
 	"encoding/base64"
 	"io"
 	"net"
@@ -16,14 +16,16 @@ import (
 	"parley/errs"
 )
 
-// isUpgrade tells a request for a WebSocket from others.
+// isUpgrade reports whether a request asks for a WebSocket.
 func isUpgrade(r *http.Request) bool { return hasToken(r.Header, "Upgrade", "websocket") }
 
-// hasToken looks for a token in a header that is a list (RFC 9110, section 5.6.1).
+// hasToken reports whether a header that is a list has a token (RFC 9110, section 5.6.1).
 func hasToken(h http.Header, name, token string) bool {
-	return slices.ContainsFunc(listed(h, name), func(t string) bool { return strings.EqualFold(t, token) })
+	return slices.ContainsFunc(listed(h, name),
+		func(t string) bool { return strings.EqualFold(t, token) })
 }
 
+// listed returns the elements of a header that is a list.
 func listed(h http.Header, name string) (tokens []string) {
 	for _, line := range h.Values(name) {
 		for t := range strings.SplitSeq(line, ",") {
@@ -33,8 +35,8 @@ func listed(h http.Header, name string) (tokens []string) {
 	return tokens
 }
 
-// checkHandshake says what is wrong with the request for a WebSocket (RFC 6455, section 4.2.1), if
-// anything.
+// checkHandshake returns a sentence about what is wrong with the request for a WebSocket (RFC 6455,
+// section 4.2.1); "" if nothing is.
 func checkHandshake(r *http.Request) string {
 	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
 	switch {
@@ -56,14 +58,15 @@ func checkHandshake(r *http.Request) string {
 	return ""
 }
 
-// accept answers a key (RFC 6455, section 4.2.2).
+// accept returns the Sec-WebSocket-Accept for a key (RFC 6455, section 4.2.2).
 func accept(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see the import
+	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	sum := sha1.Sum([]byte(key + guid)) //nolint:gosec // see the import
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// upgrade makes a WebSocket of a request. What net/http has kept for the request is given back when
-// this returns: the socket lives on by itself.
+// upgrade makes a WebSocket of a request, and returns. The socket lives on, and net/http frees the
+// memory of the request.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if problem := checkHandshake(r); problem != "" {
 		w.Header().Set("Sec-WebSocket-Version", "13")
@@ -72,39 +75,42 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(s.opts.Detach(r.Context()))
 	c := &socket{server: s, cancel: cancel, ctx: ctx}
-	c.bounds, c.carrier, c.writing = &s.bounds, c, true // until it is attached
+	c.bounds, c.transport = &s.bounds, c
+	c.writing = true // no writer is woken before attach
 	c.deflates = s.opts.Compression && offersDeflate(r.Header)
-	if !s.live.add(c) {
+	if !s.connections.add(c) {
 		cancel()
 		WriteError(w, r, http.StatusServiceUnavailable, errDraining)
 		return
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		c.drop()
-		WriteError(w, r, http.StatusBadRequest, errs.New(errs.BadUserInput, "This connection cannot become a WebSocket."))
+		c.discardUnopened()
+		WriteError(w, r, http.StatusBadRequest,
+			errs.New(errs.BadUserInput, "This connection cannot become a WebSocket."))
 		return
 	}
-	if err := c.attach(conn, answer(r, c.deflates), s.opts.WriteTimeout); err != nil {
-		c.drop()
+	if err := c.attach(conn, handshakeAnswer(r, c.deflates), s.opts.WriteTimeout); err != nil {
+		c.discardUnopened()
 		_ = conn.Close()
 		return
 	}
-	c.serve(early(buffered.Reader))
+	c.serve(bufferedBytes(buffered.Reader))
 }
 
 var errDraining = errs.New(errs.Unavailable, "The server is stopping. Try again.")
 
-// drop gives up what never became a socket.
-func (s *socket) drop() {
-	s.outbox.end(nil, nil)
+// discardUnopened ends a socket whose handshake has failed.
+func (s *socket) discardUnopened() {
+	s.outbox.end(ending{discard: allItems})
 	s.cancel()
-	s.server.live.remove(s)
+	s.server.connections.remove(s)
 }
 
-// attach writes the answer to the handshake. From then on frames may be written.
+// attach writes the answer to the handshake, and gives the socket its connection. Frames can be
+// written from then on.
 func (s *socket) attach(conn net.Conn, answer string, timeout time.Duration) error {
-	_ = conn.SetDeadline(time.Now().Add(timeout)) // also undoes what net/http had set
+	_ = conn.SetDeadline(time.Now().Add(timeout)) // it replaces that of net/http
 	if _, err := io.WriteString(conn, answer); err != nil {
 		return err
 	}
@@ -119,18 +125,20 @@ func (s *socket) attach(conn net.Conn, answer string, timeout time.Duration) err
 	}
 	s.mu.Lock()
 	s.net = conn
-	s.writing = s.waits // it was ended meanwhile
-	wake := s.writing
+	s.writing = s.hasFirst // the socket was ended meanwhile
+	ended := s.writing
 	s.mu.Unlock()
-	if wake {
-		s.wake(false)
+	if ended {
+		s.wakeWriter()
 	}
 	return nil
 }
 
-func answer(r *http.Request, deflate bool) string {
+// handshakeAnswer returns the answer to a request for a WebSocket.
+func handshakeAnswer(r *http.Request, deflate bool) string {
 	var b strings.Builder
-	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n" +
+		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
 	b.WriteString(accept(r.Header.Get("Sec-WebSocket-Key")))
 	b.WriteString("\r\nSec-WebSocket-Protocol: " + Subprotocol + "\r\n")
 	if deflate {
@@ -140,8 +148,8 @@ func answer(r *http.Request, deflate bool) string {
 	return b.String()
 }
 
-// early is what a client has sent right behind its request.
-func early(r *bufio.Reader) []byte {
+// bufferedBytes returns what a client has sent directly after its request.
+func bufferedBytes(r *bufio.Reader) []byte {
 	n := r.Buffered()
 	if n == 0 {
 		return nil

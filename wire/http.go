@@ -23,17 +23,27 @@ import (
 // Media types of answers (GraphQL over HTTP, section 4.2).
 const (
 	graphqlJSON = "application/graphql-response+json"
-	legacyJSON  = "application/json" // whose status is 200 for every request that is well formed
+	legacyJSON  = "application/json" // the status is 200 for every well-formed request
 	eventStream = "text/event-stream"
 )
 
-// negotiate chooses the media type of the answer; empty when there is none that the client takes.
-// Server-sent events have to be asked for, without JSON beside them: some clients list every type
-// they know with ordinary requests.
+// specificity says how precisely a media range names a type. The most specific range decides (RFC
+// 9110, section 12.5.1).
+type specificity int
+
+const (
+	anyType    specificity = iota + 1 // */*
+	anySubtype                        // application/*
+	exactType                         // application/json
+)
+
+// negotiate chooses the media type of the answer; "" if the client accepts none of ours.
+// Server-sent events are chosen only if the client accepts no JSON type by name, because some
+// clients list every type that they know.
 func negotiate(h http.Header) string {
 	type weight struct {
 		q        float64
-		specific int // 3 the type itself, 2 its family, 1 anything
+		specific specificity
 	}
 	best := map[string]weight{}
 	ranges := listed(h, "Accept")
@@ -48,15 +58,15 @@ func negotiate(h http.Header) string {
 				continue
 			}
 		}
-		specific := 3
+		specific := exactType
 		var types []string
 		switch media {
 		case graphqlJSON, legacyJSON, eventStream:
 			types = []string{media}
 		case "application/*":
-			specific, types = 2, []string{graphqlJSON, legacyJSON}
+			specific, types = anySubtype, []string{graphqlJSON, legacyJSON}
 		case "*/*":
-			specific, types = 1, []string{graphqlJSON, legacyJSON}
+			specific, types = anyType, []string{graphqlJSON, legacyJSON}
 		}
 		for _, t := range types {
 			if specific > best[t].specific {
@@ -68,9 +78,10 @@ func negotiate(h http.Header) string {
 	switch {
 	case len(ranges) == 0:
 		return legacyJSON
-	case events.q > 0 && modern.specific < 3 && legacy.specific < 3:
+	case events.q > 0 && modern.specific < exactType && legacy.specific < exactType:
 		return eventStream
-	case modern.q > legacy.q || modern.q == legacy.q && modern.specific == 3 && modern.q > 0:
+	case modern.q > legacy.q || modern.q == legacy.q && modern.specific == exactType &&
+		modern.q > 0:
 		return graphqlJSON
 	case legacy.q > 0:
 		return legacyJSON
@@ -83,43 +94,50 @@ func isUTF8(parameters map[string]string) bool {
 	return !given || strings.EqualFold(charset, "utf-8")
 }
 
-// problem is a request that does not get as far as GraphQL.
+// problem is the answer to a request that is refused before its operation is read.
 type problem struct {
-	status  int
-	err     *errs.Error
-	accepts [2]string // a header that says what would be accepted, and its value; empty without one
+	status int
+	err    *errs.Error
+
+	header, value string // a header of the answer, if any
 }
 
 func (p *problem) write(w http.ResponseWriter, r *http.Request) {
-	if name := p.accepts[0]; name != "" {
-		w.Header().Set(name, p.accepts[1])
+	if p.header != "" {
+		w.Header().Set(p.header, p.value)
 	}
 	WriteError(w, r, p.status, p.err)
 }
 
 func badRequest(format string, args ...any) *problem {
-	return &problem{status: http.StatusBadRequest, err: errs.New(errs.BadUserInput, format, args...)}
+	err := errs.New(errs.BadUserInput, format, args...)
+	return &problem{status: http.StatusBadRequest, err: err}
 }
 
-// unsupported is 415, with the header by which RFC 9110 (section 15.5.16) has the answer say what
-// is supported.
+// unsupported returns a problem with the status 415, and with the header that names the supported
+// value (RFC 9110, section 15.5.16).
 func unsupported(header, value, format string, args ...any) *problem {
-	return &problem{http.StatusUnsupportedMediaType, errs.New(errs.BadUserInput, format, args...), [2]string{header, value}}
+	err := errs.New(errs.BadUserInput, format, args...)
+	return &problem{http.StatusUnsupportedMediaType, err, header, value}
 }
 
-// readParams reads the operation of a request, whose body has to be JSON: a form on a foreign page
-// can send anything else without being asked.
-func (s *Server) readParams(w http.ResponseWriter, r *http.Request, query url.Values) (*params, *problem) {
+// readParams reads the operation of a request. The body has to be JSON, because a form on another
+// site can send other types without a preflight request.
+func (s *Server) readParams(
+	w http.ResponseWriter, r *http.Request, query url.Values,
+) (*params, *problem) {
 	if r.Method == http.MethodGet {
 		return readQuery(query)
 	}
 	media, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != legacyJSON || !isUTF8(parameters) {
-		return nil, unsupported("Accept", legacyJSON, "The Content-Type has to be application/json, in UTF-8.")
+		return nil, unsupported("Accept", legacyJSON,
+			"The Content-Type has to be application/json, in UTF-8.")
 	}
 	for _, coding := range listed(r.Header, "Content-Encoding") {
 		if coding != "" && !strings.EqualFold(coding, "identity") {
-			return nil, unsupported("Accept-Encoding", "identity", "The body has to come as it is, not in the coding %.40q.", coding)
+			return nil, unsupported("Accept-Encoding", "identity",
+				"The body has to come as it is, not in the coding %.40q.", coding)
 		}
 	}
 	body, unread := s.readBody(w, r)
@@ -131,40 +149,42 @@ func (s *Server) readParams(w http.ResponseWriter, r *http.Request, query url.Va
 	}
 	p, err := parseParams(body)
 	if err != nil {
-		return nil, badRequest("%s", why(err))
+		return nil, badRequest("%s", clientMessage(err))
 	}
 	return p, nil
 }
 
-// boundBody has what comes with a request be there in time, also where nobody reads it: before
-// net/http answers, it takes in what is left.
-func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
+// limitBodyTime sets the time for the body of a request. This includes bodies that no handler
+// reads, because net/http reads the rest before it answers.
+func (s *Server) limitBodyTime(w http.ResponseWriter, r *http.Request) {
 	if r.Body != http.NoBody {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.MessageTimeout))
 	}
 }
 
-// readBody takes in a body, up to the limit. Where it does not come whole, its time stays over:
-// nothing more is waited for.
+// readBody reads a body, up to Options.MaxMessage. If the body is late, the read deadline stays in
+// the past, so that nothing waits for the rest.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.opts.MaxMessage)))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &problem{
 			status: http.StatusRequestEntityTooLarge,
-			err:    errs.New(errs.BadUserInput, "The request is larger than %d bytes.", s.opts.MaxMessage),
+			err: errs.New(errs.BadUserInput, "The request is larger than %d bytes.",
+				s.opts.MaxMessage),
 		}
 	}
 	if err != nil {
 		return nil, &problem{
-			status: http.StatusRequestTimeout, err: errs.New(errs.BadUserInput, "The request did not arrive whole."),
+			status: http.StatusRequestTimeout,
+			err:    errs.New(errs.BadUserInput, "The request did not arrive whole."),
 		}
 	}
-	// it would end a server-sent stream
+	// The deadline would end a server-sent stream.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return body, nil
 }
 
-// parameters reads the query of the URL. Those that have a meaning here stand there once.
+// parameters parses the query of the URL. It refuses parameters of ours that occur twice.
 func parameters(raw string) (url.Values, *problem) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
@@ -178,7 +198,8 @@ func parameters(raw string) (url.Values, *problem) {
 			return nil, badRequest("The parameter %.40q in the URL is not UTF-8.", name)
 		}
 		switch name {
-		case "query", "operationName", "variables", "extensions", "documentId", "operationId", "token":
+		case "query", "operationName", "variables", "extensions", "documentId", "operationId",
+			"token":
 			if len(values[name]) > 1 {
 				return nil, badRequest("The parameter %q is in the URL more than once.", name)
 			}
@@ -187,29 +208,31 @@ func parameters(raw string) (url.Values, *problem) {
 	return values, nil
 }
 
-// readQuery reads the operation of a GET, in which objects are JSON too.
+// readQuery reads the operation of a GET. Objects in the query of the URL are JSON.
 func readQuery(values url.Values) (*params, *problem) {
 	p := new(params)
-	p.Query, p.OperationName, p.documentID = values.Get("query"), values.Get("operationName"), values.Get("documentId")
+	p.Query, p.documentID = values.Get("query"), values.Get("documentId")
+	p.OperationName = values.Get("operationName")
 	for _, object := range []struct {
 		name string
 		to   *map[string]any
 	}{{"variables", &p.Variables}, {"extensions", &p.Extensions}} {
 		v := []byte(strings.TrimSpace(values.Get(object.name)))
 		if bytes.HasPrefix(v, []byte(byteOrderMark)) {
-			return nil, badRequest("%q is not valid: %s", object.name, why(errByteOrderMark()))
+			return nil, badRequest("%q is not valid: %s", object.name,
+				clientMessage(errByteOrderMark()))
 		}
 		if isNull(v) {
 			continue
 		}
 		if err := checkDepth(v); err != nil {
-			return nil, badRequest("%q is not valid: %s", object.name, why(err))
+			return nil, badRequest("%q is not valid: %s", object.name, clientMessage(err))
 		}
 		if !json.Valid(v) || !isObject(v, object.to) {
 			return nil, badRequest("%q has to be a JSON object.", object.name)
 		}
 		if err := checkJSON(v, object.name); err != nil {
-			return nil, badRequest("%q is not valid: %s", object.name, why(err))
+			return nil, badRequest("%q is not valid: %s", object.name, clientMessage(err))
 		}
 	}
 	if p.empty() {
@@ -220,8 +243,8 @@ func readQuery(values url.Values) (*params, *problem) {
 
 func isInternal(e *gqlerror.Error) bool { return e.Extensions["code"] == string(errs.Internal) }
 
-// refuse answers an operation that did not begin. Of the legacy type clients expect 200 for
-// whatever was well formed.
+// refuse answers an operation that did not start. With the legacy type, clients expect 200 for
+// every well-formed request.
 func refuse(w http.ResponseWriter, media string, list gqlerror.List) {
 	status := http.StatusBadRequest
 	switch {
@@ -242,7 +265,7 @@ func write(w http.ResponseWriter, status int, media string, body []byte) {
 
 // WriteError answers a request with an error in the form of GraphQL. Its media type is graphqlJSON
 // if the request accepts that, and legacyJSON otherwise, even if the request accepts neither: RFC
-// 9110 (section 15.5.7) leaves to the server how it says so.
+// 9110 (section 15.5.7) allows that.
 func WriteError(w http.ResponseWriter, r *http.Request, status int, e *errs.Error) {
 	media := legacyJSON
 	if negotiate(r.Header) == graphqlJSON {

@@ -12,15 +12,16 @@ import (
 	"parley/errs"
 )
 
-// byteOrderMark is U+FEFF, which JSON that is sent must not begin with (RFC 8259, section 8.1).
+// byteOrderMark is U+FEFF. JSON must not begin with it (RFC 8259, section 8.1).
 const byteOrderMark = "\ufeff"
 
 func errByteOrderMark() error {
-	return errs.New(errs.BadUserInput, "It begins with a byte order mark (U+FEFF), which JSON must not have.")
+	return errs.New(errs.BadUserInput,
+		"It begins with a byte order mark (U+FEFF), which JSON must not have.")
 }
 
-// maxJSONDepth is how many objects and arrays of JSON may be around a value. encoding/json stops at
-// 10,000, with an error about the syntax.
+// maxJSONDepth is how deep objects and arrays may be nested. encoding/json refuses a depth of
+// 10,000, but as a syntax error.
 const maxJSONDepth = 100
 
 // checkDepth refuses JSON whose objects and arrays are nested too deep. b need not be valid.
@@ -38,7 +39,8 @@ func checkDepth(b []byte) error {
 		case quoted:
 		case c == '{' || c == '[':
 			if depth++; depth > maxJSONDepth {
-				return errs.New(errs.BadUserInput, "Its objects and arrays are nested more than %d deep, at byte %d.",
+				return errs.New(errs.BadUserInput,
+					"Its objects and arrays are nested more than %d deep, at byte %d.",
 					maxJSONDepth, at+1)
 			}
 		case c == '}' || c == ']':
@@ -48,10 +50,10 @@ func checkDepth(b []byte) error {
 	return nil
 }
 
-// checkJSON refuses what encoding/json accepts and changes without a word, in b, which is valid
-// JSON: half of a surrogate pair, which it replaces by U+FFFD, and a name that an object has twice,
-// of which it keeps the last. I-JSON allows neither (RFC 7493, sections 2.1 and 2.3). root is what
-// the value is called, or empty.
+// checkJSON refuses what encoding/json accepts and silently changes: half of a surrogate pair,
+// which becomes U+FFFD, and names that an object has twice, of which the last one wins. I-JSON
+// allows neither (RFC 7493, sections 2.1 and 2.3). b must be valid JSON. root is the name of the
+// value in error messages, or "".
 func checkJSON(b []byte, root string) error {
 	c := jsonChecker{b: b, root: root}
 	for c.at < len(b) {
@@ -82,17 +84,19 @@ type jsonChecker struct {
 	b      []byte
 	at     int
 	root   string
-	levels []jsonLevel // the objects and arrays that at is in
+	levels []jsonLevel // the objects and arrays around at
 }
 
+// jsonLevel is an object or an array.
 type jsonLevel struct {
-	object, name bool // name: the next string is one
-	index        int  // of the element, or of the member
-	names        [][]byte
-	seen         map[string]struct{} // the same; nil while they are few
+	object bool
+	name   bool // the next string is a name
+	index  int  // of the current element or member
+	names  [][]byte
+	seen   map[string]struct{} // the same names; nil up to fewNames
 }
 
-// fewNames is up to where names are compared one by one.
+// fewNames is the number of names up to which they are compared one by one.
 const fewNames = 16
 
 // text checks the string at the current position, and steps over it.
@@ -114,7 +118,8 @@ func (c *jsonChecker) text() error {
 			case utf16.DecodeRune(first, escapedRune(c.b[at+6:])) != unicode.ReplacementChar:
 				at += 12
 			default:
-				return errs.New(errs.BadUserInput, "%s at byte %d%s is half of a surrogate pair.", c.b[at:at+6], at+1, c.in())
+				return errs.New(errs.BadUserInput, "%s at byte %d%s is half of a surrogate pair.",
+					c.b[at:at+6], at+1, c.in())
 			}
 		}
 	}
@@ -125,20 +130,21 @@ func (c *jsonChecker) text() error {
 	return c.nameOnce(start, escaped)
 }
 
-// nameOnce takes down the name that has just been stepped over.
+// nameOnce records the name between start and the current position. It refuses a second one.
 func (c *jsonChecker) nameOnce(start int, escaped bool) error {
 	name := c.b[start+1 : c.at-1]
 	if escaped {
 		var text string
-		_ = json.Unmarshal(c.b[start:c.at], &text) // it is valid
+		_ = json.Unmarshal(c.b[start:c.at], &text) // cannot fail: b is valid
 		name = []byte(text)
 	}
 	top := &c.levels[len(c.levels)-1]
-	again := top.has(name)
+	twice := top.has(name)
 	top.name = false
 	top.names = append(top.names, name)
-	if again {
-		return errs.New(errs.BadUserInput, "%s is there twice, the second time at byte %d.", c.path(len(c.levels)), start+1)
+	if twice {
+		return errs.New(errs.BadUserInput, "%s is there twice, the second time at byte %d.",
+			c.path(len(c.levels)), start+1)
 	}
 	return nil
 }
@@ -158,12 +164,13 @@ func (l *jsonLevel) has(name []byte) bool {
 			l.seen[string(other)] = struct{}{}
 		}
 	}
-	_, again := l.seen[string(name)]
+	_, known := l.seen[string(name)]
 	l.seen[string(name)] = struct{}{}
-	return again
+	return known
 }
 
-// escapedRune is the UTF-16 code unit that b begins with, as \uXXXX; 0 where it does not.
+// escapedRune returns the UTF-16 code unit at the beginning of b, written as \uXXXX; 0 if there is
+// none.
 func escapedRune(b []byte) rune {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0
@@ -172,7 +179,7 @@ func escapedRune(b []byte) rune {
 	return rune(unit) //nolint:gosec // 16 bits
 }
 
-// in says where the current string is, if it is in anything.
+// in returns " (in PATH)" for the current string; "" if it is the whole value.
 func (c *jsonChecker) in() string {
 	depth := len(c.levels)
 	if depth > 0 && c.levels[depth-1].name {
@@ -184,13 +191,13 @@ func (c *jsonChecker) in() string {
 	return ""
 }
 
-// How much of a path is shown: the client knows what it has sent.
+// How much of a path is shown. The rest is left out, because the client knows what it has sent.
 const (
 	maxShownSteps = 20
 	maxShownName  = 40 // characters
 )
 
-// path is the way to the value that so many levels lead to: variables.input.members[0].userId.
+// path returns the path of the value at this depth, like variables.input.members[0].userId.
 func (c *jsonChecker) path(depth int) string {
 	path := c.root
 	for i, level := range c.levels[:depth] {
@@ -209,11 +216,13 @@ func (c *jsonChecker) path(depth int) string {
 	return path
 }
 
-// shownName is the last of an object's names, in quotes if it is no ordinary word.
+// shownName returns the last of an object's names, in quotes if it has other characters than
+// letters, digits and underscores.
 func shownName(names [][]byte) string {
 	name := errs.Clip(string(names[len(names)-1]), maxShownName)
 	for _, r := range name {
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '…' || r == utf8.RuneError {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '…' ||
+			r == utf8.RuneError {
 			return strconv.Quote(name)
 		}
 	}

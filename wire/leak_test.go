@@ -11,12 +11,12 @@ import (
 	"parley/internal/race"
 )
 
-// sockets are those of a world, held by nothing: when all has been let go of them, they are gone.
-func (w *world) sockets() []weak.Pointer[socket] {
-	w.server.live.mu.Lock()
-	defer w.server.live.mu.Unlock()
+// sockets returns weak pointers to the open sockets.
+func (f *fixture) sockets() []weak.Pointer[socket] {
+	f.server.connections.mu.Lock()
+	defer f.server.connections.mu.Unlock()
 	var list []weak.Pointer[socket]
-	for c := range w.server.live.open {
+	for c := range f.server.connections.open {
 		if s, ok := c.(*socket); ok {
 			list = append(list, weak.Make(s))
 		}
@@ -24,7 +24,7 @@ func (w *world) sockets() []weak.Pointer[socket] {
 	return list
 }
 
-// wantFreed waits until the garbage collector has found what nobody holds any more.
+// wantFreed waits until the garbage collector has freed all of them.
 func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 	t.Helper()
 	left := 0
@@ -40,12 +40,13 @@ func wantFreed[T any](t *testing.T, what string, list []weak.Pointer[T]) {
 	})
 }
 
-// burst is subscriptions of each kind, which end in each way: by the client, by the server, and
-// with an error. They are sent at once, and it is waited until all have ended.
+// burst is the number of subscriptions of fixture.burst.
 const burst = 50
 
-func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
-	w.t.Helper()
+// burst sends subscriptions of each kind at once, and waits until all have ended: by the client, by
+// the server, and with an error.
+func (f *fixture) burst(c *client) (delegated []weak.Pointer[Operation]) {
+	f.t.Helper()
 	var b []byte
 	add := func(text string) { b = append(b, frameOf(finBit|opText, text)...) }
 	for i := range burst / 5 {
@@ -54,13 +55,13 @@ func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
 		add(complete("silent" + id))
 		add(subscribe("ticks"+id, "subscription { ticks(to: 1) }"))
 		add(subscribe("refused"+id, "subscription { refused }"))
-		add(subscribe("left"+id, "subscription { taken }"))
-		add(subscribe("ended"+id, "subscription { taken }"))
+		add(subscribe("left"+id, "subscription { delegated }"))
+		add(subscribe("ended"+id, "subscription { delegated }"))
 	}
 	c.raw(b)
 	for range 2 * (burst / 5) {
-		op := <-w.taken
-		taken = append(taken, weak.Make(op))
+		op := <-f.delegated
+		delegated = append(delegated, weak.Make(op))
 		if op.Next([]byte("1")); op.id[0] == 'e' {
 			op.Complete()
 		}
@@ -69,7 +70,7 @@ func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
 	for ends < 4*(burst/5) { // a next, or an end
 		_, payload, err := c.read()
 		if err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		switch {
 		case bytes.HasPrefix(payload, []byte(`{"id":"left`)):
@@ -79,14 +80,14 @@ func (w *world) burst(c *client) (taken []weak.Pointer[Operation]) {
 			ends++
 		}
 	}
-	return taken
+	return delegated
 }
 
-// cycles is how many subscriptions begin and end where it is looked for what they leave behind.
+// cycles is the number of subscriptions in a test for leaks.
 const cycles = 100_000 / race.Slowness
 
-// wantNothingLeft compares what there is after all cycles with what there was after a tenth of
-// them: it must not grow with their number.
+// wantNothingLeft compares goroutines and memory after all cycles with those after a tenth of them:
+// they must not grow with the number of cycles.
 func wantNothingLeft(t *testing.T, cycle func(n int)) {
 	t.Helper()
 	cycle(cycles / 10)
@@ -95,22 +96,22 @@ func wantNothingLeft(t *testing.T, cycle func(n int)) {
 	if got := goroutines(t); got > goroutinesBefore {
 		t.Errorf("%d goroutines more than before", got-goroutinesBefore)
 	}
-	const kept = 512 << 10 // by the tests' own clients
+	const kept = 512 << 10 // by the clients of the tests
 	if grown := int64(heap()) - int64(heapBefore); grown > kept+8*cycles {
 		t.Errorf("the heap has grown by %d bytes with another %d", grown, cycles-cycles/10)
 	}
 }
 
-// A hundred thousand subscriptions that begin and end on a socket leave nothing behind while it is
-// open. It runs alone, because it counts.
+// A hundred thousand subscriptions that start and end on one socket leak nothing while it is open.
+// This test runs alone, because it counts goroutines.
 func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see above
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
-	c := w.open()
+	f := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
+	c := f.open()
 	_ = c.conn.SetDeadline(time.Time{}) // it takes a while
 	wantNothingLeft(t, func(n int) {
 		var operations []weak.Pointer[Operation]
 		for done := 0; done < n; done += burst {
-			operations = append(operations, w.burst(c)...)
+			operations = append(operations, f.burst(c)...)
 		}
 		wantFreed(t, "operations", operations)
 	})
@@ -118,22 +119,23 @@ func TestNothingIsLeftOfOperations(t *testing.T) { //nolint:paralleltest // see 
 	c.want(`{"type":"pong"}`)
 }
 
-// The same on a thousand sockets that come and go. It runs alone, because it counts.
+// The same on a thousand sockets that come and go. This test runs alone, because it counts
+// goroutines.
 func TestNothingIsLeftOfSockets(t *testing.T) { //nolint:paralleltest // see above
-	w := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
+	f := mustServe(t, func(o *Options) { o.MaxOperations = 1 << 20 })
 	wantNothingLeft(t, func(n int) {
 		var sockets []weak.Pointer[socket]
 		for done := 0; done < n; done += 2 * burst {
-			c := w.open()
-			sockets = append(sockets, w.sockets()...)
-			w.burst(c)
-			w.burst(c)
+			c := f.open()
+			sockets = append(sockets, f.sockets()...)
+			f.burst(c)
+			f.burst(c)
 			c.leave(done / burst / 2)
 		}
-		eventually(t, "all sockets are closed", func() bool { return w.connections() == 0 })
-		w.mu.Lock()
-		w.ends = nil // they know their sockets
-		w.mu.Unlock()
+		eventually(t, "all sockets are closed", func() bool { return f.connections() == 0 })
+		f.mu.Lock()
+		f.ends = nil // they know their sockets
+		f.mu.Unlock()
 		wantFreed(t, "sockets", sockets)
 	})
 }
@@ -152,54 +154,55 @@ func (c *client) leave(way int) {
 	_ = c.conn.Close()
 }
 
-// halfOpen are peers of which nothing is heard any more, each left in the middle of something else.
-var halfOpen = map[string]func(w *world) *client{
-	"before the initialisation": func(w *world) *client { return w.dial() },
-	"in the middle of it": func(w *world) *client {
-		c := w.dial()
+// halfOpen are clients that stop sending, each in another state.
+var halfOpen = map[string]func(f *fixture) *client{
+	"before the initialisation": func(f *fixture) *client { return f.dial() },
+	"in the middle of it": func(f *fixture) *client {
+		c := f.dial()
 		c.raw(frameOf(finBit|opText, `{"type":"connection_init"}`)[:9])
 		return c
 	},
-	"idle": func(w *world) *client { return w.open() },
-	"in the middle of a frame": func(w *world) *client {
-		c := w.open()
+	"idle": func(f *fixture) *client { return f.open() },
+	"in the middle of a frame": func(f *fixture) *client {
+		c := f.open()
 		c.raw(frameOf(finBit|opText, `{"type":"ping"}`)[:9])
 		return c
 	},
-	"in the middle of a message": func(w *world) *client {
-		c := w.open()
+	"in the middle of a message": func(f *fixture) *client {
+		c := f.open()
 		c.raw(frameOf(opText, `{"type":`))
 		return c
 	},
-	"with a subscription": func(w *world) *client {
-		c := w.open()
+	"with a subscription": func(f *fixture) *client {
+		c := f.open()
 		c.send(subscribe("s", "subscription { silence }"))
 		return c
 	},
-	"with a subscription that waits for room": func(w *world) *client {
-		c := w.open()
+	"with a subscription that waits for room": func(f *fixture) *client {
+		c := f.open()
 		c.send(subscribe("s", "subscription { ticks(to: 100000000) }"))
 		return c
 	},
-	"with one that the executor does not run": func(w *world) *client {
-		c := w.open()
-		c.send(subscribe("s", "subscription { taken }"))
-		<-w.taken
+	"with one that the executor does not run": func(f *fixture) *client {
+		c := f.open()
+		c.send(subscribe("s", "subscription { delegated }"))
+		<-f.delegated
 		return c
 	},
 }
 
-// Half-open connections by the thousand are noticed, all of them, and nothing is left: no
-// goroutine, no memory, nothing that they held, while somebody who answers stays and is served. It
-// runs alone, because it counts.
+// Thousands of half-open connections are detected and leak nothing: no goroutine, no memory, no
+// result of OnConnect. A client that answers stays connected and is served. This test runs alone,
+// because it counts goroutines.
 func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see above
 	const each = 200
-	w := mustServe(t, func(o *Options) {
-		// Long enough for whoever answers, on a machine that has much else to do.
-		o.InitTimeout, o.MessageTimeout, o.PingInterval = 3*time.Second, 3*time.Second, 3*time.Second
+	f := mustServe(t, func(o *Options) {
+		// Long enough for the client that answers, on a busy machine.
+		o.InitTimeout, o.MessageTimeout, o.PingInterval = 3*time.Second, 3*time.Second,
+			3*time.Second
 		o.WriteTimeout, o.Linger, o.QueueItems = 3*time.Second, 100*time.Millisecond, 10
 	})
-	alive := w.open()
+	alive := f.open()
 	if err := alive.conn.SetDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
@@ -211,39 +214,42 @@ func TestHalfOpenByTheThousand(t *testing.T) { //nolint:paralleltest // see abov
 	var freed []weak.Pointer[socket]
 	for name, leave := range halfOpen {
 		n := each
-		// which takes megabytes each until there is none
+		// Each takes megabytes until there is no room.
 		if name == "with a subscription that waits for room" {
 			n = each / 20
 		}
 		for range n {
-			leave(w)
+			leave(f)
 		}
-		freed = append(freed, w.sockets()...)
+		freed = append(freed, f.sockets()...)
 		if name != "before the initialisation" && name != "in the middle of it" {
 			held += n
 		}
 	}
-	eventually(t, "those who do not answer are gone", func() bool { return w.connections() == 1 })
-	w.mu.Lock()
-	if len(w.ends) != held || w.release != held-1 {
-		t.Errorf("%d connections held something, %d have given it back; want %d and one less", len(w.ends), w.release, held)
+	eventually(t, "the clients that do not answer are gone",
+		func() bool { return f.connections() == 1 })
+	f.mu.Lock()
+	if len(f.ends) != held || f.release != held-1 {
+		t.Errorf(
+			"OnConnect was called %d times, and %d connections were released; want %d and one less",
+			len(f.ends), f.release, held)
 	}
-	w.ends = nil // they know their sockets
-	w.mu.Unlock()
+	f.ends = nil // they know their sockets
+	f.mu.Unlock()
 	close(stop)
 	if err := <-served; err != nil {
-		t.Errorf("who answers was not served: %v", err)
+		t.Errorf("the client that answers was not served: %v", err)
 	}
 	if got := goroutines(t); got > before {
 		t.Errorf("%d goroutines more than before", got-before)
 	}
 	_ = alive.conn.Close()
-	eventually(t, "the last one is gone", func() bool { return w.connections() == 0 })
+	eventually(t, "the last one is gone", func() bool { return f.connections() == 0 })
 	wantFreed(t, "sockets", freed)
-	w.open() // and others are let in
+	f.open() // and others can connect
 }
 
-// stayAlive answers pings, and asks for something again and again, until it is stopped.
+// stayAlive answers pings and sends queries until it is stopped.
 func (c *client) stayAlive(stop <-chan struct{}) error {
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()

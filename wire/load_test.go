@@ -27,23 +27,23 @@ func goroutines(t *testing.T) int {
 	return last
 }
 
-// An idle connection has one goroutine at most. It runs alone, because it counts.
+// An idle connection has one goroutine at most. This test runs alone, because it counts goroutines.
 func TestGoroutinesOfIdleConnections(t *testing.T) { //nolint:paralleltest // see above
-	w := mustServe(t)
+	f := mustServe(t)
 	before := goroutines(t)
 	const connections = 500
 	clients := make([]*client, connections)
 	for i := range clients {
-		clients[i] = w.open()
+		clients[i] = f.open()
 	}
 	if got := goroutines(t) - before; got > connections {
 		t.Errorf("%d goroutines for %d connections", got, connections)
 	}
-	// as many subscriptions as there may be, of those that the executor does not run
+	// Subscriptions that the executor does not run have no goroutine either.
 	for _, c := range clients {
 		for i := range 3 {
-			c.send(subscribe(itoa(i), "subscription { taken }"))
-			<-w.taken
+			c.send(subscribe(itoa(i), "subscription { delegated }"))
+			<-f.delegated
 		}
 	}
 	if got := goroutines(t) - before; got > connections {
@@ -65,16 +65,16 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// A client that takes nothing is ended with 1013; what waits for it is bounded, and nobody else
-// notices.
+// A client that reads nothing is disconnected with 1013. Its queue is bounded, and other clients do
+// not notice.
 func TestClientThatStalls(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.QueueBytes = 64 << 10 })
-	stalled, other := w.open(), w.open()
-	stalled.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
-	other.send(subscribe("o", "subscription { taken }"))
-	others := <-w.taken
+	f := mustServe(t, func(o *Options) { o.QueueBytes = 64 << 10 })
+	stalled, other := f.open(), f.open()
+	stalled.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
+	other.send(subscribe("o", "subscription { delegated }"))
+	others := <-f.delegated
 	payload := bytes.Repeat([]byte("1"), 4<<10) // a thousand connections may share it
 	queued := 0
 	// until the operating system keeps no more either
@@ -92,8 +92,8 @@ func TestClientThatStalls(t *testing.T) {
 			t.Fatalf("%d bytes wait", waiting)
 		}
 	}
-	others.Next([]byte(`{"data":{"taken":1}}`))
-	other.want(`{"id":"o","type":"next","payload":{"data":{"taken":1}}}`)
+	others.Next([]byte(`{"data":{"delegated":1}}`))
+	other.want(`{"id":"o","type":"next","payload":{"data":{"delegated":1}}}`)
 	other.send(subscribe("p", "{ name }"))
 	other.want(`{"id":"p","type":"next","payload":{"data":{"name":"parley"}}}`)
 
@@ -104,7 +104,8 @@ func TestClientThatStalls(t *testing.T) {
 			t.Fatalf("after %d: %v", received, err)
 		}
 		if opcode == opClose {
-			if code := int(b[0])<<8 | int(b[1]); code != CloseTryAgain || string(b[2:]) != overflowReason {
+			if code := int(b[0])<<8 | int(b[1]); code != CloseTryAgain ||
+				string(b[2:]) != overflowReason {
 				t.Errorf("closed with %d %s", code, b[2:])
 			}
 			break
@@ -116,15 +117,15 @@ func TestClientThatStalls(t *testing.T) {
 	}
 }
 
-// A client that asks, and does not read the answers, is ended with 1013: what it makes the server
-// keep is bounded in number.
+// A client that sends requests and does not read the answers is disconnected with 1013. The number
+// of items in its queue is bounded.
 func TestClientThatAsksAndNeverReads(t *testing.T) {
 	t.Parallel()
 	const items = 20
-	w := mustServe(t, func(o *Options) { o.QueueItems = items })
-	c := w.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	f := mustServe(t, func(o *Options) { o.QueueItems = items })
+	c := f.open()
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
 	// until the operating system keeps no more either
 	for payload := bytes.Repeat([]byte("1"), 64<<10); op.TryNext(payload); {
 	}
@@ -137,7 +138,7 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 				return
 			}
 			op.box.mu.Lock()
-			if n := op.box.queue.len(); n > items+1 { // and the goodbye
+			if n := op.box.rest.len(); n > items+1 { // and the close frame
 				t.Errorf("%d items wait", n)
 			}
 			op.box.mu.Unlock()
@@ -150,7 +151,8 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 			t.Fatalf("instead of a close frame: %v", err)
 		}
 		if opcode == opClose {
-			if code := int(payload[0])<<8 | int(payload[1]); code != CloseTryAgain || string(payload[2:]) != overflowReason {
+			if code := int(payload[0])<<8 | int(payload[1]); code != CloseTryAgain ||
+				string(payload[2:]) != overflowReason {
 				t.Errorf("closed with %d %s", code, payload[2:])
 			}
 			return
@@ -158,19 +160,20 @@ func TestClientThatAsksAndNeverReads(t *testing.T) {
 	}
 }
 
-// Whoever can wait for a slow client does, and loses nothing.
+// Put waits for a slow client, and loses nothing.
 func TestPutWaitsForSlowClient(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.QueueItems, o.QueueBytes = 10, 100<<10 })
-	c := w.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	f := mustServe(t, func(o *Options) { o.QueueItems, o.QueueBytes = 10, 100<<10 })
+	c := f.open()
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
 	const items = 2000
 	padding := strings.Repeat("x", 8<<10) // more in all than the operating system keeps
 	done := make(chan error, 1)
 	go func() {
 		for i := range items {
-			if err := op.Put(t.Context(), fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, i, padding)); err != nil {
+			if err := op.Put(t.Context(), fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, i,
+				padding)); err != nil {
 				done <- err
 				return
 			}
@@ -187,38 +190,38 @@ func TestPutWaitsForSlowClient(t *testing.T) {
 	}
 }
 
-// A client that takes nothing at all loses its connection when the time for a write is up, and
-// whoever waits for it is told.
+// A client that reads nothing loses its connection after the write timeout, and Put returns an
+// error.
 func TestClientThatNeverReads(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
-	c := w.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
+	f := mustServe(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
+	c := f.open()
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
 	payload := bytes.Repeat([]byte("1"), 64<<10)
 	for op.Put(t.Context(), payload) == nil {
 	}
-	eventually(t, "the connection is gone", func() bool { return w.connections() == 0 })
+	eventually(t, "the connection is gone", func() bool { return f.connections() == 0 })
 }
 
-func (w *world) connections() int {
-	w.server.live.mu.Lock()
-	defer w.server.live.mu.Unlock()
-	return len(w.server.live.open)
+func (f *fixture) connections() int {
+	f.server.connections.mu.Lock()
+	defer f.server.connections.mu.Unlock()
+	return len(f.server.connections.open)
 }
 
-// Half-open: the other side is there no more, and says nothing. Those who answer pings stay.
+// Clients that are gone without closing are disconnected. Clients that answer pings stay.
 func TestDeadPeers(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.PingInterval = 100 * time.Millisecond })
+	f := mustServe(t, func(o *Options) { o.PingInterval = 100 * time.Millisecond })
 	dead := make([]*client, 100)
 	for i := range dead {
-		dead[i] = w.open()
+		dead[i] = f.open()
 		dead[i].send(subscribe("s", "subscription { silence }"))
 	}
-	alive := w.open()
+	alive := f.open()
 	answered := 0
-	for w.connections() > 1 || answered < 5 {
+	for f.connections() > 1 || answered < 5 {
 		opcode, _, err := alive.read()
 		if err != nil {
 			t.Fatalf("after %d pings: %v", answered, err)
@@ -235,8 +238,10 @@ func TestDeadPeers(t *testing.T) {
 			if err == nil && opcode == opPing {
 				continue
 			}
-			if pings != 2 || !errors.Is(err, io.EOF) && !isReset(err) {
-				t.Fatalf("after %d pings: %d %v, want the end without a close frame", pings, opcode, err)
+			// On a slow machine, a ping can still be queued when the connection is aborted.
+			if pings > 2 || !errors.Is(err, io.EOF) && !isReset(err) {
+				t.Fatalf("after %d pings: %d %v, want the end without a close frame", pings, opcode,
+					err)
 			}
 			break
 		}
@@ -245,11 +250,11 @@ func TestDeadPeers(t *testing.T) {
 
 func isReset(err error) bool { _, ok := errors.AsType[*net.OpError](err); return ok }
 
-// A message has to arrive whole in time, however busily it trickles in.
+// A message has to arrive completely within the message timeout, even if bytes keep coming.
 func TestMessageThatTricklesIn(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t, func(o *Options) { o.MessageTimeout = 100 * time.Millisecond })
-	trickling, fragments := w.open(), w.open()
+	f := mustServe(t, func(o *Options) { o.MessageTimeout = 100 * time.Millisecond })
+	trickling, fragments := f.open(), f.open()
 	trickling.raw(frameOf(finBit|opText, `{"type":"ping"}`)[:8])
 	fragments.raw(frameOf(opText, `{"type":`))
 	for name, c := range map[string]*client{"a frame": trickling, "a fragment": fragments} {
@@ -259,17 +264,17 @@ func TestMessageThatTricklesIn(t *testing.T) {
 	}
 }
 
-// What waits for one connection leaves together, in order.
+// Items that are queued for one connection are written together, in order.
 func TestCoalescing(t *testing.T) {
 	t.Parallel()
-	w := mustServe(t)
-	c := w.open()
-	c.send(subscribe("s", "subscription { taken }"))
-	op := <-w.taken
-	for busy := true; busy; runtime.Gosched() { // with the acknowledgement
+	f := mustServe(t)
+	c := f.open()
+	c.send(subscribe("s", "subscription { delegated }"))
+	op := <-f.delegated
+	for busy := true; busy; runtime.Gosched() { // the acknowledgement is being written
 		op.box.mu.Lock()
 		busy = op.box.writing
-		op.box.writing = true // as while another write is under way
+		op.box.writing = true // as if another write were running
 		op.box.mu.Unlock()
 	}
 	var want []byte
@@ -278,21 +283,22 @@ func TestCoalescing(t *testing.T) {
 		text := fmt.Sprintf(`{"id":"s","type":"next","payload":%d}`, i)
 		want = append(appendHeader(want, opText, len(text), false), text...)
 	}
-	s := op.box.carrier.(*socket)
-	p := pages.Get().(*page)
-	defer pages.Put(p)
-	p.batch = s.take(p.batch[:0])
-	if s.print(p); !bytes.Equal(p.bytes, want) {
-		t.Errorf("one write would carry %q", p.bytes)
+	s := op.box.transport.(*socket)
+	buf := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(buf)
+	buf.items = s.dequeue(buf.items[:0])
+	if s.encodeFrames(buf); !bytes.Equal(buf.frames, want) {
+		t.Errorf("one write would carry %q", buf.frames)
 	}
 	op.Complete()
-	if more := s.flush(p); more {
-		t.Error("the writer would come back for nothing")
+	if more := s.flush(buf); more {
+		t.Error("the writer would flush again for nothing")
 	}
 	c.want(complete("s"))
 	op.box.mu.Lock()
 	defer op.box.mu.Unlock()
-	if op.box.queue != nil || op.box.waits || op.box.writing || op.box.bytes != 0 {
-		t.Errorf("an idle outbox keeps %v %v %v %d", op.box.queue, op.box.first, op.box.writing, op.box.bytes)
+	if op.box.rest != nil || op.box.hasFirst || op.box.writing || op.box.bytes != 0 {
+		t.Errorf("an idle outbox keeps %v %v %v %d", op.box.rest, op.box.first, op.box.writing,
+			op.box.bytes)
 	}
 }

@@ -9,19 +9,19 @@ import (
 	"parley/wire/wiretest"
 )
 
-// mustServeInMemory is mustServe for a test in a bubble.
-func mustServeInMemory(t *testing.T, change ...func(*Options)) *world {
+// mustServeInMemory is mustServe for a test in a synctest bubble.
+func mustServeInMemory(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
-	w := newWorld(t, change...)
+	f := newFixture(t, change...)
 	m := wiretest.Listen()
-	w.dialTo = m.Dial
-	server := &http.Server{Handler: w}
+	f.dialTo = m.Dial
+	server := &http.Server{Handler: f}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(m) })
 	t.Cleanup(func() {
-		w.server.Drain(context.Background())
+		f.server.Drain(context.Background())
 		_ = server.Close()
 		serving.Wait()
 	})
-	return w
+	return f
 }

@@ -16,97 +16,109 @@ const (
 	kindNext kind = iota
 	kindError
 	kindComplete
-	kindMessage // a whole message: an acknowledgement, or the answer to a ping
-	kindPing    // of the WebSocket, with nothing in it
-	kindPong    // of the WebSocket
-	kindGoodbye // the last item
+	kindMessage // a whole message: an acknowledgement, or the answer to a ping message
+	kindPing    // a ping frame without a payload
+	kindPong    // a pong frame
+	kindClose   // a close frame, the last item
 )
 
-// item is what waits to be written. Its data is never changed, because a thousand connections may
-// share it.
+// endsOperation reports whether the item is the last one of its operation.
+func (k kind) endsOperation() bool { return k == kindError || k == kindComplete }
+
+// item is something that is queued to be written. Its data must not be changed, because many
+// connections can share it.
 type item struct {
-	op   *Operation // nil for what belongs to the connection
+	op   *Operation // nil if the item belongs to the connection itself
 	kind kind
 	data []byte
 }
 
-// itemOverhead stands for what an item takes beside its data, so that empty ones count too.
+// itemOverhead is what an item counts for in addition to its data, so that empty items count too.
 const itemOverhead = 64
 
 func (it item) size() int { return len(it.data) + itemOverhead }
 
-// carrier is the connection below an outbox: a WebSocket, or a server-sent stream. It is called
-// without the lock.
-type carrier interface {
-	// wake has a writer come, and is not called again until that one has found nothing. Here means
-	// that the calling goroutine may write itself, because it serves nobody else.
-	wake(here bool)
-	overflow() // ends the connection, because more is to be written than may wait
+// transport writes the outbox of a connection: it is a WebSocket or a server-sent stream. outbox.mu
+// is never held when a method is called.
+type transport interface {
+	// wakeWriter makes a writer dequeue the items. It is not called again before that writer has
+	// found the queue empty.
+	wakeWriter()
+	// writeOrWake is wakeWriter for a goroutine that serves only this connection: it may write the
+	// items itself.
+	writeOrWake()
+	// overflow ends the connection, because its queue is full.
+	overflow()
 }
 
-// bounds of what may wait on one connection.
+// bounds of the queue of one connection.
 type bounds struct{ items, bytes int }
 
-// outbox is what waits to be written on one connection, and the operations that put it there.
-// Whoever puts something in never writes: a writer is told that there is something, takes all of it
-// at once, and comes back until nothing is left. So a message that comes alone leaves at once, and
-// what comes while another write is under way leaves with the next.
+// outbox is the queue of one connection, and the operations that add items to it. Adding an item
+// wakes a writer, which writes all queued items at once, and repeats that until the queue is empty.
+// So an item that comes alone is written at once, and items that come during a write are written
+// together after it.
 type outbox struct {
 	bounds *bounds
-	carrier
+	transport
 
-	mu         sync.Mutex // guards what follows; never held while writing
-	writing    bool       // the writer has been woken, and is not done
-	ended      bool
-	leaving    bool   // leave was called: no operation begins any more
-	waits      bool   // first does
-	first      item   // what waits longest: most often it is all, and needs no queue
-	queue      *queue // what waits behind it; nil when nothing does
-	bytes      int    // of what waits
+	mu      sync.Mutex // guards what follows; not held while writing
+	writing bool       // a writer is awake: it has not found the queue empty yet
+	ended   bool       // nothing is added any more
+	closing bool       // whenIdle was called: no operation starts any more
+
+	// The queue is first, and then rest. Most often there is only one item, which needs no slice.
+	hasFirst bool
+	first    item
+	rest     *itemSlice // nil when it is empty
+	bytes    int        // the sizes of all queued items
+
 	operations []*Operation
-	// operations whose work has not returned yet, also those that the client has completed
+	// running counts the operations whose goroutine has not returned, also those that the client
+	// has completed.
 	running int
-	// those of them that are being executed; a subscription only until it has begun
-	answering int
-	// ends the connection once nothing is being executed; nil while nobody waits for that
-	answered func()
-	room     chan struct{} // closed when there is room again; nil while nobody waits for that
-	blocked  int           // bytes of results that wait for room
-	retained int           // bytes that subscriptions keep of their requests
-	large    chan struct{} // has a value while a large operation runs; nil before the first one
+	// executing counts those of them that are being executed. A subscription counts only until it
+	// has started.
+	executing int
+	onIdle    func() // called when executing becomes 0; nil when that has no consequence
+
+	room     chan struct{} // closed when there is room again; nil when no goroutine waits for room
+	blocked  int           // bytes of the results that wait for room
+	retained int           // bytes that the subscriptions keep of their requests
+	large    chan struct{} // a semaphore of 1 for large operations; nil before the first one
 }
 
-// Operation is one that a client has asked for, on a connection that stays. Its methods may be
-// called by several goroutines, in whatever order: after its end, or that of its connection, they
-// do nothing.
+// Operation is an operation of a client on a WebSocket or a stream. Its methods may be called by
+// several goroutines. After the end of the operation or of its connection, they do nothing.
 type Operation struct {
-	box    *outbox
-	id     string // as the client wrote it
-	quoted string // the same as JSON
-	cancel context.CancelFunc
-	over   bool // guarded by box.mu
-	// retained is how many bytes the operation keeps of its request. Guarded by box.mu.
-	retained int
+	box      *outbox
+	id       string // as the client sent it
+	quoted   string // the id as JSON
+	cancel   context.CancelFunc
+	over     bool // guarded by box.mu
+	retained int  // bytes that the operation keeps of its request; guarded by box.mu
 }
 
-// Next queues a result, the JSON of a GraphQL response, which must not be changed afterwards. It
-// never waits: a connection that has too much waiting already is ended with 1013, so that its
-// client comes back and resumes. It reports whether the result was queued.
+// Next queues a result: the JSON of a GraphQL response, which must not be changed afterwards. It
+// never waits. If the client's queue is full, Next ends the connection with 1013, and the client
+// connects again and resumes. It reports whether the result was queued.
 func (o *Operation) Next(payload []byte) bool { return o.box.add(item{o, kindNext, payload}) }
 
-// TryNext is Next for whoever keeps what there is no room for: then it reports false, and nothing
-// has happened.
+// TryNext is Next for callers that keep the result while the client's queue is full: then it
+// returns false, and does nothing. If the operation is over, the result is discarded, and TryNext
+// returns true.
 func (o *Operation) TryNext(payload []byte) bool {
-	full, _, _ := o.box.try(item{o, kindNext, payload}, false)
+	full, _, _ := o.box.tryAdd(item{o, kindNext, payload}, false)
 	return !full
 }
 
-// Put is Next for whoever can wait: for room on the connection, until ctx ends. What waits for room
-// is bounded too: beyond that, the connection is ended as by Next.
+// Put is Next for callers that can wait: while the client's queue is full, it waits for room, until
+// ctx ends. The results that wait are bounded too: if there are too many, Put ends the connection
+// as Next does.
 func (o *Operation) Put(ctx context.Context, payload []byte) error {
 	waits := false
 	for {
-		full, room, err := o.box.try(item{o, kindNext, payload}, true)
+		full, room, err := o.box.tryAdd(item{o, kindNext, payload}, true)
 		if !full {
 			return err
 		}
@@ -129,19 +141,21 @@ func (o *Operation) Put(ctx context.Context, payload []byte) error {
 // Fail ends the operation with errors. It never waits.
 func (o *Operation) Fail(list gqlerror.List) { o.box.add(item{o, kindError, mustMarshal(list)}) }
 
-// Complete ends the operation: there is nothing more to come. It never waits.
+// Complete ends the operation without an error. It never waits.
 func (o *Operation) Complete() { o.box.add(item{o, kindComplete, nil}) }
 
-// Why an operation does not begin; errEnded also says that the connection is about to end.
+// The reasons for which an operation does not start. Another reason is errEnded: the connection is
+// about to end.
 var (
 	errInUse   = errors.New("an operation with this id is running")
-	errTooMany = errors.New("as many operations are running as may")
+	errTooMany = errors.New("the connection has reached its limit of operations")
 )
 
-// blockedFactor is by how much more may wait for room in an outbox than the outbox has.
+// blockedFactor bounds the bytes that wait for room, in multiples of the bytes that may be queued.
 const blockedFactor = 3
 
-// block counts a result that waits for room. It reports false where too much does; one may always.
+// block counts a result that waits for room. It reports false if too many bytes wait already. A
+// single result may always wait.
 func (b *outbox) block(n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -158,10 +172,10 @@ func (b *outbox) unblock(n int) {
 	b.blocked -= n
 }
 
-// beginLarge waits until no other large operation of the connection runs. So of large results at
-// most one waits for room, however many a client asks for and does not read. The function that it
-// returns ends that.
-func (b *outbox) beginLarge(ctx context.Context) (end func(), err error) {
+// acquireLarge waits until no other large operation runs on the connection. So at most one large
+// result waits for room, however many a client requests without reading them. The returned release
+// lets the next one run.
+func (b *outbox) acquireLarge(ctx context.Context) (release func(), err error) {
 	b.mu.Lock()
 	if b.large == nil {
 		b.large = make(chan struct{}, 1)
@@ -179,74 +193,81 @@ func (b *outbox) beginLarge(ctx context.Context) (end func(), err error) {
 // maxRetained is how many bytes the subscriptions of one connection may keep of their requests.
 const maxRetained = 4 << 20
 
-// retain counts what a subscription keeps of its request until it is over. It reports false where
-// that is too much; one may always.
+// retain counts the bytes that a subscription keeps of its request until it is over. It reports
+// false if the subscriptions keep too much. A single subscription may always keep its request.
 func (o *Operation) retain(n int) bool {
 	o.box.mu.Lock()
 	defer o.box.mu.Unlock()
-	if o.over || o.box.retained > 0 && o.box.retained+n > maxRetained {
-		return o.over
+	if o.over {
+		return true
+	}
+	if o.box.retained > 0 && o.box.retained+n > maxRetained {
+		return false
 	}
 	o.retained = n
 	o.box.retained += n
 	return true
 }
 
-// begin registers an operation. That there are too many is for the operation itself to tell, and so
-// it is returned all the same.
-func (b *outbox) begin(id string, cancel context.CancelFunc, limit int) (*Operation, error) {
+// register adds an operation to the connection. With errTooMany it also returns an operation,
+// which is not registered: the caller reports the error with its Fail.
+func (b *outbox) register(id string, cancel context.CancelFunc, limit int) (*Operation, error) {
 	o := &Operation{box: b, id: id, quoted: string(mustMarshal(id)), cancel: cancel}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.ended || b.leaving:
+	case b.ended || b.closing:
 		return nil, errEnded
 	case b.find(id) != nil:
 		return nil, errInUse
-	case max(b.running, len(b.operations)) >= limit: // one that was taken over has no work of its own
+	// An operation that Options.Subscribe took over is not running. A running one can be over.
+	case max(b.running, len(b.operations)) >= limit:
 		return o, errTooMany
 	}
 	b.running++
-	b.answering++
+	b.executing++
 	b.operations = append(b.operations, o)
 	return o, nil
 }
 
-// returned says that an operation's work is done, whoever ended it.
-func (b *outbox) returned() {
+// markReturned records that the goroutine of an operation has returned.
+func (b *outbox) markReturned() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.running--
 }
 
-// executed says that an operation has been, or that it is a subscription and has begun.
-func (b *outbox) executed() {
+// markExecuted records that an operation was executed, or that a subscription has started.
+func (b *outbox) markExecuted() {
 	b.mu.Lock()
-	b.answering--
-	var end func()
-	if b.answering == 0 {
-		end, b.answered = b.answered, nil
+	b.executing--
+	var idle func()
+	if b.executing == 0 {
+		idle, b.onIdle = b.onIdle, nil
 	}
 	b.mu.Unlock()
-	if end != nil {
-		end()
+	if idle != nil {
+		idle()
 	}
 }
 
-// leave calls end once nothing is being executed any more. From now on no operation begins, also
-// while end is on its way: what has begun is answered, and what is not answered was never begun.
-func (b *outbox) leave(end func()) {
+// whenIdle calls fn once no operation is being executed. No operation starts from now on, also not
+// while fn runs. So every operation that has started is answered, and the client can repeat the
+// others.
+func (b *outbox) whenIdle(fn func()) {
 	b.mu.Lock()
-	b.leaving = true
-	if b.answering > 0 {
-		b.answered = end
-		end = func() {}
+	b.closing = true
+	idle := b.executing == 0
+	if !idle {
+		b.onIdle = fn
 	}
 	b.mu.Unlock()
-	end()
+	if idle {
+		fn()
+	}
 }
 
-// find needs the lock.
+// find must be called with b.mu held.
 func (b *outbox) find(id string) *Operation {
 	for _, o := range b.operations {
 		if o.id == id {
@@ -256,41 +277,37 @@ func (b *outbox) find(id string) *Operation {
 	return nil
 }
 
-// forget needs the lock.
-func (b *outbox) forget(o *Operation) {
-	for i, other := range b.operations {
-		if other == o {
-			last := len(b.operations) - 1
-			b.operations[i] = b.operations[last]
-			b.operations[last] = nil
-			b.operations = b.operations[:last]
-			break
-		}
+// unregister must be called with b.mu held.
+func (b *outbox) unregister(o *Operation) {
+	if i := slices.Index(b.operations, o); i >= 0 {
+		last := len(b.operations) - 1
+		b.operations[i] = b.operations[last]
+		b.operations[last] = nil
+		b.operations = b.operations[:last]
 	}
 	o.over = true
 	b.retained -= o.retained
 }
 
-// completed ends an operation that its client wants no more of; what waits for it is thrown away.
-// It reports whether there was one.
-func (b *outbox) completed(id string) bool {
+// cancelOperation ends an operation that the client has completed, and discards its queued items.
+func (b *outbox) cancelOperation(id string) {
 	b.mu.Lock()
 	o := b.find(id)
 	if o == nil {
 		b.mu.Unlock()
-		return false
+		return
 	}
-	b.forget(o)
-	b.throwAway(func(it item) bool { return it.op == o })
-	b.makeRoom()
+	b.unregister(o)
+	b.discard(func(it item) bool { return it.op == o })
+	b.notifyRoom()
 	b.mu.Unlock()
 	o.cancel()
-	return true
 }
 
-// add queues an item, and ends the connection when there is no room for it.
+// add queues an item, and reports whether it did. If the client's queue is full, add ends the
+// connection.
 func (b *outbox) add(it item) bool {
-	full, _, err := b.try(it, false)
+	full, _, err := b.tryAdd(it, false)
 	if full {
 		b.overflow()
 		return false
@@ -298,20 +315,20 @@ func (b *outbox) add(it item) bool {
 	return err == nil
 }
 
-// fits needs the lock. What ends an operation may take twice the room, so that it never has to
-// wait.
+// fits reports whether there is room for the item. The last item of an operation may use twice the
+// bounds, so that it never has to wait. fits must be called with b.mu held.
 func (b *outbox) fits(it item) bool {
 	factor := 1
-	if it.kind == kindError || it.kind == kindComplete {
+	if it.kind.endsOperation() {
 		factor = 2
 	}
-	n := b.waiting()
+	n := b.queued()
 	return n == 0 || n < factor*b.bounds.items && b.bytes+it.size() <= factor*b.bounds.bytes
 }
 
-// try queues an item, unless the outbox is full. For whoever waits, room is closed when it may not
-// be any more.
-func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err error) {
+// tryAdd queues an item, unless the queue is full. canWait says that the caller serves only this
+// connection, and can wait. Then room is closed when there may be room again.
+func (b *outbox) tryAdd(it item, canWait bool) (full bool, room <-chan struct{}, err error) {
 	b.mu.Lock()
 	if b.ended || it.op != nil && it.op.over {
 		b.mu.Unlock()
@@ -319,192 +336,202 @@ func (b *outbox) try(it item, waits bool) (full bool, room <-chan struct{}, err 
 	}
 	if !b.fits(it) {
 		defer b.mu.Unlock()
-		if waits && b.room == nil {
+		if canWait && b.room == nil {
 			b.room = make(chan struct{})
 		}
 		return true, b.room, nil
 	}
-	over := it.kind == kindError || it.kind == kindComplete
+	over := it.kind.endsOperation()
 	if over {
-		b.forget(it.op)
+		b.unregister(it.op)
 	}
-	wake := b.push(it)
+	asleep := b.enqueue(it)
 	b.mu.Unlock()
 	if over {
 		it.op.cancel()
 	}
-	if wake {
-		b.wake(waits)
+	switch {
+	case !asleep:
+	case canWait:
+		b.writeOrWake()
+	default:
+		b.wakeWriter()
 	}
 	return false, nil, nil
 }
 
-// waiting needs the lock.
-func (b *outbox) waiting() int {
-	if !b.waits {
+// queued returns how many items are queued. It must be called with b.mu held.
+func (b *outbox) queued() int {
+	if !b.hasFirst {
 		return 0
 	}
-	return 1 + b.queue.len()
+	return 1 + b.rest.len()
 }
 
-// push needs the lock, and reports whether the writer has to be woken once that is given back.
-func (b *outbox) push(it item) (wake bool) {
+// enqueue adds an item to the queue. It reports whether the writer is asleep, and must be woken
+// after b.mu is unlocked. enqueue must be called with b.mu held.
+func (b *outbox) enqueue(it item) (asleep bool) {
 	switch {
-	case !b.waits:
-		b.waits, b.first = true, it
-	case b.queue == nil:
-		b.queue = queues.Get().(*queue)
+	case !b.hasFirst:
+		b.hasFirst, b.first = true, it
+	case b.rest == nil:
+		b.rest = itemSlices.Get().(*itemSlice)
 		fallthrough
 	default:
-		b.queue.items = append(b.queue.items, it)
+		b.rest.items = append(b.rest.items, it)
 	}
 	b.bytes += it.size()
-	wake = !b.writing
+	asleep = !b.writing
 	b.writing = true
-	return wake
+	return asleep
 }
 
-// take hands the writer what waits, about as much as one write should carry. Nothing means that the
-// writer is done: the next item wakes it again.
-func (b *outbox) take(batch []item) []item {
+// dequeue moves the items of the next write to batch, about batchBytes. If it returns no items, the
+// writer is done, and the next item wakes one again.
+func (b *outbox) dequeue(batch []item) []item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.takeSome(batch)
+	return b.dequeueLocked(batch)
 }
 
-// takeSome needs the lock.
-func (b *outbox) takeSome(batch []item) []item {
-	b.writing = b.waits
-	if b.waits {
+// dequeueLocked is dequeue. It must be called with b.mu held.
+func (b *outbox) dequeueLocked(batch []item) []item {
+	b.writing = b.hasFirst
+	if b.hasFirst {
 		batch = append(batch, b.first)
 		size := b.first.size()
 		n := 0
-		for n < b.queue.len() && size < batchBytes {
-			size += b.queue.items[n].size()
+		for n < b.rest.len() && size < batchBytes {
+			size += b.rest.items[n].size()
 			n++
 		}
 		b.bytes -= size
-		if b.queue != nil {
-			batch = append(batch, b.queue.items[:n]...)
+		if b.rest != nil {
+			batch = append(batch, b.rest.items[:n]...)
 		}
-		b.moveUp(n)
+		b.shift(n)
 	}
-	b.makeRoom()
+	b.notifyRoom()
 	return batch
 }
 
-// moveUp needs the lock. The first item is gone, and so are some of those behind it.
-func (b *outbox) moveUp(gone int) {
-	b.first, b.waits = item{}, b.queue.len() > gone
-	if b.waits {
-		b.first = b.queue.items[gone]
-		gone++
+// shift removes the first item and n more from the queue. It must be called with b.mu held.
+func (b *outbox) shift(n int) {
+	b.first, b.hasFirst = item{}, b.rest.len() > n
+	if b.hasFirst {
+		b.first = b.rest.items[n]
+		n++
 	}
-	if b.queue != nil {
-		b.queue.items = slices.Delete(b.queue.items, 0, gone)
-		b.giveBack()
+	if b.rest != nil {
+		b.rest.items = slices.Delete(b.rest.items, 0, n)
+		b.releaseRest()
 	}
 }
 
-// throwAway needs the lock. It drops what waits and fits a description.
-func (b *outbox) throwAway(drop func(item) bool) {
-	if b.queue != nil {
-		b.queue.items = slices.DeleteFunc(b.queue.items, func(it item) bool {
-			if drop(it) {
+// discard removes the items that match from the queue. It must be called with b.mu held.
+func (b *outbox) discard(matches func(item) bool) {
+	if b.rest != nil {
+		b.rest.items = slices.DeleteFunc(b.rest.items, func(it item) bool {
+			if matches(it) {
 				b.bytes -= it.size()
 				return true
 			}
 			return false
 		})
-		b.giveBack()
+		b.releaseRest()
 	}
-	if b.waits && drop(b.first) {
+	if b.hasFirst && matches(b.first) {
 		b.bytes -= b.first.size()
-		b.moveUp(0)
+		b.shift(0)
 	}
 }
 
-// makeRoom needs the lock. It lets go on who waits, once half of what may wait is free.
-func (b *outbox) makeRoom() {
-	if b.room != nil && b.waiting() <= b.bounds.items/2 && b.bytes <= b.bounds.bytes/2 {
+// notifyRoom wakes the goroutines that wait for room, once half of the bounds is free. It must be
+// called with b.mu held.
+func (b *outbox) notifyRoom() {
+	if b.room != nil && b.queued() <= b.bounds.items/2 && b.bytes <= b.bounds.bytes/2 {
 		close(b.room)
 		b.room = nil
 	}
 }
 
-// end throws away the results that wait, says the last words instead, and lets nothing more in.
-// With errors, each operation that is left fails with them. It reports false when the end has come
-// before.
-func (b *outbox) end(last []item, errors []byte) bool {
-	return b.endWithout(func(it item) bool { return it.op != nil || last == nil }, last, errors)
+// ending says how an outbox ends.
+type ending struct {
+	discard func(item) bool // which queued items are not written
+	last    []item          // written after the others
+	errors  []byte          // with which each running operation fails; nil for no such item
 }
 
-// endAnswered is end, but operations that are over are still told of.
-func (b *outbox) endAnswered(last []item) bool {
-	return b.endWithout(func(it item) bool { return it.op != nil && !it.op.over }, last, nil)
-}
+// The functions for ending.discard.
+func allItems(item) bool              { return true }
+func operationItems(it item) bool     { return it.op != nil }
+func openOperationItems(it item) bool { return it.op != nil && !it.op.over }
 
-func (b *outbox) endWithout(dropped func(item) bool, last []item, errors []byte) bool {
+// end adds the last items, and nothing after them. It reports false if the outbox has ended before.
+func (b *outbox) end(e ending) bool {
 	b.mu.Lock()
 	if b.ended {
 		b.mu.Unlock()
 		return false
 	}
 	b.ended = true
-	b.throwAway(dropped)
+	b.discard(e.discard)
 	for _, o := range b.operations {
 		o.over = true
-		if errors != nil {
-			last = append(last, item{o, kindError, errors})
+		if e.errors != nil {
+			e.last = append(e.last, item{o, kindError, e.errors})
 		}
 	}
-	b.operations, b.answered = nil, nil
+	b.operations, b.onIdle = nil, nil
 	if b.room != nil {
 		close(b.room)
 		b.room = nil
 	}
-	wake := false
-	for _, it := range last {
-		wake = b.push(it) || wake
+	asleep := false
+	for _, it := range e.last {
+		asleep = b.enqueue(it) || asleep
 	}
 	b.mu.Unlock()
-	if wake {
-		b.wake(false)
+	if asleep {
+		b.wakeWriter()
 	}
 	return true
 }
 
-// hasEnded reports whether nothing more is let in.
+// hasEnded reports whether end was called.
 func (b *outbox) hasEnded() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.ended
 }
 
-// batchBytes is about how much leaves with one write, so that a connection with much to say holds
-// up others little.
+// batchBytes is about how much one write carries, so that a connection with a long queue does not
+// delay others.
 const batchBytes = 64 << 10
 
-// queue is borrowed while more than one item waits: a connection that is idle has none.
-type queue struct{ items []item }
+// itemSlice is a slice from a pool. A connection has one only while several items are queued.
+type itemSlice struct{ items []item }
 
 //nolint:gochecknoglobals // memory that all connections share
-var queues = sync.Pool{New: func() any { return &queue{make([]item, 0, 8)} }}
+var itemSlices = sync.Pool{New: func() any { return &itemSlice{make([]item, 0, 8)} }}
 
-func (q *queue) len() int {
+// maxPooledItems is the largest capacity of a slice that goes back to the pool.
+const maxPooledItems = 64
+
+func (q *itemSlice) len() int {
 	if q == nil {
 		return 0
 	}
 	return len(q.items)
 }
 
-// giveBack needs the lock. A queue that has grown large is left to the garbage collector.
-func (b *outbox) giveBack() {
-	if b.queue.len() > 0 {
+// releaseRest returns b.rest to the pool if it is empty. It must be called with b.mu held.
+func (b *outbox) releaseRest() {
+	if b.rest.len() > 0 {
 		return
 	}
-	if cap(b.queue.items) <= 64 {
-		queues.Put(b.queue)
+	if cap(b.rest.items) <= maxPooledItems {
+		itemSlices.Put(b.rest)
 	}
-	b.queue = nil
+	b.rest = nil
 }

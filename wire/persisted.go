@@ -12,20 +12,22 @@ import (
 	"parley/errs"
 )
 
-// Codes of errors about persisted queries, in extensions.code. Apollo's clients act on them.
+// Codes of errors about persisted queries, in extensions.code. The clients of Apollo react to them.
 const (
-	PersistedNotFound     errs.Code = "PERSISTED_QUERY_NOT_FOUND"     // send it whole
-	PersistedNotSupported errs.Code = "PERSISTED_QUERY_NOT_SUPPORTED" // do not ask again
+	// the client sends the document
+	PersistedNotFound errs.Code = "PERSISTED_QUERY_NOT_FOUND"
+	// the client does not try again
+	PersistedNotSupported errs.Code = "PERSISTED_QUERY_NOT_SUPPORTED"
 )
 
 const (
-	maxPersisted     = 1000     // documents that clients have sent
-	maxPersistedSize = 16 << 10 // bytes of one
+	maxPersisted     = 1000     // documents of clients that are kept
+	maxPersistedSize = 16 << 10 // bytes of one document
 )
 
-// documents finds those that clients send by their hash only: trusted ones, of which the operator
-// has a list, or, without such a list, those that clients have sent before (Apollo's automatic
-// persisted queries).
+// documents finds documents by their hash. If the operator has a list of trusted documents, these
+// are the only ones. Otherwise they are the documents that clients have sent before (Apollo's
+// automatic persisted queries).
 type documents struct {
 	trusted map[string]string // by hash; nil when all documents are answered
 	sent    *lru.Cache[string, string]
@@ -40,18 +42,17 @@ func newDocuments(trusted []string) *documents {
 		}
 		return d
 	}
-	d.sent, _ = lru.New[string, string](maxPersisted) // fails for no positive size
+	d.sent, _ = lru.New[string, string](maxPersisted) // fails only for sizes that are not positive
 	return d
 }
 
-// Hash is that of a document, SHA-256 in hexadecimal digits.
+// Hash returns the hash of a document: SHA-256 in hexadecimal digits.
 func Hash(document string) string {
 	sum := sha256.Sum256([]byte(document))
 	return hex.EncodeToString(sum[:])
 }
 
-// resolve fills in the document of a request that has only its hash, and refuses those that are not
-// trusted.
+// resolve sets p.Query if the request has only a hash. It refuses documents that are not trusted.
 func (d *documents) resolve(p *params) *gqlerror.Error {
 	hash, err := p.hash()
 	if err != nil {
@@ -67,7 +68,7 @@ func (d *documents) resolve(p *params) *gqlerror.Error {
 	case p.Query == "":
 		text, ok := d.sent.Get(hash)
 		if !ok {
-			return &gqlerror.Error{Message: "PersistedQueryNotFound", Extensions: map[string]any{"code": string(PersistedNotFound)}}
+			return coded(PersistedNotFound, "PersistedQueryNotFound")
 		}
 		p.Query = text
 	case Hash(p.Query) != hash:
@@ -86,24 +87,23 @@ func (d *documents) requireTrusted(p *params, hash string) *gqlerror.Error {
 	}
 	text, ok := d.trusted[hash]
 	if !ok {
-		return &gqlerror.Error{
-			Message:    "This server answers the documents that its operator knows, and no others.",
-			Extensions: map[string]any{"code": string(PersistedNotSupported)},
-		}
+		return coded(PersistedNotSupported,
+			"This server answers only the documents that its operator has listed.")
 	}
 	p.Query = text
 	return nil
 }
 
-// validated keeps a document that was sent together with its hash, now that it is known to be one.
+// validated keeps a document that was sent together with its hash. It is called once the document
+// was parsed and validated.
 func (d *documents) validated(p *params) {
 	if d.sent != nil && p.hashed != "" && len(p.Query) <= maxPersistedSize {
 		d.sent.Add(p.hashed, p.Query)
 	}
 }
 
-// hash is what the request names its document by, if at all: documentId, or the extension
-// persistedQuery.
+// hash returns the hash in the documentId or in the extension persistedQuery of a request; "" if it
+// has neither.
 func (p *params) hash() (string, error) {
 	if p.documentID != "" {
 		return normalHash(p.documentID)
@@ -117,19 +117,23 @@ func (p *params) hash() (string, error) {
 		return "", errs.New(errs.BadUserInput, "The extension persistedQuery has to be an object.")
 	}
 	if version, ok := fields["version"].(json.Number); !ok || version != "1" {
-		return "", errs.New(errs.BadUserInput, "The extension persistedQuery has to have the version 1.")
+		return "", errs.New(errs.BadUserInput,
+			"The extension persistedQuery has to have the version 1.")
 	}
 	text, ok := fields["sha256Hash"].(string)
 	if !ok {
-		return "", errs.New(errs.BadUserInput, "The extension persistedQuery has to have a sha256Hash, which is a text.")
+		return "", errs.New(errs.BadUserInput,
+			"The extension persistedQuery has to have a sha256Hash, which is a text.")
 	}
 	return normalHash(text)
 }
 
+// normalHash checks a hash, and returns it in lower case and without a prefix.
 func normalHash(text string) (string, error) {
 	digits := strings.ToLower(strings.TrimPrefix(text, "sha256:"))
 	if b, err := hex.DecodeString(digits); err != nil || len(b) != sha256.Size {
-		return "", errs.New(errs.BadUserInput, "A document is named by its SHA-256 in 64 hexadecimal digits.")
+		return "", errs.New(errs.BadUserInput,
+			"A document is named by its SHA-256 in 64 hexadecimal digits.")
 	}
 	return digits, nil
 }

@@ -12,30 +12,30 @@ import (
 	"parley/errs"
 )
 
-// Subprotocol is what a WebSocket speaks here
+// Subprotocol is the subprotocol of our WebSockets
 // (https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md).
 const Subprotocol = "graphql-transport-ws"
 
-// Close codes, as clients act on them; docs/wire.md says how.
+// Close codes. docs/wire.md says what clients do on each of them.
 const (
 	closeProtocolError = 1002
-	closeNoStatus      = 1005 // stands for a close frame without a code, and is never sent
+	closeNoStatus      = 1005 // a close frame without a code; never sent
 	closeInvalidData   = 1007
 	closeTooBig        = 1009
 
-	CloseServiceRestart = 1012 // connect again, and resume
-	CloseTryAgain       = 1013 // connect again after a while, and resume
+	CloseServiceRestart = 1012 // the client connects again, and resumes
+	CloseTryAgain       = 1013 // the client connects again after a while, and resumes
 	CloseBadRequest     = 4400
 	CloseUnauthorized   = 4401
-	CloseForbidden      = 4403 // connect again with fresh connection parameters
+	CloseForbidden      = 4403 // the client connects again with fresh connection parameters
 	CloseInitTimeout    = 4408
 	CloseDuplicate      = 4409
 	CloseTooManyInit    = 4429
 )
 
-const overflowReason = "Too much is waiting to be read: connect again and resume."
+const overflowReason = "The client's queue is full: connect again and resume."
 
-// violation is what a client did wrong, and what its socket is closed with.
+// violation is an error of the client, with the code and the reason of the close frame.
 type violation struct {
 	code   int
 	reason string
@@ -55,26 +55,26 @@ func tooLong(limit int) *violation {
 
 var (
 	errEnded = errors.New("the connection or the operation has ended")
-	errDead  = errors.New("the client answers no more")
+	errDead  = errors.New("the client does not answer any more")
 )
 
-// maxID is how long the id of an operation may be, in bytes: it is kept, and sent with every
+// maxID is the longest id of an operation, in bytes. The id is kept in memory, and sent with every
 // result.
 const maxID = 256
 
-// message is one of a client's.
+// message is a message of the client.
 type message struct {
 	kind    string
 	id      string
 	payload json.RawMessage // nil without one
-	params  *params         // of subscribe
+	params  *params         // of a subscribe message
 }
 
-// parseMessage reads a message and finds everything that is wrong with it by itself.
+// parseMessage parses a message. It checks everything that does not depend on other messages.
 func parseMessage(b []byte) (m message, problem error) {
 	fields, err := parseObject(b)
 	if err != nil {
-		return m, malformed("The message is not valid: %s", why(err))
+		return m, malformed("The message is not valid: %s", clientMessage(err))
 	}
 	if !isString(fields["type"], &m.kind) {
 		return m, malformed("The message has no type, which has to be a text.")
@@ -107,12 +107,12 @@ func parseMessage(b []byte) (m message, problem error) {
 		return m, malformed("The payload of subscribe has to be an object.")
 	}
 	if m.params, err = paramsOf(fieldsOf(m.payload)); err != nil {
-		return m, malformed("The payload of subscribe is not valid: %s", why(err))
+		return m, malformed("The payload of subscribe is not valid: %s", clientMessage(err))
 	}
 	return m, nil
 }
 
-// receive handles a message. What it returns is to be done while reading goes on.
+// receive handles a message. The returned work, if any, takes long: see socket.read.
 func (s *socket) receive(b []byte) (work func(), err error) {
 	m, err := parseMessage(b)
 	if err != nil {
@@ -126,11 +126,12 @@ func (s *socket) receive(b []byte) (work func(), err error) {
 	case "subscribe":
 		return s.subscribe(m)
 	case "complete":
-		s.completed(m.id)
+		s.cancelOperation(m.id)
 	}
 	return nil, nil
 }
 
+// withPayload completes the beginning of a message by the payload, if any, and a closing brace.
 func withPayload(beginning string, payload json.RawMessage) []byte {
 	if payload == nil {
 		return append([]byte(beginning), '}')
@@ -149,18 +150,20 @@ func (s *socket) startInit(m message) (work func(), err error) {
 	return func() { s.init(ctx, m.payload) }, nil
 }
 
-// init asks who is there, which may take a while.
+// init authenticates the client, which may take a while, and acknowledges the socket.
 func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 	var connectionParams map[string]any
 	if payload != nil {
-		_ = json.Unmarshal(payload, &connectionParams) // it is an object
+		// parseMessage has checked that it is an object
+		_ = json.Unmarshal(payload, &connectionParams)
 	}
 	ctx, err := s.server.opts.Init(ctx, connectionParams)
 	if err != nil {
-		s.end(closeCodeFor(err), why(err))
+		s.end(closeCodeFor(err), clientMessage(err))
 		return
 	}
-	release := s.server.opts.Hold(ctx, func(reason error) { s.end(closeCodeFor(reason), why(reason)) })
+	release := s.server.opts.OnConnect(ctx,
+		func(reason error) { s.end(closeCodeFor(reason), clientMessage(reason)) })
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -168,14 +171,14 @@ func (s *socket) init(ctx context.Context, payload json.RawMessage) {
 		return
 	}
 	s.ctx, s.release, s.state = ctx, release, stateReady
-	wake := s.push(item{kind: kindMessage, data: []byte(`{"type":"connection_ack"}`)})
+	asleep := s.enqueue(item{kind: kindMessage, data: []byte(`{"type":"connection_ack"}`)})
 	s.mu.Unlock()
-	if wake {
-		s.wake(false)
+	if asleep {
+		s.wakeWriter()
 	}
 }
 
-// closeCodeFor tells who may not from what cannot be at present.
+// closeCodeFor returns CloseTryAgain for errors that may pass, and CloseForbidden for others.
 func closeCodeFor(err error) int {
 	e, ok := errors.AsType[*errs.Error](err)
 	if !ok || e.Code == errs.Unavailable || e.Code == errs.RateLimited {
@@ -184,8 +187,8 @@ func closeCodeFor(err error) int {
 	return CloseForbidden
 }
 
-// why is an error in words for the client.
-func why(err error) string {
+// clientMessage returns the message of an error for the client.
+func clientMessage(err error) string {
 	if e, ok := errors.AsType[*errs.Error](err); ok {
 		return e.Message
 	}
@@ -200,34 +203,35 @@ func (s *socket) subscribe(m message) (work func(), err error) {
 		return nil, &violation{CloseUnauthorized, "Unauthorized"}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	op, err := s.begin(m.id, cancel, s.server.opts.MaxOperations)
+	op, err := s.register(m.id, cancel, s.server.opts.MaxOperations)
 	if err != nil {
 		cancel()
 	}
 	switch {
 	case errors.Is(err, errEnded):
-		return nil, nil // it has not begun when the socket ends, and so the client sends it again
+		return nil, nil // the socket ends, and the client repeats the operation after it
 	case errors.Is(err, errInUse):
-		return nil, &violation{CloseDuplicate, fmt.Sprintf("Subscriber for %s already exists", m.id)}
+		reason := fmt.Sprintf("Subscriber for %s already exists", m.id)
+		return nil, &violation{CloseDuplicate, reason}
 	case errors.Is(err, errTooMany):
 		op.Fail(tooManyOperations(s.server.opts.MaxOperations))
 		return nil, nil
 	}
 	return func() {
 		rest := s.server.execute(ctx, op, m.params)
-		s.executed()
+		s.markExecuted()
 		if rest == nil {
-			s.returned()
+			s.markReturned()
 			return
 		}
-		go func() {
-			defer s.returned()
+		go func() { // on a small stack: see execute
+			defer s.markReturned()
 			rest()
 		}()
 	}, nil
 }
 
-// appendFrame writes an item as a frame.
+// appendFrame appends an item as a frame.
 func (s *socket) appendFrame(b []byte, it item) []byte {
 	switch it.kind {
 	case kindNext:
@@ -240,14 +244,14 @@ func (s *socket) appendFrame(b []byte, it item) []byte {
 		return appendHeader(b, opPing, 0, false)
 	case kindPong:
 		return append(appendHeader(b, opPong, len(it.data), false), it.data...)
-	case kindGoodbye:
+	case kindClose:
 		return append(appendHeader(b, opClose, len(it.data), false), it.data...)
 	case kindMessage:
 	}
 	return append(appendHeader(b, opText, len(it.data), false), it.data...)
 }
 
-// appendMessage writes a message that begins and continues like this, has the payload, and ends.
+// appendMessage appends a text frame, of begins, id, continues, payload and a closing brace.
 func (s *socket) appendMessage(b []byte, begins, id, continues string, payload []byte) []byte {
 	size := len(begins) + len(id) + len(continues) + len(payload) + 1
 	if s.deflates && size >= compressFrom {
@@ -265,16 +269,16 @@ func (s *socket) appendMessage(b []byte, begins, id, continues string, payload [
 type params struct {
 	graphql.RawParams
 	documentID string // of a trusted document
-	hashed     string // what the document was named by, once that is known to be a hash
+	hashed     string // the hash that the document was requested by, once it was checked; or ""
 }
 
-// empty reports whether there is nothing that says what to run.
+// empty reports whether there is neither a document nor a hash of one.
 func (p *params) empty() bool {
 	return p.Query == "" && p.documentID == "" && p.Extensions["persistedQuery"] == nil
 }
 
-// parseParams reads a request (GraphQL over HTTP, section 4.1), and says what is wrong with it in
-// words for whoever wrote it.
+// parseParams parses the body of a request (GraphQL over HTTP, section 4.1). Its errors are for the
+// client.
 func parseParams(b []byte) (*params, error) {
 	fields, err := parseObject(b)
 	if err != nil {
@@ -283,19 +287,23 @@ func parseParams(b []byte) (*params, error) {
 	return paramsOf(fields)
 }
 
-// paramsOf is parseParams for an object that has been parsed.
+// paramsOf is parseParams for a parsed object.
 func paramsOf(fields map[string]json.RawMessage) (*params, error) {
 	p := new(params)
 	for name, to := range map[string]*string{
 		"query": &p.Query, "operationName": &p.OperationName, "documentId": &p.documentID,
 	} {
 		if v := fields[name]; !isNull(v) && !isString(v, to) {
-			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON string, not %s.", name, kindOf(v))
+			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON string, not %s.", name,
+				kindOf(v))
 		}
 	}
-	for name, to := range map[string]*map[string]any{"variables": &p.Variables, "extensions": &p.Extensions} {
+	for name, to := range map[string]*map[string]any{
+		"variables": &p.Variables, "extensions": &p.Extensions,
+	} {
 		if v := fields[name]; !isNull(v) && !isObject(v, to) {
-			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON object, not %s.", name, kindOf(v))
+			return nil, errs.New(errs.BadUserInput, "%q has to be a JSON object, not %s.", name,
+				kindOf(v))
 		}
 	}
 	if p.empty() {
@@ -304,7 +312,7 @@ func paramsOf(fields map[string]json.RawMessage) (*params, error) {
 	return p, nil
 }
 
-// parseObject reads the fields of one JSON object, all of which is checked.
+// parseObject parses a JSON object to its fields. It checks all of the JSON, at any depth.
 func parseObject(b []byte) (fields map[string]json.RawMessage, err error) {
 	if bytes.HasPrefix(b, []byte(byteOrderMark)) {
 		return nil, errByteOrderMark()
@@ -312,12 +320,14 @@ func parseObject(b []byte) (fields map[string]json.RawMessage, err error) {
 	if err := checkDepth(b); err != nil {
 		return nil, err
 	}
-	err = json.Unmarshal(b, &fields) // names count by case, other than with a struct
+	err = json.Unmarshal(b, &fields) // a map, because a struct would ignore the case of names
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return nil, errs.New(errs.BadUserInput, "It has to be one JSON object, not %s: operations are not batched.", wrong.Value)
+		return nil, errs.New(errs.BadUserInput,
+			"It has to be one JSON object, not %s: operations are not batched.", wrong.Value)
 	}
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return nil, errs.New(errs.BadUserInput, "It is not valid JSON, from byte %d on.", syntax.Offset)
+		return nil, errs.New(errs.BadUserInput, "It is not valid JSON, from byte %d on.",
+			syntax.Offset)
 	}
 	if err != nil {
 		return nil, errs.New(errs.BadUserInput, "It is not valid JSON.")
@@ -328,7 +338,7 @@ func parseObject(b []byte) (fields map[string]json.RawMessage, err error) {
 	return fields, checkJSON(b, "")
 }
 
-// fieldsOf reads the fields of an object that is a part of what has been checked.
+// fieldsOf parses an object within JSON that parseObject has checked.
 func fieldsOf(v json.RawMessage) (fields map[string]json.RawMessage) {
 	_ = json.Unmarshal(v, &fields)
 	return fields
@@ -340,8 +350,8 @@ func isString(v json.RawMessage, to *string) bool {
 	return len(v) > 0 && v[0] == '"' && json.Unmarshal(v, to) == nil
 }
 
-// isObject keeps numbers as they were written, because an Int of GraphQL and a float are not the
-// same.
+// isObject decodes an object. It keeps numbers as json.Number, because GraphQL distinguishes Int
+// and Float.
 func isObject(v json.RawMessage, to *map[string]any) bool {
 	d := json.NewDecoder(bytes.NewReader(v))
 	d.UseNumber()
@@ -365,7 +375,7 @@ func kindOf(v json.RawMessage) string {
 func mustMarshal(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // texts and errors of ours always marshal
+		panic(err) // cannot happen: the values are our own
 	}
 	return b
 }

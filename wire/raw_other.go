@@ -4,9 +4,11 @@ package wire
 
 import "errors"
 
-// On other systems a socket reads and writes through net alone: see socket.raw, which stays nil.
+// On other systems, a socket reads and writes through net only: its raw stays nil.
 const hasRaw = false
 
-func tryRead(uintptr, []byte) (n int, again bool, err error) { return 0, false, errors.ErrUnsupported }
+func tryRead(uintptr, []byte) (n int, again bool, err error) {
+	return 0, false, errors.ErrUnsupported
+}
 
 func tryWrite(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -10,7 +10,7 @@ import (
 
 const hasRaw = true
 
-// tryRead reads what is there. again reports that nothing is.
+// tryRead reads without waiting. again reports that there is nothing to read.
 func tryRead(fd uintptr, b []byte) (n int, again bool, err error) {
 	for {
 		n, err = syscall.Read(int(fd), b) //nolint:gosec // it was an int before
@@ -28,7 +28,7 @@ func tryRead(fd uintptr, b []byte) (n int, again bool, err error) {
 	}
 }
 
-// tryWrite writes what there is room for.
+// tryWrite writes as much as fits into the send buffer of the operating system, without waiting.
 func tryWrite(fd uintptr, b []byte) (written int, err error) {
 	for written < len(b) {
 		n, err := writeSome(fd, b[written:])

@@ -17,8 +17,8 @@ import (
 	"parley/errs"
 )
 
-// streamHeader carries the token of a stream that several operations share; a query parameter named
-// token does too.
+// streamHeader is the header with the token of a stream that several operations share. A request
+// can have the query parameter token instead.
 const streamHeader = "X-GraphQL-Event-Stream-Token"
 
 func streamToken(r *http.Request, query url.Values) string {
@@ -28,33 +28,34 @@ func streamToken(r *http.Request, query url.Values) string {
 	return query.Get("token")
 }
 
-// streams knows those that operations can be added to. Of what is reserved and not yet connected it
-// keeps nothing, because anybody may reserve: the token itself says until when it is good, and
-// carries a signature.
+// streams are the connected streams to which operations can be added. Reserved tokens take no
+// memory, because anonymous clients can reserve any number of them: the token itself contains its
+// expiry and a signature.
 type streams struct {
-	key [sha256.Size]byte
+	key [sha256.Size]byte // of the signatures
 
-	mu   sync.Mutex // guards open
-	open map[string]*stream
+	mu   sync.Mutex         // guards open
+	open map[string]*stream // by token
 }
 
 func newStreams() *streams {
 	l := &streams{open: map[string]*stream{}}
-	_, _ = rand.Read(l.key[:]) // which never fails
+	_, _ = rand.Read(l.key[:]) // never fails
 	return l
 }
 
-// What a token is made of, in bytes, before it is written in base64: until when it can be
-// connected, in milliseconds since 1970, something that makes it unlike any other, and a signature
-// (HMAC-SHA-256) of these two.
+// The parts of a token, as offsets of their ends: its expiry in milliseconds since 1970, a random
+// number, and a signature of both (HMAC-SHA-256).
 const (
 	tokenTime   = 8
 	tokenSigned = tokenTime + 16
 	tokenBytes  = tokenSigned + sha256.Size
 )
 
+// tokenText is the encoding of tokens. It is strict, so that each token has one text only.
+//
 //nolint:gochecknoglobals // a constant
-var tokenText = base64.RawURLEncoding.Strict() // each token is written in one way
+var tokenText = base64.RawURLEncoding.Strict()
 
 // reserve answers PUT with a token.
 func (s *Server) reserve(w http.ResponseWriter, _ *http.Request) {
@@ -63,9 +64,10 @@ func (s *Server) reserve(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, s.streams.token(time.Now().Add(s.opts.ReservationLasts)))
 }
 
-func (l *streams) token(until time.Time) string {
+// token makes a token.
+func (l *streams) token(expires time.Time) string {
 	token := make([]byte, tokenSigned, tokenBytes)
-	binary.BigEndian.PutUint64(token, uint64(until.UnixMilli())) //nolint:gosec // after 1970
+	binary.BigEndian.PutUint64(token, uint64(expires.UnixMilli())) //nolint:gosec // after 1970
 	_, _ = rand.Read(token[tokenTime:])
 	return tokenText.EncodeToString(append(token, l.sign(token)...))
 }
@@ -76,21 +78,24 @@ func (l *streams) sign(text []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// isReserved reports whether a token is one of ours that can still be connected.
+// isReserved reports whether this server has made the token, and it has not expired.
 func (l *streams) isReserved(text string) bool {
 	token, err := tokenText.DecodeString(text)
-	if err != nil || len(token) != tokenBytes || !hmac.Equal(token[tokenSigned:], l.sign(token[:tokenSigned])) {
+	if err != nil || len(token) != tokenBytes ||
+		!hmac.Equal(token[tokenSigned:], l.sign(token[:tokenSigned])) {
 		return false
 	}
-	return time.Now().UnixMilli() < int64(binary.BigEndian.Uint64(token)) //nolint:gosec // we have written it
+	expires := int64(binary.BigEndian.Uint64(token)) //nolint:gosec // as token has written it
+	return time.Now().UnixMilli() < expires
 }
 
-// connect gives a token its stream: one at a time.
+// connect registers the stream of a token. A token has one stream at a time.
 func (l *streams) connect(token string, st *stream) *problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open[token] != nil {
-		return &problem{status: http.StatusConflict, err: errs.New(errs.BadUserInput, "The stream is connected already.")}
+		err := errs.New(errs.BadUserInput, "The stream is connected already.")
+		return &problem{status: http.StatusConflict, err: err}
 	}
 	if !l.isReserved(token) {
 		return &problem{status: http.StatusNotFound, err: errNoStream}
@@ -111,10 +116,12 @@ func (l *streams) find(token string) *stream {
 	return l.open[token]
 }
 
-// connectStream answers a GET with the results of all operations that will name the stream.
+// connectStream answers a GET with a stream: of the results of all operations whose requests have
+// its token.
 func (s *Server) connectStream(w http.ResponseWriter, r *http.Request, token string) {
 	if negotiate(r.Header) != eventStream {
-		WriteError(w, r, http.StatusNotAcceptable, errs.New(errs.BadUserInput, "A stream has to be accepted as text/event-stream."))
+		WriteError(w, r, http.StatusNotAcceptable,
+			errs.New(errs.BadUserInput, "A stream has to be accepted as text/event-stream."))
 		return
 	}
 	st := s.newStream(r.Context(), w, true)
@@ -127,20 +134,21 @@ func (s *Server) connectStream(w http.ResponseWriter, r *http.Request, token str
 	st.serve(func() {})
 }
 
-// streamOf finds the stream that a request names. Knowing the token is not enough: it has to be the
-// same person's.
+// streamOf finds the stream of a request. The token alone gives no right to it: the request has to
+// come from the caller of the stream.
 func (s *Server) streamOf(r *http.Request, token string) (*stream, *problem) {
 	st := s.streams.find(token)
 	if st == nil {
 		return nil, &problem{status: http.StatusNotFound, err: errNoStream}
 	}
-	if !s.opts.Same(st.ctx, r.Context()) {
-		return nil, &problem{status: http.StatusForbidden, err: errs.New(errs.Forbidden, "The stream is somebody else's.")}
+	if !s.opts.SameCaller(st.ctx, r.Context()) {
+		err := errs.New(errs.Forbidden, "The stream belongs to another client.")
+		return nil, &problem{status: http.StatusForbidden, err: err}
 	}
 	return st, nil
 }
 
-// startOperation has an operation's results sent over the stream that the request names.
+// startOperation adds an operation to the stream of the request.
 func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token string, p *params) {
 	st, problem := s.streamOf(r, token)
 	if problem != nil {
@@ -153,7 +161,7 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 		return
 	}
 	ctx, cancel := context.WithCancel(st.ctx)
-	op, err := st.begin(id, cancel, s.opts.MaxOperations)
+	op, err := st.register(id, cancel, s.opts.MaxOperations)
 	if err != nil {
 		cancel()
 	}
@@ -161,9 +169,11 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 	case errors.Is(err, errEnded):
 		WriteError(w, r, http.StatusNotFound, errNoStream)
 	case errors.Is(err, errInUse):
-		WriteError(w, r, http.StatusConflict, errs.New(errs.BadUserInput, "An operation with this id is running."))
+		WriteError(w, r, http.StatusConflict,
+			errs.New(errs.BadUserInput, "An operation with this id is running."))
 	case errors.Is(err, errTooMany):
-		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.", s.opts.MaxOperations)
+		e := errs.New(errs.RateLimited, "At most %d operations run on one connection at once.",
+			s.opts.MaxOperations)
 		WriteError(w, r, http.StatusTooManyRequests, e)
 	default:
 		if !st.start(func() (rest func()) { return s.execute(ctx, op, p) }) {
@@ -174,8 +184,10 @@ func (s *Server) startOperation(w http.ResponseWriter, r *http.Request, token st
 	}
 }
 
-// completeOperation ends an operation that the client wants no more of.
-func (s *Server) completeOperation(w http.ResponseWriter, r *http.Request, query url.Values, token string) {
+// completeOperation cancels an operation of a stream.
+func (s *Server) completeOperation(
+	w http.ResponseWriter, r *http.Request, query url.Values, token string,
+) {
 	st, problem := s.streamOf(r, token)
 	if problem != nil {
 		problem.write(w, r)
@@ -186,6 +198,6 @@ func (s *Server) completeOperation(w http.ResponseWriter, r *http.Request, query
 		badRequest("The query parameter operationId is missing.").write(w, r)
 		return
 	}
-	st.completed(id) // one that has ended by itself is none that is missing
+	st.cancelOperation(id) // it is not an error if the operation has ended
 	w.WriteHeader(http.StatusOK)
 }

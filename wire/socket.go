@@ -11,70 +11,69 @@ import (
 	"unicode/utf8"
 )
 
-// socket is one WebSocket. While it is idle it has one goroutine, which waits for something to
-// read, and no buffer.
+// socket is a WebSocket. While it is idle, it has one goroutine, which waits in read, and no
+// buffer.
 type socket struct {
 	outbox
 
-	// Guarded by outbox.mu. What is written goes past net, which would look after the descriptor
-	// with each write as much as the rest of writing costs: it stays open while it is held, and net
-	// is closed by whoever gives it back.
-	held   bool
-	closed bool // net is, or will be by whoever holds fd
-
-	fd     uintptr // where there is raw
 	server *Server
 	net    net.Conn
-	raw    syscall.RawConn // nil where there is none
+	// raw and fd are the connection of the operating system below net. Frames are written to fd
+	// itself, because the bookkeeping of net would double the cost of a write. raw is nil if there
+	// is no such connection; then net is used for everything.
+	raw    syscall.RawConn
+	fd     uintptr
 	cancel context.CancelFunc
-	// deflates says that permessage-deflate was agreed on (RFC 7692). Each message stands for
-	// itself: a window would be 32 KiB.
+	// deflates says that permessage-deflate was negotiated (RFC 7692). Each message is compressed
+	// by itself, because a window would take 32 KiB of each socket.
 	deflates bool
 
-	inbox // of the goroutine that reads, and of no other
+	readState // used by the reading goroutine only
 
 	// Guarded by outbox.mu.
-	state      socketState
-	ctx        context.Context //nolint:containedctx // what operations run in; it outlives the request that began the socket
-	release    func()          // gives back what Hold took
-	goodbyeOut bool            // the last frame is out
+	ctx           context.Context //nolint:containedctx // of the operations; the request has ended
+	release       func()          // of OnConnect; nil before that, and once it is called
+	state         socketState
+	closeFrameOut bool // the close frame was written
+	pinned        bool // a writer uses fd, and closes net if closed is set
+	closed        bool // net is closed, or its writer will close it
 }
 
 type socketState byte
 
 const (
-	stateNew     socketState = iota // nobody has said who is there
-	stateInit                       // the initialisation is being looked at
-	stateReady                      // and was acknowledged
-	stateRefused                    // and was not
+	stateNew   socketState = iota // no connection_init has come
+	stateInit                     // Options.Init is checking the connection_init
+	stateReady                    // the connection_init was acknowledged
 )
 
-// inbox is what has come and was not dealt with.
-type inbox struct {
-	buf        []byte // borrowed while there is anything in it
-	used       int    // of buf
-	message    []byte // the fragments of a message that have come so far
-	fragmented bool
-	compressed bool // the message that comes in fragments
-	initBy     time.Time
-	wholeBy    time.Time // when the message that has begun has to be there
-	unanswered int       // pings
-	wait       func(fd uintptr) bool
-	err        error // of wait
+// readState is what the reading goroutine keeps between two messages.
+type readState struct {
+	buf             []byte // from the pool; nil when it is empty
+	parsed          int    // bytes of buf that have been parsed
+	fragments       []byte // the fragments of an unfinished message
+	fragmented      bool   // a message is unfinished, even if its fragments are empty
+	compressed      bool   // the message is compressed
+	initDeadline    time.Time
+	messageDeadline time.Time // for the rest of a message; zero when none has started
+	unansweredPings int
+	tryRead         func(fd uintptr) (done bool) // tryReadOnce, bound once
+	tryReadErr      error                        // of the last tryRead
 }
 
-// serve has the socket live by itself, and returns.
+// serve starts the socket, and returns. early are bytes that have been read already.
 func (s *socket) serve(early []byte) {
-	s.initBy = time.Now().Add(s.server.opts.InitTimeout)
-	s.wait = s.tryRead
+	s.initDeadline = time.Now().Add(s.server.opts.InitTimeout)
+	s.tryRead = s.tryReadOnce
 	if len(early) > 0 {
-		s.buf = append(borrow(), early...)
+		s.buf = append(acquireBuffer(), early...)
 	}
 	go s.read()
 }
 
-// read handles one message after the other. What takes long or calls deep goes on here, while a new
-// goroutine reads on: its stack is small again, and stays so while the socket is idle.
+// read handles messages until one needs work that takes long or needs a deep stack. It does that
+// work itself, while a new goroutine goes on reading. The stack of the new goroutine is small, and
+// stays small while the socket is idle.
 func (s *socket) read() {
 	work, err := s.nextWork()
 	if err != nil {
@@ -91,7 +90,7 @@ func (s *socket) read() {
 	work()
 }
 
-// nextWork handles messages until one is more than a moment's work.
+// nextWork handles messages until one of them returns work.
 func (s *socket) nextWork() (work func(), err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -107,44 +106,45 @@ func (s *socket) nextWork() (work func(), err error) {
 	return work, err
 }
 
-// panicked logs what would end the process, and ends one socket for it.
+// panicked logs a panic, and returns the error with which the socket ends.
 func (s *socket) panicked(reason any) *violation {
 	_ = s.server.recovered(context.Background(), reason)
 	return &violation{CloseTryAgain, "Something went wrong on our side."}
 }
 
-// nextMessage waits for a message. It is valid until the next call.
+// nextMessage waits for a message. The message is valid until the next call.
 func (s *socket) nextMessage() ([]byte, error) {
+	limit := s.server.opts.MaxMessage
 	for {
-		rest := s.buf[s.used:]
-		h, ok, problem := parseHeader(rest, s.server.opts.MaxMessage-len(s.message), s.deflates)
+		unparsed := s.buf[s.parsed:]
+		h, ok, problem := parseHeader(unparsed, limit-len(s.fragments), s.deflates)
 		if problem != nil && problem.code == closeTooBig {
-			// of which fragments may have used up a part
-			problem = tooLong(s.server.opts.MaxMessage)
+			problem = tooLong(limit) // the limit of the message, not that of this frame
 		}
 		if problem != nil {
 			return nil, problem
 		}
-		if !ok || len(rest) < h.size+h.length {
-			if err := s.more(h.size + h.length); err != nil {
+		if !ok || len(unparsed) < h.size+h.length {
+			if err := s.readMore(h.size + h.length); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		payload := rest[h.size : h.size+h.length]
-		s.used += h.size + h.length
+		payload := unparsed[h.size : h.size+h.length]
+		s.parsed += h.size + h.length
 		unmask(payload, h.mask)
-		message, err := s.frame(h, payload)
+		message, err := s.handleFrame(h, payload)
 		if message != nil || err != nil {
 			return message, err
 		}
 	}
 }
 
-// frame takes in a frame, and returns the message that it is the end of, if any.
-func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error) {
+// handleFrame handles a frame. It returns a message if the frame is the last one of it, and nil
+// otherwise; an empty message is not nil.
+func (s *socket) handleFrame(h frameHeader, payload []byte) (message []byte, err error) {
 	if h.control() && !s.fragmented {
-		s.wholeBy = time.Time{} // what comes behind it has a time of its own
+		s.messageDeadline = time.Time{} // the next frame has its own deadline
 	}
 	switch {
 	case h.opcode == opPing:
@@ -153,7 +153,7 @@ func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error
 	case h.opcode == opPong:
 		return nil, nil
 	case h.opcode == opClose:
-		return nil, s.farewell(payload)
+		return nil, s.answerClose(payload)
 	case h.opcode == opBinary:
 		return nil, &violation{CloseBadRequest, "Messages are text, not binary."}
 	case h.opcode == opText && s.fragmented:
@@ -164,15 +164,15 @@ func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error
 		s.compressed = h.compressed
 	}
 	if !h.final || s.fragmented {
-		s.message = append(s.message, payload...)
+		s.fragments = append(s.fragments, payload...)
 		s.fragmented = !h.final
 		if !h.final {
 			return nil, nil
 		}
-		payload = s.message
-		s.message = nil
+		payload = s.fragments
+		s.fragments = nil
 	}
-	s.wholeBy = time.Time{}
+	s.messageDeadline = time.Time{}
 	if s.compressed {
 		if payload, err = inflate(payload, s.server.opts.MaxMessage); err != nil {
 			return nil, err
@@ -187,8 +187,8 @@ func (s *socket) frame(h frameHeader, payload []byte) (message []byte, err error
 	return payload, nil
 }
 
-// farewell answers a client that closes, with its own code.
-func (s *socket) farewell(payload []byte) error {
+// answerClose answers a close frame of the client with the same code. It returns errEnded.
+func (s *socket) answerClose(payload []byte) error {
 	code, problem := parseClose(payload)
 	if problem != nil {
 		return problem
@@ -197,70 +197,74 @@ func (s *socket) farewell(payload []byte) error {
 	if code != closeNoStatus {
 		answer = closeFrame(code, "")
 	}
-	s.finish([]item{{kind: kindGoodbye, data: answer}})
+	s.endWithFrame(answer)
 	return errEnded
 }
 
-// more waits until more bytes have come; need is how many the frame has that has begun, as far as
-// that is known.
-func (s *socket) more(need int) error {
-	s.tidy(need)
+// readMore waits until the client has sent more bytes. need is the length of the unfinished frame,
+// or of as much of its header as is known.
+func (s *socket) readMore(need int) error {
+	s.makeSpace(need)
 	for {
-		begun := len(s.buf) > 0 || s.fragmented
-		if begun && s.wholeBy.IsZero() {
-			s.wholeBy = time.Now().Add(s.server.opts.MessageTimeout)
-		} else if !begun {
-			s.wholeBy = time.Time{}
+		started := len(s.buf) > 0 || s.fragmented
+		if !started {
+			s.messageDeadline = time.Time{}
+		} else if s.messageDeadline.IsZero() {
+			s.messageDeadline = time.Now().Add(s.server.opts.MessageTimeout)
 		}
 		s.setReadDeadline()
-		err := s.receiveBytes()
+		err := s.readBytes()
 		if s.hasEnded() {
 			return errEnded
 		}
 		if err == nil {
-			s.unanswered = 0
+			s.unansweredPings = 0
 			return nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if err := s.silent(); err != nil {
+		if err := s.readTimedOut(); err != nil {
 			return err
 		}
 	}
 }
 
-// silent decides what to do with a client from which nothing has come in time.
-func (s *socket) silent() error {
+// readTimedOut is called when the read deadline has passed. It pings an idle client, and returns an
+// error if the socket has to end.
+func (s *socket) readTimedOut() error {
 	now := time.Now()
 	switch {
-	case s.stateIs(stateNew) && !now.Before(s.initBy):
+	case s.stateIs(stateNew) && !now.Before(s.initDeadline):
 		return &violation{CloseInitTimeout, "Connection initialisation timeout"}
-	case !s.wholeBy.IsZero() && !now.Before(s.wholeBy):
+	case !s.messageDeadline.IsZero() && !now.Before(s.messageDeadline):
 		return &violation{CloseTryAgain, "The message did not arrive whole in time."}
-	case !s.stateIs(stateNew) && s.wholeBy.IsZero():
-		if s.unanswered >= 2 {
+	case !s.stateIs(stateNew) && s.messageDeadline.IsZero():
+		if s.unansweredPings >= maxUnansweredPings {
 			return errDead
 		}
-		s.unanswered++
+		s.unansweredPings++
 		s.add(item{kind: kindPing})
 	}
 	return nil
 }
 
-// setReadDeadline says until when something has to come. The last one is set by saidGoodbye.
+const maxUnansweredPings = 2
+
+// setReadDeadline sets the deadline of the next read. It changes nothing after the close frame,
+// when closeFrameWritten has set the last deadline.
 func (s *socket) setReadDeadline() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	by := time.Now().Add(s.server.opts.PingInterval)
+	deadline := time.Now().Add(s.server.opts.PingInterval)
 	if s.state == stateNew {
-		by = s.initBy
+		deadline = s.initDeadline
 	}
-	if !s.wholeBy.IsZero() && (s.state != stateNew || s.wholeBy.Before(by)) {
-		by = s.wholeBy
+	if !s.messageDeadline.IsZero() && (s.state != stateNew || s.messageDeadline.Before(deadline)) {
+		deadline = s.messageDeadline
 	}
-	if !s.goodbyeOut {
-		_ = s.net.SetReadDeadline(by)
+	if !s.closeFrameOut {
+		_ = s.net.SetReadDeadline(deadline)
 	}
 }
 
@@ -270,55 +274,57 @@ func (s *socket) stateIs(state socketState) bool {
 	return s.state == state
 }
 
-// bufferSize is what is borrowed to read into.
+// bufferSize is the size of a pooled read buffer.
 const bufferSize = 4 << 10
 
 //nolint:gochecknoglobals // memory that all sockets share
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-func borrow() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
+// acquireBuffer returns an empty buffer from the pool.
+func acquireBuffer() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
 
-// giveBack is for buffers that borrow has given, and lets others go.
-func giveBack(b []byte) {
+// releaseBuffer returns a buffer to the pool, unless it has grown.
+func releaseBuffer(b []byte) {
 	if cap(b) == bufferSize {
 		buffers.Put((*[bufferSize]byte)(b[:bufferSize]))
 	}
 }
 
-// tidy makes room for what comes, or gives the buffer back when it is empty. A buffer grows with
-// what has come, and not with what the client says will come.
-func (s *socket) tidy(need int) {
-	rest := s.buf[s.used:]
-	if len(rest) == 0 {
-		giveBack(s.buf)
-		s.buf, s.used = nil, 0
+// makeSpace makes space in buf for an unfinished frame of length need. If buf has no unparsed
+// bytes, it is released. A buffer grows with the bytes that have come, not with the length that the
+// client announces.
+func (s *socket) makeSpace(need int) {
+	unparsed := s.buf[s.parsed:]
+	if len(unparsed) == 0 {
+		releaseBuffer(s.buf)
+		s.buf, s.parsed = nil, 0
 		return
 	}
-	if len(s.buf) < cap(s.buf) && cap(s.buf)-s.used >= need {
+	if len(s.buf) < cap(s.buf) && cap(s.buf)-s.parsed >= need {
 		return
 	}
 	to := s.buf[:0]
-	if len(rest) > cap(s.buf)/2 {
+	if len(unparsed) > cap(s.buf)/2 {
 		to = make([]byte, 0, 2*cap(s.buf))
 	}
-	to = append(to, rest...)
+	to = append(to, unparsed...)
 	if cap(to) != cap(s.buf) {
-		giveBack(s.buf)
+		releaseBuffer(s.buf)
 	}
-	s.buf, s.used = to, 0
+	s.buf, s.parsed = to, 0
 }
 
-// receiveBytes waits for bytes, and appends them to buf.
-func (s *socket) receiveBytes() error {
+// readBytes waits for bytes, and appends them to buf.
+func (s *socket) readBytes() error {
 	if s.raw != nil {
-		s.err = nil
-		if err := s.raw.Read(s.wait); err != nil {
+		s.tryReadErr = nil
+		if err := s.raw.Read(s.tryRead); err != nil {
 			return err
 		}
-		return s.err
+		return s.tryReadErr
 	}
 	if s.buf == nil {
-		s.buf = borrow()
+		s.buf = acquireBuffer()
 	}
 	n, err := s.net.Read(s.buf[len(s.buf):cap(s.buf)])
 	s.buf = s.buf[:len(s.buf)+n]
@@ -328,46 +334,48 @@ func (s *socket) receiveBytes() error {
 	return err
 }
 
-// tryRead reads what is there, and reports false when nothing is; then no buffer is kept either.
-func (s *socket) tryRead(fd uintptr) (done bool) {
+// tryReadOnce reads from fd without waiting, and sets tryReadErr. If there is nothing to read, it
+// returns false and keeps no empty buffer: raw.Read waits, and calls it again.
+func (s *socket) tryReadOnce(fd uintptr) (done bool) {
 	idle := len(s.buf) == 0
 	if idle {
-		s.buf = borrow()
+		s.buf = acquireBuffer()
 	}
 	n, again, err := tryRead(fd, s.buf[len(s.buf):cap(s.buf)])
-	s.buf, s.err = s.buf[:len(s.buf)+n], err
+	s.buf, s.tryReadErr = s.buf[:len(s.buf)+n], err
 	if idle && n == 0 {
-		giveBack(s.buf)
+		releaseBuffer(s.buf)
 		s.buf = nil
 	}
 	return !again
 }
 
-// stopReading deals with the end of what can be read: the client's fault, or the end of the
-// connection.
+// stopReading ends the socket after an error of reading. A violation is reported to the client with
+// its close code. errEnded means that the socket has ended already. After any other error the
+// connection is lost.
 func (s *socket) stopReading(err error) {
 	if v, ok := errors.AsType[*violation](err); ok {
 		s.end(v.code, v.reason)
 	} else if !errors.Is(err, errEnded) {
-		s.gone()
+		s.abort()
 	}
-	giveBack(s.buf)
-	s.inbox = inbox{}
+	releaseBuffer(s.buf)
+	s.readState = readState{}
 	s.linger()
 	s.close()
 }
 
-// linger reads what still comes, so that the operating system does not answer it with a reset,
-// which could overtake the close frame. It ends when the client has closed too, or at the deadline
-// that saidGoodbye sets.
+// linger reads until the client has closed too, or until the deadline that closeFrameWritten sets.
+// It discards the bytes: if they were left unread, the operating system would send a reset, which
+// can overtake the close frame.
 func (s *socket) linger() {
 	s.mu.Lock()
-	if !s.goodbyeOut {
+	if !s.closeFrameOut {
 		_ = s.net.SetReadDeadline(time.Time{})
 	}
 	s.mu.Unlock()
-	b := borrow()
-	defer giveBack(b)
+	b := acquireBuffer()
+	defer releaseBuffer(b)
 	for {
 		if _, err := s.net.Read(b[:cap(b)]); err != nil {
 			return
@@ -375,57 +383,60 @@ func (s *socket) linger() {
 	}
 }
 
-// saidGoodbye is called by the writer when the close frame is out.
-func (s *socket) saidGoodbye() {
+// closeFrameWritten is called by the writer after it has written the close frame.
+func (s *socket) closeFrameWritten() {
 	s.mu.Lock()
-	s.goodbyeOut = true
+	s.closeFrameOut = true
 	_ = s.net.SetReadDeadline(time.Now().Add(s.server.opts.Linger))
 	s.mu.Unlock()
 	if h, ok := s.net.(interface{ CloseWrite() error }); ok {
 		_ = h.CloseWrite()
 	}
-	s.server.live.remove(s)
+	s.server.connections.remove(s)
 }
 
-// end stops all that runs on the socket, lets nothing more through, and tells the client why.
-func (s *socket) end(code int, reason string) {
-	s.finish([]item{{kind: kindGoodbye, data: closeFrame(code, reason)}})
+// end ends the socket with a close frame. The reading goroutine closes the connection, after
+// linger.
+func (s *socket) end(code int, reason string) { s.endWithFrame(closeFrame(code, reason)) }
+
+func (s *socket) endWithFrame(payload []byte) {
+	last := []item{{kind: kindClose, data: payload}}
+	if s.outbox.end(ending{discard: operationItems, last: last}) {
+		s.stop()
+	}
 }
 
-// leave ends the socket once what it has begun to answer is answered.
-func (s *socket) leave(code int, reason string) {
-	s.outbox.leave(func() {
-		if s.endAnswered([]item{{kind: kindGoodbye, data: closeFrame(code, reason)}}) {
+// endGracefully is end, once the queries and mutations that have started are answered.
+func (s *socket) endGracefully(code int, reason string) {
+	s.whenIdle(func() {
+		last := []item{{kind: kindClose, data: closeFrame(code, reason)}}
+		if s.outbox.end(ending{discard: openOperationItems, last: last}) {
 			s.stop()
 		}
 	})
 }
 
-// gone ends a connection that nothing can be written to.
-func (s *socket) gone() {
-	s.finish(nil)
+// abort ends the socket without a close frame, because nothing can be written to the client.
+func (s *socket) abort() {
+	if s.outbox.end(ending{discard: allItems}) {
+		s.stop()
+	}
 	s.close()
-	s.server.live.remove(s)
+	s.server.connections.remove(s)
 }
 
-// close closes the connection, once nobody writes past net.
+// close closes net. If a writer has pinned the descriptor, the writer does.
 func (s *socket) close() {
 	s.mu.Lock()
 	s.closed = true
-	held := s.held
+	pinned := s.pinned
 	s.mu.Unlock()
-	if !held {
+	if !pinned {
 		_ = s.net.Close()
 	}
 }
 
-func (s *socket) finish(last []item) {
-	if s.outbox.end(last, nil) {
-		s.stop()
-	}
-}
-
-// stop ends all that runs on a socket that has ended.
+// stop cancels the operations of a socket that has ended, and calls release.
 func (s *socket) stop() {
 	s.cancel()
 	s.mu.Lock()
@@ -437,15 +448,17 @@ func (s *socket) stop() {
 	}
 }
 
-func (s *socket) wake(here bool) {
-	if !here || s.raw == nil {
-		s.server.flusher.add(s)
+func (s *socket) wakeWriter() { s.server.flusher.add(s) }
+
+func (s *socket) writeOrWake() {
+	if s.raw == nil {
+		s.wakeWriter()
 		return
 	}
-	p := pages.Get().(*page)
-	defer pages.Put(p)
-	if s.flush(p) {
-		s.server.flusher.add(s)
+	buf := writeBuffers.Get().(*writeBuffer)
+	defer writeBuffers.Put(buf)
+	if s.flush(buf) {
+		s.wakeWriter()
 	}
 }
 

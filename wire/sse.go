@@ -11,42 +11,46 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"parley/errs"
+	"parley/wake"
 )
 
 // stream is a response of server-sent events
-// (https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md): of one operation ("distinct
-// connections"), or of all that name it by its token ("single connection").
+// (https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md): for one operation ("distinct
+// connections"), or for all operations with its token ("single connection").
 type stream struct {
 	outbox
 	server  *Server
 	w       http.ResponseWriter
 	control *http.ResponseController
 	cancel  context.CancelFunc
-	bell    chan struct{} // has a value when there is something to write
-	single  bool
+	queue   wake.Notifier   // notified when items are queued
+	single  bool            // one stream for many operations
 	running sync.WaitGroup  // operations
-	ctx     context.Context //nolint:containedctx // of the request that the stream answers, which other requests add to
+	ctx     context.Context //nolint:containedctx // of the request; other requests add operations
 }
 
 func (s *Server) newStream(ctx context.Context, w http.ResponseWriter, single bool) *stream {
 	st := &stream{
-		server: s, w: w, control: http.NewResponseController(w), bell: make(chan struct{}, 1), single: single,
+		server: s, w: w, control: http.NewResponseController(w),
+		queue: wake.NewNotifier(), single: single,
 	}
 	st.ctx, st.cancel = context.WithCancel(ctx)
-	st.bounds, st.carrier = &s.bounds, st
+	st.bounds, st.transport = &s.bounds, st
 	return st
 }
 
-// stream answers with the results of one operation as they come.
-func (s *Server) stream(ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, list gqlerror.List) {
+// stream answers with the results of one operation.
+func (s *Server) stream(
+	ctx context.Context, w http.ResponseWriter, oc *graphql.OperationContext, list gqlerror.List,
+) {
 	st := s.newStream(ctx, w, false)
 	ctx, cancel := context.WithCancel(st.ctx)
-	op, _ := st.begin("", cancel, s.opts.MaxOperations)
+	op, _ := st.register("", cancel, s.opts.MaxOperations)
 	st.serve(func() { st.start(func() (rest func()) { return s.run(ctx, op, oc, list) }) })
 }
 
-// start runs an operation beside the stream, which waits for it. It reports false when the stream
-// has ended since the operation began: then it waits for nothing more, and nothing runs.
+// start runs an operation on a goroutine, for which serve waits. It reports false if the stream has
+// ended since the operation was registered: then the operation does not run.
 func (st *stream) start(run func() (rest func())) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -54,9 +58,9 @@ func (st *stream) start(run func() (rest func())) bool {
 		return false
 	}
 	st.running.Go(func() {
-		defer st.returned()
+		defer st.markReturned()
 		rest := run()
-		st.executed()
+		st.markExecuted()
 		if rest != nil {
 			rest()
 		}
@@ -64,51 +68,53 @@ func (st *stream) start(run func() (rest func())) bool {
 	return true
 }
 
-// serve writes until the stream ends. begin is called when it has begun.
-func (st *stream) serve(begin func()) {
+// serve writes until the stream ends, and waits for its operations. It calls started after the
+// first write.
+func (st *stream) serve(started func()) {
 	defer st.running.Wait()
 	defer st.cancel()
-	if !st.server.live.add(st) {
-		// No JSON type is accepted by name beside events: see negotiate.
-		write(st.w, http.StatusServiceUnavailable, legacyJSON, encodeErrors(gqlerror.List{errorOf(errDraining)}))
+	if !st.server.connections.add(st) {
+		// The client accepts events, and no JSON type by name: see negotiate.
+		write(st.w, http.StatusServiceUnavailable, legacyJSON,
+			encodeErrors(gqlerror.List{errorOf(errDraining)}))
 		return
 	}
-	defer st.server.live.remove(st)
-	defer st.finish(nil)
-	release := st.server.opts.Hold(st.ctx, st.fail)
+	defer st.server.connections.remove(st)
+	defer st.cut()
+	release := st.server.opts.OnConnect(st.ctx, st.fail)
 	defer release()
 	h := st.w.Header()
 	h.Set("Content-Type", eventStream)
-	h.Set("X-Accel-Buffering", "no") // nginx would keep the events for itself
+	h.Set("X-Accel-Buffering", "no") // nginx would buffer the events
 	st.w.WriteHeader(http.StatusOK)
 	if !st.write([]byte(":\n\n")) {
 		return
 	}
-	begin()
-	beat := time.NewTicker(st.server.opts.Heartbeat)
-	defer beat.Stop()
+	started()
+	heartbeat := time.NewTicker(st.server.opts.Heartbeat)
+	defer heartbeat.Stop()
 	for {
 		select {
-		case <-st.bell:
+		case <-st.queue.C():
 			if !st.flush() {
 				return
 			}
-			beat.Reset(st.server.opts.Heartbeat)
-		case <-beat.C:
+			heartbeat.Reset(st.server.opts.Heartbeat)
+		case <-heartbeat.C:
 			if !st.write([]byte(":\n\n")) {
 				return
 			}
 		case <-st.ctx.Done():
-			st.flush() // the last words, if any
+			st.flush() // the errors of fail, if any
 			return
 		}
 	}
 }
 
-// flush writes what waits, and reports whether the stream goes on.
+// flush writes all queued items, and reports whether the stream goes on.
 func (st *stream) flush() bool {
 	for {
-		batch := st.take(nil)
+		batch := st.dequeue(nil)
 		if len(batch) == 0 {
 			return !st.hasEnded()
 		}
@@ -124,9 +130,9 @@ func (st *stream) flush() bool {
 	}
 }
 
-// write reports whether the client has taken it. There is time for each part, as on a WebSocket, or
-// a client that reads all the while would be cut off for what comes at once. Net/http keeps nothing
-// back of a part that is flushed.
+// write reports whether the client has accepted all of b. Each part has a deadline of its own, as
+// on a WebSocket: otherwise a slow client that reads all the time would be cut off by one long
+// write.
 func (st *stream) write(b []byte) bool {
 	for part := range slices.Chunk(b, slowWrite) {
 		_ = st.control.SetWriteDeadline(time.Now().Add(st.server.opts.WriteTimeout))
@@ -137,7 +143,7 @@ func (st *stream) write(b []byte) bool {
 	return true
 }
 
-// appendEvent writes an item as events. An error is a result, and the end.
+// appendEvent appends an item as events. An error becomes a result and the end of the operation.
 func (st *stream) appendEvent(b []byte, it item) []byte {
 	switch it.kind {
 	case kindNext:
@@ -147,7 +153,7 @@ func (st *stream) appendEvent(b []byte, it item) []byte {
 		return st.appendComplete(st.appendNext(b, it.op, errors), it.op)
 	case kindComplete:
 		return st.appendComplete(b, it.op)
-	case kindMessage, kindPing, kindPong, kindGoodbye: // of WebSockets
+	case kindMessage, kindPing, kindPong, kindClose: // only on WebSockets
 	}
 	return b
 }
@@ -168,38 +174,32 @@ func (st *stream) appendComplete(b []byte, op *Operation) []byte {
 	return append(append(append(b, "event: complete\ndata: {\"id\":"...), op.quoted...), "}\n\n"...)
 }
 
-// fail ends the stream with an error for each of its operations: the same request would meet it
-// again.
+// fail ends the stream with an error for each of its operations. Unlike after cut, the client does
+// not connect again: the same request would fail again.
 func (st *stream) fail(reason error) {
 	data := mustMarshal(gqlerror.List{st.server.opts.Present(st.ctx, reason)})
-	st.finish(data)
+	st.finish(ending{discard: allItems, errors: data})
 }
 
-// end cuts the stream without completing it: the client is meant to come back.
-func (st *stream) end(int, string) { st.finish(nil) }
+// cut ends the stream without completing its operations, so that the client connects again.
+func (st *stream) cut() { st.finish(ending{discard: allItems}) }
 
-// leave cuts the stream once what it has begun to answer is answered.
-func (st *stream) leave(int, string) {
-	st.outbox.leave(func() {
-		if st.endAnswered(nil) {
-			st.cancel()
-		}
-	})
+// end is cut: a stream has no close codes.
+func (st *stream) end(int, string) { st.cut() }
+
+// endGracefully is end, once the queries and mutations that have started are answered.
+func (st *stream) endGracefully(int, string) {
+	st.whenIdle(func() { st.finish(ending{discard: openOperationItems}) })
 }
 
-func (st *stream) finish(errors []byte) {
-	if st.outbox.end(nil, errors) {
+func (st *stream) finish(e ending) {
+	if st.outbox.end(e) {
 		st.cancel()
 	}
 }
 
-func (st *stream) wake(bool) {
-	select {
-	case st.bell <- struct{}{}:
-	default:
-	}
-}
-
-func (st *stream) overflow() { st.finish(nil) }
+func (st *stream) wakeWriter()  { st.queue.Notify() }
+func (st *stream) writeOrWake() { st.queue.Notify() } // only the goroutine of serve writes
+func (st *stream) overflow()    { st.cut() }
 
 var errNoStream = errs.New(errs.NotFound, "There is no such stream: reserve one with PUT.")

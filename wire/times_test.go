@@ -14,61 +14,80 @@ import (
 	"time"
 )
 
-// TestTimes says how long something is held for a client that is slow, and that nobody else waits
-// meanwhile: each row is what the client does, when it is over by the clock, and how it ends. The
-// clock is that of a bubble, so it is the same every time.
+// TestTimes checks how long a slow client is served, and that other clients do not wait for it.
+// Each row has what the client does, after which time its connection ends, and how. The clock is
+// that of a synctest bubble.
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	const init = `{"type":"connection_init"}`
 	for name, c := range map[string]struct {
 		over time.Duration
 		ends string // the close code and a part of the reason; "cut" without a close frame
-		does func(w *world) *client
+		does func(f *fixture) *client
 	}{
-		"no initialisation": {10 * time.Second, "4408 timeout", func(w *world) *client { return w.dial() }},
-		"an initialisation byte by byte": {10 * time.Second, "4408 timeout", func(w *world) *client {
-			return w.dial().trickle(time.Second, frameOf(finBit|opText, init))
+		"no initialisation": {
+			10 * time.Second, "4408 timeout",
+			func(f *fixture) *client { return f.dial() },
+		},
+		"an initialisation byte by byte": {
+			10 * time.Second, "4408 timeout",
+			func(f *fixture) *client {
+				return f.dial().trickle(time.Second, frameOf(finBit|opText, init))
+			},
+		},
+		"pings instead of an initialisation": {
+			10 * time.Second, "4408 timeout",
+			func(f *fixture) *client {
+				return f.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
+			},
+		},
+		"half a header": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			return f.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
 		}},
-		"pings instead of an initialisation": {10 * time.Second, "4408 timeout", func(w *world) *client {
-			return w.dial().repeat(time.Second/10, frameOf(finBit|opPing, "here"))
+		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			return f.open().trickle(time.Second/2,
+				frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
 		}},
-		"half a header": {15 * time.Second, "1013 whole in time", func(w *world) *client {
-			return w.open().trickle(time.Minute, frameOf(finBit|opText, "x"))
+		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(f *fixture) *client {
+			return f.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
 		}},
-		"a frame byte by byte": {15 * time.Second, "1013 whole in time", func(w *world) *client {
-			return w.open().trickle(time.Second/2, frameOf(finBit|opText, `{"type":"ping","payload":{"a":"x"}}`))
-		}},
-		"a ping byte by byte": {15 * time.Second, "1013 whole in time", func(w *world) *client {
-			return w.open().trickle(time.Second/2, frameOf(finBit|opPing, strings.Repeat("x", 100)))
-		}},
-		"fragments without an end": {15 * time.Second, "1013 whole in time", func(w *world) *client {
-			c := w.open()
-			c.raw(frameOf(opText, ""))
-			return c.repeat(time.Second, frameOf(opContinuation, " "))
-		}},
-		"pings between fragments": {15 * time.Second, "1013 whole in time", func(w *world) *client {
-			c := w.open()
-			c.raw(frameOf(opText, `{"type":`))
-			return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
-		}},
-		"no answer to pings": {75 * time.Second, "cut", func(w *world) *client {
-			c := w.open()
+		"fragments without an end": {
+			15 * time.Second, "1013 whole in time",
+			func(f *fixture) *client {
+				c := f.open()
+				c.raw(frameOf(opText, ""))
+				return c.repeat(time.Second, frameOf(opContinuation, " "))
+			},
+		},
+		"pings between fragments": {
+			15 * time.Second, "1013 whole in time",
+			func(f *fixture) *client {
+				c := f.open()
+				c.raw(frameOf(opText, `{"type":`))
+				return c.repeat(time.Second, frameOf(finBit|opPing, "still here"))
+			},
+		},
+		"no answer to pings": {75 * time.Second, "cut", func(f *fixture) *client {
+			c := f.open()
 			c.send(subscribe("s", "subscription { silence }"))
 			return c
 		}},
-		"a flood instead of an answer to the close frame": {0, "4400 not valid JSON", func(w *world) *client {
-			c := w.open()
-			c.send("hello")
-			return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
-		}},
+		"a flood instead of an answer to the close frame": {
+			0, "4400 not valid JSON",
+			func(f *fixture) *client {
+				c := f.open()
+				c.send("hello")
+				return c.repeat(time.Millisecond, frameOf(finBit|opText, strings.Repeat(" ", 1000)))
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := mustServeInMemory(t)
+				f := mustServeInMemory(t)
 				start := time.Now()
-				conn := c.does(w)
-				other := w.open()
+				conn := c.does(f)
+				other := f.open()
 				other.send(subscribe("q", "{ name }"))
 				other.want(`{"id":"q","type":"next","payload":{"data":{"name":"parley"}}}`)
 				if waited := time.Since(start); waited != 0 {
@@ -83,12 +102,13 @@ func TestTimes(t *testing.T) {
 				}
 				if c.ends != "cut" { // a close frame may be answered
 					_, _, err := conn.read()
-					if lingered := time.Since(start) - c.over; !errors.Is(err, io.EOF) || lingered != 2*time.Second {
+					if lingered := time.Since(start) - c.over; !errors.Is(err, io.EOF) ||
+						lingered != 2*time.Second {
 						t.Errorf("after another %v: %v", lingered, err)
 					}
 				}
 				synctest.Wait()
-				if n := w.connections(); n != 0 {
+				if n := f.connections(); n != 0 {
 					t.Errorf("%d connections are left", n)
 				}
 			})
@@ -96,19 +116,19 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// matches compares a code and a part of a reason.
+// matches reports whether got has the code and the part of the reason in want.
 func matches(got, want string) bool {
 	code, reason, _ := strings.Cut(want, " ")
 	return strings.HasPrefix(got, code) && strings.Contains(got, reason)
 }
 
-// trickle sends a byte at a time, as long as anybody takes them.
+// trickle sends a byte at a time, until the connection ends.
 func (c *client) trickle(pause time.Duration, b []byte) *client {
 	go c.sendAll(pause, slices.Chunk(b, 1))
 	return c
 }
 
-// repeat sends the same again and again, as long as anybody takes it.
+// repeat sends the same bytes until the connection ends.
 func (c *client) repeat(pause time.Duration, b []byte) *client {
 	go c.sendAll(pause, func(yield func([]byte) bool) {
 		for yield(b) {
@@ -130,8 +150,8 @@ func (c *client) sendAll(pause time.Duration, parts iter.Seq[[]byte]) {
 	}
 }
 
-// ending reads until a close frame, and returns its code and reason, or until the connection is cut
-// without one.
+// ending reads until the connection ends. It returns the code and the reason of the close frame, or
+// "cut" if there is none.
 func (c *client) ending() (how string) {
 	for {
 		opcode, payload, err := c.read()
@@ -144,13 +164,13 @@ func (c *client) ending() (how string) {
 	}
 }
 
-// A client that answers what it is asked stays, and so does one whose control frames follow each
-// other without a gap: each has its own time.
-func TestWhoAnswersStays(t *testing.T) {
+// A client that answers pings stays connected, and so does one that sends control frames without a
+// pause: each of its frames has its own timeout.
+func TestClientsThatAnswerStay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := mustServeInMemory(t)
-		answering := w.open()
+		f := mustServeInMemory(t)
+		answering := f.open()
 		start := time.Now()
 		for pings := 1; time.Since(start) < time.Hour; pings++ {
 			if opcode, _, err := answering.read(); err != nil || opcode != opPing {
@@ -161,7 +181,7 @@ func TestWhoAnswersStays(t *testing.T) {
 			}
 			answering.raw(frameOf(finBit|opPong, ""))
 		}
-		busy, ping := w.open(), frameOf(finBit|opPing, "x")
+		busy, ping := f.open(), frameOf(finBit|opPing, "x")
 		busy.raw(ping[:3])
 		for range 60 { // what is written ends in the middle of the next one
 			busy.raw(append(ping[3:], ping[:3]...))
@@ -177,24 +197,43 @@ func TestWhoAnswersStays(t *testing.T) {
 	})
 }
 
-// A client that takes nothing is given up 10 seconds after the first byte that it does not take,
-// and with it what waits.
-func TestTimeToTake(t *testing.T) {
+// A client that answers no pings gets two, and is disconnected without a close frame.
+func TestUnansweredPings(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := mustServeInMemory(t)
-		c := w.open()
-		c.send(subscribe("s", "subscription { taken }"))
-		op := <-w.taken
+		c := mustServeInMemory(t).open()
+		start := time.Now()
+		for _, want := range []time.Duration{25 * time.Second, 50 * time.Second} {
+			opcode, _, err := c.read()
+			if at := time.Since(start); err != nil || opcode != opPing || at != want {
+				t.Errorf("after %v: %d %v, want a ping after %v", at, opcode, err, want)
+			}
+		}
+		_, _, err := c.read()
+		if at := time.Since(start); !errors.Is(err, io.EOF) || at != 75*time.Second {
+			t.Errorf("after %v: %v, want the end after 75s", at, err)
+		}
+	})
+}
+
+// A client that reads nothing is disconnected 10 seconds after the first byte that does not fit,
+// and Put returns.
+func TestWriteTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := mustServeInMemory(t)
+		c := f.open()
+		c.send(subscribe("s", "subscription { delegated }"))
+		op := <-f.delegated
 		start := time.Now()
 		payload := []byte(strings.Repeat("1", 64<<10))
 		for op.Put(t.Context(), payload) == nil {
 		}
 		if held := time.Since(start); held != 10*time.Second {
-			t.Errorf("whoever had to wait was told after %v", held)
+			t.Errorf("Put returned after %v", held)
 		}
 		synctest.Wait()
-		if n := w.connections(); n != 0 {
+		if n := f.connections(); n != 0 {
 			t.Errorf("%d connections are left", n)
 		}
 	})
@@ -208,27 +247,29 @@ func (d drop) Read(b []byte) (int, error) {
 	return d.Conn.Read(b[:min(len(b), 1000)])
 }
 
-// Whoever reads all the while stays, however long it takes for all that is there: each part has a
-// time of its own.
-func TestWhoReadsSlowlyStays(t *testing.T) {
+// A client that reads slowly stays connected, however long that takes: each part of a write has its
+// own timeout.
+func TestSlowReadersStay(t *testing.T) {
 	t.Parallel()
 	payload := []byte(`"` + strings.Repeat("x", 100_000) + `"`)
-	for name, takes := range map[string]func(*testing.T, *world){
-		"a WebSocket": func(_ *testing.T, w *world) {
-			c := w.open()
-			c.send(subscribe("s", "subscription { taken }"))
-			(<-w.taken).Next(payload)
+	for name, takes := range map[string]func(*testing.T, *fixture){
+		"a WebSocket": func(_ *testing.T, f *fixture) {
+			c := f.open()
+			c.send(subscribe("s", "subscription { delegated }"))
+			(<-f.delegated).Next(payload)
 			c.r = bufio.NewReader(drop{c.conn})
 			c.want(`{"id":"s","type":"next","payload":` + string(payload) + `}`)
 		},
-		"a stream": func(t *testing.T, w *world) {
-			conn := w.connect()
-			mustWrite(t, conn, "GET /?query=subscription%7Btaken%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
+		"a stream": func(t *testing.T, f *fixture) {
+			conn := f.connect()
+			mustWrite(t, conn,
+				"GET /?query=subscription%7Bdelegated%7D HTTP/1.1\r\nHost: parley\r\nAccept: "+
+					"text/event-stream\r\n\r\n")
 			res, err := http.ReadResponse(bufio.NewReader(drop{conn}), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			op := <-w.taken
+			op := <-f.delegated
 			op.Next(payload)
 			op.Complete()
 			want := ":\n\nevent: next\ndata: " + string(payload) + "\n\nevent: complete\ndata:\n\n"
@@ -241,9 +282,9 @@ func TestWhoReadsSlowlyStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := mustServeInMemory(t)
+				f := mustServeInMemory(t)
 				start := time.Now()
-				takes(t, w)
+				takes(t, f)
 				if took := time.Since(start); took < 50*time.Second { // by the clock of the bubble
 					t.Errorf("it took %v, which is not slow", took)
 				}
@@ -252,16 +293,17 @@ func TestWhoReadsSlowlyStays(t *testing.T) {
 	}
 }
 
-// A stream has a comment every 15 seconds; whoever does not take one for 10 loses it.
+// A stream has a comment every 15 seconds. It ends if a client does not read one within 10 seconds.
 func TestTimesOfStreams(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := mustServeInMemory(t)
-		conn := w.connect()
-		// A GET with a body, which nobody asks for, and which has no time any more once it is
-		// there.
-		mustWrite(t, conn, "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"+
-			"Content-Length: 3\r\n\r\nabc")
+		f := mustServeInMemory(t)
+		conn := f.connect()
+		// A GET with a body. Its read timeout must not end the stream.
+		mustWrite(t, conn,
+			"GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: "+
+				"text/event-stream\r\n"+
+				"Content-Length: 3\r\n\r\nabc")
 		start := time.Now()
 		r := bufio.NewReader(conn)
 		res, err := http.ReadResponse(r, nil)
@@ -270,13 +312,14 @@ func TestTimesOfStreams(t *testing.T) {
 		}
 		lines := bufio.NewScanner(res.Body)
 		for beats := range 4 { // the first comes with the stream
-			if lines.Scan(); lines.Text() != ":" || time.Since(start) != time.Duration(beats)*15*time.Second {
+			if lines.Scan(); lines.Text() != ":" ||
+				time.Since(start) != time.Duration(beats)*15*time.Second {
 				t.Errorf("after %v came %q", time.Since(start), lines.Text())
 			}
 			lines.Scan()
 		}
-		eventually(t, "the stream is gone", func() bool { return w.connections() == 0 })
-		// 10 after the next beat
+		eventually(t, "the stream is gone", func() bool { return f.connections() == 0 })
+		// 10 seconds after the next comment
 		if held := time.Since(start).Truncate(time.Second); held != 70*time.Second {
 			t.Errorf("it was held for %v", held)
 		}
@@ -287,10 +330,13 @@ func TestTimesOfStreams(t *testing.T) {
 // A stream that is reserved has to be opened within 30 seconds.
 func TestTimeOfReservations(t *testing.T) {
 	t.Parallel()
-	for after, status := range map[time.Duration]int{29 * time.Second: http.StatusOK, 30 * time.Second: http.StatusNotFound} {
+	for after, status := range map[time.Duration]int{
+		29 * time.Second: http.StatusOK,
+		30 * time.Second: http.StatusNotFound,
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := mustServeInMemory(t)
-			conn := w.connect()
+			f := mustServeInMemory(t)
+			conn := f.connect()
 			r := bufio.NewReader(conn)
 			mustWrite(t, conn, "PUT / HTTP/1.1\r\nHost: parley\r\n\r\n")
 			res, err := http.ReadResponse(r, nil)
@@ -304,7 +350,8 @@ func TestTimeOfReservations(t *testing.T) {
 			_ = res.Body.Close()
 			<-time.After(after)
 			synctest.Wait()
-			mustWrite(t, conn, "GET /?token="+string(token)+" HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
+			mustWrite(t, conn, "GET /?token="+string(token)+
+				" HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n\r\n")
 			if res, err = http.ReadResponse(r, nil); err != nil || res.StatusCode != status {
 				t.Errorf("after %v: %v %v", after, res, err)
 			}
@@ -313,8 +360,8 @@ func TestTimeOfReservations(t *testing.T) {
 	}
 }
 
-// TestTimeOfRequests: whatever announces a body that does not come is over after 15 seconds,
-// whether anybody wants to read the body or not, and a reservation after 30.
+// A request that announces a body and does not send it ends after 15 seconds, whether its handler
+// reads the body or not.
 func TestTimeOfRequests(t *testing.T) {
 	t.Parallel()
 	const (
@@ -347,8 +394,8 @@ func TestTimeOfRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := mustServeInMemory(t)
-				conn := w.connect()
+				f := mustServeInMemory(t)
+				conn := f.connect()
 				start := time.Now()
 				go mustWrite(t, conn, c.request)
 				r := bufio.NewReader(conn)

@@ -5,11 +5,12 @@ import (
 	"unsafe"
 )
 
-// writeSome does not tell the runtime that the operating system is at work: the descriptor does not
-// block, and what would be done meanwhile, looking for somebody else to have the processor, costs
-// more than it could bring.
+// writeSome makes the system call without notifying the Go scheduler. The descriptor does not
+// block, so the processor does not have to be handed to another goroutine, which would cost more
+// than the call.
 func writeSome(fd uintptr, b []byte) (int, error) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd,
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	if errno != 0 {
 		return 0, errno
 	}

@@ -1,4 +1,4 @@
-// Drives the pages that mailed links lead to, as browser.js does any page.
+// Drives the pages of mailed links in a browser.
 import {does, obey, pages} from './browser.js';
 
 Object.assign(does, {
@@ -6,7 +6,7 @@ Object.assign(does, {
     await pages.get(name).fill(`[data-testid="${testid}"]`, text);
   },
 
-  // Waits until the page says how it went, and answers with that.
+  // Waits until the page shows an outcome, and returns it.
   async outcome(name) {
     const status = await pages.get(name).waitForSelector('[data-testid="account-status"]:is([data-state="success"], [data-state="error"])');
     return {state: await status.getAttribute('data-state'), text: await status.textContent()};

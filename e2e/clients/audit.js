@@ -1,11 +1,11 @@
 // Runs every audit that npm's graphql-http has of a server. Parameters: api.
 import {auditServer} from 'graphql-http';
 
-import {params, tell} from './script.js';
+import {emit, params} from './script.js';
 
 const results = await auditServer({url: params.api, fetchFn: fetch});
 for (const {id, name, status, reason, response} of results) {
   const answer = response ? `${response.status} ${response.headers.get('content-type')}` : '';
-  tell('audit', {id, name, status, reason: reason ?? '', answer});
+  emit('audit', {id, name, status, reason: reason ?? '', answer});
 }
-tell('done');
+emit('done');

@@ -1,8 +1,8 @@
 // Drives a browser. Parameters: executable, the browser. Each instruction names a page and what to do there, and is answered by
-// one event "done"; what goes wrong in a page comes as an event "trouble" of its own.
+// one event "done". Every error in a page is an event "trouble".
 import {chromium} from 'playwright-core';
 
-import {atEnd, instruction, params, tell} from './script.js';
+import {atEnd, emit, instruction, params} from './script.js';
 
 const browser = await chromium.launch({
   executablePath: params.executable,
@@ -14,13 +14,13 @@ const browser = await chromium.launch({
 
 export const pages = new Map();
 
-// What a page can be told to do; a script adds what only its own pages can.
+// The instructions for any page. A script adds those for its own pages.
 export const does = {
   // Each page is a person of its own: a context shares nothing with another.
   async open(name, {url}) {
     const context = await browser.newContext();
     const page = await context.newPage();
-    const trouble = (what) => tell('trouble', {page: name, what});
+    const trouble = (what) => emit('trouble', {page: name, what});
     const {host} = new URL(url);
     const check = (address) => {
       const {protocol, host: other} = new URL(address);
@@ -68,9 +68,9 @@ export async function obey() {
   for (;;) {
     const {page, action, ...rest} = await instruction();
     try {
-      tell('done', {value: await does[action](page, rest)});
+      emit('done', {value: await does[action](page, rest)});
     } catch (error) {
-      tell('failed', {reason: `${page}, ${action}: ${error.message}`});
+      emit('failed', {reason: `${page}, ${action}: ${error.message}`});
     }
   }
 }

@@ -1,12 +1,12 @@
-// A person who follows one conversation, as an application would: it remembers the seq of the last message that it has, and
-// the tokens. Parameters: api, accessToken, refreshToken, query, conversationId, afterSeq, reconnect.
-import {instruction, params, tell} from './script.js';
+// Follows one conversation as an application would: it remembers the seq of the last message, and the tokens. Parameters: api,
+// accessToken, refreshToken, query, conversationId, afterSeq, reconnect.
+import {emit, instruction, params} from './script.js';
 
 let {api, accessToken, refreshToken} = params;
 
 export const where = () => api;
 
-// authorization is fresh for each connection, where there is a refresh token.
+// With a refresh token, each connection gets a fresh access token.
 export async function authorization() {
   if (refreshToken) {
     const response = await fetch(api, {
@@ -21,12 +21,12 @@ export async function authorization() {
     });
     const {data} = await response.json();
     ({accessToken, refreshToken} = data.refreshSession.tokens);
-    tell('refreshed');
+    emit('refreshed');
   }
   return accessToken ? {Authorization: `Bearer ${accessToken}`} : {};
 }
 
-// Coming back is for the test to allow, because only the test knows where the server is then.
+// Waits until the test allows to reconnect: only the test knows the address of the server.
 export const reconnects = params.reconnect ? Infinity : 0;
 export async function allowed() {
   ({api} = await instruction());
@@ -34,24 +34,24 @@ export async function allowed() {
 
 export function follow(client) {
   const {query, conversationId, afterSeq} = params;
-  // Both libraries send what stands here at that time whenever they subscribe, so that each time begins where the last ended.
+  // Both libraries send these variables whenever they subscribe, so each subscription begins where the last one ended.
   const variables = {conversationId, afterSeq};
   client.subscribe({query, variables}, {
     next(result) {
       if (result.data?.messageAdded) {
         variables.afterSeq = result.data.messageAdded.seq;
       }
-      tell('next', {result});
+      emit('next', {result});
     },
     error(error) {
       if (Array.isArray(error)) {
-        tell('error', {errors: error});
+        emit('error', {errors: error});
       } else {
-        tell('failed', {code: error.code, reason: error.reason ?? error.message});
+        emit('failed', {code: error.code, reason: error.reason ?? error.message});
       }
     },
     complete() {
-      tell('complete');
+      emit('complete');
     },
   });
 }

@@ -1,8 +1,8 @@
-// Verifies access tokens as another service would: with the published key, and the crypto of Node.js. Parameters: url, where
-// the keys are published. Each instruction has a token.
+// Verifies access tokens as another service would: with the published keys, and the crypto of Node.js. Parameters: url, of the
+// keys. Each instruction has a token.
 import {createPublicKey, verify} from 'node:crypto';
 
-import {instruction, params, tell} from './script.js';
+import {emit, instruction, params} from './script.js';
 
 const {keys} = await (await fetch(params.url)).json();
 
@@ -17,7 +17,7 @@ async function obey() {
       null, Buffer.from(`${header}.${claims}`), createPublicKey({key: jwk, format: 'jwk'}), Buffer.from(signature, 'base64url'),
     );
     const {aud, ...rest} = read(claims);
-    tell('verified', {verified, claims: {...rest, aud: [aud].flat().join()}, private: keys.some((key) => 'd' in key || 'k' in key)});
+    emit('verified', {verified, claims: {...rest, aud: [aud].flat().join()}, private: keys.some((key) => 'd' in key || 'k' in key)});
   }
 }
 obey();

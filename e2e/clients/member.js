@@ -1,16 +1,16 @@
-// A person with an application of their own, made as docs/accounts.md says. Parameters: api; client, apollo or urql;
-// clockBehind, by how many milliseconds the clock of the device is late. Every instruction is one operation: a subscription
-// begins, and anything else is answered by one event "done" with its result.
+// An application, made as docs/accounts.md describes. Parameters: api; client, apollo or urql; clockBehind, by how many
+// milliseconds the clock of the device is late. Each instruction is one operation: a subscription begins, and any other is
+// answered by one event "done" with its result.
 import {gql as parse} from '@apollo/client';
 import {CombinedGraphQLErrors} from '@apollo/client/errors';
 import WebSocket from 'ws';
 
 import {createApollo} from './apollo.js';
-import {atEnd, instruction, params, tell} from './script.js';
+import {atEnd, emit, instruction, params} from './script.js';
 import {createSession} from './session.js';
 import {createUrql} from './urql.js';
 
-// What a browser has, and Node.js does not, or not yet. All that goes over the wire passes here, and so can be told.
+// Parts of a browser that Node.js lacks. All network traffic passes here, and is reported as events.
 const kept = new Map();
 globalThis.localStorage = {
   getItem: (key) => kept.get(key) ?? null,
@@ -23,15 +23,15 @@ globalThis.WebSocket = class extends WebSocket {
     super(...args);
     this.addEventListener('message', ({data}) => {
       if (JSON.parse(data).type === 'connection_ack') {
-        tell('connected');
+        emit('connected');
       }
     });
-    this.addEventListener('close', ({code, reason}) => tell('closed', {code, reason}));
+    this.addEventListener('close', ({code, reason}) => emit('closed', {code, reason}));
   }
 
   send(data, ...rest) {
     if (data.includes('refreshSession')) {
-      tell('renewed', {reason: 'socket'});
+      emit('renewed', {reason: 'socket'});
     }
     super.send(data, ...rest);
   }
@@ -40,11 +40,11 @@ globalThis.WebSocket = class extends WebSocket {
 const plainFetch = globalThis.fetch;
 globalThis.fetch = async (url, options) => {
   if (options.body.includes('refreshSession')) {
-    tell('renewed', {reason: 'http'});
+    emit('renewed', {reason: 'http'});
   }
   const response = await plainFetch(url, options);
   if ((await response.clone().text()).includes('"UNAUTHENTICATED"')) {
-    tell('unauthenticated');
+    emit('unauthenticated');
   }
   return response;
 };
@@ -53,7 +53,7 @@ const rightNow = Date.now;
 Date.now = () => rightNow() - (params.clockBehind ?? 0);
 
 const {api: url} = params;
-const session = createSession({url, onSignedOut: () => tell('signed-out')});
+const session = createSession({url, onSignedOut: () => emit('signed-out')});
 
 const libraries = {
   apollo() {
@@ -95,7 +95,7 @@ async function obey() {
   for (;;) {
     const {query, variables} = await instruction();
     if (query.startsWith('subscription')) {
-      client.subscribe(query, variables, (result) => tell(result.errors ? 'ended' : 'next', {result}));
+      client.subscribe(query, variables, (result) => emit(result.errors ? 'ended' : 'next', {result}));
       continue;
     }
     const result = await client[query.startsWith('mutation') ? 'mutate' : 'query'](query, variables);
@@ -106,7 +106,7 @@ async function obey() {
     if (result.data?.logout) {
       session.forget();
     }
-    tell('done', {result});
+    emit('done', {result});
   }
 }
 obey();

@@ -1,6 +1,6 @@
-// Sends documents by their hash, with the client library's own means. Parameters: api; accessToken; client, apollo or urql;
-// trusted, to never send the document itself. Every instruction is one operation, and answered by one event "done" with its
-// result and with each request that it took; every document that is hashed comes as an event "document" before.
+// Sends documents by their hash, with a client library. Parameters: api; accessToken; client, apollo or urql; trusted, to never
+// send the document itself. Each instruction is one operation, and is answered by one event "done" with its result and its
+// requests. Before that, each hashed document is an event "document".
 import {ApolloClient, ApolloLink, HttpLink, InMemoryCache, gql as parse} from '@apollo/client';
 import {CombinedGraphQLErrors} from '@apollo/client/errors';
 import {PersistedQueryLink} from '@apollo/client/link/persisted-queries';
@@ -9,12 +9,12 @@ import {persistedExchange} from '@urql/exchange-persisted';
 import {print} from 'graphql';
 import {createHash} from 'node:crypto';
 
-import {atEnd, instruction, params, tell} from './script.js';
+import {atEnd, emit, instruction, params} from './script.js';
 
 let requests = [];
 
-// How a request says what is to be run: "GET hash", "POST hash and query".
-function told(url, {method = 'GET', body}) {
+// How a request names its document: "GET hash", "POST hash and query".
+function form(url, {method = 'GET', body}) {
   const query = new URL(url).searchParams;
   const sent = method === 'GET' ? {query: query.get('query'), extensions: JSON.parse(query.get('extensions') ?? '{}')} : JSON.parse(body);
   const parts = [sent.extensions?.persistedQuery && 'hash', sent.query && 'query'];
@@ -23,12 +23,12 @@ function told(url, {method = 'GET', body}) {
 
 const observed = async (url, options) => {
   const response = await fetch(url, options);
-  requests.push(`${told(url, options)}: ${response.status}`);
+  requests.push(`${form(url, options)}: ${response.status}`);
   return response;
 };
 
 function hash(text) {
-  tell('document', {text});
+  emit('document', {text});
   return createHash('sha256').update(text).digest('hex');
 }
 
@@ -87,5 +87,5 @@ for (;;) {
   const {query, variables} = await instruction();
   requests = [];
   const result = await client[query.startsWith('mutation') ? 'mutate' : 'query'](query, variables);
-  tell('done', {result, requests});
+  emit('done', {result, requests});
 }

@@ -1,4 +1,4 @@
-// Drives the playground in a browser, as browser.js does any page.
+// Drives the playground in a browser.
 import {does, obey, pages} from './browser.js';
 
 const {open} = does;
@@ -9,7 +9,7 @@ Object.assign(does, {
     await pages.get(name).waitForSelector('main[data-schema="loaded"]');
   },
 
-  // Runs one of the prepared tabs, with other variables where they are given, and answers with the first response.
+  // Runs one of the prepared tabs, with other variables if there are any, and returns the first response.
   async run(name, {tab, variables}) {
     const page = pages.get(name);
     await page.click(`#graphiql-session-tab-${tab.index}`);

@@ -1,14 +1,14 @@
-// What the scripts share. Parameters come as JSON in the first argument, and what is decided later as lines of JSON on
-// standard input; every event leaves as one line of JSON on standard output. The end of standard input ends a script.
+// The common part of all scripts. Parameters are JSON in the first argument. Instructions are lines of JSON on standard input,
+// events are lines of JSON on standard output. The end of standard input ends a script.
 import {createInterface} from 'node:readline';
 
 export const params = JSON.parse(process.argv[2]);
 
-export function tell(type, rest = {}) {
+export function emit(type, rest = {}) {
   process.stdout.write(`${JSON.stringify({type, ...rest})}\n`);
 }
 
-const told = [];
+const queue = [];
 const waiting = [];
 const input = createInterface({input: process.stdin});
 input.on('line', (line) => {
@@ -17,14 +17,14 @@ input.on('line', (line) => {
   if (first) {
     first(instruction);
   } else {
-    told.push(instruction);
+    queue.push(instruction);
   }
 });
 
-// instruction is the next line of standard input.
+// Resolves to the next instruction.
 export function instruction() {
-  if (told.length > 0) {
-    return Promise.resolve(told.shift());
+  if (queue.length > 0) {
+    return Promise.resolve(queue.shift());
   }
   return new Promise((resolve) => waiting.push(resolve));
 }

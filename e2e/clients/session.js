@@ -1,4 +1,4 @@
-// Who is signed in: keeps the tokens, trades them in time, and holds the one WebSocket.
+// The session of the user: keeps the tokens, renews them in time, and holds the one WebSocket.
 import {createClient} from 'graphql-ws';
 
 const KEY = 'parley.refreshToken';
@@ -28,7 +28,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     renewSocketIn(wait);
   }
 
-  // After `register` or `login`. A socket that is open belongs to whoever was signed in before, and comes back as the new one.
+  // After `register` or `login`. An open socket belongs to the previous user, and reconnects as the new one.
   function signIn(tokens) {
     keep(tokens);
     socket.terminate();
@@ -42,8 +42,8 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     clearTimeout(timer);
   }
 
-  // Trades the tokens, once for all who ask at the same time. False when nobody is signed in any more; it throws when there
-  // is no answer now, and may be tried again.
+  // Trades the tokens, once for all callers at the same time. Resolves to false if the user is no longer signed in. Throws if
+  // there is no answer now: then it may be called again.
   function renew() {
     renewing ??= trade().finally(() => {
       renewing = undefined;
@@ -66,7 +66,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     const {tokens} = data.refreshSession;
     const stored = storage.getItem(KEY);
     if (stored !== refreshToken && stored !== tokens?.refreshToken) {
-      return isSignedIn(); // signed out in the meantime, or somebody else has signed in: these tokens are over
+      return isSignedIn(); // meanwhile the user signed out, or another one signed in
     }
     if (tokens === null) { // TOKEN_EXPIRED
       forget();
@@ -118,11 +118,11 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
         await renew();
       }
       if (!accessToken) {
-        throw new Error('Nobody is signed in.');
+        throw new Error('Not signed in.');
       }
       return headers();
     },
-    // The network comes back some time, and a server that restarts does; only who is signed out stays away.
+    // Networks and servers come back, so it retries for as long as the user is signed in.
     retryAttempts: Infinity,
     shouldRetry: isSignedIn,
     retryWait: (retries) => new Promise((resolve) => {
@@ -134,7 +134,7 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
       },
       closed({code}) {
         connected = false;
-        if (code === 4403) { // this access token is good for nothing more
+        if (code === 4403) { // this access token is no longer valid
           due = 0;
         }
       },

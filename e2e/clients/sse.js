@@ -1,20 +1,4 @@
-// Follows a conversation with graphql-sse.
-import {createClient} from 'graphql-sse';
+// Follows a conversation with graphql-sse over distinct connections.
+import {followOverSSE} from './graphql-sse.js';
 
-import {allowed, authorization, follow, reconnects, where} from './follower.js';
-import {atEnd, tell} from './script.js';
-
-const client = createClient({
-  url: where,
-  headers: authorization,
-  retryAttempts: reconnects,
-  retry: () => {
-    tell('closed');
-    return allowed();
-  },
-  on: {
-    connected: () => tell('connected'),
-  },
-});
-follow(client);
-atEnd(() => client.dispose());
+followOverSSE({singleConnection: false});

@@ -3,7 +3,7 @@ import {createClient} from 'graphql-ws';
 import WebSocket from 'ws';
 
 import {allowed, authorization, follow, reconnects, where} from './follower.js';
-import {atEnd, tell} from './script.js';
+import {atEnd, emit} from './script.js';
 
 const client = createClient({
   url: where,
@@ -12,8 +12,8 @@ const client = createClient({
   retryAttempts: reconnects,
   retryWait: allowed,
   on: {
-    connected: () => tell('connected'),
-    closed: ({code, reason}) => tell('closed', {code, reason}),
+    connected: () => emit('connected'),
+    closed: ({code, reason}) => emit('closed', {code, reason}),
   },
 });
 follow(client);

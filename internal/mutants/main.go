@@ -1,8 +1,9 @@
-// Mutants breaks the code in named ways, one after the other, and runs the tests that have to
-// notice. It works on a copy of the newest commit, in a git worktree among the temporary files, and
-// exits with 1 where a fault survives, or no longer applies because the code has changed.
+// Mutants injects named faults into the code, one after another, and runs the tests that must fail.
+// It works on a copy of the newest commit, in a git worktree in the temporary folder. It exits with
+// 1 if a fault survives, or no longer applies because the code has changed.
 //
-// It is run by hand, with `make mutants`: a change of a rule, or of a test of one, is a reason to.
+// Run it by hand, with `make mutants`, after a change of a rule or of its tests. `make mutants
+// ARGS=-list` runs no tests: it lists the mutants that no longer apply to the working tree.
 package main
 
 import (
@@ -30,16 +31,17 @@ type mutant struct {
 	file string
 	old  string // occurs once in the file
 	new  string
-	pkg  string
-	run  string // the tests that notice, as for go test -run
+	pkg  string // of the tests
+	run  string // the tests that must fail: beginnings of their names, separated by |
 }
 
 func (m mutant) String() string { return m.name + " (" + m.file + ")" }
 
 func main() {
-	only := flag.String("only", "", "mutants whose name, with the file behind it in brackets, matches this `regexp`")
+	only := flag.String("only", "", "use only mutants that match this `regexp`, by name and (file)")
 	unbroken := flag.Bool("baseline", true, "run the tests without a fault first")
-	list := flag.Bool("list", false, "list the mutants, and whether they apply to the working tree; runs nothing")
+	list := flag.Bool("list", false,
+		"run no tests, and list the mutants that do not apply to the working tree")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -53,27 +55,27 @@ func main() {
 	}
 }
 
-// run reports whether every mutant applies and is killed.
-func run(ctx context.Context, out io.Writer, only string, list, unbroken bool) (ok bool, err error) {
+// run reports whether every mutant applies and is killed. With list it reports whether every mutant
+// applies to the working tree.
+func run(
+	ctx context.Context, out io.Writer, only string, list, unbroken bool,
+) (ok bool, err error) {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return false, err
 	}
-	chosen := slices.DeleteFunc(slices.Clone(table()), func(m mutant) bool { return !wanted.MatchString(m.String()) })
+	chosen := slices.DeleteFunc(slices.Clone(table()),
+		func(m mutant) bool { return !wanted.MatchString(m.String()) })
 	root, err := git(ctx, ".", "rev-parse", "--show-toplevel")
 	if err != nil {
 		return false, err
 	}
 	if list {
-		return report(out, chosen, func(m mutant) string {
-			if _, err := m.mutate(root); err != nil {
-				return err.Error()
-			}
-			return ""
-		}), nil
+		return listStale(out, root, chosen), nil
 	}
-	// The same folder each time, because Go keeps what it has built by the folder of its source.
-	tree := filepath.Join(os.TempDir(), fmt.Sprintf("parley-mutants-%08x", crc32.ChecksumIEEE([]byte(root))))
+	// The folder is the same each time, because the cache of go build depends on the folder.
+	tree := filepath.Join(os.TempDir(),
+		fmt.Sprintf("parley-mutants-%08x", crc32.ChecksumIEEE([]byte(root))))
 	if _, err := git(ctx, root, "worktree", "add", "--detach", tree, "HEAD"); err != nil {
 		return false, err
 	}
@@ -90,7 +92,46 @@ func run(ctx context.Context, out io.Writer, only string, list, unbroken bool) (
 	return ok, context.Cause(ctx)
 }
 
-// report prints a line for each mutant, with what is wrong about it.
+// listStale prints the mutants that do not apply to a tree, with the problem. It reports whether
+// there are none.
+func listStale(out io.Writer, tree string, chosen []mutant) bool {
+	stale := 0
+	for _, m := range chosen {
+		if problem := m.stale(tree); problem != "" {
+			stale++
+			_, _ = fmt.Fprintf(out, "%s: %s\n", m, problem)
+		}
+	}
+	_, _ = fmt.Fprintf(out, "%d mutants, %d of them do not apply\n", len(chosen), stale)
+	return stale == 0
+}
+
+// stale says why a mutant does not apply to a tree: "" if it does.
+func (m mutant) stale(tree string) string {
+	if _, err := m.mutate(tree); err != nil {
+		return fmt.Sprintf("%v: %q", err, m.old)
+	}
+	files, err := filepath.Glob(filepath.Join(tree, m.pkg, "*_test.go"))
+	if err != nil {
+		return err.Error()
+	}
+	var tests strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file) //nolint:gosec // of this repository
+		if err != nil {
+			return err.Error()
+		}
+		tests.Write(text)
+	}
+	for name := range strings.SplitSeq(m.run, "|") {
+		if !strings.Contains(tests.String(), "\nfunc "+name) {
+			return fmt.Sprintf("%s has no test %s", m.pkg, name)
+		}
+	}
+	return ""
+}
+
+// report prints a line for each mutant, with its problem. It reports whether there are none.
 func report(out io.Writer, chosen []mutant, problem func(mutant) string) bool {
 	wrong := 0
 	for _, m := range chosen {
@@ -106,8 +147,7 @@ func report(out io.Writer, chosen []mutant, problem func(mutant) string) bool {
 	return wrong == 0
 }
 
-// baseline makes sure that the tests pass as long as nothing is broken: else they would kill
-// everything.
+// baseline checks that the tests pass without a fault. Otherwise they would kill every mutant.
 func baseline(ctx context.Context, out io.Writer, tree string, chosen []mutant) error {
 	runs := map[string]map[string]bool{}
 	for _, m := range chosen {
@@ -122,12 +162,13 @@ func baseline(ctx context.Context, out io.Writer, tree string, chosen []mutant) 
 		if failed, output := test(ctx, tree, pkg, tests); failed {
 			return fmt.Errorf("the tests of %s fail as they are:\n%.2000s", pkg, output)
 		}
-		_, _ = fmt.Fprintf(out, "%-28s %5.0fs  nothing broken (%s)\n", "ok", time.Since(begin).Seconds(), pkg)
+		_, _ = fmt.Fprintf(out, "%-28s %5.0fs  no fault (%s)\n", "ok", time.Since(begin).Seconds(),
+			pkg)
 	}
 	return nil
 }
 
-var errChanged = errors.New("no longer applies")
+var errStale = errors.New("no longer applies")
 
 // mutate returns the file with the fault in it.
 func (m mutant) mutate(tree string) ([]byte, error) {
@@ -136,12 +177,12 @@ func (m mutant) mutate(tree string) ([]byte, error) {
 		return nil, err
 	}
 	if n := bytes.Count(text, []byte(m.old)); n != 1 {
-		return nil, fmt.Errorf("%w: found %d times", errChanged, n)
+		return nil, fmt.Errorf("%w: its text occurs %d times", errStale, n)
 	}
 	return bytes.Replace(text, []byte(m.old), []byte(m.new), 1), nil
 }
 
-// survives says what is wrong: nothing where a test fails.
+// survives returns the problem of a mutant: "" if a test fails.
 func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 	broken, err := m.mutate(tree)
 	if err != nil {
@@ -168,7 +209,9 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 		return "does not compile"
 	case strings.Contains(output, "[no tests to run]"):
 		return "names no test"
-	case strings.Contains(output, "panic: test timed out"): // on a busy machine that says nothing
+	case strings.Contains(output,
+		// which on a busy machine does not show that they notice the fault
+		"panic: test timed out"):
 		return "timed out"
 	case !failed:
 		return "survived"
@@ -176,10 +219,11 @@ func (m mutant) survives(ctx context.Context, tree string) (problem string) {
 	return ""
 }
 
-// test runs tests without the race detector, vet and debugging information, which would only take
-// time.
+// test runs tests without the race detector, vet and debugging information, to save time.
 func test(ctx context.Context, tree, pkg, run string) (failed bool, output string) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1", "-failfast", "-timeout=10m", "-run", "^("+run+")", pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-ldflags=-s -w", "-vet=off", "-count=1",
+		"-failfast",
+		"-timeout=10m", "-run", "^("+run+")", pkg)
 	cmd.Dir = tree
 	text, err := cmd.CombinedOutput()
 	return err != nil, string(text)

@@ -1,7 +1,7 @@
 //go:build race
 
-// Package race tells tests whether the race detector slows them down.
+// Package race tells tests whether the race detector is on.
 package race
 
-// Slowness is how much less tests that count do with the race detector.
+// Slowness is by how much tests with large counts reduce them, because the race detector is slow.
 const Slowness = 10

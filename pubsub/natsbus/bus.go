@@ -15,9 +15,9 @@ type Bus[T any] struct {
 	interceptor atomic.Pointer[func(topic string, message T)]
 }
 
-// NewBus returns a bus. conn is nil on a node alone, which needs neither codec nor missed. The
-// buses of one name are one on all nodes. See Join for the topics that leave the node, and for
-// missed.
+// NewBus returns a bus, which is connected with the buses of the same name on other nodes. conn is
+// nil on a node alone, which needs neither codec nor missed. See Join for which topics leave the
+// node, and for when missed is called.
 func NewBus[T any](conn *Conn, name string, codec Codec[T], missed func(topics []string)) *Bus[T] {
 	b := &Bus[T]{local: pubsub.New[T]()}
 	if conn != nil {
@@ -26,8 +26,8 @@ func NewBus[T any](conn *Conn, name string, codec Codec[T], missed func(topics [
 	return b
 }
 
-// Run connects the bus with those of the other nodes, until ctx ends. On a node alone it only waits
-// for that.
+// Run connects the bus with those of the other nodes until ctx ends. On a node alone it waits for
+// that and does nothing.
 func (b *Bus[T]) Run(ctx context.Context) {
 	if b.link == nil {
 		<-ctx.Done()

@@ -20,8 +20,10 @@ const (
 
 func (n *node) wantLog(connectedLines, awayLines int) {
 	n.t.Helper()
-	if got := [2]int{n.log.lines(connected), n.log.lines(away)}; got != [2]int{connectedLines, awayLines} {
-		n.t.Errorf("the log says %v times that NATS is there, and away:\n%s", got, n.log)
+	want := [2]int{connectedLines, awayLines}
+	if got := [2]int{n.log.lines(connected), n.log.lines(away)}; got != want {
+		n.t.Errorf("the log has %v lines of connections and outages, want %v:\n%s",
+			got, want, n.log)
 	}
 }
 
@@ -46,7 +48,7 @@ func TestAnOutage(t *testing.T) {
 	tried := s.Tries()
 	nodes[0].bus.PublishRemote("a", "into the void")
 	eventually(t, "it is counted", func() bool { return nodes[0].Status().Dropped == 1 })
-	eventually(t, "they try again and again", func() bool { return s.Tries() > tried+6 })
+	eventually(t, "they try again", func() bool { return s.Tries() > tried+6 })
 	late := nodes[1].listen("b", 10)
 	for _, n := range nodes {
 		n.wantLog(1, 1)
@@ -58,9 +60,9 @@ func TestAnOutage(t *testing.T) {
 	s.Start()
 	for _, n := range nodes {
 		eventually(t, "the node is connected", func() bool { return n.Status().Connected })
-		n.joined() // when the connection is up, or when the other node reports what it lost
+		n.waitMissedAll() // when the connection is up, or when the other node reports what it lost
 		n.wantLog(2, 1)
-		n.settled()
+		n.synced()
 	}
 	nodes[0].bus.PublishRemote("a", "after")
 	nodes[0].bus.PublishRemote("b", "after")
@@ -68,40 +70,39 @@ func TestAnOutage(t *testing.T) {
 	nodes[1].want(late, "after")
 }
 
-// TestWhoComesBackLaterTellsTheOthers has one node away while another is connected: what the first
-// could not tell is repaired on the second when the first is back, and not before the second knows.
-func TestWhoComesBackLaterTellsTheOthers(t *testing.T) {
+// One node is cut off while another is connected. When it is back, it reports to the other that
+// messages may be lost.
+func TestANodeThatIsBackReportsLostMessages(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	there := mustNodes(t, s, 1)[0]
-	// Each node has a way of its own to the same server.
-	way := natstest.MustForward(t, s)
-	n := mustNode(t, way.URL())
-	n.joined()
-	way.Stop()
+	forward := natstest.MustForward(t, s)
+	n := mustNode(t, forward.URL())
+	n.waitMissedAll()
+	forward.Stop()
 	eventually(t, "it is away", func() bool { return !n.Status().Connected })
-	way.Start()
-	n.joined()
-	there.joined()
+	forward.Start()
+	n.waitMissedAll()
+	there.waitMissedAll()
 	there.wantLog(1, 0)
 }
 
-func TestNATSMayComeLater(t *testing.T) {
+func TestNATSMayStartLater(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	s.Stop()
 	n, other := mustNode(t, s.URL()), mustNode(t, s.URL())
 	sub := n.listen("a", 10)
-	gone := n.listen("gone", 10)
-	eventually(t, "they try again and again", func() bool { return s.Tries() > 6 })
-	gone.Close()
+	left := n.listen("left", 10)
+	eventually(t, "they try again", func() bool { return s.Tries() > 6 })
+	left.Close()
 	n.wantLog(0, 1)
 	if got := n.Status(); got.Connected || got.Reason == "" {
 		t.Errorf("status %+v", got)
 	}
 	s.Start()
-	n.joined()
-	other.joined()
+	n.waitMissedAll()
+	other.waitMissedAll()
 	n.wantLog(1, 1)
 	other.bus.PublishRemote("a", "hello")
 	n.want(sub, "hello")
@@ -110,16 +111,14 @@ func TestNATSMayComeLater(t *testing.T) {
 	}
 }
 
-// TestACloseDoesNotWaitForWhatHangs closes while the client is dialling, or shaking hands, or knows
-// of no hanging.
-func TestACloseDoesNotWaitForWhatHangs(t *testing.T) {
+func TestCloseDoesNotWaitForAServerThatHangs(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	s.Hang()
 	n := mustNode(t, s.URL()) // connects, and gets no greeting
 	eventually(t, "it tries", func() bool { return s.Tries() > 0 })
 	n.stop()
-	n.wantLog(0, 0) // what ends on purpose is not away
+	n.wantLog(0, 0) // Close is not an outage
 }
 
 func TestCredentials(t *testing.T) {
@@ -136,10 +135,11 @@ func TestCredentials(t *testing.T) {
 		tried := s.Tries() + token.Tries()
 		n := mustNode(t, url)
 		if right {
-			n.joined()
+			n.waitMissedAll()
 		} else {
-			// The client would give up after the same answer came twice.
-			eventually(t, "it goes on trying", func() bool { return s.Tries()+token.Tries() > tried+6 })
+			// nats.go gives up after two refusals.
+			eventually(t, "it goes on trying",
+				func() bool { return s.Tries()+token.Tries() > tried+6 })
 		}
 		n.stop()
 		if got := n.log.lines(connected); (got == 1) != right {
@@ -153,36 +153,37 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestForbiddenSubjects checks that a lack of rights is said, but once: NATS says it for each
-// message.
-func TestForbiddenSubjects(t *testing.T) {
+// NATS reports a missing permission for each message. The log has it once.
+func TestForbiddenSubjectsAreLoggedOnce(t *testing.T) {
 	t.Parallel()
 	none := &server.SubjectPermission{Deny: []string{">"}}
 	s := natstest.MustStartWith(t, server.Options{Users: []*server.User{
-		{Username: "ann", Password: "pw", Permissions: &server.Permissions{Publish: none, Subscribe: none}},
+		{
+			Username: "ann", Password: "pw",
+			Permissions: &server.Permissions{Publish: none, Subscribe: none},
+		},
 	}})
 	n := mustNode(t, "nats://ann:pw@"+s.Addr())
-	n.joined()
+	n.waitMissedAll()
 	for i := range 50 {
 		n.bus.PublishRemote("a", "not allowed")
 		n.listen(string(rune('a'+i%26)), 1).Close()
 	}
-	eventually(t, "it is said", func() bool { return n.log.lines("complains") > 0 })
-	n.settled()
-	if n.log.lines("complains") != 1 {
+	eventually(t, "it is logged", func() bool { return n.log.lines("reports an error") > 0 })
+	n.synced()
+	if n.log.lines("reports an error") != 1 {
 		t.Error(n.log)
 	}
 }
 
-// TestAServerThatSaysSomethingNew has a server say what the client answers by giving up for good.
-// The node does not.
-func TestAServerThatSaysSomethingNew(t *testing.T) {
+// nats.go gives up for good after an error that it does not know. The node connects again.
+func TestAnUnknownErrorOfTheServer(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	came := make(chan struct{}, 100)
+	accepted := make(chan struct{}, 100)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -191,24 +192,25 @@ func TestAServerThatSaysSomethingNew(t *testing.T) {
 			if err != nil {
 				return
 			}
-			came <- struct{}{}
-			serveStrangely(conn)
+			accepted <- struct{}{}
+			serveUnknownError(conn)
 		}
 	}()
 	n := mustNode(t, "nats://"+listener.Addr().String())
 	for range 4 {
-		<-came
+		<-accepted
 	}
 	n.stop()
 	_ = listener.Close()
 	<-done
 }
 
-// serveStrangely greets as NATS does
-// (https://docs.nats.io/reference/reference-protocols/nats-protocol), and then says no.
-func serveStrangely(conn net.Conn) {
+// serveUnknownError greets as a NATS server does
+// (https://docs.nats.io/reference/reference-protocols/nats-protocol) and then sends an error.
+func serveUnknownError(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, `INFO {"server_id":"x","version":"2.0.0","proto":1,"max_payload":1048576}`+"\r\n"); err != nil {
+	const info = `INFO {"server_id":"x","version":"2.0.0","proto":1,"max_payload":1048576}`
+	if _, err := io.WriteString(conn, info+"\r\n"); err != nil {
 		return
 	}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
@@ -218,30 +220,34 @@ func serveStrangely(conn net.Conn) {
 	}
 }
 
-func TestOpenRefusesWhatCannotWork(t *testing.T) {
+func TestOpenRefusesBadOptions(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
-		"", "127.0.0.1:4222", "http://h:4222", "nats://", "nats://:4222", "nats://ann:pw%zz@h", "nats://ann:p/w@h", "nats://h/x", "ws://h",
+		"", "127.0.0.1:4222", "http://h:4222", "nats://", "nats://:4222", "nats://ann:pw%zz@h",
+		"nats://ann:p/w@h", "nats://h/x", "ws://h",
 	} {
 		_, err := natsbus.Open(natsbus.Options{URLs: []string{"nats://127.0.0.1:1", url}})
-		if err == nil || !strings.Contains(err.Error(), "address 2") || strings.Contains(err.Error(), "ann") {
+		if err == nil || !strings.Contains(err.Error(), "address 2") ||
+			strings.Contains(err.Error(), "ann") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
 	for _, prefix := range []string{"a b", ".", "a.", "*", "a.>", "$SYS"} {
-		if _, err := natsbus.Open(natsbus.Options{URLs: []string{"nats://127.0.0.1:1"}, Prefix: prefix}); err == nil {
-			t.Errorf("prefix %q was taken", prefix)
+		opts := natsbus.Options{URLs: []string{"nats://127.0.0.1:1"}, Prefix: prefix}
+		if _, err := natsbus.Open(opts); err == nil {
+			t.Errorf("prefix %q was accepted", prefix)
 		}
 	}
 	if _, err := natsbus.Open(natsbus.Options{}); err == nil {
-		t.Error("no address was taken")
+		t.Error("no addresses were accepted")
 	}
 }
 
 func TestRedacted(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"nats://ann:pw@h:4222": "nats://h:4222", "tls://token@h": "tls://h", "nats://h:1": "nats://h:1", "nats://a:%zz@h": "(not an address)",
+		"nats://ann:pw@h:4222": "nats://h:4222", "tls://token@h": "tls://h",
+		"nats://h:1": "nats://h:1", "nats://a:%zz@h": "(not an address)",
 	} {
 		if got := natsbus.Redacted(url); got != want {
 			t.Errorf("%s: %s, want %s", url, got, want)

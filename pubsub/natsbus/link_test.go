@@ -14,7 +14,7 @@ import (
 	"parley/pubsub/natsbus/natstest"
 )
 
-func TestEveryOtherNodeHearsEachMessageOnceAndInOrder(t *testing.T) {
+func TestEveryOtherNodeGetsEachMessageOnceAndInOrder(t *testing.T) {
 	t.Parallel()
 	const each = 400
 	nodes := mustNodes(t, natstest.MustStart(t), 3)
@@ -39,7 +39,7 @@ func TestEveryOtherNodeHearsEachMessageOnceAndInOrder(t *testing.T) {
 		}
 		for from := range nodes {
 			for seq := range each {
-				if from != i { // what a node says does not come back to it
+				if from != i { // a node does not get its own messages
 					want = append(want, fmt.Sprintf("%d:%03d", from, seq))
 				}
 			}
@@ -50,7 +50,7 @@ func TestEveryOtherNodeHearsEachMessageOnceAndInOrder(t *testing.T) {
 			t.Errorf("node %d (-want +got):\n%s", i, diff)
 		}
 	}
-	// A marker behind all of it: nothing came twice, and nothing on another topic.
+	// The next message is a marker: nothing came twice, and nothing on another topic.
 	nodes[0].bus.PublishRemote("a", "end")
 	nodes[0].bus.PublishRemote("b", "end")
 	nodes[1].want(subs[1], "end")
@@ -70,12 +70,13 @@ func TestOneSubscriptionForEachTopicAndNode(t *testing.T) {
 		for range 3 {
 			subs = append(subs, n.listen("a", 1), n.listen("b", 1))
 		}
-		n.settled()
+		n.synced()
 	}
 	a, b := "parley.test.topic.a", "parley.test.topic.b"
 	isNow := func(want ...string) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("the subscriptions are %v", want), func() bool { return slices.Equal(topics(), want) })
+		eventually(t, fmt.Sprintf("the subscriptions are %v", want),
+			func() bool { return slices.Equal(topics(), want) })
 	}
 	isNow(a, a, b, b)
 	for _, sub := range subs[:11] {
@@ -85,24 +86,25 @@ func TestOneSubscriptionForEachTopicAndNode(t *testing.T) {
 	subs[11].Close()
 	isNow()
 	if control := s.Subscriptions("parley.test."); len(control) != 2 {
-		t.Errorf("beside topics there are %v", control)
+		t.Errorf("other subscriptions are %v", control)
 	}
 	nodes[0].stop()
-	eventually(t, "a node that ends leaves nothing behind", func() bool { return len(s.Subscriptions("parley.")) == 1 })
+	eventually(t, "the node that ended has no subscriptions",
+		func() bool { return len(s.Subscriptions("parley.")) == 1 })
 }
 
-// TestLeavingAndComing has topics lose their last subscription and get a first one at the same
-// time. In the end there has to be a NATS subscription for those that are there, and for no other.
-func TestLeavingAndComing(t *testing.T) {
+// Topics lose their last subscription and get a first one at the same time. In the end there is a
+// NATS subscription for exactly those that have one.
+func TestSubscriptionsFollowTopicsThatRace(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	nodes := mustNodes(t, s, 2)
 	n := nodes[0]
 	stay := make([]*listener, 6)
-	var coming sync.WaitGroup
+	var subscribing sync.WaitGroup
 	for i := range stay {
 		topic := fmt.Sprintf("t%d", i%3) // two on each
-		coming.Go(func() {
+		subscribing.Go(func() {
 			for range 300 {
 				n.listen(topic, 1).Close()
 			}
@@ -111,10 +113,11 @@ func TestLeavingAndComing(t *testing.T) {
 			}
 		})
 	}
-	coming.Wait()
-	n.settled()
+	subscribing.Wait()
+	n.synced()
 	eventually(t, "only t0 and t1 are subscribed to", func() bool {
-		return slices.Equal(s.Subscriptions("parley.test.topic."), []string{"parley.test.topic.t0", "parley.test.topic.t1"})
+		return slices.Equal(s.Subscriptions("parley.test.topic."),
+			[]string{"parley.test.topic.t0", "parley.test.topic.t1"})
 	})
 	for i := range 2 {
 		nodes[1].bus.PublishRemote(fmt.Sprintf("t%d", i), "hello")
@@ -149,8 +152,10 @@ func TestClustersOnOneServerAreApart(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	prefixed := func(prefix string) *node {
-		n := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Prefix = prefix })
-		n.joined()
+		n := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) {
+			o.Prefix = prefix
+		})
+		n.waitMissedAll()
 		return n
 	}
 	red, blue, red2 := prefixed("chat.red"), prefixed("chat.blue"), prefixed("chat.red")
@@ -163,18 +168,18 @@ func TestClustersOnOneServerAreApart(t *testing.T) {
 	blue.want(onBlue, "blue")
 }
 
-func TestBrokenMessagesAreDropped(t *testing.T) {
+func TestMalformedMessagesAreDropped(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	n := mustNodes(t, s, 1)[0]
 	sub := n.subscribe("a")
-	stranger, err := nats.Connect(s.URL())
+	client, err := nats.Connect(s.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
-	for _, text := range []string{"loud!", "fine", "!", "also fine"} {
-		if err := stranger.Publish("parley.test.topic.a", []byte(text)); err != nil {
+	defer client.Close()
+	for _, text := range []string{"malformed!", "fine", "!", "also fine"} {
+		if err := client.Publish("parley.test.topic.a", []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,18 +187,17 @@ func TestBrokenMessagesAreDropped(t *testing.T) {
 	if got := n.Status(); got.Broken != 2 || got.Received != 2 {
 		t.Errorf("counted %+v", got)
 	}
-	if n.log.lines("broken") != 0 {
-		t.Errorf("anybody could fill the log: %s", n.log)
+	if n.log.lines("malformed") != 0 {
+		t.Errorf("any client could fill the log: %s", n.log)
 	}
 }
 
-// TestPublishingNeverWaits publishes far more than fits anywhere while the network lets nothing
-// through.
+// TestPublishingNeverWaits publishes more than all buffers hold while the network hangs.
 func TestPublishingNeverWaits(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	n := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Buffer = 8 })
-	n.joined()
+	n.waitMissedAll()
 	s.Hang()
 	const messages = 2000
 	large := strings.Repeat("x", 64<<10) // 128 MB in all, more than any socket takes
@@ -203,33 +207,35 @@ func TestPublishingNeverWaits(t *testing.T) {
 	if got := n.Status(); got.Dropped == 0 || got.Sent+got.Dropped > messages {
 		t.Errorf("counted %+v", got)
 	}
-	n.stop() // which does not wait for the network either, or for no longer than a goodbye
+	n.stop() // waits for the network no longer than flushTimeout
 	if got := n.Status(); got.Sent+got.Dropped != messages {
 		t.Errorf("counted %+v", got)
 	}
 }
 
-// TestWhatDidNotFitIsTold fills the small buffer of one node: the other has to learn that it may
-// have missed something.
-func TestWhatDidNotFitIsTold(t *testing.T) {
+// TestDroppedMessagesAreReported fills the small buffer of one node. The other must learn that it
+// may have missed messages.
+func TestDroppedMessagesAreReported(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
-	small := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) { o.Buffer = 1 })
-	small.joined()
+	small := mustNode(t, s.URL(), func(o *natsbus.Options, _ *natsbus.Codec[string]) {
+		o.Buffer = 1
+	})
+	small.waitMissedAll()
 	other := mustNodes(t, s, 1)[0]
 	for small.Status().Dropped == 0 {
 		small.bus.PublishRemote("a", "x")
 	}
-	other.joined() // it is told again
+	other.waitMissedAll()
 }
 
-// TestMoreThanCanBeTaken has messages come while a node takes none: what is too much is dropped
-// here, not at the server, which would cut the node off, and the node knows.
-func TestMoreThanCanBeTaken(t *testing.T) {
+// Messages arrive while a node reads none. They are dropped on the node, not by the server, which
+// would close the connection, and the node knows that it missed some.
+func TestASlowNodeDropsMessagesAndKnows(t *testing.T) {
 	t.Parallel()
 	s := natstest.MustStart(t)
 	hold := make(chan struct{})
-	free := sync.OnceFunc(func() { close(hold) })
+	release := sync.OnceFunc(func() { close(hold) })
 	slow := mustNode(t, s.URL(), func(o *natsbus.Options, c *natsbus.Codec[string]) {
 		o.Buffer = 4
 		decode := c.Decode
@@ -238,17 +244,17 @@ func TestMoreThanCanBeTaken(t *testing.T) {
 			return decode(topic, data)
 		}
 	})
-	t.Cleanup(free) // before the node ends, which waits for its work
-	slow.joined()
+	t.Cleanup(release) // before the node ends, which waits for Decode
+	slow.waitMissedAll()
 	quick := mustNodes(t, s, 1)[0]
 	sub := slow.subscribe("a")
 	for range 100 {
 		quick.bus.PublishRemote("a", "one of many")
 	}
-	slow.joined() // it is told that it may have missed something
-	free()
-	eventually(t, "it takes messages again", func() bool {
-		quick.bus.PublishRemote("a", "again") // which may be too much, too, at first
+	slow.waitMissedAll()
+	release()
+	eventually(t, "it reads messages again", func() bool {
+		quick.bus.PublishRemote("a", "again") // the buffer may still be full at first
 		for {
 			select {
 			case message := <-sub.C:

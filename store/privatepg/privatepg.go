@@ -1,6 +1,7 @@
-// Package privatepg starts a PostgreSQL server of one's own from the binaries installed on the
-// machine: on a free port of the loopback interface, in a temporary folder, ended with the process
-// that started it. For tests, benchmarks and `parley verify --chaos`.
+// Package privatepg starts a temporary PostgreSQL server from the binaries that are installed on
+// the machine. It listens on a free port of the loopback interface, keeps its data in a temporary
+// folder, and ends with the process that started it. It is for tests, benchmarks and `parley verify
+// --chaos`.
 package privatepg
 
 import (
@@ -23,8 +24,9 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 )
 
-// ErrNotInstalled says that the machine has no PostgreSQL server.
-var ErrNotInstalled = errors.New("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+// ErrNotInstalled is returned if the machine has no PostgreSQL server.
+var ErrNotInstalled = errors.New(
+	"no PostgreSQL server is installed (Debian: apt-get install postgresql)")
 
 // Server is a running PostgreSQL.
 type Server struct {
@@ -36,8 +38,8 @@ type Server struct {
 	ended   chan struct{}
 }
 
-// Start makes an empty cluster and runs a server on it. settings are lines of postgresql.conf; by
-// default nothing is flushed to disk, because nothing of it is to be kept.
+// Start makes an empty cluster and runs a server on it. settings are lines of postgresql.conf. The
+// default ones turn flushing to disk off, because the data is temporary.
 func Start(ctx context.Context, settings ...string) (*Server, error) {
 	bin, err := binaries(ctx)
 	if err != nil {
@@ -62,7 +64,8 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	s.binary, s.attr = filepath.Join(bin, "postgres"), attr
 	data := filepath.Join(s.dir, "data")
 	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"),
-		"--pgdata", data, "--username", "parley", "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
+		"--pgdata", data, "--username", "parley", "--auth", "trust", "--encoding", "UTF8",
+		"--no-locale", "--no-sync")
 	initdb.SysProcAttr = attr
 	initdb.Dir = s.dir
 	if out, err := initdb.CombinedOutput(); err != nil {
@@ -75,11 +78,12 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(conf, "\nunix_socket_directories = ''\nmax_connections = 200\n%s\n", strings.Join(settings, "\n"))
+	_, err = fmt.Fprintf(conf, "\nunix_socket_directories = ''\nmax_connections = 200\n%s\n",
+		strings.Join(settings, "\n"))
 	if err := errors.Join(err, conf.Close()); err != nil {
 		return err
 	}
-	// Another process may take the port between the look and the start; then there is another port.
+	// Another process may take the free port before the server does.
 	for try := 1; ; try++ {
 		if s.port, err = freePort(); err != nil {
 			return err
@@ -95,18 +99,19 @@ func (s *Server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.binary, "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)) //nolint:noctx // outlives ctx
+	args := []string{"-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)}
+	cmd := exec.Command(s.binary, args...) //nolint:noctx // outlives ctx
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	withDeath := *s.attr
-	dieWithUs(&withDeath)
-	cmd.SysProcAttr = &withDeath
+	attr := *s.attr
+	endWithParent(&attr)
+	cmd.SysProcAttr = &attr
 
 	started := make(chan error)
 	ended := make(chan struct{})
 	go func() {
-		// The kernel sends Pdeathsig when the starting thread ends, so this one has to live as long
-		// as the server.
+		// The kernel sends Pdeathsig when the thread that started the server ends, so this one must
+		// live as long as the server.
 		runtime.LockOSThread()
 		started <- cmd.Start()
 		_ = cmd.Wait()
@@ -142,17 +147,17 @@ func (s *Server) run(ctx context.Context) error {
 	}
 }
 
-// URL names a database of this server.
+// URL returns the URL of a database on this server.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://parley@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
 }
 
-// PID is the process id of the server, for measuring what it costs.
+// PID returns the process id of the server, for measuring its CPU time and memory.
 func (s *Server) PID() int { return s.process.Pid }
 
 // Restart ends the server at once (PostgreSQL's "immediate shutdown", after which it recovers from
-// its log), and starts it again at the same address after a while. What was committed survives it,
-// unless settings say otherwise (the default ones do: give synchronous_commit).
+// its log), and starts it again at the same address after a time. Committed transactions survive if
+// the server was started with settings that flush them; the default ones do not.
 func (s *Server) Restart(ctx context.Context, after time.Duration) error {
 	if err := s.process.Signal(syscall.SIGQUIT); err != nil {
 		return err
@@ -166,7 +171,7 @@ func (s *Server) Restart(ctx context.Context, after time.Duration) error {
 	return s.run(ctx)
 }
 
-// Stop ends the server and removes what it left.
+// Stop ends the server and deletes its folder.
 func (s *Server) Stop() error {
 	if s.process != nil {
 		_ = s.process.Signal(syscall.SIGQUIT)
@@ -183,8 +188,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// binaries finds the folder of initdb and postgres: what pg_config names, else the newest that
-// Debian's layout has.
+// binaries finds the folder of initdb and postgres: the one that pg_config names, or else the
+// newest in Debian's layout.
 func binaries(ctx context.Context) (string, error) {
 	var candidates []string
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
@@ -211,8 +216,8 @@ func major(bindir string) int {
 	return n
 }
 
-// unprivileged makes the folder belong to somebody who may run PostgreSQL, which refuses root, and
-// says how to become them.
+// unprivileged gives the folder to a user who may run PostgreSQL, which refuses root, and returns
+// the attributes of a process of that user.
 func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	if os.Geteuid() != 0 {
 		return &syscall.SysProcAttr{}, nil
@@ -230,7 +235,9 @@ func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
 			return nil, err
 		}
-		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
+		credential := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		return &syscall.SysProcAttr{Credential: credential}, nil
 	}
-	return nil, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as")
+	return nil, errors.New("PostgreSQL refuses to run as root, and there is no user " +
+		"postgres or nobody to run it as")
 }

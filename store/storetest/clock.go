@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// Clock is a time that only the test moves, for store.Options.
+// Clock is a clock that only the test moves, for store.Options.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// NewClock starts inside a second: a rule that cuts to seconds somewhere shows only there.
+// NewClock returns a clock in the middle of a second, so that code that wrongly truncates to
+// seconds fails.
 func NewClock() *Clock {
 	return &Clock{now: time.Date(2026, 11, 22, 10, 15, 30, 123_456_000, time.UTC)}
 }
 
-// Now is the time that the clock shows.
+// Now returns the clock's time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,8 +1,8 @@
-// Package storetest gives tests real databases: each test its own, empty but for the tables, of
-// both kinds.
+// Package storetest makes real databases for tests, SQLite and PostgreSQL. Each test has its own,
+// with empty tables.
 //
-// A package that uses it calls Main from its TestMain, which ends the private PostgreSQL server
-// that the first test of a process starts, and looks for goroutines left behind.
+// A package that uses it calls Main from its TestMain. The first test of a process starts a private
+// PostgreSQL server. Main ends it and looks for goroutines that are left.
 package storetest
 
 import (
@@ -23,11 +23,11 @@ import (
 	"parley/store/privatepg"
 )
 
-// Skip lists, separated by commas, what the person who runs the tests does without: "postgres",
-// "browser". Everything else that is missing fails.
+// Skip is the environment variable that lists the parts of the tests to skip, separated by commas:
+// "postgres", "browser". A test fails if its part is not installed and not in the list.
 const Skip = "PARLEY_TEST_SKIP"
 
-// Skipped reports whether the person who runs the tests does without part.
+// Skipped reports whether the tests of a part are skipped.
 func Skipped(part string) bool {
 	for p := range strings.SplitSeq(os.Getenv(Skip), ",") {
 		if strings.TrimSpace(p) == part {
@@ -37,7 +37,7 @@ func Skipped(part string) bool {
 	return false
 }
 
-// Each runs fn on a fresh SQLite and on a fresh PostgreSQL, as parallel subtests.
+// Each runs fn with a new SQLite database and with a new PostgreSQL database, as parallel subtests.
 func Each(t *testing.T, fn func(t *testing.T, db *store.DB)) {
 	t.Helper()
 	t.Run("SQLite", func(t *testing.T) {
@@ -62,7 +62,7 @@ func MustPostgres(tb testing.TB) *store.DB {
 	return MustOpen(tb, PostgresURL(tb))
 }
 
-// MustOpen opens a database with all its tables; it is closed when the test ends.
+// MustOpen opens a database and makes its tables. It closes the database when the test ends.
 func MustOpen(tb testing.TB, url string) *store.DB {
 	tb.Helper()
 	db, err := store.Open(tb.Context(), url, store.Options{})
@@ -80,13 +80,13 @@ func MustOpen(tb testing.TB, url string) *store.DB {
 	return db
 }
 
-// SQLiteURL names a database that is not there yet.
+// SQLiteURL returns the URL of a database that does not exist yet.
 func SQLiteURL(tb testing.TB) string {
 	tb.Helper()
 	return "sqlite:" + filepath.Join(tb.TempDir(), "parley.db")
 }
 
-// PostgresURL names an empty database, made for the caller on the process's private server.
+// PostgresURL returns the URL of a new, empty database on the process's private server.
 func PostgresURL(tb testing.TB) string {
 	tb.Helper()
 	if Skipped("postgres") {
@@ -94,7 +94,7 @@ func PostgresURL(tb testing.TB) string {
 	}
 	server, err := postgres()
 	if err != nil {
-		tb.Fatalf("%v; to do without, set %s=postgres", err, Skip)
+		tb.Fatalf("%v; to skip these tests, set %s=postgres", err, Skip)
 	}
 	name := fmt.Sprintf("test%d", databases.Add(1))
 	admin, err := sql.Open("pgx", server.URL("postgres"))
@@ -121,7 +121,7 @@ var (
 	})
 )
 
-// Main runs the tests of a package. It fails them when goroutines are left behind.
+// Main runs the tests of a package. It fails if goroutines are left.
 func Main(m *testing.M) {
 	code := m.Run()
 	if server := running.Load(); server != nil {

@@ -1,4 +1,5 @@
-// What the pages do that mailed links lead to: take the token out of the address, and send it when a person says so.
+// The pages for the links in mails: they remove the token from the address, and send it when the
+// user confirms.
 'use strict';
 
 (() => {
@@ -10,7 +11,7 @@
   const showPassword = document.getElementById('show-password');
   const endpoint = new URL(document.querySelector('main').dataset.endpoint, location.href);
 
-  // By the field of the mutation, which the form names.
+  // By the field of the mutation, which is in the form's data-action.
   const ACTIONS = {
     verifyEmail: {
       query: 'mutation($input: VerifyEmailInput!) { verifyEmail(input: $input) { userErrors { code message } } }',
@@ -26,24 +27,25 @@
   const name = form.dataset.action;
   const action = ACTIONS[name];
 
-  // ── The token ─────────────────────────────────────────────────────────────────────────────────────────────────────
+  // The token
 
   const token = new URLSearchParams(location.hash.slice(1)).get('token');
-  // Whoever sees the screen, the history or a bookmark later must not find it.
+  // The token must not stay on the screen, in the history or in a bookmark.
   if (location.hash !== '') {
     history.replaceState(null, '', location.pathname + location.search);
   }
-  // A second link, opened in the same tab, changes only the fragment, for which no browser loads a page again.
+  // A second link that is opened in the same tab changes only the fragment. Browsers do not
+  // load the page again then.
   addEventListener('hashchange', () => location.reload());
 
-  // ── What the page says ────────────────────────────────────────────────────────────────────────────────────────────
+  // What the page says
 
   function say(state, text) {
     status.dataset.state = state;
     status.textContent = text;
   }
 
-  // There is nothing more to do: the form goes, and the focus with it, so it moves to what has taken its place.
+  // The form is hidden, so the focus moves to the status.
   function end(state, text) {
     form.hidden = true;
     say(state, text);
@@ -60,7 +62,7 @@
     }
   }
 
-  // Rounded up, so that nobody comes too early.
+  // Rounded up, so that the next attempt is not too early.
   function lengthOf(ms) {
     const seconds = Math.ceil(ms / 1000);
     const [number, unit] = seconds < 120 ? [seconds, 'second']
@@ -72,7 +74,8 @@
     if (!(ms > 0)) {
       return 'Too many attempts. Try again later.';
     }
-    // The time of day too: the page does not count down, which a screen reader would read out each second.
+    // The text has the time of day, because the page has no countdown: a screen reader
+    // would read it each second.
     const at = new Date(Date.now() + Math.ceil(ms / 1000) * 1000).toLocaleTimeString([], {timeStyle: 'medium'});
     return `Too many attempts. Try again in ${lengthOf(ms)}, at ${at}.`;
   }
@@ -83,7 +86,8 @@
     say('error', `${action.failed} ${reason}`);
   }
 
-  // What the person can correct: about the password beside its field, anything else below the form.
+  // Shows errors that the user can correct: those about the password at its field, the others
+  // below the form.
   function sayWhatIsWrong(userErrors) {
     const isOfPassword = ({path}) => password !== null && path?.at(-1) === password.name;
     const text = (list) => list.map(({message}) => message).join(' ');
@@ -99,7 +103,7 @@
     }
   }
 
-  // ── To the API ────────────────────────────────────────────────────────────────────────────────────────────────────
+  // To the API
 
   const failure = (message) => ({failure: message});
 
@@ -113,18 +117,18 @@
           Accept: 'application/graphql-response+json, application/json;q=0.9',
         },
         body: JSON.stringify({query: action.query, variables: {input}}),
-        // A cookie of another application on this host is none of the API's business.
+        // The API must not get the cookies of other applications on this host.
         credentials: 'omit',
         signal: AbortSignal.timeout(30_000),
       });
     } catch {
-      // The browser's own words are about fetch, and in no two browsers the same.
+      // The messages of browsers are technical, and differ between browsers.
       return failure('There was no answer from the server. Look whether you are online, and try again.');
     }
     try {
       return await response.json();
     } catch {
-      // A proxy between here and the API answers in its own words, and not in JSON.
+      // The answer of a proxy is not JSON.
       return failure(`The server cannot be used just now (it answered ${response.status}). Try again later.`);
     }
   }
@@ -141,15 +145,15 @@
     } else if (userErrors.length > 0) {
       sayWhatIsWrong(userErrors);
     } else {
-      // Not only hidden: a browser may keep what is in a form.
+      // Hiding the form is not enough: a browser may store its values.
       form.reset();
       end('success', action.done);
     }
   }
 
-  // ── The form ──────────────────────────────────────────────────────────────────────────────────────────────────────
+  // The form
 
-  // Not the property disabled, which would take the focus away from the button.
+  // The property disabled would remove the focus from the button.
   const isBusy = () => button.getAttribute('aria-disabled') === 'true';
 
   form.addEventListener('submit', async (event) => {
@@ -159,7 +163,8 @@
     }
     if (password !== null) {
       sayOfPassword('');
-      // Counted in UTF-16, which is never less than the characters that the server counts: it has the last word.
+      // This counts UTF-16 code units, of which there are at least as many as
+      // characters. The server counts again.
       if (password.value.length < password.minLength) {
         say('', '');
         sayOfPassword(`A password has at least ${password.minLength} characters.`);

@@ -1,4 +1,4 @@
-// Package wiretest lets tests talk to a server without the operating system.
+// Package wiretest connects tests to a server within the process.
 package wiretest
 
 import (
@@ -6,19 +6,18 @@ import (
 	"sync"
 )
 
-// Memory is a listener inside the process, so that a test can have a clock of its own
-// (testing/synctest). What one side writes waits nowhere: it is written when the other side reads
-// it.
+// Memory is a listener within the process, for tests with a clock of their own (testing/synctest).
+// Its connections have no buffer: a write waits until the other side reads.
 type Memory struct {
 	dialled chan net.Conn
 	closed  chan struct{}
 	once    sync.Once
 }
 
-// Listen makes a Memory. It belongs to the bubble that it is made in.
+// Listen makes a Memory. It belongs to the synctest bubble in which it is made.
 func Listen() *Memory { return &Memory{dialled: make(chan net.Conn), closed: make(chan struct{})} }
 
-// Dial connects, once the connection is accepted.
+// Dial waits until the connection is accepted.
 func (m *Memory) Dial() (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	select {
@@ -39,11 +38,11 @@ func (m *Memory) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends those that wait.
+// Close ends the calls of Dial and Accept that wait.
 func (m *Memory) Close() error {
 	m.once.Do(func() { close(m.closed) })
 	return nil
 }
 
-// Addr names no place.
+// Addr is a placeholder.
 func (m *Memory) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }

@@ -1,5 +1,5 @@
-// Package natstest gives tests a real NATS server in the process, which they can stop, start again,
-// and let hang.
+// Package natstest runs a real NATS server in the process of a test, which can stop it, start it
+// again and make it hang.
 package natstest
 
 import (
@@ -15,30 +15,30 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// Server is a NATS server, behind a listener on loopback that stays when the server is stopped: its
-// address is the same after it was started again, and nobody else can get the port meanwhile.
+// Server is a NATS server behind a listener on loopback. The listener stays while the server is
+// stopped, so the address is the same after a restart, and no other process can get the port.
 type Server struct {
 	tb       testing.TB
-	opts     *server.Options // of a server of its own
-	to       *Server         // or another one
+	opts     *server.Options // of its own server; nil if it forwards
+	to       *Server         // the server that it forwards to; nil if it has its own
 	listener net.Listener
 	work     sync.WaitGroup
 
 	mu    sync.Mutex     // guards what follows
 	nats  *server.Server // nil while it is stopped
-	via   string         // the address that connections are forwarded to; "" closes them
+	via   string         // the address that connections are forwarded to; "" while it is stopped
 	conns map[net.Conn]struct{}
 	hung  chan struct{} // closed while nothing hangs
 	tries int
 }
 
-// MustStart starts a server without accounts; it ends with the test.
+// MustStart starts a server without accounts. It ends with the test.
 func MustStart(tb testing.TB) *Server {
 	tb.Helper()
 	return MustStartWith(tb, server.Options{})
 }
 
-// MustStartWith starts a server with options of the caller's, such as users.
+// MustStartWith starts a server with other options, such as users.
 func MustStartWith(tb testing.TB, opts server.Options) *Server {
 	tb.Helper()
 	opts.Host, opts.Port, opts.NoSigs, opts.NoLog = "127.0.0.1", server.RANDOM_PORT, true, true
@@ -48,7 +48,8 @@ func MustStartWith(tb testing.TB, opts server.Options) *Server {
 	return s
 }
 
-// MustForward is another way to a server. Stop, Start and Hang are about this way only.
+// MustForward makes another address for a server. Its Stop, Start and Hang affect only connections
+// to this address.
 func MustForward(tb testing.TB, to *Server) *Server {
 	tb.Helper()
 	s := mustListen(tb)
@@ -80,13 +81,13 @@ func closed() chan struct{} {
 	return c
 }
 
-// URL is where clients find the server, running or not.
+// URL returns the server's URL, which is the same while it is stopped.
 func (s *Server) URL() string { return "nats://" + s.Addr() }
 
-// Addr is that of URL.
+// Addr returns the host and port of URL.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Start starts the server again, without anything that it knew before.
+// Start starts the server again. It has no state of before.
 func (s *Server) Start() {
 	s.tb.Helper()
 	if s.to != nil {
@@ -109,7 +110,7 @@ func (s *Server) Start() {
 	s.nats, s.via = nats, nats.Addr().String()
 }
 
-// Stop ends the server, and all connections with it. New ones are closed as soon as they are made.
+// Stop ends the server and its connections. It closes new ones at once.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	nats := s.nats
@@ -124,14 +125,14 @@ func (s *Server) Stop() {
 	}
 }
 
-// Hang lets nothing through any more, in either direction, and keeps the connections.
+// Hang stops forwarding data, in both directions, and keeps the connections open.
 func (s *Server) Hang() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hung = make(chan struct{})
 }
 
-// Resume lets everything through again.
+// Resume forwards data again.
 func (s *Server) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,8 +143,8 @@ func (s *Server) Resume() {
 	}
 }
 
-// Subscriptions lists the subjects that begin with prefix, one for each subscription that a
-// connection has, sorted.
+// Subscriptions returns the subjects that begin with prefix, one for each subscription of each
+// connection, sorted.
 func (s *Server) Subscriptions(prefix string) (subjects []string) {
 	s.tb.Helper()
 	s.mu.Lock()
@@ -162,7 +163,7 @@ func (s *Server) Subscriptions(prefix string) (subjects []string) {
 	return subjects
 }
 
-// Tries is how often somebody has connected, whether the server was running or not.
+// Tries returns how many connections were made, also while the server was stopped.
 func (s *Server) Tries() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,7 +195,7 @@ func (s *Server) serve(client net.Conn) {
 	}
 	defer func() { _ = to.Close() }()
 	s.mu.Lock()
-	if s.via != via { // it was stopped meanwhile
+	if s.via != via { // it was stopped or started meanwhile
 		s.mu.Unlock()
 		return
 	}
@@ -214,8 +215,8 @@ func (s *Server) serve(client net.Conn) {
 	delete(s.conns, to)
 }
 
-// gate writes when nothing hangs. (It is no net.Conn, so that io.Copy cannot leave the copying to
-// the kernel.)
+// gate is a writer that waits while the server hangs. (It is not a net.Conn, so that io.Copy cannot
+// leave the copying to the kernel.)
 type gate struct {
 	server *Server
 	to     io.Writer

@@ -1,0 +1,131 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	api "parley/internal/client"
+)
+
+const createQuery = `mutation ($in: CreateConversationInput!) { createConversation(input: $in) {
+	conversation { id } userErrors { code message } } }`
+
+// createConversation creates a conversation of the plan.
+func (v *verification) createConversation(ctx context.Context, i int) error {
+	c := v.plan.conversations[i]
+	owner := v.people[c.members[0]]
+	var ids []string
+	var members []any
+	for _, m := range c.members[1:] {
+		ids = append(ids, v.people[m].id)
+		members = append(members, map[string]any{"userId": v.people[m].id})
+	}
+	visibility := "FROM_START"
+	if c.fromJoining {
+		visibility = "FROM_JOINING"
+	}
+	in := map[string]any{
+		"title": fmt.Sprintf("Verify %d", i+1), "members": members, "historyVisibility": visibility,
+	}
+	var answer struct{ Conversation *struct{ ID string } }
+	err := owner.do(ctx, i, createQuery, in, &answer, nil)
+	switch {
+	case codeOf(err) == api.Forbidden:
+		return fmt.Errorf("createConversation: %w: %w", errClosed, err)
+	case err != nil:
+		return fmt.Errorf("createConversation: %w", err)
+	case answer.Conversation == nil:
+		return errors.New("createConversation: the answer has no conversation")
+	}
+	v.conversations[i] = answer.Conversation.ID
+	v.history.created(v.conversations[i], c.fromJoining, append(ids, owner.id)...)
+	return nil
+}
+
+// listMessages reads all messages of a conversation as its owner, page by page.
+func (v *verification) listMessages(ctx context.Context, i int) (all []message, err error) {
+	owner := v.people[v.plan.conversations[i].members[0]]
+	const query = `query ($in: ID!) { conversation(id: $in) { messages(first: 100, after: "AFTER") {
+		nodes { id seq content } pageInfo { hasNextPage endCursor } } } }`
+	page := strings.ReplaceAll(query, `, after: "AFTER"`, "")
+	for {
+		var answer *struct {
+			Messages struct {
+				Nodes    []message
+				PageInfo struct {
+					HasNextPage bool
+					EndCursor   string
+				}
+			}
+		}
+		if err := owner.do(ctx, i, page, v.conversations[i], &answer, nil); err != nil {
+			return nil, err
+		}
+		if answer == nil {
+			return nil, errors.New("the conversation does not exist for its owner")
+		}
+		for _, m := range answer.Messages.Nodes {
+			m.Content = brief(m.Content)
+			all = append(all, m)
+		}
+		if !answer.Messages.PageInfo.HasNextPage {
+			return all, nil
+		}
+		page = strings.ReplaceAll(query, "AFTER", answer.Messages.PageInfo.EndCursor)
+	}
+}
+
+// listEvents follows the events of a conversation as its owner, from the first to the end of
+// replay.
+func (v *verification) listEvents(ctx context.Context, i int) (all []event, err error) {
+	owner := v.people[v.plan.conversations[i].members[0]]
+	err = v.client.retry(ctx, i, func(node int) error {
+		all, err = v.replay(ctx, owner, v.conversations[i], node)
+		return err
+	}, nil)
+	return all, err
+}
+
+func (v *verification) replay(
+	ctx context.Context, p *person, id string, node int,
+) (all []event, err error) {
+	_, token, err := p.main.signIn(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	l, err := dial(ctx, v.nodes.url(node), overWebSocket, false, unlimited)
+	if err != nil {
+		return nil, unknown("%v", err)
+	}
+	defer l.close()
+	if err := l.open(ctx, token); err != nil {
+		p.main.invalidate(token)
+		return nil, unknown("%v", err)
+	}
+	follow := api.Operation{Query: conversationQuery, Variables: map[string]any{"c": id, "a": 0}}
+	if err := l.subscribe(ctx, onlyID, follow); err != nil {
+		return nil, unknown("%v", err)
+	}
+	for {
+		m, err := l.next(ctx, answerTimeout)
+		if err != nil {
+			return nil, unknown("%v", err)
+		}
+		if m.ID != onlyID {
+			continue
+		}
+		it, list, err := readItem(m)
+		switch {
+		case m.Type != api.TypeNext || err != nil || it == nil:
+			return nil, unknown("%s %s %v %v", m.Type, quoted(string(m.Payload)), list, err)
+		case it.Kind == caughtUp:
+			return all, nil
+		}
+		all = append(all, it.event)
+	}
+}
+
+// onlyID is the id of the operation on a connection that carries no other.
+const onlyID = "1"
