@@ -111,12 +111,21 @@ func (v *viewerEvents) run(ctx context.Context, from *viewerCursor) error {
 				"user", v.actor.UserID)
 			continue
 		}
-		start.joined = map[model.ConversationID]bool{}
-		for id := range v.followers {
-			_, joining := v.joining[id]
-			start.joined[id] = !joining
+		start.joined = v.stillJoined()
+	}
+}
+
+// stillJoined returns the conversations that the consumer knows to be in. A membership whose Joined
+// is yet to be delivered does not count, but an earlier one does until its Left is delivered.
+func (v *viewerEvents) stillJoined() map[model.ConversationID]bool {
+	joined := map[model.ConversationID]bool{}
+	maps.Copy(joined, v.joined)
+	for id := range v.followers {
+		if _, joining := v.joining[id]; !joining {
+			joined[id] = true
 		}
 	}
+	return joined
 }
 
 // startPoint is where a stream starts.
@@ -145,7 +154,7 @@ func (v *viewerEvents) runFrom(ctx context.Context, start startPoint) error {
 		return err
 	}
 	if r.reset {
-		v.caughtUp = false
+		v.caughtUp, v.joined = false, nil
 		if err := v.deliverItem(ViewerEvent{Reset: true}); err != nil {
 			return err
 		}
