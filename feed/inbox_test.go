@@ -121,7 +121,7 @@ func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
 
 func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
 		ctx, ben := t.Context(), here.Actor("ben")
 		c, other := chattest.MustConversation(t, here.Fixture, "ann", "ben"),
@@ -169,7 +169,7 @@ func (w *fixture) isFollowed(id model.ConversationID) bool {
 
 func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
 		c := chattest.MustConversation(t, here.Fixture, "ann", "ben")
 		l := here.listenToInbox(t, "ben", c)
@@ -217,7 +217,7 @@ func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
 
 func TestJoinedIsSaidOnce(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here := nodes.Nodes[0]
 		ctx := t.Context()
 		ann, ben := here.Actor("ann"), here.Actor("ben")

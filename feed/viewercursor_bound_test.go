@@ -134,37 +134,37 @@ func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int)
 	}
 }
 
-// boundedMine takes items, and makes sure of the bound of each one's cursor.
-type boundedMine struct {
+// boundedEvents takes items, and makes sure of the bound of each one's cursor.
+type boundedEvents struct {
 	*chattest.PulledEvents
-	told    []string
+	items   []string
 	cursors []string
 	bytes   int
 }
 
-func (b *boundedMine) take(n int) {
+func (b *boundedEvents) take(n int) {
 	b.T.Helper()
 	for range n {
 		item, err, ok := b.Next()
 		if err != nil || !ok {
-			b.T.Fatalf("got the end (%v) after %d items", err, len(b.told))
+			b.T.Fatalf("got the end (%v) after %d items", err, len(b.items))
 		}
 		if len(item.Cursor) > store.MaxCursor {
-			b.T.Fatalf("the cursor of item %d has %d characters", len(b.told), len(item.Cursor))
+			b.T.Fatalf("the cursor of item %d has %d characters", len(b.items), len(item.Cursor))
 		}
 		b.bytes += len(item.Cursor)
-		b.told, b.cursors = append(b.told, chattest.ItemText(item)), append(b.cursors, item.Cursor)
+		b.items, b.cursors = append(b.items, chattest.ItemText(item)), append(b.cursors, item.Cursor)
 	}
 }
 
-// wantAll makes sure that all this was told, each once.
-func wantAll(t *testing.T, what string, told []string, ids []model.ConversationID, format string) {
+// wantAll makes sure that all this was items, each once.
+func wantAll(t *testing.T, what string, items []string, ids []model.ConversationID, format string) {
 	t.Helper()
 	want := make([]string, len(ids))
 	for i, id := range ids {
 		want[i] = fmt.Sprintf(format, id)
 	}
-	got := slices.Clone(told)
+	got := slices.Clone(items)
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(want, got) {
@@ -190,22 +190,22 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 					t.Fatal(err)
 				}
 				// rest comes back with some of the cursors.
-				rest := func(b *boundedMine, among []model.ConversationID, format string) {
+				rest := func(b *boundedEvents, among []model.ConversationID, format string) {
 					t.Helper()
-					wantAll(t, format, b.told, among, format)
+					wantAll(t, format, b.items, among, format)
 					for _, at := range []int{1, many / 2} {
-						again := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &b.cursors[at])}
+						again := &boundedEvents{PulledEvents: w.PullEvents(t, "ben", &b.cursors[at])}
 						again.take(many - 1 - at)
 						again.CaughtUp()
 						again.Stop()
-						all := append(slices.Clone(b.told[:at+1]), again.told...)
+						all := append(slices.Clone(b.items[:at+1]), again.items...)
 						wantAll(t, fmt.Sprintf("%s, after item %d", format, at), all, among, format)
 					}
-					t.Logf("%s: %d bytes of cursors for %d items", format, b.bytes, len(b.told))
+					t.Logf("%s: %d bytes of cursors for %d items", format, b.bytes, len(b.items))
 				}
 				away := func(after string, ids []model.ConversationID, format string) string {
 					t.Helper()
-					b := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &after)}
+					b := &boundedEvents{PulledEvents: w.PullEvents(t, "ben", &after)}
 					b.take(many)
 					b.CaughtUp()
 					b.Stop()
@@ -218,7 +218,7 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 				w.renameAll(ids, 2, together)
 				cursor = away(cursor, ids, "%v: 2 conversation_renamed")
 
-				live := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &cursor)}
+				live := &boundedEvents{PulledEvents: w.PullEvents(t, "ben", &cursor)}
 				live.CaughtUp()
 				w.renameAll(ids, 3, together)
 				live.take(many)
@@ -351,8 +351,8 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 			break
 		}
 	}
-	live := &boundedMine{PulledEvents: p}
+	live := &boundedEvents{PulledEvents: p}
 	next.renameAll(ids, 3, 1)
 	live.take(many)
-	wantAll(t, "live", live.told, ids, "%v: 3 conversation_renamed")
+	wantAll(t, "live", live.items, ids, "%v: 3 conversation_renamed")
 }

@@ -12,7 +12,7 @@ import (
 	"parley/store/storetest"
 )
 
-func (w *fixture) compareNow() {
+func (w *fixture) reconcileNow() {
 	w.T.Helper()
 	if err := w.ReconcileAll(w.T.Context()); err != nil {
 		w.T.Fatal(err)
@@ -96,7 +96,7 @@ func (w *fixture) settle() {
 	w.T.Helper()
 	now := w.positionNow()
 	chattest.WaitUntil(w.T, "the horizon has passed", func() bool {
-		w.compareNow()
+		w.reconcileNow()
 		return w.ReconciledLowWatermark() > now
 	})
 }
@@ -215,7 +215,7 @@ func TestALateCommitWithALowID(t *testing.T) {
 				p.Event(x.ID, seqOfX)
 				seqOfX++
 			}
-			w.compareNow()
+			w.reconcileNow()
 			cursors := []string{p.Cursor}
 			snapshot, err := w.ViewerEventsCursor(t.Context(), w.Actor("ben"))
 			if err != nil {
@@ -227,12 +227,12 @@ func TestALateCommitWithALowID(t *testing.T) {
 			if writes != "before" {
 				late.write()
 			}
-			w.compareNow()
+			w.reconcileNow()
 			late.commit()
 			p.Event(x.ID, seqOfX)
 			// holds the horizon where it is, between the positions of the two
 			last := w.sendLate(t, y.ID)
-			w.compareNow()
+			w.reconcileNow()
 			for _, cursor := range cursors {
 				again := w.PullEvents(t, "ben", &cursor)
 				again.Event(x.ID, seqOfX)
@@ -285,7 +285,7 @@ func TestTheHorizonIsHeldBack(t *testing.T) {
 		w.Send("ann", c.ID, "x")
 		p.Event(c.ID, seq)
 		if seq%10 == 0 {
-			w.compareNow()
+			w.reconcileNow()
 			p = p.Again(w.Fixture, "ben")
 			p.CaughtUp()
 		}

@@ -139,7 +139,7 @@ func TestReadReceipts(t *testing.T) {
 // stream.
 func TestReadReceiptsOfWhoHidesThem(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
 		c := chattest.MustConversation(t, here.Fixture, "ann", "ben", "cleo")
 		p := here.pullReceipts(t, "ann", c.ID)
