@@ -16,8 +16,8 @@ import (
 	"parley/store/storetest"
 )
 
-// listening takes what a sequence yields one at a time, beside the test: so it has begun before the
-// first is asked for, and holds one item in its hand while nobody asks.
+// listening takes what a sequence yields on a goroutine, one item at a time: so the sequence starts
+// before the test takes an item, and the goroutine holds one item while the test takes none.
 type listening[T comparable] struct {
 	t     *testing.T
 	items chan T
@@ -67,7 +67,7 @@ func (l *listening[T]) want(items ...T) {
 	}
 }
 
-// listenToInbox begins to listen to an inbox that has these conversations.
+// listenToInbox listens to an inbox, once it follows these conversations.
 func (w *fixture) listenToInbox(
 	t *testing.T, nickname string, has ...*model.Conversation,
 ) *listening[feed.InboxChange] {
@@ -87,7 +87,7 @@ func (w *fixture) listenToInbox(
 	return l
 }
 
-func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
+func TestAnInboxYieldsEachChangedEntryOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -112,14 +112,14 @@ func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
 		for told[last.ID] == 0 || told[b.ID] == 0 {
 			told[l.next().ConversationID]++
 		}
-		// One in the hand of the listener, one for the messages, and one for what ben did.
+		// One that the listener holds, one for the messages, and one for ben's own changes.
 		if told[a.ID] < 1 || told[a.ID] > 3 || told[b.ID] < 1 || told[b.ID] > 2 {
 			t.Errorf("told %d times of a, and %d of b", told[a.ID], told[b.ID])
 		}
 	})
 }
 
-func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
+func TestAnInboxYieldsTheActorsOwnChanges(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
@@ -159,7 +159,7 @@ func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
 	})
 }
 
-// isFollowed reports whether somebody follows the conversation who is a member as it stands.
+// isFollowed reports whether a conversation has a follower whose membership is the current one.
 func (w *fixture) isFollowed(id model.ConversationID) bool {
 	f := w.FeedOf(id)
 	return f != nil && slices.ContainsFunc(f.Followers(), func(fo feed.FollowerState) bool {
@@ -167,7 +167,7 @@ func (w *fixture) isFollowed(id model.ConversationID) bool {
 	})
 }
 
-func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
+func TestAnInboxYieldsJoinsAndRemovals(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
@@ -175,16 +175,16 @@ func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
 		l := here.listenToInbox(t, "ben", c)
 		for range 3 {
 			there.RemoveBen(c)
-			// that it has changed may be said once too often
+			// the change may be yielded once more
 			for l.next() != (feed.InboxChange{c.ID, true}) {
 			}
 			there.AddBen(c)
 			l.want(feed.InboxChange{c.ID, false})
-			// That may have been said before the addition was seen; one that is removed again
-			// unseen is not told.
+			// The inbox may have yielded it before it saw the addition. It does not yield an
+			// addition that ends before it sees it.
 			here.Eventually(func() bool { return here.isFollowed(c.ID) })
 		}
-		// At once: either both are told, or that they are back.
+		// Both at once: it yields both, or only the addition.
 		there.RemoveBen(c)
 		there.AddBen(c)
 		for l.next() != (feed.InboxChange{c.ID, false}) {
@@ -215,7 +215,7 @@ func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
 	})
 }
 
-func TestJoinedIsSaidOnce(t *testing.T) {
+func TestJoinedIsYieldedOnce(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here := nodes.Nodes[0]
@@ -231,7 +231,8 @@ func TestJoinedIsSaidOnce(t *testing.T) {
 				return slices.Contains(here.MembershipHints().Topics(),
 					feed.UserTopic(ben.UserID))
 			})
-		// What is joined between listening and the first reading may be told or not.
+		// A conversation that is joined between the subscription and the first read may be yielded
+		// or not.
 		first := map[model.ConversationID]bool{}
 		for told := false; !told; {
 			first[chattest.MustConversation(t, here.Fixture, "ann", "ben").ID] = true

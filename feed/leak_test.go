@@ -28,7 +28,7 @@ func takeFrom[T any](seq iter.Seq2[T, error], n int) {
 	}
 }
 
-// takings are all the streams that there are, as Ann has them.
+// takings are streams of every kind, as ann has them.
 func (w *fixture) takings(id model.ConversationID) map[string]taking {
 	ann := w.Actor("ann")
 	return map[string]taking{
@@ -65,7 +65,7 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 	}
 }
 
-// takeInto has a sink that is ended after n items.
+// takeInto follows with a sink that is ended after n items.
 func (w *fixture) takeInto(ctx context.Context, id model.ConversationID, after *int64, n int) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -85,10 +85,10 @@ func (w *fixture) takeInto(ctx context.Context, id model.ConversationID, after *
 	}
 }
 
-// Streams that begin and end leave nothing behind, however they end, and whatever happens
-// meanwhile: no feed, no follower, no topic, no watch, no goroutine. What there is after all of
-// them is no more than after the first tenth. It runs alone, because it counts.
-func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see above
+// Streams that start and end leave nothing behind, however they end, and whatever happens
+// meanwhile: no feed, no follower, no topic, no watch, no goroutine. After all of them there is no
+// more than after the first tenth. The test is not parallel, because it counts.
+func TestStreamsLeaveNothingBehind(t *testing.T) { //nolint:paralleltest // see above
 	w := mustFixtureWith(t, storetest.MustSQLite(t),
 		chattest.Options{ReconcileEvery: 50 * time.Millisecond, TypingEvery: time.Microsecond},
 		"ann", "ben")
@@ -129,9 +129,8 @@ func TestNothingStaysOfStreams(t *testing.T) { //nolint:paralleltest // see abov
 	}
 }
 
-// A stream over many conversations that is given up while it is being read which they are, leaves
-// none of them open.
-func TestNothingStaysOfStreamsThatDoNotBegin(t *testing.T) {
+// A stream over many conversations that ends while it reads them leaves no feed open.
+func TestStreamsThatDoNotStartLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	w := mustFixture(t, storetest.MustSQLite(t), "ann", "ben")
 	for range 100 {
@@ -150,7 +149,7 @@ func TestNothingStaysOfStreamsThatDoNotBegin(t *testing.T) {
 	}
 }
 
-// first is what says that Ann's events have begun.
+// first yields only the first item of ann's events.
 func (w *fixture) first(ctx context.Context) iter.Seq2[feed.ViewerEvent, error] {
 	seq, err := w.ViewerEvents(ctx, w.Actor("ann"), nil)
 	if err != nil {
@@ -159,7 +158,7 @@ func (w *fixture) first(ctx context.Context) iter.Seq2[feed.ViewerEvent, error] 
 	return seq
 }
 
-// bustle has Ben write and type all the time, until he is stopped.
+// bustle lets ben write and type until stop is called.
 func (w *fixture) bustle(id model.ConversationID) (stop func()) {
 	ctx, cancel := context.WithCancel(w.T.Context())
 	var running sync.WaitGroup
@@ -180,7 +179,7 @@ func (w *fixture) bustle(id model.ConversationID) (stop func()) {
 	return stop
 }
 
-// counts is what a Service keeps for those who are connected.
+// counts is what services keep for streams.
 type counts struct {
 	feeds, followers, replays   int
 	hints, memberships, signals int // topics

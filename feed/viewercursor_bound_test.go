@@ -18,8 +18,8 @@ import (
 	"parley/store/storetest"
 )
 
-// manyConversations makes conversations of ann and ben, a thousand in a transaction, past the rules
-// and without telling anybody.
+// manyConversations inserts conversations of ann and ben, a thousand in a transaction, and
+// publishes no hint.
 func (w *fixture) manyConversations(n int) (ids []model.ConversationID) {
 	w.T.Helper()
 	for len(ids) < n {
@@ -75,8 +75,8 @@ func (w *fixture) insertEvents(ctx context.Context, tx *store.Tx, events []*mode
 		Scan(ctx)
 }
 
-// renameAll writes an event to each conversation, each time so many in a transaction, and announces
-// them.
+// renameAll appends an event to each conversation, together of them in a transaction, and publishes
+// it.
 func (w *fixture) renameAll(ids []model.ConversationID, seq int64, together int) {
 	w.T.Helper()
 	for some := range slices.Chunk(ids, together) {
@@ -104,8 +104,8 @@ func (w *fixture) renameAll(ids []model.ConversationID, seq int64, together int)
 	}
 }
 
-// forgetBen ends ben's memberships, so many in a transaction, as the end of an account ends
-// others'.
+// forgetBen ends ben's memberships, together of them in a transaction, as the removal of an account
+// does.
 func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int) {
 	w.T.Helper()
 	for some := range slices.Chunk(ids, together) {
@@ -134,7 +134,7 @@ func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int)
 	}
 }
 
-// boundedEvents takes items, and makes sure of the bound of each one's cursor.
+// boundedEvents takes items, and checks the size of their cursors.
 type boundedEvents struct {
 	*chattest.PulledEvents
 	items   []string
@@ -157,7 +157,7 @@ func (b *boundedEvents) take(n int) {
 	}
 }
 
-// wantAll makes sure that all this was items, each once.
+// wantAll checks that there is an item of this format for each conversation, and no other.
 func wantAll(t *testing.T, what string, items []string, ids []model.ConversationID, format string) {
 	t.Helper()
 	want := make([]string, len(ids))
@@ -172,11 +172,11 @@ func wantAll(t *testing.T, what string, items []string, ids []model.Conversation
 	}
 }
 
-// TestACursorIsBoundedWhateverHappens has something happen in thousands of conversations: while
-// nobody is there, and while a stream is live. Whoever comes back in the midst of it gets the rest.
+// There are events in thousands of conversations, while no stream is connected and while one is
+// live. A client that resumes in the middle of them gets the rest.
 func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	t.Parallel()
-	// Five times what a cursor names, and more than fits into one, also with the race detector.
+	// More than a cursor can name, even with the race detector.
 	const many = 2000 / min(race.Slowness, 4)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		for name, together := range map[string]int{"in one transaction": many,
@@ -189,7 +189,7 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// rest comes back with some of the cursors.
+				// rest resumes with some of the cursors.
 				rest := func(b *boundedEvents, among []model.ConversationID, format string) {
 					t.Helper()
 					wantAll(t, format, b.items, among, format)
@@ -244,8 +244,8 @@ func (w *fixture) uninvite() {
 	}
 }
 
-// TestJoinsAndLeavingsCountAsMissed has no more of them than may be missed, and then one more.
-func TestJoinsAndLeavingsCountAsMissed(t *testing.T) {
+// TestJoinsAndDeparturesCountAsMissed has no more of them than may be missed, and then one more.
+func TestJoinsAndDeparturesCountAsMissed(t *testing.T) {
 	t.Parallel()
 	const limit = 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -47,7 +47,7 @@ func TestACursorStaysShort(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoCursorOfMine(t *testing.T) {
+func TestAnInvalidCursorIsRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -98,7 +98,7 @@ func (*statementsSeen) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) conte
 
 func (c *statementsSeen) AfterQuery(context.Context, *bun.QueryEvent) { c.n.Add(1) }
 
-// mustCursorKey is the database's.
+// mustCursorKey returns the database's cursor key.
 func (w *fixture) mustCursorKey() feed.CursorKey {
 	w.T.Helper()
 	key, err := w.ReadCursorKey(w.T.Context())
@@ -117,8 +117,7 @@ func (w *fixture) mustReadCursor(nickname, cursor string) feed.ViewerCursor {
 	return c
 }
 
-// TestAForgedCursorIsRefused makes cursors of the right form without the key: with that of another
-// database, and with none.
+// The cursors have the right form, but an HMAC of another database's key, or of none.
 func TestAForgedCursorIsRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -147,8 +146,8 @@ func TestAForgedCursorIsRefused(t *testing.T) {
 	})
 }
 
-// TestACursorOutlivesItsNode comes back to a node that has just started, and to one before whose
-// time the cursor's form is.
+// A client resumes on a node that has just started, and on one that does not know the cursor's
+// version.
 func TestACursorOutlivesItsNode(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -172,9 +171,9 @@ func TestACursorOutlivesItsNode(t *testing.T) {
 	})
 }
 
-// TestCursorsThatLie are authentic, as one is that was made before the database was set back. The
-// stream works all the same.
-func TestCursorsThatLie(t *testing.T) {
+// Cursors are authentic but do not fit, as after the database was set back. The stream works all
+// the same.
+func TestAuthenticCursorsWithWrongContent(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -198,7 +197,7 @@ func TestCursorsThatLie(t *testing.T) {
 	})
 }
 
-func FuzzMyCursor(f *testing.F) {
+func FuzzViewerCursor(f *testing.F) {
 	ben, key := model.NewUserID(), feed.CursorKey("a key")
 	at := model.NewConversationID()
 	f.Add(feed.NewViewerCursor(1, 42, at,
@@ -213,7 +212,7 @@ func FuzzMyCursor(f *testing.F) {
 			!errs.Is(err, errs.BadUserInput) {
 			t.Errorf("%q: %v", s, err)
 		}
-		// What is authentic is read whatever it is.
+		// Authentic content is decoded, whatever it is.
 		authentic := store.NewCursor(feed.ViewerEventsList).Bytes(key.MAC(ben, content)).
 			Bytes(content).String()
 		c, err := feed.ReadViewerCursor(key, ben, authentic)
@@ -230,7 +229,7 @@ func FuzzMyCursor(f *testing.F) {
 	})
 }
 
-func TestACursorTooOldBeginsAnew(t *testing.T) {
+func TestAStreamTooFarBehindIsReset(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
@@ -292,9 +291,9 @@ func changed(t *testing.T, w *fixture, cursor string, change func(*feed.ViewerCu
 	return c.Encode(w.mustCursorKey(), w.UserID("ben"))
 }
 
-// TestNothingFallsBetweenACursorAndWhatIsRead reads a cursor and then the messages, while others
-// send: what was not read is told.
-func TestNothingFallsBetweenACursorAndWhatIsRead(t *testing.T) {
+// A client reads a cursor and then the messages, while others send: the stream delivers what it did
+// not read.
+func TestNoEventFallsBetweenACursorAndALaterRead(t *testing.T) {
 	t.Parallel()
 	const senders, each, rounds = 3, 20, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -409,8 +408,7 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 	}
 }
 
-// TestANodeThatStartsWhileOthersWork checks the epoch, as it does then, while positions beyond its
-// own transaction are taken.
+// CheckEpoch runs while other transactions are assigned positions above its own.
 func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	const workers, times = 4, 100

@@ -15,7 +15,7 @@ import (
 	"parley/store/storetest"
 )
 
-// afterRead does something once, after the next read with a text in it.
+// afterRead calls do once, after the next read whose query contains text.
 type afterRead struct {
 	text string
 	do   atomic.Pointer[func()] // nil for nothing
@@ -35,8 +35,8 @@ func isRead(query, text string) bool {
 	return strings.HasPrefix(strings.TrimSpace(query), "SELECT") && strings.Contains(query, text)
 }
 
-// TestFromNowOnSaysSoFirst has somebody write while a stream without a cursor begins.
-func TestFromNowOnSaysSoFirst(t *testing.T) {
+// A message is sent while a stream without a cursor starts.
+func TestWithoutACursorCaughtUpComesFirst(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		hook := &afterRead{text: "min(e.seq)"}

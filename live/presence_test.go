@@ -21,7 +21,7 @@ import (
 const (
 	// aMoment is a timeout that a test waits for.
 	aMoment = 20 * time.Millisecond
-	// forGood is one that no test sees.
+	// forGood is a timeout that never ends during a test.
 	forGood = time.Hour
 )
 
@@ -64,7 +64,7 @@ func (p *pulledPresence) want(nickname string, online bool) live.Presence {
 	return got
 }
 
-// wantAll takes the next ones in any order: of whom there is news already, it is told later.
+// wantAll takes the next ones, in any order. A user who has changed again by then comes later.
 func (p *pulledPresence) wantAll(online map[string]bool) {
 	p.t.Helper()
 	got := map[string]bool{}
@@ -92,7 +92,7 @@ func (w *fixture) setShown(nickname string, shown bool) {
 	}
 }
 
-// changeSettings does what auth does: it is told once the change is in.
+// changeSettings changes a setting as package auth does, and publishes it after the commit.
 func (w *fixture) changeSettings(nickname, set string, to bool) {
 	w.T.Helper()
 	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
@@ -106,7 +106,7 @@ func (w *fixture) changeSettings(nickname, set string, to bool) {
 	}
 }
 
-// presenceOf is what somebody may know of another; nil is nothing.
+// presenceOf returns what a viewer may know of a user's presence; nil if nothing.
 func (w *fixture) presenceOf(viewer, nickname string) *live.Presence {
 	w.T.Helper()
 	found, err := w.Presences(w.T.Context(), w.Actor(viewer), []model.UserID{w.UserID(nickname)})
@@ -127,7 +127,7 @@ func (w *fixture) untilOnline(viewer, nickname string, want bool) {
 	})
 }
 
-func TestWhoMayKnowAPresence(t *testing.T) {
+func TestPresencesThatAnActorMayKnow(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, quietly, "ann", "ben", "eve", "hid", "off")
@@ -197,9 +197,8 @@ func TestPresenceComesAndGoes(t *testing.T) {
 	})
 }
 
-// TestAReconnectTellsNothing has somebody come back within the timeout, again and again. What is
-// told next is the next to come.
-func TestAReconnectTellsNothing(t *testing.T) {
+// A user reconnects within the timeout, again and again. The next item is about another user.
+func TestAReconnectYieldsNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
@@ -225,7 +224,7 @@ func TestAReconnectTellsNothing(t *testing.T) {
 	})
 }
 
-func TestWhoIsToldOfPresence(t *testing.T) {
+func TestPresenceFollowsMemberships(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
@@ -272,8 +271,8 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 	})
 }
 
-// TestWhoHidesTheirPresence has no comparison: what is hidden, or shown again, is told by its sign.
-func TestWhoHidesTheirPresence(t *testing.T) {
+// Nothing is reconciled: signals report who hides their presence, and who shows it again.
+func TestUsersWhoHideTheirPresence(t *testing.T) {
 	t.Parallel()
 	hide := func(t *testing.T, changing, watching *fixture) {
 		p := watching.pullPresence(t, "ann")
@@ -307,8 +306,7 @@ func TestWhoHidesTheirPresence(t *testing.T) {
 	})
 }
 
-// TestPresenceOfARemovedAccount has nothing but the sign of the removal, and leaves nothing of the
-// person.
+// There is only the signal of the removal, after which nothing is stored of the user.
 func TestPresenceOfARemovedAccount(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -336,8 +334,7 @@ func TestPresenceOfARemovedAccount(t *testing.T) {
 	})
 }
 
-// TestASlowConsumerOfPresence takes nothing while everybody comes. It is told once how it is in the
-// end.
+// The consumer takes nothing while users come and go. It gets each user's last state once.
 func TestASlowConsumerOfPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -345,7 +342,7 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		p := w.pullPresence(t, "ann")
 		p.want("ben", false)
-		// eve is yet to be told, and what was read of her is old by the time.
+		// eve is yet to be delivered, and what was read of her is out of date by then.
 		for range 5 {
 			release := w.Connected(w.UserID("eve"))
 			w.untilOnline("ann", "eve", true)
@@ -362,7 +359,7 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 	})
 }
 
-func TestPresenceWithoutSignsOfOtherNodes(t *testing.T) {
+func TestPresenceWithoutSignalsOfOtherNodes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: aMoment,
@@ -407,9 +404,9 @@ func TestPresenceOverNATS(t *testing.T) {
 	p.want("ben", true)
 }
 
-// TestADeadNodesPeopleGoOffline ends a node without a word. Its people are offline when its time is
-// over, but who has come to another node meanwhile has never been away.
-func TestADeadNodesPeopleGoOffline(t *testing.T) {
+// A node dies. Its users are offline after its timeout, except those who have connected to another
+// node by then: they were never offline.
+func TestUsersOfADeadNodeGoOffline(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
@@ -442,8 +439,8 @@ func TestADeadNodesPeopleGoOffline(t *testing.T) {
 	})
 }
 
-// TestANodeThatWasGivenUpComesBack has the others take a node for dead that was only slow.
-func TestANodeThatWasGivenUpComesBack(t *testing.T) {
+// Another node reaps a node that was only slow.
+func TestAReapedNodeComesBack(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, quietly, "ann", "ben", "eve")
@@ -476,8 +473,8 @@ func TestANodeThatWasGivenUpComesBack(t *testing.T) {
 	})
 }
 
-// TestACrowdComesAndGoes has no goroutine for each, and is written in few transactions.
-func TestACrowdComesAndGoes(t *testing.T) {
+// They need no goroutine each, and are written in few transactions.
+func TestManyUsersComeAndGo(t *testing.T) {
 	t.Parallel()
 	const people, each = 300, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -18,7 +18,7 @@ import (
 	"parley/store/storetest"
 )
 
-// pulledReceipts takes what ReadReceipts yields one at a time. From the first call on it listens.
+// pulledReceipts takes what ReadReceipts yields one at a time. It subscribes with the first call.
 type pulledReceipts struct {
 	t    *testing.T
 	w    *fixture
@@ -42,7 +42,7 @@ func (w *fixture) pullReceipts(
 	return &pulledReceipts{t: t, w: w, next: next, stop: stop, told: map[model.UserID]int64{}}
 }
 
-// untold is what is told of who may not be known of any more.
+// untold is a receipt that the viewer may no longer know.
 const untold = -1
 
 func (p *pulledReceipts) take() (live.ReadReceipt, error) {
@@ -56,7 +56,7 @@ func (p *pulledReceipts) take() (live.ReadReceipt, error) {
 	return r, nil
 }
 
-// want takes as many as there are people here, in any order.
+// want takes as many receipts as seqs has, in any order.
 func (p *pulledReceipts) want(seqs map[string]int64) {
 	p.t.Helper()
 	want := map[model.UserID]int64{}
@@ -72,7 +72,7 @@ func (p *pulledReceipts) want(seqs map[string]int64) {
 	chattest.WantEqual(p.t, "receipts", want, got)
 }
 
-// until takes what comes until this is what was told of these people last.
+// until takes receipts until the last ones are these.
 func (p *pulledReceipts) until(seqs map[string]int64) {
 	p.t.Helper()
 	for name, seq := range seqs {
@@ -121,7 +121,8 @@ func TestReadReceipts(t *testing.T) {
 		p.want(map[string]int64{"cas": 8})
 		w.MustRemoveAccount("cas")
 		p.want(map[string]int64{"cas": untold})
-		// Who begins now is told how it is now, and whoever hides theirs is told nothing.
+		// A stream that starts now gets the current state; one of a member who sends no receipts
+		// gets none.
 		w.pullReceipts(t, "ben", c.ID).want(map[string]int64{"ann": 5, "eve": 6})
 		hiding := w.pullReceipts(t, "hid", c.ID)
 		w.EndMembership("hid", c.ID)
@@ -135,9 +136,8 @@ func TestReadReceipts(t *testing.T) {
 	})
 }
 
-// TestReadReceiptsOfWhoHidesThem changes settings and reads on another node than that of the
-// stream.
-func TestReadReceiptsOfWhoHidesThem(t *testing.T) {
+// Settings and reads change on another node than the stream's.
+func TestMembersWhoTurnReadReceiptsOff(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
@@ -169,8 +169,8 @@ func TestReadReceiptsOfWhoHidesThem(t *testing.T) {
 	})
 }
 
-// TestASlowConsumerOfReadReceipts takes nothing while everybody reads, comes and goes: of each the
-// newest is kept, and no more.
+// The consumer takes nothing while members read, come and go: only the newest receipt of each is
+// kept.
 func TestASlowConsumerOfReadReceipts(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -198,7 +198,7 @@ func TestASlowConsumerOfReadReceipts(t *testing.T) {
 	})
 }
 
-// TestReadReceiptsOverNATS has NATS go away meanwhile. Nobody compares by itself here.
+// NATS ends and starts again meanwhile. Nothing is reconciled by time.
 func TestReadReceiptsOverNATS(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
@@ -226,8 +226,8 @@ func TestReadReceiptsOverNATS(t *testing.T) {
 	p.want(map[string]int64{"ben": 4})
 }
 
-// TestASignBringsTheReceipt tells of what is not stored, which nobody can have read.
-func TestASignBringsTheReceipt(t *testing.T) {
+// The signal's receipt is not stored, so it cannot have been read.
+func TestASignalCarriesTheReceipt(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 2, s, chattest.Never, nil, "ann", "ben")
