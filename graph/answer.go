@@ -15,74 +15,52 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"parley/chat"
 	"parley/document"
 	"parley/errs"
 	"parley/model"
-	"parley/store"
 )
 
-// answer is one response while it is being made. It keeps what one request can take within bounds:
-// the bytes of the answer are counted while fields resolve, heavy executions take turns, and errors
-// are counted and logged once.
+// answer is the accounting of one response while its fields are executed. It counts fields, bytes,
+// and messages read, and ends the execution at the first bound that is exceeded; and it makes
+// expensive executions wait for their turns.
+//
+// Fields run on several goroutines. No two of its locks are held at the same time.
 type answer struct {
-	limit int64 // in bytes
-	stop  context.CancelCauseFunc
-	bytes atomic.Int64
-	read  atomic.Int64               // bytes of messages that were read for it
-	fault atomic.Pointer[errs.Error] // why there is no answer; nil while there may be one
-
+	limit     int64 // of bytes
 	maxFields int64
-	fields    atomic.Int64 // and items of lists
-	nextStage atomic.Int64 // of fields: from then on another turn is needed
-	stagesMu  sync.Mutex   // guards stages and releases; held while a turn is waited for
-	stages    []stage      // the turns that may still be needed
-	releases  []func()
+	stop      context.CancelCauseFunc // of the execution
 
-	searching sync.Mutex // held by the one field that searches
+	fault  atomic.Pointer[errs.Error] // why there is no answer; nil while there may be one
+	fields atomic.Int64               // executed so far, and items of lists
+	bytes  atomic.Int64               // of the answer, estimated
+	read   atomic.Int64               // bytes of messages that were read from the database
 
-	mu      sync.Mutex // guards what follows
-	shown   int        // errors that the client sees
-	more    int        // errors beyond those
-	errorID string
-	reports []*report
-	ran     []string // the mutation's fields that have run
+	nextStage atomic.Int64 // stages[0].from, or the largest number
+	stagesMu  sync.Mutex   // guards stages and releases; held while an execution waits for a turn
+	stages    []stage      // turns that the execution may still need
+	releases  []func()     // of the turns that it has
+
+	searchMu sync.Mutex // held by the one field that searches
+
+	ranMu sync.Mutex // guards ran
+	ran   []string   // fields of the mutation that have run
+
+	errors answerErrors
 }
 
-// report is one line of the log, for all errors of its kind in one answer.
-type report struct {
-	level         slog.Level
-	message, kind string
-	error, path   string // of the first one
-	count         int
-}
-
-const (
-	// maxShown is how many errors an answer has, and one more that says how many are missing.
-	maxShown = 20
-	// maxReports is how many kinds of errors are told apart in the log, for one answer.
-	maxReports = 8
-	// maxErrorMessage is how much of an error's message a client sees, in characters: it may quote
-	// what the client has sent.
-	maxErrorMessage = 1000
-	// maxErrorLogged is how much of an error is logged, in characters. A panic's stack takes some
-	// thousand.
-	maxErrorLogged = 16 << 10
-	maxPathLogged  = 500
-	// readFactor is how much more of messages may be read for an answer than the answer may have:
-	// not all that is read is shown.
-	readFactor = 4
-)
+// readFactor is how many times the answer's bytes may be read of messages: not all that is read is
+// shown.
+const readFactor = 4
 
 type answerKey struct{}
 
-// answerOf is nil outside a response.
+// answerOf returns the accounting of the response that ctx belongs to, or nil outside a response.
 func answerOf(ctx context.Context) *answer {
 	a, _ := ctx.Value(answerKey{}).(*answer)
 	return a
 }
 
-// answers makes them.
+// answerer makes an answer for each response.
 type answerer struct {
 	limit     int64
 	maxFields int64
@@ -90,45 +68,44 @@ type answerer struct {
 	log       *slog.Logger
 }
 
-// around bounds each response.
+// around runs one response within its bounds.
 func (b *answerer) around(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 	a := &answer{limit: b.limit, maxFields: b.maxFields}
-	item := givenTo(ctx)
+	item := itemOf(ctx)
 	if item != nil {
 		item.answer = a
 	}
 	a.nextStage.Store(math.MaxInt64)
-	// a feed waits for nobody, and so executes only what is not dear
-	if item == nil || !item.onFeed {
+	if item == nil || !item.onFeed { // a feed does not wait, and executes only what is cheap
 		a.stages = b.turns.stagesOf(ctx)
 		a.nextStage.Store(a.stages[0].from)
 	}
 	ctx, a.stop = context.WithCancelCause(ctx)
 	defer a.stop(nil)
-	defer a.logAll(ctx, b.log)
+	defer a.errors.log(ctx, b.log)
 	defer func() {
 		for _, release := range a.releases {
 			release()
 		}
 	}()
-	return a.bounded(ctx, next(context.WithValue(ctx, answerKey{}, a)))
+	return a.finish(ctx, next(context.WithValue(ctx, answerKey{}, a)))
 }
 
-// begin is called before each field. It waits until the execution has its turn, if it needs one.
-func (a *answer) begin(ctx context.Context) error {
-	a.takeTurns(ctx)
+// beforeField is called before each field. It waits until the execution has the turns that it needs
+// by now, and returns the fault if there is one.
+func (a *answer) beforeField(ctx context.Context) error {
+	if a.fields.Load() >= a.nextStage.Load() {
+		a.acquireTurns(ctx)
+	}
 	if fault := a.fault.Load(); fault != nil {
 		return fault
 	}
 	return nil
 }
 
-// takeTurns waits for the turns that the execution needs by now. What it was reckoned to hold may
-// be too little: lists without pages are as long as they are.
-func (a *answer) takeTurns(ctx context.Context) {
-	if a.fields.Load() < a.nextStage.Load() {
-		return
-	}
+// acquireTurns waits for the turns that an execution with this many fields needs. They may be more
+// than were estimated before it: lists without pages can be of any length.
+func (a *answer) acquireTurns(ctx context.Context) {
 	a.stagesMu.Lock()
 	defer a.stagesMu.Unlock()
 	for len(a.stages) > 0 && a.fields.Load() >= a.stages[0].from && a.fault.Load() == nil {
@@ -147,7 +124,7 @@ func (a *answer) takeTurns(ctx context.Context) {
 	a.nextStage.Store(next)
 }
 
-// fail ends the execution: nothing more is looked up for it.
+// fail sets the fault, unless there is one, and cancels the execution.
 func (a *answer) fail(err error) {
 	fault, ok := err.(*errs.Error) //nolint:errorlint // ours, never wrapped
 	if !ok {
@@ -158,7 +135,7 @@ func (a *answer) fail(err error) {
 	}
 }
 
-// charge counts what a field adds to the answer: its name, and its value if that is a leaf, or the
+// charge counts a field that has been executed: its name, and its value if that is a leaf, or the
 // items of a list.
 func (a *answer) charge(ctx context.Context, name string, value any) error {
 	n, fields := len(name)+len(`"":,`), 1
@@ -180,25 +157,27 @@ func (a *answer) charge(ctx context.Context, name string, value any) error {
 		}
 	}
 	if a.fields.Add(int64(fields)) > a.maxFields {
-		a.fail(errs.New(document.TooLarge, "The answer would have more than %d fields and items of lists. "+
-			"Ask for less at once.", a.maxFields))
+		a.fail(errs.New(document.TooLarge,
+			"The answer would have more than %d fields and items of lists. Ask for less at once.",
+			a.maxFields))
 	}
 	if a.bytes.Add(int64(n)) > a.limit {
 		a.fail(tooLarge(a.limit))
 	}
-	return a.begin(ctx)
+	return a.beforeField(ctx)
 }
 
-// otherBytes stands for the value of a field that is no text: a number, a time, an id, the braces
-// of an object.
+// otherBytes is the estimate for a value that is not text: a number, a time, an id, the braces of
+// an object.
 const otherBytes = 16
 
 func tooLarge(limit int64) *errs.Error {
-	return errs.New(document.TooLarge, "The answer would be larger than %d bytes. Ask for less at once.", limit)
+	return errs.New(document.TooLarge,
+		"The answer would be larger than %d bytes. Ask for less at once.", limit)
 }
 
-// chargeRead counts messages that were read from the database. They are in memory until the answer
-// is made, also those whose content is not asked for.
+// chargeRead counts messages that were read from the database. They stay in memory until the answer
+// is made, also those whose content is not selected.
 func (a *answer) chargeRead(messages ...*model.Message) error {
 	n := 0
 	for _, m := range messages {
@@ -207,65 +186,33 @@ func (a *answer) chargeRead(messages ...*model.Message) error {
 		}
 	}
 	if limit := readFactor * a.limit; a.read.Add(int64(n)) > limit {
-		a.fail(errs.New(document.TooLarge, "The messages that would be read for the answer are larger than %d bytes. "+
-			"Ask for less at once.", limit))
+		a.fail(errs.New(document.TooLarge,
+			"The messages that would be read for the answer are larger than %d bytes. "+
+				"Ask for less at once.", limit))
 		return a.fault.Load()
 	}
 	return nil
 }
 
-// searchOnce lets one field of an answer search at a time, and charges what it has found: the
-// contents of all that aliases of a search find would be in memory together.
-func (r *Resolver) searchOnce(
-	ctx context.Context, who model.Actor, search chat.Search, page store.PageArgs,
-) (found store.Page[*chat.Found], err error) {
-	a := answerOf(ctx)
-	a.searching.Lock()
-	defer a.searching.Unlock()
-	if fault := a.fault.Load(); fault != nil {
-		return found, fault
-	}
-	if found, err = r.Chat.SearchMessages(ctx, who, search, page); err != nil {
-		return found, err
-	}
-	for _, f := range found.Items {
-		if err := a.chargeRead(f.Message); err != nil {
-			return found, err
-		}
-	}
-	return found, nil
-}
-
-// ranField notes a field of a mutation that has run.
-func (a *answer) ranField(name string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// fieldRan records a field of a mutation.
+func (a *answer) fieldRan(name string) {
+	a.ranMu.Lock()
+	defer a.ranMu.Unlock()
 	a.ran = append(a.ran, name)
 }
 
-// admit reports whether the client is shown one more error.
-func (a *answer) admit() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.shown == maxShown {
-		a.more++
-		return false
-	}
-	a.shown++
-	return true
-}
-
-// bounded is the response, or the error that stands for it if there is none.
-func (a *answer) bounded(ctx context.Context, response *graphql.Response) *graphql.Response {
-	if a.fault.Load() == nil && response != nil && int64(len(response.Data)+bytesOf(response.Errors)) > a.limit {
+// finish returns the response, or the one that stands for it if there is a fault.
+func (a *answer) finish(ctx context.Context, response *graphql.Response) *graphql.Response {
+	if a.fault.Load() == nil && response != nil &&
+		int64(len(response.Data)+bytesOf(response.Errors)) > a.limit {
 		a.fail(tooLarge(a.limit))
 	}
 	if fault := a.fault.Load(); fault != nil {
-		return a.without(ctx, fault)
+		return a.faultResponse(ctx, fault)
 	}
-	if response != nil && a.more > 0 {
+	if response != nil && a.errors.left > 0 {
 		response.Errors = append(response.Errors, &gqlerror.Error{
-			Message:    strconv.Itoa(a.more) + " more errors are left out.",
+			Message:    strconv.Itoa(a.errors.left) + " more errors are left out.",
 			Extensions: withCode(string(codeOfLast(response.Errors)), nil),
 		})
 	}
@@ -281,10 +228,10 @@ func codeOfLast(list gqlerror.List) errs.Code {
 	return errs.Internal
 }
 
-// without is a response without an answer. It has no data: nothing of the request was done. A
-// mutation that has changed something has null, and says what it was, because its client must not
-// take it for undone.
-func (a *answer) without(ctx context.Context, fault *errs.Error) *graphql.Response {
+// faultResponse has no data, because nothing of the request was done. Of a mutation that has
+// changed something the data is null, and the message names what has run: its client must not take
+// it for undone.
+func (a *answer) faultResponse(ctx context.Context, fault *errs.Error) *graphql.Response {
 	message, extra := fault.Message, map[string]any(nil)
 	if fault.RetryAfter > 0 {
 		extra = map[string]any{"retryAfterMs": fault.RetryAfter.Milliseconds()}
@@ -295,13 +242,15 @@ func (a *answer) without(ctx context.Context, fault *errs.Error) *graphql.Respon
 			" These of its fields ran: " + strings.Join(a.ran, ", ") + "."
 		response.Data = json.RawMessage("null")
 	}
-	response.Errors = gqlerror.List{{Message: message, Extensions: withCode(string(fault.Code), extra)}}
+	response.Errors = gqlerror.List{{
+		Message: message, Extensions: withCode(string(fault.Code), extra),
+	}}
 	return response
 }
 
 func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
 
-// bytesOf is about what errors take in an answer.
+// bytesOf estimates the size of errors in an answer.
 func bytesOf(list gqlerror.List) (n int) {
 	for _, e := range list {
 		n += len(e.Message)
@@ -312,43 +261,4 @@ func bytesOf(list gqlerror.List) (n int) {
 		}
 	}
 	return n
-}
-
-// id is that of the internal errors in the answer, by which the operator finds them in the log.
-func (a *answer) id() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.errorID == "" {
-		a.errorID = newErrorID()
-	}
-	return a.errorID
-}
-
-// report keeps an error for the log.
-func (a *answer) report(level slog.Level, message string, err error, path ast.Path) {
-	text := err.Error()
-	kind, _, _ := strings.Cut(errs.Clip(text, maxPathLogged), "\n")
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i, r := range a.reports {
-		if r.message == message && (r.kind == kind || i == maxReports-1) {
-			r.count++
-			return
-		}
-	}
-	a.reports = append(a.reports, &report{
-		level: level, message: message, kind: kind,
-		error: errs.Clip(text, maxErrorLogged), path: errs.Clip(path.String(), maxPathLogged), count: 1,
-	})
-}
-
-// logAll writes one line for each kind of error.
-func (a *answer) logAll(ctx context.Context, log *slog.Logger) {
-	for _, r := range a.reports {
-		attributes := []any{"error", r.error, "path", r.path, "count", r.count}
-		if r.level == slog.LevelError {
-			attributes = append([]any{"error_id", a.errorID}, attributes...)
-		}
-		log.Log(ctx, r.level, r.message, attributes...) //nolint:sloglint // one of two constants
-	}
 }

@@ -6,20 +6,22 @@ import (
 	"parley/document"
 )
 
-// What an operation may hold in memory while it is executed is reckoned before it runs, from what
-// its answer may have if all its pages are full. Both figures are measured (bench abuse).
+// The memory that an operation may need is estimated before it runs, from the answer that it has if
+// all its pages are full. Both figures are measured (bench abuse).
 const (
-	// fieldMemory is what a field takes until the answer is written: its context, its closures, its
-	// place in the answer.
+	// fieldMemory is what a field needs until the answer is written: its context, its closures, its
+	// value in the answer.
 	fieldMemory = 1 << 10
-	// textCopies is how often a text is in memory: as it was read, in the buffer that grows, and in
-	// what is sent.
+	// textCopies is how many copies of a text are in memory: as it was read, in the buffer that
+	// grows, and in what is sent.
 	textCopies = 4
 )
 
-// Classes of operations by what they may hold. Light ones run at once. Middling ones share
-// middleMemory, and of the heavy ones one runs at a time, so that nobody has to wait for those but
-// others like them.
+// The classes of operations by the memory that they may need:
+//
+//   - light, up to lightMemory: runs at once.
+//   - middle, up to heavyMemory: all of them together have middleMemory.
+//   - heavy: one at a time. Only other heavy ones wait for it.
 const (
 	lightMemory  = 1 << 20
 	heavyMemory  = 16 << 20
@@ -36,22 +38,22 @@ func longTexts() map[document.Place]int {
 	}
 }
 
-// cost names the extension of an operation's statistics that has its cost.
+// costExtension is the extension of an operation's statistics that has its cost.
 const costExtension = "parley.cost"
 
 func setCost(oc *graphql.OperationContext, cost document.Cost) {
 	oc.Stats.SetExtension(costExtension, cost)
 }
 
-// memoryOf is how many bytes the execution of an operation may hold, with an answer of at most
+// memoryOf estimates the bytes that the execution of an operation needs, if its answer has at most
 // limit bytes.
 func memoryOf(oc *graphql.OperationContext, limit int) int {
 	cost, _ := oc.Stats.GetExtension(costExtension).(document.Cost)
 	return cost.Fields*fieldMemory + textCopies*min(cost.Bytes, limit)
 }
 
-// fitsFeed reports whether an event may be answered while the other followers of its conversation
-// wait for that.
+// fitsFeed reports whether an operation is cheap enough to be executed while the feed of a
+// conversation, and so its other followers, wait.
 func fitsFeed(oc *graphql.OperationContext) bool {
 	const fields, bytes = 300, 512 << 10
 	cost, _ := oc.Stats.GetExtension(costExtension).(document.Cost)

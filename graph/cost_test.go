@@ -11,8 +11,9 @@ import (
 	"parley/model"
 )
 
-// TestDearSelectionsStayOffTheFeed: the other followers of the conversation would wait for them.
-func TestDearSelectionsStayOffTheFeed(t *testing.T) {
+// TestExpensiveSelectionsAreNotExecutedOnTheFeed: the other followers of the conversation would
+// wait.
+func TestExpensiveSelectionsAreNotExecutedOnTheFeed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		cost document.Cost
@@ -29,25 +30,26 @@ func TestDearSelectionsStayOffTheFeed(t *testing.T) {
 			t.Errorf("%+v: %v", c.cost, got)
 		}
 	}
-	sh := mustShare(t, `subscription { messageAdded(conversationId: "conv") { seq } }`)
-	sh.pick, sh.dear = everyEvent, true
-	if sh.live(&model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2}}) || sh.answers.Len() > 0 {
-		t.Error("it was answered on the feed")
+	sub := mustBroadcast(t, `subscription { messageAdded(conversationId: "conv") { seq } }`)
+	sub.mode = individualMode
+	e := &model.Event{Kind: model.MessageAdded, Message: &model.Message{Seq: 2}}
+	if sub.sink().Live(e) || sub.answers.Len() > 0 {
+		t.Error("it was executed on the feed")
 	}
 }
 
-// TestFeedsTakeNoTurns: what they execute is cheap, and they wait for nobody.
-func TestFeedsTakeNoTurns(t *testing.T) {
+// TestFeedsNeedNoTurns: what they execute is cheap, and they must not wait.
+func TestFeedsNeedNoTurns(t *testing.T) {
 	t.Parallel()
 	oc := new(graphql.OperationContext)
 	setCost(oc, document.Cost{Fields: 300, Bytes: 512 << 10})
 	b := &answerer{limit: 2 << 20, turns: newExecutionTurns(2 << 20)}
-	for onFeed, takesTurn := range map[bool]bool{true: false, false: true} {
-		item := &given{Followed: feed.Followed{Event: new(model.Event)}, onFeed: onFeed}
-		ctx := context.WithValue(graphql.WithOperationContext(t.Context(), oc), givenKey{}, item)
+	for onFeed, needsTurn := range map[bool]bool{true: false, false: true} {
+		item := &streamItem{Followed: feed.Followed{Event: new(model.Event)}, onFeed: onFeed}
+		ctx := withItem(graphql.WithOperationContext(t.Context(), oc), item)
 		b.around(ctx, func(ctx context.Context) *graphql.Response {
-			if got := len(answerOf(ctx).stages) > 0; got != takesTurn {
-				t.Errorf("on the feed %v: takes a turn %v", onFeed, got)
+			if got := len(answerOf(ctx).stages) > 0; got != needsTurn {
+				t.Errorf("on the feed %v: needs a turn %v", onFeed, got)
 			}
 			return nil
 		})

@@ -11,10 +11,10 @@ import (
 	"parley/wire"
 )
 
-// ReadDocuments reads the documents that an operator trusts: a JSON object of documents by their
-// SHA-256, in hexadecimal digits, with or without "sha256:" before them, or the manifest that
-// Apollo's tool writes. One that is not what its hash says, or does not fit the schema, is an
-// error. How deep and dear an operation is depends on its variables, and is measured with each
+// ReadDocuments reads the documents that an operator trusts. The file is a JSON object of documents
+// by their SHA-256, in hexadecimal digits, with or without the prefix "sha256:"; or the manifest
+// that Apollo's tool writes. It is an error if a document has another hash, or is not valid for the
+// schema. The depth and cost of an operation depend on its variables, and are measured with each
 // request.
 func ReadDocuments(file string, limits document.Limits, introspection bool) ([]string, error) {
 	b, err := os.ReadFile(file)
@@ -23,7 +23,9 @@ func ReadDocuments(file string, limits document.Limits, introspection bool) ([]s
 	}
 	manifest, err := readManifest(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s is not a JSON object of documents by their hash, nor Apollo's manifest: %w", file, err)
+		return nil, fmt.Errorf(
+			"%s is not a JSON object of documents by their hash, nor Apollo's manifest: %w",
+			file, err)
 	}
 	reader := document.NewReader(servedSchema(), document.Options{
 		Limits: limits, Introspection: introspection, Scalars: scalars(),
@@ -31,8 +33,10 @@ func ReadDocuments(file string, limits document.Limits, introspection bool) ([]s
 	documents := make([]string, 0, len(manifest))
 	var problems []error
 	for hash, text := range manifest {
-		if actual := wire.Hash(text); !strings.EqualFold(strings.TrimPrefix(hash, "sha256:"), actual) {
-			problems = append(problems, fmt.Errorf("%s: the document under %s has the hash %s", file, hash, actual))
+		actual := wire.Hash(text)
+		if !strings.EqualFold(strings.TrimPrefix(hash, "sha256:"), actual) {
+			problems = append(problems,
+				fmt.Errorf("%s: the document under %s has the hash %s", file, hash, actual))
 		}
 		if _, list := reader.Validate(text); list != nil {
 			problems = append(problems, fmt.Errorf("%s: the document %s: %w", file, hash, list))
@@ -42,13 +46,14 @@ func ReadDocuments(file string, limits document.Limits, introspection bool) ([]s
 	return documents, errors.Join(problems...)
 }
 
-// readManifest finds the documents by their hash, in either form.
+// readManifest returns the documents by their hash, from either form.
 func readManifest(b []byte) (map[string]string, error) {
 	var apollo struct {
 		Format     string
 		Operations []struct{ ID, Body string }
 	}
-	if err := json.Unmarshal(b, &apollo); err == nil && apollo.Format == "apollo-persisted-query-manifest" {
+	err := json.Unmarshal(b, &apollo)
+	if err == nil && apollo.Format == "apollo-persisted-query-manifest" {
 		manifest := make(map[string]string, len(apollo.Operations))
 		for _, o := range apollo.Operations {
 			manifest[o.ID] = o.Body
@@ -56,7 +61,7 @@ func readManifest(b []byte) (map[string]string, error) {
 		return manifest, nil
 	}
 	var manifest map[string]string
-	err := json.Unmarshal(b, &manifest)
+	err = json.Unmarshal(b, &manifest)
 	if err == nil && manifest == nil {
 		err = errors.New("it is null")
 	}

@@ -20,8 +20,8 @@ import (
 	"parley/store"
 )
 
-// userErrors takes what a person can correct out of err, for the payload of a mutation; anything
-// else comes back as err.
+// userErrors splits the error of a mutation: user errors go into its payload, with their path in
+// the input, and any other error is returned.
 func userErrors(err error) ([]*UserError, error) {
 	list := errs.Correctable(err)
 	if list == nil {
@@ -29,7 +29,8 @@ func userErrors(err error) ([]*UserError, error) {
 	}
 	found := make([]*UserError, len(list))
 	for i, e := range list {
-		found[i] = &UserError{Code: e.Code, Message: e.Message, Path: append([]string{"input"}, e.Path...)}
+		path := append([]string{"input"}, e.Path...)
+		found[i] = &UserError{Code: e.Code, Message: e.Message, Path: path}
 	}
 	return found, nil
 }
@@ -37,20 +38,21 @@ func userErrors(err error) ([]*UserError, error) {
 // presenter is the one place where an error takes the form that clients see.
 type presenter struct{ log *slog.Logger }
 
-// presentField is present for the errors of fields. It returns nil for those that the answer has no
-// room for.
+// presentField is present for the errors of fields. It returns nil if the answer has no room for
+// the error.
 func (p presenter) presentField(ctx context.Context, err error) *gqlerror.Error {
 	a := answerOf(ctx)
 	if a != nil && a.fault.Load() != nil {
-		return nil //nolint:nilerr // that one says everything
+		return nil //nolint:nilerr // the fault replaces the answer
 	}
 	shown := p.present(ctx, err)
-	if a != nil && !a.admit() {
+	if a != nil && !a.errors.admit() {
 		return nil
 	}
 	return shown
 }
 
+// present returns an error as clients see it, with its path, location and code.
 func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 	var shown *gqlerror.Error
 	if !errors.As(err, &shown) {
@@ -66,12 +68,13 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 		locations = fieldLocation(ctx)
 	}
 	return &gqlerror.Error{
-		Message: errs.Clip(message, maxErrorMessage), Path: path, Locations: locations, Extensions: withCode(code, extra),
+		Message: errs.Clip(message, maxErrorMessage), Path: path, Locations: locations,
+		Extensions: withCode(code, extra),
 	}
 }
 
-// splitPath takes the place in an argument from the path of a field, which gqlgen appends to it:
-// the path of an error leads through the answer (GraphQL, section 7.1.2).
+// splitPath separates the path of a field from the place in its argument, which gqlgen appends to
+// it. The path of an error leads through the answer only (GraphQL, section 7.1.2).
 func splitPath(ctx context.Context, path ast.Path) (field ast.Path, argument string) {
 	of := graphql.GetFieldContext(ctx)
 	if of == nil {
@@ -84,11 +87,12 @@ func splitPath(ctx context.Context, path ast.Path) (field ast.Path, argument str
 	return own, path[len(own):].String()
 }
 
-// fieldLocation is where in the document the field is that ctx belongs to.
+// fieldLocation returns the place in the document of the field of ctx.
 func fieldLocation(ctx context.Context) []gqlerror.Location {
 	for field := graphql.GetFieldContext(ctx); field != nil; field = field.Parent {
 		if field.Field.Field != nil && field.Field.Position != nil {
-			return []gqlerror.Location{{Line: field.Field.Position.Line, Column: field.Field.Position.Column}}
+			at := field.Field.Position
+			return []gqlerror.Location{{Line: at.Line, Column: at.Column}}
 		}
 	}
 	return nil
@@ -100,10 +104,12 @@ func withCode(code string, extra map[string]any) map[string]any {
 	return extensions
 }
 
+// explain returns what a client sees of an error, and logs what it does not.
 func (p presenter) explain(
 	ctx context.Context, err error, shown *gqlerror.Error,
 ) (code, message string, extra map[string]any) {
-	if known, ok := errors.AsType[*errs.Error](store.Error(err)); ok && known.Code != errs.Internal {
+	known, ok := errors.AsType[*errs.Error](store.Error(err))
+	if ok && known.Code != errs.Internal {
 		if known.Code == errs.Unavailable {
 			p.report(ctx, slog.LevelWarn, "a request could not be served", "", err, shown)
 		}
@@ -118,36 +124,40 @@ func (p presenter) explain(
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return string(errs.Unavailable), "The request was cut short. Try again.", nil
 	}
-	// from package document
+	// Errors of package document have a code, and so has what was presented before.
 	if code, ok := shown.Extensions["code"].(string); ok && shown.Err == nil {
-		// also what has been presented before, with retryAfterMs
 		return code, shown.Message, shown.Extensions
 	}
 	id := p.errorID(ctx)
 	p.report(ctx, slog.LevelError, "internal error", id, err, shown)
-	return string(errs.Internal), "Something went wrong on our side. The operator finds it in the log by this id: " + id + ".",
-		map[string]any{"errorId": id}
+	message = "Something went wrong on our side. The operator finds it in the log by this id: " +
+		id + "."
+	return string(errs.Internal), message, map[string]any{"errorId": id}
 }
 
-// errorID is the one of the answer, or another one outside an answer.
+// errorID returns the id of the answer, or a new one outside an answer.
 func (p presenter) errorID(ctx context.Context) string {
 	if a := answerOf(ctx); a != nil {
-		return a.id()
+		return a.errors.errorID()
 	}
 	return newErrorID()
 }
 
-// report logs an error: at the end of the answer that it belongs to, together with others of its
-// kind.
-func (p presenter) report(ctx context.Context, level slog.Level, message, id string, err error, shown *gqlerror.Error) {
+// report logs an error: in an answer at its end, together with others of its kind.
+func (p presenter) report(
+	ctx context.Context, level slog.Level, message, id string, err error, shown *gqlerror.Error,
+) {
 	if shown.Err != nil {
-		err = shown.Err // without the place, which the log has apart
+		err = shown.Err // without the path, which is logged by itself
 	}
 	if a := answerOf(ctx); a != nil {
-		a.report(level, message, err, shown.Path)
+		a.errors.report(level, message, err, shown.Path)
 		return
 	}
-	attributes := []any{"error", errs.Clip(err.Error(), maxErrorLogged), "path", errs.Clip(shown.Path.String(), maxPathLogged)}
+	attributes := []any{
+		"error", errs.Clip(err.Error(), maxErrorLogged),
+		"path", errs.Clip(shown.Path.String(), maxPathLogged),
+	}
 	if id != "" {
 		attributes = append([]any{"error_id", id}, attributes...)
 	}
@@ -160,7 +170,7 @@ func newErrorID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// recovered makes an internal error of a panic, with its stack for the log.
+// recovered returns the internal error for a panic, with its stack for the log.
 func recovered(_ context.Context, reason any) error {
 	return fmt.Errorf("panic: %v\n%s", reason, debug.Stack())
 }

@@ -10,19 +10,20 @@ import (
 	"parley/document"
 )
 
-// executor runs operations as gqlgen does, and leaves reading them to package document.
+// executor executes operations with gqlgen's executor. Package document reads them: it parses,
+// validates and measures.
 type executor struct {
 	*gqlgen.Executor
 	reader     *document.Reader
 	present    func(context.Context, error) *gqlerror.Error
 	recovered  func(context.Context, any) error
-	afterRoots graphql.RootFieldMiddleware // around each root field
+	aroundRoot graphql.RootFieldMiddleware
 	turns      *executionTurns
 }
 
 var _ graphql.GraphExecutor = (*executor)(nil)
 
-// CreateOperationContext reads a request. Nothing of it has run when it is refused.
+// CreateOperationContext reads a request, or returns why it is refused. It executes nothing.
 func (e *executor) CreateOperationContext(
 	ctx context.Context, p *graphql.RawParams,
 ) (*graphql.OperationContext, gqlerror.List) {
@@ -37,16 +38,18 @@ func (e *executor) CreateOperationContext(
 		Variables:              request.Variables,
 		RecoverFunc:            e.recovered,
 		ResolverMiddleware:     gate,
-		RootResolverMiddleware: e.afterRoots,
+		RootResolverMiddleware: e.aroundRoot,
 	}
 	setCost(oc, request.Cost)
 	return oc, refused
 }
 
-// read reads a request. Documents that are not known take turns.
-func (e *executor) read(ctx context.Context, p *graphql.RawParams) (*document.Request, gqlerror.List) {
+// read waits for a turn if the document is not in the cache, and reads the request.
+func (e *executor) read(
+	ctx context.Context, p *graphql.RawParams,
+) (*document.Request, gqlerror.List) {
 	if !e.reader.Cached(p.Query) {
-		release, err := e.turns.toRead(ctx)
+		release, err := e.turns.acquireParsing(ctx)
 		if err != nil {
 			return new(document.Request), gqlerror.List{e.present(ctx, err)}
 		}
@@ -55,7 +58,8 @@ func (e *executor) read(ctx context.Context, p *graphql.RawParams) (*document.Re
 	return e.reader.Read(p.Query, p.OperationName, p.Variables)
 }
 
-// DispatchError answers an operation that was refused: nothing is looked up for it.
+// DispatchError returns the response to a request that was refused. gqlgen's own would run the
+// middleware of responses, which looks things up.
 func (e *executor) DispatchError(ctx context.Context, list gqlerror.List) *graphql.Response {
 	shown := make(gqlerror.List, len(list))
 	for i, err := range list {

@@ -12,33 +12,34 @@ import (
 	"parley/wire"
 )
 
-// ChangeTransport is for tests that have no time for a slow client's real ones.
+// ChangeTransport changes the timeouts of slow clients, which are too long for tests.
 func (o *Options) ChangeTransport(change func(*wire.Options)) { o.transport = change }
 
-// Connections counts those that are live, of everybody.
+// Connections counts the live connections of all clients.
 func (s *Server) Connections() (n int) {
 	s.connections.mu.Lock()
 	defer s.connections.mu.Unlock()
-	for _, of := range s.connections.open {
-		n += of
+	for _, count := range s.connections.open {
+		n += count
 	}
 	return n
 }
 
-// SharedAnswer is what all followers who asked the same are sent of the first message; nil where
-// each has to make their own. Between reading the event and the answer, meanwhile happens.
-func (s *Server) SharedAnswer(
-	ctx context.Context, who model.Actor, id model.ConversationID, query string, meanwhile func(),
+// BroadcastAnswer returns what all followers with the same selection are sent of the first message,
+// or nil if there is no such answer. It calls meanwhile after reading the event, before answering.
+func (s *Server) BroadcastAnswer(
+	ctx context.Context, viewer model.Actor, id model.ConversationID, query string,
+	meanwhile func(),
 ) ([]byte, error) {
 	identity := &identity{}
-	identity.grant.Store(&auth.Grant{Actor: who})
+	identity.grant.Store(&auth.Grant{Actor: viewer})
 	ctx = graphql.StartOperationTrace(withIdentity(ctx, identity))
 	oc, refused := s.exec.CreateOperationContext(ctx, &graphql.RawParams{Query: query})
 	if refused != nil {
 		return nil, refused
 	}
-	_, asked, _ := s.shared.sharable(oc)
-	all, err := s.services.Feed.Follow(ctx, who, id, new(int64))
+	_, key, _ := broadcastKeyOf(oc)
+	all, err := s.services.Feed.Follow(ctx, viewer, id, new(int64))
 	if err != nil {
 		return nil, err
 	}
@@ -48,18 +49,22 @@ func (s *Server) SharedAnswer(
 		}
 		if e.Kind == model.MessageAdded {
 			meanwhile()
-			sh := &sharing{shared: s.shared, oc: oc, ctx: ctx, who: who, id: id, asked: asked}
-			return sh.answerTo(e), nil
+			sub := &broadcastSubscription{
+				broadcaster: s.broadcaster, oc: oc, ctx: ctx, viewer: viewer, conversation: id,
+				key: key,
+			}
+			return sub.answerForAll(e), nil
 		}
 	}
 	return nil, err
 }
 
-// TakeAllTurns has whatever is not light wait until it is released.
+// TakeAllTurns makes all operations that are not light wait until release is called.
 func (s *Server) TakeAllTurns() (release func()) {
+	turns := s.exec.turns
 	var all []func()
-	for _, t := range []*fair.Semaphore[holder]{s.exec.turns.middle, s.exec.turns.heavy, s.exec.turns.events} {
-		one, err := t.Acquire(context.Background(), holder{network: "test"}, math.MaxInt64)
+	for _, t := range []*fair.Semaphore[clientKey]{turns.middle, turns.heavy, turns.events} {
+		one, err := t.Acquire(context.Background(), clientKey{network: "test"}, math.MaxInt64)
 		if err != nil {
 			panic(err)
 		}

@@ -16,7 +16,7 @@ import (
 	"parley/store/storetest"
 )
 
-func mustSchema(t *testing.T) *ast.Schema {
+func mustSchema(t testing.TB) *ast.Schema {
 	t.Helper()
 	source, err := os.ReadFile("../schema.graphqls")
 	if err != nil {
@@ -25,7 +25,7 @@ func mustSchema(t *testing.T) *ast.Schema {
 	return gqlparser.MustLoadSchema(&ast.Source{Name: "schema.graphqls", Input: string(source)})
 }
 
-// Whoever opens a field to strangers has to say so here too.
+// A field that becomes @public has to be listed here, too.
 func TestPublicFields(t *testing.T) {
 	t.Parallel()
 	var public []string
@@ -39,7 +39,8 @@ func TestPublicFields(t *testing.T) {
 	slices.Sort(public)
 	want := []string{
 		"AuthPayload.tokens", "AuthPayload.userErrors", "AuthPayload.viewer",
-		"Mutation.login", "Mutation.refreshSession", "Mutation.register", "Mutation.requestPasswordReset",
+		"Mutation.login", "Mutation.refreshSession", "Mutation.register",
+		"Mutation.requestPasswordReset",
 		"Mutation.resetPassword", "Mutation.verifyEmail", "RequestPasswordResetPayload.userErrors",
 		"ResetPasswordPayload.userErrors",
 		"Tokens.accessToken", "Tokens.expiresAt", "Tokens.refreshToken",
@@ -50,9 +51,9 @@ func TestPublicFields(t *testing.T) {
 	}
 }
 
-// Every field that a stranger can reach from a root is refused, unless it is @public; and no field
-// is asked for its value on the way, so there is nothing that could answer.
-func TestStrangersReachPublicFieldsOnly(t *testing.T) {
+// Every field that an anonymous client can reach from a root is refused, unless it is @public; and
+// no resolver is called, because there is none.
+func TestAnonymousClientsReachPublicFieldsOnly(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
 	schema := mustSchema(t)
@@ -62,7 +63,8 @@ func TestStrangersReachPublicFieldsOnly(t *testing.T) {
 				continue
 			}
 			keyword := strings.ToLower(root.Name)
-			query := fmt.Sprintf("%s { %s%s %s }", keyword, f.Name, arguments(schema, f), "{ __typename }")
+			query := fmt.Sprintf("%s { %s%s %s }", keyword, f.Name, arguments(schema, f),
+				"{ __typename }")
 			var codes []string
 			if keyword == "subscription" {
 				codes = s.mustDial("", nil).subscribe(query, nil).failure(t)
@@ -76,7 +78,7 @@ func TestStrangersReachPublicFieldsOnly(t *testing.T) {
 	}
 }
 
-// arguments fills in the required ones with anything that validates.
+// arguments returns the required arguments, with any valid values.
 func arguments(schema *ast.Schema, f *ast.FieldDefinition) string {
 	var list []string
 	for _, a := range f.Arguments {
@@ -120,4 +122,72 @@ func value(schema *ast.Schema, name string, typ *ast.Type) string {
 		return "true"
 	}
 	return `"x"`
+}
+
+// A field that signs a user in signs them in for the fields below it, and for no others.
+func TestSigningInCountsBelowTheFieldOnly(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	ann := s.mustRegister("ann")
+	const login = `login(input: {email: "ann@example.org", password: "a password of ann"}) {
+		viewer { user { id } conversations { nodes { id viewerMember { role } } } } }`
+	s.mustConversation(ann, s.mustRegister("bob"))
+
+	a := s.do("", `mutation { `+login+` logout { userErrors { code } } }`, nil)
+	if got := a.str(t, "login.viewer.conversations.nodes.0.viewerMember.role"); got != "OWNER" {
+		t.Errorf("below the field: %v", a)
+	}
+	if diff := cmp.Diff([]string{"UNAUTHENTICATED"}, a.codes()); diff != "" {
+		t.Errorf("the next field: %s", diff)
+	}
+	// A stale token does not prevent signing in.
+	if a := s.do("stale", `mutation { `+login+` }`, nil); a.str(t,
+		"login.viewer.user.id") != ann.id {
+		t.Errorf("with a stale token: %v", a)
+	}
+}
+
+// The gate decides field by field, also within one document, and so does signing in.
+func TestTheGateAsksEachField(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
+	login := `login(input: {email: "ann@example.org", password: "wrong"}) { tokens { accessToken }
+			viewer { email } userErrors { code } }`
+	reset := `requestPasswordReset(input: {email: "ann@example.org"}) { userErrors { code } }`
+	for _, of := range []struct {
+		name, token string
+		want        []string
+	}{
+		{"ann", ann.token, nil},
+		{"an anonymous client", "", []string{"UNAUTHENTICATED"}},
+		{"a forged token", ann.token + "A", []string{"UNAUTHENTICATED"}},
+	} {
+		a := s.do(of.token, `mutation { `+login+` `+reset+
+			` updateProfile(input: {displayName: "Ann"}) { user { displayName } } }`, nil)
+		var codes []string
+		for _, e := range a.Errors {
+			codes = append(codes, e.code())
+		}
+		if diff := cmp.Diff(of.want, codes); diff != "" {
+			t.Errorf("%s: %s", of.name, diff)
+		}
+		if got, want := a.at(t, "updateProfile") != nil, of.want == nil; got != want {
+			t.Errorf("%s: changed the profile: %v", of.name, got)
+		}
+	}
+	// Below a field that signs ann in, the viewer is ann. The next field is bob's again.
+	a := s.do(bob.token,
+		`mutation { login(input: {email: "ann@example.org", password: "a password of ann"}) {
+		viewer { user { id } sessions { current } } } logout { userErrors { code } } }`, nil)
+	if a.str(t, "login.viewer.user.id") != ann.id || a.Errors != nil {
+		t.Errorf("bob signs ann in: %v", a)
+	}
+	if codes := s.do(bob.token, `{ viewer { email } }`, nil).
+		codes(); !cmp.Equal(codes, []string{"UNAUTHENTICATED"}) {
+		t.Errorf("bob has signed himself out, and not ann: %v", codes)
+	}
+	if codes := s.do(ann.token, `{ viewer { email } }`, nil).codes(); codes != nil {
+		t.Errorf("ann: %v", codes)
+	}
 }

@@ -16,18 +16,18 @@ import (
 	"parley/store/storetest"
 )
 
-// guideStep is one thing that happens in docs/guide.md.
+// guideStep is one operation or one received event in docs/guide.md.
 type guideStep struct {
-	line      int    // where it stands
-	who       string // in lower case
-	query     string // empty where an open subscription receives something
+	line      int    // of the document
+	caller    string // the name, in lower case
+	query     string // empty if an open subscription receives an event
 	variables obj
 	answers   []obj
 }
 
-// A step is announced by the end of a line: "As Ada:", where its operation follows; "As Ada,
-// SendMessage:", where that of an earlier step is sent again; "Ada receives:", where her open
-// subscription does.
+// The cue of a step is the end of a line: "As Ada:" if its operation follows, "As Ada,
+// SendMessage:" if the operation of an earlier step is sent again, "Ada receives:" if her open
+// subscription receives an event.
 var (
 	guideAsks     = regexp.MustCompile(`\bAs (\w+)(?:, (\w+))?:$`)
 	guideReceives = regexp.MustCompile(`\b(\w+) receives:$`)
@@ -35,7 +35,7 @@ var (
 	guideSpreads  = regexp.MustCompile(`\.\.\.(\w+)`)
 )
 
-// guideReader makes steps of a document.
+// guideReader reads the steps of a document.
 type guideReader struct {
 	operations map[string]string // and fragments, by name
 	steps      []*guideStep
@@ -112,34 +112,36 @@ func (g *guideReader) add(language, block string, line int) error {
 	return fmt.Errorf("a block of %s, which nothing checks", language)
 }
 
-// begin makes a step of the cue. operation is the name of the one that stands there.
+// begin starts a step from the cue. operation is the name in it, if any.
 func (g *guideReader) begin(line int, operation string) error {
 	step := &guideStep{line: line}
-	if asks := guideAsks.FindStringSubmatch(g.cue); asks != nil && !g.asked && (operation == "") != (asks[2] == "") {
-		step.who, step.query = asks[1], g.operations[operation+asks[2]]
+	if asks := guideAsks.FindStringSubmatch(g.cue); asks != nil && !g.asked &&
+		(operation == "") != (asks[2] == "") {
+		step.caller, step.query = asks[1], g.operations[operation+asks[2]]
 		if step.query == "" {
 			return fmt.Errorf("no operation %s before", asks[2])
 		}
-	} else if receives := guideReceives.FindStringSubmatch(g.cue); receives != nil && !g.asked && operation == "" {
-		step.who = receives[1]
+	} else if receives := guideReceives.FindStringSubmatch(g.cue); receives != nil && !g.asked &&
+		operation == "" {
+		step.caller = receives[1]
 	} else {
-		return fmt.Errorf("a block after %q, which does not say whose it is", g.cue)
+		return fmt.Errorf("a block after %q, which does not name its caller", g.cue)
 	}
-	step.who = strings.ToLower(step.who)
+	step.caller = strings.ToLower(step.caller)
 	g.steps, g.asked = append(g.steps, step), true
 	return nil
 }
 
-// guideRun is one telling of the story.
+// guideRun runs the steps against a server.
 type guideRun struct {
 	api    *api
-	tokens map[string]string // by who
+	tokens map[string]string // by caller
 	live   map[string]operation
-	// shown is what the server has instead of the ids, times, cursors and tokens of the document.
+	// shown has the values of the server for the ids, times, cursors and tokens of the document.
 	shown map[string]string
 }
 
-// What is another one each time.
+// Values that differ between runs.
 var (
 	guidePlaceholder = regexp.MustCompile(`^([a-z]+)_[A-Z][A-Z_]*$`)
 	guideTime        = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$`)
@@ -155,10 +157,11 @@ func (g *guideRun) run(step *guideStep) error {
 	}
 	request := variables.(obj)
 	if strings.HasPrefix(step.query, "subscription") {
-		if old, open := g.live[step.who]; open {
+		if old, open := g.live[step.caller]; open {
 			_ = old.client.conn.CloseNow() // its connection broke
 		}
-		g.live[step.who] = g.api.mustDial(g.tokens[step.who], nil).subscribe(step.query, request)
+		g.live[step.caller] = g.api.mustDial(g.tokens[step.caller], nil).
+			subscribe(step.query, request)
 		return g.receive(step)
 	}
 	if len(step.answers) != 1 {
@@ -168,7 +171,10 @@ func (g *guideRun) run(step *guideStep) error {
 	if err != nil {
 		return err
 	}
-	_, raw := g.api.post(body, http.Header{"Authorization": bearer(g.tokens[step.who]), "Content-Type": {"application/json"}})
+	_, raw := g.api.post(body, http.Header{
+		"Authorization": bearer(g.tokens[step.caller]),
+		"Content-Type":  {"application/json"},
+	})
 	if err := g.compare(step.answers[0], raw); err != nil {
 		return err
 	}
@@ -181,20 +187,20 @@ func (g *guideRun) run(step *guideStep) error {
 		return err
 	}
 	if token := signedIn.Data.Register.Tokens.AccessToken; token != "" {
-		g.tokens[step.who] = token
+		g.tokens[step.caller] = token
 	}
 	return nil
 }
 
 func (g *guideRun) receive(step *guideStep) error {
-	follows, open := g.live[step.who]
+	follows, open := g.live[step.caller]
 	if !open {
-		return fmt.Errorf("%s follows nothing", step.who)
+		return fmt.Errorf("%s follows nothing", step.caller)
 	}
 	for _, want := range step.answers {
 		f := follows.frame()
 		if f.Type != "next" {
-			return fmt.Errorf("%s received %+v", step.who, f)
+			return fmt.Errorf("%s received %+v", step.caller, f)
 		}
 		if err := g.compare(want, f.Payload); err != nil {
 			return err
@@ -203,7 +209,7 @@ func (g *guideRun) receive(step *guideStep) error {
 	return nil
 }
 
-// filled puts what the server has in the place of what the document has.
+// filled replaces the values of the document with those of the server.
 func (g *guideRun) filled(v any) (any, error) {
 	var err error
 	switch v := v.(type) {
@@ -231,7 +237,7 @@ func (g *guideRun) filled(v any) (any, error) {
 			return nil, fmt.Errorf("%s is used before it was shown", v)
 		}
 		if guideTime.MatchString(v) {
-			g.shown[v] = v // the person's own choice
+			g.shown[v] = v // chosen by the client
 		}
 	}
 	return v, nil
@@ -248,8 +254,8 @@ func (g *guideRun) compare(want obj, raw []byte) error {
 	return nil
 }
 
-// match reports where an answer is not as the document has it. The document may leave out fields,
-// but no mistakes.
+// match reports where an answer differs from the document. The document may leave out fields, but
+// not errors.
 func (g *guideRun) match(path string, want, got any) error {
 	switch want := want.(type) {
 	case obj:
@@ -284,7 +290,8 @@ func (g *guideRun) match(path string, want, got any) error {
 		}
 		return nil
 	case string:
-		if kind := guidePlaceholder.FindStringSubmatch(want); kind != nil || guideTime.MatchString(want) {
+		if kind := guidePlaceholder.FindStringSubmatch(want); kind != nil ||
+			guideTime.MatchString(want) {
 			return g.matchShown(path, want, got, kind)
 		}
 	}
@@ -294,8 +301,7 @@ func (g *guideRun) match(path string, want, got any) error {
 	return nil
 }
 
-// matchShown lets a name of the document stand for one value of the server, and each value have one
-// name.
+// matchShown maps each name in the document to one value of the server, and each value to one name.
 func (g *guideRun) matchShown(path, want string, got any, kind []string) error {
 	real, ok := got.(string)
 	if !ok || real == "" {
@@ -309,8 +315,10 @@ func (g *guideRun) matchShown(path, want string, got any, kind []string) error {
 			return fmt.Errorf("%s is %s, which is %s and not %s", path, real, name, want)
 		}
 	}
-	isID := kind != nil && slices.Contains([]string{"user", "conv", "msg", "member", "session"}, kind[1])
-	if isID && !strings.HasPrefix(real, kind[1]+"_") || kind == nil && !guideTime.MatchString(real) {
+	isID := kind != nil && slices.Contains([]string{"user", "conv", "msg", "member", "session"},
+		kind[1])
+	if isID && !strings.HasPrefix(real, kind[1]+"_") || kind == nil &&
+		!guideTime.MatchString(real) {
 		return fmt.Errorf("%s is %s, which %s cannot stand for", path, real, want)
 	}
 	g.shown[want] = real
@@ -325,7 +333,10 @@ func TestGuide(t *testing.T) {
 		t.Errorf("only %d steps were found", len(steps))
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		g := &guideRun{api: mustServe(t, db), tokens: map[string]string{}, live: map[string]operation{}, shown: map[string]string{}}
+		g := &guideRun{
+			api: mustServe(t, db), tokens: map[string]string{},
+			live: map[string]operation{}, shown: map[string]string{},
+		}
 		for _, step := range steps {
 			if err := g.run(step); err != nil {
 				t.Fatalf("docs/guide.md:%d: %v", step.line, err)
@@ -338,8 +349,10 @@ func TestGuide(t *testing.T) {
 			}
 		}
 		slices.Sort(times)
-		if !slices.IsSortedFunc(times, func(a, b string) int { return strings.Compare(g.shown[a], g.shown[b]) }) {
-			t.Errorf("the times of docs/guide.md go another way than those of the server: %v", g.shown)
+		if !slices.IsSortedFunc(times,
+			func(a, b string) int { return strings.Compare(g.shown[a], g.shown[b]) }) {
+			t.Errorf("the times of docs/guide.md go another way than those of the server: %v",
+				g.shown)
 		}
 	})
 }

@@ -6,16 +6,15 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/99designs/gqlgen/graphql"
-
 	"parley/auth"
 	"parley/errs"
 	"parley/model"
 	"parley/ratelimit"
 )
 
-// identity is who asks. A token that was sent and is not valid does no harm to what needs none:
-// signing in has to work for a client whose old token has expired.
+// identity is who sends a request, or is at the other end of a live connection: a session, or an
+// anonymous client. A token that is not valid does not refuse the request yet, because signing in
+// has to work for a client whose old token has expired.
 type identity struct {
 	// grant is nil without a valid token. On a WebSocket it changes when the session is refreshed
 	// over it, while other operations run.
@@ -24,28 +23,29 @@ type identity struct {
 	client auth.Client
 }
 
-func (who *identity) with(client auth.Client) *identity {
-	who.client = client
-	return who
+// withClient sets the client of an identity that is not in use yet.
+func (i *identity) withClient(client auth.Client) *identity {
+	i.client = client
+	return i
 }
 
-// copy is for what is to change apart from the original.
-func (who *identity) copy() *identity {
-	c := &identity{err: who.err, client: who.client}
-	c.grant.Store(who.grant.Load())
+// copy returns an identity that does not change with the original.
+func (i *identity) copy() *identity {
+	c := &identity{err: i.err, client: i.client}
+	c.grant.Store(i.grant.Load())
 	return c
 }
 
 type identityKey struct{}
 
-func withIdentity(ctx context.Context, who *identity) context.Context {
-	return context.WithValue(ctx, identityKey{}, who)
+func withIdentity(ctx context.Context, i *identity) context.Context {
+	return context.WithValue(ctx, identityKey{}, i)
 }
 
 // identityOf never returns nil.
 func identityOf(ctx context.Context) *identity {
-	if who, ok := ctx.Value(identityKey{}).(*identity); ok {
-		return who
+	if i, ok := ctx.Value(identityKey{}).(*identity); ok {
+		return i
 	}
 	return &identity{}
 }
@@ -53,68 +53,50 @@ func identityOf(ctx context.Context) *identity {
 var errNoToken = errs.New(errs.Unauthenticated,
 	"Sign in first, and send the access token as \"Authorization: Bearer <token>\".")
 
-// actor is who asks, or UNAUTHENTICATED.
+// actor returns the signed-in user, or UNAUTHENTICATED.
 func actor(ctx context.Context) (model.Actor, error) {
-	who := identityOf(ctx)
-	if grant := who.grant.Load(); grant != nil {
+	i := identityOf(ctx)
+	if grant := i.grant.Load(); grant != nil {
 		return grant.Actor, nil
 	}
-	if who.err != nil {
-		return model.Actor{}, who.err
+	if i.err != nil {
+		return model.Actor{}, i.err
 	}
 	return model.Actor{}, errNoToken
 }
 
-// signIn makes a person who has just signed in the one who asks, for what stands below the field
-// that signed them in.
-func signIn(ctx context.Context, signedIn *auth.SignedIn) *AuthPayload {
-	grant := signedIn.Grant()
-	identityOf(ctx).grant.Store(&grant)
-	return &AuthPayload{Tokens: &signedIn.Tokens, Viewer: &Viewer{User: signedIn.User}, UserErrors: []*UserError{}}
+// mustActor is actor for fields that are not @public, which the gate lets only actors reach.
+func mustActor(ctx context.Context) model.Actor {
+	a, err := actor(ctx)
+	if err != nil {
+		panic(err) // the gate has a hole
+	}
+	return a
 }
 
-// gate is the one place that holds the rule of the schema: every field needs a signed-in viewer
-// unless it is @public. It also counts what each field adds to the answer.
-func gate(ctx context.Context, next graphql.Resolver) (any, error) {
-	field := graphql.GetFieldContext(ctx)
-	if !isPublic(field.Object, field.Field) {
-		if _, err := actor(ctx); err != nil {
-			return nil, err
-		}
-	}
-	a := answerOf(ctx)
-	if a != nil {
-		if err := a.begin(ctx); err != nil {
-			return nil, err
-		}
-	}
-	mutation := field.Object == "Mutation"
-	if mutation {
-		// A copy for each: signing in with one field of a document signs nobody in for the next.
-		ctx = withIdentity(ctx, identityOf(ctx).copy())
-	}
-	value, err := next(ctx)
-	if a == nil || err != nil {
-		return value, err
-	}
-	if mutation {
-		a.ranField(field.Field.Alias)
-	}
-	return value, a.charge(ctx, field.Field.Alias, value)
+// clientOf returns the device that sends the request.
+func clientOf(ctx context.Context) auth.Client { return identityOf(ctx).client }
+
+// clientKey is what limits count by: an account, or the network of an anonymous client.
+type clientKey struct {
+	account model.UserID
+	network string
 }
 
-func isPublic(object string, field graphql.CollectedField) bool {
-	// introspection
-	return strings.HasPrefix(field.Name, "__") || strings.HasPrefix(object, "__") ||
-		field.Definition.Directives.ForName("public") != nil
+func clientKeyOf(ctx context.Context) clientKey {
+	i := identityOf(ctx)
+	if grant := i.grant.Load(); grant != nil {
+		return clientKey{account: grant.Actor.UserID}
+	}
+	return clientKey{network: i.client.Network()}
 }
 
-// identify reads the Authorization header.
+// identify reads the identity of a request from the header Authorization.
 func identify(service *auth.Service, proxies proxies, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := authenticate(r.Context(), service, r.Header.Get("Authorization")).
-			with(auth.Client{UserAgent: r.UserAgent(), IP: proxies.clientIP(r)})
-		next.ServeHTTP(w, r.WithContext(withIdentity(ratelimit.WithUsage(r.Context()), who)))
+		i := authenticate(r.Context(), service, r.Header.Get("Authorization")).
+			withClient(auth.Client{UserAgent: r.UserAgent(), IP: proxies.clientIP(r)})
+		next.ServeHTTP(w, r.WithContext(withIdentity(ratelimit.WithUsage(r.Context()), i)))
 	})
 }
 
@@ -124,13 +106,14 @@ func authenticate(ctx context.Context, service *auth.Service, authorization stri
 	}
 	scheme, token, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return &identity{err: errs.New(errs.Unauthenticated, "The Authorization has to be \"Bearer <token>\".")}
+		return &identity{err: errs.New(errs.Unauthenticated,
+			"The Authorization has to be \"Bearer <token>\".")}
 	}
 	grant, err := service.Authenticate(ctx, strings.TrimSpace(token))
 	if err != nil {
 		return &identity{err: err}
 	}
-	who := new(identity)
-	who.grant.Store(&grant)
-	return who
+	i := new(identity)
+	i.grant.Store(&grant)
+	return i
 }

@@ -9,74 +9,75 @@ import (
 	"parley/model"
 )
 
-// The inputs here are ours and not generated because their ids are of one kind each: gqlgen reads
-// them as such, and a wrong one is refused with its place in the input.
+// These inputs are not generated because their ids are typed: gqlgen then reads them as ids of that
+// type, and refuses another one with its place in the input.
 
-// RevokeSessionInput is as the schema says, like all of these.
+// RevokeSessionInput is described in the schema, like the other inputs.
 type RevokeSessionInput struct{ SessionID model.SessionID }
 
-// OpenDirectConversationInput is as the schema says.
+// OpenDirectConversationInput is described in the schema.
 type OpenDirectConversationInput struct{ UserID model.UserID }
 
-// RenameConversationInput is as the schema says.
+// RenameConversationInput is described in the schema.
 type RenameConversationInput struct {
 	ConversationID model.ConversationID
 	Title          string
 }
 
-// UpdateConversationSettingsInput is as the schema says.
+// UpdateConversationSettingsInput is described in the schema.
 type UpdateConversationSettingsInput struct {
 	ConversationID   model.ConversationID
 	MembersMayRename bool
 }
 
-// AddMembersInput is as the schema says.
+// AddMembersInput is described in the schema.
 type AddMembersInput struct {
 	ConversationID model.ConversationID
 	Members        []*chat.NewMember
 }
 
-// RemoveMemberInput is as the schema says.
+// RemoveMemberInput is described in the schema.
 type RemoveMemberInput struct {
 	ConversationID model.ConversationID
 	UserID         model.UserID
 }
 
-// ChangeMemberRoleInput is as the schema says.
+// ChangeMemberRoleInput is described in the schema.
 type ChangeMemberRoleInput struct {
 	ConversationID model.ConversationID
 	UserID         model.UserID
 	Role           model.Role
 }
 
-// TransferOwnershipInput is as the schema says.
+// TransferOwnershipInput is described in the schema.
 type TransferOwnershipInput struct {
 	ConversationID model.ConversationID
 	UserID         model.UserID
 }
 
-// LeaveConversationInput is as the schema says.
+// LeaveConversationInput is described in the schema.
 type LeaveConversationInput struct{ ConversationID model.ConversationID }
 
-// SaveDraftInput is as the schema says.
+// SaveDraftInput is described in the schema.
 type SaveDraftInput struct {
 	ConversationID model.ConversationID
 	Content        string
 }
 
-// MarkReadInput is as the schema says.
+// MarkReadInput is described in the schema.
 type MarkReadInput struct {
 	ConversationID model.ConversationID
 	Seq            int64
 }
 
-// EditMessageInput is as the schema says.
+// EditMessageInput is described in the schema.
 type EditMessageInput struct {
 	MessageID        model.MessageID
 	Content          string
 	ExpectedEditedAt graphql.Omittable[*time.Time]
 }
 
+// edit is the edit that the input asks for. One without expectedEditedAt overwrites any other.
 func (in EditMessageInput) edit() chat.EditMessage {
 	edit := chat.EditMessage{MessageID: in.MessageID, Content: in.Content}
 	if at, given := in.ExpectedEditedAt.ValueOK(); given {
@@ -85,16 +86,16 @@ func (in EditMessageInput) edit() chat.EditMessage {
 	return edit
 }
 
-// DeleteMessageInput is as the schema says.
+// DeleteMessageInput is described in the schema.
 type DeleteMessageInput struct{ MessageID model.MessageID }
 
-// ReactionInput is as the schema says of AddReactionInput and RemoveReactionInput.
+// ReactionInput is AddReactionInput and RemoveReactionInput.
 type ReactionInput struct {
 	MessageID model.MessageID
 	Emoji     string
 }
 
-// SetTypingInput is as the schema says.
+// SetTypingInput is described in the schema.
 type SetTypingInput struct {
 	ConversationID model.ConversationID
 	Typing         bool

@@ -10,15 +10,15 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// schemaAnswers keeps the answers to queries about nothing but the schema, which change only with
-// the program. Tools send the same few, and each costs about as much as ten pages of messages.
+// schemaAnswers is a cache of answers to queries about the schema alone, which change only with the
+// program. Tools send the same few queries, and each costs about as much as ten pages of messages.
 type schemaAnswers struct {
 	kept *lru.Cache[[sha256.Size]byte, []byte]
 }
 
 const (
 	maxSchemaAnswers     = 8
-	maxSchemaAnswerBytes = 512 << 10 // of one
+	maxSchemaAnswerBytes = 512 << 10 // of one answer
 )
 
 func newSchemaAnswers() *schemaAnswers {
@@ -29,8 +29,10 @@ func newSchemaAnswers() *schemaAnswers {
 	return &schemaAnswers{kept}
 }
 
-// aroundOperation answers from what is kept, or keeps the answer.
-func (s *schemaAnswers) aroundOperation(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+// aroundOperation answers from the cache, or fills it.
+func (s *schemaAnswers) aroundOperation(
+	ctx context.Context, next graphql.OperationHandler,
+) graphql.ResponseHandler {
 	oc := graphql.GetOperationContext(ctx)
 	if !isAboutSchema(oc) {
 		return next(ctx)
@@ -42,13 +44,15 @@ func (s *schemaAnswers) aroundOperation(ctx context.Context, next graphql.Operat
 	responses := next(ctx)
 	return func(ctx context.Context) *graphql.Response {
 		response := responses(ctx)
-		if response != nil && response.Data != nil && len(response.Errors) == 0 && len(response.Data) <= maxSchemaAnswerBytes {
-			s.kept.Add(key, bytes.Clone(response.Data)) // the executor uses its buffer again
+		if response != nil && response.Data != nil && len(response.Errors) == 0 &&
+			len(response.Data) <= maxSchemaAnswerBytes {
+			s.kept.Add(key, bytes.Clone(response.Data)) // the executor reuses its buffer
 		}
 		return response
 	}
 }
 
+// isAboutSchema reports whether a query has no other root fields, and no variables.
 func isAboutSchema(oc *graphql.OperationContext) bool {
 	if oc.Operation.Operation != ast.Query || len(oc.Variables) > 0 {
 		return false

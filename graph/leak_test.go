@@ -17,9 +17,8 @@ import (
 	"parley/wire"
 )
 
-// Subscriptions of every kind that begin and end on one socket leave nothing behind, whoever runs
-// them: what there is after all of them is no more than after the first tenth. It runs alone,
-// because it counts.
+// Subscriptions of every mode that start and end on one socket leave nothing behind: after all of
+// them no more is in memory than after the first tenth. It runs alone, because it counts.
 func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // see above
 	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) {
 		o.ChangeTransport(func(o *wire.Options) { o.MaxOperations = 1 << 20 })
@@ -27,7 +26,7 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 	ann, bob := s.mustRegister("ann"), s.mustRegister("bob")
 	id := s.mustConversation(ann, bob)
 	s.mustSend(bob, id, "hello")
-	s.mustDial(bob.token, nil) // so that it is told of somebody's presence
+	s.mustDial(bob.token, nil) // so that presenceChanged has a user to report
 	conn := s.mustOpen(ann.token)
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
@@ -35,16 +34,18 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 	r := bufio.NewReader(conn)
 	kinds := []struct {
 		field  string
-		answer bool // comes at once
+		answer bool // is sent at once
 	}{
-		// shared
+		// broadcast
 		{`messageAdded(conversationId: $id, afterSeq: 1) { content }`, true},
-		// shared, and live at once
+		// broadcast, and live at once
 		{`messageAdded(conversationId: $id) { content }`, false},
-		// the viewer's own
-		{`messageAdded(conversationId: $id, afterSeq: 1) { conversation { viewerMember { joinedAt } } }`, true},
+		// executed
+		{`messageAdded(conversationId: $id, afterSeq: 1) {
+			conversation { viewerMember { joinedAt } } }`, true},
 		{`conversationEvents(conversationId: $id, afterSeq: 1) { __typename }`, true},
-		{`conversationEvents(conversationId: $id, afterSeq: 1) { ... on ConversationEvent { conversation { title } } }`, true},
+		{`conversationEvents(conversationId: $id, afterSeq: 1) {
+			... on ConversationEvent { conversation { title } } }`, true},
 		{`events { cursor }`, true},
 		{`presenceChanged { online }`, true},
 		{`inboxUpdated { unreadCount }`, false},
@@ -57,8 +58,10 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 			for _, k := range kinds {
 				n++
 				name := strconv.Itoa(n)
-				query := "subscription { " + strings.ReplaceAll(k.field, "$id", strconv.Quote(id)) + " }"
-				mustWrite(t, conn, fmt.Sprintf(`{"id":%q,"type":"subscribe","payload":{"query":%q}}`, name, query))
+				query := "subscription { " + strings.ReplaceAll(k.field, "$id", strconv.Quote(id)) +
+					" }"
+				mustWrite(t, conn, fmt.Sprintf(
+					`{"id":%q,"type":"subscribe","payload":{"query":%q}}`, name, query))
 				if k.answer {
 					mustAnswer(t, r, name)
 				}
@@ -81,8 +84,8 @@ func TestNothingStaysOfSubscriptions(t *testing.T) { //nolint:paralleltest // se
 	}
 }
 
-// mustAnswer reads until something has come for an operation, and that is no error.
-func mustAnswer(t *testing.T, r *bufio.Reader, name string) {
+// mustAnswer reads until the first frame of an operation, which must not be an error.
+func mustAnswer(t testing.TB, r *bufio.Reader, name string) {
 	t.Helper()
 	for {
 		var head [4]byte

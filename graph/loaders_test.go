@@ -1,81 +1,39 @@
-package graph
+package graph_test
 
 import (
-	"context"
-	"errors"
-	"slices"
-	"sync"
+	"fmt"
 	"testing"
-	"testing/synctest"
+
+	"parley/store/storetest"
 )
 
-// doubling finds 2n for each n below 100, and keeps what it was asked for.
-type doubling struct {
-	lookups [][]int
-	err     error
-}
-
-func (d *doubling) find(_ context.Context, keys []int) (map[int]int, error) {
-	d.lookups = append(d.lookups, slices.Sorted(slices.Values(keys)))
-	found := map[int]int{}
-	for _, key := range keys {
-		if key < 100 {
-			found[key] = 2 * key
-		}
+// BenchmarkMessages reads a page of 50 messages of as many authors. Authors are prefetched
+// with one statement. Presences are not prefetched, and wait for a batch.
+func BenchmarkMessages(b *testing.B) {
+	const messages = 50
+	s := mustServe(b, storetest.MustSQLite(b))
+	owner := s.mustRegister("owner")
+	others := make([]person, messages)
+	for i := range others {
+		others[i] = s.mustRegister(fmt.Sprint("author", i))
 	}
-	return found, d.err
-}
-
-func mustAsk(t *testing.T, l *loader[int, int], key, want int) {
-	t.Helper()
-	if v, err := l.ask(t.Context(), key)(); err != nil || v != want {
-		t.Errorf("%d: got %d (%v), want %d", key, v, err, want)
+	id := s.mustConversation(owner, others...)
+	for _, author := range others {
+		s.mustSend(author, id, "hello")
 	}
-}
-
-func TestLoaderAnswersWhatWasForeseen(t *testing.T) {
-	t.Parallel()
-	var d doubling
-	l := newLoader(d.find)
-	if found := l.foresee(t.Context(), []int{1, 2, 100}); len(found) != 2 || found[2] != 4 {
-		t.Errorf("found %v", found)
-	}
-	l.know(3, 6)
-	l.know(1, 0) // is known already
-	for key, want := range map[int]int{1: 2, 2: 4, 3: 6, 100: 0} {
-		mustAsk(t, l, key, want)
-	}
-	l.foresee(t.Context(), []int{3, 2, 1, 4})
-	if l.asked != nil || len(d.lookups) != 2 || !slices.Equal(d.lookups[1], []int{4}) {
-		t.Errorf("looked up %v", d.lookups)
-	}
-}
-
-func TestLoaderGathersWhatWasNotForeseen(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var d doubling
-		l := newLoader(d.find)
-		var wg sync.WaitGroup
-		for _, key := range []int{1, 2, 2, 100} {
-			wg.Go(func() { mustAsk(t, l, key, 2*key%200) })
-		}
-		wg.Wait()
-		if len(d.lookups) != 1 || !slices.Equal(d.lookups[0], []int{1, 2, 100}) {
-			t.Errorf("looked up %v", d.lookups)
-		}
-	})
-}
-
-// Where looking ahead fails, the field asks itself, and has the error to tell.
-func TestLoaderThatFailsToForesee(t *testing.T) {
-	t.Parallel()
-	d := doubling{err: errors.New("the database is away")}
-	l := newLoader(d.find)
-	if found := l.foresee(t.Context(), []int{1}); found != nil {
-		t.Errorf("found %v", found)
-	}
-	if _, err := l.ask(t.Context(), 1)(); !errors.Is(err, d.err) {
-		t.Errorf("got %v", err)
+	for name, author := range map[string]string{
+		"prefetched": "author { nickname }",
+		"batched":    "author { nickname presence { online } }",
+	} {
+		b.Run(name, func(b *testing.B) {
+			query :=
+				`query($c: ID!) { conversation(id: $c) {
+					messages(last: 50) { nodes { seq content ` + author + ` } } } }`
+			for b.Loop() {
+				if a := s.do(owner.token, query, obj{"c": id}); len(a.Errors) > 0 {
+					b.Fatal(a.Errors)
+				}
+			}
+		})
 	}
 }

@@ -2,8 +2,6 @@ package graph
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -14,10 +12,12 @@ import (
 	"parley/store"
 )
 
-// node finds any object by its id. A nil of a concrete type would not be null to gqlgen, hence
-// found.
+// Node is any object with an id: a pointer to a struct of package model.
+type Node any
+
+// node finds any object by its id. argument is the place of the id in errors.
 func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, error) {
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -28,48 +28,53 @@ func (r *queryResolver) node(ctx context.Context, argument, id string) (Node, er
 		if err != nil {
 			return nil, err
 		}
-		return found(loadUser(ctx, key))
+		return nodeOrNil(loadUser(ctx, key))
 	case "conv":
 		key, err := parseID[model.ConversationID](argument, id)
 		if err != nil {
 			return nil, err
 		}
-		return found(loadConversation(ctx, key))
+		return nodeOrNil(loadConversation(ctx, key))
 	case "msg":
 		key, err := parseID[model.MessageID](argument, id)
 		if err != nil {
 			return nil, err
 		}
-		return found(loadMessage(ctx, key))
+		return nodeOrNil(loadMessage(ctx, key))
 	case "session":
 		key, err := parseID[model.SessionID](argument, id)
 		if err != nil {
 			return nil, err
 		}
-		return found(r.Auth.Session(ctx, who, key))
+		return nodeOrNil(r.Auth.Session(ctx, viewer, key))
 	case "member":
 		key, err := parseID[model.MemberID](argument, id)
 		if err != nil {
 			return nil, err
 		}
-		return found(load(ctx, func(l *loaders) *loader[model.MemberID, *model.ConversationMember] { return l.membersByID }, key))
+		return nodeOrNil(loadMember(ctx, key))
 	}
-	return nil, errs.New(errs.BadUserInput, "%s: Expected the id of a user, a conversation, a message, a member or a session, got %s.",
+	return nil, errs.New(errs.BadUserInput,
+		"%s: Expected the id of a user, a conversation, a message, a member or a session, got %s.",
 		argument, errs.Quote(id))
 }
 
-func found[T any](p *T, err error) (Node, error) {
+// nodeOrNil returns a plain nil for a nil pointer: a Node that holds a nil pointer is not null to
+// gqlgen.
+func nodeOrNil[T any](p *T, err error) (Node, error) {
 	if p == nil || err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
+// nodes finds objects in the order of their ids, with null for those that are not found.
 func (r *queryResolver) nodes(ctx context.Context, ids []string) ([]Node, error) {
 	if len(ids) > store.MaxPage {
-		return nil, errs.New(errs.BadUserInput, "ids: At most %d at once, not %d.", store.MaxPage, len(ids))
+		return nil, errs.New(errs.BadUserInput,
+			"ids: At most %d at once, not %d.", store.MaxPage, len(ids))
 	}
-	foreseeNodes(ctx, ids...)
+	prefetchNodes(ctx, ids...)
 	nodes := make([]Node, len(ids))
 	for i, id := range ids {
 		var err error
@@ -80,29 +85,9 @@ func (r *queryResolver) nodes(ctx context.Context, ids []string) ([]Node, error)
 	return nodes, nil
 }
 
-// user finds a person by one of two ways.
-func (r *queryResolver) user(ctx context.Context, id, nickname *string) (*model.User, error) {
-	who, err := actor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case (id == nil) == (nickname == nil):
-		return nil, errs.New(errs.BadUserInput, "Give either id or nickname.")
-	case nickname != nil:
-		return r.Auth.UserByNickname(ctx, who, *nickname)
-	}
-	key, err := parseID[model.UserID]("id", *id)
-	if err != nil {
-		return nil, err
-	}
-	foreseeRoots(ctx, who)
-	return loadUser(ctx, key)
-}
-
-// foreseeRoots looks up at once what all fields of a query name by one id each: so they wait for
-// each other's no longer than they need, and a field that is alone waits for nobody.
-func foreseeRoots(ctx context.Context, viewer model.Actor) {
+// prefetchRoots looks up at once what the root fields of a query name by one id each, so that none
+// of them waits for a batch.
+func prefetchRoots(ctx context.Context, viewer model.Actor) {
 	op := graphql.GetOperationContext(ctx)
 	var ids []string
 	for _, field := range graphql.CollectFields(op, op.Operation.SelectionSet, queryImplementors) {
@@ -115,40 +100,31 @@ func foreseeRoots(ctx context.Context, viewer model.Actor) {
 			}
 		}
 	}
-	lookUpNodes(ctx, ids)
+	prefetchIDs(ctx, ids)
 }
 
-// foreseeNodes looks up at once what the ids name, and what is asked of it; what is no id is told
-// of by node.
-func foreseeNodes(ctx context.Context, ids ...string) {
-	conversations, messages, members := lookUpNodes(ctx, ids)
-	foresee(ctx, conversations, (*lookahead).conversationsHave)
-	foresee(ctx, messages, (*lookahead).messagesHave)
-	foresee(ctx, members, (*lookahead).membersHave)
+// prefetchNodes looks up at once what the ids name, and what the field of ctx asks of it. It skips
+// malformed ids, which node reports.
+func prefetchNodes(ctx context.Context, ids ...string) {
+	conversations, messages, members := prefetchIDs(ctx, ids)
+	prefetch(ctx, conversations, (*prefetcher).ofConversations)
+	prefetch(ctx, messages, (*prefetcher).ofMessages)
+	prefetch(ctx, members, (*prefetcher).ofMembers)
 }
 
-func lookUpNodes(
-	ctx context.Context, ids []string,
-) (conversations []*model.Conversation, messages []*model.Message, members []*model.ConversationMember) {
+// prefetchIDs looks up at once what the ids name, users too, and returns what may have to be
+// prefetched further.
+func prefetchIDs(ctx context.Context, ids []string) (
+	conversations []*model.Conversation, messages []*model.Message,
+	members []*model.ConversationMember,
+) {
 	l, err := loadersOf(ctx)
 	if err != nil {
 		return nil, nil, nil
 	}
-	l.users.foresee(ctx, keysOf[model.UserID](ids))
-	conversations = slices.Collect(maps.Values(l.conversations.foresee(ctx, keysOf[model.ConversationID](ids))))
-	messages = slices.Collect(maps.Values(l.messages.foresee(ctx, keysOf[model.MessageID](ids))))
-	members = slices.Collect(maps.Values(l.membersByID.foresee(ctx, keysOf[model.MemberID](ids))))
+	l.users.prefetch(ctx, parseIDs[model.UserID](ids))
+	conversations = values(l.conversations.prefetch(ctx, parseIDs[model.ConversationID](ids)))
+	messages = values(l.messages.prefetch(ctx, parseIDs[model.MessageID](ids)))
+	members = values(l.membersByID.prefetch(ctx, parseIDs[model.MemberID](ids)))
 	return conversations, messages, members
-}
-
-func keysOf[T any, P interface {
-	*T
-	UnmarshalText(b []byte) error
-}](ids []string) (keys []T) {
-	for _, id := range ids {
-		if key, err := model.ParseID[T, P](id); err == nil {
-			keys = append(keys, key)
-		}
-	}
-	return keys
 }

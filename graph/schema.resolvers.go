@@ -15,11 +15,12 @@ import (
 )
 
 func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversation) (string, error) {
-	return r.title(ctx, obj)
+	return title(ctx, obj)
 }
 
 func (r *conversationResolver) Owner(ctx context.Context, obj *model.Conversation) (*model.User, error) {
-	owner, err := load(ctx, func(l *loaders) byConversation[*model.ConversationMember] { return l.owners }, obj.ID)
+	owner, err := load(ctx,
+		func(l *loaders) byConversation[*model.ConversationMember] { return l.owners }, obj.ID)
 	if err != nil || owner == nil {
 		return nil, err
 	}
@@ -31,7 +32,7 @@ func (r *conversationResolver) MemberCount(ctx context.Context, obj *model.Conve
 }
 
 func (r *conversationResolver) Members(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*ConversationMemberConnection, error) {
-	found, err := pageFor(ctx, membersPage, page(first, after, last, before), obj.ID,
+	found, err := pageFor(ctx, membersPage, pageArgs(first, after, last, before), obj.ID,
 		func(l *loaders) pages[model.ConversationID, *model.ConversationMember] {
 			return l.members
 		})
@@ -39,19 +40,20 @@ func (r *conversationResolver) Members(ctx context.Context, obj *model.Conversat
 }
 
 func (r *conversationResolver) Messages(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*MessageConnection, error) {
-	found, err := pageFor(ctx, messagesPage, page(first, after, last, before), obj.ID,
+	found, err := pageFor(ctx, messagesPage, pageArgs(first, after, last, before), obj.ID,
 		func(l *loaders) pages[model.ConversationID, *model.Message] { return l.messagePages })
-	foresee(ctx, found.Items, (*lookahead).messagesHave)
+	prefetch(ctx, found.Items, (*prefetcher).ofMessages)
 	return messageConnection(found), err
 }
 
 func (r *conversationResolver) LastMessage(ctx context.Context, obj *model.Conversation) (*model.Message, error) {
-	return load(ctx, func(l *loaders) byConversation[*model.Message] { return l.lastMessages }, obj.ID)
+	return load(ctx, func(l *loaders) byConversation[*model.Message] { return l.lastMessages },
+		obj.ID)
 }
 
 func (r *conversationResolver) ViewerMember(ctx context.Context, obj *model.Conversation) (*model.ConversationMember, error) {
 	own, err := loadMembership(ctx, obj.ID)
-	return there(own, err, errNoMember)
+	return required(own, err, errNoMember)
 }
 
 func (r *conversationResolver) Draft(ctx context.Context, obj *model.Conversation) (*string, error) {
@@ -64,19 +66,19 @@ func (r *conversationResolver) Draft(ctx context.Context, obj *model.Conversatio
 
 func (r *conversationMemberResolver) User(ctx context.Context, obj *model.ConversationMember) (*model.User, error) {
 	u, err := loadUser(ctx, obj.UserID)
-	return there(u, err, errNoAccount)
+	return required(u, err, errNoAccount)
 }
 
 func (r *conversationMemberResolver) LastReadSeq(ctx context.Context, obj *model.ConversationMember) (*int, error) {
-	return lastRead(ctx, obj)
+	return lastReadSeq(ctx, obj)
 }
 
 func (r *conversationMemberResolver) UnreadCount(ctx context.Context, obj *model.ConversationMember) (*int, error) {
-	return unread(ctx, obj, func(u model.Unread) int { return u.Messages })
+	return unreadOf(ctx, obj, func(u model.Unread) int { return u.Messages })
 }
 
 func (r *conversationMemberResolver) UnreadMentionCount(ctx context.Context, obj *model.ConversationMember) (*int, error) {
-	return unread(ctx, obj, func(u model.Unread) int { return u.Mentions })
+	return unreadOf(ctx, obj, func(u model.Unread) int { return u.Mentions })
 }
 
 func (r *conversationMemberResolver) MutedUntil(ctx context.Context, obj *model.ConversationMember) (*time.Time, error) {
@@ -107,7 +109,7 @@ func (r *conversationMemberResolver) Pinned(ctx context.Context, obj *model.Conv
 
 func (r *messageResolver) Conversation(ctx context.Context, obj *model.Message) (*model.Conversation, error) {
 	c, err := loadConversation(ctx, obj.ConversationID)
-	return there(c, err, errNoMember)
+	return required(c, err, errNoMember)
 }
 
 func (r *messageResolver) Author(ctx context.Context, obj *model.Message) (*model.User, error) {
@@ -133,155 +135,166 @@ func (r *messageResolver) Mentions(ctx context.Context, obj *model.Message) ([]*
 }
 
 func (r *messageResolver) Reactions(ctx context.Context, obj *model.Message) ([]*model.ReactionGroup, error) {
-	return load(ctx, func(l *loaders) byMessage[[]*model.ReactionGroup] { return l.reactions }, obj.ID)
+	return load(ctx, func(l *loaders) byMessage[[]*model.ReactionGroup] { return l.reactions },
+		obj.ID)
 }
 
 func (r *messageResolver) SeenBy(ctx context.Context, obj *model.Message, first *int, after *string, last *int, before *string) (*UserConnection, error) {
-	found, err := pageFor(ctx, peoplePage, page(first, after, last, before), obj.ID,
+	found, err := pageFor(ctx, usersPage, pageArgs(first, after, last, before), obj.ID,
 		func(l *loaders) pages[model.MessageID, *model.ConversationMember] {
 			return l.seenBy
 		})
 	if err != nil {
 		return nil, err
 	}
-	return peopleConnection(ctx, found, chat.MemberCursor, func(m *model.ConversationMember) model.UserID { return m.UserID })
+	return usersOfConnection(ctx, found, chat.MemberCursor,
+		func(m *model.ConversationMember) model.UserID { return m.UserID })
 }
 
 func (r *mutationResolver) Register(ctx context.Context, input auth.Register) (*AuthPayload, error) {
-	return authPayload(ctx)(r.Auth.Register(ctx, input, from(ctx)))
+	return authPayload(ctx)(r.Auth.Register(ctx, input, clientOf(ctx)))
 }
 
 func (r *mutationResolver) Login(ctx context.Context, input auth.Login) (*AuthPayload, error) {
-	return authPayload(ctx)(r.Auth.Login(ctx, input, from(ctx)))
+	return authPayload(ctx)(r.Auth.Login(ctx, input, clientOf(ctx)))
 }
 
 func (r *mutationResolver) RefreshSession(ctx context.Context, input RefreshSessionInput) (*AuthPayload, error) {
-	socket := socketOf(ctx)
-	signedIn, err := r.Auth.Refresh(ctx, input.RefreshToken, socket.account(), from(ctx))
+	session := socketSessionOf(ctx)
+	signedIn, err := r.Auth.Refresh(ctx, input.RefreshToken, session.account(), clientOf(ctx))
 	if err == nil {
-		socket.renew(signedIn)
+		session.renew(signedIn)
 	}
 	return authPayload(ctx)(signedIn, err)
 }
 
 func (r *mutationResolver) Logout(ctx context.Context) (*DonePayload, error) {
-	return donePayload(r.Auth.Logout(ctx, who(ctx), from(ctx)))
+	return donePayload(r.Auth.Logout(ctx, mustActor(ctx), clientOf(ctx)))
 }
 
 func (r *mutationResolver) RevokeSession(ctx context.Context, input RevokeSessionInput) (*DonePayload, error) {
-	return donePayload(r.Auth.RevokeSession(ctx, who(ctx), input.SessionID, from(ctx)))
+	return donePayload(r.Auth.RevokeSession(ctx, mustActor(ctx), input.SessionID, clientOf(ctx)))
 }
 
 func (r *mutationResolver) RevokeOtherSessions(ctx context.Context) (*RevokeOtherSessionsPayload, error) {
-	return revokedPayload(r.Auth.RevokeOtherSessions(ctx, who(ctx), from(ctx)))
+	return revokedPayload(r.Auth.RevokeOtherSessions(ctx, mustActor(ctx), clientOf(ctx)))
 }
 
 func (r *mutationResolver) UpdateProfile(ctx context.Context, input auth.UpdateProfile) (*UpdateProfilePayload, error) {
-	return profilePayload(r.Auth.UpdateProfile(ctx, who(ctx), input))
+	return profilePayload(r.Auth.UpdateProfile(ctx, mustActor(ctx), input))
 }
 
 func (r *mutationResolver) UpdateSettings(ctx context.Context, input auth.UpdateSettings) (*UpdateSettingsPayload, error) {
-	return settingsPayload(r.Auth.UpdateSettings(ctx, who(ctx), input))
+	return settingsPayload(r.Auth.UpdateSettings(ctx, mustActor(ctx), input))
 }
 
 func (r *mutationResolver) ChangeEmail(ctx context.Context, input auth.ChangeEmail) (*DonePayload, error) {
-	return donePayload(r.Auth.ChangeEmail(ctx, who(ctx), input, from(ctx)))
+	return donePayload(r.Auth.ChangeEmail(ctx, mustActor(ctx), input, clientOf(ctx)))
 }
 
 func (r *mutationResolver) ChangePassword(ctx context.Context, input auth.ChangePassword) (*DonePayload, error) {
-	return donePayload(r.Auth.ChangePassword(ctx, who(ctx), input, from(ctx)))
+	return donePayload(r.Auth.ChangePassword(ctx, mustActor(ctx), input, clientOf(ctx)))
 }
 
 func (r *mutationResolver) RequestPasswordReset(ctx context.Context, input RequestPasswordResetInput) (*DonePayload, error) {
-	return donePayload(r.Auth.RequestPasswordReset(ctx, input.Email, from(ctx)))
+	return donePayload(r.Auth.RequestPasswordReset(ctx, input.Email, clientOf(ctx)))
 }
 
 func (r *mutationResolver) ResetPassword(ctx context.Context, input ResetPasswordInput) (*DonePayload, error) {
-	return donePayload(r.Auth.ResetPassword(ctx, input.Token, input.NewPassword, from(ctx)))
+	return donePayload(r.Auth.ResetPassword(ctx, input.Token, input.NewPassword, clientOf(ctx)))
 }
 
 func (r *mutationResolver) RequestEmailVerification(ctx context.Context) (*DonePayload, error) {
-	return donePayload(r.Auth.RequestEmailVerification(ctx, who(ctx)))
+	return donePayload(r.Auth.RequestEmailVerification(ctx, mustActor(ctx)))
 }
 
 func (r *mutationResolver) VerifyEmail(ctx context.Context, input VerifyEmailInput) (*DonePayload, error) {
-	return donePayload(r.Auth.VerifyEmail(ctx, input.Token, from(ctx)))
+	return donePayload(r.Auth.VerifyEmail(ctx, input.Token, clientOf(ctx)))
 }
 
 func (r *mutationResolver) DeleteAccount(ctx context.Context, input DeleteAccountInput) (*DonePayload, error) {
-	return donePayload(r.Auth.DeleteAccount(ctx, who(ctx), input.Password, from(ctx)))
+	return donePayload(r.Auth.DeleteAccount(ctx, mustActor(ctx), input.Password, clientOf(ctx)))
 }
 
 func (r *mutationResolver) CreateConversation(ctx context.Context, input chat.CreateConversation) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.CreateConversation(ctx, who(ctx), input))
+	return conversationPayload(ctx)(r.Chat.CreateConversation(ctx, mustActor(ctx), input))
 }
 
 func (r *mutationResolver) OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.OpenDirect(ctx, who(ctx), input.UserID))
+	return conversationPayload(ctx)(r.Chat.OpenDirect(ctx, mustActor(ctx), input.UserID))
 }
 
 func (r *mutationResolver) RenameConversation(ctx context.Context, input RenameConversationInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.Rename(ctx, who(ctx), input.ConversationID, input.Title))
+	return conversationPayload(ctx)(r.Chat.Rename(ctx, mustActor(ctx), input.ConversationID,
+		input.Title))
 }
 
 func (r *mutationResolver) UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.UpdateConversationSettings(ctx, who(ctx), input.ConversationID, input.MembersMayRename))
+	return conversationPayload(ctx)(r.Chat.UpdateConversationSettings(ctx, mustActor(ctx),
+		input.ConversationID, input.MembersMayRename))
 }
 
 func (r *mutationResolver) AddMembers(ctx context.Context, input AddMembersInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.AddMembers(ctx, who(ctx), input.ConversationID, input.Members))
+	return conversationPayload(ctx)(r.Chat.AddMembers(ctx, mustActor(ctx), input.ConversationID,
+		input.Members))
 }
 
 func (r *mutationResolver) RemoveMember(ctx context.Context, input RemoveMemberInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.RemoveMember(ctx, who(ctx), input.ConversationID, input.UserID))
+	return conversationPayload(ctx)(r.Chat.RemoveMember(ctx, mustActor(ctx), input.ConversationID,
+		input.UserID))
 }
 
 func (r *mutationResolver) ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.ChangeRole(ctx, who(ctx), input.ConversationID, input.UserID, input.Role))
+	return conversationPayload(ctx)(r.Chat.ChangeRole(ctx, mustActor(ctx), input.ConversationID,
+		input.UserID, input.Role))
 }
 
 func (r *mutationResolver) TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*ConversationPayload, error) {
-	return conversationPayload(ctx)(r.Chat.TransferOwnership(ctx, who(ctx), input.ConversationID, input.UserID))
+	return conversationPayload(ctx)(r.Chat.TransferOwnership(ctx, mustActor(ctx),
+		input.ConversationID, input.UserID))
 }
 
 func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveConversationInput) (*DonePayload, error) {
-	return donePayload(r.Chat.Leave(ctx, who(ctx), input.ConversationID))
+	return donePayload(r.Chat.Leave(ctx, mustActor(ctx), input.ConversationID))
 }
 
 func (r *mutationResolver) SendMessage(ctx context.Context, input chat.SendMessage) (*MessagePayload, error) {
-	return messagePayload(ctx)(r.Chat.SendMessage(ctx, who(ctx), input))
+	return messagePayload(ctx)(r.Chat.SendMessage(ctx, mustActor(ctx), input))
 }
 
 func (r *mutationResolver) EditMessage(ctx context.Context, input EditMessageInput) (*MessagePayload, error) {
-	return messagePayload(ctx)(r.Chat.EditMessage(ctx, who(ctx), input.edit()))
+	return messagePayload(ctx)(r.Chat.EditMessage(ctx, mustActor(ctx), input.edit()))
 }
 
 func (r *mutationResolver) DeleteMessage(ctx context.Context, input DeleteMessageInput) (*MessagePayload, error) {
-	return messagePayload(ctx)(r.Chat.DeleteMessage(ctx, who(ctx), input.MessageID))
+	return messagePayload(ctx)(r.Chat.DeleteMessage(ctx, mustActor(ctx), input.MessageID))
 }
 
 func (r *mutationResolver) AddReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
-	return messagePayload(ctx)(r.Chat.AddReaction(ctx, who(ctx), input.MessageID, input.Emoji))
+	return messagePayload(ctx)(r.Chat.AddReaction(ctx, mustActor(ctx), input.MessageID,
+		input.Emoji))
 }
 
 func (r *mutationResolver) RemoveReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
-	return messagePayload(ctx)(r.Chat.RemoveReaction(ctx, who(ctx), input.MessageID, input.Emoji))
+	return messagePayload(ctx)(r.Chat.RemoveReaction(ctx, mustActor(ctx), input.MessageID,
+		input.Emoji))
 }
 
 func (r *mutationResolver) MarkRead(ctx context.Context, input MarkReadInput) (*MemberPayload, error) {
-	return memberPayload(ctx)(r.Chat.MarkRead(ctx, who(ctx), input.ConversationID, input.Seq))
+	return memberPayload(ctx)(r.Chat.MarkRead(ctx, mustActor(ctx), input.ConversationID, input.Seq))
 }
 
 func (r *mutationResolver) UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*MemberPayload, error) {
-	return memberPayload(ctx)(r.Chat.UpdateMembership(ctx, who(ctx), input))
+	return memberPayload(ctx)(r.Chat.UpdateMembership(ctx, mustActor(ctx), input))
 }
 
 func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) (*ConversationPayload, error) {
-	return draftPayload(ctx)(r.Chat.SaveDraft(ctx, who(ctx), input.ConversationID, input.Content))
+	return draftPayload(ctx)(r.Chat.SaveDraft(ctx, mustActor(ctx), input.ConversationID,
+		input.Content))
 }
 
 func (r *mutationResolver) SetTyping(ctx context.Context, input SetTypingInput) (*DonePayload, error) {
-	return donePayload(r.Live.SetTyping(ctx, who(ctx), input.ConversationID, input.Typing))
+	return donePayload(r.Live.SetTyping(ctx, mustActor(ctx), input.ConversationID, input.Typing))
 }
 
 func (r *presenceResolver) User(ctx context.Context, obj *live.Presence) (*model.User, error) {
@@ -289,12 +302,12 @@ func (r *presenceResolver) User(ctx context.Context, obj *live.Presence) (*model
 }
 
 func (r *queryResolver) Viewer(ctx context.Context) (*Viewer, error) {
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	foreseeRoots(ctx, who)
-	u, err := loadUser(ctx, who.UserID)
+	prefetchRoots(ctx, viewer)
+	u, err := loadUser(ctx, viewer.UserID)
 	if err != nil || u == nil {
 		return nil, err
 	}
@@ -302,8 +315,8 @@ func (r *queryResolver) Viewer(ctx context.Context) (*Viewer, error) {
 }
 
 func (r *queryResolver) Node(ctx context.Context, id string) (Node, error) {
-	foreseeRoots(ctx, who(ctx))
-	foreseeNodes(ctx, id)
+	prefetchRoots(ctx, mustActor(ctx))
+	prefetchNodes(ctx, id)
 	return r.node(ctx, "id", id)
 }
 
@@ -316,11 +329,12 @@ func (r *queryResolver) User(ctx context.Context, id *string, nickname *string) 
 }
 
 func (r *queryResolver) Users(ctx context.Context, search *string, first *int, after *string, last *int, before *string) (*UserConnection, error) {
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Auth.SearchUsers(ctx, who, deref(search), page(first, after, last, before))
+	found, err := r.Auth.SearchUsers(ctx, viewer, deref(search),
+		pageArgs(first, after, last, before))
 	return userConnection(found), err
 }
 
@@ -329,13 +343,13 @@ func (r *queryResolver) Conversation(ctx context.Context, id string) (*model.Con
 	if err != nil {
 		return nil, err
 	}
-	foreseeRoots(ctx, who(ctx))
-	foreseeNodes(ctx, id)
+	prefetchRoots(ctx, mustActor(ctx))
+	prefetchNodes(ctx, id)
 	return loadConversation(ctx, key)
 }
 
 func (r *queryResolver) SearchMessages(ctx context.Context, query string, conversationID *string, authorID *string, sentAfter *time.Time, sentBefore *time.Time, first *int, after *string, last *int, before *string) (*MessageSearchConnection, error) {
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -343,19 +357,21 @@ func (r *queryResolver) SearchMessages(ctx context.Context, query string, conver
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.searchOnce(ctx, who, search, page(first, after, last, before))
+	found, err := r.searchMessages(ctx, viewer, search, pageArgs(first, after, last, before))
 	connection := searchConnection(found)
-	foresee(ctx, connection.Nodes, (*lookahead).messagesHave)
+	prefetch(ctx, connection.Nodes, (*prefetcher).ofMessages)
 	return connection, err
 }
 
 func (r *reactionGroupResolver) Users(ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int, before *string) (*UserConnection, error) {
-	found, err := pageFor(ctx, peoplePage, page(first, after, last, before), chat.EmojiOn{MessageID: obj.MessageID, Emoji: obj.Emoji},
+	found, err := pageFor(ctx, usersPage, pageArgs(first, after, last, before),
+		chat.EmojiOn{MessageID: obj.MessageID, Emoji: obj.Emoji},
 		func(l *loaders) pages[chat.EmojiOn, *model.Reaction] { return l.reactors })
 	if err != nil {
 		return nil, err
 	}
-	return peopleConnection(ctx, found, chat.ReactorCursor, func(r *model.Reaction) model.UserID { return r.UserID })
+	return usersOfConnection(ctx, found, chat.ReactorCursor,
+		func(r *model.Reaction) model.UserID { return r.UserID })
 }
 
 func (r *readReceiptResolver) User(ctx context.Context, obj *live.ReadReceipt) (*model.User, error) {
@@ -363,15 +379,15 @@ func (r *readReceiptResolver) User(ctx context.Context, obj *live.ReadReceipt) (
 }
 
 func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool, error) {
-	who, err := actor(ctx)
-	return obj.ID == who.SessionID, err
+	viewer, err := actor(ctx)
+	return obj.ID == viewer.SessionID, err
 }
 
 func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID string, afterSeq *int) (<-chan *model.Message, error) {
-	if item := givenTo(ctx); item != nil {
-		return just(item.Event.Message), nil
+	if item := itemOf(ctx); item != nil {
+		return singleton(item.Event.Message), nil
 	}
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -379,7 +395,7 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 	if err != nil {
 		return nil, err
 	}
-	events, err := r.Feed.Follow(ctx, who, key, int64Ptr(afterSeq))
+	events, err := r.Feed.Follow(ctx, viewer, key, int64Ptr(afterSeq))
 	if err != nil {
 		return nil, err
 	}
@@ -387,10 +403,10 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 }
 
 func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversationID string, afterSeq *int) (<-chan ConversationEvent, error) {
-	if item := givenTo(ctx); item != nil {
-		return givenEvent(conversationID, item.Followed)
+	if item := itemOf(ctx); item != nil {
+		return singletonEvent(conversationID, item.Followed)
 	}
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -398,7 +414,7 @@ func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversat
 	if err != nil {
 		return nil, err
 	}
-	followed, err := r.Feed.FollowWithCaughtUp(ctx, who, key, int64Ptr(afterSeq))
+	followed, err := r.Feed.FollowWithCaughtUp(ctx, viewer, key, int64Ptr(afterSeq))
 	if err != nil {
 		return nil, err
 	}
@@ -406,11 +422,11 @@ func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversat
 }
 
 func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-chan *ViewerEvent, error) {
-	who, err := r.actorWithSlot(ctx, eventsField)
+	viewer, err := r.actorWithSlot(ctx, eventsField)
 	if err != nil {
 		return nil, err
 	}
-	events, err := r.Feed.ViewerEvents(ctx, who, after)
+	events, err := r.Feed.ViewerEvents(ctx, viewer, after)
 	if err != nil {
 		return nil, err
 	}
@@ -418,38 +434,39 @@ func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-cha
 }
 
 func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error) {
-	who, err := r.actorWithSlot(ctx, conversationAddedField)
+	viewer, err := r.actorWithSlot(ctx, conversationAddedField)
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Resolver, r.Feed.Joined(ctx, who), func(id model.ConversationID) (*model.Conversation, bool, error) {
-		c, err := r.Chat.Conversation(ctx, who, id)
-		return c, c != nil, err
-	}), nil
+	return stream(ctx, r.Resolver, r.Feed.Joined(ctx, viewer),
+		func(id model.ConversationID) (*model.Conversation, bool, error) {
+			c, err := r.Chat.Conversation(ctx, viewer, id)
+			return c, c != nil, err
+		}), nil
 }
 
 func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxUpdate, error) {
-	who, err := r.actorWithSlot(ctx, inboxUpdatedField)
+	viewer, err := r.actorWithSlot(ctx, inboxUpdatedField)
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Resolver, r.Feed.Inbox(ctx, who), inboxUpdate), nil
+	return stream(ctx, r.Resolver, r.Feed.Inbox(ctx, viewer), inboxUpdate), nil
 }
 
 func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string) (<-chan *live.Typing, error) {
-	return follow(ctx, r.Resolver, conversationID, r.Live.Typing)
+	return streamConversation(ctx, r.Resolver, conversationID, r.Live.Typing)
 }
 
 func (r *subscriptionResolver) ReadReceipts(ctx context.Context, conversationID string) (<-chan *live.ReadReceipt, error) {
-	return follow(ctx, r.Resolver, conversationID, r.Live.ReadReceipts)
+	return streamConversation(ctx, r.Resolver, conversationID, r.Live.ReadReceipts)
 }
 
 func (r *subscriptionResolver) PresenceChanged(ctx context.Context) (<-chan *live.Presence, error) {
-	who, err := r.actorWithSlot(ctx, presenceChangedField)
+	viewer, err := r.actorWithSlot(ctx, presenceChangedField)
 	if err != nil {
 		return nil, err
 	}
-	return stream(ctx, r.Resolver, r.Live.PresenceChanges(ctx, who), each), nil
+	return stream(ctx, r.Resolver, r.Live.PresenceChanges(ctx, viewer), each), nil
 }
 
 func (r *typingIndicatorResolver) User(ctx context.Context, obj *live.Typing) (*model.User, error) {
@@ -461,20 +478,21 @@ func (r *userResolver) Presence(ctx context.Context, obj *model.User) (*live.Pre
 }
 
 func (r *viewerResolver) Sessions(ctx context.Context, obj *Viewer) ([]*model.Session, error) {
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return r.Auth.Sessions(ctx, who)
+	return r.Auth.Sessions(ctx, viewer)
 }
 
 func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, filter *chat.ConversationFilter, first *int, after *string, last *int, before *string) (*ConversationConnection, error) {
-	who, err := actor(ctx)
+	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Chat.MyConversations(ctx, who, deref(filter), page(first, after, last, before))
-	foresee(ctx, found.Items, (*lookahead).conversationsHave)
+	found, err := r.Chat.MyConversations(ctx, viewer, deref(filter),
+		pageArgs(first, after, last, before))
+	prefetch(ctx, found.Items, (*prefetcher).ofConversations)
 	return conversationConnection(found), err
 }
 

@@ -13,7 +13,7 @@ import (
 	"parley/wire"
 )
 
-// Tools show clients the descriptions and nothing else, so every part of the schema has one.
+// Tools show the descriptions and nothing else, so every part of the schema has one.
 func TestEverythingIsDescribed(t *testing.T) {
 	t.Parallel()
 	schema := mustSchema(t)
@@ -57,13 +57,15 @@ func TestEverythingIsDescribed(t *testing.T) {
 	}
 }
 
-// Clients act on extensions.code, so the conventions name each one that can be there.
+// Clients act on extensions.code, so the conventions in the schema name each code.
 func TestEveryCodeIsDescribed(t *testing.T) {
 	t.Parallel()
 	conventions := mustSchema(t).Description
 	for _, code := range []errs.Code{
-		errs.Unauthenticated, errs.Forbidden, errs.NotFound, errs.BadUserInput, errs.RateLimited, errs.Unavailable, errs.Internal,
-		document.ParseFailed, document.ValidationFailed, document.TooLarge, wire.PersistedNotFound, wire.PersistedNotSupported,
+		errs.Unauthenticated, errs.Forbidden, errs.NotFound, errs.BadUserInput, errs.RateLimited,
+		errs.Unavailable, errs.Internal,
+		document.ParseFailed, document.ValidationFailed, document.TooLarge, wire.PersistedNotFound,
+		wire.PersistedNotSupported,
 	} {
 		if !strings.Contains(conventions, "`"+string(code)+"`") {
 			t.Errorf("the schema's description does not name %s", code)
@@ -71,7 +73,7 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 	}
 }
 
-// What the schema says about itself has to arrive in tools like GraphiQL.
+// The descriptions in the schema have to reach tools like GraphiQL.
 func TestIntrospectionTellsWhatIsServed(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -103,7 +105,7 @@ func TestIntrospectionTellsWhatIsServed(t *testing.T) {
 	}
 }
 
-// No transport sends an answer in parts, so nothing may ask for one.
+// No transport sends an answer in parts, so a request for one is refused.
 func TestNothingIsDeferred(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -114,7 +116,8 @@ func TestNothingIsDeferred(t *testing.T) {
 		`query ($if: Boolean = false) { viewer { ... on Viewer @defer(if: $if) { email } } }`,
 	} {
 		a := s.do(ann.token, query, nil)
-		if len(a.Errors) != 1 || a.Errors[0].code() != "GRAPHQL_VALIDATION_FAILED" || a.Errors[0].Message != `Unknown directive "@defer".` {
+		if len(a.Errors) != 1 || a.Errors[0].code() != "GRAPHQL_VALIDATION_FAILED" ||
+			a.Errors[0].Message != `Unknown directive "@defer".` {
 			t.Errorf("%s: got %v", query, a)
 		}
 	}

@@ -30,31 +30,33 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 
 // api is a server of the whole graph on a fresh database.
 type api struct {
-	t     *testing.T
+	t     testing.TB
 	url   string
 	graph *graph.Server
 	auth  *auth.Service
 	log   *syncBuffer
 }
 
-// mustServe starts one; change may alter its settings.
-func mustServe(t *testing.T, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
+// mustServe starts a server; change may alter its settings.
+func mustServe(t testing.TB, db *store.DB, change ...func(*graph.Options, *auth.Options)) *api {
 	t.Helper()
 	return mustServeRunning(t, db, nil, (*auth.Service).Run, change...)
 }
 
-// mustServeLimited is mustServe for tests of how fast accounts may write and search.
+// mustServeLimited is mustServe with rate limits of accounts.
 func mustServeLimited(
-	t *testing.T, db *store.DB, limits *ratelimit.Accounts, change ...func(*graph.Options, *auth.Options),
+	t testing.TB, db *store.DB, limits *ratelimit.Accounts,
+	change ...func(*graph.Options, *auth.Options),
 ) *api {
 	t.Helper()
 	return mustServeRunning(t, db, limits, (*auth.Service).Run, change...)
 }
 
-// mustServeRunning is mustServe with limits, and with something else than what looks at
-// revocations.
+// mustServeRunning is mustServe with limits, and with another function in place of Service.Run,
+// which looks at revocations.
 func mustServeRunning(
-	t *testing.T, db *store.DB, limits *ratelimit.Accounts, run func(*auth.Service, context.Context),
+	t testing.TB, db *store.DB, limits *ratelimit.Accounts,
+	run func(*auth.Service, context.Context),
 	change ...func(*graph.Options, *auth.Options),
 ) *api {
 	t.Helper()
@@ -76,11 +78,16 @@ func mustServeRunning(
 	})
 	chatService := chat.New(db, feeds, lives, chat.Options{Limits: limits, Log: logger})
 	authOpts := auth.Options{
-		Accounts: limits, Mail: outbox, OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount,
-		OnSettings: lives.SettingsChanged, Log: logger,
-		Link: func(action, token string) string { return "https://chat.example.org/" + action + "#token=" + token },
+		Accounts: limits, Mail: outbox, Log: logger,
+		OnDelete: lives.EndPresence, CleanUp: chatService.CleanUpAccount,
+		OnSettings: lives.SettingsChanged,
+		Link: func(action, token string) string {
+			return "https://chat.example.org/" + action + "#token=" + token
+		},
 		Keys: []auth.Key{key}, Issuer: "parley", AccessTTL: time.Hour, RefreshTTL: time.Hour,
-		Argon2: &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32},
+		Argon2: &argon2id.Params{
+			Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32,
+		},
 	}
 	for _, fn := range change {
 		fn(&opts, &authOpts)
@@ -106,7 +113,8 @@ func mustServeRunning(
 		listening.Close()
 		cancel()
 		running.Wait()
-		if strings.Contains(log.String(), "internal error") && !t.Failed() && !strings.Contains(t.Name(), "Internal") {
+		if strings.Contains(log.String(), "internal error") && !t.Failed() &&
+			!strings.Contains(t.Name(), "Internal") {
 			t.Errorf("an internal error happened:\n%s", log)
 		}
 	})
@@ -169,7 +177,7 @@ func (a answer) codes() []string {
 }
 
 // at walks into the data: "conversation.members.nodes.0.role".
-func (a answer) at(t *testing.T, path string) any {
+func (a answer) at(t testing.TB, path string) any {
 	t.Helper()
 	var v any = a.Data
 	for step := range strings.SplitSeq(path, ".") {
@@ -185,7 +193,7 @@ func (a answer) at(t *testing.T, path string) any {
 	return v
 }
 
-func (a answer) str(t *testing.T, path string) string {
+func (a answer) str(t testing.TB, path string) string {
 	t.Helper()
 	s, ok := a.at(t, path).(string)
 	if !ok {
@@ -201,7 +209,10 @@ func (s *api) do(token, query string, variables map[string]any) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	status, raw := s.post(body, http.Header{"Authorization": bearer(token), "Content-Type": {"application/json"}})
+	status, raw := s.post(body, http.Header{
+		"Authorization": bearer(token),
+		"Content-Type":  {"application/json"},
+	})
 	var a answer
 	if err := json.Unmarshal(raw, &a); err != nil {
 		s.t.Fatalf("%d: %s: %v", status, raw, err)
@@ -221,9 +232,12 @@ func (s *api) post(body []byte, header http.Header) (status int, answer []byte) 
 	return s.request(http.MethodPost, "", body, header)
 }
 
-func (s *api) request(method, query string, body []byte, header http.Header) (status int, answer []byte) {
+func (s *api) request(
+	method, query string, body []byte, header http.Header,
+) (status int, answer []byte) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+query, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+query,
+		bytes.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -240,7 +254,7 @@ func (s *api) request(method, query string, body []byte, header http.Header) (st
 	return res.StatusCode, answer
 }
 
-// person is somebody who is registered and signed in.
+// person is a registered user with a session.
 type person struct {
 	id, token, refresh string
 }
@@ -248,9 +262,11 @@ type person struct {
 func (s *api) mustRegister(nickname string) person {
 	s.t.Helper()
 	a := s.do("", `mutation($in: RegisterInput!) { register(input: $in) {
-		tokens { accessToken refreshToken } viewer { user { id } } userErrors { code message path } } }`,
+		tokens { accessToken refreshToken } viewer { user { id } }
+		userErrors { code message path } } }`,
 		map[string]any{"in": map[string]any{
-			"email": nickname + "@example.org", "nickname": nickname, "password": "a password of " + nickname,
+			"email": nickname + "@example.org", "nickname": nickname,
+			"password": "a password of " + nickname,
 		}})
 	return person{
 		id: a.str(s.t, "register.viewer.user.id"), token: a.str(s.t, "register.tokens.accessToken"),
@@ -258,29 +274,33 @@ func (s *api) mustRegister(nickname string) person {
 	}
 }
 
-// mustConversation starts one and returns its id.
+// mustConversation creates a conversation and returns its id.
 func (s *api) mustConversation(owner person, others ...person) string {
 	s.t.Helper()
 	members := []any{}
 	for _, o := range others {
 		members = append(members, map[string]any{"userId": o.id})
 	}
-	a := s.do(owner.token, createConversation, map[string]any{"in": map[string]any{"members": members}})
+	a := s.do(owner.token, createConversation,
+		map[string]any{"in": map[string]any{"members": members}})
 	return a.str(s.t, "createConversation.conversation.id")
 }
 
 func (s *api) mustSend(from person, conversation, content string) {
 	s.t.Helper()
-	a := s.do(from.token, sendMessage, map[string]any{"in": map[string]any{"conversationId": conversation, "content": content}})
+	a := s.do(from.token, sendMessage,
+		map[string]any{"in": map[string]any{"conversationId": conversation, "content": content}})
 	a.str(s.t, "sendMessage.message.id")
 }
 
 const (
 	createConversation = `mutation($in: CreateConversationInput!) { createConversation(input: $in) {
-		conversation { id title memberCount owner { id } viewerMember { role } members { nodes { user { id nickname } role } } }
+		conversation { id title memberCount owner { id } viewerMember { role }
+		members { nodes { user { id nickname } role } } }
 		userErrors { code message path } } }`
 	sendMessage = `mutation($in: SendMessageInput!) { sendMessage(input: $in) {
 		message { id seq content author { id } } userErrors { code message path } } }`
-	messageAdded = `subscription($id: ID!, $after: Int) { messageAdded(conversationId: $id, afterSeq: $after) {
+	messageAdded = `subscription($id: ID!, $after: Int) {
+		messageAdded(conversationId: $id, afterSeq: $after) {
 		seq content author { nickname } } }`
 )

@@ -9,8 +9,8 @@ import (
 	"parley/model"
 )
 
-// Subscriptions over all of an account's conversations. Each costs memory for every conversation of
-// the account.
+// The subscriptions over all conversations of an account. Each of them needs memory for every
+// conversation.
 const (
 	eventsField            = "events"
 	conversationAddedField = "conversationAdded"
@@ -18,59 +18,65 @@ const (
 	presenceChangedField   = "presenceChanged"
 )
 
-// slots bounds how many subscriptions over all conversations an account has on this node, of each
-// field by itself, and keeps `events` to one on each connection. A slot is free again as soon as
-// its operation is cancelled, so that a client may end one and begin the next at once.
+// slots limit how many subscriptions over all conversations an account has on this node, of each
+// field separately, and how many to `events` a connection has, which is one. The end of an
+// operation's context frees its slot: a client may end one operation and start the next at once.
 type slots struct {
 	max int
 
-	mu    sync.Mutex // guards what follows
-	taken map[slotOwner][]slot
+	mu   sync.Mutex // guards held
+	held map[slotKey][]slot
 }
 
-type slotOwner struct {
+type slotKey struct {
 	account model.UserID
 	field   string
 }
 
 type slot struct {
-	ctx        context.Context //nolint:containedctx // of the operation, whose end frees the slot
-	connection *identity       // each connection has one of its own
+	ctx        context.Context //nolint:containedctx // of the operation
+	connection *identity       // each connection has its own
 }
 
-func newSlots(most int) *slots { return &slots{max: most, taken: map[slotOwner][]slot{}} }
+func newSlots(most int) *slots { return &slots{max: most, held: map[slotKey][]slot{}} }
 
-// take reports RATE_LIMITED where there is no slot for a subscription. It is free again once ctx
-// has ended.
-func (s *slots) take(ctx context.Context, account model.UserID, field string) error {
-	of := slotOwner{account, field}
+// acquire takes a slot until ctx ends. It returns RATE_LIMITED if there is none.
+func (s *slots) acquire(ctx context.Context, account model.UserID, field string) error {
+	key := slotKey{account, field}
+	connection := identityOf(ctx)
+	sameConnection := func(sl slot) bool { return sl.connection == connection }
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	running := s.running(of)
-	connection := identityOf(ctx)
-	if field == eventsField && slices.ContainsFunc(running, func(sl slot) bool { return sl.connection == connection }) {
-		return errs.New(errs.RateLimited, "events runs on this connection already, and has everything: use that one, or end it first.")
+	running := s.running(key)
+	if field == eventsField && slices.ContainsFunc(running, sameConnection) {
+		return errs.New(errs.RateLimited,
+			"events runs on this connection already, and has everything: "+
+				"use that one, or end it first.")
 	}
 	if len(running) >= s.max {
-		return errs.New(errs.RateLimited, "At most %d subscriptions to %s of one account run on a node at once: end some.", s.max, field)
+		return errs.New(errs.RateLimited,
+			"At most %d subscriptions to %s of one account run on a node at once: end some.",
+			s.max, field)
 	}
-	s.taken[of] = append(running, slot{ctx, connection})
-	context.AfterFunc(ctx, func() { s.free(of) })
+	s.held[key] = append(running, slot{ctx, connection})
+	context.AfterFunc(ctx, func() { s.free(key) })
 	return nil
 }
 
-func (s *slots) free(of slotOwner) {
+// free removes the slots whose operations have ended.
+func (s *slots) free(key slotKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running(of)
+	s.running(key)
 }
 
-// running forgets the slots whose operations have ended, and returns the others. It needs the lock.
-func (s *slots) running(of slotOwner) []slot {
-	running := slices.DeleteFunc(s.taken[of], func(sl slot) bool { return sl.ctx.Err() != nil })
-	s.taken[of] = running
+// running removes the slots whose operations have ended, and returns the others. Must be called
+// with s.mu held.
+func (s *slots) running(key slotKey) []slot {
+	running := slices.DeleteFunc(s.held[key], func(sl slot) bool { return sl.ctx.Err() != nil })
+	s.held[key] = running
 	if len(running) == 0 {
-		delete(s.taken, of)
+		delete(s.held, key)
 	}
 	return running
 }

@@ -16,12 +16,13 @@ import (
 )
 
 const (
-	everything = `subscription($after: String) { events(after: $after) { cursor event { __typename } } }`
-	presences  = `subscription { presenceChanged { online } }`
+	everything = `subscription($after: String) {
+		events(after: $after) { cursor event { __typename } } }`
+	presences = `subscription { presenceChanged { online } }`
 )
 
-// begin subscribes, and waits until the stream runs.
-func (c *client) begin(query string) operation {
+// start subscribes, and waits until the stream runs.
+func (c *client) start(query string) operation {
 	c.t.Helper()
 	o := c.subscribe(query, nil)
 	if f := o.frame(); f.Type != "next" {
@@ -37,8 +38,8 @@ func (o operation) wantRefused(t *testing.T, code string) {
 	}
 }
 
-// One stream of everything runs on a connection. Another is refused, and nothing else ends; once
-// the first is ended, there is room at once.
+// One events subscription runs on a connection. Another is refused, and the first one goes on. Once
+// the first one has ended, there is room at once.
 func TestEventsRunOnceOnAConnection(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -46,23 +47,24 @@ func TestEventsRunOnceOnAConnection(t *testing.T) {
 		ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
 		c := s.mustDial(ann.token, nil)
 		c.subscribe(everything, map[string]any{"after": "ZQ"}).wantRefused(t, "BAD_USER_INPUT")
-		first := c.begin(everything)
+		first := c.start(everything)
 		for range 3 {
 			c.subscribe(everything, nil).wantRefused(t, "RATE_LIMITED")
 		}
 		s.mustConversation(bob, ann)
-		if got := first.next(t, "events")["event"].(map[string]any)["__typename"]; got != "ConversationJoined" {
+		if got := first.next(t,
+			"events")["event"].(map[string]any)["__typename"]; got != "ConversationJoined" {
 			t.Errorf("got %v", got)
 		}
-		s.mustDial(ann.token, nil).begin(everything) // another connection's own
+		s.mustDial(ann.token, nil).start(everything) // another connection has its own
 		for range 20 {
 			c.send(frame{ID: first.id, Type: "complete"})
-			first = c.begin(everything)
+			first = c.start(everything)
 		}
 	})
 }
 
-// The same where the operations of one connection are requests that share a server-sent stream.
+// The same if the operations of one connection are requests that share a server-sent stream.
 func TestEventsRunOnceOnASharedStream(t *testing.T) {
 	t.Parallel()
 	s := mustServe(t, storetest.MustSQLite(t))
@@ -73,7 +75,10 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header = http.Header{"Authorization": bearer(ann.token), "Content-Type": {"application/json"}}
+		req.Header = http.Header{
+			"Authorization": bearer(ann.token),
+			"Content-Type":  {"application/json"},
+		}
 		if token != "" {
 			req.Header.Set("X-GraphQL-Event-Stream-Token", token)
 		}
@@ -93,26 +98,31 @@ func TestEventsRunOnceOnASharedStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := readSent(send(http.MethodGet, string(token), "").Body)
-	begin := func(id string) {
-		body, err := json.Marshal(map[string]any{"query": everything, "extensions": map[string]any{"operationId": id}})
+	start := func(id string) {
+		body, err := json.Marshal(map[string]any{
+			"query":      everything,
+			"extensions": map[string]any{"operationId": id},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res := send(http.MethodPost, string(token), string(body)); res.StatusCode != http.StatusAccepted {
+		if res := send(http.MethodPost, string(token),
+			string(body)); res.StatusCode != http.StatusAccepted {
 			t.Fatalf("got %s", res.Status)
 		}
 	}
-	begin("one")
+	start("one")
 	if e := next(t, events); !strings.Contains(e.data, "CaughtUp") {
 		t.Errorf("got %+v", e)
 	}
-	begin("two")
-	if e := next(t, events); !strings.Contains(e.data, "RATE_LIMITED") || !strings.Contains(e.data, `"two"`) {
+	start("two")
+	if e := next(t, events); !strings.Contains(e.data, "RATE_LIMITED") ||
+		!strings.Contains(e.data, `"two"`) {
 		t.Errorf("got %+v", e)
 	}
 }
 
-// runs waits until a stream has told something, of which there is more and more.
+// runs waits until a stream has delivered something, while more and more happens.
 func (s *api) runs(t *testing.T, o operation, ann, bob person) {
 	t.Helper()
 	told := make(chan frame, 1)
@@ -130,17 +140,21 @@ func (s *api) runs(t *testing.T, o operation, ann, bob person) {
 	}
 }
 
-// An account has so many subscriptions of one kind over all of its conversations on a node,
-// whatever connections they are on.
+// The subscriptions of an account over all its conversations are limited on a node, for each field,
+// on all connections together.
 func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 2
-	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.MaxStreams = most })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(o *graph.Options, _ *auth.Options) {
+			o.MaxStreams = most
+		})
 	ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
 	s.mustConversation(ann, bob)
-	s.mustDial(bob.token, nil) // so that there is a presence to tell of
+	s.mustDial(bob.token, nil) // so that presenceChanged has a user to report
 	for _, query := range []string{
-		everything, presences, `subscription { inboxUpdated { conversationId } }`, `subscription { conversationAdded { id } }`,
+		everything, presences, `subscription { inboxUpdated { conversationId } }`, `subscription {
+			conversationAdded { id } }`,
 	} {
 		var last operation
 		for range most {
@@ -149,7 +163,7 @@ func TestStreamsOfAnAccountAreBounded(t *testing.T) {
 		}
 		c := s.mustDial(ann.token, nil)
 		c.subscribe(query, nil).wantRefused(t, "RATE_LIMITED")
-		// another account's own
+		// another account has its own limit
 		s.runs(t, s.mustDial(bob.token, nil).subscribe(query, nil), bob, ann)
 		last.client.send(frame{ID: last.id, Type: "complete"})
 		s.runs(t, last.client.subscribe(query, nil), ann, bob)

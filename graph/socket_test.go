@@ -19,13 +19,12 @@ import (
 	"parley/store/storetest"
 )
 
-// client is a graphql-transport-ws client of the plainest kind: it can also do what a well-behaved
-// one never would.
+// client is a minimal graphql-transport-ws client. It can also break the protocol.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	conn *websocket.Conn
 	next int
-	// received keeps what came for an operation that nobody was waiting for yet.
+	// received keeps frames of operations that no test step was waiting for yet.
 	received map[string][]frame
 }
 
@@ -35,11 +34,14 @@ type frame struct {
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
-func (s *api) dial(header http.Header, subprotocols ...string) (*websocket.Conn, *http.Response, error) {
-	return websocket.Dial(s.t.Context(), s.url, &websocket.DialOptions{HTTPHeader: header, Subprotocols: subprotocols})
+func (s *api) dial(
+	header http.Header, subprotocols ...string,
+) (*websocket.Conn, *http.Response, error) {
+	return websocket.Dial(s.t.Context(), s.url,
+		&websocket.DialOptions{HTTPHeader: header, Subprotocols: subprotocols})
 }
 
-// mustConnect opens a socket and says nothing on it.
+// mustConnect opens a socket and sends nothing on it.
 func (s *api) mustConnect() *client {
 	s.t.Helper()
 	conn, _, err := s.dial(nil, "graphql-transport-ws")
@@ -50,7 +52,7 @@ func (s *api) mustConnect() *client {
 	return &client{t: s.t, conn: conn, received: map[string][]frame{}}
 }
 
-// mustDial opens a socket and gets through its initialisation.
+// mustDial opens a socket and initialises it.
 func (s *api) mustDial(token string, params map[string]any) *client {
 	s.t.Helper()
 	c := s.mustConnect()
@@ -64,7 +66,7 @@ func (s *api) mustDial(token string, params map[string]any) *client {
 	return c
 }
 
-func mustJSON(t *testing.T, v any) json.RawMessage {
+func mustJSON(t testing.TB, v any) json.RawMessage {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -99,8 +101,8 @@ func (c *client) read() frame {
 	return f
 }
 
-// closed reads until the server closes, and says how it did; no frame of the given kinds may come
-// before.
+// closed reads until the server closes, and returns its close frame. No frame of the types in never
+// may come before.
 func (c *client) closed(never ...string) (code int, reason string) {
 	c.t.Helper()
 	for {
@@ -129,7 +131,10 @@ func (c *client) subscribe(query string, variables map[string]any) operation {
 	c.t.Helper()
 	c.next++
 	id := strconv.Itoa(c.next)
-	c.send(frame{ID: id, Type: "subscribe", Payload: mustJSON(c.t, map[string]any{"query": query, "variables": variables})})
+	c.send(frame{
+		ID: id, Type: "subscribe",
+		Payload: mustJSON(c.t, map[string]any{"query": query, "variables": variables}),
+	})
 	return operation{c, id}
 }
 
@@ -144,8 +149,8 @@ func (o operation) frame() frame {
 	}
 }
 
-// message is the next result: "2 hi by ann".
-func (o operation) message(t *testing.T) string {
+// message returns the next result: "2 hi by ann".
+func (o operation) message(t testing.TB) string {
 	t.Helper()
 	f := o.frame()
 	var a answer
@@ -153,11 +158,12 @@ func (o operation) message(t *testing.T) string {
 		t.Fatalf("%+v (%v)", f, err)
 	}
 	m := a.at(t, "messageAdded").(map[string]any)
-	return strconv.Itoa(int(m["seq"].(float64))) + " " + m["content"].(string) + " by " + a.str(t, "messageAdded.author.nickname")
+	return strconv.Itoa(int(m["seq"].(float64))) + " " + m["content"].(string) + " by " +
+		a.str(t, "messageAdded.author.nickname")
 }
 
-// failure is the codes of the error that ends the operation.
-func (o operation) failure(t *testing.T) []string {
+// failure returns the codes of the error that ends the operation.
+func (o operation) failure(t testing.TB) []string {
 	t.Helper()
 	f := o.frame()
 	var a answer
@@ -175,11 +181,13 @@ func TestMessageAddedReplaysAndGoesLive(t *testing.T) {
 		id := s.mustConversation(ann, bob)
 		s.mustSend(ann, id, "before")
 
-		all := s.mustDial(ann.token, nil).subscribe(messageAdded, map[string]any{"id": id, "after": 0})
+		all := s.mustDial(ann.token, nil).
+			subscribe(messageAdded, map[string]any{"id": id, "after": 0})
 		if got := all.message(t); got != "2 before by ann" {
 			t.Errorf("replayed %s", got)
 		}
-		last := s.mustDial(bob.token, nil).subscribe(messageAdded, map[string]any{"id": id, "after": 2})
+		last := s.mustDial(bob.token, nil).
+			subscribe(messageAdded, map[string]any{"id": id, "after": 2})
 		s.mustSend(bob, id, "live")
 		for _, o := range []operation{all, last} {
 			if got := o.message(t); got != "3 live by bob" {
@@ -192,13 +200,22 @@ func TestMessageAddedReplaysAndGoesLive(t *testing.T) {
 			vars  map[string]any
 			want  string
 		}{
-			"a stranger":       {eve.token, map[string]any{"id": id}, "NOT_FOUND"},
-			"not signed in":    {"", map[string]any{"id": id}, "UNAUTHENTICATED"},
-			"not an id":        {ann.token, map[string]any{"id": "x"}, "BAD_USER_INPUT"},
-			"beyond the end":   {ann.token, map[string]any{"id": id, "after": 99}, "BAD_USER_INPUT"},
-			"before the start": {ann.token, map[string]any{"id": id, "after": -1}, "BAD_USER_INPUT"},
+			"a non-member":  {eve.token, map[string]any{"id": id}, "NOT_FOUND"},
+			"not signed in": {"", map[string]any{"id": id}, "UNAUTHENTICATED"},
+			"not an id":     {ann.token, map[string]any{"id": "x"}, "BAD_USER_INPUT"},
+			"beyond the end": {
+				ann.token,
+				map[string]any{"id": id, "after": 99},
+				"BAD_USER_INPUT",
+			},
+			"before the start": {
+				ann.token,
+				map[string]any{"id": id, "after": -1},
+				"BAD_USER_INPUT",
+			},
 		} {
-			if got := s.mustDial(c.token, nil).subscribe(messageAdded, c.vars).failure(t); !cmp.Equal(got, []string{c.want}) {
+			if got := s.mustDial(c.token, nil).subscribe(messageAdded, c.vars).
+				failure(t); !cmp.Equal(got, []string{c.want}) {
 				t.Errorf("%s: %v", name, got)
 			}
 		}
@@ -260,9 +277,18 @@ func TestSocketInitialisation(t *testing.T) {
 		first frame
 		want  int
 	}{
-		"a bad token":     {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"Bearer x"}`)}, 4403},
-		"no bearer":       {frame{Type: "connection_init", Payload: json.RawMessage(`{"Authorization":"x"}`)}, 4403},
-		"too early":       {frame{Type: "subscribe", ID: "1", Payload: json.RawMessage(`{"query":"{ __typename }"}`)}, 4401},
+		"a bad token": {frame{
+			Type:    "connection_init",
+			Payload: json.RawMessage(`{"Authorization":"Bearer x"}`),
+		}, 4403},
+		"no bearer": {frame{
+			Type:    "connection_init",
+			Payload: json.RawMessage(`{"Authorization":"x"}`),
+		}, 4403},
+		"too early": {frame{
+			Type: "subscribe", ID: "1",
+			Payload: json.RawMessage(`{"query":"{ __typename }"}`),
+		}, 4401},
 		"no such message": {frame{Type: "hello"}, 4400},
 	} {
 		socket := s.mustConnect()
@@ -271,7 +297,7 @@ func TestSocketInitialisation(t *testing.T) {
 			t.Errorf("%s: closed with %d %q", name, code, reason)
 		}
 	}
-	// A client that is no browser may send the token with the upgrade.
+	// A client that is not a browser may send the token with the upgrade.
 	ann := s.mustRegister("ann")
 	conn, _, err := s.dial(http.Header{"Authorization": bearer(ann.token)}, "graphql-transport-ws")
 	if err != nil {
@@ -281,13 +307,14 @@ func TestSocketInitialisation(t *testing.T) {
 	c := &client{t: t, conn: conn, received: map[string][]frame{}}
 	c.send(frame{Type: "connection_init"})
 	c.read()
-	if f := c.subscribe(`{ viewer { email } }`, nil).frame(); !strings.Contains(string(f.Payload), "ann@example.org") {
+	if f := c.subscribe(`{ viewer { email } }`, nil).
+		frame(); !strings.Contains(string(f.Payload), "ann@example.org") {
 		t.Errorf("got %+v", f)
 	}
 }
 
-// A socket ends with its session, with its token, and with the server; never with "complete", which
-// would tell the client not to come back.
+// A socket ends with its session, with its token, and with the server; never with "complete",
+// after which a client does not come back.
 func TestSocketEnds(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -304,7 +331,8 @@ func TestSocketEnds(t *testing.T) {
 
 		c := follow(ann)
 		s.do(ann.token, `mutation { logout { userErrors { code } } }`, nil)
-		if code, reason := c.closed("complete", "error"); code != 4403 || !strings.Contains(reason, "session has ended") {
+		if code, reason := c.closed("complete", "error"); code != 4403 ||
+			!strings.Contains(reason, "session has ended") {
 			t.Errorf("signed out: %d %q", code, reason)
 		}
 
@@ -313,7 +341,8 @@ func TestSocketEnds(t *testing.T) {
 		if code, _ := c.closed("complete", "error"); code != 1012 {
 			t.Errorf("the server stops: %d", code)
 		}
-		if _, res, _ := s.dial(nil, "graphql-transport-ws"); res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		if _, res, _ := s.dial(nil, "graphql-transport-ws"); res == nil ||
+			res.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("a stopping server took a socket: %v", res)
 		}
 	})
@@ -321,19 +350,91 @@ func TestSocketEnds(t *testing.T) {
 
 func TestSocketEndsWithItsToken(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), func(_ *graph.Options, o *auth.Options) { o.AccessTTL = 2 * time.Second })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(_ *graph.Options, o *auth.Options) { o.AccessTTL = 2 * time.Second })
 	ann := s.mustRegister("ann")
-	if code, reason := s.mustDial(ann.token, nil).closed(); code != 4403 || !strings.Contains(reason, "expired") {
+	if code, reason := s.mustDial(ann.token, nil).closed(); code != 4403 ||
+		!strings.Contains(reason, "expired") {
 		t.Errorf("closed with %d %q", code, reason)
 	}
 }
 
 func TestTooLargeForASocket(t *testing.T) {
 	t.Parallel()
-	s := mustServe(t, storetest.MustSQLite(t), func(o *graph.Options, _ *auth.Options) { o.MaxBodyBytes = 1000 })
+	s := mustServe(t, storetest.MustSQLite(t),
+		func(o *graph.Options, _ *auth.Options) { o.MaxBodyBytes = 1000 })
 	c := s.mustDial("", nil)
 	c.subscribe(`{ viewer { email } } #`+strings.Repeat("x", 2000), nil)
 	if code, _ := c.closed("next"); code != int(websocket.StatusMessageTooBig) {
 		t.Errorf("closed with %d", code)
+	}
+}
+
+// next is the data of a subscription's next message, at its root field.
+func (o operation) next(t testing.TB, field string) map[string]any {
+	t.Helper()
+	f := o.frame()
+	var payload struct {
+		Data   map[string]map[string]any
+		Errors json.RawMessage
+	}
+	if err := json.Unmarshal(f.Payload, &payload); f.Type != "next" || err != nil ||
+		payload.Errors != nil {
+		t.Fatalf("got %s %s (%v)", f.Type, f.Payload, err)
+	}
+	return payload.Data[field]
+}
+
+// wantNext compares a subscription's next message.
+func (o operation) wantNext(t *testing.T, field string, want obj) {
+	t.Helper()
+	if diff := cmp.Diff(want, obj(o.next(t, field))); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", field, diff)
+	}
+}
+
+func (o operation) wantFailure(t *testing.T, code string) {
+	t.Helper()
+	if codes := o.failure(t); !cmp.Equal(codes, []string{code}) {
+		t.Errorf("got %v, want %s", codes, code)
+	}
+}
+
+// However a connection breaks, it is released.
+func TestUnresponsiveSocketsAreClosed(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	c := s.mustConnect()
+	c.send(frame{Type: "connection_init", Payload: json.RawMessage(`[]`)})
+	if code, _ := c.closed("connection_ack"); code != 4400 {
+		t.Errorf("closed with %d", code)
+	}
+}
+
+func TestOperationsOfOneSocketAreBounded(t *testing.T) {
+	t.Parallel()
+	s := mustServe(t, storetest.MustSQLite(t))
+	ann := s.mustRegister("ann")
+	id := s.mustConversation(ann, s.mustRegister("bob"))
+	c := s.mustDial(ann.token, nil)
+	following := make([]operation, 100)
+	for i := range following {
+		following[i] = c.subscribe(messageAdded, map[string]any{"id": id, "after": 0})
+	}
+	s.mustSend(ann, id, "hi")
+	for _, o := range following {
+		o.message(t)
+	}
+	if got := c.subscribe(`{ viewer { email } }`, nil).
+		failure(t); !cmp.Equal(got, []string{"RATE_LIMITED"}) {
+		t.Errorf("one more: %v", got)
+	}
+	c.send(frame{ID: following[0].id, Type: "complete"})
+	for {
+		// once the server has seen that one has ended
+		f := c.subscribe(`{ viewer { email } }`, nil).frame()
+		if !strings.Contains(string(f.Payload), "RATE_LIMITED") {
+			return
+		}
 	}
 }

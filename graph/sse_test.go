@@ -28,11 +28,15 @@ type sent struct{ event, data string }
 func (s *api) mustStream(token, query string, variables map[string]any) <-chan sent {
 	s.t.Helper()
 	body := mustJSON(s.t, map[string]any{"query": query, "variables": variables})
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url, strings.NewReader(string(body)))
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url,
+		strings.NewReader(string(body)))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	req.Header = http.Header{"Content-Type": {"application/json"}, "Accept": {"text/event-stream"}, "Authorization": bearer(token)}
+	req.Header = http.Header{
+		"Content-Type": {"application/json"}, "Accept": {"text/event-stream"},
+		"Authorization": bearer(token),
+	}
 	transport := new(http.Transport)
 	res, err := transport.RoundTrip(req)
 	if err != nil {
@@ -69,7 +73,7 @@ func readSent(body io.Reader) <-chan sent {
 	return events
 }
 
-func next(t *testing.T, events <-chan sent) sent {
+func next(t testing.TB, events <-chan sent) sent {
 	t.Helper()
 	select {
 	case e := <-events:
@@ -98,7 +102,8 @@ func TestServerSentEvents(t *testing.T) {
 		s.mustSend(ann, id, "before")
 		all := map[string]any{"id": id, "after": 0}
 
-		anns, bobs := s.mustStream(ann.token, messageAdded, all), s.mustStream(bob.token, messageAdded, all)
+		anns, bobs := s.mustStream(ann.token, messageAdded, all),
+			s.mustStream(bob.token, messageAdded, all)
 		for _, events := range []<-chan sent{anns, bobs} {
 			if e := next(t, events); e.event != "next" || !strings.Contains(e.data, "before") {
 				t.Errorf("replayed %+v", e)
@@ -113,7 +118,7 @@ func TestServerSentEvents(t *testing.T) {
 
 		events := s.mustStream(eve.token, messageAdded, all)
 		if e := next(t, events); !cmp.Equal(e.codes(t), []string{"NOT_FOUND"}) {
-			t.Errorf("a stranger got %+v", e)
+			t.Errorf("an anonymous client got %+v", e)
 		}
 		if e := next(t, events); e.event != "complete" {
 			t.Errorf("and then %+v", e)

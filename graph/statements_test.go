@@ -17,24 +17,23 @@ import (
 	"parley/store/storetest"
 )
 
-// statements collects what requests ask of the database. It leaves out what no request decides on:
-// who the access token belongs to, which is remembered for a while, and what runs beside the
-// requests.
+// statements records the statements of requests. It leaves out what a request does not decide: the
+// look-up of its session, which is cached, and what runs in the background.
 type statements struct {
-	mu       sync.Mutex
-	list     []string
-	gathered int // statements for people whom no request has foreseen, and for which it had to wait
+	mu      sync.Mutex
+	list    []string
+	batches int // statements for users who were not prefetched, for which a request had to wait
 }
 
 func (s *statements) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
-	// People are looked up outside of any one request, for all those that ask at the same moment.
-	people := strings.Contains(event.Query, `FROM users AS u WHERE u.id `)
-	if graphql.HasOperationContext(ctx) || people {
+	// Batches of users run outside of any one request.
+	users := strings.Contains(event.Query, `FROM users AS u WHERE u.id `)
+	if graphql.HasOperationContext(ctx) || users {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.list = append(s.list, event.Query)
-		if people && !graphql.HasOperationContext(ctx) {
-			s.gathered++
+		if users && !graphql.HasOperationContext(ctx) {
+			s.batches++
 		}
 	}
 	return ctx
@@ -42,35 +41,35 @@ func (s *statements) BeforeQuery(ctx context.Context, event *bun.QueryEvent) con
 
 func (*statements) AfterQuery(context.Context, *bun.QueryEvent) {}
 
-// take returns what has come since it was called before.
-func (s *statements) take() (list []string) {
+// drain returns the statements since the last call.
+func (s *statements) drain() (list []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list, s.list = s.list, nil
 	return list
 }
 
-// waited is how often somebody has waited for people since it was called before.
-func (s *statements) waited() (n int) {
+// batched returns how many batches of users there were since the last call.
+func (s *statements) batched() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, s.gathered = s.gathered, 0
+	n, s.batches = s.batches, 0
 	return n
 }
 
-// crowd is a world with much in it, of which the newest two things are of as many kinds as all of
-// them.
+// crowd is a fixture with much data. The newest two items of each list need as many kinds of
+// look-ups as all of them.
 type crowd struct {
 	*api
 	ann    person
 	others []person // p0 to p9
 
-	conversations list     // as the query for them answers, newest first
-	group         string   // the one with many messages
-	messages      list     // as the query for them answers, oldest first
-	found         list     // as the search answers, newest first
+	conversations list     // the answer of viewer.conversations, newest first
+	group         string   // id of the conversation with many messages
+	messages      list     // the answer of conversation.messages, oldest first
+	found         list     // the answer of searchMessages, newest first
 	ids           []string // of things of all kinds
-	nodes         list     // what is to be found by them
+	nodes         list     // the answers to them
 }
 
 const (
@@ -119,14 +118,18 @@ func (c *crowd) addGroup(i int) {
 			"author": nick(author), "content": content,
 			"reactions": list{obj{"emoji": "👍", "count": 2.0}, obj{"emoji": "🎉", "count": 1.0}},
 		},
-		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 1.0, "lastReadSeq": 1.0, "archived": false},
-		"members":      obj{"nodes": members},
+		"viewerMember": obj{
+			"unreadCount": 1.0, "unreadMentionCount": 1.0, "lastReadSeq": 1.0,
+			"archived": false,
+		},
+		"members": obj{"nodes": members},
 	}}, c.conversations...)
 	c.found = append(list{obj{
 		"content": content, "author": nick(author), "conversation": obj{"title": title},
 	}}, c.found...)
 	c.ids = append(c.ids, id, m)
-	c.nodes = append(c.nodes, obj{"__typename": "Conversation", "title": title}, obj{"__typename": "Message", "content": content})
+	c.nodes = append(c.nodes, obj{"__typename": "Conversation", "title": title},
+		obj{"__typename": "Message", "content": content})
 }
 
 // addDirect starts a direct conversation with two messages; ann has read the first.
@@ -139,20 +142,28 @@ func (c *crowd) addDirect(i int) {
 	c.mustReact(c.ann, m, "❤️")
 	c.conversations = append(list{obj{
 		"title": nickname(i), "owner": nil, "memberCount": 2.0,
-		"lastMessage":  obj{"author": nick(i), "content": "the engine", "reactions": list{obj{"emoji": "❤️", "count": 1.0}}},
-		"viewerMember": obj{"unreadCount": 1.0, "unreadMentionCount": 0.0, "lastReadSeq": 2.0, "archived": false},
+		"lastMessage": obj{
+			"author": nick(i), "content": "the engine",
+			"reactions": list{obj{"emoji": "❤️", "count": 1.0}},
+		},
+		"viewerMember": obj{
+			"unreadCount": 1.0, "unreadMentionCount": 0.0, "lastReadSeq": 2.0,
+			"archived": false,
+		},
 		"members": obj{"nodes": list{
-			obj{"user": obj{"nickname": "ann"}, "role": "MEMBER"}, obj{"user": nick(i), "role": "MEMBER"},
+			obj{"user": obj{"nickname": "ann"}, "role": "MEMBER"},
+			obj{"user": nick(i), "role": "MEMBER"},
 		}},
 	}}, c.conversations...)
 	c.found = append(list{obj{
 		"content": "the engine", "author": nick(i), "conversation": obj{"title": nickname(i)},
 	}}, c.found...)
 	c.ids = append(c.ids, partner.id, mustMemberID(c.t, id, partner.id))
-	c.nodes = append(c.nodes, obj{"__typename": "User", "nickname": nickname(i)}, obj{"__typename": "ConversationMember", "user": nick(i)})
+	c.nodes = append(c.nodes, obj{"__typename": "User", "nickname": nickname(i)},
+		obj{"__typename": "ConversationMember", "user": nick(i)})
 }
 
-// addMessages fills the newest group: each message answers the one before it, mentions somebody,
+// addMessages fills the newest group: each message answers the one before it, mentions a user,
 // has reactions, and is read.
 func (c *crowd) addMessages() {
 	before, beforeBy := "", ""
@@ -160,7 +171,10 @@ func (c *crowd) addMessages() {
 		author, mentioned := i%3, 3+i%3
 		content := fmt.Sprintf("@%s %d", nickname(mentioned), i)
 		var replyTo []string
-		m := obj{"content": content, "author": nick(author), "mentions": list{nick(mentioned)}, "replyTo": nil}
+		m := obj{
+			"content": content, "author": nick(author), "mentions": list{nick(mentioned)},
+			"replyTo": nil,
+		}
 		if i > 0 {
 			replyTo = []string{before}
 			m["replyTo"] = obj{"author": obj{"nickname": beforeBy}}
@@ -171,11 +185,17 @@ func (c *crowd) addMessages() {
 		c.mustReact(c.others[4], id, "👍")
 		c.mustReact(c.ann, id, "🎉")
 		m["reactions"] = list{
-			obj{"emoji": "👍", "count": 2.0, "viewerReacted": false, "users": obj{"nodes": list{nick(3), nick(4)}}},
-			obj{"emoji": "🎉", "count": 1.0, "viewerReacted": true, "users": obj{"nodes": list{obj{"nickname": "ann"}}}},
+			obj{
+				"emoji": "👍", "count": 2.0, "viewerReacted": false,
+				"users": obj{"nodes": list{nick(3), nick(4)}},
+			},
+			obj{
+				"emoji": "🎉", "count": 1.0, "viewerReacted": true,
+				"users": obj{"nodes": list{obj{"nickname": "ann"}}},
+			},
 		}
 		seen := list{}
-		for n := range 6 { // three of the five who have read it, in order of joining
+		for n := range 6 { // three of its five readers, in order of joining
 			if n != author && len(seen) < 3 {
 				seen = append(seen, nick(n))
 			}
@@ -195,7 +215,7 @@ func (c *crowd) addMessages() {
 	newest["viewerMember"].(obj)["unreadCount"] = 1.0 + crowdMessages
 }
 
-// A page takes as many statements as it has kinds of things in it, however long it is.
+// A page takes one statement for each kind of thing in it, however long it is.
 func TestStatementsOfOneRequest(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -205,29 +225,36 @@ func TestStatementsOfOneRequest(t *testing.T) {
 		const conversationFields = `title owner { nickname } memberCount
 			lastMessage { content author { nickname } reactions { emoji count } }
 			viewerMember { unreadCount unreadMentionCount lastReadSeq archived }`
-		const messageFields = `content author { nickname } replyTo { author { nickname } } mentions { nickname }
+		const messageFields = `content author { nickname } replyTo { author { nickname } }
+			mentions { nickname }
 			reactions { emoji count viewerReacted users(first: 3) { nodes { nickname } } }`
 		for _, q := range []struct {
 			name   string
 			query  string
 			path   string
 			stored list
-			newest bool // the newest of them stand last
+			newest bool // the list has the newest ones last
 			want   int
 		}{
 			{
-				"conversations", `query($n: Int) { viewer { conversations(first: $n) { nodes { ` + conversationFields + `
+				"conversations", `query($n: Int) { viewer { conversations(first: $n) { nodes { ` +
+					conversationFields + `
 					members(first: 5) { nodes { user { nickname } role } } } } } }`,
 				"viewer.conversations.nodes", c.conversations, false, 11,
 			},
 			{
-				"conversations, through edges and fragments", `query($n: Int, $five: Int = 5) { viewer { conversations(first: $n) { ...page } } }
-					fragment page on ConversationConnection { nodes: edges { node { ...on Conversation { ` + conversationFields + ` ...people } } } }
-					fragment people on Conversation { members(first: $five) { nodes { user { nickname } role } } }`,
+				"conversations, through edges and fragments", `query($n: Int, $five: Int = 5) {
+					viewer { conversations(first: $n) { ...page } } }
+					fragment page on ConversationConnection {
+					nodes: edges { node { ...on Conversation { ` + conversationFields +
+					` ...people } } } }
+					fragment people on Conversation {
+						members(first: $five) { nodes { user { nickname } role } } }`,
 				"viewer.conversations.nodes", wrapped(c.conversations), false, 11,
 			},
 			{
-				"messages", `query($id: ID!, $n: Int) { conversation(id: $id) { messages(last: $n) { nodes { ` + messageFields + `
+				"messages", `query($id: ID!, $n: Int) {
+					conversation(id: $id) { messages(last: $n) { nodes { ` + messageFields + `
 					seenBy(first: 3) { nodes { nickname } } } } } }`,
 				"conversation.messages.nodes", c.messages, true, 9,
 			},
@@ -238,11 +265,12 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			},
 		} {
 			for _, n := range []int{2, len(q.stored)} {
-				counted.take()
+				counted.drain()
 				a := c.must(c.ann, q.query, obj{"id": c.group, "n": n})
-				list := counted.take()
+				list := counted.drain()
 				if len(list) != q.want {
-					t.Errorf("%s: a page of %d took %d statements, not %d:\n%s", q.name, n, len(list), q.want, strings.Join(list, "\n"))
+					t.Errorf("%s: a page of %d took %d statements, not %d:\n%s", q.name, n,
+						len(list), q.want, strings.Join(list, "\n"))
 				}
 				want := q.stored[:n]
 				if q.newest {
@@ -254,17 +282,19 @@ func TestStatementsOfOneRequest(t *testing.T) {
 			}
 		}
 
-		a := c.must(c.ann, `query($ids: [ID!]!) { nodes(ids: $ids) { __typename ... on Conversation { title } ... on Message { content }
-			... on User { nickname } ... on ConversationMember { user { nickname } } } }`, obj{"ids": c.ids[:20]})
+		a := c.must(c.ann, `query($ids: [ID!]!) {
+			nodes(ids: $ids) { __typename ... on Conversation { title } ... on Message { content }
+			... on User { nickname } ... on ConversationMember {
+			user { nickname } } } }`, obj{"ids": c.ids[:20]})
 		if diff := cmp.Diff(any(c.nodes[:20]), a.at(t, "nodes")); diff != "" {
 			t.Errorf("nodes: %s", diff)
 		}
 	})
 }
 
-// What all fields of a query name is looked up together, and nothing waits for others that may ask
-// for more: neither at the root nor in what a mutation shows.
-func TestRootsAndPayloadsAreForeseen(t *testing.T) {
+// What the root fields of a query name is looked up together, and nothing waits for a batch:
+// neither below the root nor in the result of a mutation.
+func TestRootsAndPayloadsArePrefetched(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		counted := new(statements)
@@ -279,30 +309,39 @@ func TestRootsAndPayloadsAreForeseen(t *testing.T) {
 			want  int // statements; 0 is any number
 		}{
 			{`{ viewer { user { nickname } } a: viewer { user { id } } }`, 1},
-			{`query($group: ID!, $other: ID!, $bob: ID!) { a: node(id: $group) { id } b: node(id: $other) { id } c: conversation(id: $group) { id }
-				d: user(id: $bob) { nickname } e: node(id: $bob) { id } viewer { user { nickname } } }`, 2},
-			{`query($group: ID!) { node(id: $group) { ... on Conversation { messages(last: 5) { nodes { content author { nickname } } } } } }`, 3},
-			{`query($message: ID!) { node(id: $message) { ... on Message { author { nickname } conversation { owner { nickname } } } } }`, 4},
-			{`mutation($group: ID!) { sendMessage(input: {conversationId: $group, content: "hello"}) { message {
+			{`query($group: ID!, $other: ID!, $bob: ID!) { a: node(id: $group) { id }
+				b: node(id: $other) { id } c: conversation(id: $group) { id }
+				d: user(id: $bob) { nickname } e: node(id: $bob) { id }
+				viewer { user { nickname } } }`, 2},
+			{`query($group: ID!) { node(id: $group) {
+				... on Conversation { messages(last: 5) {
+				nodes { content author { nickname } } } } } }`, 3},
+			{`query($message: ID!) { node(id: $message) {
+				... on Message { author { nickname } conversation { owner { nickname } } } } }`, 4},
+			{`mutation($group: ID!) { sendMessage(input: {conversationId: $group,
+				content: "hello"}) { message {
 				author { nickname } conversation { owner { nickname } } } } }`, 0},
-			{`mutation($group: ID!) { markRead(input: {conversationId: $group, seq: 2}) { member { user { nickname } lastReadSeq unreadCount } } }`, 0},
-			{`mutation($group: ID!) { renameConversation(input: {conversationId: $group, title: "x"}) { conversation {
+			{`mutation($group: ID!) { markRead(input: {conversationId: $group, seq: 2}) {
+				member { user { nickname } lastReadSeq unreadCount } } }`, 0},
+			{`mutation($group: ID!) { renameConversation(input: {conversationId: $group,
+				title: "x"}) { conversation {
 				owner { nickname } lastMessage { author { nickname } } } } }`, 0},
 		} {
-			counted.take()
-			counted.waited()
+			counted.drain()
+			counted.batched()
 			s.must(ann, q.query, ids)
-			if list := counted.take(); q.want > 0 && len(list) != q.want {
-				t.Errorf("%s took %d statements, not %d:\n%s", q.query, len(list), q.want, strings.Join(list, "\n"))
+			if list := counted.drain(); q.want > 0 && len(list) != q.want {
+				t.Errorf("%s took %d statements, not %d:\n%s", q.query, len(list), q.want,
+					strings.Join(list, "\n"))
 			}
-			if n := counted.waited(); n != 0 {
+			if n := counted.batched(); n != 0 {
 				t.Errorf("%s waited %d times for others", q.query, n)
 			}
 		}
 	})
 }
 
-// wrapped puts each item under the name that edges have for it.
+// wrapped makes edges of nodes.
 func wrapped(items list) list {
 	edges := make(list, len(items))
 	for i, item := range items {
@@ -311,7 +350,7 @@ func wrapped(items list) list {
 	return edges
 }
 
-func mustMemberID(t *testing.T, conversation, user string) string {
+func mustMemberID(t testing.TB, conversation, user string) string {
 	t.Helper()
 	c, err1 := model.ParseID[model.ConversationID](conversation)
 	u, err2 := model.ParseID[model.UserID](user)

@@ -14,79 +14,90 @@ import (
 	"parley/fair"
 )
 
-// Bounds of what waits for its turn: each waiter keeps its request in memory.
+// Bounds of the requests that wait for a turn: each of them is in memory.
 const (
 	maxWaiting          = 400
-	maxWaitingPerHolder = 100
-	turnRetryAfter      = time.Second // after which a refused client may try again
+	maxWaitingPerClient = 100
+	turnRetryAfter      = time.Second // what a refused client is asked to wait
 )
 
-// executionTurns bounds what is executed and read at the same time. Holders take turns.
+// executionTurns limit how much is executed and parsed at the same time. Clients take turns: each
+// semaphore is fair between them (see package fair). Light operations need no turn.
 type executionTurns struct {
-	maxAnswer int
-	middle    *fair.Semaphore[holder] // of middleMemory bytes
-	heavy     *fair.Semaphore[holder]
-	// of subscriptions with dear selections, one at a time: the other processors are for all others
-	events  *fair.Semaphore[holder]
-	reading *fair.Semaphore[holder] // of documents that are not known
+	maxAnswer int                        // bytes of an answer
+	middle    *fair.Semaphore[clientKey] // weighted by memory, of middleMemory bytes
+	heavy     *fair.Semaphore[clientKey] // one at a time
+	// events is for subscriptions with expensive selections. One event is executed at a time, so
+	// that the other processors are free for everything else.
+	events *fair.Semaphore[clientKey]
+	// parsing is for documents that are not in the cache, one for each processor.
+	parsing *fair.Semaphore[clientKey]
 }
 
 func newExecutionTurns(maxAnswer int) *executionTurns {
 	return &executionTurns{
-		maxAnswer: maxAnswer, middle: newTurns(middleMemory), heavy: newTurns(1),
-		// An event is not refused: its stream would end. What waits is bounded by operations and
-		// connections.
-		events:  fair.NewSemaphore[holder](1, math.MaxInt, math.MaxInt),
-		reading: newTurns(int64(runtime.GOMAXPROCS(0))),
+		maxAnswer: maxAnswer,
+		middle:    newSemaphore(middleMemory),
+		heavy:     newSemaphore(1),
+		parsing:   newSemaphore(int64(runtime.GOMAXPROCS(0))),
+		// Any number of events may wait: to refuse one would end its stream. The limits of
+		// operations and connections bound them.
+		events: fair.NewSemaphore[clientKey](1, math.MaxInt, math.MaxInt),
 	}
 }
 
-func newTurns(capacity int64) *fair.Semaphore[holder] {
-	return fair.NewSemaphore[holder](capacity, maxWaiting, maxWaitingPerHolder)
+func newSemaphore(capacity int64) *fair.Semaphore[clientKey] {
+	return fair.NewSemaphore[clientKey](capacity, maxWaiting, maxWaitingPerClient)
 }
 
-// stage is a turn that an execution needs once its answer has some number of fields, list items
-// included.
+// stage is a turn that an execution needs from a number of fields on, list items included.
 type stage struct {
 	from    int64
 	acquire func(context.Context) (release func(), err error)
 }
 
-// stagesOf are the turns of the execution that ctx belongs to. What is reckoned as light or
-// middling may turn out to be more, because lists without pages count as one item: then it waits
-// for another turn on its way. Whoever holds a turn waits for dearer ones only, so there is no
-// circle.
+// stagesOf returns the turns that the execution of ctx may need, in the order of their stages.
+//
+// Its class (see cost.go) decides which of them it needs before it starts. A light or middle
+// execution may grow beyond its estimate, because a list without pages counts as one item. Then it
+// waits for the turn of the next class on its way, and keeps those that it has. An execution that
+// has a turn waits only for turns of heavier classes, so there is no deadlock.
 func (t *executionTurns) stagesOf(ctx context.Context) []stage {
 	oc := graphql.GetOperationContext(ctx)
 	if oc.Operation != nil && oc.Operation.Operation == ast.Subscription && !fitsFeed(oc) {
-		return []stage{t.stage(0, t.events, 1)}
+		return []stage{newStage(0, t.events, 1)}
 	}
-	heavy := t.stage(heavyMemory/fieldMemory, t.heavy, 1)
+	const middleFrom, heavyFrom = lightMemory / fieldMemory, heavyMemory / fieldMemory
 	switch memory := memoryOf(oc, t.maxAnswer); {
 	case memory > heavyMemory:
-		heavy.from = 0
-		return []stage{heavy}
+		return []stage{newStage(0, t.heavy, 1)}
 	case memory > lightMemory:
-		return []stage{t.stage(0, t.middle, int64(memory)), heavy}
+		return []stage{newStage(0, t.middle, int64(memory)), newStage(heavyFrom, t.heavy, 1)}
 	}
-	return []stage{t.stage(lightMemory/fieldMemory, t.middle, heavyMemory), heavy}
+	return []stage{newStage(middleFrom, t.middle, heavyMemory), newStage(heavyFrom, t.heavy, 1)}
 }
 
-func (*executionTurns) stage(from int64, in *fair.Semaphore[holder], weight int64) stage {
-	return stage{from, func(ctx context.Context) (func(), error) { return acquireTurn(ctx, in, weight) }}
+func newStage(from int64, in *fair.Semaphore[clientKey], weight int64) stage {
+	return stage{from, func(ctx context.Context) (func(), error) {
+		return acquireTurn(ctx, in, weight)
+	}}
 }
 
-// toRead waits for the turn to read a document that is not known.
-func (t *executionTurns) toRead(ctx context.Context) (release func(), err error) {
-	return acquireTurn(ctx, t.reading, 1)
+// acquireParsing waits for the turn to parse a document.
+func (t *executionTurns) acquireParsing(ctx context.Context) (release func(), err error) {
+	return acquireTurn(ctx, t.parsing, 1)
 }
 
-// acquireTurn waits for the turn of the holder that ctx belongs to. It is RATE_LIMITED if too many
-// wait: less at once would not have waited.
-func acquireTurn(ctx context.Context, in *fair.Semaphore[holder], weight int64) (release func(), err error) {
-	release, err = in.Acquire(ctx, holderOf(ctx), weight)
+// acquireTurn waits for a turn of the client of ctx. It returns RATE_LIMITED if too many requests
+// wait, of this client or in all.
+func acquireTurn(
+	ctx context.Context, in *fair.Semaphore[clientKey], weight int64,
+) (release func(), err error) {
+	release, err = in.Acquire(ctx, clientKeyOf(ctx), weight)
 	if errors.Is(err, fair.ErrKeyFull) || errors.Is(err, fair.ErrFull) {
-		e := errs.New(errs.RateLimited, "The server is busy with other large requests. Try again later, or ask for less at once.")
+		e := errs.New(errs.RateLimited,
+			"The server is busy with other large requests. "+
+				"Try again later, or ask for less at once.")
 		e.RetryAfter = turnRetryAfter
 		return nil, e
 	}

@@ -17,12 +17,14 @@ import (
 )
 
 // executionOf is the context of an operation that a client at an address sent.
-func executionOf(t *testing.T, address string, kind ast.Operation, cost document.Cost) context.Context {
+func executionOf(
+	t *testing.T, address string, kind ast.Operation, cost document.Cost,
+) context.Context {
 	t.Helper()
 	oc := &graphql.OperationContext{Operation: &ast.OperationDefinition{Operation: kind}}
 	setCost(oc, cost)
-	who := &identity{client: auth.Client{IP: address}}
-	return graphql.WithOperationContext(withIdentity(t.Context(), who), oc)
+	i := &identity{client: auth.Client{IP: address}}
+	return graphql.WithOperationContext(withIdentity(t.Context(), i), oc)
 }
 
 func TestExecutionsHaveClasses(t *testing.T) {
@@ -31,18 +33,19 @@ func TestExecutionsHaveClasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind  ast.Operation
 		cost  document.Cost
-		waits map[string]bool // by what is in use
+		waits map[string]bool // by the semaphore that is in use
 	}{
 		"light":  {ast.Query, document.Cost{Fields: 10}, map[string]bool{}},
 		"middle": {ast.Query, document.Cost{Bytes: 1 << 20}, map[string]bool{"middle": true}},
 		"heavy":  {ast.Query, document.Cost{Bytes: 8 << 20}, map[string]bool{"heavy": true}},
 		"event":  {ast.Subscription, document.Cost{Fields: 301}, map[string]bool{"events": true}},
 	} {
-		for in, s := range map[string]*fair.Semaphore[holder]{
-			"middle": turns.middle, "heavy": turns.heavy, "events": turns.events, "reading": turns.reading,
+		for in, s := range map[string]*fair.Semaphore[clientKey]{
+			"middle": turns.middle, "heavy": turns.heavy, "events": turns.events,
+			"parsing": turns.parsing,
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				release, err := s.Acquire(t.Context(), holder{network: "other"}, middleMemory)
+				release, err := s.Acquire(t.Context(), clientKey{network: "other"}, middleMemory)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -74,7 +77,7 @@ func TestHeavyExecutionsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		turns := newExecutionTurns(16 << 20)
-		release, err := turns.heavy.Acquire(t.Context(), holder{network: "first"}, 1)
+		release, err := turns.heavy.Acquire(t.Context(), clientKey{network: "first"}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,32 +101,34 @@ func TestHeavyExecutionsTakeTurns(t *testing.T) {
 		for range addresses {
 			got = append(got, <-ran)
 		}
-		if diff := cmp.Diff([]string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"},
+			got); diff != "" {
 			t.Error(diff)
 		}
 	})
 }
 
-// Whether a client has too many requests that wait, or all clients together have: the code is the
-// same, because asking for less at once helps.
+// The code is the same if one client has too many waiting requests, or all clients have: in both
+// cases it helps to ask for less at once.
 func TestTurnsAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for name, c := range map[string]struct {
 			most, mostOfOne int
-			waits           string
+			last            string
 		}{
 			"of one client":  {10, 1, "192.0.2.1"},
 			"of all clients": {1, 10, "192.0.2.2"},
 		} {
-			in := fair.NewSemaphore[holder](1, c.most, c.mostOfOne)
-			release, err := in.Acquire(t.Context(), holder{network: "first"}, 1)
+			in := fair.NewSemaphore[clientKey](1, c.most, c.mostOfOne)
+			release, err := in.Acquire(t.Context(), clientKey{network: "first"}, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
 			waited := make(chan error, 1)
 			go func() {
-				release, err := acquireTurn(executionOf(t, c.waits, ast.Query, document.Cost{}), in, 1)
+				release, err := acquireTurn(executionOf(t, c.last, ast.Query, document.Cost{}), in,
+					1)
 				if err == nil {
 					release()
 				}
@@ -131,7 +136,8 @@ func TestTurnsAreLimited(t *testing.T) {
 			}()
 			synctest.Wait()
 			_, err = acquireTurn(executionOf(t, "192.0.2.1", ast.Query, document.Cost{}), in, 1)
-			if e, ok := errors.AsType[*errs.Error](err); !ok || e.Code != errs.RateLimited || e.RetryAfter != turnRetryAfter {
+			if e, ok := errors.AsType[*errs.Error](err); !ok || e.Code != errs.RateLimited ||
+				e.RetryAfter != turnRetryAfter {
 				t.Errorf("%s: got %v", name, err)
 			}
 			release()
@@ -142,17 +148,17 @@ func TestTurnsAreLimited(t *testing.T) {
 	})
 }
 
-// TestExecutionsThatGrowTakeTurns: one that was reckoned as light waits once it is not, and holds
-// what it has until its end.
+// TestExecutionsThatGrowTakeTurns: one that was estimated as light waits once it is not, and keeps
+// its turns until its end.
 func TestExecutionsThatGrowTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		turns := newExecutionTurns(16 << 20)
-		all, err := turns.middle.Acquire(t.Context(), holder{network: "other"}, middleMemory)
+		all, err := turns.middle.Acquire(t.Context(), clientKey{network: "other"}, middleMemory)
 		if err != nil {
 			t.Fatal(err)
 		}
-		one, err := turns.heavy.Acquire(t.Context(), holder{network: "other"}, 1)
+		one, err := turns.heavy.Acquire(t.Context(), clientKey{network: "other"}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +175,7 @@ func TestExecutionsThatGrowTakeTurns(t *testing.T) {
 			t.Fatal("it waits although it is light")
 		}
 		if charge(1); len(charged) != 0 {
-			t.Fatal("it goes on although it is light no more")
+			t.Fatal("it goes on although it is no longer light")
 		}
 		all()
 		if synctest.Wait(); len(charged) != 1 || <-charged != nil {
@@ -196,7 +202,7 @@ func TestEventsAreNotRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		turns := newExecutionTurns(16 << 20)
-		release, err := turns.events.Acquire(t.Context(), holder{network: "other"}, 1)
+		release, err := turns.events.Acquire(t.Context(), clientKey{network: "other"}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,18 +17,18 @@ func table() []mutant {
 			chat, "TestNothingIsHandedToASinkTwice",
 		},
 		{
-			"@perViewer is ignored", "graph/shared.go",
+			"@perViewer is ignored", "graph/broadcastkey.go",
 			` || s.Definition.Directives.ForName("perViewer") != nil`, "",
 			graph, "TestEachFollowerIsShownTheirOwn",
 		},
 		{
-			"hidden history is shared", "graph/shared.go", "return hidden == 0",
+			"hidden history is broadcast", "graph/broadcast.go", "return hidden == 0",
 			"return hidden >= 0",
 			graph, "TestEachFollowerIsShownTheirOwn",
 		},
 		{
-			"variables are ignored when sharing", "graph/shared.go", "used[v.Raw] = value",
-			"_ = value",
+			"answers for other variables are broadcast", "graph/broadcastkey.go",
+			"u.used[v.Raw] = value", "_ = value",
 			graph, "TestEachFollowerIsShownTheirOwn",
 		},
 		{
@@ -37,22 +37,22 @@ func table() []mutant {
 			graph, "TestEachFollowerIsShownTheirOwn|TestHistoryThatBecomesHidden",
 		},
 		{
-			"an answer from after a removal is shared", "graph/shared.go",
+			"an answer of after a removal is broadcast", "graph/broadcast.go",
 			"return err == nil && !removed", "return err == nil || !removed",
-			graph, "TestNobodyIsAnswered",
+			graph, "TestABroadcastAnswerShowsNothing",
 		},
 		{
-			"live events do not check revocations", "graph/shared.go",
-			" || !sh.resolver.Auth.Watches() {", " {",
+			"live events without a look at revocations", "graph/broadcast.go",
+			"if !s.resolver.Auth.Watches() {", "if false {",
 			graph, "TestNothingIsDelivered",
 		},
 		{
-			"replayed events do not check revocations", "graph/shared.go",
-			"if err := sh.resolver.Auth.AwaitWatch(ctx); err != nil {",
+			"replayed events without a look at revocations", "graph/broadcast.go",
+			"if err := s.resolver.Auth.AwaitWatch(ctx); err != nil {",
 			"if err := ctx.Err(); err != nil {", graph, "TestNothingIsDelivered",
 		},
 		{
-			"streams do not check revocations", "graph/resolver.go",
+			"streams without a look at revocations", "graph/subscription.go",
 			"if r.Auth.AwaitWatch(ctx) != nil {", "if ctx.Err() != nil {",
 			graph, "TestNothingIsDelivered",
 		},
@@ -190,9 +190,9 @@ func table() []mutant {
 			chat, "TestMembershipsAreOnesOwn",
 		},
 		{
-			"others' memberships show private fields", "graph/membership.go",
-			"return err == nil && who.UserID == m.UserID",
-			"return err == nil && who.UserID != m.UserID || true",
+			"others' memberships show their secrets", "graph/member.go",
+			"return err == nil && viewer.UserID == m.UserID",
+			"return err == nil && viewer.UserID != m.UserID || true",
 			graph, "TestOthersMemberships",
 		},
 		{
@@ -246,9 +246,9 @@ func table() []mutant {
 			chat, "TestHistoryVisibility",
 		},
 		{
-			"the gate does not authenticate", "graph/identity.go",
-			"if !isPublic(field.Object, field.Field) {", "if false {",
-			graph, "TestStrangersReach|TestTheGateAsks",
+			"the gate does not ask", "graph/gate.go", "if !isPublic(field.Object, field.Field) {",
+			"if false {",
+			graph, "TestAnonymousClientsReach|TestTheGateAsks",
 		},
 		{
 			"one more field is public", "schema.graphqls", "presence: Presence @perViewer",
@@ -256,7 +256,7 @@ func table() []mutant {
 			graph, "TestPublicFields",
 		},
 		{
-			"signing in applies to the next field", "graph/identity.go", "identityOf(ctx).copy())",
+			"signing in counts for the next field", "graph/gate.go", "identityOf(ctx).copy())",
 			"identityOf(ctx))",
 			graph, "TestSigningInCounts",
 		},
@@ -268,13 +268,13 @@ func table() []mutant {
 
 		// Sessions, streams, limits.
 		{
-			"a stream accepts another account's operations", "graph/live.go",
+			"a stream takes another account's operations", "graph/liveconnections.go",
 			"return a.Actor.UserID == b.Actor.UserID", "return a.Actor.UserID == a.Actor.UserID",
 			graph, "TestAStreamIsOfOneAccount",
 		},
 		{
-			"a stream accepts anonymous operations", "graph/live.go", "return a == nil && b == nil",
-			"return a == nil || b == nil",
+			"a stream takes an anonymous client's operations", "graph/liveconnections.go",
+			"return a == nil && b == nil", "return a == nil || b == nil",
 			graph, "TestAStreamIsOfOneAccount",
 		},
 		{
@@ -313,8 +313,8 @@ func table() []mutant {
 			auth, "TestLimits",
 		},
 		{
-			"connections of an account are not limited", "graph/live.go",
-			"if c.open[of] >= c.max {", "if false {",
+			"connections of an account have no bound", "graph/liveconnections.go",
+			"if c.open[key] >= c.max {", "if false {",
 			graph, "TestLiveConnections",
 		},
 	}
