@@ -85,7 +85,9 @@ func TestHintsCarryTheEventAsStored(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		var published []*model.Event
-		w.Hints().Intercept(func(_ string, h feed.Hint) { published = append(published, h.Events...) })
+		w.Hints().Intercept(func(_ string, h feed.Hint) {
+			published = append(published, h.Events...)
+		})
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.Send("ann", c.ID, "Cafe\u0301 \r\n 👍")
 		in := chat.SendMessage{ConversationID: c.ID, Content: "again", IdempotencyKey: new("key")}
@@ -135,7 +137,7 @@ func TestHintsArePublishedAfterTheCommit(t *testing.T) {
 		if !errors.Is(err, errLater) {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "what was told", []int64{1, 2, 3, 4}, published)
+		chattest.WantEqual(t, "published seqs", []int64{1, 2, 3, 4}, published)
 	})
 }
 

@@ -118,7 +118,7 @@ func TestAFeedReadsAGapOnce(t *testing.T) {
 		chattest.WantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
 		chattest.WaitUntil(t, "it is idle", w.FeedOf(c.ID).IsIdle)
 		before := reads.n.Load()
-		w.Send("ann", c.ID, "told")
+		w.Send("ann", c.ID, "hinted")
 		e := &model.Event{ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded}
 		w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: 4, Events: []*model.Event{e}})
 		chattest.WantEqual(t, "ben's", []int64{4}, ben.seqs(1))

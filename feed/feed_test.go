@@ -190,13 +190,13 @@ func TestFollowersOutliveADatabaseOutage(t *testing.T) {
 	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	p := w.Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
-	mine := w.PullEvents(t, "ben", nil)
-	mine.CaughtUp()
+	events := w.PullEvents(t, "ben", nil)
+	events.CaughtUp()
 	for seq := int64(2); seq <= 20; seq++ {
-		sender.Send("ann", c.ID, "not told")
+		sender.Send("ann", c.ID, "its hint is lost")
 		w.terminateOthers(t, admin)
 		p.Event(seq)
-		mine.Event(c.ID, seq)
+		events.Event(c.ID, seq)
 	}
 }
 
@@ -277,7 +277,7 @@ func TestARemovalOvertakesMissingEvents(t *testing.T) {
 		f := w.FeedOf(c.ID)
 		chattest.WaitUntil(t, "they are handed on", func() bool { return f.Edge() == 4 })
 		lose.Store(true)
-		w.Send("ann", c.ID, "not told")
+		w.Send("ann", c.ID, "its hint is lost")
 		lose.Store(false)
 		removal := w.EndMembership("ben", c.ID)
 		chattest.WaitUntil(t, "the removal is noticed", func() bool {
@@ -299,8 +299,8 @@ func TestAFollowerThatNeverDrainsHoldsOneQueue(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		p.Event(1)
-		mine := w.PullEvents(t, "ben", nil)
-		mine.CaughtUp()
+		events := w.PullEvents(t, "ben", nil)
+		events.CaughtUp()
 		f := w.FeedOf(c.ID)
 		w.SendMany("ann", c.ID, 3*feed.FollowQueue)
 		chattest.WaitUntil(t, "all is handed on",

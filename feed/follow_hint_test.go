@@ -87,7 +87,7 @@ func TestAGapTooWideToWaitFor(t *testing.T) {
 		w.fill("ann", c, 3*feed.FollowQueue)
 		stored := w.Stored(c.ID)
 		done := make(chan struct{})
-		go func() { // beside the follower, who may be quick enough to see the gap, or overflow
+		go func() { // concurrently: the follower may see the gap, or its queue may overflow
 			defer close(done)
 			for _, e := range stored[2:] {
 				w.Hints().PublishLocal(feed.Topic(c.ID),
@@ -130,7 +130,7 @@ func TestRunReconcilesLostHints(t *testing.T) {
 			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		ofA, ofB := w.Pull(t, "ben", a.ID, nil), w.Pull(t, "ann", b.ID, new(int64(0)))
 		ofB.Event(1)
-		for seq := int64(2); seq <= 6; seq++ { // one repair after another: each has to be a new one
+		for seq := int64(2); seq <= 6; seq++ { // each lost hint needs a round of its own
 			w.Send("ann", a.ID, "to a")
 			ofA.Event(seq)
 		}

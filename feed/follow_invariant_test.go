@@ -63,7 +63,7 @@ func drawFollowPlan(rt *rapid.T) followPlan {
 	plan := followPlan{
 		senders:    rapid.SampledFrom([]int{1, 2, 4, 8}).Draw(rt, "senders"),
 		each:       rapid.SampledFrom([]int{1, 5, 15}).Draw(rt, "messages each"),
-		deliveries: rapid.SliceOfN(rapid.Custom(chattest.DrawDelivery), 1, 40).Draw(rt, "deliveries"),
+		deliveries: chattest.DrawDeliveries(rt, 40),
 		flush:      rapid.Bool().Draw(rt, "flush"),
 	}
 	plan.followers = rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) followerPlan {

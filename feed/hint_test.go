@@ -146,7 +146,7 @@ func brokenHints(id model.ConversationID) map[string]string {
 		"a message of another place": of(func(h *feed.Hint) { h.Events[0].Message.Seq = 1 }),
 		"one of another conversation": of(
 			func(h *feed.Hint) { h.Events[0].Message.ConversationID = model.NewConversationID() }),
-		"a removal of nobody readable": of(func(h *feed.Hint) {
+		"a removal without a readable user": of(func(h *feed.Hint) {
 			h.Events[0].Kind,
 				h.Events[0].Data = model.MemberRemoved, []byte(`{"userId": 5}`)
 		}),

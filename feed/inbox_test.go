@@ -108,13 +108,13 @@ func TestAnInboxYieldsEachChangedEntryOnce(t *testing.T) {
 				func() bool { return f.Edge() == 1+feed.FollowQueue+20 })
 		}
 		w.Send("ann", last.ID, "the last")
-		told := map[model.ConversationID]int{}
-		for told[last.ID] == 0 || told[b.ID] == 0 {
-			told[l.next().ConversationID]++
+		yielded := map[model.ConversationID]int{}
+		for yielded[last.ID] == 0 || yielded[b.ID] == 0 {
+			yielded[l.next().ConversationID]++
 		}
 		// One that the listener holds, one for the messages, and one for ben's own changes.
-		if told[a.ID] < 1 || told[a.ID] > 3 || told[b.ID] < 1 || told[b.ID] > 2 {
-			t.Errorf("told %d times of a, and %d of b", told[a.ID], told[b.ID])
+		if yielded[a.ID] < 1 || yielded[a.ID] > 3 || yielded[b.ID] < 1 || yielded[b.ID] > 2 {
+			t.Errorf("yielded a %d times, and b %d times", yielded[a.ID], yielded[b.ID])
 		}
 	})
 }
@@ -154,7 +154,7 @@ func TestAnInboxYieldsTheActorsOwnChanges(t *testing.T) {
 			}
 			l.want(feed.InboxChange{c.ID, false})
 		}
-		there.Send("ann", other.ID, "nothing was told twice")
+		there.Send("ann", other.ID, "nothing was yielded twice")
 		l.want(feed.InboxChange{other.ID, false})
 	})
 }
@@ -234,11 +234,11 @@ func TestJoinedIsYieldedOnce(t *testing.T) {
 		// A conversation that is joined between the subscription and the first read may be yielded
 		// or not.
 		first := map[model.ConversationID]bool{}
-		for told := false; !told; {
+		for yielded := false; !yielded; {
 			first[chattest.MustConversation(t, here.Fixture, "ann", "ben").ID] = true
 			select {
 			case id := <-l.items:
-				told = first[id]
+				yielded = first[id]
 				delete(first, id)
 			case <-time.After(chattest.ReconcileSoon):
 			}

@@ -50,7 +50,7 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 		"Inbox": func(ctx context.Context, n int) { takeFrom(w.Inbox(ctx, ann), n) },
 		"Joined": func(ctx context.Context, n int) {
 			ctx, cancel := context.WithCancel(ctx)
-			go cancel() // because nobody comes
+			go cancel() // no user comes or goes
 			takeFrom(w.Joined(ctx, ann), n)
 		},
 		"Typing": func(ctx context.Context, n int) {

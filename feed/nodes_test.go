@@ -29,14 +29,14 @@ func TestNodesExchangeHints(t *testing.T) {
 	const each = 40
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 3, s, chattest.Never, nil, "ann", "ben", "eve")
-	people := []string{"ann", "ben", "eve"}
+	nicknames := []string{"ann", "ben", "eve"}
 	c := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben", "eve")
 	var senders sync.WaitGroup
 	failed := make([]error, len(nodes))
 	for i, w := range nodes {
 		senders.Go(func() {
 			for n := range each {
-				_, err := w.SendMessage(t.Context(), w.Actor(people[i]),
+				_, err := w.SendMessage(t.Context(), w.Actor(nicknames[i]),
 					chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(n)})
 				failed[i] = errors.Join(failed[i], err)
 			}
@@ -44,7 +44,7 @@ func TestNodesExchangeHints(t *testing.T) {
 	}
 	var followers []*chattest.Pulled
 	for i := range 6 {
-		followers = append(followers, nodes[i%3].Pull(t, people[i/2], c.ID, new(int64(0))))
+		followers = append(followers, nodes[i%3].Pull(t, nicknames[i/2], c.ID, new(int64(0))))
 	}
 	const last = 1 + 3*each
 	var all [6][]*model.Event
@@ -117,7 +117,7 @@ func TestAHintCarriesTheEvent(t *testing.T) {
 	nodes[1].wantListening(s, c.ID)
 	// The event is not stored, so it cannot have been read.
 	m := &model.Message{ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
-		AuthorID: new(nodes[0].UserID("ann")), Content: "only told"}
+		AuthorID: new(nodes[0].UserID("ann")), Content: "not stored"}
 	e := &model.Event{ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
 		Message: m, Data: []byte("{}")}
 	nodes[0].Publish([]*model.Event{e})
@@ -242,7 +242,7 @@ func TestADroppedHintIsReconciled(t *testing.T) {
 			nodes[0].Hints().PublishRemote(feed.Topic(model.NewConversationID()), feed.Hint{Seq: 1})
 		}
 	})
-	nodes[0].Send("ann", c.ID, "not told")
+	nodes[0].Send("ann", c.ID, "its hint is dropped")
 	p.Event(2)
 }
 
@@ -275,14 +275,14 @@ func TestForgedHintsOverNATS(t *testing.T) {
 	p := nodes[1].Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
 	nodes[1].wantListening(s, c.ID)
-	stranger, err := nats.Connect(s.URL())
+	intruder, err := nats.Connect(s.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
+	defer intruder.Close()
 	broken := uint64(0)
 	for name, data := range brokenHints(c.ID) {
-		if err := stranger.Publish("parley.chat.topic."+feed.Topic(c.ID),
+		if err := intruder.Publish("parley.chat.topic."+feed.Topic(c.ID),
 			[]byte(data)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -125,7 +125,8 @@ func New(db *store.DB, opts Options) *Service {
 		replays: make(chan struct{}, opts.MaxReplays),
 	}
 	s.hints = natsbus.NewBus(opts.Nodes, "chat", hintCodec, s.lostHints.mark)
-	s.memberships = natsbus.NewBus(opts.Nodes, "news", membershipHintCodec, s.lostMembers.mark)
+	s.memberships = natsbus.NewBus(opts.Nodes, "memberships", membershipHintCodec,
+		s.lostMembers.mark)
 	s.reconciled.Store(&reconciled{})
 	return s
 }

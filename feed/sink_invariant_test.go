@@ -45,8 +45,7 @@ func TestSinksGetWhatTheirMembersMaySee(t *testing.T) {
 			k.plan = chattest.DrawHistory(rt, fmt.Sprintf("s%dx", checks),
 				"follow", "follow", "follow", "follow", "follow", "follow", "stop", "add", "add",
 				"remove", "again", "again", "send", "send", "edit")
-			network.Store(&chattest.Network{Deliveries: rapid.SliceOfN(rapid.Custom(chattest.DrawDelivery), 1,
-				40).Draw(rt, "deliveries")})
+			network.Store(&chattest.Network{Deliveries: chattest.DrawDeliveries(rt, 40)})
 			k.check(t, rt)
 			w.Exec("DELETE FROM conversations")
 			clear(w.Actors)

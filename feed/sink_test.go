@@ -89,7 +89,7 @@ func TestARemovalEndsASinkWhenItsHintComes(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 		ben, cleo := w.into("ben", c.ID, nil), w.into("cleo", c.ID, nil)
 		lose.Store(true)
-		w.Send("ann", c.ID, "not told")
+		w.Send("ann", c.ID, "its hint is lost")
 		lose.Store(false)
 		fo, noticed := w.followerOf("ben", c.ID), make(chan bool, 1)
 		hook.do.Store(new(func() { noticed <- fo.Now().Removed }))

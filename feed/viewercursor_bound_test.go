@@ -153,7 +153,8 @@ func (b *boundedEvents) take(n int) {
 			b.T.Fatalf("the cursor of item %d has %d characters", len(b.items), len(item.Cursor))
 		}
 		b.bytes += len(item.Cursor)
-		b.items, b.cursors = append(b.items, chattest.ItemText(item)), append(b.cursors, item.Cursor)
+		b.items = append(b.items, chattest.ItemText(item))
+		b.cursors = append(b.cursors, item.Cursor)
 	}
 }
 
@@ -194,7 +195,8 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 					t.Helper()
 					wantAll(t, format, b.items, among, format)
 					for _, at := range []int{1, many / 2} {
-						again := &boundedEvents{PulledEvents: w.PullEvents(t, "ben", &b.cursors[at])}
+						resumed := w.PullEvents(t, "ben", &b.cursors[at])
+						again := &boundedEvents{PulledEvents: resumed}
 						again.take(many - 1 - at)
 						again.CaughtUp()
 						again.Stop()
@@ -232,7 +234,7 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	})
 }
 
-// uninvite lets people of the same names be invited once more.
+// uninvite deletes everything, so that the same nicknames can be invited again.
 func (w *fixture) uninvite() {
 	if _, err := w.DB.NewDelete().Table("conversations").Where("true").
 		Exec(context.WithoutCancel(w.T.Context())); err != nil {
@@ -282,7 +284,7 @@ func TestJoinsAndDeparturesCountAsMissed(t *testing.T) {
 }
 
 // TestACursorIsBoundedWhileTheWatermarkIsHeldBack has a transaction run on that has nothing to do
-// with it, and more happen meanwhile than a cursor can say: the stream begins anew, and goes on.
+// with it, and more happen meanwhile than a cursor can say: the stream is reset, and goes on.
 func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	t.Parallel()
 	const named, many = 4, 12
@@ -330,7 +332,7 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 		}
 	}
 	if resets == 0 {
-		t.Error("it did not begin anew")
+		t.Error("it was not reset")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)

@@ -179,16 +179,16 @@ func TestAuthenticCursorsWithWrongContent(t *testing.T) {
 		w := mustFixture(t, db, "ann", "ben")
 		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
 			chattest.MustConversation(t, w.Fixture, "ann", "ben")
-		for _, horizon := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
-			for _, told := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
-				cursor := feed.NewViewerCursor(1, horizon, model.ConversationID{},
+		for _, position := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
+			for _, seq := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
+				cursor := feed.NewViewerCursor(1, position, model.ConversationID{},
 					map[model.ConversationID]int64{
-						c.ID: told, other.ID: told, model.NewConversationID(): told,
+						c.ID: seq, other.ID: seq, model.NewConversationID(): seq,
 					}).Encode(w.mustCursorKey(), w.UserID("ben"))
 				p := w.PullEvents(t, "ben", &cursor)
 				for item, err, ok := p.Next(); !item.CaughtUp; item, err, ok = p.Next() {
 					if err != nil || !ok {
-						t.Fatalf("horizon %d, told %d: %v", horizon, told, err)
+						t.Fatalf("position %d, seq %d: %v", position, seq, err)
 					}
 				}
 				p.Stop()
@@ -223,7 +223,7 @@ func FuzzViewerCursor(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q: %v", content, err)
 		}
-		chattest.WantEqual(t, "told", c.Seqs(), again.Seqs())
+		chattest.WantEqual(t, "seqs", c.Seqs(), again.Seqs())
 		chattest.WantEqual(t, "low watermark", c.Low(), again.Low(),
 			cmp.AllowUnexported(feed.Watermark{}))
 	})
@@ -351,7 +351,7 @@ func TestNoEventFallsBetweenACursorAndALaterRead(t *testing.T) {
 			}
 			for _, c := range all {
 				if want := int64(len(w.Stored(c.ID))); r.seqs[c.ID] != want {
-					t.Errorf("%v: told up to %d of %d", c.ID, r.seqs[c.ID], want)
+					t.Errorf("%v: delivered up to %d of %d", c.ID, r.seqs[c.ID], want)
 				}
 			}
 		}

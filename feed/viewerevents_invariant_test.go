@@ -91,7 +91,7 @@ func drawViewerPlan(rt *rapid.T) viewerPlan {
 		}
 	})
 	return viewerPlan{
-		deliveries: rapid.SliceOfN(rapid.Custom(chattest.DrawDelivery), 1, 30).Draw(rt, "deliveries"),
+		deliveries: chattest.DrawDeliveries(rt, 30),
 		crosses:    rapid.Bool().Draw(rt, "crosses"),
 		workers:    rapid.SliceOfN(rapid.SliceOfN(action, 5, 30), 1, 4).Draw(rt, "workers"),
 		sessions:   rapid.SliceOfN(session, 1, 30).Draw(rt, "sessions"),
@@ -218,8 +218,8 @@ func (k *viewerCheck) run(rt *rapid.T) {
 	ctx, cancel := context.WithTimeout(k.t.Context(), chattest.Patience)
 	defer cancel()
 	client := &viewerClient{
-		check: k, in: map[model.ConversationID]*viewerPeriod{}, joins: map[model.ConversationID]int{},
-		ends: map[model.ConversationID]int{},
+		check: k, in: map[model.ConversationID]*viewerPeriod{},
+		joins: map[model.ConversationID]int{}, ends: map[model.ConversationID]int{},
 	}
 	if err := client.begin(ctx); err != nil {
 		rt.Fatal(err)
@@ -323,7 +323,9 @@ func (c *viewerClient) follow(ctx context.Context, finished <-chan struct{}) err
 }
 
 // session is connected for a while.
-func (c *viewerClient) session(ctx context.Context, s viewerSession, finished <-chan struct{}) error {
+func (c *viewerClient) session(
+	ctx context.Context, s viewerSession, finished <-chan struct{},
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if c.stored == nil { // when all actions are done, a session that waits ends

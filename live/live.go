@@ -104,7 +104,7 @@ func New(db *store.DB, feeds *feed.Service, opts Options) *Service {
 		watches:     newPresenceWatches(),
 	}
 	s.typing = natsbus.NewBus(opts.Nodes, "typing", typingCodec, ignoreLost)
-	s.signals = natsbus.NewBus(opts.Nodes, "signs", signalCodec, s.reconcileLost)
+	s.signals = natsbus.NewBus(opts.Nodes, "signals", signalCodec, s.reconcileLost)
 	s.signals.Handle(presenceTopic, s.watches.handle)
 	s.signals.Handle(settingsTopic, s.watches.handle)
 	return s

@@ -69,13 +69,13 @@ func (p *pulledPresence) wantAll(online map[string]bool) {
 	p.t.Helper()
 	got := map[string]bool{}
 	for range online {
-		told, err, ok := p.next()
+		presence, err, ok := p.next()
 		if err != nil || !ok {
 			p.t.Fatalf("got the end (%v) after %v, instead of %v", err, got, online)
 		}
 		for name := range online {
-			if told.UserID == p.w.UserID(name) {
-				got[name] = told.Online
+			if presence.UserID == p.w.UserID(name) {
+				got[name] = presence.Online
 			}
 		}
 	}
@@ -178,7 +178,7 @@ func TestPresenceComesAndGoes(t *testing.T) {
 		if first := p.want("ben", false); first.LastSeenAt != nil {
 			t.Errorf("ben was never there, and was seen at %v", first.LastSeenAt)
 		}
-		_ = w.Connected(w.UserID("eve")) // of whom ann hears nothing
+		_ = w.Connected(w.UserID("eve")) // who shares no conversation with ann
 		before := db.Now()
 		one, two := w.Connected(w.UserID("ben")), w.Connected(w.UserID("ben"))
 		p.want("ben", true)
@@ -301,7 +301,7 @@ func TestUsersWhoHideTheirPresence(t *testing.T) {
 		defer nodes[0].Connected(nodes[0].UserID("ben"))()
 		nodes[0].untilOnline("ann", "ben", true)
 		chattest.WaitUntil(t, "both listen",
-			func() bool { return len(s.Subscriptions("parley.signs.topic.settings")) == 2 })
+			func() bool { return len(s.Subscriptions("parley.signals.topic.settings")) == 2 })
 		hide(t, nodes[0], nodes[1])
 	})
 }
@@ -351,7 +351,7 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 		}
 		defer w.Connected(w.UserID("eve"))()
 		w.untilOnline("ann", "eve", true)
-		chattest.WaitUntil(t, "ann's stream is told",
+		chattest.WaitUntil(t, "ann's watch has the signals",
 			func() bool { return w.SignalsAreDelivered() })
 		p.want("eve", true)
 		defer w.Connected(w.UserID("ben"))()
@@ -399,7 +399,7 @@ func TestPresenceOverNATS(t *testing.T) {
 	p := nodes[1].pullPresence(t, "ann")
 	p.want("ben", false)
 	chattest.WaitUntil(t, "both listen",
-		func() bool { return len(s.Subscriptions("parley.signs.topic.presence")) == 2 })
+		func() bool { return len(s.Subscriptions("parley.signals.topic.presence")) == 2 })
 	defer nodes[0].Connected(nodes[0].UserID("ben"))()
 	p.want("ben", true)
 }
@@ -476,24 +476,24 @@ func TestAReapedNodeComesBack(t *testing.T) {
 // They need no goroutine each, and are written in few transactions.
 func TestManyUsersComeAndGo(t *testing.T) {
 	t.Parallel()
-	const people, each = 300, 10
+	const users, each = 300, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
 			PresenceTimeout: 10 * aMoment, NodeTimeout: forGood}, "ann")
-		crowd := w.Crowd(people)
+		crowd := w.Crowd(users)
 		before := runtime.NumGoroutine()
 		var wg sync.WaitGroup
-		releases := make([][]func(), people)
+		releases := make([][]func(), users)
 		for i, name := range crowd {
 			user := w.UserID(name)
 			for range each {
 				releases[i] = append(releases[i], w.Connected(user))
 			}
 		}
-		if now := runtime.NumGoroutine(); now > before+people*each/2 { // other tests have some
+		if now := runtime.NumGoroutine(); now > before+users*each/2 { // other tests have some
 			t.Errorf("%d goroutines, and %d before", now, before)
 		}
-		chattest.WaitUntil(t, "all are online", func() bool { return w.countPresences() == people })
+		chattest.WaitUntil(t, "all are online", func() bool { return w.countPresences() == users })
 		for _, some := range releases {
 			wg.Go(func() {
 				for _, release := range some {
@@ -505,7 +505,7 @@ func TestManyUsersComeAndGo(t *testing.T) {
 		chattest.WaitUntil(t, "all are offline", func() bool { return w.countPresences() == 0 })
 		seen, err := db.NewSelect().Model((*model.Sighting)(nil)).
 			Where("sg.last_seen_at IS NOT NULL").Count(t.Context())
-		if err != nil || seen != people {
+		if err != nil || seen != users {
 			t.Errorf("%d have a time (%v)", seen, err)
 		}
 		if n := w.UnrecordedConnections(); n != 0 {

@@ -32,7 +32,8 @@ func TestReadReceiptsAreWhatIsStored(t *testing.T) {
 			plan := drawReceiptPlan(rt)
 			nodes.Network.Store(nil)
 			k := newReceiptCheck(t, nodes, int(checks.Add(1)))
-			nodes.Network.Store(&chattest.Network{Deliveries: plan.deliveries, Crosses: plan.crosses})
+			nodes.Network.Store(
+				&chattest.Network{Deliveries: plan.deliveries, Crosses: plan.crosses})
 			if err := k.run(plan); err != nil {
 				rt.Fatalf("%v\nthe plan: %+v", err, plan)
 			}
@@ -64,7 +65,7 @@ func drawReceiptPlan(rt *rapid.T) receiptPlan {
 		}
 	})
 	return receiptPlan{
-		deliveries: rapid.SliceOfN(rapid.Custom(chattest.DrawDelivery), 1, 30).Draw(rt, "deliveries"),
+		deliveries: chattest.DrawDeliveries(rt, 30),
 		crosses:    rapid.Bool().Draw(rt, "crosses"),
 		workers:    rapid.SliceOfN(rapid.SliceOfN(action, 5, 30), 1, 3).Draw(rt, "workers"),
 		paces:      rapid.SliceOfN(rapid.SampledFrom([]int{0, 0, 1, 3}), 4, 4).Draw(rt, "paces"),

@@ -20,11 +20,11 @@ import (
 
 // pulledReceipts takes what ReadReceipts yields one at a time. It subscribes with the first call.
 type pulledReceipts struct {
-	t    *testing.T
-	w    *fixture
-	next func() (live.ReadReceipt, error, bool)
-	stop func()
-	told map[model.UserID]int64
+	t        *testing.T
+	w        *fixture
+	next     func() (live.ReadReceipt, error, bool)
+	stop     func()
+	receipts map[model.UserID]int64
 }
 
 func (w *fixture) pullReceipts(
@@ -39,19 +39,19 @@ func (w *fixture) pullReceipts(
 	}
 	next, stop := iter.Pull2(receipts)
 	t.Cleanup(stop)
-	return &pulledReceipts{t: t, w: w, next: next, stop: stop, told: map[model.UserID]int64{}}
+	return &pulledReceipts{t: t, w: w, next: next, stop: stop, receipts: map[model.UserID]int64{}}
 }
 
-// untold is a receipt that the viewer may no longer know.
-const untold = -1
+// withdrawn is a receipt that the viewer may no longer know.
+const withdrawn = -1
 
 func (p *pulledReceipts) take() (live.ReadReceipt, error) {
 	r, err, ok := p.next()
 	if err != nil || !ok {
 		return r, fmt.Errorf("got the end: %w", err)
 	}
-	if p.told[r.UserID] = untold; r.LastReadSeq != nil {
-		p.told[r.UserID] = *r.LastReadSeq
+	if p.receipts[r.UserID] = withdrawn; r.LastReadSeq != nil {
+		p.receipts[r.UserID] = *r.LastReadSeq
 	}
 	return r, nil
 }
@@ -67,7 +67,7 @@ func (p *pulledReceipts) want(seqs map[string]int64) {
 		if err != nil {
 			p.t.Fatalf("after %v, instead of %v: %v", got, seqs, err)
 		}
-		got[r.UserID] = p.told[r.UserID]
+		got[r.UserID] = p.receipts[r.UserID]
 	}
 	chattest.WantEqual(p.t, "receipts", want, got)
 }
@@ -76,9 +76,9 @@ func (p *pulledReceipts) want(seqs map[string]int64) {
 func (p *pulledReceipts) until(seqs map[string]int64) {
 	p.t.Helper()
 	for name, seq := range seqs {
-		for p.told[p.w.UserID(name)] != seq {
+		for p.receipts[p.w.UserID(name)] != seq {
 			if _, err := p.take(); err != nil {
-				p.t.Fatalf("with %v, instead of %v: %v", p.told, seqs, err)
+				p.t.Fatalf("with %v, instead of %v: %v", p.receipts, seqs, err)
 			}
 		}
 	}
@@ -107,7 +107,7 @@ func TestReadReceipts(t *testing.T) {
 		p.want(map[string]int64{"ben": 2, "cas": 1})
 		w.Read("ben", c.ID, 3)
 		p.want(map[string]int64{"ben": 3})
-		w.Read("ben", c.ID, 2)     // is no news
+		w.Read("ben", c.ID, 2)     // changes nothing
 		w.Read("ann", c.ID, 5)     // is their own
 		w.Read("hid", c.ID, 5)     // is hidden
 		w.Read("cas", other.ID, 5) // is elsewhere
@@ -116,11 +116,11 @@ func TestReadReceipts(t *testing.T) {
 		w.Add("ann", c.ID, "eve")
 		p.want(map[string]int64{"eve": 6})
 		w.EndMembership("cas", c.ID)
-		p.want(map[string]int64{"cas": untold})
+		p.want(map[string]int64{"cas": withdrawn})
 		w.Add("ann", c.ID, "cas")
 		p.want(map[string]int64{"cas": 8})
 		w.MustRemoveAccount("cas")
-		p.want(map[string]int64{"cas": untold})
+		p.want(map[string]int64{"cas": withdrawn})
 		// A stream that starts now gets the current state; one of a member who sends no receipts
 		// gets none.
 		w.pullReceipts(t, "ben", c.ID).want(map[string]int64{"ann": 5, "eve": 6})
@@ -150,19 +150,19 @@ func TestMembersWhoTurnReadReceiptsOff(t *testing.T) {
 			there.Read("ben", c.ID, seq)
 			p.until(map[string]int64{"ben": seq})
 			there.changeSettings("ben", "send_read_receipts", false)
-			p.until(map[string]int64{"ben": untold})
+			p.until(map[string]int64{"ben": withdrawn})
 			there.Read("ben", c.ID, seq+1)
 			there.Read("cleo", c.ID, seq+1)
 			p.until(map[string]int64{"cleo": seq + 1})
 			there.changeSettings("ben", "send_read_receipts", true)
 			p.until(map[string]int64{"ben": seq + 1})
 			there.changeSettings("ann", "send_read_receipts", false)
-			p.until(map[string]int64{"ben": untold, "cleo": untold})
+			p.until(map[string]int64{"ben": withdrawn, "cleo": withdrawn})
 			there.Read("ben", c.ID, seq+2)
 			there.changeSettings("ann", "send_read_receipts", true)
 			p.until(map[string]int64{"ben": seq + 2, "cleo": seq + 1})
 			there.RemoveBen(c)
-			p.until(map[string]int64{"ben": untold})
+			p.until(map[string]int64{"ben": withdrawn})
 			there.AddBen(c)
 			p.until(map[string]int64{"ben": here.LastSeq(c.ID)})
 		}
@@ -189,7 +189,7 @@ func TestASlowConsumerOfReadReceipts(t *testing.T) {
 			w.EndMembership("eve", c.ID)
 		}
 		w.Eventually(func() bool { return w.Stats().Behind > 0 })
-		p.want(map[string]int64{"ben": 39, "cas": untold})
+		p.want(map[string]int64{"ben": 39, "cas": withdrawn})
 		w.Add("ann", c.ID, "eve")
 		p.want(map[string]int64{"eve": w.LastSeq(c.ID)})
 		if n := w.ChangedReceipts(c.ID); n != 0 {
@@ -216,10 +216,10 @@ func TestReadReceiptsOverNATS(t *testing.T) {
 	nodes[0].Read("ben", c.ID, 3)
 	nodes[0].changeSettings("cas", "send_read_receipts", false)
 	s.Start()
-	p.want(map[string]int64{"ben": 3, "cas": untold})
+	p.want(map[string]int64{"ben": 3, "cas": withdrawn})
 	chattest.WaitUntil(t, "it listens",
 		func() bool {
-			return len(s.Subscriptions("parley.signs.topic."+
+			return len(s.Subscriptions("parley.signals.topic."+
 				live.ReadTopic(c.ID))) == 1
 		})
 	nodes[0].Read("ben", c.ID, 4)
@@ -236,7 +236,7 @@ func TestASignalCarriesTheReceipt(t *testing.T) {
 	p.want(map[string]int64{"ben": 1})
 	chattest.WaitUntil(t, "it listens",
 		func() bool {
-			return len(s.Subscriptions("parley.signs.topic."+
+			return len(s.Subscriptions("parley.signals.topic."+
 				live.ReadTopic(c.ID))) == 1
 		})
 	nodes[0].Signals().Publish(live.ReadTopic(c.ID),

@@ -102,7 +102,7 @@ func TestTyping(t *testing.T) {
 		w.types(t, "cas", c.ID, false) // did not
 		w.types(t, "ben", c.ID, true)
 		p.want("ben", true)
-		w.Send("ann", c.ID, "ends nobody's typing but mine")
+		w.Send("ann", c.ID, "ends only ann's typing")
 		w.Send("ben", c.ID, "done")
 		p.want("ben", false)
 		w.types(t, "ben", c.ID, true)
@@ -182,14 +182,14 @@ func TestTypingIsThrottled(t *testing.T) {
 			{2 * time.Second, ben, true, false},
 			{time.Second, ben, true, true},
 			{time.Second, eve, true, true},
-			{0, ben, false, true}, // for each time that it was told that they type
+			{0, ben, false, true}, // once after each "types"
 			{0, ben, false, false},
 			{2 * time.Second, ben, true, true},
 			{0, ben, false, true},
 			{0, ben, true, false},
 			{0, ben, false, false},
 			{500*time.Millisecond - 1, ben, false, false},
-			{1, ben, false, true}, // another node may have told of more
+			{1, ben, false, true}, // another node may have published a "types"
 			{0, ben, false, false},
 			{0, elsewhere, false, true}, // of which nothing is known any more
 			{0, elsewhere, false, false},
@@ -246,7 +246,7 @@ func TestTypingExpires(t *testing.T) {
 		if got, changed := w.Next(); changed {
 			t.Errorf("got %+v", got)
 		}
-		for range 2 * membership.Max { // which only a stranger could make up
+		for range 2 * membership.Max { // more than there can be members
 			w.Handle(live.TypingSignal{UserID: model.NewUserID(), Typing: true})
 		}
 		if w.Len() != membership.Max {

@@ -113,13 +113,15 @@ type Delivery struct {
 	Delay int    // how many other messages go first
 }
 
-// DrawDelivery draws a Delivery.
-func DrawDelivery(rt *rapid.T) Delivery {
-	return Delivery{
-		Kind: rapid.SampledFrom([]string{"arrives", "arrives", "doubled", "lost", "bare"}).
-			Draw(rt, "kind"),
-		Delay: rapid.SampledFrom([]int{0, 0, 0, 1, 2, 5, 30}).Draw(rt, "delay"),
-	}
+// DrawDeliveries draws 1 to most deliveries.
+func DrawDeliveries(rt *rapid.T, most int) []Delivery {
+	return rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) Delivery {
+		return Delivery{
+			Kind: rapid.SampledFrom([]string{"arrives", "arrives", "doubled", "lost", "bare"}).
+				Draw(rt, "kind"),
+			Delay: rapid.SampledFrom([]int{0, 0, 0, 1, 2, 5, 30}).Draw(rt, "delay"),
+		}
+	}), 1, most).Draw(rt, "deliveries")
 }
 
 // Progress lets goroutines wait until a number of steps are done.
