@@ -176,11 +176,13 @@ type Stats struct {
 	Feeds     int // followed conversations
 	Followers int // of all feeds together
 	Behind    int // followers that have to read events that are not in their queue
+	Replays   int // replay slots in use
 }
 
 // Stats counts what is followed. It locks one feed after the other, so the counts are not of one
 // moment.
 func (s *Service) Stats() (n Stats) {
+	n.Replays = len(s.replays)
 	for _, f := range s.feeds.Values() {
 		n.Feeds++
 		f.mu.Lock()

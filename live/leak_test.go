@@ -1,4 +1,4 @@
-package feed_test
+package live_test
 
 import (
 	"context"
@@ -37,12 +37,11 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 				takeFrom(seq, n)
 			}
 		},
-		"FollowInto, replayed": func(ctx context.Context,
-			n int) {
+		"FollowInto, replayed": func(ctx context.Context, n int) {
 			w.takeInto(ctx, id, new(int64(0)), n)
 		},
 		"FollowInto, live": func(ctx context.Context, n int) { w.takeInto(ctx, id, nil, n) },
-		"MyEvents": func(ctx context.Context, n int) {
+		"ViewerEvents": func(ctx context.Context, n int) {
 			if seq, err := w.ViewerEvents(ctx, ann, nil); err == nil {
 				takeFrom(seq, n)
 			}
@@ -58,8 +57,12 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 				takeFrom(seq, n)
 			}
 		},
-		"PresenceChanges": func(ctx context.Context,
-			_ int) {
+		"ReadReceipts": func(ctx context.Context, _ int) {
+			if seq, err := w.ReadReceipts(ctx, ann, id); err == nil {
+				takeFrom(seq, 1)
+			}
+		},
+		"PresenceChanges": func(ctx context.Context, _ int) {
 			takeFrom(w.PresenceChanges(ctx, ann), 1)
 		},
 	}
@@ -129,35 +132,6 @@ func TestStreamsLeaveNothingBehind(t *testing.T) { //nolint:paralleltest // see 
 	}
 }
 
-// A stream over many conversations that ends while it reads them leaves no feed open.
-func TestStreamsThatDoNotStartLeaveNothingBehind(t *testing.T) {
-	t.Parallel()
-	w := mustFixture(t, storetest.MustSQLite(t), "ann", "ben")
-	for range 100 {
-		chattest.MustConversation(t, w.Fixture, "ann", "ben")
-	}
-	begin := time.Now()
-	takeFrom(w.first(t.Context()), 1)
-	whole := time.Since(begin)
-	for i := range 100 {
-		ctx, cancel := context.WithTimeout(t.Context(), whole*time.Duration(i)/100)
-		takeFrom(w.first(ctx), 1)
-		cancel()
-	}
-	if feeds, topics := w.Stats().Feeds, w.Hints().Topics(); feeds+len(topics) != 0 {
-		t.Errorf("%d feeds and %d topics are left", feeds, len(topics))
-	}
-}
-
-// first yields only the first item of ann's events.
-func (w *fixture) first(ctx context.Context) iter.Seq2[feed.ViewerEvent, error] {
-	seq, err := w.ViewerEvents(ctx, w.Actor("ann"), nil)
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	return seq
-}
-
 // bustle lets ben write and type until stop is called.
 func (w *fixture) bustle(id model.ConversationID) (stop func()) {
 	ctx, cancel := context.WithCancel(w.T.Context())
@@ -181,15 +155,17 @@ func (w *fixture) bustle(id model.ConversationID) (stop func()) {
 
 // counts is what services keep for streams.
 type counts struct {
-	feeds, followers, replays   int
-	hints, memberships, signals int // topics
+	feed                                feed.Stats
+	watches, readers                    int
+	hints, memberships, signals, typing int // topics
 }
 
-func (w *fixture) count() (c counts) {
-	c.hints, c.memberships = len(w.Hints().Topics()), len(w.MembershipHints().Topics())
-	c.signals, c.replays = len(w.Signals().Topics()), w.TakenReplaySlots()
-	c.feeds, c.followers = w.Stats().Feeds, w.Stats().Followers
-	return c
+func (w *fixture) count() counts {
+	return counts{
+		feed: w.Stats(), watches: w.PresenceWatches(), readers: w.WatchedReaders(),
+		hints: len(w.Hints().Topics()), memberships: len(w.MembershipHints().Topics()),
+		signals: len(w.Signals().Topics()), typing: len(w.TypingSignals().Topics()),
+	}
 }
 
 func heap() uint64 {
