@@ -176,7 +176,8 @@ func answerTo(t *testing.T, conn net.Conn, method, path, header string) *http.Re
 func TestLinksOnOtherSites(t *testing.T) {
 	t.Parallel()
 	_, dial := mustServeRoutes(t)
-	const link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"
+	const link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: " +
+		"document\r\n"
 	for path, want := range map[string]int{
 		"/": 200, "/account/verify-email": 200, "/account/reset-password": 200, "/livez": 200,
 		"/graphql?query={__typename}": 403, "/graphql": 403,

@@ -425,7 +425,8 @@ func warn(s *config.Settings, log *slog.Logger) {
 	for _, origin := range s.AllowedOrigins {
 		withoutTLS := strings.HasPrefix(origin, "http://") && !strings.HasSuffix(origin, ":*")
 		if origin == "*" || withoutTLS {
-			log.Warn("pages without TLS, or from any origin, may use the API (PARLEY_ALLOWED_ORIGINS)",
+			log.Warn(
+				"pages without TLS, or from any origin, may use the API (PARLEY_ALLOWED_ORIGINS)",
 				"origin", origin)
 		}
 	}

@@ -228,7 +228,8 @@ func TestCommands(t *testing.T) {
 		{[]string{"migrate", "status", url}, "missing 20261122000002_conversations"},
 	} {
 		out := newOutput()
-		if code := run(t.Context(), c.args, out, out); code != 0 || !strings.Contains(out.String(), c.says) {
+		if code := run(t.Context(), c.args, out, out); code != 0 ||
+			!strings.Contains(out.String(), c.says) {
 			t.Errorf("%v: %d %s", c.args, code, out)
 		}
 	}
@@ -240,8 +241,10 @@ func TestReadyWithoutNATS(t *testing.T) {
 	t.Parallel()
 	nats := natstest.MustStartWith(t, natsserver.Options{Username: "ann", Password: "natspassword"})
 	nats.Stop()
-	base, log, stop := mustStart(t, "--data-dir="+t.TempDir(), "--database-url="+storetest.PostgresURL(t), "--reconcile-every=7s",
-		"--nats-url=nats://ann:natspassword@"+nats.Addr(), "--nats-subject=other.parley", "--log-level=debug",
+	base, log, stop := mustStart(t, "--data-dir="+t.TempDir(),
+		"--database-url="+storetest.PostgresURL(t), "--reconcile-every=7s",
+		"--nats-url=nats://ann:natspassword@"+nats.Addr(), "--nats-subject=other.parley",
+		"--log-level=debug",
 		"--jwt-secret=the same on all nodes, and long enough")
 	ready := func(want string) {
 		t.Helper()
@@ -271,7 +274,8 @@ func TestReadyWithoutNATS(t *testing.T) {
 	if code := stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if text := log.String(); strings.Contains(text, "natspassword") || strings.Count(text, "NATS is away") != 2 {
+	if text := log.String(); strings.Contains(text, "natspassword") ||
+		strings.Count(text, "NATS is away") != 2 {
 		t.Error(text)
 	}
 }

@@ -112,7 +112,8 @@ func TestSlowRequests(t *testing.T) {
 				}()
 				other := dial()
 				if status := exchange(t, other,
-					"GET /livez HTTP/1.1\r\nHost: parley\r\nConnection: close\r\n\r\n"); status != 200 || time.Since(start) != 0 {
+					"GET /livez HTTP/1.1\r\nHost: parley\r\nConnection: close\r\n\r\n",
+				); status != 200 || time.Since(start) != 0 {
 					t.Errorf("another client had %d after %v", status, time.Since(start))
 				}
 				<-time.After(c.reads)

@@ -90,8 +90,10 @@ func (b *bench) abusing(ctx context.Context) error {
 // startAbuse starts the server, with the data that expensive requests read.
 func (b *bench) startAbuse(ctx context.Context) (*abuser, error) {
 	b.note("abuse: building the server")
-	server := &parleyServer{binary: filepath.Join(b.dir, "parley"),
-		dir: filepath.Join(b.dir, "abuse")}
+	server := &parleyServer{
+		binary: filepath.Join(b.dir, "parley"),
+		dir:    filepath.Join(b.dir, "abuse"),
+	}
 	a := &abuser{bench: b, parleyServer: server}
 	if err := a.build(ctx); err != nil {
 		return nil, err

@@ -34,8 +34,10 @@ type barePostgresReader struct {
 
 func openBarePostgresReader(ctx context.Context, url string) (bareReader, func() error, error) {
 	indexed, err := openBarePool(ctx, url,
-		map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off",
-			"enable_bitmapscan": "off"})
+		map[string]string{
+			"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off",
+			"enable_bitmapscan": "off",
+		})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,7 +104,8 @@ func (r barePostgresReader) newest(
 	ctx context.Context, conversation, reader string,
 ) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM conversation_members AS v CROSS JOIN LATERAL
-		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq ORDER BY seq DESC LIMIT 51) AS m
+		(SELECT * FROM messages WHERE conversation_id = v.conversation_id AND seq > v.hidden_seq
+		ORDER BY seq DESC LIMIT 51) AS m
 		WHERE v.conversation_id = ? AND v.user_id = ?`, conversation, reader)
 }
 
@@ -195,7 +198,8 @@ func (r *bareSQLiteReader) newest(
 func (r *bareSQLiteReader) search(ctx context.Context, word, reader string) ([][]any, error) {
 	return r.query(ctx, `SELECT `+messageColumns+` FROM messages AS m
 		JOIN conversation_members AS v ON v.conversation_id = m.conversation_id AND v.user_id = ?
-		WHERE m.rowid IN (SELECT rowid FROM message_tokens WHERE message_tokens MATCH ?) AND m.seq > v.hidden_seq
+		WHERE m.rowid IN (SELECT rowid FROM message_tokens WHERE message_tokens MATCH ?) AND m.seq
+		> v.hidden_seq
 		ORDER BY m.created_at DESC, m.id DESC LIMIT 21`, reader, `"`+word+`"`)
 }
 
@@ -205,8 +209,10 @@ const (
 	unreadMessages = `(SELECT count(*) FROM (SELECT 1 FROM messages AS m WHERE m.conversation_id = v.conversation_id
 		AND m.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM v.user_id AND m.deleted_at IS NULL LIMIT 1000) AS counted)`
 	unreadMentions = `(SELECT count(*) FROM (SELECT 1 FROM mentions AS n JOIN messages AS m
-		ON m.conversation_id = n.conversation_id AND m.seq = n.seq WHERE n.conversation_id = v.conversation_id
-		AND n.user_id = v.user_id AND n.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM v.user_id
+		ON m.conversation_id = n.conversation_id AND m.seq = n.seq WHERE n.conversation_id =
+		v.conversation_id
+		AND n.user_id = v.user_id AND n.seq > v.last_read_seq AND m.author_id IS DISTINCT FROM
+		v.user_id
 		AND m.deleted_at IS NULL LIMIT 1000) AS counted)`
 	unreadHere = ` FROM conversation_members AS v
 		JOIN conversations AS c ON c.id = v.conversation_id AND c.last_message_seq > v.last_read_seq WHERE v.user_id = ?`
@@ -246,13 +252,15 @@ func (l *library) bareConversations(ctx context.Context) (int, error) {
 	}
 	found = firstOf(found, page)
 	of := ids(found, 0)
-	if _, err := l.bare.query(ctx, `SELECT v.conversation_id, `+unreadMessages+`, `+unreadMentions+unreadHere+
-		` AND v.conversation_id IN (?...)`, l.me(), of); err != nil {
+	if _, err := l.bare.query(ctx,
+		`SELECT v.conversation_id, `+unreadMessages+`, `+unreadMentions+unreadHere+
+			` AND v.conversation_id IN (?...)`, l.me(), of); err != nil {
 		return 0, err
 	}
 	last, err := l.bare.query(ctx, `SELECT `+messageColumns+` FROM conversations AS c
 		JOIN messages AS m ON m.conversation_id = c.id AND m.seq = c.last_message_seq
-		JOIN conversation_members AS v ON v.conversation_id = c.id AND v.user_id = ? AND m.seq > v.hidden_seq
+		JOIN conversation_members AS v ON v.conversation_id = c.id AND v.user_id = ? AND m.seq >
+		v.hidden_seq
 		WHERE c.id IN (?...)`, l.me(), of)
 	if err != nil {
 		return 0, err
@@ -284,8 +292,10 @@ func (l *library) bareNewest(ctx context.Context) (int, error) {
 
 func (l *library) bareUnread(ctx context.Context) (int, error) {
 	found, err := l.bare.query(ctx,
-		`SELECT coalesce(sum(messages), 0), coalesce(sum(mentions), 0) FROM (SELECT `+unreadMessages+
-			` AS messages, `+unreadMentions+` AS mentions`+unreadHere+` AND (v.muted_until IS NULL OR v.muted_until <= ?)) AS u`,
+		`SELECT coalesce(sum(messages), 0), coalesce(sum(mentions), 0) FROM (SELECT `+
+			unreadMessages+
+			` AS messages, `+unreadMentions+` AS mentions`+unreadHere+
+			` AND (v.muted_until IS NULL OR v.muted_until <= ?)) AS u`,
 		l.me(), l.db.Now())
 	return len(found), err
 }

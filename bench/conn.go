@@ -55,8 +55,10 @@ func dial(target string, receiveBuffer int) (c *conn, err error) {
 		&limit); err != nil {
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
-	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port,
-		Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Connect(fd, &syscall.SockaddrInet4{
+		Port: port,
+		Addr: [4]byte{127, 0, 0, 1},
+	}); err != nil {
 		return nil, os.NewSyscallError("connect", err)
 	}
 	path := u.RequestURI()

@@ -50,8 +50,10 @@ func newFixture(ctx context.Context, url string, people int) (_ *fixture, err er
 			ID: model.NewUserID(), Email: name + "@example.org", EmailKey: name + "@example.org",
 			Nickname: name, NicknameKey: name, SearchKey: name, CreatedAt: db.Now(),
 		}
-		f.people = append(f.people, model.Actor{UserID: users[i].ID,
-			SessionID: model.NewSessionID()})
+		f.people = append(f.people, model.Actor{
+			UserID:    users[i].ID,
+			SessionID: model.NewSessionID(),
+		})
 	}
 	if people > 0 {
 		if _, err := db.NewInsert().Model(&users).Exec(ctx); err != nil {

@@ -38,8 +38,10 @@ func (b *bench) following(ctx context.Context) (err error) {
 	for _, followers := range []int{1, 10, 100, 1000} {
 		for _, p := range []pattern{
 			{fmt.Sprintf("%d, one by one", b.followMessages), b.followMessages, oneByOne},
-			{fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders),
-				b.followBursts * burst, inBursts},
+			{
+				fmt.Sprintf("%d, of %d senders at once", b.followBursts*burst, burstSenders),
+				b.followBursts * burst, inBursts,
+			},
 		} {
 			b.note("following: %d followers, %s", followers, p.name)
 			row, found, err := b.followPair(ctx, f, p, followers)

@@ -49,8 +49,10 @@ func listen(conns []*conn, followers int, after func(i int) int64) (*listeners, 
 	l.followers, l.firsts = followers, map[place]time.Duration{}
 	for i, c := range conns {
 		l.histories = append(l.histories, newHistory(after(i)))
-		event := syscall.EpollEvent{Events: syscall.EPOLLIN,
-			Fd: int32(i)} //nolint:gosec // at most some thousands
+		event := syscall.EpollEvent{
+			Events: syscall.EPOLLIN,
+			Fd:     int32(i),
+		} //nolint:gosec // at most some thousands
 		err = errors.Join(err, syscall.SetNonblock(c.fd, true),
 			os.NewSyscallError("epoll_ctl",
 				syscall.EpollCtl(poll, syscall.EPOLL_CTL_ADD, c.fd, &event)))

@@ -1,9 +1,10 @@
 // Bench measures what Parley costs, next to the least that the same work can cost, and prints
 // Markdown tables:
 //
-//	go run ./bench [-short] [-only send|follow|wire|read|abuse|followers|burst|topics|memory|stall] [-profiles DIR]
+//	go run ./bench [-short] [-only PART] [-profiles DIR]
 //	go run ./bench -search 60s
 //
+// PART is send, follow, wire, read, abuse, followers, burst, topics, memory or stall.
 // The second form searches for requests that are more expensive than those of the part abuse. It
 // fails if an answer is larger than its bound.
 //

@@ -114,8 +114,10 @@ func (w *wire) measureMemory(ctx context.Context, target target) ([]string, erro
 	each := func(bytes int64) string {
 		return kilobytes(float64(bytes-before) / float64(len(conns)))
 	}
-	return []string{each(idle), each(after),
-		fmt.Sprintf("%.2f", float64(after-before)/float64(idle-before)), each(loaded)}, nil
+	return []string{
+		each(idle), each(after),
+		fmt.Sprintf("%.2f", float64(after-before)/float64(idle-before)), each(loaded),
+	}, nil
 }
 
 // loadMessages is how many messages each connection receives before its memory is measured again.

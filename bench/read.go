@@ -47,8 +47,10 @@ type read struct {
 
 // reading measures the most frequent reads, at several sizes of the database.
 func (b *bench) reading(ctx context.Context) (err error) {
-	t := table{head: []string{"read", "database", "messages", "rows", "Parley", "bare driver",
-		"ratio"}}
+	t := table{head: []string{
+		"read", "database", "messages", "rows", "Parley", "bare driver",
+		"ratio",
+	}}
 	growth := table{head: []string{"read", "database"}}
 	for _, n := range b.readMessages {
 		growth.head = append(growth.head, fmt.Sprintf("Parley, %d", n), fmt.Sprintf("bare, %d", n))
@@ -193,8 +195,10 @@ func (b *bench) openLibrary(
 		}
 	}()
 	start := time.Now()
-	size := seed.Size{People: max(seed.Small.People, messages/1000), Conversations: messages / 100,
-		Messages: messages}
+	size := seed.Size{
+		People: max(seed.Small.People, messages/1000), Conversations: messages / 100,
+		Messages: messages,
+	}
 	if _, err := seed.Fill(ctx, l.db, seed.Options{Size: size, Seed: 1}); err != nil {
 		return nil, err
 	}

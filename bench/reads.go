@@ -23,8 +23,10 @@ func (l *library) reads() []read {
 	rare.name, often.name = "search, a rare word", "search, a common word"
 	return []read{
 		{"first page of conversations", l.conversations, l.bareConversations},
-		{"the same conversations, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows),
-			l.bareConversations},
+		{
+			"the same conversations, over HTTP", l.overHTTP(conversationsQuery, l.conversationRows),
+			l.bareConversations,
+		},
 		{"newest 50 messages", l.newest, l.bareNewest},
 		{"the same messages, over HTTP", l.overHTTP(messagesQuery, l.messageRows), l.bareNewest},
 		{"unread in all", l.unread, l.bareUnread},
@@ -109,7 +111,8 @@ func (l *library) search(ctx context.Context, word string) (rows int, err error)
 
 const (
 	conversationsQuery = `{ viewer { conversations(first: 20) { nodes { id title lastActivityAt
-		viewerMember { role unreadCount } lastMessage { id seq content createdAt author { id nickname } }
+		viewerMember { role unreadCount } lastMessage { id seq content createdAt author { id
+		nickname } }
 		members(first: 5) { nodes { role user { id nickname } } } } } } }`
 	messagesQuery = `query ($id: ID!) { node(id: $id) { ... on Conversation { messages(last: 50) { nodes {
 		id seq content createdAt editedAt author { id nickname } } } } } }`
@@ -140,7 +143,8 @@ func (l *library) overHTTP(
 ) func(context.Context) (int, error) {
 	return func(ctx context.Context) (int, error) {
 		var a answered
-		if err := l.server.query(ctx, query, map[string]any{"id": l.conversation.String()}, &a); err != nil {
+		if err := l.server.query(ctx, query, map[string]any{"id": l.conversation.String()},
+			&a); err != nil {
 			return 0, fmt.Errorf("over HTTP: %w", err)
 		}
 		return count(&a), nil

@@ -83,7 +83,10 @@ func manyParts() []request {
 	fragments := repeated(150, func(i int) string {
 		return fmt.Sprintf(" fragment F%d on Query { __typename ...F%d }", i, i+1)
 	})
-	operations := repeated(150, func(i int) string { return fmt.Sprintf(" query Q%d { ...F%d }", i, i) })
+	operations := repeated(150, func(i int) string {
+		return fmt.Sprintf(" query Q%d { ...F%d }", i,
+			i)
+	})
 	types := numbered(14, " f%d: fields { type { ofType { ofType { ...N } } } }")
 	return []request{
 		{name: "`{ __typename }`", query: "{ __typename }"},
@@ -127,7 +130,10 @@ func largeParts() []request {
 			name:  "an object 600 deep",
 			query: "{ users(search: " + nested(600, "{a:", "1", "}") + ") { nodes { id } } }",
 		},
-		{name: "variables: a list of 60,000", query: nodesQuery, variables: slices.Repeat([]string{"x"}, 60_000)},
+		{
+			name: "variables: a list of 60,000", query: nodesQuery,
+			variables: slices.Repeat([]string{"x"}, 60_000),
+		},
 		{
 			name: "variables: lists 9,000 deep", query: user,
 			variables: json.RawMessage(nested(9_000, "[", "1", "]")),
@@ -200,8 +206,11 @@ func (a *abuser) largeAnswers() []request {
 
 const introspectionQuery = `query IntrospectionQuery { __schema { queryType { name } mutationType { name } subscriptionType { name }
 	types { ...FullType } directives { name description locations args { ...InputValue } } } }
-	fragment FullType on __Type { kind name description fields(includeDeprecated: true) { name description args { ...InputValue }
-	type { ...TypeRef } isDeprecated deprecationReason } inputFields { ...InputValue } interfaces { ...TypeRef }
-	enumValues(includeDeprecated: true) { name description isDeprecated deprecationReason } possibleTypes { ...TypeRef } }
+	fragment FullType on __Type { kind name description fields(includeDeprecated: true) { name
+	description args { ...InputValue }
+	type { ...TypeRef } isDeprecated deprecationReason } inputFields { ...InputValue } interfaces {
+	...TypeRef }
+	enumValues(includeDeprecated: true) { name description isDeprecated deprecationReason }
+	possibleTypes { ...TypeRef } }
 	fragment InputValue on __InputValue { name description type { ...TypeRef } defaultValue }
 	fragment TypeRef on __Type { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name } } } } }`

@@ -229,8 +229,10 @@ func (b *bench) openPostgres(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	return &database{name: "PostgreSQL", fixture: w, bare: bare, closeBare: closeBare,
-		serverPID: b.postgres.PID()}, nil
+	return &database{
+		name: "PostgreSQL", fixture: w, bare: bare, closeBare: closeBare,
+		serverPID: b.postgres.PID(),
+	}, nil
 }
 
 func (b *bench) createDatabase(ctx context.Context, name string) (err error) {

@@ -28,7 +28,8 @@ func sendAlone(
 		IdempotencyKey: &key, RequestHash: hash[:],
 	}
 	return db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		const later = "CASE WHEN coalesce(last_event_at, last_activity_at) < ? THEN ? ELSE coalesce(last_event_at, last_activity_at) END"
+		const later = "CASE WHEN coalesce(last_event_at, last_activity_at) < ? THEN ? ELSE " +
+			"coalesce(last_event_at, last_activity_at) END"
 		err := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = last_seq + 1").
 			Set("last_message_seq = last_seq + 1").Set("last_event_at = "+later, tx.Now, tx.Now).
 			Set("last_activity_at = "+later, tx.Now, tx.Now).Where("id = ?", to).
@@ -37,7 +38,8 @@ func sendAlone(
 			return err
 		}
 		member := new(model.ConversationMember)
-		err = tx.NewSelect().Model(member).Where("cm.conversation_id = ?", to).Where("cm.user_id = ?", author.UserID).Scan(ctx)
+		err = tx.NewSelect().Model(member).Where("cm.conversation_id = ?", to).
+			Where("cm.user_id = ?", author.UserID).Scan(ctx)
 		if err != nil {
 			return err
 		}
@@ -46,16 +48,19 @@ func sendAlone(
 		}
 		position := bun.SafeQuery("pg_current_xact_id()::text::bigint")
 		if !tx.Postgres() {
-			if _, err := tx.ExecContext(ctx, "UPDATE event_position SET last = last + 1"); err != nil {
+			if _, err := tx.ExecContext(ctx,
+				"UPDATE event_position SET last = last + 1"); err != nil {
 				return err
 			}
 			position = bun.SafeQuery("(SELECT last FROM event_position)")
 		}
 		e := &model.Event{
-			ConversationID: to, Seq: m.Seq, At: m.CreatedAt, Kind: model.MessageAdded, ActorID: m.AuthorID, MessageID: &m.ID,
+			ConversationID: to, Seq: m.Seq, At: m.CreatedAt, Kind: model.MessageAdded,
+			ActorID: m.AuthorID, MessageID: &m.ID,
 			Data: []byte("{}"),
 		}
-		return tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").Scan(ctx, &e.Position)
+		return tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").
+			Scan(ctx, &e.Position)
 	})
 }
 
@@ -75,6 +80,8 @@ func insertOne(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	if tx.Postgres() {
 		return nil
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)", strings.Join(tokens, " "))
+	_, err = tx.ExecContext(ctx,
+		"INSERT INTO message_tokens (rowid, tokens) VALUES (last_insert_rowid(), ?)",
+		strings.Join(tokens, " "))
 	return err
 }

@@ -111,8 +111,10 @@ func (b *bench) sendOverHTTP(ctx context.Context, kind, binary string, t *table)
 		err := p.ask(ctx,
 			"mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq "+
 				"createdAt } } }",
-			object{"conversationId": p.conversations[to], "content": content,
-				"idempotencyKey": uuid.NewString()}, &answer)
+			object{
+				"conversationId": p.conversations[to], "content": content,
+				"idempotencyKey": uuid.NewString(),
+			}, &answer)
 		if err == nil && answer.SendMessage.Message == nil {
 			err = errors.New("sendMessage: the answer has no message")
 		}

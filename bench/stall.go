@@ -27,8 +27,10 @@ func (w *wire) stall(ctx context.Context) error {
 		"lost", "doubled", "reordered",
 		"half within", "99 % within", "memory before", "at most", "afterwards",
 	}}
-	s := &side{target: w.parley, traffic: traffic{topics: 1, followers: stallOthers,
-		senders: stallSenders}}
+	s := &side{target: w.parley, traffic: traffic{
+		topics: 1, followers: stallOthers,
+		senders: stallSenders,
+	}}
 	defer s.end()
 	if err := s.begin(ctx); err != nil {
 		return err

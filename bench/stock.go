@@ -91,7 +91,8 @@ func stockAPI(
 	}, graph.Options{Log: log})
 	sockets := transport.Websocket{
 		InitFunc: func(ctx context.Context, params transport.InitPayload) (context.Context,
-			*transport.InitPayload, error) {
+			*transport.InitPayload, error,
+		) {
 			ctx, err := answers.Init(ctx, params)
 			return ctx, nil, err
 		},

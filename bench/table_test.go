@@ -19,8 +19,13 @@ func TestPercentile(t *testing.T) {
 		p      int
 		want   float64
 	}{
-		{hundred, 50, 50}, {hundred, 99, 99}, {hundred, 100, 100}, {hundred, 0, 1},
-		{[]float64{7}, 50, 7}, {[]float64{7}, 99, 7}, {[]float64{1, 2, 3}, 50, 2},
+		{hundred, 50, 50},
+		{hundred, 99, 99},
+		{hundred, 100, 100},
+		{hundred, 0, 1},
+		{[]float64{7}, 50, 7},
+		{[]float64{7}, 99, 7},
+		{[]float64{1, 2, 3}, 50, 2},
 		{hundred[:50], 99, 50},
 	} {
 		if got := percentile(test.sorted, test.p); got != test.want {

@@ -38,8 +38,10 @@ func (b *bench) traffics() (list []traffic) {
 	steady := func(what, fields string, followers int) traffic {
 		rate := float64(wireRate) / float64(followers)
 		messages := max(2, int(rate*b.wireTime.Seconds()))
-		return traffic{"followers", what, fields, 1, followers, messages, max(4, messages/3), rate,
-			1}
+		return traffic{
+			"followers", what, fields, 1, followers, messages, max(4, messages/3), rate,
+			1,
+		}
 	}
 	for _, n := range b.wireFollowers {
 		list = append(list, steady(fmt.Sprintf("%d followers of one topic", n), plain, n))
@@ -113,11 +115,16 @@ func (b *bench) overTheWire(ctx context.Context, parts []string) error {
 }
 
 const wireText = `graphql-transport-ws clients that follow conversations of the built server, on SQLite, at %d deliveries a second
-in all (bursts as fast as possible, topics at %d messages a second). There are two yardsticks: a server that receives messages
-by POST, and writes frames of the same size to as many raw WebSockets with gorilla's PreparedMessage (raw), and one with the
-same schema, rules and database and gqlgen's transport.Websocket. CPU time of the server is for one delivery, and includes
-receiving and storing the messages; the cost of that alone, without followers, has its own column. The time of a delivery is
-measured from before the message is sent, so it includes storing; and from when the first follower of the topic has read
+in all (bursts as fast as possible, topics at %d messages a second). There are two yardsticks: a
+server that receives messages
+by POST, and writes frames of the same size to as many raw WebSockets with gorilla's
+PreparedMessage (raw), and one with the
+same schema, rules and database and gqlgen's transport.Websocket. CPU time of the server is for one
+delivery, and includes
+receiving and storing the messages; the cost of that alone, without followers, has its own column.
+The time of a delivery is
+measured from before the message is sent, so it includes storing; and from when the first follower
+of the topic has read
 the message. %d rounds in turns.
 
 `
@@ -380,7 +387,8 @@ func (w *wire) row(sides []*side, i int, found totals) []string {
 	behind := func(r round) float64 { return r.behind }
 	inUserMode := s.user / time.Duration(len(s.rounds)*s.deliveries())
 	row := append([]string{s.what, s.title()}, found.cells()...)
-	return append(row, medianDuration(of(s, cpu)), duration(inUserMode), medianDuration(of(s, alone)),
+	return append(row, medianDuration(of(s, cpu)), duration(inUserMode),
+		medianDuration(of(s, alone)),
 		ratio(raw, cpu), ratio(raw, delivering), ratio(parley, cpu),
 		medianDuration(of(s, half)), medianDuration(of(s, most)), ratio(raw, most),
 		medianDuration(of(s, behind)), ratio(raw, behind))

@@ -209,8 +209,10 @@ func (s *Service) insertConversation(
 	for _, m := range members {
 		s.feed.PublishMembership(tx, c.ID, m.UserID)
 	}
-	e := &model.Event{ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated,
-		ActorID: &actor.UserID, At: c.CreatedAt}
+	e := &model.Event{
+		ConversationID: c.ID, Seq: c.LastSeq, Kind: model.ConversationCreated,
+		ActorID: &actor.UserID, At: c.CreatedAt,
+	}
 	return s.feed.AppendFirst(ctx, tx, e, model.ConversationCreatedData{
 		Kind: c.Kind, Title: c.Title, History: c.History, MembersMayRename: c.MembersMayRename,
 		Members: members,

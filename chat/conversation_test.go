@@ -26,16 +26,26 @@ func TestCreateConversationTitle(t *testing.T) {
 		"composed":      {new("Cafe\u0301"), "Caf\u00e9", nil},
 		"right to left": {new("שיחה محادثة"), "שיחה محادثة", nil},
 		"emoji":         {new("👩‍👩‍👧‍👦 🏳️‍🌈"), "👩‍👩‍👧‍👦 🏳️‍🌈", nil},
-		"as long as allowed": {new(strings.Repeat("é", 200)), strings.Repeat("é", 200),
-			nil},
-		"as long as allowed when stored": {new(strings.Repeat("e\u0301", 200)),
-			strings.Repeat("é", 200), nil},
-		"the spaces around do not count": {new(" " + strings.Repeat("x", 200) + " "),
-			strings.Repeat("x", 200), nil},
-		"too long": {new(strings.Repeat("é", 201)), "",
-			[]string{"TOO_LONG title"}},
-		"too long with combining marks": {new(strings.Repeat("q\u0301", 101)), "",
-			[]string{"TOO_LONG title"}},
+		"as long as allowed": {
+			new(strings.Repeat("é", 200)), strings.Repeat("é", 200),
+			nil,
+		},
+		"as long as allowed when stored": {
+			new(strings.Repeat("e\u0301", 200)),
+			strings.Repeat("é", 200), nil,
+		},
+		"the spaces around do not count": {
+			new(" " + strings.Repeat("x", 200) + " "),
+			strings.Repeat("x", 200), nil,
+		},
+		"too long": {
+			new(strings.Repeat("é", 201)), "",
+			[]string{"TOO_LONG title"},
+		},
+		"too long with combining marks": {
+			new(strings.Repeat("q\u0301", 101)), "",
+			[]string{"TOO_LONG title"},
+		},
 		"two lines":        {new("a\nb"), "", []string{"INVALID title"}},
 		"tab":              {new("a\tb"), "", []string{"INVALID title"}},
 		"NUL":              {new("a\x00b"), "", []string{"INVALID title"}},
@@ -50,8 +60,10 @@ func TestCreateConversationTitle(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				create := func() (*model.Conversation, error) {
 					return w.CreateConversation(t.Context(), w.Actor("olga"),
-						chat.CreateConversation{Title: test.title,
-							Members: w.NewMembers("ann", "ben")})
+						chat.CreateConversation{
+							Title:   test.title,
+							Members: w.NewMembers("ann", "ben"),
+						})
 				}
 				if test.fails != nil {
 					w.Unchanged(t, func() {
@@ -88,26 +100,46 @@ func TestCreateConversationMembers(t *testing.T) {
 		"viewer listed as member": {"ann:MEMBER olga:MEMBER ben:ADMIN", nil},
 		"nobody":                  {"", []string{"REQUIRED members"}},
 		"only the viewer":         {"olga:OWNER", []string{"REQUIRED members"}},
-		"only the viewer, twice": {"olga:OWNER olga:OWNER",
-			[]string{"CONFLICT members.1.userId", "REQUIRED members"}},
-		"listed twice": {"ann:MEMBER ben:MEMBER ann:MEMBER",
-			[]string{"CONFLICT members.2.userId"}},
-		"listed twice, other role": {"ann:MEMBER ann:ADMIN",
-			[]string{"CONFLICT members.1.userId"}},
-		"listed three times": {"ann:ADMIN ann:ADMIN ann:ADMIN",
-			[]string{"CONFLICT members.1.userId", "CONFLICT members.2.userId"}},
-		"viewer listed twice": {"olga:OWNER ann:MEMBER olga:MEMBER",
-			[]string{"CONFLICT members.2.userId"}},
+		"only the viewer, twice": {
+			"olga:OWNER olga:OWNER",
+			[]string{"CONFLICT members.1.userId", "REQUIRED members"},
+		},
+		"listed twice": {
+			"ann:MEMBER ben:MEMBER ann:MEMBER",
+			[]string{"CONFLICT members.2.userId"},
+		},
+		"listed twice, other role": {
+			"ann:MEMBER ann:ADMIN",
+			[]string{"CONFLICT members.1.userId"},
+		},
+		"listed three times": {
+			"ann:ADMIN ann:ADMIN ann:ADMIN",
+			[]string{"CONFLICT members.1.userId", "CONFLICT members.2.userId"},
+		},
+		"viewer listed twice": {
+			"olga:OWNER ann:MEMBER olga:MEMBER",
+			[]string{"CONFLICT members.2.userId"},
+		},
 		"a second owner": {"ann:OWNER", []string{"CONFLICT members.0.role"}},
-		"two other owners": {"ann:OWNER ben:OWNER",
-			[]string{"CONFLICT members.0.role", "CONFLICT members.1.role"}},
-		"unknown person": {"ann:MEMBER nobody:MEMBER",
-			[]string{"NOT_FOUND members.1.userId"}},
-		"unknown owner": {"nobody:OWNER",
-			[]string{"CONFLICT members.0.role", "NOT_FOUND members.0.userId"}},
-		"several mistakes, in turn": {"ann:MEMBER nobody:ADMIN ben:OWNER ann:MEMBER",
-			[]string{"CONFLICT members.2.role", "CONFLICT members.3.userId",
-				"NOT_FOUND members.1.userId"}},
+		"two other owners": {
+			"ann:OWNER ben:OWNER",
+			[]string{"CONFLICT members.0.role", "CONFLICT members.1.role"},
+		},
+		"unknown person": {
+			"ann:MEMBER nobody:MEMBER",
+			[]string{"NOT_FOUND members.1.userId"},
+		},
+		"unknown owner": {
+			"nobody:OWNER",
+			[]string{"CONFLICT members.0.role", "NOT_FOUND members.0.userId"},
+		},
+		"several mistakes, in turn": {
+			"ann:MEMBER nobody:ADMIN ben:OWNER ann:MEMBER",
+			[]string{
+				"CONFLICT members.2.role", "CONFLICT members.3.userId",
+				"NOT_FOUND members.1.userId",
+			},
+		},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
@@ -145,8 +177,10 @@ func TestCreateConversationNamesEveryMistakeAtOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
-		in := chat.CreateConversation{Title: new(strings.Repeat("x", 201)),
-			Members: w.NewMembers("ann", "ann", "ben")}
+		in := chat.CreateConversation{
+			Title:   new(strings.Repeat("x", 201)),
+			Members: w.NewMembers("ann", "ann", "ben"),
+		}
 		in.Members[2].Role = model.Owner
 		in.Members = append(in.Members,
 			&chat.NewMember{UserID: model.NewUserID(), Role: model.Member})
@@ -224,8 +258,10 @@ func TestAStrangerSeesNoConversation(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := map[string]bool{}
-			for name, id := range map[string]model.ConversationID{"theirs": theirs.ID,
-				"shared": shared.ID, "unknown": unknown} {
+			for name, id := range map[string]model.ConversationID{
+				"theirs": theirs.ID,
+				"shared": shared.ID, "unknown": unknown,
+			} {
 				one, err := w.Conversation(t.Context(), w.Actor(nickname), id)
 				if err != nil {
 					t.Fatal(err)

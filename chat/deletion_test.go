@@ -42,8 +42,10 @@ func TestNothingIsLeftOfADeletedMessage(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.Send("ben", c.ID, "stays")
 		contents := []string{"Zyxwvut quokkaword @ann 秘密鍵", "once again quokkaedited @ann"}
-		in := chat.SendMessage{ConversationID: c.ID, Content: contents[0],
-			IdempotencyKey: new("once")}
+		in := chat.SendMessage{
+			ConversationID: c.ID, Content: contents[0],
+			IdempotencyKey: new("once"),
+		}
 		m, err := w.SendMessage(t.Context(), w.Actor("ben"), in)
 		if err != nil {
 			t.Fatal(err)

@@ -118,8 +118,10 @@ func (s *Service) removeReactionOf(ctx context.Context, tx *store.Tx, r *model.R
 	if err != nil {
 		return err
 	}
-	return s.appendEvent(ctx, tx, &model.Event{ConversationID: r.ConversationID,
-		Kind: model.ReactionRemoved, Message: m},
+	return s.appendEvent(ctx, tx, &model.Event{
+		ConversationID: r.ConversationID,
+		Kind:           model.ReactionRemoved, Message: m,
+	},
 		model.ReactionData{UserID: r.UserID, Emoji: r.Emoji, Count: int(left)})
 }
 
@@ -189,8 +191,10 @@ func (s *Service) removeLeaving(
 		return err
 	}
 	promoted := model.MemberRoleChangedData{UserID: heir.UserID, Role: model.Owner}
-	return s.appendEvent(ctx, tx, &model.Event{ConversationID: m.ConversationID,
-		Kind: model.MemberRoleChanged}, promoted)
+	return s.appendEvent(ctx, tx, &model.Event{
+		ConversationID: m.ConversationID,
+		Kind:           model.MemberRoleChanged,
+	}, promoted)
 }
 
 // forgetNickname makes a title that was made of nicknames anew, of those who are left, and takes
@@ -232,8 +236,10 @@ func (s *Service) appendEvent(
 func rewriteTitles(ctx context.Context, tx *store.Tx, id model.ConversationID, title string) error {
 	var told []*model.Event
 	err := tx.NewSelect().Model(&told).Where("e.conversation_id = ?", id).
-		Where("e.kind IN (?)", bun.List([]model.EventKind{model.ConversationCreated,
-			model.ConversationRenamed})).Scan(ctx)
+		Where("e.kind IN (?)", bun.List([]model.EventKind{
+			model.ConversationCreated,
+			model.ConversationRenamed,
+		})).Scan(ctx)
 	if err != nil {
 		return err
 	}

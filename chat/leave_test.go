@@ -39,8 +39,10 @@ func (w *fixture) react(nickname string, m *model.Message) {
 func (w *fixture) traces(needles ...string) (found []string) {
 	w.T.Helper()
 	columns := map[string][]string{
-		"users": {"id", "email", "email_key", "nickname", "nickname_key", "display_name",
-			"search_key"},
+		"users": {
+			"id", "email", "email_key", "nickname", "nickname_key", "display_name",
+			"search_key",
+		},
 		"conversations": {"id", "title", "direct_key"}, "conversation_members": {"user_id"},
 		"messages": {"author_id", "content", "idempotency_key"}, "events": {"actor_id", "data"},
 		"reactions":   {"user_id"},
@@ -114,8 +116,10 @@ func TestWhatStaysOfWhoLeaves(t *testing.T) {
 		w := mustFixture(t, db, "ann", "vanishing", "cat")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "vanishing", "cat")
 		theirs, err := w.SendMessage(t.Context(), w.Actor("vanishing"),
-			chat.SendMessage{ConversationID: c.ID, Content: "what was said",
-				IdempotencyKey: new("once")})
+			chat.SendMessage{
+				ConversationID: c.ID, Content: "what was said",
+				IdempotencyKey: new("once"),
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,14 +201,18 @@ func TestOwnershipPassesOn(t *testing.T) {
 			{"without admins, who joined first", "MMM", "312", 1},
 			{"without admins, who joined first of all", "MMM", "123", 0},
 		} {
-			names := []string{fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i),
-				fmt.Sprint("d", i)}
+			names := []string{
+				fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i),
+				fmt.Sprint("d", i),
+			}
 			w.Invite(names...)
 			c := chattest.MustConversation(t, w.Fixture, names[0], names[1:]...)
 			roles := map[string]model.Role{}
 			for j, name := range names[1:] {
-				roles[name] = map[byte]model.Role{'A': model.Admin,
-					'M': model.Member}[test.roles[j]]
+				roles[name] = map[byte]model.Role{
+					'A': model.Admin,
+					'M': model.Member,
+				}[test.roles[j]]
 				w.Exec(
 					"UPDATE conversation_members SET role = ?, joined_seq = ? WHERE "+
 						"conversation_id = ? AND user_id = ?",
@@ -260,8 +268,10 @@ func TestAConversationVanishesWithItsLastMember(t *testing.T) {
 		w.Send("dan", kept.ID, "there")
 		w.MustRemoveAccount("bob")
 		w.MustRemoveAccount("ann")
-		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 1,
-			"conversation_members": 2, "messages": 1, "events": 2}, w.Rows())
+		chattest.WantEqual(t, "rows", map[string]int64{
+			"conversations":        1,
+			"conversation_members": 2, "messages": 1, "events": 2,
+		}, w.Rows())
 		if n, err := countOf(w, "reactions"); n != 0 || err != nil {
 			t.Errorf("%d reactions (%v)", n, err)
 		}
@@ -322,8 +332,10 @@ func TestTwoLeaveAtOnce(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
 		for round := range 6 {
-			names := []string{fmt.Sprint("a", round), fmt.Sprint("b", round),
-				fmt.Sprint("c", round)}
+			names := []string{
+				fmt.Sprint("a", round), fmt.Sprint("b", round),
+				fmt.Sprint("c", round),
+			}
 			w.Invite(names...)
 			a, b, c := names[0], names[1], names[2]
 			var shared []*model.Conversation
@@ -410,8 +422,10 @@ func TestLeavingRacesWithMessages(t *testing.T) {
 				actor := w.Actor(author)
 				return func() error {
 					_, err := w.SendMessage(t.Context(), actor,
-						chat.SendMessage{ConversationID: c.ID, Content: "in a hurry",
-							IdempotencyKey: new("key")})
+						chat.SendMessage{
+							ConversationID: c.ID, Content: "in a hurry",
+							IdempotencyKey: new("key"),
+						})
 					return err
 				}
 			}
@@ -500,8 +514,10 @@ func TestLeavingRacesWithTheRoster(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db)
 		for round := range 5 {
-			names := []string{fmt.Sprint("ann", round), fmt.Sprint("bob", round),
-				fmt.Sprint("cat", round)}
+			names := []string{
+				fmt.Sprint("ann", round), fmt.Sprint("bob", round),
+				fmt.Sprint("cat", round),
+			}
 			w.Invite(names...)
 			group, alone := chattest.MustConversation(t, w.Fixture, names[0], names[1], names[2]),
 				chattest.MustConversation(t, w.Fixture, names[1], names[2])

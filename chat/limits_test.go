@@ -29,8 +29,10 @@ func limited(
 	rates[bucket] = ratelimit.Rate{Burst: burst, Every: time.Minute}
 	return mustFixtureWith(t, db, chattest.Options{
 		ReconcileEvery: chattest.Never,
-		Limits: ratelimit.NewAccounts(ratelimit.AccountsOptions{Rates: rates,
-			Now: clock.Now}),
+		Limits: ratelimit.NewAccounts(ratelimit.AccountsOptions{
+			Rates: rates,
+			Now:   clock.Now,
+		}),
 	}, nicknames...), clock
 }
 
@@ -144,8 +146,10 @@ func TestOpeningADirectConversationCostsOnce(t *testing.T) {
 
 func capped(t *testing.T, db *store.DB, limit int, nicknames ...string) *fixture {
 	t.Helper()
-	return mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-		MaxConversations: limit}, nicknames...)
+	return mustFixtureWith(t, db, chattest.Options{
+		ReconcileEvery:   chattest.Never,
+		MaxConversations: limit,
+	}, nicknames...)
 }
 
 func (w *fixture) memberships(nickname string) int {

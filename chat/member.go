@@ -18,8 +18,10 @@ func MemberCursor(m *model.ConversationMember) string {
 	return store.NewCursor(memberList).Int(m.JoinedSeq).UUID(m.UserID).String()
 }
 
-var membersInOrder = store.Order{Columns: []string{"cm.joined_seq",
-	"cm.user_id"}} //nolint:gochecknoglobals // a constant
+var membersInOrder = store.Order{Columns: []string{
+	"cm.joined_seq",
+	"cm.user_id",
+}} //nolint:gochecknoglobals // a constant
 
 func readMemberCursor(window store.Window) (position []any, err error) {
 	if window.Cursor == "" {

@@ -84,10 +84,14 @@ func TestAStrangerSeesNothingOfAConversation(t *testing.T) {
 				model.NewConversationID())
 		}
 
-		both := glance{Memberships: 2, Owners: 2, Counts: 2, Last: 2, Member: 1, Message: 1,
-			MyConversations: 2}
-		one := glance{Memberships: 1, Owners: 1, Counts: 1, Last: 1, Member: 1, Message: 1,
-			MyConversations: 1}
+		both := glance{
+			Memberships: 2, Owners: 2, Counts: 2, Last: 2, Member: 1, Message: 1,
+			MyConversations: 2,
+		}
+		one := glance{
+			Memberships: 1, Owners: 1, Counts: 1, Last: 1, Member: 1, Message: 1,
+			MyConversations: 1,
+		}
 		other := glance{Memberships: 1, Owners: 1, Counts: 1, Last: 1, MyConversations: 1}
 		chattest.WantEqual(t, "what olga sees", both, look("olga"))
 		chattest.WantEqual(t, "what ann sees", one, look("ann"))

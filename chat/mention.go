@@ -37,8 +37,10 @@ func insertMentions(ctx context.Context, tx *store.Tx, actor model.Actor, m *mod
 	}
 	var mentions []*model.Mention
 	for _, id := range mentioned(names, members) {
-		mentions = append(mentions, &model.Mention{ConversationID: m.ConversationID, UserID: id,
-			Seq: m.Seq, MessageID: m.ID})
+		mentions = append(mentions, &model.Mention{
+			ConversationID: m.ConversationID, UserID: id,
+			Seq: m.Seq, MessageID: m.ID,
+		})
 	}
 	if len(mentions) == 0 {
 		return nil

@@ -118,8 +118,10 @@ func TestEditsThatExpectTheSame(t *testing.T) {
 		for round := range 10 {
 			var calls []func() error
 			for i := range 4 {
-				in := chat.EditMessage{MessageID: m.ID, Content: fmt.Sprint(round, " by ", i),
-					Expected: &chat.Edited{m.EditedAt}}
+				in := chat.EditMessage{
+					MessageID: m.ID, Content: fmt.Sprint(round, " by ", i),
+					Expected: &chat.Edited{m.EditedAt},
+				}
 				calls = append(calls, func() error {
 					_, err := w.EditMessage(t.Context(), w.Actor("ben"), in)
 					return err
@@ -194,8 +196,10 @@ func TestTwentyKindsOfReactions(t *testing.T) {
 				counts[o]++
 			}
 			chattest.WantEqual(t, "outcomes",
-				map[string]int{"ok": chat.MaxReactions,
-					"LIMIT_REACHED emoji": len(manyEmoji) - chat.MaxReactions}, counts)
+				map[string]int{
+					"ok":                  chat.MaxReactions,
+					"LIMIT_REACHED emoji": len(manyEmoji) - chat.MaxReactions,
+				}, counts)
 			there, missing := manyEmoji[slices.Index(got, "ok")],
 				manyEmoji[slices.Index(got, "LIMIT_REACHED emoji")]
 			for _, who := range []string{"ann", "ben", "cat"} {

@@ -140,8 +140,10 @@ func mustScene(t *testing.T, w *fixture, n int) *scene {
 	t.Helper()
 	w.inviteAs("gone", n)
 	w.inviteAs("author", n)
-	in := chat.CreateConversation{Title: new("scene"),
-		Members: w.NewMembers("admin", "author", "member", "removed", "gone")}
+	in := chat.CreateConversation{
+		Title:   new("scene"),
+		Members: w.NewMembers("admin", "author", "member", "removed", "gone"),
+	}
 	in.Members[0].Role = model.Admin
 	c, err := w.CreateConversation(t.Context(), w.Actor("owner"), in)
 	if err != nil {
@@ -161,12 +163,16 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 	t.Parallel()
 	const no, not = "FORBIDDEN", "NOT_FOUND"
 	all := func(what string) [7]string {
-		return [7]string{what, what, what, what, what, what,
-			what}
+		return [7]string{
+			what, what, what, what, what, what,
+			what,
+		}
 	}
 	members := func(what string) [7]string {
-		return [7]string{what, what, what, what, not, not,
-			not}
+		return [7]string{
+			what, what, what, what, not, not,
+			not,
+		}
 	}
 	elsewhere := func(ctx context.Context, s *scene, as model.Actor) error {
 		other := chattest.MustConversation(t, s.fixture.Fixture, "owner", "member", "author",
@@ -190,11 +196,15 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 		}, all("REQUIRED content")},
 		"delete": {deletes, want{anEvent, anEvent, anEvent, no, not, not, not}},
 		"react":  {reacts("🎉"), members(anEvent)},
-		"react as the admin": {reacts("👍"),
-			want{anEvent, nothing, anEvent, anEvent, not, not, not}},
+		"react as the admin": {
+			reacts("👍"),
+			want{anEvent, nothing, anEvent, anEvent, not, not, not},
+		},
 		"react with a word": {reacts("ok"), all("INVALID emoji")},
-		"take back": {takesBack("👍"),
-			want{nothing, anEvent, nothing, nothing, not, not, not}},
+		"take back": {
+			takesBack("👍"),
+			want{nothing, anEvent, nothing, nothing, not, not, not},
+		},
 		"take a word back":    {takesBack("ok"), all("INVALID emoji")},
 		"reply":               {replies, members(anEvent)},
 		"reply to elsewhere":  {elsewhere, members("NOT_FOUND replyToId")},
@@ -237,8 +247,10 @@ func TestWhoMayDoWhatToMessages(t *testing.T) {
 				var s *scene
 				n := 0
 				for name, row := range test.rows {
-					for i, who := range []string{"owner", "admin", "author", "member", "removed",
-						"stranger", "gone"} {
+					for i, who := range []string{
+						"owner", "admin", "author", "member", "removed",
+						"stranger", "gone",
+					} {
 						if s == nil {
 							n++
 							s = mustScene(t, w, n)
@@ -297,8 +309,10 @@ func TestWhatIsHiddenCannotBeTouched(t *testing.T) {
 			t.Errorf("who was there from the start: %s", got)
 		}
 		chattest.WantEqual(t, "what the first owner sees",
-			sight{Message: true, Listed: true, Found: true, Reactions: 2, Reactors: 1, Mentions: 1,
-				Unread: 1}, s.seenBy(t, "owner"))
+			sight{
+				Message: true, Listed: true, Found: true, Reactions: 2, Reactors: 1, Mentions: 1,
+				Unread: 1,
+			}, s.seenBy(t, "owner"))
 	})
 }
 
@@ -359,8 +373,10 @@ func TestWhoSeesAMessage(t *testing.T) {
 		w := mustFixture(t, db, "owner", "admin", "member", "removed", "stranger")
 		s := mustScene(t, w, 0)
 		s.Edit("author", s.m, "before, for @member and @admin")
-		every := sight{Message: true, Listed: true, Found: true, Reactions: 1, Reactors: 1,
-			Mentions: 2, Unread: 1}
+		every := sight{
+			Message: true, Listed: true, Found: true, Reactions: 1, Reactors: 1,
+			Mentions: 2, Unread: 1,
+		}
 		byAuthor := every
 		byAuthor.Unread = 0
 		for who, want := range map[string]sight{
@@ -413,8 +429,10 @@ func TestMessagesInADirectConversation(t *testing.T) {
 			"draft":     {drafts, theirs, theirs, theirs},
 			"archive":   {archives, theirs, theirs, theirs},
 		} {
-			for who, want := range map[string]string{"author": row.author, "member": row.member,
-				"stranger": not} {
+			for who, want := range map[string]string{
+				"author": row.author, "member": row.member,
+				"stranger": not,
+			} {
 				if got := open().effect(t, who, row.do); got != want {
 					t.Errorf("%s by the %s: got %s, want %s", name, who, got, want)
 				}
@@ -435,8 +453,10 @@ func TestTheEditWindow(t *testing.T) {
 	t.Parallel()
 	eachWithClock(t, func(t *testing.T, db *store.DB, clock *storetest.Clock) {
 		const window = 24 * time.Hour
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-			EditWindow: window}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{
+			ReconcileEvery: chattest.Never,
+			EditWindow:     window,
+		}, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		m := w.Send("ben", c.ID, "first")
 		try := func(content string) string {

@@ -29,20 +29,32 @@ func TestSendMessageContent(t *testing.T) {
 		"composed":          {"Cafe\u0301", "Caf\u00e9", ""},
 		"right to left":     {"مرحبا \u200fאבג\u200e abc", "مرحبا \u200fאבג\u200e abc", ""},
 		"emoji":             {"👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇳🇴", "👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇳🇴", ""},
-		"looks like SQL": {"'); DROP TABLE messages; -- ? ?0 ?TableAlias \\",
-			"'); DROP TABLE messages; -- ? ?0 ?TableAlias \\", ""},
-		"looks like markup": {"<script>alert(1)</script> &amp;",
-			"<script>alert(1)</script> &amp;", ""},
+		"looks like SQL": {
+			"'); DROP TABLE messages; -- ? ?0 ?TableAlias \\",
+			"'); DROP TABLE messages; -- ? ?0 ?TableAlias \\", "",
+		},
+		"looks like markup": {
+			"<script>alert(1)</script> &amp;",
+			"<script>alert(1)</script> &amp;", "",
+		},
 		"4000":                {strings.Repeat("ж", 4000), strings.Repeat("ж", 4000), ""},
 		"4000 beyond the BMP": {strings.Repeat("😀", 4000), strings.Repeat("😀", 4000), ""},
-		"4000 once composed": {strings.Repeat("e\u0301", 4000), strings.Repeat("é", 4000),
-			""},
-		"4000 that do not compose": {strings.Repeat("q\u0301", 2000),
-			strings.Repeat("q\u0301", 2000), ""},
-		"4000 once CRLF is LF": {"x" + strings.Repeat("\r\n", 3998) + "x",
-			"x" + strings.Repeat("\n", 3998) + "x", ""},
-		"4000 once trimmed": {strings.Repeat(" ", 99) + strings.Repeat("x", 4000) + "\n",
-			strings.Repeat("x", 4000), ""},
+		"4000 once composed": {
+			strings.Repeat("e\u0301", 4000), strings.Repeat("é", 4000),
+			"",
+		},
+		"4000 that do not compose": {
+			strings.Repeat("q\u0301", 2000),
+			strings.Repeat("q\u0301", 2000), "",
+		},
+		"4000 once CRLF is LF": {
+			"x" + strings.Repeat("\r\n", 3998) + "x",
+			"x" + strings.Repeat("\n", 3998) + "x", "",
+		},
+		"4000 once trimmed": {
+			strings.Repeat(" ", 99) + strings.Repeat("x", 4000) + "\n",
+			strings.Repeat("x", 4000), "",
+		},
 		"4001":                     {strings.Repeat("ж", 4001), "", "TOO_LONG content"},
 		"4001 once composed":       {strings.Repeat("e\u0301", 4001), "", "TOO_LONG content"},
 		"4002 that do not compose": {strings.Repeat("q\u0301", 2001), "", "TOO_LONG content"},
@@ -107,13 +119,17 @@ func TestSendMessageIsForMembers(t *testing.T) {
 			"stranger": {"zoe", c.ID}, "removed": {"ann", c.ID},
 			"unknown": {"olga", model.NewConversationID()},
 		} {
-			for key, idempotencyKey := range map[string]*string{"with a key": new("k"),
-				"without": nil} {
+			for key, idempotencyKey := range map[string]*string{
+				"with a key": new("k"),
+				"without":    nil,
+			} {
 				t.Run(name+" "+key, func(t *testing.T) {
 					w.Unchanged(t, func() {
 						_, err := w.SendMessage(t.Context(), w.Actor(test.nickname),
-							chat.SendMessage{ConversationID: test.id, Content: "hello",
-								IdempotencyKey: idempotencyKey})
+							chat.SendMessage{
+								ConversationID: test.id, Content: "hello",
+								IdempotencyKey: idempotencyKey,
+							})
 						chattest.WantCode(t, err, errs.NotFound)
 					})
 				})
@@ -136,23 +152,29 @@ func TestSendMessageKey(t *testing.T) {
 		"128":                {strings.Repeat("k", 128), "x", nil},
 		"128 beyond the BMP": {strings.Repeat("😀", 128), "x", nil},
 		"a space":            {" ", "x", nil},
-		"129": {strings.Repeat("k", 129), "x",
-			[]string{"TOO_LONG idempotencyKey"}},
+		"129": {
+			strings.Repeat("k", 129), "x",
+			[]string{"TOO_LONG idempotencyKey"},
+		},
 		"empty":      {"", "x", []string{"REQUIRED idempotencyKey"}},
 		"NUL":        {"a\x00", "x", []string{"INVALID idempotencyKey"}},
 		"line break": {"a\nb", "x", []string{"INVALID idempotencyKey"}},
 		"not UTF-8":  {"\xff", "x", []string{"INVALID idempotencyKey"}},
 		"and blank":  {"", " ", []string{"REQUIRED content", "REQUIRED idempotencyKey"}},
-		"and too long content": {strings.Repeat("k", 129), strings.Repeat("x", 4001),
-			[]string{"TOO_LONG content", "TOO_LONG idempotencyKey"}},
+		"and too long content": {
+			strings.Repeat("k", 129), strings.Repeat("x", 4001),
+			[]string{"TOO_LONG content", "TOO_LONG idempotencyKey"},
+		},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
-				in := chat.SendMessage{ConversationID: c.ID, Content: test.content,
-					IdempotencyKey: &test.key}
+				in := chat.SendMessage{
+					ConversationID: c.ID, Content: test.content,
+					IdempotencyKey: &test.key,
+				}
 				if test.fails != nil {
 					w.Unchanged(t, func() {
 						_, err := w.SendMessage(t.Context(), w.Actor("ann"), in)
@@ -201,8 +223,10 @@ func TestTheSameKeyIsTheSameMessage(t *testing.T) {
 				}
 				send := func(author, conversation, content string) (*model.Message, error) {
 					return w.SendMessage(t.Context(), w.Actor(author),
-						chat.SendMessage{ConversationID: ids[conversation], Content: content,
-							IdempotencyKey: new("key")})
+						chat.SendMessage{
+							ConversationID: ids[conversation], Content: content,
+							IdempotencyKey: new("key"),
+						})
 				}
 				first, err := send("ann", "a", "hello")
 				if err != nil {
@@ -256,8 +280,10 @@ func TestTheSameKeyFromManyAtOnce(t *testing.T) {
 		for i := range racers {
 			all.Go(func() {
 				<-start
-				in := chat.SendMessage{ConversationID: c.ID, Content: "hello",
-					IdempotencyKey: new("key")}
+				in := chat.SendMessage{
+					ConversationID: c.ID, Content: "hello",
+					IdempotencyKey: new("key"),
+				}
 				got[i], failed[i] = w.SendMessage(t.Context(), w.Actor("ann"), in)
 			})
 		}
@@ -269,8 +295,10 @@ func TestTheSameKeyFromManyAtOnce(t *testing.T) {
 			}
 			chattest.WantEqual(t, "the message", got[0], got[i])
 		}
-		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 1,
-			"conversation_members": 2, "messages": 1, "events": 2}, w.Rows())
+		chattest.WantEqual(t, "rows", map[string]int64{
+			"conversations":        1,
+			"conversation_members": 2, "messages": 1, "events": 2,
+		}, w.Rows())
 		if m := w.Send("ann", c.ID, "next"); m.Seq != 3 {
 			t.Errorf("the next message has seq %d, want 3", m.Seq)
 		}

@@ -40,8 +40,10 @@ func mustOpenOld(t *testing.T, url string) *store.DB {
 			old.Add(m)
 		}
 	}
-	types := migrations.Dialect{UUID: "text", Time: "text", JSON: "text", Bytes: "blob",
-		SortedText: "text"}
+	types := migrations.Dialect{
+		UUID: "text", Time: "text", JSON: "text", Bytes: "blob",
+		SortedText: "text",
+	}
 	if db.Postgres() {
 		types = migrations.Dialect{
 			Postgres: true, UUID: "uuid", Time: "timestamptz", JSON: "jsonb", Bytes: "bytea",
@@ -63,8 +65,10 @@ func mustOpenOld(t *testing.T, url string) *store.DB {
 // message is found, and put away, all the same; also after one step back and forward again.
 func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
 	t.Parallel()
-	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
-		"PostgreSQL": storetest.PostgresURL} {
+	for kind, url := range map[string]func(testing.TB) string{
+		"SQLite":     storetest.SQLiteURL,
+		"PostgreSQL": storetest.PostgresURL,
+	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			db := mustOpenOld(t, url(t))
@@ -98,8 +102,10 @@ func TestWhatWasStoredBeforeIsMigrated(t *testing.T) {
 			up()
 			check("after going back and forth")
 			after := w.contents(full)
-			for _, table := range []string{"conversations", "messages", "events",
-				"message_tokens"} {
+			for _, table := range []string{
+				"conversations", "messages", "events",
+				"message_tokens",
+			} {
 				chattest.WantEqual(t, table, before[table], after[table])
 			}
 			m := w.Send("ben", full, "something quite new")

@@ -61,8 +61,10 @@ func pager[T any](
 ) func(store.PageArgs) (store.Page[listed], error) {
 	return func(p store.PageArgs) (store.Page[listed], error) {
 		got, err := fetch(p)
-		return store.Page[listed]{Items: listOf(got.Items, cursor, id), More: got.More,
-			Before: got.Before}, err
+		return store.Page[listed]{
+			Items: listOf(got.Items, cursor, id), More: got.More,
+			Before: got.Before,
+		}, err
 	}
 }
 
@@ -220,17 +222,29 @@ func testPagesForwards(t *testing.T, l list) {
 	third, last := l.want[2].Cursor, l.want[whole-1].Cursor
 	tests := map[string]pageTest{
 		"first 0": {store.PageArgs{First: new(0)}, 0, 0, false, true},
-		"first 0 after the last": {store.PageArgs{First: new(0), After: last}, whole, whole, true,
-			false},
+		"first 0 after the last": {
+			store.PageArgs{First: new(0), After: last},
+			whole, whole, true,
+			false,
+		},
 		"first 1":   {store.PageArgs{First: new(1)}, 0, 1, false, true},
 		"first 100": {store.PageArgs{First: new(100)}, 0, 100, false, true},
-		"first 100 after the 3rd": {store.PageArgs{First: new(100), After: third}, 3, whole, true,
-			false},
-		"first 1 after the last": {store.PageArgs{First: new(1), After: last}, whole, whole, true,
-			false},
+		"first 100 after the 3rd": {
+			store.PageArgs{First: new(100), After: third},
+			3, whole, true,
+			false,
+		},
+		"first 1 after the last": {
+			store.PageArgs{First: new(1), After: last},
+			whole, whole, true,
+			false,
+		},
 		"no size": {store.PageArgs{}, 0, l.byDefault.First, false, true},
-		"no size after the 3rd": {store.PageArgs{After: third}, 3,
-			3 + l.byDefault.First + l.byDefault.Last, true, true},
+		"no size after the 3rd": {
+			store.PageArgs{After: third},
+			3,
+			3 + l.byDefault.First + l.byDefault.Last, true, true,
+		},
 	}
 	if l.byDefault.Last > 0 {
 		tests["no size"] = pageTest{store.PageArgs{}, whole - l.byDefault.Last, whole, true, false}
@@ -249,15 +263,27 @@ func testPagesBackwards(t *testing.T, l list) {
 	tests := map[string]pageTest{
 		"last 0": {store.PageArgs{Last: new(0)}, whole, whole, true, false},
 		"last 1": {store.PageArgs{Last: new(1)}, whole - 1, whole, true, false},
-		"last 100": {store.PageArgs{Last: new(100)}, whole - 100, whole, true,
-			false},
-		"last 2 before the 3rd": {store.PageArgs{Last: new(2), Before: third}, 0, 2, false,
-			true},
+		"last 100": {
+			store.PageArgs{Last: new(100)},
+			whole - 100, whole, true,
+			false,
+		},
+		"last 2 before the 3rd": {
+			store.PageArgs{Last: new(2), Before: third},
+			0, 2, false,
+			true,
+		},
 		"last 1 before the 3rd": {store.PageArgs{Last: new(1), Before: third}, 1, 2, true, true},
-		"last 100 before the last": {store.PageArgs{Last: new(100), Before: last}, whole - 101,
-			whole - 1, true, true},
-		"last 1 before the first": {store.PageArgs{Last: new(1), Before: l.want[0].Cursor}, 0, 0,
-			false, true},
+		"last 100 before the last": {
+			store.PageArgs{Last: new(100), Before: last},
+			whole - 101,
+			whole - 1, true, true,
+		},
+		"last 1 before the first": {
+			store.PageArgs{Last: new(1), Before: l.want[0].Cursor},
+			0, 0,
+			false, true,
+		},
 		"no size before the 3rd": {store.PageArgs{Before: third}, 0, 2, false, true},
 	}
 	for name, test := range tests {
@@ -437,8 +463,10 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 		}
 		for n := range store.MaxPage + 1 {
 			for _, backwards := range []bool{false, true} {
-				for _, cursor := range [][3]string{{},
-					{messageCursor, memberCursor, conversationCursor}} {
+				for _, cursor := range [][3]string{
+					{},
+					{messageCursor, memberCursor, conversationCursor},
+				} {
 					for _, ids := range [][]model.ConversationID{few, many[:n%len(many)]} {
 						ask(second(w.Messages(ctx, ann, ids,
 							store.Window{Limit: n, Backwards: backwards, Cursor: cursor[0]})))
@@ -449,8 +477,12 @@ func TestWhateverIsAskedForTakesFewStatements(t *testing.T) {
 					if backwards {
 						page = store.PageArgs{Last: &n, Before: cursor[2]}
 					}
-					for _, filter := range []chat.ConversationFilter{{}, {Archived: &yes},
-						{Pinned: &no, Unread: &yes}, {Muted: &yes, Unread: &no}} {
+					for _, filter := range []chat.ConversationFilter{
+						{},
+						{Archived: &yes},
+						{Pinned: &no, Unread: &yes},
+						{Muted: &yes, Unread: &no},
+					} {
 						ask(second(w.MyConversations(ctx, ann, filter, page)))
 					}
 				}

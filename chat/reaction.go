@@ -41,8 +41,10 @@ func (s *Service) AddReaction(
 				return errs.Input(errs.LimitReached, "emoji",
 					"A message has at most %d different reactions.", MaxReactions)
 			}
-			reaction := &model.Reaction{ConversationID: m.ConversationID, MessageID: m.ID,
-				UserID: actor.UserID, Emoji: emoji}
+			reaction := &model.Reaction{
+				ConversationID: m.ConversationID, MessageID: m.ID,
+				UserID: actor.UserID, Emoji: emoji,
+			}
 			if there, err := c.tx.NewSelect().Model(reaction).WherePK().Exists(ctx); err != nil ||
 				there {
 				return err
@@ -75,8 +77,10 @@ func (s *Service) RemoveReaction(
 			if err != nil {
 				return err
 			}
-			reaction := &model.Reaction{ConversationID: m.ConversationID, MessageID: m.ID,
-				UserID: actor.UserID, Emoji: emoji}
+			reaction := &model.Reaction{
+				ConversationID: m.ConversationID, MessageID: m.ID,
+				UserID: actor.UserID, Emoji: emoji,
+			}
 			res, err := c.tx.NewDelete().Model(reaction).WherePK().Exec(ctx)
 			if err != nil {
 				return err

@@ -145,8 +145,10 @@ func TestMutedConversationsDoNotCountInAll(t *testing.T) {
 		want("after the hour", 3, 2, false)
 		w.Unchanged(t, func() {
 			for want, in := range map[string]chat.UpdateMembership{
-				"CONFLICT mutedUntil": {Muted: new(false),
-					MutedUntil: new(clock.Now().Add(time.Hour))},
+				"CONFLICT mutedUntil": {
+					Muted:      new(false),
+					MutedUntil: new(clock.Now().Add(time.Hour)),
+				},
 				"INVALID mutedUntil": {MutedUntil: new(clock.Now())},
 			} {
 				in.ConversationID = b.ID
@@ -173,8 +175,10 @@ func TestUnreadIsCountedUpToAThousand(t *testing.T) {
 				AuthorID: new(w.UserID("ben")), Content: "@ann", CreatedAt: db.Now(),
 			}
 			rows = append(rows, m)
-			mentions = append(mentions, &model.Mention{ConversationID: c.ID,
-				UserID: w.UserID("ann"), Seq: m.Seq, MessageID: m.ID})
+			mentions = append(mentions, &model.Mention{
+				ConversationID: c.ID,
+				UserID:         w.UserID("ann"), Seq: m.Seq, MessageID: m.ID,
+			})
 		}
 		for _, many := range []any{&rows, &mentions} {
 			if _, err := db.NewInsert().Model(many).Exec(t.Context()); err != nil {
@@ -187,8 +191,10 @@ func TestUnreadIsCountedUpToAThousand(t *testing.T) {
 		want := func(messages int) {
 			t.Helper()
 			each, all := w.unreadOf("ann", c, other)
-			chattest.WantEqual(t, "each", []model.Unread{{Messages: messages, Mentions: messages},
-				{Messages: 1}}, each)
+			chattest.WantEqual(t, "each", []model.Unread{
+				{Messages: messages, Mentions: messages},
+				{Messages: 1},
+			}, each)
 			chattest.WantEqual(t, "all", model.Unread{Messages: messages + 1, Mentions: messages},
 				all)
 		}
@@ -273,8 +279,10 @@ func TestSeenBy(t *testing.T) {
 		chattest.WantEqual(t, "the rest", store.Page[string]{Items: all[2:], Before: true},
 			w.seenIn("ann", second, store.Window{Limit: 2, Cursor: cursor(all[1])}))
 		chattest.WantEqual(t, "those before", store.Page[string]{Items: all[:1], More: true},
-			w.seenIn("ann", second, store.Window{Limit: 2, Backwards: true,
-				Cursor: cursor(all[1])}))
+			w.seenIn("ann", second, store.Window{
+				Limit: 2, Backwards: true,
+				Cursor: cursor(all[1]),
+			}))
 
 		if _, err := w.RemoveMember(t.Context(), w.Actor("author"), c.ID,
 			w.UserID("ben")); err != nil {
@@ -319,8 +327,13 @@ func TestLastReadIsMutual(t *testing.T) {
 	for _, c := range []struct {
 		viewer, of *model.User
 		known      bool
-	}{{hides, hides, true}, {lets, lets, true}, {hides, lets, false}, {lets, hides, false},
-		{lets, other, true}} {
+	}{
+		{hides, hides, true},
+		{lets, lets, true},
+		{hides, lets, false},
+		{lets, hides, false},
+		{lets, other, true},
+	} {
 		m := &model.ConversationMember{UserID: c.of.ID, LastReadSeq: 7}
 		if got := chat.LastRead(m, c.viewer, c.of); (got != nil) != c.known || got != nil &&
 			*got != 7 {

@@ -111,7 +111,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 		return err
 	}
 	leave := func(co *company, ctx context.Context,
-		as model.Actor) error {
+		as model.Actor,
+	) error {
 		return co.Leave(ctx, as, co.c.ID)
 	}
 
@@ -123,29 +124,49 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"rename":       {rename, [5]string{ok, ok, no, not, not}},
 		"settings":     {settings, [5]string{ok, no, no, not, not}},
 		"add a member": {add(model.Member), [5]string{ok, ok, no, not, not}},
-		"add an admin": {add(model.Admin),
-			[5]string{ok, "CONFLICT members.0.role", no, not, not}},
-		"add an owner": {add(model.Owner),
-			[5]string{"CONFLICT members.0.role", "CONFLICT members.0.role", no, not, not}},
+		"add an admin": {
+			add(model.Admin),
+			[5]string{ok, "CONFLICT members.0.role", no, not, not},
+		},
+		"add an owner": {
+			add(model.Owner),
+			[5]string{"CONFLICT members.0.role", "CONFLICT members.0.role", no, not, not},
+		},
 		"remove a member":  {remove("member2"), [5]string{ok, ok, no, not, not}},
 		"remove an admin":  {remove("admin2"), [5]string{ok, no, no, not, not}},
 		"remove the owner": {remove("owner"), [5]string{"CONFLICT userId", no, no, not, not}},
-		"remove a stranger": {remove("stranger"),
-			[5]string{"NOT_FOUND userId", "NOT_FOUND userId", no, not, not}},
-		"make an admin": {changeRole("member2", model.Admin),
-			[5]string{ok, no, no, not, not}},
-		"make a member": {changeRole("admin2", model.Member),
-			[5]string{ok, no, no, not, not}},
-		"make a second owner": {changeRole("member2", model.Owner),
-			[5]string{"CONFLICT role", "CONFLICT role", "CONFLICT role", "CONFLICT role",
-				"CONFLICT role"}},
-		"degrade the owner": {changeRole("owner", model.Member),
-			[5]string{"CONFLICT userId", no, no, not, not}},
+		"remove a stranger": {
+			remove("stranger"),
+			[5]string{"NOT_FOUND userId", "NOT_FOUND userId", no, not, not},
+		},
+		"make an admin": {
+			changeRole("member2", model.Admin),
+			[5]string{ok, no, no, not, not},
+		},
+		"make a member": {
+			changeRole("admin2", model.Member),
+			[5]string{ok, no, no, not, not},
+		},
+		"make a second owner": {
+			changeRole("member2", model.Owner),
+			[5]string{
+				"CONFLICT role", "CONFLICT role", "CONFLICT role", "CONFLICT role",
+				"CONFLICT role",
+			},
+		},
+		"degrade the owner": {
+			changeRole("owner", model.Member),
+			[5]string{"CONFLICT userId", no, no, not, not},
+		},
 		"transfer": {transfer("member2"), [5]string{ok, no, no, not, not}},
-		"transfer to oneself": {transfer("owner"),
-			[5]string{"CONFLICT userId", no, no, not, not}},
-		"transfer to a stranger": {transfer("stranger"),
-			[5]string{"NOT_FOUND userId", no, no, not, not}},
+		"transfer to oneself": {
+			transfer("owner"),
+			[5]string{"CONFLICT userId", no, no, not, not},
+		},
+		"transfer to a stranger": {
+			transfer("stranger"),
+			[5]string{"NOT_FOUND userId", no, no, not, not},
+		},
 		"leave": {leave, [5]string{"OWNER_REQUIRED conversationId", ok, ok, not, not}},
 	}
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -379,8 +400,10 @@ func TestRemovedAndBackWhileAsleep(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		c, err := w.CreateConversation(t.Context(), w.Actor("ann"),
-			chat.CreateConversation{Members: w.NewMembers("ben"),
-				HistoryVisibility: model.FromJoining})
+			chat.CreateConversation{
+				Members:           w.NewMembers("ben"),
+				HistoryVisibility: model.FromJoining,
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -414,8 +437,10 @@ func TestLeaveAlone(t *testing.T) {
 		if err := w.Leave(t.Context(), w.Actor("ann"), c.ID); err != nil {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "rows", map[string]int64{"conversations": 0,
-			"conversation_members": 0, "messages": 0, "events": 0}, w.Rows())
+		chattest.WantEqual(t, "rows", map[string]int64{
+			"conversations":        0,
+			"conversation_members": 0, "messages": 0, "events": 0,
+		}, w.Rows())
 	})
 }
 
@@ -475,8 +500,10 @@ func TestOpenDirect(t *testing.T) {
 				t.Errorf("%s: %s", name, got)
 			}
 		}
-		for whom, want := range map[model.UserID]string{w.UserID("ann"): "CONFLICT userId",
-			model.NewUserID(): "NOT_FOUND userId"} {
+		for whom, want := range map[model.UserID]string{
+			w.UserID("ann"):   "CONFLICT userId",
+			model.NewUserID(): "NOT_FOUND userId",
+		} {
 			if _, err := w.OpenDirect(t.Context(), w.Actor("ann"), whom); outcome(err) != want {
 				t.Errorf("got %v, want %s", err, want)
 			}

@@ -107,19 +107,25 @@ func TestSearchFilters(t *testing.T) {
 		}{
 			"all":          {chat.Search{}, "3210"},
 			"conversation": {chat.Search{ConversationID: &a.ID}, "20"},
-			"unknown conversation": {chat.Search{ConversationID: new(model.NewConversationID())},
-				""},
+			"unknown conversation": {
+				chat.Search{ConversationID: new(model.NewConversationID())},
+				"",
+			},
 			"author":              {chat.Search{AuthorID: new(w.UserID("ben"))}, "32"},
 			"author with no part": {chat.Search{AuthorID: new(w.UserID("zoe"))}, ""},
-			"author, conversation": {chat.Search{AuthorID: new(w.UserID("ben")),
-				ConversationID: &b.ID}, "3"},
+			"author, conversation": {chat.Search{
+				AuthorID:       new(w.UserID("ben")),
+				ConversationID: &b.ID,
+			}, "3"},
 			"after":                 {chat.Search{SentAfter: at(1)}, "32"},
 			"after, another zone":   {chat.Search{SentAfter: &elsewhere}, "32"},
 			"before":                {chat.Search{SentBefore: at(2)}, "10"},
 			"between":               {chat.Search{SentAfter: at(0), SentBefore: at(3)}, "21"},
 			"between, turned round": {chat.Search{SentAfter: at(3), SentBefore: at(0)}, ""},
-			"everything at once": {chat.Search{SentAfter: at(0), SentBefore: at(3),
-				AuthorID: new(w.UserID("ann")), ConversationID: &b.ID}, "1"},
+			"everything at once": {chat.Search{
+				SentAfter: at(0), SentBefore: at(3),
+				AuthorID: new(w.UserID("ann")), ConversationID: &b.ID,
+			}, "1"},
 		} {
 			test.in.Query = "word"
 			var got strings.Builder

@@ -28,8 +28,10 @@ func (o *outgoing) author() model.MemberID {
 
 // key is for messages that have one.
 func (o *outgoing) key() idempotencyKey {
-	return idempotencyKey{o.author(),
-		*o.message.IdempotencyKey}
+	return idempotencyKey{
+		o.author(),
+		*o.message.IdempotencyKey,
+	}
 }
 
 // known is what a batch of messages finds in its transaction, with every conversation locked that

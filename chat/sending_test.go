@@ -46,8 +46,10 @@ func TestABatchJudgesEachMessageByItself(t *testing.T) {
 			chattest.MustConversation(t, w.Fixture, "ben", "ann")
 		earlier := w.Send("ann", one.ID, "earlier")
 		if _, err := w.SendMessage(t.Context(), w.Actor("ann"),
-			chat.SendMessage{ConversationID: one.ID, Content: "once",
-				IdempotencyKey: new("used")}); err != nil {
+			chat.SendMessage{
+				ConversationID: one.ID, Content: "once",
+				IdempotencyKey: new("used"),
+			}); err != nil {
 			t.Fatal(err)
 		}
 		var told [][]int64
@@ -204,7 +206,8 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("ann"))
 		},
 		"the account of somebody who is mentioned": func(w *fixture, tx *store.Tx,
-			_ model.ConversationID) error {
+			_ model.ConversationID,
+		) error {
 			return tx.Lock(context.Background(), (*model.User)(nil), "id = ?", w.UserID("cat"))
 		},
 	} {
@@ -222,8 +225,10 @@ func TestALockHoldsUpWhatIsBehindIt(t *testing.T) {
 				}
 				for i := range 3 {
 					behind.Go(func() {
-						in := chat.SendMessage{ConversationID: locked.ID,
-							Content: fmt.Sprintf("%d for @cat", i)}
+						in := chat.SendMessage{
+							ConversationID: locked.ID,
+							Content:        fmt.Sprintf("%d for @cat", i),
+						}
 						if _, err := w.SendMessage(t.Context(), w.Actor("ann"), in); err != nil {
 							t.Error(err)
 						}
@@ -295,7 +300,8 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 			return err
 		},
 		"leaving": func(id model.ConversationID,
-			_ model.MessageID) error {
+			_ model.MessageID,
+		) error {
 			return w.Leave(ctx, ben, id)
 		},
 	} {
@@ -315,8 +321,10 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			e := &model.Event{ConversationID: c.ID, Kind: model.MemberRemoved,
-				ActorID: new(w.UserID("ann"))}
+			e := &model.Event{
+				ConversationID: c.ID, Kind: model.MemberRemoved,
+				ActorID: new(w.UserID("ann")),
+			}
 			_, err = w.Append(ctx, tx, e, model.MemberRemovedData{UserID: ben.UserID})
 			return err
 		})
@@ -333,8 +341,10 @@ func TestARemovalThatWasWaitedForCounts(t *testing.T) {
 func TestTooManySendersAreSentAway(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-			Sending: batch.Options{MaxItems: 1, MaxWaiting: 2}}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{
+			ReconcileEvery: chattest.Never,
+			Sending:        batch.Options{MaxItems: 1, MaxWaiting: 2},
+		}, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		var calls []func() error
 		const n = 60

@@ -18,8 +18,10 @@ import (
 // eachWithClock is storetest.Each with a clock that only the test moves.
 func eachWithClock(t *testing.T, fn func(t *testing.T, db *store.DB, clock *storetest.Clock)) {
 	t.Helper()
-	for kind, url := range map[string]func(testing.TB) string{"SQLite": storetest.SQLiteURL,
-		"PostgreSQL": storetest.PostgresURL} {
+	for kind, url := range map[string]func(testing.TB) string{
+		"SQLite":     storetest.SQLiteURL,
+		"PostgreSQL": storetest.PostgresURL,
+	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			clock := storetest.NewClock()

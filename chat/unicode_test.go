@@ -23,55 +23,107 @@ var scripts = map[string]struct {
 	not     []string
 }{
 	"Arabic": {
-		"السلام عليكم ورحمة الله", []string{"عليكم", "السلام", "الله السلام", "«عليكم»",
-			"\u200fعليكم\u200f"}, []string{"عليك", "سلام"},
+		"السلام عليكم ورحمة الله", []string{
+			"عليكم", "السلام", "الله السلام", "«عليكم»",
+			"\u200fعليكم\u200f",
+		}, []string{"عليك", "سلام"},
 	},
 	"Arabic, presentation forms": {"\ufefb إله", []string{"لا", "\ufefb"}, []string{"ل"}},
-	"Hebrew": {"שלום עולם, מה שלומך?",
-		[]string{"שלום", "עולם שלום", "\u200fעולם", "מה"}, []string{"שלו"}},
-	"Hebrew with points": {"בְּרֵאשִׁית בָּרָא",
+	"Hebrew": {
+		"שלום עולם, מה שלומך?",
+		[]string{"שלום", "עולם שלום", "\u200fעולם", "מה"},
+		[]string{"שלו"},
+	},
+	"Hebrew with points": {
+		"בְּרֵאשִׁית בָּרָא",
 		[]string{"בָּרָא", norm.NFD.String("בְּרֵאשִׁית"), norm.NFC.String("בְּרֵאשִׁית")},
-		[]string{"ברא"}},
-	"Right to left with marks": {"\u202bשלום\u202c abc\u200e 123", []string{"שלום", "abc", "123"},
-		[]string{"שלוםabc"}},
-	"Devanagari": {"नमस्ते दुनिया, क्या हाल है?",
-		[]string{"नमस्ते", "दुनिया", "क्या हाल"}, []string{"नमस", "दुनि"}},
-	"Thai": {"สวัสดีชาวโลก",
-		[]string{"สวัสดี", "ชาวโลก", "โลก", "สวัสดี โลก", "ก"}, []string{"โชค"}},
-	"Chinese": {"我们明天在北京见面吧。", []string{"北京", "明天", "明天 北京", "见面吧", "我", "北京见面"},
-		[]string{"京北", "上海"}},
+		[]string{"ברא"},
+	},
+	"Right to left with marks": {
+		"\u202bשלום\u202c abc\u200e 123",
+		[]string{"שלום", "abc", "123"},
+		[]string{"שלוםabc"},
+	},
+	"Devanagari": {
+		"नमस्ते दुनिया, क्या हाल है?",
+		[]string{"नमस्ते", "दुनिया", "क्या हाल"},
+		[]string{"नमस", "दुनि"},
+	},
+	"Thai": {
+		"สวัสดีชาวโลก",
+		[]string{"สวัสดี", "ชาวโลก", "โลก", "สวัสดี โลก", "ก"},
+		[]string{"โชค"},
+	},
+	"Chinese": {
+		"我们明天在北京见面吧。",
+		[]string{"北京", "明天", "明天 北京", "见面吧", "我", "北京见面"},
+		[]string{"京北", "上海"},
+	},
 	"Chinese, beyond the BMP": {"𠮷野家で", []string{"𠮷野家", "𠮷", "野"}, []string{"吉"}},
-	"Japanese": {"東京タワーでコーヒーを飲みました",
-		[]string{"東京", "タワー", "コーヒー", "ｺｰﾋｰ", "飲みました", "タワー 東京"}, []string{"京都", "お茶"}},
+	"Japanese": {
+		"東京タワーでコーヒーを飲みました",
+		[]string{"東京", "タワー", "コーヒー", "ｺｰﾋｰ", "飲みました", "タワー 東京"},
+		[]string{"京都", "お茶"},
+	},
 	"Japanese, half width": {"ｶﾞｷﾞｸﾞ ﾃｽﾄ", []string{"ガギグ", "テスト", "ﾃｽﾄ"}, []string{"カキク"}},
-	"Korean": {"안녕하세요 세계", []string{"안녕하세요", "세계", norm.NFD.String("세계"), "세계 안녕하세요"},
-		[]string{"안녕"}},
-	"Greek": {"Ο ΣΊΣΥΦΟΣ και ο κόσμος",
+	"Korean": {
+		"안녕하세요 세계",
+		[]string{"안녕하세요", "세계", norm.NFD.String("세계"), "세계 안녕하세요"},
+		[]string{"안녕"},
+	},
+	"Greek": {
+		"Ο ΣΊΣΥΦΟΣ και ο κόσμος",
 		[]string{"Σίσυφος", "σίσυφοσ", "ΚΌΣΜΟΣ", norm.NFD.String("κόσμοσ")},
-		[]string{"κοσμος", "κόσμ"}},
-	"Turkish": {"Işık İstanbul kadar güzel",
+		[]string{"κοσμος", "κόσμ"},
+	},
+	"Turkish": {
+		"Işık İstanbul kadar güzel",
 		[]string{"Işık", "işık", "İSTANBUL", "güzel", norm.NFD.String("GÜZEL")},
-		[]string{"ışık", "istanbul"}},
-	"German": {"Die Straße ist GROẞ",
+		[]string{"ışık", "istanbul"},
+	},
+	"German": {
+		"Die Straße ist GROẞ",
 		[]string{"STRASSE", "strasse", "straße", "groß", "gross", "die"},
-		[]string{"strase", "stra"}},
-	"French": {"L’été à Orléans",
-		[]string{"ÉTÉ", norm.NFD.String("orléans"), "l'été", "à"}, []string{"ete", "orleans"}},
-	"Vietnamese": {norm.NFD.String("Tiếng Việt đẹp"),
-		[]string{"tiếng", "VIỆT", norm.NFD.String("đẹp")}, []string{"viet"}},
-	"Russian": {"Ещё Йод", []string{"ЕЩЁ", norm.NFD.String("йод"), "йод ещё"},
-		[]string{"еще"}},
-	"Full width": {"Ｐａｒｌｅｙ ＡＢＣ１２３", []string{"parley", "abc123", "ＰＡＲＬＥＹ"},
-		[]string{"abc"}},
+		[]string{"strase", "stra"},
+	},
+	"French": {
+		"L’été à Orléans",
+		[]string{"ÉTÉ", norm.NFD.String("orléans"), "l'été", "à"},
+		[]string{"ete", "orleans"},
+	},
+	"Vietnamese": {
+		norm.NFD.String("Tiếng Việt đẹp"),
+		[]string{"tiếng", "VIỆT", norm.NFD.String("đẹp")},
+		[]string{"viet"},
+	},
+	"Russian": {
+		"Ещё Йод",
+		[]string{"ЕЩЁ", norm.NFD.String("йод"), "йод ещё"},
+		[]string{"еще"},
+	},
+	"Full width": {
+		"Ｐａｒｌｅｙ ＡＢＣ１２３",
+		[]string{"parley", "abc123", "ＰＡＲＬＥＹ"},
+		[]string{"abc"},
+	},
 	"Ligatures": {"ﬁne oﬃce", []string{"fine", "OFFICE", "ﬁne"}, []string{"fi"}},
 	"Digits":    {"١٢٣ 4２ x²", []string{"١٢٣", "42", "x2"}, []string{"123"}},
-	"Emoji": {"party 🎉🎉 with 👩\u200d👩\u200d👧\u200d👦 and 👍🏽",
-		[]string{"🎉", "party 🎉", "👩", "👩\u200d👩\u200d👧\u200d👦", "👍", "🎉\ufe0f"}, []string{"🎈"}},
+	"Emoji": {
+		"party 🎉🎉 with 👩\u200d👩\u200d👧\u200d👦 and 👍🏽",
+		[]string{"🎉", "party 🎉", "👩", "👩\u200d👩\u200d👧\u200d👦", "👍", "🎉\ufe0f"},
+		[]string{"🎈"},
+	},
 	"Flags": {"🇳🇴 won", []string{"🇳🇴", "won"}, []string{"🇸🇪"}},
-	"Script after script": {"今日はhello明日 день", []string{"hello", "今日", "明日", "день"},
-		[]string{"日h"}},
-	"Lao, Khmer, Burmese": {"ສະບາຍດີ សួស្តី မင်္ဂလာပါ", []string{"ສະບາຍ", "សួស្តី", "မင်္ဂလာ"},
-		nil},
+	"Script after script": {
+		"今日はhello明日 день",
+		[]string{"hello", "今日", "明日", "день"},
+		[]string{"日h"},
+	},
+	"Lao, Khmer, Burmese": {
+		"ສະບາຍດີ សួស្តី မင်္ဂလာပါ",
+		[]string{"ສະບາຍ", "សួស្តី", "မင်္ဂလာ"},
+		nil,
+	},
 }
 
 func TestScripts(t *testing.T) {
@@ -133,8 +185,10 @@ func marks(snippet []*text.Part) string {
 
 func TestMentions(t *testing.T) {
 	t.Parallel()
-	people := []string{"ann", "ann lee", "ann lee jr.", "straße", "Σίσυφος", "émile", "小明", "दीपा",
-		"o'neil", "rock🎸star", "x_y", "7", "stranger"}
+	people := []string{
+		"ann", "ann lee", "ann lee jr.", "straße", "Σίσυφος", "émile", "小明", "दीपा",
+		"o'neil", "rock🎸star", "x_y", "7", "stranger",
+	}
 	tests := map[string]string{ // by what is written, who is mentioned, separated by |
 		"@ann": "ann", "@ANN": "ann", "@Ａｎｎ": "ann", "hi @ann!": "ann", "(@ann)": "ann",
 		"@ann's": "ann", "@ann, @ann": "ann", "\n@ann\n": "ann",
@@ -279,8 +333,10 @@ func TestReactionsAreOneEmoji(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			chattest.WantEqual(t, stored, []*model.ReactionGroup{{MessageID: m.ID, Emoji: stored,
-				Count: 1}}, groups[m.ID])
+			chattest.WantEqual(t, stored, []*model.ReactionGroup{{
+				MessageID: m.ID, Emoji: stored,
+				Count: 1,
+			}}, groups[m.ID])
 			if err := w.takingBack("ann", m, same[0])(); err != nil {
 				t.Error(err)
 			}
@@ -353,8 +409,10 @@ func TestTheLongestMessages(t *testing.T) {
 			}
 			w.Edit("ben", m, string([]rune(content)[1:])+"!")
 			if _, err := w.EditMessage(t.Context(), w.Actor("ben"),
-				chat.EditMessage{MessageID: m.ID,
-					Content: strings.Repeat("字", chat.MaxContent+1)}); outcome(
+				chat.EditMessage{
+					MessageID: m.ID,
+					Content:   strings.Repeat("字", chat.MaxContent+1),
+				}); outcome(
 				err) != "TOO_LONG content" {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -112,8 +112,8 @@ type Settings struct {
 	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
 }
 
-// Defaults returns the defaults that other packages own. They are variables in the tags of Settings,
-// and an option of kong.New.
+// Defaults returns the defaults that other packages own. They are variables in the tags of
+// Settings, and an option of kong.New.
 func Defaults() kong.Vars {
 	text := func(n int) string { return strconv.Itoa(n) }
 	return kong.Vars{
@@ -135,8 +135,8 @@ func Defaults() kong.Vars {
 
 const minSecret = 32 // characters
 
-// Validate returns an error for each setting that cannot work or is not safe, with its name. It sets
-// the defaults that depend on other settings.
+// Validate returns an error for each setting that cannot work or is not safe, with its name. It
+// sets the defaults that depend on other settings.
 func (s *Settings) Validate() error {
 	const shortSecret = "it has %d characters, and needs at least %d"
 	var problems []error
@@ -370,8 +370,8 @@ func (s *Settings) Database() string {
 	return u.Redacted()
 }
 
-// NATS returns the addresses of NATS for log lines, without passwords and tokens; "off" if there are
-// none.
+// NATS returns the addresses of NATS for log lines, without passwords and tokens; "off" if there
+// are none.
 func (s *Settings) NATS() string {
 	if len(s.NATSURL) == 0 {
 		return "off"

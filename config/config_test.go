@@ -70,10 +70,11 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--public-url=ftp://chat.example.org":        "PARLEY_PUBLIC_URL",
 		"--public-url=https://chat.example.org/chat": "PARLEY_PUBLIC_URL",
 		"--public-url=http://localhost:*":            "PARLEY_PUBLIC_URL",
-		"--nats-url=nats://h:4222":                   "PARLEY_NATS_URL", // it goes with PostgreSQL only
-		"--nats-subject=a b":                         "PARLEY_NATS_SUBJECT",
-		"--nats-subject=":                            "PARLEY_NATS_SUBJECT",
-		"--nats-subject=>":                           "PARLEY_NATS_SUBJECT",
+		// it goes with PostgreSQL only
+		"--nats-url=nats://h:4222": "PARLEY_NATS_URL",
+		"--nats-subject=a b":       "PARLEY_NATS_SUBJECT",
+		"--nats-subject=":          "PARLEY_NATS_SUBJECT",
+		"--nats-subject=>":         "PARLEY_NATS_SUBJECT",
 	} {
 		if _, err := parse(t, flag); err == nil || !strings.Contains(err.Error(), variable+":") {
 			t.Errorf("%s: %v", flag, err)

@@ -40,7 +40,8 @@ func BenchmarkCoerce(b *testing.B) {
 	b.Run("validator", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := validator.VariableValues(schema, request.Operation, variables); err != nil {
+			if _, err := validator.VariableValues(schema, request.Operation,
+				variables); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -220,12 +220,18 @@ func TestLimits(t *testing.T) {
 		Tokens: 100,
 	}})
 	for text, want := range map[string][]string{
-		"{ viewer { user { id } } }":                                          nil,
-		"{ viewer { user { presence { user { id } } } } }":                    {"OPERATION_TOO_LARGE"},
-		"{ a: __typename b: __typename }":                                     nil,
-		"{ a: __typename b: __typename c: __typename }":                       {"OPERATION_TOO_LARGE"},
-		"{ users(first: 40) { nodes { id } } }":                               nil,
-		"{ users(first: 60) { nodes { id nickname } } }":                      {"OPERATION_TOO_LARGE"},
+		"{ viewer { user { id } } }": nil,
+		"{ viewer { user { presence { user { id } } } } }": {
+			"OPERATION_TOO_LARGE",
+		},
+		"{ a: __typename b: __typename }": nil,
+		"{ a: __typename b: __typename c: __typename }": {
+			"OPERATION_TOO_LARGE",
+		},
+		"{ users(first: 40) { nodes { id } } }": nil,
+		"{ users(first: 60) { nodes { id nickname } } }": {
+			"OPERATION_TOO_LARGE",
+		},
 		"query ($n: Int = 60) { users(first: $n) { nodes { id nickname } } }": {"OPERATION_TOO_LARGE"},
 		"{" + repeat(50, " __typename") + "}":                                 nil,
 		"{" + repeat(100, " __typename") +

@@ -24,13 +24,15 @@ func fullIntrospection() string {
 			mutationType { name kind }
 			subscriptionType { name kind }
 			types { ...Whole }
-			directives { name description isRepeatable locations args(includeDeprecated: true) { ...Input } }
+			directives { name description isRepeatable locations args(includeDeprecated: true) {
+			...Input } }
 		}
 	}
 	fragment Whole on __Type {
 		kind name description specifiedByURL isOneOf
 		fields(includeDeprecated: true) {
-			name description args(includeDeprecated: true) { ...Input } type { ...Unwrapped } isDeprecated deprecationReason
+			name description args(includeDeprecated: true) { ...Input } type { ...Unwrapped }
+			isDeprecated deprecationReason
 		}
 		inputFields(includeDeprecated: true) { ...Input }
 		interfaces { ...Unwrapped }
@@ -85,7 +87,8 @@ func TestIntrospection(t *testing.T) {
 		},
 		"many times at the root": {
 			`{ a: __schema { ...S } b: __schema { ...S } c: __schema { ...S } d: __schema { ...S } e: __schema { ...S } }
-			fragment S on __Schema { a: types { ...T } b: types { ...T } c: types { ...T } d: types { ...T } }
+			fragment S on __Schema { a: types { ...T } b: types { ...T } c: types { ...T } d: types
+			{ ...T } }
 			fragment T on __Type { a: fields { ...F } b: fields { ...F } c: fields { ...F } }
 			fragment F on __Field { a: type { name } b: type { name } c: type { name } args { name type { name } } }`,
 			[]string{"OPERATION_TOO_LARGE"},

@@ -16,12 +16,15 @@ import (
 const animals = `
 type Query { animal: Animal pets: [Pet!]! dog: Dog cat: Cat either: DogOrCat }
 interface Animal { name: String! legs(of: Side, not: [Side!], at: Place): Int friend: Animal }
-interface Pet implements Animal { name: String! legs(of: Side, not: [Side!], at: Place): Int friend: Animal owner: String }
+interface Pet implements Animal { name: String! legs(of: Side, not: [Side!], at: Place): Int
+friend: Animal owner: String }
 type Dog implements Animal & Pet {
-  name: String! legs(of: Side, not: [Side!], at: Place): Int friend: Animal! owner: String barks: Boolean! likes: Cat
+  name: String! legs(of: Side, not: [Side!], at: Place): Int friend: Animal! owner: String barks:
+  Boolean! likes: Cat
 }
 type Cat implements Animal & Pet {
-  name: String! legs(of: Side, not: [Side!], at: Place): Int friend: Animal owner: String purrs: Boolean likes: Dog
+  name: String! legs(of: Side, not: [Side!], at: Place): Int friend: Animal owner: String purrs:
+  Boolean likes: Dog
 }
 union DogOrCat = Dog | Cat
 enum Side { LEFT RIGHT }

@@ -423,7 +423,8 @@ func TestText(t *testing.T) {
 			t.Errorf("%s: %v", c.literal, messages(list))
 			continue
 		}
-		if got := request.Operation.SelectionSet[0].(*ast.Field).Arguments[0].Value.Raw; got != c.want {
+		field := request.Operation.SelectionSet[0].(*ast.Field)
+		if got := field.Arguments[0].Value.Raw; got != c.want {
 			t.Errorf("%s is %q, want %q", c.literal, got, c.want)
 		}
 	}

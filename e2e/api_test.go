@@ -133,9 +133,16 @@ type signedIn struct {
 // register registers a user.
 func (s *server) register(nickname string) *person {
 	s.t.Helper()
-	p := &person{server: s, Nickname: nickname, Email: nickname + "@example.org", Password: "the password of " + nickname}
-	data := get[struct{ Register signedIn }](p, `mutation ($input: RegisterInput!) { register(input: $input) {`+signedInFields+`} }`,
-		variables{"input": variables{"email": p.Email, "nickname": nickname, "password": p.Password}})
+	p := &person{
+		server: s, Nickname: nickname, Email: nickname + "@example.org",
+		Password: "the password of " + nickname,
+	}
+	data := get[struct{ Register signedIn }](p,
+		`mutation ($input: RegisterInput!) { register(input: $input) {`+signedInFields+`} }`,
+		variables{"input": variables{
+			"email": p.Email, "nickname": nickname,
+			"password": p.Password,
+		}})
 	p.ID, p.tokens = data.Register.Viewer.User.ID, data.Register.Tokens
 	return p
 }
@@ -154,7 +161,8 @@ func (s *server) registerAll(nicknames ...string) []*person {
 func (p *person) loginAgain() *person {
 	p.t.Helper()
 	twin := *p
-	data := get[struct{ Login signedIn }](p, `mutation ($input: LoginInput!) { login(input: $input) {`+signedInFields+`} }`,
+	data := get[struct{ Login signedIn }](p,
+		`mutation ($input: LoginInput!) { login(input: $input) {`+signedInFields+`} }`,
 		variables{"input": variables{"email": p.Email, "password": p.Password}})
 	twin.tokens = data.Login.Tokens
 	return &twin
@@ -170,7 +178,8 @@ func (p *person) refresh() {
 	p.t.Helper()
 	twin := person{server: p.server} // the old access token may have expired
 	data := get[struct{ RefreshSession signedIn }](&twin,
-		`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) {`+signedInFields+`} }`,
+		`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) {`+
+			signedInFields+`} }`,
 		variables{"token": p.tokens.RefreshToken})
 	p.tokens = data.RefreshSession.Tokens
 }
@@ -184,7 +193,8 @@ func (p *person) converse(others ...*person) string {
 	}
 	data := get[struct {
 		CreateConversation struct{ Conversation struct{ ID string } }
-	}](p, `mutation ($input: CreateConversationInput!) { createConversation(input: $input) { conversation { id } } }`,
+	}](p,
+		`mutation ($input: CreateConversationInput!) { createConversation(input: $input) { conversation { id } } }`,
 		variables{"input": variables{"members": members}})
 	return data.CreateConversation.Conversation.ID
 }
@@ -210,8 +220,12 @@ func (p *person) trySend(
 	ctx context.Context, conversation, content, key string,
 ) (m message, err error) {
 	a, err := p.post(ctx, p.tokens.AccessToken,
-		`mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+messageFields+`} userErrors { code } } }`,
-		variables{"input": variables{"conversationId": conversation, "content": content, "idempotencyKey": key}})
+		`mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+
+			messageFields+`} userErrors { code } } }`,
+		variables{"input": variables{
+			"conversationId": conversation, "content": content,
+			"idempotencyKey": key,
+		}})
 	if err != nil {
 		return m, errors.Join(errNoAnswer, err)
 	}

@@ -55,8 +55,10 @@ func TestPlayground(t *testing.T) {
 	}
 	send := func(p *page, content string) {
 		t.Helper()
-		p.run(sendMessage, variables{"input": variables{"conversationId": conversation,
-			"content": content}}, &sent)
+		p.run(sendMessage, variables{"input": variables{
+			"conversationId": conversation,
+			"content":        content,
+		}}, &sent)
 		if got := sent.SendMessage.Message.Content; got != content {
 			t.Errorf("sent %q, want %q", got, content)
 		}
@@ -64,8 +66,10 @@ func TestPlayground(t *testing.T) {
 	send(ada, "Is anybody there?")
 
 	grace := browser.open("grace", srv.page)
-	grace.run(signIn, variables{"input": variables{"email": "grace@example.org",
-		"password": "correct horse battery"}}, nil)
+	grace.run(signIn, variables{"input": variables{
+		"email":    "grace@example.org",
+		"password": "correct horse battery",
+	}}, nil)
 	grace.says("signed-in", "Signed in as grace")
 
 	ada.run(messageAdded, variables{"conversationId": conversation, "afterSeq": 0}, nil)
@@ -151,8 +155,10 @@ func mustBrowse(t *testing.T, script string) *browser {
 }
 
 func findBrowser() (path string, err error) {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome",
-		"/usr/bin/chromium"} {
+	for _, name := range []string{
+		"chromium", "chromium-browser", "google-chrome",
+		"/usr/bin/chromium",
+	} {
 		if path, err = exec.LookPath(name); err == nil {
 			return path, nil
 		}

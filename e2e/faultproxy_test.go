@@ -80,11 +80,14 @@ func mustFaultProxy(t *testing.T, api string, fault *fault) *faultProxy {
 	}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: target.Scheme,
-				Host: target.Host})
+			r.SetURL(&url.URL{
+				Scheme: target.Scheme,
+				Host:   target.Host,
+			})
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request,
-			_ error) {
+			_ error,
+		) {
 			w.WriteHeader(http.StatusBadGateway)
 		},
 	}

@@ -23,10 +23,14 @@ func TestFollow(t *testing.T) {
 
 		// The senders are among the followers.
 		first := []*follower{
-			ada.follow(webSocket, followOptions{ConversationID: conversation,
-				AfterSeq: new(int64(0))}),
-			grace.follow(serverSent, followOptions{ConversationID: conversation,
-				AfterSeq: new(int64(0))}),
+			ada.follow(webSocket, followOptions{
+				ConversationID: conversation,
+				AfterSeq:       new(int64(0)),
+			}),
+			grace.follow(serverSent, followOptions{
+				ConversationID: conversation,
+				AfterSeq:       new(int64(0)),
+			}),
 		}
 		for _, f := range first {
 			f.want("connected")
@@ -35,14 +39,22 @@ func TestFollow(t *testing.T) {
 		first[0].until(50)
 		// These start while users send: most from the beginning, one after the first messages.
 		late := []*follower{
-			grace.follow(webSocket, followOptions{ConversationID: conversation,
-				AfterSeq: new(int64(0))}),
-			ada.follow(serverSent, followOptions{ConversationID: conversation,
-				AfterSeq: new(int64(0))}),
-			ada.follow(single, followOptions{ConversationID: conversation,
-				AfterSeq: new(int64(0))}),
-			ada.follow(webSocket, followOptions{ConversationID: conversation,
-				AfterSeq: new(first[0].messages[29].Seq)}),
+			grace.follow(webSocket, followOptions{
+				ConversationID: conversation,
+				AfterSeq:       new(int64(0)),
+			}),
+			ada.follow(serverSent, followOptions{
+				ConversationID: conversation,
+				AfterSeq:       new(int64(0)),
+			}),
+			ada.follow(single, followOptions{
+				ConversationID: conversation,
+				AfterSeq:       new(int64(0)),
+			}),
+			ada.follow(webSocket, followOptions{
+				ConversationID: conversation,
+				AfterSeq:       new(first[0].messages[29].Seq),
+			}),
 		}
 		for _, f := range late {
 			f.want("connected")

@@ -162,7 +162,8 @@ const verified = `{"verifyEmail": {"userErrors": []}}`
 
 func (p *person) wantEmail(email string, isVerified bool) {
 	p.t.Helper()
-	p.wants(fmt.Sprintf(`{"viewer": {"email": %q, "emailVerified": %t}}`, email, isVerified), `{ viewer { email emailVerified } }`, nil)
+	p.wants(fmt.Sprintf(`{"viewer": {"email": %q, "emailVerified": %t}}`, email, isVerified),
+		`{ viewer { email emailVerified } }`, nil)
 }
 
 // follow opens a mailed link, and checks that its token does not stay in the address bar.
@@ -215,10 +216,12 @@ func TestMails(t *testing.T) {
 	page.wantOutcome("error", "used before")
 
 	// Another address: nothing changes before its link is followed.
-	ada.wants(`{"changeEmail": {"userErrors": []}}`, `mutation ($email: String!, $password: String!) {
+	ada.wants(`{"changeEmail": {"userErrors": []}}`,
+		`mutation ($email: String!, $password: String!) {
 		changeEmail(input: {newEmail: $email, password: $password}) { userErrors { code } }
 	}`, variables{"email": newEmail, "password": ada.Password})
-	if notice := mails.next(oldEmail, aboutToChange); linkPattern.MatchString(notice.text) || strings.Contains(notice.text, newEmail) {
+	if notice := mails.next(oldEmail, aboutToChange); linkPattern.MatchString(notice.text) ||
+		strings.Contains(notice.text, newEmail) {
 		t.Errorf("the notice to the old address says more than it should: %s", notice.text)
 	}
 	page = browser.follow(mails.next(newEmail, pleaseConfirmNew).link(t))
@@ -248,8 +251,9 @@ func TestMails(t *testing.T) {
 	second.wantClosed()
 	ada.wantRefused("UNAUTHENTICATED", viewerNickname, nil)
 	mails.next(newEmail, passwordChanged)
-	srv.anonymous().wants(`{"login": {"tokens": null, "userErrors": [{"code": "INVALID_CREDENTIALS"}]}}`,
-		`mutation { login(input: {email: "countess@example.org", password: "the password of ada"}) {
+	srv.anonymous().
+		wants(`{"login": {"tokens": null, "userErrors": [{"code": "INVALID_CREDENTIALS"}]}}`,
+			`mutation { login(input: {email: "countess@example.org", password: "the password of ada"}) {
 			tokens { accessToken } userErrors { code }
 		} }`, nil)
 	ada.loginAgain().wantEmail(newEmail, true)

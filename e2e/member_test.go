@@ -118,8 +118,10 @@ func (m *member) send(conversation, content string) message {
 	var data struct{ SendMessage struct{ Message message } }
 	m.do(&data, `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {`+
 		messageFields+`} userErrors { code } } }`,
-		variables{"input": variables{"conversationId": conversation, "content": content,
-			"idempotencyKey": content}})
+		variables{"input": variables{
+			"conversationId": conversation, "content": content,
+			"idempotencyKey": content,
+		}})
 	return data.SendMessage.Message
 }
 

@@ -24,8 +24,10 @@ func TestNodesOverNATS(t *testing.T) {
 	ada, grace, linus := people[0], people[1].at(there), people[2].at(there)
 	conversation := ada.converse(people[1:]...)
 	all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0))}
-	followers := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all),
-		linus.follow(serverSent, all)}
+	followers := []*follower{
+		ada.follow(webSocket, all), grace.follow(webSocket, all),
+		linus.follow(serverSent, all),
+	}
 	for _, f := range followers {
 		f.want("connected")
 	}

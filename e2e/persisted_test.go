@@ -67,7 +67,8 @@ func TestPersistedQueries(t *testing.T) {
 			srv := mustServe(t)
 			ada, grace := srv.register("ada"), srv.register("grace")
 			conversation := ada.converse(grace)
-			profile := `{"viewer": {` + typename + `"email": "ada@example.org", "settings": {"nickname": "ada"}}}`
+			profile := `{"viewer": {` + typename +
+				`"email": "ada@example.org", "settings": {"nickname": "ada"}}}`
 			short := `{"viewer": {` + typename + `"email": "ada@example.org", "settings": {}}}`
 			saved := `{"saveDraft": {"userErrors": []}}`
 			if library == apollo {
@@ -75,7 +76,8 @@ func TestPersistedQueries(t *testing.T) {
 				short = strings.Replace(short, `{}`, `{"__typename": "User"}`, 1)
 				saved = `{"saveDraft": {"__typename": "SaveDraftPayload", "userErrors": []}}`
 			}
-			all, only, draft := variables{"short": false}, variables{"short": true}, variables{"id": conversation, "text": "hello"}
+			all, only, draft := variables{"short": false}, variables{"short": true},
+				variables{"id": conversation, "text": "hello"}
 
 			whole := "POST hash and query: 200"
 			if library == urql { // as long as the URL is short
@@ -103,9 +105,15 @@ func TestManifests(t *testing.T) {
 		apollo: func(documents map[string]bool) any { // generate-persisted-query-manifest
 			list := []map[string]string{}
 			for text := range documents {
-				list = append(list, map[string]string{"id": wire.Hash(text), "name": "Any", "type": "query", "body": text})
+				list = append(list, map[string]string{
+					"id": wire.Hash(text), "name": "Any",
+					"type": "query", "body": text,
+				})
 			}
-			return map[string]any{"format": "apollo-persisted-query-manifest", "version": 1, "operations": list}
+			return map[string]any{
+				"format": "apollo-persisted-query-manifest", "version": 1,
+				"operations": list,
+			}
 		},
 		// GraphQL Code Generator's persisted-documents.json, with sha256
 		urql: func(documents map[string]bool) any {
@@ -139,11 +147,13 @@ func TestManifests(t *testing.T) {
 
 			app := ada.hashing(library, true)
 			a, took := app.ask(profileQuery, variables{"short": false})
-			if a.Errors != nil || !slices.Equal(took, []string{"GET hash: 200"}) || !strings.Contains(string(a.Data), "ada@example.org") {
+			if a.Errors != nil || !slices.Equal(took, []string{"GET hash: 200"}) ||
+				!strings.Contains(string(a.Data), "ada@example.org") {
 				t.Errorf("got %+v by %q", a, took)
 			}
 			a, took = app.ask(`query Other { viewer { email } }`, nil)
-			if a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" || !slices.Equal(took, []string{"GET hash: 400"}) {
+			if a.code() != "PERSISTED_QUERY_NOT_SUPPORTED" ||
+				!slices.Equal(took, []string{"GET hash: 400"}) {
 				t.Errorf("another document: %+v by %q", a, took)
 			}
 		})

@@ -77,8 +77,10 @@ func TestRestart(t *testing.T) {
 				people := srv.registerAll("ada", "grace", "linus")
 				ada, grace := people[0], people[1]
 				conversation := ada.converse(people[1:]...)
-				all := followOptions{ConversationID: conversation, AfterSeq: new(int64(0)),
-					Reconnect: true}
+				all := followOptions{
+					ConversationID: conversation, AfterSeq: new(int64(0)),
+					Reconnect: true,
+				}
 				sockets := []*follower{ada.follow(webSocket, all), grace.follow(webSocket, all)}
 				stream := grace.follow(serverSent, all)
 				followers := append(sockets, stream)

@@ -36,8 +36,10 @@ type server struct {
 // ends.
 func mustServe(t *testing.T, env ...string) *server {
 	t.Helper()
-	s := &server{t: t, links: make(chan string, 1000),
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
+	s := &server{
+		t: t, links: make(chan string, 1000),
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
+	}
 	s.env = process.Environment(append([]string{
 		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_LOG_FORMAT=json", "PARLEY_DATA_DIR=" + t.TempDir(),
 		"PARLEY_RATE_MESSAGES=off", // senders send as fast as the server answers

@@ -12,8 +12,10 @@ const registerOnly = `mutation ($input: RegisterInput!) { register(input: $input
 } }`
 
 func newcomer(nickname string) variables {
-	return variables{"email": nickname + "@example.org", "nickname": nickname,
-		"password": "the password of " + nickname}
+	return variables{
+		"email": nickname + "@example.org", "nickname": nickname,
+		"password": "the password of " + nickname,
+	}
 }
 
 // with returns a copy of the input with one more or another value.
@@ -126,7 +128,8 @@ func TestTrustedProxies(t *testing.T) {
 		var data struct {
 			Viewer struct{ Sessions []struct{ IP string } }
 		}
-		if a := ada.ask(`{ viewer { sessions { ip } } }`, nil); json.Unmarshal(a.Data, &data) != nil || len(data.Viewer.Sessions) != 1 {
+		if a := ada.ask(`{ viewer { sessions { ip } } }`, nil); json.Unmarshal(a.Data,
+			&data) != nil || len(data.Viewer.Sessions) != 1 {
 			t.Fatalf("the sessions are %s", a.Data)
 		}
 		if got := data.Viewer.Sessions[0].IP; got != want {

@@ -191,21 +191,31 @@ func TestTwoNodes(t *testing.T) {
 		{"logout", `{ done: logout`, true, false},
 		{"revoke", `($twin: ID!) { done: revokeSession(input: {sessionId: $twin})`, false, true},
 		{"others", `{ done: revokeOtherSessions`, false, true},
-		{"change", `($password: String!) { done: changePassword(input: {oldPassword: $password, newPassword: "quite another one"})`, false, true},
-		{"delete", `($password: String!) { done: deleteAccount(input: {password: $password})`, true, true},
+		{
+			"change",
+			`($password: String!) { done: changePassword(input: {oldPassword: $password, newPassword: "quite another one"})`, false, true,
+		},
+		{
+			"delete", `($password: String!) { done: deleteAccount(input: {password: $password})`, true,
+			true,
+		},
 	} {
 		asking := here.register(end.nickname)
 		twin := asking.loginAgain()
-		sockets := map[*socket]bool{asking.at(there).connect(): end.asking, twin.at(there).connect(): end.twin}
+		sockets := map[*socket]bool{asking.at(there).connect(): end.asking, twin.at(there).
+			connect(): end.twin}
 		vars := variables{"password": asking.Password, "twin": twin.session()}
 		begin := time.Now()
-		asking.wants(`{"done": {"userErrors": []}}`, `mutation `+end.mutation+` { userErrors { code message } } }`, vars)
+		asking.wants(`{"done": {"userErrors": []}}`,
+			`mutation `+end.mutation+` { userErrors { code message } } }`, vars)
 		for socket, ends := range sockets {
 			if ends {
-				t.Logf("%s on one node has closed the socket on the other after %v", end.nickname, socket.wantClosed().Sub(begin))
+				t.Logf("%s on one node has closed the socket on the other after %v", end.nickname,
+					socket.wantClosed().Sub(begin))
 				continue
 			}
-			wantJSON(t, end.nickname+": the other session", `{"viewer": {"user": {"nickname": "`+end.nickname+`"}}}`,
+			wantJSON(t, end.nickname+": the other session",
+				`{"viewer": {"user": {"nickname": "`+end.nickname+`"}}}`,
 				socket.ask(viewerNickname, nil).Data)
 		}
 	}

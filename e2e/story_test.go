@@ -101,7 +101,8 @@ func checkConversations(t *testing.T, ada, grace *person) {
 			"title": "Engines", "kind": "GROUP", "memberCount": 2, "lastSeq": 1,
 			"owner": {"nickname": "ada"}, "viewerMember": {"role": "OWNER"},
 			"members": {"nodes": [
-				{"role": "OWNER", "user": {"nickname": "ada"}}, {"role": "ADMIN", "user": {"nickname": "grace"}}
+				{"role": "OWNER", "user": {"nickname": "ada"}}, {"role": "ADMIN", "user":
+				{"nickname": "grace"}}
 			]}
 		},
 		"userErrors": []
@@ -130,8 +131,10 @@ func checkConversations(t *testing.T, ada, grace *person) {
 		}
 	}
 	first := get[page](ada, list, nil).Viewer.Conversations
-	second := get[page](ada, list, variables{"after": first.PageInfo.EndCursor}).Viewer.Conversations
-	if !first.PageInfo.HasNextPage || first.PageInfo.HasPreviousPage || second.PageInfo.HasNextPage || !second.PageInfo.HasPreviousPage {
+	second := get[page](ada, list,
+		variables{"after": first.PageInfo.EndCursor}).Viewer.Conversations
+	if !first.PageInfo.HasNextPage || first.PageInfo.HasPreviousPage ||
+		second.PageInfo.HasNextPage || !second.PageInfo.HasPreviousPage {
 		t.Errorf("pages: %+v, then %+v", first.PageInfo, second.PageInfo)
 	}
 	var titles []string
@@ -146,20 +149,30 @@ func checkConversations(t *testing.T, ada, grace *person) {
 func checkMessages(t *testing.T, ada, grace *person) {
 	conversation := ada.converse(grace)
 	const send = `mutation ($input: SendMessageInput!) { sendMessage(input: $input) {
-		message { id seq content author { nickname } conversation { lastSeq } } userErrors { code path }
+		message { id seq content author { nickname } conversation { lastSeq } } userErrors { code
+		path }
 	} }`
-	hello := variables{"input": variables{"conversationId": conversation, "content": "Hello, Grace!", "idempotencyKey": "hello"}}
+	hello := variables{"input": variables{
+		"conversationId": conversation,
+		"content":        "Hello, Grace!", "idempotencyKey": "hello",
+	}}
 	type sent struct {
 		SendMessage struct{ Message struct{ ID string } }
 	}
 	want := fmt.Sprintf(`{"sendMessage": {
-		"message": {"id": %q, "seq": 2, "content": "Hello, Grace!", "author": {"nickname": "ada"}, "conversation": {"lastSeq": 2}},
+		"message": {"id": %q, "seq": 2, "content": "Hello, Grace!", "author": {"nickname": "ada"},
+		"conversation": {"lastSeq": 2}},
 		"userErrors": []
 	}}`, get[sent](ada, send, hello).SendMessage.Message.ID)
 	ada.wants(want, send, hello) // again, with the same key: the same message
-	ada.wants(`{"sendMessage": {"message": null, "userErrors": [{"code": "CONFLICT", "path": ["input", "idempotencyKey"]}]}}`, send,
-		variables{"input": variables{"conversationId": conversation, "content": "Goodbye!", "idempotencyKey": "hello"}})
-	ada.wants(`{"sendMessage": {"message": null, "userErrors": [{"code": "REQUIRED", "path": ["input", "content"]}]}}`, send,
+	ada.wants(
+		`{"sendMessage": {"message": null, "userErrors": [{"code": "CONFLICT", "path": ["input", "idempotencyKey"]}]}}`, send,
+		variables{"input": variables{
+			"conversationId": conversation, "content": "Goodbye!",
+			"idempotencyKey": "hello",
+		}})
+	ada.wants(
+		`{"sendMessage": {"message": null, "userErrors": [{"code": "REQUIRED", "path": ["input", "content"]}]}}`, send,
 		variables{"input": variables{"conversationId": conversation, "content": " \n"}})
 
 	for i := range 4 {
@@ -167,10 +180,12 @@ func checkMessages(t *testing.T, ada, grace *person) {
 	}
 	grace.wants(`{"conversation": {
 		"newest": {
-			"nodes": [{"content": "answer 3"}, {"content": "answer 4"}], "pageInfo": {"hasPreviousPage": true, "hasNextPage": false}
+			"nodes": [{"content": "answer 3"}, {"content": "answer 4"}], "pageInfo":
+			{"hasPreviousPage": true, "hasNextPage": false}
 		},
 		"oldest": {
-			"nodes": [{"content": "Hello, Grace!"}, {"content": "answer 1"}], "pageInfo": {"hasPreviousPage": false, "hasNextPage": true}
+			"nodes": [{"content": "Hello, Grace!"}, {"content": "answer 1"}], "pageInfo":
+			{"hasPreviousPage": false, "hasNextPage": true}
 		},
 		"lastMessage": {"content": "answer 4"}, "lastSeq": 6
 	}}`, `query ($id: ID!) { conversation(id: $id) {
@@ -183,8 +198,10 @@ func checkMessages(t *testing.T, ada, grace *person) {
 	}
 
 	linus := ada.register("linus")
-	linus.wants(`{"conversation": null}`, `query ($id: ID!) { conversation(id: $id) { title } }`, variables{"id": conversation})
-	linus.wantRefused("NOT_FOUND", send, variables{"input": variables{"conversationId": conversation, "content": "May I?"}})
+	linus.wants(`{"conversation": null}`, `query ($id: ID!) { conversation(id: $id) { title } }`,
+		variables{"id": conversation})
+	linus.wantRefused("NOT_FOUND", send,
+		variables{"input": variables{"conversationId": conversation, "content": "May I?"}})
 }
 
 func checkSessions(t *testing.T, ada *person) {
@@ -199,9 +216,10 @@ func checkSessions(t *testing.T, ada *person) {
 	other.logout()
 	other.wantRefused("UNAUTHENTICATED", viewer, nil)
 	old.wantRefused("UNAUTHENTICATED", viewer, nil)
-	ada.anonymous().wants(`{"refreshSession": {"tokens": null, "userErrors": [{"code": "TOKEN_EXPIRED"}]}}`,
-		`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { tokens { accessToken } userErrors { code } } }`,
-		variables{"token": other.tokens.RefreshToken})
+	ada.anonymous().
+		wants(`{"refreshSession": {"tokens": null, "userErrors": [{"code": "TOKEN_EXPIRED"}]}}`,
+			`mutation ($token: String!) { refreshSession(input: {refreshToken: $token}) { tokens { accessToken } userErrors { code } } }`,
+			variables{"token": other.tokens.RefreshToken})
 	// the first session continues
 	ada.wants(`{"viewer": {"user": {"nickname": "ada"}}}`, viewer, nil)
 }

@@ -75,24 +75,38 @@ func TestVerifyFindsFaults(t *testing.T) {
 	srv := mustServe(t, "PARLEY_RATE_LIMITS=false")
 	for name, f := range map[string]*fault{
 		"nothing": nil,
-		"lost in messageAdded": {of: "messageAdded", over: overWebSocket,
-			item: lose},
+		"lost in messageAdded": {
+			of: "messageAdded", over: overWebSocket,
+			item: lose,
+		},
 		"doubled in messageAdded, over SSE": {of: "messageAdded", over: overSSE, item: double},
-		"reordered in messageAdded": {of: "messageAdded", over: overWebSocket,
-			item: delay},
-		"lost in conversationEvents, over SSE": {of: "conversationEvents", over: overSSE,
-			item: lose},
-		"doubled in conversationEvents": {of: "conversationEvents", over: overWebSocket,
-			item: double},
-		"reordered in conversationEvents": {of: "conversationEvents", over: overWebSocket,
-			item: delay},
+		"reordered in messageAdded": {
+			of: "messageAdded", over: overWebSocket,
+			item: delay,
+		},
+		"lost in conversationEvents, over SSE": {
+			of: "conversationEvents", over: overSSE,
+			item: lose,
+		},
+		"doubled in conversationEvents": {
+			of: "conversationEvents", over: overWebSocket,
+			item: double,
+		},
+		"reordered in conversationEvents": {
+			of: "conversationEvents", over: overWebSocket,
+			item: delay,
+		},
 		"lost in events":                {of: "events", over: overWebSocket, item: lose},
 		"doubled in events, over SSE":   {of: "events", over: overSSE, item: double},
 		"reordered in events, over SSE": {of: "events", over: overSSE, item: delay},
-		"restarted, over SSE": {of: "events", over: overSSE, item: cut,
-			restart: reportedRestart},
-		"restarted silently": {of: "events", over: overWebSocket, item: cut,
-			restart: silentRestart},
+		"restarted, over SSE": {
+			of: "events", over: overSSE, item: cut,
+			restart: reportedRestart,
+		},
+		"restarted silently": {
+			of: "events", over: overWebSocket, item: cut,
+			restart: silentRestart,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -113,7 +127,8 @@ func TestVerifyFindsFaults(t *testing.T) {
 			case what == "reordered": // the delayed item is missing first
 				found = strings.Contains(out, "The first violation: lost") &&
 					!none(out, "reordered")
-			case f.restart == silentRestart: // the first violation may be a CaughtUp that comes too early
+				// The first violation may be a CaughtUp that comes too early.
+			case f.restart == silentRestart:
 				found = !none(out, "lost")
 			}
 			if code != 1 || !found || !strings.Contains(out, "--seed 1") {

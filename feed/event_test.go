@@ -36,10 +36,13 @@ func TestTheFirstEventHasTheInitialState(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
 		for name, title := range map[string]*string{
-			"titled": new(" The <title>\u2028 & Cafe\u0301 "), "untitled": nil} {
+			"titled": new(" The <title>\u2028 & Cafe\u0301 "), "untitled": nil,
+		} {
 			t.Run(name, func(t *testing.T) {
-				in := chat.CreateConversation{Title: title,
-					Members: w.NewMembers("ann", "olga", "ben")}
+				in := chat.CreateConversation{
+					Title:   title,
+					Members: w.NewMembers("ann", "olga", "ben"),
+				}
 				in.Members[0].Role = model.Admin
 				c, err := w.CreateConversation(t.Context(), w.Actor("olga"), in)
 				if err != nil {
@@ -72,8 +75,10 @@ func TestTheFirstEventHasTheInitialState(t *testing.T) {
 						{UserID: w.UserID("ben"), Role: model.Member},
 					},
 				}, data)
-				roles := map[string]model.Role{"olga": model.Owner, "ann": model.Admin,
-					"ben": model.Member}
+				roles := map[string]model.Role{
+					"olga": model.Owner, "ann": model.Admin,
+					"ben": model.Member,
+				}
 				chattest.WantEqual(t, "members, as stored", roles, w.Roles(c.ID))
 			})
 		}
@@ -145,8 +150,10 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 	t.Parallel()
 	const senders, each = 64, 3
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		for name, conversations := range map[string]int{"to one conversation": 1,
-			"to 20 conversations": 20} {
+		for name, conversations := range map[string]int{
+			"to one conversation": 1,
+			"to 20 conversations": 20,
+		} {
 			t.Run(name, func(t *testing.T) {
 				authors := []string{name + " ann", name + " ben", name + " cleo", name + " dan"}
 				w := mustFixture(t, db, authors...)
@@ -159,8 +166,10 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 				for i := range senders {
 					all.Go(func() {
 						for n := range each {
-							in := chat.SendMessage{ConversationID: ids[(i+n*7)%conversations],
-								Content: fmt.Sprint(i, n)}
+							in := chat.SendMessage{
+								ConversationID: ids[(i+n*7)%conversations],
+								Content:        fmt.Sprint(i, n),
+							}
 							if _, err := w.SendMessage(t.Context(),
 								w.Actors[authors[i%len(authors)]], in); err != nil {
 								failed[i] = err
@@ -235,8 +244,10 @@ func TestARolledBackSendLeavesNoGap(t *testing.T) {
 			all.Go(func() {
 				// zoe is not a member, which is found out after the seq is assigned
 				author := []string{"ann", "zoe", "ben"}[i%3]
-				in := chat.SendMessage{ConversationID: c.ID, Content: "x",
-					IdempotencyKey: new(fmt.Sprint(i / 6))}
+				in := chat.SendMessage{
+					ConversationID: c.ID, Content: "x",
+					IdempotencyKey: new(fmt.Sprint(i / 6)),
+				}
 				_, _ = w.SendMessage(t.Context(), w.Actors[author], in)
 			})
 		}

@@ -162,8 +162,10 @@ func TestForgedEventsAreDropped(t *testing.T) {
 		p.Event(1)
 		f := w.FeedOf(c.ID)
 		for i := range 10 * feed.MaxEarly {
-			e := &model.Event{ConversationID: c.ID, Seq: int64(1_000_000 + i),
-				Kind: model.ConversationRenamed, Data: []byte("{}")}
+			e := &model.Event{
+				ConversationID: c.ID, Seq: int64(1_000_000 + i),
+				Kind: model.ConversationRenamed, Data: []byte("{}"),
+			}
 			w.Hints().PublishLocal(feed.Topic(c.ID),
 				feed.Hint{Seq: e.Seq, Events: []*model.Event{e}})
 		}
@@ -184,8 +186,10 @@ func TestFollowersOutliveADatabaseOutage(t *testing.T) {
 	url := storetest.PostgresURL(t)
 	db, admin := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
 	admin.SetMaxOpenConns(1) // which is not ended, as it is the one that ends the others
-	w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon,
-		Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
+	w := mustFixtureWith(t, db, chattest.Options{
+		ReconcileEvery: chattest.ReconcileSoon,
+		Log:            slog.New(slog.DiscardHandler),
+	}, "ann", "ben")
 	sender := &fixture{chattest.NewIdle(t, admin, chattest.Options{}, w.Actors)}
 	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	p := w.Pull(t, "ben", c.ID, new(int64(0)))

@@ -107,8 +107,10 @@ func TestFollowReplaysPagesWhole(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		for _, n := range []int{feed.ReadPage - 1, feed.ReadPage, feed.ReadPage + 1,
-			2 * feed.ReadPage} {
+		for _, n := range []int{
+			feed.ReadPage - 1, feed.ReadPage, feed.ReadPage + 1,
+			2 * feed.ReadPage,
+		} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
 				c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 				w.fill("ann", c, n)

@@ -16,8 +16,10 @@ import (
 
 func messageHint(id model.ConversationID, seq int64, content string) feed.Hint {
 	at := time.Date(2026, 11, 22, 10, 15, 30, 123_456_000, time.UTC)
-	m := &model.Message{ID: model.NewMessageID(), ConversationID: id, Seq: seq,
-		AuthorID: new(model.NewUserID()), Content: content, CreatedAt: at}
+	m := &model.Message{
+		ID: model.NewMessageID(), ConversationID: id, Seq: seq,
+		AuthorID: new(model.NewUserID()), Content: content, CreatedAt: at,
+	}
 	return feed.Hint{Seq: seq, Events: []*model.Event{{
 		ConversationID: id, Seq: seq, Kind: model.MessageAdded, ActorID: m.AuthorID,
 		MessageID: &m.ID, Data: []byte("{}"), At: at, Message: m,
@@ -27,8 +29,10 @@ func messageHint(id model.ConversationID, seq int64, content string) feed.Hint {
 func TestHintsAreDecodedAsEncoded(t *testing.T) {
 	t.Parallel()
 	id := model.NewConversationID()
-	removed := &model.Event{ConversationID: id, Seq: 9, Kind: model.MemberRemoved,
-		Data: []byte(`{"userId":"` + model.NewUserID().String() + `"}`)}
+	removed := &model.Event{
+		ConversationID: id, Seq: 9, Kind: model.MemberRemoved,
+		Data: []byte(`{"userId":"` + model.NewUserID().String() + `"}`),
+	}
 	full := messageHint(id, 7, "full")
 	fill(reflect.ValueOf(full.Events[0]).Elem()) // whatever a column of today or tomorrow is
 	fill(reflect.ValueOf(full.Events[0].Message).Elem())
@@ -88,8 +92,12 @@ func TestALargeHintIsTheSeqAlone(t *testing.T) {
 	for _, c := range []struct {
 		length int
 		whole  bool
-	}{{1000, true}, {feed.MaxHint - 1000, true}, {feed.MaxHint, false},
-		{10 * feed.MaxHint, false}} {
+	}{
+		{1000, true},
+		{feed.MaxHint - 1000, true},
+		{feed.MaxHint, false},
+		{10 * feed.MaxHint, false},
+	} {
 		data, err := feed.EncodeHint(messageHint(id, 5, strings.Repeat("x", c.length)))
 		if err != nil {
 			t.Fatal(err)
@@ -165,8 +173,10 @@ func TestBrokenHintsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, topic := range []string{"", "conversation_", "conversation_nonsense", "something_else",
-		feed.Topic(model.NewConversationID())} {
+	for _, topic := range []string{
+		"", "conversation_", "conversation_nonsense", "something_else",
+		feed.Topic(model.NewConversationID()),
+	} {
 		if h, err := feed.DecodeHint(topic, data); err == nil {
 			t.Errorf("on %s: %+v", topic, h)
 		}

@@ -255,11 +255,13 @@ func TestJoinedIsYieldedOnce(t *testing.T) {
 			group := chattest.MustConversation(t, w.Fixture, "ann", "cleo")
 			for what, join := range map[string]func() (*model.Conversation, error){
 				"created by another": func() (*model.Conversation,
-					error) {
+					error,
+				) {
 					return chattest.MustConversation(t, w.Fixture, "ann", "ben"), nil
 				},
 				"created by oneself": func() (*model.Conversation,
-					error) {
+					error,
+				) {
 					return chattest.MustConversation(t, w.Fixture, "ben", "ann"), nil
 				},
 				"added": func() (*model.Conversation, error) {

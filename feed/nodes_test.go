@@ -84,8 +84,10 @@ func TestAMessageFromBeforeTheSubscriptionReachedNATS(t *testing.T) {
 		func(o *natsbus.Options) { o.URLs, urls = urls[:1], urls[1:] }, "ann", "ben")
 	c, other := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben"),
 		chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben")
-	early := []*chattest.Pulled{nodes[1].Pull(t, "ben", c.ID, new(int64(0))),
-		nodes[2].Pull(t, "ben", c.ID, new(int64(0)))}
+	early := []*chattest.Pulled{
+		nodes[1].Pull(t, "ben", c.ID, new(int64(0))),
+		nodes[2].Pull(t, "ben", c.ID, new(int64(0))),
+	}
 	for _, p := range early {
 		p.Event(1)
 	}
@@ -184,16 +186,19 @@ func TestAReconnectReconcilesAtOnce(t *testing.T) {
 	for name, outage := range map[string]func(t *testing.T,
 		s *natstest.Server) (cut *natstest.Server, ofFirst, ofSecond string){
 		"the server": func(_ *testing.T, s *natstest.Server) (*natstest.Server, string,
-			string) {
+			string,
+		) {
 			return s, s.URL(), s.URL()
 		},
 		"the sender's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string,
-			string) {
+			string,
+		) {
 			way := natstest.MustForward(t, s)
 			return way, way.URL(), s.URL()
 		},
 		"the follower's way": func(t *testing.T, s *natstest.Server) (*natstest.Server, string,
-			string) {
+			string,
+		) {
 			way := natstest.MustForward(t, s)
 			return way, s.URL(), way.URL()
 		},
@@ -301,8 +306,10 @@ func TestTheLastHintsOfAStoppingNodeAreSent(t *testing.T) {
 	c := chattest.MustConversation(t, there.Fixture, "ann", "ben")
 	p := there.Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
-	conn, err := natsbus.Open(natsbus.Options{URLs: []string{s.URL()},
-		Log: slog.New(slog.DiscardHandler)})
+	conn, err := natsbus.Open(natsbus.Options{
+		URLs: []string{s.URL()},
+		Log:  slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,8 @@ func (w *fixture) slowly(nickname string, id model.ConversationID, after *int64)
 	ctx, cancel := context.WithTimeout(w.T.Context(), chattest.Patience)
 	w.T.Cleanup(cancel)
 	to := slowSink{
-		taken{make(chan *model.Event, 1000), make(chan error, 1)}, make(chan int64, 1000),
+		taken{make(chan *model.Event, 1000), make(chan error, 1)},
+		make(chan int64, 1000),
 		make(chan struct{}),
 	}
 	err := w.FollowInto(ctx, w.Actor(nickname), id, after, feed.Sink{

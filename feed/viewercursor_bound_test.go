@@ -116,8 +116,10 @@ func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int)
 			}
 			departures := make([]*model.Departure, len(some))
 			for i, id := range some {
-				departures[i] = &model.Departure{UserID: w.UserID("ben"), ConversationID: id,
-					Seq: seq}
+				departures[i] = &model.Departure{
+					UserID: w.UserID("ben"), ConversationID: id,
+					Seq: seq,
+				}
 			}
 			if _, err = tx.NewInsert().Model(&departures).Value("position", "?", position).
 				Exec(ctx); err != nil {
@@ -180,8 +182,10 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	// More than a cursor can name, even with the race detector.
 	const many = 2000 / min(race.Slowness, 4)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		for name, together := range map[string]int{"in one transaction": many,
-			"in many": many / 100} {
+		for name, together := range map[string]int{
+			"in one transaction": many,
+			"in many":            many / 100,
+		} {
 			t.Run(name, func(t *testing.T) {
 				w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never})
 				w.Invite("ann", "ben")
@@ -251,8 +255,10 @@ func TestJoinsAndDeparturesCountAsMissed(t *testing.T) {
 	t.Parallel()
 	const limit = 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-			MaxReplayed: limit}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{
+			ReconcileEvery: chattest.Never,
+			MaxReplayed:    limit,
+		}, "ann", "ben")
 		p := w.PullEvents(t, "ben", nil)
 		p.CaughtUp()
 		var ids []model.ConversationID

@@ -133,8 +133,10 @@ func TestAForgedCursorIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		read := countStatements(w.DB)
-		for name, key := range map[string]feed.CursorKey{"another key": otherKey, "no key": nil,
-			"zeros": make(feed.CursorKey, 32)} {
+		for name, key := range map[string]feed.CursorKey{
+			"another key": otherKey, "no key": nil,
+			"zeros": make(feed.CursorKey, 32),
+		} {
 			forged := feed.NewViewerCursor(1, 0, model.ConversationID{},
 				map[model.ConversationID]int64{c.ID: 1}).Encode(key, w.UserID("ben"))
 			_, err := w.ViewerEvents(t.Context(), w.Actor("ben"), &forged)
@@ -232,21 +234,26 @@ func FuzzViewerCursor(f *testing.F) {
 func TestAStreamTooFarBehindIsReset(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-			MaxReplayed: 10}, "ann", "ben")
+		w := mustFixtureWith(t, db, chattest.Options{
+			ReconcileEvery: chattest.Never,
+			MaxReplayed:    10,
+		}, "ann", "ben")
 		for name, age := range map[string]func(t *testing.T, c *model.Conversation,
 			p *chattest.PulledEvents) string{
 			"of another epoch": func(t *testing.T, _ *model.Conversation,
-				p *chattest.PulledEvents) string {
+				p *chattest.PulledEvents,
+			) string {
 				return changed(t, w, p.Cursor, func(c *feed.ViewerCursor) { c.SetEpoch(-1) })
 			},
 			"of a time to come": func(t *testing.T, _ *model.Conversation,
-				p *chattest.PulledEvents) string {
+				p *chattest.PulledEvents,
+			) string {
 				return changed(t, w, p.Cursor,
 					func(c *feed.ViewerCursor) { c.SetPosition(1 << 60) })
 			},
 			"too much was missed": func(_ *testing.T, c *model.Conversation,
-				p *chattest.PulledEvents) string {
+				p *chattest.PulledEvents,
+			) string {
 				w.SendMany("ann", c.ID, 11)
 				return p.Cursor
 			},
@@ -375,8 +382,10 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
 			db := storetest.MustPostgres(t)
-			w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-				Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
+			w := mustFixtureWith(t, db, chattest.Options{
+				ReconcileEvery: chattest.Never,
+				Log:            slog.New(slog.DiscardHandler),
+			}, "ann", "ben")
 			c, left := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
 				chattest.MustConversation(t, w.Fixture, "ann", "ben")
 			w.RemoveBen(left)
@@ -413,8 +422,10 @@ func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	const workers, times = 4, 100
 	db := storetest.MustPostgres(t)
-	w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-		Log: slog.New(slog.DiscardHandler)}, "ann", "ben")
+	w := mustFixtureWith(t, db, chattest.Options{
+		ReconcileEvery: chattest.Never,
+		Log:            slog.New(slog.DiscardHandler),
+	}, "ann", "ben")
 	var conversations []*model.Conversation
 	for range workers {
 		conversations = append(conversations, chattest.MustConversation(t, w.Fixture, "ann", "ben"))

@@ -31,8 +31,10 @@ func TestViewerEventsAreWhatIsStored(t *testing.T) {
 			// A stream waits for room in its cursor for as long as the test runs, so that none is
 			// reset.
 			nodes[named] = mustTwoNodes(t, db,
-				chattest.Options{ReconcileEvery: chattest.ReconcileSoon,
-					Feed: feed.WithBounds(named, chattest.Never)})
+				chattest.Options{
+					ReconcileEvery: chattest.ReconcileSoon,
+					Feed:           feed.WithBounds(named, chattest.Never),
+				})
 		}
 		var checks atomic.Int64
 		rapid.Check(t, func(rt *rapid.T) {

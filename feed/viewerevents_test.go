@@ -126,10 +126,14 @@ type lateSend struct {
 // sendLate begins a transaction of ann's, whose id is lower than those of all that begin later.
 func (w *fixture) sendLate(t *testing.T, id model.ConversationID) *lateSend {
 	t.Helper()
-	l := &lateSend{t: t, began: make(chan struct{}), done: make(chan struct{}),
-		goOn: make(chan struct{})}
-	m := &model.Message{ID: model.NewMessageID(), ConversationID: id,
-		AuthorID: new(w.UserID("ann")), Content: "late"}
+	l := &lateSend{
+		t: t, began: make(chan struct{}), done: make(chan struct{}),
+		goOn: make(chan struct{}),
+	}
+	m := &model.Message{
+		ID: model.NewMessageID(), ConversationID: id,
+		AuthorID: new(w.UserID("ann")), Content: "late",
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	wait := func() error {
 		select {

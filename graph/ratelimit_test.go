@@ -249,12 +249,14 @@ func TestTheHeaderShowsTheNearestEnd(t *testing.T) {
 			want: `"reactions";q=3;w=180 "reactions";r=0;t=60 60`, refused: 1,
 		},
 		{
-			query: "mutation { " + react + " }", want: `"reactions";q=3;w=180 "reactions";r=0;t=60 60`,
+			query:   "mutation { " + react + " }",
+			want:    `"reactions";q=3;w=180 "reactions";r=0;t=60 60`,
 			refused: 1,
 		},
 		{
-			query: "mutation { " + react + " }", want: `"reactions";q=3;w=180 "reactions";r=0;t=60 `,
-			wait: time.Minute,
+			query: "mutation { " + react + " }",
+			want:  `"reactions";q=3;w=180 "reactions";r=0;t=60 `,
+			wait:  time.Minute,
 		},
 		{query: "{ viewer { email } }", want: "  "},
 	} {

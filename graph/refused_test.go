@@ -85,20 +85,24 @@ func TestNothingOfARefusedRequestRuns(t *testing.T) {
 		const anInt = " (an integer from -2147483648 to 2147483647)"
 		for _, c := range []struct{ declared, second, value, want string }{
 			{
-				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+				"$v: Int!",
+				`markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
 				`"1"`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found "1".`,
 			},
 			{
-				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+				"$v: Int!",
+				`markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
 				`2147483648`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt +
 					`, found 2147483648.`,
 			},
 			{
-				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+				"$v: Int!",
+				`markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
 				`1.5`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt + `, found 1.5.`,
 			},
 			{
-				"$v: Int!", `markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
+				"$v: Int!",
+				`markRead(input: {conversationId: $c, seq: $v}) { userErrors { code } }`,
 				`1e999999999`, `BAD_USER_INPUT [] [{1 19}] $v: expected Int!` + anInt +
 					`, found 1e999999999.`,
 			},

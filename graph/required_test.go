@@ -67,7 +67,8 @@ func TestFieldsOfRemovedObjects(t *testing.T) {
 				nil,
 			},
 			{
-				isConversation, "Conversation.messages", `messages { nodes { id } edges { cursor } }`,
+				isConversation, "Conversation.messages",
+				`messages { nodes { id } edges { cursor } }`,
 				nil,
 			},
 			{isConversation, "Conversation.lastMessage", `lastMessage { id }`, nil},

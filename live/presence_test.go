@@ -26,10 +26,14 @@ const (
 )
 
 var (
-	quietly = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood,
-		NodeTimeout: forGood}
-	impatiently = chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: aMoment,
-		NodeTimeout: forGood}
+	quietly = chattest.Options{
+		ReconcileEvery: chattest.Never, PresenceTimeout: forGood,
+		NodeTimeout: forGood,
+	}
+	impatiently = chattest.Options{
+		ReconcileEvery: chattest.Never, PresenceTimeout: aMoment,
+		NodeTimeout: forGood,
+	}
 )
 
 // pulledPresence takes what PresenceChanges yields one at a time.
@@ -201,8 +205,10 @@ func TestPresenceComesAndGoes(t *testing.T) {
 func TestAReconnectYieldsNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
-			NodeTimeout: forGood}
+		opts := chattest.Options{
+			ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
+			NodeTimeout: forGood,
+		}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve")
 		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		release := w.Connected(w.UserID("ben"))
@@ -227,8 +233,10 @@ func TestAReconnectYieldsNothing(t *testing.T) {
 func TestPresenceFollowsMemberships(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
-			NodeTimeout: forGood}
+		opts := chattest.Options{
+			ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
+			NodeTimeout: forGood,
+		}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve", "cas")
 		first := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		for _, name := range []string{"ben", "eve", "cas"} {
@@ -362,8 +370,10 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 func TestPresenceWithoutSignalsOfOtherNodes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: aMoment,
-			NodeTimeout: forGood}
+		opts := chattest.Options{
+			ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: aMoment,
+			NodeTimeout: forGood,
+		}
 		here, there := mustFixtureWith(t, db, opts, "ann", "ben"), mustFixtureWith(t, db, opts)
 		there.Actors = here.Actors
 		chattest.MustConversation(t, here.Fixture, "ann", "ben")
@@ -409,14 +419,18 @@ func TestPresenceOverNATS(t *testing.T) {
 func TestUsersOfADeadNodeGoOffline(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
-			NodeTimeout: forGood}
+		opts := chattest.Options{
+			ReconcileEvery: chattest.ReconcileSoon, PresenceTimeout: forGood,
+			NodeTimeout: forGood,
+		}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "eve")
 		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		start := db.Now()
 		dying := chattest.NewServices(db,
-			chattest.Options{ReconcileEvery: chattest.Never, PresenceTimeout: forGood,
-				NodeTimeout: 2 * time.Second})
+			chattest.Options{
+				ReconcileEvery: chattest.Never, PresenceTimeout: forGood,
+				NodeTimeout: 2 * time.Second,
+			})
 		_, _ = dying.Connected(w.UserID("ben")), dying.Connected(w.UserID("eve"))
 		ctx, kill := context.WithCancel(t.Context())
 		var running sync.WaitGroup

@@ -87,8 +87,10 @@ const always = time.Nanosecond
 func TestTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		opts := chattest.Options{ReconcileEvery: chattest.Never, TypingEvery: always,
-			TypingTimeout: forGood}
+		opts := chattest.Options{
+			ReconcileEvery: chattest.Never, TypingEvery: always,
+			TypingTimeout: forGood,
+		}
 		w := mustFixtureWith(t, db, opts, "ann", "ben", "cas", "eve")
 		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cas", "eve"),
 			chattest.MustConversation(t, w.Fixture, "ann", "ben")
@@ -259,8 +261,10 @@ func TestTypingExpires(t *testing.T) {
 func TestASlowConsumerOfTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-			TypingEvery: always, TypingTimeout: forGood}, "ann", "ben", "eve")
+		w := mustFixtureWith(t, db, chattest.Options{
+			ReconcileEvery: chattest.Never,
+			TypingEvery:    always, TypingTimeout: forGood,
+		}, "ann", "ben", "eve")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		p := w.pullTyping(t, "ann", c.ID)
 		p.begin(w, "ben", c.ID)

@@ -295,7 +295,7 @@ func TestEnqueueRefuses(t *testing.T) {
 			"no recipient":      func(m *Message) { m.To = "" },
 			"recipient":         func(m *Message) { m.To = "Ann <ann@example.org>" },
 			"two recipients":    func(m *Message) { m.To = "ann@example.org, bob@example.org" },
-			"header":            func(m *Message) { m.To = "ann@example.org\r\nBcc: b@example.org" },
+			"header":            func(m *Message) { m.To = "ann@example.org\r\nBcc: b@x.org" },
 			"no key":            func(m *Message) { m.Key = "" },
 			"NUL":               func(m *Message) { m.Nickname = "A\x00nn" },
 			"no link":           func(m *Message) { m.Link = "" },

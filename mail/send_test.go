@@ -285,7 +285,10 @@ func TestTLS(t *testing.T) {
 			reason: "certificate",
 		},
 		{
-			name: "wrong password", url: func(a string) string { return "smtp://parley:wrong@" + a },
+			name: "wrong password", url: func(a string) string {
+				return "smtp://parley:wrong@" +
+					a
+			},
 			offers: true, trusts: true, reason: "535",
 		},
 	} {

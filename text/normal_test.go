@@ -50,7 +50,8 @@ func TestLongRunsOfMarks(t *testing.T) {
 // that decompose.
 func spell(t *rapid.T, runs int) string {
 	one := rapid.SampledFrom([]rune(
-		"eA가\u1100\u1161\u11a8\u0301\u0301\u0323\u0327\u0345\u0344\u034f\u09c7\u09be\u0958ﬁẛ̣\u1e9bΣß\U0001d15e\U000110ba "))
+		"eA가\u1100\u1161\u11a8\u0301\u0301\u0323\u0327\u0345\u0344\u034f\u09c7\u09be" +
+			"\u0958ﬁẛ̣\u1e9bΣß\U0001d15e\U000110ba "))
 	return string(rapid.SliceOfN(one, 0, runs).Draw(t, "text"))
 }
 

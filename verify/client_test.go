@@ -35,8 +35,12 @@ func TestRetryWaitsForRetryAfter(t *testing.T) {
 			t.Errorf("got %v, after %v", err, retried)
 		}
 		// Before the last attempt verify itself decides how long to wait.
-		want := []attempt{{1, 0}, {1, 10 * time.Second}, {1, 13 * time.Second},
-			{2, 14 * time.Second}}
+		want := []attempt{
+			{1, 0},
+			{1, 10 * time.Second},
+			{1, 13 * time.Second},
+			{2, 14 * time.Second},
+		}
 		if diff := cmp.Diff(want, tried, cmp.AllowUnexported(attempt{})); diff != "" {
 			t.Error(diff)
 		}

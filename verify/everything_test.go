@@ -18,14 +18,17 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 		want        counts
 		first       string
 	}{
-		"all of it, where history is seen from the start": {of: ofConversation,
+		"all of it, where history is seen from the start": {
+			of: ofConversation,
 			play: func(f *fixture, s *testStream) {
 				s.get(f.log[8])
 				s.resume()
 				s.get(f.log[9:]...)
 				s.caughtUp(12)
-			}},
-		"events before the removal are left out": {of: ofConversation,
+			},
+		},
+		"events before the removal are left out": {
+			of: ofConversation,
 			play: func(f *fixture, s *testStream) {
 				f.do(about(reactionAdded, 13, msg(8), "ann", "👍", 1))
 				f.removing(conv, "ben")
@@ -40,7 +43,8 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 				s.resume()
 				s.get(f.log[12:]...) // from before the events that were left out
 				s.caughtUp(15)
-			}},
+			},
+		},
 		"an event after the removal": {of: ofConversation, play: func(f *fixture, s *testStream) {
 			s.get(f.log[10])
 			f.removing(conv, "ben")
@@ -50,21 +54,26 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 			f.do(f.log[12])
 			s.get(f.log[13], f.log[8])
 		}, want: counts{Lost: 2, Leaked: 1}, first: "lost 9"},
-		"hidden events are not delivered": {of: ofConversation, fromJoining: true,
+		"hidden events are not delivered": {
+			of: ofConversation, fromJoining: true,
 			play: func(f *fixture, s *testStream) {
 				s.get(f.log[8])
 				s.resume()
 				s.get(f.log[10:]...)
 				s.caughtUp(12)
-			}},
-		"the event of joining is lost": {of: ofConversation, fromJoining: true,
+			},
+		},
+		"the event of joining is lost": {
+			of: ofConversation, fromJoining: true,
 			play: func(f *fixture, s *testStream) {
 				s.get(f.log[8])
 				s.resume()
 				s.get(f.log[11])
 				s.caughtUp(12)
-			}, want: counts{Lost: 1}, first: "lost 11"},
-		"a message from before joining is hidden": {of: ofConversation, fromJoining: true,
+			}, want: counts{Lost: 1}, first: "lost 11",
+		},
+		"a message from before joining is hidden": {
+			of: ofConversation, fromJoining: true,
 			play: func(f *fixture, s *testStream) {
 				e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
 				f.do(e)
@@ -74,8 +83,10 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 				s.resume()
 				s.get(f.log[10], f.log[11], e)
 				s.caughtUp(13)
-			}},
-		"a message from before joining is not hidden": {of: ofConversation, fromJoining: true,
+			},
+		},
+		"a message from before joining is not hidden": {
+			of: ofConversation, fromJoining: true,
 			play: func(f *fixture, s *testStream) {
 				e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
 				f.do(e)
@@ -83,30 +94,37 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 				s.resume()
 				s.get(f.log[10:]...)
 				s.caughtUp(12)
-			}, want: counts{Leaked: 1, Lost: 1}, first: "leaked 13"},
+			}, want: counts{Leaked: 1, Lost: 1}, first: "leaked 13",
+		},
 
 		"left, and joined": {of: ofEverything, play: func(f *fixture, s *testStream) {
 			s.get(f.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0),
 				f.log[11])
 		}},
-		"joined, without ConversationLeft": {of: ofEverything,
+		"joined, without ConversationLeft": {
+			of: ofEverything,
 			play: func(f *fixture, s *testStream) {
 				s.resume()
 				s.get(happened(conversationJoined, 0), f.log[11])
 				s.caughtUp(12)
-			}},
+			},
+		},
 		"not joined": {of: ofEverything, play: func(f *fixture, s *testStream) {
 			s.get(f.log[8], happened(conversationLeft, 0))
 		}, want: counts{Lost: 2}, first: "lost 12"},
-		"not joined, and an event is delivered": {of: ofEverything,
+		"not joined, and an event is delivered": {
+			of: ofEverything,
 			play: func(f *fixture, s *testStream) {
 				s.get(f.log[8], happened(conversationLeft, 0), f.log[11])
-			}, want: counts{Leaked: 1, Lost: 2}, first: "leaked 12"},
-		"an event between the removal and ConversationLeft": {of: ofEverything,
+			}, want: counts{Leaked: 1, Lost: 2}, first: "leaked 12",
+		},
+		"an event between the removal and ConversationLeft": {
+			of: ofEverything,
 			play: func(f *fixture, s *testStream) {
 				s.get(f.log[8], f.log[9], happened(conversationLeft, 0),
 					happened(conversationJoined, 0), f.log[11])
-			}, want: counts{Leaked: 1}, first: "leaked 10"},
+			}, want: counts{Leaked: 1}, first: "leaked 10",
+		},
 		"joined twice": {of: ofEverything, play: func(f *fixture, s *testStream) {
 			s.get(f.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0),
 				happened(conversationJoined, 0), f.log[11])
@@ -115,13 +133,15 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 			s.get(f.log[8], happened(conversationLeft, 0), happened(conversationLeft, 0),
 				happened(conversationJoined, 0), f.log[11])
 		}, want: counts{Doubled: 1}, first: "doubled 9"},
-		"joined, and the first event is lost": {of: ofEverything,
+		"joined, and the first event is lost": {
+			of: ofEverything,
 			play: func(f *fixture, s *testStream) {
 				e := about(reactionAdded, 13, msg(8), "ann", "👍", 1)
 				f.do(e)
 				f.log = append(f.log, e)
 				s.get(f.log[8], happened(conversationLeft, 0), happened(conversationJoined, 0), e)
-			}, want: counts{Lost: 2}, first: "lost 13"},
+			}, want: counts{Lost: 2}, first: "lost 13",
+		},
 		"caught up before it has joined": {of: ofEverything, play: func(f *fixture, s *testStream) {
 			s.get(f.log[8], happened(conversationLeft, 0))
 			s.resume()
@@ -172,13 +192,15 @@ func TestCursors(t *testing.T) {
 			}, want: counts{Lost: 1}, first: "lost 7",
 		},
 		"from now on, and then the client reads": {play: func(_ *fixture, s *testStream,
-			log []event) {
+			log []event,
+		) {
 			s.get(caught)
 			s.recorder.(*everything).starting("", map[string]int64{conv: 6, quiet: 1})
 			s.get(log[5:]...)
 		}},
 		"from now on, and the client never reads": {play: func(_ *fixture, s *testStream,
-			log []event) {
+			log []event,
+		) {
 			s.get(caught)
 			s.get(log[5:]...)
 		}, want: counts{Lost: 5}, first: "lost 1"},

@@ -184,7 +184,7 @@ func TestInvariants(t *testing.T) {
 			f.send(4)
 			s.receive(item{event: arrival(msg(2)), newest: 4}, f.now)
 		}, want: counts{Leaked: 1}, first: "leaked 2"},
-		"together with a visible message, the last one before the removal": {play: func(f *fixture) {
+		"with a visible message, the last one before the removal": {play: func(f *fixture) {
 			s := f.follow("ben")
 			f.send(2, 3)
 			f.removing(conv, "ben")
@@ -226,12 +226,14 @@ func TestInvariants(t *testing.T) {
 			f.removeAndAdd("ben", 2, 4)
 			s.resume().get(f, 3, 5)
 		}, want: counts{Leaked: 1}, first: "leaked 3"},
-		"added again, and a message after that is lost": {fromJoining: true,
+		"added again, and a message after that is lost": {
+			fromJoining: true,
 			play: func(f *fixture) {
 				s := f.follow("ben")
 				f.removeAndAdd("ben", 2, 4)
 				s.resume()
-			}, want: counts{Lost: 1}, first: "lost 5"},
+			}, want: counts{Lost: 1}, first: "lost 5",
+		},
 		"not delivered before a removal that hides it": {fromJoining: true, play: func(f *fixture) {
 			s := f.follow("ben")
 			f.send(2)
@@ -369,8 +371,10 @@ func TestAnyFaultIsFound(t *testing.T) {
 		}
 		got := slices.Clone(seqs)
 		i := rapid.IntRange(0, n-2).Draw(t, "where")
-		wrong := rapid.SampledFrom([]string{"nothing", "lost", "doubled", "swapped",
-			"again later"}).Draw(t, "wrong")
+		wrong := rapid.SampledFrom([]string{
+			"nothing", "lost", "doubled", "swapped",
+			"again later",
+		}).Draw(t, "wrong")
 		switch wrong {
 		case "lost":
 			got = slices.Delete(got, i, i+1)

@@ -115,8 +115,10 @@ func (s *testStream) getOf(conversation string, e event) {
 		e.Seq, conversation = 0, ""
 	}
 	s.items++
-	s.observation.receive(item{event: e, conversation: conversation,
-		cursor: fmt.Sprint("cursor ", s.items)}, s.f.now)
+	s.observation.receive(item{
+		event: e, conversation: conversation,
+		cursor: fmt.Sprint("cursor ", s.items),
+	}, s.f.now)
 }
 
 func (s *testStream) caughtUp(seq int64) { s.get(happened(caughtUp, seq)) }
@@ -224,7 +226,8 @@ func TestInvariantsOfEachKindOfStream(t *testing.T) {
 			f.log = append(log, concerning(memberRemoved, 9, "ben"), arrival(msg(10)))
 		}, want: counts{Leaked: 1}, first: "leaked 10"},
 		"leaked to a subscription after the removal": {play: func(f *fixture, s *testStream,
-			log []event) {
+			log []event,
+		) {
 			s.get(log[:7]...)
 			s.caughtUp(7)
 			f.removing(conv, "ben")
@@ -307,7 +310,8 @@ func TestInvariantsOfEvents(t *testing.T) {
 			s.caughtUp(8)
 		}, want: counts{OtherBreach: 1}, first: "invented 9"},
 		"a reaction is delivered twice, with two seqs": {play: func(_ *fixture, s *testStream,
-			log []event) {
+			log []event,
+		) {
 			s.get(log...)
 			s.get(about(reactionAdded, 9, msg(3), "ann", "👍", 1))
 			s.caughtUp(8)
@@ -319,7 +323,8 @@ func TestInvariantsOfEvents(t *testing.T) {
 			s.caughtUp(8)
 		}, want: counts{OtherBreach: 1}, first: "invented 5"},
 		"another count than another stream delivered": {play: func(f *fixture, s *testStream,
-			log []event) {
+			log []event,
+		) {
 			ann := f.listen(ofConversation, "ann")
 			ann.get(log...)
 			ann.caughtUp(8)
@@ -341,7 +346,8 @@ func TestInvariantsOfEvents(t *testing.T) {
 			s.caughtUp(8)
 		}, want: counts{OtherBreach: 1}, first: "altered 7"},
 		"an edit without its message, which is visible": {play: func(_ *fixture, s *testStream,
-			log []event) {
+			log []event,
+		) {
 			bare := log[3]
 			bare.Message = nil
 			s.get(log[:3]...)

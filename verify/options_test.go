@@ -37,13 +37,17 @@ func TestOptionsThatCannotWork(t *testing.T) {
 
 func TestAddresses(t *testing.T) {
 	t.Parallel()
-	n, err := newNodes([]string{"http://localhost:8080", "https://chat.example.org/",
-		"http://proxy/chat/graphql"})
+	n, err := newNodes([]string{
+		"http://localhost:8080", "https://chat.example.org/",
+		"http://proxy/chat/graphql",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []string{"http://localhost:8080/graphql",
-		"https://chat.example.org/graphql", "http://proxy/chat/graphql"} {
+	for i, want := range []string{
+		"http://localhost:8080/graphql",
+		"https://chat.example.org/graphql", "http://proxy/chat/graphql",
+	} {
 		if got := n.url(i); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}

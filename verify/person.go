@@ -76,13 +76,15 @@ func (a signedIn) session() *session {
 
 // errClosed says which settings of a server allow it to be verified.
 var errClosed = errors.New("to verify a server, registration has to be open on it " +
-	"(PARLEY_REGISTRATION=open, without PARLEY_CONCEAL_EMAILS and PARLEY_REQUIRE_VERIFIED_EMAIL), " +
+	"(PARLEY_REGISTRATION=open, without PARLEY_CONCEAL_EMAILS and " +
+	"PARLEY_REQUIRE_VERIFIED_EMAIL), " +
 	"and rate limits off or generous (PARLEY_RATE_LIMITS=false)")
 
 const (
-	registerQuery = `mutation ($in: RegisterInput!) { register(input: $in) { ` + tokenFields + ` } }`
-	loginQuery    = `mutation ($in: LoginInput!) { login(input: $in) { ` + tokenFields + ` } }`
-	refreshQuery  = `mutation ($in: RefreshSessionInput!) { refreshSession(input: $in) {
+	registerQuery = `mutation ($in: RegisterInput!) { register(input: $in) { ` + tokenFields +
+		` } }`
+	loginQuery   = `mutation ($in: LoginInput!) { login(input: $in) { ` + tokenFields + ` } }`
+	refreshQuery = `mutation ($in: RefreshSessionInput!) { refreshSession(input: $in) {
 	tokens { accessToken refreshToken expiresAt } userErrors { code message } } }`
 
 	codeTaken = "TAKEN" // the name or the address has an account

@@ -143,7 +143,8 @@ type sizes struct {
 func draw(seed uint64, length time.Duration, s sizes) *plan {
 	const nonMembers = 2
 	p := &plan{
-		seed: seed, length: length, people: s.people + nonMembers, nonMembers: nonMembers, rate: s.rate,
+		seed: seed, length: length, people: s.people + nonMembers, nonMembers: nonMembers,
+		rate: s.rate,
 	}
 	p.drawConversations(p.rand("conversations"), s)
 	p.drawFollowers(p.rand("followers"), s)
@@ -215,8 +216,10 @@ func (p *plan) within(r *rand.Rand, d time.Duration) time.Duration {
 }
 
 func drawBreak(r *rand.Rand, over transport, at, length time.Duration) plannedBreak {
-	kinds := []kind{cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping,
-		switching}
+	kinds := []kind{
+		cutLive, cutLive, cutHandshake, cutAck, cutReplay, cutReplay, sleeping,
+		switching,
+	}
 	if over == overWebSocket { // which carries more than one operation
 		kinds = append(kinds, renewing, resubscribing)
 	}
@@ -246,8 +249,10 @@ func (p *plan) drawRights(r *rand.Rand) {
 		if len(members) <= authors || at < free[c] {
 			continue
 		}
-		p.churns = append(p.churns, churn{at: at, away: away, conversation: c,
-			person: members[len(members)-1]})
+		p.churns = append(p.churns, churn{
+			at: at, away: away, conversation: c,
+			person: members[len(members)-1],
+		})
 		free[c] = at + away + 3*time.Second
 	}
 	var own []int // followers with a session of their own

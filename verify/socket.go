@@ -41,8 +41,10 @@ func dialSocket(
 	}
 	useTCP := func(context.Context, string, string) (net.Conn, error) { return tcp, nil }
 	conn, resp, err := websocket.Dial(timed, address, &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-			DialContext: useTCP}},
+		HTTPClient: &http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext:       useTCP,
+		}},
 		Subprotocols: []string{api.Subprotocol},
 	})
 	if resp != nil && resp.Body != nil {

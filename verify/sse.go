@@ -53,11 +53,15 @@ func dialEvents(
 	if err != nil {
 		return nil, err
 	}
-	s := &eventStream{receiver: newReceiver(), conn: tcp, tcp: tcp, url: u,
-		stop: make(chan struct{})}
+	s := &eventStream{
+		receiver: newReceiver(), conn: tcp, tcp: tcp, url: u,
+		stop: make(chan struct{}),
+	}
 	if u.Scheme == "https" {
-		secure := tls.Client(tcp, &tls.Config{ServerName: u.Hostname(),
-			MinVersion: tls.VersionTLS12})
+		secure := tls.Client(tcp, &tls.Config{
+			ServerName: u.Hostname(),
+			MinVersion: tls.VersionTLS12,
+		})
 		if err := secure.HandshakeContext(ctx); err != nil {
 			tcp.reset()
 			return nil, err

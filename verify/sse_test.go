@@ -63,7 +63,8 @@ func TestEventsAreCutAtAnyByte(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: " +
+		"chunked\r\n\r\n"
 	stream := head
 	var ends []int // of each event, after its chunk
 	for _, e := range events {
@@ -99,7 +100,10 @@ func TestEventsAreCutAtAnyByte(t *testing.T) {
 func TestAnAnswerThatIsNotAStream(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ kind, body, want, err string }{
-		"refused":  {"application/json", `{"errors":[{"message":"no"}]}`, `1 error [{"message":"no"}]`, "EOF"},
+		"refused": {
+			"application/json", `{"errors":[{"message":"no"}]}`,
+			`1 error [{"message":"no"}]`, "EOF",
+		},
 		"no JSON":  {"text/html", `<h1>no</h1>`, "", "neither events nor GraphQL"},
 		"no error": {"application/json", `{"data":null}`, "", "neither events nor GraphQL"},
 	} {
@@ -112,7 +116,8 @@ func TestAnAnswerThatIsNotAStream(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := strings.Join(s.all(), ", ")
-		if got != test.want || s.failure() == nil || !strings.Contains(s.failure().Error(), test.err) {
+		if got != test.want || s.failure() == nil ||
+			!strings.Contains(s.failure().Error(), test.err) {
 			t.Errorf("%s: %q, %v", name, got, s.failure())
 		}
 		s.close()

@@ -46,8 +46,10 @@ func (h *history) stream(name, conversation, person string, full bool) *stream {
 }
 
 func (h *history) newStream(t *trace, c *conversation, person string, full bool) *stream {
-	return &stream{trace: t, history: h, of: c, person: person, full: full,
-		missed: map[int64]bool{}}
+	return &stream{
+		trace: t, history: h, of: c, person: person, full: full,
+		missed: map[int64]bool{},
+	}
 }
 
 func (s *stream) membership() *membership { return s.of.membershipOf(s.person) }

@@ -160,8 +160,9 @@ func (o *Options) check() error {
 	case o.For < time.Second:
 		return errors.New("--for has to be at least a second")
 	case !atLeastOne:
-		return errors.New("--conversations, --followers, --rate, --grace and --patience have to be " +
-			"greater than 0")
+		return errors.New(
+			"--conversations, --followers, --rate, --grace and --patience have to be " +
+				"greater than 0")
 	case o.People < 4:
 		return errors.New("--people has to be at least 4")
 	}
@@ -193,7 +194,8 @@ func (o Options) command() string {
 		servers = "--chaos"
 	}
 	return fmt.Sprintf("parley verify %s --seed %d --for %v --conversations %d --people %d "+
-		"--followers %d --rate %d --grace %v --patience %v", servers, o.Seed, o.For, o.Conversations,
+		"--followers %d --rate %d --grace %v --patience %v", servers, o.Seed, o.For,
+		o.Conversations,
 		o.People, o.Followers, o.Rate, o.Grace, o.Patience)
 }
 
@@ -206,8 +208,10 @@ func (v *verification) prepare(ctx context.Context) error {
 	v.conversations = make([]string, len(v.plan.conversations))
 	v.pool = newMessagePool(len(v.plan.conversations))
 	err := inParallel(ctx, v.plan.people, func(ctx context.Context, i int) error {
-		p := &person{client: v.client, name: fmt.Sprintf("verify-%s-%d", run, i+1),
-			password: rand.Text()}
+		p := &person{
+			client: v.client, name: fmt.Sprintf("verify-%s-%d", run, i+1),
+			password: rand.Text(),
+		}
 		p.email = p.name + "@example.invalid" // where no mail can go (RFC 6761)
 		p.main = &device{person: p}
 		v.people[i] = p

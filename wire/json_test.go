@@ -276,7 +276,8 @@ func FuzzCheckJSON(f *testing.F) {
 	f.Add([]byte(`{"a":1,"b":{"a":1,"\u0061":2}}`))
 	replacement := regexp.MustCompile(`(?i)\\ufffd`)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if !json.Valid(b) || bytes.ContainsRune(b, unicode.ReplacementChar) || replacement.Match(b) {
+		if !json.Valid(b) || bytes.ContainsRune(b, unicode.ReplacementChar) ||
+			replacement.Match(b) {
 			return
 		}
 		err := checkJSON(b, "")

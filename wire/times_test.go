@@ -369,26 +369,32 @@ func TestTimeOfRequests(t *testing.T) {
 		chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 		json    = "Content-Type: application/json\r\n"
 		name    = "GET /?query=%7Bname%7D HTTP/1.1\r\nHost: parley\r\n"
-		silence = "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: text/event-stream\r\n"
-		post    = "POST / HTTP/1.1\r\nHost: parley\r\n"
+		silence = "GET /?query=subscription%7Bsilence%7D HTTP/1.1\r\nHost: parley\r\nAccept: " +
+			"text/event-stream\r\n"
+		post = "POST / HTTP/1.1\r\nHost: parley\r\n"
 	)
 	for name, c := range map[string]struct {
 		request string
 		status  int
 	}{
-		"a POST":                        {post + json + sized, 408},
-		"a POST in chunks":              {post + json + chunked, 408},
-		"a POST for a stream":           {post + "Accept: text/event-stream\r\n" + json + sized, 408},
-		"a POST of something else":      {post + sized, 415},
-		"a POST that takes only HTML":   {post + "Accept: text/html\r\n" + json + sized, 406},
-		"a GET with a body":             {name + sized, 200},
-		"a GET with chunks":             {name + chunked, 200},
-		"a GET for a stream":            {silence + sized, 0}, // there is none
-		"a WebSocket that is refused":   {name + "Upgrade: websocket\r\n" + sized, 400},
-		"a method that there is not":    {"PATCH / HTTP/1.1\r\nHost: parley\r\n" + sized, 405},
-		"a reservation":                 {"PUT / HTTP/1.1\r\nHost: parley\r\n" + sized, 201},
-		"an end of an operation":        {"DELETE /?operationId=1&token=x HTTP/1.1\r\nHost: parley\r\n" + sized, 404},
-		"an operation of some stream":   {"POST /?token=x HTTP/1.1\r\nHost: parley\r\n" + json + sized, 408},
+		"a POST":           {post + json + sized, 408},
+		"a POST in chunks": {post + json + chunked, 408},
+		"a POST for a stream": {
+			post + "Accept: text/event-stream\r\n" + json + sized,
+			408,
+		},
+		"a POST of something else":    {post + sized, 415},
+		"a POST that takes only HTML": {post + "Accept: text/html\r\n" + json + sized, 406},
+		"a GET with a body":           {name + sized, 200},
+		"a GET with chunks":           {name + chunked, 200},
+		"a GET for a stream":          {silence + sized, 0}, // there is none
+		"a WebSocket that is refused": {name + "Upgrade: websocket\r\n" + sized, 400},
+		"a method that there is not":  {"PATCH / HTTP/1.1\r\nHost: parley\r\n" + sized, 405},
+		"a reservation":               {"PUT / HTTP/1.1\r\nHost: parley\r\n" + sized, 201},
+		"an end of an operation": {"DELETE /?operationId=1&token=x HTTP/1.1\r\nHost: " +
+			"parley\r\n" + sized, 404},
+		"an operation of some stream": {"POST /?token=x HTTP/1.1\r\nHost: parley\r\n" +
+			json + sized, 408},
 		"a POST that waits for its 100": {post + json + "Expect: 100-continue\r\n" + sized, 408},
 	} {
 		t.Run(name, func(t *testing.T) {

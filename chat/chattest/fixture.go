@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
 	"github.com/google/uuid"
 
 	"parley/chat"
@@ -483,8 +482,10 @@ func (w *Fixture) Add(by string, id model.ConversationID, nicknames ...string) {
 func MustHidden(t *testing.T, w *Fixture, owner string, others ...string) *model.Conversation {
 	t.Helper()
 	c, err := w.CreateConversation(t.Context(), w.Actor(owner),
-		chat.CreateConversation{Members: w.NewMembers(others...),
-			HistoryVisibility: model.FromJoining})
+		chat.CreateConversation{
+			Members:           w.NewMembers(others...),
+			HistoryVisibility: model.FromJoining,
+		})
 	if err != nil {
 		t.Fatal(err)
 	}

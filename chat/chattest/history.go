@@ -147,8 +147,10 @@ func (h History) Do(w *Fixture, s *Stage, st Step) error {
 	switch st.What {
 	case "create":
 		c, err = w.CreateConversation(ctx, who,
-			chat.CreateConversation{Members: []*chat.NewMember{{UserID: whom,
-				Role: roles[st.Flag]}}, MembersMayRename: st.Flag})
+			chat.CreateConversation{Members: []*chat.NewMember{{
+				UserID: whom,
+				Role:   roles[st.Flag],
+			}}, MembersMayRename: st.Flag})
 		if st.Whom%3 == 0 {
 			c, err = w.OpenDirect(ctx, who, whom)
 		}
@@ -213,8 +215,10 @@ func (h History) Do(w *Fixture, s *Stage, st Step) error {
 		_, err = w.SaveDraft(ctx, who, c.ID, st.Content)
 	case "membership":
 		_, err = w.UpdateMembership(ctx, who,
-			chat.UpdateMembership{ConversationID: c.ID, Archived: &st.Flag, Pinned: &st.Flag,
-				Muted: &st.Flag})
+			chat.UpdateMembership{
+				ConversationID: c.ID, Archived: &st.Flag, Pinned: &st.Flag,
+				Muted: &st.Flag,
+			})
 	case "account":
 		if st.About%4 == 0 { // seldom, or no account would be left
 			err = w.RemoveAccount(h.People[st.Who%len(h.People)])

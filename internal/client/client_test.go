@@ -18,8 +18,10 @@ func TestPost(t *testing.T) {
 	var got []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		got = []string{r.Method, r.Header.Get("Content-Type"), r.Header.Get("Authorization"),
-			string(body)}
+		got = []string{
+			r.Method, r.Header.Get("Content-Type"), r.Header.Get("Authorization"),
+			string(body),
+		}
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, "an answer")
 	}))
@@ -33,8 +35,10 @@ func TestPost(t *testing.T) {
 		if err != nil || status != http.StatusTeapot || string(answer) != "an answer" {
 			t.Errorf("%d %q %v", status, answer, err)
 		}
-		want := []string{"POST", "application/json", authorization,
-			`{"query":"{ a }","variables":{"b":1}}`}
+		want := []string{
+			"POST", "application/json", authorization,
+			`{"query":"{ a }","variables":{"b":1}}`,
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("request (-want +got):\n%s", diff)
 		}
@@ -58,7 +62,8 @@ func TestMessages(t *testing.T) {
 	for want, build := range map[string]func() (Message, error){
 		`{"type":"connection_init","payload":{}}`: func() (Message, error) { return Init("") },
 		`{"type":"connection_init","payload":{"Authorization":"Bearer abc"}}`: func() (Message,
-			error) {
+			error,
+		) {
 			return Init("abc")
 		},
 		`{"id":"1","type":"subscribe","payload":{"query":"{ a }","variables":null}}`: func() (Message, error) {

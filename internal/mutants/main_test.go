@@ -27,8 +27,10 @@ func TestStale(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	applies := mutant{name: "applies", file: "rule.go", old: "var a", new: "var c", pkg: "./.",
-		run: "TestRule"}
+	applies := mutant{
+		name: "applies", file: "rule.go", old: "var a", new: "var c", pkg: "./.",
+		run: "TestRule",
+	}
 	for want, change := range map[string]func(m *mutant){
 		"":                             func(*mutant) {},
 		`occurs 0 times: "var z"`:      func(m *mutant) { m.old = "var z" },

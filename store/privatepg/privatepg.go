@@ -99,7 +99,10 @@ func (s *Server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)}
+	args := []string{
+		"-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p",
+		strconv.Itoa(s.port),
+	}
 	cmd := exec.Command(s.binary, args...) //nolint:noctx // outlives ctx
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
