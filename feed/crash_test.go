@@ -11,8 +11,8 @@ import (
 	"parley/store/storetest"
 )
 
-// mustCrashing is a database on a PostgreSQL of its own, which keeps what was committed when it is
-// ended at once.
+// mustCrashing returns a database on a PostgreSQL server of its own. What is committed survives
+// when the server is killed.
 func mustCrashing(t *testing.T) (*store.DB, *privatepg.Server) {
 	t.Helper()
 	if storetest.Skipped("postgres") {
@@ -33,14 +33,13 @@ func mustCrashing(t *testing.T) (*store.DB, *privatepg.Server) {
 
 var errRollBack = errors.New("this transaction is not to be")
 
-// TestAnIDThatIsGivenAgain has PostgreSQL give the id of a transaction that was rolled back again,
-// because it has crashed meanwhile. A cursor from between the two must not take the second for
-// settled.
-func TestAnIDThatIsGivenAgain(t *testing.T) {
+// PostgreSQL crashes and assigns the id of a transaction that was rolled back again. A cursor from
+// between the two must not skip the second one.
+func TestATransactionIDThatIsAssignedAgain(t *testing.T) {
 	t.Parallel()
 	db, server := mustCrashing(t)
 	w := mustFixture(t, db, "ann", "ben")
-	// every 15 seconds PostgreSQL writes down which id is the next; then it is not given again
+	// Every 15 seconds PostgreSQL stores the next id, which is then not assigned again.
 	for range 5 {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.settle()
@@ -73,7 +72,7 @@ func TestAnIDThatIsGivenAgain(t *testing.T) {
 	t.Error("PostgreSQL has given no id again")
 }
 
-// rollBack begins a transaction, and takes it back.
+// rollBack rolls a transaction back, and returns its id.
 func (w *fixture) rollBack() (id int64) {
 	w.T.Helper()
 	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {

@@ -15,10 +15,10 @@ import (
 )
 
 // Append writes an event with the next seq of its conversation, and publishes it after the commit.
-// The conversation stays locked until then. e has the conversation, the kind and, if there are any,
-// the actor and the message; Append sets the rest. It returns the time of the conversation's newest
-// activity. Edits, deletions and reactions are not activity: they do not move the conversation to
-// the top of its members' lists.
+// The conversation stays locked until then; NOT_FOUND if there is none. e has the conversation, the
+// kind and, if there are any, the actor and the message; Append sets the rest. It returns the time
+// of the conversation's newest activity. Edits, deletions and reactions are not activity: they do
+// not move the conversation to the top of its members' lists.
 func (s *Service) Append(
 	ctx context.Context, tx *store.Tx, e *model.Event, data any,
 ) (lastActivity time.Time, err error) {
@@ -31,18 +31,19 @@ func (s *Service) Append(
 	return lastActivity, s.insert(ctx, tx, e, data)
 }
 
-// AppendFirst is Append for the event that begins a conversation, whose row has been inserted with
-// its seq and time by the same transaction.
+// AppendFirst is Append for the first event of a conversation. The same transaction has inserted
+// the conversation's row, and e has that row's seq and time.
 func (s *Service) AppendFirst(ctx context.Context, tx *store.Tx, e *model.Event, data any) error {
 	return s.insert(ctx, tx, e, data)
 }
 
-// nextSeq locks the conversation until the transaction ends, and sets the event's seq, and its
-// time, which never goes back as seqs rise.
+// nextSeq locks the conversation until the transaction ends, and sets the event's seq and its time.
+// Times never go back as seqs rise.
 func nextSeq(
 	ctx context.Context, tx *store.Tx, e *model.Event,
 ) (lastActivity time.Time, err error) {
-	// A transaction that waited for the lock, or whose clock is behind, does not turn time back.
+	// A transaction that has waited for the lock, or whose node's clock is behind, may have an
+	// earlier time than the event before.
 	const later = "CASE WHEN coalesce(last_event_at, last_activity_at) < ? THEN ? " +
 		"ELSE coalesce(last_event_at, last_activity_at) END"
 	q := tx.NewUpdate().Model((*model.Conversation)(nil)).Set("last_seq = last_seq + 1").
@@ -63,6 +64,7 @@ func nextSeq(
 	return lastActivity, err
 }
 
+// insert writes an event that has its seq, and publishes it after the commit.
 func (s *Service) insert(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
@@ -93,8 +95,8 @@ func eventsAfter(
 	return events, readMessages(ctx, db, events)
 }
 
-// removalsAfter reads the ends of memberships after a seq, oldest first: if a user was removed
-// twice, the first one is the end of the membership that is followed.
+// removalsAfter reads the events after a seq that end memberships, oldest first. If a user was
+// removed twice, the first one ended the membership that is followed.
 func removalsAfter(
 	ctx context.Context, db bun.IDB, id model.ConversationID, after int64,
 ) (removals []*model.Event, err error) {
@@ -114,7 +116,7 @@ func (s *Service) RemovedSince(
 	return removed, store.Error(err)
 }
 
-// readMessages reads the messages that events are about.
+// readMessages reads the messages that events are about, and sets them in the events.
 func readMessages(ctx context.Context, db bun.IDB, events []*model.Event) error {
 	var messages []*model.Message
 	var ids []model.MessageID

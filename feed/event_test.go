@@ -19,7 +19,7 @@ import (
 	"parley/store/storetest"
 )
 
-// sameData takes two spellings of one JSON value for equal: jsonb does not keep the spelling.
+// sameData ignores how JSON values are spelled: jsonb does not keep it.
 func sameData() cmp.Option {
 	ofData := func(p cmp.Path) bool {
 		field, ok := p.Last().(cmp.StructField)
@@ -31,7 +31,7 @@ func sameData() cmp.Option {
 	}))
 }
 
-func TestTheFirstEventSaysHowItAllBegan(t *testing.T) {
+func TestTheFirstEventHasTheInitialState(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "olga", "ann", "ben")
@@ -89,8 +89,10 @@ func TestHintsCarryTheEventAsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		var told []*model.Event
-		w.Hints().Intercept(func(_ string, h feed.Hint) { told = append(told, h.Events...) })
+		var published []*model.Event
+		w.Hints().Intercept(func(_ string, h feed.Hint) {
+			published = append(published, h.Events...)
+		})
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		w.Send("ann", c.ID, "Cafe\u0301 \r\n 👍")
 		in := chat.SendMessage{ConversationID: c.ID, Content: "again", IdempotencyKey: new("key")}
@@ -99,7 +101,7 @@ func TestHintsCarryTheEventAsStored(t *testing.T) {
 		}
 		w.EndMembership("ben", c.ID)
 		stored := w.Stored(c.ID)
-		chattest.WantEqual(t, "events", stored, told, sameData())
+		chattest.WantEqual(t, "events", stored, published, sameData())
 		for i, e := range stored[1:] {
 			if before := stored[i].Position; before <= 0 || e.Position <= before {
 				t.Errorf("position %d comes after %d", e.Position, before)
@@ -108,22 +110,22 @@ func TestHintsCarryTheEventAsStored(t *testing.T) {
 	})
 }
 
-func TestNobodyIsToldBeforeItIsStored(t *testing.T) {
+func TestHintsArePublishedAfterTheCommit(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		var told []int64
+		var published []int64
 		w.Hints().Intercept(func(topic string, h feed.Hint) {
-			told = append(told, h.Seq)
-			// Another connection sees what is committed, and nothing else.
+			published = append(published, h.Seq)
+			// Another connection sees only committed rows.
 			n, err := db.NewSelect().Model((*model.Event)(nil)).
 				Where("e.conversation_id = ?", h.Events[0].ConversationID).
 				Where("e.seq = ?", h.Seq).Count(t.Context())
 			if err != nil || n != 1 {
-				t.Errorf("seq %d was told while %d of it were stored (%v)", h.Seq, n, err)
+				t.Errorf("seq %d was published while %d of it were stored (%v)", h.Seq, n, err)
 			}
 			if topic != feed.Topic(h.Events[0].ConversationID) || h.Events[0].Seq != h.Seq {
-				t.Errorf("event %+v was told as seq %d of %s", h.Events[0], h.Seq, topic)
+				t.Errorf("event %+v was published as seq %d of %s", h.Events[0], h.Seq, topic)
 			}
 		})
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
@@ -140,7 +142,7 @@ func TestNobodyIsToldBeforeItIsStored(t *testing.T) {
 		if !errors.Is(err, errLater) {
 			t.Fatal(err)
 		}
-		chattest.WantEqual(t, "what was told", []int64{1, 2, 3, 4}, told)
+		chattest.WantEqual(t, "published seqs", []int64{1, 2, 3, 4}, published)
 	})
 }
 
@@ -193,9 +195,9 @@ func TestSeqHasNoGapsWithManySenders(t *testing.T) {
 	})
 }
 
-// checkLog holds what is stored of a conversation against the law: events numbered from 1 without
-// gaps or doubles, each message with the number of its event, and last_seq the number of the
-// newest. It returns how many messages there are.
+// checkLog checks the log of a conversation: events are numbered from 1 without gaps or doubles,
+// each message has the seq of its event, and last_seq is the newest. It returns the number of
+// messages.
 func checkLog(t *testing.T, w *fixture, id model.ConversationID) int {
 	t.Helper()
 	events := w.Stored(id)
@@ -240,7 +242,7 @@ func TestARolledBackSendLeavesNoGap(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 30 {
 			all.Go(func() {
-				// zoe is refused after the number was taken
+				// zoe is not a member, which is found out after the seq is assigned
 				author := []string{"ann", "zoe", "ben"}[i%3]
 				in := chat.SendMessage{
 					ConversationID: c.ID, Content: "x",

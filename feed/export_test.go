@@ -141,14 +141,11 @@ func (f *feed) Run(
 	return fo.run(ctx, yield)
 }
 
-func (s *Service) ReconcileAll(
-	ctx context.Context,
-) error {
-	return s.reconcileAll(ctx)
-}
+// ReconcileAll runs one round of reconciling.
+func (s *Service) ReconcileAll(ctx context.Context) error { return s.reconcileAll(ctx) }
+
 func (s *Service) ReadCursorKey(ctx context.Context) (CursorKey, error) { return s.cursorKey(ctx) }
 func (s *Service) Epoch(ctx context.Context) (int64, error)             { return s.epoch(ctx) }
-func (s *Service) TakenReplaySlots() int                                { return len(s.replays) }
 
 // ReconciledLowWatermark is that of the newest round of reconciling.
 func (s *Service) ReconciledLowWatermark() int64 { return s.reconciled.Load().lowWatermark }
@@ -161,12 +158,8 @@ func EventsAfter(
 
 func (k cursorKey) MAC(owner model.UserID, content []byte) []byte { return k.mac(owner, content) }
 
-func (c viewerCursor) Encode(
-	key CursorKey, owner model.UserID,
-) string {
-	return c.encode(key, owner)
-}
-func (c viewerCursor) Low() Watermark { return c.low }
+func (c viewerCursor) Encode(k CursorKey, owner model.UserID) string { return c.encode(k, owner) }
+func (c viewerCursor) Low() Watermark                                { return c.low }
 
 // SetEpoch and SetPosition change a cursor.
 func (c *viewerCursor) SetEpoch(change int64)      { c.epoch += change }

@@ -16,19 +16,19 @@ import (
 const (
 	// readPage is how many events one read returns at most.
 	readPage = 200
-	// maxEarly is how far above the edge an event may be and still be kept until those before it
+	// maxEarly is how far above the edge an event may be to be kept until the events before it have
 	// come. A wider gap is read at once.
 	maxEarly = 64
-	// gapWait is how long a gap may close by itself before the database is read. Hints of senders
-	// that commit at almost the same time overtake each other, so the missing one usually follows
-	// at once.
+	// gapWait is how long a feed waits for a gap to close by itself before it reads the database.
+	// Hints of senders that commit at almost the same time overtake each other, so the missing one
+	// usually follows at once.
 	gapWait = 50 * time.Millisecond
 )
 
-// feed is one conversation as this node follows it. It puts hints in order, reads from the database
-// what they leave out, and delivers every event to its followers in order of seq, without a gap,
-// once for all of them. Its worker goroutine exists only while there is something to do, and the
-// publisher never waits for it.
+// feed is one conversation that is followed on this node. It puts hints in order, reads the missing
+// events from the database, and delivers every event to all its followers, in order of seq and
+// without a gap. Its worker goroutine exists only while there is something to do. Publishers never
+// wait for it.
 type feed struct {
 	service *Service
 	id      model.ConversationID
@@ -38,26 +38,26 @@ type feed struct {
 
 	inboxMu    sync.Mutex // guards what follows
 	inbox      []Hint
-	gapExpired bool // the gap has not closed by itself
-	joined     bool // a follower has joined, so the edge is known now
+	gapExpired bool // the gap has not closed within gapWait or backoff
+	joined     bool // a follower has joined: events that came early may be next in order now
 	working    bool // the worker runs
 
 	mu         sync.Mutex // guards what follows
 	followers  map[*follower]struct{}
-	started    bool                   // edge is known
+	started    bool                   // edge is known, since the first follower has joined
 	edge       int64                  // the newest event that was delivered
 	early      map[int64]*model.Event // events above the edge that wait for those before them
 	hinted     int64                  // the highest seq of any hint
-	gap        *time.Timer            // nil while no event is missing
-	backoff    time.Duration
+	gap        *time.Timer            // calls expireGap; nil while no event is missing
+	backoff    time.Duration          // of reads that fail; 0 after one that succeeds
 	reconciled feedReconciled
 }
 
-// feedReconciled is what the newest round of reconciling has read.
+// feedReconciled is the newest seq that a round of reconciling has read.
 type feedReconciled struct{ round, last int64 }
 
-// openFeed returns the feed of a conversation. It is subscribed to hints before this returns, so no
-// event falls between that and what is read next. Each call needs one of release.
+// openFeed returns the feed of a conversation. The feed is subscribed to hints before this returns,
+// so no event falls between them and what the caller reads next. Each call needs one of release.
 func (s *Service) openFeed(id model.ConversationID) *feed {
 	return s.feeds.Acquire(id, func() *feed {
 		f := &feed{
@@ -97,6 +97,7 @@ func (f *feed) join(fo *follower, last int64) {
 	f.startWorker(func() { f.joined = true })
 }
 
+// leave removes a follower, and releases the feed.
 func (f *feed) leave(fo *follower) {
 	f.mu.Lock()
 	delete(f.followers, fo)
@@ -109,12 +110,12 @@ func (f *feed) enqueue(h Hint) {
 	f.startWorker(func() { f.inbox = append(f.inbox, h) })
 }
 
-// expireGap makes the worker read what is missing.
+// expireGap makes the worker read the missing events.
 func (f *feed) expireGap() {
 	f.startWorker(func() { f.gapExpired = true })
 }
 
-// startWorker adds work with inboxMu held, and starts the worker unless it runs.
+// startWorker calls add, which adds work, with inboxMu held, and starts the worker unless it runs.
 func (f *feed) startWorker(add func()) {
 	f.inboxMu.Lock()
 	defer f.inboxMu.Unlock()
@@ -125,6 +126,7 @@ func (f *feed) startWorker(add func()) {
 	}
 }
 
+// work is the worker: it does what there is to do, and ends.
 func (f *feed) work() {
 	for {
 		f.inboxMu.Lock()
@@ -142,8 +144,8 @@ func (f *feed) work() {
 	}
 }
 
-// merge merges hints and delivers the events that are next in order. It reports whether the rest
-// has to be read.
+// merge merges hints and delivers the events that are next in order. It reports whether the missing
+// events have to be read now.
 func (f *feed) merge(hints []Hint, gapExpired bool) (read bool) {
 	f.mu.Lock()
 	ready, followers, read := f.mergeLocked(hints, gapExpired)
@@ -156,6 +158,9 @@ func (f *feed) merge(hints []Hint, gapExpired bool) (read bool) {
 func (f *feed) mergeLocked(
 	hints []Hint, gapExpired bool,
 ) (ready []*model.Event, followers []*follower, read bool) {
+	if f.started {
+		ready = f.nextInOrder() // events that came before the edge was known
+	}
 	for _, h := range hints {
 		f.hinted = max(f.hinted, h.Seq)
 		for _, e := range h.Events {
@@ -171,12 +176,11 @@ func (f *feed) mergeLocked(
 		}
 	}
 	if !f.started {
-		if len(f.early) > maxEarly { // these are read later
+		if len(f.early) > maxEarly { // the first follower reads them, or the feed after it
 			clear(f.early)
 		}
 		return nil, nil, false
 	}
-	ready = append(ready, f.nextInOrder()...) // what came before the edge was known
 	followers = f.recipients(ready)
 	switch {
 	case f.hinted <= f.edge:
@@ -198,7 +202,7 @@ func (f *feed) nextInOrder() (ready []*model.Event) {
 		ready = append(ready, e)
 		f.edge = e.Seq
 	}
-	for seq := range f.early { // the rest of a hint that came twice
+	for seq := range f.early { // left over from a hint that came twice
 		if seq <= f.edge {
 			delete(f.early, seq)
 		}
@@ -206,7 +210,7 @@ func (f *feed) nextInOrder() (ready []*model.Event) {
 	return ready
 }
 
-// recipients lists the followers to deliver events to. A follower that joins later finds the edge
+// recipients returns the followers to deliver events to. A follower that joins later finds the edge
 // above these events, and reads them. It must be called with f.mu held.
 func (f *feed) recipients(events []*model.Event) []*follower {
 	if len(events) == 0 {
@@ -218,15 +222,16 @@ func (f *feed) recipients(events []*model.Event) []*follower {
 	return slices.Collect(maps.Keys(f.followers))
 }
 
-// deliver must be called without f.mu, by the worker alone: a sink may take its time with an event.
+// deliver pushes events to followers. Only the worker may call it, so that events stay in order,
+// and without f.mu, because it may call sinks.
 func deliver(events []*model.Event, followers []*follower) {
 	for _, fo := range followers {
 		fo.push(events)
 	}
 }
 
-// endRemoved ends the followers whose membership an event ends, as soon as the event is known,
-// whatever comes before it. It must be called with f.mu held.
+// endRemoved ends the followers whose membership an event ends. It is called as soon as the event
+// is known, even if events before it are missing. It must be called with f.mu held.
 func (f *feed) endRemoved(e *model.Event) {
 	if e.Kind != model.MemberRemoved {
 		return
@@ -238,7 +243,7 @@ func (f *feed) endRemoved(e *model.Event) {
 	}
 }
 
-// closeGap must be called with f.mu held.
+// closeGap stops waiting for missing events. It must be called with f.mu held.
 func (f *feed) closeGap() {
 	if f.gap != nil {
 		f.gap.Stop()
@@ -247,13 +252,13 @@ func (f *feed) closeGap() {
 	f.backoff = 0
 }
 
-// startGapTimer must be called with f.mu held.
+// startGapTimer calls expireGap after a wait. It must be called with f.mu held.
 func (f *feed) startGapTimer(wait time.Duration) {
 	f.gap = time.AfterFunc(wait, f.expireGap)
 }
 
-// read reads and delivers the events that are stored above the edge. While the database is
-// unavailable it retries: that is no reason to end a stream that has lost nothing.
+// read reads and delivers the events that are stored above the edge. If it cannot, it is called
+// again after the backoff: the streams have lost nothing, so they do not end.
 func (f *feed) read() {
 	for {
 		f.mu.Lock()
@@ -276,7 +281,7 @@ func (f *feed) read() {
 		events = append(events, f.nextInOrder()...)
 		followers := f.recipients(events)
 		if last {
-			f.hinted = f.edge // a hint of more was wrong, or another one will follow
+			f.hinted = f.edge // a hint of a higher seq was wrong, or its event is hinted again
 			f.closeGap()
 		}
 		f.mu.Unlock()
@@ -287,9 +292,9 @@ func (f *feed) read() {
 	}
 }
 
-// readPage reads the next events, and the removals above them. The removals are read last: a
-// message that was edited after a removal reads as it is now, even in an event from before. So a
-// member whose removal is above the page does not get the page.
+// readPage reads the next events, and the removals above them. An event from before a removal may
+// come with a message that was edited after it. So the removals are read last, and a member whose
+// removal is above the page does not get the page.
 func (f *feed) readPage(edge int64) (events, removals []*model.Event, err error) {
 	events, err = eventsAfter(f.ctx, f.service.db, f.id, edge, readPage)
 	if err != nil || len(events) == 0 {
@@ -299,7 +304,7 @@ func (f *feed) readPage(edge int64) (events, removals []*model.Event, err error)
 	return events, removals, err
 }
 
-// retryLater must be called with f.mu held.
+// retryLater calls expireGap after the next backoff. It must be called with f.mu held.
 func (f *feed) retryLater(err error) {
 	if f.ctx.Err() != nil {
 		return
@@ -313,7 +318,8 @@ func (f *feed) retryLater(err error) {
 	f.startGapTimer(f.backoff)
 }
 
-// reconcile compares the edge with the newest seq in the database.
+// reconcile compares the edge with the newest seq in the database, last, and makes the worker read
+// if that is higher.
 func (f *feed) reconcile(round, last int64) {
 	f.mu.Lock()
 	if round != noRound {
@@ -326,11 +332,11 @@ func (f *feed) reconcile(round, last int64) {
 	}
 }
 
-// everySeq is above all events: a follower that misses it reads whatever there is.
+// everySeq is above the seq of every event. A follower that misses it reads whatever is stored.
 const everySeq = math.MaxInt64
 
-// markGone makes every follower read again, and check its membership: the conversation seems to be
-// gone.
+// markGone is called if the conversation is not in the database any more. It makes every follower
+// read, by which it finds out that its membership has ended.
 func (f *feed) markGone() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -340,8 +346,8 @@ func (f *feed) markGone() {
 	}
 }
 
-// reconciledIn returns the conversation's newest seq as a round of reconciling has read it; false
-// if the feed was not open then, or another round has been since.
+// reconciledIn returns the conversation's newest seq that a round of reconciling has read; false if
+// the feed was not open then, or if a newer round has begun.
 func (f *feed) reconciledIn(round int64) (last int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

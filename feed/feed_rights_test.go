@@ -12,14 +12,14 @@ import (
 	"parley/store/storetest"
 )
 
-// taken is what a sink was handed, and what it ended with.
+// taken is what a sink has got, and the error that it ended with.
 type taken struct {
 	events chan *model.Event
 	end    chan error
 }
 
-// into follows with a sink that takes everything at once. It returns when all that is stored has
-// been handed on.
+// into follows with a sink that takes everything at once. It returns when the sink has all stored
+// events.
 func (w *fixture) into(nickname string, id model.ConversationID, after *int64) taken {
 	w.T.Helper()
 	to, live := taken{make(chan *model.Event, 10_000), make(chan error, 1)}, make(chan struct{})
@@ -36,10 +36,9 @@ func (w *fixture) into(nickname string, id model.ConversationID, after *int64) t
 	return to
 }
 
-// TestWhatIsWrittenAfterARemovalIsNotRead has an old message edited after ben's removal, between
-// the statements that read the events before, and beyond the page that is read. ben, who is live,
-// is handed neither.
-func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
+// An old message is edited after ben's removal. Both happen between the statements that read
+// earlier events, and above the page. ben, who is live, gets neither.
+func TestARemovedMemberDoesNotReadLaterEdits(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		hook := &afterRead{text: `FROM "events"`}
@@ -82,9 +81,9 @@ func TestWhatIsWrittenAfterARemovalIsNotRead(t *testing.T) {
 	})
 }
 
-// TestRemovedAndBackIsNotShownWhatCameBetween has an old message edited while ben is away, before
-// he has read it. He is added again without the history, and reads nothing of it.
-func TestRemovedAndBackIsNotShownWhatCameBetween(t *testing.T) {
+// An old message is edited between two memberships of ben's, before he has read it. The second one
+// hides the history.
+func TestAMemberAddedAgainDoesNotReadEditsFromBetween(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -104,8 +103,8 @@ func TestRemovedAndBackIsNotShownWhatCameBetween(t *testing.T) {
 	})
 }
 
-// TestWhatAFeedHasReadIsNotReadAgain has a hint lost, and looks at what the one after it costs.
-func TestWhatAFeedHasReadIsNotReadAgain(t *testing.T) {
+// A hint is lost; the test counts the reads that the next one causes.
+func TestAFeedReadsAGapOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		reads := &countReads{}
@@ -119,7 +118,7 @@ func TestWhatAFeedHasReadIsNotReadAgain(t *testing.T) {
 		chattest.WantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
 		chattest.WaitUntil(t, "it is idle", w.FeedOf(c.ID).IsIdle)
 		before := reads.n.Load()
-		w.Send("ann", c.ID, "told")
+		w.Send("ann", c.ID, "hinted")
 		e := &model.Event{ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded}
 		w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: 4, Events: []*model.Event{e}})
 		chattest.WantEqual(t, "ben's", []int64{4}, ben.seqs(1))

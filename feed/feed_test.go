@@ -21,7 +21,7 @@ import (
 	"parley/store/storetest"
 )
 
-// countReads counts what is read of the events of conversations.
+// countReads counts reads of events.
 type countReads struct{ n atomic.Int64 }
 
 func (*countReads) BeforeQuery(
@@ -36,9 +36,9 @@ func (c *countReads) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	}
 }
 
-// TestARemovalWhileSomebodyBeginsToFollow has the removal told after the membership was read, and
-// before the follower is in the feed, which nobody else uses.
-func TestARemovalWhileSomebodyBeginsToFollow(t *testing.T) {
+// The removal is published after the membership is read, and before the follower joins the feed,
+// which has no other user.
+func TestARemovalWhileAFollowerStarts(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -65,9 +65,9 @@ func TestARemovalWhileSomebodyBeginsToFollow(t *testing.T) {
 	})
 }
 
-// TestRemovedAndBackWhileReading has somebody removed and added again after they began to follow,
-// of which no hint comes before they have read it themselves.
-func TestRemovedAndBackWhileReading(t *testing.T) {
+// A member is removed and added again after they begin to follow. No hint of it comes before they
+// read it.
+func TestAMemberAddedAgainWhileReading(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -124,9 +124,8 @@ func TestThousandsOfHintsInNoOrder(t *testing.T) {
 	})
 }
 
-// TestPromisesThatAreNotKept has hints tell of what will never be: each is looked for once, and not
-// again and again.
-func TestPromisesThatAreNotKept(t *testing.T) {
+// Hints have seqs that do not exist: the feed reads once for each, not again and again.
+func TestHintsOfEventsThatNeverCome(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		reads := &countReads{}
@@ -153,8 +152,8 @@ func TestPromisesThatAreNotKept(t *testing.T) {
 	})
 }
 
-// TestForgedEventsDoNotStay has hints bring more events that will never be than a feed holds.
-func TestForgedEventsDoNotStay(t *testing.T) {
+// Hints carry more events that do not exist than a feed keeps.
+func TestForgedEventsAreDropped(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -180,9 +179,9 @@ func TestForgedEventsDoNotStay(t *testing.T) {
 	})
 }
 
-// TestTheDatabaseIsAwayAndComesBack ends every connection, again and again, while messages are sent
-// of which no hint comes.
-func TestTheDatabaseIsAwayAndComesBack(t *testing.T) {
+// Every connection to the database is closed, again and again, while messages are sent whose hints
+// are lost.
+func TestFollowersOutliveADatabaseOutage(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
 	db, admin := storetest.MustOpen(t, url), storetest.MustOpen(t, url)
@@ -195,17 +194,17 @@ func TestTheDatabaseIsAwayAndComesBack(t *testing.T) {
 	c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 	p := w.Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
-	mine := w.PullEvents(t, "ben", nil)
-	mine.CaughtUp()
+	events := w.PullEvents(t, "ben", nil)
+	events.CaughtUp()
 	for seq := int64(2); seq <= 20; seq++ {
-		sender.Send("ann", c.ID, "not told")
+		sender.Send("ann", c.ID, "its hint is lost")
 		w.terminateOthers(t, admin)
 		p.Event(seq)
-		mine.Event(c.ID, seq)
+		events.Event(c.ID, seq)
 	}
 }
 
-// terminateOthers ends every connection to the database but admin's one.
+// terminateOthers closes every connection to the database except admin's.
 func (w *fixture) terminateOthers(t *testing.T, admin *store.DB) {
 	t.Helper()
 	var n int
@@ -216,7 +215,7 @@ func (w *fixture) terminateOthers(t *testing.T, admin *store.DB) {
 	}
 }
 
-// TestFollowersComeAndGo has followers join and leave one conversation while hints come.
+// Followers join and leave one conversation while hints come.
 func TestFollowersComeAndGo(t *testing.T) {
 	t.Parallel()
 	const sent, followers, times = 60, 6, 10
@@ -263,9 +262,9 @@ func TestFollowersComeAndGo(t *testing.T) {
 	})
 }
 
-// TestARemovalOvertakesWhatIsMissing has the hint of an event before the removal lost, and events
-// before that queued: the removal comes at once, and nothing else.
-func TestARemovalOvertakesWhatIsMissing(t *testing.T) {
+// The hint before the removal is lost, and earlier events are queued: the removal is delivered at
+// once, and nothing else.
+func TestARemovalOvertakesMissingEvents(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -282,7 +281,7 @@ func TestARemovalOvertakesWhatIsMissing(t *testing.T) {
 		f := w.FeedOf(c.ID)
 		chattest.WaitUntil(t, "they are handed on", func() bool { return f.Edge() == 4 })
 		lose.Store(true)
-		w.Send("ann", c.ID, "not told")
+		w.Send("ann", c.ID, "its hint is lost")
 		lose.Store(false)
 		removal := w.EndMembership("ben", c.ID)
 		chattest.WaitUntil(t, "the removal is noticed", func() bool {
@@ -296,16 +295,16 @@ func TestARemovalOvertakesWhatIsMissing(t *testing.T) {
 	})
 }
 
-// TestAFollowerThatNeverTakes holds no more than its queue.
-func TestAFollowerThatNeverTakes(t *testing.T) {
+// A follower that never drains keeps no more events than its queue.
+func TestAFollowerThatNeverDrainsHoldsOneQueue(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		p.Event(1)
-		mine := w.PullEvents(t, "ben", nil)
-		mine.CaughtUp()
+		events := w.PullEvents(t, "ben", nil)
+		events.CaughtUp()
 		f := w.FeedOf(c.ID)
 		w.SendMany("ann", c.ID, 3*feed.FollowQueue)
 		chattest.WaitUntil(t, "all is handed on",

@@ -8,16 +8,15 @@ import (
 	"parley/errs"
 	"parley/membership"
 	"parley/model"
-	"parley/wake"
 )
 
 // Follow yields every event of a conversation after a seq, each exactly once, in order of seq:
-// first what is stored (the replay), then what comes live. after nil means from now on. It returns
-// NOT_FOUND for non-members, and BAD_USER_INPUT if after is above the newest event.
+// first what is stored (the replay), then live events. after nil means from now on. It returns
+// NOT_FOUND for non-members, and BAD_USER_INPUT if after is negative or above the newest event.
 //
 // The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member, after
-// the event that says so. Events from before the removal that have not been yielded when it is
-// noticed are never yielded. A slow consumer delays no one, and misses nothing.
+// the event that says so. When the removal is noticed, the events before it that have not been
+// yielded are dropped. A slow consumer delays no one, and misses no event.
 func (s *Service) Follow(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[*model.Event, error], error) {
@@ -44,7 +43,7 @@ type Followed struct {
 	CaughtUp int64
 }
 
-// FollowWithCaughtUp is Follow that also yields, once, where the replay ends.
+// FollowWithCaughtUp is Follow, and also yields once, where the replay ends, how far it has come.
 func (s *Service) FollowWithCaughtUp(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
 ) (iter.Seq2[Followed, error], error) {
@@ -69,7 +68,8 @@ func (s *Service) FollowWithCaughtUp(
 	}, nil
 }
 
-// startAfter returns the seq after which a member begins to follow.
+// startAfter returns the seq after which a member begins to follow; BAD_USER_INPUT if there is no
+// such event.
 func startAfter(after *int64, bounds membership.SeqBounds) (seen int64, err error) {
 	switch {
 	case after == nil:
@@ -80,28 +80,3 @@ func startAfter(after *int64, bounds membership.SeqBounds) (seen int64, err erro
 	}
 	return max(*after, bounds.Hidden), nil
 }
-
-// Watcher notices the live events of one conversation, for consumers that read what is true now
-// instead of a backlog: typing, receipts.
-type Watcher struct{ follower *follower }
-
-// Watch begins to watch a conversation from now on, until the watcher is closed. notifier is
-// notified when there is something to drain. A user who is not a member gets the error from Drain.
-func (s *Service) Watch(
-	ctx context.Context, actor model.Actor, id model.ConversationID, notifier wake.Notifier,
-) (*Watcher, error) {
-	fo, err := s.attach(ctx, &stream{Notifier: notifier}, actor, id, everySeq)
-	if err != nil {
-		return nil, err
-	}
-	return &Watcher{fo}, nil
-}
-
-// Drain returns the events since the last call, and whether some were missed because they were too
-// many. It returns FORBIDDEN once the actor is no longer a member.
-func (w *Watcher) Drain(ctx context.Context) (events []*model.Event, missed bool, err error) {
-	return w.follower.drainLive(ctx)
-}
-
-// Close ends the watcher.
-func (w *Watcher) Close() { w.follower.detach() }

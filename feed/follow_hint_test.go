@@ -57,7 +57,7 @@ func TestHintsMayComeInAnyWay(t *testing.T) {
 	})
 }
 
-// hintPlan is a hint about an event that is not there yet.
+// hintPlan is a hint of an event that is not stored yet.
 type hintPlan struct {
 	seq   int64
 	whole bool // with the event
@@ -87,7 +87,7 @@ func TestAGapTooWideToWaitFor(t *testing.T) {
 		w.fill("ann", c, 3*feed.FollowQueue)
 		stored := w.Stored(c.ID)
 		done := make(chan struct{})
-		go func() { // beside the follower, who may be quick enough to see the gap, or overflow
+		go func() { // concurrently: the follower may see the gap, or its queue may overflow
 			defer close(done)
 			for _, e := range stored[2:] {
 				w.Hints().PublishLocal(feed.Topic(c.ID),
@@ -99,7 +99,7 @@ func TestAGapTooWideToWaitFor(t *testing.T) {
 	})
 }
 
-func TestASlowConsumerMissesNothingAndHoldsNobodyUp(t *testing.T) {
+func TestASlowConsumerMissesNoEventAndDelaysNoSender(t *testing.T) {
 	t.Parallel()
 	const overflows, burst = 3, feed.FollowQueue + 6
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -108,8 +108,7 @@ func TestASlowConsumerMissesNothingAndHoldsNobodyUp(t *testing.T) {
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		got := p.Events(1, 1)
 		for range overflows {
-			// The consumer is not there to take anything: a sender who waited for it would wait for
-			// good.
+			// The consumer takes nothing: a sender that waited for it would wait for ever.
 			w.SendMany("ann", c.ID, burst)
 			w.Eventually(func() bool { return w.Stats().Behind > 0 }) // the queue has overflowed
 			for w.Stats().Behind > 0 {
@@ -121,7 +120,7 @@ func TestASlowConsumerMissesNothingAndHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-func TestRunRepairsWhatHintsHaveLost(t *testing.T) {
+func TestRunReconcilesLostHints(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann",
@@ -131,7 +130,7 @@ func TestRunRepairsWhatHintsHaveLost(t *testing.T) {
 			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		ofA, ofB := w.Pull(t, "ben", a.ID, nil), w.Pull(t, "ann", b.ID, new(int64(0)))
 		ofB.Event(1)
-		for seq := int64(2); seq <= 6; seq++ { // one repair after another: each has to be a new one
+		for seq := int64(2); seq <= 6; seq++ { // each lost hint needs a round of its own
 			w.Send("ann", a.ID, "to a")
 			ofA.Event(seq)
 		}
@@ -140,12 +139,12 @@ func TestRunRepairsWhatHintsHaveLost(t *testing.T) {
 	})
 }
 
-func TestRunRepairsTheOtherNodesHints(t *testing.T) {
+func TestRunReconcilesLostHintsOfOtherNodes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		here := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon},
 			"ann", "ben")
-		// a node whose hints do not arrive here
+		// a node whose hints are lost
 		there := chattest.NewServices(db, chattest.Options{})
 		c := chattest.MustConversation(t, here.Fixture, "ann", "ben")
 		p := here.Pull(t, "ben", c.ID, nil)
@@ -165,7 +164,7 @@ func TestRunRepairsTheOtherNodesHints(t *testing.T) {
 	})
 }
 
-func TestCompareFindsWhatMoved(t *testing.T) {
+func TestReconcilingFindsNewEvents(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -173,7 +172,7 @@ func TestCompareFindsWhatMoved(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		p.Event(1)
-		// More than one statement asks for, of conversations that are not there.
+		// More than one statement has, of conversations that do not exist.
 		for range feed.ReconcileBatch {
 			defer w.AcquireFeed(model.NewConversationID()).Release()
 		}
@@ -187,7 +186,7 @@ func TestCompareFindsWhatMoved(t *testing.T) {
 	})
 }
 
-func TestCompareFindsWhatIsGone(t *testing.T) {
+func TestReconcilingFindsADeletedConversation(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -219,12 +218,12 @@ func TestOneGapAfterAnother(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
 		p.Event(1)
-		// one gap after another: the patience has to begin anew each time
+		// One gap after another: gapWait has to start again each time.
 		for seq := int64(2); seq <= 10; seq += 2 {
 			lose.Store(true)
 			w.Send("ann", c.ID, "lost")
 			lose.Store(false)
-			w.Send("ann", c.ID, "told")
+			w.Send("ann", c.ID, "hinted")
 			p.Events(seq, seq+1)
 		}
 	})

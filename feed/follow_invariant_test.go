@@ -19,55 +19,52 @@ import (
 	"parley/store/storetest"
 )
 
-// The law: whatever becomes of the hints, and whenever and wherever somebody begins to follow, they
-// receive exactly the stored events after their start, each once, in order of seq.
+// The invariant of Follow: whatever happens to hints, and whenever and wherever a follower begins,
+// it gets exactly the stored events after its start, each once, in order of seq.
 func TestFollowersReceiveWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon}, "ann",
 			"ben", "cleo")
-		var chaosOf sync.Map // by topic
+		var buses sync.Map // by topic
 		w.Hints().Intercept(func(topic string, h feed.Hint) {
-			if c, ok := chaosOf.Load(topic); ok {
-				c.(*chaos).publish(h)
+			if c, ok := buses.Load(topic); ok {
+				c.(*faultyBus).publish(h)
 			}
 		})
 		rapid.Check(t, func(rt *rapid.T) {
-			plan := drawLaw(rt)
+			plan := drawFollowPlan(rt)
 			c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 			topic := feed.Topic(c.ID)
-			mess := &chaos{
-				fates:   plan.fates,
-				deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) },
-			}
-			chaosOf.Store(topic, mess)
-			plan.check(t, rt, w, c.ID, mess)
+			bus := &faultyBus{deliveries: plan.deliveries,
+				deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) }}
+			buses.Store(topic, bus)
+			plan.check(t, rt, w, c.ID, bus)
 		})
 	})
 }
 
-// lawPlan is drawn before anything starts, because rapid serves one goroutine.
-type lawPlan struct {
+// followPlan is drawn before anything starts, because rapid serves one goroutine.
+type followPlan struct {
 	senders, each int
-	fates         []chattest.Fate
-	flush         bool // what is still held back arrives in the end
+	deliveries    []chattest.Delivery
+	flush         bool // delayed hints arrive at the end
 	followers     []followerPlan
 }
 
 type followerPlan struct {
 	startAt int // how many messages have been sent before it begins
 	from    int // how far into what is stored then, in percent; 101 means from now on
-	// how many messages more have to be sent before it takes the next event; the more, the slower
-	// it is
+	// behind is how many more messages have to be sent before it takes the next event.
 	behind int
 }
 
-func drawLaw(rt *rapid.T) lawPlan {
-	plan := lawPlan{
-		senders: rapid.SampledFrom([]int{1, 2, 4, 8}).Draw(rt, "senders"),
-		each:    rapid.SampledFrom([]int{1, 5, 15}).Draw(rt, "messages each"),
-		fates:   rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1, 40).Draw(rt, "fates"),
-		flush:   rapid.Bool().Draw(rt, "flush"),
+func drawFollowPlan(rt *rapid.T) followPlan {
+	plan := followPlan{
+		senders:    rapid.SampledFrom([]int{1, 2, 4, 8}).Draw(rt, "senders"),
+		each:       rapid.SampledFrom([]int{1, 5, 15}).Draw(rt, "messages each"),
+		deliveries: chattest.DrawDeliveries(rt, 40),
+		flush:      rapid.Bool().Draw(rt, "flush"),
 	}
 	plan.followers = rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) followerPlan {
 		return followerPlan{
@@ -79,12 +76,12 @@ func drawLaw(rt *rapid.T) lawPlan {
 	return plan
 }
 
-func (plan lawPlan) total() int { return plan.senders * plan.each }
+func (plan followPlan) total() int { return plan.senders * plan.each }
 
-// chaos stands between the commits and the bus.
-type chaos struct {
-	fates   []chattest.Fate
-	deliver func(feed.Hint)
+// faultyBus loses, doubles, delays and reorders hints.
+type faultyBus struct {
+	deliveries []chattest.Delivery
+	deliver    func(feed.Hint)
 
 	mu   sync.Mutex
 	held []heldHint
@@ -95,10 +92,10 @@ type heldHint struct {
 	left int // hints that go first
 }
 
-func (c *chaos) publish(h feed.Hint) {
+func (c *faultyBus) publish(h feed.Hint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.fates[int(h.Seq)%len(c.fates)]
+	f := c.deliveries[int(h.Seq)%len(c.deliveries)]
 	switch f.Kind {
 	case "lost":
 		return
@@ -114,8 +111,8 @@ func (c *chaos) publish(h feed.Hint) {
 	}
 }
 
-// release delivers, the youngest first, what is due.
-func (c *chaos) release(due func(heldHint) bool) {
+// release delivers the due hints, the newest first.
+func (c *faultyBus) release(due func(heldHint) bool) {
 	for _, h := range slices.Backward(c.held) {
 		if due(h) {
 			c.deliver(h.Hint)
@@ -124,14 +121,14 @@ func (c *chaos) release(due func(heldHint) bool) {
 	c.held = slices.DeleteFunc(c.held, due)
 }
 
-func (c *chaos) flush() {
+func (c *faultyBus) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.release(func(heldHint) bool { return true })
 }
 
-func (plan lawPlan) check(
-	t *testing.T, rt *rapid.T, w *fixture, id model.ConversationID, mess *chaos,
+func (plan followPlan) check(
+	t *testing.T, rt *rapid.T, w *fixture, id model.ConversationID, bus *faultyBus,
 ) {
 	ctx, cancel := context.WithTimeout(t.Context(), chattest.Patience)
 	defer cancel()
@@ -160,9 +157,9 @@ func (plan lawPlan) check(
 	senders.Wait()
 	starting.Wait()
 	if plan.flush {
-		mess.flush()
+		bus.flush()
 	}
-	// The last message proves that nothing else comes between the others and it.
+	// The last message shows that no other event comes between the others and it.
 	_, err := w.SendMessage(ctx, w.Actor("ann"),
 		chat.SendMessage{ConversationID: id, Content: "the last"})
 	following.Wait()
@@ -177,9 +174,9 @@ func (plan lawPlan) check(
 	}
 }
 
-// followerRun is what became of a follower.
+// followerRun is the result of one follower.
 type followerRun struct {
-	earliest, latest int64 // bounds of the seq it started after
+	earliest, latest int64 // bounds of the seq after which it started
 	got              []*model.Event
 	err              error
 }

@@ -12,7 +12,7 @@ import (
 	"parley/store/storetest"
 )
 
-// removal is ben's from a conversation with two messages: seq 4, and seq 5 is not for him.
+// removal is that of ben from a conversation with two messages. It is seq 4; seq 5 is not for him.
 type removal struct {
 	*fixture
 	conversation *model.Conversation
@@ -25,7 +25,7 @@ func (r *removal) happens() {
 	r.Send("ann", r.conversation.ID, "not for ben")
 }
 
-func TestARemovedMemberIsToldSoAndNoMore(t *testing.T) {
+func TestARemovedMemberGetsTheRemovalAndNoMore(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(r *removal, p *chattest.Pulled){
 		"live": func(r *removal, p *chattest.Pulled) {
@@ -93,7 +93,7 @@ func TestARemovedMemberIsToldSoAndNoMore(t *testing.T) {
 	})
 }
 
-func TestTheOthersGoOnWithoutTheRemoved(t *testing.T) {
+func TestOtherMembersGoOnAfterARemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cleo")
@@ -108,7 +108,7 @@ func TestTheOthersGoOnWithoutTheRemoved(t *testing.T) {
 	})
 }
 
-func TestAMemberWhoCameBackMayReplayTheirRemoval(t *testing.T) {
+func TestAMemberAddedAgainMayReplayTheirRemoval(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")

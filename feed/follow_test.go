@@ -16,8 +16,7 @@ import (
 	"parley/store/storetest"
 )
 
-// fill writes n messages at once, which nobody is told of; for tests that need more than they have
-// time to send.
+// fill stores n messages in one transaction, and publishes no hint.
 func (w *fixture) fill(author string, c *model.Conversation, n int) {
 	w.T.Helper()
 	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
@@ -85,19 +84,19 @@ func TestFollowIsLive(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		told := map[int64]*model.Event{}
+		hinted := map[int64]*model.Event{}
 		w.Hints().Intercept(func(topic string, h feed.Hint) {
 			for _, e := range h.Events {
-				told[e.Seq] = e
+				hinted[e.Seq] = e
 			}
 			w.Hints().PublishLocal(topic, h)
 		})
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		p := w.Pull(t, "ben", c.ID, new(int64(0)))
-		p.Event(1) // it listens from here on
+		p.Event(1) // it follows from here on
 		w.SendMany("ann", c.ID, feed.FollowQueue)
 		for _, e := range p.Events(2, feed.FollowQueue+1) {
-			if e != told[e.Seq] {
+			if e != hinted[e.Seq] {
 				t.Errorf("seq %d was read from the database, though the hint brought it", e.Seq)
 			}
 		}
@@ -145,9 +144,9 @@ func TestFollowIsRefused(t *testing.T) {
 			"negative":               {"ann", c.ID, new(int64(-1)), errs.BadUserInput},
 			"beyond":                 {"ann", c.ID, new(int64(4)), errs.BadUserInput},
 			"far beyond":             {"ann", c.ID, new(int64(1<<63 - 1)), errs.BadUserInput},
-			"stranger":               {"zoe", c.ID, nil, errs.NotFound},
-			"stranger from 0":        {"zoe", c.ID, new(int64(0)), errs.NotFound},
-			"stranger beyond":        {"zoe", c.ID, new(int64(4)), errs.NotFound},
+			"a non-member":           {"zoe", c.ID, nil, errs.NotFound},
+			"a non-member, from 0":   {"zoe", c.ID, new(int64(0)), errs.NotFound},
+			"a non-member, too high": {"zoe", c.ID, new(int64(4)), errs.NotFound},
 			"removed":                {"ben", c.ID, nil, errs.NotFound},
 			"removed, from before":   {"ben", c.ID, new(int64(1)), errs.NotFound},
 			"unknown":                {"ann", unknown, nil, errs.NotFound},
@@ -251,7 +250,7 @@ func TestAConsumerThatPanicsLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func TestFollowersAreTheirOwn(t *testing.T) {
+func TestFollowersDoNotAffectEachOther(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -259,7 +258,7 @@ func TestFollowersAreTheirOwn(t *testing.T) {
 			chattest.MustConversation(t, w.Fixture, "ann", "ben")
 		ann, ben, other := w.Pull(t, "ann", a.ID, nil), w.Pull(t, "ben", a.ID, new(int64(0))),
 			w.Pull(t, "ben", b.ID, nil)
-		ben.Event(1) // and then it rests, while the others go on
+		ben.Event(1) // and takes nothing until the end
 		const n = 2 * feed.FollowQueue
 		for seq := int64(2); seq <= n; seq++ {
 			w.Send("ben", a.ID, "to a")

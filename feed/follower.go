@@ -12,7 +12,8 @@ import (
 	"parley/store"
 )
 
-// FollowQueue is how many events wait for one follower. One that is slower reads from the database.
+// FollowQueue is how many events one follower queues. A slower one drops its queue, and reads from
+// the database.
 const FollowQueue = 64
 
 var (
@@ -20,31 +21,33 @@ var (
 	errRemoved = errs.New(errs.Forbidden, "You are no longer a member of this conversation.")
 )
 
-// follower is one conversation in a stream. The fields that delivery needs stand together at the
-// beginning: there are thousands of followers, and each cache line of one has to come from memory.
+// follower is one conversation in a stream. The fields that delivery needs are first, so that they
+// share cache lines: there may be thousands of followers of one conversation.
 type follower struct {
 	stream *stream
 	sink   *sinkState // nil for a consumer that takes
-	seen   int64      // the newest event that the consumer has; owned by the consumer
+	seen   int64      // the newest event that the consumer has; only the consumer uses it
 	hidden int64      // messages up to this event are hidden from the actor
 
 	// Guarded by stream.mu.
-	working bool // the sink's worker delivers; else the feed does, and seen is guarded too
-	behind  bool // the events after seen, up to missing, have to be read: queue lacks them
-	removed bool // the actor is no longer a member
-	isReady bool // it is in stream.ready
-	missing int64
+	// the sink's worker runs and delivers; if not, the feed does, and stream.mu guards seen
+	working bool
+	behind  bool  // the events after seen, up to missing, have to be read: they are not in queue
+	removed bool  // the actor is no longer a member
+	isReady bool  // it is in stream.ready
+	missing int64 // if behind
 	queue   []*model.Event
 	removal *model.Event // the event that ended the membership, if it is known
 
 	feed     *feed
-	actor    *model.Actor // shared by the followers of a stream
+	actor    *model.Actor // the same for all followers of a stream
 	id       model.ConversationID
 	checked  int64 // the newest event when the actor was found to be a member
 	position int64 // of the membership row, which changes with it
 }
 
-// attach begins to follow a conversation in a stream, after a seq.
+// attach begins to follow a conversation in a stream, after a seq. If the actor is no longer a
+// member, the follower is removed from the start.
 func (s *Service) attach(
 	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen int64,
 ) (*follower, error) {
@@ -60,7 +63,7 @@ func (s *Service) attach(
 		// The actor may have been removed and added again since seen was read.
 		fo.seen = max(fo.seen, fo.hidden)
 		fo.feed.join(fo, fo.checked)
-	case errs.Is(err, errs.NotFound): // removed since then
+	case errs.Is(err, errs.NotFound):
 		fo.removed = true
 		fo.markReady()
 	default:
@@ -72,7 +75,7 @@ func (s *Service) attach(
 
 func (fo *follower) detach() { fo.feed.leave(fo) }
 
-// push adds consecutive events, which follow those that were pushed before.
+// push queues or delivers events. They are consecutive, and follow those that were pushed before.
 func (fo *follower) push(events []*model.Event) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -93,7 +96,7 @@ func (fo *follower) push(events []*model.Event) {
 	fo.markReady()
 }
 
-// fallBehind drops the queue: everything up to a seq has to be read.
+// fallBehind drops the queue, and marks that events up to a seq have to be read.
 func (fo *follower) fallBehind(missing int64) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -101,7 +104,8 @@ func (fo *follower) fallBehind(missing int64) {
 	fo.markReady()
 }
 
-// remove ends the follower. removal is nil if the event that ended the membership is not known.
+// remove ends the follower, and drops its queue. removal is the event that ended the membership;
+// nil if it is not known.
 func (fo *follower) remove(removal *model.Event) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -111,7 +115,7 @@ func (fo *follower) remove(removal *model.Event) {
 	}
 }
 
-// markReady lets the consumer know that there is something to drain. It must be called with
+// markReady notifies the consumer that there is something to drain. It must be called with
 // stream.mu held, or before the stream is used.
 func (fo *follower) markReady() {
 	if fo.sink != nil {
@@ -125,8 +129,8 @@ func (fo *follower) markReady() {
 	fo.stream.Notify()
 }
 
-// swap empties the queue and returns what was in it. behind is false if the events that were
-// missing have been read in the meantime.
+// swap empties the queue and returns what was in it. behind is false if the consumer has read the
+// missing events already.
 func (fo *follower) swap() (events []*model.Event, behind, removed bool) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -135,8 +139,8 @@ func (fo *follower) swap() (events []*model.Event, behind, removed bool) {
 	return events, behind, fo.removed
 }
 
-// drainLive is drain for consumers that do not read the backlog: it returns the queued events, and
-// whether others were missed. It returns errRemoved once the actor is no longer a member.
+// drainLive is drain for consumers that do not read missed events: it returns the queued events,
+// and whether others were missed. It returns errRemoved once the actor is no longer a member.
 func (fo *follower) drainLive(ctx context.Context) (events []*model.Event, missed bool, err error) {
 	events, missed, removed := fo.swap()
 	if missed && !removed { // the conversation may be gone
@@ -152,8 +156,8 @@ func (fo *follower) drainLive(ctx context.Context) (events []*model.Event, misse
 	return events, missed, err
 }
 
-// hasMore reports whether there is something to drain. If there is not, it drops what has been read
-// in the meantime.
+// hasMore reports whether there is something to drain. If not, it drops queued events that the
+// consumer has read already.
 func (fo *follower) hasMore() bool {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -202,8 +206,8 @@ func (fo *follower) run(ctx context.Context, yield func(Followed, error) bool) e
 	}
 }
 
-// drain delivers what is queued, and reads what is missing before it. It returns errRemoved after
-// it has delivered the event that ended the membership.
+// drain reads and delivers the missing events, and then delivers the queued ones. It returns
+// errRemoved after it has delivered the event that ended the membership.
 func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error) error {
 	events, behind, removed := fo.swap()
 	if removed {
@@ -215,7 +219,7 @@ func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error)
 		}
 	}
 	for _, e := range events {
-		if e.Seq <= fo.seen { // it has been read
+		if e.Seq <= fo.seen { // catchUp has read it
 			continue
 		}
 		if fo.isRemoved() {
@@ -228,8 +232,8 @@ func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error)
 	return nil
 }
 
-// deliver delivers an event; one about a message that is hidden from the actor goes without the
-// message.
+// deliver delivers an event. If its message is hidden from the actor, it delivers a copy without
+// the message.
 func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) error {
 	fo.seen = e.Seq
 	if e.Message != nil && e.Message.Seq <= fo.hidden {
@@ -240,8 +244,8 @@ func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) er
 	return deliver(e)
 }
 
-// endsWith reports whether an event ends the membership that is followed. One that ended an earlier
-// membership does not.
+// endsWith reports whether an event ends the membership that is followed, rather than an earlier
+// one.
 func (fo *follower) endsWith(e *model.Event) bool {
 	if e.Kind != model.MemberRemoved || e.Seq <= fo.checked {
 		return false
@@ -255,7 +259,7 @@ func (fo *follower) endsWith(e *model.Event) bool {
 	return removed.UserID == fo.actor.UserID
 }
 
-// catchUp reads and delivers everything that is stored above what was seen.
+// catchUp reads and delivers all events that are stored after the newest one that was seen.
 func (fo *follower) catchUp(ctx context.Context, deliver func(*model.Event) error) error {
 	return retryWhileUnavailable(ctx, func() error { return fo.tryCatchUp(ctx, deliver) })
 }
@@ -276,7 +280,7 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 			if err := fo.deliver(e, deliver); err != nil {
 				return err
 			}
-			if fo.endsWith(e) { // the actor was added again, which is another membership
+			if fo.endsWith(e) { // readPage has found a later membership, not this one
 				return errRemoved
 			}
 		}
@@ -286,8 +290,8 @@ func (fo *follower) tryCatchUp(ctx context.Context, deliver func(*model.Event) e
 	}
 }
 
-// catchUpTo reads and delivers everything up to a seq. It returns errRemoved, without delivering
-// the event that says so, if the actor is found to be no longer a member.
+// catchUpTo reads and delivers all events up to a seq. If the actor is no longer a member, it
+// returns errRemoved, and does not deliver the event that says so.
 func (fo *follower) catchUpTo(
 	ctx context.Context, seq int64, deliver func(*model.Event) error,
 ) error {
@@ -313,8 +317,8 @@ func (fo *follower) catchUpTo(
 	})
 }
 
-// retryWhileUnavailable is store.RetryWhileUnavailable for functions that deliver: errStopped and
-// errRemoved end it as they are, even when ctx has ended too.
+// retryWhileUnavailable is store.RetryWhileUnavailable for functions that deliver. It returns
+// errStopped and errRemoved even if ctx has ended too.
 func retryWhileUnavailable(ctx context.Context, fn func() error) error {
 	var ended error
 	err := store.RetryWhileUnavailable(ctx, func() error {
@@ -328,8 +332,8 @@ func retryWhileUnavailable(ctx context.Context, fn func() error) error {
 	return cmp.Or(ended, err)
 }
 
-// readPage reads the events after what was seen; errRemoved if the actor is found to be no longer a
-// member.
+// readPage reads the events after the newest one that was seen; errRemoved if the actor is no
+// longer a member.
 func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, error) {
 	s := fo.feed.service
 	var events []*model.Event
@@ -337,7 +341,8 @@ func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, er
 		if events, err = eventsAfter(ctx, s.db, fo.id, fo.seen, limit); err != nil {
 			return store.Error(err)
 		}
-		// After the read: nothing is delivered that was read after the commit of a removal.
+		// Checked after the read, so that no event is delivered that was read after the commit of a
+		// removal.
 		m, err := membership.Of(ctx, s.db, *fo.actor, fo.id)
 		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or added again
 			return errRemoved
@@ -347,8 +352,8 @@ func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, er
 	return events, err
 }
 
-// deliverRemoval ends a follower: it delivers the event that ended the membership, and nothing that
-// happened before it and was not delivered yet.
+// deliverRemoval delivers the event that ended the membership, and none of the undelivered events
+// before it. It returns errRemoved.
 func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Event) error) error {
 	fo.stream.mu.Lock()
 	removal := fo.removal
@@ -366,6 +371,7 @@ func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Even
 	return cmp.Or[error](deliver(removal), errRemoved)
 }
 
+// readRemoval reads the event that ended the membership; nil if it is gone with the conversation.
 func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
 	removals, err := removalsAfter(ctx, fo.feed.service.db, fo.id, fo.seen)
 	if err != nil {
@@ -376,5 +382,5 @@ func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
 			return e, nil
 		}
 	}
-	return nil, nil //nolint:nilnil // there is none
+	return nil, nil //nolint:nilnil // nil is documented
 }

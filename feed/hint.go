@@ -14,20 +14,20 @@ import (
 	"parley/wake"
 )
 
-// Hint says that a conversation has reached a seq. It may carry the events up to there, consecutive
-// and in order of seq.
+// Hint is published when a conversation has reached a seq. It may carry the newest events up to
+// there, consecutive and in order of seq.
 type Hint struct {
 	Seq    int64
 	Events []*model.Event
 }
 
-// maxHintEvents is how many events one hint carries at most. The events of one commit may need
+// maxHintEvents is how many events one hint carries at most. More events of one commit are in
 // several hints.
 const maxHintEvents = 32
 
 const topicPrefix = "conversation_"
 
-// Topic is where hints about a conversation are published.
+// Topic returns the topic of hints about a conversation.
 func Topic(id model.ConversationID) string { return topicPrefix + id.String() }
 
 func conversationOf(topic string) (id model.ConversationID, err error) {
@@ -38,8 +38,8 @@ func conversationOf(topic string) (id model.ConversationID, err error) {
 	return model.ParseID[model.ConversationID](text)
 }
 
-// Publish publishes events that are consecutive in one conversation, in order of seq. It must be
-// called after their commit, and never waits.
+// Publish publishes hints with events. They must be consecutive events of one conversation, in
+// order of seq, and committed. Publish never waits.
 func (s *Service) Publish(events []*model.Event) {
 	for some := range slices.Chunk(events, maxHintEvents) {
 		last := some[len(some)-1]
@@ -48,12 +48,12 @@ func (s *Service) Publish(events []*model.Event) {
 }
 
 const (
-	// hintVersion is raised when a node of an earlier version could decode an event and misread it.
-	// Between nodes of different versions, as there are while a cluster is updated, hints carry the
-	// seq alone.
+	// hintVersion is raised when a node of an earlier version could decode an event but misread it.
+	// While a cluster is updated, there are nodes of different versions. They use only the seq of
+	// each other's hints.
 	hintVersion = 2
-	// maxHint is in bytes. Larger events are cheaper to read on the nodes that follow than to send
-	// to all nodes.
+	// maxHint is the size of a hint in bytes. Above it, only the seq is sent: to read a large event
+	// on the nodes that follow is cheaper than to send it to all nodes.
 	maxHint = 32 << 10
 )
 
@@ -64,10 +64,10 @@ type wireHint struct {
 	Events  []*model.Event `json:"events,omitempty"`
 }
 
-var hintCodec = natsbus.Codec[Hint]{
+var hintCodec = natsbus.Codec[Hint]{ //nolint:gochecknoglobals // a constant
 	Encode: encodeHint,
 	Decode: decodeHint,
-} //nolint:gochecknoglobals // a constant
+}
 
 func encodeHint(h Hint) ([]byte, error) {
 	data, err := json.Marshal(wireHint{hintVersion, h.Seq, h.Events})
@@ -77,9 +77,9 @@ func encodeHint(h Hint) ([]byte, error) {
 	return data, err
 }
 
-// decodeHint believes no more of the shape of a hint than what a follower can stand: anything that
-// could end its stream, or be delivered in the wrong conversation or place, is refused. That the
-// content is true is for NATS to ensure, by letting nobody but nodes publish.
+// decodeHint refuses a hint whose events could end a stream, or be delivered in another
+// conversation or in the wrong order. It does not check whether the content is true: NATS must let
+// only nodes publish.
 func decodeHint(topic string, data []byte) (h Hint, err error) {
 	if len(data) > maxHint {
 		return Hint{}, fmt.Errorf("%d bytes are too many", len(data))
@@ -118,13 +118,14 @@ func decodeHint(topic string, data []byte) (h Hint, err error) {
 			return Hint{}, err
 		}
 	}
-	if slices.ContainsFunc(h.Events,
-		func(e *model.Event) bool { return e.MessageID != nil && e.Message == nil }) {
-		h.Events = nil // the followers read them
+	lacksMessage := func(e *model.Event) bool { return e.MessageID != nil && e.Message == nil }
+	if slices.ContainsFunc(h.Events, lacksMessage) {
+		h.Events = nil // the feed reads them
 	}
 	return h, nil
 }
 
+// checkEvent checks that an event is the one with a seq in a conversation.
 func checkEvent(e *model.Event, id model.ConversationID, seq int64) error {
 	if e.ConversationID != id || e.Seq != seq || e.Kind == "" {
 		return errors.New("the event is not the one that the hint is about")
@@ -138,7 +139,7 @@ func checkEvent(e *model.Event, id model.ConversationID, seq int64) error {
 		if e.MessageID == nil || e.Message != nil && e.Message.Seq != seq {
 			return errors.New("the event has another message, or none")
 		}
-	case model.MemberRemoved: // which each follower reads, to see whether it is the one
+	case model.MemberRemoved: // each follower decodes it, see endsWith
 		var data model.MemberRemovedData
 		if err := json.Unmarshal(e.Data, &data); err != nil {
 			return err
@@ -148,8 +149,7 @@ func checkEvent(e *model.Event, id model.ConversationID, seq int64) error {
 	return nil
 }
 
-// dirtyTopics are the topics on which messages may have been lost, until Run reconciles them. Only
-// whether messages were lost counts, not how many.
+// dirtyTopics are the topics whose messages may have been lost since Run reconciled them.
 type dirtyTopics struct {
 	wake.Notifier
 
@@ -162,7 +162,7 @@ func newDirtyTopics() *dirtyTopics {
 	return &dirtyTopics{Notifier: wake.NewNotifier(), topics: map[string]bool{}}
 }
 
-// mark marks some topics as dirty; nil marks all, as natsbus.Bus does.
+// mark marks topics as dirty; nil marks all. natsbus.Bus calls it.
 func (d *dirtyTopics) mark(topics []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -26,7 +26,7 @@ func messageHint(id model.ConversationID, seq int64, content string) feed.Hint {
 	}}}
 }
 
-func TestHintsComeAsTheyWere(t *testing.T) {
+func TestHintsAreDecodedAsEncoded(t *testing.T) {
 	t.Parallel()
 	id := model.NewConversationID()
 	removed := &model.Event{
@@ -60,7 +60,7 @@ func TestHintsComeAsTheyWere(t *testing.T) {
 	}
 }
 
-// fill gives every field of a struct a value that is not its zero.
+// fill sets every field of a struct to a value that is not zero.
 func fill(v reflect.Value) {
 	for i := range v.NumField() {
 		switch f := v.Field(i); {
@@ -110,7 +110,7 @@ func TestALargeHintIsTheSeqAlone(t *testing.T) {
 	}
 }
 
-// brokenHints are what the topic of a conversation should never carry.
+// brokenHints are messages that must be refused on the topic of a conversation.
 func brokenHints(id model.ConversationID) map[string]string {
 	of := func(change func(*feed.Hint)) string {
 		h := messageHint(id, 2, "not stored")
@@ -154,7 +154,7 @@ func brokenHints(id model.ConversationID) map[string]string {
 		"a message of another place": of(func(h *feed.Hint) { h.Events[0].Message.Seq = 1 }),
 		"one of another conversation": of(
 			func(h *feed.Hint) { h.Events[0].Message.ConversationID = model.NewConversationID() }),
-		"a removal of nobody readable": of(func(h *feed.Hint) {
+		"a removal without a readable user": of(func(h *feed.Hint) {
 			h.Events[0].Kind,
 				h.Events[0].Data = model.MemberRemoved, []byte(`{"userId": 5}`)
 		}),
@@ -183,7 +183,7 @@ func TestBrokenHintsAreRefused(t *testing.T) {
 	}
 }
 
-func TestHintsThatAreTakenForTheirSeqAlone(t *testing.T) {
+func TestHintsOfWhichOnlyTheSeqIsUsed(t *testing.T) {
 	t.Parallel()
 	id := model.NewConversationID()
 	for name, data := range map[string]string{
@@ -227,7 +227,7 @@ func FuzzDecodeHint(f *testing.F) {
 				t.Fatalf("event %+v", e)
 			}
 		}
-		// What was understood once is understood again, and the same.
+		// A decoded hint, encoded again, is decoded to the same.
 		again, err := feed.EncodeHint(h)
 		if err != nil {
 			t.Fatalf("%+v: %v", h, err)

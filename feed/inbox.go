@@ -8,16 +8,16 @@ import (
 	"parley/model"
 )
 
-// InboxChange says which entry of a user's list of conversations has changed. The entry is read
-// again, so only the newest change counts.
+// InboxChange names an entry of a user's list of conversations that has changed. The consumer reads
+// the entry.
 type InboxChange struct {
 	ConversationID model.ConversationID
-	Removed        bool
+	Removed        bool // the entry is no longer in the list
 }
 
 // Inbox yields each entry of the actor's list of conversations that changes from now on, for
-// whatever reason: a message, a title, read state, a mute. If entries change faster than they are
-// taken, each is yielded once.
+// whatever reason: a message, a title, read state, a mute. If an entry changes several times before
+// the consumer takes it, it is yielded once. The sequence ends with ctx's error.
 func (s *Service) Inbox(ctx context.Context, actor model.Actor) iter.Seq2[InboxChange, error] {
 	return func(yield func(InboxChange, error) bool) {
 		in := &inbox{s.openViewerStream(actor), yield}
@@ -45,7 +45,7 @@ func (in *inbox) start(ctx context.Context) error {
 		return err
 	}
 	for _, m := range own {
-		if f := feeds[m.ConversationID]; f != nil { // else there will be a membership hint
+		if f := feeds[m.ConversationID]; f != nil { // if not, a membership hint follows
 			delete(feeds, m.ConversationID)
 			in.follow(f, m, m.LastSeq)
 		}
@@ -82,6 +82,7 @@ func (in *inbox) deliver(c InboxChange) error {
 	return nil
 }
 
+// drain delivers that a conversation has changed, if there are events, or that it was removed.
 func (in *inbox) drain(ctx context.Context, fo *follower) error {
 	events, missed, err := fo.drainLive(ctx)
 	switch {
@@ -99,6 +100,8 @@ func (in *inbox) drain(ctx context.Context, fo *follower) error {
 	return nil
 }
 
+// reconcile delivers that the membership of a conversation has begun or changed. The end of a
+// membership is delivered by drain.
 func (in *inbox) reconcile(ctx context.Context, id model.ConversationID) error {
 	f, own, err := in.checkMembership(ctx, id)
 	if err != nil {
@@ -120,24 +123,25 @@ func (in *inbox) reconcile(ctx context.Context, id model.ConversationID) error {
 	return in.deliver(InboxChange{id, false})
 }
 
-// Joined yields each conversation that the actor becomes a member of from now on.
+// Joined yields each conversation that the actor becomes a member of from now on. The sequence ends
+// with ctx's error.
 func (s *Service) Joined(
 	ctx context.Context, actor model.Actor,
 ) iter.Seq2[model.ConversationID, error] {
 	return func(yield func(model.ConversationID, error) bool) {
-		m := s.openViewerStream(actor)
-		defer m.close()
-		if err := m.joined(ctx, yield); !errors.Is(err, errStopped) {
+		v := s.openViewerStream(actor)
+		defer v.close()
+		if err := v.joined(ctx, yield); !errors.Is(err, errStopped) {
 			yield(model.ConversationID{}, err)
 		}
 	}
 }
 
-func (m *viewerStream) joined(
+func (v *viewerStream) joined(
 	ctx context.Context, yield func(model.ConversationID, error) bool,
 ) error {
 	joined := map[model.ConversationID]int64{} // the seq of joining
-	own, err := m.readMemberships(ctx)
+	own, err := v.readMemberships(ctx)
 	if err != nil {
 		return err
 	}
@@ -145,12 +149,12 @@ func (m *viewerStream) joined(
 		joined[o.ConversationID] = o.JoinedSeq
 	}
 	for {
-		_, changed, err := m.stream.next(ctx)
+		_, changed, err := v.stream.next(ctx)
 		if err != nil {
 			return err
 		}
 		for _, id := range changed {
-			found, err := m.readMemberships(ctx, id)
+			found, err := v.readMemberships(ctx, id)
 			switch {
 			case err != nil:
 				return err

@@ -16,8 +16,8 @@ import (
 	"parley/store/storetest"
 )
 
-// listening takes what a sequence yields one at a time, beside the test: so it has begun before the
-// first is asked for, and holds one item in its hand while nobody asks.
+// listening takes what a sequence yields on a goroutine, one item at a time: so the sequence starts
+// before the test takes an item, and the goroutine holds one item while the test takes none.
 type listening[T comparable] struct {
 	t     *testing.T
 	items chan T
@@ -67,7 +67,7 @@ func (l *listening[T]) want(items ...T) {
 	}
 }
 
-// listenToInbox begins to listen to an inbox that has these conversations.
+// listenToInbox listens to an inbox, once it follows these conversations.
 func (w *fixture) listenToInbox(
 	t *testing.T, nickname string, has ...*model.Conversation,
 ) *listening[feed.InboxChange] {
@@ -87,7 +87,7 @@ func (w *fixture) listenToInbox(
 	return l
 }
 
-func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
+func TestAnInboxYieldsEachChangedEntryOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -108,20 +108,20 @@ func TestAnInboxSaysOnlyTheNewest(t *testing.T) {
 				func() bool { return f.Edge() == 1+feed.FollowQueue+20 })
 		}
 		w.Send("ann", last.ID, "the last")
-		told := map[model.ConversationID]int{}
-		for told[last.ID] == 0 || told[b.ID] == 0 {
-			told[l.next().ConversationID]++
+		yielded := map[model.ConversationID]int{}
+		for yielded[last.ID] == 0 || yielded[b.ID] == 0 {
+			yielded[l.next().ConversationID]++
 		}
-		// One in the hand of the listener, one for the messages, and one for what ben did.
-		if told[a.ID] < 1 || told[a.ID] > 3 || told[b.ID] < 1 || told[b.ID] > 2 {
-			t.Errorf("told %d times of a, and %d of b", told[a.ID], told[b.ID])
+		// One that the listener holds, one for the messages, and one for ben's own changes.
+		if yielded[a.ID] < 1 || yielded[a.ID] > 3 || yielded[b.ID] < 1 || yielded[b.ID] > 2 {
+			t.Errorf("yielded a %d times, and b %d times", yielded[a.ID], yielded[b.ID])
 		}
 	})
 }
 
-func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
+func TestAnInboxYieldsTheActorsOwnChanges(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
 		ctx, ben := t.Context(), here.Actor("ben")
 		c, other := chattest.MustConversation(t, here.Fixture, "ann", "ben"),
@@ -154,12 +154,12 @@ func TestAnInboxSaysWhatOneDoesElsewhere(t *testing.T) {
 			}
 			l.want(feed.InboxChange{c.ID, false})
 		}
-		there.Send("ann", other.ID, "nothing was told twice")
+		there.Send("ann", other.ID, "nothing was yielded twice")
 		l.want(feed.InboxChange{other.ID, false})
 	})
 }
 
-// isFollowed reports whether somebody follows the conversation who is a member as it stands.
+// isFollowed reports whether a conversation has a follower whose membership is the current one.
 func (w *fixture) isFollowed(id model.ConversationID) bool {
 	f := w.FeedOf(id)
 	return f != nil && slices.ContainsFunc(f.Followers(), func(fo feed.FollowerState) bool {
@@ -167,24 +167,24 @@ func (w *fixture) isFollowed(id model.ConversationID) bool {
 	})
 }
 
-func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
+func TestAnInboxYieldsJoinsAndRemovals(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
 		c := chattest.MustConversation(t, here.Fixture, "ann", "ben")
 		l := here.listenToInbox(t, "ben", c)
 		for range 3 {
 			there.RemoveBen(c)
-			// that it has changed may be said once too often
+			// the change may be yielded once more
 			for l.next() != (feed.InboxChange{c.ID, true}) {
 			}
 			there.AddBen(c)
 			l.want(feed.InboxChange{c.ID, false})
-			// That may have been said before the addition was seen; one that is removed again
-			// unseen is not told.
+			// The inbox may have yielded it before it saw the addition. It does not yield an
+			// addition that ends before it sees it.
 			here.Eventually(func() bool { return here.isFollowed(c.ID) })
 		}
-		// At once: either both are told, or that they are back.
+		// Both at once: it yields both, or only the addition.
 		there.RemoveBen(c)
 		there.AddBen(c)
 		for l.next() != (feed.InboxChange{c.ID, false}) {
@@ -215,9 +215,9 @@ func TestAnInboxSaysWhatComesAndGoes(t *testing.T) {
 	})
 }
 
-func TestJoinedIsSaidOnce(t *testing.T) {
+func TestJoinedIsYieldedOnce(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here := nodes.Nodes[0]
 		ctx := t.Context()
 		ann, ben := here.Actor("ann"), here.Actor("ben")
@@ -231,13 +231,14 @@ func TestJoinedIsSaidOnce(t *testing.T) {
 				return slices.Contains(here.MembershipHints().Topics(),
 					feed.UserTopic(ben.UserID))
 			})
-		// What is joined between listening and the first reading may be told or not.
+		// A conversation that is joined between the subscription and the first read may be yielded
+		// or not.
 		first := map[model.ConversationID]bool{}
-		for told := false; !told; {
+		for yielded := false; !yielded; {
 			first[chattest.MustConversation(t, here.Fixture, "ann", "ben").ID] = true
 			select {
 			case id := <-l.items:
-				told = first[id]
+				yielded = first[id]
 				delete(first, id)
 			case <-time.After(chattest.ReconcileSoon):
 			}

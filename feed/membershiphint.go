@@ -11,15 +11,15 @@ import (
 	"parley/store"
 )
 
-// MembershipHint says that something has changed between a user and a conversation. The user's
-// streams read what it is.
+// MembershipHint is published to a user's topic when the user's membership of a conversation has
+// begun, changed or ended. The user's streams read which.
 type MembershipHint struct {
 	ConversationID model.ConversationID `json:"conversationId"`
 }
 
 const userTopicPrefix = "person_"
 
-// UserTopic is where hints about a user's memberships are published.
+// UserTopic returns the topic of hints about a user's memberships.
 func UserTopic(id model.UserID) string { return userTopicPrefix + id.String() }
 
 func userOf(topic string) (id model.UserID, err error) {
@@ -40,8 +40,7 @@ var membershipHintCodec = natsbus.Codec[MembershipHint]{ //nolint:gochecknogloba
 	},
 }
 
-// PublishMembership publishes, after the commit, that memberships of users in a conversation have
-// changed.
+// PublishMembership publishes, after the commit, a membership hint to each of the users.
 func (s *Service) PublishMembership(
 	tx *store.Tx, id model.ConversationID, users ...model.UserID,
 ) {
@@ -52,7 +51,7 @@ func (s *Service) PublishMembership(
 	})
 }
 
-// InsertMembers inserts rows of new memberships at the transaction's position.
+// InsertMembers inserts new memberships, with the transaction's position.
 func InsertMembers(ctx context.Context, tx *store.Tx, rows []*model.ConversationMember) error {
 	position, err := NextPosition(ctx, tx)
 	if err != nil {
@@ -62,8 +61,8 @@ func InsertMembers(ctx context.Context, tx *store.Tx, rows []*model.Conversation
 	return err
 }
 
-// RecordDeparture stores that a membership has ended, for the user's streams that resume later, and
-// publishes it after the commit.
+// RecordDeparture stores that a membership has ended with the event seq, for streams of the user
+// that resume later, and publishes a membership hint after the commit.
 func (s *Service) RecordDeparture(
 	ctx context.Context, tx *store.Tx, id model.ConversationID, user model.UserID, seq int64,
 ) error {

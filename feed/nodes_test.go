@@ -21,22 +21,22 @@ import (
 	"parley/store/storetest"
 )
 
-// TestNodesTellEachOther has three nodes whose comparison comes too seldom to matter. Followers
-// begin while messages are being sent on all of them: not even what was sent before NATS knew of
-// their subscriptions may wait for the comparison.
-func TestNodesTellEachOther(t *testing.T) {
+// Three nodes reconcile so seldom that the test does not notice. Followers start while messages are
+// sent on all of them: even messages from before NATS knew of their subscriptions are delivered
+// without reconciling.
+func TestNodesExchangeHints(t *testing.T) {
 	t.Parallel()
 	const each = 40
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 3, s, chattest.Never, nil, "ann", "ben", "eve")
-	people := []string{"ann", "ben", "eve"}
+	nicknames := []string{"ann", "ben", "eve"}
 	c := chattest.MustConversation(t, nodes[0].Fixture, "ann", "ben", "eve")
 	var senders sync.WaitGroup
 	failed := make([]error, len(nodes))
 	for i, w := range nodes {
 		senders.Go(func() {
 			for n := range each {
-				_, err := w.SendMessage(t.Context(), w.Actor(people[i]),
+				_, err := w.SendMessage(t.Context(), w.Actor(nicknames[i]),
 					chat.SendMessage{ConversationID: c.ID, Content: fmt.Sprint(n)})
 				failed[i] = errors.Join(failed[i], err)
 			}
@@ -44,7 +44,7 @@ func TestNodesTellEachOther(t *testing.T) {
 	}
 	var followers []*chattest.Pulled
 	for i := range 6 {
-		followers = append(followers, nodes[i%3].Pull(t, people[i/2], c.ID, new(int64(0))))
+		followers = append(followers, nodes[i%3].Pull(t, nicknames[i/2], c.ID, new(int64(0))))
 	}
 	const last = 1 + 3*each
 	var all [6][]*model.Event
@@ -73,9 +73,9 @@ func TestNodesTellEachOther(t *testing.T) {
 		func() bool { return slices.Equal(s.Subscriptions(topic), []string{topic}) })
 }
 
-// TestWhatIsSentBeforeNATSKnowsOfAFollower has a follower begin while its subscription cannot get
-// to NATS. What is sent then is told to nobody, and found as soon as NATS knows.
-func TestWhatIsSentBeforeNATSKnowsOfAFollower(t *testing.T) {
+// A follower starts while its subscription cannot reach NATS. The hint of a message that is sent
+// then is lost, and the message is read as soon as NATS knows the subscription.
+func TestAMessageFromBeforeTheSubscriptionReachedNATS(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	way := natstest.MustForward(t, s)
@@ -108,9 +108,8 @@ func TestWhatIsSentBeforeNATSKnowsOfAFollower(t *testing.T) {
 	early[0].Event(3)
 }
 
-// TestAHintBringsTheEvent makes sure that what comes over NATS is delivered without reading the
-// database.
-func TestAHintBringsTheEvent(t *testing.T) {
+// An event that comes over NATS is delivered without a read.
+func TestAHintCarriesTheEvent(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 2, s, chattest.Never, nil, "ann", "ben")
@@ -118,29 +117,25 @@ func TestAHintBringsTheEvent(t *testing.T) {
 	p := nodes[1].Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
 	nodes[1].wantListening(s, c.ID)
-	// Of an event that is not stored, nobody can have read.
-	m := &model.Message{
-		ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
-		AuthorID: new(nodes[0].UserID("ann")), Content: "only told",
-	}
-	e := &model.Event{
-		ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
-		Message: m, Data: []byte("{}"),
-	}
+	// The event is not stored, so it cannot have been read.
+	m := &model.Message{ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
+		AuthorID: new(nodes[0].UserID("ann")), Content: "not stored"}
+	e := &model.Event{ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
+		Message: m, Data: []byte("{}")}
 	nodes[0].Publish([]*model.Event{e})
 	chattest.WantEqual(t, "event", e, p.Event(2), sameData())
 }
 
-// wantListening waits until this node's subscription is known to NATS. With two nodes, only one of
-// which follows.
+// wantListening waits until NATS knows this node's subscription. There are two nodes, of which only
+// one follows.
 func (w *fixture) wantListening(s *natstest.Server, id model.ConversationID) {
 	w.T.Helper()
 	chattest.WaitUntil(w.T, "it listens",
 		func() bool { return len(s.Subscriptions("parley.chat.topic."+feed.Topic(id))) == 1 })
 }
 
-// TestWithoutNATSComparingIsEnough ends NATS in the middle of traffic, and starts it again.
-func TestWithoutNATSComparingIsEnough(t *testing.T) {
+// NATS ends while messages are sent, and starts again.
+func TestWithoutNATSReconcilingIsEnough(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 2, s, chattest.ReconcileSoon, nil, "ann", "ben")
@@ -184,9 +179,9 @@ func TestWithoutNATSComparingIsEnough(t *testing.T) {
 	p.Events(seq+1, sent)
 }
 
-// TestAReconnectRepairsAtOnce has messages sent while NATS is away from one node, or all. Nobody
-// compares by itself here.
-func TestAReconnectRepairsAtOnce(t *testing.T) {
+// Messages are sent while one node, or all, have no connection to NATS. Nothing is reconciled by
+// time.
+func TestAReconnectReconcilesAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, outage := range map[string]func(t *testing.T,
 		s *natstest.Server) (cut *natstest.Server, ofFirst, ofSecond string){
@@ -235,8 +230,8 @@ func TestAReconnectRepairsAtOnce(t *testing.T) {
 	}
 }
 
-// TestADroppedHintIsRepaired has a node send through a buffer of one hint.
-func TestADroppedHintIsRepaired(t *testing.T) {
+// A node sends through a buffer of one hint.
+func TestADroppedHintIsReconciled(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	small := func(o *natsbus.Options) { o.Buffer = 1 }
@@ -246,17 +241,17 @@ func TestADroppedHintIsRepaired(t *testing.T) {
 	p.Event(1)
 	nodes[0].WantConnected(true)
 	nodes[1].wantListening(s, c.ID)
-	// finds the buffer full, of what concerns nobody
+	// finds the buffer full of hints that no node follows
 	nodes[0].Hints().Intercept(func(string, feed.Hint) {
 		for nodes[0].Conn.Status().Dropped == 0 {
 			nodes[0].Hints().PublishRemote(feed.Topic(model.NewConversationID()), feed.Hint{Seq: 1})
 		}
 	})
-	nodes[0].Send("ann", c.ID, "not told")
+	nodes[0].Send("ann", c.ID, "its hint is dropped")
 	p.Event(2)
 }
 
-// TestASlowFollowerOnAnotherNode takes nothing while more comes than its queue holds.
+// The follower takes nothing while more events come than its queue holds.
 func TestASlowFollowerOnAnotherNode(t *testing.T) {
 	t.Parallel()
 	const burst = feed.FollowQueue + 20
@@ -275,9 +270,9 @@ func TestASlowFollowerOnAnotherNode(t *testing.T) {
 	chattest.WantEqual(t, "events", nodes[0].Stored(c.ID)[1:], slow.Events(2, 1+burst), sameData())
 }
 
-// TestHintsFromStrangers sends what is no hint, and hints that are not true, over NATS: the stream
-// does not end, and nothing is delivered that is not of this conversation and place.
-func TestHintsFromStrangers(t *testing.T) {
+// Broken and false hints come over NATS. The stream does not end, and delivers no event of another
+// conversation or seq.
+func TestForgedHintsOverNATS(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 2, s, chattest.Never, nil, "ann", "ben")
@@ -285,14 +280,14 @@ func TestHintsFromStrangers(t *testing.T) {
 	p := nodes[1].Pull(t, "ben", c.ID, new(int64(0)))
 	p.Event(1)
 	nodes[1].wantListening(s, c.ID)
-	stranger, err := nats.Connect(s.URL())
+	intruder, err := nats.Connect(s.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
+	defer intruder.Close()
 	broken := uint64(0)
 	for name, data := range brokenHints(c.ID) {
-		if err := stranger.Publish("parley.chat.topic."+feed.Topic(c.ID),
+		if err := intruder.Publish("parley.chat.topic."+feed.Topic(c.ID),
 			[]byte(data)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -304,8 +299,7 @@ func TestHintsFromStrangers(t *testing.T) {
 	chattest.WantEqual(t, "events", nodes[0].Stored(c.ID)[1:], p.Events(2, 3), sameData())
 }
 
-// TestStopHandsOver makes sure that the last hints of a node that stops still leave.
-func TestStopHandsOver(t *testing.T) {
+func TestTheLastHintsOfAStoppingNodeAreSent(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	there := mustNodes(t, db, 1, s, chattest.Never, nil, "ann", "ben")[0]

@@ -10,9 +10,10 @@ import (
 	"parley/store"
 )
 
-// NextPosition is an SQL expression for the column position: where a transaction stands among all.
-// On PostgreSQL it is the id of the transaction, and so the same for all that it writes. On SQLite,
-// where transactions run one after the other, it is the next value of a counter.
+// NextPosition returns an SQL expression for the column position, the place of a change in the
+// order of all changes. On PostgreSQL it is the id of the transaction, and so the same for all rows
+// that the transaction writes. On SQLite, where writing transactions run one after the other, it is
+// the next value of a counter.
 func NextPosition(ctx context.Context, tx *store.Tx) (schema.QueryAppender, error) {
 	if tx.Postgres() {
 		return bun.SafeQuery("pg_current_xact_id()::text::bigint"), nil
@@ -21,8 +22,8 @@ func NextPosition(ctx context.Context, tx *store.Tx) (schema.QueryAppender, erro
 	return bun.SafeQuery("(SELECT last FROM event_position)"), err
 }
 
-// LowWatermark is the position below which nothing is added any more, not even after a crash of
-// PostgreSQL: see recordReached. Whatever is stored below it is visible now.
+// LowWatermark returns the position below which no row is added any more, not even after a crash of
+// PostgreSQL: see recordReached. All rows below it are visible to reads after this.
 func (s *Service) LowWatermark(ctx context.Context) (position int64, err error) {
 	q := s.db.NewSelect().Table("stream_epoch").
 		ColumnExpr("least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, reached + 1)")
@@ -32,22 +33,21 @@ func (s *Service) LowWatermark(ctx context.Context) (position int64, err error) 
 	return position, store.Error(q.Scan(ctx, &position))
 }
 
-// epoch is the life of the database in which its positions mean something: it is raised after a
-// restore.
+// epoch returns how many times, counted from 1, positions have begun again: see CheckEpoch.
 func (s *Service) epoch(ctx context.Context) (epoch int64, err error) {
 	return epoch, store.Error(s.db.NewSelect().Table("stream_epoch").Column("epoch").
 		Scan(ctx, &epoch))
 }
 
-// CheckEpoch begins a new epoch if the database has positions that its server has yet to reach: it
-// was restored from another one, whose positions mean nothing here. It must be called before
-// anything is served.
+// CheckEpoch begins a new epoch if the database has positions that its server has not reached yet.
+// The database was then restored from another server, whose positions mean nothing here. CheckEpoch
+// must be called before anything is served.
 func (s *Service) CheckEpoch(ctx context.Context) error {
 	if !s.db.Postgres() {
-		return nil // the counter is restored with what it has counted
+		return nil // the counter is restored together with the positions
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		// Whatever this snapshot sees was written below its end.
+		// On the same server, every transaction that this snapshot sees has an id below its end.
 		const ahead = "%s >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 		restored := false
 		for table, column := range map[string]string{
@@ -76,13 +76,12 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 }
 
 // recordReached stores how far positions have come, for LowWatermark, and for CheckEpoch, which
-// would have to read every event to know.
+// would have to read every event otherwise.
 //
-// A transaction that was rolled back may leave no trace on disk. When PostgreSQL crashes right
-// after, it assigns the same id again, and the new transaction may commit: below a low watermark
-// that was read in between, where nothing was to be added. So a low watermark is worth only as much
-// as what has been committed since. This commits, with an id above everything that it has found to
-// be stable.
+// A transaction that was rolled back may leave no trace on disk. If PostgreSQL crashes right after,
+// it assigns the same id again. The new transaction may commit below a low watermark that was read
+// in between, although no row may be added there. So a low watermark must not be above an id that
+// is known to be committed. recordReached commits with such an id.
 func (s *Service) recordReached(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil

@@ -1,41 +1,51 @@
-// Package feed is the log of conversations, and whoever follows it: what Parley promises is kept
-// here.
+// Package feed keeps the log of conversations and delivers it to followers. It keeps Parley's
+// promise: no message is lost, doubled or out of order.
 //
 // # Guarantees
 //
 // Every durable change of a conversation is one event, with the next seq of that conversation,
 // written in the transaction that makes the change. The conversation's row is locked from the
-// moment the seq is taken until the commit. So commits come in order of seq, there are no gaps, and
-// a gap that a reader sees means "not here yet", never "will never come".
+// moment the seq is assigned until the commit. So commits are in order of seq, and there are no
+// gaps: a gap that a reader sees means "not here yet", never "will never come".
 //
-// A follower of a conversation receives every event after the seq that it began with: each exactly
-// once, in order of seq, for as long as it is a member. The stream of a viewer's events
-// (ViewerEvents) does so for all conversations of one user, and resumes from a cursor. Nothing is
-// ordered across conversations in live delivery. Hints, membership hints and whatever package live
-// publishes may be lost, delayed, doubled or reordered, and none of these guarantees depends on
-// them: a follower that misses events reads them from the database, at the latest when Run
-// reconciles.
+// A follower of a conversation (Follow, FollowInto) gets every event after the seq that it began
+// with: each exactly once, in order of seq, for as long as the actor is a member. The last event is
+// the one that ends the membership; events from before it that are not delivered by then never are.
+// ViewerEvents does the same for all conversations of one user, and resumes from a cursor. If it
+// cannot, because too much was missed or the cursor's database is gone, it delivers Reset. Live
+// events are not ordered across conversations.
+//
+// Watcher, Inbox and Joined do not deliver the log. They notify their consumer of changes, and of
+// several changes to the same thing perhaps only once.
+//
+// Hints and membership hints may be lost, delayed, doubled and reordered; no guarantee depends on
+// them. A feed that misses events reads them from the database: if it knows of a gap, when that has
+// not closed within 50 ms; if not, when Run reconciles.
 //
 // # Positions
 //
 // An event also has a position, which orders the events of all conversations. On PostgreSQL it is
-// the transaction's id, so positions do not become visible in order. The low watermark is the
-// position below which nothing is added any more; a cursor names the conversations above it one by
-// one.
+// the transaction's id, so events do not become visible in order of position. The low watermark is
+// the position below which no event is added any more. A cursor has a low watermark, and the seqs
+// of the few conversations with delivered events above it.
 //
 // # Concurrency
 //
-// A Service may be used by any number of goroutines. Run reconciles and joins the buses of the
-// other nodes; it ends with its context. Each followed conversation has one feed, with at most one
-// goroutine, which exists while there are hints to merge or events to read. Each Sink has at most
-// one goroutine, which exists while the sink is behind. Both end with their last user.
+// A Service may be used by any number of goroutines. Run reconciles, connects the buses with those
+// of the other nodes on goroutines of their own, and returns after its context has ended. Each
+// followed conversation has one feed, whose worker goroutine exists while there are hints to merge
+// or events to read. The feed is closed, and what it reads is canceled, when its last follower
+// leaves. Each Sink has at most one goroutine, which exists while the sink is behind and ends with
+// FollowInto's context. A sequence runs on the goroutine that ranges over it.
 //
-// Publishers never wait: not for a feed, not for a follower. A feed never waits for a follower that
-// takes; a Sink's Live is called by the feed's goroutine and has to return at once. Followers wait
-// for the database, in a bounded number of replay slots.
+// Publishers never wait for a feed or a follower. A feed never waits for a consumer that ranges
+// over a sequence. It calls a Sink's Live, which must return at once. Followers wait for the
+// database and, before they read missed events, for one of the MaxReplays slots. A feed reads
+// without a slot, once for all its followers.
 //
-// Lock order: the map of feeds → feed.mu → stream.mu. feed.inboxMu is taken last, alone, by those
-// that publish.
+// Lock order: the map of feeds → the bus of hints → feed.inboxMu; the map of feeds → feed.mu →
+// stream.mu; feed.mu → feed.inboxMu; the bus of membership hints → stream.mu. Live is called with
+// stream.mu held.
 package feed
 
 import (
@@ -59,11 +69,11 @@ type Options struct {
 	// ReconcileEvery is how often Run compares what is followed with the database; 0 means 3
 	// seconds.
 	ReconcileEvery time.Duration
-	// MaxReplays is how many followers read missed events from the database at once; 0 means 16.
-	// The others wait.
+	// MaxReplays is how many slots there are for followers that read missed events from the
+	// database; 0 means 16. The others wait.
 	MaxReplays int
-	// MaxReplayed is how many events, joins and departures a viewer's stream catches up with; 0
-	// means 10,000. A stream that has missed more is reset.
+	// MaxReplayed is how many events, joins and departures ViewerEvents catches up with; 0 means
+	// 10,000. A stream that has missed more is reset.
 	MaxReplayed int
 	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
 	Nodes *natsbus.Conn
@@ -73,7 +83,7 @@ type Options struct {
 	roomWait time.Duration // for tests; 0 means roomWait
 }
 
-// Service is the log of one database, as one node follows it.
+// Service is the log of one database on one node.
 type Service struct {
 	db   *store.DB
 	opts Options
@@ -84,14 +94,13 @@ type Service struct {
 	lostMembers *dirtyTopics
 
 	feeds         refmap.Map[model.ConversationID, *feed]
-	rounds        atomic.Int64               // of reconciling that have begun
-	reconciled    atomic.Pointer[reconciled] // by the newest round that succeeded
-	keptCursorKey atomic.Pointer[cursorKey]  // nil until it is needed
-	// the replay slots: has one value for each that is taken
-	replays chan struct{}
+	rounds        atomic.Int64               // how many rounds of reconciling have begun
+	reconciled    atomic.Pointer[reconciled] // the result of the newest round that succeeded
+	keptCursorKey atomic.Pointer[cursorKey]  // nil until it is first read
+	replays       chan struct{}              // a semaphore: one value for each replay slot in use
 }
 
-// New returns a service. Run has to run beside it.
+// New returns a service. It needs Run to run for as long as it is used.
 func New(db *store.DB, opts Options) *Service {
 	if opts.ReconcileEvery == 0 {
 		opts.ReconcileEvery = 3 * time.Second
@@ -116,15 +125,16 @@ func New(db *store.DB, opts Options) *Service {
 		replays: make(chan struct{}, opts.MaxReplays),
 	}
 	s.hints = natsbus.NewBus(opts.Nodes, "chat", hintCodec, s.lostHints.mark)
-	s.memberships = natsbus.NewBus(opts.Nodes, "news", membershipHintCodec, s.lostMembers.mark)
+	s.memberships = natsbus.NewBus(opts.Nodes, "memberships", membershipHintCodec,
+		s.lostMembers.mark)
 	s.reconciled.Store(&reconciled{})
 	return s
 }
 
-// Run reconciles until ctx ends: again and again it asks the database which of the followed
-// conversations have new events, for the hint that was lost because its node died or was cut off.
-// When hints are known to be lost, it asks at once. Meanwhile it exchanges hints with the other
-// nodes.
+// Run exchanges hints with the other nodes, and reconciles, until ctx ends. Every ReconcileEvery,
+// and at once if hints may have been lost, it reads from the database which of the followed
+// conversations have new events, and which memberships have changed: the hint may be lost if its
+// node has died or was cut off.
 func (s *Service) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -147,7 +157,7 @@ func (s *Service) Run(ctx context.Context) {
 			s.lostMembers.drain()
 			err = s.reconcileAll(ctx)
 		}
-		if err != nil && ctx.Err() == nil { // the next tick reconciles what this should have
+		if err != nil && ctx.Err() == nil { // the next tick tries again
 			s.opts.Log.Warn(
 				"cannot reconcile the followed conversations with the database; retrying",
 				"error", err)
@@ -155,21 +165,24 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// Hints is the bus of hints. Tests intercept it.
+// Hints returns the bus of hints, which tests intercept.
 func (s *Service) Hints() *natsbus.Bus[Hint] { return s.hints }
 
-// MembershipHints is the bus of membership hints. Tests intercept it.
+// MembershipHints returns the bus of membership hints, which tests intercept.
 func (s *Service) MembershipHints() *natsbus.Bus[MembershipHint] { return s.memberships }
 
 // Stats counts what is followed on this node now.
 type Stats struct {
 	Feeds     int // followed conversations
 	Followers int // of all feeds together
-	Behind    int // followers that have to read what their queue had no room for
+	Behind    int // followers that have to read events that are not in their queue
+	Replays   int // replay slots in use
 }
 
-// Stats returns them. Each feed is counted at another moment.
+// Stats counts what is followed. It locks one feed after the other, so the counts are not of one
+// moment.
 func (s *Service) Stats() (n Stats) {
+	n.Replays = len(s.replays)
 	for _, f := range s.feeds.Values() {
 		n.Feeds++
 		f.mu.Lock()
@@ -184,7 +197,7 @@ func (s *Service) Stats() (n Stats) {
 	return n
 }
 
-// dirtyFeeds are those for which hints may have been lost.
+// dirtyFeeds returns the feeds whose hints may have been lost.
 func (s *Service) dirtyFeeds() []*feed {
 	topics, all := s.lostHints.drain()
 	if all {
@@ -203,19 +216,20 @@ func (s *Service) dirtyFeeds() []*feed {
 	return feeds
 }
 
-// noRound is the round of reconciling that covers only some feeds.
+// noRound is given as the round if only some feeds are reconciled.
 const noRound = 0
 
-// reconciled is what one round of reconciling all followed conversations has found out.
+// reconciled is the result of one round of reconciling everything. The newest seq of each
+// conversation is in its feed.
 type reconciled struct {
 	round        int64
-	lowWatermark int64 // read before the conversations were
+	lowWatermark int64 // read before the conversations
 }
 
 // reconcileAll reconciles everything that is followed here, conversations and memberships.
 func (s *Service) reconcileAll(ctx context.Context) error {
 	before := s.reconciled.Load()
-	recorded := s.recordReached(ctx) // if it fails, the low watermark stays the same
+	recorded := s.recordReached(ctx) // if it fails, the low watermark does not rise
 	low, err := s.LowWatermark(ctx)
 	if err != nil {
 		return err
@@ -231,23 +245,24 @@ func (s *Service) reconcileAll(ctx context.Context) error {
 	return recorded
 }
 
-// startRounds makes the first round publish only what changes from now on. Streams that began
-// before get a hint for every membership.
+// startRounds reads the low watermark that the first round begins with, so that it publishes only
+// memberships that have changed since. Streams that began before Run get a hint for each
+// membership.
 func (s *Service) startRounds(ctx context.Context) {
 	low, err := s.LowWatermark(ctx)
 	if err == nil {
 		err = s.reconcileMemberships(ctx, 0)
 	}
-	if err == nil { // else the first round publishes everything
+	if err == nil { // if not, the first round publishes all memberships
 		s.reconciled.CompareAndSwap(s.reconciled.Load(), &reconciled{lowWatermark: low})
 	}
 }
 
-// reconcileBatch bounds one statement.
+// reconcileBatch is how many ids one statement has at most.
 const reconcileBatch = 1000
 
-// reconcileMemberships publishes, on this node alone, a hint for each membership of the users who
-// follow here that has changed at or above a position.
+// reconcileMemberships publishes, on this node alone, a hint for each membership that has changed
+// at or above a position and whose user has a stream here.
 func (s *Service) reconcileMemberships(ctx context.Context, since int64) error {
 	var users []model.UserID
 	for _, topic := range s.memberships.Topics() {
@@ -272,7 +287,8 @@ func (s *Service) reconcileMemberships(ctx context.Context, since int64) error {
 	return nil
 }
 
-// reconcileFeeds reads the newest seq of each feed's conversation.
+// reconcileFeeds reads the newest seq of each feed's conversation, and makes the feeds that are
+// behind it read events.
 func (s *Service) reconcileFeeds(ctx context.Context, round int64, feeds []*feed) error {
 	for some := range slices.Chunk(feeds, reconcileBatch) {
 		ids := make([]model.ConversationID, len(some))
@@ -300,8 +316,9 @@ func (s *Service) reconcileFeeds(ctx context.Context, round int64, feeds []*feed
 	return nil
 }
 
-// WithReplaySlot runs fn, which reads much, in one of the MaxReplays slots: many clients that come
-// back together leave connections to the database for the rest.
+// WithReplaySlot runs fn, which reads much from the database, when one of the MaxReplays slots is
+// free. So clients that come back all at once do not use all connections to the database. It
+// returns fn's error, or the cause of ctx's end if there was no slot before.
 func (s *Service) WithReplaySlot(ctx context.Context, fn func() error) error {
 	select {
 	case s.replays <- struct{}{}:

@@ -8,38 +8,40 @@ import (
 	"parley/model"
 )
 
-// Sink is a consumer that is called, and has no goroutine of its own while nothing happens. Its
-// functions are called one at a time; End, if it is called, is the last.
+// Sink is a consumer that is called, and needs no goroutine while there are no events. Its
+// functions are called one at a time. If End is called, it is the last.
 type Sink struct {
-	// Accepts decides whether the sink is for the actor, from whom messages up to the event hidden
-	// are hidden; 0 hides none. It is called once, with the very read that following begins with:
-	// a decision on an earlier read may be wrong by then. Nil accepts every member.
+	// Accepts reports whether the sink accepts the actor, from whom messages up to the event hidden
+	// are hidden; 0 means none. It is called once, with the result of the read that following
+	// begins with: an earlier read may be out of date by then. Nil accepts every member.
 	Accepts func(hidden int64) bool
-	// Live takes an event, and returns at once. False means that there is no room for the event: it
-	// comes again, through Replay.
+	// Live takes an event. It must return at once, and must not call the Service. False means that
+	// there is no room for the event, which then comes again, through Replay.
 	Live func(*model.Event) bool
-	// Replay takes an event that was missed. It may wait until there is room.
+	// Replay takes an event that was missed. It may wait until there is room. An error ends
+	// following.
 	Replay func(context.Context, *model.Event) error
-	// CaughtUp is called once, when everything up to a seq has been delivered.
+	// CaughtUp is called once, when all events up to a seq have been delivered. An error ends
+	// following.
 	CaughtUp func(ctx context.Context, seq int64) error
-	// End is called if following ends before its context does: with FORBIDDEN once the actor is no
-	// longer a member.
+	// End is called with the error if following ends before its context does: FORBIDDEN once the
+	// actor is no longer a member.
 	End func(error)
 }
 
 // sinkState is a sink in use.
 type sinkState struct {
 	Sink
-	ctx      context.Context //nolint:containedctx // of what follows: a sink has no goroutine that could have it
+	ctx      context.Context //nolint:containedctx // of FollowInto; no goroutine keeps it
 	caughtUp bool            // CaughtUp has been called
 }
 
 // ErrNotAccepted is returned by FollowInto if the sink does not accept the actor.
 var ErrNotAccepted = errors.New("the sink does not accept this member")
 
-// FollowInto is Follow for a Sink. It returns once it is known that the actor may follow, and
-// delivers until ctx ends. Membership, what is hidden, and where to begin come from one read. A
-// member who is removed and added again is another member: following ends even then.
+// FollowInto is Follow for a Sink. It returns once it is known that the actor may follow; events
+// are delivered until ctx ends. Membership, what is hidden, and where to begin come from one read.
+// If the actor is removed and added again, following ends all the same.
 func (s *Service) FollowInto(
 	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
 ) error {
@@ -68,8 +70,7 @@ func (s *Service) FollowInto(
 	return nil
 }
 
-// startWorker starts a goroutine that delivers what cannot be delivered at once. It must be called
-// with stream.mu held.
+// startWorker starts the worker, unless it runs. It must be called with stream.mu held.
 func (fo *follower) startWorker() {
 	if !fo.working {
 		fo.working = true
@@ -77,8 +78,8 @@ func (fo *follower) startWorker() {
 	}
 }
 
-// work delivers what is queued and what has to be read, until there is neither. From then on the
-// feed delivers.
+// work delivers the queued events and those that have to be read, until there are none. From then
+// on the feed's worker delivers.
 func (fo *follower) work() {
 	sink := fo.sink
 	for {
@@ -91,7 +92,7 @@ func (fo *follower) work() {
 			if sink.ctx.Err() == nil {
 				sink.End(err)
 			}
-			return // working stays true: nothing is delivered any more
+			return // working stays true, so no event is delivered any more
 		}
 		fo.stream.mu.Lock()
 		if fo.queue == nil && !fo.behind && !fo.removed {
@@ -103,8 +104,8 @@ func (fo *follower) work() {
 	}
 }
 
-// deliverLive delivers events to a sink that has everything before them. It must be called with
-// stream.mu held.
+// deliverLive delivers events to a sink that has all events before them. If the sink has no room,
+// it starts the worker. It must be called with stream.mu held.
 func (fo *follower) deliverLive(events []*model.Event) {
 	live := func(e *model.Event) error {
 		if !fo.sink.Live(e) {

@@ -21,17 +21,16 @@ import (
 	"parley/store/storetest"
 )
 
-// The invariant of FollowInto, which is what serves subscriptions: whatever people do meanwhile,
-// whatever becomes of the hints, and however slow a sink is, each is handed exactly what its member
-// may see of what comes after its start, once, in order of seq, and after the end of the membership
-// nothing.
-func TestSinksAreHandedWhatTheyMaySee(t *testing.T) {
+// The invariant of FollowInto, which serves subscriptions: whatever happens in conversations and to
+// hints, and however slow a sink is, it gets exactly what its member may see of the events after
+// its start, each once, in order of seq, and nothing after the end of the membership.
+func TestSinksGetWhatTheirMembersMaySee(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon})
-		var over atomic.Pointer[chattest.Weather]
+		var network atomic.Pointer[chattest.Network]
 		w.Hints().Intercept(func(topic string, h feed.Hint) {
-			over.Load().Blow(func(bare bool) {
+			network.Load().Deliver(func(bare bool) {
 				h := h
 				if bare {
 					h.Events = nil
@@ -42,21 +41,20 @@ func TestSinksAreHandedWhatTheyMaySee(t *testing.T) {
 		checks := 0
 		rapid.Check(t, func(rt *rapid.T) {
 			checks++
-			l := &sinkLaw{fixture: w}
-			l.plan = chattest.DrawHistory(rt, fmt.Sprintf("s%dx", checks),
+			k := &sinkCheck{fixture: w}
+			k.plan = chattest.DrawHistory(rt, fmt.Sprintf("s%dx", checks),
 				"follow", "follow", "follow", "follow", "follow", "follow", "stop", "add", "add",
 				"remove", "again", "again", "send", "send", "edit")
-			over.Store(&chattest.Weather{Fates: rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1,
-				40).Draw(rt, "fates")})
-			l.check(t, rt)
+			network.Store(&chattest.Network{Deliveries: chattest.DrawDeliveries(rt, 40)})
+			k.check(t, rt)
 			w.Exec("DELETE FROM conversations")
 			clear(w.Actors)
 		})
 	})
 }
 
-// sinkLaw is one check.
-type sinkLaw struct {
+// sinkCheck is one check.
+type sinkCheck struct {
 	*fixture
 	plan chattest.History
 	done *chattest.Progress // steps
@@ -65,14 +63,14 @@ type sinkLaw struct {
 	runs []*sinkRun
 }
 
-// sinkRun is one sink, and what became of it.
+// sinkRun is one sink and its result.
 type sinkRun struct {
-	law   *sinkLaw
+	check *sinkCheck
 	who   string
 	user  model.UserID
 	id    model.ConversationID
 	after *int64
-	// how many steps more have to be done before it takes one that it had no room for
+	// slow is how many more steps have to be done before it takes an event that it had no room for.
 	slow             int
 	earliest, latest int64 // the newest event before it began, and after
 	refused          error
@@ -87,30 +85,30 @@ type sinkRun struct {
 	wrong    []string
 }
 
-func (l *sinkLaw) check(t *testing.T, rt *rapid.T) {
+func (k *sinkCheck) check(t *testing.T, rt *rapid.T) {
 	t.Helper()
-	l.Invite(l.plan.People...)
-	l.done = chattest.NewProgress(len(l.plan.Steps))
-	wrong := l.plan.RunOn(l.fixture.Fixture,
-		&chattest.Stage{Follow: l.follow, Stop: l.stop, Done: l.done.Step})
+	k.Invite(k.plan.People...)
+	k.done = chattest.NewProgress(len(k.plan.Steps))
+	wrong := k.plan.RunOn(k.fixture.Fixture,
+		&chattest.Stage{Follow: k.follow, Stop: k.stop, Done: k.done.Step})
 	if err := errors.Join(wrong...); err != nil {
 		rt.Fatal(err)
 	}
 	logs := map[model.ConversationID]*sinkLog{}
-	for _, r := range l.runs {
+	for _, r := range k.runs {
 		if logs[r.id] == nil {
-			logs[r.id] = l.readLog(r.id)
+			logs[r.id] = k.readLog(r.id)
 		}
 	}
-	for _, r := range l.runs {
+	for _, r := range k.runs {
 		if r.refused == nil {
 			chattest.WaitUntil(t, "the end of "+r.String(),
-				func() bool { return r.isThrough(logs[r.id]) })
+				func() bool { return r.isDone(logs[r.id]) })
 		}
 	}
-	for _, r := range l.runs {
+	for _, r := range k.runs {
 		r.cancel()
-		if err := r.obeys(logs[r.id]); err != nil {
+		if err := r.checkLog(logs[r.id]); err != nil {
 			rt.Errorf("%s: %v", r, err)
 		}
 	}
@@ -128,27 +126,25 @@ func (r *sinkRun) String() string {
 		got = append(got, e.Seq)
 	}
 	return fmt.Sprintf(
-		"%s after %s, begun between %d and %d, handed %d, caught up at %d, ended with %v, "+
+		"%s after %s, begun between %d and %d, got %d, caught up at %d, ended with %v, "+
 			"stopped %t",
 		r.who, after, r.earliest, r.latest, got, r.caughtUp, r.ended, r.stopped)
 }
 
-func (l *sinkLaw) newest(id model.ConversationID) (seq int64, err error) {
+func (k *sinkCheck) newest(id model.ConversationID) (seq int64, err error) {
 	var seqs []int64
-	err = l.DB.NewSelect().Table("conversations").Column("last_seq").Where("id = ?", id).
-		Scan(l.T.Context(), &seqs)
+	err = k.DB.NewSelect().Table("conversations").Column("last_seq").Where("id = ?", id).
+		Scan(k.T.Context(), &seqs)
 	if err == nil && len(seqs) == 1 {
 		seq = seqs[0]
 	}
 	return seq, err
 }
 
-func (l *sinkLaw) follow(who string, c *model.Conversation, st chattest.Step) (err error) {
-	r := &sinkRun{
-		law: l, who: who, user: l.UserID(who), id: c.ID,
-		slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6],
-	}
-	if r.earliest, err = l.newest(c.ID); err != nil {
+func (k *sinkCheck) follow(who string, c *model.Conversation, st chattest.Step) (err error) {
+	r := &sinkRun{check: k, who: who, user: k.UserID(who), id: c.ID,
+		slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6]}
+	if r.earliest, err = k.newest(c.ID); err != nil {
 		return err
 	}
 	switch st.About % 4 {
@@ -160,42 +156,42 @@ func (l *sinkLaw) follow(who string, c *model.Conversation, st chattest.Step) (e
 	case 3:
 		r.after = new(r.earliest)
 	}
-	ctx, cancel := context.WithCancel(l.T.Context())
+	ctx, cancel := context.WithCancel(k.T.Context())
 	r.cancel = cancel
-	r.refused = l.FollowInto(ctx, l.Actor(who), c.ID, r.after,
-		feed.Sink{Live: r.live, Replay: r.replay, CaughtUp: r.catchesUp, End: r.end})
-	if r.latest, err = l.newest(c.ID); err != nil {
+	r.refused = k.FollowInto(ctx, k.Actor(who), c.ID, r.after,
+		feed.Sink{Live: r.live, Replay: r.replay, CaughtUp: r.catchUp, End: r.end})
+	if r.latest, err = k.newest(c.ID); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.runs = append(l.runs, r)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.runs = append(k.runs, r)
 	if r.refused != nil && !errs.Is(r.refused, errs.NotFound) {
 		return r.refused
 	}
 	return nil
 }
 
-// stop has a follower go away.
-func (l *sinkLaw) stop(st chattest.Step) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.runs) == 0 {
+// stop ends a sink's context.
+func (k *sinkCheck) stop(st chattest.Step) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.runs) == 0 {
 		return
 	}
-	r := l.runs[st.About%len(l.runs)]
+	r := k.runs[st.About%len(k.runs)]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopped = true
 	r.cancel()
 }
 
-// enter makes sure that a sink is called once at a time, and not after its end.
+// enter checks that calls of a sink do not overlap, and that none comes after End.
 func (r *sinkRun) enter() (leave func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.inside || r.ended != nil {
-		r.wrong = append(r.wrong, "called while it is, or after its end")
+		r.wrong = append(r.wrong, "called during another call, or after End")
 	}
 	r.inside = true
 	return func() {
@@ -223,7 +219,7 @@ func (r *sinkRun) live(e *model.Event) bool {
 func (r *sinkRun) replay(ctx context.Context, e *model.Event) error {
 	defer r.enter()()
 	if r.slow > 0 {
-		done := r.law.done
+		done := r.check.done
 		select {
 		case <-done.Reached[min(int(done.Sent.Load())+r.slow, len(done.Reached)-1)]:
 		case <-ctx.Done():
@@ -234,7 +230,7 @@ func (r *sinkRun) replay(ctx context.Context, e *model.Event) error {
 	return nil
 }
 
-func (r *sinkRun) catchesUp(_ context.Context, seq int64) error {
+func (r *sinkRun) catchUp(_ context.Context, seq int64) error {
 	defer r.enter()()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -252,29 +248,27 @@ func (r *sinkRun) end(err error) {
 	r.ended = err
 }
 
-// sinkLog is the log of a conversation, and what it says of rights.
+// sinkLog is the log of a conversation, with the memberships that it records.
 type sinkLog struct {
 	events  []*model.Event
 	periods map[model.UserID][]sinkPeriod
 	message map[model.MessageID]int64 // its seq
 }
 
-// sinkPeriod is one time that somebody is a member.
+// sinkPeriod is one membership.
 type sinkPeriod struct {
-	joined, removed int64 // seqs; removed is 0 while they are in
+	joined, removed int64 // seqs; removed is 0 for a current member
 	hidden          int64
 }
 
-func (l *sinkLaw) readLog(id model.ConversationID) *sinkLog {
-	l.T.Helper()
-	log := &sinkLog{
-		events: l.Stored(id), periods: map[model.UserID][]sinkPeriod{},
-		message: map[model.MessageID]int64{},
-	}
+func (k *sinkCheck) readLog(id model.ConversationID) *sinkLog {
+	k.T.Helper()
+	log := &sinkLog{events: k.Stored(id), periods: map[model.UserID][]sinkPeriod{},
+		message: map[model.MessageID]int64{}}
 	var created model.ConversationCreatedData
 	read := func(e *model.Event, data any) {
 		if err := json.Unmarshal(e.Data, data); err != nil {
-			l.T.Fatal(err)
+			k.T.Fatal(err)
 		}
 	}
 	for _, e := range log.events {
@@ -310,19 +304,19 @@ func (log *sinkLog) last() int64 { return int64(len(log.events)) }
 // gone reports whether the conversation has been deleted, with its log.
 func (log *sinkLog) gone() bool { return len(log.events) == 0 }
 
-// isThrough reports whether nothing more is to come.
-func (r *sinkRun) isThrough(log *sinkLog) bool {
+// isDone reports whether the sink has got everything.
+func (r *sinkRun) isDone(log *sinkLog) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopped || r.ended != nil || len(r.wrong) > 0 {
 		return true
 	}
 	if log.gone() {
-		return false // it ends
+		return false // End is yet to come
 	}
 	all := log.periods[r.user]
 	if len(all) == 0 || all[len(all)-1].removed != 0 || all[len(all)-1].joined > r.latest {
-		return false // it ends
+		return false // End is yet to come
 	}
 	seen := slices.Concat(r.caughtUp, []int64{0})[0]
 	if n := len(r.got); n > 0 {
@@ -331,8 +325,8 @@ func (r *sinkRun) isThrough(log *sinkLog) bool {
 	return seen >= log.last()
 }
 
-// obeys holds what a sink was handed against the log.
-func (r *sinkRun) obeys(log *sinkLog) error {
+// checkLog compares what a sink got with the log.
+func (r *sinkRun) checkLog(log *sinkLog) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.wrong) > 0 || len(r.caughtUp) > 1 {
@@ -346,7 +340,7 @@ func (r *sinkRun) obeys(log *sinkLog) error {
 		}
 		return nil
 	}
-	violation := errors.New("they were no member")
+	violation := errors.New("not a member")
 	for _, p := range log.periods[r.user] {
 		removed := cmp.Or(p.removed, log.last()+1)
 		if r.refused != nil {
@@ -358,7 +352,7 @@ func (r *sinkRun) obeys(log *sinkLog) error {
 		if p.joined > r.latest || removed <= r.earliest {
 			continue
 		}
-		if violation = r.obeysIn(log, p); violation == nil {
+		if violation = r.checkIn(log, p); violation == nil {
 			return nil
 		}
 	}
@@ -368,8 +362,8 @@ func (r *sinkRun) obeys(log *sinkLog) error {
 	return violation
 }
 
-// obeysIn is obeys for the time that a sink may have been followed into.
-func (r *sinkRun) obeysIn(log *sinkLog, p sinkPeriod) error {
+// checkIn is checkLog for the membership that the sink may have followed.
+func (r *sinkRun) checkIn(log *sinkLog, p sinkPeriod) error {
 	var start int64
 	switch {
 	case r.after != nil:
@@ -398,17 +392,17 @@ func (r *sinkRun) obeysIn(log *sinkLog, p sinkPeriod) error {
 	switch {
 	case r.stopped:
 	case p.removed == 0 && (r.ended != nil || seen != log.last()):
-		return fmt.Errorf("handed %d of %d in %+v, ended with %w", seen, log.last(), p,
+		return fmt.Errorf("got %d of %d in %+v, ended with %w", seen, log.last(), p,
 			cmp.Or(r.ended, feed.ErrStopped))
 	case p.removed != 0 && (seen != p.removed || !errs.Is(r.ended, errs.Forbidden)):
-		return fmt.Errorf("handed %d in %+v, ended with %w", seen, p,
+		return fmt.Errorf("got %d in %+v, ended with %w", seen, p,
 			cmp.Or(r.ended, feed.ErrStopped))
 	}
 	return nil
 }
 
-// shows makes sure that an event is the one of the log, with its message where that is to be seen,
-// as it was before the removal.
+// shows checks that an event is the one of the log, with its message if the member may see it, and
+// that the message is not from after the removal.
 func (log *sinkLog) shows(e *model.Event, p sinkPeriod) error {
 	stored := log.events[e.Seq-1]
 	if e.Kind != stored.Kind || (e.MessageID == nil) != (stored.MessageID == nil) ||
@@ -432,7 +426,7 @@ func (log *sinkLog) shows(e *model.Event, p sinkPeriod) error {
 		}
 		edited := change.Kind == model.MessageEdited && e.Message.EditedAt != nil &&
 			e.Message.EditedAt.Equal(change.At) &&
-			// which may be the time of an edit before, too
+			// An edit before the removal may have the same time.
 			!change.At.Equal(log.events[p.removed-1].At)
 		deleted := change.Kind == model.MessageDeleted && e.Message.DeletedAt != nil
 		if edited || deleted {

@@ -25,7 +25,7 @@ func (to taken) seqs(n int) (seqs []int64) {
 	return seqs
 }
 
-// followerOf is the follower that a user has in a conversation.
+// followerOf returns a user's follower in a conversation.
 func (w *fixture) followerOf(nickname string, id model.ConversationID) feed.FollowerState {
 	w.T.Helper()
 	for _, fo := range w.FeedOf(id).Followers() {
@@ -37,9 +37,9 @@ func (w *fixture) followerOf(nickname string, id model.ConversationID) feed.Foll
 	return feed.FollowerState{}
 }
 
-// TestNothingIsHandedToASinkTwice has a feed come to events that a follower has read before it:
-// nothing was heard of them until then.
-func TestNothingIsHandedToASinkTwice(t *testing.T) {
+// Hints bring a feed events that one of its followers has read before, because the hints were lost
+// first.
+func TestASinkGetsNoEventTwice(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cleo")
@@ -73,9 +73,8 @@ func (a *atRead) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Con
 
 func (*atRead) AfterQuery(context.Context, *bun.QueryEvent) {}
 
-// TestARemovalIsNoticedWhenItIsHeardOf has the hint of an event before the removal lost: that is
-// not read before the member is gone.
-func TestARemovalIsNoticedWhenItIsHeardOf(t *testing.T) {
+// The hint before the removal is lost. The missing event is not read before the membership ends.
+func TestARemovalEndsASinkWhenItsHintComes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		hook := new(atRead)
@@ -90,7 +89,7 @@ func TestARemovalIsNoticedWhenItIsHeardOf(t *testing.T) {
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 		ben, cleo := w.into("ben", c.ID, nil), w.into("cleo", c.ID, nil)
 		lose.Store(true)
-		w.Send("ann", c.ID, "not told")
+		w.Send("ann", c.ID, "its hint is lost")
 		lose.Store(false)
 		fo, noticed := w.followerOf("ben", c.ID), make(chan bool, 1)
 		hook.do.Store(new(func() { noticed <- fo.Now().Removed }))
@@ -104,14 +103,14 @@ func TestARemovalIsNoticedWhenItIsHeardOf(t *testing.T) {
 	})
 }
 
-// slowSink takes an event when it is let go on.
+// slowSink takes an event when the test sends on goOn.
 type slowSink struct {
 	taken
 	begun chan int64 // the seq that it is about to take
 	goOn  chan struct{}
 }
 
-// slowly follows with a sink that never has room for what is live.
+// slowly follows with a sink that never has room for live events.
 func (w *fixture) slowly(nickname string, id model.ConversationID, after *int64) slowSink {
 	w.T.Helper()
 	ctx, cancel := context.WithTimeout(w.T.Context(), chattest.Patience)
@@ -141,13 +140,12 @@ func (w *fixture) slowly(nickname string, id model.ConversationID, after *int64)
 	return to
 }
 
-// TestARemovalEndsWhatASinkIsSlowAbout has it come while one event of a page, or of those that
-// wait, is being taken.
-func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
+// The removal comes while the sink takes one event of a page, or of the queue.
+func TestARemovalEndsASlowSink(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
-		for _, of := range []string{"a page", "what waits"} {
+		for _, of := range []string{"a page", "the queue"} {
 			c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
 			w.SendMany("ann", c.ID, 3)
 			ben := w.slowly("ben", c.ID, new(int64(2)))
@@ -155,7 +153,7 @@ func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
 				t.Fatalf("it begins with %d", seq)
 			}
 			fo, want := w.followerOf("ben", c.ID), []int64{3}
-			if of == "what waits" {
+			if of == "the queue" {
 				w.SendMany("ann", c.ID, 3)
 				w.Eventually(func() bool { return fo.Now().Queued == 3 })
 				for _, seq := range []int64{4, 5} {
@@ -179,9 +177,8 @@ func TestARemovalEndsWhatASinkIsSlowAbout(t *testing.T) {
 	})
 }
 
-// TestTheFirstRemovalEnds what somebody follows, who was added and removed once more before it was
-// noticed.
-func TestTheFirstRemovalEnds(t *testing.T) {
+// A member is removed, added and removed again before the follower notices.
+func TestTheFirstOfTwoRemovalsEndsASink(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -200,9 +197,9 @@ func TestTheFirstRemovalEnds(t *testing.T) {
 	})
 }
 
-// TestASinkIsAskedOnce whether it takes a member, of what is hidden when following begins; who is
-// refused is not followed.
-func TestASinkIsAskedOnce(t *testing.T) {
+// Accepts is called once, with what is hidden when following begins. A sink that does not accept is
+// not followed into.
+func TestASinkAcceptsOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cleo")
@@ -228,9 +225,9 @@ func TestASinkIsAskedOnce(t *testing.T) {
 	})
 }
 
-// TestWhatIsHiddenInAStream has the newest message that is hidden from ben edited, and the first
-// that is not: he is told that something has happened to both, and shown the one.
-func TestWhatIsHiddenInAStream(t *testing.T) {
+// The newest message that is hidden from ben is edited, and the oldest one that is not. He gets
+// both events, and only the second message.
+func TestHiddenMessagesInAStream(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben", "cleo")

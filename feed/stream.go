@@ -9,19 +9,21 @@ import (
 	"parley/wake"
 )
 
-// stream is what one consumer follows: one conversation, or many. Feeds put events into its
-// followers without waiting, and the consumer takes them.
+// stream is what one consumer follows: one conversation, or many. Feeds push events to its
+// followers without waiting; the consumer drains them.
 type stream struct {
-	wake.Notifier // notified when there is something to take
+	wake.Notifier // notified when a follower is ready or a membership has changed
 
-	mu      sync.Mutex // guards what follows, and the fields of each follower that say so
-	ready   []*follower
-	changed []model.ConversationID // of which there are membership hints; each once
+	// guards what follows, and the fields of each follower that say so
+	mu      sync.Mutex
+	ready   []*follower            // the followers with something to drain, each once
+	changed []model.ConversationID // the conversations with membership hints, each once
 }
 
 func newStream() *stream { return &stream{Notifier: wake.NewNotifier()} }
 
-// next waits until a follower is ready, or memberships have changed. Either result may be nil.
+// next waits until a follower is ready or memberships have changed. It returns one ready follower
+// and the conversations of all changed memberships; one of them may be nil.
 func (st *stream) next(ctx context.Context) (*follower, []model.ConversationID, error) {
 	for {
 		st.mu.Lock()

@@ -14,38 +14,40 @@ import (
 	"parley/store"
 )
 
-// watermark divides the events of all conversations in two, by their position and, at the same
-// position, by their conversation, because one transaction can write to thousands of conversations.
-// The zero conversation is before all others.
+// watermark is a place in the order of all events: by position and, at the same position, by
+// conversation, because one transaction can write to thousands of conversations.
 type watermark struct {
 	position int64
-	// at that position, events of conversations up to this one are below too
+	// conversation is the last one whose events at position are below the watermark too; the zero
+	// value is before all conversations.
 	conversation model.ConversationID
 }
 
 // isBelow reports whether what is written at a position in a conversation is below the watermark.
-func (l watermark) isBelow(position int64, id model.ConversationID) bool {
-	return position < l.position || position == l.position &&
-		model.CompareIDs(id, l.conversation) <= 0
+func (w watermark) isBelow(position int64, id model.ConversationID) bool {
+	return position < w.position || position == w.position &&
+		model.CompareIDs(id, w.conversation) <= 0
 }
 
-// viewerCursor is where a stream of a viewer's events stands. It has delivered every event below
-// the low watermark, what progress says of the conversations in delivered, and nothing else. ADR 8
-// argues why nothing can fall through.
+// viewerCursor is where a stream of a viewer's events stands. In the conversations that it names,
+// the keys of delivered, it has delivered the events up to a seq; in all others every event below
+// low; and no other event. docs/adr/0014-one-stream-of-everything.md argues why no event can fall
+// between.
 type viewerCursor struct {
 	epoch     int64
 	low       watermark
 	delivered map[model.ConversationID]progress
 }
 
-// progress is how far a stream has delivered a conversation: everything up to a seq. If ended is
-// set, that is the seq of the membership's end, which has been delivered too.
+// progress is how far a stream has delivered a conversation: every event up to seq. If ended is
+// set, seq is that of the membership's end, whose Left is delivered too.
 type progress struct {
 	seq   int64
 	ended bool
 }
 
-// signed is how a cursor encodes a progress: a membership's end as a negative number.
+// signed returns the number by which a cursor encodes a progress: seq, negative if the membership
+// has ended.
 func (p progress) signed() int64 {
 	if p.ended {
 		return -p.seq
@@ -53,15 +55,16 @@ func (p progress) signed() int64 {
 	return p.seq
 }
 
+// progressOf is the reverse of signed.
 func progressOf(signed int64) progress { return progress{max(signed, -signed), signed < 0} }
 
 const (
-	viewerEventsList = 'e' // the letter of the list's cursors
+	viewerEventsList = 'e' // the letter that these cursors begin with
 	cursorMAC        = 16  // bytes of a cursor's HMAC
 	cursorVersion    = 1   // of what follows the HMAC
-	// maxNamed is how many conversations the cursor of a live stream names at most, and sweepNamed
-	// how many more it may name while the stream sweeps. Each has up to 26 bytes, everything else
-	// up to 64: with base64 that is within store.MaxCursor, with room for some more fields.
+	// maxNamed is how many conversations the cursor of a live stream names at most. sweepNamed is
+	// how many more it may name while the stream sweeps. Each takes up to 26 bytes, and the rest up
+	// to 64. In base64 that is less than store.MaxCursor, with room for a few more fields.
 	maxNamed, sweepNamed = 80, 20
 )
 
@@ -85,7 +88,7 @@ func (s *Service) cursorKey(ctx context.Context) (cursorKey, error) {
 	return key, nil
 }
 
-// mac authenticates a cursor's content for one account.
+// mac returns the HMAC of a cursor's content for one account.
 func (k cursorKey) mac(owner model.UserID, content []byte) []byte {
 	h := hmac.New(sha256.New, k)
 	h.Write([]byte("cursor of events\x00"))
@@ -95,8 +98,9 @@ func (k cursorKey) mac(owner model.UserID, content []byte) []byte {
 }
 
 // encode returns the cursor's text: the letter of the list, an HMAC, and the content. The content
-// is a version, and then in varints the epoch, the low watermark and the conversations. Later
-// versions add their fields behind these.
+// is a version byte, the epoch, the low watermark, the number of named conversations, and each of
+// them with its progress; numbers are varints, ids 16 bytes. Later versions add their fields at the
+// end.
 func (c viewerCursor) encode(key cursorKey, owner model.UserID) string {
 	b := make([]byte, 0, 64+20*len(c.delivered))
 	b = append(b, cursorVersion)
@@ -113,9 +117,9 @@ func (c viewerCursor) encode(key cursorKey, owner model.UserID) string {
 
 var errCursorContent = errors.New("an authentic cursor cannot be read")
 
-// readViewerCursor decodes a cursor, after it has checked that this database made it for the owner:
-// BAD_USER_INPUT if not. A cursor of another version, as a node that is updated earlier or later
-// may have made it, has no epoch, and so resets the stream.
+// readViewerCursor decodes a cursor. It returns BAD_USER_INPUT if this database has not made it for
+// the owner. The content of another version, as a node that is updated earlier or later may have
+// made it, is not read: the epoch stays 0, which resets the stream.
 func readViewerCursor(key cursorKey, owner model.UserID, s string) (c viewerCursor, err error) {
 	r := store.ReadCursor(viewerEventsList, s)
 	mac, content := r.ReadBytes(cursorMAC), r.ReadRest()
@@ -178,8 +182,8 @@ func (f *cursorFields) id() (id model.ConversationID) {
 	return id
 }
 
-// ViewerEventsCursor is where the stream of the actor's events stands now. A client that reads
-// something after this, and follows from here, misses nothing in between.
+// ViewerEventsCursor returns where the stream of the actor's events stands now. A client that then
+// reads something else, and follows from this cursor, misses nothing in between.
 func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (string, error) {
 	key, err := s.cursorKey(ctx)
 	if err != nil {
@@ -197,7 +201,7 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 		epoch: epoch, low: watermark{position: low},
 		delivered: map[model.ConversationID]progress{},
 	}
-	// What is stored above the low watermark happened before this cursor.
+	// The events that are stored above the low watermark are before this cursor.
 	var recent []struct {
 		ConversationID      model.ConversationID
 		First, Last, Newest int64
@@ -205,7 +209,8 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 	if err := s.movedSince(actor, c.low).Scan(ctx, &recent); err != nil {
 		return "", store.Error(err)
 	}
-	// else it comes again, as what is stored while the client reads does
+	// If they are too many, the stream delivers them again, like events from while the client
+	// reads.
 	if len(recent) <= s.opts.maxNamed {
 		for _, moved := range recent {
 			c.delivered[moved.ConversationID] = progress{seq: moved.Last}
@@ -215,12 +220,12 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 }
 
 // movedSince selects the actor's conversations that have events above a low watermark, with the
-// seqs of the first and the last of these events, and the highest position. In each conversation
-// the events count from the one that made the actor a member.
+// seqs of the first and the last of these events, and their highest position. See
+// inViewerConversations for which events count.
 func (s *Service) movedSince(actor model.Actor, low watermark) *bun.SelectQuery {
 	q := inViewerConversations(s.db.NewSelect().Model((*model.Event)(nil)), actor).
-		ColumnExpr(
-			"e.conversation_id, min(e.seq) AS first, max(e.seq) AS last, max(e.position) AS newest").
+		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last").
+		ColumnExpr("max(e.position) AS newest").
 		Where("e.position >= ?", low.position).GroupExpr("e.conversation_id")
 	if low.conversation != (model.ConversationID{}) {
 		q = q.Where("(e.position, e.conversation_id) > (?, ?)", low.position, low.conversation)
@@ -228,8 +233,8 @@ func (s *Service) movedSince(actor model.Actor, low watermark) *bun.SelectQuery 
 	return q
 }
 
-// inViewerConversations narrows a query to the events of the actor's conversations, from the one
-// that made the actor a member.
+// inViewerConversations narrows a query to the events of the actor's conversations. In each, they
+// begin with the one that made the actor a member.
 func inViewerConversations(q *bun.SelectQuery, actor model.Actor) *bun.SelectQuery {
 	return q.Join("JOIN conversation_members AS cm ON cm.conversation_id = e.conversation_id").
 		Where("cm.user_id = ?", actor.UserID).Where("e.seq >= cm.joined_seq")

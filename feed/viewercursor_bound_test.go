@@ -18,8 +18,8 @@ import (
 	"parley/store/storetest"
 )
 
-// manyConversations makes conversations of ann and ben, a thousand in a transaction, past the rules
-// and without telling anybody.
+// manyConversations inserts conversations of ann and ben, a thousand in a transaction, and
+// publishes no hint.
 func (w *fixture) manyConversations(n int) (ids []model.ConversationID) {
 	w.T.Helper()
 	for len(ids) < n {
@@ -75,8 +75,8 @@ func (w *fixture) insertEvents(ctx context.Context, tx *store.Tx, events []*mode
 		Scan(ctx)
 }
 
-// renameAll writes an event to each conversation, each time so many in a transaction, and announces
-// them.
+// renameAll appends an event to each conversation, together of them in a transaction, and publishes
+// it.
 func (w *fixture) renameAll(ids []model.ConversationID, seq int64, together int) {
 	w.T.Helper()
 	for some := range slices.Chunk(ids, together) {
@@ -104,8 +104,8 @@ func (w *fixture) renameAll(ids []model.ConversationID, seq int64, together int)
 	}
 }
 
-// forgetBen ends ben's memberships, so many in a transaction, as the end of an account ends
-// others'.
+// forgetBen ends ben's memberships, together of them in a transaction, as the removal of an account
+// does.
 func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int) {
 	w.T.Helper()
 	for some := range slices.Chunk(ids, together) {
@@ -136,37 +136,38 @@ func (w *fixture) forgetBen(ids []model.ConversationID, seq int64, together int)
 	}
 }
 
-// boundedMine takes items, and makes sure of the bound of each one's cursor.
-type boundedMine struct {
+// boundedEvents takes items, and checks the size of their cursors.
+type boundedEvents struct {
 	*chattest.PulledEvents
-	told    []string
+	items   []string
 	cursors []string
 	bytes   int
 }
 
-func (b *boundedMine) take(n int) {
+func (b *boundedEvents) take(n int) {
 	b.T.Helper()
 	for range n {
 		item, err, ok := b.Next()
 		if err != nil || !ok {
-			b.T.Fatalf("got the end (%v) after %d items", err, len(b.told))
+			b.T.Fatalf("got the end (%v) after %d items", err, len(b.items))
 		}
 		if len(item.Cursor) > store.MaxCursor {
-			b.T.Fatalf("the cursor of item %d has %d characters", len(b.told), len(item.Cursor))
+			b.T.Fatalf("the cursor of item %d has %d characters", len(b.items), len(item.Cursor))
 		}
 		b.bytes += len(item.Cursor)
-		b.told, b.cursors = append(b.told, chattest.ItemText(item)), append(b.cursors, item.Cursor)
+		b.items = append(b.items, chattest.ItemText(item))
+		b.cursors = append(b.cursors, item.Cursor)
 	}
 }
 
-// wantAll makes sure that all this was told, each once.
-func wantAll(t *testing.T, what string, told []string, ids []model.ConversationID, format string) {
+// wantAll checks that there is an item of this format for each conversation, and no other.
+func wantAll(t *testing.T, what string, items []string, ids []model.ConversationID, format string) {
 	t.Helper()
 	want := make([]string, len(ids))
 	for i, id := range ids {
 		want[i] = fmt.Sprintf(format, id)
 	}
-	got := slices.Clone(told)
+	got := slices.Clone(items)
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(want, got) {
@@ -174,11 +175,11 @@ func wantAll(t *testing.T, what string, told []string, ids []model.ConversationI
 	}
 }
 
-// TestACursorIsBoundedWhateverHappens has something happen in thousands of conversations: while
-// nobody is there, and while a stream is live. Whoever comes back in the midst of it gets the rest.
+// There are events in thousands of conversations, while no stream is connected and while one is
+// live. A client that resumes in the middle of them gets the rest.
 func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	t.Parallel()
-	// Five times what a cursor names, and more than fits into one, also with the race detector.
+	// More than a cursor can name, even with the race detector.
 	const many = 2000 / min(race.Slowness, 4)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		for name, together := range map[string]int{
@@ -193,23 +194,24 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// rest comes back with some of the cursors.
-				rest := func(b *boundedMine, among []model.ConversationID, format string) {
+				// rest resumes with some of the cursors.
+				rest := func(b *boundedEvents, among []model.ConversationID, format string) {
 					t.Helper()
-					wantAll(t, format, b.told, among, format)
+					wantAll(t, format, b.items, among, format)
 					for _, at := range []int{1, many / 2} {
-						again := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &b.cursors[at])}
+						resumed := w.PullEvents(t, "ben", &b.cursors[at])
+						again := &boundedEvents{PulledEvents: resumed}
 						again.take(many - 1 - at)
 						again.CaughtUp()
 						again.Stop()
-						all := append(slices.Clone(b.told[:at+1]), again.told...)
+						all := append(slices.Clone(b.items[:at+1]), again.items...)
 						wantAll(t, fmt.Sprintf("%s, after item %d", format, at), all, among, format)
 					}
-					t.Logf("%s: %d bytes of cursors for %d items", format, b.bytes, len(b.told))
+					t.Logf("%s: %d bytes of cursors for %d items", format, b.bytes, len(b.items))
 				}
 				away := func(after string, ids []model.ConversationID, format string) string {
 					t.Helper()
-					b := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &after)}
+					b := &boundedEvents{PulledEvents: w.PullEvents(t, "ben", &after)}
 					b.take(many)
 					b.CaughtUp()
 					b.Stop()
@@ -222,7 +224,7 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 				w.renameAll(ids, 2, together)
 				cursor = away(cursor, ids, "%v: 2 conversation_renamed")
 
-				live := &boundedMine{PulledEvents: w.PullEvents(t, "ben", &cursor)}
+				live := &boundedEvents{PulledEvents: w.PullEvents(t, "ben", &cursor)}
 				live.CaughtUp()
 				w.renameAll(ids, 3, together)
 				live.take(many)
@@ -236,7 +238,7 @@ func TestACursorIsBoundedWhateverHappens(t *testing.T) {
 	})
 }
 
-// uninvite lets people of the same names be invited once more.
+// uninvite deletes everything, so that the same nicknames can be invited again.
 func (w *fixture) uninvite() {
 	if _, err := w.DB.NewDelete().Table("conversations").Where("true").
 		Exec(context.WithoutCancel(w.T.Context())); err != nil {
@@ -248,8 +250,8 @@ func (w *fixture) uninvite() {
 	}
 }
 
-// TestJoinsAndLeavingsCountAsMissed has no more of them than may be missed, and then one more.
-func TestJoinsAndLeavingsCountAsMissed(t *testing.T) {
+// TestJoinsAndDeparturesCountAsMissed has no more of them than may be missed, and then one more.
+func TestJoinsAndDeparturesCountAsMissed(t *testing.T) {
 	t.Parallel()
 	const limit = 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -288,7 +290,7 @@ func TestJoinsAndLeavingsCountAsMissed(t *testing.T) {
 }
 
 // TestACursorIsBoundedWhileTheWatermarkIsHeldBack has a transaction run on that has nothing to do
-// with it, and more happen meanwhile than a cursor can say: the stream begins anew, and goes on.
+// with it, and more happen meanwhile than a cursor can say: the stream is reset, and goes on.
 func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 	t.Parallel()
 	const named, many = 4, 12
@@ -336,7 +338,7 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 		}
 	}
 	if resets == 0 {
-		t.Error("it did not begin anew")
+		t.Error("it was not reset")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -357,8 +359,8 @@ func TestACursorIsBoundedWhileTheWatermarkIsHeldBack(t *testing.T) {
 			break
 		}
 	}
-	live := &boundedMine{PulledEvents: p}
+	live := &boundedEvents{PulledEvents: p}
 	next.renameAll(ids, 3, 1)
 	live.take(many)
-	wantAll(t, "live", live.told, ids, "%v: 3 conversation_renamed")
+	wantAll(t, "live", live.items, ids, "%v: 3 conversation_renamed")
 }

@@ -47,7 +47,7 @@ func TestACursorStaysShort(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoCursorOfMine(t *testing.T) {
+func TestAnInvalidCursorIsRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -98,7 +98,7 @@ func (*statementsSeen) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) conte
 
 func (c *statementsSeen) AfterQuery(context.Context, *bun.QueryEvent) { c.n.Add(1) }
 
-// mustCursorKey is the database's.
+// mustCursorKey returns the database's cursor key.
 func (w *fixture) mustCursorKey() feed.CursorKey {
 	w.T.Helper()
 	key, err := w.ReadCursorKey(w.T.Context())
@@ -117,8 +117,7 @@ func (w *fixture) mustReadCursor(nickname, cursor string) feed.ViewerCursor {
 	return c
 }
 
-// TestAForgedCursorIsRefused makes cursors of the right form without the key: with that of another
-// database, and with none.
+// The cursors have the right form, but an HMAC of another database's key, or of none.
 func TestAForgedCursorIsRefused(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -149,8 +148,8 @@ func TestAForgedCursorIsRefused(t *testing.T) {
 	})
 }
 
-// TestACursorOutlivesItsNode comes back to a node that has just started, and to one before whose
-// time the cursor's form is.
+// A client resumes on a node that has just started, and on one that does not know the cursor's
+// version.
 func TestACursorOutlivesItsNode(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -174,24 +173,24 @@ func TestACursorOutlivesItsNode(t *testing.T) {
 	})
 }
 
-// TestCursorsThatLie are authentic, as one is that was made before the database was set back. The
-// stream works all the same.
-func TestCursorsThatLie(t *testing.T) {
+// Cursors are authentic but do not fit, as after the database was set back. The stream works all
+// the same.
+func TestAuthenticCursorsWithWrongContent(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		c, other := chattest.MustConversation(t, w.Fixture, "ann", "ben"),
 			chattest.MustConversation(t, w.Fixture, "ann", "ben")
-		for _, horizon := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
-			for _, told := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
-				cursor := feed.NewViewerCursor(1, horizon, model.ConversationID{},
+		for _, position := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
+			for _, seq := range []int64{math.MinInt64, -1, 0, 1, math.MaxInt64} {
+				cursor := feed.NewViewerCursor(1, position, model.ConversationID{},
 					map[model.ConversationID]int64{
-						c.ID: told, other.ID: told, model.NewConversationID(): told,
+						c.ID: seq, other.ID: seq, model.NewConversationID(): seq,
 					}).Encode(w.mustCursorKey(), w.UserID("ben"))
 				p := w.PullEvents(t, "ben", &cursor)
 				for item, err, ok := p.Next(); !item.CaughtUp; item, err, ok = p.Next() {
 					if err != nil || !ok {
-						t.Fatalf("horizon %d, told %d: %v", horizon, told, err)
+						t.Fatalf("position %d, seq %d: %v", position, seq, err)
 					}
 				}
 				p.Stop()
@@ -200,7 +199,7 @@ func TestCursorsThatLie(t *testing.T) {
 	})
 }
 
-func FuzzMyCursor(f *testing.F) {
+func FuzzViewerCursor(f *testing.F) {
 	ben, key := model.NewUserID(), feed.CursorKey("a key")
 	at := model.NewConversationID()
 	f.Add(feed.NewViewerCursor(1, 42, at,
@@ -215,7 +214,7 @@ func FuzzMyCursor(f *testing.F) {
 			!errs.Is(err, errs.BadUserInput) {
 			t.Errorf("%q: %v", s, err)
 		}
-		// What is authentic is read whatever it is.
+		// Authentic content is decoded, whatever it is.
 		authentic := store.NewCursor(feed.ViewerEventsList).Bytes(key.MAC(ben, content)).
 			Bytes(content).String()
 		c, err := feed.ReadViewerCursor(key, ben, authentic)
@@ -226,13 +225,13 @@ func FuzzMyCursor(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q: %v", content, err)
 		}
-		chattest.WantEqual(t, "told", c.Seqs(), again.Seqs())
+		chattest.WantEqual(t, "seqs", c.Seqs(), again.Seqs())
 		chattest.WantEqual(t, "low watermark", c.Low(), again.Low(),
 			cmp.AllowUnexported(feed.Watermark{}))
 	})
 }
 
-func TestACursorTooOldBeginsAnew(t *testing.T) {
+func TestAStreamTooFarBehindIsReset(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, chattest.Options{
@@ -299,9 +298,9 @@ func changed(t *testing.T, w *fixture, cursor string, change func(*feed.ViewerCu
 	return c.Encode(w.mustCursorKey(), w.UserID("ben"))
 }
 
-// TestNothingFallsBetweenACursorAndWhatIsRead reads a cursor and then the messages, while others
-// send: what was not read is told.
-func TestNothingFallsBetweenACursorAndWhatIsRead(t *testing.T) {
+// A client reads a cursor and then the messages, while others send: the stream delivers what it did
+// not read.
+func TestNoEventFallsBetweenACursorAndALaterRead(t *testing.T) {
 	t.Parallel()
 	const senders, each, rounds = 3, 20, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -359,7 +358,7 @@ func TestNothingFallsBetweenACursorAndWhatIsRead(t *testing.T) {
 			}
 			for _, c := range all {
 				if want := int64(len(w.Stored(c.ID))); r.seqs[c.ID] != want {
-					t.Errorf("%v: told up to %d of %d", c.ID, r.seqs[c.ID], want)
+					t.Errorf("%v: delivered up to %d of %d", c.ID, r.seqs[c.ID], want)
 				}
 			}
 		}
@@ -418,8 +417,7 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 	}
 }
 
-// TestANodeThatStartsWhileOthersWork checks the epoch, as it does then, while positions beyond its
-// own transaction are taken.
+// CheckEpoch runs while other transactions are assigned positions above its own.
 func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	const workers, times = 4, 100

@@ -20,17 +20,18 @@ type ViewerEvent struct {
 	Joined   *model.ConversationID // the actor has become a member
 	Left     *model.ConversationID // the actor is no longer a member, or the conversation is gone
 	CaughtUp bool                  // the following items are live
-	Reset    bool                  // items were skipped: the stream begins again, from now
+	Reset    bool                  // items were skipped: the stream starts again, from now
 }
 
 // ViewerEvents yields every event that the actor may see, in all their conversations: after a
-// cursor first what was missed, then CaughtUp, then live events. Without a cursor it begins now.
-// Within a conversation the order is that of seq. A client that resumes with the cursor of the last
-// item, as often as it likes, misses no event and gets none twice. It returns BAD_USER_INPUT for a
-// cursor that is not the actor's, before it reads anything.
+// cursor first what was missed, then CaughtUp, then live events. Without a cursor it starts now.
+// Within a conversation events are in order of seq. A client may resume any number of times with
+// the cursor of the last item that it got: it misses no event and gets none twice, unless an item
+// is Reset. ViewerEvents returns BAD_USER_INPUT for a cursor that is not the actor's, before it
+// reads anything. The sequence ends with ctx's error.
 //
-// No cursor names more than maxNamed conversations: see sweep for how that holds while a stream
-// catches up with thousands, and makeRoom for when thousands are busy at once.
+// No cursor names more than maxNamed+sweepNamed conversations: see sweep for how that holds while a
+// stream catches up with thousands, and makeRoom for when thousands are busy at once.
 func (s *Service) ViewerEvents(
 	ctx context.Context, actor model.Actor, after *string,
 ) (iter.Seq2[ViewerEvent, error], error) {
@@ -47,9 +48,9 @@ func (s *Service) ViewerEvents(
 		from = &read
 	}
 	return func(yield func(ViewerEvent, error) bool) {
-		m := &viewerEvents{viewerStream: s.openViewerStream(actor), key: key, yield: yield}
-		defer m.close()
-		if err := m.run(ctx, from); !errors.Is(err, errStopped) {
+		v := &viewerEvents{viewerStream: s.openViewerStream(actor), key: key, yield: yield}
+		defer v.close()
+		if err := v.run(ctx, from); !errors.Is(err, errStopped) {
 			yield(ViewerEvent{}, err)
 		}
 	}, nil
@@ -62,179 +63,189 @@ type viewerEvents struct {
 	yield func(ViewerEvent, error) bool
 
 	epoch int64
-	low   watermark
-	// delivered has the conversations of which low does not say how far they have been delivered.
+	low   watermark // everything below it has been delivered
+	// delivered is how far the conversations are delivered of which events above low are delivered.
 	delivered map[model.ConversationID]progress
-	// the highest position that may have been delivered of each
+	// newest is the highest position in each of them that may be delivered.
 	newest map[model.ConversationID]int64
-	// departures that have been delivered, and are above low
-	left   map[model.ConversationID]model.Departure
-	joined map[model.ConversationID]bool // before this run, see streamStart
-	// memberships whose beginning has yet to be delivered
+	// ended are the departures above low whose Left is delivered.
+	ended map[model.ConversationID]model.Departure
+	// joined is startPoint.joined, less the conversations whose Left is delivered.
+	joined map[model.ConversationID]bool
+	// joining are the memberships whose Joined is yet to be delivered.
 	joining map[model.ConversationID]ownMembership
-	// whose removal has been delivered, and its Left not yet
+	// leaving is the conversation whose removal event is delivered and whose Left is not.
 	leaving model.ConversationID
-	// of which membership hints have yet to be handled
-	changed []model.ConversationID
-	// everything that was missed has been delivered
-	live  bool
-	round int64 // of reconciling, which low is from
-	// CaughtUp has been yielded since the last Reset
-	caughtUp bool
+	// changed are the conversations whose membership hints are yet to be reconciled.
+	changed  []model.ConversationID
+	live     bool  // everything that was missed is delivered
+	round    int64 // the round of reconciling that low comes from
+	caughtUp bool  // CaughtUp is delivered since the last Reset
 }
 
 var (
-	errFull = errors.New("the cursor names as many conversations as a live stream's cursor may")
-	errOver = errors.New("the cursor would name more conversations than any cursor may")
+	errFull    = errors.New("the cursor names as many conversations as a live stream's cursor may")
+	errTooMany = errors.New("the cursor would name more conversations than any cursor may")
 )
 
-// run delivers until the cursor is full, makes room in it, and resumes from there as a client
-// would. If nothing else keeps the cursor within its bound, the stream is reset.
-func (m *viewerEvents) run(ctx context.Context, from *viewerCursor) error {
-	start := streamStart{from: from, limit: int64(m.service.opts.MaxReplayed)}
+// run delivers until ctx ends. Whenever the cursor is full, it makes room in it, and resumes from
+// there as a client would. If nothing else keeps the cursor within its bound, the stream is reset.
+func (v *viewerEvents) run(ctx context.Context, from *viewerCursor) error {
+	start := startPoint{from: from, limit: int64(v.service.opts.MaxReplayed)}
 	for {
-		err := m.runFrom(ctx, start)
+		err := v.runFrom(ctx, start)
 		room := false
 		switch {
 		case errors.Is(err, errFull):
-			if room, err = m.awaitRoom(ctx); err != nil {
+			if room, err = v.awaitRoom(ctx); err != nil {
 				return err
 			}
-		case !errors.Is(err, errOver):
+		case !errors.Is(err, errTooMany):
 			return err
 		}
-		stand := m.cursor()
-		start = streamStart{from: &stand, limit: noLimit, reset: !room}
+		reached := v.cursor()
+		start = startPoint{from: &reached, limit: noLimit, reset: !room}
 		if start.reset {
-			m.service.opts.Log.Warn(
+			v.service.opts.Log.Warn(
 				"a stream of events is reset: a long transaction holds the low watermark back",
-				"user", m.actor.UserID)
+				"user", v.actor.UserID)
 			continue
 		}
-		start.joined = map[model.ConversationID]bool{}
-		for id := range m.followers {
-			_, joining := m.joining[id]
-			start.joined[id] = !joining
-		}
+		start.joined = v.stillJoined()
 	}
 }
 
-// streamStart is where a stream starts.
-type streamStart struct {
+// stillJoined returns the conversations that the consumer knows to be in. A membership whose Joined
+// is yet to be delivered does not count, but an earlier one does until its Left is delivered.
+func (v *viewerEvents) stillJoined() map[model.ConversationID]bool {
+	joined := map[model.ConversationID]bool{}
+	maps.Copy(joined, v.joined)
+	for id := range v.followers {
+		if _, joining := v.joining[id]; !joining {
+			joined[id] = true
+		}
+	}
+	return joined
+}
+
+// startPoint is where a stream starts.
+type startPoint struct {
 	from  *viewerCursor // nil means now
-	limit int64         // how many items may have been missed
-	reset bool          // start now, and yield Reset
-	// joined has the conversations whose Joined has been yielded, or that the cursor's owner was
-	// in, without a Left since.
+	limit int64         // how many items may have been missed; above it the stream is reset
+	reset bool          // ignore from: start now, and deliver Reset
+	// joined are the conversations that the consumer knows to be in: their Joined is delivered, or
+	// was not necessary, and no Left has followed. Only a stream that goes on from its own cursor
+	// knows them.
 	joined map[model.ConversationID]bool
 }
 
 // noLimit is the limit of a stream that goes on from its own cursor.
 const noLimit = math.MaxInt64
 
-func (m *viewerEvents) runFrom(ctx context.Context, b streamStart) error {
-	m.live, m.joined = false, b.joined
-	var r resumption
-	err := retryWhileUnavailable(ctx, func() (err error) {
-		r, err = m.tryBegin(ctx, b)
+// runFrom catches up from a point and then delivers live events, until an error ends it.
+func (v *viewerEvents) runFrom(ctx context.Context, start startPoint) error {
+	v.live, v.joined = false, start.joined
+	var r backlog
+	err := store.RetryWhileUnavailable(ctx, func() (err error) {
+		r, err = v.tryStart(ctx, start)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	if r.reset {
-		m.caughtUp = false
-		if err := m.item(ViewerEvent{Reset: true}); err != nil {
+		v.caughtUp, v.joined = false, nil
+		if err := v.deliverItem(ViewerEvent{Reset: true}); err != nil {
 			return err
 		}
 	}
-	// Otherwise nothing was missed, and events since the start are live.
-	if b.from != nil && !r.reset {
-		if err := m.catchUp(ctx, r); err != nil {
+	// Without a cursor, or after a reset, nothing was missed, and every event is live.
+	if start.from != nil && !r.reset {
+		if err := v.catchUp(ctx, r); err != nil {
 			return err
 		}
 	}
-	m.live = true
-	if !m.caughtUp {
-		m.caughtUp = true
-		if err := m.item(ViewerEvent{CaughtUp: true}); err != nil {
+	v.live = true
+	if !v.caughtUp {
+		v.caughtUp = true
+		if err := v.deliverItem(ViewerEvent{CaughtUp: true}); err != nil {
 			return err
 		}
 	}
-	return m.deliverLive(ctx)
+	return v.deliverLive(ctx)
 }
 
-// deliverLive delivers live events and memberships until ctx ends.
-func (m *viewerEvents) deliverLive(ctx context.Context) error {
+// deliverLive delivers live events, and the beginnings and ends of memberships, until ctx ends.
+func (v *viewerEvents) deliverLive(ctx context.Context) error {
 	for {
-		fo, changed, err := m.stream.next(ctx)
+		fo, changed, err := v.stream.next(ctx)
 		if err != nil {
 			return err
 		}
-		for m.changed = changed; len(m.changed) > 0; m.changed = m.changed[1:] {
-			if err := m.makeRoom(m.changed[0]); err != nil {
+		for v.changed = changed; len(v.changed) > 0; v.changed = v.changed[1:] {
+			if err := v.makeRoom(v.changed[0]); err != nil {
 				return err
 			}
-			if err := m.reconcile(ctx, m.changed[0]); err != nil {
+			if err := v.reconcile(ctx, v.changed[0]); err != nil {
 				return err
 			}
 		}
 		if fo != nil {
-			if err := m.drainFollower(ctx, fo); err != nil {
+			if err := v.drainFollower(ctx, fo); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// drainFollower drains one ready follower.
-func (m *viewerEvents) drainFollower(ctx context.Context, fo *follower) error {
-	if m.followers[fo.id] != fo || !fo.hasMore() {
+// drainFollower drains a ready follower, unless it was detached or its events were read meanwhile.
+func (v *viewerEvents) drainFollower(ctx context.Context, fo *follower) error {
+	if v.followers[fo.id] != fo || !fo.hasMore() {
 		return nil
 	}
-	if err := m.makeRoom(fo.id); err != nil {
+	if err := v.makeRoom(fo.id); err != nil {
 		return err
 	}
-	return m.drain(ctx, fo)
+	return v.drain(ctx, fo)
 }
 
 // makeRoom makes sure that the cursor may name a conversation. If it names as many as it may, it
 // first adopts what the node's newest round of reconciling has found. If that is not enough,
-// errFull ends this run, and the stream resumes from its own cursor: then sweep delivers what is
-// below the low watermark of that moment, and the cursor no longer has to name those conversations.
-func (m *viewerEvents) makeRoom(id model.ConversationID) error {
-	if m.hasRoom(id) {
+// errFull ends this run, and the stream resumes from its own cursor. Then sweep delivers everything
+// below the low watermark of that moment, and the cursor need no longer name those conversations.
+func (v *viewerEvents) makeRoom(id model.ConversationID) error {
+	if v.hasRoom(id) {
 		return nil
 	}
-	m.adoptReconciled()
-	if m.hasRoom(id) {
+	v.adoptReconciled()
+	if v.hasRoom(id) {
 		return nil
 	}
 	return errFull
 }
 
-func (m *viewerEvents) hasRoom(id model.ConversationID) bool {
-	_, delivered := m.delivered[id]
-	_, left := m.left[id]
-	return delivered || left || len(m.delivered)+len(m.left) < m.service.opts.maxNamed
+func (v *viewerEvents) hasRoom(id model.ConversationID) bool {
+	_, delivered := v.delivered[id]
+	_, ended := v.ended[id]
+	return delivered || ended || len(v.delivered)+len(v.ended) < v.service.opts.maxNamed
 }
 
-// roomWait is how long, about, a stream whose cursor is full waits for transactions that hold the
-// low watermark back; the first wait between two looks is firstRoomWait, and each is twice the one
-// before.
 const (
-	roomWait      = 10 * time.Second
+	// roomWait is how long, about, a stream whose cursor is full waits for transactions that hold
+	// the low watermark back.
+	roomWait = 10 * time.Second
+	// firstRoomWait is the first wait between two looks; each is twice the one before.
 	firstRoomWait = 10 * time.Millisecond
 )
 
-// awaitRoom waits until the database's low watermark is above most of what has been delivered. It
-// returns false if a long transaction holds the low watermark back.
-func (m *viewerEvents) awaitRoom(ctx context.Context) (ok bool, err error) {
+// awaitRoom waits until the database's low watermark is above most of what the cursor names. It
+// returns false if a long transaction holds the low watermark back for too long.
+func (v *viewerEvents) awaitRoom(ctx context.Context) (ok bool, err error) {
 	for waited, wait := time.Duration(0), firstRoomWait; ; waited, wait = waited+wait, 2*wait {
 		var low int64
 		err := store.RetryWhileUnavailable(ctx, func() (err error) {
-			if err = m.service.recordReached(ctx); err == nil {
-				low, err = m.service.LowWatermark(ctx)
+			if err = v.service.recordReached(ctx); err == nil {
+				low, err = v.service.LowWatermark(ctx)
 			}
 			return err
 		})
@@ -242,20 +253,20 @@ func (m *viewerEvents) awaitRoom(ctx context.Context) (ok bool, err error) {
 			return false, err
 		}
 		held := 0
-		for id := range m.delivered {
-			if m.newest[id] >= low {
+		for id := range v.delivered {
+			if v.newest[id] >= low {
 				held++
 			}
 		}
-		for _, d := range m.left {
+		for _, d := range v.ended {
 			if d.Position >= low {
 				held++
 			}
 		}
-		if held <= m.service.opts.maxNamed/2 {
+		if held <= v.service.opts.maxNamed/2 {
 			return true, nil
 		}
-		if waited >= m.service.opts.roomWait {
+		if waited >= v.service.opts.roomWait {
 			return false, nil
 		}
 		select {
@@ -266,191 +277,191 @@ func (m *viewerEvents) awaitRoom(ctx context.Context) (ok bool, err error) {
 	}
 }
 
-// raiseLow raises the low watermark to an event, if there is one, before which everything has been
-// delivered.
-func (m *viewerEvents) raiseLow(e *model.Event) {
+// raiseLow raises the low watermark to an event below which everything is delivered; nil does
+// nothing.
+func (v *viewerEvents) raiseLow(e *model.Event) {
 	if e != nil {
-		m.low = watermark{e.Position, e.ConversationID}
-		m.prune()
+		v.low = watermark{e.Position, e.ConversationID}
+		v.prune()
 	}
 }
 
 // prune removes from the cursor what the low watermark says already.
-func (m *viewerEvents) prune() {
-	for id := range m.delivered {
-		if m.low.isBelow(m.newest[id], id) {
-			delete(m.delivered, id)
-			delete(m.newest, id)
+func (v *viewerEvents) prune() {
+	for id := range v.delivered {
+		if v.low.isBelow(v.newest[id], id) {
+			delete(v.delivered, id)
+			delete(v.newest, id)
 		}
 	}
-	for id, d := range m.left {
-		if m.low.isBelow(d.Position, id) {
-			delete(m.left, id)
+	for id, d := range v.ended {
+		if v.low.isBelow(d.Position, id) {
+			delete(v.ended, id)
 		}
 	}
 }
 
-// cursor is where the stream stands.
-func (m *viewerEvents) cursor() viewerCursor {
-	delivered := maps.Clone(m.delivered)
-	for id, d := range m.left {
+// cursor returns where the stream stands.
+func (v *viewerEvents) cursor() viewerCursor {
+	delivered := maps.Clone(v.delivered)
+	for id, d := range v.ended {
 		delivered[id] = progress{d.Seq, true}
 	}
-	return viewerCursor{m.epoch, m.low, delivered}
+	return viewerCursor{v.epoch, v.low, delivered}
 }
 
 // item yields one item, with the cursor that stands behind it.
-func (m *viewerEvents) item(e ViewerEvent) error {
-	m.adoptReconciled()
-	if len(m.delivered)+len(m.left) > m.service.opts.maxNamed+sweepNamed {
-		return errOver
+func (v *viewerEvents) deliverItem(e ViewerEvent) error {
+	v.adoptReconciled()
+	if len(v.delivered)+len(v.ended) > v.service.opts.maxNamed+sweepNamed {
+		return errTooMany
 	}
-	e.Cursor = m.cursor().encode(m.key, m.actor.UserID)
-	if !m.yield(e, nil) {
+	e.Cursor = v.cursor().encode(v.key, v.actor.UserID)
+	if !v.yield(e, nil) {
 		return errStopped
 	}
 	return nil
 }
 
 // adoptReconciled adopts the low watermark of the node's newest round of reconciling. That round
-// read the newest seq of each conversation after the low watermark. A conversation of which all
-// that has been delivered, and nothing above the low watermark, need not be named any more. If more
-// conversations would have to be named than may be, nothing changes.
-func (m *viewerEvents) adoptReconciled() {
-	reconciled := m.service.reconciled.Load()
-	if !m.live || reconciled.round == m.round || reconciled.lowWatermark < m.low.position {
+// read the low watermark first, and then the newest seq of each conversation. If a conversation is
+// delivered up to that seq, and nothing above the low watermark is, the cursor need not name it. If
+// the cursor would have to name more conversations than it may, nothing changes.
+func (v *viewerEvents) adoptReconciled() {
+	reconciled := v.service.reconciled.Load()
+	if !v.live || reconciled.round == v.round || reconciled.lowWatermark < v.low.position {
 		return
 	}
-	// which may be of a conversation that is not followed yet; delivered of before reconciled was
-	if len(m.changed) > 0 || m.stream.hasChanged() {
+	// A membership hint may be about a conversation that is not followed yet. The hints of what the
+	// round has read were published before the round was stored.
+	if len(v.changed) > 0 || v.stream.hasChanged() {
 		return
 	}
 	low := watermark{position: reconciled.lowWatermark}
 	delivered := map[model.ConversationID]progress{}
-	for id, fo := range m.followers {
+	for id, fo := range v.followers {
 		last, known := fo.feed.reconciledIn(reconciled.round)
-		if !known || fo.seen < last || m.newest[id] >= low.position || id == m.leaving {
+		if !known || fo.seen < last || v.newest[id] >= low.position || id == v.leaving {
 			delivered[id] = progress{seq: fo.seen}
 		}
-		if len(delivered) > m.service.opts.maxNamed {
+		if len(delivered) > v.service.opts.maxNamed {
 			return
 		}
 	}
-	left := maps.Clone(m.left)
-	maps.DeleteFunc(left, func(id model.ConversationID,
-		d model.Departure,
-	) bool {
+	ended := maps.Clone(v.ended)
+	maps.DeleteFunc(ended, func(id model.ConversationID, d model.Departure) bool {
 		return low.isBelow(d.Position, id)
 	})
-	if len(delivered)+len(left) > m.service.opts.maxNamed {
+	if len(delivered)+len(ended) > v.service.opts.maxNamed {
 		return
 	}
-	m.delivered, m.left, m.low, m.round = delivered, left, low, reconciled.round
+	v.delivered, v.ended, v.low, v.round = delivered, ended, low, reconciled.round
 }
 
-// deliverJoined delivers the beginning of a membership, which is at a position or below it. With
-// that the low watermark rises to last, if there is one.
-func (m *viewerEvents) deliverJoined(fo *follower, position int64, last *model.Event) error {
-	own := m.joining[fo.id]
-	if m.joined[fo.id] { // who is live is delivered of the end before, too
+// deliverJoined delivers the beginning of a membership, which is not above a position. The low
+// watermark rises to last with it, unless that is nil.
+func (v *viewerEvents) deliverJoined(fo *follower, position int64, last *model.Event) error {
+	own := v.joining[fo.id]
+	if v.joined[fo.id] { // the membership before has ended since, and a live stream says so
 		d := model.Departure{
-			UserID: m.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1,
+			UserID: v.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1,
 			Position: position,
 		}
-		if err := m.deliverLeft(d); err != nil {
+		if err := v.deliverLeft(d); err != nil {
 			return err
 		}
 	}
-	delete(m.left, fo.id)
-	delete(m.joining, fo.id)
-	m.delivered[fo.id] = progress{seq: fo.seen}
-	m.newest[fo.id] = max(m.newest[fo.id], position)
-	m.raiseLow(last)
-	return m.item(ViewerEvent{Joined: &fo.id})
+	delete(v.ended, fo.id)
+	delete(v.joining, fo.id)
+	v.delivered[fo.id] = progress{seq: fo.seen}
+	v.newest[fo.id] = max(v.newest[fo.id], position)
+	v.raiseLow(last)
+	return v.deliverItem(ViewerEvent{Joined: &fo.id})
 }
 
 // deliverLeft delivers the end of a membership.
-func (m *viewerEvents) deliverLeft(d model.Departure) error {
-	m.leaving = model.ConversationID{}
-	delete(m.joined, d.ConversationID)
-	delete(m.delivered, d.ConversationID)
-	delete(m.newest, d.ConversationID)
-	if !m.low.isBelow(d.Position, d.ConversationID) {
-		m.left[d.ConversationID] = d
+func (v *viewerEvents) deliverLeft(d model.Departure) error {
+	v.leaving = model.ConversationID{}
+	delete(v.joined, d.ConversationID)
+	delete(v.delivered, d.ConversationID)
+	delete(v.newest, d.ConversationID)
+	if !v.low.isBelow(d.Position, d.ConversationID) {
+		v.ended[d.ConversationID] = d
 	}
-	return m.item(ViewerEvent{Left: &d.ConversationID})
+	return v.deliverItem(ViewerEvent{Left: &d.ConversationID})
 }
 
-// drain delivers what one follower has, and the end of its membership.
-func (m *viewerEvents) drain(ctx context.Context, fo *follower) error {
+// drain delivers what one follower has, and the end of its membership if it has ended.
+func (v *viewerEvents) drain(ctx context.Context, fo *follower) error {
 	err := fo.drain(ctx, func(e *model.Event) error {
 		if fo.endsWith(e) {
-			m.leaving = fo.id
+			v.leaving = fo.id
 		}
-		m.delivered[fo.id] = progress{seq: e.Seq}
-		m.newest[fo.id] = max(m.newest[fo.id], e.Position)
-		return m.item(ViewerEvent{Event: e})
+		v.delivered[fo.id] = progress{seq: e.Seq}
+		v.newest[fo.id] = max(v.newest[fo.id], e.Position)
+		return v.deliverItem(ViewerEvent{Event: e})
 	})
 	if !errors.Is(err, errRemoved) {
 		return err
 	}
-	m.drop(fo)
-	d, _, err := m.departure(ctx, fo.id)
+	v.drop(fo)
+	d, _, err := v.readDeparture(ctx, fo.id)
 	if err != nil {
 		return err
 	}
-	if err := m.deliverLeft(d); err != nil {
+	if err := v.deliverLeft(d); err != nil {
 		return err
 	}
-	return m.reconcile(ctx, fo.id) // the actor may have been added again
+	return v.reconcile(ctx, fo.id) // the actor may have been added again
 }
 
-// departure reads the newest end of the actor's membership. stored is false if the row is gone, as
-// with the conversation: no cursor has to know of it then.
-func (m *viewerEvents) departure(
+// readDeparture reads the newest end of the actor's memberships of a conversation. stored is false
+// if there is none, as when the conversation is gone: no cursor has to name it then.
+func (v *viewerEvents) readDeparture(
 	ctx context.Context, id model.ConversationID,
 ) (d model.Departure, stored bool, err error) {
 	var found []model.Departure
 	err = store.RetryWhileUnavailable(ctx, func() error {
 		found = nil
-		return store.Error(m.service.db.NewSelect().Model(&found).
-			Where("d.user_id = ?", m.actor.UserID).Where("d.conversation_id = ?", id).Scan(ctx))
+		return store.Error(v.service.db.NewSelect().Model(&found).
+			Where("d.user_id = ?", v.actor.UserID).Where("d.conversation_id = ?", id).Scan(ctx))
 	})
 	if len(found) == 0 {
-		return model.Departure{UserID: m.actor.UserID, ConversationID: id}, false, err
+		return model.Departure{UserID: v.actor.UserID, ConversationID: id}, false, err
 	}
 	return found[0], true, err
 }
 
-// reconcile delivers what a membership hint is about.
-func (m *viewerEvents) reconcile(ctx context.Context, id model.ConversationID) error {
-	f, own, err := m.checkMembership(ctx, id)
+// reconcile reads the actor's membership of a conversation, and delivers its beginning or end if
+// that is not delivered yet.
+func (v *viewerEvents) reconcile(ctx context.Context, id model.ConversationID) error {
+	f, own, err := v.checkMembership(ctx, id)
 	if err != nil {
 		return err
 	}
-	if own == nil && m.followers[id] == nil {
-		return m.deliverMissedEnd(ctx, id)
+	if own == nil && v.followers[id] == nil {
+		return v.deliverMissedEnd(ctx, id)
 	}
 	if own == nil {
 		return nil
 	}
-	fo := m.follow(f, *own, max(own.JoinedSeq, own.HiddenSeq))
-	if err := m.deliverJoined(fo, own.Position, nil); err != nil {
+	fo := v.follow(f, *own, max(own.JoinedSeq, own.HiddenSeq))
+	if err := v.deliverJoined(fo, own.Position, nil); err != nil {
 		return err
 	}
-	return m.drain(ctx, fo)
+	return v.drain(ctx, fo)
 }
 
-// deliverMissedEnd reports a membership that began and ended before the stream saw it, as it would
-// be reported to a client that was offline.
-func (m *viewerEvents) deliverMissedEnd(ctx context.Context, id model.ConversationID) error {
-	d, stored, err := m.departure(ctx, id)
-	if err != nil || !stored || m.low.isBelow(d.Position, id) || m.left[id].Seq >= d.Seq {
+// deliverMissedEnd reports a membership that began and ended before the stream saw it, in the way
+// that a client that was offline gets it: Left alone.
+func (v *viewerEvents) deliverMissedEnd(ctx context.Context, id model.ConversationID) error {
+	d, stored, err := v.readDeparture(ctx, id)
+	if err != nil || !stored || v.low.isBelow(d.Position, id) || v.ended[id].Seq >= d.Seq {
 		return err
 	}
-	if _, known := m.left[id]; known { // an earlier end has been delivered
-		m.left[id] = d
+	if _, known := v.ended[id]; known { // the Left of an earlier end is delivered
+		v.ended[id] = d
 		return nil
 	}
-	return m.deliverLeft(d)
+	return v.deliverLeft(d)
 }

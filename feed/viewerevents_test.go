@@ -12,7 +12,7 @@ import (
 	"parley/store/storetest"
 )
 
-func (w *fixture) compareNow() {
+func (w *fixture) reconcileNow() {
 	w.T.Helper()
 	if err := w.ReconcileAll(w.T.Context()); err != nil {
 		w.T.Fatal(err)
@@ -23,7 +23,7 @@ func removedAt(c *model.Conversation, seq int64) string {
 	return fmt.Sprintf("%v: %d member_removed", c.ID, seq)
 }
 
-func TestWhoStopsAfterTheirRemovalIsToldThatTheyLeft(t *testing.T) {
+func TestAClientThatStopsAfterTheRemovalGetsLeft(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -39,7 +39,7 @@ func TestWhoStopsAfterTheirRemovalIsToldThatTheyLeft(t *testing.T) {
 	})
 }
 
-func TestWhoStopsAfterJoiningAgainIsNotToldTwice(t *testing.T) {
+func TestAClientThatStopsAfterJoiningAgainGetsNothingTwice(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -62,9 +62,9 @@ func TestWhoStopsAfterJoiningAgainIsNotToldTwice(t *testing.T) {
 	})
 }
 
-// TestTheHorizonWaitsForNews has somebody join and leave while their client is slow, and a
-// comparison done before it takes the next item: which is the last that it takes.
-func TestTheHorizonWaitsForNews(t *testing.T) {
+// ben joins and leaves while his client is slow, and a round of reconciling is done before it takes
+// the next item, which is the last one that it takes.
+func TestTheLowWatermarkWaitsForMembershipHints(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
@@ -91,17 +91,17 @@ func TestTheHorizonWaitsForNews(t *testing.T) {
 	})
 }
 
-// settle compares until everything that is stored now is below the horizon.
+// settle reconciles until everything that is stored now is below the low watermark.
 func (w *fixture) settle() {
 	w.T.Helper()
 	now := w.positionNow()
-	chattest.WaitUntil(w.T, "the horizon has passed", func() bool {
-		w.compareNow()
+	chattest.WaitUntil(w.T, "the low watermark has passed", func() bool {
+		w.reconcileNow()
 		return w.ReconciledLowWatermark() > now
 	})
 }
 
-// positionNow is at or beyond all that is stored.
+// positionNow returns a position at or above everything that is stored.
 func (w *fixture) positionNow() (position int64) {
 	w.T.Helper()
 	query := "SELECT last FROM event_position"
@@ -114,7 +114,8 @@ func (w *fixture) positionNow() (position int64) {
 	return position
 }
 
-// lateSend is a transaction that sends a message, takes its id at once, and waits before each step.
+// lateSend is a transaction that sends a message. It is assigned its id at once, and waits before
+// each step.
 type lateSend struct {
 	t           *testing.T
 	began, done chan struct{}
@@ -122,8 +123,7 @@ type lateSend struct {
 	err         error
 }
 
-// sendLate begins a transaction of ann's whose id is lower than those of all that begin from now
-// on.
+// sendLate begins a transaction of ann's, whose id is lower than those of all that begin later.
 func (w *fixture) sendLate(t *testing.T, id model.ConversationID) *lateSend {
 	t.Helper()
 	l := &lateSend{
@@ -189,9 +189,8 @@ func (l *lateSend) commit() {
 	}
 }
 
-// TestALateCommitWithALowID has a transaction take its id early, and commit after others with
-// higher ones, whose messages are told and whose cursors are used. lag is when it takes its place
-// in its conversation.
+// A transaction is assigned its id early, and commits after others with higher ids, whose messages
+// are delivered and whose cursors are used. lag is when it locks its conversation.
 func TestALateCommitWithALowID(t *testing.T) {
 	t.Parallel()
 	for name, writes := range map[string]string{
@@ -219,7 +218,7 @@ func TestALateCommitWithALowID(t *testing.T) {
 				p.Event(x.ID, seqOfX)
 				seqOfX++
 			}
-			w.compareNow()
+			w.reconcileNow()
 			cursors := []string{p.Cursor}
 			snapshot, err := w.ViewerEventsCursor(t.Context(), w.Actor("ben"))
 			if err != nil {
@@ -231,12 +230,12 @@ func TestALateCommitWithALowID(t *testing.T) {
 			if writes != "before" {
 				late.write()
 			}
-			w.compareNow()
+			w.reconcileNow()
 			late.commit()
 			p.Event(x.ID, seqOfX)
-			// holds the horizon where it is, between the positions of the two
+			// holds the low watermark between the positions of the two
 			last := w.sendLate(t, y.ID)
-			w.compareNow()
+			w.reconcileNow()
 			for _, cursor := range cursors {
 				again := w.PullEvents(t, "ben", &cursor)
 				again.Event(x.ID, seqOfX)
@@ -266,9 +265,9 @@ func TestALateCommitWithALowID(t *testing.T) {
 	}
 }
 
-// TestTheHorizonIsHeldBack has a transaction that has nothing to do with it run for long: cursors
-// stay right, and name no more than the conversations in which something has happened meanwhile.
-func TestTheHorizonIsHeldBack(t *testing.T) {
+// An unrelated transaction runs for long: cursors stay right, and name only the conversations with
+// events since.
+func TestTheLowWatermarkIsHeldBack(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustPostgres(t)
 	w := mustFixture(t, db, "ann", "ben", "cleo")
@@ -289,7 +288,7 @@ func TestTheHorizonIsHeldBack(t *testing.T) {
 		w.Send("ann", c.ID, "x")
 		p.Event(c.ID, seq)
 		if seq%10 == 0 {
-			w.compareNow()
+			w.reconcileNow()
 			p = p.Again(w.Fixture, "ben")
 			p.CaughtUp()
 		}

@@ -12,117 +12,120 @@ import (
 	"parley/store"
 )
 
-// resumption is what a stream has to deliver before it is live.
-type resumption struct {
+// backlog is what a stream has to deliver before it is live.
+type backlog struct {
 	reset bool
-	low   int64 // everything below this low watermark is in what was read after it
-	named []ownMembership
-	left  []model.Departure
+	// the low watermark; everything below it is in what was read after it
+	low        int64
+	named      []ownMembership // of the conversations that the cursor names
+	departures []model.Departure
 }
 
-// tryBegin starts to follow all conversations of the actor from where the cursor stands.
-func (m *viewerEvents) tryBegin(ctx context.Context, b streamStart) (r resumption, err error) {
-	feeds, err := m.openFeeds(ctx)
+// tryStart starts to follow all conversations of the actor, after what the cursor says is
+// delivered.
+func (v *viewerEvents) tryStart(ctx context.Context, p startPoint) (r backlog, err error) {
+	feeds, err := v.openFeeds(ctx)
 	if err != nil {
 		return r, err
 	}
-	defer releaseFeeds(feeds) // those without a follower
-	m.unfollow()
-	// From here on every change is noticed. The low watermark is read first: everything below it
-	// is in what is read next.
-	if r.low, err = m.service.LowWatermark(ctx); err != nil {
+	defer releaseFeeds(feeds) // those that get no follower below
+	v.unfollow()
+	// The feeds are open, so every later change is noticed. The low watermark is read first:
+	// everything below it is in what is read next.
+	if r.low, err = v.service.LowWatermark(ctx); err != nil {
 		return r, err
 	}
-	if m.epoch, err = m.service.epoch(ctx); err != nil {
+	if v.epoch, err = v.service.epoch(ctx); err != nil {
 		return r, err
 	}
 	var now []recentMembership
 	var start map[model.ConversationID]int64
-	if from := b.from; from != nil && !b.reset && from.epoch == m.epoch &&
+	if from := p.from; from != nil && !p.reset && from.epoch == v.epoch &&
 		from.low.position <= r.low {
-		if now, err = m.recentMemberships(ctx, from.low, feeds); err != nil {
+		if now, err = v.recentMemberships(ctx, from.low, feeds); err != nil {
 			return r, err
 		}
-		start = m.startAt(*from, now)
-		if r.left, err = m.departures(ctx, *from, now); err != nil {
+		start = v.startAt(*from, now)
+		if r.departures, err = v.readDepartures(ctx, *from, now); err != nil {
 			return r, err
 		}
 	}
-	if start == nil || missed(now, start, r.left) > b.limit {
-		r.reset, r.left = b.from != nil, nil
-		if now, err = m.recentMemberships(ctx, watermark{position: r.low}, feeds); err != nil {
+	if start == nil || missed(now, start, r.departures) > p.limit {
+		r.reset, r.departures = p.from != nil, nil
+		if now, err = v.recentMemberships(ctx, watermark{position: r.low}, feeds); err != nil {
 			return r, err
 		}
-		start = m.startNow(now, r.low)
+		start = v.startNow(now, r.low)
 	}
 	for _, own := range now {
 		id, seen := own.ConversationID, max(start[own.ConversationID], own.HiddenSeq)
-		if _, named := m.delivered[id]; named {
+		if _, named := v.delivered[id]; named {
 			r.named = append(r.named, own.ownMembership)
 		}
 		if start[id] < own.JoinedSeq {
-			m.joining[id] = own.ownMembership
+			v.joining[id] = own.ownMembership
 			seen = max(own.JoinedSeq, own.HiddenSeq)
 		}
-		m.follow(feeds[id], own.ownMembership, seen)
+		v.follow(feeds[id], own.ownMembership, seen)
 		delete(feeds, id)
 	}
 	return r, nil
 }
 
-// recentMembership is a membership with what its conversation has above a low watermark, if
-// anything.
+// recentMembership is a membership with the events that its conversation has above a low watermark;
+// First and Newest are nil if there are none.
 type recentMembership struct {
 	ownMembership `bun:",extend"`
-	First, Newest *int64 // the seq of the first event; the highest position
+	First, Newest *int64 // the seq of the first of them; their highest position
 }
 
-// recentMemberships reads the memberships in conversations whose feed is open; of the others there
-// will be membership hints. It is one statement, because an end and a new beginning between two
-// statements would look like one membership.
-func (m *viewerEvents) recentMemberships(
+// recentMemberships reads the memberships in the conversations whose feed is open. The others have
+// begun since, so their membership hints follow. It is one statement: between two, a membership
+// could end and another one begin, and both would look like one.
+func (v *viewerEvents) recentMemberships(
 	ctx context.Context, low watermark, feeds map[model.ConversationID]*feed,
 ) (now []recentMembership, err error) {
-	err = m.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
+	err = v.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
 		ColumnExpr("?TableColumns, c.last_seq, r.first, r.newest").
 		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
 		Join("LEFT JOIN (?) AS r ON r.conversation_id = cm.conversation_id",
-			m.service.movedSince(m.actor, low)).
-		Where("cm.user_id = ?", m.actor.UserID).OrderExpr("cm.conversation_id").Scan(ctx, &now)
+			v.service.movedSince(v.actor, low)).
+		Where("cm.user_id = ?", v.actor.UserID).OrderExpr("cm.conversation_id").Scan(ctx, &now)
 	return slices.DeleteFunc(now, func(own recentMembership) bool {
 		return feeds[own.ConversationID] == nil
 	}), store.Error(err)
 }
 
-// startNow starts after everything that is stored. The cursor names the conversations with events
-// above the low watermark, unless they are too many: then a client that resumes gets some of these
-// events again, as it may after a reset.
-func (m *viewerEvents) startNow(now []recentMembership, low int64) map[model.ConversationID]int64 {
-	m.resetState()
-	m.low = watermark{position: low}
+// startNow sets the state to that of a stream that has delivered everything that is stored. It
+// returns how far each conversation is delivered. The cursor names the conversations with events
+// above the low watermark, unless they are too many. Then a client that resumes gets some of these
+// events although they are from before its start.
+func (v *viewerEvents) startNow(now []recentMembership, low int64) map[model.ConversationID]int64 {
+	v.resetState()
+	v.low = watermark{position: low}
 	start := make(map[model.ConversationID]int64, len(now))
 	for _, own := range now {
 		start[own.ConversationID] = own.LastSeq
 		if own.First != nil {
-			m.delivered[own.ConversationID] = progress{seq: own.LastSeq}
-			m.newest[own.ConversationID] = *own.Newest
+			v.delivered[own.ConversationID] = progress{seq: own.LastSeq}
+			v.newest[own.ConversationID] = *own.Newest
 		}
 	}
-	if len(m.delivered) > m.service.opts.maxNamed {
-		clear(m.delivered)
+	if len(v.delivered) > v.service.opts.maxNamed {
+		clear(v.delivered)
 	}
 	return start
 }
 
-// startAt returns how far each conversation has been delivered; nil if the cursor is ahead of the
-// database. Of a conversation that the cursor does not name, exactly the events below the low
-// watermark have been delivered. Those are the first events of the membership, so delivery ends
-// before the first event that is not below.
-func (m *viewerEvents) startAt(
+// startAt sets the state to what the cursor says. It returns how far each conversation is
+// delivered; nil if the cursor is ahead of the database. In a conversation that the cursor does not
+// name, exactly the events below the low watermark are delivered. What is delivered is always the
+// first events by seq, so it ends before the first event that is not below.
+func (v *viewerEvents) startAt(
 	from viewerCursor, now []recentMembership,
 ) map[model.ConversationID]int64 {
-	m.resetState()
-	m.low = from.low
+	v.resetState()
+	v.low = from.low
 	start := make(map[model.ConversationID]int64, len(now))
 	for _, own := range now {
 		id := own.ConversationID
@@ -131,9 +134,9 @@ func (m *viewerEvents) startAt(
 		switch {
 		case named:
 			start[id] = delivered.seq
-			m.delivered[id] = progress{seq: start[id]}
+			v.delivered[id] = progress{seq: start[id]}
 			if own.Newest != nil {
-				m.newest[id] = *own.Newest
+				v.newest[id] = *own.Newest
 			}
 			if start[id] > own.LastSeq {
 				return nil // the database has lost what the cursor knows
@@ -145,21 +148,21 @@ func (m *viewerEvents) startAt(
 	return start
 }
 
-func (m *viewerEvents) resetState() {
-	m.delivered = map[model.ConversationID]progress{}
-	m.newest = map[model.ConversationID]int64{}
-	m.left = map[model.ConversationID]model.Departure{}
-	m.joining = map[model.ConversationID]ownMembership{}
-	m.leaving = model.ConversationID{}
+func (v *viewerEvents) resetState() {
+	v.delivered = map[model.ConversationID]progress{}
+	v.newest = map[model.ConversationID]int64{}
+	v.ended = map[model.ConversationID]model.Departure{}
+	v.joining = map[model.ConversationID]ownMembership{}
+	v.leaving = model.ConversationID{}
 }
 
-// departures returns the memberships of the actor that have ended since the cursor and have not
-// begun again, in the order of their end.
-func (m *viewerEvents) departures(
+// readDepartures returns the departures since the cursor, in the order of their positions, without
+// those from conversations that the actor has joined again.
+func (v *viewerEvents) readDepartures(
 	ctx context.Context, from viewerCursor, now []recentMembership,
-) (left []model.Departure, err error) {
+) (departures []model.Departure, err error) {
 	named := bun.List(slices.Collect(maps.Keys(from.delivered)))
-	err = m.service.db.NewSelect().Model(&left).Where("d.user_id = ?", m.actor.UserID).
+	err = v.service.db.NewSelect().Model(&departures).Where("d.user_id = ?", v.actor.UserID).
 		Where("d.position >= ? OR d.conversation_id IN (?)", from.low.position, named).
 		OrderExpr("d.position, d.conversation_id").Scan(ctx)
 	if err != nil {
@@ -169,15 +172,15 @@ func (m *viewerEvents) departures(
 	for _, own := range now {
 		member[own.ConversationID] = true
 	}
-	return slices.DeleteFunc(left, func(d model.Departure) bool {
+	return slices.DeleteFunc(departures, func(d model.Departure) bool {
 		delivered, named := from.delivered[d.ConversationID]
 		switch {
 		case named && delivered.ended && delivered.seq >= d.Seq:
-			m.left[d.ConversationID] = d
+			v.ended[d.ConversationID] = d
 			return true
 		case named && !member[d.ConversationID]:
-			// until its end has been delivered
-			m.delivered[d.ConversationID], m.newest[d.ConversationID] = delivered, d.Position
+			// The cursor names it until its Left is delivered.
+			v.delivered[d.ConversationID], v.newest[d.ConversationID] = delivered, d.Position
 		case !named && from.low.isBelow(d.Position, d.ConversationID):
 			return true
 		}
@@ -185,11 +188,11 @@ func (m *viewerEvents) departures(
 	}), nil
 }
 
-// missed counts what a stream has to deliver before it is live.
+// missed counts the items that a stream has to deliver before it is live.
 func missed(
-	now []recentMembership, start map[model.ConversationID]int64, left []model.Departure,
+	now []recentMembership, start map[model.ConversationID]int64, departures []model.Departure,
 ) int64 {
-	count := int64(len(left))
+	count := int64(len(departures))
 	for _, own := range now {
 		if start[own.ConversationID] < own.JoinedSeq {
 			count++
@@ -200,73 +203,73 @@ func missed(
 }
 
 // catchUp delivers what was missed: first in the conversations that the cursor names, then
-// everything below the low watermark in the order in which it happened, and then the rest, which is
-// from the last moments, one conversation after the other.
-func (m *viewerEvents) catchUp(ctx context.Context, r resumption) error {
-	left, err := m.deliverNamed(ctx, r)
+// everything below the low watermark in order of position. The rest is from the last moments; it
+// follows one conversation after the other.
+func (v *viewerEvents) catchUp(ctx context.Context, r backlog) error {
+	departures, err := v.deliverNamed(ctx, r)
 	if err != nil {
 		return err
 	}
-	if left, err = m.sweep(ctx, left, r.low); err != nil {
+	if departures, err = v.sweep(ctx, departures, r.low); err != nil {
 		return err
 	}
-	for _, d := range left {
-		if err := m.makeRoom(d.ConversationID); err != nil {
+	for _, d := range departures {
+		if err := v.makeRoom(d.ConversationID); err != nil {
 			return err
 		}
-		if err := m.deliverLeft(d); err != nil {
-			return err
-		}
-	}
-	for _, id := range slices.SortedFunc(maps.Keys(m.joining), model.CompareIDs) {
-		if err := m.makeRoom(id); err != nil {
-			return err
-		}
-		if err := m.deliverJoined(m.followers[id], m.joining[id].Position, nil); err != nil {
+		if err := v.deliverLeft(d); err != nil {
 			return err
 		}
 	}
-	ready := m.stream.drainReady()
+	for _, id := range slices.SortedFunc(maps.Keys(v.joining), model.CompareIDs) {
+		if err := v.makeRoom(id); err != nil {
+			return err
+		}
+		if err := v.deliverJoined(v.followers[id], v.joining[id].Position, nil); err != nil {
+			return err
+		}
+	}
+	ready := v.stream.drainReady()
 	slices.SortFunc(ready, func(a, b *follower) int { return model.CompareIDs(a.id, b.id) })
 	for _, fo := range ready {
-		if err := m.drainFollower(ctx, fo); err != nil {
+		if err := v.drainFollower(ctx, fo); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// deliverNamed delivers the conversations that the cursor names up to where they are now. Their
-// events may be below the low watermark, where sweep does not look. It returns the departures that
-// remain.
-func (m *viewerEvents) deliverNamed(
-	ctx context.Context, r resumption,
-) (left []model.Departure, err error) {
-	for _, d := range r.left {
-		if _, named := m.delivered[d.ConversationID]; !named {
-			left = append(left, d)
-		} else if err := m.deliverLeft(d); err != nil {
+// deliverNamed delivers what was missed in the conversations that the cursor names. Their events
+// may be below the cursor's low watermark, where sweep does not look. It returns the departures
+// from other conversations.
+func (v *viewerEvents) deliverNamed(
+	ctx context.Context, r backlog,
+) (departures []model.Departure, err error) {
+	for _, d := range r.departures {
+		if _, named := v.delivered[d.ConversationID]; !named {
+			departures = append(departures, d)
+		} else if err := v.deliverLeft(d); err != nil {
 			return nil, err
 		}
 	}
 	for _, own := range r.named {
-		fo := m.followers[own.ConversationID]
-		if _, joining := m.joining[fo.id]; joining {
-			if err := m.deliverJoined(fo, own.Position, nil); err != nil {
+		fo := v.followers[own.ConversationID]
+		if _, joining := v.joining[fo.id]; joining {
+			if err := v.deliverJoined(fo, own.Position, nil); err != nil {
 				return nil, err
 			}
 		}
-		if err := m.catchUpTo(ctx, fo, own.LastSeq); err != nil {
+		if err := v.catchUpTo(ctx, fo, own.LastSeq); err != nil {
 			return nil, err
 		}
 	}
-	return left, nil
+	return departures, nil
 }
 
 // catchUpTo delivers the events of a conversation up to a seq. If the actor is no longer a member,
-// drain reports that later.
-func (m *viewerEvents) catchUpTo(ctx context.Context, fo *follower, seq int64) error {
-	err := fo.catchUpTo(ctx, seq, func(e *model.Event) error { return m.deliverSwept(fo, e, nil) })
+// it stops, and drain delivers the end of the membership later.
+func (v *viewerEvents) catchUpTo(ctx context.Context, fo *follower, seq int64) error {
+	err := fo.catchUpTo(ctx, seq, func(e *model.Event) error { return v.deliverSwept(fo, e, nil) })
 	if errors.Is(err, errRemoved) {
 		fo.remove(nil)
 		return nil

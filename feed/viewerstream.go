@@ -10,8 +10,8 @@ import (
 	"parley/store"
 )
 
-// viewerStream is what every stream over all conversations of one user has: a follower for each of
-// them, and membership hints about those that the user joins and leaves.
+// viewerStream is what Inbox, Joined and ViewerEvents have in common: a follower for each of the
+// actor's conversations, and membership hints about those that the actor joins and leaves.
 type viewerStream struct {
 	service   *Service
 	actor     model.Actor
@@ -20,30 +20,31 @@ type viewerStream struct {
 	followers map[model.ConversationID]*follower
 }
 
-// openViewerStream subscribes to membership hints, before anything is read.
+// openViewerStream returns a viewerStream without followers. It is subscribed to membership hints
+// before this returns, so that what is read next leaves no gap.
 func (s *Service) openViewerStream(actor model.Actor) *viewerStream {
-	m := &viewerStream{
+	v := &viewerStream{
 		service: s, actor: actor, stream: newStream(),
 		followers: map[model.ConversationID]*follower{},
 	}
-	m.hints = s.memberships.Handle(UserTopic(actor.UserID), func(h MembershipHint) {
-		m.stream.markChanged(h.ConversationID)
+	v.hints = s.memberships.Handle(UserTopic(actor.UserID), func(h MembershipHint) {
+		v.stream.markChanged(h.ConversationID)
 	})
-	return m
+	return v
 }
 
-func (m *viewerStream) close() {
-	m.hints.Close()
-	m.unfollow()
+func (v *viewerStream) close() {
+	v.hints.Close()
+	v.unfollow()
 }
 
 // unfollow detaches all followers. Membership hints still arrive.
-func (m *viewerStream) unfollow() {
-	for _, fo := range m.followers {
+func (v *viewerStream) unfollow() {
+	for _, fo := range v.followers {
 		fo.detach()
 	}
-	clear(m.followers)
-	m.stream.drainReady()
+	clear(v.followers)
+	v.stream.drainReady()
 }
 
 // ownMembership is a membership of the actor, with the newest seq of its conversation.
@@ -52,25 +53,25 @@ type ownMembership struct {
 	LastSeq                  int64
 }
 
-// readMemberships reads all memberships of the actor, or only some. It retries while the database
-// is unavailable.
-func (m *viewerStream) readMemberships(
+// readMemberships reads the actor's memberships of some conversations; of all if only is empty. It
+// retries while the database is unavailable.
+func (v *viewerStream) readMemberships(
 	ctx context.Context, only ...model.ConversationID,
 ) (found []ownMembership, err error) {
 	err = store.RetryWhileUnavailable(ctx, func() error {
-		found, err = m.queryMemberships(ctx, only...)
+		found, err = v.queryMemberships(ctx, only...)
 		return err
 	})
 	return found, err
 }
 
-func (m *viewerStream) queryMemberships(
+func (v *viewerStream) queryMemberships(
 	ctx context.Context, only ...model.ConversationID,
 ) (found []ownMembership, err error) {
-	q := m.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
+	q := v.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
 		ColumnExpr("?TableColumns, c.last_seq").
 		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
-		Where("cm.user_id = ?", m.actor.UserID).OrderExpr("cm.conversation_id")
+		Where("cm.user_id = ?", v.actor.UserID).OrderExpr("cm.conversation_id")
 	if len(only) > 0 {
 		q = q.Where("cm.conversation_id IN (?)", bun.List(only))
 	}
@@ -78,31 +79,32 @@ func (m *viewerStream) queryMemberships(
 }
 
 // follow adds a follower to a feed that was open before the membership was read.
-func (m *viewerStream) follow(f *feed, own ownMembership, seen int64) *follower {
+func (v *viewerStream) follow(f *feed, own ownMembership, seen int64) *follower {
 	fo := &follower{
-		stream: m.stream, feed: f, actor: &m.actor, id: own.ConversationID,
+		stream: v.stream, feed: f, actor: &v.actor, id: own.ConversationID,
 		seen: seen, hidden: own.HiddenSeq, checked: own.LastSeq, position: own.Position,
 	}
-	m.followers[fo.id] = fo
+	v.followers[fo.id] = fo
 	f.join(fo, own.LastSeq)
 	return fo
 }
 
 // drop detaches one follower.
-func (m *viewerStream) drop(fo *follower) {
+func (v *viewerStream) drop(fo *follower) {
 	fo.detach()
-	delete(m.followers, fo.id)
+	delete(v.followers, fo.id)
 }
 
 // checkMembership reads the actor's membership of a conversation after a membership hint. If the
 // actor is a member and does not follow yet, it returns the membership, and the feed, which was
-// open before the read. If the actor is not a member, it ends the follower.
-func (m *viewerStream) checkMembership(
+// open before the read; the caller must follow or release it. If the actor is not a member, it ends
+// the follower, if there is one.
+func (v *viewerStream) checkMembership(
 	ctx context.Context, id model.ConversationID,
 ) (*feed, *ownMembership, error) {
-	f := m.service.openFeed(id)
-	found, err := m.readMemberships(ctx, id)
-	fo := m.followers[id]
+	f := v.service.openFeed(id)
+	found, err := v.readMemberships(ctx, id)
+	fo := v.followers[id]
 	if err == nil && len(found) == 1 && fo == nil {
 		return f, &found[0], nil
 	}
@@ -113,15 +115,16 @@ func (m *viewerStream) checkMembership(
 	return nil, nil, err
 }
 
-// openFeeds opens the feeds of all conversations of the actor, before their bounds are read.
-func (m *viewerStream) openFeeds(ctx context.Context) (map[model.ConversationID]*feed, error) {
-	own, err := m.readMemberships(ctx)
+// openFeeds opens the feeds of all conversations of the actor. The caller reads afterwards how far
+// the conversations have come, so that no event falls between the two.
+func (v *viewerStream) openFeeds(ctx context.Context) (map[model.ConversationID]*feed, error) {
+	own, err := v.readMemberships(ctx)
 	if err != nil {
 		return nil, err
 	}
 	feeds := make(map[model.ConversationID]*feed, len(own))
 	for _, o := range own {
-		feeds[o.ConversationID] = m.service.openFeed(o.ConversationID)
+		feeds[o.ConversationID] = v.service.openFeed(o.ConversationID)
 	}
 	return feeds, nil
 }

@@ -11,29 +11,30 @@ import (
 	"parley/wake"
 )
 
-// localConnections is who has a live connection to this node. Connected only marks and notifies;
-// recordConnections writes it to the database.
+// localConnections are the users with live connections to this node. Connected only marks and
+// notifies; recordConnections writes to the database.
 type localConnections struct {
 	wake.Notifier
 
 	node        model.NodeID
-	grace       time.Duration // how long a user without a connection still counts as connected
+	grace       time.Duration // how long a user counts as online after the last connection ended
 	nodeTimeout time.Duration // how long after its last heartbeat a node counts as alive
 
 	mu      sync.Mutex // guards what follows
 	users   map[model.UserID]*localUser
-	arrived map[model.UserID]bool      // connected, and not recorded yet
-	pending []*pendingOffline          // in order of when they began
-	offline map[model.UserID]time.Time // with when they were last seen; not recorded yet
+	arrived map[model.UserID]bool      // online, and not recorded yet
+	pending []*pendingOffline          // the oldest first; some are void, see localUser
+	offline map[model.UserID]time.Time // when they were last seen; not recorded yet
 }
 
-// localUser is a user with connections to this node, or without since less than the grace time.
+// localUser is a user with connections to this node, or whose last one ended within the grace time.
 type localUser struct {
 	connections int
-	pending     *pendingOffline // nil while there are connections
+	pending     *pendingOffline // nil while there are connections; earlier ones are void
 }
 
-// pendingOffline is a user whose last connection has ended, until the grace time is over.
+// pendingOffline is a user whose last connection has ended, and who is offline after the grace
+// time.
 type pendingOffline struct {
 	user   model.UserID
 	since  time.Time // on this process's monotonic clock
@@ -49,8 +50,8 @@ func newLocalConnections(grace, nodeTimeout time.Duration) *localConnections {
 	}
 }
 
-// Connected registers a live connection of a user to this node, until release is called, once or
-// more often. Neither waits: Run records it.
+// Connected registers a live connection of a user to this node, until release is called; further
+// calls do nothing. Neither waits: Run records the change.
 func (s *Service) Connected(user model.UserID) (release func()) {
 	s.connections.connect(user)
 	return sync.OnceFunc(func() { s.connections.disconnect(user, s.db.Now()) })
@@ -83,8 +84,8 @@ func (c *localConnections) disconnect(user model.UserID, now time.Time) {
 	}
 }
 
-// drain returns what has to be recorded: who has connected, and who has been offline for the grace
-// time, with when they were last seen.
+// drain returns what has to be recorded: the users who are online now, and those whose grace time
+// is over, with when they were last seen.
 func (c *localConnections) drain() (arrived []model.UserID, offline map[model.UserID]time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,7 +101,7 @@ func (c *localConnections) drain() (arrived []model.UserID, offline map[model.Us
 	offline, c.offline = c.offline, map[model.UserID]time.Time{}
 	for user := range offline {
 		delete(c.arrived, user)
-		if c.users[user] != nil { // connected again, after recording failed
+		if c.users[user] != nil { // connected again, since recording failed
 			delete(offline, user)
 			c.arrived[user] = true
 		}
@@ -112,7 +113,7 @@ func (c *localConnections) drain() (arrived []model.UserID, offline map[model.Us
 	return arrived, offline
 }
 
-// restore takes back what could not be recorded.
+// restore takes back what drain has returned and could not be recorded.
 func (c *localConnections) restore(arrived []model.UserID, offline map[model.UserID]time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,7 +132,7 @@ func (c *localConnections) all() (users []model.UserID) {
 	return users
 }
 
-// nextOffline is when the first pending user has been offline for the grace time.
+// nextOffline returns when the grace time of the first pending user is over.
 func (c *localConnections) nextOffline() (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,15 +145,15 @@ func (c *localConnections) nextOffline() (time.Time, bool) {
 const (
 	// recordDelay is how long changes are collected, so that they share a transaction.
 	recordDelay = 50 * time.Millisecond
-	// presenceTimeout bounds one transaction.
+	// presenceTimeout is how long one transaction, or one round of reconciling, may take.
 	presenceTimeout = 10 * time.Second
-	// presenceBatch bounds one statement, and the users of one signal.
+	// presenceBatch is how many users one statement, or one signal, has at most.
 	presenceBatch = 500
 )
 
-// recordConnections records who is connected here, again and again until ctx ends, and sends the
-// node's heartbeat. At the end the rows stay: a user who connects to another node in time was never
-// offline.
+// recordConnections records who is connected to this node, and sends the node's heartbeat, until
+// ctx ends. Then the rows stay: a user who connects to another node before this one is reaped was
+// never offline.
 func (s *Service) recordConnections(ctx context.Context) {
 	c := s.connections
 	heartbeatEvery := c.nodeTimeout / 3
@@ -180,8 +181,9 @@ func (s *Service) recordConnections(ctx context.Context) {
 	}
 }
 
-// awaitConnections waits until the heartbeat is due, a user has been offline for the grace time, or
-// something has changed; false once ctx has ended.
+// awaitConnections waits until the heartbeat is due, the grace time of a user is over, or
+// connections have changed; false once ctx has ended. After a change it waits for delay, which is
+// also the shortest wait.
 func (s *Service) awaitConnections(
 	ctx context.Context, nextHeartbeat time.Time, delay time.Duration,
 ) bool {
@@ -207,8 +209,8 @@ func (s *Service) awaitConnections(
 	}
 }
 
-// record sends the heartbeat, and writes who has come and gone. If the other nodes have reaped this
-// one, it writes all users.
+// record sends the heartbeat, and writes which users are online and offline now. If another node
+// has reaped this one, it writes all users as online.
 func (s *Service) record(
 	ctx context.Context, arrived []model.UserID, offline map[model.UserID]time.Time,
 ) error {

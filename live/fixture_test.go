@@ -54,8 +54,8 @@ func mustTwoNodes(t *testing.T, db *store.DB, opts chattest.Options) *twoNodes {
 	return asTwoNodes(chattest.MustTwoNodes(t, db, opts))
 }
 
-// ways is chattest.Ways.
-func ways(t *testing.T, test func(t *testing.T, nodes *twoNodes)) {
+// eachWay is chattest.EachWay.
+func eachWay(t *testing.T, test func(t *testing.T, nodes *twoNodes)) {
 	t.Helper()
-	chattest.Ways(t, func(t *testing.T, n *chattest.TwoNodes) { test(t, asTwoNodes(n)) })
+	chattest.EachWay(t, func(t *testing.T, n *chattest.TwoNodes) { test(t, asTwoNodes(n)) })
 }

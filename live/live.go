@@ -1,24 +1,29 @@
-// Package live has what is true at this moment and is not part of the log: presence, typing and
-// read receipts, with the signals about them between nodes.
+// Package live delivers the current state that is not part of the log: presence, typing and read
+// receipts. Signals carry it between nodes.
 //
 // # Guarantees
 //
 // Signals may be lost, delayed, doubled and reordered. Presence and receipts are read from the
-// database, and reconciled with it by Run, so what a consumer knows is at most one round old.
-// Typing is stored nowhere: a lost signal is lost, and typing ends by itself. A slow consumer gets
-// the newest state, not every state in between.
+// database, and Run reconciles them with it: a change whose signal was lost is delivered after the
+// next round. Each watch of presence also reads everything again after five to ten minutes, for
+// changes that no round finds. Typing is not stored: if a signal is lost, nothing replaces it, and
+// typing ends by its timeout. A slow consumer gets the newest state, not every state in between.
+// States of different users have no order.
 //
 // # Concurrency
 //
-// A Service may be used by any number of goroutines. Run has three of its own and one for each bus,
-// and ends with its context: one records who is connected here and sends the node's heartbeat, one
-// delivers presence signals and reconciles presence, one reconciles receipts. Each conversation
-// whose receipts are watched has at most one goroutine more, while members are read; it ends with
-// the last watch.
+// A Service may be used by any number of goroutines. Run has five of its own, and returns after its
+// context has ended: two connect the buses with those of the other nodes, one records who is
+// connected to this node and sends the node's heartbeat, one delivers presence signals and
+// reconciles presence, one reconciles receipts. Each conversation whose receipts are watched has at
+// most one goroutine, which exists while members are read, and what it reads is canceled with the
+// last watch. A sequence runs on the goroutine that ranges over it.
 //
-// Handlers of signals mark and return; no publisher waits for a consumer.
+// Publishers never wait for a consumer: handlers of signals mark what has changed, and return.
+// Consumers wait for the database and, before they read much, for one of the feed's replay slots.
 //
-// Lock order: the map of readers → readers.mu; presenceWatches.mu → presenceWatch.mu.
+// Lock order: the map of readers → the bus of signals → readers.mu; the bus of signals →
+// presenceWatches.mu; the bus of typing → typingWatch.mu. No other two locks are held together.
 package live
 
 import (
@@ -43,7 +48,7 @@ type Options struct {
 	// ReconcileEvery is how often Run compares what is watched with the database; 0 means 3
 	// seconds.
 	ReconcileEvery time.Duration
-	// TypingEvery is how often, at most, it is published that a user types; 0 means 3 seconds.
+	// TypingEvery is how long a user's next "types" is not published after one; 0 means 3 seconds.
 	TypingEvery time.Duration
 	// TypingTimeout is how long after the last signal a user counts as typing; 0 means 6 seconds.
 	TypingTimeout time.Duration
@@ -58,7 +63,7 @@ type Options struct {
 	Log   *slog.Logger // nil means slog.Default
 }
 
-// Service is presence, typing and receipts on one node.
+// Service delivers presence, typing and receipts on one node.
 type Service struct {
 	db   *store.DB
 	feed *feed.Service
@@ -70,10 +75,10 @@ type Service struct {
 	connections *localConnections
 	watches     *presenceWatches
 	readers     refmap.Map[model.ConversationID, *readers]
-	presence    presenceRound // of the goroutine that reconciles presence
+	presence    presenceRound // the newest round; only runPresence uses it
 }
 
-// New returns a service. Run has to run beside it, and that of feeds.
+// New returns a service. It needs its Run, and that of feeds, to run for as long as it is used.
 func New(db *store.DB, feeds *feed.Service, opts Options) *Service {
 	if opts.ReconcileEvery == 0 {
 		opts.ReconcileEvery = 3 * time.Second
@@ -99,16 +104,16 @@ func New(db *store.DB, feeds *feed.Service, opts Options) *Service {
 		watches:     newPresenceWatches(),
 	}
 	s.typing = natsbus.NewBus(opts.Nodes, "typing", typingCodec, ignoreLost)
-	s.signals = natsbus.NewBus(opts.Nodes, "signs", signalCodec, s.reconcileLost)
+	s.signals = natsbus.NewBus(opts.Nodes, "signals", signalCodec, s.reconcileLost)
 	s.signals.Handle(presenceTopic, s.watches.handle)
 	s.signals.Handle(settingsTopic, s.watches.handle)
 	return s
 }
 
-// ignoreLost is for signals about typing: what they said is soon over.
+// ignoreLost does nothing about lost signals of typing: typing ends by its timeout.
 func ignoreLost([]string) {}
 
-// Run records who is connected here, delivers signals and reconciles, until ctx ends.
+// Run records who is connected to this node, delivers signals and reconciles, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { s.typing.Run(ctx) })

@@ -14,8 +14,8 @@ import (
 	"parley/store"
 )
 
-// clock is an SQL expression for a time ahead of now. Where there can be several nodes, it is the
-// database's clock: those of the nodes may differ.
+// clock returns an SQL expression for a time ahead of now. On PostgreSQL, which several nodes may
+// use, it is by the database's clock, because the clocks of nodes differ.
 func (s *Service) clock(ahead time.Duration) schema.QueryAppender {
 	if s.db.Postgres() {
 		return bun.SafeQuery("(statement_timestamp() + ? * interval '1 microsecond')",
@@ -24,8 +24,8 @@ func (s *Service) clock(ahead time.Duration) schema.QueryAppender {
 	return bun.SafeQuery("?", s.db.Now().Add(ahead))
 }
 
-// heartbeat records that this node is alive, and reports whether it has to be registered again. It
-// locks the node's row, so that no other node reaps it before the commit.
+// heartbeat records that this node is alive. fresh reports that it was not registered, or has been
+// reaped. The node's row is locked, so that no other node reaps it before the commit.
 func (s *Service) heartbeat(ctx context.Context, tx *store.Tx) (fresh bool, err error) {
 	node := s.connections.node
 	now, until := s.clock(0), s.clock(s.connections.nodeTimeout)
@@ -42,6 +42,7 @@ func (s *Service) heartbeat(ctx context.Context, tx *store.Tx) (fresh bool, err 
 	return true, err
 }
 
+// recordOnline writes that users are connected to this node.
 func (s *Service) recordOnline(ctx context.Context, tx *store.Tx, users []model.UserID) error {
 	return s.eachBatch(ctx, tx, users, func(batch []model.UserID) ([]*model.Sighting, error) {
 		rows := make([]*model.Presence, len(batch))
@@ -55,6 +56,8 @@ func (s *Service) recordOnline(ctx context.Context, tx *store.Tx, users []model.
 	})
 }
 
+// recordOffline writes that users are no longer connected to this node, and when they were last
+// seen.
 func (s *Service) recordOffline(
 	ctx context.Context, tx *store.Tx, offline map[model.UserID]time.Time,
 ) error {
@@ -70,6 +73,7 @@ func (s *Service) recordOffline(
 	return s.recordSeen(ctx, tx, users, func(user model.UserID) time.Time { return offline[user] })
 }
 
+// recordSeen writes when users were last seen.
 func (s *Service) recordSeen(
 	ctx context.Context, tx *store.Tx, users []model.UserID, at func(model.UserID) time.Time,
 ) error {
@@ -82,8 +86,8 @@ func (s *Service) recordSeen(
 	})
 }
 
-// eachBatch writes users in batches, and the sightings that write returns for each. All nodes write
-// in order of the ids, so that two do not deadlock. Users whose account is gone are left out.
+// eachBatch calls write with batches of users, and writes the sightings that it returns. All nodes
+// write in order of the ids, so that two do not deadlock. Users without an account are left out.
 func (s *Service) eachBatch(
 	ctx context.Context, tx *store.Tx, users []model.UserID,
 	write func(batch []model.UserID) ([]*model.Sighting, error),
@@ -108,8 +112,8 @@ func (s *Service) eachBatch(
 	return nil
 }
 
-// existing returns the users whose account exists, in order of their ids. If an account is deleted
-// just after it, the transaction fails on the foreign key and runs again.
+// existing returns the users who have an account, in order of their ids. If an account is deleted
+// after that, the transaction fails on the foreign key and runs again.
 func existing(
 	ctx context.Context, tx *store.Tx, users []model.UserID,
 ) (found []model.UserID, err error) {
@@ -118,8 +122,8 @@ func existing(
 	return found, err
 }
 
-// writeSightings writes that users have come or gone, and signals it after the commit. A time that
-// is older than the stored one does not count.
+// writeSightings writes that users have come or gone, and publishes that after the commit. Stored
+// times do not go back.
 func (s *Service) writeSightings(
 	ctx context.Context, tx *store.Tx, sightings []*model.Sighting,
 ) error {
@@ -143,7 +147,7 @@ func (s *Service) writeSightings(
 	return nil
 }
 
-// reapNodes deletes nodes whose heartbeat has stopped, and records their users as offline.
+// reapNodes deletes the nodes whose heartbeat has stopped, and records their users as offline.
 func (s *Service) reapNodes(ctx context.Context) error {
 	dead, err := s.db.NewSelect().Model((*model.Node)(nil)).
 		Where("n.alive_until <= ?", s.clock(0)).Exists(ctx)

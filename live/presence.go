@@ -14,12 +14,12 @@ import (
 	"parley/store"
 )
 
-// Presence is whether a user is online: has a live connection to some node, or had one a moment
-// ago.
+// Presence is whether a user is online: has a live connection to some node, or had one less than
+// PresenceTimeout ago.
 type Presence struct {
 	UserID model.UserID
 	Online bool
-	// LastSeenAt is when the last connection ended; nil while the user is online, and if it is not
+	// LastSeenAt is when the last connection ended; nil while the user is online, or if it is not
 	// known.
 	LastSeenAt *time.Time
 }
@@ -30,7 +30,7 @@ func (p Presence) equal(q Presence) bool {
 }
 
 // Presences returns the presence of those of the users whose presence the actor may know: users who
-// share a conversation with the actor and show their presence, and the actor. The others are
+// share a conversation with the actor, and the actor, if they show their presence. The others are
 // missing.
 func (s *Service) Presences(
 	ctx context.Context, actor model.Actor, ids []model.UserID,
@@ -54,7 +54,7 @@ func (s *Service) Presences(
 // actor.
 type sharedPresence struct {
 	Presence
-	Shown bool // to other users; if not, it must not leave this package
+	Shown bool // the user shows it; if not, it must not leave this package
 }
 
 // readPresences reads the presence of some users, in order of their ids.
@@ -102,7 +102,7 @@ func (s *Service) scanPresences(
 		Shown      bool
 		LastSeenAt *time.Time
 		NodeSeenAt *time.Time // the newest heartbeat of the nodes that the user is connected to
-		AliveUntil *time.Time // the newest of these nodes
+		AliveUntil *time.Time // the latest of these nodes
 		Now        time.Time
 	}
 	if err := narrow(q, shared).Scan(ctx, &found); err != nil {
@@ -115,7 +115,8 @@ func (s *Service) scanPresences(
 		case alive == nil:
 		case alive.After(row.Now):
 			p.Online, p.LastSeenAt = true, nil
-		case p.LastSeenAt == nil || p.LastSeenAt.Before(*row.NodeSeenAt): // it is yet to be reaped
+		case p.LastSeenAt == nil || p.LastSeenAt.Before(*row.NodeSeenAt):
+			// The node is dead and not reaped yet.
 			p.LastSeenAt = row.NodeSeenAt
 		}
 		presences[i] = sharedPresence{p, row.Shown}
@@ -170,8 +171,8 @@ func (s *Service) deliverPresences(
 	}
 }
 
-// retryPresences reads presence in a replay slot, because many watches read at the same time when
-// many users come and go. It retries while the database is unavailable.
+// retryPresences reads presence, and retries while the database is unavailable. It waits for a
+// replay slot, because many watches read at the same time when many users come and go.
 func (s *Service) retryPresences(
 	ctx context.Context, actor model.Actor, ids []model.UserID, all bool,
 ) (found []sharedPresence, err error) {

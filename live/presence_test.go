@@ -21,7 +21,7 @@ import (
 const (
 	// aMoment is a timeout that a test waits for.
 	aMoment = 20 * time.Millisecond
-	// forGood is one that no test sees.
+	// forGood is a timeout that never ends during a test.
 	forGood = time.Hour
 )
 
@@ -68,18 +68,18 @@ func (p *pulledPresence) want(nickname string, online bool) live.Presence {
 	return got
 }
 
-// wantAll takes the next ones in any order: of whom there is news already, it is told later.
+// wantAll takes the next ones, in any order. A user who has changed again by then comes later.
 func (p *pulledPresence) wantAll(online map[string]bool) {
 	p.t.Helper()
 	got := map[string]bool{}
 	for range online {
-		told, err, ok := p.next()
+		presence, err, ok := p.next()
 		if err != nil || !ok {
 			p.t.Fatalf("got the end (%v) after %v, instead of %v", err, got, online)
 		}
 		for name := range online {
-			if told.UserID == p.w.UserID(name) {
-				got[name] = told.Online
+			if presence.UserID == p.w.UserID(name) {
+				got[name] = presence.Online
 			}
 		}
 	}
@@ -96,7 +96,7 @@ func (w *fixture) setShown(nickname string, shown bool) {
 	}
 }
 
-// changeSettings does what auth does: it is told once the change is in.
+// changeSettings changes a setting as package auth does, and publishes it after the commit.
 func (w *fixture) changeSettings(nickname, set string, to bool) {
 	w.T.Helper()
 	err := w.DB.InTx(w.T.Context(), func(ctx context.Context, tx *store.Tx) error {
@@ -110,7 +110,7 @@ func (w *fixture) changeSettings(nickname, set string, to bool) {
 	}
 }
 
-// presenceOf is what somebody may know of another; nil is nothing.
+// presenceOf returns what a viewer may know of a user's presence; nil if nothing.
 func (w *fixture) presenceOf(viewer, nickname string) *live.Presence {
 	w.T.Helper()
 	found, err := w.Presences(w.T.Context(), w.Actor(viewer), []model.UserID{w.UserID(nickname)})
@@ -131,7 +131,7 @@ func (w *fixture) untilOnline(viewer, nickname string, want bool) {
 	})
 }
 
-func TestWhoMayKnowAPresence(t *testing.T) {
+func TestPresencesThatAnActorMayKnow(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, quietly, "ann", "ben", "eve", "hid", "off")
@@ -182,7 +182,7 @@ func TestPresenceComesAndGoes(t *testing.T) {
 		if first := p.want("ben", false); first.LastSeenAt != nil {
 			t.Errorf("ben was never there, and was seen at %v", first.LastSeenAt)
 		}
-		_ = w.Connected(w.UserID("eve")) // of whom ann hears nothing
+		_ = w.Connected(w.UserID("eve")) // who shares no conversation with ann
 		before := db.Now()
 		one, two := w.Connected(w.UserID("ben")), w.Connected(w.UserID("ben"))
 		p.want("ben", true)
@@ -201,9 +201,8 @@ func TestPresenceComesAndGoes(t *testing.T) {
 	})
 }
 
-// TestAReconnectTellsNothing has somebody come back within the timeout, again and again. What is
-// told next is the next to come.
-func TestAReconnectTellsNothing(t *testing.T) {
+// A user reconnects within the timeout, again and again. The next item is about another user.
+func TestAReconnectYieldsNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{
@@ -231,7 +230,7 @@ func TestAReconnectTellsNothing(t *testing.T) {
 	})
 }
 
-func TestWhoIsToldOfPresence(t *testing.T) {
+func TestPresenceFollowsMemberships(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{
@@ -280,8 +279,8 @@ func TestWhoIsToldOfPresence(t *testing.T) {
 	})
 }
 
-// TestWhoHidesTheirPresence has no comparison: what is hidden, or shown again, is told by its sign.
-func TestWhoHidesTheirPresence(t *testing.T) {
+// Nothing is reconciled: signals report who hides their presence, and who shows it again.
+func TestUsersWhoHideTheirPresence(t *testing.T) {
 	t.Parallel()
 	hide := func(t *testing.T, changing, watching *fixture) {
 		p := watching.pullPresence(t, "ann")
@@ -310,13 +309,12 @@ func TestWhoHidesTheirPresence(t *testing.T) {
 		defer nodes[0].Connected(nodes[0].UserID("ben"))()
 		nodes[0].untilOnline("ann", "ben", true)
 		chattest.WaitUntil(t, "both listen",
-			func() bool { return len(s.Subscriptions("parley.signs.topic.settings")) == 2 })
+			func() bool { return len(s.Subscriptions("parley.signals.topic.settings")) == 2 })
 		hide(t, nodes[0], nodes[1])
 	})
 }
 
-// TestPresenceOfARemovedAccount has nothing but the sign of the removal, and leaves nothing of the
-// person.
+// There is only the signal of the removal, after which nothing is stored of the user.
 func TestPresenceOfARemovedAccount(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -344,8 +342,7 @@ func TestPresenceOfARemovedAccount(t *testing.T) {
 	})
 }
 
-// TestASlowConsumerOfPresence takes nothing while everybody comes. It is told once how it is in the
-// end.
+// The consumer takes nothing while users come and go. It gets each user's last state once.
 func TestASlowConsumerOfPresence(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -353,7 +350,7 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 		chattest.MustConversation(t, w.Fixture, "ann", "ben", "eve")
 		p := w.pullPresence(t, "ann")
 		p.want("ben", false)
-		// eve is yet to be told, and what was read of her is old by the time.
+		// eve is yet to be delivered, and what was read of her is out of date by then.
 		for range 5 {
 			release := w.Connected(w.UserID("eve"))
 			w.untilOnline("ann", "eve", true)
@@ -362,7 +359,7 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 		}
 		defer w.Connected(w.UserID("eve"))()
 		w.untilOnline("ann", "eve", true)
-		chattest.WaitUntil(t, "ann's stream is told",
+		chattest.WaitUntil(t, "ann's watch has the signals",
 			func() bool { return w.SignalsAreDelivered() })
 		p.want("eve", true)
 		defer w.Connected(w.UserID("ben"))()
@@ -370,7 +367,7 @@ func TestASlowConsumerOfPresence(t *testing.T) {
 	})
 }
 
-func TestPresenceWithoutSignsOfOtherNodes(t *testing.T) {
+func TestPresenceWithoutSignalsOfOtherNodes(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{
@@ -412,14 +409,14 @@ func TestPresenceOverNATS(t *testing.T) {
 	p := nodes[1].pullPresence(t, "ann")
 	p.want("ben", false)
 	chattest.WaitUntil(t, "both listen",
-		func() bool { return len(s.Subscriptions("parley.signs.topic.presence")) == 2 })
+		func() bool { return len(s.Subscriptions("parley.signals.topic.presence")) == 2 })
 	defer nodes[0].Connected(nodes[0].UserID("ben"))()
 	p.want("ben", true)
 }
 
-// TestADeadNodesPeopleGoOffline ends a node without a word. Its people are offline when its time is
-// over, but who has come to another node meanwhile has never been away.
-func TestADeadNodesPeopleGoOffline(t *testing.T) {
+// A node dies. Its users are offline after its timeout, except those who have connected to another
+// node by then: they were never offline.
+func TestUsersOfADeadNodeGoOffline(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		opts := chattest.Options{
@@ -456,8 +453,8 @@ func TestADeadNodesPeopleGoOffline(t *testing.T) {
 	})
 }
 
-// TestANodeThatWasGivenUpComesBack has the others take a node for dead that was only slow.
-func TestANodeThatWasGivenUpComesBack(t *testing.T) {
+// Another node reaps a node that was only slow.
+func TestAReapedNodeComesBack(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixtureWith(t, db, quietly, "ann", "ben", "eve")
@@ -490,29 +487,27 @@ func TestANodeThatWasGivenUpComesBack(t *testing.T) {
 	})
 }
 
-// TestACrowdComesAndGoes has no goroutine for each, and is written in few transactions.
-func TestACrowdComesAndGoes(t *testing.T) {
+// They need no goroutine each, and are written in few transactions.
+func TestManyUsersComeAndGo(t *testing.T) {
 	t.Parallel()
-	const people, each = 300, 10
+	const users, each = 300, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{
-			ReconcileEvery:  chattest.Never,
-			PresenceTimeout: 10 * aMoment, NodeTimeout: forGood,
-		}, "ann")
-		crowd := w.Crowd(people)
+		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
+			PresenceTimeout: 10 * aMoment, NodeTimeout: forGood}, "ann")
+		crowd := w.Crowd(users)
 		before := runtime.NumGoroutine()
 		var wg sync.WaitGroup
-		releases := make([][]func(), people)
+		releases := make([][]func(), users)
 		for i, name := range crowd {
 			user := w.UserID(name)
 			for range each {
 				releases[i] = append(releases[i], w.Connected(user))
 			}
 		}
-		if now := runtime.NumGoroutine(); now > before+people*each/2 { // other tests have some
+		if now := runtime.NumGoroutine(); now > before+users*each/2 { // other tests have some
 			t.Errorf("%d goroutines, and %d before", now, before)
 		}
-		chattest.WaitUntil(t, "all are online", func() bool { return w.countPresences() == people })
+		chattest.WaitUntil(t, "all are online", func() bool { return w.countPresences() == users })
 		for _, some := range releases {
 			wg.Go(func() {
 				for _, release := range some {
@@ -524,7 +519,7 @@ func TestACrowdComesAndGoes(t *testing.T) {
 		chattest.WaitUntil(t, "all are offline", func() bool { return w.countPresences() == 0 })
 		seen, err := db.NewSelect().Model((*model.Sighting)(nil)).
 			Where("sg.last_seen_at IS NOT NULL").Count(t.Context())
-		if err != nil || seen != people {
+		if err != nil || seen != users {
 			t.Errorf("%d have a time (%v)", seen, err)
 		}
 		if n := w.UnrecordedConnections(); n != 0 {

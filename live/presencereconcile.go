@@ -9,8 +9,8 @@ import (
 	"parley/store"
 )
 
-// runPresence delivers signals to the watches of presence, and reconciles with the database, until
-// ctx ends.
+// runPresence delivers signals to the watches of presence, and reconciles them with the database,
+// until ctx ends.
 func (s *Service) runPresence(ctx context.Context) {
 	tick := time.NewTicker(s.opts.ReconcileEvery)
 	defer tick.Stop()
@@ -24,7 +24,7 @@ func (s *Service) runPresence(ctx context.Context) {
 		case <-s.watches.lost.C():
 		case <-tick.C:
 		}
-		// The next tick reconciles what this should have.
+		// If it fails, the next tick tries again.
 		if err := s.reconcilePresence(ctx); err != nil && ctx.Err() == nil {
 			s.opts.Log.Warn("cannot reconcile presence with the database; retrying", "error", err)
 		}
@@ -33,9 +33,10 @@ func (s *Service) runPresence(ctx context.Context) {
 
 // presenceRound is what a round of reconciling leaves to the next one.
 type presenceRound struct {
-	started      bool  // there has been a round since the first watch began
-	lowWatermark int64 // read before the rest
-	joined       map[model.MemberID]membershipStart
+	// there has been a round since the first watch began
+	started      bool
+	lowWatermark int64                              // read before everything else
+	joined       map[model.MemberID]membershipStart // new memberships that are reconciled
 }
 
 // membershipStart is the beginning of a membership.
@@ -44,8 +45,8 @@ type membershipStart struct {
 	at  time.Time
 }
 
-// reconcilePresence is one round: it reaps dead nodes, and marks in the watches everything that
-// affects a user's presence and has changed since the round before.
+// reconcilePresence is one round: it reaps dead nodes, and marks in the watches the users whose
+// presence, or who may know it, has changed since the round before.
 func (s *Service) reconcilePresence(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, presenceTimeout)
 	defer cancel()
@@ -64,7 +65,7 @@ func (s *Service) reconcilePresence(ctx context.Context) error {
 	now := presenceRound{started: true, lowWatermark: low, joined: before.joined}
 	if !before.started {
 		now.joined = map[model.MemberID]membershipStart{}
-		for _, w := range s.watches.all() { // what has changed since they began is not known
+		for _, w := range s.watches.all() { // changes since they began may be missed
 			w.markAllDirty()
 		}
 		s.presence = now
@@ -108,13 +109,13 @@ func (s *Service) reconcileHidden(ctx context.Context) error {
 	return nil
 }
 
-// newMembership is for how long a membership counts as new: longer than clocks differ and
-// transactions take. Most memberships that have changed at a position began long ago; their row
-// changes with read state, for example.
+// newMembership is how long a membership counts as new: longer than clocks differ and transactions
+// take. Most memberships that have changed above a position are not new: their row also changes
+// with read state, for example.
 const newMembership = 5 * time.Minute
 
-// reconcilePairs marks pairs of users who started or stopped to share a conversation at or above a
-// position. joined has the memberships for which that is done.
+// reconcilePairs marks pairs of users who have started or stopped sharing a conversation at or
+// above a position. joined has the new memberships for which that is done.
 func (s *Service) reconcilePairs(
 	ctx context.Context, since int64, joined map[model.MemberID]membershipStart,
 ) error {
@@ -155,8 +156,8 @@ func (s *Service) reconcilePairs(
 	return nil
 }
 
-// refreshPairs marks users who have joined or left conversations in the watches of the members, and
-// the members in theirs.
+// refreshPairs marks the users who have joined or left a conversation in the watches of its
+// members, and the members in the watches of those users.
 func (s *Service) refreshPairs(
 	ctx context.Context, changed map[model.ConversationID][]model.UserID,
 ) error {

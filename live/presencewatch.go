@@ -11,25 +11,25 @@ import (
 	"parley/wake"
 )
 
-// presenceWatch is what one consumer of PresenceChanges knows, and which users have to be read
-// again.
+// presenceWatch is the presence that one consumer of PresenceChanges has, and which users have to
+// be read.
 type presenceWatch struct {
-	wake.Notifier // notified when something is dirty
+	wake.Notifier // notified when users are dirty
 
 	actor model.Actor
 
 	mu sync.Mutex // guards what follows
-	// delivered has all users who share a conversation with the actor; nil for those of whom the
-	// consumer has been told nothing, or offline at last.
+	// delivered has the newest delivered presence of each user who shares a conversation with the
+	// actor; nil if none has been delivered, or if the user has begun to hide it.
 	delivered map[model.UserID]*Presence
-	hidden    map[model.UserID]bool // those who do not show their presence
-	dirty     map[model.UserID]bool // those to read
-	allDirty  bool
-	reading   bool      // delivered is not complete yet, so every signal counts
-	rereadAt  time.Time // when all are to be read again
+	hidden    map[model.UserID]bool // those of them who do not show their presence
+	dirty     map[model.UserID]bool // the users to read
+	allDirty  bool                  // all users have to be read
+	reading   bool                  // a read may add users to delivered, so every signal counts
+	rereadAt  time.Time             // when all users are to be read again
 }
 
-// markKnownDirty marks those of the users whom the watch knows, or is about to know.
+// markKnownDirty marks those of the users who are in delivered, or may be after the current read.
 func (w *presenceWatch) markKnownDirty(users map[model.UserID]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -40,7 +40,7 @@ func (w *presenceWatch) markKnownDirty(users map[model.UserID]bool) {
 	}
 }
 
-// markDirty marks users, known or not.
+// markDirty marks users.
 func (w *presenceWatch) markDirty(users []model.UserID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,7 +50,7 @@ func (w *presenceWatch) markDirty(users []model.UserID) {
 }
 
 // reconcileHidden marks the users who have changed whether they show their presence. hidden has all
-// users who do not.
+// users who do not show it.
 func (w *presenceWatch) reconcileHidden(hidden map[model.UserID]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -77,7 +77,7 @@ func (w *presenceWatch) markAllDirty() {
 	w.Notify()
 }
 
-// drain returns what is dirty, and marks it clean.
+// drain returns the dirty users, and marks them clean.
 func (w *presenceWatch) drain() (ids []model.UserID, all bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -86,7 +86,8 @@ func (w *presenceWatch) drain() (ids []model.UserID, all bool) {
 	return ids, all
 }
 
-// diff compares what was read of some users, or of all, with what the consumer knows.
+// diff compares what was read, of the users ids or of all, with what was delivered, and returns
+// what has to be delivered.
 func (w *presenceWatch) diff(
 	ids []model.UserID, all bool, found []sharedPresence,
 ) (changed []Presence) {
@@ -115,7 +116,7 @@ func (w *presenceWatch) diff(
 			changed = append(changed, Presence{UserID: p.UserID})
 		}
 	}
-	for id := range missing { // users whose presence the actor may not know, or no longer
+	for id := range missing { // users who do not share a conversation with the actor, or no longer
 		before := w.delivered[id]
 		delete(w.delivered, id)
 		delete(w.hidden, id)
@@ -126,13 +127,13 @@ func (w *presenceWatch) diff(
 	return changed
 }
 
-// markDelivered records that a change is about to be yielded. It returns false if there may be a
-// newer one.
+// markDelivered records that a change is about to be yielded. It returns false if the user is dirty
+// again: then a newer one follows.
 func (w *presenceWatch) markDelivered(p Presence) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, known := w.delivered[p.UserID]; !known {
-		return true // the actor may no longer know
+		return true // offline, because the user no longer shares a conversation
 	}
 	if w.dirty[p.UserID] || w.allDirty {
 		return false
@@ -154,8 +155,8 @@ type presenceWatches struct {
 	signaled map[model.UserID]bool
 }
 
-// rereadAfter is after how long, up to twice of it, a watch reads all users again: for changes that
-// no round of reconciling finds.
+// rereadAfter is after how long a watch reads all users again, for changes that no round of
+// reconciling finds. A random time up to the same is added.
 const rereadAfter = 5 * time.Minute
 
 func newPresenceWatches() *presenceWatches {
@@ -183,7 +184,7 @@ func (ws *presenceWatches) unregister(w *presenceWatch) {
 	delete(ws.open, w)
 }
 
-// handle takes a signal, and returns at once.
+// handle handles a signal about presence or settings.
 func (ws *presenceWatches) handle(sig Signal) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -196,7 +197,7 @@ func (ws *presenceWatches) handle(sig Signal) {
 	ws.signals.Notify()
 }
 
-// deliverSignals marks the users who were signaled in all watches.
+// deliverSignals marks the signaled users in all watches.
 func (ws *presenceWatches) deliverSignals() {
 	ws.mu.Lock()
 	signaled := ws.signaled
@@ -220,7 +221,7 @@ func (ws *presenceWatches) all() []*presenceWatch {
 	return slices.Collect(maps.Keys(ws.open))
 }
 
-// reread makes the watches read all users whose last full read was long ago.
+// reread marks all users in the watches whose last complete read is long ago.
 func (ws *presenceWatches) reread() {
 	now := time.Now()
 	for _, w := range ws.all() {

@@ -16,29 +16,29 @@ import (
 	"parley/wake"
 )
 
-// readers is how far the members of one conversation have read, as this node knows it, for all
-// watches on it. Most changes come as signals. The rest is read by a goroutine, which exists only
-// while a member is dirty.
+// readers knows how far the members of one conversation have read, for all its watches on this
+// node. Most changes come with signals. A goroutine reads the others; it exists only while a member
+// is dirty.
 type readers struct {
 	service *Service
 	id      model.ConversationID
-	ctx     context.Context //nolint:containedctx // ends with the last watch, and bounds what is read
+	ctx     context.Context //nolint:containedctx // of reads; ends with the last watch
 	cancel  context.CancelFunc
 	subs    []*pubsub.Subscription[Signal]
 
 	mu       sync.Mutex // guards what follows, and the fields of each watch that say so
 	members  map[model.UserID]reader
 	watches  map[*receiptWatch]struct{}
-	dirty    map[model.UserID]bool // members to read
-	allDirty bool
-	observed int64 // the newest event about members that a watch has seen
-	reading  bool  // the goroutine runs
+	dirty    map[model.UserID]bool // users to read
+	allDirty bool                  // all members have to be read
+	observed int64                 // the newest event about members that a watch has observed
+	reading  bool                  // the goroutine runs
 }
 
-// reader is a member. seq never goes back.
+// reader is the read state of a member.
 type reader struct {
-	seq             int64
-	receiptsEnabled bool
+	seq             int64 // up to which the member has read; it never goes back
+	receiptsEnabled bool  // the member sends read receipts
 }
 
 // watchReaders registers a watch of a conversation's receipts.
@@ -53,7 +53,7 @@ func (s *Service) watchReaders(
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.watches[w] = struct{}{}
-	r.markAllDirty() // a signal may be lost that has not been reconciled yet
+	r.markAllDirty() // signals may be lost, and not reconciled yet
 	return w
 }
 
@@ -70,6 +70,7 @@ func (s *Service) newReaders(id model.ConversationID) *readers {
 	return r
 }
 
+// unwatchReaders unregisters a watch.
 func (s *Service) unwatchReaders(w *receiptWatch) {
 	r := w.readers
 	r.mu.Lock()
@@ -83,7 +84,7 @@ func (s *Service) unwatchReaders(w *receiptWatch) {
 	})
 }
 
-// handleRead takes the signal that members have read further, and returns at once.
+// handleRead handles the signal that members have read further.
 func (r *readers) handleRead(sig Signal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,7 +93,7 @@ func (r *readers) handleRead(sig Signal) {
 	}
 }
 
-// advance must be called with r.mu held.
+// advance records that a user has read up to a seq. It must be called with r.mu held.
 func (r *readers) advance(user model.UserID, seq int64) {
 	m, known := r.members[user]
 	switch {
@@ -105,12 +106,12 @@ func (r *readers) advance(user model.UserID, seq int64) {
 	}
 }
 
-// handleSettings takes the signal that users have changed what they let others know.
+// handleSettings handles the signal that users have changed what others may know.
 func (r *readers) handleSettings(sig Signal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, user := range sig.Users {
-		// Members that are being read are not in members yet.
+		// Members who are being read may not be in members yet.
 		if _, known := r.members[user]; known || r.reading {
 			r.markDirty(user)
 		}
@@ -119,7 +120,7 @@ func (r *readers) handleSettings(sig Signal) {
 
 // markDirty must be called with r.mu held.
 func (r *readers) markDirty(user model.UserID) {
-	if len(r.dirty) >= membership.Max { // only signals about non-members make it more
+	if len(r.dirty) >= membership.Max { // there are signals about non-members
 		r.allDirty = true
 	} else {
 		r.dirty[user] = true
@@ -141,13 +142,14 @@ func (r *readers) startReading() {
 	}
 }
 
-// dirtyMembers is what read reads.
+// dirtyMembers are the members that one read reads.
 type dirtyMembers struct {
 	all     bool
 	users   []model.UserID  // if not all
-	started []*receiptWatch // watches that wait for all
+	started []*receiptWatch // watches that start with this read; only if all
 }
 
+// read reads dirty members until there are none.
 func (r *readers) read() {
 	for {
 		dirty, ok := r.drain()
@@ -169,8 +171,8 @@ func (r *readers) read() {
 	}
 }
 
-// drain returns what is dirty, and marks it clean. It returns false, and the goroutine ends, if
-// nothing is.
+// drain returns the dirty members, and marks them clean. It returns false, and the goroutine must
+// end, if there are none.
 func (r *readers) drain() (dirty dirtyMembers, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,7 +195,7 @@ func (r *readers) drain() (dirty dirtyMembers, ok bool) {
 	return dirty, true
 }
 
-// fail leaves everything dirty, for the next round of reconciling.
+// fail marks all members dirty, for the next round of reconciling to start the goroutine again.
 func (r *readers) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -204,7 +206,7 @@ func (r *readers) fail(err error) {
 	}
 }
 
-// merge merges what was read.
+// merge merges what was read into members, and marks what has changed in the watches.
 func (r *readers) merge(dirty dirtyMembers, found []readerRow) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -218,7 +220,7 @@ func (r *readers) merge(dirty dirtyMembers, found []readerRow) {
 	for _, row := range found {
 		delete(missing, row.UserID)
 		before, known := r.members[row.UserID]
-		// A signal may be ahead of what was read.
+		// A signal may have come since the read.
 		now := reader{max(row.Seq, before.seq), row.ReceiptsEnabled}
 		if !known || now != before {
 			r.members[row.UserID] = now
@@ -238,7 +240,8 @@ func (r *readers) merge(dirty dirtyMembers, found []readerRow) {
 	}
 }
 
-// markChanged marks changes in the watches. It must be called with r.mu held.
+// markChanged marks changed members in the watches that have started. It must be called with r.mu
+// held.
 func (r *readers) markChanged(users []model.UserID) {
 	if len(users) == 0 {
 		return
@@ -271,14 +274,14 @@ func (s *Service) readReaders(
 	return found, store.Error(q.Scan(ctx, &found))
 }
 
-// readersBatch bounds one statement.
+// readersBatch is how many conversations one statement has at most.
 const readersBatch = 1000
 
 // runReaders reconciles receipts with the database until ctx ends.
 func (s *Service) runReaders(ctx context.Context) {
 	tick := time.NewTicker(s.opts.ReconcileEvery)
 	defer tick.Stop()
-	var since int64 // the low watermark before the last round: the first round reads all
+	var since int64 // the low watermark before the last round; 0 makes the first one read all
 	for {
 		low, err := s.feed.LowWatermark(ctx)
 		if err == nil {
@@ -287,7 +290,7 @@ func (s *Service) runReaders(ctx context.Context) {
 		switch {
 		case err == nil:
 			since = low
-		case ctx.Err() == nil: // the next tick reconciles what this should have
+		case ctx.Err() == nil: // the next tick tries again
 			s.opts.Log.Warn("cannot reconcile read receipts with the database; retrying",
 				"error", err)
 		}
@@ -299,8 +302,8 @@ func (s *Service) runReaders(ctx context.Context) {
 	}
 }
 
-// reconcileReaders compares what is watched with the memberships that have changed at or above a
-// position, and with the members who do not send read receipts.
+// reconcileReaders compares the watched conversations with the memberships that have changed at or
+// above a position, and with the members who do not send read receipts.
 func (s *Service) reconcileReaders(ctx context.Context, since int64) error {
 	for some := range slices.Chunk(s.readers.Values(), readersBatch) {
 		ids := make([]model.ConversationID, len(some))
@@ -347,8 +350,8 @@ func readersIn(
 	return byConversation, nil
 }
 
-// reconcile compares the members with how far those have read whose membership has changed, and
-// with all members who do not send read receipts.
+// reconcile compares the members with the database. moved is how far those have read whose
+// membership has changed; disabled has all members who do not send read receipts.
 func (r *readers) reconcile(moved, disabled map[model.UserID]int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -360,13 +363,13 @@ func (r *readers) reconcile(moved, disabled map[model.UserID]int64) {
 			r.markDirty(user)
 		}
 	}
-	if r.allDirty { // what could not be read before
+	if r.allDirty { // the last read failed
 		r.startReading()
 	}
 }
 
-// markReadersDirty marks all members of the conversations about which signals may have been lost;
-// nil means all topics.
+// markReadersDirty marks all members of the conversations whose signals may have been lost; nil
+// means all topics.
 func (s *Service) markReadersDirty(topics []string) {
 	all := topics == nil || slices.Contains(topics, settingsTopic)
 	for _, r := range s.readers.Values() {

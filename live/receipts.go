@@ -21,9 +21,10 @@ type ReadReceipt struct {
 }
 
 // ReadReceipts first yields how far the members of a conversation have read, except the actor, and
-// then each change: of the members who send read receipts, and only while the actor does too. A
-// slow consumer gets the newest receipt of each member. It returns NOT_FOUND for non-members. The
-// sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a member.
+// then each change. It yields receipts of members who send them, and only while the actor does too.
+// A slow consumer gets the newest receipt of each member. ReadReceipts returns NOT_FOUND for
+// non-members. The sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a
+// member.
 func (s *Service) ReadReceipts(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (iter.Seq2[ReadReceipt, error], error) {
@@ -47,8 +48,8 @@ func (s *Service) deliverReceipts(
 		return err
 	}
 	defer log.Close()
-	// Registered after the log is watched: a member who joins or leaves from now on is noticed, and
-	// what happened before is read.
+	// This comes after Watch: members who join or leave from then on are observed, and the earlier
+	// ones are read.
 	w := s.watchReaders(id, actor.UserID, notifier)
 	defer s.unwatchReaders(w)
 	for {
@@ -69,7 +70,8 @@ func (s *Service) deliverReceipts(
 	}
 }
 
-// observe takes from the log who has joined and left, which every watch of the conversation sees.
+// observe marks all members dirty if members have joined or left. Every watch of the conversation
+// observes the same events; only the first counts.
 func (r *readers) observe(ctx context.Context, log *feed.Watcher) error {
 	events, missed, err := log.Drain(ctx)
 	if err != nil {
@@ -96,19 +98,19 @@ func changesMembers(e *model.Event) bool {
 	return e.Kind == model.MemberAdded || e.Kind == model.MemberRemoved
 }
 
-// receiptWatch is what one consumer knows of how far others have read.
+// receiptWatch is the receipts that one consumer has.
 type receiptWatch struct {
 	readers  *readers
 	viewer   model.UserID
 	notifier wake.Notifier
 
 	// Guarded by readers.mu.
-	started   bool                   // the state at its beginning has been read
-	delivered map[model.UserID]int64 // of the members whose receipt the consumer has
-	changed   map[model.UserID]bool  // members of whom it is not what was delivered
+	started   bool                   // all members have been read since it was registered
+	delivered map[model.UserID]int64 // the receipts that the consumer has
+	changed   map[model.UserID]bool  // the users whose receipt is not the one in delivered
 }
 
-// markChanged finds out which of the users the consumer does not know as they are now. It must be
+// markChanged marks those of the users whose receipt is not what the consumer has. It must be
 // called with readers.mu held.
 func (w *receiptWatch) markChanged(users []model.UserID) {
 	if slices.Contains(users, w.viewer) { // all receipts depend on the viewer's own setting
@@ -137,7 +139,7 @@ func (w *receiptWatch) markAllChanged() {
 func (w *receiptWatch) markOneChanged(user model.UserID) {
 	seq, visible := w.visible(user)
 	if delivered, known := w.delivered[user]; known == visible && delivered == seq {
-		delete(w.changed, user) // it has changed back
+		delete(w.changed, user) // it may have changed back
 		return
 	}
 	w.changed[user] = true
@@ -154,11 +156,11 @@ func (w *receiptWatch) visible(user model.UserID) (seq int64, visible bool) {
 	return other.seq, true
 }
 
-// next returns one receipt that the consumer does not know yet.
+// next returns one receipt that the consumer does not have yet.
 func (w *receiptWatch) next() (r ReadReceipt, changed bool) {
 	w.readers.mu.Lock()
 	defer w.readers.mu.Unlock()
-	if _, member := w.readers.members[w.viewer]; !member { // FORBIDDEN is about to come
+	if _, member := w.readers.members[w.viewer]; !member { // the sequence is about to end
 		return ReadReceipt{}, false
 	}
 	for user := range w.changed {

@@ -20,20 +20,21 @@ import (
 	"parley/store/storetest"
 )
 
-// The law of ReadReceipts: whatever becomes of hints and signs, and however slow one is, in the end
-// one knows of each member what is stored of those who let others know, and nothing of the others.
-// On the way nobody is said to have read less than before, and nothing is told twice.
-func TestReadReceiptsTellWhatIsStored(t *testing.T) {
+// The invariant of ReadReceipts: whatever happens to hints and signals, and however slow a consumer
+// is, in the end it has the stored receipt of each member who sends them, and no other. On the way
+// no receipt goes back, and none is yielded twice.
+func TestReadReceiptsAreWhatIsStored(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		nodes := mustTwoNodes(t, db, chattest.Options{ReconcileEvery: chattest.ReconcileSoon})
 		var checks atomic.Int64
 		rapid.Check(t, func(rt *rapid.T) {
 			plan := drawReceiptPlan(rt)
-			nodes.Weather.Store(nil)
-			l := newReceiptLaw(t, nodes, int(checks.Add(1)))
-			nodes.Weather.Store(&chattest.Weather{Fates: plan.fates, Crosses: plan.crosses})
-			if err := l.run(plan); err != nil {
+			nodes.Network.Store(nil)
+			k := newReceiptCheck(t, nodes, int(checks.Add(1)))
+			nodes.Network.Store(
+				&chattest.Network{Deliveries: plan.deliveries, Crosses: plan.crosses})
+			if err := k.run(plan); err != nil {
 				rt.Fatalf("%v\nthe plan: %+v", err, plan)
 			}
 		})
@@ -42,76 +43,74 @@ func TestReadReceiptsTellWhatIsStored(t *testing.T) {
 
 // receiptPlan is drawn before anything starts, because rapid serves one goroutine.
 type receiptPlan struct {
-	fates   []chattest.Fate
-	crosses bool
-	workers [][]receiptDeed
-	paces   []int // of each watcher: how many deeds have to be done for each receipt that it takes
+	deliveries []chattest.Delivery
+	crosses    bool
+	workers    [][]receiptAction
+	paces      []int // for each watcher: how many actions it waits for per receipt
 }
 
-type receiptDeed struct {
+type receiptAction struct {
 	kind string
 	who  string
 	node int
 }
 
 func drawReceiptPlan(rt *rapid.T) receiptPlan {
-	deed := rapid.Custom(func(rt *rapid.T) receiptDeed {
-		return receiptDeed{
-			kind: rapid.SampledFrom([]string{
-				"read", "read", "read", "say", "hide", "show", "show",
-				"go", "come",
-			}).Draw(rt, "kind"),
+	action := rapid.Custom(func(rt *rapid.T) receiptAction {
+		return receiptAction{
+			kind: rapid.SampledFrom([]string{"read", "read", "read", "say", "hide", "show", "show",
+				"go", "come"}).Draw(rt, "kind"),
 			who:  rapid.SampledFrom([]string{"ann", "ben", "cas", "eve"}).Draw(rt, "who"),
 			node: rapid.IntRange(0, 1).Draw(rt, "node"),
 		}
 	})
 	return receiptPlan{
-		fates:   rapid.SliceOfN(rapid.Custom(chattest.DrawFate), 1, 30).Draw(rt, "fates"),
-		crosses: rapid.Bool().Draw(rt, "crosses"),
-		workers: rapid.SliceOfN(rapid.SliceOfN(deed, 5, 30), 1, 3).Draw(rt, "workers"),
-		paces:   rapid.SliceOfN(rapid.SampledFrom([]int{0, 0, 1, 3}), 4, 4).Draw(rt, "paces"),
+		deliveries: chattest.DrawDeliveries(rt, 30),
+		crosses:    rapid.Bool().Draw(rt, "crosses"),
+		workers:    rapid.SliceOfN(rapid.SliceOfN(action, 5, 30), 1, 3).Draw(rt, "workers"),
+		paces:      rapid.SliceOfN(rapid.SampledFrom([]int{0, 0, 1, 3}), 4, 4).Draw(rt, "paces"),
 	}
 }
 
-// receiptLaw is one check. ann owns the conversation, and she and ben stay; cas and eve come and
-// go; dan has the last word.
-type receiptLaw struct {
+// receiptCheck is one check. ann owns the conversation; she and ben stay. cas and eve join and
+// leave. dan reads the last message.
+type receiptCheck struct {
 	t     *testing.T
 	nodes *twoNodes
-	names map[string]string // in the world, by those in the plan
+	names map[string]string // the accounts' nicknames, by the names in the plan
 	id    model.ConversationID
 }
 
-func newReceiptLaw(t *testing.T, nodes *twoNodes, check int) *receiptLaw {
+func newReceiptCheck(t *testing.T, nodes *twoNodes, check int) *receiptCheck {
 	t.Helper()
-	l := &receiptLaw{t: t, nodes: nodes, names: map[string]string{}}
+	k := &receiptCheck{t: t, nodes: nodes, names: map[string]string{}}
 	w := nodes.Nodes[0]
 	for _, name := range []string{"ann", "ben", "cas", "eve", "dan"} {
-		l.names[name] = fmt.Sprint(name, check)
-		w.Invite(l.names[name])
+		k.names[name] = fmt.Sprint(name, check)
+		w.Invite(k.names[name])
 	}
-	l.id = chattest.MustConversation(t, w.Fixture, l.names["ann"], l.names["ben"], l.names["cas"],
-		l.names["dan"]).ID
-	return l
+	k.id = chattest.MustConversation(t, w.Fixture, k.names["ann"], k.names["ben"], k.names["cas"],
+		k.names["dan"]).ID
+	return k
 }
 
-func (l *receiptLaw) do(d receiptDeed) error {
-	w := l.nodes.Nodes[d.node]
-	ctx, ann, who := l.t.Context(), w.Actor(l.names["ann"]), w.Actor(l.names[d.who])
+func (k *receiptCheck) do(d receiptAction) error {
+	w := k.nodes.Nodes[d.node]
+	ctx, ann, who := k.t.Context(), w.Actor(k.names["ann"]), w.Actor(k.names[d.who])
 	comesAndGoes := d.who == "cas" || d.who == "eve"
 	var err error
 	switch {
 	case d.kind == "read":
-		_, err = w.MarkRead(ctx, who, l.id, 1000)
+		_, err = w.MarkRead(ctx, who, k.id, 1000)
 	case d.kind == "hide" || d.kind == "show":
-		w.changeSettings(l.names[d.who], "send_read_receipts", d.kind == "show")
+		w.changeSettings(k.names[d.who], "send_read_receipts", d.kind == "show")
 	case d.kind == "come" && comesAndGoes:
-		_, err = w.AddMembers(ctx, ann, l.id, w.NewMembers(l.names[d.who]))
+		_, err = w.AddMembers(ctx, ann, k.id, w.NewMembers(k.names[d.who]))
 	case d.kind == "go" && comesAndGoes:
-		_, err = w.RemoveMember(ctx, ann, l.id, who.UserID)
+		_, err = w.RemoveMember(ctx, ann, k.id, who.UserID)
 	default:
 		_, err = w.SendMessage(ctx, ann,
-			chat.SendMessage{ConversationID: l.id, Content: "to be read"})
+			chat.SendMessage{ConversationID: k.id, Content: "to be read"})
 	}
 	if errs.Is(err, errs.NotFound) || len(errs.Correctable(err)) > 0 {
 		return nil
@@ -119,31 +118,29 @@ func (l *receiptLaw) do(d receiptDeed) error {
 	return err
 }
 
-func (l *receiptLaw) run(plan receiptPlan) error {
-	ctx, cancel := context.WithTimeout(l.t.Context(), chattest.Patience)
-	deeds := 0
+func (k *receiptCheck) run(plan receiptPlan) error {
+	ctx, cancel := context.WithTimeout(k.t.Context(), chattest.Patience)
+	actions := 0
 	for _, worker := range plan.workers {
-		deeds += len(worker)
+		actions += len(worker)
 	}
-	done := chattest.NewProgress(deeds)
+	done := chattest.NewProgress(actions)
 	var watching, working sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
 	var watchers []*receiptWatcher
 	for i, pace := range plan.paces {
 		viewer := []string{"ann", "ben"}[i/2]
-		watcher := &receiptWatcher{
-			law: l, viewer: viewer, knows: map[string]int64{},
-			most: map[string]int64{},
-		}
+		watcher := &receiptWatcher{check: k, viewer: viewer, knows: map[string]int64{},
+			most: map[string]int64{}}
 		watchers = append(watchers, watcher)
-		watching.Go(func() { watcher.watch(ctx, l.nodes.Nodes[i%2], done, pace) })
+		watching.Go(func() { watcher.watch(ctx, k.nodes.Nodes[i%2], done, pace) })
 	}
 	failed := make([]error, len(plan.workers))
 	for i, worker := range plan.workers {
 		working.Go(func() {
 			for _, d := range worker {
-				if err := l.do(d); err != nil {
+				if err := k.do(d); err != nil {
 					failed[i] = errors.Join(failed[i], fmt.Errorf("%+v: %w", d, err))
 				}
 				done.Step()
@@ -154,83 +151,83 @@ func (l *receiptLaw) run(plan receiptPlan) error {
 	if err := errors.Join(failed...); err != nil {
 		return err
 	}
-	if err := l.settle(watchers); err != nil {
+	if err := k.settle(watchers); err != nil {
 		return err
 	}
-	// What comes next is news, for those who may know it.
+	// One more receipt comes, to those who may know it.
 	before := make([]int, len(watchers))
 	for i, watcher := range watchers {
 		before[i] = watcher.count()
 	}
-	w := l.nodes.Nodes[0]
-	w.Send(l.names["ann"], l.id, "the last")
-	w.Read(l.names["dan"], l.id, 1000)
-	if err := l.settle(watchers); err != nil {
+	w := k.nodes.Nodes[0]
+	w.Send(k.names["ann"], k.id, "the last")
+	w.Read(k.names["dan"], k.id, 1000)
+	if err := k.settle(watchers); err != nil {
 		return err
 	}
 	for i, watcher := range watchers {
 		if n := watcher.count() - before[i]; n > 1 {
-			return fmt.Errorf("%s was told %d times that dan has read", watcher.viewer, n)
+			return fmt.Errorf("%s got dan's receipt %d times", watcher.viewer, n)
 		}
 	}
 	return nil
 }
 
-// settle waits until all watchers know what is so.
-func (l *receiptLaw) settle(watchers []*receiptWatcher) (err error) {
+// settle waits until all watchers have what is stored.
+func (k *receiptCheck) settle(watchers []*receiptWatcher) (err error) {
 	for _, watcher := range watchers {
-		truth := l.truth(watcher.viewer)
-		chattest.WaitUntil(l.t, fmt.Sprintf("%s knows %v", watcher.viewer, truth), func() bool {
+		want := k.want(watcher.viewer)
+		chattest.WaitUntil(k.t, fmt.Sprintf("%s knows %v", watcher.viewer, want), func() bool {
 			watcher.mu.Lock()
 			defer watcher.mu.Unlock()
 			err = errors.Join(err, watcher.violation)
-			return err != nil || maps.Equal(truth, watcher.knows)
+			return err != nil || maps.Equal(want, watcher.knows)
 		})
 	}
 	return err
 }
 
-// truth is what somebody may know by what is stored.
-func (l *receiptLaw) truth(viewer string) map[string]int64 {
-	w := l.nodes.Nodes[0]
-	rows, err := w.Readers(l.t.Context(), l.id)
+// want returns the stored receipts that a viewer may know.
+func (k *receiptCheck) want(viewer string) map[string]int64 {
+	w := k.nodes.Nodes[0]
+	rows, err := w.Readers(k.t.Context(), k.id)
 	if err != nil {
-		l.t.Fatal(err)
+		k.t.Fatal(err)
 	}
-	truth := map[string]int64{}
+	want := map[string]int64{}
 	for _, row := range rows {
-		if row.UserID == w.UserID(l.names[viewer]) && !row.ReceiptsEnabled {
+		if row.UserID == w.UserID(k.names[viewer]) && !row.ReceiptsEnabled {
 			return map[string]int64{}
 		}
-		if row.UserID != w.UserID(l.names[viewer]) && row.ReceiptsEnabled {
-			truth[row.UserID.String()] = row.Seq
+		if row.UserID != w.UserID(k.names[viewer]) && row.ReceiptsEnabled {
+			want[row.UserID.String()] = row.Seq
 		}
 	}
-	return truth
+	return want
 }
 
-// receiptWatcher is one consumer, who knows the law.
+// receiptWatcher is one consumer, which checks what it gets.
 type receiptWatcher struct {
-	law    *receiptLaw
+	check  *receiptCheck
 	viewer string
 
 	mu        sync.Mutex // guards what follows
 	knows     map[string]int64
-	most      map[string]int64 // that each was ever said to have read
-	told      int
+	most      map[string]int64 // the highest seq of each member so far
+	taken     int              // how many receipts it has got
 	violation error
 }
 
 func (w *receiptWatcher) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.told
+	return w.taken
 }
 
 func (w *receiptWatcher) watch(
 	ctx context.Context, on *fixture, done *chattest.Progress, pace int,
 ) {
-	receipts, err := on.ReadReceipts(ctx, on.Actor(w.law.names[w.viewer]), w.law.id)
+	receipts, err := on.ReadReceipts(ctx, on.Actor(w.check.names[w.viewer]), w.check.id)
 	if err != nil {
 		w.take(live.ReadReceipt{}, err)
 		return
@@ -249,20 +246,20 @@ func (w *receiptWatcher) watch(
 func (w *receiptWatcher) take(r live.ReadReceipt, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.told++
+	w.taken++
 	who := r.UserID.String()
 	seq, known := w.knows[who]
 	switch {
 	case err != nil:
 	case r.LastReadSeq == nil && !known:
-		err = fmt.Errorf("%s is told that nothing is known of %s, of whom nothing was", w.viewer,
+		err = fmt.Errorf("%s got the end of a receipt of %s that it did not have", w.viewer,
 			who)
 	case r.LastReadSeq == nil:
 		delete(w.knows, who)
 	case known && seq == *r.LastReadSeq:
-		err = fmt.Errorf("%s is told twice that %s has read %d", w.viewer, who, seq)
+		err = fmt.Errorf("%s got twice that %s has read %d", w.viewer, who, seq)
 	case *r.LastReadSeq < w.most[who]:
-		err = fmt.Errorf("%s is told that %s has read %d, after %d", w.viewer, who, *r.LastReadSeq,
+		err = fmt.Errorf("%s got that %s has read %d, after %d", w.viewer, who, *r.LastReadSeq,
 			w.most[who])
 	default:
 		w.knows[who], w.most[who] = *r.LastReadSeq, *r.LastReadSeq

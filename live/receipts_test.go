@@ -18,13 +18,13 @@ import (
 	"parley/store/storetest"
 )
 
-// pulledReceipts takes what ReadReceipts yields one at a time. From the first call on it listens.
+// pulledReceipts takes what ReadReceipts yields one at a time. It subscribes with the first call.
 type pulledReceipts struct {
-	t    *testing.T
-	w    *fixture
-	next func() (live.ReadReceipt, error, bool)
-	stop func()
-	told map[model.UserID]int64
+	t        *testing.T
+	w        *fixture
+	next     func() (live.ReadReceipt, error, bool)
+	stop     func()
+	receipts map[model.UserID]int64
 }
 
 func (w *fixture) pullReceipts(
@@ -39,24 +39,24 @@ func (w *fixture) pullReceipts(
 	}
 	next, stop := iter.Pull2(receipts)
 	t.Cleanup(stop)
-	return &pulledReceipts{t: t, w: w, next: next, stop: stop, told: map[model.UserID]int64{}}
+	return &pulledReceipts{t: t, w: w, next: next, stop: stop, receipts: map[model.UserID]int64{}}
 }
 
-// untold is what is told of who may not be known of any more.
-const untold = -1
+// withdrawn is a receipt that the viewer may no longer know.
+const withdrawn = -1
 
 func (p *pulledReceipts) take() (live.ReadReceipt, error) {
 	r, err, ok := p.next()
 	if err != nil || !ok {
 		return r, fmt.Errorf("got the end: %w", err)
 	}
-	if p.told[r.UserID] = untold; r.LastReadSeq != nil {
-		p.told[r.UserID] = *r.LastReadSeq
+	if p.receipts[r.UserID] = withdrawn; r.LastReadSeq != nil {
+		p.receipts[r.UserID] = *r.LastReadSeq
 	}
 	return r, nil
 }
 
-// want takes as many as there are people here, in any order.
+// want takes as many receipts as seqs has, in any order.
 func (p *pulledReceipts) want(seqs map[string]int64) {
 	p.t.Helper()
 	want := map[model.UserID]int64{}
@@ -67,18 +67,18 @@ func (p *pulledReceipts) want(seqs map[string]int64) {
 		if err != nil {
 			p.t.Fatalf("after %v, instead of %v: %v", got, seqs, err)
 		}
-		got[r.UserID] = p.told[r.UserID]
+		got[r.UserID] = p.receipts[r.UserID]
 	}
 	chattest.WantEqual(p.t, "receipts", want, got)
 }
 
-// until takes what comes until this is what was told of these people last.
+// until takes receipts until the last ones are these.
 func (p *pulledReceipts) until(seqs map[string]int64) {
 	p.t.Helper()
 	for name, seq := range seqs {
-		for p.told[p.w.UserID(name)] != seq {
+		for p.receipts[p.w.UserID(name)] != seq {
 			if _, err := p.take(); err != nil {
-				p.t.Fatalf("with %v, instead of %v: %v", p.told, seqs, err)
+				p.t.Fatalf("with %v, instead of %v: %v", p.receipts, seqs, err)
 			}
 		}
 	}
@@ -107,7 +107,7 @@ func TestReadReceipts(t *testing.T) {
 		p.want(map[string]int64{"ben": 2, "cas": 1})
 		w.Read("ben", c.ID, 3)
 		p.want(map[string]int64{"ben": 3})
-		w.Read("ben", c.ID, 2)     // is no news
+		w.Read("ben", c.ID, 2)     // changes nothing
 		w.Read("ann", c.ID, 5)     // is their own
 		w.Read("hid", c.ID, 5)     // is hidden
 		w.Read("cas", other.ID, 5) // is elsewhere
@@ -116,12 +116,13 @@ func TestReadReceipts(t *testing.T) {
 		w.Add("ann", c.ID, "eve")
 		p.want(map[string]int64{"eve": 6})
 		w.EndMembership("cas", c.ID)
-		p.want(map[string]int64{"cas": untold})
+		p.want(map[string]int64{"cas": withdrawn})
 		w.Add("ann", c.ID, "cas")
 		p.want(map[string]int64{"cas": 8})
 		w.MustRemoveAccount("cas")
-		p.want(map[string]int64{"cas": untold})
-		// Who begins now is told how it is now, and whoever hides theirs is told nothing.
+		p.want(map[string]int64{"cas": withdrawn})
+		// A stream that starts now gets the current state; one of a member who sends no receipts
+		// gets none.
 		w.pullReceipts(t, "ben", c.ID).want(map[string]int64{"ann": 5, "eve": 6})
 		hiding := w.pullReceipts(t, "hid", c.ID)
 		w.EndMembership("hid", c.ID)
@@ -135,11 +136,10 @@ func TestReadReceipts(t *testing.T) {
 	})
 }
 
-// TestReadReceiptsOfWhoHidesThem changes settings and reads on another node than that of the
-// stream.
-func TestReadReceiptsOfWhoHidesThem(t *testing.T) {
+// Settings and reads change on another node than the stream's.
+func TestMembersWhoTurnReadReceiptsOff(t *testing.T) {
 	t.Parallel()
-	ways(t, func(t *testing.T, nodes *twoNodes) {
+	eachWay(t, func(t *testing.T, nodes *twoNodes) {
 		here, there := nodes.Nodes[0], nodes.Nodes[1]
 		c := chattest.MustConversation(t, here.Fixture, "ann", "ben", "cleo")
 		p := here.pullReceipts(t, "ann", c.ID)
@@ -150,27 +150,27 @@ func TestReadReceiptsOfWhoHidesThem(t *testing.T) {
 			there.Read("ben", c.ID, seq)
 			p.until(map[string]int64{"ben": seq})
 			there.changeSettings("ben", "send_read_receipts", false)
-			p.until(map[string]int64{"ben": untold})
+			p.until(map[string]int64{"ben": withdrawn})
 			there.Read("ben", c.ID, seq+1)
 			there.Read("cleo", c.ID, seq+1)
 			p.until(map[string]int64{"cleo": seq + 1})
 			there.changeSettings("ben", "send_read_receipts", true)
 			p.until(map[string]int64{"ben": seq + 1})
 			there.changeSettings("ann", "send_read_receipts", false)
-			p.until(map[string]int64{"ben": untold, "cleo": untold})
+			p.until(map[string]int64{"ben": withdrawn, "cleo": withdrawn})
 			there.Read("ben", c.ID, seq+2)
 			there.changeSettings("ann", "send_read_receipts", true)
 			p.until(map[string]int64{"ben": seq + 2, "cleo": seq + 1})
 			there.RemoveBen(c)
-			p.until(map[string]int64{"ben": untold})
+			p.until(map[string]int64{"ben": withdrawn})
 			there.AddBen(c)
 			p.until(map[string]int64{"ben": here.LastSeq(c.ID)})
 		}
 	})
 }
 
-// TestASlowConsumerOfReadReceipts takes nothing while everybody reads, comes and goes: of each the
-// newest is kept, and no more.
+// The consumer takes nothing while members read, come and go: only the newest receipt of each is
+// kept.
 func TestASlowConsumerOfReadReceipts(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -189,7 +189,7 @@ func TestASlowConsumerOfReadReceipts(t *testing.T) {
 			w.EndMembership("eve", c.ID)
 		}
 		w.Eventually(func() bool { return w.Stats().Behind > 0 })
-		p.want(map[string]int64{"ben": 39, "cas": untold})
+		p.want(map[string]int64{"ben": 39, "cas": withdrawn})
 		w.Add("ann", c.ID, "eve")
 		p.want(map[string]int64{"eve": w.LastSeq(c.ID)})
 		if n := w.ChangedReceipts(c.ID); n != 0 {
@@ -198,7 +198,7 @@ func TestASlowConsumerOfReadReceipts(t *testing.T) {
 	})
 }
 
-// TestReadReceiptsOverNATS has NATS go away meanwhile. Nobody compares by itself here.
+// NATS ends and starts again meanwhile. Nothing is reconciled by time.
 func TestReadReceiptsOverNATS(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
@@ -216,18 +216,18 @@ func TestReadReceiptsOverNATS(t *testing.T) {
 	nodes[0].Read("ben", c.ID, 3)
 	nodes[0].changeSettings("cas", "send_read_receipts", false)
 	s.Start()
-	p.want(map[string]int64{"ben": 3, "cas": untold})
+	p.want(map[string]int64{"ben": 3, "cas": withdrawn})
 	chattest.WaitUntil(t, "it listens",
 		func() bool {
-			return len(s.Subscriptions("parley.signs.topic."+
+			return len(s.Subscriptions("parley.signals.topic."+
 				live.ReadTopic(c.ID))) == 1
 		})
 	nodes[0].Read("ben", c.ID, 4)
 	p.want(map[string]int64{"ben": 4})
 }
 
-// TestASignBringsTheReceipt tells of what is not stored, which nobody can have read.
-func TestASignBringsTheReceipt(t *testing.T) {
+// The signal's receipt is not stored, so it cannot have been read.
+func TestASignalCarriesTheReceipt(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
 	nodes := mustNodes(t, db, 2, s, chattest.Never, nil, "ann", "ben")
@@ -236,7 +236,7 @@ func TestASignBringsTheReceipt(t *testing.T) {
 	p.want(map[string]int64{"ben": 1})
 	chattest.WaitUntil(t, "it listens",
 		func() bool {
-			return len(s.Subscriptions("parley.signs.topic."+
+			return len(s.Subscriptions("parley.signals.topic."+
 				live.ReadTopic(c.ID))) == 1
 		})
 	nodes[0].Signals().Publish(live.ReadTopic(c.ID),

@@ -12,20 +12,20 @@ import (
 	"parley/store"
 )
 
-// Signal names users about whom something has changed that is not an event. The topic says what it
-// is; the new state is read from the database.
+// Signal names users whose state has changed by something that is not an event. The topic says
+// which state; the new one is read from the database, except Seq.
 type Signal struct {
 	Users []model.UserID `json:"users"`
-	Seq   int64          `json:"seq,omitempty"` // on a read topic: up to which they have read
+	Seq   int64          `json:"seq,omitempty"` // on a read topic: the users have read up to it
 }
 
 const (
 	presenceTopic = "presence" // users have connected or disconnected
-	settingsTopic = "settings" // users let others know more than before, or less
-	readPrefix    = "read_"    // and a conversation: members have read further
+	settingsTopic = "settings" // users have changed what others may know about them
+	readPrefix    = "read_"    // with a conversation's id: members have read further
 )
 
-// ReadTopic is where it is published that members of a conversation have read further.
+// ReadTopic returns the topic of signals that members of a conversation have read further.
 func ReadTopic(id model.ConversationID) string { return readPrefix + id.String() }
 
 func checkSignalTopic(topic string) error {
@@ -56,8 +56,8 @@ var signalCodec = natsbus.Codec[Signal]{ //nolint:gochecknoglobals // a constant
 	},
 }
 
-// SettingsChanged makes live streams honour, after the commit, what a user lets others know. The
-// caller has checked that the user asked for it.
+// SettingsChanged publishes, after the commit, that a user has changed what others may know. The
+// caller has authorized the change.
 func (s *Service) SettingsChanged(tx *store.Tx, id model.UserID) {
 	tx.AfterCommit(func() {
 		s.signals.Publish(settingsTopic, Signal{Users: []model.UserID{id}})
@@ -73,8 +73,7 @@ func (s *Service) PublishRead(
 	})
 }
 
-// EndPresence deletes what is stored of when a user was connected, and publishes it after the
-// commit.
+// EndPresence deletes the stored presence of a user, and publishes that after the commit.
 func (s *Service) EndPresence(ctx context.Context, tx *store.Tx, id model.UserID) error {
 	for _, table := range []string{"presences", "sightings"} {
 		if _, err := tx.NewDelete().Table(table).Where("user_id = ?", id).Exec(ctx); err != nil {
@@ -87,10 +86,10 @@ func (s *Service) EndPresence(ctx context.Context, tx *store.Tx, id model.UserID
 	return nil
 }
 
-// Signals is the bus of signals. Tests intercept it.
+// Signals returns the bus of signals, which tests intercept.
 func (s *Service) Signals() *natsbus.Bus[Signal] { return s.signals }
 
-// reconcileLost reconciles what lost signals were about; nil means all topics.
+// reconcileLost reconciles the topics whose signals may have been lost; nil means all topics.
 func (s *Service) reconcileLost(topics []string) {
 	if topics == nil || slices.Contains(topics, presenceTopic) ||
 		slices.Contains(topics, settingsTopic) {

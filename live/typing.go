@@ -20,13 +20,12 @@ import (
 	"parley/wake"
 )
 
-// typingSignal says that a user types in a conversation, or has stopped. It is stored nowhere: a
-// lost one is lost.
+// typingSignal is published when a user types in a conversation, or has stopped. It is not stored.
 type typingSignal struct {
 	UserID model.UserID `json:"userId"`
 	Typing bool         `json:"typing"`
-	// Seq is the newest event at that moment. A message of the user that comes after it may
-	// overtake the signal.
+	// Seq is the newest event at that moment. A message with a higher seq ends this typing, even if
+	// it overtakes the signal.
 	Seq int64 `json:"seq"`
 }
 
@@ -48,7 +47,7 @@ var typingCodec = natsbus.Codec[typingSignal]{ //nolint:gochecknoglobals // a co
 	},
 }
 
-// SetTyping publishes to the other members that the actor types, at most every three seconds, or
+// SetTyping publishes to the other members that the actor types, at most once per TypingEvery, or
 // has stopped. It returns NOT_FOUND for non-members.
 func (s *Service) SetTyping(
 	ctx context.Context, actor model.Actor, id model.ConversationID, typing bool,
@@ -67,8 +66,7 @@ func (s *Service) SetTyping(
 	return nil
 }
 
-// stoppedPerStarted is how many times as often as that a user types it may be published again that
-// the user has stopped.
+// stoppedPerStarted is how many times a repeated "stopped" may be published per TypingEvery.
 const stoppedPerStarted = 6
 
 type typist struct {
@@ -76,13 +74,13 @@ type typist struct {
 	user         model.UserID
 }
 
-// typingThrottle limits how often it is published on this node that a user types or has stopped.
+// typingThrottle limits how often this node publishes that a user types or has stopped.
 type typingThrottle struct {
 	every time.Duration
 
-	mu        sync.Mutex // guards what follows
-	published map[typist]typingPublished
-	swept     time.Time
+	mu        sync.Mutex                 // guards what follows
+	published map[typist]typingPublished // entries younger than every, and some older ones
+	swept     time.Time                  // when older entries were removed
 }
 
 type typingPublished struct{ started, stopped time.Time }
@@ -98,9 +96,10 @@ func newTypingThrottle(every time.Duration) *typingThrottle {
 	return &typingThrottle{every: every, published: map[typist]typingPublished{}}
 }
 
-// allow reports whether a signal may be published, and counts it. "Stopped" may be published once
-// after each "started" that this node knows of. Another node may have published a "started", so it
-// may also be published without one, but less often.
+// allow reports whether a signal may be published, and records it if so. After each "types" that
+// this node has published, "stopped" may be published at once. Another node may have published a
+// "types" that this one does not know of, so "stopped" may also be published without one, up to
+// stoppedPerStarted times per TypingEvery.
 func (t *typingThrottle) allow(who typist, typing bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -124,16 +123,17 @@ func (t *typingThrottle) allow(who typist, typing bool) bool {
 	return true
 }
 
-// Typing is whether a user types.
+// Typing is whether a user types in a conversation.
 type Typing struct {
 	UserID model.UserID
 	Typing bool
 }
 
 // Typing yields which users, except the actor, start and stop typing in a conversation from now on.
-// A user has stopped who sends a message, is no longer a member, or was not signaled for six
-// seconds. A slow consumer gets the newest state. It returns NOT_FOUND for non-members. The
-// sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a member.
+// Typing stops when the user says so, sends a message or is no longer a member, or TypingTimeout
+// after the last signal. A slow consumer gets the newest state. Typing returns NOT_FOUND for
+// non-members. The sequence ends with ctx's error, or FORBIDDEN once the actor is no longer a
+// member.
 func (s *Service) Typing(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (iter.Seq2[Typing, error], error) {
@@ -175,19 +175,17 @@ func (s *Service) deliverTyping(
 	}
 }
 
-// typingWatch is who types in one conversation, for one consumer.
+// typingWatch is the users who type in one conversation, for one consumer.
 type typingWatch struct {
 	wake.Notifier
 
-	viewer  model.UserID
-	timeout time.Duration
-	// who types, as far as the consumer knows; owned by the consumer
-	delivered map[model.UserID]bool
+	viewer    model.UserID
+	timeout   time.Duration
+	delivered map[model.UserID]bool // the users who type, as yielded; only the consumer uses it
 
-	mu    sync.Mutex // guards what follows
-	until map[model.UserID]time.Time
-	// ended has the newest message of each user, or the end of their membership: earlier signals
-	// are void.
+	mu    sync.Mutex                 // guards what follows
+	until map[model.UserID]time.Time // the users who type, with when their typing times out
+	// the seq of the event that ended typing last; earlier signals are void
 	ended map[model.UserID]int64
 }
 
@@ -217,7 +215,7 @@ func (w *typingWatch) handle(sig typingSignal) {
 	w.Notify()
 }
 
-// end ends whatever a user has typed up to a seq.
+// end ends the user's typing, and voids signals from before an event.
 func (w *typingWatch) end(id model.UserID, seq int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -225,8 +223,8 @@ func (w *typingWatch) end(id model.UserID, seq int64) {
 	w.ended[id] = max(seq, w.ended[id])
 }
 
-// observe takes from the log what ends typing. Events that were missed are not read: what they
-// would have ended ends by its timeout.
+// observe ends typing by events of the log: messages and removals. It does not read missed events:
+// the typing that they ended ends by its timeout.
 func (w *typingWatch) observe(ctx context.Context, log *feed.Watcher) error {
 	events, _, err := log.Drain(ctx)
 	if err != nil {
@@ -250,14 +248,12 @@ func (w *typingWatch) observe(ctx context.Context, log *feed.Watcher) error {
 	return nil
 }
 
-// next returns one change that the consumer does not know yet.
+// next returns one change that has not been yielded yet.
 func (w *typingWatch) next() (t Typing, changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	maps.DeleteFunc(w.until, func(_ model.UserID,
-		until time.Time,
-	) bool {
+	maps.DeleteFunc(w.until, func(_ model.UserID, until time.Time) bool {
 		return !until.After(now)
 	})
 	for id := range w.delivered {

@@ -20,7 +20,7 @@ import (
 	"parley/store/storetest"
 )
 
-// pulledTyping takes what Typing yields one at a time. From the first call on it listens.
+// pulledTyping takes what Typing yields one at a time. It subscribes with the first call.
 type pulledTyping struct {
 	t    *testing.T
 	w    *fixture
@@ -49,7 +49,8 @@ func (p *pulledTyping) want(nickname string, typing bool) {
 	}
 }
 
-// begin has somebody type until the stream says so: nothing tells when it listens.
+// begin lets a user type until the stream yields it, because a test cannot see when it is
+// subscribed.
 func (p *pulledTyping) begin(on *fixture, nickname string, id model.ConversationID) {
 	p.t.Helper()
 	begun := make(chan struct{})
@@ -80,7 +81,7 @@ func (w *fixture) types(t *testing.T, nickname string, id model.ConversationID, 
 	}
 }
 
-// always is how often it is told that somebody types in tests that are not about that: every time.
+// always is a TypingEvery with which every signal is published.
 const always = time.Nanosecond
 
 func TestTyping(t *testing.T) {
@@ -103,7 +104,7 @@ func TestTyping(t *testing.T) {
 		w.types(t, "cas", c.ID, false) // did not
 		w.types(t, "ben", c.ID, true)
 		p.want("ben", true)
-		w.Send("ann", c.ID, "ends nobody's typing but mine")
+		w.Send("ann", c.ID, "ends only ann's typing")
 		w.Send("ben", c.ID, "done")
 		p.want("ben", false)
 		w.types(t, "ben", c.ID, true)
@@ -140,8 +141,7 @@ func TestTypingEndsWithAMembershipThatEndedBeforeItBegan(t *testing.T) {
 	})
 }
 
-// TestTypingBetweenNodes has a message overtake the sign that its author types, which goes another
-// way.
+// A message overtakes the signal that its author types.
 func TestTypingBetweenNodes(t *testing.T) {
 	t.Parallel()
 	db, s := storetest.MustPostgres(t), natstest.MustStart(t)
@@ -161,7 +161,7 @@ func TestTypingBetweenNodes(t *testing.T) {
 	p.want("ben", true)
 }
 
-func TestItIsToldNowAndThenThatSomebodyTypes(t *testing.T) {
+func TestTypingIsThrottled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		conversation, user := model.NewConversationID(), model.NewUserID()
@@ -184,14 +184,14 @@ func TestItIsToldNowAndThenThatSomebodyTypes(t *testing.T) {
 			{2 * time.Second, ben, true, false},
 			{time.Second, ben, true, true},
 			{time.Second, eve, true, true},
-			{0, ben, false, true}, // for each time that it was told that they type
+			{0, ben, false, true}, // once after each "types"
 			{0, ben, false, false},
 			{2 * time.Second, ben, true, true},
 			{0, ben, false, true},
 			{0, ben, true, false},
 			{0, ben, false, false},
 			{500*time.Millisecond - 1, ben, false, false},
-			{1, ben, false, true}, // another node may have told of more
+			{1, ben, false, true}, // another node may have published a "types"
 			{0, ben, false, false},
 			{0, elsewhere, false, true}, // of which nothing is known any more
 			{0, elsewhere, false, false},
@@ -240,7 +240,7 @@ func TestTypingExpires(t *testing.T) {
 		wantAt(9*time.Second, live.Typing{UserID: eve, Typing: false})
 		wantAt(11*time.Second, live.Typing{UserID: ben, Typing: false})
 
-		// A consumer that was away all the time hears nothing of what is over.
+		// A consumer that took nothing meanwhile gets nothing about typing that is over.
 		w.Handle(live.TypingSignal{UserID: ben, Typing: true})
 		w.Handle(live.TypingSignal{UserID: ben})
 		w.Handle(live.TypingSignal{UserID: eve, Typing: true})
@@ -248,7 +248,7 @@ func TestTypingExpires(t *testing.T) {
 		if got, changed := w.Next(); changed {
 			t.Errorf("got %+v", got)
 		}
-		for range 2 * membership.Max { // which only a stranger could make up
+		for range 2 * membership.Max { // more than there can be members
 			w.Handle(live.TypingSignal{UserID: model.NewUserID(), Typing: true})
 		}
 		if w.Len() != membership.Max {
@@ -257,7 +257,7 @@ func TestTypingExpires(t *testing.T) {
 	})
 }
 
-// TestASlowConsumerOfTyping takes nothing while more happens than a follower's queue holds.
+// The consumer takes nothing while there are more events than a follower queues.
 func TestASlowConsumerOfTyping(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

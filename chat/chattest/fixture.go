@@ -1,5 +1,12 @@
-// Package chattest has what tests of packages chat, live and feed share: accounts, conversations,
-// several nodes, lost and reordered hints, and random histories.
+// Package chattest has what the tests of packages chat, live and feed share.
+//
+// A Fixture is accounts and services on one database. MustNodes and MustTwoNodes make several of
+// them: real nodes with NATS between them, or two with a Network that loses, doubles, delays and
+// reorders messages. A History is a random sequence of operations for property tests. PulledEvents
+// and Pulled take what a stream yields one item at a time.
+//
+// Functions and methods whose name begins with Must, and all methods of Fixture without an error,
+// end the test if they fail.
 package chattest
 
 import (
@@ -28,10 +35,11 @@ import (
 	"parley/store/storetest"
 )
 
-// Main runs the tests of a package.
+// Main runs the tests of a package. Property tests make 8 checks, unless RAPID_CHECKS says
+// otherwise.
 func Main(m *testing.M) {
-	// A check of a property here is many transactions, and what fails once in a race need not fail
-	// again from a file.
+	// One check is many transactions. A failure that depends on timing cannot be replayed from a
+	// file.
 	if os.Getenv("RAPID_CHECKS") == "" {
 		_ = flag.Set("rapid.checks", "8")
 	}
@@ -40,21 +48,22 @@ func Main(m *testing.M) {
 }
 
 const (
-	// Patience ends a test that waits for what never comes. It is no measure of speed.
+	// Patience is how long a test waits before it fails. It does not measure speed.
 	Patience = 30 * time.Second
 	// Never is longer than any test: with it, Run reconciles nothing.
 	Never = time.Hour
 )
 
-// Fixture is accounts, by nickname, and services.
+// Fixture is services and the accounts of one database, by nickname.
 type Fixture struct {
 	Services
 	T      *testing.T
 	Actors map[string]model.Actor
-	Conn   *natsbus.Conn // of the services; nil for a node alone
+	Conn   *natsbus.Conn // the services' connection to NATS; nil for a node alone
 }
 
-// New makes a fixture whose services run until the test ends, and reconcile too seldom to matter.
+// New returns a fixture whose services run until the test ends. They reconcile so seldom that no
+// test notices.
 func New(t *testing.T, db *store.DB, nicknames ...string) *Fixture {
 	t.Helper()
 	return NewWith(t, db, Options{ReconcileEvery: Never}, nicknames...)
@@ -71,8 +80,8 @@ func NewWith(t *testing.T, db *store.DB, opts Options, nicknames ...string) *Fix
 	return w
 }
 
-// NewIdle makes a fixture whose services do not run. actors are the accounts of another fixture of
-// the database, or nil.
+// NewIdle returns a fixture whose services do not run. actors are the accounts of another fixture
+// of the same database; nil means none.
 func NewIdle(
 	t *testing.T, db *store.DB, opts Options, actors map[string]model.Actor,
 ) *Fixture {
@@ -83,31 +92,31 @@ func NewIdle(
 	return &Fixture{Services: NewServices(db, opts), T: t, Actors: actors, Conn: opts.Nodes}
 }
 
-// Invite makes accounts, as auth would, but without the price of a password.
+// Invite inserts accounts, as package auth would, but without the cost of hashing a password.
 func (w *Fixture) Invite(nicknames ...string) { w.InviteWithout(nil, nicknames...) }
 
-// InviteWithout is invite on tables that lack some columns.
+// InviteWithout is Invite on tables that lack some columns.
 func (w *Fixture) InviteWithout(columns []string, nicknames ...string) {
 	w.T.Helper()
-	people := make([]*model.User, len(nicknames))
+	users := make([]*model.User, len(nicknames))
 	for i, name := range nicknames {
-		people[i] = &model.User{
+		users[i] = &model.User{
 			ID: model.NewUserID(), Email: name + "@example.org", EmailKey: name + "@example.org",
 			Nickname: name, NicknameKey: name, SearchKey: name, CreatedAt: w.DB.Now(),
 			ShowPresence: true, SendReadReceipts: true,
 		}
-		w.Actors[name] = model.Actor{UserID: people[i].ID, SessionID: model.NewSessionID()}
+		w.Actors[name] = model.Actor{UserID: users[i].ID, SessionID: model.NewSessionID()}
 	}
-	if len(people) == 0 {
+	if len(users) == 0 {
 		return
 	}
-	if _, err := w.DB.NewInsert().Model(&people).ExcludeColumn(columns...).
+	if _, err := w.DB.NewInsert().Model(&users).ExcludeColumn(columns...).
 		Exec(w.T.Context()); err != nil {
 		w.T.Fatal(err)
 	}
 }
 
-// Crowd invites n people and returns their nicknames.
+// Crowd invites n accounts and returns their nicknames.
 func (w *Fixture) Crowd(n int) []string {
 	w.T.Helper()
 	nicknames := make([]string, n)
@@ -118,21 +127,23 @@ func (w *Fixture) Crowd(n int) []string {
 	return nicknames
 }
 
+// Actor returns the actor with a nickname.
 func (w *Fixture) Actor(nickname string) model.Actor {
 	w.T.Helper()
 	actor, ok := w.Actors[nickname]
 	if !ok {
-		w.T.Fatalf("%q is not in this world", nickname)
+		w.T.Fatalf("%q is not an account of the fixture", nickname)
 	}
 	return actor
 }
 
+// UserID returns the id of the user with a nickname.
 func (w *Fixture) UserID(nickname string) model.UserID {
 	w.T.Helper()
 	return w.Actor(nickname).UserID
 }
 
-// MustConversation starts a conversation of its owner and others.
+// MustConversation creates a group of an owner and other members.
 func MustConversation(
 	t *testing.T, w *Fixture, owner string, others ...string,
 ) *model.Conversation {
@@ -146,6 +157,7 @@ func MustConversation(
 	return c
 }
 
+// NewMembers returns the input for adding members with the role MEMBER.
 func (w *Fixture) NewMembers(nicknames ...string) []*chat.NewMember {
 	w.T.Helper()
 	members := make([]*chat.NewMember, len(nicknames))
@@ -155,6 +167,7 @@ func (w *Fixture) NewMembers(nicknames ...string) []*chat.NewMember {
 	return members
 }
 
+// Send sends a message.
 func (w *Fixture) Send(author string, id model.ConversationID, content string) *model.Message {
 	w.T.Helper()
 	m, err := w.SendMessage(w.T.Context(), w.Actor(author),
@@ -165,6 +178,7 @@ func (w *Fixture) Send(author string, id model.ConversationID, content string) *
 	return m
 }
 
+// SendMany sends n messages.
 func (w *Fixture) SendMany(author string, id model.ConversationID, n int) {
 	w.T.Helper()
 	for i := range n {
@@ -172,7 +186,8 @@ func (w *Fixture) SendMany(author string, id model.ConversationID, n int) {
 	}
 }
 
-// EndMembership ends a membership as an operation would: the row and the event in one transaction.
+// EndMembership ends a membership without the rules: it deletes the row and appends the event in
+// one transaction.
 func (w *Fixture) EndMembership(nickname string, id model.ConversationID) *model.Event {
 	w.T.Helper()
 	user := w.UserID(nickname)
@@ -192,7 +207,7 @@ func (w *Fixture) EndMembership(nickname string, id model.ConversationID) *model
 	return e
 }
 
-// Message finds one message.
+// Message returns one message that the actor may see.
 func (w *Fixture) Message(
 	ctx context.Context, actor model.Actor, id model.MessageID,
 ) (*model.Message, error) {
@@ -200,7 +215,7 @@ func (w *Fixture) Message(
 	return found[id], err
 }
 
-// Member finds one member.
+// Member returns one member that the actor may see.
 func (w *Fixture) Member(
 	ctx context.Context, actor model.Actor, id model.MemberID,
 ) (*model.ConversationMember, error) {
@@ -232,17 +247,17 @@ func (w *Fixture) MembersOf(
 	return found[id], err
 }
 
-// Eventually waits for what another goroutine is about to do.
+// Eventually waits until done is true, which another goroutine is about to make so.
 func (w *Fixture) Eventually(done func() bool) {
 	w.T.Helper()
 	for deadline := time.Now().Add(Patience); !done(); runtime.Gosched() {
 		if time.Now().After(deadline) {
-			w.T.Fatal("it has not happened")
+			w.T.Fatal("it is still not done")
 		}
 	}
 }
 
-// Stored reads all events of a conversation, past the rules, with their messages.
+// Stored reads all events of a conversation with their messages, without the rules.
 func (w *Fixture) Stored(id model.ConversationID) (events []*model.Event) {
 	w.T.Helper()
 	err := w.DB.NewSelect().Model(&events).Where("e.conversation_id = ?", id).OrderExpr("e.seq").
@@ -267,7 +282,7 @@ func (w *Fixture) Stored(id model.ConversationID) (events []*model.Event) {
 	return events
 }
 
-// Rows counts the rows of every table that package chat writes.
+// Rows counts the rows of the main tables of package chat.
 func (w *Fixture) Rows() map[string]int64 {
 	w.T.Helper()
 	counts := map[string]int64{}
@@ -281,7 +296,7 @@ func (w *Fixture) Rows() map[string]int64 {
 	return counts
 }
 
-// Unchanged makes sure that fn stores nothing.
+// Unchanged checks that fn inserts and deletes no row.
 func (w *Fixture) Unchanged(t *testing.T, fn func()) {
 	t.Helper()
 	count := func() map[string]int64 {
@@ -306,15 +321,15 @@ func (w *Fixture) Unchanged(t *testing.T, fn func()) {
 	}
 }
 
-// pulled takes what Follow yields one at a time: between two calls of next, the follower is as slow
-// as can be.
+// Pulled takes what Follow yields one event at a time. Between two calls of Next the follower
+// waits, as a slow consumer makes it.
 type Pulled struct {
 	T    *testing.T
 	Next func() (*model.Event, error, bool)
 	Stop func()
 }
 
-// Pull follows until the test ends. Following begins with the first next.
+// Pull follows a conversation until the test ends. Following begins with the first call of Next.
 func (w *Fixture) Pull(
 	t *testing.T, nickname string, id model.ConversationID, after *int64,
 ) *Pulled {
@@ -324,6 +339,7 @@ func (w *Fixture) Pull(
 	return w.PullIn(ctx, t, nickname, id, after)
 }
 
+// PullIn is Pull with a context.
 func (w *Fixture) PullIn(
 	ctx context.Context, t *testing.T, nickname string, id model.ConversationID, after *int64,
 ) *Pulled {
@@ -337,7 +353,7 @@ func (w *Fixture) PullIn(
 	return &Pulled{T: t, Next: next, Stop: stop}
 }
 
-// Event takes the next event, which has to have this seq.
+// Event takes the next event, which must have this seq.
 func (p *Pulled) Event(seq int64) *model.Event {
 	p.T.Helper()
 	e, err, ok := p.Next()
@@ -350,7 +366,7 @@ func (p *Pulled) Event(seq int64) *model.Event {
 	return e
 }
 
-// Events takes the events of these seqs, both included.
+// Events takes the events with the seqs from and to, and those between.
 func (p *Pulled) Events(from, to int64) (events []*model.Event) {
 	p.T.Helper()
 	for seq := from; seq <= to; seq++ {
@@ -359,7 +375,7 @@ func (p *Pulled) Events(from, to int64) (events []*model.Event) {
 	return events
 }
 
-// Until takes events, in order, up to the one of this seq: some of them may be left out.
+// Until takes events, in order of seq, up to the one with this seq. Some of them may be missing.
 func (p *Pulled) Until(seq int64) {
 	p.T.Helper()
 	for last := int64(0); last != seq; {
@@ -371,7 +387,7 @@ func (p *Pulled) Until(seq int64) {
 	}
 }
 
-// End takes the error that following ends with, and makes sure that nothing comes after it.
+// End takes the error that ends the sequence, and checks that nothing comes after it.
 func (p *Pulled) End() error {
 	p.T.Helper()
 	e, err, ok := p.Next()
@@ -387,7 +403,7 @@ func (p *Pulled) End() error {
 	return err
 }
 
-// Mistakes writes what a person can correct as "CODE path", in order.
+// Mistakes lists the user errors of err as "CODE path", in order.
 func Mistakes(err error) (list []string) {
 	for _, e := range errs.Correctable(err) {
 		list = append(list, fmt.Sprintf("%s %s", e.Code, strings.Join(e.Path, ".")))
@@ -395,6 +411,7 @@ func Mistakes(err error) (list []string) {
 	return list
 }
 
+// WantMistakes checks the user errors of err, see Mistakes. Without want, err must be nil.
 func WantMistakes(t *testing.T, err error, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, Mistakes(err)); diff != "" {
@@ -405,7 +422,7 @@ func WantMistakes(t *testing.T, err error, want ...string) {
 	}
 }
 
-// WantCode asks for an error of the request as a whole.
+// WantCode checks that err has a code and no path: it is an error of the request, not a user error.
 func WantCode(t *testing.T, err error, code errs.Code) {
 	t.Helper()
 	e, ok := errors.AsType[*errs.Error](err)
@@ -414,6 +431,7 @@ func WantCode(t *testing.T, err error, code errs.Code) {
 	}
 }
 
+// WantEqual checks that two values are equal.
 func WantEqual(t *testing.T, what string, want, got any, opts ...cmp.Option) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, opts...); diff != "" {
@@ -421,7 +439,7 @@ func WantEqual(t *testing.T, what string, want, got any, opts ...cmp.Option) {
 	}
 }
 
-// Roles reads who is in a conversation, past the rules.
+// Roles returns the roles of the members of a conversation, by nickname, without the rules.
 func (w *Fixture) Roles(id model.ConversationID) map[string]model.Role {
 	w.T.Helper()
 	nicknames := map[model.UserID]string{}
@@ -440,6 +458,7 @@ func (w *Fixture) Roles(id model.ConversationID) map[string]model.Role {
 	return roles
 }
 
+// Edit edits a message.
 func (w *Fixture) Edit(author string, m *model.Message, content string) *model.Message {
 	w.T.Helper()
 	edited, err := w.EditMessage(w.T.Context(), w.Actor(author),
@@ -450,6 +469,7 @@ func (w *Fixture) Edit(author string, m *model.Message, content string) *model.M
 	return edited
 }
 
+// Add adds members with the role MEMBER.
 func (w *Fixture) Add(by string, id model.ConversationID, nicknames ...string) {
 	w.T.Helper()
 	if _, err := w.AddMembers(w.T.Context(), w.Actor(by), id,
@@ -458,7 +478,7 @@ func (w *Fixture) Add(by string, id model.ConversationID, nicknames ...string) {
 	}
 }
 
-// MustHidden is MustConversation where who joins later does not see what was before.
+// MustHidden is MustConversation, but members who join later do not see what came before.
 func MustHidden(t *testing.T, w *Fixture, owner string, others ...string) *model.Conversation {
 	t.Helper()
 	c, err := w.CreateConversation(t.Context(), w.Actor(owner),
@@ -472,6 +492,7 @@ func MustHidden(t *testing.T, w *Fixture, owner string, others ...string) *model
 	return c
 }
 
+// Read marks a conversation as read up to a seq.
 func (w *Fixture) Read(nickname string, id model.ConversationID, seq int64) {
 	w.T.Helper()
 	if _, err := w.MarkRead(w.T.Context(), w.Actor(nickname), id, seq); err != nil {
@@ -479,7 +500,7 @@ func (w *Fixture) Read(nickname string, id model.ConversationID, seq int64) {
 	}
 }
 
-// SkipSeq writes an event that is no message and changes nothing.
+// SkipSeq appends an event that is not a message and changes nothing.
 func (w *Fixture) SkipSeq(t *testing.T, id model.ConversationID) {
 	t.Helper()
 	err := w.DB.InTx(t.Context(), func(ctx context.Context, tx *store.Tx) error {
@@ -491,8 +512,8 @@ func (w *Fixture) SkipSeq(t *testing.T, id model.ConversationID) {
 	}
 }
 
-// RemoveAccount removes an account as package auth does: it is marked, and then cleaned up until
-// nothing refers to it any more.
+// RemoveAccount removes an account as package auth does: it marks the account, and cleans up until
+// nothing refers to it.
 func (w *Fixture) RemoveAccount(nickname string) error {
 	w.T.Helper()
 	if err := w.MarkRemoved(nickname); err != nil {
@@ -505,7 +526,7 @@ func (w *Fixture) RemoveAccount(nickname string) error {
 	}
 }
 
-// MarkRemoved is the first part of a removal.
+// MarkRemoved marks an account as removed, which is the first part of a removal.
 func (w *Fixture) MarkRemoved(nickname string) error {
 	w.T.Helper()
 	id := w.UserID(nickname)
@@ -525,8 +546,8 @@ func (w *Fixture) MarkRemoved(nickname string) error {
 	})
 }
 
-// CleanUpOnce is one transaction of the second part. It fails with the error after everything is
-// done, where there is one.
+// CleanUpOnce runs one transaction of the second part of a removal. If fail is not nil, the
+// transaction is rolled back with it.
 func (w *Fixture) CleanUpOnce(nickname string, fail error) (more bool, err error) {
 	w.T.Helper()
 	id := w.UserID(nickname)
@@ -543,14 +564,15 @@ func (w *Fixture) CleanUpOnce(nickname string, fail error) (more bool, err error
 	return more, err
 }
 
+// MustRemoveAccount is RemoveAccount that ends the test if it fails.
 func (w *Fixture) MustRemoveAccount(nickname string) {
 	w.T.Helper()
 	if err := w.RemoveAccount(nickname); err != nil {
-		w.T.Fatalf("%s cannot leave: %v", nickname, err)
+		w.T.Fatalf("cannot remove the account %s: %v", nickname, err)
 	}
 }
 
-// Exec runs a statement past the rules.
+// Exec runs a statement, without the rules.
 func (w *Fixture) Exec(query string, args ...any) {
 	w.T.Helper()
 	if _, err := w.DB.NewRaw(query, args...).Exec(w.T.Context()); err != nil {
@@ -558,6 +580,7 @@ func (w *Fixture) Exec(query string, args ...any) {
 	}
 }
 
+// LastSeq reads the newest seq of a conversation, without the rules.
 func (w *Fixture) LastSeq(id model.ConversationID) (seq int64) {
 	w.T.Helper()
 	err := w.DB.NewSelect().Model((*model.Conversation)(nil)).Column("last_seq").
@@ -571,7 +594,8 @@ func (w *Fixture) LastSeq(id model.ConversationID) (seq int64) {
 // LoseHints loses every hint of the node from now on.
 func (w *Fixture) LoseHints() { w.Hints().Intercept(func(string, feed.Hint) {}) }
 
-// Bounds returns the actor's seq bounds.
+// Bounds returns the newest event of a conversation, and up to which messages are hidden from the
+// actor.
 func (w *Fixture) Bounds(
 	ctx context.Context, actor model.Actor, id model.ConversationID,
 ) (last, hidden int64, err error) {

@@ -14,14 +14,15 @@ import (
 	"parley/model"
 )
 
-// history is what people do, drawn before anything starts.
+// History is a sequence of operations, drawn before the first one runs.
 type History struct {
 	People  []string
 	Steps   []Step
-	Workers int // how many do it at once
+	Workers int // how many goroutines share the steps
 }
 
-// step names what it is about by numbers, which are taken modulo how many there are then.
+// Step is one operation. Its numbers choose accounts, conversations and messages: each is taken
+// modulo how many there are.
 type Step struct {
 	What                string
 	Who, Whom           int
@@ -30,7 +31,8 @@ type Step struct {
 	Flag                bool
 }
 
-// drawHistory draws one of what people always do, and of what else is named.
+// DrawHistory draws a History of 40 to 80 steps, of the usual operations and of those that more
+// names. prefix begins the nicknames.
 func DrawHistory(rt *rapid.T, prefix string, more ...string) History {
 	h := History{Workers: rapid.SampledFrom([]int{1, 1, 4}).Draw(rt, "workers")}
 	for i := range 6 {
@@ -59,23 +61,26 @@ func DrawHistory(rt *rapid.T, prefix string, more ...string) History {
 	return h
 }
 
-// stage is what the steps of a history have made so far.
+// Stage is what the steps of a history have created so far, and what runs besides the usual
+// operations.
 type Stage struct {
-	Follow func(who string, c *model.Conversation, st Step) error // for steps of this name
-	Stop   func(st Step)
-	Done   func() // each of them
+	Follow func(who string, c *model.Conversation, st Step) error // runs steps named "follow"
+	Stop   func(st Step)                                          // runs steps named "stop"
+	Done   func()                                                 // called after each step
 
-	Mu            sync.Mutex
+	Mu            sync.Mutex // guards what follows
 	Conversations []*model.Conversation
 	Messages      []*model.Message
 }
 
+// Conversation returns the conversation that a number chooses.
 func (s *Stage) Conversation(n int) *model.Conversation {
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
 	return s.Conversations[n%len(s.Conversations)]
 }
 
+// Message returns the message that a number chooses; an unknown one if there is none.
 func (s *Stage) Message(n int) *model.Message {
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
@@ -85,12 +90,13 @@ func (s *Stage) Message(n int) *model.Message {
 	return s.Messages[n%len(s.Messages)]
 }
 
-// run returns what went wrong that nobody had asked for.
+// Run runs the steps, and returns the errors that no client could have caused.
 func (h History) Run(w *Fixture) (wrong []error) {
 	w.T.Helper()
 	return h.RunOn(w, &Stage{Done: func() {}})
 }
 
+// RunOn is Run with a stage.
 func (h History) RunOn(w *Fixture, s *Stage) (wrong []error) {
 	w.T.Helper()
 	s.Conversations = []*model.Conversation{
@@ -116,7 +122,8 @@ func (h History) RunOn(w *Fixture, s *Stage) (wrong []error) {
 	return wrong
 }
 
-// owner is often who owns a conversation, because others may not do much with its members.
+// Owner mostly returns the owner of a conversation instead of the actor, because other members may
+// do little with its members.
 func (h History) Owner(w *Fixture, who model.Actor, c *model.Conversation, st Step) model.Actor {
 	if st.About%4 > 0 {
 		var ids []model.UserID
@@ -130,6 +137,7 @@ func (h History) Owner(w *Fixture, who model.Actor, c *model.Conversation, st St
 	return who
 }
 
+// Do runs one step.
 func (h History) Do(w *Fixture, s *Stage, st Step) error {
 	ctx := w.T.Context()
 	who, whom := w.Actor(h.People[st.Who%len(h.People)]), w.UserID(h.People[st.Whom%len(h.People)])
@@ -167,7 +175,7 @@ func (h History) Do(w *Fixture, s *Stage, st Step) error {
 		}
 		s.Mu.Unlock()
 	case "edit":
-		if st.Flag && m.AuthorID != nil { // else it would hardly ever be its author
+		if st.Flag && m.AuthorID != nil { // a random actor is seldom the author
 			who.UserID = *m.AuthorID
 		}
 		_, err = w.EditMessage(ctx, who, chat.EditMessage{MessageID: m.ID, Content: st.Content})
@@ -212,7 +220,7 @@ func (h History) Do(w *Fixture, s *Stage, st Step) error {
 				Muted: &st.Flag,
 			})
 	case "account":
-		if st.About%4 == 0 { // seldom, or nobody would be left
+		if st.About%4 == 0 { // seldom, or no account would be left
 			err = w.RemoveAccount(h.People[st.Who%len(h.People)])
 		}
 	}

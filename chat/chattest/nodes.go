@@ -12,13 +12,13 @@ import (
 	"parley/store"
 )
 
-// reconnectSoon is between two tries to reach NATS.
+// ReconnectSoon is the time between two attempts to connect to NATS.
 const ReconnectSoon = 5 * time.Millisecond
 
-// MustNodes makes services of n nodes with one database and one NATS, in which the first has
-// invited people.
+// MustNodes returns n nodes with one database and one NATS server, and invites accounts. change, if
+// it is not nil, changes the options of each connection.
 func MustNodes(
-	t *testing.T, db *store.DB, n int, s *natstest.Server, compareEvery time.Duration,
+	t *testing.T, db *store.DB, n int, s *natstest.Server, reconcileEvery time.Duration,
 	change func(*natsbus.Options), nicknames ...string,
 ) (nodes []*Fixture) {
 	t.Helper()
@@ -33,8 +33,8 @@ func MustNodes(
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(conn.Close) // after Run, which MustWorldWith waits for in a cleanup of its own
-		w := NewWith(t, db, Options{ReconcileEvery: compareEvery, Nodes: conn})
+		t.Cleanup(conn.Close) // cleanups run in reverse order: Run has ended by then
+		w := NewWith(t, db, Options{ReconcileEvery: reconcileEvery, Nodes: conn})
 		if len(nodes) == 0 {
 			w.Invite(nicknames...)
 		} else {
@@ -45,13 +45,14 @@ func MustNodes(
 	return nodes
 }
 
+// WantConnected waits until the node is connected to NATS, or is not.
 func (w *Fixture) WantConnected(want bool) {
 	w.T.Helper()
 	WaitUntil(w.T, fmt.Sprintf("NATS being connected is %v", want),
 		func() bool { return w.Conn.Status().Connected == want })
 }
 
-// waitUntil waits for what nothing tells of.
+// WaitUntil waits, by polling, until isSo is true.
 func WaitUntil(t *testing.T, what string, isSo func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -66,8 +67,8 @@ func WaitUntil(t *testing.T, what string, isSo func() bool) {
 	}
 }
 
-// collect takes events up to a seq, which need not be what they should be; for goroutines, where a
-// test cannot end.
+// Collect takes events up to a seq, without checking them. A goroutine may call it, because it does
+// not end the test.
 func (p *Pulled) Collect(last int64) (events []*model.Event) {
 	for {
 		e, err, ok := p.Next()
@@ -81,5 +82,5 @@ func (p *Pulled) Collect(last int64) (events []*model.Event) {
 	}
 }
 
-// compareSoon has Run look for lost hints often enough to wait for it.
+// ReconcileSoon is an Options.ReconcileEvery that tests wait for.
 const ReconcileSoon = 20 * time.Millisecond

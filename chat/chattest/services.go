@@ -15,7 +15,8 @@ import (
 	"parley/store"
 )
 
-// Options are those of packages chat, live and feed that tests change.
+// Options are the options of packages chat, live and feed that tests change. Zero values are their
+// defaults.
 type Options struct {
 	ReconcileEvery   time.Duration // of live and feed
 	MaxReplayed      int
@@ -32,17 +33,17 @@ type Options struct {
 
 	RequireVerifiedEmail bool
 
-	Feed func(*feed.Options) // changes more of them; nil changes nothing
+	Feed func(*feed.Options) // changes other options of feed; may be nil
 }
 
-// The services have one name, and are embedded side by side.
+// Aliases, because all three types are named Service and Services embeds them.
 type (
 	Chat = chat.Service
 	Live = live.Service
 	Feed = feed.Service
 )
 
-// Services are chat, live and feed on one database.
+// Services are the services of one node.
 type Services struct {
 	DB *store.DB
 	*Chat
@@ -50,7 +51,7 @@ type Services struct {
 	*Feed
 }
 
-// NewServices makes services that do not run.
+// NewServices returns services that do not run.
 func NewServices(db *store.DB, opts Options) Services {
 	feedOptions := feed.Options{
 		ReconcileEvery: opts.ReconcileEvery, MaxReplayed: opts.MaxReplayed, Nodes: opts.Nodes,

@@ -11,7 +11,7 @@ import (
 	"parley/model"
 )
 
-// pulledMine takes what MyEvents yields one at a time.
+// PulledEvents takes what ViewerEvents yields one item at a time.
 type PulledEvents struct {
 	T      *testing.T
 	Next   func() (feed.ViewerEvent, error, bool)
@@ -19,8 +19,8 @@ type PulledEvents struct {
 	Cursor string // of the last item
 }
 
-// pullMine follows everything of somebody until the test ends. Following begins with the first item
-// that is taken.
+// PullEvents follows all conversations of a user until the test ends. Following begins with the
+// first item that is taken.
 func (w *Fixture) PullEvents(t *testing.T, nickname string, after *string) *PulledEvents {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
@@ -34,14 +34,14 @@ func (w *Fixture) PullEvents(t *testing.T, nickname string, after *string) *Pull
 	return &PulledEvents{T: t, Next: next, Stop: stop}
 }
 
-// again comes back with the cursor of the last item.
+// Again resumes on w with the cursor of the last item.
 func (p *PulledEvents) Again(w *Fixture, nickname string) *PulledEvents {
 	p.T.Helper()
 	p.Stop()
 	return w.PullEvents(p.T, nickname, &p.Cursor)
 }
 
-// item takes the next one, which has to be this, in the words of tellItem.
+// Item takes the next item, which must have this ItemText.
 func (p *PulledEvents) Item(want string) feed.ViewerEvent {
 	p.T.Helper()
 	item, err, ok := p.Next()
@@ -55,7 +55,7 @@ func (p *PulledEvents) Item(want string) feed.ViewerEvent {
 	return item
 }
 
-// items takes as many items as there are, which have to be these, in any order.
+// Items takes the next items, which must have these ItemTexts, in any order.
 func (p *PulledEvents) Items(want ...string) {
 	p.T.Helper()
 	var got []string
@@ -72,9 +72,10 @@ func (p *PulledEvents) Items(want ...string) {
 	WantEqual(p.T, "items", want, got)
 }
 
+// CaughtUp takes the next item, which must be CaughtUp.
 func (p *PulledEvents) CaughtUp() { p.T.Helper(); p.Item("caught up") }
 
-// event takes the next item, which has to be this event.
+// Event takes the next item, which must be this event.
 func (p *PulledEvents) Event(id model.ConversationID, seq int64) *model.Event {
 	p.T.Helper()
 	item, err, ok := p.Next()
@@ -86,6 +87,8 @@ func (p *PulledEvents) Event(id model.ConversationID, seq int64) *model.Event {
 	return item.Event
 }
 
+// Events takes the next items, which must be the events of a conversation with the seqs from and
+// to, and those between.
 func (p *PulledEvents) Events(id model.ConversationID, from, to int64) {
 	p.T.Helper()
 	for seq := from; seq <= to; seq++ {
@@ -93,6 +96,7 @@ func (p *PulledEvents) Events(id model.ConversationID, from, to int64) {
 	}
 }
 
+// RemoveBen lets ann remove ben from a conversation.
 func (w *Fixture) RemoveBen(c *model.Conversation) {
 	w.T.Helper()
 	if _, err := w.RemoveMember(w.T.Context(), w.Actor("ann"), c.ID, w.UserID("ben")); err != nil {
@@ -100,6 +104,7 @@ func (w *Fixture) RemoveBen(c *model.Conversation) {
 	}
 }
 
+// AddBen lets ann add ben to a conversation.
 func (w *Fixture) AddBen(c *model.Conversation) {
 	w.T.Helper()
 	if _, err := w.AddMembers(w.T.Context(), w.Actor("ann"), c.ID,
@@ -108,6 +113,7 @@ func (w *Fixture) AddBen(c *model.Conversation) {
 	}
 }
 
+// ItemText describes an item in a few words.
 func ItemText(item feed.ViewerEvent) string {
 	switch {
 	case item.Event != nil:

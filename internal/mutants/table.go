@@ -5,6 +5,7 @@ package main
 func table() []mutant {
 	const (
 		chat  = "./chat"
+		feed  = "./feed"
 		graph = "./graph"
 		auth  = "./auth"
 		wire  = "./wire"
@@ -12,9 +13,9 @@ func table() []mutant {
 	return []mutant{
 		// Broadcast events.
 		{
-			"live events are delivered twice", "chat/sink.go", "if e.Seq <= fo.seen {",
+			"live events are delivered twice", "feed/sink.go", "if e.Seq <= fo.seen {",
 			"if false {",
-			chat, "TestNothingIsHandedToASinkTwice",
+			feed, "TestASinkGetsNoEventTwice",
 		},
 		{
 			"@perViewer is ignored", "graph/broadcastkey.go",
@@ -32,7 +33,7 @@ func table() []mutant {
 			graph, "TestEachFollowerIsShownTheirOwn",
 		},
 		{
-			"sharing ignores hidden history", "chat/sink.go", "!sink.Accepts(hidden)",
+			"sharing ignores hidden history", "feed/sink.go", "!sink.Accepts(bounds.Hidden)",
 			"!sink.Accepts(0)",
 			graph, "TestEachFollowerIsShownTheirOwn|TestHistoryThatBecomesHidden",
 		},
@@ -59,82 +60,84 @@ func table() []mutant {
 
 		// Following: order, resume, removal.
 		{
-			"a removal is noticed only in the order of seqs", "chat/feed.go", "if e.Seq > f.edge {",
+			"a removal is noticed only in the order of seqs", "feed/feed.go", "if e.Seq > f.edge {",
 			"if false {",
-			chat, "TestARemovalIsNoticed",
+			feed, "TestARemovalEndsASinkWhenItsHintComes",
 		},
 		{
-			"a page continues after a removal", "chat/follow.go",
+			"a page continues after a removal", "feed/follower.go",
 			"for _, e := range events {\n\t\t\tif fo.isRemoved() {",
-			"for _, e := range events {\n\t\t\tif false {", chat, "TestARemovalEnds",
+			"for _, e := range events {\n\t\t\tif false {", feed, "TestARemovalEndsASlowSink",
 		},
 		{
-			"queued events continue after a removal", "chat/follow.go",
+			"queued events continue after a removal", "feed/follower.go",
 			"\t\tif fo.isRemoved() {\n\t\t\treturn fo.deliverRemoval(ctx, " +
 				"deliver)\n\t\t}\n\t\tif err := fo.deliver(e, deliver); err != nil " +
 				"{\n\t\t\treturn err\n\t\t}\n\t}\n\treturn nil",
 			"\t\tif err := fo.deliver(e, deliver); err != nil {\n\t\t\treturn " +
-				"err\n\t\t}\n\t}\n\treturn nil", chat, "TestARemovalEnds",
+				"err\n\t\t}\n\t}\n\treturn nil", feed, "TestARemovalEndsASlowSink",
 		},
 		{
-			"removals after the last read event are missed", "chat/feed.go", "range removals {",
+			"removals after the last read event are missed", "feed/feed.go", "range removals {",
 			"range removals[:0] {",
-			chat, "TestWhatIsWrittenAfterARemoval",
+			feed, "TestARemovedMemberDoesNotReadLaterEdits",
 		},
 		{
-			"removed and added again is not noticed", "chat/follow.go", "m.HiddenSeq > fo.seen {",
+			"removed and added again is not noticed", "feed/follower.go", "m.HiddenSeq > fo.seen {",
 			"m == nil {",
-			chat, "TestRemovedAndBack",
+			feed, "TestAMemberAddedAgain",
 		},
 		{
-			"following begins one event early", "chat/sink.go", "return max(*after, hidden), nil",
-			"return max(*after-1, hidden), nil",
-			chat, "TestFollowReplays|TestFollowersReceive",
+			"following begins one event early", "feed/follow.go",
+			"return max(*after, bounds.Hidden), nil",
+			"return max(*after-1, bounds.Hidden), nil",
+			feed, "TestFollowReplays|TestFollowersReceive",
 		},
 		{
-			"following begins in hidden history", "chat/sink.go", "return max(*after, hidden), nil",
+			"following begins in hidden history", "feed/follow.go",
+			"return max(*after, bounds.Hidden), nil",
 			"return *after, nil",
-			chat, "TestHistoryVisibility|TestSinksAreHanded",
+			feed, "TestSinksGetWhatTheirMembersMaySee",
 		},
 		{
-			"one hidden message is followed", "chat/follow.go", "e.Message.Seq <= fo.hidden",
+			"one hidden message is followed", "feed/follower.go", "e.Message.Seq <= fo.hidden",
 			"e.Message.Seq < fo.hidden",
-			chat, "TestWhatIsHiddenInAStream",
+			feed, "TestHiddenMessagesInAStream",
 		},
 		{
-			"a feed reads the same events again", "chat/feed.go",
+			"a feed reads the same events again", "feed/feed.go",
 			"f.edge = events[len(events)-1].Seq", "_ = f.edge",
-			chat, "TestWhatAFeedHasRead",
+			feed, "TestAFeedReadsAGapOnce",
 		},
 		{
-			"a late follower misses earlier events", "chat/feed.go",
+			"a late follower misses earlier events", "feed/feed.go",
 			"if fo.seen < max(f.edge, last) {", "if fo.seen < 0 {",
-			chat, "TestFollowReplays",
+			feed, "TestFollowReplays",
 		},
 		{
-			"a cursor skips an event", "chat/myevents.go", "start[id] = *own.First - 1",
+			"a cursor skips an event", "feed/viewerresume.go", "start[id] = *own.First - 1",
 			"start[id] = *own.First",
-			chat, "TestNothingFallsBetween|TestMyEventsTells",
+			feed, "TestNoEventFallsBetween|TestViewerEventsAreWhatIsStored",
 		},
 		{
-			"another account's cursor is accepted", "chat/mycursor.go", "h.Write(owner[:])",
+			"another account's cursor is accepted", "feed/viewercursor.go", "h.Write(owner[:])",
 			"_ = owner",
-			chat, "TestWhatIsNoCursorOfMine",
+			feed, "TestAnInvalidCursorIsRefused",
 		},
 		{
-			"hints of other conversations are accepted", "chat/hint.go",
+			"hints of other conversations are accepted", "feed/hint.go",
 			"if e.ConversationID != id || e.Seq != seq ||", "if e.Seq != seq ||",
-			chat, "TestBrokenHints",
+			feed, "TestBrokenHints",
 		},
 		{
-			"hints of other versions are accepted", "chat/hint.go",
+			"hints of other versions are accepted", "feed/hint.go",
 			"if wire.Version != hintVersion || ", "if ",
-			chat, "TestHintsThatAreTaken",
+			feed, "TestHintsOfWhichOnlyTheSeqIsUsed",
 		},
 		{
-			"hints without their messages are accepted", "chat/hint.go",
-			"h.events = nil // the followers read them", "_ = h",
-			chat, "TestHintsThatAreTaken",
+			"hints without their messages are accepted", "feed/hint.go",
+			"h.Events = nil // the feed reads them", "_ = h",
+			feed, "TestHintsOfWhichOnlyTheSeqIsUsed",
 		},
 
 		// Visibility.
