@@ -29,12 +29,15 @@ import (
 	"parley/wake"
 )
 
+// DefaultMaxConversations is the default of Options.MaxConversations.
+const DefaultMaxConversations = 5_000
+
 // Options are the settings of a Service. The zero value has the defaults.
 type Options struct {
 	// RequireVerifiedEmail allows only users with a verified address to create conversations.
 	RequireVerifiedEmail bool
-	// MaxConversations is how many conversations an account may join; 0 means 5,000. An account
-	// that is in more already stays in them.
+	// MaxConversations is how many conversations an account may join; 0 means the default. An
+	// account that is in more already stays in them.
 	MaxConversations int
 	// Limits are the rate limits of accounts for writing and searching; nil means none.
 	Limits *ratelimit.Accounts
@@ -63,7 +66,7 @@ func New(db *store.DB, feeds *feed.Service, lives *live.Service, opts Options) *
 		opts.Log = slog.Default()
 	}
 	if opts.MaxConversations == 0 {
-		opts.MaxConversations = 5_000
+		opts.MaxConversations = DefaultMaxConversations
 	}
 	s := &Service{db: db, opts: opts, feed: feeds, live: lives, ended: wake.NewNotifier()}
 	s.sending = batch.New[model.ConversationID](s.storeMessages, opts.Sending)

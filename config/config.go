@@ -17,8 +17,10 @@ import (
 	"github.com/alecthomas/kong"
 
 	"parley/auth"
+	"parley/chat"
 	"parley/document"
 	"parley/errs"
+	"parley/feed"
 	"parley/graph"
 	"parley/model"
 	"parley/pubsub/natsbus"
@@ -90,7 +92,7 @@ type Settings struct {
 	MaxComplexity int   `default:"${max_complexity}" help:"Most fields of an answer. Pages count in full. The items of lists without pages are counted when they are read; with them, an answer has at most twice as many fields."`
 
 	MaxConnsPerAddress int `default:"1000" help:"Most TCP connections of one address on a node, of any kind; an IPv6 address counts as its /64 network. One more is answered with 429 and closed. Trusted proxies and clients over loopback do not count."`
-	MaxConversations   int `default:"5000" help:"Most conversations of one account, direct ones included. An account that has more keeps them."`
+	MaxConversations   int `default:"${max_conversations}" help:"Most conversations of one account, direct ones included. An account that has more keeps them."`
 	MaxEventComplexity int `default:"${max_event_complexity}" help:"Most fields of one event of a subscription. Pages count in full."`
 	MaxAnswerBytes     int `default:"${max_answer_bytes}" help:"Most bytes of an answer."`
 
@@ -99,11 +101,11 @@ type Settings struct {
 	MaxStreams    int `default:"20" help:"Most subscriptions of one account on a node, of each kind that covers all its conversations (events, inboxUpdated, conversationAdded, presenceChanged); one more is RATE_LIMITED."`
 	MaxQueueItems int `default:"${max_queue_items}" help:"Most results in the queue of one live connection. If the client does not read them, and the queue is full, the connection is closed with 1013."`
 	MaxQueueBytes int `default:"${max_queue_bytes}" help:"The same in bytes."`
-	MaxReplayed   int `default:"10000" help:"Most events and changes of membership that the subscription events replays; a client that has missed more starts again (StreamReset)."`
-	MaxReplays    int `default:"16" help:"Most followers on a node that replay missed events at once; the others wait."`
+	MaxReplayed   int `default:"${max_replayed}" help:"Most events and changes of membership that the subscription events replays; a client that has missed more starts again (StreamReset)."`
+	MaxReplays    int `default:"${max_replays}" help:"Most followers on a node that replay missed events at once; the others wait."`
 
 	EditWindow     time.Duration `default:"24h" help:"How long a message can be edited after it was sent; 0 is for ever."`
-	ReconcileEvery time.Duration `default:"3s" help:"How often followed conversations are reconciled with the database, which finds messages whose hint was lost."`
+	ReconcileEvery time.Duration `default:"${reconcile_every}" help:"How often followed conversations are reconciled with the database, which finds messages whose hint was lost."`
 	StopDelay      time.Duration `default:"0s" help:"How long a stopping server still serves everything while /readyz answers 503: a little longer than the load balancer takes to notice. 0 if there is none."`
 	StopTimeout    time.Duration `default:"20s" help:"How long running requests may take when the server stops."`
 	DrainSpread    time.Duration `default:"3s" help:"Time over which a stopping server closes its live connections, so that not all clients reconnect at once; at most half of the stop timeout. A few connections take less."`
@@ -117,6 +119,10 @@ type Settings struct {
 func Defaults() kong.Vars {
 	text := func(n int) string { return strconv.Itoa(n) }
 	return kong.Vars{
+		"max_conversations":    text(chat.DefaultMaxConversations),
+		"max_replayed":         text(feed.DefaultMaxReplayed),
+		"max_replays":          text(feed.DefaultMaxReplays),
+		"reconcile_every":      feed.DefaultReconcileEvery.String(),
 		"max_db_conns":         text(store.DefaultMaxConns),
 		"nats_subject":         natsbus.DefaultPrefix,
 		"registration":         string(auth.Open),

@@ -232,8 +232,10 @@ func TestLimits(t *testing.T) {
 		"{ users(first: 60) { nodes { id nickname } } }": {
 			"OPERATION_TOO_LARGE",
 		},
-		"query ($n: Int = 60) { users(first: $n) { nodes { id nickname } } }": {"OPERATION_TOO_LARGE"},
-		"{" + repeat(50, " __typename") + "}":                                 nil,
+		"query ($n: Int = 60) { users(first: $n) { nodes { id nickname } } }": {
+			"OPERATION_TOO_LARGE",
+		},
+		"{" + repeat(50, " __typename") + "}": nil,
 		"{" + repeat(100, " __typename") +
 			"}": {"OPERATION_TOO_LARGE"},
 	} {

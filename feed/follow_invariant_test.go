@@ -36,8 +36,10 @@ func TestFollowersReceiveWhatIsStored(t *testing.T) {
 			plan := drawFollowPlan(rt)
 			c := chattest.MustConversation(t, w.Fixture, "ann", "ben", "cleo")
 			topic := feed.Topic(c.ID)
-			bus := &faultyBus{deliveries: plan.deliveries,
-				deliver: func(h feed.Hint) { w.Hints().PublishLocal(topic, h) }}
+			bus := &faultyBus{
+				deliveries: plan.deliveries,
+				deliver:    func(h feed.Hint) { w.Hints().PublishLocal(topic, h) },
+			}
 			buses.Store(topic, bus)
 			plan.check(t, rt, w, c.ID, bus)
 		})

@@ -82,7 +82,7 @@ func TestARemovedMemberGetsTheRemovalAndNoMore(t *testing.T) {
 						r.Hints().PublishLocal(topic, h)
 					}
 				})
-				r.conversation = chattest.MustConversation(t, r.fixture.Fixture, "ann", "ben")
+				r.conversation = chattest.MustConversation(t, r.Fixture, "ann", "ben")
 				r.SendMany("ann", r.conversation.ID, 2)
 				p := r.Pull(t, "ben", r.conversation.ID, new(int64(0)))
 				test(r, p)

@@ -118,10 +118,14 @@ func TestAHintCarriesTheEvent(t *testing.T) {
 	p.Event(1)
 	nodes[1].wantListening(s, c.ID)
 	// The event is not stored, so it cannot have been read.
-	m := &model.Message{ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
-		AuthorID: new(nodes[0].UserID("ann")), Content: "not stored"}
-	e := &model.Event{ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
-		Message: m, Data: []byte("{}")}
+	m := &model.Message{
+		ID: model.NewMessageID(), ConversationID: c.ID, Seq: 2,
+		AuthorID: new(nodes[0].UserID("ann")), Content: "not stored",
+	}
+	e := &model.Event{
+		ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
+		Message: m, Data: []byte("{}"),
+	}
 	nodes[0].Publish([]*model.Event{e})
 	chattest.WantEqual(t, "event", e, p.Event(2), sameData())
 }

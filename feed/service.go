@@ -64,16 +64,23 @@ import (
 	"parley/store"
 )
 
+// Defaults of Options.
+const (
+	DefaultReconcileEvery = 3 * time.Second
+	DefaultMaxReplays     = 16
+	DefaultMaxReplayed    = 10_000
+)
+
 // Options are the settings of a Service. The zero value has the defaults.
 type Options struct {
-	// ReconcileEvery is how often Run compares what is followed with the database; 0 means 3
-	// seconds.
+	// ReconcileEvery is how often Run compares what is followed with the database; 0 means
+	// DefaultReconcileEvery.
 	ReconcileEvery time.Duration
 	// MaxReplays is how many slots there are for followers that read missed events from the
-	// database; 0 means 16. The others wait.
+	// database; 0 means DefaultMaxReplays. The others wait.
 	MaxReplays int
 	// MaxReplayed is how many events, joins and departures ViewerEvents catches up with; 0 means
-	// 10,000. A stream that has missed more is reset.
+	// DefaultMaxReplayed. A stream that has missed more is reset.
 	MaxReplayed int
 	// Nodes carries hints between this node and the others, while Run runs; nil is a node alone.
 	Nodes *natsbus.Conn
@@ -103,16 +110,16 @@ type Service struct {
 // New returns a service. It needs Run to run for as long as it is used.
 func New(db *store.DB, opts Options) *Service {
 	if opts.ReconcileEvery == 0 {
-		opts.ReconcileEvery = 3 * time.Second
+		opts.ReconcileEvery = DefaultReconcileEvery
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
 	if opts.MaxReplayed == 0 {
-		opts.MaxReplayed = 10_000
+		opts.MaxReplayed = DefaultMaxReplayed
 	}
 	if opts.MaxReplays == 0 {
-		opts.MaxReplays = 16
+		opts.MaxReplays = DefaultMaxReplays
 	}
 	if opts.maxNamed == 0 {
 		opts.maxNamed = maxNamed

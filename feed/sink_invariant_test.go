@@ -89,7 +89,7 @@ func (k *sinkCheck) check(t *testing.T, rt *rapid.T) {
 	t.Helper()
 	k.Invite(k.plan.People...)
 	k.done = chattest.NewProgress(len(k.plan.Steps))
-	wrong := k.plan.RunOn(k.fixture.Fixture,
+	wrong := k.plan.RunOn(k.Fixture,
 		&chattest.Stage{Follow: k.follow, Stop: k.stop, Done: k.done.Step})
 	if err := errors.Join(wrong...); err != nil {
 		rt.Fatal(err)
@@ -142,8 +142,10 @@ func (k *sinkCheck) newest(id model.ConversationID) (seq int64, err error) {
 }
 
 func (k *sinkCheck) follow(who string, c *model.Conversation, st chattest.Step) (err error) {
-	r := &sinkRun{check: k, who: who, user: k.UserID(who), id: c.ID,
-		slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6]}
+	r := &sinkRun{
+		check: k, who: who, user: k.UserID(who), id: c.ID,
+		slow: []int{0, 0, 0, 1, 5, 1000}[st.Whom%6],
+	}
 	if r.earliest, err = k.newest(c.ID); err != nil {
 		return err
 	}
@@ -263,8 +265,10 @@ type sinkPeriod struct {
 
 func (k *sinkCheck) readLog(id model.ConversationID) *sinkLog {
 	k.T.Helper()
-	log := &sinkLog{events: k.Stored(id), periods: map[model.UserID][]sinkPeriod{},
-		message: map[model.MessageID]int64{}}
+	log := &sinkLog{
+		events: k.Stored(id), periods: map[model.UserID][]sinkPeriod{},
+		message: map[model.MessageID]int64{},
+	}
 	var created model.ConversationCreatedData
 	read := func(e *model.Event, data any) {
 		if err := json.Unmarshal(e.Data, data); err != nil {

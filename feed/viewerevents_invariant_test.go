@@ -296,7 +296,7 @@ func (c *viewerClient) begin(ctx context.Context) error {
 		}
 	}
 	c.cursor = &cursor
-	own, err := feed.ReadMemberships(ctx, w.Services.Feed, c.check.ben)
+	own, err := feed.ReadMemberships(ctx, w.Feed, c.check.ben)
 	for _, m := range own {
 		c.in[m.ConversationID] = &viewerPeriod{seq: m.LastSeq}
 	}
@@ -484,7 +484,7 @@ func (c *viewerClient) checkHidden(e *model.Event) error {
 func (c *viewerClient) readStored(ctx context.Context) error {
 	c.stored = map[model.ConversationID]storedMembership{}
 	w := c.check.nodes.Nodes[0]
-	own, err := feed.ReadMemberships(ctx, w.Services.Feed, c.check.ben)
+	own, err := feed.ReadMemberships(ctx, w.Feed, c.check.ben)
 	for _, m := range own {
 		c.stored[m.ConversationID] = storedMembership{m.JoinedSeq, m.LastSeq}
 	}

@@ -35,7 +35,10 @@ func (w *fixture) takeFirst(ctx context.Context) {
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	for range seq {
+	for _, err := range seq {
+		if err != nil && ctx.Err() == nil {
+			w.T.Error(err)
+		}
 		return
 	}
 }

@@ -45,8 +45,8 @@ import (
 type Options struct {
 	// Limits is how fast accounts may publish that they type; nil limits nothing.
 	Limits *ratelimit.Accounts
-	// ReconcileEvery is how often Run compares what is watched with the database; 0 means 3
-	// seconds.
+	// ReconcileEvery is how often Run compares what is watched with the database; 0 means
+	// feed.DefaultReconcileEvery.
 	ReconcileEvery time.Duration
 	// TypingEvery is how long a user's next "types" is not published after one; 0 means 3 seconds.
 	TypingEvery time.Duration
@@ -81,7 +81,7 @@ type Service struct {
 // New returns a service. It needs its Run, and that of feeds, to run for as long as it is used.
 func New(db *store.DB, feeds *feed.Service, opts Options) *Service {
 	if opts.ReconcileEvery == 0 {
-		opts.ReconcileEvery = 3 * time.Second
+		opts.ReconcileEvery = feed.DefaultReconcileEvery
 	}
 	if opts.TypingEvery == 0 {
 		opts.TypingEvery = 3 * time.Second

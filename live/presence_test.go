@@ -492,8 +492,10 @@ func TestManyUsersComeAndGo(t *testing.T) {
 	t.Parallel()
 	const users, each = 300, 10
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := mustFixtureWith(t, db, chattest.Options{ReconcileEvery: chattest.Never,
-			PresenceTimeout: 10 * aMoment, NodeTimeout: forGood}, "ann")
+		w := mustFixtureWith(t, db, chattest.Options{
+			ReconcileEvery:  chattest.Never,
+			PresenceTimeout: 10 * aMoment, NodeTimeout: forGood,
+		}, "ann")
 		crowd := w.Crowd(users)
 		before := runtime.NumGoroutine()
 		var wg sync.WaitGroup

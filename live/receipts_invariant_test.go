@@ -58,8 +58,10 @@ type receiptAction struct {
 func drawReceiptPlan(rt *rapid.T) receiptPlan {
 	action := rapid.Custom(func(rt *rapid.T) receiptAction {
 		return receiptAction{
-			kind: rapid.SampledFrom([]string{"read", "read", "read", "say", "hide", "show", "show",
-				"go", "come"}).Draw(rt, "kind"),
+			kind: rapid.SampledFrom([]string{
+				"read", "read", "read", "say", "hide", "show", "show",
+				"go", "come",
+			}).Draw(rt, "kind"),
 			who:  rapid.SampledFrom([]string{"ann", "ben", "cas", "eve"}).Draw(rt, "who"),
 			node: rapid.IntRange(0, 1).Draw(rt, "node"),
 		}
@@ -131,8 +133,10 @@ func (k *receiptCheck) run(plan receiptPlan) error {
 	var watchers []*receiptWatcher
 	for i, pace := range plan.paces {
 		viewer := []string{"ann", "ben"}[i/2]
-		watcher := &receiptWatcher{check: k, viewer: viewer, knows: map[string]int64{},
-			most: map[string]int64{}}
+		watcher := &receiptWatcher{
+			check: k, viewer: viewer, knows: map[string]int64{},
+			most: map[string]int64{},
+		}
 		watchers = append(watchers, watcher)
 		watching.Go(func() { watcher.watch(ctx, k.nodes.Nodes[i%2], done, pace) })
 	}

@@ -36,7 +36,7 @@ type Options struct {
 	Feed func(*feed.Options) // changes other options of feed; may be nil
 }
 
-// Aliases, because all three types are named Service and Services embeds them.
+// Chat, Live and Feed name the services apart: Services embeds all three.
 type (
 	Chat = chat.Service
 	Live = live.Service
