@@ -18,9 +18,7 @@ func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversatio
 	return title(ctx, obj)
 }
 
-func (r *conversationResolver) Owner(
-	ctx context.Context, obj *model.Conversation,
-) (*model.User, error) {
+func (r *conversationResolver) Owner(ctx context.Context, obj *model.Conversation) (*model.User, error) {
 	owner, err := load(ctx,
 		func(l *loaders) byConversation[*model.ConversationMember] { return l.owners }, obj.ID)
 	if err != nil || owner == nil {
@@ -29,16 +27,11 @@ func (r *conversationResolver) Owner(
 	return loadUser(ctx, owner.UserID)
 }
 
-func (r *conversationResolver) MemberCount(
-	ctx context.Context, obj *model.Conversation,
-) (int, error) {
+func (r *conversationResolver) MemberCount(ctx context.Context, obj *model.Conversation) (int, error) {
 	return load(ctx, func(l *loaders) byConversation[int] { return l.memberCounts }, obj.ID)
 }
 
-func (r *conversationResolver) Members(
-	ctx context.Context, obj *model.Conversation, first *int, after *string, last *int,
-	before *string,
-) (*ConversationMemberConnection, error) {
+func (r *conversationResolver) Members(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*ConversationMemberConnection, error) {
 	found, err := pageFor(ctx, membersPage, pageArgs(first, after, last, before), obj.ID,
 		func(l *loaders) pages[model.ConversationID, *model.ConversationMember] {
 			return l.members
@@ -46,33 +39,24 @@ func (r *conversationResolver) Members(
 	return memberConnection(found), err
 }
 
-func (r *conversationResolver) Messages(
-	ctx context.Context, obj *model.Conversation, first *int, after *string, last *int,
-	before *string,
-) (*MessageConnection, error) {
+func (r *conversationResolver) Messages(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*MessageConnection, error) {
 	found, err := pageFor(ctx, messagesPage, pageArgs(first, after, last, before), obj.ID,
 		func(l *loaders) pages[model.ConversationID, *model.Message] { return l.messagePages })
 	prefetch(ctx, found.Items, (*prefetcher).ofMessages)
 	return messageConnection(found), err
 }
 
-func (r *conversationResolver) LastMessage(
-	ctx context.Context, obj *model.Conversation,
-) (*model.Message, error) {
+func (r *conversationResolver) LastMessage(ctx context.Context, obj *model.Conversation) (*model.Message, error) {
 	return load(ctx, func(l *loaders) byConversation[*model.Message] { return l.lastMessages },
 		obj.ID)
 }
 
-func (r *conversationResolver) ViewerMember(
-	ctx context.Context, obj *model.Conversation,
-) (*model.ConversationMember, error) {
+func (r *conversationResolver) ViewerMember(ctx context.Context, obj *model.Conversation) (*model.ConversationMember, error) {
 	own, err := loadMembership(ctx, obj.ID)
 	return required(own, err, errNoMember)
 }
 
-func (r *conversationResolver) Draft(
-	ctx context.Context, obj *model.Conversation,
-) (*string, error) {
+func (r *conversationResolver) Draft(ctx context.Context, obj *model.Conversation) (*string, error) {
 	own, err := loadMembership(ctx, obj.ID)
 	if err != nil || own == nil {
 		return nil, err
@@ -80,43 +64,31 @@ func (r *conversationResolver) Draft(
 	return own.Draft, nil
 }
 
-func (r *conversationMemberResolver) User(
-	ctx context.Context, obj *model.ConversationMember,
-) (*model.User, error) {
+func (r *conversationMemberResolver) User(ctx context.Context, obj *model.ConversationMember) (*model.User, error) {
 	u, err := loadUser(ctx, obj.UserID)
 	return required(u, err, errNoAccount)
 }
 
-func (r *conversationMemberResolver) LastReadSeq(
-	ctx context.Context, obj *model.ConversationMember,
-) (*int, error) {
+func (r *conversationMemberResolver) LastReadSeq(ctx context.Context, obj *model.ConversationMember) (*int, error) {
 	return lastReadSeq(ctx, obj)
 }
 
-func (r *conversationMemberResolver) UnreadCount(
-	ctx context.Context, obj *model.ConversationMember,
-) (*int, error) {
+func (r *conversationMemberResolver) UnreadCount(ctx context.Context, obj *model.ConversationMember) (*int, error) {
 	return unreadOf(ctx, obj, func(u model.Unread) int { return u.Messages })
 }
 
-func (r *conversationMemberResolver) UnreadMentionCount(
-	ctx context.Context, obj *model.ConversationMember,
-) (*int, error) {
+func (r *conversationMemberResolver) UnreadMentionCount(ctx context.Context, obj *model.ConversationMember) (*int, error) {
 	return unreadOf(ctx, obj, func(u model.Unread) int { return u.Mentions })
 }
 
-func (r *conversationMemberResolver) MutedUntil(
-	ctx context.Context, obj *model.ConversationMember,
-) (*time.Time, error) {
+func (r *conversationMemberResolver) MutedUntil(ctx context.Context, obj *model.ConversationMember) (*time.Time, error) {
 	if !isViewer(ctx, obj) {
 		return nil, nil
 	}
 	return r.Chat.MutedUntil(obj), nil
 }
 
-func (r *conversationMemberResolver) Archived(
-	ctx context.Context, obj *model.ConversationMember,
-) (*bool, error) {
+func (r *conversationMemberResolver) Archived(ctx context.Context, obj *model.ConversationMember) (*bool, error) {
 	if !isViewer(ctx, obj) {
 		return nil, nil
 	}
@@ -128,18 +100,14 @@ func (r *conversationMemberResolver) Archived(
 	return &archived, nil
 }
 
-func (r *conversationMemberResolver) Pinned(
-	ctx context.Context, obj *model.ConversationMember,
-) (*bool, error) {
+func (r *conversationMemberResolver) Pinned(ctx context.Context, obj *model.ConversationMember) (*bool, error) {
 	if !isViewer(ctx, obj) {
 		return nil, nil
 	}
 	return &obj.Pinned, nil
 }
 
-func (r *messageResolver) Conversation(
-	ctx context.Context, obj *model.Message,
-) (*model.Conversation, error) {
+func (r *messageResolver) Conversation(ctx context.Context, obj *model.Message) (*model.Conversation, error) {
 	c, err := loadConversation(ctx, obj.ConversationID)
 	return required(c, err, errNoMember)
 }
@@ -166,16 +134,12 @@ func (r *messageResolver) Mentions(ctx context.Context, obj *model.Message) ([]*
 	return loadUsers(ctx, ids)
 }
 
-func (r *messageResolver) Reactions(
-	ctx context.Context, obj *model.Message,
-) ([]*model.ReactionGroup, error) {
+func (r *messageResolver) Reactions(ctx context.Context, obj *model.Message) ([]*model.ReactionGroup, error) {
 	return load(ctx, func(l *loaders) byMessage[[]*model.ReactionGroup] { return l.reactions },
 		obj.ID)
 }
 
-func (r *messageResolver) SeenBy(
-	ctx context.Context, obj *model.Message, first *int, after *string, last *int, before *string,
-) (*UserConnection, error) {
+func (r *messageResolver) SeenBy(ctx context.Context, obj *model.Message, first *int, after *string, last *int, before *string) (*UserConnection, error) {
 	found, err := pageFor(ctx, usersPage, pageArgs(first, after, last, before), obj.ID,
 		func(l *loaders) pages[model.MessageID, *model.ConversationMember] {
 			return l.seenBy
@@ -187,9 +151,7 @@ func (r *messageResolver) SeenBy(
 		func(m *model.ConversationMember) model.UserID { return m.UserID })
 }
 
-func (r *mutationResolver) Register(
-	ctx context.Context, input auth.Register,
-) (*AuthPayload, error) {
+func (r *mutationResolver) Register(ctx context.Context, input auth.Register) (*AuthPayload, error) {
 	return authPayload(ctx)(r.Auth.Register(ctx, input, clientOf(ctx)))
 }
 
@@ -197,9 +159,7 @@ func (r *mutationResolver) Login(ctx context.Context, input auth.Login) (*AuthPa
 	return authPayload(ctx)(r.Auth.Login(ctx, input, clientOf(ctx)))
 }
 
-func (r *mutationResolver) RefreshSession(
-	ctx context.Context, input RefreshSessionInput,
-) (*AuthPayload, error) {
+func (r *mutationResolver) RefreshSession(ctx context.Context, input RefreshSessionInput) (*AuthPayload, error) {
 	session := socketSessionOf(ctx)
 	signedIn, err := r.Auth.Refresh(ctx, input.RefreshToken, session.account(), clientOf(ctx))
 	if err == nil {
@@ -212,51 +172,35 @@ func (r *mutationResolver) Logout(ctx context.Context) (*DonePayload, error) {
 	return donePayload(r.Auth.Logout(ctx, mustActor(ctx), clientOf(ctx)))
 }
 
-func (r *mutationResolver) RevokeSession(
-	ctx context.Context, input RevokeSessionInput,
-) (*DonePayload, error) {
+func (r *mutationResolver) RevokeSession(ctx context.Context, input RevokeSessionInput) (*DonePayload, error) {
 	return donePayload(r.Auth.RevokeSession(ctx, mustActor(ctx), input.SessionID, clientOf(ctx)))
 }
 
-func (r *mutationResolver) RevokeOtherSessions(
-	ctx context.Context,
-) (*RevokeOtherSessionsPayload, error) {
+func (r *mutationResolver) RevokeOtherSessions(ctx context.Context) (*RevokeOtherSessionsPayload, error) {
 	return revokedPayload(r.Auth.RevokeOtherSessions(ctx, mustActor(ctx), clientOf(ctx)))
 }
 
-func (r *mutationResolver) UpdateProfile(
-	ctx context.Context, input auth.UpdateProfile,
-) (*UpdateProfilePayload, error) {
+func (r *mutationResolver) UpdateProfile(ctx context.Context, input auth.UpdateProfile) (*UpdateProfilePayload, error) {
 	return profilePayload(r.Auth.UpdateProfile(ctx, mustActor(ctx), input))
 }
 
-func (r *mutationResolver) UpdateSettings(
-	ctx context.Context, input auth.UpdateSettings,
-) (*UpdateSettingsPayload, error) {
+func (r *mutationResolver) UpdateSettings(ctx context.Context, input auth.UpdateSettings) (*UpdateSettingsPayload, error) {
 	return settingsPayload(r.Auth.UpdateSettings(ctx, mustActor(ctx), input))
 }
 
-func (r *mutationResolver) ChangeEmail(
-	ctx context.Context, input auth.ChangeEmail,
-) (*DonePayload, error) {
+func (r *mutationResolver) ChangeEmail(ctx context.Context, input auth.ChangeEmail) (*DonePayload, error) {
 	return donePayload(r.Auth.ChangeEmail(ctx, mustActor(ctx), input, clientOf(ctx)))
 }
 
-func (r *mutationResolver) ChangePassword(
-	ctx context.Context, input auth.ChangePassword,
-) (*DonePayload, error) {
+func (r *mutationResolver) ChangePassword(ctx context.Context, input auth.ChangePassword) (*DonePayload, error) {
 	return donePayload(r.Auth.ChangePassword(ctx, mustActor(ctx), input, clientOf(ctx)))
 }
 
-func (r *mutationResolver) RequestPasswordReset(
-	ctx context.Context, input RequestPasswordResetInput,
-) (*DonePayload, error) {
+func (r *mutationResolver) RequestPasswordReset(ctx context.Context, input RequestPasswordResetInput) (*DonePayload, error) {
 	return donePayload(r.Auth.RequestPasswordReset(ctx, input.Email, clientOf(ctx)))
 }
 
-func (r *mutationResolver) ResetPassword(
-	ctx context.Context, input ResetPasswordInput,
-) (*DonePayload, error) {
+func (r *mutationResolver) ResetPassword(ctx context.Context, input ResetPasswordInput) (*DonePayload, error) {
 	return donePayload(r.Auth.ResetPassword(ctx, input.Token, input.NewPassword, clientOf(ctx)))
 }
 
@@ -264,132 +208,92 @@ func (r *mutationResolver) RequestEmailVerification(ctx context.Context) (*DoneP
 	return donePayload(r.Auth.RequestEmailVerification(ctx, mustActor(ctx)))
 }
 
-func (r *mutationResolver) VerifyEmail(
-	ctx context.Context, input VerifyEmailInput,
-) (*DonePayload, error) {
+func (r *mutationResolver) VerifyEmail(ctx context.Context, input VerifyEmailInput) (*DonePayload, error) {
 	return donePayload(r.Auth.VerifyEmail(ctx, input.Token, clientOf(ctx)))
 }
 
-func (r *mutationResolver) DeleteAccount(
-	ctx context.Context, input DeleteAccountInput,
-) (*DonePayload, error) {
+func (r *mutationResolver) DeleteAccount(ctx context.Context, input DeleteAccountInput) (*DonePayload, error) {
 	return donePayload(r.Auth.DeleteAccount(ctx, mustActor(ctx), input.Password, clientOf(ctx)))
 }
 
-func (r *mutationResolver) CreateConversation(
-	ctx context.Context, input chat.CreateConversation,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) CreateConversation(ctx context.Context, input chat.CreateConversation) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.CreateConversation(ctx, mustActor(ctx), input))
 }
 
-func (r *mutationResolver) OpenDirectConversation(
-	ctx context.Context, input OpenDirectConversationInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) OpenDirectConversation(ctx context.Context, input OpenDirectConversationInput) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.OpenDirect(ctx, mustActor(ctx), input.UserID))
 }
 
-func (r *mutationResolver) RenameConversation(
-	ctx context.Context, input RenameConversationInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) RenameConversation(ctx context.Context, input RenameConversationInput) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.Rename(ctx, mustActor(ctx), input.ConversationID,
 		input.Title))
 }
 
-func (r *mutationResolver) UpdateConversationSettings(
-	ctx context.Context, input UpdateConversationSettingsInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) UpdateConversationSettings(ctx context.Context, input UpdateConversationSettingsInput) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.UpdateConversationSettings(ctx, mustActor(ctx),
 		input.ConversationID, input.MembersMayRename))
 }
 
-func (r *mutationResolver) AddMembers(
-	ctx context.Context, input AddMembersInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) AddMembers(ctx context.Context, input AddMembersInput) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.AddMembers(ctx, mustActor(ctx), input.ConversationID,
 		input.Members))
 }
 
-func (r *mutationResolver) RemoveMember(
-	ctx context.Context, input RemoveMemberInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) RemoveMember(ctx context.Context, input RemoveMemberInput) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.RemoveMember(ctx, mustActor(ctx), input.ConversationID,
 		input.UserID))
 }
 
-func (r *mutationResolver) ChangeMemberRole(
-	ctx context.Context, input ChangeMemberRoleInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) ChangeMemberRole(ctx context.Context, input ChangeMemberRoleInput) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.ChangeRole(ctx, mustActor(ctx), input.ConversationID,
 		input.UserID, input.Role))
 }
 
-func (r *mutationResolver) TransferOwnership(
-	ctx context.Context, input TransferOwnershipInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) TransferOwnership(ctx context.Context, input TransferOwnershipInput) (*ConversationPayload, error) {
 	return conversationPayload(ctx)(r.Chat.TransferOwnership(ctx, mustActor(ctx),
 		input.ConversationID, input.UserID))
 }
 
-func (r *mutationResolver) LeaveConversation(
-	ctx context.Context, input LeaveConversationInput,
-) (*DonePayload, error) {
+func (r *mutationResolver) LeaveConversation(ctx context.Context, input LeaveConversationInput) (*DonePayload, error) {
 	return donePayload(r.Chat.Leave(ctx, mustActor(ctx), input.ConversationID))
 }
 
-func (r *mutationResolver) SendMessage(
-	ctx context.Context, input chat.SendMessage,
-) (*MessagePayload, error) {
+func (r *mutationResolver) SendMessage(ctx context.Context, input chat.SendMessage) (*MessagePayload, error) {
 	return messagePayload(ctx)(r.Chat.SendMessage(ctx, mustActor(ctx), input))
 }
 
-func (r *mutationResolver) EditMessage(
-	ctx context.Context, input EditMessageInput,
-) (*MessagePayload, error) {
+func (r *mutationResolver) EditMessage(ctx context.Context, input EditMessageInput) (*MessagePayload, error) {
 	return messagePayload(ctx)(r.Chat.EditMessage(ctx, mustActor(ctx), input.edit()))
 }
 
-func (r *mutationResolver) DeleteMessage(
-	ctx context.Context, input DeleteMessageInput,
-) (*MessagePayload, error) {
+func (r *mutationResolver) DeleteMessage(ctx context.Context, input DeleteMessageInput) (*MessagePayload, error) {
 	return messagePayload(ctx)(r.Chat.DeleteMessage(ctx, mustActor(ctx), input.MessageID))
 }
 
-func (r *mutationResolver) AddReaction(
-	ctx context.Context, input ReactionInput,
-) (*MessagePayload, error) {
+func (r *mutationResolver) AddReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
 	return messagePayload(ctx)(r.Chat.AddReaction(ctx, mustActor(ctx), input.MessageID,
 		input.Emoji))
 }
 
-func (r *mutationResolver) RemoveReaction(
-	ctx context.Context, input ReactionInput,
-) (*MessagePayload, error) {
+func (r *mutationResolver) RemoveReaction(ctx context.Context, input ReactionInput) (*MessagePayload, error) {
 	return messagePayload(ctx)(r.Chat.RemoveReaction(ctx, mustActor(ctx), input.MessageID,
 		input.Emoji))
 }
 
-func (r *mutationResolver) MarkRead(
-	ctx context.Context, input MarkReadInput,
-) (*MemberPayload, error) {
+func (r *mutationResolver) MarkRead(ctx context.Context, input MarkReadInput) (*MemberPayload, error) {
 	return memberPayload(ctx)(r.Chat.MarkRead(ctx, mustActor(ctx), input.ConversationID, input.Seq))
 }
 
-func (r *mutationResolver) UpdateMembership(
-	ctx context.Context, input chat.UpdateMembership,
-) (*MemberPayload, error) {
+func (r *mutationResolver) UpdateMembership(ctx context.Context, input chat.UpdateMembership) (*MemberPayload, error) {
 	return memberPayload(ctx)(r.Chat.UpdateMembership(ctx, mustActor(ctx), input))
 }
 
-func (r *mutationResolver) SaveDraft(
-	ctx context.Context, input SaveDraftInput,
-) (*ConversationPayload, error) {
+func (r *mutationResolver) SaveDraft(ctx context.Context, input SaveDraftInput) (*ConversationPayload, error) {
 	return draftPayload(ctx)(r.Chat.SaveDraft(ctx, mustActor(ctx), input.ConversationID,
 		input.Content))
 }
 
-func (r *mutationResolver) SetTyping(
-	ctx context.Context, input SetTypingInput,
-) (*DonePayload, error) {
+func (r *mutationResolver) SetTyping(ctx context.Context, input SetTypingInput) (*DonePayload, error) {
 	return donePayload(r.Live.SetTyping(ctx, mustActor(ctx), input.ConversationID, input.Typing))
 }
 
@@ -420,15 +324,11 @@ func (r *queryResolver) Nodes(ctx context.Context, ids []string) ([]Node, error)
 	return r.nodes(ctx, ids)
 }
 
-func (r *queryResolver) User(
-	ctx context.Context, id *string, nickname *string,
-) (*model.User, error) {
+func (r *queryResolver) User(ctx context.Context, id *string, nickname *string) (*model.User, error) {
 	return r.user(ctx, id, nickname)
 }
 
-func (r *queryResolver) Users(
-	ctx context.Context, search *string, first *int, after *string, last *int, before *string,
-) (*UserConnection, error) {
+func (r *queryResolver) Users(ctx context.Context, search *string, first *int, after *string, last *int, before *string) (*UserConnection, error) {
 	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
@@ -448,11 +348,7 @@ func (r *queryResolver) Conversation(ctx context.Context, id string) (*model.Con
 	return loadConversation(ctx, key)
 }
 
-func (r *queryResolver) SearchMessages(
-	ctx context.Context, query string, conversationID *string, authorID *string,
-	sentAfter *time.Time, sentBefore *time.Time, first *int, after *string, last *int,
-	before *string,
-) (*MessageSearchConnection, error) {
+func (r *queryResolver) SearchMessages(ctx context.Context, query string, conversationID *string, authorID *string, sentAfter *time.Time, sentBefore *time.Time, first *int, after *string, last *int, before *string) (*MessageSearchConnection, error) {
 	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err
@@ -467,10 +363,7 @@ func (r *queryResolver) SearchMessages(
 	return connection, err
 }
 
-func (r *reactionGroupResolver) Users(
-	ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int,
-	before *string,
-) (*UserConnection, error) {
+func (r *reactionGroupResolver) Users(ctx context.Context, obj *model.ReactionGroup, first *int, after *string, last *int, before *string) (*UserConnection, error) {
 	found, err := pageFor(ctx, usersPage, pageArgs(first, after, last, before),
 		chat.EmojiOn{MessageID: obj.MessageID, Emoji: obj.Emoji},
 		func(l *loaders) pages[chat.EmojiOn, *model.Reaction] { return l.reactors })
@@ -481,9 +374,7 @@ func (r *reactionGroupResolver) Users(
 		func(r *model.Reaction) model.UserID { return r.UserID })
 }
 
-func (r *readReceiptResolver) User(
-	ctx context.Context, obj *live.ReadReceipt,
-) (*model.User, error) {
+func (r *readReceiptResolver) User(ctx context.Context, obj *live.ReadReceipt) (*model.User, error) {
 	return loadUser(ctx, obj.UserID)
 }
 
@@ -492,9 +383,7 @@ func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool
 	return obj.ID == viewer.SessionID, err
 }
 
-func (r *subscriptionResolver) MessageAdded(
-	ctx context.Context, conversationID string, afterSeq *int,
-) (<-chan *model.Message, error) {
+func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID string, afterSeq *int) (<-chan *model.Message, error) {
 	if item := itemOf(ctx); item != nil {
 		return singleton(item.Event.Message), nil
 	}
@@ -513,9 +402,7 @@ func (r *subscriptionResolver) MessageAdded(
 	return stream(ctx, r.Resolver, events, addedMessage), nil
 }
 
-func (r *subscriptionResolver) ConversationEvents(
-	ctx context.Context, conversationID string, afterSeq *int,
-) (<-chan ConversationEvent, error) {
+func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversationID string, afterSeq *int) (<-chan ConversationEvent, error) {
 	if item := itemOf(ctx); item != nil {
 		return singletonEvent(conversationID, item.Followed)
 	}
@@ -534,9 +421,7 @@ func (r *subscriptionResolver) ConversationEvents(
 	return stream(ctx, r.Resolver, followed, conversationEvent(key)), nil
 }
 
-func (r *subscriptionResolver) Events(
-	ctx context.Context, after *string,
-) (<-chan *ViewerEvent, error) {
+func (r *subscriptionResolver) Events(ctx context.Context, after *string) (<-chan *ViewerEvent, error) {
 	viewer, err := r.actorWithSlot(ctx, eventsField)
 	if err != nil {
 		return nil, err
@@ -548,9 +433,7 @@ func (r *subscriptionResolver) Events(
 	return stream(ctx, r.Resolver, events, viewerEvent), nil
 }
 
-func (r *subscriptionResolver) ConversationAdded(
-	ctx context.Context,
-) (<-chan *model.Conversation, error) {
+func (r *subscriptionResolver) ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error) {
 	viewer, err := r.actorWithSlot(ctx, conversationAddedField)
 	if err != nil {
 		return nil, err
@@ -570,15 +453,11 @@ func (r *subscriptionResolver) InboxUpdated(ctx context.Context) (<-chan *InboxU
 	return stream(ctx, r.Resolver, r.Feed.Inbox(ctx, viewer), inboxUpdate), nil
 }
 
-func (r *subscriptionResolver) Typing(
-	ctx context.Context, conversationID string,
-) (<-chan *live.Typing, error) {
+func (r *subscriptionResolver) Typing(ctx context.Context, conversationID string) (<-chan *live.Typing, error) {
 	return streamConversation(ctx, r.Resolver, conversationID, r.Live.Typing)
 }
 
-func (r *subscriptionResolver) ReadReceipts(
-	ctx context.Context, conversationID string,
-) (<-chan *live.ReadReceipt, error) {
+func (r *subscriptionResolver) ReadReceipts(ctx context.Context, conversationID string) (<-chan *live.ReadReceipt, error) {
 	return streamConversation(ctx, r.Resolver, conversationID, r.Live.ReadReceipts)
 }
 
@@ -606,10 +485,7 @@ func (r *viewerResolver) Sessions(ctx context.Context, obj *Viewer) ([]*model.Se
 	return r.Auth.Sessions(ctx, viewer)
 }
 
-func (r *viewerResolver) Conversations(
-	ctx context.Context, obj *Viewer, filter *chat.ConversationFilter, first *int, after *string,
-	last *int, before *string,
-) (*ConversationConnection, error) {
+func (r *viewerResolver) Conversations(ctx context.Context, obj *Viewer, filter *chat.ConversationFilter, first *int, after *string, last *int, before *string) (*ConversationConnection, error) {
 	viewer, err := actor(ctx)
 	if err != nil {
 		return nil, err

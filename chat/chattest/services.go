@@ -36,10 +36,12 @@ type Options struct {
 	Feed func(*feed.Options) // changes other options of feed; may be nil
 }
 
-// Chat, Live and Feed name the services apart: Services embeds all three.
 type (
+	// Chat is an alias, because Services embeds three types that are named Service.
 	Chat = chat.Service
+	// Live is an alias, like Chat.
 	Live = live.Service
+	// Feed is an alias, like Chat.
 	Feed = feed.Service
 )
 
