@@ -66,7 +66,7 @@ func (b *bench) abusing(ctx context.Context) error {
 		}
 		beside.add(row...)
 	}
-	b.printf("\n## The dearest requests\n\n")
+	b.printf("\n## The most expensive requests\n\n")
 	b.printf(
 		"The built server on SQLite. CPU time of the process for one request, user and system " +
 			"together, the best of three, and\n")

@@ -63,7 +63,7 @@ func (a *abuser) delayRow(ctx context.Context, expensive int) ([]string, error) 
 	slices.Sort(took)
 	name := "alone"
 	if expensive > 0 {
-		name = fmt.Sprintf("beside %d dear ones", expensive)
+		name = fmt.Sprintf("next to %d expensive ones", expensive)
 	}
 	return []string{name, medianDuration(took), duration(seconds(percentile(took, 99)))}, nil
 }

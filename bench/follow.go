@@ -22,7 +22,7 @@ const (
 	burst = 200
 )
 
-// following measures chat.Follow. The yardstick is channels that carry the same events.
+// following measures feed.Follow. The yardstick is channels that carry the same events.
 func (b *bench) following(ctx context.Context) (err error) {
 	// A conversation has fewer members than followers, so each member follows on several devices.
 	f, err := newFixture(ctx, "sqlite:"+filepath.Join(b.dir, "follow.db"), membership.Max)
@@ -53,7 +53,7 @@ func (b *bench) following(ctx context.Context) (err error) {
 	}
 	b.printf("\n## Following, inside one process\n\n")
 	b.printf(
-		"Goroutines in `chat.Follow` on one conversation, on SQLite. The yardstick is as many " +
+		"Goroutines in `feed.Follow` on one conversation, on SQLite. The yardstick is as many " +
 			"that receive the same events\n")
 	b.printf(
 		"from a channel each. CPU time of the process for one delivery. A round is so many " +

@@ -43,7 +43,7 @@ type database struct {
 // the bare driver.
 func (b *bench) sending(ctx context.Context) error {
 	t := table{head: []string{
-		"database", "conversations", "senders", "beside", "Parley", "yardstick", "ratio",
+		"database", "conversations", "senders", "next to", "Parley", "yardstick", "ratio",
 		"CPU, Parley", "CPU, yardstick", "ratio",
 	}}
 	for _, open := range []func(context.Context) (*database, error){b.openSQLite, b.openPostgres} {

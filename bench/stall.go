@@ -44,7 +44,7 @@ func (w *wire) stall(ctx context.Context) error {
 		messages int
 		stalls   bool
 	}{
-		{"and nobody else", w.stallMessages / 5, false},
+		{"and no one else", w.stallMessages / 5, false},
 		{"and one that never reads", w.stallMessages, true},
 	} {
 		w.note("over the wire: %d messages to %d followers %s", part.messages, stallOthers,

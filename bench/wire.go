@@ -47,7 +47,7 @@ func (b *bench) traffics() (list []traffic) {
 		list = append(list, steady(fmt.Sprintf("%d followers of one topic", n), plain, n))
 	}
 	const followers = 1000
-	list = append(list, steady(fmt.Sprintf("%d, who ask for the author too", followers), withAuthor,
+	list = append(list, steady(fmt.Sprintf("%d, asking for the author too", followers), withAuthor,
 		followers))
 	list = append(list, traffic{
 		"burst", fmt.Sprintf("a burst to %d, %d senders", followers, burstSenders), plain, 1,

@@ -30,7 +30,7 @@ type SendMessage struct {
 	Content        string
 	ReplyToID      *model.MessageID // a message of the same conversation
 	// IdempotencyKey names the message among those of its author in the conversation. Sending again
-	// with the same key and the same input returns the first message.
+	// with the same key and the same input is deduplicated: it returns the first message.
 	IdempotencyKey *string
 }
 

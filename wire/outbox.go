@@ -57,7 +57,8 @@ type bounds struct{ items, bytes int }
 // outbox is the queue of one connection, and the operations that add items to it. Adding an item
 // wakes a writer, which writes all queued items at once, and repeats that until the queue is empty.
 // So an item that comes alone is written at once, and items that come during a write are written
-// together after it.
+// together after it. Its bounds are the backpressure: an operation waits for room, and an item that
+// cannot wait ends the connection.
 type outbox struct {
 	bounds *bounds
 	transport
