@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"parley/model"
 	"parley/pubsub/natsbus"
 	"parley/pubsub/natsbus/natstest"
 	"parley/store"
@@ -63,21 +62,6 @@ func WaitUntil(t *testing.T, what string, isSo func() bool) {
 		case <-tick.C:
 		case <-end:
 			t.Fatalf("it is still not so: %s", what)
-		}
-	}
-}
-
-// Collect takes events up to a seq, without checking them. A goroutine may call it, because it does
-// not end the test.
-func (p *Pulled) Collect(last int64) (events []*model.Event) {
-	for {
-		e, err, ok := p.Next()
-		if err != nil || !ok {
-			p.T.Errorf("got the end (%v) after %d events", err, len(events))
-			return events
-		}
-		if events = append(events, e); e.Seq >= last {
-			return events
 		}
 	}
 }
