@@ -163,6 +163,19 @@ type EmojiOn struct {
 	Emoji     string
 }
 
+// The parents of the list of reactors are the reaction groups g of the messages with the ids ?2...,
+// joined with the actor's membership. See messagesWithIDs for the order of the joins.
+const (
+	groupsOfMessages = `(
+		WITH found AS MATERIALIZED (
+			SELECT id, conversation_id, seq FROM messages WHERE id IN (?2...)
+		) SELECT DISTINCT found.id AS message_id, found.conversation_id, found.seq, any_of.emoji
+		FROM found CROSS JOIN reactions AS any_of WHERE any_of.message_id = found.id
+	) AS g`
+	groupVisible = "viewer.conversation_id = g.conversation_id AND viewer.user_id = ?1 " +
+		"AND g.seq > viewer.hidden_seq"
+)
+
 // Reactors lists the reactions of each reaction group, oldest first. Groups of messages that the
 // actor may not see are empty.
 func (s *Service) Reactors(
@@ -181,12 +194,8 @@ func (s *Service) Reactors(
 		ids[i] = g.MessageID
 	}
 	found, err := readPages[model.Reaction](ctx, s, actor, ids, listText{
-		// The ids are in the subquery, because SQLite does not move a condition with a list of ids
-		// there, and would read all reactions.
-		parents: `(SELECT DISTINCT message_id, emoji FROM reactions
-			WHERE message_id IN (?2...)) AS g
-			JOIN ` + messagesWithIDs + ` ON m.id = g.message_id CROSS JOIN ` + viewers,
-		visible: messageVisible,
+		parents: groupsOfMessages + " CROSS JOIN " + viewers,
+		visible: groupVisible,
 		items:   "reactions AS r", alias: "r",
 		of:    "r.message_id = g.message_id AND r.emoji = g.emoji",
 		order: store.Order{Columns: []string{"r.created_at", "r.user_id"}},

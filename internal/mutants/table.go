@@ -172,10 +172,16 @@ func table() []mutant {
 			chat, "TestMentions|TestMessageVisibility|TestHiddenMessagesCannotBeChanged",
 		},
 		{
-			"readers of and reactors to hidden messages are shown", "chat/page.go",
+			"readers of hidden messages are shown", "chat/page.go",
 			"viewer.user_id = ?1 \" +\n\t\t\"AND m.seq > viewer.hidden_seq\"",
 			"viewer.user_id = ?1\"",
 			chat, "TestSeenBy|TestMessageVisibility",
+		},
+		{
+			"reactors to hidden messages are shown", "chat/reaction.go",
+			"viewer.user_id = ?1 \" +\n\t\t\"AND g.seq > viewer.hidden_seq\"",
+			"viewer.user_id = ?1\"",
+			chat, "TestMessageVisibility",
 		},
 		{
 			"hidden messages can be replied to", "chat/message.go", "!there || seq <= hidden {",
