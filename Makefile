@@ -17,7 +17,7 @@ test: ## Run all tests, and install or start what they need; arguments for go te
 
 .PHONY: leaks
 leaks: ## Test that a hundred thousand subscriptions leave nothing behind; without the race detector
-	$(TOOL) gotestsum --format pkgname-and-test-fails -- -run '^TestNothing(IsLeftOf(Operations|Sockets)|StaysOf)' ./wire ./feed ./graph
+	$(TOOL) gotestsum --format pkgname-and-test-fails -- -run '^TestNothing(IsLeftOf(Operations|Sockets)|StaysOf)|LeaveNothingBehind$$' ./wire ./feed ./live ./graph
 
 .PHONY: check
 check: gen-check lint test leaks ## Run exactly what CI runs

@@ -166,6 +166,6 @@ func indexMessage(ctx context.Context, tx *store.Tx, m *model.Message) error {
 	return err
 }
 
-// tokenText joins the tokens of a message with spaces. SQLite stores this text, and the batch insert
-// on PostgreSQL splits it into an array.
+// tokenText joins the tokens of a message with spaces. SQLite stores this text, and the batch
+// insert on PostgreSQL splits it into an array.
 func tokenText(m *model.Message) string { return strings.Join(text.Tokens(m.Content), " ") }
