@@ -28,13 +28,7 @@ func (s *Service) Append(
 	if e.Message != nil {
 		e.MessageID = &e.Message.ID
 	}
-	return lastActivity, s.insert(ctx, tx, e, data)
-}
-
-// AppendFirst is Append for the first event of a conversation. The same transaction has inserted
-// the conversation's row, and e has that row's seq and time.
-func (s *Service) AppendFirst(ctx context.Context, tx *store.Tx, e *model.Event, data any) error {
-	return s.insert(ctx, tx, e, data)
+	return lastActivity, s.AppendFirst(ctx, tx, e, data)
 }
 
 // nextSeq locks the conversation until the transaction ends, and sets the event's seq and its time.
@@ -64,8 +58,11 @@ func nextSeq(
 	return lastActivity, err
 }
 
-// insert writes an event that has its seq, and publishes it after the commit.
-func (s *Service) insert(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
+// AppendFirst writes an event that has its seq and time, and publishes it after the commit. It is for
+// the first event of a conversation, whose row the same transaction has inserted with both.
+func (s *Service) AppendFirst(
+	ctx context.Context, tx *store.Tx, e *model.Event, data any,
+) (err error) {
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
 	}

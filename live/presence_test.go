@@ -166,9 +166,9 @@ func TestPresencesThatAnActorMayKnow(t *testing.T) {
 				w.presenceOf(test.viewer, test.of))
 		}
 		w.EndMembership("ben", c.ID)
-		chattest.WantEqual(t, "of who was removed", (*live.Presence)(nil),
+		chattest.WantEqual(t, "presence of a removed user", (*live.Presence)(nil),
 			w.presenceOf("ann", "ben"))
-		chattest.WantEqual(t, "for who was removed", (*live.Presence)(nil),
+		chattest.WantEqual(t, "presence for a removed user", (*live.Presence)(nil),
 			w.presenceOf("ben", "ann"))
 	})
 }

@@ -169,8 +169,8 @@ func (l *jsonLevel) has(name []byte) bool {
 	return known
 }
 
-// escapedRune returns the UTF-16 code unit at the beginning of b, written as \uXXXX; 0 if there is
-// none.
+// escapedRune returns the UTF-16 code unit with which b begins, written as \uXXXX; 0 if b begins
+// otherwise.
 func escapedRune(b []byte) rune {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0

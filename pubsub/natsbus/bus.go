@@ -11,17 +11,17 @@ import (
 // of one node.
 type Bus[T any] struct {
 	local       *pubsub.Bus[T]
-	link        *Link[T] // nil on a node alone
+	link        *link[T] // nil on a node alone
 	interceptor atomic.Pointer[func(topic string, message T)]
 }
 
 // NewBus returns a bus, which is connected with the buses of the same name on other nodes. conn is
-// nil on a node alone, which needs neither codec nor missed. See Join for which topics leave the
+// nil on a node alone, which needs neither codec nor missed. See join for which topics leave the
 // node, and for when missed is called.
 func NewBus[T any](conn *Conn, name string, codec Codec[T], missed func(topics []string)) *Bus[T] {
 	b := &Bus[T]{local: pubsub.New[T]()}
 	if conn != nil {
-		b.link = Join(conn, name, b.local, codec, missed)
+		b.link = join(conn, name, b.local, codec, missed)
 	}
 	return b
 }

@@ -20,8 +20,8 @@ type Codec[T any] struct {
 	Decode func(topic string, data []byte) (T, error)
 }
 
-// Link connects one bus with the buses of the same name on other nodes.
-type Link[T any] struct {
+// link connects one bus with the buses of the same name on other nodes.
+type link[T any] struct {
 	conn   *Conn
 	bus    *pubsub.Bus[T]
 	codec  Codec[T]
@@ -48,7 +48,7 @@ type outgoing[T any] struct {
 	message T
 }
 
-// Join returns a Link, which connects the bus while Run runs. Topics consist of letters, digits,
+// join returns a link, which connects the bus while Run runs. Topics consist of letters, digits,
 // "-" and "_"; messages of other topics stay on this node.
 //
 // missed is called when messages of some topics may have been missed until now; nil means all
@@ -60,11 +60,11 @@ type outgoing[T any] struct {
 //   - when another node reports that it has lost some.
 //
 // missed must return at once.
-func Join[T any](
+func join[T any](
 	c *Conn, name string, bus *pubsub.Bus[T], codec Codec[T], missed func(topics []string),
-) *Link[T] {
+) *link[T] {
 	prefix := c.opts.Prefix + "." + name
-	return &Link[T]{
+	return &link[T]{
 		conn: c, bus: bus, codec: codec, log: c.opts.Log, topics: prefix + ".topic.",
 		lost: prefix + ".lost", missed: missed,
 		out: make(chan outgoing[T], c.opts.Buffer), in: make(chan *nats.Msg, c.opts.Buffer),
@@ -75,7 +75,7 @@ func Join[T any](
 
 // Publish sends a message to the other nodes, not to the local bus. It returns at once: a message
 // that does not fit into the buffer is dropped and counted.
-func (l *Link[T]) Publish(topic string, message T) {
+func (l *link[T]) Publish(topic string, message T) {
 	if !isToken(topic) {
 		return
 	}
@@ -89,7 +89,7 @@ func (l *Link[T]) Publish(topic string, message T) {
 }
 
 // Run connects the bus until ctx ends. Meanwhile it is the bus's watcher.
-func (l *Link[T]) Run(ctx context.Context) {
+func (l *link[T]) Run(ctx context.Context) {
 	l.conn.attach(l, func() {
 		l.wakeSend.Notify()
 		l.wakeSync.Notify()
@@ -106,7 +106,7 @@ func (l *Link[T]) Run(ctx context.Context) {
 
 // watch marks a topic as changed. If a topic is left and subscribed to again before the next sync,
 // its NATS subscription stays.
-func (l *Link[T]) watch(topic string, subscribed bool) {
+func (l *link[T]) watch(topic string, subscribed bool) {
 	if !isToken(topic) {
 		return
 	}
@@ -123,7 +123,7 @@ func (l *Link[T]) watch(topic string, subscribed bool) {
 
 // drainChanged returns the topics that have changed since the last call, and whether each is
 // subscribed to now.
-func (l *Link[T]) drainChanged() map[string]bool {
+func (l *link[T]) drainChanged() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	changed := l.changed
@@ -136,7 +136,7 @@ func (l *Link[T]) drainChanged() map[string]bool {
 
 // drainAll is drainChanged on a new connection, on which every topic that is subscribed to has
 // changed.
-func (l *Link[T]) drainAll() map[string]bool {
+func (l *link[T]) drainAll() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.changed = map[string]bool{}
@@ -148,7 +148,7 @@ func (l *Link[T]) drainAll() map[string]bool {
 }
 
 // send sends the messages of the buffer to NATS, in order.
-func (l *Link[T]) send(ctx context.Context) {
+func (l *link[T]) send(ctx context.Context) {
 	round := 0
 	for {
 		select {
@@ -180,7 +180,7 @@ func (l *Link[T]) send(ctx context.Context) {
 	}
 }
 
-func (l *Link[T]) sendOne(o outgoing[T]) {
+func (l *link[T]) sendOne(o outgoing[T]) {
 	err := nats.ErrDisconnected
 	if cn := l.conn.connection(); cn.connected {
 		var data []byte
@@ -201,7 +201,7 @@ func (l *Link[T]) sendOne(o outgoing[T]) {
 
 // receive delivers the messages of other nodes to the bus. It never waits for anything else, so
 // that messages do not pile up.
-func (l *Link[T]) receive(ctx context.Context) {
+func (l *link[T]) receive(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():

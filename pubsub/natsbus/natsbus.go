@@ -5,7 +5,7 @@
 // cannot be sent or does not arrive is lost, and the subscriber reconciles with the database. The
 // callback missed reports when that is necessary.
 //
-// A Conn is the connection of a node, and a Bus is a pubsub.Bus that has a Link to the other nodes.
+// A Conn is the connection of a node, and a Bus is a pubsub.Bus that has a link to the other nodes.
 // Each topic of it is a NATS subject, to which a node subscribes while the topic has a local
 // subscription. The bus fans messages out to the local subscriptions. A node does not receive its
 // own messages.
@@ -17,7 +17,7 @@
 // client may hold its own lock for as long as a write or a dial takes. Messages of one node on one
 // topic arrive in the order in which they were published. Those of several nodes have no order.
 //
-// Lock order: the pubsub.Bus → its Link, because the watcher of the bus locks the Link. The lock of
+// Lock order: the pubsub.Bus → its link, because the watcher of the bus locks the link. The lock of
 // a Conn is held alone. Nothing waits for the network with one of these locks held.
 //
 // Run ends with its context, after it has sent the messages of the buffer. Close comes after Run.
@@ -81,7 +81,7 @@ type Conn struct {
 	state  state
 	round  int            // how often the connection was made
 	gone   chan struct{}  // closed when the connection of this round has ended
-	links  map[any]func() // wakes each Link
+	links  map[any]func() // wakes each link
 	retry  *time.Timer
 	closed bool
 	// errorLogged is true if an error of this round was logged. The later ones are logged at the

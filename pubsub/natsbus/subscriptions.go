@@ -7,8 +7,8 @@ import (
 )
 
 // syncSubscriptions keeps one NATS subscription for each topic that is subscribed to.
-func (l *Link[T]) syncSubscriptions(ctx context.Context) {
-	s := subscriptions[T]{Link: l, byTopic: map[string]*nats.Subscription{}}
+func (l *link[T]) syncSubscriptions(ctx context.Context) {
+	s := subscriptions[T]{link: l, byTopic: map[string]*nats.Subscription{}}
 	defer s.unsubscribe()
 	for {
 		select {
@@ -20,9 +20,9 @@ func (l *Link[T]) syncSubscriptions(ctx context.Context) {
 	}
 }
 
-// subscriptions are the NATS subscriptions of a Link.
+// subscriptions are the NATS subscriptions of a link.
 type subscriptions[T any] struct {
-	*Link[T]
+	*link[T]
 	nc          *nats.Conn // the connection that they belong to
 	byTopic     map[string]*nats.Subscription
 	ofLost      *nats.Subscription
