@@ -58,8 +58,8 @@ func nextSeq(
 	return lastActivity, err
 }
 
-// AppendFirst writes an event that has its seq and time, and publishes it after the commit. It is for
-// the first event of a conversation, whose row the same transaction has inserted with both.
+// AppendFirst writes an event that has its seq and time, and publishes it after the commit. It is
+// for the first event of a conversation, whose row the same transaction has inserted with both.
 func (s *Service) AppendFirst(
 	ctx context.Context, tx *store.Tx, e *model.Event, data any,
 ) (err error) {
