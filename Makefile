@@ -39,8 +39,9 @@ fmt: ## Format the code
 	$(TOOL) golangci-lint fmt
 
 .PHONY: lint
-lint: ## Run the linters
+lint: ## Run the linters, and look for what a merge left behind
 	$(TOOL) golangci-lint run
+	! git grep -nE '^(<<<<<<<|>>>>>>>)( |$$)'
 
 .PHONY: bench
 bench: ## Measure, and print ratios; takes about twenty minutes
