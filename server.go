@@ -141,7 +141,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		ReconcileEvery: s.ReconcileEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
 		Nodes: nodes, Log: log,
 	})
-	if err := feeds.CheckEpoch(ctx); err != nil {
+	if err := feeds.CheckPositions(ctx); err != nil {
 		return nil, err
 	}
 	lives := live.New(db, feeds, live.Options{
