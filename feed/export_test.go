@@ -156,6 +156,10 @@ func (s *Service) Checkpoint(ctx context.Context) (id int64, err error) {
 	return c.id, err
 }
 
+func (s *Service) HasCheckpoint(ctx context.Context, id int64) (bool, error) {
+	return s.hasCheckpoint(ctx, id)
+}
+
 // ReconciledLowWatermark is that of the newest round of reconciling.
 func (s *Service) ReconciledLowWatermark() int64 { return s.reconciled.Load().low }
 

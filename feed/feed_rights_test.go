@@ -23,10 +23,10 @@ type taken struct {
 func (w *fixture) into(nickname string, id model.ConversationID, after *int64) taken {
 	w.T.Helper()
 	to, live := taken{make(chan *model.Event, 10_000), make(chan error, 1)}, make(chan struct{})
-	err := w.FollowInto(w.T.Context(), w.Actor(nickname), id, after, feed.Sink{
+	err := w.FollowInto(w.T.Context(), w.Actor(nickname), id, feed.AfterSeq(after), feed.Sink{
 		Live:     func(e *model.Event) bool { to.events <- e; return true },
 		Replay:   func(_ context.Context, e *model.Event) error { to.events <- e; return nil },
-		CaughtUp: func(context.Context, int64) error { close(live); return nil },
+		CaughtUp: func(context.Context, feed.Place) error { close(live); return nil },
 		End:      func(err error) { to.end <- err },
 	})
 	if err != nil {

@@ -194,7 +194,7 @@ func (p followerPlan) run(
 	if p.from <= 100 {
 		after = new(run.earliest * int64(p.from) / 100)
 	}
-	events, err := w.Follow(ctx, actor, id, after)
+	events, err := w.Follow(ctx, actor, id, feed.AfterSeq(after))
 	run.err = errors.Join(run.err, err)
 	run.latest, _, err = w.Bounds(ctx, actor, id)
 	run.err = errors.Join(run.err, err)

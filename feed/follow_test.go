@@ -154,7 +154,7 @@ func TestFollowIsRefused(t *testing.T) {
 		}
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
-				events, err := w.Follow(t.Context(), w.Actor(test.nickname), test.id, test.after)
+				events, err := w.Follow(t.Context(), w.Actor(test.nickname), test.id, feed.AfterSeq(test.after))
 				chattest.WantCode(t, err, test.want)
 				if events != nil {
 					t.Error("there is a sequence all the same")
@@ -227,7 +227,7 @@ func TestAConsumerThatPanicsLeavesNothingBehind(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := mustFixture(t, db, "ann", "ben")
 		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
-		events, err := w.Follow(t.Context(), w.Actor("ben"), c.ID, new(int64(0)))
+		events, err := w.Follow(t.Context(), w.Actor("ben"), c.ID, &feed.Place{})
 		if err != nil {
 			t.Fatal(err)
 		}
