@@ -58,6 +58,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 
 	"parley/model"
 	"parley/pubsub/natsbus"
@@ -379,24 +380,24 @@ type EventKey struct {
 // Places reads the places of the events with these keys. Keys without an event are left out. The
 // caller checks that the actor may know of the conversations.
 func (s *Service) Places(ctx context.Context, keys []EventKey) (map[EventKey]Place, error) {
-	var rows [][]any
+	row := "(?, ?)"
+	if s.db.Postgres() {
+		row = "(?::uuid, ?)"
+	}
+	var rows []schema.QueryWithArgs
 	for _, key := range keys {
 		if key.Seq > 0 {
-			rows = append(rows, []any{key.Conversation, key.Seq})
+			rows = append(rows, bun.SafeQuery(row, key.Conversation, key.Seq))
 		}
 	}
 	found := make(map[EventKey]Place, len(rows))
 	if len(rows) == 0 {
 		return found, nil
 	}
-	in := "(e.conversation_id, e.seq) IN (?)"
-	if !s.db.Postgres() {
-		in = "(e.conversation_id, e.seq) IN (VALUES ?)"
-	}
 	var events []*model.Event
 	err := s.db.NewSelect().Model(&events).
 		Column("conversation_id", "seq", "kind", "message_id", "mark").
-		Where(in, bun.List(rows)).Scan(ctx)
+		Where("(e.conversation_id, e.seq) IN (VALUES ?)", bun.List(rows)).Scan(ctx)
 	for _, e := range events {
 		found[EventKey{e.ConversationID, e.Seq}] = placeOf(e)
 	}
