@@ -26,13 +26,13 @@ import (
 	"parley/document"
 	"parley/feed"
 	"parley/graph"
+	"parley/internal/usertimeout"
 	"parley/live"
 	"parley/mail"
 	"parley/pubsub/natsbus"
 	"parley/ratelimit"
 	"parley/store"
 	"parley/web"
-	"parley/wire"
 )
 
 func main() {
@@ -226,7 +226,7 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 		// The mistakes of unknown clients are of no interest to the operator.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			wire.SetTCPUserTimeout(conn, peerTimeout)
+			usertimeout.Set(conn, peerTimeout)
 			return ctx
 		},
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is routed like any other path

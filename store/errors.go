@@ -68,6 +68,8 @@ func isSerializationFailure(err error) bool {
 	return false
 }
 
+const readOnlySQLTransaction = "25006" // SQLSTATE: a standby, or default_transaction_read_only
+
 // Error gives err the code UNAVAILABLE if the database is the reason, not the request. It returns
 // other errors as they are.
 func Error(err error) error {
