@@ -2911,8 +2911,10 @@ fields are null.
 - ` + "`" + `FORBIDDEN` + "`" + `: signed in, but not allowed
 - ` + "`" + `NOT_FOUND` + "`" + `: it does not exist, or the viewer may not see it; the error never shows which
 - ` + "`" + `BAD_USER_INPUT` + "`" + `: a malformed id, cursor, variable or page size
-- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served at the moment; try again. If the answer to a commit was lost, the
-  change may be stored. sendMessage with an ` + "`" + `idempotencyKey` + "`" + ` can always be repeated
+- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served at the moment, for example while the database is away, changes
+  over to another server, or takes no writes; try again, after ` + "`" + `extensions.retryAfterMs` + "`" + ` if it is
+  there. If the answer to a commit was lost, the change may be stored. sendMessage with an
+  ` + "`" + `idempotencyKey` + "`" + ` can always be repeated
 - ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once. ` + "`" + `extensions.retryAfterMs` + "`" + ` is the time after which
   to try again, in milliseconds, if it is known. Nothing was changed
 - ` + "`" + `INTERNAL_SERVER_ERROR` + "`" + `: a fault of the server; the operator finds ` + "`" + `extensions.errorId` + "`" + ` in the log

@@ -46,6 +46,7 @@ type DB struct {
 	hooks      []bun.QueryHook // for the statements of Read; Bun calls them for its own
 	slots      chan struct{}   // holds a value for each open transaction; nil on SQLite
 	connector  *pgxConnector   // nil on SQLite
+	lastWrite  *lastWrite      // nil on PostgreSQL
 	queues     queues
 }
 
@@ -80,7 +81,10 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 		db.postgres = true
 		db.DB, db.connector, err = openPostgres(databaseURL, opts, log)
 	case "sqlite":
-		db.DB, db.readers, err = openSQLite(ctx, rest, log)
+		if db.DB, db.readers, err = openSQLite(ctx, rest, log); err == nil {
+			db.lastWrite = &lastWrite{path: strings.TrimPrefix(rest, "//"), log: log}
+			db.DB = db.WithQueryHook(db.lastWrite)
+		}
 	default:
 		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q",
 			scheme+":")
