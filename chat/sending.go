@@ -159,7 +159,7 @@ func (s *Service) storeMessages(
 		a, err = s.storeSQLite(ctx, all)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrUnknown) {
-		err = errs.Wrap(err, errs.Unavailable,
+		err = store.Unavailable(err,
 			"The conversation or the database is busy. The message was not sent; try again.")
 	}
 	if errs.Is(err, errs.Unavailable) { // each would fail alone too, or is stored already

@@ -234,6 +234,7 @@ func (f *feed) historyChanged() {
 	f.closeGap()
 	f.service.opts.Log.Warn("the database has another history of a conversation than before",
 		"conversation", f.id, "seq", f.edge.Seq)
+	f.service.histories.foundAnother()
 	f.startWorker(func() { f.changed = true })
 }
 

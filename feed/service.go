@@ -110,11 +110,7 @@ type Service struct {
 
 	moved                atomic.Bool // there are new events since this node wrote a checkpoint
 	checkpointed, pruned time.Time   // when this node did so last; only Run uses them
-	// histories counts how many times the database was found to have another history than before.
-	// Each viewerEvents compares it, and is woken when it rises.
-	histories atomic.Int64
-	viewersMu sync.Mutex // guards viewers
-	viewers   map[*stream]struct{}
+	histories            *histories
 }
 
 // New returns a service. It needs Run to run for as long as it is used.
@@ -139,12 +135,13 @@ func New(db *store.DB, opts Options) *Service {
 	}
 	s := &Service{
 		db: db, opts: opts, lostHints: newDirtyTopics(), lostMembers: newDirtyTopics(),
-		replays: make(chan struct{}, opts.MaxReplays), viewers: map[*stream]struct{}{},
+		replays: make(chan struct{}, opts.MaxReplays), histories: newHistories(),
 	}
 	s.hints = natsbus.NewBus(opts.Nodes, "chat", hintCodec, s.lostHints.mark)
 	s.memberships = natsbus.NewBus(opts.Nodes, "memberships", membershipHintCodec,
 		s.lostMembers.mark)
 	s.reconciled.Store(&reconciled{})
+	db.OnServerChange(s.histories.suspect)
 	return s
 }
 
@@ -172,6 +169,8 @@ func (s *Service) Run(ctx context.Context) {
 			err = s.reconcileFeeds(ctx, noRound, s.dirtyFeeds())
 		case <-s.lostMembers.C():
 			s.lostMembers.drain()
+			err = s.reconcileAll(ctx)
+		case <-s.histories.C():
 			err = s.reconcileAll(ctx)
 		}
 		if err != nil && ctx.Err() == nil { // the next tick tries again
@@ -245,7 +244,7 @@ type reconciled struct {
 
 // reconcileAll reconciles everything that is followed here, conversations and memberships.
 func (s *Service) reconcileAll(ctx context.Context) error {
-	before := s.reconciled.Load()
+	before, suspected := s.reconciled.Load(), s.histories.suspected()
 	recorded := s.recordProgress(ctx) // if it fails, the low watermark does not rise
 	if err := s.checkHistory(ctx, before); err != nil {
 		return err
@@ -263,33 +262,8 @@ func (s *Service) reconcileAll(ctx context.Context) error {
 		return err
 	}
 	s.reconciled.Store(now)
+	s.histories.trust(suspected)
 	return errors.Join(recorded, s.pruneCheckpoints(ctx))
-}
-
-// checkHistory finds out whether the database still has what it had in the round before. If not, it
-// was restored, or is another server that was behind: all streams of viewers are reset, and all
-// memberships reconciled.
-func (s *Service) checkHistory(ctx context.Context, before *reconciled) error {
-	if before.id == 0 {
-		return nil
-	}
-	same, err := s.hasCheckpoint(ctx, before.id)
-	if err != nil || same {
-		return err
-	}
-	s.opts.Log.Warn("the database has another history than before: it was restored, or a server " +
-		"that was behind has taken over; streams of events are reset")
-	if err := s.CheckPositions(ctx); err != nil {
-		return err
-	}
-	s.reconciled.Store(&reconciled{})
-	s.histories.Add(1)
-	s.viewersMu.Lock()
-	defer s.viewersMu.Unlock()
-	for st := range s.viewers {
-		st.interrupt()
-	}
-	return nil
 }
 
 // startRounds reads the checkpoint that the first round begins with, so that it publishes only

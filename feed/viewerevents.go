@@ -51,25 +51,15 @@ func (s *Service) ViewerEvents(
 		from = &read
 	}
 	return func(yield func(ViewerEvent, error) bool) {
-		v := &viewerEvents{viewerStream: s.openViewerStream(actor), key: key, yield: yield}
+		v := &viewerEvents{
+			viewerStream: s.openViewerStream(actor), key: key, yield: yield, ctx: ctx,
+		}
 		defer v.close()
-		defer s.interruptible(v.stream)()
+		defer s.histories.add(v.stream)()
 		if err := v.run(ctx, from); !errors.Is(err, errStopped) {
 			yield(ViewerEvent{}, err)
 		}
 	}, nil
-}
-
-// interruptible lets checkHistory interrupt a stream, until the function that it returns is called.
-func (s *Service) interruptible(st *stream) (end func()) {
-	s.viewersMu.Lock()
-	defer s.viewersMu.Unlock()
-	s.viewers[st] = struct{}{}
-	return func() {
-		s.viewersMu.Lock()
-		defer s.viewersMu.Unlock()
-		delete(s.viewers, st)
-	}
 }
 
 // viewerEvents is one stream of a viewer's events. Only its own goroutine uses it.
@@ -77,8 +67,9 @@ type viewerEvents struct {
 	*viewerStream
 	key   cursorKey
 	yield func(ViewerEvent, error) bool
+	ctx   context.Context //nolint:containedctx // of the sequence
 
-	history    int64     // the value of Service.histories when the stream started or was reset
+	history    int64     // the value of histories.found when the stream started or was reset
 	checkpoint int64     // the id of a checkpoint whose low watermark is not below low
 	low        watermark // everything below it has been delivered
 	// delivered is how far the conversations are delivered of which events above low are delivered.
@@ -334,7 +325,10 @@ func (v *viewerEvents) cursor() viewerCursor {
 
 // deliverItem yields one item, with the cursor that stands behind it.
 func (v *viewerEvents) deliverItem(e ViewerEvent) error {
-	if v.service.histories.Load() != v.history {
+	if err := v.service.histories.await(v.ctx); err != nil {
+		return err
+	}
+	if v.service.histories.found.Load() != v.history {
 		return errOtherHistory
 	}
 	v.adoptReconciled()

@@ -3015,8 +3015,10 @@ fields are null.
   database was restored, or another server that was behind has taken over, and events that the
   client has are lost. Fetch again what is shown, and subscribe again after ` + "`" + `extensions.cursor` + "`" + `, the
   newest place. Ends no connection
-- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served at the moment; try again. If the answer to a commit was lost, the
-  change may be stored. sendMessage with an ` + "`" + `idempotencyKey` + "`" + ` can always be repeated
+- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served at the moment, for example while the database is away, changes
+  over to another server, or takes no writes; try again, after ` + "`" + `extensions.retryAfterMs` + "`" + ` if it is
+  there. If the answer to a commit was lost, the change may be stored. sendMessage with an
+  ` + "`" + `idempotencyKey` + "`" + ` can always be repeated
 - ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once. ` + "`" + `extensions.retryAfterMs` + "`" + ` is the time after which
   to try again, in milliseconds, if it is known. Nothing was changed
 - ` + "`" + `INTERNAL_SERVER_ERROR` + "`" + `: a fault of the server; the operator finds ` + "`" + `extensions.errorId` + "`" + ` in the log
