@@ -112,9 +112,9 @@ func (s *Service) pruneCheckpoints(ctx context.Context) error {
 	}
 }
 
-// hasCheckpoint reports whether the database has a checkpoint.
-func (s *Service) hasCheckpoint(ctx context.Context, id int64) (bool, error) {
-	exists, err := s.db.NewSelect().Table("checkpoints").ColumnExpr("1").Where("id = ?", id).
-		Exists(ctx)
+// proves reports whether the database has a checkpoint, and everything below a low watermark.
+func (s *Service) proves(ctx context.Context, checkpoint, low int64) (bool, error) {
+	exists, err := s.db.NewSelect().Table("checkpoints").ColumnExpr("1").
+		Where("id = ?", checkpoint).Where("low >= ?", low).Exists(ctx)
 	return exists, store.Error(err)
 }

@@ -142,8 +142,11 @@ func (f *feed) Run(
 	return fo.run(ctx, yield)
 }
 
-// ReconcileAll runs one round of reconciling.
-func (s *Service) ReconcileAll(ctx context.Context) error { return s.reconcileAll(ctx) }
+// ReconcileAll runs one round of reconciling, as if the node knew of a new event.
+func (s *Service) ReconcileAll(ctx context.Context) error {
+	s.moved.Store(true)
+	return s.reconcileAll(ctx)
+}
 
 func (s *Service) ReadCursorKey(ctx context.Context) (CursorKey, error) { return s.cursorKey(ctx) }
 
@@ -157,7 +160,7 @@ func (s *Service) Checkpoint(ctx context.Context) (id int64, err error) {
 }
 
 func (s *Service) HasCheckpoint(ctx context.Context, id int64) (bool, error) {
-	return s.hasCheckpoint(ctx, id)
+	return s.proves(ctx, id, 0)
 }
 
 // ReconciledLowWatermark is that of the newest round of reconciling.

@@ -117,9 +117,13 @@ func TestAFeedReadsAGapOnce(t *testing.T) {
 		w.ReadNow(c.ID, 3)
 		chattest.WantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
 		chattest.WaitUntil(t, "it is idle", w.FeedOf(c.ID).IsIdle)
+		third := w.Stored(c.ID)[2].Mark()
 		before := reads.n.Load()
 		w.Send("ann", c.ID, "hinted")
-		e := &model.Event{ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded}
+		e := &model.Event{
+			ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded,
+			Before: third,
+		}
 		w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: 4, Events: []*model.Event{e}})
 		chattest.WantEqual(t, "ben's", []int64{4}, ben.seqs(1))
 		if n := reads.n.Load(); n != before {

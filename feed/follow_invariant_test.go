@@ -234,7 +234,7 @@ func (r followerRun) check(stored []*model.Event) error {
 	if start < r.earliest || start > r.latest {
 		return fmt.Errorf("began after %d, not after %d to %d", start, r.earliest, r.latest)
 	}
-	if diff := cmp.Diff(stored[start:], r.got, sameData()); diff != "" {
+	if diff := cmp.Diff(stored[start:], r.got, sameData(), chattest.AsStored); diff != "" {
 		return fmt.Errorf("got seqs %d after %d; events (-stored +got):\n%s", got, start, diff)
 	}
 	return nil

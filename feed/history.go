@@ -104,7 +104,7 @@ func (s *Service) checkHistory(ctx context.Context, before *reconciled) error {
 	if before.id == 0 {
 		return nil
 	}
-	same, err := s.hasCheckpoint(ctx, before.id)
+	same, err := s.proves(ctx, before.id, before.low)
 	if err != nil || same {
 		return err
 	}

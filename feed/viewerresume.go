@@ -132,7 +132,7 @@ func (v *viewerEvents) startNow(now []recentMembership, low int64) map[model.Con
 func (v *viewerEvents) proves(
 	ctx context.Context, from viewerCursor, now []recentMembership,
 ) (bool, error) {
-	exists, err := v.service.hasCheckpoint(ctx, from.checkpoint)
+	exists, err := v.service.proves(ctx, from.checkpoint, from.low.position)
 	if err != nil || !exists {
 		return false, err
 	}
