@@ -28,6 +28,7 @@ import (
 	"parley/graph"
 	"parley/live"
 	"parley/mail"
+	"parley/migrations"
 	"parley/pubsub/natsbus"
 	"parley/ratelimit"
 	"parley/store"
@@ -69,6 +70,7 @@ type server struct {
 	dataDir  string
 
 	db       *store.DB
+	tables   *migrations.Migrator
 	nodes    *natsbus.Conn // nil without NATS
 	graph    *graph.Server
 	jwks     []byte
@@ -96,11 +98,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	if s.Migrate {
-		err = migrateUp(ctx, db, log)
-	} else {
-		err = requireMigrated(ctx, db)
-	}
+	tables, err := openTables(ctx, db, s, log)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +189,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 
 	srv := &server{
 		settings: s, log: log, url: url, dataDir: dataDir,
-		db: db, nodes: nodes, graph: graphServer, jwks: jwks,
+		db: db, tables: tables, nodes: nodes, graph: graphServer, jwks: jwks,
 		stopping: make(chan struct{}), after: time.After, served: make(chan error, 1),
 	}
 	warn(s, log)
@@ -367,8 +365,8 @@ const answerTimeout = time.Minute
 // client that is alive and reads nothing.
 const peerTimeout = answerTimeout
 
-// ready reports whether this node should get requests: not while it stops, and not without its
-// database. A node without NATS is ready, because its messages still arrive. If NATS is down for
+// ready reports whether this node should get requests: not while it stops, not without its
+// database, and not with tables that this version cannot use. A node without NATS is ready, because its messages still arrive. If NATS is down for
 // all nodes, no node would be ready otherwise.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
@@ -379,7 +377,14 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	if _, err := srv.db.NewSelect().ColumnExpr("1").Exec(ctx); err != nil {
+	err := srv.tables.Check(ctx)
+	if reason, ok := errors.AsType[*migrations.Incompatible](err); ok {
+		srv.log.WarnContext(ctx, "not ready: this version cannot use the database",
+			"reason", reason.Error())
+		http.Error(w, reason.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	if err != nil {
 		srv.log.WarnContext(ctx, "not ready: the database does not answer", "error", err)
 		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
 		return
