@@ -262,7 +262,7 @@ func (m *Migrator) withRetries(ctx context.Context, name string, step func() err
 				name, m.opts.Patience, tries, err)
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)
-		m.opts.Log.WarnContext(ctx, "a migration could not get a lock; trying again",
+		m.opts.Log.WarnContext(ctx, "a migration cannot get a lock; retrying",
 			"migration", name, "tries", tries, "after", wait, "error", err)
 		select {
 		case <-ctx.Done():
