@@ -366,8 +366,8 @@ const answerTimeout = time.Minute
 const peerTimeout = answerTimeout
 
 // ready reports whether this node should get requests: not while it stops, not without its
-// database, and not with tables that this version cannot use. A node without NATS is ready, because its messages still arrive. If NATS is down for
-// all nodes, no node would be ready otherwise.
+// database, and not with tables that this version cannot use. A node without NATS is ready, because
+// its messages still arrive. If NATS is down for all nodes, no node would be ready otherwise.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-srv.stopping:

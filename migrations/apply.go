@@ -165,7 +165,7 @@ func (r *run) one(ctx context.Context, k known) (done bool, err error) {
 		migrate.WithTemplateData(dialectOf(r.m.db)),
 		migrate.BeforeMigration(h.before), migrate.AfterMigration(h.after))
 	sorted := found.Sorted()
-	i := slices.IndexFunc(sorted, func(other migrate.Migration) bool { return other.Name == k.name })
+	i := slices.IndexFunc(sorted, func(m migrate.Migration) bool { return m.Name == k.name })
 	migration := &sorted[i]
 	step := migration.Up
 	if !r.up {

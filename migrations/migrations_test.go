@@ -487,7 +487,7 @@ func TestAMigrationIsRecordedWithWhatItMakes(t *testing.T) {
 	})
 }
 
-// What a version of before migration_records left when it was killed before it recorded a migration.
+// A version of before migration_records that was killed left a table and did not record it.
 func TestWhatIsThereWithoutARecord(t *testing.T) {
 	t.Parallel()
 	db := mustOpen(t, storetest.PostgresURL(t))
