@@ -182,8 +182,7 @@ func (c seedCommand) Run(
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	s.Migrate = true
-	if _, err := openTables(ctx, db, s, log); err != nil {
+	if _, err := openTables(ctx, db, true, log); err != nil {
 		return err
 	}
 	var reported time.Time
@@ -206,16 +205,16 @@ func (c seedCommand) Run(
 	return nil
 }
 
-// openTables brings the tables up to date, if the settings allow it, and checks that this version
-// can use them.
+// openTables applies the missing migrations, if it may, and checks that this version can use the
+// tables.
 func openTables(
-	ctx context.Context, db *store.DB, s *config.Settings, log *slog.Logger,
+	ctx context.Context, db *store.DB, migrate bool, log *slog.Logger,
 ) (*migrations.Migrator, error) {
 	migrator, err := migrations.New(db.DB, migrations.Options{Log: log})
 	if err != nil {
 		return nil, err
 	}
-	if s.Migrate {
+	if migrate {
 		if err := migrateUp(ctx, migrator, log); err != nil {
 			return nil, err
 		}

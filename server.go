@@ -98,7 +98,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	tables, err := openTables(ctx, db, s, log)
+	tables, err := openTables(ctx, db, s.Migrate, log)
 	if err != nil {
 		return nil, err
 	}
