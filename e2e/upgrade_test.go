@@ -75,6 +75,13 @@ func TestUpgradeBesideTheVersionBefore(t *testing.T) {
 			node.wantOK("readyz")
 			follower.wantMessage(ada.at(after).send(conversation, "this version serves"))
 			follower.wantMessage(ada.send(conversation, "both do"))
+
+			// The way back: the version before starts on the tables of this one.
+			after.stop()
+			node.stop()
+			node.start()
+			node.wantOK("readyz")
+			ada.send(conversation, "the version before serves again")
 		})
 	}
 }
