@@ -95,11 +95,11 @@ func TestValidateNamesTheSetting(t *testing.T) {
 func TestDatabaseHidesThePassword(t *testing.T) {
 	t.Parallel()
 	for url, shown := range map[string]string{
-		"postgres://ann:secret@db.example/parley":                 "db.example/parley",
-		"postgres://ann:secret@a.example:5432,b.example:1/parley": "a.example:5432,b.example:1/parley",
-		"postgres://db.example/parley?password=secret&x=y":        "x=y",
-		"postgres://db.example/parley?sslpassword=secret":         "db.example/parley",
-		"postgres://ann:secret@db.example:port/parley":            "cannot be read",
+		"postgres://ann:secret@db.example/parley":              "db.example/parley",
+		"postgres://ann:secret@a.example:1,b.example:2/parley": "a.example:1,b.example:2/parley",
+		"postgres://db.example/parley?password=secret&x=y":     "x=y",
+		"postgres://db.example/parley?sslpassword=secret":      "db.example/parley",
+		"postgres://ann:secret@db.example:port/parley":         "cannot be read",
 	} {
 		s, err := parse(t, "--database-url="+url)
 		if err != nil {

@@ -17,9 +17,9 @@ import (
 // ErrReadOnly is returned by CheckWritable.
 var ErrReadOnly = errors.New("the database is read-only")
 
-// CheckWritable returns an error if the database does not answer, and one that wraps ErrReadOnly if
-// it answers and takes no writes: a PostgreSQL standby, a server with default_transaction_read_only,
-// several hosts without a primary, or a SQLite file that could not be written the last time.
+// CheckWritable returns an error if the database does not answer. The error wraps ErrReadOnly if the
+// database answers and takes no writes: a PostgreSQL standby, default_transaction_read_only, several
+// hosts without a primary, or a SQLite file that could not be written the last time.
 //
 // It costs one round trip on PostgreSQL. On SQLite it reads, and writes only after a write has
 // failed.
