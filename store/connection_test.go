@@ -141,9 +141,11 @@ func TestAFailover(t *testing.T) {
 	}
 	// the former primary comes back as a standby, and the roles are exchanged again
 	must(t, func(ctx context.Context) error { return primary.Follow(ctx, standby) })
+	mustFill(t, db)
 	if err := standby.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	// One request notices it. The other connections, which have ended too, fail no other request.
 	wantUnavailable(t, insertEpoch(t.Context(), db))
 	must(t, primary.Promote)
 	if err := insertEpoch(t.Context(), db); err != nil {

@@ -17,17 +17,24 @@ import (
 // ErrReadOnly is returned by CheckWritable.
 var ErrReadOnly = errors.New("the database is read-only")
 
-// CheckWritable returns an error if the database does not answer. The error wraps ErrReadOnly if the
-// database answers and takes no writes: a PostgreSQL standby, default_transaction_read_only, several
-// hosts without a primary, or a SQLite file that could not be written the last time.
+// CheckWritable returns an error if the database does not answer. The error wraps ErrReadOnly if
+// the database answers and takes no writes: a PostgreSQL standby, default_transaction_read_only,
+// several hosts without a primary, or a SQLite file that could not be written the last time.
 //
 // It costs one round trip on PostgreSQL. On SQLite it reads, and writes only after a write has
 // failed.
 func (db *DB) CheckWritable(ctx context.Context) error {
 	if db.postgres {
 		var readOnly bool
-		err := db.NewSelect().ColumnExpr("current_setting('transaction_read_only')::bool").
-			Scan(ctx, &readOnly)
+		err := db.readPostgres(ctx, "SELECT current_setting('transaction_read_only')::bool", nil,
+			func(r rows, _ []string) error {
+				for r.Next() {
+					if err := r.Scan(&readOnly); err != nil {
+						return err
+					}
+				}
+				return r.Err()
+			})
 		switch {
 		case err == nil && readOnly:
 			return ErrReadOnly
