@@ -229,3 +229,29 @@ func TestASilentHost(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// One connection notices that the server has crashed, and the pool keeps no other.
+func TestACrashEndsAllConnections(t *testing.T) {
+	t.Parallel()
+	server := mustStartPostgres(t)
+	db := mustOpenURL(t, server.URL("postgres"), store.Options{})
+	var held []*sql.Conn
+	for range 3 {
+		conn, err := db.DB.DB.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := held[0].ExecContext(t.Context(), "SELECT 1")
+	wantUnavailable(t, err)
+	for _, conn := range held {
+		_ = conn.Close() // returns it to the pool
+	}
+	if n := db.Stats().OpenConnections; n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+}
