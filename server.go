@@ -89,7 +89,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns, Log: log})
+	db, err := store.Open(ctx, s.DatabaseURL, store.Options{
+		MaxConns: s.MaxDBConns, MaxConnLifetime: s.DBConnLifetime, Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}
