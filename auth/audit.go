@@ -19,6 +19,7 @@ const (
 	loggedOut        action = "logged_out"
 	sessionRevoked   action = "session_revoked"
 	refreshReused    action = "refresh_token_reused"
+	refreshAhead     action = "refresh_token_ahead" // of the database: it was restored
 	passwordChanged  action = "password_changed"
 	passwordWrong    action = "password_wrong"
 	resetRequested   action = "password_reset_requested"
