@@ -62,7 +62,14 @@ func nextSeq(
 // for the first event of a conversation, whose row the same transaction has inserted with both.
 func (s *Service) AppendFirst(
 	ctx context.Context, tx *store.Tx, e *model.Event, data any,
-) (err error) {
+) error {
+	err := insertEvent(ctx, tx, e, data)
+	tx.AfterCommit(func() { s.Publish([]*model.Event{e}) })
+	return err
+}
+
+// insertEvent writes an event that has its seq and time.
+func insertEvent(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
 	}
@@ -70,13 +77,8 @@ func (s *Service) AppendFirst(
 	if err != nil {
 		return err
 	}
-	err = tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").
+	return tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").
 		Scan(ctx, &e.Position)
-	if err != nil {
-		return err
-	}
-	tx.AfterCommit(func() { s.Publish([]*model.Event{e}) })
-	return nil
 }
 
 // eventsAfter reads the events after a seq, oldest first, at most limit of them, with the messages
