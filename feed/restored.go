@@ -7,7 +7,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
 	"parley/errs"
@@ -34,8 +33,7 @@ const (
 type Restoration struct {
 	bun.BaseModel `bun:"table:restorations"`
 
-	ID         uuid.UUID `bun:",pk,type:uuid"`
-	BeganAt    time.Time
+	BeganAt    time.Time `bun:",pk"`
 	Skip       int64
 	Reached    model.ConversationID `bun:",type:uuid"` // the newest that is done, by id
 	Raised     int64                // how many conversations are done
@@ -68,7 +66,7 @@ func (s *Service) RaiseSeqs(
 	})
 	for err == nil && run.FinishedAt == nil {
 		err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-			run, err = raiseSome(ctx, tx, run.ID)
+			run, err = raiseSome(ctx, tx, run.BeganAt)
 			return err
 		})
 		if err == nil && progress != nil {
@@ -89,7 +87,7 @@ func beginRestoration(
 		}
 	}
 	err = tx.NewSelect().Model(&run).Where("began_at > ?", backup.UTC()).
-		OrderExpr("began_at DESC, id DESC").Limit(1).Scan(ctx)
+		OrderExpr("began_at DESC").Limit(1).Scan(ctx)
 	switch {
 	case err == nil && run.FinishedAt == nil && run.Skip != skip:
 		return run, errs.New(errs.BadUserInput,
@@ -102,7 +100,7 @@ func beginRestoration(
 	if err := checkRoom(ctx, tx, skip); err != nil {
 		return run, err
 	}
-	run = Restoration{ID: uuid.Must(uuid.NewV7()), BeganAt: tx.Now, Skip: skip}
+	run = Restoration{BeganAt: tx.Now, Skip: skip}
 	_, err = tx.NewInsert().Model(&run).Exec(ctx)
 	return run, err
 }
@@ -125,13 +123,13 @@ func checkRoom(ctx context.Context, tx *store.Tx, skip int64) error {
 
 // raiseSome raises the next conversations of a run, or finishes it.
 func raiseSome(
-	ctx context.Context, tx *store.Tx, id uuid.UUID,
+	ctx context.Context, tx *store.Tx, beganAt time.Time,
 ) (run Restoration, err error) {
 	// The lock makes another process wait that continues the same run.
-	if err := tx.Lock(ctx, (*Restoration)(nil), "id = ?", id); err != nil {
+	if err := tx.Lock(ctx, (*Restoration)(nil), "began_at = ?", beganAt); err != nil {
 		return run, err
 	}
-	if err := tx.NewSelect().Model(&run).Where("id = ?", id).Scan(ctx); err != nil {
+	if err := tx.NewSelect().Model(&run).Where("began_at = ?", beganAt).Scan(ctx); err != nil {
 		return run, err
 	}
 	if run.FinishedAt != nil {

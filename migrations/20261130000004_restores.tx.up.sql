@@ -7,8 +7,7 @@ CREATE TABLE refresh_counts (
 --bun:split
 -- The runs of `parley restored`: which conversations have got higher seqs, so that a run that was interrupted goes on.
 CREATE TABLE restorations (
-  id          {{.UUID}} NOT NULL PRIMARY KEY,
-  began_at    {{.Time}} NOT NULL,
+  began_at    {{.Time}} NOT NULL PRIMARY KEY,
   skip        bigint NOT NULL, -- how many seqs each conversation leaves out
   reached     {{.UUID}} NOT NULL, -- the newest conversation, by id, that is done
   raised      bigint NOT NULL, -- how many are done
