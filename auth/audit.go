@@ -65,6 +65,6 @@ func (s *Service) auditWhen(
 	if session != nil {
 		attrs = append(attrs, slog.String("session", session.String()))
 	}
-	tx.AfterCommit(func() { s.opts.Log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...) })
+	tx.AfterCommit(func() { s.opts.Log.LogAttrs(ctx, slog.LevelInfo, AuditLog, attrs...) })
 	return nil
 }

@@ -292,3 +292,57 @@ func TestATokenAheadOfTheDatabaseWithAReplacedKey(t *testing.T) {
 		other.wantTokenExpired("of an unknown key", newest.Tokens.RefreshToken)
 	})
 }
+
+// What a restore has undone is found by the lines of the log, until it is done again.
+func TestUndoneBy(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, f *fixture) {
+		ann, phone := f.register("ann"), f.login("ann")
+		r := f.backup()
+		f.clock.Forward(5 * time.Minute)
+		f.logout(phone)
+		line := func(act action) AuditLine {
+			return AuditLine{
+				At: f.clock.Now(), Action: string(act), User: &ann.User.ID,
+				Session: &phone.Session.ID,
+			}
+		}
+		check := func(f *fixture, name string, act action, want Undone) {
+			t.Helper()
+			got, err := UndoneBy(t.Context(), f.db, line(act))
+			if err != nil || got != want {
+				t.Errorf("%s, %s: got %q (%v), want %q", name, act, got, err, want)
+			}
+		}
+		check(f, "not restored", loggedOut, NothingUndone)
+		f = r.takeBack()
+		for _, act := range []action{loggedOut, sessionRevoked, refreshReused} {
+			check(f, "restored", act, SessionUndone)
+		}
+		for _, act := range []action{passwordChanged, passwordReset} {
+			check(f, "restored", act, PasswordUndone)
+		}
+		check(f, "restored", emailChanged, EmailUndone)
+		for _, act := range []action{registered, loggedIn, refreshAhead, "unknown", ""} {
+			check(f, "restored", act, NothingUndone)
+		}
+
+		f.grant(phone)
+		for _, want := range []bool{true, false} {
+			ended, err := EndAgain(t.Context(), f.db, f.opts.Log, phone.Session.ID)
+			if err != nil || ended != want {
+				t.Errorf("ended %v (%v), want %v", ended, err, want)
+			}
+		}
+		f.wantEntries("ended again", Client{},
+			entry{"session_revoked", ann.User.ID.String(), phone.Session.ID.String()})
+		f.clock.Forward(sessionCacheTTL)
+		f.wantEnded("the session", phone)
+		check(f, "ended again", loggedOut, NothingUndone)
+		f.grant(ann)
+		f.do("change the password", f.ChangePassword(t.Context(), ann.Actor(),
+			ChangePassword{OldPassword: password, NewPassword: newPassword}, Client{}))
+		check(f, "changed again", passwordReset, NothingUndone)
+		check(f, "changed again", emailChanged, EmailUndone)
+	})
+}

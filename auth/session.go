@@ -537,6 +537,14 @@ func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.Session
 	if len(ids) == 0 {
 		return nil
 	}
+	if err := revoke(ctx, tx, ids); err != nil {
+		return err
+	}
+	tx.AfterCommit(func() { s.endLeases(ids...) })
+	return nil
+}
+
+func revoke(ctx context.Context, tx *store.Tx, ids []model.SessionID) error {
 	_, err := tx.NewUpdate().Model((*model.Session)(nil)).Set("revoked_at = ?", tx.Now).
 		Where("id IN (?)", bun.List(ids)).Where("revoked_at IS NULL").Exec(ctx)
 	if err != nil {
@@ -549,7 +557,6 @@ func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.Session
 			return err
 		}
 	}
-	tx.AfterCommit(func() { s.endLeases(ids...) })
 	return nil
 }
 
