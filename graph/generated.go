@@ -3921,8 +3921,8 @@ type Conversation implements Node {
   "The time of the newest event, not counting edits, deletions and reactions."
   lastActivityAt: Time!
   """
-  The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all
-  other events.
+  The number of the newest event. Numbers start at 1 and have no gaps, except the range that a
+  ` + "`" + `HistoryRestored` + "`" + ` names; messages share them with all other events.
   """
   lastSeq: Int!
   """
