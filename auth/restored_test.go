@@ -159,7 +159,7 @@ func TestTheftIsNoticedAfterARestore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			each(t, func(t *testing.T, f *fixture) {
+			each(t, func(_ *testing.T, f *fixture) {
 				ann := f.register("ann")
 				r := f.backup()
 				all := f.refreshes(3, ann)

@@ -257,7 +257,8 @@ func (t tokens) count(r refreshToken) (count int64, counted bool) {
 	key := t.tagKey(r)
 	secret := r[refreshIDLen : refreshIDLen+refreshSecretLen]
 	unchecked := secret[:refreshCountLen+refreshRandomLen]
-	if key == nil || !hmac.Equal(refreshCheck(key, r.session(), unchecked), secret[len(unchecked):]) {
+	if key == nil ||
+		!hmac.Equal(refreshCheck(key, r.session(), unchecked), secret[len(unchecked):]) {
 		return 0, false
 	}
 	return int64(binary.BigEndian.Uint64(unchecked)), true

@@ -57,8 +57,8 @@ func (s *Service) RaiseSeqs(
 	ctx context.Context, backup time.Time, skip int64, progress func(Restoration),
 ) (run Restoration, err error) {
 	if skip < MinSkip || skip > MaxSeq {
-		return run, errs.New(errs.BadUserInput, "The seqs to skip have to be from %d to %d, not %d.",
-			MinSkip, MaxSeq, skip)
+		return run, errs.New(errs.BadUserInput,
+			"The seqs to skip have to be from %d to %d, not %d.", MinSkip, MaxSeq, skip)
 	}
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		run, err = beginRestoration(ctx, tx, backup, skip)

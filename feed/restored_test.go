@@ -147,7 +147,8 @@ func TestRaiseSeqsOncePerRestore(t *testing.T) {
 			t.Errorf("the conversation from after the restore has seqs %v", got)
 		}
 		again, err := w.RaiseSeqs(t.Context(), db.Now(), skip, nil)
-		if err != nil || again.BeganAt.Equal(run.BeganAt) || int(again.Raised) != len(conversations)+1 {
+		if err != nil || again.BeganAt.Equal(run.BeganAt) ||
+			int(again.Raised) != len(conversations)+1 {
 			t.Errorf("after another restore: %+v (%v)", again, err)
 		}
 		if got := w.seqs(conversations[0]); !slices.Equal(got, []int64{1, 1 + skip, 1 + 2*skip}) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"parley/auth"
@@ -88,10 +89,10 @@ func (u *undoneList) add(l line) {
 	default:
 		return
 	}
-	about := l.message
-	for _, key := range []string{"action", "session", "user", "conversation", "message"} {
-		about += " " + l.values[key]
-	}
+	about := strings.Join([]string{
+		l.message, l.values["action"], l.values["session"], l.values["user"],
+		l.values["conversation"], l.values["message"],
+	}, " ")
 	if _, known := u.lines[about]; !known {
 		u.order = append(u.order, about)
 	}
