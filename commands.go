@@ -81,8 +81,16 @@ type commandLine struct {
 	Migrate migrateCommand `cmd:"" help:"Apply, revert or list the migrations of the database."`
 	Seed    seedCommand    `cmd:"" help:"Fill an empty database with a year of conversations, to try Parley out or to measure it."`
 	Verify  verify.Command `cmd:"" help:"Prove that no message is lost, doubled, reordered or leaked, against running servers or with --chaos."`
+	Backup  backupCommand  `cmd:"" help:"Back up the database while servers use it, or check a backup."`
+	Restore restoreCommand `cmd:"" help:"Put a backup in the place of a SQLite database whose server is stopped."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Help    struct{}       `cmd:"" help:"Show this list of commands and settings, with their defaults."`
+}
+
+// finishRestore runs after the command restore has put a backup in place.
+func finishRestore(out io.Writer) error {
+	_, err := fmt.Fprintln(out, "Next: parley restored, and then start the server.")
+	return err
 }
 
 func newLog(s config.Settings, w io.Writer) *slog.Logger {
