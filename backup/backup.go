@@ -13,13 +13,13 @@ package backup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -96,18 +96,11 @@ func Create(ctx context.Context, databaseURL, file string) (c Created, err error
 // newPartial makes an empty file next to the one that it will become.
 func newPartial(file string) (string, error) {
 	dir, name := filepath.Split(file)
-	partial, err := os.CreateTemp(cmpDir(dir), name+".partial-*") // with mode 0600
+	partial, err := os.CreateTemp(cmp.Or(dir, "."), name+".partial-*") // with mode 0600
 	if err != nil {
 		return "", err
 	}
 	return partial.Name(), partial.Close()
-}
-
-func cmpDir(dir string) string {
-	if dir == "" {
-		return "."
-	}
-	return dir
 }
 
 // moveNew gives a file its name, unless another file has the name.
@@ -231,5 +224,5 @@ func liveCopyError(file string) error {
 	return fmt.Errorf("%s is a copy of a database file, not a backup: what the server had written "+
 		"to its -wal file may be missing. Make backups with parley backup. If this copy is all "+
 		"that there is, put the -wal file that belongs to it next to it, and make a backup of both "+
-		"with PARLEY_DATABASE_URL=sqlite:%s parley backup FILE", file, strings.TrimSpace(file))
+		"with PARLEY_DATABASE_URL=sqlite:%s parley backup FILE", file, file)
 }

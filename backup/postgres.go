@@ -86,8 +86,8 @@ func requireVersion(ctx context.Context, db *store.DB, p program) error {
 
 func requirePostgresTables(ctx context.Context, db *store.DB, name string) error {
 	var there bool
-	err := db.NewSelect().ColumnExpr("to_regclass('bun_migrations') IS NOT NULL AND " +
-		"to_regclass('users') IS NOT NULL AND to_regclass('conversations') IS NOT NULL AND " +
+	err := db.NewSelect().ColumnExpr("to_regclass('bun_migrations') IS NOT NULL AND "+
+		"to_regclass('users') IS NOT NULL AND to_regclass('conversations') IS NOT NULL AND "+
 		"to_regclass('messages') IS NOT NULL AND to_regclass('events') IS NOT NULL").
 		Scan(ctx, &there)
 	if err == nil && !there {
