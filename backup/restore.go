@@ -102,35 +102,43 @@ func keep(ctx context.Context, path string, now time.Time) (kept string, err err
 	if _, err := os.Lstat(kept); err == nil {
 		return "", fmt.Errorf("%s exists already", kept)
 	}
-	switch err := closeWAL(ctx, path); {
+	// SQLite removes the -wal file also of a database that it cannot read.
+	if err := secondName(ctx, path+"-wal", kept+"-wal"); err != nil && !errors.Is(err,
+		os.ErrNotExist) {
+		return "", err
+	}
+	err = closeWAL(ctx, path)
+	damaged := err != nil && !isBusy(err) && ctx.Err() == nil // perhaps why it is replaced
+	if !damaged {
+		// What was in the -wal file is in the database now, or nothing has changed.
+		if e := os.Remove(kept + "-wal"); e != nil && !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	switch {
 	case isBusy(err):
 		return "", ErrServed
-	case ctx.Err() != nil:
-		return "", context.Cause(ctx)
-	case err != nil:
-		// The file is damaged, which may be why it is replaced. Its -wal file goes with it.
-		if err := moveIfThere(path+"-wal", kept+"-wal"); err != nil {
-			return "", err
-		}
+	case err != nil && !damaged:
+		return "", err
 	}
 	for _, suffix := range []string{"-wal", "-shm"} {
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", err
 		}
 	}
-	if err := os.Link(path, kept); err != nil { // a file system without hard links
-		if err := copyFile(ctx, path, kept); err != nil {
-			return "", fmt.Errorf("keep the current database: %w", err)
-		}
+	if err := secondName(ctx, path, kept); err != nil {
+		return "", fmt.Errorf("keep the current database: %w", err)
 	}
 	return kept, syncDir(filepath.Dir(path))
 }
 
-func moveIfThere(from, to string) error {
-	if err := os.Rename(from, to); err != nil && !errors.Is(err, os.ErrNotExist) {
+// secondName gives a file another name, or copies it on file systems without hard links.
+func secondName(ctx context.Context, from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return nil
+	return copyFile(ctx, from, to)
 }
 
 // closeWAL writes what is in the -wal file of a database into the database, and removes the file.
