@@ -120,8 +120,16 @@ type check struct {
 
 const integrity = "SQLite finds the file damaged"
 
+// checkCache is how much of a SQLite file the connection keeps in memory, in KiB: the indexes of a
+// million messages.
+const checkCache = 128 << 10
+
 func (c *check) run(ctx context.Context) (err error) {
 	if !c.postgres {
+		if _, err := c.tx.Tx.ExecContext(ctx,
+			fmt.Sprintf("PRAGMA cache_size = -%d", checkCache)); err != nil {
+			return err
+		}
 		if err := c.checkSQLite(ctx); err != nil {
 			return err
 		}

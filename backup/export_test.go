@@ -21,3 +21,11 @@ func Environment(url, database string) (env []string, other string, err error) {
 	}
 	return u.environment(), u.withDatabase(database), nil
 }
+
+// References returns the foreign keys that Check looks at, as "table.column parent", sorted.
+func References() (list []string) {
+	for _, r := range foreignKeys {
+		list = append(list, r.table+"."+r.column+" "+r.parent)
+	}
+	return list
+}

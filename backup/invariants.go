@@ -46,7 +46,9 @@ var logInvariants = []invariant{
 			SELECT conversation_id, seq, kind,
 				coalesce(lag(seq) OVER (PARTITION BY conversation_id ORDER BY seq), 0) AS before,
 				CASE WHEN kind = 'history_restored' THEN CAST(data->>'first' AS text) END AS first
-			FROM events WHERE ` + notEnded + `
+			FROM events WHERE ` + notEnded + ` AND conversation_id IN (
+				SELECT conversation_id FROM events GROUP BY conversation_id
+				HAVING count(*) <> max(seq) OR count(DISTINCT seq) <> max(seq) OR min(seq) <> 1)
 		) AS e
 		WHERE CASE WHEN kind = 'history_restored'
 			THEN first IS DISTINCT FROM CAST(before + 1 AS text)
@@ -76,25 +78,14 @@ var logInvariants = []invariant{
 			WHEN c.last_event_at <> e.at THEN 'last_event_at is not the time of the newest event'
 			ELSE 'last_activity_at is not the time of the newest activity' END AS problem
 		FROM conversations AS c JOIN (
-			SELECT conversation_id, max(at) AS at,
+			SELECT CAST(conversation_id AS text) AS id, max(at) AS at,
 				max(CASE WHEN kind NOT IN ` + aboutMessages + ` THEN at END) AS active,
 				max(CASE WHEN kind NOT IN ` + aboutMessages + ` AND kind <> 'history_restored'
 					THEN at END) AS active_before
-			FROM events GROUP BY conversation_id
-		) AS e ON e.conversation_id = c.id
+			FROM events GROUP BY CAST(conversation_id AS text)
+		) AS e ON e.id = CAST(c.id AS text)
 		WHERE c.ended_at IS NULL AND (c.last_event_at <> e.at
 			OR c.last_activity_at <> e.active AND c.last_activity_at <> e.active_before)`,
-	},
-	{
-		"an event is earlier than the one before it", "events", `
-		SELECT CAST(conversation_id AS text) || ' ' || seq AS key,
-			'is from ' || CAST(at AS text) || ', the one before it from ' ||
-			CAST(before AS text) AS problem
-		FROM (
-			SELECT conversation_id, seq, at,
-				lag(at) OVER (PARTITION BY conversation_id ORDER BY seq) AS before
-			FROM events WHERE ` + notEnded + `
-		) AS e WHERE at < before`,
 	},
 	{
 		"a conversation begins twice, or without an event", "events", `
@@ -119,15 +110,21 @@ var logInvariants = []invariant{
 //nolint:gochecknoglobals // a constant
 var messageInvariants = []invariant{
 	{
-		"a message has no event", "messages", `
+		"a message has no event, or one that does not agree", "messages", `
 		SELECT CAST(m.conversation_id AS text) || ' ' || m.seq AS key,
-			'message ' || CAST(m.id AS text) || ': the event with its seq ' ||
-			CASE WHEN e.kind IS NULL THEN 'is missing' ELSE 'is ' || e.kind || ' of ' ||
-				coalesce(CAST(e.message_id AS text), 'no message') END AS problem
+			'message ' || CAST(m.id AS text) || CASE
+			WHEN e.kind IS NULL THEN ': the event is missing'
+			WHEN e.kind <> 'message_added' OR e.message_id IS DISTINCT FROM m.id
+				THEN ': the event is ' || e.kind || ' of ' ||
+					coalesce(CAST(e.message_id AS text), 'no message')
+			WHEN m.created_at <> e.at THEN ' is from ' || CAST(m.created_at AS text) ||
+				', the event from ' || CAST(e.at AS text)
+			ELSE ' is by ' || CAST(m.author_id AS text) || ', the event by ' ||
+				CAST(e.actor_id AS text) END AS problem
 		FROM messages AS m
 			LEFT JOIN events AS e ON e.conversation_id = m.conversation_id AND e.seq = m.seq
-		WHERE (e.kind IS DISTINCT FROM 'message_added' OR e.message_id IS DISTINCT FROM m.id)
-			AND m.` + notEnded,
+		WHERE (e.kind IS DISTINCT FROM 'message_added' OR e.message_id IS DISTINCT FROM m.id
+			OR m.created_at <> e.at OR m.author_id <> e.actor_id) AND m.` + notEnded,
 	},
 	{
 		"an event has no message", "events", `
@@ -137,17 +134,6 @@ var messageInvariants = []invariant{
 			LEFT JOIN messages AS m ON m.conversation_id = e.conversation_id AND m.seq = e.seq
 		WHERE e.kind = 'message_added' AND (m.id IS NULL OR m.id IS DISTINCT FROM e.message_id)
 			AND e.` + notEnded,
-	},
-	{
-		"a message and its event do not agree", "messages", `
-		SELECT CAST(m.conversation_id AS text) || ' ' || m.seq AS key,
-			CASE WHEN m.created_at <> e.at THEN 'the time is ' || CAST(m.created_at AS text) ||
-				', of the event ' || CAST(e.at AS text)
-			ELSE 'the author is ' || CAST(m.author_id AS text) || ', of the event ' ||
-				CAST(e.actor_id AS text) END AS problem
-		FROM messages AS m JOIN events AS e ON e.conversation_id = m.conversation_id AND e.seq = m.seq
-			AND e.message_id = m.id
-		WHERE m.created_at <> e.at OR m.author_id <> e.actor_id`,
 	},
 	{
 		"a message id is doubled", "messages", `
@@ -195,7 +181,7 @@ var messageInvariants = []invariant{
 		"an idempotency key has no author or no request hash", "messages", `
 		SELECT CAST(conversation_id AS text) || ' ' || seq AS key, 'has the key ' ||
 			idempotency_key AS problem
-		FROM messages WHERE idempotency_key IS NOT NULL
+		FROM messages WHERE coalesce(idempotency_key, '') <> ''
 			AND (author_id IS NULL OR request_hash IS NULL AND deleted_at IS NULL)`,
 	},
 	{
@@ -209,29 +195,22 @@ var messageInvariants = []invariant{
 	},
 	{
 		"the number of reactions is not the one in the log", "reactions", `
-		SELECT CAST(coalesce(e.message_id, r.message_id) AS text) || ' ' ||
-			coalesce(e.emoji, r.emoji) AS key,
-			coalesce(r.count, 0) || ' reactions, and ' ||
-			coalesce(e.count, 'none') || ' by the newest event' AS problem
+		SELECT CAST(message_id AS text) || ' ' || emoji AS key,
+			there || ' reactions, and ' || logged || ' by the newest event' AS problem
+		FROM (SELECT conversation_id, message_id, emoji, sum(there) AS there, sum(logged) AS logged
 		FROM (
-			SELECT conversation_id, message_id, emoji, count(*) AS count FROM reactions
-			WHERE ` + notEnded + ` GROUP BY conversation_id, message_id, emoji
-		) AS r FULL JOIN (
-			SELECT e.conversation_id, e.message_id, e.data->>'emoji' AS emoji,
-				CAST(e.data->>'count' AS text) AS count
-			FROM events AS e JOIN messages AS m
-				ON m.id = e.message_id AND m.conversation_id = e.conversation_id
-				AND m.deleted_at IS NULL
-			JOIN (
-				SELECT conversation_id, message_id, data->>'emoji' AS emoji, max(seq) AS seq
+			SELECT conversation_id, message_id, emoji, 1 AS there, 0 AS logged FROM reactions
+			WHERE ` + notEnded + `
+			UNION ALL
+			SELECT conversation_id, message_id, emoji, 0, count FROM (
+				SELECT conversation_id, message_id, seq, data->>'emoji' AS emoji,
+					CAST(data->>'count' AS bigint) AS count, max(seq) OVER (
+						PARTITION BY conversation_id, message_id, data->>'emoji') AS newest
 				FROM events WHERE kind IN ('reaction_added', 'reaction_removed') AND ` + notEnded + `
-				GROUP BY conversation_id, message_id, data->>'emoji'
-			) AS newest ON newest.conversation_id = e.conversation_id AND newest.seq = e.seq
-		) AS e ON e.conversation_id = r.conversation_id AND e.message_id = r.message_id
-			AND e.emoji = r.emoji
-		WHERE coalesce(e.count, '0') <> CAST(coalesce(r.count, 0) AS text)
-			AND (e.message_id IS NOT NULL OR r.message_id IN (
-				SELECT id FROM messages WHERE deleted_at IS NULL))`,
+			) AS e WHERE seq = newest
+		) AS r GROUP BY conversation_id, message_id, emoji HAVING sum(there) <> sum(logged)) AS g
+		WHERE EXISTS (SELECT 1 FROM messages AS m WHERE m.id = g.message_id
+			AND m.conversation_id = g.conversation_id AND m.deleted_at IS NULL)`,
 	},
 	{
 		"a mention has no message", "mentions", `
@@ -326,6 +305,17 @@ var accountInvariants = []invariant{
 //nolint:gochecknoglobals // a constant
 var postgresInvariants = []invariant{
 	{
+		"an event is earlier than the one before it", "events", `
+		SELECT CAST(conversation_id AS text) || ' ' || seq AS key,
+			'is from ' || CAST(at AS text) || ', the one before it from ' ||
+			CAST(before AS text) AS problem
+		FROM (
+			SELECT conversation_id, seq, at,
+				lag(at) OVER (PARTITION BY conversation_id ORDER BY seq) AS before
+			FROM events WHERE ` + notEnded + `
+		) AS e WHERE at < before`,
+	},
+	{
 		"a message has no tokens, or a deleted one has", "messages", `
 		SELECT CAST(conversation_id AS text) || ' ' || seq AS key,
 			CASE WHEN tokens IS NULL THEN 'tokens are missing' ELSE 'is deleted, and has tokens' END
@@ -342,14 +332,16 @@ func sqliteInvariants() []invariant {
 			HAVING count(*) <> 1`,
 		},
 		{
-			"a position is smaller than the one before it", "events", `
-			SELECT conversation_id || ' ' || seq AS key, 'position is ' || position ||
-				', the one before it ' || before AS problem
+			"an event is earlier than the one before it", "events", `
+			SELECT id || ' ' || seq AS key, 'is from ' || at || ' with position ' || position ||
+				', the one before it from ' || at_before || ' with position ' || before AS problem
 			FROM (
-				SELECT conversation_id, seq, position,
-					lag(position) OVER (PARTITION BY conversation_id ORDER BY seq) AS before
-				FROM events WHERE ` + notEnded + `
-			) AS e WHERE position < before`,
+				SELECT id, seq, at, position,
+					lag(at) OVER in_order AS at_before, lag(position) OVER in_order AS before
+				FROM (SELECT CAST(conversation_id AS text) AS id, * FROM events
+					WHERE ` + notEnded + `) AS e
+				WINDOW in_order AS (PARTITION BY id ORDER BY seq)
+			) AS e WHERE at < at_before OR position < before`,
 		},
 		{
 			"a message has no tokens, or a deleted one has", "messages", `
@@ -363,12 +355,6 @@ func sqliteInvariants() []invariant {
 			SELECT 'rowid ' || t.id AS key, 'the message is missing' AS problem
 			FROM message_tokens_content AS t LEFT JOIN messages AS m ON m.rowid = t.id
 			WHERE m.rowid IS NULL`,
-		},
-		{
-			"a row of SQLite refers to one that is missing", "the file", `
-			SELECT "table" || ' rowid ' || coalesce(rowid, '?') AS key,
-				'refers to ' || parent AS problem
-			FROM pragma_foreign_key_check`,
 		},
 	}
 	for _, t := range []struct{ table, key string }{
@@ -387,27 +373,31 @@ func sqliteInvariants() []invariant {
 	return list
 }
 
-// references are the foreign keys. Both databases enforce them; a file that was repaired by hand, or
-// written with the checks turned off, may break them all the same.
+// foreignKeys are the columns that refer to a row of another table. Both databases enforce them; a
+// file that was repaired by hand, or written with the checks turned off, may break them all the same.
+//
+//nolint:gochecknoglobals // a constant
+var foreignKeys = []struct{ table, column, parent string }{
+	{"conversation_members", "conversation_id", "conversations"},
+	{"conversation_members", "user_id", "users"},
+	{"credentials", "user_id", "users"},
+	{"departures", "user_id", "users"},
+	{"events", "actor_id", "users"},
+	{"events", "conversation_id", "conversations"},
+	{"mentions", "conversation_id", "conversations"},
+	{"mentions", "user_id", "users"},
+	{"messages", "author_id", "users"},
+	{"messages", "conversation_id", "conversations"},
+	{"one_time_tokens", "user_id", "users"},
+	{"presences", "user_id", "users"},
+	{"reactions", "conversation_id", "conversations"},
+	{"reactions", "user_id", "users"},
+	{"sessions", "user_id", "users"},
+	{"sightings", "user_id", "users"},
+}
+
 func references() (list []invariant) {
-	for _, r := range []struct{ table, column, parent string }{
-		{"credentials", "user_id", "users"},
-		{"sessions", "user_id", "users"},
-		{"one_time_tokens", "user_id", "users"},
-		{"conversation_members", "user_id", "users"},
-		{"conversation_members", "conversation_id", "conversations"},
-		{"messages", "author_id", "users"},
-		{"messages", "conversation_id", "conversations"},
-		{"events", "actor_id", "users"},
-		{"events", "conversation_id", "conversations"},
-		{"reactions", "user_id", "users"},
-		{"reactions", "conversation_id", "conversations"},
-		{"mentions", "user_id", "users"},
-		{"mentions", "conversation_id", "conversations"},
-		{"departures", "user_id", "users"},
-		{"presences", "user_id", "users"},
-		{"sightings", "user_id", "users"},
-	} {
+	for _, r := range foreignKeys {
 		list = append(list, invariant{
 			"a row refers to one that is missing", r.table, fmt.Sprintf(`
 			SELECT CAST(%[2]s AS text) AS key, count(*) || ' rows with this %[2]s, which %[3]s has not'
