@@ -218,11 +218,11 @@ func FormatOf(file string) (Format, error) {
 // version numbers" in https://www.sqlite.org/fileformat2.html.
 const walVersion = 2
 
-// liveCopyError is the error for the copy of a file that was in use. It cannot be seen whether it is
-// complete: what was in the -wal file is missing, and a copy made during a checkpoint is torn.
+// liveCopyError is the error for the copy of a file that was in use. Nothing shows whether the copy
+// is complete: what was in the -wal file is missing, and a copy made during a checkpoint is torn.
 func liveCopyError(file string) error {
 	return fmt.Errorf("%s is a copy of a database file, not a backup: what the server had written "+
 		"to its -wal file may be missing. Make backups with parley backup. If this copy is all "+
-		"that there is, put the -wal file that belongs to it next to it, and make a backup of both "+
-		"with PARLEY_DATABASE_URL=sqlite:%s parley backup FILE", file, file)
+		"that there is, put the -wal file that belongs to it next to it, and make a backup of "+
+		"both with PARLEY_DATABASE_URL=sqlite:%s parley backup FILE", file, file)
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -27,7 +26,7 @@ import (
 	"parley/store/storetest"
 )
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // eachURL runs fn with the URL of a new database of each kind.
 func eachURL(t *testing.T, fn func(t *testing.T, url string)) {
@@ -161,15 +160,18 @@ func TestBackupFails(t *testing.T) {
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, test := range []struct {
-		ctx       context.Context
 		url, want string
+		canceled  bool
 	}{
-		{t.Context(), missing, "no database to back up"},
-		{t.Context(), empty, "no tables of Parley"},
-		{canceled, there, "context canceled"},
+		{missing, "no database to back up", false},
+		{empty, "no tables of Parley", false},
+		{there, "context canceled", true},
 	} {
-		dir := t.TempDir()
-		_, err := backup.Create(test.ctx, test.url, filepath.Join(dir, "backup"))
+		dir, ctx := t.TempDir(), t.Context()
+		if test.canceled {
+			ctx = canceled
+		}
+		_, err := backup.Create(ctx, test.url, filepath.Join(dir, "backup"))
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("got %v, want %q", err, test.want)
 		}
@@ -188,7 +190,7 @@ func TestBackupFails(t *testing.T) {
 func TestVerifyRefusesCopiesOfLiveFiles(t *testing.T) {
 	t.Parallel()
 	url := storetest.SQLiteURL(t)
-	w := mustStory(t, storetest.MustOpen(t, url))
+	mustStory(t, storetest.MustOpen(t, url))
 	path, _ := store.SQLitePath(url)
 	dir := t.TempDir()
 	cp := filepath.Join(dir, "cp.db")
@@ -203,7 +205,6 @@ func TestVerifyRefusesCopiesOfLiveFiles(t *testing.T) {
 	if r := mustVerify(t, file, ""); !r.Sound() || r.Messages == 0 {
 		t.Errorf("with the -wal file: %s, %v", r.Figures, r.Findings)
 	}
-	_ = w
 }
 
 func mustCopy(t *testing.T, from, to string) {
@@ -417,7 +418,8 @@ func TestRestoreOverADamagedDatabase(t *testing.T) {
 			t.Errorf("%s has %q, %v", name, got, err)
 		}
 	}
-	if r := mustBeSound(t, storetest.MustOpen(t, "sqlite:"+damaged)); r.Messages != created.Messages {
+	r := mustBeSound(t, storetest.MustOpen(t, "sqlite:"+damaged))
+	if r.Messages != created.Messages {
 		t.Errorf("restored: %s", r.Figures)
 	}
 }

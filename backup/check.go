@@ -42,7 +42,7 @@ func (r *Report) Sound() bool { return len(r.Findings) == 0 }
 // Print writes the figures, and a line for each finding.
 func (r *Report) Print(w io.Writer) {
 	if r.Figures != (Figures{}) {
-		fmt.Fprintf(w, "%s.\n", upperFirst(r.Figures.String()))
+		fmt.Fprintf(w, "%s.\n", upperFirst(r.String()))
 	}
 	kind := ""
 	for i, f := range r.Findings {

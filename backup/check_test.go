@@ -81,8 +81,8 @@ func mustStory(t *testing.T, db *store.DB) *story {
 	w.last = w.LastSeq(w.group)
 	session := &model.SessionSecrets{
 		Session: model.Session{
-			ID: model.NewSessionID(), UserID: w.UserID("dan"), CreatedAt: db.Now(), LastUsedAt: db.Now(),
-			ExpiresAt: db.Now().Add(time.Hour),
+			ID: model.NewSessionID(), UserID: w.UserID("dan"),
+			CreatedAt: db.Now(), LastUsedAt: db.Now(), ExpiresAt: db.Now().Add(time.Hour),
 		},
 		RefreshHash: make([]byte, 32),
 	}
@@ -201,51 +201,79 @@ func allBreaks() []breaks {
 		return func(_ *story, exec func(string, ...any)) { exec(query) }
 	}
 	return []breaks{
-		{"an event is lost", in("DELETE FROM events WHERE conversation_id = ? AND seq = 12"),
-			[]string{gap}, ""},
+		{
+			"an event is lost", in("DELETE FROM events WHERE conversation_id = ? AND seq = 12"),
+			[]string{gap},
+			"",
+		},
 		{"a message and its event are lost", func(w *story, exec func(string, ...any)) {
 			exec("DELETE FROM events WHERE conversation_id = ? AND seq = 3", w.group)
 			exec("DELETE FROM messages WHERE conversation_id = ? AND seq = 3", w.group)
 		}, []string{gap}, ""},
-		{"the newest event is lost", in(`DELETE FROM events WHERE (conversation_id, seq) IN
+		{
+			"the newest event is lost", in(`DELETE FROM events WHERE (conversation_id, seq) IN
 			(SELECT id, last_seq FROM conversations WHERE id = ?)`),
-			[]string{lastSeq, times, members}, ""},
+			[]string{lastSeq, times, members},
+			"",
+		},
 		{"a seq is doubled", func(w *story, exec func(string, ...any)) {
 			exec("ALTER TABLE events DROP CONSTRAINT events_pkey")
 			exec(`INSERT INTO events SELECT * FROM events WHERE conversation_id = ? AND seq = 12`,
 				w.group)
 		}, []string{gap}, "PostgreSQL"},
-		{"last_seq is behind",
+		{
+			"last_seq is behind",
 			in("UPDATE conversations SET last_seq = last_seq - 1 WHERE id = ?"),
-			[]string{lastSeq}, ""},
-		{"last_seq is ahead", in("UPDATE conversations SET last_seq = last_seq + 1 WHERE id = ?"),
-			[]string{lastSeq}, ""},
-		{"last_message_seq is behind",
+			[]string{lastSeq},
+			"",
+		},
+		{
+			"last_seq is ahead", in("UPDATE conversations SET last_seq = last_seq + 1 WHERE id = ?"),
+			[]string{lastSeq},
+			"",
+		},
+		{
+			"last_message_seq is behind",
 			in("UPDATE conversations SET last_message_seq = 3 WHERE id = ?"),
-			[]string{lastMessage}, ""},
-		{"the activity is old",
+			[]string{lastMessage},
+			"",
+		},
+		{
+			"the activity is old",
 			in("UPDATE conversations SET last_activity_at = created_at WHERE id = ?"),
-			[]string{times}, ""},
+			[]string{times},
+			"",
+		},
 		{"an event is from earlier", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE events SET at = ? WHERE conversation_id = ? AND seq = 9",
 				w.plain.CreatedAt.Add(-time.Hour), w.group)
 		}, []string{order}, ""},
-		{"a conversation begins twice",
+		{
+			"a conversation begins twice",
 			in(`UPDATE events SET kind = 'conversation_created' WHERE conversation_id = ?
-				AND seq = 12`), []string{beginning}, ""},
+				AND seq = 12`),
+			[]string{beginning},
+			"",
+		},
 		{"an edit is of a message that is lost", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE events SET message_id = ? WHERE conversation_id = ? AND seq = 8",
 				model.NewMessageID(), w.group)
 		}, []string{about, changes}, ""},
-		{"a message is lost", in("DELETE FROM messages WHERE conversation_id = ? AND seq = 3"),
-			[]string{noMessage}, ""},
+		{
+			"a message is lost", in("DELETE FROM messages WHERE conversation_id = ? AND seq = 3"),
+			[]string{noMessage},
+			"",
+		},
 		{"an event is of another message", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE events SET message_id = ? WHERE conversation_id = ? AND seq = 3",
 				w.plain.ID, w.group)
 		}, []string{noEvent, noMessage}, ""},
-		{"an event is of another kind",
+		{
+			"an event is of another kind",
 			in("UPDATE events SET kind = 'nothing' WHERE conversation_id = ? AND seq = 3"),
-			[]string{noEvent}, ""},
+			[]string{noEvent},
+			"",
+		},
 		{"a message is of another author", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE messages SET author_id = ? WHERE conversation_id = ? AND seq = 3", w.ann,
 				w.group)
@@ -260,24 +288,39 @@ func allBreaks() []breaks {
 			exec("UPDATE events SET message_id = ? WHERE conversation_id = ? AND seq = 3",
 				w.plain.ID, w.group)
 		}, []string{answers, doubledID}, ""},
-		{"a deletion is lost",
+		{
+			"a deletion is lost",
 			in("UPDATE messages SET deleted_at = NULL WHERE conversation_id = ? AND seq = 4"),
-			[]string{content, changes, noTokens, reactionsLog}, ""},
-		{"an edit is lost",
+			[]string{content, changes, noTokens, reactionsLog},
+			"",
+		},
+		{
+			"an edit is lost",
 			in("UPDATE messages SET edited_at = NULL WHERE conversation_id = ? AND seq = 7"),
-			[]string{changes}, ""},
-		{"a deleted message has content",
+			[]string{changes},
+			"",
+		},
+		{
+			"a deleted message has content",
 			in("UPDATE messages SET content = 'there' WHERE conversation_id = ? AND seq = 4"),
-			[]string{content}, ""},
-		{"the request hash of a key is lost",
+			[]string{content},
+			"",
+		},
+		{
+			"the request hash of a key is lost",
 			in("UPDATE messages SET request_hash = NULL WHERE conversation_id = ? AND seq = 2"),
-			[]string{keys}, ""},
+			[]string{keys},
+			"",
+		},
 		{"an answer is to a message that is lost", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE messages SET reply_to_id = ? WHERE conversation_id = ? AND seq = 3",
 				model.NewMessageID(), w.group)
 		}, []string{answers}, ""},
-		{"a reaction is lost", in("DELETE FROM reactions WHERE conversation_id = ?"),
-			[]string{reactionsLog}, ""},
+		{
+			"a reaction is lost", in("DELETE FROM reactions WHERE conversation_id = ?"),
+			[]string{reactionsLog},
+			"",
+		},
 		{"a reaction is to a deleted message", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE reactions SET message_id = ? WHERE conversation_id = ?", w.deleted.ID,
 				w.group)
@@ -305,8 +348,11 @@ func allBreaks() []breaks {
 			exec("DELETE FROM conversation_members WHERE conversation_id = ? AND user_id = ?",
 				w.group, w.ben)
 		}, []string{members}, ""},
-		{"no members", in("DELETE FROM conversation_members WHERE conversation_id = ?"),
-			[]string{memberCount, owners, members}, ""},
+		{
+			"no members", in("DELETE FROM conversation_members WHERE conversation_id = ?"),
+			[]string{memberCount, owners, members},
+			"",
+		},
 		{"a direct conversation of one", func(w *story, exec func(string, ...any)) {
 			exec("DELETE FROM conversation_members WHERE conversation_id = ? AND user_id = ?",
 				w.direct, w.ben)
@@ -318,8 +364,12 @@ func allBreaks() []breaks {
 		{"an ended conversation has members", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE conversations SET ended_at = created_at WHERE id = ?", w.group)
 		}, []string{memberCount}, ""},
-		{"a departure that never was",
-			in("UPDATE departures SET seq = 2 WHERE conversation_id = ?"), []string{departed}, ""},
+		{
+			"a departure that never was",
+			in("UPDATE departures SET seq = 2 WHERE conversation_id = ?"),
+			[]string{departed},
+			"",
+		},
 		{"a removed account has a name", func(w *story, exec func(string, ...any)) {
 			exec("UPDATE users SET removed_at = created_at WHERE id = ?", w.UserID("dan"))
 		}, []string{personal}, ""},
@@ -331,29 +381,54 @@ func allBreaks() []breaks {
 		}, []string{refresh}, ""},
 		{"the key of cursors is lost", plain("DELETE FROM cursor_key"), []string{oneRow}, ""},
 		{"the epoch is lost", plain("DELETE FROM stream_epoch"), []string{oneRow}, ""},
-		{"the tokens of a message are lost",
+		{
+			"the tokens of a message are lost",
 			in("UPDATE messages SET tokens = NULL WHERE conversation_id = ? AND seq = 2"),
-			[]string{noTokens}, "PostgreSQL"},
-		{"a token of a message is lost",
+			[]string{noTokens},
+			"PostgreSQL",
+		},
+		{
+			"a token of a message is lost",
 			in(`UPDATE messages SET tokens = ts_delete(tokens, 'hello') WHERE conversation_id = ?
-				AND seq = 2`), []string{otherTokens}, "PostgreSQL"},
-		{"the tokens of a message are lost", in(`DELETE FROM message_tokens WHERE rowid =
+				AND seq = 2`),
+			[]string{otherTokens},
+			"PostgreSQL",
+		},
+		{
+			"the tokens of a message are lost", in(`DELETE FROM message_tokens WHERE rowid =
 			(SELECT rowid FROM messages WHERE conversation_id = ? AND seq = 2)`),
-			[]string{noTokens}, "SQLite"},
-		{"a token of a message is lost", in(`UPDATE message_tokens SET tokens = 'hello' WHERE rowid =
+			[]string{noTokens},
+			"SQLite",
+		},
+		{
+			"a token of a message is lost", in(`UPDATE message_tokens SET tokens = 'hello' WHERE rowid =
 			(SELECT rowid FROM messages WHERE conversation_id = ? AND seq = 2)`),
-			[]string{otherTokens}, "SQLite"},
-		{"tokens are left", plain("INSERT INTO message_tokens (rowid, tokens) VALUES (999, 'x')"),
-			[]string{lostTokens}, "SQLite"},
-		{"the full-text index is of another text",
+			[]string{otherTokens},
+			"SQLite",
+		},
+		{
+			"tokens are left", plain("INSERT INTO message_tokens (rowid, tokens) VALUES (999, 'x')"),
+			[]string{lostTokens},
+			"SQLite",
+		},
+		{
+			"the full-text index is of another text",
 			plain("UPDATE message_tokens_content SET c0 = c0 || ' more' WHERE id = 1"),
-			[]string{fts, otherTokens}, "SQLite"},
-		{"a position is beyond the counter", plain("UPDATE event_position SET last = last - 1"),
-			[]string{beyond}, "SQLite"},
+			[]string{fts, otherTokens},
+			"SQLite",
+		},
+		{
+			"a position is beyond the counter", plain("UPDATE event_position SET last = last - 1"),
+			[]string{beyond},
+			"SQLite",
+		},
 		{"the counter is lost", plain("DELETE FROM event_position"), []string{oneRow}, "SQLite"},
-		{"positions go back",
+		{
+			"positions go back",
 			in("UPDATE events SET position = 1 WHERE conversation_id = ? AND seq = 9"),
-			[]string{order}, "SQLite"},
+			[]string{order},
+			"SQLite",
+		},
 		{"an account is lost", func(w *story, exec func(string, ...any)) {
 			exec("DELETE FROM users WHERE id = ?", w.ann)
 		}, []string{refers}, ""},

@@ -112,7 +112,7 @@ func (c *check) checkMembers(ctx context.Context) error {
 				return more, nil
 			}
 			var user model.UserID
-			if err := user.Scan(row[3]); err != nil {
+			if user.Scan(row[3]) != nil {
 				more = c.report.add(Finding{
 					Kind: kind, Table: "conversation_members", Key: id + " " + row[3],
 					Problem: "the user id is not a UUID",

@@ -56,8 +56,8 @@ var logInvariants = []invariant{
 	},
 	{
 		"last_seq is not the seq of the newest event", "conversations", `
-		SELECT CAST(c.id AS text) AS key, 'last_seq is ' || c.last_seq || ', and the newest event ' ||
-			coalesce('has ' || e.seq, 'is missing') AS problem
+		SELECT CAST(c.id AS text) AS key, 'last_seq is ' || c.last_seq ||
+			', and the newest event ' || coalesce('has ' || e.seq, 'is missing') AS problem
 		FROM conversations AS c LEFT JOIN (
 			SELECT conversation_id, max(seq) AS seq FROM events GROUP BY conversation_id
 		) AS e ON e.conversation_id = c.id
@@ -163,8 +163,8 @@ var messageInvariants = []invariant{
 	{
 		"a deleted message has content, or another one has none", "messages", `
 		SELECT CAST(conversation_id AS text) || ' ' || seq AS key,
-			CASE WHEN deleted_at IS NULL THEN 'has no content' ELSE 'is deleted, and has content' END
-				AS problem
+			CASE WHEN deleted_at IS NULL THEN 'has no content'
+				ELSE 'is deleted, and has content' END AS problem
 		FROM messages
 		WHERE CASE WHEN deleted_at IS NULL THEN content = ''
 			ELSE content <> '' OR request_hash IS NOT NULL END`,
@@ -373,8 +373,8 @@ func sqliteInvariants() []invariant {
 	return list
 }
 
-// foreignKeys are the columns that refer to a row of another table. Both databases enforce them; a
-// file that was repaired by hand, or written with the checks turned off, may break them all the same.
+// foreignKeys are the columns that refer to a row of another table. Both databases enforce them. A
+// file that was repaired by hand, or written with the checks turned off, may break them.
 //
 //nolint:gochecknoglobals // a constant
 var foreignKeys = []struct{ table, column, parent string }{
@@ -400,8 +400,8 @@ func references() (list []invariant) {
 	for _, r := range foreignKeys {
 		list = append(list, invariant{
 			"a row refers to one that is missing", r.table, fmt.Sprintf(`
-			SELECT CAST(%[2]s AS text) AS key, count(*) || ' rows with this %[2]s, which %[3]s has not'
-				AS problem
+			SELECT CAST(%[2]s AS text) AS key,
+				count(*) || ' rows with this %[2]s, which %[3]s has not' AS problem
 			FROM %[1]s WHERE %[2]s IS NOT NULL AND %[2]s NOT IN (SELECT id FROM %[3]s)
 			GROUP BY %[2]s`, r.table, r.column, r.parent),
 		})
