@@ -80,11 +80,19 @@ type commandLine struct {
 	config.Settings
 	Serve    serveCommand    `cmd:"" default:"1" help:"Run the server. This is the default command."`
 	Migrate  migrateCommand  `cmd:"" help:"Apply, revert or list the migrations of the database."`
-	Seed     seedCommand     `cmd:"" help:"Fill an empty database with a year of conversations, to try Parley out or to measure it."`
+	Backup   backupCommand   `cmd:"" help:"Back up the database while servers use it, or check a backup."`
+	Restore  restoreCommand  `cmd:"" help:"Put a backup in the place of a SQLite database whose server is stopped."`
 	Restored restoredCommand `cmd:"" help:"After the database was restored from a backup: leave numbers out in every conversation, and list what the restore has undone."`
+	Seed     seedCommand     `cmd:"" help:"Fill an empty database with a year of conversations, to try Parley out or to measure it."`
 	Verify   verify.Command  `cmd:"" help:"Prove that no message is lost, doubled, reordered or leaked, against running servers or with --chaos."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 	Help     struct{}        `cmd:"" help:"Show this list of commands and settings, with their defaults."`
+}
+
+// finishRestore runs after the command restore has put a backup in place.
+func finishRestore(out io.Writer) error {
+	_, err := fmt.Fprintln(out, "Next: parley restored --since TIME, with the time of the backup; and then start the server.")
+	return err
 }
 
 func newLog(s config.Settings, w io.Writer) *slog.Logger {
