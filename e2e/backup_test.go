@@ -13,8 +13,8 @@ import (
 	"parley/store"
 )
 
-// parley runs a command of the program against a database, and returns its output and exit code.
-func parley(t *testing.T, databaseURL string, args ...string) (out string, code int) {
+// runCommand runs a command of the program against a database, and returns its output and exit code.
+func runCommand(t *testing.T, databaseURL string, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Getenv(binaryEnv), args...)
 	cmd.Env = process.Environment("GORACE=atexit_sleep_ms=0", "PARLEY_DATABASE_URL="+databaseURL)
@@ -27,7 +27,7 @@ func parley(t *testing.T, databaseURL string, args ...string) (out string, code 
 
 func mustParley(t *testing.T, databaseURL string, args ...string) (out string) {
 	t.Helper()
-	out, code := parley(t, databaseURL, args...)
+	out, code := runCommand(t, databaseURL, args...)
 	if code != 0 {
 		t.Fatalf("parley %s ended with %d:\n%s", strings.Join(args, " "), code, out)
 	}
@@ -46,7 +46,7 @@ func TestBackup(t *testing.T) {
 		if !strings.Contains(out, "2 accounts, 1 conversations, 1 messages") {
 			t.Errorf("printed:\n%s", out)
 		}
-		if out, code := parley(t, url, "backup", file); code != 1 ||
+		if out, code := runCommand(t, url, "backup", file); code != 1 ||
 			!strings.Contains(out, "exists already") {
 			t.Errorf("a second one ended with %d:\n%s", code, out)
 		}
@@ -63,7 +63,7 @@ func TestBackup(t *testing.T) {
 			}
 			return
 		}
-		out, code := parley(t, url, "restore", file)
+		out, code := runCommand(t, url, "restore", file)
 		if code != 1 || !strings.Contains(out, "stop the server first") {
 			t.Errorf("over a running server, restore ended with %d:\n%s", code, out)
 		}
