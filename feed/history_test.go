@@ -237,6 +237,7 @@ func TestARemovalInAnotherHistory(t *testing.T) {
 		w.reconcileNow()
 		close(ben.goOn)
 		chattest.WantEqual(t, "events", 205, len(ben.seqs(205)))
+		w.Eventually(func() bool { return w.FeedOf(c.ID).Edge() == 205 })
 		w.RemoveBen(c)
 		w.SendMany("ann", c.ID, 3)
 		chattest.WantEqual(t, "the last", []int64{206}, ben.seqs(1))
