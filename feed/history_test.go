@@ -123,6 +123,33 @@ func TestLiveFollowersNoticeAnotherHistory(t *testing.T) {
 	}
 }
 
+// A round of reconciling that began before a restore, and compares after the feed has found the
+// other history by itself, must not report it a second time: all viewers would fetch again.
+func TestReconcilingFindsAnotherHistoryOnce(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := mustHistoric(t, db, "ann", "ben")
+		c := chattest.MustConversation(t, w.Fixture, "ann", "ben")
+		backup := chattest.MustBackUp(t, db)
+		stays, live := w.Pull(t, "ann", c.ID, new(int64(0))), w.Pull(t, "ben", c.ID, nil)
+		stays.Event(1) // it keeps the feed open, and has nothing that is lost
+		w.SendMany("ann", c.ID, 3)
+		live.Events(2, 4)
+		var found int64
+		err := w.ReconcileAround(t.Context(), c.ID, func() {
+			backup.MustRestore(t)
+			w.SendMany("ann", c.ID, 5)
+			w.wantChanged(t, live.End(), c)
+			found = w.HistoriesFound()
+		})
+		if err != nil || found == 0 {
+			t.Fatalf("another history was found %d times (%v)", found, err)
+		}
+		chattest.WantEqual(t, "findings", found, w.HistoriesFound())
+		stays.Events(2, 6)
+	})
+}
+
 // hintOfTheLast sends messages whose hints are lost, except for that of the last.
 func (w *fixture) hintOfTheLast(c *model.Conversation, n int, carries bool) {
 	w.T.Helper()
