@@ -111,8 +111,14 @@ func TestVerifyFindsFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := mustFaultProxy(t, srv.api, f)
+			history := filepath.Join(t.TempDir(), "history.jsonl")
 			out, code := verify(t, p.url, "--for=3s", "--seed=1", "--conversations=2", "--people=6",
-				"--followers=8", "--rate=40")
+				"--followers=8", "--rate=40", "--history="+history)
+			judged, judgedCode := verify(t, "--judge", history)
+			if judgedCode != code {
+				t.Errorf("verify ended with %d, and the judges of its history with %d:\n%s", code,
+					judgedCode, judged)
+			}
 			if f == nil || f.restart == reportedRestart {
 				counted := f == nil || !none(out, "streams of everything that started over")
 				if code != 0 || !counted || !strings.Contains(out,
@@ -133,6 +139,13 @@ func TestVerifyFindsFaults(t *testing.T) {
 			}
 			if code != 1 || !found || !strings.Contains(out, "--seed 1") {
 				t.Errorf("%s, and verify ended with %d:\n%s", name, code, out)
+			}
+			anomaly := map[string]string{
+				"lost": "skipped poll", "doubled": "nonmonotonic poll",
+				"reordered": "nonmonotonic poll", "restarted": "skipped poll",
+			}[what]
+			if !strings.Contains(judged, anomaly) {
+				t.Errorf("%s, and the judges do not find a %s:\n%s", name, anomaly, judged)
 			}
 		})
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"parley/verify/judge"
 )
 
 const (
@@ -105,23 +107,37 @@ func (s *sender) perform(
 	node := s.rand.IntN(s.nodes.count())
 	sure = true
 	s.history.changing(id, a, content, time.Now())
+	op := s.invoke(judge.Record{
+		Process: s.process(), Function: functions()[a.kind], Conversation: id, ID: a.message,
+		Value: content, User: p.id,
+	})
 	if f == cutFirst {
 		sure = false
-		s.cutShort(ctx, node, p, query, in)
+		s.cutShort(ctx, node, p, query, in, op)
 	}
 	var answer struct{ Message *message }
-	err := p.do(ctx, node, query, in, &answer, func(error) {
+	err := p.do(ctx, node, query, in, &answer, func(why error) {
 		sure = false
-		s.history.retried()
+		s.retried(op)(why)
 	})
 	if err == nil && answer.Message == nil {
 		err = errNoMessage
 	}
 	if err != nil {
+		op.fail(err)
 		s.history.failed(id, fmt.Sprint(a), err)
 		return nil, false
 	}
+	op.OK(judge.Record{})
 	answer.Message.Content = brief(answer.Message.Content)
 	s.history.changed(id, a, *answer.Message, content)
 	return answer.Message, sure
+}
+
+// functions are the names of changes in the history file, by the kind of the event.
+func functions() map[string]judge.Function {
+	return map[string]judge.Function{
+		messageEdited: judge.Edit, messageDeleted: judge.Delete, reactionAdded: judge.React,
+		reactionRemoved: judge.Unreact, memberAdded: judge.Add, memberRemoved: judge.Remove,
+	}
 }

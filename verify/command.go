@@ -14,6 +14,8 @@ type Command struct {
 	Chaos         bool          `env:"-" help:"Start a cluster instead (three nodes of this program, PostgreSQL, NATS), and break it while it runs."`
 	NATSServer    string        `env:"-" name:"nats-server" placeholder:"PROGRAM" help:"With --chaos: nats-server. Default: next to this program, else in the PATH."`
 	Keep          bool          `env:"-" help:"With --chaos: keep the folder with the nodes' logs."`
+	History       string        `env:"-" placeholder:"FILE" help:"Write the history of the run to this file, and keep it. Default: a temporary file, which is kept after a violation."`
+	Judge         string        `env:"-" placeholder:"FILE" help:"Judge the history file of an earlier run, and do nothing else."`
 	For           time.Duration `env:"-" default:"60s" help:"How long to send messages and to break connections."`
 	Seed          uint64        `env:"-" help:"Run the plan of this seed again. Default: a random seed."`
 	Conversations int           `env:"-" default:"20" help:"How many conversations."`

@@ -56,6 +56,11 @@ func (c *connection) subscribe(ctx context.Context) error {
 	query, variables, from := c.recorder.resumption()
 	c.note("%s: subscribes %s", c.nodeName(), from)
 	c.observation = c.recorder.subscribing(c.session)
+	conversation := c.conversation
+	if c.everything != nil {
+		conversation = ""
+	}
+	c.verification.follow(c.stream, c.plan.source, conversation, c.device.person.id, variables, false)
 	err := c.link.subscribe(ctx, c.id(), api.Operation{Query: query, Variables: variables})
 	if err != nil {
 		return err
@@ -158,6 +163,7 @@ func (c *connection) receive(ctx context.Context, it item) error {
 	if c.everything == nil {
 		it.conversation = c.conversation
 	}
+	c.deliver(c.stream, it)
 	c.observation.receive(it, now)
 	if it.Kind == messageAdded && it.Added != nil && !c.away {
 		acked := c.history.ackedAt(it.conversation, it.Added.Content)

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	api "parley/internal/client"
+	"parley/verify/judge"
 )
 
 const createQuery = `mutation ($in: CreateConversationInput!) { createConversation(input: $in) {
@@ -41,40 +41,11 @@ func (v *verification) createConversation(ctx context.Context, i int) error {
 	}
 	v.conversations[i] = answer.Conversation.ID
 	v.history.created(v.conversations[i], c.fromJoining, append(ids, owner.id)...)
+	v.records.Write(judge.Record{
+		Type: judge.Conversation, Conversation: v.conversations[i], FromJoining: c.fromJoining,
+		Members: append(ids, owner.id),
+	})
 	return nil
-}
-
-// listMessages reads all messages of a conversation as its owner, page by page.
-func (v *verification) listMessages(ctx context.Context, i int) (all []message, err error) {
-	owner := v.people[v.plan.conversations[i].members[0]]
-	const query = `query ($in: ID!) { conversation(id: $in) { messages(first: 100, after: "AFTER") {
-		nodes { id seq content } pageInfo { hasNextPage endCursor } } } }`
-	page := strings.ReplaceAll(query, `, after: "AFTER"`, "")
-	for {
-		var answer *struct {
-			Messages struct {
-				Nodes    []message
-				PageInfo struct {
-					HasNextPage bool
-					EndCursor   string
-				}
-			}
-		}
-		if err := owner.do(ctx, i, page, v.conversations[i], &answer, nil); err != nil {
-			return nil, err
-		}
-		if answer == nil {
-			return nil, errors.New("the conversation does not exist for its owner")
-		}
-		for _, m := range answer.Messages.Nodes {
-			m.Content = brief(m.Content)
-			all = append(all, m)
-		}
-		if !answer.Messages.PageInfo.HasNextPage {
-			return all, nil
-		}
-		page = strings.ReplaceAll(query, "AFTER", answer.Messages.PageInfo.EndCursor)
-	}
 }
 
 // listEvents follows the events of a conversation as its owner, from the first to the end of
@@ -105,6 +76,8 @@ func (v *verification) replay(
 		return nil, unknown("%v", err)
 	}
 	follow := api.Operation{Query: conversationQuery, Variables: map[string]any{"c": id, "a": 0}}
+	stream := "log of " + id
+	v.follow(stream, ofConversation, id, p.id, nil, true)
 	if err := l.subscribe(ctx, onlyID, follow); err != nil {
 		return nil, unknown("%v", err)
 	}
@@ -123,6 +96,8 @@ func (v *verification) replay(
 		case it.Kind == caughtUp:
 			return all, nil
 		}
+		it.conversation = id
+		v.deliver(stream, *it)
 		all = append(all, it.event)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	api "parley/internal/client"
+	"parley/verify/judge"
 )
 
 // rights changes what users may see, and tries what they may not do.
@@ -41,7 +42,8 @@ func (r rights) churn(ctx context.Context, c churn) error {
 
 	r.history.removing(id, p.id)
 	in := map[string]any{"conversationId": id, "userId": p.id}
-	removedAt, err := r.changeMembers(ctx, owner, id, removeQuery, in, api.NotFound)
+	op := r.invokeChange(c, judge.Remove)
+	removedAt, err := r.changeMembers(ctx, owner, id, removeQuery, in, api.NotFound, op)
 	if err != nil {
 		return fmt.Errorf("remove a member: %w", err)
 	}
@@ -53,7 +55,8 @@ func (r rights) churn(ctx context.Context, c churn) error {
 	}
 	r.history.adding(id, p.id)
 	in = map[string]any{"conversationId": id, "members": []any{map[string]any{"userId": p.id}}}
-	addedAt, err := r.changeMembers(ctx, owner, id, addQuery, in, codeAlreadyMember)
+	op = r.invokeChange(c, judge.Add)
+	addedAt, err := r.changeMembers(ctx, owner, id, addQuery, in, codeAlreadyMember, op)
 	if err != nil {
 		return fmt.Errorf("add a member: %w", err)
 	}
@@ -61,21 +64,33 @@ func (r rights) churn(ctx context.Context, c churn) error {
 	return nil
 }
 
+// process names who changes the members of a conversation in the history file.
+func (c churn) process() string { return fmt.Sprint("members ", c.conversation+1) }
+
+func (r rights) invokeChange(c churn, f judge.Function) *operation {
+	return r.invoke(judge.Record{
+		Process: c.process(), Function: f, Conversation: r.conversations[c.conversation],
+		User: r.people[c.person].id,
+	})
+}
+
 // changeMembers makes one change of the members, and returns its seq, or two seqs that it is
 // between. The error code done means that an attempt whose answer was lost has made the change.
 func (r rights) changeMembers(
-	ctx context.Context, owner *person, id, query string, in any, done string,
+	ctx context.Context, owner *person, id, query string, in any, done string, op *operation,
 ) (at span, err error) {
 	before := r.history.confirmedSeq(id)
-	unsure := false
 	var answer struct{ Conversation *struct{ LastSeq int64 } }
-	err = owner.do(ctx, 0, query, in, &answer, func(error) { unsure = true })
+	err = owner.do(ctx, 0, query, in, &answer, op.unknown)
 	if err == nil && answer.Conversation != nil {
+		op.OK(judge.Record{Seq: answer.Conversation.LastSeq})
 		return span{answer.Conversation.LastSeq, answer.Conversation.LastSeq}, nil
 	}
-	if err != nil && (!unsure || codeOf(err) != done) {
+	if err != nil && (!op.unsure || codeOf(err) != done) {
+		op.fail(err)
 		return span{}, err
 	}
+	op.OK(judge.Record{})
 	var now struct{ LastSeq int64 }
 	err = owner.do(ctx, 0, lastSeqQuery, id, &now, nil)
 	return span{before + 1, now.LastSeq}, err
@@ -86,8 +101,15 @@ func (r rights) tryAsRemoved(ctx context.Context, c churn) {
 	id, p := r.conversations[c.conversation], r.people[c.person]
 	var answer struct{ Message *message }
 	in := map[string]any{"conversationId": id, "content": "from outside"}
-	err := p.do(ctx, c.conversation, sendQuery, in, &answer, nil)
-	if err == nil {
+	op := r.invoke(judge.Record{
+		Process: c.process(), Function: judge.Send, Conversation: id, Value: brief("from outside"),
+		User: p.id,
+	})
+	err := p.do(ctx, c.conversation, sendQuery, in, &answer, op.unknown)
+	if err != nil {
+		op.fail(err)
+	} else {
+		op.OK(judge.Record{})
 		r.history.leakedTo(p.name, id, "NOT_FOUND for a message of a removed member",
 			fmt.Sprint("it was stored: ", answer.Message))
 	}
@@ -114,18 +136,20 @@ func (r rights) tryAsNonMember(ctx context.Context, p *person) {
 		over := []transport{overWebSocket, overSSE}[i%2]
 		switch i % 3 {
 		case 0:
-			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, false), over, i)
+			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, false), ofMessages, id, over, i)
 		case 1:
-			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, true), over, i)
+			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, true), ofConversation, id, over,
+				i)
 		default:
-			r.tryToFollow(ctx, p, everything, over, i)
+			r.tryToFollow(ctx, p, everything, ofEverything, "", over, i)
 		}
 	}
 }
 
 // tryToFollow follows for a moment, and records what is delivered.
 func (r rights) tryToFollow(
-	ctx context.Context, p *person, rec recorder, over transport, node int,
+	ctx context.Context, p *person, rec recorder, of source, conversation string,
+	over transport, node int,
 ) {
 	session, token, err := p.main.signIn(ctx, node)
 	if err != nil {
@@ -138,6 +162,8 @@ func (r rights) tryToFollow(
 	defer l.close()
 	query, variables, _ := rec.resumption()
 	observation := rec.subscribing(session)
+	stream := fmt.Sprintf("non-member %s %d", p.id, node)
+	r.follow(stream, of, conversation, p.id, variables, false)
 	operation := api.Operation{Query: query, Variables: variables}
 	if l.open(ctx, token) != nil || l.subscribe(ctx, onlyID, operation) != nil {
 		return
@@ -151,6 +177,10 @@ func (r rights) tryToFollow(
 			continue
 		}
 		if it, _, err := readItem(m); err == nil && it != nil {
+			if of != ofEverything {
+				it.conversation = conversation
+			}
+			r.deliver(stream, *it)
 			observation.receive(*it, time.Now())
 		}
 	}
