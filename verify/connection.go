@@ -60,7 +60,8 @@ func (c *connection) subscribe(ctx context.Context) error {
 	if c.everything != nil {
 		conversation = ""
 	}
-	c.verification.follow(c.stream, c.plan.source, conversation, c.device.person.id, variables, false)
+	c.verification.follow(c.stream, c.plan.source, conversation, c.device.person.id, variables,
+		false)
 	err := c.link.subscribe(ctx, c.id(), api.Operation{Query: query, Variables: variables})
 	if err != nil {
 		return err

@@ -254,7 +254,8 @@ func (c *collector) end(r Record) {
 		if e == nil {
 			c.verdict.add(Finding{
 				Duplicate, l.id, r.Seq, o.process,
-				fmt.Sprintf("message %s, which is at seq %d too", r.ID, l.entries[r.ID].seq), r.Time,
+				fmt.Sprintf("message %s, which is at seq %d too", r.ID, l.entries[r.ID].seq),
+				r.Time,
 			})
 			return
 		}
