@@ -1,7 +1,7 @@
-// Package privatepg starts a temporary PostgreSQL server from the binaries that are installed on
-// the machine. It listens on a free port of the loopback interface, keeps its data in a temporary
-// folder, and ends with the process that started it. It is for tests, benchmarks and `parley verify
-// --chaos`.
+// Package privatepg starts temporary PostgreSQL servers from the binaries that are installed on the
+// machine: primaries, and standbys of them. Each listens on a free port of the loopback interface,
+// keeps its data in a temporary folder, and ends with the process that started it. The package is
+// for tests, benchmarks and `parley verify --chaos`.
 package privatepg
 
 import (
@@ -28,14 +28,17 @@ import (
 var ErrNotInstalled = errors.New(
 	"no PostgreSQL server is installed (Debian: apt-get install postgresql)")
 
-// Server is a running PostgreSQL.
+// Server is a PostgreSQL server. Its port and its folder stay the same until Stop, however often it
+// is restarted, restored or made a standby. Its methods must not be called concurrently.
 type Server struct {
-	port    int
+	port    int // 0 until the first start
 	dir     string
-	binary  string
+	bin     string
 	attr    *syscall.SysProcAttr
-	process *os.Process
+	process *os.Process // nil until the first start
 	ended   chan struct{}
+	primary *Server // the server that this one was copied from, nil if none
+	slot    string  // its replication slot there
 }
 
 // Start makes an empty cluster and runs a server on it. settings are lines of postgresql.conf. The
@@ -45,43 +48,73 @@ func Start(ctx context.Context, settings ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "parley-postgres-")
+	s, err := newServer(bin)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, ended: make(chan struct{})}
-	if err := s.start(ctx, bin, settings); err != nil {
+	if err := s.start(ctx, settings); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context, bin string, settings []string) error {
-	attr, err := unprivileged(s.dir)
+// newServer returns a server with a folder and without data.
+func newServer(bin string) (*Server, error) {
+	dir, err := os.MkdirTemp("", "parley-postgres-")
+	if err != nil {
+		return nil, err
+	}
+	attr, err := unprivileged(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &Server{dir: dir, bin: bin, attr: attr}, nil
+}
+
+func (s *Server) start(ctx context.Context, settings []string) error {
+	err := s.command(ctx, "initdb", "--pgdata", s.data(), "--username", "parley",
+		"--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
 	if err != nil {
 		return err
-	}
-	s.binary, s.attr = filepath.Join(bin, "postgres"), attr
-	data := filepath.Join(s.dir, "data")
-	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"),
-		"--pgdata", data, "--username", "parley", "--auth", "trust", "--encoding", "UTF8",
-		"--no-locale", "--no-sync")
-	initdb.SysProcAttr = attr
-	initdb.Dir = s.dir
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
 	if len(settings) == 0 {
 		settings = []string{"fsync = off", "synchronous_commit = off", "full_page_writes = off"}
 	}
-	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	settings = append([]string{"unix_socket_directories = ''", "max_connections = 200"},
+		settings...)
+	if err := s.configure("postgresql.conf", settings...); err != nil {
+		return err
+	}
+	return s.runOnFreePort(ctx)
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// command runs one of PostgreSQL's programs as the user of the server.
+func (s *Server) command(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, name), args...)
+	cmd.SysProcAttr = s.attr
+	cmd.Dir = s.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, out)
+	}
+	return nil
+}
+
+// configure appends lines to a configuration file. A later line wins.
+func (s *Server) configure(file string, lines ...string) error {
+	conf, err := os.OpenFile(filepath.Join(s.data(), file), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(conf, "\nunix_socket_directories = ''\nmax_connections = 200\n%s\n",
-		strings.Join(settings, "\n"))
-	if err := errors.Join(err, conf.Close()); err != nil {
-		return err
+	_, err = fmt.Fprintf(conf, "\n%s\n", strings.Join(lines, "\n"))
+	return errors.Join(err, conf.Close())
+}
+
+// runOnFreePort starts the server, the first time on a free port and then always on the same one.
+func (s *Server) runOnFreePort(ctx context.Context) (err error) {
+	if s.port != 0 {
+		return s.run(ctx)
 	}
 	// Another process may take the free port before the server does.
 	for try := 1; ; try++ {
@@ -100,10 +133,9 @@ func (s *Server) run(ctx context.Context) error {
 		return err
 	}
 	args := []string{
-		"-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p",
-		strconv.Itoa(s.port),
+		"-D", s.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.port),
 	}
-	cmd := exec.Command(s.binary, args...) //nolint:noctx // outlives ctx
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), args...) //nolint:noctx // outlives ctx
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	attr := *s.attr
@@ -151,21 +183,42 @@ func (s *Server) run(ctx context.Context) error {
 }
 
 // URL returns the URL of a database on this server.
-func (s *Server) URL(database string) string {
-	return fmt.Sprintf("postgres://parley@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
+func (s *Server) URL(database string) string { return URL(database, s) }
+
+// URL returns the URL of a database that is on one of several servers: on the primary among them.
+// The hosts are in the order of the servers.
+func URL(database string, servers ...*Server) string {
+	var hosts []string
+	for _, s := range servers {
+		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", s.port))
+	}
+	return fmt.Sprintf("postgres://parley@%s/%s?sslmode=disable", strings.Join(hosts, ","),
+		database)
 }
 
 // PID returns the process id of the server, for measuring its CPU time and memory.
 func (s *Server) PID() int { return s.process.Pid }
 
-// Restart ends the server at once (PostgreSQL's "immediate shutdown", after which it recovers from
-// its log), and starts it again at the same address after a time. Committed transactions survive if
-// the server was started with settings that flush them; the default ones do not.
-func (s *Server) Restart(ctx context.Context, after time.Duration) error {
-	if err := s.process.Signal(syscall.SIGQUIT); err != nil {
+// Kill ends the server at once (PostgreSQL's "immediate shutdown"), and keeps its data and its
+// port. Restart, RestoreFrom and Follow start it again. It does nothing if the server has ended.
+func (s *Server) Kill() error {
+	if s.process == nil {
+		return nil
+	}
+	if err := s.process.Signal(syscall.SIGQUIT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	<-s.ended
+	return nil
+}
+
+// Restart kills the server, unless it has ended, and starts it again at the same address after a
+// time. It recovers from its log. Committed transactions survive if the server was started with
+// settings that flush them; the default ones do not.
+func (s *Server) Restart(ctx context.Context, after time.Duration) error {
+	if err := s.Kill(); err != nil {
+		return err
+	}
 	select {
 	case <-time.After(after):
 	case <-ctx.Done():
@@ -176,10 +229,7 @@ func (s *Server) Restart(ctx context.Context, after time.Duration) error {
 
 // Stop ends the server and deletes its folder.
 func (s *Server) Stop() error {
-	if s.process != nil {
-		_ = s.process.Signal(syscall.SIGQUIT)
-		<-s.ended
-	}
+	_ = s.Kill()
 	return os.RemoveAll(s.dir)
 }
 
