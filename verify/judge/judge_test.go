@@ -23,7 +23,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type history struct {
 	records []Record
 	ops     int
-	faults  int
 }
 
 const conv = "conv_1"

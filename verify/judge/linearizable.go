@@ -67,7 +67,8 @@ type (
 // A send that was repeated until it was answered is one operation, from the first attempt to the
 // answer, or to the first read of the message if that was earlier. If another message of the same
 // send was read, an attempt has written it at some time from then to its first read. Attempts whose
-// message no one has read may have happened after everything else, or not at all: they are left out.
+// message no one has read may have happened after everything else, or not at all: they are left
+// out.
 func (l *log) operations() (list []porcupine.Operation) {
 	entries := sorted(l.entries)
 	times := map[string]int{}

@@ -62,7 +62,7 @@ const (
 	Told         Type = "told"         // a stream was told that the history has changed
 	Begin        Type = "begin"        // a fault begins
 	End          Type = "end"          // a fault ends
-	Restored     Type = "restored"     // a fault has undone the events of a conversation after a seq
+	Restored     Type = "restored"     // a fault has undone the events after a seq
 )
 
 // Function says what an operation does.
