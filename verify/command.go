@@ -12,6 +12,7 @@ import (
 type Command struct {
 	URLs          []string      `arg:"" optional:"" name:"url" help:"Servers to verify, like http://localhost:8080; they have to share one database."`
 	Chaos         bool          `env:"-" help:"Start a cluster instead (three nodes of this program, PostgreSQL, NATS), and break it while it runs."`
+	SQLite        bool          `env:"-" name:"sqlite" help:"With --chaos: a single node on SQLite instead of the cluster."`
 	NATSServer    string        `env:"-" name:"nats-server" placeholder:"PROGRAM" help:"With --chaos: nats-server. Default: next to this program, else in the PATH."`
 	Keep          bool          `env:"-" help:"With --chaos: keep the folder with the nodes' logs."`
 	History       string        `env:"-" placeholder:"FILE" help:"Write the history of the run to this file, and keep it. Default: a temporary file, which is kept after a violation."`

@@ -27,7 +27,7 @@ func (v *verification) createConversation(ctx context.Context, i int) error {
 		visibility = "FROM_JOINING"
 	}
 	in := map[string]any{
-		"title": fmt.Sprintf("Verify %d", i+1), "members": members, "historyVisibility": visibility,
+		"title": title(i), "members": members, "historyVisibility": visibility,
 	}
 	var answer struct{ Conversation *struct{ ID string } }
 	err := owner.do(ctx, i, createQuery, in, &answer, nil)
@@ -75,9 +75,9 @@ func (v *verification) replay(
 		p.main.invalidate(token)
 		return nil, unknown("%v", err)
 	}
-	follow := api.Operation{Query: conversationQuery, Variables: map[string]any{"c": id, "a": 0}}
+	follow := api.Operation{Query: conversationQuery, Variables: map[string]any{"c": id, "s": 0}}
 	stream := "log of " + id
-	v.follow(stream, ofConversation, id, p.id, nil, true)
+	v.follow(stream, ofConversation, id, p.id, 0, true)
 	if err := l.subscribe(ctx, onlyID, follow); err != nil {
 		return nil, unknown("%v", err)
 	}
@@ -104,3 +104,6 @@ func (v *verification) replay(
 
 // onlyID is the id of the operation on a connection that carries no other.
 const onlyID = "1"
+
+// title names a conversation in the database.
+func title(i int) string { return fmt.Sprintf("Verify %d", i+1) }

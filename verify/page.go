@@ -28,7 +28,7 @@ const listPageSize = 100
 func (v *verification) listMessages(ctx context.Context, i int) (all []message, err error) {
 	owner := v.people[v.plan.conversations[i].members[0]]
 	const query = `query ($in: ID!) { conversation(id: $in) { messages(first: %d%s) {
-		nodes { id seq content } pageInfo { hasNextPage endCursor } } } }`
+		nodes { id seq content createdAt } pageInfo { hasNextPage endCursor } } } }`
 	after := ""
 	for {
 		read := judge.Record{Limit: listPageSize, Final: true}

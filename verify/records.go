@@ -36,11 +36,11 @@ func (o *operation) fail(err error) {
 	o.Fail(err)
 }
 
-// follow records that a stream is requested.
+// follow records that a stream is requested. conversation and after are empty for a stream of
+// everything.
 func (v *verification) follow(
-	stream string, of source, conversation, user string, variables map[string]any, final bool,
+	stream string, of source, conversation, user string, after int64, final bool,
 ) {
-	after, _ := variables["a"].(int64)
 	v.records.Write(judge.Record{
 		Type: judge.Subscribe, Stream: stream, Source: string(of), Conversation: conversation,
 		User: user, After: after, Final: final,

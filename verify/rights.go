@@ -29,7 +29,10 @@ func (r rights) churnAll(ctx, load context.Context, list []churn) {
 		if !wait(load, time.Until(r.began.Add(c.at))) {
 			return
 		}
-		if err := r.churn(ctx, c); err != nil {
+		r.steady.RLock()
+		err := r.churn(ctx, c)
+		r.steady.RUnlock()
+		if err != nil {
 			r.history.failed(r.conversations[c.conversation], "the change of members", err)
 			return
 		}
@@ -47,7 +50,7 @@ func (r rights) churn(ctx context.Context, c churn) error {
 	if err != nil {
 		return fmt.Errorf("remove a member: %w", err)
 	}
-	r.history.removed(id, p.id, removedAt)
+	r.history.removed(id, p.id, removedAt, time.Now())
 
 	r.tryAsRemoved(ctx, c)
 	if !wait(ctx, c.away) {
@@ -60,7 +63,7 @@ func (r rights) churn(ctx context.Context, c churn) error {
 	if err != nil {
 		return fmt.Errorf("add a member: %w", err)
 	}
-	r.history.added(id, p.id, addedAt)
+	r.history.added(id, p.id, addedAt, time.Now())
 	return nil
 }
 
@@ -163,7 +166,7 @@ func (r rights) tryToFollow(
 	query, variables, _ := rec.resumption()
 	observation := rec.subscribing(session)
 	stream := fmt.Sprintf("non-member %s %d", p.id, node)
-	r.follow(stream, of, conversation, p.id, variables, false)
+	r.follow(stream, of, conversation, p.id, 0, false)
 	operation := api.Operation{Query: query, Variables: variables}
 	if l.open(ctx, token) != nil || l.subscribe(ctx, onlyID, operation) != nil {
 		return
@@ -192,45 +195,62 @@ func (r rights) revokeAll(ctx, load context.Context) {
 		if !wait(load, time.Until(r.began.Add(v.at))) {
 			return
 		}
-		f := r.followers[v.follower]
-		id, token, err := f.device.signIn(ctx, v.follower)
-		if err != nil {
-			continue
-		}
-		in := map[string]any{"sessionId": id}
-		err = f.device.person.do(ctx, v.follower, revokeQuery, in, nil, nil)
-		// An attempt whose answer was lost may have ended the session: then it is not found.
-		if err != nil && codeOf(err) != api.NotFound {
-			r.history.failed(f.conversation, "the end of a session", err)
-			continue
-		}
-		ended := time.Now()
-		r.history.ended(id, ended)
-		f.recorder.note(ended, "its session %s is ended by another session", id)
-		r.background.Go(func() { r.tryEnded(ctx, f, token) })
+		r.steady.RLock()
+		r.revoke(ctx, v)
+		r.steady.RUnlock()
 	}
+}
+
+func (r rights) revoke(ctx context.Context, v revocation) {
+	f := r.followers[v.follower]
+	id, token, err := f.device.signIn(ctx, v.follower)
+	if err != nil {
+		return
+	}
+	in := map[string]any{"sessionId": id}
+	err = f.device.person.do(ctx, v.follower, revokeQuery, in, nil, nil)
+	// An attempt whose answer was lost may have ended the session: then it is not found.
+	if err != nil && codeOf(err) != api.NotFound {
+		r.history.failed(f.conversation, "the end of a session", err)
+		return
+	}
+	ended := time.Now()
+	r.history.ended(id, ended)
+	f.recorder.note(ended, "its session %s is ended by another session", id)
+	r.background.Go(func() { r.tryEnded(ctx, f, id, token) })
 }
 
 // tryEnded uses the access token of an ended session on every node, after the time that a node has
 // to notice the end.
-func (r rights) tryEnded(ctx context.Context, f *follower, token string) {
+func (r rights) tryEnded(ctx context.Context, f *follower, session, token string) {
 	if !wait(ctx, r.history.grace) {
 		return
 	}
 	for node := range r.nodes.count() {
-		var seen *struct{ User user }
-		err := r.client.execute(ctx, node, token, `{ viewer { user { id } } }`, nil, &seen)
-		if err == nil && seen != nil {
-			r.history.leakedTo(f.name, f.conversation, "UNAUTHENTICATED for an ended session",
-				"an answer over HTTP")
-		}
-		l, err := dial(ctx, r.nodes.url(node), overWebSocket, false, unlimited)
-		if err != nil {
-			continue
-		}
-		if err := l.open(ctx, token); err == nil {
-			r.history.leakedTo(f.name, f.conversation, "4403 for an ended session", api.TypeAck)
-		}
-		l.close()
+		r.steady.RLock()
+		r.tryEndedOn(ctx, node, f, session, token)
+		r.steady.RUnlock()
 	}
+}
+
+func (r rights) tryEndedOn(
+	ctx context.Context, node int, f *follower, session, token string,
+) {
+	if !r.history.hasEnded(session) { // a restore has undone that
+		return
+	}
+	var seen *struct{ User user }
+	err := r.client.execute(ctx, node, token, `{ viewer { user { id } } }`, nil, &seen)
+	if err == nil && seen != nil {
+		r.history.leakedTo(f.name, f.conversation, "UNAUTHENTICATED for an ended session",
+			"an answer over HTTP")
+	}
+	l, err := dial(ctx, r.nodes.url(node), overWebSocket, false, unlimited)
+	if err != nil {
+		return
+	}
+	if err := l.open(ctx, token); err == nil {
+		r.history.leakedTo(f.name, f.conversation, "4403 for an ended session", api.TypeAck)
+	}
+	l.close()
 }

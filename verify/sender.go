@@ -96,7 +96,7 @@ func (s *sender) drawConversation() int {
 	return 0
 }
 
-const sendQuery = `mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq content }
+const sendQuery = `mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq content createdAt }
 	userErrors { code message } } }`
 
 var errNoMessage = errors.New("neither a message nor userErrors")
@@ -111,6 +111,7 @@ func (s *sender) send(ctx context.Context, conversation, author int, f fate) {
 	in := map[string]any{"conversationId": id, "content": content, "idempotencyKey": key}
 	node := s.rand.IntN(s.nodes.count())
 
+	restores := s.history.restoresSoFar()
 	s.history.sending(id, short, time.Now())
 	sending := judge.Record{
 		Process: s.process(), Function: judge.Send, Conversation: id, Key: key, Value: short,
@@ -147,7 +148,8 @@ func (s *sender) send(ctx context.Context, conversation, author int, f fate) {
 		node++
 	}
 	s.pool.put(conversation, &pooledMessage{
-		id: sent.ID, key: key, author: author, reactions: map[action]bool{},
+		restores: restores,
+		id:       sent.ID, key: key, author: author, reactions: map[action]bool{},
 	})
 }
 

@@ -40,6 +40,7 @@ import (
 type Options struct {
 	URLs          []string // of the servers; none with Chaos
 	Chaos         bool     // start a cluster, and break it
+	SQLite        bool     // with Chaos: a single node on SQLite instead of a cluster
 	NATSServer    string   // the program, for Chaos; empty means to look for it
 	Keep          bool     // keep the cluster's folder
 	History       string   // the history file; empty means a temporary one
@@ -93,6 +94,10 @@ type verification struct {
 	pool          *messagePool
 	followers     []*follower
 	background    sync.WaitGroup
+
+	// steady is locked while the database is copied and restored, and read-locked while members and
+	// sessions change: a copy has both as they are before or after a change.
+	steady sync.RWMutex
 }
 
 // Run verifies, and writes its findings. It returns ErrViolated if the promise was broken, and
@@ -104,13 +109,10 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	if o.Judge != "" {
 		return judgeFile(o.Judge, out)
 	}
-	count := len(o.URLs)
-	if o.Chaos {
-		count = clusterNodes
-	}
+	count := o.nodes()
 	p := draw(o.Seed, o.For, sizes{
 		conversations: o.Conversations, people: o.People, followers: o.Followers, rate: o.Rate,
-		nodes: count, chaos: o.Chaos,
+		nodes: count, chaos: o.Chaos, sqlite: o.SQLite,
 	})
 	v := &verification{
 		plan: p, history: newHistory(o.Grace), report: newReport(), patience: o.Patience, out: out,
@@ -165,6 +167,17 @@ func printLines(w io.Writer, title string, lines []string) {
 	}
 }
 
+// nodes returns how many nodes are verified.
+func (o *Options) nodes() int {
+	switch {
+	case o.Chaos && o.SQLite:
+		return 1
+	case o.Chaos:
+		return clusterNodes
+	}
+	return len(o.URLs)
+}
+
 func (o *Options) check() error {
 	atLeastOne := o.Conversations > 0 && o.Followers > 0 && o.Rate > 0 && o.Grace > 0 &&
 		o.Patience > 0
@@ -178,6 +191,8 @@ func (o *Options) check() error {
 	case !o.Chaos && len(o.URLs) == 0:
 		return errors.New(
 			"give the addresses of the servers to verify, or use --chaos, which starts its own")
+	case o.SQLite && !o.Chaos:
+		return errors.New("--sqlite goes with --chaos")
 	case o.For < time.Second:
 		return errors.New("--for has to be at least a second")
 	case !atLeastOne:
@@ -220,6 +235,9 @@ func (o Options) command() string {
 	servers := strings.Join(o.URLs, " ")
 	if o.Chaos {
 		servers = "--chaos"
+		if o.SQLite {
+			servers += " --sqlite"
+		}
 	}
 	return fmt.Sprintf("parley verify %s --seed %d --for %v --conversations %d --people %d "+
 		"--followers %d --rate %d --grace %v --patience %v", servers, o.Seed, o.For,

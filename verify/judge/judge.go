@@ -135,7 +135,6 @@ type collector struct {
 	verdict *Verdict
 	logs    map[string]*log
 	open    map[int]*operation // operations by number, until they are answered
-	begun   int64              // when the newest fault began
 	finals  map[string]bool    // streams that read the log after everything else
 }
 
@@ -153,11 +152,9 @@ func (c *collector) add(r Record) error {
 	switch r.Type {
 	case Conversation:
 		c.log(r.Conversation).fromJoining = r.FromJoining
-	case Begin:
-		c.begun = r.Time
 	case Restored:
 		l := c.log(r.Conversation)
-		l.restores = append(l.restores, restore{c.begun, r.Time, r.Seq, r.Since})
+		l.restores = append(l.restores, restore{r.From, r.Time, r.Seq, r.Since})
 	case Subscribe:
 		if r.Final {
 			if c.finals == nil {
@@ -173,7 +170,7 @@ func (c *collector) add(r Record) error {
 		c.invoke(r)
 	case OK, Fail:
 		c.end(r)
-	case Run, Info, Seek, Told, End:
+	case Run, Info, Seek, Told, Begin, End:
 	}
 	return nil
 }

@@ -120,7 +120,8 @@ func (h *history) final(seqs ...int64) {
 // restore undoes everything after a seq. Everything that was acknowledged before is in the copy.
 func (h *history) restore(keeps, since int64) {
 	h.add(Record{Type: Begin, Fault: "restore"})
-	h.add(Record{Type: Restored, Conversation: conv, Seq: keeps, Since: since})
+	from := int64(len(h.records) - 1)
+	h.add(Record{Type: Restored, Conversation: conv, Seq: keeps, Since: since, From: from})
 	h.add(Record{Type: End, Fault: "restore"})
 }
 

@@ -35,6 +35,7 @@ type Record struct {
 	Value        string   `json:"value,omitempty"` // the content, abbreviated
 	User         string   `json:"user,omitempty"`
 	Fault        string   `json:"fault,omitempty"`
+	From         int64    `json:"from,omitempty"`  // when the history before ended
 	Since        int64    `json:"since,omitempty"` // what was acknowledged before is in the copy
 	Members      []string `json:"members,omitempty"`
 }

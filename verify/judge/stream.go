@@ -71,7 +71,7 @@ func (s *streams) add(r Record) error {
 
 func (s *streams) deliver(st *stream, r Record) {
 	if r.Kind == conversationJoined || r.Kind == conversationLeft {
-		st.place(r.Conversation).known = false
+		*st.place(r.Conversation) = place{dead: never}
 		return
 	}
 	l := s.logs[r.Conversation]

@@ -62,6 +62,9 @@ func (w *Writer) write(r Record) {
 	}
 }
 
+// At returns a time as records have it.
+func (w *Writer) At(t time.Time) int64 { return t.Sub(w.began).Nanoseconds() }
+
 // Close writes what is in the buffer. Its error says that records are missing. Later calls do
 // nothing, and later records are lost.
 func (w *Writer) Close() error {
