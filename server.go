@@ -26,13 +26,13 @@ import (
 	"parley/document"
 	"parley/feed"
 	"parley/graph"
+	"parley/internal/usertimeout"
 	"parley/live"
 	"parley/mail"
 	"parley/pubsub/natsbus"
 	"parley/ratelimit"
 	"parley/store"
 	"parley/web"
-	"parley/wire"
 )
 
 func main() {
@@ -141,7 +141,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 		ReconcileEvery: s.ReconcileEvery, MaxReplays: s.MaxReplays, MaxReplayed: s.MaxReplayed,
 		Nodes: nodes, Log: log,
 	})
-	if err := feeds.CheckEpoch(ctx); err != nil {
+	if err := feeds.CheckPositions(ctx); err != nil {
 		return nil, err
 	}
 	lives := live.New(db, feeds, live.Options{
@@ -226,7 +226,7 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 		// The mistakes of unknown clients are of no interest to the operator.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			wire.SetTCPUserTimeout(conn, peerTimeout)
+			usertimeout.Set(conn, peerTimeout)
 			return ctx
 		},
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is routed like any other path
@@ -367,9 +367,9 @@ const answerTimeout = time.Minute
 // client that is alive and reads nothing.
 const peerTimeout = answerTimeout
 
-// ready reports whether this node should get requests: not while it stops, and not without its
-// database. A node without NATS is ready, because its messages still arrive. If NATS is down for
-// all nodes, no node would be ready otherwise.
+// ready reports whether this node should get requests: not while it stops, and not while its
+// database is away or takes no writes. A node without NATS is ready, because its messages still
+// arrive. If NATS is down for all nodes, no node would be ready otherwise.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-srv.stopping:
@@ -379,9 +379,13 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	if _, err := srv.db.NewSelect().ColumnExpr("1").Exec(ctx); err != nil {
-		srv.log.WarnContext(ctx, "not ready: the database does not answer", "error", err)
-		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
+	if err := srv.db.CheckWritable(ctx); err != nil {
+		problem := "the database does not answer"
+		if errors.Is(err, store.ErrReadOnly) {
+			problem = store.ErrReadOnly.Error()
+		}
+		srv.log.WarnContext(ctx, "not ready", "reason", problem, "error", err)
+		http.Error(w, problem, http.StatusServiceUnavailable)
 		return
 	}
 	if srv.nodes != nil && !srv.nodes.Status().Connected {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"parley/chat"
+	"parley/feed"
 	"parley/membership"
 	"parley/model"
 )
@@ -192,15 +193,14 @@ func startFollowers(
 	c.running.Go(func() { f.live.Run(ctx) })
 	c.running.Go(func() { f.chat.Run(ctx) })
 	// The conversation has one event already. Its delivery shows that a follower receives.
-	var beginning int64
 	c.arrivals.expect(n)
 	for i := range n {
-		events, err := f.feed.Follow(ctx, f.people[i%len(f.people)], id, &beginning)
+		events, err := f.feed.Follow(ctx, f.people[i%len(f.people)], id, &feed.Place{})
 		if err != nil {
 			_, ended := c.end(ctx, f, id)
 			return nil, errors.Join(err, ended)
 		}
-		l := newHistory(beginning)
+		l := newHistory(0)
 		c.histories = append(c.histories, l)
 		c.running.Go(func() {
 			for e, err := range events {

@@ -12,6 +12,7 @@ import (
 
 	"parley/batch"
 	"parley/errs"
+	"parley/feed"
 	"parley/membership"
 	"parley/model"
 	"parley/ratelimit"
@@ -100,8 +101,10 @@ func (o *outgoing) accept(b *batchSnapshot) error {
 	if m.IdempotencyKey != nil {
 		b.used[o.key()] = true
 	}
-	h := b.next(m.ConversationID)
-	m.Seq, m.CreatedAt = h.seq, h.at
+	h := b.heads[m.ConversationID]
+	o.before = h.mark
+	m.Seq, m.CreatedAt = h.next(b.now)
+	h.mark = m.ID.Mark()
 	return nil
 }
 
@@ -180,24 +183,17 @@ func (s *Service) firstWithKey(ctx context.Context, again *model.Message) (*mode
 	return first, nil
 }
 
-const messageList = 'M' // the letter of this list's cursors
-
-// MessageCursor is the cursor of a message in the list of its conversation.
-func MessageCursor(m *model.Message) string {
-	return store.NewCursor(messageList).Int(m.Seq).String()
-}
-
 // Messages lists the messages of each of the conversations that the actor is in, oldest first.
 func (s *Service) Messages(
 	ctx context.Context, actor model.Actor, ids []model.ConversationID, window store.Window,
 ) (map[model.ConversationID]store.Page[*model.Message], error) {
 	var keyset []any
 	if window.Cursor != "" {
-		cursor := store.ReadCursor(messageList, window.Cursor)
-		keyset = []any{cursor.ReadInt()}
-		if err := cursor.Done(); err != nil {
+		place, err := feed.ReadListCursor(window.Cursor)
+		if err != nil {
 			return nil, err
 		}
+		keyset = []any{place.Seq}
 	}
 	found, err := readPages[model.Message](ctx, s, actor, ids, listText{
 		parents: viewers, visible: viewersOfThoseIn,

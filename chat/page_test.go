@@ -17,6 +17,7 @@ import (
 	"parley/chat"
 	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -154,8 +155,8 @@ func messagesOf(t *testing.T, w *fixture) list {
 		name: "Messages", byDefault: store.DefaultPage{Last: 50},
 		page: pager(func(p store.PageArgs) (store.Page[*model.Message], error) {
 			return w.MessagesOf(t.Context(), w.Actor("ann"), c.ID, p)
-		}, chat.MessageCursor, id),
-		want: listOf(all, chat.MessageCursor, id),
+		}, feed.MessageCursor, id),
+		want: listOf(all, feed.MessageCursor, id),
 	}
 }
 
@@ -316,7 +317,7 @@ func testPageRefusals(t *testing.T, l list) {
 	for name, cursor := range map[string]string{
 		"MyConversations": chat.ConversationCursor(new(model.Conversation)),
 		"Members":         chat.MemberCursor(new(model.ConversationMember)),
-		"Messages":        chat.MessageCursor(new(model.Message)),
+		"Messages":        feed.MessageCursor(new(model.Message)),
 	} {
 		if name != l.name {
 			tests["of "+name] = store.PageArgs{After: cursor}
@@ -446,7 +447,7 @@ func TestListsPrepareFewStatements(t *testing.T) {
 			t.Fatal(err)
 		}
 		memberCursor := chat.MemberCursor(members[c.ID].Items[0])
-		messageCursor := chat.MessageCursor(&model.Message{Seq: 1})
+		messageCursor := feed.MessageCursor(&model.Message{Seq: 1})
 		conversationCursor := chat.ConversationCursor(c)
 		reactorCursor := chat.ReactorCursor(&model.Reaction{})
 		few, many := []model.ConversationID{c.ID}, []model.ConversationID{}

@@ -11,6 +11,7 @@ import (
 	"parley/chat"
 	"parley/chat/chattest"
 	"parley/errs"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -232,7 +233,7 @@ func TestSearchPages(t *testing.T) {
 			}
 		}
 		_, err = w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"},
-			store.PageArgs{After: chat.MessageCursor(all.Items[0].Message)})
+			store.PageArgs{After: feed.MessageCursor(all.Items[0].Message)})
 		chattest.WantCode(t, err, errs.BadUserInput)
 		_, err = w.SearchMessages(t.Context(), w.Actor("ann"), chat.Search{Query: "word"},
 			store.PageArgs{First: new(101)})

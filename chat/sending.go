@@ -18,7 +18,8 @@ type outgoing struct {
 	message   *model.Message
 	names     [][]string // for each @, the strings after it that may be a member's nickname
 	mentioned []model.UserID
-	refused   error // why the message was not stored
+	before    model.Mark // of the event before the message's
+	refused   error      // why the message was not stored
 }
 
 func (o *outgoing) author() model.MemberID {
@@ -57,10 +58,11 @@ type (
 		conversation model.ConversationID
 		to           model.MessageID
 	}
-	// head is the newest seq of a conversation, and the time of its newest event.
+	// head is the newest seq of a conversation, and the time and mark of its newest event.
 	head struct {
-		seq int64
-		at  time.Time
+		seq  int64
+		at   time.Time
+		mark model.Mark
 	}
 )
 
@@ -107,13 +109,12 @@ func (b *batchSnapshot) isBlocked(o *outgoing) bool {
 
 // next takes the next seq of a conversation. Its time is never before that of the newest event,
 // even if the clock of this node is behind.
-func (b *batchSnapshot) next(id model.ConversationID) head {
-	h := b.heads[id]
+func (h *head) next(now time.Time) (seq int64, at time.Time) {
 	h.seq++
-	if h.at.Before(b.now) {
-		h.at = b.now
+	if h.at.Before(now) {
+		h.at = now
 	}
-	return *h
+	return h.seq, h.at
 }
 
 // acceptedBatch is the messages of a batch that passed the rules and have a seq.
@@ -158,7 +159,7 @@ func (s *Service) storeMessages(
 		a, err = s.storeSQLite(ctx, all)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrUnknown) {
-		err = errs.Wrap(err, errs.Unavailable,
+		err = store.Unavailable(err,
 			"The conversation or the database is busy. The message was not sent; try again.")
 	}
 	if errs.Is(err, errs.Unavailable) { // each would fail alone too, or is stored already
@@ -178,7 +179,8 @@ func (a *acceptedBatch) event(o *outgoing) *model.Event {
 	m := o.message
 	return &model.Event{
 		ConversationID: m.ConversationID, Seq: m.Seq, Kind: model.MessageAdded, ActorID: m.AuthorID,
-		MessageID: &m.ID, Data: noData, At: m.CreatedAt, Position: a.position, Message: m,
+		MessageID: &m.ID, Data: noData, At: m.CreatedAt, Position: a.position,
+		Before: o.before, Message: m,
 	}
 }
 

@@ -84,6 +84,15 @@ var readMembers = `
 				AND idempotency_key = i.idempotency_key LIMIT 1
 		) AS k ON true`
 
+// readHeads reads the newest event of each conversation, after the locks too.
+const readHeads = `
+		SELECT i.id, e.kind, e.message_id, coalesce(e.mark, 0)
+		FROM unnest($1::uuid[]) AS i (id)
+		CROSS JOIN LATERAL (
+			SELECT kind, message_id, mark FROM events WHERE conversation_id = i.id
+			ORDER BY seq DESC LIMIT 1
+		) AS e`
+
 // lockAndLoad locks the rows that the messages need, and reads the batch snapshot. If waitForLocks
 // is false, it skips rows that another transaction has locked.
 func lockAndLoad(
@@ -127,6 +136,20 @@ func lockAndLoad(
 			})
 			return err
 		})
+	queries.Queue(readHeads, distinct(in.conversations)).Query(func(rows pgx.Rows) error {
+		var id [16]byte
+		var message *[16]byte
+		var e model.Event
+		_, err := pgx.ForEachRow(rows, []any{&id, (*string)(&e.Kind), &message, (*int64)(&e.StoredMark)},
+			func() error {
+				e.MessageID = (*model.MessageID)(message)
+				if h := b.heads[id]; h != nil {
+					h.mark = e.Mark()
+				}
+				return nil
+			})
+		return err
+	})
 	queries.Queue(lockAuthors+skip, distinct(in.authors)).Query(func(rows pgx.Rows) error {
 		var id [16]byte
 		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {

@@ -58,9 +58,11 @@ func (st *sqliteStatements) prepare(ctx context.Context, db *store.DB) (*sqliteS
 			SELECT c.last_seq, coalesce(c.last_event_at, c.last_activity_at), cm.hidden_seq,
 				(SELECT seq FROM messages WHERE id = ?3 AND conversation_id = c.id),
 				EXISTS (SELECT 1 FROM messages
-					WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4)
+					WHERE conversation_id = c.id AND author_id = ?2 AND idempotency_key = ?4),
+				coalesce(e.kind, ''), e.message_id, coalesce(e.mark, 0)
 			FROM conversations AS c
 				JOIN conversation_members AS cm ON cm.conversation_id = c.id AND cm.user_id = ?2
+				LEFT JOIN events AS e ON e.conversation_id = c.id AND e.seq = c.last_seq
 			WHERE c.id = ?1 AND ` + membership.NotRemoved("cm.user_id"),
 		&st.loadNamed: `
 			SELECT u.nickname_key, u.id FROM json_each(?2) AS i
@@ -122,16 +124,19 @@ func (in inSQLite) load(ctx context.Context, all []*outgoing) (*batchSnapshot, e
 		var hidden int64
 		var replied sql.Null[int64]
 		var used bool
+		var newest model.Event
 		m := o.message
 		err := in.row(ctx, in.prepared.load, m.ConversationID, m.AuthorID, m.ReplyToID,
 			m.IdempotencyKey).
-			Scan(&h.seq, (*store.SQLiteTime)(&h.at), &hidden, &replied, &used)
+			Scan(&h.seq, (*store.SQLiteTime)(&h.at), &hidden, &replied, &used,
+				&newest.Kind, &newest.MessageID, &newest.StoredMark)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		h.mark = newest.Mark()
 		b.heads[m.ConversationID], b.hidden[o.author()] = &h, hidden
 		if replied.Valid {
 			b.replies[reply{m.ConversationID, *m.ReplyToID}] = replied.V

@@ -22,6 +22,7 @@ const (
 	NotFound        Code = "NOT_FOUND"
 	BadUserInput    Code = "BAD_USER_INPUT"
 	RateLimited     Code = "RATE_LIMITED"
+	HistoryChanged  Code = "HISTORY_CHANGED"
 	Unavailable     Code = "UNAVAILABLE"
 	Internal        Code = "INTERNAL_SERVER_ERROR"
 )
@@ -51,7 +52,9 @@ type Error struct {
 	Path []string
 	// RetryAfter is when to try again, with RateLimited and Unavailable; 0 if that is unknown.
 	RetryAfter time.Duration
-	cause      error
+	// Cursor is where the client can begin again, with HistoryChanged.
+	Cursor string
+	cause  error
 }
 
 // New returns an error of the request as a whole.

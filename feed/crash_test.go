@@ -55,7 +55,7 @@ func TestATransactionIDThatIsAssignedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		chattest.WaitUntil(t, "the database is there", func() bool {
-			_, err := w.Epoch(t.Context())
+			_, err := w.Checkpoint(t.Context())
 			return err == nil
 		})
 		w.Send("ann", c.ID, "after the crash")

@@ -66,30 +66,82 @@ func (s *Service) AppendFirst(
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
 	}
-	position, err := NextPosition(ctx, tx)
-	if err != nil {
-		return err
+	if e.Kind != model.MessageAdded {
+		e.StoredMark = model.NewMark()
 	}
-	err = tx.NewInsert().Model(e).Value("position", "?", position).Returning("position").
-		Scan(ctx, &e.Position)
-	if err != nil {
+	if err := insert(ctx, tx, e); err != nil {
 		return err
 	}
 	tx.AfterCommit(func() { s.Publish([]*model.Event{e}) })
 	return nil
 }
 
-// eventsAfter reads the events after a seq, oldest first, at most limit of them, with the messages
-// that they are about.
-func eventsAfter(
-	ctx context.Context, db bun.IDB, id model.ConversationID, after int64, limit int,
-) (events []*model.Event, err error) {
-	err = db.NewSelect().Model(&events).Where("e.conversation_id = ?", id).
-		Where("e.seq > ?", after).OrderExpr("e.seq").Limit(int64(limit)).Scan(ctx)
-	if err != nil || len(events) == 0 {
-		return nil, err
+// insert stores an event, and sets its position and the mark of the event before it. That is read
+// by a statement that begins after the lock was taken, which costs no round trip on PostgreSQL.
+func insert(ctx context.Context, tx *store.Tx, e *model.Event) error {
+	position, err := NextPosition(ctx, tx)
+	if err != nil {
+		return err
 	}
-	return events, readMessages(ctx, db, events)
+	insertion := tx.NewInsert().Model(e).Value("position", "?", position).Returning("position")
+	before := model.Event{}
+	read := tx.NewSelect().ColumnExpr("coalesce(b.kind, ''), b.message_id, coalesce(b.mark, 0)")
+	const at = "b.conversation_id = ? AND b.seq = ?"
+	into := []any{&before.Kind, &before.MessageID, &before.StoredMark}
+	if tx.Postgres() {
+		err = read.With("inserted", insertion).ColumnExpr("inserted.position").TableExpr("inserted").
+			Join("LEFT JOIN events AS b ON "+at, e.ConversationID, e.Seq-1).
+			Scan(ctx, append(into, &e.Position)...)
+	} else if err = insertion.Scan(ctx, &e.Position); err == nil && e.Seq > 1 {
+		err = read.TableExpr("events AS b").Where(at, e.ConversationID, e.Seq-1).Scan(ctx, into...)
+	}
+	e.Before = before.Mark()
+	return err
+}
+
+var errHistoryChanged = errors.New("another event stands at this place, or none")
+
+// eventsAfter reads the events after a place, oldest first, at most limit of them, with the
+// messages that they are about. It returns the place with its mark. It returns errHistoryChanged if
+// the event that stands there has another mark, or if none does.
+func eventsAfter(
+	ctx context.Context, db bun.IDB, id model.ConversationID, after Place, limit int,
+) (events []*model.Event, at Place, err error) {
+	if after.Seq > 0 {
+		limit++ // for the event at the place
+	}
+	err = db.NewSelect().Model(&events).Where("e.conversation_id = ?", id).
+		Where("e.seq >= ?", after.Seq).OrderExpr("e.seq").Limit(int64(limit)).Scan(ctx)
+	if err != nil {
+		return nil, after, err
+	}
+	if after.Seq > 0 {
+		if len(events) == 0 || events[0].Seq != after.Seq ||
+			!events[0].Mark().Matches(after.Mark) {
+			return nil, after, errHistoryChanged
+		}
+		after = placeOf(events[0])
+		events = events[1:]
+	}
+	if len(events) == 0 {
+		return nil, after, nil
+	}
+	return events, after, readMessages(ctx, db, events)
+}
+
+// newestPlace reads the place of the newest event of a conversation; exists is false if there is
+// no such conversation.
+func newestPlace(
+	ctx context.Context, db bun.IDB, id model.ConversationID,
+) (p Place, exists bool, err error) {
+	var e []*model.Event
+	err = db.NewSelect().Model(&e).
+		Join("JOIN conversations AS c ON c.id = e.conversation_id AND c.last_seq = e.seq").
+		Where("c.id = ?", id).Where("c.ended_at IS NULL").Scan(ctx)
+	if err != nil || len(e) == 0 {
+		return p, false, store.Error(err)
+	}
+	return placeOf(e[0]), true, nil
 }
 
 // removalsAfter reads the events after a seq that end memberships, oldest first. If a user was

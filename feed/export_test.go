@@ -75,7 +75,7 @@ func (f *feed) MarkGone() { f.markGone() }
 func (f *feed) Edge() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.edge
+	return f.edge.Seq
 }
 
 // Early is how many events wait for those before them.
@@ -112,7 +112,7 @@ func (s FollowerState) Now() FollowerState {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
 	return FollowerState{
-		Actor: *fo.actor, Queued: len(fo.queue), Checked: fo.checked, Behind: fo.behind,
+		Actor: *fo.actor, Queued: len(fo.queue), Checked: fo.checked.Load(), Behind: fo.behind,
 		Removed: fo.removed, Working: fo.working, follower: fo,
 	}
 }
@@ -134,26 +134,43 @@ func (f *feed) Run(
 ) error {
 	fo := &follower{
 		stream: newStream(), feed: f, actor: &actor, id: f.id,
-		seen: bounds.Last, hidden: bounds.Hidden, checked: bounds.Last,
+		seen: Place{bounds.Last, bounds.LastMark}, hidden: bounds.Hidden,
 	}
+	fo.checked.Store(bounds.Last)
 	defer fo.detach()
-	f.join(fo, bounds.Last)
+	f.join(fo, fo.seen)
 	return fo.run(ctx, yield)
 }
 
-// ReconcileAll runs one round of reconciling.
-func (s *Service) ReconcileAll(ctx context.Context) error { return s.reconcileAll(ctx) }
+// ReconcileAll runs one round of reconciling, as if the node knew of a new event.
+func (s *Service) ReconcileAll(ctx context.Context) error {
+	s.moved.Store(true)
+	return s.reconcileAll(ctx)
+}
 
 func (s *Service) ReadCursorKey(ctx context.Context) (CursorKey, error) { return s.cursorKey(ctx) }
-func (s *Service) Epoch(ctx context.Context) (int64, error)             { return s.epoch(ctx) }
+
+// Checkpoint writes a checkpoint if there is something new, and returns the newest.
+func (s *Service) Checkpoint(ctx context.Context) (id int64, err error) {
+	if err := s.writeCheckpoint(ctx); err != nil {
+		return 0, err
+	}
+	c, err := s.newestCheckpoint(ctx)
+	return c.id, err
+}
+
+func (s *Service) HasCheckpoint(ctx context.Context, id int64) (bool, error) {
+	return s.proves(ctx, id, 0)
+}
 
 // ReconciledLowWatermark is that of the newest round of reconciling.
-func (s *Service) ReconciledLowWatermark() int64 { return s.reconciled.Load().lowWatermark }
+func (s *Service) ReconciledLowWatermark() int64 { return s.reconciled.Load().low }
 
 func EventsAfter(
 	ctx context.Context, db bun.IDB, id model.ConversationID, after int64, limit int,
 ) ([]*model.Event, error) {
-	return eventsAfter(ctx, db, id, after, limit)
+	events, _, err := eventsAfter(ctx, db, id, Place{Seq: after}, limit)
+	return events, err
 }
 
 func (k cursorKey) MAC(owner model.UserID, content []byte) []byte { return k.mac(owner, content) }
@@ -161,17 +178,18 @@ func (k cursorKey) MAC(owner model.UserID, content []byte) []byte { return k.mac
 func (c viewerCursor) Encode(k CursorKey, owner model.UserID) string { return c.encode(k, owner) }
 func (c viewerCursor) Low() Watermark                                { return c.low }
 
-// SetEpoch and SetPosition change a cursor.
-func (c *viewerCursor) SetEpoch(change int64)      { c.epoch += change }
+// SetCheckpoint and SetPosition change a cursor.
+func (c *viewerCursor) SetCheckpoint(id int64)     { c.checkpoint = id }
 func (c *viewerCursor) SetPosition(position int64) { c.low.position = position }
 
 // NewViewerCursor makes a cursor. A negative seq is that of a membership's end.
 func NewViewerCursor(
-	epoch, position int64, at model.ConversationID, delivered map[model.ConversationID]int64,
+	checkpoint, position int64, at model.ConversationID,
+	delivered map[model.ConversationID]int64,
 ) ViewerCursor {
-	c := viewerCursor{epoch, watermark{position, at}, map[model.ConversationID]progress{}}
+	c := viewerCursor{checkpoint, watermark{position, at}, map[model.ConversationID]progress{}}
 	for id, seq := range delivered {
-		c.delivered[id] = progressOf(seq)
+		c.delivered[id] = progressOf(seq, 0)
 	}
 	return c
 }

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -40,15 +41,16 @@ type feed struct {
 	inbox      []Hint
 	gapExpired bool // the gap has not closed within gapWait or backoff
 	joined     bool // a follower has joined: events that came early may be next in order now
+	changed    bool // the history has changed: the edge has to be read again
 	working    bool // the worker runs
 
 	mu         sync.Mutex // guards what follows
 	followers  map[*follower]struct{}
 	started    bool                   // edge is known, since the first follower has joined
-	edge       int64                  // the newest event that was delivered
+	edge       Place                  // the newest event that was delivered
 	early      map[int64]*model.Event // events above the edge that wait for those before them
 	hinted     int64                  // the highest seq of any hint
-	gap        *time.Timer            // calls expireGap; nil while no event is missing
+	gap        *time.Timer            // starts the worker later; nil while no event is missing
 	backoff    time.Duration          // of reads that fail; 0 after one that succeeds
 	reconciled feedReconciled
 }
@@ -82,17 +84,17 @@ func (f *feed) release() {
 	})
 }
 
-// join adds a follower, which gets every event that is delivered from now on. last is the newest
-// event at a time when the feed was open already.
-func (f *feed) join(fo *follower, last int64) {
+// join adds a follower, which gets every event that is delivered from now on. last is the place of
+// the newest event at a time when the feed was open already.
+func (f *feed) join(fo *follower, last Place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.started {
 		f.started, f.edge = true, last
 	}
 	f.followers[fo] = struct{}{}
-	if fo.seen < max(f.edge, last) {
-		fo.fallBehind(max(f.edge, last))
+	if newest := max(f.edge.Seq, last.Seq); fo.seen.Seq < newest {
+		fo.fallBehind(newest)
 	}
 	f.startWorker(func() { f.joined = true })
 }
@@ -107,12 +109,8 @@ func (f *feed) leave(fo *follower) {
 
 // enqueue hands a hint to the worker, and returns at once.
 func (f *feed) enqueue(h Hint) {
+	f.service.moved.Store(true)
 	f.startWorker(func() { f.inbox = append(f.inbox, h) })
-}
-
-// expireGap makes the worker read the missing events.
-func (f *feed) expireGap() {
-	f.startWorker(func() { f.gapExpired = true })
 }
 
 // startWorker calls add, which adds work, with inboxMu held, and starts the worker unless it runs.
@@ -130,14 +128,17 @@ func (f *feed) startWorker(add func()) {
 func (f *feed) work() {
 	for {
 		f.inboxMu.Lock()
-		hints, gapExpired, joined := f.inbox, f.gapExpired, f.joined
-		f.inbox, f.gapExpired, f.joined = nil, false, false
-		if len(hints) == 0 && !gapExpired && !joined || f.ctx.Err() != nil {
+		hints, gapExpired, joined, changed := f.inbox, f.gapExpired, f.joined, f.changed
+		f.inbox, f.gapExpired, f.joined, f.changed = nil, false, false, false
+		if len(hints) == 0 && !gapExpired && !joined && !changed || f.ctx.Err() != nil {
 			f.working = false
 			f.inboxMu.Unlock()
 			return
 		}
 		f.inboxMu.Unlock()
+		if changed {
+			f.restart()
+		}
 		if f.merge(hints, gapExpired) {
 			f.read()
 		}
@@ -164,11 +165,14 @@ func (f *feed) mergeLocked(
 	for _, h := range hints {
 		f.hinted = max(f.hinted, h.Seq)
 		for _, e := range h.Events {
-			if !f.started || e.Seq > f.edge && e.Seq <= f.edge+maxEarly {
+			if !f.started || e.Seq > f.edge.Seq && e.Seq <= f.edge.Seq+maxEarly {
 				f.early[e.Seq] = e
 			}
-			if e.Seq > f.edge {
+			if e.Seq > f.edge.Seq {
 				f.endRemoved(e)
+			}
+			if f.started && e.Seq == f.edge.Seq && !e.Mark().Matches(f.edge.Mark) {
+				f.historyChanged()
 			}
 		}
 		if f.started {
@@ -183,10 +187,10 @@ func (f *feed) mergeLocked(
 	}
 	followers = f.recipients(ready)
 	switch {
-	case f.hinted <= f.edge:
+	case f.hinted <= f.edge.Seq:
 		f.closeGap()
 		return ready, followers, false
-	case gapExpired || f.hinted > f.edge+maxEarly:
+	case gapExpired || f.hinted > f.edge.Seq+maxEarly:
 		return ready, followers, true
 	case f.gap == nil:
 		f.startGapTimer(gapWait)
@@ -194,20 +198,67 @@ func (f *feed) mergeLocked(
 	return ready, followers, false
 }
 
-// nextInOrder removes the events that are next in order from those that came early. It must be
-// called with f.mu held.
+// nextInOrder removes the events that are next in order from those that came early. An event is
+// next if it follows the event at the edge: seq and mark of the event before it are those of the
+// edge. If its hint does not say which mark that was, the event has to be read. It must be called
+// with f.mu held.
 func (f *feed) nextInOrder() (ready []*model.Event) {
-	for e := f.early[f.edge+1]; e != nil; e = f.early[f.edge+1] {
+	for e := f.early[f.edge.Seq+1]; e != nil; e = f.early[f.edge.Seq+1] {
 		delete(f.early, e.Seq)
+		if e.Before == 0 && e.Seq > 1 {
+			break
+		}
+		if !e.Before.Matches(f.edge.Mark) {
+			f.historyChanged()
+			return ready
+		}
 		ready = append(ready, e)
-		f.edge = e.Seq
+		f.edge = placeOf(e)
 	}
 	for seq := range f.early { // left over from a hint that came twice
-		if seq <= f.edge {
+		if seq <= f.edge.Seq {
 			delete(f.early, seq)
 		}
 	}
 	return ready
+}
+
+// historyChanged is called if the database no longer has the event at the edge. Nothing is
+// delivered until the worker has called restart. It must be called with f.mu held.
+func (f *feed) historyChanged() {
+	if !f.started {
+		return
+	}
+	f.started = false
+	clear(f.early)
+	f.closeGap()
+	f.service.opts.Log.Warn("the database has another history of a conversation than before",
+		"conversation", f.id, "seq", f.edge.Seq)
+	f.service.histories.foundAnother()
+	f.startWorker(func() { f.changed = true })
+}
+
+// restart reads where the conversation stands now, and makes every follower read: those that have
+// an event that is no longer there find that out by its mark, and the others miss nothing.
+func (f *feed) restart() {
+	newest, exists, err := newestPlace(f.ctx, f.service.db, f.id)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.ctx.Err() != nil:
+		return
+	case err != nil:
+		f.retryLater(err, func() { f.changed = true })
+		return
+	case exists:
+		f.started, f.edge, f.hinted = true, newest, newest.Seq
+	}
+	f.closeGap()
+	for fo := range f.followers {
+		// The actor may be removed at a seq that was below checked in the other history.
+		fo.checked.Store(min(fo.checked.Load(), newest.Seq))
+		fo.fallBehind(everySeq)
+	}
 }
 
 // recipients returns the followers to deliver events to. A follower that joins later finds the edge
@@ -252,9 +303,18 @@ func (f *feed) closeGap() {
 	f.backoff = 0
 }
 
-// startGapTimer calls expireGap after a wait. It must be called with f.mu held.
+// startGapTimer makes the worker read the missing events after a wait. It must be called with f.mu
+// held.
 func (f *feed) startGapTimer(wait time.Duration) {
-	f.gap = time.AfterFunc(wait, f.expireGap)
+	f.startTimer(wait, func() { f.gapExpired = true })
+}
+
+// startTimer starts the worker with more work after a wait. It must be called with f.mu held.
+func (f *feed) startTimer(wait time.Duration, add func()) {
+	if f.gap != nil {
+		f.gap.Stop()
+	}
+	f.gap = time.AfterFunc(wait, func() { f.startWorker(add) })
 }
 
 // read reads and delivers the events that are stored above the edge. If it cannot, it is called
@@ -262,17 +322,26 @@ func (f *feed) startGapTimer(wait time.Duration) {
 func (f *feed) read() {
 	for {
 		f.mu.Lock()
-		edge := f.edge
+		edge, started := f.edge, f.started
 		f.mu.Unlock()
-		events, removals, err := f.readPage(edge)
+		if !started { // the history has changed
+			return
+		}
+		events, edge, removals, err := f.readPage(edge)
 		f.mu.Lock()
-		if err != nil {
-			f.retryLater(err)
+		switch {
+		case errors.Is(err, errHistoryChanged):
+			f.historyChanged()
+			f.mu.Unlock()
+			return
+		case err != nil:
+			f.retryLater(err, func() { f.gapExpired = true })
 			f.mu.Unlock()
 			return
 		}
+		f.edge = edge
 		if len(events) > 0 {
-			f.edge = events[len(events)-1].Seq
+			f.edge = placeOf(events[len(events)-1])
 		}
 		for _, e := range removals {
 			f.endRemoved(e)
@@ -281,7 +350,7 @@ func (f *feed) read() {
 		events = append(events, f.nextInOrder()...)
 		followers := f.recipients(events)
 		if last {
-			f.hinted = f.edge // a hint of a higher seq was wrong, or its event is hinted again
+			f.hinted = f.edge.Seq // a hint of a higher seq was wrong, or its event is hinted again
 			f.closeGap()
 		}
 		f.mu.Unlock()
@@ -295,39 +364,57 @@ func (f *feed) read() {
 // readPage reads the next events, and the removals above them. An event from before a removal may
 // come with a message that was edited after it. So the removals are read last, and a member whose
 // removal is above the page does not get the page.
-func (f *feed) readPage(edge int64) (events, removals []*model.Event, err error) {
-	events, err = eventsAfter(f.ctx, f.service.db, f.id, edge, readPage)
+func (f *feed) readPage(
+	edge Place,
+) (events []*model.Event, at Place, removals []*model.Event, err error) {
+	events, at, err = eventsAfter(f.ctx, f.service.db, f.id, edge, readPage)
 	if err != nil || len(events) == 0 {
-		return nil, nil, err
+		return nil, at, nil, err
 	}
 	removals, err = removalsAfter(f.ctx, f.service.db, f.id, events[len(events)-1].Seq)
-	return events, removals, err
+	return events, at, removals, err
 }
 
-// retryLater calls expireGap after the next backoff. It must be called with f.mu held.
-func (f *feed) retryLater(err error) {
+// retryLater starts the worker with the same work after the next backoff. It must be called with
+// f.mu held.
+func (f *feed) retryLater(err error, again func()) {
 	if f.ctx.Err() != nil {
 		return
 	}
 	f.backoff = min(max(2*f.backoff, store.FirstBackoff), store.LastBackoff)
 	f.service.opts.Log.Warn("cannot read the events of a conversation; retrying",
 		"conversation", f.id, "in", f.backoff, "error", err)
-	if f.gap != nil {
-		f.gap.Stop()
-	}
-	f.startGapTimer(f.backoff)
+	f.startTimer(f.backoff, again)
 }
 
-// reconcile compares the edge with the newest seq in the database, last, and makes the worker read
-// if that is higher.
-func (f *feed) reconcile(round, last int64) {
+// edgeToReconcile returns the place of the newest event that was delivered; Seq 0 if there is none.
+func (f *feed) edgeToReconcile() Place {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.started {
+		return Place{}
+	}
+	return f.edge
+}
+
+// reconcile compares the feed with the database. edge is the result of edgeToReconcile from before
+// the read, at what stands there now, and last the newest seq. If last is above the edge, the
+// worker reads.
+func (f *feed) reconcile(round int64, edge, at Place, last int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at.Seq != edge.Seq || !at.Mark.Matches(edge.Mark) {
+		f.reconciled = feedReconciled{}
+		f.historyChanged()
+		return
+	}
+	if f.edge.Seq == edge.Seq { // its mark may not have been known
+		f.edge.Mark = at.Mark
+	}
 	if round != noRound {
 		f.reconciled = feedReconciled{round, last}
 	}
-	moved := f.started && last > f.edge
-	f.mu.Unlock()
-	if moved {
+	if f.started && last > f.edge.Seq {
 		f.enqueue(Hint{Seq: last})
 	}
 }

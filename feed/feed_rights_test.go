@@ -23,10 +23,10 @@ type taken struct {
 func (w *fixture) into(nickname string, id model.ConversationID, after *int64) taken {
 	w.T.Helper()
 	to, live := taken{make(chan *model.Event, 10_000), make(chan error, 1)}, make(chan struct{})
-	err := w.FollowInto(w.T.Context(), w.Actor(nickname), id, after, feed.Sink{
+	err := w.FollowInto(w.T.Context(), w.Actor(nickname), id, feed.AfterSeq(after), feed.Sink{
 		Live:     func(e *model.Event) bool { to.events <- e; return true },
 		Replay:   func(_ context.Context, e *model.Event) error { to.events <- e; return nil },
-		CaughtUp: func(context.Context, int64) error { close(live); return nil },
+		CaughtUp: func(context.Context, feed.Place) error { close(live); return nil },
 		End:      func(err error) { to.end <- err },
 	})
 	if err != nil {
@@ -117,9 +117,13 @@ func TestAFeedReadsAGapOnce(t *testing.T) {
 		w.ReadNow(c.ID, 3)
 		chattest.WantEqual(t, "ben's", []int64{2, 3}, ben.seqs(2))
 		chattest.WaitUntil(t, "it is idle", w.FeedOf(c.ID).IsIdle)
+		third := w.Stored(c.ID)[2].Mark()
 		before := reads.n.Load()
 		w.Send("ann", c.ID, "hinted")
-		e := &model.Event{ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded}
+		e := &model.Event{
+			ConversationID: c.ID, Seq: 4, Kind: model.MessageAdded,
+			Before: third,
+		}
 		w.Hints().PublishLocal(feed.Topic(c.ID), feed.Hint{Seq: 4, Events: []*model.Event{e}})
 		chattest.WantEqual(t, "ben's", []int64{4}, ben.seqs(1))
 		if n := reads.n.Load(); n != before {

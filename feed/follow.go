@@ -10,15 +10,21 @@ import (
 	"parley/model"
 )
 
-// Follow yields every event of a conversation after a seq, each exactly once, in order of seq:
+// Follow yields every event of a conversation after a place, each exactly once, in order of seq:
 // first what is stored (the replay), then live events. after nil means from now on. It returns
-// NOT_FOUND for non-members, and BAD_USER_INPUT if after is negative or above the newest event.
+// NOT_FOUND for non-members, BAD_USER_INPUT if the seq of after is negative, and HISTORY_CHANGED if
+// it is above the newest event.
 //
-// The sequence ends with one error: ctx's, or FORBIDDEN once the actor is no longer a member, after
-// the event that says so. When the removal is noticed, the events before it that have not been
-// yielded are dropped. A slow consumer delays no one, and misses no event.
+// The sequence ends with one error:
+//   - ctx's.
+//   - FORBIDDEN once the actor is no longer a member, after the event that says so. When the
+//     removal is noticed, the events before it that have not been yielded are dropped.
+//   - HISTORY_CHANGED if the database no longer has the event that was yielded last, or that stands
+//     at after, or has another in its place. No event of the other history is yielded.
+//
+// A slow consumer delays no one, and misses no event.
 func (s *Service) Follow(
-	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *Place,
 ) (iter.Seq2[*model.Event, error], error) {
 	followed, err := s.FollowWithCaughtUp(ctx, actor, id, after)
 	if err != nil {
@@ -36,23 +42,23 @@ func (s *Service) Follow(
 	}, nil
 }
 
-// Followed is an event or, if Event is nil, the end of the replay: everything up to the seq
+// Followed is an event or, if Event is nil, the end of the replay: everything up to the place
 // CaughtUp has been yielded, and what follows is live.
 type Followed struct {
 	Event    *model.Event
-	CaughtUp int64
+	CaughtUp Place
 }
 
 // FollowWithCaughtUp is Follow, and also yields once, where the replay ends, how far it has come.
 func (s *Service) FollowWithCaughtUp(
-	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64,
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *Place,
 ) (iter.Seq2[Followed, error], error) {
 	// An error of the request is returned before the sequence begins.
 	bounds, err := membership.Bounds(ctx, s.db, actor, id)
 	if err != nil {
 		return nil, err
 	}
-	seen, err := startAfter(after, bounds)
+	seen, err := s.startAfter(ctx, id, after, bounds)
 	if err != nil {
 		return nil, err
 	}
@@ -68,15 +74,23 @@ func (s *Service) FollowWithCaughtUp(
 	}, nil
 }
 
-// startAfter returns the seq after which a member begins to follow; BAD_USER_INPUT if there is no
-// such event.
-func startAfter(after *int64, bounds membership.SeqBounds) (seen int64, err error) {
+// startAfter returns the place after which a member begins to follow.
+func (s *Service) startAfter(
+	ctx context.Context, id model.ConversationID, after *Place, bounds membership.SeqBounds,
+) (Place, error) {
+	last := Place{bounds.Last, bounds.LastMark}
 	switch {
 	case after == nil:
-		return bounds.Last, nil
-	case *after < 0 || *after > bounds.Last:
-		return 0, errs.New(errs.BadUserInput,
-			"afterSeq has to be from 0 to %d, the newest event; it is %d.", bounds.Last, *after)
+		return last, nil
+	case after.Seq < 0:
+		return last, errs.New(errs.BadUserInput, "afterSeq has to be at least 0; it is %d.",
+			after.Seq)
+	case after.Seq > last.Seq, after.Seq == last.Seq && !after.Mark.Matches(last.Mark):
+		return last, s.historyChanged(ctx, id)
+	case after.Seq == last.Seq:
+		return last, nil
+	case after.Seq < bounds.Hidden:
+		return Place{Seq: bounds.Hidden}, nil
 	}
-	return max(*after, bounds.Hidden), nil
+	return *after, nil
 }

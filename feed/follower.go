@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 
 	"parley/errs"
 	"parley/membership"
@@ -26,7 +27,7 @@ var (
 type follower struct {
 	stream *stream
 	sink   *sinkState // nil for a consumer that takes
-	seen   int64      // the newest event that the consumer has; only the consumer uses it
+	seen   Place      // the newest event that the consumer has; only the consumer uses it
 	hidden int64      // messages up to this event are hidden from the actor
 
 	// Guarded by stream.mu.
@@ -42,27 +43,31 @@ type follower struct {
 	feed     *feed
 	actor    *model.Actor // the same for all followers of a stream
 	id       model.ConversationID
-	checked  int64 // the newest event when the actor was found to be a member
-	position int64 // of the membership row, which changes with it
+	checked  atomic.Int64 // the newest event when the actor was found to be a member
+	position int64        // of the membership row, which changes with it
 }
 
-// attach begins to follow a conversation in a stream, after a seq. If the actor is no longer a
+// attach begins to follow a conversation in a stream, after a place. If the actor is no longer a
 // member, the follower is removed from the start.
 func (s *Service) attach(
-	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen int64,
+	ctx context.Context, st *stream, actor model.Actor, id model.ConversationID, seen Place,
 ) (*follower, error) {
 	fo := &follower{stream: st, actor: &actor, id: id, seen: seen, feed: s.openFeed(id)}
 	// The bounds are read after the feed is open, so that no event falls between the two.
-	err := store.RetryWhileUnavailable(ctx, func() error {
-		bounds, err := membership.Bounds(ctx, s.db, actor, id)
-		fo.checked, fo.hidden = bounds.Last, bounds.Hidden
+	var bounds membership.SeqBounds
+	err := store.RetryWhileUnavailable(ctx, func() (err error) {
+		bounds, err = membership.Bounds(ctx, s.db, actor, id)
 		return err
 	})
 	switch {
 	case err == nil:
+		fo.checked.Store(bounds.Last)
+		fo.hidden = bounds.Hidden
 		// The actor may have been removed and added again since seen was read.
-		fo.seen = max(fo.seen, fo.hidden)
-		fo.feed.join(fo, fo.checked)
+		if fo.seen.Seq < fo.hidden {
+			fo.seen = Place{Seq: fo.hidden}
+		}
+		fo.feed.join(fo, Place{bounds.Last, bounds.LastMark})
 	case errs.Is(err, errs.NotFound):
 		fo.removed = true
 		fo.markReady()
@@ -134,7 +139,7 @@ func (fo *follower) markReady() {
 func (fo *follower) swap() (events []*model.Event, behind, removed bool) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
-	events, behind = fo.queue, fo.behind && fo.missing > fo.seen
+	events, behind = fo.queue, fo.behind && fo.missing > fo.seen.Seq
 	fo.queue, fo.behind, fo.missing = nil, false, 0
 	return events, behind, fo.removed
 }
@@ -161,8 +166,8 @@ func (fo *follower) drainLive(ctx context.Context) (events []*model.Event, misse
 func (fo *follower) hasMore() bool {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
-	if fo.removed || fo.behind && fo.missing > fo.seen ||
-		len(fo.queue) > 0 && fo.queue[len(fo.queue)-1].Seq > fo.seen {
+	if fo.removed || fo.behind && fo.missing > fo.seen.Seq ||
+		len(fo.queue) > 0 && fo.queue[len(fo.queue)-1].Seq > fo.seen.Seq {
 		return true
 	}
 	fo.queue, fo.behind, fo.missing = nil, false, 0
@@ -219,7 +224,7 @@ func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error)
 		}
 	}
 	for _, e := range events {
-		if e.Seq <= fo.seen { // catchUp has read it
+		if e.Seq <= fo.seen.Seq { // catchUp has read it
 			continue
 		}
 		if fo.isRemoved() {
@@ -235,7 +240,7 @@ func (fo *follower) drain(ctx context.Context, deliver func(*model.Event) error)
 // deliver delivers an event. If its message is hidden from the actor, it delivers a copy without
 // the message.
 func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) error {
-	fo.seen = e.Seq
+	fo.seen = placeOf(e)
 	if e.Message != nil && e.Message.Seq <= fo.hidden {
 		bare := *e
 		bare.Message = nil
@@ -247,7 +252,7 @@ func (fo *follower) deliver(e *model.Event, deliver func(*model.Event) error) er
 // endsWith reports whether an event ends the membership that is followed, rather than an earlier
 // one.
 func (fo *follower) endsWith(e *model.Event) bool {
-	if e.Kind != model.MemberRemoved || e.Seq <= fo.checked {
+	if e.Kind != model.MemberRemoved || e.Seq <= fo.checked.Load() {
 		return false
 	}
 	var removed model.MemberRemovedData
@@ -296,8 +301,8 @@ func (fo *follower) catchUpTo(
 	ctx context.Context, seq int64, deliver func(*model.Event) error,
 ) error {
 	return retryWhileUnavailable(ctx, func() error {
-		for fo.seen < seq {
-			events, err := fo.readPage(ctx, int(min(seq-fo.seen, readPage)))
+		for fo.seen.Seq < seq {
+			events, err := fo.readPage(ctx, int(min(seq-fo.seen.Seq, readPage)))
 			if err != nil {
 				return err
 			}
@@ -338,14 +343,19 @@ func (fo *follower) readPage(ctx context.Context, limit int) ([]*model.Event, er
 	s := fo.feed.service
 	var events []*model.Event
 	err := s.WithReplaySlot(ctx, func() (err error) {
-		if events, err = eventsAfter(ctx, s.db, fo.id, fo.seen, limit); err != nil {
+		var changed bool
+		events, fo.seen, err = eventsAfter(ctx, s.db, fo.id, fo.seen, limit)
+		if changed = errors.Is(err, errHistoryChanged); err != nil && !changed {
 			return store.Error(err)
 		}
 		// Checked after the read, so that no event is delivered that was read after the commit of a
 		// removal.
 		m, err := membership.Of(ctx, s.db, *fo.actor, fo.id)
-		if errs.Is(err, errs.NotFound) || err == nil && m.HiddenSeq > fo.seen { // or added again
+		switch {
+		case errs.Is(err, errs.NotFound), err == nil && m.HiddenSeq > fo.seen.Seq: // or added again
 			return errRemoved
+		case err == nil && changed:
+			return s.historyChanged(ctx, fo.id)
 		}
 		return err
 	})
@@ -364,16 +374,16 @@ func (fo *follower) deliverRemoval(ctx context.Context, deliver func(*model.Even
 			return err
 		}
 	}
-	if removal == nil || removal.Seq <= fo.seen {
+	if removal == nil || removal.Seq <= fo.seen.Seq {
 		return errRemoved // the conversation itself is gone
 	}
-	fo.seen = removal.Seq
+	fo.seen = placeOf(removal)
 	return cmp.Or[error](deliver(removal), errRemoved)
 }
 
 // readRemoval reads the event that ended the membership; nil if it is gone with the conversation.
 func (fo *follower) readRemoval(ctx context.Context) (*model.Event, error) {
-	removals, err := removalsAfter(ctx, fo.feed.service.db, fo.id, fo.seen)
+	removals, err := removalsAfter(ctx, fo.feed.service.db, fo.id, fo.seen.Seq)
 	if err != nil {
 		return nil, store.Error(err)
 	}

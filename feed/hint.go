@@ -39,8 +39,9 @@ func conversationOf(topic string) (id model.ConversationID, err error) {
 }
 
 // Publish publishes hints with events. They must be consecutive events of one conversation, in
-// order of seq, and committed. Publish never waits.
+// order of seq, with the mark of the event before each, and committed. Publish never waits.
 func (s *Service) Publish(events []*model.Event) {
+	s.moved.Store(true)
 	for some := range slices.Chunk(events, maxHintEvents) {
 		last := some[len(some)-1]
 		s.hints.Publish(Topic(last.ConversationID), Hint{Seq: last.Seq, Events: some})

@@ -47,7 +47,7 @@ func (in *inbox) start(ctx context.Context) error {
 	for _, m := range own {
 		if f := feeds[m.ConversationID]; f != nil { // if not, a membership hint follows
 			delete(feeds, m.ConversationID)
-			in.follow(f, m, m.LastSeq)
+			in.follow(f, m, m.last())
 		}
 	}
 	return nil
@@ -108,7 +108,7 @@ func (in *inbox) reconcile(ctx context.Context, id model.ConversationID) error {
 		return err
 	}
 	if f != nil {
-		in.follow(f, *own, own.LastSeq)
+		in.follow(f, *own, own.last())
 		return in.deliver(InboxChange{id, false})
 	}
 	fo := in.followers[id]

@@ -124,7 +124,7 @@ func TestAHintCarriesTheEvent(t *testing.T) {
 	}
 	e := &model.Event{
 		ConversationID: c.ID, Seq: 2, Kind: model.MessageAdded, MessageID: &m.ID,
-		Message: m, Data: []byte("{}"),
+		Message: m, Data: []byte("{}"), Before: nodes[0].Stored(c.ID)[0].Mark(),
 	}
 	nodes[0].Publish([]*model.Event{e})
 	chattest.WantEqual(t, "event", e, p.Event(2), sameData())

@@ -23,44 +23,39 @@ func NextPosition(ctx context.Context, tx *store.Tx) (schema.QueryAppender, erro
 }
 
 // LowWatermark returns the position below which no row is added any more, not even after a crash of
-// PostgreSQL: see recordReached. All rows below it are visible to reads after this.
+// PostgreSQL: that of the newest checkpoint. All rows below it are visible to reads after this.
 func (s *Service) LowWatermark(ctx context.Context) (position int64, err error) {
-	q := s.db.NewSelect().Table("stream_epoch").
-		ColumnExpr("least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, reached + 1)")
+	newest, err := s.newestCheckpoint(ctx)
+	return newest.low, err
+}
+
+// CheckPositions forgets the positions and checkpoints of another server. It must be called before
+// anything is served.
+//
+// On PostgreSQL a position is the id of a transaction. If a dump is restored into another server,
+// its positions may not be reached there yet. Then all of them are set to 0, and all checkpoints
+// deleted, so that every cursor of ViewerEvents gets Reset. SQLite's counter is restored together
+// with the positions.
+func (s *Service) CheckPositions(ctx context.Context) error {
 	if !s.db.Postgres() {
-		q = s.db.NewSelect().Table("event_position").ColumnExpr("last + 1")
+		return nil
 	}
-	return position, store.Error(q.Scan(ctx, &position))
-}
-
-// epoch returns how many times, counted from 1, positions have begun again: see CheckEpoch.
-func (s *Service) epoch(ctx context.Context) (epoch int64, err error) {
-	return epoch, store.Error(s.db.NewSelect().Table("stream_epoch").Column("epoch").
-		Scan(ctx, &epoch))
-}
-
-// CheckEpoch begins a new epoch if the database has positions that its server has not reached yet.
-// The database was then restored from another server, whose positions mean nothing here. CheckEpoch
-// must be called before anything is served.
-func (s *Service) CheckEpoch(ctx context.Context) error {
-	if !s.db.Postgres() {
-		return nil // the counter is restored together with the positions
+	// On the same server, every transaction that this snapshot sees has an id below its end.
+	const ahead = "%s >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+	columns := map[string]string{
+		"checkpoints": "reached", "conversation_members": "position", "departures": "position",
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
-		// On the same server, every transaction that this snapshot sees has an id below its end.
-		const ahead = "%s >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
-		restored := false
-		for table, column := range map[string]string{
-			"stream_epoch": "reached", "conversation_members": "position", "departures": "position",
-		} {
+		fromAnotherServer := false
+		for table, column := range columns {
 			there, err := tx.NewSelect().Table(table).ColumnExpr("1").
-				Where(fmt.Sprintf(ahead, column)).Exists(ctx)
+				Where(fmt.Sprintf(ahead, column)).Limit(1).Exists(ctx)
 			if err != nil {
 				return err
 			}
-			restored = restored || there
+			fromAnotherServer = fromAnotherServer || there
 		}
-		if !restored {
+		if !fromAnotherServer {
 			return nil
 		}
 		s.opts.Log.Warn("this database comes from another server: streams of events are reset")
@@ -70,24 +65,11 @@ func (s *Service) CheckEpoch(ctx context.Context) error {
 				return err
 			}
 		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM checkpoints"); err != nil {
+			return err
+		}
+		// for nodes of the version before, which read it instead of checkpoints
 		_, err := tx.ExecContext(ctx, "UPDATE stream_epoch SET epoch = epoch + 1, reached = 0")
 		return err
 	})
-}
-
-// recordReached stores how far positions have come, for LowWatermark, and for CheckEpoch, which
-// would have to read every event otherwise.
-//
-// A transaction that was rolled back may leave no trace on disk. If PostgreSQL crashes right after,
-// it assigns the same id again. The new transaction may commit below a low watermark that was read
-// in between, although no row may be added there. So a low watermark must not be above an id that
-// is known to be committed. recordReached commits with such an id.
-func (s *Service) recordReached(ctx context.Context) error {
-	if !s.db.Postgres() {
-		return nil
-	}
-	_, err := s.db.NewUpdate().Table("stream_epoch").
-		Set("reached = pg_current_xact_id()::text::bigint").
-		Where("reached + 1 < pg_snapshot_xmin(pg_current_snapshot())::text::bigint").Exec(ctx)
-	return store.Error(err)
 }

@@ -50,6 +50,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -57,6 +58,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 
 	"parley/model"
 	"parley/pubsub/natsbus"
@@ -105,6 +107,10 @@ type Service struct {
 	reconciled    atomic.Pointer[reconciled] // the result of the newest round that succeeded
 	keptCursorKey atomic.Pointer[cursorKey]  // nil until it is first read
 	replays       chan struct{}              // a semaphore: one value for each replay slot in use
+
+	moved                atomic.Bool // there are new events since this node wrote a checkpoint
+	checkpointed, pruned time.Time   // when this node did so last; only Run uses them
+	histories            *histories
 }
 
 // New returns a service. It needs Run to run for as long as it is used.
@@ -129,12 +135,13 @@ func New(db *store.DB, opts Options) *Service {
 	}
 	s := &Service{
 		db: db, opts: opts, lostHints: newDirtyTopics(), lostMembers: newDirtyTopics(),
-		replays: make(chan struct{}, opts.MaxReplays),
+		replays: make(chan struct{}, opts.MaxReplays), histories: newHistories(),
 	}
 	s.hints = natsbus.NewBus(opts.Nodes, "chat", hintCodec, s.lostHints.mark)
 	s.memberships = natsbus.NewBus(opts.Nodes, "memberships", membershipHintCodec,
 		s.lostMembers.mark)
 	s.reconciled.Store(&reconciled{})
+	db.OnServerChange(s.histories.suspect)
 	return s
 }
 
@@ -147,7 +154,7 @@ func (s *Service) Run(ctx context.Context) {
 	defer running.Wait()
 	running.Go(func() { s.hints.Run(ctx) })
 	running.Go(func() { s.memberships.Run(ctx) })
-	_ = s.recordReached(ctx) // if it fails, the first round does it
+	s.moved.Store(true) // so that the first round writes a checkpoint
 	s.startRounds(ctx)
 	tick := time.NewTicker(s.opts.ReconcileEvery)
 	defer tick.Stop()
@@ -162,6 +169,8 @@ func (s *Service) Run(ctx context.Context) {
 			err = s.reconcileFeeds(ctx, noRound, s.dirtyFeeds())
 		case <-s.lostMembers.C():
 			s.lostMembers.drain()
+			err = s.reconcileAll(ctx)
+		case <-s.histories.C():
 			err = s.reconcileAll(ctx)
 		}
 		if err != nil && ctx.Err() == nil { // the next tick tries again
@@ -229,39 +238,44 @@ const noRound = 0
 // reconciled is the result of one round of reconciling everything. The newest seq of each
 // conversation is in its feed.
 type reconciled struct {
-	round        int64
-	lowWatermark int64 // read before the conversations
+	round      int64
+	checkpoint // read before the conversations
 }
 
 // reconcileAll reconciles everything that is followed here, conversations and memberships.
 func (s *Service) reconcileAll(ctx context.Context) error {
-	before := s.reconciled.Load()
-	recorded := s.recordReached(ctx) // if it fails, the low watermark does not rise
-	low, err := s.LowWatermark(ctx)
+	before, suspected := s.reconciled.Load(), s.histories.suspected()
+	recorded := s.recordProgress(ctx) // if it fails, the low watermark does not rise
+	if err := s.checkHistory(ctx, before); err != nil {
+		return err
+	}
+	newest, err := s.newestCheckpoint(ctx)
 	if err != nil {
 		return err
 	}
-	now := &reconciled{round: s.rounds.Add(1), lowWatermark: low}
+	now := &reconciled{s.rounds.Add(1), newest}
 	if err := s.reconcileFeeds(ctx, now.round, s.feeds.Values()); err != nil {
 		return err
 	}
-	if err := s.reconcileMemberships(ctx, before.lowWatermark); err != nil {
+	// after another history was found, all
+	if err := s.reconcileMemberships(ctx, s.reconciled.Load().low); err != nil {
 		return err
 	}
 	s.reconciled.Store(now)
-	return recorded
+	s.histories.trust(suspected)
+	return errors.Join(recorded, s.pruneCheckpoints(ctx))
 }
 
-// startRounds reads the low watermark that the first round begins with, so that it publishes only
+// startRounds reads the checkpoint that the first round begins with, so that it publishes only
 // memberships that have changed since. Streams that began before Run get a hint for each
 // membership.
 func (s *Service) startRounds(ctx context.Context) {
-	low, err := s.LowWatermark(ctx)
+	newest, err := s.newestCheckpoint(ctx)
 	if err == nil {
 		err = s.reconcileMemberships(ctx, 0)
 	}
 	if err == nil { // if not, the first round publishes all memberships
-		s.reconciled.CompareAndSwap(s.reconciled.Load(), &reconciled{lowWatermark: low})
+		s.reconciled.CompareAndSwap(s.reconciled.Load(), &reconciled{checkpoint: newest})
 	}
 }
 
@@ -294,16 +308,24 @@ func (s *Service) reconcileMemberships(ctx context.Context, since int64) error {
 	return nil
 }
 
-// reconcileFeeds reads the newest seq of each feed's conversation, and makes the feeds that are
-// behind it read events.
+// reconcileFeeds reads the newest seq of each feed's conversation, and what stands at the feed's
+// edge. It makes the feeds that are behind read events, and those whose history has changed start
+// again.
 func (s *Service) reconcileFeeds(ctx context.Context, round int64, feeds []*feed) error {
 	for some := range slices.Chunk(feeds, reconcileBatch) {
 		ids := make([]model.ConversationID, len(some))
+		keys := make([]EventKey, len(some))
+		edges := make([]Place, len(some))
 		for i, f := range some {
-			ids[i] = f.id
+			ids[i], edges[i] = f.id, f.edgeToReconcile()
+			keys[i] = EventKey{f.id, edges[i].Seq}
+		}
+		at, err := s.Places(ctx, keys)
+		if err != nil {
+			return err
 		}
 		var found []model.Conversation
-		err := s.db.NewSelect().Model(&found).Column("id", "last_seq").
+		err = s.db.NewSelect().Model(&found).Column("id", "last_seq").
 			Where("c.id IN (?)", bun.List(ids)).Scan(ctx)
 		if err != nil {
 			return err
@@ -312,15 +334,48 @@ func (s *Service) reconcileFeeds(ctx context.Context, round int64, feeds []*feed
 		for _, c := range found {
 			last[c.ID] = c.LastSeq
 		}
-		for _, f := range some {
+		for i, f := range some {
 			if seq, exists := last[f.id]; exists {
-				f.reconcile(round, seq)
+				f.reconcile(round, edges[i], at[keys[i]], seq)
 			} else {
 				f.markGone()
 			}
 		}
 	}
 	return nil
+}
+
+// EventKey is the primary key of an event.
+type EventKey struct {
+	Conversation model.ConversationID
+	Seq          int64
+}
+
+// Places reads the places of the events with these keys. Keys without an event are left out. The
+// caller checks that the actor may know of the conversations.
+func (s *Service) Places(ctx context.Context, keys []EventKey) (map[EventKey]Place, error) {
+	row := "(?, ?)"
+	if s.db.Postgres() {
+		row = "(?::uuid, ?)"
+	}
+	var rows []schema.QueryWithArgs
+	for _, key := range keys {
+		if key.Seq > 0 {
+			rows = append(rows, bun.SafeQuery(row, key.Conversation, key.Seq))
+		}
+	}
+	found := make(map[EventKey]Place, len(rows))
+	if len(rows) == 0 {
+		return found, nil
+	}
+	var events []*model.Event
+	err := s.db.NewSelect().Model(&events).
+		Column("conversation_id", "seq", "kind", "message_id", "mark").
+		Where("(e.conversation_id, e.seq) IN (VALUES ?)", bun.List(rows)).Scan(ctx)
+	for _, e := range events {
+		found[EventKey{e.ConversationID, e.Seq}] = placeOf(e)
+	}
+	return found, store.Error(err)
 }
 
 // WithReplaySlot runs fn, which reads much from the database, when one of the MaxReplays slots is

@@ -21,11 +21,10 @@ type Sink struct {
 	// Replay takes an event that was missed. It may wait until there is room. An error ends
 	// following.
 	Replay func(context.Context, *model.Event) error
-	// CaughtUp is called once, when all events up to a seq have been delivered. An error ends
+	// CaughtUp is called once, when all events up to a place have been delivered. An error ends
 	// following.
-	CaughtUp func(ctx context.Context, seq int64) error
-	// End is called with the error if following ends before its context does: FORBIDDEN once the
-	// actor is no longer a member.
+	CaughtUp func(context.Context, Place) error
+	// End is called with the error if following ends before its context does: see Follow.
 	End func(error)
 }
 
@@ -43,13 +42,13 @@ var ErrNotAccepted = errors.New("the sink does not accept this member")
 // are delivered until ctx ends. Membership, what is hidden, and where to begin come from one read.
 // If the actor is removed and added again, following ends all the same.
 func (s *Service) FollowInto(
-	ctx context.Context, actor model.Actor, id model.ConversationID, after *int64, sink Sink,
+	ctx context.Context, actor model.Actor, id model.ConversationID, after *Place, sink Sink,
 ) error {
 	f := s.openFeed(id) // before the read, so that no event falls between the two
 	bounds, err := membership.Bounds(ctx, s.db, actor, id)
-	var seen int64
+	var seen Place
 	if err == nil {
-		seen, err = startAfter(after, bounds)
+		seen, err = s.startAfter(ctx, id, after, bounds)
 	}
 	if err == nil && sink.Accepts != nil && !sink.Accepts(bounds.Hidden) {
 		err = ErrNotAccepted
@@ -60,11 +59,12 @@ func (s *Service) FollowInto(
 	}
 	fo := &follower{
 		stream: newStream(), actor: &actor, id: id, feed: f,
-		seen: seen, hidden: bounds.Hidden, checked: bounds.Last,
+		seen: seen, hidden: bounds.Hidden,
 		sink: &sinkState{Sink: sink, ctx: ctx},
 	}
+	fo.checked.Store(bounds.Last)
 	fo.working = true // until the worker below has found that there is nothing to do
-	f.join(fo, bounds.Last)
+	f.join(fo, Place{bounds.Last, bounds.LastMark})
 	context.AfterFunc(ctx, fo.detach)
 	go fo.work()
 	return nil
@@ -114,7 +114,7 @@ func (fo *follower) deliverLive(events []*model.Event) {
 		return nil
 	}
 	for _, e := range events {
-		if e.Seq <= fo.seen {
+		if e.Seq <= fo.seen.Seq {
 			continue
 		}
 		before := fo.seen

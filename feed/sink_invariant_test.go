@@ -160,7 +160,7 @@ func (k *sinkCheck) follow(who string, c *model.Conversation, st chattest.Step) 
 	}
 	ctx, cancel := context.WithCancel(k.T.Context())
 	r.cancel = cancel
-	r.refused = k.FollowInto(ctx, k.Actor(who), c.ID, r.after,
+	r.refused = k.FollowInto(ctx, k.Actor(who), c.ID, feed.AfterSeq(r.after),
 		feed.Sink{Live: r.live, Replay: r.replay, CaughtUp: r.catchUp, End: r.end})
 	if r.latest, err = k.newest(c.ID); err != nil {
 		return err
@@ -232,8 +232,9 @@ func (r *sinkRun) replay(ctx context.Context, e *model.Event) error {
 	return nil
 }
 
-func (r *sinkRun) catchUp(_ context.Context, seq int64) error {
+func (r *sinkRun) catchUp(_ context.Context, place feed.Place) error {
 	defer r.enter()()
+	seq := place.Seq
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n := len(r.got); n > 0 && r.got[n-1].Seq != seq {

@@ -120,7 +120,7 @@ func (w *fixture) slowly(nickname string, id model.ConversationID, after *int64)
 		make(chan int64, 1000),
 		make(chan struct{}),
 	}
-	err := w.FollowInto(ctx, w.Actor(nickname), id, after, feed.Sink{
+	err := w.FollowInto(ctx, w.Actor(nickname), id, feed.AfterSeq(after), feed.Sink{
 		Live: func(*model.Event) bool { return false },
 		Replay: func(ctx context.Context, e *model.Event) error {
 			to.begun <- e.Seq
@@ -131,7 +131,7 @@ func (w *fixture) slowly(nickname string, id model.ConversationID, after *int64)
 			to.events <- e
 			return nil
 		},
-		CaughtUp: func(context.Context, int64) error { return nil },
+		CaughtUp: func(context.Context, feed.Place) error { return nil },
 		End:      func(err error) { close(to.events); to.end <- err },
 	})
 	if err != nil {

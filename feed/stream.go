@@ -18,15 +18,23 @@ type stream struct {
 	mu      sync.Mutex
 	ready   []*follower            // the followers with something to drain, each once
 	changed []model.ConversationID // the conversations with membership hints, each once
+	// the database has another history than before
+	interrupted bool
 }
 
 func newStream() *stream { return &stream{Notifier: wake.NewNotifier()} }
 
 // next waits until a follower is ready or memberships have changed. It returns one ready follower
-// and the conversations of all changed memberships; one of them may be nil.
+// and the conversations of all changed memberships; one of them may be nil. It returns
+// errOtherHistory once after interrupt.
 func (st *stream) next(ctx context.Context) (*follower, []model.ConversationID, error) {
 	for {
 		st.mu.Lock()
+		if st.interrupted {
+			st.interrupted = false
+			st.mu.Unlock()
+			return nil, nil, errOtherHistory
+		}
 		var fo *follower
 		if len(st.ready) > 0 {
 			fo = st.ready[0]
@@ -54,6 +62,14 @@ func (st *stream) markChanged(id model.ConversationID) {
 	if !slices.Contains(st.changed, id) {
 		st.changed = append(st.changed, id)
 	}
+	st.Notify()
+}
+
+// interrupt makes next return errOtherHistory.
+func (st *stream) interrupt() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.interrupted = true
 	st.Notify()
 }
 

@@ -34,37 +34,42 @@ func (w watermark) isBelow(position int64, id model.ConversationID) bool {
 // low; and no other event. docs/adr/0014-one-stream-of-everything.md argues why no event can fall
 // between.
 type viewerCursor struct {
-	epoch     int64
-	low       watermark
-	delivered map[model.ConversationID]progress
+	// checkpoint is the id of a checkpoint. If the database has it, then it has everything below
+	// low.
+	checkpoint int64
+	low        watermark
+	delivered  map[model.ConversationID]progress
 }
 
-// progress is how far a stream has delivered a conversation: every event up to seq. If ended is
-// set, seq is that of the membership's end, whose Left is delivered too.
+// progress is how far a stream has delivered a conversation: every event up to the place. If ended
+// is set, the place is that of the membership's end, whose Left is delivered too.
 type progress struct {
-	seq   int64
+	Place
 	ended bool
 }
 
-// signed returns the number by which a cursor encodes a progress: seq, negative if the membership
-// has ended.
+// signed returns the number by which a cursor encodes the seq of a progress; it is negative if the
+// membership has ended.
 func (p progress) signed() int64 {
 	if p.ended {
-		return -p.seq
+		return -p.Seq
 	}
-	return p.seq
+	return p.Seq
 }
 
 // progressOf is the reverse of signed.
-func progressOf(signed int64) progress { return progress{max(signed, -signed), signed < 0} }
+func progressOf(signed int64, mark model.Mark) progress {
+	return progress{Place{max(signed, -signed), mark}, signed < 0}
+}
 
 const (
 	viewerEventsList = 'e' // the letter that these cursors begin with
 	cursorMAC        = 16  // bytes of a cursor's HMAC
-	cursorVersion    = 1   // of what follows the HMAC
+	cursorVersion    = 2   // of what follows the HMAC
 	// maxNamed is how many conversations the cursor of a live stream names at most. sweepNamed is
-	// how many more it may name while the stream sweeps. Each takes up to 26 bytes, and the rest up
-	// to 64. In base64 that is less than store.MaxCursor, with room for a few more fields.
+	// how many more it may name while the stream sweeps. Each takes up to 29 bytes, because a seq
+	// has 31 bits, and the rest up to 72. In base64 that is less than store.MaxCursor, with room
+	// for a few more fields.
 	maxNamed, sweepNamed = 80, 20
 )
 
@@ -98,19 +103,20 @@ func (k cursorKey) mac(owner model.UserID, content []byte) []byte {
 }
 
 // encode returns the cursor's text: the letter of the list, an HMAC, and the content. The content
-// is a version byte, the epoch, the low watermark, the number of named conversations, and each of
-// them with its progress; numbers are varints, ids 16 bytes. Later versions add their fields at the
-// end.
+// is a version byte, the checkpoint, the low watermark, the number of named conversations, and each
+// of them with its progress. Checkpoint and marks have 8 bytes, ids 16; other numbers are varints.
+// Later versions add their fields at the end.
 func (c viewerCursor) encode(key cursorKey, owner model.UserID) string {
-	b := make([]byte, 0, 64+20*len(c.delivered))
+	b := make([]byte, 0, 72+27*len(c.delivered))
 	b = append(b, cursorVersion)
-	b = binary.AppendVarint(b, c.epoch)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.checkpoint))
 	b = binary.AppendVarint(b, c.low.position)
 	b = append(b, c.low.conversation[:]...)
 	b = binary.AppendUvarint(b, uint64(len(c.delivered)))
 	for id, p := range c.delivered {
 		b = append(b, id[:]...)
 		b = binary.AppendVarint(b, p.signed())
+		b = binary.BigEndian.AppendUint64(b, uint64(p.Mark))
 	}
 	return store.NewCursor(viewerEventsList).Bytes(key.mac(owner, b)).Bytes(b).String()
 }
@@ -119,7 +125,7 @@ var errCursorContent = errors.New("an authentic cursor cannot be read")
 
 // readViewerCursor decodes a cursor. It returns BAD_USER_INPUT if this database has not made it for
 // the owner. The content of another version, as a node that is updated earlier or later may have
-// made it, is not read: the epoch stays 0, which resets the stream.
+// made it, is not read: the checkpoint stays 0, which does not exist, so the stream is reset.
 func readViewerCursor(key cursorKey, owner model.UserID, s string) (c viewerCursor, err error) {
 	r := store.ReadCursor(viewerEventsList, s)
 	mac, content := r.ReadBytes(cursorMAC), r.ReadRest()
@@ -133,13 +139,13 @@ func readViewerCursor(key cursorKey, owner model.UserID, s string) (c viewerCurs
 		return c, nil
 	}
 	f := cursorFields{b: content[1:]}
-	c.epoch, c.low.position, c.low.conversation = f.varint(), f.varint(), f.id()
+	c.checkpoint, c.low.position, c.low.conversation = f.int64(), f.varint(), f.id()
 	for range f.varintUnsigned() {
 		if f.b == nil {
 			return c, errCursorContent
 		}
 		id := f.id()
-		c.delivered[id] = progressOf(f.varint())
+		c.delivered[id] = progressOf(f.varint(), model.Mark(f.int64()))
 	}
 	if f.b == nil {
 		return c, errCursorContent
@@ -172,6 +178,16 @@ func (f *cursorFields) varintUnsigned() uint64 {
 	return v
 }
 
+func (f *cursorFields) int64() int64 {
+	if len(f.b) < 8 {
+		f.b = nil
+		return 0
+	}
+	v := binary.BigEndian.Uint64(f.b)
+	f.b = f.b[8:]
+	return int64(v)
+}
+
 func (f *cursorFields) id() (id model.ConversationID) {
 	if len(f.b) < len(id) {
 		f.b = nil
@@ -189,16 +205,12 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 	if err != nil {
 		return "", err
 	}
-	epoch, err := s.epoch(ctx)
-	if err != nil {
-		return "", err
-	}
-	low, err := s.LowWatermark(ctx)
+	now, err := s.newestCheckpoint(ctx)
 	if err != nil {
 		return "", err
 	}
 	c := viewerCursor{
-		epoch: epoch, low: watermark{position: low},
+		checkpoint: now.id, low: watermark{position: now.low},
 		delivered: map[model.ConversationID]progress{},
 	}
 	// The events that are stored above the low watermark are before this cursor.
@@ -212,8 +224,16 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 	// If they are too many, the stream delivers them again, like events from while the client
 	// reads.
 	if len(recent) <= s.opts.maxNamed {
-		for _, moved := range recent {
-			c.delivered[moved.ConversationID] = progress{seq: moved.Last}
+		keys := make([]EventKey, len(recent))
+		for i, moved := range recent {
+			keys[i] = EventKey{moved.ConversationID, moved.Last}
+		}
+		newest, err := s.Places(ctx, keys)
+		if err != nil {
+			return "", err
+		}
+		for key, place := range newest {
+			c.delivered[key.Conversation] = progress{Place: place}
 		}
 	}
 	return c.encode(key, actor.UserID), nil

@@ -57,7 +57,7 @@ func TestAnInvalidCursorIsRefused(t *testing.T) {
 		w.Send("ann", c.ID, "x")
 		p.Event(c.ID, 2)
 		bad := map[string]string{
-			"empty": "", "text": "hello", "another list's": chat.MessageCursor(
+			"empty": "", "text": "hello", "another list's": feed.MessageCursor(
 				&model.Message{Seq: 1}), "longer": p.Cursor + "AAAA",
 			"spaces": " " + p.Cursor, "a line break": p.Cursor[:4] + "\n" + p.Cursor[4:],
 			"twice": p.Cursor + p.Cursor,
@@ -243,7 +243,7 @@ func TestAStreamTooFarBehindIsReset(t *testing.T) {
 			"of another epoch": func(t *testing.T, _ *model.Conversation,
 				p *chattest.PulledEvents,
 			) string {
-				return changed(t, w, p.Cursor, func(c *feed.ViewerCursor) { c.SetEpoch(-1) })
+				return changed(t, w, p.Cursor, func(c *feed.ViewerCursor) { c.SetCheckpoint(1) })
 			},
 			"of a time to come": func(t *testing.T, _ *model.Conversation,
 				p *chattest.PulledEvents,
@@ -365,19 +365,26 @@ func TestNoEventFallsBetweenACursorAndALaterRead(t *testing.T) {
 	})
 }
 
-func (w *fixture) mustEpoch(t *testing.T) int64 {
+// mustCheck calls CheckPositions, and reports whether the checkpoints are kept.
+func (w *fixture) mustCheck(t *testing.T) (kept bool) {
 	t.Helper()
-	epoch, err := w.Epoch(t.Context())
+	newest, err := w.Checkpoint(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return epoch
+	if err := w.CheckPositions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err = w.HasCheckpoint(t.Context(), newest); err != nil {
+		t.Fatal(err)
+	}
+	return kept
 }
 
-func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
+func TestADatabaseFromAnotherServer(t *testing.T) {
 	t.Parallel()
 	for table, column := range map[string]string{
-		"stream_epoch": "reached", "conversation_members": "position", "departures": "position",
+		"checkpoints": "reached", "conversation_members": "position", "departures": "position",
 	} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
@@ -392,24 +399,17 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 			p := w.PullEvents(t, "ben", nil)
 			p.CaughtUp()
 			p.Stop()
-			check := func(want int64) {
-				t.Helper()
-				if err := w.CheckEpoch(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				chattest.WantEqual(t, "epoch", want, w.mustEpoch(t))
-			}
-			check(1)
+			chattest.WantEqual(t, "kept", true, w.mustCheck(t))
 			if _, err := db.NewRaw("UPDATE ? SET ? = 1000000000000", bun.Ident(table),
 				bun.Ident(column)).Exec(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			check(2)
-			check(2)
+			chattest.WantEqual(t, "kept", false, w.mustCheck(t))
+			chattest.WantEqual(t, "kept", true, w.mustCheck(t))
 			p = w.PullEvents(t, "ben", &p.Cursor)
 			p.Item("reset")
 			p.CaughtUp()
-			w.Send("ann", c.ID, "in the new epoch")
+			w.Send("ann", c.ID, "on the new server")
 			p.Event(c.ID, 2)
 			p = p.Again(w.Fixture, "ben")
 			p.CaughtUp()
@@ -417,7 +417,7 @@ func TestADatabaseFromAnotherServerBeginsAnEpoch(t *testing.T) {
 	}
 }
 
-// CheckEpoch runs while other transactions are assigned positions above its own.
+// CheckPositions runs while other transactions are assigned positions above its own.
 func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	const workers, times = 4, 100
@@ -429,6 +429,10 @@ func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	var conversations []*model.Conversation
 	for range workers {
 		conversations = append(conversations, chattest.MustConversation(t, w.Fixture, "ann", "ben"))
+	}
+	newest, err := w.Checkpoint(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
 	stop := make(chan struct{})
 	var working sync.WaitGroup
@@ -452,12 +456,14 @@ func TestANodeThatStartsWhileOthersWork(t *testing.T) {
 	}
 	var failed error
 	for range times {
-		failed = errors.Join(failed, w.CheckEpoch(t.Context()))
+		failed = errors.Join(failed, w.CheckPositions(t.Context()))
 	}
 	close(stop)
 	working.Wait()
 	if failed != nil {
 		t.Fatal(failed)
 	}
-	chattest.WantEqual(t, "epoch", int64(1), w.mustEpoch(t))
+	if kept, err := w.HasCheckpoint(t.Context(), newest); err != nil || !kept {
+		t.Errorf("the positions were forgotten (%v)", err)
+	}
 }

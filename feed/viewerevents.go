@@ -8,6 +8,9 @@ import (
 	"math"
 	"time"
 
+	"github.com/uptrace/bun"
+
+	"parley/errs"
 	"parley/model"
 	"parley/store"
 )
@@ -48,8 +51,11 @@ func (s *Service) ViewerEvents(
 		from = &read
 	}
 	return func(yield func(ViewerEvent, error) bool) {
-		v := &viewerEvents{viewerStream: s.openViewerStream(actor), key: key, yield: yield}
+		v := &viewerEvents{
+			viewerStream: s.openViewerStream(actor), key: key, yield: yield, ctx: ctx,
+		}
 		defer v.close()
+		defer s.histories.add(v.stream)()
 		if err := v.run(ctx, from); !errors.Is(err, errStopped) {
 			yield(ViewerEvent{}, err)
 		}
@@ -61,15 +67,17 @@ type viewerEvents struct {
 	*viewerStream
 	key   cursorKey
 	yield func(ViewerEvent, error) bool
+	ctx   context.Context //nolint:containedctx // of the sequence
 
-	epoch int64
-	low   watermark // everything below it has been delivered
+	history    int64     // the value of histories.found when the stream started or was reset
+	checkpoint int64     // the id of a checkpoint whose low watermark is not below low
+	low        watermark // everything below it has been delivered
 	// delivered is how far the conversations are delivered of which events above low are delivered.
 	delivered map[model.ConversationID]progress
 	// newest is the highest position in each of them that may be delivered.
 	newest map[model.ConversationID]int64
 	// ended are the departures above low whose Left is delivered.
-	ended map[model.ConversationID]model.Departure
+	ended map[model.ConversationID]departure
 	// joined is startPoint.joined, less the conversations whose Left is delivered.
 	joined map[model.ConversationID]bool
 	// joining are the memberships whose Joined is yet to be delivered.
@@ -84,8 +92,10 @@ type viewerEvents struct {
 }
 
 var (
-	errFull    = errors.New("the cursor names as many conversations as a live stream's cursor may")
-	errTooMany = errors.New("the cursor would name more conversations than any cursor may")
+	errFull = errors.New("the cursor names as many conversations as a live stream's cursor may")
+	// errOtherHistory is returned if the service has found that the database went back.
+	errOtherHistory = errors.New("the database has another history than before")
+	errTooMany      = errors.New("the cursor would name more conversations than any cursor may")
 )
 
 // run delivers until ctx ends. Whenever the cursor is full, it makes room in it, and resumes from
@@ -100,6 +110,9 @@ func (v *viewerEvents) run(ctx context.Context, from *viewerCursor) error {
 			if room, err = v.awaitRoom(ctx); err != nil {
 				return err
 			}
+		case errors.Is(err, errOtherHistory), errs.Is(err, errs.HistoryChanged):
+			start = startPoint{from: &viewerCursor{}, reset: true}
+			continue
 		case !errors.Is(err, errTooMany):
 			return err
 		}
@@ -244,7 +257,7 @@ func (v *viewerEvents) awaitRoom(ctx context.Context) (ok bool, err error) {
 	for waited, wait := time.Duration(0), firstRoomWait; ; waited, wait = waited+wait, 2*wait {
 		var low int64
 		err := store.RetryWhileUnavailable(ctx, func() (err error) {
-			if err = v.service.recordReached(ctx); err == nil {
+			if err = v.service.writeCheckpoint(ctx); err == nil {
 				low, err = v.service.LowWatermark(ctx)
 			}
 			return err
@@ -305,13 +318,19 @@ func (v *viewerEvents) prune() {
 func (v *viewerEvents) cursor() viewerCursor {
 	delivered := maps.Clone(v.delivered)
 	for id, d := range v.ended {
-		delivered[id] = progress{d.Seq, true}
+		delivered[id] = progress{Place{d.Seq, d.Mark}, true}
 	}
-	return viewerCursor{v.epoch, v.low, delivered}
+	return viewerCursor{v.checkpoint, v.low, delivered}
 }
 
-// item yields one item, with the cursor that stands behind it.
+// deliverItem yields one item, with the cursor that stands behind it.
 func (v *viewerEvents) deliverItem(e ViewerEvent) error {
+	if err := v.service.histories.await(v.ctx); err != nil {
+		return err
+	}
+	if v.service.histories.found.Load() != v.history {
+		return errOtherHistory
+	}
 	v.adoptReconciled()
 	if len(v.delivered)+len(v.ended) > v.service.opts.maxNamed+sweepNamed {
 		return errTooMany
@@ -329,7 +348,7 @@ func (v *viewerEvents) deliverItem(e ViewerEvent) error {
 // the cursor would have to name more conversations than it may, nothing changes.
 func (v *viewerEvents) adoptReconciled() {
 	reconciled := v.service.reconciled.Load()
-	if !v.live || reconciled.round == v.round || reconciled.lowWatermark < v.low.position {
+	if !v.live || reconciled.round == v.round || reconciled.low < v.low.position {
 		return
 	}
 	// A membership hint may be about a conversation that is not followed yet. The hints of what the
@@ -337,25 +356,26 @@ func (v *viewerEvents) adoptReconciled() {
 	if len(v.changed) > 0 || v.stream.hasChanged() {
 		return
 	}
-	low := watermark{position: reconciled.lowWatermark}
+	low := watermark{position: reconciled.low}
 	delivered := map[model.ConversationID]progress{}
 	for id, fo := range v.followers {
 		last, known := fo.feed.reconciledIn(reconciled.round)
-		if !known || fo.seen < last || v.newest[id] >= low.position || id == v.leaving {
-			delivered[id] = progress{seq: fo.seen}
+		if !known || fo.seen.Seq < last || v.newest[id] >= low.position || id == v.leaving {
+			delivered[id] = progress{Place: fo.seen}
 		}
 		if len(delivered) > v.service.opts.maxNamed {
 			return
 		}
 	}
 	ended := maps.Clone(v.ended)
-	maps.DeleteFunc(ended, func(id model.ConversationID, d model.Departure) bool {
+	maps.DeleteFunc(ended, func(id model.ConversationID, d departure) bool {
 		return low.isBelow(d.Position, id)
 	})
 	if len(delivered)+len(ended) > v.service.opts.maxNamed {
 		return
 	}
 	v.delivered, v.ended, v.low, v.round = delivered, ended, low, reconciled.round
+	v.checkpoint = reconciled.id
 }
 
 // deliverJoined delivers the beginning of a membership, which is not above a position. The low
@@ -363,24 +383,24 @@ func (v *viewerEvents) adoptReconciled() {
 func (v *viewerEvents) deliverJoined(fo *follower, position int64, last *model.Event) error {
 	own := v.joining[fo.id]
 	if v.joined[fo.id] { // the membership before has ended since, and a live stream says so
-		d := model.Departure{
+		d := departure{Departure: model.Departure{
 			UserID: v.actor.UserID, ConversationID: fo.id, Seq: own.JoinedSeq - 1,
 			Position: position,
-		}
+		}}
 		if err := v.deliverLeft(d); err != nil {
 			return err
 		}
 	}
 	delete(v.ended, fo.id)
 	delete(v.joining, fo.id)
-	v.delivered[fo.id] = progress{seq: fo.seen}
+	v.delivered[fo.id] = progress{Place: fo.seen}
 	v.newest[fo.id] = max(v.newest[fo.id], position)
 	v.raiseLow(last)
 	return v.deliverItem(ViewerEvent{Joined: &fo.id})
 }
 
 // deliverLeft delivers the end of a membership.
-func (v *viewerEvents) deliverLeft(d model.Departure) error {
+func (v *viewerEvents) deliverLeft(d departure) error {
 	v.leaving = model.ConversationID{}
 	delete(v.joined, d.ConversationID)
 	delete(v.delivered, d.ConversationID)
@@ -397,7 +417,7 @@ func (v *viewerEvents) drain(ctx context.Context, fo *follower) error {
 		if fo.endsWith(e) {
 			v.leaving = fo.id
 		}
-		v.delivered[fo.id] = progress{seq: e.Seq}
+		v.delivered[fo.id] = progress{Place: placeOf(e)}
 		v.newest[fo.id] = max(v.newest[fo.id], e.Position)
 		return v.deliverItem(ViewerEvent{Event: e})
 	})
@@ -419,17 +439,34 @@ func (v *viewerEvents) drain(ctx context.Context, fo *follower) error {
 // if there is none, as when the conversation is gone: no cursor has to name it then.
 func (v *viewerEvents) readDeparture(
 	ctx context.Context, id model.ConversationID,
-) (d model.Departure, stored bool, err error) {
-	var found []model.Departure
+) (d departure, stored bool, err error) {
+	var found []departure
 	err = store.RetryWhileUnavailable(ctx, func() error {
 		found = nil
-		return store.Error(v.service.db.NewSelect().Model(&found).
-			Where("d.user_id = ?", v.actor.UserID).Where("d.conversation_id = ?", id).Scan(ctx))
+		return store.Error(v.selectDepartures(&found).Where("d.conversation_id = ?", id).
+			Scan(ctx))
 	})
 	if len(found) == 0 {
-		return model.Departure{UserID: v.actor.UserID, ConversationID: id}, false, err
+		d.UserID, d.ConversationID = v.actor.UserID, id
+		return d, false, err
 	}
 	return found[0], true, err
+}
+
+// departure is the newest end of a membership, with the mark of the event that says so; 0 if the
+// event is gone with its conversation.
+type departure struct {
+	model.Departure `bun:",extend"`
+	Mark            model.Mark
+}
+
+// selectDepartures selects those of the actor.
+func (v *viewerEvents) selectDepartures(into *[]departure) *bun.SelectQuery {
+	return v.service.db.NewSelect().Model(into).
+		ColumnExpr("d.user_id, d.conversation_id, d.seq, d.position").
+		ColumnExpr("coalesce(e.mark, 0) AS mark").
+		Join("LEFT JOIN events AS e ON e.conversation_id = d.conversation_id AND e.seq = d.seq").
+		Where("d.user_id = ?", v.actor.UserID)
 }
 
 // reconcile reads the actor's membership of a conversation, and delivers its beginning or end if
@@ -445,7 +482,7 @@ func (v *viewerEvents) reconcile(ctx context.Context, id model.ConversationID) e
 	if own == nil {
 		return nil
 	}
-	fo := v.follow(f, *own, max(own.JoinedSeq, own.HiddenSeq))
+	fo := v.follow(f, *own, Place{Seq: max(own.JoinedSeq, own.HiddenSeq)})
 	if err := v.deliverJoined(fo, own.Position, nil); err != nil {
 		return err
 	}

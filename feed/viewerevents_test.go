@@ -101,13 +101,12 @@ func (w *fixture) settle() {
 	})
 }
 
-// positionNow returns a position at or above everything that is stored.
+// positionNow returns the highest position that is stored.
 func (w *fixture) positionNow() (position int64) {
 	w.T.Helper()
-	query := "SELECT last FROM event_position"
-	if w.DB.Postgres() {
-		query = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1"
-	}
+	const query = `SELECT max(position) FROM (SELECT position FROM events
+		UNION ALL SELECT position FROM conversation_members
+		UNION ALL SELECT position FROM departures) AS p`
 	if err := w.DB.NewRaw(query).Scan(w.T.Context(), &position); err != nil {
 		w.T.Fatal(err)
 	}

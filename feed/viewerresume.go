@@ -15,10 +15,10 @@ import (
 // backlog is what a stream has to deliver before it is live.
 type backlog struct {
 	reset bool
-	// the low watermark; everything below it is in what was read after it
-	low        int64
+	// the newest checkpoint; everything below its low watermark is in what was read after it
+	checkpoint
 	named      []ownMembership // of the conversations that the cursor names
-	departures []model.Departure
+	departures []departure
 }
 
 // tryStart starts to follow all conversations of the actor, after what the cursor says is
@@ -32,21 +32,26 @@ func (v *viewerEvents) tryStart(ctx context.Context, p startPoint) (r backlog, e
 	v.unfollow()
 	// The feeds are open, so every later change is noticed. The low watermark is read first:
 	// everything below it is in what is read next.
-	if r.low, err = v.service.LowWatermark(ctx); err != nil {
-		return r, err
-	}
-	if v.epoch, err = v.service.epoch(ctx); err != nil {
+	v.history = v.service.histories.found.Load()
+	if r.checkpoint, err = v.service.newestCheckpoint(ctx); err != nil {
 		return r, err
 	}
 	var now []recentMembership
-	var start map[model.ConversationID]int64
-	if from := p.from; from != nil && !p.reset && from.epoch == v.epoch &&
-		from.low.position <= r.low {
+	var start map[model.ConversationID]Place
+	if from := p.from; from != nil && !p.reset {
 		if now, err = v.recentMemberships(ctx, from.low, feeds); err != nil {
 			return r, err
 		}
-		start = v.startAt(*from, now)
-		if r.departures, err = v.readDepartures(ctx, *from, now); err != nil {
+		proved, err := v.proves(ctx, *from, now)
+		if err != nil {
+			return r, err
+		}
+		if proved {
+			start = v.startAt(*from, now)
+		}
+	}
+	if start != nil {
+		if r.departures, err = v.readDepartures(ctx, *p.from, now); err != nil {
 			return r, err
 		}
 	}
@@ -57,14 +62,18 @@ func (v *viewerEvents) tryStart(ctx context.Context, p startPoint) (r backlog, e
 		}
 		start = v.startNow(now, r.low)
 	}
+	v.checkpoint = r.id
 	for _, own := range now {
-		id, seen := own.ConversationID, max(start[own.ConversationID], own.HiddenSeq)
+		id, seen := own.ConversationID, start[own.ConversationID]
 		if _, named := v.delivered[id]; named {
 			r.named = append(r.named, own.ownMembership)
 		}
-		if start[id] < own.JoinedSeq {
+		if seen.Seq < own.JoinedSeq {
 			v.joining[id] = own.ownMembership
-			seen = max(own.JoinedSeq, own.HiddenSeq)
+			seen = Place{Seq: own.JoinedSeq}
+		}
+		if seen.Seq < own.HiddenSeq {
+			seen = Place{Seq: own.HiddenSeq}
 		}
 		v.follow(feeds[id], own.ownMembership, seen)
 		delete(feeds, id)
@@ -86,8 +95,7 @@ func (v *viewerEvents) recentMemberships(
 	ctx context.Context, low watermark, feeds map[model.ConversationID]*feed,
 ) (now []recentMembership, err error) {
 	err = v.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
-		ColumnExpr("?TableColumns, c.last_seq, r.first, r.newest").
-		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
+		ColumnExpr("?TableColumns, r.first, r.newest").Apply(withLast).
 		Join("LEFT JOIN (?) AS r ON r.conversation_id = cm.conversation_id",
 			v.service.movedSince(v.actor, low)).
 		Where("cm.user_id = ?", v.actor.UserID).OrderExpr("cm.conversation_id").Scan(ctx, &now)
@@ -100,14 +108,14 @@ func (v *viewerEvents) recentMemberships(
 // returns how far each conversation is delivered. The cursor names the conversations with events
 // above the low watermark, unless they are too many. Then a client that resumes gets some of these
 // events although they are from before its start.
-func (v *viewerEvents) startNow(now []recentMembership, low int64) map[model.ConversationID]int64 {
+func (v *viewerEvents) startNow(now []recentMembership, low int64) map[model.ConversationID]Place {
 	v.resetState()
 	v.low = watermark{position: low}
-	start := make(map[model.ConversationID]int64, len(now))
+	start := make(map[model.ConversationID]Place, len(now))
 	for _, own := range now {
-		start[own.ConversationID] = own.LastSeq
+		start[own.ConversationID] = own.last()
 		if own.First != nil {
-			v.delivered[own.ConversationID] = progress{seq: own.LastSeq}
+			v.delivered[own.ConversationID] = progress{Place: own.last()}
 			v.newest[own.ConversationID] = *own.Newest
 		}
 	}
@@ -117,32 +125,62 @@ func (v *viewerEvents) startNow(now []recentMembership, low int64) map[model.Con
 	return start
 }
 
-// startAt sets the state to what the cursor says. It returns how far each conversation is
-// delivered; nil if the cursor is ahead of the database. In a conversation that the cursor does not
-// name, exactly the events below the low watermark are delivered. What is delivered is always the
-// first events by seq, so it ends before the first event that is not below.
+// proves reports whether the database still has everything that a cursor says is delivered. The
+// checkpoint was written after everything below its low watermark was committed, and the cursor's
+// low watermark is not above that. Each event that the cursor names has its mark; it stands for all
+// events before it. In a conversation that is gone there is nothing to compare.
+func (v *viewerEvents) proves(
+	ctx context.Context, from viewerCursor, now []recentMembership,
+) (bool, error) {
+	exists, err := v.service.proves(ctx, from.checkpoint, from.low.position)
+	if err != nil || !exists {
+		return false, err
+	}
+	var keys []EventKey
+	for id, p := range from.delivered {
+		keys = append(keys, EventKey{id, p.Seq})
+	}
+	places, err := v.service.Places(ctx, keys)
+	if err != nil {
+		return false, err
+	}
+	member := map[model.ConversationID]bool{}
+	for _, own := range now {
+		member[own.ConversationID] = true
+	}
+	for _, key := range keys {
+		there, exists := places[key]
+		if !exists && member[key.Conversation] && key.Seq > 0 ||
+			!there.Mark.Matches(from.delivered[key.Conversation].Mark) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// startAt sets the state to what the cursor says, which is proved. It returns how far each
+// conversation is delivered. In a conversation that the cursor does not name, exactly the events
+// below the low watermark are delivered. What is delivered is always the first events by seq, so it
+// ends before the first event that is not below.
 func (v *viewerEvents) startAt(
 	from viewerCursor, now []recentMembership,
-) map[model.ConversationID]int64 {
+) map[model.ConversationID]Place {
 	v.resetState()
 	v.low = from.low
-	start := make(map[model.ConversationID]int64, len(now))
+	start := make(map[model.ConversationID]Place, len(now))
 	for _, own := range now {
 		id := own.ConversationID
 		delivered, named := from.delivered[id]
-		start[id] = own.LastSeq
+		start[id] = own.last()
 		switch {
 		case named:
-			start[id] = delivered.seq
-			v.delivered[id] = progress{seq: start[id]}
+			start[id] = delivered.Place
+			v.delivered[id] = progress{Place: start[id]}
 			if own.Newest != nil {
 				v.newest[id] = *own.Newest
 			}
-			if start[id] > own.LastSeq {
-				return nil // the database has lost what the cursor knows
-			}
 		case own.First != nil:
-			start[id] = *own.First - 1
+			start[id] = Place{Seq: *own.First - 1}
 		}
 	}
 	return start
@@ -151,7 +189,7 @@ func (v *viewerEvents) startAt(
 func (v *viewerEvents) resetState() {
 	v.delivered = map[model.ConversationID]progress{}
 	v.newest = map[model.ConversationID]int64{}
-	v.ended = map[model.ConversationID]model.Departure{}
+	v.ended = map[model.ConversationID]departure{}
 	v.joining = map[model.ConversationID]ownMembership{}
 	v.leaving = model.ConversationID{}
 }
@@ -160,9 +198,9 @@ func (v *viewerEvents) resetState() {
 // those from conversations that the actor has joined again.
 func (v *viewerEvents) readDepartures(
 	ctx context.Context, from viewerCursor, now []recentMembership,
-) (departures []model.Departure, err error) {
+) (departures []departure, err error) {
 	named := bun.List(slices.Collect(maps.Keys(from.delivered)))
-	err = v.service.db.NewSelect().Model(&departures).Where("d.user_id = ?", v.actor.UserID).
+	err = v.selectDepartures(&departures).
 		Where("d.position >= ? OR d.conversation_id IN (?)", from.low.position, named).
 		OrderExpr("d.position, d.conversation_id").Scan(ctx)
 	if err != nil {
@@ -172,10 +210,10 @@ func (v *viewerEvents) readDepartures(
 	for _, own := range now {
 		member[own.ConversationID] = true
 	}
-	return slices.DeleteFunc(departures, func(d model.Departure) bool {
+	return slices.DeleteFunc(departures, func(d departure) bool {
 		delivered, named := from.delivered[d.ConversationID]
 		switch {
-		case named && delivered.ended && delivered.seq >= d.Seq:
+		case named && delivered.ended && delivered.Seq >= d.Seq:
 			v.ended[d.ConversationID] = d
 			return true
 		case named && !member[d.ConversationID]:
@@ -190,14 +228,15 @@ func (v *viewerEvents) readDepartures(
 
 // missed counts the items that a stream has to deliver before it is live.
 func missed(
-	now []recentMembership, start map[model.ConversationID]int64, departures []model.Departure,
+	now []recentMembership, start map[model.ConversationID]Place, departures []departure,
 ) int64 {
 	count := int64(len(departures))
 	for _, own := range now {
-		if start[own.ConversationID] < own.JoinedSeq {
+		delivered := start[own.ConversationID].Seq
+		if delivered < own.JoinedSeq {
 			count++
 		}
-		count += own.LastSeq - max(start[own.ConversationID], own.JoinedSeq)
+		count += own.LastSeq - max(delivered, own.JoinedSeq)
 	}
 	return count
 }
@@ -244,7 +283,7 @@ func (v *viewerEvents) catchUp(ctx context.Context, r backlog) error {
 // from other conversations.
 func (v *viewerEvents) deliverNamed(
 	ctx context.Context, r backlog,
-) (departures []model.Departure, err error) {
+) (departures []departure, err error) {
 	for _, d := range r.departures {
 		if _, named := v.delivered[d.ConversationID]; !named {
 			departures = append(departures, d)

@@ -51,6 +51,26 @@ func (v *viewerStream) unfollow() {
 type ownMembership struct {
 	model.ConversationMember `bun:",extend"`
 	LastSeq                  int64
+	// of the event with LastSeq
+	LastKind      model.EventKind
+	LastMessageID *model.MessageID
+	LastMark      model.Mark
+}
+
+// last returns the place of the conversation's newest event.
+func (own *ownMembership) last() Place {
+	return placeOf(&model.Event{
+		Seq: own.LastSeq, Kind: own.LastKind, MessageID: own.LastMessageID,
+		StoredMark: own.LastMark,
+	})
+}
+
+// withLast joins the conversation of a membership and its newest event, for ownMembership.
+func withLast(q *bun.SelectQuery) *bun.SelectQuery {
+	return q.ColumnExpr("c.last_seq, coalesce(le.kind, '') AS last_kind").
+		ColumnExpr("le.message_id AS last_message_id, coalesce(le.mark, 0) AS last_mark").
+		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
+		Join("LEFT JOIN events AS le ON le.conversation_id = c.id AND le.seq = c.last_seq")
 }
 
 // readMemberships reads the actor's memberships of some conversations; of all if only is empty. It
@@ -69,8 +89,7 @@ func (v *viewerStream) queryMemberships(
 	ctx context.Context, only ...model.ConversationID,
 ) (found []ownMembership, err error) {
 	q := v.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
-		ColumnExpr("?TableColumns, c.last_seq").
-		Join("JOIN conversations AS c ON c.id = cm.conversation_id").
+		ColumnExpr("?TableColumns").Apply(withLast).
 		Where("cm.user_id = ?", v.actor.UserID).OrderExpr("cm.conversation_id")
 	if len(only) > 0 {
 		q = q.Where("cm.conversation_id IN (?)", bun.List(only))
@@ -79,13 +98,17 @@ func (v *viewerStream) queryMemberships(
 }
 
 // follow adds a follower to a feed that was open before the membership was read.
-func (v *viewerStream) follow(f *feed, own ownMembership, seen int64) *follower {
+func (v *viewerStream) follow(f *feed, own ownMembership, seen Place) *follower {
 	fo := &follower{
 		stream: v.stream, feed: f, actor: &v.actor, id: own.ConversationID,
-		seen: seen, hidden: own.HiddenSeq, checked: own.LastSeq, position: own.Position,
+		seen: seen, hidden: own.HiddenSeq, position: own.Position,
+	}
+	fo.checked.Store(own.LastSeq)
+	if fo.seen.Seq == own.LastSeq {
+		fo.seen = own.last()
 	}
 	v.followers[fo.id] = fo
-	f.join(fo, own.LastSeq)
+	f.join(fo, own.last())
 	return fo
 }
 

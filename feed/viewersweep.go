@@ -21,8 +21,8 @@ type sweepPlace struct {
 // before their position: seq and position do not always rise together. sweep returns the departures
 // that are not below low.
 func (v *viewerEvents) sweep(
-	ctx context.Context, departures []model.Departure, low int64,
-) ([]model.Departure, error) {
+	ctx context.Context, departures []departure, low int64,
+) ([]departure, error) {
 	place := sweepPlace{v.low, everySeq} // after all events that v.low is above
 	for more := true; more; {
 		events, err := v.readSweepPage(ctx, place, low)
@@ -55,8 +55,8 @@ func (v *viewerEvents) sweep(
 
 // deliverDeparturesBelow delivers the departures below a low watermark, and returns the rest.
 func (v *viewerEvents) deliverDeparturesBelow(
-	departures []model.Departure, low watermark,
-) ([]model.Departure, error) {
+	departures []departure, low watermark,
+) ([]departure, error) {
 	for len(departures) > 0 && low.isBelow(departures[0].Position, departures[0].ConversationID) {
 		d := departures[0]
 		departures = departures[1:]
@@ -92,12 +92,12 @@ func (v *viewerEvents) sweepEvent(ctx context.Context, e, last *model.Event) err
 				return err
 			}
 		}
-		if e.Seq > fo.seen+1 {
+		if e.Seq > fo.seen.Seq+1 {
 			if err := v.catchUpTo(ctx, fo, e.Seq-1); err != nil {
 				return err
 			}
 		}
-		if e.Seq > fo.seen && !fo.isRemoved() {
+		if e.Seq > fo.seen.Seq && !fo.isRemoved() {
 			return fo.deliver(e, func(e *model.Event) error { return v.deliverSwept(fo, e, last) })
 		}
 	}
@@ -107,7 +107,7 @@ func (v *viewerEvents) sweepEvent(ctx context.Context, e, last *model.Event) err
 
 // deliverSwept delivers an event. The low watermark rises to last with it, unless that is nil.
 func (v *viewerEvents) deliverSwept(fo *follower, e, last *model.Event) error {
-	v.delivered[fo.id] = progress{seq: e.Seq}
+	v.delivered[fo.id] = progress{Place: placeOf(e)}
 	v.newest[fo.id] = max(v.newest[fo.id], e.Position)
 	v.raiseLow(last)
 	return v.deliverItem(ViewerEvent{Event: e})
@@ -151,7 +151,7 @@ func (v *viewerEvents) checkMemberships(ctx context.Context, events []*model.Eve
 		return err
 	}
 	for _, own := range found {
-		if fo := v.followers[own.ConversationID]; fo == nil || own.JoinedSeq <= fo.checked {
+		if fo := v.followers[own.ConversationID]; fo == nil || own.JoinedSeq <= fo.checked.Load() {
 			delete(ids, own.ConversationID)
 		}
 	}

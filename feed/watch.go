@@ -17,11 +17,11 @@ func (s *Service) Watch(
 	ctx context.Context, actor model.Actor, id model.ConversationID, notifier wake.Notifier,
 ) (*Watcher, error) {
 	// Above every event, so that the follower does not begin with a backlog.
-	fo, err := s.attach(ctx, &stream{Notifier: notifier}, actor, id, everySeq)
+	fo, err := s.attach(ctx, &stream{Notifier: notifier}, actor, id, Place{Seq: everySeq})
 	if err != nil {
 		return nil, err
 	}
-	fo.seen = fo.checked // so that Drain reports what is missed from now on
+	fo.seen = Place{Seq: fo.checked.Load()} // so that Drain reports what is missed from now on
 	return &Watcher{fo}, nil
 }
 

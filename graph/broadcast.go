@@ -167,9 +167,17 @@ func (b *broadcaster) subscribe(
 	if err != nil {
 		return false
 	}
-	var after *int64
-	if seq, ok := arguments["afterSeq"].(int64); ok {
-		after = &seq
+	var cursor *string
+	var seq *int64
+	if text, ok := arguments["after"].(string); ok {
+		cursor = &text
+	}
+	if n, ok := arguments["afterSeq"].(int64); ok {
+		seq = &n
+	}
+	after, err := placeAfter(conversation, cursor, seq)
+	if err != nil {
+		return false
 	}
 	s := &broadcastSubscription{
 		broadcaster: b, op: op, oc: oc, ctx: ctx, mode: mode, field: field.Name, key: key,
@@ -228,11 +236,11 @@ func (s *broadcastSubscription) replay(ctx context.Context, e *model.Event) erro
 }
 
 // caughtUp sends the notice that the replay is over, which only conversationEvents has.
-func (s *broadcastSubscription) caughtUp(ctx context.Context, seq int64) error {
+func (s *broadcastSubscription) caughtUp(ctx context.Context, place feed.Place) error {
 	if s.field != "conversationEvents" {
 		return nil
 	}
-	return s.put(ctx, feed.Followed{CaughtUp: seq})
+	return s.put(ctx, feed.Followed{CaughtUp: place})
 }
 
 // put sends the answer to one item. An error ends the subscription, because its client could not go

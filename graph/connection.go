@@ -6,6 +6,7 @@ import (
 
 	"parley/auth"
 	"parley/chat"
+	"parley/feed"
 	"parley/model"
 	"parley/store"
 )
@@ -77,7 +78,7 @@ func memberConnection(page store.Page[*model.ConversationMember]) *ConversationM
 }
 
 func messageConnection(page store.Page[*model.Message]) *MessageConnection {
-	list, info := edges(page, chat.MessageCursor,
+	list, info := edges(page, feed.MessageCursor,
 		func(c string, m *model.Message) *MessageEdge { return &MessageEdge{c, m} })
 	return &MessageConnection{Edges: list, Nodes: page.Items, PageInfo: info}
 }

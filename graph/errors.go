@@ -119,6 +119,9 @@ func (p presenter) explain(
 				ratelimit.ReportRefusal(ctx, known.RetryAfter)
 			}
 		}
+		if known.Code == errs.HistoryChanged {
+			extra = map[string]any{"cursor": known.Cursor}
+		}
 		return string(known.Code), known.Message, extra
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

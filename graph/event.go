@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"parley/errs"
 	"parley/feed"
 	"parley/model"
 )
@@ -17,8 +18,18 @@ type ConversationEvent any
 type eventBase struct {
 	Seq          int64
 	At           time.Time
+	mark         model.Mark
+	streamCursor string               // of the item, only in CaughtUp of a stream of all conversations
 	actor        *model.UserID        // nil if the account has been removed, and in CaughtUp
 	conversation model.ConversationID // zero in CaughtUp of a stream of all conversations
+}
+
+// Cursor is the cursor of the event's place.
+func (b eventBase) Cursor() string {
+	if b.streamCursor != "" {
+		return b.streamCursor
+	}
+	return feed.PlaceCursor(b.conversation, feed.Place{Seq: b.Seq, Mark: b.mark})
 }
 
 // Actor is the user who did it.
@@ -101,7 +112,9 @@ type (
 
 // eventOf converts a stored event to the type of its kind.
 func eventOf(e *model.Event) (ConversationEvent, error) {
-	b := eventBase{Seq: e.Seq, At: e.At, actor: e.ActorID, conversation: e.ConversationID}
+	b := eventBase{
+		Seq: e.Seq, At: e.At, mark: e.Mark(), actor: e.ActorID, conversation: e.ConversationID,
+	}
 	switch e.Kind {
 	case model.ConversationCreated:
 		return ConversationCreated{b}, nil
@@ -148,7 +161,9 @@ func conversationEvent(
 ) func(feed.Followed) (ConversationEvent, bool, error) {
 	return func(f feed.Followed) (ConversationEvent, bool, error) {
 		if f.Event == nil {
-			return CaughtUp{eventBase{Seq: f.CaughtUp, At: time.Now(), conversation: id}}, true, nil
+			return CaughtUp{eventBase{
+				Seq: f.CaughtUp.Seq, At: time.Now(), mark: f.CaughtUp.Mark, conversation: id,
+			}}, true, nil
 		}
 		e, err := eventOf(f.Event)
 		return e, true, err
@@ -166,4 +181,27 @@ func singletonEvent(conversation string, item feed.Followed) (<-chan Conversatio
 		return nil, err
 	}
 	return singleton(e), nil
+}
+
+// newestEvents returns the keys of the newest events of conversations.
+func newestEvents(list []*model.Conversation) []feed.EventKey {
+	keys := make([]feed.EventKey, len(list))
+	for i, c := range list {
+		keys[i] = feed.EventKey{Conversation: c.ID, Seq: c.LastSeq}
+	}
+	return keys
+}
+
+// placeAfter returns the place that a subscription to one conversation begins after; nil is now.
+func placeAfter(
+	conversation model.ConversationID, after *string, afterSeq *int64,
+) (*feed.Place, error) {
+	switch {
+	case after != nil && afterSeq != nil:
+		return nil, errs.New(errs.BadUserInput, "Give after or afterSeq, not both.")
+	case after == nil:
+		return feed.AfterSeq(afterSeq), nil
+	}
+	place, err := feed.ReadPlaceCursor(conversation, *after)
+	return &place, err
 }

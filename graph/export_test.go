@@ -8,6 +8,7 @@ import (
 
 	"parley/auth"
 	"parley/fair"
+	"parley/feed"
 	"parley/model"
 	"parley/wire"
 )
@@ -39,7 +40,7 @@ func (s *Server) BroadcastAnswer(
 		return nil, refused
 	}
 	_, key, _ := broadcastKeyOf(oc)
-	all, err := s.services.Feed.Follow(ctx, viewer, id, new(int64))
+	all, err := s.services.Feed.Follow(ctx, viewer, id, &feed.Place{})
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Seq          func(childComplexity int) int
 	}
 
@@ -92,6 +93,7 @@ type ComplexityRoot struct {
 	Conversation struct {
 		CreatedAt        func(childComplexity int) int
 		Draft            func(childComplexity int) int
+		EventsCursor     func(childComplexity int) int
 		History          func(childComplexity int) int
 		ID               func(childComplexity int) int
 		Kind             func(childComplexity int) int
@@ -117,6 +119,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Seq          func(childComplexity int) int
 	}
 
@@ -162,6 +165,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Seq          func(childComplexity int) int
 		Title        func(childComplexity int) int
 	}
@@ -170,6 +174,7 @@ type ComplexityRoot struct {
 		Actor            func(childComplexity int) int
 		At               func(childComplexity int) int
 		Conversation     func(childComplexity int) int
+		Cursor           func(childComplexity int) int
 		MembersMayRename func(childComplexity int) int
 		Seq              func(childComplexity int) int
 	}
@@ -218,6 +223,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Role         func(childComplexity int) int
 		Seq          func(childComplexity int) int
 		User         func(childComplexity int) int
@@ -227,6 +233,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Seq          func(childComplexity int) int
 		User         func(childComplexity int) int
 	}
@@ -235,6 +242,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Role         func(childComplexity int) int
 		Seq          func(childComplexity int) int
 		User         func(childComplexity int) int
@@ -245,6 +253,7 @@ type ComplexityRoot struct {
 		Content      func(childComplexity int) int
 		Conversation func(childComplexity int) int
 		CreatedAt    func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		DeletedAt    func(childComplexity int) int
 		EditedAt     func(childComplexity int) int
 		ID           func(childComplexity int) int
@@ -259,6 +268,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Message      func(childComplexity int) int
 		Seq          func(childComplexity int) int
 	}
@@ -273,6 +283,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Message      func(childComplexity int) int
 		Seq          func(childComplexity int) int
 	}
@@ -286,6 +297,7 @@ type ComplexityRoot struct {
 		Actor        func(childComplexity int) int
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Message      func(childComplexity int) int
 		Seq          func(childComplexity int) int
 	}
@@ -372,6 +384,7 @@ type ComplexityRoot struct {
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
 		Count        func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Emoji        func(childComplexity int) int
 		Message      func(childComplexity int) int
 		Seq          func(childComplexity int) int
@@ -390,6 +403,7 @@ type ComplexityRoot struct {
 		At           func(childComplexity int) int
 		Conversation func(childComplexity int) int
 		Count        func(childComplexity int) int
+		Cursor       func(childComplexity int) int
 		Emoji        func(childComplexity int) int
 		Message      func(childComplexity int) int
 		Seq          func(childComplexity int) int
@@ -477,10 +491,10 @@ type ComplexityRoot struct {
 
 	Subscription struct {
 		ConversationAdded  func(childComplexity int) int
-		ConversationEvents func(childComplexity int, conversationID string, afterSeq *int) int
+		ConversationEvents func(childComplexity int, conversationID string, after *string, afterSeq *int) int
 		Events             func(childComplexity int, after *string) int
 		InboxUpdated       func(childComplexity int) int
-		MessageAdded       func(childComplexity int, conversationID string, afterSeq *int) int
+		MessageAdded       func(childComplexity int, conversationID string, after *string, afterSeq *int) int
 		PresenceChanged    func(childComplexity int) int
 		ReadReceipts       func(childComplexity int, conversationID string) int
 		Typing             func(childComplexity int, conversationID string) int
@@ -579,6 +593,7 @@ type ComplexityRoot struct {
 type ConversationResolver interface {
 	Title(ctx context.Context, obj *model.Conversation) (string, error)
 
+	EventsCursor(ctx context.Context, obj *model.Conversation) (string, error)
 	Owner(ctx context.Context, obj *model.Conversation) (*model.User, error)
 	MemberCount(ctx context.Context, obj *model.Conversation) (int, error)
 	Members(ctx context.Context, obj *model.Conversation, first *int, after *string, last *int, before *string) (*ConversationMemberConnection, error)
@@ -600,6 +615,7 @@ type ConversationMemberResolver interface {
 type MessageResolver interface {
 	Conversation(ctx context.Context, obj *model.Message) (*model.Conversation, error)
 
+	Cursor(ctx context.Context, obj *model.Message) (string, error)
 	Author(ctx context.Context, obj *model.Message) (*model.User, error)
 
 	ReplyTo(ctx context.Context, obj *model.Message) (*model.Message, error)
@@ -664,8 +680,8 @@ type SessionResolver interface {
 	Current(ctx context.Context, obj *model.Session) (bool, error)
 }
 type SubscriptionResolver interface {
-	MessageAdded(ctx context.Context, conversationID string, afterSeq *int) (<-chan *model.Message, error)
-	ConversationEvents(ctx context.Context, conversationID string, afterSeq *int) (<-chan ConversationEvent, error)
+	MessageAdded(ctx context.Context, conversationID string, after *string, afterSeq *int) (<-chan *model.Message, error)
+	ConversationEvents(ctx context.Context, conversationID string, after *string, afterSeq *int) (<-chan ConversationEvent, error)
 	Events(ctx context.Context, after *string) (<-chan *ViewerEvent, error)
 	ConversationAdded(ctx context.Context) (<-chan *model.Conversation, error)
 	InboxUpdated(ctx context.Context) (<-chan *InboxUpdate, error)
@@ -769,6 +785,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.CaughtUp.Conversation(childComplexity), true
+	case "CaughtUp.cursor":
+		if e.ComplexityRoot.CaughtUp.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.CaughtUp.Cursor(childComplexity), true
 	case "CaughtUp.seq":
 		if e.ComplexityRoot.CaughtUp.Seq == nil {
 			break
@@ -815,6 +837,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Conversation.Draft(childComplexity), true
+	case "Conversation.eventsCursor":
+		if e.ComplexityRoot.Conversation.EventsCursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Conversation.EventsCursor(childComplexity), true
 	case "Conversation.historyVisibility":
 		if e.ComplexityRoot.Conversation.History == nil {
 			break
@@ -941,6 +969,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ConversationCreated.Conversation(childComplexity), true
+	case "ConversationCreated.cursor":
+		if e.ComplexityRoot.ConversationCreated.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ConversationCreated.Cursor(childComplexity), true
 	case "ConversationCreated.seq":
 		if e.ComplexityRoot.ConversationCreated.Seq == nil {
 			break
@@ -1092,6 +1126,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ConversationRenamed.Conversation(childComplexity), true
+	case "ConversationRenamed.cursor":
+		if e.ComplexityRoot.ConversationRenamed.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ConversationRenamed.Cursor(childComplexity), true
 	case "ConversationRenamed.seq":
 		if e.ComplexityRoot.ConversationRenamed.Seq == nil {
 			break
@@ -1123,6 +1163,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ConversationSettingsChanged.Conversation(childComplexity), true
+	case "ConversationSettingsChanged.cursor":
+		if e.ComplexityRoot.ConversationSettingsChanged.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ConversationSettingsChanged.Cursor(childComplexity), true
 	case "ConversationSettingsChanged.membersMayRename":
 		if e.ComplexityRoot.ConversationSettingsChanged.MembersMayRename == nil {
 			break
@@ -1258,6 +1304,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.MemberAdded.Conversation(childComplexity), true
+	case "MemberAdded.cursor":
+		if e.ComplexityRoot.MemberAdded.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.MemberAdded.Cursor(childComplexity), true
 	case "MemberAdded.role":
 		if e.ComplexityRoot.MemberAdded.Role == nil {
 			break
@@ -1295,6 +1347,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.MemberRemoved.Conversation(childComplexity), true
+	case "MemberRemoved.cursor":
+		if e.ComplexityRoot.MemberRemoved.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.MemberRemoved.Cursor(childComplexity), true
 	case "MemberRemoved.seq":
 		if e.ComplexityRoot.MemberRemoved.Seq == nil {
 			break
@@ -1326,6 +1384,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.MemberRoleChanged.Conversation(childComplexity), true
+	case "MemberRoleChanged.cursor":
+		if e.ComplexityRoot.MemberRoleChanged.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.MemberRoleChanged.Cursor(childComplexity), true
 	case "MemberRoleChanged.role":
 		if e.ComplexityRoot.MemberRoleChanged.Role == nil {
 			break
@@ -1369,6 +1433,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Message.CreatedAt(childComplexity), true
+	case "Message.cursor":
+		if e.ComplexityRoot.Message.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Message.Cursor(childComplexity), true
 	case "Message.deletedAt":
 		if e.ComplexityRoot.Message.DeletedAt == nil {
 			break
@@ -1441,6 +1511,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.MessageAdded.Conversation(childComplexity), true
+	case "MessageAdded.cursor":
+		if e.ComplexityRoot.MessageAdded.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.MessageAdded.Cursor(childComplexity), true
 	case "MessageAdded.message":
 		if e.ComplexityRoot.MessageAdded.Message == nil {
 			break
@@ -1491,6 +1567,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.MessageDeleted.Conversation(childComplexity), true
+	case "MessageDeleted.cursor":
+		if e.ComplexityRoot.MessageDeleted.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.MessageDeleted.Cursor(childComplexity), true
 	case "MessageDeleted.message":
 		if e.ComplexityRoot.MessageDeleted.Message == nil {
 			break
@@ -1535,6 +1617,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.MessageEdited.Conversation(childComplexity), true
+	case "MessageEdited.cursor":
+		if e.ComplexityRoot.MessageEdited.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.MessageEdited.Cursor(childComplexity), true
 	case "MessageEdited.message":
 		if e.ComplexityRoot.MessageEdited.Message == nil {
 			break
@@ -2096,6 +2184,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ReactionAdded.Count(childComplexity), true
+	case "ReactionAdded.cursor":
+		if e.ComplexityRoot.ReactionAdded.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ReactionAdded.Cursor(childComplexity), true
 	case "ReactionAdded.emoji":
 		if e.ComplexityRoot.ReactionAdded.Emoji == nil {
 			break
@@ -2175,6 +2269,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ReactionRemoved.Count(childComplexity), true
+	case "ReactionRemoved.cursor":
+		if e.ComplexityRoot.ReactionRemoved.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ReactionRemoved.Cursor(childComplexity), true
 	case "ReactionRemoved.emoji":
 		if e.ComplexityRoot.ReactionRemoved.Emoji == nil {
 			break
@@ -2418,7 +2518,7 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 			return 0, false
 		}
 
-		return e.ComplexityRoot.Subscription.ConversationEvents(childComplexity, args["conversationId"].(string), args["afterSeq"].(*int)), true
+		return e.ComplexityRoot.Subscription.ConversationEvents(childComplexity, args["conversationId"].(string), args["after"].(*string), args["afterSeq"].(*int)), true
 	case "Subscription.events":
 		if e.ComplexityRoot.Subscription.Events == nil {
 			break
@@ -2446,7 +2546,7 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 			return 0, false
 		}
 
-		return e.ComplexityRoot.Subscription.MessageAdded(childComplexity, args["conversationId"].(string), args["afterSeq"].(*int)), true
+		return e.ComplexityRoot.Subscription.MessageAdded(childComplexity, args["conversationId"].(string), args["after"].(*string), args["afterSeq"].(*int)), true
 	case "Subscription.presenceChanged":
 		if e.ComplexityRoot.Subscription.PresenceChanged == nil {
 			break
@@ -2911,8 +3011,14 @@ fields are null.
 - ` + "`" + `FORBIDDEN` + "`" + `: signed in, but not allowed
 - ` + "`" + `NOT_FOUND` + "`" + `: it does not exist, or the viewer may not see it; the error never shows which
 - ` + "`" + `BAD_USER_INPUT` + "`" + `: a malformed id, cursor, variable or page size
-- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served at the moment; try again. If the answer to a commit was lost, the
-  change may be stored. sendMessage with an ` + "`" + `idempotencyKey` + "`" + ` can always be repeated
+- ` + "`" + `HISTORY_CHANGED` + "`" + `: a subscription to one conversation cannot be continued, because the server's
+  database was restored, or another server that was behind has taken over, and events that the
+  client has are lost. Fetch again what is shown, and subscribe again after ` + "`" + `extensions.cursor` + "`" + `, the
+  newest place. Ends no connection
+- ` + "`" + `UNAVAILABLE` + "`" + `: cannot be served at the moment, for example while the database is away, changes
+  over to another server, or takes no writes; try again, after ` + "`" + `extensions.retryAfterMs` + "`" + ` if it is
+  there. If the answer to a commit was lost, the change may be stored. sendMessage with an
+  ` + "`" + `idempotencyKey` + "`" + ` can always be repeated
 - ` + "`" + `RATE_LIMITED` + "`" + `: too fast, or too much at once. ` + "`" + `extensions.retryAfterMs` + "`" + ` is the time after which
   to try again, in milliseconds, if it is known. Nothing was changed
 - ` + "`" + `INTERNAL_SERVER_ERROR` + "`" + `: a fault of the server; the operator finds ` + "`" + `extensions.errorId` + "`" + ` in the log
@@ -3390,9 +3496,13 @@ type Subscription {
   """
   The messages of one conversation, each exactly once, in order of seq, the viewer's own included.
 
-  With ` + "`" + `afterSeq` + "`" + `: first every message after it, then live messages, with no gap and no duplicate
-  between the two, however long the client was away. Give the seq of the last message you have, or 0
-  for all of them. Without: from now on.
+  With ` + "`" + `after` + "`" + `: first every message after that place, then live messages, with no gap and no
+  duplicate between the two, however long the client was away. Give the ` + "`" + `cursor` + "`" + ` of the last message
+  you have, of a page's last edge, or the conversation's ` + "`" + `eventsCursor` + "`" + `. Without: from now on.
+
+  A cursor names an event, and not only its number. If the database has been restored since, and
+  lost that event, the subscription ends with HISTORY_CHANGED before anything else is delivered;
+  so does one that is open. ` + "`" + `extensions.cursor` + "`" + ` is then the newest place.
 
   Needs membership (else NOT_FOUND), and ends with FORBIDDEN when the viewer is no longer a member.
   When the session ends or the access token expires, a WebSocket is closed with 4403, and a
@@ -3403,7 +3513,16 @@ type Subscription {
     "A conversation that the viewer is a member of."
     conversationId: ID!
     """
-    0 up to the conversation's newest seq; BAD_USER_INPUT otherwise. Left out or null: from now on.
+    The cursor of a message or an event of this conversation, or its ` + "`" + `eventsCursor` + "`" + `; BAD_USER_INPUT
+    for anything else. Left out or null: from now on. HISTORY_CHANGED if that event is lost.
+    """
+    after: String
+    """
+    The seq of an event, in place of ` + "`" + `after` + "`" + `; 0 is before the first. For a first try, and for
+    reading everything from 0. It cannot prove which event stood there: after a restore, lost events
+    have their numbers given again, and a client that comes back by number misses the new ones
+    without a notice. HISTORY_CHANGED above the newest event; BAD_USER_INPUT if it is negative, or
+    given together with ` + "`" + `after` + "`" + `.
     """
     afterSeq: Int
   ): Message!
@@ -3418,7 +3537,16 @@ type Subscription {
     "A conversation that the viewer is a member of."
     conversationId: ID!
     """
-    0 up to the conversation's newest seq; BAD_USER_INPUT otherwise. Left out or null: from now on.
+    The cursor of a message or an event of this conversation, or its ` + "`" + `eventsCursor` + "`" + `; BAD_USER_INPUT
+    for anything else. Left out or null: from now on. HISTORY_CHANGED if that event is lost.
+    """
+    after: String
+    """
+    The seq of an event, in place of ` + "`" + `after` + "`" + `; 0 is before the first. For a first try, and for
+    reading everything from 0. It cannot prove which event stood there: after a restore, lost events
+    have their numbers given again, and a client that comes back by number misses the new ones
+    without a notice. HISTORY_CHANGED above the newest event; BAD_USER_INPUT if it is negative, or
+    given together with ` + "`" + `after` + "`" + `.
     """
     afterSeq: Int
   ): ConversationEvent!
@@ -3435,10 +3563,12 @@ type Subscription {
   ` + "`" + `ConversationLeft` + "`" + ` is the last item of a conversation that they leave. It comes alone for a
   membership that began and ended before the stream saw it.
 
-  A cursor that is too old to be served, or that has more than 10,000 events, joins and departures
-  after it (a setting), gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and continue from
-  there. A live stream gets it only if a transaction holds the database's low watermark back while
-  more than 80 conversations are busy. A cursor has at most 4,096 characters, and works for the
+  A cursor that is older than 90 days, that has more than 10,000 events, joins and departures after
+  it (a setting), or whose events the database has lost, because a backup was restored or a server
+  that was behind has taken over, gets ` + "`" + `StreamReset` + "`" + ` first: fetch what is shown again, and continue
+  from there. A live stream gets it in the last case too, before anything of the new history; and if
+  a transaction holds the database's low watermark back while more than 80 conversations are busy. A
+  cursor has at most 4,096 characters, and works for the
   account that it was made for, on any server of this database. BAD_USER_INPUT for everything else:
   it is refused before anything is read.
 
@@ -3879,6 +4009,12 @@ type Conversation implements Node {
   """
   lastSeq: Int!
   """
+  The cursor of the newest event, as of when the conversation was read, which is before anything
+  below it. Give it to ` + "`" + `conversationEvents` + "`" + ` or ` + "`" + `messageAdded` + "`" + ` as ` + "`" + `after` + "`" + `, and nothing is missed in
+  between.
+  """
+  eventsCursor: String!
+  """
   Null in a direct conversation, and for the moment between the removal of the owner's account and
   ` + "`" + `MemberRoleChanged` + "`" + `.
   """
@@ -4222,6 +4358,11 @@ type Message implements Node {
   conversation.
   """
   seq: Int!
+  """
+  Names this place, for ` + "`" + `after` + "`" + ` of ` + "`" + `messageAdded` + "`" + ` and ` + "`" + `conversationEvents` + "`" + `: they continue with what
+  comes next. Also ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + ` of the conversation's messages.
+  """
+  cursor: String!
   "Null once the account is gone; the message stays."
   author: User
   "Plain text. Empty once the message is deleted."
@@ -4310,7 +4451,9 @@ type MessageConnection {
 
 "One message of a page."
 type MessageEdge {
-  "Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `."
+  """
+  Names this place in the list, for ` + "`" + `after` + "`" + ` and ` + "`" + `before` + "`" + `; the same as the message's own cursor.
+  """
   cursor: String!
   "The message."
   node: Message!
@@ -4450,6 +4593,8 @@ type RemoveReactionPayload {
 interface ConversationEvent {
   "The number in the conversation. In ` + "`" + `CaughtUp` + "`" + `, that of the newest event that was delivered."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4465,6 +4610,8 @@ interface ConversationEvent {
 type ConversationCreated implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4477,6 +4624,8 @@ type ConversationCreated implements ConversationEvent {
 type ConversationRenamed implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   """
@@ -4494,6 +4643,8 @@ type ConversationRenamed implements ConversationEvent {
 type ConversationSettingsChanged implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4508,6 +4659,8 @@ type ConversationSettingsChanged implements ConversationEvent {
 type MemberAdded implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4524,6 +4677,8 @@ type MemberAdded implements ConversationEvent {
 type MemberRemoved implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it: the member who left, or who removed them; null once the account is gone."
@@ -4538,6 +4693,8 @@ type MemberRemoved implements ConversationEvent {
 type MemberRoleChanged implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   """
@@ -4556,6 +4713,8 @@ type MemberRoleChanged implements ConversationEvent {
 type MessageAdded implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4570,6 +4729,8 @@ type MessageAdded implements ConversationEvent {
 type MessageEdited implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4584,6 +4745,8 @@ type MessageEdited implements ConversationEvent {
 type MessageDeleted implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4598,6 +4761,8 @@ type MessageDeleted implements ConversationEvent {
 type ReactionAdded implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4618,6 +4783,8 @@ type ReactionAdded implements ConversationEvent {
 type ReactionRemoved implements ConversationEvent {
   "Its number in the conversation; all events share the numbers, without gaps."
   seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
   "When it happened."
   at: Time!
   "The user who did it; null once the account is gone, and if no one did."
@@ -4638,6 +4805,8 @@ type ReactionRemoved implements ConversationEvent {
 type CaughtUp implements ConversationEvent {
   "The seq of the newest event that was delivered; 0 in ` + "`" + `events` + "`" + `."
   seq: Int!
+  "Everything up to here has been delivered. In ` + "`" + `events` + "`" + `, the same as the item's cursor."
+  cursor: String!
   "Now."
   at: Time!
   "Always null."
@@ -4692,8 +4861,8 @@ type ConversationLeft {
 }
 
 """
-Something can no longer be delivered, usually because the cursor was too old. The stream starts
-again from now: fetch what is shown.
+Something can no longer be delivered: the cursor was too old, or the database was restored and has
+another history than before. The stream starts again from now: fetch what is shown.
 """
 type StreamReset {
   "Now."
@@ -4834,6 +5003,8 @@ func (ec *executionContext) childFields_Conversation(ctx context.Context, field 
 		return ec.fieldContext_Conversation_lastActivityAt(ctx, field)
 	case "lastSeq":
 		return ec.fieldContext_Conversation_lastSeq(ctx, field)
+	case "eventsCursor":
+		return ec.fieldContext_Conversation_eventsCursor(ctx, field)
 	case "owner":
 		return ec.fieldContext_Conversation_owner(ctx, field)
 	case "memberCount":
@@ -5010,6 +5181,8 @@ func (ec *executionContext) childFields_Message(ctx context.Context, field graph
 		return ec.fieldContext_Message_conversation(ctx, field)
 	case "seq":
 		return ec.fieldContext_Message_seq(ctx, field)
+	case "cursor":
+		return ec.fieldContext_Message_cursor(ctx, field)
 	case "author":
 		return ec.fieldContext_Message_author(ctx, field)
 	case "content":
@@ -6351,14 +6524,22 @@ func (ec *executionContext) field_Subscription_conversationEvents_args(ctx conte
 		return nil, err
 	}
 	args["conversationId"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "afterSeq",
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "afterSeq",
 		func(ctx context.Context, v any) (*int, error) {
 			return ec.unmarshalOInt2ᚖint(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["afterSeq"] = arg1
+	args["afterSeq"] = arg2
 	return args, nil
 }
 
@@ -6387,14 +6568,22 @@ func (ec *executionContext) field_Subscription_messageAdded_args(ctx context.Con
 		return nil, err
 	}
 	args["conversationId"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "afterSeq",
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "afterSeq",
 		func(ctx context.Context, v any) (*int, error) {
 			return ec.unmarshalOInt2ᚖint(ctx, v)
 		})
 	if err != nil {
 		return nil, err
 	}
-	args["afterSeq"] = arg1
+	args["afterSeq"] = arg2
 	return args, nil
 }
 
@@ -6777,6 +6966,29 @@ func (ec *executionContext) _CaughtUp_seq(ctx context.Context, field graphql.Col
 }
 func (ec *executionContext) fieldContext_CaughtUp_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("CaughtUp", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _CaughtUp_cursor(ctx context.Context, field graphql.CollectedField, obj *CaughtUp) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_CaughtUp_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_CaughtUp_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("CaughtUp", field, true, false, errors.New("field of type String does not have child fields"))
 }
 
 func (ec *executionContext) _CaughtUp_at(ctx context.Context, field graphql.CollectedField, obj *CaughtUp) (ret graphql.Marshaler) {
@@ -7178,6 +7390,29 @@ func (ec *executionContext) fieldContext_Conversation_lastSeq(_ context.Context,
 	return graphql.NewScalarFieldContext("Conversation", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _Conversation_eventsCursor(ctx context.Context, field graphql.CollectedField, obj *model.Conversation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Conversation_eventsCursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Conversation().EventsCursor(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Conversation_eventsCursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Conversation", field, true, true, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _Conversation_owner(ctx context.Context, field graphql.CollectedField, obj *model.Conversation) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -7525,6 +7760,29 @@ func (ec *executionContext) _ConversationCreated_seq(ctx context.Context, field 
 }
 func (ec *executionContext) fieldContext_ConversationCreated_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("ConversationCreated", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _ConversationCreated_cursor(ctx context.Context, field graphql.CollectedField, obj *ConversationCreated) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ConversationCreated_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ConversationCreated_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ConversationCreated", field, true, false, errors.New("field of type String does not have child fields"))
 }
 
 func (ec *executionContext) _ConversationCreated_at(ctx context.Context, field graphql.CollectedField, obj *ConversationCreated) (ret graphql.Marshaler) {
@@ -8160,6 +8418,29 @@ func (ec *executionContext) fieldContext_ConversationRenamed_seq(_ context.Conte
 	return graphql.NewScalarFieldContext("ConversationRenamed", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _ConversationRenamed_cursor(ctx context.Context, field graphql.CollectedField, obj *ConversationRenamed) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ConversationRenamed_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ConversationRenamed_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ConversationRenamed", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _ConversationRenamed_at(ctx context.Context, field graphql.CollectedField, obj *ConversationRenamed) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8291,6 +8572,29 @@ func (ec *executionContext) _ConversationSettingsChanged_seq(ctx context.Context
 }
 func (ec *executionContext) fieldContext_ConversationSettingsChanged_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("ConversationSettingsChanged", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _ConversationSettingsChanged_cursor(ctx context.Context, field graphql.CollectedField, obj *ConversationSettingsChanged) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ConversationSettingsChanged_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ConversationSettingsChanged_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ConversationSettingsChanged", field, true, false, errors.New("field of type String does not have child fields"))
 }
 
 func (ec *executionContext) _ConversationSettingsChanged_at(ctx context.Context, field graphql.CollectedField, obj *ConversationSettingsChanged) (ret graphql.Marshaler) {
@@ -8902,6 +9206,29 @@ func (ec *executionContext) fieldContext_MemberAdded_seq(_ context.Context, fiel
 	return graphql.NewScalarFieldContext("MemberAdded", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _MemberAdded_cursor(ctx context.Context, field graphql.CollectedField, obj *MemberAdded) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MemberAdded_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MemberAdded_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MemberAdded", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _MemberAdded_at(ctx context.Context, field graphql.CollectedField, obj *MemberAdded) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -9067,6 +9394,29 @@ func (ec *executionContext) fieldContext_MemberRemoved_seq(_ context.Context, fi
 	return graphql.NewScalarFieldContext("MemberRemoved", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _MemberRemoved_cursor(ctx context.Context, field graphql.CollectedField, obj *MemberRemoved) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MemberRemoved_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MemberRemoved_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MemberRemoved", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _MemberRemoved_at(ctx context.Context, field graphql.CollectedField, obj *MemberRemoved) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -9207,6 +9557,29 @@ func (ec *executionContext) _MemberRoleChanged_seq(ctx context.Context, field gr
 }
 func (ec *executionContext) fieldContext_MemberRoleChanged_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("MemberRoleChanged", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _MemberRoleChanged_cursor(ctx context.Context, field graphql.CollectedField, obj *MemberRoleChanged) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MemberRoleChanged_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MemberRoleChanged_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MemberRoleChanged", field, true, false, errors.New("field of type String does not have child fields"))
 }
 
 func (ec *executionContext) _MemberRoleChanged_at(ctx context.Context, field graphql.CollectedField, obj *MemberRoleChanged) (ret graphql.Marshaler) {
@@ -9427,6 +9800,29 @@ func (ec *executionContext) _Message_seq(ctx context.Context, field graphql.Coll
 }
 func (ec *executionContext) fieldContext_Message_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("Message", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Message_cursor(ctx context.Context, field graphql.CollectedField, obj *model.Message) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Message_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Message().Cursor(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Message_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Message", field, true, true, errors.New("field of type String does not have child fields"))
 }
 
 func (ec *executionContext) _Message_author(ctx context.Context, field graphql.CollectedField, obj *model.Message) (ret graphql.Marshaler) {
@@ -9716,6 +10112,29 @@ func (ec *executionContext) fieldContext_MessageAdded_seq(_ context.Context, fie
 	return graphql.NewScalarFieldContext("MessageAdded", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _MessageAdded_cursor(ctx context.Context, field graphql.CollectedField, obj *MessageAdded) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MessageAdded_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MessageAdded_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MessageAdded", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _MessageAdded_at(ctx context.Context, field graphql.CollectedField, obj *MessageAdded) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -9954,6 +10373,29 @@ func (ec *executionContext) fieldContext_MessageDeleted_seq(_ context.Context, f
 	return graphql.NewScalarFieldContext("MessageDeleted", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _MessageDeleted_cursor(ctx context.Context, field graphql.CollectedField, obj *MessageDeleted) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MessageDeleted_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MessageDeleted_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MessageDeleted", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _MessageDeleted_at(ctx context.Context, field graphql.CollectedField, obj *MessageDeleted) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -10149,6 +10591,29 @@ func (ec *executionContext) _MessageEdited_seq(ctx context.Context, field graphq
 }
 func (ec *executionContext) fieldContext_MessageEdited_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("MessageEdited", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _MessageEdited_cursor(ctx context.Context, field graphql.CollectedField, obj *MessageEdited) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MessageEdited_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MessageEdited_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MessageEdited", field, true, false, errors.New("field of type String does not have child fields"))
 }
 
 func (ec *executionContext) _MessageEdited_at(ctx context.Context, field graphql.CollectedField, obj *MessageEdited) (ret graphql.Marshaler) {
@@ -12521,6 +12986,29 @@ func (ec *executionContext) fieldContext_ReactionAdded_seq(_ context.Context, fi
 	return graphql.NewScalarFieldContext("ReactionAdded", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _ReactionAdded_cursor(ctx context.Context, field graphql.CollectedField, obj *ReactionAdded) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ReactionAdded_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ReactionAdded_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ReactionAdded", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _ReactionAdded_at(ctx context.Context, field graphql.CollectedField, obj *ReactionAdded) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -12852,6 +13340,29 @@ func (ec *executionContext) _ReactionRemoved_seq(ctx context.Context, field grap
 }
 func (ec *executionContext) fieldContext_ReactionRemoved_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("ReactionRemoved", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _ReactionRemoved_cursor(ctx context.Context, field graphql.CollectedField, obj *ReactionRemoved) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ReactionRemoved_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ReactionRemoved_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ReactionRemoved", field, true, false, errors.New("field of type String does not have child fields"))
 }
 
 func (ec *executionContext) _ReactionRemoved_at(ctx context.Context, field graphql.CollectedField, obj *ReactionRemoved) (ret graphql.Marshaler) {
@@ -13927,7 +14438,7 @@ func (ec *executionContext) _Subscription_messageAdded(ctx context.Context, fiel
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().MessageAdded(ctx, fc.Args["conversationId"].(string), fc.Args["afterSeq"].(*int))
+			return ec.Resolvers.Subscription().MessageAdded(ctx, fc.Args["conversationId"].(string), fc.Args["after"].(*string), fc.Args["afterSeq"].(*int))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.Message) graphql.Marshaler {
@@ -13971,7 +14482,7 @@ func (ec *executionContext) _Subscription_conversationEvents(ctx context.Context
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().ConversationEvents(ctx, fc.Args["conversationId"].(string), fc.Args["afterSeq"].(*int))
+			return ec.Resolvers.Subscription().ConversationEvents(ctx, fc.Args["conversationId"].(string), fc.Args["after"].(*string), fc.Args["afterSeq"].(*int))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v ConversationEvent) graphql.Marshaler {
@@ -18152,6 +18663,11 @@ func (ec *executionContext) _CaughtUp(ctx context.Context, sel ast.SelectionSet,
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			out.Values[i] = ec._CaughtUp_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "at":
 			out.Values[i] = ec._CaughtUp_at(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -18458,6 +18974,44 @@ func (ec *executionContext) _Conversation(ctx context.Context, sel ast.Selection
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "eventsCursor":
+			field := field
+
+			innerFunc := func(ctx context.Context, fs *graphql.FieldSet) (res graphql.Marshaler) {
+				defer func() {
+					if r := recover(); r != nil {
+						ec.Error(ctx, ec.Recover(ctx, r))
+					}
+				}()
+				res = ec._Conversation_eventsCursor(ctx, field, obj)
+				if res == graphql.Null {
+					atomic.AddUint32(&fs.Invalids, 1)
+				}
+				return res
+			}
+
+			if field.IsDeferred() {
+				deferredFieldSet.AddField(field)
+				fieldIndex := len(deferredFieldSet.Values) - 1
+				deferredFieldSet.Concurrently(fieldIndex, func(ctx context.Context) graphql.Marshaler {
+					return innerFunc(ctx, deferredFieldSet)
+				})
+
+				for _, deferrable := range field.Deferrables {
+					view, ok := deferLabelToView[deferrable.Label]
+					if !ok {
+						view = deferredFieldSet.NewView()
+						deferLabelToView[deferrable.Label] = view
+					}
+					view.AddIndices(fieldIndex)
+				}
+
+				// don't run the out.Concurrently() call below
+				out.Values[i] = graphql.Null
+				continue
+			}
+
+			out.Concurrently(i, func(ctx context.Context) graphql.Marshaler { return innerFunc(ctx, out) })
 		case "owner":
 			field := field
 
@@ -18807,6 +19361,11 @@ func (ec *executionContext) _ConversationCreated(ctx context.Context, sel ast.Se
 			out.Values[i] = graphql.MarshalString("ConversationCreated")
 		case "seq":
 			out.Values[i] = ec._ConversationCreated_seq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "cursor":
+			out.Values[i] = ec._ConversationCreated_cursor(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
@@ -19491,6 +20050,11 @@ func (ec *executionContext) _ConversationRenamed(ctx context.Context, sel ast.Se
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			out.Values[i] = ec._ConversationRenamed_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "at":
 			out.Values[i] = ec._ConversationRenamed_at(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -19612,6 +20176,11 @@ func (ec *executionContext) _ConversationSettingsChanged(ctx context.Context, se
 			out.Values[i] = graphql.MarshalString("ConversationSettingsChanged")
 		case "seq":
 			out.Values[i] = ec._ConversationSettingsChanged_seq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "cursor":
+			out.Values[i] = ec._ConversationSettingsChanged_cursor(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
@@ -20182,6 +20751,11 @@ func (ec *executionContext) _MemberAdded(ctx context.Context, sel ast.SelectionS
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			out.Values[i] = ec._MemberAdded_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "at":
 			out.Values[i] = ec._MemberAdded_at(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -20344,6 +20918,11 @@ func (ec *executionContext) _MemberRemoved(ctx context.Context, sel ast.Selectio
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			out.Values[i] = ec._MemberRemoved_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "at":
 			out.Values[i] = ec._MemberRemoved_at(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -20498,6 +21077,11 @@ func (ec *executionContext) _MemberRoleChanged(ctx context.Context, sel ast.Sele
 			out.Values[i] = graphql.MarshalString("MemberRoleChanged")
 		case "seq":
 			out.Values[i] = ec._MemberRoleChanged_seq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "cursor":
+			out.Values[i] = ec._MemberRoleChanged_cursor(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
@@ -20706,6 +21290,44 @@ func (ec *executionContext) _Message(ctx context.Context, sel ast.SelectionSet, 
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			field := field
+
+			innerFunc := func(ctx context.Context, fs *graphql.FieldSet) (res graphql.Marshaler) {
+				defer func() {
+					if r := recover(); r != nil {
+						ec.Error(ctx, ec.Recover(ctx, r))
+					}
+				}()
+				res = ec._Message_cursor(ctx, field, obj)
+				if res == graphql.Null {
+					atomic.AddUint32(&fs.Invalids, 1)
+				}
+				return res
+			}
+
+			if field.IsDeferred() {
+				deferredFieldSet.AddField(field)
+				fieldIndex := len(deferredFieldSet.Values) - 1
+				deferredFieldSet.Concurrently(fieldIndex, func(ctx context.Context) graphql.Marshaler {
+					return innerFunc(ctx, deferredFieldSet)
+				})
+
+				for _, deferrable := range field.Deferrables {
+					view, ok := deferLabelToView[deferrable.Label]
+					if !ok {
+						view = deferredFieldSet.NewView()
+						deferLabelToView[deferrable.Label] = view
+					}
+					view.AddIndices(fieldIndex)
+				}
+
+				// don't run the out.Concurrently() call below
+				out.Values[i] = graphql.Null
+				continue
+			}
+
+			out.Concurrently(i, func(ctx context.Context) graphql.Marshaler { return innerFunc(ctx, out) })
 		case "author":
 			field := field
 
@@ -20954,6 +21576,11 @@ func (ec *executionContext) _MessageAdded(ctx context.Context, sel ast.Selection
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			out.Values[i] = ec._MessageAdded_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "at":
 			out.Values[i] = ec._MessageAdded_at(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -21126,6 +21753,11 @@ func (ec *executionContext) _MessageDeleted(ctx context.Context, sel ast.Selecti
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			out.Values[i] = ec._MessageDeleted_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "at":
 			out.Values[i] = ec._MessageDeleted_at(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -21290,6 +21922,11 @@ func (ec *executionContext) _MessageEdited(ctx context.Context, sel ast.Selectio
 			out.Values[i] = graphql.MarshalString("MessageEdited")
 		case "seq":
 			out.Values[i] = ec._MessageEdited_seq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "cursor":
+			out.Values[i] = ec._MessageEdited_cursor(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
@@ -22176,6 +22813,11 @@ func (ec *executionContext) _ReactionAdded(ctx context.Context, sel ast.Selectio
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "cursor":
+			out.Values[i] = ec._ReactionAdded_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "at":
 			out.Values[i] = ec._ReactionAdded_at(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -22431,6 +23073,11 @@ func (ec *executionContext) _ReactionRemoved(ctx context.Context, sel ast.Select
 			out.Values[i] = graphql.MarshalString("ReactionRemoved")
 		case "seq":
 			out.Values[i] = ec._ReactionRemoved_seq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "cursor":
+			out.Values[i] = ec._ReactionRemoved_cursor(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"parley/chat"
 	"parley/errs"
+	"parley/feed"
 	"parley/live"
 	"parley/model"
 )
@@ -21,6 +22,7 @@ type loaders struct {
 	presences     *loader[model.UserID, live.Presence]
 	conversations *loader[model.ConversationID, *model.Conversation]
 	lastMessages  *loader[model.ConversationID, *model.Message]
+	places        *loader[feed.EventKey, feed.Place]
 	memberships   *loader[model.ConversationID, *model.ConversationMember]
 	owners        *loader[model.ConversationID, *model.ConversationMember]
 	partners      *loader[model.ConversationID, model.UserID]
@@ -42,6 +44,7 @@ func (r *Resolver) newLoaders(actor model.Actor) *loaders {
 		presences:     newLoader(actingAs(actor, r.Live.Presences)),
 		conversations: newLoader(actingAs(actor, r.Chat.Conversations)),
 		lastMessages:  newLoader(actingAs(actor, charged(r.Chat.LastMessages, one, oneMessage))),
+		places:        newLoader(r.Feed.Places),
 		memberships:   newLoader(actingAs(actor, r.Chat.Memberships)),
 		owners:        newLoader(actingAs(actor, r.Chat.Owners)),
 		partners:      newLoader(actingAs(actor, r.Chat.Partners)),

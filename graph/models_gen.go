@@ -72,7 +72,7 @@ type MessageConnection struct {
 
 // One message of a page.
 type MessageEdge struct {
-	// Names this place in the list, for `after` and `before`.
+	// Names this place in the list, for `after` and `before`; the same as the message's own cursor.
 	Cursor string `json:"cursor"`
 	// The message.
 	Node *model.Message `json:"node"`

@@ -143,6 +143,9 @@ func (p *prefetcher) ofConversations(ctx context.Context, s selection, list []*m
 			p.addUser(&id)
 		}
 	}
+	if s.has("eventsCursor") {
+		p.places.prefetch(ctx, newestEvents(list))
+	}
 	if s.has("memberCount") {
 		p.memberCounts.prefetch(ctx, ids)
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"parley/auth"
 	"parley/chat"
+	"parley/feed"
 	"parley/live"
 	"parley/model"
 	"time"
@@ -16,6 +17,12 @@ import (
 
 func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversation) (string, error) {
 	return title(ctx, obj)
+}
+
+func (r *conversationResolver) EventsCursor(ctx context.Context, obj *model.Conversation) (string, error) {
+	newest := feed.EventKey{Conversation: obj.ID, Seq: obj.LastSeq}
+	place, err := load(ctx, func(l *loaders) *loader[feed.EventKey, feed.Place] { return l.places }, newest)
+	return feed.PlaceCursor(obj.ID, place), err
 }
 
 func (r *conversationResolver) Owner(ctx context.Context, obj *model.Conversation) (*model.User, error) {
@@ -110,6 +117,10 @@ func (r *conversationMemberResolver) Pinned(ctx context.Context, obj *model.Conv
 func (r *messageResolver) Conversation(ctx context.Context, obj *model.Message) (*model.Conversation, error) {
 	c, err := loadConversation(ctx, obj.ConversationID)
 	return required(c, err, errNoMember)
+}
+
+func (r *messageResolver) Cursor(ctx context.Context, obj *model.Message) (string, error) {
+	return feed.MessageCursor(obj), nil
 }
 
 func (r *messageResolver) Author(ctx context.Context, obj *model.Message) (*model.User, error) {
@@ -383,7 +394,7 @@ func (r *sessionResolver) Current(ctx context.Context, obj *model.Session) (bool
 	return obj.ID == viewer.SessionID, err
 }
 
-func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID string, afterSeq *int) (<-chan *model.Message, error) {
+func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID string, after *string, afterSeq *int) (<-chan *model.Message, error) {
 	if item := itemOf(ctx); item != nil {
 		return singleton(item.Event.Message), nil
 	}
@@ -395,14 +406,18 @@ func (r *subscriptionResolver) MessageAdded(ctx context.Context, conversationID 
 	if err != nil {
 		return nil, err
 	}
-	events, err := r.Feed.Follow(ctx, viewer, key, int64Ptr(afterSeq))
+	place, err := placeAfter(key, after, int64Ptr(afterSeq))
+	if err != nil {
+		return nil, err
+	}
+	events, err := r.Feed.Follow(ctx, viewer, key, place)
 	if err != nil {
 		return nil, err
 	}
 	return stream(ctx, r.Resolver, events, addedMessage), nil
 }
 
-func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversationID string, afterSeq *int) (<-chan ConversationEvent, error) {
+func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversationID string, after *string, afterSeq *int) (<-chan ConversationEvent, error) {
 	if item := itemOf(ctx); item != nil {
 		return singletonEvent(conversationID, item.Followed)
 	}
@@ -414,7 +429,11 @@ func (r *subscriptionResolver) ConversationEvents(ctx context.Context, conversat
 	if err != nil {
 		return nil, err
 	}
-	followed, err := r.Feed.FollowWithCaughtUp(ctx, viewer, key, int64Ptr(afterSeq))
+	place, err := placeAfter(key, after, int64Ptr(afterSeq))
+	if err != nil {
+		return nil, err
+	}
+	followed, err := r.Feed.FollowWithCaughtUp(ctx, viewer, key, place)
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ func viewerEvent(e feed.ViewerEvent) (*ViewerEvent, bool, error) {
 	case e.Reset:
 		item.Event = StreamReset{time.Now()}
 	default:
-		item.Event = CaughtUp{eventBase{At: time.Now()}}
+		item.Event = CaughtUp{eventBase{At: time.Now(), streamCursor: e.Cursor}}
 	}
 	return item, true, err
 }

@@ -33,7 +33,7 @@ func (w *fixture) takings(id model.ConversationID) map[string]taking {
 	ann := w.Actor("ann")
 	return map[string]taking{
 		"Follow": func(ctx context.Context, n int) {
-			if seq, err := w.Follow(ctx, ann, id, new(int64(0))); err == nil {
+			if seq, err := w.Follow(ctx, ann, id, &feed.Place{}); err == nil {
 				takeFrom(seq, n)
 			}
 		},
@@ -77,10 +77,10 @@ func (w *fixture) takeInto(ctx context.Context, id model.ConversationID, after *
 			cancel()
 		}
 	}
-	err := w.FollowInto(ctx, w.Actor("ann"), id, after, feed.Sink{
+	err := w.FollowInto(ctx, w.Actor("ann"), id, feed.AfterSeq(after), feed.Sink{
 		Live:     func(*model.Event) bool { item(); return true },
 		Replay:   func(context.Context, *model.Event) error { item(); return nil },
-		CaughtUp: func(context.Context, int64) error { return nil },
+		CaughtUp: func(context.Context, feed.Place) error { return nil },
 		End:      func(error) { cancel() },
 	})
 	if err == nil {

@@ -47,20 +47,27 @@ func Of(
 
 // SeqBounds are the seqs between which a member sees the messages of a conversation.
 type SeqBounds struct {
-	Last   int64 // the newest event
-	Hidden int64 // messages up to this event came before the member joined, and are hidden
+	Last     int64      // the newest event
+	LastMark model.Mark // its mark
+	Hidden   int64      // messages up to this event came before the member joined, and are hidden
 }
 
 // Bounds returns the actor's SeqBounds; NOT_FOUND for non-members.
 func Bounds(
 	ctx context.Context, db bun.IDB, actor model.Actor, id model.ConversationID,
 ) (b SeqBounds, err error) {
+	var last model.Event
 	err = db.NewSelect().Model((*model.Conversation)(nil)).
-		ColumnExpr("c.last_seq, viewer.hidden_seq").Apply(Shared(actor, "c.id")).
-		Where("c.id = ?", id).Where(NotRemoved("viewer.user_id")).Scan(ctx, &b.Last, &b.Hidden)
+		ColumnExpr("c.last_seq, viewer.hidden_seq, coalesce(e.kind, ''), e.message_id").
+		ColumnExpr("coalesce(e.mark, 0)").
+		Apply(Shared(actor, "c.id")).
+		Join("LEFT JOIN events AS e ON e.conversation_id = c.id AND e.seq = c.last_seq").
+		Where("c.id = ?", id).Where(NotRemoved("viewer.user_id")).
+		Scan(ctx, &b.Last, &b.Hidden, &last.Kind, &last.MessageID, &last.StoredMark)
 	if errors.Is(err, sql.ErrNoRows) {
 		return SeqBounds{}, ErrNoConversation
 	}
+	b.LastMark = last.Mark()
 	return b, store.Error(err)
 }
 

@@ -248,7 +248,12 @@ type Event struct {
 	// Position orders events across conversations: on PostgreSQL the id of the writing transaction,
 	// on SQLite a counter.
 	Position int64
+	// StoredMark is the Mark of an event other than message_added; 0 in events from before marks.
+	StoredMark Mark `bun:"mark,nullzero"`
 
+	// Before is the Mark of the event with the seq before this one; 0 if it is not known. Only new
+	// events have it, on their way to feeds.
+	Before  Mark     `bun:"-"`
 	Message *Message `bun:"-"` // the message of MessageID
 }
 

@@ -246,7 +246,7 @@ func readsOf(t *testing.T, db *store.DB) map[string]func() error {
 		"unread in all": func() error { return second(service.UnreadInAll(ctx, actor)) },
 		"messages":      func() error { return second(service.Messages(ctx, actor, one, newest)) },
 		"messages before": func() error {
-			before := store.Window{Limit: 50, Backwards: true, Cursor: chat.MessageCursor(m)}
+			before := store.Window{Limit: 50, Backwards: true, Cursor: feed.MessageCursor(m)}
 			return second(service.Messages(ctx, actor, one, before))
 		},
 		"messages by id": func() error {
@@ -278,7 +278,7 @@ func followOne(
 	ctx context.Context, feeds *feed.Service, actor model.Actor, m *model.Message,
 ) error {
 	after := m.Seq - 1
-	events, err := feeds.Follow(ctx, actor, m.ConversationID, &after)
+	events, err := feeds.Follow(ctx, actor, m.ConversationID, feed.AfterSeq(&after))
 	if err != nil {
 		return err
 	}

@@ -484,7 +484,7 @@ func followTo(
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	events, err := feeds.Follow(ctx, actor, id, new(int64(0)))
+	events, err := feeds.Follow(ctx, actor, id, &feed.Place{})
 	if err != nil {
 		t.Fatal(err)
 	}

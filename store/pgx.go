@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // PgxTx is a transaction on PostgreSQL that sends several statements at a time. They are prepared
@@ -88,26 +87,3 @@ func (db *DB) onPgx(ctx context.Context, fn func(*pgx.Conn) error) error {
 	_ = conn.Close() // returns it to the pool
 	return Error(failed)
 }
-
-// pgxConnector makes connections of the type pgxConn.
-type pgxConnector struct{ driver.Connector }
-
-func (c pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &pgxConn{conn.(*stdlib.Conn)},
-		nil //nolint:forcetypeassert // stdlib's connector makes no others
-}
-
-// pgxConn is the driver's connection, which reports to the pool when it has ended. pgx closes a
-// connection when a statement on it is cancelled. Without IsValid the pool would keep it, and the
-// next caller would get an error; after three such errors in a row database/sql gives up, as if the
-// database were down.
-type pgxConn struct{ *stdlib.Conn }
-
-var _ driver.Validator = (*pgxConn)(nil)
-
-// IsValid is called by the pool before it takes a connection back.
-func (c *pgxConn) IsValid() bool { return !c.Conn.Conn().IsClosed() }

@@ -26,16 +26,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -50,17 +45,25 @@ type DB struct {
 	statements sync.Map        // of Read: from statementKey to *statement
 	hooks      []bun.QueryHook // for the statements of Read; Bun calls them for its own
 	slots      chan struct{}   // holds a value for each open transaction; nil on SQLite
+	connector  *pgxConnector   // nil on SQLite
+	lastWrite  *lastWrite      // nil on PostgreSQL
 	queues     queues
 }
 
 // DefaultMaxConns is the default of Options.MaxConns.
 const DefaultMaxConns = 20
 
+// DefaultMaxConnLifetime is the default of Options.MaxConnLifetime.
+const DefaultMaxConnLifetime = 30 * time.Minute
+
 // Options are the settings of Open. The zero value has defaults.
 type Options struct {
-	MaxConns int              // connections to PostgreSQL; 0 means DefaultMaxConns
-	Now      func() time.Time // the clock of transactions; nil means the system's
-	Log      *slog.Logger     // nil means slog.Default
+	MaxConns int // connections to PostgreSQL; 0 means DefaultMaxConns
+	// MaxConnLifetime is how long a connection to PostgreSQL is used before another one takes its
+	// place; 0 means DefaultMaxConnLifetime.
+	MaxConnLifetime time.Duration
+	Now             func() time.Time // the clock of transactions; nil means the system's
+	Log             *slog.Logger     // nil means slog.Default
 }
 
 // Open opens the database of a URL, "postgres://…" or "sqlite:PATH", and checks that it answers. If
@@ -69,15 +72,19 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*DB, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	log := cmp.Or(opts.Log, slog.Default())
 	db := &DB{now: opts.Now}
 	scheme, rest, _ := strings.Cut(databaseURL, ":")
 	var err error
 	switch scheme {
 	case "postgres", "postgresql":
 		db.postgres = true
-		db.DB, err = openPostgres(databaseURL, opts.MaxConns)
+		db.DB, db.connector, err = openPostgres(databaseURL, opts, log)
 	case "sqlite":
-		db.DB, db.readers, err = openSQLite(ctx, rest, cmp.Or(opts.Log, slog.Default()))
+		if db.DB, db.readers, err = openSQLite(ctx, rest, log); err == nil {
+			db.lastWrite = &lastWrite{path: strings.TrimPrefix(rest, "//"), log: log}
+			db.DB = db.WithQueryHook(db.lastWrite)
+		}
 	default:
 		return nil, fmt.Errorf("the database URL has to begin with postgres:// or sqlite:, not %q",
 			scheme+":")
@@ -99,39 +106,6 @@ func (db *DB) Postgres() bool { return db.postgres }
 
 // Now returns the time in UTC, cut to microseconds, which is what both databases store.
 func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
-
-// maxIdleInTx is how long PostgreSQL waits for the next statement of a transaction. No transaction
-// here takes that long. Without a limit, a node that is frozen or cut off in the middle of one
-// would keep its locks until it is back.
-const maxIdleInTx = 10 * time.Second
-
-func openPostgres(databaseURL string, maxConns int) (*bun.DB, error) {
-	cfg, err := pgx.ParseConfig(databaseURL)
-	if err != nil {
-		// the cause has the password in it
-		return nil, errors.New("the PostgreSQL URL cannot be read")
-	}
-	// Bun writes arguments into the statement, so a prepared one would be used only once. This mode
-	// saves the round trip.
-	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-	prepare := stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
-		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID,
-			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
-		})
-		_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = "+
-			strconv.Itoa(int(maxIdleInTx.Milliseconds())))
-		return err
-	})
-	pool := sql.OpenDB(pgxConnector{stdlib.GetConnector(*cfg, prepare)})
-	if maxConns == 0 {
-		maxConns = DefaultMaxConns
-	}
-	pool.SetMaxOpenConns(maxConns)
-	pool.SetMaxIdleConns(maxConns)
-	pool.SetConnMaxIdleTime(5 * time.Minute)
-	return bun.NewDB(pool, pgdialect.New()), nil
-}
 
 // openSQLite opens the connection that writes, and those that read. Closing db closes both.
 func openSQLite(

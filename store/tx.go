@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
-
-	"parley/errs"
 )
 
 // Tx is a transaction. Everything in it happens at one time, Now.
@@ -88,7 +86,7 @@ func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 	}
 	if err := btx.Commit(); err != nil {
 		if isSerializationFailure(err) {
-			return err
+			return Error(err)
 		}
 		return unknown(err)
 	}
@@ -103,6 +101,6 @@ func (db *DB) tryTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 var ErrUnknown = errors.New("the commit's outcome is unknown")
 
 func unknown(err error) error {
-	return errs.Wrap(errors.Join(ErrUnknown, err), errs.Unavailable,
+	return Unavailable(errors.Join(ErrUnknown, err),
 		"The change may or may not be stored. Try again.")
 }

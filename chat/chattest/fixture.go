@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
 
 	"parley/chat"
@@ -351,10 +352,15 @@ func WantCode(t *testing.T, err error, code errs.Code) {
 // WantEqual checks that two values are equal.
 func WantEqual(t *testing.T, what string, want, got any, opts ...cmp.Option) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, opts...); diff != "" {
+	if diff := cmp.Diff(want, got, append(opts, AsStored)...); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
+
+// AsStored compares events without what only new ones have.
+//
+//nolint:gochecknoglobals // a constant
+var AsStored = cmpopts.IgnoreFields(model.Event{}, "Before")
 
 // Roles returns the roles of the members of a conversation, by nickname, without the rules.
 func (w *Fixture) Roles(id model.ConversationID) map[string]model.Role {

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"testing"
 
+	"parley/feed"
 	"parley/model"
 )
 
@@ -31,7 +32,7 @@ func (w *Fixture) PullIn(
 	ctx context.Context, t *testing.T, nickname string, id model.ConversationID, after *int64,
 ) *Pulled {
 	t.Helper()
-	events, err := w.Follow(ctx, w.Actor(nickname), id, after)
+	events, err := w.Follow(ctx, w.Actor(nickname), id, feed.AfterSeq(after))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package wire
+package usertimeout
 
 import (
 	"net"
@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestSetTCPUserTimeout(t *testing.T) {
+func TestSet(t *testing.T) {
 	t.Parallel()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -24,7 +24,7 @@ func TestSetTCPUserTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = accepted.Close() }()
-	SetTCPUserTimeout(accepted, time.Minute)
+	Set(accepted, time.Minute)
 	raw, err := accepted.(syscall.Conn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -40,9 +40,9 @@ func TestSetTCPUserTimeout(t *testing.T) {
 }
 
 // A connection in memory has no descriptor, and is left alone.
-func TestSetTCPUserTimeoutInMemory(t *testing.T) {
+func TestSetInMemory(t *testing.T) {
 	t.Parallel()
 	ours, theirs := net.Pipe()
-	SetTCPUserTimeout(ours, time.Minute)
+	Set(ours, time.Minute)
 	_, _ = ours.Close(), theirs.Close()
 }

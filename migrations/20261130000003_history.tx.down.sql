@@ -1,0 +1,3 @@
+DROP TABLE checkpoints;
+--bun:split
+ALTER TABLE events DROP COLUMN mark;
