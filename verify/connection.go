@@ -175,6 +175,7 @@ func (c *connection) receive(ctx context.Context, it item) error {
 	c.endRepair()
 	startedOver := it.Kind == streamReset || it.Kind == caughtUp && !c.fetched
 	if c.everything != nil && startedOver {
+		c.endRenewal(nil) // its answer cannot be read meanwhile, and requests need the device
 		return c.fetch(ctx, false)
 	}
 	return nil
@@ -220,6 +221,7 @@ func (c *connection) readAgain(ctx context.Context, cursor string) error {
 		c.observation.unexpected("HISTORY_CHANGED with a cursor", "none")
 		return errRefused
 	}
+	c.endRenewal(nil) // its answer cannot be read meanwhile, and requests need the device
 	c.startRepair(historyChanged, nil)
 	number := c.history.restoresSoFar()
 	var now *struct{ LastSeq int64 }

@@ -173,6 +173,7 @@ func (s *everythingSubscription) reset(at time.Time, resumed bool) {
 	if len(s.history.restores) == 0 {
 		return
 	}
+	s.live = false // CaughtUp follows once more
 	for _, v := range s.views {
 		v.startAgain(allHistories(), v.last)
 		v.begins, v.over = anySeq, false

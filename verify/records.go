@@ -67,12 +67,13 @@ func (v *verification) deliver(stream string, it item) {
 	v.records.Write(r)
 }
 
-// identity returns what tells an event from any other that may have its seq.
+// identity returns what distinguishes an event from any other, also from one with the same seq in
+// another history.
 func (e event) identity() string {
 	if e.Added != nil {
 		return e.Added.ID
 	}
-	return fmt.Sprintf("%s %d", e.Kind, e.At.UnixMicro())
+	return fmt.Sprintf("%s %d %d", e.Kind, e.Seq, e.At.UnixMicro())
 }
 
 // historyFile is the history file of a run.

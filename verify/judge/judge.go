@@ -225,7 +225,7 @@ func (c *collector) invoke(r Record) {
 	if in == nil {
 		in = &intent{key: r.Key, invoked: r.Time}
 		l.intents[r.Value] = in
-		if r.Function == Send {
+		if r.Key != "" {
 			l.byKey[r.Key] = in
 		}
 	}

@@ -422,6 +422,16 @@ func TestAnomalies(t *testing.T) {
 			h.final(2)
 			h.deliverAgain("log", 3)
 		}},
+		"restored, and a send without a key is refused afterwards": {play: func(h *history) {
+			h.follow("f", events, 1)
+			h.event("f", 2, "MessageEdited", "MessageEdited 2", "")
+			h.event("f", 3, "MessageEdited", "MessageEdited 3", "")
+			h.restore(2, 3)
+			op := h.invoke("p", "")
+			h.add(Record{Type: Fail, Op: op, Process: "p", Why: "NOT_FOUND"})
+			h.final()
+			h.event("log", 2, "MessageEdited", "MessageEdited 2", "")
+		}},
 		"restored, and the stream was not told": {play: func(h *history) {
 			h.send("p", 2, 3)
 			h.follow("f", events, 1)
