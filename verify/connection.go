@@ -238,7 +238,7 @@ func (c *connection) readAgain(ctx context.Context, cursor string) error {
 	c.records.Write(judge.Record{
 		Type: judge.Seek, Stream: c.stream, Conversation: c.conversation, Seq: now.LastSeq,
 	})
-	c.recorder.(*stream).told(number, now.LastSeq, cursor)
+	c.recorder.(*stream).told(time.Now(), number, now.LastSeq, cursor)
 	return nil
 }
 

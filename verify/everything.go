@@ -20,14 +20,12 @@ type everything struct {
 	items   int64
 	views   map[string]*view // of every conversation, even if the user is not a member
 	live    bool
-	tells   int // how often it has started over
 }
 
 // view is one conversation in everything.
 type view struct {
 	*stream
 	begins     beginning // which event may come next
-	base       int64     // the seq up to which the client has read by other means
 	left       bool      // ConversationLeft was delivered
 	over       bool      // the removal was delivered, and ConversationLeft has to follow
 	firsts     []first   // what came after each ConversationJoined
@@ -166,7 +164,7 @@ func (s *everythingSubscription) receive(it item, at time.Time) {
 func (s *everythingSubscription) reset(at time.Time, resumed bool) {
 	s.add(step{at: at, what: "received StreamReset"})
 	s.history.counts.Resets++
-	if s.tells++; !resumed && s.tells > len(s.history.restores) {
+	if !resumed && !s.history.soonAfterRestore(at) && !s.isBehind() {
 		s.breach("", 0, unexpected,
 			"StreamReset only first, and only after a cursor, or after a restore", streamReset)
 	}
@@ -178,6 +176,16 @@ func (s *everythingSubscription) reset(at time.Time, resumed bool) {
 		v.startAgain(allHistories(), v.last)
 		v.begins, v.over = anySeq, false
 	}
+}
+
+// isBehind reports whether the stream has delivered something that is undone.
+func (e *everything) isBehind() bool {
+	for _, v := range e.views {
+		if !v.histories.has(v.of.newest()) {
+			return true
+		}
+	}
+	return false
 }
 
 // receive checks an event of one conversation.

@@ -85,8 +85,12 @@ func (h *history) undo(c *conversation, r restore, keeps int64) {
 	}
 }
 
-// undo forgets what a stream need not deliver because of changes that are undone.
+// undo notes that a stream has delivered something that is undone, and forgets what it need not
+// deliver because of changes that are undone.
 func (s *stream) undo(keeps int64) {
+	if s.reach > keeps {
+		s.histories.dead = min(s.histories.dead, s.of.newest())
+	}
 	s.excused = slices.DeleteFunc(s.excused, func(e span) bool { return e.from > keeps })
 }
 
@@ -99,6 +103,18 @@ func (h *history) historyAt(written time.Time) (number int) {
 		}
 	}
 	return number
+}
+
+// tellingTime is how long after a restore streams may be told that have lost nothing. A node that has
+// found out that the database was restored tells all its streams of everything, also those that were
+// told already, or have begun since.
+const tellingTime = 30 * time.Second
+
+// soonAfterRestore reports whether streams may be told at a time that have lost nothing.
+func (h *history) soonAfterRestore(at time.Time) bool {
+	return slices.ContainsFunc(h.restores, func(r restore) bool {
+		return !at.Before(r.from) && at.Before(r.to.Add(tellingTime))
+	})
 }
 
 // undoable reports whether a restore may have undone what was acknowledged at a time: the answer
@@ -135,15 +151,14 @@ func (c *conversation) fact(seq int64, number int) (fact, bool) {
 // told records that a stream was told that the history has changed, and where to begin again. The
 // client has read the conversation up to a seq by other means since. The histories before number had
 // ended when it did.
-func (s *stream) told(number int, upTo int64, cursor string) {
+func (s *stream) told(at time.Time, number int, upTo int64, cursor string) {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
-	s.add(step{at: time.Now(), what: "was told that the history has changed"})
+	s.add(step{at: at, what: "was told that the history has changed"})
 	s.cursor = cursor
 	s.history.counts.Told++
-	s.tells++
-	if s.tells > len(s.history.restores) {
-		s.breach(s.last, unexpected, "no change of the history without a restore",
+	if s.histories.has(s.of.newest()) && !s.history.soonAfterRestore(at) {
+		s.breach(s.last, unexpected, "a change of the history only after a restore",
 			api.HistoryChanged)
 	}
 	s.startAgain(histories{number, never}, upTo)
@@ -152,20 +167,21 @@ func (s *stream) told(number int, upTo int64, cursor string) {
 // startAgain begins to follow another history.
 func (s *stream) startAgain(of histories, upTo int64) {
 	s.histories, s.last, s.base, s.sought = of, upTo, upTo, true
-	s.received, s.missed = nil, map[int64]bool{}
+	s.reach, s.received, s.missed = 0, nil, map[int64]bool{}
 }
 
-// check finds an event that is of another history than those that were delivered before, although
+// checkHistory finds an event that is of another history than those that were delivered before, although
 // the stream was not told.
 func (s *stream) checkHistory(e event) {
 	of := s.of.of(s.history.historyAt(e.written()), e.Seq)
 	if both := s.histories.with(of); !both.none() {
-		s.histories = both
+		s.histories, s.reach = both, max(s.reach, e.Seq)
 		return
 	}
 	s.breach(e.Seq, mixed, fmt.Sprintf("an event of the history that seq %d is of, "+
 		"or to be told of another one first", s.last), e.String())
 	s.startAgain(of, e.Seq-1)
+	s.reach = e.Seq
 }
 
 // restoresSoFar returns the number of the newest history.

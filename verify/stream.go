@@ -18,7 +18,7 @@ type stream struct {
 	cursor   string // to resume with; empty before there is one
 	base     int64  // the seq up to which the client has read by other means
 	sought   bool   // events up to last may come once more
-	tells    int    // how often it was told that the history has changed
+	reach    int64  // the highest seq that it has delivered since it was last told
 	received bitset
 	missed   map[int64]bool // seqs that were counted as lost
 	excused  []span         // seqs that the server may leave out, because the user was not a member
