@@ -96,7 +96,7 @@ func newLog(s config.Settings, w io.Writer) *slog.Logger {
 }
 
 type migrateCommand struct {
-	Direction string `arg:"" default:"up" enum:"up,down,status" help:"up applies what is missing. down reverts the newest group, and deletes its data. status lists all."`
+	Direction string `arg:"" default:"up" enum:"up,down,status,accept" help:"up applies what is missing. down reverts the newest group, and deletes its data. status lists all, and says whether this version can use the database. accept accepts migrations that were applied from another file than this version has."`
 }
 
 func (c migrateCommand) Run(
@@ -107,25 +107,51 @@ func (c migrateCommand) Run(
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	migrator, err := migrations.New(db.DB, migrations.Options{Log: log})
+	if err != nil {
+		return err
+	}
 	switch c.Direction {
 	case "down":
-		reverted, err := migrations.Down(ctx, db.DB)
+		reverted, err := migrator.Down(ctx)
 		for _, name := range reverted {
 			log.Info("reverted", "migration", name)
 		}
 		return err
 	case "status":
-		list, err := migrations.List(ctx, db.DB)
-		for _, m := range list {
-			state := "missing"
-			if m.Applied {
-				state = "applied"
-			}
-			fmt.Fprintln(out, state, m.Name)
+		return printStatus(ctx, migrator, out)
+	case "accept":
+		accepted, err := migrator.Accept(ctx)
+		for _, name := range accepted {
+			log.Info("accepted", "migration", name)
 		}
 		return err
 	}
-	return migrateUp(ctx, db, log)
+	return migrateUp(ctx, migrator, log)
+}
+
+// printStatus prints a line for each migration, and then whether this version can use the database.
+func printStatus(ctx context.Context, migrator *migrations.Migrator, out io.Writer) error {
+	list, err := migrator.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		fmt.Fprint(out, m.State, " ", m.Name)
+		if m.Requires != "" {
+			fmt.Fprintf(out, " (requires a version that knows %s)", m.Requires)
+		}
+		fmt.Fprintln(out)
+	}
+	err = migrator.CheckStart(ctx)
+	if reason, ok := errors.AsType[*migrations.Incompatible](err); ok {
+		fmt.Fprintf(out, "This version cannot use the database: %v.\n", reason)
+		return nil
+	}
+	if err == nil {
+		fmt.Fprintln(out, "This version can use the database.")
+	}
+	return err
 }
 
 type seedCommand struct {
@@ -156,7 +182,7 @@ func (c seedCommand) Run(
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := migrateUp(ctx, db, log); err != nil {
+	if _, err := openTables(ctx, db, true, log); err != nil {
 		return err
 	}
 	var reported time.Time
@@ -179,23 +205,25 @@ func (c seedCommand) Run(
 	return nil
 }
 
-// requireMigrated returns an error if a migration is missing.
-func requireMigrated(ctx context.Context, db *store.DB) error {
-	list, err := migrations.List(ctx, db.DB)
+// openTables applies the missing migrations, if it may, and checks that this version can use the
+// tables.
+func openTables(
+	ctx context.Context, db *store.DB, migrate bool, log *slog.Logger,
+) (*migrations.Migrator, error) {
+	migrator, err := migrations.New(db.DB, migrations.Options{Log: log})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, m := range list {
-		if !m.Applied {
-			return fmt.Errorf("the tables are not up to date (%s is missing): "+
-				"run parley migrate, or start without PARLEY_MIGRATE=false", m.Name)
+	if migrate {
+		if err := migrateUp(ctx, migrator, log); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return migrator, migrator.CheckStart(ctx)
 }
 
-func migrateUp(ctx context.Context, db *store.DB, log *slog.Logger) error {
-	applied, err := migrations.Up(ctx, db.DB)
+func migrateUp(ctx context.Context, migrator *migrations.Migrator, log *slog.Logger) error {
+	applied, err := migrator.Up(ctx)
 	for _, name := range applied {
 		log.Info("applied", "migration", name)
 	}

@@ -29,6 +29,7 @@ import (
 	"parley/internal/usertimeout"
 	"parley/live"
 	"parley/mail"
+	"parley/migrations"
 	"parley/pubsub/natsbus"
 	"parley/ratelimit"
 	"parley/store"
@@ -69,6 +70,7 @@ type server struct {
 	dataDir  string
 
 	db       *store.DB
+	tables   *migrations.Migrator
 	nodes    *natsbus.Conn // nil without NATS
 	graph    *graph.Server
 	jwks     []byte
@@ -87,7 +89,9 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns, Log: log})
+	db, err := store.Open(ctx, s.DatabaseURL, store.Options{
+		MaxConns: s.MaxDBConns, MaxConnLifetime: s.DBConnLifetime, Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +100,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	if s.Migrate {
-		err = migrateUp(ctx, db, log)
-	} else {
-		err = requireMigrated(ctx, db)
-	}
+	tables, err := openTables(ctx, db, s.Migrate, log)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func start(ctx context.Context, s *config.Settings, log *slog.Logger) (_ *server
 
 	srv := &server{
 		settings: s, log: log, url: url, dataDir: dataDir,
-		db: db, nodes: nodes, graph: graphServer, jwks: jwks,
+		db: db, tables: tables, nodes: nodes, graph: graphServer, jwks: jwks,
 		stopping: make(chan struct{}), after: time.After, served: make(chan error, 1),
 	}
 	warn(s, log)
@@ -367,9 +367,10 @@ const answerTimeout = time.Minute
 // client that is alive and reads nothing.
 const peerTimeout = answerTimeout
 
-// ready reports whether this node should get requests: not while it stops, and not while its
-// database is away or takes no writes. A node without NATS is ready, because its messages still
-// arrive. If NATS is down for all nodes, no node would be ready otherwise.
+// ready reports whether this node should get requests: not while it stops, not while its database
+// is away or takes no writes, and not with tables that this version cannot use. A node without NATS
+// is ready, because its messages still arrive. If NATS is down for all nodes, no node would be ready
+// otherwise.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-srv.stopping:
@@ -379,9 +380,11 @@ func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	if err := srv.db.CheckWritable(ctx); err != nil {
+	if err := errors.Join(srv.tables.Check(ctx), srv.db.CheckWritable(ctx)); err != nil {
 		problem := "the database does not answer"
-		if errors.Is(err, store.ErrReadOnly) {
+		if reason, ok := errors.AsType[*migrations.Incompatible](err); ok {
+			problem = reason.Error()
+		} else if errors.Is(err, store.ErrReadOnly) {
 			problem = store.ErrReadOnly.Error()
 		}
 		srv.log.WarnContext(ctx, "not ready", "reason", problem, "error", err)

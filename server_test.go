@@ -14,6 +14,7 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"parley/pubsub/natsbus/natstest"
+	"parley/store"
 	"parley/store/privatepg"
 	"parley/store/storetest"
 	"parley/wake"
@@ -232,6 +233,112 @@ func TestCommands(t *testing.T) {
 			!strings.Contains(out.String(), c.says) {
 			t.Errorf("%v: %d %s", c.args, code, out)
 		}
+	}
+}
+
+// mustExec runs statements on a database, past the server.
+func mustExec(t *testing.T, url string, statements ...string) {
+	t.Helper()
+	db, err := store.Open(t.Context(), url, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for _, statement := range statements {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What the database says about migrations of a later version.
+const (
+	laterApplied = `INSERT INTO bun_migrations (name, group_id) VALUES ('20990101000001', 99)`
+	laterAdds    = `INSERT INTO migration_records (name, comment, goal)
+		VALUES ('20990101000001', 'pins', '20990101000001')`
+	laterRemoves = `UPDATE migration_records SET requires = '20990101000001'
+		WHERE name = '20990101000001'`
+)
+
+// A node stays ready beside a later version that only adds, and starts on its tables. It is not
+// ready on tables that it cannot use, and does not start.
+func TestTablesOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]func(testing.TB) string{
+		"SQLite": storetest.SQLiteURL, "PostgreSQL": storetest.PostgresURL,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database := url(t)
+			args := []string{"--data-dir=" + t.TempDir(), "--database-url=" + database}
+			refused := func(says string, more ...string) {
+				t.Helper()
+				log := newOutput()
+				all := append(append([]string{"--addr=127.0.0.1:0"}, args...), more...)
+				if code := run(t.Context(), all, io.Discard, log); code != 1 ||
+					!strings.Contains(log.String(), says) {
+					t.Errorf("started with %v: %d %s", more, code, log)
+				}
+			}
+			status := func(says string) {
+				t.Helper()
+				out := newOutput()
+				if code := run(t.Context(), append([]string{"migrate", "status"}, args...), out,
+					out); code != 0 || !strings.Contains(out.String(), says) {
+					t.Errorf("status: %d %s", code, out)
+				}
+			}
+			base, log, _ := mustStart(t, args...)
+			wantReady := func(status int, says string) {
+				t.Helper()
+				if got, body := get(t, base+"/readyz"); got != status ||
+					!strings.Contains(body, says) {
+					t.Errorf("/readyz: %d %s", got, body)
+				}
+			}
+			wantReady(200, "ok")
+			status("This version can use the database.")
+
+			mustExec(t, database, laterApplied, laterAdds)
+			for range 3 {
+				wantReady(200, "ok")
+			}
+			if n := strings.Count(log.String(), "migrations=20990101000001_pins"); n != 1 {
+				t.Errorf("logged %d times, want once: %s", n, log)
+			}
+			again, log, _ := mustStart(t, args...)
+			log.mustMatch(t, "migrations=20990101000001_pins")
+			if status, body := get(t, again+"/readyz"); status != 200 {
+				t.Errorf("started beside it: %d %s", status, body)
+			}
+			status("unknown 20990101000001_pins\n")
+
+			mustExec(t, database, laterRemoves)
+			wantReady(503, "the database is too new for this version: after migration "+
+				"20990101000001_pins")
+			refused("too new for this version")
+			refused("too new for this version", "--no-migrate")
+			status("unknown 20990101000001_pins (requires a version that knows 20990101000001)\n" +
+				"This version cannot use the database: the database is too new")
+			mustExec(t, database, "DELETE FROM migration_records WHERE comment = 'pins'")
+			wantReady(200, "ok")
+
+			mustExec(t, database,
+				"UPDATE migration_records SET checksum = 'other' WHERE comment = 'accounts'")
+			wantReady(200, "ok")
+			refused("20261122000001_accounts was applied from another file")
+			status("changed 20261122000001_accounts\n")
+			if code := run(t.Context(), append([]string{"migrate", "accept"}, args...), io.Discard,
+				log); code != 0 {
+				t.Errorf("accept: %d %s", code, log)
+			}
+			log.mustMatch(t, "msg=accepted migration=20261122000001_accounts")
+
+			mustExec(t, database, "DELETE FROM bun_migrations WHERE name = '20261130000005'")
+			wantReady(503, "20261130000005_records is missing")
+			refused("20261130000005_records is missing", "--no-migrate")
+			status("missing 20261130000005_records")
+		})
 	}
 }
 

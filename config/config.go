@@ -38,9 +38,11 @@ import (
 type Settings struct {
 	Addr        string `default:"localhost:8080" help:"Address to listen on, host:port. An empty host is every interface; port 0 is any free one."`
 	DataDir     string `default:"data" help:"Folder for the files of this node: the SQLite file and the signing key." type:"path"`
-	DatabaseURL string `help:"sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME. Default: sqlite:DIR/parley.db in the data folder." name:"database-url" placeholder:"URL"`
+	DatabaseURL string `help:"sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME; a primary and its standbys are separated by commas: HOST:PORT,HOST:PORT. Default: sqlite:DIR/parley.db in the data folder." name:"database-url" placeholder:"URL"`
 	MaxDBConns  int    `default:"${max_db_conns}" help:"Most connections to PostgreSQL." name:"max-db-conns"`
-	Migrate     bool   `default:"true" help:"Apply missing migrations at start; on unless set to false." negatable:""`
+
+	DBConnLifetime time.Duration `default:"${db_conn_lifetime}" help:"How long a connection to PostgreSQL is used before another one takes its place." name:"db-conn-lifetime"`
+	Migrate        bool          `default:"true" help:"Apply missing migrations at start; on unless set to false." negatable:""`
 
 	NATSURL     []string `help:"NATS server, over which several nodes on one PostgreSQL database notify each other of new messages: nats://USER:PASSWORD@HOST:4222 or tls://…; several servers of one NATS cluster are separated by commas. Without NATS, nodes find the messages of other nodes when they reconcile with the database." name:"nats-url" placeholder:"URL,..."`
 	NATSSubject string   `default:"${nats_subject}" help:"Prefix of the subjects at NATS. Clusters of Parley that share a NATS need different ones." name:"nats-subject"`
@@ -124,6 +126,7 @@ func Defaults() kong.Vars {
 		"max_replays":          text(feed.DefaultMaxReplays),
 		"reconcile_every":      feed.DefaultReconcileEvery.String(),
 		"max_db_conns":         text(store.DefaultMaxConns),
+		"db_conn_lifetime":     store.DefaultMaxConnLifetime.String(),
 		"nats_subject":         natsbus.DefaultPrefix,
 		"registration":         string(auth.Open),
 		"max_body_bytes":       text(wire.DefaultMaxMessage),
@@ -173,10 +176,11 @@ func (s *Settings) Validate() error {
 		refuse("PARLEY_JWT_SECRET", shortSecret, len(s.JWTSecret), minSecret)
 	}
 	for name, value := range map[string]time.Duration{
-		"PARLEY_ACCESS_TTL":      s.AccessTTL,
-		"PARLEY_REFRESH_TTL":     s.RefreshTTL,
-		"PARLEY_RECONCILE_EVERY": s.ReconcileEvery,
-		"PARLEY_STOP_TIMEOUT":    s.StopTimeout,
+		"PARLEY_ACCESS_TTL":       s.AccessTTL,
+		"PARLEY_REFRESH_TTL":      s.RefreshTTL,
+		"PARLEY_RECONCILE_EVERY":  s.ReconcileEvery,
+		"PARLEY_STOP_TIMEOUT":     s.StopTimeout,
+		"PARLEY_DB_CONN_LIFETIME": s.DBConnLifetime,
 	} {
 		if value <= 0 {
 			refuse(name, "%v is not a positive duration", value)
@@ -367,11 +371,21 @@ func (s *Settings) Link(publicURL string) func(action, token string) string {
 	}
 }
 
-// Database returns the address of the database for log lines, without the password.
+// Database returns the address of the database for log lines, without passwords.
 func (s *Settings) Database() string {
-	u, err := url.Parse(s.DatabaseURL)
-	if err != nil || !s.Postgres() {
+	if !s.Postgres() {
 		return s.DatabaseURL
+	}
+	u, err := url.Parse(s.DatabaseURL)
+	if err != nil {
+		return "a PostgreSQL URL that cannot be read" // it may have a password in it
+	}
+	query := u.Query()
+	for _, name := range []string{"password", "sslpassword"} {
+		if query.Has(name) {
+			query.Set(name, "xxxxx") // as Redacted does
+			u.RawQuery = query.Encode()
+		}
 	}
 	return u.Redacted()
 }

@@ -59,6 +59,7 @@ func TestValidateNamesTheSetting(t *testing.T) {
 		"--max-replayed=0":                      "PARLEY_MAX_REPLAYED",
 		"--max-streams=0":                       "PARLEY_MAX_STREAMS",
 		"--max-db-conns=1":                      "PARLEY_MAX_DB_CONNS",
+		"--db-conn-lifetime=0s":                 "PARLEY_DB_CONN_LIFETIME",
 		"--allowed-origins=app.example.org":     "PARLEY_ALLOWED_ORIGINS",
 		"--allowed-origins=https://a.example/x": "PARLEY_ALLOWED_ORIGINS",
 		"--allowed-origins=https://u@a.example": "PARLEY_ALLOWED_ORIGINS",
@@ -93,13 +94,20 @@ func TestValidateNamesTheSetting(t *testing.T) {
 
 func TestDatabaseHidesThePassword(t *testing.T) {
 	t.Parallel()
-	s, err := parse(t, "--database-url=postgres://ann:secret@db.example/parley")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := s.Database(); strings.Contains(got, "secret") ||
-		!strings.Contains(got, "db.example/parley") {
-		t.Errorf("got %s", got)
+	for url, shown := range map[string]string{
+		"postgres://ann:secret@db.example/parley":              "db.example/parley",
+		"postgres://ann:secret@a.example:1,b.example:2/parley": "a.example:1,b.example:2/parley",
+		"postgres://db.example/parley?password=secret&x=y":     "x=y",
+		"postgres://db.example/parley?sslpassword=secret":      "db.example/parley",
+		"postgres://ann:secret@db.example:port/parley":         "cannot be read",
+	} {
+		s, err := parse(t, "--database-url="+url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Database(); strings.Contains(got, "secret") || !strings.Contains(got, shown) {
+			t.Errorf("%s: got %s", url, got)
+		}
 	}
 }
 

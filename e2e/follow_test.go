@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"parley/model"
@@ -230,6 +231,7 @@ type senders struct {
 	each         int // messages of each person
 	sent         []int
 	failed       []error
+	stopped      atomic.Bool
 	running      sync.WaitGroup
 }
 
@@ -251,7 +253,7 @@ func startSending(t *testing.T, conversation string, each int, people ...*person
 func (c *senders) resume() {
 	for i, p := range c.people {
 		c.running.Go(func() {
-			for c.failed[i] = nil; c.sent[i] < c.each; c.sent[i]++ {
+			for c.failed[i] = nil; c.sent[i] < c.each && !c.stopped.Load(); c.sent[i]++ {
 				text := c.text(p, c.sent[i])
 				if _, c.failed[i] = p.trySend(c.t.Context(), c.conversation, text,
 					text); c.failed[i] != nil {
@@ -264,7 +266,10 @@ func (c *senders) resume() {
 
 func (c *senders) text(p *person, i int) string { return fmt.Sprintf("%s %d", p.Nickname, i+1) }
 
-// finish waits until all messages are sent.
+// stop makes every user stop after the message that is being sent.
+func (c *senders) stop() { c.stopped.Store(true) }
+
+// finish waits until all messages are sent, or those before stop.
 func (c *senders) finish() {
 	c.t.Helper()
 	c.running.Wait()
@@ -299,9 +304,9 @@ func (c *senders) wantSent(listed []message) {
 		}
 		by[m.Author.Nickname]++
 	}
-	for _, p := range c.people {
-		if by[p.Nickname] != c.each {
-			c.t.Errorf("%d messages of %s are there, want %d", by[p.Nickname], p.Nickname, c.each)
+	for i, p := range c.people {
+		if n := by[p.Nickname]; n != c.sent[i] {
+			c.t.Errorf("%d messages of %s are there, want %d", n, p.Nickname, c.sent[i])
 		}
 	}
 	for i, m := range listed[1:] {

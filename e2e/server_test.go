@@ -18,9 +18,10 @@ import (
 // server is the running program, with a data folder of its own. It may be ended and started again
 // on the same data, with another port.
 type server struct {
-	t    *testing.T
-	env  []string
-	http *http.Client
+	t      *testing.T
+	binary string
+	env    []string
+	http   *http.Client
 
 	api   string // the address of the API since the last start
 	page  string
@@ -36,8 +37,14 @@ type server struct {
 // ends.
 func mustServe(t *testing.T, env ...string) *server {
 	t.Helper()
+	return mustServeWith(t, os.Getenv(binaryEnv), env...)
+}
+
+// mustServeWith is mustServe for another binary.
+func mustServeWith(t *testing.T, binary string, env ...string) *server {
+	t.Helper()
 	s := &server{
-		t: t, links: make(chan string, 1000),
+		t: t, binary: binary, links: make(chan string, 1000),
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
 	}
 	s.env = process.Environment(append([]string{
@@ -83,7 +90,7 @@ func on(databaseURL string) (setting string) { return "PARLEY_DATABASE_URL=" + d
 func (s *server) start() {
 	s.t.Helper()
 	up := make(chan logLine, 1)
-	cmd := exec.Command(os.Getenv(binaryEnv))
+	cmd := exec.Command(s.binary)
 	cmd.Env = s.env
 	cmd.Stderr = &process.Lines{Each: func(text []byte) {
 		line := s.read(string(text))

@@ -159,6 +159,9 @@ func (s *Service) Checkpoint(ctx context.Context) (id int64, err error) {
 	return c.id, err
 }
 
+// SuspectHistory is called when another server answers.
+func (s *Service) SuspectHistory() { s.histories.suspect() }
+
 func (s *Service) HasCheckpoint(ctx context.Context, id int64) (bool, error) {
 	return s.proves(ctx, id, 0)
 }

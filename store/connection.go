@@ -40,7 +40,7 @@ func (k *pgxConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver()
 func (k *pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	c := &pgxConn{connector: k, generation: k.generation.Load()}
 	config := *k.config
-	config.OnPgError = c.onPgError
+	config.OnPgError, config.OnNotice = c.onPgError, c.onNotice
 	conn, err := stdlib.GetConnector(config, stdlib.OptionAfterConnect(c.setUp)).Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -103,16 +103,27 @@ func (c *pgxConn) setUp(ctx context.Context, conn *pgx.Conn) error {
 
 // onPgError is called with each error of the server. It reports whether the connection stays open.
 func (c *pgxConn) onPgError(conn *pgconn.PgConn, err *pgconn.PgError) bool {
-	// An error while connecting concerns only one of the hosts: pgx tries the next.
-	if c.established && isLeaving(err.Code) {
-		c.leaving.Store(true)
-		// If the server was read-only from the start, it is no news, and the other connections are
-		// no better or worse for reads.
-		if err.Code != readOnlySQLTransaction || !c.readOnly {
-			c.connector.beginGeneration(c.generation, err.Message)
-		}
-	}
+	c.observe(err.Code, err.Message)
 	return c.connector.config.OnPgError(conn, err)
+}
+
+// onNotice is called with each warning of the server. One that crashes or is shut down at once
+// sends a warning, and no error, before it closes its connections.
+func (c *pgxConn) onNotice(_ *pgconn.PgConn, notice *pgconn.Notice) {
+	c.observe(notice.Code, notice.Message)
+}
+
+func (c *pgxConn) observe(code, message string) {
+	// An error while connecting concerns only one of the hosts: pgx tries the next.
+	if !c.established || !isLeaving(code) {
+		return
+	}
+	c.leaving.Store(true)
+	// If the server was read-only from the start, it is no news, and the other connections are no
+	// better or worse for reads.
+	if code != readOnlySQLTransaction || !c.readOnly {
+		c.connector.beginGeneration(c.generation, message)
+	}
 }
 
 // isLeaving reports whether a SQLSTATE means that the server no longer accepts writes or is going

@@ -141,9 +141,11 @@ func TestAFailover(t *testing.T) {
 	}
 	// the former primary comes back as a standby, and the roles are exchanged again
 	must(t, func(ctx context.Context) error { return primary.Follow(ctx, standby) })
+	mustFill(t, db)
 	if err := standby.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	// One request notices it. The other connections, which have ended too, fail no other request.
 	wantUnavailable(t, insertEpoch(t.Context(), db))
 	must(t, primary.Promote)
 	if err := insertEpoch(t.Context(), db); err != nil {
@@ -198,7 +200,8 @@ func TestConnectionsAreReplaced(t *testing.T) {
 		"after an instant": {store.Options{MaxConns: 1, MaxConnLifetime: 1}, false},
 	} {
 		db := mustOpenURL(t, url, c.opts)
-		if kept := backend(t, db) == backend(t, db); kept != c.kept {
+		first := backend(t, db)
+		if kept := backend(t, db) == first; kept != c.kept {
 			t.Errorf("%s: kept %v", name, kept)
 		}
 	}
@@ -224,5 +227,31 @@ func TestASilentHost(t *testing.T) {
 		store.Options{})
 	if !errs.Is(store.Error(err), errs.Unavailable) || t.Context().Err() != nil {
 		t.Errorf("got %v", err)
+	}
+}
+
+// One connection notices that the server has crashed, and the pool keeps no other.
+func TestACrashEndsAllConnections(t *testing.T) {
+	t.Parallel()
+	server := mustStartPostgres(t)
+	db := mustOpenURL(t, server.URL("postgres"), store.Options{})
+	var held []*sql.Conn
+	for range 3 {
+		conn, err := db.DB.DB.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := held[0].ExecContext(t.Context(), "SELECT 1")
+	wantUnavailable(t, err)
+	for _, conn := range held {
+		_ = conn.Close() // returns it to the pool
+	}
+	if n := db.Stats().OpenConnections; n != 0 {
+		t.Errorf("%d connections are left", n)
 	}
 }

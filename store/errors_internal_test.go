@@ -32,7 +32,9 @@ func TestUnavailable(t *testing.T) {
 	} {
 		unavailable[code] = &pgconn.PgError{Code: code}
 	}
-	for _, code := range []string{"", "22012", "23505", "23503", "25P02", "42501", "42P01", "57014"} {
+	for _, code := range []string{
+		"", "22012", "23505", "23503", "25P02", "42501", "42P01", "57014",
+	} {
 		others[code] = &pgconn.PgError{Code: code}
 	}
 	for name, err := range unavailable {

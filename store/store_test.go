@@ -12,7 +12,6 @@ import (
 	"github.com/uptrace/bun"
 
 	"parley/errs"
-	"parley/migrations"
 	"parley/model"
 	"parley/store"
 	"parley/store/storetest"
@@ -54,55 +53,6 @@ func TestOpenRefusesWhatItDoesNotKnow(t *testing.T) {
 			_ = db.Close()
 		}
 	}
-}
-
-func TestMigrationsGoUpDownAndUpAgain(t *testing.T) {
-	t.Parallel()
-	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		if again, err := migrations.Up(t.Context(), db.DB); err != nil || len(again) != 0 {
-			t.Fatalf("nothing was left to apply, got %v (%v)", again, err)
-		}
-		list, err := migrations.List(t.Context(), db.DB)
-		if err != nil || len(list) == 0 {
-			t.Fatalf("got %v (%v)", list, err)
-		}
-		for _, m := range list {
-			if !m.Applied {
-				t.Errorf("%s is not applied", m.Name)
-			}
-		}
-		if reverted, err := migrations.Down(t.Context(), db.DB); err != nil ||
-			len(reverted) != len(list) {
-			t.Fatalf("reverted %v (%v)", reverted, err)
-		}
-		if err := insert(t.Context(), db, user("ann")); err == nil {
-			t.Fatal("the tables are still there")
-		}
-		if applied, err := migrations.Up(t.Context(), db.DB); err != nil ||
-			len(applied) != len(list) {
-			t.Fatalf("applied %v (%v)", applied, err)
-		}
-	})
-}
-
-func TestManyNodesMayMigrateAtOnce(t *testing.T) {
-	t.Parallel()
-	url := storetest.PostgresURL(t)
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			db, err := store.Open(t.Context(), url, store.Options{})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer func() { _ = db.Close() }()
-			if _, err := migrations.Up(t.Context(), db.DB); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
 }
 
 func TestInTx(t *testing.T) {

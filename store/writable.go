@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/uptrace/bun"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -16,19 +17,31 @@ import (
 // ErrReadOnly is returned by CheckWritable.
 var ErrReadOnly = errors.New("the database is read-only")
 
-// CheckWritable returns an error if the database does not answer, and one that wraps ErrReadOnly if
-// it answers and takes no writes: a PostgreSQL standby, a server with default_transaction_read_only,
-// or a SQLite file that could not be written the last time.
+// CheckWritable returns an error if the database does not answer. The error wraps ErrReadOnly if
+// the database answers and takes no writes: a PostgreSQL standby, default_transaction_read_only,
+// several hosts without a primary, or a SQLite file that could not be written the last time.
 //
 // It costs one round trip on PostgreSQL. On SQLite it reads, and writes only after a write has
 // failed.
 func (db *DB) CheckWritable(ctx context.Context) error {
 	if db.postgres {
 		var readOnly bool
-		err := db.NewSelect().ColumnExpr("current_setting('transaction_read_only')::bool").
-			Scan(ctx, &readOnly)
-		if err == nil && readOnly {
+		err := db.readPostgres(ctx, "SELECT current_setting('transaction_read_only')::bool", nil,
+			func(r rows, _ []string) error {
+				for r.Next() {
+					if err := r.Scan(&readOnly); err != nil {
+						return err
+					}
+				}
+				return r.Err()
+			})
+		switch {
+		case err == nil && readOnly:
 			return ErrReadOnly
+		// of several hosts, those that answer refuse writes
+		case errors.Is(err, pgconn.ErrReadOnlyConnection),
+			errors.Is(err, pgconn.ErrStandbyConnection):
+			return errors.Join(ErrReadOnly, err)
 		}
 		return err
 	}

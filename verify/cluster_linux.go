@@ -234,7 +234,7 @@ func (c *cluster) injectFaults(ctx context.Context, v *verification) error {
 		}
 		what := fmt.Sprintf("%s (%v)", f.kind, f.length.Round(time.Millisecond))
 		switch f.kind {
-		case killNode, stopNode, freezeNode, cutNATS:
+		case killNode, stopNode, freezeNode, cutNATS, refuseOlder:
 			what = fmt.Sprintf("node %d: %s", f.node+1, what)
 		default:
 		}
@@ -283,6 +283,8 @@ func (c *cluster) inject(ctx context.Context, f fault) error {
 		return c.startNATS(ctx)
 	case restartPostgres:
 		return c.databases.current().Restart(ctx, f.length)
+	case refuseOlder:
+		return c.refuseOlder(ctx, f.node)
 	case switchOver:
 		return c.databases.switchOver(ctx, f.length)
 	default:

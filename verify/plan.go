@@ -134,6 +134,7 @@ const (
 	restoreCopy     kind = "older copy restored"
 	promoteLagging  kind = "lagging standby promoted"
 	switchOver      kind = "switched over, the old one read-only"
+	refuseOlder     kind = "older version refused"
 )
 
 // undoes reports whether a fault undoes what was committed last. Its length is how long commits are
@@ -279,10 +280,10 @@ func (p *plan) drawRights(r *rand.Rand) {
 func (p *plan) drawFaults(r *rand.Rand, s sizes) {
 	kinds := []kind{
 		killNode, freezeNode, cutNATS, restartNATS, restartPostgres, killNode, stopNode,
-		restoreCopy, promoteLagging, switchOver,
+		restoreCopy, promoteLagging, switchOver, refuseOlder,
 	}
 	if s.sqlite {
-		kinds = []kind{killNode, freezeNode, stopNode, restoreCopy, restoreCopy}
+		kinds = []kind{killNode, freezeNode, stopNode, restoreCopy, refuseOlder, restoreCopy}
 	}
 	var left []kind
 	for at := 3 * time.Second; ; {

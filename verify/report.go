@@ -101,7 +101,7 @@ const noFault kind = "no fault of the cluster"
 func faultKinds() []kind {
 	return []kind{
 		killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres, restoreCopy,
-		promoteLagging, switchOver, noFault,
+		promoteLagging, switchOver, refuseOlder, noFault,
 	}
 }
 

@@ -49,12 +49,7 @@ func (c *cluster) undo(ctx context.Context, v *verification, u *undoing) error {
 	if err := u.back(ctx); err != nil {
 		return err
 	}
-	driver, url := "sqlite", ""
-	if c.file != nil {
-		url = c.file.path
-	} else {
-		driver, url = "pgx", c.databases.current().URL("postgres")
-	}
+	driver, url := c.database()
 	seqs, err := lastSeqs(ctx, driver, url)
 	if err != nil {
 		return err
@@ -74,4 +69,12 @@ func (c *cluster) undo(ctx context.Context, v *verification, u *undoing) error {
 	}
 	c.databases.connect()
 	return c.databases.follow(ctx)
+}
+
+// database returns how verify itself reaches the database, whether nodes can or not.
+func (c *cluster) database() (driver, url string) {
+	if c.file != nil {
+		return "sqlite", c.file.path + "?_pragma=busy_timeout(10000)"
+	}
+	return "pgx", c.databases.current().URL("postgres")
 }

@@ -10,6 +10,8 @@ func table() []mutant {
 		auth  = "./auth"
 		wire  = "./wire"
 		e2e   = "./e2e"
+
+		migrations = "./migrations"
 	)
 	return []mutant{
 		// Broadcast events.
@@ -331,6 +333,59 @@ func table() []mutant {
 			"connections of an account have no bound", "graph/liveconnections.go",
 			"if c.open[key] >= c.max {", "if false {",
 			graph, "TestLiveConnections",
+		},
+
+		// Migrations.
+		{
+			"migrations wait for locks without end", "migrations/apply.go",
+			`"SET LOCAL lock_timeout = %d; "+`, `"SET LOCAL lock_timeout = 0 * %d; "+`,
+			migrations, "TestUpTriesAgain",
+		},
+		{
+			"migrations are not tried again after a deadlock", "migrations/apply.go",
+			`pgErr.Code == "40P01"`, `pgErr.Code == ""`,
+			migrations, "TestUpOutlivesADeadlock",
+		},
+		{
+			"a migration that another process has applied runs again", "migrations/apply.go",
+			"applied == r.up {", "applied == r.up && ctx == nil {",
+			migrations, "TestManyNodes",
+		},
+		{
+			"migrations of before the records are not recorded", "migrations/apply.go",
+			"append(slices.Clone(r.waiting), r.m.known[i])", "r.m.known[i : i+1]",
+			migrations, "TestUpDownAndUpAgain",
+		},
+		{
+			"a database that is too new is used", "migrations/check.go",
+			`a.Requires != "" && !m.knows(a.Requires)`, "false",
+			migrations, "TestUnknownMigrations",
+		},
+		{
+			"each check logs unknown migrations", "migrations/check.go",
+			"before == nil || *before != unknown", "before == nil || true",
+			migrations, "TestUnknownMigrations",
+		},
+		{
+			"a database that is too old is used", "migrations/check.go",
+			"if len(missing) == 0 {", "if len(missing) < len(m.known) {",
+			migrations, "TestTooOld",
+		},
+		{
+			"changed files are not noticed", "migrations/check.go",
+			"a.Checksum != k.checksum", "false",
+			migrations, "TestChangedFiles",
+		},
+		{
+			"down reverts what another version has applied", "migrations/apply.go",
+			"if i < 0 {", "if i < 0 {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\tif i < -1 {",
+			migrations, "TestDownRevertsOneGroup",
+		},
+		{
+			"a node is ready on tables that it cannot use", "server.go",
+			"err := srv.tables.Check(ctx)",
+			`_, err := srv.db.NewSelect().ColumnExpr("1").Exec(ctx)`,
+			".", "TestTablesOfAnotherVersion",
 		},
 	}
 }

@@ -1,4 +1,4 @@
-// Package usertimeout sets the timeout after which the operating system closes a TCP connection whose
+// Package usertimeout sets the time after which the operating system closes a TCP connection whose
 // peer is gone.
 package usertimeout
 

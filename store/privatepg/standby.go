@@ -95,8 +95,8 @@ func (s *Server) Attach(ctx context.Context) error {
 // CatchUp waits until the standby has every transaction that committed on its primary before the
 // call. Both have to run.
 func (s *Server) CatchUp(ctx context.Context) error {
-	// Only what is flushed is sent to a standby. With synchronous_commit = off a commit does not wait
-	// for that, and this one does.
+	// Only what is flushed is sent to a standby. With synchronous_commit = off a commit does not
+	// wait for that, and this one does.
 	var position string
 	err := s.primary.query(ctx, &position, "SELECT set_config('synchronous_commit', 'local', true)"+
 		" || pg_logical_emit_message(true, 'parley', '')::text")
