@@ -153,6 +153,10 @@ func (c *cluster) nodeLog(i int) string { return filepath.Join(c.nodeDir(i), "lo
 
 // startNode starts a node. If it ran before, it has the same data folder, and adds to the same log.
 func (c *cluster) startNode(ctx context.Context, i int) error {
+	return c.startNodeWithLog(ctx, i, c.nodeLog(i))
+}
+
+func (c *cluster) startNodeWithLog(ctx context.Context, i int, log string) error {
 	dir := c.nodeDir(i)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -163,7 +167,7 @@ func (c *cluster) startNode(ctx context.Context, i int) error {
 	if c.broker != nil {
 		cmd.Env = append(cmd.Env, "PARLEY_NATS_URL=nats://"+c.relays[i].address())
 	}
-	node, err := startProcess(ctx, cmd, c.nodeLog(i), process.ParleyAPI)
+	node, err := startProcess(ctx, cmd, log, process.ParleyAPI)
 	if err != nil {
 		return err
 	}

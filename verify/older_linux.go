@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -17,27 +17,23 @@ const newer = "99990101000001"
 // refuse that, and to start once the database is as before. The other nodes go on meanwhile.
 func (c *cluster) refuseOlder(ctx context.Context, node int) error {
 	c.running[node].end(syscall.SIGTERM)
-	before := len(c.logOf(node))
 	if err := c.requireNewer(ctx, true); err != nil {
 		return err
 	}
-	err := c.startNode(ctx, node)
-	if err == nil {
-		err = errors.New("a node has started on a database that only newer versions can use")
-	} else if said := c.logOf(node)[before:]; !strings.Contains(said, "too new for this version") {
-		err = fmt.Errorf("a node does not say that the database is too new for it: %w", err)
-	} else {
+	// What it prints is no crash, so it has a log of its own.
+	err := c.startNodeWithLog(ctx, node, filepath.Join(c.nodeDir(node), "refused.log"))
+	switch {
+	case err == nil:
+		return errors.New("a node has started on a database that only newer versions can use")
+	case strings.Contains(err.Error(), "too new for this version"):
 		err = nil
+	default:
+		err = fmt.Errorf("a node does not say that the database is too new for it: %w", err)
 	}
 	if undone := c.requireNewer(ctx, false); err != nil || undone != nil {
 		return errors.Join(err, undone)
 	}
 	return c.startNode(ctx, node)
-}
-
-func (c *cluster) logOf(node int) string {
-	text, _ := os.ReadFile(c.nodeLog(node))
-	return string(text)
 }
 
 // requireNewer makes the database require a newer version, as a migration of one would, or ends it.
