@@ -15,6 +15,7 @@ import (
 
 	"parley/config"
 	"parley/migrations"
+	"parley/restored"
 	"parley/seed"
 	"parley/store"
 	"parley/verify"
@@ -77,12 +78,21 @@ func isSetting(parser *kong.Kong) func(name string) bool {
 
 type commandLine struct {
 	config.Settings
-	Serve   serveCommand   `cmd:"" default:"1" help:"Run the server. This is the default command."`
-	Migrate migrateCommand `cmd:"" help:"Apply, revert or list the migrations of the database."`
-	Seed    seedCommand    `cmd:"" help:"Fill an empty database with a year of conversations, to try Parley out or to measure it."`
-	Verify  verify.Command `cmd:"" help:"Prove that no message is lost, doubled, reordered or leaked, against running servers or with --chaos."`
-	Version versionCommand `cmd:"" help:"Print the version."`
-	Help    struct{}       `cmd:"" help:"Show this list of commands and settings, with their defaults."`
+	Serve    serveCommand    `cmd:"" default:"1" help:"Run the server. This is the default command."`
+	Migrate  migrateCommand  `cmd:"" help:"Apply, revert or list the migrations of the database."`
+	Backup   backupCommand   `cmd:"" help:"Back up the database while servers use it, or check a backup."`
+	Restore  restoreCommand  `cmd:"" help:"Put a backup in the place of a SQLite database whose server is stopped."`
+	Restored restoredCommand `cmd:"" help:"After the database was restored from a backup: leave numbers out in every conversation, and list what the restore has undone."`
+	Seed     seedCommand     `cmd:"" help:"Fill an empty database with a year of conversations, to try Parley out or to measure it."`
+	Verify   verify.Command  `cmd:"" help:"Prove that no message is lost, doubled, reordered or leaked, against running servers or with --chaos."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
+	Help     struct{}        `cmd:"" help:"Show this list of commands and settings, with their defaults."`
+}
+
+// finishRestore runs after the command restore has put a backup in place.
+func finishRestore(out io.Writer) error {
+	_, err := fmt.Fprintln(out, "Next: parley restored --since TIME, with the time of the backup; and then start the server.")
+	return err
 }
 
 func newLog(s config.Settings, w io.Writer) *slog.Logger {
@@ -203,6 +213,22 @@ func (c seedCommand) Run(
 		filled.People[0].Email, filled.People[0].Nickname,
 		filled.People[1].Email, filled.People[1].Nickname)
 	return nil
+}
+
+type restoredCommand struct{ restored.Command }
+
+func (c restoredCommand) Run(
+	ctx context.Context, s *config.Settings, log *slog.Logger, out io.Writer,
+) (err error) {
+	db, err := store.Open(ctx, s.DatabaseURL, store.Options{MaxConns: s.MaxDBConns, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := openTables(ctx, db, false, log); err != nil {
+		return err
+	}
+	return c.Command.Run(ctx, db, log, os.Stdin, out)
 }
 
 // openTables applies the missing migrations, if it may, and checks that this version can use the

@@ -19,6 +19,7 @@ const (
 	loggedOut        action = "logged_out"
 	sessionRevoked   action = "session_revoked"
 	refreshReused    action = "refresh_token_reused"
+	refreshAhead     action = "refresh_token_ahead" // of the database: it was restored
 	passwordChanged  action = "password_changed"
 	passwordWrong    action = "password_wrong"
 	resetRequested   action = "password_reset_requested"
@@ -64,6 +65,6 @@ func (s *Service) auditWhen(
 	if session != nil {
 		attrs = append(attrs, slog.String("session", session.String()))
 	}
-	tx.AfterCommit(func() { s.opts.Log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...) })
+	tx.AfterCommit(func() { s.opts.Log.LogAttrs(ctx, slog.LevelInfo, AuditLog, attrs...) })
 	return nil
 }

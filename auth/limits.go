@@ -175,7 +175,7 @@ func (d databaseLimits) update(ctx context.Context, key string, change func(*att
 		// Setting the key to itself locks the row, whether it existed or not.
 		if _, err := tx.NewInsert().Model(row).On("CONFLICT (key) DO UPDATE").
 			Set("key = EXCLUDED.key").
-			Returning("*").Exec(ctx); err != nil {
+			Returning("?Columns").Exec(ctx); err != nil {
 			return err
 		}
 		a := attempts{At: row.At, Count: row.Count}

@@ -128,7 +128,7 @@ func redeem(
 	row := new(model.OneTimeToken)
 	res, err := tx.NewUpdate().Model(row).Set("used_at = ?", tx.Now).
 		ApplyQueryBuilder(redeemable(hash, tx.Now, purposes...)).
-		Returning("*").Exec(ctx)
+		Returning("?Columns").Exec(ctx)
 	if err != nil {
 		return nil, err
 	}

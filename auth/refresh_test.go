@@ -225,7 +225,7 @@ func TestRefreshWithForgedTokens(t *testing.T) {
 			"a bit of the secret":                flip(token, 200),
 			"a bit of the tag":                   flip(token, 511),
 			"another server's, for this session": theirs.firstRefresh(ann.Session.ID).String(),
-			"another server's next":              theirs.nextRefresh(raw).String(),
+			"another server's next":              theirs.nextRefresh(raw, 1).String(),
 		} {
 			f.wantTokenExpired(name, s)
 		}
@@ -285,14 +285,16 @@ func TestSuccessorsCannotBeWorkedOut(t *testing.T) {
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
-	secret := func(r refreshToken) []byte { return r[refreshIDLen : refreshIDLen+refreshSecretLen] }
+	secret := func(r refreshToken) []byte {
+		return r[refreshIDLen+refreshCountLen:][:refreshRandomLen]
+	}
 	token := ours.firstRefresh(model.NewSessionID())
-	next := ours.nextRefresh(token)
-	if bytes.Equal(secret(next), secret(theirs.nextRefresh(token))) {
+	next := ours.nextRefresh(token, 1)
+	if bytes.Equal(secret(next), secret(theirs.nextRefresh(token, 1))) {
 		t.Error("the successor does not depend on the key")
 	}
 	if bytes.Equal(secret(next), secret(token)) ||
-		bytes.Equal(secret(next), secret(ours.nextRefresh(next))) {
+		bytes.Equal(secret(next), secret(ours.nextRefresh(next, 2))) {
 		t.Error("a successor repeats")
 	}
 	if bytes.Equal(secret(token), secret(ours.firstRefresh(token.session()))) {
@@ -396,10 +398,11 @@ func FuzzReadRefreshToken(f *testing.F) {
 		f.Fatal(err)
 	}
 	// the same in every run
-	first := newRefresh(service.refreshKeys[0], model.SessionID{1},
-		bytes.Repeat([]byte{2}, refreshSecretLen))
+	first := newRefresh(service.refreshKeys[0], model.SessionID{1}, 0,
+		bytes.Repeat([]byte{2}, refreshRandomLen))
 	f.Add(first.String())
-	f.Add(service.nextRefresh(first).String())
+	f.Add(service.nextRefresh(first, 1).String())
+	f.Add(nextUncounted(service.refreshKeys[0], first).String())
 	f.Add(first.String() + "=")
 	f.Add(first.String()[:85])
 	f.Add("")
@@ -412,9 +415,10 @@ func FuzzReadRefreshToken(f *testing.F) {
 		if token.String() != s {
 			t.Errorf("%q was read as %q", s, token)
 		}
-		if next, ok := readIssued(service, service.nextRefresh(token).String()); !ok ||
-			next.session() != token.session() {
-			t.Errorf("the successor of %q is no token of the same session", s)
+		next, ok := readIssued(service, service.nextRefresh(token, 7).String())
+		if count, counted := service.count(next); !ok || next.session() != token.session() ||
+			!counted || count != 7 {
+			t.Errorf("the successor of %q is no token of the same session with its count", s)
 		}
 	})
 }

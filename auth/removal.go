@@ -49,10 +49,17 @@ func (s *Service) DeleteAccount(
 		if err := s.audit(ctx, tx, accountDeleted, nil, nil, Client{}); err != nil {
 			return err
 		}
-		tx.AfterCommit(s.removals.Notify)
+		tx.AfterCommit(func() {
+			// The id, which reveals nothing by itself, for the time after a restore.
+			s.opts.Log.Info(AccountRemovedLog, "user", u.ID)
+			s.removals.Notify()
+		})
 		return markRemoved(ctx, tx, u.ID)
 	})
 }
+
+// AccountRemovedLog is the message of the log line about an account that was removed.
+const AccountRemovedLog = "account removed"
 
 // discardMails deletes the mails that wait for the account, also those to an address that is not
 // verified yet.

@@ -210,7 +210,7 @@ var errRefresh = errs.Input(errs.TokenExpired, "refreshToken",
 
 // Refresh trades a refresh token for new tokens. A token that was used before ends its session,
 // because another client may have a copy. Within refreshGrace it returns the same successor
-// instead.
+// instead. A token that is newer than the database works: the database was restored from a backup.
 //
 // If account is given, the error for a token of another account is FORBIDDEN, and the token is not
 // used up.
@@ -237,31 +237,20 @@ func (s *Service) Refresh(
 				return err
 			}
 		}
-		next := s.tokens.nextRefresh(used)
-		row := new(model.SessionSecrets)
 		// The lock of the row serializes requests that race with one token.
-		res, err := tx.NewUpdate().Model(row).
-			Set("previous_hash = refresh_hash").Set("refresh_hash = ?", next.hash()).
-			Set("rotated_at = ?", tx.Now).Set("last_used_at = ?", tx.Now).
-			Set("expires_at = ?", tx.Now.Add(s.opts.RefreshTTL)).
-			Set("user_agent = ?", sanitize(from.UserAgent)).Set("ip = ?", sanitize(from.IP)).
-			Where("id = ?", used.session()).Where("refresh_hash = ?", used.hash()).
-			ApplyQueryBuilder(live(tx.Now)).
-			Returning("*").Exec(ctx)
-		if err != nil {
-			return err
+		row, next, err := s.rotate(ctx, tx, used, from, func(q bun.QueryBuilder) bun.QueryBuilder {
+			return q.Where("refresh_hash = ?", used.hash())
+		})
+		if err == nil && row == nil {
+			row, next, err = s.handleNotCurrent(ctx, tx, used, from)
 		}
-		if n, err := res.RowsAffected(); err != nil {
+		if err != nil || row == nil {
 			return err
-		} else if n == 0 {
-			if row, next, err = s.handleReuse(ctx, tx, used, from); err != nil || row == nil {
-				return err
-			}
 		}
 		u := new(model.User)
 		err = tx.NewSelect().Model(u).Where("u.id = ?", row.UserID).Scan(ctx)
 		if errors.Is(err, sql.ErrNoRows) {
-			return nil // removed after handleReuse had read the session
+			return nil // removed after the session was read
 		}
 		if err != nil {
 			return err
@@ -275,28 +264,79 @@ func (s *Service) Refresh(
 	return signedIn, err
 }
 
-// handleReuse handles a token that is not the newest of its session. Within refreshGrace of its use
-// it returns the session and the same successor. Otherwise it ends the session and returns nil.
-func (s *Service) handleReuse(
+// rotate replaces the tokens of the session by a token and its successor, if the session has not
+// ended and meets the condition. It returns the new row and the successor, or nil.
+func (s *Service) rotate(
 	ctx context.Context, tx *store.Tx, used refreshToken, from Client,
-) (session *model.SessionSecrets, successor refreshToken, err error) {
-	if !s.tokens.issuedHere(used) {
-		return nil, nil, nil // forged, which must not end the session that it names
+	condition func(bun.QueryBuilder) bun.QueryBuilder,
+) (*model.SessionSecrets, refreshToken, error) {
+	count, counted := s.tokens.count(used)
+	if !counted {
+		// It is that of the session, and cannot change before this token is used.
+		var err error
+		if count, err = refreshCountOf(ctx, tx, used.session()); err != nil {
+			return nil, nil, err
+		}
 	}
+	count++
+	next := s.tokens.nextRefresh(used, count)
 	row := new(model.SessionSecrets)
-	err = tx.NewSelect().Model(row).Where("s.id = ?", used.session()).
-		ApplyQueryBuilder(live(tx.Now)).Scan(ctx)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil, nil // the session has ended
-	}
+	res, err := tx.NewUpdate().Model(row).
+		Set("previous_hash = ?", used.hash()).Set("refresh_hash = ?", next.hash()).
+		Set("rotated_at = ?", tx.Now).Set("last_used_at = ?", tx.Now).
+		Set("expires_at = ?", tx.Now.Add(s.opts.RefreshTTL)).
+		Set("user_agent = ?", sanitize(from.UserAgent)).Set("ip = ?", sanitize(from.IP)).
+		Where("id = ?", used.session()).ApplyQueryBuilder(condition).
+		ApplyQueryBuilder(live(tx.Now)).
+		Returning("?Columns").Exec(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if bytes.Equal(row.PreviousHash, used.hash()) && tx.Now.Sub(*row.RotatedAt) <= refreshGrace {
-		if successor = s.tokens.successor(used, row.RefreshHash); successor == nil {
-			return nil, nil, nil // derived with a key that this node does not have
-		}
-		return row, successor, nil
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return nil, nil, err
+	}
+	_, err = tx.NewInsert().Model(&refreshCount{SessionID: row.ID, Count: count}).
+		On("CONFLICT (session_id) DO UPDATE").Set("count = EXCLUDED.count").Exec(ctx)
+	return row, next, err
+}
+
+// refreshCount is the count of the session's token that works, or of the newest token before it
+// that has a count.
+type refreshCount struct {
+	bun.BaseModel `bun:"table:refresh_counts"`
+
+	SessionID model.SessionID `bun:",pk,type:uuid"`
+	Count     int64
+}
+
+// refreshCountOf returns the count of a session. It is 0 until a token with a count is refreshed.
+func refreshCountOf(
+	ctx context.Context, tx *store.Tx, id model.SessionID,
+) (count int64, err error) {
+	err = tx.NewSelect().Model((*refreshCount)(nil)).Column("count").Where("session_id = ?", id).
+		Scan(ctx, &count)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return count, err
+}
+
+// handleNotCurrent handles a token that was not the current one of its session a moment ago. It
+// returns the session and the token's successor
+//   - within refreshGrace of its use, without a change;
+//   - if its count is higher than that of the session: no such token is issued before the session
+//     has its count, so the database has been taken back, and has forgotten the token;
+//   - if it has become the current one meanwhile, in the same way.
+//
+// Otherwise it ends the session and returns nil.
+func (s *Service) handleNotCurrent(
+	ctx context.Context, tx *store.Tx, used refreshToken, from Client,
+) (row *model.SessionSecrets, successor refreshToken, err error) {
+	if !s.tokens.issuedHere(used) {
+		return nil, nil, nil // forged, which must not end the session that it names
+	}
+	if row, err = liveSecrets(ctx, tx, used.session()); err != nil || row == nil {
+		return nil, nil, err
 	}
 	if _, err := lockedUser(ctx, tx, row.UserID); err != nil {
 		if errors.Is(err, errSessionEnded) {
@@ -304,10 +344,49 @@ func (s *Service) handleReuse(
 		}
 		return nil, nil, err
 	}
+	// Read again with the lock: another request may have used this token or its parent.
+	if err := tx.Lock(ctx, (*model.Session)(nil), "s.id = ?", used.session()); err != nil {
+		return nil, nil, err
+	}
+	if row, err = liveSecrets(ctx, tx, used.session()); err != nil || row == nil {
+		return nil, nil, err
+	}
+	stored, err := refreshCountOf(ctx, tx, row.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	count, counted := s.tokens.count(used)
+	ahead := counted && count > stored
+	switch {
+	case bytes.Equal(row.PreviousHash, used.hash()) && tx.Now.Sub(*row.RotatedAt) <= refreshGrace:
+		if successor = s.tokens.successor(used, stored, row.RefreshHash); successor == nil {
+			return nil, nil, nil // derived with a key that this node does not have
+		}
+		return row, successor, nil
+	case ahead:
+		if err := s.audit(ctx, tx, refreshAhead, &row.UserID, &row.ID, from); err != nil {
+			return nil, nil, err
+		}
+		fallthrough
+	case bytes.Equal(row.RefreshHash, used.hash()):
+		return s.rotate(ctx, tx, used, from, func(q bun.QueryBuilder) bun.QueryBuilder { return q })
+	}
 	if err := s.audit(ctx, tx, refreshReused, &row.UserID, &row.ID, from); err != nil {
 		return nil, nil, err
 	}
 	return nil, nil, s.revoke(ctx, tx, row.ID)
+}
+
+// liveSecrets returns a session, or nil if it has ended.
+func liveSecrets(
+	ctx context.Context, tx *store.Tx, id model.SessionID,
+) (*model.SessionSecrets, error) {
+	row := new(model.SessionSecrets)
+	err := tx.NewSelect().Model(row).Where("s.id = ?", id).ApplyQueryBuilder(live(tx.Now)).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // as documented
+	}
+	return row, err
 }
 
 var errOtherAccount = errs.New(errs.Forbidden, "This refresh token belongs to another account.")
@@ -458,6 +537,14 @@ func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.Session
 	if len(ids) == 0 {
 		return nil
 	}
+	if err := revoke(ctx, tx, ids); err != nil {
+		return err
+	}
+	tx.AfterCommit(func() { s.endLeases(ids...) })
+	return nil
+}
+
+func revoke(ctx context.Context, tx *store.Tx, ids []model.SessionID) error {
 	_, err := tx.NewUpdate().Model((*model.Session)(nil)).Set("revoked_at = ?", tx.Now).
 		Where("id IN (?)", bun.List(ids)).Where("revoked_at IS NULL").Exec(ctx)
 	if err != nil {
@@ -470,7 +557,6 @@ func (s *Service) revoke(ctx context.Context, tx *store.Tx, ids ...model.Session
 			return err
 		}
 	}
-	tx.AfterCommit(func() { s.endLeases(ids...) })
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -161,48 +162,81 @@ func algorithmOf(token string) string {
 
 // A refresh token consists of the session's id, a secret of 32 bytes, and a tag. The tag is a MAC
 // over both: it proves, also years later, that the token was issued here. Only the hash of a token
-// is stored. The secret of the first token is random. The secret of a successor is derived from the
+// is stored.
+//
+// The secret begins with the token's count: how many times its session was refreshed before the
+// token was issued, so 0 in the first one. 16 bytes that cannot be guessed follow, and a MAC over
+// all of this: it distinguishes a counted token from one whose 32 bytes of secret have no count.
+// Nodes of the version before issue those. They check the length and the tag alone, and so accept
+// counted tokens.
+//
+// The unguessable bytes of the first token are random. Those of a successor are derived from the
 // token that it replaces, with a key, so that requests that race with one token get the same
 // successor although it is not stored.
 const (
 	refreshIDLen     = 16
-	refreshSecretLen = 32
+	refreshSecretLen = refreshCountLen + refreshRandomLen + refreshCheckLen
 	refreshTagLen    = 16
 	refreshLen       = refreshIDLen + refreshSecretLen + refreshTagLen
+
+	refreshCountLen  = 8 // big endian
+	refreshRandomLen = 16
+	refreshCheckLen  = 8
 )
 
 type refreshToken []byte
 
 func (t tokens) firstRefresh(id model.SessionID) refreshToken {
-	var secret [refreshSecretLen]byte
-	_, _ = rand.Read(secret[:]) // never fails, see its documentation
-	return newRefresh(t.refreshKeys[0], id, secret[:])
+	var random [refreshRandomLen]byte
+	_, _ = rand.Read(random[:]) // never fails, see its documentation
+	return newRefresh(t.refreshKeys[0], id, 0, random[:])
 }
 
-func (t tokens) nextRefresh(r refreshToken) refreshToken { return nextRefresh(t.refreshKeys[0], r) }
+// nextRefresh returns the successor of a token, with its count.
+func (t tokens) nextRefresh(r refreshToken, count int64) refreshToken {
+	return nextRefresh(t.refreshKeys[0], r, count)
+}
 
-// successor returns the token with this hash that followed another one, or nil. It tries every key,
-// because keys may have been replaced since.
-func (t tokens) successor(of refreshToken, hash []byte) refreshToken {
+// successor returns the token with this hash that followed another one, or nil. count is that of
+// the session. It tries every key, because keys may have been replaced since, and the form without
+// a count, because a node of the version before may have issued it.
+func (t tokens) successor(of refreshToken, count int64, hash []byte) refreshToken {
 	for _, key := range t.refreshKeys {
-		if next := nextRefresh(key, of); bytes.Equal(next.hash(), hash) {
-			return next
+		for _, next := range []refreshToken{nextRefresh(key, of, count), nextUncounted(key, of)} {
+			if bytes.Equal(next.hash(), hash) {
+				return next
+			}
 		}
 	}
 	return nil
 }
 
-func nextRefresh(key []byte, r refreshToken) refreshToken {
-	return newRefresh(key, r.session(), mac(key, []byte("next"), r))
+func nextRefresh(key []byte, r refreshToken, count int64) refreshToken {
+	return newRefresh(key, r.session(), count, mac(key, []byte("next"), r)[:refreshRandomLen])
 }
 
-func newRefresh(key []byte, id model.SessionID, secret []byte) refreshToken {
+func newRefresh(key []byte, id model.SessionID, count int64, random []byte) refreshToken {
+	secret := binary.BigEndian.AppendUint64(make([]byte, 0, refreshSecretLen), uint64(count))
+	secret = append(secret, random...)
+	return tagged(key, id, append(secret, refreshCheck(key, id, secret)...))
+}
+
+// nextUncounted returns the successor of a token as a node of the version before makes it.
+func nextUncounted(key []byte, r refreshToken) refreshToken {
+	return tagged(key, r.session(), mac(key, []byte("next"), r))
+}
+
+func tagged(key []byte, id model.SessionID, secret []byte) refreshToken {
 	r := append(append(make(refreshToken, 0, refreshLen), id[:]...), secret...)
 	return append(r, refreshTag(key, r)...)
 }
 
 func refreshTag(key, untagged []byte) []byte {
 	return mac(key, []byte("tag"), untagged)[:refreshTagLen]
+}
+
+func refreshCheck(key []byte, id model.SessionID, unchecked []byte) []byte {
+	return mac(key, []byte("count"), id[:], unchecked)[:refreshCheckLen]
 }
 
 // readRefresh decodes a refresh token. It returns false if the text does not have the form of one.
@@ -213,16 +247,32 @@ func readRefresh(s string) (refreshToken, bool) {
 }
 
 // issuedHere reports whether the tag of a refresh token was made with one of the keys. Such a token
-// may end its session. Whether it works depends on the stored hash alone, so that a session
-// outlives the key of its token's tag.
-func (t tokens) issuedHere(r refreshToken) bool {
+// may end its session, and works if its count says that it is newer than the database. Any other
+// token works only if its hash is stored, so that a session outlives the key of its token's tag.
+func (t tokens) issuedHere(r refreshToken) bool { return t.tagKey(r) != nil }
+
+// count returns how many times the session had been refreshed when the token was issued. It returns
+// false if the token was not issued here, or has no count.
+func (t tokens) count(r refreshToken) (count int64, counted bool) {
+	key := t.tagKey(r)
+	secret := r[refreshIDLen : refreshIDLen+refreshSecretLen]
+	unchecked := secret[:refreshCountLen+refreshRandomLen]
+	if key == nil ||
+		!hmac.Equal(refreshCheck(key, r.session(), unchecked), secret[len(unchecked):]) {
+		return 0, false
+	}
+	return int64(binary.BigEndian.Uint64(unchecked)), true
+}
+
+// tagKey returns the key that the tag of a refresh token was made with, or nil.
+func (t tokens) tagKey(r refreshToken) []byte {
 	untagged := r[:refreshIDLen+refreshSecretLen]
 	for _, key := range t.refreshKeys {
 		if hmac.Equal(refreshTag(key, untagged), r[len(untagged):]) {
-			return true
+			return key
 		}
 	}
-	return false
+	return nil
 }
 
 func (r refreshToken) session() model.SessionID { return model.SessionID(r[:refreshIDLen]) }

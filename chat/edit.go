@@ -104,6 +104,7 @@ func (s *Service) DeleteMessage(
 			if err != nil {
 				return err
 			}
+			c.logAfterCommit(s.opts.Log, MessageDeletedLog, "message", m.ID)
 			m.Content, m.RequestHash, m.DeletedAt = "", nil, new(e.At)
 			if _, err := c.tx.NewUpdate().Model(m).Column("content", "request_hash", "deleted_at").
 				WherePK().Exec(ctx); err != nil {

@@ -91,7 +91,11 @@ func TestMigrationOfStoredRows(t *testing.T) {
 			up()
 			check("after the migration")
 			before := w.contents(full)
-			if _, err := migrations.Down(t.Context(), db.DB); err != nil {
+			migrator, err := migrations.New(db.DB, migrations.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := migrator.Down(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			chattest.WantEqual(t, "archived, one migration down",

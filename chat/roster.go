@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -22,6 +23,20 @@ type change struct {
 	actor        model.Actor
 	conversation *model.Conversation       // read after the lock was taken
 	member       *model.ConversationMember // the actor's membership, read after the lock was taken
+}
+
+// The messages of log lines about what a restored backup would bring back. They have ids only.
+// `parley restored` looks for them.
+const (
+	MessageDeletedLog    = "message deleted"
+	MemberRemovedLog     = "member removed"
+	ConversationEndedLog = "conversation ended"
+)
+
+// logAfterCommit logs that the actor has changed the conversation.
+func (c *change) logAfterCommit(log *slog.Logger, message string, args ...any) {
+	args = append([]any{"conversation", c.conversation.ID, "by", c.actor.UserID}, args...)
+	c.tx.AfterCommit(func() { log.Info(message, args...) }) //nolint:sloglint // one of the above
 }
 
 // changeConversation locks a conversation, runs fn, and returns the changed conversation. NOT_FOUND
@@ -306,6 +321,7 @@ func (s *Service) endMembership(ctx context.Context, c *change, m *model.Convers
 		model.MemberRemovedData{UserID: m.UserID}); err != nil {
 		return err
 	}
+	c.logAfterCommit(s.opts.Log, MemberRemovedLog, "user", m.UserID)
 	return s.feed.RecordDeparture(ctx, c.tx, m.ConversationID, m.UserID, c.conversation.LastSeq)
 }
 
@@ -392,6 +408,7 @@ func (s *Service) Leave(ctx context.Context, actor model.Actor, id model.Convers
 		if err := s.endConversation(ctx, c.tx, id); err != nil {
 			return err
 		}
+		c.logAfterCommit(s.opts.Log, ConversationEndedLog)
 		return s.feed.RecordDeparture(ctx, c.tx, id, actor.UserID, c.conversation.LastSeq+1)
 	})
 	return err

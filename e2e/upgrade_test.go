@@ -42,7 +42,7 @@ func TestUpgradeBesideTheVersionBefore(t *testing.T) {
 			t.Parallel()
 			database := c.url(t)
 			node := mustServeWith(t, before, on(database), sameKey)
-			if status := parley(t, database, "migrate", "status").wait(); !strings.Contains(status,
+			if status := startCommand(t, database, "migrate", "status").wait(); !strings.Contains(status,
 				"\nmissing ") {
 				t.Fatalf("the version before has all tables of this one:\n%s", status)
 			}
@@ -61,7 +61,7 @@ func TestUpgradeBesideTheVersionBefore(t *testing.T) {
 			senders.stop()
 			senders.finish()
 
-			if status := parley(t, database, "migrate", "status").wait(); strings.Contains(status,
+			if status := startCommand(t, database, "migrate", "status").wait(); strings.Contains(status,
 				"missing") || !strings.Contains(status, "This version can use the database.") {
 				t.Errorf("after the upgrade:\n%s", status)
 			}
@@ -94,14 +94,14 @@ type upgraded struct {
 	follower *follower
 }
 
-func migrate(t *testing.T, u upgraded) { parley(t, u.database, "migrate").wait() }
+func migrate(t *testing.T, u upgraded) { startCommand(t, u.database, "migrate").wait() }
 
 func startNewNode(t *testing.T, u upgraded) { mustServe(t, on(u.database), sameKey) }
 
 func migrateAtOnce(t *testing.T, u upgraded) {
 	var all []*command
 	for range 3 {
-		all = append(all, parley(t, u.database, "migrate"))
+		all = append(all, startCommand(t, u.database, "migrate"))
 	}
 	startNewNode(t, u)
 	for _, c := range all {
@@ -131,7 +131,7 @@ func migrateWhileLocked(t *testing.T, u upgraded) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	migration := parley(t, u.database, "migrate")
+	migration := startCommand(t, u.database, "migrate")
 	for try := 1; try <= 3; try++ {
 		migration.logs(fmt.Sprintf("tries=%d ", try))
 		u.follower.until(u.follower.last() + 10)
@@ -150,8 +150,8 @@ type command struct {
 	out   *bytes.Buffer
 }
 
-// parley starts a command on a database.
-func parley(t *testing.T, database string, args ...string) *command {
+// startCommand starts a command on a database.
+func startCommand(t *testing.T, database string, args ...string) *command {
 	t.Helper()
 	c := &command{t: t, lines: make(chan string, 1000), out: &bytes.Buffer{}}
 	cmd := exec.Command(os.Getenv(binaryEnv), args...)

@@ -62,18 +62,21 @@ func nextSeq(
 // for the first event of a conversation, whose row the same transaction has inserted with both.
 func (s *Service) AppendFirst(
 	ctx context.Context, tx *store.Tx, e *model.Event, data any,
-) (err error) {
+) error {
+	err := insertEvent(ctx, tx, e, data)
+	tx.AfterCommit(func() { s.Publish([]*model.Event{e}) })
+	return err
+}
+
+// insertEvent writes an event that has its seq and time.
+func insertEvent(ctx context.Context, tx *store.Tx, e *model.Event, data any) (err error) {
 	if e.Data, err = json.Marshal(data); err != nil {
 		return err
 	}
 	if e.Kind != model.MessageAdded {
 		e.StoredMark = model.NewMark()
 	}
-	if err := insert(ctx, tx, e); err != nil {
-		return err
-	}
-	tx.AfterCommit(func() { s.Publish([]*model.Event{e}) })
-	return nil
+	return insert(ctx, tx, e)
 }
 
 // insert stores an event, and sets its position and the mark of the event before it. That is read
@@ -115,13 +118,14 @@ func eventsAfter(
 	if err != nil {
 		return nil, after, err
 	}
-	if after.Seq > 0 {
-		if len(events) == 0 || events[0].Seq != after.Seq ||
-			!events[0].Mark().Matches(after.Mark) {
-			return nil, after, errHistoryChanged
-		}
-		after = placeOf(events[0])
-		events = events[1:]
+	stands := after.Seq > 0 && len(events) > 0 && events[0].Seq == after.Seq
+	switch {
+	case stands && events[0].Mark().Matches(after.Mark):
+		after, events = placeOf(events[0]), events[1:]
+	case stands || after.Mark != 0:
+		return nil, after, errHistoryChanged
+	case after.Seq > 0 && len(events) == limit: // a seq that RaiseSeqs has left out
+		events = events[:limit-1]
 	}
 	if len(events) == 0 {
 		return nil, after, nil

@@ -31,6 +31,7 @@ const (
 	CursorVersion    = cursorVersion
 	ViewerEventsList = viewerEventsList
 	ReconcileBatch   = reconcileBatch
+	RaiseAtOnce      = raiseAtOnce
 )
 
 var (

@@ -80,7 +80,8 @@ func (s *Service) attach(
 
 func (fo *follower) detach() { fo.feed.leave(fo) }
 
-// push queues or delivers events. They are consecutive, and follow those that were pushed before.
+// push queues or delivers events. They are consecutive, and follow those that were pushed before,
+// except for a range that RaiseSeqs left out.
 func (fo *follower) push(events []*model.Event) {
 	fo.stream.mu.Lock()
 	defer fo.stream.mu.Unlock()
@@ -310,6 +311,9 @@ func (fo *follower) catchUpTo(
 				return errRemoved // the conversation is gone
 			}
 			for _, e := range events {
+				if e.Seq > seq { // the range before it was left out, see RaiseSeqs
+					return nil
+				}
 				if fo.isRemoved() || fo.endsWith(e) {
 					return errRemoved
 				}

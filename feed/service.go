@@ -6,7 +6,8 @@
 // Every durable change of a conversation is one event, with the next seq of that conversation,
 // written in the transaction that makes the change. The conversation's row is locked from the
 // moment the seq is assigned until the commit. So commits are in order of seq, and there are no
-// gaps: a gap that a reader sees means "not here yet", never "will never come".
+// gaps: a gap that a reader sees means "not here yet", never "will never come". The exception is
+// the range that RaiseSeqs leaves out after a restore: a read finds the event after it.
 //
 // A follower of a conversation (Follow, FollowInto) gets every event after the seq that it began
 // with: each exactly once, in order of seq, for as long as the actor is a member. The last event is

@@ -217,6 +217,7 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 	var recent []struct {
 		ConversationID      model.ConversationID
 		First, Last, Newest int64
+		Count               int64
 	}
 	if err := s.movedSince(actor, c.low).Scan(ctx, &recent); err != nil {
 		return "", store.Error(err)
@@ -240,12 +241,12 @@ func (s *Service) ViewerEventsCursor(ctx context.Context, actor model.Actor) (st
 }
 
 // movedSince selects the actor's conversations that have events above a low watermark, with the
-// seqs of the first and the last of these events, and their highest position. See
-// inViewerConversations for which events count.
+// seqs of the first and the last of these events, their highest position, and how many they are.
+// See inViewerConversations for which events count.
 func (s *Service) movedSince(actor model.Actor, low watermark) *bun.SelectQuery {
 	q := inViewerConversations(s.db.NewSelect().Model((*model.Event)(nil)), actor).
 		ColumnExpr("e.conversation_id, min(e.seq) AS first, max(e.seq) AS last").
-		ColumnExpr("max(e.position) AS newest").
+		ColumnExpr("max(e.position) AS newest, count(*) AS count").
 		Where("e.position >= ?", low.position).GroupExpr("e.conversation_id")
 	if low.conversation != (model.ConversationID{}) {
 		q = q.Where("(e.position, e.conversation_id) > (?, ?)", low.position, low.conversation)

@@ -55,7 +55,14 @@ func (v *viewerEvents) tryStart(ctx context.Context, p startPoint) (r backlog, e
 			return r, err
 		}
 	}
-	if start == nil || missed(now, start, r.departures) > p.limit {
+	tooMuch := start == nil
+	if !tooMuch {
+		tooMuch, err = v.missedMore(ctx, now, start, r.departures, p.limit)
+		if err != nil {
+			return r, err
+		}
+	}
+	if tooMuch {
 		r.reset, r.departures = p.from != nil, nil
 		if now, err = v.recentMemberships(ctx, watermark{position: r.low}, feeds); err != nil {
 			return r, err
@@ -86,6 +93,7 @@ func (v *viewerEvents) tryStart(ctx context.Context, p startPoint) (r backlog, e
 type recentMembership struct {
 	ownMembership `bun:",extend"`
 	First, Newest *int64 // the seq of the first of them; their highest position
+	Count         int64  // how many they are
 }
 
 // recentMemberships reads the memberships in the conversations whose feed is open. The others have
@@ -95,7 +103,8 @@ func (v *viewerEvents) recentMemberships(
 	ctx context.Context, low watermark, feeds map[model.ConversationID]*feed,
 ) (now []recentMembership, err error) {
 	err = v.service.db.NewSelect().Model((*model.ConversationMember)(nil)).
-		ColumnExpr("?TableColumns, r.first, r.newest").Apply(withLast).
+		ColumnExpr("?TableColumns, r.first, r.newest, coalesce(r.count, 0) AS count").
+		Apply(withLast).
 		Join("LEFT JOIN (?) AS r ON r.conversation_id = cm.conversation_id",
 			v.service.movedSince(v.actor, low)).
 		Where("cm.user_id = ?", v.actor.UserID).OrderExpr("cm.conversation_id").Scan(ctx, &now)
@@ -226,19 +235,51 @@ func (v *viewerEvents) readDepartures(
 	}), nil
 }
 
-// missed counts the items that a stream has to deliver before it is live.
-func missed(
-	now []recentMembership, start map[model.ConversationID]Place, departures []departure,
-) int64 {
+// missedMore reports whether a stream has to deliver more than limit items before it is live.
+func (v *viewerEvents) missedMore(
+	ctx context.Context, now []recentMembership, start map[model.ConversationID]Place,
+	departures []departure, limit int64,
+) (bool, error) {
 	count := int64(len(departures))
+	named := map[model.ConversationID]int64{} // the seq after which events were missed in those
+	last := map[model.ConversationID]int64{}
 	for _, own := range now {
 		delivered := start[own.ConversationID].Seq
 		if delivered < own.JoinedSeq {
 			count++
 		}
-		count += own.LastSeq - max(delivered, own.JoinedSeq)
+		after := max(delivered, own.JoinedSeq)
+		seqs := own.LastSeq - after
+		if _, isNamed := v.delivered[own.ConversationID]; isNamed {
+			named[own.ConversationID], last[own.ConversationID] = after, own.LastSeq
+		} else {
+			seqs = min(seqs, own.Count) // without those that RaiseSeqs has left out
+		}
+		count += seqs
 	}
-	return count
+	for id, after := range named {
+		if count <= limit || limit == noLimit {
+			break
+		}
+		events, err := v.countAfter(ctx, id, after, limit+1)
+		if err != nil {
+			return false, err
+		}
+		count += events - (last[id] - after)
+	}
+	return count > limit, nil
+}
+
+// countAfter counts the events of a conversation after a seq, up to a limit.
+func (v *viewerEvents) countAfter(
+	ctx context.Context, id model.ConversationID, seq, limit int64,
+) (count int64, err error) {
+	db := v.service.db
+	events := db.NewSelect().Table("events").ColumnExpr("1").Where("conversation_id = ?", id).
+		Where("seq > ?", seq).Limit(limit)
+	err = db.NewSelect().TableExpr("(?) AS counted", events).ColumnExpr("count(*)").
+		Scan(ctx, &count)
+	return count, store.Error(err)
 }
 
 // catchUp delivers what was missed: first in the conversations that the cursor names, then

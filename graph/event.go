@@ -107,6 +107,10 @@ type (
 		Emoji   string
 		Count   int
 	}
+	HistoryRestored struct {
+		eventBase
+		FirstSeq, LastSeq int64
+	}
 	CaughtUp struct{ eventBase }
 )
 
@@ -145,6 +149,9 @@ func eventOf(e *model.Event) (ConversationEvent, error) {
 	case model.ReactionRemoved:
 		data, err := dataOf[model.ReactionData](e)
 		return ReactionRemoved{b, eventUser{data.UserID}, e.Message, data.Emoji, data.Count}, err
+	case model.HistoryRestored:
+		data, err := dataOf[model.HistoryRestoredData](e)
+		return HistoryRestored{b, data.First, e.Seq - 1}, err
 	}
 	return nil, fmt.Errorf("an event of the kind %q", e.Kind)
 }

@@ -3,9 +3,11 @@ package graph_test
 import (
 	"maps"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"parley/feed"
 	"parley/store"
 	"parley/store/storetest"
 )
@@ -162,6 +164,54 @@ func TestConversationEvents(t *testing.T) {
 		if got := replay.next(t, "conversationEvents"); got["__typename"] != "CaughtUp" ||
 			got["seq"] != 12.0 {
 			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// After a restore another process raises the seqs. Streams of a conversation and of everything
+// deliver the event with its range, and streams of messages only what follows.
+func TestHistoryRestored(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := mustServe(t, db)
+		ann, bob := s.mustRegister("Ann"), s.mustRegister("Bob")
+		id := s.mustConversation(ann, bob)
+		in := map[string]any{"c": id}
+		conn := s.mustDial(bob.token, nil)
+		events := conn.subscribe(`subscription($c: ID!) {
+			conversationEvents(conversationId: $c, afterSeq: 1) { __typename
+				... on ConversationEvent { seq actor { nickname } conversation { lastSeq } }
+				... on HistoryRestored { firstSeq lastSeq } } }`, in)
+		everything := conn.subscribe(`subscription { events { conversationId event { __typename
+			... on HistoryRestored { seq firstSeq lastSeq } } } }`, nil)
+		messages := conn.subscribe(`subscription($c: ID!) {
+			messageAdded(conversationId: $c, afterSeq: 1) { seq } }`, in)
+		events.next(t, "conversationEvents") // CaughtUp
+		everything.next(t, "events")
+
+		operator := feed.New(db, feed.Options{})
+		if _, err := operator.RaiseSeqs(t.Context(), db.Now().Add(-time.Hour), 1000,
+			nil); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]any{
+			"__typename": "HistoryRestored", "seq": 1001.0, "firstSeq": 2.0, "lastSeq": 1000.0,
+			"actor": nil, "conversation": map[string]any{"lastSeq": 1001.0},
+		}
+		if diff := cmp.Diff(want, events.next(t, "conversationEvents")); diff != "" {
+			t.Error(diff)
+		}
+		delete(want, "actor")
+		delete(want, "conversation")
+		item := map[string]any{"conversationId": id, "event": want}
+		if diff := cmp.Diff(item, everything.next(t, "events")); diff != "" {
+			t.Error(diff)
+		}
+		s.must(ann, `mutation($c: ID!) { sendMessage(input: {conversationId: $c, content: "on"}) {
+			message { id } } }`, in)
+		got := messages.next(t, "messageAdded")
+		if diff := cmp.Diff(map[string]any{"seq": 1002.0}, got); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

@@ -198,6 +198,16 @@ type ComplexityRoot struct {
 		UserErrors func(childComplexity int) int
 	}
 
+	HistoryRestored struct {
+		Actor        func(childComplexity int) int
+		At           func(childComplexity int) int
+		Conversation func(childComplexity int) int
+		Cursor       func(childComplexity int) int
+		FirstSeq     func(childComplexity int) int
+		LastSeq      func(childComplexity int) int
+		Seq          func(childComplexity int) int
+	}
+
 	InboxUpdate struct {
 		Conversation       func(childComplexity int) int
 		ConversationID     func(childComplexity int) int
@@ -1227,6 +1237,49 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.EditMessagePayload.UserErrors(childComplexity), true
+
+	case "HistoryRestored.actor":
+		if e.ComplexityRoot.HistoryRestored.Actor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HistoryRestored.Actor(childComplexity), true
+	case "HistoryRestored.at":
+		if e.ComplexityRoot.HistoryRestored.At == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HistoryRestored.At(childComplexity), true
+	case "HistoryRestored.conversation":
+		if e.ComplexityRoot.HistoryRestored.Conversation == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HistoryRestored.Conversation(childComplexity), true
+	case "HistoryRestored.cursor":
+		if e.ComplexityRoot.HistoryRestored.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HistoryRestored.Cursor(childComplexity), true
+	case "HistoryRestored.firstSeq":
+		if e.ComplexityRoot.HistoryRestored.FirstSeq == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HistoryRestored.FirstSeq(childComplexity), true
+	case "HistoryRestored.lastSeq":
+		if e.ComplexityRoot.HistoryRestored.LastSeq == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HistoryRestored.LastSeq(childComplexity), true
+	case "HistoryRestored.seq":
+		if e.ComplexityRoot.HistoryRestored.Seq == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HistoryRestored.Seq(childComplexity), true
 
 	case "InboxUpdate.conversation":
 		if e.ComplexityRoot.InboxUpdate.Conversation == nil {
@@ -3234,7 +3287,8 @@ type Mutation {
   Trades a refresh token for a new pair of tokens; the old refresh token is used up. Using one a
   second time ends the session, because someone else may have it. Within 10 seconds of its first use
   the answer is the same successor again, so that two browser tabs that race do not sign a person
-  out. userErrors: TOKEN_EXPIRED. Over a WebSocket that was opened with an access token, it also
+  out. After the server's database was restored from a backup, a token that is newer than the backup
+  works. userErrors: TOKEN_EXPIRED. Over a WebSocket that was opened with an access token, it also
   moves the end of that socket to the expiry of the new token. A refresh token of another account is
   FORBIDDEN there, and neither the token nor the socket changes.
   """
@@ -4004,8 +4058,8 @@ type Conversation implements Node {
   "The time of the newest event, not counting edits, deletions and reactions."
   lastActivityAt: Time!
   """
-  The number of the newest event. Numbers start at 1 and have no gaps; messages share them with all
-  other events.
+  The number of the newest event. Numbers start at 1 and have no gaps, except the range that a
+  ` + "`" + `HistoryRestored` + "`" + ` names; messages share them with all other events.
   """
   lastSeq: Int!
   """
@@ -4589,7 +4643,10 @@ type RemoveReactionPayload {
 
 # ── Realtime ──────────────────────────────────────────────────────────────────────────────────────
 
-"One durable change of a conversation. seq orders all of them, without gaps."
+"""
+One durable change of a conversation. seq orders all of them, without gaps, except the range that a
+` + "`" + `HistoryRestored` + "`" + ` names.
+"""
 interface ConversationEvent {
   "The number in the conversation. In ` + "`" + `CaughtUp` + "`" + `, that of the newest event that was delivered."
   seq: Int!
@@ -4707,6 +4764,30 @@ type MemberRoleChanged implements ConversationEvent {
   user: User
   "The new role."
   role: MemberRole!
+}
+
+"""
+The server's database was restored from a backup, and the operator says so. Events after the backup
+are lost, and their numbers are not given again: ` + "`" + `firstSeq` + "`" + ` to ` + "`" + `lastSeq` + "`" + ` is left out. A client that
+stores messages deletes those whose seq is in this range, sets its last seq to the seq of this
+event, and goes on. What it did since the backup (edits, deletions, reactions, memberships, read
+state) may be undone too, so it fetches what it shows.
+"""
+type HistoryRestored implements ConversationEvent {
+  "Its number in the conversation, after the range."
+  seq: Int!
+  "Names its place in the conversation, for ` + "`" + `after` + "`" + ` of ` + "`" + `conversationEvents` + "`" + ` and ` + "`" + `messageAdded` + "`" + `."
+  cursor: String!
+  "When the range was left out; the restore was before."
+  at: Time!
+  "Always null."
+  actor: User
+  "The conversation as it is now; null if the viewer is no longer a member."
+  conversation: Conversation
+  "The first number of the range: the one after the newest event of the backup."
+  firstSeq: Int!
+  "The last number of the range: ` + "`" + `seq` + "`" + ` less 1."
+  lastSeq: Int!
 }
 
 "A message was sent."
@@ -4841,6 +4922,7 @@ union ViewerEventBody =
   | MessageDeleted
   | ReactionAdded
   | ReactionRemoved
+  | HistoryRestored
   | ConversationJoined
   | ConversationLeft
   | CaughtUp
@@ -8929,6 +9011,185 @@ func (ec *executionContext) fieldContext_EditMessagePayload_userErrors(_ context
 		},
 	}
 	return fc, nil
+}
+
+func (ec *executionContext) _HistoryRestored_seq(ctx context.Context, field graphql.CollectedField, obj *HistoryRestored) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryRestored_seq(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Seq, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryRestored_seq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryRestored", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _HistoryRestored_cursor(ctx context.Context, field graphql.CollectedField, obj *HistoryRestored) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryRestored_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryRestored_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryRestored", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _HistoryRestored_at(ctx context.Context, field graphql.CollectedField, obj *HistoryRestored) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryRestored_at(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.At, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
+			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryRestored_at(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryRestored", field, false, false, errors.New("field of type Time does not have child fields"))
+}
+
+func (ec *executionContext) _HistoryRestored_actor(ctx context.Context, field graphql.CollectedField, obj *HistoryRestored) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryRestored_actor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Actor(ctx)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.User) graphql.Marshaler {
+			return ec.marshalOUser2ᚖparleyᚋmodelᚐUser(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryRestored_actor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "HistoryRestored",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_User(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _HistoryRestored_conversation(ctx context.Context, field graphql.CollectedField, obj *HistoryRestored) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryRestored_conversation(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Conversation(ctx)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.Conversation) graphql.Marshaler {
+			return ec.marshalOConversation2ᚖparleyᚋmodelᚐConversation(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryRestored_conversation(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "HistoryRestored",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Conversation(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _HistoryRestored_firstSeq(ctx context.Context, field graphql.CollectedField, obj *HistoryRestored) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryRestored_firstSeq(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.FirstSeq, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryRestored_firstSeq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryRestored", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _HistoryRestored_lastSeq(ctx context.Context, field graphql.CollectedField, obj *HistoryRestored) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HistoryRestored_lastSeq(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.LastSeq, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int64) graphql.Marshaler {
+			return ec.marshalNInt2int64(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HistoryRestored_lastSeq(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HistoryRestored", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
 func (ec *executionContext) _InboxUpdate_conversationId(ctx context.Context, field graphql.CollectedField, obj *InboxUpdate) (ret graphql.Marshaler) {
@@ -18305,6 +18566,13 @@ func (ec *executionContext) _ConversationEvent(ctx context.Context, sel ast.Sele
 			return graphql.Null
 		}
 		return ec._MemberAdded(ctx, sel, obj)
+	case HistoryRestored:
+		return ec._HistoryRestored(ctx, sel, &obj)
+	case *HistoryRestored:
+		if obj == nil {
+			return graphql.Null
+		}
+		return ec._HistoryRestored(ctx, sel, obj)
 	case ConversationSettingsChanged:
 		return ec._ConversationSettingsChanged(ctx, sel, &obj)
 	case *ConversationSettingsChanged:
@@ -18450,6 +18718,13 @@ func (ec *executionContext) _ViewerEventBody(ctx context.Context, sel ast.Select
 			return graphql.Null
 		}
 		return ec._MemberAdded(ctx, sel, obj)
+	case HistoryRestored:
+		return ec._HistoryRestored(ctx, sel, &obj)
+	case *HistoryRestored:
+		if obj == nil {
+			return graphql.Null
+		}
+		return ec._HistoryRestored(ctx, sel, obj)
 	case ConversationSettingsChanged:
 		return ec._ConversationSettingsChanged(ctx, sel, &obj)
 	case *ConversationSettingsChanged:
@@ -20436,6 +20711,140 @@ func (ec *executionContext) _EditMessagePayload(ctx context.Context, sel ast.Sel
 			out.Values[i] = ec._EditMessagePayload_userErrors(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	atomic.AddInt32(&ec.Deferred, int32(min(len(deferLabelToView), math.MaxInt32)))
+
+	ec.ProcessDeferredGroup(graphql.DeferredGroup{
+		Defers:   deferLabelToView,
+		Path:     graphql.GetPath(ctx),
+		FieldSet: deferredFieldSet,
+		Context:  ctx,
+	})
+
+	return out
+}
+
+var historyRestoredImplementors = []string{"HistoryRestored", "ConversationEvent", "ViewerEventBody"}
+
+func (ec *executionContext) _HistoryRestored(ctx context.Context, sel ast.SelectionSet, obj *HistoryRestored) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, historyRestoredImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferredFieldSet := graphql.NewFieldSet(nil)
+	deferLabelToView := make(map[string]*graphql.FieldSetView)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("HistoryRestored")
+		case "seq":
+			out.Values[i] = ec._HistoryRestored_seq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "cursor":
+			out.Values[i] = ec._HistoryRestored_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "at":
+			out.Values[i] = ec._HistoryRestored_at(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "actor":
+			field := field
+
+			innerFunc := func(ctx context.Context, fs *graphql.FieldSet) (res graphql.Marshaler) {
+				defer func() {
+					if r := recover(); r != nil {
+						ec.Error(ctx, ec.Recover(ctx, r))
+					}
+				}()
+				res = ec._HistoryRestored_actor(ctx, field, obj)
+				if res == graphql.RequiredNull {
+					atomic.AddUint32(&fs.Invalids, 1)
+				}
+				return res
+			}
+
+			if field.IsDeferred() {
+				deferredFieldSet.AddField(field)
+				fieldIndex := len(deferredFieldSet.Values) - 1
+				deferredFieldSet.Concurrently(fieldIndex, func(ctx context.Context) graphql.Marshaler {
+					return innerFunc(ctx, deferredFieldSet)
+				})
+
+				for _, deferrable := range field.Deferrables {
+					view, ok := deferLabelToView[deferrable.Label]
+					if !ok {
+						view = deferredFieldSet.NewView()
+						deferLabelToView[deferrable.Label] = view
+					}
+					view.AddIndices(fieldIndex)
+				}
+
+				// don't run the out.Concurrently() call below
+				out.Values[i] = graphql.Null
+				continue
+			}
+
+			out.Concurrently(i, func(ctx context.Context) graphql.Marshaler { return innerFunc(ctx, out) })
+		case "conversation":
+			field := field
+
+			innerFunc := func(ctx context.Context, fs *graphql.FieldSet) (res graphql.Marshaler) {
+				defer func() {
+					if r := recover(); r != nil {
+						ec.Error(ctx, ec.Recover(ctx, r))
+					}
+				}()
+				res = ec._HistoryRestored_conversation(ctx, field, obj)
+				if res == graphql.RequiredNull {
+					atomic.AddUint32(&fs.Invalids, 1)
+				}
+				return res
+			}
+
+			if field.IsDeferred() {
+				deferredFieldSet.AddField(field)
+				fieldIndex := len(deferredFieldSet.Values) - 1
+				deferredFieldSet.Concurrently(fieldIndex, func(ctx context.Context) graphql.Marshaler {
+					return innerFunc(ctx, deferredFieldSet)
+				})
+
+				for _, deferrable := range field.Deferrables {
+					view, ok := deferLabelToView[deferrable.Label]
+					if !ok {
+						view = deferredFieldSet.NewView()
+						deferLabelToView[deferrable.Label] = view
+					}
+					view.AddIndices(fieldIndex)
+				}
+
+				// don't run the out.Concurrently() call below
+				out.Values[i] = graphql.Null
+				continue
+			}
+
+			out.Concurrently(i, func(ctx context.Context) graphql.Marshaler { return innerFunc(ctx, out) })
+		case "firstSeq":
+			out.Values[i] = ec._HistoryRestored_firstSeq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "lastSeq":
+			out.Values[i] = ec._HistoryRestored_lastSeq(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))

@@ -54,7 +54,7 @@ func (o *Outbox) claim(ctx context.Context) (*row, error) {
 	res, err := o.db.NewUpdate().Model(m).
 		Set("claimed_until = ?", now.Add(o.opts.ConnectTimeout+claimMargin)).
 		Set("attempts = attempts + 1").
-		Where("id = (?)", due).Returning("*").Exec(ctx)
+		Where("id = (?)", due).Returning("?Columns").Exec(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -231,10 +231,11 @@ const (
 	MemberAdded         EventKind = "member_added"
 	MemberRemoved       EventKind = "member_removed"
 	MemberRoleChanged   EventKind = "member_role_changed"
+	HistoryRestored     EventKind = "history_restored"
 )
 
 // Event is one durable change of a conversation. The seqs of a conversation start at 1 and have no
-// gaps.
+// gaps, except the range before an event of the kind HistoryRestored.
 type Event struct {
 	bun.BaseModel `bun:"table:events,alias:e"`
 
@@ -288,6 +289,12 @@ type MemberData struct {
 // MemberRemovedData is the member who left or was removed.
 type MemberRemovedData struct {
 	UserID UserID `json:"userId"`
+}
+
+// HistoryRestoredData is the first seq of the range that the event leaves out. The range ends before
+// the event.
+type HistoryRestoredData struct {
+	First int64 `json:"first"`
 }
 
 // MemberRoleChangedData is the member with the new role.

@@ -118,6 +118,19 @@ func openSQLite(
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the folder of the SQLite file: %w", err)
 	}
+	lock, err := LockSQLite(path, false)
+	if errors.Is(err, ErrLocked) {
+		return nil, nil, fmt.Errorf("%s is being replaced by parley restore: try again when that "+
+			"has ended", path)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Unlock())
+		}
+	}()
 	if err := keepPrivate(ctx, path, log); err != nil {
 		return nil, nil, fmt.Errorf("make the SQLite file: %w", err)
 	}
@@ -137,7 +150,7 @@ func openSQLite(
 	if err != nil {
 		return nil, nil, errors.Join(err, writer.Close())
 	}
-	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers})),
+	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers, lock})),
 		readers, nil
 }
 
@@ -145,11 +158,13 @@ func openSQLite(
 // files that SQLite keeps next to it, because they have all messages in them. SQLite makes such
 // files later with the mode of the first.
 func keepPrivate(ctx context.Context, path string, log *slog.Logger) error {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
+	// A file that is there is not opened: closing it would release the locks that SQLite holds on it
+	// in this process.
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = file.Close()
 	}
-	if err := file.Close(); err != nil {
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
@@ -188,8 +203,12 @@ func openSQLiteFile(path string, base, extra url.Values, conns int) (*sql.DB, er
 	return pool, nil
 }
 
-// sqliteReaders makes Bun send reads outside of transactions to connections that cannot write.
-type sqliteReaders struct{ pool *sql.DB }
+// sqliteReaders makes Bun send reads outside of transactions to connections that cannot write. Bun
+// closes it with the database, and it then releases the lock on the file.
+type sqliteReaders struct {
+	pool *sql.DB
+	lock *FileLock
+}
 
 func (r sqliteReaders) ResolveConn(_ context.Context, query bun.Query) bun.IConn {
 	if bun.IsReadOnlyQuery(query) {
@@ -198,4 +217,4 @@ func (r sqliteReaders) ResolveConn(_ context.Context, query bun.Query) bun.IConn
 	return nil
 }
 
-func (r sqliteReaders) Close() error { return r.pool.Close() }
+func (r sqliteReaders) Close() error { return errors.Join(r.pool.Close(), r.lock.Unlock()) }

@@ -310,9 +310,19 @@ func table() []mutant {
 			auth, "TestLeasesEndWithTheirSession",
 		},
 		{
-			"the grace has no end", "auth/session.go", "<= refreshGrace {",
-			"<= 1000*refreshGrace {",
+			"the grace has no end", "auth/session.go", "<= refreshGrace:",
+			"<= 1000*refreshGrace:",
 			auth, "TestRefreshAfterTheGrace",
+		},
+		{
+			"a used token passes for one that is ahead", "auth/session.go", "count > stored",
+			"count != stored",
+			auth, "TestRefreshAfterTheGrace",
+		},
+		{
+			"a token ahead of the database is theft", "auth/session.go", "counted && count > stored",
+			"false && counted && count > stored",
+			auth, "TestRefreshWithATokenAhead",
 		},
 		{
 			"any session can be revoked", "auth/session.go", "if !slices.Contains(own, id) {",

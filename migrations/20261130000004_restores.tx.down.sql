@@ -1,0 +1,3 @@
+DROP TABLE restorations;
+--bun:split
+DROP TABLE refresh_counts;
