@@ -132,11 +132,14 @@ func (h *history) leakedTo(client, conversation, expected, came string) {
 }
 
 // forbidden returns what was expected instead if the user may not receive a seq, and "" otherwise.
-func (s *subscription) forbidden(seq int64) string {
+// It does not forbid what is undone: the membership is that of the newest history, with other seqs.
+func (s *subscription) forbidden(seq int64, undone bool) string {
 	m := s.membership()
 	switch {
 	case m.state == neverMember:
 		return "nothing, because the user never was a member"
+	case undone:
+		return ""
 	case m.state == removed && seq > m.removed.to:
 		return fmt.Sprintf("nothing after the removal, seq %d", m.removed.to)
 	case m.state == removed && s.version == m.version:

@@ -148,6 +148,11 @@ func (c *conversation) fact(seq int64, number int) (fact, bool) {
 	return fact{}, false
 }
 
+// isUndone reports whether an event is not in the newest history.
+func (s *stream) isUndone(e event) bool {
+	return !s.of.of(s.history.historyAt(e.written()), e.Seq).has(s.of.newest())
+}
+
 // told records that a stream was told that the history has changed, and where to begin again. The
 // client has read the conversation up to a seq by other means since. The histories before number had
 // ended when it did.

@@ -194,6 +194,19 @@ func TestRestores(t *testing.T) {
 			f.resend(2)
 			s.getAgain(f, 2)
 		}},
+		"an event of before the restore comes after a removal": {play: func(f *fixture) {
+			s := f.follow("ben")
+			f.send(2)
+			since := f.sendLater(3, 4)
+			s.get(f, 2)
+			f.restore(2, since)
+			f.removing(conv, "ben")
+			f.removed(conv, "ben", at(3), f.now)
+			s.get(f, 3, 4)
+			f.adding(conv, "ben")
+			f.added(conv, "ben", at(4), f.now)
+			s.told(f.now, 1, 4, "a cursor")
+		}, undone: 2},
 		"a removal is undone": {play: func(f *fixture) {
 			s := f.follow("ben")
 			f.send(2)

@@ -105,7 +105,7 @@ func (s *subscription) receive(it item, at time.Time) {
 	if !s.check(it.event) {
 		return
 	}
-	if expected := s.forbidden(it.newest); it.newest > it.Seq && expected != "" {
+	if expected := s.forbidden(it.newest, s.isUndone(it.event)); it.newest > it.Seq && expected != "" {
 		s.breach(it.Seq, leaked, expected,
 			fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
 		return
@@ -133,7 +133,7 @@ func (s *stream) isOwnRemoval(e event) bool {
 
 // check reports whether the subscription may deliver an event, and whether a client caused it.
 func (s *subscription) check(e event) bool {
-	expected := s.forbidden(e.Seq)
+	expected := s.forbidden(e.Seq, s.isUndone(e))
 	if expected == "" && s.over {
 		expected = "nothing after the event that ends the membership"
 	}
@@ -288,7 +288,7 @@ func (s *stream) checkBare() {
 // hidden returns what was expected instead if an event contains a message that the user may not
 // see, and "" otherwise.
 func (s *stream) hidden(e event) string {
-	if e.Message == nil {
+	if e.Message == nil || s.isUndone(e) {
 		return ""
 	}
 	for _, gap := range s.membership().gaps {
