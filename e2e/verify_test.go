@@ -57,6 +57,17 @@ func TestVerifyChaos(t *testing.T) {
 	}
 }
 
+// TestVerifyRestores verifies a single node on SQLite that is restored from older copies.
+func TestVerifyRestores(t *testing.T) {
+	t.Parallel()
+	out, code := verify(t, "--chaos", "--sqlite", "--for=30s", "--seed=4", "--conversations=4",
+		"--people=10", "--followers=24", "--rate=25")
+	if code != 0 || none(out, "acknowledged messages undone") ||
+		none(out, "streams of one conversation that were told") {
+		t.Errorf("verify ended with %d:\n%s", code, out)
+	}
+}
+
 // TestVerifyRefused checks the reason that verify prints if a server cannot be verified.
 func TestVerifyRefused(t *testing.T) {
 	t.Parallel()
@@ -111,8 +122,14 @@ func TestVerifyFindsFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := mustFaultProxy(t, srv.api, f)
+			history := filepath.Join(t.TempDir(), "history.jsonl")
 			out, code := verify(t, p.url, "--for=3s", "--seed=1", "--conversations=2", "--people=6",
-				"--followers=8", "--rate=40")
+				"--followers=8", "--rate=40", "--history="+history)
+			judged, judgedCode := verify(t, "--judge", history)
+			if judgedCode != code {
+				t.Errorf("verify ended with %d, and the judges of its history with %d:\n%s", code,
+					judgedCode, judged)
+			}
 			if f == nil || f.restart == reportedRestart {
 				counted := f == nil || !none(out, "streams of everything that started over")
 				if code != 0 || !counted || !strings.Contains(out,
@@ -133,6 +150,13 @@ func TestVerifyFindsFaults(t *testing.T) {
 			}
 			if code != 1 || !found || !strings.Contains(out, "--seed 1") {
 				t.Errorf("%s, and verify ended with %d:\n%s", name, code, out)
+			}
+			anomaly := map[string]string{
+				"lost": "skipped poll", "doubled": "nonmonotonic poll",
+				"reordered": "nonmonotonic poll", "restarted": "skipped poll",
+			}[what]
+			if !strings.Contains(judged, anomaly) {
+				t.Errorf("%s, and the judges do not find a %s:\n%s", name, anomaly, judged)
 			}
 		})
 	}

@@ -90,6 +90,16 @@ func (s *Service) startAfter(
 	case after.Seq == last.Seq:
 		return last, nil
 	case after.Seq < bounds.Hidden:
+		// What is hidden is skipped, but only in the history that the client knows.
+		if after.Seq > 0 && after.Mark != 0 {
+			_, _, err := eventsAfter(ctx, s.db, id, *after, 0)
+			if errors.Is(err, errHistoryChanged) {
+				return last, s.historyChanged(ctx, id)
+			}
+			if err != nil {
+				return last, err
+			}
+		}
 		return Place{Seq: bounds.Hidden}, nil
 	}
 	return *after, nil

@@ -73,6 +73,34 @@ func TestAPlaceProvesItsHistory(t *testing.T) {
 	})
 }
 
+// A member is added again after a restore, and history begins with joining. What they have is lost,
+// and below what is hidden from them now.
+func TestALostPlaceThatIsHidden(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := mustHistoric(t, db, "ann", "ben")
+		c := chattest.MustHidden(t, w.Fixture, "ann", "ben")
+		w.SendMany("ann", c.ID, 3)
+		backup := chattest.MustBackUp(t, db)
+		kept := w.Stored(c.ID)
+		w.SendMany("ann", c.ID, 3)
+		old := w.Stored(c.ID)
+		backup.MustRestore(t)
+		w.SendMany("ann", c.ID, 5)
+		w.RemoveBen(c)
+		w.AddBen(c)
+		_, err := w.Follow(t.Context(), w.Actor("ben"), c.ID, placeAt(old[len(old)-1]))
+		if err == nil {
+			t.Fatal("a place of the lost history is followed")
+		}
+		w.wantChanged(t, err, c)
+		_, err = w.Follow(t.Context(), w.Actor("ben"), c.ID, placeAt(kept[len(kept)-1]))
+		if err != nil {
+			t.Errorf("after an event that is kept: %v", err)
+		}
+	})
+}
+
 // Followers are connected during the restore, which takes seqs 5 to 7 back. Then the new history
 // comes to them in several ways. None of its events may be delivered after seq 7 of the old one.
 func TestLiveFollowersNoticeAnotherHistory(t *testing.T) {

@@ -17,9 +17,11 @@ type action struct {
 // tally counts how often an action was performed. Only edits and changes of members are performed
 // more than once.
 type tally struct {
-	begun, confirmed, reported int         // reported counts its events
-	since                      time.Time   // when the first was begun
-	at                         []time.Time // of the confirmed ones, if their answers contain a time
+	begun int
+	since time.Time   // when the first was begun
+	acked []time.Time // when each confirmed one was answered
+	at    []time.Time // of the confirmed ones, if their answers contain a time
+	facts []*fact     // its events
 }
 
 // fact is an event as every stream has to deliver it.
@@ -28,12 +30,14 @@ type fact struct {
 	at    time.Time // zero as long as only sources without a time delivered the event
 	count int
 	text  string // for people
+	seq   int64
+	born  int // the history that it was written in
 }
 
 func (e event) fact() fact {
 	f := fact{
 		action: action{kind: e.Kind, person: e.person(), emoji: e.Emoji}, at: e.At, count: e.Count,
-		text: e.String(),
+		text: e.String(), seq: e.Seq,
 	}
 	if m := e.subject(); m != nil {
 		f.message = m.ID
@@ -82,7 +86,9 @@ func (h *history) changing(conversation string, a action, content string, at tim
 }
 
 // changed records the answer to a change of a message.
-func (h *history) changed(conversation string, a action, m message, content string) {
+func (h *history) changed(
+	conversation string, a action, m message, content string, answered time.Time,
+) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.conversations[conversation]
@@ -91,7 +97,7 @@ func (h *history) changed(conversation string, a action, m message, content stri
 		return
 	}
 	t := c.tally(a)
-	t.confirmed++
+	t.acked = append(t.acked, answered)
 	h.counts.Changed++
 	var at *time.Time
 	switch a.kind {
@@ -112,12 +118,13 @@ func (h *history) changed(conversation string, a action, m message, content stri
 // checkMessage compares a message that a server delivered with what is known about it: who could
 // have written its content, its id and its seq. It reports whether they agree.
 func (h *history) checkMessage(c *conversation, m message, found violation) bool {
-	s, ok := c.byID[m.ID], false
+	known, ok := c.messages[m.ID], false
+	var s *send
 	switch of, edited := c.edits[m.Content]; {
 	case m.Content == "":
-		ok = s != nil && c.tally(action{kind: messageDeleted, message: m.ID}).begun > 0
+		ok = known != nil && c.tally(action{kind: messageDeleted, message: m.ID}).begun > 0
 	case edited:
-		ok = s != nil && of == m.ID
+		ok = known != nil && of == m.ID
 	default:
 		s, ok = c.sends[m.Content]
 	}
@@ -125,17 +132,40 @@ func (h *history) checkMessage(c *conversation, m message, found violation) bool
 		h.breach(found.of(invented, "messages that were sent, as a client wrote them", m.String()))
 		return false
 	}
-	if s.seq != 0 && s.seq != m.Seq {
-		once := fmt.Sprintf("%s once, with seq %d", quoted(m.Content), s.seq)
-		h.breach(found.of(doubled, once, m.String()))
-		return false
+	if known != nil {
+		if known.seq != m.Seq {
+			once := fmt.Sprintf("%s once, with seq %d", quoted(m.Content), known.seq)
+			h.breach(found.of(doubled, once, m.String()))
+			return false
+		}
+		if s != nil && s != known.send {
+			h.breach(found.of(altered, "each message under an id of its own", m.String()))
+			return false
+		}
+		return true
 	}
-	if other := c.byID[m.ID]; s.id != "" && s.id != m.ID || other != nil && other != s {
-		h.breach(found.of(altered, "each message under an id of its own", m.String()))
-		return false
+	return h.store(c, s, m, found)
+}
+
+// store keeps a message of a send that was not known by its id.
+func (h *history) store(c *conversation, s *send, m message, found violation) bool {
+	born := h.historyAt(m.CreatedAt)
+	of := c.of(born, m.Seq)
+	for _, other := range s.stored {
+		switch {
+		case c.of(other.born, other.seq).with(of).none(): // that one is undone
+		case other.seq == m.Seq:
+			h.breach(found.of(altered, "each message under an id of its own", m.String()))
+			return false
+		default:
+			once := fmt.Sprintf("%s once, with seq %d", quoted(m.Content), other.seq)
+			h.breach(found.of(doubled, once, m.String()))
+			return false
+		}
 	}
-	s.id, s.seq = m.ID, m.Seq
-	c.byID[m.ID] = s
+	new := &stored{send: s, id: m.ID, seq: m.Seq, born: born}
+	s.stored = append(s.stored, new)
+	c.messages[m.ID] = new
 	return true
 }
 
@@ -150,16 +180,22 @@ func (h *history) record(c *conversation, e event, found violation) bool {
 		return false
 	}
 	f := e.fact()
-	before, known := c.events[e.Seq]
-	switch {
-	case known && !before.agrees(f):
-		h.breach(found.of(altered, before.text, e.String()))
-		return false
-	case known && before.at.IsZero():
-		before.at = f.at
-		c.events[e.Seq] = before
+	f.born = h.historyAt(e.written())
+	of := c.of(f.born, f.seq)
+	for _, before := range c.events[e.Seq] {
+		if c.of(before.born, before.seq).with(of).none() {
+			continue
+		}
+		if !before.agrees(f) {
+			h.breach(found.of(altered, before.text, e.String()))
+			return false
+		}
+		if before.at.IsZero() {
+			before.at = f.at
+		}
 		return true
-	case known || e.isBare():
+	}
+	if e.isBare() {
 		return true
 	}
 	if e.Kind != messageAdded {
@@ -168,15 +204,25 @@ func (h *history) record(c *conversation, e event, found violation) bool {
 			h.breach(found.of(invented, "an event that a client caused", e.String()))
 			return false
 		}
-		if t.reported == t.begun {
+		if c.reported(t, f.born) == t.begun {
 			h.breach(found.of(doubled, fmt.Sprintf("at most %d of these events", t.begun),
 				e.String()))
 			return false
 		}
-		t.reported++
+		t.facts = append(t.facts, &f)
 	}
-	c.events[e.Seq] = f
+	c.events[e.Seq] = append(c.events[e.Seq], &f)
 	return true
+}
+
+// reported returns how many events of an action are in a history.
+func (c *conversation) reported(t *tally, number int) (n int) {
+	for _, f := range t.facts {
+		if c.of(f.born, f.seq).has(number) {
+			n++
+		}
+	}
+	return n
 }
 
 // checkLog compares all events of a conversation, as its owner follows them from the first, with
@@ -203,8 +249,8 @@ func (h *history) checkLog(conversation string, list []event) {
 			h.checkCount(e, counts, found)
 		}
 	}
-	for seq, f := range c.events {
-		if seq > last {
+	for seq := range c.events {
+		if f, ok := c.fact(seq, c.newest()); ok && seq > last {
 			found.seq = seq
 			h.breach(found.of(lost, f.text+", which an answer or a stream contained", "nothing"))
 		}
@@ -234,30 +280,33 @@ func (h *history) checkCount(e event, counts map[action]int, found violation) {
 // answer.
 func (h *history) checkActions(c *conversation) {
 	found := violation{conversation: c.id, stream: "the log of events"}
-	times := map[action][]time.Time{}
-	for _, f := range c.events {
-		times[f.action] = append(times[f.action], f.at)
-	}
 	for a, t := range c.actions {
-		if t.reported < t.confirmed {
-			expected := fmt.Sprintf("%v %d times, as it was confirmed", a, t.confirmed)
-			h.breach(found.of(lost, expected, fmt.Sprint(t.reported)))
+		var times []time.Time
+		for _, f := range t.facts {
+			if c.of(f.born, f.seq).has(c.newest()) {
+				times = append(times, f.at)
+			}
+		}
+		kept := slices.DeleteFunc(slices.Clone(t.acked), h.undoable)
+		if len(times) < len(kept) {
+			expected := fmt.Sprintf("%v %d times, as it was confirmed", a, len(kept))
+			h.breach(found.of(lost, expected, fmt.Sprint(len(times))))
 			continue
 		}
 		for _, at := range t.at {
-			if !slices.ContainsFunc(times[a], at.Equal) {
+			if !slices.ContainsFunc(times, at.Equal) && !h.undoable(at) {
 				h.breach(found.of(altered, fmt.Sprintf("%v at %v", a, at),
-					fmt.Sprint("at ", times[a])))
+					fmt.Sprint("at ", times)))
 			}
 		}
 	}
 }
 
-// additions returns the seqs at which a user was added, in order.
-func (c *conversation) additions(person string) (seqs []int64) {
-	for seq, f := range c.events {
-		if f.kind == memberAdded && f.person == person {
-			seqs = append(seqs, seq)
+// additions returns the seqs at which a user was added in a history, in order.
+func (c *conversation) additions(person string, number int) (seqs []int64) {
+	for _, f := range c.tally(action{kind: memberAdded, person: person}).facts {
+		if c.of(f.born, f.seq).has(number) {
+			seqs = append(seqs, f.seq)
 		}
 	}
 	slices.Sort(seqs)

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"parley/verify/judge"
 )
 
 const (
-	changedFields = `message { id seq content editedAt deletedAt } userErrors { code message } } }`
+	changedFields = `message { id seq content createdAt editedAt deletedAt } userErrors { code message } } }`
 
 	editQuery   = `mutation ($in: EditMessageInput!) { editMessage(input: $in) { ` + changedFields
 	deleteQuery = `mutation ($in: DeleteMessageInput!) { deleteMessage(input: $in) { ` +
@@ -23,7 +25,7 @@ func emojis() []string { return []string{"👍", "🎉", "😀"} }
 // change changes a message until it is known to be changed. It reports false if there is none to
 // change.
 func (s *sender) change(ctx context.Context, conversation int, f fate) bool {
-	m := s.pool.get(conversation, s.rand)
+	m := s.pool.get(conversation, s.rand, s.history.restoresSoFar())
 	if m == nil {
 		return false
 	}
@@ -51,7 +53,7 @@ func (s *sender) addReaction(ctx context.Context, conversation int, m *pooledMes
 		return
 	}
 	in := map[string]any{"messageId": m.id, "emoji": a.emoji}
-	_, sure := s.perform(ctx, conversation, by, a, reactQuery, in, "", f)
+	_, sure := s.perform(ctx, conversation, m, by, a, reactQuery, in, "", f)
 	// An attempt without an answer may still be executed later. It would add the reaction again if
 	// it was removed by then.
 	m.reactions[a] = sure
@@ -68,7 +70,7 @@ func (s *sender) removeReaction(ctx context.Context, conversation int, m *pooled
 			m.reactions[a] = false
 			a.kind = reactionRemoved
 			in := map[string]any{"messageId": m.id, "emoji": emoji}
-			s.perform(ctx, conversation, by, a, unreactQuery, in, "", f)
+			s.perform(ctx, conversation, m, by, a, unreactQuery, in, "", f)
 			return
 		}
 	}
@@ -82,7 +84,7 @@ func (s *sender) edit(ctx context.Context, conversation int, m *pooledMessage, f
 	content := fmt.Sprintf("%s/%d %s", m.key, m.edits, padding)
 	in := map[string]any{"messageId": m.id, "content": content, "expectedEditedAt": m.editedAt}
 	a := action{kind: messageEdited, message: m.id}
-	if changed, _ := s.perform(ctx, conversation, m.author, a, editQuery, in, brief(content),
+	if changed, _ := s.perform(ctx, conversation, m, m.author, a, editQuery, in, brief(content),
 		f); changed != nil {
 		m.editedAt = changed.EditedAt
 	}
@@ -92,36 +94,53 @@ func (s *sender) edit(ctx context.Context, conversation int, m *pooledMessage, f
 func (s *sender) delete(ctx context.Context, conversation int, m *pooledMessage, f fate) {
 	by := []int{m.author, s.plan.conversations[conversation].members[0]}[s.rand.IntN(2)]
 	a := action{kind: messageDeleted, message: m.id}
-	s.perform(ctx, conversation, by, a, deleteQuery, map[string]any{"messageId": m.id}, "", f)
+	in := map[string]any{"messageId": m.id}
+	s.perform(ctx, conversation, m, by, a, deleteQuery, in, "", f)
 }
 
 // perform repeats an action until it is known to be done. It returns the message, or nil if that
 // failed, and whether every attempt was answered.
 func (s *sender) perform(
-	ctx context.Context, conversation, by int, a action, query string, in any, content string,
-	f fate,
+	ctx context.Context, conversation int, of *pooledMessage, by int, a action, query string,
+	in any, content string, f fate,
 ) (m *message, sure bool) {
 	id, p := s.conversations[conversation], s.people[by]
 	node := s.rand.IntN(s.nodes.count())
 	sure = true
 	s.history.changing(id, a, content, time.Now())
+	op := s.invoke(judge.Record{
+		Process: s.process(), Function: functions()[a.kind], Conversation: id, ID: a.message,
+		Value: content, User: p.id,
+	})
 	if f == cutFirst {
 		sure = false
-		s.cutShort(ctx, node, p, query, in)
+		s.cutShort(ctx, node, p, query, in, op)
 	}
 	var answer struct{ Message *message }
-	err := p.do(ctx, node, query, in, &answer, func(error) {
+	err := p.do(ctx, node, query, in, &answer, func(why error) {
 		sure = false
-		s.history.retried()
+		s.retried(op)(why)
 	})
 	if err == nil && answer.Message == nil {
 		err = errNoMessage
 	}
 	if err != nil {
-		s.history.failed(id, fmt.Sprint(a), err)
+		op.fail(err)
+		if of.restores == s.history.restoresSoFar() { // else the message may be undone
+			s.history.failed(id, fmt.Sprint(a), err)
+		}
 		return nil, false
 	}
+	op.OK(judge.Record{})
 	answer.Message.Content = brief(answer.Message.Content)
-	s.history.changed(id, a, *answer.Message, content)
+	s.history.changed(id, a, *answer.Message, content, time.Now())
 	return answer.Message, sure
+}
+
+// functions are the names of changes in the history file, by the kind of the event.
+func functions() map[string]judge.Function {
+	return map[string]judge.Function{
+		messageEdited: judge.Edit, messageDeleted: judge.Delete, reactionAdded: judge.React,
+		reactionRemoved: judge.Unreact, memberAdded: judge.Add, memberRemoved: judge.Remove,
+	}
 }

@@ -17,24 +17,25 @@ import (
 	"time"
 
 	"parley/internal/process"
-	"parley/store/privatepg"
+	"parley/verify/judge"
 )
 
-// cluster is three nodes of this program, a PostgreSQL server and a NATS server, with their files
-// in a temporary folder. Each node reaches NATS through a relay of its own, which can be cut. All
-// processes end with this one.
+// cluster is three nodes of this program, two PostgreSQL servers and a NATS server, or a single node
+// on SQLite, with their files in a temporary folder. Each node reaches NATS through a relay of its
+// own, which can be cut. All processes end with this one.
 type cluster struct {
-	nodes    *nodes
-	dir      string
-	keep     bool // the folder
-	out      io.Writer
-	binary   string // of this program
-	nats     string // the program
-	env      []string
-	postgres *privatepg.Server
-	broker   *serverProcess // NATS
-	relays   []*relay
-	running  []*serverProcess // the nodes
+	nodes     *nodes
+	dir       string
+	keep      bool // the folder
+	out       io.Writer
+	binary    string // of this program
+	nats      string // the program
+	env       []string
+	databases *databases     // nil with SQLite
+	file      *sqlite        // nil with PostgreSQL
+	broker    *serverProcess // NATS; nil with SQLite
+	relays    []*relay
+	running   []*serverProcess // the nodes
 }
 
 // serverProcess is a running server, with its log.
@@ -70,24 +71,20 @@ func (p *serverProcess) end(signal os.Signal) {
 	_ = p.log.Close()
 }
 
-// postgresSettings turn off flushing to disk. Only processes are killed, not the machine, so
-// acknowledged data survives.
-func postgresSettings() []string {
-	return []string{"fsync = off", "synchronous_commit = on", "full_page_writes = off"}
-}
-
 func startCluster(ctx context.Context, o Options, out io.Writer) (_ *cluster, err error) {
-	c := &cluster{out: out, keep: o.Keep, running: make([]*serverProcess, clusterNodes)}
+	c := &cluster{out: out, keep: o.Keep, running: make([]*serverProcess, o.nodes())}
 	if c.binary, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	if c.nats, err = natsProgram(o.NATSServer, c.binary); err != nil {
-		return nil, err
+	if !o.SQLite {
+		if c.nats, err = natsProgram(o.NATSServer, c.binary); err != nil {
+			return nil, err
+		}
 	}
 	if c.dir, err = os.MkdirTemp("", "parley-verify-"); err != nil {
 		return nil, err
 	}
-	if err := c.start(ctx); err != nil {
+	if err := c.start(ctx, o.SQLite); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil
@@ -114,26 +111,35 @@ func natsProgram(named, binary string) (string, error) {
 	return filepath.Abs(found)
 }
 
-func (c *cluster) start(ctx context.Context) (err error) {
-	if c.postgres, err = privatepg.Start(ctx, postgresSettings()...); err != nil {
-		return fmt.Errorf("--chaos needs PostgreSQL: %w", err)
-	}
-	if err := c.startNATS(ctx); err != nil {
-		return err
+func (c *cluster) start(ctx context.Context, onSQLite bool) (err error) {
+	var url string
+	if onSQLite {
+		c.file = &sqlite{filepath.Join(c.dir, "parley.db")}
+		url = c.file.url()
+	} else {
+		if c.databases, err = startDatabases(ctx); err != nil {
+			return fmt.Errorf("--chaos needs PostgreSQL: %w", err)
+		}
+		if err := c.startNATS(ctx); err != nil {
+			return err
+		}
+		url = c.databases.url()
 	}
 	c.env = process.Environment(
-		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATABASE_URL="+c.postgres.URL("postgres"),
+		"PARLEY_ADDR=127.0.0.1:0", "PARLEY_DATABASE_URL="+url,
 		"PARLEY_JWT_SECRET="+rand.Text()+rand.Text(), "PARLEY_RATE_LIMITS=false",
 		"PARLEY_LOG_FORMAT=json",
 		"PARLEY_ACCESS_TTL=20s", // so that tokens expire during the run
 		"GORACE=atexit_sleep_ms=0")
-	c.nodes = &nodes{urls: make([]string, clusterNodes)}
-	for i := range clusterNodes {
-		r, err := listenRelay(c.broker.url)
-		if err != nil {
-			return err
+	c.nodes = &nodes{urls: make([]string, len(c.running))}
+	for i := range c.running {
+		if c.broker != nil {
+			r, err := listenRelay(c.broker.url)
+			if err != nil {
+				return err
+			}
+			c.relays = append(c.relays, r)
 		}
-		c.relays = append(c.relays, r)
 		if err := c.startNode(ctx, i); err != nil {
 			return err
 		}
@@ -147,15 +153,21 @@ func (c *cluster) nodeLog(i int) string { return filepath.Join(c.nodeDir(i), "lo
 
 // startNode starts a node. If it ran before, it has the same data folder, and adds to the same log.
 func (c *cluster) startNode(ctx context.Context, i int) error {
+	return c.startNodeWithLog(ctx, i, c.nodeLog(i))
+}
+
+func (c *cluster) startNodeWithLog(ctx context.Context, i int, log string) error {
 	dir := c.nodeDir(i)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	cmd := exec.Command(c.binary, "serve") //nolint:noctx // stop ends it
 	cmd.Dir = dir
-	cmd.Env = append(slices.Clip(c.env), "PARLEY_DATA_DIR="+dir,
-		"PARLEY_NATS_URL=nats://"+c.relays[i].address())
-	node, err := startProcess(ctx, cmd, c.nodeLog(i), process.ParleyAPI)
+	cmd.Env = append(slices.Clip(c.env), "PARLEY_DATA_DIR="+dir)
+	if c.broker != nil {
+		cmd.Env = append(cmd.Env, "PARLEY_NATS_URL=nats://"+c.relays[i].address())
+	}
+	node, err := startProcess(ctx, cmd, log, process.ParleyAPI)
 	if err != nil {
 		return err
 	}
@@ -197,8 +209,8 @@ func (c *cluster) stop() (err error) {
 	if c.broker != nil {
 		c.broker.end(syscall.SIGKILL)
 	}
-	if c.postgres != nil {
-		err = c.postgres.Stop()
+	if c.databases != nil {
+		err = c.databases.stop()
 	}
 	if c.keep {
 		fmt.Fprintf(c.out, "\nThe logs are in %s.\n", c.dir)
@@ -214,17 +226,35 @@ func (c *cluster) injectFaults(ctx context.Context, v *verification) error {
 		if !wait(ctx, time.Until(v.began.Add(f.at))) {
 			return nil
 		}
+		var undo *undoing
+		if f.kind.undoes() {
+			var err error
+			if undo, err = c.prepareToUndo(ctx, v, f.kind); err != nil {
+				return fmt.Errorf("before %s: %w", f.kind, err)
+			}
+			if !wait(ctx, f.length) { // what is done now will be undone
+				return nil
+			}
+		}
 		what := fmt.Sprintf("%s (%v)", f.kind, f.length.Round(time.Millisecond))
 		switch f.kind {
-		case killNode, stopNode, freezeNode, cutNATS:
+		case killNode, stopNode, freezeNode, cutNATS, refuseOlder:
 			what = fmt.Sprintf("node %d: %s", f.node+1, what)
 		default:
 		}
 		fmt.Fprintf(c.out, "%8.3fs  %s\n", time.Since(v.began).Seconds(), what)
 		end := v.report.startFault(f, what)
-		if err := c.inject(ctx, f); err != nil {
+		v.records.Write(judge.Record{Type: judge.Begin, Fault: what})
+		var err error
+		if undo != nil {
+			err = c.undo(ctx, v, undo)
+		} else {
+			err = c.inject(ctx, f)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
+		v.records.Write(judge.Record{Type: judge.End, Fault: what})
 		end()
 	}
 	return nil
@@ -256,7 +286,11 @@ func (c *cluster) inject(ctx context.Context, f fault) error {
 		wait(ctx, f.length)
 		return c.startNATS(ctx)
 	case restartPostgres:
-		return c.postgres.Restart(ctx, f.length)
+		return c.databases.current().Restart(ctx, f.length)
+	case refuseOlder:
+		return c.refuseOlder(ctx, f.node)
+	case switchOver:
+		return c.databases.switchOver(ctx, f.length)
 	default:
 		return fmt.Errorf("%q is not a fault of a cluster", f.kind)
 	}
@@ -265,7 +299,7 @@ func (c *cluster) inject(ctx context.Context, f fault) error {
 
 // warnings returns the last warnings and errors of each node.
 func (c *cluster) warnings(last int) (found []string) {
-	for i := range clusterNodes {
+	for i := range c.running {
 		lines := c.grep(i, func(level string) bool { return level == "WARN" || level == "ERROR" })
 		found = append(found, lines[max(0, len(lines)-last):]...)
 	}
@@ -274,7 +308,7 @@ func (c *cluster) warnings(last int) (found []string) {
 
 // crashes returns the output of the nodes outside their logs: panics and data races.
 func (c *cluster) crashes() (found []string) {
-	for i := range clusterNodes {
+	for i := range c.running {
 		found = append(found, c.grep(i, func(level string) bool { return level == "" })...)
 	}
 	return found

@@ -12,8 +12,11 @@ import (
 type Command struct {
 	URLs          []string      `arg:"" optional:"" name:"url" help:"Servers to verify, like http://localhost:8080; they have to share one database."`
 	Chaos         bool          `env:"-" help:"Start a cluster instead (three nodes of this program, PostgreSQL, NATS), and break it while it runs."`
+	SQLite        bool          `env:"-" name:"sqlite" help:"With --chaos: a single node on SQLite instead of the cluster."`
 	NATSServer    string        `env:"-" name:"nats-server" placeholder:"PROGRAM" help:"With --chaos: nats-server. Default: next to this program, else in the PATH."`
 	Keep          bool          `env:"-" help:"With --chaos: keep the folder with the nodes' logs."`
+	History       string        `env:"-" placeholder:"FILE" help:"Write the history of the run to this file, and keep it. Default: a temporary file, which is kept after a violation."`
+	Judge         string        `env:"-" placeholder:"FILE" help:"Judge the history file of an earlier run, and do nothing else."`
 	For           time.Duration `env:"-" default:"60s" help:"How long to send messages and to break connections."`
 	Seed          uint64        `env:"-" help:"Run the plan of this seed again. Default: a random seed."`
 	Conversations int           `env:"-" default:"20" help:"How many conversations."`

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	api "parley/internal/client"
+	"parley/verify/judge"
 )
 
 // connection is one connection of a follower. Over a WebSocket it may carry several operations, one
@@ -56,6 +57,11 @@ func (c *connection) subscribe(ctx context.Context) error {
 	query, variables, from := c.recorder.resumption()
 	c.note("%s: subscribes %s", c.nodeName(), from)
 	c.observation = c.recorder.subscribing(c.session)
+	conversation, after := c.conversation, c.recorder.progress()
+	if c.everything != nil {
+		conversation, after = "", 0
+	}
+	c.verification.follow(c.stream, c.plan.source, conversation, c.device.person.id, after, false)
 	err := c.link.subscribe(ctx, c.id(), api.Operation{Query: query, Variables: variables})
 	if err != nil {
 		return err
@@ -158,6 +164,7 @@ func (c *connection) receive(ctx context.Context, it item) error {
 	if c.everything == nil {
 		it.conversation = c.conversation
 	}
+	c.deliver(c.stream, it)
 	c.observation.receive(it, now)
 	if it.Kind == messageAdded && it.Added != nil && !c.away {
 		acked := c.history.ackedAt(it.conversation, it.Added.Content)
@@ -168,6 +175,7 @@ func (c *connection) receive(ctx context.Context, it item) error {
 	c.endRepair()
 	startedOver := it.Kind == streamReset || it.Kind == caughtUp && !c.fetched
 	if c.everything != nil && startedOver {
+		c.endRenewal(nil) // its answer cannot be read meanwhile, and requests need the device
 		return c.fetch(ctx, false)
 	}
 	return nil
@@ -180,6 +188,11 @@ func (c *connection) handleEnd(ctx context.Context, list []api.Error) error {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	switch codeOf(err) {
+	case api.HistoryChanged:
+		if err := c.readAgain(ctx, list[0].Extensions.Cursor); err != nil {
+			return err
+		}
+		return c.subscribe(ctx)
 	case api.Unauthenticated:
 		c.invalidateToken()
 		return fmt.Errorf("%w: %w", errRefused, err)
@@ -199,6 +212,34 @@ func (c *connection) handleEnd(ctx context.Context, list []api.Error) error {
 		c.observation.unexpected("that the subscription resumes after the last item", err.Error())
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
+}
+
+// readAgain reads how far the conversation is, as a client does that has lost events of it, so that
+// it can begin again after a cursor.
+func (c *connection) readAgain(ctx context.Context, cursor string) error {
+	if cursor == "" {
+		c.observation.unexpected("HISTORY_CHANGED with a cursor", "none")
+		return errRefused
+	}
+	c.endRenewal(nil) // its answer cannot be read meanwhile, and requests need the device
+	c.startRepair(historyChanged, nil)
+	number := c.history.restoresSoFar()
+	var now *struct{ LastSeq int64 }
+	err := c.device.person.do(ctx, c.node, lastSeqQuery, c.conversation, &now, nil)
+	if err != nil {
+		return err
+	}
+	if now == nil { // the user is not a member any more: the next subscription says so
+		return errRefused
+	}
+	c.records.Write(judge.Record{
+		Type: judge.Told, Stream: c.stream, Conversation: c.conversation, Why: api.HistoryChanged,
+	})
+	c.records.Write(judge.Record{
+		Type: judge.Seek, Stream: c.stream, Conversation: c.conversation, Seq: now.LastSeq,
+	})
+	c.recorder.(*stream).told(time.Now(), number, now.LastSeq, cursor)
+	return nil
 }
 
 // breakNow does the next break of the plan. It returns an error if that ends the connection.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	api "parley/internal/client"
+	"parley/verify/judge"
 )
 
 const createQuery = `mutation ($in: CreateConversationInput!) { createConversation(input: $in) {
@@ -27,7 +27,7 @@ func (v *verification) createConversation(ctx context.Context, i int) error {
 		visibility = "FROM_JOINING"
 	}
 	in := map[string]any{
-		"title": fmt.Sprintf("Verify %d", i+1), "members": members, "historyVisibility": visibility,
+		"title": title(i), "members": members, "historyVisibility": visibility,
 	}
 	var answer struct{ Conversation *struct{ ID string } }
 	err := owner.do(ctx, i, createQuery, in, &answer, nil)
@@ -41,40 +41,11 @@ func (v *verification) createConversation(ctx context.Context, i int) error {
 	}
 	v.conversations[i] = answer.Conversation.ID
 	v.history.created(v.conversations[i], c.fromJoining, append(ids, owner.id)...)
+	v.records.Write(judge.Record{
+		Type: judge.Conversation, Conversation: v.conversations[i], FromJoining: c.fromJoining,
+		Members: append(ids, owner.id),
+	})
 	return nil
-}
-
-// listMessages reads all messages of a conversation as its owner, page by page.
-func (v *verification) listMessages(ctx context.Context, i int) (all []message, err error) {
-	owner := v.people[v.plan.conversations[i].members[0]]
-	const query = `query ($in: ID!) { conversation(id: $in) { messages(first: 100, after: "AFTER") {
-		nodes { id seq content } pageInfo { hasNextPage endCursor } } } }`
-	page := strings.ReplaceAll(query, `, after: "AFTER"`, "")
-	for {
-		var answer *struct {
-			Messages struct {
-				Nodes    []message
-				PageInfo struct {
-					HasNextPage bool
-					EndCursor   string
-				}
-			}
-		}
-		if err := owner.do(ctx, i, page, v.conversations[i], &answer, nil); err != nil {
-			return nil, err
-		}
-		if answer == nil {
-			return nil, errors.New("the conversation does not exist for its owner")
-		}
-		for _, m := range answer.Messages.Nodes {
-			m.Content = brief(m.Content)
-			all = append(all, m)
-		}
-		if !answer.Messages.PageInfo.HasNextPage {
-			return all, nil
-		}
-		page = strings.ReplaceAll(query, "AFTER", answer.Messages.PageInfo.EndCursor)
-	}
 }
 
 // listEvents follows the events of a conversation as its owner, from the first to the end of
@@ -104,7 +75,9 @@ func (v *verification) replay(
 		p.main.invalidate(token)
 		return nil, unknown("%v", err)
 	}
-	follow := api.Operation{Query: conversationQuery, Variables: map[string]any{"c": id, "a": 0}}
+	follow := api.Operation{Query: conversationQuery, Variables: map[string]any{"c": id, "s": 0}}
+	stream := "log of " + id
+	v.follow(stream, ofConversation, id, p.id, 0, true)
 	if err := l.subscribe(ctx, onlyID, follow); err != nil {
 		return nil, unknown("%v", err)
 	}
@@ -123,9 +96,14 @@ func (v *verification) replay(
 		case it.Kind == caughtUp:
 			return all, nil
 		}
+		it.conversation = id
+		v.deliver(stream, *it)
 		all = append(all, it.event)
 	}
 }
 
 // onlyID is the id of the operation on a connection that carries no other.
 const onlyID = "1"
+
+// title names a conversation in the database.
+func title(i int) string { return fmt.Sprintf("Verify %d", i+1) }

@@ -34,8 +34,8 @@ const (
 )
 
 const (
-	messageFields = `fragment M on Message { id seq content editedAt deletedAt }`
-	eventFields   = messageFields + ` fragment E on ConversationEvent { seq at
+	messageFields = `fragment M on Message { id seq content createdAt editedAt deletedAt }`
+	eventFields   = messageFields + ` fragment E on ConversationEvent { seq at cursor
 	... on MemberAdded { user { id } }
 	... on MemberRemoved { user { id } }
 	... on MessageAdded { added: message { ...M } }
@@ -45,10 +45,12 @@ const (
 	... on ReactionRemoved { message { ...M } user { id } emoji count } }`
 
 	// lastMessage may be newer than the delivered message. Only members may see it.
-	messagesQuery = `subscription ($c: ID!, $a: Int) {
-	messageAdded(conversationId: $c, afterSeq: $a) { id seq content conversation { lastMessage { seq } } } }`
-	conversationQuery = `subscription ($c: ID!, $a: Int) {
-	conversationEvents(conversationId: $c, afterSeq: $a) { __typename ...E } } ` + eventFields
+	messagesQuery = `subscription ($c: ID!, $s: Int, $a: String) {
+	messageAdded(conversationId: $c, afterSeq: $s, after: $a) {
+		id seq cursor content createdAt conversation { lastMessage { seq } } } }`
+	conversationQuery = `subscription ($c: ID!, $s: Int, $a: String) {
+	conversationEvents(conversationId: $c, afterSeq: $s, after: $a) { __typename ...E } } ` +
+		eventFields
 	everythingQuery = `subscription ($a: String) {
 	events(after: $a) { cursor conversationId event { __typename ...E } } } ` + eventFields
 )
@@ -58,6 +60,7 @@ type message struct {
 	ID        string     `json:"id"`
 	Seq       int64      `json:"seq"`
 	Content   string     `json:"content"`
+	CreatedAt time.Time  `json:"createdAt"`
 	EditedAt  *time.Time `json:"editedAt"`
 	DeletedAt *time.Time `json:"deletedAt"`
 }
@@ -75,6 +78,7 @@ type event struct {
 	Kind    string `json:"__typename"`
 	Seq     int64
 	At      time.Time
+	Cursor  string   // its place
 	Added   *message // of a MessageAdded
 	Message *message // of the other events that are about a message
 	User    *user
@@ -83,6 +87,14 @@ type event struct {
 }
 
 func arrival(m message) event { return event{Kind: messageAdded, Seq: m.Seq, Added: &m} }
+
+// written returns when an event was written.
+func (e event) written() time.Time {
+	if e.At.IsZero() && e.Added != nil {
+		return e.Added.CreatedAt
+	}
+	return e.At
+}
 
 // subject returns the message that an event is about: nil if there is none.
 func (e event) subject() *message {
@@ -156,6 +168,7 @@ func readItem(m api.Message) (it *item, errs []api.Error, err error) {
 		Data *struct {
 			MessageAdded *struct {
 				message
+				Cursor       string
 				Conversation struct{ LastMessage struct{ Seq int64 } }
 			}
 			ConversationEvents *event
@@ -176,6 +189,7 @@ func readItem(m api.Message) (it *item, errs []api.Error, err error) {
 	case d.MessageAdded != nil:
 		newest := d.MessageAdded.Conversation.LastMessage.Seq
 		it = &item{event: arrival(d.MessageAdded.message), newest: newest}
+		it.event.Cursor = d.MessageAdded.Cursor
 	case d.ConversationEvents != nil:
 		it = &item{event: *d.ConversationEvents}
 	case d.Events != nil:

@@ -26,12 +26,17 @@ type everything struct {
 type view struct {
 	*stream
 	begins     beginning // which event may come next
-	base       int64     // the seq up to which the client has read by other means
 	left       bool      // ConversationLeft was delivered
 	over       bool      // the removal was delivered, and ConversationLeft has to follow
-	firsts     []int64   // the first seq after each ConversationJoined
+	firsts     []first   // what came after each ConversationJoined
 	joins      int       // how often ConversationJoined was delivered
 	departures int       // how often ConversationLeft was delivered
+}
+
+// first is the first event after ConversationJoined.
+type first struct {
+	seq    int64
+	number int // of a history that has it
 }
 
 // beginning says which event may come next.
@@ -73,6 +78,7 @@ func (e *everything) starting(cursor string, lastSeqs map[string]int64) {
 		case listed:
 			v.begins, v.left, v.over = afterBase, false, false
 			v.base, v.last = seq, seq
+			v.received = nil
 		case !v.left: // the user was removed before the client read, and the removal may still come
 			v.begins, v.over = anySeq, false
 		}
@@ -128,11 +134,7 @@ func (s *everythingSubscription) receive(it item, at time.Time) {
 		s.catchUp(at)
 		return
 	case streamReset:
-		s.add(step{at: at, what: "received StreamReset"})
-		h.counts.Resets++
-		if !first || s.after == "" {
-			s.breach("", 0, unexpected, "StreamReset only first, and only after a cursor", it.Kind)
-		}
+		s.reset(at, first && s.after != "")
 		return
 	}
 	if first && s.after == "" {
@@ -157,6 +159,35 @@ func (s *everythingSubscription) receive(it item, at time.Time) {
 	}
 }
 
+// reset begins again from now. It may come first after a cursor, and whenever the history has
+// changed.
+func (s *everythingSubscription) reset(at time.Time, resumed bool) {
+	s.add(step{at: at, what: "received StreamReset"})
+	s.history.counts.Resets++
+	if !resumed && !s.history.soonAfterRestore(at) && !s.isBehind() {
+		s.breach("", 0, unexpected,
+			"StreamReset only first, and only after a cursor, or after a restore", streamReset)
+	}
+	if len(s.history.restores) == 0 {
+		return
+	}
+	s.live = false // CaughtUp follows once more
+	for _, v := range s.views {
+		v.startAgain(allHistories(), v.last)
+		v.begins, v.over = anySeq, false
+	}
+}
+
+// isBehind reports whether the stream has delivered something that is undone.
+func (e *everything) isBehind() bool {
+	for _, v := range e.views {
+		if !v.histories.has(v.of.newest()) {
+			return true
+		}
+	}
+	return false
+}
+
 // receive checks an event of one conversation.
 func (v *view) receive(sub *subscription, e event) {
 	if v.left || v.over {
@@ -175,7 +206,7 @@ func (v *view) receive(sub *subscription, e event) {
 		v.last = e.Seq - 1
 	}
 	if v.begins == afterJoining {
-		v.firsts = append(v.firsts, e.Seq)
+		v.firsts = append(v.firsts, first{e.Seq, v.history.historyAt(e.written())})
 	}
 	v.begins, v.over = nextOnly, v.isOwnRemoval(e)
 	v.checkOrder(e)
@@ -193,6 +224,9 @@ func (v *view) join(sub *subscription) {
 			conversationJoined+" again")
 	}
 	v.begins, v.left, v.over = afterJoining, false, false
+	if len(v.history.restores) > 0 {
+		v.startAgain(allHistories(), 0)
+	}
 }
 
 // leave ends a period.
@@ -250,19 +284,20 @@ func (e *everything) checkComplete() {
 
 func (v *view) checkComplete() {
 	v.checkBare()
-	additions := v.of.additions(v.person)
 	for _, first := range v.firsts {
-		if f, known := v.of.events[first-1]; !known || f.kind != memberAdded ||
+		if f, known := v.of.fact(first.seq-1, first.number); !known || f.kind != memberAdded ||
 			f.person != v.person {
-			v.breach(first, lost, fmt.Sprintf("the seq after one at which the user was added: %v",
-				additions),
-				fmt.Sprintf("seq %d", first))
+			v.breach(first.seq, lost,
+				fmt.Sprintf("the seq after one at which the user was added: %v",
+					v.of.additions(v.person, first.number)),
+				fmt.Sprintf("seq %d", first.seq))
 		}
 	}
 	if v.membership().state != member {
 		return
 	}
 	from := v.base
+	additions := v.of.additions(v.person, v.of.newest())
 	if n := len(additions); n > 0 {
 		from = max(from, additions[n-1])
 	}

@@ -32,9 +32,9 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 			play: func(f *fixture, s *testStream) {
 				f.do(about(reactionAdded, 13, msg(8), "ann", "👍", 1))
 				f.removing(conv, "ben")
-				f.removed(conv, "ben", at(14))
+				f.removed(conv, "ben", at(14), f.now)
 				f.adding(conv, "ben")
-				f.added(conv, "ben", at(15))
+				f.added(conv, "ben", at(15), f.now)
 				f.log = append(f.log, about(reactionAdded, 13, msg(8), "ann", "👍", 1),
 					concerning(memberRemoved, 14, "ben"),
 					concerning(memberAdded, 15, "ben"))
@@ -48,7 +48,7 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 		"an event after the removal": {of: ofConversation, play: func(f *fixture, s *testStream) {
 			s.get(f.log[10])
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", at(14))
+			f.removed(conv, "ben", at(14), f.now)
 			f.log = append(f.log, about(reactionAdded, 13, msg(8), "ann", "👍", 1),
 				concerning(memberRemoved, 14, "ben"))
 			f.do(f.log[12])

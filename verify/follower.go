@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"parley/verify/judge"
 )
 
 // follower follows one stream through all its breaks. It never forgets the seq or the cursor to
@@ -15,6 +17,7 @@ type follower struct {
 	*verification
 	plan         followerPlan
 	name         string
+	stream       string // its name in the history file
 	conversation string // of the plan
 	device       *device
 	recorder     recorder
@@ -56,6 +59,7 @@ func (v *verification) newFollower(ctx context.Context, i int) error {
 		verification: v, plan: p, conversation: id, device: person.main, node: p.node,
 		breaks: slices.Clone(p.breaks),
 		name:   fmt.Sprintf("follower %d, %s, %s over %s", i+1, person.name, p.source, p.transport),
+		stream: fmt.Sprint("follower ", i+1),
 	}
 	label := fmt.Sprintf("%s over %s", p.source, p.transport)
 	if p.source == ofEverything {
@@ -222,6 +226,11 @@ func (f *follower) fetch(ctx context.Context, begin bool) error {
 	}
 	f.fetched = true
 	f.everything.starting(cursor, lastSeqs)
+	for id, seq := range lastSeqs {
+		f.records.Write(judge.Record{
+			Type: judge.Seek, Stream: f.stream, Conversation: id, Seq: seq,
+		})
+	}
 	f.note("has read its %d conversations", len(lastSeqs))
 	return nil
 }

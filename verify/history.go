@@ -33,6 +33,7 @@ type history struct {
 	streams       []*stream
 	everythings   []*everything
 	sessions      map[string]time.Time // ended sessions, by id: when the end was confirmed
+	restores      []restore
 	counts        counts
 	first         *violation
 }
@@ -41,8 +42,10 @@ type history struct {
 type counts struct {
 	Acknowledged, Changed, Retried, Repeated      int
 	Lost, Doubled, Reordered, Leaked, OtherBreach int
-	// streams that started over because their cursor was too old
+	// streams that started over because their cursor was too old, or lost
 	Resets     int
+	Told       int            // streams of one conversation that were told that its history has changed
+	Undone     int            // acknowledged messages that a restore has undone
 	Deliveries map[string]int // by the label of the stream
 	// LateAfterEnd is the longest time from the end of a session to the begin of a change that the
 	// session still received.
@@ -56,23 +59,33 @@ func (c counts) broken() bool {
 // conversation is everything known about one conversation.
 type conversation struct {
 	id          string
-	fromJoining bool              // history begins with joining
-	sends       map[string]*send  // by content
-	byID        map[string]*send  // sends whose message id is known
-	edits       map[string]string // message ids, by the content of the edit
+	fromJoining bool               // history begins with joining
+	sends       map[string]*send   // by content
+	messages    map[string]*stored // by id
+	edits       map[string]string  // message ids, by the content of the edit
 	actions     map[action]*tally
-	events      map[int64]fact // by seq: events that an answer, a stream or a list has contained
-	confirmed   int64          // the highest seq that an answer has confirmed
-	members     map[string]*membership
+	// by seq: events that an answer, a stream or a list has contained; one of each history
+	events    map[int64][]*fact
+	keeps     []int64 // by restore: the last seq before those that it has undone
+	confirmed int64   // the highest seq that an answer has confirmed
+	members   map[string]*membership
 }
 
 // send is a message that a client wants to store.
 type send struct {
 	begun     time.Time
-	acked     time.Time // zero until a send is acknowledged
+	acked     time.Time // zero until it is acknowledged for the first time
 	confirmed int64     // the conversation's highest confirmed seq when the send began
-	id        string    // empty until known
-	seq       int64     // 0 until known
+	stored    []*stored // more than one only if a restore has undone the ones before
+}
+
+// stored is a message that a send has stored.
+type stored struct {
+	send  *send
+	id    string
+	seq   int64
+	born  int       // the history that it was written in
+	acked time.Time // zero for never
 }
 
 func newHistory(grace time.Duration) *history {
@@ -87,10 +100,10 @@ func (h *history) created(id string, fromJoining bool, people ...string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := &conversation{
-		id: id, fromJoining: fromJoining, sends: map[string]*send{}, byID: map[string]*send{},
-		edits:   map[string]string{},
-		actions: map[action]*tally{{kind: conversationCreated}: {begun: 1, confirmed: 1}},
-		events:  map[int64]fact{}, members: map[string]*membership{},
+		id: id, fromJoining: fromJoining, sends: map[string]*send{},
+		messages: map[string]*stored{}, edits: map[string]string{}, keeps: make([]int64, len(h.restores)),
+		actions: map[action]*tally{{kind: conversationCreated}: {begun: 1, acked: []time.Time{{}}}},
+		events:  map[int64][]*fact{}, members: map[string]*membership{},
 	}
 	for _, person := range people {
 		c.members[person] = &membership{state: member}
@@ -133,13 +146,23 @@ func (h *history) acknowledged(conversation string, m message, content string, a
 	if !h.record(c, arrival(m), found) {
 		return
 	}
+	stored := c.messages[m.ID]
+	of := c.of(stored.born, stored.seq)
+	if stored.acked.IsZero() {
+		stored.acked = at
+		if !of.has(c.newest()) { // the answer comes after the restore
+			h.counts.Undone++
+		}
+	}
+	if of.has(c.newest()) {
+		c.confirmed = max(c.confirmed, m.Seq)
+	}
 	if !first {
 		h.counts.Repeated++
 		return
 	}
 	h.counts.Acknowledged++
 	s.acked = at
-	c.confirmed = max(c.confirmed, m.Seq)
 }
 
 // failed records that the outcome of a request stays unknown, or that a server refused what the
@@ -189,7 +212,7 @@ func (h *history) checkList(conversation string, list []message) {
 		listed[m.Seq] = h.record(c, arrival(m), found)
 	}
 	for _, seq := range c.seqs() {
-		if f := c.events[seq]; f.kind == messageAdded && !listed[seq] {
+		if f, ok := c.fact(seq, c.newest()); ok && f.kind == messageAdded && !listed[seq] {
 			found := violation{conversation: conversation, seq: seq, stream: "the list of messages"}
 			h.breach(found.of(lost, f.text+", which an answer or a stream contained", "nothing"))
 		}

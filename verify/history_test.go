@@ -165,7 +165,7 @@ func TestInvariants(t *testing.T) {
 			s := f.follow("ben")
 			f.send(2)
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", at(3))
+			f.removed(conv, "ben", at(3), f.now)
 			f.send(4)
 			s.get(f, 2, 4)
 		}, want: counts{Leaked: 1}, first: "leaked 4"},
@@ -173,14 +173,14 @@ func TestInvariants(t *testing.T) {
 			s := f.follow("ben")
 			f.send(2)
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", at(3))
+			f.removed(conv, "ben", at(3), f.now)
 			s.get(f, 2)
 		}},
 		"leaked together with a visible message": {play: func(f *fixture) {
 			s := f.follow("ben")
 			f.send(2)
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", at(3))
+			f.removed(conv, "ben", at(3), f.now)
 			f.send(4)
 			s.receive(item{event: arrival(msg(2)), newest: 4}, f.now)
 		}, want: counts{Leaked: 1}, first: "leaked 2"},
@@ -189,14 +189,14 @@ func TestInvariants(t *testing.T) {
 			f.send(2, 3)
 			f.removing(conv, "ben")
 			s.receive(item{event: arrival(msg(2)), newest: 3}, f.now)
-			f.removed(conv, "ben", at(4))
+			f.removed(conv, "ben", at(4), f.now)
 			s.receive(item{event: arrival(msg(3)), newest: 3}, f.now)
 		}},
 		"leaked to a subscription after the removal": {play: func(f *fixture) {
 			s := f.follow("ben")
 			f.send(2)
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", at(3))
+			f.removed(conv, "ben", at(3), f.now)
 			s.resume().get(f, 2)
 		}, want: counts{Leaked: 1}, first: "leaked 2"},
 		"the removal is not confirmed yet": {play: func(f *fixture) {
@@ -243,10 +243,10 @@ func TestInvariants(t *testing.T) {
 		"added again, between two seqs": {fromJoining: true, play: func(f *fixture) {
 			s := f.follow("ben")
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", span{2, 3})
+			f.removed(conv, "ben", span{2, 3}, f.now)
 			f.adding(conv, "ben")
 			f.send(4)
-			f.added(conv, "ben", span{4, 6})
+			f.added(conv, "ben", span{4, 6}, f.now)
 			s.resume().get(f, 4)
 		}},
 
@@ -342,10 +342,10 @@ func TestInvariants(t *testing.T) {
 // in between, and one after.
 func (f *fixture) removeAndAdd(person string, removed, added int64) {
 	f.removing(conv, person)
-	f.removed(conv, person, at(removed))
+	f.removed(conv, person, at(removed), f.now)
 	f.send(removed + 1)
 	f.adding(conv, person)
-	f.added(conv, person, at(added))
+	f.added(conv, person, at(added), f.now)
 	f.send(added + 1)
 }
 

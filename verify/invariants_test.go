@@ -69,7 +69,7 @@ func (f *fixture) do(e event) {
 	if e.Message != nil {
 		d := action{e.Kind, e.Message.ID, e.person(), e.Emoji}
 		f.changing(conv, d, e.Message.Content, f.now)
-		f.changed(conv, d, *e.Message, e.Message.Content)
+		f.changed(conv, d, *e.Message, e.Message.Content, f.now)
 	}
 }
 
@@ -220,7 +220,7 @@ func TestInvariantsOfEachKindOfStream(t *testing.T) {
 			s.get(log...)
 			s.caughtUp(8)
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", at(9))
+			f.removed(conv, "ben", at(9), f.now)
 			f.send(10)
 			s.get(arrival(msg(10)))
 			f.log = append(log, concerning(memberRemoved, 9, "ben"), arrival(msg(10)))
@@ -231,7 +231,7 @@ func TestInvariantsOfEachKindOfStream(t *testing.T) {
 			s.get(log[:7]...)
 			s.caughtUp(7)
 			f.removing(conv, "ben")
-			f.removed(conv, "ben", at(9))
+			f.removed(conv, "ben", at(9), f.now)
 			s.resume()
 			s.get(log[7])
 			s.caughtUp(7)

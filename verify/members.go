@@ -44,11 +44,11 @@ func (h *history) removing(conversation, person string) {
 
 // removed records that a removal is confirmed. Its event has the seq at.from if at.from = at.to,
 // else one between the two.
-func (h *history) removed(conversation, person string, at span) {
+func (h *history) removed(conversation, person string, at span, answered time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.setState(conversation, person, removed).removed = at
-	h.conversations[conversation].tally(action{kind: memberRemoved, person: person}).confirmed++
+	h.confirm(conversation, action{kind: memberRemoved, person: person}, answered)
 }
 
 // adding records that adding a user again is requested. If history begins with joining, the user's
@@ -65,17 +65,22 @@ func (h *history) adding(conversation, person string) {
 
 // added records that a user is a member again, since the seq at.from if at.from = at.to, else since
 // one between the two.
-func (h *history) added(conversation, person string, at span) {
+func (h *history) added(conversation, person string, at span, answered time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m := h.setState(conversation, person, member)
-	h.conversations[conversation].tally(action{kind: memberAdded, person: person}).confirmed++
+	h.confirm(conversation, action{kind: memberAdded, person: person}, answered)
 	if h.conversations[conversation].fromJoining {
 		m.gaps = append(m.gaps, span{m.removed.to + 1, at.from - 1})
 	}
 	for _, s := range h.streamsFromJoining(conversation, person) {
 		s.excused[len(s.excused)-1].to = at.to - 1
 	}
+}
+
+func (h *history) confirm(conversation string, a action, answered time.Time) {
+	t := h.conversations[conversation].tally(a)
+	t.acked = append(t.acked, answered)
 }
 
 // streamsFromJoining returns the user's streams of a conversation whose history begins with
@@ -111,6 +116,13 @@ func (h *history) ended(session string, at time.Time) {
 	h.sessions[session] = at
 }
 
+// hasEnded reports whether the end of a session is confirmed, and not undone.
+func (h *history) hasEnded(session string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.sessions[session].IsZero()
+}
+
 // leakedTo records that a server let in a client that it has to refuse.
 func (h *history) leakedTo(client, conversation, expected, came string) {
 	h.mu.Lock()
@@ -120,11 +132,14 @@ func (h *history) leakedTo(client, conversation, expected, came string) {
 }
 
 // forbidden returns what was expected instead if the user may not receive a seq, and "" otherwise.
-func (s *subscription) forbidden(seq int64) string {
+// It does not forbid what is undone: the membership is that of the newest history, with other seqs.
+func (s *subscription) forbidden(seq int64, undone bool) string {
 	m := s.membership()
 	switch {
 	case m.state == neverMember:
 		return "nothing, because the user never was a member"
+	case undone:
+		return ""
 	case m.state == removed && seq > m.removed.to:
 		return fmt.Sprintf("nothing after the removal, seq %d", m.removed.to)
 	case m.state == removed && s.version == m.version:

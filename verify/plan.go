@@ -116,13 +116,14 @@ const (
 	switching     kind = "node switched"
 	resubscribing kind = "subscribed again on the socket"
 
-	nodeLost      kind = "connection lost"
-	nodeSilent    kind = "node silent"
-	nodeLeft      kind = "closed by a stopping node"
-	sessionOver   kind = "session or token over"
-	closedByOther kind = "closed for another reason"
-	wasRefused    kind = "subscription refused for a while"
-	wasRemoved    kind = "removed and added again"
+	nodeLost       kind = "connection lost"
+	nodeSilent     kind = "node silent"
+	nodeLeft       kind = "closed by a stopping node"
+	sessionOver    kind = "session or token over"
+	closedByOther  kind = "closed for another reason"
+	wasRefused     kind = "subscription refused for a while"
+	wasRemoved     kind = "removed and added again"
+	historyChanged kind = "told that the history has changed"
 
 	killNode        kind = "node killed"
 	stopNode        kind = "node stopped in order"
@@ -130,12 +131,20 @@ const (
 	cutNATS         kind = "node cut from NATS"
 	restartNATS     kind = "NATS restarted"
 	restartPostgres kind = "PostgreSQL restarted"
+	restoreCopy     kind = "older copy restored"
+	promoteLagging  kind = "lagging standby promoted"
+	switchOver      kind = "switched over, the old one read-only"
+	refuseOlder     kind = "older version refused"
 )
+
+// undoes reports whether a fault undoes what was committed last. Its length is how long commits are
+// made that it undoes.
+func (k kind) undoes() bool { return k == restoreCopy || k == promoteLagging }
 
 // sizes of a run.
 type sizes struct {
 	conversations, people, followers, rate, nodes int
-	chaos                                         bool
+	chaos, sqlite                                 bool
 }
 
 // draw returns a plan. Each part has a random generator of its own, so that a change of one part
@@ -150,7 +159,7 @@ func draw(seed uint64, length time.Duration, s sizes) *plan {
 	p.drawFollowers(p.rand("followers"), s)
 	p.drawRights(p.rand("rights"))
 	if s.chaos {
-		p.drawFaults(p.rand("faults"), s.nodes)
+		p.drawFaults(p.rand("faults"), s)
 	}
 	return p
 }
@@ -268,15 +277,21 @@ func (p *plan) drawRights(r *rand.Rand) {
 }
 
 // drawFaults draws one fault after another. It draws each kind before it repeats any.
-func (p *plan) drawFaults(r *rand.Rand, nodes int) {
-	kinds := []kind{killNode, freezeNode, cutNATS, restartNATS, restartPostgres, killNode, stopNode}
+func (p *plan) drawFaults(r *rand.Rand, s sizes) {
+	kinds := []kind{
+		killNode, freezeNode, cutNATS, restartNATS, restartPostgres, killNode, stopNode,
+		restoreCopy, promoteLagging, switchOver, refuseOlder,
+	}
+	if s.sqlite {
+		kinds = []kind{killNode, freezeNode, stopNode, restoreCopy, refuseOlder, restoreCopy}
+	}
 	var left []kind
 	for at := 3 * time.Second; ; {
 		if len(left) == 0 {
 			left = slices.Clone(kinds)
 			r.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
 		}
-		f := fault{at: at, kind: left[0], node: r.IntN(nodes)}
+		f := fault{at: at, kind: left[0], node: r.IntN(s.nodes)}
 		f.length = 200*time.Millisecond + p.within(r, 2*time.Second)
 		switch f.kind {
 		case freezeNode:
@@ -284,6 +299,8 @@ func (p *plan) drawFaults(r *rand.Rand, nodes int) {
 			f.length = longest/2 + p.within(r, longest/2)
 		case cutNATS, restartNATS:
 			f.length = time.Second + p.within(r, 6*time.Second)
+		case restoreCopy, promoteLagging:
+			f.length = time.Second + p.within(r, 3*time.Second)
 		default:
 		}
 		if f.at+f.length > p.length-2*time.Second {

@@ -83,6 +83,7 @@ func TestPlans(t *testing.T) {
 		t.Error("no follower follows everything without a cursor")
 	}
 	for _, k := range []kind{
+		restoreCopy, promoteLagging, switchOver, refuseOlder,
 		killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres,
 		cutLive, cutHandshake, cutAck, cutReplay, sleeping, renewing, switching, resubscribing,
 	} {

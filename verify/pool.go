@@ -21,6 +21,7 @@ type pooledMessage struct {
 	author   int
 	edits    int
 	editedAt *time.Time
+	restores int // of the database, until the message was sent
 	// reactions has every reaction that was tried. The value is true if it may be removed.
 	reactions map[action]bool
 }
@@ -39,11 +40,16 @@ func (p *messagePool) put(conversation int, m *pooledMessage) {
 	p.free[conversation] = list[max(0, len(list)-poolSize):]
 }
 
-// get takes a random message out of the pool: nil if there is none.
-func (p *messagePool) get(conversation int, r *rand.Rand) *pooledMessage {
+// get takes a random message out of the pool: nil if there is none. restores is how often the
+// database was restored: what was sent before the last time may be undone, or be changed in another
+// way than is known.
+func (p *messagePool) get(conversation int, r *rand.Rand, restores int) *pooledMessage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := p.free[conversation]
+	list := slices.DeleteFunc(p.free[conversation], func(m *pooledMessage) bool {
+		return m.restores < restores
+	})
+	p.free[conversation] = list
 	if len(list) == 0 {
 		return nil
 	}

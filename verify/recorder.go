@@ -61,12 +61,17 @@ func (s *stream) progress() int64 {
 }
 
 func (s *stream) resumption() (query string, variables map[string]any, from string) {
-	after := s.progress()
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
 	query = messagesQuery
 	if s.full {
 		query = conversationQuery
 	}
-	return query, map[string]any{"c": s.of.id, "a": after}, fmt.Sprintf("after seq %d", after)
+	if s.cursor == "" {
+		return query, map[string]any{"c": s.of.id, "s": s.last}, fmt.Sprintf("after seq %d", s.last)
+	}
+	return query, map[string]any{"c": s.of.id, "a": s.cursor},
+		fmt.Sprintf("after the cursor of seq %d", s.last)
 }
 
 func (s *stream) target() target {
@@ -86,7 +91,8 @@ func (s *stream) reached(t target) bool {
 func (s *stream) complete(finished map[string]int64) bool {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
-	return s.last >= finished[s.of.id] && (s.live || !s.full)
+	return s.last >= finished[s.of.id] && (s.live || !s.full) &&
+		s.histories.has(s.of.newest())
 }
 
 func (e *everything) progress() int64 {
@@ -129,7 +135,8 @@ func (e *everything) complete(finished map[string]int64) bool {
 	e.history.mu.Lock()
 	defer e.history.mu.Unlock()
 	for id, v := range e.views {
-		if v.membership().state == member && v.last < finished[id] {
+		if v.membership().state == member &&
+			(v.last < finished[id] || !v.histories.has(v.of.newest())) {
 			return false
 		}
 	}

@@ -99,7 +99,10 @@ const noFault kind = "no fault of the cluster"
 
 // faultKinds returns the kinds of faults in the order of the table. The kinds of breaks follow.
 func faultKinds() []kind {
-	return []kind{killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres, noFault}
+	return []kind{
+		killNode, stopNode, freezeNode, cutNATS, restartNATS, restartPostgres, restoreCopy,
+		promoteLagging, switchOver, refuseOlder, noFault,
+	}
 }
 
 // print prints the figures as two tables.
@@ -115,12 +118,14 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 	for _, label := range slices.Sorted(maps.Keys(c.Deliveries)) {
 		row(c.Deliveries[label], "deliveries of "+label)
 	}
-	row(c.Resets, "streams of everything that started over, because their cursor was too old")
+	row(c.Resets, "streams of everything that started over, because their cursor was too old or lost")
+	row(c.Told, "streams of one conversation that were told that its history has changed")
+	row(c.Undone, "acknowledged messages undone by a restore, which is no loss")
 	row(c.Lost, "lost")
 	row(c.Doubled, "doubled")
 	row(c.Reordered, "reordered")
 	row(c.Leaked, "leaked")
-	row(c.OtherBreach, "other breaches: altered, invented, refused")
+	row(c.OtherBreach, "other breaches: altered, invented, refused, mixed histories")
 	row(int(internal), "answers INTERNAL_SERVER_ERROR, which count as unknown outcomes")
 	_ = t.Flush()
 

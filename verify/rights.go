@@ -6,6 +6,7 @@ import (
 	"time"
 
 	api "parley/internal/client"
+	"parley/verify/judge"
 )
 
 // rights changes what users may see, and tries what they may not do.
@@ -28,7 +29,10 @@ func (r rights) churnAll(ctx, load context.Context, list []churn) {
 		if !wait(load, time.Until(r.began.Add(c.at))) {
 			return
 		}
-		if err := r.churn(ctx, c); err != nil {
+		r.steady.RLock()
+		err := r.churn(ctx, c)
+		r.steady.RUnlock()
+		if err != nil {
 			r.history.failed(r.conversations[c.conversation], "the change of members", err)
 			return
 		}
@@ -41,11 +45,12 @@ func (r rights) churn(ctx context.Context, c churn) error {
 
 	r.history.removing(id, p.id)
 	in := map[string]any{"conversationId": id, "userId": p.id}
-	removedAt, err := r.changeMembers(ctx, owner, id, removeQuery, in, api.NotFound)
+	op := r.invokeChange(c, judge.Remove)
+	removedAt, err := r.changeMembers(ctx, owner, id, removeQuery, in, api.NotFound, op)
 	if err != nil {
 		return fmt.Errorf("remove a member: %w", err)
 	}
-	r.history.removed(id, p.id, removedAt)
+	r.history.removed(id, p.id, removedAt, time.Now())
 
 	r.tryAsRemoved(ctx, c)
 	if !wait(ctx, c.away) {
@@ -53,29 +58,42 @@ func (r rights) churn(ctx context.Context, c churn) error {
 	}
 	r.history.adding(id, p.id)
 	in = map[string]any{"conversationId": id, "members": []any{map[string]any{"userId": p.id}}}
-	addedAt, err := r.changeMembers(ctx, owner, id, addQuery, in, codeAlreadyMember)
+	op = r.invokeChange(c, judge.Add)
+	addedAt, err := r.changeMembers(ctx, owner, id, addQuery, in, codeAlreadyMember, op)
 	if err != nil {
 		return fmt.Errorf("add a member: %w", err)
 	}
-	r.history.added(id, p.id, addedAt)
+	r.history.added(id, p.id, addedAt, time.Now())
 	return nil
+}
+
+// process names who changes the members of a conversation in the history file.
+func (c churn) process() string { return fmt.Sprint("members ", c.conversation+1) }
+
+func (r rights) invokeChange(c churn, f judge.Function) *operation {
+	return r.invoke(judge.Record{
+		Process: c.process(), Function: f, Conversation: r.conversations[c.conversation],
+		User: r.people[c.person].id,
+	})
 }
 
 // changeMembers makes one change of the members, and returns its seq, or two seqs that it is
 // between. The error code done means that an attempt whose answer was lost has made the change.
 func (r rights) changeMembers(
-	ctx context.Context, owner *person, id, query string, in any, done string,
+	ctx context.Context, owner *person, id, query string, in any, done string, op *operation,
 ) (at span, err error) {
 	before := r.history.confirmedSeq(id)
-	unsure := false
 	var answer struct{ Conversation *struct{ LastSeq int64 } }
-	err = owner.do(ctx, 0, query, in, &answer, func(error) { unsure = true })
+	err = owner.do(ctx, 0, query, in, &answer, op.unknown)
 	if err == nil && answer.Conversation != nil {
+		op.OK(judge.Record{Seq: answer.Conversation.LastSeq})
 		return span{answer.Conversation.LastSeq, answer.Conversation.LastSeq}, nil
 	}
-	if err != nil && (!unsure || codeOf(err) != done) {
+	if err != nil && (!op.unsure || codeOf(err) != done) {
+		op.fail(err)
 		return span{}, err
 	}
+	op.OK(judge.Record{})
 	var now struct{ LastSeq int64 }
 	err = owner.do(ctx, 0, lastSeqQuery, id, &now, nil)
 	return span{before + 1, now.LastSeq}, err
@@ -86,8 +104,15 @@ func (r rights) tryAsRemoved(ctx context.Context, c churn) {
 	id, p := r.conversations[c.conversation], r.people[c.person]
 	var answer struct{ Message *message }
 	in := map[string]any{"conversationId": id, "content": "from outside"}
-	err := p.do(ctx, c.conversation, sendQuery, in, &answer, nil)
-	if err == nil {
+	op := r.invoke(judge.Record{
+		Process: c.process(), Function: judge.Send, Conversation: id, Value: brief("from outside"),
+		User: p.id,
+	})
+	err := p.do(ctx, c.conversation, sendQuery, in, &answer, op.unknown)
+	if err != nil {
+		op.fail(err)
+	} else {
+		op.OK(judge.Record{})
 		r.history.leakedTo(p.name, id, "NOT_FOUND for a message of a removed member",
 			fmt.Sprint("it was stored: ", answer.Message))
 	}
@@ -114,18 +139,20 @@ func (r rights) tryAsNonMember(ctx context.Context, p *person) {
 		over := []transport{overWebSocket, overSSE}[i%2]
 		switch i % 3 {
 		case 0:
-			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, false), over, i)
+			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, false), ofMessages, id, over, i)
 		case 1:
-			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, true), over, i)
+			r.tryToFollow(ctx, p, r.history.stream(name, id, p.id, true), ofConversation, id, over,
+				i)
 		default:
-			r.tryToFollow(ctx, p, everything, over, i)
+			r.tryToFollow(ctx, p, everything, ofEverything, "", over, i)
 		}
 	}
 }
 
 // tryToFollow follows for a moment, and records what is delivered.
 func (r rights) tryToFollow(
-	ctx context.Context, p *person, rec recorder, over transport, node int,
+	ctx context.Context, p *person, rec recorder, of source, conversation string,
+	over transport, node int,
 ) {
 	session, token, err := p.main.signIn(ctx, node)
 	if err != nil {
@@ -138,6 +165,8 @@ func (r rights) tryToFollow(
 	defer l.close()
 	query, variables, _ := rec.resumption()
 	observation := rec.subscribing(session)
+	stream := fmt.Sprintf("non-member %s %d", p.id, node)
+	r.follow(stream, of, conversation, p.id, 0, false)
 	operation := api.Operation{Query: query, Variables: variables}
 	if l.open(ctx, token) != nil || l.subscribe(ctx, onlyID, operation) != nil {
 		return
@@ -151,6 +180,10 @@ func (r rights) tryToFollow(
 			continue
 		}
 		if it, _, err := readItem(m); err == nil && it != nil {
+			if of != ofEverything {
+				it.conversation = conversation
+			}
+			r.deliver(stream, *it)
 			observation.receive(*it, time.Now())
 		}
 	}
@@ -162,45 +195,62 @@ func (r rights) revokeAll(ctx, load context.Context) {
 		if !wait(load, time.Until(r.began.Add(v.at))) {
 			return
 		}
-		f := r.followers[v.follower]
-		id, token, err := f.device.signIn(ctx, v.follower)
-		if err != nil {
-			continue
-		}
-		in := map[string]any{"sessionId": id}
-		err = f.device.person.do(ctx, v.follower, revokeQuery, in, nil, nil)
-		// An attempt whose answer was lost may have ended the session: then it is not found.
-		if err != nil && codeOf(err) != api.NotFound {
-			r.history.failed(f.conversation, "the end of a session", err)
-			continue
-		}
-		ended := time.Now()
-		r.history.ended(id, ended)
-		f.recorder.note(ended, "its session %s is ended by another session", id)
-		r.background.Go(func() { r.tryEnded(ctx, f, token) })
+		r.steady.RLock()
+		r.revoke(ctx, v)
+		r.steady.RUnlock()
 	}
+}
+
+func (r rights) revoke(ctx context.Context, v revocation) {
+	f := r.followers[v.follower]
+	id, token, err := f.device.signIn(ctx, v.follower)
+	if err != nil {
+		return
+	}
+	in := map[string]any{"sessionId": id}
+	err = f.device.person.do(ctx, v.follower, revokeQuery, in, nil, nil)
+	// An attempt whose answer was lost may have ended the session: then it is not found.
+	if err != nil && codeOf(err) != api.NotFound {
+		r.history.failed(f.conversation, "the end of a session", err)
+		return
+	}
+	ended := time.Now()
+	r.history.ended(id, ended)
+	f.recorder.note(ended, "its session %s is ended by another session", id)
+	r.background.Go(func() { r.tryEnded(ctx, f, id, token) })
 }
 
 // tryEnded uses the access token of an ended session on every node, after the time that a node has
 // to notice the end.
-func (r rights) tryEnded(ctx context.Context, f *follower, token string) {
+func (r rights) tryEnded(ctx context.Context, f *follower, session, token string) {
 	if !wait(ctx, r.history.grace) {
 		return
 	}
 	for node := range r.nodes.count() {
-		var seen *struct{ User user }
-		err := r.client.execute(ctx, node, token, `{ viewer { user { id } } }`, nil, &seen)
-		if err == nil && seen != nil {
-			r.history.leakedTo(f.name, f.conversation, "UNAUTHENTICATED for an ended session",
-				"an answer over HTTP")
-		}
-		l, err := dial(ctx, r.nodes.url(node), overWebSocket, false, unlimited)
-		if err != nil {
-			continue
-		}
-		if err := l.open(ctx, token); err == nil {
-			r.history.leakedTo(f.name, f.conversation, "4403 for an ended session", api.TypeAck)
-		}
-		l.close()
+		r.steady.RLock()
+		r.tryEndedOn(ctx, node, f, session, token)
+		r.steady.RUnlock()
 	}
+}
+
+func (r rights) tryEndedOn(
+	ctx context.Context, node int, f *follower, session, token string,
+) {
+	if !r.history.hasEnded(session) { // a restore has undone that
+		return
+	}
+	var seen *struct{ User user }
+	err := r.client.execute(ctx, node, token, `{ viewer { user { id } } }`, nil, &seen)
+	if err == nil && seen != nil {
+		r.history.leakedTo(f.name, f.conversation, "UNAUTHENTICATED for an ended session",
+			"an answer over HTTP")
+	}
+	l, err := dial(ctx, r.nodes.url(node), overWebSocket, false, unlimited)
+	if err != nil {
+		return
+	}
+	if err := l.open(ctx, token); err == nil {
+		r.history.leakedTo(f.name, f.conversation, "4403 for an ended session", api.TypeAck)
+	}
+	l.close()
 }

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"parley/verify/judge"
 )
 
 const (
@@ -17,6 +19,9 @@ const (
 	// changeRatio is the number of a sender's operations for each one that changes a message
 	// instead of sending one.
 	changeRatio = 5
+
+	// pageRatio is the number of a sender's operations for each one that reads a page too.
+	pageRatio = 8
 )
 
 // sender sends until the load ends, and then finishes what it has begun.
@@ -55,6 +60,9 @@ func (s *sender) run(ctx, load context.Context) {
 	due := time.Now().Add(time.Duration(s.rand.Int64N(int64(interval))))
 	for wait(load, time.Until(due)) {
 		c := s.drawConversation()
+		if s.rand.IntN(pageRatio) == 0 {
+			s.readNewest(ctx, c, s.plan.conversations[c].members[s.rand.IntN(authors)])
+		}
 		if s.rand.IntN(changeRatio) > 0 || !s.change(ctx, c, s.drawFate()) {
 			author := s.plan.conversations[c].members[s.rand.IntN(authors)]
 			s.send(ctx, c, author, s.drawFate())
@@ -88,7 +96,7 @@ func (s *sender) drawConversation() int {
 	return 0
 }
 
-const sendQuery = `mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq content }
+const sendQuery = `mutation ($in: SendMessageInput!) { sendMessage(input: $in) { message { id seq content createdAt }
 	userErrors { code message } } }`
 
 var errNoMessage = errors.New("neither a message nor userErrors")
@@ -103,44 +111,71 @@ func (s *sender) send(ctx context.Context, conversation, author int, f fate) {
 	in := map[string]any{"conversationId": id, "content": content, "idempotencyKey": key}
 	node := s.rand.IntN(s.nodes.count())
 
+	restores := s.history.restoresSoFar()
 	s.history.sending(id, short, time.Now())
+	sending := judge.Record{
+		Process: s.process(), Function: judge.Send, Conversation: id, Key: key, Value: short,
+		User: p.id,
+	}
+	op := s.invoke(sending)
 	times := 1
 	switch f {
 	case cutFirst:
-		s.cutShort(ctx, node, p, sendQuery, in)
+		s.cutShort(ctx, node, p, sendQuery, in, op)
 	case sendTwice:
 		times = 2
 	default:
 	}
 	var sent message
-	for range times {
+	for i := range times {
+		if i > 0 {
+			op = s.invoke(sending)
+		}
 		var answer struct{ Message *message }
-		err := p.do(ctx, node, sendQuery, in, &answer, func(error) { s.history.retried() })
+		err := p.do(ctx, node, sendQuery, in, &answer, s.retried(op))
 		if err == nil && answer.Message == nil {
 			err = errNoMessage
 		}
 		if err != nil {
+			op.fail(err)
 			s.history.failed(id, short, err)
 			return
 		}
 		answer.Message.Content = brief(answer.Message.Content)
 		sent = *answer.Message
+		op.OK(judge.Record{Seq: sent.Seq, ID: sent.ID})
 		s.history.acknowledged(id, sent, short, time.Now())
 		node++
 	}
 	s.pool.put(conversation, &pooledMessage{
-		id: sent.ID, key: key, author: author, reactions: map[action]bool{},
+		restores: restores,
+		id:       sent.ID, key: key, author: author, reactions: map[action]bool{},
 	})
 }
 
 // cutShort begins a request and does not wait for its answer. The caller repeats it.
-func (s *sender) cutShort(ctx context.Context, node int, p *person, query string, in any) {
+func (s *sender) cutShort(
+	ctx context.Context, node int, p *person, query string, in any, op *operation,
+) {
 	timeout := time.Duration(s.rand.Int64N(int64(20 * time.Millisecond)))
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var answer struct{ Message *message }
 	if _, token, err := p.main.signIn(ctx, node); err == nil {
 		_ = s.client.execute(ctx, node, token, query, map[string]any{"in": in}, &answer)
+		s.retried(op)(errNotAwaited)
+	}
+}
+
+var errNotAwaited = errors.New("the client did not wait for the answer")
+
+// process names the sender in the history file.
+func (s *sender) process() string { return fmt.Sprint("sender ", s.number+1) }
+
+// retried returns what to call before an attempt of an operation is repeated.
+func (s *sender) retried(op *operation) func(why error) {
+	return func(why error) {
+		op.unknown(why)
 		s.history.retried()
 	}
 }

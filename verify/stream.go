@@ -15,11 +15,17 @@ type stream struct {
 	person   string // id of the user that follows
 	full     bool   // delivers every event, not only messages
 	last     int64  // the seq to resume after
+	cursor   string // to resume with; empty before there is one
+	base     int64  // the seq up to which the client has read by other means
+	sought   bool   // events up to last may come once more
+	reach    int64  // the highest seq that it has delivered since it was last told
 	received bitset
 	missed   map[int64]bool // seqs that were counted as lost
 	excused  []span         // seqs that the server may leave out, because the user was not a member
 	bare     []event        // events whose message was hidden from the user
 	live     bool           // the newest subscription has received CaughtUp
+	// those that everything received since it was last told may be of
+	histories histories
 }
 
 // subscription is one attempt to follow: from a request to its end.
@@ -48,7 +54,7 @@ func (h *history) stream(name, conversation, person string, full bool) *stream {
 func (h *history) newStream(t *trace, c *conversation, person string, full bool) *stream {
 	return &stream{
 		trace: t, history: h, of: c, person: person, full: full,
-		missed: map[int64]bool{},
+		missed: map[int64]bool{}, histories: allHistories(),
 	}
 }
 
@@ -99,7 +105,7 @@ func (s *subscription) receive(it item, at time.Time) {
 	if !s.check(it.event) {
 		return
 	}
-	if expected := s.forbidden(it.newest); it.newest > it.Seq && expected != "" {
+	if expected := s.forbidden(it.newest, s.isUndone(it.event)); it.newest > it.Seq && expected != "" {
 		s.breach(it.Seq, leaked, expected,
 			fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
 		return
@@ -110,7 +116,14 @@ func (s *subscription) receive(it item, at time.Time) {
 		s.over = true
 		return
 	}
+	if s.sought && it.Seq <= s.last && !s.received.has(it.Seq) { // read by other means, and again
+		s.last = it.Seq - 1
+	}
+	s.sought = false
 	s.checkOrder(it.event)
+	if s.last == it.Seq {
+		s.cursor = it.event.Cursor
+	}
 }
 
 // isOwnRemoval reports whether an event removes the user who follows.
@@ -120,7 +133,7 @@ func (s *stream) isOwnRemoval(e event) bool {
 
 // check reports whether the subscription may deliver an event, and whether a client caused it.
 func (s *subscription) check(e event) bool {
-	expected := s.forbidden(e.Seq)
+	expected := s.forbidden(e.Seq, s.isUndone(e))
 	if expected == "" && s.over {
 		expected = "nothing after the event that ends the membership"
 	}
@@ -149,6 +162,7 @@ func (s *subscription) check(e event) bool {
 
 // checkOrder finds events that are doubled, reordered or left out.
 func (s *stream) checkOrder(e event) {
+	s.checkHistory(e)
 	above := fmt.Sprintf("a seq above %d", s.last)
 	switch {
 	case s.received.has(e.Seq):
@@ -173,7 +187,7 @@ func (s *stream) checkGap(e event) {
 		return
 	}
 	for seq := s.last + 1; seq < e.Seq; seq++ {
-		if s.carries(seq) && s.mustReceive(seq) {
+		if s.carries(seq, s.histories.born) && s.mustReceive(seq) {
 			s.lost(seq, "before it", e.String())
 		}
 	}
@@ -208,15 +222,18 @@ func (s *subscription) checkReplayed() {
 
 func (s *stream) lost(seq int64, when, came string) {
 	expected := fmt.Sprintf("seq %d", seq)
-	if f, ok := s.of.events[seq]; ok {
+	if f, ok := s.of.fact(seq, s.histories.born); ok {
 		expected = f.text
 	}
 	s.breach(seq, lost, expected+" "+when, came)
 	s.missed[seq] = true
 }
 
-// carries reports whether this kind of stream delivers the event of a seq.
-func (s *stream) carries(seq int64) bool { return s.full || s.of.events[seq].kind == messageAdded }
+// carries reports whether this kind of stream delivers the event of a seq in a history.
+func (s *stream) carries(seq int64, number int) bool {
+	f, _ := s.of.fact(seq, number)
+	return s.full || f.kind == messageAdded
+}
 
 // mustReceive reports whether the server may not leave out a seq.
 func (s *stream) mustReceive(seq int64) bool {
@@ -229,7 +246,7 @@ func (s *stream) checkComplete() {
 	if s.membership().state != member {
 		return
 	}
-	s.checkReceived(1)
+	s.checkReceived(s.base + 1)
 	if s.full && !s.live {
 		s.breach(s.last, lost, "CaughtUp", "nothing until the end")
 	}
@@ -237,9 +254,15 @@ func (s *stream) checkComplete() {
 
 // checkReceived finds, at the end, events from a seq on that were not delivered.
 func (s *stream) checkReceived(from int64) {
+	newest := s.of.newest()
+	if !s.histories.has(newest) {
+		s.breach(s.last, mixed, "to be told that the history has changed", "nothing until the end")
+		return
+	}
 	for _, seq := range s.of.seqs() {
-		if seq >= from && !s.received.has(seq) && !s.missed[seq] && s.carries(seq) &&
-			s.mustReceive(seq) {
+		_, exists := s.of.fact(seq, newest)
+		if exists && seq >= from && !s.received.has(seq) && !s.missed[seq] &&
+			s.carries(seq, newest) && s.mustReceive(seq) {
 			s.lost(seq, "until the end", "nothing")
 		}
 	}
@@ -249,10 +272,11 @@ func (s *stream) checkReceived(from int64) {
 // hidden only if history begins with joining, and the user was added between the message and the
 // event.
 func (s *stream) checkBare() {
-	additions := s.of.additions(s.person)
 	for _, e := range s.bare {
-		f, known := s.of.events[e.Seq]
-		message := s.of.byID[f.message]
+		number := s.history.historyAt(e.written())
+		f, known := s.of.fact(e.Seq, number)
+		message := s.of.messages[f.message]
+		additions := s.of.additions(s.person, number)
 		hides := func(added int64) bool { return added <= e.Seq && message.seq < added }
 		if known && s.of.fromJoining && message != nil && slices.ContainsFunc(additions, hides) {
 			continue
@@ -264,7 +288,7 @@ func (s *stream) checkBare() {
 // hidden returns what was expected instead if an event contains a message that the user may not
 // see, and "" otherwise.
 func (s *stream) hidden(e event) string {
-	if e.Message == nil {
+	if e.Message == nil || s.isUndone(e) {
 		return ""
 	}
 	for _, gap := range s.membership().gaps {
@@ -305,8 +329,8 @@ func (c *conversation) begunAt(e event) time.Time {
 	if s := c.sends[e.Added.Content]; s != nil {
 		return s.begun
 	}
-	if s := c.byID[e.Added.ID]; s != nil {
-		return s.begun
+	if m := c.messages[e.Added.ID]; m != nil {
+		return m.send.begun
 	}
 	return time.Time{}
 }

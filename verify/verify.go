@@ -13,6 +13,7 @@
 //   - The history records what clients do and what they receive, and checks the invariants
 //     (history.go, actions.go, members.go, event.go, recorder.go, stream.go, everything.go). It
 //     knows nothing about servers.
+//   - All of it is written to a history file too (records.go), which package judge judges.
 //   - The report has all other figures (report.go).
 //
 // # Concurrency
@@ -32,14 +33,18 @@ import (
 	"time"
 
 	"parley/internal/parallel"
+	"parley/verify/judge"
 )
 
 // Options configure a run.
 type Options struct {
 	URLs          []string // of the servers; none with Chaos
 	Chaos         bool     // start a cluster, and break it
+	SQLite        bool     // with Chaos: a single node on SQLite instead of a cluster
 	NATSServer    string   // the program, for Chaos; empty means to look for it
 	Keep          bool     // keep the cluster's folder
+	History       string   // the history file; empty means a temporary one
+	Judge         string   // a history file to judge, instead of a run
 	For           time.Duration
 	Seed          uint64
 	Conversations int
@@ -65,6 +70,9 @@ const (
 
 	// prepareTimeout bounds the time for creating accounts and conversations.
 	prepareTimeout = 10 * time.Minute
+
+	// judgeTimeout is how long Porcupine may take to judge a history file.
+	judgeTimeout = time.Minute
 )
 
 // verification is one run.
@@ -74,6 +82,7 @@ type verification struct {
 	client   *client
 	history  *history
 	report   *report
+	records  *judge.Writer // the history file
 	patience time.Duration
 	out      io.Writer
 	began    time.Time        // the plan's times count from here
@@ -85,6 +94,10 @@ type verification struct {
 	pool          *messagePool
 	followers     []*follower
 	background    sync.WaitGroup
+
+	// steady is locked while the database is copied and restored, and read-locked while members and
+	// sessions change: a copy has both as they are before or after a change.
+	steady sync.RWMutex
 }
 
 // Run verifies, and writes its findings. It returns ErrViolated if the promise was broken, and
@@ -93,18 +106,24 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	if err := o.check(); err != nil {
 		return err
 	}
-	count := len(o.URLs)
-	if o.Chaos {
-		count = clusterNodes
+	if o.Judge != "" {
+		return judgeFile(o.Judge, out)
 	}
+	count := o.nodes()
 	p := draw(o.Seed, o.For, sizes{
 		conversations: o.Conversations, people: o.People, followers: o.Followers, rate: o.Rate,
-		nodes: count, chaos: o.Chaos,
+		nodes: count, chaos: o.Chaos, sqlite: o.SQLite,
 	})
 	v := &verification{
 		plan: p, history: newHistory(o.Grace), report: newReport(), patience: o.Patience, out: out,
 		closing: make(chan struct{}),
 	}
+	file, err := createHistoryFile(o)
+	if err != nil {
+		return fmt.Errorf("the history file: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.end(errors.Is(err, ErrViolated), out)) }()
+	v.records = file.Writer
 	fmt.Fprintf(out, "seed %d: %d people, %d conversations, %d followers, %d messages a second "+
 		"for %v, on %d nodes\n",
 		o.Seed, o.People, o.Conversations, o.Followers, o.Rate, o.For, count)
@@ -127,7 +146,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	if err := v.play(ctx, c); err != nil {
 		return err
 	}
-	err = v.conclude(o)
+	err = v.conclude(o, file)
 	if c == nil {
 		return err
 	}
@@ -148,15 +167,32 @@ func printLines(w io.Writer, title string, lines []string) {
 	}
 }
 
+// nodes returns how many nodes are verified.
+func (o *Options) nodes() int {
+	switch {
+	case o.Chaos && o.SQLite:
+		return 1
+	case o.Chaos:
+		return clusterNodes
+	}
+	return len(o.URLs)
+}
+
 func (o *Options) check() error {
 	atLeastOne := o.Conversations > 0 && o.Followers > 0 && o.Rate > 0 && o.Grace > 0 &&
 		o.Patience > 0
 	switch {
+	case o.Judge != "" && (o.Chaos || len(o.URLs) > 0):
+		return errors.New("--judge reads a file: give it no addresses, and no --chaos")
+	case o.Judge != "":
+		return nil
 	case o.Chaos && len(o.URLs) > 0:
 		return errors.New("--chaos starts its own servers: give it no addresses")
 	case !o.Chaos && len(o.URLs) == 0:
 		return errors.New(
 			"give the addresses of the servers to verify, or use --chaos, which starts its own")
+	case o.SQLite && !o.Chaos:
+		return errors.New("--sqlite goes with --chaos")
 	case o.For < time.Second:
 		return errors.New("--for has to be at least a second")
 	case !atLeastOne:
@@ -170,16 +206,23 @@ func (o *Options) check() error {
 }
 
 // conclude prints the figures and the verdict.
-func (v *verification) conclude(o Options) error {
+func (v *verification) conclude(o Options, file *historyFile) error {
 	counts, first := v.history.result()
 	fmt.Fprintln(v.out)
 	v.report.print(v.out, counts, v.client.internal.Load())
 	if id := v.client.errorID.Load(); id != nil {
 		fmt.Fprintf(v.out, "\nThe errorId of the first INTERNAL_SERVER_ERROR is %s.\n", *id)
 	}
-	if first == nil {
+	fmt.Fprintln(v.out)
+	judged := file.judge(v.out)
+	if first == nil && judged == nil {
 		fmt.Fprintf(v.out, "\nThe promise was kept (seed %d).\n", o.Seed)
 		return nil
+	}
+	if first == nil {
+		fmt.Fprintf(v.out, "\nThe judges of the history file do not confirm that the promise was "+
+			"kept: %v\n", judged)
+		return judged
 	}
 	v.report.printViolation(v.out, first, v.began)
 	fmt.Fprintf(v.out, "\nThe promise was broken. To run the same plan again: %s\n", o.command())
@@ -192,6 +235,9 @@ func (o Options) command() string {
 	servers := strings.Join(o.URLs, " ")
 	if o.Chaos {
 		servers = "--chaos"
+		if o.SQLite {
+			servers += " --sqlite"
+		}
 	}
 	return fmt.Sprintf("parley verify %s --seed %d --for %v --conversations %d --people %d "+
 		"--followers %d --rate %d --grace %v --patience %v", servers, o.Seed, o.For,

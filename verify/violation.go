@@ -25,6 +25,7 @@ const (
 	invented   violationKind = "invented" // no client caused it
 	refused    violationKind = "refused"
 	unexpected violationKind = "unexpected" // the API does not allow this item here
+	mixed      violationKind = "mixed"      // events of two histories, and not told between them
 	tooEarly   violationKind = "too early"  // CaughtUp came before the backlog
 )
 

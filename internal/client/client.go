@@ -37,11 +37,13 @@ type Extensions struct {
 	Code         string `json:"code"`
 	RetryAfterMs int64  `json:"retryAfterMs"` // 0 if there is none
 	ErrorID      string `json:"errorId"`      // of an internal error
+	Cursor       string `json:"cursor"`       // of HISTORY_CHANGED: where to begin again
 }
 
 // Codes of errors.
 const (
 	Forbidden       = "FORBIDDEN"
+	HistoryChanged  = "HISTORY_CHANGED"
 	Internal        = "INTERNAL_SERVER_ERROR"
 	NotFound        = "NOT_FOUND"
 	RateLimited     = "RATE_LIMITED"

@@ -9,6 +9,7 @@ func table() []mutant {
 		graph = "./graph"
 		auth  = "./auth"
 		wire  = "./wire"
+		e2e   = "./e2e"
 
 		migrations = "./migrations"
 	)
@@ -140,6 +141,13 @@ func table() []mutant {
 			"hints without their messages are accepted", "feed/hint.go",
 			"h.Events = nil // the feed reads them", "_ = h",
 			feed, "TestHintsOfWhichOnlyTheSeqIsUsed",
+		},
+
+		// Restored databases.
+		{
+			"marks are not compared", "model/mark.go",
+			"return m == other || m == 0 || other == 0", "return true",
+			e2e, "TestVerifyRestores",
 		},
 
 		// Visibility.

@@ -196,6 +196,9 @@ func URL(database string, servers ...*Server) string {
 		database)
 }
 
+// Address returns the host and port of this server.
+func (s *Server) Address() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
 // PID returns the process id of the server, for measuring its CPU time and memory.
 func (s *Server) PID() int { return s.process.Pid }
 
