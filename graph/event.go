@@ -19,7 +19,7 @@ type eventBase struct {
 	Seq          int64
 	At           time.Time
 	mark         model.Mark
-	streamCursor string               // of the item, only in CaughtUp of a stream of all conversations
+	streamCursor string               // of the item, in CaughtUp of a stream of all conversations
 	actor        *model.UserID        // nil if the account has been removed, and in CaughtUp
 	conversation model.ConversationID // zero in CaughtUp of a stream of all conversations
 }
