@@ -31,7 +31,9 @@ func TestDocs(t *testing.T) {
 			t.Errorf("docs/accounts.md shows another %s (-file +doc):\n%s", name, diff)
 		}
 	}
-	for _, name := range []string{"session.js", "apollo.js", "urql.js"} {
+	for _, name := range []string{
+		"session.js", "apollo.js", "urql.js", "graphqlws.js", "conversation.js", "store.js",
+	} {
 		if !shown[name] {
 			t.Errorf("docs/accounts.md does not show %s", name)
 		}

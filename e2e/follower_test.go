@@ -43,6 +43,13 @@ type followOptions struct {
 	Reconnect bool `json:"reconnect"`
 }
 
+// follow begins after a number, and continues after the cursor of the last message.
+const follow = `subscription ($conversationId: ID!, $after: String, $afterSeq: Int) {
+	messageAdded(conversationId: $conversationId, after: $after, afterSeq: $afterSeq) {
+		cursor ` + messageFields + `
+	}
+}`
+
 // follow starts a follower with the access token of p.
 func (p *person) follow(script string, options followOptions) *follower {
 	p.t.Helper()
@@ -58,9 +65,7 @@ func (s *server) follow(script string, options followOptions) *follower {
 		followOptions
 	}{
 		API: s.api, followOptions: options,
-		Query: `subscription ($conversationId: ID!, $afterSeq: Int) {
-			messageAdded(conversationId: $conversationId, afterSeq: $afterSeq) {` + messageFields + `}
-		}`,
+		Query: follow,
 	})}
 }
 

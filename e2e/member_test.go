@@ -106,9 +106,7 @@ func (m *member) converse(others ...string) (conversation string) {
 func (m *member) subscribe(conversation string, afterSeq int64) {
 	m.t.Helper()
 	m.instruct(map[string]any{
-		"query": `subscription ($conversationId: ID!, $afterSeq: Int) {
-			messageAdded(conversationId: $conversationId, afterSeq: $afterSeq) {` + messageFields + `}
-		}`,
+		"query":     follow,
 		"variables": variables{"conversationId": conversation, "afterSeq": afterSeq},
 	})
 }

@@ -31,7 +31,7 @@ func (s *Service) newestCheckpoint(ctx context.Context) (c checkpoint, err error
 	for {
 		var found []struct{ ID, Low int64 }
 		err := s.db.NewSelect().Table("checkpoints").Column("id", "low").
-			OrderExpr("reached DESC").Limit(1).Scan(ctx, &found)
+			OrderExpr("low DESC").Limit(1).Scan(ctx, &found)
 		if err != nil {
 			return c, store.Error(err)
 		}
@@ -44,30 +44,29 @@ func (s *Service) newestCheckpoint(ctx context.Context) (c checkpoint, err error
 	}
 }
 
-// writeCheckpoint writes a checkpoint, unless nothing was written to the database since the newest.
+// writeCheckpoint writes a checkpoint, unless nothing was committed since the newest.
 //
 // On PostgreSQL the low watermark is the oldest transaction that runs when the statement begins.
 // All below it have ended. None will have such an id again: a transaction that was rolled back may
 // leave no trace on disk, so after a crash PostgreSQL may assign its id a second time, but no id
-// that is not above that of a committed transaction, such as this one. A change of the same commit
-// that is lost in a failover takes the checkpoint with it, because the log of a server is replayed
-// in order. This needs synchronous_commit, as every acknowledged change does.
+// that is not above that of a committed transaction, such as this one. What is lost in a failover
+// is the end of the server's log: if it has something from below the low watermark in it, it has
+// the checkpoint too. This needs synchronous_commit, as every acknowledged change does.
 //
 // On SQLite writing transactions run one after the other, so everything that has a position is
 // committed.
 func (s *Service) writeCheckpoint(ctx context.Context) error {
 	const postgres = `
-		INSERT INTO checkpoints (id, low, reached, at)
-		SELECT ?, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-			pg_current_xact_id()::text::bigint, ?
-		WHERE NOT EXISTS (
+		INSERT INTO checkpoints (id, low, at)
+		SELECT ?, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, ?
+		WHERE NOT EXISTS ( -- one that nothing but itself has followed
 			SELECT 1 FROM checkpoints
-			WHERE reached >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1
+			WHERE low >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1
 		)`
 	const sqlite = `
-		INSERT INTO checkpoints (id, low, reached, at)
-		SELECT ?, last + 1, last, ? FROM event_position
-		WHERE NOT EXISTS (SELECT 1 FROM checkpoints WHERE reached >= last)`
+		INSERT INTO checkpoints (id, low, at)
+		SELECT ?, last + 1, ? FROM event_position
+		WHERE NOT EXISTS (SELECT 1 FROM checkpoints WHERE low > last)`
 	text := sqlite
 	if s.db.Postgres() {
 		text = postgres
@@ -99,7 +98,7 @@ func (s *Service) pruneCheckpoints(ctx context.Context) error {
 	}
 	old := s.db.NewSelect().Table("checkpoints").Column("id").
 		Where("at < ?", now.Add(-CursorLifetime)).
-		Where("reached < (SELECT max(reached) FROM checkpoints)").Limit(pruneBatch)
+		Where("low < (SELECT max(low) FROM checkpoints)").Limit(pruneBatch)
 	for {
 		deleted, err := s.db.NewDelete().Table("checkpoints").Where("id IN (?)", old).Exec(ctx)
 		if err != nil {

@@ -163,6 +163,23 @@ func (s *Service) Checkpoint(ctx context.Context) (id int64, err error) {
 // SuspectHistory is called when another server answers.
 func (s *Service) SuspectHistory() { s.histories.suspect() }
 
+// HistoriesFound counts how many times the node has found another history.
+func (s *Service) HistoriesFound() int64 { return s.histories.found.Load() }
+
+// ReconcileAround reconciles the feed of a conversation, and calls meanwhile when it knows what to
+// compare.
+func (s *Service) ReconcileAround(
+	ctx context.Context, id model.ConversationID, meanwhile func(),
+) error {
+	f := s.FeedOf(id)
+	edge, changes := f.edgeToReconcile()
+	meanwhile()
+	key := EventKey{id, edge.Seq}
+	at, err := s.Places(ctx, []EventKey{key})
+	f.reconcile(noRound, edge, changes, at[key], edge.Seq)
+	return err
+}
+
 func (s *Service) HasCheckpoint(ctx context.Context, id int64) (bool, error) {
 	return s.proves(ctx, id, 0)
 }

@@ -48,6 +48,7 @@ type feed struct {
 	followers  map[*follower]struct{}
 	started    bool                   // edge is known, since the first follower has joined
 	edge       Place                  // the newest event that was delivered
+	changes    int64                  // how many times the history has changed
 	early      map[int64]*model.Event // events above the edge that wait for those before them
 	hinted     int64                  // the highest seq of any hint
 	gap        *time.Timer            // starts the worker later; nil while no event is missing
@@ -230,6 +231,7 @@ func (f *feed) historyChanged() {
 		return
 	}
 	f.started = false
+	f.changes++
 	clear(f.early)
 	f.closeGap()
 	f.service.opts.Log.Warn("the database has another history of a conversation than before",
@@ -387,22 +389,27 @@ func (f *feed) retryLater(err error, again func()) {
 	f.startTimer(f.backoff, again)
 }
 
-// edgeToReconcile returns the place of the newest event that was delivered; Seq 0 if there is none.
-func (f *feed) edgeToReconcile() Place {
+// edgeToReconcile returns the place of the newest event that was delivered, Seq 0 if there is none;
+// and how many times the history has changed.
+func (f *feed) edgeToReconcile() (edge Place, changes int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.started {
-		return Place{}
+		return Place{}, f.changes
 	}
-	return f.edge
+	return f.edge, f.changes
 }
 
-// reconcile compares the feed with the database. edge is the result of edgeToReconcile from before
-// the read, at what stands there now, and last the newest seq. If last is above the edge, the
-// worker reads.
-func (f *feed) reconcile(round int64, edge, at Place, last int64) {
+// reconcile compares the feed with the database. edge and changes are the results of
+// edgeToReconcile from before the read, at is what stands there now, and last the newest seq. If
+// last is above the edge, the worker reads. If the feed has found since that the history has
+// changed, it reads anyway, and edge is of the history before.
+func (f *feed) reconcile(round int64, edge Place, changes int64, at Place, last int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.changes != changes {
+		return
+	}
 	if at.Seq != edge.Seq || !at.Mark.Matches(edge.Mark) {
 		f.reconciled = feedReconciled{}
 		f.historyChanged()

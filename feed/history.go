@@ -34,6 +34,11 @@ func newHistories() *histories {
 func (h *histories) suspect() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.suspectLocked()
+}
+
+// suspectLocked must be called with h.mu held.
+func (h *histories) suspectLocked() {
 	h.suspicion++
 	if h.trusted == nil {
 		h.trusted = make(chan struct{})
@@ -76,11 +81,13 @@ func (h *histories) await(ctx context.Context) error {
 	}
 }
 
-// foundAnother interrupts the streams of all viewers, which start again with Reset.
+// foundAnother interrupts the streams of all viewers, which start again with Reset, once the node
+// has reconciled all that it follows.
 func (h *histories) foundAnother() {
-	h.found.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.found.Add(1)
+	h.suspectLocked()
 	for st := range h.viewers {
 		st.interrupt()
 	}

@@ -40,10 +40,11 @@ func (s *Service) CheckPositions(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil
 	}
-	// On the same server, every transaction that this snapshot sees has an id below its end.
+	// On the same server, every transaction that this snapshot sees has an id below its end. That of
+	// a checkpoint is not below its low watermark.
 	const ahead = "%s >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 	columns := map[string]string{
-		"checkpoints": "reached", "conversation_members": "position", "departures": "position",
+		"checkpoints": "low", "conversation_members": "position", "departures": "position",
 	}
 	return s.db.InTx(ctx, func(ctx context.Context, tx *store.Tx) error {
 		fromAnotherServer := false

@@ -317,8 +317,10 @@ func (s *Service) reconcileFeeds(ctx context.Context, round int64, feeds []*feed
 		ids := make([]model.ConversationID, len(some))
 		keys := make([]EventKey, len(some))
 		edges := make([]Place, len(some))
+		changes := make([]int64, len(some))
 		for i, f := range some {
-			ids[i], edges[i] = f.id, f.edgeToReconcile()
+			ids[i] = f.id
+			edges[i], changes[i] = f.edgeToReconcile()
 			keys[i] = EventKey{f.id, edges[i].Seq}
 		}
 		at, err := s.Places(ctx, keys)
@@ -337,7 +339,7 @@ func (s *Service) reconcileFeeds(ctx context.Context, round int64, feeds []*feed
 		}
 		for i, f := range some {
 			if seq, exists := last[f.id]; exists {
-				f.reconcile(round, edges[i], at[keys[i]], seq)
+				f.reconcile(round, edges[i], changes[i], at[keys[i]], seq)
 			} else {
 				f.markGone()
 			}

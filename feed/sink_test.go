@@ -20,7 +20,11 @@ import (
 // seqs takes the seqs of n events.
 func (to taken) seqs(n int) (seqs []int64) {
 	for range n {
-		seqs = append(seqs, (<-to.events).Seq)
+		e, more := <-to.events
+		if !more {
+			return seqs
+		}
+		seqs = append(seqs, e.Seq)
 	}
 	return seqs
 }

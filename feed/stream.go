@@ -26,12 +26,11 @@ func newStream() *stream { return &stream{Notifier: wake.NewNotifier()} }
 
 // next waits until a follower is ready or memberships have changed. It returns one ready follower
 // and the conversations of all changed memberships; one of them may be nil. It returns
-// errOtherHistory once after interrupt.
+// errOtherHistory after interrupt, until resume.
 func (st *stream) next(ctx context.Context) (*follower, []model.ConversationID, error) {
 	for {
 		st.mu.Lock()
 		if st.interrupted {
-			st.interrupted = false
 			st.mu.Unlock()
 			return nil, nil, errOtherHistory
 		}
@@ -71,6 +70,13 @@ func (st *stream) interrupt() {
 	defer st.mu.Unlock()
 	st.interrupted = true
 	st.Notify()
+}
+
+// resume ends the effect of interrupt.
+func (st *stream) resume() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.interrupted = false
 }
 
 // drainReady removes and returns all ready followers.

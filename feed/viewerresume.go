@@ -32,6 +32,7 @@ func (v *viewerEvents) tryStart(ctx context.Context, p startPoint) (r backlog, e
 	v.unfollow()
 	// The feeds are open, so every later change is noticed. The low watermark is read first:
 	// everything below it is in what is read next.
+	v.stream.resume()
 	v.history = v.service.histories.found.Load()
 	if r.checkpoint, err = v.service.newestCheckpoint(ctx); err != nil {
 		return r, err

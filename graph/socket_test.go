@@ -206,7 +206,7 @@ func TestMessageAddedReplaysAndGoesLive(t *testing.T) {
 			"beyond the end": {
 				ann.token,
 				map[string]any{"id": id, "after": 99},
-				"BAD_USER_INPUT",
+				"HISTORY_CHANGED",
 			},
 			"before the start": {
 				ann.token,

@@ -32,13 +32,35 @@ func (w *Fixture) PullIn(
 	ctx context.Context, t *testing.T, nickname string, id model.ConversationID, after *int64,
 ) *Pulled {
 	t.Helper()
-	events, err := w.Follow(ctx, w.Actor(nickname), id, feed.AfterSeq(after))
+	p, err := w.pullAfter(ctx, t, nickname, id, feed.AfterSeq(after))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+// PullAfter is Pull after a place, which may be refused.
+func (w *Fixture) PullAfter(
+	t *testing.T, nickname string, id model.ConversationID, after *feed.Place,
+) (*Pulled, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	t.Cleanup(cancel)
+	return w.pullAfter(ctx, t, nickname, id, after)
+}
+
+func (w *Fixture) pullAfter(
+	ctx context.Context, t *testing.T, nickname string, id model.ConversationID,
+	after *feed.Place,
+) (*Pulled, error) {
+	t.Helper()
+	events, err := w.Follow(ctx, w.Actor(nickname), id, after)
+	if err != nil {
+		return nil, err
+	}
 	next, stop := iter.Pull2(events)
 	t.Cleanup(stop)
-	return &Pulled{T: t, Next: next, Stop: stop}
+	return &Pulled{T: t, Next: next, Stop: stop}, nil
 }
 
 // Event takes the next event, which must have this seq.

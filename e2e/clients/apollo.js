@@ -1,5 +1,5 @@
 // Apollo Client 4 on a session of session.js.
-import {ApolloClient, ApolloLink, HttpLink, InMemoryCache} from '@apollo/client';
+import {ApolloClient, ApolloLink, HttpLink, InMemoryCache, gql} from '@apollo/client';
 import {CombinedGraphQLErrors} from '@apollo/client/errors';
 import {SetContextLink} from '@apollo/client/link/context';
 import {ErrorLink} from '@apollo/client/link/error';
@@ -32,4 +32,25 @@ export function createApollo({url, session}) {
       ApolloLink.from([renew, authorize, new HttpLink({uri: url})]),
     ),
   });
+}
+
+// What conversation.js and store.js call. They keep what they show themselves, so nothing is read from the cache: it may have
+// messages that the server has lost.
+export function withApollo(client) {
+  const fetchPolicy = 'no-cache';
+  return {
+    query: (query, variables) => client.query({query: gql(query), variables, fetchPolicy}).then(({data}) => data),
+    mutate: (query, variables) => client.mutate({mutation: gql(query), variables, fetchPolicy}).then(({data}) => data),
+    subscribe(query, variables, {next, error}) {
+      // An error of the subscription is a result too, and the last one.
+      const subscription = client.subscribe({query: gql(query), variables, fetchPolicy}).subscribe((result) => {
+        if (result.error) {
+          error(CombinedGraphQLErrors.is(result.error) ? result.error.errors : [result.error]);
+        } else {
+          next(result.data);
+        }
+      });
+      return () => subscription.unsubscribe();
+    },
+  };
 }

@@ -1,5 +1,5 @@
-// Follows one conversation as an application would: it remembers the seq of the last message, and the tokens. Parameters: api,
-// accessToken, refreshToken, query, conversationId, afterSeq, reconnect.
+// Follows one conversation as an application would: it remembers the cursor of the last message, and the tokens. Parameters:
+// api, accessToken, refreshToken, query, conversationId, afterSeq, reconnect.
 import {emit, instruction, params} from './script.js';
 
 let {api, accessToken, refreshToken} = params;
@@ -39,7 +39,8 @@ export function follow(client) {
   client.subscribe({query, variables}, {
     next(result) {
       if (result.data?.messageAdded) {
-        variables.afterSeq = result.data.messageAdded.seq;
+        variables.after = result.data.messageAdded.cursor;
+        delete variables.afterSeq; // only one of the two may be given
       }
       emit('next', {result});
     },

@@ -141,13 +141,16 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     },
   });
 
-  // graphql-ws sends the payload once more after each reconnection. By then it asks for what came after the last message.
+  // graphql-ws sends the payload once more after each reconnection. By then it asks for what came after the last item, in a
+  // document that has $after and selects the cursor.
   function subscribe({query, operationName, variables}, sink) {
     const payload = {query, operationName, variables: {...variables}};
     return socket.subscribe(payload, {
       next(result) {
-        if (result.data?.messageAdded) {
-          payload.variables.afterSeq = result.data.messageAdded.seq;
+        const [item] = Object.values(result.data ?? {});
+        if (item?.cursor) {
+          payload.variables.after = item.cursor;
+          delete payload.variables.afterSeq; // only one of the two may be given
         }
         sink.next(result);
       },
@@ -162,5 +165,5 @@ export function createSession({url, onSignedOut = () => {}, storage = localStora
     return socket.dispose();
   }
 
-  return {isSignedIn, isStale, headers, signIn, forget, renew, subscribe, close};
+  return {isSignedIn, isStale, headers, signIn, forget, renew, request: overSocket, subscribe, close};
 }
