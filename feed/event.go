@@ -97,6 +97,9 @@ func insert(ctx context.Context, tx *store.Tx, e *model.Event) error {
 			Scan(ctx, append(into, &e.Position)...)
 	} else if err = insertion.Scan(ctx, &e.Position); err == nil && e.Seq > 1 {
 		err = read.TableExpr("events AS b").Where(at, e.ConversationID, e.Seq-1).Scan(ctx, into...)
+		if errors.Is(err, sql.ErrNoRows) { // a seq that RaiseSeqs has left out
+			err = nil
+		}
 	}
 	e.Before = before.Mark()
 	return err

@@ -241,7 +241,7 @@ func (h *history) checkLog(conversation string, list []event) {
 		case e.Seq <= last:
 			h.breach(found.of(reordered, fmt.Sprintf("a seq above %d", last), e.String()))
 			continue
-		case e.Seq > last+1:
+		case e.covers() > last+1:
 			h.breach(found.of(lost, fmt.Sprintf("seq %d", last+1), e.String()))
 		}
 		last = e.Seq

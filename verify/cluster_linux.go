@@ -242,12 +242,15 @@ func (c *cluster) injectFaults(ctx context.Context, v *verification) error {
 			what = fmt.Sprintf("node %d: %s", f.node+1, what)
 		default:
 		}
+		if f.leavesOut {
+			what += ", then parley restored"
+		}
 		fmt.Fprintf(c.out, "%8.3fs  %s\n", time.Since(v.began).Seconds(), what)
 		end := v.report.startFault(f, what)
 		v.records.Write(judge.Record{Type: judge.Begin, Fault: what})
 		var err error
 		if undo != nil {
-			err = c.undo(ctx, v, undo)
+			err = c.undo(ctx, v, undo, f.leavesOut)
 		} else {
 			err = c.inject(ctx, f)
 		}

@@ -27,6 +27,7 @@ const (
 	messageDeleted      = "MessageDeleted"
 	reactionAdded       = "ReactionAdded"
 	reactionRemoved     = "ReactionRemoved"
+	historyRestored     = "HistoryRestored"
 	caughtUp            = "CaughtUp"
 	conversationJoined  = "ConversationJoined"
 	conversationLeft    = "ConversationLeft"
@@ -36,6 +37,7 @@ const (
 const (
 	messageFields = `fragment M on Message { id seq content createdAt editedAt deletedAt }`
 	eventFields   = messageFields + ` fragment E on ConversationEvent { seq at cursor
+	... on HistoryRestored { firstSeq }
 	... on MemberAdded { user { id } }
 	... on MemberRemoved { user { id } }
 	... on MessageAdded { added: message { ...M } }
@@ -75,15 +77,17 @@ type user struct{ ID string }
 // event is an event as clients receive it. An item of messageAdded is a MessageAdded without a
 // time.
 type event struct {
-	Kind    string `json:"__typename"`
-	Seq     int64
-	At      time.Time
-	Cursor  string   // its place
-	Added   *message // of a MessageAdded
-	Message *message // of the other events that are about a message
-	User    *user
-	Emoji   string
-	Count   int
+	Kind   string `json:"__typename"`
+	Seq    int64
+	At     time.Time
+	Cursor string // its place
+	// of a HistoryRestored: the first of the seqs before it that no event has
+	FirstSeq int64
+	Added    *message // of a MessageAdded
+	Message  *message // of the other events that are about a message
+	User     *user
+	Emoji    string
+	Count    int
 }
 
 func arrival(m message) event { return event{Kind: messageAdded, Seq: m.Seq, Added: &m} }
@@ -94,6 +98,14 @@ func (e event) written() time.Time {
 		return e.Added.CreatedAt
 	}
 	return e.At
+}
+
+// covers returns the first seq that an event accounts for: its own, except for a HistoryRestored.
+func (e event) covers() int64 {
+	if e.Kind == historyRestored {
+		return min(e.FirstSeq, e.Seq)
+	}
+	return e.Seq
 }
 
 // subject returns the message that an event is about: nil if there is none.

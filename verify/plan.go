@@ -101,6 +101,7 @@ type fault struct {
 	at, length time.Duration
 	kind       kind
 	node       int
+	leavesOut  bool // parley restored runs after it, and leaves out seqs
 }
 
 // kind is a kind of break or fault, in the words of the report.
@@ -301,6 +302,7 @@ func (p *plan) drawFaults(r *rand.Rand, s sizes) {
 			f.length = time.Second + p.within(r, 6*time.Second)
 		case restoreCopy, promoteLagging:
 			f.length = time.Second + p.within(r, 3*time.Second)
+			f.leavesOut = r.IntN(2) == 0
 		default:
 		}
 		if f.at+f.length > p.length-2*time.Second {

@@ -60,6 +60,9 @@ func (v *verification) deliver(stream string, it item) {
 		r.ID = ""
 	default:
 		r.Seq = it.Seq
+		if it.covers() < it.Seq {
+			r.First = it.covers()
+		}
 	}
 	if m := it.subject(); m != nil && (it.Kind == messageAdded || it.Kind == messageEdited) {
 		r.Value = m.Content

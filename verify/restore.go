@@ -62,6 +62,15 @@ func (h *history) restored(r restore, keeps map[string]int64) {
 	}
 }
 
+// leavingOut records that an operator leaves out seqs in every conversation after a restore.
+func (h *history) leavingOut(at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.conversations {
+		c.begin(action{kind: historyRestored}, at)
+	}
+}
+
 // undo makes a conversation what it is in a copy of the database.
 func (h *history) undo(c *conversation, r restore, keeps int64) {
 	c.confirmed = min(c.confirmed, keeps)

@@ -187,6 +187,35 @@ func TestRestores(t *testing.T) {
 			m.ID, m.Seq, m.CreatedAt = "msg_4", 4, f.now
 			f.acknowledged(conv, m, m.Content, f.now)
 		}, want: counts{Doubled: 1}, first: "doubled 4"},
+		"an operator leaves out seqs": {play: func(f *fixture) {
+			s := f.stream("a stream of ben", conv, "ben", true).subscribe("sess_1")
+			f.send(2)
+			since := f.sendLater(3)
+			first := happened(conversationCreated, 1)
+			s.receive(item{event: first}, f.now)
+			s.get(f, 2, 3)
+			f.restore(2, since)
+			f.leavingOut(f.now)
+			left := event{Kind: historyRestored, Seq: 9, FirstSeq: 3, At: f.now}
+			f.resend(10)
+			s.told(f.now, 1, 2, "a cursor")
+			s = s.resume()
+			s.receive(item{event: left}, f.now)
+			s.getAgain(f, 10)
+			s.receive(item{event: happened(caughtUp, 10)}, f.now)
+			f.log = []event{first, arrival(msg(2)), left, arrival(f.again(10))}
+		}, undone: 1},
+		"seqs are missing, and no operator has left them out": {play: func(f *fixture) {
+			s := f.stream("a stream of ben", conv, "ben", true).subscribe("sess_1")
+			s.receive(item{event: happened(conversationCreated, 1)}, f.now)
+			f.send(2)
+			s.get(f, 2)
+			f.restore(2, f.now.Add(time.Second))
+			s.receive(item{
+				event: event{Kind: historyRestored, Seq: 4, FirstSeq: 3, At: f.now},
+			}, f.now)
+			s.receive(item{event: happened(caughtUp, 2)}, f.now)
+		}, want: counts{OtherBreach: 1}, first: "invented 4"},
 		"an end of a session is undone": {play: func(f *fixture) {
 			s := f.follow("ben")
 			f.ended("sess_1", f.now)

@@ -187,7 +187,7 @@ func (s *stream) checkGap(e event) {
 	if !s.full && s.membership().state != member {
 		return
 	}
-	for seq := s.last + 1; seq < e.Seq; seq++ {
+	for seq := s.last + 1; seq < e.covers(); seq++ {
 		if s.carries(seq, s.histories.born) && s.mustReceive(seq) {
 			s.lost(seq, "before it", e.String())
 		}

@@ -2,7 +2,10 @@ package verify
 
 import (
 	"context"
+	"fmt"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -36,8 +39,8 @@ func (c *cluster) prepareToUndo(
 }
 
 // undo takes the database back, and records what is left of each conversation before any node can
-// reach it.
-func (c *cluster) undo(ctx context.Context, v *verification, u *undoing) error {
+// reach it. If leaveOut is true, parley restored leaves out seqs then, as an operator may.
+func (c *cluster) undo(ctx context.Context, v *verification, u *undoing, leaveOut bool) error {
 	v.steady.Lock()
 	defer v.steady.Unlock()
 	if c.file != nil {
@@ -54,6 +57,12 @@ func (c *cluster) undo(ctx context.Context, v *verification, u *undoing) error {
 	if err != nil {
 		return err
 	}
+	if leaveOut {
+		v.history.leavingOut(time.Now())
+		if err := c.leaveOut(ctx, u.since); err != nil {
+			return err
+		}
+	}
 	r.to = time.Now()
 	keeps := map[string]int64{}
 	for i, id := range v.conversations {
@@ -69,6 +78,22 @@ func (c *cluster) undo(ctx context.Context, v *verification, u *undoing) error {
 	}
 	c.databases.connect()
 	return c.databases.follow(ctx)
+}
+
+// leaveOut runs parley restored for a copy that was made at a time.
+func (c *cluster) leaveOut(ctx context.Context, since time.Time) error {
+	cmd := exec.CommandContext(ctx, c.binary, "restored", "--skip=1000",
+		"--since="+since.UTC().Format(time.RFC3339Nano))
+	cmd.Dir = c.dir
+	cmd.Env = slices.Clip(c.env)
+	if c.databases != nil {
+		cmd.Env = append(cmd.Env,
+			"PARLEY_DATABASE_URL="+c.databases.current().URL("postgres"))
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("parley restored: %w: %s", err, out)
+	}
+	return nil
 }
 
 // database returns how verify itself reaches the database, whether nodes can or not.
