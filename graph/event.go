@@ -190,6 +190,9 @@ func singletonEvent(conversation string, item feed.Followed) (<-chan Conversatio
 	return singleton(e), nil
 }
 
+// errRestoredNow is returned if the database goes back between two reads of one response.
+var errRestoredNow = errs.New(errs.Unavailable, "The database was restored just now. Try again.")
+
 // newestEvents returns the keys of the newest events of conversations.
 func newestEvents(list []*model.Conversation) []feed.EventKey {
 	keys := make([]feed.EventKey, len(list))
