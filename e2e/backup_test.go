@@ -13,7 +13,8 @@ import (
 	"parley/store"
 )
 
-// runCommand runs a command of the program against a database, and returns its output and exit code.
+// runCommand runs a command of the program against a database, and returns its output and exit
+// code.
 func runCommand(t *testing.T, databaseURL string, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Getenv(binaryEnv), args...)

@@ -240,7 +240,7 @@ func TestAStreamTooFarBehindIsReset(t *testing.T) {
 		}, "ann", "ben")
 		for name, age := range map[string]func(t *testing.T, c *model.Conversation,
 			p *chattest.PulledEvents) string{
-			"of another epoch": func(t *testing.T, _ *model.Conversation,
+			"of an unknown checkpoint": func(t *testing.T, _ *model.Conversation,
 				p *chattest.PulledEvents,
 			) string {
 				return changed(t, w, p.Cursor, func(c *feed.ViewerCursor) { c.SetCheckpoint(1) })

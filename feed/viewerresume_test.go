@@ -62,7 +62,7 @@ func TestWithoutACursorCaughtUpComesFirst(t *testing.T) {
 func TestAMembershipIsReportedWholeWhenTheCursorIsFullTwice(t *testing.T) {
 	t.Parallel()
 	db := storetest.MustSQLite(t)
-	hook := &afterRead{text: `"epoch" FROM`}
+	hook := &afterRead{text: `"low" FROM "checkpoints"`}
 	db.Watch(hook)
 	w := mustFixtureWith(t, db, chattest.Options{
 		ReconcileEvery: chattest.Never, Feed: feed.WithBounds(1, chattest.Never),

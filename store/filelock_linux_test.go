@@ -37,7 +37,8 @@ func locksOn(t *testing.T, path string) (n int) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(locks)) {
-		if strings.Contains(line, "POSIX") && strings.Contains(line, fmt.Sprintf(":%d ", stat.Ino)) {
+		inode := fmt.Sprintf(":%d ", stat.Ino)
+		if strings.Contains(line, "POSIX") && strings.Contains(line, inode) {
 			n++
 		}
 	}

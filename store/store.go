@@ -159,8 +159,8 @@ func openSQLite(
 // files that SQLite keeps next to it, because they have all messages in them. SQLite makes such
 // files later with the mode of the first.
 func keepPrivate(ctx context.Context, path string, log *slog.Logger) error {
-	// A file that is there is not opened: closing it would release the locks that SQLite holds on it
-	// in this process.
+	// A file that is there is not opened: closing it would release the locks that SQLite holds on
+	// it in this process.
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		err = file.Close()
