@@ -61,7 +61,7 @@ func (c *connection) subscribe(ctx context.Context) error {
 	if c.everything != nil {
 		conversation, after = "", 0
 	}
-	c.verification.follow(c.stream, c.plan.source, conversation, c.device.person.id, after, false)
+	c.follow(c.stream, c.plan.source, conversation, c.device.person.id, after, false)
 	err := c.link.subscribe(ctx, c.id(), api.Operation{Query: query, Variables: variables})
 	if err != nil {
 		return err

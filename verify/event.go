@@ -201,7 +201,7 @@ func readItem(m api.Message) (it *item, errs []api.Error, err error) {
 	case d.MessageAdded != nil:
 		newest := d.MessageAdded.Conversation.LastMessage.Seq
 		it = &item{event: arrival(d.MessageAdded.message), newest: newest}
-		it.event.Cursor = d.MessageAdded.Cursor
+		it.Cursor = d.MessageAdded.Cursor
 	case d.ConversationEvents != nil:
 		it = &item{event: *d.ConversationEvents}
 	case d.Events != nil:

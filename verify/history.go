@@ -43,8 +43,9 @@ type counts struct {
 	Acknowledged, Changed, Retried, Repeated      int
 	Lost, Doubled, Reordered, Leaked, OtherBreach int
 	// streams that started over because their cursor was too old, or lost
-	Resets     int
-	Told       int            // streams of one conversation that were told that its history has changed
+	Resets int
+	// streams of one conversation that were told that its history has changed
+	Told       int
 	Undone     int            // acknowledged messages that a restore has undone
 	Deliveries map[string]int // by the label of the stream
 	// LateAfterEnd is the longest time from the end of a session to the begin of a change that the
@@ -101,7 +102,8 @@ func (h *history) created(id string, fromJoining bool, people ...string) {
 	defer h.mu.Unlock()
 	c := &conversation{
 		id: id, fromJoining: fromJoining, sends: map[string]*send{},
-		messages: map[string]*stored{}, edits: map[string]string{}, keeps: make([]int64, len(h.restores)),
+		messages: map[string]*stored{}, edits: map[string]string{},
+		keeps:   make([]int64, len(h.restores)),
 		actions: map[action]*tally{{kind: conversationCreated}: {begun: 1, acked: []time.Time{{}}}},
 		events:  map[int64][]*fact{}, members: map[string]*membership{},
 	}

@@ -118,7 +118,8 @@ func (r *report) print(w io.Writer, c counts, internal int64) {
 	for _, label := range slices.Sorted(maps.Keys(c.Deliveries)) {
 		row(c.Deliveries[label], "deliveries of "+label)
 	}
-	row(c.Resets, "streams of everything that started over, because their cursor was too old or lost")
+	row(c.Resets,
+		"streams of everything that started over, because their cursor was too old or lost")
 	row(c.Told, "streams of one conversation that were told that its history has changed")
 	row(c.Undone, "acknowledged messages undone by a restore, which is no loss")
 	row(c.Lost, "lost")

@@ -114,9 +114,9 @@ func (h *history) historyAt(written time.Time) (number int) {
 	return number
 }
 
-// tellingTime is how long after a restore streams may be told that have lost nothing. A node that has
-// found out that the database was restored tells all its streams of everything, also those that were
-// told already, or have begun since.
+// tellingTime is how long after a restore streams may be told that have lost nothing. A node that
+// has found out that the database was restored tells all its streams of everything, also those that
+// were told already, or have begun since.
 const tellingTime = 30 * time.Second
 
 // soonAfterRestore reports whether streams may be told at a time that have lost nothing.
@@ -184,8 +184,8 @@ func (s *stream) startAgain(of histories, upTo int64) {
 	s.reach, s.received, s.missed = 0, nil, map[int64]bool{}
 }
 
-// checkHistory finds an event that is of another history than those that were delivered before, although
-// the stream was not told.
+// checkHistory finds an event that is of another history than those that were delivered before,
+// although the stream was not told.
 func (s *stream) checkHistory(e event) {
 	of := s.of.of(s.history.historyAt(e.written()), e.Seq)
 	if both := s.histories.with(of); !both.none() {

@@ -303,8 +303,10 @@ func TestRestoresInAStreamOfEverything(t *testing.T) {
 		"not told": {play: func(f *fixture, s *testStream) {
 			s.get(arrival(f.again(4)))
 		}, want: counts{OtherBreach: 1}, first: "mixed 4"},
-		"not told, and nothing follows": {play: func(*fixture, *testStream) {},
-			want: counts{OtherBreach: 1}, first: "mixed 3"},
+		"not told, and nothing follows": {
+			play: func(*fixture, *testStream) {},
+			want: counts{OtherBreach: 1}, first: "mixed 3",
+		},
 		"told, and an event is lost": {play: func(f *fixture, s *testStream) {
 			s.get(happened(streamReset, 0))
 			s.recorder.(*everything).starting("", map[string]int64{conv: 2, quiet: 1})
