@@ -163,8 +163,8 @@ func (s *stream) isUndone(e event) bool {
 }
 
 // told records that a stream was told that the history has changed, and where to begin again. The
-// client has read the conversation up to a seq by other means since. The histories before number had
-// ended when it did.
+// client has read the conversation up to a seq by other means since. The histories before number
+// had ended when it did.
 func (s *stream) told(at time.Time, number int, upTo int64, cursor string) {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
