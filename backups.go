@@ -100,7 +100,8 @@ func (c restoreCommand) Run(
 		return c.explain(s, out)
 	}
 	if s.Postgres() {
-		return fmt.Errorf("restore: %s is a backup of SQLite, and the database is PostgreSQL", c.File)
+		return fmt.Errorf("restore: %s is a backup of SQLite, and the database is PostgreSQL",
+			c.File)
 	}
 	done, err := backup.Restore(ctx, c.File, s.DatabaseURL, time.Now(), log)
 	if err != nil {
@@ -121,8 +122,9 @@ func (c restoreCommand) Run(
 // explain prints how to restore an archive of PostgreSQL.
 func (c restoreCommand) explain(s *config.Settings, out io.Writer) error {
 	if !s.Postgres() {
-		return fmt.Errorf("restore: %s is an archive of PostgreSQL, and the database is SQLite: set "+
-			"PARLEY_DATABASE_URL", c.File)
+		return fmt.Errorf(
+			"restore: %s is an archive of PostgreSQL, and the database is SQLite: set "+
+				"PARLEY_DATABASE_URL", c.File)
 	}
 	_, err := fmt.Fprintf(out, `%[1]s is an archive of PostgreSQL, which pg_restore restores:
 

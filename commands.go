@@ -91,7 +91,8 @@ type commandLine struct {
 
 // finishRestore runs after the command restore has put a backup in place.
 func finishRestore(out io.Writer) error {
-	_, err := fmt.Fprintln(out, "Next: parley restored --since TIME, with the time of the backup; and then start the server.")
+	_, err := fmt.Fprintln(out, "Next: parley restored --since TIME, with the time of the backup; "+
+		"and then start the server.")
 	return err
 }
 

@@ -369,8 +369,8 @@ const peerTimeout = answerTimeout
 
 // ready reports whether this node should get requests: not while it stops, not while its database
 // is away or takes no writes, and not with tables that this version cannot use. A node without NATS
-// is ready, because its messages still arrive. If NATS is down for all nodes, no node would be ready
-// otherwise.
+// is ready, because its messages still arrive. If NATS is down for all nodes, no node would be
+// ready otherwise.
 func (srv *server) ready(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-srv.stopping:

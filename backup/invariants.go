@@ -174,7 +174,8 @@ var messageInvariants = []invariant{
 		SELECT CAST(m.conversation_id AS text) || ' ' || m.seq AS key,
 			'answers ' || CAST(m.reply_to_id AS text) AS problem
 		FROM messages AS m
-			LEFT JOIN messages AS r ON r.id = m.reply_to_id AND r.conversation_id = m.conversation_id
+			LEFT JOIN messages AS r
+				ON r.id = m.reply_to_id AND r.conversation_id = m.conversation_id
 		WHERE m.reply_to_id IS NOT NULL AND (r.seq IS NULL OR r.seq >= m.seq) AND m.` + notEnded,
 	},
 	{
@@ -186,7 +187,8 @@ var messageInvariants = []invariant{
 	},
 	{
 		"a reaction has no message", "reactions", `
-		SELECT CAST(r.message_id AS text) || ' ' || CAST(r.user_id AS text) || ' ' || r.emoji AS key,
+		SELECT
+			CAST(r.message_id AS text) || ' ' || CAST(r.user_id AS text) || ' ' || r.emoji AS key,
 			CASE WHEN m.id IS NULL THEN 'the message is missing' ELSE 'the message is deleted' END
 				AS problem
 		FROM reactions AS r

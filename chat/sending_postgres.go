@@ -140,14 +140,14 @@ func lockAndLoad(
 		var id [16]byte
 		var message *[16]byte
 		var e model.Event
-		_, err := pgx.ForEachRow(rows, []any{&id, (*string)(&e.Kind), &message, (*int64)(&e.StoredMark)},
-			func() error {
-				e.MessageID = (*model.MessageID)(message)
-				if h := b.heads[id]; h != nil {
-					h.mark = e.Mark()
-				}
-				return nil
-			})
+		into := []any{&id, (*string)(&e.Kind), &message, (*int64)(&e.StoredMark)}
+		_, err := pgx.ForEachRow(rows, into, func() error {
+			e.MessageID = (*model.MessageID)(message)
+			if h := b.heads[id]; h != nil {
+				h.mark = e.Mark()
+			}
+			return nil
+		})
 		return err
 	})
 	queries.Queue(lockAuthors+skip, distinct(in.authors)).Query(func(rows pgx.Rows) error {

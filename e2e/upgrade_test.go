@@ -42,7 +42,8 @@ func TestUpgradeBesideTheVersionBefore(t *testing.T) {
 			t.Parallel()
 			database := c.url(t)
 			node := mustServeWith(t, before, on(database), sameKey)
-			if status := startCommand(t, database, "migrate", "status").wait(); !strings.Contains(status,
+			if status := startCommand(t, database, "migrate", "status").
+				wait(); !strings.Contains(status,
 				"\nmissing ") {
 				t.Fatalf("the version before has all tables of this one:\n%s", status)
 			}
@@ -61,7 +62,8 @@ func TestUpgradeBesideTheVersionBefore(t *testing.T) {
 			senders.stop()
 			senders.finish()
 
-			if status := startCommand(t, database, "migrate", "status").wait(); strings.Contains(status,
+			if status := startCommand(t, database, "migrate", "status").
+				wait(); strings.Contains(status,
 				"missing") || !strings.Contains(status, "This version can use the database.") {
 				t.Errorf("after the upgrade:\n%s", status)
 			}

@@ -271,7 +271,8 @@ func TestFollowersDoNotAffectEachOther(t *testing.T) {
 				}
 			}
 		}
-		if diff := cmp.Diff(w.Stored(a.ID)[1:], ben.Events(2, n), sameData(), chattest.AsStored); diff != "" {
+		diff := cmp.Diff(w.Stored(a.ID)[1:], ben.Events(2, n), sameData(), chattest.AsStored)
+		if diff != "" {
 			t.Error(diff)
 		}
 	})

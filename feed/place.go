@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"parley/errs"
+	"parley/membership"
 	"parley/model"
 	"parley/store"
 )
@@ -72,9 +73,12 @@ func readPlaceCursor(cursor string) (p Place, tag []byte, err error) {
 
 // historyChanged returns HISTORY_CHANGED, with the cursor of the newest event.
 func (s *Service) historyChanged(ctx context.Context, id model.ConversationID) error {
-	newest, _, err := newestPlace(ctx, s.db, id)
-	if err != nil {
+	newest, exists, err := newestPlace(ctx, s.db, id)
+	switch {
+	case err != nil:
 		return err
+	case !exists:
+		return membership.ErrNoConversation
 	}
 	changed := errs.New(errs.HistoryChanged, "The server's database was restored, and some of the "+
 		"events that you have are not in it. Fetch again what you show, and continue after the "+

@@ -19,7 +19,7 @@ type eventBase struct {
 	Seq          int64
 	At           time.Time
 	mark         model.Mark
-	streamCursor string               // of the item, only in CaughtUp of a stream of all conversations
+	streamCursor string               // of the item, in CaughtUp of a stream of all conversations
 	actor        *model.UserID        // nil if the account has been removed, and in CaughtUp
 	conversation model.ConversationID // zero in CaughtUp of a stream of all conversations
 }
@@ -189,6 +189,9 @@ func singletonEvent(conversation string, item feed.Followed) (<-chan Conversatio
 	}
 	return singleton(e), nil
 }
+
+// errRestoredNow is returned if the database goes back between two reads of one response.
+var errRestoredNow = errs.New(errs.Unavailable, "The database was restored just now. Try again.")
 
 // newestEvents returns the keys of the newest events of conversations.
 func newestEvents(list []*model.Conversation) []feed.EventKey {

@@ -22,6 +22,9 @@ func (r *conversationResolver) Title(ctx context.Context, obj *model.Conversatio
 func (r *conversationResolver) EventsCursor(ctx context.Context, obj *model.Conversation) (string, error) {
 	newest := feed.EventKey{Conversation: obj.ID, Seq: obj.LastSeq}
 	place, err := load(ctx, func(l *loaders) *loader[feed.EventKey, feed.Place] { return l.places }, newest)
+	if err == nil && place.Seq != obj.LastSeq {
+		err = errRestoredNow
+	}
 	return feed.PlaceCursor(obj.ID, place), err
 }
 

@@ -291,8 +291,8 @@ type MemberRemovedData struct {
 	UserID UserID `json:"userId"`
 }
 
-// HistoryRestoredData is the first seq of the range that the event leaves out. The range ends before
-// the event.
+// HistoryRestoredData is the first seq of the range that the event leaves out. The range ends
+// before the event.
 type HistoryRestoredData struct {
 	First int64 `json:"first"`
 }

@@ -150,7 +150,8 @@ func openSQLite(
 	if err != nil {
 		return nil, nil, errors.Join(err, writer.Close())
 	}
-	return bun.NewDB(writer, sqlitedialect.New(), bun.WithConnResolver(sqliteReaders{readers, lock})),
+	return bun.NewDB(writer, sqlitedialect.New(),
+			bun.WithConnResolver(sqliteReaders{readers, lock})),
 		readers, nil
 }
 

@@ -21,8 +21,8 @@ import (
 )
 
 // cluster is three nodes of this program, two PostgreSQL servers and a NATS server, or one node on
-// SQLite, with their files in a temporary folder. Each node reaches NATS through a relay of its own,
-// which can be cut. All processes end with this one.
+// SQLite, with their files in a temporary folder. Each node reaches NATS through a relay of its
+// own, which can be cut. All processes end with this one.
 type cluster struct {
 	nodes     *nodes
 	dir       string

@@ -320,7 +320,8 @@ func table() []mutant {
 			auth, "TestRefreshAfterTheGrace",
 		},
 		{
-			"a token ahead of the database is theft", "auth/session.go", "counted && count > stored",
+			"a token ahead of the database is theft", "auth/session.go",
+			"counted && count > stored",
 			"false && counted && count > stored",
 			auth, "TestRefreshWithATokenAhead",
 		},
