@@ -60,7 +60,7 @@ func TestVerifyChaos(t *testing.T) {
 // TestVerifyRestores verifies a single node on SQLite that is restored from older copies.
 func TestVerifyRestores(t *testing.T) {
 	t.Parallel()
-	out, code := verify(t, "--chaos", "--sqlite", "--for=30s", "--seed=4", "--conversations=4",
+	out, code := verify(t, "--chaos", "--sqlite", "--for=30s", "--seed=22", "--conversations=4",
 		"--people=10", "--followers=24", "--rate=25")
 	if code != 0 || none(out, "acknowledged messages undone") ||
 		none(out, "streams of one conversation that were told") {

@@ -20,8 +20,8 @@ import (
 	"parley/verify/judge"
 )
 
-// cluster is three nodes of this program, two PostgreSQL servers and a NATS server, or a single node
-// on SQLite, with their files in a temporary folder. Each node reaches NATS through a relay of its
+// cluster is three nodes of this program, two PostgreSQL servers and a NATS server, or one node on
+// SQLite, with their files in a temporary folder. Each node reaches NATS through a relay of its
 // own, which can be cut. All processes end with this one.
 type cluster struct {
 	nodes     *nodes

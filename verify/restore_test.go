@@ -40,7 +40,7 @@ func (f *fixture) restore(keeps int64, since time.Time) {
 	f.stored = kept
 }
 
-// sendLater sends messages, each a second after the one before, and returns when the first was sent.
+// sendLater sends messages, each a second after the one before. It returns when the first was sent.
 func (f *fixture) sendLater(seqs ...int64) (first time.Time) {
 	for _, seq := range seqs {
 		f.now = f.now.Add(time.Second)

@@ -105,8 +105,8 @@ func (s *subscription) receive(it item, at time.Time) {
 	if !s.check(it.event) {
 		return
 	}
-	if expected := s.forbidden(it.newest, s.isUndone(it.event)); it.newest > it.Seq &&
-		expected != "" {
+	expected := s.forbidden(it.newest, s.isUndone(it.event))
+	if it.newest > it.Seq && expected != "" {
 		s.breach(it.Seq, leaked, expected,
 			fmt.Sprintf("%s, with a last message of seq %d", it, it.newest))
 		return
