@@ -110,7 +110,8 @@ func TestBackupWhileSendersSend(t *testing.T) {
 		}
 		// The messages are a part of the log from its beginning, because the log has no gaps.
 		if r.Messages < before {
-			t.Errorf("%d of %d messages that were acknowledged before are in it", r.Messages, before)
+			t.Errorf("%d of %d messages that were acknowledged before are in it", r.Messages,
+				before)
 		}
 		if diff := cmp.Diff(created.Figures, r.Figures); diff != "" {
 			t.Errorf("figures of the backup (-made +verified):\n%s", diff)
@@ -291,7 +292,8 @@ func TestRestoreRefusesWhatIsNotSound(t *testing.T) {
 	url := storetest.SQLiteURL(t)
 	db := storetest.MustOpen(t, url)
 	w := mustStory(t, db)
-	w.Exec("UPDATE conversation_members SET last_read_seq = 1000 WHERE conversation_id = ?", w.group)
+	w.Exec("UPDATE conversation_members SET last_read_seq = 1000 WHERE conversation_id = ?",
+		w.group)
 	file, _ := mustCreate(t, url)
 	target := storetest.SQLiteURL(t)
 	if err := storetest.MustOpen(t, target).Close(); err != nil {
@@ -390,7 +392,8 @@ func TestRestoreAfterAKill(t *testing.T) {
 	if r := mustVerify(t, done.Kept, ""); r.Messages != created.Messages+1 {
 		t.Errorf("kept: %s", r.Figures)
 	}
-	if r := mustBeSound(t, storetest.MustOpen(t, "sqlite:"+killed)); r.Messages != created.Messages {
+	if r := mustBeSound(t, storetest.MustOpen(t,
+		"sqlite:"+killed)); r.Messages != created.Messages {
 		t.Errorf("restored: %s", r.Figures)
 	}
 }
@@ -493,7 +496,8 @@ func TestAddressesOfPostgreSQL(t *testing.T) {
 func fakeProgram(t *testing.T, name, script string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), //nolint:gosec // it has to be executable
+	if err := os.WriteFile(filepath.Join(dir, name),
+		[]byte("#!/bin/sh\n"+script), //nolint:gosec // it has to be executable
 		0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -228,7 +228,8 @@ func allBreaks() []breaks {
 			"",
 		},
 		{
-			"last_seq is ahead", in("UPDATE conversations SET last_seq = last_seq + 1 WHERE id = ?"),
+			"last_seq is ahead",
+			in("UPDATE conversations SET last_seq = last_seq + 1 WHERE id = ?"),
 			[]string{lastSeq},
 			"",
 		},
@@ -401,13 +402,15 @@ func allBreaks() []breaks {
 			"SQLite",
 		},
 		{
-			"a token of a message is lost", in(`UPDATE message_tokens SET tokens = 'hello' WHERE rowid =
+			"a token of a message is lost",
+			in(`UPDATE message_tokens SET tokens = 'hello' WHERE rowid =
 			(SELECT rowid FROM messages WHERE conversation_id = ? AND seq = 2)`),
 			[]string{otherTokens},
 			"SQLite",
 		},
 		{
-			"tokens are left", plain("INSERT INTO message_tokens (rowid, tokens) VALUES (999, 'x')"),
+			"tokens are left",
+			plain("INSERT INTO message_tokens (rowid, tokens) VALUES (999, 'x')"),
 			[]string{lostTokens},
 			"SQLite",
 		},

@@ -49,8 +49,9 @@ func copySQLite(ctx context.Context, path, partial string) (f Figures, err error
 	}
 	lock, err := store.LockSQLite(path, false)
 	if errors.Is(err, store.ErrLocked) {
-		return f, fmt.Errorf("%s is being replaced by parley restore: try again when that has ended",
-			path)
+		return f,
+			fmt.Errorf("%s is being replaced by parley restore: try again when that has ended",
+				path)
 	}
 	if err != nil {
 		return f, err
@@ -129,7 +130,8 @@ func copyPages(ctx context.Context, from *sql.DB, to string) (err error) {
 func requireTables(ctx context.Context, db bun.IDB, path string) error {
 	n, err := db.NewSelect().TableExpr("sqlite_schema").Where("type = 'table'").
 		Where("name IN (?)", bun.List([]string{
-			"bun_migrations", "users", "conversations", "conversation_members", "messages", "events",
+			"bun_migrations", "users", "conversations", "conversation_members", "messages",
+			"events",
 		})).Count(ctx)
 	if err == nil && n < 6 {
 		return fmt.Errorf("%s has no tables of Parley", path)

@@ -92,7 +92,8 @@ func insert(ctx context.Context, tx *store.Tx, e *model.Event) error {
 	const at = "b.conversation_id = ? AND b.seq = ?"
 	into := []any{&before.Kind, &before.MessageID, &before.StoredMark}
 	if tx.Postgres() {
-		err = read.With("inserted", insertion).ColumnExpr("inserted.position").TableExpr("inserted").
+		err = read.With("inserted", insertion).ColumnExpr("inserted.position").
+			TableExpr("inserted").
 			Join("LEFT JOIN events AS b ON "+at, e.ConversationID, e.Seq-1).
 			Scan(ctx, append(into, &e.Position)...)
 	} else if err = insertion.Scan(ctx, &e.Position); err == nil && e.Seq > 1 {

@@ -28,8 +28,8 @@ const (
 
 // feed is one conversation that is followed on this node. It puts hints in order, reads the missing
 // events from the database, and delivers every event to all its followers, in order of seq and
-// without a gap but those of RaiseSeqs: this is the fan-out on one node. Its worker goroutine exists
-// only while there is something to do. Publishers never wait for it.
+// without a gap but those of RaiseSeqs: this is the fan-out on one node. Its worker goroutine
+// exists only while there is something to do. Publishers never wait for it.
 type feed struct {
 	service *Service
 	id      model.ConversationID

@@ -236,7 +236,8 @@ func TestFollowersComeAndGo(t *testing.T) {
 			all.Go(func() {
 				seen := int64(0)
 				for n := range times {
-					events, err := w.Follow(t.Context(), w.Actors["ben"], c.ID, feed.AfterSeq(&seen))
+					events, err := w.Follow(t.Context(), w.Actors["ben"], c.ID,
+						feed.AfterSeq(&seen))
 					if err != nil {
 						t.Error(err)
 						return

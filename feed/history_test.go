@@ -111,10 +111,14 @@ func TestLiveFollowersNoticeAnotherHistory(t *testing.T) {
 			w.SendMany("ann", c.ID, 1)
 			w.reconcileNow()
 		},
-		"as many events":   func(w *fixture, c *model.Conversation) { w.SendMany("ann", c.ID, 3) },
-		"more events":      func(w *fixture, c *model.Conversation) { w.SendMany("ann", c.ID, 5) },
-		"an event alone":   func(w *fixture, c *model.Conversation) { w.hintOfTheLast(c, 4, true) },
-		"a bare hint":      func(w *fixture, c *model.Conversation) { w.hintOfTheLast(c, 6, false) },
+		"as many events": func(w *fixture, c *model.Conversation) { w.SendMany("ann", c.ID, 3) },
+		"more events":    func(w *fixture, c *model.Conversation) { w.SendMany("ann", c.ID, 5) },
+		"an event alone": func(w *fixture, c *model.Conversation) { w.hintOfTheLast(c, 4, true) },
+		"a bare hint": func(w *fixture,
+			c *model.Conversation,
+		) {
+			w.hintOfTheLast(c, 6, false)
+		},
 		"edits, not sends": func(w *fixture, c *model.Conversation) { w.editMany(c, 4) },
 	} {
 		t.Run(how, func(t *testing.T) {
@@ -276,8 +280,8 @@ func TestACursorAfterALostRemoval(t *testing.T) {
 	})
 }
 
-// A follower knows that its member is one up to seq 210, and has read a page of 200 events, when the
-// database goes back to 205. The member is removed at 206.
+// A follower knows that its member is one up to seq 210, and has read a page of 200 events, when
+// the database goes back to 205. The member is removed at 206.
 func TestARemovalInAnotherHistory(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -40,8 +40,8 @@ func (s *Service) CheckPositions(ctx context.Context) error {
 	if !s.db.Postgres() {
 		return nil
 	}
-	// On the same server, every transaction that this snapshot sees has an id below its end. That of
-	// a checkpoint is not below its low watermark.
+	// On the same server, every transaction that this snapshot sees has an id below its end. That
+	// of a checkpoint is not below its low watermark.
 	const ahead = "%s >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 	columns := map[string]string{
 		"checkpoints": "low", "conversation_members": "position", "departures": "position",
