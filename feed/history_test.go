@@ -114,9 +114,7 @@ func TestLiveFollowersNoticeAnotherHistory(t *testing.T) {
 		"as many events": func(w *fixture, c *model.Conversation) { w.SendMany("ann", c.ID, 3) },
 		"more events":    func(w *fixture, c *model.Conversation) { w.SendMany("ann", c.ID, 5) },
 		"an event alone": func(w *fixture, c *model.Conversation) { w.hintOfTheLast(c, 4, true) },
-		"a bare hint": func(w *fixture,
-			c *model.Conversation,
-		) {
+		"a bare hint": func(w *fixture, c *model.Conversation) {
 			w.hintOfTheLast(c, 6, false)
 		},
 		"edits, not sends": func(w *fixture, c *model.Conversation) { w.editMany(c, 4) },

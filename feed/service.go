@@ -13,8 +13,13 @@
 // with: each exactly once, in order of seq, for as long as the actor is a member. The last event is
 // the one that ends the membership; events from before it that are not delivered by then never are.
 // ViewerEvents does the same for all conversations of one user, and resumes from a cursor. If it
-// cannot, because too much was missed or the cursor's database is gone, it delivers Reset. Live
-// events are not ordered across conversations.
+// cannot, because too much was missed, it delivers Reset. Live events are not ordered across
+// conversations.
+//
+// The database may go back in time: a backup is restored, or a server that was behind takes over.
+// Nothing of one history is delivered as if it followed an event of another: Follow ends with
+// HISTORY_CHANGED, ViewerEvents delivers Reset. Events have marks for that, and the low watermarks
+// of cursors have checkpoints: see docs/adr/0020-marks-and-checkpoints.md.
 //
 // Watcher, Inbox and Joined do not deliver the log. They notify their consumer of changes, and of
 // several changes to the same thing perhaps only once.
@@ -45,8 +50,8 @@
 // without a slot, once for all its followers.
 //
 // Lock order: the map of feeds → the bus of hints → feed.inboxMu; the map of feeds → feed.mu →
-// stream.mu; feed.mu → feed.inboxMu; the bus of membership hints → stream.mu. Live is called with
-// stream.mu held.
+// stream.mu; feed.mu → feed.inboxMu; feed.mu → histories.mu → stream.mu; the bus of membership hints
+// → stream.mu. Live is called with stream.mu held.
 package feed
 
 import (

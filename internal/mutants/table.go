@@ -16,7 +16,7 @@ func table() []mutant {
 	return []mutant{
 		// Broadcast events.
 		{
-			"live events are delivered twice", "feed/sink.go", "if e.Seq <= fo.seen {",
+			"live events are delivered twice", "feed/sink.go", "if e.Seq <= fo.seen.Seq {",
 			"if false {",
 			feed, "TestASinkGetsNoEventTwice",
 		},
@@ -63,8 +63,8 @@ func table() []mutant {
 
 		// Following: order, resume, removal.
 		{
-			"a removal is noticed only in the order of seqs", "feed/feed.go", "if e.Seq > f.edge {",
-			"if false {",
+			"a removal is noticed only in the order of seqs", "feed/feed.go",
+			"if e.Seq > f.edge.Seq {", "if false {",
 			feed, "TestARemovalEndsASinkWhenItsHintComes",
 		},
 		{
@@ -86,20 +86,18 @@ func table() []mutant {
 			feed, "TestARemovedMemberDoesNotReadLaterEdits",
 		},
 		{
-			"removed and added again is not noticed", "feed/follower.go", "m.HiddenSeq > fo.seen {",
-			"m == nil {",
+			"removed and added again is not noticed", "feed/follower.go",
+			"m.HiddenSeq > fo.seen.Seq:", "m == nil:",
 			feed, "TestAMemberAddedAgain",
 		},
 		{
 			"following begins one event early", "feed/follow.go",
-			"return max(*after, bounds.Hidden), nil",
-			"return max(*after-1, bounds.Hidden), nil",
+			"return *after, nil", "return Place{Seq: max(after.Seq-1, 0)}, nil",
 			feed, "TestFollowReplays|TestFollowersReceive",
 		},
 		{
 			"following begins in hidden history", "feed/follow.go",
-			"return max(*after, bounds.Hidden), nil",
-			"return *after, nil",
+			"return Place{Seq: bounds.Hidden}, nil", "return Place{Seq: after.Seq}, nil",
 			feed, "TestSinksGetWhatTheirMembersMaySee",
 		},
 		{
@@ -109,17 +107,17 @@ func table() []mutant {
 		},
 		{
 			"a feed reads the same events again", "feed/feed.go",
-			"f.edge = events[len(events)-1].Seq", "_ = f.edge",
+			"f.edge = placeOf(events[len(events)-1])", "_ = f.edge",
 			feed, "TestAFeedReadsAGapOnce",
 		},
 		{
 			"a late follower misses earlier events", "feed/feed.go",
-			"if fo.seen < max(f.edge, last) {", "if fo.seen < 0 {",
+			"fo.seen.Seq < newest {", "fo.seen.Seq < newest-newest {",
 			feed, "TestFollowReplays",
 		},
 		{
-			"a cursor skips an event", "feed/viewerresume.go", "start[id] = *own.First - 1",
-			"start[id] = *own.First",
+			"a cursor skips an event", "feed/viewerresume.go",
+			"start[id] = Place{Seq: *own.First - 1}", "start[id] = Place{Seq: *own.First}",
 			feed, "TestNoEventFallsBetween|TestViewerEventsAreWhatIsStored",
 		},
 		{
@@ -148,6 +146,21 @@ func table() []mutant {
 			"marks are not compared", "model/mark.go",
 			"return m == other || m == 0 || other == 0", "return true",
 			e2e, "TestVerifyRestores",
+		},
+		{
+			"a place does not prove its event", "feed/event.go",
+			"events[0].Mark().Matches(after.Mark)", "true",
+			feed, "TestAPlaceProvesItsHistory",
+		},
+		{
+			"a hint's event follows another history", "feed/feed.go",
+			"if !e.Before.Matches(f.edge.Mark) {", "if false {",
+			feed, "TestLiveFollowersNoticeAnotherHistory",
+		},
+		{
+			"a lost checkpoint is not missed", "feed/checkpoint.go",
+			`Where("id = ?", checkpoint).`, "",
+			feed, "TestViewerEventsNoticeAnotherHistory",
 		},
 
 		// Visibility.
@@ -394,8 +407,7 @@ func table() []mutant {
 		},
 		{
 			"a node is ready on tables that it cannot use", "server.go",
-			"err := srv.tables.Check(ctx)",
-			`_, err := srv.db.NewSelect().ColumnExpr("1").Exec(ctx)`,
+			"errors.Join(srv.tables.Check(ctx), ", "errors.Join(",
 			".", "TestTablesOfAnotherVersion",
 		},
 	}
