@@ -126,6 +126,9 @@ func (g *generator) record(
 	if m != nil {
 		e.MessageID = &m.ID
 	}
+	if kind != model.MessageAdded { // the end of the id is random; another seed makes other ids
+		e.StoredMark = model.Mark(binary.BigEndian.Uint64(c.ID[8:])) ^ model.Mark(c.LastSeq)
+	}
 	var err error
 	if e.Data, err = json.Marshal(data); err != nil {
 		panic(err) // structs of strings and numbers
