@@ -270,6 +270,7 @@ func TestVerifyMigratesOlderBackups(t *testing.T) {
 			"DROP INDEX conversations_ended", "ALTER TABLE conversations DROP COLUMN ended_at",
 			"DROP INDEX users_removed", "ALTER TABLE users DROP COLUMN removed_at",
 			"DELETE FROM bun_migrations WHERE name = '20261130000002'",
+			"DELETE FROM migration_records WHERE name = '20261130000002'",
 		} {
 			w.Exec(statement)
 		}

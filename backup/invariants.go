@@ -394,6 +394,7 @@ var foreignKeys = []struct{ table, column, parent string }{
 	{"presences", "user_id", "users"},
 	{"reactions", "conversation_id", "conversations"},
 	{"reactions", "user_id", "users"},
+	{"refresh_counts", "session_id", "sessions"},
 	{"sessions", "user_id", "users"},
 	{"sightings", "user_id", "users"},
 }

@@ -41,6 +41,8 @@ type followOptions struct {
 	AfterSeq       *int64 `json:"afterSeq,omitempty"`
 	// after the end of the connection, when the test calls reconnect
 	Reconnect bool `json:"reconnect"`
+	// for a server of a version without cursors; it cannot reconnect
+	byNumber bool
 }
 
 // follow begins after a number, and continues after the cursor of the last message.
@@ -48,6 +50,10 @@ const follow = `subscription ($conversationId: ID!, $after: String, $afterSeq: I
 	messageAdded(conversationId: $conversationId, after: $after, afterSeq: $afterSeq) {
 		cursor ` + messageFields + `
 	}
+}`
+
+const followByNumber = `subscription ($conversationId: ID!, $afterSeq: Int) {
+	messageAdded(conversationId: $conversationId, afterSeq: $afterSeq) { ` + messageFields + ` }
 }`
 
 // follow starts a follower with the access token of p.
@@ -59,13 +65,17 @@ func (p *person) follow(script string, options followOptions) *follower {
 
 func (s *server) follow(script string, options followOptions) *follower {
 	s.t.Helper()
+	query := follow
+	if options.byNumber {
+		query = followByNumber
+	}
 	return &follower{script: mustRun(s.t, script, struct {
 		API   string `json:"api"`
 		Query string `json:"query"`
 		followOptions
 	}{
 		API: s.api, followOptions: options,
-		Query: follow,
+		Query: query,
 	})}
 }
 

@@ -51,7 +51,7 @@ func TestUpgradeBesideTheVersionBefore(t *testing.T) {
 			ada := people[0]
 			conversation := ada.converse(people[1:]...)
 			follower := ada.follow(webSocket, followOptions{
-				ConversationID: conversation, AfterSeq: new(int64(0)),
+				ConversationID: conversation, AfterSeq: new(int64(0)), byNumber: true,
 			})
 			follower.want("connected")
 			senders := startSending(t, conversation, forever, people...)

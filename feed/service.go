@@ -49,9 +49,9 @@
 // database and, before they read missed events, for one of the MaxReplays slots. A feed reads
 // without a slot, once for all its followers.
 //
-// Lock order: the map of feeds → the bus of hints → feed.inboxMu; the map of feeds → feed.mu →
-// stream.mu; feed.mu → feed.inboxMu; feed.mu → histories.mu → stream.mu; the bus of membership hints
-// → stream.mu. Live is called with stream.mu held.
+// Lock order: Service.roundMu → all others; the map of feeds → the bus of hints → feed.inboxMu; the
+// map of feeds → feed.mu → stream.mu; feed.mu → feed.inboxMu; feed.mu → histories.mu → stream.mu;
+// the bus of membership hints → stream.mu. Live is called with stream.mu held.
 package feed
 
 import (
@@ -115,7 +115,8 @@ type Service struct {
 	replays       chan struct{}              // a semaphore: one value for each replay slot in use
 
 	moved                atomic.Bool // there are new events since this node wrote a checkpoint
-	checkpointed, pruned time.Time   // when this node did so last; only Run uses them
+	roundMu              sync.Mutex  // held for a round of reconciling all; guards what follows
+	checkpointed, pruned time.Time   // when this node did so last
 	histories            *histories
 }
 
@@ -250,6 +251,8 @@ type reconciled struct {
 
 // reconcileAll reconciles everything that is followed here, conversations and memberships.
 func (s *Service) reconcileAll(ctx context.Context) error {
+	s.roundMu.Lock()
+	defer s.roundMu.Unlock()
 	before, suspected := s.reconciled.Load(), s.histories.suspected()
 	recorded := s.recordProgress(ctx) // if it fails, the low watermark does not rise
 	if err := s.checkHistory(ctx, before); err != nil {

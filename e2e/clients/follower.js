@@ -38,7 +38,7 @@ export function follow(client) {
   const variables = {conversationId, afterSeq};
   client.subscribe({query, variables}, {
     next(result) {
-      if (result.data?.messageAdded) {
+      if (result.data?.messageAdded?.cursor) {
         variables.after = result.data.messageAdded.cursor;
         delete variables.afterSeq; // only one of the two may be given
       }
