@@ -294,7 +294,7 @@ func (h *history) checkActions(c *conversation) {
 			continue
 		}
 		for _, at := range t.at {
-			if !slices.ContainsFunc(times, at.Equal) && !h.undoable(at) {
+			if !slices.ContainsFunc(times, at.Equal) && !h.undoableAt(at) {
 				h.breach(found.of(altered, fmt.Sprintf("%v at %v", a, at),
 					fmt.Sprint("at ", times)))
 			}

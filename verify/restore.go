@@ -134,6 +134,12 @@ func (h *history) undoable(acked time.Time) bool {
 	})
 }
 
+// undoableAt reports the same for a change whose time is known, which is that of the beginning of
+// its transaction: a copy that was made before the commit does not have it.
+func (h *history) undoableAt(at time.Time) bool {
+	return h.undoable(at) || h.undoable(at.Add(answerTimeout))
+}
+
 // of returns the histories that have an event which was written in one of them, at a seq.
 func (c *conversation) of(born int, seq int64) histories {
 	for i := born; i < len(c.keeps); i++ {
