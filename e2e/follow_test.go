@@ -111,7 +111,7 @@ func TestRefused(t *testing.T) {
 			{anonymous.follow(webSocket, all), "UNAUTHENTICATED"},
 			{anonymous.follow(serverSent, all), "UNAUTHENTICATED"},
 			{bad.follow(serverSent, all), "UNAUTHENTICATED"},
-			{ada.follow(webSocket, tooFar), "BAD_USER_INPUT"},
+			{ada.follow(webSocket, tooFar), "HISTORY_CHANGED"},
 		}
 		// A socket is authenticated before its first operation, so a bad token closes it. A stream
 		// carries one operation, which fails.
