@@ -382,7 +382,7 @@ func TestRestoreAfterAKill(t *testing.T) {
 	w := mustStory(t, storetest.MustOpen(t, url))
 	file, created := mustCreate(t, url)
 	w.Send("ann", w.group, "in the -wal file")
-	// As the files are after a kill: no process has them open.
+	// The state of the files after a kill: no process has them open.
 	killed := filepath.Join(t.TempDir(), "parley.db")
 	mustCopy(t, path, killed)
 	mustCopy(t, path+"-wal", killed+"-wal")

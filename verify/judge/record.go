@@ -57,7 +57,7 @@ const (
 	Info         Type = "info"         // an attempt had no answer, and is repeated
 	OK           Type = "ok"           // an operation was done
 	Fail         Type = "fail"         // an operation was refused, and has no effect
-	Subscribe    Type = "subscribe"    // a stream is requested, anew or again
+	Subscribe    Type = "subscribe"    // a stream is requested, also after a break
 	Seek         Type = "seek"         // a stream goes on from a seq that the client read elsewhere
 	Deliver      Type = "deliver"      // a stream has delivered an item
 	Told         Type = "told"         // a stream was told that the history has changed
